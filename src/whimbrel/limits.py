@@ -1,0 +1,36 @@
+"""Every bound, with its unit and its reason. A limit that is reached is said, with the number, in the error."""
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+# --- names ---
+NAME_CHARS = 64  # a model, namespace, label key or metric: it becomes a path segment and a column
+LABEL_VALUE_CHARS = 128  # Kubernetes takes 63; hardware names are longer
+LABELS = 64  # labels a device: each is matched on every decision
+DEVICE_ID_BYTES = 128  # UTF-8; a UUID has 36, an IMEI 15, an ARN up to 100
+
+# --- documents ---
+DOCUMENT_BYTES = 4 * MIB  # one signed document; a release with 1,000 golden values is 200 KiB
+DOCUMENT_DEPTH = 32  # nesting of JSON or YAML
+VARIANTS = 256  # builds a version
+FILES = 64  # files a variant
+PINS = 1000  # DESIGN.md: pins by id are for a desk, not for a fleet
+LAYERS = 64
+ENTRIES = 256  # rollouts and experiments a layer
+ARMS = 64
+EXPRESSIONS = 64  # terms a selector
+EXPRESSION_VALUES = 256
+REVOKED = 10_000
+CHANGELOG_LINES = 1000
+TEXT_CHARS = 20_000  # one free-text field
+
+# --- plans ---
+PLAN_BYTES = 256 * KIB
+STAGES = 32
+GUARDRAILS = 32
+
+# --- artifacts ---
+ARTIFACT_BYTES = 64 * GIB
+PACKAGE_FILES = 100_000  # files in a folder that is packed as one artifact
+COPY_CHUNK_BYTES = 1 * MIB
