@@ -1,0 +1,201 @@
+"""How strong is the evidence of harm? E-values: bets against "no harm" that may be looked at after every window.
+
+Under the null hypothesis an E-process is a nonnegative supermartingale that starts at 1, so it ever reaches 1/alpha
+with probability at most alpha (Ville's inequality). All results are natural logarithms of E.
+
+1. Rates (crashes, errors, silence): conditional on the total, the treated share of events is binomial; a mixture over
+   seven alternatives. Valid for counts or values in [0, 1] at any time-varying rate and any changing allocation.
+2. One sample: the same against a fixed limit, for what a control cannot show.
+3. Means (accuracy): a one-sided normal mixture over precision-weighted window differences, variances from earlier
+   windows only. Asymptotic (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, arXiv:2103.06476); at least 30 earlier
+   observations an arm.
+4. Several at once: a weighted average of the current E-values is an E-value under any dependence.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+GAINS = (1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)  # alternatives: the harmful rate over the tolerated one
+_SMALLEST = 5e-324  # the least positive float: stands in for a probability that underflowed
+
+
+def log_mean_exp(logs: Sequence[float], weights: Sequence[float]) -> float:
+    """ln sum_i w_i exp(l_i), without overflow. Weights must be positive somewhere."""
+    top = max(log for log, weight in zip(logs, weights, strict=True) if weight > 0)
+    if math.isinf(top):
+        return top
+    return top + math.log(
+        sum(weight * math.exp(log - top) for log, weight in zip(logs, weights, strict=True) if weight > 0)
+    )
+
+
+_EVEN = tuple(1 / len(GAINS) for _ in GAINS)
+
+
+class RateWindow(msgspec.Struct, frozen=True):
+    """Events (or a sum of values in [0, 1]) over exposure, in one window and stratum: treated T, control C."""
+
+    events_t: float
+    exposure_t: float
+    events_c: float
+    exposure_c: float
+
+
+def rate_log_e(windows: Iterable[RateWindow], *, ratio: float = 1.0) -> float:
+    """ln E against H0: the treated rate is at most `ratio` times the control's in every window.
+
+    Windows in which an arm has no exposure are skipped: what is missing proves nothing.
+    """
+    logs = [0.0] * len(GAINS)
+    for window in windows:
+        if window.exposure_t <= 0 or window.exposure_c <= 0:
+            continue
+        null = ratio * window.exposure_t
+        p0 = null / (null + window.exposure_c)
+        q0 = window.exposure_c / (null + window.exposure_c)
+        for index, gain in enumerate(GAINS):
+            total = null * gain + window.exposure_c
+            logs[index] += window.events_t * math.log(null * gain / total / p0)
+            logs[index] += window.events_c * math.log(window.exposure_c / total / q0)
+    return log_mean_exp(logs, _EVEN)
+
+
+def one_sample_log_e(*, events: float, trials: float, limit: float) -> float:
+    """ln E against H0: the probability of an event is at most `limit` (0 < limit < 1)."""
+    logs = []
+    for gain in GAINS:
+        p1 = min(gain * limit, 0.99)
+        logs.append(events * math.log(p1 / limit) + (trials - events) * math.log((1 - p1) / (1 - limit)))
+    return log_mean_exp(logs, _EVEN)
+
+
+def rate_events_needed(*, ratio: float, share: float, alpha: float, tolerance: float = 1.0) -> float:
+    """Expected baseline events in T before E reaches 1/alpha, at a true `ratio` and rho = eT/eC = `share`."""
+    gain = min(GAINS, key=lambda g: abs(g - ratio / tolerance))
+    p0 = tolerance * share / (tolerance * share + 1)
+    p1 = gain * tolerance * share / (gain * tolerance * share + 1)
+    drift = ratio * math.log(p1 / p0) + math.log((1 - p1) / (1 - p0)) / share
+    if drift <= 0:
+        return math.inf
+    return (math.log(1 / alpha) + math.log(len(GAINS))) / drift
+
+
+class MeanWindow(msgspec.Struct, frozen=True):
+    """n, sum and sum of squares of a metric, one value a device, in one window and stratum."""
+
+    n_t: float
+    sum_t: float
+    sumsq_t: float
+    n_c: float
+    sum_c: float
+    sumsq_c: float
+
+
+_EARLIER = 30  # observations an arm before its variance is believed
+_LEAST_VARIANCE = 1e-6  # of one value: a metric that never varied must still be able to prove a drop; never too eager
+
+
+def mean_statistic(windows: Iterable[Sequence[MeanWindow]], *, tolerance: float) -> tuple[float, float]:
+    """(V, S): precision and weighted sum of D = mean_C - mean_T - tolerance (a drop is harm).
+
+    Each item of `windows` holds one window's strata. The variances come from the windows before it (between devices,
+    around the arm's earlier mean).
+    """
+    precision = total = 0.0
+    before_t, before_c = _Moments(), _Moments()
+    for strata in windows:
+        if before_t.n >= _EARLIER and before_c.n >= _EARLIER:
+            spread_t, spread_c = before_t.variance(), before_c.variance()
+            for part in strata:
+                if part.n_t > 0 and part.n_c > 0:
+                    weight = 1 / (spread_t / part.n_t + spread_c / part.n_c)
+                    precision += weight
+                    total += weight * (part.sum_c / part.n_c - part.sum_t / part.n_t - tolerance)
+        for part in strata:
+            before_t.add(part.n_t, part.sum_t, part.sumsq_t)
+            before_c.add(part.n_c, part.sum_c, part.sumsq_c)
+    return precision, total
+
+
+class _Moments:
+    def __init__(self) -> None:
+        self.n = self.sum = self.sumsq = 0.0
+
+    def add(self, n: float, total: float, squares: float) -> None:
+        self.n, self.sum, self.sumsq = self.n + n, self.sum + total, self.sumsq + squares
+
+    def variance(self) -> float:
+        return max(_LEAST_VARIANCE, (self.sumsq - self.sum * self.sum / self.n) / (self.n - 1))
+
+
+def mean_log_e(*, precision: float, total: float, rho: float) -> float:
+    """ln of the one-sided normal mixture; 0 where S <= 0 or nothing was weighed.
+
+    E = sqrt(4 rho / (V + rho)) exp(S^2 / (2 (V + rho))) Phi(S / sqrt(V + rho)).
+    """
+    if total <= 0 or precision <= 0:
+        return 0.0
+    return one_sided_log_mixture(total, precision, rho)
+
+
+def one_sided_log_mixture(s: float, v: float, rho: float) -> float:
+    """ln of the one-sided normal mixture at sum `s` and variance process `v` (Howard et al., arXiv:1810.08240)."""
+    spread = v + rho
+    tail = 0.5 * math.erfc(-s / math.sqrt(2 * spread))
+    return 0.5 * math.log(4 * rho / spread) + s * s / (2 * spread) + math.log(max(tail, _SMALLEST))
+
+
+def one_sided_rho(*, v_opt: float, alpha: float) -> float:
+    """The mixture parameter that makes the boundary tightest at variance `v_opt`, one-sided at `alpha`."""
+    log = math.log(1 / (2 * alpha))
+    return v_opt / (2 * log + math.log(1 + 2 * log))
+
+
+def detectable_ratio(
+    *, exposure_t: float, exposure_c: float, events_c: float, alpha: float, power: float, tolerance: float
+) -> float | None:
+    """The smallest true rate ratio that would have been proven with probability `power`, given these exposures.
+
+    Treats the treated events as Poisson and asks how many of them would have carried E to 1/alpha in one window. None
+    where no ratio up to 1000 would have been seen: such an arm proves nothing.
+    """
+    if exposure_t <= 0 or exposure_c <= 0:
+        return None
+    rate = max(events_c, 0.5) / exposure_c  # half an event: the usual stand-in for "none yet" (Jeffreys)
+    needed = _events_to_prove(exposure_t, exposure_c, events_c, alpha=alpha, tolerance=tolerance)
+    if needed is None:
+        return None
+    ratio = 1.0
+    while ratio <= 1000:
+        if _poisson_at_least(needed, mean=ratio * rate * exposure_t) >= power:
+            return ratio
+        ratio *= 1.02
+    return None
+
+
+def _events_to_prove(
+    exposure_t: float, exposure_c: float, events_c: float, *, alpha: float, tolerance: float
+) -> int | None:
+    def proven(events: int) -> bool:
+        window = RateWindow(events, exposure_t, events_c, exposure_c)
+        return rate_log_e([window], ratio=tolerance) >= math.log(1 / alpha)
+
+    high = 1
+    while not proven(high):
+        high *= 2
+        if high > 2**40:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if proven(middle) else (middle, high)
+    return high
+
+
+def _poisson_at_least(count: int, *, mean: float) -> float:
+    if mean > 1000:  # the normal approximation is good to three digits here
+        return 0.5 * math.erfc((count - 0.5 - mean) / math.sqrt(2 * mean))
+    below = sum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(min(count, 4000)))
+    return max(0.0, 1 - below)

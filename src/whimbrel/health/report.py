@@ -1,0 +1,104 @@
+"""What does a device tell? Announcements before it acts, and windows of what its sessions saw. The wire types.
+
+1. A device says what it is about to do before it does it, so that a device that dies of an update is missed.
+2. A window is frozen once it was sent; it carries the sequence numbers [first, last] that it stands for, and counts
+   once by (device, epoch, sequence). The epoch is random for each installation.
+3. At most one crash a device and window: repeated crashes of one device are not independent events.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import Label, LabelValue, Name, Serial
+
+Count = Annotated[int, Meta(ge=0, le=2**40)]
+Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
+HardwareClass = Annotated[str, Meta(max_length=limits.LABEL_VALUE_CHARS)]
+Stage = Annotated[int, Meta(ge=0, lt=limits.STAGES)]
+Role = Literal["treated", "control"]
+
+Step = Literal["assigned", "activating", "activated", "committed", "went_back", "failed", "placebo"]
+
+
+class Cohort(Document, frozen=True):
+    """A group that a window counts in: `age_s` is the time since the device activated, or took its placebo."""
+
+    rollout: Name
+    stage: Stage
+    role: Role
+    age_s: Annotated[float, Meta(ge=0, le=1e10)]
+
+
+class Summary(Document, frozen=True):
+    """n values, their sum and the sum of their squares."""
+
+    n: Count
+    sum: Finite
+    sumsq: Annotated[float, Meta(ge=0, le=1e30)]
+
+    def plus(self, other: "Summary") -> "Summary":
+        """Both together."""
+        return Summary(n=self.n + other.n, sum=self.sum + other.sum, sumsq=self.sumsq + other.sumsq)
+
+    @classmethod
+    def of(cls, value: float) -> "Summary":
+        """One value."""
+        return cls(n=1, sum=value, sumsq=value * value)
+
+
+class Window(Document, frozen=True):
+    """What a device saw of one model since its last window."""
+
+    model: Name
+    serial: Serial | None  # None: it runs no version of the model
+    first: Annotated[int, Meta(ge=1, le=2**53)]
+    last: Annotated[int, Meta(ge=1, le=2**53)]
+    hardware_class: HardwareClass = ""
+    cohorts: Annotated[tuple[Cohort, ...], Meta(max_length=limits.STAGES)] = ()
+    sessions: Count = 0
+    crashed: Annotated[int, Meta(ge=0, le=1)] = 0
+    inferences: Count = 0
+    errors: Count = 0
+    metrics: Annotated[dict[Label, Summary], Meta(max_length=64)] = {}
+    latency: Annotated[dict[Annotated[int, Meta(ge=-4000, le=4000)], Count], Meta(max_length=4096)] = {}
+
+    def __post_init__(self) -> None:
+        if self.first > self.last:
+            raise ValueError(f"a window's first sequence {self.first} comes after its last {self.last}")
+        if self.errors > self.inferences:
+            raise ValueError(f"{self.errors} errors in {self.inferences} inferences")
+
+
+class Batch(Document, frozen=True):
+    """The body of POST reports: one installation's windows, in order; only the labels that policies ask for."""
+
+    epoch: Annotated[str, Meta(pattern="^[0-9a-f]{16,64}$")]
+    windows: Annotated[tuple[Window, ...], Meta(max_length=256)] = ()
+    labels: Annotated[dict[Label, LabelValue], Meta(max_length=limits.LABELS)] = {}
+
+    def __post_init__(self) -> None:
+        last = 0
+        for window in self.windows:
+            if window.first <= last:
+                raise ValueError(f"window {window.first} does not come after {last}")
+            last = window.last
+
+
+class Announcement(Document, frozen=True):
+    """The body of POST announce: one step of one device in one cohort (or, with no rollout, outside of any).
+
+    Idempotent: the same step said again changes nothing.
+    """
+
+    model: Name
+    step: Step
+    serial: Serial | None = None
+    rollout: Name | None = None
+    stage: Stage = 0
+    role: Role = "treated"
+    hardware_class: HardwareClass = ""
+    reason: Annotated[str, Meta(max_length=2000)] = ""
+    bytes_moved: Count = 0

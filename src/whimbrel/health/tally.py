@@ -1,0 +1,103 @@
+"""How do reports become something that can be judged? Sums, which merge in any order.
+
+Key: (rollout, stage, window, role, hardware class, age bucket). A window is the server's, numbered by the time at which
+a report is tallied; a late report counts in the window that is open when it comes. Windows that are over never change.
+
+Units: `at_risk` is device-windows, `crashed` device-windows with a crash, `error_share` the sum over device-windows of
+errors/inferences (each in [0, 1], so that one device with a million requests is one unit), metrics one value (the mean)
+a device-window.
+"""
+
+import bisect
+from typing import Annotated
+
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.health.report import Count, HardwareClass, Role, Stage, Summary, Window
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import Label
+
+AGE_EDGES_H = (1.0, 3.0, 6.0, 12.0, 24.0)  # statistics: compare like ages; 0-1 h, 1-3, 3-6, 6-12, 12-24, 24+
+
+
+class Cell(Document, frozen=True):
+    """The sums of one key within one rollout."""
+
+    stage: Stage
+    window: Annotated[int, Meta(ge=0)]
+    role: Role
+    hardware_class: HardwareClass = ""
+    age_bucket: Annotated[int, Meta(ge=0, le=len(AGE_EDGES_H))] = 0
+    at_risk: Count = 0
+    sessions: Count = 0
+    crashed: Count = 0
+    error_units: Count = 0
+    error_share: Annotated[float, Meta(ge=0)] = 0.0
+    metrics: Annotated[dict[Label, Summary], Meta(max_length=64)] = {}
+    latency: Annotated[dict[int, Count], Meta(max_length=limits.KIB * 8)] = {}
+    due: Count = 0
+    overdue: Count = 0
+
+    @property
+    def key(self) -> tuple[int, int, str, str, int]:
+        """What two cells must share to be added."""
+        return self.stage, self.window, self.role, self.hardware_class, self.age_bucket
+
+
+def age_bucket(age_s: float, *, hour_s: float) -> int:
+    """The index of the age group of a device `age_s` seconds after its activation; `hour_s` is a plan's hour."""
+    return bisect.bisect_right(AGE_EDGES_H, age_s / hour_s)
+
+
+def cells_of(report: Window, *, rollout: str, window: int, hour_s: float) -> list[Cell]:
+    """The cells that one device's window adds to a rollout's tally: one a cohort."""
+    cells = []
+    for cohort in report.cohorts:
+        if cohort.rollout != rollout:
+            continue
+        cells.append(
+            Cell(
+                stage=cohort.stage,
+                window=window,
+                role=cohort.role,
+                hardware_class=report.hardware_class,
+                age_bucket=age_bucket(cohort.age_s, hour_s=hour_s),
+                at_risk=1,
+                sessions=report.sessions,
+                crashed=report.crashed,
+                error_units=1 if report.inferences else 0,
+                error_share=report.errors / report.inferences if report.inferences else 0.0,
+                metrics={name: Summary.of(seen.sum / seen.n) for name, seen in report.metrics.items() if seen.n},
+                latency=report.latency,
+            )
+        )
+    return cells
+
+
+def add(one: Cell, other: Cell) -> Cell:
+    """Both together. Raises `ValueError` where the keys differ."""
+    if one.key != other.key:
+        raise ValueError(f"cells of different keys cannot be added: {one.key} and {other.key}")
+    metrics = dict(one.metrics)
+    for name, seen in other.metrics.items():
+        metrics[name] = metrics[name].plus(seen) if name in metrics else seen
+    latency = dict(one.latency)
+    for bucket, count in other.latency.items():
+        latency[bucket] = latency.get(bucket, 0) + count
+    return Cell(
+        stage=one.stage,
+        window=one.window,
+        role=one.role,
+        hardware_class=one.hardware_class,
+        age_bucket=one.age_bucket,
+        at_risk=one.at_risk + other.at_risk,
+        sessions=one.sessions + other.sessions,
+        crashed=one.crashed + other.crashed,
+        error_units=one.error_units + other.error_units,
+        error_share=one.error_share + other.error_share,
+        metrics=metrics,
+        latency=latency,
+        due=one.due + other.due,
+        overdue=one.overdue + other.overdue,
+    )

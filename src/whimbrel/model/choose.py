@@ -1,0 +1,13 @@
+"""Which build of a version fits a device? The first variant, in the publisher's order, whose selector matches."""
+
+from collections.abc import Mapping
+
+from whimbrel.model.release import Release, Variant
+
+
+def choose_variant(release: Release, labels: Mapping[str, str]) -> Variant | None:
+    """The variant for a device with `labels`, or None where none fits: such a device is not offered the version.
+
+    The publisher lists the most particular variant first and the fallback (quantized, or without a selector) last.
+    """
+    return next((variant for variant in release.variants if variant.selector.matches(labels)), None)

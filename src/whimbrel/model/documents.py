@@ -1,0 +1,53 @@
+"""How do bytes become a value of ours, and back? The only way in for every JSON document and message.
+
+1. Strict: an unknown field, a wrong type or a bound that is passed refuses the whole document. A device that meets a
+   policy it does not understand keeps what it has; it never guesses.
+2. Encoding is deterministic (sorted keys, UTF-8, no spaces), so equal values have equal bytes and one digest.
+"""
+
+import hashlib
+from typing import TypeVar
+
+import msgspec
+
+from whimbrel import limits
+from whimbrel.errors import UntrustedInput
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder(order="sorted")
+
+
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A value that travels: frozen, strict about fields, written without its defaults."""
+
+
+def parse(kind: type[T], content: bytes, *, what: str) -> T:
+    """Read `content` (JSON) as a `kind`. `what` names the document in the error.
+
+    Raises `UntrustedInput` with the path of the first wrong field.
+    """
+    if len(content) > limits.DOCUMENT_BYTES:
+        raise UntrustedInput(f"{what} has {len(content)} bytes; at most {limits.DOCUMENT_BYTES} are read")
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UntrustedInput(f"{what} cannot be read: {error}") from error
+
+
+def convert(kind: type[T], value: object, *, what: str) -> T:
+    """The same for a value that was decoded already (YAML, a database column)."""
+    try:
+        return msgspec.convert(value, type=kind, strict=True)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise UntrustedInput(f"{what} cannot be read: {error}") from error
+
+
+def encode(value: object) -> bytes:
+    """The one JSON form of `value`."""
+    return _encoder.encode(value)
+
+
+def digest_of(content: bytes) -> str:
+    """SHA-256 of `content`, 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,157 @@
+"""What is a version? The two documents a publisher signs offline: the release, and the model's line.
+
+A release never changes. A line says which releases may still run: a floor that no policy may go below, and revocations.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import CalendarVersion, Digest, Label, Name, Serial, Text, semantic_key
+from whimbrel.model.selector import EVERYONE, Selector
+
+Format = Literal["onnx", "gguf", "tflite", "safetensors", "coreml"]
+Dimension = int | str | None  # a number, a named dimension ("batch"), or unknown
+Seconds = Annotated[float, Meta(ge=0)]
+
+_VALUES_PER_TENSOR = 1_000_000  # golden values of one probe tensor; the document limit is reached first
+
+
+class TensorSpec(Document, frozen=True):
+    """A tensor's name, dtype (numpy's words: float32, int8, ...; a format's own where numpy has none) and shape."""
+
+    name: Annotated[str, Meta(max_length=1024)]
+    dtype: Annotated[str, Meta(max_length=64)]
+    shape: Annotated[tuple[Dimension, ...], Meta(max_length=16)] = ()
+
+
+class Signature(Document, frozen=True):
+    """What a model takes and gives."""
+
+    inputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=1024)] = ()
+    outputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=1024)] = ()
+
+
+class Tensor(Document, frozen=True):
+    """Golden values: `values` row by row, as many as `shape` holds."""
+
+    dtype: Annotated[str, Meta(max_length=64)]
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=16)]
+    values: Annotated[tuple[float | int | bool | str, ...], Meta(max_length=_VALUES_PER_TENSOR)]
+
+    def __post_init__(self) -> None:
+        expected = 1
+        for size in self.shape:
+            expected *= size
+        if expected != len(self.values):
+            raise ValueError(f"a tensor of shape {list(self.shape)} holds {expected} values, found {len(self.values)}")
+
+
+class Probe(Document, frozen=True):
+    """What a device tries before it trusts a version: golden inputs, and the outputs they must give.
+
+    |output - expected| <= absolute_tolerance + relative_tolerance * |expected|, value by value.
+    """
+
+    inputs: Annotated[dict[str, Tensor], Meta(max_length=64)] = {}
+    outputs: Annotated[dict[str, Tensor], Meta(max_length=64)] = {}
+    absolute_tolerance: Annotated[float, Meta(ge=0)] = 1e-4
+    relative_tolerance: Annotated[float, Meta(ge=0)] = 1e-3
+    latency_ms_max: Annotated[float, Meta(gt=0)] | None = None
+    memory_mib_max: Annotated[int, Meta(gt=0)] | None = None
+
+
+class File(Document, frozen=True):
+    """One artifact of a variant. A folder (a Core ML package) travels packed; `packed` says: unpack it."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,199}$")]  # one path segment, no dot first
+    size_bytes: Annotated[int, Meta(ge=0, le=limits.ARTIFACT_BYTES)]
+    sha256: Digest
+    format: Format
+    packed: bool = False
+
+
+class Variant(Document, frozen=True):
+    """One build of a version for a class of devices. The first file is the model's entry point."""
+
+    name: Name
+    files: Annotated[tuple[File, ...], Meta(min_length=1, max_length=limits.FILES)]
+    selector: Selector = EVERYONE
+    runtime: Annotated[str, Meta(max_length=64)] = ""
+    precision: Annotated[str, Meta(max_length=64)] = ""
+    signature: Signature | None = None
+    probe: Probe | None = None
+    sealed_sha256: Digest | None = None
+    sealed_size_bytes: Annotated[int, Meta(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        names = [file.name for file in self.files]
+        if len(set(names)) != len(names):
+            raise ValueError(f"variant {self.name!r} lists a file name twice: {sorted(names)}")
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.size_bytes for file in self.files)
+
+
+class Training(Document, frozen=True):
+    """Where a version comes from."""
+
+    date: Annotated[str, Meta(max_length=64)] = ""
+    dataset: Annotated[str, Meta(max_length=256)] = ""
+    framework: Annotated[str, Meta(max_length=256)] = ""
+    run: Annotated[str, Meta(max_length=1024)] = ""
+    parent: Annotated[str, Meta(max_length=256)] = ""  # the version it was trained from
+    architecture: Annotated[str, Meta(max_length=256)] = ""
+
+
+class Requirement(Document, frozen=True):
+    """Another model that must run at a given version with this one (an encoder and its decoder)."""
+
+    model: Name
+    serial: Serial
+
+
+class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1"):
+    """One publication of a model, signed by its publisher, never changed. TUF target `models/<model>/<serial>.json`."""
+
+    model: Name
+    serial: Serial
+    version: str
+    semantic_version: str
+    build_hash: Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
+    created: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    variants: Annotated[tuple[Variant, ...], Meta(min_length=1, max_length=limits.VARIANTS)]
+    training: Training = msgspec.field(default_factory=Training)
+    metrics: Annotated[dict[Label, float], Meta(max_length=256)] = {}
+    changelog: Annotated[tuple[Text, ...], Meta(max_length=limits.CHANGELOG_LINES)] = ()
+    requires: Annotated[tuple[Requirement, ...], Meta(max_length=16)] = ()
+
+    def __post_init__(self) -> None:
+        CalendarVersion.parse(self.version)
+        semantic_key(self.semantic_version)
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two variants share a name: {sorted(names)}")
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """The artifacts it holds on to."""
+        return frozenset(file.sha256 for variant in self.variants for file in variant.files)
+
+
+class Line(Document, frozen=True, tag_field="format", tag="whimbrel-line-1"):
+    """Which serials of a model may run. TUF target `models/<model>/line.json`. The sequence only grows."""
+
+    model: Name
+    sequence: Annotated[int, Meta(ge=1)]
+    minimum_serial: Serial = 1
+    revoked: Annotated[tuple[Serial, ...], Meta(max_length=limits.REVOKED)] = ()
+
+    def allows(self, serial: int) -> bool:
+        """Whether this line lets `serial` run."""
+        return serial >= self.minimum_serial and serial not in self.revoked

@@ -1,0 +1,19 @@
+"""Where does a device fall? A number in [0, 1,000,000) that it never leaves while a layer's salt stands.
+
+key = XXH64(device id as UTF-8, seed 0); bucket = XXH64(key as 8 bytes little-endian, seed = salt) % 1,000,000.
+Vector: dev-1, salt 42: key 10522668389010243576, bucket 586382. The same in every language with xxHash.
+"""
+
+import xxhash
+
+BUCKETS = 1_000_000
+
+
+def device_key(device_id: str) -> int:
+    """A device's key, an unsigned 64-bit number: all that a bucket needs to know of its id."""
+    return xxhash.xxh64_intdigest(device_id.encode(), seed=0)
+
+
+def bucket(key: int, *, salt: int) -> int:
+    """The bucket of the device with `key` in the layer with `salt`."""
+    return xxhash.xxh64_intdigest(key.to_bytes(8, "little"), seed=salt) % BUCKETS

@@ -1,0 +1,102 @@
+"""What should this device run? `decide(policy, line, profile)`: pure, free of time, the same wherever it runs.
+
+1. A pin beats the layers; within a layer the first entry whose selector matches wins; the baseline is the rest.
+2. A version that the line forbids, the fleet quarantined (for this device) or this device refused itself is never the
+   answer; then the newest known-good one is, then the baseline, then `on_revoked`.
+3. A control runs the baseline and learns which cohorts it stands for.
+4. A device that fell back from its arm's version is still counted in its arm: a failure stays in the denominator.
+
+Called by the device agent, the thin check, the controllers' forecasts and the simulator.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from whimbrel.model.release import Line
+from whimbrel.rollout.bucket import bucket, device_key
+from whimbrel.rollout.policy import Entry, Policy
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """What a decision may know of a device. `refused`: serials that failed here and are quarantined here."""
+
+    device_id: str
+    labels: Mapping[str, str] = {}
+    refused: frozenset[int] = frozenset()
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """A cohort that a device is counted in."""
+
+    rollout: str
+    stage: int
+    arm: str
+    role: Literal["treated", "control"]
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """`serial` is what to run. None with `offer` "keep": stay as you are; with "stop": offer the app no model."""
+
+    serial: int | None
+    offer: Literal["run", "keep", "stop"]
+    because: str
+    assignments: tuple[Assignment, ...] = ()
+
+
+def decide(policy: Policy, line: Line, profile: Profile) -> Decision:
+    """The decision for `profile`. Never raises: every valid policy decides for every profile."""
+    wanted, assignments, because = _wanted(policy, profile)
+    if wanted is None:
+        return Decision(None, "keep", "the policy names no version yet", assignments)
+    objection = _objection(policy, line, profile, wanted)
+    if objection is None:
+        return Decision(wanted, "run", because, assignments)
+    fallbacks = [*policy.known_good, *([policy.baseline] if policy.baseline else [])]
+    for serial in fallbacks:
+        if serial != wanted and _objection(policy, line, profile, serial) is None:
+            return Decision(
+                serial, "run", f"serial {wanted} is {objection}; {serial} is the newest good one", assignments
+            )
+    return Decision(None, policy.on_revoked, f"serial {wanted} is {objection}, and no other is allowed", assignments)
+
+
+def _wanted(policy: Policy, profile: Profile) -> tuple[int | None, tuple[Assignment, ...], str]:
+    for pin in policy.pins:
+        if profile.device_id in pin.devices or (pin.selector is not None and pin.selector.matches(profile.labels)):
+            return pin.serial, (), "pinned"
+    key = device_key(profile.device_id)
+    for layer in policy.layers:
+        for entry in layer.entries:
+            if entry.selector.matches(profile.labels):
+                serial, assignments, because = _in_entry(entry, bucket(key, salt=layer.salt), profile)
+                if assignments:
+                    return serial if serial is not None else policy.baseline, assignments, because
+                break
+    return policy.baseline, (), "the baseline"
+
+
+def _in_entry(entry: Entry, place: int, profile: Profile) -> tuple[int | None, tuple[Assignment, ...], str]:
+    controls: list[Assignment] = []
+    serial: int | None = None
+    for arm in entry.arms:
+        if arm.start <= place < arm.end and arm.selector.matches(profile.labels):
+            assignment = Assignment(entry.rollout, arm.stage, arm.name, arm.role)
+            if arm.role == "treated":
+                return arm.serial, (assignment,), f"bucket {place} is in {arm.name} of {entry.rollout}"
+            serial = serial if serial is not None else arm.serial
+            controls.append(assignment)
+    return serial, tuple(controls), f"bucket {place} is a control of {entry.rollout}"
+
+
+def _objection(policy: Policy, line: Line, profile: Profile, serial: int) -> str | None:
+    if serial < line.minimum_serial:
+        return f"below the line's floor {line.minimum_serial}"
+    if serial in line.revoked:
+        return "revoked by its publisher"
+    if any(entry.serial == serial and entry.selector.matches(profile.labels) for entry in policy.quarantine):
+        return "quarantined"
+    if serial in profile.refused and serial not in policy.overrides:
+        return "refused by this device, where it failed before"
+    return None

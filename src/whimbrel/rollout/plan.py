@@ -1,0 +1,160 @@
+"""What did a person ask for? A staged rollout, in the field's published YAML form (and a few words of our own).
+
+    rollout:
+      model_version: "detector-v3.2"
+      stages:
+        - {name: canary, target_percent: 5, duration_hours: 24, success_criteria: {accuracy_drop_max: 0.02}}
+        - {name: general, target_percent: 100}
+      rollback: {auto_rollback: true, health_check_interval_sec: 300}
+
+1. A plan that cannot be understood is refused; an unknown key or criterion is never read as "no limit".
+2. A share only grows. Criteria hold for the later stages too, until they are said again.
+3. `regions` and `user_segments` select devices by their labels `region` and `user_segment`.
+"""
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import CalendarVersion, LabelValue, check_name, semantic_key
+from whimbrel.model.selector import Expression, Selector
+from whimbrel.rollout.bucket import BUCKETS
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Hours = Annotated[float, Meta(ge=0, le=24 * 365)]
+
+
+class SuccessCriteria(Document, frozen=True):
+    """Limits a stage must keep. How each is detected and judged: docs/reference/plan.md."""
+
+    accuracy_drop_max: Fraction | None = None  # control's mean minus the new version's, in units of the metric
+    error_rate_max: Fraction | None = None  # errors an inference
+    latency_p99_max_ms: Annotated[float, Meta(gt=0)] | None = None
+
+    def over(self, earlier: "SuccessCriteria") -> "SuccessCriteria":
+        """These, and the earlier ones where these say nothing."""
+        return SuccessCriteria(
+            **{
+                name: getattr(self, name) if getattr(self, name) is not None else getattr(earlier, name)
+                for name in self.__struct_fields__
+            }
+        )
+
+
+class Rollback(Document, frozen=True):
+    """What happens on proven harm."""
+
+    auto_rollback: bool = True
+    health_check_interval_sec: Annotated[float, Meta(ge=0.5, le=86400)] | None = None
+
+
+class Stage(Document, frozen=True):
+    """A share of the devices on the new version, for a time."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+    target_percent: Annotated[float, Meta(gt=0, le=100)]
+    duration_hours: Hours = 0.0
+    success_criteria: SuccessCriteria = msgspec.field(default_factory=SuccessCriteria)
+    rollback: Rollback | None = None
+    regions: Annotated[tuple[LabelValue, ...], Meta(max_length=256)] = ()
+    user_segments: Annotated[tuple[LabelValue, ...], Meta(max_length=256)] = ()
+
+    @property
+    def selector(self) -> Selector:
+        """The devices this stage is about."""
+        terms = []
+        if self.regions:
+            terms.append(Expression(key="region", operator="In", values=self.regions))
+        if self.user_segments:
+            terms.append(Expression(key="user_segment", operator="In", values=self.user_segments))
+        return Selector(match_expressions=tuple(terms))
+
+
+class Plan(Document, frozen=True):
+    """A whole rollout. `alpha` is its false-alarm budget, over all guardrails, stages and looks."""
+
+    model_version: Annotated[str, Meta(min_length=1, max_length=256)]
+    stages: Annotated[tuple[Stage, ...], Meta(min_length=1, max_length=limits.STAGES)]
+    rollback: Rollback = msgspec.field(default_factory=Rollback)
+    promote: Literal["when_no_harm"] = "when_no_harm"
+    on_small_harm: Literal["rollback", "hold"] = "rollback"
+    holdback_percent: Annotated[float, Meta(ge=0, le=50)] = 10.0
+    min_devices: Annotated[int, Meta(ge=1, le=10**9)] = 1
+    min_reports: Annotated[int, Meta(ge=1, le=10**9)] = 1
+    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.01
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two stages share a name: {', '.join(names)}")
+        for before, after in zip(self.stages, self.stages[1:], strict=False):
+            if after.target_percent < before.target_percent:
+                raise ValueError(
+                    f"stage {after.name!r} has target_percent {after.target_percent:g}, below the "
+                    f"{before.target_percent:g} of {before.name!r}: a share only grows"
+                )
+
+    def criteria(self, stage: int) -> SuccessCriteria:
+        """The limits in force at a stage: its own, and the earlier ones where it says nothing."""
+        criteria = SuccessCriteria()
+        for each in self.stages[: stage + 1]:
+            criteria = each.success_criteria.over(criteria)
+        return criteria
+
+    def rollback_at(self, stage: int) -> Rollback:
+        """The rollback rule in force at a stage."""
+        return self.stages[stage].rollback or self.rollback
+
+    def window_s(self) -> float:
+        """Seconds a tally window: the plan's health-check interval (default 300)."""
+        return self.rollback.health_check_interval_sec or 300.0
+
+    def share_buckets(self, stage: int) -> int:
+        """Buckets on the new version at a stage: its share, less the holdback from 90% up."""
+        wanted = round(self.stages[stage].target_percent / 100 * BUCKETS)
+        ceiling = BUCKETS - round(self.holdback_percent / 100 * BUCKETS)
+        return min(wanted, ceiling) if wanted >= round(0.9 * BUCKETS) else wanted
+
+
+class PlanFile(Document, frozen=True):
+    """The file: one key, `rollout`."""
+
+    rollout: Plan
+
+
+_AT = re.compile(r"^([a-z0-9][a-z0-9_-]*)@(.+)$")
+_DASH = re.compile(r"^([a-z0-9][a-z0-9_-]*?)-v(\d+(?:\.\d+){0,2}(?:[-+].*)?)$")
+
+
+class VersionName(msgspec.Struct, frozen=True):
+    """A version as a person names it: a model, and a calendar version, semantic version, or prefix of one."""
+
+    model: str
+    text: str
+    prefix: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "VersionName":
+        """Read `<model>@<version>` or `<model>-v<semantic version or its unique prefix>`. Raises `ValueError`."""
+        if match := _AT.match(text):
+            return cls(check_name(match[1], kind="model"), match[2], prefix=False)
+        if match := _DASH.match(text):
+            return cls(check_name(match[1], kind="model"), match[2], prefix=True)
+        raise ValueError(
+            f"{text!r} names no version; expected <model>@<version>, or <model>-v<semantic version> as in detector-v3.2"
+        )
+
+    def matches(self, *, calendar: str, semantic: str) -> bool:
+        """Whether a version with these two names is meant."""
+        if not self.prefix:
+            return self.text in {calendar, semantic}
+        return semantic == self.text or semantic.startswith((f"{self.text}.", f"{self.text}-"))
+
+
+def version_order(calendar: str, semantic: str) -> tuple[object, ...]:
+    """A key for listing versions where no serial is at hand; never compare version strings as text."""
+    return semantic_key(semantic), CalendarVersion.parse(calendar)

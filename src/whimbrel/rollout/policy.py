@@ -1,0 +1,107 @@
+"""Who should run what, now? The one document that starts, advances, holds or takes back a rollout.
+
+Signed online; TUF target `policy/<model>.json`. `decide` reads it on the device, on the server and in the simulator.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import DeviceId, Label, Name, Serial
+from whimbrel.model.selector import EVERYONE, Selector
+from whimbrel.rollout.bucket import BUCKETS
+
+Bucket = Annotated[int, Meta(ge=0, le=BUCKETS)]
+RolloutId = Name
+Period = Annotated[float, Meta(ge=0.1, le=30 * 86400)]  # seconds between refreshes or reports
+
+
+class Arm(Document, frozen=True):
+    """Buckets [start, end) of an entry, and what they run. `stage` is the cohort that is compared with its like.
+
+    A `control` arm runs the baseline; a device may be a control of several stages at once, and is treated at most once.
+    """
+
+    role: Literal["treated", "control"]
+    name: Name
+    stage: Annotated[int, Meta(ge=0, lt=limits.STAGES)]
+    serial: Serial
+    start: Bucket
+    end: Bucket
+    selector: Selector = EVERYONE
+
+    def __post_init__(self) -> None:
+        if self.start > self.end:
+            raise ValueError(f"arm {self.name!r} starts at bucket {self.start}, after its end {self.end}")
+
+
+class Entry(Document, frozen=True):
+    """A rollout or an experiment: the devices it is about, and its arms."""
+
+    rollout: RolloutId
+    arms: Annotated[tuple[Arm, ...], Meta(max_length=limits.ARMS)]
+    selector: Selector = EVERYONE
+
+
+class Layer(Document, frozen=True):
+    """Entries that share one division of the fleet; the first match wins. The salt stays while it has entries."""
+
+    salt: Annotated[int, Meta(ge=0, le=2**53 - 1)]
+    entries: Annotated[tuple[Entry, ...], Meta(max_length=limits.ENTRIES)] = ()
+
+
+class Conditions(Document, frozen=True):
+    """When a device may fetch and activate. An absent field asks for nothing."""
+
+    unmetered: bool = False
+    charging: bool = False
+    battery_min: Annotated[float, Meta(ge=0, le=1)] | None = None  # charging satisfies it too
+    idle: bool = False
+    window_utc: tuple[Annotated[int, Meta(ge=0, le=86400)], Annotated[int, Meta(ge=0, le=86400)]] | None = None
+    start_jitter_s: Annotated[float, Meta(ge=0, le=7 * 86400)] = 0
+
+
+class Quarantine(Document, frozen=True):
+    """A version that the devices of `selector` refuse."""
+
+    serial: Serial
+    selector: Selector = EVERYONE
+
+
+class Pin(Document, frozen=True):
+    """Devices that run `serial` whatever the layers say: by selector, or by id (a desk, not a fleet)."""
+
+    serial: Serial
+    selector: Selector | None = None
+    devices: Annotated[tuple[DeviceId, ...], Meta(max_length=limits.PINS)] = ()
+
+    def __post_init__(self) -> None:
+        if (self.selector is None) == (not self.devices):
+            raise ValueError("a pin names either a selector or device ids")
+
+
+class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1"):
+    """Who runs which serial of `model`. `baseline` None: no version is offered yet. The sequence only grows."""
+
+    model: Name
+    sequence: Annotated[int, Meta(ge=1)]
+    baseline: Serial | None = None
+    known_good: Annotated[tuple[Serial, ...], Meta(max_length=64)] = ()  # to go back to, newest first
+    layers: Annotated[tuple[Layer, ...], Meta(max_length=limits.LAYERS)] = ()
+    quarantine: Annotated[tuple[Quarantine, ...], Meta(max_length=1000)] = ()
+    overrides: Annotated[tuple[Serial, ...], Meta(max_length=1000)] = ()  # a person says: try again where it failed
+    pins: Annotated[tuple[Pin, ...], Meta(max_length=1000)] = ()
+    conditions: Conditions = msgspec.field(default_factory=Conditions)
+    on_revoked: Literal["keep", "stop"] = "keep"
+    refresh_s: Period = 300.0
+    report_s: Period = 300.0
+    activate_max_age_s: Annotated[float, Meta(ge=1)] = 3600.0
+    report_labels: Annotated[tuple[Label, ...], Meta(max_length=limits.LABELS)] = ()
+    hardware_label: Label = "hardware"  # the label whose value is a device's hardware class
+
+    def __post_init__(self) -> None:
+        if sum(len(pin.devices) for pin in self.pins) > limits.PINS:
+            raise ValueError(f"pins name more than {limits.PINS} devices; use a selector")

@@ -1,0 +1,45 @@
+"""How does a device become known, and prove later who it is? The wire types of enrolment, tokens and the thin check.
+
+An enrolment token (made by the operator) buys a credential for one device id; the credential buys a token that lives an
+hour and that the hot path can verify without a database.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import DeviceId, Label, LabelValue, Name, Serial
+
+Secret = Annotated[str, Meta(min_length=16, max_length=512)]
+Labels = Annotated[dict[Label, LabelValue], Meta(max_length=limits.LABELS)]
+
+
+class Enrolment(Document, frozen=True):
+    """POST enrol. Enrolling a known id again replaces its credential (a device that was wiped)."""
+
+    device_id: DeviceId
+    enrol_token: Secret
+    labels: Labels = {}
+
+
+class Credential(Document, frozen=True):
+    """The answer to enrol, and the body of POST token. Kept by the device, mode 0600."""
+
+    device_id: DeviceId
+    credential: Secret
+
+
+class Token(Document, frozen=True):
+    """The answer to token: goes into `Authorization: Bearer`."""
+
+    token: str
+    expires_in_s: int
+
+
+class Check(Document, frozen=True):
+    """POST check: a client that cannot decide asks the server to. `models`: what it runs of each (null: nothing)."""
+
+    models: Annotated[dict[Name, Serial | None], Meta(max_length=64)]
+    labels: Labels = {}

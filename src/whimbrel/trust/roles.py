@@ -1,0 +1,62 @@
+"""Who signs what, for how long, and where is it found? (The Update Framework 1.0, sections 2.1 and 4.)
+
+1. `root` and `targets` are offline. `targets` delegates `models/<m>/*` to `publisher-<m>` (offline) and
+   `policy/<m>.json`, `deltas/<m>/*` to `policy-<m>` (online). `snapshot` and `timestamp` are online.
+2. All delegations are made by `targets`, so no role name is shared between delegators (python-tuf does not verify a
+   cached delegated role again against a different delegator).
+3. Only the four documents are TUF targets. Artifacts are named by their hash inside them.
+4. A publisher's role lives for two years, so that an idle model does not die; the timestamp for a day.
+"""
+
+from datetime import timedelta
+
+from whimbrel.model.ids import check_name
+
+ROOT = "root"
+TARGETS = "targets"
+SNAPSHOT = "snapshot"
+TIMESTAMP = "timestamp"
+
+TIMESTAMP_LIFE = timedelta(hours=24)
+TIMESTAMP_RENEWAL = timedelta(hours=1)  # signed anew this often, and on every change
+SNAPSHOT_LIFE = timedelta(days=30)
+POLICY_LIFE = timedelta(days=90)  # online: renewed by the leader when half of it is over
+ROOT_LIFE = timedelta(days=730)
+TARGETS_LIFE = timedelta(days=730)
+PUBLISHER_LIFE = timedelta(days=730)
+
+
+def publisher_role(model: str) -> str:
+    """The offline role that signs a model's releases and line."""
+    return f"publisher-{check_name(model, kind='model')}"
+
+
+def policy_role(model: str) -> str:
+    """The online role that signs a model's policy and delta indices."""
+    return f"policy-{check_name(model, kind='model')}"
+
+
+def publisher_paths(model: str) -> list[str]:
+    """The TUF path patterns that a publisher may sign."""
+    return [f"models/{check_name(model, kind='model')}/*"]
+
+
+def policy_paths(model: str) -> list[str]:
+    """The TUF path patterns that the online policy role may sign."""
+    check_name(model, kind="model")
+    return [f"policy/{model}.json", f"deltas/{model}/*"]
+
+
+def release_path(model: str, serial: int) -> str:
+    """Where a release is found among the targets."""
+    return f"models/{model}/{serial}.json"
+
+
+def line_path(model: str) -> str:
+    """Where a model's line is found among the targets."""
+    return f"models/{model}/line.json"
+
+
+def policy_path(model: str) -> str:
+    """Where a model's policy is found among the targets."""
+    return f"policy/{model}.json"
