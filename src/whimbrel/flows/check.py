@@ -1,0 +1,32 @@
+"""A client that cannot decide asks: the server runs the same decision for it. (The thin check.)"""
+
+from typing import Any
+
+from whimbrel.model.choose import choose_variant
+from whimbrel.model.release import Line, Release
+from whimbrel.rollout.decide import Profile, decide
+from whimbrel.rollout.policy import Policy
+
+
+def check(
+    policy: Policy, line: Line, releases: dict[int, Release], *, device_id: str, labels: dict[str, str]
+) -> dict[str, Any]:
+    """The answer for one model: what to run, why, and which files it is made of."""
+    decision = decide(policy, line, Profile(device_id, labels))
+    answer: dict[str, Any] = {"offer": decision.offer, "serial": decision.serial, "because": decision.because}
+    release = releases.get(decision.serial or 0)
+    if release is None:
+        return answer
+    variant = choose_variant(release, labels)
+    if variant is None:
+        return {"offer": "keep", "serial": None, "because": f"no variant of {release.version} fits this device"}
+    answer |= {
+        "version": release.version,
+        "semantic_version": release.semantic_version,
+        "variant": variant.name,
+        "files": [
+            {"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256, "format": file.format}
+            for file in variant.files
+        ],
+    }
+    return answer

@@ -1,0 +1,214 @@
+"""Reports come in: each is tallied once, and announcements place devices in their cohorts. (Steps 14 and 15.)
+
+1. A window counts once by (device, epoch, sequence): the newest sequence tallied is kept, and an installation's windows
+   come in order (it has one batch in flight, and the inbox keeps order).
+2. A device is believed about its arm only when its bucket says the same; a claim that contradicts it counts nowhere.
+3. Late or early, a report counts in the window that is open when it is tallied: windows that are over never change.
+4. "About to activate" starts the clock that silence is judged by: a device that dies of an update never says more.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import msgspec
+
+from whimbrel.errors import UntrustedInput
+from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.records import Participation, Record, RolloutRecord
+from whimbrel.health.report import Announcement, Batch, Cohort, Window
+from whimbrel.health.tally import Cell, age_bucket, cells_of
+from whimbrel.model.documents import parse
+from whimbrel.rollout.bucket import BUCKETS, bucket, device_key
+
+SILENCE_PERIODS = 3  # reports a device may miss before it counts as silent
+
+
+class Ingested(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of some messages."""
+
+    windows: int
+    duplicates: int
+    announcements: int
+    contradictions: int
+    unreadable: int
+    setbacks: int  # devices that failed or went back: the gate looks at once
+
+
+def ingest(registry: RegistryPort, fleet: FleetPort, records: Iterable[Record], *, now: float) -> Ingested:
+    """Tally messages, in order, within one transaction. A message that cannot be read is counted and dropped."""
+    desk = _Desk(registry, fleet, now)
+    for record in records:
+        try:
+            desk.take(record)
+        except UntrustedInput:
+            desk.unreadable += 1
+    return desk.finish()
+
+
+class _Desk:
+    def __init__(self, registry: RegistryPort, fleet: FleetPort, now: float) -> None:
+        self.registry, self.fleet, self.now = registry, fleet, now
+        self.rollouts = {rollout.id: rollout for rollout in registry.rollouts(live=True)}
+        self.salts = {r.model: registry.model(r.model).salt for r in self.rollouts.values()}
+        self.cells: dict[str, list[Cell]] = defaultdict(list)
+        self.windows = self.duplicates = self.announcements = self.contradictions = self.unreadable = 0
+        self.setbacks = 0
+
+    def take(self, record: Record) -> None:
+        if record.kind == "announce":
+            self._announce(record, parse(Announcement, record.body, what="an announcement"))
+        else:
+            self._reports(record, parse(Batch, record.body, what="a batch of reports"))
+
+    def finish(self) -> Ingested:
+        for rollout, cells in self.cells.items():
+            self.fleet.tally(rollout, cells)
+        return Ingested(
+            windows=self.windows,
+            duplicates=self.duplicates,
+            announcements=self.announcements,
+            contradictions=self.contradictions,
+            unreadable=self.unreadable,
+            setbacks=self.setbacks,
+        )
+
+    def _reports(self, record: Record, batch: Batch) -> None:
+        last = self.fleet.last_sequence(record.device_id, batch.epoch)
+        fresh = [window for window in batch.windows if window.first > last]
+        self.duplicates += len(batch.windows) - len(fresh)
+        for window in fresh:
+            self._window(record, window)
+        if fresh:
+            self.fleet.set_last_sequence(record.device_id, batch.epoch, fresh[-1].last)
+        self.fleet.seen(record.device_id, at=record.at, labels=dict(batch.labels) if batch.labels else None)
+
+    def _window(self, record: Record, window: Window) -> None:
+        self.windows += 1
+        self.fleet.runs(
+            record.device_id,
+            model=window.model,
+            serial=window.serial,
+            hardware_class=window.hardware_class,
+            at=record.at,
+        )
+        believed: dict[str, list[Cohort]] = defaultdict(list)
+        for cohort in window.cohorts:
+            rollout = self.rollouts.get(cohort.rollout)
+            if rollout is None:
+                continue  # it ended meanwhile
+            if not self._credible(rollout, record.device_id, cohort.stage, cohort.role):
+                self.contradictions += 1
+                continue
+            believed[rollout.id].append(cohort)
+            self._place(
+                rollout,
+                record,
+                cohort.stage,
+                cohort.role,
+                window.hardware_class,
+                activated_at=record.at - cohort.age_s,
+                reported=True,
+            )
+        for identifier, cohorts in believed.items():
+            rollout = self.rollouts[identifier]
+            self.cells[identifier] += cells_of(
+                msgspec.structs.replace(window, cohorts=tuple(cohorts)),
+                rollout=identifier,
+                window=rollout.window_at(self.now),
+                hour_s=rollout.hour_s,
+            )
+
+    def _announce(self, record: Record, said: Announcement) -> None:
+        self.announcements += 1
+        self.fleet.seen(record.device_id, at=record.at)
+        if said.step in {"activated", "went_back", "committed"}:
+            self.fleet.runs(
+                record.device_id,
+                model=said.model,
+                serial=said.serial,
+                hardware_class=said.hardware_class,
+                at=record.at,
+            )
+        rollout = self.rollouts.get(said.rollout or "")
+        if rollout is None:
+            return
+        if not self._credible(rollout, record.device_id, said.stage, said.role):
+            self.contradictions += 1
+            return
+        starts = {"treated": {"activating", "activated"}, "control": {"placebo"}}[said.role]
+        outcome = said.step if said.step in {"committed", "went_back", "failed"} else ""
+        self.setbacks += outcome in {"went_back", "failed"}
+        self._place(
+            rollout,
+            record,
+            said.stage,
+            said.role,
+            said.hardware_class,
+            activated_at=record.at if said.step in starts else None,
+            outcome=outcome,
+        )
+
+    def _place(
+        self,
+        rollout: RolloutRecord,
+        record: Record,
+        stage: int,
+        role: str,
+        hardware_class: str,
+        *,
+        activated_at: float | None,
+        reported: bool = False,
+        outcome: str = "",
+    ) -> None:
+        held = self.fleet.participation(rollout.id, stage, record.device_id) or Participation(
+            rollout=rollout.id,
+            stage=stage,
+            device_id=record.device_id,
+            role="treated" if role == "treated" else "control",
+            hardware_class=hardware_class,
+            assigned_at=record.at,
+        )
+        # What a device did is not undone by what it says later: a failure stays in the denominator.
+        changed = msgspec.structs.replace(
+            held,
+            hardware_class=hardware_class or held.hardware_class,
+            activated_at=held.activated_at if held.activated_at is not None else activated_at,
+            reported_at=held.reported_at or (record.at if reported else None),
+            outcome=held.outcome if held.outcome in {"went_back", "failed"} else outcome or held.outcome,
+        )
+        if changed != held or not reported:
+            self.fleet.save_participation(changed)
+
+    def _credible(self, rollout: RolloutRecord, device_id: str, stage: int, role: str) -> bool:
+        if stage >= len(rollout.shares):
+            return False
+        place = bucket(device_key(device_id), salt=self.salts[rollout.model])
+        if role == "treated":
+            return place < rollout.shares[stage]
+        # A device that has just moved from control to treated may still report as the control it was.
+        return rollout.shares[stage] <= place < BUCKETS
+
+
+def judge_silence(fleet: FleetPort, rollout: RolloutRecord, *, report_s: float, now: float) -> int:
+    """Ask once after every device whose first report is due; returns how many were. Unit: an activated device."""
+    deadline_s = SILENCE_PERIODS * report_s
+    asked = fleet.due(rollout.id, activated_before=now - deadline_s)
+    window = rollout.window_at(now)
+    fleet.tally(
+        rollout.id,
+        [
+            Cell(
+                stage=entry.stage,
+                window=window,
+                role=entry.role,
+                hardware_class=entry.hardware_class,
+                age_bucket=age_bucket(deadline_s, hour_s=rollout.hour_s),
+                due=1,
+                overdue=0 if entry.reported_at is not None else 1,
+            )
+            for entry in asked
+        ],
+    )
+    for entry in asked:
+        fleet.save_participation(msgspec.structs.replace(entry, silence_judged=True))
+    return len(asked)

@@ -1,0 +1,133 @@
+"""A version is published: identity is filled in, the release document is written, budgets are kept. (Steps 1 and 2.)
+
+Used by the command line before a publisher signs, and by the server when it checks what was signed.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from whimbrel.errors import Conflict, Refused, UntrustedInput
+from whimbrel.flows.records import ModelSettings, VersionRecord
+from whimbrel.model.ids import CalendarVersion, semantic_key
+from whimbrel.model.release import Release, Training, Variant
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """How a version is named: all that a publication needs that its files do not tell."""
+
+    serial: int
+    version: str
+    semantic_version: str
+    build_hash: str
+
+
+def identify(
+    versions: Sequence[VersionRecord],
+    *,
+    variants: Iterable[Variant],
+    version: str | None,
+    semantic_version: str | None,
+    now: datetime,
+) -> Identity:
+    """The next identity: serial and calendar version counted on, the semantic version's patch raised unless given.
+
+    Raises `UntrustedInput` for a version that is none.
+    """
+    serial = max((v.serial for v in versions), default=0) + 1
+    try:
+        if version is None:
+            today = CalendarVersion.of(now, iteration=1)
+            same_day = [
+                parsed.iteration
+                for parsed in (CalendarVersion.parse(v.version) for v in versions)
+                if (parsed.year, parsed.month, parsed.day) == (today.year, today.month, today.day)
+            ]
+            version = str(CalendarVersion.of(now, iteration=max(same_day, default=0) + 1))
+        else:
+            CalendarVersion.parse(version)
+        if semantic_version is None:
+            newest = max((semantic_key(v.semantic_version) for v in versions), default=None)
+            semantic_version = "1.0.0" if newest is None else f"{newest[0]}.{newest[1]}.{newest[2] + 1}"
+        else:
+            semantic_key(semantic_version)
+    except ValueError as error:
+        raise UntrustedInput(str(error)) from error
+    return Identity(serial=serial, version=version, semantic_version=semantic_version, build_hash=build_hash(variants))
+
+
+def build_hash(variants: Iterable[Variant]) -> str:
+    """12 hexadecimal digits over the names and digests of all files: equal builds have equal hashes."""
+    lines = sorted(f"{v.name} {file.name} {file.sha256}\n" for v in variants for file in v.files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+
+
+def write_release(
+    model: str,
+    identity: Identity,
+    *,
+    variants: Sequence[Variant],
+    training: Training,
+    metrics: Mapping[str, float],
+    changelog: Sequence[str],
+    now: datetime,
+) -> Release:
+    """The document that the publisher signs."""
+    try:
+        return Release(
+            model=model,
+            serial=identity.serial,
+            version=identity.version,
+            semantic_version=identity.semantic_version,
+            build_hash=identity.build_hash,
+            created=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            variants=tuple(variants),
+            training=training,
+            metrics=dict(metrics),
+            changelog=tuple(changelog),
+        )
+    except ValueError as error:
+        raise UntrustedInput(f"the release cannot be written: {error}") from error
+
+
+def check_budgets(release: Release, settings: ModelSettings) -> None:
+    """Raises `Refused` where a variant is too large or a metric below its floor (or not given)."""
+    largest = max(release.variants, key=lambda variant: variant.size_bytes)
+    if settings.size_bytes_max is not None and largest.size_bytes > settings.size_bytes_max:
+        raise Refused(
+            f"variant {largest.name} has {largest.size_bytes} bytes; the budget of {release.model} is "
+            f"{settings.size_bytes_max}. Make it smaller, or change the budget with: whimbrel model set"
+        )
+    for name, floor in settings.metrics_min.items():
+        value = release.metrics.get(name)
+        if value is None:
+            raise Refused(f"{release.model} asks for the metric {name} (at least {floor:g}), and the card names none")
+        if value < floor:
+            raise Refused(f"{name} is {value:g}; the budget of {release.model} asks for at least {floor:g}")
+
+
+def check_unpublished(release: Release, published: Sequence[tuple[VersionRecord, Release]]) -> None:
+    """Raises `Conflict`, with the difference, where the release's number was published before."""
+    for version, before in published:
+        if release.version in {version.version} or release.semantic_version == version.semantic_version:
+            raise Conflict(
+                f"{version.model} {version.version} ({version.semantic_version}) is published and never changes. "
+                f"{difference(before, release)} Publish it under a new number"
+            )
+
+
+def difference(before: Release, after: Release) -> str:
+    """One sentence on how two releases differ."""
+    parts = []
+    if before.build_hash == after.build_hash:
+        parts.append("the files are the same")
+    else:
+        held = {file.sha256 for variant in before.variants for file in variant.files}
+        new = [f"{v.name}/{f.name}" for v in after.variants for f in v.files if f.sha256 not in held]
+        parts.append(f"build {before.build_hash} became {after.build_hash} (changed: {', '.join(new[:5]) or 'names'})")
+    for name in ("semantic_version", "training", "metrics", "changelog"):
+        if getattr(before, name) != getattr(after, name):
+            parts.append(f"{name} differs")
+    return f"Difference: {'; '.join(parts)}."

@@ -1,0 +1,130 @@
+"""What does the server remember? The rows of the registry as frozen values. Times are POSIX seconds (UTC)."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import Label
+from whimbrel.model.selector import EVERYONE, Selector
+from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.policy import Conditions, Period
+from whimbrel.rollout.states import LIVE, State
+
+
+class ModelSettings(Document, frozen=True):
+    """What an operator may set for a model; it travels in the policy, or is checked at publication."""
+
+    refresh_s: Period = 300.0
+    report_s: Period = 300.0
+    activate_max_age_s: Annotated[float, Meta(ge=1)] = 3600.0
+    conditions: Conditions = msgspec.field(default_factory=Conditions)
+    report_labels: tuple[Label, ...] = ()
+    hardware_label: Label = "hardware"
+    on_revoked: Literal["keep", "stop"] = "keep"
+    size_bytes_max: Annotated[int, Meta(gt=0)] | None = None  # publish-time budget: of the largest variant
+    metrics_min: dict[Label, float] = {}  # publish-time budget: floors of metrics
+
+
+class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A model: its settings, its layer's salt, and what runs where no rollout says otherwise."""
+
+    namespace: str
+    name: str
+    created_at: float
+    salt: int
+    settings: ModelSettings
+    baseline: int | None = None
+
+
+class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A publication. `good`: it has been a baseline, so devices may go back to it."""
+
+    namespace: str
+    model: str
+    serial: int
+    version: str
+    semantic_version: str
+    build_hash: str
+    created_at: float
+    size_bytes: int
+    retired: bool = False
+    good: bool = False
+
+
+class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan's progress. `shares`: the buckets of each stage entered so far (raised for small fleets)."""
+
+    namespace: str
+    id: str
+    model: str
+    baseline: int
+    target: int
+    plan: Plan
+    state: State
+    stage: int
+    shares: tuple[int, ...]
+    hour_s: float
+    created_at: float
+    stage_since: float
+    because: str
+    ended_at: float | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether it still has a say in the policy."""
+        return self.state in LIVE
+
+    def window_at(self, moment: float) -> int:
+        """The number of the tally window that is open at `moment`."""
+        return max(0, int((moment - self.created_at) // self.plan.window_s()))
+
+
+class QuarantineRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that the fleet (or the devices of `selector`) refuses, until a person lifts it."""
+
+    namespace: str
+    model: str
+    serial: int
+    at: float
+    because: str
+    selector: Selector = EVERYONE
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did what, why, and on what evidence."""
+
+    namespace: str
+    at: float
+    actor: str
+    action: str
+    because: str
+    model: str | None = None
+    rollout: str | None = None
+    evidence: dict[str, Any] = {}
+
+
+class Participation(msgspec.Struct, frozen=True, kw_only=True):
+    """One device in one stage's cohort."""
+
+    rollout: str
+    stage: int
+    device_id: str
+    role: Literal["treated", "control"]
+    hardware_class: str = ""
+    assigned_at: float
+    activated_at: float | None = None  # or about to activate, or took its placebo
+    reported_at: float | None = None
+    outcome: Literal["", "committed", "went_back", "failed"] = ""
+    silence_judged: bool = False
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of a device, as it lies in the inbox."""
+
+    namespace: str
+    device_id: str
+    kind: Literal["announce", "reports"]
+    body: bytes  # JSON of an Announcement or a Batch, checked at the edge
+    at: float

@@ -1,0 +1,77 @@
+"""What should a model's policy say now? The one document, from the model's settings and its live rollouts.
+
+1. Pure: the same registry gives the same document; the sequence is all that a new publication adds.
+2. A rollout is one entry. Its treated arms hold the buckets of each stage entered; the buckets beyond the current share
+   are the control of every stage that is still compared.
+3. The length of the document depends on stages and rollouts, never on devices.
+"""
+
+from collections.abc import Sequence
+
+from whimbrel.flows.records import ModelRecord, QuarantineRecord, RolloutRecord, VersionRecord
+from whimbrel.rollout.bucket import BUCKETS
+from whimbrel.rollout.policy import Arm, Entry, Layer, Policy, Quarantine
+
+_KNOWN_GOOD = 16  # versions to go back to that a policy names
+
+
+def render_policy(
+    model: ModelRecord,
+    *,
+    versions: Sequence[VersionRecord],
+    rollouts: Sequence[RolloutRecord],
+    quarantine: Sequence[QuarantineRecord],
+    sequence: int,
+) -> Policy:
+    """The policy of `model` with its live `rollouts`."""
+    settings = model.settings
+    live = [rollout for rollout in rollouts if rollout.live]
+    refused = {entry.serial for entry in quarantine if entry.selector.everyone}
+    good = [v.serial for v in versions if v.good and not v.retired and v.serial not in refused]
+    # While a rollout is judged, its window is the cadence: evidence must come as fast as the plan wants to look.
+    report_s = min([settings.report_s, *(rollout.plan.window_s() for rollout in live)])
+    return Policy(
+        model=model.name,
+        sequence=sequence,
+        baseline=model.baseline,
+        known_good=tuple(sorted(good, reverse=True)[:_KNOWN_GOOD]),
+        layers=(Layer(salt=model.salt, entries=tuple(_entry(rollout) for rollout in live)),),
+        quarantine=tuple(Quarantine(serial=entry.serial, selector=entry.selector) for entry in quarantine),
+        conditions=settings.conditions,
+        on_revoked=settings.on_revoked,
+        refresh_s=settings.refresh_s,
+        report_s=report_s,
+        activate_max_age_s=settings.activate_max_age_s,
+        report_labels=settings.report_labels,
+        hardware_label=settings.hardware_label,
+    )
+
+
+def _entry(rollout: RolloutRecord) -> Entry:
+    arms: list[Arm] = []
+    for stage, share in enumerate(rollout.shares):
+        arms.append(
+            Arm(
+                role="treated",
+                name=rollout.plan.stages[stage].name,
+                stage=stage,
+                serial=rollout.target,
+                start=0,
+                end=share,
+                selector=rollout.plan.stages[stage].selector,
+            )
+        )
+    # First match wins among the treated, so a later, larger share leaves the earlier cohort in its own stage.
+    for stage in range(len(rollout.shares)):
+        arms.append(
+            Arm(
+                role="control",
+                name="control",
+                stage=stage,
+                serial=rollout.baseline,
+                start=rollout.shares[-1],
+                end=BUCKETS,
+                selector=rollout.plan.stages[stage].selector,
+            )
+        )
+    return Entry(rollout=rollout.id, arms=tuple(arms))

@@ -1,0 +1,109 @@
+"""A rollout begins: the version is found, refusals are made, the first share is set. (Step 6 of the journey.)
+
+1. A version is named by calendar or semantic version; an ambiguous name is refused with the candidates.
+2. Refused: a version that is retired, quarantined, or the baseline already; a model without a baseline (nothing to
+   compare with); a second live rollout of the same model.
+3. A share is raised until at least `min_devices` enrolled buckets fall in it: 20 devices at 5% would else leave an
+   empty canary in 36 of 100 rollouts.
+"""
+
+import heapq
+import secrets
+
+from whimbrel.errors import Conflict, NotFound, Refused
+from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.records import AuditRecord, RolloutRecord, VersionRecord
+from whimbrel.rollout.bucket import BUCKETS, bucket
+from whimbrel.rollout.plan import Plan, VersionName
+from whimbrel.rollout.states import State
+
+
+def start_rollout(
+    registry: RegistryPort,
+    fleet: FleetPort,
+    plan: Plan,
+    *,
+    plan_text: str,
+    hour_s: float,
+    actor: str,
+    now: float,
+) -> RolloutRecord:
+    """Write the rollout, running its first stage. The controller publishes its policy."""
+    try:
+        name = VersionName.parse(plan.model_version)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    model = registry.model(name.model)
+    target = find_version(registry.versions(name.model), name)
+    quarantined = [entry for entry in registry.quarantines(model.name) if entry.serial == target.serial]
+    if target.retired:
+        raise Refused(f"{target.model} {target.version} is retired; publish a new version")
+    if quarantined:
+        raise Refused(
+            f"{target.model} {target.version} was taken back before ({quarantined[-1].because}); publish a new version"
+        )
+    if model.baseline is None:
+        raise Refused(f"{model.name} has no baseline to compare with; its first publication becomes it")
+    if model.baseline == target.serial:
+        raise Refused(f"{target.model} {target.version} is the baseline already: every device is meant to run it")
+    if running := registry.rollouts(model=model.name, live=True):
+        raise Conflict(
+            f"rollout {running[0].id} of {model.name} is {running[0].state.value}; finish, abort or roll it back first"
+        )
+    rollout = RolloutRecord(
+        namespace=registry.namespace,
+        id=f"{model.name[:40]}-{target.serial}-{secrets.token_hex(3)}",
+        model=model.name,
+        baseline=model.baseline,
+        target=target.serial,
+        plan=plan,
+        state=State.RUNNING,
+        stage=0,
+        shares=(share_for(fleet, plan, stage=0, salt=model.salt),),
+        hour_s=hour_s,
+        created_at=now,
+        stage_since=now,
+        because=f"started by {actor}",
+    )
+    registry.add_rollout(rollout, plan_text=plan_text)
+    registry.write_audit(
+        AuditRecord(
+            namespace=registry.namespace,
+            at=now,
+            actor=actor,
+            action="start",
+            because=f"{target.version} ({target.semantic_version}) to {rollout.shares[0] / BUCKETS:.2%} of the devices",
+            model=model.name,
+            rollout=rollout.id,
+            evidence={"shares": list(rollout.shares), "salt": model.salt, "baseline": model.baseline},
+        )
+    )
+    return rollout
+
+
+def find_version(versions: list[VersionRecord], name: VersionName) -> VersionRecord:
+    """The one version that is meant. Raises `NotFound`, or `Refused` with the candidates."""
+    found = [v for v in versions if name.matches(calendar=v.version, semantic=v.semantic_version)]
+    if len(found) == 1:
+        return found[0]
+    candidates = ", ".join(f"{v.version} ({v.semantic_version})" for v in (found or versions)[-10:])
+    if found:
+        raise Refused(f"{name.text!r} of {name.model} may be any of {candidates}; name one of them")
+    raise NotFound(f"{name.model} has no version {name.text!r}; it has: {candidates or 'none yet'}")
+
+
+def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int) -> int:
+    """The buckets of a stage: the plan's share, raised until `min_devices` enrolled devices fall in it."""
+    share = plan.share_buckets(stage)
+    wanted = plan.min_devices
+    if fleet.count_devices() * share / BUCKETS > 50 * wanted:
+        return share  # a larger fleet: an empty canary has a chance below e^-50
+    selector = plan.stages[stage].selector
+    places = (
+        bucket(key, salt=salt)
+        for key, labels in fleet.keys_and_labels()
+        if selector.everyone or selector.matches(labels)
+    )
+    lowest = heapq.nsmallest(wanted, places)
+    ceiling = BUCKETS - round(plan.holdback_percent / 100 * BUCKETS)
+    return max(share, min(lowest[-1] + 1, ceiling)) if lowest else share

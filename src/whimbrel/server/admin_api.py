@@ -1,0 +1,183 @@
+"""What may people and their scripts ask? The admin API's routes, and OpenAPI 3.1 at `/schema`.
+
+Offline keys never come here: `model add`, `publish` and `version revoke` sign on the caller's side and send what they
+signed; the desk verifies it against the delegation and stores it by compare-and-swap.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Litestar, Request, Response, Router, get, head, patch, post, put
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.params import Parameter
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
+
+from whimbrel import __version__, limits
+from whimbrel.errors import NotFound, WhimbrelError
+from whimbrel.model.documents import convert, encode
+from whimbrel.model.ids import Digest
+from whimbrel.server.http import problem
+
+COLLECT_AFTER_S = 86400.0  # an upload whose version is not published yet is safe for a day
+
+
+def admin_app(world: World) -> Litestar:
+    """The admin API as an ASGI application."""
+    desk = Desk(world)
+
+    @get("/status", summary="Whether it works, and how much there is")
+    async def status(namespace: str) -> dict[str, Any]:
+        return await desk.do(namespace, desk.status)
+
+    @get("/keys", summary="The online keys that a model is delegated to")
+    async def keys(namespace: str) -> dict[str, Any]:
+        return {"policy": {"keyid": world.policy_key.keyid, **world.policy_key.to_dict()}}
+
+    @get("/roles/{role:str}", summary="The newest signed metadata of a role", media_type="application/json")
+    async def role(namespace: str, role: str) -> Response[bytes]:
+        content = await desk.do(namespace, lambda _registry, _fleet, book: book.role_bytes(role))
+        return Response(content, media_type="application/json")
+
+    @get("/models", summary="Models with their baseline and devices")
+    async def models(namespace: str) -> list[dict[str, Any]]:
+        return await desk.do(
+            namespace, lambda registry, fleet, _: [model_view(registry, fleet, m) for m in registry.models()]
+        )
+
+    @get("/models/{model:str}", summary="One model")
+    async def model(namespace: str, model: str) -> dict[str, Any]:
+        return await desk.do(namespace, lambda registry, fleet, _: model_view(registry, fleet, registry.model(model)))
+
+    @post("/models", status_code=HTTP_201_CREATED, summary="Add a model (signed by the targets key)")
+    async def add_model(namespace: str, data: NewModel) -> dict[str, Any]:
+        return await desk.change(namespace, lambda *parts: desk.add_model(*parts, data=data))
+
+    @patch("/models/{model:str}", summary="Change a model's settings")
+    async def set_model(namespace: str, model: str, data: dict[str, Any]) -> dict[str, Any]:
+        return await desk.change(namespace, lambda *parts: desk.set_model(*parts, name=model, changes=data))
+
+    @get("/models/{model:str}/versions", summary="Versions in order")
+    async def versions(namespace: str, model: str) -> list[dict[str, Any]]:
+        return await desk.do(namespace, lambda *parts: desk.versions(*parts, model=model))
+
+    @get("/models/{model:str}/versions/{version:str}", summary="One version, with its release document")
+    async def version(namespace: str, model: str, version: str) -> dict[str, Any]:
+        return await desk.do(namespace, lambda *parts: desk.version(*parts, model=model, name=version))
+
+    @post("/models/{model:str}/versions", status_code=HTTP_201_CREATED, summary="Publish (signed by the publisher)")
+    async def publish(namespace: str, model: str, data: NewVersion) -> dict[str, Any]:
+        return await desk.change(namespace, lambda *parts: desk.publish(*parts, model=model, data=data))
+
+    @post("/models/{model:str}/versions/{version:str}/retire", status_code=HTTP_200_OK, summary="Offer it no more")
+    async def retire(namespace: str, model: str, version: str, data: Reason) -> dict[str, Any]:
+        return await desk.change(namespace, lambda *parts: desk.retire(*parts, model=model, name=version, data=data))
+
+    @put("/models/{model:str}/line", status_code=HTTP_200_OK, summary="Revoke versions or raise the floor (signed)")
+    async def set_line(namespace: str, model: str, data: NewLine) -> dict[str, Any]:
+        return await desk.change(namespace, lambda *parts: desk.set_line(*parts, model=model, data=data))
+
+    @put("/models/{model:str}/aliases/{alias:str}", status_code=HTTP_200_OK, summary="Name a version")
+    async def alias(namespace: str, model: str, alias: str, data: NewAlias) -> dict[str, Any]:
+        return await desk.change(
+            namespace, lambda *parts: desk.set_alias(*parts, model=model, alias=alias, name=data.version)
+        )
+
+    @head("/artifacts/{sha256:str}", summary="Whether an artifact is stored")
+    async def has_artifact(namespace: str, sha256: str) -> Response[None]:
+        path = f"{namespace}/artifacts/{convert(Digest, sha256, what='a digest')}"
+        size = await desk.do(namespace, lambda registry, *_: registry.artifact_size(sha256))
+        if size is None or not await world.blobs.exists(path):
+            raise NotFound("that artifact is not stored")
+        return Response(None, headers={"X-Size-Bytes": str(size)})
+
+    @put("/artifacts/{sha256:str}", status_code=HTTP_201_CREATED, summary="Store an artifact under its digest")
+    async def put_artifact(namespace: str, sha256: str, request: Request[Any, Any, Any]) -> dict[str, Any]:
+        return await desk.store(namespace, convert(Digest, sha256, what="a digest"), request.stream())
+
+    @post("/collect", status_code=HTTP_200_OK, summary="Delete artifacts that nothing refers to")
+    async def collect(
+        namespace: str, older_than_s: Annotated[float, Parameter(ge=0)] = COLLECT_AFTER_S
+    ) -> dict[str, Any]:
+        return await desk.collect(namespace, older_than_s)
+
+    @get("/rollouts", summary="Rollouts, oldest first")
+    async def rollouts(namespace: str, model: str | None = None, live: bool = False) -> list[dict[str, Any]]:
+        return await desk.do(
+            namespace,
+            lambda registry, fleet, _: [
+                rollout_view(registry, fleet, r) for r in registry.rollouts(model=model, live=live)
+            ],
+        )
+
+    @post("/rollouts", status_code=HTTP_201_CREATED, summary="Start a rollout from a plan")
+    async def start(namespace: str, data: NewRollout) -> dict[str, Any]:
+        return await desk.change(namespace, lambda *parts: desk.start(*parts, data=data))
+
+    @get("/rollouts/{identifier:str}", summary="One rollout, with the gate's present view")
+    async def rollout(namespace: str, identifier: str) -> dict[str, Any]:
+        return await desk.do(namespace, lambda *parts: desk.rollout(*parts, identifier=identifier))
+
+    @post("/rollouts/{identifier:str}/{move:str}", status_code=HTTP_200_OK, summary="Move a rollout by hand")
+    async def move(namespace: str, identifier: str, move: str, data: Reason) -> dict[str, Any]:
+        wanted = person_move(move)
+        return await desk.change(
+            namespace, lambda *parts: desk.move(*parts, identifier=identifier, move=wanted, data=data)
+        )
+
+    @get("/audit", summary="Every move and decision, newest first")
+    async def audit(
+        namespace: str,
+        rollout: str | None = None,
+        model: str | None = None,
+        limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    ) -> list[dict[str, Any]]:
+        return await desk.do(
+            namespace,
+            lambda registry, *_: [
+                msgspec.to_builtins(entry) for entry in registry.audit_log(rollout=rollout, model=model, limit=limit)
+            ],
+        )
+
+    @post("/enrol-tokens", status_code=HTTP_201_CREATED, summary="Make an enrolment token")
+    async def enrol_token(namespace: str, name: Annotated[str, Parameter(max_length=64)] = "more") -> dict[str, str]:
+        return await desk.do(namespace, lambda *parts: desk.new_enrol_token(*parts, name=name))
+
+    guarded = Router(
+        "/{namespace:str}/admin/v1",
+        guards=[desk.guard],
+        route_handlers=[
+            status, keys, role, models, model, add_model, set_model, versions, version, publish, retire, set_line,
+            alias, has_artifact, put_artifact, collect, rollouts, start, rollout, move, audit, enrol_token,
+        ],
+    )  # fmt: skip
+    return Litestar(
+        [guarded],
+        openapi_config=OpenAPIConfig("Whimbrel admin API", __version__, render_plugins=[JsonRenderPlugin(path="/")]),
+        exception_handlers={WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
+        request_max_body_size=limits.ARTIFACT_BYTES,
+        logging_config=None,
+    )
+
+
+def _ours(_: Request[Any, Any, Any], error: WhimbrelError) -> Response[bytes]:
+    status, body, headers = problem(error)
+    more = {key.decode(): value.decode() for key, value in headers if key != b"content-type"}
+    return Response(body, status_code=status, media_type="application/problem+json", headers=more)
+
+
+def _theirs(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    detail = error.detail
+    if isinstance(error.extra, list):
+        detail += ": " + "; ".join(str(each.get("message", each)) for each in error.extra if isinstance(each, dict))
+    body = encode({"title": "The request cannot be accepted", "status": error.status_code, "detail": detail})
+    return Response(body, status_code=error.status_code, media_type="application/problem+json")
+
+
+def _bug(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    import logging
+
+    logging.getLogger(__name__).error("a request failed", exc_info=error)
+    body = encode({"title": "Whimbrel has a bug", "status": 500, "detail": f"{type(error).__name__}; see the log"})
+    return Response(body, status_code=500, media_type="application/problem+json")

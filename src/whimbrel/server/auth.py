@@ -1,0 +1,83 @@
+"""Who is asking? Device tokens that the hot path verifies without a database, and the admin's token.
+
+A device token is `base64url(payload).base64url(HMAC-SHA-256)`, the payload JSON: namespace, device, expiry. The key
+is a file of 32 random bytes beside the online keys.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from whimbrel.durable import write_durably
+from whimbrel.errors import NotAllowed
+
+TOKEN_LIFE_S = 3600
+_TOKEN_CHARS = 2048
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """What a token says."""
+
+    namespace: str
+    device: str
+    expires: float
+
+
+class DeviceTokens:
+    """Makes and verifies device tokens."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    @classmethod
+    def open(cls, path: Path) -> "DeviceTokens":
+        """The key at `path`, made on first use."""
+        if not path.exists():
+            write_durably(path, secrets.token_bytes(32), mode=0o600)
+        return cls(path.read_bytes())
+
+    def issue(self, namespace: str, device: str, *, now: float) -> str:
+        """A token for an hour."""
+        payload = msgspec.json.encode(Claims(namespace, device, now + TOKEN_LIFE_S))
+        return f"{_text(payload)}.{_text(self._mac(payload))}"
+
+    def verify(self, authorization: str | None, *, namespace: str, now: float) -> str:
+        """The device of an Authorization header. Raises `NotAllowed`."""
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme != "Bearer" or not token:
+            raise NotAllowed("this needs a device token: Authorization: Bearer ...; get one with POST token")
+        body, _, mac = token.partition(".")
+        try:
+            payload, given = _bytes(body), _bytes(mac)
+            if len(token) > _TOKEN_CHARS or not hmac.compare_digest(given, self._mac(payload)):
+                raise NotAllowed("this device token was not made here; get a new one with POST token")
+            claims = msgspec.json.decode(payload, type=Claims)
+        except (ValueError, binascii.Error, msgspec.DecodeError) as error:
+            raise NotAllowed("this is no device token; get one with POST token") from error
+        if claims.namespace != namespace:
+            raise NotAllowed(f"this device token is for namespace {claims.namespace!r}")
+        if claims.expires < now:
+            raise NotAllowed("this device token is over; get a new one with POST token")
+        return claims.device
+
+    def _mac(self, payload: bytes) -> bytes:
+        return hmac.digest(self._key, payload, hashlib.sha256)
+
+
+def bearer(authorization: str | None) -> str | None:
+    """The token of an Authorization header."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token if scheme == "Bearer" and token else None
+
+
+def _text(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,0 +1,237 @@
+"""Who keeps what is in step with what should be? Level-triggered controllers; the leader runs them, round by round.
+
+A round: tally the inbox, judge the live rollouts whose window closed, write the policies that differ from what the rows
+say, sign snapshot and timestamp, copy the files. Every step compares and does the difference, so a process that is
+killed anywhere leaves nothing that the next round does not finish. A lease in the database keeps one leader.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import msgspec
+
+from whimbrel.errors import Conflict, Unavailable, WhimbrelError
+from whimbrel.flows.advance import advance
+from whimbrel.flows.ingest import ingest, judge_silence
+from whimbrel.flows.ports import Inbox, Taken
+from whimbrel.flows.render import render_policy
+from whimbrel.model.documents import encode, parse
+from whimbrel.rollout.policy import Policy
+from whimbrel.stores.blobs import Blobs
+from whimbrel.stores.database import Database
+from whimbrel.stores.fleet import Fleet
+from whimbrel.stores.registry import Registry, drop_lease, namespaces, take_lease
+from whimbrel.stores.tuf_repository import OnlineSigners, RoleBook, copy_files
+from whimbrel.trust import roles
+
+log = logging.getLogger(__name__)
+
+_LEASE = "leader"
+_LEASE_LIFE_S = 10.0
+_PERIOD_S = 0.25
+_RECORDS_A_ROUND = 2000
+_SETTLE_WAIT_S = 20.0
+
+
+class Controllers:
+    """The controllers of all namespaces of one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        inbox: Inbox,
+        signers: OnlineSigners,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database, self._blobs, self._inbox, self._signers = database, blobs, inbox, signers
+        self._clock = clock
+        self._holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._leads_until = 0.0
+        self._judged: dict[str, int] = {}  # rollout -> the window up to which it was judged
+        self.wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Lead where nobody else does, until cancelled. Trouble is logged and tried again."""
+        trouble = 0
+        try:
+            while True:
+                try:
+                    if await asyncio.to_thread(self._lead):
+                        await self.round()
+                    trouble = 0
+                except WhimbrelError as error:
+                    trouble += 1
+                    log.warning("a controller round failed (%s in a row): %s", trouble, error)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.wake.wait(), _PERIOD_S * min(40, 1 + trouble))
+                if self.wake.is_set():
+                    self.wake.clear()
+                    await asyncio.sleep(_PERIOD_S / 5)  # let more reports gather
+        finally:
+            await asyncio.to_thread(self._resign)
+
+    async def settle(self) -> None:
+        """Return when the signed metadata says what the registry says: do it, or wait for the leader to.
+
+        Raises `Unavailable` where the leader does not do it in time.
+        """
+        deadline = time.monotonic() + _SETTLE_WAIT_S
+        while True:
+            if await asyncio.to_thread(self._lead):
+                await self.round()
+                return
+            if await asyncio.to_thread(self._settled):
+                return
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    "what you asked for is stored, but the leading server did not sign it within "
+                    f"{_SETTLE_WAIT_S:.0f} s; look at its log"
+                )
+            await asyncio.sleep(0.05)
+
+    async def resign(self) -> None:
+        """Stop leading, so that others may at once."""
+        await asyncio.to_thread(self._resign)
+
+    async def round(self) -> None:
+        """One round of all controllers."""
+        setbacks = await self._tally()
+        spaces = await asyncio.to_thread(self._namespaces)
+        for namespace in spaces:
+            await asyncio.to_thread(self._judge, namespace, at_once=setbacks > 0)
+            await asyncio.to_thread(self._write_policies, namespace)
+            await self._publish(namespace)
+
+    async def _tally(self) -> int:
+        setbacks = 0
+        while True:
+            taken: Taken = await self._inbox.take(_RECORDS_A_ROUND)
+            if taken.records:
+                setbacks += await asyncio.to_thread(self._ingest, taken)
+            await self._inbox.done(taken)
+            if len(taken.records) < _RECORDS_A_ROUND:
+                return setbacks
+
+    def _ingest(self, taken: Taken) -> int:
+        setbacks = 0
+        with self._database.transaction() as connection:
+            for namespace in dict.fromkeys(record.namespace for record in taken.records):
+                records = [record for record in taken.records if record.namespace == namespace]
+                done = ingest(Registry(connection, namespace), Fleet(connection, namespace), records, now=self._clock())
+                setbacks += done.setbacks
+                if done.contradictions or done.unreadable:
+                    log.warning(
+                        "%s: %d contradictory and %d unreadable reports were not counted",
+                        namespace,
+                        done.contradictions,
+                        done.unreadable,
+                    )
+        return setbacks
+
+    def _judge(self, namespace: str, *, at_once: bool) -> None:
+        now = self._clock()
+        with self._database.transaction() as connection:
+            live = Registry(connection, namespace).rollouts(live=True)
+        for rollout in live:
+            window = rollout.window_at(now)
+            if self._judged.get(rollout.id) == window and not at_once:
+                continue
+            with self._database.transaction() as connection:
+                registry, fleet = Registry(connection, namespace), Fleet(connection, namespace)
+                report_s = min(registry.model(rollout.model).settings.report_s, rollout.plan.window_s())
+                judge_silence(fleet, rollout, report_s=report_s, now=now)
+                try:
+                    verdict = advance(registry, fleet, rollout, now=now)
+                except Conflict:
+                    continue  # a person moved it meanwhile; look again next round
+            self._judged[rollout.id] = window
+            if verdict.move != "wait":
+                log.info("rollout %s: %s: %s", rollout.id, verdict.move, verdict.because)
+
+    def _write_policies(self, namespace: str) -> None:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        with self._database.transaction() as connection:
+            registry, book = Registry(connection, namespace), RoleBook(connection, namespace)
+            for model, document in _policies_to_write(registry, book):
+                path = roles.policy_path(model)
+                book.write_policy(model, {path: document}, signer=self._signers.policy, now=now)
+            for known in registry.models():
+                book.renew_policy(known.name, signer=self._signers.policy, now=now)
+            book.sign_snapshot_and_timestamp(self._signers, now=now)
+
+    async def _publish(self, namespace: str) -> None:
+        def files() -> tuple[int, list[tuple[str, bytes]]]:
+            with self._database.transaction() as connection:
+                book = RoleBook(connection, namespace)
+                newest, published = book.newest()[roles.TIMESTAMP], book.published_timestamp()
+                return newest, book.files_since(published) if newest != published else []
+
+        newest, waiting = await asyncio.to_thread(files)
+        if not waiting:
+            return
+        await copy_files(self._blobs, namespace, waiting)
+
+        def mark() -> None:
+            with self._database.transaction() as connection:
+                RoleBook(connection, namespace).set_published(newest)
+
+        await asyncio.to_thread(mark)
+
+    def _settled(self) -> bool:
+        with self._database.transaction() as connection:
+            for namespace in namespaces(connection):
+                registry, book = Registry(connection, namespace), RoleBook(connection, namespace)
+                newest = book.newest()
+                if list(_policies_to_write(registry, book)) or book.published_timestamp() != newest.get(
+                    roles.TIMESTAMP
+                ):
+                    return False
+                if not book.snapshot_is_current():
+                    return False
+        return True
+
+    def _namespaces(self) -> list[str]:
+        with self._database.transaction() as connection:
+            return namespaces(connection)
+
+    def _lead(self) -> bool:
+        now = self._clock()
+        if now < self._leads_until - _LEASE_LIFE_S / 2:
+            return True
+        with self._database.transaction() as connection:
+            leads = take_lease(connection, _LEASE, holder=self._holder, now=now, life_s=_LEASE_LIFE_S)
+        self._leads_until = now + _LEASE_LIFE_S if leads else 0.0
+        return leads
+
+    def _resign(self) -> None:
+        self._leads_until = 0.0
+        with suppress(WhimbrelError), self._database.transaction() as connection:
+            drop_lease(connection, _LEASE, holder=self._holder)
+
+
+def _policies_to_write(registry: Registry, book: RoleBook) -> list[tuple[str, bytes]]:
+    """Every model whose signed policy differs from what its rows say, with the document to sign."""
+    waiting = []
+    for model in registry.models():
+        held = book.current_target(roles.policy_role(model.name), roles.policy_path(model.name))
+        current = parse(Policy, held, what=f"the policy of {model.name}") if held else None
+        sequence = current.sequence if current else 0
+        wanted = render_policy(
+            model,
+            versions=registry.versions(model.name),
+            rollouts=registry.rollouts(model=model.name, live=True),
+            quarantine=registry.quarantines(model.name),
+            sequence=max(1, sequence),
+        )
+        if wanted != current:
+            waiting.append((model.name, encode(msgspec.structs.replace(wanted, sequence=sequence + 1))))
+    return waiting

@@ -1,0 +1,430 @@
+"""What happens when a person asks for something? The operations behind the admin API, each in one transaction.
+
+Every change writes the audit log, and returns when the signed metadata says so too.
+"""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, TypeVar, cast, get_args
+
+import msgspec
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+from msgspec import Meta
+
+from whimbrel import __version__, limits
+from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, UntrustedInput
+from whimbrel.flows.advance import PersonMove, move_by_person, verdict_for
+from whimbrel.flows.plan_file import read_plan
+from whimbrel.flows.publish import build_hash, check_budgets, check_unpublished
+from whimbrel.flows.records import AuditRecord, ModelRecord, ModelSettings, RolloutRecord, VersionRecord
+from whimbrel.flows.start import find_version, start_rollout
+from whimbrel.model.documents import Document, convert, parse
+from whimbrel.model.ids import Name
+from whimbrel.model.release import Line, Release
+from whimbrel.rollout.bucket import BUCKETS
+from whimbrel.rollout.plan import VersionName
+from whimbrel.server.auth import bearer
+from whimbrel.server.controllers import Controllers
+from whimbrel.stores.blobs import Blobs
+from whimbrel.stores.database import Database
+from whimbrel.stores.fleet import Fleet
+from whimbrel.stores.registry import Registry
+from whimbrel.stores.signer import Key
+from whimbrel.stores.tuf_repository import RoleBook
+from whimbrel.trust import roles
+
+T = TypeVar("T")
+Because = Annotated[str, Meta(max_length=2000)]
+
+
+class NewModel(Document, frozen=True):
+    """POST models: the name, and what the targets and publisher keys signed for it."""
+
+    name: Name
+    targets: bytes  # the next top-level targets, with the model's delegations
+    publisher: bytes  # publisher-<name>, version 1
+    line: bytes  # models/<name>/line.json
+    salt: Annotated[int, Meta(ge=0, le=2**53 - 1)]
+    settings: ModelSettings = msgspec.field(default_factory=ModelSettings)
+
+
+class NewVersion(Document, frozen=True):
+    """POST versions: the release document and the publisher's role that lists it."""
+
+    release: bytes
+    publisher: bytes
+
+
+class NewLine(Document, frozen=True):
+    """PUT line: the line document and the publisher's role that lists it."""
+
+    line: bytes
+    publisher: bytes
+    because: Because = ""
+
+
+class NewRollout(Document, frozen=True):
+    """POST rollouts: a plan as it was written. `hour_s`: seconds that an hour of the plan lasts."""
+
+    plan: Annotated[str, Meta(max_length=limits.PLAN_BYTES)]
+    file_name: Annotated[str, Meta(max_length=1024)] = "plan.yaml"
+    hour_s: Annotated[float, Meta(gt=0, le=3600)] = 3600.0
+    actor: Annotated[str, Meta(max_length=128)] = "admin"
+
+
+class Reason(Document, frozen=True):
+    """Who moves a rollout by hand, and why."""
+
+    because: Because = ""
+    actor: Annotated[str, Meta(max_length=128)] = "admin"
+
+
+class NewAlias(Document, frozen=True):
+    """PUT alias: the version it names."""
+
+    version: Annotated[str, Meta(max_length=256)]
+
+
+class World(msgspec.Struct, frozen=True):
+    """What the admin API works on."""
+
+    database: Database
+    blobs: Blobs
+    controllers: Controllers
+    policy_key: Key
+
+
+class Desk:
+    """Every operation of the admin API, each in one transaction."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        token = bearer(connection.headers.get("authorization"))
+        namespace = connection.path_params["namespace"]
+        known = token and await self.do(namespace, lambda registry, *_: registry.secret_name(token, kind="admin"))
+        if not known:
+            raise NotAllowed("the admin API needs its token (Authorization: Bearer ...); init wrote it to admin.token")
+
+    async def do(self, namespace: str, work: Callable[[Registry, Fleet, RoleBook], T]) -> T:
+        """Work in one transaction, off the event loop."""
+
+        def inside() -> T:
+            with self.world.database.transaction() as connection:
+                parts = Registry(connection, namespace), Fleet(connection, namespace), RoleBook(connection, namespace)
+                return work(*parts)
+
+        return await asyncio.to_thread(inside)
+
+    async def change(self, namespace: str, work: Callable[[Registry, Fleet, RoleBook], T]) -> T:
+        """The same, and return when the signed metadata says so too."""
+        answer = await self.do(namespace, work)
+        await self.world.controllers.settle()
+        return answer
+
+    def status(self, registry: Registry, fleet: Fleet, book: RoleBook) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "namespace": registry.namespace,
+            "models": len(registry.models()),
+            "devices": fleet.count_devices(),
+            "live_rollouts": len(registry.rollouts(live=True)),
+            "timestamp_version": book.published_timestamp(),
+        }
+
+    def add_model(self, registry: Registry, _fleet: Fleet, book: RoleBook, *, data: NewModel) -> dict[str, Any]:
+        now = time.time()
+        line = parse(Line, data.line, what="the line")
+        if line.model != data.name:
+            raise UntrustedInput(f"the line is of {line.model!r}; expected {data.name!r}")
+        record = ModelRecord(
+            namespace=registry.namespace, name=data.name, created_at=now, salt=data.salt, settings=data.settings
+        )
+        registry.add_model(record)
+        book.accept_delegation(data.targets)
+        book.accept_publication(
+            roles.publisher_role(data.name), data.publisher, {roles.line_path(data.name): data.line}
+        )
+        registry.write_audit(
+            AuditRecord(
+                namespace=registry.namespace,
+                at=now,
+                actor="admin",
+                action="add model",
+                because="delegated by the targets key",
+                model=data.name,
+            )
+        )
+        return msgspec.to_builtins(record)  # type: ignore[no-any-return]
+
+    def set_model(
+        self, registry: Registry, fleet: Fleet, _book: RoleBook, *, name: str, changes: dict[str, Any]
+    ) -> dict[str, Any]:
+        model = registry.model(name)
+        merged = msgspec.to_builtins(model.settings) | changes
+        settings = convert(ModelSettings, merged, what="the settings")
+        registry.change_model(name, settings=settings)
+        registry.write_audit(
+            AuditRecord(
+                namespace=registry.namespace,
+                at=time.time(),
+                actor="admin",
+                action="set model",
+                because=", ".join(sorted(changes)),
+                model=name,
+                evidence=changes,
+            )
+        )
+        return model_view(registry, fleet, registry.model(name))
+
+    def versions(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, model: str) -> list[dict[str, Any]]:
+        registry.model(model)
+        named: dict[int, list[str]] = {}
+        for alias, serial in registry.aliases(model).items():
+            named.setdefault(serial, []).append(alias)
+        running = fleet.inventory(model)
+        return [
+            msgspec.to_builtins(v) | {"aliases": named.get(v.serial, []), "devices": running.get(v.serial, 0)}
+            for v in registry.versions(model)
+        ]
+
+    def version(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, name: str) -> dict[str, Any]:
+        version = _named(registry, model, name)
+        release = json.loads(registry.release_bytes(model, version.serial))
+        return msgspec.to_builtins(version) | {"release": release}  # type: ignore[no-any-return]
+
+    def publish(
+        self, registry: Registry, _fleet: Fleet, book: RoleBook, *, model: str, data: NewVersion
+    ) -> dict[str, Any]:
+        now = time.time()
+        record = registry.model(model)
+        release = parse(Release, data.release, what="the release")
+        before = registry.versions(model)
+        published = [(v, parse(Release, registry.release_bytes(model, v.serial), what="a release")) for v in before]
+        if release.model != model:
+            raise UntrustedInput(f"the release is of {release.model!r}; expected {model!r}")
+        check_unpublished(release, published)
+        if release.serial != len(before) + 1:
+            raise Conflict(f"serial {release.serial} came, {len(before) + 1} is next: somebody was first; try again")
+        if release.build_hash != build_hash(release.variants):
+            raise UntrustedInput(f"build hash {release.build_hash} does not belong to these files")
+        check_budgets(release, record.settings)
+        for digest in sorted(release.digests):
+            if registry.artifact_size(digest) is None:
+                raise Refused(f"artifact {digest} is not stored yet; send it first")
+        path = roles.release_path(model, release.serial)
+        book.accept_publication(roles.publisher_role(model), data.publisher, {path: data.release})
+        first = record.baseline is None
+        version = VersionRecord(
+            namespace=registry.namespace,
+            model=model,
+            serial=release.serial,
+            version=release.version,
+            semantic_version=release.semantic_version,
+            build_hash=release.build_hash,
+            created_at=now,
+            size_bytes=max(variant.size_bytes for variant in release.variants),
+            good=first,
+        )
+        registry.add_version(version, release=data.release, digests=release.digests)
+        if first:  # nothing to compare it with: there is no rollout for the first one
+            registry.change_model(model, baseline=release.serial)
+            registry.set_alias(model, "champion", release.serial)
+        registry.write_audit(
+            AuditRecord(
+                namespace=registry.namespace,
+                at=now,
+                actor=roles.publisher_role(model),
+                action="publish",
+                because=f"{release.version} ({release.semantic_version}){', the first: it is the baseline' * first}",
+                model=model,
+                evidence={"serial": release.serial, "build_hash": release.build_hash},
+            )
+        )
+        return msgspec.to_builtins(version) | {"baseline": first}  # type: ignore[no-any-return]
+
+    def retire(
+        self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, name: str, data: Reason
+    ) -> dict[str, Any]:
+        version = _named(registry, model, name)
+        if registry.model(model).baseline == version.serial:
+            raise Refused(f"{model} {version.version} is the baseline; roll another version out first")
+        for rollout in registry.rollouts(model=model, live=True):
+            if version.serial in {rollout.target, rollout.baseline}:
+                raise Refused(f"{model} {version.version} is part of rollout {rollout.id}; abort it first")
+        registry.change_version(model, version.serial, retired=True)
+        registry.write_audit(
+            AuditRecord(
+                namespace=registry.namespace,
+                at=time.time(),
+                actor=data.actor,
+                action="retire",
+                because=data.because or "no reason given",
+                model=model,
+                evidence={"serial": version.serial},
+            )
+        )
+        return msgspec.to_builtins(registry.version(model, version.serial))  # type: ignore[no-any-return]
+
+    def set_line(
+        self, registry: Registry, _fleet: Fleet, book: RoleBook, *, model: str, data: NewLine
+    ) -> dict[str, Any]:
+        registry.model(model)
+        line = parse(Line, data.line, what="the line")
+        held = book.current_target(roles.publisher_role(model), roles.line_path(model))
+        before = parse(Line, held, what="the stored line") if held else None
+        if line.model != model:
+            raise UntrustedInput(f"the line is of {line.model!r}; expected {model!r}")
+        if before is not None and line.sequence != before.sequence + 1:
+            raise Conflict(f"line sequence {line.sequence} came, and {before.sequence + 1} is next; try again")
+        book.accept_publication(roles.publisher_role(model), data.publisher, {roles.line_path(model): data.line})
+        registry.write_audit(
+            AuditRecord(
+                namespace=registry.namespace,
+                at=time.time(),
+                actor=roles.publisher_role(model),
+                action="set line",
+                because=data.because or "no reason given",
+                model=model,
+                evidence=msgspec.to_builtins(line),
+            )
+        )
+        return msgspec.to_builtins(line)  # type: ignore[no-any-return]
+
+    def set_alias(
+        self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, alias: str, name: str
+    ) -> dict[str, Any]:
+        version = _named(registry, model, name)
+        registry.set_alias(model, convert(Name, alias, what="an alias"), version.serial)
+        return {"model": model, "alias": alias, "version": version.version, "serial": version.serial}
+
+    async def store(self, namespace: str, digest: str, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
+        path = f"{namespace}/artifacts/{digest}"
+        size = await self.world.blobs.receive(path, chunks, sha256=digest)
+        await self.do(namespace, lambda registry, *_: registry.add_artifact(digest, size_bytes=size, at=time.time()))
+        return {"sha256": digest, "size_bytes": size}
+
+    async def collect(self, namespace: str, older_than_s: float) -> dict[str, Any]:
+        before = time.time() - older_than_s
+        freed: list[str] = []
+        size = 0
+        for digest, size_bytes in await self.do(
+            namespace, lambda registry, *_: registry.collectable(older_than=before)
+        ):
+            # Forgotten first: a file without a row is sent again at the next publication, a row without a file is not.
+            def forget(registry: Registry, *_: object, digest: str = digest) -> bool:
+                if digest not in {one for one, _ in registry.collectable(older_than=before)}:
+                    return False
+                registry.forget_artifact(digest)
+                return True
+
+            if await self.do(namespace, forget):
+                await self.world.blobs.delete(f"{namespace}/artifacts/{digest}")
+                freed.append(digest)
+                size += size_bytes
+        return {"collected": freed, "size_bytes": size}
+
+    def start(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, data: NewRollout) -> dict[str, Any]:
+        plan = read_plan(data.plan, what=data.file_name)
+        rollout = start_rollout(
+            registry, fleet, plan, plan_text=data.plan, hour_s=data.hour_s, actor=data.actor, now=time.time()
+        )
+        return rollout_view(registry, fleet, rollout)
+
+    def rollout(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> dict[str, Any]:
+        rollout = registry.rollout(identifier)
+        view = rollout_view(registry, fleet, rollout)
+        if rollout.live:
+            verdict = verdict_for(fleet, rollout, now=time.time())
+            view["verdict"] = {"move": verdict.move, "because": verdict.because, "evidence": verdict.evidence}
+        return view
+
+    def move(
+        self,
+        registry: Registry,
+        fleet: Fleet,
+        _book: RoleBook,
+        *,
+        identifier: str,
+        move: PersonMove,
+        data: Reason,
+    ) -> dict[str, Any]:
+        rollout = move_by_person(
+            registry,
+            fleet,
+            identifier,
+            move,
+            because=data.because or f"{move} by {data.actor}",
+            actor=data.actor,
+            now=time.time(),
+        )
+        return rollout_view(registry, fleet, rollout)
+
+    def new_enrol_token(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, name: str) -> dict[str, str]:
+        token = secrets.token_urlsafe(24)
+        registry.add_secret(token, kind="enrol", name=name, at=time.time())
+        return {"name": name, "token": token}
+
+
+def _named(registry: Registry, model: str, name: str) -> VersionRecord:
+    """A version by alias, serial, calendar or semantic version."""
+    registry.model(model)
+    versions = registry.versions(model)
+    wanted = registry.aliases(model).get(name)
+    if wanted is None and name.isdigit() and len(name) < 16:
+        wanted = int(name)
+    if wanted is not None:
+        return registry.version(model, wanted)
+    return find_version(versions, VersionName(model, name, prefix=False))
+
+
+def person_move(text: str) -> PersonMove:
+    """One of the moves a person may make. Raises `NotFound`."""
+    if text not in get_args(PersonMove):
+        raise NotFound(f"a rollout cannot be asked to {text!r}; it can: {', '.join(get_args(PersonMove))}")
+    return cast("PersonMove", text)
+
+
+def model_view(registry: Registry, fleet: Fleet, model: ModelRecord) -> dict[str, Any]:
+    versions = {v.serial: v.version for v in registry.versions(model.name)}
+    return msgspec.to_builtins(model) | {
+        "baseline_version": versions.get(model.baseline or 0),
+        "versions": len(versions),
+        "aliases": registry.aliases(model.name),
+        "devices": {versions.get(serial or 0, "none"): n for serial, n in fleet.inventory(model.name).items()},
+    }
+
+
+def rollout_view(registry: Registry, fleet: Fleet, rollout: RolloutRecord) -> dict[str, Any]:
+    versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in registry.versions(rollout.model)}
+    stages = [
+        {
+            "name": stage.name,
+            "target_percent": stage.target_percent,
+            "share_percent": round(100 * rollout.shares[index] / BUCKETS, 4) if index < len(rollout.shares) else None,
+            "duration_hours": stage.duration_hours,
+        }
+        for index, stage in enumerate(rollout.plan.stages)
+    ]
+    return {
+        "id": rollout.id,
+        "model": rollout.model,
+        "state": rollout.state.value,
+        "stage": rollout.stage,
+        "stage_name": rollout.plan.stages[rollout.stage].name,
+        "stages": stages,
+        "baseline": versions.get(rollout.baseline),
+        "target": versions.get(rollout.target),
+        "because": rollout.because,
+        "created_at": rollout.created_at,
+        "stage_since": rollout.stage_since,
+        "ended_at": rollout.ended_at,
+        "hour_s": rollout.hour_s,
+        "counts": {str(stage): msgspec.to_builtins(counts) for stage, counts in fleet.counts(rollout.id).items()},
+        "devices": {versions.get(serial or 0, "none"): n for serial, n in fleet.inventory(rollout.model).items()},
+    }

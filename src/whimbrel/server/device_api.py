@@ -1,0 +1,141 @@
+"""What may a device say? Enrol, token, announce, reports, and the thin check. The hot path: raw ASGI, no framework."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
+from whimbrel.flows.check import check
+from whimbrel.flows.records import Record
+from whimbrel.health.report import Announcement, Batch
+from whimbrel.model.documents import encode, parse
+from whimbrel.model.release import Line, Release
+from whimbrel.rollout.policy import Policy
+from whimbrel.server.auth import TOKEN_LIFE_S, DeviceTokens
+from whimbrel.server.http import (
+    DEVICE_BODY_BYTES,
+    Receive,
+    Scope,
+    Send,
+    Unsupported,
+    header,
+    problem,
+    read_body,
+    respond,
+)
+from whimbrel.server.intake import Intake
+from whimbrel.stores.database import Database
+from whimbrel.stores.fleet import Fleet
+from whimbrel.stores.registry import Registry
+from whimbrel.stores.tuf_repository import RoleBook
+from whimbrel.trust import roles
+from whimbrel.trust.enrolment import Check, Credential, Enrolment, Token
+
+Handler = Callable[[Scope, bytes, str], Awaitable[tuple[int, bytes]]]
+
+
+class DeviceApi:
+    """Answers POST below `/{ns}/device/v1/`."""
+
+    def __init__(self, database: Database, tokens: DeviceTokens, intake: Intake) -> None:
+        self._database = database
+        self._tokens = tokens
+        self._intake = intake
+        self._handlers: dict[str, Handler] = {
+            "enrol": self._enrol,
+            "token": self._token,
+            "announce": self._announce,
+            "reports": self._reports,
+            "check": self._check,
+        }
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, *, namespace: str, name: str) -> None:
+        """Answer one request; every error is a problem document."""
+        try:
+            handler = self._handlers.get(name)
+            if handler is None:
+                raise NotFound(f"there is no device request {name!r}; there are: {', '.join(self._handlers)}")
+            if scope["method"] != "POST":
+                raise Unsupported(f"{scope['method']} is not possible here; use POST")
+            body = await read_body(scope, receive, limit=DEVICE_BODY_BYTES)
+            status, answer = await handler(scope, body, namespace)
+        except WhimbrelError as error:
+            status, answer, headers = problem(error)
+            await respond(send, status, answer, headers=headers, content_type=None)
+            return
+        await respond(send, status, answer)
+
+    async def _enrol(self, _scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
+        asked = parse(Enrolment, body, what="an enrolment")
+        credential = secrets.token_urlsafe(32)
+
+        def work() -> None:
+            with self._database.transaction() as connection:
+                if Registry(connection, namespace).secret_name(asked.enrol_token, kind="enrol") is None:
+                    raise NotAllowed("this enrolment token is unknown here; ask the operator for a current one")
+                Fleet(connection, namespace).enrol(
+                    asked.device_id, credential=credential, labels=asked.labels, at=time.time()
+                )
+
+        await asyncio.to_thread(work)
+        return 201, encode(Credential(device_id=asked.device_id, credential=credential))
+
+    async def _token(self, _scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
+        asked = parse(Credential, body, what="a credential")
+
+        def work() -> None:
+            with self._database.transaction() as connection:
+                Fleet(connection, namespace).check_credential(asked.device_id, asked.credential)
+
+        await asyncio.to_thread(work)
+        token = self._tokens.issue(namespace, asked.device_id, now=time.time())
+        return 200, encode(Token(token=token, expires_in_s=TOKEN_LIFE_S))
+
+    async def _announce(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
+        device = self._device(scope, namespace)
+        parse(Announcement, body, what="an announcement")
+        await self._intake.put(
+            Record(namespace=namespace, device_id=device, kind="announce", body=body, at=time.time())
+        )
+        return 204, b""
+
+    async def _reports(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
+        device = self._device(scope, namespace)
+        parse(Batch, body, what="a batch of reports")
+        await self._intake.put(Record(namespace=namespace, device_id=device, kind="reports", body=body, at=time.time()))
+        return 204, b""
+
+    async def _check(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
+        device = self._device(scope, namespace)
+        asked = parse(Check, body, what="a check")
+
+        def work() -> dict[str, object]:
+            with self._database.transaction() as connection:
+                book, registry = RoleBook(connection, namespace), Registry(connection, namespace)
+                return {model: _check_one(book, registry, model, device, asked.labels) for model in asked.models}
+
+        return 200, msgspec.json.encode({"models": await asyncio.to_thread(work)})
+
+    def _device(self, scope: Scope, namespace: str) -> str:
+        return self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=time.time())
+
+
+def _check_one(book: RoleBook, registry: Registry, model: str, device: str, labels: dict[str, str]) -> object:
+    policy = book.current_target(roles.policy_role(model), roles.policy_path(model))
+    line = book.current_target(roles.publisher_role(model), roles.line_path(model))
+    if policy is None or line is None:
+        return {"offer": "keep", "serial": None, "because": f"there is no policy for a model {model!r}"}
+    releases = {
+        v.serial: parse(Release, registry.release_bytes(model, v.serial), what="a stored release")
+        for v in registry.versions(model)
+    }
+    return check(
+        parse(Policy, policy, what="the stored policy"),
+        parse(Line, line, what="the stored line"),
+        releases,
+        device_id=device,
+        labels=labels,
+    )

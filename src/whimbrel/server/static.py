@@ -1,0 +1,136 @@
+"""Which bytes may anybody fetch? Signed metadata, target documents, and artifacts, from the blob store.
+
+1. Everything but the timestamp is immutable: cached for a year, validated by a strong ETag.
+2. The timestamp, and a root version that is not there yet, may be kept for 5 s.
+3. Artifacts answer Range and If-Range; documents are gzip-encoded where that is accepted.
+"""
+
+import gzip
+import re
+import time
+from collections import OrderedDict
+
+import msgspec
+
+from whimbrel.errors import NotFound, WhimbrelError
+from whimbrel.model.documents import digest_of
+from whimbrel.server.http import Headers, Scope, Send, Unsupported, header, problem, respond
+from whimbrel.stores.blobs import Blobs
+
+_IMMUTABLE = (b"cache-control", b"public, max-age=31536000, immutable")
+_BRIEF = (b"cache-control", b"public, max-age=5")
+_DOCUMENT = re.compile(
+    r"^(metadata/[A-Za-z0-9_.-]{1,200}\.json|targets/(?:[A-Za-z0-9_-]{1,64}/){1,2}[0-9a-f]{64}\.[A-Za-z0-9_.-]{1,100})$"
+)
+_ARTIFACT = re.compile(r"^artifacts/([0-9a-f]{64})$")
+_RANGE = re.compile(r"^bytes=(\d{0,18})-(\d{0,18})$")
+_KEPT_DOCUMENTS = 512
+_TIMESTAMP_KEPT_S = 0.2
+
+
+class _Document(msgspec.Struct, frozen=True):
+    plain: bytes
+    zipped: bytes
+    etag: str
+    read_at: float
+
+
+class Static:
+    """Answers GET and HEAD below `/{ns}/metadata`, `/{ns}/targets` and `/{ns}/artifacts`."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._kept: OrderedDict[str, _Document] = OrderedDict()
+
+    async def answer(self, scope: Scope, send: Send, *, namespace: str, path: str) -> None:
+        """Answer one request for `path` (without the namespace)."""
+        try:
+            if scope["method"] not in {"GET", "HEAD"}:
+                raise Unsupported(f"{scope['method']} is not possible here; use GET or HEAD")
+            if match := _ARTIFACT.match(path):
+                await self._artifact(scope, send, f"{namespace}/{path}", match[1])
+            elif _DOCUMENT.match(path) and ".." not in path:
+                await self._document(scope, send, namespace, path)
+            else:
+                raise NotFound("there is nothing at this path")
+        except WhimbrelError as error:
+            status, body, headers = problem(error)
+            if status == 404:
+                headers.append(_BRIEF)
+            await respond(send, status, body, headers=headers, content_type=None, head=scope["method"] == "HEAD")
+
+    async def _document(self, scope: Scope, send: Send, namespace: str, path: str) -> None:
+        document = await self._read(f"{namespace}/{path}", brief=path == "metadata/timestamp.json")
+        caching = _BRIEF if path == "metadata/timestamp.json" else _IMMUTABLE
+        headers: Headers = [caching, (b"etag", document.etag.encode()), (b"vary", b"accept-encoding")]
+        if document.etag in _tags(header(scope, b"if-none-match")):
+            await respond(send, 304, headers=headers)
+            return
+        body = document.plain
+        if "gzip" in (header(scope, b"accept-encoding") or ""):
+            body = document.zipped
+            headers.append((b"content-encoding", b"gzip"))
+        await respond(send, 200, body, headers=headers, head=scope["method"] == "HEAD")
+
+    async def _read(self, path: str, *, brief: bool) -> _Document:
+        kept = self._kept.get(path)
+        if kept is not None and (not brief or time.monotonic() - kept.read_at < _TIMESTAMP_KEPT_S):
+            self._kept.move_to_end(path)
+            return kept
+        plain = await self._blobs.get(path)
+        document = _Document(plain, gzip.compress(plain, 6, mtime=0), f'"{digest_of(plain)[:32]}"', time.monotonic())
+        self._kept[path] = document
+        while len(self._kept) > _KEPT_DOCUMENTS:
+            self._kept.popitem(last=False)
+        return document
+
+    async def _artifact(self, scope: Scope, send: Send, path: str, digest: str) -> None:
+        meta = await self._blobs.head(path)
+        etag = f'"{digest}"'
+        headers: Headers = [
+            _IMMUTABLE,
+            (b"etag", etag.encode()),
+            (b"accept-ranges", b"bytes"),
+            (b"content-type", b"application/octet-stream"),
+        ]
+        if etag in _tags(header(scope, b"if-none-match")):
+            await respond(send, 304, headers=headers)
+            return
+        start, end, status = 0, meta.size_bytes, 200
+        wanted = header(scope, b"range")
+        if wanted is not None and header(scope, b"if-range") in {None, etag}:
+            span = _span(wanted, meta.size_bytes)
+            if span == "unsatisfiable":
+                headers.append((b"content-range", f"bytes */{meta.size_bytes}".encode()))
+                await respond(send, 416, headers=headers)
+                return
+            if isinstance(span, tuple):
+                start, end = span
+                status = 206
+                headers.append((b"content-range", f"bytes {start}-{end - 1}/{meta.size_bytes}".encode()))
+        headers.append((b"content-length", str(end - start).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if scope["method"] == "GET":
+            async for chunk in self._blobs.read(path, start=start, end=end):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _tags(value: str | None) -> set[str]:
+    return {tag.strip().removeprefix("W/") for tag in (value or "").split(",")}
+
+
+def _span(value: str, size: int) -> tuple[int, int] | str | None:
+    """[start, end) of a Range header; None where it is to be ignored (RFC 9110, section 14.2)."""
+    match = _RANGE.match(value.strip())
+    if match is None or match[1] == match[2] == "":
+        return None
+    if not match[1]:
+        length = min(int(match[2]), size)
+        return (size - length, size) if length else "unsatisfiable"
+    start = int(match[1])
+    if match[2] and int(match[2]) < start:
+        return None
+    if start >= size:
+        return "unsatisfiable"
+    return start, min(size, int(match[2]) + 1) if match[2] else size

@@ -1,0 +1,220 @@
+"""What is known of the devices? Enrolment, inventory, cohorts, sequence marks, and the tally of their reports."""
+
+import hmac
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, Row, case, func, select, update
+
+from whimbrel.errors import NotAllowed
+from whimbrel.flows.records import Participation
+from whimbrel.health.tally import Cell, add
+from whimbrel.model.documents import parse
+from whimbrel.rollout.bucket import device_key
+from whimbrel.rollout.gate import Counts
+from whimbrel.stores import schema
+from whimbrel.stores.registry import hashed
+from whimbrel.stores.rows import packed, upsert
+
+
+class Fleet:
+    """The devices of one namespace, within one transaction."""
+
+    def __init__(self, connection: Connection, namespace: str) -> None:
+        self.connection = connection
+        self.namespace = namespace
+
+    # --- devices ---
+
+    def enrol(self, device_id: str, *, credential: str, labels: dict[str, str], at: float) -> None:
+        """Make a device known, or give a known one a new credential."""
+        values = {
+            "namespace": self.namespace,
+            "device_id": device_id,
+            "key": signed_key(device_id),
+            "credential_sha256": hashed(credential),
+            "labels": packed(labels),
+            "enrolled_at": at,
+            "seen_at": at,
+        }
+        upsert(self.connection, schema.devices, values, update=("credential_sha256", "labels", "seen_at"))
+
+    def check_credential(self, device_id: str, credential: str) -> None:
+        """Raises `NotAllowed`: unknown devices and wrong credentials look alike."""
+        table = schema.devices
+        kept = self.connection.execute(
+            select(table.c.credential_sha256).where(table.c.namespace == self.namespace, table.c.device_id == device_id)
+        ).scalar_one_or_none()
+        if kept is None or not hmac.compare_digest(kept, hashed(credential)):
+            raise NotAllowed("this device is not enrolled with this credential; enrol it (again)")
+
+    def seen(self, device_id: str, *, at: float, labels: dict[str, str] | None = None) -> None:
+        """It reported just now."""
+        table = schema.devices
+        values: dict[str, Any] = {"seen_at": at}
+        if labels is not None:
+            values["labels"] = packed(labels)
+        self.connection.execute(
+            update(table).where(table.c.namespace == self.namespace, table.c.device_id == device_id).values(**values)
+        )
+
+    def count_devices(self) -> int:
+        """Enrolled devices."""
+        table = schema.devices
+        return self.connection.execute(
+            select(func.count()).select_from(table).where(table.c.namespace == self.namespace)
+        ).scalar_one()
+
+    def keys_and_labels(self) -> Iterable[tuple[int, dict[str, str]]]:
+        """The bucket key and labels of every enrolled device."""
+        table = schema.devices
+        rows = self.connection.execute(select(table.c.key, table.c.labels).where(table.c.namespace == self.namespace))
+        for row in rows:
+            yield row.key % 2**64, parse(dict[str, str], row.labels, what="stored labels")
+
+    def runs(self, device_id: str, *, model: str, serial: int | None, hardware_class: str, at: float) -> None:
+        """What a device says it runs."""
+        values = {
+            "namespace": self.namespace,
+            "device_id": device_id,
+            "model": model,
+            "serial": serial,
+            "hardware_class": hardware_class,
+            "at": at,
+        }
+        upsert(self.connection, schema.device_models, values, update=("serial", "hardware_class", "at"))
+
+    def inventory(self, model: str) -> dict[int | None, int]:
+        """Devices by the serial they run of `model`."""
+        table = schema.device_models
+        rows = self.connection.execute(
+            select(table.c.serial, func.count())
+            .where(table.c.namespace == self.namespace, table.c.model == model)
+            .group_by(table.c.serial)
+        )
+        return {row[0]: row[1] for row in rows}
+
+    # --- what was counted already ---
+
+    def last_sequence(self, device_id: str, epoch: str) -> int:
+        """The newest window of an installation that was tallied; 0 for none."""
+        table = schema.sequences
+        found = self.connection.execute(
+            select(table.c.last).where(
+                table.c.namespace == self.namespace, table.c.device_id == device_id, table.c.epoch == epoch
+            )
+        ).scalar_one_or_none()
+        return found or 0
+
+    def set_last_sequence(self, device_id: str, epoch: str, last: int) -> None:
+        """All windows up to `last` were tallied."""
+        values = {"namespace": self.namespace, "device_id": device_id, "epoch": epoch, "last": last}
+        upsert(self.connection, schema.sequences, values, update=("last",))
+
+    # --- cohorts ---
+
+    def participation(self, rollout: str, stage: int, device_id: str) -> Participation | None:
+        """A device's place in a stage's cohort, when it has one."""
+        table = schema.participations
+        row = self.connection.execute(
+            select(table).where(
+                table.c.namespace == self.namespace,
+                table.c.rollout == rollout,
+                table.c.stage == stage,
+                table.c.device_id == device_id,
+            )
+        ).one_or_none()
+        return _participation(row) if row is not None else None
+
+    def save_participation(self, entry: Participation) -> None:
+        """Write a device's place in a cohort."""
+        values = {name: getattr(entry, name) for name in Participation.__struct_fields__}
+        columns = tuple(name for name in values if name not in {"rollout", "stage", "device_id", "role"})
+        upsert(self.connection, schema.participations, values | {"namespace": self.namespace}, update=columns)
+
+    def counts(self, rollout: str) -> dict[int, Counts]:
+        """Distinct devices of each stage, by what became of them."""
+        table = schema.participations
+        treated, control = table.c.role == "treated", table.c.role == "control"
+        activated = table.c.activated_at.is_not(None)
+
+        def number(*conditions: Any) -> Any:
+            wanted = conditions[0]
+            for condition in conditions[1:]:
+                wanted = wanted & condition
+            return func.coalesce(func.sum(case((wanted, 1), else_=0)), 0)
+
+        rows = self.connection.execute(
+            select(
+                table.c.stage,
+                number(treated).label("assigned_t"),
+                number(control).label("assigned_c"),
+                number(treated, activated).label("activated_t"),
+                number(control, activated).label("placebo_c"),
+                number(treated, activated, table.c.reported_at.is_not(None)).label("reported_t"),
+                number(treated, table.c.outcome == "failed").label("failed_t"),
+                number(treated, table.c.outcome == "went_back").label("went_back_t"),
+            )
+            .where(table.c.namespace == self.namespace, table.c.rollout == rollout)
+            .group_by(table.c.stage)
+        )
+        return {
+            row.stage: Counts(**{name: int(getattr(row, name)) for name in Counts.__struct_fields__}) for row in rows
+        }
+
+    def due(self, rollout: str, *, activated_before: float) -> list[Participation]:
+        """Devices whose first report is due by now and was not asked after yet."""
+        table = schema.participations
+        rows = self.connection.execute(
+            select(table).where(
+                table.c.namespace == self.namespace,
+                table.c.rollout == rollout,
+                table.c.silence_judged.is_(False),
+                table.c.activated_at < activated_before,
+            )
+        )
+        return [_participation(row) for row in rows]
+
+    # --- the tally ---
+
+    def tally(self, rollout: str, cells: Iterable[Cell]) -> None:
+        """Add cells to a rollout's sums."""
+        table = schema.tally
+        merged: dict[tuple[int, int, str, str, int], Cell] = {}
+        for cell in cells:
+            merged[cell.key] = add(merged[cell.key], cell) if cell.key in merged else cell
+        for cell in merged.values():
+            key = {
+                "namespace": self.namespace,
+                "rollout": rollout,
+                "window": cell.window,
+                "stage": cell.stage,
+                "role": cell.role,
+                "hardware_class": cell.hardware_class,
+                "age_bucket": cell.age_bucket,
+            }
+            stored = self.connection.execute(
+                select(table.c.cell).where(*(table.c[name] == value for name, value in key.items()))
+            ).scalar_one_or_none()
+            total = cell if stored is None else add(parse(Cell, stored, what="a stored cell"), cell)
+            upsert(self.connection, table, key | {"cell": packed(total)}, update=("cell",))
+
+    def cells(self, rollout: str, *, before_window: int) -> list[Cell]:
+        """The cells of closed windows, in order."""
+        table = schema.tally
+        rows = self.connection.execute(
+            select(table.c.cell)
+            .where(table.c.namespace == self.namespace, table.c.rollout == rollout, table.c.window < before_window)
+            .order_by(table.c.window, table.c.stage, table.c.role, table.c.hardware_class, table.c.age_bucket)
+        )
+        return [parse(Cell, row.cell, what="a stored cell") for row in rows]
+
+
+def signed_key(device_id: str) -> int:
+    """A device's key as a database stores it: two's complement, since SQL has no unsigned 64-bit number."""
+    key = device_key(device_id)
+    return key - 2**64 if key >= 2**63 else key
+
+
+def _participation(row: Row[Any]) -> Participation:
+    return Participation(**{name: getattr(row, name) for name in Participation.__struct_fields__})

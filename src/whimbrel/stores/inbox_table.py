@@ -1,0 +1,53 @@
+"""Device messages in a database table: the default inbox. What `write` returned from is on the disk."""
+
+import asyncio
+from collections.abc import Sequence
+
+from sqlalchemy import delete, insert, select
+
+from whimbrel.flows.ports import Taken
+from whimbrel.flows.records import Record
+from whimbrel.stores import schema
+from whimbrel.stores.database import Database
+
+
+class InboxTable:
+    """The `Inbox` port over a table. Messages come out in the order in which they were written."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def write(self, records: Sequence[Record]) -> None:
+        """All of them durably, or none. Raises `Unavailable`."""
+        await asyncio.to_thread(self._write, records)
+
+    async def take(self, limit: int) -> Taken:
+        """Up to `limit` of the oldest messages; they stay until `done`."""
+        return await asyncio.to_thread(self._take, limit)
+
+    async def done(self, taken: Taken) -> None:
+        """They were tallied; forget them."""
+        if taken.records:
+            await asyncio.to_thread(self._done, taken.token)
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    def _write(self, records: Sequence[Record]) -> None:
+        with self._database.transaction() as connection:
+            connection.execute(
+                insert(schema.inbox),
+                [{name: getattr(record, name) for name in Record.__struct_fields__} for record in records],
+            )
+
+    def _take(self, limit: int) -> Taken:
+        table = schema.inbox
+        with self._database.transaction() as connection:
+            rows = connection.execute(select(table).order_by(table.c.id).limit(limit)).all()
+        records = tuple(Record(**{name: getattr(row, name) for name in Record.__struct_fields__}) for row in rows)
+        return Taken(records, tuple(row.id for row in rows))
+
+    def _done(self, token: tuple[int, ...]) -> None:
+        table = schema.inbox
+        with self._database.transaction() as connection:
+            connection.execute(delete(table).where(table.c.id.in_(token)))

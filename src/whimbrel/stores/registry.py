@@ -1,0 +1,378 @@
+"""What does the registry hold? Models, versions, aliases, artifacts, rollouts, quarantine, audit, secrets and leases.
+
+One `Registry` lives as long as one transaction, in one namespace. Conflicts (somebody was first) are `Conflict`, absent
+things `NotFound`.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from whimbrel.errors import Conflict, NotFound
+from whimbrel.flows.records import (
+    AuditRecord,
+    ModelRecord,
+    ModelSettings,
+    QuarantineRecord,
+    RolloutRecord,
+    VersionRecord,
+)
+from whimbrel.model.documents import parse
+from whimbrel.model.selector import Selector
+from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.states import LIVE, State
+from whimbrel.stores import schema
+from whimbrel.stores.rows import packed, upsert
+
+
+class Registry:
+    """The registry of one namespace, within one transaction."""
+
+    def __init__(self, connection: Connection, namespace: str) -> None:
+        self.connection = connection
+        self.namespace = namespace
+
+    # --- models ---
+
+    def add_model(self, model: ModelRecord) -> None:
+        """Raises `Conflict` where the name is taken."""
+        values = msgspec.structs.asdict(model) | {"settings": packed(model.settings)}
+        if not upsert(self.connection, schema.models, values):
+            raise Conflict(f"model {model.name!r} exists already; publish to it, or choose another name")
+
+    def model(self, name: str) -> ModelRecord:
+        """Raises `NotFound`, naming the models there are."""
+        row = self.connection.execute(self._of(schema.models).where(schema.models.c.name == name)).one_or_none()
+        if row is None:
+            known = ", ".join(model.name for model in self.models()) or "none yet"
+            raise NotFound(f"there is no model {name!r} (models: {known}); make it with: whimbrel model add {name}")
+        return _model(row)
+
+    def models(self) -> list[ModelRecord]:
+        """All of them, by name."""
+        return [_model(row) for row in self.connection.execute(self._of(schema.models).order_by(schema.models.c.name))]
+
+    def change_model(self, name: str, **changes: Any) -> None:
+        """Set columns of a model."""
+        if isinstance(changes.get("settings"), ModelSettings):
+            changes["settings"] = packed(changes["settings"])
+        self.connection.execute(
+            update(schema.models).where(*self._key(schema.models), schema.models.c.name == name).values(**changes)
+        )
+
+    # --- versions ---
+
+    def add_version(self, version: VersionRecord, *, release: bytes, digests: Iterable[str]) -> None:
+        """Raises `Conflict` where the serial, version or semantic version is taken."""
+        try:
+            self.connection.execute(insert(schema.versions).values(**msgspec.structs.asdict(version), release=release))
+        except IntegrityError as error:
+            raise Conflict(
+                f"{version.model} has a version {version.version} or {version.semantic_version} already"
+            ) from error
+        for sha256 in sorted(set(digests)):
+            self.connection.execute(
+                insert(schema.version_artifacts).values(
+                    namespace=self.namespace, model=version.model, serial=version.serial, sha256=sha256
+                )
+            )
+
+    def versions(self, model: str) -> list[VersionRecord]:
+        """A model's versions, by serial."""
+        table = schema.versions
+        rows = self.connection.execute(self._of(table).where(table.c.model == model).order_by(table.c.serial))
+        return [_version(row) for row in rows]
+
+    def version(self, model: str, serial: int) -> VersionRecord:
+        """Raises `NotFound`."""
+        return _version(self._version_row(model, serial))
+
+    def release_bytes(self, model: str, serial: int) -> bytes:
+        """The release document as it was signed. Raises `NotFound`."""
+        return bytes(self._version_row(model, serial).release)
+
+    def change_version(self, model: str, serial: int, **changes: Any) -> None:
+        """Set columns of a version (retired, good): never the release."""
+        table = schema.versions
+        self.connection.execute(
+            update(table).where(*self._key(table), table.c.model == model, table.c.serial == serial).values(**changes)
+        )
+
+    def aliases(self, model: str) -> dict[str, int]:
+        """Names that people gave to versions."""
+        table = schema.aliases
+        rows = self.connection.execute(self._of(table).where(table.c.model == model).order_by(table.c.alias))
+        return {row.alias: row.serial for row in rows}
+
+    def set_alias(self, model: str, alias: str, serial: int | None) -> None:
+        """Point `alias` at a version; None takes it away."""
+        table = schema.aliases
+        if serial is None:
+            self.connection.execute(
+                delete(table).where(*self._key(table), table.c.model == model, table.c.alias == alias)
+            )
+            return
+        values = {"namespace": self.namespace, "model": model, "alias": alias, "serial": serial}
+        upsert(self.connection, table, values, update=("serial",))
+
+    # --- artifacts ---
+
+    def add_artifact(self, sha256: str, *, size_bytes: int, at: float) -> None:
+        """Remember that its bytes are stored; the time is renewed, so that it is not collected before it is used."""
+        values = {"namespace": self.namespace, "sha256": sha256, "size_bytes": size_bytes, "created_at": at}
+        upsert(self.connection, schema.artifacts, values, update=("created_at",))
+
+    def artifact_size(self, sha256: str) -> int | None:
+        """Its size in bytes; None where it is not stored."""
+        table = schema.artifacts
+        return self.connection.execute(
+            select(table.c.size_bytes).where(*self._key(table), table.c.sha256 == sha256)
+        ).scalar_one_or_none()
+
+    def collectable(self, *, older_than: float) -> list[tuple[str, int]]:
+        """(digest, size) of artifacts that nothing holds.
+
+        Held is what a version holds that is not retired, or is a baseline, good to go back to, part of a live rollout,
+        or still runs on a device.
+        """
+        v, va, a = schema.versions, schema.version_artifacts, schema.artifacts
+        rollout, model, on_device = schema.rollouts, schema.models, schema.device_models
+        same = and_(v.c.namespace == va.c.namespace, v.c.model == va.c.model, v.c.serial == va.c.serial)
+        in_rollout = (
+            select(rollout.c.id)
+            .where(
+                rollout.c.namespace == v.c.namespace,
+                rollout.c.model == v.c.model,
+                or_(rollout.c.target == v.c.serial, rollout.c.baseline == v.c.serial),
+                rollout.c.state.in_([state.value for state in LIVE]),
+            )
+            .exists()
+        )
+        is_baseline = (
+            select(model.c.name)
+            .where(model.c.namespace == v.c.namespace, model.c.name == v.c.model, model.c.baseline == v.c.serial)
+            .exists()
+        )
+        runs = (
+            select(on_device.c.device_id)
+            .where(
+                on_device.c.namespace == v.c.namespace,
+                on_device.c.model == v.c.model,
+                on_device.c.serial == v.c.serial,
+            )
+            .exists()
+        )
+        held = (
+            select(va.c.sha256)
+            .join(v, same)
+            .where(
+                va.c.namespace == a.c.namespace,
+                va.c.sha256 == a.c.sha256,
+                or_(v.c.retired.is_(False), in_rollout, is_baseline, runs),
+            )
+            .exists()
+        )
+        rows = self.connection.execute(
+            select(a.c.sha256, a.c.size_bytes).where(*self._key(a), a.c.created_at < older_than, ~held)
+        )
+        return [(row.sha256, row.size_bytes) for row in rows]
+
+    def forget_artifact(self, sha256: str) -> None:
+        """It is no longer stored."""
+        table = schema.artifacts
+        self.connection.execute(delete(table).where(*self._key(table), table.c.sha256 == sha256))
+
+    # --- rollouts ---
+
+    def add_rollout(self, rollout: RolloutRecord, *, plan_text: str) -> None:
+        """Raises `Conflict` where the id is taken."""
+        values = _rollout_values(rollout) | {"plan_text": plan_text}
+        if not upsert(self.connection, schema.rollouts, values):
+            raise Conflict(f"there is a rollout {rollout.id!r} already")
+
+    def rollout(self, identifier: str) -> RolloutRecord:
+        """Raises `NotFound`."""
+        table = schema.rollouts
+        row = self.connection.execute(self._of(table).where(table.c.id == identifier)).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no rollout {identifier!r}; see: whimbrel rollout list")
+        return _rollout(row)
+
+    def rollouts(self, *, model: str | None = None, live: bool = False) -> list[RolloutRecord]:
+        """Rollouts, oldest first."""
+        table = schema.rollouts
+        query = self._of(table).order_by(table.c.created_at, table.c.id)
+        if model is not None:
+            query = query.where(table.c.model == model)
+        if live:
+            query = query.where(table.c.state.in_([state.value for state in LIVE]))
+        return [_rollout(row) for row in self.connection.execute(query)]
+
+    def save_rollout(self, rollout: RolloutRecord, *, before: RolloutRecord) -> None:
+        """Write its new state, when it still is as it was before. Raises `Conflict` otherwise."""
+        table = schema.rollouts
+        done = self.connection.execute(
+            update(table)
+            .where(
+                *self._key(table),
+                table.c.id == rollout.id,
+                table.c.state == before.state.value,
+                table.c.stage == before.stage,
+            )
+            .values(**_rollout_values(rollout))
+        )
+        if done.rowcount != 1:
+            raise Conflict(f"rollout {rollout.id} was moved by somebody else meanwhile; look again")
+
+    # --- quarantine, audit ---
+
+    def quarantine(self, entry: QuarantineRecord) -> None:
+        """The fleet refuses a version from now on."""
+        values = msgspec.structs.asdict(entry) | {"selector": packed(entry.selector)}
+        self.connection.execute(insert(schema.quarantines).values(**values))
+
+    def quarantines(self, model: str) -> list[QuarantineRecord]:
+        """What the fleet refuses of a model, oldest first."""
+        table = schema.quarantines
+        rows = self.connection.execute(self._of(table).where(table.c.model == model).order_by(table.c.id))
+        return [
+            QuarantineRecord(
+                namespace=row.namespace,
+                model=row.model,
+                serial=row.serial,
+                at=row.at,
+                because=row.because,
+                selector=parse(Selector, row.selector, what="a stored selector"),
+            )
+            for row in rows
+        ]
+
+    def write_audit(self, entry: AuditRecord) -> None:
+        """Append to the audit log: nothing is ever changed or removed there."""
+        values = msgspec.structs.asdict(entry) | {"evidence": packed(entry.evidence)}
+        self.connection.execute(insert(schema.audit).values(**values))
+
+    def audit_log(self, *, rollout: str | None = None, model: str | None = None, limit: int = 100) -> list[AuditRecord]:
+        """The newest entries, newest first."""
+        table = schema.audit
+        query = self._of(table).order_by(table.c.id.desc()).limit(limit)
+        if rollout is not None:
+            query = query.where(table.c.rollout == rollout)
+        if model is not None:
+            query = query.where(table.c.model == model)
+        return [
+            AuditRecord(
+                namespace=row.namespace,
+                at=row.at,
+                actor=row.actor,
+                action=row.action,
+                because=row.because,
+                model=row.model,
+                rollout=row.rollout,
+                evidence=parse(dict[str, Any], row.evidence, what="stored evidence"),
+            )
+            for row in self.connection.execute(query)
+        ]
+
+    # --- secrets ---
+
+    def add_secret(self, secret: str, *, kind: str, name: str, at: float) -> None:
+        """Remember a token by its hash."""
+        values = {
+            "namespace": self.namespace,
+            "sha256": hashed(secret),
+            "kind": kind,
+            "name": name,
+            "created_at": at,
+        }
+        upsert(self.connection, schema.secrets, values)
+
+    def secret_name(self, secret: str, *, kind: str) -> str | None:
+        """The name under which a token is known; None for one that is not."""
+        table = schema.secrets
+        digest = hashed(secret)
+        row = self.connection.execute(
+            self._of(table).where(table.c.sha256 == digest, table.c.kind == kind)
+        ).one_or_none()
+        return row.name if row is not None and hmac.compare_digest(row.sha256, digest) else None
+
+    def _key(self, table: Any) -> tuple[Any, ...]:
+        return (table.c.namespace == self.namespace,)
+
+    def _of(self, table: Any) -> Any:
+        return select(table).where(*self._key(table))
+
+    def _version_row(self, model: str, serial: int) -> Row[Any]:
+        table = schema.versions
+        row = self.connection.execute(
+            self._of(table).where(table.c.model == model, table.c.serial == serial)
+        ).one_or_none()
+        if row is None:
+            raise NotFound(f"{model} has no version with serial {serial}; see: whimbrel version list {model}")
+        found: Row[Any] = row
+        return found
+
+
+def hashed(secret: str) -> str:
+    """How secrets are kept: SHA-256 is enough, as they are random and long."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def take_lease(connection: Connection, name: str, *, holder: str, now: float, life_s: float) -> bool:
+    """Whether `holder` leads from now on: the lease was free, over, or its own."""
+    table = schema.leases
+    values = {"name": name, "holder": holder, "until": now + life_s}
+    if upsert(connection, table, values):
+        return True
+    mine_or_over = or_(table.c.holder == holder, table.c.until < now)
+    done = connection.execute(
+        update(table).where(table.c.name == name, mine_or_over).values(holder=holder, until=now + life_s)
+    )
+    return done.rowcount == 1
+
+
+def drop_lease(connection: Connection, name: str, *, holder: str) -> None:
+    """Let others lead at once."""
+    table = schema.leases
+    connection.execute(delete(table).where(table.c.name == name, table.c.holder == holder))
+
+
+def namespaces(connection: Connection) -> list[str]:
+    """Namespaces that have a repository."""
+    return list(connection.execute(select(func.distinct(schema.role_documents.c.namespace))).scalars())
+
+
+def _model(row: Row[Any]) -> ModelRecord:
+    return ModelRecord(
+        namespace=row.namespace,
+        name=row.name,
+        created_at=row.created_at,
+        salt=row.salt,
+        settings=parse(ModelSettings, row.settings, what=f"the settings of {row.name}"),
+        baseline=row.baseline,
+    )
+
+
+def _version(row: Row[Any]) -> VersionRecord:
+    return VersionRecord(**{name: getattr(row, name) for name in VersionRecord.__struct_fields__})
+
+
+def _rollout_values(rollout: RolloutRecord) -> dict[str, Any]:
+    return msgspec.structs.asdict(rollout) | {
+        "plan": packed(rollout.plan),
+        "shares": packed(rollout.shares),
+        "state": rollout.state.value,
+    }
+
+
+def _rollout(row: Row[Any]) -> RolloutRecord:
+    values = {name: getattr(row, name) for name in RolloutRecord.__struct_fields__}
+    values["plan"] = parse(Plan, row.plan, what=f"the plan of rollout {row.id}")
+    values["shares"] = parse(tuple[int, ...], row.shares, what=f"the shares of rollout {row.id}")
+    values["state"] = State(row.state)
+    return RolloutRecord(**values)

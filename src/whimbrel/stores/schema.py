@@ -1,0 +1,246 @@
+"""Which tables hold the registry? SQLAlchemy Core; the same on SQLite and PostgreSQL. Changed only by a migration.
+
+The namespace is in every key from the start. Times are POSIX seconds. JSON columns hold our own encoded documents.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+_Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER keys
+
+models = Table(
+    "model",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("created_at", Float, nullable=False),
+    Column("salt", BigInteger, nullable=False),
+    Column("settings", LargeBinary, nullable=False),
+    Column("baseline", BigInteger),
+)
+
+versions = Table(
+    "version",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("serial", BigInteger, primary_key=True, autoincrement=False),
+    Column("version", String(32), nullable=False),
+    Column("semantic_version", String(128), nullable=False),
+    Column("build_hash", String(12), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("release", LargeBinary, nullable=False),
+    Column("retired", Boolean, nullable=False, default=False),
+    Column("good", Boolean, nullable=False, default=False),
+    UniqueConstraint("namespace", "model", "version"),
+    UniqueConstraint("namespace", "model", "semantic_version"),
+)
+
+aliases = Table(
+    "alias",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("alias", String(64), primary_key=True),
+    Column("serial", BigInteger, nullable=False),
+)
+
+artifacts = Table(
+    "artifact",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+version_artifacts = Table(
+    "version_artifact",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("serial", BigInteger, primary_key=True, autoincrement=False),
+    Column("sha256", String(64), primary_key=True),
+    Index("version_artifact_by_digest", "namespace", "sha256"),
+)
+
+role_documents = Table(
+    "role_document",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("role", String(128), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+target_documents = Table(
+    "target_document",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("path", String(256), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+publications = Table(  # the newest timestamp whose files are all in place
+    "publication",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("timestamp_version", BigInteger, nullable=False),
+)
+
+rollouts = Table(
+    "rollout",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("baseline", BigInteger, nullable=False),
+    Column("target", BigInteger, nullable=False),
+    Column("plan", LargeBinary, nullable=False),
+    Column("plan_text", Text, nullable=False),
+    Column("state", String(32), nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("shares", LargeBinary, nullable=False),
+    Column("hour_s", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("stage_since", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("because", Text, nullable=False),
+    Index("rollout_by_model", "namespace", "model"),
+)
+
+quarantines = Table(
+    "quarantine",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("namespace", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("serial", BigInteger, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("because", Text, nullable=False),
+    Column("selector", LargeBinary, nullable=False),
+    Index("quarantine_by_model", "namespace", "model"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("namespace", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("because", Text, nullable=False),
+    Column("model", String(64)),
+    Column("rollout", String(64)),
+    Column("evidence", LargeBinary, nullable=False),
+    Index("audit_by_rollout", "namespace", "rollout"),
+)
+
+devices = Table(
+    "device",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("device_id", String(128), primary_key=True),
+    Column("key", BigInteger, nullable=False),  # XXH64 of the id, as a signed number
+    Column("credential_sha256", String(64), nullable=False),
+    Column("labels", LargeBinary, nullable=False),
+    Column("enrolled_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
+device_models = Table(
+    "device_model",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("device_id", String(128), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("serial", BigInteger),
+    Column("hardware_class", String(128), nullable=False),
+    Column("at", Float, nullable=False),
+    Index("device_model_by_serial", "namespace", "model", "serial"),
+)
+
+sequences = Table(  # the newest window of an installation that was tallied: what comes again counts once
+    "report_sequence",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("device_id", String(128), primary_key=True),
+    Column("epoch", String(64), primary_key=True),
+    Column("last", BigInteger, nullable=False),
+)
+
+participations = Table(
+    "participation",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("rollout", String(64), primary_key=True),
+    Column("stage", Integer, primary_key=True, autoincrement=False),
+    Column("device_id", String(128), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("hardware_class", String(128), nullable=False),
+    Column("assigned_at", Float, nullable=False),
+    Column("activated_at", Float),
+    Column("reported_at", Float),
+    Column("outcome", String(16), nullable=False),
+    Column("silence_judged", Boolean, nullable=False),
+)
+
+tally = Table(
+    "tally",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("rollout", String(64), primary_key=True),
+    Column("window", Integer, primary_key=True, autoincrement=False),
+    Column("stage", Integer, primary_key=True, autoincrement=False),
+    Column("role", String(16), primary_key=True),
+    Column("hardware_class", String(128), primary_key=True),
+    Column("age_bucket", Integer, primary_key=True, autoincrement=False),
+    Column("cell", LargeBinary, nullable=False),
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("namespace", String(64), nullable=False),
+    Column("device_id", String(128), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("at", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+leases = Table(
+    "lease",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(128), nullable=False),
+    Column("until", Float, nullable=False),
+)
+
+secrets = Table(
+    "secret",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),  # admin, enrol
+    Column("name", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+)

@@ -1,0 +1,372 @@
+"""How does signed metadata come about, and reach the static files? The Update Framework's repository, level-triggered.
+
+1. The database holds every version of every role; adding one is a compare-and-swap on its number. What lies in the
+   static files is a copy.
+2. `settle` compares: roles newer than the snapshot lists make a new snapshot; a new or ageing snapshot makes a new
+   timestamp. Then it copies what is missing, the timestamp last: a client sees the old state or the new one.
+3. Killed anywhere, the next `settle` finishes. Only the leader calls it.
+4. A publisher's upload is verified against its delegation, and may only add to what it signed before.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from securesystemslib.exceptions import StorageError
+from sqlalchemy import Connection, func, insert, select
+from sqlalchemy.exc import IntegrityError
+from tuf.api.exceptions import DownloadError, RepositoryError
+from tuf.api.metadata import (
+    TOP_LEVEL_ROLE_NAMES,
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Root,
+    Signed,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+from tuf.api.serialization import DeserializationError
+from tuf.api.serialization.json import JSONSerializer
+
+from whimbrel import limits
+from whimbrel.errors import Conflict, InvariantBroken, NotFound, Refused, UntrustedInput
+from whimbrel.model.documents import digest_of
+from whimbrel.stores import schema
+from whimbrel.stores.blobs import Blobs
+from whimbrel.stores.rows import upsert
+from whimbrel.stores.signer import Key, Signer
+from whimbrel.trust import roles
+
+_SERIALIZER = JSONSerializer(compact=False)
+
+
+class OnlineSigners:
+    """The keys a server holds: they can choose among signed versions, and never sign a version."""
+
+    def __init__(self, *, snapshot: Signer, timestamp: Signer, policy: Signer) -> None:
+        self.snapshot = snapshot
+        self.timestamp = timestamp
+        self.policy = policy
+
+
+class RoleBook:
+    """The signed documents of one namespace, within one transaction."""
+
+    def __init__(self, connection: Connection, namespace: str) -> None:
+        self.connection = connection
+        self.namespace = namespace
+
+    def newest(self) -> dict[str, int]:
+        """The newest version of every role."""
+        table = schema.role_documents
+        rows = self.connection.execute(
+            select(table.c.role, func.max(table.c.version))
+            .where(table.c.namespace == self.namespace)
+            .group_by(table.c.role)
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def role_bytes(self, role: str, version: int | None = None) -> bytes:
+        """A role's metadata as it was signed (the newest). Raises `NotFound`."""
+        table = schema.role_documents
+        query = select(table.c.body).where(table.c.namespace == self.namespace, table.c.role == role)
+        if version is None:
+            query = query.order_by(table.c.version.desc()).limit(1)
+        else:
+            query = query.where(table.c.version == version)
+        body = self.connection.execute(query).scalar_one_or_none()
+        if body is None:
+            raise NotFound(f"there is no role {role!r}{f' version {version}' if version else ''} in this repository")
+        return bytes(body)
+
+    def targets_role(self, role: str, version: int | None = None) -> Metadata[Targets]:
+        """A targets role (the top-level one, or a delegated one), decoded."""
+        return cast("Metadata[Targets]", read_metadata(self.role_bytes(role, version), what=role))
+
+    def add_role(self, role: str, metadata: Metadata[Any], *, content: bytes | None = None) -> None:
+        """Compare-and-swap: raises `Conflict` where that version exists already."""
+        body = content if content is not None else metadata.to_bytes(_SERIALIZER)
+        newest = self.newest().get(role, 0)
+        if metadata.signed.version != newest + 1:
+            raise Conflict(
+                f"{role} version {metadata.signed.version} came, {newest + 1} is next: somebody was first; try again"
+            )
+        try:
+            self.connection.execute(
+                insert(schema.role_documents).values(
+                    namespace=self.namespace, role=role, version=metadata.signed.version, body=body
+                )
+            )
+        except IntegrityError as error:
+            raise Conflict(f"{role} version {metadata.signed.version} exists already; try again") from error
+
+    def add_target(self, path: str, content: bytes) -> None:
+        """Keep a target document (by path and digest)."""
+        values = {"namespace": self.namespace, "path": path, "sha256": digest_of(content), "body": content}
+        upsert(self.connection, schema.target_documents, values)
+
+    def target_bytes(self, path: str, sha256: str) -> bytes:
+        """A target document as it was signed. Raises `NotFound`."""
+        table = schema.target_documents
+        body = self.connection.execute(
+            select(table.c.body).where(
+                table.c.namespace == self.namespace, table.c.path == path, table.c.sha256 == sha256
+            )
+        ).scalar_one_or_none()
+        if body is None:
+            raise NotFound(f"there is no target {path} with SHA-256 {sha256}")
+        return bytes(body)
+
+    def current_target(self, role: str, path: str) -> bytes | None:
+        """The document that `role` lists at `path` now; None where it lists none."""
+        try:
+            metadata = self.targets_role(role)
+        except NotFound:
+            return None
+        listed = metadata.signed.targets.get(path)
+        return self.target_bytes(path, listed.hashes["sha256"]) if listed else None
+
+    # --- publishers (verified: the other side signs) ---
+
+    def accept_delegation(self, content: bytes) -> Metadata[Targets]:
+        """A new version of the top-level targets, signed offline. Raises `UntrustedInput` when it is not."""
+        metadata = cast("Metadata[Targets]", read_metadata(content, what=roles.TARGETS, kind=Targets))
+        root = cast("Metadata[Root]", read_metadata(self.role_bytes(roles.ROOT), what=roles.ROOT))
+        _verified(root.signed, roles.TARGETS, metadata)
+        self.add_role(roles.TARGETS, metadata, content=content)
+        return metadata
+
+    def accept_publication(self, role: str, content: bytes, documents: Mapping[str, bytes]) -> None:
+        """A publisher's next version, with the documents it adds. It may add releases and change its line; no more."""
+        metadata = cast("Metadata[Targets]", read_metadata(content, what=role, kind=Targets))
+        _verified(self.targets_role(roles.TARGETS).signed, role, metadata)
+        before: dict[str, TargetFile] = {}
+        if self.newest().get(role):
+            before = self.targets_role(role).signed.targets
+        after = metadata.signed.targets
+        for path, listed in before.items():
+            if path not in after or (after[path].hashes != listed.hashes and not path.endswith("/line.json")):
+                raise Refused(f"{path} was published and never changes; the new {role} changes or drops it")
+        for path, listed in after.items():
+            if path in before and before[path].hashes == listed.hashes:
+                continue
+            body = documents.get(path)
+            if body is None or digest_of(body) != listed.hashes.get("sha256") or len(body) != listed.length:
+                raise UntrustedInput(f"{role} lists {path}, and its document did not come with it or differs")
+            self.add_target(path, body)
+        self.add_role(role, metadata, content=content)
+
+    # --- the online roles (signed here) ---
+
+    def write_policy(self, model: str, documents: Mapping[str, bytes], *, signer: Signer, now: datetime) -> None:
+        """The next version of `policy-<model>`, listing `documents` besides what it listed under other paths."""
+        role = roles.policy_role(model)
+        version = self.newest().get(role, 0)
+        listed = dict(self.targets_role(role).signed.targets) if version else {}
+        for path, body in documents.items():
+            listed[path] = TargetFile.from_data(path, body, ["sha256"])
+            self.add_target(path, body)
+        signed = Targets(version=version + 1, expires=_expiry(now, roles.POLICY_LIFE), targets=listed)
+        self.add_role(role, _signed(signed, signer))
+
+    def renew_policy(self, model: str, *, signer: Signer, now: datetime) -> bool:
+        """Sign the policy role anew when half of its life is over. True when it was."""
+        role = roles.policy_role(model)
+        if not self.newest().get(role):
+            return False
+        if self.targets_role(role).signed.expires - now > roles.POLICY_LIFE / 2:
+            return False
+        self.write_policy(model, {}, signer=signer, now=now)
+        return True
+
+    def sign_snapshot_and_timestamp(self, signers: OnlineSigners, *, now: datetime) -> bool:
+        """Make the snapshot list the newest roles, and the timestamp the snapshot. True where anything changed."""
+        newest = self.newest()
+        snapshot_version = newest.get(roles.SNAPSHOT, 0)
+        changed = not self.snapshot_is_current(now=now)
+        if changed:
+            snapshot_version += 1
+            snapshot = Snapshot(
+                version=snapshot_version, expires=_expiry(now, roles.SNAPSHOT_LIFE), meta=self._listing()
+            )
+            self.add_role(roles.SNAPSHOT, _signed(snapshot, signers.snapshot))
+        timestamp_version = newest.get(roles.TIMESTAMP, 0)
+        if timestamp_version and not changed:
+            current = cast("Metadata[Timestamp]", read_metadata(self.role_bytes(roles.TIMESTAMP), what="timestamp"))
+            age = roles.TIMESTAMP_LIFE - (current.signed.expires - now)
+            if timedelta(0) <= age < roles.TIMESTAMP_RENEWAL:
+                return False
+        timestamp = Timestamp(
+            version=timestamp_version + 1,
+            expires=_expiry(now, roles.TIMESTAMP_LIFE),
+            snapshot_meta=MetaFile(snapshot_version),
+        )
+        self.add_role(roles.TIMESTAMP, _signed(timestamp, signers.timestamp))
+        return True
+
+    def snapshot_is_current(self, *, now: datetime | None = None) -> bool:
+        """Whether the newest snapshot lists the newest roles (and, given `now`, has half of its life left)."""
+        if not self.newest().get(roles.SNAPSHOT):
+            return False
+        held = cast("Metadata[Snapshot]", read_metadata(self.role_bytes(roles.SNAPSHOT), what="snapshot")).signed
+        return held.meta == self._listing() and (now is None or held.expires - now >= roles.SNAPSHOT_LIFE / 2)
+
+    def _listing(self) -> dict[str, MetaFile]:
+        return {
+            f"{role}.json": MetaFile(version)
+            for role, version in self.newest().items()
+            if role == roles.TARGETS or role not in TOP_LEVEL_ROLE_NAMES
+        }
+
+    # --- the static copy ---
+
+    def published_timestamp(self) -> int:
+        """The timestamp version whose files are all in place; 0 for none."""
+        table = schema.publications
+        return (
+            self.connection.execute(
+                select(table.c.timestamp_version).where(table.c.namespace == self.namespace)
+            ).scalar_one_or_none()
+            or 0
+        )
+
+    def set_published(self, timestamp_version: int) -> None:
+        """All files up to this timestamp are in place."""
+        values = {"namespace": self.namespace, "timestamp_version": timestamp_version}
+        upsert(self.connection, schema.publications, values, update=("timestamp_version",))
+
+    def files_since(self, published: int) -> list[tuple[str, bytes]]:
+        """The files, in the order to write them, that lead from timestamp version `published` to the newest."""
+        before = self._listed_at(published)
+        newest = self.newest()
+        after = self._listed_at(newest[roles.TIMESTAMP])
+        files: list[tuple[str, bytes]] = []
+        for role, version in after.items():
+            if before.get(role) == version:
+                continue
+            if role not in TOP_LEVEL_ROLE_NAMES or role == roles.TARGETS:
+                files += self._target_files(role, before.get(role), version)
+            files.append((f"metadata/{version}.{role}.json", self.role_bytes(role, version)))
+        for version in range(1, newest[roles.ROOT] + 1):
+            if published == 0 or version > 1:
+                files.append((f"metadata/{version}.root.json", self.role_bytes(roles.ROOT, version)))
+        files.append(("metadata/timestamp.json", self.role_bytes(roles.TIMESTAMP)))
+        return files
+
+    def _listed_at(self, timestamp_version: int) -> dict[str, int]:
+        if not timestamp_version:
+            return {}
+        timestamp = read_metadata(self.role_bytes(roles.TIMESTAMP, timestamp_version), what="timestamp")
+        version = cast("Timestamp", timestamp.signed).snapshot_meta.version
+        snapshot = cast("Snapshot", read_metadata(self.role_bytes(roles.SNAPSHOT, version), what="snapshot").signed)
+        listed = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
+        return listed | {roles.SNAPSHOT: version}
+
+    def _target_files(self, role: str, before: int | None, after: int) -> Iterable[tuple[str, bytes]]:
+        held = self.targets_role(role, before).signed.targets if before else {}
+        for path, listed in self.targets_role(role, after).signed.targets.items():
+            sha256 = listed.hashes["sha256"]
+            if path in held and held[path].hashes["sha256"] == sha256:
+                continue
+            folder, _, name = path.rpartition("/")
+            yield f"targets/{folder}/{sha256}.{name}", self.target_bytes(path, sha256)
+
+
+async def copy_files(blobs: Blobs, namespace: str, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write static files in order. Writing one again writes the same bytes."""
+    for path, body in files:
+        await blobs.put(f"{namespace}/{path}", body)
+
+
+def read_metadata(content: bytes, *, what: str, kind: type[Signed] = Signed) -> Metadata[Any]:
+    """Decode signed metadata. Raises `UntrustedInput`."""
+    if len(content) > limits.DOCUMENT_BYTES:
+        raise UntrustedInput(f"{what} has {len(content)} bytes; at most {limits.DOCUMENT_BYTES} are read")
+    try:
+        metadata: Metadata[Any] = Metadata.from_bytes(content)
+    except (DeserializationError, RepositoryError, StorageError, DownloadError) as error:
+        raise UntrustedInput(f"{what} is no TUF metadata: {error}") from error
+    if not isinstance(metadata.signed, kind):
+        raise UntrustedInput(f"{what} is {metadata.signed.type} metadata; expected {kind.__name__.lower()}")
+    return metadata
+
+
+def first_metadata(
+    *, root: Signer, targets: Signer, online: OnlineSigners, now: datetime
+) -> tuple[Metadata[Root], Metadata[Targets]]:
+    """Root and top-level targets of a new repository, version 1, signed offline."""
+    signed = Root(version=1, expires=_expiry(now, roles.ROOT_LIFE), consistent_snapshot=True)
+    for role, signer in (
+        (roles.ROOT, root),
+        (roles.TARGETS, targets),
+        (roles.SNAPSHOT, online.snapshot),
+        (roles.TIMESTAMP, online.timestamp),
+    ):
+        signed.add_key(signer.public_key, role)
+    top = Targets(version=1, expires=_expiry(now, roles.TARGETS_LIFE))
+    top.delegations = Delegations(keys={}, roles={})
+    return _signed(signed, root), _signed(top, targets)
+
+
+def delegate_model(current: bytes, model: str, *, publisher: Key, policy: Key, signer: Signer, now: datetime) -> bytes:
+    """The next top-level targets, which delegates `model` to its publisher and to the online policy key."""
+    metadata = cast("Metadata[Targets]", read_metadata(current, what=roles.TARGETS, kind=Targets))
+    signed = metadata.signed
+    if signed.delegations is None or signed.delegations.roles is None:
+        signed.delegations = Delegations(keys={}, roles={})
+    for role, paths, key in (
+        (roles.publisher_role(model), roles.publisher_paths(model), publisher),
+        (roles.policy_role(model), roles.policy_paths(model), policy),
+    ):
+        listed = cast("dict[str, DelegatedRole]", signed.delegations.roles)
+        if role in listed:
+            raise Conflict(f"{role} is delegated already: model {model!r} exists")
+        listed[role] = DelegatedRole(role, [], threshold=1, terminating=True, paths=paths)
+        signed.add_key(key, role)
+    signed.version += 1
+    signed.expires = _expiry(now, roles.TARGETS_LIFE)
+    metadata.signatures.clear()
+    metadata.sign(signer)
+    return metadata.to_bytes(_SERIALIZER)
+
+
+def publish_documents(current: bytes | None, documents: Mapping[str, bytes], *, signer: Signer, now: datetime) -> bytes:
+    """A publisher's next role metadata: what it listed before, and `documents`. `current` None: its first."""
+    if current is None:
+        signed = Targets(version=1, expires=_expiry(now, roles.PUBLISHER_LIFE))
+    else:
+        signed = cast("Metadata[Targets]", read_metadata(current, what="the publisher's role", kind=Targets)).signed
+        signed.version += 1
+        signed.expires = _expiry(now, roles.PUBLISHER_LIFE)
+    for path, body in documents.items():
+        signed.targets[path] = TargetFile.from_data(path, body, ["sha256"])
+    return _signed(signed, signer).to_bytes(_SERIALIZER)
+
+
+def _signed(signed: Any, signer: Signer) -> Metadata[Any]:
+    metadata: Metadata[Any] = Metadata(signed)
+    metadata.sign(signer)
+    return metadata
+
+
+def _verified(delegator: Root | Targets, role: str, metadata: Metadata[Targets]) -> None:
+    try:
+        delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+    except ValueError as error:
+        raise UntrustedInput(f"{role} is not delegated in this repository; add the model first") from error
+    except RepositoryError as error:
+        raise UntrustedInput(
+            f"{role} is not signed by a key that it is delegated to; sign it with the key that was made for this model"
+        ) from error
+    if metadata.signed.is_expired(datetime.now(UTC)):
+        raise UntrustedInput(f"{role} expired on {metadata.signed.expires:%Y-%m-%d}; check the clock and sign it anew")
+
+
+def _expiry(now: datetime, life: timedelta) -> datetime:
+    if now.tzinfo is None:
+        raise InvariantBroken("times are in UTC, with their zone")
+    return (now + life).replace(microsecond=0)
