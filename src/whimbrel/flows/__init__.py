@@ -1,0 +1,1 @@
+"""The server's mind: publish, start, check, ingest, advance. No I/O of its own."""

@@ -1,0 +1,1 @@
+"""The server's memory and senses: registry, artifacts, inbox, signed repository, the inspection of model files."""
