@@ -34,3 +34,5 @@ GUARDRAILS = 32
 ARTIFACT_BYTES = 64 * GIB
 PACKAGE_FILES = 100_000  # files in a folder that is packed as one artifact
 COPY_CHUNK_BYTES = 1 * MIB
+YAML_NODES = 100_000  # values in one YAML file; a card with 1,000 golden values inline has some 2,000
+CARD_BYTES = 1 * MIB  # a model card; golden values beyond that come from a file

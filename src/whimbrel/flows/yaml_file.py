@@ -1,0 +1,236 @@
+"""How does YAML that a person wrote become a value of ours, or a sentence that names the line?
+
+1. A small YAML: mappings, lists and scalars. No anchors, aliases, tags, merge keys or second documents, no key said
+   twice; bounded in bytes, nodes and depth. So there are no bombs and no code.
+2. A plain word is what it looks like to everybody: `true` and `false` are the only truth values (`no` is a word:
+   Norway), numbers are decimal, and dates, `1:30` and `010` stay text. So no value is read as another than was meant.
+3. A key without a value is refused: nobody can tell whether it means "none" or was forgotten.
+4. Conversion is as strict as for our own documents: an unknown key is refused, with the nearest known one.
+
+Called for rollout plans and model cards. The caller reads the file.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from whimbrel import limits
+from whimbrel.errors import UntrustedInput
+
+T = TypeVar("T")
+
+_INT = re.compile(r"^[-+]?(0|[1-9][0-9]{0,17})$")
+_FLOAT = re.compile(r"^[-+]?((0|[1-9][0-9]{0,30})(\.[0-9]{0,100})?|\.[0-9]{1,100})([eE][-+]?[0-9]{1,3})?$")
+_NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
+_TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+
+
+def load_yaml(
+    text: str, *, what: str, bytes_max: int = limits.PLAN_BYTES
+) -> tuple[object, Callable[[str], int | None]]:
+    """The value, and a function from a path such as `$.rollout.stages[0].name` to its line, counted from 1.
+
+    A path that is not in the file gives the line of the nearest thing above it. Raises `UntrustedInput`.
+    """
+    value, root = _read(text, what=what, bytes_max=bytes_max)
+    return value, lambda path: root.at(path).line
+
+
+def parse_yaml(kind: type[T], text: str, *, what: str, bytes_max: int = limits.PLAN_BYTES) -> T:
+    """Read `text` as a `kind`. Raises `UntrustedInput`: `plan.yaml:7: rollout.stages[0]: ...`."""
+    value, root = _read(text, what=what, bytes_max=bytes_max)
+    try:
+        return msgspec.convert(value, type=kind, strict=True)
+    except msgspec.ValidationError as error:
+        message, path = _split(str(error))
+        raise UntrustedInput(_explain(kind, message, path, root, what=what)) from error
+
+
+# --- from text to a value, with the place of everything in it ---
+
+_STEP = re.compile(r"\.([^.\[]+)|(\[[^\]]*\])")
+
+
+class _Place:
+    """Where a value stands. Places make a tree like the values': a path would cost its length for each value."""
+
+    __slots__ = ("below", "line", "written")
+
+    def __init__(self, line: int) -> None:
+        self.line = line
+        self.written: str | None = None  # a plain scalar, as it was written
+        self.below: dict[str, _Place] = {}  # by key, or by "[0]"
+
+    def at(self, path: str) -> "_Place":
+        """The place at `path` ($.stages[0].name), or the nearest above it."""
+        place = self
+        for step in _STEP.finditer(path):
+            below = place.below.get(step[1] or step[2])
+            if below is None:
+                return place
+            place = below
+        return place
+
+
+def _read(text: str, *, what: str, bytes_max: int) -> tuple[object, _Place]:
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > bytes_max:
+        raise UntrustedInput(f"{what} has {size} bytes; at most {bytes_max} are read")
+    reader = _Reader(what)
+    try:
+        return reader.document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))), reader.root
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise UntrustedInput(f"{what}:{line}: this is not YAML: {error.problem or error.context}") from error
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise UntrustedInput(f"{what} is not YAML text: {' '.join(str(error).split())[:200]}") from error
+
+
+class _Reader:
+    """Builds values from the parser's events: nothing is built that was not counted first."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.root = _Place(1)
+        self.nodes = 0
+
+    def document(self, events: Iterator[Any]) -> object:
+        value: object = None
+        documents = 0
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise self._refused(event, "a second document starts here; one file holds one")
+                first = next(events)
+                self.root.line = _line(first)
+                value = self._value(first, events, self.root, depth=0)
+        if not documents:
+            raise UntrustedInput(f"{self.what} is empty")
+        return value
+
+    def _value(self, event: Any, events: Iterator[Any], place: _Place, *, depth: int) -> object:
+        self.nodes += 1
+        if self.nodes > limits.YAML_NODES:
+            raise self._refused(event, f"more than {limits.YAML_NODES} values")
+        if depth > limits.DOCUMENT_DEPTH:
+            raise self._refused(event, f"nested more than {limits.DOCUMENT_DEPTH} deep")
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise self._refused(event, "anchors and aliases (& and *) are not taken; write the value out")
+        if event.tag is not None:
+            raise self._refused(event, f"the tag {event.tag[:64]!r} is not taken; write a plain value")
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._sequence(events, place, depth=depth + 1)
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(events, place, depth=depth + 1)
+        if not event.implicit[0]:  # quoted, or a block of text
+            return event.value
+        place.written = event.value
+        return self._plain(event)
+
+    def _sequence(self, events: Iterator[Any], place: _Place, *, depth: int) -> list[object]:
+        items: list[object] = []
+        for event in events:
+            if isinstance(event, yaml.SequenceEndEvent):
+                break
+            below = place.below[f"[{len(items)}]"] = _Place(_line(event))
+            items.append(self._value(event, events, below, depth=depth))
+        return items
+
+    def _mapping(self, events: Iterator[Any], place: _Place, *, depth: int) -> dict[str, object]:
+        entries: dict[str, object] = {}
+        for event in events:
+            if isinstance(event, yaml.MappingEndEvent):
+                break
+            if not isinstance(event, yaml.ScalarEvent) or event.anchor is not None or event.tag is not None:
+                raise self._refused(event, "a key is a plain word")
+            key = event.value
+            if key == "<<" and event.implicit[0]:
+                raise self._refused(event, "merge keys (<<) are not taken; write the values out")
+            if key in entries:
+                before = place.below[key].line
+                raise self._refused(event, f"the key {key[:64]!r} is said twice, first on line {before}")
+            below = place.below[key] = _Place(_line(event))
+            entries[key] = self._value(next(events), events, below, depth=depth)
+        return entries
+
+    def _plain(self, event: Any) -> object:
+        text = event.value
+        if text in _NOTHING:
+            raise self._refused(event, "there is no value here; write one, or leave the key out")
+        if text in _TRUTH:
+            return _TRUTH[text]
+        if _INT.match(text):
+            return int(text)
+        return float(text) if _FLOAT.match(text) and abs(float(text)) <= 1e300 else text
+
+    def _refused(self, event: Any, because: str) -> UntrustedInput:
+        return UntrustedInput(f"{self.what}:{_line(event)}: {because}")
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
+# --- from msgspec's error to a sentence ---
+
+_AT = re.compile(r"^(?P<message>.*?)(?: - at `(?:key in `)?(?P<path>\$[^`]*)`+)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
+_NOT_TEXT = re.compile(r"^Expected `str`, got `(float|int|bool)`$")
+
+
+def _split(error: str) -> tuple[str, str]:
+    match = _AT.match(error)
+    return (match["message"], match["path"] or "$") if match else (error, "$")
+
+
+def _explain(kind: Any, message: str, path: str, root: _Place, *, what: str) -> str:
+    place = root.at(path)
+    where = path.removeprefix("$").removeprefix(".")
+    lead = f"{where}: " if where else ""
+    if match := _UNKNOWN.match(message):
+        field = match["field"]
+        line = place.below.get(field, place).line
+        known = _fields_at(msgspec.inspect.type_info(kind), path)
+        close = difflib.get_close_matches(field[:64], known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"{what}:{line}: {lead}unknown key {field[:64]!r}; {hint}"
+    if match := _MISSING.match(message):
+        return f"{what}:{place.line}: {lead}the key {match['field']!r} is missing"
+    plain = place.written and place.written[:64]
+    if _NOT_TEXT.match(message) and plain:
+        return f'{what}:{place.line}: {lead}{plain} is read as a number or truth value; quote it: "{plain}"'
+    found = f" (found {plain!r})" if plain else ""
+    return f"{what}:{place.line}: {lead}{message[:1].lower()}{message[1:]}{found}"
+
+
+def _fields_at(kind: Any, path: str) -> list[str]:
+    """The keys that the type knows at `path`; nothing where it takes any."""
+    for step in _STEP.finditer(path):
+        kind = _below(kind, step[1])
+    return [field.encode_name for each in _members(kind) for field in getattr(each, "fields", ())]
+
+
+def _below(kind: Any, field: str | None) -> Any:
+    for each in _members(kind):
+        if field is not None:
+            for known in getattr(each, "fields", ()):
+                if known.encode_name == field:
+                    return known.type
+        elif hasattr(each, "item_type"):
+            return each.item_type
+        elif hasattr(each, "value_type"):
+            return each.value_type
+    return None
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _members(kind.type)
+    return tuple(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
