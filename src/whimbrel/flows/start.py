@@ -8,7 +8,6 @@
 """
 
 import heapq
-import secrets
 
 from whimbrel.errors import Conflict, NotFound, Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
@@ -24,11 +23,12 @@ def start_rollout(
     plan: Plan,
     *,
     plan_text: str,
+    tag: str,
     hour_s: float,
     actor: str,
     now: float,
 ) -> RolloutRecord:
-    """Write the rollout, running its first stage. The controller publishes its policy."""
+    """Write the rollout, running its first stage. `tag` ends its id: random, from the caller. The controller publishes."""
     try:
         name = VersionName.parse(plan.model_version)
     except ValueError as error:
@@ -52,7 +52,7 @@ def start_rollout(
         )
     rollout = RolloutRecord(
         namespace=registry.namespace,
-        id=f"{model.name[:40]}-{target.serial}-{secrets.token_hex(3)}",
+        id=f"{model.name[:40]}-{target.serial}-{tag}",
         model=model.name,
         baseline=model.baseline,
         target=target.serial,

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Litestar, Request, Response, Router, get, head, patch, post, put
+from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import Parameter
@@ -18,6 +20,19 @@ from whimbrel import __version__, limits
 from whimbrel.errors import NotFound, WhimbrelError
 from whimbrel.model.documents import convert, encode
 from whimbrel.model.ids import Digest
+from whimbrel.server.desk import (
+    Desk,
+    NewAlias,
+    NewLine,
+    NewModel,
+    NewRollout,
+    NewVersion,
+    Reason,
+    World,
+    model_view,
+    person_move,
+    rollout_view,
+)
 from whimbrel.server.http import problem
 
 COLLECT_AFTER_S = 86400.0  # an upload whose version is not published yet is safe for a day
@@ -32,7 +47,7 @@ def admin_app(world: World) -> Litestar:
         return await desk.do(namespace, desk.status)
 
     @get("/keys", summary="The online keys that a model is delegated to")
-    async def keys(namespace: str) -> dict[str, Any]:
+    async def keys() -> dict[str, Any]:
         return {"policy": {"keyid": world.policy_key.keyid, **world.policy_key.to_dict()}}
 
     @get("/roles/{role:str}", summary="The newest signed metadata of a role", media_type="application/json")
@@ -144,9 +159,12 @@ def admin_app(world: World) -> Litestar:
     async def enrol_token(namespace: str, name: Annotated[str, Parameter(max_length=64)] = "more") -> dict[str, str]:
         return await desk.do(namespace, lambda *parts: desk.new_enrol_token(*parts, name=name))
 
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        await desk.admit(connection.path_params["namespace"], connection.headers.get("authorization"))
+
     guarded = Router(
         "/{namespace:str}/admin/v1",
-        guards=[desk.guard],
+        guards=[guard],
         route_handlers=[
             status, keys, role, models, model, add_model, set_model, versions, version, publish, retire, set_line,
             alias, has_artifact, put_artifact, collect, rollouts, start, rollout, move, audit, enrol_token,

@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, TypeVar, cast, get_args
 
 import msgspec
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
 from msgspec import Meta
 
 from whimbrel import __version__, limits
@@ -104,9 +102,9 @@ class Desk:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        token = bearer(connection.headers.get("authorization"))
-        namespace = connection.path_params["namespace"]
+    async def admit(self, namespace: str, authorization: str | None) -> None:
+        """Let the holder of an admin token in. Raises `NotAllowed`."""
+        token = bearer(authorization)
         known = token and await self.do(namespace, lambda registry, *_: registry.secret_name(token, kind="admin"))
         if not known:
             raise NotAllowed("the admin API needs its token (Authorization: Bearer ...); init wrote it to admin.token")
@@ -332,7 +330,14 @@ class Desk:
     def start(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, data: NewRollout) -> dict[str, Any]:
         plan = read_plan(data.plan, what=data.file_name)
         rollout = start_rollout(
-            registry, fleet, plan, plan_text=data.plan, hour_s=data.hour_s, actor=data.actor, now=time.time()
+            registry,
+            fleet,
+            plan,
+            plan_text=data.plan,
+            tag=secrets.token_hex(3),
+            hour_s=data.hour_s,
+            actor=data.actor,
+            now=time.time(),
         )
         return rollout_view(registry, fleet, rollout)
 
@@ -392,12 +397,13 @@ def person_move(text: str) -> PersonMove:
 
 def model_view(registry: Registry, fleet: Fleet, model: ModelRecord) -> dict[str, Any]:
     versions = {v.serial: v.version for v in registry.versions(model.name)}
-    return msgspec.to_builtins(model) | {
+    view: dict[str, Any] = msgspec.to_builtins(model) | {
         "baseline_version": versions.get(model.baseline or 0),
         "versions": len(versions),
         "aliases": registry.aliases(model.name),
         "devices": {versions.get(serial or 0, "none"): n for serial, n in fleet.inventory(model.name).items()},
     }
+    return view
 
 
 def rollout_view(registry: Registry, fleet: Fleet, rollout: RolloutRecord) -> dict[str, Any]:

@@ -1,0 +1,220 @@
+"""How does a command reach a repository? One rule for all: `--repository DIR`, or `--server URL` with a token.
+
+Both speak the admin API: over a socket, or, for a folder, to the same application inside this process. So there is one
+set of rules, errors and checks, and a command works the same on a desk and on a server.
+"""
+
+import asyncio
+import functools
+import inspect
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from whimbrel import limits
+from whimbrel.cli.output import progress_bar
+from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.server.admin_api import admin_app
+from whimbrel.server.app import open_parts
+from whimbrel.server.config import Folder
+
+_TIMEOUT_S = 60.0
+
+
+class Client:
+    """The admin API of one namespace. Answers are decoded JSON; problems come back as our errors."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        *,
+        runner: asyncio.Runner,
+        namespace: str,
+        keys: Path | None,
+    ) -> None:
+        self._http = http
+        self._runner = runner
+        self.namespace = namespace
+        self._keys = keys
+
+    def get(self, path: str, **query: Any) -> Any:
+        """GET below `/{ns}/admin/v1`."""
+        asked = {name: value for name, value in query.items() if value is not None}
+        return self._json(self._call("GET", path, params=asked))
+
+    def get_bytes(self, path: str) -> bytes:
+        """GET, undecoded: signed metadata."""
+        return self._call("GET", path).content
+
+    def send(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """POST, PUT or PATCH a JSON body."""
+        return self._json(self._call(method, path, json=body, params=query))
+
+    def has_artifact(self, sha256: str) -> bool:
+        """Whether its bytes are stored already."""
+        try:
+            self._call("HEAD", f"artifacts/{sha256}")
+        except NotFound:
+            return False
+        return True
+
+    def send_artifact(self, path: Path, sha256: str) -> None:
+        """Send a file's bytes, with a progress bar on a terminal."""
+        size = path.stat().st_size
+
+        async def chunks() -> AsyncIterator[bytes]:
+            with progress_bar(f"sending {path.name}", total=size) as advance, path.open("rb") as file:
+                while chunk := file.read(limits.COPY_CHUNK_BYTES):
+                    yield chunk
+                    advance(len(chunk))
+
+        self._call("PUT", f"artifacts/{sha256}", content=chunks())
+
+    def keys(self) -> Path:
+        """The folder of the offline keys. Raises `NotFound` where none was named."""
+        if self._keys is None:
+            raise NotFound("this signs with an offline key; name the folder that holds it with --keys DIR")
+        return self._keys
+
+    def _call(self, method: str, path: str, **more: Any) -> httpx.Response:
+        try:
+            answer = self._runner.run(self._http.request(method, f"/{self.namespace}/admin/v1/{path}", **more))
+        except httpx.TransportError as error:
+            raise Unavailable(
+                f"the server at {self._http.base_url} does not answer "
+                f"({str(error) or type(error).__name__}); is it running?"
+            ) from error
+        if answer.is_success:
+            return answer
+        raise _error(answer)
+
+    @staticmethod
+    def _json(answer: httpx.Response) -> Any:
+        return answer.json() if answer.content else None
+
+
+def _error(answer: httpx.Response) -> WhimbrelError:
+    try:
+        detail = str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        detail = f"the server answered {answer.status_code}, which is not one of Whimbrel's answers; is the URL right?"
+    kinds: dict[int, type[WhimbrelError]] = {
+        400: UntrustedInput, 401: NotAllowed, 403: Refused, 404: NotFound, 409: Conflict, 413: UntrustedInput,
+        503: Unavailable,
+    }  # fmt: skip
+    return kinds.get(answer.status_code, WhimbrelError)(detail)
+
+
+@contextmanager
+def connect(
+    *,
+    repository: Path | None,
+    server: str | None,
+    token_file: Path | None,
+    namespace: str | None,
+    keys: Path | None,
+) -> Iterator[Client]:
+    """A client for a folder or a server. Raises `UntrustedInput` unless exactly one was named."""
+    if (repository is None) == (server is None):
+        raise UntrustedInput(
+            "name either a folder (--repository DIR, or WHIMBREL_REPOSITORY) or a server (--server URL with a token)"
+        )
+    with asyncio.Runner() as runner:
+        if server is not None:
+            http = httpx.AsyncClient(
+                base_url=server, headers=_bearer(_token(token_file)), timeout=_TIMEOUT_S, trust_env=False
+            )
+            yield from _connected(
+                Client(http, runner=runner, namespace=namespace or "default", keys=keys), http, runner
+            )
+            return
+        folder = Folder.open(repository or Path())
+        token = _read_token(token_file or folder.admin_token)
+        with open_parts(folder) as parts:
+            transport = httpx.ASGITransport(admin_app(parts.world))  # type: ignore[arg-type]
+            http = httpx.AsyncClient(
+                transport=transport, base_url="http://folder", headers=_bearer(token), timeout=_TIMEOUT_S
+            )
+            held = keys or folder.offline_keys
+            client = Client(http, runner=runner, namespace=namespace or folder.config.namespace, keys=held)
+            try:
+                yield from _connected(client, http, runner)
+            finally:
+                runner.run(parts.controllers.resign())
+                runner.run(parts.inbox.close())
+
+
+def _connected(client: Client, http: httpx.AsyncClient, runner: asyncio.Runner) -> Iterator[Client]:
+    try:
+        yield client
+    finally:
+        runner.run(http.aclose())
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def _token(file: Path | None) -> str:
+    if file is not None:
+        return _read_token(file)
+    token = os.environ.get("WHIMBREL_TOKEN", "")
+    if not token:
+        raise NotAllowed("a server asks for the admin token: name its file with --token-file, or set WHIMBREL_TOKEN")
+    return token
+
+
+def _read_token(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotAllowed(f"the admin token cannot be read from {file}: {error}") from error
+
+
+_WHERE = "Where"
+_OPTIONS: dict[str, Any] = {
+    "repository": Annotated[
+        Path | None,
+        typer.Option(
+            "--repository", "-R", envvar="WHIMBREL_REPOSITORY", help="A repository's folder.", rich_help_panel=_WHERE
+        ),
+    ],
+    "server": Annotated[
+        str | None,
+        typer.Option(envvar="WHIMBREL_SERVER", help="Or a server's admin URL.", rich_help_panel=_WHERE),
+    ],
+    "token_file": Annotated[
+        Path | None,
+        typer.Option(help="File with the admin token (or set WHIMBREL_TOKEN).", rich_help_panel=_WHERE),
+    ],
+    "namespace": Annotated[str | None, typer.Option(help="Namespace.", rich_help_panel=_WHERE)],
+    "keys": Annotated[
+        Path | None,
+        typer.Option(help="Folder of the offline keys; the repository's own by default.", rich_help_panel=_WHERE),
+    ],
+}
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where, and a `Client` as its first argument."""
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> None:
+        where = {name: arguments.pop(name) for name in _OPTIONS}
+        with connect(**where) as client:
+            command(client, **arguments)
+
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    where = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in _OPTIONS.items()
+    ]
+    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    run.__signature__ = inspect.Signature([*keyword, *where])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*keyword, *where]}
+    return run

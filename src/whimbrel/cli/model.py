@@ -1,0 +1,193 @@
+"""`whimbrel model`: lines of versions, their settings and budgets."""
+
+import base64
+import secrets
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from securesystemslib.signer import SSlibKey
+
+from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.output import Json, print_json, print_table, say
+from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
+from whimbrel.flows.records import ModelSettings
+from whimbrel.model.documents import convert, encode
+from whimbrel.model.ids import check_name
+from whimbrel.model.release import Line
+from whimbrel.stores.signer import load_signer, make_signer
+from whimbrel.stores.tuf_repository import delegate_model, publish_documents
+from whimbrel.trust import roles
+
+app = typer.Typer(help="Models: lines of versions.", no_args_is_help=True)
+
+Refresh = Annotated[float | None, typer.Option(help="Seconds between a device's refreshes (default 300).")]
+Report = Annotated[float | None, typer.Option(help="Seconds between a device's reports (default 300).")]
+Labels = Annotated[list[str] | None, typer.Option("--report-label", help="A label that devices may report. Repeat it.")]
+Size = Annotated[int | None, typer.Option(help="Budget: bytes of the largest variant of a version.")]
+Floors = Annotated[list[str] | None, typer.Option("--metric-min", help="Budget: NAME=VALUE a version must reach.")]
+Jitter = Annotated[float | None, typer.Option(help="Seconds over which devices spread their start.")]
+
+
+@app.command("add")
+@connected
+def add(
+    client: Client,
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits, - and _.")],
+    refresh_s: Refresh = None,
+    report_s: Report = None,
+    report_label: Labels = None,
+    size_bytes_max: Size = None,
+    metric_min: Floors = None,
+    start_jitter_s: Jitter = None,
+    salt: Annotated[
+        int | None, typer.Option(help="The layer's salt; random by default. For reproducible tests.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Add a model: a small ceremony with the offline targets key, which delegates it to a new publisher key."""
+    try:
+        check_name(name, kind="model")
+    except ValueError as error:
+        raise UntrustedInput(str(error)) from error
+    settings = convert(
+        ModelSettings,
+        _settings(refresh_s, report_s, report_label, size_bytes_max, metric_min, start_jitter_s),
+        what="the settings",
+    )
+    keys, now = client.keys(), datetime.now(UTC)
+    targets_signer = load_signer(keys / "targets.pem")
+    publisher_path = keys / f"{roles.publisher_role(name)}.pem"
+    known = {model["name"] for model in client.get("models")}
+    if name in known:
+        raise Conflict(f"model {name!r} exists already; publish to it, or choose another name")
+    reuse = publisher_path.exists()  # an earlier try stopped half-way
+    publisher = load_signer(publisher_path) if reuse else make_signer(publisher_path)
+    line = encode(Line(model=name, sequence=1))
+    policy = client.get("keys")["policy"]
+    policy_key = SSlibKey.from_dict(policy.pop("keyid"), policy)
+    body = {
+        "name": name,
+        "targets": _text(
+            delegate_model(
+                client.get_bytes("roles/targets"),
+                name,
+                publisher=publisher.public_key,
+                policy=policy_key,
+                signer=targets_signer,
+                now=now,
+            )
+        ),
+        "publisher": _text(publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now)),
+        "line": _text(line),
+        "salt": secrets.randbelow(2**53) if salt is None else salt,
+        "settings": _builtins(settings),
+    }
+    try:
+        made = client.send("POST", "models", body)
+    except WhimbrelError:
+        if not reuse:
+            publisher_path.unlink()
+        raise
+    if json:
+        print_json(made)
+        return
+    say(f"added model {name}; its publisher key is {publisher_path}")
+    say(f"Next: whimbrel publish --model {name} FILE")
+
+
+@app.command("list")
+@connected
+def list_models(client: Client, json: Json = False) -> None:
+    """Models, what is their baseline, and what devices run."""
+    models = client.get("models")
+    if json:
+        print_json(models)
+        return
+    print_table(
+        ["model", "versions", "baseline", "aliases", "devices"],
+        [
+            [
+                model["name"],
+                model["versions"],
+                model["baseline_version"],
+                ", ".join(model["aliases"]),
+                ", ".join(f"{version}: {count}" for version, count in model["devices"].items()),
+            ]
+            for model in models
+        ],
+        title="models",
+    )
+
+
+@app.command("set")
+@connected
+def set_model(
+    client: Client,
+    name: str,
+    refresh_s: Refresh = None,
+    report_s: Report = None,
+    report_label: Labels = None,
+    size_bytes_max: Size = None,
+    metric_min: Floors = None,
+    start_jitter_s: Jitter = None,
+    json: Json = False,
+) -> None:
+    """Change a model's cadence, conditions or budgets. Devices learn of it with their next refresh."""
+    changes = _settings(refresh_s, report_s, report_label, size_bytes_max, metric_min, start_jitter_s)
+    if not changes:
+        raise UntrustedInput("nothing to change was named; see: whimbrel model set --help")
+    model = client.send("PATCH", f"models/{name}", changes)
+    if json:
+        print_json(model)
+        return
+    say(f"{name}: " + ", ".join(f"{key} = {value}" for key, value in model["settings"].items()))
+
+
+@app.command("alias")
+@connected
+def alias(client: Client, name: str, alias: str, version: str, json: Json = False) -> None:
+    """Give a version a name, such as champion or stable."""
+    done = client.send("PUT", f"models/{name}/aliases/{alias}", {"version": version})
+    if json:
+        print_json(done)
+        return
+    say(f"{name}: {alias} is {done['version']}")
+
+
+def _settings(
+    refresh_s: float | None,
+    report_s: float | None,
+    report_label: list[str] | None,
+    size_bytes_max: int | None,
+    metric_min: list[str] | None,
+    start_jitter_s: float | None,
+) -> dict[str, Any]:
+    floors = {}
+    for each in metric_min or []:
+        metric, equals, value = each.partition("=")
+        try:
+            floors[metric] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UntrustedInput(f"--metric-min {each!r} is not understood; expected NAME=VALUE, as accuracy=0.84")
+    named = {
+        "refresh_s": refresh_s,
+        "report_s": report_s,
+        "report_labels": report_label or None,
+        "size_bytes_max": size_bytes_max,
+        "metrics_min": floors or None,
+        "conditions": None if start_jitter_s is None else {"start_jitter_s": start_jitter_s},
+    }
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def _builtins(settings: ModelSettings) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(settings)
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,0 +1,87 @@
+"""How do commands speak? Tables and sentences for people, one JSON document for scripts; progress only on terminals."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+console = Console(soft_wrap=True)
+stderr = Console(stderr=True, soft_wrap=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=None, sort_keys=True, default=str) + "\n")
+
+
+def say(text: str) -> None:
+    """A sentence for people."""
+    console.print(text, markup=False, highlight=False)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+    """A plain table; says so when there is nothing."""
+    if not rows:
+        say(f"{title}: none" if title else "none")
+        return
+    table = Table(*columns, title=title, box=None, header_style="bold", title_justify="left", pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    console.print(table)
+
+
+def when(moment: float | None) -> str:
+    """A POSIX time for people, in UTC."""
+    return "" if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ago(moment: float) -> str:
+    """How long ago, in the largest unit that fits."""
+    seconds = max(0.0, time.time() - moment)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def size_of(size_bytes: float) -> str:
+    """Bytes for people, in powers of 1000."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size_bytes >= size:
+            return f"{size_bytes / size:.1f} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
+@contextmanager
+def progress_bar(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, where that is a terminal; gives a function to advance it."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    ) as progress:
+        task = progress.add_task(what, total=total)
+
+        def advance(amount: int) -> None:
+            progress.advance(task, amount)
+
+        yield advance
+
+
+def pick(source: dict[str, Any], *names: str) -> list[Any]:
+    """Values of a row."""
+    return [source.get(name) for name in names]

@@ -1,0 +1,101 @@
+"""`whimbrel init` and `whimbrel serve`: make a repository, and run its server."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.logging import RichHandler
+
+from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.output import Json, print_json, say, size_of, stderr
+from whimbrel.model.documents import convert
+from whimbrel.server.app import found, serve_until_stopped
+from whimbrel.server.config import Config, Folder
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    database: Annotated[
+        str, typer.Option(help="SQLAlchemy URL; a relative path is in the folder.")
+    ] = Config().database,
+    artifacts: Annotated[str, typer.Option(help="A folder, or s3://bucket/prefix and the like.")] = Config().artifacts,
+    inbox: Annotated[str, typer.Option(help="Where reports wait: table, or nats://host:4222.")] = Config().inbox,
+    namespace: Annotated[str, typer.Option(help="The namespace's name.")] = Config().namespace,
+    json: Json = False,
+) -> None:
+    """Make a repository: keys, signed metadata, database, tokens.
+
+    keys/offline holds the keys that sign versions: move that folder to a safe place; `serve` starts without it.
+    """
+    wanted = {"database": database, "artifacts": artifacts, "inbox": inbox, "namespace": namespace}
+    made = found(folder.resolve(), convert(Config, wanted, what="the settings"))
+    if json:
+        print_json({"folder": str(made.path), "root": str(made.root), "admin_token_file": str(made.admin_token)})
+        return
+    say(f"Made {made.path}")
+    say(f"  {made.root.name}      what devices are built with (trust starts here)")
+    say("  keys/offline   signs versions: keep it away from the server")
+    say("  keys/online    what the server needs")
+    say("  admin.token, enrol.token   for people, and for new devices")
+    say(f"Next: export WHIMBREL_REPOSITORY={folder}; whimbrel model add NAME; whimbrel publish --model NAME FILE")
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(help="A repository's folder.", envvar="WHIMBREL_REPOSITORY")],
+    listen: Annotated[str, typer.Option(help="host:port for devices and static files.")] = "127.0.0.1:8470",
+    admin_listen: Annotated[str, typer.Option(help="host:port for people; keep it on loopback.")] = "127.0.0.1:8471",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Run the server: static metadata and artifacts, device API, admin API, controllers. Stops on Ctrl-C or SIGTERM.
+
+    Devices reach only the first listener. Put a proxy or CDN with TLS in front of it: --listen 0.0.0.0:8470.
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=stderr, show_path=False)],
+    )
+    for noisy in ("alembic", "uvicorn", "httpx", "nats", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+    async def run() -> None:
+        opened = Folder.open(folder.resolve())
+        async for listening in serve_until_stopped(opened, listen=listen, admin_listen=admin_listen):
+            say(f"devices: {listening.devices}/{opened.config.namespace}   people: {listening.admin} (see /schema)")
+
+    asyncio.run(run())
+
+
+@connected
+def collect(
+    client: Client,
+    older_than_hours: Annotated[float, typer.Option(min=0, help="Leave younger uploads alone.")] = 24.0,
+    json: Json = False,
+) -> None:
+    """Delete artifacts that nothing refers to: no version, policy, rollout or device."""
+    done = client.send("POST", "collect", older_than_s=older_than_hours * 3600)
+    if json:
+        print_json(done)
+        return
+    say(f"collected {len(done['collected'])} artifacts, {size_of(done['size_bytes'])}")
+
+
+@connected
+def audit(
+    client: Client,
+    model: Annotated[str | None, typer.Option(help="Only this model's entries.")] = None,
+    rollout: Annotated[str | None, typer.Option(help="Only this rollout's entries.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    json: Json = False,
+) -> None:
+    """Who did what, when, why and on what evidence. Newest first."""
+    from whimbrel.cli.output import pick, print_table, when
+
+    entries = client.get("audit", model=model, rollout=rollout, limit=limit)
+    if json:
+        print_json(entries)
+        return
+    rows = [[when(entry["at"]), *pick(entry, "actor", "action", "model", "rollout", "because")] for entry in entries]
+    print_table(["when (UTC)", "who", "what", "model", "rollout", "because"], rows)

@@ -1,0 +1,170 @@
+"""`whimbrel rollout`: start a plan, watch it, and take the wheel."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from whimbrel import limits
+from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.output import Json, ago, console, pick, print_json, print_table, say, when
+from whimbrel.errors import UntrustedInput
+from whimbrel.flows.plan_file import read_plan
+
+app = typer.Typer(help="Rollouts: staged, judged, taken back.", no_args_is_help=True)
+
+_LIVE = {"running", "holding", "paused"}
+_WATCH_S = 1.0
+Which = Annotated[str, typer.Argument(help="The rollout's id; see: whimbrel rollout list")]
+Why = Annotated[str, typer.Option("--because", help="The reason, for the audit log.")]
+
+
+@app.command("start")
+@connected
+def start(
+    client: Client,
+    plan: Annotated[Path, typer.Argument(help="The plan, a YAML file.")],
+    hour_s: Annotated[
+        float, typer.Option(min=0.01, max=3600, help="Seconds that an hour of the plan lasts; for rehearsals.")
+    ] = 3600.0,
+    json: Json = False,
+) -> None:
+    """Start a rollout from a plan. A plan that is not wholly understood is refused, with the line."""
+    text = _read(plan)
+    read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
+    begun = client.send("POST", "rollouts", {"plan": text, "file_name": plan.name, "hour_s": hour_s})
+    if json:
+        print_json(begun)
+        return
+    say(f"started {begun['id']}: {begun['baseline']} -> {begun['target']}")
+    _stages(begun)
+    say(f"Next: whimbrel rollout watch {begun['id']}")
+
+
+@app.command("list")
+@connected
+def list_rollouts(client: Client, model: str | None = None, json: Json = False) -> None:
+    """All rollouts, oldest first."""
+    rollouts = client.get("rollouts", model=model)
+    if json:
+        print_json(rollouts)
+        return
+    print_table(
+        ["rollout", "state", "stage", "target", "since (UTC)", "because"],
+        [[*pick(r, "id", "state", "stage_name", "target"), when(r["stage_since"]), r["because"]] for r in rollouts],
+        title="rollouts",
+    )
+
+
+@app.command("status")
+@connected
+def status(client: Client, rollout: Which, json: Json = False) -> None:
+    """Where a rollout stands, and what the gate says now."""
+    seen = client.get(f"rollouts/{rollout}")
+    if json:
+        print_json(seen)
+        return
+    console.print(view(seen))
+
+
+@app.command("watch")
+@connected
+def watch(client: Client, rollout: Which, json: Json = False) -> None:
+    """Follow a rollout until it ends (Ctrl-C stops watching, not the rollout). --json: one line a change."""
+    seen = client.get(f"rollouts/{rollout}")
+    if json or not sys.stdout.isatty():
+        last: Any = None
+        while True:
+            now = {key: seen[key] for key in ("id", "state", "stage_name", "because", "counts", "devices")}
+            if now != last:
+                if json:
+                    print_json(now)
+                else:
+                    say(f"{seen['state']:<12} {seen['stage_name']:<16} {seen['because']}")
+                last = now
+            if seen["state"] not in _LIVE:
+                return
+            time.sleep(_WATCH_S)
+            seen = client.get(f"rollouts/{rollout}")
+    with Live(view(seen), console=console, refresh_per_second=4) as live:
+        while seen["state"] in _LIVE:
+            time.sleep(_WATCH_S)
+            seen = client.get(f"rollouts/{rollout}")
+            live.update(view(seen))
+
+
+def _move_command(move: str, teaching: str) -> Callable[..., None]:
+    @connected
+    def run(client: Client, rollout: Which, because: Why = "", json: Json = False) -> None:
+        moved = client.send("POST", f"rollouts/{rollout}/{move}", {"because": because})
+        if json:
+            print_json(moved)
+            return
+        say(f"{moved['id']} is {moved['state']}: {moved['because']}")
+
+    run.__doc__ = teaching
+    return run
+
+
+app.command("pause")(_move_command("pause", "Do not advance. Proven harm still takes it back."))
+app.command("resume")(_move_command("resume", "Go on after a pause."))
+app.command("abort")(_move_command("abort", "End it: devices return to the baseline; the version is not quarantined."))
+app.command("rollback")(_move_command("rollback", "Take it back: devices return, and the version is quarantined."))
+
+
+def view(seen: dict[str, Any]) -> Group:
+    """A rollout for people."""
+    head = Text.assemble(
+        (f"{seen['id']}  ", "bold"), f"{seen['baseline']} -> {seen['target']}  ", (seen["state"], _style(seen["state"]))
+    )
+    table = Table(
+        "stage", "share", "hours", "treated", "active", "reported", "failed", "went back", "control", box=None
+    )
+    for index, stage in enumerate(seen["stages"]):
+        counts = seen["counts"].get(str(index), {})
+        share = stage["share_percent"] if stage["share_percent"] is not None else stage["target_percent"]
+        table.add_row(
+            ("> " if index == seen["stage"] and seen["state"] in _LIVE else "  ") + stage["name"],
+            f"{share:g}%",
+            f"{stage['duration_hours']:g}",
+            *(
+                str(counts.get(name, ""))
+                for name in ("assigned_t", "activated_t", "reported_t", "failed_t", "went_back_t", "assigned_c")
+            ),
+        )
+    verdict = seen.get("verdict")
+    lines: list[Any] = [head, Text(f"for {ago(seen['stage_since'])}: {seen['because']}"), table]
+    if verdict:
+        evidence = verdict["evidence"]
+        guards = "  ".join(f"{name} {value:.2f}" for name, value in evidence["guardrails"].items())
+        lines.append(Text(f"gate: {verdict['move']}: {verdict['because']}"))
+        lines.append(Text(f"ln E {evidence['log_e']:.2f} of {evidence['log_e_needed']:.2f}   {guards}", style="dim"))
+    lines.append(Text("devices: " + "  ".join(f"{name}: {n}" for name, n in sorted(seen["devices"].items()))))
+    return Group(*lines)
+
+
+def _stages(begun: dict[str, Any]) -> None:
+    for stage in begun["stages"]:
+        say(f"  {stage['name']}: {stage['target_percent']:g}% for {stage['duration_hours']:g} h")
+
+
+def _style(state: str) -> str:
+    return {"completed": "green", "rolled_back": "red", "aborted": "red", "holding": "yellow"}.get(state, "cyan")
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > limits.PLAN_BYTES:
+            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; a plan has at most {limits.PLAN_BYTES}")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UntrustedInput(f"the plan {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UntrustedInput(f"the plan {path} is not UTF-8 text: {error}") from error

@@ -1,0 +1,244 @@
+"""How is a server put together? The one place where its parts meet: from a repository's folder to sockets.
+
+Two listeners, so that what devices reach holds no admin API: devices and static files on one, people on the other
+(loopback unless told otherwise). `found` makes a new repository; `open_parts` is also how the command line works on a
+folder without a server.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from whimbrel.durable import write_durably
+from whimbrel.errors import Conflict, NotFound, Unavailable, UntrustedInput
+from whimbrel.flows.ports import Inbox
+from whimbrel.server.admin_api import admin_app
+from whimbrel.server.auth import DeviceTokens
+from whimbrel.server.config import FILE, Config, Folder
+from whimbrel.server.controllers import Controllers
+from whimbrel.server.desk import World
+from whimbrel.server.device_api import DeviceApi
+from whimbrel.server.http import App, Receive, Scope, Send, problem, respond
+from whimbrel.server.intake import Intake
+from whimbrel.server.static import Static
+from whimbrel.stores.blobs import Blobs
+from whimbrel.stores.database import Database
+from whimbrel.stores.inbox_nats import InboxNats
+from whimbrel.stores.inbox_table import InboxTable
+from whimbrel.stores.registry import Registry
+from whimbrel.stores.signer import load_signer, make_signer
+from whimbrel.stores.tuf_repository import OnlineSigners, RoleBook, copy_files, first_metadata
+
+log = logging.getLogger(__name__)
+
+_PATH = re.compile(r"^/([a-z0-9][a-z0-9_-]{0,63})/(metadata|targets|artifacts|device)/(.+)$")
+_CONNECTIONS = 20_000  # sockets a process; beyond that devices get 503 and come again
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """A repository's parts, opened."""
+
+    folder: Folder
+    database: Database
+    blobs: Blobs
+    inbox: Inbox
+    signers: OnlineSigners
+    controllers: Controllers
+
+    @property
+    def world(self) -> World:
+        """What the admin API works on."""
+        return World(self.database, self.blobs, self.controllers, self.signers.policy.public_key)
+
+
+def found(path: Path, config: Config) -> Folder:
+    """Make a new repository: keys, first metadata, database, tokens. Raises `Conflict` where there is one already."""
+    if (path / FILE).exists():
+        raise Conflict(f"{path} is a Whimbrel repository already; it is left as it is")
+    if path.exists() and any(path.iterdir()):
+        raise Conflict(f"{path} is not empty; name a new folder, so that nothing of yours is mixed with keys")
+    path.mkdir(parents=True, exist_ok=True)
+    folder = Folder(path, config)
+    root, targets = make_signer(folder.offline_keys / "root.pem"), make_signer(folder.offline_keys / "targets.pem")
+    online = OnlineSigners(
+        snapshot=make_signer(folder.online_keys / "snapshot.pem"),
+        timestamp=make_signer(folder.online_keys / "timestamp.pem"),
+        policy=make_signer(folder.online_keys / "policy.pem"),
+    )
+    DeviceTokens.open(folder.online_keys / "device-tokens.key")
+    now = datetime.now(UTC)
+    first_root, first_targets = first_metadata(root=root, targets=targets, online=online, now=now)
+    database = Database(folder.database_url)
+    database.migrate()
+    admin, enrol = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+    with database.transaction() as connection:
+        book, registry = RoleBook(connection, config.namespace), Registry(connection, config.namespace)
+        if book.newest():
+            raise Conflict(
+                f"the database holds a namespace {config.namespace!r} already; choose another name or database"
+            )
+        book.add_role("root", first_root)
+        book.add_role("targets", first_targets)
+        book.sign_snapshot_and_timestamp(online, now=now)
+        registry.add_secret(admin, kind="admin", name="first", at=time.time())
+        registry.add_secret(enrol, kind="enrol", name="first", at=time.time())
+        write_durably(folder.root, book.role_bytes("root"))
+        files = book.files_since(0)
+        newest = book.newest()["timestamp"]
+    asyncio.run(copy_files(Blobs.open(config.artifacts, base=path), config.namespace, files))
+    with database.transaction() as connection:
+        RoleBook(connection, config.namespace).set_published(newest)
+    database.close()
+    write_durably(folder.admin_token, admin.encode() + b"\n", mode=0o600)
+    write_durably(folder.enrol_token, enrol.encode() + b"\n", mode=0o600)
+    return Folder.make(path, config)  # last: a folder without it is no repository
+
+
+@contextmanager
+def open_parts(folder: Folder) -> Iterator[Parts]:
+    """Open a repository's parts, with the schema brought up to date."""
+    database = Database(folder.database_url)
+    database.migrate()
+    signers = OnlineSigners(
+        snapshot=load_signer(folder.online_keys / "snapshot.pem"),
+        timestamp=load_signer(folder.online_keys / "timestamp.pem"),
+        policy=load_signer(folder.online_keys / "policy.pem"),
+    )
+    blobs = Blobs.open(folder.config.artifacts, base=folder.path)
+    inbox: Inbox = InboxTable(database) if folder.config.inbox == "table" else InboxNats(folder.config.inbox)
+    try:
+        yield Parts(folder, database, blobs, inbox, signers, Controllers(database, blobs, inbox, signers))
+    finally:
+        database.close()
+
+
+def device_app(static: Static, devices: DeviceApi) -> App:
+    """What devices reach: static files and the device API. Raw ASGI."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path: str = scope["path"]
+        match = _PATH.match(path)
+        if match is None:
+            if path == "/healthz":
+                await respond(send, 200, b"ok\n", content_type=b"text/plain")
+                return
+            status, body, headers = problem(NotFound("there is nothing at this path; see docs/reference/http.md"))
+            await respond(send, status, body, headers=headers, content_type=None)
+        elif match[2] == "device":
+            version, _, name = match[3].partition("/")
+            await devices.answer(scope, receive, send, namespace=match[1], name=name if version == "v1" else match[3])
+        else:
+            await static.answer(scope, send, namespace=match[1], path=f"{match[2]}/{match[3]}")
+
+    return app
+
+
+class Listening(msgspec.Struct, frozen=True):
+    """Where a server listens."""
+
+    devices: str
+    admin: str
+
+
+@asynccontextmanager
+async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIterator[Listening]:
+    """A whole server in this process, until the block ends. Ports may be 0. Raises `Unavailable` for a port in use."""
+    with open_parts(folder) as parts:
+        intake = Intake(parts.inbox, written=parts.controllers.wake)
+        tokens = DeviceTokens.open(folder.online_keys / "device-tokens.key")
+        apps: list[tuple[App, socket.socket]] = []
+        try:
+            apps.append((device_app(Static(parts.blobs), DeviceApi(parts.database, tokens, intake)), bind(listen)))
+            apps.append((admin_app(parts.world), bind(admin_listen)))  # type: ignore[arg-type]
+        except BaseException:
+            for _, opened in apps:
+                opened.close()
+            raise
+        servers = [_server(app) for app, _ in apps]
+        tasks = [
+            asyncio.create_task(server.serve(sockets=[opened]))
+            for server, (_, opened) in zip(servers, apps, strict=True)
+        ]
+        loops = [asyncio.create_task(intake.run()), asyncio.create_task(parts.controllers.run())]
+        try:
+            while not all(server.started for server in servers):
+                for task in tasks:
+                    if task.done():
+                        task.result()
+                await asyncio.sleep(0.01)
+            yield Listening(*(f"http://{_address(opened)}" for _, opened in apps))
+        finally:
+            for server in servers:
+                server.should_exit = True
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await parts.inbox.close()
+
+
+async def serve_until_stopped(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIterator[Listening]:
+    """Yields once, when it listens; ends on SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+    async with running(folder, listen=listen, admin_listen=admin_listen) as listening:
+        yield listening
+        await stop.wait()
+
+
+class _Quiet(uvicorn.Server):
+    """Signals are ours to handle."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: App) -> uvicorn.Server:
+    return _Quiet(
+        uvicorn.Config(
+            app,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+
+def bind(address: str) -> socket.socket:
+    """A listening socket at `host:port`. Raises `UntrustedInput` for no such address, `Unavailable` for one in use."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise UntrustedInput(f"{address!r} is no address; expected host:port, such as 127.0.0.1:8470")
+    host = host.strip("[]")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, int(port)), family=family, backlog=1024)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot listen on {address}: {error.strerror or error}; stop what uses it, or name another with --listen"
+        ) from error
+
+
+def _address(opened: socket.socket) -> str:
+    host, port = opened.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

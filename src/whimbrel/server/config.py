@@ -1,0 +1,101 @@
+"""Where does a repository keep its things? `whimbrel.toml` in its folder; everything has a default.
+
+database = "sqlite:///whimbrel.db"     # or postgresql://user@host/name; a relative path is beside this file
+artifacts = "files"                    # a folder, or s3://bucket/prefix, gs://..., az://...
+inbox = "table"                        # or nats://host:4222
+namespace = "default"
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from whimbrel.durable import write_durably
+from whimbrel.errors import NotFound, UntrustedInput
+from whimbrel.model.documents import Document, convert
+from whimbrel.model.ids import Name
+
+FILE = "whimbrel.toml"
+_CONFIG_BYTES = 64 * 1024
+
+
+class Config(Document, frozen=True):
+    """What `whimbrel.toml` may say."""
+
+    database: Annotated[str, Meta(min_length=1)] = "sqlite:///whimbrel.db"
+    artifacts: Annotated[str, Meta(min_length=1)] = "files"
+    inbox: Annotated[str, Meta(pattern="^(table|nats://.+|tls://.+)$")] = "table"
+    namespace: Name = "default"
+
+
+class Folder(msgspec.Struct, frozen=True):
+    """A repository's folder, and the paths in it."""
+
+    path: Path
+    config: Config
+
+    @classmethod
+    def open(cls, path: Path) -> "Folder":
+        """Raises `NotFound` where `path` holds no repository, `UntrustedInput` for settings that are not understood."""
+        file = path / FILE
+        try:
+            content = file.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(
+                f"{path} is no Whimbrel repository (no {FILE}); make one with: whimbrel init {path}"
+            ) from None
+        if len(content) > _CONFIG_BYTES:
+            raise UntrustedInput(f"{file} has {len(content)} bytes; expected a short file of settings")
+        try:
+            settings = tomllib.loads(content.decode())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UntrustedInput(f"{file} is not TOML: {error}") from error
+        return cls(path, convert(Config, settings, what=str(file)))
+
+    @classmethod
+    def make(cls, path: Path, config: Config) -> "Folder":
+        """Write the settings file of a new repository."""
+        lines = [f"{name} = {_toml(getattr(config, name))}\n" for name in config.__struct_fields__]
+        write_durably(path / FILE, "".join(["# Settings of this repository.\n", *lines]).encode())
+        return cls(path, config)
+
+    @property
+    def database_url(self) -> str:
+        """The database's URL, a relative SQLite path made absolute."""
+        prefix = "sqlite:///"
+        url = self.config.database
+        if url.startswith(prefix) and not url.startswith("sqlite:////") and not url.endswith(":memory:"):
+            return f"{prefix}{(self.path / url.removeprefix(prefix)).resolve()}"
+        return url
+
+    @property
+    def offline_keys(self) -> Path:
+        """Keys that sign versions. Take this folder away: `serve` does not need it."""
+        return self.path / "keys" / "offline"
+
+    @property
+    def online_keys(self) -> Path:
+        """Keys that the server needs."""
+        return self.path / "keys" / "online"
+
+    @property
+    def admin_token(self) -> Path:
+        """The file with the admin token."""
+        return self.path / "admin.token"
+
+    @property
+    def enrol_token(self) -> Path:
+        """The file with the first enrolment token."""
+        return self.path / "enrol.token"
+
+    @property
+    def root(self) -> Path:
+        """The first root metadata: what devices are built with."""
+        return self.path / "root.json"
+
+
+def _toml(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
