@@ -14,7 +14,8 @@ from whimbrel.flows.yaml_file import load_yaml
 from whimbrel.rollout.plan import Plan, PlanFile, Stage, SuccessCriteria
 
 fractions = st.none() | st.floats(0, 1)
-names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=12)
+# A letter first: YAML 1.1 writes the word 0e0 without quotes, 1.2 reads a number, and we ask for quotes.
+names = st.from_regex(r"[A-Za-z][A-Za-z0-9]{0,11}", fullmatch=True)
 
 
 @st.composite

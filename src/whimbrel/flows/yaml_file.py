@@ -182,7 +182,8 @@ def _line(event: Any) -> int:
 _AT = re.compile(r"^(?P<message>.*?)(?: - at `(?:key in `)?(?P<path>\$[^`]*)`+)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
-_NOT_TEXT = re.compile(r"^Expected `str`, got `(float|int|bool)`$")
+_NAMED = re.compile(r"^(?P<below>[a-z_]+(?:\.[^\s:`]+)*): (?P<rest>.*)$", re.DOTALL)
+_NOT_TEXT = re.compile(r"^Expected `[^`]*\bstr\b[^`]*`, got `(float|int|bool)`$")
 
 
 def _split(error: str) -> tuple[str, str]:
@@ -191,6 +192,9 @@ def _split(error: str) -> tuple[str, str]:
 
 
 def _explain(kind: Any, message: str, path: str, root: _Place, *, what: str) -> str:
+    message = message.replace(" | null`", "`")  # a null is refused before it gets here
+    if match := _NAMED.match(message):  # one of our own checks, about a value below
+        path, message = f"{path}.{match['below']}", match["rest"]
     place = root.at(path)
     where = path.removeprefix("$").removeprefix(".")
     lead = f"{where}: " if where else ""
@@ -203,10 +207,10 @@ def _explain(kind: Any, message: str, path: str, root: _Place, *, what: str) -> 
         return f"{what}:{line}: {lead}unknown key {field[:64]!r}; {hint}"
     if match := _MISSING.match(message):
         return f"{what}:{place.line}: {lead}the key {match['field']!r} is missing"
-    plain = place.written and place.written[:64]
+    plain = place.written[:64] if place.written else ""
     if _NOT_TEXT.match(message) and plain:
         return f'{what}:{place.line}: {lead}{plain} is read as a number or truth value; quote it: "{plain}"'
-    found = f" (found {plain!r})" if plain else ""
+    found = f" (found {plain!r})" if plain and plain not in message else ""
     return f"{what}:{place.line}: {lead}{message[:1].lower()}{message[1:]}{found}"
 
 

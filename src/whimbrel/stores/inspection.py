@@ -1,0 +1,202 @@
+"""What is this model file? Its format by its content, and what the format's own library reads out of it.
+
+1. A file's name says nothing: the format is recognised by its bytes (or by what lies in the folder).
+2. A loader may abort, loop or eat the memory of the process that calls it. So it is called in a child process with
+   limits on CPU, memory, files and time (`python -m whimbrel.stores.model_readers`), which answers in JSON.
+3. Where the library is not installed the format is still recognised, and `note` says what to install.
+4. What comes back is bounded, whatever the file claims. An inspection is no integrity check: a loader accepts half of
+   all flipped bits. The hash is.
+
+Called by publishing.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Annotated
+
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.model.documents import Document, encode, parse
+from whimbrel.model.release import Format, Signature, TensorSpec
+
+FORMATS = "GGUF, ONNX, TFLite, safetensors, or a Core ML model, package or compiled folder"
+
+
+class Inspection(Document, frozen=True):
+    """What was found. `details`: tensors, parameters, architecture, opset, ...; `metadata`: the file's own words."""
+
+    format: Format
+    signature: Signature | None = None
+    precision: str = ""  # a guess: of most weights (fp32, fp16, bf16, int8, int4, q4_k_m, ...)
+    details: Annotated[dict[str, int | str], Meta(max_length=64)] = {}
+    metadata: Annotated[dict[str, str], Meta(max_length=limits.INSPECTED_KEYS)] = {}
+    tensors: Annotated[tuple[TensorSpec, ...], Meta(max_length=limits.INSPECTED_TENSORS)] = ()  # the largest first
+    note: str = ""  # what could not be read, and why
+
+
+class Reading(Document, frozen=True):
+    """What the child process answers: one of the two."""
+
+    found: Inspection | None = None
+    refused: str | None = None
+
+
+def inspect(path: Path) -> Inspection:
+    """Recognise and read the model at `path`, a file or a folder.
+
+    Raises `UntrustedInput` where it is no whole model of a known format, and `Unavailable` where it cannot be read.
+    """
+    try:
+        kind = recognise(path)
+        size = _size(path)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
+    return _ask(kind, path, size=size)
+
+
+def recognise(path: Path) -> Format:
+    """The format of what lies at `path`, by its content. Raises `UntrustedInput`, and `OSError`."""
+    if path.is_dir():
+        if (path / "Manifest.json").is_file() and b"itemInfoEntries" in _head(path / "Manifest.json"):
+            return "coreml"
+        if (path / "coremldata.bin").is_file():
+            return "coreml"
+        raise UntrustedInput(f"{path} is a folder, but no Core ML package or compiled model; expected {FORMATS}")
+    if path.exists() and not path.is_file():
+        raise UntrustedInput(f"{path} is neither a file nor a folder; expected {FORMATS}")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(64)
+        if not head:
+            raise UntrustedInput(f"{path} is empty; expected {FORMATS}")
+        if head[:4] == b"GGUF":
+            return "gguf"
+        if head[4:8] == b"TFL3":
+            return "tflite"
+        if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= size - 8:
+            return "safetensors"
+        fields = _protobuf_fields(file, size=size)
+    if fields is not None:
+        # onnx.proto, ModelProto: 1 ir_version, 7 graph. Model.proto (Core ML): 1 specificationVersion, 2 description,
+        # and the kind of model in one of the fields from 200 on.
+        if fields.get(1) == 0 and fields.get(7) == 2:
+            return "onnx"
+        if fields.get(1) == 0 and fields.get(2) == 2 and any(200 <= number < 4000 for number in fields):
+            return "coreml"
+    raise UntrustedInput(f"{path} begins with {head[:8].hex(' ')}: damaged, or none of {FORMATS}")
+
+
+# --- recognition ---
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(limits.MIB)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all plain files below a folder."""
+    if not path.is_dir():
+        return path.stat().st_size
+    total = 0
+    for count, (folder, _, names) in enumerate(os.walk(path)):
+        if count > limits.PACKAGE_FILES:
+            raise UntrustedInput(f"{path} holds more than {limits.PACKAGE_FILES} folders")
+        total += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
+    return total
+
+
+def _protobuf_fields(file: IO[bytes], *, size: int) -> dict[int, int] | None:
+    """The wire type of each top-level field by its number; None where the bytes are no whole protobuf message.
+
+    https://protobuf.dev/programming-guides/encoding. Contents are skipped, so a large file costs little.
+    """
+    fields: dict[int, int] = {}
+    at = 0
+    for _ in range(limits.PROTOBUF_FIELDS):
+        if at == size:
+            return fields or None
+        file.seek(at)
+        chunk = file.read(20)
+        tag, used = _varint(chunk)
+        wire, number = tag & 7, tag >> 3
+        if not used or not 0 < number < 2**29:
+            return None
+        value, more = _varint(chunk[used:]) if wire in {0, 2} else (0, 0)
+        if wire == 0 and more:
+            at += used + more
+        elif wire == 2 and more:
+            at += used + more + value
+        elif wire in {1, 5}:
+            at += used + (8 if wire == 1 else 4)
+        else:
+            return None
+        if at > size:
+            return None
+        fields[number] = wire
+    return None
+
+
+def _varint(chunk: bytes) -> tuple[int, int]:
+    """A number, and the bytes it took: 0 where there is none."""
+    value = 0
+    for place, byte in enumerate(chunk[:10]):
+        value |= (byte & 127) << (7 * place)
+        if byte < 128:
+            return value, place + 1
+    return 0, 0
+
+
+# --- the child process ---
+
+
+def _ask(kind: Format, path: Path, *, size: int) -> Inspection:
+    memory = limits.INSPECTION_MEMORY_BYTES + 2 * size
+    # -P: no module is found in the folder that we happen to stand in, or in the model's.
+    command = [sys.executable, "-P", "-W", "ignore", "-m", "whimbrel.stores.model_readers", kind, str(memory)]
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaint:
+        try:
+            # Files and not pipes: RLIMIT_FSIZE bounds what a library may print.
+            status = subprocess.run(
+                [*command, os.path.abspath(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=answer,
+                stderr=complaint,
+                timeout=limits.INSPECTION_WALL_S,
+                check=False,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            ).returncode
+        except subprocess.TimeoutExpired as error:
+            raise UntrustedInput(
+                f"{path} looks like {kind}, but reading it took more than {limits.INSPECTION_WALL_S:g} s; "
+                "expected a model that its own library can open"
+            ) from error
+        answer.seek(0)
+        content = answer.read(limits.DOCUMENT_BYTES + 1)
+        complaint.seek(max(0, complaint.seek(0, os.SEEK_END) - 2000))
+        said = complaint.read().decode(errors="replace").strip().rpartition("\n")[2][:200]
+    if status == 0:
+        reading = parse(Reading, content, what=f"the inspection of {path}")
+        if reading.found is not None:
+            return reading.found
+        raise UntrustedInput(f"{path} looks like {kind}, but {reading.refused}; export it again and publish that")
+    if status < 0 or status in {134, 137, 139, 152}:
+        signal = -status if status < 0 else status - 128
+        raise UntrustedInput(
+            f"{path} looks like {kind}, but its library died of signal {signal} while reading it; it is damaged or "
+            "made to harm: export it again"
+        )
+    raise Unavailable(f"the inspection of {path} did not start (exit status {status}): {said or 'no reason given'}")
+
+
+def answer(reading: Reading) -> bytes:
+    """What the child writes: never more than a document may have."""
+    content = encode(reading)
+    if len(content) <= limits.DOCUMENT_BYTES:
+        return content
+    return encode(Reading(refused=f"what it says of itself takes more than {limits.DOCUMENT_BYTES} bytes"))
