@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from whimbrel.cli import model, repository, rollout
+from whimbrel.cli import model, publish, repository, rollout, version
 from whimbrel.errors import WhimbrelError
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app = typer.Typer(
 app.command("init")(repository.init)
 app.command("serve")(repository.serve)
 app.add_typer(model.app, name="model")
+app.command("publish")(publish.publish)
+app.add_typer(version.app, name="version")
 app.add_typer(rollout.app, name="rollout")
 app.command("audit")(repository.audit)
 app.command("collect")(repository.collect)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import msgspec
 import typer
 
 from whimbrel import limits
@@ -52,8 +53,8 @@ class Client:
         return self._call("GET", path).content
 
     def send(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
-        """POST, PUT or PATCH a JSON body."""
-        return self._json(self._call(method, path, json=body, params=query))
+        """POST, PUT or PATCH a JSON body; bytes in it travel as base64."""
+        return self._json(self._call(method, path, json=msgspec.to_builtins(body), params=query))
 
     def has_artifact(self, sha256: str) -> bool:
         """Whether its bytes are stored already."""

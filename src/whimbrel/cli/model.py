@@ -1,6 +1,5 @@
 """`whimbrel model`: lines of versions, their settings and budgets."""
 
-import base64
 import secrets
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -68,20 +67,18 @@ def add(
     policy_key = SSlibKey.from_dict(policy.pop("keyid"), policy)
     body = {
         "name": name,
-        "targets": _text(
-            delegate_model(
-                client.get_bytes("roles/targets"),
-                name,
-                publisher=publisher.public_key,
-                policy=policy_key,
-                signer=targets_signer,
-                now=now,
-            )
+        "targets": delegate_model(
+            client.get_bytes("roles/targets"),
+            name,
+            publisher=publisher.public_key,
+            policy=policy_key,
+            signer=targets_signer,
+            now=now,
         ),
-        "publisher": _text(publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now)),
-        "line": _text(line),
+        "publisher": publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),
+        "line": line,
         "salt": secrets.randbelow(2**53) if salt is None else salt,
-        "settings": _builtins(settings),
+        "settings": settings,
     }
     try:
         made = client.send("POST", "models", body)
@@ -181,13 +178,3 @@ def _settings(
         "conditions": None if start_jitter_s is None else {"start_jitter_s": start_jitter_s},
     }
     return {key: value for key, value in named.items() if value is not None}
-
-
-def _builtins(settings: ModelSettings) -> Any:
-    import msgspec
-
-    return msgspec.to_builtins(settings)
-
-
-def _text(content: bytes) -> str:
-    return base64.b64encode(content).decode()

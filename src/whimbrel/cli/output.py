@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-console = Console(soft_wrap=True)
+_PIPED_COLUMNS = 160  # where no terminal says how wide it is, do not cut tables to 80
+
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
 stderr = Console(stderr=True, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]

@@ -12,7 +12,7 @@ import msgspec
 from whimbrel.errors import Conflict, Refused, UntrustedInput
 from whimbrel.flows.records import ModelSettings, VersionRecord
 from whimbrel.model.ids import CalendarVersion, semantic_key
-from whimbrel.model.release import Release, Training, Variant
+from whimbrel.model.release import Release, Requirement, Training, Variant
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +72,7 @@ def write_release(
     training: Training,
     metrics: Mapping[str, float],
     changelog: Sequence[str],
+    requires: Sequence[Requirement] = (),
     now: datetime,
 ) -> Release:
     """The document that the publisher signs."""
@@ -87,6 +88,7 @@ def write_release(
             training=training,
             metrics=dict(metrics),
             changelog=tuple(changelog),
+            requires=tuple(requires),
         )
     except ValueError as error:
         raise UntrustedInput(f"the release cannot be written: {error}") from error

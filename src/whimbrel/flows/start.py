@@ -28,7 +28,7 @@ def start_rollout(
     actor: str,
     now: float,
 ) -> RolloutRecord:
-    """Write the rollout, running its first stage. `tag` ends its id: random, from the caller. The controller publishes."""
+    """Write the rollout, running its first stage; the controller publishes. `tag` (random) ends its id."""
     try:
         name = VersionName.parse(plan.model_version)
     except ValueError as error:

@@ -89,6 +89,10 @@ def admin_app(world: World) -> Litestar:
     async def retire(namespace: str, model: str, version: str, data: Reason) -> dict[str, Any]:
         return await desk.change(namespace, lambda *parts: desk.retire(*parts, model=model, name=version, data=data))
 
+    @get("/models/{model:str}/line", summary="Which serials may run")
+    async def line(namespace: str, model: str) -> dict[str, Any]:
+        return await desk.do(namespace, lambda *parts: desk.line(*parts, model=model))
+
     @put("/models/{model:str}/line", status_code=HTTP_200_OK, summary="Revoke versions or raise the floor (signed)")
     async def set_line(namespace: str, model: str, data: NewLine) -> dict[str, Any]:
         return await desk.change(namespace, lambda *parts: desk.set_line(*parts, model=model, data=data))
@@ -166,7 +170,7 @@ def admin_app(world: World) -> Litestar:
         "/{namespace:str}/admin/v1",
         guards=[guard],
         route_handlers=[
-            status, keys, role, models, model, add_model, set_model, versions, version, publish, retire, set_line,
+            status, keys, role, models, model, add_model, set_model, versions, version, publish, retire, line, set_line,
             alias, has_artifact, put_artifact, collect, rollouts, start, rollout, move, audit, enrol_token,
         ],
     )  # fmt: skip

@@ -269,6 +269,13 @@ class Desk:
         )
         return msgspec.to_builtins(registry.version(model, version.serial))  # type: ignore[no-any-return]
 
+    def line(self, registry: Registry, _fleet: Fleet, book: RoleBook, *, model: str) -> dict[str, Any]:
+        registry.model(model)
+        held = book.current_target(roles.publisher_role(model), roles.line_path(model))
+        if held is None:
+            raise NotFound(f"{model} has no line yet")
+        return msgspec.to_builtins(parse(Line, held, what="the stored line"))  # type: ignore[no-any-return]
+
     def set_line(
         self, registry: Registry, _fleet: Fleet, book: RoleBook, *, model: str, data: NewLine
     ) -> dict[str, Any]:

@@ -1,0 +1,317 @@
+"""`whimbrel publish`: files become a signed version. Everything that needs the publisher's key happens on this side.
+
+Pack folders, read what the files say, fill in the identity, send the artifacts that are not stored yet, sign the
+release document and the publisher's role, and hand both over. Where somebody was first the server refuses; nothing is
+changed then, and the same command goes through again.
+"""
+
+import hashlib
+import tempfile
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from whimbrel import limits
+from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of
+from whimbrel.errors import Refused, UntrustedInput
+from whimbrel.flows.card import Card, CardProbe, read_card
+from whimbrel.flows.publish import identify, write_release
+from whimbrel.flows.records import VersionRecord
+from whimbrel.flows.variant_spec import VariantSpec, parse_variant
+from whimbrel.model.documents import convert, encode, parse
+from whimbrel.model.release import File, Probe, Tensor, Variant
+from whimbrel.packing import pack
+from whimbrel.stores.inspection import Inspection, inspect
+from whimbrel.stores.signer import load_signer
+from whimbrel.stores.tuf_repository import publish_documents
+from whimbrel.trust import roles
+
+_GOLDEN_BYTES = 16 * limits.MIB
+
+
+class _Source(msgspec.Struct, frozen=True):
+    """One file to publish: where its bytes are, what it is, and for whom."""
+
+    file: File
+    bytes_at: Path
+    inspection: Inspection
+    spec: VariantSpec
+
+
+@connected
+def publish(
+    client: Client,
+    files: Annotated[
+        list[Path], typer.Argument(help="GGUF, ONNX, TFLite, safetensors, or a Core ML package (a folder).")
+    ],
+    model: Annotated[str, typer.Option("--model", "-m", help="The model's name.")],
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the nth file is for: platform=android,precision=int8,min_app_version=1.8.0. Repeat it."
+        ),
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Model card: versions, training, metrics, compatibility, probe.")
+    ] = None,
+    semantic_version: Annotated[
+        str | None, typer.Option(help="As 2.4.1; otherwise the patch number is raised.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Calendar version as 2026.03.05.1; otherwise the next of today.")
+    ] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as accuracy=0.91. Repeat it.")] = None,
+    changelog: Annotated[list[str] | None, typer.Option(help="One line of the changelog. Repeat it.")] = None,
+    json: Json = False,
+) -> None:
+    """Publish a version: sign it, store it, and say what it is. Devices get it by a rollout.
+
+    The first version of a model becomes its baseline. A version never changes: publish again under a new number.
+    """
+    told = _card(card, model)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whimbrel-")))
+        sources = [
+            _source(path, spec, scratch / str(index))
+            for index, (path, spec) in enumerate(zip(files, _specs(files, variant or []), strict=True))
+        ]
+        _check_files(told, sources)
+        variants = _variants(told, sources, _probe(told.probe, card))
+        said = _publish(
+            client, model, told, variants, sources,
+            semantic_version=semantic_version, version=version, metric=metric or [], changelog=changelog or [],
+        )  # fmt: skip
+    if json:
+        print_json(said)
+        return
+    _tell(said, sources)
+
+
+def _publish(
+    client: Client,
+    model: str,
+    card: Card,
+    variants: list[Variant],
+    sources: list[_Source],
+    *,
+    semantic_version: str | None,
+    version: str | None,
+    metric: list[str],
+    changelog: list[str],
+) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    listed = client.get(f"models/{model}/versions")
+    known = [convert(VersionRecord, _record(row), what="a version") for row in listed]
+    identity = identify(
+        known,
+        variants=variants,
+        version=version or card.version,
+        semantic_version=semantic_version or card.semantic_version,
+        now=now,
+    )
+    release = write_release(
+        model,
+        identity,
+        variants=variants,
+        training=card.training,
+        metrics=card.metrics | _metrics(metric),
+        changelog=[*card.changes, *changelog],
+        requires=card.requires,
+        now=now,
+    )
+    broken = card.budgets.broken(
+        size_bytes=max(each.size_bytes for each in release.variants), metrics=dict(release.metrics)
+    )
+    if broken:
+        raise Refused(f"the card's own budgets are not kept: {'; '.join(broken)}. Nothing was published")
+    stored, sent = [], []
+    for source in sources:
+        if client.has_artifact(source.file.sha256):
+            stored.append(source.file.sha256)
+            continue
+        client.send_artifact(source.bytes_at, source.file.sha256)
+        sent.append(source.file.sha256)
+    signer = load_signer(client.keys() / f"{roles.publisher_role(model)}.pem")
+    document = encode(release)
+    role = publish_documents(
+        client.get_bytes(f"roles/{roles.publisher_role(model)}"),
+        {roles.release_path(model, release.serial): document},
+        signer=signer,
+        now=now,
+    )
+    made = client.send(
+        "POST",
+        f"models/{model}/versions",
+        {"release": document, "publisher": role},
+    )
+    twins = [v.version for v in known if v.build_hash == release.build_hash]
+    return made | {"artifacts_stored_before": stored, "artifacts_sent": sent, "same_files_as": twins}  # type: ignore[no-any-return]
+
+
+def _tell(said: dict[str, Any], sources: list[_Source]) -> None:
+    say(
+        f"published {said['model']} {said['version']} ({said['semantic_version']}), serial {said['serial']}, "
+        f"build {said['build_hash']}"
+    )
+    for source in sources:
+        held = " (the same bytes were stored before; stored once)" * (
+            source.file.sha256 in said["artifacts_stored_before"]
+        )
+        found = source.inspection
+        shape = f", {found.precision}" * bool(found.precision)
+        say(f"  {source.spec.name}: {source.file.name}, {found.format}{shape}, {size_of(source.file.size_bytes)}{held}")
+        for tensor in (*found.signature.inputs, *found.signature.outputs) if found.signature else ():
+            dimensions = "x".join("?" if size is None else str(size) for size in tensor.shape)
+            say(f"    {tensor.name}: {tensor.dtype} {dimensions}")
+        if found.note:
+            say(f"    note: {found.note}")
+    if said["same_files_as"]:
+        say(f"  note: these are the same files as {', '.join(said['same_files_as'])}")
+    if said["baseline"]:
+        say("  it is the first version, so it is the baseline: devices take it with their next refresh")
+    else:
+        say("Next: whimbrel rollout start plan.yaml")
+
+
+def _source(path: Path, spec: VariantSpec, scratch: Path) -> _Source:
+    if not path.exists():
+        raise UntrustedInput(f"there is no file {path}; name a model file or a Core ML package folder")
+    found = inspect(path)
+    bytes_at = path
+    if path.is_dir():
+        bytes_at = scratch.with_suffix(".tar")
+        pack(path, bytes_at)
+    size = bytes_at.stat().st_size
+    if size > limits.ARTIFACT_BYTES:
+        raise UntrustedInput(f"{path} has {size} bytes; an artifact has at most {limits.ARTIFACT_BYTES}")
+    file = convert(
+        File,
+        {
+            "name": path.resolve().name,
+            "size_bytes": size,
+            "sha256": _digest(bytes_at, size),
+            "format": found.format,
+            "packed": path.is_dir(),
+        },
+        what=f"the file {path.name!r}",
+    )
+    return _Source(file, bytes_at, found, spec)
+
+
+def _digest(path: Path, size: int) -> str:
+    digest = hashlib.sha256()
+    with progress_bar(f"hashing {path.name}", total=size) as advance, path.open("rb") as file:
+        while chunk := file.read(limits.COPY_CHUNK_BYTES):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
+
+
+def _specs(files: list[Path], given: list[str]) -> list[VariantSpec]:
+    """The nth --variant is about the nth file; the last file may go without, as the fallback."""
+    if len(given) > len(files):
+        raise UntrustedInput(f"{len(given)} --variant for {len(files)} files; give one for each file, in their order")
+    if len(given) < len(files) - 1:
+        raise UntrustedInput(
+            f"{len(files)} files and {len(given)} --variant: give one for each file (the last may go without, as the "
+            "fallback), so that a device knows which is its own"
+        )
+    return [parse_variant(text) for text in given] + [parse_variant("") for _ in files[len(given) :]]
+
+
+def _variants(card: Card, sources: list[_Source], probe: Probe | None) -> list[Variant]:
+    made = []
+    for source in sources:
+        for spec in card.variants(source.spec):
+            body = {
+                "name": spec.name,
+                "files": [msgspec.to_builtins(source.file)],
+                "selector": msgspec.to_builtins(spec.selector),
+                "runtime": spec.runtime,
+                "precision": spec.precision or source.inspection.precision,
+                "signature": msgspec.to_builtins(source.inspection.signature),
+                "probe": msgspec.to_builtins(probe),
+            }
+            made.append(convert(Variant, body, what=f"variant {spec.name}"))
+    return made
+
+
+def _card(path: Path | None, model: str) -> Card:
+    if path is None:
+        return Card()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UntrustedInput(f"the card {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UntrustedInput(f"the card {path} is not UTF-8 text: {error}") from error
+    card = read_card(text, what=path.name)
+    if card.model_id is not None and card.model_id != model:
+        raise UntrustedInput(f"{path.name} is the card of {card.model_id!r}; you are publishing {model!r}")
+    return card
+
+
+def _check_files(card: Card, sources: list[_Source]) -> None:
+    listed = {file.name: file for file in card.files}
+    for source in sources:
+        said = listed.get(source.file.name)
+        if said and (wrong := said.differs(size_bytes=source.file.size_bytes, sha256=source.file.sha256)):
+            raise UntrustedInput(f"{wrong}; nothing was published")
+
+
+def _probe(told: CardProbe | None, card: Path | None) -> Probe | None:
+    if told is None:
+        return None
+    if told.golden is None or card is None:
+        return told.probe()
+    path = card.parent / told.golden
+    try:
+        if path.stat().st_size > _GOLDEN_BYTES:
+            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; golden values have at most {_GOLDEN_BYTES}")
+        if path.suffix == ".json":
+            return told.probe(parse(Probe, path.read_bytes(), what=str(path)))
+        return told.probe(_golden(path))
+    except OSError as error:
+        raise UntrustedInput(f"the golden values {path} cannot be read: {error.strerror}") from error
+
+
+def _golden(path: Path) -> Probe:
+    """An .npz whose arrays are named `inputs/<name>` and `outputs/<name>`."""
+    import numpy as np
+
+    sides: dict[str, dict[str, Tensor]] = {"inputs": {}, "outputs": {}}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                side, _, name = key.partition("/")
+                if side not in sides or not name:
+                    raise UntrustedInput(f"{path} has an array {key!r}; expected inputs/<name> and outputs/<name>")
+                array = arrays[key]
+                sides[side][name] = Tensor(
+                    dtype=str(array.dtype), shape=array.shape, values=tuple(array.reshape(-1).tolist())
+                )
+    except ValueError as error:
+        raise UntrustedInput(f"{path} is no .npz file of plain arrays: {error}") from error
+    return Probe(inputs=sides["inputs"], outputs=sides["outputs"])
+
+
+def _metrics(given: list[str]) -> dict[str, float]:
+    metrics = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        try:
+            metrics[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UntrustedInput(f"--metric {each!r} is not understood; expected NAME=VALUE, as accuracy=0.91")
+    return metrics
+
+
+def _record(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in VersionRecord.__struct_fields__}
