@@ -45,3 +45,7 @@ INSPECTED_KEYS = 64  # metadata entries shown; a GGUF tokenizer alone has more
 INSPECTED_TEXT_CHARS = 512  # one metadata value shown
 INSPECTED_TENSORS = 64  # the largest ones are listed
 PROTOBUF_FIELDS = 1_000_000  # top-level fields of an ONNX or Core ML file that are walked to recognise it
+
+# --- golden values ---
+GOLDEN_VALUES = 200_000  # of all tensors of a probe: some 20 bytes each in a document of 4 MiB
+GOLDEN_FILE_BYTES = 16 * MIB  # of a .npz when unpacked, or of a .json
