@@ -13,6 +13,7 @@ from whimbrel import limits
 from whimbrel.device import effects, events
 from whimbrel.device.cohorts import joined
 from whimbrel.device.journal import Candidate, GoingBack, Journal, Refusal
+from whimbrel.device.slots import Held
 from whimbrel.device.states import State, transition
 from whimbrel.errors import InvariantBroken
 from whimbrel.health.report import Announcement, Step
@@ -207,7 +208,7 @@ def _candidate(journal: Journal) -> Candidate:
     return journal.candidate
 
 
-def _held(candidate: Candidate) -> Any:
+def _held(candidate: Candidate) -> Held:
     if candidate.held is None:
         raise InvariantBroken(f"serial {candidate.serial} is on trial and was never staged")
     return candidate.held
