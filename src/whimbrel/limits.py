@@ -43,6 +43,9 @@ TRIAL_FAILED_SESSIONS = 2  # one crash may be the app's or the user's own; two b
 REFUSED = 256  # serials a device remembers to refuse, the newest
 OUTBOX = 64  # announcements a model that wait for a network, the newest
 
+STEPS_A_PASS = 64  # from offered to committed are nine
+FRESH_S = 1.0  # a policy this young needs no second look before an activation
+
 # --- the device: network ---
 CONNECT_S = 10.0
 READ_S = 30.0  # silence on an open connection
@@ -55,6 +58,7 @@ WAIT_FOR_SESSION_S = 1.0  # how soon a swap that waits for a session to end is t
 # --- the device: telemetry ---
 SPOOL_WINDOWS = 1024  # about three days of five-minute windows without a network, then windows are merged
 BATCH_WINDOWS = 64  # about 100 KiB
+BATCHES_A_PASS = 4
 GZIP_FROM_BYTES = 1 * KIB
 SESSION_METRICS = 64
 SESSION_FILES = 10_000  # summaries that are read in one pass

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from whimbrel import limits
 from whimbrel.device.ports import Answer, Clock, Disk, Network
-from whimbrel.errors import NotAllowed, UntrustedInput, Unavailable
+from whimbrel.errors import NotAllowed, Unavailable, UntrustedInput
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model import documents
 from whimbrel.trust.enrolment import Credential, Enrolment, Token

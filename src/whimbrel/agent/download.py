@@ -13,7 +13,7 @@ from pathlib import Path
 
 from whimbrel import limits
 from whimbrel.device.ports import Disk, Network, Stream
-from whimbrel.errors import UntrustedInput, Unavailable
+from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.release import File
 
 _CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
@@ -27,7 +27,7 @@ from whimbrel.agent.locks import is_locked, locked, try_lock
 from whimbrel.device.journal import unseal
 from whimbrel.device.slots import Held, Pointer
 from whimbrel.durable import fsync_folder
-from whimbrel.errors import UntrustedInput, Unavailable
+from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.health.report import Count, Summary
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
@@ -125,7 +125,7 @@ class Session:
         """
         for name in metrics:
             if not _METRIC.match(name):
-                raise UntrustedInput(f"{name!r} is not a metric's name: letters, digits, '_', '.', '/', '-'; at most 64")
+                raise UntrustedInput(f"{name!r} is not a metric's name: letters, digits, '_', '.', '/' and '-'")
         with self._guard:
             if len(self._metrics.keys() | metrics.keys()) > limits.SESSION_METRICS:
                 raise UntrustedInput(f"a session has at most {limits.SESSION_METRICS} metrics")
@@ -166,7 +166,7 @@ class Session:
             return
         failed = kind is not None and issubclass(kind, Exception)  # a KeyboardInterrupt is nobody's failure
         try:
-            self._summarize(handle, self._held, failed=failed)
+            self._summarize(self._held, failed=failed)
         except OSError:
             self._forget()  # a full disk: the session ended well and must not be taken for a crash
         finally:
@@ -188,7 +188,7 @@ class Session:
             raise
         return handle
 
-    def _summarize(self, handle: int, held: Held, *, failed: bool) -> None:
+    def _summarize(self, held: Held, *, failed: bool) -> None:
         with self._guard:
             extra = 1 if failed else 0
             closed = Closed(
@@ -239,10 +239,8 @@ def harvest(places: Places) -> Harvest:
             found.crashed.append(mark.serial)
             found.names.append(name)
     for name in [name for name in _names(places.summaries) if not name.startswith(".")][: limits.SESSION_FILES]:
-        try:
+        with suppress(UntrustedInput, FileNotFoundError):  # torn by a power cut: one session less is told of
             found.closed.append(documents.parse(Closed, (places.summaries / name).read_bytes(), what=name))
-        except (UntrustedInput, FileNotFoundError):
-            pass  # torn by a power cut: one session less is told of
         found.names.append(name)
     return found
 

@@ -8,6 +8,7 @@
    Therefore a new epoch begins after a boot.
 """
 
+import itertools
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -78,6 +79,10 @@ class Spool:
         """Windows that are not acknowledged."""
         return len(self._content.waiting)
 
+    def has_open(self, model: str) -> bool:
+        """Whether sessions ended that no cut window tells of."""
+        return model in self._content.open
+
     def unconsumed(self, names: Iterable[str]) -> set[str]:
         """Those of these session files that were not added yet."""
         return set(names) - set(self._content.consumed)
@@ -87,7 +92,8 @@ class Spool:
         content = self._content
         windows = dict(content.open)
         waiting = content.waiting
-        for each in [*closed, *crashed]:
+        ended: list[Closed | int] = [*closed, *crashed]
+        for each in ended:
             serial = each if isinstance(each, int) else each.serial
             window = windows.get(model)
             if window is not None and window.serial != serial:
@@ -166,10 +172,10 @@ def _sums(one: dict[str, Summary], other: dict[str, Summary]) -> dict[str, Summa
 
 
 def _bounded(waiting: tuple[Waiting, ...]) -> tuple[Waiting, ...]:
-    """At most `SPOOL_WINDOWS`: the oldest pair of one kind that was never sent is merged, else the oldest is dropped."""
+    """At most `SPOOL_WINDOWS`: the oldest unsent pair of one kind is merged; where there is none, the oldest goes."""
     kept = list(waiting)
     while len(kept) > limits.SPOOL_WINDOWS:
-        for place, (one, other) in enumerate(zip(kept, kept[1:], strict=False)):
+        for place, (one, other) in enumerate(itertools.pairwise(kept)):
             if not one.epoch and not other.epoch and _kind(one.window) == _kind(other.window):
                 kept[place : place + 2] = [_merged(one, other)]
                 break

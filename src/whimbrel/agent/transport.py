@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError
 
 from whimbrel import __version__, limits
 from whimbrel.device.ports import Answer
-from whimbrel.errors import UntrustedInput, Unavailable
+from whimbrel.errors import Unavailable, UntrustedInput
 
 _TIMEOUT = urllib3.Timeout(connect=limits.CONNECT_S, read=limits.READ_S)
 _USER_AGENT = f"whimbrel/{__version__}"

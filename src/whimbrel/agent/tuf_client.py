@@ -1,4 +1,4 @@
-"""What may this device believe, now? The signed documents, by The Update Framework's client workflow (TUF 1.0, section 5).
+"""What may this device believe, now? The signed documents, by the client workflow of TUF 1.0 (section 5).
 
 1. python-tuf's `Updater` does the verification; we bring the bytes, with limits, gzip and ETags.
 2. Where the next root does not exist and the timestamp did not change (304), and nothing that is cached has expired,
@@ -23,7 +23,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from whimbrel import limits
 from whimbrel.device.ports import Disk, Network
-from whimbrel.errors import InvariantBroken, NotFound, UntrustedInput, Unavailable
+from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
@@ -222,9 +222,7 @@ class TrustClient:
         if document != before:
             self._disk.write(self._document(path), content)
         if document.sequence > last:
-            self._remember(
-                seen={**self.memory.seen, model: msgspec.structs.replace(seen, **{word: document.sequence})}
-            )
+            self._remember(seen={**self.memory.seen, model: msgspec.structs.replace(seen, **{word: document.sequence})})
         return document
 
     def _target(self, path: str) -> bytes | None:
@@ -276,7 +274,8 @@ class _Fetcher(FetcherInterface):
         self.primed[url] = (status, body, etag)
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
-        status, body, etag = self.primed.pop(url, None) or self._ask(url, max_length)
+        known = url in self.primed
+        status, body, etag = self.primed.pop(url) if known else self._ask(url, max_length)
         if status != 200:
             raise DownloadHTTPError(f"{url} answered {status}", status)
         if len(body) > max_length:

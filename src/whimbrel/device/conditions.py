@@ -2,7 +2,7 @@
 
 1. What is asked for and not known counts as not given.
 2. Going back asks for no permission.
-3. The start is spread over `start_jitter_s`, by the device's id and the policy: the same however often it is asked.
+3. The start is spread over `start_jitter_s`, by the device's id and the occasion: the same however often it is asked.
 """
 
 import msgspec
@@ -54,9 +54,9 @@ def permit(conditions: Conditions, situation: Situation, *, now: float) -> Permi
     return Permit(True)
 
 
-def start_jitter(conditions: Conditions, *, device_id: str, model: str, policy_sequence: int) -> float:
+def start_jitter(conditions: Conditions, *, device_id: str, occasion: str) -> float:
     """Seconds that this device waits before it begins, uniform in [0, start_jitter_s] over devices."""
-    place = xxhash.xxh64_intdigest(f"{device_id}\n{model}\n{policy_sequence}".encode(), seed=0)
+    place = xxhash.xxh64_intdigest(f"{device_id}\n{occasion}".encode(), seed=0)
     return conditions.start_jitter_s * (place / 2**64)
 
 

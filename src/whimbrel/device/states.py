@@ -1,6 +1,6 @@
 """How does one model move on a device? The table of states and events; any other pair is refused and changes nothing.
 
-1. `idle`, `committed` and `quarantined` are at rest: nothing is under way, and the active slot holds what was committed.
+1. `idle`, `committed` and `quarantined` are at rest: nothing is under way, and the active slot is the committed one.
 2. From `offered` to `ready` the active slot is not touched, so a withdrawal costs nothing.
 3. `on trial` and `going back` are about the active slot; only they lead to a swap.
 

@@ -15,7 +15,7 @@ import time
 
 from whimbrel import limits
 from whimbrel.device.ports import ProbeRequest, ProbeResult
-from whimbrel.errors import UntrustedInput, Unavailable
+from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 
 _START_S = 60.0  # a cold import of a runtime on a slow card
@@ -93,7 +93,7 @@ _shared_lock = threading.Lock()
 
 def shared_server() -> ProbeServer:
     """The one server of this process, for all agents that bring none of their own."""
-    global _shared  # noqa: PLW0603: one server a process is the point
+    global _shared  # noqa: PLW0603 (one server a process is the point)
     with _shared_lock:
         if _shared is None:
             _shared = ProbeServer()

@@ -66,7 +66,7 @@ def _in_child(request: ProbeRequest, writing: int) -> None:
         result = check(request)
     except MemoryError:
         result = ProbeResult(passed=False, reason="it wants more memory than a probe may have")
-    except BaseException as error:  # noqa: BLE001: whatever a loader raises is a failed probe
+    except BaseException as error:  # noqa: BLE001 (whatever a loader raises is a failed probe)
         result = ProbeResult(passed=False, reason=f"{type(error).__name__}: {error}"[:1000])
     try:
         os.write(writing, documents.encode(result))

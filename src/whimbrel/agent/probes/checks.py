@@ -7,7 +7,7 @@
 import importlib.util
 from pathlib import Path
 
-from whimbrel.agent.probes import golden, structure
+from whimbrel.agent.probes import structure
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 
 
@@ -15,10 +15,12 @@ def check(request: ProbeRequest) -> ProbeResult:
     """Try the model. Raises whatever a loader raises: the caller calls that a failed probe."""
     path = Path(request.path)
     if request.format == "onnx" and importlib.util.find_spec("onnxruntime"):
+        from whimbrel.agent.probes import golden
         from whimbrel.agent.probes.onnx import OnnxModel
 
         return golden.judge(OnnxModel(path), request)
     if request.format == "tflite" and importlib.util.find_spec("ai_edge_litert"):
+        from whimbrel.agent.probes import golden
         from whimbrel.agent.probes.litert import LiteRtModel
 
         return golden.judge(LiteRtModel(path), request)

@@ -51,7 +51,7 @@ def _safetensors(path: Path, head: bytes, size: int) -> None:
             continue
         first, last = tensor["data_offsets"]
         if not 0 <= first <= last <= size - 8 - length:
-            raise ValueError(f"tensor {name!r} lies at {first} to {last}, outside of the {size - 8 - length} bytes of data")
+            raise ValueError(f"tensor {name!r} lies at {first} to {last}; there are {size - 8 - length} bytes of data")
         end = max(end, last)
     if end != size - 8 - length:
         raise ValueError(f"its tensors end at byte {end} of {size - 8 - length}")
