@@ -34,6 +34,21 @@ GUARDRAILS = 32
 ARTIFACT_BYTES = 64 * GIB
 PACKAGE_FILES = 100_000  # files in a folder that is packed as one artifact
 COPY_CHUNK_BYTES = 1 * MIB
+YAML_NODES = 100_000  # values in one YAML file; a card with 1,000 golden values inline has some 2,000
+CARD_BYTES = 1 * MIB  # a model card; golden values beyond that come from a file
+
+# --- inspection of model files, in a child process ---
+INSPECTION_CPU_S = 60  # a 2 GiB ONNX file takes some 10 s
+INSPECTION_WALL_S = 180.0  # the same on a busy machine
+INSPECTION_MEMORY_BYTES = 2 * GIB  # and twice the file: a library maps it, or reads it and parses it
+INSPECTED_KEYS = 64  # metadata entries shown; a GGUF tokenizer alone has more
+INSPECTED_TEXT_CHARS = 512  # one metadata value shown
+INSPECTED_TENSORS = 64  # the largest ones are listed
+PROTOBUF_FIELDS = 1_000_000  # top-level fields of an ONNX or Core ML file that are walked to recognise it
+
+# --- golden values ---
+GOLDEN_VALUES = 200_000  # of all tensors of a probe: some 20 bytes each in a document of 4 MiB
+GOLDEN_FILE_BYTES = 16 * MIB  # of a .npz when unpacked, or of a .json
 
 # --- the device: the journey of one update ---
 INSTALL_ATTEMPTS = 5  # a body with a wrong hash is a bad cache as a rule; five times running is a bad release

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from whimbrel.cli import model, publish, repository, rollout, version
+from whimbrel.cli import demo, model, publish, repository, rollout, version
 from whimbrel.errors import WhimbrelError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(model.app, name="model")
 app.command("publish")(publish.publish)
 app.add_typer(version.app, name="version")
 app.add_typer(rollout.app, name="rollout")
+app.command("demo")(demo.demo)
 app.command("audit")(repository.audit)
 app.command("collect")(repository.collect)
 

@@ -1,6 +1,6 @@
 """An app beside an agent, as a process of its own: `python -m whimbrel.sim.app_process FOLDER MODEL SECONDS`.
 
-Uses the model that the folder's agent keeps, a session every SECONDS, until it is stopped. It never touches the network:
+Uses the model that the folder's agent keeps, a session every SECONDS, until stopped. It never touches the network:
 the agent's process does.
 """
 

@@ -170,9 +170,7 @@ class PlayedFleet:
         return self._use_every_s * chance.uniform(0.8, 1.2)
 
 
-def open_fleet(
-    folder: Path, *, devices: int, open_one: Callable[[Path, str, dict[str, str]], Agent]
-) -> list[Agent]:
+def open_fleet(folder: Path, *, devices: int, open_one: Callable[[Path, str, dict[str, str]], Agent]) -> list[Agent]:
     """Agents `device-0001` ... in folders of their own, in four hardware classes."""
     made = []
     for number in range(1, devices + 1):
