@@ -40,7 +40,3 @@ def main() -> None:
     except OSError as error:
         sys.stderr.write(f"whimbrel: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
         sys.exit(3)
-
-
-if __name__ == "__main__":
-    main()

@@ -32,6 +32,7 @@ from whimbrel.cli.connect import Client, connect
 from whimbrel.cli.output import Json, console, print_json, say, size_of, stderr
 from whimbrel.cli.rollout import view
 from whimbrel.errors import Refused, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.model.documents import encode
 from whimbrel.sim.digits import Digits, DigitsVersion, train
 from whimbrel.sim.fleet import Classifier, PlayedFleet, open_fleet
 
@@ -170,7 +171,7 @@ class _Stage:
         """A command as a user would type it."""
         self._say(f"$ whimbrel {' '.join(words).replace(str(self.folder), '.')}")
         done = subprocess.run(
-            [sys.executable, "-m", "whimbrel.cli.app", *words],
+            [sys.executable, "-m", "whimbrel.cli", *words],
             env=self._environment(), capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         if done.returncode:
@@ -193,7 +194,7 @@ class _Stage:
         keys.rename(self.folder / "offline-keys")
         log = (self.folder / "server.log").open("w")
         process = subprocess.Popen(
-            [sys.executable, "-m", "whimbrel.cli.app", "serve", str(self.repository),
+            [sys.executable, "-m", "whimbrel.cli", "serve", str(self.repository),
              "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
             env=self._environment(), stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
         )  # fmt: skip
@@ -207,17 +208,7 @@ class _Stage:
 
     def _publish(self, version: DigitsVersion) -> None:
         card = version.path.with_suffix(".card.json")
-        card.write_text(
-            json_module.dumps(
-                {
-                    "semantic_version": version.semantic_version,
-                    "training_dataset": "scikit-learn digits",
-                    "metadata": {"accuracy": version.accuracy, "training_samples": version.training_samples},
-                    "changelog": [version.changelog],
-                    "probe": msgspec.to_builtins(version.probe),
-                }
-            )
-        )
+        card.write_bytes(encode(version.card))
         self._run("publish", "--model", MODEL, str(version.path), "--card", str(card),
                   "--keys", str(self.folder / "offline-keys"))  # fmt: skip
 
@@ -235,7 +226,7 @@ class _Stage:
         pool = urllib3.PoolManager(maxsize=8, retries=False)
         for folder in self._outside:
             self._say(f"$ whimbrel agent run --folder ./devices/{folder.name} ...      (and an app beside it)")
-            self._spawn("whimbrel.cli.app", "agent", "run", "--folder", str(folder), "--server", self.server_url,
+            self._spawn("whimbrel.cli", "agent", "run", "--folder", str(folder), "--server", self.server_url,
                         "--root", str(root), "--model", MODEL, "--device-id", folder.name,
                         token=token)  # fmt: skip
             self._spawn("whimbrel.sim.app_process", str(folder), MODEL, str(_USE_S))
@@ -256,16 +247,15 @@ class _Stage:
     def _spawn(self, module: str, *words: str, token: str = "") -> None:
         log = (self.folder / f"{module}-{len(self._processes)}.log").open("w")
         environment = dict(os.environ) | ({"WHIMBREL_ENROL_TOKEN": token} if token else {})
-        self._processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", module, *words],
-                env=environment,
-                stdout=log,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *words],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
         )
+        self._processes.append(process)
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[Client]:

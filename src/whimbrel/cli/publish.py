@@ -20,6 +20,7 @@ from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of
 from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.flows.card import Card, CardProbe, read_card
+from whimbrel.flows.golden import golden_objection
 from whimbrel.flows.publish import identify, write_release
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.variant_spec import VariantSpec, parse_variant
@@ -80,7 +81,9 @@ def publish(
             for index, (path, spec) in enumerate(zip(files, _specs(files, variant or []), strict=True))
         ]
         _check_files(told, sources)
-        variants = _variants(told, sources, _probe(told.probe, card))
+        probe = _probe(told.probe, card)
+        _check_probe(probe, sources)
+        variants = _variants(told, sources, probe)
         said = _publish(
             client, model, told, variants, sources,
             semantic_version=semantic_version, version=version, metric=metric or [], changelog=changelog or [],
@@ -113,6 +116,8 @@ def _publish(
         semantic_version=semantic_version or card.semantic_version,
         now=now,
     )
+    if card.build_hash is not None and card.build_hash != identity.build_hash:
+        raise Refused(f"the card says build {card.build_hash}, and these files are build {identity.build_hash}")
     release = write_release(
         model,
         identity,
@@ -253,6 +258,13 @@ def _card(path: Path | None, model: str) -> Card:
     if card.model_id is not None and card.model_id != model:
         raise UntrustedInput(f"{path.name} is the card of {card.model_id!r}; you are publishing {model!r}")
     return card
+
+
+def _check_probe(probe: Probe | None, sources: list[_Source]) -> None:
+    for source in sources:
+        signature = source.inspection.signature
+        if probe and signature and (wrong := golden_objection(probe, signature)):
+            raise UntrustedInput(f"{source.file.name}: {wrong}; nothing was published")
 
 
 def _check_files(card: Card, sources: list[_Source]) -> None:

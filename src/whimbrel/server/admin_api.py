@@ -171,8 +171,8 @@ def admin_app(world: World) -> Litestar:
         "/{namespace:str}/admin/v1",
         guards=[guard],
         route_handlers=[
-            status, keys, role, models, model, add_model, set_model, versions, one_version, publish, retire, line, set_line,
-            alias, has_artifact, put_artifact, collect, rollouts, start, rollout, move, audit, enrol_token,
+            status, keys, role, models, model, add_model, set_model, versions, one_version, publish, retire, line,
+            set_line, alias, has_artifact, put_artifact, collect, rollouts, start, rollout, move, audit, enrol_token,
         ],
     )  # fmt: skip
     return Litestar(
