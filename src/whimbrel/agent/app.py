@@ -223,7 +223,7 @@ class Agent:
                 self._stop.wait(max(_EARLIEST_S, result.next_s))
 
     def stop(self) -> None:
-        """End `run` soon; may be called from a signal handler or another thread."""
+        """End `run` soon; called from another thread."""
         self._stop.set()
 
     def status(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import gzip
 from pathlib import Path
 
 from whimbrel import limits
-from whimbrel.device.ports import Answer, Clock, Disk, Network
+from whimbrel.agent.disk import Disk
+from whimbrel.device.ports import Answer, Clock, Network
 from whimbrel.errors import NotAllowed, Unavailable, UntrustedInput
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model import documents

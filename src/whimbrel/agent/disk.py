@@ -9,7 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from whimbrel import limits
+from whimbrel.device import ports
 from whimbrel.durable import fsync_folder, write_durably
+
+Disk = ports.Disk[Path]
 
 
 class RealDisk:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from whimbrel import limits
-from whimbrel.device.ports import Disk, Network, Stream
+from whimbrel.agent.disk import Disk
+from whimbrel.device.ports import Network, Stream
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.release import File
 
@@ -101,16 +102,19 @@ class Download:
     def _receive(self, answer: Stream, file: File, url: str, path: Path, have: int) -> int:
         moved = 0
         until = time.monotonic() + limits.DOWNLOAD_PASS_S
-        for chunk in answer.chunks():
-            if have + moved + len(chunk) > file.size_bytes:
-                self.discard(file)
-                raise UntrustedInput(f"{url} is longer than the {file.size_bytes} bytes that the release says")
-            self._disk.append(path, chunk)
-            moved += len(chunk)
-            if have + moved < file.size_bytes and (self._stopped() or time.monotonic() > until):
-                raise Unfinished(moved, f"{have + moved} of {file.size_bytes} bytes are here")
+        try:
+            for chunk in answer.chunks():
+                if have + moved + len(chunk) > file.size_bytes:
+                    self.discard(file)
+                    raise UntrustedInput(f"{url} is longer than the {file.size_bytes} bytes that the release says")
+                self._disk.append(path, chunk)
+                moved += len(chunk)
+                if self._stopped() or time.monotonic() > until:
+                    break
+        except Unavailable as error:
+            raise Unfinished(moved, f"{have + moved} of {file.size_bytes} bytes are here; {error}") from error
         if have + moved < file.size_bytes:
-            raise Unfinished(moved, f"{url} ended at byte {have + moved} of {file.size_bytes}")
+            raise Unfinished(moved, f"{have + moved} of {file.size_bytes} bytes of {url} are here")
         return moved
 
 

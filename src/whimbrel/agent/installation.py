@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from whimbrel import limits
+from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download, Unfinished
 from whimbrel.agent.session import Places, between_sessions, forget, harvest
 from whimbrel.agent.spool import Spool
@@ -21,7 +22,7 @@ from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device import cohorts, effects, events, slots
 from whimbrel.device.conditions import Situation, permit, start_jitter
 from whimbrel.device.journal import Journal, recovered, seal, unseal
-from whimbrel.device.ports import Disk, Prober, ProbeRequest
+from whimbrel.device.ports import Prober, ProbeRequest
 from whimbrel.device.slots import Content, Held, Pointer
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.device.step import announcement_of, effects_of, say, step
@@ -331,7 +332,7 @@ class Installation:
                 return events.Corrupt(str(error), bytes_moved=moved)
             except Unfinished as error:
                 total = effect.candidate.bytes_moved + moved + error.moved
-                self.journal = _replace(self.journal, candidate=_replace(effect.candidate, bytes_moved=total))
+                self._keep(_replace(self.journal, candidate=_replace(effect.candidate, bytes_moved=total)))
                 raise
         return events.Fetched(bytes_moved=moved)
 

@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 
 from whimbrel import limits
+from whimbrel.agent.disk import Disk
 from whimbrel.agent.transport import check_server
 from whimbrel.agent.tuf_client import check_root
-from whimbrel.device.ports import Disk
 from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.model.documents import Document

@@ -18,8 +18,8 @@ import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.agent.disk import Disk
 from whimbrel.agent.session import Closed
-from whimbrel.device.ports import Disk
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.report import Cohort, Summary, Window
 from whimbrel.model import documents

@@ -22,7 +22,8 @@ from tuf.api.metadata import Metadata, Root, TargetFile
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from whimbrel import limits
-from whimbrel.device.ports import Disk, Network
+from whimbrel.agent.disk import Disk
+from whimbrel.device.ports import Network
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.model.documents import Document

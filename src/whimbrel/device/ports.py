@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -12,43 +11,46 @@ from whimbrel.model.release import Format, Probe, Signature
 Clock = Callable[[], float]  # seconds since 1970, UTC
 
 
-class Disk(Protocol):
+Place = TypeVar("Place", contravariant=True)  # noqa: PLC0105 (what the body names files by: a mind opens none)
+
+
+class Disk(Protocol[Place]):
     """Files. Every method that fails raises `OSError`."""
 
-    def read(self, path: Path) -> bytes | None:
+    def read(self, path: Place) -> bytes | None:
         """The whole file, or None where there is none."""
 
-    def write(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    def write(self, path: Place, content: bytes, *, mode: int = 0o644) -> None:
         """Durably and atomically; folders on the way are made."""
 
-    def replace(self, path: Path, content: bytes) -> None:
+    def replace(self, path: Place, content: bytes) -> None:
         """Atomically, not durably: for what may be lost when the power goes."""
 
-    def size(self, path: Path) -> int | None:
+    def size(self, path: Place) -> int | None:
         """Bytes of the file, or None where there is none."""
 
-    def append(self, path: Path, content: bytes) -> None:
+    def append(self, path: Place, content: bytes) -> None:
         """At the end of the file, which is made where there is none; not durable before `sync`."""
 
-    def sync(self, path: Path) -> None:
+    def sync(self, path: Place) -> None:
         """Make a file, or the names in a folder, durable."""
 
-    def sha256(self, path: Path) -> str:
+    def sha256(self, path: Place) -> str:
         """Of a file's bytes, in hexadecimal."""
 
-    def move(self, source: Path, target: Path) -> None:
+    def move(self, source: Place, target: Place) -> None:
         """Rename within the disk; not durable before `sync` of the folder."""
 
-    def remove(self, path: Path) -> None:
+    def remove(self, path: Place) -> None:
         """A file or a whole folder; nothing where there is none."""
 
-    def make_folder(self, path: Path) -> None:
+    def make_folder(self, path: Place) -> None:
         """And those above it."""
 
-    def names(self, folder: Path) -> list[str]:
+    def names(self, folder: Place) -> list[str]:
         """What a folder holds, sorted; empty where there is none."""
 
-    def files_below(self, folder: Path) -> list[str]:
+    def files_below(self, folder: Place) -> list[str]:
         """Relative POSIX paths of all files at any depth, sorted. Anything that is neither file nor folder raises."""
 
 
