@@ -16,7 +16,7 @@ from rich.table import Table
 
 from whimbrel.agent.app import Agent, read_status
 from whimbrel.agent.locks import is_locked
-from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 
 ENROL_TOKEN = "WHIMBREL_ENROL_TOKEN"  # noqa: S105 (the variable's name)
@@ -175,11 +175,3 @@ def _print_models(models: dict[str, dict[str, Any]]) -> None:
         table.add_row(name, runs, found["state"], wanted, found["because"], waits)
     console = Console(markup=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
-
-
-if __name__ == "__main__":
-    try:
-        app()
-    except WhimbrelError as problem:
-        sys.stderr.write(f"whimbrel: {problem}\n")
-        sys.exit(problem.exit_code)
