@@ -22,6 +22,7 @@ from whimbrel.model import documents
 ENROL_TOKEN = "WHIMBREL_ENROL_TOKEN"  # noqa: S105 (the variable's name)
 
 app = typer.Typer(
+    add_completion=False,
     help="Keep the models of this device as their policies say.\n\n"
     "The first time, say where the server is and whom to trust; the folder remembers it:\n\n"
     "  whimbrel agent run --folder /var/lib/models --server https://models.example.com --root root.json "

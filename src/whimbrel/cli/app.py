@@ -46,7 +46,6 @@ class _Lazy(TyperGroup):
             ) from error
         part = getattr(module, cmd_name, None) or module.app
         if isinstance(part, typer.Typer):
-            part._add_completion = False
             command = get_command(part)
         else:
             single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -116,8 +116,8 @@ class _Stage:
             self._say(f"  {version.name}: accuracy {version.accuracy:.3f} by its publisher's measure")
         self._run("init", str(self.repository))
         self._serve()
-        self._run("model", "add", MODEL, "--refresh-s", str(_REFRESH_S), "--report-s", str(_REPORT_S),
-                  "--salt", str(SALT))  # fmt: skip
+        cadence = ["--refresh-s", str(_REFRESH_S), "--report-s", str(_REPORT_S), "--salt", str(SALT)]
+        self._run("model", "add", MODEL, *cadence, *self._keys())
         self._publish(digits.v1)
         self._start_fleet(digits)
         with self._live or contextlib.nullcontext(), self._client() as client:
@@ -209,8 +209,10 @@ class _Stage:
     def _publish(self, version: DigitsVersion) -> None:
         card = version.path.with_suffix(".card.json")
         card.write_bytes(encode(version.card))
-        self._run("publish", "--model", MODEL, str(version.path), "--card", str(card),
-                  "--keys", str(self.folder / "offline-keys"))  # fmt: skip
+        self._run("publish", "--model", MODEL, str(version.path), "--card", str(card), *self._keys())
+
+    def _keys(self) -> list[str]:
+        return ["--keys", str(self.folder / "offline-keys")]
 
     def _start(self, version: DigitsVersion) -> str:
         plan = self.folder / f"{version.name}.yaml"
