@@ -55,6 +55,7 @@ INSTALL_ATTEMPTS = 5  # a body with a wrong hash is a bad cache as a rule; five 
 PROBE_ATTEMPTS = 3  # a device that stops three times while it probes was stopped by the probe
 TRIAL_HEALTHY_SESSIONS = 3  # one may be luck; a model that is used daily commits within days
 TRIAL_FAILED_SESSIONS = 2  # one crash may be the app's or the user's own; two before three healthy ones are not
+TRIAL_MOST_S = 86400.0  # a trial that nobody ends by using the model gives way to a newer version after this
 REFUSED = 256  # serials a device remembers to refuse, the newest
 OUTBOX = 64  # announcements a model that wait for a network, the newest
 

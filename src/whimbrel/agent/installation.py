@@ -29,7 +29,7 @@ from whimbrel.device.step import announcement_of, effects_of, say, step
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.choose import choose_variant
 from whimbrel.model.release import Release
-from whimbrel.rollout.decide import Assignment, Decision, Profile, decide
+from whimbrel.rollout.decide import Assignment, Decision, Profile, decide, objection
 from whimbrel.rollout.policy import Policy
 
 _replace = msgspec.structs.replace
@@ -159,8 +159,11 @@ class Installation:
         policy, line = self._around.trust.policies.get(self.model), self._around.trust.lines.get(self.model)
         if policy is None or line is None:
             return None
+        return decide(policy, line, self._profile())
+
+    def _profile(self) -> Profile:
         refused = frozenset(refusal.serial for refusal in self.journal.refused)
-        return decide(policy, line, Profile(self._around.device_id, self._around.labels, refused))
+        return Profile(self._around.device_id, self._around.labels, refused)
 
     def advance(self, *, prepare: bool) -> None:
         """Go as far as possible now. `prepare` False: only what concerns the active slot.
@@ -212,10 +215,20 @@ class Installation:
         treated = _treated(decision, policy)
         back_to_it = fallback is not None and fallback.serial == wanted and treated is None
         trial = state is State.ON_TRIAL
+        if trial and not back_to_it and active is not None and self._trial_goes_on(active, policy):
+            self.waits_for = f"the end of the trial of serial {active}"
+            return
         if fallback is not None and (back_to_it or (trial and line.allows(fallback.serial))):
             self.take(events.Recalled(to=fallback.serial, leaves=active, reason=decision.because))
         elif prepare:
             self._offer(wanted, treated, policy)
+
+    def _trial_goes_on(self, active: int, policy: Policy) -> bool:
+        # A newer version may wait: taking it now would cost the fallback while the active one is still unproven.
+        candidate, line = self.journal.candidate, self._around.trust.lines[self.model]
+        if candidate is None or self._around.now() - candidate.offered_at > limits.TRIAL_MOST_S:
+            return False
+        return objection(policy, line, self._profile(), active) is None
 
     def _offer(self, serial: int, treated: Assignment | None, policy: Policy) -> None:
         failed = next((refusal for refusal in self.journal.refused if refusal.serial == serial), None)
