@@ -225,7 +225,7 @@ class _Stage:
     def _start_fleet(self, digits: Digits) -> None:
         token = (self.repository / "enrol.token").read_text().strip()
         root = self.repository / "root.json"
-        pool = urllib3.PoolManager(maxsize=8, retries=False)
+        pool = urllib3.PoolManager(maxsize=16, retries=False)
         for folder in self._outside:
             self._say(f"$ whimbrel agent run --folder ./devices/{folder.name} ...      (and an app beside it)")
             self._spawn("whimbrel.cli", "agent", "run", "--folder", str(folder), "--server", self.server_url,
