@@ -140,6 +140,7 @@ class Agent:
         }
         self._begun: tuple[float, float] | None = None
         self._refreshing, self._saying, self._reporting = Backoff(chance), Backoff(chance), Backoff(chance)
+        self._storing = Backoff(chance)
         self._installing = {model: Backoff(chance) for model in settings.models}
         self._next_refresh = 0.0
         self._next_report: float | None = None
@@ -215,11 +216,13 @@ class Agent:
         with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
             return self._pass(self._clock() if now is None else now, force=force)
 
-    def run(self) -> None:
-        """Cycle until `stop` is called. Raises `Conflict` when another process runs."""
+    def run(self, tell: Callable[[CycleResult], None] | None = None) -> None:
+        """Cycle until `stop` is called; `tell` hears of every cycle. Raises `Conflict` when another process runs."""
         with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
             while not self._stop.is_set():
                 result = self._pass(self._clock(), force=False)
+                if tell is not None:
+                    tell(result)
                 self._stop.wait(max(_EARLIEST_S, result.next_s))
 
     def stop(self) -> None:
@@ -258,11 +261,11 @@ class Agent:
             self._flush()
             self._report_when_due()
             self._tidy()
+            self._storing.worked()
         except OSError as error:  # a full disk, a folder that was taken away: nothing is half-written
-            self._refreshing.failed(now, f"the folder {self.folder} fails: {error}", cap_s=self._refresh_s())
+            self._storing.failed(now, f"the folder {self.folder} cannot be used: {error}", cap_s=self._refresh_s())
         self._trust.rest()
-        with suppress(OSError):
-            self._write_status()
+        self._write_status()
         return CycleResult(self._next_s(), refreshed, self._status["models"], tuple(self._problems()))
 
     def _refresh_when_due(self, now: float) -> bool:
@@ -406,7 +409,7 @@ class Agent:
                 due.append(self._installing[model].until)
             elif each.waits_for or self._is_behind(each):
                 due.append(now + limits.WAIT_FOR_SESSION_S)
-        return max(0.0, min(due) - now)
+        return max(0.0, min(due) - now, self._storing.until - now)
 
     @staticmethod
     def _is_behind(each: Installation) -> bool:
@@ -416,7 +419,7 @@ class Agent:
     # --- saying how it is ---
 
     def _problems(self) -> list[str]:
-        found = [self._refreshing.problem, self._saying.problem, self._reporting.problem]
+        found = [self._storing.problem, self._refreshing.problem, self._saying.problem, self._reporting.problem]
         found += [backoff.problem for backoff in self._installing.values()]
         found += list(self._trust.problems.values())
         return [problem for problem in dict.fromkeys(found) if problem]
@@ -431,7 +434,8 @@ class Agent:
             "windows_waiting": self._spool.waiting,
             "models": {model: self._model_status(model, each) for model, each in self._installations.items()},
         }
-        self._disk.replace(self.folder / "status.json", documents.encode(self._status))
+        with suppress(OSError):
+            self._disk.replace(self.folder / "status.json", documents.encode(self._status))
 
     def _model_status(self, model: str, each: Installation) -> dict[str, Any]:
         policy = self._trust.policies.get(model)

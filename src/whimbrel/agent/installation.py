@@ -16,7 +16,7 @@ import msgspec
 from whimbrel import limits
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download, Unfinished
-from whimbrel.agent.session import Places, between_sessions, forget, harvest
+from whimbrel.agent.session import Ended, Places, between_sessions, forget, harvest
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device import cohorts, effects, events, slots
@@ -125,22 +125,26 @@ class Installation:
     # --- what happened ---
 
     def observe(self) -> None:
-        """Look at the sessions that ended."""
+        """Look at the sessions that ended: they speak for or against a trial, and are told in the next window."""
         found = harvest(self.places)
-        if not found.names:
+        if not found:
             return
-        fresh = self._around.spool.unconsumed(found.names)
-        if len(fresh) == len(found.names):  # else the process ended between writing down and removing
-            candidate = self.journal.candidate
-            if self.journal.state is State.ON_TRIAL and candidate is not None:
-                mine = [closed for closed in found.closed if closed.serial == candidate.serial]
-                crashed = min(1, found.crashed.count(candidate.serial))  # those of one moment are one event
-                healthy = sum(closed.healthy for closed in mine)
-                failed = sum(closed.failed for closed in mine) + crashed
-                if healthy or failed:
-                    self.take(events.SessionsSeen(healthy=healthy, failed=failed))
-            self._around.spool.add(self.model, found.closed, found.crashed, found.names)
-        forget(self.places, found.names)
+        new = self._around.spool.new_of(found)
+        candidate = self.journal.candidate
+        if self.journal.state is State.ON_TRIAL and candidate is not None:
+            mine = [each for each in new if each.serial == candidate.serial]
+            healthy = sum(each.closed is not None and each.closed.healthy for each in mine)
+            failed = sum(each.closed is not None and each.closed.failed for each in mine)
+            failed += any(each.crashed for each in mine)  # those of one moment are one event
+            if healthy or failed:
+                self.take(events.SessionsSeen(healthy=healthy, failed=failed))
+        self._write_down(found)
+
+    def _write_down(self, found: list[Ended]) -> None:
+        names = [each.name for each in found]
+        if self._around.telemetry():
+            self._around.spool.add(self.model, self._around.spool.new_of(found), names=names)
+        forget(self.places, names)
 
     def cut(self) -> None:
         """Close the report window."""
@@ -325,7 +329,7 @@ class Installation:
 
     def _fetch(self, effect: effects.Fetch) -> events.Event | None:
         moved = 0
-        for file in effect.candidate.files:
+        for file in {file.sha256: file for file in effect.candidate.files}.values():
             try:
                 moved += self._around.download.fetch(file, f"{self._around.artifacts_url}/{file.sha256}")
             except UntrustedInput as error:
@@ -346,6 +350,7 @@ class Installation:
             if name not in names:
                 disk.remove(slot / name)
         contents = []
+        staged: dict[str, Path] = {}  # a variant may hold the same bytes under two names
         for file in candidate.files:
             part, target = self._around.download.path(file), slot / file.name
             if disk.size(part) is not None:
@@ -361,10 +366,13 @@ class Installation:
                         return events.InstallFailed(f"{file.name} cannot be unpacked: {error}")
                 else:
                     disk.move(part, target)  # durable since its download
+            elif (twin := staged.get(file.sha256)) is not None and not file.packed:
+                disk.write(target, disk.read(twin) or b"")
             elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
                 return events.Corrupt(f"{file.name} is not here any more")
             digest = self._tree_digest(target) if file.packed else file.sha256
             contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
+            staged.setdefault(file.sha256, target)
         disk.sync(slot)
         disk.sync(slot.parent)
         entry = candidate.files[0].name
@@ -474,16 +482,12 @@ class Installation:
         return done if self._swap(slots.back(self.pointer)) else None
 
     def _cut_before_swap(self) -> None:
-        self.observe_without_trial()
+        # What is left is told of with the cohorts of its time.
+        found = harvest(self.places)
+        if found:
+            self._write_down(found)
         if self._around.telemetry() and self._around.spool.has_open(self.model):
             self.cut()
-
-    def observe_without_trial(self) -> None:
-        """Write down the sessions of the version that is about to be left."""
-        found = harvest(self.places)
-        if found.names and len(self._around.spool.unconsumed(found.names)) == len(found.names):
-            self._around.spool.add(self.model, found.closed, found.crashed, found.names)
-            forget(self.places, found.names)
 
     def _intact(self, held: Held) -> bool:
         disk = self._around.disk
