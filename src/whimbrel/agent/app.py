@@ -407,8 +407,10 @@ class Agent:
         for model, each in self._installations.items():
             if self._installing[model].problem:
                 due.append(self._installing[model].until)
-            elif each.waits_for or self._is_behind(each):
-                due.append(now + limits.WAIT_FOR_SESSION_S)
+            elif each.again_s is not None:
+                due.append(now + each.again_s)
+            elif self._is_behind(each) and not each.waits_for:
+                due.append(now)  # the decision changed in the middle of a pass
         return max(0.0, min(due) - now, self._storing.until - now)
 
     @staticmethod

@@ -64,6 +64,7 @@ class Installation:
         self.pointer = Pointer(model=model)
         self.decision: Decision | None = None
         self.waits_for = ""
+        self.again_s: float | None = None  # when to look again at what it waits for; None: with the next refresh
         self._around = around
         self._loaded: tuple[object, object] | None = None
         self._announced: tuple[int, int] | None = None
@@ -171,7 +172,7 @@ class Installation:
 
         Raises `Unavailable`, `UntrustedInput`, `Refused`: what could not be done; it is tried again.
         """
-        self.waits_for = ""
+        self.waits_for, self.again_s = "", None
         self.decision = decision = self.decide()
         policy = self._around.trust.policies.get(self.model)
         if decision is not None and policy is not None:
@@ -295,8 +296,15 @@ class Installation:
         conditions = policy.conditions
         jitter = start_jitter(conditions, device_id=self._around.device_id, occasion=f"{self.model}/{occasion}")
         if 0 <= now - since < jitter:
-            return f"its turn, in {since + jitter - now:.1f} s"
-        return permit(conditions, self._around.situation(), now=now).because
+            self.again_s = since + jitter - now
+            return f"its turn: starts are spread over {conditions.start_jitter_s:g} s"
+        return self._forbidden(policy)
+
+    def _forbidden(self, policy: Policy) -> str:
+        because = permit(policy.conditions, self._around.situation(), now=self._around.now()).because
+        if because:
+            self.again_s = limits.WAIT_FOR_CONDITIONS_S
+        return because
 
     # --- effects ---
 
@@ -434,9 +442,8 @@ class Installation:
         if decision is None or decision.serial != candidate.serial:
             self.decision = decision
             return events.Withdrawn()
-        because = permit(policy.conditions, self._around.situation(), now=now).because
-        if because:
-            self.waits_for = because
+        self.waits_for = self._forbidden(policy)
+        if self.waits_for:
             return None
         if candidate.held is None or not self._intact(candidate.held):
             return events.Corrupt("the files in the slot are not whole any more")
@@ -448,7 +455,7 @@ class Installation:
             self._around.flush()  # outside of the lock: a slow network keeps no session from starting
         with between_sessions(self.places) as safe:
             if not safe:
-                self.waits_for = "the end of the open sessions"
+                self._await_sessions()
                 return None
             self._cut_before_swap()
             self.take(events.Activated(at=self._around.now()))
@@ -463,8 +470,11 @@ class Installation:
                 self._cut_before_swap()
                 self._point(pointer)
             else:
-                self.waits_for = "the end of the open sessions"
+                self._await_sessions()
         return safe
+
+    def _await_sessions(self) -> None:
+        self.waits_for, self.again_s = "the end of the open sessions", limits.WAIT_FOR_SESSION_S
 
     def _swap_back(self, effect: effects.SwapBack) -> events.Event | None:
         going = effect.going_back
