@@ -11,7 +11,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Root
 
 from build_repository import Repository, Server, onnx_model, variant_of
-from whimbrel import Agent
+from whimbrel import Agent, limits
 from whimbrel.agent.app import CycleResult
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
@@ -51,6 +51,10 @@ def agent(tmp_path: Path, server: Server, repository: Repository) -> Iterator[Ag
         tmp_path, server=server.url, root=repository.root_bytes, device_id="dev-1", probes=AllGood()
     ) as opened:
         assert opened.cycle().models["detector"]["serial"] == 1
+        for _ in range(limits.TRIAL_HEALTHY_SESSIONS):
+            with opened.session("detector"):
+                pass
+        assert opened.cycle(force=True).models["detector"]["state"] == "committed"
         yield opened
 
 

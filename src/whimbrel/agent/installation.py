@@ -173,15 +173,21 @@ class Installation:
         Raises `Unavailable`, `UntrustedInput`, `Refused`: what could not be done; it is tried again.
         """
         self.waits_for, self.again_s = "", None
-        self.decision = decision = self.decide()
         policy = self._around.trust.policies.get(self.model)
+        self._work(prepare=False)  # a trial that is over is over before something else is wanted
+        self.decision = decision = self.decide()
         if decision is not None and policy is not None:
             self._intend(decision, policy, prepare=prepare)
             self._belong(decision)
             self._around.flush()
+        self._work(prepare=prepare)
+        if decision is not None and policy is not None:
+            self._stand_in(decision, policy)
+
+    def _work(self, *, prepare: bool) -> None:
         for _ in range(limits.STEPS_A_PASS):
             if self.journal.state in PREPARING and not prepare:
-                break
+                return
             event = None
             for effect in effects_of(self.journal):
                 event = self._perform(effect)
@@ -191,9 +197,7 @@ class Installation:
             if isinstance(event, events.Corrupt):
                 raise Unavailable(event.reason)  # a bad cache on the way is as a rule better later
             if event is None:
-                break
-        if decision is not None and policy is not None:
-            self._stand_in(decision, policy)
+                return
 
     def _intend(self, decision: Decision, policy: Policy, *, prepare: bool) -> None:
         wanted, active, state = decision.serial, self.pointer.serial, self.journal.state
