@@ -21,7 +21,7 @@ import urllib3
 from whimbrel import limits
 from whimbrel.agent import settings as settings_file
 from whimbrel.agent.device_api import BadBody, Busy, DeviceApi
-from whimbrel.agent.disk import RealDisk
+from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.download import Download, Unfinished
 from whimbrel.agent.installation import Installation, Surroundings
 from whimbrel.agent.locks import held_alone
@@ -91,6 +91,7 @@ class Agent:
         situation: Callable[[], Situation],
         chance: random.Random,
         durable_sessions: bool,
+        disk: Disk,
     ) -> None:
         self.folder = folder
         self.settings = settings
@@ -99,7 +100,7 @@ class Agent:
         self._durable_sessions = durable_sessions
         self._stop = threading.Event()
         self._busy = threading.Lock()
-        self._disk = RealDisk()
+        self._disk = disk
         self._network = HttpNetwork(pool)
         url = f"{settings.server}/{settings.namespace}"
         self._trust = TrustClient(
@@ -164,6 +165,7 @@ class Agent:
         situation: Callable[[], Situation] | None = None,
         chance: random.Random | None = None,
         durable_sessions: bool = True,
+        disk: Disk | None = None,
     ) -> Self:
         """The agent of `folder`. What is left out is as it was the last time; the first time `server` and `root` are
         needed, `models` is ("detector",), and the device's id is random.
@@ -171,7 +173,7 @@ class Agent:
         `root` is the trust root: a path, or the bytes. `enrol_token` lets the device tell how it is doing; without one
         it only listens. `situation` tells of charger, battery and network where policies ask for them. `pool` and
         `probes` may be shared by many agents. `durable_sessions` False saves a disk write a session; a power cut within
-        a session is then not told from no session.
+        a session is then not told from no session. `disk` is for tests.
 
         Raises `UntrustedInput`, `Refused`, `Unavailable`.
         """
@@ -180,9 +182,10 @@ class Agent:
             raise UntrustedInput(f"models is {models!r}; expected a list of names such as [{models!r}]")
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            disk = disk if disk is not None else RealDisk()
             settings, trusted = settings_file.settle(
                 folder,
-                disk=RealDisk(),
+                disk=disk,
                 server=server,
                 root=Path(root) if isinstance(root, str) else root,
                 models=tuple(models) if models is not None else None,
@@ -201,6 +204,7 @@ class Agent:
                 situation=situation or Situation,
                 chance=chance or random.Random(),  # noqa: S311 (it spreads load and keeps no secret)
                 durable_sessions=durable_sessions,
+                disk=disk,
             )
         except OSError as error:
             raise Unavailable(f"the folder {folder} cannot be used: {error}") from error
