@@ -24,8 +24,20 @@ def server() -> Iterator[Server]:
         yield running
 
 
+_COMMAND = """
+import sys
+from whimbrel.cli.agent import app
+from whimbrel.errors import WhimbrelError
+try:
+    app()
+except WhimbrelError as error:
+    sys.stderr.write(f"whimbrel: {error}\\n")
+    sys.exit(error.exit_code)
+"""
+
+
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "whimbrel.cli.agent", *map(str, arguments)]
+    return [sys.executable, "-c", _COMMAND, *map(str, arguments)]
 
 
 def ran(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
