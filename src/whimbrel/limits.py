@@ -70,6 +70,7 @@ DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between, the
 BACKOFF_FIRST_S = 1.0
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
 WAIT_FOR_SESSION_S = 1.0  # how soon a swap that waits for a session to end is tried again
+WAIT_FOR_CONDITIONS_S = 60.0  # how soon charger, network and window are looked at again
 
 # --- the device: telemetry ---
 SPOOL_WINDOWS = 1024  # about three days of five-minute windows without a network, then windows are merged

@@ -16,7 +16,7 @@ import msgspec
 from whimbrel import limits
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download, Unfinished
-from whimbrel.agent.session import Places, between_sessions, forget, harvest
+from whimbrel.agent.session import Ended, Places, between_sessions, forget, harvest
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device import cohorts, effects, events, slots
@@ -64,6 +64,7 @@ class Installation:
         self.pointer = Pointer(model=model)
         self.decision: Decision | None = None
         self.waits_for = ""
+        self.again_s: float | None = None  # when to look again at what it waits for; None: with the next refresh
         self._around = around
         self._loaded: tuple[object, object] | None = None
         self._announced: tuple[int, int] | None = None
@@ -125,22 +126,26 @@ class Installation:
     # --- what happened ---
 
     def observe(self) -> None:
-        """Look at the sessions that ended."""
+        """Look at the sessions that ended: they speak for or against a trial, and are told in the next window."""
         found = harvest(self.places)
-        if not found.names:
+        if not found:
             return
-        fresh = self._around.spool.unconsumed(found.names)
-        if len(fresh) == len(found.names):  # else the process ended between writing down and removing
-            candidate = self.journal.candidate
-            if self.journal.state is State.ON_TRIAL and candidate is not None:
-                mine = [closed for closed in found.closed if closed.serial == candidate.serial]
-                crashed = min(1, found.crashed.count(candidate.serial))  # those of one moment are one event
-                healthy = sum(closed.healthy for closed in mine)
-                failed = sum(closed.failed for closed in mine) + crashed
-                if healthy or failed:
-                    self.take(events.SessionsSeen(healthy=healthy, failed=failed))
-            self._around.spool.add(self.model, found.closed, found.crashed, found.names)
-        forget(self.places, found.names)
+        new = self._around.spool.new_of(found)
+        candidate = self.journal.candidate
+        if self.journal.state is State.ON_TRIAL and candidate is not None:
+            mine = [each for each in new if each.serial == candidate.serial]
+            healthy = sum(each.closed is not None and each.closed.healthy for each in mine)
+            failed = sum(each.closed is not None and each.closed.failed for each in mine)
+            failed += any(each.crashed for each in mine)  # those of one moment are one event
+            if healthy or failed:
+                self.take(events.SessionsSeen(healthy=healthy, failed=failed))
+        self._write_down(found)
+
+    def _write_down(self, found: list[Ended]) -> None:
+        names = [each.name for each in found]
+        if self._around.telemetry():
+            self._around.spool.add(self.model, self._around.spool.new_of(found), names=names)
+        forget(self.places, names)
 
     def cut(self) -> None:
         """Close the report window."""
@@ -170,16 +175,22 @@ class Installation:
 
         Raises `Unavailable`, `UntrustedInput`, `Refused`: what could not be done; it is tried again.
         """
-        self.waits_for = ""
-        self.decision = decision = self.decide()
+        self.waits_for, self.again_s = "", None
         policy = self._around.trust.policies.get(self.model)
+        self._work(prepare=False)  # a trial that is over is over before something else is wanted
+        self.decision = decision = self.decide()
         if decision is not None and policy is not None:
             self._intend(decision, policy, prepare=prepare)
             self._belong(decision)
             self._around.flush()
+        self._work(prepare=prepare)
+        if decision is not None and policy is not None:
+            self._stand_in(decision, policy)
+
+    def _work(self, *, prepare: bool) -> None:
         for _ in range(limits.STEPS_A_PASS):
             if self.journal.state in PREPARING and not prepare:
-                break
+                return
             event = None
             for effect in effects_of(self.journal):
                 event = self._perform(effect)
@@ -189,9 +200,7 @@ class Installation:
             if isinstance(event, events.Corrupt):
                 raise Unavailable(event.reason)  # a bad cache on the way is as a rule better later
             if event is None:
-                break
-        if decision is not None and policy is not None:
-            self._stand_in(decision, policy)
+                return
 
     def _intend(self, decision: Decision, policy: Policy, *, prepare: bool) -> None:
         wanted, active, state = decision.serial, self.pointer.serial, self.journal.state
@@ -304,8 +313,15 @@ class Installation:
         conditions = policy.conditions
         jitter = start_jitter(conditions, device_id=self._around.device_id, occasion=f"{self.model}/{occasion}")
         if 0 <= now - since < jitter:
-            return f"its turn, in {since + jitter - now:.1f} s"
-        return permit(conditions, self._around.situation(), now=now).because
+            self.again_s = since + jitter - now
+            return f"its turn: starts are spread over {conditions.start_jitter_s:g} s"
+        return self._forbidden(policy)
+
+    def _forbidden(self, policy: Policy) -> str:
+        because = permit(policy.conditions, self._around.situation(), now=self._around.now()).because
+        if because:
+            self.again_s = limits.WAIT_FOR_CONDITIONS_S
+        return because
 
     # --- effects ---
 
@@ -338,7 +354,7 @@ class Installation:
 
     def _fetch(self, effect: effects.Fetch) -> events.Event | None:
         moved = 0
-        for file in effect.candidate.files:
+        for file in {file.sha256: file for file in effect.candidate.files}.values():
             try:
                 moved += self._around.download.fetch(file, f"{self._around.artifacts_url}/{file.sha256}")
             except UntrustedInput as error:
@@ -359,6 +375,7 @@ class Installation:
             if name not in names:
                 disk.remove(slot / name)
         contents = []
+        staged: dict[str, Path] = {}  # a variant may hold the same bytes under two names
         for file in candidate.files:
             part, target = self._around.download.path(file), slot / file.name
             if disk.size(part) is not None:
@@ -374,10 +391,13 @@ class Installation:
                         return events.InstallFailed(f"{file.name} cannot be unpacked: {error}")
                 else:
                     disk.move(part, target)  # durable since its download
+            elif (twin := staged.get(file.sha256)) is not None and not file.packed:
+                disk.write(target, disk.read(twin) or b"")
             elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
                 return events.Corrupt(f"{file.name} is not here any more")
             digest = self._tree_digest(target) if file.packed else file.sha256
             contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
+            staged.setdefault(file.sha256, target)
         disk.sync(slot)
         disk.sync(slot.parent)
         entry = candidate.files[0].name
@@ -439,9 +459,8 @@ class Installation:
         if decision is None or decision.serial != candidate.serial:
             self.decision = decision
             return events.Withdrawn()
-        because = permit(policy.conditions, self._around.situation(), now=now).because
-        if because:
-            self.waits_for = because
+        self.waits_for = self._forbidden(policy)
+        if self.waits_for:
             return None
         if candidate.held is None or not self._intact(candidate.held):
             return events.Corrupt("the files in the slot are not whole any more")
@@ -453,7 +472,7 @@ class Installation:
             self._around.flush()  # outside of the lock: a slow network keeps no session from starting
         with between_sessions(self.places) as safe:
             if not safe:
-                self.waits_for = "the end of the open sessions"
+                self._await_sessions()
                 return None
             self._cut_before_swap()
             self.take(events.Activated(at=self._around.now()))
@@ -468,8 +487,11 @@ class Installation:
                 self._cut_before_swap()
                 self._point(pointer)
             else:
-                self.waits_for = "the end of the open sessions"
+                self._await_sessions()
         return safe
+
+    def _await_sessions(self) -> None:
+        self.waits_for, self.again_s = "the end of the open sessions", limits.WAIT_FOR_SESSION_S
 
     def _swap_back(self, effect: effects.SwapBack) -> events.Event | None:
         going = effect.going_back
@@ -487,16 +509,12 @@ class Installation:
         return done if self._swap(slots.back(self.pointer)) else None
 
     def _cut_before_swap(self) -> None:
-        self.observe_without_trial()
+        # What is left is told of with the cohorts of its time.
+        found = harvest(self.places)
+        if found:
+            self._write_down(found)
         if self._around.telemetry() and self._around.spool.has_open(self.model):
             self.cut()
-
-    def observe_without_trial(self) -> None:
-        """Write down the sessions of the version that is about to be left."""
-        found = harvest(self.places)
-        if found.names and len(self._around.spool.unconsumed(found.names)) == len(found.names):
-            self._around.spool.add(self.model, found.closed, found.crashed, found.names)
-            forget(self.places, found.names)
 
     def _intact(self, held: Held) -> bool:
         disk = self._around.disk
