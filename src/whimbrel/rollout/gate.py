@@ -262,15 +262,18 @@ def _estimates(now: Situation) -> dict[str, Any]:
             "accuracy": ratio(total, n),
             "crashed": sum(cell.crashed for cell in group),
         }
-    merged: dict[int, int] = defaultdict(int)
-    for key, count in itertools.chain.from_iterable(cell.latency.items() for cell in arms["treated"]):
-        merged[key] += count
-    seen["latency"] = dict(sorted(merged.items()))
+    seen["latency"], seen["latency_control"] = _latency(arms["treated"]), _latency(arms["control"])
     return seen
 
 
-def _share_over(estimates: dict[str, Any], bound_ms: float) -> float | None:
-    latency = estimates["latency"]
+def _latency(cells: Iterable[Cell]) -> dict[int, int]:
+    merged: dict[int, int] = defaultdict(int)
+    for key, count in itertools.chain.from_iterable(cell.latency.items() for cell in cells):
+        merged[key] += count
+    return dict(sorted(merged.items()))
+
+
+def _share_over(latency: Mapping[int, int], bound_ms: float) -> float | None:
     total = sum(latency.values())
     return count_above(latency, bound_ms) / total if total else None
 
@@ -286,7 +289,9 @@ def _asked(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[tuple[s
         drop = control["accuracy"] - treated["accuracy"] if both else None
         asked.append(("accuracy_drop_max", drop, criteria.accuracy_drop_max))
     if criteria.latency_p99_max_ms is not None:
-        asked.append(("latency_p99_max_ms", _share_over(estimates, criteria.latency_p99_max_ms), LATENCY_TAIL))
+        asked.append(
+            ("latency_p99_max_ms", _share_over(estimates["latency"], criteria.latency_p99_max_ms), LATENCY_TAIL)
+        )
     return asked
 
 
@@ -329,8 +334,13 @@ def _doubt(plan: Plan, counts: Counts, criteria: SuccessCriteria, estimates: dic
 
 
 def _control_breaks(name: str, estimates: dict[str, Any], criteria: SuccessCriteria) -> bool:
-    rate, limit = estimates["control"]["error_rate"], criteria.error_rate_max
-    return name == "error_rate_max" and rate is not None and limit is not None and rate > limit
+    if name == "error_rate_max":
+        rate, limit = estimates["control"]["error_rate"], criteria.error_rate_max
+    elif name == "latency_p99_max_ms" and criteria.latency_p99_max_ms is not None:
+        rate, limit = _share_over(estimates["latency_control"], criteria.latency_p99_max_ms), LATENCY_TAIL
+    else:
+        return False  # a drop is against the control
+    return rate is not None and limit is not None and rate > limit
 
 
 def _would_have_seen(plan: Plan, now: Situation, evidence: dict[str, Any]) -> str:
