@@ -9,8 +9,8 @@ import msgspec
 
 from whimbrel.flows.publish import build_hash
 from whimbrel.flows.records import ModelRecord, ModelSettings, QuarantineRecord, Record, RolloutRecord, VersionRecord
-from whimbrel.health.report import Announcement, Batch, Cohort, Summary, Window
-from whimbrel.health.tally import Cell
+from whimbrel.health.report import Announcement, Batch, Cohort, Window
+from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import encode
 from whimbrel.model.release import File, Line, Release, Variant
 from whimbrel.model.selector import Selector
@@ -134,9 +134,9 @@ def cell(role: str, window: int, *, n: int, crashed: int = 0, errors: float = 0.
     return Cell(**values | more)
 
 
-def accuracy(mean: float, n: int, *, spread: float = 0.1) -> dict[str, Summary]:
+def accuracy(mean: float, n: int, *, spread: float = 0.1) -> dict[str, Moments]:
     """The metric of `n` devices around `mean`, with that standard deviation."""
-    return {"accuracy": Summary(n=n, sum=mean * n, sumsq=n * (mean * mean + spread * spread))}
+    return {"accuracy": Moments(n=n, sum=mean * n, sumsq=n * (mean * mean + spread * spread))}
 
 
 def situation(*cells: Cell, **changes: Any) -> Situation:

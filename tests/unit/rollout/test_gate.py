@@ -254,9 +254,9 @@ def _experiment(chance: random.Random, strict: Plan, *, rate: float, times: floa
 
 
 def _summaries(metrics: dict[str, dict[str, float]]) -> dict[str, object]:
-    from whimbrel.health.report import Summary
+    from whimbrel.health.tally import Moments
 
-    return {name: Summary(**values) for name, values in metrics.items()}  # type: ignore[arg-type]
+    return {name: Moments(**values) for name, values in metrics.items()}  # type: ignore[arg-type]
 
 
 def test_two_arms_that_are_alike_are_seldom_taken_for_harm() -> None:
