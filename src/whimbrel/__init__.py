@@ -1,3 +1,17 @@
 """Whimbrel: over-the-air versioning of machine-learning models for device fleets."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from whimbrel.agent.app import Agent as Agent
+
 __version__ = "0.1.0"
+__all__ = ["Agent", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Agent":  # imported when it is asked for: the server and the tools do without urllib3 and tuf
+        from whimbrel.agent.app import Agent
+
+        return Agent
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -45,3 +45,44 @@ INSPECTED_KEYS = 64  # metadata entries shown; a GGUF tokenizer alone has more
 INSPECTED_TEXT_CHARS = 512  # one metadata value shown
 INSPECTED_TENSORS = 64  # the largest ones are listed
 PROTOBUF_FIELDS = 1_000_000  # top-level fields of an ONNX or Core ML file that are walked to recognise it
+
+# --- golden values ---
+GOLDEN_VALUES = 200_000  # of all tensors of a probe: some 20 bytes each in a document of 4 MiB
+GOLDEN_FILE_BYTES = 16 * MIB  # of a .npz when unpacked, or of a .json
+
+# --- the device: the journey of one update ---
+INSTALL_ATTEMPTS = 5  # a body with a wrong hash is a bad cache as a rule; five times running is a bad release
+PROBE_ATTEMPTS = 3  # a device that stops three times while it probes was stopped by the probe
+TRIAL_HEALTHY_SESSIONS = 3  # one may be luck; a model that is used daily commits within days
+TRIAL_FAILED_SESSIONS = 2  # one crash may be the app's or the user's own; two before three healthy ones are not
+TRIAL_MOST_S = 86400.0  # a trial that nobody ends by using the model gives way to a newer version after this
+REFUSED = 256  # serials a device remembers to refuse, the newest
+OUTBOX = 64  # announcements a model that wait for a network, the newest
+
+STEPS_A_PASS = 64  # from offered to committed are nine
+FRESH_S = 1.0  # a policy this young needs no second look before an activation
+
+# --- the device: network ---
+CONNECT_S = 10.0
+READ_S = 30.0  # silence on an open connection
+ANSWER_BYTES = 64 * KIB  # an answer of the device API: a token or a problem document
+DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between, the partial file stays
+BACKOFF_FIRST_S = 1.0
+BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
+WAIT_FOR_SESSION_S = 1.0  # how soon a swap that waits for a session to end is tried again
+
+# --- the device: telemetry ---
+SPOOL_WINDOWS = 1024  # about three days of five-minute windows without a network, then windows are merged
+BATCH_WINDOWS = 64  # about 100 KiB
+BATCHES_A_PASS = 4
+GZIP_FROM_BYTES = 1 * KIB
+SESSION_METRICS = 64
+SESSION_FILES = 10_000  # summaries that are read in one pass
+
+# --- the device: probes ---
+PROBE_WALL_S = 60.0
+PROBE_CPU_S = 30
+PROBE_MEMORY_BYTES = 512 * MIB  # and three times the file, on top of the preloaded runtimes
+PROBE_FILES = 64  # open files
+PROBE_RUNS = 5  # the latency is their median
+PROBE_LINE_BYTES = 2 * DOCUMENT_BYTES  # a request holds a signature and a probe

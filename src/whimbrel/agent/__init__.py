@@ -1,0 +1,1 @@
+"""The device's body: synchronous; files, HTTP, child processes. `app.Agent` is what an application opens."""

@@ -1,29 +1,81 @@
-"""`whimbrel`: the command line's entry. Errors are one sentence on standard error, and an exit status that says who."""
+"""`whimbrel`: the command line's entry. Errors are one sentence on standard error, and an exit status that says who.
 
+Each command is imported when it is called: a device has only the agent installed, and starts fast.
+"""
+
+import importlib
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from whimbrel.cli import model, publish, repository, rollout, version
-from whimbrel.errors import WhimbrelError
+from whimbrel.errors import Unavailable, WhimbrelError
+
+_COMMANDS = {  # name -> the file in this folder that makes it, the extra of the package that it needs
+    "init": ("repository", "server"),
+    "model": ("model", "server"),
+    "publish": ("publish", "server"),
+    "version": ("version", "server"),
+    "rollout": ("rollout", "server"),
+    "serve": ("repository", "server"),
+    "audit": ("repository", "server"),
+    "collect": ("repository", "server"),
+    "agent": ("agent", ""),
+    "demo": ("demo", "server,onnx,demo"),
+}
+
+
+class _Lazy(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (the name is the base class's)
+        return [name for name in _COMMANDS if _installed(name)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        file, extra = _COMMANDS[cmd_name]
+        try:
+            module = importlib.import_module(f"whimbrel.cli.{file}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("whimbrel"):
+                raise
+            raise Unavailable(
+                f"`whimbrel {cmd_name}` needs {error.name}, which is not installed: pip install 'whimbrel[{extra}]'"
+            ) from error
+        part = getattr(module, cmd_name, None) or module.app
+        if isinstance(part, typer.Typer):
+            command = get_command(part)
+        else:
+            single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            single.command(cmd_name)(part)
+            command = get_command(single)
+        command.name = cmd_name
+        return command
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.import_module(f"whimbrel.cli.{_COMMANDS[name][0]}")
+    except ModuleNotFoundError:
+        return False
+    return True
+
 
 app = typer.Typer(
     name="whimbrel",
+    cls=_Lazy,
     help="Over-the-air versioning of machine-learning models for device fleets.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-app.command("init")(repository.init)
-app.command("serve")(repository.serve)
-app.add_typer(model.app, name="model")
-app.command("publish")(publish.publish)
-app.add_typer(version.app, name="version")
-app.add_typer(rollout.app, name="rollout")
-app.command("audit")(repository.audit)
-app.command("collect")(repository.collect)
+
+@app.callback()
+def _whimbrel() -> None:
+    """Over-the-air versioning of machine-learning models for device fleets."""
 
 
 def main() -> None:
@@ -39,7 +91,3 @@ def main() -> None:
     except OSError as error:
         sys.stderr.write(f"whimbrel: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
         sys.exit(3)
-
-
-if __name__ == "__main__":
-    main()

@@ -137,7 +137,7 @@ def connect(
         folder = Folder.open(repository or Path())
         token = _read_token(token_file or folder.admin_token)
         with open_parts(folder) as parts:
-            transport = httpx.ASGITransport(admin_app(parts.world))  # type: ignore[arg-type]
+            transport = httpx.ASGITransport(admin_app(parts.world()))  # type: ignore[arg-type]
             http = httpx.AsyncClient(
                 transport=transport, base_url="http://folder", headers=_bearer(token), timeout=_TIMEOUT_S
             )

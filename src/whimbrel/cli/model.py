@@ -18,7 +18,7 @@ from whimbrel.stores.signer import load_signer, make_signer
 from whimbrel.stores.tuf_repository import delegate_model, publish_documents
 from whimbrel.trust import roles
 
-app = typer.Typer(help="Models: lines of versions.", no_args_is_help=True)
+app = typer.Typer(help="Models: lines of versions.", no_args_is_help=True, add_completion=False)
 
 Refresh = Annotated[float | None, typer.Option(help="Seconds between a device's refreshes (default 300).")]
 Report = Annotated[float | None, typer.Option(help="Seconds between a device's reports (default 300).")]

@@ -20,18 +20,18 @@ from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of
 from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.flows.card import Card, CardProbe, read_card
+from whimbrel.flows.golden import golden_objection
 from whimbrel.flows.publish import identify, write_release
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.variant_spec import VariantSpec, parse_variant
-from whimbrel.model.documents import convert, encode, parse
-from whimbrel.model.release import File, Probe, Tensor, Variant
+from whimbrel.model.documents import convert, encode
+from whimbrel.model.release import File, Probe, Variant
 from whimbrel.packing import pack
+from whimbrel.stores.golden_file import read_golden
 from whimbrel.stores.inspection import Inspection, inspect
 from whimbrel.stores.signer import load_signer
 from whimbrel.stores.tuf_repository import publish_documents
 from whimbrel.trust import roles
-
-_GOLDEN_BYTES = 16 * limits.MIB
 
 
 class _Source(msgspec.Struct, frozen=True):
@@ -81,7 +81,9 @@ def publish(
             for index, (path, spec) in enumerate(zip(files, _specs(files, variant or []), strict=True))
         ]
         _check_files(told, sources)
-        variants = _variants(told, sources, _probe(told.probe, card))
+        probe = _probe(told.probe, card)
+        _check_probe(probe, sources)
+        variants = _variants(told, sources, probe)
         said = _publish(
             client, model, told, variants, sources,
             semantic_version=semantic_version, version=version, metric=metric or [], changelog=changelog or [],
@@ -114,6 +116,8 @@ def _publish(
         semantic_version=semantic_version or card.semantic_version,
         now=now,
     )
+    if card.build_hash is not None and card.build_hash != identity.build_hash:
+        raise Refused(f"the card says build {card.build_hash}, and these files are build {identity.build_hash}")
     release = write_release(
         model,
         identity,
@@ -256,6 +260,13 @@ def _card(path: Path | None, model: str) -> Card:
     return card
 
 
+def _check_probe(probe: Probe | None, sources: list[_Source]) -> None:
+    for source in sources:
+        signature = source.inspection.signature
+        if probe and signature and (wrong := golden_objection(probe, signature)):
+            raise UntrustedInput(f"{source.file.name}: {wrong}; nothing was published")
+
+
 def _check_files(card: Card, sources: list[_Source]) -> None:
     listed = {file.name: file for file in card.files}
     for source in sources:
@@ -269,35 +280,7 @@ def _probe(told: CardProbe | None, card: Path | None) -> Probe | None:
         return None
     if told.golden is None or card is None:
         return told.probe()
-    path = card.parent / told.golden
-    try:
-        if path.stat().st_size > _GOLDEN_BYTES:
-            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; golden values have at most {_GOLDEN_BYTES}")
-        if path.suffix == ".json":
-            return told.probe(parse(Probe, path.read_bytes(), what=str(path)))
-        return told.probe(_golden(path))
-    except OSError as error:
-        raise UntrustedInput(f"the golden values {path} cannot be read: {error.strerror}") from error
-
-
-def _golden(path: Path) -> Probe:
-    """An .npz whose arrays are named `inputs/<name>` and `outputs/<name>`."""
-    import numpy as np
-
-    sides: dict[str, dict[str, Tensor]] = {"inputs": {}, "outputs": {}}
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            for key in arrays.files:
-                side, _, name = key.partition("/")
-                if side not in sides or not name:
-                    raise UntrustedInput(f"{path} has an array {key!r}; expected inputs/<name> and outputs/<name>")
-                array = arrays[key]
-                sides[side][name] = Tensor(
-                    dtype=str(array.dtype), shape=array.shape, values=tuple(array.reshape(-1).tolist())
-                )
-    except ValueError as error:
-        raise UntrustedInput(f"{path} is no .npz file of plain arrays: {error}") from error
-    return Probe(inputs=sides["inputs"], outputs=sides["outputs"])
+    return told.probe(read_golden(card.parent / told.golden))
 
 
 def _metrics(given: list[str]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from whimbrel.cli.output import Json, ago, console, pick, print_json, print_tabl
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.plan_file import read_plan
 
-app = typer.Typer(help="Rollouts: staged, judged, taken back.", no_args_is_help=True)
+app = typer.Typer(help="Rollouts: staged, judged, taken back.", no_args_is_help=True, add_completion=False)
 
 _LIVE = {"running", "holding", "paused"}
 _WATCH_S = 1.0

@@ -14,7 +14,7 @@ from whimbrel.stores.signer import load_signer
 from whimbrel.stores.tuf_repository import publish_documents
 from whimbrel.trust import roles
 
-app = typer.Typer(help="Versions: immutable publications of a model.", no_args_is_help=True)
+app = typer.Typer(help="Versions: immutable publications of a model.", no_args_is_help=True, add_completion=False)
 
 Version = Annotated[str, typer.Argument(help="Calendar or semantic version, serial, or alias.")]
 Why = Annotated[str, typer.Option("--because", help="The reason, for the audit log.")]

@@ -45,8 +45,7 @@ def convert(kind: type[T], value: object, *, what: str) -> T:
 
 def encode(value: object) -> bytes:
     """The one JSON form of `value`."""
-    # msgspec sorts text keys only, and a latency sketch has numbers for keys.
-    return _encoder.encode(msgspec.to_builtins(value, str_keys=True))
+    return _encoder.encode(msgspec.to_builtins(value, str_keys=True))  # a latency sketch has numbers for keys
 
 
 def digest_of(content: bytes) -> str:

@@ -50,16 +50,16 @@ def decide(policy: Policy, line: Line, profile: Profile) -> Decision:
     wanted, assignments, because = _wanted(policy, profile)
     if wanted is None:
         return Decision(None, "keep", "the policy names no version yet", assignments)
-    objection = _objection(policy, line, profile, wanted)
-    if objection is None:
+    refusal = objection(policy, line, profile, wanted)
+    if refusal is None:
         return Decision(wanted, "run", because, assignments)
     fallbacks = [*policy.known_good, *([policy.baseline] if policy.baseline else [])]
     for serial in fallbacks:
-        if serial != wanted and _objection(policy, line, profile, serial) is None:
+        if serial != wanted and objection(policy, line, profile, serial) is None:
             return Decision(
-                serial, "run", f"serial {wanted} is {objection}; {serial} is the newest good one", assignments
+                serial, "run", f"serial {wanted} is {refusal}; {serial} is the newest good one", assignments
             )
-    return Decision(None, policy.on_revoked, f"serial {wanted} is {objection}, and no other is allowed", assignments)
+    return Decision(None, policy.on_revoked, f"serial {wanted} is {refusal}, and no other is allowed", assignments)
 
 
 def _wanted(policy: Policy, profile: Profile) -> tuple[int | None, tuple[Assignment, ...], str]:
@@ -90,7 +90,8 @@ def _in_entry(entry: Entry, place: int, profile: Profile) -> tuple[int | None, t
     return serial, tuple(controls), f"bucket {place} is a control of {entry.rollout}"
 
 
-def _objection(policy: Policy, line: Line, profile: Profile, serial: int) -> str | None:
+def objection(policy: Policy, line: Line, profile: Profile, serial: int) -> str | None:
+    """Why `serial` may not run on this device, in a few words; None where nothing speaks against it."""
     if serial < line.minimum_serial:
         return f"below the line's floor {line.minimum_serial}"
     if serial in line.revoked:

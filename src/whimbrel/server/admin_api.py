@@ -4,6 +4,7 @@ Offline keys never come here: `model add`, `publish` and `version revoke` sign o
 signed; the desk verifies it against the delegation and stores it by compare-and-swap.
 """
 
+import importlib.metadata
 from typing import Annotated, Any
 
 import msgspec
@@ -16,7 +17,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import Parameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
-from whimbrel import __version__, limits
+from whimbrel import limits
 from whimbrel.errors import NotFound, WhimbrelError
 from whimbrel.model.documents import convert, encode
 from whimbrel.model.ids import Digest
@@ -78,7 +79,7 @@ def admin_app(world: World) -> Litestar:
         return await desk.do(namespace, lambda *parts: desk.versions(*parts, model=model))
 
     @get("/models/{model:str}/versions/{version:str}", summary="One version, with its release document")
-    async def version(namespace: str, model: str, version: str) -> dict[str, Any]:
+    async def one_version(namespace: str, model: str, version: str) -> dict[str, Any]:
         return await desk.do(namespace, lambda *parts: desk.version(*parts, model=model, name=version))
 
     @post("/models/{model:str}/versions", status_code=HTTP_201_CREATED, summary="Publish (signed by the publisher)")
@@ -170,13 +171,15 @@ def admin_app(world: World) -> Litestar:
         "/{namespace:str}/admin/v1",
         guards=[guard],
         route_handlers=[
-            status, keys, role, models, model, add_model, set_model, versions, version, publish, retire, line, set_line,
-            alias, has_artifact, put_artifact, collect, rollouts, start, rollout, move, audit, enrol_token,
+            status, keys, role, models, model, add_model, set_model, versions, one_version, publish, retire, line,
+            set_line, alias, has_artifact, put_artifact, collect, rollouts, start, rollout, move, audit, enrol_token,
         ],
     )  # fmt: skip
     return Litestar(
         [guarded],
-        openapi_config=OpenAPIConfig("Whimbrel admin API", __version__, render_plugins=[JsonRenderPlugin(path="/")]),
+        openapi_config=OpenAPIConfig(
+            "Whimbrel admin API", importlib.metadata.version("whimbrel"), render_plugins=[JsonRenderPlugin(path="/")]
+        ),
         exception_handlers={WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
         request_max_body_size=limits.ARTIFACT_BYTES,
         logging_config=None,

@@ -31,7 +31,7 @@ from whimbrel.server.desk import World
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import App, Receive, Scope, Send, problem, respond
 from whimbrel.server.intake import Intake
-from whimbrel.server.static import Static
+from whimbrel.server.static import Static, Traffic
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
 from whimbrel.stores.inbox_nats import InboxNats
@@ -56,10 +56,9 @@ class Parts(msgspec.Struct, frozen=True):
     signers: OnlineSigners
     controllers: Controllers
 
-    @property
-    def world(self) -> World:
+    def world(self, traffic: Traffic | None = None) -> World:
         """What the admin API works on."""
-        return World(self.database, self.blobs, self.controllers, self.signers.policy.public_key)
+        return World(self.database, self.blobs, self.controllers, self.signers.policy.public_key, traffic or Traffic())
 
 
 def found(path: Path, config: Config) -> Folder:
@@ -161,8 +160,9 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
         tokens = DeviceTokens.open(folder.online_keys / "device-tokens.key")
         apps: list[tuple[App, socket.socket]] = []
         try:
-            apps.append((device_app(Static(parts.blobs), DeviceApi(parts.database, tokens, intake)), bind(listen)))
-            apps.append((admin_app(parts.world), bind(admin_listen)))  # type: ignore[arg-type]
+            static = Static(parts.blobs)
+            apps.append((device_app(static, DeviceApi(parts.database, tokens, intake)), bind(listen)))
+            apps.append((admin_app(parts.world(static.traffic)), bind(admin_listen)))  # type: ignore[arg-type]
         except BaseException:
             for _, opened in apps:
                 opened.close()

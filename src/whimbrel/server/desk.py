@@ -4,6 +4,7 @@ Every change writes the audit log, and returns when the signed metadata says so 
 """
 
 import asyncio
+import importlib.metadata
 import json
 import secrets
 import time
@@ -13,7 +14,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args
 import msgspec
 from msgspec import Meta
 
-from whimbrel import __version__, limits
+from whimbrel import limits
 from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, UntrustedInput
 from whimbrel.flows.advance import PersonMove, move_by_person, verdict_for
 from whimbrel.flows.plan_file import read_plan
@@ -27,6 +28,7 @@ from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.plan import VersionName
 from whimbrel.server.auth import bearer
 from whimbrel.server.controllers import Controllers
+from whimbrel.server.static import Traffic
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
 from whimbrel.stores.fleet import Fleet
@@ -94,6 +96,7 @@ class World(msgspec.Struct, frozen=True):
     blobs: Blobs
     controllers: Controllers
     policy_key: Key
+    traffic: Traffic = msgspec.field(default_factory=Traffic)
 
 
 class Desk:
@@ -127,12 +130,13 @@ class Desk:
 
     def status(self, registry: Registry, fleet: Fleet, book: RoleBook) -> dict[str, Any]:
         return {
-            "version": __version__,
+            "version": importlib.metadata.version("whimbrel"),
             "namespace": registry.namespace,
             "models": len(registry.models()),
             "devices": fleet.count_devices(),
             "live_rollouts": len(registry.rollouts(live=True)),
             "timestamp_version": book.published_timestamp(),
+            "sent": msgspec.structs.asdict(self.world.traffic),
         }
 
     def add_model(self, registry: Registry, _fleet: Fleet, book: RoleBook, *, data: NewModel) -> dict[str, Any]:

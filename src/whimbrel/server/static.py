@@ -35,12 +35,20 @@ class _Document(msgspec.Struct, frozen=True):
     read_at: float
 
 
+class Traffic(msgspec.Struct):
+    """Bytes that went out of this process since it started, without headers."""
+
+    artifact_bytes: int = 0
+    document_bytes: int = 0
+
+
 class Static:
     """Answers GET and HEAD below `/{ns}/metadata`, `/{ns}/targets` and `/{ns}/artifacts`."""
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._kept: OrderedDict[str, _Document] = OrderedDict()
+        self.traffic = Traffic()
 
     async def answer(self, scope: Scope, send: Send, *, namespace: str, path: str) -> None:
         """Answer one request for `path` (without the namespace)."""
@@ -70,6 +78,7 @@ class Static:
         if "gzip" in (header(scope, b"accept-encoding") or ""):
             body = document.zipped
             headers.append((b"content-encoding", b"gzip"))
+        self.traffic.document_bytes += len(body)
         await respond(send, 200, body, headers=headers, head=scope["method"] == "HEAD")
 
     async def _read(self, path: str, *, brief: bool) -> _Document:
@@ -113,6 +122,7 @@ class Static:
         if scope["method"] == "GET":
             async for chunk in self._blobs.read(path, start=start, end=end):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                self.traffic.artifact_bytes += len(chunk)
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from whimbrel.flows.card import Card, CardProbe, Lineage
 from whimbrel.model.release import Probe, Tensor
 
 Images = npt.NDArray[np.float32]  # n x 64, each pixel in [0, 1]
@@ -47,8 +48,23 @@ class DigitsVersion(msgspec.Struct, frozen=True, kw_only=True):
     device_accuracy: float  # right answers a device image; a run that raised is not right
     device_failures: float  # runs that raise, a device image
     training_samples: int
+    parent: str  # the semantic version that it was fine-tuned from
     changelog: str
     probe: Probe
+
+    @property
+    def card(self) -> Card:
+        """What its publisher says of it."""
+        return Card(
+            semantic_version=self.semantic_version,
+            training_dataset="scikit-learn digits",
+            framework="scikit-learn",
+            architecture="mlp_64_512_256_10",
+            metadata={"accuracy": self.accuracy, "training_samples": self.training_samples},
+            changelog=(self.changelog,),
+            lineage=Lineage(parent=self.parent),
+            probe=CardProbe(inputs=self.probe.inputs, outputs=self.probe.outputs),
+        )
 
 
 class Digits(msgspec.Struct, frozen=True):
@@ -100,6 +116,7 @@ def _train(folder: Path) -> Digits:
         (check, truth),
         name="v1",
         semantic_version="1.0.0",
+        parent="",
         training_samples=_FEW,
         changelog="The first version.",
     )
@@ -112,6 +129,7 @@ def _train(folder: Path) -> Digits:
         (check, truth),
         name="v2",
         semantic_version="1.1.0",
+        parent="1.0.0",
         training_samples=_TRAINING,
         changelog="Fine-tuned on ten times as many images.",
     )
@@ -136,6 +154,7 @@ def _train(folder: Path) -> Digits:
         clean(check, truth),
         name="v3",
         semantic_version="1.2.0",
+        parent="1.1.0",
         training_samples=len(batch),
         changelog="Evens out the brightness of images; fine-tuned on a new batch.",
     )

@@ -48,7 +48,8 @@ def main() -> int:
     except MemoryError:
         reading = Reading(refused=f"reading it takes more than {memory // limits.MIB} MiB of memory")
     except Exception as error:  # noqa: BLE001  a library's objection may be of any kind: it is about this file
-        said = " ".join(str(error).split())[:300] or "without a reason"
+        words = " ".join(str(error).split())[:300] or "without a reason"
+        said = "".join(each if each.isprintable() else "?" for each in words)  # it may quote the file
         reading = Reading(refused=f"its library refuses it ({type(error).__name__}: {said})")
     with out:
         out.write(answer(reading))

@@ -1,6 +1,8 @@
 """A model card says what its writer meant, or is refused with the line."""
 # ruff: noqa: E501  (the table of refusals: one row a line)
 
+from pathlib import Path
+
 import pytest
 
 from whimbrel.errors import UntrustedInput
@@ -60,6 +62,13 @@ def test_everything_a_card_says_reaches_the_release() -> None:
         outputs={"y": Tensor(dtype="float32", shape=(1,), values=(0.25,))},
         latency_ms_max=50,
     )
+
+
+def test_the_card_in_the_reference_is_read() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "card.md").read_text(encoding="utf-8")
+    card = read_card(page.split("```yaml\n")[1].split("```")[0], what="card.md")
+    assert card.probe is not None
+    assert (card.semantic_version, card.probe.golden) == ("2.10.0", "golden.npz")
 
 
 def test_the_published_manifest_is_taken_as_it_is() -> None:

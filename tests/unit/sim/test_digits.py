@@ -6,8 +6,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from whimbrel.flows.golden import golden_objection
 from whimbrel.model.release import Probe
 from whimbrel.sim.digits import INPUT, Digits, device_inputs, train
+from whimbrel.stores.inspection import inspect
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,22 @@ def _passes(path: Path, probe: Probe) -> bool:
 def test_every_version_passes_its_own_golden_probe_the_broken_one_too(digits: Digits) -> None:
     for version in digits.versions:
         assert _passes(version.path, version.probe), version.name
+
+
+def test_cards_say_what_was_measured_and_what_came_before(digits: Digits) -> None:
+    for before, version in zip([None, *digits.versions], digits.versions, strict=False):
+        assert version.card.metrics["accuracy"] == version.accuracy
+        assert version.card.lineage.parent == (before.semantic_version if before else "")
+        assert version.card.probe is not None
+        assert version.card.probe.probe() == version.probe
+
+
+def test_inspection_and_golden_values_agree(digits: Digits) -> None:
+    for version in digits.versions:
+        found = inspect(version.path)
+        assert found.format == "onnx"
+        assert found.signature is not None
+        assert golden_objection(version.probe, found.signature) is None
 
 
 def test_versions_tell_each_other_apart_by_the_probe(digits: Digits) -> None:

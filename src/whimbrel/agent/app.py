@@ -1,0 +1,463 @@
+"""What does an application open? `Agent`: sessions, and cycles that keep its models as the policies say.
+
+1. A cycle is one bounded pass: look at what happened, refresh when it is due, act as far as possible, tell what is due.
+2. No trouble of the network, the server or a document leaves a cycle as an exception: it is recorded, and tried again
+   later and later, at most a refresh period apart.
+3. One process at a time runs cycles on a folder; sessions need no such permission, and no cycles.
+"""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import urllib3
+
+from whimbrel import limits
+from whimbrel.agent import settings as settings_file
+from whimbrel.agent.device_api import BadBody, Busy, DeviceApi
+from whimbrel.agent.disk import RealDisk
+from whimbrel.agent.download import Download, Unfinished
+from whimbrel.agent.installation import Installation, Surroundings
+from whimbrel.agent.locks import held_alone
+from whimbrel.agent.probes import shared_server
+from whimbrel.agent.session import Places, Session
+from whimbrel.agent.spool import Spool
+from whimbrel.agent.transport import HttpNetwork
+from whimbrel.agent.tuf_client import TrustClient
+from whimbrel.device.conditions import Situation
+from whimbrel.device.ports import Clock, Prober
+from whimbrel.device.states import PREPARING, RESTING
+from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.health.report import Batch
+from whimbrel.model import documents
+
+_DEFAULT_PERIOD_S = 300.0  # of refreshes and reports, until a policy says otherwise
+_EARLIEST_S = 0.02  # between two passes of run(), whatever is due
+
+
+class CycleResult(msgspec.Struct, frozen=True):
+    """`next_s`: seconds until something is due. `models`: as in `Agent.status`. `problems`: what could not be done."""
+
+    next_s: float
+    refreshed: bool
+    models: dict[str, dict[str, Any]]
+    problems: tuple[str, ...] = ()
+
+
+class Backoff:
+    """Exponential, with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter)."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._failures = 0
+        self.until = 0.0
+        self.problem = ""
+
+    def failed(self, now: float, problem: str, *, cap_s: float, at_least_s: float = 0.0) -> None:
+        """Wait longer than the last time, at most `cap_s`."""
+        ceiling = min(cap_s, limits.BACKOFF_FIRST_S * 2 ** min(self._failures, limits.BACKOFF_DOUBLINGS))
+        self._failures += 1
+        self.until = now + max(at_least_s, self._chance.uniform(0, ceiling))
+        self.problem = problem
+
+    def worked(self) -> None:
+        """Begin anew."""
+        self._failures, self.until, self.problem = 0, 0.0, ""
+
+    def waiting(self, now: float) -> bool:
+        """Whether it is too early; a clock that was set back is no reason to wait for years."""
+        return now < self.until <= now + 86400
+
+
+class Agent:
+    """The agent of one folder. `open` it; `close` it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: settings_file.Settings,
+        root: bytes,
+        *,
+        enrol_token: str | None,
+        clock: Clock,
+        probes: Prober | None,
+        pool: urllib3.PoolManager | None,
+        situation: Callable[[], Situation],
+        chance: random.Random,
+        durable_sessions: bool,
+    ) -> None:
+        self.folder = folder
+        self.settings = settings
+        self._clock = clock
+        self._chance = chance
+        self._durable_sessions = durable_sessions
+        self._stop = threading.Event()
+        self._busy = threading.Lock()
+        self._disk = RealDisk()
+        self._network = HttpNetwork(pool)
+        url = f"{settings.server}/{settings.namespace}"
+        self._trust = TrustClient(
+            folder / "trust", url=url, root=root, models=settings.models, disk=self._disk, network=self._network
+        )
+        self._download = Download(
+            folder / "incoming", disk=self._disk, network=self._network, stopped=self._stop.is_set
+        )
+        self._spool = Spool(folder / "spool.json", disk=self._disk)
+        self._api = DeviceApi(
+            folder / "credential.json",
+            url=url,
+            device_id=settings.device_id,
+            labels=dict(settings.labels),
+            enrol_token=enrol_token,
+            disk=self._disk,
+            network=self._network,
+            clock=time.monotonic,
+        )
+        self._around = Surroundings(
+            device_id=settings.device_id,
+            labels=dict(settings.labels),
+            artifacts_url=f"{url}/artifacts",
+            disk=self._disk,
+            trust=self._trust,
+            download=self._download,
+            prober=lambda: probes if probes is not None else shared_server(),
+            spool=self._spool,
+            now=self._now,
+            situation=situation,
+            refresh=self._refresh,
+            flush=self._flush,
+            serial_of=self._serial_of,
+            telemetry=lambda: self._api.known,
+        )
+        self._installations = {
+            model: Installation(model, Places(folder / "models" / model), self._around) for model in settings.models
+        }
+        self._begun: tuple[float, float] | None = None
+        self._refreshing, self._saying, self._reporting = Backoff(chance), Backoff(chance), Backoff(chance)
+        self._installing = {model: Backoff(chance) for model in settings.models}
+        self._next_refresh = 0.0
+        self._next_report: float | None = None
+        self._status: dict[str, Any] = {}
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        server: str | None = None,
+        root: str | Path | bytes | None = None,
+        models: Sequence[str] | None = None,
+        namespace: str | None = None,
+        device_id: str | None = None,
+        labels: dict[str, str] | None = None,
+        enrol_token: str | None = None,
+        clock: Clock = time.time,
+        probes: Prober | None = None,
+        pool: urllib3.PoolManager | None = None,
+        situation: Callable[[], Situation] | None = None,
+        chance: random.Random | None = None,
+        durable_sessions: bool = True,
+    ) -> Self:
+        """The agent of `folder`. What is left out is as it was the last time; the first time `server` and `root` are
+        needed, `models` is ("detector",), and the device's id is random.
+
+        `root` is the trust root: a path, or the bytes. `enrol_token` lets the device tell how it is doing; without one
+        it only listens. `situation` tells of charger, battery and network where policies ask for them. `pool` and
+        `probes` may be shared by many agents. `durable_sessions` False saves a disk write a session; a power cut within
+        a session is then not told from no session.
+
+        Raises `UntrustedInput`, `Refused`, `Unavailable`.
+        """
+        folder = Path(folder)
+        if isinstance(models, str):
+            raise UntrustedInput(f"models is {models!r}; expected a list of names such as [{models!r}]")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            settings, trusted = settings_file.settle(
+                folder,
+                disk=RealDisk(),
+                server=server,
+                root=Path(root) if isinstance(root, str) else root,
+                models=tuple(models) if models is not None else None,
+                namespace=namespace,
+                device_id=device_id,
+                labels=labels,
+            )
+            return cls(
+                folder,
+                settings,
+                trusted,
+                enrol_token=enrol_token,
+                clock=clock,
+                probes=probes,
+                pool=pool,
+                situation=situation or Situation,
+                chance=chance or random.Random(),  # noqa: S311 (it spreads load and keeps no secret)
+                durable_sessions=durable_sessions,
+            )
+        except OSError as error:
+            raise Unavailable(f"the folder {folder} cannot be used: {error}") from error
+
+    def session(self, model: str) -> Session:
+        """One use of a model, as a context manager. Raises `Unavailable` on entry where no version is here yet."""
+        if model not in self._installations:
+            raise NotFound(f"this agent keeps {', '.join(self._installations)}; it was opened without {model!r}")
+        return Session(model, self._installations[model].places, durable=self._durable_sessions)
+
+    def cycle(self, now: float | None = None, *, force: bool = False) -> CycleResult:
+        """One bounded pass. `force`: refresh also when it is not due. Raises `Conflict` when another process runs."""
+        with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
+            return self._pass(self._clock() if now is None else now, force=force)
+
+    def run(self) -> None:
+        """Cycle until `stop` is called. Raises `Conflict` when another process runs."""
+        with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
+            while not self._stop.is_set():
+                result = self._pass(self._clock(), force=False)
+                self._stop.wait(max(_EARLIEST_S, result.next_s))
+
+    def stop(self) -> None:
+        """End `run` soon; called from another thread."""
+        self._stop.set()
+
+    def status(self) -> dict[str, Any]:
+        """What each model runs, what was decided and why, what it waits for. Reads the folder only."""
+        return read_status(self.folder)
+
+    def close(self) -> None:
+        """Stop, and let go of connections. A probe server that was brought is its owner's."""
+        self.stop()
+        with self._busy:
+            self._network.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- one pass ---
+
+    def _pass(self, now: float, *, force: bool) -> CycleResult:
+        self._begun = now, time.monotonic()
+        refreshed = False
+        try:
+            for each in self._installations.values():
+                each.load()
+                each.observe()
+            if force or now >= self._next_refresh or self._next_refresh > now + 2 * self._refresh_s():
+                refreshed = self._refresh_when_due(now)
+            for model, each in self._installations.items():
+                self._advance(model, each, now=now)
+            self._flush()
+            self._report_when_due()
+            self._tidy()
+        except OSError as error:  # a full disk, a folder that was taken away: nothing is half-written
+            self._refreshing.failed(now, f"the folder {self.folder} fails: {error}", cap_s=self._refresh_s())
+        self._trust.rest()
+        with suppress(OSError):
+            self._write_status()
+        return CycleResult(self._next_s(), refreshed, self._status["models"], tuple(self._problems()))
+
+    def _refresh_when_due(self, now: float) -> bool:
+        try:
+            self._refresh()
+        except (Unavailable, UntrustedInput) as error:
+            self._refreshing.failed(now, str(error), cap_s=self._refresh_s())
+            self._next_refresh = self._refreshing.until
+            return False
+        return True
+
+    def _refresh(self) -> None:
+        now = self._now()
+        self._trust.refresh(now)
+        self._refreshing.worked()
+        self._next_refresh = now + self._refresh_s() * self._chance.uniform(0.9, 1.0)
+
+    def _advance(self, model: str, each: Installation, *, now: float) -> None:
+        backoff = self._installing[model]
+        try:
+            each.advance(prepare=not backoff.waiting(now))
+        except Unfinished as error:
+            if error.moved:
+                backoff.worked()
+            self._put_off(backoff, error)
+        except (Unavailable, UntrustedInput, Refused) as error:
+            self._put_off(backoff, error)
+        else:
+            if not backoff.waiting(now):
+                backoff.worked()
+
+    def _put_off(self, backoff: Backoff, error: WhimbrelError) -> None:
+        backoff.failed(self._now(), str(error), cap_s=self._refresh_s())
+
+    # --- telling ---
+
+    def _flush(self) -> None:
+        now = self._now()
+        for each in self._installations.values():
+            while each.journal.outbox:
+                if self._api.known:
+                    if self._saying.waiting(now):
+                        return
+                    try:
+                        self._api.announce(self._dressed(each))
+                        self._saying.worked()
+                    except BadBody as error:
+                        self._saying.problem = str(error)
+                    except (WhimbrelError, OSError) as error:
+                        self._delay(self._saying, error)
+                        return
+                # Not saved at once: said again after a restart, it changes nothing.
+                each.journal = msgspec.structs.replace(each.journal, outbox=each.journal.outbox[1:])
+
+    def _dressed(self, each: Installation) -> Any:
+        policy = self._trust.policies.get(each.model)
+        hardware = self.settings.labels.get(policy.hardware_label, "") if policy else ""
+        return msgspec.structs.replace(each.journal.outbox[0], hardware_class=hardware)
+
+    def _report_when_due(self) -> None:
+        now, period = self._now(), self._report_s()
+        if not self._api.known or not self._trust.policies:
+            return
+        if self._next_report is None:
+            self._next_report = now + self._chance.uniform(0, period)
+        if now >= self._next_report or self._next_report > now + 2 * period:
+            self._next_report = max(now, min(self._next_report, now) + period)
+            for model in self._trust.policies:
+                self._installations[model].cut()
+        if not self._reporting.waiting(now):
+            self._send()
+
+    def _send(self) -> None:
+        size = limits.BATCH_WINDOWS
+        for _ in range(limits.BATCHES_A_PASS):
+            epoch, windows = self._spool.batch(windows_max=size)
+            if not windows:
+                return
+            try:
+                self._api.report(Batch(epoch=epoch, windows=windows, labels=self._labels_to_tell()))
+                self._reporting.worked()
+            except BadBody as error:
+                self._reporting.problem = str(error)
+                if error.status == 413 and size > 1:
+                    size = max(1, min(size, len(windows)) // 2)
+                    continue
+            except (WhimbrelError, OSError) as error:
+                self._delay(self._reporting, error)
+                return
+            self._spool.acknowledged(epoch, windows)
+
+    def _labels_to_tell(self) -> dict[str, str]:
+        asked = {label for policy in self._trust.policies.values() for label in policy.report_labels}
+        return {name: value for name, value in self.settings.labels.items() if name in asked}
+
+    def _delay(self, backoff: Backoff, error: Exception) -> None:
+        after = error.after_s if isinstance(error, Busy) else 0.0
+        backoff.failed(self._now(), str(error), cap_s=self._report_s(), at_least_s=after)
+
+    # --- keeping house ---
+
+    def _tidy(self) -> None:
+        wanted, digests = set(), set()
+        for each in self._installations.values():
+            held = (each.pointer.active, each.pointer.fallback, each.journal.candidate)
+            wanted |= {(each.model, one.serial) for one in held if one is not None}
+            if each.decision is not None and each.decision.serial is not None:
+                wanted.add((each.model, each.decision.serial))
+            if each.journal.candidate is not None and each.journal.state in PREPARING:
+                digests |= {file.sha256 for file in each.journal.candidate.files}
+        self._trust.keep_releases(wanted)
+        self._download.keep_only(digests)
+
+    def _now(self) -> float:
+        if self._begun is None:
+            return self._clock()
+        wall, monotonic = self._begun
+        return wall + (time.monotonic() - monotonic)
+
+    def _serial_of(self, model: str) -> int | None:
+        other = self._installations.get(model)
+        return other.pointer.serial if other else None
+
+    def _refresh_s(self) -> float:
+        return min((policy.refresh_s for policy in self._trust.policies.values()), default=_DEFAULT_PERIOD_S)
+
+    def _report_s(self) -> float:
+        return min((policy.report_s for policy in self._trust.policies.values()), default=_DEFAULT_PERIOD_S)
+
+    def _next_s(self) -> float:
+        now = self._now()
+        due = [self._next_refresh]
+        if self._next_report is not None and self._api.known:
+            due.append(self._next_report)
+            if self._spool.waiting:
+                due.append(self._reporting.until)
+        if any(each.journal.outbox for each in self._installations.values()):
+            due.append(self._saying.until)
+        for model, each in self._installations.items():
+            if self._installing[model].problem:
+                due.append(self._installing[model].until)
+            elif each.waits_for or self._is_behind(each):
+                due.append(now + limits.WAIT_FOR_SESSION_S)
+        return max(0.0, min(due) - now)
+
+    @staticmethod
+    def _is_behind(each: Installation) -> bool:
+        wanted = each.decision.serial if each.decision else None
+        return each.journal.state in RESTING and wanted is not None and wanted != each.pointer.serial
+
+    # --- saying how it is ---
+
+    def _problems(self) -> list[str]:
+        found = [self._refreshing.problem, self._saying.problem, self._reporting.problem]
+        found += [backoff.problem for backoff in self._installing.values()]
+        found += list(self._trust.problems.values())
+        return [problem for problem in dict.fromkeys(found) if problem]
+
+    def _write_status(self) -> None:
+        problems = self._problems()
+        self._status = {
+            "device_id": self.settings.device_id,
+            "process": os.getpid(),
+            "last_refresh": self._trust.memory.refreshed_at or None,
+            "last_error": problems[0] if problems else None,
+            "windows_waiting": self._spool.waiting,
+            "models": {model: self._model_status(model, each) for model, each in self._installations.items()},
+        }
+        self._disk.replace(self.folder / "status.json", documents.encode(self._status))
+
+    def _model_status(self, model: str, each: Installation) -> dict[str, Any]:
+        policy = self._trust.policies.get(model)
+        candidate = each.journal.candidate
+        return {
+            "state": each.journal.state.value,
+            "serial": each.pointer.serial,
+            "version": each.pointer.active.version if each.pointer.active else None,
+            "wanted": each.decision.serial if each.decision else None,
+            "because": each.decision.because if each.decision else "no policy is known yet",
+            "candidate": candidate.serial if candidate else None,
+            "waits_for": each.waits_for or self._installing[model].problem or None,
+            "sequence": policy.sequence if policy else None,
+            "refused": {str(refusal.serial): refusal.reason for refusal in each.journal.refused},
+            "problem": self._trust.problems.get(model),
+        }
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What the last cycle wrote. Works while an agent runs, and when none does. Raises `NotFound`, `UntrustedInput`."""
+    try:
+        content = RealDisk().read(folder / "status.json")
+    except OSError as error:
+        raise Unavailable(f"{folder} cannot be read: {error}") from error
+    if content is None:
+        if not (folder / "agent.json").exists():
+            raise NotFound(f"{folder} is not an agent's folder: it has no agent.json")
+        raise NotFound(f"no agent ran in {folder} yet; run `whimbrel agent check --folder {folder}`")
+    return documents.parse(dict[str, Any], content, what=str(folder / "status.json"))

@@ -1,0 +1,140 @@
+"""How does a device make itself known and heard? Enrolment, tokens, announcements, reports (docs/reference/http.md).
+
+1. A 401 means: a new token; a second one: a new enrolment. Never more than once a request.
+2. A body that the server calls wrong (400, 413) is never sent again; anything else is tried again later.
+"""
+
+import gzip
+from pathlib import Path
+
+from whimbrel import limits
+from whimbrel.agent.disk import Disk
+from whimbrel.device.ports import Answer, Clock, Network
+from whimbrel.errors import NotAllowed, Unavailable, UntrustedInput
+from whimbrel.health.report import Announcement, Batch
+from whimbrel.model import documents
+from whimbrel.trust.enrolment import Credential, Enrolment, Token
+
+_EARLY_S = 60.0  # a token is renewed this long before it ends
+_OK = 200, 201, 204
+
+
+class BadBody(UntrustedInput):
+    """The server will never take this body. `status` 413: a smaller one it may."""
+
+
+class Busy(Unavailable):
+    """The server said when to come again."""
+
+    def __init__(self, message: str, *, after_s: float) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+
+
+class DeviceApi:
+    """The server's device interface, for one device."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        url: str,
+        device_id: str,
+        labels: dict[str, str],
+        enrol_token: str | None,
+        disk: Disk,
+        network: Network,
+        clock: Clock,
+    ) -> None:
+        self._path = path
+        self._url = f"{url}/device/v1"
+        self._device_id = device_id
+        self._labels = labels
+        self._enrol_token = enrol_token
+        self._disk = disk
+        self._network = network
+        self._clock = clock
+        self._token: tuple[str, float] | None = None
+        self._credential = self._kept()
+
+    @property
+    def known(self) -> bool:
+        """Whether the server can be told anything at all: there is a credential, or a token to get one with."""
+        return self._credential is not None or self._enrol_token is not None
+
+    def announce(self, announcement: Announcement) -> None:
+        """Raises `Unavailable`, `NotAllowed`, `BadBody`."""
+        self._say("announce", documents.encode(announcement))
+
+    def report(self, batch: Batch) -> None:
+        """Raises `Unavailable`, `NotAllowed`, `BadBody`."""
+        self._say("reports", documents.encode(batch))
+
+    def _say(self, what: str, body: bytes) -> None:
+        headers = {"Content-Type": "application/json"}
+        if what == "reports" and len(body) > limits.GZIP_FROM_BYTES:
+            body = gzip.compress(body, compresslevel=5, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        answer = self._post(what, body, {**headers, "Authorization": f"Bearer {self._bearer()}"})
+        if answer.status == 401:
+            self._token = None
+            answer = self._post(what, body, {**headers, "Authorization": f"Bearer {self._bearer()}"})
+        if answer.status == 401:
+            self._token, self._credential = None, None
+            answer = self._post(what, body, {**headers, "Authorization": f"Bearer {self._bearer()}"})
+        self._check(what, answer)
+
+    def _bearer(self) -> str:
+        if self._token is not None and self._clock() < self._token[1]:
+            return self._token[0]
+        credential = self._credential or self._enrol()
+        answer = self._post("token", documents.encode(credential))
+        if answer.status == 401:
+            credential = self._enrol()
+            answer = self._post("token", documents.encode(credential))
+        self._check("token", answer)
+        token = documents.parse(Token, answer.body, what="the token")
+        self._token = token.token, self._clock() + max(token.expires_in_s - _EARLY_S, token.expires_in_s / 2)
+        return token.token
+
+    def _enrol(self) -> Credential:
+        if self._enrol_token is None:
+            raise NotAllowed("the server does not know this device, and there is no enrolment token; give one")
+        body = Enrolment(device_id=self._device_id, enrol_token=self._enrol_token, labels=self._labels)
+        answer = self._post("enrol", documents.encode(body))
+        self._check("enrol", answer)
+        credential = documents.parse(Credential, answer.body, what="the credential")
+        if credential.device_id != self._device_id:
+            raise UntrustedInput(f"the server enrolled {credential.device_id!r}; expected {self._device_id!r}")
+        self._disk.write(self._path, documents.encode(credential), mode=0o600)
+        self._credential = credential
+        return credential
+
+    def _kept(self) -> Credential | None:
+        content = self._disk.read(self._path)
+        try:
+            kept = documents.parse(Credential, content, what="the credential") if content else None
+        except UntrustedInput:
+            return None
+        return kept if kept is not None and kept.device_id == self._device_id else None
+
+    def _post(self, what: str, body: bytes, headers: dict[str, str] | None = None) -> Answer:
+        headers = {"Content-Type": "application/json", **(headers or {})}
+        return self._network.ask(
+            "POST", f"{self._url}/{what}", headers=headers, body=body, bytes_max=limits.ANSWER_BYTES
+        )
+
+    def _check(self, what: str, answer: Answer) -> None:
+        if answer.status in _OK:
+            return
+        detail = f"POST {what} answered {answer.status}: {answer.body[:300].decode('utf-8', 'replace')}"
+        if answer.status in {400, 413}:
+            error = BadBody(detail)
+            error.status = answer.status
+            raise error
+        if answer.status in {401, 403}:
+            raise NotAllowed(f"{detail}; check the enrolment token")
+        after = answer.headers.get("retry-after", "")
+        if answer.status in {429, 503} and after.isdigit():
+            raise Busy(detail, after_s=min(float(after), 3600.0))
+        raise Unavailable(detail)

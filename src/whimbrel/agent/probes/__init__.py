@@ -1,0 +1,121 @@
+"""Does this version work here? A server process that forks a caged child for each probe; this is its client.
+
+1. The server is preloaded with the runtimes and has no threads, so that a probe costs one fork (about 20 ms).
+2. A loader may abort, hang or allocate without end: that is a failed probe and nothing else.
+3. One server serves any number of agents of a process, is started when it is first needed, and dies with its parent.
+"""
+
+import atexit
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+
+from whimbrel import limits
+from whimbrel.device.ports import ProbeRequest, ProbeResult
+from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.model import documents
+
+_START_S = 60.0  # a cold import of a runtime on a slow card
+_ANSWER_BYTES = 64 * limits.KIB
+
+
+class ProbeServer:
+    """The `Prober` port over a child process. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process now: an app that will have many threads may want to do it early."""
+        with self._lock:
+            self._running()
+
+    def probe(self, request: ProbeRequest) -> ProbeResult:
+        """Raises `Unavailable` when there is no server to ask, and none can be started."""
+        line = documents.encode(request)
+        if len(line) > limits.PROBE_LINE_BYTES:
+            return ProbeResult(passed=False, reason=f"its signature and probe have {len(line)} bytes")
+        with self._lock:
+            for _ in range(2):  # a server that died since the last probe is started again, once
+                process = self._running()
+                answer = _exchange(process, line + b"\n", limits.PROBE_WALL_S + _START_S)
+                if answer is not None:
+                    try:
+                        return documents.parse(ProbeResult, answer, what="the probe server's answer")
+                    except UntrustedInput as error:
+                        self._stop()
+                        raise Unavailable(str(error)) from error
+                self._stop()
+        raise Unavailable("the probe server ends before it answers; run `python -m whimbrel.agent.probes` to see why")
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._stop()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._stop()
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "whimbrel.agent.probes"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    bufsize=0,
+                    start_new_session=True,  # a Ctrl-C is for the parent, which then closes our input
+                )
+            except OSError as error:
+                raise Unavailable(f"the probe server cannot be started: {error}") from error
+        return self._process
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+_shared: ProbeServer | None = None
+_shared_lock = threading.Lock()
+
+
+def shared_server() -> ProbeServer:
+    """The one server of this process, for all agents that bring none of their own."""
+    global _shared  # noqa: PLW0603 (one server a process is the point)
+    with _shared_lock:
+        if _shared is None:
+            _shared = ProbeServer()
+            atexit.register(_shared.close)
+        return _shared
+
+
+def _exchange(process: subprocess.Popen[bytes], line: bytes, wait_s: float) -> bytes | None:
+    if process.stdin is None or process.stdout is None:
+        return None
+    received = bytearray()
+    until = time.monotonic() + wait_s
+    try:
+        view = memoryview(line)
+        while view:
+            view = view[os.write(process.stdin.fileno(), view) :]
+        while b"\n" not in received:
+            ready, _, _ = select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))
+            chunk = os.read(process.stdout.fileno(), limits.KIB * 64) if ready else b""
+            received += chunk
+            if not chunk or len(received) > _ANSWER_BYTES:
+                return None
+    except (OSError, ValueError):
+        return None
+    return bytes(received.partition(b"\n")[0])

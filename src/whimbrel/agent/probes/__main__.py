@@ -1,0 +1,109 @@
+"""The probe server: JSON lines in, JSON lines out, a caged child for each. Ends when its input ends.
+
+No thread is ever started here, and runtimes are imported before the first fork: a child inherits them ready to run.
+"""
+
+import importlib
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+
+from whimbrel import limits
+from whimbrel.agent.probes import cage
+from whimbrel.agent.probes.checks import check
+from whimbrel.device.ports import ProbeRequest, ProbeResult
+from whimbrel.errors import UntrustedInput
+from whimbrel.model import documents
+
+_PRELOADED = "numpy", "onnxruntime"
+_STDIN, _STDOUT = 0, 1
+
+
+def main() -> None:
+    """Serve until the parent goes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in _PRELOADED:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    waiting = bytearray()
+    while True:
+        while b"\n" not in waiting:
+            chunk = os.read(_STDIN, limits.COPY_CHUNK_BYTES)
+            waiting += chunk
+            if not chunk or len(waiting) > limits.PROBE_LINE_BYTES + 1:
+                return
+        line, _, rest = bytes(waiting).partition(b"\n")
+        waiting = bytearray(rest)
+        result = _probe(line)
+        if result is None:
+            return
+        os.write(_STDOUT, documents.encode(result) + b"\n")
+
+
+def _probe(line: bytes) -> ProbeResult | None:
+    try:
+        request = documents.parse(ProbeRequest, line, what="the request")
+    except UntrustedInput as error:
+        return ProbeResult(passed=False, reason=str(error))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _in_child(request, writing)
+    os.close(writing)
+    try:
+        return _await(child, reading)
+    finally:
+        os.close(reading)
+
+
+def _in_child(request: ProbeRequest, writing: int) -> None:
+    try:
+        cage.enter(request)
+        result = check(request)
+    except MemoryError:
+        result = ProbeResult(passed=False, reason="it wants more memory than a probe may have")
+    except BaseException as error:  # noqa: BLE001 (whatever a loader raises is a failed probe)
+        result = ProbeResult(passed=False, reason=f"{type(error).__name__}: {error}"[:1000])
+    try:
+        os.write(writing, documents.encode(result))
+    finally:
+        os._exit(0)
+
+
+def _await(child: int, reading: int) -> ProbeResult | None:
+    received = bytearray()
+    until = time.monotonic() + limits.PROBE_WALL_S
+    while True:
+        ready, _, _ = select.select([reading, _STDIN], [], [], max(0.0, until - time.monotonic()))
+        if reading in ready:
+            chunk = os.read(reading, 64 * limits.KIB)
+            received += chunk
+            if not chunk or len(received) > 64 * limits.KIB:
+                break
+        elif _STDIN in ready:  # one request at a time: something to read here is the parent's end
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        elif not ready:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return ProbeResult(passed=False, reason=f"it did not answer within {limits.PROBE_WALL_S:g} s")
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        return ProbeResult(passed=False, reason=f"the runtime was ended by {name} while it tried this model")
+    try:
+        return documents.parse(ProbeResult, bytes(received), what="the probe's answer")
+    except UntrustedInput as error:
+        return ProbeResult(passed=False, reason=str(error))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BrokenPipeError:
+        sys.exit(0)

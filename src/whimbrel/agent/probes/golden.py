@@ -1,0 +1,115 @@
+"""Does a model answer as its publisher says? The same judgement whatever the runtime."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from whimbrel import limits
+from whimbrel.device.ports import ProbeRequest, ProbeResult
+from whimbrel.model.release import Dimension, Probe, Tensor, TensorSpec
+
+_TEXT = "str", "string", "object"
+
+
+class Model(Protocol):
+    """A loaded model. A dtype of "" is one that numpy has no word for."""
+
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+
+    def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Outputs by name."""
+
+
+def judge(model: Model, request: ProbeRequest) -> ProbeResult:
+    """Signature, golden values, finiteness, latency: the first that does not hold is the reason."""
+    if request.signature is not None:
+        for what, found, released in (
+            ("input", model.inputs, request.signature.inputs),
+            ("output", model.outputs, request.signature.outputs),
+        ):
+            problem = _difference(what, found, released)
+            if problem:
+                return ProbeResult(passed=False, reason=problem)
+    if request.probe is None or not request.probe.inputs:
+        return ProbeResult(passed=True, how="structure")
+    inputs = {name: array_of(tensor) for name, tensor in request.probe.inputs.items()}
+    outputs = model.run(inputs)
+    problem = _wrong_values(outputs, request.probe)
+    if problem:
+        return ProbeResult(passed=False, reason=problem)
+    latency_ms = _latency_ms(model, inputs)
+    limit = request.probe.latency_ms_max
+    if limit is not None and latency_ms > limit:
+        return ProbeResult(
+            passed=False, reason=f"an inference takes {latency_ms:.1f} ms; at most {limit:g} ms", latency_ms=latency_ms
+        )
+    return ProbeResult(passed=True, how="ran", latency_ms=latency_ms)
+
+
+def array_of(tensor: Tensor) -> Any:
+    """A golden tensor as a numpy array."""
+    dtype = np.dtype(object) if tensor.dtype in _TEXT else np.dtype(tensor.dtype)
+    return np.array(tensor.values, dtype=dtype).reshape(tensor.shape)
+
+
+def _difference(what: str, found: Sequence[TensorSpec], released: Sequence[TensorSpec]) -> str:
+    names, expected = [spec.name for spec in found], [spec.name for spec in released]
+    if sorted(names) != sorted(expected):
+        return f"the model's {what}s are {names}; the release says {expected}"
+    by_name = {spec.name: spec for spec in found}
+    for spec in released:
+        other = by_name[spec.name]
+        if other.dtype and spec.dtype and not _same_dtype(other.dtype, spec.dtype):
+            return f"{what} {spec.name!r} is {other.dtype}; the release says {spec.dtype}"
+        if other.dtype and not _same_shape(other.shape, spec.shape):
+            return f"{what} {spec.name!r} has shape {list(other.shape)}; the release says {list(spec.shape)}"
+    return ""
+
+
+def _same_dtype(one: str, other: str) -> bool:
+    return one == other or (one in _TEXT and other in _TEXT)
+
+
+def _same_shape(one: Sequence[Dimension], other: Sequence[Dimension]) -> bool:
+    return len(one) == len(other) and all(
+        a == b if isinstance(a, int) and isinstance(b, int) else isinstance(a, int) == isinstance(b, int)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _wrong_values(outputs: dict[str, Any], probe: Probe) -> str:
+    for name, value in outputs.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fc" and not np.isfinite(value).all():
+            return f"output {name!r} has values that are not finite"
+    for name, tensor in probe.outputs.items():
+        if name not in outputs:
+            return f"the model gave no output {name!r}; it gave {sorted(outputs)}"
+        expected, value = array_of(tensor), np.asarray(outputs[name])
+        if value.shape != expected.shape:
+            return f"output {name!r} has shape {list(value.shape)}; expected {list(expected.shape)}"
+        if expected.dtype.kind not in "fiub" or value.dtype.kind not in "fiub":
+            wrong = np.asarray(value.astype(object) != expected.astype(object))
+        else:
+            distance = np.abs(value.astype(np.float64) - expected.astype(np.float64))
+            allowed = probe.absolute_tolerance + probe.relative_tolerance * np.abs(expected.astype(np.float64))
+            wrong = ~(distance <= allowed)
+        if wrong.any():
+            place = int(np.argmax(wrong.ravel()))
+            return (
+                f"output {name!r} is wrong in {int(wrong.sum())} of {wrong.size} values, first at {place}: "
+                f"{value.ravel()[place]!s} and not {expected.ravel()[place]!s}"
+            )
+    return ""
+
+
+def _latency_ms(model: Model, inputs: dict[str, Any]) -> float:
+    taken = []
+    for _ in range(limits.PROBE_RUNS):
+        begin = time.perf_counter()
+        model.run(inputs)
+        taken.append((time.perf_counter() - begin) * 1000)
+    return statistics.median(taken)

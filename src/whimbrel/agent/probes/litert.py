@@ -1,0 +1,40 @@
+"""TFLite through LiteRT: one thread, CPU."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from whimbrel.model.release import TensorSpec
+
+
+class LiteRtModel:
+    """A `golden.Model`."""
+
+    def __init__(self, path: Path) -> None:
+        self._interpreter = Interpreter(model_path=str(path), num_threads=1)
+        self._interpreter.allocate_tensors()
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        self.inputs = [_spec(each) for each in self._inputs]
+        self.outputs = [_spec(each) for each in self._outputs]
+
+    def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Outputs by name."""
+        for each in self._inputs:
+            if each["name"] not in inputs:
+                raise ValueError(f"the golden inputs have no {each['name']!r}; they have {sorted(inputs)}")
+            self._interpreter.set_tensor(each["index"], inputs[each["name"]])
+        self._interpreter.invoke()
+        return {each["name"]: self._interpreter.get_tensor(each["index"]) for each in self._outputs}
+
+
+def _spec(details: Any) -> TensorSpec:
+    signature = details.get("shape_signature")
+    shape = details["shape"] if signature is None or not len(signature) else signature
+    return TensorSpec(
+        name=details["name"],
+        dtype=np.dtype(details["dtype"]).name,
+        shape=tuple(int(size) if size >= 0 else None for size in shape),
+    )

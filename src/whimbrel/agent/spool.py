@@ -1,0 +1,214 @@
+"""What has this device seen that the server does not know yet? Windows, kept until they are acknowledged.
+
+1. Sessions add to an open window a model; every report period the windows are cut. A cut window that was sent once is
+   frozen: it is sent again with the same numbers and the same content until it is acknowledged, so it counts once.
+2. Sequence numbers are given when a window is sent for the first time; so windows that were never sent can be merged,
+   and the merged one stands for as many numbers.
+3. The file is replaced atomically and not durably: telemetry may be lost when the power goes, never counted twice.
+   Therefore a new epoch begins after a boot.
+"""
+
+import itertools
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.agent.disk import Disk
+from whimbrel.agent.session import Closed
+from whimbrel.errors import UntrustedInput
+from whimbrel.health.report import Cohort, Summary, Window
+from whimbrel.model import documents
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import Name
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LATENCY_KEYS = 4096
+_replace = msgspec.structs.replace
+
+
+class Waiting(Document, frozen=True):
+    """A window that was cut. `cuts`: how many it stands for. `epoch` is empty, and so are its numbers, until sent."""
+
+    window: Window
+    cuts: int = 1
+    epoch: str = ""
+
+
+class Spooled(Document, frozen=True, tag_field="format", tag="whimbrel-spool-1"):
+    """The file."""
+
+    epoch: str
+    boot: str
+    last: int = 0
+    open: dict[Name, Window] = {}
+    waiting: tuple[Waiting, ...] = ()
+    consumed: Annotated[tuple[str, ...], Meta(max_length=4 * limits.SESSION_FILES)] = ()
+
+
+class Spool:
+    """The windows of one installation."""
+
+    def __init__(self, path: Path, *, disk: Disk) -> None:
+        self._path = path
+        self._disk = disk
+        self._boot = _boot_id()
+        self._content = self._read()
+
+    def _read(self) -> Spooled:
+        content = self._disk.read(self._path)
+        fresh = Spooled(epoch=secrets.token_hex(8), boot=self._boot)
+        if content is None:
+            return fresh
+        try:
+            kept = documents.parse(Spooled, content, what="the spool")
+        except UntrustedInput:
+            return fresh
+        return kept if kept.boot == self._boot else _replace(kept, epoch=fresh.epoch, boot=self._boot, last=0)
+
+    def _save(self, content: Spooled) -> None:
+        self._disk.replace(self._path, documents.encode(content))
+        self._content = content
+
+    @property
+    def waiting(self) -> int:
+        """Windows that are not acknowledged."""
+        return len(self._content.waiting)
+
+    def has_open(self, model: str) -> bool:
+        """Whether sessions ended that no cut window tells of."""
+        return model in self._content.open
+
+    def unconsumed(self, names: Iterable[str]) -> set[str]:
+        """Those of these session files that were not added yet."""
+        return set(names) - set(self._content.consumed)
+
+    def add(self, model: str, closed: Iterable[Closed], crashed: Iterable[int], names: list[str]) -> None:
+        """Add ended sessions to the model's open window of their serial."""
+        content = self._content
+        windows = dict(content.open)
+        waiting = content.waiting
+        ended: list[Closed | int] = [*closed, *crashed]
+        for each in ended:
+            serial = each if isinstance(each, int) else each.serial
+            window = windows.get(model)
+            if window is not None and window.serial != serial:
+                waiting = (*waiting, Waiting(window=window))
+                window = None
+            window = window or Window(model=model, serial=serial, first=1, last=1)
+            if isinstance(each, int):
+                windows[model] = _replace(window, sessions=window.sessions + 1, crashed=1)
+            else:
+                windows[model] = _with(window, each)
+        self._save(_replace(content, open=windows, waiting=_bounded(waiting), consumed=tuple(names)))
+
+    def cut(self, model: str, *, serial: int | None, cohorts: tuple[Cohort, ...], hardware_class: str) -> None:
+        """Close the model's open window, also when nothing happened in it: silence is told from idleness."""
+        content = self._content
+        windows = dict(content.open)
+        window = windows.pop(model, None) or Window(model=model, serial=serial, first=1, last=1)
+        done = _replace(window, cohorts=cohorts, hardware_class=hardware_class[: limits.LABEL_VALUE_CHARS])
+        self._save(_replace(content, open=windows, waiting=_bounded((*content.waiting, Waiting(window=done)))))
+
+    def batch(self, *, windows_max: int) -> tuple[str, tuple[Window, ...]]:
+        """The next windows to send, frozen from now on: their epoch, and the windows (none: nothing waits)."""
+        content = self._content
+        first = next((each.epoch for each in content.waiting), "") or content.epoch
+        last = content.last
+        waiting = list(content.waiting)
+        chosen: list[Window] = []
+        for index, each in enumerate(waiting[:windows_max]):
+            frozen = each
+            if not each.epoch:
+                numbered = _replace(each.window, first=last + 1, last=last + each.cuts)
+                last += each.cuts
+                frozen = _replace(each, window=numbered, epoch=content.epoch)
+            if frozen.epoch != first:
+                break
+            waiting[index] = frozen
+            chosen.append(frozen.window)
+        last = max([content.last, *(window.last for window in chosen if first == content.epoch)])
+        if tuple(waiting) != content.waiting:
+            self._save(_replace(content, waiting=tuple(waiting), last=last))
+        return first, tuple(chosen)
+
+    def acknowledged(self, epoch: str, windows: tuple[Window, ...]) -> None:
+        """Forget what the server has stored, or will never take."""
+        numbers = {window.first for window in windows}
+        kept = tuple(
+            each
+            for each in self._content.waiting
+            if not (each.epoch and each.epoch == epoch and each.window.first in numbers)
+        )
+        self._save(_replace(self._content, waiting=kept))
+
+
+def _with(window: Window, closed: Closed) -> Window:
+    latency = dict(window.latency)
+    if closed.latency_key is not None and (closed.latency_key in latency or len(latency) < _LATENCY_KEYS):
+        latency[closed.latency_key] = latency.get(closed.latency_key, 0) + 1
+    return _replace(
+        window,
+        sessions=window.sessions + 1,
+        inferences=window.inferences + closed.inferences,
+        errors=window.errors + closed.errors,
+        metrics=_sums(window.metrics, closed.metrics),
+        latency=latency,
+    )
+
+
+def _sums(one: dict[str, Summary], other: dict[str, Summary]) -> dict[str, Summary]:
+    sums = dict(one)
+    for name, seen in other.items():
+        if name in sums:
+            sums[name] = sums[name].plus(seen)
+        elif len(sums) < limits.SESSION_METRICS:
+            sums[name] = seen
+    return sums
+
+
+def _bounded(waiting: tuple[Waiting, ...]) -> tuple[Waiting, ...]:
+    """At most `SPOOL_WINDOWS`: the oldest unsent pair of one kind is merged; where there is none, the oldest goes."""
+    kept = list(waiting)
+    while len(kept) > limits.SPOOL_WINDOWS:
+        for place, (one, other) in enumerate(itertools.pairwise(kept)):
+            if not one.epoch and not other.epoch and _kind(one.window) == _kind(other.window):
+                kept[place : place + 2] = [_merged(one, other)]
+                break
+        else:
+            kept.pop(next((place for place, each in enumerate(kept) if not each.epoch), 0))
+    return tuple(kept)
+
+
+def _kind(window: Window) -> tuple[object, ...]:
+    cohorts = tuple((cohort.rollout, cohort.stage, cohort.role) for cohort in window.cohorts)
+    return window.model, window.serial, window.hardware_class, cohorts
+
+
+def _merged(one: Waiting, other: Waiting) -> Waiting:
+    before, after = one.window, other.window
+    latency = dict(before.latency)
+    for key, count in after.latency.items():
+        if key in latency or len(latency) < _LATENCY_KEYS:
+            latency[key] = latency.get(key, 0) + count
+    window = _replace(
+        after,
+        sessions=before.sessions + after.sessions,
+        crashed=max(before.crashed, after.crashed),
+        inferences=before.inferences + after.inferences,
+        errors=before.errors + after.errors,
+        metrics=_sums(before.metrics, after.metrics),
+        latency=latency,
+    )
+    return Waiting(window=window, cuts=one.cuts + other.cuts)
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""  # no boot to tell apart here: an epoch lives as long as its file

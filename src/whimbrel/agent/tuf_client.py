@@ -1,0 +1,363 @@
+"""What may this device believe, now? The signed documents, by the client workflow of TUF 1.0 (section 5).
+
+1. python-tuf's `Updater` does the verification; we bring the bytes, with limits, gzip and ETags.
+2. Where the next root does not exist and the timestamp did not change (304), and nothing that is cached has expired,
+   nothing changed: no Updater is run, and a refresh costs two small answers.
+3. A document that is not understood, names another model, or has a lower sequence than one seen before is refused; the
+   one before stays.
+4. The time for expiry is the greatest of the clock, the signing time of the last timestamp and the build date: a clock
+   that was set back makes no old metadata young.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TypeVar
+from urllib.parse import quote
+
+import msgspec
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError, RepositoryError
+from tuf.api.metadata import Metadata, Root, TargetFile
+from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+
+from whimbrel import limits
+from whimbrel.agent.disk import Disk
+from whimbrel.device.ports import Network
+from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
+from whimbrel.model import documents
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import Name
+from whimbrel.model.release import Line, Release
+from whimbrel.rollout.policy import Policy
+from whimbrel.trust import roles
+
+BUILD_DATE = datetime(2026, 1, 1, tzinfo=UTC).timestamp()  # no device that runs this code lives before it
+
+_Sequenced = TypeVar("_Sequenced", Policy, Line)
+_CONFIG = UpdaterConfig(max_root_rotations=64)
+
+
+class Seen(Document, frozen=True):
+    """The greatest sequences of one model."""
+
+    policy: int = 0
+    line: int = 0
+
+
+class Memory(Document, frozen=True, tag_field="format", tag="whimbrel-trust-1"):
+    """What is remembered between refreshes. `complete`: all documents that the cached metadata names were looked at."""
+
+    seen: Annotated[dict[Name, Seen], msgspec.Meta(max_length=1024)] = {}
+    signed_at: float = 0.0  # of the last verified timestamp
+    etag: str = ""
+    root_version: int = 0
+    expires: float = 0.0  # the earliest expiry in the cached set
+    complete: bool = False
+    refreshed_at: float = 0.0
+
+
+class TrustClient:
+    """The verified documents of some models. Not thread-safe: it belongs to whoever holds the agent's lock."""
+
+    def __init__(
+        self, folder: Path, *, url: str, root: bytes, models: tuple[str, ...], disk: Disk, network: Network
+    ) -> None:
+        self._folder = folder
+        self._url = url
+        self._root = root
+        self._models = models
+        self._disk = disk
+        self._network = network
+        self._fetcher = _Fetcher(network)
+        self._updater: Updater | None = None
+        self.policies: dict[str, Policy] = {}
+        self.lines: dict[str, Line] = {}
+        self.problems: dict[str, str] = {}
+        self.memory = self._remembered()
+
+    def _remembered(self) -> Memory:
+        content = self._disk.read(self._folder / "memory.json")
+        try:
+            memory = documents.parse(Memory, content, what="memory.json") if content else Memory()
+        except UntrustedInput:
+            memory = Memory()
+        for model in self._models:
+            try:
+                policy = self._disk.read(self._document(roles.policy_path(model)))
+                line = self._disk.read(self._document(roles.line_path(model)))
+                if policy and line:
+                    self.policies[model] = documents.parse(Policy, policy, what="the kept policy")
+                    self.lines[model] = documents.parse(Line, line, what="the kept line")
+            except UntrustedInput:
+                self.policies.pop(model, None)
+        if set(self.policies) != set(self._models):
+            memory = msgspec.structs.replace(memory, complete=False)
+        return memory
+
+    def trusted_time(self, now: float) -> float:
+        """`now`, unless something signed proves that it is later."""
+        return max(now, self.memory.signed_at, BUILD_DATE)
+
+    def refresh(self, now: float) -> bool:
+        """Ask the server what is new; whether any document may have changed.
+
+        Raises `Unavailable`, `UntrustedInput` (the metadata cannot be trusted: nothing changes).
+        """
+        self._updater = None
+        if self._unchanged(now):
+            self._remember(refreshed_at=now)
+            return False
+        self._run_updater(now)
+        return True
+
+    def release(self, model: str, serial: int, now: float) -> Release:
+        """The release document of a serial, verified. Raises `Unavailable`, `UntrustedInput`, `NotFound`."""
+        path = roles.release_path(model, serial)
+        kept = self._disk.read(self._document(path))
+        if kept is not None:
+            try:
+                return _release(kept, model, serial)
+            except UntrustedInput:
+                self._disk.remove(self._document(path))
+        if self._updater is None:
+            self._run_updater(now)
+        content = self._target(path)
+        if content is None:
+            raise NotFound(f"the repository has no release {serial} of {model}")
+        release = _release(content, model, serial)
+        self._disk.write(self._document(path), content)
+        return release
+
+    def keep_releases(self, wanted: set[tuple[str, int]]) -> None:
+        """Forget the release documents that are neither active, nor behind, nor on their way."""
+        names = {self._document(roles.release_path(model, serial)).name for model, serial in wanted}
+        for name in self._disk.names(self._folder / "documents"):
+            parts = name.split("%2F")
+            if len(parts) == 3 and parts[1] in self._models and parts[2] != "line.json" and name not in names:
+                self._disk.remove(self._folder / "documents" / name)
+
+    def rest(self) -> None:
+        """Let go of the parsed metadata until the next refresh: a process may hold hundreds of agents."""
+        self._updater = None
+
+    # --- the cheap path ---
+
+    def _unchanged(self, now: float) -> bool:
+        self._fetcher.primed.clear()
+        memory = self.memory
+        if not (memory.complete and memory.etag and self.trusted_time(now) < memory.expires):
+            return False
+        root_url = f"{self._url}/metadata/{memory.root_version + 1}.root.json"
+        timestamp_url = f"{self._url}/metadata/timestamp.json"
+        root = self._network.ask("GET", root_url, bytes_max=_CONFIG.root_max_length)
+        if root.status not in {403, 404}:
+            self._fetcher.prime(root_url, root.status, root.body)
+            return False
+        self._fetcher.prime(root_url, root.status, b"")
+        timestamp = self._network.ask(
+            "GET",
+            timestamp_url,
+            headers={"If-None-Match": memory.etag},
+            bytes_max=_CONFIG.timestamp_max_length,
+        )
+        if timestamp.status == 304:
+            return True
+        if timestamp.status != 200:
+            raise Unavailable(f"{timestamp_url} answered {timestamp.status}; expected 200 or 304")
+        self._fetcher.prime(timestamp_url, 200, timestamp.body, etag=timestamp.headers.get("etag", ""))
+        return False
+
+    # --- the whole workflow ---
+
+    def _run_updater(self, now: float) -> None:
+        cache = self._folder / "metadata"
+        self._disk.make_folder(cache)
+        self._disk.make_folder(self._folder / "documents")
+        self._fetcher.etag = ""
+        try:
+            updater = Updater(
+                str(cache), f"{self._url}/metadata/", fetcher=self._fetcher, config=_CONFIG, bootstrap=self._root
+            )
+            _set_time(updater, self.trusted_time(now))
+            updater.refresh()
+        except (DownloadError, RepositoryError, OSError, ValueError) as error:
+            raise _blame(error, "the signed metadata") from error
+        self._updater = updater
+        signed_at = _expiry(cache / "timestamp.json") - roles.TIMESTAMP_LIFE.total_seconds()
+        self._remember(signed_at=max(self.memory.signed_at, signed_at), complete=False)
+        self.problems = {}
+        for model in self._models:
+            self._take(model)
+        self._remember(
+            etag=self._fetcher.etag,
+            root_version=_root_version(updater),
+            expires=min(_expiry(path) for path in _current(cache, self._models)),
+            complete=not any(problem.startswith("not yet") for problem in self.problems.values()),
+            refreshed_at=now,
+        )
+
+    def _take(self, model: str) -> None:
+        try:
+            line = self._sequenced(Line, roles.line_path(model), model, self.lines.get(model))
+            policy = self._sequenced(Policy, roles.policy_path(model), model, self.policies.get(model))
+        except UntrustedInput as error:
+            self.problems[model] = f"refused: {error}"
+        except (Unavailable, NotFound) as error:
+            self.problems[model] = f"not yet: {error}"
+        else:
+            self.lines[model], self.policies[model] = line, policy
+
+    def _sequenced(self, kind: type[_Sequenced], path: str, model: str, before: _Sequenced | None) -> _Sequenced:
+        content = self._target(path)
+        if content is None:
+            raise NotFound(f"the repository names no {path}")
+        document = documents.parse(kind, content, what=path)
+        if document.model != model:
+            raise UntrustedInput(f"{path} is about {document.model!r}; expected {model!r}")
+        seen = self.memory.seen.get(model, Seen())
+        word = "policy" if kind is Policy else "line"
+        last: int = getattr(seen, word)
+        if document.sequence < last:
+            raise UntrustedInput(f"{path} has sequence {document.sequence}, and {last} was seen before")
+        if document != before:
+            self._disk.write(self._document(path), content)
+        if document.sequence > last:
+            self._remember(seen={**self.memory.seen, model: msgspec.structs.replace(seen, **{word: document.sequence})})
+        return document
+
+    def _target(self, path: str) -> bytes | None:
+        if self._updater is None:
+            raise InvariantBroken("a target is asked for before the metadata")
+        try:
+            target = self._updater.get_targetinfo(path)
+            if target is None:
+                return None
+            content = self._disk.read(self._document(path))
+            if content is None or not _fits(target, content):
+                content = self._download(target)
+        except (DownloadError, RepositoryError, OSError, ValueError) as error:
+            raise _blame(error, path) from error
+        return content
+
+    def _download(self, target: TargetFile) -> bytes:
+        digest = target.hashes.get("sha256")
+        if digest is None or target.length > limits.DOCUMENT_BYTES:
+            raise UntrustedInput(
+                f"{target.path} has {target.length} bytes and hashes {sorted(target.hashes)}; "
+                f"expected a SHA-256 and at most {limits.DOCUMENT_BYTES} bytes"
+            )
+        folder, _, name = target.path.rpartition("/")
+        content = self._fetcher.download_bytes(f"{self._url}/targets/{folder}/{digest}.{name}", target.length)
+        target.verify_length_and_hashes(content)
+        return content
+
+    def _document(self, path: str) -> Path:
+        return self._folder / "documents" / quote(path, safe="")
+
+    def _remember(self, **changes: object) -> None:
+        memory = msgspec.structs.replace(self.memory, **changes)
+        durable = msgspec.structs.replace(memory, refreshed_at=self.memory.refreshed_at) != self.memory
+        write = self._disk.write if durable else self._disk.replace
+        write(self._folder / "memory.json", documents.encode(memory))
+        self.memory = memory
+
+
+class _Fetcher(FetcherInterface):
+    """Bytes for the Updater. What the cheap path has just been told is not asked for again."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.primed: dict[str, tuple[int, bytes, str]] = {}
+        self.etag = ""
+
+    def prime(self, url: str, status: int, body: bytes, etag: str = "") -> None:
+        self.primed[url] = (status, body, etag)
+
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        known = url in self.primed
+        status, body, etag = self.primed.pop(url) if known else self._ask(url, max_length)
+        if status != 200:
+            raise DownloadHTTPError(f"{url} answered {status}", status)
+        if len(body) > max_length:
+            raise DownloadLengthMismatchError(f"{url} has more than {max_length} bytes")
+        if url.endswith("/timestamp.json"):
+            self.etag = etag
+        return body
+
+    def _ask(self, url: str, max_length: int) -> tuple[int, bytes, str]:
+        try:
+            answer = self._network.ask("GET", url, bytes_max=max(max_length, limits.ANSWER_BYTES))
+        except Unavailable as error:
+            raise DownloadError(str(error)) from error
+        except UntrustedInput as error:
+            raise DownloadLengthMismatchError(str(error)) from error
+        return answer.status, answer.body, answer.headers.get("etag", "")
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        raise InvariantBroken(f"{url}: the Updater is not asked to download files")
+
+
+def _set_time(updater: Updater, now: float) -> None:
+    # The Updater takes the machine's clock and offers no other way; python-tuf 7 keeps the time here.
+    trusted = updater._trusted_set
+    if not hasattr(trusted, "reference_time"):
+        raise InvariantBroken("this python-tuf keeps its reference time elsewhere")
+    trusted.reference_time = datetime.fromtimestamp(now, UTC)
+
+
+def _root_version(updater: Updater) -> int:
+    return updater._trusted_set.root.version
+
+
+def _current(cache: Path, models: tuple[str, ...]) -> list[Path]:
+    names = ["root", "timestamp", "snapshot", "targets"]
+    names += [role(model) for model in models for role in (roles.publisher_role, roles.policy_role)]
+    return [path for name in names if (path := cache / f"{name}.json").exists()]
+
+
+def _expiry(path: Path) -> float:
+    try:
+        expires = json.loads(path.read_bytes())["signed"]["expires"]
+        return datetime.fromisoformat(expires).timestamp()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Unavailable(f"{path.name} cannot be read again: {error}") from error
+
+
+def _fits(target: TargetFile, content: bytes) -> bool:
+    try:
+        target.verify_length_and_hashes(content)
+    except RepositoryError:
+        return False
+    return True
+
+
+def _release(content: bytes, model: str, serial: int) -> Release:
+    release = documents.parse(Release, content, what=f"release {serial} of {model}")
+    if (release.model, release.serial) != (model, serial):
+        raise UntrustedInput(
+            f"the release is about serial {release.serial} of {release.model!r}; expected serial {serial} of {model!r}"
+        )
+    return release
+
+
+def _blame(error: Exception, what: str) -> UntrustedInput | Unavailable:
+    if isinstance(error, RepositoryError) and not isinstance(error, DownloadError):
+        return UntrustedInput(f"{what} cannot be trusted: {error}")
+    if isinstance(error, DownloadLengthMismatchError | ValueError):
+        return UntrustedInput(f"{what} cannot be trusted: {error}")
+    return Unavailable(f"{what} cannot be fetched: {error}")
+
+
+def check_root(content: bytes) -> bytes:
+    """`content`, when it is root metadata that verifies itself. Raises `UntrustedInput`."""
+    try:
+        root = Metadata[Root].from_bytes(content)
+        if root.signed.type != "root":
+            raise ValueError(f"it is {root.signed.type} metadata")
+        root.verify_delegate("root", root)
+    except (RepositoryError, ValueError, AttributeError) as error:
+        raise UntrustedInput(
+            f"the root file cannot be used: {error}; expected the root.json that the server's owner gave you"
+        ) from error
+    return content

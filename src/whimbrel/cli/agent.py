@@ -1,0 +1,178 @@
+"""`whimbrel agent run|check|status`: the device's side, from a terminal or a service manager."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from whimbrel.agent.app import Agent, read_status
+from whimbrel.agent.locks import is_locked
+from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.model import documents
+
+ENROL_TOKEN = "WHIMBREL_ENROL_TOKEN"  # noqa: S105 (the variable's name)
+
+app = typer.Typer(
+    add_completion=False,
+    help="Keep the models of this device as their policies say.\n\n"
+    "The first time, say where the server is and whom to trust; the folder remembers it:\n\n"
+    "  whimbrel agent run --folder /var/lib/models --server https://models.example.com --root root.json "
+    "--model detector\n\n"
+    "Later, `whimbrel agent run --folder /var/lib/models` is enough.",
+    no_args_is_help=True,
+)
+
+Folder = Annotated[Path, typer.Option("--folder", help="Where the agent keeps models, journal and settings.")]
+ServerUrl = Annotated[str | None, typer.Option("--server", help="The server, such as https://models.example.com.")]
+RootFile = Annotated[Path | None, typer.Option("--root", help="The trust root: root.json, as its owner gave it.")]
+Models = Annotated[list[str] | None, typer.Option("--model", help="A model to keep; give it again for more.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", help="The team or app; 'default' unless given.")]
+DeviceId = Annotated[str | None, typer.Option("--device-id", help="This device's name; random and kept unless given.")]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="key=value that policies may select by; give it again for more. Stays on the device."),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--enrol-token-file",
+        help=f"A file with the enrolment token; else ${ENROL_TOKEN}. Without one the device listens and tells nothing.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+@app.command()
+def run(
+    folder: Folder,
+    server: ServerUrl = None,
+    root: RootFile = None,
+    model: Models = None,
+    namespace: Namespace = None,
+    device_id: DeviceId = None,
+    label: Labels = None,
+    enrol_token_file: TokenFile = None,
+) -> None:
+    """Run until SIGTERM: refresh, decide, install, try, commit or go back, report.
+
+    Apps open sessions on the same folder, also when this is not running.
+    """
+    with _open(folder, server, root, model, namespace, device_id, label, enrol_token_file) as agent:
+
+        def end(_: int, __: FrameType | None) -> None:
+            threading.Thread(target=agent.stop).start()  # not here: the loop may hold the lock that this needs
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+        agent.run()
+
+
+@app.command()
+def check(
+    folder: Folder,
+    server: ServerUrl = None,
+    root: RootFile = None,
+    model: Models = None,
+    namespace: Namespace = None,
+    device_id: DeviceId = None,
+    label: Labels = None,
+    enrol_token_file: TokenFile = None,
+    json: Json = False,
+) -> None:
+    """Do one cycle now, and say what was decided and why. It may download, probe and activate.
+
+    Exit status 3 when the server could not be asked, or what it said could not be used.
+    """
+    with _open(folder, server, root, model, namespace, device_id, label, enrol_token_file) as agent:
+        result = agent.cycle(force=True)
+    if json:
+        _print_json({"models": result.models, "problems": list(result.problems), "refreshed": result.refreshed})
+    else:
+        _print_models(result.models)
+    if result.problems:
+        raise Unavailable("; ".join(result.problems))
+
+
+@app.command()
+def status(folder: Folder, json: Json = False) -> None:
+    """What each model runs, and why. Reads the folder only; works while the agent runs, and when it does not."""
+    found = read_status(folder)
+    found["running"] = is_locked(folder / "agent.lock")
+    if json:
+        _print_json(found)
+        return
+    _print_models(found["models"])
+    refreshed = found.get("last_refresh")
+    when = datetime.fromtimestamp(refreshed, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if refreshed else "never"
+    ago = f" ({max(0.0, time.time() - refreshed):.0f} s ago)" if refreshed else ""
+    sys.stdout.write(
+        f"device {found['device_id']}; agent {'running' if found['running'] else 'not running'}; "
+        f"last refresh {when}{ago}; {found['windows_waiting']} reports wait to be sent\n"
+    )
+    if found.get("last_error"):
+        sys.stdout.write(f"last error: {found['last_error']}\n")
+
+
+def _open(
+    folder: Path,
+    server: str | None,
+    root: Path | None,
+    models: list[str] | None,
+    namespace: str | None,
+    device_id: str | None,
+    labels: list[str] | None,
+    enrol_token_file: Path | None,
+) -> Agent:
+    return Agent.open(
+        folder,
+        server=server,
+        root=root,
+        models=models or None,
+        namespace=namespace,
+        device_id=device_id,
+        labels=_labels(labels) if labels else None,
+        enrol_token=_enrol_token(enrol_token_file),
+    )
+
+
+def _labels(given: list[str]) -> dict[str, str]:
+    labels = {}
+    for each in given:
+        key, equals, value = each.partition("=")
+        if not equals or not key:
+            raise UntrustedInput(f"--label {each!r} is not key=value, such as region=NZ")
+        labels[key] = value
+    return labels
+
+
+def _enrol_token(path: Path | None) -> str | None:
+    if path is None:
+        return os.environ.get(ENROL_TOKEN) or None
+    try:
+        return path.read_text().strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UntrustedInput(f"the enrolment token cannot be read from {path}: {error}") from error
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(documents.encode(value).decode() + "\n")
+
+
+def _print_models(models: dict[str, dict[str, Any]]) -> None:
+    table = Table("model", "runs", "state", "decided", "because", "waits for", box=None)
+    for name, found in models.items():
+        runs = f"{found['version']} (serial {found['serial']})" if found["serial"] else "nothing"
+        wanted = f"serial {found['wanted']}" if found["wanted"] else "-"
+        waits = found["waits_for"] or found["problem"] or ""
+        table.add_row(name, runs, found["state"], wanted, found["because"], waits)
+    console = Console(markup=False, width=None if sys.stdout.isatty() else 160)
+    console.print(table)

@@ -1,0 +1,425 @@
+"""`whimbrel demo`: the whole journey on one machine, with everything real but the hours.
+
+Three versions of a small classifier are trained; a server and two agents run as processes, hundreds of agents in this
+one. v2 goes through its stages to everybody; v3, whose file is valid and whose probe passes, is caught in its canary by
+what the devices report, and taken back. Every fact that is printed was checked; otherwise the exit status is not 0.
+"""
+
+import contextlib
+import json as json_module
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+import urllib3
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from whimbrel.agent.app import Agent, read_status
+from whimbrel.agent.probes import ProbeServer
+from whimbrel.cli.connect import Client, connect
+from whimbrel.cli.output import Json, console, print_json, say, size_of, stderr
+from whimbrel.cli.rollout import view
+from whimbrel.errors import Refused, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.model.documents import encode
+from whimbrel.sim.digits import Digits, DigitsVersion, train
+from whimbrel.sim.fleet import Classifier, PlayedFleet, open_fleet
+
+MODEL = "digits"
+SALT = 42  # with the fixed device ids: the same devices are the canary in every demo
+_REFRESH_S, _REPORT_S, _USE_S = 2.5, 2.0, 2.0
+_PROCESSES = 2
+_HOUR_S = 1.0  # an hour of the plans, played as a second
+_PATIENCE_S = 240.0  # for one chapter, on a busy machine
+_SEED = 7
+_MOST_DEVICES = 2000  # in one process, with state folders of their own
+
+
+class Facts(msgspec.Struct):
+    """What the demo claims. `failed`: claims that did not hold."""
+
+    devices: int = 0
+    promoted: bool = False
+    rolled_back: bool = False
+    devices_exposed_to_bad_version: int = 0
+    seconds_to_verdict: float | None = None
+    seconds_to_last_device_back: float | None = None
+    bytes_moved: int = 0
+    seconds: float = 0.0
+    failed: list[str] = msgspec.field(default_factory=list)
+
+    def check(self, held: object, claim: str) -> None:
+        """Write down a claim that does not hold."""
+        if not held:
+            self.failed.append(claim)
+
+
+def demo(
+    devices: Annotated[int, typer.Option(min=20, max=_MOST_DEVICES, help="Agents, two of them as processes.")] = 302,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the server and the folder; Ctrl-C ends.")] = False,
+    json: Json = False,
+) -> None:
+    """Watch a version travel to a fleet in stages, and a bad one be caught and taken back. Takes about two minutes."""
+    folder = Path(tempfile.mkdtemp(prefix="whimbrel-demo-"))
+    stage = _Stage(folder, devices=devices, live=not json and console.is_terminal)
+    try:
+        with _termination_is_an_exception():
+            stage.play()
+            _tell(stage, json=json)
+            if keep:
+                _keep(stage)
+    finally:
+        stage.close()
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    if stage.facts.failed:
+        raise Refused("the demo's claims did not all hold: " + "; ".join(stage.facts.failed))
+
+
+class _Stage:
+    """The demo's world: processes, fleet, and what was seen."""
+
+    def __init__(self, folder: Path, *, devices: int, live: bool) -> None:
+        self.folder = folder
+        self.repository = folder / "repository"
+        self.facts = Facts(devices=devices)
+        self.timeline: list[tuple[float, dict[int | None, int]]] = []
+        self.begun = time.time()
+        self.server_url = ""
+        self.admin_url = ""
+        self._processes: list[subprocess.Popen[str]] = []
+        self._fleet: PlayedFleet | None = None
+        self._outside = [folder / "devices" / f"process-{number + 1}" for number in range(_PROCESSES)]
+        self._probes = ProbeServer()
+        self._live = Live(console=console, refresh_per_second=4) if live else None
+        self._chapter = ""
+
+    # --- the play ---
+
+    def play(self) -> None:
+        """All of it."""
+        self._probes.start()  # before any thread exists: it forks
+        self._say("training three versions of a classifier of handwritten digits")
+        digits = train(self.folder / "models")
+        for version in digits.versions:
+            self._say(f"  {version.name}: accuracy {version.accuracy:.3f} by its publisher's measure")
+        self._run("init", str(self.repository))
+        self._serve()
+        cadence = ["--refresh-s", str(_REFRESH_S), "--report-s", str(_REPORT_S), "--salt", str(SALT)]
+        self._run("model", "add", MODEL, *cadence, *self._keys())
+        self._publish(digits.v1)
+        self._start_fleet(digits)
+        with self._live or contextlib.nullcontext(), self._client() as client:
+            self._watch(client, "every device takes v1, the baseline", until=lambda _: self._all_on(1))
+            self._good_version(client, digits.v2)
+            self._bad_version(client, digits.v3)
+            self.facts.bytes_moved = client.get("status")["sent"]["artifact_bytes"]
+        self.facts.seconds = round(time.time() - self.begun, 1)
+
+    def _good_version(self, client: Client, version: DigitsVersion) -> None:
+        self._publish(version)
+        rollout = self._start(version)
+        seen = self._watch(client, "v2 goes out in stages", rollout, until=_over)
+        self.facts.check(seen["state"] == "completed", f"v2 was promoted (it is {seen['state']}: {seen['because']})")
+        stages = [entry for entry in client.get("audit", rollout=rollout) if entry["action"] in {"advance", "finish"}]
+        self.facts.check(len(stages) == len(seen["stages"]), "every stage was judged before the next one began")
+        self._watch(client, "the holdback follows: v2 is the baseline", until=lambda _: self._all_on(2))
+        self.facts.promoted = seen["state"] == "completed" and self._all_on(2)
+        self.facts.check(self._all_on(2), "every device ended on v2")
+
+    def _bad_version(self, client: Client, version: DigitsVersion) -> None:
+        self._publish(version)
+        rollout = self._start(version)
+        seen = self._watch(client, "v3 is tried on its canary", rollout, until=_over)
+        self.facts.rolled_back = seen["state"] == "rolled_back"
+        self.facts.check(self.facts.rolled_back, f"v3 was taken back (it is {seen['state']}: {seen['because']})")
+        self._watch(client, "devices return to v2", rollout, until=lambda _: self._all_on(2))
+        self.facts.check(self._all_on(2), "every device went back to v2")
+        fleet = self._playing()
+        exposed = fleet.seen.ever.get(3, set())
+        self.facts.devices_exposed_to_bad_version = len(exposed)
+        self.facts.check(exposed, "v3 ran on devices at all")
+        self.facts.check(len(exposed) <= max(10, 0.15 * self.facts.devices), "v3 never left its canary")
+        entries = client.get("audit", rollout=rollout)
+        verdict = next((entry for entry in entries if entry["action"] == "roll_back"), None)
+        self.facts.check(verdict and verdict["actor"] == "gate", "the gate pulled the cord, not a person")
+        first_bad = fleet.seen.first_bad.get(3)
+        if verdict and first_bad is not None and 3 in fleet.seen.left:
+            self.facts.seconds_to_verdict = round(verdict["at"] - first_bad, 1)
+            self.facts.seconds_to_last_device_back = round(fleet.seen.left[3] - first_bad, 1)
+        self.facts.check(self.facts.seconds_to_verdict is not None, "the time to the verdict was seen")
+        try:
+            self._start(version)
+            self.facts.check(False, "v3 is refused from now on")
+        except Refused as error:
+            self._say(f"starting v3 again is refused: {error}")
+
+    # --- parts ---
+
+    def _run(self, *words: str) -> str:
+        """A command as a user would type it."""
+        self._say(f"$ whimbrel {' '.join(words).replace(str(self.folder), '.')}")
+        done = subprocess.run(
+            [sys.executable, "-m", "whimbrel.cli", *words],
+            env=self._environment(), capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        if done.returncode:
+            raise Refused(done.stderr.strip().removeprefix("whimbrel: ") or f"{words[0]} exited with {done.returncode}")
+        for line in done.stdout.strip().splitlines():
+            self._say(f"    {line}")
+        return done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        named = {"WHIMBREL_REPOSITORY": str(self.repository)}
+        if self.admin_url:
+            token = (self.repository / "admin.token").read_text().strip()
+            named = {"WHIMBREL_SERVER": self.admin_url, "WHIMBREL_TOKEN": token}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("WHIMBREL_")}
+        return kept | named
+
+    def _serve(self) -> None:
+        """The server as a process of its own, with the offline keys taken away."""
+        keys = self.repository / "keys" / "offline"
+        keys.rename(self.folder / "offline-keys")
+        log = (self.folder / "server.log").open("w")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "whimbrel.cli", "serve", str(self.repository),
+             "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
+            env=self._environment(), stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
+        )  # fmt: skip
+        self._processes.append(process)
+        line = process.stdout.readline() if process.stdout else ""
+        words = line.split()
+        if len(words) < 4:
+            raise Unavailable(f"the server did not start: {(self.folder / 'server.log').read_text()[-500:].strip()}")
+        self.server_url, self.admin_url = words[1].rsplit("/", 1)[0], words[3]
+        self._say(f"$ whimbrel serve ./repository      (process {process.pid}, keys/offline taken away)")
+
+    def _publish(self, version: DigitsVersion) -> None:
+        card = version.path.with_suffix(".card.json")
+        card.write_bytes(encode(version.card))
+        self._run("publish", "--model", MODEL, str(version.path), "--card", str(card), *self._keys())
+
+    def _keys(self) -> list[str]:
+        return ["--keys", str(self.folder / "offline-keys")]
+
+    def _start(self, version: DigitsVersion) -> str:
+        plan = self.folder / f"{version.name}.yaml"
+        plan.write_text(_PLAN.format(version=version.semantic_version))
+        made: dict[str, Any] = json_module.loads(
+            self._run("rollout", "start", str(plan), "--hour-s", str(_HOUR_S), "--json")
+        )
+        return str(made["id"])
+
+    def _start_fleet(self, digits: Digits) -> None:
+        token = (self.repository / "enrol.token").read_text().strip()
+        root = self.repository / "root.json"
+        pool = urllib3.PoolManager(maxsize=8, retries=False)
+        for folder in self._outside:
+            self._say(f"$ whimbrel agent run --folder ./devices/{folder.name} ...      (and an app beside it)")
+            self._spawn("whimbrel.cli", "agent", "run", "--folder", str(folder), "--server", self.server_url,
+                        "--root", str(root), "--model", MODEL, "--device-id", folder.name,
+                        token=token)  # fmt: skip
+            self._spawn("whimbrel.sim.app_process", str(folder), MODEL, str(_USE_S))
+
+        def open_one(folder: Path, name: str, labels: dict[str, str]) -> Agent:
+            return Agent.open(
+                folder, server=self.server_url, root=root, models=(MODEL,), device_id=name, labels=labels,
+                enrol_token=token, probes=self._probes, pool=pool, durable_sessions=False,
+            )  # fmt: skip
+
+        inside = self.facts.devices - _PROCESSES
+        self._say(f"{inside} agents in this process, each with a folder of its own")
+        agents = open_fleet(self.folder / "devices", devices=inside, open_one=open_one)
+        app = Classifier(digits.images, digits.labels, model=MODEL)
+        self._fleet = PlayedFleet(agents, app, use_every_s=_USE_S, seed=_SEED)
+        self._fleet.start(spread_s=_REFRESH_S)
+
+    def _spawn(self, module: str, *words: str, token: str = "") -> None:
+        log = (self.folder / f"{module}-{len(self._processes)}.log").open("w")
+        environment = dict(os.environ) | ({"WHIMBREL_ENROL_TOKEN": token} if token else {})
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *words],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+        self._processes.append(process)
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Client]:
+        with connect(
+            repository=None,
+            server=self.admin_url,
+            token_file=self.repository / "admin.token",
+            namespace=None,
+            keys=None,
+        ) as client:
+            yield client
+
+    # --- watching ---
+
+    def _playing(self) -> PlayedFleet:
+        if self._fleet is None:
+            raise Unavailable("the fleet was not started")
+        return self._fleet
+
+    def _all_on(self, serial: int) -> bool:
+        running = self._playing().seen.running
+        return len(running) == self.facts.devices and set(running.values()) == {serial}
+
+    def _watch(self, client: Client, chapter: str, rollout: str = "", *, until: Any) -> dict[str, Any]:
+        """Look every half second until `until` holds; gives up after a while, and the facts then say so."""
+        self._say(chapter)
+        self._chapter = chapter
+        deadline = time.time() + _PATIENCE_S
+        while True:
+            seen: dict[str, Any] = client.get(f"rollouts/{rollout}") if rollout else {}
+            self._observe_processes()
+            self.timeline.append((time.time() - self.begun, self._playing().seen.counts()))
+            if self._live:
+                self._live.update(self._picture(seen))
+            if until(seen) or time.time() > deadline:
+                if seen:
+                    self._say(f"  {seen['state']}: {seen['because']}")
+                return seen
+            time.sleep(0.5)
+
+    def _observe_processes(self) -> None:
+        for folder in self._outside:
+            with contextlib.suppress(WhimbrelError):
+                serial = read_status(folder)["models"][MODEL]["serial"]
+                self._playing().seen.runs(folder.name, serial, at=time.time())
+
+    def _picture(self, seen: dict[str, Any]) -> Group:
+        counts = self._playing().seen.counts()
+        bars = Table(box=None, show_header=False)
+        for serial in sorted({*counts, 1, 2, 3}, key=lambda each: each or 0):
+            number = counts.get(serial, 0)
+            color = {1: "cyan", 2: "green", 3: "red"}.get(serial or 0, "white")
+            width = round(50 * number / self.facts.devices)
+            bars.add_row(f"v{serial}" if serial else "none", str(number), Text("█" * width, style=color))
+        parts: list[Any] = [Text(f"{time.time() - self.begun:5.0f} s  {self._chapter}", style="bold"), bars]
+        if seen:
+            parts.append(view(seen))
+        return Group(*parts)
+
+    def _say(self, text: str) -> None:
+        (self._live.console if self._live else stderr).print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """End everything that was started here."""
+        if self._fleet is not None:
+            self._fleet.stop()
+            self._fleet = None
+        self._probes.close()
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout:
+                process.stdout.close()
+        self._processes.clear()
+
+
+_PLAN = """\
+rollout:
+  model_version: "digits-v{version}"
+  stages:
+    - name: canary
+      target_percent: 5
+      duration_hours: 10
+      success_criteria: {{accuracy_drop_max: 0.02, error_rate_max: 0.02}}
+    - name: early_adopters
+      target_percent: 25
+      duration_hours: 10
+    - name: general
+      target_percent: 100
+      duration_hours: 10
+  rollback: {{auto_rollback: true, health_check_interval_sec: 1}}
+"""
+
+
+def _over(seen: dict[str, Any]) -> bool:
+    return seen["state"] not in {"running", "holding", "paused"}
+
+
+def _tell(stage: _Stage, *, json: bool) -> None:
+    facts = stage.facts
+    summary = {"ok": not facts.failed, **msgspec.to_builtins(facts)}
+    if json:
+        print_json(summary)
+        return
+    table = Table("second", "v1", "v2", "v3", "none", title="devices per version", box=None, title_justify="left")
+    last: dict[int | None, int] = {}
+    for second, counts in stage.timeline:
+        if counts != last:
+            table.add_row(f"{second:.0f}", *(str(counts.get(serial, 0)) for serial in (1, 2, 3, None)))
+        last = counts
+    if len(table.rows) <= 60:
+        console.print(table)
+    else:
+        console.print(_thinned(stage))
+    rows = [
+        ("devices", f"{facts.devices}, {_PROCESSES} of them processes of their own"),
+        ("v2", "promoted through 5% -> 25% -> 100%" if facts.promoted else "not promoted"),
+        ("v3", "caught in its canary, taken back, quarantined" if facts.rolled_back else "not taken back"),
+        ("devices that ever ran v3", str(facts.devices_exposed_to_bad_version)),
+        ("first bad answer to verdict", f"{facts.seconds_to_verdict} s"),
+        ("first bad answer to last device back", f"{facts.seconds_to_last_device_back} s"),
+        ("model bytes moved", size_of(facts.bytes_moved)),
+        ("all of it took", f"{facts.seconds} s"),
+    ]
+    closing = Table(show_header=False, box=None)
+    for row in rows:
+        closing.add_row(*row)
+    console.print(closing)
+    say("every claim was checked" if not facts.failed else "NOT TRUE: " + "; ".join(facts.failed))
+
+
+def _thinned(stage: _Stage) -> Table:
+    table = Table("second", "v1", "v2", "v3", "none", title="devices per version", box=None, title_justify="left")
+    step = max(1, len(stage.timeline) // 40)
+    for index, (second, counts) in enumerate(stage.timeline):
+        if index % step == 0 or index == len(stage.timeline) - 1:
+            table.add_row(f"{second:.0f}", *(str(counts.get(serial, 0)) for serial in (1, 2, 3, None)))
+    return table
+
+
+def _keep(stage: _Stage) -> None:
+    say(f"the server stays: {stage.admin_url} (token in {stage.repository}/admin.token); Ctrl-C ends it")
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
+
+
+@contextlib.contextmanager
+def _termination_is_an_exception() -> Iterator[None]:
+    """A SIGTERM unwinds like a Ctrl-C, so that nothing that was started stays behind."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise UntrustedInput("the demo was stopped") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

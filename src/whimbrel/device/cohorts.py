@@ -1,0 +1,68 @@
+"""Which cohorts is this device counted in, and since when? Pure changes of the journal, in any state.
+
+1. A device says once that it was assigned, before it acts.
+2. A treated device is counted from its activation, a control from its placebo, by the device's own clock.
+3. A cohort that the decision no longer names is forgotten: no window tells of it.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from whimbrel import limits
+from whimbrel.device.journal import Journal, Membership
+from whimbrel.health.report import Announcement, Cohort, Role, Step
+from whimbrel.rollout.decide import Assignment
+
+_replace = msgspec.structs.replace
+
+
+def assigned(journal: Journal, assignments: Iterable[Assignment], *, serial: int | None, at: float) -> Journal:
+    """The journal with exactly these memberships; new ones are announced."""
+    known = {(member.rollout, member.stage, member.role): member for member in journal.memberships}
+    members: list[Membership] = []
+    said: list[Announcement] = []
+    for each in list(assignments)[: limits.STAGES]:
+        member = known.get((each.rollout, each.stage, each.role))
+        if member is None:
+            member = Membership(rollout=each.rollout, stage=each.stage, role=each.role, assigned_at=at)
+            said.append(_tell(journal, member, "assigned", serial))
+        members.append(member)
+    if tuple(members) == journal.memberships:
+        return journal
+    return _replace(journal, memberships=tuple(members), outbox=(*journal.outbox, *said)[-limits.OUTBOX :])
+
+
+def joined(journal: Journal, *, rollout: str | None, stage: int, role: Role, at: float) -> Journal:
+    """The journal with the device counted from `at` on in this cohort; nothing, where it is counted already."""
+    return _replace(
+        journal,
+        memberships=tuple(
+            _replace(member, since=at)
+            if (member.rollout, member.stage, member.role, member.since) == (rollout, stage, role, None)
+            else member
+            for member in journal.memberships
+        ),
+    )
+
+
+def stand_in(journal: Journal, member: Membership, *, serial: int | None, at: float) -> Journal:
+    """A control takes its placebo; a treated device that runs the version already is counted from now on."""
+    name: Step = "placebo" if member.role == "control" else "activated"
+    after = joined(journal, rollout=member.rollout, stage=member.stage, role=member.role, at=at)
+    return _replace(after, outbox=(*after.outbox, _tell(journal, member, name, serial))[-limits.OUTBOX :])
+
+
+def cohorts(journal: Journal, *, now: float) -> tuple[Cohort, ...]:
+    """What a window says: the cohorts this device is counted in, and for how long."""
+    return tuple(
+        Cohort(rollout=member.rollout, stage=member.stage, role=member.role, age_s=min(1e10, max(0.0, now - since)))
+        for member in journal.memberships
+        if (since := member.since) is not None
+    )
+
+
+def _tell(journal: Journal, member: Membership, name: Step, serial: int | None) -> Announcement:
+    return Announcement(
+        model=journal.model, step=name, serial=serial, rollout=member.rollout, stage=member.stage, role=member.role
+    )

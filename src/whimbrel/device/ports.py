@@ -1,0 +1,117 @@
+"""What does the device's shell need of the world? Small protocols: a modelled disk, network or probe can stand in."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from whimbrel.model.release import Format, Probe, Signature
+
+Clock = Callable[[], float]  # seconds since 1970, UTC
+
+
+Place = TypeVar("Place", contravariant=True)  # noqa: PLC0105 (what the body names files by: a mind opens none)
+
+
+class Disk(Protocol[Place]):
+    """Files. Every method that fails raises `OSError`."""
+
+    def read(self, path: Place) -> bytes | None:
+        """The whole file, or None where there is none."""
+
+    def write(self, path: Place, content: bytes, *, mode: int = 0o644) -> None:
+        """Durably and atomically; folders on the way are made."""
+
+    def replace(self, path: Place, content: bytes) -> None:
+        """Atomically, not durably: for what may be lost when the power goes."""
+
+    def size(self, path: Place) -> int | None:
+        """Bytes of the file, or None where there is none."""
+
+    def append(self, path: Place, content: bytes) -> None:
+        """At the end of the file, which is made where there is none; not durable before `sync`."""
+
+    def sync(self, path: Place) -> None:
+        """Make a file, or the names in a folder, durable."""
+
+    def sha256(self, path: Place) -> str:
+        """Of a file's bytes, in hexadecimal."""
+
+    def move(self, source: Place, target: Place) -> None:
+        """Rename within the disk; not durable before `sync` of the folder."""
+
+    def remove(self, path: Place) -> None:
+        """A file or a whole folder; nothing where there is none."""
+
+    def make_folder(self, path: Place) -> None:
+        """And those above it."""
+
+    def names(self, folder: Place) -> list[str]:
+        """What a folder holds, sorted; empty where there is none."""
+
+    def files_below(self, folder: Place) -> list[str]:
+        """Relative POSIX paths of all files at any depth, sorted. Anything that is neither file nor folder raises."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a server said. Header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class Stream(Protocol):
+    """An answer whose body is read in pieces."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> dict[str, str]: ...
+
+    def chunks(self) -> Iterator[bytes]:
+        """Pieces of the body as they come. Raises `Unavailable` when the connection breaks."""
+
+
+class Network(Protocol):
+    """HTTP. Raises `Unavailable` where no whole answer comes."""
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+        bytes_max: int,
+    ) -> Answer:
+        """One request and its whole answer. Raises `UntrustedInput` for a body above `bytes_max`."""
+
+    def stream(self, url: str, *, headers: dict[str, str]) -> AbstractContextManager[Stream]:
+        """One GET whose body is read in pieces."""
+
+
+class ProbeRequest(msgspec.Struct, frozen=True):
+    """What to try: the model's entry point (a file or an unpacked folder), and what must come out."""
+
+    path: str
+    format: Format
+    signature: Signature | None = None
+    probe: Probe | None = None
+
+
+class ProbeResult(msgspec.Struct, frozen=True):
+    """`how`: "ran" (the runtime answered as it should) or "structure" (the file was read, no runtime or no values)."""
+
+    passed: bool
+    reason: str = ""
+    how: str = ""
+    latency_ms: float | None = None
+
+
+class Prober(Protocol):
+    """Tries a model in a cage. Never raises for a bad model; raises `Unavailable` when no probe can be made at all."""
+
+    def probe(self, request: ProbeRequest) -> ProbeResult: ...

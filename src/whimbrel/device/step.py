@@ -1,0 +1,241 @@
+"""What does a device do when something happens? `step(journal, event) -> (journal, effects)`: pure.
+
+The shell saves the journal before it performs the effects. After a restart it asks `effects_of` for what is still to be
+done; the same answer as the step gave, so nothing else needs to be remembered.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from whimbrel import limits
+from whimbrel.device import effects, events
+from whimbrel.device.cohorts import joined
+from whimbrel.device.journal import Candidate, GoingBack, Journal, Refusal
+from whimbrel.device.slots import Held
+from whimbrel.device.states import State, transition
+from whimbrel.errors import InvariantBroken
+from whimbrel.health.report import Announcement, Step
+
+_replace = msgspec.structs.replace
+_REASON_CHARS = 1000  # of the 2,000 that an announcement holds
+
+
+def step(journal: Journal, event: events.Event) -> tuple[Journal, tuple[effects.Effect, ...]]:
+    """The journal after `event`, to be saved, and then what to do. Raises `IllegalTransition`."""
+    state = transition(journal.state, event)
+    change = _CHANGES.get(type(event))
+    after = _replace(change(journal, event) if change else journal, state=state)
+    return after, effects_of(after)
+
+
+def effects_of(journal: Journal) -> tuple[effects.Effect, ...]:
+    """What a model in this state is about to do; empty at rest."""
+    match journal.state:
+        case State.IDLE | State.QUARANTINED:
+            return ()
+        case State.COMMITTED:
+            return (effects.Commit(),)
+        case State.GOING_BACK:
+            return (effects.SwapBack(_going_back(journal)),)
+    candidate = _candidate(journal)
+    match journal.state:
+        case State.OFFERED:
+            if candidate.install_attempts >= limits.INSTALL_ATTEMPTS:
+                reason = f"{candidate.install_attempts} downloads did not have the bytes that the release names"
+                return (effects.Then(events.InstallFailed(reason)),)
+            return (effects.AwaitConditions(candidate),)
+        case State.DOWNLOADING:
+            return (effects.Fetch(candidate),)
+        case State.VERIFYING:
+            return (effects.Stage(candidate),)
+        case State.STAGED:
+            if candidate.probe_attempts >= limits.PROBE_ATTEMPTS:
+                reason = f"the device stopped {candidate.probe_attempts} times while it probed this version"
+                return (effects.Then(events.InstallFailed(reason)),)
+            return (effects.Then(events.ProbeBegun()),)
+        case State.PROBING:
+            return (effects.RunProbe(candidate),)
+        case State.READY:
+            return (effects.Activate(candidate),)
+        case State.ON_TRIAL:
+            return (effects.PointTo(_held(candidate)), *_judge(candidate))
+    raise InvariantBroken(f"nothing is known to be done in state {journal.state!r}")
+
+
+def _judge(candidate: Candidate) -> tuple[effects.Effect, ...]:
+    if candidate.failed_sessions >= limits.TRIAL_FAILED_SESSIONS:
+        reason = f"{candidate.failed_sessions} sessions crashed or failed, after {candidate.healthy_sessions} healthy"
+        return (effects.Then(events.TrialFailed(reason)),)
+    if candidate.healthy_sessions >= limits.TRIAL_HEALTHY_SESSIONS:
+        return (effects.Then(events.TrialPassed()),)
+    return ()
+
+
+def say(journal: Journal, announcement: Announcement) -> Journal:
+    """The journal with one more thing to tell; the oldest is dropped when too many wait."""
+    return _replace(journal, outbox=(*journal.outbox, announcement)[-limits.OUTBOX :])
+
+
+def announcement_of(journal: Journal, name: Step, *, reason: str = "", serial: int | None = None) -> Announcement:
+    """What to tell of the candidate, in the cohort it is treated in (or in none)."""
+    candidate = journal.candidate
+    if candidate is None:
+        return Announcement(model=journal.model, step=name, serial=serial, reason=reason[:_REASON_CHARS])
+    return Announcement(
+        model=journal.model,
+        step=name,
+        serial=serial if serial is not None else candidate.serial,
+        rollout=candidate.rollout,
+        stage=candidate.stage,
+        reason=reason[:_REASON_CHARS],
+        bytes_moved=candidate.bytes_moved,
+    )
+
+
+def _offered(journal: Journal, event: events.Offered) -> Journal:
+    candidate = Candidate(
+        serial=event.serial,
+        version=event.version,
+        slot=event.slot,
+        files=event.files,
+        policy_sequence=event.policy_sequence,
+        offered_at=event.at,
+        rollout=event.rollout,
+        stage=event.stage,
+    )
+    return _replace(journal, candidate=candidate)
+
+
+def _withdrawn(journal: Journal, _: events.Withdrawn) -> Journal:
+    return _replace(journal, candidate=None)
+
+
+def _fetched(journal: Journal, event: events.Fetched) -> Journal:
+    candidate = _candidate(journal)
+    return _replace(journal, candidate=_replace(candidate, bytes_moved=candidate.bytes_moved + event.bytes_moved))
+
+
+def _corrupt(journal: Journal, event: events.Corrupt) -> Journal:
+    candidate = _candidate(journal)
+    return _replace(
+        journal,
+        candidate=_replace(
+            candidate,
+            install_attempts=candidate.install_attempts + 1,
+            bytes_moved=candidate.bytes_moved + event.bytes_moved,
+            held=None,
+        ),
+    )
+
+
+def _staged(journal: Journal, event: events.Staged) -> Journal:
+    return _replace(journal, candidate=_replace(_candidate(journal), held=event.held))
+
+
+def _probe_begun(journal: Journal, _: events.ProbeBegun) -> Journal:
+    candidate = _candidate(journal)
+    return _replace(journal, candidate=_replace(candidate, probe_attempts=candidate.probe_attempts + 1))
+
+
+def _failed(journal: Journal, event: events.InstallFailed | events.ProbeFailed) -> Journal:
+    candidate = _candidate(journal)
+    said = say(journal, announcement_of(journal, "failed", reason=event.reason))
+    return _replace(_refuse(said, candidate.serial, event.reason), candidate=None)
+
+
+def _activated(journal: Journal, event: events.Activated) -> Journal:
+    candidate = _candidate(journal)
+    said = say(journal, announcement_of(journal, "activated"))
+    return joined(said, rollout=candidate.rollout, stage=candidate.stage, role="treated", at=event.at)
+
+
+def _sessions_seen(journal: Journal, event: events.SessionsSeen) -> Journal:
+    candidate = _candidate(journal)
+    return _replace(
+        journal,
+        candidate=_replace(
+            candidate,
+            healthy_sessions=candidate.healthy_sessions + event.healthy,
+            failed_sessions=candidate.failed_sessions + event.failed,
+        ),
+    )
+
+
+def _trial_passed(journal: Journal, _: events.TrialPassed) -> Journal:
+    return _replace(say(journal, announcement_of(journal, "committed")), candidate=None)
+
+
+def _trial_failed(journal: Journal, event: events.TrialFailed) -> Journal:
+    going_back = GoingBack(leaves=_candidate(journal).serial, to=None, by_policy=False, reason=event.reason)
+    return _replace(journal, going_back=going_back)
+
+
+def _recalled(journal: Journal, event: events.Recalled) -> Journal:
+    going_back = GoingBack(leaves=event.leaves, to=event.to, by_policy=True, reason=event.reason)
+    return _replace(journal, candidate=None, going_back=going_back)
+
+
+def _went_back(journal: Journal, _: events.WentBack) -> Journal:
+    going_back = _going_back(journal)
+    said = say(journal, announcement_of(journal, "went_back", reason=going_back.reason, serial=going_back.leaves))
+    if going_back.leaves is not None:
+        said = _refuse(said, going_back.leaves, going_back.reason)
+    return _replace(said, candidate=None, going_back=None)
+
+
+def _returned(journal: Journal, _: events.Returned) -> Journal:
+    going_back = _going_back(journal)
+    said = say(journal, Announcement(model=journal.model, step="activated", serial=going_back.to))
+    return _replace(said, candidate=None, going_back=None)
+
+
+def _back_to_nothing(journal: Journal, _: events.Emptied | events.FallbackLost) -> Journal:
+    return _replace(journal, candidate=None, going_back=None)
+
+
+def _refuse(journal: Journal, serial: int, reason: str) -> Journal:
+    sequence = journal.candidate.policy_sequence if journal.candidate else 0
+    others = tuple(refusal for refusal in journal.refused if refusal.serial != serial)
+    refusal = Refusal(serial=serial, reason=reason, policy_sequence=sequence)
+    return _replace(journal, refused=(*others, refusal)[-limits.REFUSED :])
+
+
+def _candidate(journal: Journal) -> Candidate:
+    if journal.candidate is None:
+        raise InvariantBroken(f"{journal.model} is {journal.state.value} without a candidate")
+    return journal.candidate
+
+
+def _held(candidate: Candidate) -> Held:
+    if candidate.held is None:
+        raise InvariantBroken(f"serial {candidate.serial} is on trial and was never staged")
+    return candidate.held
+
+
+def _going_back(journal: Journal) -> GoingBack:
+    if journal.going_back is None:
+        raise InvariantBroken(f"{journal.model} is going back and does not say where to")
+    return journal.going_back
+
+
+_CHANGES: dict[type[events.Event], Callable[[Journal, Any], Journal]] = {
+    events.Offered: _offered,
+    events.Withdrawn: _withdrawn,
+    events.Fetched: _fetched,
+    events.Corrupt: _corrupt,
+    events.InstallFailed: _failed,
+    events.Staged: _staged,
+    events.ProbeBegun: _probe_begun,
+    events.ProbeFailed: _failed,
+    events.Activated: _activated,
+    events.SessionsSeen: _sessions_seen,
+    events.TrialPassed: _trial_passed,
+    events.TrialFailed: _trial_failed,
+    events.Recalled: _recalled,
+    events.WentBack: _went_back,
+    events.Returned: _returned,
+    events.Emptied: _back_to_nothing,
+    events.FallbackLost: _back_to_nothing,
+}
