@@ -69,7 +69,7 @@ def test_a_retired_version_is_refused() -> None:
 def test_a_quarantined_version_is_refused_with_the_reason() -> None:
     with town() as here:
         here.registry.quarantine(quarantined(2, because="harm is proven: crash"))
-        with pytest.raises(Refused, match="taken back before .harm is proven: crash"):
+        with pytest.raises(Refused, match=r"taken back before .harm is proven: crash"):
             start(here)
 
 
