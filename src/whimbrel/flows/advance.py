@@ -3,9 +3,11 @@
 1. Only closed windows are judged. Every move is one transaction: the rollout's row, its consequences (quarantine,
    baseline), and the audit entry with its evidence. The policy follows from the rows.
 2. A person's move goes the same way, with the person as the actor.
-3. A paused rollout is still judged: harm takes it back, nothing else moves it.
+3. A stage in which none of a small fleet falls is judged by the devices of the stage before it.
+4. A paused rollout is still judged: harm takes it back, nothing else moves it.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -13,8 +15,8 @@ import msgspec
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, QuarantineRecord, RolloutRecord
 from whimbrel.flows.start import share_for
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.gate import Situation, Verdict, judge
+from whimbrel.rollout.bucket import BUCKETS, bucket
+from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
 from whimbrel.rollout.states import Event, State, transition
 
 PersonMove = Literal["pause", "resume", "abort", "rollback"]
@@ -22,23 +24,25 @@ PersonMove = Literal["pause", "resume", "abort", "rollback"]
 _PERSON = {"pause": Event.PAUSE, "resume": Event.RESUME, "abort": Event.ABORT, "rollback": Event.ROLL_BACK}
 
 
-def verdict_for(fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
+def verdict_for(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
     """What the gate says of a rollout at `now`."""
+    counts = fleet.counts(rollout.id)
     return judge(
         rollout.plan,
         Situation(
             stage=rollout.stage,
             soaked_s=now - rollout.stage_since,
             cells=fleet.cells(rollout.id, before_window=rollout.window_at(now)),
-            counts=fleet.counts(rollout.id),
+            counts=counts,
             hour_s=rollout.hour_s,
+            cohort=_cohort(fleet, rollout, counts, salt=registry.model(rollout.model).salt),
         ),
     )
 
 
 def advance(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
     """Ask the gate and do what it says. Returns the verdict."""
-    verdict = verdict_for(fleet, rollout, now=now)
+    verdict = verdict_for(registry, fleet, rollout, now=now)
     event = {
         "roll_back": Event.ROLL_BACK,
         "advance": Event.ADVANCE,
@@ -57,6 +61,23 @@ def advance(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *,
             registry, fleet, rollout, event, because=verdict.because, actor="gate", evidence=verdict.evidence, now=now
         )
     return verdict
+
+
+def _cohort(fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Counts], *, salt: int) -> int:
+    stage = rollout.stage
+    while stage > 0 and not counts.get(stage, Counts()).assigned_t:
+        places = ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels())
+        if any(_treated_in(rollout, place, labels) == stage for place, labels in places):
+            break  # somebody will report
+        stage -= 1
+    return stage
+
+
+def _treated_in(rollout: RolloutRecord, place: int, labels: Mapping[str, str]) -> int | None:
+    for stage, share in enumerate(rollout.shares):
+        if place < share and rollout.plan.stages[stage].selector.matches(labels):
+            return stage
+    return None
 
 
 def move_by_person(

@@ -3,6 +3,7 @@
 1. A window counts once by (device, epoch, sequence): the newest sequence tallied is kept, and an installation's windows
    come in order (it has one batch in flight, and the inbox keeps order).
 2. A device is believed about its arm only when its bucket says the same; a claim that contradicts it counts nowhere.
+   It is in a stage's cohort once, and treated in one stage alone.
 3. Late or early, a report counts in the window that is open when it is tallied: windows that are over never change.
 4. "About to activate" starts the clock that silence is judged by: a device that dies of an update never says more.
 """
@@ -96,7 +97,10 @@ class _Desk:
             rollout = self.rollouts.get(cohort.rollout)
             if rollout is None:
                 continue  # it ended meanwhile
-            if not self._credible(rollout, record.device_id, cohort.stage, cohort.role):
+            twice = any(
+                one.stage == cohort.stage or one.role == cohort.role == "treated" for one in believed[rollout.id]
+            )
+            if twice or not self._credible(rollout, record.device_id, cohort.stage, cohort.role):
                 self.contradictions += 1
                 continue
             believed[rollout.id].append(cohort)
@@ -184,7 +188,9 @@ class _Desk:
             return False
         place = bucket(device_key(device_id), salt=self.salts[rollout.model])
         if role == "treated":
-            return place < rollout.shares[stage]
+            # The first match among the treated arms has it: an earlier stage for everyone leaves it to no later one.
+            taken = [rollout.shares[n] for n in range(stage) if rollout.plan.stages[n].selector.everyone]
+            return max(taken, default=0) <= place < rollout.shares[stage]
         # A device that has just moved from control to treated may still report as the control it was.
         return rollout.shares[stage] <= place < BUCKETS
 

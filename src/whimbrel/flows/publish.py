@@ -106,7 +106,7 @@ def check_budgets(release: Release, settings: ModelSettings) -> None:
         value = release.metrics.get(name)
         if value is None:
             raise Refused(f"{release.model} asks for the metric {name} (at least {floor:g}), and the card names none")
-        if value < floor:
+        if not value >= floor:  # not a number reaches no floor
             raise Refused(f"{name} is {value:g}; the budget of {release.model} asks for at least {floor:g}")
 
 

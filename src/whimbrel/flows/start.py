@@ -84,8 +84,9 @@ def start_rollout(
 def find_version(versions: list[VersionRecord], name: VersionName) -> VersionRecord:
     """The one version that is meant. Raises `NotFound`, or `Refused` with the candidates."""
     found = [v for v in versions if name.matches(calendar=v.version, semantic=v.semantic_version)]
-    if len(found) == 1:
-        return found[0]
+    exact = [v for v in found if v.semantic_version == name.text]  # 3.2.0 is also how 3.2.0-rc.1 begins
+    if len(found) == 1 or len(exact) == 1:
+        return (exact or found)[0]
     candidates = ", ".join(f"{v.version} ({v.semantic_version})" for v in (found or versions)[-10:])
     if found:
         raise Refused(f"{name.text!r} of {name.model} may be any of {candidates}; name one of them")
@@ -96,14 +97,17 @@ def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int) -> int:
     """The buckets of a stage: the plan's share, raised until `min_devices` enrolled devices fall in it."""
     share = plan.share_buckets(stage)
     wanted = plan.min_devices
-    if fleet.count_devices() * share / BUCKETS > 50 * wanted:
-        return share  # a larger fleet: an empty canary has a chance below e^-50
     selector = plan.stages[stage].selector
+    if selector.everyone and fleet.count_devices() * share / BUCKETS > 50 * wanted:
+        return share  # a larger fleet: an empty canary has a chance below e^-50
     places = (
         bucket(key, salt=salt)
         for key, labels in fleet.keys_and_labels()
         if selector.everyone or selector.matches(labels)
     )
     lowest = heapq.nsmallest(wanted, places)
-    ceiling = BUCKETS - round(plan.holdback_percent / 100 * BUCKETS)
-    return max(share, min(lowest[-1] + 1, ceiling)) if lowest else share
+    if not lowest:
+        return share
+    # The holdback is kept, but for the first device: where all fall in it, nobody else could try the version.
+    ceiling = max(BUCKETS - round(plan.holdback_percent / 100 * BUCKETS), lowest[0] + 1)
+    return max(share, min(lowest[-1] + 1, ceiling))

@@ -12,11 +12,11 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
-from whimbrel.model.ids import Label, LabelValue, Name, Serial
+from whimbrel.model.ids import END, Label, LabelValue, Name, Serial
 
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
-HardwareClass = Annotated[str, Meta(max_length=limits.LABEL_VALUE_CHARS)]
+HardwareClass = LabelValue
 Stage = Annotated[int, Meta(ge=0, lt=limits.STAGES)]
 Role = Literal["treated", "control"]
 
@@ -75,7 +75,7 @@ class Window(Document, frozen=True):
 class Batch(Document, frozen=True):
     """The body of POST reports: one installation's windows, in order; only the labels that policies ask for."""
 
-    epoch: Annotated[str, Meta(pattern="^[0-9a-f]{16,64}$")]
+    epoch: Annotated[str, Meta(pattern="^[0-9a-f]{16,64}" + END)]
     windows: Annotated[tuple[Window, ...], Meta(max_length=256)] = ()
     labels: Annotated[dict[Label, LabelValue], Meta(max_length=limits.LABELS)] = {}
 

@@ -14,11 +14,31 @@ from typing import Annotated
 from msgspec import Meta
 
 from whimbrel import limits
-from whimbrel.health.report import Count, HardwareClass, Role, Stage, Summary, Window
+from whimbrel.health.report import HardwareClass, Role, Stage, Window
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
 
 AGE_EDGES_H = (1.0, 3.0, 6.0, 12.0, 24.0)  # statistics: compare like ages; 0-1 h, 1-3, 3-6, 6-12, 12-24, 24+
+
+
+Sum = Annotated[int, Meta(ge=0)]  # of any number of devices: what bounds one report does not bound a sum
+
+
+class Moments(Document, frozen=True):
+    """n values, one a device-window, their sum and the sum of their squares."""
+
+    n: Sum
+    sum: float
+    sumsq: Annotated[float, Meta(ge=0)]
+
+    def plus(self, other: "Moments") -> "Moments":
+        """Both together."""
+        return Moments(n=self.n + other.n, sum=self.sum + other.sum, sumsq=self.sumsq + other.sumsq)
+
+    @classmethod
+    def of(cls, value: float) -> "Moments":
+        """One value."""
+        return cls(n=1, sum=value, sumsq=value * value)
 
 
 class Cell(Document, frozen=True):
@@ -29,15 +49,15 @@ class Cell(Document, frozen=True):
     role: Role
     hardware_class: HardwareClass = ""
     age_bucket: Annotated[int, Meta(ge=0, le=len(AGE_EDGES_H))] = 0
-    at_risk: Count = 0
-    sessions: Count = 0
-    crashed: Count = 0
-    error_units: Count = 0
+    at_risk: Sum = 0
+    sessions: Sum = 0
+    crashed: Sum = 0
+    error_units: Sum = 0
     error_share: Annotated[float, Meta(ge=0)] = 0.0
-    metrics: Annotated[dict[Label, Summary], Meta(max_length=64)] = {}
-    latency: Annotated[dict[int, Count], Meta(max_length=limits.KIB * 8)] = {}
-    due: Count = 0
-    overdue: Count = 0
+    metrics: Annotated[dict[Label, Moments], Meta(max_length=64)] = {}
+    latency: Annotated[dict[int, Sum], Meta(max_length=limits.KIB * 8)] = {}
+    due: Sum = 0
+    overdue: Sum = 0
 
     @property
     def key(self) -> tuple[int, int, str, str, int]:
@@ -68,7 +88,7 @@ def cells_of(report: Window, *, rollout: str, window: int, hour_s: float) -> lis
                 crashed=report.crashed,
                 error_units=1 if report.inferences else 0,
                 error_share=report.errors / report.inferences if report.inferences else 0.0,
-                metrics={name: Summary.of(seen.sum / seen.n) for name, seen in report.metrics.items() if seen.n},
+                metrics={name: Moments.of(seen.sum / seen.n) for name, seen in report.metrics.items() if seen.n},
                 latency=report.latency,
             )
         )

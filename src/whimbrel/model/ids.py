@@ -12,26 +12,30 @@ from msgspec import Meta
 
 from whimbrel import limits
 
-NAME_PATTERN = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$"
+END = r"$(?!\n)"  # Python's `$` also matches before a last newline; written so that JSON Schema reads it the same
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?" + END
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="lower-case letters, digits, - and _; 1 to 64")]
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256, lower-case hexadecimal")]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}" + END, description="SHA-256, lower-case hexadecimal")]
 Serial = Annotated[int, Meta(ge=1, le=2**53 - 1)]
-Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,62}[A-Za-z0-9])?$")]
-LabelValue = Annotated[str, Meta(max_length=limits.LABEL_VALUE_CHARS)]
+Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,62}[A-Za-z0-9])?" + END)]
+LabelValue = Annotated[
+    str, Meta(pattern=r"^[^\x00-\x1f\x7f]*" + END, max_length=limits.LABEL_VALUE_CHARS)
+]  # no control characters: it becomes a column, and PostgreSQL takes no NUL in text
 Text = Annotated[str, Meta(max_length=limits.TEXT_CHARS)]
 DeviceId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}$", max_length=limits.DEVICE_ID_BYTES)
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}" + END, max_length=limits.DEVICE_ID_BYTES)
 ]  # fits a URL, a file name on every system and a log line
 
 _NAME = re.compile(NAME_PATTERN)
-_CALENDAR = re.compile(r"^(\d{4})\.(\d{2})\.(\d{2})\.([1-9]\d{0,5})$")
+_CALENDAR = re.compile(r"^(\d{4})\.(\d{2})\.(\d{2})\.([1-9]\d{0,5})\Z", re.ASCII)
 # https://semver.org, section "Is there a suggested regular expression"; at most 9 digits a part.
 _SEMANTIC = re.compile(
     r"^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})"
     r"(?:-((?:0|[1-9]\d{0,8}|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d{0,8}|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
-    r"(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?$"
+    r"(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?\Z",
+    re.ASCII,
 )
-_DOTTED = re.compile(r"^v?\d{1,9}(\.\d{1,9}){0,7}$")
+_DOTTED = re.compile(r"^v?\d{1,9}(\.\d{1,9}){0,7}\Z", re.ASCII)
 
 
 def check_name(text: str, *, kind: str) -> str:

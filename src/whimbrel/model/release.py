@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
-from whimbrel.model.ids import CalendarVersion, Digest, Label, Name, Serial, Text, semantic_key
+from whimbrel.model.ids import END, CalendarVersion, Digest, Label, Name, Serial, Text, semantic_key
 from whimbrel.model.selector import EVERYONE, Selector
 
 Format = Literal["onnx", "gguf", "tflite", "safetensors", "coreml"]
@@ -67,7 +67,7 @@ class Probe(Document, frozen=True):
 class File(Document, frozen=True):
     """One artifact of a variant. A folder (a Core ML package) travels packed; `packed` says: unpack it."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,199}$")]  # one path segment, no dot first
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,199}" + END)]  # one path segment, no dot first
     size_bytes: Annotated[int, Meta(ge=0, le=limits.ARTIFACT_BYTES)]
     sha256: Digest
     format: Format
@@ -123,8 +123,8 @@ class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1
     serial: Serial
     version: str
     semantic_version: str
-    build_hash: Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
-    created: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    build_hash: Annotated[str, Meta(pattern="^[0-9a-f]{12}" + END)]
+    created: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z" + END)]
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1, max_length=limits.VARIANTS)]
     training: Training = msgspec.field(default_factory=Training)
     metrics: Annotated[dict[Label, float], Meta(max_length=256)] = {}

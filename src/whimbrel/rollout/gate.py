@@ -68,13 +68,22 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gate looks at: closed windows only, and the counts of each stage so far."""
+    """What the gate looks at: closed windows only, and the counts of each stage so far.
+
+    `cohort`: the stage whose devices speak for the present one; itself, unless none of a small fleet falls in it.
+    """
 
     stage: int
     soaked_s: float
     cells: Sequence[Cell]
     counts: Mapping[int, Counts]
     hour_s: float = 3600.0
+    cohort: int | None = None
+
+    @property
+    def judged(self) -> int:
+        """The stage whose estimates and counts promotion looks at."""
+        return self.stage if self.cohort is None else self.cohort
 
 
 def judge(plan: Plan, now: Situation) -> Verdict:
@@ -92,7 +101,7 @@ def judge(plan: Plan, now: Situation) -> Verdict:
         "log_e_needed": round(math.log(1 / plan.alpha), 6),
         "guardrails": table,
         "estimates": estimates,
-        "counts": msgspec.to_builtins(now.counts.get(now.stage, Counts())),
+        "counts": msgspec.to_builtins(now.counts.get(now.judged, Counts())),
         "windows": len({cell.window for cell in now.cells}),
     }
     if stopped := _kill_switch(total):
@@ -242,8 +251,8 @@ def _moments(cells: Iterable[Cell], metric: str) -> tuple[float, float, float]:
 
 
 def _estimates(now: Situation) -> dict[str, Any]:
-    """Point estimates of the current stage: rates and means of both arms, None where nothing was reported."""
-    cells = [cell for cell in now.cells if cell.stage == now.stage]
+    """Point estimates of the stage that is judged: rates and means of both arms, None where nothing was reported."""
+    cells = [cell for cell in now.cells if cell.stage == now.judged]
     arms = {"treated": [], "control": []}  # type: dict[str, list[Cell]]
     for cell in cells:
         arms[cell.role].append(cell)
@@ -262,15 +271,18 @@ def _estimates(now: Situation) -> dict[str, Any]:
             "accuracy": ratio(total, n),
             "crashed": sum(cell.crashed for cell in group),
         }
-    merged: dict[int, int] = defaultdict(int)
-    for key, count in itertools.chain.from_iterable(cell.latency.items() for cell in arms["treated"]):
-        merged[key] += count
-    seen["latency"] = dict(sorted(merged.items()))
+    seen["latency"], seen["latency_control"] = _latency(arms["treated"]), _latency(arms["control"])
     return seen
 
 
-def _share_over(estimates: dict[str, Any], bound_ms: float) -> float | None:
-    latency = estimates["latency"]
+def _latency(cells: Iterable[Cell]) -> dict[int, int]:
+    merged: dict[int, int] = defaultdict(int)
+    for key, count in itertools.chain.from_iterable(cell.latency.items() for cell in cells):
+        merged[key] += count
+    return dict(sorted(merged.items()))
+
+
+def _share_over(latency: Mapping[int, int], bound_ms: float) -> float | None:
     total = sum(latency.values())
     return count_above(latency, bound_ms) / total if total else None
 
@@ -286,7 +298,9 @@ def _asked(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[tuple[s
         drop = control["accuracy"] - treated["accuracy"] if both else None
         asked.append(("accuracy_drop_max", drop, criteria.accuracy_drop_max))
     if criteria.latency_p99_max_ms is not None:
-        asked.append(("latency_p99_max_ms", _share_over(estimates, criteria.latency_p99_max_ms), LATENCY_TAIL))
+        asked.append(
+            ("latency_p99_max_ms", _share_over(estimates["latency"], criteria.latency_p99_max_ms), LATENCY_TAIL)
+        )
     return asked
 
 
@@ -301,10 +315,11 @@ def _promotion(
     soak_s = stage.duration_hours * now.hour_s
     if now.soaked_s < soak_s:
         return Verdict("wait", f"stage {stage.name} has soaked {now.soaked_s:.0f} of {soak_s:.0f} s", evidence)
-    counts = now.counts.get(now.stage, Counts())
+    counts = now.counts.get(now.judged, Counts())
     if doubt := _doubt(plan, counts, criteria, estimates):
         return Verdict("hold", f"stage {stage.name} has soaked, but {doubt}", evidence)
-    sentence = f"no harm in {counts.reported_t} devices of stage {stage.name}; {_would_have_seen(plan, now, evidence)}"
+    judged = plan.stages[now.judged].name
+    sentence = f"no harm in {counts.reported_t} devices of stage {judged}; {_would_have_seen(plan, now, evidence)}"
     if plan.share_buckets(now.stage) >= 1_000_000:
         sentence += "; without a holdback only absolute limits and silence could be judged"
     return Verdict("finish" if now.stage == len(plan.stages) - 1 else "advance", sentence, evidence)
@@ -329,16 +344,21 @@ def _doubt(plan: Plan, counts: Counts, criteria: SuccessCriteria, estimates: dic
 
 
 def _control_breaks(name: str, estimates: dict[str, Any], criteria: SuccessCriteria) -> bool:
-    rate, limit = estimates["control"]["error_rate"], criteria.error_rate_max
-    return name == "error_rate_max" and rate is not None and limit is not None and rate > limit
+    if name == "error_rate_max":
+        rate, limit = estimates["control"]["error_rate"], criteria.error_rate_max
+    elif name == "latency_p99_max_ms" and criteria.latency_p99_max_ms is not None:
+        rate, limit = _share_over(estimates["latency_control"], criteria.latency_p99_max_ms), LATENCY_TAIL
+    else:
+        return False  # a drop is against the control
+    return rate is not None and limit is not None and rate > limit
 
 
 def _would_have_seen(plan: Plan, now: Situation, evidence: dict[str, Any]) -> str:
     """How large a harm this stage would have shown, with 80% and 95% chance: what silence here is worth."""
-    cells = [cell for cell in now.cells if cell.stage == now.stage]
+    cells = [cell for cell in now.cells if cell.stage == now.judged]
     treated = _sum([cell for cell in cells if cell.role == "treated"], lambda cell: (cell.crashed, cell.at_risk))
     control = _sum([cell for cell in cells if cell.role == "control"], lambda cell: (cell.crashed, cell.at_risk))
-    weight = _stage_weights(len(plan.stages))[now.stage] / len(evidence["guardrails"])
+    weight = _stage_weights(len(plan.stages))[now.judged] / len(evidence["guardrails"])
     seen = {
         power: detectable_ratio(
             exposure_t=treated[1],

@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
-from whimbrel.model.ids import CalendarVersion, LabelValue, check_name, semantic_key
+from whimbrel.model.ids import END, CalendarVersion, LabelValue, check_name, semantic_key
 from whimbrel.model.selector import Expression, Selector
 from whimbrel.rollout.bucket import BUCKETS
 
@@ -55,7 +55,7 @@ class Rollback(Document, frozen=True):
 class Stage(Document, frozen=True):
     """A share of the devices on the new version, for a time."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}" + END)]
     target_percent: Annotated[float, Meta(gt=0, le=100)]
     duration_hours: Hours = 0.0
     success_criteria: SuccessCriteria = msgspec.field(default_factory=SuccessCriteria)
@@ -126,8 +126,9 @@ class PlanFile(Document, frozen=True):
     rollout: Plan
 
 
-_AT = re.compile(r"^([a-z0-9][a-z0-9_-]*)@(.+)$")
-_DASH = re.compile(r"^([a-z0-9][a-z0-9_-]*?)-v(\d+(?:\.\d+){0,2}(?:[-+].*)?)$")
+_AT = re.compile(r"^([a-z0-9][a-z0-9_-]*)@(.+)\Z")
+# The last "-v<number>" begins the version: a model may well be called yolo-v8.
+_DASH = re.compile(r"^([a-z0-9][a-z0-9_-]*)-v([0-9]+(?:\.[0-9]+){0,2}(?:[-+].*)?)\Z")
 
 
 class VersionName(msgspec.Struct, frozen=True):

@@ -356,7 +356,7 @@ class Desk:
         rollout = registry.rollout(identifier)
         view = rollout_view(registry, fleet, rollout)
         if rollout.live:
-            verdict = verdict_for(fleet, rollout, now=time.time())
+            verdict = verdict_for(registry, fleet, rollout, now=time.time())
             view["verdict"] = {"move": verdict.move, "because": verdict.because, "evidence": verdict.evidence}
         return view
 

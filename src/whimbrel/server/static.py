@@ -20,9 +20,9 @@ from whimbrel.stores.blobs import Blobs
 _IMMUTABLE = (b"cache-control", b"public, max-age=31536000, immutable")
 _BRIEF = (b"cache-control", b"public, max-age=5")
 _DOCUMENT = re.compile(
-    r"^(metadata/[A-Za-z0-9_.-]{1,200}\.json|targets/(?:[A-Za-z0-9_-]{1,64}/){1,2}[0-9a-f]{64}\.[A-Za-z0-9_.-]{1,100})$"
+    r"^(metadata/[A-Za-z0-9_.-]{1,200}\.json|targets/(?:[A-Za-z0-9_-]{1,64}/){1,2}[0-9a-f]{64}\.[A-Za-z0-9_.-]{1,100})\Z"
 )
-_ARTIFACT = re.compile(r"^artifacts/([0-9a-f]{64})$")
+_ARTIFACT = re.compile(r"^artifacts/([0-9a-f]{64})\Z")
 _RANGE = re.compile(r"^bytes=(\d{0,18})-(\d{0,18})$")
 _KEPT_DOCUMENTS = 512
 _TIMESTAMP_KEPT_S = 0.2

@@ -1,0 +1,94 @@
+"""Tests that need a server run where it answers, and always under CI=true; elsewhere they are left out, and said so."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from whimbrel.stores.database import Database
+
+POSTGRESQL = os.environ.get("WHIMBREL_TEST_POSTGRESQL", "postgresql:///test?host=/var/run/postgresql")
+NATS = os.environ.get("WHIMBREL_TEST_NATS", "nats://127.0.0.1:4222")
+
+_left_out = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[_left_out] = {}
+    if os.environ.get("CI", "").lower() == "true":
+        return
+    for marker, answers in (("postgresql", _postgresql_answers), ("nats", _nats_answers)):
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if marked and not answers():
+            config.hook.pytest_deselected(items=marked)
+            items[:] = [item for item in items if item not in marked]
+            config.stash[_left_out][marker] = len(marked)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for marker, count in config.stash.get(_left_out, {}).items():
+        terminalreporter.write_line(f"{marker} does not answer: {count} tests were left out (CI=true runs them)")
+
+
+def _postgresql_answers() -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(POSTGRESQL, connect_timeout=3).close()
+    except psycopg.Error:
+        return False
+    return True
+
+
+def _nats_answers() -> bool:
+    import nats
+
+    async def ask() -> None:
+        connection = await nats.connect(NATS, connect_timeout=2, allow_reconnect=False, error_cb=_quiet)
+        try:
+            await connection.jetstream().account_info()
+        finally:
+            await connection.close()
+
+    try:
+        asyncio.run(ask())
+    except (OSError, TimeoutError, nats.errors.Error):
+        return False
+    return True
+
+
+async def _quiet(_: Exception) -> None:
+    """Nothing listens: that is an answer, not a log line."""
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A migrated database of its own, on every engine."""
+    if request.param == "sqlite":
+        opened = Database(f"sqlite:///{tmp_path / 'registry.db'}")
+        opened.migrate()
+        yield opened
+        opened.close()
+        return
+    import psycopg
+
+    schema = f"whimbrel_{os.urandom(6).hex()}"
+    with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+    try:
+        opened = Database(f"{POSTGRESQL}{'&' if '?' in POSTGRESQL else '?'}options=-csearch_path%3D{schema}")
+        opened.migrate()
+        yield opened
+        opened.close()
+    finally:
+        with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
+            connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """One event loop for a test."""
+    with asyncio.Runner() as opened:
+        yield opened

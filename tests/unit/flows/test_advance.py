@@ -1,0 +1,182 @@
+"""The gate's verdict becomes a move, whole, with its audit entry."""
+
+import pytest
+
+from build import HOUR, T0, Town, announce, cell, devices_in, plan, reports, rollout, stage, town, window
+from whimbrel.errors import Conflict
+from whimbrel.flows.advance import advance, move_by_person
+from whimbrel.flows.ingest import ingest
+from whimbrel.flows.records import RolloutRecord
+from whimbrel.rollout.bucket import BUCKETS
+from whimbrel.rollout.gate import Verdict
+from whimbrel.rollout.states import State
+
+LATER = T0 + 30 * HOUR
+
+
+def report_from(here: Town, devices: list[str], *, role: str = "treated", stage: int = 0, n: int = 1) -> None:
+    from build import cohort
+
+    said = [announce(d, "activating" if role == "treated" else "placebo", role=role, stage=stage) for d in devices]
+    said += [reports(d, window(n, cohorts=(cohort(role, stage=stage),))) for d in devices]
+    ingest(here.registry, here.fleet, said, now=T0 + 400)
+
+
+def judge_now(here: Town, *, now: float = LATER) -> Verdict:
+    return advance(here.registry, here.fleet, here.registry.rollout("r1"), now=now)
+
+
+def harmed(here: Town) -> None:
+    here.fleet.tally("r1", [c for w in range(6) for c in (cell("treated", w, n=100, crashed=20),
+                                                          cell("control", w, n=1900, crashed=19))])  # fmt: skip
+
+
+def now_is(here: Town) -> RolloutRecord:
+    return here.registry.rollout("r1")
+
+
+def test_proven_harm_takes_it_back_quarantines_it_and_writes_the_evidence() -> None:
+    with town(running=rollout()) as here:
+        harmed(here)
+        verdict = judge_now(here)
+        assert (now_is(here).state, now_is(here).ended_at) == (State.ROLLED_BACK, LATER)
+        (refused,) = here.registry.quarantines("wake")
+        assert (refused.serial, refused.because) == (2, verdict.because)
+        (entry,) = here.registry.audit_log()
+        assert (entry.actor, entry.action) == ("gate", "roll_back")
+        assert entry.evidence["guardrails"]["crash"] > entry.evidence["log_e_needed"]
+        assert here.registry.model("wake").baseline == 1
+
+
+def test_a_healthy_stage_moves_to_the_next() -> None:
+    with town(running=rollout()) as here:
+        report_from(here, devices_in(0, 50_000, 3))
+        assert judge_now(here).move == "advance"
+        after = now_is(here)
+        assert (after.state, after.stage, after.shares, after.stage_since) == (
+            State.RUNNING, 1, (50_000, 250_000), LATER,
+        )  # fmt: skip
+
+
+def test_a_share_never_shrinks_where_the_first_was_raised() -> None:
+    with town(running=rollout(shares=(400_000,))) as here:
+        report_from(here, devices_in(0, 50_000, 3))
+        judge_now(here)
+        assert now_is(here).shares == (400_000, 400_000)
+
+
+def test_the_last_stage_makes_the_target_the_baseline_and_champion() -> None:
+    with town(running=rollout(plan=plan(stage("all", 100)), shares=(900_000,))) as here:
+        report_from(here, devices_in(0, 50_000, 3))
+        assert judge_now(here).move == "finish"
+        assert now_is(here).state is State.COMPLETED
+        assert here.registry.model("wake").baseline == 2
+        assert here.registry.version("wake", 2).good
+        assert here.registry.aliases("wake") == {"champion": 2}
+
+
+def test_only_closed_windows_are_judged() -> None:
+    with town(running=rollout()) as here:
+        harmed(here)
+        assert judge_now(here, now=T0 + 10).move == "wait"
+        assert now_is(here).state is State.RUNNING
+
+
+def test_a_stage_that_soaked_without_reports_holds_once_and_says_why() -> None:
+    with town(running=rollout()) as here:
+        assert judge_now(here).move == "hold"
+        assert judge_now(here).move == "hold"
+        assert now_is(here).state is State.HOLDING
+        assert [entry.action for entry in here.registry.audit_log()] == ["hold"]
+
+
+def test_a_holding_rollout_says_its_newest_reason() -> None:
+    with town(running=rollout(state=State.HOLDING, because="old")) as here:
+        judge_now(here)
+        assert "have reported" in now_is(here).because
+
+
+def test_a_holding_rollout_still_advances_when_reports_come() -> None:
+    with town(running=rollout(state=State.HOLDING)) as here:
+        report_from(here, devices_in(0, 50_000, 3))
+        judge_now(here)
+        assert (now_is(here).state, now_is(here).stage) == (State.RUNNING, 1)
+
+
+def test_a_paused_rollout_does_not_advance() -> None:
+    with town(running=rollout(state=State.PAUSED)) as here:
+        report_from(here, devices_in(0, 50_000, 3))
+        assert judge_now(here).move == "advance"
+        assert (now_is(here).state, now_is(here).stage) == (State.PAUSED, 0)
+
+
+def test_harm_takes_a_paused_rollout_back() -> None:
+    with town(running=rollout(state=State.PAUSED)) as here:
+        harmed(here)
+        judge_now(here)
+        assert now_is(here).state is State.ROLLED_BACK
+
+
+# --- people ---
+
+
+def move(here: Town, wanted: str) -> RolloutRecord:
+    return move_by_person(here.registry, here.fleet, "r1", wanted, because="I say so", actor="me", now=LATER)  # type: ignore[arg-type]
+
+
+def test_pause_and_resume() -> None:
+    with town(running=rollout()) as here:
+        assert move(here, "pause").state is State.PAUSED
+        assert move(here, "resume").state is State.RUNNING
+        assert [(e.actor, e.action, e.because) for e in here.registry.audit_log()] == [
+            ("me", "resume", "I say so"), ("me", "pause", "I say so"),
+        ]  # fmt: skip
+
+
+def test_an_abort_quarantines_nothing_and_a_rollback_does() -> None:
+    with town(running=rollout()) as here:
+        assert move(here, "abort").state is State.ABORTED
+        assert here.registry.quarantines("wake") == []
+    with town(running=rollout()) as here:
+        assert move(here, "rollback").state is State.ROLLED_BACK
+        assert [entry.serial for entry in here.registry.quarantines("wake")] == [2]
+
+
+def test_somebody_who_was_first_is_not_overwritten() -> None:
+    with town(running=rollout()) as here:
+        before = now_is(here)
+        move(here, "pause")
+        harmed(here)
+        with pytest.raises(Conflict, match="moved by somebody else"):
+            advance(here.registry, here.fleet, before, now=LATER)
+        assert now_is(here).state is State.PAUSED
+        assert here.registry.quarantines("wake") == []
+
+
+# --- small fleets ---
+
+
+def test_a_stage_that_no_device_falls_in_asks_for_no_reports_of_its_own() -> None:
+    """One device on a desk: it is in the canary, nobody is left for the later stages, and they held for ever."""
+    with town(running=rollout()) as here:
+        (only,) = devices_in(0, 50_000, 1)
+        here.enrol(only)
+        report_from(here, [only])
+        for moment, expected in ((LATER, 1), (LATER + 50 * HOUR, 2)):
+            assert judge_now(here, now=moment).move == "advance"
+            assert now_is(here).stage == expected
+        assert judge_now(here, now=LATER + 60 * HOUR).move == "finish"
+
+
+def test_a_later_stage_that_devices_fall_in_waits_for_their_reports() -> None:
+    with town(running=rollout()) as here:
+        here.enrol(*devices_in(0, 50_000, 1), *devices_in(50_000, 250_000, 1))
+        report_from(here, devices_in(0, 50_000, 1))
+        judge_now(here)
+        assert judge_now(here, now=LATER + 50 * HOUR).move == "hold"
+
+
+def test_a_fleet_in_which_nobody_ever_reported_holds_however_empty_its_stages_are() -> None:
+    with town(running=rollout()) as here:
+        here.enrol(*devices_in(900_000, BUCKETS, 1))
+        assert judge_now(here).move == "hold"

@@ -1,0 +1,155 @@
+"""A rollout begins, or is refused with the reason."""
+
+import pytest
+
+from build import SALT, T0, Town, devices_in, plan, quarantined, rollout, stage, town, version
+from whimbrel.errors import Conflict, NotFound, Refused
+from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.start import find_version, share_for, start_rollout
+from whimbrel.rollout.bucket import BUCKETS, bucket, device_key
+from whimbrel.rollout.plan import Plan, VersionName
+from whimbrel.rollout.states import State
+
+
+def start(here: Town, said: Plan | None = None, **changes: object) -> RolloutRecord:
+    values = {"plan_text": "text", "tag": "abcdef", "hour_s": 3600.0, "actor": "me", "now": T0} | changes
+    return start_rollout(here.registry, here.fleet, said or plan(), **values)  # type: ignore[arg-type]
+
+
+def test_a_rollout_runs_its_first_stage_and_is_in_the_audit_log() -> None:
+    with town() as here:
+        begun = start(here)
+        assert here.registry.rollout("wake-2-abcdef") == begun
+        assert (begun.state, begun.stage, begun.shares, begun.baseline, begun.target) == (
+            State.RUNNING, 0, (50_000,), 1, 2,
+        )  # fmt: skip
+        (entry,) = here.registry.audit_log()
+        assert (entry.actor, entry.action, entry.rollout) == ("me", "start", begun.id)
+        assert entry.evidence == {"shares": [50_000], "salt": SALT, "baseline": 1}
+
+
+def test_an_ambiguous_version_is_refused_with_the_candidates() -> None:
+    with town(versions=1) as here:
+        here.publish(2, semantic_version="3.2.0")
+        here.publish(3, semantic_version="3.2.1")
+        with pytest.raises(Refused, match=r"may be any of 2026.01.01.2 \(3.2.0\), 2026.01.01.3 \(3.2.1\)"):
+            start(here, plan(model_version="wake-v3.2"))
+        assert start(here, plan(model_version="wake-v3.2.1")).target == 3
+
+
+def test_a_whole_version_is_no_prefix_of_its_candidates() -> None:
+    """3.2.0 and 3.2.0-rc.1 exist: wake-v3.2.0 was ambiguous, and nothing more exact could be said."""
+    versions = [version(1, semantic_version="3.2.0-rc.1"), version(2, semantic_version="3.2.0")]
+    assert find_version(versions, VersionName.parse("wake-v3.2.0")).serial == 2
+
+
+def test_two_ten_is_no_two_one() -> None:
+    versions = [version(1, semantic_version="2.1.0"), version(2, semantic_version="2.10.0")]
+    assert find_version(versions, VersionName.parse("wake-v2.1")).serial == 1
+    assert find_version(versions, VersionName.parse("wake-v2.10")).serial == 2
+
+
+def test_an_unknown_version_is_refused_with_what_there_is() -> None:
+    with town() as here, pytest.raises(NotFound, match=r"has no version '9.9'; it has: 2026.01.01.1 \(1.0.0\)"):
+        start(here, plan(model_version="wake-v9.9"))
+
+
+def test_an_unknown_model_is_refused_with_what_there_is() -> None:
+    with town() as here, pytest.raises(NotFound, match=r"no model 'sleep' \(models: wake\)"):
+        start(here, plan(model_version="sleep-v1"))
+
+
+def test_a_retired_version_is_refused() -> None:
+    with town() as here:
+        here.registry.change_version("wake", 2, retired=True)
+        with pytest.raises(Refused, match="is retired"):
+            start(here)
+
+
+def test_a_quarantined_version_is_refused_with_the_reason() -> None:
+    with town() as here:
+        here.registry.quarantine(quarantined(2, because="harm is proven: crash"))
+        with pytest.raises(Refused, match=r"taken back before .harm is proven: crash"):
+            start(here)
+
+
+def test_the_baseline_is_refused() -> None:
+    with town() as here, pytest.raises(Refused, match="is the baseline already"):
+        start(here, plan(model_version="wake@1.0.0"))
+
+
+def test_a_model_without_a_baseline_is_refused() -> None:
+    with town() as here:
+        here.registry.change_model("wake", baseline=None)
+        with pytest.raises(Refused, match="no baseline to compare with"):
+            start(here)
+
+
+def test_a_second_rollout_of_a_model_is_refused() -> None:
+    with town(versions=3, running=rollout(state=State.PAUSED)) as here:
+        with pytest.raises(Conflict, match="r1 of wake is paused"):
+            start(here, plan(model_version="wake@3.0.0"))
+        assert len(here.registry.rollouts()) == 1
+
+
+def test_a_refused_start_leaves_nothing() -> None:
+    with town() as here:
+        with pytest.raises(Refused):
+            start(here, plan(model_version="wake@1.0.0"))
+        assert (here.registry.rollouts(), here.registry.audit_log()) == ([], [])
+
+
+# --- the first share ---
+
+
+def places(*devices: str) -> list[int]:
+    return sorted(bucket(device_key(device), salt=SALT) for device in devices)
+
+
+def test_a_small_fleets_share_is_raised_until_a_device_falls_in_it() -> None:
+    with town() as here:
+        devices = devices_in(300_000, BUCKETS, 20)
+        here.enrol(*devices)
+        assert start(here).shares == (places(*devices)[0] + 1,)
+
+
+def test_min_devices_are_counted() -> None:
+    with town() as here:
+        devices = devices_in(0, 800_000, 40)
+        here.enrol(*devices)
+        assert start(here, plan(min_devices=7)).shares == (places(*devices)[6] + 1,)
+
+
+def test_a_share_that_holds_enough_stays_as_the_plan_says() -> None:
+    with town() as here:
+        here.enrol(*devices_in(0, 50_000, 3), *devices_in(50_000, BUCKETS, 10))
+        assert start(here, plan(min_devices=3)).shares == (50_000,)
+
+
+def test_only_devices_that_the_stage_is_about_are_counted() -> None:
+    """A large fleet elsewhere was taken for a full canary, also where the stage's region had one device, far off."""
+    with town() as here:
+        here.enrol(*(f"away-{n}" for n in range(1200)), labels={"region": "AU"})
+        (kiwi,) = devices_in(400_000, 500_000, 1)
+        here.enrol(kiwi, labels={"region": "NZ"})
+        regional = plan(stage("nz", 5, regions=("NZ",)), stage("all", 100))
+        assert share_for(here.fleet, regional, stage=0, salt=SALT) == places(kiwi)[0] + 1
+
+
+def test_the_holdback_is_kept_from_a_large_minimum() -> None:
+    with town() as here:
+        here.enrol(*devices_in(0, BUCKETS, 40))
+        assert start(here, plan(min_devices=40)).shares == (900_000,)
+
+
+def test_the_one_device_on_a_desk_is_in_the_canary_wherever_its_bucket_is() -> None:
+    """One device in ten falls in the holdback: its rollouts had an empty canary and held for ever."""
+    with town() as here:
+        (only,) = devices_in(900_000, BUCKETS, 1)
+        here.enrol(only)
+        assert start(here).shares == (places(only)[0] + 1,)
+
+
+def test_an_empty_fleet_takes_the_plans_share() -> None:
+    with town() as here:
+        assert start(here).shares == (50_000,)

@@ -1,0 +1,81 @@
+"""Names and orders."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from whimbrel.errors import UntrustedInput
+from whimbrel.model.documents import convert
+from whimbrel.model.ids import CalendarVersion, DeviceId, Digest, Label, Name, check_name, dotted_key, semantic_key
+from whimbrel.model.release import File
+
+
+def test_two_ten_comes_after_two_nine() -> None:
+    assert semantic_key("2.10.0") > semantic_key("2.9.0")
+    assert "2.10.0" < "2.9.0"  # the trap
+
+
+def test_semantic_versions_sort_by_precedence() -> None:
+    ordered = ["1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11",
+               "1.0.0-rc.1", "1.0.0", "1.0.1", "1.2.0", "1.10.0", "2.0.0"]  # fmt: skip
+    shuffled = ordered[::-1]
+    assert sorted(shuffled, key=semantic_key) == ordered
+
+
+def test_build_metadata_has_no_precedence() -> None:
+    assert semantic_key("1.0.0+a") == semantic_key("1.0.0+b")
+
+
+@pytest.mark.parametrize("text", ["", "1", "1.2", "v1.2.3", "01.2.3", "1.2.3-", "1.2.3-01", "1.2.3\n", "1.2.x"])
+def test_what_is_no_semantic_version_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a semantic version"):
+        semantic_key(text)
+
+
+def test_the_tenth_publication_of_a_day_comes_after_the_ninth() -> None:
+    assert CalendarVersion.parse("2026.10.01.10") > CalendarVersion.parse("2026.10.01.9")
+
+
+@pytest.mark.parametrize(
+    "text", ["2026.02.30.1", "2026.13.01.1", "2026.1.1.1", "2026.01.01.0", "2026.01.01", "2026.01.01.1\n"]
+)
+def test_what_is_no_calendar_version_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        CalendarVersion.parse(text)
+
+
+def test_the_day_is_taken_in_utc() -> None:
+    evening = datetime(2026, 3, 4, 20, 0, tzinfo=timezone(timedelta(hours=-8)))
+    assert str(CalendarVersion.of(evening, iteration=1)) == "2026.03.05.1"
+    assert str(CalendarVersion.of(datetime(2026, 3, 5, tzinfo=UTC), iteration=12)) == "2026.03.05.12"
+
+
+@pytest.mark.parametrize(("low", "high"), [("1.9", "1.10"), ("15.0", "15.0.1"), ("9", "26")])
+def test_dotted_numbers_sort_as_numbers(low: str, high: str) -> None:
+    assert dotted_key(low) < dotted_key(high)
+
+
+def test_trailing_zeros_and_a_v_do_not_count() -> None:
+    assert dotted_key("v1.8.0") == dotted_key("1.8") == dotted_key("1.8.0.0")
+
+
+@pytest.mark.parametrize("text", ["", "wake\n", "-wake", "wake-", "Wake", "w" * 65, "a/b", "..", "a b", "é"])
+def test_what_is_no_name_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a model name"):
+        check_name(text, kind="model")
+    with pytest.raises(UntrustedInput):
+        convert(Name, text, what="a name")
+
+
+@pytest.mark.parametrize(("kind", "text"), [(Digest, "a" * 64), (DeviceId, "dev-1"), (Label, "region"), (Name, "wake")])
+def test_a_last_newline_is_part_of_no_name(kind: type, text: str) -> None:
+    """Python's `$` also matches before a newline at the end: `wake` and `wake\\n` were two models, one folder apart."""
+    assert convert(kind, text, what="it") == text
+    with pytest.raises(UntrustedInput):
+        convert(kind, f"{text}\n", what="it")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "model.onnx\n", "a:b", "-x"])
+def test_a_file_name_is_one_plain_path_segment(name: str) -> None:
+    with pytest.raises(UntrustedInput):
+        convert(File, {"name": name, "size_bytes": 1, "sha256": "a" * 64, "format": "onnx"}, what="a file")
