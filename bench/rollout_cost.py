@@ -110,7 +110,8 @@ def _begin(parts: Parts, devices: int) -> None:
             registry.add_version(
                 VersionRecord(
                     namespace="default", model=MODEL, serial=serial, version=f"2026.01.0{serial}.1",
-                    semantic_version=f"1.{serial}.0", build_hash="0" * 12, created_at=now, size_bytes=1, good=serial == 1,
+                    semantic_version=f"1.{serial}.0", build_hash="0" * 12, created_at=now, size_bytes=1,
+                    good=serial == 1,
                 ),
                 release=b"{}",
                 digests=[],

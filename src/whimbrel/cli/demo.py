@@ -103,7 +103,7 @@ class _Stage:
         self._outside = [folder / "devices" / f"process-{number + 1}" for number in range(_PROCESSES)]
         self._probes = ProbeServer()
         self._live = Live(console=console, refresh_per_second=4) if live else None
-        self._chapter = ""
+        self._chapter = self._said = ""
 
     # --- the play ---
 
@@ -168,7 +168,7 @@ class _Stage:
     # --- parts ---
 
     def _run(self, *words: str) -> str:
-        """A command as a user would type it."""
+        """A command as a user would type it. What it says is shown, unless it is for machines."""
         self._say(f"$ whimbrel {' '.join(words).replace(str(self.folder), '.')}")
         done = subprocess.run(
             [sys.executable, "-m", "whimbrel.cli", *words],
@@ -176,7 +176,7 @@ class _Stage:
         )  # fmt: skip
         if done.returncode:
             raise Refused(done.stderr.strip().removeprefix("whimbrel: ") or f"{words[0]} exited with {done.returncode}")
-        for line in done.stdout.strip().splitlines():
+        for line in [] if "--json" in words else done.stdout.strip().splitlines():
             self._say(f"    {line}")
         return done.stdout
 
@@ -220,6 +220,7 @@ class _Stage:
         made: dict[str, Any] = json_module.loads(
             self._run("rollout", "start", str(plan), "--hour-s", str(_HOUR_S), "--json")
         )
+        self._say(f"    started {made['id']}: {made['baseline']} -> {made['target']}")
         return str(made["id"])
 
     def _start_fleet(self, digits: Digits) -> None:
@@ -293,7 +294,8 @@ class _Stage:
             if self._live:
                 self._live.update(self._picture(seen))
             if until(seen) or time.time() > deadline:
-                if seen:
+                if seen and seen["because"] != self._said:
+                    self._said = seen["because"]
                     self._say(f"  {seen['state']}: {seen['because']}")
                 return seen
             time.sleep(0.5)
