@@ -3,6 +3,7 @@
 (What a power cut does to data that was not synced needs a model of the disk; here the kernel keeps what was written.)
 """
 
+import errno
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -42,6 +43,23 @@ class EndsAt(RealDisk):
                     found(given[0], given[1][: len(given[1]) // 2])
                 raise Ended
             return found(*given, **named)
+
+        return change
+
+
+class FullFrom(EndsAt):
+    """A disk that has no room after `last` changes."""
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name not in CHANGES:
+            return found
+
+        def change(*given: Any, **named: Any) -> Any:
+            try:
+                return found(*given, **named)
+            except Ended:
+                raise OSError(errno.ENOSPC, "No space left on device") from None
 
         return change
 
@@ -126,3 +144,20 @@ def test_process_that_ends_at_any_change_of_the_disk_is_taken_up_where_it_was(
             agent.close()
             assert last > 10
             break
+
+
+@pytest.mark.parametrize("last", range(0, 40, 3))
+def test_full_disk_is_said_keeps_what_is_here_and_goes_on_when_there_is_room(
+    tmp_path: Path, server: Server, last: int
+) -> None:
+    until_committed(tmp_path, server, 1)
+    server.repository.policy("detector", baseline=2)
+    disk = FullFrom(last)
+    agent = opened(tmp_path, server, disk)
+    result = agent.cycle(force=True)
+    assert runs(agent) in CONTENTS
+    if result.models["detector"]["serial"] == 1:
+        assert any("No space left" in problem for problem in result.problems)
+        assert result.next_s >= 0
+    agent.close()
+    until_committed(tmp_path, server, 2)

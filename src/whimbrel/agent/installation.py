@@ -90,7 +90,7 @@ class Installation:
         if journal.state is State.PROBING:
             self.take(events.Restarted())
         elif content is None and journal.state is not State.IDLE:
-            self._save()
+            self._save(journal)
         self._loaded = _stamp(self.places.journal), _stamp(self.places.pointer)
 
     def _read_pointer(self) -> Pointer:
@@ -104,11 +104,12 @@ class Installation:
 
     def take(self, event: events.Event) -> None:
         """Step, and save."""
-        self.journal, _ = step(self.journal, event)
-        self._save()
+        journal, _ = step(self.journal, event)
+        self._save(journal)
 
-    def _save(self) -> None:
-        self._around.disk.write(self.places.journal, seal(self.journal))
+    def _save(self, journal: Journal) -> None:
+        self._around.disk.write(self.places.journal, seal(journal))
+        self.journal = journal  # only now: where the disk is full, nothing is done that is not written down
         self._loaded = _stamp(self.places.journal), _stamp(self.places.pointer)
 
     def _point(self, pointer: Pointer) -> None:
@@ -120,8 +121,7 @@ class Installation:
 
     def _keep(self, journal: Journal) -> None:
         if journal != self.journal:
-            self.journal = journal
-            self._save()
+            self._save(journal)
 
     # --- what happened ---
 

@@ -17,7 +17,13 @@ from typing import Annotated, TypeVar
 from urllib.parse import quote
 
 import msgspec
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError, RepositoryError
+from tuf.api.exceptions import (
+    DownloadError,
+    DownloadHTTPError,
+    DownloadLengthMismatchError,
+    ExpiredMetadataError,
+    RepositoryError,
+)
 from tuf.api.metadata import Metadata, Root, TargetFile
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
@@ -181,6 +187,12 @@ class TrustClient:
             )
             _set_time(updater, self.trusted_time(now))
             updater.refresh()
+        except ExpiredMetadataError as error:
+            day = datetime.fromtimestamp(self.trusted_time(now), UTC).strftime("%Y-%m-%d %H:%M UTC")
+            raise UntrustedInput(
+                f"the signed metadata cannot be trusted: {error}; this device takes it to be {day}: "
+                "where that is wrong set its clock, else the server signs nothing new"
+            ) from error
         except (DownloadError, RepositoryError, OSError, ValueError) as error:
             raise _blame(error, "the signed metadata") from error
         self._updater = updater
