@@ -36,7 +36,7 @@ PACKAGE_FILES = 100_000  # files in a folder that is packed as one artifact
 COPY_CHUNK_BYTES = 1 * MIB
 
 # --- delta ---
-DELTA_SEGMENT_ELEMENTS = 256 * KIB  # numbers decoded at once: a few MB of working memory, and pages stay worth their head
+DELTA_SEGMENT_ELEMENTS = 256 * KIB  # numbers decoded at once: a few MB of working memory, pages still worth their head
 DELTA_GROUP_SEGMENTS = 4  # segments that share their entropy tables: 1 M numbers, what an encoder holds at once
 DELTA_ROW_ELEMENTS = 64 * KIB  # one spread a row; longer rows are cut
 DELTA_COPY_BYTES = 1 * MIB  # opaque bytes coded at once
@@ -56,3 +56,4 @@ DELTA_TENSOR_NAME_BYTES = 1024
 DELTA_DIMENSIONS = 16
 DELTA_CONTAINER_STEPS = 4_000_000  # fields a parser looks at before it gives up: a bound on its time
 DELTA_THREADS = 64
+DELTA_THREAD_BYTES = 16 * MIB  # what one thread of the codec works with, at most

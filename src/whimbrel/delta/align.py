@@ -40,11 +40,13 @@ class Plan:
 
 def pair(old: list[Tensor], new: list[Tensor], *, base: Artifact, target: Artifact) -> list[Tensor | None]:
     """For each new tensor the old one to start from, or none."""
-    by_name = {tensor.name: tensor for tensor in reversed(old)}
+    by_name: dict[tuple[str, int, tuple[int, ...]], list[Tensor]] = defaultdict(list)
+    for tensor in reversed(old):
+        by_name[_identity(tensor)].append(tensor)
     found: list[Tensor | None] = []
     for tensor in new:
-        same = by_name.get(tensor.name)
-        found.append(same if same is not None and _fits(same, tensor) else None)
+        same = by_name.get(_identity(tensor))
+        found.append(same.pop() if same else None)
     used = {tensor.offset for tensor in found if tensor is not None}
     rest: dict[tuple[int, tuple[int, ...]], list[Tensor]] = defaultdict(list)
     for tensor in old:
@@ -69,8 +71,9 @@ def pair(old: list[Tensor], new: list[Tensor], *, base: Artifact, target: Artifa
     return found
 
 
-def _fits(old: Tensor, new: Tensor) -> bool:
-    return old.dtype is new.dtype and old.shape[1:] == new.shape[1:] and len(old.shape) == len(new.shape)
+def _identity(tensor: Tensor) -> tuple[str, int, tuple[int, ...]]:
+    """The first dimension may grow: a vocabulary does."""
+    return tensor.name, tensor.dtype.code, tensor.shape[1:] if len(tensor.shape) > 1 else tensor.shape
 
 
 def _checksum(artifact: Artifact, tensor: Tensor) -> int:
@@ -108,7 +111,16 @@ def plan(
     return Plan([replace(one, index=index) for index, one in enumerate(ranges)], _dictionary(old, base.size_bytes))
 
 
-def _range(mode: Mode, offset: int, size: int, base: tuple[int, int] = (0, 0), *, name: str = "", dtype: Dtype = dtypes.BYTES, columns: int = 0) -> Range:
+def _range(
+    mode: Mode,
+    offset: int,
+    size: int,
+    base: tuple[int, int] = (0, 0),
+    *,
+    name: str = "",
+    dtype: Dtype = dtypes.BYTES,
+    columns: int = 0,
+) -> Range:
     return Range(0, mode, dtype, offset, size, base[0], base[1], columns, name.replace("\0", "?"))
 
 
@@ -125,9 +137,7 @@ def _cut(base: Artifact, target: Artifact, new: Tensor, old: Tensor | None) -> l
         return [_range(Mode.RAW, new.offset, new.size_bytes, name=new.name, dtype=new.dtype)]
     ranges = [_range(mode, new.offset, shared, (old.offset, shared), **where)]  # type: ignore[arg-type]
     if shared < new.size_bytes:
-        ranges.append(
-            _range(Mode.ROWS, new.offset + shared, new.size_bytes - shared, name=new.name, dtype=new.dtype)
-        )
+        ranges.append(_range(Mode.ROWS, new.offset + shared, new.size_bytes - shared, name=new.name, dtype=new.dtype))
     return ranges
 
 
@@ -174,7 +184,9 @@ def _is_stranger(base: Artifact, target: Artifact, new: Tensor, old: Tensor, sha
     if new.dtype.family is Family.INT8:
         return len(opaque.write((values[1] - values[0]).astype(np.int8).tobytes(), thorough=False)) >= raw
     writer = floats.FloatWriter(new.dtype)
-    bits = [np.frombuffer(content, floats.SHAPES[new.dtype.code].unsigned) for content in (before, after)]
+    bits: list[floats.Array] = [
+        np.frombuffer(content, floats.SHAPES[new.dtype.code].unsigned) for content in (before, after)
+    ]
     writer.add(floats.Segment(bits[0], np.array([len(bits[0])])), bits[1])
     head, pages = writer.finish()
     return len(head) + len(pages[0]) >= raw
@@ -203,9 +215,7 @@ def _within_glue(ranges: list[Range]) -> list[Range]:
             break
         total -= size
         bound = size
-    return [
-        replace(one, mode=Mode.RAW) if one.mode is Mode.GLUE and one.size_bytes >= bound else one for one in ranges
-    ]
+    return [replace(one, mode=Mode.RAW) if one.mode is Mode.GLUE and one.size_bytes >= bound else one for one in ranges]
 
 
 def _join_copies(ranges: list[Range], base: Artifact, target: Artifact) -> list[Range]:

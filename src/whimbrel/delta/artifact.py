@@ -18,7 +18,7 @@ from whimbrel.errors import UntrustedInput
 Read = Callable[[int, int], bytes | memoryview]
 """`read(offset, size_bytes)` gives the bytes there; short at the end of the file."""
 WriteAt = Callable[[int, bytes | memoryview], None]
-"""`write_at(offset, content)` puts bytes into the output; it may be called from several threads, never twice for one place."""
+"""`write_at(offset, content)` puts bytes into the output; from several threads perhaps, never twice for one place."""
 
 
 @dataclass(frozen=True, slots=True)

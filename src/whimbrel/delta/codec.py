@@ -7,8 +7,8 @@
         Decoder(patch, read, base).run(unit, write_at)
 
 1. `run` is `map` or something like it that keeps the order and may use threads: the codec starts none.
-2. Whoever applies must compare the target's SHA-256 with the patch's and with what the release says: the checks of parts
-   are against accidents, not against enemies.
+2. Whoever applies must compare the target's SHA-256 with the patch's and with what the release says: the checks of
+   parts are against accidents, not against enemies.
 3. Working memory is a few segments, whatever the size of the files.
 
 Called by the body `whimbrel.patchfile`, and through it by publish, the agent and the command line.
@@ -49,7 +49,8 @@ __all__ = ["Decoder", "check_base", "encode", "encode_bytes", "parse"]
 
 Advance = Callable[[int], None]
 Emit = Callable[[bytes], None]
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Run(Protocol):
@@ -65,9 +66,7 @@ def _quiet(_: int) -> None:
 # --- writing ---
 
 
-def encode(
-    base: Artifact, target: Artifact, emit: Emit, *, run: Run = map, advance: Advance = _quiet
-) -> bytes:
+def encode(base: Artifact, target: Artifact, emit: Emit, *, run: Run = map, advance: Advance = _quiet) -> bytes:
     """Make a patch: the parts go to `emit` in order, the head comes back; the patch is head, then parts.
 
     `advance` hears of bytes of work done, `work_bytes(base, target)` in all. Raises `UntrustedInput` if a file changes
@@ -279,9 +278,7 @@ class Decoder:
         self._base = base
         self._factor_parts = {unit.range.index: unit.part for unit in patch.units() if isinstance(unit, Factor)}
 
-    def run(
-        self, unit: Unit, write_at: WriteAt, *, present: Callable[[int, int], bytes] | None = None
-    ) -> int:
+    def run(self, unit: Unit, write_at: WriteAt, *, present: Callable[[int, int], bytes] | None = None) -> int:
         """Make the unit's bytes and write them; the number of them.
 
         `present(offset, size)` gives what the output holds already: a segment that is there and agrees with its check is
@@ -305,10 +302,10 @@ class Decoder:
             raise UntrustedInput(f"the patch is damaged: its part {index} does not agree with its checksum")
         return content
 
-    def _check_output(self, part: int, content: "bytes | Array") -> None:
+    def _check_output(self, part: int, content: bytes | memoryview) -> None:
         if xxhash.xxh3_64_intdigest(content) != int(self._patch.output_checks[part]):
             raise UntrustedInput(
-                f"part {part} of the patch made other bytes than it should: the base changed, or the patch is damaged"
+                f"part {part} of the patch made other bytes than it should: the base changed, or it is damaged"
             )
 
     def _glue(self, unit: Glue, write_at: WriteAt) -> int:
@@ -341,8 +338,8 @@ class Decoder:
             reader = reader or _reader(group.dtype, self._part(group.part))
             before = _old_content(self._base, pieces, factors)
             content = _read_segment(reader, group.dtype, before, pieces, self._part(part))
-            view = memoryview(content).cast("B")
-            self._check_output(part, view)  # type: ignore[arg-type]
+            view = content.reshape(-1).view(np.uint8).data
+            self._check_output(part, view)
             start = 0
             for piece in pieces:
                 write_at(piece.range.target_offset + piece.start, view[start : start + piece.size_bytes])

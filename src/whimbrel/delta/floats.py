@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from whimbrel.delta.dtypes import BY_NAME, Dtype
-from whimbrel.delta.streams import U8, Array, StreamReader, StreamWriter, count_contexts, sort_by_context
+from whimbrel.delta.streams import U8, Array, StreamReader, StreamWriter
 from whimbrel.errors import UntrustedInput
 
 DEAD = -127
@@ -61,9 +61,9 @@ def to_float32(bits: Array, dtype: Dtype) -> Array:
 
 def ordered(bits: Array, shape: Shape) -> Array:
     """Bits as signed integers in the order of the numbers (-0.0 is one below 0.0)."""
-    signed = bits.view(shape.signed)
+    signed: Array = bits.view(shape.signed)
     sign = signed >> shape.signed(shape.bits - 1)  # 0 or -1
-    return signed ^ (sign & shape.signed((1 << (shape.bits - 1)) - 1))
+    return np.asarray(signed ^ (sign & shape.signed((1 << (shape.bits - 1)) - 1)))
 
 
 def unordered(numbers: Array, shape: Shape) -> Array:
@@ -109,7 +109,7 @@ def contexts(segment: Segment, levels: Array, dtype: Dtype) -> U8:
         np.left_shift(context, 1, out=context)
         top = (segment.bits >> unsigned(shape.mantissa_bits - 1)) & unsigned(1)
         context |= top.astype(np.int16)
-    return context.astype(np.uint8)
+    return np.asarray(context.astype(np.uint8))
 
 
 def levels_of(before: Array, after: Array, changed: Array, segment: Segment) -> Array:
@@ -123,7 +123,7 @@ def levels_of(before: Array, after: Array, changed: Array, segment: Segment) -> 
     mean = np.where(mean > 0, mean, np.float32(2.0**-60))
     level = np.clip(np.rint(2 * np.log2(mean)), -_LEVELS, _LEVELS).astype(np.int8)
     level[~live] = DEAD
-    return level
+    return np.asarray(level)
 
 
 class FloatWriter:
@@ -171,7 +171,7 @@ class FloatReader:
     def read(self, before: Segment, content: bytes) -> Array:
         """The new bits."""
         shape = self._shape
-        levels, place = self._levels.read(content, 0, [len(before.rows)] + [0] * 255)
+        levels, place = self._levels.read_plain(content, 0, len(before.rows))
         levels = levels.astype(np.int8)
         context = contexts(before, levels, self._dtype)
         dead = levels == DEAD
@@ -179,17 +179,11 @@ class FloatReader:
         if dead.any():
             live = before.spread_over(~dead)
             context = context[live]
-        values, place = self._changes.read(content, place, count_contexts(context))
+        change, place = self._changes.read(content, place, context)
         if place != len(content):
             raise UntrustedInput("a segment has bytes that belong to nothing")
-        order = sort_by_context(context)
-        if live is None:
-            change = np.empty(len(values), shape.signed)
-            change[order] = values
-        else:
-            part = np.empty(len(values), shape.signed)
-            part[order] = values
-            change = np.zeros(len(before.bits), shape.signed)
+        if live is not None:
+            part, change = change, np.zeros(len(before.bits), shape.signed)
             change[live] = part
         fold(change, before.bits, shape)
         with np.errstate(all="ignore"):

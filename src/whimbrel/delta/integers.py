@@ -10,7 +10,7 @@ Called by the codec with the numbers of one segment; the rows are the runs.
 import numpy as np
 
 from whimbrel.delta.floats import DEAD, Segment
-from whimbrel.delta.streams import U8, Array, StreamReader, StreamWriter, count_contexts, sort_by_context
+from whimbrel.delta.streams import U8, Array, StreamReader, StreamWriter
 from whimbrel.errors import UntrustedInput
 
 _FINEST = 64  # quarter octaves below 1: 2**-16, less than one change in a segment
@@ -53,14 +53,12 @@ class IntegerReader:
 
     def read(self, before: Segment, content: bytes) -> Array:
         """The new bytes."""
-        levels, place = self._levels.read(content, 0, [len(before.rows)] + [0] * 255)
+        levels, place = self._levels.read_plain(content, 0, len(before.rows))
         live = np.repeat(levels != DEAD, before.rows)
         contexts = _contexts(before, levels)[live]
-        values, place = self._changes.read(content, place, count_contexts(contexts))
+        change, place = self._changes.read(content, place, contexts)
         if place != len(content):
             raise UntrustedInput("a segment has bytes that belong to nothing")
-        part = np.empty_like(values)
-        part[sort_by_context(contexts)] = values
         after = before.bits.copy()
-        after[live] += part.view(np.uint8)
+        after[live] += change.view(np.uint8)
         return after

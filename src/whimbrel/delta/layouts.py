@@ -1,8 +1,8 @@
 """How do the fields of a quantised block lie in its bytes?
 
-A block is cut into `halves` (float16: the scale, and the minimum where there is one), `subs` (small integers: scales and
-then minima of sub-blocks) and `codes`, in the order of the numbers they stand for; `join` puts them back, for any bytes.
-The value of a number is `scale * code + offset`, with one scale and offset a sub-block.
+A block is cut into `halves` (float16: the scale, and the minimum where there is one), `subs` (small integers: scales
+and then minima of sub-blocks) and `codes`, in the order of the numbers they stand for; `join` puts them back, for any
+bytes. The value of a number is `scale * code + offset`, with one scale and offset a sub-block.
 
 Sources: `block_q*` in ggml/src/ggml-common.h and `dequantize_row_*` in ggml/src/ggml-quants.c of llama.cpp.
 Called by `qblocks`.
@@ -27,7 +27,7 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A quantiser gives codes in `[low, high]` (Q8_0 has room for -128, and it travels too); a scale serves `sub_elements` of them."""
+    """A quantiser gives codes in `[low, high]` (Q8_0 has room for -128, which travels too), `sub_elements` a scale."""
 
     low: int
     high: int
@@ -60,7 +60,7 @@ def _nibbles(packed: U8) -> U8:
     return out
 
 
-def _unnibbles(codes: U8) -> U8:
+def _unnibbles(codes: Array) -> U8:
     return np.asarray(codes[:, :16] | (codes[:, 16:] << 4), np.uint8)
 
 
@@ -110,9 +110,7 @@ def _simple5(halves: int, shift: int) -> tuple[Callable[[U8], Fields], Callable[
         high = np.unpackbits(blocks[:, head : head + 4], axis=1, bitorder="little")
         codes = _nibbles(blocks[:, head + 4 :])
         codes |= high << 4
-        return Fields(
-            _halves(blocks, *range(0, head, 2)), _no_subs(blocks), codes.view(np.int8) - np.int8(shift)
-        )
+        return Fields(_halves(blocks, *range(0, head, 2)), _no_subs(blocks), codes.view(np.int8) - np.int8(shift))
 
     def join(fields: Fields) -> U8:
         codes = (fields.codes + np.int8(shift)).view(np.uint8)
@@ -125,9 +123,9 @@ def _simple5(halves: int, shift: int) -> tuple[Callable[[U8], Fields], Callable[
 def _k4_scales(packed: U8) -> Array:
     """12 bytes hold 8 scales and 8 minima of 6 bits (`get_scale_min_k4`)."""
     a, b, c = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
-    return np.concatenate(
-        [a & 63, (c & 15) | ((a >> 6) << 4), b & 63, (c >> 4) | ((b >> 6) << 4)], axis=1
-    ).view(np.int8)
+    return np.concatenate([a & 63, (c & 15) | ((a >> 6) << 4), b & 63, (c >> 4) | ((b >> 6) << 4)], axis=1).view(
+        np.int8
+    )
 
 
 def _unk4_scales(subs: Array) -> U8:
@@ -154,7 +152,7 @@ def _pairs4(packed: U8) -> U8:
     return np.concatenate([runs & 15, runs >> 4], axis=2).reshape(len(packed), 256)
 
 
-def _unpairs4(codes: U8) -> U8:
+def _unpairs4(codes: Array) -> U8:
     runs = codes.reshape(len(codes), 4, 2, 32)
     return np.asarray(runs[:, :, 0] | (runs[:, :, 1] << 4), np.uint8).reshape(len(codes), 128)
 
@@ -168,7 +166,7 @@ def _quarters(packed: U8) -> U8:
     return np.asarray((runs >> _SHIFTS) & 3, np.uint8).reshape(len(packed), 256)
 
 
-def _unquarters(codes: U8) -> U8:
+def _unquarters(codes: Array) -> U8:
     runs = codes.reshape(len(codes), 2, 4, 32) << _SHIFTS
     return np.asarray(np.bitwise_or.reduce(runs, axis=2), np.uint8).reshape(len(codes), 64)
 
@@ -237,8 +235,8 @@ def _join_q5_k(fields: Fields) -> U8:
 
 
 def _split_q6_k(blocks: U8) -> Fields:
-    low = blocks[:, :128].reshape(len(blocks), 2, 1, 64)
-    low = np.concatenate([low & 15, low >> 4], axis=2).reshape(len(blocks), 256)
+    packed = blocks[:, :128].reshape(len(blocks), 2, 1, 64)
+    low = np.concatenate([packed & 15, packed >> 4], axis=2).reshape(len(blocks), 256)
     codes = low | (_quarters(blocks[:, 128:192]) << 4)
     subs = np.ascontiguousarray(blocks[:, 192:208]).view(np.int8)
     return Fields(_halves(blocks, 208), subs, codes.view(np.int8) - np.int8(32))
@@ -248,9 +246,7 @@ def _join_q6_k(fields: Fields) -> U8:
     codes = (fields.codes + np.int8(32)).view(np.uint8)
     low = (codes & 15).reshape(len(codes), 2, 2, 64)
     packed = np.asarray(low[:, :, 0] | (low[:, :, 1] << 4), np.uint8).reshape(len(codes), 128)
-    return np.concatenate(
-        [packed, _unquarters(codes >> 4), _bytes(fields.subs), _bytes(fields.halves)], axis=1
-    )
+    return np.concatenate([packed, _unquarters(codes >> 4), _bytes(fields.subs), _bytes(fields.halves)], axis=1)
 
 
 LAYOUTS = {

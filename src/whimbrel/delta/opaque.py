@@ -1,7 +1,7 @@
 """How do bytes travel that are no tensor we understand: headers, new tensors, other formats?
 
-1. A piece is coded in one of a few ways and says which in its first byte. The writer tries those that can make sense and
-   keeps the smallest.
+1. A piece is coded in one of a few ways and says which in its first byte. The writer tries those that can make sense
+   and keeps the smallest.
 2. `DICTIONARY` and `PATCH` see a window of the base around the same place, so an insertion of a few hundred kilobytes
    does not blind them.
 3. The reader knows how many bytes must come out, gives no decoder more room than that, and checks the frame's own claim
@@ -112,9 +112,7 @@ def expand(frame: bytes, size_bytes: int, window: bytes = b"") -> bytes:
         if found.content_size != size_bytes:
             raise UntrustedInput(f"a compressed piece claims {found.content_size} bytes; {size_bytes} are due")
         dictionary = zstandard.ZstdCompressionDict(window, zstandard.DICT_TYPE_RAWCONTENT) if window else None
-        decompressor = zstandard.ZstdDecompressor(
-            dict_data=dictionary, max_window_size=1 << _LONGEST_WINDOW_LOG
-        )
+        decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << _LONGEST_WINDOW_LOG)
         content: bytes = decompressor.decompress(frame, max_output_size=size_bytes, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise UntrustedInput(f"a compressed piece is damaged: {error}") from error

@@ -6,8 +6,8 @@
     32  .. head: zstd of the msgpack array `Head`
     ..  .. parts, end to end, in the order in which `units` needs them
 
-1. The ranges of a patch tile the target: each says how many bytes come from where, coded how. Nothing else is believed of
-   either file, so whoever applies a patch parses no container.
+1. The ranges of a patch tile the target: each says how many bytes come from where, coded how. Nothing else is believed
+   of either file, so whoever applies a patch parses no container.
 2. Every number is checked here against the sizes of base, target and patch; afterwards nobody checks again.
 3. Which range lies in which segment follows from the ranges alone (`units`), for writer and reader alike.
 
@@ -178,8 +178,7 @@ def units(ranges: Callable[[], Iterator[Range]]) -> Iterator[Unit]:
         elif one.mode is Mode.LOWRANK:
             yield Factor(one, part)
             part += 1
-    for group in _groups(ranges(), part):
-        yield group
+    yield from _groups(ranges(), part)
 
 
 def _groups(ranges: Iterator[Range], part: int) -> Iterator[Group]:
@@ -240,7 +239,9 @@ U64 = npt.NDArray[np.uint64]
 def pack_columns(columns: Sequence[Sequence[int] | U64]) -> bytes:
     """Columns of numbers (modulo 2**64) as byte planes."""
     table = np.array(columns, dtype=np.uint64) if len(columns) else np.zeros((0, 0), np.uint64)
-    return np.ascontiguousarray(table.astype("<u8").view(np.uint8).reshape(len(columns), -1, 8).transpose(0, 2, 1)).tobytes()
+    return np.ascontiguousarray(
+        table.astype("<u8").view(np.uint8).reshape(len(columns), -1, 8).transpose(0, 2, 1)
+    ).tobytes()
 
 
 def unpack_columns(content: bytes, count: int) -> U64:
@@ -346,7 +347,9 @@ def _check_range(one: Range) -> None:
         if not whole or not 1 <= one.columns <= limits.DELTA_ROW_ELEMENTS:
             raise UntrustedInput(f"a patch's range has rows of {one.columns} numbers of {one.dtype.name}")
         if one.dtype.family is not _GROUPED[one.mode] or one.base_bytes != one.size_bytes:
-            raise UntrustedInput(f"a patch's range of {one.dtype.name} has mode {one.mode.name} and another size before")
+            raise UntrustedInput(
+                f"a patch's range of {one.dtype.name} has mode {one.mode.name} and another size before"
+            )
     elif one.mode is Mode.COPY and one.base_bytes != one.size_bytes:
         raise UntrustedInput("a patch copies another number of bytes than it has room for")
     elif one.mode is Mode.WHOLE and max(one.size_bytes, one.base_bytes) > limits.DELTA_WHOLE_BYTES:

@@ -3,11 +3,11 @@
 1. A code stands for `scale * code + offset`. The old number in the new scale is the prediction,
    `old_code * (old_scale / new_scale) + (old_offset - new_offset) / new_scale`; what is coded is the new code minus the
    rounded prediction, with its sign turned by the side on which the prediction was rounded.
-2. The context of a code is how near the prediction was to the edge (8 steps, or "the scale is the same") times how large
-   the row's change is in units of the new scale.
-3. Scales go first: differences of float16 bits in the order of the numbers, then the small scales of K-quants, which are
-   predicted in the same way.
-4. Both sides do the same arithmetic anywhere: one float64 division a sub-block, rounded to 1/65536; from there on integers.
+2. The context of a code is how near the prediction was to the edge (8 steps, or "the scale is the same") times how
+   large the row's change is in units of the new scale.
+3. Scales go first: differences of float16 bits in the order of the numbers, then the small scales of K-quants, which
+   are predicted in the same way.
+4. Both sides do the same arithmetic anywhere: one float64 division a sub-block, rounded to 1/65536; then integers.
 
 Called by the codec with the blocks of one segment.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from whimbrel.delta import floats
 from whimbrel.delta.dtypes import BY_NAME, Dtype
 from whimbrel.delta.layouts import LAYOUTS, Fields, Layout
-from whimbrel.delta.streams import U8, Array, StreamReader, StreamWriter, count_contexts, sort_by_context
+from whimbrel.delta.streams import U8, Array, StreamReader, StreamWriter
 from whimbrel.errors import UntrustedInput
 
 DEAD = floats.DEAD
@@ -56,7 +56,7 @@ class _Old:
 def _fixed(numbers: Array, limit: float) -> Array:
     """Round to 1/65536. Not-a-number is 0; the caller has put 1 where a ratio has no meaning."""
     clipped = np.clip(np.nan_to_num(numbers, nan=0.0, posinf=limit, neginf=-limit), -limit, limit)
-    return np.rint(clipped * _ONE).astype(np.int32)
+    return np.asarray(np.rint(clipped * _ONE).astype(np.int32))
 
 
 def _ratio(before: Array, after: Array) -> Array:
@@ -94,7 +94,7 @@ def _predict(old: _Old, scales: Array, offsets: Array | None) -> _Prediction:
         same &= old.offsets.view(np.uint32) == offsets.view(np.uint32)
     np.clip(exact, (layout.low << 16) - 32767, (layout.high << 16) + 32767, out=exact)
     exact += _ONE // 2
-    codes = (exact >> 16).astype(np.int8)
+    codes = exact.astype("<i4", copy=False).view("<i2").reshape(*shape, 2)[..., 1].astype(np.int8)
     exact >>= 12
     edge = exact.astype(np.uint8)
     edge &= 15
@@ -138,7 +138,9 @@ class _Contexts:
         kind = np.zeros(count, np.uint8)
         if old.offsets is not None:
             kind[count // 2 :] = 1
-        return np.asarray((self._in_units(old.scales) .max(axis=1, keepdims=True) * np.uint8(2) + kind) * np.uint8(2) + same, np.uint8)
+        return np.asarray(
+            (self._in_units(old.scales).max(axis=1, keepdims=True) * np.uint8(2) + kind) * np.uint8(2) + same, np.uint8
+        )
 
     def of_codes(self, scales: Array, edge: U8, sub_elements: int) -> U8:
         level = self._in_units(scales) * np.uint8(_FRACTIONS)
@@ -190,7 +192,9 @@ class BlockWriter:
     def finish(self) -> tuple[bytes, list[bytes]]:
         """(head of the group, one string a segment)."""
         done = [stream.finish() for index, stream in enumerate(self._streams) if index != 2 or self._layout.subs]
-        return b"".join(table for table, _ in done), [b"".join(parts) for parts in zip(*(p for _, p in done), strict=True)]
+        return b"".join(table for table, _ in done), [
+            b"".join(parts) for parts in zip(*(p for _, p in done), strict=True)
+        ]
 
 
 def _levels(old: _Old, new: Fields, change: Array, scales: Array) -> Array:
@@ -233,7 +237,7 @@ class BlockReader:
         """The new blocks."""
         layout = self._layout
         old = _Old(before, layout)
-        levels, place = self._levels.read(content, 0, [len(before.rows)] + [0] * 255)
+        levels, place = self._levels.read_plain(content, 0, len(before.rows))
         context = _Contexts(old, levels.astype(np.int8))
         change, place = _place(self._halves, content, place, context.of_halves(old), context)
         halves = floats.unordered(floats.ordered(old.fields.halves, _HALF) + change, _HALF)
@@ -263,11 +267,9 @@ class BlockReader:
 def _place(stream: StreamReader, content: bytes, place: int, contexts: U8, segment: _Contexts) -> tuple[Array, int]:
     """Read numbers and put them at their places; zero in the rows that are dead."""
     flat = (contexts if segment.all_live else contexts[segment.live]).reshape(-1)
-    values, place = stream.read(content, place, count_contexts(flat))
-    part = np.empty_like(values)
-    part[sort_by_context(flat)] = values
+    part, place = stream.read(content, place, flat)
     if segment.all_live:
         return part.reshape(contexts.shape), place
-    out = np.zeros(contexts.shape, values.dtype)
+    out = np.zeros(contexts.shape, part.dtype)
     out[segment.live] = part.reshape(-1, contexts.shape[1])
     return out, place

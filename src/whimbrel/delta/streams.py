@@ -1,8 +1,8 @@
 """How do numbers that were sorted into contexts become bytes, when segments share tables and can be read alone?
 
-1. A *stream* is one kind of number (differences, codes, levels) of the segments of a *group*. Every number has a context,
-   0 to 255, that both sides know before they read it. Numbers of one context, segment by segment, are one pco chunk:
-   its table is in the group's head, its page in the segment.
+1. A *stream* is one kind of number (differences, codes, levels) of the segments of a *group*. Every number has a
+   context, 0 to 255, that both sides know before they read it. Numbers of one context, segment by segment, are one pco
+   chunk: its table is in the group's head, its page in the segment.
 2. Neighbouring contexts merge until a chunk has enough numbers to pay for its table. The merge is written in the head.
 3. The order inside a segment is by context, then by place: a stable sort of bytes, which is a radix sort.
 4. What is read is hostile: counts are known from elsewhere, pages must be used up exactly, and what pco refuses (or
@@ -11,7 +11,6 @@
 Called by the coders. Format: wrapped pco 1, classic mode, no delta (https://github.com/pcodec/pcodec).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,13 +28,7 @@ _LEVEL = 9
 _NAMES = {"int16": "i16", "int32": "i32", "uint16": "u16", "uint32": "u32", "uint8": "u8", "int8": "i8"}
 
 
-def sort_by_context(contexts: U8) -> Array:
-    """The order of a stable sort by context."""
-    return np.argsort(contexts, kind="stable")
-
-
-def count_contexts(contexts: U8) -> Array:
-    return np.bincount(contexts, minlength=CONTEXTS)
+_ALL = np.arange(CONTEXTS, dtype=np.uint8)
 
 
 @dataclass(slots=True)
@@ -47,25 +40,25 @@ class StreamWriter:
 
     minimum: int = 768
     _values: list[Array] = field(default_factory=list)
-    _counts: list[Array] = field(default_factory=list)
+    _starts: list[Array] = field(default_factory=list)
 
     def add(self, values: Array, contexts: U8 | None = None) -> None:
         """The numbers of the next segment in their places' order; one context if none are given."""
-        if contexts is None:
-            counts = np.zeros(CONTEXTS, np.int64)
-            counts[0] = len(values)
-        else:
-            counts = count_contexts(contexts)
-            values = values[sort_by_context(contexts)]
+        starts = np.zeros(CONTEXTS + 1, np.int64)
+        starts[1:] = len(values)
+        if contexts is not None:
+            order = np.argsort(contexts, kind="stable")
+            starts[:-1] = np.searchsorted(contexts, _ALL, sorter=order)
+            values = values[order]
         self._values.append(values)
-        self._counts.append(counts)
+        self._starts.append(starts)
 
     def finish(self) -> tuple[bytes, list[bytes]]:
         """(table, one page string a segment)."""
-        firsts = _merge(np.sum(self._counts, axis=0), self.minimum)
+        starts = self._starts
+        firsts = _merge(np.diff(np.sum(starts, axis=0)), self.minimum)
         pages: list[list[bytes]] = [[] for _ in self._values]
         metas = []
-        starts = [np.concatenate(([0], np.cumsum(counts))) for counts in self._counts]
         for first, last in zip(firsts, [*firsts[1:], CONTEXTS], strict=True):
             parts = [values[start[first] : start[last]] for values, start in zip(self._values, starts, strict=True)]
             live = [index for index, part in enumerate(parts) if len(part)]
@@ -123,14 +116,29 @@ class StreamReader:
             place += used
         return place
 
-    def read(self, segment: bytes, place: int, counts: Array | Sequence[int]) -> tuple[Array, int]:
-        """The numbers of a segment in context order, where each context has as many as `counts` says."""
-        starts = np.concatenate(([0], np.cumsum(counts)))
-        total = int(starts[-1])
-        out: Array = np.empty(total, self._dtype)
-        bounds = [int(starts[first]) for first in self._firsts] + [total]
+    def read(self, segment: bytes, place: int, contexts: U8) -> tuple[Array, int]:
+        """The numbers of a segment in their places' order, and the place after them."""
+        if not self._firsts:
+            if len(contexts):
+                raise UntrustedInput("a segment has numbers that its group's table does not know")
+            return np.empty(0, self._dtype), place
+        order = np.argsort(contexts, kind="stable")
+        bounds = np.searchsorted(contexts, np.array(self._firsts, np.uint8), sorter=order).tolist()
+        sorted_values, place = self._read(segment, place, [*bounds, len(contexts)])
+        values = np.empty_like(sorted_values)
+        values[order] = sorted_values
+        return values, place
+
+    def read_plain(self, segment: bytes, place: int, count: int) -> tuple[Array, int]:
+        """`count` numbers of a stream with a single context."""
+        if count and not self._firsts:
+            raise UntrustedInput("a segment has numbers that its group's table does not know")
+        return self._read(segment, place, [0] * len(self._firsts) + [count])
+
+    def _read(self, segment: bytes, place: int, bounds: list[int]) -> tuple[Array, int]:
         if bounds[0]:
             raise UntrustedInput("a segment has numbers that its group's table does not know")
+        out: Array = np.empty(bounds[-1], self._dtype)
         for chunk, begin, end in zip(self._chunks, bounds, bounds[1:], strict=False):
             if begin == end:
                 continue

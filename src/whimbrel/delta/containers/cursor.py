@@ -107,5 +107,7 @@ class Cursor:
     def name(self, size: int) -> str:
         """UTF-8 text of `size` bytes; bytes that are no UTF-8 are kept apart from each other."""
         if size > limits.DELTA_TENSOR_NAME_BYTES:
-            raise UntrustedInput(f"a tensor's name has {size} bytes; at most {limits.DELTA_TENSOR_NAME_BYTES} are taken")
+            raise UntrustedInput(
+                f"a tensor's name has {size} bytes; at most {limits.DELTA_TENSOR_NAME_BYTES} are taken"
+            )
         return self.take(size).decode("utf-8", "backslashreplace")

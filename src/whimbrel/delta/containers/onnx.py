@@ -1,7 +1,7 @@
 """Where are the initialisers of an ONNX model?
 
-Source: onnx/onnx.proto3 (ModelProto.graph = 7, GraphProto.initializer = 5, NodeProto.attribute = 5, TensorProto dims = 1,
-data_type = 2, name = 8, raw_data = 9, external_data = 13). Read as protobuf by hand: fields that do not matter are
+Source: onnx/onnx.proto3 (ModelProto.graph = 7, GraphProto.initializer = 5, NodeProto.attribute = 5, TensorProto: dims
+= 1, data_type = 2, name = 8, raw_data = 9, external_data = 13). Read as protobuf by hand: fields that do not matter are
 stepped over. Constant nodes' tensors count too. External data is named, and found again among the artifact's files.
 """
 
@@ -38,14 +38,14 @@ def is_model(start: bytes) -> bool:
 
 def parse(cursor: Cursor, path: str = "", external: External | None = None) -> list[Tensor]:
     """Initialisers with their data inside the file. Raises `UntrustedInput`."""
-    found: list[Tensor] = []
+    walk = _Walk(cursor, posixpath.dirname(path), external)
     for number, wire, start, end in fields(cursor, cursor.place, cursor.end):
         if number == 7 and wire == _BYTES:
-            _graph(cursor, start, end, found, external, posixpath.dirname(path), _DEPTH)
-    return found
+            walk.graph(start, end, _DEPTH)
+    return walk.found
 
 
-def fields(cursor: Cursor, start: int, end: int) -> "list[tuple[int, int, int, int]]":
+def fields(cursor: Cursor, start: int, end: int) -> list[tuple[int, int, int, int]]:
     """(field, wire type, start, end) of a message; for a varint `start` is its value."""
     if end > cursor.end:
         raise UntrustedInput("a protobuf field is longer than its file")
@@ -76,67 +76,69 @@ def fields(cursor: Cursor, start: int, end: int) -> "list[tuple[int, int, int, i
     return out
 
 
-def _graph(
-    cursor: Cursor, start: int, end: int, found: list[Tensor], external: External | None, folder: str, depth: int
-) -> None:
-    if not depth:
-        raise UntrustedInput("ONNX graphs are nested too deep")
-    for number, wire, first, last in fields(cursor, start, end):
-        if wire != _BYTES:
-            continue
-        if number == 5:
-            _tensor(cursor, first, last, found, external, folder)
-        elif number == 1:
-            for inner, inner_wire, a, b in fields(cursor, first, last):
-                if inner == 5 and inner_wire == _BYTES:
-                    _attribute(cursor, a, b, found, external, folder, depth)
+class _Walk:
+    """From a graph to its tensors."""
 
+    def __init__(self, cursor: Cursor, folder: str, external: External | None) -> None:
+        self.found: list[Tensor] = []
+        self._cursor = cursor
+        self._folder = folder
+        self._external = external
 
-def _attribute(
-    cursor: Cursor, start: int, end: int, found: list[Tensor], external: External | None, folder: str, depth: int
-) -> None:
-    for number, wire, first, last in fields(cursor, start, end):
-        if wire == _BYTES and number == 5:
-            _tensor(cursor, first, last, found, external, folder)
-        elif wire == _BYTES and number == 6:
-            _graph(cursor, first, last, found, external, folder, depth - 1)
+    def graph(self, start: int, end: int, depth: int) -> None:
+        if not depth:
+            raise UntrustedInput("ONNX graphs are nested too deep")
+        for number, wire, first, last in fields(self._cursor, start, end):
+            if wire != _BYTES:
+                continue
+            if number == 5:
+                self._tensor(first, last)
+            elif number == 1:
+                for inner, inner_wire, a, b in fields(self._cursor, first, last):
+                    if inner == 5 and inner_wire == _BYTES:
+                        self._attribute(a, b, depth)
 
+    def _attribute(self, start: int, end: int, depth: int) -> None:
+        for number, wire, first, last in fields(self._cursor, start, end):
+            if wire == _BYTES and number == 5:
+                self._tensor(first, last)
+            elif wire == _BYTES and number == 6:
+                self.graph(first, last, depth - 1)
 
-def _tensor(
-    cursor: Cursor, start: int, end: int, found: list[Tensor], external: External | None, folder: str
-) -> None:
-    shape: list[int] = []
-    dtype: Dtype = dtypes.BYTES
-    name = ""
-    place: tuple[int, int] | None = None
-    outside: dict[bytes, bytes] = {}
-    for number, wire, first, last in fields(cursor, start, end):
-        if number == 1 and wire == _VARINT:
-            shape.append(first)
-        elif number == 1 and wire == _BYTES:
-            shape += _packed(cursor, first, last)
-        elif number == 2 and wire == _VARINT:
-            dtype = dtypes.BY_NAME[_TYPES.get(first, "bytes")]
-        elif number == 8 and wire == _BYTES:
-            name = cursor.at(first).name(last - first)
-        elif (number == 9 and wire == _BYTES) or (number == 4 and wire == _BYTES):  # raw_data, or packed float_data
-            place = (first, last)
-        elif number == 13 and wire == _BYTES:
-            key, value = _entry(cursor, first, last)
-            outside[key] = value
-    if len(shape) > limits.DELTA_DIMENSIONS:
-        raise UntrustedInput(f"an ONNX tensor has {len(shape)} dimensions")
-    if place and place[1] - place[0] >= _SMALL_BYTES:
-        found.append(Tensor(name, dtype, tuple(shape), place[0], place[1] - place[0]))
-    elif outside and external is not None:
-        try:
-            offset, size = int(outside.get(b"offset", b"0")), int(outside.get(b"length", b"0"))
-        except ValueError as error:
-            raise UntrustedInput("an ONNX tensor's external data has no proper offset and length") from error
-        location = outside.get(b"location", b"").decode("utf-8", "backslashreplace")
-        if offset >= 0 and size > 0:
-            path = posixpath.normpath(posixpath.join(folder, location))
-            external.tensors.append((path, Tensor(name, dtype, tuple(shape), offset, size)))
+    def _tensor(self, start: int, end: int) -> None:
+        cursor = self._cursor
+        shape: list[int] = []
+        dtype: Dtype = dtypes.BYTES
+        name = ""
+        place: tuple[int, int] | None = None
+        outside: dict[bytes, bytes] = {}
+        for number, wire, first, last in fields(cursor, start, end):
+            if number == 1 and wire == _VARINT:
+                shape.append(first)
+            elif number == 1 and wire == _BYTES:
+                shape += _packed(cursor, first, last)
+            elif number == 2 and wire == _VARINT:
+                dtype = dtypes.BY_NAME[_TYPES.get(first, "bytes")]
+            elif number == 8 and wire == _BYTES:
+                name = cursor.at(first).name(last - first)
+            elif number in (4, 9) and wire == _BYTES:  # packed float_data, or raw_data
+                place = (first, last)
+            elif number == 13 and wire == _BYTES:
+                key, value = _entry(cursor, first, last)
+                outside[key] = value
+        if len(shape) > limits.DELTA_DIMENSIONS:
+            raise UntrustedInput(f"an ONNX tensor has {len(shape)} dimensions")
+        if place and place[1] - place[0] >= _SMALL_BYTES:
+            self.found.append(Tensor(name, dtype, tuple(shape), place[0], place[1] - place[0]))
+        elif outside and self._external is not None:
+            try:
+                offset, size = int(outside.get(b"offset", b"0")), int(outside.get(b"length", b"0"))
+            except ValueError as error:
+                raise UntrustedInput("an ONNX tensor's external data has no proper offset and length") from error
+            location = outside.get(b"location", b"").decode("utf-8", "backslashreplace")
+            if offset >= 0 and size > 0:
+                path = posixpath.normpath(posixpath.join(self._folder, location))
+                self._external.tensors.append((path, Tensor(name, dtype, tuple(shape), offset, size)))
 
 
 def _packed(cursor: Cursor, start: int, end: int) -> list[int]:

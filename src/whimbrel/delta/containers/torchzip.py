@@ -1,8 +1,8 @@
 """Where are the tensors of a file that `torch.save` wrote, found without running it?
 
-The file is a zip with stored entries: `<name>/data.pkl` and one entry a storage, `<name>/data/<key>`. The pickle is read
-as a list of opcodes (`pickletools.genops` executes nothing) by a stack machine that knows only plain values and the
-shape of `torch._utils._rebuild_tensor_v2`; everything else stays an opaque mark. Whatever it cannot follow leaves the
+The file is a zip with stored entries: `<name>/data.pkl` and one entry a storage, `<name>/data/<key>`. The pickle is
+read as a list of opcodes (`pickletools.genops` executes nothing) by a stack machine that knows only plain values and
+the shape of `torch._utils._rebuild_tensor_v2`; everything else stays an opaque mark. Whatever it cannot follow leaves the
 storages as plain bytes. A zip that is no torch file gives its stored entries' bytes, by name.
 """
 
@@ -147,7 +147,17 @@ class _Machine:
         stack = self._stack
         if name in ("PROTO", "FRAME"):
             return
-        if name in ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE", "BINFLOAT", "INT", "LONG"):
+        if name in (
+            "BININT",
+            "BININT1",
+            "BININT2",
+            "LONG1",
+            "BINUNICODE",
+            "SHORT_BINUNICODE",
+            "BINFLOAT",
+            "INT",
+            "LONG",
+        ):
             stack.append(argument)
         elif name in ("NEWTRUE", "NEWFALSE", "NONE"):
             stack.append({"NEWTRUE": True, "NEWFALSE": False, "NONE": None}[name])
