@@ -22,12 +22,15 @@ from whimbrel.delta import dtypes, floats, opaque
 from whimbrel.delta.artifact import Artifact
 from whimbrel.delta.dtypes import Dtype, Family
 from whimbrel.delta.patch import Mode, Range
+from whimbrel.delta.streams import Array
 from whimbrel.delta.tensor import Tensor
 
 _CODED = {Family.FLOAT: Mode.FLOAT, Family.QBLOCK: Mode.QBLOCK, Family.INT8: Mode.INT8}
 _CUT_ROW_ELEMENTS = 8 * limits.KIB  # what a row without an end is cut to: a multiple of every block
 _NARROW_ELEMENTS = 64  # rows shorter than that are one row: their levels would cost more than they tell
 _SAMPLE_ELEMENTS = 32 * limits.KIB
+_SMALLEST_SAMPLE = 1024
+_STRANGE = 0.7  # the change is that large beside the numbers: worth a trial; unrelated weights give 1.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +178,17 @@ def _is_stranger(base: Artifact, target: Artifact, new: Tensor, old: Tensor, sha
         shape = floats.SHAPES[new.dtype.code]
         values = [floats.to_float32(np.frombuffer(c, shape.unsigned), new.dtype) for c in (before, after)]
     with np.errstate(all="ignore"):
-        change = float(np.nanmean(np.abs(values[1] - values[0]))) if len(values[0]) else 0.0
-        size = float(np.nanmean(np.abs(values[1]))) if len(values[0]) else 0.0
-    if change < 0.7 * size or len(values[0]) < 1024:
+        change, size = (np.abs(one) for one in (values[1] - values[0], values[1]))
+        told = np.isfinite(change) & np.isfinite(size)
+        known = change[told].sum(dtype=np.float64) < _STRANGE * size[told].sum(dtype=np.float64)
+    if len(change) < _SMALLEST_SAMPLE or known:
         return False
     width = new.dtype.block_bytes
     raw = len(opaque.write(after, width=width, thorough=False))
     if new.dtype.family is Family.INT8:
         return len(opaque.write((values[1] - values[0]).astype(np.int8).tobytes(), thorough=False)) >= raw
     writer = floats.FloatWriter(new.dtype)
-    bits: list[floats.Array] = [
+    bits: list[Array] = [
         np.frombuffer(content, floats.SHAPES[new.dtype.code].unsigned) for content in (before, after)
     ]
     writer.add(floats.Segment(bits[0], np.array([len(bits[0])])), bits[1])

@@ -55,7 +55,8 @@ def to_float32(bits: Array, dtype: Dtype) -> Array:
     if dtype.name == "f32":
         return bits.view(np.float32)
     if dtype.name == "f16":
-        return bits.view(np.float16).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # signalling not-a-numbers
+            return bits.view(np.float16).astype(np.float32)
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 

@@ -49,7 +49,8 @@ def _no_subs(blocks: U8) -> Array:
 
 
 def _float(halves: Array) -> Array:
-    return np.ascontiguousarray(halves).view(np.float16).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # signalling not-a-numbers
+        return np.ascontiguousarray(halves).view(np.float16).astype(np.float32)
 
 
 def _nibbles(packed: U8) -> U8:

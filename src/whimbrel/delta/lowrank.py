@@ -64,9 +64,10 @@ def multiply(left: Array, right: Array) -> Array:
 
 def to_float64(bits: Array, dtype: Dtype) -> Array:
     """The values, exactly."""
-    if dtype.name == "bf16":
-        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
-    return bits.view(np.float32 if dtype.name == "f32" else np.float16).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling not-a-numbers
+        if dtype.name == "bf16":
+            return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+        return bits.view(np.float32 if dtype.name == "f32" else np.float16).astype(np.float64)
 
 
 def to_bits(values: Array, dtype: Dtype) -> Array:
@@ -83,6 +84,11 @@ def to_bits(values: Array, dtype: Dtype) -> Array:
 
 def find(rows: Rows, *, row_count: int, columns: int, resolution: float) -> Factors | None:
     """The factors that pay, or none. `resolution` is the size of the dtype's rounding next to a value, relative."""
+    with np.errstate(all="ignore"):  # what is not finite is looked at below
+        return _find(rows, row_count=row_count, columns=columns, resolution=resolution)
+
+
+def _find(rows: Rows, *, row_count: int, columns: int, resolution: float) -> Factors | None:
     if min(row_count, columns) < _SMALLEST_SIDE:
         return None
     probes = min(_PROBES, row_count, columns)

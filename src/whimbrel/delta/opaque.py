@@ -122,13 +122,13 @@ def expand(frame: bytes, size_bytes: int, window: bytes = b"") -> bytes:
 
 
 def _compress(content: bytes, window: bytes, thorough: bool) -> bytes:
-    """Tables of at most 2**18 and 2**19 entries: 3 MB, whatever the level would like."""
+    """Tables of at most 2**20 and 2**19 entries, 6 MB: with fewer a window of 1.5 MB is forgotten before its end."""
     total = max(len(content) + len(window), 64)
     log = min(_LONGEST_WINDOW_LOG, max(10, (total - 1).bit_length()))
     parameters = zstandard.ZstdCompressionParameters.from_level(
         19 if thorough else _FAST_LEVEL,
         window_log=log,
-        hash_log=min(18, log + 1),
+        hash_log=min(20, log + 1),
         chain_log=min(19, log + 1),
         write_content_size=True,
         write_checksum=False,

@@ -59,7 +59,7 @@ class StreamWriter:
         firsts = _merge(np.diff(np.sum(starts, axis=0)), self.minimum)
         pages: list[list[bytes]] = [[] for _ in self._values]
         metas = []
-        for first, last in zip(firsts, [*firsts[1:], CONTEXTS], strict=True):
+        for first, last in zip(firsts, [*firsts[1:], CONTEXTS], strict=False):
             parts = [values[start[first] : start[last]] for values, start in zip(self._values, starts, strict=True)]
             live = [index for index, part in enumerate(parts) if len(part)]
             numbers = np.concatenate([parts[index] for index in live]) if len(live) > 1 else parts[live[0]]
