@@ -188,9 +188,7 @@ def _is_stranger(base: Artifact, target: Artifact, new: Tensor, old: Tensor, sha
     if new.dtype.family is Family.INT8:
         return len(opaque.write((values[1] - values[0]).astype(np.int8).tobytes(), thorough=False)) >= raw
     writer = floats.FloatWriter(new.dtype)
-    bits: list[Array] = [
-        np.frombuffer(content, floats.SHAPES[new.dtype.code].unsigned) for content in (before, after)
-    ]
+    bits: list[Array] = [np.frombuffer(content, floats.SHAPES[new.dtype.code].unsigned) for content in (before, after)]
     writer.add(floats.Segment(bits[0], np.array([len(bits[0])])), bits[1])
     head, pages = writer.finish()
     return len(head) + len(pages[0]) >= raw

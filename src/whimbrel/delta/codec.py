@@ -305,7 +305,7 @@ class Decoder:
     def _check_output(self, part: int, content: bytes | memoryview) -> None:
         if xxhash.xxh3_64_intdigest(content) != int(self._patch.output_checks[part]):
             raise UntrustedInput(
-                f"part {part} of the patch made other bytes than it should: the base changed, or it is damaged"
+                f"part {part} made other bytes than it should: the base changed, or the patch is damaged"
             )
 
     def _glue(self, unit: Glue, write_at: WriteAt) -> int:

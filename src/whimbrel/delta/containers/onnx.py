@@ -6,6 +6,7 @@ stepped over. Constant nodes' tensors count too. External data is named, and fou
 """
 
 import posixpath
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from whimbrel import limits
@@ -22,6 +23,7 @@ _TYPES = {
 _SMALL_BYTES = 64  # smaller initialisers are cheaper inside the glue
 _DEPTH = 8  # graphs inside graphs (If, Loop, Scan)
 _BYTES, _VARINT = 2, 0
+_FIXED_BYTES = {1: 8, 5: 4}
 
 
 @dataclass
@@ -45,35 +47,32 @@ def parse(cursor: Cursor, path: str = "", external: External | None = None) -> l
     return walk.found
 
 
-def fields(cursor: Cursor, start: int, end: int) -> list[tuple[int, int, int, int]]:
-    """(field, wire type, start, end) of a message; for a varint `start` is its value."""
+def fields(cursor: Cursor, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """(field, wire type, start, end) of a message; for a varint `start` is its value. The cursor may move between."""
     if end > cursor.end:
         raise UntrustedInput("a protobuf field is longer than its file")
-    out = []
-    cursor.at(start)
-    while cursor.place < end:
-        key = cursor.varint()
+    place = start
+    while place < end:
+        key = cursor.at(place).varint()
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
             value = cursor.varint()
-            out.append((number, wire, value, cursor.place))
+            place = cursor.place
+            yield number, wire, value, place
             continue
-        if wire == 1:
-            size = 8
-        elif wire == 5:
-            size = 4
+        if wire in _FIXED_BYTES:
+            size = _FIXED_BYTES[wire]
         elif wire == _BYTES:
             size = cursor.varint()
         else:
             raise UntrustedInput(f"a protobuf field has wire type {wire}")
-        place = cursor.place
-        if size > end - place:
+        first = cursor.place
+        place = first + size
+        if place > end:
             raise UntrustedInput("a protobuf field is longer than its message")
-        out.append((number, wire, place, place + size))
-        cursor.at(place + size)
-    if cursor.place != end:
+        yield number, wire, first, place
+    if place != end:
         raise UntrustedInput("a protobuf message ends inside a field")
-    return out
 
 
 class _Walk:

@@ -24,6 +24,7 @@ _STORAGES = {
     "QInt8Storage": "i8", "QUInt8Storage": "u8",
 }  # fmt: skip
 _PICKLE_BYTES = 16 * limits.MIB
+_OPCODES = 1_000_000  # 20 a tensor; each may make an object
 _DEPTH = 16
 
 
@@ -130,8 +131,10 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self, pickle: bytes) -> object:
-        for opcode, argument, _ in pickletools.genops(pickle):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
             self._cursor.budget.spend()
+            if count > _OPCODES:
+                raise UntrustedInput(f"a torch file's pickle has more than {_OPCODES} opcodes")
             if opcode.name == "STOP":
                 return self._stack.pop()
             self._step(opcode.name, argument)
