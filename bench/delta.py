@@ -1,7 +1,7 @@
 """How large are our patches, how fast and how lean, beside the generic tools? Measured in one run, on pairs made here.
 
-The pairs are trained: a small network learns digits (numpy, AdamW), then goes on learning a little, is cut, quantised or
-merged, and both versions are written in the formats that devices use. `--pairs DIR` adds pairs of one's own: DIR/base and
+The pairs are trained: a small network learns digits (numpy, AdamW), then goes on learning a little, is cut, quantised
+or merged, and both versions are written in the formats that devices use. `--pairs DIR` adds one's own: DIR/base and
 other folders with files of the same names. `--quick` is small and takes a minute; the full run adds a file of 4 GB.
 
 The last line is one JSON object with `ok` and every figure. CPU seconds are of one thread; memory is what was resident
@@ -9,6 +9,7 @@ above the idle process; "absent" is a tool that is not installed.
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ Array = npt.NDArray[Any]
 Weights = dict[str, Array]
 MIB = 1 << 20
 
-# What is promised (docs/reference/delta.md): decode and encode in MB of target a CPU second, MiB above the idle process.
+# What is promised (docs/reference/delta.md): decode and encode in MB of target a CPU second; MiB above idle.
 PROMISES = {"f16": (100.0, 40.0), "q8_0": (80.0, 40.0)}
 MEMORY_MIB = 16.0
 METADATA_SLACK_BYTES = 1024
@@ -60,7 +61,7 @@ class Network:
         self._labels = digits.target
         sizes = [64, width, width, 10]
         self.weights: Weights = {}
-        for index, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for index, (before, after) in enumerate(itertools.pairwise(sizes)):
             scale = np.sqrt(2 / before)
             self.weights[f"layer.{index}.weight"] = self._rng.normal(0, scale, (after, before)).astype(np.float32)
             self.weights[f"layer.{index}.bias"] = np.zeros(after, np.float32)
@@ -134,7 +135,11 @@ def gguf(weights: Weights, kind: str, note: str = "first") -> bytes:
         whole = weight.ndim == 2 and weight.shape[1] % 32 == 0
         number = int(GGMLQuantizationType[kind]) if whole else 0
         content = quants.quantize(weight, GGMLQuantizationType[kind]).tobytes() if whole else weight.tobytes()
-        head += struct.pack("<Q", len(name)) + name.encode() + struct.pack(f"<I{weight.ndim}Q", weight.ndim, *weight.shape[::-1])
+        head += (
+            struct.pack("<Q", len(name))
+            + name.encode()
+            + struct.pack(f"<I{weight.ndim}Q", weight.ndim, *weight.shape[::-1])
+        )
         head += struct.pack("<IQ", number, len(data))
         data += content + b"\0" * (-len(content) % 32)
     return head + b"\0" * (-len(head) % 32) + data
@@ -305,19 +310,23 @@ def large_pair(folder: Path, size_bytes: int) -> tuple[Path, Path]:
     count = size_bytes // (2 * shape[0] * shape[1])
     names = [f"layer.{index}" for index in range(count)]
     step = 2 * shape[0] * shape[1]
-    header = {name: {"dtype": "F16", "shape": list(shape), "data_offsets": [i * step, (i + 1) * step]} for i, name in enumerate(names)}
+    header = {
+        name: {"dtype": "F16", "shape": list(shape), "data_offsets": [i * step, (i + 1) * step]}
+        for i, name in enumerate(names)
+    }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     weights = rng.normal(0, 0.04, shape).astype(np.float32)
+    noise = rng.normal(0, 3e-5, shape).astype(np.float32)
     paths = folder / "large.base", folder / "large.target"
     with paths[0].open("wb") as base, paths[1].open("wb") as target:
         for file in (base, target):
             file.write(struct.pack("<Q", len(text)) + text)
         for _ in names:
             weights = np.roll(weights, 4097)
-            noise = rng.normal(0, 3e-5, shape[1]).astype(np.float32)
+            moved = weights + np.roll(noise, int(rng.integers(noise.size))).reshape(shape)
             base.write(weights.astype(np.float16).tobytes())
-            target.write((weights + np.roll(noise, int(rng.integers(4096)))[rng.permutation(shape[1])]).astype(np.float16).tobytes())
+            target.write(moved.astype(np.float16).tobytes())
     return paths
 
 
@@ -337,15 +346,21 @@ def show(rows: list[dict[str, Any]]) -> None:
     print(f"{'pair':38} {'MB':>7} {'ours':>8} " + " ".join(f"{label:>17}" for label in TOOLS))
     for row in rows:
         cells = [row[label] for label in TOOLS if label in row]
-        shown = [cell if isinstance(cell, str) else f"{cell['patch_bytes'] / row['target_bytes']:.4f}" for cell in cells]
+        shown = [
+            cell if isinstance(cell, str) else f"{cell['patch_bytes'] / row['target_bytes']:.4f}" for cell in cells
+        ]
         ratio = row["ours"]["patch_bytes"] / row["target_bytes"]
-        print(f"{row['pair']:38} {row['target_bytes'] / 1e6:7.1f} {ratio:8.4f} " + " ".join(f"{cell:>17}" for cell in shown))
+        print(
+            f"{row['pair']:38} {row['target_bytes'] / 1e6:7.1f} {ratio:8.4f} "
+            + " ".join(f"{cell:>17}" for cell in shown)
+        )
     print("\nencode / decode, CPU seconds; ours also MB/s, and MiB above the idle process")
     for row in rows:
         mine = row["ours"]
         megabytes = row["target_bytes"] / 1e6
         speeds = [megabytes / max(mine[key], 1e-9) for key in ("encode_cpu_s", "decode_cpu_s")]
-        line = f"{row['pair']:38} {mine['encode_cpu_s']:6.2f} / {mine['decode_cpu_s']:5.2f} ({speeds[0]:5.0f} / {speeds[1]:5.0f} MB/s, "
+        line = f"{row['pair']:38} {mine['encode_cpu_s']:6.2f} / {mine['decode_cpu_s']:5.2f} "
+        line += f"({speeds[0]:5.0f} / {speeds[1]:5.0f} MB/s, "
         line += f"{mine['encode_mib']:5.1f} / {mine['decode_mib']:5.1f} MiB)"
         for label in TOOLS:
             cell = row.get(label)

@@ -37,12 +37,13 @@ COPY_CHUNK_BYTES = 1 * MIB
 
 # --- delta ---
 DELTA_SEGMENT_ELEMENTS = 256 * KIB  # numbers decoded at once: a few MB of working memory, pages still worth their head
-DELTA_GROUP_SEGMENTS = 4  # segments that share their entropy tables: 1 M numbers, what an encoder holds at once
+DELTA_GROUP_BYTES = 2 * MIB  # differences that share their entropy tables: what an encoder holds at once
 DELTA_ROW_ELEMENTS = 64 * KIB  # one spread a row; longer rows are cut
 DELTA_COPY_BYTES = 1 * MIB  # opaque bytes coded at once
 DELTA_GLUE_BYTES = 4 * MIB  # headers and padding, coded as one; a bigger gap is coded as opaque bytes
 DELTA_WINDOW_MARGIN_BYTES = 256 * KIB  # how far opaque bytes may have moved and still see their like in the base
 DELTA_GLUE_GAP_BYTES = 1 * MIB  # between two tensors; GGUF vocabularies are larger
+DELTA_WHOLE_PATCH_BYTES = 64 * KIB  # a larger patch is not tried against a byte-wise one, unless glue is most of it
 DELTA_WHOLE_BYTES = 2 * MIB  # base or target that a byte-wise patch may hold in memory
 DELTA_HEAD_BYTES = 32 * MIB  # a patch's head, expanded: 64 GiB of fp16 have 131,072 segments of 24 bytes
 DELTA_FILES = 4096  # files an artifact: shards and packages; larger folders are packed

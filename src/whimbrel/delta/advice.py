@@ -88,8 +88,8 @@ def _strangers(lines: list[Line], total: int) -> list[str]:
         return []
     names = ", ".join(f"'{line.name}'" for line in strangers[:3])
     return [
-        f"{len(strangers)} tensors ({100 * lost / total:.0f}% of the bytes) have no counterpart of their name, kind and "
-        f"shape in the base, or one that tells nothing about them ({names}): keep names and shapes as they were."
+        f"{len(strangers)} tensors ({100 * lost / total:.0f}% of the bytes) have no counterpart of their name, kind "
+        f"and shape in the base, or one that tells nothing about them ({names}): keep names and shapes as they were."
     ]
 
 

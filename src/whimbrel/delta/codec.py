@@ -80,9 +80,11 @@ def encode(base: Artifact, target: Artifact, emit: Emit, *, run: Run = map, adva
         return encoder.encode(emit, run, advance)
     parts: list[bytes] = []
     head = encoder.encode(parts.append, run, advance)
-    whole = _encode_whole(base, target, entries)
-    if sum(map(len, whole)) < len(head) + sum(map(len, parts)):
-        head, *parts = whole
+    size = len(head) + sum(map(len, parts))
+    if size < limits.DELTA_WHOLE_PATCH_BYTES or encoder.glue_bytes > target.size_bytes // 2:
+        whole = _encode_whole(base, target, entries)
+        if sum(map(len, whole)) < size:
+            head, *parts = whole
     for part in parts:
         emit(part)
     return head
@@ -116,6 +118,7 @@ class _Encoder:
         self._ranges = planned.ranges
         self._dictionary = planned.dictionary
         self._factors: dict[int, bytes] = {}
+        self.glue_bytes = sum(one.size_bytes for one in planned.ranges if one.mode in (Mode.GLUE, Mode.RAW))
         self._opaque_bytes = sum(one.size_bytes for one in planned.ranges if one.mode in (Mode.RAW, Mode.ROWS))
 
     def encode(self, emit: Emit, run: Run, advance: Advance) -> bytes:
@@ -214,6 +217,7 @@ class _Encoder:
             size += len(content)
             outputs.append(xxhash.xxh3_64_intdigest(content))
             _write_segment(writer, group.dtype, _old_content(self._base, pieces, factors), pieces, content)
+            del content
         head, pages = writer.finish()
         return size, [(head, 0), *zip(pages, outputs, strict=True)]
 
@@ -281,8 +285,8 @@ class Decoder:
     def run(self, unit: Unit, write_at: WriteAt, *, present: Callable[[int, int], bytes] | None = None) -> int:
         """Make the unit's bytes and write them; the number of them.
 
-        `present(offset, size)` gives what the output holds already: a segment that is there and agrees with its check is
-        not made again. Raises `UntrustedInput` for damage.
+        `present(offset, size)` gives what the output holds already: a segment that is there and agrees with its check
+        is not made again. Raises `UntrustedInput` for damage.
         """
         if isinstance(unit, Copy):
             write_at(unit.target_offset, self._base.read(unit.base_offset, unit.size_bytes))
@@ -304,9 +308,7 @@ class Decoder:
 
     def _check_output(self, part: int, content: bytes | memoryview) -> None:
         if xxhash.xxh3_64_intdigest(content) != int(self._patch.output_checks[part]):
-            raise UntrustedInput(
-                f"part {part} made other bytes than it should: the base changed, or the patch is damaged"
-            )
+            raise UntrustedInput(f"part {part} made other bytes than it should: the base or the patch is damaged")
 
     def _glue(self, unit: Glue, write_at: WriteAt) -> int:
         window = b"".join(bytes(self._base.read(offset, size)) for offset, size in self._patch.dictionary)

@@ -95,35 +95,53 @@ class Segment:
         return np.repeat(levels, lengths)
 
 
-def contexts(segment: Segment, levels: Array, dtype: Dtype) -> U8:
-    """One byte a number: the expected size of its change, in half octaves of its last place."""
+def exponents(segment: Segment, shape: Shape) -> Array:
+    """The exponent field of every number as int16; denormals have that of the smallest normal number."""
+    field = (segment.bits >> shape.unsigned(shape.mantissa_bits)) & shape.unsigned((1 << shape.exponent_bits) - 1)
+    exponent = field.astype(np.int16)
+    return np.asarray(np.maximum(exponent, 1, out=exponent))
+
+
+def contexts(segment: Segment, levels: Array, exponent: Array, dtype: Dtype) -> U8:
+    """One byte a number: the expected size of its change, in half octaves of its last place. Uses `exponent` up."""
     shape = SHAPES[dtype.code]
-    unsigned = shape.unsigned
-    exponent = (segment.bits >> unsigned(shape.mantissa_bits)) & unsigned((1 << shape.exponent_bits) - 1)
-    exponent = exponent.astype(np.int16)
-    np.maximum(exponent, 1, out=exponent)
     np.left_shift(exponent, 1, out=exponent)
     context = segment.spread_over(levels.astype(np.int16) + np.int16(20 + 2 * shape.bias))
     context = np.subtract(context, exponent, out=exponent)
     np.clip(context, 0, _TOP, out=context)
     if dtype.name == "f32":
         np.left_shift(context, 1, out=context)
-        top = (segment.bits >> unsigned(shape.mantissa_bits - 1)) & unsigned(1)
+        top = (segment.bits >> shape.unsigned(shape.mantissa_bits - 1)) & shape.unsigned(1)
         context |= top.astype(np.int16)
     return np.asarray(context.astype(np.uint8))
 
 
-def levels_of(before: Array, after: Array, changed: Array, segment: Segment) -> Array:
-    """The level of every row: the mean size of the change in half octaves; `DEAD` where nothing changed."""
-    size = after - before
-    np.abs(size, out=size)
-    size[~np.isfinite(size)] = 0
-    starts = np.concatenate(([0], np.cumsum(segment.rows)[:-1])).astype(np.intp)
-    mean = np.add.reduceat(size, starts, dtype=np.float32) / segment.rows
-    live = np.logical_or.reduceat(changed, starts)
-    mean = np.where(mean > 0, mean, np.float32(2.0**-60))
+def sizes_of(change: Array, exponent: Array, before: Array, after: Array, dtype: Dtype) -> Array:
+    """How far each number moved, as float32; 0 where that is no number.
+
+    For f16, whose conversion is slow, the steps of the change times the old number's last place stand for it; bf16 has
+    too few steps an octave for that.
+    """
+    if dtype.name == "f16":
+        place = exponent.astype(np.int32)
+        place += 127 - SHAPES[dtype.code].bias
+        place <<= 23
+        size = change.astype(np.float32)
+        size *= place.view(np.float32)
+        size[exponent == (1 << SHAPES[dtype.code].exponent_bits) - 1] = 0
+    else:
+        size = to_float32(after, dtype) - to_float32(before, dtype)
+        size[~np.isfinite(size)] = 0
+    return np.asarray(np.abs(size, out=size))
+
+
+def levels_of(size: Array, changed: Array, rows: Array) -> Array:
+    """The level of every row: the mean size of its changes in half octaves; `DEAD` where nothing changed."""
+    starts = np.concatenate(([0], np.cumsum(rows)[:-1])).astype(np.intp)
+    mean = np.add.reduceat(size, starts, dtype=np.float32) / rows
+    mean = np.where((mean > 0) & np.isfinite(mean), mean, np.float32(2.0**-60))
     level = np.clip(np.rint(2 * np.log2(mean)), -_LEVELS, _LEVELS).astype(np.int8)
-    level[~live] = DEAD
+    level[~np.logical_or.reduceat(changed, starts)] = DEAD
     return np.asarray(level)
 
 
@@ -138,13 +156,13 @@ class FloatWriter:
 
     def add(self, before: Segment, after: Array) -> None:
         shape = self._shape
+        exponent = exponents(before, shape)
         with np.errstate(all="ignore"):
             change = ordered(after, shape) - ordered(before.bits, shape)  # wraps, and wraps back
-            levels = levels_of(
-                to_float32(before.bits, self._dtype), to_float32(after, self._dtype), change != 0, before
-            )
+            size = sizes_of(change, exponent, before.bits, after, self._dtype)
+            levels = levels_of(size, change != 0, before.rows)
         change = fold(change, before.bits, shape)
-        context = contexts(before, levels, self._dtype)
+        context = contexts(before, levels, exponent, self._dtype)
         if (levels == DEAD).any():
             live = before.spread_over(levels != DEAD)
             change, context = change[live], context[live]
@@ -174,7 +192,7 @@ class FloatReader:
         shape = self._shape
         levels, place = self._levels.read_plain(content, 0, len(before.rows))
         levels = levels.astype(np.int8)
-        context = contexts(before, levels, self._dtype)
+        context = contexts(before, levels, exponents(before, shape), self._dtype)
         dead = levels == DEAD
         live = None
         if dead.any():

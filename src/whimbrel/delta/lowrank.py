@@ -1,8 +1,8 @@
 """How is a change of low rank (a LoRA merged into the weights) sent as two thin matrices?
 
 1. `new ~ old + A @ B * 2**exponent` with integers in A (rows x rank) and B (rank x columns). With
-   `rank * 2**(bits of A + bits of B) < 2**53` every partial sum is a whole number that float64 holds exactly, so the product is the same in any
-   order, on any machine, in any BLAS.
+   `rank * 2**(bits of A + bits of B) < 2**53` every partial sum is a whole number that float64 holds exactly, so the
+   product is the same in any order, on any machine, in any BLAS.
 2. The sum is rounded to the dtype (float64 to float32 to bfloat16, by nearest even), and coding goes on as for floats,
    with the prediction in the place of the old value.
 3. The writer looks for it with a randomised range finder over blocks of rows (Halko, Martinsson, Tropp 2011, 4.3), so

@@ -194,10 +194,10 @@ def _groups(ranges: Iterator[Range], part: int) -> Iterator[Group]:
         segments = filling.setdefault(kind, [[]])
         row = 0
         while row < one.rows:
-            room = limits.DELTA_SEGMENT_ELEMENTS - filled.get(kind, 0)
+            room = _segment_elements(one.dtype) - filled.get(kind, 0)
             take = min(one.rows - row, max(1, room // one.columns))
             if room < one.columns and segments[-1]:
-                if len(segments) == limits.DELTA_GROUP_SEGMENTS:
+                if len(segments) >= _group_segments(one.dtype):
                     yield Group(one.dtype, tuple(tuple(segment) for segment in segments), part)
                     part += 1 + len(segments)
                     segments.clear()
@@ -210,6 +210,20 @@ def _groups(ranges: Iterator[Range], part: int) -> Iterator[Group]:
     for kind, segments in filling.items():
         yield Group(kinds[kind], tuple(tuple(segment) for segment in segments), part)
         part += 1 + len(segments)
+
+
+def _width(dtype: Dtype) -> int:
+    """Bytes of a difference: as wide as a plain number, and one for quantised ones."""
+    return dtype.block_bytes if dtype.block_elements == 1 else 1
+
+
+def _segment_elements(dtype: Dtype) -> int:
+    """Fewer of the wide ones, so that all segments need the same memory."""
+    return limits.DELTA_SEGMENT_ELEMENTS // max(1, _width(dtype) // 2)
+
+
+def _group_segments(dtype: Dtype) -> int:
+    return max(1, limits.DELTA_GROUP_BYTES // (_segment_elements(dtype) * _width(dtype)))
 
 
 def count_parts(unit: Unit) -> int:

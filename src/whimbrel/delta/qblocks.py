@@ -166,7 +166,7 @@ class BlockWriter:
 
     def __init__(self, dtype: Dtype) -> None:
         self._layout = LAYOUTS[dtype.name]
-        self._streams = [StreamWriter(minimum) for minimum in (768, 3000, 3000, 6000)]
+        self._streams = [StreamWriter(minimum) for minimum in (768, 8000, 8000, 40000)]
 
     def add(self, before: Segment, after: U8) -> None:
         layout = self._layout

@@ -74,6 +74,7 @@ class StreamWriter:
             metas.append(chunk.write_meta())
             for page, index in enumerate(live):
                 pages[index].append(chunk.write_page(page))
+            del chunk, numbers, parts  # before the next are made
         table = bytes([len(firsts)]) + bytes(firsts) + b"".join(metas)
         return table, [b"".join(page) for page in pages]
 

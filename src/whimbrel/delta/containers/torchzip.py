@@ -2,8 +2,8 @@
 
 The file is a zip with stored entries: `<name>/data.pkl` and one entry a storage, `<name>/data/<key>`. The pickle is
 read as a list of opcodes (`pickletools.genops` executes nothing) by a stack machine that knows only plain values and
-the shape of `torch._utils._rebuild_tensor_v2`; everything else stays an opaque mark. Whatever it cannot follow leaves the
-storages as plain bytes. A zip that is no torch file gives its stored entries' bytes, by name.
+the shape of `torch._utils._rebuild_tensor_v2`; everything else stays an opaque mark. Whatever it cannot follow leaves
+the storages as plain bytes. A zip that is no torch file gives its stored entries' bytes, by name.
 """
 
 import math
