@@ -111,3 +111,11 @@ DELTA_DIMENSIONS = 16
 DELTA_CONTAINER_STEPS = 4_000_000  # fields a parser looks at before it gives up: a bound on its time
 DELTA_THREADS = 64
 DELTA_THREAD_BYTES = 16 * MIB  # what one thread of the codec works with, at most
+
+# --- ways to an artifact ---
+DELTA_STEPS = 4096  # entries of one index; 256 variants with a dozen bases each
+DELTA_CHAIN = 8  # steps of one way: each costs a whole file of writing
+DELTA_BASES = 2  # newest earlier versions that get a direct patch, unless the model says otherwise
+DELTA_BASES_BY_INVENTORY = 6  # further versions that devices run, the most frequent first
+DELTA_WORTH = 0.9  # of the compressed whole file, or of the plain one: a larger patch is not kept
+DELTA_BUILD_S = 3600.0  # for one patch; at 40 MB/s that is 140 GB

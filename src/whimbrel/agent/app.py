@@ -379,7 +379,7 @@ class Agent:
             if each.decision is not None and each.decision.serial is not None:
                 wanted.add((each.model, each.decision.serial))
             if each.journal.candidate is not None and each.journal.state in PREPARING:
-                digests |= {file.sha256 for file in each.journal.candidate.files}
+                digests |= {file.sha256 for file in each.journal.candidate.files} | each.fetching
         self._trust.keep_releases(wanted)
         self._download.keep_only(digests)
 

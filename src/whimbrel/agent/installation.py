@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from whimbrel import limits
+from whimbrel.agent.assembly import Assembly
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download, Unfinished
 from whimbrel.agent.session import Ended, Places, between_sessions, forget, harvest
@@ -21,14 +22,15 @@ from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device import cohorts, effects, events, slots
 from whimbrel.device.conditions import Situation, permit, start_jitter
-from whimbrel.device.journal import Journal, recovered, seal, unseal
+from whimbrel.device.journal import Candidate, Journal, recovered, seal, unseal
 from whimbrel.device.ports import Prober, ProbeRequest
 from whimbrel.device.slots import Content, Held, Pointer
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.device.step import announcement_of, effects_of, say, step
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.choose import choose_variant
-from whimbrel.model.release import Release
+from whimbrel.model.release import File, Release
+from whimbrel.model.ways import Step
 from whimbrel.rollout.decide import Assignment, Decision, Profile, decide, objection
 from whimbrel.rollout.policy import Policy
 
@@ -64,6 +66,7 @@ class Installation:
         self.pointer = Pointer(model=model)
         self.decision: Decision | None = None
         self.waits_for = ""
+        self.fetching: set[str] = set()  # digests of patches and of what they make, while they are on their way
         self.again_s: float | None = None  # when to look again at what it waits for; None: with the next refresh
         self._around = around
         self._loaded: tuple[object, object] | None = None
@@ -354,9 +357,11 @@ class Installation:
 
     def _fetch(self, effect: effects.Fetch) -> events.Event | None:
         moved = 0
+        steps = self._steps(effect.candidate)
+        assembly = Assembly(self._around.download, disk=self._around.disk, artifacts_url=self._around.artifacts_url)
         for file in {file.sha256: file for file in effect.candidate.files}.values():
             try:
-                moved += self._around.download.fetch(file, f"{self._around.artifacts_url}/{file.sha256}")
+                moved += assembly.bring(file, steps, self._here(file)).moved
             except UntrustedInput as error:
                 return events.Corrupt(str(error), bytes_moved=moved)
             except Unfinished as error:
@@ -364,6 +369,28 @@ class Installation:
                 self._keep(_replace(self.journal, candidate=_replace(effect.candidate, bytes_moved=total)))
                 raise
         return events.Fetched(bytes_moved=moved)
+
+    def _steps(self, candidate: Candidate) -> tuple[Step, ...]:
+        index = self._around.trust.deltas(self.model, candidate.serial, self._around.now())
+        steps = index.steps if index else ()
+        self.fetching = {digest for step in steps for digest in (step.sha256, step.target)}
+        return steps
+
+    def _here(self, file: File) -> dict[str, Path]:
+        """Artifacts that the active slot holds, by digest; a folder is packed again, as it was when it travelled."""
+        active = self.pointer.active
+        if active is None:
+            return {}
+        slot = self.places.slot(active.slot)
+        here = {each.sha256: slot / each.name for each in active.contents if not each.folder}
+        if file.packed:
+            for each in active.contents:
+                archive = self._around.download.path(file).with_suffix(".base")
+                if each.folder and each.name == file.name:
+                    self._around.disk.remove(archive)
+                    importlib.import_module("whimbrel.packing").pack(slot / each.name, archive)
+                    here[self._around.disk.sha256(archive)] = archive
+        return here
 
     def _stage(self, effect: effects.Stage) -> events.Event | None:
         disk, candidate = self._around.disk, effect.candidate

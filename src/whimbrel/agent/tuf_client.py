@@ -35,6 +35,7 @@ from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
 from whimbrel.model.release import Line, Release
+from whimbrel.model.ways import DeltaIndex
 from whimbrel.rollout.policy import Policy
 from whimbrel.trust import roles
 
@@ -134,6 +135,20 @@ class TrustClient:
         release = _release(content, model, serial)
         self._disk.write(self._document(path), content)
         return release
+
+    def deltas(self, model: str, serial: int, now: float) -> DeltaIndex | None:
+        """The newest index of ways to a release's artifacts; None where there is none.
+
+        It is advice, so whatever is wrong with it means that there is none. Raises `Unavailable` without a network.
+        """
+        if self._updater is None:
+            self._run_updater(now)
+        try:
+            content = self._target(roles.deltas_path(model, serial))
+            index = documents.parse(DeltaIndex, content, what=f"the delta index of {model}") if content else None
+        except UntrustedInput:
+            return None
+        return index if index is not None and (index.model, index.serial) == (model, serial) else None
 
     def keep_releases(self, wanted: set[tuple[str, int]]) -> None:
         """Forget the release documents that are neither active, nor behind, nor on their way."""

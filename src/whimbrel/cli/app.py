@@ -23,6 +23,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "serve": ("repository", "server"),
     "audit": ("repository", "server"),
     "collect": ("repository", "server"),
+    "delta": ("delta", "delta"),
     "agent": ("agent", ""),
     "demo": ("demo", "server,onnx,demo"),
 }
