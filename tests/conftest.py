@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,11 +64,11 @@ async def _quiet(_: Exception) -> None:
     """Nothing listens: that is an answer, not a log line."""
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """A migrated database of its own, on every engine."""
-    if request.param == "sqlite":
-        opened = Database(f"sqlite:///{tmp_path / 'registry.db'}")
+@contextmanager
+def opened_database(engine: str, folder: Path) -> Iterator[Database]:
+    """A migrated database of its own: a file, or a schema that is dropped afterwards."""
+    if engine == "sqlite":
+        opened = Database(f"sqlite:///{folder / 'registry.db'}")
         opened.migrate()
         yield opened
         opened.close()
@@ -77,14 +78,21 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     schema = f"whimbrel_{os.urandom(6).hex()}"
     with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
+    opened = Database(f"{POSTGRESQL}{'&' if '?' in POSTGRESQL else '?'}options=-csearch_path%3D{schema}")
     try:
-        opened = Database(f"{POSTGRESQL}{'&' if '?' in POSTGRESQL else '?'}options=-csearch_path%3D{schema}")
         opened.migrate()
         yield opened
-        opened.close()
     finally:
+        opened.close()
         with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
             connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database on every engine."""
+    with opened_database(request.param, tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -3,18 +3,21 @@
 JetStream acknowledges when its replicas have a message, before it is flushed to disk (`sync_interval`): on one node a
 power cut may lose what it acknowledged. Use three replicas, or set `sync_interval: always`.
 
-Order: one durable consumer with as many messages in flight as one `take` asks for, so a device's second batch is never
-tallied before its first.
+Order: one reader (the leader), which begins at the oldest unacknowledged message when it starts and whenever a batch
+was not done, so a device's second batch is never tallied before its first.
 """
 
+import asyncio
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import nats
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
+from nats.js.errors import NotFoundError
 
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.flows.ports import Taken
@@ -23,6 +26,10 @@ from whimbrel.flows.records import Record
 _PACK_BYTES = 512 * 1024  # NATS takes 1 MiB a message by default
 _ACK_WAIT_S = 30
 _MESSAGES = 8
+_CONSUMER = "tally"
+_CONNECT_WAIT_S = 5
+
+log = logging.getLogger(__name__)
 
 
 class InboxNats:
@@ -36,6 +43,8 @@ class InboxNats:
         self._connection: Any = None
         self._jetstream: Any = None
         self._consumer: Any = None
+        self._in_flight = False  # taken, and not done
+        self._connecting = asyncio.Lock()
 
     async def write(self, records: Sequence[Record]) -> None:
         """All of them, acknowledged by JetStream. Raises `Unavailable`."""
@@ -52,14 +61,18 @@ class InboxNats:
         records: list[Record] = []
         messages: list[Any] = []
         try:
+            if self._consumer is None or self._in_flight:
+                await self._consume_from_the_oldest()
             while len(records) < limit and len(messages) < _MESSAGES:
                 batch = await self._consumer.fetch(_MESSAGES - len(messages), timeout=0.2)
                 for message in batch:
                     records += _unpack(message.data)
                     messages.append(message)
-        except NatsTimeout:
+                    self._in_flight = True
+        except TimeoutError:  # nothing (more) waits; nats raises its own kind and the plain one
             pass
         except (NatsError, OSError) as error:
+            self._consumer = None
             raise Unavailable(f"NATS at {self._url} does not give the reports: {error}") from error
         return Taken(tuple(records), messages)
 
@@ -68,7 +81,11 @@ class InboxNats:
         try:
             for message in taken.token if isinstance(taken.token, list) else ():
                 await message.ack()
-        except (NatsError, OSError) as error:
+            if taken.records:
+                await self._connection.flush()
+            self._in_flight = False
+        except (NatsError, OSError, TimeoutError) as error:
+            self._consumer = None
             raise Unavailable(f"NATS at {self._url} did not take the acknowledgement: {error}") from error
 
     async def close(self) -> None:
@@ -78,23 +95,47 @@ class InboxNats:
             self._connection = self._jetstream = self._consumer = None
 
     async def _connect(self) -> None:
-        if self._consumer is not None:
-            return
+        async with self._connecting:  # reports are written and taken at once: one connection for both
+            if self._jetstream is None:
+                await self._open()
+
+    async def _open(self) -> None:
         try:
-            self._connection = await nats.connect(self._url, connect_timeout=5, max_reconnect_attempts=-1)
-            self._jetstream = self._connection.jetstream()
-            await self._jetstream.add_stream(
+            # Once connected it reconnects for ever; a first connection that never comes must be said.
+            self._connection = await asyncio.wait_for(
+                nats.connect(self._url, connect_timeout=2, max_reconnect_attempts=-1, error_cb=_log), _CONNECT_WAIT_S
+            )
+            jetstream = self._connection.jetstream()
+            await jetstream.add_stream(
                 StreamConfig(name=self._stream, subjects=[f"{self._stream}.>"], retention=RetentionPolicy.WORK_QUEUE)
             )
-            self._consumer = await self._jetstream.pull_subscribe(
-                f"{self._stream}.records",
-                durable="tally",
-                stream=self._stream,
-                config=ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=_ACK_WAIT_S, max_ack_pending=_MESSAGES),
-            )
+            self._jetstream = jetstream
         except (NatsError, OSError, TimeoutError) as error:
             await self.close()
-            raise Unavailable(f"NATS at {self._url} does not answer: {error}; is it running with JetStream?") from error
+            detail = str(error) or "no connection"
+            raise Unavailable(
+                f"NATS at {self._url} does not answer: {detail}; is it running with JetStream?"
+            ) from error
+
+    async def _consume_from_the_oldest(self) -> None:
+        """A consumer of its own, from the oldest message that is not acknowledged.
+
+        A new one each time, not the old one taken up: what another process (or a round that failed) has in flight
+        would come again only after newer messages, and a device's older windows would then count as replays.
+        """
+        with suppress(NotFoundError):
+            await self._jetstream.delete_consumer(self._stream, _CONSUMER)
+        self._consumer = await self._jetstream.pull_subscribe(
+            f"{self._stream}.records",
+            durable=_CONSUMER,
+            stream=self._stream,
+            config=ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=_ACK_WAIT_S, max_ack_pending=_MESSAGES),
+        )
+        self._in_flight = False
+
+
+async def _log(error: Exception) -> None:
+    log.warning("NATS: %s", str(error) or type(error).__name__)
 
 
 def _packs(records: Sequence[Record]) -> list[bytes]:

@@ -19,7 +19,8 @@ class InboxTable:
 
     async def write(self, records: Sequence[Record]) -> None:
         """All of them durably, or none. Raises `Unavailable`."""
-        await asyncio.to_thread(self._write, records)
+        if records:
+            await asyncio.to_thread(self._write, records)
 
     async def take(self, limit: int) -> Taken:
         """Up to `limit` of the oldest messages; they stay until `done`."""
