@@ -414,12 +414,12 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory(prefix="whimbrel-bench-") as name:
         folder = Path(name)
-        pairs = list(trained_pairs(folder, 768 if options.quick else 2560))
+        pairs = list(trained_pairs(folder, 768 if options.quick else 1536))
         pairs += list(given_pairs(options.pairs)) if options.pairs else []
         for pair in pairs:
             rows.append(measure(*pair, folder, peers=True))
             if not options.json:
-                print(f"{pair[0]}: {rows[-1]['ours']['patch_bytes']}", file=sys.stderr)
+                print(f"{pair[0]}: {rows[-1]['ours']['patch_bytes']}", file=sys.stderr, flush=True)
         if not options.quick and options.large:
             for size in (70_000_000, int(options.large * 1e9)):
                 base, target = large_pair(folder, size)

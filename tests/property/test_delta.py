@@ -121,23 +121,29 @@ def test_order_of_bits_is_the_order_of_numbers(seed, dtype):
     assert (np.diff(values[finite][order]) >= 0).all()
 
 
-@QUIET
-@given(seed=SEEDS, counts=st.lists(st.integers(0, 3000), min_size=1, max_size=4))
-def test_stream_gives_back_its_numbers(seed, counts):
-    rng = np.random.default_rng(seed)
-    writer = streams.StreamWriter(minimum=int(rng.integers(1, 2000)))
-    segments = []
-    for count in counts:
-        contexts = rng.integers(0, rng.integers(1, 257), count).astype(np.uint8)
-        segments.append((rng.integers(-300, 300, count).astype(np.int16), contexts))
-        writer.add(*segments[-1])
-    table, pages = writer.finish()
-    reader = streams.StreamReader(np.int16)
-    assert reader.open(table, 0) == len(table)
-    for (values, contexts), page in zip(segments, pages, strict=True):
-        found, place = reader.read(page, 0, contexts)
-        assert (found == values).all()
-        assert place == len(page)
+@pytest.mark.parametrize("run", [100, 64 * limits.KIB])
+def test_stream_gives_back_its_numbers(monkeypatch, run):
+    monkeypatch.setattr(streams, "_RUN", run)
+
+    @QUIET
+    @given(seed=SEEDS, counts=st.lists(st.integers(0, 3000), min_size=1, max_size=4))
+    def law(seed, counts):
+        rng = np.random.default_rng(seed)
+        writer = streams.StreamWriter(minimum=int(rng.integers(1, 2000)))
+        segments = []
+        for count in counts:
+            contexts = rng.integers(0, rng.integers(1, 257), count).astype(np.uint8)
+            segments.append((rng.integers(-300, 300, count).astype(np.int16), contexts))
+            writer.add(*segments[-1])
+        table, pages = writer.finish()
+        reader = streams.StreamReader(np.int16)
+        assert reader.open(table, 0) == len(table)
+        for (values, contexts), page in zip(segments, pages, strict=True):
+            found, place = reader.read(page, 0, contexts)
+            assert (found == values).all()
+            assert place == len(page)
+
+    law()
 
 
 @QUIET

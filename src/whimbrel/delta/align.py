@@ -103,12 +103,12 @@ def plan(
     ranges: list[Range] = []
     end = base_end = 0
     for tensor, before in zip(new, pair(old, new, base=base, target=target), strict=True):
-        _fill_gap(ranges, end, tensor.offset, (base_end, base.size_bytes))
+        ranges += _gap(base, target, end, tensor.offset, base_end)
         ranges += _cut(base, target, tensor, before)
         end = tensor.end
         base_end = before.end if before is not None else base_end
         advance(tensor.size_bytes)
-    _fill_gap(ranges, end, target.size_bytes, (base_end, base.size_bytes))
+    ranges += _gap(base, target, end, target.size_bytes, base_end)
     advance(target.size_bytes - sum(tensor.size_bytes for tensor in new))
     ranges = _join_copies(_within_glue(ranges), base, target)
     return Plan([replace(one, index=index) for index, one in enumerate(ranges)], _dictionary(old, base.size_bytes))
@@ -194,15 +194,17 @@ def _is_stranger(base: Artifact, target: Artifact, new: Tensor, old: Tensor, sha
     return len(head) + len(pages[0]) >= raw
 
 
-def _fill_gap(ranges: list[Range], start: int, end: int, base: tuple[int, int]) -> None:
+def _gap(base: Artifact, target: Artifact, start: int, end: int, base_start: int) -> list[Range]:
     """Bytes between two tensors: glue, or opaque bytes beside the gap of the base in the same place."""
     if start == end:
-        return
-    if end - start <= limits.DELTA_GLUE_GAP_BYTES:
-        ranges.append(_range(Mode.GLUE, start, end - start))
-        return
-    size = min(base[1] - base[0], end - start + limits.DELTA_WINDOW_MARGIN_BYTES)
-    ranges.append(_range(Mode.RAW, start, end - start, (base[0], size)))
+        return []
+    size = end - start
+    if size <= limits.DELTA_GLUE_GAP_BYTES:
+        return [_range(Mode.GLUE, start, size)]
+    if base_start + size <= base.size_bytes and _is_equal(base, base_start, target, start, size):
+        return [_range(Mode.COPY, start, size, (base_start, size))]
+    window = min(base.size_bytes - base_start, size + limits.DELTA_WINDOW_MARGIN_BYTES)
+    return [_range(Mode.RAW, start, size, (base_start, window))]
 
 
 def _within_glue(ranges: list[Range]) -> list[Range]:

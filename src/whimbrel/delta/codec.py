@@ -223,7 +223,7 @@ class _Encoder:
 
 
 def _may_be_low_rank(rows: int, columns: int) -> bool:
-    return min(rows, columns) >= 32 and rows + columns <= limits.DELTA_FACTOR_ELEMENTS
+    return max(rows, columns) <= limits.DELTA_FACTOR_SIDE
 
 
 def _encode_whole(

@@ -159,7 +159,7 @@ def _range(rows: Rows, blocks: list[tuple[int, int]], columns: int, probes: int)
 
 
 def _orthonormal(sketch: Array) -> Array:
-    """A basis of the sketch's columns, by the eigenvectors of its Gram matrix: half the digits, and enough."""
+    """A basis of the sketch's columns, in its place, by its Gram matrix: half the digits, and enough."""
     gram = np.zeros((sketch.shape[1], sketch.shape[1]))
     run = max(1, _SINGLE_THREADED // (sketch.shape[1] ** 2))
     for first in range(0, len(sketch), run):
@@ -168,7 +168,10 @@ def _orthonormal(sketch: Array) -> Array:
     sizes = np.maximum(sizes, 0)
     useful = sizes > 1e-13 * sizes[-1]
     scale = np.where(useful, 1 / np.sqrt(np.where(useful, sizes, 1)), 0)
-    return multiply(sketch, vectors * scale)
+    turned = vectors * scale
+    for first in range(0, len(sketch), run):
+        sketch[first : first + run] = sketch[first : first + run] @ turned
+    return sketch
 
 
 def _rank(strengths: Array, energy: float, floor: float, rows: int, columns: int) -> int:

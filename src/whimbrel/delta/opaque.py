@@ -21,7 +21,7 @@ from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 
 _FAST_LEVEL = 9
-_LONGEST_WINDOW_LOG = 24
+_LONGEST_WINDOW_LOG = 23  # glue and its dictionary, 4 MiB each
 
 
 class Coding(IntEnum):

@@ -18,7 +18,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -233,11 +233,14 @@ def count_parts(unit: Unit) -> int:
     return 1 + len(unit.segments) if isinstance(unit, Group) else 1
 
 
+Files = Annotated[list[tuple[str, int, bytes]], msgspec.Meta(max_length=limits.DELTA_FILES)]
+
+
 class Head(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """The head as it is written. Tables are columns of little-endian u64, byte planes together."""
 
-    base: list[tuple[str, int, bytes]]
-    target: list[tuple[str, int, bytes]]
+    base: Files
+    target: Files
     ranges: bytes  # size, mode | dtype << 8, base offset - where the last one ended, base bytes, columns
     names: str  # one a range, each closed by a zero
     dictionary: bytes  # the base's glue: offset - where the last one ended, size
@@ -263,7 +266,7 @@ def unpack_columns(content: bytes, count: int) -> U64:
     if len(content) % (8 * count):
         raise UntrustedInput("a table in a patch's head is cut short")
     planes = np.frombuffer(content, np.uint8).reshape(count, 8, -1).transpose(0, 2, 1)
-    return np.ascontiguousarray(planes).view("<u8").reshape(count, -1).astype(np.uint64)
+    return np.ascontiguousarray(planes).view("<u8").reshape(count, -1).astype(np.uint64, copy=False)
 
 
 class Patch:

@@ -4,7 +4,8 @@
    context, 0 to 255, that both sides know before they read it. Numbers of one context, segment by segment, are one pco
    chunk: its table is in the group's head, its page in the segment.
 2. Neighbouring contexts merge until a chunk has enough numbers to pay for its table. The merge is written in the head.
-3. The order inside a segment is by context, then by place: a stable sort of bytes, which is a radix sort.
+3. The order inside a segment is by chunk, run (of 65,536 numbers), context and place: stable sorts of bytes, which are
+   radix sorts.
 4. What is read is hostile: counts are known from elsewhere, pages must be used up exactly, and what pco refuses (or
    panics on) is `UntrustedInput`.
 
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, wrapped
 
+from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 
 U8 = npt.NDArray[np.uint8]
@@ -28,7 +30,23 @@ _LEVEL = 9
 _NAMES = {"int16": "i16", "int32": "i32", "uint16": "u16", "uint32": "u32", "uint8": "u8", "int8": "i8"}
 
 
+_RUN = 64 * limits.KIB  # part of the format: numbers sorted at once; what that needs stays in the second-level cache
 _ALL = np.arange(CONTEXTS, dtype=np.uint8)
+
+
+def _runs(count: int) -> list[slice]:
+    return [slice(first, min(count, first + _RUN)) for first in range(0, count, _RUN)]
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """A run of a segment by context: `starts[context]` is where it begins in `values`."""
+
+    values: Array
+    starts: Array
+
+    def between(self, first: int, last: int) -> Array:
+        return self.values[self.starts[first] : self.starts[last]]
 
 
 @dataclass(slots=True)
@@ -39,38 +57,42 @@ class StreamWriter:
     """
 
     minimum: int = 768
-    _values: list[Array] = field(default_factory=list)
-    _starts: list[Array] = field(default_factory=list)
+    _segments: list[list[_Sorted]] = field(default_factory=list)
 
     def add(self, values: Array, contexts: U8 | None = None) -> None:
         """The numbers of the next segment in their places' order; one context if none are given."""
-        starts = np.zeros(CONTEXTS + 1, np.int64)
-        starts[1:] = len(values)
-        if contexts is not None:
-            order = np.argsort(contexts, kind="stable")
-            starts[:-1] = np.searchsorted(contexts, _ALL, sorter=order)
-            values = values[order]
-        self._values.append(values)
-        self._starts.append(starts)
+        if contexts is None:
+            starts = np.full(CONTEXTS + 1, len(values), np.int64)
+            starts[0] = 0
+            self._segments.append([_Sorted(values, starts)])
+            return
+        runs = []
+        for run in _runs(len(values)):
+            order = np.argsort(contexts[run], kind="stable")
+            starts = np.full(CONTEXTS + 1, len(order), np.int64)
+            starts[:-1] = np.searchsorted(contexts[run], _ALL, sorter=order)
+            runs.append(_Sorted(values[run][order], starts))
+        self._segments.append(runs)
 
     def finish(self) -> tuple[bytes, list[bytes]]:
         """(table, one page string a segment)."""
-        starts = self._starts
-        firsts = _merge(np.diff(np.sum(starts, axis=0)), self.minimum)
-        pages: list[list[bytes]] = [[] for _ in self._values]
+        total = sum((np.diff(run.starts) for runs in self._segments for run in runs), np.zeros(CONTEXTS, np.int64))
+        firsts = _merge(total, self.minimum)
+        pages: list[list[bytes]] = [[] for _ in self._segments]
         metas = []
         for first, last in zip(firsts, [*firsts[1:], CONTEXTS], strict=False):
-            parts = [values[start[first] : start[last]] for values, start in zip(self._values, starts, strict=True)]
-            live = [index for index, part in enumerate(parts) if len(part)]
-            numbers = np.concatenate([parts[index] for index in live]) if len(live) > 1 else parts[live[0]]
+            parts = [[run.between(first, last) for run in runs] for runs in self._segments]
+            counts = [sum(map(len, runs)) for runs in parts]
+            live = [index for index, count in enumerate(counts) if count]
+            numbers = np.concatenate([part for runs in parts for part in runs])
             config = ChunkConfig(
                 compression_level=_LEVEL,
                 mode_spec=ModeSpec.classic(),
                 delta_spec=DeltaSpec.no_op(),
-                paging_spec=PagingSpec.exact_page_sizes([len(parts[index]) for index in live]),
+                paging_spec=PagingSpec.exact_page_sizes([counts[index] for index in live]),
                 enable_8_bit=numbers.dtype.itemsize == 1,
             )
-            chunk = wrapped.FileCompressor().chunk_compressor(np.ascontiguousarray(numbers), config)
+            chunk = wrapped.FileCompressor().chunk_compressor(numbers, config)
             metas.append(chunk.write_meta())
             for page, index in enumerate(live):
                 pages[index].append(chunk.write_page(page))
@@ -123,11 +145,27 @@ class StreamReader:
             if len(contexts):
                 raise UntrustedInput("a segment has numbers that its group's table does not know")
             return np.empty(0, self._dtype), place
-        order = np.argsort(contexts, kind="stable")
-        bounds = np.searchsorted(contexts, np.array(self._firsts, np.uint8), sorter=order).tolist()
-        sorted_values, place = self._read(segment, place, [*bounds, len(contexts)])
-        values = np.empty_like(sorted_values)
-        values[order] = sorted_values
+        firsts = np.array(self._firsts, np.uint8)
+        runs = _runs(len(contexts))
+        orders = [np.argsort(contexts[run], kind="stable") for run in runs]
+        edges = np.zeros((len(runs), len(firsts) + 1), np.int64)  # where each chunk begins in each run
+        for row, run, order in zip(edges, runs, orders, strict=True):
+            row[:-1] = np.searchsorted(contexts[run], firsts, sorter=order)
+            row[-1] = len(order)
+        if edges[:, 0].any():
+            raise UntrustedInput("a segment has numbers that its group's table does not know")
+        counts = np.diff(edges, axis=1)
+        bounds = np.concatenate(([0], np.cumsum(counts.sum(axis=0))))
+        by_context, place = self._read(segment, place, bounds.tolist())
+        if len(runs) == 1:
+            values = np.empty_like(by_context)
+            values[orders[0]] = by_context
+            return values, place
+        values = np.empty_like(by_context)
+        begins = bounds[:-1] + np.cumsum(counts, axis=0) - counts
+        for run, order, begin, count in zip(runs, orders, begins.tolist(), counts.tolist(), strict=True):
+            pieces = [by_context[at : at + size] for at, size in zip(begin, count, strict=True) if size]
+            values[run][order] = np.concatenate(pieces)
         return values, place
 
     def read_plain(self, segment: bytes, place: int, count: int) -> tuple[Array, int]:

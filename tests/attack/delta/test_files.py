@@ -195,3 +195,10 @@ def test_memory_bounds_the_threads():
     assert patchfile.threads_for(8, None) == 8
     assert patchfile.threads_for(8, 40 * limits.MIB) == 2
     assert patchfile.threads_for(8, 1) == 1
+
+
+def test_folder_with_a_symbolic_link_is_refused(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "secret").symlink_to("/etc/passwd")
+    with pytest.raises(Refused, match="symbolic link"):
+        patchfile.encode_files(tmp_path / "old", tmp_path / "old", tmp_path / "patch")

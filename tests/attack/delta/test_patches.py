@@ -4,6 +4,7 @@ import hashlib
 import random
 import tracemalloc
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -138,7 +139,7 @@ NUMBERS = [0, 1, 2, 255, 2**16, 2**31, 2**32, 2**53, 2**60, 2**63, 2**64 - 1]
 def forged(made, rng):
     """A head whose numbers lie, with hashes that agree."""
     head, parts = take_apart(made)
-    table = unpack_columns(head.ranges, 5)
+    table = unpack_columns(head.ranges, 5).copy()
     for _ in range(rng.randint(1, 3)):
         row, column = rng.randrange(5), rng.randrange(table.shape[1])
         if row == 1 and rng.random() < 0.7:
@@ -214,7 +215,7 @@ def head_with(made, **changes):
 def test_claim_of_2_to_the_60_costs_no_memory(patches, row):
     base, made = patches["float"]
     head, parts = take_apart(made)
-    table = unpack_columns(head.ranges, 5)
+    table = unpack_columns(head.ranges, 5).copy()
     table[row, 1] = np.uint64(2**60)
     head.ranges = pack_columns(table)
     tracemalloc.start()
@@ -278,3 +279,18 @@ def test_byte_wise_patch_that_claims_another_size_is_refused_before_it_runs():
     for size, window in ((len(base) + 5, base), (len(base) + 4, base + b"x")):
         with pytest.raises(UntrustedInput, match="damaged, or for another base"):
             opaque.read_whole(part, size, window=window)
+
+
+def test_head_with_millions_of_files_costs_no_memory():
+    entry = msgspec.msgpack.encode(["", 0, b""])
+    count = limits.DELTA_HEAD_BYTES // len(entry) - 100
+    content = b"\x98\xdd" + count.to_bytes(4, "big") + entry * count
+    packed = opaque.shrink(content)
+    sizes = len(packed).to_bytes(4, "little") + len(content).to_bytes(4, "little")
+    made = patch.MAGIC + b"\1" + sizes + hashlib.sha256(packed).digest()[:16] + packed
+    tracemalloc.start()
+    with pytest.raises(UntrustedInput, match="not what the format says"):
+        parse(made)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.5 * limits.DELTA_HEAD_BYTES

@@ -11,6 +11,7 @@ from delta_build import (
     encode,
     fine_tuned,
     float_bits,
+    gguf,
     gguf_pair,
     model,
     modes,
@@ -159,6 +160,13 @@ def test_large_unknown_file_sees_its_base_through_a_window(rng):
     old = bytes(rng.integers(0, 256, 5 * limits.MIB, dtype=np.uint8))
     new = old[: limits.MIB] + b"inserted" * 1000 + old[limits.MIB :]
     assert len(round_trip(old, new)) < 0.02 * len(new)
+
+
+def test_large_unchanged_header_is_copied(rng):
+    vocabulary = "".join(map(chr, rng.integers(33, 126, 3 * limits.MIB)))
+    old, new = (gguf({"w": ("f32", (3,), bytes(12))}, {"tokens": vocabulary + end}) for end in ("", "!"))
+    assert len(round_trip(old, old)) < 300
+    assert len(round_trip(old, new)) < 1500
 
 
 def test_folder_of_shards_is_one_patch(rng):
