@@ -48,7 +48,9 @@ class Assembly:
         for way in ways(steps, target=file.sha256, size_bytes=missing, here=here.keys()) if patching else []:
             try:
                 for step in way.steps:
-                    moved += self._fetch(file, step)
+                    patch = _as_file(file, step.sha256, step.size_bytes)
+                    moved += self._download.fetch(patch, f"{self._url}/{step.sha256}")
+                    self._verify(patch)
                 self._apply(patching, file, way, here)
                 return Brought(moved, _named(way), tuple(failed))
             except Unfinished as error:
@@ -61,14 +63,11 @@ class Assembly:
             raise Unfinished(moved + error.moved, str(error)) from error
         return Brought(moved, "whole", tuple(failed))
 
-    def _fetch(self, file: File, step: Step) -> int:
-        patch = _as_file(file, step.sha256, step.size_bytes)
-        moved = self._download.fetch(patch, f"{self._url}/{step.sha256}")
+    def _verify(self, patch: File) -> None:
         found = self._disk.sha256(self._download.path(patch))
-        if found != step.sha256:
+        if found != patch.sha256:
             self._download.discard(patch)
-            raise UntrustedInput(f"the patch {step.sha256} came with SHA-256 {found}")
-        return moved
+            raise UntrustedInput(f"the patch {patch.sha256} came with SHA-256 {found}")
 
     def _apply(self, patching: Any, file: File, way: Way, here: Mapping[str, Path]) -> None:
         base = here.get(way.steps[0].base)

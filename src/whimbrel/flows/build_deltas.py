@@ -34,7 +34,7 @@ class DeltaRecord(msgspec.Struct, frozen=True, kw_only=True):
     listed: bool = False  # whether the signed index knows it
 
 
-class Pair(msgspec.Struct, frozen=True, order=True):
+class Pair(msgspec.Struct, frozen=True):
     """A patch that should be tried, from artifact to artifact."""
 
     base: str
