@@ -14,7 +14,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from whimbrel import limits
@@ -44,7 +44,7 @@ def admin_app(world: World) -> Litestar:
     desk = Desk(world)
 
     @get("/status", summary="Whether it works, and how much there is")
-    async def status(namespace: str) -> dict[str, Any]:
+    async def status(namespace: FromPath[str]) -> dict[str, Any]:
         return await desk.do(namespace, desk.status)
 
     @get("/keys", summary="The online keys that a model is delegated to")
@@ -52,68 +52,74 @@ def admin_app(world: World) -> Litestar:
         return {"policy": {"keyid": world.policy_key.keyid, **world.policy_key.to_dict()}}
 
     @get("/roles/{role:str}", summary="The newest signed metadata of a role", media_type="application/json")
-    async def role(namespace: str, role: str) -> Response[bytes]:
+    async def role(namespace: FromPath[str], role: FromPath[str]) -> Response[bytes]:
         content = await desk.do(namespace, lambda _registry, _fleet, book: book.role_bytes(role))
         return Response(content, media_type="application/json")
 
     @get("/models", summary="Models with their baseline and devices")
-    async def models(namespace: str) -> list[dict[str, Any]]:
+    async def models(namespace: FromPath[str]) -> list[dict[str, Any]]:
         return await desk.do(
             namespace, lambda registry, fleet, _: [model_view(registry, fleet, m) for m in registry.models()]
         )
 
     @get("/models/{model:str}", summary="One model")
-    async def model(namespace: str, model: str) -> dict[str, Any]:
+    async def model(namespace: FromPath[str], model: FromPath[str]) -> dict[str, Any]:
         return await desk.do(namespace, lambda registry, fleet, _: model_view(registry, fleet, registry.model(model)))
 
     @post("/models", status_code=HTTP_201_CREATED, summary="Add a model (signed by the targets key)")
-    async def add_model(namespace: str, data: NewModel) -> dict[str, Any]:
+    async def add_model(namespace: FromPath[str], data: JSONBody[NewModel]) -> dict[str, Any]:
         return await desk.change(namespace, lambda *parts: desk.add_model(*parts, data=data))
 
     @patch("/models/{model:str}", summary="Change a model's settings")
-    async def set_model(namespace: str, model: str, data: dict[str, Any]) -> dict[str, Any]:
+    async def set_model(
+        namespace: FromPath[str], model: FromPath[str], data: JSONBody[dict[str, Any]]
+    ) -> dict[str, Any]:
         return await desk.change(namespace, lambda *parts: desk.set_model(*parts, name=model, changes=data))
 
     @get("/models/{model:str}/versions", summary="Versions in order")
-    async def versions(namespace: str, model: str) -> list[dict[str, Any]]:
+    async def versions(namespace: FromPath[str], model: FromPath[str]) -> list[dict[str, Any]]:
         return await desk.do(namespace, lambda *parts: desk.versions(*parts, model=model))
 
     @get("/models/{model:str}/versions/{version:str}", summary="One version, with its release document")
-    async def one_version(namespace: str, model: str, version: str) -> dict[str, Any]:
+    async def one_version(namespace: FromPath[str], model: FromPath[str], version: FromPath[str]) -> dict[str, Any]:
         return await desk.do(namespace, lambda *parts: desk.version(*parts, model=model, name=version))
 
     @post("/models/{model:str}/versions", status_code=HTTP_201_CREATED, summary="Publish (signed by the publisher)")
-    async def publish(namespace: str, model: str, data: NewVersion) -> dict[str, Any]:
+    async def publish(namespace: FromPath[str], model: FromPath[str], data: JSONBody[NewVersion]) -> dict[str, Any]:
         return await desk.change(namespace, lambda *parts: desk.publish(*parts, model=model, data=data))
 
     @get("/models/{model:str}/versions/{version:str}/deltas", summary="Patches that lead to it")
-    async def deltas(namespace: str, model: str, version: str) -> dict[str, Any]:
+    async def deltas(namespace: FromPath[str], model: FromPath[str], version: FromPath[str]) -> dict[str, Any]:
         return await desk.do(namespace, lambda *parts: desk.deltas(*parts, model=model, name=version))
 
     @post("/models/{model:str}/deltas", status_code=HTTP_204_NO_CONTENT, summary="Make missing patches now")
-    async def build_deltas(namespace: str, model: str) -> None:
+    async def build_deltas(namespace: FromPath[str], model: FromPath[str]) -> None:
         await desk.build_deltas(namespace, model)
 
     @post("/models/{model:str}/versions/{version:str}/retire", status_code=HTTP_200_OK, summary="Offer it no more")
-    async def retire(namespace: str, model: str, version: str, data: Reason) -> dict[str, Any]:
+    async def retire(
+        namespace: FromPath[str], model: FromPath[str], version: FromPath[str], data: JSONBody[Reason]
+    ) -> dict[str, Any]:
         return await desk.change(namespace, lambda *parts: desk.retire(*parts, model=model, name=version, data=data))
 
     @get("/models/{model:str}/line", summary="Which serials may run")
-    async def line(namespace: str, model: str) -> dict[str, Any]:
+    async def line(namespace: FromPath[str], model: FromPath[str]) -> dict[str, Any]:
         return await desk.do(namespace, lambda *parts: desk.line(*parts, model=model))
 
     @put("/models/{model:str}/line", status_code=HTTP_200_OK, summary="Revoke versions or raise the floor (signed)")
-    async def set_line(namespace: str, model: str, data: NewLine) -> dict[str, Any]:
+    async def set_line(namespace: FromPath[str], model: FromPath[str], data: JSONBody[NewLine]) -> dict[str, Any]:
         return await desk.change(namespace, lambda *parts: desk.set_line(*parts, model=model, data=data))
 
     @put("/models/{model:str}/aliases/{alias:str}", status_code=HTTP_200_OK, summary="Name a version")
-    async def alias(namespace: str, model: str, alias: str, data: NewAlias) -> dict[str, Any]:
+    async def alias(
+        namespace: FromPath[str], model: FromPath[str], alias: FromPath[str], data: JSONBody[NewAlias]
+    ) -> dict[str, Any]:
         return await desk.change(
             namespace, lambda *parts: desk.set_alias(*parts, model=model, alias=alias, name=data.version)
         )
 
     @head("/artifacts/{sha256:str}", summary="Whether an artifact is stored")
-    async def has_artifact(namespace: str, sha256: str) -> Response[None]:
+    async def has_artifact(namespace: FromPath[str], sha256: FromPath[str]) -> Response[None]:
         path = f"{namespace}/artifacts/{convert(Digest, sha256, what='a digest')}"
         size = await desk.do(namespace, lambda registry, *_: registry.artifact_size(sha256))
         if size is None or not await world.blobs.exists(path):
@@ -121,17 +127,21 @@ def admin_app(world: World) -> Litestar:
         return Response(None, headers={"X-Size-Bytes": str(size)})
 
     @put("/artifacts/{sha256:str}", status_code=HTTP_201_CREATED, summary="Store an artifact under its digest")
-    async def put_artifact(namespace: str, sha256: str, request: Request[Any, Any, Any]) -> dict[str, Any]:
+    async def put_artifact(
+        namespace: FromPath[str], sha256: FromPath[str], request: Request[Any, Any, Any]
+    ) -> dict[str, Any]:
         return await desk.store(namespace, convert(Digest, sha256, what="a digest"), request.stream())
 
     @post("/collect", status_code=HTTP_200_OK, summary="Delete artifacts that nothing refers to")
     async def collect(
-        namespace: str, older_than_s: Annotated[float, Parameter(ge=0)] = COLLECT_AFTER_S
+        namespace: FromPath[str], older_than_s: Annotated[float, QueryParameter(ge=0)] = COLLECT_AFTER_S
     ) -> dict[str, Any]:
         return await desk.collect(namespace, older_than_s)
 
     @get("/rollouts", summary="Rollouts, oldest first")
-    async def rollouts(namespace: str, model: str | None = None, live: bool = False) -> list[dict[str, Any]]:
+    async def rollouts(
+        namespace: FromPath[str], model: FromQuery[str | None] = None, live: FromQuery[bool] = False
+    ) -> list[dict[str, Any]]:
         return await desk.do(
             namespace,
             lambda registry, fleet, _: [
@@ -140,15 +150,17 @@ def admin_app(world: World) -> Litestar:
         )
 
     @post("/rollouts", status_code=HTTP_201_CREATED, summary="Start a rollout from a plan")
-    async def start(namespace: str, data: NewRollout) -> dict[str, Any]:
+    async def start(namespace: FromPath[str], data: JSONBody[NewRollout]) -> dict[str, Any]:
         return await desk.change(namespace, lambda *parts: desk.start(*parts, data=data))
 
     @get("/rollouts/{identifier:str}", summary="One rollout, with the gate's present view")
-    async def rollout(namespace: str, identifier: str) -> dict[str, Any]:
+    async def rollout(namespace: FromPath[str], identifier: FromPath[str]) -> dict[str, Any]:
         return await desk.do(namespace, lambda *parts: desk.rollout(*parts, identifier=identifier))
 
     @post("/rollouts/{identifier:str}/{move:str}", status_code=HTTP_200_OK, summary="Move a rollout by hand")
-    async def move(namespace: str, identifier: str, move: str, data: Reason) -> dict[str, Any]:
+    async def move(
+        namespace: FromPath[str], identifier: FromPath[str], move: FromPath[str], data: JSONBody[Reason]
+    ) -> dict[str, Any]:
         wanted = person_move(move)
         return await desk.change(
             namespace, lambda *parts: desk.move(*parts, identifier=identifier, move=wanted, data=data)
@@ -156,10 +168,10 @@ def admin_app(world: World) -> Litestar:
 
     @get("/audit", summary="Every move and decision, newest first")
     async def audit(
-        namespace: str,
-        rollout: str | None = None,
-        model: str | None = None,
-        limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+        namespace: FromPath[str],
+        rollout: FromQuery[str | None] = None,
+        model: FromQuery[str | None] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
     ) -> list[dict[str, Any]]:
         return await desk.do(
             namespace,
@@ -169,7 +181,9 @@ def admin_app(world: World) -> Litestar:
         )
 
     @post("/enrol-tokens", status_code=HTTP_201_CREATED, summary="Make an enrolment token")
-    async def enrol_token(namespace: str, name: Annotated[str, Parameter(max_length=64)] = "more") -> dict[str, str]:
+    async def enrol_token(
+        namespace: FromPath[str], name: Annotated[str, QueryParameter(max_length=64)] = "more"
+    ) -> dict[str, str]:
         return await desk.do(namespace, lambda *parts: desk.new_enrol_token(*parts, name=name))
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:

@@ -12,16 +12,17 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
 
 from whimbrel.durable import write_durably
-from whimbrel.errors import Conflict, NotFound, Unavailable, UntrustedInput
+from whimbrel.errors import Conflict, InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.flows.ports import Inbox
 from whimbrel.server.admin_api import admin_app
 from whimbrel.server.auth import DeviceTokens
@@ -128,6 +129,23 @@ def device_app(static: Static, devices: DeviceApi) -> App:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        begun = False
+
+        async def watched(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await route(scope, receive, watched)
+        except Exception as error:
+            log.exception("a request failed")
+            if begun:
+                raise  # the connection is closed, so that the other side sees that the answer is cut
+            status, body, headers = problem(InvariantBroken(f"{type(error).__name__}; see the server's log"))
+            await respond(send, status, body, headers=headers, content_type=None)
+
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         match = _PATH.match(path)
         if match is None:

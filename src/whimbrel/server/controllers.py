@@ -75,6 +75,9 @@ class Controllers:
                 except WhimbrelError as error:
                     trouble += 1
                     log.warning("a controller round failed (%s in a row): %s", trouble, error)
+                except Exception:  # a bug must not end all judging while devices go on being served
+                    trouble += 1
+                    log.exception("a controller round failed (%s in a row)", trouble)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.wake.wait(), _PERIOD_S * min(40, 1 + trouble))
                 if self.wake.is_set():

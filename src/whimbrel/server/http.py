@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import io
+import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -19,6 +20,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _BODY_WAIT_S = 30  # for the whole body: a device that drips bytes holds a connection no longer than this
 RETRY_AFTER_S = 5
+_WITHOUT_LENGTH = {204, 304}  # RFC 9110, section 8.6: a cache would take the length of a 304 for the content's
 
 
 class TooLarge(UntrustedInput):
@@ -78,7 +80,7 @@ def _gunzip(body: bytes, *, limit: int) -> bytes:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
             content = file.read(limit + 1)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UntrustedInput(f"the body is not gzip: {error}") from error
     if len(content) > limit:
         raise TooLarge(f"the body unpacks to more than {limit} bytes")
@@ -95,7 +97,9 @@ async def respond(
     head: bool = False,
 ) -> None:
     """One whole answer; `head`: its headers alone."""
-    sent: Headers = [(b"content-length", str(len(body)).encode()), *headers]
+    sent: Headers = [*headers]
+    if status not in _WITHOUT_LENGTH:
+        sent.append((b"content-length", str(len(body)).encode()))
     if body and content_type is not None:
         sent.append((b"content-type", content_type))
     await send({"type": "http.response.start", "status": status, "headers": sent})

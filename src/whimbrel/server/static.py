@@ -71,7 +71,7 @@ class Static:
         document = await self._read(f"{namespace}/{path}", brief=path == "metadata/timestamp.json")
         caching = _BRIEF if path == "metadata/timestamp.json" else _IMMUTABLE
         headers: Headers = [caching, (b"etag", document.etag.encode()), (b"vary", b"accept-encoding")]
-        if document.etag in _tags(header(scope, b"if-none-match")):
+        if _tags(header(scope, b"if-none-match")) & {document.etag, "*"}:
             await respond(send, 304, headers=headers)
             return
         body = document.plain
@@ -102,7 +102,7 @@ class Static:
             (b"accept-ranges", b"bytes"),
             (b"content-type", b"application/octet-stream"),
         ]
-        if etag in _tags(header(scope, b"if-none-match")):
+        if _tags(header(scope, b"if-none-match")) & {etag, "*"}:
             await respond(send, 304, headers=headers)
             return
         start, end, status = 0, meta.size_bytes, 200
