@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -97,6 +98,11 @@ class Client:
     @staticmethod
     def _json(answer: httpx.Response) -> Any:
         return answer.json() if answer.content else None
+
+
+def quoted(part: str) -> str:
+    """A person's word as one segment of a path: wake?x is no query of wake."""
+    return quote(part, safe="")
 
 
 def _error(answer: httpx.Response) -> WhimbrelError:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from securesystemslib.signer import SSlibKey
 
-from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, print_table, say
 from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings
@@ -134,7 +134,7 @@ def set_model(
     changes = _settings(refresh_s, report_s, report_label, size_bytes_max, metric_min, start_jitter_s)
     if not changes:
         raise UntrustedInput("nothing to change was named; see: whimbrel model set --help")
-    model = client.send("PATCH", f"models/{name}", changes)
+    model = client.send("PATCH", f"models/{quoted(name)}", changes)
     if json:
         print_json(model)
         return
@@ -145,7 +145,7 @@ def set_model(
 @connected
 def alias(client: Client, name: str, alias: str, version: str, json: Json = False) -> None:
     """Give a version a name, such as champion or stable."""
-    done = client.send("PUT", f"models/{name}/aliases/{alias}", {"version": version})
+    done = client.send("PUT", f"models/{quoted(name)}/aliases/{quoted(alias)}", {"version": version})
     if json:
         print_json(done)
         return

@@ -6,6 +6,7 @@ changed then, and the same command goes through again.
 """
 
 import hashlib
+import math
 import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import msgspec
 import typer
 
 from whimbrel import limits
-from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of, waiting
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.card import Card, CardProbe, read_card
@@ -115,7 +116,7 @@ def _publish(
     changelog: list[str],
 ) -> dict[str, Any]:
     now = datetime.now(UTC)
-    listed = client.get(f"models/{model}/versions")
+    listed = client.get(f"models/{quoted(model)}/versions")
     known = [convert(VersionRecord, _record(row), what="a version") for row in listed]
     identity = identify(
         known,
@@ -158,7 +159,7 @@ def _publish(
     )
     made = client.send(
         "POST",
-        f"models/{model}/versions",
+        f"models/{quoted(model)}/versions",
         {"release": document, "publisher": role},
     )
     twins = [v.version for v in known if v.build_hash == release.build_hash]
@@ -322,7 +323,7 @@ def _metrics(given: list[str]) -> dict[str, float]:
             metrics[name] = float(value)
         except ValueError:
             equals = ""
-        if not equals:
+        if not equals or not math.isfinite(metrics[name]):
             raise UntrustedInput(f"--metric {each!r} is not understood; expected NAME=VALUE, as accuracy=0.91")
     return metrics
 

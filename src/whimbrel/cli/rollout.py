@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from whimbrel import limits
-from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, ago, console, pick, print_json, print_table, say, when
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.plan_file import read_plan
@@ -67,7 +67,7 @@ def list_rollouts(client: Client, model: str | None = None, json: Json = False) 
 @connected
 def status(client: Client, rollout: Which, json: Json = False) -> None:
     """Where a rollout stands, and what the gate says now."""
-    seen = client.get(f"rollouts/{rollout}")
+    seen = client.get(f"rollouts/{quoted(rollout)}")
     if json:
         print_json(seen)
         return
@@ -78,7 +78,7 @@ def status(client: Client, rollout: Which, json: Json = False) -> None:
 @connected
 def watch(client: Client, rollout: Which, json: Json = False) -> None:
     """Follow a rollout until it ends (Ctrl-C stops watching, not the rollout). --json: one line a change."""
-    seen = client.get(f"rollouts/{rollout}")
+    seen = client.get(f"rollouts/{quoted(rollout)}")
     if json or not sys.stdout.isatty():
         last: Any = None
         while True:
@@ -92,18 +92,18 @@ def watch(client: Client, rollout: Which, json: Json = False) -> None:
             if seen["state"] not in _LIVE:
                 return
             time.sleep(_WATCH_S)
-            seen = client.get(f"rollouts/{rollout}")
+            seen = client.get(f"rollouts/{quoted(rollout)}")
     with Live(view(seen), console=console, refresh_per_second=4) as live:
         while seen["state"] in _LIVE:
             time.sleep(_WATCH_S)
-            seen = client.get(f"rollouts/{rollout}")
+            seen = client.get(f"rollouts/{quoted(rollout)}")
             live.update(view(seen))
 
 
 def _move_command(move: str, teaching: str) -> Callable[..., None]:
     @connected
     def run(client: Client, rollout: Which, because: Why = "", json: Json = False) -> None:
-        moved = client.send("POST", f"rollouts/{rollout}/{move}", {"because": because})
+        moved = client.send("POST", f"rollouts/{quoted(rollout)}/{quoted(move)}", {"because": because})
         if json:
             print_json(moved)
             return

@@ -5,7 +5,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, pick, print_json, print_table, say, size_of, when
 from whimbrel.errors import NotFound, Refused
 from whimbrel.model.documents import encode, parse
@@ -24,7 +24,7 @@ Why = Annotated[str, typer.Option("--because", help="The reason, for the audit l
 @connected
 def list_versions(client: Client, model: str, json: Json = False) -> None:
     """A model's versions in the order of their serials (2.10.0 comes after 2.9.0)."""
-    versions = client.get(f"models/{model}/versions")
+    versions = client.get(f"models/{quoted(model)}/versions")
     if json:
         print_json(versions)
         return
@@ -45,7 +45,7 @@ def list_versions(client: Client, model: str, json: Json = False) -> None:
 @connected
 def show(client: Client, model: str, version: Version, json: Json = False) -> None:
     """Everything that is known of a version: lineage, metrics, variants, files."""
-    found = client.get(f"models/{model}/versions/{version}")
+    found = client.get(f"models/{quoted(model)}/versions/{quoted(version)}")
     if json:
         print_json(found)
         return
@@ -76,7 +76,7 @@ def show(client: Client, model: str, version: Version, json: Json = False) -> No
 @connected
 def retire(client: Client, model: str, version: Version, because: Why = "", json: Json = False) -> None:
     """Offer it no more, and let its artifacts be collected when no device runs it. Devices that have it keep it."""
-    done = client.send("POST", f"models/{model}/versions/{version}/retire", {"because": because})
+    done = client.send("POST", f"models/{quoted(model)}/versions/{quoted(version)}/retire", {"because": because})
     if json:
         print_json(done)
         return
@@ -87,13 +87,13 @@ def retire(client: Client, model: str, version: Version, because: Why = "", json
 @connected
 def revoke(client: Client, model: str, version: Version, because: Why = "", json: Json = False) -> None:
     """Forbid it: no policy can make a device run it. Signed with the publisher's key; it is never undone."""
-    found = client.get(f"models/{model}/versions/{version}")
+    found = client.get(f"models/{quoted(model)}/versions/{quoted(version)}")
     role = roles.publisher_role(model)
     listed = client.get(f"roles/{role}")["signed"]["targets"]
     path = roles.line_path(model)
     if path not in listed:
         raise NotFound(f"{model} has no line; was it added with: whimbrel model add?")
-    before = parse(Line, encode(client.get(f"models/{model}/line")), what="the line")
+    before = parse(Line, encode(client.get(f"models/{quoted(model)}/line")), what="the line")
     if found["serial"] in before.revoked:
         raise Refused(f"{model} {found['version']} is revoked already")
     line = encode(
@@ -107,7 +107,7 @@ def revoke(client: Client, model: str, version: Version, because: Why = "", json
     signer = load_signer(client.keys() / f"{role}.pem")
     signed = publish_documents(client.get_bytes(f"roles/{role}"), {path: line}, signer=signer, now=datetime.now(UTC))
     body = {"line": line, "publisher": signed, "because": because}
-    done = client.send("PUT", f"models/{model}/line", body)
+    done = client.send("PUT", f"models/{quoted(model)}/line", body)
     if json:
         print_json(done)
         return

@@ -215,10 +215,13 @@ def _ours(_: Request[Any, Any, Any], error: WhimbrelError) -> Response[bytes]:
     return Response(body, status_code=status, media_type="application/problem+json", headers=more)
 
 
-def _theirs(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+def _theirs(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     detail = error.detail
     if isinstance(error.extra, list):
-        detail += ": " + "; ".join(str(each.get("message", each)) for each in error.extra if isinstance(each, dict))
+        wrong = [each for each in error.extra if isinstance(each, dict)]
+        detail += ": " + "; ".join(f"{each.get('key', '')} {each.get('message', each)}".strip() for each in wrong)
+    elif error.status_code in {404, 405}:
+        detail = f"there is no {request.method} {request.url.path}; see /schema"
     body = encode({"title": "The request cannot be accepted", "status": error.status_code, "detail": detail})
     return Response(body, status_code=error.status_code, media_type="application/problem+json")
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import re
 import secrets
+import shutil
 import signal
 import socket
 import time
@@ -69,6 +70,17 @@ def found(path: Path, config: Config) -> Folder:
     if path.exists() and any(path.iterdir()):
         raise Conflict(f"{path} is not empty; name a new folder, so that nothing of yours is mixed with keys")
     path.mkdir(parents=True, exist_ok=True)
+    try:
+        return _found(path, config)
+    except BaseException:
+        for part in path.iterdir():  # it was empty: all of this is half a repository
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        with suppress(OSError):
+            path.rmdir()
+        raise
+
+
+def _found(path: Path, config: Config) -> Folder:
     folder = Folder(path, config)
     root, targets = make_signer(folder.offline_keys / "root.pem"), make_signer(folder.offline_keys / "targets.pem")
     online = OnlineSigners(

@@ -20,7 +20,8 @@ def upsert(connection: Connection, table: Table, values: dict[str, Any], *, upda
         finished = statement.on_conflict_do_update(index_elements=keys, set_={name: values[name] for name in update})
     else:
         finished = statement.on_conflict_do_nothing(index_elements=keys)
-    return connection.execute(finished).rowcount > 0
+    # PostgreSQL answers with keys, and SQLAlchemy then forgets the number of rows unless it is asked to keep it.
+    return connection.execute(finished, execution_options={"preserve_rowcount": True}).rowcount > 0
 
 
 def packed(value: object) -> bytes:

@@ -1,0 +1,277 @@
+"""One suite for the registry, the fleet and the role book, on every database."""
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from build import EPOCH, T0, Town, cell, model, quarantined, release, rollout, version
+from whimbrel.errors import Conflict, NotAllowed, NotFound, UntrustedInput
+from whimbrel.flows.records import AuditRecord, ModelSettings, Participation
+from whimbrel.health.tally import Moments
+from whimbrel.model.documents import encode
+from whimbrel.rollout.gate import Counts
+from whimbrel.rollout.states import State
+from whimbrel.stores.database import Database
+from whimbrel.stores.fleet import Fleet, signed_key
+from whimbrel.stores.registry import Registry, drop_lease, namespaces, take_lease
+from whimbrel.stores.signer import CryptoSigner
+from whimbrel.stores.tuf_repository import OnlineSigners, RoleBook, delegate_model, first_metadata, publish_documents
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def add(database: Database) -> None:
+    with database.transaction() as connection:
+        here = Town(Registry(connection, "default"), Fleet(connection, "default"))
+        here.registry.add_model(model())
+        here.publish(1)
+        here.publish(2)
+
+
+# --- the registry ---
+
+
+def test_records_come_back_as_they_were_written(database: Database) -> None:
+    add(database)
+    settings = ModelSettings(refresh_s=1.5, metrics_min={"accuracy": 0.5}, report_labels=("region",))
+    with database.transaction() as connection:
+        registry = Registry(connection, "default")
+        registry.add_rollout(rollout(shares=(1, 2)), plan_text="text")
+        registry.quarantine(quarantined(2))
+        registry.write_audit(
+            AuditRecord(namespace="default", at=T0, actor="me", action="x", because="é", evidence={"a": {"b": 1}})
+        )
+        registry.change_model("wake", settings=settings, baseline=2)
+    with database.transaction() as connection:
+        registry = Registry(connection, "default")
+        assert registry.model("wake") == model(settings=settings, baseline=2)
+        assert registry.versions("wake") == [version(1), version(2)]
+        assert registry.release_bytes("wake", 2) == encode(release(2))
+        assert registry.rollout("r1") == rollout(shares=(1, 2))
+        assert registry.quarantines("wake") == [quarantined(2)]
+        assert registry.audit_log()[0].evidence == {"a": {"b": 1}}
+
+
+def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+    def fail() -> None:
+        with database.transaction() as connection:
+            Registry(connection, "default").add_model(model())
+            Registry(connection, "default").model("sleep")
+
+    with pytest.raises(NotFound):
+        fail()
+    with database.transaction() as connection:
+        assert Registry(connection, "default").models() == []
+
+
+def test_what_exists_is_a_conflict(database: Database) -> None:
+    add(database)
+    with pytest.raises(Conflict, match="exists already"), database.transaction() as connection:
+        Registry(connection, "default").add_model(model())
+    for same in ({"version": "2026.01.01.1"}, {"semantic_version": "1.0.0"}):
+        with pytest.raises(Conflict, match="already"), database.transaction() as connection:
+            Registry(connection, "default").add_version(version(3, **same), release=b"{}", digests=())
+
+
+def test_a_rollout_that_was_moved_meanwhile_is_a_conflict(database: Database) -> None:
+    add(database)
+    with database.transaction() as connection:
+        registry = Registry(connection, "default")
+        registry.add_rollout(rollout(), plan_text="")
+        registry.save_rollout(rollout(state=State.PAUSED), before=rollout())
+        with pytest.raises(Conflict, match="somebody else"):
+            registry.save_rollout(rollout(stage=1), before=rollout())
+        assert registry.rollout("r1").state is State.PAUSED
+
+
+def test_namespaces_do_not_meet(database: Database) -> None:
+    add(database)
+    with database.transaction() as connection:
+        other = Registry(connection, "other")
+        assert other.models() == []
+        other.add_model(model(namespace="other", salt=7))
+        assert Registry(connection, "default").model("wake").salt == 42
+
+
+def test_aliases_move_and_go(database: Database) -> None:
+    add(database)
+    with database.transaction() as connection:
+        registry = Registry(connection, "default")
+        registry.set_alias("wake", "stable", 1)
+        registry.set_alias("wake", "stable", 2)
+        assert registry.aliases("wake") == {"stable": 2}
+        registry.set_alias("wake", "stable", None)
+        assert registry.aliases("wake") == {}
+
+
+def test_only_artifacts_that_nothing_holds_are_collected(database: Database) -> None:
+    add(database)
+    with database.transaction() as connection:
+        registry, fleet = Registry(connection, "default"), Fleet(connection, "default")
+        registry.add_artifact("a" * 64, size_bytes=5, at=T0)
+        registry.add_artifact("b" * 64, size_bytes=6, at=T0)
+        assert registry.collectable(older_than=T0) == []
+        assert registry.collectable(older_than=T0 + 1) == [("b" * 64, 6)]
+        for serial in (1, 2):
+            registry.change_version("wake", serial, retired=True)
+        assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # the baseline
+        registry.change_model("wake", baseline=None)
+        fleet.runs("dev-1", model="wake", serial=2, hardware_class="", at=T0)
+        assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # a device
+        fleet.runs("dev-1", model="wake", serial=None, hardware_class="", at=T0)
+        registry.add_rollout(rollout(), plan_text="")
+        assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # a live rollout
+        registry.save_rollout(rollout(state=State.ABORTED), before=rollout())
+        assert ("a" * 64, 5) in registry.collectable(older_than=T0 + 1)
+
+
+def test_one_holds_the_lease_until_it_is_over_or_dropped(database: Database) -> None:
+    with database.transaction() as connection:
+        assert take_lease(connection, "leader", holder="a", now=T0, life_s=10)
+        assert not take_lease(connection, "leader", holder="b", now=T0 + 9, life_s=10)
+        assert take_lease(connection, "leader", holder="a", now=T0 + 9, life_s=10)
+        assert take_lease(connection, "leader", holder="b", now=T0 + 20, life_s=10)
+        drop_lease(connection, "leader", holder="a")
+        assert not take_lease(connection, "leader", holder="a", now=T0 + 21, life_s=10)
+
+
+# --- the fleet ---
+
+
+def test_enrolling_again_replaces_the_credential_and_keeps_the_bucket(database: Database) -> None:
+    with database.transaction() as connection:
+        fleet = Fleet(connection, "default")
+        fleet.enrol("dev-1", credential="one", labels={"a": "b"}, at=T0)
+        ((key, labels),) = fleet.keys_and_labels()
+        fleet.enrol("dev-1", credential="two", labels={}, at=T0)
+        fleet.check_credential("dev-1", "two")
+        assert (key, labels) == (10522668389010243576, {"a": "b"})
+        assert list(fleet.keys_and_labels()) == [(key, {})]
+        for device, credential in (("dev-1", "one"), ("dev-2", "two")):
+            with pytest.raises(NotAllowed, match="not enrolled with this credential"):
+                fleet.check_credential(device, credential)
+    assert signed_key("dev-1") < 0
+
+
+def test_cells_add_up_by_key_and_come_in_order(database: Database) -> None:
+    one = cell("treated", 1, n=2, latency={7: 3}, metrics={"accuracy": Moments(n=1, sum=0.5, sumsq=0.25)})
+    with database.transaction() as connection:
+        fleet = Fleet(connection, "default")
+        fleet.tally("r1", [one, one, cell("control", 0, n=1)])
+        fleet.tally("r1", [one, cell("treated", 2, n=1)])
+    with database.transaction() as connection:
+        first, second = Fleet(connection, "default").cells("r1", before_window=2)
+        assert (first.window, second.at_risk, second.latency[7]) == (0, 6, 9)
+        assert second.metrics["accuracy"] == Moments(n=3, sum=1.5, sumsq=0.75)
+
+
+def test_counts_are_of_distinct_devices(database: Database) -> None:
+    with database.transaction() as connection:
+        fleet = Fleet(connection, "default")
+        for device, role, more in (
+            ("a", "treated", {"activated_at": T0, "reported_at": T0}), ("b", "treated", {"outcome": "failed"}),
+            ("c", "treated", {"activated_at": T0, "outcome": "went_back"}), ("d", "control", {"activated_at": T0}),
+        ):  # fmt: skip
+            entry = Participation(rollout="r1", stage=0, device_id=device, role=role, assigned_at=T0, **more)
+            fleet.save_participation(entry)
+            fleet.save_participation(msgspec.structs.replace(entry, hardware_class="x"))
+        assert fleet.counts("r1") == {
+            0: Counts(assigned_t=3, assigned_c=1, activated_t=2, placebo_c=1, reported_t=1, failed_t=1, went_back_t=1)
+        }
+        assert [entry.device_id for entry in fleet.due("r1", activated_before=T0 + 1)] == ["a", "c", "d"]
+        assert fleet.due("r1", activated_before=T0) == []
+
+
+def test_sequences_are_of_an_installation(database: Database) -> None:
+    with database.transaction() as connection:
+        fleet = Fleet(connection, "default")
+        fleet.set_last_sequence("dev-1", EPOCH, 7)
+        fleet.set_last_sequence("dev-1", EPOCH, 2**53)
+        assert fleet.last_sequence("dev-1", EPOCH) == 2**53
+        assert fleet.last_sequence("dev-1", "f" * 16) == fleet.last_sequence("dev-2", EPOCH) == 0
+
+
+# --- the role book ---
+
+
+@pytest.fixture(scope="module")
+def keys() -> dict[str, CryptoSigner]:
+    names = ("root", "targets", "snapshot", "timestamp", "policy", "publisher", "other")
+    return {name: CryptoSigner.generate_ed25519() for name in names}
+
+
+def online(keys: dict[str, CryptoSigner]) -> OnlineSigners:
+    return OnlineSigners(snapshot=keys["snapshot"], timestamp=keys["timestamp"], policy=keys["policy"])
+
+
+def begin(book: RoleBook, keys: dict[str, CryptoSigner]) -> None:
+    now = datetime.now(UTC)
+    root, targets = first_metadata(root=keys["root"], targets=keys["targets"], online=online(keys), now=now)
+    book.add_role("root", root)
+    book.add_role("targets", targets)
+    book.accept_delegation(
+        delegate_model(book.role_bytes("targets"), "wake", publisher=keys["publisher"].public_key,
+                       policy=keys["policy"].public_key, signer=keys["targets"], now=now)
+    )  # fmt: skip
+    book.sign_snapshot_and_timestamp(online(keys), now=now)
+
+
+def test_versions_of_a_role_are_a_compare_and_swap(database: Database, keys: dict[str, CryptoSigner]) -> None:
+    with database.transaction() as connection:
+        book = RoleBook(connection, "default")
+        begin(book, keys)
+        assert book.newest() == {"root": 1, "targets": 2, "snapshot": 1, "timestamp": 1}
+        with pytest.raises(Conflict, match="targets version 2 came, 3 is next"):
+            book.accept_delegation(book.role_bytes("targets"))
+        assert namespaces(connection) == ["default"]
+
+
+def test_a_publisher_adds_and_never_changes(database: Database, keys: dict[str, CryptoSigner]) -> None:
+    now = datetime.now(UTC)
+    path, line = "models/wake/1.json", "models/wake/line.json"
+
+    def sign(current: bytes | None, documents: dict[str, bytes], key: str = "publisher") -> bytes:
+        return publish_documents(current, documents, signer=keys[key], now=now)
+
+    with database.transaction() as connection:
+        book = RoleBook(connection, "default")
+        begin(book, keys)
+        for key in ("other", "policy", "targets"):
+            with pytest.raises(UntrustedInput, match="not signed by a key"):
+                book.accept_publication("publisher-wake", sign(None, {path: b"{}"}, key), {path: b"{}"})
+        first = sign(None, {path: b"{}", line: b"1"})
+        with pytest.raises(UntrustedInput, match="did not come with it or differs"):
+            book.accept_publication("publisher-wake", first, {path: b"{ }", line: b"1"})
+        book.accept_publication("publisher-wake", first, {path: b"{}", line: b"1"})
+        for changed in (sign(first, {path: b"[]"}),):
+            with pytest.raises(Exception, match="was published and never changes"):
+                book.accept_publication("publisher-wake", changed, {path: b"[]"})
+        book.accept_publication("publisher-wake", sign(first, {line: b"2"}), {line: b"2"})
+        assert book.current_target("publisher-wake", line) == b"2"
+        assert book.current_target("publisher-wake", path) == b"{}"
+        with pytest.raises(UntrustedInput, match="not delegated"):
+            book.accept_publication("publisher-sleep", first, {path: b"{}", line: b"1"})
+
+
+def test_snapshot_and_timestamp_are_signed_when_something_changed_or_an_hour_is_over(
+    database: Database, keys: dict[str, CryptoSigner]
+) -> None:
+    from datetime import timedelta
+
+    now = datetime.now(UTC)
+    with database.transaction() as connection:
+        book = RoleBook(connection, "default")
+        begin(book, keys)
+        assert not book.sign_snapshot_and_timestamp(online(keys), now=now + timedelta(minutes=59))
+        assert book.sign_snapshot_and_timestamp(online(keys), now=now + timedelta(minutes=61))
+        assert book.newest()["snapshot"] == 1
+        book.write_policy("wake", {"policy/wake.json": b"{}"}, signer=keys["policy"], now=now)
+        assert book.sign_snapshot_and_timestamp(online(keys), now=now + timedelta(minutes=62))
+        assert (book.newest()["snapshot"], book.newest()["timestamp"]) == (2, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"signed": {}, "signatures": []}', b"[" * 10_000])
+def test_what_is_no_metadata_is_refused(database: Database, content: bytes) -> None:
+    with database.transaction() as connection, pytest.raises(UntrustedInput):
+        RoleBook(connection, "default").accept_delegation(content)

@@ -1,0 +1,298 @@
+"""The command line, on a folder: what it does, and the one sentence that each error is."""
+
+import json
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from build_server import done, model_file, plan_file, repository, serving, whimbrel
+
+COMMANDS = [
+    (), ("init",), ("serve",), ("model",), ("model", "add"), ("model", "list"), ("model", "set"), ("model", "alias"),
+    ("publish",), ("version",), ("version", "list"), ("version", "show"), ("version", "retire"), ("version", "revoke"),
+    ("rollout",), ("rollout", "start"), ("rollout", "list"), ("rollout", "status"), ("rollout", "watch"),
+    ("rollout", "pause"), ("rollout", "resume"), ("rollout", "abort"), ("rollout", "rollback"), ("audit",),
+    ("collect",), ("agent",), ("demo",),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return repository(tmp_path_factory.mktemp("template") / "repo")
+
+
+@pytest.fixture
+def repo(template: Path, tmp_path: Path) -> Path:
+    """Two published versions."""
+    return Path(shutil.copytree(template, tmp_path / "repo"))
+
+
+def fails(*arguments: object, words: str, status: int | None = None) -> None:
+    """One sentence on standard error, a status that is not 0, nothing on standard output, no traceback."""
+    said = whimbrel(*arguments)
+    assert said.status not in {0, 70}, said
+    assert status in {None, said.status}, said
+    assert said.err.startswith("whimbrel: "), said
+    assert said.err.count("\n") == 1, said
+    assert words in said.err
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
+    said = whimbrel(*command, "--help")
+    assert said.status == 0
+    assert "Usage:" in said.out
+
+
+# --- the whole journey on a desk ---
+
+
+def test_init_keeps_the_keys_apart_and_to_oneself(repo: Path) -> None:
+    assert {path.name for path in (repo / "keys" / "offline").iterdir()} == {
+        "root.pem", "targets.pem", "publisher-wake.pem",
+    }  # fmt: skip
+    secrets = [*(repo / "keys").rglob("*.pem"), *(repo / "keys").rglob("*.key"), *repo.glob("*.token")]
+    assert {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
+
+
+def test_models_and_versions_are_listed(repo: Path) -> None:
+    (model,) = done("model", "list", "-R", repo)
+    assert (model["name"], model["versions"], model["aliases"]) == ("wake", 2, {"champion": 1})
+    assert [v["semantic_version"] for v in done("version", "list", "wake", "-R", repo)] == ["1.0.0", "2.0.0"]
+    shown = done("version", "show", "wake", "2.0.0", "-R", repo)
+    variant = shown["release"]["variants"][0]
+    assert variant["files"][0]["format"] == "onnx"
+    assert variant["signature"]["inputs"][0] == {"name": "x", "dtype": "float32", "shape": [1, 4]}
+
+
+def test_text_for_people(repo: Path) -> None:
+    for command, words in (
+        (("model", "list"), "wake"), (("version", "list", "wake"), "2.0.0"),
+        (("version", "show", "wake", "1"), "serial 1"),
+        (("rollout", "list"), "none"), (("audit",), "publish"), (("collect",), "collected 0 artifacts"),
+    ):  # fmt: skip
+        said = whimbrel(*command, "-R", repo)
+        assert (said.status, said.err) == (0, "")
+        assert words in said.out
+
+
+def test_two_ten_is_listed_after_two_nine(repo: Path) -> None:
+    for number, version in ((3, "2.9.0"), (4, "2.10.0")):
+        done("publish", "-m", "wake", model_file(repo.parent, number), "--semantic-version", version, "-R", repo)
+    assert [v["semantic_version"] for v in done("version", "list", "wake", "-R", repo)][-2:] == ["2.9.0", "2.10.0"]
+    next_one = done("publish", "-m", "wake", model_file(repo.parent, 5), "-R", repo)
+    assert next_one["semantic_version"] == "2.10.1"
+
+
+def test_the_same_bytes_are_stored_once_and_it_says_so(repo: Path) -> None:
+    again = whimbrel("publish", "-m", "wake", model_file(repo.parent, 1), "-R", repo, "--semantic-version", "3.0.0")
+    assert again.status == 0
+    assert "stored once" in again.out
+    assert "the same files as" in again.out
+    assert len(list((repo / "files" / "default" / "artifacts").iterdir())) == 2
+
+
+def test_a_published_number_is_refused_with_the_difference(repo: Path) -> None:
+    other = model_file(repo.parent, 7)
+    fails("publish", "-m", "wake", other, "-R", repo, "--semantic-version", "2.0.0", words="became", status=4)
+    assert len(done("version", "list", "wake", "-R", repo)) == 2
+
+
+def test_budgets_are_kept(repo: Path) -> None:
+    done("model", "set", "wake", "--size-bytes-max", 1000, "--metric-min", "accuracy=0.84", "-R", repo)
+    large, small = model_file(repo.parent, 8, size=5000), model_file(repo.parent, 9)
+    fails("publish", "-m", "wake", large, "-R", repo, words="the budget of wake is 1000")
+    fails("publish", "-m", "wake", small, "-R", repo, words="asks for the metric accuracy")
+    fails("publish", "-m", "wake", small, "-R", repo, "--metric", "accuracy=0.5", words="asks for at least 0.84")
+    fails("publish", "-m", "wake", small, "-R", repo, "--metric", "accuracy=nan", words="is not understood")
+    done("publish", "-m", "wake", small, "-R", repo, "--metric", "accuracy=0.9")
+
+
+def test_a_rollout_from_start_to_end(repo: Path) -> None:
+    plan = plan_file(repo.parent)
+    begun = done("rollout", "start", plan, "-R", repo)
+    fails("rollout", "start", plan, "-R", repo, words="is running", status=4)
+    assert done("rollout", "status", begun["id"], "-R", repo)["verdict"]["move"] == "wait"
+    assert "gate: wait" in whimbrel("rollout", "status", begun["id"], "-R", repo).out
+    for move, state in (("pause", "paused"), ("resume", "running"), ("abort", "aborted")):
+        assert done("rollout", move, begun["id"], "-R", repo, "--because", "a test")["state"] == state
+    fails("rollout", "resume", begun["id"], "-R", repo, words="aborted cannot resume")
+    second = done("rollout", "start", plan, "-R", repo)
+    assert done("rollout", "rollback", second["id"], "-R", repo)["state"] == "rolled_back"
+    fails("rollout", "start", plan, "-R", repo, words="was taken back before")
+    assert [r["state"] for r in done("rollout", "list", "-R", repo)] == ["aborted", "rolled_back"]
+    actions = [entry["action"] for entry in done("audit", "-R", repo, "--rollout", begun["id"])]
+    assert actions == ["abort", "resume", "pause", "start"]
+
+
+def test_aliases_retirement_and_collection(repo: Path) -> None:
+    done("model", "alias", "wake", "stable", "2.0.0", "-R", repo)
+    assert done("version", "show", "wake", "stable", "-R", repo)["serial"] == 2
+    fails("version", "retire", "wake", "1.0.0", "-R", repo, words="is the baseline")
+    assert done("collect", "--older-than-hours", 0, "-R", repo)["collected"] == []
+    done("version", "retire", "wake", "stable", "-R", repo)
+    fails("rollout", "start", plan_file(repo.parent), "-R", repo, words="is retired")
+    assert len(done("collect", "--older-than-hours", 0, "-R", repo)["collected"]) == 1
+    assert len(list((repo / "files" / "default" / "artifacts").iterdir())) == 1
+
+
+def test_a_revocation_is_signed_by_the_publisher_and_said_once(repo: Path) -> None:
+    assert done("version", "revoke", "wake", "2.0.0", "--because", "a leak", "-R", repo)["revoked"] == [2]
+    fails("version", "revoke", "wake", "2.0.0", "-R", repo, words="is revoked already")
+    assert done("audit", "-R", repo)[0]["because"] == "a leak"
+
+
+def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_path: Path) -> None:
+    token = repo / "admin.token"
+    with serving(repo) as here:
+        where = ("--server", here.admin, "--token-file", token)
+        assert done("model", "list", *where)[0]["name"] == "wake"
+        fails("version", "list", "sleep", *where, words="there is no model 'sleep' (models: wake)")
+        fails("publish", "-m", "wake", model_file(tmp_path, 3), *where, words="--keys")
+        wrong = tmp_path / "wrong.token"
+        wrong.write_text("x" * 32)
+        fails("model", "list", "--server", here.admin, "--token-file", wrong, words="needs its token", status=4)
+        fails("model", "list", "--server", here.devices, "--token-file", token, words="nothing at this path")
+        answer = whimbrel("rollout", "list", *where)
+        assert answer.out == "rollouts: none\n"
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("model", "list"), "name either a folder"), (("model", "list", "-R", "{no}"), "is no Whimbrel repository"),
+     (("model", "list", "-R", "{repo}", "--server", "http://127.0.0.1:1"), "name either a folder"),
+     (("model", "list", "--server", "http://127.0.0.1:1"), "asks for the admin token"),
+     (("model", "add", "Bad Name", "-R", "{repo}"), "is not a model name"),
+     (("model", "add", "wake", "-R", "{repo}"), "exists already"),
+     (("model", "add", "x", "-R", "{repo}", "--salt", "-1"), "salt"),
+     (("model", "set", "wake", "-R", "{repo}"), "nothing to change"),
+     (("model", "set", "wake", "-R", "{repo}", "--refresh-s", "0"), "refresh_s"),
+     (("model", "set", "wake", "-R", "{repo}", "--metric-min", "x"), "expected NAME=VALUE"),
+     (("model", "set", "sleep", "-R", "{repo}", "--refresh-s", "60"), "there is no model 'sleep'"),
+     (("publish", "-m", "wake", "{no}", "-R", "{repo}"), "there is no file"),
+     (("publish", "-m", "wake", "{text}", "-R", "{repo}"), "model.txt"),
+     (("publish", "-m", "wake", "{empty}", "-R", "{repo}"), "empty.onnx"),
+     (("publish", "-m", "sleep", "{onnx}", "-R", "{repo}"), "there is no model 'sleep'"),
+     (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--version", "2026.02.30.1"), "day"),
+     (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--semantic-version", "3"), "not a semantic version"),
+     (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--card", "{no}"), "cannot be read"),
+     (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--keys", "{no}"), "there is no key"),
+     (("version", "show", "wake", "9.9.9", "-R", "{repo}"), "has no version '9.9.9'"),
+     (("version", "show", "wake?x", "1.0.0", "-R", "{repo}"), "wake?x"),
+     (("version", "show", "wake", "99", "-R", "{repo}"), "no version with serial 99"),
+     (("rollout", "start", "{no}", "-R", "{repo}"), "cannot be read"),
+     (("rollout", "start", "{text}", "-R", "{repo}"), "model.txt"),
+     (("rollout", "start", "{repo}", "-R", "{repo}"), "cannot be read"),
+     (("rollout", "status", "none", "-R", "{repo}"), "there is no rollout 'none'"),
+     (("rollout", "pause", "../../status", "-R", "{repo}"), "there is no POST"),
+     (("init", "{repo}"), "is a Whimbrel repository already"), (("init", "{full}"), "is not empty"),
+     (("init", "{no}", "--namespace", "A B"), "namespace"), (("init", "{no}", "--inbox", "kafka://x"), "inbox"),
+     (("init", "{no}", "--database", "nonsense"), "database URL"),
+     (("serve", "{no}"), "is no Whimbrel repository"), (("serve", "{repo}", "--listen", "nowhere"), "is no address")],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(template: Path, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "model.txt").write_text("not a model: [")
+    (tmp_path / "full" / "empty.onnx").touch()
+    places = {
+        "no": tmp_path / "absent", "repo": template, "full": tmp_path / "full", "text": tmp_path / "full" / "model.txt",
+        "empty": tmp_path / "full" / "empty.onnx", "onnx": model_file(tmp_path, 6),
+    }  # fmt: skip
+    fails(*(each.format(**places) for each in arguments), words=words)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_settings_file_that_is_not_understood_is_refused(repo: Path) -> None:
+    for content, words in (("database = 7", "database"), ("x = 1", "unknown field"), ("=", "is not TOML")):
+        (repo / "whimbrel.toml").write_text(content)
+        fails("model", "list", "-R", repo, words=words)
+
+
+def test_a_damaged_database_is_refused(repo: Path) -> None:
+    for path in repo.glob("whimbrel.db*"):
+        path.unlink()
+    (repo / "whimbrel.db").write_bytes(b"rubbish" * 1000)
+    fails("model", "list", "-R", repo, words="not an SQLite database")
+
+
+def test_a_locked_database_is_waited_for_and_then_said(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whimbrel.stores.database.LOCK_WAIT_S", 0.3)
+    holder = sqlite3.connect(repo / "whimbrel.db", isolation_level=None)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        fails("model", "list", "-R", repo, words="the database is locked", status=3)
+    finally:
+        holder.close()
+
+
+def test_a_port_in_use_is_said(repo: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        fails("serve", repo, "--listen", address, words="cannot listen on", status=3)
+
+
+def test_a_key_that_is_none_is_refused(repo: Path) -> None:
+    (repo / "keys" / "offline" / "publisher-wake.pem").write_text("no key")
+    fails("publish", "-m", "wake", model_file(repo.parent, 3), "-R", repo, words="not an unencrypted private key")
+    (repo / "keys" / "online" / "policy.pem").unlink()
+    fails("model", "list", "-R", repo, words="there is no key at")
+
+
+def test_another_models_key_publishes_nothing(repo: Path) -> None:
+    keys = repo / "keys" / "offline"
+    shutil.copy(keys / "targets.pem", keys / "publisher-wake.pem")
+    fails("publish", "-m", "wake", model_file(repo.parent, 3), "-R", repo, words="is not signed by a key")
+    assert len(done("version", "list", "wake", "-R", repo)) == 2
+
+
+# --- real processes ---
+
+
+def run(*arguments: object, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "whimbrel.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **more)  # type: ignore[call-overload,no-any-return]
+
+
+def test_an_error_of_a_process_is_one_sentence_and_its_status() -> None:
+    said = run("model", "list", "-R", "/nowhere")
+    assert (said.returncode, said.stdout) == (4, "")
+    assert said.stderr.startswith("whimbrel: /nowhere is no Whimbrel repository")
+    assert "Traceback" not in said.stderr
+
+
+def test_a_full_disk_leaves_no_half_written_state(repo: Path) -> None:
+    """Files may not grow beyond 64 KiB, as on a full disk: the upload fails, and nothing of it is kept."""
+    large = model_file(repo.parent, 3, size=400_000)
+
+    def small_files() -> None:
+        import resource
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    before = sorted(path.name for path in (repo / "files" / "default" / "artifacts").iterdir())
+    said = run("publish", "-m", "wake", large, "-R", repo, preexec_fn=small_files)
+    assert said.returncode == 3
+    assert said.stderr.count("\n") == 1
+    assert "Traceback" not in said.stderr
+    assert sorted(path.name for path in (repo / "files" / "default" / "artifacts").iterdir()) == before
+    assert len(done("version", "list", "wake", "-R", repo)) == 2
+    done("publish", "-m", "wake", large, "-R", repo)
+
+
+def test_the_device_wing_is_small_to_import() -> None:
+    """`import whimbrel` brings neither numpy, nor the server's libraries, nor tuf."""
+    program = "import sys, json, whimbrel; print(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60).stdout
+    heavy = {"numpy", "tuf", "sqlalchemy", "litestar", "uvicorn", "obstore", "nats", "typer", "rich", "urllib3", "onnx"}
+    assert heavy.isdisjoint(json.loads(out))
