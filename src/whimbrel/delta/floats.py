@@ -22,6 +22,7 @@ from whimbrel.errors import UntrustedInput
 DEAD = -127
 _LEVELS = 126
 _TOP = 120
+_PREDICTED, _PREDICTED_SHIFT = 128, 8  # contexts of 16-bit predictions: 16 levels, 20 is one step, by 8 edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,15 @@ def unordered(numbers: Array, shape: Shape) -> Array:
     return ordered(numbers.view(shape.unsigned), shape).view(shape.unsigned)
 
 
-def fold(change: Array, bits: Array, shape: Shape) -> Array:
-    """Turn the sign of `change` where the old value is negative, in place; its own inverse."""
-    sign = bits.view(shape.signed) >> shape.signed(shape.bits - 1)
+def fold(change: Array, segment: "Segment", shape: Shape) -> Array:
+    """Turn the sign of `change` where the old value is negative, or where a prediction was rounded up; in place.
+
+    Its own inverse.
+    """
+    sign = segment.bits.view(shape.signed) >> shape.signed(shape.bits - 1)
+    if segment.edges is not None:
+        side = (segment.edges & np.uint8(1)).astype(shape.signed) - shape.signed(1)
+        sign = np.where(segment.edges > 0, side, sign)
     np.bitwise_xor(change, sign, out=change)
     np.subtract(change, sign, out=change)
     return change
@@ -82,10 +89,15 @@ def fold(change: Array, bits: Array, shape: Shape) -> Array:
 
 @dataclass(slots=True)
 class Segment:
-    """Rows of old numbers as the coder sees them: `bits` end to end, `rows` the lengths of the rows."""
+    """Rows of old numbers as the coder sees them: `bits` end to end, `rows` the lengths of the rows.
+
+    `edges`, where there are any: 0 for an old number; for a prediction `2 + 2 * eighth + (rounded down)`, where the
+    eighth says how near it came to the next number, 7 the nearest.
+    """
 
     bits: Array
     rows: Array
+    edges: U8 | None = None
 
     def spread_over(self, levels: Array) -> Array:
         """One level a row as one a number."""
@@ -113,7 +125,24 @@ def contexts(segment: Segment, levels: Array, exponent: Array, dtype: Dtype) -> 
         np.left_shift(context, 1, out=context)
         top = (segment.bits >> shape.unsigned(shape.mantissa_bits - 1)) & shape.unsigned(1)
         context |= top.astype(np.int16)
+    if segment.edges is not None:
+        predicted = _PREDICTED + 8 * (context - _PREDICTED_SHIFT).clip(0, 15) + (segment.edges >> np.uint8(1)) - 1
+        context = np.where(segment.edges > 0, predicted, context)
     return np.asarray(context.astype(np.uint8))
+
+
+def edges_of(exact: Array, bits: Array, dtype: Dtype) -> U8:
+    """`Segment.edges` of predictions that were `exact` (float64) before they were rounded to `bits`.
+
+    The difference is exact, and so is its scaling by a power of two.
+    """
+    shape = SHAPES[dtype.code]
+    exponent = exponents(Segment(bits, np.zeros(0)), shape)
+    with np.errstate(all="ignore"):
+        lost = np.ldexp(exact - to_float32(bits, dtype), shape.bias - exponent.astype(np.int32))
+        lost[~np.isfinite(lost)] = 0
+        eighth = np.minimum(np.abs(lost) * 16, 7).astype(np.uint8)
+    return np.asarray(2 + 2 * eighth + (lost > 0), np.uint8)
 
 
 def sizes_of(change: Array, exponent: Array, before: Array, after: Array, dtype: Dtype) -> Array:
@@ -161,7 +190,7 @@ class FloatWriter:
             change = ordered(after, shape) - ordered(before.bits, shape)  # wraps, and wraps back
             size = sizes_of(change, exponent, before.bits, after, self._dtype)
             levels = levels_of(size, change != 0, before.rows)
-        change = fold(change, before.bits, shape)
+        change = fold(change, before, shape)
         context = contexts(before, levels, exponent, self._dtype)
         if (levels == DEAD).any():
             live = before.spread_over(levels != DEAD)
@@ -204,7 +233,7 @@ class FloatReader:
         if live is not None:
             part, change = change, np.zeros(len(before.bits), shape.signed)
             change[live] = part
-        fold(change, before.bits, shape)
+        fold(change, before, shape)
         with np.errstate(all="ignore"):
             change += ordered(before.bits, shape)
         return unordered(change, shape)

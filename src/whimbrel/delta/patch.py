@@ -253,7 +253,7 @@ _RANGE_COLUMNS, _PIECE_COLUMNS = 5, 2
 U64 = npt.NDArray[np.uint64]
 
 
-def pack_columns(columns: Sequence[Sequence[int] | U64]) -> bytes:
+def pack_columns(columns: Sequence[Sequence[int] | U64] | U64) -> bytes:
     """Columns of numbers (modulo 2**64) as byte planes."""
     table = np.array(columns, dtype=np.uint64) if len(columns) else np.zeros((0, 0), np.uint64)
     return np.ascontiguousarray(
