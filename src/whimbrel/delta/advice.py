@@ -70,6 +70,8 @@ def _kind(by_mode: dict[str, int], coded: int, share: float, main: str, total: i
         return "a small file, patched byte by byte", (0.0, 1.0)
     if not coded and not raw:
         return "a change of metadata only", (0.0, max(0.001, 4096 / total))
+    if raw > coded and raw < total / 2:
+        return "some layers made anew, the rest as it was", (0.3 * raw / total, raw / total)
     if raw > coded:
         return "a new model: most tensors have no ancestor in the base", (0.3, 1.0)
     if by_mode["lowrank"] > coded / 2:
