@@ -70,6 +70,7 @@ DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between, the
 BACKOFF_FIRST_S = 1.0
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
 WAIT_FOR_SESSION_S = 1.0  # how soon a swap that waits for a session to end is tried again
+WAIT_FOR_CONDITIONS_S = 60.0  # how soon charger, network and window are looked at again
 
 # --- the device: telemetry ---
 SPOOL_WINDOWS = 1024  # about three days of five-minute windows without a network, then windows are merged
@@ -86,3 +87,36 @@ PROBE_MEMORY_BYTES = 512 * MIB  # and three times the file, on top of the preloa
 PROBE_FILES = 64  # open files
 PROBE_RUNS = 5  # the latency is their median
 PROBE_LINE_BYTES = 2 * DOCUMENT_BYTES  # a request holds a signature and a probe
+
+# --- delta ---
+DELTA_SEGMENT_ELEMENTS = 256 * KIB  # numbers decoded at once: a few MB of working memory, pages still worth their head
+DELTA_GROUP_BYTES = 2 * MIB  # differences that share their entropy tables: what an encoder holds at once
+DELTA_ROW_ELEMENTS = 64 * KIB  # one spread a row; longer rows are cut
+DELTA_COPY_BYTES = 1 * MIB  # opaque bytes coded at once
+DELTA_GLUE_BYTES = 4 * MIB  # headers and padding, coded as one; a bigger gap is coded as opaque bytes
+DELTA_WINDOW_MARGIN_BYTES = 256 * KIB  # how far opaque bytes may have moved and still see their like in the base
+DELTA_GLUE_GAP_BYTES = 1 * MIB  # between two tensors; GGUF vocabularies are larger
+DELTA_WHOLE_PATCH_BYTES = 64 * KIB  # a larger patch is not tried against a byte-wise one, unless glue is most of it
+DELTA_WHOLE_BYTES = 2 * MIB  # base or target that a byte-wise patch may hold in memory
+DELTA_HEAD_BYTES = 8 * MIB  # a patch's head, expanded: 64 GiB of codes have 262,144 segments of 24 bytes
+DELTA_FILES = 256  # files an artifact, all open at once: shards and packages; larger folders are packed
+DELTA_PATH_CHARS = 1024
+DELTA_RANGES = 100_000  # the largest mixture-of-experts models have 50,000 tensors
+DELTA_RANK = 256  # columns of a low-rank factor
+DELTA_FACTOR_ELEMENTS = 1 * MIB  # numbers in the two factors of one tensor
+DELTA_FACTOR_SIDE = 32 * KIB  # rows, or columns: the search for factors holds 24 numbers a row
+DELTA_HEADER_BYTES = 64 * MIB  # a container's own header: GGUF vocabularies take 10 MB, safetensors allows 100 MB
+DELTA_TENSORS = 100_000  # tensors a container
+DELTA_TENSOR_NAME_BYTES = 1024
+DELTA_DIMENSIONS = 16
+DELTA_CONTAINER_STEPS = 4_000_000  # fields a parser looks at before it gives up: a bound on its time
+DELTA_THREADS = 64
+DELTA_THREAD_BYTES = 16 * MIB  # what one thread of the codec works with, at most
+
+# --- ways to an artifact ---
+DELTA_STEPS = 4096  # entries of one index; 256 variants with a dozen bases each
+DELTA_CHAIN = 8  # steps of one way: each costs a whole file of writing
+DELTA_BASES = 2  # newest earlier versions that get a direct patch, unless the model says otherwise
+DELTA_BASES_BY_INVENTORY = 6  # further versions that devices run, the most frequent first
+DELTA_WORTH = 0.9  # of the compressed whole file, or of the plain one: a larger patch is not kept
+DELTA_BUILD_S = 3600.0  # for one patch; at 40 MB/s that is 140 GB

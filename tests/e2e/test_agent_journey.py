@@ -277,6 +277,7 @@ def test_download_that_was_cut_in_half_goes_on_where_it_ended_after_a_restart(
         handler.send_header("Content-Length", str(len(big)))  # type: ignore[attr-defined]
         handler.end_headers()  # type: ignore[attr-defined]
         handler.wfile.write(big[: len(big) // 2])  # type: ignore[attr-defined]
+        handler.wfile.flush()  # type: ignore[attr-defined]
         handler.close_connection = True  # type: ignore[attr-defined]
 
     server.faults[f"artifacts/{digest}"] = cut

@@ -21,7 +21,7 @@ import urllib3
 from whimbrel import limits
 from whimbrel.agent import settings as settings_file
 from whimbrel.agent.device_api import BadBody, Busy, DeviceApi
-from whimbrel.agent.disk import RealDisk
+from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.download import Download, Unfinished
 from whimbrel.agent.installation import Installation, Surroundings
 from whimbrel.agent.locks import held_alone
@@ -91,6 +91,7 @@ class Agent:
         situation: Callable[[], Situation],
         chance: random.Random,
         durable_sessions: bool,
+        disk: Disk,
     ) -> None:
         self.folder = folder
         self.settings = settings
@@ -99,7 +100,7 @@ class Agent:
         self._durable_sessions = durable_sessions
         self._stop = threading.Event()
         self._busy = threading.Lock()
-        self._disk = RealDisk()
+        self._disk = disk
         self._network = HttpNetwork(pool)
         url = f"{settings.server}/{settings.namespace}"
         self._trust = TrustClient(
@@ -140,6 +141,7 @@ class Agent:
         }
         self._begun: tuple[float, float] | None = None
         self._refreshing, self._saying, self._reporting = Backoff(chance), Backoff(chance), Backoff(chance)
+        self._storing = Backoff(chance)
         self._installing = {model: Backoff(chance) for model in settings.models}
         self._next_refresh = 0.0
         self._next_report: float | None = None
@@ -163,6 +165,7 @@ class Agent:
         situation: Callable[[], Situation] | None = None,
         chance: random.Random | None = None,
         durable_sessions: bool = True,
+        disk: Disk | None = None,
     ) -> Self:
         """The agent of `folder`. What is left out is as it was the last time; the first time `server` and `root` are
         needed, `models` is ("detector",), and the device's id is random.
@@ -170,7 +173,7 @@ class Agent:
         `root` is the trust root: a path, or the bytes. `enrol_token` lets the device tell how it is doing; without one
         it only listens. `situation` tells of charger, battery and network where policies ask for them. `pool` and
         `probes` may be shared by many agents. `durable_sessions` False saves a disk write a session; a power cut within
-        a session is then not told from no session.
+        a session is then not told from no session. `disk` is for tests.
 
         Raises `UntrustedInput`, `Refused`, `Unavailable`.
         """
@@ -179,9 +182,10 @@ class Agent:
             raise UntrustedInput(f"models is {models!r}; expected a list of names such as [{models!r}]")
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            disk = disk if disk is not None else RealDisk()
             settings, trusted = settings_file.settle(
                 folder,
-                disk=RealDisk(),
+                disk=disk,
                 server=server,
                 root=Path(root) if isinstance(root, str) else root,
                 models=tuple(models) if models is not None else None,
@@ -200,6 +204,7 @@ class Agent:
                 situation=situation or Situation,
                 chance=chance or random.Random(),  # noqa: S311 (it spreads load and keeps no secret)
                 durable_sessions=durable_sessions,
+                disk=disk,
             )
         except OSError as error:
             raise Unavailable(f"the folder {folder} cannot be used: {error}") from error
@@ -215,11 +220,13 @@ class Agent:
         with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
             return self._pass(self._clock() if now is None else now, force=force)
 
-    def run(self) -> None:
-        """Cycle until `stop` is called. Raises `Conflict` when another process runs."""
+    def run(self, tell: Callable[[CycleResult], None] | None = None) -> None:
+        """Cycle until `stop` is called; `tell` hears of every cycle. Raises `Conflict` when another process runs."""
         with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
             while not self._stop.is_set():
                 result = self._pass(self._clock(), force=False)
+                if tell is not None:
+                    tell(result)
                 self._stop.wait(max(_EARLIEST_S, result.next_s))
 
     def stop(self) -> None:
@@ -258,11 +265,11 @@ class Agent:
             self._flush()
             self._report_when_due()
             self._tidy()
+            self._storing.worked()
         except OSError as error:  # a full disk, a folder that was taken away: nothing is half-written
-            self._refreshing.failed(now, f"the folder {self.folder} fails: {error}", cap_s=self._refresh_s())
+            self._storing.failed(now, f"the folder {self.folder} cannot be used: {error}", cap_s=self._refresh_s())
         self._trust.rest()
-        with suppress(OSError):
-            self._write_status()
+        self._write_status()
         return CycleResult(self._next_s(), refreshed, self._status["models"], tuple(self._problems()))
 
     def _refresh_when_due(self, now: float) -> bool:
@@ -372,7 +379,7 @@ class Agent:
             if each.decision is not None and each.decision.serial is not None:
                 wanted.add((each.model, each.decision.serial))
             if each.journal.candidate is not None and each.journal.state in PREPARING:
-                digests |= {file.sha256 for file in each.journal.candidate.files}
+                digests |= {file.sha256 for file in each.journal.candidate.files} | each.fetching
         self._trust.keep_releases(wanted)
         self._download.keep_only(digests)
 
@@ -404,9 +411,11 @@ class Agent:
         for model, each in self._installations.items():
             if self._installing[model].problem:
                 due.append(self._installing[model].until)
-            elif each.waits_for or self._is_behind(each):
-                due.append(now + limits.WAIT_FOR_SESSION_S)
-        return max(0.0, min(due) - now)
+            elif each.again_s is not None:
+                due.append(now + each.again_s)
+            elif self._is_behind(each) and not each.waits_for:
+                due.append(now)  # the decision changed in the middle of a pass
+        return max(0.0, min(due) - now, self._storing.until - now)
 
     @staticmethod
     def _is_behind(each: Installation) -> bool:
@@ -416,7 +425,7 @@ class Agent:
     # --- saying how it is ---
 
     def _problems(self) -> list[str]:
-        found = [self._refreshing.problem, self._saying.problem, self._reporting.problem]
+        found = [self._storing.problem, self._refreshing.problem, self._saying.problem, self._reporting.problem]
         found += [backoff.problem for backoff in self._installing.values()]
         found += list(self._trust.problems.values())
         return [problem for problem in dict.fromkeys(found) if problem]
@@ -431,7 +440,8 @@ class Agent:
             "windows_waiting": self._spool.waiting,
             "models": {model: self._model_status(model, each) for model, each in self._installations.items()},
         }
-        self._disk.replace(self.folder / "status.json", documents.encode(self._status))
+        with suppress(OSError):
+            self._disk.replace(self.folder / "status.json", documents.encode(self._status))
 
     def _model_status(self, model: str, each: Installation) -> dict[str, Any]:
         policy = self._trust.policies.get(model)

@@ -14,21 +14,23 @@ from pathlib import Path
 import msgspec
 
 from whimbrel import limits
+from whimbrel.agent.assembly import Assembly
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download, Unfinished
-from whimbrel.agent.session import Places, between_sessions, forget, harvest
+from whimbrel.agent.session import Ended, Places, between_sessions, forget, harvest
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device import cohorts, effects, events, slots
 from whimbrel.device.conditions import Situation, permit, start_jitter
-from whimbrel.device.journal import Journal, recovered, seal, unseal
+from whimbrel.device.journal import Candidate, Journal, recovered, seal, unseal
 from whimbrel.device.ports import Prober, ProbeRequest
 from whimbrel.device.slots import Content, Held, Pointer
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.device.step import announcement_of, effects_of, say, step
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.choose import choose_variant
-from whimbrel.model.release import Release
+from whimbrel.model.release import File, Release
+from whimbrel.model.ways import Step
 from whimbrel.rollout.decide import Assignment, Decision, Profile, decide, objection
 from whimbrel.rollout.policy import Policy
 
@@ -64,6 +66,8 @@ class Installation:
         self.pointer = Pointer(model=model)
         self.decision: Decision | None = None
         self.waits_for = ""
+        self.fetching: set[str] = set()  # digests of patches and of what they make, while they are on their way
+        self.again_s: float | None = None  # when to look again at what it waits for; None: with the next refresh
         self._around = around
         self._loaded: tuple[object, object] | None = None
         self._announced: tuple[int, int] | None = None
@@ -89,7 +93,7 @@ class Installation:
         if journal.state is State.PROBING:
             self.take(events.Restarted())
         elif content is None and journal.state is not State.IDLE:
-            self._save()
+            self._save(journal)
         self._loaded = _stamp(self.places.journal), _stamp(self.places.pointer)
 
     def _read_pointer(self) -> Pointer:
@@ -103,11 +107,12 @@ class Installation:
 
     def take(self, event: events.Event) -> None:
         """Step, and save."""
-        self.journal, _ = step(self.journal, event)
-        self._save()
+        journal, _ = step(self.journal, event)
+        self._save(journal)
 
-    def _save(self) -> None:
-        self._around.disk.write(self.places.journal, seal(self.journal))
+    def _save(self, journal: Journal) -> None:
+        self._around.disk.write(self.places.journal, seal(journal))
+        self.journal = journal  # only now: where the disk is full, nothing is done that is not written down
         self._loaded = _stamp(self.places.journal), _stamp(self.places.pointer)
 
     def _point(self, pointer: Pointer) -> None:
@@ -119,28 +124,31 @@ class Installation:
 
     def _keep(self, journal: Journal) -> None:
         if journal != self.journal:
-            self.journal = journal
-            self._save()
+            self._save(journal)
 
     # --- what happened ---
 
     def observe(self) -> None:
-        """Look at the sessions that ended."""
+        """Look at the sessions that ended: they speak for or against a trial, and are told in the next window."""
         found = harvest(self.places)
-        if not found.names:
+        if not found:
             return
-        fresh = self._around.spool.unconsumed(found.names)
-        if len(fresh) == len(found.names):  # else the process ended between writing down and removing
-            candidate = self.journal.candidate
-            if self.journal.state is State.ON_TRIAL and candidate is not None:
-                mine = [closed for closed in found.closed if closed.serial == candidate.serial]
-                crashed = min(1, found.crashed.count(candidate.serial))  # those of one moment are one event
-                healthy = sum(closed.healthy for closed in mine)
-                failed = sum(closed.failed for closed in mine) + crashed
-                if healthy or failed:
-                    self.take(events.SessionsSeen(healthy=healthy, failed=failed))
-            self._around.spool.add(self.model, found.closed, found.crashed, found.names)
-        forget(self.places, found.names)
+        new = self._around.spool.new_of(found)
+        candidate = self.journal.candidate
+        if self.journal.state is State.ON_TRIAL and candidate is not None:
+            mine = [each for each in new if each.serial == candidate.serial]
+            healthy = sum(each.closed is not None and each.closed.healthy for each in mine)
+            failed = sum(each.closed is not None and each.closed.failed for each in mine)
+            failed += any(each.crashed for each in mine)  # those of one moment are one event
+            if healthy or failed:
+                self.take(events.SessionsSeen(healthy=healthy, failed=failed))
+        self._write_down(found)
+
+    def _write_down(self, found: list[Ended]) -> None:
+        names = [each.name for each in found]
+        if self._around.telemetry():
+            self._around.spool.add(self.model, self._around.spool.new_of(found), names=names)
+        forget(self.places, names)
 
     def cut(self) -> None:
         """Close the report window."""
@@ -170,16 +178,22 @@ class Installation:
 
         Raises `Unavailable`, `UntrustedInput`, `Refused`: what could not be done; it is tried again.
         """
-        self.waits_for = ""
-        self.decision = decision = self.decide()
+        self.waits_for, self.again_s = "", None
         policy = self._around.trust.policies.get(self.model)
+        self._work(prepare=False)  # a trial that is over is over before something else is wanted
+        self.decision = decision = self.decide()
         if decision is not None and policy is not None:
             self._intend(decision, policy, prepare=prepare)
             self._belong(decision)
             self._around.flush()
+        self._work(prepare=prepare)
+        if decision is not None and policy is not None:
+            self._stand_in(decision, policy)
+
+    def _work(self, *, prepare: bool) -> None:
         for _ in range(limits.STEPS_A_PASS):
             if self.journal.state in PREPARING and not prepare:
-                break
+                return
             event = None
             for effect in effects_of(self.journal):
                 event = self._perform(effect)
@@ -189,9 +203,7 @@ class Installation:
             if isinstance(event, events.Corrupt):
                 raise Unavailable(event.reason)  # a bad cache on the way is as a rule better later
             if event is None:
-                break
-        if decision is not None and policy is not None:
-            self._stand_in(decision, policy)
+                return
 
     def _intend(self, decision: Decision, policy: Policy, *, prepare: bool) -> None:
         wanted, active, state = decision.serial, self.pointer.serial, self.journal.state
@@ -304,8 +316,15 @@ class Installation:
         conditions = policy.conditions
         jitter = start_jitter(conditions, device_id=self._around.device_id, occasion=f"{self.model}/{occasion}")
         if 0 <= now - since < jitter:
-            return f"its turn, in {since + jitter - now:.1f} s"
-        return permit(conditions, self._around.situation(), now=now).because
+            self.again_s = since + jitter - now
+            return f"its turn: starts are spread over {conditions.start_jitter_s:g} s"
+        return self._forbidden(policy)
+
+    def _forbidden(self, policy: Policy) -> str:
+        because = permit(policy.conditions, self._around.situation(), now=self._around.now()).because
+        if because:
+            self.again_s = limits.WAIT_FOR_CONDITIONS_S
+        return because
 
     # --- effects ---
 
@@ -338,9 +357,11 @@ class Installation:
 
     def _fetch(self, effect: effects.Fetch) -> events.Event | None:
         moved = 0
-        for file in effect.candidate.files:
+        steps = self._steps(effect.candidate)
+        assembly = Assembly(self._around.download, disk=self._around.disk, artifacts_url=self._around.artifacts_url)
+        for file in {file.sha256: file for file in effect.candidate.files}.values():
             try:
-                moved += self._around.download.fetch(file, f"{self._around.artifacts_url}/{file.sha256}")
+                moved += assembly.bring(file, steps, self._here(file)).moved
             except UntrustedInput as error:
                 return events.Corrupt(str(error), bytes_moved=moved)
             except Unfinished as error:
@@ -348,6 +369,28 @@ class Installation:
                 self._keep(_replace(self.journal, candidate=_replace(effect.candidate, bytes_moved=total)))
                 raise
         return events.Fetched(bytes_moved=moved)
+
+    def _steps(self, candidate: Candidate) -> tuple[Step, ...]:
+        index = self._around.trust.deltas(self.model, candidate.serial, self._around.now())
+        steps = index.steps if index else ()
+        self.fetching = {digest for step in steps for digest in (step.sha256, step.target)}
+        return steps
+
+    def _here(self, file: File) -> dict[str, Path]:
+        """Artifacts that the active slot holds, by digest; a folder is packed again, as it was when it travelled."""
+        active = self.pointer.active
+        if active is None:
+            return {}
+        slot = self.places.slot(active.slot)
+        here = {each.sha256: slot / each.name for each in active.contents if not each.folder}
+        if file.packed:
+            for each in active.contents:
+                archive = self._around.download.path(file).with_suffix(".base")
+                if each.folder and each.name == file.name:
+                    self._around.disk.remove(archive)
+                    importlib.import_module("whimbrel.packing").pack(slot / each.name, archive)
+                    here[self._around.disk.sha256(archive)] = archive
+        return here
 
     def _stage(self, effect: effects.Stage) -> events.Event | None:
         disk, candidate = self._around.disk, effect.candidate
@@ -359,6 +402,7 @@ class Installation:
             if name not in names:
                 disk.remove(slot / name)
         contents = []
+        staged: dict[str, Path] = {}  # a variant may hold the same bytes under two names
         for file in candidate.files:
             part, target = self._around.download.path(file), slot / file.name
             if disk.size(part) is not None:
@@ -374,10 +418,13 @@ class Installation:
                         return events.InstallFailed(f"{file.name} cannot be unpacked: {error}")
                 else:
                     disk.move(part, target)  # durable since its download
+            elif (twin := staged.get(file.sha256)) is not None and not file.packed:
+                disk.write(target, disk.read(twin) or b"")
             elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
                 return events.Corrupt(f"{file.name} is not here any more")
             digest = self._tree_digest(target) if file.packed else file.sha256
             contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
+            staged.setdefault(file.sha256, target)
         disk.sync(slot)
         disk.sync(slot.parent)
         entry = candidate.files[0].name
@@ -439,9 +486,8 @@ class Installation:
         if decision is None or decision.serial != candidate.serial:
             self.decision = decision
             return events.Withdrawn()
-        because = permit(policy.conditions, self._around.situation(), now=now).because
-        if because:
-            self.waits_for = because
+        self.waits_for = self._forbidden(policy)
+        if self.waits_for:
             return None
         if candidate.held is None or not self._intact(candidate.held):
             return events.Corrupt("the files in the slot are not whole any more")
@@ -453,7 +499,7 @@ class Installation:
             self._around.flush()  # outside of the lock: a slow network keeps no session from starting
         with between_sessions(self.places) as safe:
             if not safe:
-                self.waits_for = "the end of the open sessions"
+                self._await_sessions()
                 return None
             self._cut_before_swap()
             self.take(events.Activated(at=self._around.now()))
@@ -468,8 +514,11 @@ class Installation:
                 self._cut_before_swap()
                 self._point(pointer)
             else:
-                self.waits_for = "the end of the open sessions"
+                self._await_sessions()
         return safe
+
+    def _await_sessions(self) -> None:
+        self.waits_for, self.again_s = "the end of the open sessions", limits.WAIT_FOR_SESSION_S
 
     def _swap_back(self, effect: effects.SwapBack) -> events.Event | None:
         going = effect.going_back
@@ -487,16 +536,12 @@ class Installation:
         return done if self._swap(slots.back(self.pointer)) else None
 
     def _cut_before_swap(self) -> None:
-        self.observe_without_trial()
+        # What is left is told of with the cohorts of its time.
+        found = harvest(self.places)
+        if found:
+            self._write_down(found)
         if self._around.telemetry() and self._around.spool.has_open(self.model):
             self.cut()
-
-    def observe_without_trial(self) -> None:
-        """Write down the sessions of the version that is about to be left."""
-        found = harvest(self.places)
-        if found.names and len(self._around.spool.unconsumed(found.names)) == len(found.names):
-            self._around.spool.add(self.model, found.closed, found.crashed, found.names)
-            forget(self.places, found.names)
 
     def _intact(self, held: Held) -> bool:
         disk = self._around.disk

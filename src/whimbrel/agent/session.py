@@ -14,8 +14,8 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
@@ -213,12 +213,17 @@ class Session:
         return self._held
 
 
-class Harvest(msgspec.Struct):
-    """What ended since the last look. `crashed`: serials whose sessions never closed."""
+class Ended(msgspec.Struct, frozen=True):
+    """A session that is over. `closed` None: it crashed, or its summary cannot be read (`serial` None)."""
 
-    closed: list[Closed] = []
-    crashed: list[int] = []
-    names: list[str] = []
+    name: str
+    serial: int | None
+    closed: Closed | None = None
+
+    @property
+    def crashed(self) -> bool:
+        """Whether its process died within it."""
+        return self.serial is not None and self.closed is None
 
 
 def read_pointer(places: Places) -> Pointer | None:
@@ -230,22 +235,24 @@ def read_pointer(places: Places) -> Pointer | None:
     return unseal(Pointer, content, what=str(places.pointer))
 
 
-def harvest(places: Places) -> Harvest:
+def harvest(places: Places) -> list[Ended]:
     """Look at what ended. Nothing is removed: that is `forget`, when it has been written down."""
-    found = Harvest()
+    found: list[Ended] = []
     for name in _names(places.marks):
         mark = _crash(places, name)
         if mark is not None:
-            found.crashed.append(mark.serial)
-            found.names.append(name)
+            found.append(Ended(name, mark.serial))
     for name in [name for name in _names(places.summaries) if not name.startswith(".")][: limits.SESSION_FILES]:
-        with suppress(UntrustedInput, FileNotFoundError):  # torn by a power cut: one session less is told of
-            found.closed.append(documents.parse(Closed, (places.summaries / name).read_bytes(), what=name))
-        found.names.append(name)
+        try:
+            closed = documents.parse(Closed, (places.summaries / name).read_bytes(), what=name)
+        except (UntrustedInput, FileNotFoundError):
+            found.append(Ended(name, None))  # torn by a power cut: one session less is told of
+        else:
+            found.append(Ended(name, closed.serial, closed))
     return found
 
 
-def forget(places: Places, names: list[str]) -> None:
+def forget(places: Places, names: Iterable[str]) -> None:
     """Remove what `harvest` found."""
     for name in names:
         (places.marks / name).unlink(missing_ok=True)

@@ -10,7 +10,6 @@
 
 import itertools
 import secrets
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +18,7 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.agent.disk import Disk
-from whimbrel.agent.session import Closed
+from whimbrel.agent.session import Closed, Ended
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.report import Cohort, Summary, Window
 from whimbrel.model import documents
@@ -83,27 +82,28 @@ class Spool:
         """Whether sessions ended that no cut window tells of."""
         return model in self._content.open
 
-    def unconsumed(self, names: Iterable[str]) -> set[str]:
-        """Those of these session files that were not added yet."""
-        return set(names) - set(self._content.consumed)
+    def new_of(self, ended: list[Ended]) -> list[Ended]:
+        """Those that were not added yet: a process may end between adding sessions and removing their files."""
+        known = set(self._content.consumed)
+        return [each for each in ended if each.name not in known]
 
-    def add(self, model: str, closed: Iterable[Closed], crashed: Iterable[int], names: list[str]) -> None:
-        """Add ended sessions to the model's open window of their serial."""
+    def add(self, model: str, ended: list[Ended], *, names: list[str]) -> None:
+        """Add ended sessions to the model's open window of their serial. `names`: all files that are looked at."""
         content = self._content
         windows = dict(content.open)
         waiting = content.waiting
-        ended: list[Closed | int] = [*closed, *crashed]
         for each in ended:
-            serial = each if isinstance(each, int) else each.serial
+            if each.serial is None:
+                continue
             window = windows.get(model)
-            if window is not None and window.serial != serial:
+            if window is not None and window.serial != each.serial:
                 waiting = (*waiting, Waiting(window=window))
                 window = None
-            window = window or Window(model=model, serial=serial, first=1, last=1)
-            if isinstance(each, int):
+            window = window or Window(model=model, serial=each.serial, first=1, last=1)
+            if each.closed is None:
                 windows[model] = _replace(window, sessions=window.sessions + 1, crashed=1)
             else:
-                windows[model] = _with(window, each)
+                windows[model] = _with(window, each.closed)
         self._save(_replace(content, open=windows, waiting=_bounded(waiting), consumed=tuple(names)))
 
     def cut(self, model: str, *, serial: int | None, cohorts: tuple[Cohort, ...], hardware_class: str) -> None:

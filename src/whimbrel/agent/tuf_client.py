@@ -17,7 +17,13 @@ from typing import Annotated, TypeVar
 from urllib.parse import quote
 
 import msgspec
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError, RepositoryError
+from tuf.api.exceptions import (
+    DownloadError,
+    DownloadHTTPError,
+    DownloadLengthMismatchError,
+    ExpiredMetadataError,
+    RepositoryError,
+)
 from tuf.api.metadata import Metadata, Root, TargetFile
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
@@ -29,6 +35,7 @@ from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
 from whimbrel.model.release import Line, Release
+from whimbrel.model.ways import DeltaIndex
 from whimbrel.rollout.policy import Policy
 from whimbrel.trust import roles
 
@@ -129,6 +136,20 @@ class TrustClient:
         self._disk.write(self._document(path), content)
         return release
 
+    def deltas(self, model: str, serial: int, now: float) -> DeltaIndex | None:
+        """The newest index of ways to a release's artifacts; None where there is none.
+
+        It is advice, so whatever is wrong with it means that there is none. Raises `Unavailable` without a network.
+        """
+        if self._updater is None:
+            self._run_updater(now)
+        try:
+            content = self._target(roles.deltas_path(model, serial))
+            index = documents.parse(DeltaIndex, content, what=f"the delta index of {model}") if content else None
+        except UntrustedInput:
+            return None
+        return index if index is not None and (index.model, index.serial) == (model, serial) else None
+
     def keep_releases(self, wanted: set[tuple[str, int]]) -> None:
         """Forget the release documents that are neither active, nor behind, nor on their way."""
         names = {self._document(roles.release_path(model, serial)).name for model, serial in wanted}
@@ -181,6 +202,12 @@ class TrustClient:
             )
             _set_time(updater, self.trusted_time(now))
             updater.refresh()
+        except ExpiredMetadataError as error:
+            day = datetime.fromtimestamp(self.trusted_time(now), UTC).strftime("%Y-%m-%d %H:%M UTC")
+            raise UntrustedInput(
+                f"the signed metadata cannot be trusted: {error}; this device takes it to be {day}: "
+                "where that is wrong set its clock, else the server signs nothing new"
+            ) from error
         except (DownloadError, RepositoryError, OSError, ValueError) as error:
             raise _blame(error, "the signed metadata") from error
         self._updater = updater

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from whimbrel.agent.app import Agent, read_status
+from whimbrel.agent.app import Agent, CycleResult, read_status
 from whimbrel.agent.locks import is_locked
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
@@ -73,7 +73,7 @@ def run(
 
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
-        agent.run()
+        agent.run(tell=_Teller())
 
 
 @app.command()
@@ -142,6 +142,26 @@ def _open(
         labels=_labels(labels) if labels else None,
         enrol_token=_enrol_token(enrol_token_file),
     )
+
+
+class _Teller:
+    """One line on standard error when something changed: for a terminal, or a service manager's log."""
+
+    def __init__(self) -> None:
+        self._told: object = None
+
+    def __call__(self, result: CycleResult) -> None:
+        lines = [
+            f"{name}: {found['state']}, runs {found['version'] or 'nothing'}; {found['because']}"
+            + (f"; waits for {found['waits_for']}" if found["waits_for"] and not result.problems else "")
+            for name, found in result.models.items()
+        ]
+        lines += [f"trouble: {problem}" for problem in result.problems]
+        if lines != self._told:
+            self._told = lines
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            sys.stderr.write("".join(f"{now} {line}\n" for line in lines))
+            sys.stderr.flush()
 
 
 def _labels(given: list[str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "serve": ("repository", "server"),
     "audit": ("repository", "server"),
     "collect": ("repository", "server"),
+    "delta": ("delta", "delta"),
     "agent": ("agent", ""),
     "demo": ("demo", "server,onnx,demo"),
 }
@@ -32,7 +33,7 @@ class _Lazy(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (the name is the base class's)
         return [name for name in _COMMANDS if _installed(name)]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
         file, extra = _COMMANDS[cmd_name]

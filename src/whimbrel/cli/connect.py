@@ -53,9 +53,9 @@ class Client:
         """GET, undecoded: signed metadata."""
         return self._call("GET", path).content
 
-    def send(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+    def send(self, method: str, path: str, body: Any = None, *, wait_s: float = _TIMEOUT_S, **query: Any) -> Any:
         """POST, PUT or PATCH a JSON body; bytes in it travel as base64."""
-        return self._json(self._call(method, path, json=msgspec.to_builtins(body), params=query))
+        return self._json(self._call(method, path, json=msgspec.to_builtins(body), params=query, timeout=wait_s))
 
     def has_artifact(self, sha256: str) -> bool:
         """Whether its bytes are stored already."""

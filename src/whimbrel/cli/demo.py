@@ -56,6 +56,8 @@ class Facts(msgspec.Struct):
     seconds_to_verdict: float | None = None
     seconds_to_last_device_back: float | None = None
     bytes_moved: int = 0
+    bytes_of_good_version: int = 0  # what v2 cost, as a delta
+    bytes_of_good_version_whole: int = 0  # what it would have cost as whole files
     seconds: float = 0.0
     failed: list[str] = msgspec.field(default_factory=list)
 
@@ -103,7 +105,7 @@ class _Stage:
         self._outside = [folder / "devices" / f"process-{number + 1}" for number in range(_PROCESSES)]
         self._probes = ProbeServer()
         self._live = Live(console=console, refresh_per_second=4) if live else None
-        self._chapter = ""
+        self._chapter = self._said = ""
 
     # --- the play ---
 
@@ -124,17 +126,24 @@ class _Stage:
             self._watch(client, "every device takes v1, the baseline", until=lambda _: self._all_on(1))
             self._good_version(client, digits.v2)
             self._bad_version(client, digits.v3)
-            self.facts.bytes_moved = client.get("status")["sent"]["artifact_bytes"]
+            self.facts.bytes_moved = _sent(client)
         self.facts.seconds = round(time.time() - self.begun, 1)
 
     def _good_version(self, client: Client, version: DigitsVersion) -> None:
         self._publish(version)
+        before = _sent(client)
         rollout = self._start(version)
         seen = self._watch(client, "v2 goes out in stages", rollout, until=_over)
         self.facts.check(seen["state"] == "completed", f"v2 was promoted (it is {seen['state']}: {seen['because']})")
         stages = [entry for entry in client.get("audit", rollout=rollout) if entry["action"] in {"advance", "finish"}]
         self.facts.check(len(stages) == len(seen["stages"]), "every stage was judged before the next one began")
         self._watch(client, "the holdback follows: v2 is the baseline", until=lambda _: self._all_on(2))
+        self.facts.bytes_of_good_version = _sent(client) - before
+        self.facts.bytes_of_good_version_whole = self.facts.devices * version.path.stat().st_size
+        self.facts.check(
+            0 < self.facts.bytes_of_good_version < self.facts.bytes_of_good_version_whole / 5,
+            "v2 travelled as a delta",
+        )
         self.facts.promoted = seen["state"] == "completed" and self._all_on(2)
         self.facts.check(self._all_on(2), "every device ended on v2")
 
@@ -168,7 +177,7 @@ class _Stage:
     # --- parts ---
 
     def _run(self, *words: str) -> str:
-        """A command as a user would type it."""
+        """A command as a user would type it. What it says is shown, unless it is for machines."""
         self._say(f"$ whimbrel {' '.join(words).replace(str(self.folder), '.')}")
         done = subprocess.run(
             [sys.executable, "-m", "whimbrel.cli", *words],
@@ -176,7 +185,7 @@ class _Stage:
         )  # fmt: skip
         if done.returncode:
             raise Refused(done.stderr.strip().removeprefix("whimbrel: ") or f"{words[0]} exited with {done.returncode}")
-        for line in done.stdout.strip().splitlines():
+        for line in [] if "--json" in words else done.stdout.strip().splitlines():
             self._say(f"    {line}")
         return done.stdout
 
@@ -220,12 +229,13 @@ class _Stage:
         made: dict[str, Any] = json_module.loads(
             self._run("rollout", "start", str(plan), "--hour-s", str(_HOUR_S), "--json")
         )
+        self._say(f"    started {made['id']}: {made['baseline']} -> {made['target']}")
         return str(made["id"])
 
     def _start_fleet(self, digits: Digits) -> None:
         token = (self.repository / "enrol.token").read_text().strip()
         root = self.repository / "root.json"
-        pool = urllib3.PoolManager(maxsize=8, retries=False)
+        pool = urllib3.PoolManager(maxsize=16, retries=False)
         for folder in self._outside:
             self._say(f"$ whimbrel agent run --folder ./devices/{folder.name} ...      (and an app beside it)")
             self._spawn("whimbrel.cli", "agent", "run", "--folder", str(folder), "--server", self.server_url,
@@ -293,7 +303,8 @@ class _Stage:
             if self._live:
                 self._live.update(self._picture(seen))
             if until(seen) or time.time() > deadline:
-                if seen:
+                if seen and seen["because"] != self._said:
+                    self._said = seen["because"]
                     self._say(f"  {seen['state']}: {seen['because']}")
                 return seen
             time.sleep(0.5)
@@ -357,6 +368,11 @@ rollout:
 """
 
 
+def _sent(client: Client) -> int:
+    """Artifact bytes that the server has sent so far."""
+    return int(client.get("status")["sent"]["artifact_bytes"])
+
+
 def _over(seen: dict[str, Any]) -> bool:
     return seen["state"] not in {"running", "holding", "paused"}
 
@@ -377,6 +393,8 @@ def _tell(stage: _Stage, *, json: bool) -> None:
         console.print(table)
     else:
         console.print(_thinned(stage))
+    whole = size_of(facts.bytes_of_good_version_whole)
+    saved = 100 * (1 - facts.bytes_of_good_version / max(1, facts.bytes_of_good_version_whole))
     rows = [
         ("devices", f"{facts.devices}, {_PROCESSES} of them processes of their own"),
         ("v2", "promoted through 5% -> 25% -> 100%" if facts.promoted else "not promoted"),
@@ -384,7 +402,8 @@ def _tell(stage: _Stage, *, json: bool) -> None:
         ("devices that ever ran v3", str(facts.devices_exposed_to_bad_version)),
         ("first bad answer to verdict", f"{facts.seconds_to_verdict} s"),
         ("first bad answer to last device back", f"{facts.seconds_to_last_device_back} s"),
-        ("model bytes moved", size_of(facts.bytes_moved)),
+        ("v2 moved, as a delta", f"{size_of(facts.bytes_of_good_version)} instead of {whole}: {saved:.1f}% saved"),
+        ("model bytes moved in all", size_of(facts.bytes_moved)),
         ("all of it took", f"{facts.seconds} s"),
     ]
     closing = Table(show_header=False, box=None)

@@ -84,6 +84,16 @@ def progress_bar(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
         yield advance
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A sign of life on standard error, where that is a terminal, while something of unknown length goes on."""
+    if stderr.is_terminal:
+        with stderr.status(what):
+            yield
+    else:
+        yield
+
+
 def pick(source: dict[str, Any], *names: str) -> list[Any]:
     """Values of a row."""
     return [source.get(name) for name in names]

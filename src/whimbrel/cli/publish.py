@@ -18,8 +18,8 @@ import typer
 
 from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
-from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of
-from whimbrel.errors import Refused, UntrustedInput
+from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of, waiting
+from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.card import Card, CardProbe, read_card
 from whimbrel.flows.golden import golden_objection
 from whimbrel.flows.publish import identify, write_release
@@ -68,6 +68,12 @@ def publish(
     ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as accuracy=0.91. Repeat it.")] = None,
     changelog: Annotated[list[str] | None, typer.Option(help="One line of the changelog. Repeat it.")] = None,
+    deltas: Annotated[
+        bool,
+        typer.Option(
+            "--deltas/--no-deltas", help="Make patches now and say what they save; or leave it to the server."
+        ),
+    ] = True,
     json: Json = False,
 ) -> None:
     """Publish a version: sign it, store it, and say what it is. Devices get it by a rollout.
@@ -89,6 +95,8 @@ def publish(
             client, model, told, variants, sources,
             semantic_version=semantic_version, version=version, metric=metric or [], changelog=changelog or [],
         )  # fmt: skip
+    if deltas:
+        said |= _deltas(client, model, said["version"])
     if json:
         print_json(said)
         return
@@ -158,6 +166,28 @@ def _publish(
     return made | {"artifacts_stored_before": stored, "artifacts_sent": sent, "same_files_as": twins}  # type: ignore[no-any-return]
 
 
+def _deltas(client: Client, model: str, version: str) -> dict[str, Any]:
+    """Have the patches made, and say what there is; a server that cannot make them is no failure of publishing."""
+    try:
+        with waiting("making patches from the versions that devices have"):
+            client.send("POST", f"models/{model}/deltas", wait_s=limits.DELTA_BUILD_S)
+        return {"deltas": client.get(f"models/{model}/versions/{version}/deltas")["deltas"]}
+    except Unavailable as error:
+        return {"deltas": [], "deltas_note": str(error)}
+
+
+def _tell_deltas(said: dict[str, Any]) -> None:
+    if note := said.get("deltas_note"):
+        say(f"  no patches: {note}")
+    for delta in said.get("deltas", []):
+        origin = "the whole file, compressed" if delta["from"] == "nothing" else f"from {delta['from']}"
+        share = 100 * delta["size_bytes"] / max(1, delta["target_bytes"])
+        kept = "" if delta["sha256"] else ", not kept: it saves too little"
+        say(f"  {origin}: {size_of(delta['size_bytes'])}, {share:.1f}% of the file{kept}")
+        if delta["advice"]:
+            say(f"    {delta['advice']}")
+
+
 def _tell(said: dict[str, Any], sources: list[_Source]) -> None:
     say(
         f"published {said['model']} {said['version']} ({said['semantic_version']}), serial {said['serial']}, "
@@ -175,6 +205,7 @@ def _tell(said: dict[str, Any], sources: list[_Source]) -> None:
             say(f"    {tensor.name}: {tensor.dtype} {dimensions}")
         if found.note:
             say(f"    note: {found.note}")
+    _tell_deltas(said)
     if said["same_files_as"]:
         say(f"  note: these are the same files as {', '.join(said['same_files_as'])}")
     if said["baseline"]:

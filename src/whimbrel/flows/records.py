@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
 from whimbrel.model.selector import EVERYONE, Selector
@@ -24,6 +25,7 @@ class ModelSettings(Document, frozen=True):
     hardware_label: Label = "hardware"
     on_revoked: Literal["keep", "stop"] = "keep"
     size_bytes_max: Annotated[int, Meta(gt=0)] | None = None  # publish-time budget: of the largest variant
+    delta_bases: Annotated[int, Meta(ge=0, le=64)] = limits.DELTA_BASES  # newest earlier versions with a direct patch
     metrics_min: dict[Label, float] = {}  # publish-time budget: floors of metrics
 
 

@@ -15,7 +15,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
-from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from whimbrel import limits
 from whimbrel.errors import NotFound, WhimbrelError
@@ -87,6 +87,14 @@ def admin_app(world: World) -> Litestar:
     @post("/models/{model:str}/versions", status_code=HTTP_201_CREATED, summary="Publish (signed by the publisher)")
     async def publish(namespace: FromPath[str], model: FromPath[str], data: JSONBody[NewVersion]) -> dict[str, Any]:
         return await desk.change(namespace, lambda *parts: desk.publish(*parts, model=model, data=data))
+
+    @get("/models/{model:str}/versions/{version:str}/deltas", summary="Patches that lead to it")
+    async def deltas(namespace: FromPath[str], model: FromPath[str], version: FromPath[str]) -> dict[str, Any]:
+        return await desk.do(namespace, lambda *parts: desk.deltas(*parts, model=model, name=version))
+
+    @post("/models/{model:str}/deltas", status_code=HTTP_204_NO_CONTENT, summary="Make missing patches now")
+    async def build_deltas(namespace: FromPath[str], model: FromPath[str]) -> None:
+        await desk.build_deltas(namespace, model)
 
     @post("/models/{model:str}/versions/{version:str}/retire", status_code=HTTP_200_OK, summary="Offer it no more")
     async def retire(
@@ -186,6 +194,7 @@ def admin_app(world: World) -> Litestar:
         guards=[guard],
         route_handlers=[
             status, keys, role, models, model, add_model, set_model, versions, one_version, publish, retire, line,
+            deltas, build_deltas,
             set_line, alias, has_artifact, put_artifact, collect, rollouts, start, rollout, move, audit, enrol_token,
         ],
     )  # fmt: skip

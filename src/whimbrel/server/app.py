@@ -202,7 +202,11 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
             asyncio.create_task(server.serve(sockets=[opened]))
             for server, (_, opened) in zip(servers, apps, strict=True)
         ]
-        loops = [asyncio.create_task(intake.run()), asyncio.create_task(parts.controllers.run())]
+        loops = [
+            asyncio.create_task(intake.run()),
+            asyncio.create_task(parts.controllers.run()),
+            asyncio.create_task(parts.controllers.run_builds()),
+        ]
         try:
             while not all(server.started for server in servers):
                 for task in tasks:

@@ -21,13 +21,16 @@ from sqlalchemy import Connection
 
 from whimbrel.errors import Conflict, Unavailable, WhimbrelError
 from whimbrel.flows.advance import advance
+from whimbrel.flows.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
 from whimbrel.flows.ingest import ingest, judge_silence
 from whimbrel.flows.ports import Inbox, Taken
 from whimbrel.flows.render import render_policy
 from whimbrel.model.documents import encode, parse
+from whimbrel.model.ways import NOTHING
 from whimbrel.rollout.policy import Policy
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
+from whimbrel.stores.deltas import DeltaRows, build_delta, codec_is_installed
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.registry import Registry, drop_lease, namespaces, take_lease
 from whimbrel.stores.tuf_repository import OnlineSigners, RoleBook, copy_files
@@ -38,6 +41,7 @@ log = logging.getLogger(__name__)
 _LEASE = "leader"
 _LEASE_LIFE_S = 10.0
 _PERIOD_S = 0.25
+_BUILD_PERIOD_S = 2.0  # between looks for patches that are missing
 _RECORDS_A_ROUND = 2000
 _SETTLE_WAIT_S = 20.0
 
@@ -87,6 +91,35 @@ class Controllers:
                     await asyncio.sleep(_PERIOD_S / 5)  # let more reports gather
         finally:
             await asyncio.to_thread(self._resign)
+
+    async def run_builds(self) -> None:
+        """Make the patches that should be there, while this process leads, until cancelled."""
+        while codec_is_installed():
+            try:
+                if await asyncio.to_thread(self._leads_now):
+                    for namespace in await asyncio.to_thread(self._namespaces):
+                        await self.build_deltas(namespace)
+            except WhimbrelError as error:
+                log.warning("a patch was not made: %s", error)
+            await asyncio.sleep(_BUILD_PERIOD_S)
+
+    async def build_deltas(self, namespace: str, *, model: str | None = None) -> int:
+        """Make what is missing now; returns how many were tried. Two processes may do so at once: nothing breaks.
+
+        Raises `Unavailable` where the codec is not installed here.
+        """
+        if not codec_is_installed():
+            raise Unavailable("patches cannot be made here: pip install 'whimbrel[delta]'")
+        tried = 0
+        while True:
+            found = await asyncio.to_thread(self._next_pair, namespace, model)
+            if found is None:
+                return tried
+            name, pair, whole_bytes = found
+            record = await build_delta(self._blobs, namespace, name, pair, whole_bytes=whole_bytes)
+            await asyncio.to_thread(self._keep_delta, namespace, record)
+            tried += 1
+            self.wake.set()
 
     async def settle(self) -> None:
         """Return when the signed metadata says what the registry says: do it, or wait for the leader to.
@@ -174,9 +207,13 @@ class Controllers:
         with self._database.transaction() as connection:
             self._hold(connection)
             registry, book = Registry(connection, namespace), RoleBook(connection, namespace)
+            deltas = DeltaRows(connection, namespace)
             for model, document in _policies_to_write(registry, book):
                 path = roles.policy_path(model)
                 book.write_policy(model, {path: document}, signer=self._signers.policy, now=now)
+            for name in deltas.unlisted_models():
+                book.write_policy(name, _indices(registry, deltas, name), signer=self._signers.policy, now=now)
+                deltas.set_listed(name)
             for known in registry.models():
                 book.renew_policy(known.name, signer=self._signers.policy, now=now)
             book.sign_snapshot_and_timestamp(self._signers, now=now)
@@ -200,22 +237,60 @@ class Controllers:
 
         await asyncio.to_thread(mark)
 
+    def _next_pair(self, namespace: str, only: str | None) -> tuple[str, Pair, int | None] | None:
+        with self._database.transaction() as connection:
+            registry, fleet = Registry(connection, namespace), Fleet(connection, namespace)
+            deltas = DeltaRows(connection, namespace)
+            for model in registry.models():
+                if only not in {None, model.name}:
+                    continue
+                tried = deltas.of(model.name)
+                pairs = wanted_pairs(
+                    model,
+                    published=registry.published(model.name),
+                    rollouts=registry.rollouts(model=model.name, live=True),
+                    inventory=fleet.inventory(model.name),
+                    tried=tried,
+                )
+                stored = [p for p in pairs if registry.artifact_size(p.target) is not None]
+                for pair in stored:
+                    if pair.base == NOTHING or registry.artifact_size(pair.base) is not None:
+                        whole = (d.size_bytes for d in tried if (d.base, d.target) == (NOTHING, pair.target))
+                        return model.name, pair, next(whole, None)
+        return None
+
+    def _keep_delta(self, namespace: str, record: DeltaRecord) -> None:
+        now = self._clock()
+        with self._database.transaction() as connection:
+            DeltaRows(connection, namespace).add(record, at=now)
+            if record.sha256 is not None:
+                Registry(connection, namespace).add_artifact(record.sha256, size_bytes=record.size_bytes, at=now)
+        log.info(
+            "%s: patch %s -> %s: %d bytes for %d%s",
+            record.model,
+            record.base[:12],
+            record.target[:12],
+            record.size_bytes,
+            record.target_bytes,
+            "" if record.sha256 else " (not worth keeping)",
+        )
+
     def _settled(self) -> bool:
         with self._database.transaction() as connection:
             for namespace in namespaces(connection):
                 registry, book = Registry(connection, namespace), RoleBook(connection, namespace)
-                newest = book.newest()
-                if list(_policies_to_write(registry, book)) or book.published_timestamp() != newest.get(
-                    roles.TIMESTAMP
-                ):
-                    return False
-                if not book.snapshot_is_current():
+                unlisted = DeltaRows(connection, namespace).unlisted_models()
+                published = book.published_timestamp() == book.newest().get(roles.TIMESTAMP)
+                if not published or not book.snapshot_is_current() or unlisted or _policies_to_write(registry, book):
                     return False
         return True
 
     def _namespaces(self) -> list[str]:
         with self._database.transaction() as connection:
             return namespaces(connection)
+
+    def _leads_now(self) -> bool:
+        return self._clock() < self._leads_until
 
     def _lead(self) -> bool:
         now = self._clock()
@@ -237,6 +312,17 @@ class Controllers:
         self._leads_until = 0.0
         with suppress(WhimbrelError), self._database.transaction() as connection:
             drop_lease(connection, _LEASE, holder=self._holder)
+
+
+def _indices(registry: Registry, deltas: DeltaRows, model: str) -> dict[str, bytes]:
+    """The delta index of every release of a model that any patch leads to, by its path."""
+    known = deltas.of(model)
+    indices = {}
+    for version, release in registry.published(model):
+        index = write_index(release, known)
+        if index.steps:
+            indices[roles.deltas_path(model, version.serial)] = encode(index)
+    return indices
 
 
 def _policies_to_write(registry: Registry, book: RoleBook) -> list[tuple[str, bytes]]:

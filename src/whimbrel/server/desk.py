@@ -24,6 +24,7 @@ from whimbrel.flows.start import find_version, start_rollout
 from whimbrel.model.documents import Document, convert, parse
 from whimbrel.model.ids import Name
 from whimbrel.model.release import Line, Release
+from whimbrel.model.ways import NOTHING
 from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.plan import VersionName
 from whimbrel.server.auth import bearer
@@ -31,6 +32,7 @@ from whimbrel.server.controllers import Controllers
 from whimbrel.server.static import Traffic
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
+from whimbrel.stores.deltas import DeltaRows
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.registry import Registry
 from whimbrel.stores.signer import Key
@@ -207,7 +209,7 @@ class Desk:
         record = registry.model(model)
         release = parse(Release, data.release, what="the release")
         before = registry.versions(model)
-        published = [(v, parse(Release, registry.release_bytes(model, v.serial), what="a release")) for v in before]
+        published = registry.published(model)
         if release.model != model:
             raise UntrustedInput(f"the release is of {release.model!r}; expected {model!r}")
         check_unpublished(release, published)
@@ -249,6 +251,22 @@ class Desk:
             )
         )
         return msgspec.to_builtins(version) | {"baseline": first}  # type: ignore[no-any-return]
+
+    def deltas(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, name: str) -> dict[str, Any]:
+        version = _named(registry, model, name)
+        release = parse(Release, registry.release_bytes(model, version.serial), what="a stored release")
+        serials = {digest: before.version for before, known in registry.published(model) for digest in known.digests}
+        rows = [
+            msgspec.structs.asdict(delta) | {"from": "nothing" if delta.base == NOTHING else serials.get(delta.base)}
+            for delta in DeltaRows(registry.connection, registry.namespace).of(model)
+            if delta.target in release.digests
+        ]
+        return {"model": model, "version": version.version, "deltas": rows}
+
+    async def build_deltas(self, namespace: str, model: str) -> None:
+        """Make the patches of a model that are missing, and list them."""
+        await self.world.controllers.build_deltas(namespace, model=model)
+        await self.world.controllers.settle()
 
     def retire(
         self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, name: str, data: Reason
@@ -330,6 +348,7 @@ class Desk:
                 if digest not in {one for one, _ in registry.collectable(older_than=before)}:
                     return False
                 registry.forget_artifact(digest)
+                DeltaRows(registry.connection, namespace).forget_target(digest)
                 return True
 
             if await self.do(namespace, forget):

@@ -24,7 +24,7 @@ from whimbrel.agent.session import Session
 from whimbrel.errors import Unavailable, WhimbrelError
 
 _IMAGES_A_SESSION = 6
-_WORKERS = 4
+_WORKERS = 16  # most of a turn waits for the disk or the network
 
 
 class Classifier:

@@ -132,6 +132,10 @@ class Blobs:
         await self._make_durable(path)
         return size
 
+    def local_path(self, path: str) -> Path | None:
+        """Where `path` lies on this machine; None in a remote store."""
+        return self._folder / path if self._folder is not None else None
+
     async def delete(self, path: str) -> None:
         """Remove `path`; nothing happens where it is not there."""
         try:

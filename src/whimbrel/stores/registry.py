@@ -23,6 +23,7 @@ from whimbrel.flows.records import (
     VersionRecord,
 )
 from whimbrel.model.documents import parse
+from whimbrel.model.release import Release
 from whimbrel.model.selector import Selector
 from whimbrel.rollout.plan import Plan
 from whimbrel.rollout.states import LIVE, State
@@ -96,6 +97,13 @@ class Registry:
         """The release document as it was signed. Raises `NotFound`."""
         return bytes(self._version_row(model, serial).release)
 
+    def published(self, model: str) -> list[tuple[VersionRecord, Release]]:
+        """A model's versions with their releases, by serial."""
+        return [
+            (version, parse(Release, self.release_bytes(model, version.serial), what="a stored release"))
+            for version in self.versions(model)
+        ]
+
     def change_version(self, model: str, serial: int, **changes: Any) -> None:
         """Set columns of a version (retired, good): never the release."""
         table = schema.versions
@@ -138,7 +146,7 @@ class Registry:
         """(digest, size) of artifacts that nothing holds.
 
         Held is what a version holds that is not retired, or is a baseline, good to go back to, part of a live rollout,
-        or still runs on a device.
+        or still runs on a device; and patches that lead to an artifact that is there.
         """
         v, va, a = schema.versions, schema.version_artifacts, schema.artifacts
         rollout, model, on_device = schema.rollouts, schema.models, schema.device_models
@@ -177,8 +185,15 @@ class Registry:
             )
             .exists()
         )
+        d, to = schema.deltas, schema.artifacts.alias()
+        way = (
+            select(d.c.sha256)
+            .join(to, and_(to.c.namespace == d.c.namespace, to.c.sha256 == d.c.target))
+            .where(d.c.namespace == a.c.namespace, d.c.sha256 == a.c.sha256)
+            .exists()
+        )
         rows = self.connection.execute(
-            select(a.c.sha256, a.c.size_bytes).where(*self._key(a), a.c.created_at < older_than, ~held)
+            select(a.c.sha256, a.c.size_bytes).where(*self._key(a), a.c.created_at < older_than, ~held, ~way)
         )
         return [(row.sha256, row.size_bytes) for row in rows]
 

@@ -20,7 +20,7 @@ def upsert(connection: Connection, table: Table, values: dict[str, Any], *, upda
         finished = statement.on_conflict_do_update(index_elements=keys, set_={name: values[name] for name in update})
     else:
         finished = statement.on_conflict_do_nothing(index_elements=keys)
-    # PostgreSQL answers with keys, and SQLAlchemy then forgets how many rows there were unless it is asked to keep that.
+    # PostgreSQL answers with keys, and SQLAlchemy then forgets the row count unless it is asked to keep it.
     return connection.execute(finished, execution_options={"preserve_rowcount": True}).rowcount > 0
 
 

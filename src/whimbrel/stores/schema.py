@@ -104,6 +104,22 @@ publications = Table(  # the newest timestamp whose files are all in place
     Column("timestamp_version", BigInteger, nullable=False),
 )
 
+deltas = Table(  # patches that were tried; without a digest: not worth keeping
+    "delta",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("base", String(64), primary_key=True),
+    Column("target", String(64), primary_key=True),
+    Column("target_bytes", BigInteger, nullable=False),
+    Column("sha256", String(64)),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("advice", Text, nullable=False),
+    Column("listed", Boolean, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("delta_by_patch", "namespace", "sha256"),
+)
+
 rollouts = Table(
     "rollout",
     metadata,

@@ -57,6 +57,11 @@ def line_path(model: str) -> str:
     return f"models/{model}/line.json"
 
 
+def deltas_path(model: str, serial: int) -> str:
+    """Where the index of ways to a release's artifacts is found among the targets."""
+    return f"deltas/{model}/{serial}.json"
+
+
 def policy_path(model: str) -> str:
     """Where a model's policy is found among the targets."""
     return f"policy/{model}.json"

@@ -1,4 +1,4 @@
-"""the registry"""
+"""The registry as it begins."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -41,6 +41,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("audit_by_rollout", "audit", ["namespace", "rollout"], unique=False)
+    op.create_table(
+        "delta",
+        sa.Column("namespace", sa.String(length=64), nullable=False),
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("base", sa.String(length=64), nullable=False),
+        sa.Column("target", sa.String(length=64), nullable=False),
+        sa.Column("target_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=True),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("advice", sa.Text(), nullable=False),
+        sa.Column("listed", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("namespace", "model", "base", "target"),
+    )
+    op.create_index("delta_by_patch", "delta", ["namespace", "sha256"], unique=False)
     op.create_table(
         "device",
         sa.Column("namespace", sa.String(length=64), nullable=False),

@@ -1,0 +1,107 @@
+"""Which patches should there be, and what does the index say of them? (Step 4 of the journey.)
+
+1. Targets: the newest version of a model, its baseline, and the targets of live rollouts.
+2. Bases: nothing at all (the whole file, compressed), the newest earlier versions, and what devices really run.
+3. Like is patched from like: the file of the same variant and place.
+4. A patch larger than 90% of the compressed whole file is not kept.
+5. The index of a release lists direct patches, and those that lead to their bases: a device may chain them.
+
+Called by the controllers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
+from whimbrel.model.release import Release
+from whimbrel.model.ways import NOTHING, DeltaIndex, Step
+
+
+class DeltaRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A patch that was tried. `sha256` None: it was not worth keeping."""
+
+    model: str
+    base: str
+    target: str
+    target_bytes: int
+    sha256: str | None
+    size_bytes: int
+    advice: Annotated[str, Meta(max_length=limits.TEXT_CHARS)] = ""
+    listed: bool = False  # whether the signed index knows it
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """A patch that should be tried, from artifact to artifact."""
+
+    base: str
+    target: str
+    target_bytes: int
+
+
+def wanted_pairs(
+    model: ModelRecord,
+    *,
+    published: Sequence[tuple[VersionRecord, Release]],
+    rollouts: Iterable[RolloutRecord],
+    inventory: Mapping[int | None, int],
+    tried: Iterable[DeltaRecord],
+) -> list[Pair]:
+    """Patches that should be there and were not tried, in the order to build them: whole files first."""
+    live = {version.serial: release for version, release in published if not version.retired}
+    if not live:
+        return []
+    serials = {max(live), *(rollout.target for rollout in rollouts)} | ({model.baseline} if model.baseline else set())
+    known = {(delta.base, delta.target) for delta in tried}
+    whole: list[Pair] = []
+    direct: list[Pair] = []
+    for serial in sorted(serials & live.keys(), reverse=True):
+        bases = [live[base] for base in _bases(serial, live, inventory, newest=model.settings.delta_bases)]
+        for variant in live[serial].variants:
+            for place, file in enumerate(variant.files):
+                whole.append(Pair(NOTHING, file.sha256, file.size_bytes))
+                for base in bases:
+                    before = next((each for each in base.variants if each.name == variant.name), None)
+                    if before is not None and place < len(before.files) and before.files[place].format == file.format:
+                        direct.append(Pair(before.files[place].sha256, file.sha256, file.size_bytes))
+    pairs = [pair for pair in (*whole, *direct) if pair.base != pair.target and pair.target_bytes > 0]
+    return [pair for pair in dict.fromkeys(pairs) if (pair.base, pair.target) not in known]
+
+
+def worth_keeping(size_bytes: int, *, target_bytes: int, whole_bytes: int | None) -> bool:
+    """Whether a patch of `size_bytes` pays. `whole_bytes`: of the compressed whole file, where one is kept."""
+    return size_bytes < limits.DELTA_WORTH * min(target_bytes, whole_bytes or target_bytes)
+
+
+def write_index(release: Release, deltas: Sequence[DeltaRecord]) -> DeltaIndex:
+    """The index of a release: patches to its artifacts, and to the bases of those, and so on."""
+    kept = [delta for delta in deltas if delta.sha256 is not None]
+    steps: dict[tuple[str, str], Step] = {}
+    reach = set(release.digests)
+    for _ in range(limits.DELTA_CHAIN):
+        fresh = [delta for delta in kept if delta.target in reach and (delta.base, delta.target) not in steps]
+        if not fresh:
+            break
+        for delta in fresh:
+            steps[delta.base, delta.target] = Step(
+                base=delta.base,
+                target=delta.target,
+                target_bytes=delta.target_bytes,
+                sha256=str(delta.sha256),
+                size_bytes=delta.size_bytes,
+            )
+        reach = {delta.base for delta in fresh} - {NOTHING}
+    ordered = sorted(steps.values(), key=lambda step: (step.target not in release.digests, step.target, step.base))
+    return DeltaIndex(model=release.model, serial=release.serial, steps=tuple(ordered[: limits.DELTA_STEPS]))
+
+
+def _bases(serial: int, live: Mapping[int, Release], inventory: Mapping[int | None, int], *, newest: int) -> list[int]:
+    earlier = sorted((each for each in live if each < serial), reverse=True)[:newest]
+    by_devices = sorted(
+        (each for each in inventory if each in live and each not in {serial, *earlier} and each is not None),
+        key=lambda each: -inventory[each],
+    )
+    return [*earlier, *by_devices[: limits.DELTA_BASES_BY_INVENTORY]]

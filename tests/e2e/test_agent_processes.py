@@ -1,0 +1,111 @@
+"""`whimbrel agent run|check|status` as real processes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from build_repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    repository = Repository()
+    content = onnx_model()
+    variant = variant_of(content, probe=probe_of(), signature=signature_of())
+    repository.release("detector", 1, content, variants=(variant,))
+    repository.policy("detector", baseline=1)
+    with Server(repository) as running:
+        yield running
+
+
+_COMMAND = """
+import sys
+from whimbrel.cli.agent import app
+from whimbrel.errors import WhimbrelError
+try:
+    app()
+except WhimbrelError as error:
+    sys.stderr.write(f"whimbrel: {error}\\n")
+    sys.exit(error.exit_code)
+"""
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-c", _COMMAND, *map(str, arguments)]
+
+
+def ran(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False)
+
+
+def first_check(tmp_path: Path, server: Server, *more: str) -> subprocess.CompletedProcess[str]:
+    root = tmp_path / "root.json"
+    root.write_bytes(server.repository.root_bytes)
+    return ran("check", "--folder", tmp_path / "device", "--server", server.url, "--root", root, *more)
+
+
+def test_check_decides_and_says_why_and_the_folder_remembers(tmp_path: Path, server: Server) -> None:
+    done = first_check(tmp_path, server, "--json", "--label", "region=NZ")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["models"]["detector"]
+    assert (found["state"], found["serial"], found["because"]) == ("on trial", 1, "the baseline")
+    again = ran("check", "--folder", tmp_path / "device")
+    assert again.returncode == 0, again.stderr
+    assert "the baseline" in again.stdout
+    server.down = True
+    status = ran("status", "--folder", tmp_path / "device", "--json")
+    assert json.loads(status.stdout)["running"] is False
+    assert json.loads(status.stdout)["models"]["detector"]["serial"] == 1
+    offline = ran("check", "--folder", tmp_path / "device")
+    assert offline.returncode == 3
+    assert "cannot be reached" in offline.stderr
+
+
+def test_daemon_runs_alone_and_ends_cleanly_on_sigterm(tmp_path: Path, server: Server) -> None:
+    assert first_check(tmp_path, server).returncode == 0
+    folder = tmp_path / "device"
+    daemon = subprocess.Popen(command("run", "--folder", folder), stderr=subprocess.PIPE)
+    try:
+        assert daemon.stderr is not None
+        assert b"on trial" in daemon.stderr.readline()
+        second = ran("run", "--folder", folder)
+        assert second.returncode == 4
+        assert "in use by another agent" in second.stderr
+        assert json.loads(ran("status", "--folder", folder, "--json").stdout)["running"] is True
+        asked = len(server.asked)
+        while len(server.asked) == asked:
+            time.sleep(0.02)
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(timeout=30) == 0
+        assert daemon.stderr is not None
+        daemon.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["check", "--folder", "new"], 4, "has no settings yet"),
+        (["check", "--folder", "new", "--server", "ftp://x"], 2, "is not a server's address"),
+        (["check", "--folder", "new", "--server", "http://127.0.0.1:9"], 4, "has no trust root yet"),
+        (["check", "--folder", "new", "--server", "http://x", "--root", "none.json"], 2, "does not exist"),
+        (["check", "--folder", "new", "--server", "http://x", "--label", "x"], 2, "is not key=value"),
+        (["check", "--folder", "new", "--server", "http://x", "--model", "A B"], 2, "cannot be read"),
+        (["check", "--folder", "new", "--server", "http://x", "--enrol-token-file", "none"], 2, "cannot be read"),
+        (["status", "--folder", "new"], 4, "is not an agent's folder"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_a_status(
+    tmp_path: Path, arguments: list[str], status: int, sentence: str
+) -> None:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert done.returncode == status
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "new" / "agent.json").exists()

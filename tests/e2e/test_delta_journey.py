@@ -1,0 +1,149 @@
+"""A version travels as a delta: real patches, a real device, and every way in which a patch may be wrong."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from build_repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
+from whimbrel import Agent
+from whimbrel.agent.probes import ProbeServer
+from whimbrel.delta.codec import encode_bytes
+from whimbrel.model import documents
+from whimbrel.model.documents import digest_of
+from whimbrel.model.ways import NOTHING, DeltaIndex, Step
+from whimbrel.trust import roles
+
+CONTENTS = {serial: onnx_model(factor=float(serial + 1), padding=40_000) for serial in (1, 2, 3)}
+
+
+def patch(repository: Repository, base: bytes, target: bytes, *, content: bytes | None = None) -> Step:
+    """A step of an index; `content` is what lies where the patch should be."""
+    made = encode_bytes(base, target)
+    repository.blob(made)
+    if content is not None:
+        repository.blobs[digest_of(made)] = content
+    return Step(
+        base=digest_of(base) if base else NOTHING,
+        target=digest_of(target),
+        target_bytes=len(target),
+        sha256=digest_of(made),
+        size_bytes=len(made),
+    )
+
+
+def index(repository: Repository, serial: int, *steps: Step) -> None:
+    found = DeltaIndex(model="detector", serial=serial, steps=steps)
+    repository.put(roles.policy_role("detector"), roles.deltas_path("detector", serial), documents.encode(found))
+
+
+@pytest.fixture
+def repository() -> Repository:
+    made = Repository()
+    for serial, content in CONTENTS.items():
+        variant = variant_of(content, probe=probe_of(factor=float(serial + 1)), signature=signature_of())
+        made.release("detector", serial, content, variants=(variant,))
+    made.policy("detector", baseline=1)
+    return made
+
+
+@pytest.fixture
+def server(repository: Repository) -> Iterator[Server]:
+    with Server(repository) as running:
+        yield running
+
+
+@pytest.fixture
+def agent(tmp_path: Path, server: Server, repository: Repository) -> Iterator[Agent]:
+    probes = ProbeServer()
+    with Agent.open(
+        tmp_path / "device", server=server.url, root=repository.root_bytes, probes=probes, device_id="dev-1",
+        enrol_token=server.enrol_token,
+    ) as made:  # fmt: skip
+        made.cycle()
+        settle(made)
+        server.announced.clear()
+        yield made
+    probes.close()
+
+
+def settle(agent: Agent) -> None:
+    for _ in range(3):
+        with agent.session("detector") as model:
+            model.record(latency_ms=1.0)
+    agent.cycle(force=True)
+
+
+def moved_to(agent: Agent, server: Server, serial: int) -> int:
+    """Take `serial`; the bytes that were moved for it."""
+    server.repository.policy("detector", baseline=serial)
+    found = agent.cycle(force=True).models["detector"]
+    assert found["serial"] == serial, found
+    with agent.session("detector") as model:
+        assert model.path.read_bytes() == CONTENTS[serial]
+    return int(server.announced[-1]["bytes_moved"])
+
+
+def test_version_travels_as_the_patch_from_what_is_here(agent: Agent, server: Server) -> None:
+    step = patch(server.repository, CONTENTS[1], CONTENTS[2])
+    index(server.repository, 2, step)
+    assert moved_to(agent, server, 2) == step.size_bytes < len(CONTENTS[2]) / 2
+
+
+def test_skipped_version_is_crossed_by_a_chain(agent: Agent, server: Server) -> None:
+    steps = patch(server.repository, CONTENTS[1], CONTENTS[2]), patch(server.repository, CONTENTS[2], CONTENTS[3])
+    index(server.repository, 3, *steps)
+    assert moved_to(agent, server, 3) == sum(step.size_bytes for step in steps)
+
+
+def test_device_without_the_base_takes_the_compressed_whole(agent: Agent, server: Server) -> None:
+    whole = patch(server.repository, b"", CONTENTS[3])
+    index(server.repository, 3, patch(server.repository, CONTENTS[2], CONTENTS[3]), whole)
+    assert moved_to(agent, server, 3) == whole.size_bytes < len(CONTENTS[3])
+
+
+def test_flipped_patch_gives_way_to_the_whole_file(agent: Agent, server: Server) -> None:
+    made = bytearray(encode_bytes(CONTENTS[1], CONTENTS[2]))
+    made[len(made) // 2] ^= 1
+    step = patch(server.repository, CONTENTS[1], CONTENTS[2], content=bytes(made))
+    index(server.repository, 2, step)
+    assert moved_to(agent, server, 2) == step.size_bytes + len(CONTENTS[2])
+
+
+def test_patch_that_makes_other_bytes_than_the_release_names_gives_way(agent: Agent, server: Server) -> None:
+    wrong = patch(server.repository, CONTENTS[1], CONTENTS[3])
+    lying = Step(
+        base=wrong.base, target=digest_of(CONTENTS[2]), target_bytes=len(CONTENTS[2]), sha256=wrong.sha256,
+        size_bytes=wrong.size_bytes,
+    )  # fmt: skip
+    index(server.repository, 2, lying)
+    assert moved_to(agent, server, 2) == lying.size_bytes + len(CONTENTS[2])
+
+
+def test_patch_that_is_not_there_gives_way(agent: Agent, server: Server) -> None:
+    step = patch(server.repository, CONTENTS[1], CONTENTS[2])
+    del server.repository.blobs[step.sha256]
+    index(server.repository, 2, step)
+    assert moved_to(agent, server, 2) == len(CONTENTS[2])
+
+
+def test_index_that_cannot_be_read_means_whole_files(agent: Agent, server: Server) -> None:
+    role, path = roles.policy_role("detector"), roles.deltas_path("detector", 2)
+    server.repository.put(role, path, b'{"format": "whimbrel-deltas-9"}')
+    assert moved_to(agent, server, 2) == len(CONTENTS[2])
+
+
+def test_device_without_the_codec_takes_whole_files(
+    agent: Agent, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "whimbrel.patchfile", None)
+    index(server.repository, 2, patch(server.repository, CONTENTS[1], CONTENTS[2]))
+    assert moved_to(agent, server, 2) == len(CONTENTS[2])
+
+
+def test_nothing_is_left_behind_in_the_folder_of_downloads(agent: Agent, server: Server) -> None:
+    steps = patch(server.repository, CONTENTS[1], CONTENTS[2]), patch(server.repository, CONTENTS[2], CONTENTS[3])
+    index(server.repository, 3, *steps)
+    moved_to(agent, server, 3)
+    assert not [path.name for path in (agent.folder / "incoming").iterdir()]

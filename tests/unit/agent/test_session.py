@@ -1,0 +1,137 @@
+"""Sessions: marks, summaries, crashes, and a swap that never happens inside one."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from whimbrel.agent.session import Places, Session, between_sessions, forget, harvest
+from whimbrel.device.journal import seal
+from whimbrel.device.slots import Content, Held, Pointer
+from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.health.sketch import key_of
+
+HELD = Held(
+    slot="a",
+    serial=3,
+    version="2026.03.05.3",
+    entry="model.onnx",
+    contents=(Content(name="model.onnx", sha256="a" * 64),),
+)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    made = Places(tmp_path)
+    made.make()
+    made.pointer.write_bytes(seal(Pointer(model="m", active=HELD)))
+    return made
+
+
+def test_a_session_says_what_it_opened(places: Places) -> None:
+    with Session("m", places) as model:
+        assert (model.path, model.serial, model.version) == (places.folder / "a/model.onnx", 3, "2026.03.05.3")
+
+
+def test_a_session_leaves_a_summary_with_its_worst_latency(places: Places) -> None:
+    with Session("m", places) as model:
+        model.record(latency_ms=3.0, accuracy=1.0)
+        model.record(latency_ms=9.0, ok=False, accuracy=0.0)
+        model.record(latency_ms=5.0)
+    (ended,) = harvest(places)
+    assert ended.closed is not None
+    assert (ended.closed.inferences, ended.closed.errors, ended.closed.latency_key) == (3, 1, key_of(9.0))
+    assert (ended.closed.metrics["accuracy"].n, ended.closed.metrics["accuracy"].sum) == (2, 1.0)
+    assert ended.closed.healthy
+    assert os.listdir(places.marks) == []
+    forget(places, [ended.name])
+    assert harvest(places) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300])
+def test_a_metric_that_is_no_number_is_an_error_and_does_not_travel(places: Places, value: float) -> None:
+    with Session("m", places) as model:
+        model.record(accuracy=value)
+    closed = harvest(places)[0].closed
+    assert closed is not None
+    assert (closed.errors, closed.metrics) == (1, {})
+
+
+def test_a_session_whose_every_answer_is_an_error_speaks_for_nothing(places: Places) -> None:
+    with Session("m", places) as model:
+        model.record(ok=False)
+    closed = harvest(places)[0].closed
+    assert closed is not None
+    assert (closed.healthy, closed.failed) == (False, False)
+
+
+def test_a_name_that_cannot_travel_is_refused(places: Places) -> None:
+    with Session("m", places) as model, pytest.raises(UntrustedInput, match="not a metric's name"):
+        model.record(**{"a b": 1.0})
+
+
+def test_without_a_version_the_error_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="let the agent run"), Session("m", Places(tmp_path)):
+        pass
+
+
+def test_a_torn_pointer_opens_nothing(places: Places) -> None:
+    places.pointer.write_bytes(places.pointer.read_bytes()[:-5])
+    with pytest.raises(UntrustedInput, match="torn"), Session("m", places):
+        pass
+
+
+def test_outside_of_its_block_a_session_has_no_path(places: Places) -> None:
+    session = Session("m", places)
+    with session:
+        pass
+    with pytest.raises(Unavailable, match="not open"):
+        _ = session.path
+
+
+def test_an_open_session_keeps_the_slots_as_they_are(places: Places) -> None:
+    with Session("m", places), between_sessions(places) as safe:
+        assert not safe
+    with between_sessions(places) as safe:
+        assert safe
+
+
+def test_an_open_session_is_no_crash(places: Places) -> None:
+    with Session("m", places):
+        assert harvest(places) == []
+
+
+def test_a_mark_that_nobody_holds_is_a_crash_and_lets_the_swap_go_on(places: Places) -> None:
+    with Session("m", places):
+        (name,) = os.listdir(places.marks)
+        content = (places.marks / name).read_bytes()
+    forget(places, [name])
+    (places.marks / "dead").write_bytes(content)
+    (ended,) = harvest(places)
+    assert (ended.crashed, ended.serial) == (True, 3)
+    with between_sessions(places) as safe:
+        assert safe
+
+
+def test_a_summary_that_was_torn_by_a_power_cut_is_skipped_and_removed(places: Places) -> None:
+    (places.summaries / "torn").write_bytes(b'{"seri')
+    (ended,) = harvest(places)
+    assert (ended.crashed, ended.closed) == (False, None)
+
+
+def test_an_interrupted_user_is_no_failure_of_the_model(places: Places) -> None:
+    with pytest.raises(KeyboardInterrupt), Session("m", places):
+        raise KeyboardInterrupt
+    closed = harvest(places)[0].closed
+    assert closed is not None
+    assert closed.healthy
+
+
+def test_many_sessions_leave_no_open_files(places: Places) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        with Session("m", places, durable=False):
+            pass
+    harvest(places)
+    assert len(os.listdir("/proc/self/fd")) == before

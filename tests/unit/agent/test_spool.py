@@ -1,0 +1,124 @@
+"""Windows that wait: frozen once sent, numbered once, merged only before, bounded always."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from whimbrel import limits
+from whimbrel.agent.disk import RealDisk
+from whimbrel.agent.session import Closed, Ended
+from whimbrel.agent.spool import Spool
+from whimbrel.health.report import Cohort, Summary
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spool.json"
+
+
+def spool_at(path: Path) -> Spool:
+    return Spool(path, disk=RealDisk())
+
+
+def closed(name: str, serial: int = 1, **changes: object) -> Ended:
+    return Ended(name, serial, Closed(serial=serial, inferences=2, **changes))  # type: ignore[arg-type]
+
+
+def cut(spool: Spool, model: str = "m", serial: int | None = 1, cohorts: tuple[Cohort, ...] = ()) -> None:
+    spool.cut(model, serial=serial, cohorts=cohorts, hardware_class="pi")
+
+
+def test_sessions_add_up_in_one_window(path: Path) -> None:
+    spool = spool_at(path)
+    ended = [closed("x", latency_key=5, metrics={"accuracy": Summary.of(1.0)}), closed("y", latency_key=5, errors=1)]
+    spool.add("m", [*ended, Ended("z", 1), Ended("torn", None)], names=["x", "y", "z", "torn"])
+    cut(spool)
+    (window,) = spool.batch(windows_max=9)[1]
+    assert (window.sessions, window.inferences, window.errors, window.crashed) == (3, 4, 1, 1)
+    assert window.latency == {5: 2}
+    assert window.metrics["accuracy"].n == 1
+
+
+def test_two_crashes_in_a_window_are_one(path: Path) -> None:
+    spool = spool_at(path)
+    spool.add("m", [Ended("x", 1), Ended("y", 1)], names=["x", "y"])
+    cut(spool)
+    assert spool.batch(windows_max=9)[1][0].crashed == 1
+
+
+def test_a_window_that_was_sent_is_sent_again_as_it_was(path: Path) -> None:
+    spool = spool_at(path)
+    cut(spool)
+    first = spool.batch(windows_max=9)
+    spool.add("m", [closed("x")], names=["x"])
+    cut(spool)
+    again = spool_at(path).batch(windows_max=1)
+    assert again == (first[0], first[1][:1])
+
+
+def test_an_acknowledged_window_is_forgotten_and_its_number_never_used_again(path: Path) -> None:
+    spool = spool_at(path)
+    cut(spool)
+    epoch, windows = spool.batch(windows_max=9)
+    spool.acknowledged(epoch, windows)
+    assert spool.waiting == 0
+    cut(spool)
+    assert [each.first for each in spool.batch(windows_max=9)[1]] == [2]
+
+
+def test_sessions_of_another_serial_get_a_window_of_their_own(path: Path) -> None:
+    spool = spool_at(path)
+    spool.add("m", [closed("x", 1), closed("y", 2)], names=["x", "y"])
+    cut(spool, serial=2)
+    assert [each.serial for each in spool.batch(windows_max=9)[1]] == [1, 2]
+
+
+def test_a_session_whose_file_was_left_behind_counts_once(path: Path) -> None:
+    spool = spool_at(path)
+    spool.add("m", [closed("x")], names=["x"])
+    assert [each.name for each in spool_at(path).new_of([closed("x"), closed("y")])] == ["y"]
+
+
+def test_years_without_a_network_fit_and_lose_no_session(path: Path) -> None:
+    spool = spool_at(path)
+    for number in range(limits.SPOOL_WINDOWS + 20):
+        spool.add("m", [closed(f"s{number}")], names=[f"s{number}"])
+        cut(spool, cohorts=(Cohort(rollout="r", stage=0, role="treated", age_s=number),))
+    assert spool.waiting == limits.SPOOL_WINDOWS
+    windows = spool.batch(windows_max=limits.SPOOL_WINDOWS)[1]
+    assert sum(each.sessions for each in windows) == limits.SPOOL_WINDOWS + 20
+    assert windows[0].first == 1
+    assert all(one.last + 1 == other.first for one, other in itertools.pairwise(windows))
+    assert windows[-1].last == limits.SPOOL_WINDOWS + 20
+
+
+def test_a_sent_window_is_never_merged(path: Path) -> None:
+    spool = spool_at(path)
+    cut(spool)
+    sent = spool.batch(windows_max=1)[1][0]
+    for _ in range(limits.SPOOL_WINDOWS + 5):
+        cut(spool)
+    assert spool.batch(windows_max=1)[1][0] == sent
+
+
+def test_after_a_boot_a_new_epoch_begins_and_the_old_windows_keep_theirs(path: Path) -> None:
+    spool = spool_at(path)
+    cut(spool)
+    epoch, windows = spool.batch(windows_max=9)
+    cut(spool)
+    path.write_bytes(path.read_bytes().replace(b'"boot":"', b'"boot":"before-'))
+    later = spool_at(path)
+    assert later.batch(windows_max=9) == (epoch, windows)
+    later.acknowledged(epoch, windows)
+    other, fresh = later.batch(windows_max=9)
+    assert other != epoch
+    assert [each.first for each in fresh] == [1]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"format":"whimbrel-spool-2"}'])
+def test_a_spool_that_cannot_be_read_begins_anew(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    spool = spool_at(path)
+    cut(spool)
+    assert spool.waiting == 1

@@ -1,0 +1,224 @@
+"""What the device says, and what it does with each answer: over real HTTP, against a server that answers as told."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from build_repository import Repository, Server, onnx_model
+from whimbrel import Agent
+from whimbrel.device.conditions import Situation
+from whimbrel.device.ports import ProbeRequest, ProbeResult
+from whimbrel.rollout.policy import Arm, Conditions, Entry, Layer
+
+CONTENTS = onnx_model(factor=2.0), onnx_model(factor=3.0)
+START = time.time()
+
+
+class AllGood:
+    def probe(self, request: ProbeRequest) -> ProbeResult:
+        return ProbeResult(passed=True)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    repository = Repository()
+    for serial, content in enumerate(CONTENTS, start=1):
+        repository.release("detector", serial, content)
+    repository.policy("detector", baseline=1, report_s=60, refresh_s=60)
+    with Server(repository) as running:
+        yield running
+
+
+Opened = Callable[..., Agent]
+
+
+@pytest.fixture
+def opened(tmp_path: Path, server: Server) -> Iterator[Opened]:
+    agents: list[Agent] = []
+
+    def make(**changes: object) -> Agent:
+        given: dict[str, object] = {
+            "server": server.url,
+            "root": server.repository.root_bytes,
+            "device_id": "dev-1",
+            "enrol_token": server.enrol_token,
+            "probes": AllGood(),
+            **changes,
+        }
+        agents.append(Agent.open(tmp_path, **given))  # type: ignore[arg-type]
+        return agents[-1]
+
+    yield make
+    for agent in agents:
+        agent.close()
+
+
+def after(agent: Agent, minutes: float) -> dict[str, object]:
+    return agent.cycle(START + 60 * minutes, force=True).models["detector"]
+
+
+def test_without_an_enrolment_token_the_device_listens_and_says_nothing(opened: Opened, server: Server) -> None:
+    agent = opened(enrol_token=None)
+    after(agent, 0)
+    after(agent, 5)
+    assert not [line for line in server.asked if line.startswith("POST")]
+    assert agent.status()["windows_waiting"] == 0
+
+
+def test_wrong_enrolment_token_is_said_and_stops_nothing(opened: Opened, server: Server) -> None:
+    agent = opened(enrol_token="w" * 32)
+    result = agent.cycle()
+    assert result.models["detector"]["serial"] == 1
+    assert any("check the enrolment token" in problem for problem in result.problems)
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_report_that_was_not_stored_is_sent_again_as_it_was(opened: Opened, server: Server, status: int) -> None:
+    agent = opened()
+    after(agent, 0)
+    server.answers["reports"] = status
+    after(agent, 2)
+    server.answers.clear()
+    waiting = agent.status()["windows_waiting"]
+    assert waiting >= 1
+    after(agent, 10)
+    assert server.windows[0]["first"] == 1
+    assert agent.status()["windows_waiting"] == 0
+
+
+def test_report_that_will_never_be_taken_is_dropped(opened: Opened, server: Server) -> None:
+    agent = opened()
+    after(agent, 0)
+    server.answers["reports"] = 400
+    after(agent, 2)
+    assert agent.status()["windows_waiting"] == 0
+    server.answers.clear()
+    after(agent, 10)
+    assert [window["first"] for window in server.windows] == [2]
+
+
+def test_windows_of_days_without_a_server_come_in_one_batch_and_in_order(opened: Opened, server: Server) -> None:
+    agent = opened()
+    after(agent, 0)
+    server.down = True
+    for minutes in range(2, 40, 2):
+        after(agent, minutes)
+    server.down = False
+    after(agent, 200)
+    numbers = [window["first"] for window in server.windows]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 19
+    assert len(server.batches) == 1
+
+
+def test_announcement_waits_for_the_network_and_comes_in_order(opened: Opened, server: Server) -> None:
+    agent = opened()
+    server.answers["announce"] = 500
+    after(agent, 0)
+    assert server.announced == []
+    server.answers.clear()
+    agent.close()
+    again = opened()
+    after(again, 10)
+    assert server.steps() == ["activating", "activated"]
+
+
+def test_only_the_labels_that_a_policy_asks_for_leave_the_device(opened: Opened, server: Server) -> None:
+    server.repository.policy("detector", baseline=1, report_s=60, report_labels=("region",))
+    agent = opened(labels={"region": "NZ", "owner": "me"})
+    after(agent, 0)
+    after(agent, 2)
+    assert server.batches[-1]["labels"] == {"region": "NZ"}
+
+
+def test_conditions_that_are_not_known_to_hold_keep_the_old_version(opened: Opened, server: Server) -> None:
+    situations = [Situation()]
+    agent = opened(situation=lambda: situations[-1])
+    after(agent, 0)
+    server.repository.policy("detector", baseline=2, conditions=Conditions(charging=True))
+    for _ in range(3):
+        with agent.session("detector"):
+            pass
+    found = after(agent, 1)
+    assert (found["state"], found["serial"]) == ("offered", 1)
+    assert "asks for a charger and that is not known" in str(found["waits_for"])
+    situations.append(Situation(charging=True))
+    assert after(agent, 2)["serial"] == 2
+
+
+def test_start_jitter_holds_back_and_then_lets_go(opened: Opened, server: Server) -> None:
+    server.repository.policy("detector", baseline=1, conditions=Conditions(start_jitter_s=1000))
+    agent = opened()
+    found = after(agent, 0)
+    assert (found["state"], found["waits_for"]) == ("offered", "its turn: starts are spread over 1000 s")
+    assert after(agent, 20)["serial"] == 1
+
+
+def test_placebo_waits_for_its_turn_like_an_activation(opened: Opened, server: Server) -> None:
+    agent = opened()
+    after(agent, 0)
+    arm = Arm(role="control", name="control", stage=0, serial=1, start=0, end=1_000_000)
+    layer = Layer(salt=7, entries=(Entry(rollout="r1", arms=(arm,)),))
+    server.repository.policy("detector", baseline=1, layers=(layer,), conditions=Conditions(start_jitter_s=1000))
+    after(agent, 1)
+    assert server.steps()[-1] == "assigned"
+    after(agent, 30)
+    assert server.steps()[-1] == "placebo"
+
+
+@pytest.mark.parametrize(("max_age_s", "serial"), [(600, 2), (30, 1)])
+def test_old_policy_activates_nothing(
+    opened: Opened, server: Server, tmp_path: Path, max_age_s: float, serial: int
+) -> None:
+    agent = opened()
+    after(agent, 0)
+    for _ in range(3):
+        with agent.session("detector"):
+            pass
+    after(agent, 1)
+    server.repository.policy("detector", baseline=2, activate_max_age_s=max_age_s, refresh_s=60)
+    with agent.session("detector"):
+        assert after(agent, 2)["state"] == "ready"
+    server.down = True
+    assert after(agent, 5)["serial"] == serial
+
+
+def test_policy_that_changes_before_the_activation_withdraws_the_version(opened: Opened, server: Server) -> None:
+    agent = opened()
+    after(agent, 0)
+    for _ in range(3):
+        with agent.session("detector"):
+            pass
+    after(agent, 1)
+    server.repository.policy("detector", baseline=2)
+    with agent.session("detector"):
+        assert after(agent, 2)["state"] == "ready"
+    server.repository.policy("detector", baseline=1)
+    found = after(agent, 3)
+    assert (found["state"], found["serial"]) == ("idle", 1)
+
+
+def test_hundred_agents_share_one_pool_and_hold_no_files(tmp_path: Path, server: Server) -> None:
+    import os
+
+    import urllib3
+
+    pool = urllib3.PoolManager(num_pools=2, maxsize=4)
+    agents = [
+        Agent.open(
+            tmp_path / str(number),
+            server=server.url,
+            root=server.repository.root_bytes,
+            enrol_token=server.enrol_token,
+            probes=AllGood(),
+            pool=pool,
+        )
+        for number in range(100)
+    ]
+    before = len(os.listdir("/proc/self/fd"))
+    for agent in agents:
+        assert agent.cycle().models["detector"]["serial"] == 1
+    assert len(os.listdir("/proc/self/fd")) - before < 10
+    pool.clear()

@@ -1,0 +1,67 @@
+"""A journal that is torn, cut, or from another time: the device goes back to what was committed, and never guesses."""
+
+import pytest
+
+from whimbrel.device import slots
+from whimbrel.device.journal import Journal, recovered, seal, unseal
+from whimbrel.device.slots import Content, Held, Pointer
+from whimbrel.device.states import State
+from whimbrel.errors import UntrustedInput
+
+CONTENTS = (Content(name="model.onnx", sha256="a" * 64),)
+ONE = Held(slot="a", serial=1, version="2026.03.05.1", entry="model.onnx", contents=CONTENTS)
+TWO = Held(slot="b", serial=2, version="2026.03.05.2", entry="model.onnx", contents=CONTENTS)
+
+
+def test_a_journal_comes_back_as_it_went() -> None:
+    journal = Journal(model="m", state=State.COMMITTED)
+    assert unseal(Journal, seal(journal), what="it") == journal
+
+
+@pytest.mark.parametrize("length", range(0, len(seal(Journal(model="m"))), 7))
+def test_a_journal_cut_anywhere_is_torn(length: int) -> None:
+    with pytest.raises(UntrustedInput, match="torn"):
+        unseal(Journal, seal(Journal(model="m"))[:length], what="the journal")
+
+
+def test_a_journal_with_one_bit_flipped_is_torn() -> None:
+    content = bytearray(seal(Journal(model="m")))
+    content[-3] ^= 1
+    with pytest.raises(UntrustedInput, match="torn"):
+        unseal(Journal, bytes(content), what="the journal")
+
+
+def test_a_journal_of_a_later_version_is_not_guessed_at() -> None:
+    content = seal({"format": "whimbrel-journal-2", "model": "m"})
+    with pytest.raises(UntrustedInput, match="cannot be read"):
+        unseal(Journal, content, what="the journal")
+
+
+def test_without_a_journal_a_trial_is_taken_back() -> None:
+    pointer = Pointer(model="m", active=TWO, fallback=ONE, trial=True)
+    journal = recovered(pointer, reason="torn")
+    assert journal.state is State.GOING_BACK
+    assert journal.going_back is not None
+    assert (journal.going_back.leaves, journal.going_back.to, journal.going_back.by_policy) == (2, 1, False)
+
+
+def test_without_a_journal_what_was_committed_is_kept() -> None:
+    assert recovered(Pointer(model="m", active=TWO, fallback=ONE), reason="torn").state is State.COMMITTED
+    assert recovered(Pointer(model="m"), reason="torn").state is State.IDLE
+
+
+def test_a_swap_done_twice_is_done_once() -> None:
+    pointer = slots.swapped(Pointer(model="m", active=ONE), TWO)
+    assert pointer == slots.swapped(pointer, TWO) == Pointer(model="m", active=TWO, fallback=ONE, trial=True)
+
+
+def test_a_version_that_failed_its_trial_is_no_fallback() -> None:
+    trial = Pointer(model="m", active=TWO, fallback=ONE, trial=True)
+    assert slots.back(trial) == Pointer(model="m", active=ONE)
+    assert slots.back(slots.committed(trial)) == Pointer(model="m", active=ONE, fallback=TWO)
+
+
+def test_the_inactive_slot_is_never_the_active_one() -> None:
+    assert Pointer(model="m").inactive == "a"
+    assert Pointer(model="m", active=ONE).inactive == "b"
+    assert Pointer(model="m", active=TWO).inactive == "a"

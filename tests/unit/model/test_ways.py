@@ -1,0 +1,53 @@
+"""The cheapest way through a delta index."""
+
+import msgspec
+import pytest
+
+from whimbrel.model.ways import NOTHING, Step, ways
+
+A, B, C = ("a" * 64, "b" * 64, "c" * 64)
+
+
+def step(base: str, target: str, size: int) -> Step:
+    return Step(base=base, target=target, target_bytes=1000, sha256=f"{size:064x}", size_bytes=size)
+
+
+def sizes(steps: list[Step], *, here: set[str], size: int = 1000) -> list[int]:
+    return [way.size_bytes for way in ways(steps, target=C, size_bytes=size, here=here)]
+
+
+def test_patch_from_what_is_here_beats_the_compressed_whole() -> None:
+    steps = [step(NOTHING, C, 800), step(B, C, 50)]
+    assert sizes(steps, here={B}) == [50, 800]
+
+
+def test_without_a_base_only_the_compressed_whole_is_left() -> None:
+    steps = [step(NOTHING, C, 800), step(B, C, 50)]
+    assert sizes(steps, here=set()) == [800]
+
+
+def test_chain_is_taken_when_it_is_shorter_than_the_direct_patch() -> None:
+    steps = [step(A, B, 10), step(B, C, 10), step(A, C, 900)]
+    found = ways(steps, target=C, size_bytes=1000, here={A})
+    assert [(way.size_bytes, len(way.steps)) for way in found] == [(20, 2), (900, 1)]
+    assert [each.target for each in found[0].steps] == [B, C]
+
+
+def test_base_that_is_not_here_may_be_made_from_nothing() -> None:
+    steps = [step(NOTHING, B, 100), step(B, C, 10)]
+    assert sizes(steps, here=set()) == [110]
+
+
+def test_way_that_costs_more_than_the_file_is_none() -> None:
+    assert sizes([step(B, C, 1000)], here={B}) == []
+    assert sizes([step(B, C, 900)], here={B}, size=300) == []
+
+
+def test_circle_in_the_index_ends() -> None:
+    steps = [step(A, B, 1), step(B, A, 1), step(B, C, 1)]
+    assert sizes(steps, here=set()) == []
+
+
+def test_step_without_bytes_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(msgspec.to_builtins(step(A, B, 5)) | {"size_bytes": 0}, Step)
