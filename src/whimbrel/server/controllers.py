@@ -101,6 +101,8 @@ class Controllers:
                         await self.build_deltas(namespace)
             except WhimbrelError as error:
                 log.warning("a patch was not made: %s", error)
+            except Exception:  # as above: a bug ends no loop for good
+                log.exception("a patch was not made")
             await asyncio.sleep(_BUILD_PERIOD_S)
 
     async def build_deltas(self, namespace: str, *, model: str | None = None) -> int:
