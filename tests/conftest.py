@@ -47,7 +47,7 @@ def _nats_answers() -> bool:
     import nats
 
     async def ask() -> None:
-        connection = await nats.connect(NATS, connect_timeout=2, allow_reconnect=False, error_cb=_quiet)
+        connection = await asyncio.wait_for(nats.connect(NATS, connect_timeout=2, error_cb=_quiet), 3)
         try:
             await connection.jetstream().account_info()
         finally:

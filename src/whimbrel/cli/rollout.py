@@ -115,6 +115,9 @@ def _move_command(move: str, teaching: str) -> Callable[..., None]:
 
 app.command("pause")(_move_command("pause", "Do not advance. Proven harm still takes it back."))
 app.command("resume")(_move_command("resume", "Go on after a pause."))
+app.command("finish")(
+    _move_command("finish", "Make its version everybody's baseline now, whatever its plan still says.")
+)
 app.command("abort")(_move_command("abort", "End it: devices return to the baseline; the version is not quarantined."))
 app.command("rollback")(_move_command("rollback", "Take it back: devices return, and the version is quarantined."))
 

@@ -19,9 +19,15 @@ from whimbrel.rollout.bucket import BUCKETS, bucket
 from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
 from whimbrel.rollout.states import Event, State, transition
 
-PersonMove = Literal["pause", "resume", "abort", "rollback"]
+PersonMove = Literal["pause", "resume", "finish", "abort", "rollback"]
 
-_PERSON = {"pause": Event.PAUSE, "resume": Event.RESUME, "abort": Event.ABORT, "rollback": Event.ROLL_BACK}
+_PERSON = {
+    "pause": Event.PAUSE,
+    "resume": Event.RESUME,
+    "finish": Event.FINISH,
+    "abort": Event.ABORT,
+    "rollback": Event.ROLL_BACK,
+}
 
 
 def verdict_for(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
@@ -43,6 +49,12 @@ def verdict_for(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord
 def advance(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
     """Ask the gate and do what it says. Returns the verdict."""
     verdict = verdict_for(registry, fleet, rollout, now=now)
+    if verdict.move == "finish" and not rollout.plan.reaches_everyone:
+        verdict = Verdict(
+            "hold",
+            f"{verdict.because}; the plan ends before it reaches every device, so a person decides: finish or abort it",
+            verdict.evidence,
+        )
     event = {
         "roll_back": Event.ROLL_BACK,
         "advance": Event.ADVANCE,

@@ -33,7 +33,7 @@ def start_rollout(
         name = VersionName.parse(plan.model_version)
     except ValueError as error:
         raise Refused(str(error)) from error
-    model = registry.model(name.model)
+    model = registry.model(name.model, lock=True)  # two starts at once: one of them finds the other
     target = find_version(registry.versions(name.model), name)
     quarantined = [entry for entry in registry.quarantines(model.name) if entry.serial == target.serial]
     if target.retired:

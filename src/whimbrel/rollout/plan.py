@@ -113,6 +113,12 @@ class Plan(Document, frozen=True):
         """Seconds a tally window: the plan's health-check interval (default 300)."""
         return self.rollback.health_check_interval_sec or 300.0
 
+    @property
+    def reaches_everyone(self) -> bool:
+        """Whether its last stage is about all devices: only then may its target become the baseline."""
+        last = self.stages[-1]
+        return last.target_percent >= 100 and last.selector.everyone
+
     def share_buckets(self, stage: int) -> int:
         """Buckets on the new version at a stage: its share, less the holdback from 90% up."""
         wanted = round(self.stages[stage].target_percent / 100 * BUCKETS)

@@ -2,7 +2,8 @@
 
 A round: tally the inbox, judge the live rollouts whose window closed, write the policies that differ from what the rows
 say, sign snapshot and timestamp, copy the files. Every step compares and does the difference, so a process that is
-killed anywhere leaves nothing that the next round does not finish. A lease in the database keeps one leader.
+killed anywhere leaves nothing that the next round does not finish. A lease in the database keeps one leader; each
+transaction renews it, and so holds its row: a leader that was too slow changes nothing any more.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import msgspec
+from sqlalchemy import Connection
 
 from whimbrel.errors import Conflict, Unavailable, WhimbrelError
 from whimbrel.flows.advance import advance
@@ -42,6 +44,10 @@ _PERIOD_S = 0.25
 _BUILD_PERIOD_S = 2.0  # between looks for patches that are missing
 _RECORDS_A_ROUND = 2000
 _SETTLE_WAIT_S = 20.0
+
+
+class _LeadLost(Unavailable):
+    """Another server took over."""
 
 
 class Controllers:
@@ -95,6 +101,8 @@ class Controllers:
                         await self.build_deltas(namespace)
             except WhimbrelError as error:
                 log.warning("a patch was not made: %s", error)
+            except Exception:  # as above: a bug ends no loop for good
+                log.exception("a patch was not made")
             await asyncio.sleep(_BUILD_PERIOD_S)
 
     async def build_deltas(self, namespace: str, *, model: str | None = None) -> int:
@@ -123,8 +131,9 @@ class Controllers:
         deadline = time.monotonic() + _SETTLE_WAIT_S
         while True:
             if await asyncio.to_thread(self._lead):
-                await self.round()
-                return
+                with suppress(_LeadLost):
+                    await self.round()
+                    return
             if await asyncio.to_thread(self._settled):
                 return
             if time.monotonic() > deadline:
@@ -160,6 +169,7 @@ class Controllers:
     def _ingest(self, taken: Taken) -> int:
         setbacks = 0
         with self._database.transaction() as connection:
+            self._hold(connection)
             for namespace in dict.fromkeys(record.namespace for record in taken.records):
                 records = [record for record in taken.records if record.namespace == namespace]
                 done = ingest(Registry(connection, namespace), Fleet(connection, namespace), records, now=self._clock())
@@ -182,6 +192,7 @@ class Controllers:
             if self._judged.get(rollout.id) == window and not at_once:
                 continue
             with self._database.transaction() as connection:
+                self._hold(connection)
                 registry, fleet = Registry(connection, namespace), Fleet(connection, namespace)
                 report_s = min(registry.model(rollout.model).settings.report_s, rollout.plan.window_s())
                 judge_silence(fleet, rollout, report_s=report_s, now=now)
@@ -196,6 +207,7 @@ class Controllers:
     def _write_policies(self, namespace: str) -> None:
         now = datetime.fromtimestamp(self._clock(), UTC)
         with self._database.transaction() as connection:
+            self._hold(connection)
             registry, book = Registry(connection, namespace), RoleBook(connection, namespace)
             deltas = DeltaRows(connection, namespace)
             for model, document in _policies_to_write(registry, book):
@@ -222,6 +234,7 @@ class Controllers:
 
         def mark() -> None:
             with self._database.transaction() as connection:
+                self._hold(connection)
                 RoleBook(connection, namespace).set_published(newest)
 
         await asyncio.to_thread(mark)
@@ -289,6 +302,13 @@ class Controllers:
             leads = take_lease(connection, _LEASE, holder=self._holder, now=now, life_s=_LEASE_LIFE_S)
         self._leads_until = now + _LEASE_LIFE_S if leads else 0.0
         return leads
+
+    def _hold(self, connection: Connection) -> None:
+        now = self._clock()
+        if not take_lease(connection, _LEASE, holder=self._holder, now=now, life_s=_LEASE_LIFE_S):
+            self._leads_until = 0.0
+            raise _LeadLost("another server leads now, and does the rest")
+        self._leads_until = now + _LEASE_LIFE_S
 
     def _resign(self) -> None:
         self._leads_until = 0.0

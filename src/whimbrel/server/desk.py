@@ -218,9 +218,12 @@ class Desk:
         if release.build_hash != build_hash(release.variants):
             raise UntrustedInput(f"build hash {release.build_hash} does not belong to these files")
         check_budgets(release, record.settings)
-        for digest in sorted(release.digests):
-            if registry.artifact_size(digest) is None:
-                raise Refused(f"artifact {digest} is not stored yet; send it first")
+        for file in (file for variant in release.variants for file in variant.files):
+            stored = registry.artifact_size(file.sha256)
+            if stored is None:
+                raise Refused(f"artifact {file.sha256} is not stored yet; send it first")
+            if stored != file.size_bytes:  # budgets and devices go by the size that is signed
+                raise UntrustedInput(f"{file.name} is said to have {file.size_bytes} bytes; {stored} are stored")
         path = roles.release_path(model, release.serial)
         book.accept_publication(roles.publisher_role(model), data.publisher, {path: data.release})
         first = record.baseline is None
@@ -309,6 +312,10 @@ class Desk:
             raise UntrustedInput(f"the line is of {line.model!r}; expected {model!r}")
         if before is not None and line.sequence != before.sequence + 1:
             raise Conflict(f"line sequence {line.sequence} came, and {before.sequence + 1} is next; try again")
+        if before is not None and not (
+            line.minimum_serial >= before.minimum_serial and set(line.revoked) >= set(before.revoked)
+        ):
+            raise Refused("a line only grows: its floor is never lowered, and a revocation is never taken back")
         book.accept_publication(roles.publisher_role(model), data.publisher, {roles.line_path(model): data.line})
         registry.write_audit(
             AuditRecord(

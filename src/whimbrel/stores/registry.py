@@ -46,9 +46,10 @@ class Registry:
         if not upsert(self.connection, schema.models, values):
             raise Conflict(f"model {model.name!r} exists already; publish to it, or choose another name")
 
-    def model(self, name: str) -> ModelRecord:
-        """Raises `NotFound`, naming the models there are."""
-        row = self.connection.execute(self._of(schema.models).where(schema.models.c.name == name)).one_or_none()
+    def model(self, name: str, *, lock: bool = False) -> ModelRecord:
+        """Raises `NotFound`, naming the models there are. `lock`: nobody else changes it in this transaction."""
+        query = self._of(schema.models).where(schema.models.c.name == name)
+        row = self.connection.execute(query.with_for_update() if lock else query).one_or_none()
         if row is None:
             known = ", ".join(model.name for model in self.models()) or "none yet"
             raise NotFound(f"there is no model {name!r} (models: {known}); make it with: whimbrel model add {name}")

@@ -1,0 +1,192 @@
+"""Golden bytes of every document, every field set. A change here changes the format, and needs a decision record."""
+
+import msgspec
+import pytest
+
+from whimbrel.health.report import Announcement, Batch, Cohort, Summary, Window
+from whimbrel.health.tally import Cell, Moments
+from whimbrel.model.documents import Document, encode, parse
+from whimbrel.model.release import (
+    File,
+    Line,
+    Probe,
+    Release,
+    Requirement,
+    Signature,
+    Tensor,
+    TensorSpec,
+    Training,
+    Variant,
+)
+from whimbrel.model.selector import Expression, Selector
+from whimbrel.rollout.policy import Arm, Conditions, Entry, Layer, Pin, Policy, Quarantine
+
+SELECTOR = Selector(
+    match_labels={"os": "linux"}, match_expressions=(Expression(key="app", operator="Version", values=(">=1.8", "<3")),)
+)
+TENSOR = Tensor(dtype="float32", shape=(1, 2), values=(0.5, 1.0))
+RELEASE = Release(
+    model="wake", serial=3, version="2026.03.05.1", semantic_version="2.4.1", build_hash="a1b2c3d4e5f6",
+    created="2026-03-05T10:00:00Z",
+    variants=(
+        Variant(
+            name="linux", files=(File(name="model.onnx", size_bytes=7, sha256="a" * 64, format="onnx", packed=True),),
+            selector=SELECTOR, runtime="onnxruntime", precision="float32",
+            signature=Signature(
+                inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", None, 4)),),
+                outputs=(TensorSpec(name="y", dtype="float32", shape=(1,)),),
+            ),
+            probe=Probe(
+                inputs={"x": TENSOR}, outputs={"y": TENSOR}, absolute_tolerance=0.5, relative_tolerance=0.25,
+                latency_ms_max=9.5, memory_mib_max=64,
+            ),
+            sealed_sha256="b" * 64, sealed_size_bytes=9,
+        ),
+    ),
+    training=Training(date="d", dataset="s", framework="f", run="r", parent="p", architecture="a"),
+    metrics={"accuracy": 0.875}, changelog=("better",), requires=(Requirement(model="sleep", serial=2),),
+)  # fmt: skip
+LINE = Line(model="wake", sequence=4, minimum_serial=2, revoked=(3, 5))
+POLICY = Policy(
+    model="wake", sequence=9, baseline=2, known_good=(2, 1),
+    layers=(
+        Layer(
+            salt=42,
+            entries=(
+                Entry(
+                    rollout="r1", selector=SELECTOR,
+                    arms=(
+                        Arm(role="treated", name="canary", stage=1, serial=3, start=0, end=50000, selector=SELECTOR),
+                        Arm(role="control", name="control", stage=0, serial=2, start=50000, end=1000000),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    quarantine=(Quarantine(serial=4, selector=SELECTOR),), overrides=(3,),
+    pins=(Pin(serial=1, devices=("dev-1",)), Pin(serial=2, selector=SELECTOR)),
+    conditions=Conditions(
+        unmetered=True, charging=True, battery_min=0.5, idle=True, window_utc=(0, 3600), start_jitter_s=60.0
+    ),
+    on_revoked="stop", refresh_s=60.0, report_s=30.0, activate_max_age_s=120.0, report_labels=("region",),
+    hardware_label="chip",
+)  # fmt: skip
+BATCH = Batch(
+    epoch="0123456789abcdef", labels={"region": "NZ"},
+    windows=(
+        Window(
+            model="wake", serial=3, first=7, last=8, hardware_class="x1",
+            cohorts=(Cohort(rollout="r1", stage=1, role="control", age_s=2.5),), sessions=4, crashed=1, inferences=5,
+            errors=2, metrics={"accuracy": Summary(n=2, sum=1.5, sumsq=1.25)}, latency={-3: 1, 254: 2},
+        ),
+    ),
+)  # fmt: skip
+ANNOUNCEMENT = Announcement(
+    model="wake", step="went_back", serial=3, rollout="r1", stage=1, role="control", hardware_class="x1",
+    reason="it crashed", bytes_moved=8,
+)  # fmt: skip
+CELL = Cell(
+    stage=1, window=6, role="control", hardware_class="x1", age_bucket=5, at_risk=9, sessions=8, crashed=7,
+    error_units=6, error_share=0.5, metrics={"accuracy": Moments(n=2, sum=1.5, sumsq=1.25)}, latency={-3: 1, 254: 2},
+    due=4, overdue=3,
+)  # fmt: skip
+
+_SELECTOR = (
+    '{"match_expressions":[{"key":"app","operator":"Version","values":[">=1.8","<3"]}],"match_labels":{"os":"linux"}}'
+)
+_TENSOR = '{"dtype":"float32","shape":[1,2],"values":[0.5,1.0]}'
+GOLDEN = {
+    "release": (
+        RELEASE,
+        """
+{"build_hash":"a1b2c3d4e5f6","changelog":["better"],"created":"2026-03-05T10:00:00Z",
+"format":"whimbrel-release-1","metrics":{"accuracy":0.875},"model":"wake",
+"requires":[{"model":"sleep","serial":2}],"semantic_version":"2.4.1","serial":3,
+"training":{"architecture":"a","dataset":"s","date":"d","framework":"f","parent":"p","run":"r"},
+"variants":[{"files":[{"format":"onnx","name":"model.onnx","packed":true,
+"sha256":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","size_bytes":7}],
+"name":"linux","precision":"float32","probe":{"absolute_tolerance":0.5,"inputs":{"x":<TENSOR>},
+"latency_ms_max":9.5,"memory_mib_max":64,"outputs":{"y":<TENSOR>},"relative_tolerance":0.25},
+"runtime":"onnxruntime",
+"sealed_sha256":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+"sealed_size_bytes":9,"selector":<SELECTOR>,"signature":{"inputs":[{"dtype":"float32","name":"x",
+"shape":["batch",null,4]}],"outputs":[{"dtype":"float32","name":"y","shape":[1]}]}}],
+"version":"2026.03.05.1"}
+""",
+    ),
+    "line": (
+        LINE,
+        """
+{"format":"whimbrel-line-1","minimum_serial":2,"model":"wake","revoked":[3,5],"sequence":4}
+""",
+    ),
+    "policy": (
+        POLICY,
+        """
+{"activate_max_age_s":120.0,"baseline":2,"conditions":{"battery_min":0.5,"charging":true,
+"idle":true,"start_jitter_s":60.0,"unmetered":true,"window_utc":[0,3600]},
+"format":"whimbrel-policy-1","hardware_label":"chip","known_good":[2,1],
+"layers":[{"entries":[{"arms":[{"end":50000,"name":"canary","role":"treated","selector":<SELECTOR>,
+"serial":3,"stage":1,"start":0},{"end":1000000,"name":"control","role":"control","serial":2,
+"stage":0,"start":50000}],"rollout":"r1","selector":<SELECTOR>}],"salt":42}],"model":"wake",
+"on_revoked":"stop","overrides":[3],"pins":[{"devices":["dev-1"],"serial":1},{"selector":<SELECTOR>,
+"serial":2}],"quarantine":[{"selector":<SELECTOR>,"serial":4}],"refresh_s":60.0,
+"report_labels":["region"],"report_s":30.0,"sequence":9}
+""",
+    ),
+    "batch": (
+        BATCH,
+        """
+{"epoch":"0123456789abcdef","labels":{"region":"NZ"},"windows":[{"cohorts":[{"age_s":2.5,
+"role":"control","rollout":"r1","stage":1}],"crashed":1,"errors":2,"first":7,"hardware_class":"x1",
+"inferences":5,"last":8,"latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
+"sumsq":1.25}},"model":"wake","serial":3,"sessions":4}]}
+""",
+    ),
+    "announcement": (
+        ANNOUNCEMENT,
+        """
+{"bytes_moved":8,"hardware_class":"x1","model":"wake","reason":"it crashed","role":"control",
+"rollout":"r1","serial":3,"stage":1,"step":"went_back"}
+""",
+    ),
+    "cell": (
+        CELL,
+        """
+{"age_bucket":5,"at_risk":9,"crashed":7,"due":4,"error_share":0.5,"error_units":6,
+"hardware_class":"x1","latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
+"sumsq":1.25}},"overdue":3,"role":"control","sessions":8,"stage":1,"window":6}
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_bytes_of_a_document(name: str) -> None:
+    document, golden = GOLDEN[name]
+    text = golden.replace("<SELECTOR>", _SELECTOR).replace("<TENSOR>", _TENSOR).replace("\n", "")
+    assert encode(document).decode() == text
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_document_is_read_back(name: str) -> None:
+    document, _ = GOLDEN[name]
+    assert parse(type(document), encode(document), what=name) == document
+
+
+def _structs(value: object) -> list[Document]:
+    if isinstance(value, Document):
+        return [value, *(each for field in value.__struct_fields__ for each in _structs(getattr(value, field)))]
+    if isinstance(value, tuple | dict):
+        return [each for one in (value.values() if isinstance(value, dict) else value) for each in _structs(one)]
+    return []
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_every_field_is_set_somewhere_in_the_vector(name: str) -> None:
+    """A field that is added and not put into the vector fails here."""
+    unset: dict[type, set[str]] = {}
+    for each in _structs(GOLDEN[name][0]):
+        missing = set(each.__struct_fields__) - set(msgspec.to_builtins(each))
+        unset[type(each)] = unset.get(type(each), missing) & missing
+    assert {kind.__name__: fields for kind, fields in unset.items() if fields} == {}
