@@ -324,7 +324,7 @@ def test_what_is_not_there_is_not_found(people: httpx.Client, path: str) -> None
 
 
 def test_an_unknown_move_says_which_there_are(people: httpx.Client) -> None:
-    is_problem(people.post("/rollouts/x/dance", json={}), 404, "pause, resume, abort, rollback")
+    is_problem(people.post("/rollouts/x/dance", json={}), 404, "pause, resume, finish, abort, rollback")
 
 
 def test_an_artifact_with_another_digest_is_not_kept(server: Running, people: httpx.Client) -> None:
@@ -409,7 +409,13 @@ def test_somebody_who_was_first_wins(fresh: Running, tmp_path: Path) -> None:
         headers = {"content-type": "application/json"}
         assert people.put("/models/wake/line", content=body, headers=headers).status_code == 200
         is_problem(people.put("/models/wake/line", content=body, headers=headers), 409, "3 is next")
-        line = encode(Line(model="wake", sequence=3))
+        shrunk = encode(Line(model="wake", sequence=3))
+        shorter = publish_documents(signed, {"models/wake/line.json": shrunk}, signer=signer, now=datetime.now(UTC))
+        refused = people.put(
+            "/models/wake/line", content=encode({"line": shrunk, "publisher": shorter}), headers=headers
+        )
+        is_problem(refused, 403, "only grows")
+        line = encode(Line(model="wake", sequence=3, revoked=(9,)))
         other = load_signer(fresh.folder / "keys" / "offline" / "targets.pem")
         forged = publish_documents(signed, {"models/wake/line.json": line}, signer=other, now=datetime.now(UTC))
         refused = people.put("/models/wake/line", content=encode({"line": line, "publisher": forged}), headers=headers)

@@ -5,6 +5,7 @@
 2. A person's move goes the same way, with the person as the actor.
 3. A stage in which none of a small fleet falls is judged by the devices of the stage before it.
 4. A paused rollout is still judged: harm takes it back, nothing else moves it.
+5. A plan that ends below 100%, or among some devices only, makes nothing everybody's baseline: it holds at its end.
 """
 
 from collections.abc import Mapping

@@ -180,3 +180,12 @@ def test_a_fleet_in_which_nobody_ever_reported_holds_however_empty_its_stages_ar
     with town(running=rollout()) as here:
         here.enrol(*devices_in(900_000, BUCKETS, 1))
         assert judge_now(here).move == "hold"
+
+
+def test_a_plan_that_ends_below_everybody_waits_for_a_person() -> None:
+    with town(running=rollout(plan=plan(stage("some", 25)), shares=(250_000,))) as here:
+        report_from(here, devices_in(0, 50_000, 3))
+        assert judge_now(here).move == "hold"
+        assert (now_is(here).state, here.registry.model("wake").baseline) == (State.HOLDING, 1)
+        assert move(here, "finish").state is State.COMPLETED
+        assert here.registry.model("wake").baseline == 2
