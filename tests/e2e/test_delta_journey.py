@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from build_repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
+from build_server import done
 from whimbrel import Agent
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.delta.codec import encode_bytes
@@ -147,3 +148,20 @@ def test_nothing_is_left_behind_in_the_folder_of_downloads(agent: Agent, server:
     index(server.repository, 3, *steps)
     moved_to(agent, server, 3)
     assert not [path.name for path in (agent.folder / "incoming").iterdir()]
+
+
+def test_publishing_says_what_a_patch_saves_and_lists_it_for_devices(tmp_path: Path) -> None:
+    folder, keys = tmp_path / "repository", ["-R", str(tmp_path / "repository")]
+    done("init", folder)
+    done("model", "add", "detector", *keys)
+    for serial in (1, 2):
+        (tmp_path / f"{serial}.onnx").write_bytes(CONTENTS[serial])
+        said = done("publish", "-m", "detector", tmp_path / f"{serial}.onnx", *keys)
+    (patched,) = [each for each in said["deltas"] if each["from"] != "nothing"]
+    assert patched["size_bytes"] < len(CONTENTS[2]) / 2
+    assert "This looks like" in patched["advice"]
+    (listed,) = (folder / "files" / "default" / "targets" / "deltas" / "detector").glob("*.2.json")
+    steps = documents.parse(DeltaIndex, listed.read_bytes(), what="the index").steps
+    assert patched["sha256"] in {step.sha256 for step in steps}
+    assert (folder / "files" / "default" / "artifacts" / patched["sha256"]).stat().st_size == patched["size_bytes"]
+    assert done("collect", "--older-than-hours", "0", *keys)["collected"] == []

@@ -179,11 +179,11 @@ def _deltas(client: Client, model: str, version: str) -> dict[str, Any]:
 def _tell_deltas(said: dict[str, Any]) -> None:
     if note := said.get("deltas_note"):
         say(f"  no patches: {note}")
-    for delta in said.get("deltas", []):
-        origin = "the whole file, compressed" if delta["from"] == "nothing" else f"from {delta['from']}"
+    for delta in sorted(said.get("deltas", []), key=lambda each: (str(each["file"]), each["size_bytes"])):
+        origin = "whole, compressed" if delta["from"] == "nothing" else f"from {delta['from']}"
         share = 100 * delta["size_bytes"] / max(1, delta["target_bytes"])
         kept = "" if delta["sha256"] else ", not kept: it saves too little"
-        say(f"  {origin}: {size_of(delta['size_bytes'])}, {share:.1f}% of the file{kept}")
+        say(f"  {delta['file']} {origin}: {size_of(delta['size_bytes'])}, {share:.1f}% of the file{kept}")
         if delta["advice"]:
             say(f"    {delta['advice']}")
 

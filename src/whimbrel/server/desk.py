@@ -259,8 +259,13 @@ class Desk:
         version = _named(registry, model, name)
         release = parse(Release, registry.release_bytes(model, version.serial), what="a stored release")
         serials = {digest: before.version for before, known in registry.published(model) for digest in known.digests}
+        names = {file.sha256: f"{each.name}/{file.name}" for each in release.variants for file in each.files}
         rows = [
-            msgspec.structs.asdict(delta) | {"from": "nothing" if delta.base == NOTHING else serials.get(delta.base)}
+            msgspec.structs.asdict(delta)
+            | {
+                "from": "nothing" if delta.base == NOTHING else serials.get(delta.base),
+                "file": names.get(delta.target),
+            }
             for delta in DeltaRows(registry.connection, registry.namespace).of(model)
             if delta.target in release.digests
         ]
