@@ -22,6 +22,9 @@ def init(
     ] = Config().database,
     artifacts: Annotated[str, typer.Option(help="A folder, or s3://bucket/prefix and the like.")] = Config().artifacts,
     inbox: Annotated[str, typer.Option(help="Where reports wait: table, or nats://host:4222.")] = Config().inbox,
+    inbox_stream: Annotated[
+        str, typer.Option(help="The JetStream stream of a NATS inbox: one a database.")
+    ] = Config().inbox_stream,
     namespace: Annotated[str, typer.Option(help="The namespace's name.")] = Config().namespace,
     json: Json = False,
 ) -> None:
@@ -29,7 +32,13 @@ def init(
 
     keys/offline holds the keys that sign versions: move that folder to a safe place; `serve` starts without it.
     """
-    wanted = {"database": database, "artifacts": artifacts, "inbox": inbox, "namespace": namespace}
+    wanted = {
+        "database": database,
+        "artifacts": artifacts,
+        "inbox": inbox,
+        "inbox_stream": inbox_stream,
+        "namespace": namespace,
+    }
     made = found(folder.resolve(), convert(Config, wanted, what="the settings"))
     if json:
         print_json({"folder": str(made.path), "root": str(made.root), "admin_token_file": str(made.admin_token)})

@@ -128,7 +128,11 @@ def open_parts(folder: Folder) -> Iterator[Parts]:
         policy=load_signer(folder.online_keys / "policy.pem"),
     )
     blobs = Blobs.open(folder.config.artifacts, base=folder.path)
-    inbox: Inbox = InboxTable(database) if folder.config.inbox == "table" else InboxNats(folder.config.inbox)
+    inbox: Inbox = (
+        InboxTable(database)
+        if folder.config.inbox == "table"
+        else InboxNats(folder.config.inbox, stream=folder.config.inbox_stream)
+    )
     try:
         yield Parts(folder, database, blobs, inbox, signers, Controllers(database, blobs, inbox, signers))
     finally:

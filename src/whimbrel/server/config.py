@@ -3,6 +3,7 @@
 database = "sqlite:///whimbrel.db"     # or postgresql://user@host/name; a relative path is beside this file
 artifacts = "files"                    # a folder, or s3://bucket/prefix, gs://..., az://...
 inbox = "table"                        # or nats://host:4222
+inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
 """
 
@@ -28,6 +29,7 @@ class Config(Document, frozen=True):
     database: Annotated[str, Meta(min_length=1)] = "sqlite:///whimbrel.db"
     artifacts: Annotated[str, Meta(min_length=1)] = "files"
     inbox: Annotated[str, Meta(pattern="^(table|nats://.+|tls://.+)$")] = "table"
+    inbox_stream: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")] = "whimbrel-inbox"  # of NATS
     namespace: Name = "default"
 
 
