@@ -2,7 +2,7 @@
 
 1. A pin beats the layers; within a layer the first entry whose selector matches wins; the baseline is the rest.
 2. A version that the line forbids, the fleet quarantined (for this device) or this device refused itself is never the
-   answer; then the newest known-good one is, then the baseline, then `on_revoked`.
+   answer; then the baseline is, then the newest known-good one, then `on_revoked`.
 3. A control runs the baseline and learns which cohorts it stands for.
 4. A device that fell back from its arm's version is still counted in its arm: a failure stays in the denominator.
 
@@ -53,7 +53,7 @@ def decide(policy: Policy, line: Line, profile: Profile) -> Decision:
     refusal = objection(policy, line, profile, wanted)
     if refusal is None:
         return Decision(wanted, "run", because, assignments)
-    fallbacks = [*policy.known_good, *([policy.baseline] if policy.baseline else [])]
+    fallbacks = [*([policy.baseline] if policy.baseline else []), *policy.known_good]
     for serial in fallbacks:
         if serial != wanted and objection(policy, line, profile, serial) is None:
             return Decision(

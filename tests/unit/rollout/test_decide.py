@@ -176,3 +176,10 @@ def test_a_person_may_say_try_again_where_it_failed() -> None:
 def test_an_override_lifts_neither_quarantine_nor_revocation() -> None:
     assert ask(policy(overrides=(2,), quarantine=(Quarantine(serial=2),)), refused=(2,)).serial == 1
     assert ask(policy(overrides=(2,)), under=line(revoked=(2,)), refused=(2,)).serial == 1
+
+
+def test_a_device_that_cannot_run_its_arm_takes_the_baseline_before_a_newer_good_one() -> None:
+    """A baseline that a person moved back to must not be passed over for the version it was moved back from."""
+    policy = Policy(model="wake", sequence=1, baseline=2, known_good=(3, 2, 1), pins=(Pin(serial=4, devices=("d",)),))
+    refusing = Profile("d", refused=frozenset({4}))
+    assert decide(policy, Line(model="wake", sequence=1), refusing).serial == 2
