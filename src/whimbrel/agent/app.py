@@ -137,7 +137,8 @@ class Agent:
             telemetry=lambda: self._api.known,
         )
         self._installations = {
-            model: Installation(model, Places(folder / "models" / model), self._around) for model in settings.models
+            model: Installation(model, Places(folder / "models" / model, disk=disk), self._around)
+            for model in settings.models
         }
         self._begun: tuple[float, float] | None = None
         self._refreshing, self._saying, self._reporting = Backoff(chance), Backoff(chance), Backoff(chance)
@@ -181,8 +182,8 @@ class Agent:
         if isinstance(models, str):
             raise UntrustedInput(f"models is {models!r}; expected a list of names such as [{models!r}]")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             disk = disk if disk is not None else RealDisk()
+            disk.make_folder(folder)
             settings, trusted = settings_file.settle(
                 folder,
                 disk=disk,
@@ -217,12 +218,12 @@ class Agent:
 
     def cycle(self, now: float | None = None, *, force: bool = False) -> CycleResult:
         """One bounded pass. `force`: refresh also when it is not due. Raises `Conflict` when another process runs."""
-        with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
+        with self._busy, held_alone(self.folder / "agent.lock", disk=self._disk, what=str(self.folder)):
             return self._pass(self._clock() if now is None else now, force=force)
 
     def run(self, tell: Callable[[CycleResult], None] | None = None) -> None:
         """Cycle until `stop` is called; `tell` hears of every cycle. Raises `Conflict` when another process runs."""
-        with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
+        with self._busy, held_alone(self.folder / "agent.lock", disk=self._disk, what=str(self.folder)):
             while not self._stop.is_set():
                 result = self._pass(self._clock(), force=False)
                 if tell is not None:
