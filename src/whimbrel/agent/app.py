@@ -27,12 +27,13 @@ from whimbrel.agent.installation import Installation, Surroundings
 from whimbrel.agent.locks import held_alone
 from whimbrel.agent.probes import shared_server
 from whimbrel.agent.session import Places, Session
+from whimbrel.agent.situation import default_situation
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.transport import HttpNetwork
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import Clock, Prober
-from whimbrel.device.states import PREPARING, RESTING
+from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.health.report import Batch
 from whimbrel.model import documents
@@ -171,9 +172,9 @@ class Agent:
         needed, `models` is ("detector",), and the device's id is random.
 
         `root` is the trust root: a path, or the bytes. `enrol_token` lets the device tell how it is doing; without one
-        it only listens. `situation` tells of charger, battery and network where policies ask for them. `pool` and
-        `probes` may be shared by many agents. `durable_sessions` False saves a disk write a session; a power cut within
-        a session is then not told from no session. `disk` is for tests.
+        it only listens. `situation` tells of charger, battery, network and so on where policies ask for them; on Linux
+        the agent looks by itself. `pool` and `probes` may be shared by many agents. `durable_sessions` False saves a
+        disk write a session; a power cut within a session is then not told from no session. `disk` is for tests.
 
         Raises `UntrustedInput`, `Refused`, `Unavailable`.
         """
@@ -201,7 +202,7 @@ class Agent:
                 clock=clock,
                 probes=probes,
                 pool=pool,
-                situation=situation or Situation,
+                situation=situation or default_situation(folder),
                 chance=chance or random.Random(),  # noqa: S311 (it spreads load and keeps no secret)
                 durable_sessions=durable_sessions,
                 disk=disk,
@@ -413,6 +414,8 @@ class Agent:
                 due.append(self._installing[model].until)
             elif each.again_s is not None:
                 due.append(now + each.again_s)
+            elif each.journal.state is State.ON_TRIAL:
+                due.append(now + limits.TRIAL_LOOK_S)
             elif self._is_behind(each) and not each.waits_for:
                 due.append(now)  # the decision changed in the middle of a pass
         return max(0.0, min(due) - now, self._storing.until - now)
@@ -456,6 +459,9 @@ class Agent:
             "waits_for": each.waits_for or self._installing[model].problem or None,
             "sequence": policy.sequence if policy else None,
             "refused": {str(refusal.serial): refusal.reason for refusal in each.journal.refused},
+            "overridden": {
+                str(refusal.serial): refusal.overridden_by for refusal in each.journal.refused if refusal.overridden_by
+            },
             "problem": self._trust.problems.get(model),
         }
 

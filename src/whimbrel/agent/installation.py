@@ -32,7 +32,7 @@ from whimbrel.model.choose import choose_variant
 from whimbrel.model.release import File, Release
 from whimbrel.model.ways import Step
 from whimbrel.rollout.decide import Assignment, Decision, Profile, decide, objection
-from whimbrel.rollout.policy import Policy
+from whimbrel.rollout.policy import Conditions, Policy
 
 _replace = msgspec.structs.replace
 
@@ -139,7 +139,8 @@ class Installation:
             mine = [each for each in new if each.serial == candidate.serial]
             healthy = sum(each.closed is not None and each.closed.healthy for each in mine)
             failed = sum(each.closed is not None and each.closed.failed for each in mine)
-            failed += any(each.crashed for each in mine)  # those of one moment are one event
+            # Those of one moment are one event; those of a loop came one after the other.
+            failed += max((each.crashes_before + 1 for each in mine if each.crashed), default=0)
             if healthy or failed:
                 self.take(events.SessionsSeen(healthy=healthy, failed=failed))
         self._write_down(found)
@@ -266,6 +267,7 @@ class Installation:
                 at=self._around.now(),
                 rollout=treated.rollout if treated else None,
                 stage=treated.stage if treated else 0,
+                despite=failed.reason if failed else "",
             )
         )
 
@@ -321,6 +323,8 @@ class Installation:
         return self._forbidden(policy)
 
     def _forbidden(self, policy: Policy) -> str:
+        if policy.conditions == Conditions():
+            return ""
         because = permit(policy.conditions, self._around.situation(), now=self._around.now()).because
         if because:
             self.again_s = limits.WAIT_FOR_CONDITIONS_S

@@ -2,7 +2,8 @@
 
 1. A session works without the daemon and without a network; any number of processes may have any number of them.
 2. At its start a mark (started, not yet healthy) is written durably, and locked for the session's life. The kernel
-   lets the lock go when the process dies: an unlocked mark is a crash.
+   lets the lock go when the process dies: an unlocked mark is a crash. A mark says how many crashes came before it, so
+   that a loop of crashes is told from many processes that died at one moment.
 3. At its close the mark becomes a summary, by one rename.
 4. Start and swap take the same short lock, so that a swap happens between sessions, never inside one.
 """
@@ -44,6 +45,7 @@ class Mark(Document, frozen=True):
     serial: Serial
     slot: str
     process: int
+    crashes_before: Annotated[int, msgspec.Meta(ge=0)] = 0  # one after the other, and still unseen by the agent
 
 
 class Closed(Document, frozen=True):
@@ -173,7 +175,9 @@ class Session:
             os.close(handle)
 
     def _mark(self, held: Held) -> int:
-        mark = documents.encode(Mark(serial=held.serial, slot=held.slot, process=os.getpid()))
+        mark = documents.encode(
+            Mark(serial=held.serial, slot=held.slot, process=os.getpid(), crashes_before=self._crashes_before(held))
+        )
         path = self._places.marks / self._name
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
@@ -187,6 +191,10 @@ class Session:
             os.close(handle)
             raise
         return handle
+
+    def _crashes_before(self, held: Held) -> int:
+        marks = (_dead(self._places.marks / name) for name in _names(self._places.marks)[: limits.CRASHES_IN_A_ROW])
+        return max((mark.crashes_before + 1 for mark in marks if mark and mark.serial == held.serial), default=0)
 
     def _summarize(self, held: Held, *, failed: bool) -> None:
         with self._guard:
@@ -219,6 +227,7 @@ class Ended(msgspec.Struct, frozen=True):
     name: str
     serial: int | None
     closed: Closed | None = None
+    crashes_before: int = 0
 
     @property
     def crashed(self) -> bool:
@@ -241,7 +250,7 @@ def harvest(places: Places) -> list[Ended]:
     for name in _names(places.marks):
         mark = _crash(places, name)
         if mark is not None:
-            found.append(Ended(name, mark.serial))
+            found.append(Ended(name, mark.serial, crashes_before=mark.crashes_before))
     for name in [name for name in _names(places.summaries) if not name.startswith(".")][: limits.SESSION_FILES]:
         try:
             closed = documents.parse(Closed, (places.summaries / name).read_bytes(), what=name)
@@ -287,6 +296,16 @@ def _crash(places: Places, name: str) -> Mark | None:
     except UntrustedInput:
         if time.time() - path.stat().st_mtime > 1:
             path.unlink(missing_ok=True)  # the power went before its bytes were there
+        return None
+
+
+def _dead(path: Path) -> Mark | None:
+    """The mark of a session that is over; None while it lives, and where nothing can be read."""
+    try:
+        if is_locked(path):
+            return None
+        return documents.parse(Mark, path.read_bytes(), what=path.name)
+    except (OSError, UntrustedInput):
         return None
 
 

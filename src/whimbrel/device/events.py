@@ -21,6 +21,7 @@ class Offered(Event, frozen=True):
     at: float
     rollout: str | None = None
     stage: int = 0
+    despite: str = ""  # why it was refused here; a policy overrides that
 
 
 class Withdrawn(Event, frozen=True):

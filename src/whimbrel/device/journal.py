@@ -58,6 +58,7 @@ class Refusal(Document, frozen=True):
     serial: Serial
     reason: str
     policy_sequence: int
+    overridden_by: int | None = None  # the sequence of the policy that said: try again
 
 
 class Membership(Document, frozen=True):

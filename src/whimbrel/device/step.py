@@ -105,7 +105,15 @@ def _offered(journal: Journal, event: events.Offered) -> Journal:
         rollout=event.rollout,
         stage=event.stage,
     )
-    return _replace(journal, candidate=candidate)
+    after = _replace(journal, candidate=candidate)
+    if not event.despite:
+        return after
+    refused = tuple(
+        _replace(each, overridden_by=event.policy_sequence) if each.serial == event.serial else each
+        for each in journal.refused
+    )
+    reason = f"policy {event.policy_sequence} overrides what was refused here: {event.despite}"
+    return say(_replace(after, refused=refused), announcement_of(after, "assigned", reason=reason))
 
 
 def _withdrawn(journal: Journal, _: events.Withdrawn) -> Journal:

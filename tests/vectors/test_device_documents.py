@@ -1,0 +1,27 @@
+"""Golden bytes of what devices read and write. Changing one is a change of the format, and needs an ADR."""
+
+import pytest
+
+from whimbrel.model.documents import encode, parse
+from whimbrel.rollout.policy import Conditions, Window
+
+
+@pytest.mark.parametrize(
+    ("value", "content"),
+    [
+        (Conditions(), b"{}"),
+        (Conditions(window_utc=(3600, 7200), battery_min=0.5), b'{"battery_min":0.5,"window_utc":[3600,7200]}'),
+        (
+            Conditions(
+                windows=(Window(start_s=79200, end_s=21600, zone="Europe/Berlin", days=("fri", "sat")),),
+                storage_mib_min=500,
+                metered_mib_a_day=20,
+            ),
+            b'{"metered_mib_a_day":20,"storage_mib_min":500,"windows":'
+            b'[{"days":["fri","sat"],"end_s":21600,"start_s":79200,"zone":"Europe/Berlin"}]}',
+        ),  # ADR 20
+    ],
+)
+def test_bytes_stay(value: object, content: bytes) -> None:
+    assert encode(value) == content
+    assert parse(type(value), content, what="a vector") == value
