@@ -72,6 +72,11 @@ ANSWER_BYTES = 64 * KIB  # an answer of the device API: a token or a problem doc
 DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between, the partial file stays
 BACKOFF_FIRST_S = 1.0
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
+RETRY_AFTER_S = 3600.0  # a server may ask to be left alone this long
+MIRRORS = 16
+MIRROR_WAIT_S = 3600.0  # a mirror that failed is asked again after at most this
+ROOM_BYTES = 16 * MIB  # that must be left over when a version is fetched: journal, reports, the app's own needs
+ROOM_SHARE = 0.02  # and this share of what is fetched: file systems have their own overhead
 WAIT_FOR_SESSION_S = 1.0  # how soon a swap that waits for a session to end is tried again
 WAIT_FOR_CONDITIONS_S = 60.0  # how soon charger, network and window are looked at again
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from whimbrel.health.report import Announcement
 from whimbrel.model.documents import encode, parse
 from whimbrel.rollout.policy import Conditions, Window
 
@@ -20,6 +21,11 @@ from whimbrel.rollout.policy import Conditions, Window
             b'{"metered_mib_a_day":20,"storage_mib_min":500,"windows":'
             b'[{"days":["fri","sat"],"end_s":21600,"start_s":79200,"zone":"Europe/Berlin"}]}',
         ),  # ADR 20
+        (
+            Announcement(model="wake", step="activated", serial=2, bytes_moved=70, moved_by={"delta": 30, "whole": 40}),
+            b'{"bytes_moved":70,"model":"wake","moved_by":{"delta":30,"whole":40},"serial":2,"step":"activated"}',
+        ),  # ADR 21
+        (Announcement(model="wake", step="assigned", serial=2), b'{"model":"wake","serial":2,"step":"assigned"}'),
     ],
 )
 def test_bytes_stay(value: object, content: bytes) -> None:

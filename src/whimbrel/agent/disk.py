@@ -47,6 +47,11 @@ class RealDisk:
         except FileNotFoundError:
             return None
 
+    def free_bytes(self, folder: Path) -> int:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+
     def append(self, path: Path, content: bytes) -> None:
         with path.open("ab") as file:
             file.write(content)

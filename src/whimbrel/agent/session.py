@@ -72,6 +72,7 @@ class Places:
         self.journal = folder / "journal"
         self.pointer = folder / "pointer"
         self.swap_lock = folder / "swap.lock"
+        self.swap_request = folder / "swap.now"
         self.marks = folder / "marks"
         self.summaries = folder / "sessions"
 
@@ -274,6 +275,20 @@ def between_sessions(places: Places) -> Iterator[bool]:
     places.make()
     with locked(places.swap_lock):
         yield not any(is_locked(places.marks / name) for name in _names(places.marks))
+
+
+def open_in(places: Places, slot: str) -> bool:
+    """Whether a session is open that uses files of `slot`; one that cannot be read may be."""
+    return any(_uses(places.marks / name, slot) for name in _names(places.marks))
+
+
+def _uses(mark: Path, slot: str) -> bool:
+    try:
+        return is_locked(mark) and documents.parse(Mark, mark.read_bytes(), what=mark.name).slot == slot
+    except FileNotFoundError:
+        return False
+    except UntrustedInput:
+        return True
 
 
 def _crash(places: Places, name: str) -> Mark | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -52,6 +52,14 @@ class Disk(Protocol[Place]):
 
     def files_below(self, folder: Place) -> list[str]:
         """Relative POSIX paths of all files at any depth, sorted. Anything that is neither file nor folder raises."""
+
+
+@runtime_checkable
+class Measured(Protocol[Place]):
+    """A disk that knows how much room it has."""
+
+    def free_bytes(self, folder: Place) -> int:
+        """What may still be written below `folder`."""
 
 
 class Answer(msgspec.Struct, frozen=True):
