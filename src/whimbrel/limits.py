@@ -93,6 +93,7 @@ PROBE_WALL_S = 60.0
 PROBE_CPU_S = 30
 PROBE_MEMORY_BYTES = 512 * MIB  # and three times the file, on top of the preloaded runtimes
 PROBE_FILES = 64  # open files
+PROBE_ADDRESSES_BYTES = 256 * MIB  # besides twice the memory budget: addresses that are reserved and not used
 PROBE_RUNS = 5  # the latency is their median
 PROBE_LINE_BYTES = 2 * DOCUMENT_BYTES  # a request holds a signature and a probe
 

@@ -4,6 +4,7 @@ import pytest
 
 from whimbrel.health.report import Announcement
 from whimbrel.model.documents import encode, parse
+from whimbrel.model.release import Probe, Tensor, Validation
 from whimbrel.rollout.policy import Conditions, Window
 
 
@@ -25,6 +26,19 @@ from whimbrel.rollout.policy import Conditions, Window
             Announcement(model="wake", step="activated", serial=2, bytes_moved=70, moved_by={"delta": 30, "whole": 40}),
             b'{"bytes_moved":70,"model":"wake","moved_by":{"delta":30,"whole":40},"serial":2,"step":"activated"}',
         ),  # ADR 21
+        (
+            Probe(
+                output_ranges={"y": (0.0, 1.0)},
+                validation=Validation(
+                    inputs={"x": Tensor(dtype="int8", shape=(1, 2), values=(1, 2))},
+                    labels=(7,),
+                    output="y",
+                    accuracy_min=0.5,
+                ),
+            ),
+            b'{"output_ranges":{"y":[0.0,1.0]},"validation":{"accuracy_min":0.5,"inputs":'
+            b'{"x":{"dtype":"int8","shape":[1,2],"values":[1,2]}},"labels":[7],"output":"y"}}',
+        ),  # ADR 22
         (Announcement(model="wake", step="assigned", serial=2), b'{"model":"wake","serial":2,"step":"assigned"}'),
     ],
 )

@@ -111,12 +111,19 @@ class ProbeRequest(msgspec.Struct, frozen=True):
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """`how`: "ran" (the runtime answered as it should) or "structure" (the file was read, no runtime or no values)."""
+    """`how`: "ran" (the runtime answered as it should) or "structure" (the file was read, no runtime or no values).
+
+    `memory_mib`: the most that it held in memory beyond what the empty probe did. `offline`: it had no network.
+    """
 
     passed: bool
     reason: str = ""
     how: str = ""
     latency_ms: float | None = None
+    memory_mib: float | None = None
+    accuracy: float | None = None
+    over_budget: bool = False  # it works, and is too slow or too large for this device
+    offline: bool = False
 
 
 class Prober(Protocol):
