@@ -141,6 +141,10 @@ def test_version_that_fails_its_probe_is_quarantined_and_never_active(opened: Op
     agent.cycle(force=True)
     agent.cycle(force=True)
     assert server.steps().count("failed") == 2  # a person's override is one more try, not one a cycle
+    said = [each["reason"] for each in server.announced if each["step"] == "assigned" and each.get("reason")]
+    assert len(said) == 1
+    assert "overrides what was refused here: output 'y' is wrong" in said[0]
+    assert agent.status()["models"]["detector"]["refused"].keys() == {"3"}
 
 
 def test_going_back_on_a_policy_needs_no_artifact_and_no_probe(opened: Opened, server: Server) -> None:
@@ -226,7 +230,9 @@ def test_app_that_is_killed_in_a_session_is_a_crash_in_the_next_window(opened: O
     assert not os.listdir(agent.folder / "models" / "detector" / "marks")
 
 
-def test_version_on_trial_that_kills_its_app_twice_is_left_by_the_device_itself(opened: Opened, server: Server) -> None:
+def test_version_on_trial_that_kills_its_app_thrice_is_left_by_the_device_itself(
+    opened: Opened, server: Server
+) -> None:
     agent = opened()
     agent.cycle()
     use(agent)
@@ -234,9 +240,9 @@ def test_version_on_trial_that_kills_its_app_twice_is_left_by_the_device_itself(
     server.repository.policy("detector", baseline=1, layers=(layer(2),))
     agent.cycle(force=True)
     server.down = True  # going back needs no network
-    for _ in range(2):
-        crash(agent)
-        agent.cycle()
+    for _ in range(3):
+        crash(agent)  # between two cycles: a loop is counted start by start
+    agent.cycle()
     found = agent.cycle().models["detector"]
     assert (found["state"], found["serial"], list(found["refused"])) == ("quarantined", 1, ["2"])
     server.down = False

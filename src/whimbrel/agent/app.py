@@ -20,19 +20,24 @@ import urllib3
 
 from whimbrel import limits
 from whimbrel.agent import settings as settings_file
-from whimbrel.agent.device_api import BadBody, Busy, DeviceApi
+from whimbrel.agent.allowance import Allowance
+from whimbrel.agent.assembly import can_patch
+from whimbrel.agent.backoff import Backoff, after_s_of
+from whimbrel.agent.device_api import BadBody, DeviceApi
 from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.download import Download, Unfinished
 from whimbrel.agent.installation import Installation, Surroundings
 from whimbrel.agent.locks import held_alone
+from whimbrel.agent.mirrors import Mirrors
 from whimbrel.agent.probes import shared_server
 from whimbrel.agent.session import Places, Session
+from whimbrel.agent.situation import default_situation
 from whimbrel.agent.spool import Spool
-from whimbrel.agent.transport import HttpNetwork
+from whimbrel.agent.transport import HttpNetwork, Proxies
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import Clock, Prober
-from whimbrel.device.states import PREPARING, RESTING
+from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.health.report import Batch
 from whimbrel.model import documents
@@ -48,31 +53,6 @@ class CycleResult(msgspec.Struct, frozen=True):
     refreshed: bool
     models: dict[str, dict[str, Any]]
     problems: tuple[str, ...] = ()
-
-
-class Backoff:
-    """Exponential, with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter)."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
-        self._failures = 0
-        self.until = 0.0
-        self.problem = ""
-
-    def failed(self, now: float, problem: str, *, cap_s: float, at_least_s: float = 0.0) -> None:
-        """Wait longer than the last time, at most `cap_s`."""
-        ceiling = min(cap_s, limits.BACKOFF_FIRST_S * 2 ** min(self._failures, limits.BACKOFF_DOUBLINGS))
-        self._failures += 1
-        self.until = now + max(at_least_s, self._chance.uniform(0, ceiling))
-        self.problem = problem
-
-    def worked(self) -> None:
-        """Begin anew."""
-        self._failures, self.until, self.problem = 0, 0.0, ""
-
-    def waiting(self, now: float) -> bool:
-        """Whether it is too early; a clock that was set back is no reason to wait for years."""
-        return now < self.until <= now + 86400
 
 
 class Agent:
@@ -96,18 +76,33 @@ class Agent:
         self.folder = folder
         self.settings = settings
         self._clock = clock
+        self._begun: tuple[float, float] | None = None
         self._chance = chance
         self._durable_sessions = durable_sessions
         self._stop = threading.Event()
         self._busy = threading.Lock()
         self._disk = disk
-        self._network = HttpNetwork(pool)
+        self._network = HttpNetwork(pool, proxies=Proxies(settings.proxy))
+        self._situation = situation
         url = f"{settings.server}/{settings.namespace}"
         self._trust = TrustClient(
             folder / "trust", url=url, root=root, models=settings.models, disk=self._disk, network=self._network
         )
         self._download = Download(
-            folder / "incoming", disk=self._disk, network=self._network, stopped=self._stop.is_set
+            folder / "incoming",
+            disk=self._disk,
+            network=self._network,
+            mirrors=Mirrors((*settings.mirrors, f"{url}/artifacts"), now=self._now, chance=chance),
+            allowance=Allowance(
+                folder / "budget.json",
+                disk=self._disk,
+                now=lambda: self._trust.trusted_time(self._now()),
+                budget_bytes=self._budget_bytes,
+                bytes_per_s=settings.bandwidth_kib_s * limits.KIB or None,
+                pause=self._stop.wait,
+            ),
+            stopped=self._stop.is_set,
+            now=self._now,
         )
         self._spool = Spool(folder / "spool.json", disk=self._disk)
         self._api = DeviceApi(
@@ -123,7 +118,8 @@ class Agent:
         self._around = Surroundings(
             device_id=settings.device_id,
             labels=dict(settings.labels),
-            artifacts_url=f"{url}/artifacts",
+            home=folder,
+            quota_bytes=settings.quota_mib * limits.MIB or None,
             disk=self._disk,
             trust=self._trust,
             download=self._download,
@@ -140,7 +136,6 @@ class Agent:
             model: Installation(model, Places(folder / "models" / model, disk=disk), self._around)
             for model in settings.models
         }
-        self._begun: tuple[float, float] | None = None
         self._refreshing, self._saying, self._reporting = Backoff(chance), Backoff(chance), Backoff(chance)
         self._storing = Backoff(chance)
         self._installing = {model: Backoff(chance) for model in settings.models}
@@ -167,14 +162,23 @@ class Agent:
         chance: random.Random | None = None,
         durable_sessions: bool = True,
         disk: Disk | None = None,
+        mirrors: Sequence[str] | None = None,
+        proxy: str | None = None,
+        bandwidth_kib_s: int | None = None,
+        metered_mib_a_day: int | None = None,
+        quota_mib: int | None = None,
     ) -> Self:
         """The agent of `folder`. What is left out is as it was the last time; the first time `server` and `root` are
         needed, `models` is ("detector",), and the device's id is random.
 
         `root` is the trust root: a path, or the bytes. `enrol_token` lets the device tell how it is doing; without one
-        it only listens. `situation` tells of charger, battery and network where policies ask for them. `pool` and
-        `probes` may be shared by many agents. `durable_sessions` False saves a disk write a session; a power cut within
-        a session is then not told from no session. `disk` is for tests.
+        it only listens. `situation` tells of charger, battery, network and so on where policies ask for them; on Linux
+        the agent looks by itself. `pool` and `probes` may be shared by many agents. `durable_sessions` False saves a
+        disk write a session; a power cut within a session is then not told from no session. `disk` is for tests.
+
+        `mirrors` are asked for artifacts before the server: `<mirror>/<sha256>`. `proxy` goes before the environment's
+        HTTP_PROXY and its like. `bandwidth_kib_s` caps downloads; `metered_mib_a_day` bounds a day's bytes where the
+        network is not known to be unmetered; `quota_mib` bounds the folder; 0 is no bound.
 
         Raises `UntrustedInput`, `Refused`, `Unavailable`.
         """
@@ -193,6 +197,11 @@ class Agent:
                 namespace=namespace,
                 device_id=device_id,
                 labels=labels,
+                mirrors=tuple(mirrors) if mirrors is not None else None,
+                proxy=proxy,
+                bandwidth_kib_s=bandwidth_kib_s,
+                metered_mib_a_day=metered_mib_a_day,
+                quota_mib=quota_mib,
             )
             return cls(
                 folder,
@@ -202,7 +211,7 @@ class Agent:
                 clock=clock,
                 probes=probes,
                 pool=pool,
-                situation=situation or Situation,
+                situation=situation or default_situation(folder),
                 chance=chance or random.Random(),  # noqa: S311 (it spreads load and keeps no secret)
                 durable_sessions=durable_sessions,
                 disk=disk,
@@ -215,6 +224,16 @@ class Agent:
         if model not in self._installations:
             raise NotFound(f"this agent keeps {', '.join(self._installations)}; it was opened without {model!r}")
         return Session(model, self._installations[model].places, durable=self._durable_sessions)
+
+    def swap_now(self, model: str) -> bool:
+        """Ask that a swap waits for no session: those that are open go on with the version that they opened, whose
+        files stay until the last of them ends; those that begin later get the new one. False: no swap waits.
+
+        Any process may ask; whoever runs the cycles does it in its next one.
+        """
+        if model not in self._installations:
+            raise NotFound(f"this agent keeps {', '.join(self._installations)}; it was opened without {model!r}")
+        return self._installations[model].request_swap()
 
     def cycle(self, now: float | None = None, *, force: bool = False) -> CycleResult:
         """One bounded pass. `force`: refresh also when it is not due. Raises `Conflict` when another process runs."""
@@ -277,7 +296,7 @@ class Agent:
         try:
             self._refresh()
         except (Unavailable, UntrustedInput) as error:
-            self._refreshing.failed(now, str(error), cap_s=self._refresh_s())
+            self._refreshing.failed(now, str(error), cap_s=self._refresh_s(), at_least_s=after_s_of(error))
             self._next_refresh = self._refreshing.until
             return False
         return True
@@ -303,7 +322,7 @@ class Agent:
                 backoff.worked()
 
     def _put_off(self, backoff: Backoff, error: WhimbrelError) -> None:
-        backoff.failed(self._now(), str(error), cap_s=self._refresh_s())
+        backoff.failed(self._now(), str(error), cap_s=self._refresh_s(), at_least_s=after_s_of(error))
 
     # --- telling ---
 
@@ -367,8 +386,7 @@ class Agent:
         return {name: value for name, value in self.settings.labels.items() if name in asked}
 
     def _delay(self, backoff: Backoff, error: Exception) -> None:
-        after = error.after_s if isinstance(error, Busy) else 0.0
-        backoff.failed(self._now(), str(error), cap_s=self._report_s(), at_least_s=after)
+        backoff.failed(self._now(), str(error), cap_s=self._report_s(), at_least_s=after_s_of(error))
 
     # --- keeping house ---
 
@@ -383,6 +401,15 @@ class Agent:
                 digests |= {file.sha256 for file in each.journal.candidate.files} | each.fetching
         self._trust.keep_releases(wanted)
         self._download.keep_only(digests)
+
+    def _budget_bytes(self) -> int | None:
+        asked = [policy.conditions.metered_mib_a_day for policy in self._trust.policies.values()]
+        budgets = [each for each in asked if each is not None]
+        if self.settings.metered_mib_a_day:
+            budgets.append(self.settings.metered_mib_a_day)
+        if not budgets or self._situation().unmetered:
+            return None
+        return min(budgets) * limits.MIB
 
     def _now(self) -> float:
         if self._begun is None:
@@ -414,6 +441,8 @@ class Agent:
                 due.append(self._installing[model].until)
             elif each.again_s is not None:
                 due.append(now + each.again_s)
+            elif each.journal.state is State.ON_TRIAL:
+                due.append(now + limits.TRIAL_LOOK_S)
             elif self._is_behind(each) and not each.waits_for:
                 due.append(now)  # the decision changed in the middle of a pass
         return max(0.0, min(due) - now, self._storing.until - now)
@@ -439,6 +468,7 @@ class Agent:
             "last_refresh": self._trust.memory.refreshed_at or None,
             "last_error": problems[0] if problems else None,
             "windows_waiting": self._spool.waiting,
+            "patches": can_patch(),
             "models": {model: self._model_status(model, each) for model, each in self._installations.items()},
         }
         with suppress(OSError):
@@ -457,6 +487,9 @@ class Agent:
             "waits_for": each.waits_for or self._installing[model].problem or None,
             "sequence": policy.sequence if policy else None,
             "refused": {str(refusal.serial): refusal.reason for refusal in each.journal.refused},
+            "overridden": {
+                str(refusal.serial): refusal.overridden_by for refusal in each.journal.refused if refusal.overridden_by
+            },
             "problem": self._trust.problems.get(model),
         }
 

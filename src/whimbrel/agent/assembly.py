@@ -7,66 +7,84 @@
 """
 
 import importlib
+import importlib.util
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from whimbrel.agent.backoff import Busy
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download, Unfinished
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
+from whimbrel.health.report import WayName
 from whimbrel.model.release import File
 from whimbrel.model.ways import NOTHING, Step, Way, ways
 
 
-class Brought(msgspec.Struct, frozen=True):
-    """`moved`: bytes fetched. `by`: how it came, for people. `failed`: ways that did not lead here."""
-
-    moved: int
-    by: str
-    failed: tuple[str, ...] = ()
-
-
 class Assembly:
-    """Brings artifacts into the folder of a `Download`."""
+    """Brings artifacts into the folder of a `Download`. `moved_by`: bytes that came, by the way that they were for."""
 
-    def __init__(self, download: Download, *, disk: Disk, artifacts_url: str) -> None:
+    def __init__(self, download: Download, *, disk: Disk) -> None:
         self._download = download
         self._disk = disk
-        self._url = artifacts_url
+        self.moved_by: dict[WayName, int] = {}
 
-    def bring(self, file: File, steps: Collection[Step], here: Mapping[str, Path]) -> Brought:
-        """Have all bytes of `file` at `Download.path(file)`. `here`: artifacts of this device, by digest.
+    @property
+    def moved(self) -> int:
+        """Bytes that came, by whatever way."""
+        return sum(self.moved_by.values())
 
+    def bring(self, file: File, steps: Collection[Step], here: Mapping[str, Path]) -> WayName:
+        """Have all bytes of `file` at `Download.path(file)`; the way that led here.
+
+        `here`: artifacts of this device, by digest.
         Raises `Unfinished` with the bytes that were moved, `Unavailable`, `UntrustedInput`.
         """
-        missing = file.size_bytes - (self._disk.size(self._download.path(file)) or 0)
+        missing = self._missing(file)
         patching = _codec() if steps and missing > 0 else None
-        moved = 0
-        failed: list[str] = []
         for way in ways(steps, target=file.sha256, size_bytes=missing, here=here.keys()) if patching else []:
             try:
                 for step in way.steps:
                     patch = _as_file(file, step.sha256, step.size_bytes)
-                    moved += self._download.fetch(patch, f"{self._url}/{step.sha256}")
+                    self._fetch(patch, _named(way))
                     self._verify(patch)
                 self._apply(patching, file, way, here)
-                return Brought(moved, _named(way), tuple(failed))
-            except Unfinished as error:
-                raise Unfinished(moved + error.moved, str(error)) from error
-            except (UntrustedInput, Refused, Unavailable) as error:
-                failed.append(str(error))
+                return _named(way)
+            except (Unfinished, Busy):
+                raise
+            except (UntrustedInput, Refused, Unavailable):
+                continue  # its bytes are in `moved_by`, so that the fleet sees what ways cost
+        self._fetch(file, "whole")
+        return "whole"
+
+    def room(self, file: File, steps: Collection[Step], here: Collection[str]) -> int:
+        """Bytes that the disk must still take until `file` is here, by the cheapest way or whole, whichever is more."""
+        missing = self._missing(file)
+        unpacked = file.size_bytes if file.packed else 0
+        found = ways(steps, target=file.sha256, size_bytes=missing, here=here) if steps else []
+        if not found:
+            return missing + unpacked
+        between = sum(step.target_bytes for step in found[0].steps[:-1])
+        return max(missing, found[0].size_bytes + between + file.size_bytes) + unpacked
+
+    def _missing(self, file: File) -> int:
+        return file.size_bytes - (self._disk.size(self._download.path(file)) or 0)
+
+    def _fetch(self, file: File, way: WayName) -> None:
+        before = self._download.moved
         try:
-            moved += self._download.fetch(file, f"{self._url}/{file.sha256}")
-        except Unfinished as error:
-            raise Unfinished(moved + error.moved, str(error)) from error
-        return Brought(moved, "whole", tuple(failed))
+            self._download.fetch(file)
+        finally:
+            moved = self._download.moved - before
+            if moved:
+                self.moved_by[way] = self.moved_by.get(way, 0) + moved
 
     def _verify(self, patch: File) -> None:
         found = self._disk.sha256(self._download.path(patch))
         if found != patch.sha256:
-            self._download.discard(patch)
+            self._download.refuse(patch)
             raise UntrustedInput(f"the patch {patch.sha256} came with SHA-256 {found}")
 
     def _apply(self, patching: Any, file: File, way: Way, here: Mapping[str, Path]) -> None:
@@ -92,6 +110,11 @@ class Assembly:
             self._download.discard(_as_file(file, step.sha256, step.size_bytes))
 
 
+def can_patch() -> bool:
+    """Whether patches can be applied here; found without an import of the codec."""
+    return all(importlib.util.find_spec(name) is not None for name in ("numpy", "pcodec", "zstandard"))
+
+
 def _codec() -> Any:
     try:
         return importlib.import_module("whimbrel.patchfile")
@@ -103,6 +126,7 @@ def _as_file(like: File, sha256: str, size_bytes: int) -> File:
     return msgspec.structs.replace(like, sha256=sha256, size_bytes=size_bytes)
 
 
-def _named(way: Way) -> str:
-    first = "compressed" if way.steps[0].base == NOTHING else "a patch"
-    return first if len(way.steps) == 1 else f"a chain of {len(way.steps)} patches"
+def _named(way: Way) -> WayName:
+    if len(way.steps) > 1:
+        return "chain"
+    return "compressed" if way.steps[0].base == NOTHING else "delta"

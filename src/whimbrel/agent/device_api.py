@@ -5,9 +5,11 @@
 """
 
 import gzip
+import time
 from pathlib import Path
 
 from whimbrel import limits
+from whimbrel.agent.backoff import Busy, retry_after_s
 from whimbrel.agent.disk import Disk
 from whimbrel.device.ports import Answer, Clock, Network
 from whimbrel.errors import NotAllowed, Unavailable, UntrustedInput
@@ -21,14 +23,6 @@ _OK = 200, 201, 204
 
 class BadBody(UntrustedInput):
     """The server will never take this body. `status` 413: a smaller one it may."""
-
-
-class Busy(Unavailable):
-    """The server said when to come again."""
-
-    def __init__(self, message: str, *, after_s: float) -> None:
-        super().__init__(message)
-        self.after_s = after_s
 
 
 class DeviceApi:
@@ -134,7 +128,7 @@ class DeviceApi:
             raise error
         if answer.status in {401, 403}:
             raise NotAllowed(f"{detail}; check the enrolment token")
-        after = answer.headers.get("retry-after", "")
-        if answer.status in {429, 503} and after.isdigit():
-            raise Busy(detail, after_s=min(float(after), 3600.0))
+        after = retry_after_s(answer.headers, now=time.time())
+        if answer.status in {429, 503} and after is not None:
+            raise Busy(detail, after_s=after)
         raise Unavailable(detail)

@@ -56,6 +56,11 @@ class RealDisk(RealFiles):
             return None
         return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
 
+    def free_bytes(self, folder: Path) -> int:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+
     def append(self, path: Path, content: bytes) -> None:
         with path.open("ab") as file:
             file.write(content)

@@ -1,9 +1,11 @@
 """How do an artifact's bytes come onto this device, also in pieces over many days? HTTP ranges (RFC 9110, section 14).
 
-1. What came is kept in `<sha256>.part`, its ETag beside it; If-Range makes a server that has other bytes start again.
+1. What came is kept in `<sha256>.part`; where from and its ETag beside it. If-Range makes a server that has other bytes
+   start again; another mirror has another ETag and is asked without: the name is the hash of the bytes.
 2. 206 goes on, 200 starts again, 416 means that nothing is missing or that what we have is wrong.
 3. A body that is longer than the release says is thrown away as soon as it is too long. The hash is checked by the
    caller, over the whole file.
+4. A mirror that fails gives way to the next one at once; the bytes that came stay.
 """
 
 import re
@@ -12,7 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from whimbrel import limits
+from whimbrel.agent.allowance import Allowance
+from whimbrel.agent.backoff import Busy, retry_after_s
 from whimbrel.agent.disk import Disk
+from whimbrel.agent.mirrors import Mirrors
 from whimbrel.device.ports import Network, Stream
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.release import File
@@ -21,20 +26,39 @@ _CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 
 
 class Download:
-    """The folder of partial files, and how they grow."""
+    """The folder of partial files, and how they grow. `moved`: bytes that came since it was made."""
 
-    def __init__(self, folder: Path, *, disk: Disk, network: Network, stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        disk: Disk,
+        network: Network,
+        mirrors: Mirrors,
+        allowance: Allowance,
+        stopped: Callable[[], bool],
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._folder = folder
         self._disk = disk
         self._network = network
+        self._mirrors = mirrors
+        self._allowance = allowance
         self._stopped = stopped
+        self._now = now
+        self._from: dict[str, str] = {}  # digest -> the last base URL that gave bytes of it
+        self.moved = 0
 
     def path(self, file: File) -> Path:
         """Where the bytes of `file` are collected."""
         return self._folder / f"{file.sha256}.part"
 
-    def fetch(self, file: File, url: str) -> int:
-        """Get what is missing of `file`; the bytes that were moved. The file then has its size and is durable.
+    def left_today(self) -> int | None:
+        """Bytes that may still be fetched today; None without a bound."""
+        return self._allowance.begin()
+
+    def fetch(self, file: File) -> None:
+        """Get what is missing of `file`. It then has its size and is durable.
 
         Raises `Unavailable` (call again: what came is kept), `UntrustedInput` (what came was thrown away).
         """
@@ -44,19 +68,33 @@ class Download:
             self.discard(file)
             have = 0
         if have == file.size_bytes and self._disk.size(path) is not None:
-            return 0
+            return
         self._disk.make_folder(self._folder)
         if file.size_bytes == 0:
             self._disk.append(path, b"")
-            return 0
-        moved = self._request(file, url, path, have)
+            return
+        before = self.moved
+        try:
+            self._from_mirrors(file, path)
+        except Unavailable as error:
+            if self.moved > before and not isinstance(error, Unfinished):
+                raise Unfinished(self.moved - before, str(error)) from error
+            raise
+        finally:
+            self._allowance.end()
         self._disk.sync(path)
-        return moved
 
     def discard(self, file: File) -> None:
         """Throw away what came of `file`."""
         self._disk.remove(self.path(file))
         self._disk.remove(self._etag_path(file))
+
+    def refuse(self, file: File) -> None:
+        """Throw away what came of `file`, because its hash is wrong; who sent it is asked last for a while."""
+        base = self._from.pop(file.sha256, None)
+        if base is not None:
+            self._mirrors.failed(base, UntrustedInput(f"{base} sent {file.sha256} with a wrong hash"))
+        self.discard(file)
 
     def keep_only(self, digests: set[str]) -> None:
         """Throw away what nobody waits for any more."""
@@ -64,14 +102,44 @@ class Download:
             if name.split(".")[0] not in digests:
                 self._disk.remove(self._folder / name)
 
+    def _from_mirrors(self, file: File, path: Path) -> None:
+        left = self._allowance.begin()
+        if left == 0:
+            raise Unavailable("what may be fetched in a day on a metered network is used up")
+        problem: Exception | None = None
+        for base in self._mirrors.order():
+            try:
+                self._request(file, base, path)
+            except Paused:
+                raise
+            except (Unavailable, UntrustedInput) as error:
+                self._mirrors.failed(base, error)
+                problem = error
+            else:
+                self._mirrors.worked(base)
+                return
+        if problem is not None:
+            raise problem
+
     def _etag_path(self, file: File) -> Path:
         return self._folder / f"{file.sha256}.etag"
 
-    def _request(self, file: File, url: str, path: Path, have: int) -> int:
+    def _resume(self, file: File, base: str, have: int) -> dict[str, str] | None:
+        """Headers that ask for the rest; None where it must start again."""
+        etag, _, origin = (self._disk.read(self._etag_path(file)) or b"").decode("latin-1").partition("\n")
+        if not have or not origin:
+            return None
+        if origin != base:
+            return {"Range": f"bytes={have}-"}
+        return {"Range": f"bytes={have}-", "If-Range": etag} if etag else None
+
+    def _request(self, file: File, base: str, path: Path) -> None:
+        url = f"{base}/{file.sha256}"
+        have = self._disk.size(path) or 0
         headers = {"Accept-Encoding": "identity"}
-        etag = (self._disk.read(self._etag_path(file)) or b"").decode("latin-1")
-        if have and etag:
-            headers |= {"Range": f"bytes={have}-", "If-Range": etag}
+        resume = self._resume(file, base, have)
+        if resume is not None:
+            headers |= resume
         elif have:
             self.discard(file)
             have = 0
@@ -80,6 +148,9 @@ class Download:
                 self.discard(file)
                 raise Unavailable(f"{url} says that byte {have} is past its end; starting again")
             if answer.status not in {200, 206}:
+                after = retry_after_s(answer.headers, now=self._now())
+                if answer.status in {429, 503} and after is not None:
+                    raise Busy(f"{url} answered {answer.status}, and asks to come again later", after_s=after)
                 raise Unavailable(f"{url} answered {answer.status}; expected 200 or 206")
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise UntrustedInput(f"{url} was compressed on the way; artifacts must come as they are")
@@ -90,32 +161,32 @@ class Download:
                 self.discard(file)
                 have = 0
                 etag = answer.headers.get("etag", "")
-                if etag and not etag.startswith("W/"):  # If-Range wants a strong one
-                    self._disk.replace(self._etag_path(file), etag.encode("latin-1", "replace"))
-            return self._receive(answer, file, url, path, have)
+                strong = "" if etag.startswith("W/") else etag  # If-Range wants a strong one
+                self._disk.replace(self._etag_path(file), f"{strong}\n{base}".encode("latin-1", "replace"))
+            self._from[file.sha256] = base
+            self._receive(answer, file, url, path, have)
 
     @staticmethod
     def _continues(answer: Stream, have: int, file: File) -> bool:
         match = _CONTENT_RANGE.match(answer.headers.get("content-range", ""))
         return bool(match) and int(match[1]) == have and match[3] in {"*", str(file.size_bytes)} if match else False
 
-    def _receive(self, answer: Stream, file: File, url: str, path: Path, have: int) -> int:
+    def _receive(self, answer: Stream, file: File, url: str, path: Path, have: int) -> None:
         moved = 0
         until = time.monotonic() + limits.DOWNLOAD_PASS_S
-        try:
-            for chunk in answer.chunks():
-                if have + moved + len(chunk) > file.size_bytes:
-                    self.discard(file)
-                    raise UntrustedInput(f"{url} is longer than the {file.size_bytes} bytes that the release says")
-                self._disk.append(path, chunk)
-                moved += len(chunk)
-                if self._stopped() or time.monotonic() > until:
-                    break
-        except Unavailable as error:
-            raise Unfinished(moved, f"{have + moved} of {file.size_bytes} bytes are here; {error}") from error
+        for chunk in answer.chunks():
+            if have + moved + len(chunk) > file.size_bytes:
+                self.discard(file)
+                raise UntrustedInput(f"{url} is longer than the {file.size_bytes} bytes that the release says")
+            self._disk.append(path, chunk)
+            moved += len(chunk)
+            self.moved += len(chunk)
+            if not self._allowance.spend(len(chunk)) and have + moved < file.size_bytes:
+                raise Paused(moved, f"{have + moved} of {file.size_bytes} bytes are here; no more today, by the budget")
+            if (self._stopped() or time.monotonic() > until) and have + moved < file.size_bytes:
+                raise Paused(moved, f"{have + moved} of {file.size_bytes} bytes of {url} are here")
         if have + moved < file.size_bytes:
             raise Unfinished(moved, f"{have + moved} of {file.size_bytes} bytes of {url} are here")
-        return moved
 
 
 class Unfinished(Unavailable):
@@ -124,3 +195,7 @@ class Unfinished(Unavailable):
     def __init__(self, moved: int, message: str) -> None:
         super().__init__(message)
         self.moved = moved
+
+
+class Paused(Unfinished):
+    """It was this device that stopped: asking another mirror would not help."""

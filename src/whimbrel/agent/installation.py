@@ -6,33 +6,31 @@
 3. Going back asks for no network, no permission and no probe; only for the end of the sessions, and whole files.
 """
 
-import hashlib
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from whimbrel import limits
-from whimbrel.agent.assembly import Assembly
 from whimbrel.agent.disk import Disk
-from whimbrel.agent.download import Download, Unfinished
-from whimbrel.agent.session import Ended, Places, between_sessions, forget, harvest
+from whimbrel.agent.download import Download
+from whimbrel.agent.session import Ended, Places, between_sessions, forget, harvest, open_in
 from whimbrel.agent.spool import Spool
+from whimbrel.agent.staging import Interrupted, Staging
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device import cohorts, effects, events, slots
 from whimbrel.device.conditions import Situation, permit, start_jitter
 from whimbrel.device.journal import Candidate, Journal, recovered, seal, unseal
 from whimbrel.device.ports import Prober, ProbeRequest
-from whimbrel.device.slots import Content, Held, Pointer
+from whimbrel.device.slots import Pointer
 from whimbrel.device.states import PREPARING, RESTING, State
-from whimbrel.device.step import announcement_of, effects_of, say, step
+from whimbrel.device.step import announcement_of, effects_of, moved, say, step
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.choose import choose_variant
-from whimbrel.model.release import File, Release
+from whimbrel.model.release import Release
 from whimbrel.model.ways import Step
 from whimbrel.rollout.decide import Assignment, Decision, Profile, decide, objection
-from whimbrel.rollout.policy import Policy
+from whimbrel.rollout.policy import Conditions, Policy
 
 _replace = msgspec.structs.replace
 
@@ -42,7 +40,8 @@ class Surroundings(msgspec.Struct):
 
     device_id: str
     labels: dict[str, str]
-    artifacts_url: str
+    home: Path
+    quota_bytes: int | None
     disk: Disk
     trust: TrustClient
     download: Download
@@ -66,11 +65,18 @@ class Installation:
         self.pointer = Pointer(model=model)
         self.decision: Decision | None = None
         self.waits_for = ""
-        self.fetching: set[str] = set()  # digests of patches and of what they make, while they are on their way
         self.again_s: float | None = None  # when to look again at what it waits for; None: with the next refresh
         self._around = around
+        self._staging = Staging(
+            places, disk=around.disk, download=around.download, home=around.home, quota_bytes=around.quota_bytes
+        )
         self._loaded: tuple[object, object] | None = None
         self._announced: tuple[int, int] | None = None
+
+    @property
+    def fetching(self) -> set[str]:
+        """Digests of patches and of what they make, while they are on their way."""
+        return self._staging.fetching
 
     # --- what is remembered ---
 
@@ -143,7 +149,8 @@ class Installation:
             mine = [each for each in new if each.serial == candidate.serial]
             healthy = sum(each.closed is not None and each.closed.healthy for each in mine)
             failed = sum(each.closed is not None and each.closed.failed for each in mine)
-            failed += any(each.crashed for each in mine)  # those of one moment are one event
+            # Those of one moment are one event; those of a loop came one after the other.
+            failed += max((each.crashes_before + 1 for each in mine if each.crashed), default=0)
             if healthy or failed:
                 self.take(events.SessionsSeen(healthy=healthy, failed=failed))
         self._write_down(found)
@@ -270,6 +277,7 @@ class Installation:
                 at=self._around.now(),
                 rollout=treated.rollout if treated else None,
                 stage=treated.stage if treated else 0,
+                despite=failed.reason if failed else "",
             )
         )
 
@@ -325,6 +333,8 @@ class Installation:
         return self._forbidden(policy)
 
     def _forbidden(self, policy: Policy) -> str:
+        if policy.conditions == Conditions():
+            return ""
         because = permit(policy.conditions, self._around.situation(), now=self._around.now()).because
         if because:
             self.again_s = limits.WAIT_FOR_CONDITIONS_S
@@ -360,106 +370,41 @@ class Installation:
         raise NotImplementedError(effect)
 
     def _fetch(self, effect: effects.Fetch) -> events.Event | None:
-        moved = 0
-        steps = self._steps(effect.candidate)
-        assembly = Assembly(self._around.download, disk=self._around.disk, artifacts_url=self._around.artifacts_url)
-        for file in {file.sha256: file for file in effect.candidate.files}.values():
-            try:
-                moved += assembly.bring(file, steps, self._here(file)).moved
-            except UntrustedInput as error:
-                return events.Corrupt(str(error), bytes_moved=moved)
-            except Unfinished as error:
-                total = effect.candidate.bytes_moved + moved + error.moved
-                self._keep(_replace(self.journal, candidate=_replace(effect.candidate, bytes_moved=total)))
-                raise
-        return events.Fetched(bytes_moved=moved)
-
-    def _steps(self, candidate: Candidate) -> tuple[Step, ...]:
-        index = self._around.trust.deltas(self.model, candidate.serial, self._around.now())
+        candidate, around = effect.candidate, self._around
+        self.waits_for = self._forbidden(around.trust.policies[self.model])
+        if not self.waits_for and around.download.left_today() == 0:
+            self.waits_for = "tomorrow: the day's budget of a metered network is used up"
+            self.again_s = limits.WAIT_FOR_CONDITIONS_S
+        if self.waits_for:
+            return None
+        index = around.trust.deltas(self.model, candidate.serial, around.now())
         steps = index.steps if index else ()
-        self.fetching = {digest for step in steps for digest in (step.sha256, step.target)}
-        return steps
+        self.waits_for = self._make_room(candidate, steps)
+        if self.waits_for:
+            return None
+        found = self._staging.fetch(candidate, steps, self.pointer.active)
+        if isinstance(found, Interrupted):
+            self._keep(_replace(self.journal, candidate=moved(candidate, found.moved, found.moved_by)))
+            raise found.error
+        return found
 
-    def _here(self, file: File) -> dict[str, Path]:
-        """Artifacts that the active slot holds, by digest; a folder is packed again, as it was when it travelled."""
-        active = self.pointer.active
-        if active is None:
-            return {}
-        slot = self.places.slot(active.slot)
-        here = {each.sha256: slot / each.name for each in active.contents if not each.folder}
-        if file.packed:
-            for each in active.contents:
-                archive = self._around.download.path(file).with_suffix(".base")
-                if each.folder and each.name == file.name:
-                    self._around.disk.remove(archive)
-                    with self._around.disk.lend(slot / each.name, made=archive) as (source, made):
-                        importlib.import_module("whimbrel.packing").pack(source, made)
-                    here[self._around.disk.sha256(archive)] = archive
-        return here
+    def _make_room(self, candidate: Candidate, steps: tuple[Step, ...]) -> str:
+        lacking = self._staging.lacking(candidate, steps, self.pointer.active)
+        if lacking and not open_in(self.places, candidate.slot):  # the old version there would go soon anyway
+            self._point(slots.without_inactive(self.pointer))
+            self._staging.empty(candidate.slot)
+            lacking = self._staging.lacking(candidate, steps, self.pointer.active)
+        if not lacking:
+            return ""
+        self.again_s = limits.WAIT_FOR_CONDITIONS_S
+        return f"room: {-(-lacking // limits.MIB)} MiB more must be free for serial {candidate.serial}"
 
     def _stage(self, effect: effects.Stage) -> events.Event | None:
-        disk, candidate = self._around.disk, effect.candidate
-        slot = self.places.slot(candidate.slot)
+        if open_in(self.places, effect.candidate.slot):
+            self._await_sessions()  # of the version before, that a swap did not wait for
+            return None
         self._point(slots.without_inactive(self.pointer))
-        disk.make_folder(slot)
-        names = {file.name for file in candidate.files}
-        for name in disk.names(slot):
-            if name not in names:
-                disk.remove(slot / name)
-        contents = []
-        staged: dict[str, Path] = {}  # a variant may hold the same bytes under two names
-        for file in candidate.files:
-            part, target = self._around.download.path(file), slot / file.name
-            if disk.size(part) is not None:
-                found = disk.sha256(part)
-                if found != file.sha256:
-                    self._around.download.discard(file)
-                    return events.Corrupt(f"{file.name} has SHA-256 {found}; the release says {file.sha256}")
-                disk.remove(target)
-                if file.packed:
-                    try:
-                        self._unpack(part, target)
-                    except UntrustedInput as error:
-                        return events.InstallFailed(f"{file.name} cannot be unpacked: {error}")
-                else:
-                    disk.move(part, target)  # durable since its download
-            elif (twin := staged.get(file.sha256)) is not None and not file.packed:
-                disk.write(target, disk.read(twin) or b"")
-            elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
-                return events.Corrupt(f"{file.name} is not here any more")
-            digest = self._tree_digest(target) if file.packed else file.sha256
-            contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
-            staged.setdefault(file.sha256, target)
-        disk.sync(slot)
-        disk.sync(slot.parent)
-        entry = candidate.files[0].name
-        return events.Staged(
-            Held(
-                slot=candidate.slot,
-                serial=candidate.serial,
-                version=candidate.version,
-                entry=entry,
-                contents=tuple(contents),
-            )
-        )
-
-    def _unpack(self, archive: Path, folder: Path) -> None:
-        disk = self._around.disk
-        unpack: Callable[[Path, Path], None] = importlib.import_module("whimbrel.packing").unpack
-        with disk.lend(archive, made=folder) as (source, made):
-            unpack(source, made)
-        places = {folder}
-        for name in disk.files_below(folder):
-            disk.sync(folder / name)
-            places |= {parent for parent in (folder / name).parents if parent.is_relative_to(folder)}
-        for place in sorted(places, reverse=True):
-            disk.sync(place)
-
-    def _tree_digest(self, folder: Path) -> str:
-        tree = hashlib.sha256()
-        for name in self._around.disk.files_below(folder):
-            tree.update(f"{self._around.disk.sha256(folder / name)}  {name}\n".encode())
-        return tree.hexdigest()
+        return self._staging.stage(effect.candidate)
 
     def _probe(self, effect: effects.RunProbe) -> events.Event | None:
         candidate = effect.candidate
@@ -492,33 +437,58 @@ class Installation:
         self.waits_for = self._forbidden(policy)
         if self.waits_for:
             return None
-        if candidate.held is None or not self._intact(candidate.held):
+        if candidate.held is None or not self._staging.intact(candidate.held):
             return events.Corrupt("the files in the slot are not whole any more")
         with between_sessions(self.places) as safe:
             pass
+        safe = safe or self._asked_to_swap()
         if safe and self._announced != (candidate.serial, policy.sequence):
             self._announced = candidate.serial, policy.sequence
             self._keep(say(self.journal, announcement_of(self.journal, "activating")))
             self._around.flush()  # outside of the lock: a slow network keeps no session from starting
         with between_sessions(self.places) as safe:
-            if not safe:
+            if not safe and not self._asked_to_swap():
                 self._await_sessions()
                 return None
             self._cut_before_swap()
             self.take(events.Activated(at=self._around.now()))
             self._point(slots.swapped(self.pointer, candidate.held))
+        self._around.disk.remove(self.places.swap_request)
         return None
 
     def _swap(self, pointer: Pointer) -> bool:
         if pointer == self.pointer:
             return True
         with between_sessions(self.places) as safe:
-            if safe:
+            done = safe or self._asked_to_swap()
+            if done:
                 self._cut_before_swap()
                 self._point(pointer)
             else:
                 self._await_sessions()
-        return safe
+        if done:
+            self._around.disk.remove(self.places.swap_request)
+        return done
+
+    def _asked_to_swap(self) -> bool:
+        """Whether an app said `swap_now` of what is active now: open sessions go on with the files that they have."""
+        return self._around.disk.read(self.places.swap_request) == str(self.pointer.serial).encode()
+
+    def request_swap(self) -> bool:
+        """See `Agent.swap_now`. Reads and writes files only; any process may do it."""
+        disk = self._around.disk
+        content = disk.read(self.places.journal)
+        pointer = self._read_pointer()
+        try:
+            journal = unseal(Journal, content, what="the journal") if content else None
+        except UntrustedInput:
+            return False
+        if journal is None or journal.state not in {State.READY, State.ON_TRIAL, State.GOING_BACK}:
+            return False
+        if journal.state is State.ON_TRIAL and journal.candidate and pointer.serial == journal.candidate.serial:
+            return False  # it was swapped
+        disk.replace(self.places.swap_request, str(pointer.serial).encode())
+        return True
 
     def _await_sessions(self) -> None:
         self.waits_for, self.again_s = "the end of the open sessions", limits.WAIT_FOR_SESSION_S
@@ -531,7 +501,7 @@ class Installation:
         if self.pointer.serial != going.leaves:
             return done  # it was swapped before the process ended
         fallback = self.pointer.fallback
-        if fallback is None or not self._intact(fallback):
+        if fallback is None or not self._staging.intact(fallback):
             if going.by_policy:
                 self._point(slots.without_inactive(self.pointer))
                 return events.FallbackLost()
@@ -545,21 +515,6 @@ class Installation:
             self._write_down(found)
         if self._around.telemetry() and self._around.spool.has_open(self.model):
             self.cut()
-
-    def _intact(self, held: Held) -> bool:
-        disk = self._around.disk
-        try:
-            return all(
-                (
-                    self._tree_digest(self.places.slot(held.slot) / content.name)
-                    if content.folder
-                    else disk.sha256(self.places.slot(held.slot) / content.name)
-                )
-                == content.sha256
-                for content in held.contents
-            )
-        except OSError:
-            return False
 
 
 def _treated(decision: Decision, policy: Policy) -> Assignment | None:

@@ -2,7 +2,8 @@
 
 1. A session works without the daemon and without a network; any number of processes may have any number of them.
 2. At its start a mark (started, not yet healthy) is written durably, and locked for the session's life. The kernel
-   lets the lock go when the process dies: an unlocked mark is a crash.
+   lets the lock go when the process dies: an unlocked mark is a crash. A mark says how many crashes came before it, so
+   that a loop of crashes is told from many processes that died at one moment.
 3. At its close the mark becomes a summary, by one rename.
 4. Start and swap take the same short lock, so that a swap happens between sessions, never inside one.
 """
@@ -43,6 +44,7 @@ class Mark(Document, frozen=True):
     serial: Serial
     slot: str
     process: int
+    crashes_before: Annotated[int, msgspec.Meta(ge=0)] = 0  # one after the other, and still unseen by the agent
 
 
 class Closed(Document, frozen=True):
@@ -70,6 +72,7 @@ class Places:
         self.journal = folder / "journal"
         self.pointer = folder / "pointer"
         self.swap_lock = folder / "swap.lock"
+        self.swap_request = folder / "swap.now"
         self.marks = folder / "marks"
         self.summaries = folder / "sessions"
 
@@ -185,7 +188,9 @@ class Session:
             hold.release()
 
     def _mark(self, held: Held) -> Hold:
-        mark = documents.encode(Mark(serial=held.serial, slot=held.slot, process=os.getpid()))
+        mark = documents.encode(
+            Mark(serial=held.serial, slot=held.slot, process=os.getpid(), crashes_before=self._crashes_before(held))
+        )
         path = self._places.marks / self._name
         disk = self._places.disk
         hold = disk.hold(path, wait=True)
@@ -201,6 +206,11 @@ class Session:
             disk.remove(path)
             raise
         return hold
+
+    def _crashes_before(self, held: Held) -> int:
+        names = self._places.disk.names(self._places.marks)[: limits.CRASHES_IN_A_ROW]
+        marks = (_dead(self._places, name) for name in names)
+        return max((mark.crashes_before + 1 for mark in marks if mark and mark.serial == held.serial), default=0)
 
     def _summarize(self, held: Held, *, failed: bool) -> None:
         with self._guard:
@@ -231,6 +241,7 @@ class Ended(msgspec.Struct, frozen=True):
     name: str
     serial: int | None
     closed: Closed | None = None
+    crashes_before: int = 0
 
     @property
     def crashed(self) -> bool:
@@ -252,7 +263,7 @@ def harvest(places: Places) -> list[Ended]:
     for name in places.disk.names(places.marks):
         mark = _crash(places, name)
         if mark is not None:
-            found.append(Ended(name, mark.serial))
+            found.append(Ended(name, mark.serial, crashes_before=mark.crashes_before))
     for name in [name for name in places.disk.names(places.summaries) if not name.startswith(".")][
         : limits.SESSION_FILES
     ]:
@@ -280,6 +291,24 @@ def between_sessions(places: Places) -> Iterator[bool]:
         yield not any(places.disk.is_held(places.marks / name) for name in places.disk.names(places.marks))
 
 
+def open_in(places: Places, slot: str) -> bool:
+    """Whether a session is open that uses files of `slot`; one that cannot be read may be."""
+    return any(_uses(places, name, slot) for name in places.disk.names(places.marks))
+
+
+def _uses(places: Places, name: str, slot: str) -> bool:
+    mark = places.marks / name
+    if not places.disk.is_held(mark):
+        return False
+    content = places.disk.read(mark)
+    if content is None:
+        return False
+    try:
+        return documents.parse(Mark, content, what=name).slot == slot
+    except UntrustedInput:
+        return True
+
+
 def _crash(places: Places, name: str) -> Mark | None:
     disk, path = places.disk, places.marks / name
     try:
@@ -302,3 +331,14 @@ def _crash(places: Places, name: str) -> Mark | None:
             return None
     finally:
         hold.release()
+
+
+def _dead(places: Places, name: str) -> Mark | None:
+    """The mark of a session that is over; None while it lives, and where nothing can be read."""
+    path = places.marks / name
+    try:
+        if places.disk.is_held(path):
+            return None
+        return documents.parse(Mark, places.disk.read(path) or b"", what=name)
+    except (OSError, UntrustedInput):
+        return None

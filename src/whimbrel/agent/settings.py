@@ -8,7 +8,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.disk import Disk
-from whimbrel.agent.transport import check_server
+from whimbrel.agent.transport import check_proxy, check_server
 from whimbrel.agent.tuf_client import check_root
 from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.model import documents
@@ -27,6 +27,11 @@ class Settings(Document, frozen=True, tag_field="format", tag="whimbrel-agent-1"
     models: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=64)]
     namespace: Name = "default"
     labels: Labels = {}
+    mirrors: Annotated[tuple[str, ...], msgspec.Meta(max_length=limits.MIRRORS)] = ()  # below each lie artifacts
+    proxy: str = ""  # before the environment's
+    bandwidth_kib_s: Annotated[int, msgspec.Meta(ge=0)] = 0  # 0: no cap
+    metered_mib_a_day: Annotated[int, msgspec.Meta(ge=0)] = 0  # 0: as the policies say
+    quota_mib: Annotated[int, msgspec.Meta(ge=0)] = 0  # of the whole folder; 0: what the disk has
 
 
 def kept(folder: Path, *, disk: Disk) -> Settings | None:
@@ -45,8 +50,11 @@ def settle(
     namespace: str | None,
     device_id: str | None,
     labels: dict[str, str] | None,
+    mirrors: tuple[str, ...] | None = None,
+    proxy: str | None = None,
+    **numbers: int | None,
 ) -> tuple[Settings, bytes]:
-    """What was given, over what is kept; and the trust root. Both are kept from now on.
+    """What was given, over what is kept; and the trust root. Both are kept from now on. `numbers`: those of `Settings`.
 
     Raises `Refused` when something is neither given nor kept, `UntrustedInput` for what cannot be used.
     """
@@ -61,6 +69,12 @@ def settle(
         "models": tuple(dict.fromkeys(models)) if models is not None else known.models,
         "namespace": namespace if namespace is not None else known.namespace,
         "labels": labels if labels is not None else known.labels,
+        "mirrors": known.mirrors if mirrors is None else tuple(dict.fromkeys(check_server(each) for each in mirrors)),
+        "proxy": known.proxy if proxy is None else check_proxy(proxy),
+        **{
+            name: given if (given := numbers.get(name)) is not None else getattr(known, name)
+            for name in ("bandwidth_kib_s", "metered_mib_a_day", "quota_mib")
+        },
     }
     settings = documents.convert(Settings, wanted, what="the agent's settings")
     trusted = _root(folder, root, disk=disk)

@@ -4,8 +4,10 @@
 2. A connection that breaks is `Unavailable`; retries are the caller's, between cycles, so that a cycle stays short.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError
@@ -29,6 +31,52 @@ def check_server(url: str) -> str:
     return url.rstrip("/")
 
 
+def check_proxy(url: str) -> str:
+    """`url`, when a proxy can be there; "" is none. Raises `UntrustedInput`."""
+    return url and check_server(url)
+
+
+def proxy_pool(url: str) -> urllib3.ProxyManager:
+    """Connections through the proxy at `url`; a user and a password in it are sent to the proxy."""
+    parsed = urllib3.util.parse_url(url)
+    headers = urllib3.util.make_headers(proxy_basic_auth=unquote(parsed.auth)) if parsed.auth else None
+    return urllib3.ProxyManager(url, num_pools=4, maxsize=2, proxy_headers=headers)
+
+
+class Proxies:
+    """Which proxy stands before a URL? `explicit` before everything; else HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and
+    NO_PROXY of the environment, which never stand before this machine itself.
+    """
+
+    def __init__(self, explicit: str = "", *, environment: Mapping[str, str] | None = None) -> None:
+        given = os.environ if environment is None else environment
+        self._explicit = explicit
+        self._by_scheme = {
+            scheme: given.get(f"{scheme}_proxy") or given.get(f"{scheme.upper()}_PROXY") or ""
+            for scheme in ("http", "https", "all")
+        }
+        if "REQUEST_METHOD" in given:  # a CGI program: a header named Proxy would be HTTP_PROXY (httpoxy)
+            self._by_scheme["http"] = given.get("http_proxy", "")
+        self._direct = [
+            name.strip().lstrip("*.").lower()
+            for name in (given.get("no_proxy") or given.get("NO_PROXY") or "").split(",")
+            if name.strip()
+        ]
+
+    def of(self, url: str) -> str:
+        """The proxy for `url`, or ""."""
+        parsed = urllib3.util.parse_url(url)
+        host = (parsed.host or "").strip("[]").lower()
+        if self._explicit:
+            return self._explicit
+        if host in {"localhost", "::1"} or host.startswith("127."):
+            return ""
+        if any(name in {"", host} or host.endswith(f".{name}") for name in self._direct):
+            return ""
+        found = self._by_scheme.get(parsed.scheme or "", "") or self._by_scheme["all"]
+        return found if not found or "://" in found else f"http://{found}"
+
+
 class _Body:
     def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
         self._answer = answer
@@ -45,9 +93,19 @@ class _Body:
 class HttpNetwork:
     """The network of one agent, or of many: a pool may be shared."""
 
-    def __init__(self, pool: urllib3.PoolManager | None = None) -> None:
-        self._pool = pool or urllib3.PoolManager(num_pools=4, maxsize=2)
+    def __init__(self, pool: urllib3.PoolManager | None = None, *, proxies: Proxies | None = None) -> None:
         self._own = pool is None
+        self._pool = pool or urllib3.PoolManager(num_pools=4, maxsize=2)
+        self._proxies = (proxies or Proxies()) if pool is None else None  # who brings a pool has routed it already
+        self._through: dict[str, urllib3.ProxyManager] = {}
+
+    def _pool_for(self, url: str) -> urllib3.PoolManager:
+        proxy = self._proxies.of(url) if self._proxies is not None else ""
+        if not proxy:
+            return self._pool
+        if proxy not in self._through:
+            self._through[proxy] = proxy_pool(proxy)
+        return self._through[proxy]
 
     def ask(
         self,
@@ -76,7 +134,7 @@ class HttpNetwork:
     @contextmanager
     def _open(self, method: str, url: str, *, headers: dict[str, str], body: bytes | None) -> Iterator[_Body]:
         try:
-            answer = self._pool.request(
+            answer = self._pool_for(url).request(
                 method,
                 url,
                 headers={"User-Agent": _USER_AGENT, **headers},
@@ -102,3 +160,5 @@ class HttpNetwork:
         """Close what is ours."""
         if self._own:
             self._pool.clear()
+            for pool in self._through.values():
+                pool.clear()

@@ -27,6 +27,7 @@ from tuf.api.metadata import Metadata, Root, TargetFile
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from whimbrel import limits
+from whimbrel.agent.backoff import Busy, retry_after_s
 from whimbrel.agent.disk import Disk
 from whimbrel.device.ports import Network
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
@@ -183,6 +184,9 @@ class TrustClient:
         )
         if timestamp.status == 304:
             return True
+        after = retry_after_s(timestamp.headers, now=now)
+        if timestamp.status in {429, 503} and after is not None:
+            raise Busy(f"{timestamp_url} answered {timestamp.status}, and asks to come again later", after_s=after)
         if timestamp.status != 200:
             raise Unavailable(f"{timestamp_url} answered {timestamp.status}; expected 200 or 304")
         self._fetcher.prime(timestamp_url, 200, timestamp.body, etag=timestamp.headers.get("etag", ""))

@@ -48,6 +48,17 @@ TokenFile = Annotated[
         help=f"A file with the enrolment token; else ${ENROL_TOKEN}. Without one the device listens and tells nothing.",
     ),
 ]
+Mirrors = Annotated[
+    list[str] | None,
+    typer.Option("--mirror", help="A URL below which artifacts lie, asked before the server; give it again for more."),
+]
+Proxy = Annotated[str | None, typer.Option("--proxy", help="A proxy; else HTTPS_PROXY and its like. '' for none.")]
+Bandwidth = Annotated[int | None, typer.Option("--bandwidth-kib-s", min=0, help="A cap on downloads; 0: none.")]
+Metered = Annotated[
+    int | None,
+    typer.Option("--metered-mib-a-day", min=0, help="Fetched in a day on a metered network; 0: as the policies say."),
+]
+Quota = Annotated[int | None, typer.Option("--quota-mib", min=0, help="Bound of the folder; 0: what the disk has.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -61,12 +72,31 @@ def run(
     device_id: DeviceId = None,
     label: Labels = None,
     enrol_token_file: TokenFile = None,
+    mirror: Mirrors = None,
+    proxy: Proxy = None,
+    bandwidth_kib_s: Bandwidth = None,
+    metered_mib_a_day: Metered = None,
+    quota_mib: Quota = None,
 ) -> None:
     """Run until SIGTERM: refresh, decide, install, try, commit or go back, report.
 
     Apps open sessions on the same folder, also when this is not running.
     """
-    with _open(folder, server, root, model, namespace, device_id, label, enrol_token_file) as agent:
+    with _open(
+        folder,
+        enrol_token_file,
+        label,
+        server=server,
+        root=root,
+        models=model or None,
+        namespace=namespace,
+        device_id=device_id,
+        mirrors=mirror or None,
+        proxy=proxy,
+        bandwidth_kib_s=bandwidth_kib_s,
+        metered_mib_a_day=metered_mib_a_day,
+        quota_mib=quota_mib,
+    ) as agent:
 
         def end(_: int, __: FrameType | None) -> None:
             threading.Thread(target=agent.stop).start()  # not here: the loop may hold the lock that this needs
@@ -86,13 +116,32 @@ def check(
     device_id: DeviceId = None,
     label: Labels = None,
     enrol_token_file: TokenFile = None,
+    mirror: Mirrors = None,
+    proxy: Proxy = None,
+    bandwidth_kib_s: Bandwidth = None,
+    metered_mib_a_day: Metered = None,
+    quota_mib: Quota = None,
     json: Json = False,
 ) -> None:
     """Do one cycle now, and say what was decided and why. It may download, probe and activate.
 
     Exit status 3 when the server could not be asked, or what it said could not be used.
     """
-    with _open(folder, server, root, model, namespace, device_id, label, enrol_token_file) as agent:
+    with _open(
+        folder,
+        enrol_token_file,
+        label,
+        server=server,
+        root=root,
+        models=model or None,
+        namespace=namespace,
+        device_id=device_id,
+        mirrors=mirror or None,
+        proxy=proxy,
+        bandwidth_kib_s=bandwidth_kib_s,
+        metered_mib_a_day=metered_mib_a_day,
+        quota_mib=quota_mib,
+    ) as agent:
         result = agent.cycle(force=True)
     if json:
         _print_json({"models": result.models, "problems": list(result.problems), "refreshed": result.refreshed})
@@ -122,25 +171,9 @@ def status(folder: Folder, json: Json = False) -> None:
         sys.stdout.write(f"last error: {found['last_error']}\n")
 
 
-def _open(
-    folder: Path,
-    server: str | None,
-    root: Path | None,
-    models: list[str] | None,
-    namespace: str | None,
-    device_id: str | None,
-    labels: list[str] | None,
-    enrol_token_file: Path | None,
-) -> Agent:
+def _open(folder: Path, enrol_token_file: Path | None, labels: list[str] | None, **given: Any) -> Agent:
     return Agent.open(
-        folder,
-        server=server,
-        root=root,
-        models=models or None,
-        namespace=namespace,
-        device_id=device_id,
-        labels=_labels(labels) if labels else None,
-        enrol_token=_enrol_token(enrol_token_file),
+        folder, labels=_labels(labels) if labels else None, enrol_token=_enrol_token(enrol_token_file), **given
     )
 
 

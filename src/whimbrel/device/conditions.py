@@ -1,25 +1,32 @@
 """When may a device fetch and activate? `permit(conditions, situation, now=now)`: pure, and it says why not.
 
-1. What is asked for and not known counts as not given.
+1. What is asked for and not known counts as not given; a time zone that this device has no rules for is not known.
 2. Going back asks for no permission.
 3. The start is spread over `start_jitter_s`, by the device's id and the occasion: the same however often it is asked.
 """
 
+from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
 import msgspec
 import xxhash
 
-from whimbrel.rollout.policy import Conditions
+from whimbrel import limits
+from whimbrel.rollout.policy import Conditions, Window
 
 _DAY_S = 86400
+_DAYS = "mon", "tue", "wed", "thu", "fri", "sat", "sun"
 
 
 class Situation(msgspec.Struct, frozen=True):
-    """How a device is doing. None: not known. `battery` in [0, 1]."""
+    """How a device is doing. None: not known. `battery` in [0, 1]; `zone`: where it is, an IANA name."""
 
     unmetered: bool | None = None
     charging: bool | None = None
     battery: float | None = None
     idle: bool | None = None
+    free_bytes: int | None = None
+    zone: str | None = None
 
 
 class Permit(msgspec.Struct, frozen=True):
@@ -38,26 +45,81 @@ def permit(conditions: Conditions, situation: Situation, *, now: float) -> Permi
     ):
         if asked and not given:
             return Permit(False, f"the policy asks for {what}" + (" and that is not known" if given is None else ""))
-    if conditions.battery_min is not None and not situation.charging:
-        if situation.battery is None:
-            return Permit(False, f"the policy asks for a battery at {conditions.battery_min:.0%} and it is not known")
-        if situation.battery < conditions.battery_min:
-            return Permit(
-                False, f"the battery is at {situation.battery:.0%}; the policy asks for {conditions.battery_min:.0%}"
-            )
-    if conditions.window_utc is not None:
-        start, end = conditions.window_utc
-        second = now % _DAY_S
-        inside = start <= second < end if start <= end else (second >= start or second < end)
-        if not inside:
-            return Permit(False, f"the policy's window is {_clock(start)} to {_clock(end)} UTC")
-    return Permit(True)
+    because = _battery(conditions, situation) or _storage(conditions, situation) or _windows(conditions, situation, now)
+    return Permit(not because, because)
 
 
 def start_jitter(conditions: Conditions, *, device_id: str, occasion: str) -> float:
     """Seconds that this device waits before it begins, uniform in [0, start_jitter_s] over devices."""
     place = xxhash.xxh64_intdigest(f"{device_id}\n{occasion}".encode(), seed=0)
     return conditions.start_jitter_s * (place / 2**64)
+
+
+def _battery(conditions: Conditions, situation: Situation) -> str:
+    least = conditions.battery_min
+    if least is None or situation.charging:
+        return ""
+    if situation.battery is None:
+        return f"the policy asks for a battery at {least:.0%} and it is not known"
+    if situation.battery < least:
+        return f"the battery is at {situation.battery:.0%}; the policy asks for {least:.0%}"
+    return ""
+
+
+def _storage(conditions: Conditions, situation: Situation) -> str:
+    least = conditions.storage_mib_min
+    if least is None:
+        return ""
+    if situation.free_bytes is None:
+        return f"the policy asks for {least} MiB of free storage and that is not known"
+    if situation.free_bytes < least * limits.MIB:
+        return f"{situation.free_bytes // limits.MIB} MiB of storage are free; the policy asks for {least}"
+    return ""
+
+
+def _windows(conditions: Conditions, situation: Situation, now: float) -> str:
+    if conditions.window_utc is not None:
+        start, end = conditions.window_utc
+        second = now % _DAY_S
+        inside = start <= second < end if start <= end else (second >= start or second < end)
+        if not inside:
+            return f"the policy's window is {_clock(start)} to {_clock(end)} UTC"
+    if not conditions.windows or any(_inside(window, situation, now) for window in conditions.windows):
+        return ""
+    return "the policy's windows are " + ", ".join(_words(window, situation) for window in conditions.windows)
+
+
+def _inside(window: Window, situation: Situation, now: float) -> bool:
+    zone = _zone(window, situation)
+    if zone is None:
+        return False
+    here = datetime.fromtimestamp(now, UTC).astimezone(zone)
+    # By the clock on the wall: an hour that a change of the clocks repeats counts twice, one that it skips never.
+    second = here.hour * 3600 + here.minute * 60 + here.second
+    if window.start_s <= window.end_s:
+        return window.start_s <= second < window.end_s and _on(window, here)
+    yesterday = here - timedelta(days=1)
+    return (second >= window.start_s and _on(window, here)) or (second < window.end_s and _on(window, yesterday))
+
+
+def _on(window: Window, day: datetime) -> bool:
+    return not window.days or _DAYS[day.weekday()] in window.days
+
+
+def _zone(window: Window, situation: Situation) -> tzinfo | None:
+    name = situation.zone if window.zone == "local" else window.zone
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name) if name else None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+
+
+def _words(window: Window, situation: Situation) -> str:
+    unknown = "" if _zone(window, situation) is not None else " (a time zone that is not known here)"
+    days = f" on {'/'.join(window.days)}" if window.days else ""
+    return f"{_clock(window.start_s)} to {_clock(window.end_s)} {window.zone}{unknown}{days}"
 
 
 def _clock(second: int) -> str:

@@ -1,8 +1,11 @@
 """What can happen to a model on a device? Each event carries what the step needs, and nothing that it can look up."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from whimbrel.device.slots import Held, SlotName
+from whimbrel.health.report import WayName
 from whimbrel.model.release import File
 
 
@@ -21,6 +24,7 @@ class Offered(Event, frozen=True):
     at: float
     rollout: str | None = None
     stage: int = 0
+    despite: str = ""  # why it was refused here; a policy overrides that
 
 
 class Withdrawn(Event, frozen=True):
@@ -32,9 +36,10 @@ class Begun(Event, frozen=True):
 
 
 class Fetched(Event, frozen=True):
-    """All bytes are here."""
+    """All bytes are here. `moved_by`: the same bytes, by the way that they were for."""
 
     bytes_moved: int
+    moved_by: Mapping[WayName, int] = {}
 
 
 class Corrupt(Event, frozen=True):
@@ -42,6 +47,7 @@ class Corrupt(Event, frozen=True):
 
     reason: str
     bytes_moved: int = 0
+    moved_by: Mapping[WayName, int] = {}
 
 
 class InstallFailed(Event, frozen=True):

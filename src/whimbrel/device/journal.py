@@ -15,7 +15,7 @@ from whimbrel import limits
 from whimbrel.device.slots import Held, Pointer, SlotName
 from whimbrel.device.states import State
 from whimbrel.errors import UntrustedInput
-from whimbrel.health.report import Announcement, Role, Stage
+from whimbrel.health.report import Announcement, Role, Stage, WayName
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name, Serial
@@ -39,6 +39,7 @@ class Candidate(Document, frozen=True):
     install_attempts: int = 0
     probe_attempts: int = 0
     bytes_moved: int = 0
+    moved_by: dict[WayName, int] = {}
     healthy_sessions: int = 0
     failed_sessions: int = 0
 
@@ -58,6 +59,7 @@ class Refusal(Document, frozen=True):
     serial: Serial
     reason: str
     policy_sequence: int
+    overridden_by: int | None = None  # the sequence of the policy that said: try again
 
 
 class Membership(Document, frozen=True):

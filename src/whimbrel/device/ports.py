@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -82,6 +82,14 @@ class Disk(Protocol[Place]):
         """
 
 
+@runtime_checkable
+class Measured(Protocol[Place]):
+    """A disk that knows how much room it has."""
+
+    def free_bytes(self, folder: Place) -> int:
+        """What may still be written below `folder`."""
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What a server said. Header names are in lower case."""
 
@@ -131,12 +139,19 @@ class ProbeRequest(msgspec.Struct, frozen=True):
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """`how`: "ran" (the runtime answered as it should) or "structure" (the file was read, no runtime or no values)."""
+    """`how`: "ran" (the runtime answered as it should) or "structure" (the file was read, no runtime or no values).
+
+    `memory_mib`: the most that it held in memory beyond what the empty probe did. `offline`: it had no network.
+    """
 
     passed: bool
     reason: str = ""
     how: str = ""
     latency_ms: float | None = None
+    memory_mib: float | None = None
+    accuracy: float | None = None
+    over_budget: bool = False  # it works, and is too slow or too large for this device
+    offline: bool = False
 
 
 class Prober(Protocol):

@@ -4,7 +4,7 @@ The shell saves the journal before it performs the effects. After a restart it a
 done; the same answer as the step gave, so nothing else needs to be remembered.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from whimbrel.device.journal import Candidate, GoingBack, Journal, Refusal
 from whimbrel.device.slots import Held
 from whimbrel.device.states import State, transition
 from whimbrel.errors import InvariantBroken
-from whimbrel.health.report import Announcement, Step
+from whimbrel.health.report import Announcement, Step, WayName
 
 _replace = msgspec.structs.replace
 _REASON_CHARS = 1000  # of the 2,000 that an announcement holds
@@ -91,7 +91,16 @@ def announcement_of(journal: Journal, name: Step, *, reason: str = "", serial: i
         stage=candidate.stage,
         reason=reason[:_REASON_CHARS],
         bytes_moved=candidate.bytes_moved,
+        moved_by=candidate.moved_by,
     )
+
+
+def moved(candidate: Candidate, bytes_moved: int, moved_by: Mapping[WayName, int]) -> Candidate:
+    """The candidate, with that many bytes more."""
+    sums = dict(candidate.moved_by)
+    for way, count in moved_by.items():
+        sums[way] = sums.get(way, 0) + count
+    return _replace(candidate, bytes_moved=candidate.bytes_moved + bytes_moved, moved_by=sums)
 
 
 def _offered(journal: Journal, event: events.Offered) -> Journal:
@@ -105,7 +114,15 @@ def _offered(journal: Journal, event: events.Offered) -> Journal:
         rollout=event.rollout,
         stage=event.stage,
     )
-    return _replace(journal, candidate=candidate)
+    after = _replace(journal, candidate=candidate)
+    if not event.despite:
+        return after
+    refused = tuple(
+        _replace(each, overridden_by=event.policy_sequence) if each.serial == event.serial else each
+        for each in journal.refused
+    )
+    reason = f"policy {event.policy_sequence} overrides what was refused here: {event.despite}"
+    return say(_replace(after, refused=refused), announcement_of(after, "assigned", reason=reason))
 
 
 def _withdrawn(journal: Journal, _: events.Withdrawn) -> Journal:
@@ -114,7 +131,7 @@ def _withdrawn(journal: Journal, _: events.Withdrawn) -> Journal:
 
 def _fetched(journal: Journal, event: events.Fetched) -> Journal:
     candidate = _candidate(journal)
-    return _replace(journal, candidate=_replace(candidate, bytes_moved=candidate.bytes_moved + event.bytes_moved))
+    return _replace(journal, candidate=moved(candidate, event.bytes_moved, event.moved_by))
 
 
 def _corrupt(journal: Journal, event: events.Corrupt) -> Journal:
@@ -122,9 +139,8 @@ def _corrupt(journal: Journal, event: events.Corrupt) -> Journal:
     return _replace(
         journal,
         candidate=_replace(
-            candidate,
+            moved(candidate, event.bytes_moved, event.moved_by),
             install_attempts=candidate.install_attempts + 1,
-            bytes_moved=candidate.bytes_moved + event.bytes_moved,
             held=None,
         ),
     )

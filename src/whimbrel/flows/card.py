@@ -31,7 +31,7 @@ from whimbrel.flows.variant_spec import VariantSpec, restrict
 from whimbrel.flows.yaml_file import parse_yaml
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import CalendarVersion, Digest, Label, LabelValue, Name, Text, dotted_key, semantic_key
-from whimbrel.model.release import Probe, Requirement, Tensor, Training
+from whimbrel.model.release import Probe, Requirement, Tensor, Training, Validation
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.rollout.plan import Plan, Stage
 
@@ -84,6 +84,8 @@ class CardProbe(Document, frozen=True):
     relative_tolerance: Annotated[float, Meta(ge=0)] | None = None
     latency_ms_max: Annotated[float, Meta(gt=0)] | None = None
     memory_mib_max: Annotated[int, Meta(gt=0)] | None = None
+    output_ranges: Annotated[dict[str, tuple[float, float]], Meta(max_length=64)] | None = None
+    validation: Validation | None = None
 
     def __post_init__(self) -> None:
         if self.golden is not None and (self.inputs or self.outputs):
@@ -94,7 +96,14 @@ class CardProbe(Document, frozen=True):
     def probe(self, golden: Probe | None = None) -> Probe:
         """The release's probe. `golden`: what the file that `self.golden` names holds."""
         words = golden or Probe(inputs=self.inputs, outputs=self.outputs)
-        said = ("absolute_tolerance", "relative_tolerance", "latency_ms_max", "memory_mib_max")
+        said = (
+            "absolute_tolerance",
+            "relative_tolerance",
+            "latency_ms_max",
+            "memory_mib_max",
+            "output_ranges",
+            "validation",
+        )
         return msgspec.structs.replace(
             words, **{key: getattr(self, key) for key in said if getattr(self, key) is not None}
         )

@@ -9,6 +9,13 @@ def golden_objection(probe: Probe, signature: Signature) -> str | None:
     gives = {spec.name: spec for spec in signature.outputs}
     if probe.inputs and (missing := sorted(takes.keys() - probe.inputs.keys())):
         return f"the golden values have no input {missing[0]!r}, which the model takes"
+    for name in (*probe.output_ranges, *([probe.validation.output] if probe.validation else [])):
+        if gives and name not in gives:
+            return (
+                f"the probe speaks of an output {name!r}, which is not one of the model's: {', '.join(sorted(gives))}"
+            )
+    if probe.validation and (missing := sorted(takes.keys() ^ probe.validation.inputs.keys())):
+        return f"the validation samples and the model do not agree on the input {missing[0]!r}"
     for kind, specs, tensors in (("input", takes, probe.inputs), ("output", gives, probe.outputs)):
         for name, tensor in tensors.items():
             spec = specs.get(name)

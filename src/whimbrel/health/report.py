@@ -20,6 +20,7 @@ HardwareClass = LabelValue
 Stage = Annotated[int, Meta(ge=0, lt=limits.STAGES)]
 Role = Literal["treated", "control"]
 
+WayName = Literal["delta", "chain", "compressed", "whole"]  # how bytes came, the cheapest first
 Step = Literal["assigned", "activating", "activated", "committed", "went_back", "failed", "placebo"]
 
 
@@ -102,3 +103,4 @@ class Announcement(Document, frozen=True):
     hardware_class: HardwareClass = ""
     reason: Annotated[str, Meta(max_length=2000)] = ""
     bytes_moved: Count = 0
+    moved_by: dict[WayName, Count] = {}  # the same bytes, by the way that they were for

@@ -50,10 +50,28 @@ class Tensor(Document, frozen=True):
             raise ValueError(f"a tensor of shape {list(self.shape)} holds {expected} values, found {len(self.values)}")
 
 
+class Validation(Document, frozen=True):
+    """A few labelled samples. `inputs`: by name, the first dimension counts the samples; `labels`: classes, as many.
+
+    A sample's answer is the greatest value of `output`, or the output itself where it is one whole number.
+    """
+
+    inputs: Annotated[dict[str, Tensor], Meta(min_length=1, max_length=64)]
+    labels: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(min_length=1, max_length=10_000)]
+    output: Annotated[str, Meta(max_length=1024)]
+    accuracy_min: Annotated[float, Meta(ge=0, le=1)]
+
+    def __post_init__(self) -> None:
+        for name, tensor in self.inputs.items():
+            if not tensor.shape or tensor.shape[0] != len(self.labels):
+                raise ValueError(f"input {name!r} has shape {list(tensor.shape)}; there are {len(self.labels)} labels")
+
+
 class Probe(Document, frozen=True):
     """What a device tries before it trusts a version: golden inputs, and the outputs they must give.
 
-    |output - expected| <= absolute_tolerance + relative_tolerance * |expected|, value by value.
+    |output - expected| <= absolute_tolerance + relative_tolerance * |expected|, value by value. `output_ranges`: the
+    least and the greatest value of an output, whatever the input. `validation`: how well it must do on a few samples.
     """
 
     inputs: Annotated[dict[str, Tensor], Meta(max_length=64)] = {}
@@ -62,6 +80,8 @@ class Probe(Document, frozen=True):
     relative_tolerance: Annotated[float, Meta(ge=0)] = 1e-3
     latency_ms_max: Annotated[float, Meta(gt=0)] | None = None
     memory_mib_max: Annotated[int, Meta(gt=0)] | None = None
+    output_ranges: Annotated[dict[str, tuple[float, float]], Meta(max_length=64)] = {}
+    validation: Validation | None = None
 
 
 class File(Document, frozen=True):

@@ -10,12 +10,13 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
-from whimbrel.model.ids import DeviceId, Label, Name, Serial
+from whimbrel.model.ids import END, DeviceId, Label, Name, Serial
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.rollout.bucket import BUCKETS
 
 Bucket = Annotated[int, Meta(ge=0, le=BUCKETS)]
 RolloutId = Name
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Period = Annotated[float, Meta(ge=0.1, le=30 * 86400)]  # seconds between refreshes or reports
 
 
@@ -53,14 +54,32 @@ class Layer(Document, frozen=True):
     entries: Annotated[tuple[Entry, ...], Meta(max_length=limits.ENTRIES)] = ()
 
 
+class Window(Document, frozen=True):
+    """A stretch of the day in a time zone: [start_s, end_s) seconds after local midnight, on the days it begins.
+
+    An end before the start is on the next day. `zone` is an IANA name; "local" is the device's own.
+    """
+
+    start_s: Annotated[int, Meta(ge=0, le=86400)]
+    end_s: Annotated[int, Meta(ge=0, le=86400)]
+    zone: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}" + END)] = "UTC"
+    days: Annotated[tuple[Day, ...], Meta(max_length=7)] = ()  # none: every day
+
+
 class Conditions(Document, frozen=True):
-    """When a device may fetch and activate. An absent field asks for nothing."""
+    """When a device may fetch and activate. An absent field asks for nothing; of `windows` one is enough.
+
+    `storage_mib_min`: free beyond what the version itself needs. `metered_mib_a_day`: fetched on a metered network.
+    """
 
     unmetered: bool = False
     charging: bool = False
     battery_min: Annotated[float, Meta(ge=0, le=1)] | None = None  # charging satisfies it too
     idle: bool = False
     window_utc: tuple[Annotated[int, Meta(ge=0, le=86400)], Annotated[int, Meta(ge=0, le=86400)]] | None = None
+    windows: Annotated[tuple[Window, ...], Meta(max_length=limits.WINDOWS)] = ()
+    storage_mib_min: Annotated[int, Meta(ge=0, le=2**40)] | None = None
+    metered_mib_a_day: Annotated[int, Meta(ge=0, le=2**40)] | None = None
     start_jitter_s: Annotated[float, Meta(ge=0, le=7 * 86400)] = 0
 
 

@@ -32,7 +32,8 @@ def read_golden(path: Path) -> Probe:
     probe = _npz(content, what=str(path)) if content[:2] == b"PK" else parse(Probe, content, what=str(path))
     if not probe.inputs or not probe.outputs:
         raise UntrustedInput(f"{path} holds no golden inputs or no outputs; expected both")
-    count = sum(len(tensor.values) for tensor in (*probe.inputs.values(), *probe.outputs.values()))
+    samples = probe.validation.inputs if probe.validation else {}
+    count = sum(len(tensor.values) for tensor in (*probe.inputs.values(), *probe.outputs.values(), *samples.values()))
     if count > limits.GOLDEN_VALUES:
         raise UntrustedInput(f"{path} holds {count} values; at most {limits.GOLDEN_VALUES} fit a release")
     return probe

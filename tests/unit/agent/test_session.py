@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from whimbrel.agent.disk import RealDisk
-from whimbrel.agent.session import Places, Session, between_sessions, forget, harvest
+from whimbrel.agent.session import Mark, Places, Session, between_sessions, forget, harvest
 from whimbrel.device.journal import seal
 from whimbrel.device.slots import Content, Held, Pointer
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.health.sketch import key_of
+from whimbrel.model.documents import encode, parse
 
 HELD = Held(
     slot="a",
@@ -136,3 +137,24 @@ def test_many_sessions_leave_no_open_files(places: Places) -> None:
             pass
     harvest(places)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def died(places: Places, *, crashes_before: int) -> None:
+    """A session whose process is gone: its mark has no lock."""
+    content = encode(Mark(serial=3, slot="a", process=1, crashes_before=crashes_before))
+    (places.marks / f"1-{len(os.listdir(places.marks))}").write_bytes(content)
+
+
+def test_a_start_after_a_crash_says_how_many_came_before_it(places: Places) -> None:
+    died(places, crashes_before=0)
+    died(places, crashes_before=1)
+    with Session("m", places), Session("m", places):
+        marks = [parse(Mark, path.read_bytes(), what="a mark") for path in places.marks.iterdir()]
+        assert sorted(mark.crashes_before for mark in marks) == [0, 1, 2, 2]
+    assert [ended.crashes_before for ended in harvest(places) if ended.crashed] == [0, 1]
+
+
+def test_sessions_that_live_are_no_crashes_before_another(places: Places) -> None:
+    with Session("m", places), Session("m", places):
+        marks = [parse(Mark, path.read_bytes(), what="a mark") for path in places.marks.iterdir()]
+        assert [mark.crashes_before for mark in marks] == [0, 0]

@@ -1,9 +1,13 @@
 """When a device may act: what is asked for and not known counts as not given."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from whimbrel.device.conditions import Situation, permit, start_jitter
-from whimbrel.rollout.policy import Conditions
+from whimbrel.errors import UntrustedInput
+from whimbrel.model.documents import encode, parse
+from whimbrel.rollout.policy import Conditions, Window
 
 
 @pytest.mark.parametrize(
@@ -37,3 +41,61 @@ def test_jitter_is_the_same_however_often_it_is_asked_and_spreads_over_devices()
     assert waits[7] == start_jitter(conditions, device_id="dev-7", occasion="m/1")
     assert all(0 <= wait < 100 for wait in waits)
     assert 45 < sum(waits) / 1000 < 55
+
+
+NIGHT = Window(start_s=22 * 3600, end_s=6 * 3600, zone="Europe/Berlin", days=("fri",))
+
+
+def utc(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("moment", "allowed"),
+    [
+        ("2026-07-03T19:59:59", False),  # a Friday, 21:59:59 in Berlin
+        ("2026-07-03T20:00:00", True),
+        ("2026-07-04T03:59:59", True),  # Saturday morning belongs to Friday's window
+        ("2026-07-04T04:00:00", False),
+        ("2026-07-04T20:30:00", False),  # Saturday
+        ("2026-07-03T03:00:00", False),  # Friday morning belongs to Thursday
+        ("2026-01-02T20:30:00", False),  # winter: 21:30
+        ("2026-01-02T21:00:00", True),
+    ],
+)
+def test_window_follows_its_zone_its_days_and_the_change_of_the_clocks(moment: str, allowed: bool) -> None:
+    answer = permit(Conditions(windows=(NIGHT,)), Situation(), now=utc(moment))
+    assert answer.allowed is allowed
+    assert allowed or answer.because == "the policy's windows are 22:00 to 06:00 Europe/Berlin on fri"
+
+
+def test_one_of_several_windows_is_enough() -> None:
+    other = Window(start_s=0, end_s=86400, days=("sat",))
+    assert permit(Conditions(windows=(NIGHT, other)), Situation(), now=utc("2026-07-04T12:00:00")).allowed
+
+
+def test_local_window_asks_where_the_device_is() -> None:
+    conditions = Conditions(windows=(Window(start_s=0, end_s=3600, zone="local"),))
+    assert permit(conditions, Situation(zone="Pacific/Auckland"), now=utc("2026-07-03T12:30:00")).allowed
+    assert not permit(conditions, Situation(zone="UTC"), now=utc("2026-07-03T12:30:00")).allowed
+    assert "not known here" in permit(conditions, Situation(), now=utc("2026-07-03T00:30:00")).because
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "..", "/etc/passwd", "posixrules/../../x"])
+def test_zone_that_is_not_known_opens_no_window(zone: str) -> None:
+    try:
+        conditions = parse(
+            Conditions, encode({"windows": [{"start_s": 0, "end_s": 86400, "zone": zone}]}), what="conditions"
+        )
+    except UntrustedInput:
+        return
+    assert not permit(conditions, Situation(), now=0).allowed
+
+
+def test_storage_is_asked_for_and_the_sentence_says_how_much() -> None:
+    conditions = Conditions(storage_mib_min=500)
+    assert permit(conditions, Situation(free_bytes=500 * 2**20), now=0).allowed
+    assert permit(conditions, Situation(), now=0).because.endswith("and that is not known")
+    assert permit(conditions, Situation(free_bytes=2**20), now=0).because == (
+        "1 MiB of storage are free; the policy asks for 500"
+    )

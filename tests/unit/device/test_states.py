@@ -2,11 +2,12 @@
 
 import itertools
 
+import msgspec
 import pytest
 
 from whimbrel import limits
 from whimbrel.device import effects, events
-from whimbrel.device.journal import Candidate, GoingBack, Journal, Membership
+from whimbrel.device.journal import Candidate, GoingBack, Journal, Membership, Refusal
 from whimbrel.device.slots import Content, Held
 from whimbrel.device.states import NEXT, PREPARING, RESTING, State
 from whimbrel.device.step import effects_of, step
@@ -164,3 +165,13 @@ def test_what_waits_to_be_told_is_bounded() -> None:
     for _ in range(limits.OUTBOX):
         journal = after(*WAY, 15, 17, journal=journal)
     assert len(journal.outbox) == limits.OUTBOX
+
+
+def test_override_is_written_down_and_said() -> None:
+    journal = Journal(
+        model="m", state=State.COMMITTED, refused=(Refusal(serial=2, reason="it crashed", policy_sequence=3),)
+    )
+    offered = msgspec.structs.replace(EVENTS[0], policy_sequence=9, despite="it crashed")
+    after_it, _ = step(journal, offered)
+    assert [each.overridden_by for each in after_it.refused] == [9]
+    assert after_it.outbox[-1].reason == "policy 9 overrides what was refused here: it crashed"

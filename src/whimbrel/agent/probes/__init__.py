@@ -23,9 +23,10 @@ _ANSWER_BYTES = 64 * limits.KIB
 
 
 class ProbeServer:
-    """The `Prober` port over a child process. Thread-safe."""
+    """The `Prober` port over a child process. Thread-safe. `wall_s`: what one probe may take."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wall_s: float = limits.PROBE_WALL_S) -> None:
+        self._wall_s = wall_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -42,7 +43,7 @@ class ProbeServer:
         with self._lock:
             for _ in range(2):  # a server that died since the last probe is started again, once
                 process = self._running()
-                answer = _exchange(process, line + b"\n", limits.PROBE_WALL_S + _START_S)
+                answer = _exchange(process, line + b"\n", self._wall_s + _START_S)
                 if answer is not None:
                     try:
                         return documents.parse(ProbeResult, answer, what="the probe server's answer")
@@ -62,7 +63,7 @@ class ProbeServer:
             self._stop()
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "whimbrel.agent.probes"],
+                    [sys.executable, "-m", "whimbrel.agent.probes", str(self._wall_s)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,

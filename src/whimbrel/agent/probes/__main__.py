@@ -11,9 +11,11 @@ import sys
 import time
 from contextlib import suppress
 
+import msgspec
+
 from whimbrel import limits
 from whimbrel.agent.probes import cage
-from whimbrel.agent.probes.checks import check
+from whimbrel.agent.probes.checks import brought, check
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
 from whimbrel.model import documents
@@ -22,12 +24,13 @@ _PRELOADED = "numpy", "onnxruntime"
 _STDIN, _STDOUT = 0, 1
 
 
-def main() -> None:
-    """Serve until the parent goes."""
+def main(wall_s: float) -> None:
+    """Serve until the parent goes. `wall_s`: for one probe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in _PRELOADED:
         with suppress(ImportError):
             importlib.import_module(name)
+    brought()
     waiting = bytearray()
     while True:
         while b"\n" not in waiting:
@@ -37,13 +40,13 @@ def main() -> None:
                 return
         line, _, rest = bytes(waiting).partition(b"\n")
         waiting = bytearray(rest)
-        result = _probe(line)
+        result = _probe(line, wall_s)
         if result is None:
             return
         os.write(_STDOUT, documents.encode(result) + b"\n")
 
 
-def _probe(line: bytes) -> ProbeResult | None:
+def _probe(line: bytes, wall_s: float) -> ProbeResult | None:
     try:
         request = documents.parse(ProbeRequest, line, what="the request")
     except UntrustedInput as error:
@@ -55,28 +58,43 @@ def _probe(line: bytes) -> ProbeResult | None:
         _in_child(request, writing)
     os.close(writing)
     try:
-        return _await(child, reading)
+        return _await(child, reading, wall_s)
     finally:
         os.close(reading)
 
 
 def _in_child(request: ProbeRequest, writing: int) -> None:
+    offline = False
     try:
-        cage.enter(request)
-        result = check(request)
+        offline = cage.enter(request)
+        before = cage.resident_bytes(peak=False)
+        result = _weighed(check(request), request, before)
     except MemoryError:
-        result = ProbeResult(passed=False, reason="it wants more memory than a probe may have")
+        result = ProbeResult(passed=False, reason="it wants more memory than a probe may have", over_budget=True)
     except BaseException as error:  # noqa: BLE001 (whatever a loader raises is a failed probe)
         result = ProbeResult(passed=False, reason=f"{type(error).__name__}: {error}"[:1000])
+    result = msgspec.structs.replace(result, offline=offline)
     try:
         os.write(writing, documents.encode(result))
     finally:
         os._exit(0)
 
 
-def _await(child: int, reading: int) -> ProbeResult | None:
+def _weighed(result: ProbeResult, request: ProbeRequest, before: int | None) -> ProbeResult:
+    after = cage.resident_bytes(peak=True)
+    if before is None or after is None:
+        return result
+    memory_mib = max(0, after - before) / limits.MIB
+    budget = request.probe.memory_mib_max if request.probe is not None else None
+    if result.passed and budget is not None and memory_mib > budget:
+        reason = f"it holds {memory_mib:.0f} MiB of memory; at most {budget} MiB"
+        return ProbeResult(passed=False, reason=reason, memory_mib=memory_mib, over_budget=True)
+    return msgspec.structs.replace(result, memory_mib=memory_mib)
+
+
+def _await(child: int, reading: int, wall_s: float) -> ProbeResult | None:
     received = bytearray()
-    until = time.monotonic() + limits.PROBE_WALL_S
+    until = time.monotonic() + wall_s
     while True:
         ready, _, _ = select.select([reading, _STDIN], [], [], max(0.0, until - time.monotonic()))
         if reading in ready:
@@ -91,7 +109,7 @@ def _await(child: int, reading: int) -> ProbeResult | None:
         elif not ready:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return ProbeResult(passed=False, reason=f"it did not answer within {limits.PROBE_WALL_S:g} s")
+            return ProbeResult(passed=False, reason=f"it did not answer within {wall_s:g} s")
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
@@ -104,6 +122,6 @@ def _await(child: int, reading: int) -> ProbeResult | None:
 
 if __name__ == "__main__":
     try:
-        main()
+        main(float(sys.argv[1]) if len(sys.argv) > 1 else limits.PROBE_WALL_S)
     except BrokenPipeError:
         sys.exit(0)

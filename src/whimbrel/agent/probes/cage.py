@@ -12,10 +12,15 @@ from whimbrel import limits
 from whimbrel.device.ports import ProbeRequest
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 
 
-def enter(request: ProbeRequest) -> None:
-    """Limit this process for good. What a system does not offer is left out: the wall clock of the parent stays."""
+def enter(request: ProbeRequest) -> bool:
+    """Limit this process for good; whether it has no network now.
+
+    What a system does not offer is left out: the wall clock of the parent stays.
+    """
+    offline = _leave_network()
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -31,12 +36,36 @@ def enter(request: ProbeRequest) -> None:
     ):
         with suppress(ValueError, OSError):
             resource.setrlimit(kind, (value, value))
+    return offline
+
+
+def _leave_network() -> bool:
+    # unshare(2): a process without threads may have a user namespace of its own, and in it an empty network.
+    if sys.platform != "linux":
+        return False
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        # First as we are: in a user namespace of its own, root could no longer read other users' files.
+        return any(libc.unshare(flags) == 0 for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET))
+    return False
+
+
+def resident_bytes(*, peak: bool) -> int | None:
+    """What this process holds in memory, now or at the most since it began (proc(5), VmRSS and VmHWM)."""
+    word = "VmHWM:" if peak else "VmRSS:"
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = next((line.split()[1] for line in lines if line.startswith(word)), None)
+    return int(found) * limits.KIB if found else None
 
 
 def _memory_bytes(request: ProbeRequest) -> int:
     allowed = limits.PROBE_MEMORY_BYTES + 3 * _size(Path(request.path))
     if request.probe is not None and request.probe.memory_mib_max is not None:
-        allowed = request.probe.memory_mib_max * limits.MIB
+        # Addresses are not memory: arenas and maps reserve more than they hold. The budget itself is on what is held.
+        allowed = 2 * request.probe.memory_mib_max * limits.MIB + limits.PROBE_ADDRESSES_BYTES
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except (OSError, ValueError):

@@ -1,19 +1,47 @@
 """Which check fits a model's format? Runs in the caged child.
 
-1. Golden inputs ask for a runtime: where there is none, the probe fails. A version is never called good unseen.
-2. Without golden inputs a format without a runtime is read: magic, header, bounds.
+1. A package may bring its own check for a format, through the entry point group `whimbrel.probes`: the entry's name is
+   the format, its value a function from `ProbeRequest` to `ProbeResult`. It goes before ours.
+2. Golden inputs ask for a runtime: where there is none, the probe fails. A version is never called good unseen.
+3. Without golden inputs a format without a runtime is read: magic, header, bounds.
 """
 
 import importlib.util
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from whimbrel.agent.probes import structure
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 
+Check = Callable[[ProbeRequest], ProbeResult]
+
+
+@cache
+def brought() -> dict[str, Check]:
+    """The checks of other packages, by format. Called before the first fork, so that a child finds them loaded.
+
+    One that cannot be imported becomes a check that fails and says so.
+    """
+    found: dict[str, Check] = {}
+    for entry in entry_points(group="whimbrel.probes"):
+        try:
+            found[entry.name] = entry.load()
+        except Exception as error:  # noqa: BLE001 (whatever an import of somebody else's code raises)
+            found[entry.name] = _broken(f"the probe {entry.value} for {entry.name} cannot be loaded: {error}")
+    return found
+
+
+def _broken(reason: str) -> Check:
+    return lambda _: ProbeResult(passed=False, reason=reason)
+
 
 def check(request: ProbeRequest) -> ProbeResult:
     """Try the model. Raises whatever a loader raises: the caller calls that a failed probe."""
     path = Path(request.path)
+    if request.format in brought():
+        return brought()[request.format](request)
     if request.format == "onnx" and importlib.util.find_spec("onnxruntime"):
         from whimbrel.agent.probes import golden
         from whimbrel.agent.probes.onnx import OnnxModel
@@ -24,10 +52,17 @@ def check(request: ProbeRequest) -> ProbeResult:
         from whimbrel.agent.probes.litert import LiteRtModel
 
         return golden.judge(LiteRtModel(path), request)
-    if request.probe is not None and request.probe.inputs:
+    if request.format == "gguf" and importlib.util.find_spec("llama_cpp"):
+        structure.check(path, request.format)  # llama.cpp aborts on files that it does not expect
+        from whimbrel.agent.probes import golden
+        from whimbrel.agent.probes.llama import LlamaModel
+
+        return golden.judge(LlamaModel(path), request)
+    if request.probe is not None and (request.probe.inputs or request.probe.validation):
         return ProbeResult(
             passed=False,
             reason=f"the release has golden inputs, and no runtime for {request.format} is installed to run them",
         )
     structure.check(path, request.format)
+    structure.check_with_library(path, request.format)
     return ProbeResult(passed=True, how="structure")

@@ -9,7 +9,7 @@ import numpy as np
 
 from whimbrel import limits
 from whimbrel.device.ports import ProbeRequest, ProbeResult
-from whimbrel.model.release import Dimension, Probe, Tensor, TensorSpec
+from whimbrel.model.release import Dimension, Probe, Tensor, TensorSpec, Validation
 
 _TEXT = "str", "string", "object"
 
@@ -25,7 +25,7 @@ class Model(Protocol):
 
 
 def judge(model: Model, request: ProbeRequest) -> ProbeResult:
-    """Signature, golden values, finiteness, latency: the first that does not hold is the reason."""
+    """Signature, golden values, finiteness, range, latency, accuracy: the first that does not hold is the reason."""
     if request.signature is not None:
         for what, found, released in (
             ("input", model.inputs, request.signature.inputs),
@@ -34,20 +34,66 @@ def judge(model: Model, request: ProbeRequest) -> ProbeResult:
             problem = _difference(what, found, released)
             if problem:
                 return ProbeResult(passed=False, reason=problem)
-    if request.probe is None or not request.probe.inputs:
+    probe = request.probe
+    if probe is None or not (probe.inputs or probe.validation):
         return ProbeResult(passed=True, how="structure")
-    inputs = {name: array_of(tensor) for name, tensor in request.probe.inputs.items()}
-    outputs = model.run(inputs)
-    problem = _wrong_values(outputs, request.probe)
-    if problem:
-        return ProbeResult(passed=False, reason=problem)
-    latency_ms = _latency_ms(model, inputs)
-    limit = request.probe.latency_ms_max
-    if limit is not None and latency_ms > limit:
-        return ProbeResult(
-            passed=False, reason=f"an inference takes {latency_ms:.1f} ms; at most {limit:g} ms", latency_ms=latency_ms
-        )
-    return ProbeResult(passed=True, how="ran", latency_ms=latency_ms)
+    latency_ms = accuracy = None
+    if probe.inputs:
+        inputs = {name: array_of(tensor) for name, tensor in probe.inputs.items()}
+        outputs = model.run(inputs)
+        problem = _wrong_values(outputs, probe) or _out_of_range(outputs, probe)
+        if problem:
+            return ProbeResult(passed=False, reason=problem)
+        latency_ms = _latency_ms(model, inputs)
+        limit = probe.latency_ms_max
+        if limit is not None and latency_ms > limit:
+            reason = f"an inference takes {latency_ms:.1f} ms; at most {limit:g} ms"
+            return ProbeResult(passed=False, reason=reason, latency_ms=latency_ms, over_budget=True)
+    if probe.validation is not None:
+        problem, accuracy = _validated(model, probe, probe.validation)
+        if problem:
+            return ProbeResult(passed=False, reason=problem, accuracy=accuracy, latency_ms=latency_ms)
+    return ProbeResult(passed=True, how="ran", latency_ms=latency_ms, accuracy=accuracy)
+
+
+def _validated(model: Model, probe: Probe, validation: Validation) -> tuple[str, float | None]:
+    samples = {name: array_of(tensor) for name, tensor in validation.inputs.items()}
+    right = 0
+    for place, label in enumerate(validation.labels):
+        outputs = model.run({name: array[place : place + 1] for name, array in samples.items()})
+        if validation.output not in outputs:
+            return f"the model gave no output {validation.output!r}; it gave {sorted(outputs)}", None
+        problem = _not_finite(outputs) or _out_of_range(outputs, probe)
+        if problem:
+            return f"{problem}, for validation sample {place}", None
+        right += _class_of(np.asarray(outputs[validation.output])) == label
+    accuracy = right / len(validation.labels)
+    if accuracy < validation.accuracy_min:
+        counted = f"{right} of {len(validation.labels)} validation samples are right"
+        return f"{counted}, {accuracy:.1%}; at least {validation.accuracy_min:.1%} must be", accuracy
+    return "", accuracy
+
+
+def _class_of(output: Any) -> int:
+    return int(output.ravel()[0]) if output.size == 1 and output.dtype.kind in "iub" else int(np.argmax(output))
+
+
+def _out_of_range(outputs: dict[str, Any], probe: Probe) -> str:
+    for name, (least, greatest) in probe.output_ranges.items():
+        if name not in outputs:
+            return f"the model gave no output {name!r}; it gave {sorted(outputs)}"
+        value = np.asarray(outputs[name])
+        if value.size and not (least <= value.min() and value.max() <= greatest):
+            found = f"{value.min():g} to {value.max():g}"
+            return f"output {name!r} lies in {found}; the release says {least:g} to {greatest:g}"
+    return ""
+
+
+def _not_finite(outputs: dict[str, Any]) -> str:
+    for name, value in outputs.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fc" and not np.isfinite(value).all():
+            return f"output {name!r} has values that are not finite"
+    return ""
 
 
 def array_of(tensor: Tensor) -> Any:
@@ -82,9 +128,9 @@ def _same_shape(one: Sequence[Dimension], other: Sequence[Dimension]) -> bool:
 
 
 def _wrong_values(outputs: dict[str, Any], probe: Probe) -> str:
-    for name, value in outputs.items():
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fc" and not np.isfinite(value).all():
-            return f"output {name!r} has values that are not finite"
+    problem = _not_finite(outputs)
+    if problem:
+        return problem
     for name, tensor in probe.outputs.items():
         if name not in outputs:
             return f"the model gave no output {name!r}; it gave {sorted(outputs)}"

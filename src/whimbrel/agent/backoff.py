@@ -1,0 +1,58 @@
+"""When is something that failed tried again? Exponential, with full jitter, and not before the other side said so."""
+
+import random
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from whimbrel import limits
+from whimbrel.errors import Unavailable
+
+
+class Busy(Unavailable):
+    """The server said when to come again."""
+
+    def __init__(self, message: str, *, after_s: float) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+
+
+def retry_after_s(headers: dict[str, str], *, now: float) -> float | None:
+    """What Retry-After says, in seconds from `now`, bounded (RFC 9110, section 10.2.3); None where it says nothing."""
+    said = headers.get("retry-after", "").strip()
+    if said.isdigit() and len(said) < 12:
+        return min(float(said), limits.RETRY_AFTER_S)
+    try:
+        when = parsedate_to_datetime(said)
+    except ValueError:
+        return None
+    return min(max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - now), limits.RETRY_AFTER_S)
+
+
+class Backoff:
+    """Exponential, with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter)."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._failures = 0
+        self.until = 0.0
+        self.problem = ""
+
+    def failed(self, now: float, problem: str, *, cap_s: float, at_least_s: float = 0.0) -> None:
+        """Wait longer than the last time, at most `cap_s`."""
+        ceiling = min(cap_s, limits.BACKOFF_FIRST_S * 2 ** min(self._failures, limits.BACKOFF_DOUBLINGS))
+        self._failures += 1
+        self.until = now + at_least_s + self._chance.uniform(0, ceiling)
+        self.problem = problem
+
+    def worked(self) -> None:
+        """Begin anew."""
+        self._failures, self.until, self.problem = 0, 0.0, ""
+
+    def waiting(self, now: float) -> bool:
+        """Whether it is too early; a clock that was set back is no reason to wait for years."""
+        return now < self.until <= now + 86400
+
+
+def after_s_of(error: Exception) -> float:
+    """How long the other side asked for, where it did."""
+    return error.after_s if isinstance(error, Busy) else 0.0

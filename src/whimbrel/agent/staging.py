@@ -1,0 +1,196 @@
+"""How do a version's bytes come into a slot, whole? Room, download, hashes, unpacking: nothing here looks at policies.
+
+1. Room is asked for before a byte is fetched. Where there is too little, the other slot's old version goes first; then
+   it waits, and says how much is missing.
+2. Length and SHA-256 are checked before anything else looks at the bytes.
+3. A slot is emptied only when no session has a file of it open, and after the pointer no longer names it.
+"""
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from whimbrel import limits
+from whimbrel.agent.assembly import Assembly
+from whimbrel.agent.disk import Disk
+from whimbrel.agent.download import Download
+from whimbrel.agent.session import Places
+from whimbrel.device import events
+from whimbrel.device.journal import Candidate
+from whimbrel.device.ports import Measured
+from whimbrel.device.slots import Content, Held
+from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.health.report import WayName
+from whimbrel.model.release import File
+from whimbrel.model.ways import Step
+
+
+class Interrupted(msgspec.Struct, frozen=True):
+    """The bytes are not all here yet: what came, and the error that says why."""
+
+    moved: int
+    moved_by: dict[WayName, int]
+    error: Unavailable
+
+
+class Staging:
+    """The two slots of one model. `quota_bytes`: of `home`, the agent's whole folder; None: what the disk has."""
+
+    def __init__(
+        self,
+        places: Places,
+        *,
+        disk: Disk,
+        download: Download,
+        home: Path | None = None,
+        quota_bytes: int | None = None,
+    ) -> None:
+        self._places = places
+        self._disk = disk
+        self._download = download
+        self._home = home
+        self._quota_bytes = quota_bytes
+        self.fetching: set[str] = set()  # digests of patches and of what they make, while they are on their way
+
+    # --- room ---
+
+    def lacking(self, candidate: Candidate, steps: tuple[Step, ...], active: Held | None) -> int:
+        """Bytes of room that are missing for `candidate`; 0 where there is enough, or nobody can tell."""
+        assembly = Assembly(self._download, disk=self._disk)
+        here = {each.sha256 for each in active.contents} if active else set()
+        needed = sum(
+            assembly.room(file, steps, here) for file in {file.sha256: file for file in candidate.files}.values()
+        )
+        if not needed:
+            return 0
+        needed += int(needed * limits.ROOM_SHARE)
+        lacking = 0
+        if isinstance(self._disk, Measured):
+            lacking = needed + limits.ROOM_BYTES - self._disk.free_bytes(self._places.folder)
+        if self._quota_bytes is not None and self._home is not None:
+            lacking = max(lacking, needed + self._used() - self._quota_bytes)
+        return max(0, lacking)
+
+    def empty(self, slot: str) -> None:
+        """Remove what a slot holds. The pointer must not name it any more."""
+        for name in self._disk.names(self._places.slot(slot)):
+            self._disk.remove(self._places.slot(slot) / name)
+
+    def _used(self) -> int:
+        if self._home is None:
+            return 0
+        places = self._home / "models", self._home / "incoming"  # the rest is small, and bounded elsewhere
+        return sum(self._disk.size(place / name) or 0 for place in places for name in self._disk.files_below(place))
+
+    # --- bytes ---
+
+    def fetch(
+        self, candidate: Candidate, steps: tuple[Step, ...], active: Held | None
+    ) -> events.Fetched | events.Corrupt | Interrupted:
+        """Bring all files of `candidate` into the folder of downloads."""
+        self.fetching = {digest for step in steps for digest in (step.sha256, step.target)}
+        assembly = Assembly(self._download, disk=self._disk)
+        try:
+            for file in {file.sha256: file for file in candidate.files}.values():
+                assembly.bring(file, steps, self._here(file, active))
+        except UntrustedInput as error:
+            return events.Corrupt(str(error), bytes_moved=assembly.moved, moved_by=assembly.moved_by)
+        except Unavailable as error:
+            return Interrupted(assembly.moved, assembly.moved_by, error)
+        return events.Fetched(bytes_moved=assembly.moved, moved_by=assembly.moved_by)
+
+    def _here(self, file: File, active: Held | None) -> dict[str, Path]:
+        """Artifacts that the active slot holds, by digest; a folder is packed again, as it was when it travelled."""
+        if active is None:
+            return {}
+        slot = self._places.slot(active.slot)
+        here = {each.sha256: slot / each.name for each in active.contents if not each.folder}
+        if file.packed:
+            for each in active.contents:
+                archive = self._download.path(file).with_suffix(".base")
+                if each.folder and each.name == file.name:
+                    self._disk.remove(archive)
+                    with self._disk.lend(slot / each.name, made=archive) as (source, made):
+                        importlib.import_module("whimbrel.packing").pack(source, made)
+                    here[self._disk.sha256(archive)] = archive
+        return here
+
+    # --- the slot ---
+
+    def stage(self, candidate: Candidate) -> events.Staged | events.Corrupt | events.InstallFailed:
+        """Fill the slot from the folder of downloads. The pointer must not name it any more."""
+        disk, slot = self._disk, self._places.slot(candidate.slot)
+        disk.make_folder(slot)
+        names = {file.name for file in candidate.files}
+        for name in disk.names(slot):
+            if name not in names:
+                disk.remove(slot / name)
+        contents = []
+        staged: dict[str, Path] = {}  # a variant may hold the same bytes under two names
+        for file in candidate.files:
+            part, target = self._download.path(file), slot / file.name
+            if disk.size(part) is not None:
+                found = disk.sha256(part)
+                if found != file.sha256:
+                    self._download.refuse(file)
+                    return events.Corrupt(f"{file.name} has SHA-256 {found}; the release says {file.sha256}")
+                disk.remove(target)
+                if file.packed:
+                    try:
+                        self._unpack(part, target)
+                    except UntrustedInput as error:
+                        return events.InstallFailed(f"{file.name} cannot be unpacked: {error}")
+                else:
+                    disk.move(part, target)  # durable since its download
+            elif (twin := staged.get(file.sha256)) is not None and not file.packed:
+                disk.write(target, disk.read(twin) or b"")
+            elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
+                return events.Corrupt(f"{file.name} is not here any more")
+            digest = self._tree_digest(target) if file.packed else file.sha256
+            contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
+            staged.setdefault(file.sha256, target)
+        disk.sync(slot)
+        disk.sync(slot.parent)
+        entry = candidate.files[0].name
+        return events.Staged(
+            Held(
+                slot=candidate.slot,
+                serial=candidate.serial,
+                version=candidate.version,
+                entry=entry,
+                contents=tuple(contents),
+            )
+        )
+
+    def _unpack(self, archive: Path, folder: Path) -> None:
+        disk = self._disk
+        unpack: Callable[[Path, Path], None] = importlib.import_module("whimbrel.packing").unpack
+        with disk.lend(archive, made=folder) as (source, made):
+            unpack(source, made)
+        places = {folder}
+        for name in disk.files_below(folder):
+            disk.sync(folder / name)
+            places |= {parent for parent in (folder / name).parents if parent.is_relative_to(folder)}
+        for place in sorted(places, reverse=True):
+            disk.sync(place)
+
+    def _tree_digest(self, folder: Path) -> str:
+        tree = hashlib.sha256()
+        for name in self._disk.files_below(folder):
+            tree.update(f"{self._disk.sha256(folder / name)}  {name}\n".encode())
+        return tree.hexdigest()
+
+    def intact(self, held: Held) -> bool:
+        """Whether a slot's files are, byte for byte, what was verified."""
+        slot = self._places.slot(held.slot)
+        try:
+            return all(
+                (self._tree_digest(slot / content.name) if content.folder else self._disk.sha256(slot / content.name))
+                == content.sha256
+                for content in held.contents
+            )
+        except OSError:
+            return False

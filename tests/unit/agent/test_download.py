@@ -1,0 +1,266 @@
+"""How bytes come: mirrors that fail, servers that ask for patience, a day's budget, a cap, a proxy."""
+
+import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from build_repository import file_of
+from whimbrel.agent.allowance import Allowance
+from whimbrel.agent.backoff import Backoff, Busy, retry_after_s
+from whimbrel.agent.disk import RealDisk
+from whimbrel.agent.download import Download, Unfinished
+from whimbrel.agent.mirrors import Mirrors
+from whimbrel.agent.transport import Proxies
+from whimbrel.device.ports import Answer
+from whimbrel.errors import Unavailable, UntrustedInput
+
+MIB = 1024 * 1024
+CONTENT = bytes(range(256)) * (3 * MIB // 256)
+FILE = file_of(CONTENT)
+
+
+class Body:
+    def __init__(self, status: int, headers: dict[str, str], pieces: list[bytes], *, breaks: bool = False) -> None:
+        self.status, self.headers, self._pieces, self._breaks = status, headers, pieces, breaks
+
+    def chunks(self) -> Iterator[bytes]:
+        yield from self._pieces
+        if self._breaks:
+            raise Unavailable("the connection broke")
+
+
+class Net:
+    """A network of mirrors. `says`: base URL -> what it does: a status, "cut", "lie", or (503, Retry-After)."""
+
+    def __init__(self, **says: object) -> None:
+        self.says = {name: says.get(name, "good") for name in ("a", "b", "origin")}
+        self.asked: list[tuple[str, str]] = []
+
+    def ask(self, method: str, url: str, **_: object) -> Answer:
+        raise NotImplementedError
+
+    @contextmanager
+    def stream(self, url: str, *, headers: dict[str, str]) -> Iterator[Body]:
+        name = url.split("/")[2]
+        self.asked.append((name, headers.get("Range", "")))
+        said = self.says[name]
+        first = int((re.findall(r"\d+", headers.get("Range", "")) or [0])[0])
+        if "If-Range" in headers and headers["If-Range"] != f'"{name}"':
+            first = 0
+        rest = CONTENT[first:]
+        pieces = [rest[place : place + MIB // 4] for place in range(0, len(rest), MIB // 4)]
+        etag = {"etag": f'"{name}"'}
+        if first:
+            etag["content-range"] = f"bytes {first}-{len(CONTENT) - 1}/{len(CONTENT)}"
+        if isinstance(said, int):
+            yield Body(said, {}, [])
+        elif isinstance(said, tuple):
+            yield Body(said[0], {"retry-after": said[1]}, [])
+        elif said == "cut":
+            yield Body(206 if first else 200, etag, pieces[:4], breaks=True)
+        elif said == "lie":
+            yield Body(200, etag, [b"x" * len(piece) for piece in pieces])
+        else:
+            yield Body(206 if first else 200, etag, pieces)
+
+
+class Clock:
+    now = 86400.0 * 20_000
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def made(
+    folder: Path, net: Net, *bases: str, clock: Clock | None = None, budget: int | None = None, speed: int | None = None
+) -> tuple[Download, list[float]]:
+    clock, waits, disk = clock or Clock(), [], RealDisk()
+    allowance = Allowance(
+        folder / "budget.json", disk=disk, now=clock, budget_bytes=lambda: budget, bytes_per_s=speed,
+        pause=waits.append,
+    )  # fmt: skip
+    mirrors = Mirrors(tuple(f"http://{base}" for base in bases), now=clock, chance=random.Random(1))
+    download = Download(
+        folder / "incoming", disk=disk, network=net, mirrors=mirrors, allowance=allowance, stopped=lambda: False,
+        now=clock,
+    )  # fmt: skip
+    return download, waits
+
+
+def names(net: Net) -> list[str]:
+    return [name for name, _ in net.asked]
+
+
+def test_mirrors_are_asked_in_order_and_the_server_last(tmp_path: Path) -> None:
+    net = Net(a=500, b=404)
+    download, _ = made(tmp_path, net, "a", "b", "origin")
+    download.fetch(FILE)
+    assert names(net) == ["a", "b", "origin"]
+    assert download.path(FILE).read_bytes() == CONTENT
+    assert download.moved == len(CONTENT)
+
+
+def test_mirror_that_breaks_off_is_continued_by_the_next_one(tmp_path: Path) -> None:
+    net = Net(a="cut")
+    download, _ = made(tmp_path, net, "a", "b")
+    download.fetch(FILE)
+    assert net.asked == [("a", ""), ("b", f"bytes={MIB}-")]
+    assert download.path(FILE).read_bytes() == CONTENT
+    assert download.moved == len(CONTENT)
+
+
+def test_mirror_that_failed_is_left_alone_for_a_while(tmp_path: Path) -> None:
+    net, clock = Net(a=500), Clock()
+    download, _ = made(tmp_path, net, "a", "b", clock=clock)
+    download.fetch(FILE)
+    download.discard(FILE)
+    download.fetch(FILE)
+    assert names(net) == ["a", "b", "b"]
+    clock.now += 3600
+    net.says["a"] = "good"
+    download.discard(FILE)
+    download.fetch(FILE)
+    assert names(net)[-1] == "a"
+
+
+def test_mirror_that_lied_is_asked_after_the_others(tmp_path: Path) -> None:
+    net = Net(a="lie")
+    download, _ = made(tmp_path, net, "a", "origin")
+    download.fetch(FILE)
+    assert download.path(FILE).read_bytes() != CONTENT
+    download.refuse(FILE)
+    download.fetch(FILE)
+    assert names(net) == ["a", "origin"]
+    assert download.path(FILE).read_bytes() == CONTENT
+
+
+def test_lone_server_that_asks_for_patience_gets_it(tmp_path: Path) -> None:
+    net, clock = Net(origin=(503, "120")), Clock()
+    download, _ = made(tmp_path, net, "origin", clock=clock)
+    with pytest.raises(Busy) as caught:
+        download.fetch(FILE)
+    assert caught.value.after_s == 120
+    with pytest.raises(Busy):
+        download.fetch(FILE)
+    assert len(net.asked) == 1
+    clock.now += 125
+    net.says["origin"] = "good"
+    download.fetch(FILE)
+
+
+def test_all_that_failed_raises_what_the_last_one_did(tmp_path: Path) -> None:
+    download, _ = made(tmp_path, Net(a=500, origin=404), "a", "origin")
+    with pytest.raises(Unavailable, match=r"origin.* answered 404"):
+        download.fetch(FILE)
+
+
+def test_day_s_budget_stops_a_download_and_tomorrow_goes_on(tmp_path: Path) -> None:
+    clock = Clock()
+    download, _ = made(tmp_path, Net(), "origin", clock=clock, budget=MIB)
+    with pytest.raises(Unfinished, match="no more today"):
+        download.fetch(FILE)
+    assert download.moved == MIB
+    assert download.left_today() == 0
+    with pytest.raises(Unavailable, match="used up"):
+        download.fetch(FILE)
+    clock.now += 86400
+    assert download.left_today() == MIB
+
+
+def test_budget_survives_a_restart_and_a_clock_that_went_back(tmp_path: Path) -> None:
+    clock = Clock()
+    download, _ = made(tmp_path, Net(), "origin", clock=clock, budget=MIB)
+    with pytest.raises(Unfinished):
+        download.fetch(FILE)
+    clock.now -= 86400 * 3
+    again, _ = made(tmp_path, Net(), "origin", clock=clock, budget=MIB)
+    assert again.left_today() == 0
+
+
+def test_budget_is_on_the_disk_before_the_bytes_are(tmp_path: Path) -> None:
+    download, _ = made(tmp_path, Net(a="cut"), "a", budget=100 * MIB)
+    seen: list[int | None] = []
+
+    class Looks(RealDisk):
+        def append(self, path: Path, content: bytes) -> None:
+            again, _ = made(tmp_path, Net(), "a", budget=100 * MIB)
+            seen.append(again.left_today())
+            super().append(path, content)
+
+    download._disk = Looks()
+    with pytest.raises(Unfinished):
+        download.fetch(FILE)
+    assert [100 * MIB - (left or 0) for left in seen[1:]] >= [MIB // 4 * number for number in range(1, len(seen))]
+    assert download.left_today() == 99 * MIB  # what was only set aside is given back
+
+
+def test_cap_on_the_bandwidth_makes_it_wait(tmp_path: Path) -> None:
+    download, waits = made(tmp_path, Net(), "origin", speed=MIB)
+    download.fetch(FILE)
+    assert 2.5 < max(waits) <= 3.0  # three megabytes at one a second, and nothing really waited
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("17", 17.0),
+        ("999999999", 3600.0),
+        ("Thu, 01 Jan 1970 00:01:00 GMT", 10.0),
+        ("Thu, 01 Jan 1970 00:00:10 GMT", 0.0),
+        ("-3", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_bounded(said: str, seconds: float | None) -> None:
+    assert retry_after_s({"retry-after": said}, now=50.0) == seconds
+
+
+def test_backoff_is_fully_jittered_grows_and_never_comes_before_what_was_asked_for() -> None:
+    waits = []
+    for seed in range(200):
+        backoff = Backoff(random.Random(seed))
+        for _ in range(4):
+            backoff.failed(0.0, "x", cap_s=300.0)
+        waits.append(backoff.until)
+    assert 0 <= min(waits) < 0.5 < 7 < max(waits) <= 8
+    backoff.failed(0.0, "x", cap_s=1.0, at_least_s=60.0)
+    assert 60 <= backoff.until <= 61
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "proxy"),
+    [
+        ({}, "https://models.example", ""),
+        ({"HTTPS_PROXY": "http://p:1"}, "https://models.example", "http://p:1"),
+        ({"https_proxy": "p:1"}, "https://models.example", "http://p:1"),
+        ({"HTTPS_PROXY": "http://p:1"}, "http://models.example", ""),
+        ({"ALL_PROXY": "http://p:1"}, "http://models.example", "http://p:1"),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "x, .example"}, "https://models.example", ""),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "ample"}, "https://models.example", "http://p:1"),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, "https://models.example", ""),
+        ({"HTTP_PROXY": "http://p:1"}, "http://127.0.0.1:80", ""),
+        ({"HTTP_PROXY": "http://p:1"}, "http://[::1]:80", ""),
+        ({"HTTP_PROXY": "http://p:1", "REQUEST_METHOD": "GET"}, "http://models.example", ""),
+    ],
+)
+def test_proxy_of_the_environment(environment: dict[str, str], url: str, proxy: str) -> None:
+    assert Proxies(environment=environment).of(url) == proxy
+
+
+def test_proxy_that_was_given_stands_before_everything() -> None:
+    assert Proxies("http://mine:1", environment={"NO_PROXY": "*"}).of("http://127.0.0.1") == "http://mine:1"
+
+
+def test_wrong_length_is_refused_from_every_mirror(tmp_path: Path) -> None:
+    import msgspec
+
+    short = msgspec.structs.replace(FILE, size_bytes=MIB)
+    download, _ = made(tmp_path, Net(), "a", "origin")
+    with pytest.raises(UntrustedInput, match="longer than"):
+        download.fetch(short)
+    assert not download.path(short).exists()
