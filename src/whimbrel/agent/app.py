@@ -18,7 +18,7 @@ from typing import Any, Self
 import msgspec
 import urllib3
 
-from whimbrel import limits
+from whimbrel import durable, limits
 from whimbrel.agent import settings as settings_file
 from whimbrel.agent.device_api import BadBody, Busy, DeviceApi
 from whimbrel.agent.disk import Disk, RealDisk
@@ -147,6 +147,7 @@ class Agent:
         self._next_refresh = 0.0
         self._next_report: float | None = None
         self._status: dict[str, Any] = {}
+        self._leftovers: set[Path] | None = None
 
     @classmethod
     def open(
@@ -266,6 +267,7 @@ class Agent:
             self._flush()
             self._report_when_due()
             self._tidy()
+            self._sweep()
             self._storing.worked()
         except OSError as error:  # a full disk, a folder that was taken away: nothing is half-written
             self._storing.failed(now, f"the folder {self.folder} cannot be used: {error}", cap_s=self._refresh_s())
@@ -383,6 +385,18 @@ class Agent:
                 digests |= {file.sha256 for file in each.journal.candidate.files} | each.fetching
         self._trust.keep_releases(wanted)
         self._download.keep_only(digests)
+
+    def _sweep(self) -> None:
+        """Remove what was being written when the power went: what is there in two passes running."""
+        if self._leftovers is not None and not self._leftovers:
+            return
+        folders = [self.folder, self._download.folder, *self._trust.folders]
+        for each in self._installations.values():
+            folders += [each.places.folder, each.places.summaries]
+        found = {folder / name for folder in folders for name in self._disk.names(folder) if durable.is_temporary(name)}
+        for path in found & (self._leftovers or set()):
+            self._disk.remove(path)
+        self._leftovers = found - (self._leftovers or set())
 
     def _now(self) -> float:
         if self._begun is None:

@@ -24,17 +24,17 @@ class Download:
     """The folder of partial files, and how they grow."""
 
     def __init__(self, folder: Path, *, disk: Disk, network: Network, stopped: Callable[[], bool]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._disk = disk
         self._network = network
         self._stopped = stopped
 
     def path(self, file: File) -> Path:
         """Where the bytes of `file` are collected."""
-        return self._folder / f"{file.sha256}.part"
+        return self.folder / f"{file.sha256}.part"
 
     def fetch(self, file: File, url: str) -> int:
-        """Get what is missing of `file`; the bytes that were moved. The file then has its size and is durable.
+        """Get what is missing of `file`; the bytes that were moved. The file then has its size, and is not durable.
 
         Raises `Unavailable` (call again: what came is kept), `UntrustedInput` (what came was thrown away).
         """
@@ -45,13 +45,11 @@ class Download:
             have = 0
         if have == file.size_bytes and self._disk.size(path) is not None:
             return 0
-        self._disk.make_folder(self._folder)
+        self._disk.make_folder(self.folder)
         if file.size_bytes == 0:
             self._disk.append(path, b"")
             return 0
-        moved = self._request(file, url, path, have)
-        self._disk.sync(path)
-        return moved
+        return self._request(file, url, path, have)
 
     def discard(self, file: File) -> None:
         """Throw away what came of `file`."""
@@ -60,12 +58,12 @@ class Download:
 
     def keep_only(self, digests: set[str]) -> None:
         """Throw away what nobody waits for any more."""
-        for name in self._disk.names(self._folder):
+        for name in self._disk.names(self.folder):
             if name.split(".")[0] not in digests:
-                self._disk.remove(self._folder / name)
+                self._disk.remove(self.folder / name)
 
     def _etag_path(self, file: File) -> Path:
-        return self._folder / f"{file.sha256}.etag"
+        return self.folder / f"{file.sha256}.etag"
 
     def _request(self, file: File, url: str, path: Path, have: int) -> int:
         headers = {"Accept-Encoding": "identity"}
