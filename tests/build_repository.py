@@ -185,6 +185,10 @@ class Repository:
         self._metadata(f"{self.snapshot.version}.snapshot.json", self.snapshot, "snapshot")
         self.renew()
 
+    def publish_root(self) -> None:
+        """The root as it is now, under its version."""
+        self._metadata(f"{self.root.version}.root.json", self.root, "root")
+
     def renew(self) -> None:
         """A new timestamp."""
         self.timestamp.version += 1
@@ -238,7 +242,7 @@ class Server:
         self.tokens: set[str] = set()
         self.credentials: dict[str, str] = {}
         self.down = False
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(self))
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
@@ -262,11 +266,15 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self._http.shutdown()
-        self._http.server_close()
+        self.close()
         self._thread.join()
 
+    def close(self) -> None:
+        """Give the address back: for a server that was never started."""
+        self._http.server_close()
 
-def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
+
+def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         wbufsize = 64 * 1024  # head and body in one segment: no 40 ms for a delayed acknowledgement

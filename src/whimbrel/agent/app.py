@@ -18,7 +18,7 @@ from typing import Any, Self
 import msgspec
 import urllib3
 
-from whimbrel import limits
+from whimbrel import durable, limits
 from whimbrel.agent import settings as settings_file
 from whimbrel.agent.allowance import Allowance
 from whimbrel.agent.assembly import can_patch
@@ -142,6 +142,7 @@ class Agent:
         self._next_refresh = 0.0
         self._next_report: float | None = None
         self._status: dict[str, Any] = {}
+        self._leftovers: set[Path] | None = None
 
     @classmethod
     def open(
@@ -285,6 +286,7 @@ class Agent:
             self._flush()
             self._report_when_due()
             self._tidy()
+            self._sweep()
             self._storing.worked()
         except OSError as error:  # a full disk, a folder that was taken away: nothing is half-written
             self._storing.failed(now, f"the folder {self.folder} cannot be used: {error}", cap_s=self._refresh_s())
@@ -410,6 +412,18 @@ class Agent:
         if not budgets or self._situation().unmetered:
             return None
         return min(budgets) * limits.MIB
+
+    def _sweep(self) -> None:
+        """Remove what was being written when the power went: what is there in two passes running."""
+        if self._leftovers is not None and not self._leftovers:
+            return
+        folders = [self.folder, self._download.folder, *self._trust.folders]
+        for each in self._installations.values():
+            folders += [each.places.folder, each.places.summaries]
+        found = {folder / name for folder in folders for name in self._disk.names(folder) if durable.is_temporary(name)}
+        for path in found & (self._leftovers or set()):
+            self._disk.remove(path)
+        self._leftovers = found - (self._leftovers or set())
 
     def _now(self) -> float:
         if self._begun is None:

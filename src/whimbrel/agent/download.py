@@ -39,7 +39,7 @@ class Download:
         stopped: Callable[[], bool],
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._disk = disk
         self._network = network
         self._mirrors = mirrors
@@ -51,14 +51,14 @@ class Download:
 
     def path(self, file: File) -> Path:
         """Where the bytes of `file` are collected."""
-        return self._folder / f"{file.sha256}.part"
+        return self.folder / f"{file.sha256}.part"
 
     def left_today(self) -> int | None:
         """Bytes that may still be fetched today; None without a bound."""
         return self._allowance.begin()
 
     def fetch(self, file: File) -> None:
-        """Get what is missing of `file`. It then has its size and is durable.
+        """Get what is missing of `file`. It then has its size, and is not durable.
 
         Raises `Unavailable` (call again: what came is kept), `UntrustedInput` (what came was thrown away).
         """
@@ -69,7 +69,7 @@ class Download:
             have = 0
         if have == file.size_bytes and self._disk.size(path) is not None:
             return
-        self._disk.make_folder(self._folder)
+        self._disk.make_folder(self.folder)
         if file.size_bytes == 0:
             self._disk.append(path, b"")
             return
@@ -82,7 +82,6 @@ class Download:
             raise
         finally:
             self._allowance.end()
-        self._disk.sync(path)
 
     def discard(self, file: File) -> None:
         """Throw away what came of `file`."""
@@ -98,9 +97,9 @@ class Download:
 
     def keep_only(self, digests: set[str]) -> None:
         """Throw away what nobody waits for any more."""
-        for name in self._disk.names(self._folder):
+        for name in self._disk.names(self.folder):
             if name.split(".")[0] not in digests:
-                self._disk.remove(self._folder / name)
+                self._disk.remove(self.folder / name)
 
     def _from_mirrors(self, file: File, path: Path) -> None:
         left = self._allowance.begin()
@@ -122,7 +121,7 @@ class Download:
             raise problem
 
     def _etag_path(self, file: File) -> Path:
-        return self._folder / f"{file.sha256}.etag"
+        return self.folder / f"{file.sha256}.etag"
 
     def _resume(self, file: File, base: str, have: int) -> dict[str, str] | None:
         """Headers that ask for the rest; None where it must start again."""

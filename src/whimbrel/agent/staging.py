@@ -144,7 +144,8 @@ class Staging:
                     except UntrustedInput as error:
                         return events.InstallFailed(f"{file.name} cannot be unpacked: {error}")
                 else:
-                    disk.move(part, target)  # durable since its download
+                    disk.sync(part)  # here and not when it came: another process may have brought it, and ended
+                    disk.move(part, target)
             elif (twin := staged.get(file.sha256)) is not None and not file.packed:
                 disk.write(target, disk.read(twin) or b"")
             elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
@@ -153,7 +154,6 @@ class Staging:
             contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
             staged.setdefault(file.sha256, target)
         disk.sync(slot)
-        disk.sync(slot.parent)
         entry = candidate.files[0].name
         return events.Staged(
             Held(

@@ -89,6 +89,12 @@ class TrustClient:
             memory = documents.parse(Memory, content, what="memory.json") if content else Memory()
         except UntrustedInput:
             memory = Memory()
+        try:
+            content = self._disk.read(self._folder / "refreshed.json")
+            at = documents.parse(float, content, what="refreshed.json") if content else 0.0
+            memory = msgspec.structs.replace(memory, refreshed_at=max(memory.refreshed_at, at))
+        except UntrustedInput:
+            pass  # torn by a power cut: the next refresh is due at once
         for model in self._models:
             try:
                 policy = self._disk.read(self._document(roles.policy_path(model)))
@@ -101,6 +107,11 @@ class TrustClient:
         if set(self.policies) != set(self._models):
             memory = msgspec.structs.replace(memory, complete=False)
         return memory
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where its files are."""
+        return self._folder, self._folder / "metadata", self._folder / "documents"
 
     def trusted_time(self, now: float) -> float:
         """`now`, unless something signed proves that it is later."""
@@ -286,9 +297,10 @@ class TrustClient:
 
     def _remember(self, **changes: object) -> None:
         memory = msgspec.structs.replace(self.memory, **changes)
-        durable = msgspec.structs.replace(memory, refreshed_at=self.memory.refreshed_at) != self.memory
-        write = self._disk.write if durable else self._disk.replace
-        write(self._folder / "memory.json", documents.encode(memory))
+        if msgspec.structs.replace(memory, refreshed_at=self.memory.refreshed_at) != self.memory:
+            self._disk.write(self._folder / "memory.json", documents.encode(memory))
+        else:  # at every refresh, so not durable; and a file of its own, so that what was seen is not lost with it
+            self._disk.replace(self._folder / "refreshed.json", documents.encode(memory.refreshed_at))
         self.memory = memory
 
 

@@ -9,7 +9,8 @@
    stays as it is. Locks do not survive a crash, nor the end of a process (`let_go`).
 4. `before` is called with every change before it is made: it may raise `PowerCut`, or an `OSError` for a full disk,
    or take a `copy`. After a `PowerCut` every further change raises it too, whatever the code does on its way out.
-5. `leave_out` names calls of `sync` that do nothing, as `file.py:function:line`: how a suite checks itself.
+5. `leave_out` names calls of `sync` that do nothing, as `file.py:function:line`, of a durable write
+   also with ` of file.py:function` of whoever asks for it: how a suite checks itself.
 
 Used by tests/crash and by the simulator. One thread at a time. The durable write is the one of `durable`.
 """
@@ -22,9 +23,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
-from whimbrel import limits
+from whimbrel import durable, limits
 from whimbrel.durable import make_folders, replace, write_durably
 from whimbrel.errors import InvariantBroken
 
@@ -32,6 +34,7 @@ Choose = Callable[[int], int]  # a number in [0, n)
 Before = Callable[[str, Path], None]
 
 _ROOT = 0
+_WRITING = frozenset({__file__, durable.__file__})
 _FATES = 4  # of a file that was not synced: what was durable, all, torn, length without bytes
 
 
@@ -264,7 +267,7 @@ class ModelledDisk:
         node = self._find(path)
         if node is None:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
-        if site in self.leave_out:
+        if self.leave_out & {site, site.partition(" of ")[0]}:
             return
         if node in self._names:
             self._sync_names(node)
@@ -439,6 +442,12 @@ def _set(names: dict[str, int], name: str, node: int | None) -> None:
 
 
 def _caller() -> str:
-    """The call of `sync`, as file:function:line."""
+    """The call of `sync`, as file:function:line; of a durable write also who asked for it, after " of "."""
     frame = sys._getframe(2)
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}:{frame.f_lineno}"
+    site = f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}:{frame.f_lineno}"
+    asking: FrameType | None = frame
+    while asking is not None and asking.f_code.co_filename in _WRITING:
+        asking = asking.f_back
+    if asking is frame or asking is None:
+        return site
+    return f"{site} of {Path(asking.f_code.co_filename).name}:{asking.f_code.co_name}"
