@@ -34,6 +34,9 @@ class SuccessCriteria(Document, frozen=True):
     accuracy_drop_max: Fraction | None = None  # control's mean minus the new version's, in units of the metric
     error_rate_max: Fraction | None = None  # errors an inference
     latency_p99_max_ms: Annotated[float, Meta(gt=0)] | None = None
+    crash_ratio_max: Annotated[float, Meta(ge=1, le=1000)] | None = None  # the new version's rate over the control's
+    latency_increase_max: Annotated[float, Meta(gt=0, le=100)] | None = None  # of p99: 0.5 is half as much again
+    battery_increase_max: Annotated[float, Meta(gt=0, le=100)] | None = None  # of the mean of the metric `battery`
 
     def over(self, earlier: "SuccessCriteria") -> "SuccessCriteria":
         """These, and the earlier ones where these say nothing."""
@@ -80,7 +83,7 @@ class Plan(Document, frozen=True):
     model_version: Annotated[str, Meta(min_length=1, max_length=256)]
     stages: Annotated[tuple[Stage, ...], Meta(min_length=1, max_length=limits.STAGES)]
     rollback: Rollback = msgspec.field(default_factory=Rollback)
-    promote: Literal["when_no_harm"] = "when_no_harm"
+    promote: Literal["when_no_harm", "when_proven"] = "when_no_harm"
     on_small_harm: Literal["rollback", "hold"] = "rollback"
     holdback_percent: Annotated[float, Meta(ge=0, le=50)] = 10.0
     min_devices: Annotated[int, Meta(ge=1, le=10**9)] = 1
