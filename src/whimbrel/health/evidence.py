@@ -77,9 +77,9 @@ class RateFold:
         for index, (gain, log_gain) in enumerate(_BETS):
             logs[index] += events_t * log_gain - events * math.log1p(share * (gain - 1))
 
-    def log_e(self) -> float:
-        """ln E now."""
-        return log_mean_exp(self.logs, _EVEN)
+    def log_e(self, bets: Sequence[float] = _EVEN) -> float:
+        """ln E now; `bets`: how much was bet on each of the seven, fixed beforehand, 1 in all."""
+        return log_mean_exp(self.logs, bets)
 
 
 def ratio_bounds(windows: Sequence[RateWindow], *, alpha: float) -> tuple[float, float]:
@@ -202,8 +202,10 @@ class MeanFold:
     def add(self, strata: Sequence[MeanWindow]) -> None:
         """One window's strata; their variances come from the windows before."""
         if self.before_t.n >= _EARLIER and self.before_c.n >= _EARLIER:
-            spread_t = self.before_t.variance() * self.factor_t**2
-            spread_c = self.before_c.variance() * self.factor_c**2
+            variance_c = self.before_c.variance()
+            # Thirty answers that were all right say little: the few treated are taken to vary as the control at least.
+            spread_t = max(self.before_t.variance(), variance_c) * self.factor_t**2
+            spread_c = variance_c * self.factor_c**2
             for part in strata:
                 if part.n_t > 0 and part.n_c > 0:
                     weight = 1 / (spread_t / part.n_t + spread_c / part.n_c)

@@ -158,7 +158,7 @@ def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> tuple[str, .
     evidence["bad_classes"] = bad
     evidence["rest_log_e"] = round(rest, 6) if math.isfinite(rest) else None
     clean = 2 * len(bad) < len(logs) and rest < math.log(1 / plan.alpha) / 2
-    return tuple(bad) if clean and all(bad) else ()  # a device that names no class cannot be selected by it
+    return tuple(bad) if clean else ()
 
 
 def _slice_back(

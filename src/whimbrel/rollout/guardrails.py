@@ -30,18 +30,22 @@ QUANTILES = {"latency_p50": 0.5, "latency_p95": 0.95, "latency_p99": 0.99}
 RATES = ("crash", "error", "silence")
 BY_CLASS = (*RATES, "accuracy")
 CLASS_SHARE = 0.5
-_RESTARTED = 0.15  # of a cohort's share: its copies that start at later stages
+_FIRST = 0.7  # of all: the first stage's cohort, where harm should be found
+_RESTARTED = 0.1  # of a cohort's share: its copies that start at later stages
+
+# How much is bet on each of the seven gains: harm of two or three times is what rollouts meet.
+BETS = (0.05, 0.15, 0.25, 0.25, 0.15, 0.1, 0.05)
 
 # Parts of the budget. Crashes have most: they are what a rollout is stopped for, and the rarest evidence.
 _PARTS = {
-    "crash": 8.0,
+    "crash": 10.0,
     "accuracy": 3.0,
     "error": 2.0,
     "silence": 2.0,
     "failure": 1.0,
-    "latency_p50": 2.0,
+    "latency_p50": 1.5,
     "latency_p95": 3.0,
-    "latency_p99": 1.0,
+    "latency_p99": 0.5,
 }
 _BY_PLAN = {"error_limit": 1.0, "latency_limit": 1.0, "latency_over": 1.0, "battery": 1.0}
 
@@ -73,7 +77,7 @@ def copies(stages: int) -> list[Copy]:
     """All copies of a rollout of so many stages; their weights add up to 1."""
     made = []
     for cohort in range(stages):
-        share = 1.0 if stages == 1 else 0.6 if cohort == 0 else 0.4 / (stages - 1)
+        share = 1.0 if stages == 1 else _FIRST if cohort == 0 else (1 - _FIRST) / (stages - 1)
         later = stages - 1 - cohort
         made.append(Copy(cohort, cohort, share * (1 - _RESTARTED) if later else share))
         made += [Copy(cohort, start, share * _RESTARTED / later) for start in range(cohort + 1, stages)]

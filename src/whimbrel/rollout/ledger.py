@@ -28,6 +28,7 @@ from whimbrel.health.evidence import (
 from whimbrel.health.sketch import count_above, count_over, quantile_key, steps_of
 from whimbrel.health.tally import Cell
 from whimbrel.rollout.guardrails import (
+    BETS,
     BY_CLASS,
     CLASS_SHARE,
     PROVEN_DROP,
@@ -93,7 +94,7 @@ class Tests:
     def log_e(self, name: str) -> float:
         """ln E of one of them."""
         if name in self.rates:
-            return self.rates[name].log_e()
+            return self.rates[name].log_e(BETS)
         if name in self.means and name in self.rhos:
             return self.means[name].log_e(self.rhos[name])
         return 0.0
@@ -143,15 +144,17 @@ class Ledger:
 
     def _window(self, cells: list[Cell]) -> None:
         self._hear(cells)
+        for stage in sorted({cell.stage for cell in cells} - set(self.cohorts)):
+            self._begin(stage)
         for stage, group in itertools.groupby(cells, key=lambda cell: cell.stage):
-            if stage not in self.cohorts:
-                self._begin(stage)
             self._cohort(self.cohorts[stage], list(group))
 
     def _hear(self, cells: list[Cell]) -> None:
         if self.classes is not None:
             return
         for cell in cells:
+            if not cell.hardware_class:
+                continue  # a device that names no class cannot be selected by it
             self._heard[cell.hardware_class] = self._heard.get(cell.hardware_class, 0) + cell.at_risk + cell.due
         if len({cell.role for cell in cells}) == 2:
             most = sorted(self._heard, key=lambda name: (-self._heard[name], name))[: limits.JUDGED_CLASSES]

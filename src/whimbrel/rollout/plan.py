@@ -78,7 +78,11 @@ class Stage(Document, frozen=True):
 
 
 class Plan(Document, frozen=True):
-    """A whole rollout. `alpha` is its false-alarm budget, over all guardrails, stages and looks."""
+    """A whole rollout. `alpha` is its false-alarm budget, over all guardrails, stages and looks.
+
+    It bounds the chance of a false alarm at the very edge of what is tolerated, in every guardrail at once. Where
+    nothing is wrong far less happens: at the default, about one rollout in 200 (bench/harm.py).
+    """
 
     model_version: Annotated[str, Meta(min_length=1, max_length=256)]
     stages: Annotated[tuple[Stage, ...], Meta(min_length=1, max_length=limits.STAGES)]
@@ -88,7 +92,7 @@ class Plan(Document, frozen=True):
     holdback_percent: Annotated[float, Meta(ge=0, le=50)] = 10.0
     min_devices: Annotated[int, Meta(ge=1, le=10**9)] = 1
     min_reports: Annotated[int, Meta(ge=1, le=10**9)] = 1
-    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.01
+    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.1
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
