@@ -30,6 +30,7 @@ TEXT_CHARS = 20_000  # one free-text field
 PLAN_BYTES = 256 * KIB
 STAGES = 32
 GUARDRAILS = 32
+JUDGED_CLASSES = 256  # hardware classes with a share of the false-alarm budget, the most frequent
 
 # --- artifacts ---
 ARTIFACT_BYTES = 64 * GIB
