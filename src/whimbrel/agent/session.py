@@ -24,6 +24,7 @@ from typing import Annotated, Self
 import msgspec
 
 from whimbrel import limits
+from whimbrel.agent import sets
 from whimbrel.agent.locks import is_locked, locked, try_lock
 from whimbrel.device.journal import unseal
 from whimbrel.device.slots import Held, Pointer
@@ -73,6 +74,7 @@ class Places:
         self.pointer = folder / "pointer"
         self.swap_lock = folder / "swap.lock"
         self.swap_request = folder / "swap.now"
+        self.set_record = sets.record_place(folder)
         self.marks = folder / "marks"
         self.summaries = folder / "sessions"
 
@@ -242,7 +244,12 @@ def read_pointer(places: Places) -> Pointer | None:
         content = places.pointer.read_bytes()
     except FileNotFoundError:
         return None
-    return unseal(Pointer, content, what=str(places.pointer))
+    pointer = unseal(Pointer, content, what=str(places.pointer))
+    try:
+        record = places.set_record.read_bytes()
+    except FileNotFoundError:
+        return pointer
+    return sets.believed(pointer, pointer.model, sets.decode(record))
 
 
 def harvest(places: Places) -> list[Ended]:
