@@ -129,7 +129,7 @@ class Agent:
             situation=situation,
             refresh=self._refresh,
             flush=self._flush,
-            serial_of=self._serial_of,
+            others=lambda: self._installations,
             telemetry=lambda: self._api.known,
         )
         self._installations = {
@@ -278,6 +278,8 @@ class Agent:
         try:
             for each in self._installations.values():
                 each.load()
+            self._end_set()
+            for each in self._installations.values():
                 each.observe()
             if force or now >= self._next_refresh or self._next_refresh > now + 2 * self._refresh_s():
                 refreshed = self._refresh_when_due(now)
@@ -293,6 +295,12 @@ class Agent:
         self._trust.rest()
         self._write_status()
         return CycleResult(self._next_s(), refreshed, self._status["models"], tuple(self._problems()))
+
+    def _end_set(self) -> None:
+        # All that are in the record follow it when they are loaded; a model that is no longer kept holds nobody up.
+        any_of_them = next(iter(self._installations.values()))
+        if self._disk.size(any_of_them.places.set_record) is not None:
+            any_of_them.end_set()
 
     def _refresh_when_due(self, now: float) -> bool:
         try:
@@ -430,10 +438,6 @@ class Agent:
             return self._clock()
         wall, monotonic = self._begun
         return wall + (time.monotonic() - monotonic)
-
-    def _serial_of(self, model: str) -> int | None:
-        other = self._installations.get(model)
-        return other.pointer.serial if other else None
 
     def _refresh_s(self) -> float:
         return min((policy.refresh_s for policy in self._trust.policies.values()), default=_DEFAULT_PERIOD_S)

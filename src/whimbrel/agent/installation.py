@@ -6,12 +6,15 @@
 3. Going back asks for no network, no permission and no probe; only for the end of the sessions, and whole files.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
 from whimbrel import limits
+from whimbrel.agent import sets
+from whimbrel.agent.benchmarks import Benchmarks
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download
 from whimbrel.agent.session import Ended, Places, between_sessions, forget, harvest, open_in
@@ -25,9 +28,8 @@ from whimbrel.device.ports import Prober, ProbeRequest
 from whimbrel.device.slots import Pointer
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.device.step import announcement_of, effects_of, moved, say, step
-from whimbrel.errors import Unavailable, UntrustedInput
-from whimbrel.model.choose import choose_variant
-from whimbrel.model.release import Release
+from whimbrel.errors import NotFound, Unavailable, UntrustedInput
+from whimbrel.model.release import Release, Requirement, Variant
 from whimbrel.model.ways import Step
 from whimbrel.rollout.decide import Assignment, Decision, Profile, decide, objection
 from whimbrel.rollout.policy import Conditions, Policy
@@ -51,7 +53,7 @@ class Surroundings(msgspec.Struct):
     situation: Callable[[], Situation]
     refresh: Callable[[], None]  # raises Unavailable, UntrustedInput
     flush: Callable[[], None]  # says what waits in the outboxes; best effort
-    serial_of: Callable[[str], int | None]  # what another model runs here
+    others: Callable[[], Mapping[str, "Installation"]]  # all models of this device, by name
     telemetry: Callable[[], bool]
 
 
@@ -70,6 +72,8 @@ class Installation:
         self._staging = Staging(
             places, disk=around.disk, download=around.download, home=around.home, quota_bytes=around.quota_bytes
         )
+        self._benchmarks = Benchmarks(places.folder / "benchmarks", disk=around.disk)
+        self._requires: dict[int, tuple[Requirement, ...]] = {}
         self._loaded: tuple[object, object] | None = None
         self._announced: tuple[int, int] | None = None
 
@@ -83,7 +87,7 @@ class Installation:
     def load(self) -> None:
         """Read journal and pointer, unless they are what was read or written last."""
         stamps = self._stamps()
-        if self._loaded == stamps:
+        if self._loaded == stamps and self._around.disk.size(self.places.set_record) is None:
             return
         self.places.make()
         self.pointer = self._read_pointer()
@@ -100,6 +104,7 @@ class Installation:
             self.take(events.Restarted())
         elif content is None and journal.state is not State.IDLE:
             self._save(journal)
+        self._finish_set()
         self._loaded = self._stamps()
 
     def _stamps(self) -> tuple[object, object]:
@@ -192,6 +197,7 @@ class Installation:
         self.waits_for, self.again_s = "", None
         policy = self._around.trust.policies.get(self.model)
         self._work(prepare=False)  # a trial that is over is over before something else is wanted
+        self.keep_set()
         self.decision = decision = self.decide()
         if decision is not None and policy is not None:
             self._intend(decision, policy, prepare=prepare)
@@ -259,7 +265,7 @@ class Installation:
             self.waits_for = f"a new policy: serial {serial} failed here again ({failed.reason})"
             return
         release = self._around.trust.release(self.model, serial, self._around.now())
-        variant = choose_variant(release, self._around.labels)
+        variant = self._benchmarks.choose(release, self._around.labels, now=self._around.now())
         if variant is None:
             self.waits_for = f"a variant of serial {serial} that fits this device's labels"
             return
@@ -283,9 +289,19 @@ class Installation:
 
     def _missing(self, release: Release) -> str:
         for each in release.requires:
-            if self._around.serial_of(each.model) != each.serial:
+            other = self._around.others().get(each.model)
+            if other is None or (other.pointer.serial != each.serial and not other.heads_for(each.serial)):
                 return f"{each.model} at serial {each.serial}, which serial {release.serial} requires"
         return ""
+
+    def heads_for(self, serial: int) -> bool:
+        """Whether this model is on its way to `serial`, or will be."""
+        candidate = self.journal.candidate
+        if self.journal.state in PREPARING and candidate is not None:
+            return candidate.serial == serial
+        decision = self.decide()
+        refused = any(each.serial == serial and each.overridden_by is None for each in self.journal.refused)
+        return decision is not None and decision.serial == serial and not refused
 
     def _follow(self, decision: Decision, policy: Policy) -> None:
         # The same version, perhaps in another cohort by now.
@@ -418,7 +434,14 @@ class Installation:
                 path=str(path), format=entry.format, signature=variant.signature, probe=variant.probe
             )
             result = self._around.prober().probe(request)
+        self._benchmarks.keep(variant, result, now=self._around.now())
+        if result.over_budget and self._next_after(variant, release) is not None:
+            return events.Withdrawn()  # the next pass offers the smaller one
         return events.ProbePassed() if result.passed else events.ProbeFailed(result.reason)
+
+    def _next_after(self, variant: Variant, release: Release) -> Variant | None:
+        chosen = self._benchmarks.choose(release, self._around.labels, now=self._around.now())
+        return chosen if chosen is not None and chosen.files != variant.files else None
 
     def _activate(self, effect: effects.Activate) -> events.Event | None:
         candidate, now = effect.candidate, self._around.now()
@@ -429,32 +452,124 @@ class Installation:
             except (Unavailable, UntrustedInput):
                 if not 0 <= now - trust.memory.refreshed_at <= trust.policies[self.model].activate_max_age_s:
                     raise
-        policy = trust.policies[self.model]
-        decision = self.decide()
-        if decision is None or decision.serial != candidate.serial:
-            self.decision = decision
-            return events.Withdrawn()
-        self.waits_for = self._forbidden(policy)
-        if self.waits_for:
-            return None
-        if candidate.held is None or not self._staging.intact(candidate.held):
-            return events.Corrupt("the files in the slot are not whole any more")
-        with between_sessions(self.places) as safe:
-            pass
-        safe = safe or self._asked_to_swap()
-        if safe and self._announced != (candidate.serial, policy.sequence):
-            self._announced = candidate.serial, policy.sequence
-            self._keep(say(self.journal, announcement_of(self.journal, "activating")))
-            self._around.flush()  # outside of the lock: a slow network keeps no session from starting
-        with between_sessions(self.places) as safe:
-            if not safe and not self._asked_to_swap():
-                self._await_sessions()
+        members = [self]
+        release = trust.release(self.model, candidate.serial, now)
+        for each in release.requires:
+            other = self._around.others()[each.model]
+            if other.pointer.serial == each.serial:
+                continue
+            if not other.is_ready(each.serial):
+                self.waits_for = f"{each.model} to be ready at serial {each.serial}: both change together"
                 return None
-            self._cut_before_swap()
-            self.take(events.Activated(at=self._around.now()))
-            self._point(slots.swapped(self.pointer, candidate.held))
-        self._around.disk.remove(self.places.swap_request)
+            members.append(other)
+        for member in members:
+            event, because = member.objection_to_swap()
+            if member is self and event is not None:
+                return event
+            if event is not None or because:
+                self.waits_for = because if member is self else f"{member.model}, which waits: {because or event}"
+                self.again_s = member.again_s
+                return None
+        self._announce_swap(members)
+        self._swap_together(members)
         return None
+
+    def is_ready(self, serial: int) -> bool:
+        """Whether `serial` is staged, probed and waits for its swap."""
+        candidate = self.journal.candidate
+        return self.journal.state is State.READY and candidate is not None and candidate.serial == serial
+
+    def objection_to_swap(self) -> tuple[events.Event | None, str]:
+        """Why the candidate may not be swapped in now: an event that ends or repeats the try, or what it waits for."""
+        candidate = self.journal.candidate
+        decision = self.decide()
+        if candidate is None or decision is None or decision.serial != candidate.serial:
+            self.decision = decision
+            return events.Withdrawn(), ""
+        because = self._forbidden(self._around.trust.policies[self.model])
+        if because:
+            return None, because
+        if candidate.held is None or not self._staging.intact(candidate.held):
+            return events.Corrupt("the files in the slot are not whole any more"), ""
+        return None, ""
+
+    def _announce_swap(self, members: list["Installation"]) -> None:
+        for member in members:
+            candidate = member.journal.candidate
+            with between_sessions(member.places) as safe:
+                pass
+            what = (candidate.serial if candidate else 0, self._around.trust.policies[member.model].sequence)
+            if (safe or member._asked_to_swap()) and member._announced != what:
+                member._announced = what
+                member._keep(say(member.journal, announcement_of(member.journal, "activating")))
+        self._around.flush()  # outside of the locks: a slow network keeps no session from starting
+
+    def _swap_together(self, members: list["Installation"]) -> None:
+        disk = self._around.disk
+        with ExitStack() as locks:
+            for member in sorted(members, key=lambda each: each.model):
+                safe = locks.enter_context(between_sessions(member.places))
+                if not safe and not member._asked_to_swap():
+                    self._await_sessions()
+                    return
+            held = {
+                member.model: found.held for member in members if (found := member.journal.candidate) and found.held
+            }
+            if len(members) > 1:
+                disk.write(self.places.set_record, sets.encode(held))
+            for member in members:
+                member._cut_before_swap()
+                member.take(events.Activated(at=self._around.now()))
+                member._point(slots.swapped(member.pointer, held[member.model]))
+            if len(members) > 1:
+                self.end_set()
+        for member in members:
+            disk.remove(member.places.swap_request)
+
+    def _finish_set(self) -> None:
+        # The process ended between two pointers: this one follows the record that sessions believe already.
+        held = sets.decode(self._around.disk.read(self.places.set_record)).get(self.model)
+        candidate = self.journal.candidate
+        if held is None or self.pointer.active == held:
+            return
+        known = candidate is not None and candidate.held == held
+        if known and self.journal.state is State.READY:
+            self.take(events.Activated(at=self._around.now()))
+        self._point(slots.swapped(self.pointer, held))
+        if not (known and self.journal.state is State.ON_TRIAL):
+            self._save(recovered(self.pointer, reason="the journal was lost while a set was swapped"))
+
+    def end_set(self) -> None:
+        """Every pointer says what the record says: it goes, and durably, before any of them says something else."""
+        self._around.disk.remove(self.places.set_record)
+        self._around.disk.sync(self.places.set_record.parent)
+
+    def keep_set(self) -> None:
+        """Go back as well, where what is active here needs a version that another model left."""
+        active, fallback = self.pointer.active, self.pointer.fallback
+        if active is None or fallback is None or self.journal.state not in RESTING | {State.ON_TRIAL}:
+            return
+        unmet = self._unmet(active.serial)
+        if unmet and not self._unmet(fallback.serial):
+            reason = f"{unmet[0].model} left serial {unmet[0].serial}, which serial {active.serial} requires"
+            self.take(events.Recalled(to=fallback.serial, leaves=active.serial, reason=reason))
+            self._work(prepare=False)
+
+    def _unmet(self, serial: int) -> tuple[Requirement, ...]:
+        others = self._around.others()
+        if len(others) < 2:
+            return ()
+        if serial not in self._requires:
+            try:
+                release = self._around.trust.release(self.model, serial, self._around.now())
+            except (Unavailable, UntrustedInput, NotFound):
+                return ()
+            self._requires[serial] = release.requires
+        return tuple(
+            each
+            for each in self._requires[serial]
+            if (other := others.get(each.model)) is not None and other.pointer.serial != each.serial
+        )
 
     def _swap(self, pointer: Pointer) -> bool:
         if pointer == self.pointer:
@@ -506,7 +621,12 @@ class Installation:
                 self._point(slots.without_inactive(self.pointer))
                 return events.FallbackLost()
             return done if self._swap(slots.emptied(self.pointer)) else None
-        return done if self._swap(slots.back(self.pointer)) else None
+        if not self._swap(slots.back(self.pointer)):
+            return None
+        for other in self._around.others().values():
+            if other is not self:
+                other.keep_set()
+        return done
 
     def _cut_before_swap(self) -> None:
         # What is left is told of with the cohorts of its time.

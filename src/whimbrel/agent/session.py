@@ -22,6 +22,7 @@ from typing import Annotated, Self
 import msgspec
 
 from whimbrel import limits
+from whimbrel.agent import sets
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.locks import locked
 from whimbrel.device.journal import unseal
@@ -73,6 +74,7 @@ class Places:
         self.pointer = folder / "pointer"
         self.swap_lock = folder / "swap.lock"
         self.swap_request = folder / "swap.now"
+        self.set_record = sets.record_place(folder)
         self.marks = folder / "marks"
         self.summaries = folder / "sessions"
 
@@ -254,7 +256,11 @@ def read_pointer(places: Places) -> Pointer | None:
     content = places.disk.read(places.pointer)
     if content is None:
         return None
-    return unseal(Pointer, content, what=str(places.pointer))
+    pointer = unseal(Pointer, content, what=str(places.pointer))
+    record = places.disk.read(places.set_record)
+    if record is None:
+        return pointer
+    return sets.believed(pointer, pointer.model, sets.decode(record))
 
 
 def harvest(places: Places) -> list[Ended]:

@@ -10,4 +10,11 @@ def choose_variant(release: Release, labels: Mapping[str, str]) -> Variant | Non
 
     The publisher lists the most particular variant first and the fallback (quantized, or without a selector) last.
     """
-    return next((variant for variant in release.variants if variant.selector.matches(labels)), None)
+    return next(iter(fitting_variants(release, labels)), None)
+
+
+def fitting_variants(release: Release, labels: Mapping[str, str]) -> tuple[Variant, ...]:
+    """All variants for a device with `labels`, in the publisher's order: a device that finds the first one too slow or
+    too large takes the next.
+    """
+    return tuple(variant for variant in release.variants if variant.selector.matches(labels))
