@@ -92,10 +92,13 @@ class Agent:
         chance: random.Random,
         durable_sessions: bool,
         disk: Disk,
+        monotonic: Clock,
+        boot_id: str | None,
     ) -> None:
         self.folder = folder
         self.settings = settings
         self._clock = clock
+        self._monotonic = monotonic
         self._chance = chance
         self._durable_sessions = durable_sessions
         self._stop = threading.Event()
@@ -109,7 +112,7 @@ class Agent:
         self._download = Download(
             folder / "incoming", disk=self._disk, network=self._network, stopped=self._stop.is_set
         )
-        self._spool = Spool(folder / "spool.json", disk=self._disk)
+        self._spool = Spool(folder / "spool.json", disk=self._disk, boot_id=boot_id)
         self._api = DeviceApi(
             folder / "credential.json",
             url=url,
@@ -118,7 +121,7 @@ class Agent:
             enrol_token=enrol_token,
             disk=self._disk,
             network=self._network,
-            clock=time.monotonic,
+            clock=monotonic,
         )
         self._around = Surroundings(
             device_id=settings.device_id,
@@ -166,6 +169,8 @@ class Agent:
         chance: random.Random | None = None,
         durable_sessions: bool = True,
         disk: Disk | None = None,
+        monotonic: Clock = time.monotonic,
+        boot_id: str | None = None,
     ) -> Self:
         """The agent of `folder`. What is left out is as it was the last time; the first time `server` and `root` are
         needed, `models` is ("detector",), and the device's id is random.
@@ -173,7 +178,8 @@ class Agent:
         `root` is the trust root: a path, or the bytes. `enrol_token` lets the device tell how it is doing; without one
         it only listens. `situation` tells of charger, battery and network where policies ask for them. `pool` and
         `probes` may be shared by many agents. `durable_sessions` False saves a disk write a session; a power cut within
-        a session is then not told from no session. `disk` is for tests.
+        a session is then not told from no session. `disk`, `monotonic` and `boot_id` (None: the
+        machine's own) are for tests and simulation.
 
         Raises `UntrustedInput`, `Refused`, `Unavailable`.
         """
@@ -205,6 +211,8 @@ class Agent:
                 chance=chance or random.Random(),  # noqa: S311 (it spreads load and keeps no secret)
                 durable_sessions=durable_sessions,
                 disk=disk,
+                monotonic=monotonic,
+                boot_id=boot_id,
             )
         except OSError as error:
             raise Unavailable(f"the folder {folder} cannot be used: {error}") from error
@@ -252,7 +260,7 @@ class Agent:
     # --- one pass ---
 
     def _pass(self, now: float, *, force: bool) -> CycleResult:
-        self._begun = now, time.monotonic()
+        self._begun = now, self._monotonic()
         refreshed = False
         try:
             for each in self._installations.values():
@@ -387,7 +395,7 @@ class Agent:
         if self._begun is None:
             return self._clock()
         wall, monotonic = self._begun
-        return wall + (time.monotonic() - monotonic)
+        return wall + (self._monotonic() - monotonic)
 
     def _serial_of(self, model: str) -> int | None:
         other = self._installations.get(model)

@@ -52,10 +52,10 @@ class Spooled(Document, frozen=True, tag_field="format", tag="whimbrel-spool-1")
 class Spool:
     """The windows of one installation."""
 
-    def __init__(self, path: Path, *, disk: Disk) -> None:
+    def __init__(self, path: Path, *, disk: Disk, boot_id: str | None = None) -> None:
         self._path = path
         self._disk = disk
-        self._boot = _boot_id()
+        self._boot = _boot_id() if boot_id is None else boot_id
         self._content = self._read()
 
     def _read(self) -> Spooled:
