@@ -284,13 +284,13 @@ class Backend:
         """Begin a rollout of `serial`."""
         shares = self.chance.choice([(20.0, 60.0, 100.0), (30.0, 100.0), (10.0, 50.0, 100.0)])
         stages = tuple(
-            Stage(name=f"stage-{n}", target_percent=share, duration_hours=0 if share == 100 else 1)
+            Stage(name=f"stage-{n}", target_percent=share, duration_hours=0 if share == 100 else 2)
             for n, share in enumerate(shares)
         )
         plan = Plan(
             model_version=f"{MODEL}@{self.published[serial].release.version}",
             stages=stages,
-            rollback=Rollback(health_check_interval_sec=300),
+            rollback=Rollback(health_check_interval_sec=REPORT_S),
             min_devices=2,
             holdback_percent=self.chance.choice([0.0, 10.0]),
         )

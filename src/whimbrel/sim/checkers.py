@@ -258,19 +258,17 @@ class Checkers:
 
     # --- converged ---
 
-    def converged(self, device: str, labels: Mapping[str, str], policy: Policy, line: Line) -> None:
-        """The faults stopped long ago."""
+    def unlike(self, device: str, labels: Mapping[str, str], policy: Policy, line: Line) -> str:
+        """How a device differs from what the policy says; nothing where it does not."""
         wanted = decide(policy, line, Profile(device, labels, frozenset(self._failed[device])))
         pointer = self._last.get(device)
         serial = pointer.serial if pointer else None
         if wanted.serial is None:
-            if wanted.offer == "stop" and serial is not None:
-                self.violated("converged", f"{device} runs {serial}; no version is offered")
-            return
+            stays = wanted.offer == "stop" and serial is not None
+            return f"{device} runs {serial}; no version is offered" if stays else ""
         if serial != wanted.serial:
-            self.violated("converged", f"{device} runs {serial}; the policy says {wanted.serial} ({wanted.because})")
-        elif pointer is not None and pointer.trial:
-            self.violated("converged", f"{device} is still trying serial {serial}")
+            return f"{device} runs {serial}; the policy says {wanted.serial} ({wanted.because})"
+        return f"{device} is still trying serial {serial}" if pointer is not None and pointer.trial else ""
 
 
 def _forbids(line: Mapping[str, Any], serial: int) -> bool:

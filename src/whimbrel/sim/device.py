@@ -25,8 +25,8 @@ from whimbrel.sim.network import HOST, Link
 from whimbrel.sim.world import MODEL, REFRESH_S, Timeline
 
 CRASH_CHANCE = {"good": 0.003, "crashes": 0.7, "sometimes_crashes": 0.15, "drifts": 0.003}
-_EARLIEST_S = 20.0  # between two cycles: what a real agent does every second while it waits is played less often
-_BETWEEN_SESSIONS_S = 240.0
+_EARLIEST_S = 30.0  # between two cycles: what a real agent does every second while it waits is played less often
+_BETWEEN_SESSIONS_S = 360.0
 _SESSION_S = 60.0
 
 

@@ -27,9 +27,10 @@ from whimbrel.sim.device import Device
 from whimbrel.sim.faults import Faults
 from whimbrel.sim.world import T0, Timeline, seeded
 
-SAFETY_S = 3 * 3600.0
-QUIET_S = 3 * 3600.0  # the bound within which all must have converged
-_ROUND_S = 60.0
+SAFETY_S = 2 * 3600.0
+QUIET_S = 4 * 3600.0  # the bound within which all must have converged
+_LOOK_S = 600.0  # how often it is asked whether they have
+_ROUND_S = 120.0
 _MEMORY = Path("/dev/shm")  # noqa: S108 (folders of devices, of this process alone; on a disk they are only slower)
 _QUALITIES = ("good", "good", "good", "bad_probe", "crashes", "crashes", "sometimes_crashes", "drifts")
 
@@ -90,10 +91,19 @@ class Simulation:
         self._suffers("server restarted", self.backend.restart)
         self.timeline.run_until(T0 + SAFETY_S)
         self._calm()
-        self.timeline.run_until(T0 + SAFETY_S + QUIET_S)
+        while self.timeline.now < T0 + SAFETY_S + QUIET_S and not self._at_rest():
+            self.timeline.run_until(self.timeline.now + _LOOK_S)
         policy, line = self.backend.documents()
         for device in self.devices:
-            self.seen.converged(device.id, device.labels, policy, line)
+            if wrong := self.seen.unlike(device.id, device.labels, policy, line):
+                self.seen.violated("converged", wrong)
+
+    def _at_rest(self) -> bool:
+        live = self.backend.live()
+        if live is not None and live.state.value == "running":
+            return False
+        policy, line = self.backend.documents()
+        return not any(self.seen.unlike(each.id, each.labels, policy, line) for each in self.devices)
 
     def close(self) -> None:
         """Let go."""
@@ -164,7 +174,7 @@ class Simulation:
     def _person(self) -> None:
         if not self.faults.on:
             return
-        self.timeline.after(self._people.uniform(300, 1800), self._person)
+        self.timeline.after(self._people.uniform(300, 1500), self._person)
         live, chance = self.backend.live(), self._people
         if live is None:
             serial = self.backend.publish(chance.choice(_QUALITIES))

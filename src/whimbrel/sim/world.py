@@ -16,9 +16,9 @@ T0 = 2_082_758_400.0  # 2036-01-01T00:00:00Z: what is signed there is valid for 
 MODEL = "wake"
 NAMESPACE = "default"
 HOUR_S = 600.0  # of a plan
-REFRESH_S = 300.0
-REPORT_S = 600.0
-ACTIVATE_MAX_AGE_S = 900.0
+REFRESH_S = 600.0
+REPORT_S = 900.0  # and a window of the gate
+ACTIVATE_MAX_AGE_S = 1200.0
 
 
 class Timeline:
