@@ -4,8 +4,8 @@
    frozen: it is sent again with the same numbers and the same content until it is acknowledged, so it counts once.
 2. Sequence numbers are given when a window is sent for the first time; so windows that were never sent can be merged,
    and the merged one stands for as many numbers.
-3. The file is replaced atomically, and durably only when windows are frozen, before they are sent: what was not sent may
-   be lost when the power goes, and what was sent is never sent under other numbers. A new epoch begins after a boot.
+3. The file is replaced atomically, and durably only when windows are frozen, before they are sent: what was not sent
+   may be lost when the power goes; what was sent is never sent under other numbers. A new epoch begins after a boot.
 """
 
 import itertools

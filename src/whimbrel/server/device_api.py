@@ -113,7 +113,9 @@ class DeviceApi:
     async def _reports(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
         device = self._device(scope, namespace)
         parse(Batch, body, what="a batch of reports")
-        await self._intake.put(Record(namespace=namespace, device_id=device, kind="reports", body=body, at=self._clock()))
+        await self._intake.put(
+            Record(namespace=namespace, device_id=device, kind="reports", body=body, at=self._clock())
+        )
         return 204, b""
 
     async def _check(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:

@@ -53,6 +53,7 @@ from whimbrel.stores.tuf_repository import (
 from whimbrel.trust import roles
 
 ENROL_TOKEN = "simulated-enrol-token"  # noqa: S105 (it opens a world that is played)
+_COMPILED: dict[Any, Any] = {}  # SQL text by statement: the same in all worlds of a process
 HARDWARE = ("board-a", "board-b", "board-c")
 
 
@@ -118,11 +119,14 @@ class Backend:
         self.up = True
         self.published: dict[int, Published] = {}
         self.database = Database("sqlite://")
+        self.database.engine = self.database.engine.execution_options(compiled_cache=_COMPILED)
         with self.database.engine.begin() as connection:
             schema.metadata.create_all(connection)
         self.edge = Edge(timeline)
         self.inbox = Inbox(self.database)
-        self._keys = {name: _signer(self.chance) for name in ("root", "targets", "publisher", "snapshot", "time", "policy")}
+        self._keys = {
+            name: _signer(self.chance) for name in ("root", "targets", "publisher", "snapshot", "time", "policy")
+        }
         keys = self._keys
         self._signers = OnlineSigners(snapshot=keys["snapshot"], timestamp=keys["time"], policy=keys["policy"])
         self.loop = asyncio.new_event_loop()
@@ -173,9 +177,7 @@ class Backend:
         self.controllers = self._new_controllers()
 
     def _new_controllers(self) -> Controllers:
-        return Controllers(
-            self.database, self.edge, self.inbox, self._signers, clock=lambda: self.timeline.now
-        )
+        return Controllers(self.database, self.edge, self.inbox, self._signers, clock=lambda: self.timeline.now)
 
     # --- what is in the rows ---
 
@@ -216,12 +218,18 @@ class Backend:
             report_s=REPORT_S,
             activate_max_age_s=ACTIVATE_MAX_AGE_S,
             report_labels=("hardware",),
-            conditions=Conditions(start_jitter_s=self.chance.choice([0.0, 0.0, 120.0])),
+            conditions=Conditions(
+                start_jitter_s=self.chance.choice([0.0, 0.0, 120.0]), charging=self.chance.random() < 0.4
+            ),
             on_revoked=self.chance.choice(["keep", "keep", "stop"]),
         )
         line = encode(Line(model=MODEL, sequence=1))
         with self.database.transaction() as connection:
-            registry, fleet, book = Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), RoleBook(connection, NAMESPACE)
+            registry, fleet, book = (
+                Registry(connection, NAMESPACE),
+                Fleet(connection, NAMESPACE),
+                RoleBook(connection, NAMESPACE),
+            )
             registry.add_secret(ENROL_TOKEN, kind="enrol", name="all", at=self.timeline.now)
             book.add_role(roles.ROOT, root, content=self.root)
             book.add_role(roles.TARGETS, targets)
@@ -243,7 +251,11 @@ class Backend:
     def publish(self, quality: str) -> int:
         """The next version; its bytes say what it is like."""
         with self.database.transaction() as connection:
-            registry, fleet, book = Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), RoleBook(connection, NAMESPACE)
+            registry, fleet, book = (
+                Registry(connection, NAMESPACE),
+                Fleet(connection, NAMESPACE),
+                RoleBook(connection, NAMESPACE),
+            )
             before = registry.versions(MODEL)
             variants = []
             for name, selector in (("a", Selector(match_labels={"hardware": HARDWARE[0]})), ("any", Selector())):
@@ -276,7 +288,11 @@ class Backend:
         _, before = self.documents()
         line = encode(Line(model=MODEL, sequence=before.sequence + 1, minimum_serial=floor, revoked=revoked))
         with self.database.transaction() as connection:
-            registry, fleet, book = Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), RoleBook(connection, NAMESPACE)
+            registry, fleet, book = (
+                Registry(connection, NAMESPACE),
+                Fleet(connection, NAMESPACE),
+                RoleBook(connection, NAMESPACE),
+            )
             signed = self._sign(book, {roles.line_path(MODEL): line})
             self.desk.set_line(registry, fleet, book, model=MODEL, data=NewLine(line=line, publisher=signed))
 

@@ -153,7 +153,7 @@ class Checkers:
 
     # --- counted ---
 
-    def sent(self, device: str, name: str, headers: Mapping[str, str], body: bytes) -> None:
+    def sent(self, device: str, name: str, body: bytes) -> None:
         """A device said something, and the server got it."""
         if name == "announce":
             said = json.loads(body)
@@ -176,9 +176,7 @@ class Checkers:
             self._reported[device] += window.get("sessions", 0)
             self._role(device, window)
         if self._reported[device] > self._sessions[device]:
-            self.violated(
-                "counted", f"{device} reported {self._reported[device]} sessions of {self._sessions[device]}"
-            )
+            self.violated("counted", f"{device} reported {self._reported[device]} sessions of {self._sessions[device]}")
 
     def before_round(self, rollouts: Iterable[RolloutRecord]) -> None:
         """The server is about to tally: what must come out."""

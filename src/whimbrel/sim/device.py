@@ -1,7 +1,7 @@
 """What does a simulated device do? It boots the product's agent on its folder, lets an app use the model, and suffers.
 
-The agent is the product's own, and so are the sessions. Modelled: the disk under it, the network, the clock, the cage of
-the probe (it reads from the version's bytes what a runtime would find), and the app.
+The agent is the product's own, and so are the sessions. Modelled: the disk under it, the network, the clock, the cage
+of the probe (it reads from the version's bytes what a runtime would find), and the app.
 """
 
 import os
@@ -14,6 +14,7 @@ import urllib3
 
 from whimbrel.agent.app import Agent
 from whimbrel.agent.session import Places, Session, read_pointer
+from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.device.slots import Pointer
 from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
@@ -28,6 +29,7 @@ CRASH_CHANCE = {"good": 0.003, "crashes": 0.7, "sometimes_crashes": 0.15, "drift
 _EARLIEST_S = 30.0  # between two cycles: what a real agent does every second while it waits is played less often
 _BETWEEN_SESSIONS_S = 360.0
 _SESSION_S = 60.0
+_JUMPS_S = (-400 * 86400.0, -7200.0, -600.0, 0.0, 900.0, 3 * 86400.0, 800 * 86400.0)
 
 
 class Cage:
@@ -76,6 +78,7 @@ class Device:
         self.link = Link(device_id, timeline, backend, faults, seen)
         self._places = Places(folder / "models" / MODEL)
         self._clock_off_s = 0.0
+        self._charging = self._chance.random() < 0.5
         self._boots = 0
         self._life = 0  # events of a life that is over do nothing
         self._sessions: list[Session] = []
@@ -97,10 +100,13 @@ class Device:
         self._later(delay_s, self._boot)
         for kind, event in self._suffering().items():
             self._sometimes(kind, event)
+        self._timeline.after(self._chance.uniform(300, 5400), self._plug)
 
     def settle(self) -> None:
-        """The faults have stopped: the network is there, the clock is right, the disk has room."""
-        self.link.down, self.disk.full, self.disk.changes_left = False, False, None
+        """The faults have stopped: network and charger are there, the clock is right, the disk has room."""
+        self._charging = True
+        self.link.down = self.link.lacks_policy = self.disk.full = False
+        self.disk.changes_left = None
         if self._clock_off_s:
             self._clock_off_s = 0.0
 
@@ -121,6 +127,11 @@ class Device:
             self._timeline.injected[kind] += 1
             return True
         return False
+
+    def _plug(self) -> None:
+        if self._faults.on:
+            self._charging = not self._charging
+            self._timeline.after(self._chance.uniform(300, 5400), self._plug)
 
     def _later(self, delay_s: float, event: Callable[[], None]) -> None:
         life = self._life
@@ -148,6 +159,7 @@ class Device:
                 boot_id=f"boot-{self._boots}",
                 probes=Cage(self),
                 pool=cast("urllib3.PoolManager", self.link),
+                situation=lambda: Situation(charging=self._charging),
                 chance=self._chance,
                 disk=self.disk,
             )
@@ -219,6 +231,7 @@ class Device:
             "clock jump": self._jump,
             "disk full": lambda: self._for_a_while(self.disk, "full"),
             "partition": lambda: self._for_a_while(self.link, "down"),
+            "policy missing": lambda: self._for_a_while(self.link, "lacks_policy"),
             "app killed": self._drop_sessions,
         }
 
@@ -255,12 +268,12 @@ class Device:
         self._later(off_s, self._boot)
 
     def _jump(self) -> None:
-        self._clock_off_s = self._chance.choice([-400 * 86400.0, -7200.0, -600.0, 900.0, 86400.0 * 3, 86400.0 * 800, 0.0])
+        self._clock_off_s = self._chance.choice(_JUMPS_S)
         self.seen.misled(self.id)
 
     def _for_a_while(self, what: Any, name: str) -> None:
         setattr(what, name, True)
-        self._timeline.after(self._chance.uniform(60, 2400), lambda: setattr(what, name, False))
+        self._timeline.after(self._chance.uniform(60, 3600), lambda: setattr(what, name, False))
 
 
 def _die(session: Session) -> None:

@@ -14,7 +14,7 @@ LINK = (
 )  # fmt: skip
 DEVICE = (
     "power cut", "process killed", "off for long", "clock jump", "disk full", "partition", "app killed",
-    "probe unavailable", "power cut while probing",
+    "policy missing", "probe unavailable", "power cut while probing",
 )  # fmt: skip
 SERVER = ("server away", "round broken off", "messages taken twice", "server restarted")
 

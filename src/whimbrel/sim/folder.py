@@ -47,7 +47,7 @@ class Folder(RealDisk):
 
     # --- the port ---
 
-    def write(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    def write(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:  # noqa: ARG002 (the port's)
         self._change()
         self._room()
         path.parent.mkdir(parents=True, exist_ok=True)

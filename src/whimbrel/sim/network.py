@@ -1,7 +1,7 @@
 """What lies between a device and the server? A pool of connections that lead nowhere, and an edge that may lie.
 
-The agent's own HTTP code runs on top: this is the `PoolManager` that it was given. Static files come from the edge, with
-ETags and ranges; what is posted is answered by the product's device API. Each request may meet one fault.
+The agent's own HTTP code runs on top: this is the `PoolManager` that it was given. Static files come from the edge,
+with ETags and ranges; what is posted is answered by the product's device API. Each request may meet one fault.
 """
 
 import random
@@ -48,6 +48,7 @@ class Link:
 
     def __init__(self, device_id: str, timeline: Timeline, backend: Backend, faults: Faults, seen: Checkers) -> None:
         self.down = False
+        self.lacks_policy = False  # a part of the edge that is sick
         self.lag_s = 0.0
         self._device_id = device_id
         self._timeline = timeline
@@ -56,9 +57,7 @@ class Link:
         self._seen = seen
         self._chance: random.Random = timeline.chance(f"link/{device_id}")
 
-    def request(
-        self, method: str, url: str, *, headers: dict[str, str], body: bytes | None = None, **_: Any
-    ) -> Answer:
+    def request(self, method: str, url: str, *, headers: dict[str, str], body: bytes | None = None, **_: Any) -> Answer:
         """As `urllib3.PoolManager.request`."""
         if self.down:
             raise ProtocolError("there is no network")
@@ -101,7 +100,7 @@ class Link:
         self._say(name, headers, body)
 
     def _say(self, name: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        self._seen.sent(self._device_id, name, headers, body)
+        self._seen.sent(self._device_id, name, body)
         status, answer = self._backend.answer(name, headers, body)
         if status == 204:
             self._seen.accepted(self._device_id, name, headers, body)
@@ -114,6 +113,8 @@ class Link:
         content, tag = edge.files.get(path), edge.tags.get(path, "")
         if fault == "not found" and "root.json" not in path:
             content = None
+        if self.lacks_policy and "/targets/policy/" in path:
+            return Answer(self._chance.choice([404, 503]), {}, b"not here")
         if content is None:
             return Answer(404, {}, b"not here")
         stale = fault == "stale timestamp" and path.endswith("/timestamp.json")
@@ -126,7 +127,9 @@ class Link:
             return Answer(304, {"ETag": tag}, b"")
         if fault == "bit flipped" and content:
             place = self._chance.randrange(len(content))
-            content = content[:place] + bytes([content[place] ^ (1 << self._chance.randrange(8))]) + content[place + 1 :]
+            content = (
+                content[:place] + bytes([content[place] ^ (1 << self._chance.randrange(8))]) + content[place + 1 :]
+            )
         if fault == "too long":
             content += b"x" * self._chance.randrange(1, 2000)
         status, sent = 200, {"ETag": tag}

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from whimbrel.errors import WhimbrelError
+from whimbrel.flows.advance import PersonMove
 from whimbrel.sim.backend import HARDWARE, Backend
 from whimbrel.sim.belief import shared_verification
 from whimbrel.sim.checkers import Checkers, Violation
@@ -27,10 +28,10 @@ from whimbrel.sim.device import Device
 from whimbrel.sim.faults import Faults
 from whimbrel.sim.world import T0, Timeline, seeded
 
-SAFETY_S = 2 * 3600.0
+SAFETY_S = 5400.0
 QUIET_S = 4 * 3600.0  # the bound within which all must have converged
-_LOOK_S = 600.0  # how often it is asked whether they have
-_ROUND_S = 120.0
+_LOOK_S = 300.0  # how often it is asked whether they have
+_ROUND_S = 150.0
 _MEMORY = Path("/dev/shm")  # noqa: S108 (folders of devices, of this process alone; on a disk they are only slower)
 _QUALITIES = ("good", "good", "good", "bad_probe", "crashes", "crashes", "sometimes_crashes", "drifts")
 
@@ -84,7 +85,7 @@ class Simulation:
         for device in self.devices:
             device.start(self._chance.uniform(0, 600))
         self.timeline.after(0, self._round)
-        self.timeline.after(self._people.uniform(600, 1800), self._person)
+        self.timeline.after(self._people.uniform(300, 1200), self._person)
         self._suffers("server away", self._go_away)
         self._suffers("round broken off", lambda: setattr(self.backend.edge, "fails", True))
         self._suffers("messages taken twice", lambda: setattr(self.backend.inbox, "forgets_done", True))
@@ -174,13 +175,15 @@ class Simulation:
     def _person(self) -> None:
         if not self.faults.on:
             return
-        self.timeline.after(self._people.uniform(300, 1500), self._person)
+        self.timeline.after(self._people.uniform(300, 1200), self._person)
         live, chance = self.backend.live(), self._people
         if live is None:
             serial = self.backend.publish(chance.choice(_QUALITIES))
             self.backend.start(serial)
         elif chance.random() < 0.25:
-            move = chance.choice(["resume", "abort"] if live.state.value == "paused" else ["pause", "abort", "rollback"])
+            paused = live.state.value == "paused"
+            moves: tuple[PersonMove, ...] = ("resume", "abort") if paused else ("pause", "abort", "rollback")
+            move = chance.choice(moves)
             self.seen.moved_by_person(live.id)
             self.backend.move(live.id, move)
         elif chance.random() < 0.15:
