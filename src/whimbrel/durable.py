@@ -1,33 +1,121 @@
 """How does a file get its new contents, whole or not at all, also when the power goes?
 
 Temporary file in the same folder, fsync, replace, fsync the folder. The one durable write of the project, for bodies
-only: the nouns and minds never write.
+only: the nouns and minds never write. What it is made of is behind `Files`, so that a
+modelled disk runs the same steps.
 """
 
 import os
-import tempfile
+import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 
-def write_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+class Files(Protocol):
+    """The single steps. Each raises `OSError`; none but `sync` makes anything durable."""
+
+    def create(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
+        """A new file; one that is there raises."""
+
+    def sync(self, path: Path) -> None:
+        """Make a file's bytes, or the names in a folder, durable."""
+
+    def move(self, source: Path, target: Path) -> None:
+        """Rename, over what is there."""
+
+    def remove(self, path: Path) -> None:
+        """Nothing where there is none."""
+
+    def is_folder(self, path: Path) -> bool:
+        """Whether a folder is there."""
+
+    def add_folder(self, path: Path) -> None:
+        """One folder, unless it is there."""
+
+
+class RealFiles:
+    """Files where the paths say."""
+
+    def create(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+        handle = os.open(path, flags, mode)
+        with os.fdopen(handle, "wb") as file:
+            if hasattr(os, "fchmod"):
+                os.fchmod(handle, mode)  # whatever the umask says
+            file.write(content)
+
+    def sync(self, path: Path) -> None:
+        if path.is_dir():
+            fsync_folder(path)
+            return
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def move(self, source: Path, target: Path) -> None:
+        source.replace(target)
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def is_folder(self, path: Path) -> bool:
+        return path.is_dir()
+
+    def add_folder(self, path: Path) -> None:
+        path.mkdir(exist_ok=True)
+
+
+_REAL = RealFiles()
+
+
+def write_durably(path: Path, content: bytes, *, mode: int = 0o644, files: Files = _REAL) -> None:
     """Put `content` at `path`. A reader sees the old bytes or the new ones, never a mixture, and never neither.
 
     Raises `OSError`; the old contents are then still there and the temporary file is gone.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = temporary_for(path)
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        files.create(temporary, content, mode=mode)
+        files.sync(temporary)
+        files.move(temporary, path)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            files.remove(temporary)
         raise
-    fsync_folder(path.parent)
+    files.sync(path.parent)
+
+
+def replace(path: Path, content: bytes, *, files: Files = _REAL) -> None:
+    """Put `content` at `path` atomically for readers, and not durably: for what may be lost when the power goes."""
+    temporary = temporary_for(path)
+    try:
+        files.create(temporary, content)
+        files.move(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            files.remove(temporary)
+        raise
+
+
+def make_folders(path: Path, *, files: Files = _REAL) -> None:
+    """Make a folder and those above it; their names are durable afterwards."""
+    missing = []
+    while not files.is_folder(path):
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        files.add_folder(folder)
+        files.sync(folder.parent)
+
+
+def temporary_for(path: Path) -> Path:
+    """A new name beside `path`; `is_temporary` knows it again."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name was being written when its process ended."""
+    return name.startswith(".") and name.endswith(".tmp")
 
 
 def fsync_folder(folder: Path) -> None:

@@ -137,8 +137,9 @@ def test_process_that_ends_at_any_change_of_the_disk_is_taken_up_where_it_was(
                 assert runs(agent) in CONTENTS
             agent.cycle(force=True)
         except Ended:
-            assert runs(agent) in CONTENTS
             agent.close()
+            with opened(folder, server, RealDisk()) as next_one:
+                assert runs(next_one) in CONTENTS
             until_committed(folder, server, wanted)
         else:
             agent.close()

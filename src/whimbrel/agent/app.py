@@ -93,7 +93,6 @@ class Agent:
         durable_sessions: bool,
         disk: Disk,
         monotonic: Clock,
-        boot_id: str | None,
     ) -> None:
         self.folder = folder
         self.settings = settings
@@ -112,7 +111,7 @@ class Agent:
         self._download = Download(
             folder / "incoming", disk=self._disk, network=self._network, stopped=self._stop.is_set
         )
-        self._spool = Spool(folder / "spool.json", disk=self._disk, boot_id=boot_id)
+        self._spool = Spool(folder / "spool.json", disk=self._disk)
         self._api = DeviceApi(
             folder / "credential.json",
             url=url,
@@ -140,7 +139,8 @@ class Agent:
             telemetry=lambda: self._api.known,
         )
         self._installations = {
-            model: Installation(model, Places(folder / "models" / model), self._around) for model in settings.models
+            model: Installation(model, Places(folder / "models" / model, disk=disk), self._around)
+            for model in settings.models
         }
         self._begun: tuple[float, float] | None = None
         self._refreshing, self._saying, self._reporting = Backoff(chance), Backoff(chance), Backoff(chance)
@@ -170,7 +170,6 @@ class Agent:
         durable_sessions: bool = True,
         disk: Disk | None = None,
         monotonic: Clock = time.monotonic,
-        boot_id: str | None = None,
     ) -> Self:
         """The agent of `folder`. What is left out is as it was the last time; the first time `server` and `root` are
         needed, `models` is ("detector",), and the device's id is random.
@@ -178,8 +177,8 @@ class Agent:
         `root` is the trust root: a path, or the bytes. `enrol_token` lets the device tell how it is doing; without one
         it only listens. `situation` tells of charger, battery and network where policies ask for them. `pool` and
         `probes` may be shared by many agents. `durable_sessions` False saves a disk write a session; a power cut within
-        a session is then not told from no session. `disk`, `monotonic` and `boot_id` (None: the
-        machine's own) are for tests and simulation.
+        a session is then not told from no session. `disk` and `monotonic` are for
+        tests and simulation.
 
         Raises `UntrustedInput`, `Refused`, `Unavailable`.
         """
@@ -187,8 +186,8 @@ class Agent:
         if isinstance(models, str):
             raise UntrustedInput(f"models is {models!r}; expected a list of names such as [{models!r}]")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             disk = disk if disk is not None else RealDisk()
+            disk.make_folder(folder)
             settings, trusted = settings_file.settle(
                 folder,
                 disk=disk,
@@ -212,7 +211,6 @@ class Agent:
                 durable_sessions=durable_sessions,
                 disk=disk,
                 monotonic=monotonic,
-                boot_id=boot_id,
             )
         except OSError as error:
             raise Unavailable(f"the folder {folder} cannot be used: {error}") from error
@@ -225,12 +223,12 @@ class Agent:
 
     def cycle(self, now: float | None = None, *, force: bool = False) -> CycleResult:
         """One bounded pass. `force`: refresh also when it is not due. Raises `Conflict` when another process runs."""
-        with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
+        with self._busy, held_alone(self.folder / "agent.lock", disk=self._disk, what=str(self.folder)):
             return self._pass(self._clock() if now is None else now, force=force)
 
     def run(self, tell: Callable[[CycleResult], None] | None = None) -> None:
         """Cycle until `stop` is called; `tell` hears of every cycle. Raises `Conflict` when another process runs."""
-        with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
+        with self._busy, held_alone(self.folder / "agent.lock", disk=self._disk, what=str(self.folder)):
             while not self._stop.is_set():
                 result = self._pass(self._clock(), force=False)
                 if tell is not None:

@@ -77,13 +77,14 @@ class Assembly:
         for step in way.steps:
             patch = _as_file(file, step.sha256, step.size_bytes)
             out = self._download.path(_as_file(file, step.target, step.target_bytes))
-            patching.apply_files(
-                base,
-                self._download.path(patch),
-                out,
-                expect_sha256=bytes.fromhex(step.target),
-                expect_bytes=step.target_bytes,
-            )
+            with self._disk.lend(base, self._download.path(patch), made=out) as (before, change, after):
+                patching.apply_files(
+                    before,
+                    change,
+                    after,
+                    expect_sha256=bytes.fromhex(step.target),
+                    expect_bytes=step.target_bytes,
+                )
             if base not in here.values():
                 self._disk.remove(base)
             base = out

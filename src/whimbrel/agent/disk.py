@@ -2,21 +2,30 @@
 
 import hashlib
 import os
-import secrets
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from whimbrel import limits
+from whimbrel.agent.locks import FileHold, is_held, take_hold
 from whimbrel.device import ports
-from whimbrel.durable import fsync_folder, write_durably
+from whimbrel.durable import RealFiles, make_folders, replace, write_durably
 
 Disk = ports.Disk[Path]
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-class RealDisk:
+
+class RealDisk(RealFiles):
     """Files where the paths say."""
+
+    def boot(self) -> str:
+        try:
+            return _BOOT_ID.read_text().strip()
+        except OSError:
+            return ""  # no boot to tell apart here
 
     def read(self, path: Path) -> bytes | None:
         try:
@@ -26,20 +35,13 @@ class RealDisk:
 
     def write(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
         try:
-            write_durably(path, content, mode=mode)
+            write_durably(path, content, mode=mode, files=self)
         except FileNotFoundError:
             self.make_folder(path.parent)
-            write_durably(path, content, mode=mode)
+            write_durably(path, content, mode=mode, files=self)
 
     def replace(self, path: Path, content: bytes) -> None:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
+        replace(path, content, files=self)
 
     def size(self, path: Path) -> int | None:
         try:
@@ -47,23 +49,20 @@ class RealDisk:
         except FileNotFoundError:
             return None
 
+    def stamp(self, path: Path) -> object:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
+
     def append(self, path: Path, content: bytes) -> None:
         with path.open("ab") as file:
             file.write(content)
 
-    def sync(self, path: Path) -> None:
-        if path.is_dir():
-            fsync_folder(path)
-            return
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
     def sha256(self, path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def move(self, source: Path, target: Path) -> None:
-        source.replace(target)
 
     def remove(self, path: Path) -> None:
         if path.is_dir() and not path.is_symlink():
@@ -72,7 +71,7 @@ class RealDisk:
             path.unlink(missing_ok=True)
 
     def make_folder(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folders(path, files=self)
 
     def names(self, folder: Path) -> list[str]:
         try:
@@ -91,3 +90,13 @@ class RealDisk:
             if len(found) > limits.PACKAGE_FILES:
                 raise OSError(f"{folder} holds more than {limits.PACKAGE_FILES} files")
         return sorted(found)
+
+    def hold(self, path: Path, *, make: bool = True, wait: bool = False) -> FileHold | None:
+        return take_hold(path, make=make, wait=wait)
+
+    def is_held(self, path: Path) -> bool:
+        return is_held(path)
+
+    @contextmanager
+    def lend(self, *given: Path, made: Path | None = None) -> Iterator[tuple[Path, ...]]:
+        yield (*given, made) if made is not None else given

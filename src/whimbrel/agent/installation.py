@@ -76,7 +76,7 @@ class Installation:
 
     def load(self) -> None:
         """Read journal and pointer, unless they are what was read or written last."""
-        stamps = _stamp(self.places.journal), _stamp(self.places.pointer)
+        stamps = self._stamps()
         if self._loaded == stamps:
             return
         self.places.make()
@@ -94,7 +94,11 @@ class Installation:
             self.take(events.Restarted())
         elif content is None and journal.state is not State.IDLE:
             self._save(journal)
-        self._loaded = _stamp(self.places.journal), _stamp(self.places.pointer)
+        self._loaded = self._stamps()
+
+    def _stamps(self) -> tuple[object, object]:
+        disk = self._around.disk
+        return disk.stamp(self.places.journal), disk.stamp(self.places.pointer)
 
     def _read_pointer(self) -> Pointer:
         content = self._around.disk.read(self.places.pointer)
@@ -113,14 +117,14 @@ class Installation:
     def _save(self, journal: Journal) -> None:
         self._around.disk.write(self.places.journal, seal(journal))
         self.journal = journal  # only now: where the disk is full, nothing is done that is not written down
-        self._loaded = _stamp(self.places.journal), _stamp(self.places.pointer)
+        self._loaded = self._stamps()
 
     def _point(self, pointer: Pointer) -> None:
         if pointer == self.pointer:
             return
         self._around.disk.write(self.places.pointer, seal(pointer))
         self.pointer = pointer
-        self._loaded = _stamp(self.places.journal), _stamp(self.places.pointer)
+        self._loaded = self._stamps()
 
     def _keep(self, journal: Journal) -> None:
         if journal != self.journal:
@@ -388,7 +392,8 @@ class Installation:
                 archive = self._around.download.path(file).with_suffix(".base")
                 if each.folder and each.name == file.name:
                     self._around.disk.remove(archive)
-                    importlib.import_module("whimbrel.packing").pack(slot / each.name, archive)
+                    with self._around.disk.lend(slot / each.name, made=archive) as (source, made):
+                        importlib.import_module("whimbrel.packing").pack(source, made)
                     here[self._around.disk.sha256(archive)] = archive
         return here
 
@@ -441,7 +446,8 @@ class Installation:
     def _unpack(self, archive: Path, folder: Path) -> None:
         disk = self._around.disk
         unpack: Callable[[Path, Path], None] = importlib.import_module("whimbrel.packing").unpack
-        unpack(archive, folder)
+        with disk.lend(archive, made=folder) as (source, made):
+            unpack(source, made)
         places = {folder}
         for name in disk.files_below(folder):
             disk.sync(folder / name)
@@ -462,14 +468,11 @@ class Installation:
         if variant is None:
             return events.ProbeFailed("the release no longer names these files")
         entry = candidate.files[0]
-        result = self._around.prober().probe(
-            ProbeRequest(
-                path=str(self.places.slot(candidate.slot) / entry.name),
-                format=entry.format,
-                signature=variant.signature,
-                probe=variant.probe,
+        with self._around.disk.lend(self.places.slot(candidate.slot) / entry.name) as (path,):
+            request = ProbeRequest(
+                path=str(path), format=entry.format, signature=variant.signature, probe=variant.probe
             )
-        )
+            result = self._around.prober().probe(request)
         return events.ProbePassed() if result.passed else events.ProbeFailed(result.reason)
 
     def _activate(self, effect: effects.Activate) -> events.Event | None:
@@ -582,11 +585,3 @@ def _treated(decision: Decision, policy: Policy) -> Assignment | None:
             ):
                 return assignment
     return None
-
-
-def _stamp(path: Path) -> object:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size

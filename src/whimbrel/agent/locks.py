@@ -7,53 +7,71 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from whimbrel.device.ports import Disk
 from whimbrel.errors import Conflict
 
 _TRY_AGAIN_S = 0.02
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock at `path`, waiting for it: for the moments in which sessions start and slots are swapped."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+class FileHold:
+    """A lock that is held."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle: int | None = handle
+
+    def release(self) -> None:
+        """Let go; a second time does nothing."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+
+def take_hold(path: Path, *, make: bool, wait: bool) -> FileHold | None:
+    """The lock at `path`, or None when somebody has it (with `wait`: when they let go). `make`: also a new file."""
+    handle = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def held_alone(path: Path, *, what: str, wait_s: float = 0.5) -> Iterator[None]:
-    """Hold the lock at `path`. Raises `Conflict` when somebody else still has it after `wait_s`."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        until = time.monotonic() + wait_s
-        while not try_lock(handle):
-            if time.monotonic() > until:
-                raise Conflict(f"{what} is in use by another agent; stop that one first, or take another folder")
-            time.sleep(_TRY_AGAIN_S)
-        yield
-    finally:
-        os.close(handle)
-
-
-def try_lock(handle: int) -> bool:
-    """Take the lock of an open file, if nobody has it."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
-        return False
-    return True
+        os.close(handle)
+        return None
+    except BaseException:
+        os.close(handle)
+        raise
+    return FileHold(handle)
 
 
-def is_locked(path: Path) -> bool:
+def is_held(path: Path) -> bool:
     """Whether somebody holds the lock at `path` now."""
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        hold = take_hold(path, make=False, wait=False)
     except FileNotFoundError:
         return False
+    if hold is None:
+        return True
+    hold.release()
+    return False
+
+
+@contextmanager
+def locked(path: Path, *, disk: Disk[Path]) -> Iterator[None]:
+    """Hold the lock at `path`, waiting for it: for the moments in which sessions start and slots are swapped."""
+    hold = disk.hold(path, wait=True)
     try:
-        return not try_lock(handle)
+        yield
     finally:
-        os.close(handle)
+        if hold is not None:
+            hold.release()
+
+
+@contextmanager
+def held_alone(path: Path, *, disk: Disk[Path], what: str, wait_s: float = 0.5) -> Iterator[None]:
+    """Hold the lock at `path`. Raises `Conflict` when somebody else still has it after `wait_s`."""
+    until = time.monotonic() + wait_s
+    while (hold := disk.hold(path)) is None:
+        if time.monotonic() > until:
+            raise Conflict(f"{what} is in use by another agent; stop that one first, or take another folder")
+        time.sleep(_TRY_AGAIN_S)
+    try:
+        yield
+    finally:
+        hold.release()

@@ -7,13 +7,11 @@
 4. Start and swap take the same short lock, so that a swap happens between sessions, never inside one.
 """
 
-import fcntl
 import math
 import os
 import re
 import secrets
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +21,12 @@ from typing import Annotated, Self
 import msgspec
 
 from whimbrel import limits
-from whimbrel.agent.locks import is_locked, locked, try_lock
+from whimbrel.agent.disk import Disk
+from whimbrel.agent.locks import locked
 from whimbrel.device.journal import unseal
+from whimbrel.device.ports import Hold
 from whimbrel.device.slots import Held, Pointer
-from whimbrel.durable import fsync_folder
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import InvariantBroken, Unavailable, UntrustedInput
 from whimbrel.health.report import Count, Summary
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
@@ -65,8 +64,9 @@ class Closed(Document, frozen=True):
 class Places:
     """Where the files of one model are."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, disk: Disk) -> None:
         self.folder = folder
+        self.disk = disk
         self.journal = folder / "journal"
         self.pointer = folder / "pointer"
         self.swap_lock = folder / "swap.lock"
@@ -83,8 +83,8 @@ class Places:
 
     def make(self) -> None:
         """The folders that sessions write to."""
-        self.marks.mkdir(parents=True, exist_ok=True)
-        self.summaries.mkdir(exist_ok=True)
+        self.disk.make_folder(self.marks)
+        self.disk.make_folder(self.summaries)
 
 
 class Session:
@@ -95,8 +95,9 @@ class Session:
         self._places = places
         self._durable = durable
         self._guard = threading.Lock()
-        self._handle: int | None = None
+        self._hold: Hold | None = None
         self._held: Held | None = None
+        self._is_open = False
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
         self._inferences = 0
         self._errors = 0
@@ -141,28 +142,39 @@ class Session:
             self._errors += 0 if ok else 1
 
     def __enter__(self) -> Self:
-        if self._handle is not None or self._held is not None:
+        if self._held is not None:
             raise Unavailable("a session is entered once; ask the agent for another one")
         try:
             self._places.make()
-            with locked(self._places.swap_lock):
-                pointer = read_pointer(self._places)
-                if pointer is None or pointer.active is None:
-                    raise Unavailable(
-                        f"{self._model} has no version on this device yet; "
-                        "let the agent run until its status says 'on trial' or 'committed'"
-                    )
-                self._handle = self._mark(pointer.active)
-                self._held = pointer.active
+            with locked(self._places.swap_lock, disk=self._places.disk):
+                self._held = self._active()
+                self._hold = self._mark(self._held)
         except OSError as error:
-            raise Unavailable(f"a session of {self._model} cannot begin: {error}") from error
+            # No room, or a folder that may only be read, takes no model away: this session is not told of.
+            try:
+                self._held = self._active()
+            except OSError:
+                raise Unavailable(f"a session of {self._model} cannot begin: {error}") from error
+        except BaseException:
+            self._held = None
+            raise
+        self._is_open = True
         return self
+
+    def _active(self) -> Held:
+        pointer = read_pointer(self._places)
+        if pointer is None or pointer.active is None:
+            raise Unavailable(
+                f"{self._model} has no version on this device yet; "
+                "let the agent run until its status says 'on trial' or 'committed'"
+            )
+        return pointer.active
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        handle, self._handle = self._handle, None
-        if handle is None or self._held is None:
+        hold, self._hold, self._is_open = self._hold, None, False
+        if hold is None or self._held is None:
             return
         failed = kind is not None and issubclass(kind, Exception)  # a KeyboardInterrupt is nobody's failure
         try:
@@ -170,23 +182,25 @@ class Session:
         except OSError:
             self._forget()  # a full disk: the session ended well and must not be taken for a crash
         finally:
-            os.close(handle)
+            hold.release()
 
-    def _mark(self, held: Held) -> int:
+    def _mark(self, held: Held) -> Hold:
         mark = documents.encode(Mark(serial=held.serial, slot=held.slot, process=os.getpid()))
         path = self._places.marks / self._name
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        disk = self._places.disk
+        hold = disk.hold(path, wait=True)
+        if hold is None:
+            raise InvariantBroken(f"{path} is a new name, and was taken")
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            os.write(handle, mark)
+            disk.append(path, mark)
             if self._durable:
-                os.fsync(handle)
-                fsync_folder(self._places.marks)
+                disk.sync(path)
+                disk.sync(self._places.marks)
         except BaseException:
-            path.unlink(missing_ok=True)
-            os.close(handle)
+            hold.release()
+            disk.remove(path)
             raise
-        return handle
+        return hold
 
     def _summarize(self, held: Held, *, failed: bool) -> None:
         with self._guard:
@@ -199,16 +213,14 @@ class Session:
                 latency_key=None if self._latency_ms is None else key_of(self._latency_ms),
                 metrics=self._metrics,
             )
-        temporary = self._places.summaries / f".{self._name}"
-        temporary.write_bytes(documents.encode(closed))
-        temporary.rename(self._places.summaries / self._name)
+        self._places.disk.replace(self._places.summaries / self._name, documents.encode(closed))
         self._forget()
 
     def _forget(self) -> None:
-        (self._places.marks / self._name).unlink(missing_ok=True)
+        self._places.disk.remove(self._places.marks / self._name)
 
     def _open_held(self) -> Held:
-        if self._held is None or self._handle is None:
+        if self._held is None or not self._is_open:
             raise Unavailable("this session is not open: use it inside its with-block")
         return self._held
 
@@ -228,9 +240,8 @@ class Ended(msgspec.Struct, frozen=True):
 
 def read_pointer(places: Places) -> Pointer | None:
     """The pointer of a model, or None where there is none yet. Raises `UntrustedInput` for one that is torn."""
-    try:
-        content = places.pointer.read_bytes()
-    except FileNotFoundError:
+    content = places.disk.read(places.pointer)
+    if content is None:
         return None
     return unseal(Pointer, content, what=str(places.pointer))
 
@@ -238,14 +249,16 @@ def read_pointer(places: Places) -> Pointer | None:
 def harvest(places: Places) -> list[Ended]:
     """Look at what ended. Nothing is removed: that is `forget`, when it has been written down."""
     found: list[Ended] = []
-    for name in _names(places.marks):
+    for name in places.disk.names(places.marks):
         mark = _crash(places, name)
         if mark is not None:
             found.append(Ended(name, mark.serial))
-    for name in [name for name in _names(places.summaries) if not name.startswith(".")][: limits.SESSION_FILES]:
+    for name in [name for name in places.disk.names(places.summaries) if not name.startswith(".")][
+        : limits.SESSION_FILES
+    ]:
         try:
-            closed = documents.parse(Closed, (places.summaries / name).read_bytes(), what=name)
-        except (UntrustedInput, FileNotFoundError):
+            closed = documents.parse(Closed, places.disk.read(places.summaries / name) or b"", what=name)
+        except UntrustedInput:
             found.append(Ended(name, None))  # torn by a power cut: one session less is told of
         else:
             found.append(Ended(name, closed.serial, closed))
@@ -253,45 +266,42 @@ def harvest(places: Places) -> list[Ended]:
 
 
 def forget(places: Places, names: Iterable[str]) -> None:
-    """Remove what `harvest` found."""
-    for name in names:
-        (places.marks / name).unlink(missing_ok=True)
-        (places.summaries / name).unlink(missing_ok=True)
+    """Remove what `harvest` found, durably: what came back after a power cut would be counted again."""
+    gone = list(names)
+    for name in gone:
+        places.disk.remove(places.marks / name)
+        places.disk.remove(places.summaries / name)
+    for folder in (places.marks, places.summaries) if gone else ():
+        places.disk.sync(folder)
 
 
 @contextmanager
 def between_sessions(places: Places) -> Iterator[bool]:
     """Hold the swap lock; gives whether no session of the model is open in any process."""
     places.make()
-    with locked(places.swap_lock):
-        yield not any(is_locked(places.marks / name) for name in _names(places.marks))
+    with locked(places.swap_lock, disk=places.disk):
+        yield not any(places.disk.is_held(places.marks / name) for name in places.disk.names(places.marks))
 
 
 def _crash(places: Places, name: str) -> Mark | None:
-    path = places.marks / name
+    disk, path = places.disk, places.marks / name
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        hold = disk.hold(path, make=False)
     except FileNotFoundError:
+        return None
+    if hold is None:
         return None
     try:
         # Between its creation and its lock a mark belongs to a session that is starting: that one holds the swap lock.
-        if not try_lock(handle) or is_locked(places.swap_lock):
+        if disk.is_held(places.swap_lock):
             return None
-        if (places.summaries / name).exists() or not path.exists():
+        content = disk.read(path)
+        if content is None or disk.size(places.summaries / name) is not None:
             return None  # it closed a moment ago
-        content = os.read(handle, limits.KIB)
+        try:
+            return documents.parse(Mark, content, what=name)
+        except UntrustedInput:
+            disk.remove(path)  # its process or the power went before its bytes were there: no model was loaded yet
+            return None
     finally:
-        os.close(handle)
-    try:
-        return documents.parse(Mark, content, what=name)
-    except UntrustedInput:
-        if time.time() - path.stat().st_mtime > 1:
-            path.unlink(missing_ok=True)  # the power went before its bytes were there
-        return None
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
+        hold.release()

@@ -25,7 +25,6 @@ from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LATENCY_KEYS = 4096
 _replace = msgspec.structs.replace
 
@@ -52,10 +51,10 @@ class Spooled(Document, frozen=True, tag_field="format", tag="whimbrel-spool-1")
 class Spool:
     """The windows of one installation."""
 
-    def __init__(self, path: Path, *, disk: Disk, boot_id: str | None = None) -> None:
+    def __init__(self, path: Path, *, disk: Disk) -> None:
         self._path = path
         self._disk = disk
-        self._boot = _boot_id() if boot_id is None else boot_id
+        self._boot = disk.boot()
         self._content = self._read()
 
     def _read(self) -> Spooled:
@@ -206,10 +205,3 @@ def _merged(one: Waiting, other: Waiting) -> Waiting:
         latency=latency,
     )
     return Waiting(window=window, cuts=one.cuts + other.cuts)
-
-
-def _boot_id() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return ""  # no boot to tell apart here: an epoch lives as long as its file

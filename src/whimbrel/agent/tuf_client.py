@@ -9,7 +9,6 @@
    that was set back makes no old metadata young.
 """
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,12 +200,11 @@ class TrustClient:
 
     def _run_updater(self, now: float) -> None:
         cache = self._folder / "metadata"
-        self._disk.make_folder(cache)
         self._disk.make_folder(self._folder / "documents")
         self._fetcher.etag = ""
         try:
-            updater = Updater(
-                str(cache), f"{self._url}/metadata/", fetcher=self._fetcher, config=_CONFIG, bootstrap=self._root
+            updater = _Updater(
+                cache, f"{self._url}/metadata/", disk=self._disk, fetcher=self._fetcher, shipped_root=self._root
             )
             _set_time(updater, self.trusted_time(now))
             updater.refresh()
@@ -219,7 +217,7 @@ class TrustClient:
         except (DownloadError, RepositoryError, OSError, ValueError) as error:
             raise _blame(error, "the signed metadata") from error
         self._updater = updater
-        signed_at = _expiry(cache / "timestamp.json") - roles.TIMESTAMP_LIFE.total_seconds()
+        signed_at = updater._trusted_set.timestamp.expires.timestamp() - roles.TIMESTAMP_LIFE.total_seconds()
         self._remember(signed_at=max(self.memory.signed_at, signed_at), complete=False)
         self.problems = {}
         for model in self._models:
@@ -227,7 +225,7 @@ class TrustClient:
         self._remember(
             etag=self._fetcher.etag,
             root_version=_root_version(updater),
-            expires=min(_expiry(path) for path in _current(cache, self._models)),
+            expires=min(signed.expires.timestamp() for signed in updater._trusted_set),
             complete=not self.problems,
             refreshed_at=now,
             confirmed=self.memory.confirmed | dict.fromkeys(self._whole(), now),
@@ -302,6 +300,44 @@ class TrustClient:
         self.memory = memory
 
 
+class _Updater(Updater):
+    """python-tuf's client with its cache on our disk: it has no port for that, so its file methods are replaced.
+
+    The newest root that was verified is durable, so that no power cut brings an old key back; it belongs to the root
+    that this device was given. The rest is a cache: what is lost or torn is fetched and verified again.
+    """
+
+    def __init__(self, cache: Path, url: str, *, disk: Disk, fetcher: FetcherInterface, shipped_root: bytes) -> None:
+        self._disk = disk
+        self._cache = cache
+        self._root_place = cache / f"root-{documents.digest_of(shipped_root)[:16]}.json"
+        kept = disk.read(self._root_place)
+        try:
+            super().__init__(str(cache), url, fetcher=fetcher, config=_CONFIG, bootstrap=kept or shipped_root)
+        except RepositoryError:
+            if kept is None:
+                raise
+            super().__init__(str(cache), url, fetcher=fetcher, config=_CONFIG, bootstrap=shipped_root)
+
+    def _load_local_metadata(self, rolename: str) -> bytes:
+        content = self._disk.read(self._cache / f"{quote(rolename, safe='')}.json")
+        if content is None:
+            raise FileNotFoundError(rolename)
+        return content
+
+    def _persist_metadata(self, rolename: str, data: bytes) -> None:
+        place = self._cache / f"{quote(rolename, safe='')}.json"
+        if self._disk.read(place) != data:
+            self._disk.replace(place, data)
+
+    def _persist_root(self, version: int, data: bytes) -> None:  # noqa: ARG002 (only the newest is kept)
+        if self._disk.read(self._root_place) != data:
+            self._disk.write(self._root_place, data)
+
+    def _update_root_symlink(self) -> None:
+        """There is one root file, and no link to it."""
+
+
 class _Fetcher(FetcherInterface):
     """Bytes for the Updater. What the cheap path has just been told is not asked for again."""
 
@@ -347,20 +383,6 @@ def _set_time(updater: Updater, now: float) -> None:
 
 def _root_version(updater: Updater) -> int:
     return updater._trusted_set.root.version
-
-
-def _current(cache: Path, models: tuple[str, ...]) -> list[Path]:
-    names = ["root", "timestamp", "snapshot", "targets"]
-    names += [role(model) for model in models for role in (roles.publisher_role, roles.policy_role)]
-    return [path for name in names if (path := cache / f"{name}.json").exists()]
-
-
-def _expiry(path: Path) -> float:
-    try:
-        expires = json.loads(path.read_bytes())["signed"]["expires"]
-        return datetime.fromisoformat(expires).timestamp()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Unavailable(f"{path.name} cannot be read again: {error}") from error
 
 
 def _fits(target: TargetFile, content: bytes) -> bool:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from whimbrel.agent.app import Agent, CycleResult, read_status
-from whimbrel.agent.locks import is_locked
+from whimbrel.agent.locks import is_held
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 
@@ -106,7 +106,7 @@ def check(
 def status(folder: Folder, json: Json = False) -> None:
     """What each model runs, and why. Reads the folder only; works while the agent runs, and when it does not."""
     found = read_status(folder)
-    found["running"] = is_locked(folder / "agent.lock")
+    found["running"] = is_held(folder / "agent.lock")
     if json:
         _print_json(found)
         return

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -14,8 +14,18 @@ Clock = Callable[[], float]  # seconds since 1970, UTC
 Place = TypeVar("Place", contravariant=True)  # noqa: PLC0105 (what the body names files by: a mind opens none)
 
 
+class Hold(Protocol):
+    """A lock that is held; it goes when its process dies."""
+
+    def release(self) -> None:
+        """Let go; a second time does nothing."""
+
+
 class Disk(Protocol[Place]):
-    """Files. Every method that fails raises `OSError`."""
+    """Files. Every method that fails raises `OSError`. Nothing but `write`, `make_folder` and `sync` is durable."""
+
+    def boot(self) -> str:
+        """Names the time since the machine was switched on; empty where that is not known."""
 
     def read(self, path: Place) -> bytes | None:
         """The whole file, or None where there is none."""
@@ -28,6 +38,9 @@ class Disk(Protocol[Place]):
 
     def size(self, path: Place) -> int | None:
         """Bytes of the file, or None where there is none."""
+
+    def stamp(self, path: Place) -> object:
+        """Another value after the file was changed, by whomever; None where there is none."""
 
     def append(self, path: Place, content: bytes) -> None:
         """At the end of the file, which is made where there is none; not durable before `sync`."""
@@ -45,13 +58,28 @@ class Disk(Protocol[Place]):
         """A file or a whole folder; nothing where there is none."""
 
     def make_folder(self, path: Place) -> None:
-        """And those above it."""
+        """And those above it; their names are durable."""
 
     def names(self, folder: Place) -> list[str]:
         """What a folder holds, sorted; empty where there is none."""
 
     def files_below(self, folder: Place) -> list[str]:
         """Relative POSIX paths of all files at any depth, sorted. Anything that is neither file nor folder raises."""
+
+    def hold(self, path: Place, *, make: bool = True, wait: bool = False) -> Hold | None:
+        """The lock at `path`; None when somebody else has it (with `wait`: when they let go).
+
+        `make`: where there is no file, an empty one is made; else `FileNotFoundError`.
+        """
+
+    def is_held(self, path: Place) -> bool:
+        """Whether somebody holds the lock at `path`."""
+
+    def lend(self, *given: Place, made: Place | None = None) -> AbstractContextManager[tuple[Any, ...]]:
+        """Real paths of `given`, and last of `made`, for a library that opens files by itself.
+
+        What it leaves at `made` is on the disk when the block ends, and not durable before `sync`.
+        """
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -19,7 +19,6 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -56,7 +55,7 @@ class Checkers:
         self.salt = 0
         self.releases: dict[int, Release] = {}
         self._timeline = timeline
-        self._passed: dict[str, set[frozenset[str]]] = defaultdict(set)
+        self._passed: dict[str, set[str]] = defaultdict(set)
         self._last: dict[str, Pointer] = {}
         self._committed: set[str] = set()
         self._sessions: dict[str, int] = defaultdict(int)
@@ -80,14 +79,17 @@ class Checkers:
 
     # --- verified ---
 
-    def probed(self, device: str, slot: Path, *, passed: bool) -> None:
-        """A probe looked at a slot."""
+    def probed(self, device: str, content: bytes, *, passed: bool) -> None:
+        """A probe ran a version's entry file."""
         if passed:
-            self._passed[device].add(frozenset(_sha(each.read_bytes()) for each in slot.iterdir()))
+            self._passed[device].add(_sha(content))
+
+    def session_begins(self, device: str) -> None:
+        """An app is about to use the model: whatever becomes of it, it may be told of once."""
+        self._sessions[device] += 1
 
     def session(self, device: str, serial: int, entry: str, contents: Mapping[str, bytes]) -> None:
         """An app opened a version: the files of its folder."""
-        self._sessions[device] += 1
         found = {name: _sha(content) for name, content in contents.items()}
         release = self.releases.get(serial)
         signed = release is not None and any(
@@ -96,7 +98,7 @@ class Checkers:
         )
         if not signed:
             self.violated("verified", f"{device} opened serial {serial}, and its bytes are in no such release")
-        elif frozenset(found.values()) not in self._passed[device]:
+        elif found[entry] not in self._passed[device]:
             self.violated("verified", f"{device} opened serial {serial}, which it never probed")
 
     def without_version(self, device: str) -> None:

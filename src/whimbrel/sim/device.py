@@ -4,7 +4,6 @@ The agent is the product's own, and so are the sessions. Modelled: the disk unde
 of the probe (it reads from the version's bytes what a runtime would find), and the app.
 """
 
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +19,14 @@ from whimbrel.device.slots import Pointer
 from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.sim.backend import ENROL_TOKEN, Backend
 from whimbrel.sim.checkers import Checkers
+from whimbrel.sim.disk import PowerCut
 from whimbrel.sim.faults import Faults
-from whimbrel.sim.folder import Ended, Folder
 from whimbrel.sim.network import HOST, Link
+from whimbrel.sim.power import DeviceDisk
 from whimbrel.sim.world import MODEL, REFRESH_S, Timeline
 
 CRASH_CHANCE = {"good": 0.003, "crashes": 0.7, "sometimes_crashes": 0.15, "drifts": 0.003}
+FOLDER = Path("/agent")
 _EARLIEST_S = 30.0  # between two cycles: what a real agent does every second while it waits is played less often
 _BETWEEN_SESSIONS_S = 360.0
 _SESSION_S = 60.0
@@ -43,11 +44,11 @@ class Cage:
         if device.meets("probe unavailable", 0.3):
             raise Unavailable("no process can be started")
         if device.meets("power cut while probing", 0.3):
-            device.disk.changes_left = -1
-            raise Ended
+            device.disk.switch_off()
+            raise PowerCut
         content = Path(request.path).read_bytes()
         passed = not content.startswith(b"bad_probe\n")
-        device.seen.probed(device.id, Path(request.path).parent, passed=passed)
+        device.seen.probed(device.id, content, passed=passed)
         return ProbeResult(passed=passed, reason="" if passed else "its answers are not the golden ones", how="ran")
 
 
@@ -59,7 +60,6 @@ class Device:
         device_id: str,
         hardware: str,
         *,
-        folder: Path,
         timeline: Timeline,
         backend: Backend,
         faults: Faults,
@@ -67,19 +67,17 @@ class Device:
     ) -> None:
         self.id = device_id
         self.labels = {"hardware": hardware}
-        self.folder = folder
         self.seen = seen
         self.agent: Agent | None = None
         self._timeline = timeline
         self._backend = backend
         self._faults = faults
         self._chance: random.Random = timeline.chance(f"device/{device_id}")
-        self.disk = Folder(timeline.chance(f"disk/{device_id}"), lambda: timeline.now)
+        self.disk = DeviceDisk(timeline.chance(f"disk/{device_id}"), lambda: timeline.now)
         self.link = Link(device_id, timeline, backend, faults, seen)
-        self._places = Places(folder / "models" / MODEL)
+        self._places = Places(FOLDER / "models" / MODEL, disk=self.disk)
         self._clock_off_s = 0.0
         self._charging = self._chance.random() < 0.5
-        self._boots = 0
         self._life = 0  # events of a life that is over do nothing
         self._sessions: list[Session] = []
 
@@ -138,7 +136,6 @@ class Device:
         self._timeline.after(delay_s, lambda: event() if life == self._life else None)
 
     def _boot(self) -> None:
-        self._boots += 1
         self._start_agent()
         self._later(self._chance.uniform(5, _BETWEEN_SESSIONS_S), self._use)
 
@@ -147,7 +144,7 @@ class Device:
         self.seen.restarted(self.id)
         try:
             self.agent = Agent.open(
-                self.folder,
+                FOLDER,
                 server=HOST,
                 root=self._backend.root,
                 models=[MODEL],
@@ -156,30 +153,32 @@ class Device:
                 enrol_token=ENROL_TOKEN,
                 clock=self.clock,
                 monotonic=self.monotonic,
-                boot_id=f"boot-{self._boots}",
                 probes=Cage(self),
                 pool=cast("urllib3.PoolManager", self.link),
                 situation=lambda: Situation(charging=self._charging),
                 chance=self._chance,
                 disk=self.disk,
             )
-        except WhimbrelError:
+        except (WhimbrelError, PowerCut):
             self.agent = None
         self._later(0.0, self._turn)
 
     def _turn(self) -> None:
         self.link.lag_s = 0.0
+        self.disk.pass_time()
         if self.agent is None:
             self._later(REFRESH_S, self._start_agent)
             return
         try:
             result = self.agent.cycle()
-        except Ended:
+        except PowerCut:
+            if self._chance.random() < 0.7:
+                self._power_off(self._chance.uniform(10, 600))
+            else:
+                self._kill()
             self._looked()
-            self._power_off(self._chance.uniform(10, 600))
             return
-        finally:
-            self._looked()
+        self._looked()
         self._later(max(_EARLIEST_S, min(result.next_s, REFRESH_S)) + self.link.lag_s, self._turn)
         self.link.lag_s = 0.0
 
@@ -193,12 +192,17 @@ class Device:
         if self.agent is None:
             return
         session = self.agent.session(MODEL)
+        self.seen.session_begins(self.id)
         try:
             session.__enter__()
+        except PowerCut:
+            self._power_off(self._chance.uniform(10, 600))
+            return
         except Unavailable:
             self.seen.without_version(self.id)
             return
-        contents = {name: (session.path.parent / name).read_bytes() for name in os.listdir(session.path.parent)}
+        slot = session.path.parent
+        contents = {name: self.disk.read(slot / name) or b"" for name in self.disk.names(slot)}
         self.seen.session(self.id, session.serial, session.path.name, contents)
         self._sessions.append(session)
         quality = contents.get(session.path.name, b"").split(b"\n")[0].decode("latin-1")
@@ -214,7 +218,10 @@ class Device:
             return
         for _ in range(3):
             session.record(latency_ms=10.0, ok=quality != "drifts" or self._chance.random() < 0.6)
-        session.__exit__(None, None, None)
+        try:
+            session.__exit__(None, None, None)
+        except PowerCut:
+            self._power_off(self._chance.uniform(10, 600))
 
     def _drop_sessions(self) -> None:
         for session in self._sessions:
@@ -264,7 +271,7 @@ class Device:
         self.agent = None
         self._life += 1
         self._drop_sessions()
-        self.disk.lose_power(self.folder)
+        self.disk.lose_power()
         self._later(off_s, self._boot)
 
     def _jump(self) -> None:
@@ -278,6 +285,6 @@ class Device:
 
 def _die(session: Session) -> None:
     """As when the app's process dies: the kernel lets the mark's lock go, and nothing else is written."""
-    handle, session._handle = session._handle, None
-    if handle is not None:
-        os.close(handle)
+    hold, session._hold, session._is_open = session._hold, None, False
+    if hold is not None:
+        hold.release()

@@ -9,13 +9,9 @@ import functools
 import hashlib
 import multiprocessing
 import random
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 
@@ -32,7 +28,6 @@ SAFETY_S = 5400.0
 QUIET_S = 4 * 3600.0  # the bound within which all must have converged
 _LOOK_S = 300.0  # how often it is asked whether they have
 _ROUND_S = 150.0
-_MEMORY = Path("/dev/shm")  # noqa: S108 (folders of devices, of this process alone; on a disk they are only slower)
 _QUALITIES = ("good", "good", "good", "bad_probe", "crashes", "crashes", "sometimes_crashes", "drifts")
 
 
@@ -56,7 +51,7 @@ class Outcome(msgspec.Struct, frozen=True):
 class Simulation:
     """One world."""
 
-    def __init__(self, seed: int, *, devices: int, folder: Path) -> None:
+    def __init__(self, seed: int, *, devices: int) -> None:
         self.timeline = Timeline(seed)
         self.seen = Checkers(self.timeline)
         self.backend = Backend(self.timeline)
@@ -68,7 +63,6 @@ class Simulation:
             Device(
                 f"device-{number:04d}",
                 HARDWARE[number % len(HARDWARE)],
-                folder=folder / str(number),
                 timeline=self.timeline,
                 backend=self.backend,
                 faults=self.faults,
@@ -203,8 +197,8 @@ class Simulation:
 def simulate(seed: int, *, devices: int, prepare: Callable[[Simulation], None] | None = None) -> Outcome:
     """Play the world of `seed`. `prepare` may change it before it begins: that is how tests plant defects."""
     begun = time.perf_counter()
-    with _folder() as folder, seeded(Timeline(seed).chance("secrets")), shared_verification():
-        world = Simulation(seed, devices=devices, folder=folder)
+    with seeded(Timeline(seed).chance("secrets")), shared_verification():
+        world = Simulation(seed, devices=devices)
         try:
             if prepare is not None:
                 prepare(world)
@@ -232,12 +226,3 @@ def simulate_many(seeds: range, *, devices: int, processes: int) -> Iterator[Out
         return
     with multiprocessing.get_context("spawn").Pool(min(processes, len(seeds))) as pool:
         yield from pool.imap(play, seeds)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="whimbrel-world-", dir=_MEMORY if _MEMORY.is_dir() else None))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from whimbrel.agent.disk import RealDisk
 from whimbrel.agent.session import Places, Session, between_sessions, forget, harvest
 from whimbrel.device.journal import seal
 from whimbrel.device.slots import Content, Held, Pointer
@@ -23,7 +24,7 @@ HELD = Held(
 
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
-    made = Places(tmp_path)
+    made = Places(tmp_path, disk=RealDisk())
     made.make()
     made.pointer.write_bytes(seal(Pointer(model="m", active=HELD)))
     return made
@@ -72,7 +73,7 @@ def test_a_name_that_cannot_travel_is_refused(places: Places) -> None:
 
 
 def test_without_a_version_the_error_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="let the agent run"), Session("m", Places(tmp_path)):
+    with pytest.raises(Unavailable, match="let the agent run"), Session("m", Places(tmp_path, disk=RealDisk())):
         pass
 
 
