@@ -72,11 +72,13 @@ class Agent:
         chance: random.Random,
         durable_sessions: bool,
         disk: Disk,
+        monotonic: Clock,
     ) -> None:
         self.folder = folder
         self.settings = settings
         self._clock = clock
         self._begun: tuple[float, float] | None = None
+        self._monotonic = monotonic
         self._chance = chance
         self._durable_sessions = durable_sessions
         self._stop = threading.Event()
@@ -113,7 +115,7 @@ class Agent:
             enrol_token=enrol_token,
             disk=self._disk,
             network=self._network,
-            clock=time.monotonic,
+            clock=monotonic,
         )
         self._around = Surroundings(
             device_id=settings.device_id,
@@ -168,6 +170,7 @@ class Agent:
         bandwidth_kib_s: int | None = None,
         metered_mib_a_day: int | None = None,
         quota_mib: int | None = None,
+        monotonic: Clock = time.monotonic,
     ) -> Self:
         """The agent of `folder`. What is left out is as it was the last time; the first time `server` and `root` are
         needed, `models` is ("detector",), and the device's id is random.
@@ -175,7 +178,8 @@ class Agent:
         `root` is the trust root: a path, or the bytes. `enrol_token` lets the device tell how it is doing; without one
         it only listens. `situation` tells of charger, battery, network and so on where policies ask for them; on Linux
         the agent looks by itself. `pool` and `probes` may be shared by many agents. `durable_sessions` False saves a
-        disk write a session; a power cut within a session is then not told from no session. `disk` is for tests.
+        disk write a session; a power cut within a session is then not told from no session. `disk` and
+        `monotonic` are for tests and simulation.
 
         `mirrors` are asked for artifacts before the server: `<mirror>/<sha256>`. `proxy` goes before the environment's
         HTTP_PROXY and its like. `bandwidth_kib_s` caps downloads; `metered_mib_a_day` bounds a day's bytes where the
@@ -216,6 +220,7 @@ class Agent:
                 chance=chance or random.Random(),  # noqa: S311 (it spreads load and keeps no secret)
                 durable_sessions=durable_sessions,
                 disk=disk,
+                monotonic=monotonic,
             )
         except OSError as error:
             raise Unavailable(f"the folder {folder} cannot be used: {error}") from error
@@ -273,7 +278,7 @@ class Agent:
     # --- one pass ---
 
     def _pass(self, now: float, *, force: bool) -> CycleResult:
-        self._begun = now, time.monotonic()
+        self._begun = now, self._monotonic()
         refreshed = False
         try:
             for each in self._installations.values():
@@ -437,7 +442,7 @@ class Agent:
         if self._begun is None:
             return self._clock()
         wall, monotonic = self._begun
-        return wall + (time.monotonic() - monotonic)
+        return wall + (self._monotonic() - monotonic)
 
     def _refresh_s(self) -> float:
         return min((policy.refresh_s for policy in self._trust.policies.values()), default=_DEFAULT_PERIOD_S)

@@ -446,12 +446,13 @@ class Installation:
     def _activate(self, effect: effects.Activate) -> events.Event | None:
         candidate, now = effect.candidate, self._around.now()
         trust = self._around.trust
-        if not 0 <= now - trust.memory.refreshed_at < limits.FRESH_S:
+        if not 0 <= now - trust.confirmed_at(self.model) < limits.FRESH_S:
             try:
                 self._around.refresh()
             except (Unavailable, UntrustedInput):
-                if not 0 <= now - trust.memory.refreshed_at <= trust.policies[self.model].activate_max_age_s:
-                    raise
+                self._check_age(now)
+            else:
+                self._check_age(self._around.now())
         members = [self]
         release = trust.release(self.model, candidate.serial, now)
         for each in release.requires:
@@ -473,6 +474,16 @@ class Installation:
         self._announce_swap(members)
         self._swap_together(members)
         return None
+
+    def _check_age(self, now: float) -> None:
+        # Metadata may have come without the documents that it names: then the policy here is the one before.
+        trust = self._around.trust
+        age_s, most_s = now - trust.confirmed_at(self.model), trust.policies[self.model].activate_max_age_s
+        if not 0 <= age_s <= most_s:
+            why = trust.problems.get(self.model, "the server was not heard since")
+            raise Unavailable(
+                f"the policy was last confirmed {age_s:.0f} s ago; at most {most_s:g} s are allowed: {why}"
+            )
 
     def is_ready(self, serial: int) -> bool:
         """Whether `serial` is staged, probed and waits for its swap."""

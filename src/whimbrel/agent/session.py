@@ -283,10 +283,13 @@ def harvest(places: Places) -> list[Ended]:
 
 
 def forget(places: Places, names: Iterable[str]) -> None:
-    """Remove what `harvest` found."""
-    for name in names:
+    """Remove what `harvest` found, durably: what came back after a power cut would be counted again."""
+    gone = list(names)
+    for name in gone:
         places.disk.remove(places.marks / name)
         places.disk.remove(places.summaries / name)
+    for folder in (places.marks, places.summaries) if gone else ():
+        places.disk.sync(folder)
 
 
 @contextmanager

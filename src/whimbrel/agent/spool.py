@@ -4,8 +4,8 @@
    frozen: it is sent again with the same numbers and the same content until it is acknowledged, so it counts once.
 2. Sequence numbers are given when a window is sent for the first time; so windows that were never sent can be merged,
    and the merged one stands for as many numbers.
-3. The file is replaced atomically and not durably: telemetry may be lost when the power goes, never counted twice.
-   Therefore a new epoch begins after a boot.
+3. The file is replaced atomically, and durably only when windows are frozen, before they are sent: what was not sent
+   may be lost when the power goes; what was sent is never sent under other numbers. A new epoch begins after a boot.
 """
 
 import itertools
@@ -68,8 +68,9 @@ class Spool:
             return fresh
         return kept if kept.boot == self._boot else _replace(kept, epoch=fresh.epoch, boot=self._boot, last=0)
 
-    def _save(self, content: Spooled) -> None:
-        self._disk.replace(self._path, documents.encode(content))
+    def _save(self, content: Spooled, *, durably: bool = False) -> None:
+        write = self._disk.write if durably else self._disk.replace
+        write(self._path, documents.encode(content))
         self._content = content
 
     @property
@@ -132,7 +133,7 @@ class Spool:
             chosen.append(frozen.window)
         last = max([content.last, *(window.last for window in chosen if first == content.epoch)])
         if tuple(waiting) != content.waiting:
-            self._save(_replace(content, waiting=tuple(waiting), last=last))
+            self._save(_replace(content, waiting=tuple(waiting), last=last), durably=True)
         return first, tuple(chosen)
 
     def acknowledged(self, epoch: str, windows: tuple[Window, ...]) -> None:

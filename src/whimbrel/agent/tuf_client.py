@@ -62,6 +62,7 @@ class Memory(Document, frozen=True, tag_field="format", tag="whimbrel-trust-1"):
     expires: float = 0.0  # the earliest expiry in the cached set
     complete: bool = False
     refreshed_at: float = 0.0
+    confirmed: Annotated[dict[Name, float], msgspec.Meta(max_length=1024)] = {}  # when its documents were the newest
 
 
 class TrustClient:
@@ -124,10 +125,17 @@ class TrustClient:
         """
         self._updater = None
         if self._unchanged(now):
-            self._remember(refreshed_at=now)
+            self._remember(refreshed_at=now, confirmed=self.memory.confirmed | dict.fromkeys(self._whole(), now))
             return False
         self._run_updater(now)
         return True
+
+    def confirmed_at(self, model: str) -> float:
+        """When the policy and line of `model` were known to be the newest; metadata alone says nothing of that."""
+        return self.memory.confirmed.get(model, 0.0)
+
+    def _whole(self) -> list[str]:
+        return [model for model in self._models if model in self.policies and model not in self.problems]
 
     def release(self, model: str, serial: int, now: float) -> Release:
         """The release document of a serial, verified. Raises `Unavailable`, `UntrustedInput`, `NotFound`."""
@@ -233,8 +241,9 @@ class TrustClient:
             etag=self._fetcher.etag,
             root_version=_root_version(updater),
             expires=min(signed.expires.timestamp() for signed in updater._trusted_set),
-            complete=not any(problem.startswith("not yet") for problem in self.problems.values()),
+            complete=not self.problems,
             refreshed_at=now,
+            confirmed=self.memory.confirmed | dict.fromkeys(self._whole(), now),
         )
 
     def _take(self, model: str) -> None:
@@ -297,7 +306,8 @@ class TrustClient:
 
     def _remember(self, **changes: object) -> None:
         memory = msgspec.structs.replace(self.memory, **changes)
-        if msgspec.structs.replace(memory, refreshed_at=self.memory.refreshed_at) != self.memory:
+        before = self.memory
+        if msgspec.structs.replace(memory, refreshed_at=before.refreshed_at, confirmed=before.confirmed) != before:
             self._disk.write(self._folder / "memory.json", documents.encode(memory))
         else:  # at every refresh, so not durable; and a file of its own, so that what was seen is not lost with it
             self._disk.replace(self._folder / "refreshed.json", documents.encode(memory.refreshed_at))

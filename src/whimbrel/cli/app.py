@@ -25,6 +25,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "collect": ("repository", "server"),
     "delta": ("delta", "delta"),
     "agent": ("agent", ""),
+    "simulate": ("simulate", "server"),
     "demo": ("demo", "server,onnx,demo"),
 }
 

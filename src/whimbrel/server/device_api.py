@@ -40,7 +40,15 @@ Handler = Callable[[Scope, bytes, str], Awaitable[tuple[int, bytes]]]
 class DeviceApi:
     """Answers POST below `/{ns}/device/v1/`."""
 
-    def __init__(self, database: Database, tokens: DeviceTokens, intake: Intake) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tokens: DeviceTokens,
+        intake: Intake,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self._database = database
         self._tokens = tokens
         self._intake = intake
@@ -77,7 +85,7 @@ class DeviceApi:
                 if Registry(connection, namespace).secret_name(asked.enrol_token, kind="enrol") is None:
                     raise NotAllowed("this enrolment token is unknown here; ask the operator for a current one")
                 Fleet(connection, namespace).enrol(
-                    asked.device_id, credential=credential, labels=asked.labels, at=time.time()
+                    asked.device_id, credential=credential, labels=asked.labels, at=self._clock()
                 )
 
         await asyncio.to_thread(work)
@@ -91,21 +99,23 @@ class DeviceApi:
                 Fleet(connection, namespace).check_credential(asked.device_id, asked.credential)
 
         await asyncio.to_thread(work)
-        token = self._tokens.issue(namespace, asked.device_id, now=time.time())
+        token = self._tokens.issue(namespace, asked.device_id, now=self._clock())
         return 200, encode(Token(token=token, expires_in_s=TOKEN_LIFE_S))
 
     async def _announce(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
         device = self._device(scope, namespace)
         parse(Announcement, body, what="an announcement")
         await self._intake.put(
-            Record(namespace=namespace, device_id=device, kind="announce", body=body, at=time.time())
+            Record(namespace=namespace, device_id=device, kind="announce", body=body, at=self._clock())
         )
         return 204, b""
 
     async def _reports(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
         device = self._device(scope, namespace)
         parse(Batch, body, what="a batch of reports")
-        await self._intake.put(Record(namespace=namespace, device_id=device, kind="reports", body=body, at=time.time()))
+        await self._intake.put(
+            Record(namespace=namespace, device_id=device, kind="reports", body=body, at=self._clock())
+        )
         return 204, b""
 
     async def _check(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
@@ -120,7 +130,7 @@ class DeviceApi:
         return 200, msgspec.json.encode({"models": await asyncio.to_thread(work)})
 
     def _device(self, scope: Scope, namespace: str) -> str:
-        return self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=time.time())
+        return self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=self._clock())
 
 
 def _check_one(book: RoleBook, registry: Registry, model: str, device: str, labels: dict[str, str]) -> object:

@@ -1,0 +1,66 @@
+"""`whimbrel simulate`: worlds from seeds, with real agents and a real server on modelled disks, networks and clocks."""
+
+import time
+from collections import Counter
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from whimbrel.cli.output import Json, print_json, say
+from whimbrel.errors import InvariantBroken
+from whimbrel.sim.simulate import Outcome, simulate_many
+
+_DEVICES = typer.Option("--devices", "-D", min=1, max=10_000, help="Devices a world.")
+_SEEDS = typer.Option("--seeds", "-K", min=1, max=1_000_000, help="Worlds: this many seeds, from --seed on.")
+_PROCESSES = typer.Option("--processes", min=1, max=64, help="Processes that play worlds side by side.")
+
+
+def simulate(
+    seed: Annotated[int, typer.Option("--seed", "-N", min=0, help="The first world.")] = 0,
+    devices: Annotated[int, _DEVICES] = 50,
+    seeds: Annotated[int, _SEEDS] = 1,
+    processes: Annotated[int, _PROCESSES] = 2,
+    json: Json = False,
+) -> None:
+    """Play worlds with faults, then without, and check every promise. The exit status is 0 when all were kept.
+
+    The same seed and devices are the same world: what is printed for a violation plays it again.
+    """
+    begun = time.perf_counter()
+    injected: Counter[str] = Counter()
+    broken: list[Outcome] = []
+    for outcome in simulate_many(range(seed, seed + seeds), devices=devices, processes=processes):
+        injected.update(outcome.injected)
+        if outcome.violations:
+            broken.append(outcome)
+        if json:
+            print_json(msgspec.to_builtins(outcome) | ({"replay": outcome.replay} if outcome.violations else {}))
+        else:
+            _tell(outcome)
+    done: dict[str, Any] = {
+        "ok": not broken,
+        "seeds": seeds,
+        "devices": devices,
+        "violations": sum(len(outcome.violations) for outcome in broken),
+        "seconds": round(time.perf_counter() - begun, 1),
+        "injected": dict(sorted(injected.items())),
+    }
+    if json:
+        print_json(done)
+    else:
+        say(f"{seeds} worlds of {devices} devices in {done['seconds']} s: {done['violations']} violations")
+    if broken:
+        raise InvariantBroken(f"{len(broken)} of {seeds} worlds broke a promise; the first again: {broken[0].replay}")
+
+
+def _tell(outcome: Outcome) -> None:
+    faults = ", ".join(f"{count} {kind}" for kind, count in outcome.injected.items()) or "none"
+    ends = ", ".join(f"{count} {state}" for state, count in outcome.rollouts.items()) or "none"
+    say(f"seed {outcome.seed}: {outcome.devices} devices, trace {outcome.trace}, {outcome.seconds:.1f} s")
+    say(f"  injected: {faults}")
+    say(f"  rollouts: {ends}")
+    for violation in outcome.violations:
+        say(f"  broken after {violation.at:.0f} s: {violation.promise}: {violation.what}")
+    if outcome.violations:
+        say(f"  again: {outcome.replay}")

@@ -1,0 +1,329 @@
+"""What stands behind the network? The real server on an in-memory database, and the person who uses it.
+
+1. The registry, the signed metadata, the device API with its group commit, the admin desk and the controllers are the
+   product's own. Modelled is what they write files to: a dictionary that the edge serves.
+2. Everything runs in one thread: what the server would give to a thread is done on the spot.
+3. A person publishes, starts rollouts, pauses, takes back, and the publisher raises the floor: by the desk and flows.
+"""
+
+import asyncio
+import gzip
+import random
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.signer import CryptoSigner
+
+from whimbrel.errors import Unavailable, WhimbrelError
+from whimbrel.flows.advance import PersonMove, move_by_person
+from whimbrel.flows.ports import Taken
+from whimbrel.flows.publish import identify, write_release
+from whimbrel.flows.records import ModelSettings, Record, RolloutRecord
+from whimbrel.flows.start import start_rollout
+from whimbrel.health.tally import Cell
+from whimbrel.model.documents import digest_of, encode, parse
+from whimbrel.model.release import File, Line, Release, Training, Variant
+from whimbrel.model.selector import Selector
+from whimbrel.rollout.plan import Plan, Rollback, Stage
+from whimbrel.rollout.policy import Conditions, Policy
+from whimbrel.server.auth import DeviceTokens
+from whimbrel.server.controllers import Controllers
+from whimbrel.server.desk import Desk, NewLine, NewModel, NewVersion, World
+from whimbrel.server.device_api import DeviceApi
+from whimbrel.server.http import problem
+from whimbrel.server.intake import Intake
+from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, HOUR_S, MODEL, NAMESPACE, REFRESH_S, REPORT_S, Timeline
+from whimbrel.stores import schema
+from whimbrel.stores.blobs import Blobs
+from whimbrel.stores.database import Database
+from whimbrel.stores.fleet import Fleet
+from whimbrel.stores.inbox_table import InboxTable
+from whimbrel.stores.registry import Registry
+from whimbrel.stores.tuf_repository import (
+    OnlineSigners,
+    RoleBook,
+    delegate_model,
+    first_metadata,
+    publish_documents,
+)
+from whimbrel.trust import roles
+
+ENROL_TOKEN = "simulated-enrol-token"  # noqa: S105 (it opens a world that is played)
+_COMPILED: dict[Any, Any] = {}  # SQL text by statement: the same in all worlds of a process
+HARDWARE = ("board-a", "board-b", "board-c")
+
+
+class _OnTheSpot(ThreadPoolExecutor):
+    """An executor without threads."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 (it is raised where the result is asked for)
+            done.set_exception(error)
+        return done
+
+
+class Edge(Blobs):
+    """Static files: what the server copied, and every timestamp that it ever did."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.files: dict[str, bytes] = {}
+        self.tags: dict[str, str] = {}
+        self.timestamps: list[tuple[float, bytes]] = []
+        self.fails = False
+        self._timeline = timeline
+
+    async def put(self, path: str, content: bytes) -> None:
+        if self.fails:
+            raise Unavailable("the store does not answer")
+        self.keep(path, content)
+
+    def keep(self, path: str, content: bytes) -> None:
+        """Serve `content` at `path`."""
+        self.files[path] = content
+        self.tags[path] = f'"{digest_of(content)[:16]}"'
+        if path.endswith("/timestamp.json"):
+            self.timestamps.append((self._timeline.now, content))
+
+
+class Inbox(InboxTable):
+    """The table; with `forgets_done`, a process that is killed before it removed what it tallied."""
+
+    forgets_done = False
+
+    async def done(self, taken: Taken) -> None:
+        if self.forgets_done and taken.records:
+            raise Unavailable("killed before the messages were removed")
+        await super().done(taken)
+
+
+class Published(msgspec.Struct, frozen=True):
+    """A version, and what it is like: good, bad_probe (fails its probe), crashes, sometimes_crashes, drifts."""
+
+    release: Release
+    quality: str
+
+
+class Backend:
+    """The server of one world."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self.chance = timeline.chance("person")
+        self.up = True
+        self.published: dict[int, Published] = {}
+        self.database = Database("sqlite://")
+        self.database.engine = self.database.engine.execution_options(compiled_cache=_COMPILED)
+        with self.database.engine.begin() as connection:
+            schema.metadata.create_all(connection)
+        self.edge = Edge(timeline)
+        self.inbox = Inbox(self.database)
+        self._keys = {
+            name: _signer(self.chance) for name in ("root", "targets", "publisher", "snapshot", "time", "policy")
+        }
+        keys = self._keys
+        self._signers = OnlineSigners(snapshot=keys["snapshot"], timestamp=keys["time"], policy=keys["policy"])
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(_OnTheSpot())
+        self.controllers = self._new_controllers()
+        self.desk = Desk(World(self.database, self.edge, self.controllers, keys["policy"].public_key))
+        self._intake = Intake(self.inbox, written=asyncio.Event())
+        self._writing = self.loop.create_task(self._intake.run())
+        self._api = DeviceApi(
+            self.database, DeviceTokens(self.chance.randbytes(32)), self._intake, clock=lambda: timeline.now
+        )
+        self._found()
+
+    def close(self) -> None:
+        """End what was begun."""
+        self._writing.cancel()
+        self.loop.run_until_complete(asyncio.gather(self._writing, return_exceptions=True))
+        self.loop.close()
+        self.database.close()
+
+    # --- what devices see ---
+
+    def answer(self, name: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        """POST below `device/v1/`, by the product's own handlers."""
+        if not self.up:
+            return 503, b""
+        if headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        scope = {"headers": [(b"authorization", headers.get("Authorization", "").encode())]}
+        try:
+            return self.loop.run_until_complete(self._api._handlers[name](scope, body, NAMESPACE))
+        except WhimbrelError as error:
+            status, answer, _ = problem(error)
+            return status, answer
+
+    # --- what the controllers do ---
+
+    def waiting(self) -> tuple[Record, ...]:
+        """The messages that the next round will look at."""
+        return self.loop.run_until_complete(self.inbox.take(10_000)).records
+
+    def round(self) -> None:
+        """One round of the controllers. Raises `Unavailable` where it was broken off."""
+        self.loop.run_until_complete(self.controllers.round())
+
+    def restart(self) -> None:
+        """Another process leads from now on."""
+        self.controllers = self._new_controllers()
+
+    def _new_controllers(self) -> Controllers:
+        return Controllers(self.database, self.edge, self.inbox, self._signers, clock=lambda: self.timeline.now)
+
+    # --- what is in the rows ---
+
+    def rollouts(self) -> list[RolloutRecord]:
+        """All of them, oldest first."""
+        with self.database.transaction() as connection:
+            return Registry(connection, NAMESPACE).rollouts()
+
+    def live(self) -> RolloutRecord | None:
+        """The one rollout that still has a say."""
+        return next((rollout for rollout in self.rollouts() if rollout.live), None)
+
+    def cells(self, rollout: str) -> list[Cell]:
+        """A rollout's tally."""
+        with self.database.transaction() as connection:
+            return Fleet(connection, NAMESPACE).cells(rollout, before_window=10**9)
+
+    def documents(self) -> tuple[Policy, Line]:
+        """The signed policy and line, as they are now."""
+        with self.database.transaction() as connection:
+            book = RoleBook(connection, NAMESPACE)
+            policy = book.current_target(roles.policy_role(MODEL), roles.policy_path(MODEL)) or b""
+            line = book.current_target(roles.publisher_role(MODEL), roles.line_path(MODEL)) or b""
+        return parse(Policy, policy, what="the policy"), parse(Line, line, what="the line")
+
+    # --- what people do ---
+
+    @property
+    def _today(self) -> datetime:
+        return datetime.fromtimestamp(self.timeline.now, UTC)
+
+    def _found(self) -> None:
+        keys, now = self._keys, self._today
+        root, targets = first_metadata(root=keys["root"], targets=keys["targets"], online=self._signers, now=now)
+        self.root = root.to_bytes()
+        settings = ModelSettings(
+            refresh_s=REFRESH_S,
+            report_s=REPORT_S,
+            activate_max_age_s=ACTIVATE_MAX_AGE_S,
+            report_labels=("hardware",),
+            conditions=Conditions(
+                start_jitter_s=self.chance.choice([0.0, 0.0, 120.0]), charging=self.chance.random() < 0.4
+            ),
+            on_revoked=self.chance.choice(["keep", "keep", "stop"]),
+        )
+        line = encode(Line(model=MODEL, sequence=1))
+        with self.database.transaction() as connection:
+            registry, fleet, book = (
+                Registry(connection, NAMESPACE),
+                Fleet(connection, NAMESPACE),
+                RoleBook(connection, NAMESPACE),
+            )
+            registry.add_secret(ENROL_TOKEN, kind="enrol", name="all", at=self.timeline.now)
+            book.add_role(roles.ROOT, root, content=self.root)
+            book.add_role(roles.TARGETS, targets)
+            model = NewModel(
+                name=MODEL,
+                targets=delegate_model(
+                    book.role_bytes(roles.TARGETS), MODEL, publisher=keys["publisher"].public_key,
+                    policy=keys["policy"].public_key, signer=keys["targets"], now=now,
+                ),
+                publisher=publish_documents(None, {roles.line_path(MODEL): line}, signer=keys["publisher"], now=now),
+                line=line,
+                salt=self.chance.randrange(2**40),
+                settings=settings,
+            )  # fmt: skip
+            self.desk.add_model(registry, fleet, book, data=model)
+        self.publish("good")
+        self.round()
+
+    def publish(self, quality: str) -> int:
+        """The next version; its bytes say what it is like."""
+        with self.database.transaction() as connection:
+            registry, fleet, book = (
+                Registry(connection, NAMESPACE),
+                Fleet(connection, NAMESPACE),
+                RoleBook(connection, NAMESPACE),
+            )
+            before = registry.versions(MODEL)
+            variants = []
+            for name, selector in (("a", Selector(match_labels={"hardware": HARDWARE[0]})), ("any", Selector())):
+                files = []
+                for part in range(self.chance.choice([1, 1, 2])):
+                    head = f"{quality}\n{len(before) + 1} {name} {part}\n".encode()
+                    content = head + self.chance.randbytes(self.chance.randrange(400, 4000))
+                    digest = digest_of(content)
+                    self.edge.keep(f"{NAMESPACE}/artifacts/{digest}", content)
+                    registry.add_artifact(digest, size_bytes=len(content), at=self.timeline.now)
+                    files.append(File(name=f"part-{part}.onnx", size_bytes=len(content), sha256=digest, format="onnx"))
+                variants.append(Variant(name=name, files=tuple(files), selector=selector))
+            identity = identify(before, variants=variants, version=None, semantic_version=None, now=self._today)
+            release = write_release(
+                MODEL, identity, variants=variants, training=Training(), metrics={}, changelog=(), now=self._today
+            )
+            publisher = self._sign(book, {roles.release_path(MODEL, release.serial): encode(release)})
+            self.desk.publish(
+                registry, fleet, book, model=MODEL, data=NewVersion(release=encode(release), publisher=publisher)
+            )
+        self.published[release.serial] = Published(release, quality)
+        return release.serial
+
+    def _sign(self, book: RoleBook, documents: dict[str, bytes]) -> bytes:
+        held = book.role_bytes(roles.publisher_role(MODEL))
+        return publish_documents(held, documents, signer=self._keys["publisher"], now=self._today)
+
+    def set_line(self, *, floor: int, revoked: tuple[int, ...]) -> None:
+        """The publisher says which versions may still run."""
+        _, before = self.documents()
+        line = encode(Line(model=MODEL, sequence=before.sequence + 1, minimum_serial=floor, revoked=revoked))
+        with self.database.transaction() as connection:
+            registry, fleet, book = (
+                Registry(connection, NAMESPACE),
+                Fleet(connection, NAMESPACE),
+                RoleBook(connection, NAMESPACE),
+            )
+            signed = self._sign(book, {roles.line_path(MODEL): line})
+            self.desk.set_line(registry, fleet, book, model=MODEL, data=NewLine(line=line, publisher=signed))
+
+    def start(self, serial: int) -> None:
+        """Begin a rollout of `serial`."""
+        shares = self.chance.choice([(20.0, 60.0, 100.0), (30.0, 100.0), (10.0, 50.0, 100.0)])
+        stages = tuple(
+            Stage(name=f"stage-{n}", target_percent=share, duration_hours=0 if share == 100 else 2)
+            for n, share in enumerate(shares)
+        )
+        plan = Plan(
+            model_version=f"{MODEL}@{self.published[serial].release.version}",
+            stages=stages,
+            rollback=Rollback(health_check_interval_sec=REPORT_S),
+            min_devices=2,
+            holdback_percent=self.chance.choice([0.0, 10.0]),
+        )
+        with self.database.transaction() as connection:
+            start_rollout(
+                Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), plan, plan_text="",
+                tag=self.chance.randbytes(3).hex(), hour_s=HOUR_S, actor="person", now=self.timeline.now,
+            )  # fmt: skip
+
+    def move(self, identifier: str, move: PersonMove) -> None:
+        """Pause, resume, abort or roll back."""
+        with self.database.transaction() as connection:
+            move_by_person(
+                Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), identifier, move,
+                because="as they like", actor="person", now=self.timeline.now,
+            )  # fmt: skip
+
+
+def _signer(chance: random.Random) -> CryptoSigner:
+    return CryptoSigner(Ed25519PrivateKey.from_private_bytes(chance.randbytes(32)))

@@ -1,0 +1,279 @@
+"""Does this world keep its promises? Checkers see what anybody outside could, and share no code with what they check.
+
+They are told of what passes over the network, of what a session opens (the bytes themselves), of the pointer file after
+each cycle, of what probes said, and of the server's rows after each round. Each rule is one promise:
+
+1. `verified`: what an app opens are the bytes of a signed release, and this device probed them; a device that had a
+   committed version has one.
+2. `stopped`: a version that is quarantined, revoked or below the floor starts no trial on a device that was told, or
+   that could have been told within the age that a policy may have.
+3. `counted`: the server's tallies are the sums of what devices were told is safe: nothing twice, nothing lost.
+4. `bucket`: shares only grow, salts stay, a treated device is never a control again.
+5. `refused`: a version that failed on a device starts no second trial there.
+6. `rollout`: a rollout visits no state twice by itself, goes no stage back, and does not rise from its end.
+7. `converged`: when the faults stopped, every device runs what the policy says, committed.
+"""
+
+import gzip
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+import xxhash
+
+from whimbrel.device.slots import Pointer
+from whimbrel.flows.records import RolloutRecord
+from whimbrel.health.tally import Cell
+from whimbrel.model.release import Line, Release
+from whimbrel.rollout.decide import Profile, decide
+from whimbrel.rollout.policy import Policy
+from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, T0, Timeline
+
+_LISTED = 20  # violations that are kept of one world
+_SLACK_S = 120.0  # a cycle that began in time may end later
+_MISLED_S = 7200.0  # how long a device that was lied to is excused from knowing
+
+Sums = dict[tuple[int, str], list[int]]  # (stage, role) -> device-windows, sessions, crashed
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """A promise that was not kept. `at`: seconds since the world began."""
+
+    promise: str
+    at: float
+    what: str
+
+
+class Checkers:
+    """All of them, for one world."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.violations: list[Violation] = []
+        self.salt = 0
+        self.releases: dict[int, Release] = {}
+        self._timeline = timeline
+        self._passed: dict[str, set[str]] = defaultdict(set)
+        self._last: dict[str, Pointer] = {}
+        self._committed: set[str] = set()
+        self._sessions: dict[str, int] = defaultdict(int)
+        self._reported: dict[str, int] = defaultdict(int)
+        self._told: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        self._misled: dict[str, float] = {}
+        self._forbidden: dict[int, float] = {}  # serial -> since when devices could hear that it must not run
+        self._failed: dict[str, set[int]] = defaultdict(set)
+        self._windows: dict[tuple[str, str, int], Any] = {}
+        self._roles: dict[tuple[str, str], tuple[str, int]] = {}
+        self._accepted: list[tuple[str, dict[str, Any]]] = []
+        self._expected: dict[str, Sums] = defaultdict(dict)
+        self._shares: dict[str, int] = {}
+        self._states: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._policy: Policy | None = None
+
+    def violated(self, promise: str, what: str) -> None:
+        """Write it down."""
+        if len(self.violations) < _LISTED:
+            self.violations.append(Violation(promise, round(self._timeline.now - T0, 3), what))
+
+    # --- verified ---
+
+    def probed(self, device: str, content: bytes, *, passed: bool) -> None:
+        """A probe ran a version's entry file."""
+        if passed:
+            self._passed[device].add(_sha(content))
+
+    def session_begins(self, device: str) -> None:
+        """An app is about to use the model: whatever becomes of it, it may be told of once."""
+        self._sessions[device] += 1
+
+    def session(self, device: str, serial: int, entry: str, contents: Mapping[str, bytes]) -> None:
+        """An app opened a version: the files of its folder."""
+        found = {name: _sha(content) for name, content in contents.items()}
+        release = self.releases.get(serial)
+        signed = release is not None and any(
+            entry == variant.files[0].name and {file.name: file.sha256 for file in variant.files} == found
+            for variant in release.variants
+        )
+        if not signed:
+            self.violated("verified", f"{device} opened serial {serial}, and its bytes are in no such release")
+        elif found[entry] not in self._passed[device]:
+            self.violated("verified", f"{device} opened serial {serial}, which it never probed")
+
+    def without_version(self, device: str) -> None:
+        """An app found no version."""
+        if device in self._committed and not (self._policy and self._policy.on_revoked == "stop"):
+            self.violated("verified", f"{device} had a committed version and has none now")
+
+    # --- stopped, refused ---
+
+    def told(self, device: str, path: str, content: bytes) -> None:
+        """A whole file reached a device as it was."""
+        kind = "policy" if "/targets/policy/" in path else "line" if path.endswith(".line.json") else ""
+        if kind:
+            document = json.loads(content)
+            held = self._told[device].get(kind)
+            if held is None or document["sequence"] > held["sequence"]:
+                self._told[device][kind] = document
+
+    def restarted(self, device: str) -> None:
+        """What was told and not written down is forgotten."""
+        self._told.pop(device, None)
+
+    def misled(self, device: str) -> None:
+        """The edge, or its own clock, lied to the device: for a while it cannot know better."""
+        self._misled[device] = self._timeline.now
+
+    def pointer(self, device: str, pointer: Pointer | None) -> None:
+        """What is active on a device now."""
+        if pointer is None:
+            self.violated("verified", f"the pointer of {device} is torn")
+            return
+        before = self._last.get(device)
+        self._last[device] = pointer
+        if pointer.active is None:
+            return
+        if not pointer.trial:
+            self._committed.add(device)
+        elif before is None or before.active != pointer.active:
+            self._began_trial(device, pointer.active.serial)
+
+    def _began_trial(self, device: str, serial: int) -> None:
+        if serial in self._failed[device]:
+            self.violated("refused", f"{device} tries serial {serial} again, which failed there")
+        told = self._told[device]
+        if "policy" in told and "line" in told:
+            quarantined = {each["serial"] for each in told["policy"].get("quarantine", ())}
+            if serial in quarantined or _forbids(told["line"], serial):
+                self.violated("stopped", f"{device} was told that serial {serial} must not run, and tries it")
+        now = self._timeline.now
+        since = self._forbidden.get(serial, now)
+        excused = now - self._misled.get(device, 0.0) < _MISLED_S
+        if now - since > ACTIVATE_MAX_AGE_S + _SLACK_S and not excused:
+            self.violated("stopped", f"{device} tries serial {serial}, {now - since:.0f} s after it was stopped")
+
+    # --- counted ---
+
+    def sent(self, device: str, name: str, body: bytes) -> None:
+        """A device said something, and the server got it."""
+        if name == "announce":
+            said = json.loads(body)
+            if said["step"] in {"failed", "went_back"} and said.get("serial") is not None:
+                self._failed[device].add(said["serial"])
+
+    def accepted(self, device: str, name: str, headers: Mapping[str, str], body: bytes) -> None:
+        """The server promised a device that what it said will not be lost."""
+        if name != "reports":
+            return
+        batch = json.loads(gzip.decompress(body) if headers.get("Content-Encoding") == "gzip" else body)
+        for window in batch.get("windows", ()):
+            key = device, batch["epoch"], window["first"]
+            if key in self._windows:
+                if self._windows[key] != window:
+                    self.violated("counted", f"{device} used number {window['first']} for two different windows")
+                continue
+            self._windows[key] = window
+            self._accepted.append((device, window))
+            self._reported[device] += window.get("sessions", 0)
+            self._role(device, window)
+        if self._reported[device] > self._sessions[device]:
+            self.violated("counted", f"{device} reported {self._reported[device]} sessions of {self._sessions[device]}")
+
+    def before_round(self, rollouts: Iterable[RolloutRecord]) -> None:
+        """The server is about to tally: what must come out."""
+        live = {rollout.id: rollout for rollout in rollouts if rollout.live}
+        for device, window in self._accepted:
+            key = xxhash.xxh64_intdigest(device.encode(), seed=0)
+            place = xxhash.xxh64_intdigest(key.to_bytes(8, "little"), seed=self.salt) % 1_000_000
+            for cohort in window.get("cohorts", ()):
+                rollout = live.get(cohort["rollout"])
+                stage, role = cohort["stage"], cohort["role"]
+                if rollout is None or stage >= len(rollout.shares):
+                    continue
+                share = rollout.shares[stage]
+                earlier = max(rollout.shares[:stage], default=0)
+                if earlier <= place < share if role == "treated" else place >= share:
+                    sums = self._expected[rollout.id].setdefault((stage, role), [0, 0, 0])
+                    sums[0] += 1
+                    sums[1] += window.get("sessions", 0)
+                    sums[2] += window.get("crashed", 0)
+        self._accepted.clear()
+
+    def tallied(self, rollout: str, cells: Iterable[Cell]) -> None:
+        """What the server has counted of a rollout."""
+        found: Sums = {}
+        for cell in cells:
+            if cell.at_risk:
+                sums = found.setdefault((cell.stage, cell.role), [0, 0, 0])
+                for index, value in enumerate((cell.at_risk, cell.sessions, cell.crashed)):
+                    sums[index] += value
+        if found != self._expected[rollout]:
+            self.violated("counted", f"{rollout}: tallied {found}, and devices sent {self._expected[rollout]}")
+
+    # --- bucket ---
+
+    def _role(self, device: str, window: Mapping[str, Any]) -> None:
+        for cohort in window.get("cohorts", ()):
+            key = device, cohort["rollout"]
+            now = cohort["role"], cohort["stage"]
+            before = self._roles.get(key, now)
+            if before[0] == "treated" and now != before:
+                self.violated("bucket", f"{device} was {before} of {cohort['rollout']} and is {now}")
+            self._roles[key] = now
+
+    def policy(self, policy: Policy, line: Line) -> None:
+        """What the server has signed."""
+        now = self._timeline.now
+        self._policy = policy
+        stopped = {each.serial for each in policy.quarantine} | set(line.revoked) | set(range(1, line.minimum_serial))
+        for serial in stopped:
+            self._forbidden.setdefault(serial, now)
+        for layer in policy.layers:
+            if layer.salt != self.salt:
+                self.violated("bucket", f"the salt became {layer.salt}")
+            for entry in layer.entries:
+                share = max((arm.end for arm in entry.arms if arm.role == "treated"), default=0)
+                if share < self._shares.get(entry.rollout, 0):
+                    self.violated("bucket", f"{entry.rollout}: the share fell to {share}")
+                self._shares[entry.rollout] = share
+
+    # --- rollout ---
+
+    def moved_by_person(self, rollout: str) -> None:
+        """What comes now may have been there before."""
+        self._states[rollout] = self._states[rollout][-1:]
+
+    def rollouts(self, rollouts: Iterable[RolloutRecord]) -> None:
+        """The rollouts' rows after a round."""
+        for rollout in rollouts:
+            path, now = self._states[rollout.id], (rollout.state.value, rollout.stage)
+            if path and path[-1] == now:
+                continue
+            if now in path or (path and now[1] < path[-1][1]):
+                self.violated("rollout", f"{rollout.id} was {path} and is {now} again")
+            if path and path[-1][0] in {"completed", "rolled_back", "aborted"}:
+                self.violated("rollout", f"{rollout.id} had ended {path[-1]} and is {now}")
+            path.append(now)
+
+    # --- converged ---
+
+    def unlike(self, device: str, labels: Mapping[str, str], policy: Policy, line: Line) -> str:
+        """How a device differs from what the policy says; nothing where it does not."""
+        wanted = decide(policy, line, Profile(device, labels, frozenset(self._failed[device])))
+        pointer = self._last.get(device)
+        serial = pointer.serial if pointer else None
+        if wanted.serial is None:
+            stays = wanted.offer == "stop" and serial is not None
+            return f"{device} runs {serial}; no version is offered" if stays else ""
+        if serial != wanted.serial:
+            return f"{device} runs {serial}; the policy says {wanted.serial} ({wanted.because})"
+        return f"{device} is still trying serial {serial}" if pointer is not None and pointer.trial else ""
+
+
+def _forbids(line: Mapping[str, Any], serial: int) -> bool:
+    return serial < line.get("minimum_serial", 1) or serial in line.get("revoked", ())
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

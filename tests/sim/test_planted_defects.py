@@ -1,0 +1,187 @@
+"""Do the checkers see anything? Known defects are planted in the product, and each must be caught by its promise.
+
+A world draws its own faults, so one seed may be too kind to a defect: each has a few worlds to be caught in.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from whimbrel.agent import installation, tuf_client
+from whimbrel.agent.installation import Installation
+from whimbrel.agent.spool import Spool
+from whimbrel.device import events, step
+from whimbrel.device.states import PREPARING
+from whimbrel.flows import render
+from whimbrel.rollout.decide import decide
+from whimbrel.sim.simulate import Simulation, simulate
+from whimbrel.stores.fleet import Fleet
+from whimbrel.stores.inbox_table import InboxTable
+
+DEVICES = 16
+SEEDS = range(8)
+Plant = Callable[[pytest.MonkeyPatch], Callable[[Simulation], None] | None]
+
+
+def _nothing_is_hashed(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    patch.setattr(Installation, "_intact", lambda self, held: True)
+
+    def prepare(world: Simulation) -> None:
+        world.faults.rates["bit flipped"] = 0.1
+        for device in world.devices:
+            _believes_names(device.disk)
+
+    return prepare
+
+
+def _believes_names(disk: Any) -> None:
+    honest = disk.sha256
+    disk.sha256 = lambda path: path.stem if path.suffix == ".part" else honest(path)
+
+
+def _nothing_is_probed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Installation, "_probe", lambda self, effect: events.ProbePassed())
+
+
+def _what_began_goes_on(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    honest = Installation.decide
+
+    def stubborn(self: Installation) -> Any:
+        decision, candidate = honest(self), self.journal.candidate
+        if decision is None or candidate is None or self.journal.state not in PREPARING:
+            return decision
+        return msgspec.structs.replace(decision, serial=candidate.serial)
+
+    patch.setattr(Installation, "decide", stubborn)
+    return _often("request lost", 0.4)
+
+
+def _line_is_ignored(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    def deaf(policy: Any, line: Any, profile: Any) -> Any:
+        return decide(policy, msgspec.structs.replace(line, minimum_serial=1, revoked=()), profile)
+
+    patch.setattr(installation, "decide", deaf)
+
+    def prepare(world: Simulation) -> None:
+        for delay_s in (1800, 3600):
+            world.timeline.after(delay_s, world._raise_floor)
+
+    return prepare
+
+
+def _refusals_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(step, "_refuse", lambda journal, serial, reason: journal)
+
+
+def _numbers_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Fleet, "last_sequence", lambda self, device_id, epoch: 0)
+
+
+def _messages_are_lost(patch: pytest.MonkeyPatch) -> None:
+    write = InboxTable._write
+    patch.setattr(InboxTable, "_write", lambda self, records: write(self, records) if records[0].at % 7 > 1 else None)
+
+
+def _frozen_windows_are_not_durable(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    save = Spool._save
+    patch.setattr(Spool, "_save", lambda self, content, durably=False: save(self, content))
+    return _often("power cut")
+
+
+def _journal_and_pointer_are_not_durable(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    def prepare(world: Simulation) -> None:
+        world.faults.rates["power cut"] = 4.0
+        for device in world.devices:
+            device.disk.write = lambda path, content, mode=0, disk=device.disk: _replaced(disk, path, content)  # type: ignore[method-assign]
+
+    return prepare
+
+
+def _replaced(disk: Any, path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disk.replace(path, content)
+
+
+def _downloads_are_not_synced(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    def prepare(world: Simulation) -> None:
+        world.faults.rates["power cut"] = 6.0
+        for device in world.devices:
+            device.disk.sync = lambda path: None  # type: ignore[method-assign]
+
+    return prepare
+
+
+def _old_policies_are_fresh(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    patch.setattr(tuf_client.TrustClient, "confirmed_at", lambda self, model: self.memory.refreshed_at)
+    return _often("policy missing")
+
+
+def _shares_shrink(patch: pytest.MonkeyPatch) -> None:
+    entry = render._entry
+
+    def shrinking(rollout: Any) -> Any:
+        return entry(msgspec.structs.replace(rollout, shares=tuple(100_000 for _ in rollout.shares)))
+
+    patch.setattr(render, "_entry", lambda rollout: shrinking(rollout) if rollout.stage else entry(rollout))
+
+
+def _buckets_move(patch: pytest.MonkeyPatch) -> None:
+    def elsewhere(policy: Any, line: Any, profile: Any) -> Any:
+        layers = tuple(msgspec.structs.replace(layer, salt=policy.sequence) for layer in policy.layers)
+        return decide(msgspec.structs.replace(policy, layers=layers), line, profile)
+
+    patch.setattr(installation, "decide", elsewhere)
+
+
+def _trouble_is_for_ever(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    refresh = tuf_client.TrustClient.refresh
+
+    def once(self: Any, now: float) -> bool:
+        if getattr(self, "gave_up", False):
+            return False
+        try:
+            return refresh(self, now)
+        except Exception:
+            self.gave_up = True
+            raise
+
+    patch.setattr(tuf_client.TrustClient, "refresh", once)
+    return _often("partition")
+
+
+def _often(kind: str, rate: float = 3.0) -> Callable[[Simulation], None]:
+    return lambda world: world.faults.rates.__setitem__(kind, rate)
+
+
+@pytest.mark.parametrize(
+    ("plant", "promise"),
+    [
+        (_nothing_is_hashed, "verified"),
+        (_nothing_is_probed, "verified"),
+        (_journal_and_pointer_are_not_durable, "verified"),
+        (_downloads_are_not_synced, "verified"),
+        (_what_began_goes_on, "stopped"),
+        (_line_is_ignored, "stopped"),
+        (_old_policies_are_fresh, "stopped"),
+        (_refusals_are_forgotten, "refused"),
+        (_numbers_are_forgotten, "counted"),
+        (_messages_are_lost, "counted"),
+        (_frozen_windows_are_not_durable, "counted"),
+        (_shares_shrink, "bucket"),
+        (_buckets_move, "bucket"),
+        (_trouble_is_for_ever, "converged"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__.strip("_"),
+)
+def test_planted_defect_is_caught(monkeypatch: pytest.MonkeyPatch, plant: Plant, promise: str) -> None:
+    prepare = plant(monkeypatch)
+    found: list[str] = []
+    for seed in SEEDS:
+        outcome = simulate(seed, devices=DEVICES, prepare=prepare)
+        found = [violation.promise for violation in outcome.violations]
+        if promise in found:
+            return
+    pytest.fail(f"{len(SEEDS)} worlds did not show it; the last showed {found}")
