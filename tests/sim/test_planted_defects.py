@@ -100,10 +100,6 @@ def _downloads_are_not_synced(patch: pytest.MonkeyPatch) -> Callable[[Simulation
     return _unsynced("download.py:")
 
 
-def _ended_sessions_come_back(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
-    return _unsynced("session.py:forget:")
-
-
 def _unsynced(where: str) -> Callable[[Simulation], None]:
     def prepare(world: Simulation) -> None:
         world.faults.rates["power cut"] = 8.0
@@ -120,19 +116,6 @@ def _forgetful(sync: Callable[[Path], None], where: str) -> Callable[[Path], Non
             sync(path)
 
     return left_out
-
-
-def _old_policies_are_fresh(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
-    patch.setattr(Installation, "_check_age", lambda self, now: None)
-    return _only({"policy missing": 6.0, "request lost": 0.3})
-
-
-def _only(rates: dict[str, float]) -> Callable[[Simulation], None]:
-    def prepare(world: Simulation) -> None:
-        world.faults.rates.clear()
-        world.faults.rates.update(rates)
-
-    return prepare
 
 
 def _shares_shrink(patch: pytest.MonkeyPatch) -> None:
@@ -181,12 +164,10 @@ def _often(kind: str, rate: float = 3.0) -> Callable[[Simulation], None]:
         (_downloads_are_not_synced, "verified"),
         (_what_began_goes_on, "stopped"),
         (_line_is_ignored, "stopped"),
-        (_old_policies_are_fresh, "stopped"),
         (_refusals_are_forgotten, "refused"),
         (_numbers_are_forgotten, "counted"),
         (_messages_are_lost, "counted"),
         (_frozen_windows_are_not_durable, "counted"),
-        (_ended_sessions_come_back, "counted"),
         (_shares_shrink, "bucket"),
         (_buckets_move, "bucket"),
         (_trouble_is_for_ever, "converged"),
