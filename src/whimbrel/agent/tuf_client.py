@@ -248,14 +248,15 @@ class TrustClient:
 
     def _take(self, model: str) -> None:
         try:
-            line = self._sequenced(Line, roles.line_path(model), model, self.lines.get(model))
+            # The publisher's word holds at once, also where the policy that came with it is not here yet.
+            self.lines[model] = self._sequenced(Line, roles.line_path(model), model, self.lines.get(model))
             policy = self._sequenced(Policy, roles.policy_path(model), model, self.policies.get(model))
         except UntrustedInput as error:
             self.problems[model] = f"refused: {error}"
         except (Unavailable, NotFound) as error:
             self.problems[model] = f"not yet: {error}"
         else:
-            self.lines[model], self.policies[model] = line, policy
+            self.policies[model] = policy
 
     def _sequenced(self, kind: type[_Sequenced], path: str, model: str, before: _Sequenced | None) -> _Sequenced:
         content = self._target(path)

@@ -24,10 +24,10 @@ from whimbrel.sim.device import Device
 from whimbrel.sim.faults import Faults
 from whimbrel.sim.world import T0, Timeline, seeded
 
-SAFETY_S = 5400.0
+SAFETY_S = 4500.0
 QUIET_S = 4 * 3600.0  # the bound within which all must have converged
 _LOOK_S = 300.0  # how often it is asked whether they have
-_ROUND_S = 150.0
+_ROUND_S = 180.0
 _QUALITIES = ("good", "good", "good", "bad_probe", "crashes", "crashes", "sometimes_crashes", "drifts")
 
 
