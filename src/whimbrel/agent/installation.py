@@ -6,7 +6,6 @@
 3. Going back asks for no network, no permission and no probe; only for the end of the sessions, and whole files.
 """
 
-import hashlib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +162,17 @@ class Installation:
             cohorts=cohorts.cohorts(self.journal, now=self._around.now()),
             hardware_class=self._around.labels.get(policy.hardware_label, "") if policy else "",
         )
+
+    def look(self) -> None:
+        """Leave an active version whose files were changed behind our back: for the one before, else for nothing."""
+        active, fallback, state = self.pointer.active, self.pointer.fallback, self.journal.state
+        if active is None or state is State.GOING_BACK or self.places.wholeness.holds(active):
+            return
+        if state in PREPARING:
+            self.take(events.Withdrawn())
+        reason = f"the files of serial {active.serial} were changed on the disk"
+        to = fallback.serial if fallback is not None else None
+        self.take(events.Recalled(to=to, leaves=active.serial, reason=reason))
 
     # --- what should be ---
 
@@ -428,7 +438,7 @@ class Installation:
                 disk.write(target, disk.read(twin) or b"")
             elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
                 return events.Corrupt(f"{file.name} is not here any more")
-            digest = self._tree_digest(target) if file.packed else file.sha256
+            digest = self.places.wholeness.tree_digest(target) if file.packed else file.sha256
             contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
             staged.setdefault(file.sha256, target)
         disk.sync(slot)
@@ -454,12 +464,6 @@ class Installation:
             places |= {parent for parent in (folder / name).parents if parent.is_relative_to(folder)}
         for place in sorted(places, reverse=True):
             disk.sync(place)
-
-    def _tree_digest(self, folder: Path) -> str:
-        tree = hashlib.sha256()
-        for name in self._around.disk.files_below(folder):
-            tree.update(f"{self._around.disk.sha256(folder / name)}  {name}\n".encode())
-        return tree.hexdigest()
 
     def _probe(self, effect: effects.RunProbe) -> events.Event | None:
         candidate = effect.candidate
@@ -492,7 +496,7 @@ class Installation:
         self.waits_for = self._forbidden(policy)
         if self.waits_for:
             return None
-        if candidate.held is None or not self._intact(candidate.held):
+        if candidate.held is None or not self.places.wholeness.intact(candidate.held):
             return events.Corrupt("the files in the slot are not whole any more")
         with between_sessions(self.places) as safe:
             pass
@@ -531,7 +535,7 @@ class Installation:
         if self.pointer.serial != going.leaves:
             return done  # it was swapped before the process ended
         fallback = self.pointer.fallback
-        if fallback is None or not self._intact(fallback):
+        if fallback is None or not self.places.wholeness.intact(fallback):
             if going.by_policy:
                 self._point(slots.without_inactive(self.pointer))
                 return events.FallbackLost()
@@ -545,21 +549,6 @@ class Installation:
             self._write_down(found)
         if self._around.telemetry() and self._around.spool.has_open(self.model):
             self.cut()
-
-    def _intact(self, held: Held) -> bool:
-        disk = self._around.disk
-        try:
-            return all(
-                (
-                    self._tree_digest(self.places.slot(held.slot) / content.name)
-                    if content.folder
-                    else disk.sha256(self.places.slot(held.slot) / content.name)
-                )
-                == content.sha256
-                for content in held.contents
-            )
-        except OSError:
-            return False
 
 
 def _treated(decision: Decision, policy: Policy) -> Assignment | None:
