@@ -200,7 +200,8 @@ def _cut_everywhere(
     moments: list[tuple[str, ModelledDisk, Known]] = []
 
     def before(what: str, path: Path) -> None:
-        moments.append((f"{what} {path.relative_to('/')}", disk.copy(), device.known))
+        if what != "hold":
+            moments.append((f"{what} {path.relative_to('/')}", disk.copy(), device.known))
 
     disk.before = before
     way.go(device)

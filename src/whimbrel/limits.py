@@ -69,6 +69,7 @@ FRESH_S = 1.0  # a policy this young needs no second look before an activation
 # --- the device: network ---
 CONNECT_S = 10.0
 READ_S = 30.0  # silence on an open connection
+ANSWER_S = 60.0  # one whole answer that is no artifact, however it drips
 ANSWER_BYTES = 64 * KIB  # an answer of the device API: a token or a problem document
 DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between, the partial file stays
 BACKOFF_FIRST_S = 1.0

@@ -286,6 +286,7 @@ class Agent:
             self._end_set()
             for each in self._installations.values():
                 each.observe()
+                each.look()
             if force or now >= self._next_refresh or self._next_refresh > now + 2 * self._refresh_s():
                 refreshed = self._refresh_when_due(now)
             for model, each in self._installations.items():

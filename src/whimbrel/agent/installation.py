@@ -176,6 +176,17 @@ class Installation:
             hardware_class=self._around.labels.get(policy.hardware_label, "") if policy else "",
         )
 
+    def look(self) -> None:
+        """Leave an active version whose files were changed behind our back: for the one before, else for nothing."""
+        active, fallback, state = self.pointer.active, self.pointer.fallback, self.journal.state
+        if active is None or state is State.GOING_BACK or self.places.wholeness.holds(active):
+            return
+        if state in PREPARING:
+            self.take(events.Withdrawn())
+        reason = f"the files of serial {active.serial} were changed on the disk"
+        to = fallback.serial if fallback is not None else None
+        self.take(events.Recalled(to=to, leaves=active.serial, reason=reason))
+
     # --- what should be ---
 
     def decide(self) -> Decision | None:
@@ -500,7 +511,7 @@ class Installation:
         because = self._forbidden(self._around.trust.policies[self.model])
         if because:
             return None, because
-        if candidate.held is None or not self._staging.intact(candidate.held):
+        if candidate.held is None or not self.places.wholeness.intact(candidate.held):
             return events.Corrupt("the files in the slot are not whole any more"), ""
         return None, ""
 
@@ -627,7 +638,7 @@ class Installation:
         if self.pointer.serial != going.leaves:
             return done  # it was swapped before the process ended
         fallback = self.pointer.fallback
-        if fallback is None or not self._staging.intact(fallback):
+        if fallback is None or not self.places.wholeness.intact(fallback):
             if going.by_policy:
                 self._point(slots.without_inactive(self.pointer))
                 return events.FallbackLost()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from whimbrel.device.ports import Disk
-from whimbrel.errors import Conflict
+from whimbrel.device.ports import Disk, Hold
+from whimbrel.errors import Conflict, Unavailable
 
 _TRY_AGAIN_S = 0.02
 
@@ -65,9 +65,9 @@ def locked(path: Path, *, disk: Disk[Path]) -> Iterator[None]:
 
 @contextmanager
 def held_alone(path: Path, *, disk: Disk[Path], what: str, wait_s: float = 0.5) -> Iterator[None]:
-    """Hold the lock at `path`. Raises `Conflict` when somebody else still has it after `wait_s`."""
+    """Hold the lock at `path`. Raises `Conflict` when somebody else still has it after `wait_s`, `Unavailable`."""
     until = time.monotonic() + wait_s
-    while (hold := disk.hold(path)) is None:
+    while (hold := _hold(path, disk=disk)) is None:
         if time.monotonic() > until:
             raise Conflict(f"{what} is in use by another agent; stop that one first, or take another folder")
         time.sleep(_TRY_AGAIN_S)
@@ -75,3 +75,10 @@ def held_alone(path: Path, *, disk: Disk[Path], what: str, wait_s: float = 0.5) 
         yield
     finally:
         hold.release()
+
+
+def _hold(path: Path, *, disk: Disk[Path]) -> Hold | None:
+    try:
+        return disk.hold(path)
+    except OSError as error:
+        raise Unavailable(f"the folder {path.parent} cannot be written to: {error}") from error

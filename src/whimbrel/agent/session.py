@@ -25,6 +25,7 @@ from whimbrel import limits
 from whimbrel.agent import sets
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.locks import locked
+from whimbrel.agent.wholeness import Wholeness
 from whimbrel.device.journal import unseal
 from whimbrel.device.ports import Hold
 from whimbrel.device.slots import Held, Pointer
@@ -77,6 +78,7 @@ class Places:
         self.set_record = sets.record_place(folder)
         self.marks = folder / "marks"
         self.summaries = folder / "sessions"
+        self.wholeness = Wholeness(folder, disk=disk)
 
     def slot(self, name: str) -> Path:
         """A slot's folder."""
@@ -150,6 +152,7 @@ class Session:
         if self._held is not None:
             raise Unavailable("a session is entered once; ask the agent for another one")
         try:
+            self._active()  # hashed outside of the lock; within it a look at the stamps is enough
             self._places.make()
             with locked(self._places.swap_lock, disk=self._places.disk):
                 self._held = self._active()
@@ -172,6 +175,11 @@ class Session:
             raise Unavailable(
                 f"{self._model} has no version on this device yet; "
                 "let the agent run until its status says 'on trial' or 'committed'"
+            )
+        if not self._places.wholeness.holds(pointer.active):
+            raise Unavailable(
+                f"the files of {self._model} at serial {pointer.active.serial} are not those that were verified; "
+                "they are not opened, and the agent replaces them in its next cycle"
             )
         return pointer.active
 

@@ -6,7 +6,6 @@
 3. A slot is emptied only when no session has a file of it open, and after the pointer no longer names it.
 """
 
-import hashlib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -150,7 +149,7 @@ class Staging:
                 disk.write(target, disk.read(twin) or b"")
             elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
                 return events.Corrupt(f"{file.name} is not here any more")
-            digest = self._tree_digest(target) if file.packed else file.sha256
+            digest = self._places.wholeness.tree_digest(target) if file.packed else file.sha256
             contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
             staged.setdefault(file.sha256, target)
         disk.sync(slot)
@@ -176,21 +175,3 @@ class Staging:
             places |= {parent for parent in (folder / name).parents if parent.is_relative_to(folder)}
         for place in sorted(places, reverse=True):
             disk.sync(place)
-
-    def _tree_digest(self, folder: Path) -> str:
-        tree = hashlib.sha256()
-        for name in self._disk.files_below(folder):
-            tree.update(f"{self._disk.sha256(folder / name)}  {name}\n".encode())
-        return tree.hexdigest()
-
-    def intact(self, held: Held) -> bool:
-        """Whether a slot's files are, byte for byte, what was verified."""
-        slot = self._places.slot(held.slot)
-        try:
-            return all(
-                (self._tree_digest(slot / content.name) if content.folder else self._disk.sha256(slot / content.name))
-                == content.sha256
-                for content in held.contents
-            )
-        except OSError:
-            return False

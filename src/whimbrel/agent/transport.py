@@ -5,6 +5,8 @@
 """
 
 import os
+import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import unquote
@@ -84,8 +86,10 @@ class _Body:
         self.headers = {name.lower(): value for name, value in answer.headers.items()}
 
     def chunks(self) -> Iterator[bytes]:
+        """As they come, and as they are: a piece is not waited for until it is full, so that a drip is noticed."""
         try:
-            yield from self._answer.stream(limits.COPY_CHUNK_BYTES // 4, decode_content=True)
+            while chunk := self._answer.read1(limits.COPY_CHUNK_BYTES // 4, decode_content=False):
+                yield chunk
         except (HTTPError, OSError) as error:
             raise Unavailable(f"the connection broke: {error}") from error
 
@@ -118,11 +122,23 @@ class HttpNetwork:
     ) -> Answer:
         """One request and its whole answer. Raises `Unavailable`, and `UntrustedInput` for a body above `bytes_max`."""
         with self._open(method, url, headers={"Accept-Encoding": "gzip", **(headers or {})}, body=body) as answer:
+            encoding = answer.headers.get("content-encoding", "identity")
+            if encoding not in {"identity", "gzip"}:
+                raise UntrustedInput(f"{url} answered in {encoding!r}; gzip was asked for")
+            unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS) if encoding == "gzip" else None
             received = bytearray()
+            until = time.monotonic() + limits.ANSWER_S
             for chunk in answer.chunks():
-                received += chunk
+                try:
+                    received += unpack.decompress(chunk, bytes_max + 1 - len(received)) if unpack else chunk
+                except zlib.error as error:
+                    raise UntrustedInput(f"{url} answered with broken gzip: {error}") from error
                 if len(received) > bytes_max:
                     raise UntrustedInput(f"{url} answered with more than {bytes_max} bytes")
+                if time.monotonic() > until:
+                    raise Unavailable(f"{url} did not answer whole within {limits.ANSWER_S:g} s")
+            if unpack is not None and received and not unpack.eof:
+                raise Unavailable(f"{url} answered with the beginning of a gzip stream only")
             return Answer(answer.status, answer.headers, bytes(received))
 
     @contextmanager

@@ -7,8 +7,9 @@
    To sync a file does not make its name durable, to sync a folder does not make its files' bytes durable (POSIX).
 3. `crash(choose)` gives one state that a power cut may leave, `states` gives them all, or a sample. The disk itself
    stays as it is. Locks do not survive a crash, nor the end of a process (`let_go`).
-4. `before` is called with every change before it is made: it may raise `PowerCut`, or an `OSError` for a full disk,
-   or take a `copy`. After a `PowerCut` every further change raises it too, whatever the code does on its way out.
+4. `before` is called with every change before it is made, and with every lock ("hold"): it may raise `PowerCut`, or an
+   `OSError` for a full disk, or take a `copy`. After a `PowerCut` every further change raises it too, whatever the
+   code does on its way out.
 5. `leave_out` names calls of `sync` that do nothing, as `file.py:function:line`, of a durable write
    also with ` of file.py:function` of whoever asks for it: how a suite checks itself.
 
@@ -312,6 +313,7 @@ class ModelledDisk:
     # --- the Disk port: locks, and files for libraries ---
 
     def hold(self, path: Path, *, make: bool = True, wait: bool = False) -> "_Hold | None":
+        self._about_to("hold", path)
         if self._find(path) is None:
             if not make:
                 raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))

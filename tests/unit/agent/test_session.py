@@ -12,14 +12,14 @@ from whimbrel.device.journal import seal
 from whimbrel.device.slots import Content, Held, Pointer
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.health.sketch import key_of
-from whimbrel.model.documents import encode, parse
+from whimbrel.model.documents import digest_of, encode, parse
 
 HELD = Held(
     slot="a",
     serial=3,
     version="2026.03.05.3",
     entry="model.onnx",
-    contents=(Content(name="model.onnx", sha256="a" * 64),),
+    contents=(Content(name="model.onnx", sha256=digest_of(b"weights")),),
 )
 
 
@@ -27,6 +27,8 @@ HELD = Held(
 def places(tmp_path: Path) -> Places:
     made = Places(tmp_path, disk=RealDisk())
     made.make()
+    made.slot("a").mkdir()
+    (made.slot("a") / "model.onnx").write_bytes(b"weights")
     made.pointer.write_bytes(seal(Pointer(model="m", active=HELD)))
     return made
 
