@@ -73,6 +73,7 @@ DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between, the
 BACKOFF_FIRST_S = 1.0
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
 RETRY_AFTER_S = 3600.0  # a server may ask to be left alone this long
+BUNDLE_AGE_S = 30 * 86400.0  # a stick travels for weeks; a snapshot lives as long
 MIRRORS = 16
 MIRROR_WAIT_S = 3600.0  # a mirror that failed is asked again after at most this
 ROOM_BYTES = 16 * MIB  # that must be left over when a version is fetched: journal, reports, the app's own needs

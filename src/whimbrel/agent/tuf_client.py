@@ -63,6 +63,7 @@ class Memory(Document, frozen=True, tag_field="format", tag="whimbrel-trust-1"):
     expires: float = 0.0  # the earliest expiry in the cached set
     complete: bool = False
     refreshed_at: float = 0.0
+    bundled: bool = False  # what is known came from a bundle, which need not be fresh to be activated
 
 
 class TrustClient:
@@ -82,6 +83,7 @@ class TrustClient:
         self.policies: dict[str, Policy] = {}
         self.lines: dict[str, Line] = {}
         self.problems: dict[str, str] = {}
+        self.as_of: float | None = None  # the time to judge by, while a bundle is imported
         self.memory = self._remembered()
 
     def _remembered(self) -> Memory:
@@ -105,7 +107,12 @@ class TrustClient:
 
     def trusted_time(self, now: float) -> float:
         """`now`, unless something signed proves that it is later."""
-        return max(now, self.memory.signed_at, BUILD_DATE)
+        return max(now if self.as_of is None else self.as_of, self.memory.signed_at, BUILD_DATE)
+
+    def staleness_s(self, now: float) -> float:
+        """How long ago the metadata expired that decisions are made of; 0 where it has not."""
+        known = max(now, self.memory.signed_at, BUILD_DATE)
+        return max(0.0, known - self.memory.expires) if self.memory.expires else 0.0
 
     def refresh(self, now: float) -> bool:
         """Ask the server what is new; whether any document may have changed.
@@ -114,7 +121,7 @@ class TrustClient:
         """
         self._updater = None
         if self._unchanged(now):
-            self._remember(refreshed_at=now)
+            self._remember(refreshed_at=now, bundled=False)
             return False
         self._run_updater(now)
         return True
@@ -168,6 +175,8 @@ class TrustClient:
     def _unchanged(self, now: float) -> bool:
         self._fetcher.primed.clear()
         memory = self.memory
+        if self.as_of is not None:
+            return False
         if not (memory.complete and memory.etag and self.trusted_time(now) < memory.expires):
             return False
         root_url = f"{self._url}/metadata/{memory.root_version + 1}.root.json"
@@ -226,6 +235,7 @@ class TrustClient:
             expires=min(_expiry(path) for path in _current(cache, self._models)),
             complete=not any(problem.startswith("not yet") for problem in self.problems.values()),
             refreshed_at=now,
+            bundled=self.as_of is not None,
         )
 
     def _take(self, model: str) -> None:
