@@ -83,6 +83,7 @@ WAIT_FOR_CONDITIONS_S = 60.0  # how soon charger, network and window are looked 
 
 # --- the device: telemetry ---
 SPOOL_WINDOWS = 1024  # about three days of five-minute windows without a network, then windows are merged
+SPOOL_BYTES = 3 * MIB  # and no more than a document may have when it is read again
 BATCH_WINDOWS = 64  # about 100 KiB
 BATCHES_A_PASS = 4
 GZIP_FROM_BYTES = 1 * KIB

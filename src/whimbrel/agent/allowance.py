@@ -1,6 +1,7 @@
 """How much may be fetched, and how fast? A day's budget on metered networks, and a cap on the bandwidth.
 
-1. What is not known to be unmetered is metered. A day is a day of the trusted time, in UTC; a clock that goes back brings no new budget.
+1. What is not known to be unmetered is metered. A day is a day of the trusted time, in UTC; a clock that goes back
+   brings no new budget.
 2. The counter is on the disk before the bytes are here, a megabyte ahead: a restart may lose some of the budget, and
    never wins any.
 """
