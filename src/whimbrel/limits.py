@@ -75,6 +75,7 @@ DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between, the
 BACKOFF_FIRST_S = 1.0
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
 RETRY_AFTER_S = 3600.0  # a server may ask to be left alone this long
+BUNDLE_AGE_S = 30 * 86400.0  # a stick travels for weeks; a snapshot lives as long
 MIRRORS = 16
 MIRROR_WAIT_S = 3600.0  # a mirror that failed is asked again after at most this
 ROOM_BYTES = 16 * MIB  # that must be left over when a version is fetched: journal, reports, the app's own needs
@@ -84,6 +85,7 @@ WAIT_FOR_CONDITIONS_S = 60.0  # how soon charger, network and window are looked 
 
 # --- the device: telemetry ---
 SPOOL_WINDOWS = 1024  # about three days of five-minute windows without a network, then windows are merged
+SPOOL_BYTES = 3 * MIB  # and no more than a document may have when it is read again
 BATCH_WINDOWS = 64  # about 100 KiB
 BATCHES_A_PASS = 4
 GZIP_FROM_BYTES = 1 * KIB

@@ -1,6 +1,7 @@
 """How much may be fetched, and how fast? A day's budget on metered networks, and a cap on the bandwidth.
 
-1. What is not known to be unmetered is metered. A day is a day of the trusted time, in UTC; it never goes back.
+1. What is not known to be unmetered is metered. A day is a day of the trusted time, in UTC; a clock that goes back
+   brings no new budget.
 2. The counter is on the disk before the bytes are here, a megabyte ahead: a restart may lose some of the budget, and
    never wins any.
 """
@@ -62,6 +63,8 @@ class Allowance:
         if today > self._kept.day:
             self._used = 0
             self._keep(Spent(day=today))
+        elif today < self._kept.day - 1:  # the clock was ahead: the count stays, and ends with today
+            self._keep(Spent(day=today, bytes=self._used))
         return max(0, self._budget - self._used)
 
     def spend(self, count: int) -> bool:

@@ -23,6 +23,7 @@ from whimbrel.agent import settings as settings_file
 from whimbrel.agent.allowance import Allowance
 from whimbrel.agent.assembly import can_patch
 from whimbrel.agent.backoff import Backoff, after_s_of
+from whimbrel.agent.bundle import Bundle, Switched
 from whimbrel.agent.device_api import BadBody, DeviceApi
 from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.download import Download, Unfinished
@@ -84,7 +85,8 @@ class Agent:
         self._stop = threading.Event()
         self._busy = threading.Lock()
         self._disk = disk
-        self._network = HttpNetwork(pool, proxies=Proxies(settings.proxy))
+        self._http = HttpNetwork(pool, proxies=Proxies(settings.proxy))
+        self._network = Switched(self._http)
         self._situation = situation
         url = f"{settings.server}/{settings.namespace}"
         self._trust = TrustClient(
@@ -133,6 +135,7 @@ class Agent:
             flush=self._flush,
             others=lambda: self._installations,
             telemetry=lambda: self._api.known,
+            offline=lambda: self._network.offline,
         )
         self._installations = {
             model: Installation(model, Places(folder / "models" / model, disk=disk), self._around)
@@ -246,6 +249,22 @@ class Agent:
         with self._busy, held_alone(self.folder / "agent.lock", disk=self._disk, what=str(self.folder)):
             return self._pass(self._clock() if now is None else now, force=force)
 
+    def import_bundle(self, path: str | Path, now: float | None = None) -> CycleResult:
+        """One pass in which everything comes from a bundle, with the same checks; nothing is told meanwhile.
+
+        Raises `UntrustedInput` for a file that is no bundle, or too old; `Conflict` when another process runs.
+        """
+        bundle = Bundle(Path(path))
+        try:
+            with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
+                now = self._clock() if now is None else now
+                self._trust.as_of = bundle.as_of(self._trust.trusted_time(now))
+                with self._network.through(bundle):
+                    return self._pass(now, force=True)
+        finally:
+            self._trust.as_of = None
+            bundle.close()
+
     def run(self, tell: Callable[[CycleResult], None] | None = None) -> None:
         """Cycle until `stop` is called; `tell` hears of every cycle. Raises `Conflict` when another process runs."""
         with self._busy, held_alone(self.folder / "agent.lock", disk=self._disk, what=str(self.folder)):
@@ -267,7 +286,7 @@ class Agent:
         """Stop, and let go of connections. A probe server that was brought is its owner's."""
         self.stop()
         with self._busy:
-            self._network.close()
+            self._http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -291,8 +310,9 @@ class Agent:
                 refreshed = self._refresh_when_due(now)
             for model, each in self._installations.items():
                 self._advance(model, each, now=now)
-            self._flush()
-            self._report_when_due()
+            if not self._network.offline:
+                self._flush()
+                self._report_when_due()
             self._tidy()
             self._sweep()
             self._storing.worked()
@@ -343,6 +363,8 @@ class Agent:
     # --- telling ---
 
     def _flush(self) -> None:
+        if self._network.offline:
+            return
         now = self._now()
         for each in self._installations.values():
             while each.journal.outbox:
@@ -423,7 +445,7 @@ class Agent:
         budgets = [each for each in asked if each is not None]
         if self.settings.metered_mib_a_day:
             budgets.append(self.settings.metered_mib_a_day)
-        if not budgets or self._situation().unmetered:
+        if not budgets or self._network.offline or self._situation().unmetered:
             return None
         return min(budgets) * limits.MIB
 
@@ -490,6 +512,7 @@ class Agent:
             "device_id": self.settings.device_id,
             "process": os.getpid(),
             "last_refresh": self._trust.memory.refreshed_at or None,
+            "stale_s": round(self._trust.staleness_s(self._now())),
             "last_error": problems[0] if problems else None,
             "windows_waiting": self._spool.waiting,
             "patches": can_patch(),

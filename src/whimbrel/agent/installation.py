@@ -55,6 +55,7 @@ class Surroundings(msgspec.Struct):
     flush: Callable[[], None]  # says what waits in the outboxes; best effort
     others: Callable[[], Mapping[str, "Installation"]]  # all models of this device, by name
     telemetry: Callable[[], bool]
+    offline: Callable[[], bool]  # a bundle is imported: somebody is here, and no network is used
 
 
 class Installation:
@@ -354,7 +355,7 @@ class Installation:
         now = self._around.now()
         conditions = policy.conditions
         jitter = start_jitter(conditions, device_id=self._around.device_id, occasion=f"{self.model}/{occasion}")
-        if 0 <= now - since < jitter:
+        if 0 <= now - since < jitter and not self._around.offline():
             self.again_s = since + jitter - now
             return f"its turn: starts are spread over {conditions.start_jitter_s:g} s"
         return self._forbidden(policy)
@@ -362,7 +363,8 @@ class Installation:
     def _forbidden(self, policy: Policy) -> str:
         if policy.conditions == Conditions():
             return ""
-        because = permit(policy.conditions, self._around.situation(), now=self._around.now()).because
+        conditions = _replace(policy.conditions, unmetered=False) if self._around.offline() else policy.conditions
+        because = permit(conditions, self._around.situation(), now=self._around.now()).because
         if because:
             self.again_s = limits.WAIT_FOR_CONDITIONS_S
         return because
@@ -490,7 +492,7 @@ class Installation:
         # Metadata may have come without the documents that it names: then the policy here is the one before.
         trust = self._around.trust
         age_s, most_s = now - trust.confirmed_at(self.model), trust.policies[self.model].activate_max_age_s
-        if not 0 <= age_s <= most_s:
+        if not 0 <= age_s <= most_s and not trust.memory.bundled:  # a stick is as old as it is
             why = trust.problems.get(self.model, "the server was not heard since")
             raise Unavailable(
                 f"the policy was last confirmed {age_s:.0f} s ago; at most {most_s:g} s are allowed: {why}"

@@ -69,8 +69,12 @@ class Spool:
         return kept if kept.boot == self._boot else _replace(kept, epoch=fresh.epoch, boot=self._boot, last=0)
 
     def _save(self, content: Spooled, *, durably: bool = False) -> None:
+        encoded = documents.encode(content)
+        while len(encoded) > limits.SPOOL_BYTES and content.waiting:
+            content = _replace(content, waiting=_bounded(content.waiting, most=len(content.waiting) * 3 // 4))
+            encoded = documents.encode(content)
         write = self._disk.write if durably else self._disk.replace
-        write(self._path, documents.encode(content))
+        write(self._path, encoded)
         self._content = content
 
     @property
@@ -171,10 +175,10 @@ def _sums(one: dict[str, Summary], other: dict[str, Summary]) -> dict[str, Summa
     return sums
 
 
-def _bounded(waiting: tuple[Waiting, ...]) -> tuple[Waiting, ...]:
-    """At most `SPOOL_WINDOWS`: the oldest unsent pair of one kind is merged; where there is none, the oldest goes."""
+def _bounded(waiting: tuple[Waiting, ...], *, most: int | None = None) -> tuple[Waiting, ...]:
+    """At most `most`, or `SPOOL_WINDOWS`: the oldest unsent pair of one kind is merged; else the oldest goes."""
     kept = list(waiting)
-    while len(kept) > limits.SPOOL_WINDOWS:
+    while len(kept) > (limits.SPOOL_WINDOWS if most is None else most):
         for place, (one, other) in enumerate(itertools.pairwise(kept)):
             if not one.epoch and not other.epoch and _kind(one.window) == _kind(other.window):
                 kept[place : place + 2] = [_merged(one, other)]

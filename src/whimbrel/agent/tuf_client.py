@@ -63,6 +63,7 @@ class Memory(Document, frozen=True, tag_field="format", tag="whimbrel-trust-1"):
     complete: bool = False
     refreshed_at: float = 0.0
     confirmed: Annotated[dict[Name, float], msgspec.Meta(max_length=1024)] = {}  # when its documents were the newest
+    bundled: bool = False  # what is known came from a bundle, which need not be fresh to be activated
 
 
 class TrustClient:
@@ -82,6 +83,7 @@ class TrustClient:
         self.policies: dict[str, Policy] = {}
         self.lines: dict[str, Line] = {}
         self.problems: dict[str, str] = {}
+        self.as_of: float | None = None  # the time to judge by, while a bundle is imported
         self.memory = self._remembered()
 
     def _remembered(self) -> Memory:
@@ -116,7 +118,12 @@ class TrustClient:
 
     def trusted_time(self, now: float) -> float:
         """`now`, unless something signed proves that it is later."""
-        return max(now, self.memory.signed_at, BUILD_DATE)
+        return max(now if self.as_of is None else self.as_of, self.memory.signed_at, BUILD_DATE)
+
+    def staleness_s(self, now: float) -> float:
+        """How long ago the metadata expired that decisions are made of; 0 where it has not."""
+        known = max(now, self.memory.signed_at, BUILD_DATE)
+        return max(0.0, known - self.memory.expires) if self.memory.expires else 0.0
 
     def refresh(self, now: float) -> bool:
         """Ask the server what is new; whether any document may have changed.
@@ -125,7 +132,8 @@ class TrustClient:
         """
         self._updater = None
         if self._unchanged(now):
-            self._remember(refreshed_at=now, confirmed=self.memory.confirmed | dict.fromkeys(self._whole(), now))
+            confirmed = self.memory.confirmed | dict.fromkeys(self._whole(), now)
+            self._remember(refreshed_at=now, bundled=False, confirmed=confirmed)
             return False
         self._run_updater(now)
         return True
@@ -186,6 +194,8 @@ class TrustClient:
     def _unchanged(self, now: float) -> bool:
         self._fetcher.primed.clear()
         memory = self.memory
+        if self.as_of is not None:
+            return False
         if not (memory.complete and memory.etag and self.trusted_time(now) < memory.expires):
             return False
         root_url = f"{self._url}/metadata/{memory.root_version + 1}.root.json"
@@ -244,6 +254,7 @@ class TrustClient:
             complete=not self.problems,
             refreshed_at=now,
             confirmed=self.memory.confirmed | dict.fromkeys(self._whole(), now),
+            bundled=self.as_of is not None,
         )
 
     def _take(self, model: str) -> None:

@@ -151,6 +151,24 @@ def check(
         raise Unavailable("; ".join(result.problems))
 
 
+@app.command("import")
+def import_bundle(
+    folder: Folder, bundle: Annotated[Path, typer.Argument(help="The file.")], json: Json = False
+) -> None:
+    """Take a model from a bundle (`whimbrel bundle export`), with all the checks of a download.
+
+    Exit status 3 when something of it could not be used.
+    """
+    with Agent.open(folder) as agent:
+        result = agent.import_bundle(bundle)
+    if json:
+        _print_json({"models": result.models, "problems": list(result.problems), "refreshed": result.refreshed})
+    else:
+        _print_models(result.models)
+    if not result.refreshed:
+        raise Unavailable("; ".join(result.problems) or "the bundle could not be used")
+
+
 @app.command()
 def status(folder: Folder, json: Json = False) -> None:
     """What each model runs, and why. Reads the folder only; works while the agent runs, and when it does not."""
@@ -167,6 +185,8 @@ def status(folder: Folder, json: Json = False) -> None:
         f"device {found['device_id']}; agent {'running' if found['running'] else 'not running'}; "
         f"last refresh {when}{ago}; {found['windows_waiting']} reports wait to be sent\n"
     )
+    if found.get("stale_s"):
+        sys.stdout.write(f"the signed metadata expired {found['stale_s'] / 3600:.1f} hours ago; what is here runs on\n")
     if found.get("last_error"):
         sys.stdout.write(f"last error: {found['last_error']}\n")
 

@@ -24,6 +24,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "audit": ("repository", "server"),
     "collect": ("repository", "server"),
     "delta": ("delta", "delta"),
+    "bundle": ("bundle", "server"),
     "agent": ("agent", ""),
     "simulate": ("simulate", "server"),
     "demo": ("demo", "server,onnx,demo"),

@@ -181,6 +181,18 @@ def test_budget_survives_a_restart_and_a_clock_that_went_back(tmp_path: Path) ->
     assert again.left_today() == 0
 
 
+def test_clock_that_was_far_ahead_ends_no_budget_for_good(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.now += 86400 * 3650
+    download, _ = made(tmp_path, Net(), "origin", clock=clock, budget=MIB)
+    with pytest.raises(Unfinished):
+        download.fetch(FILE)
+    clock.now -= 86400 * 3650
+    assert download.left_today() == 0
+    clock.now += 86400
+    assert download.left_today() == MIB
+
+
 def test_budget_is_on_the_disk_before_the_bytes_are(tmp_path: Path) -> None:
     download, _ = made(tmp_path, Net(a="cut"), "a", budget=100 * MIB)
     seen: list[int | None] = []

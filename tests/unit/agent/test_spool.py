@@ -122,3 +122,27 @@ def test_a_spool_that_cannot_be_read_begins_anew(path: Path, content: bytes) -> 
     spool = spool_at(path)
     cut(spool)
     assert spool.waiting == 1
+
+
+def test_windows_are_bounded_in_bytes_and_can_be_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SPOOL_BYTES", 50_000)
+    spool = spool_at(path)
+    for number in range(20):
+        names = [f"{number}-{key}" for key in range(500)]
+        spool.add("m", [closed(name, latency_key=key) for key, name in enumerate(names)], names=names)
+        spool.cut("m", serial=1, cohorts=(), hardware_class=f"class {number}")  # none merges with another
+    assert path.stat().st_size <= limits.SPOOL_BYTES
+    kept = [window.hardware_class for window in spool_at(path).batch(windows_max=100)[1]]
+    assert kept[-1] == "class 19"  # the oldest are those that go
+    assert 3 < len(kept) < 20
+
+
+def test_merged_window_carries_the_numbers_of_all_that_it_stands_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SPOOL_WINDOWS", 6)
+    spool = spool_at(path)
+    for _ in range(9):
+        cut(spool)
+    windows = spool.batch(windows_max=9)[1]
+    assert [(window.first, window.last) for window in windows] == [(1, 4), (5, 5), (6, 6), (7, 7), (8, 8), (9, 9)]

@@ -1,0 +1,216 @@
+"""`whimbrel bundle export`: what a device needs of a model, in one file, for a device without a network.
+
+It holds what the static server holds: signed metadata as it is now, the documents, and artifacts. The device checks all
+of it as if it had come over a network.
+"""
+
+import asyncio
+import json as json_module
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from whimbrel.cli.output import Json, print_json, say, size_of
+from whimbrel.errors import NotFound, Unavailable, UntrustedInput
+from whimbrel.model.documents import parse
+from whimbrel.model.release import Release
+from whimbrel.model.ways import DeltaIndex, Step, ways
+from whimbrel.rollout.policy import Policy
+from whimbrel.server.config import Folder
+from whimbrel.server.http import Scope, Send
+from whimbrel.server.static import Static
+from whimbrel.stores.blobs import Blobs
+from whimbrel.trust import roles
+
+app = typer.Typer(help="Versions on a stick.", no_args_is_help=True, add_completion=False)
+
+_TIMEOUT_S = 60.0
+
+
+@app.callback()
+def _bundle() -> None:
+    """Versions on a stick, for devices without a network."""
+
+
+@app.command("export")
+def export(
+    model: str,
+    out: Annotated[Path, typer.Argument(help="The file to write.")],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="A version that the devices have (calendar, semantic or serial): patches from it, where there are any."
+        ),
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option("--repository", "-R", envvar="WHIMBREL_REPOSITORY", help="A repository's folder.")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="Or the address that devices ask, such as https://models.example.com.")
+    ] = None,
+    namespace: Annotated[str | None, typer.Option(help="Namespace.")] = None,
+    json: Json = False,
+) -> None:
+    """Write a bundle with all that the model's policy names now. A device takes it with `whimbrel agent import`."""
+    if out.exists():
+        raise UntrustedInput(f"{out} exists already; name a new file")
+    partial = out.with_name(f".{out.name}.part")
+    try:
+        with _shop(repository, server, namespace) as shop, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as into:
+            serials = _write(shop, into, model, base)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    found = {"bundle": str(out), "model": model, "serials": sorted(serials), "size_bytes": out.stat().st_size}
+    if json:
+        print_json(found)
+    else:
+        say(f"{out}: {model} at serials {', '.join(map(str, sorted(serials)))}, {size_of(out.stat().st_size)}")
+
+
+class _Shop:
+    """The static files of one namespace."""
+
+    def __init__(self, http: httpx.AsyncClient, runner: asyncio.Runner, namespace: str) -> None:
+        self._http = http
+        self._runner = runner
+        self._namespace = namespace
+
+    def find(self, path: str) -> bytes | None:
+        try:
+            answer = self._runner.run(self._http.get(f"/{self._namespace}/{path}"))
+        except httpx.TransportError as error:
+            raise Unavailable(f"{path} cannot be fetched: {str(error) or type(error).__name__}") from error
+        if answer.status_code in {403, 404}:
+            return None
+        if not answer.is_success:
+            raise Unavailable(f"{path} cannot be fetched: the server answered {answer.status_code}")
+        return answer.content
+
+    def get(self, path: str) -> bytes:
+        content = self.find(path)
+        if content is None:
+            raise NotFound(f"the repository has no {path}")
+        return content
+
+    def copy(self, path: str, into: zipfile.ZipFile) -> None:
+        self._runner.run(self._copy(path, into))
+
+    async def _copy(self, path: str, into: zipfile.ZipFile) -> None:
+        try:
+            async with self._http.stream(
+                "GET", f"/{self._namespace}/{path}", headers={"accept-encoding": "identity"}
+            ) as answer:
+                if not answer.is_success:
+                    raise NotFound(f"the repository has no {path}: it answered {answer.status_code}")
+                with into.open(path, "w", force_zip64=True) as file:
+                    async for chunk in answer.aiter_raw():
+                        file.write(chunk)
+        except httpx.TransportError as error:
+            raise Unavailable(f"{path} cannot be fetched: {str(error) or type(error).__name__}") from error
+
+
+@contextmanager
+def _shop(repository: Path | None, server: str | None, namespace: str | None) -> Iterator[_Shop]:
+    if (repository is None) == (server is None):
+        raise UntrustedInput("name either a folder (--repository DIR, or WHIMBREL_REPOSITORY) or --server URL")
+    with asyncio.Runner() as runner:
+        if repository is not None:
+            folder = Folder.open(repository)
+            static = Static(Blobs.open(folder.config.artifacts, base=folder.path))
+            namespace = namespace or folder.config.namespace
+
+            async def answer(scope: Scope, _: Any, send: Send) -> None:
+                found, _, path = scope["path"].removeprefix("/").partition("/")
+                await static.answer(scope, send, namespace=found, path=path)
+
+            http = httpx.AsyncClient(transport=httpx.ASGITransport(answer), base_url="http://folder")
+        else:
+            http = httpx.AsyncClient(base_url=server or "", timeout=_TIMEOUT_S, trust_env=False)
+        try:
+            yield _Shop(http, runner, namespace or "default")
+        finally:
+            runner.run(http.aclose())
+
+
+def _write(shop: _Shop, into: zipfile.ZipFile, model: str, base: str | None) -> set[int]:
+    def keep(path: str) -> bytes:
+        content = shop.get(path)
+        into.writestr(path, content)
+        return content
+
+    targets = _metadata(shop, into, model)
+    known = {path: _place(path, digest) for path, digest in targets.items()}
+    for path in (roles.line_path(model), roles.policy_path(model)):
+        if path not in known:
+            raise NotFound(f"the repository names no {path}; publish a version of {model} first")
+    keep(known[roles.line_path(model)])
+    policy = parse(Policy, keep(known[roles.policy_path(model)]), what="the policy")
+    serials = {policy.baseline, *policy.known_good} | {
+        arm.serial for layer in policy.layers for entry in layer.entries for arm in entry.arms
+    }
+    wanted = {serial for serial in serials if serial is not None and roles.release_path(model, serial) in known}
+    here = _digests_of(shop, known, model, base) if base is not None else frozenset()
+    artifacts: dict[str, None] = {}
+    for serial in sorted(wanted):
+        release = parse(Release, keep(known[roles.release_path(model, serial)]), what=f"release {serial}")
+        place = known.get(roles.deltas_path(model, serial))
+        steps = parse(DeltaIndex, keep(place), what="a delta index").steps if place else ()
+        artifacts |= dict.fromkeys(_needed(release, steps, here))
+    for digest in artifacts:
+        shop.copy(f"artifacts/{digest}", into)
+    return wanted
+
+
+def _needed(release: Release, steps: tuple[Step, ...], here: frozenset[str]) -> list[str]:
+    needed = []
+    for file in {file.sha256: file for variant in release.variants for file in variant.files}.values():
+        if file.sha256 in here:
+            continue
+        found = ways(steps, target=file.sha256, size_bytes=file.size_bytes, here=here) if here else []
+        needed += [step.sha256 for step in found[0].steps] if found else [file.sha256]
+    return needed
+
+
+def _metadata(shop: _Shop, into: zipfile.ZipFile, model: str) -> dict[str, str]:
+    """Copy the roles; the digests of what the model's two roles name, by path."""
+    number = 1
+    while (root := shop.find(f"metadata/{number}.root.json")) is not None:
+        into.writestr(f"metadata/{number}.root.json", root)
+        number += 1
+    timestamp = shop.get("metadata/timestamp.json")
+    version = json_module.loads(timestamp)["signed"]["meta"]["snapshot.json"]["version"]
+    snapshot = shop.get(f"metadata/{version}.snapshot.json")
+    into.writestr(f"metadata/{version}.snapshot.json", snapshot)
+    named = json_module.loads(snapshot)["signed"]["meta"]
+    targets: dict[str, str] = {}
+    for role in ("targets", roles.publisher_role(model), roles.policy_role(model)):
+        if f"{role}.json" not in named:
+            raise NotFound(f"the repository has no model {model!r}")
+        path = f"metadata/{named[f'{role}.json']['version']}.{role}.json"
+        content = shop.get(path)
+        into.writestr(path, content)
+        found = json_module.loads(content)["signed"]["targets"]
+        targets |= {name: target["hashes"]["sha256"] for name, target in found.items()}
+    into.writestr("metadata/timestamp.json", timestamp)
+    return targets
+
+
+def _digests_of(shop: _Shop, known: dict[str, str], model: str, base: str) -> frozenset[str]:
+    for path, place in known.items():
+        name = path.removeprefix(f"models/{model}/").removesuffix(".json")
+        if path.startswith(f"models/{model}/") and name.isdigit():
+            release = parse(Release, shop.get(place), what=path)
+            if base in {str(release.serial), release.version, release.semantic_version}:
+                return release.digests
+    raise NotFound(f"{model} has no version {base!r}")
+
+
+def _place(path: str, digest: str) -> str:
+    folder, _, name = path.rpartition("/")
+    return f"targets/{folder}/{digest}.{name}"

@@ -1,0 +1,255 @@
+"""Versions on a stick: the same checks, no network; and devices that were away."""
+
+import time
+import zipfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata
+
+import build_server
+from build_repository import Repository, Server, onnx_model
+from build_server import done, model_file, whimbrel
+from whimbrel import Agent, limits
+from whimbrel.delta.codec import encode_bytes
+from whimbrel.device.ports import ProbeRequest, ProbeResult
+from whimbrel.errors import UntrustedInput
+from whimbrel.model.documents import digest_of, encode
+from whimbrel.model.ways import DeltaIndex, Step
+from whimbrel.rollout.policy import Conditions
+from whimbrel.trust import roles
+
+DAY_S = 86400.0
+CONTENTS = {serial: onnx_model(factor=float(serial), padding=30_000) for serial in (1, 2)}
+STATIC = "metadata/", "targets/"
+
+
+class AllGood:
+    def probe(self, request: ProbeRequest) -> ProbeResult:
+        return ProbeResult(passed=True)
+
+
+@pytest.fixture
+def repository() -> Repository:
+    made = Repository()
+    for serial, content in CONTENTS.items():
+        made.release("detector", serial, content)
+    made.policy("detector", baseline=1)
+    return made
+
+
+def stick(repository: Repository, path: Path, *, without: str = "", packing: int = zipfile.ZIP_STORED) -> Path:
+    """A bundle of everything that a repository serves."""
+    with zipfile.ZipFile(path, "w", packing) as file:
+        for name, content in repository.files.items():
+            file.writestr(name, content)
+        for digest, content in repository.blobs.items():
+            if digest != without:
+                file.writestr(f"artifacts/{digest}", content)
+    return path
+
+
+@pytest.fixture
+def agent(tmp_path: Path, repository: Repository) -> Iterator[Agent]:
+    with Agent.open(
+        tmp_path / "device", server="http://127.0.0.1:9", root=repository.root_bytes, probes=AllGood()
+    ) as made:
+        yield made
+
+
+def test_device_without_a_network_takes_a_bundle(agent: Agent, repository: Repository, tmp_path: Path) -> None:
+    result = agent.import_bundle(stick(repository, tmp_path / "stick"))
+    assert (result.models["detector"]["state"], result.problems) == ("on trial", ())
+    with agent.session("detector") as model:
+        assert model.path.read_bytes() == CONTENTS[1]
+
+
+def test_bundle_that_travelled_for_weeks_is_taken_and_staleness_is_said(
+    agent: Agent, repository: Repository, tmp_path: Path
+) -> None:
+    result = agent.import_bundle(stick(repository, tmp_path / "stick"), time.time() + 20 * DAY_S)
+    assert result.models["detector"]["serial"] == 1
+    assert agent.status()["stale_s"] == pytest.approx(19 * DAY_S, abs=60)
+
+
+def test_bundle_that_is_older_than_a_month_is_refused(agent: Agent, repository: Repository, tmp_path: Path) -> None:
+    with pytest.raises(UntrustedInput, match="31 days ago"):
+        agent.import_bundle(stick(repository, tmp_path / "stick"), time.time() + 31 * DAY_S)
+
+
+def test_bundle_activates_after_its_sessions_however_old_its_policy_is_by_then(
+    agent: Agent, repository: Repository, tmp_path: Path
+) -> None:
+    agent.import_bundle(stick(repository, tmp_path / "one"))
+    for _ in range(limits.TRIAL_HEALTHY_SESSIONS):
+        with agent.session("detector"):
+            pass
+    agent.cycle()
+    repository.policy("detector", baseline=2, conditions=Conditions(unmetered=True, start_jitter_s=5000))
+    with agent.session("detector"):
+        assert agent.import_bundle(stick(repository, tmp_path / "two")).models["detector"]["state"] == "ready"
+    repository.policy("detector", baseline=2)
+    found = agent.import_bundle(stick(repository, tmp_path / "three"), time.time() + 2 * DAY_S)
+    assert found.models["detector"]["serial"] == 2
+
+
+def test_bundle_from_before_what_the_device_knows_moves_nothing(
+    agent: Agent, repository: Repository, tmp_path: Path
+) -> None:
+    old = stick(repository, tmp_path / "old")
+    repository.policy("detector", baseline=2)
+    agent.import_bundle(stick(repository, tmp_path / "new"))
+    result = agent.import_bundle(old)
+    assert not result.refreshed
+    assert (result.models["detector"]["serial"], result.models["detector"]["wanted"]) == (2, 2)
+
+
+def test_bundle_with_changed_bytes_is_refused(agent: Agent, repository: Repository, tmp_path: Path) -> None:
+    digest = digest_of(CONTENTS[1])
+    repository.blobs[digest] = CONTENTS[1][:-1] + b"?"
+    assert agent.import_bundle(stick(repository, tmp_path / "one")).models["detector"]["serial"] is None
+    repository.files["metadata/1.policy-detector.json"] = b"{}"
+    result = agent.import_bundle(stick(repository, tmp_path / "two"))
+    assert result.problems
+    assert result.models["detector"]["serial"] is None
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"x" * 1000])
+def test_file_that_is_no_bundle_is_refused(agent: Agent, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "stick").write_bytes(content)
+    with pytest.raises(UntrustedInput, match="is no bundle"):
+        agent.import_bundle(tmp_path / "stick")
+
+
+def test_compressed_zip_is_no_bundle(agent: Agent, repository: Repository, tmp_path: Path) -> None:
+    with pytest.raises(UntrustedInput, match="are compressed"):
+        agent.import_bundle(stick(repository, tmp_path / "stick", packing=zipfile.ZIP_DEFLATED))
+
+
+def test_bundle_with_a_patch_is_enough_where_its_base_is(agent: Agent, repository: Repository, tmp_path: Path) -> None:
+    agent.import_bundle(stick(repository, tmp_path / "one"))
+    for _ in range(limits.TRIAL_HEALTHY_SESSIONS):
+        with agent.session("detector"):
+            pass
+    patch = encode_bytes(CONTENTS[1], CONTENTS[2])
+    step = Step(
+        base=digest_of(CONTENTS[1]), target=digest_of(CONTENTS[2]), target_bytes=len(CONTENTS[2]),
+        sha256=repository.blob(patch), size_bytes=len(patch),
+    )  # fmt: skip
+    index = DeltaIndex(model="detector", serial=2, steps=(step,))
+    repository.put(roles.policy_role("detector"), roles.deltas_path("detector", 2), encode(index))
+    repository.policy("detector", baseline=2)
+    result = agent.import_bundle(stick(repository, tmp_path / "two", without=digest_of(CONTENTS[2])))
+    assert result.models["detector"]["serial"] == 2
+
+
+# --- export, from a real repository ---
+
+
+def test_export_from_a_folder_and_import_on_a_device(tmp_path: Path) -> None:
+    folder = build_server.repository(tmp_path / "repository")
+    out = done("bundle", "export", "wake", tmp_path / "stick", "-R", folder)
+    assert out["serials"] == [1]
+    assert out["size_bytes"] == (tmp_path / "stick").stat().st_size
+    with Agent.open(
+        tmp_path / "device", server="http://127.0.0.1:9", root=folder / "root.json", models=["wake"], probes=AllGood()
+    ):
+        pass
+    said = done("agent", "import", tmp_path / "stick", "--folder", tmp_path / "device")
+    assert said["models"]["wake"]["serial"] == 1
+    assert whimbrel("bundle", "export", "wake", tmp_path / "stick", "-R", folder).status == 2
+
+
+def test_export_from_a_server_is_the_same(tmp_path: Path) -> None:
+    folder = build_server.repository(tmp_path / "repository")
+    with build_server.serving(folder) as server:
+        done("bundle", "export", "wake", tmp_path / "one", "--server", server.devices)
+    done("bundle", "export", "wake", tmp_path / "two", "-R", folder)
+    names = [set(zipfile.ZipFile(tmp_path / each).namelist()) for each in ("one", "two")]
+    assert names[0] - {"metadata/timestamp.json"} <= names[1] | names[0]
+    assert {name for name in names[0] if name.startswith("artifacts/")} == {
+        f"artifacts/{digest_of(model_file(tmp_path, 1).read_bytes())}"
+    }
+
+
+def test_export_with_a_base_leaves_out_what_is_there(tmp_path: Path) -> None:
+    folder = build_server.repository(tmp_path / "repository")
+    done("bundle", "export", "wake", tmp_path / "stick", "-R", folder, "--base", "1.0.0")
+    assert not [name for name in zipfile.ZipFile(tmp_path / "stick").namelist() if name.startswith("artifacts/")]
+    said = whimbrel("bundle", "export", "wake", tmp_path / "other", "-R", folder, "--base", "9.0.0")
+    assert (said.status, "no version '9.0.0'" in said.err) == (4, True)
+    assert whimbrel("bundle", "export", "nothing", tmp_path / "other", "-R", folder).status == 4
+    assert not (tmp_path / "other").exists()
+
+
+# --- away for weeks ---
+
+
+def rotate(repository: Repository, times: int) -> None:
+    """New roots, each with a new key, signed by the old one too."""
+    for _ in range(times):
+        old, new = repository.signers["root"], CryptoSigner.generate_ed25519()
+        repository.root.revoke_key(old.public_key.keyid, "root")
+        repository.root.add_key(new.public_key, "root")
+        repository.root.version += 1
+        metadata = Metadata(repository.root)
+        metadata.sign(old)
+        metadata.sign(new, append=True)
+        repository.files[f"metadata/{repository.root.version}.root.json"] = metadata.to_bytes()
+        repository.signers["root"] = new
+
+
+def opened(tmp_path: Path, server: Server, **changes: object) -> Agent:
+    given = {"server": server.url, "root": server.repository.root_bytes, "probes": AllGood(), **changes}
+    return Agent.open(tmp_path / "device", **given)  # type: ignore[arg-type]
+
+
+def test_root_rotations_that_were_missed_are_followed_one_by_one(tmp_path: Path, repository: Repository) -> None:
+    with Server(repository) as server, opened(tmp_path, server) as agent:
+        agent.cycle()
+        rotate(repository, 5)
+        repository.policy("detector", baseline=2)
+        result = agent.cycle(force=True)
+        assert (result.models["detector"]["wanted"], result.problems) == (2, ())
+
+
+def test_expired_metadata_keeps_the_model_running_and_says_how_stale_it_is(
+    tmp_path: Path, repository: Repository
+) -> None:
+    with Server(repository) as server, opened(tmp_path, server) as agent:
+        agent.cycle()
+        server.down = True
+        later = time.time() + 21 * DAY_S
+        result = agent.cycle(later, force=True)
+        assert (result.models["detector"]["serial"], result.models["detector"]["wanted"]) == (1, 1)
+        assert agent.status()["stale_s"] == pytest.approx(20 * DAY_S, abs=120)
+        with agent.session("detector") as model:
+            assert model.serial == 1
+        server.down = False
+        repository.now += timedelta(days=21)
+        repository.timestamp.expires = repository.now + roles.TIMESTAMP_LIFE
+        repository.policy("detector", baseline=2)
+        assert agent.cycle(later, force=True).models["detector"]["wanted"] == 2
+        assert agent.status()["stale_s"] == 0
+
+
+@pytest.mark.parametrize("clock", [0.0, 4e9])
+def test_wrong_clock_breaks_nothing_that_runs(tmp_path: Path, repository: Repository, clock: float) -> None:
+    with Server(repository) as server, opened(tmp_path, server) as agent:
+        agent.cycle()
+        result = agent.cycle(clock, force=True)
+        assert result.models["detector"]["serial"] == 1
+        assert bool(result.problems) is (clock > 1e9)  # a clock that is far ahead trusts nothing that is signed now
+        assert agent.cycle(force=True).problems == ()
+
+
+def test_server_that_moved_is_followed_by_the_settings(tmp_path: Path, repository: Repository) -> None:
+    with Server(repository) as server, opened(tmp_path, server) as agent:
+        agent.cycle()
+    repository.policy("detector", baseline=2)
+    with Server(repository) as moved, Agent.open(tmp_path / "device", server=moved.url, probes=AllGood()) as agent:
+        result = agent.cycle(force=True)
+        assert (result.models["detector"]["wanted"], result.problems) == (2, ())
