@@ -34,7 +34,7 @@ _FIRST = 0.7  # of all: the first stage's cohort, where harm should be found
 _RESTARTED = 0.1  # of a cohort's share: its copies that start at later stages
 
 # How much is bet on each of the seven gains: harm of two or three times is what rollouts meet.
-BETS = (0.04, 0.14, 0.32, 0.27, 0.13, 0.07, 0.03)
+BETS = (0.04, 0.2, 0.38, 0.22, 0.08, 0.05, 0.03)
 
 # Parts of the budget. Crashes have most: they are what a rollout is stopped for, and the rarest evidence.
 _PARTS = {
