@@ -30,15 +30,15 @@ QUANTILES = {"latency_p50": 0.5, "latency_p95": 0.95, "latency_p99": 0.99}
 RATES = ("crash", "error", "silence")
 BY_CLASS = (*RATES, "accuracy")
 CLASS_SHARE = 0.5
-_FIRST = 0.7  # of all: the first stage's cohort, where harm should be found
+_FIRST = 0.8  # of all: the first stage's cohort, where harm should be found
 _RESTARTED = 0.1  # of a cohort's share: its copies that start at later stages
 
 # How much is bet on each of the seven gains: harm of two or three times is what rollouts meet.
-BETS = (0.05, 0.15, 0.25, 0.25, 0.15, 0.1, 0.05)
+BETS = (0.04, 0.2, 0.38, 0.22, 0.08, 0.05, 0.03)
 
 # Parts of the budget. Crashes have most: they are what a rollout is stopped for, and the rarest evidence.
 _PARTS = {
-    "crash": 10.0,
+    "crash": 12.0,
     "accuracy": 3.0,
     "error": 2.0,
     "silence": 2.0,

@@ -92,7 +92,7 @@ class Plan(Document, frozen=True):
     holdback_percent: Annotated[float, Meta(ge=0, le=50)] = 10.0
     min_devices: Annotated[int, Meta(ge=1, le=10**9)] = 1
     min_reports: Annotated[int, Meta(ge=1, le=10**9)] = 1
-    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.1
+    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.08
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
