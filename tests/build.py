@@ -41,9 +41,7 @@ def selector(**labels: str) -> Selector:
 
 
 def stage(name: str = "canary", percent: float = 5, *, hours: float = 24, **more: Any) -> Stage:
-    criteria = {
-        key: more.pop(key) for key in ("accuracy_drop_max", "error_rate_max", "latency_p99_max_ms") if key in more
-    }
+    criteria = {key: more.pop(key) for key in SuccessCriteria.__struct_fields__ if key in more}
     return Stage(
         name=name,
         target_percent=percent,

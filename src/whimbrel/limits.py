@@ -29,6 +29,11 @@ TEXT_CHARS = 20_000  # one free-text field
 PLAN_BYTES = 256 * KIB
 STAGES = 32
 GUARDRAILS = 32
+WINDOW_FILE_BYTES = 1 * GIB  # a file of tally windows
+WINDOW_LINE_BYTES = 1 * MIB  # one cell of it; 64 metrics and 8,000 latency buckets take some 200 KiB
+WINDOW_CELLS = 1_000_000  # a month of five-minute windows with 20 classes, three ages and two arms
+SKETCH_KEY = 4000  # gamma^4000 is above 1e34: any time that is not a mistake fits
+JUDGED_CLASSES = 256  # hardware classes with a share of the false-alarm budget, the most frequent
 
 # --- artifacts ---
 ARTIFACT_BYTES = 64 * GIB

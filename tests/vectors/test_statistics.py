@@ -2,21 +2,29 @@
 
 import math
 
+import numpy
 import pytest
 
 from whimbrel.health.evidence import (
+    MeanFold,
     MeanWindow,
+    RateFold,
     RateWindow,
+    asymptotic_half_width,
+    e_bh,
     log_mean_exp,
     mean_log_e,
     mean_statistic,
     one_sample_log_e,
+    one_sample_reverse_log_e,
     one_sided_log_mixture,
     one_sided_rho,
     rate_events_needed,
     rate_log_e,
+    ratio_bounds,
+    ratio_mismatch_log_bf,
 )
-from whimbrel.health.sketch import GAMMA, count_above, key_of
+from whimbrel.health.sketch import GAMMA, count_above, count_over, key_of, keys_of, quantile_key, steps_of
 from whimbrel.health.tally import Cell, add
 
 ALPHA = 0.01
@@ -190,3 +198,84 @@ def test_twenty_merged_sketches_count_as_exactly_as_their_values() -> None:
             buckets[key_of(value)] = buckets.get(key_of(value), 0) + 1
         merged = add(merged, Cell(stage=0, window=0, role="treated", latency=buckets))
     assert count_above(merged.latency, edge * 0.9999) == sum(value > edge for value in values)
+
+
+def test_the_array_form_puts_values_into_the_same_buckets() -> None:
+    values = [0.0, -1.0, 1e-300, 1.0, 160.8, 160.81, 1e300, *(1.3**n for n in range(-40, 40))]
+    assert keys_of(numpy.array(values)).tolist() == [key_of(value) for value in values]
+
+
+def test_a_quantile_is_the_bucket_where_the_share_is_reached() -> None:
+    buckets = {5: 50, -3: 40, 9: 10}
+    assert [quantile_key(buckets, p) for p in (0.4, 0.41, 0.9, 0.91, 1.0)] == [-3, 5, 5, 9, 9]
+    assert quantile_key({}, 0.5) is None
+    assert count_over(buckets, 5) == 10
+
+
+def test_a_factor_of_a_tenth_is_four_buckets_and_never_more_than_it() -> None:
+    assert (steps_of(1.1), steps_of(GAMMA**5), steps_of(1.5)) == (4, 5, 20)
+
+
+# --- sample-ratio mismatch, names, bounds, and tests turned round ---
+
+
+def test_sample_ratio_mismatch_after_each_of_three_looks() -> None:
+    batches = [(50, 950), (38, 962), (30, 970)]
+    assert ratio_mismatch_log_bf(batches, (0.05, 0.95)) == pytest.approx((-0.047670, 0.045511, 0.735102), abs=1e-6)
+
+
+def test_four_and_a_half_percent_instead_of_five_is_a_mismatch() -> None:
+    assert ratio_mismatch_log_bf([(4500, 95500)], (0.05, 0.95)) == pytest.approx([23.490], abs=1e-3)
+
+
+@pytest.mark.parametrize(("last", "named"), [(410, [0, 2, 5]), (110, [0, 2])])
+def test_bad_classes_are_named(last: float, named: list[int]) -> None:
+    assert e_bh([math.log(e) for e in (900, 30, 700, 2, 0.5, last)], alpha=ALPHA) == named
+
+
+def test_both_ends_of_the_confidence_set() -> None:
+    low, high = ratio_bounds([ONE], alpha=ALPHA)
+    assert low == pytest.approx(1.390540, abs=1e-6)
+    swapped = RateWindow(ONE.events_c, ONE.exposure_c, ONE.events_t, ONE.exposure_t)
+    assert rate_log_e([swapped], ratio=1 / high) == pytest.approx(math.log(1 / ALPHA), abs=1e-6)
+    assert ratio_bounds([], alpha=ALPHA) == (0, math.inf)
+
+
+@pytest.mark.parametrize(("n", "width"), [(1000, 0.106375), (5000, 0.042924), (20000, 0.022112)])
+def test_asymptotic_half_width(n: int, width: float) -> None:
+    assert asymptotic_half_width(variance=1, n=n, n_opt=5000, alpha=0.05) == pytest.approx(width, abs=1e-6)
+
+
+def test_no_event_in_enough_trials_proves_a_rare_rate() -> None:
+    needed = next(n for n in range(1000, 9000, 10) if one_sample_reverse_log_e(events=0, trials=n, limit=0.001) >= 3)
+    assert needed == pytest.approx(4300, abs=100)
+    bets = [one_sample_reverse_log_e(events=k, trials=60, limit=0.02) for k in range(61)]
+    at_the_limit = sum(math.comb(60, k) * 0.02**k * 0.98 ** (60 - k) * math.exp(bet) for k, bet in enumerate(bets))
+    assert at_the_limit == pytest.approx(1, abs=1e-9)
+
+
+def test_a_fold_is_the_same_to_the_last_bit_however_often_it_is_looked_at() -> None:
+    fold = RateFold(1.1)
+    for count, window in enumerate(THREE, start=1):
+        fold.add(window.events_t, window.exposure_t, window.events_c, window.exposure_c)
+        assert fold.log_e() == rate_log_e(THREE[:count], ratio=1.1)
+
+
+def test_battery_that_grows_by_half_is_proven_over_a_fifth_and_not_over_a_doubling() -> None:
+    window = MeanWindow(400, 600, 910, 4000, 4000, 4040)  # means 1.5 and 1, deviations 0.16 and 0.1
+    over, within = MeanFold.growth(1.2), MeanFold.growth_within(2.0)
+    for _ in range(3):
+        over.add([window])
+        within.add([window])
+    assert over.total / over.precision == pytest.approx(1.5 - 1.2)
+    assert within.total / within.precision == pytest.approx(2.0 - 1.5)
+    assert min(over.log_e(RHO), within.log_e(RHO)) > math.log(1 / ALPHA)
+
+
+def test_a_drop_within_the_margin_is_proven_by_the_test_turned_round() -> None:
+    window = MeanWindow(400, 360, 328, 4000, 3600, 3280)
+    fold = MeanFold.at_least(0.02)
+    for _ in range(40):
+        fold.add([window])
+    assert fold.total / fold.precision == pytest.approx(0.02)
+    assert fold.log_e(RHO) > math.log(1 / 0.05)

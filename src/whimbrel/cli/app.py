@@ -20,6 +20,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "publish": ("publish", "server"),
     "version": ("version", "server"),
     "rollout": ("rollout", "server"),
+    "gate": ("gate", "server"),
     "serve": ("repository", "server"),
     "audit": ("repository", "server"),
     "collect": ("repository", "server"),

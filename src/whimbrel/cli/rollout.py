@@ -34,12 +34,16 @@ def start(
     hour_s: Annotated[
         float, typer.Option(min=0.01, max=3600, help="Seconds that an hour of the plan lasts; for rehearsals.")
     ] = 3600.0,
+    override: Annotated[
+        str, typer.Option(help="Why a version that was taken back may be offered again; it is logged.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Start a rollout from a plan. A plan that is not wholly understood is refused, with the line."""
     text = _read(plan)
     read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
-    begun = client.send("POST", "rollouts", {"plan": text, "file_name": plan.name, "hour_s": hour_s})
+    asked = {"plan": text, "file_name": plan.name, "hour_s": hour_s, "override": override}
+    begun = client.send("POST", "rollouts", asked)
     if json:
         print_json(begun)
         return
@@ -98,6 +102,29 @@ def watch(client: Client, rollout: Which, json: Json = False) -> None:
             time.sleep(_WATCH_S)
             seen = client.get(f"rollouts/{quoted(rollout)}")
             live.update(view(seen))
+
+
+@app.command("replay")
+@connected
+def replay(client: Client, rollout: Which, json: Json = False) -> None:
+    """Ask the gate again about every verdict, from the stored windows: the answers must be the same, byte for byte."""
+    seen = client.get(f"rollouts/{rollout}/replay")
+    if json:
+        print_json(seen)
+    else:
+        print_table(
+            ["at (UTC)", "window", "move", "same", "because"],
+            [
+                [when(v["at"]), v["window"], v["move"], "yes" if v["same"] else "NO", v["because"]]
+                for v in seen["verdicts"]
+            ],
+            title=f"verdicts of {rollout}",
+        )
+        say(
+            f"{len(seen['verdicts'])} verdicts, {'all the same, byte for byte' if seen['same'] else 'NOT all the same'}"
+        )
+    if not seen["same"]:
+        raise typer.Exit(1)
 
 
 def _move_command(move: str, teaching: str) -> Callable[..., None]:

@@ -3,21 +3,27 @@
 1. Only closed windows are judged. Every move is one transaction: the rollout's row, its consequences (quarantine,
    baseline), and the audit entry with its evidence. The policy follows from the rows.
 2. A person's move goes the same way, with the person as the actor.
-3. A stage in which none of a small fleet falls is judged by the devices of the stage before it.
-4. A paused rollout is still judged: harm takes it back, nothing else moves it.
-5. A plan that ends below 100%, or among some devices only, makes nothing everybody's baseline: it holds at its end.
+3. A verdict is kept with what it looked at: the same windows must give it again, byte for byte (`replay`).
+4. A stage in which none of a small fleet falls is judged by the devices of the stage before it.
+5. A paused rollout is still judged: harm takes it back, or a slice of it; nothing else moves it.
+6. What went back is quarantined, the fleet's or the slice's: it is never tried again by itself.
+7. A plan that ends below 100%, or among some devices only, makes nothing everybody's baseline: it holds at its end.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import AuditRecord, QuarantineRecord, RolloutRecord
+from whimbrel.flows.records import AuditRecord, QuarantineRecord, RolloutRecord, VerdictRecord
 from whimbrel.flows.start import share_for
+from whimbrel.model.documents import encode, parse
+from whimbrel.model.selector import EVERYONE, Expression, Selector
 from whimbrel.rollout.bucket import BUCKETS, bucket
 from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
+from whimbrel.rollout.ledger import Ledger
 from whimbrel.rollout.states import Event, State, transition
 
 PersonMove = Literal["pause", "resume", "finish", "abort", "rollback"]
@@ -31,25 +37,96 @@ _PERSON = {
 }
 
 
+Ledgers = dict[str, Ledger]  # by rollout: what was folded already; forgetting one costs time, never a verdict
+
+
 def verdict_for(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
     """What the gate says of a rollout at `now`."""
-    counts = fleet.counts(rollout.id)
-    return judge(
-        rollout.plan,
-        Situation(
-            stage=rollout.stage,
-            soaked_s=now - rollout.stage_since,
-            cells=fleet.cells(rollout.id, before_window=rollout.window_at(now)),
-            counts=counts,
-            hour_s=rollout.hour_s,
-            cohort=_cohort(fleet, rollout, counts, salt=registry.model(rollout.model).salt),
-        ),
+    window = rollout.window_at(now)
+    return _judged(fleet, rollout, situation(registry, fleet, rollout, now=now), window=window, ledgers={})
+
+
+def situation(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Situation:
+    """What the gate looks at, but for the windows."""
+    counts = fleet.counts(rollout.id, without=rollout.without)
+    return Situation(
+        stage=rollout.stage,
+        soaked_s=now - rollout.stage_since,
+        counts=counts,
+        hour_s=rollout.hour_s,
+        cohort=_cohort(fleet, rollout, counts, salt=registry.model(rollout.model).salt),
+        shares=rollout.shares,
+        without=rollout.without,
     )
 
 
-def advance(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
-    """Ask the gate and do what it says. Returns the verdict."""
-    verdict = verdict_for(registry, fleet, rollout, now=now)
+def _judged(fleet: FleetPort, rollout: RolloutRecord, seen: Situation, *, window: int, ledgers: Ledgers) -> Verdict:
+    ledger = ledgers.get(rollout.id)
+    if ledger is None or ledger.without != frozenset(seen.without) or ledger.last >= window:
+        ledger = Ledger(rollout.plan, without=seen.without)
+    cells = fleet.cells(rollout.id, before_window=window, from_window=ledger.last + 1)
+    verdict = judge(rollout.plan, msgspec.structs.replace(seen, cells=cells), ledger)
+    ledgers[rollout.id] = ledger
+    return verdict
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored verdict, and whether the stored windows gave it again, byte for byte."""
+
+    at: float
+    window: int
+    move: str
+    because: str
+    sha256: str
+    same: bool
+
+
+def replay(registry: RegistryPort, fleet: FleetPort, identifier: str) -> list[Replayed]:
+    """Ask the gate again about every verdict of a rollout, from the stored windows alone."""
+    rollout, ledgers = registry.rollout(identifier), Ledgers()
+    answers = []
+    for kept in registry.verdicts(identifier):
+        seen = parse(Situation, kept.situation, what="a stored situation")
+        again = _judged(fleet, rollout, seen, window=kept.window, ledgers=ledgers)
+        answers.append(
+            Replayed(
+                at=kept.at,
+                window=kept.window,
+                move=kept.move,
+                because=kept.because,
+                sha256=kept.sha256,
+                same=_digest(again) == kept.sha256,
+            )
+        )
+    return answers
+
+
+def _digest(verdict: Verdict) -> str:
+    return hashlib.sha256(encode(verdict)).hexdigest()
+
+
+def advance(
+    registry: RegistryPort,
+    fleet: FleetPort,
+    rollout: RolloutRecord,
+    *,
+    now: float,
+    ledgers: Ledgers | None = None,
+) -> Verdict:
+    """Ask the gate and do what it says. Returns the verdict. `ledgers`: kept between the windows of a rollout."""
+    seen, window = situation(registry, fleet, rollout, now=now), rollout.window_at(now)
+    verdict = _judged(fleet, rollout, seen, window=window, ledgers={} if ledgers is None else ledgers)
+    registry.write_verdict(
+        VerdictRecord(
+            rollout=rollout.id,
+            at=now,
+            window=window,
+            situation=encode(seen),
+            move=verdict.move,
+            because=verdict.because,
+            sha256=_digest(verdict),
+        )
+    )
     if verdict.move == "finish" and not rollout.plan.reaches_everyone:
         verdict = Verdict(
             "hold",
@@ -57,13 +134,14 @@ def advance(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *,
             verdict.evidence,
         )
     event = {
+        "slice_back": Event.SLICE_BACK,
         "roll_back": Event.ROLL_BACK,
         "advance": Event.ADVANCE,
         "finish": Event.FINISH,
         "hold": Event.HOLD,
         "wait": None,
     }[verdict.move]
-    if rollout.state is State.PAUSED and event is not Event.ROLL_BACK:
+    if rollout.state is State.PAUSED and event not in {Event.ROLL_BACK, Event.SLICE_BACK}:
         return verdict
     if event is Event.HOLD and rollout.state is State.HOLDING:
         if verdict.because != rollout.because:
@@ -71,8 +149,9 @@ def advance(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *,
         return verdict
     if event is not None:
         _move(
-            registry, fleet, rollout, event, because=verdict.because, actor="gate", evidence=verdict.evidence, now=now
-        )
+            registry, fleet, rollout, event, because=verdict.because, actor="gate", evidence=verdict.evidence,
+            classes=verdict.classes, now=now,
+        )  # fmt: skip
     return verdict
 
 
@@ -118,8 +197,11 @@ def _move(
     actor: str,
     evidence: dict[str, object],
     now: float,
+    classes: tuple[str, ...] = (),
 ) -> RolloutRecord:
     after = msgspec.structs.replace(rollout, state=transition(rollout.state, event), because=because)
+    if event is Event.SLICE_BACK:
+        after = msgspec.structs.replace(after, without=tuple(sorted({*rollout.without, *classes})))
     if event is Event.ADVANCE:
         stage = rollout.stage + 1
         salt = registry.model(rollout.model).salt
@@ -132,10 +214,17 @@ def _move(
         registry.change_model(rollout.model, baseline=rollout.target)
         registry.change_version(rollout.model, rollout.target, good=True)
         registry.set_alias(rollout.model, "champion", rollout.target)
-    if event is Event.ROLL_BACK:
+    if event in {Event.ROLL_BACK, Event.SLICE_BACK}:
+        label = registry.model(rollout.model).settings.hardware_label
+        some = Selector(match_expressions=(Expression(key=label, operator="In", values=classes),)) if classes else None
         registry.quarantine(
             QuarantineRecord(
-                namespace=registry.namespace, model=rollout.model, serial=rollout.target, at=now, because=because
+                namespace=registry.namespace,
+                model=rollout.model,
+                serial=rollout.target,
+                at=now,
+                because=because,
+                selector=some or EVERYONE,
             )
         )
     registry.write_audit(

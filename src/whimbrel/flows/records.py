@@ -72,6 +72,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     stage_since: float
     because: str
     ended_at: float | None = None
+    without: tuple[str, ...] = ()  # hardware classes that went back
 
     @property
     def live(self) -> bool:
@@ -92,6 +93,21 @@ class QuarantineRecord(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     because: str
     selector: Selector = EVERYONE
+
+
+class VerdictRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate said, and what it looked at, so that anyone can ask it again. `window`: the first that was open.
+
+    `situation` is the gate's, without the cells: these are the rollout's before `window`.
+    """
+
+    rollout: str
+    at: float
+    window: int
+    situation: bytes
+    move: str
+    because: str
+    sha256: str  # of the whole verdict, encoded
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):

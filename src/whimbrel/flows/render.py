@@ -12,6 +12,7 @@ from whimbrel.flows.records import ModelRecord, QuarantineRecord, RolloutRecord,
 from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.policy import Arm, Entry, Layer, Policy, Quarantine
 
+_OVERRIDES = 1000  # the policy's own bound; the newest
 _KNOWN_GOOD = 16  # versions to go back to that a policy names
 
 
@@ -22,6 +23,7 @@ def render_policy(
     rollouts: Sequence[RolloutRecord],
     quarantine: Sequence[QuarantineRecord],
     sequence: int,
+    overrides: Sequence[int] = (),
 ) -> Policy:
     """The policy of `model` with its live `rollouts`."""
     settings = model.settings
@@ -37,6 +39,7 @@ def render_policy(
         known_good=tuple(sorted(good, reverse=True)[:_KNOWN_GOOD]),
         layers=(Layer(salt=model.salt, entries=tuple(_entry(rollout) for rollout in live)),),
         quarantine=tuple(Quarantine(serial=entry.serial, selector=entry.selector) for entry in quarantine),
+        overrides=tuple(overrides[-_OVERRIDES:]),
         conditions=settings.conditions,
         on_revoked=settings.on_revoked,
         refresh_s=settings.refresh_s,

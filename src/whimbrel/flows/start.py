@@ -27,8 +27,12 @@ def start_rollout(
     hour_s: float,
     actor: str,
     now: float,
+    override: str = "",
 ) -> RolloutRecord:
-    """Write the rollout, running its first stage; the controller publishes. `tag` (random) ends its id."""
+    """Write the rollout, running its first stage; the controller publishes. `tag` (random) ends its id.
+
+    `override`: a person's reason to offer a version again that was taken back; it is logged.
+    """
     try:
         name = VersionName.parse(plan.model_version)
     except ValueError as error:
@@ -38,9 +42,10 @@ def start_rollout(
     quarantined = [entry for entry in registry.quarantines(model.name) if entry.serial == target.serial]
     if target.retired:
         raise Refused(f"{target.model} {target.version} is retired; publish a new version")
-    if quarantined:
+    if quarantined and not override:
         raise Refused(
-            f"{target.model} {target.version} was taken back before ({quarantined[-1].because}); publish a new version"
+            f"{target.model} {target.version} was taken back before ({quarantined[-1].because}); publish a new "
+            "version, or offer it again with a reason (--override)"
         )
     if model.baseline is None:
         raise Refused(f"{model.name} has no baseline to compare with; its first publication becomes it")
@@ -66,6 +71,20 @@ def start_rollout(
         because=f"started by {actor}",
     )
     registry.add_rollout(rollout, plan_text=plan_text)
+    if quarantined:
+        registry.lift_quarantines(model.name, target.serial, at=now)
+        registry.write_audit(
+            AuditRecord(
+                namespace=registry.namespace,
+                at=now,
+                actor=actor,
+                action="override",
+                because=override,
+                model=model.name,
+                rollout=rollout.id,
+                evidence={"serial": target.serial, "taken_back": [entry.because for entry in quarantined]},
+            )
+        )
     registry.write_audit(
         AuditRecord(
             namespace=registry.namespace,

@@ -1,46 +1,47 @@
 """May this rollout move, must it go back? The verdict over a rollout's closed windows.
 
-1. Proven harm goes back: the weighted average of the guardrails' E-values, over every stage's cohort, reaches 1/alpha.
-   The weights are fixed by the plan before anything is seen, so the whole rollout has one false-alarm budget.
-2. The kill switch is not statistical: went_back >= max(2, 10% of those activated), or 1 of 1.
-3. A stage is promoted when it soaked, enough devices reported, nothing was proven, and every estimate keeps its limit.
-   Missing data never promotes: what is asked for and not reported holds.
-4. The verdict explains itself, and says how large a harm would have been seen.
+1. Proven harm goes back: the weighted average of all E-values (guardrails, stages' cohorts, hardware classes) reaches
+   1/alpha. The weights are fixed by the plan before anything is seen, so the whole rollout has one false-alarm budget.
+2. Where e-BH names hardware classes and the rest is clean, only these go back and the rest goes on.
+3. The kill switch is not statistical: went_back >= max(2, 10% of those activated), or 1 of 1.
+4. A stage is promoted when it soaked, enough devices reported, nothing was proven, every estimate keeps its limit and
+   the sample ratio is clean; with `when_proven` also every test turned round. Missing data never promotes.
+5. The verdict explains itself, and says how large a harm would have been seen.
 
 Called by the controller after every window, and by anyone who replays stored windows. Pure: the same windows give the
-same verdict.
+same verdict, byte for byte.
 """
 
-import itertools
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from whimbrel.health.evidence import (
-    MeanWindow,
-    RateWindow,
     detectable_ratio,
     log_mean_exp,
-    mean_log_e,
-    mean_statistic,
     one_sample_log_e,
-    one_sided_rho,
-    rate_log_e,
+    one_sample_reverse_log_e,
+    ratio_bounds,
+    ratio_mismatch_log_bf,
 )
-from whimbrel.health.sketch import count_above
+from whimbrel.health.sketch import GAMMA, count_above, quantile_key
 from whimbrel.health.tally import Cell
+from whimbrel.rollout.bucket import BUCKETS
+from whimbrel.rollout.guardrails import (
+    FAILURE_LIMIT,
+    LATENCY_TAIL,
+    PROVEN_ALPHA,
+    QUANTILES,
+    RARE,
+    TOLERATED_RATIO,
+    cohort_share,
+)
+from whimbrel.rollout.ledger import Cohort, Ledger, Totals
 from whimbrel.rollout.plan import Plan, SuccessCriteria
 
-TOLERATED_RATIO = 1.1  # crash, error, silence and latency rates within this of the control's are no harm
-TOLERATED_DROP = 0.005  # half a point of accuracy
-FAILURE_LIMIT = 0.02  # installs that fail or go back: the control's rate is 0, so one sample against this
-LATENCY_TAIL = 0.01  # p99: at most this share over the limit
-SEEN_DROP = 0.02  # the drop of accuracy at which the mean test is made sharpest
-
-Move = Literal["wait", "hold", "advance", "finish", "roll_back"]
+Move = Literal["wait", "hold", "advance", "finish", "roll_back", "slice_back"]
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     activated_t: int = 0
     placebo_c: int = 0
     reported_t: int = 0  # of those activated, with at least one report since
+    reported_c: int = 0
     failed_t: int = 0  # could not install or did not pass the probe
     went_back_t: int = 0  # activated, and went back by themselves
 
@@ -60,25 +62,30 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What to do, why in one sentence, and the figures behind it."""
+    """What to do, why in one sentence, and the figures behind it. `classes`: the slice that `slice_back` is about."""
 
     move: Move
     because: str
     evidence: dict[str, Any]
+    classes: tuple[str, ...] = ()
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate looks at: closed windows only, and the counts of each stage so far.
 
     `cohort`: the stage whose devices speak for the present one; itself, unless none of a small fleet falls in it.
+    `shares`: the buckets of each stage entered; none, and the sample ratio is not tested. `without`: hardware classes
+    that went back.
     """
 
     stage: int
     soaked_s: float
-    cells: Sequence[Cell]
+    cells: Sequence[Cell] = ()
     counts: Mapping[int, Counts]
     hour_s: float = 3600.0
     cohort: int | None = None
+    shares: tuple[int, ...] = ()
+    without: tuple[str, ...] = ()
 
     @property
     def judged(self) -> int:
@@ -86,35 +93,45 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
         return self.stage if self.cohort is None else self.cohort
 
 
-def judge(plan: Plan, now: Situation) -> Verdict:
-    """The verdict. Never raises for a valid plan; what it cannot tell it holds."""
+def judge(plan: Plan, now: Situation, ledger: Ledger | None = None) -> Verdict:
+    """The verdict. Never raises for a valid plan; what it cannot tell it holds.
+
+    `ledger`: one that has folded the windows already; `now.cells` are then folded on top. Without one, a new one does.
+    """
+    if ledger is None:
+        ledger = Ledger(plan, without=now.without)
+    ledger.fold(now.cells)
     total = Counts()
     for counts in now.counts.values():
         total = total.plus(counts)
-    guards = _guardrails(plan, now.stage)
-    logs, weights, table = _weigh(plan, now, guards, total)
-    log_e = log_mean_exp(logs, weights)
+    log_e, table, lead = _weigh(plan, now, ledger, total)
     criteria = plan.criteria(now.stage)
-    estimates = _estimates(now)
+    estimates = _estimates(ledger.cohorts.get(now.judged, Cohort()), criteria)
+    needed = math.log(1 / plan.alpha)
     evidence: dict[str, Any] = {
         "log_e": round(log_e, 6),
-        "log_e_needed": round(math.log(1 / plan.alpha), 6),
+        "log_e_needed": round(needed, 6),
         "guardrails": table,
         "estimates": estimates,
         "counts": msgspec.to_builtins(now.counts.get(now.judged, Counts())),
-        "windows": len({cell.window for cell in now.cells}),
+        "windows": ledger.windows,
     }
+    if now.without:
+        evidence["without"] = list(now.without)
     if stopped := _kill_switch(total):
         return _harm(plan, now, stopped, evidence, severe=True)
-    if log_e >= math.log(1 / plan.alpha):
-        worst = max(table, key=lambda name: float(table[name]))
+    if log_e >= needed:
+        if classes := _slice(plan, ledger, evidence):
+            return _slice_back(plan, now, ledger, classes, evidence)
+        worst = lead
         broken = _broken_limits(criteria, estimates)
+        evidence["crash_ratio"] = _bounds(ledger, now.judged, plan.alpha)
         sentence = (
-            f"harm is proven: {worst} (ln E {log_e:.2f}, needed {math.log(1 / plan.alpha):.2f}; "
+            f"harm is proven: {worst} (ln E {table[worst]:.2f}, of all {log_e:.2f}, needed {needed:.2f}; "
             f"{_describe(worst, estimates)}){'; past the limit of ' + ', '.join(broken) if broken else ''}"
         )
         return _harm(plan, now, sentence, evidence, severe=bool(broken))
-    return _promotion(plan, now, criteria, estimates, evidence)
+    return _promotion(plan, now, ledger, criteria, evidence)
 
 
 def _harm(plan: Plan, now: Situation, sentence: str, evidence: dict[str, Any], *, severe: bool) -> Verdict:
@@ -132,159 +149,127 @@ def _kill_switch(total: Counts) -> str | None:
     return None
 
 
+def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> tuple[str, ...]:
+    """The hardware classes that go back alone: named by e-BH, fewer than half of them, and the rest is clean."""
+    bad, logs, rest = ledger.named()
+    if not bad:
+        return ()
+    evidence["classes"] = {name: round(log, 6) for name, log in logs.items()}
+    evidence["bad_classes"] = bad
+    evidence["rest_log_e"] = round(rest, 6) if math.isfinite(rest) else None
+    clean = 2 * len(bad) < len(logs) and rest < math.log(1 / plan.alpha) / 2
+    return tuple(bad) if clean else ()
+
+
+def _slice_back(
+    plan: Plan, now: Situation, ledger: Ledger, classes: tuple[str, ...], evidence: dict[str, Any]
+) -> Verdict:
+    cohort = ledger.cohorts.get(now.judged, Cohort())
+    rates = []
+    for name in classes:
+        treated, control = (cohort.class_totals.get((name, role), Totals()) for role in ("treated", "control"))
+        rates.append(
+            f"{name} (crash rate {_percent(_ratio(treated.crashed, treated.at_risk))} against "
+            f"{_percent(_ratio(control.crashed, control.at_risk))})"
+        )
+    sentence = (
+        f"harm is proven in {', '.join(rates)} and nowhere else (ln E of the others {evidence['rest_log_e']:.2f}): "
+        f"{'this class goes' if len(classes) == 1 else 'these classes go'} back, the rest goes on"
+    )
+    if not plan.rollback_at(now.stage).auto_rollback:
+        return Verdict("hold", f"{sentence}; auto_rollback is off, so a person decides", evidence, classes)
+    return Verdict("slice_back", sentence, evidence, classes)
+
+
 # --- evidence ---
 
-Guardrail = Callable[[Sequence[Cell]], float]  # one stage's cells -> ln E
 
-
-def _guardrails(plan: Plan, stage: int) -> dict[str, Guardrail]:
-    criteria = plan.criteria(stage)
-    guards: dict[str, Guardrail] = {
-        "crash": lambda cells: _rate(cells, lambda cell: (cell.crashed, cell.at_risk)),
-        "error": lambda cells: _rate(cells, lambda cell: (cell.error_share, cell.error_units)),
-        "silence": lambda cells: _rate(cells, lambda cell: (cell.overdue, cell.due)),
-        "accuracy": lambda cells: _mean(cells, "accuracy", alpha=plan.alpha),
-    }
-    # Criteria of any stage take their place in the budget from the start: weights are fixed before anything is seen.
-    every = [plan.criteria(index) for index in range(len(plan.stages))]
-    if any(each.error_rate_max for each in every):
-        limit = criteria.error_rate_max
-        guards["error_limit"] = lambda cells: _limit(cells, lambda cell: (cell.error_share, cell.error_units), limit)
-    if any(each.latency_p99_max_ms for each in every):
-        bound = criteria.latency_p99_max_ms
-        guards["latency_limit"] = lambda cells: _limit(cells, _slow(bound), LATENCY_TAIL if bound else None)
-        guards["latency"] = lambda cells: _rate(cells, _slow(bound)) if bound else 0.0
-    return guards
-
-
-def _weigh(
-    plan: Plan, now: Situation, guards: Mapping[str, Guardrail], total: Counts
-) -> tuple[list[float], list[float], dict[str, float]]:
-    """The ln E of every guardrail and stage with its weight, and the ln E a guardrail (its best stage) for people."""
-    stages = _stage_weights(len(plan.stages))
-    share = 1 / (len(guards) + 1)
-    logs, weights, table = [], [], {}
-    by_stage: dict[int, list[Cell]] = defaultdict(list)
-    for cell in now.cells:
-        by_stage[cell.stage].append(cell)
-    for name, guard in guards.items():
-        each = [guard(by_stage[stage]) if stage in by_stage else 0.0 for stage in range(len(stages))]
-        logs += each
-        weights += [share * weight for weight in stages]
-        table[name] = round(max(each), 6)
+def _weigh(plan: Plan, now: Situation, ledger: Ledger, total: Counts) -> tuple[float, dict[str, float], str]:
+    """ln of the average of all E-values, the best ln E of every guardrail, and the guardrail that carries most."""
+    criteria = plan.criteria(now.stage)
+    lanes = [(name, weight, log) for name, _, _, weight, log in ledger.lanes(bound=criteria.latency_p99_max_ms)]
+    for stage in range(len(plan.stages)):
+        share = cohort_share(len(plan.stages), stage)
+        cohort = ledger.cohorts.get(stage)
+        for name, limit in (("error_limit", criteria.error_rate_max), ("latency_limit", criteria.latency_p99_max_ms)):
+            if name in ledger.weights:
+                lanes.append((name, ledger.weights[name] * share, _limit(cohort, name, limit)))
     attempts = total.activated_t + total.failed_t
     failures = one_sample_log_e(events=total.failed_t + total.went_back_t, trials=attempts, limit=FAILURE_LIMIT)
-    logs.append(failures)
-    weights.append(share)
-    table["failure"] = round(failures, 6)
-    return logs, weights, table
-
-
-def _stage_weights(stages: int) -> list[float]:
-    """Half on the first stage, the rest evenly: an average of E-processes that start at 1 stays one."""
-    return [1.0] if stages == 1 else [0.5, *([0.5 / (stages - 1)] * (stages - 1))]
-
-
-Read = Callable[[Cell], tuple[float, float]]  # a cell's events and exposure
-
-
-def _pairs(cells: Iterable[Cell]) -> list[tuple[tuple[int, int], list[Cell], list[Cell]]]:
-    """Cells of both arms by (window, age bucket), in order: like is compared with like."""
-    groups: dict[tuple[int, int], tuple[list[Cell], list[Cell]]] = defaultdict(lambda: ([], []))
-    for cell in cells:
-        groups[cell.window, cell.age_bucket][cell.role == "control"].append(cell)
-    return [(key, *groups[key]) for key in sorted(groups)]
-
-
-def _rate(cells: Sequence[Cell], read: Read) -> float:
-    return rate_log_e(
-        (RateWindow(*_sum(treated, read), *_sum(control, read)) for _, treated, control in _pairs(cells)),
-        ratio=TOLERATED_RATIO,
+    lanes.append(("failure", ledger.weights["failure"], failures))
+    table: dict[str, float] = {}
+    carried: dict[str, float] = {}
+    for name, weight, log in lanes:
+        table[name] = max(table.get(name, -math.inf), log)
+        carried[name] = max(carried.get(name, -math.inf), log + math.log(weight))
+    log_e = log_mean_exp([log for _, _, log in lanes], [weight for _, weight, _ in lanes])
+    return (
+        log_e,
+        {name: round(log, 6) for name, log in sorted(table.items())},
+        max(sorted(carried), key=carried.__getitem__),
     )
 
 
-def _limit(cells: Sequence[Cell], read: Read, limit: float | None) -> float:
+def _limit(cohort: Cohort | None, name: str, limit: float | None) -> float:
     """One sample against an absolute limit; no evidence where the control breaks it too, or none is in force."""
-    if not limit or limit >= 1:
+    if cohort is None or not limit:
         return 0.0
-    events, trials = _sum([cell for cell in cells if cell.role == "treated"], read)
-    events_c, trials_c = _sum([cell for cell in cells if cell.role == "control"], read)
-    if trials_c and events_c / trials_c > limit:
+    share = limit if name == "error_limit" else LATENCY_TAIL
+    if share >= 1:
         return 0.0
-    return one_sample_log_e(events=events, trials=trials, limit=limit)
+
+    def counted(totals: Totals) -> tuple[float, float]:
+        if name == "error_limit":
+            return totals.error_share, totals.error_units
+        return count_above(totals.latency, limit), sum(totals.latency.values())
+
+    events, trials = counted(cohort.totals["treated"])
+    events_c, trials_c = counted(cohort.totals["control"])
+    if trials_c and events_c / trials_c > share:
+        return 0.0
+    return one_sample_log_e(events=events, trials=trials, limit=share)
 
 
-def _mean(cells: Sequence[Cell], metric: str, *, alpha: float) -> float:
-    windows: dict[int, list[MeanWindow]] = defaultdict(list)
-    for (window, _), treated, control in _pairs(cells):
-        windows[window].append(MeanWindow(*_moments(treated, metric), *_moments(control, metric)))
-    precision, total = mean_statistic((windows[window] for window in sorted(windows)), tolerance=TOLERATED_DROP)
-    rho = one_sided_rho(v_opt=2 * math.log(1 / alpha) / (SEEN_DROP - TOLERATED_DROP) ** 2, alpha=alpha)
-    return mean_log_e(precision=precision, total=total, rho=rho)
-
-
-def _sum(cells: Iterable[Cell], read: Read) -> tuple[float, float]:
-    events = exposure = 0.0
-    for cell in cells:
-        one, at = read(cell)
-        events += one
-        exposure += at
-    return events, exposure
-
-
-def _slow(bound_ms: float | None) -> Read:
-    def read(cell: Cell) -> tuple[float, float]:
-        return count_above(cell.latency, bound_ms or math.inf), sum(cell.latency.values())
-
-    return read
-
-
-def _moments(cells: Iterable[Cell], metric: str) -> tuple[float, float, float]:
-    n = total = squares = 0.0
-    for cell in cells:
-        if seen := cell.metrics.get(metric):
-            n, total, squares = n + seen.n, total + seen.sum, squares + seen.sumsq
-    return n, total, squares
+def _bounds(ledger: Ledger, stage: int, alpha: float) -> dict[str, float | None]:
+    """The confidence set of the crash rate's ratio in the judged cohort."""
+    cohort = ledger.cohorts.get(stage)
+    low, high = ratio_bounds(cohort.crashes if cohort else [], alpha=alpha)
+    return {"low": round(low, 4), "high": round(high, 4) if math.isfinite(high) else None}
 
 
 # --- promotion ---
 
 
-def _estimates(now: Situation) -> dict[str, Any]:
+def _ratio(events: float, exposure: float) -> float | None:
+    return round(events / exposure, 9) if exposure else None
+
+
+def _estimates(cohort: Cohort, criteria: SuccessCriteria) -> dict[str, Any]:
     """Point estimates of the stage that is judged: rates and means of both arms, None where nothing was reported."""
-    cells = [cell for cell in now.cells if cell.stage == now.judged]
-    arms = {"treated": [], "control": []}  # type: dict[str, list[Cell]]
-    for cell in cells:
-        arms[cell.role].append(cell)
-
-    def ratio(events: float, exposure: float) -> float | None:
-        return round(events / exposure, 9) if exposure else None
-
     seen: dict[str, Any] = {}
-    for role, group in arms.items():
-        n, total, _ = _moments(group, "accuracy")
+    for role, totals in cohort.totals.items():
         seen[role] = {
-            "device_windows": sum(cell.at_risk for cell in group),
-            "crash_rate": ratio(*_sum(group, lambda cell: (cell.crashed, cell.at_risk))),
-            "error_rate": ratio(*_sum(group, lambda cell: (cell.error_share, cell.error_units))),
-            "silence": ratio(*_sum(group, lambda cell: (cell.overdue, cell.due))),
-            "accuracy": ratio(total, n),
-            "crashed": sum(cell.crashed for cell in group),
+            "device_windows": totals.at_risk,
+            "crash_rate": _ratio(totals.crashed, totals.at_risk),
+            "error_rate": _ratio(totals.error_share, totals.error_units),
+            "silence": _ratio(totals.overdue, totals.due),
+            "accuracy": _rounded(totals.mean("accuracy")),
+            "crashed": totals.crashed,
+            "sessions_timed": sum(totals.latency.values()),
         }
-    seen["latency"], seen["latency_control"] = _latency(arms["treated"]), _latency(arms["control"])
+        for name, p in QUANTILES.items():
+            key = quantile_key(totals.latency, p)
+            seen[role][f"{name}_ms"] = round(GAMMA**key, 3) if key is not None else None
+        if "battery" in totals.metrics:
+            seen[role]["battery"] = _rounded(totals.mean("battery"))
+        if criteria.latency_p99_max_ms is not None and totals.latency:
+            over = count_above(totals.latency, criteria.latency_p99_max_ms)
+            seen[role]["share_over_limit"] = over / sum(totals.latency.values())
     return seen
 
 
-def _latency(cells: Iterable[Cell]) -> dict[int, int]:
-    merged: dict[int, int] = defaultdict(int)
-    for key, count in itertools.chain.from_iterable(cell.latency.items() for cell in cells):
-        merged[key] += count
-    return dict(sorted(merged.items()))
-
-
-def _share_over(latency: Mapping[int, int], bound_ms: float) -> float | None:
-    total = sum(latency.values())
-    return count_above(latency, bound_ms) / total if total else None
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 9)
 
 
 def _asked(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[tuple[str, float | None, float]]:
@@ -298,10 +283,23 @@ def _asked(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[tuple[s
         drop = control["accuracy"] - treated["accuracy"] if both else None
         asked.append(("accuracy_drop_max", drop, criteria.accuracy_drop_max))
     if criteria.latency_p99_max_ms is not None:
-        asked.append(
-            ("latency_p99_max_ms", _share_over(estimates["latency"], criteria.latency_p99_max_ms), LATENCY_TAIL)
-        )
+        asked.append(("latency_p99_max_ms", treated.get("share_over_limit"), LATENCY_TAIL))
+    for name, field, limit, beyond in (
+        ("crash_ratio_max", "crash_rate", criteria.crash_ratio_max, 0),
+        ("latency_increase_max", "latency_p99_ms", criteria.latency_increase_max, 1),
+        ("battery_increase_max", "battery", criteria.battery_increase_max, 1),
+    ):
+        if limit is not None:
+            asked.append((name, _over_control(treated.get(field), control.get(field), beyond=beyond), limit))
     return asked
+
+
+def _over_control(treated: float | None, control: float | None, *, beyond: int) -> float | None:
+    if treated is None or control is None:
+        return None
+    if control <= 0:
+        return 0.0 if treated <= 0 else math.inf
+    return treated / control - beyond
 
 
 def _broken_limits(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[str]:
@@ -309,18 +307,33 @@ def _broken_limits(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list
 
 
 def _promotion(
-    plan: Plan, now: Situation, criteria: SuccessCriteria, estimates: dict[str, Any], evidence: dict[str, Any]
+    plan: Plan,
+    now: Situation,
+    ledger: Ledger,
+    criteria: SuccessCriteria,
+    evidence: dict[str, Any],
 ) -> Verdict:
+    estimates: dict[str, Any] = evidence["estimates"]
     stage = plan.stages[now.stage]
     soak_s = stage.duration_hours * now.hour_s
     if now.soaked_s < soak_s:
         return Verdict("wait", f"stage {stage.name} has soaked {now.soaked_s:.0f} of {soak_s:.0f} s", evidence)
     counts = now.counts.get(now.judged, Counts())
-    if doubt := _doubt(plan, counts, criteria, estimates):
+    doubt = (
+        _doubt(plan, counts, criteria, estimates)
+        or _mismatch(plan, now, counts, evidence)
+        or _unproven(plan, now, ledger, criteria, evidence)
+    )
+    if doubt:
         return Verdict("hold", f"stage {stage.name} has soaked, but {doubt}", evidence)
     judged = plan.stages[now.judged].name
-    sentence = f"no harm in {counts.reported_t} devices of stage {judged}; {_would_have_seen(plan, now, evidence)}"
-    if plan.share_buckets(now.stage) >= 1_000_000:
+    evidence["crash_ratio"] = _bounds(ledger, now.judged, plan.alpha)
+    seen = _would_have_seen(plan, now, ledger, evidence)
+    proven = " beyond the margins, which is proven" if plan.promote == "when_proven" else ""
+    sentence = f"no harm{proven} in {counts.reported_t} devices of stage {judged}; {seen}"
+    if now.without:
+        sentence += f"; without {', '.join(now.without)}, which went back"
+    if plan.share_buckets(now.stage) >= BUCKETS:
         sentence += "; without a holdback only absolute limits and silence could be judged"
     return Verdict("finish" if now.stage == len(plan.stages) - 1 else "advance", sentence, evidence)
 
@@ -346,24 +359,88 @@ def _doubt(plan: Plan, counts: Counts, criteria: SuccessCriteria, estimates: dic
 def _control_breaks(name: str, estimates: dict[str, Any], criteria: SuccessCriteria) -> bool:
     if name == "error_rate_max":
         rate, limit = estimates["control"]["error_rate"], criteria.error_rate_max
-    elif name == "latency_p99_max_ms" and criteria.latency_p99_max_ms is not None:
-        rate, limit = _share_over(estimates["latency_control"], criteria.latency_p99_max_ms), LATENCY_TAIL
+    elif name == "latency_p99_max_ms":
+        rate, limit = estimates["control"].get("share_over_limit"), LATENCY_TAIL
     else:
         return False  # a drop is against the control
     return rate is not None and limit is not None and rate > limit
 
 
-def _would_have_seen(plan: Plan, now: Situation, evidence: dict[str, Any]) -> str:
+def _mismatch(plan: Plan, now: Situation, counts: Counts, evidence: dict[str, Any]) -> str | None:
+    """Whether the arms are split as their buckets say, at every step: lost devices are lost evidence. It only holds."""
+    several = any(stage.selector != plan.stages[0].selector for stage in plan.stages[: now.stage + 1])
+    if now.judged != now.stage or len(now.shares) <= now.stage or several:
+        return None  # several selectors: the buckets alone do not tell the split
+    before = now.shares[now.stage - 1] if now.stage else 0
+    treated, control = now.shares[now.stage] - before, BUCKETS - now.shares[now.stage]
+    if treated <= 0 or control <= 0:
+        return None
+    expected = (treated / (treated + control), control / (treated + control))
+    found = {}
+    for name, pair in (
+        ("assigned", (counts.assigned_t, counts.assigned_c)),
+        ("activated", (counts.activated_t, counts.placebo_c)),
+        ("reporting", (counts.reported_t, counts.reported_c)),
+    ):
+        found[name] = round(ratio_mismatch_log_bf([pair], expected)[-1], 6)
+        if found[name] >= math.log(1 / plan.alpha):
+            evidence["sample_ratio"] = found
+            return (
+                f"{pair[0]} and {pair[1]} devices of the arms are {name}, and {expected[0]:.2%} were expected on the "
+                "new version: one arm loses devices, so what is left cannot be compared"
+            )
+    evidence["sample_ratio"] = found
+    return None
+
+
+def _unproven(
+    plan: Plan, now: Situation, ledger: Ledger, criteria: SuccessCriteria, evidence: dict[str, Any]
+) -> str | None:
+    """Which guardrails are not proven to be within their margins yet; None where none is, or no proof is asked for."""
+    if plan.promote != "when_proven":
+        return None
+    cohort = ledger.cohorts.get(now.judged)
+    tests = cohort.reverse if cohort else None
+    if cohort is None or tests is None:
+        return "nothing was reported that could prove it harmless"
+    treated = cohort.totals["treated"]
+    needed = math.log(1 / PROVEN_ALPHA)
+    logs = {name: tests.log_e(name) for name in (*tests.rates, *tests.means)}
+    rare = {
+        "crash": (treated.crashed, treated.at_risk, RARE),
+        "error": (treated.error_share, treated.error_units, criteria.error_rate_max or RARE),
+        "silence": (treated.overdue, treated.due, RARE),
+    }
+    for name, (events, trials, limit) in rare.items():
+        if 0 < limit < 1:
+            logs[name] = max(logs[name], one_sample_reverse_log_e(events=events, trials=trials, limit=limit))
+    asked = {"crash", "silence"}
+    asked |= {"error"} if treated.error_units or criteria.error_rate_max is not None else set()
+    if treated.latency or criteria.latency_p99_max_ms is not None or criteria.latency_increase_max is not None:
+        asked |= set(QUANTILES)
+    asked |= {n for n in tests.means if n in treated.metrics}
+    asked |= {"accuracy"} if criteria.accuracy_drop_max is not None else set()
+    asked |= {"battery"} if criteria.battery_increase_max is not None else set()
+    evidence["proofs"] = {name: round(logs[name], 6) for name in sorted(asked)}
+    missing = [name for name in sorted(asked) if logs[name] < needed]
+    if not missing:
+        return None
+    return f"it is not proven yet that {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} within the margin"
+
+
+def _would_have_seen(plan: Plan, now: Situation, ledger: Ledger, evidence: dict[str, Any]) -> str:
     """How large a harm this stage would have shown, with 80% and 95% chance: what silence here is worth."""
-    cells = [cell for cell in now.cells if cell.stage == now.judged]
-    treated = _sum([cell for cell in cells if cell.role == "treated"], lambda cell: (cell.crashed, cell.at_risk))
-    control = _sum([cell for cell in cells if cell.role == "control"], lambda cell: (cell.crashed, cell.at_risk))
-    weight = _stage_weights(len(plan.stages))[now.judged] / len(evidence["guardrails"])
+    cohort = ledger.cohorts.get(now.judged, Cohort())
+    treated, control = cohort.totals["treated"], cohort.totals["control"]
+    weight = max(
+        share for name, copy, each, share, _ in ledger.lanes(bound=None)
+        if name == "crash" and each is None and copy.cohort == now.judged
+    )  # fmt: skip
     seen = {
         power: detectable_ratio(
-            exposure_t=treated[1],
-            exposure_c=control[1],
-            events_c=control[0],
+            exposure_t=treated.at_risk,
+            exposure_c=control.at_risk,
+            events_c=control.crashed,
             alpha=plan.alpha * weight,
             power=power,
             tolerance=TOLERATED_RATIO,
@@ -379,7 +456,12 @@ def _would_have_seen(plan: Plan, now: Situation, evidence: dict[str, Any]) -> st
 
 def _describe(guardrail: str, estimates: dict[str, Any]) -> str:
     treated, control = estimates["treated"], estimates["control"]
+    if guardrail.startswith("latency_p"):
+        field = f"{guardrail}_ms"
+        return f"{guardrail.replace('_', ' ')} {treated[field]} ms against {control[field]} ms in the control"
     field = {"crash": "crash_rate", "error": "error_rate", "error_limit": "error_rate"}.get(guardrail, guardrail)
+    if field == "battery":
+        return f"battery {treated.get(field)} against {control.get(field)} in the control"
     if field in treated:
         return f"{field.replace('_', ' ')} {_percent(treated[field])} against {_percent(control[field])} in the control"
     return f"{treated['device_windows']} device-windows on the new version"

@@ -34,6 +34,9 @@ class SuccessCriteria(Document, frozen=True):
     accuracy_drop_max: Fraction | None = None  # control's mean minus the new version's, in units of the metric
     error_rate_max: Fraction | None = None  # errors an inference
     latency_p99_max_ms: Annotated[float, Meta(gt=0)] | None = None
+    crash_ratio_max: Annotated[float, Meta(ge=1, le=1000)] | None = None  # the new version's rate over the control's
+    latency_increase_max: Annotated[float, Meta(gt=0, le=100)] | None = None  # of p99: 0.5 is half as much again
+    battery_increase_max: Annotated[float, Meta(gt=0, le=100)] | None = None  # of the mean of the metric `battery`
 
     def over(self, earlier: "SuccessCriteria") -> "SuccessCriteria":
         """These, and the earlier ones where these say nothing."""
@@ -75,17 +78,21 @@ class Stage(Document, frozen=True):
 
 
 class Plan(Document, frozen=True):
-    """A whole rollout. `alpha` is its false-alarm budget, over all guardrails, stages and looks."""
+    """A whole rollout. `alpha` is its false-alarm budget, over all guardrails, stages and looks.
+
+    It bounds the chance of a false alarm at the very edge of what is tolerated, in every guardrail at once. Where
+    nothing is wrong far less happens: at the default, about one rollout in 200 (bench/harm.py).
+    """
 
     model_version: Annotated[str, Meta(min_length=1, max_length=256)]
     stages: Annotated[tuple[Stage, ...], Meta(min_length=1, max_length=limits.STAGES)]
     rollback: Rollback = msgspec.field(default_factory=Rollback)
-    promote: Literal["when_no_harm"] = "when_no_harm"
+    promote: Literal["when_no_harm", "when_proven"] = "when_no_harm"
     on_small_harm: Literal["rollback", "hold"] = "rollback"
     holdback_percent: Annotated[float, Meta(ge=0, le=50)] = 10.0
     min_devices: Annotated[int, Meta(ge=1, le=10**9)] = 1
     min_reports: Annotated[int, Meta(ge=1, le=10**9)] = 1
-    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.01
+    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.08
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]

@@ -24,6 +24,7 @@ class Event(StrEnum):
     HOLD = "hold"
     PAUSE = "pause"
     RESUME = "resume"
+    SLICE_BACK = "slice_back"  # some hardware classes go back, the rest goes on
     ROLL_BACK = "roll_back"
     ABORT = "abort"
 
@@ -33,14 +34,17 @@ NEXT = {
     (State.RUNNING, Event.FINISH): State.COMPLETED,
     (State.RUNNING, Event.HOLD): State.HOLDING,
     (State.RUNNING, Event.PAUSE): State.PAUSED,
+    (State.RUNNING, Event.SLICE_BACK): State.RUNNING,
     (State.RUNNING, Event.ROLL_BACK): State.ROLLED_BACK,
     (State.RUNNING, Event.ABORT): State.ABORTED,
     (State.HOLDING, Event.ADVANCE): State.RUNNING,
     (State.HOLDING, Event.FINISH): State.COMPLETED,
     (State.HOLDING, Event.PAUSE): State.PAUSED,
+    (State.HOLDING, Event.SLICE_BACK): State.HOLDING,
     (State.HOLDING, Event.ROLL_BACK): State.ROLLED_BACK,
     (State.HOLDING, Event.ABORT): State.ABORTED,
     (State.PAUSED, Event.RESUME): State.RUNNING,
+    (State.PAUSED, Event.SLICE_BACK): State.PAUSED,
     (State.PAUSED, Event.ROLL_BACK): State.ROLLED_BACK,
     (State.PAUSED, Event.ABORT): State.ABORTED,
 }

@@ -157,6 +157,10 @@ def admin_app(world: World) -> Litestar:
     async def rollout(namespace: FromPath[str], identifier: FromPath[str]) -> dict[str, Any]:
         return await desk.do(namespace, lambda *parts: desk.rollout(*parts, identifier=identifier))
 
+    @get("/rollouts/{identifier:str}/replay", summary="Every verdict, asked again of the stored windows")
+    async def replay(namespace: FromPath[str], identifier: FromPath[str]) -> dict[str, Any]:
+        return await desk.do(namespace, lambda *parts: desk.replay(*parts, identifier=identifier))
+
     @post("/rollouts/{identifier:str}/{move:str}", status_code=HTTP_200_OK, summary="Move a rollout by hand")
     async def move(
         namespace: FromPath[str], identifier: FromPath[str], move: FromPath[str], data: JSONBody[Reason]
@@ -195,7 +199,8 @@ def admin_app(world: World) -> Litestar:
         route_handlers=[
             status, keys, role, models, model, add_model, set_model, versions, one_version, publish, retire, line,
             deltas, build_deltas,
-            set_line, alias, has_artifact, put_artifact, collect, rollouts, start, rollout, move, audit, enrol_token,
+            set_line, alias, has_artifact, put_artifact, collect, rollouts, start, rollout, replay, move, audit,
+            enrol_token,
         ],
     )  # fmt: skip
     return Litestar(

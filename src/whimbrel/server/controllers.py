@@ -20,7 +20,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from whimbrel.errors import Conflict, Unavailable, WhimbrelError
-from whimbrel.flows.advance import advance
+from whimbrel.flows.advance import Ledgers, advance
 from whimbrel.flows.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
 from whimbrel.flows.ingest import ingest, judge_silence
 from whimbrel.flows.ports import Inbox, Taken
@@ -66,6 +66,7 @@ class Controllers:
         self._clock = clock
         self._holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._leads_until = 0.0
+        self._ledgers = Ledgers()
         self._judged: dict[str, int] = {}  # rollout -> the window up to which it was judged
         self.wake = asyncio.Event()
 
@@ -187,6 +188,9 @@ class Controllers:
         now = self._clock()
         with self._database.transaction() as connection:
             live = Registry(connection, namespace).rollouts(live=True)
+        alive = {rollout.id for rollout in live}
+        for gone in [name for name in self._ledgers if name not in alive]:
+            del self._ledgers[gone]
         for rollout in live:
             window = rollout.window_at(now)
             if self._judged.get(rollout.id) == window and not at_once:
@@ -197,8 +201,9 @@ class Controllers:
                 report_s = min(registry.model(rollout.model).settings.report_s, rollout.plan.window_s())
                 judge_silence(fleet, rollout, report_s=report_s, now=now)
                 try:
-                    verdict = advance(registry, fleet, rollout, now=now)
+                    verdict = advance(registry, fleet, rollout, now=now, ledgers=self._ledgers)
                 except Conflict:
+                    self._ledgers.pop(rollout.id, None)
                     continue  # a person moved it meanwhile; look again next round
             self._judged[rollout.id] = window
             if verdict.move != "wait":
@@ -340,6 +345,7 @@ def _policies_to_write(registry: Registry, book: RoleBook) -> list[tuple[str, by
             rollouts=registry.rollouts(model=model.name, live=True),
             quarantine=registry.quarantines(model.name),
             sequence=max(1, sequence),
+            overrides=registry.overridden(model.name),
         )
         if wanted != current:
             waiting.append((model.name, encode(msgspec.structs.replace(wanted, sequence=sequence + 1))))

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, UntrustedInput
-from whimbrel.flows.advance import PersonMove, move_by_person, verdict_for
+from whimbrel.flows.advance import PersonMove, move_by_person, replay, verdict_for
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.publish import build_hash, check_budgets, check_unpublished
 from whimbrel.flows.records import AuditRecord, ModelRecord, ModelSettings, RolloutRecord, VersionRecord
@@ -75,6 +75,7 @@ class NewRollout(Document, frozen=True):
     plan: Annotated[str, Meta(max_length=limits.PLAN_BYTES)]
     file_name: Annotated[str, Meta(max_length=1024)] = "plan.yaml"
     hour_s: Annotated[float, Meta(gt=0, le=3600)] = 3600.0
+    override: Because = ""
     actor: Annotated[str, Meta(max_length=128)] = "admin"
 
 
@@ -378,6 +379,7 @@ class Desk:
             plan_text=data.plan,
             tag=secrets.token_hex(3),
             hour_s=data.hour_s,
+            override=data.override,
             actor=data.actor,
             now=time.time(),
         )
@@ -390,6 +392,14 @@ class Desk:
             verdict = verdict_for(registry, fleet, rollout, now=time.time())
             view["verdict"] = {"move": verdict.move, "because": verdict.because, "evidence": verdict.evidence}
         return view
+
+    def replay(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> dict[str, Any]:
+        verdicts = replay(registry, fleet, identifier)
+        return {
+            "id": identifier,
+            "same": all(each.same for each in verdicts),
+            "verdicts": [msgspec.to_builtins(each) for each in verdicts],
+        }
 
     def move(
         self,
@@ -473,6 +483,7 @@ def rollout_view(registry: Registry, fleet: Fleet, rollout: RolloutRecord) -> di
         "stage_since": rollout.stage_since,
         "ended_at": rollout.ended_at,
         "hour_s": rollout.hour_s,
+        "without": list(rollout.without),
         "counts": {str(stage): msgspec.to_builtins(counts) for stage, counts in fleet.counts(rollout.id).items()},
         "devices": {versions.get(serial or 0, "none"): n for serial, n in fleet.inventory(rollout.model).items()},
     }

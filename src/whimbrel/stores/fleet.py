@@ -1,7 +1,7 @@
 """What is known of the devices? Enrolment, inventory, cohorts, sequence marks, and the tally of their reports."""
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, case, func, select, update
@@ -132,8 +132,8 @@ class Fleet:
         columns = tuple(name for name in values if name not in {"rollout", "stage", "device_id", "role"})
         upsert(self.connection, schema.participations, values | {"namespace": self.namespace}, update=columns)
 
-    def counts(self, rollout: str) -> dict[int, Counts]:
-        """Distinct devices of each stage, by what became of them."""
+    def counts(self, rollout: str, *, without: Sequence[str] = ()) -> dict[int, Counts]:
+        """Distinct devices of each stage, by what became of them; but for those of some hardware classes."""
         table = schema.participations
         treated, control = table.c.role == "treated", table.c.role == "control"
         activated = table.c.activated_at.is_not(None)
@@ -152,10 +152,15 @@ class Fleet:
                 number(treated, activated).label("activated_t"),
                 number(control, activated).label("placebo_c"),
                 number(treated, activated, table.c.reported_at.is_not(None)).label("reported_t"),
+                number(control, activated, table.c.reported_at.is_not(None)).label("reported_c"),
                 number(treated, table.c.outcome == "failed").label("failed_t"),
                 number(treated, table.c.outcome == "went_back").label("went_back_t"),
             )
-            .where(table.c.namespace == self.namespace, table.c.rollout == rollout)
+            .where(
+                table.c.namespace == self.namespace,
+                table.c.rollout == rollout,
+                table.c.hardware_class.not_in(list(without)),
+            )
             .group_by(table.c.stage)
         )
         return {
@@ -199,12 +204,17 @@ class Fleet:
             total = cell if stored is None else add(parse(Cell, stored, what="a stored cell"), cell)
             upsert(self.connection, table, key | {"cell": packed(total)}, update=("cell",))
 
-    def cells(self, rollout: str, *, before_window: int) -> list[Cell]:
+    def cells(self, rollout: str, *, before_window: int, from_window: int = 0) -> list[Cell]:
         """The cells of closed windows, in order."""
         table = schema.tally
         rows = self.connection.execute(
             select(table.c.cell)
-            .where(table.c.namespace == self.namespace, table.c.rollout == rollout, table.c.window < before_window)
+            .where(
+                table.c.namespace == self.namespace,
+                table.c.rollout == rollout,
+                table.c.window < before_window,
+                table.c.window >= from_window,
+            )
             .order_by(table.c.window, table.c.stage, table.c.role, table.c.hardware_class, table.c.age_bucket)
         )
         return [parse(Cell, row.cell, what="a stored cell") for row in rows]

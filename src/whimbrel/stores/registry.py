@@ -20,6 +20,7 @@ from whimbrel.flows.records import (
     ModelSettings,
     QuarantineRecord,
     RolloutRecord,
+    VerdictRecord,
     VersionRecord,
 )
 from whimbrel.model.documents import parse
@@ -255,7 +256,9 @@ class Registry:
     def quarantines(self, model: str) -> list[QuarantineRecord]:
         """What the fleet refuses of a model, oldest first."""
         table = schema.quarantines
-        rows = self.connection.execute(self._of(table).where(table.c.model == model).order_by(table.c.id))
+        rows = self.connection.execute(
+            self._of(table).where(table.c.model == model, table.c.lifted_at.is_(None)).order_by(table.c.id)
+        )
         return [
             QuarantineRecord(
                 namespace=row.namespace,
@@ -267,6 +270,35 @@ class Registry:
             )
             for row in rows
         ]
+
+    def lift_quarantines(self, model: str, serial: int, *, at: float) -> None:
+        """A person says: offer it again."""
+        table = schema.quarantines
+        self.connection.execute(
+            update(table)
+            .where(*self._key(table), table.c.model == model, table.c.serial == serial, table.c.lifted_at.is_(None))
+            .values(lifted_at=at)
+        )
+
+    def overridden(self, model: str) -> list[int]:
+        """Serials that a person had offered again: devices that refused them themselves try once more."""
+        table = schema.quarantines
+        rows = self.connection.execute(
+            self._of(table).where(table.c.model == model, table.c.lifted_at.is_not(None)).order_by(table.c.id)
+        )
+        return sorted({row.serial for row in rows})
+
+    def write_verdict(self, entry: VerdictRecord) -> None:
+        """Append what the gate said."""
+        self.connection.execute(
+            insert(schema.verdicts).values(namespace=self.namespace, **msgspec.structs.asdict(entry))
+        )
+
+    def verdicts(self, rollout: str) -> list[VerdictRecord]:
+        """What the gate said of a rollout, oldest first."""
+        table = schema.verdicts
+        rows = self.connection.execute(self._of(table).where(table.c.rollout == rollout).order_by(table.c.id))
+        return [VerdictRecord(**{name: getattr(row, name) for name in VerdictRecord.__struct_fields__}) for row in rows]
 
     def write_audit(self, entry: AuditRecord) -> None:
         """Append to the audit log: nothing is ever changed or removed there."""
@@ -382,6 +414,7 @@ def _rollout_values(rollout: RolloutRecord) -> dict[str, Any]:
     return msgspec.structs.asdict(rollout) | {
         "plan": packed(rollout.plan),
         "shares": packed(rollout.shares),
+        "without": packed(rollout.without),
         "state": rollout.state.value,
     }
 
@@ -389,6 +422,7 @@ def _rollout_values(rollout: RolloutRecord) -> dict[str, Any]:
 def _rollout(row: Row[Any]) -> RolloutRecord:
     values = {name: getattr(row, name) for name in RolloutRecord.__struct_fields__}
     values["plan"] = parse(Plan, row.plan, what=f"the plan of rollout {row.id}")
+    values["without"] = parse(tuple[str, ...], bytes(row.without) or b"[]", what=f"the slices of rollout {row.id}")
     values["shares"] = parse(tuple[int, ...], row.shares, what=f"the shares of rollout {row.id}")
     values["state"] = State(row.state)
     return RolloutRecord(**values)

@@ -138,7 +138,23 @@ rollouts = Table(
     Column("stage_since", Float, nullable=False),
     Column("ended_at", Float),
     Column("because", Text, nullable=False),
+    Column("without", LargeBinary, nullable=False, server_default="[]"),  # hardware classes that went back
     Index("rollout_by_model", "namespace", "model"),
+)
+
+verdicts = Table(  # what the gate said and what it looked at: anyone may ask it again
+    "verdict",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("namespace", String(64), nullable=False),
+    Column("rollout", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("window", Integer, nullable=False),
+    Column("situation", LargeBinary, nullable=False),
+    Column("move", String(32), nullable=False),
+    Column("because", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Index("verdict_by_rollout", "namespace", "rollout"),
 )
 
 quarantines = Table(
@@ -151,6 +167,7 @@ quarantines = Table(
     Column("at", Float, nullable=False),
     Column("because", Text, nullable=False),
     Column("selector", LargeBinary, nullable=False),
+    Column("lifted_at", Float),  # by a person
     Index("quarantine_by_model", "namespace", "model"),
 )
 

@@ -4,7 +4,7 @@ import pytest
 
 from build import HOUR, T0, Town, announce, cell, devices_in, plan, reports, rollout, stage, town, window
 from whimbrel.errors import Conflict
-from whimbrel.flows.advance import advance, move_by_person
+from whimbrel.flows.advance import Ledgers, advance, move_by_person, replay
 from whimbrel.flows.ingest import ingest
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.rollout.bucket import BUCKETS
@@ -189,3 +189,73 @@ def test_a_plan_that_ends_below_everybody_waits_for_a_person() -> None:
         assert (now_is(here).state, here.registry.model("wake").baseline) == (State.HOLDING, 1)
         assert move(here, "finish").state is State.COMPLETED
         assert here.registry.model("wake").baseline == 2
+
+
+# --- one slice, replay, and what was taken back ---
+
+
+def one_bad_class(here: Town, *, windows: range = range(8)) -> None:
+    here.fleet.tally("r1", [
+        cell(role, w, n=n, crashed=(n // 4 if (name, role) == ("c0", "treated") else n // 100), hardware_class=name)
+        for w in windows for name in ("c0", "c1", "c2", "c3") for role, n in (("treated", 100), ("control", 1900))
+    ])  # fmt: skip
+
+
+def test_one_bad_class_goes_back_alone_and_the_rest_goes_on() -> None:
+    with town(running=rollout()) as here:
+        one_bad_class(here)
+        verdict = judge_now(here, now=T0 + 8 * 300)
+        assert (verdict.move, verdict.classes) == ("slice_back", ("c0",))
+        assert (now_is(here).state, now_is(here).without) == (State.RUNNING, ("c0",))
+        (refused,) = here.registry.quarantines("wake")
+        assert refused.selector.matches({"hardware": "c0"})
+        assert not refused.selector.matches({"hardware": "c1"})
+        (entry,) = here.registry.audit_log()
+        assert (entry.action, entry.evidence["bad_classes"]) == ("slice_back", ["c0"])
+        assert "harm is proven in c0 (crash rate 25.00% against 1.00%) and nowhere else" in entry.because
+
+
+def test_a_slice_that_went_back_is_judged_no_more() -> None:
+    with town(running=rollout()) as here:
+        one_bad_class(here)
+        judge_now(here, now=T0 + 8 * 300)
+        one_bad_class(here, windows=range(8, 20))
+        assert judge_now(here, now=T0 + 20 * 300).move == "wait"
+        assert len(here.registry.quarantines("wake")) == 1
+
+
+def test_devices_of_the_slice_that_go_back_are_no_kill_switch_for_the_rest() -> None:
+    with town(running=rollout(without=("c0",))) as here:
+        names = devices_in(0, 50_000, 4)
+        told = [announce(d, step, hardware_class="c0") for d in names for step in ("activated", "went_back")]
+        ingest(here.registry, here.fleet, told, now=T0 + 400)
+        assert judge_now(here, now=T0 + 600).move == "wait"
+
+
+def test_harm_everywhere_takes_everything_back_and_no_slice() -> None:
+    with town(running=rollout()) as here:
+        here.fleet.tally("r1", [
+            cell(role, w, n=n, crashed=n // 5 if role == "treated" else n // 100, hardware_class=name)
+            for w in range(8) for name in ("c0", "c1", "c2", "c3") for role, n in (("treated", 100), ("control", 1900))
+        ])  # fmt: skip
+        assert judge_now(here).move == "roll_back"
+
+
+def test_every_verdict_is_given_again_by_the_stored_windows() -> None:
+    with town(running=rollout()) as here:
+        ledgers: Ledgers = {}
+        for w in range(12):
+            one_bad_class(here, windows=range(w, w + 1))
+            advance(here.registry, here.fleet, here.registry.rollout("r1"), now=T0 + (w + 1) * 300, ledgers=ledgers)
+        answers = replay(here.registry, here.fleet, "r1")
+        assert len(answers) == 12
+        assert all(each.same for each in answers)
+        assert "slice_back" in {each.move for each in answers}
+
+
+def test_a_window_that_was_changed_afterwards_is_found_by_the_replay() -> None:
+    with town(running=rollout()) as here:
+        one_bad_class(here)
+        judge_now(here, now=T0 + 8 * 300)
+        here.fleet.tally("r1", [cell("treated", 3, n=1, hardware_class="c1")])
+        assert [each.same for each in replay(here.registry, here.fleet, "r1")] == [False]

@@ -73,6 +73,25 @@ def test_a_quarantined_version_is_refused_with_the_reason() -> None:
             start(here)
 
 
+def test_a_person_may_offer_it_again_with_a_reason_that_is_logged() -> None:
+    with town() as here:
+        here.registry.quarantine(quarantined(2, because="harm is proven: crash"))
+        begun = start(here, override="the crash was the camera driver's")
+        assert here.registry.quarantines("wake") == []
+        assert here.registry.overridden("wake") == [2]
+        entry = next(e for e in here.registry.audit_log() if e.action == "override")
+        assert (entry.rollout, entry.because) == (begun.id, "the crash was the camera driver's")
+        assert entry.evidence["taken_back"] == ["harm is proven: crash"]
+
+
+def test_an_override_lasts_until_the_version_is_taken_back_again() -> None:
+    with town() as here:
+        here.registry.quarantine(quarantined(2))
+        start(here, override="try")
+        here.registry.quarantine(quarantined(2, because="again"))
+        assert [entry.because for entry in here.registry.quarantines("wake")] == ["again"]
+
+
 def test_the_baseline_is_refused() -> None:
     with town() as here, pytest.raises(Refused, match="is the baseline already"):
         start(here, plan(model_version="wake@1.0.0"))

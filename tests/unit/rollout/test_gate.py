@@ -5,8 +5,9 @@ import random
 import pytest
 
 from build import HOUR, accuracy, cell, healthy, plan, situation, stage
-from whimbrel.health.tally import Cell
+from whimbrel.health.tally import Cell, Moments
 from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
+from whimbrel.rollout.ledger import Ledger
 from whimbrel.rollout.plan import Plan, Rollback
 
 
@@ -64,14 +65,12 @@ def test_silence_goes_back() -> None:
     assert "silence" in judge(plan(), situation(*cells)).because
 
 
-def test_slow_sessions_go_back_where_the_plan_has_a_limit() -> None:
-    def cells() -> list[Cell]:
-        slow, fast = {300: 10, 100: 90}, {300: 10, 100: 1890}
-        return [c for w in range(4) for c in (cell("treated", w, n=100, latency=slow),
-                                              cell("control", w, n=1900, latency=fast))]  # fmt: skip
-
-    assert judge(plan(stage(latency_p99_max_ms=50)), situation(*cells())).move == "roll_back"
-    assert judge(plan(stage()), situation(*cells())).move == "finish"
+@pytest.mark.parametrize("limit", [{"latency_p99_max_ms": 50.0}, {}])
+def test_slower_sessions_go_back_also_without_a_limit(limit: dict[str, float]) -> None:
+    slow, fast = {300: 10, 100: 90}, {300: 10, 100: 1890}
+    cells = [c for w in range(4) for c in (cell("treated", w, n=100, latency=slow),
+                                           cell("control", w, n=1900, latency=fast))]  # fmt: skip
+    assert judge(plan(stage(**limit)), situation(*cells)).move == "roll_back"
 
 
 def test_harm_of_an_earlier_stage_goes_back_in_a_later_one() -> None:
@@ -238,8 +237,9 @@ def test_a_verdict_is_replayed_from_the_same_windows() -> None:
 
 def _experiment(chance: random.Random, strict: Plan, *, rate: float, times: float, drop: float = 0) -> Verdict:
     """20 windows, looked at after each of them; returns the first verdict that moves, or the last one."""
-    cells: list[Cell] = []
+    ledger = Ledger(strict)
     for w in range(20):
+        cells: list[Cell] = []
         for role, n, p, mean in (("treated", 60, rate * times, 0.9 - drop), ("control", 300, rate, 0.9)):
             values = [min(1.0, max(0.0, chance.gauss(mean, 0.1))) for _ in range(n // 10)]
             metrics = {"accuracy": {"n": len(values), "sum": sum(values), "sumsq": sum(v * v for v in values)}}
@@ -247,14 +247,13 @@ def _experiment(chance: random.Random, strict: Plan, *, rate: float, times: floa
                 cell(role, w, n=n, crashed=sum(chance.random() < p for _ in range(n)),
                      errors=sum(chance.random() < p for _ in range(n)), metrics=_summaries(metrics))
             )  # fmt: skip
-        verdict = judge(strict, situation(*cells, soaked_s=0))
+        verdict = judge(strict, situation(*cells, soaked_s=0), ledger)
         if verdict.move == "roll_back":
             break
     return verdict
 
 
 def _summaries(metrics: dict[str, dict[str, float]]) -> dict[str, object]:
-    from whimbrel.health.tally import Moments
 
     return {name: Moments(**values) for name, values in metrics.items()}  # type: ignore[arg-type]
 
@@ -276,3 +275,51 @@ def test_a_strong_drop_of_accuracy_is_always_found() -> None:
     chance = random.Random(20260103)
     runs = [_experiment(chance, plan(), rate=0.02, times=1, drop=0.15) for _ in range(40)]
     assert all(verdict.move == "roll_back" for verdict in runs)
+
+
+# --- comparative limits, proof, and the split of the arms ---
+
+
+@pytest.mark.parametrize("limit", ["crash_ratio_max", "latency_increase_max", "battery_increase_max"])
+def test_a_comparative_limit_that_is_asked_for_and_not_reported_holds(limit: str) -> None:
+    cells = [cell("treated", 0, n=0, sessions=5), cell("control", 0, n=0, sessions=5)]
+    verdict = judge(plan(stage(**{limit: 2.0})), situation(*cells))
+    assert verdict.move == "hold"
+    assert f"{limit} is asked for" in verdict.because
+
+
+def test_three_crashes_against_one_are_over_a_limit_of_two() -> None:
+    cells = [cell("treated", 0, n=100, crashed=3), cell("control", 0, n=1900, crashed=19)]
+    assert "crash_ratio_max is at 3, over 2" in judge(plan(stage(crash_ratio_max=2)), situation(*cells)).because
+
+
+def test_a_battery_that_drains_faster_goes_back_where_the_plan_watches_it() -> None:
+    def drain(mean: float, n: int) -> dict[str, Moments]:
+        return {"battery": Moments(n=n, sum=mean * n, sumsq=n * (mean * mean + 0.04))}
+
+    cells = [c for w in range(12) for c in (cell("treated", w, n=100, metrics=drain(1.5, 100)),
+                                            cell("control", w, n=1900, metrics=drain(1.0, 1900)))]  # fmt: skip
+    assert judge(plan(stage(battery_increase_max=0.2)), situation(*cells)).move == "roll_back"
+    assert judge(plan(stage("all", 100)), situation(*cells)).move == "finish"
+
+
+def test_what_is_not_proven_holds_where_the_plan_wants_proof() -> None:
+    verdict = judge(plan(promote="when_proven"), situation(*healthy()))
+    assert verdict.move == "hold"
+    assert "it is not proven yet that" in verdict.because
+
+
+def test_enough_clean_windows_prove_and_promote() -> None:
+    cells = [c for w in range(60) for c in (cell("treated", w, n=400, crashed=2, due=200),
+                                            cell("control", w, n=4000, crashed=20, errors=20.0, due=2000))]  # fmt: skip
+    verdict = judge(plan(promote="when_proven"), situation(*cells))
+    assert verdict.move == "advance", verdict.because
+    assert set(verdict.evidence["proofs"]) == {"crash", "error", "silence"}
+
+
+def test_arms_that_are_not_split_as_their_buckets_say_hold() -> None:
+    counts = Counts(assigned_t=4500, assigned_c=95500, activated_t=4500, placebo_c=95500, reported_t=4500,
+                    reported_c=95500)  # fmt: skip
+    verdict = judge(plan(), situation(*healthy(), counts={0: counts}, shares=(50_000,)))
+    assert verdict.move == "hold"
+    assert "one arm loses devices" in verdict.because

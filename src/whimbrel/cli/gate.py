@@ -1,0 +1,67 @@
+"""`whimbrel gate`: ask the gate about windows of one's own, without a server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from whimbrel import limits
+from whimbrel.cli.output import Json, print_json, say
+from whimbrel.errors import UntrustedInput
+from whimbrel.flows.plan_file import read_plan
+from whimbrel.flows.windows_file import read_windows, replay_windows
+
+app = typer.Typer(help="The gate: judge a file of windows.", no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def _gate() -> None:
+    """The gate: judge a file of windows."""
+
+
+@app.command("replay")
+def replay(
+    windows: Annotated[Path, typer.Argument(help="Tally windows, one cell a line (JSON).")],
+    plan: Annotated[Path, typer.Option(help="The plan, a YAML file.")],
+    hour_s: Annotated[float, typer.Option(min=0.01, max=3600, help="Seconds that an hour of the plan lasts.")] = 3600.0,
+    json: Json = False,
+) -> None:
+    """Judge a file of windows as the controller would have: one verdict a window, until the version goes back."""
+    asked = read_plan(_text(plan), what=plan.name)
+    cells = read_windows(_lines(windows), plan=asked, what=windows.name)
+    for said in replay_windows(asked, cells, hour_s=hour_s):
+        if json:
+            print_json(
+                {"window": said.window, "stage": said.stage, "stage_name": said.stage_name}
+                | msgspec.to_builtins(said.verdict)
+            )
+        else:
+            log_e, needed = said.verdict.evidence["log_e"], said.verdict.evidence["log_e_needed"]
+            say(
+                f"window {said.window}  {said.stage_name}  ln E {log_e:.2f} of {needed:.2f}  "
+                f"{said.verdict.move}: {said.verdict.because}"
+            )
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        if path.stat().st_size > limits.WINDOW_FILE_BYTES:
+            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; at most {limits.WINDOW_FILE_BYTES} are read")
+        with path.open("rb") as file:
+            while line := file.readline(limits.WINDOW_LINE_BYTES + 2):
+                yield line
+    except OSError as error:
+        raise UntrustedInput(f"the windows {path} cannot be read: {error.strerror}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > limits.PLAN_BYTES:
+            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; a plan has at most {limits.PLAN_BYTES}")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UntrustedInput(f"the plan {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UntrustedInput(f"the plan {path} is not UTF-8 text: {error}") from error

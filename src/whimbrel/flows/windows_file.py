@@ -1,0 +1,108 @@
+"""A file of tally windows becomes cells, and what the gate would have said of them. (docs/reference/windows.md)
+
+1. One cell a line, in any order; a line that is not wholly understood refuses the file, with its number.
+2. Each key once: a cell that comes twice is refused, never added up.
+3. The stage is the highest with treated devices so far, and it soaks from its first window on.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from whimbrel import limits
+from whimbrel.errors import UntrustedInput
+from whimbrel.health.tally import Cell
+from whimbrel.model.documents import parse
+from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
+from whimbrel.rollout.ledger import Ledger
+from whimbrel.rollout.plan import Plan
+
+_MOST = 2**53  # a count that a float holds exactly
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict after one window."""
+
+    window: int
+    stage: int
+    stage_name: str
+    verdict: Verdict
+
+
+def read_windows(lines: Iterable[bytes], *, plan: Plan, what: str) -> list[Cell]:
+    """The cells of a file. Raises `UntrustedInput` with the line's number."""
+    cells: dict[tuple[int, int, str, str, int], Cell] = {}
+    for number, line in enumerate(lines, start=1):
+        where = f"{what}, line {number}"
+        if len(line) > limits.WINDOW_LINE_BYTES:
+            raise UntrustedInput(f"{where} has over {limits.WINDOW_LINE_BYTES} bytes")
+        if not line.strip():
+            continue
+        if len(cells) >= limits.WINDOW_CELLS:
+            raise UntrustedInput(f"{where}: there are more than {limits.WINDOW_CELLS} cells; cut the file")
+        cell = parse(Cell, line, what=where)
+        if cell.key in cells:
+            raise UntrustedInput(
+                f"{where}: a cell of stage {cell.stage}, window {cell.window}, {cell.role}, class "
+                f"{cell.hardware_class!r}, age bucket {cell.age_bucket} came before; each comes once"
+            )
+        _check(cell, plan, where)
+        cells[cell.key] = cell
+    if not cells:
+        raise UntrustedInput(f"{what} holds no window; expected one tally cell a line")
+    return list(cells.values())
+
+
+def _check(cell: Cell, plan: Plan, where: str) -> None:
+    if cell.stage >= len(plan.stages):
+        raise UntrustedInput(f"{where}: stage {cell.stage}, and the plan has {len(plan.stages)}, counted from 0")
+    for part, whole in (("crashed", "at_risk"), ("error_share", "error_units"), ("overdue", "due")):
+        if getattr(cell, part) > getattr(cell, whole) * (1 + 1e-9):
+            raise UntrustedInput(f"{where}: {part} is {getattr(cell, part)}, over {whole}, {getattr(cell, whole)}")
+    numbers = [cell.window, cell.at_risk, cell.sessions, cell.error_units, cell.due, *cell.latency.values()]
+    sums = [cell.error_share]
+    for seen in cell.metrics.values():
+        numbers.append(seen.n)
+        sums += [seen.sum, seen.sumsq]
+    if max(numbers) > _MOST or not all(math.isfinite(value) and abs(value) < 1e300 for value in sums):
+        raise UntrustedInput(f"{where}: a number is too large to be a count or a sum of a fleet")
+    if any(abs(key) > limits.SKETCH_KEY for key in cell.latency):
+        raise UntrustedInput(f"{where}: latency has a bucket beyond {limits.SKETCH_KEY}")
+
+
+def replay_windows(plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0) -> Iterator[Said]:
+    """The verdict after every window, until the version goes back. Devices of a slice that went back are left out.
+
+    A file tells nothing of single devices, so as many are taken to have reported as spoke in one window at most.
+    """
+    ordered = sorted(cells, key=lambda cell: (cell.window, cell.stage, cell.role, cell.hardware_class, cell.age_bucket))
+    ledger, without, stage, since = Ledger(plan), (), -1, 0  # type: Ledger, tuple[str, ...], int, int
+    spoke: dict[int, int] = {}
+    so_far: list[Cell] = []
+    for window, found in itertools.groupby(ordered, key=lambda cell: cell.window):
+        group = list(found)
+        so_far += group
+        entered = max((cell.stage for cell in group if cell.role == "treated"), default=stage)
+        if entered > stage:
+            stage, since = entered, window
+        for each in {cell.stage for cell in group}:
+            at_once = sum(c.at_risk for c in group if c.stage == each and c.role == "treated")
+            spoke[each] = max(spoke.get(each, 0), at_once)
+        now = Situation(
+            stage=max(stage, 0),
+            soaked_s=(window - since + 1) * plan.window_s(),
+            cells=group,
+            counts={each: Counts(assigned_t=n, activated_t=n, reported_t=n) for each, n in spoke.items()},
+            hour_s=hour_s,
+            without=without,
+        )
+        verdict = judge(plan, now, ledger)
+        yield Said(window=window, stage=now.stage, stage_name=plan.stages[now.stage].name, verdict=verdict)
+        if verdict.move == "roll_back":
+            return
+        if verdict.move == "slice_back":
+            without = tuple(sorted({*without, *verdict.classes}))
+            ledger = Ledger(plan, without=without)
+            ledger.fold(so_far)

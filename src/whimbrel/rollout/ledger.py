@@ -1,0 +1,374 @@
+"""What do a rollout's windows add up to? The state of every test, folded window by window.
+
+1. A closed window is folded once, in order, with its cells in the order of their keys: a gate that lives for weeks and
+   a replay from nothing do the same sums, and agree to the last bit.
+2. Like is compared with like: a stage's treated devices with that stage's controls, within a window and an age group.
+3. The hardware classes with a share of the budget are those that were heard of when both arms first spoke; later ones
+   count among all devices.
+4. Edges of latency come from the control's earlier windows.
+
+Called by the gate.
+"""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from whimbrel import limits
+from whimbrel.health.evidence import (
+    MeanFold,
+    MeanWindow,
+    RateFold,
+    RateWindow,
+    e_bh,
+    log_mean_exp,
+    one_sided_rho,
+)
+from whimbrel.health.sketch import count_above, count_over, quantile_key, steps_of
+from whimbrel.health.tally import Cell
+from whimbrel.rollout.guardrails import (
+    BETS,
+    BY_CLASS,
+    CLASS_SHARE,
+    PROVEN_DROP,
+    PROVEN_RATIO,
+    QUANTILES,
+    RATES,
+    SEEN_BATTERY,
+    SEEN_DROP,
+    TOLERATED_DROP,
+    TOLERATED_RATIO,
+    TOLERATED_SLOWER,
+    Copy,
+    copies,
+    guard_weights,
+)
+from whimbrel.rollout.plan import Plan
+
+_HISTORY = 10  # values of the control beyond a quantile before its edge is believed
+
+
+class Totals:
+    """Sums of one arm of a cohort over all windows: what point estimates are made of."""
+
+    __slots__ = (
+        "at_risk", "crashed", "due", "error_share", "error_units", "latency", "metrics", "overdue",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.at_risk = self.crashed = self.error_units = self.due = self.overdue = 0
+        self.error_share = 0.0
+        self.metrics: dict[str, tuple[int, float]] = {}
+        self.latency: dict[int, int] = {}
+
+    def add(self, cell: Cell) -> None:
+        """One cell more."""
+        self.at_risk += cell.at_risk
+        self.crashed += cell.crashed
+        self.error_units += cell.error_units
+        self.error_share += cell.error_share
+        self.due += cell.due
+        self.overdue += cell.overdue
+        for name, seen in cell.metrics.items():
+            n, total = self.metrics.get(name, (0, 0.0))
+            self.metrics[name] = n + seen.n, total + seen.sum
+        for key, count in cell.latency.items():
+            self.latency[key] = self.latency.get(key, 0) + count
+
+    def mean(self, metric: str) -> float | None:
+        """The metric's mean; None where nothing was reported."""
+        n, total = self.metrics.get(metric, (0, 0.0))
+        return total / n if n else None
+
+
+class Tests:
+    """The tests of one copy, for all devices or one class."""
+
+    __slots__ = ("means", "rates", "rhos")
+
+    def __init__(self, rates: dict[str, RateFold], means: dict[str, MeanFold]) -> None:
+        self.rates, self.means = rates, means
+        self.rhos: dict[str, float] = {}
+
+    def log_e(self, name: str) -> float:
+        """ln E of one of them."""
+        if name in self.rates:
+            return self.rates[name].log_e(BETS)
+        if name in self.means and name in self.rhos:
+            return self.means[name].log_e(self.rhos[name])
+        return 0.0
+
+
+class Cohort:
+    """One stage's devices: copies of the tests, and sums."""
+
+    def __init__(self) -> None:
+        self.copies: dict[int, Tests] = {}  # by the stage at which they started
+        self.classes: dict[str, Tests] = {}
+        self.reverse: Tests | None = None
+        self.totals = {"treated": Totals(), "control": Totals()}
+        self.class_totals: dict[tuple[str, str], Totals] = defaultdict(Totals)
+        self.crashes: list[RateWindow] = []
+
+
+# A stratum's sums: crashed, at risk, error share, error units, overdue, due, and what lies over each edge, sessions.
+_Sums = list[float]
+
+
+class Ledger:
+    """All tests of a rollout. `without`: hardware classes that went back and are judged no more."""
+
+    def __init__(self, plan: Plan, *, without: Iterable[str] = ()) -> None:
+        self.plan = plan
+        self.without = frozenset(without)
+        self.weights = guard_weights(plan)
+        self.windows = 0
+        self.last = -1
+        self.cohorts: dict[int, Cohort] = {}
+        self.classes: tuple[str, ...] | None = None
+        self._heard: dict[str, int] = {}
+        every = [plan.criteria(index) for index in range(len(plan.stages))]
+        self._bounds = sorted({each.latency_p99_max_ms for each in every if each.latency_p99_max_ms is not None})
+        self._proven = every[-1] if plan.promote == "when_proven" else None
+
+    def fold(self, cells: Sequence[Cell]) -> None:
+        """Fold closed windows, none of which was folded before."""
+        kept = [cell for cell in cells if cell.hardware_class not in self.without]
+        kept.sort(key=lambda cell: (cell.window, cell.stage, cell.role, cell.hardware_class, cell.age_bucket))
+        for window, group in itertools.groupby(kept, key=lambda cell: cell.window):
+            if window <= self.last:
+                raise ValueError(f"window {window} comes after window {self.last} was folded")
+            self._window(list(group))
+            self.last, self.windows = window, self.windows + 1
+
+    def _window(self, cells: list[Cell]) -> None:
+        self._hear(cells)
+        for stage in sorted({cell.stage for cell in cells} - set(self.cohorts)):
+            self._begin(stage)
+        for stage, group in itertools.groupby(cells, key=lambda cell: cell.stage):
+            self._cohort(self.cohorts[stage], list(group))
+
+    def _hear(self, cells: list[Cell]) -> None:
+        if self.classes is not None:
+            return
+        for cell in cells:
+            if not cell.hardware_class:
+                continue  # a device that names no class cannot be selected by it
+            self._heard[cell.hardware_class] = self._heard.get(cell.hardware_class, 0) + cell.at_risk + cell.due
+        if len({cell.role for cell in cells}) == 2:
+            most = sorted(self._heard, key=lambda name: (-self._heard[name], name))[: limits.JUDGED_CLASSES]
+            self.classes = tuple(sorted(most)) if len(most) > 1 else ()
+
+    def _begin(self, stage: int) -> None:
+        for cohort in self.cohorts.values():
+            cohort.copies[stage] = self._tests()
+        self.cohorts[stage] = Cohort()
+        self.cohorts[stage].copies[stage] = self._tests()
+        if self._proven is not None:
+            self.cohorts[stage].reverse = self._reverse_tests()
+
+    def _tests(self) -> Tests:
+        rates = {name: RateFold(TOLERATED_RATIO) for name in RATES}
+        rates |= {name: RateFold(1.0) for name in QUANTILES}
+        rates |= {f"latency_over:{bound}": RateFold(TOLERATED_RATIO) for bound in self._bounds}
+        means = {"accuracy": MeanFold.drop(TOLERATED_DROP)}
+        if "battery" in self.weights:
+            means["battery"] = MeanFold.growth(TOLERATED_RATIO)
+        return Tests(rates, means)
+
+    def _class_tests(self) -> Tests:
+        return Tests({name: RateFold(TOLERATED_RATIO) for name in RATES}, {"accuracy": MeanFold.drop(TOLERATED_DROP)})
+
+    def _reverse_tests(self) -> Tests:
+        criteria = self._proven
+        if criteria is None:  # pragma: no cover - asked for only where the plan proves
+            return Tests({}, {})
+        margins = {"crash": criteria.crash_ratio_max or PROVEN_RATIO, "error": PROVEN_RATIO, "silence": PROVEN_RATIO}
+        rates = {name: RateFold(1 / max(margin, TOLERATED_RATIO)) for name, margin in margins.items()}
+        rates |= {name: RateFold(1.0) for name in QUANTILES}
+        means = {"accuracy": MeanFold.at_least(criteria.accuracy_drop_max or PROVEN_DROP)}
+        if "battery" in self.weights:
+            means["battery"] = MeanFold.growth_within(1 + (criteria.battery_increase_max or PROVEN_RATIO - 1))
+        return Tests(rates, means)
+
+    def _cohort(self, cohort: Cohort, cells: list[Cell]) -> None:
+        edges = self._edges(cohort)
+        strata: dict[int, tuple[_Sums, _Sums]] = {}
+        by_class: dict[str, dict[int, tuple[_Sums, _Sums]]] = {}
+        width = 7 + 2 * len(QUANTILES) + len(self._bounds)
+        judged = self.classes or ()
+        for cell in cells:
+            control = cell.role == "control"
+            sums = self._read(cell, edges)
+            groups = [strata]
+            if cell.hardware_class in judged:
+                groups.append(by_class.setdefault(cell.hardware_class, {}))
+            for group in groups:
+                pair = group.get(cell.age_bucket)
+                if pair is None:
+                    pair = group[cell.age_bucket] = ([0.0] * width, [0.0] * width)
+                mine = pair[control]
+                for index, value in enumerate(sums):
+                    mine[index] += value
+            cohort.totals[cell.role].add(cell)
+            cohort.class_totals[cell.hardware_class, cell.role].add(cell)
+        for tests in cohort.copies.values():
+            _add_rates(tests, strata, self._bounds)
+        if cohort.reverse is not None:
+            _add_reverse(cohort.reverse, strata)
+        for name in judged:
+            if name in by_class:
+                tests = cohort.classes.setdefault(name, self._class_tests())
+                _add_rates(tests, by_class[name], ())
+        cohort.crashes += [
+            RateWindow(t[0], t[1], c[0], c[1]) for _, (t, c) in sorted(strata.items()) if t[1] > 0 and c[1] > 0
+        ]
+        self._means(cohort, cells, judged)
+
+    def _edges(self, cohort: Cohort) -> list[int | None]:
+        history = cohort.totals["control"].latency
+        count = sum(history.values())
+        return [
+            quantile_key(history, p) if count >= math.ceil(_HISTORY / (1 - p)) else None for p in QUANTILES.values()
+        ]
+
+    def _read(self, cell: Cell, edges: Sequence[int | None]) -> _Sums:
+        sums: _Sums = [cell.crashed, cell.at_risk, cell.error_share, cell.error_units, cell.overdue, cell.due]
+        latency = cell.latency
+        sums.append(sum(latency.values()) if latency else 0)
+        slower = TOLERATED_SLOWER if cell.role == "treated" else 0
+        margin = self._margin() if cell.role == "treated" else 0
+        for edge in edges:
+            known = edge if latency and edge is not None else None
+            sums.append(count_over(latency, known + slower) if known is not None else 0)
+            sums.append(count_over(latency, known + margin) if known is not None and self._proven else 0)
+        sums += [count_above(latency, bound) if latency else 0 for bound in self._bounds]
+        return sums
+
+    def _margin(self) -> int:
+        increase = self._proven.latency_increase_max if self._proven else None
+        return steps_of(1 + increase if increase else PROVEN_RATIO)
+
+    def _means(self, cohort: Cohort, cells: list[Cell], judged: Sequence[str]) -> None:
+        for name in ("accuracy", "battery"):
+            if name not in self.weights or not any(name in cell.metrics for cell in cells):
+                continue
+            strata, by_class = _moments(cells, name, judged)
+            tests = [(each, strata) for each in cohort.copies.values()]
+            if cohort.reverse is not None:
+                tests.append((cohort.reverse, strata))
+            if name in BY_CLASS:
+                tests += [(cohort.classes[key], by_class[key]) for key in judged if key in by_class]
+            for each, parts in tests:
+                fold = each.means[name]
+                if fold.precision == 0 and (rho := self._rho(name, fold)) is not None:
+                    each.rhos[name] = rho  # from earlier windows alone, and never changed once something was weighed
+                fold.add(parts)
+
+    def _rho(self, name: str, fold: MeanFold) -> float | None:
+        """The mixture's parameter; the battery's depends on the control's level in earlier windows."""
+        alpha, seen = self.plan.alpha, SEEN_DROP - TOLERATED_DROP
+        if name == "battery":
+            if not fold.before_c.n or not fold.before_c.sum:
+                return None
+            seen = SEEN_BATTERY * abs(fold.before_c.sum / fold.before_c.n)
+        return one_sided_rho(v_opt=2 * math.log(1 / alpha) / seen**2, alpha=min(alpha, 0.4))
+
+    # --- what was found ---
+
+    def lanes(self, *, bound: float | None) -> list[tuple[str, Copy, str | None, float, float]]:
+        """Every test with its weight: guardrail, copy, hardware class (None: all), weight, ln E.
+
+        Tests that have not begun are at ln E = 0: an average must keep their weight. `bound`: the limit of latency in
+        force, if any. The limits of one sample and the failures are the gate's.
+        """
+        found: list[tuple[str, Copy, str | None, float, float]] = []
+        classes = self.classes or ()
+        for copy in copies(len(self.plan.stages)):
+            cohort = self.cohorts.get(copy.cohort)
+            tests = cohort.copies.get(copy.start) if cohort else None
+            own = copy.start == copy.cohort
+            for name, share in self.weights.items():
+                if name in {"failure", "error_limit", "latency_limit"}:
+                    continue
+                key = name if name != "latency_over" else f"latency_over:{bound}"
+                split = own and name in BY_CLASS and bool(classes)
+                weight = share * copy.weight
+                log_e = tests.log_e(key) if tests else 0.0
+                found.append((name, copy, None, weight * (1 - CLASS_SHARE if split else 1), log_e))
+                if split:
+                    for each in classes:
+                        mine = cohort.classes.get(each) if cohort else None
+                        found.append(
+                            (name, copy, each, weight * CLASS_SHARE / len(classes), mine.log_e(key) if mine else 0.0)
+                        )
+        return found
+
+    def named(self) -> tuple[list[str], dict[str, float], float]:
+        """The bad hardware classes by e-BH, the ln E of each class, and the ln E of all the others together."""
+        classes = list(self.classes or ())
+        if not classes:
+            return [], {}, 0.0
+        own = [copy for copy in copies(len(self.plan.stages)) if copy.start == copy.cohort]
+        shares = [(name, copy, self.weights[name] * copy.weight) for name in BY_CLASS for copy in own]
+        total = sum(share for _, _, share in shares)
+        logs = {}
+        for each in classes:
+            mine = [self._class_log_e(each, name, copy) for name, copy, _ in shares]
+            logs[each] = log_mean_exp(mine, [share / total for _, _, share in shares])
+        bad = [classes[index] for index in e_bh(list(logs.values()), alpha=self.plan.alpha)]
+        rest = [logs[each] for each in classes if each not in bad]
+        return bad, logs, log_mean_exp(rest, [1 / len(rest)] * len(rest)) if rest else math.inf
+
+    def _class_log_e(self, name: str, guard: str, copy: Copy) -> float:
+        cohort = self.cohorts.get(copy.cohort)
+        tests = cohort.classes.get(name) if cohort else None
+        return tests.log_e(guard) if tests else 0.0
+
+
+def _add_rates(tests: Tests, strata: dict[int, tuple[_Sums, _Sums]], bounds: Sequence[float]) -> None:
+    rates = tests.rates
+    for age in sorted(strata):
+        t, c = strata[age]
+        for index, name in enumerate(RATES):
+            if t[2 * index] or c[2 * index]:  # without an event no bet changes
+                rates[name].add(t[2 * index], t[2 * index + 1], c[2 * index], c[2 * index + 1])
+        if "latency_p50" in rates and t[6] and c[6]:
+            for index, name in enumerate(QUANTILES):
+                if c[7 + 2 * index] or t[7 + 2 * index]:
+                    rates[name].add(t[7 + 2 * index], t[6], c[7 + 2 * index], c[6])
+            for index, bound in enumerate(bounds, start=7 + 2 * len(QUANTILES)):
+                rates[f"latency_over:{bound}"].add(t[index], t[6], c[index], c[6])
+
+
+def _add_reverse(tests: Tests, strata: dict[int, tuple[_Sums, _Sums]]) -> None:
+    for age in sorted(strata):
+        t, c = strata[age]
+        for index, name in enumerate(RATES):
+            tests.rates[name].add(c[2 * index], c[2 * index + 1], t[2 * index], t[2 * index + 1])
+        for index, name in enumerate(QUANTILES):
+            tests.rates[name].add(c[7 + 2 * index], c[6], t[8 + 2 * index], t[6])
+
+
+def _moments(
+    cells: Iterable[Cell], metric: str, judged: Sequence[str]
+) -> tuple[list[MeanWindow], dict[str, list[MeanWindow]]]:
+    """The metric's moments by age group: of all devices, and of each judged class."""
+    groups: dict[tuple[str | None, int], list[float]] = {}
+    for cell in cells:
+        seen = cell.metrics.get(metric)
+        if seen is None:
+            continue
+        first = 3 if cell.role == "control" else 0
+        for key in (None, cell.hardware_class):
+            if key is None or key in judged:
+                mine = groups.setdefault((key, cell.age_bucket), [0.0] * 6)
+                mine[first] += seen.n
+                mine[first + 1] += seen.sum
+                mine[first + 2] += seen.sumsq
+    found: dict[str | None, list[MeanWindow]] = defaultdict(list)
+    for name, age in sorted(groups, key=lambda key: (key[0] is not None, key[0] or "", key[1])):
+        found[name].append(MeanWindow(*groups[name, age]))
+    everyone = found.pop(None, [])
+    return everyone, {name: parts for name, parts in found.items() if name is not None}

@@ -1,0 +1,81 @@
+"""The arrays that simulate thousands of rollouts say what the gate says."""
+
+import random
+
+import numpy as np
+import pytest
+
+from build import cell, plan, stage
+from whimbrel.health.tally import Cell, Moments
+from whimbrel.rollout.bulk import Arm, BulkLedger
+from whimbrel.rollout.gate import Situation, judge
+from whimbrel.rollout.guardrails import TOLERATED_SLOWER
+from whimbrel.rollout.ledger import Ledger
+
+RUNS, AGES, CLASSES, KEYS = 2, 2, 3, 40
+SCALE = {"treated": 40, "control": 400}
+
+
+def drawn(chance: np.random.Generator, scale: int, *, rate: float) -> Arm:
+    shape = (RUNS, AGES, CLASSES)
+    at_risk = chance.poisson(scale, shape)
+    labelled = chance.binomial(at_risk, 0.5)
+    right = chance.binomial(labelled, 0.8)
+    due = chance.poisson(scale / 10, shape)
+    spread = np.exp(-(((np.arange(KEYS) - 20) / 6.0) ** 2))
+    latency = chance.multinomial(at_risk.sum(axis=2), spread / spread.sum())
+    return Arm(
+        at_risk=at_risk, crashed=chance.binomial(at_risk, rate), errors=chance.binomial(at_risk, 0.02), due=due,
+        overdue=chance.binomial(due, 0.05), accuracy_n=labelled, accuracy_sum=right, accuracy_sumsq=right,
+        latency=latency,
+    )  # fmt: skip
+
+
+def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int) -> list[Cell]:
+    made = []
+    for number, arms in cohorts.items():
+        for role, arm in zip(SCALE, arms, strict=True):
+            for age in range(AGES):
+                timed = {TOLERATED_SLOWER * k: int(n) for k, n in enumerate(arm.latency[run, age]) if n}
+                for index in range(CLASSES):
+                    at = (run, age, index)
+                    right, n = float(arm.accuracy_sum[at]), int(arm.accuracy_n[at])
+                    made.append(
+                        cell(
+                            role, window, n=int(arm.at_risk[at]), crashed=int(arm.crashed[at]),
+                            errors=float(arm.errors[at]), stage=number, age_bucket=age, hardware_class=f"c{index}",
+                            due=int(arm.due[at]), overdue=int(arm.overdue[at]), latency=timed if index == 0 else {},
+                            metrics={"accuracy": Moments(n=n, sum=right, sumsq=right)} if n else {},
+                        )
+                    )  # fmt: skip
+    return made
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("stages", [1, 3])
+def test_arrays_and_gate_agree_in_every_window(seed: int, stages: int) -> None:
+    chance = np.random.default_rng(seed)
+    wanted = plan(*(stage(f"s{n}", 5 * 3**n) for n in range(stages)))
+    bulk = BulkLedger(wanted, runs=RUNS, classes=CLASSES)
+    ledgers = [Ledger(wanted) for _ in range(RUNS)]
+    for window in range(12):
+        entered = min(stages - 1, window // 4)
+        cohorts = {
+            number: (drawn(chance, SCALE["treated"], rate=0.03), drawn(chance, SCALE["control"], rate=0.02))
+            for number in range(entered + 1)
+        }
+        bulk.fold(cohorts)
+        for run, ledger in enumerate(ledgers):
+            now = Situation(stage=entered, soaked_s=0, counts={}, cells=cells(window, cohorts, run))
+            verdict = judge(wanted, now, ledger)
+            assert verdict.evidence["log_e"] == pytest.approx(float(bulk.log_e()[run]), abs=1e-5)
+
+
+def test_the_order_in_which_windows_come_at_once_does_not_matter() -> None:
+    chance = random.Random(7)
+    made = [cell(role, w, n=50, crashed=chance.randrange(3), errors=chance.random(), hardware_class=f"c{w % 3}")
+            for w in range(9) for role in SCALE]  # fmt: skip
+    shuffled = made[:]
+    chance.shuffle(shuffled)
+    one = judge(plan(), Situation(stage=0, soaked_s=0, counts={}, cells=made))
+    assert one == judge(plan(), Situation(stage=0, soaked_s=0, counts={}, cells=shuffled))
