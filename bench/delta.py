@@ -334,6 +334,17 @@ def large_pair(folder: Path, size_bytes: int) -> tuple[Path, Path]:
     return paths
 
 
+def large_quantised_pair(folder: Path) -> tuple[Path, Path]:
+    """Q8_0, two matrices of 4096 x 8192 (71 MB): a light fine-tune, quantised on both sides by the same pipeline."""
+    rng = np.random.default_rng(5)
+    before = {f"blk.{index}.weight": rng.normal(0, 0.04, (4096, 8192)).astype(np.float32) for index in range(2)}
+    after = {name: (one + rng.normal(0, 3e-5, one.shape)).astype(np.float32) for name, one in before.items()}
+    paths = folder / "large-q8.base", folder / "large-q8.target"
+    for path, weights in zip(paths, (before, after), strict=True):
+        path.write_bytes(gguf(weights, "Q8_0"))
+    return paths
+
+
 # --- report ---
 
 
@@ -420,6 +431,8 @@ def main() -> int:
             rows.append(measure(*pair, folder, peers=True))
             if not options.json:
                 print(f"{pair[0]}: {rows[-1]['ours']['patch_bytes']}", file=sys.stderr, flush=True)
+        if not options.quick:
+            rows.append(measure("large q8_0", *large_quantised_pair(folder), folder, peers=False))
         if not options.quick and options.large:
             for size in (70_000_000, int(options.large * 1e9)):
                 base, target = large_pair(folder, size)
