@@ -256,7 +256,7 @@ class Agent:
         """
         bundle = Bundle(Path(path))
         try:
-            with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder)):
+            with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder), disk=self._disk):
                 now = self._clock() if now is None else now
                 self._trust.as_of = bundle.as_of(self._trust.trusted_time(now))
                 with self._network.through(bundle):
