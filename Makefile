@@ -5,7 +5,7 @@ LOCK := requirements/dev.txt
 SECONDS_A_TARGET ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz lint types format bench lock clean
+.PHONY: help setup demo test test-root fuzz lint types format bench lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,9 @@ demo: setup  ## watch a model travel to a fleet, and a bad version be taken back
 
 test: setup  ## all tests (PostgreSQL and NATS suites where these answer; with CI=true they must)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-root: setup  ## power cuts on a real ext4 (root, loop devices)
+	@$(BIN)/python tests/root/power_cut.py $(ARGS)
 
 fuzz: setup  ## coverage-guided fuzzing of the delta codec, SECONDS_A_TARGET each (Linux)
 	@for t in containers patches parts; do $(BIN)/python tests/fuzz/delta.py $$t --seconds $(SECONDS_A_TARGET) || exit 1; done

@@ -14,6 +14,7 @@ import pytest
 from whimbrel.agent import installation, tuf_client
 from whimbrel.agent.installation import Installation
 from whimbrel.agent.spool import Spool
+from whimbrel.agent.wholeness import Wholeness
 from whimbrel.device import events, step
 from whimbrel.device.states import PREPARING
 from whimbrel.flows import render
@@ -28,7 +29,8 @@ Plant = Callable[[pytest.MonkeyPatch], Callable[[Simulation], None] | None]
 
 
 def _nothing_is_hashed(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
-    patch.setattr(Installation, "_intact", lambda self, held: True)
+    for look in ("holds", "intact"):
+        patch.setattr(Wholeness, look, lambda self, held: True)
 
     def prepare(world: Simulation) -> None:
         world.faults.rates["bit flipped"] = 0.1
@@ -97,7 +99,7 @@ def _journal_and_pointer_are_not_durable(patch: pytest.MonkeyPatch) -> Callable[
 
 
 def _downloads_are_not_synced(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
-    return _unsynced("download.py:")
+    return _unsynced("staging.py:stage:")
 
 
 def _unsynced(where: str) -> Callable[[Simulation], None]:

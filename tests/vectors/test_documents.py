@@ -16,10 +16,12 @@ from whimbrel.model.release import (
     Tensor,
     TensorSpec,
     Training,
+    Validation,
     Variant,
 )
 from whimbrel.model.selector import Expression, Selector
 from whimbrel.rollout.policy import Arm, Conditions, Entry, Layer, Pin, Policy, Quarantine
+from whimbrel.rollout.policy import Window as Hours
 
 SELECTOR = Selector(
     match_labels={"os": "linux"}, match_expressions=(Expression(key="app", operator="Version", values=(">=1.8", "<3")),)
@@ -38,7 +40,8 @@ RELEASE = Release(
             ),
             probe=Probe(
                 inputs={"x": TENSOR}, outputs={"y": TENSOR}, absolute_tolerance=0.5, relative_tolerance=0.25,
-                latency_ms_max=9.5, memory_mib_max=64,
+                latency_ms_max=9.5, memory_mib_max=64, output_ranges={"y": (0.0, 1.0)},
+                validation=Validation(inputs={"x": TENSOR}, labels=(7,), output="y", accuracy_min=0.5),
             ),
             sealed_sha256="b" * 64, sealed_size_bytes=9,
         ),
@@ -66,7 +69,9 @@ POLICY = Policy(
     quarantine=(Quarantine(serial=4, selector=SELECTOR),), overrides=(3,),
     pins=(Pin(serial=1, devices=("dev-1",)), Pin(serial=2, selector=SELECTOR)),
     conditions=Conditions(
-        unmetered=True, charging=True, battery_min=0.5, idle=True, window_utc=(0, 3600), start_jitter_s=60.0
+        unmetered=True, charging=True, battery_min=0.5, idle=True, window_utc=(0, 3600), start_jitter_s=60.0,
+        windows=(Hours(start_s=79200, end_s=21600, zone="Europe/Berlin", days=("fri",)),), storage_mib_min=500,
+        metered_mib_a_day=20,
     ),
     on_revoked="stop", refresh_s=60.0, report_s=30.0, activate_max_age_s=120.0, report_labels=("region",),
     hardware_label="chip",
@@ -83,7 +88,7 @@ BATCH = Batch(
 )  # fmt: skip
 ANNOUNCEMENT = Announcement(
     model="wake", step="went_back", serial=3, rollout="r1", stage=1, role="control", hardware_class="x1",
-    reason="it crashed", bytes_moved=8,
+    reason="it crashed", bytes_moved=8, moved_by={"delta": 8},
 )  # fmt: skip
 CELL = Cell(
     stage=1, window=6, role="control", hardware_class="x1", age_bucket=5, at_risk=9, sessions=8, crashed=7,
@@ -106,7 +111,9 @@ GOLDEN = {
 "variants":[{"files":[{"format":"onnx","name":"model.onnx","packed":true,
 "sha256":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","size_bytes":7}],
 "name":"linux","precision":"float32","probe":{"absolute_tolerance":0.5,"inputs":{"x":<TENSOR>},
-"latency_ms_max":9.5,"memory_mib_max":64,"outputs":{"y":<TENSOR>},"relative_tolerance":0.25},
+"latency_ms_max":9.5,"memory_mib_max":64,"output_ranges":{"y":[0.0,1.0]},"outputs":{"y":<TENSOR>},
+"relative_tolerance":0.25,
+"validation":{"accuracy_min":0.5,"inputs":{"x":<TENSOR>},"labels":[7],"output":"y"}},
 "runtime":"onnxruntime",
 "sealed_sha256":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
 "sealed_size_bytes":9,"selector":<SELECTOR>,"signature":{"inputs":[{"dtype":"float32","name":"x",
@@ -124,7 +131,9 @@ GOLDEN = {
         POLICY,
         """
 {"activate_max_age_s":120.0,"baseline":2,"conditions":{"battery_min":0.5,"charging":true,
-"idle":true,"start_jitter_s":60.0,"unmetered":true,"window_utc":[0,3600]},
+"idle":true,"metered_mib_a_day":20,"start_jitter_s":60.0,"storage_mib_min":500,"unmetered":true,
+"window_utc":[0,3600],
+"windows":[{"days":["fri"],"end_s":21600,"start_s":79200,"zone":"Europe/Berlin"}]},
 "format":"whimbrel-policy-1","hardware_label":"chip","known_good":[2,1],
 "layers":[{"entries":[{"arms":[{"end":50000,"name":"canary","role":"treated","selector":<SELECTOR>,
 "serial":3,"stage":1,"start":0},{"end":1000000,"name":"control","role":"control","serial":2,
@@ -146,7 +155,8 @@ GOLDEN = {
     "announcement": (
         ANNOUNCEMENT,
         """
-{"bytes_moved":8,"hardware_class":"x1","model":"wake","reason":"it crashed","role":"control",
+{"bytes_moved":8,"hardware_class":"x1","model":"wake","moved_by":{"delta":8},
+"reason":"it crashed","role":"control",
 "rollout":"r1","serial":3,"stage":1,"step":"went_back"}
 """,
     ),

@@ -5,7 +5,6 @@ with ETags and ranges; what is posted is answered by the product's device API. E
 """
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 from urllib3.exceptions import ProtocolError
@@ -27,14 +26,17 @@ class Answer:
         self.headers = headers
         self._body = body
         self._breaks = breaks
+        self._read = 0
 
-    def stream(self, amt: int, *, decode_content: bool) -> Iterator[bytes]:  # noqa: ARG002 (urllib3's names)
-        """The body, in pieces."""
-        size = max(1, len(self._body) // 3)
-        for at in range(0, len(self._body), size):
-            yield self._body[at : at + size]
-        if self._breaks:
-            raise ProtocolError("the connection broke")
+    def read1(self, amt: int, *, decode_content: bool) -> bytes:  # noqa: ARG002 (urllib3's names)
+        """The next piece of the body; nothing at its end."""
+        if self._read >= len(self._body):
+            if self._breaks:
+                raise ProtocolError("the connection broke")
+            return b""
+        piece = self._body[self._read : self._read + min(amt, max(1, len(self._body) // 3))]
+        self._read += len(piece)
+        return piece
 
     def release_conn(self) -> None:
         """Nothing is held."""
