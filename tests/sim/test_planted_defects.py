@@ -98,10 +98,6 @@ def _journal_and_pointer_are_not_durable(patch: pytest.MonkeyPatch) -> Callable[
     return _unsynced("durable.py:write_durably:")
 
 
-def _downloads_are_not_synced(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
-    return _unsynced("staging.py:stage:")
-
-
 def _unsynced(where: str) -> Callable[[Simulation], None]:
     def prepare(world: Simulation) -> None:
         world.faults.rates["power cut"] = 8.0
@@ -163,7 +159,6 @@ def _often(kind: str, rate: float = 3.0) -> Callable[[Simulation], None]:
         (_nothing_is_hashed, "verified"),
         (_nothing_is_probed, "verified"),
         (_journal_and_pointer_are_not_durable, "verified"),
-        (_downloads_are_not_synced, "verified"),
         (_what_began_goes_on, "stopped"),
         (_line_is_ignored, "stopped"),
         (_refusals_are_forgotten, "refused"),
