@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 import onnxruntime
 
-from whimbrel import Agent
+from whimbrel import Agent, limits
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.agent.probes.__main__ import main as serve_probes
 from whimbrel.errors import WhimbrelError
@@ -53,7 +53,7 @@ class _Forked:
                 os.dup2(tell, 1)
                 for handle in (asked, ask, told, tell):
                     os.close(handle)
-                serve_probes()
+                serve_probes(limits.PROBE_WALL_S)
             finally:
                 os._exit(0)
         os.close(asked)
