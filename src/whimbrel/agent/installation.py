@@ -28,7 +28,7 @@ from whimbrel.device.ports import Prober, ProbeRequest
 from whimbrel.device.slots import Pointer
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.device.step import announcement_of, effects_of, moved, say, step
-from whimbrel.errors import NotFound, Unavailable, UntrustedInput
+from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.model.release import Release, Requirement, Variant
 from whimbrel.model.ways import Step
 from whimbrel.rollout.decide import Assignment, Decision, Profile, decide, objection
@@ -396,7 +396,7 @@ class Installation:
                 return None
             case effects.SwapBack():
                 return self._swap_back(effect)
-        raise NotImplementedError(effect)
+        raise InvariantBroken(f"nothing performs {effect!r}")
 
     def _fetch(self, effect: effects.Fetch) -> events.Event | None:
         candidate, around = effect.candidate, self._around
