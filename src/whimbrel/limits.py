@@ -140,3 +140,6 @@ DELTA_BASES = 2  # newest earlier versions that get a direct patch, unless the m
 DELTA_BASES_BY_INVENTORY = 6  # further versions that devices run, the most frequent first
 DELTA_WORTH = 0.9  # of the compressed whole file, or of the plain one: a larger patch is not kept
 DELTA_BUILD_S = 3600.0  # for one patch; at 40 MB/s that is 140 GB
+
+# --- charts ---
+CHART_ROWS = 20_000  # points of one chart: more are slower to draw than to read
