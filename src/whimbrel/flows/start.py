@@ -1,8 +1,8 @@
 """A rollout begins: the version is found, refusals are made, the first share is set. (Step 6 of the journey.)
 
 1. A version is named by calendar or semantic version; an ambiguous name is refused with the candidates.
-2. Refused: a version that is retired, quarantined, or the baseline already; a model without a baseline (nothing to
-   compare with); a second live rollout of the same model.
+2. Refused: a version that is retired, quarantined, over the plan's `size_bytes_max`, or the baseline already; a model
+   without a baseline (nothing to compare with); a second live rollout of the same model.
 3. A share is raised until at least `min_devices` enrolled buckets fall in it: 20 devices at 5% would else leave an
    empty canary in 36 of 100 rollouts.
 """
@@ -46,6 +46,11 @@ def start_rollout(
         raise Refused(
             f"{target.model} {target.version} was taken back before ({quarantined[-1].because}); publish a new "
             "version, or offer it again with a reason (--override)"
+        )
+    if (limit := _size_limit(plan)) is not None and target.size_bytes > limit:
+        raise Refused(
+            f"the largest variant of {target.model} {target.version} has {target.size_bytes} bytes, and the plan's "
+            f"size_bytes_max is {limit}; publish a smaller build, or raise the limit"
         )
     if model.baseline is None:
         raise Refused(f"{model.name} has no baseline to compare with; its first publication becomes it")
@@ -110,6 +115,12 @@ def find_version(versions: list[VersionRecord], name: VersionName) -> VersionRec
     if found:
         raise Refused(f"{name.text!r} of {name.model} may be any of {candidates}; name one of them")
     raise NotFound(f"{name.model} has no version {name.text!r}; it has: {candidates or 'none yet'}")
+
+
+def _size_limit(plan: Plan) -> int | None:
+    """The least `size_bytes_max` of any stage: a file does not shrink on its way."""
+    every = (plan.criteria(index).size_bytes_max for index in range(len(plan.stages)))
+    return min((limit for limit in every if limit is not None), default=None)
 
 
 def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int) -> int:

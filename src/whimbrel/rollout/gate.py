@@ -26,9 +26,11 @@ from whimbrel.health.evidence import (
     ratio_bounds,
     ratio_mismatch_log_bf,
 )
-from whimbrel.health.sketch import GAMMA, count_above, quantile_key
+from whimbrel.health.sketch import count_above
 from whimbrel.health.tally import Cell
 from whimbrel.rollout.bucket import BUCKETS
+from whimbrel.rollout.criteria import SuccessCriteria
+from whimbrel.rollout.estimates import asked, broken_limits, describe, estimates_of, percent, ratio
 from whimbrel.rollout.guardrails import (
     FAILURE_LIMIT,
     LATENCY_TAIL,
@@ -39,7 +41,7 @@ from whimbrel.rollout.guardrails import (
     cohort_share,
 )
 from whimbrel.rollout.ledger import Cohort, Ledger, Totals
-from whimbrel.rollout.plan import Plan, SuccessCriteria
+from whimbrel.rollout.plan import Plan
 
 Move = Literal["wait", "hold", "advance", "finish", "roll_back", "slice_back"]
 
@@ -106,7 +108,7 @@ def judge(plan: Plan, now: Situation, ledger: Ledger | None = None) -> Verdict:
         total = total.plus(counts)
     log_e, table, lead = _weigh(plan, now, ledger, total)
     criteria = plan.criteria(now.stage)
-    estimates = _estimates(ledger.cohorts.get(now.judged, Cohort()), criteria)
+    estimates = estimates_of(ledger.cohorts.get(now.judged, Cohort()), criteria)
     needed = math.log(1 / plan.alpha)
     evidence: dict[str, Any] = {
         "log_e": round(log_e, 6),
@@ -124,11 +126,11 @@ def judge(plan: Plan, now: Situation, ledger: Ledger | None = None) -> Verdict:
         if classes := _slice(plan, ledger, evidence):
             return _slice_back(plan, now, ledger, classes, evidence)
         worst = lead
-        broken = _broken_limits(criteria, estimates)
+        broken = broken_limits(criteria, estimates)
         evidence["crash_ratio"] = _bounds(ledger, now.judged, plan.alpha)
         sentence = (
             f"harm is proven: {worst} (ln E {table[worst]:.2f}, of all {log_e:.2f}, needed {needed:.2f}; "
-            f"{_describe(worst, estimates)}){'; past the limit of ' + ', '.join(broken) if broken else ''}"
+            f"{describe(worst, estimates)}){'; past the limit of ' + ', '.join(broken) if broken else ''}"
         )
         return _harm(plan, now, sentence, evidence, severe=bool(broken))
     return _promotion(plan, now, ledger, criteria, evidence)
@@ -169,8 +171,8 @@ def _slice_back(
     for name in classes:
         treated, control = (cohort.class_totals.get((name, role), Totals()) for role in ("treated", "control"))
         rates.append(
-            f"{name} (crash rate {_percent(_ratio(treated.crashed, treated.at_risk))} against "
-            f"{_percent(_ratio(control.crashed, control.at_risk))})"
+            f"{name} (crash rate {percent(ratio(treated.crashed, treated.at_risk))} against "
+            f"{percent(ratio(control.crashed, control.at_risk))})"
         )
     sentence = (
         f"harm is proven in {', '.join(rates)} and nowhere else (ln E of the others {evidence['rest_log_e']:.2f}): "
@@ -240,72 +242,6 @@ def _bounds(ledger: Ledger, stage: int, alpha: float) -> dict[str, float | None]
 # --- promotion ---
 
 
-def _ratio(events: float, exposure: float) -> float | None:
-    return round(events / exposure, 9) if exposure else None
-
-
-def _estimates(cohort: Cohort, criteria: SuccessCriteria) -> dict[str, Any]:
-    """Point estimates of the stage that is judged: rates and means of both arms, None where nothing was reported."""
-    seen: dict[str, Any] = {}
-    for role, totals in cohort.totals.items():
-        seen[role] = {
-            "device_windows": totals.at_risk,
-            "crash_rate": _ratio(totals.crashed, totals.at_risk),
-            "error_rate": _ratio(totals.error_share, totals.error_units),
-            "silence": _ratio(totals.overdue, totals.due),
-            "accuracy": _rounded(totals.mean("accuracy")),
-            "crashed": totals.crashed,
-            "sessions_timed": sum(totals.latency.values()),
-        }
-        for name, p in QUANTILES.items():
-            key = quantile_key(totals.latency, p)
-            seen[role][f"{name}_ms"] = round(GAMMA**key, 3) if key is not None else None
-        if "battery" in totals.metrics:
-            seen[role]["battery"] = _rounded(totals.mean("battery"))
-        if criteria.latency_p99_max_ms is not None and totals.latency:
-            over = count_above(totals.latency, criteria.latency_p99_max_ms)
-            seen[role]["share_over_limit"] = over / sum(totals.latency.values())
-    return seen
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 9)
-
-
-def _asked(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[tuple[str, float | None, float]]:
-    """Every limit in force: its name, the estimate (None where nothing was reported), the limit."""
-    treated, control = estimates["treated"], estimates["control"]
-    asked: list[tuple[str, float | None, float]] = []
-    if criteria.error_rate_max is not None:
-        asked.append(("error_rate_max", treated["error_rate"], criteria.error_rate_max))
-    if criteria.accuracy_drop_max is not None:
-        both = treated["accuracy"] is not None and control["accuracy"] is not None
-        drop = control["accuracy"] - treated["accuracy"] if both else None
-        asked.append(("accuracy_drop_max", drop, criteria.accuracy_drop_max))
-    if criteria.latency_p99_max_ms is not None:
-        asked.append(("latency_p99_max_ms", treated.get("share_over_limit"), LATENCY_TAIL))
-    for name, field, limit, beyond in (
-        ("crash_ratio_max", "crash_rate", criteria.crash_ratio_max, 0),
-        ("latency_increase_max", "latency_p99_ms", criteria.latency_increase_max, 1),
-        ("battery_increase_max", "battery", criteria.battery_increase_max, 1),
-    ):
-        if limit is not None:
-            asked.append((name, _over_control(treated.get(field), control.get(field), beyond=beyond), limit))
-    return asked
-
-
-def _over_control(treated: float | None, control: float | None, *, beyond: int) -> float | None:
-    if treated is None or control is None:
-        return None
-    if control <= 0:
-        return 0.0 if treated <= 0 else math.inf
-    return treated / control - beyond
-
-
-def _broken_limits(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[str]:
-    return [name for name, value, limit in _asked(criteria, estimates) if value is not None and value > limit]
-
-
 def _promotion(
     plan: Plan,
     now: Situation,
@@ -347,23 +283,12 @@ def _doubt(plan: Plan, counts: Counts, criteria: SuccessCriteria, estimates: dic
         )
     if counts.reported_t * 2 < counts.activated_t:
         return f"only {counts.reported_t} of {counts.activated_t} activated devices have reported; half must"
-    for name, value, limit in _asked(criteria, estimates):
-        if value is None:
-            return f"{name} is asked for, and nothing about it was reported"
-        if value > limit:
-            also = _control_breaks(name, estimates, criteria)
-            return f"{name} is at {value:.4g}, over {limit:.4g}{' (the control breaks it too)' if also else ''}"
+    for each in asked(criteria, estimates):
+        if each.value is None:
+            return f"{each.name} is asked for, and nothing about it was reported"
+        if each.broken:
+            return str(each)
     return None
-
-
-def _control_breaks(name: str, estimates: dict[str, Any], criteria: SuccessCriteria) -> bool:
-    if name == "error_rate_max":
-        rate, limit = estimates["control"]["error_rate"], criteria.error_rate_max
-    elif name == "latency_p99_max_ms":
-        rate, limit = estimates["control"].get("share_over_limit"), LATENCY_TAIL
-    else:
-        return False  # a drop is against the control
-    return rate is not None and limit is not None and rate > limit
 
 
 def _mismatch(plan: Plan, now: Situation, counts: Counts, evidence: dict[str, Any]) -> str | None:
@@ -452,20 +377,3 @@ def _would_have_seen(plan: Plan, now: Situation, ledger: Ledger, evidence: dict[
     if eighty is None or most is None:
         return "too few devices to have seen any crash rate, so nothing is proven"
     return f"a crash rate of {eighty:.1f}x the control's would have been seen with 80% chance, {most:.1f}x with 95%"
-
-
-def _describe(guardrail: str, estimates: dict[str, Any]) -> str:
-    treated, control = estimates["treated"], estimates["control"]
-    if guardrail.startswith("latency_p"):
-        field = f"{guardrail}_ms"
-        return f"{guardrail.replace('_', ' ')} {treated[field]} ms against {control[field]} ms in the control"
-    field = {"crash": "crash_rate", "error": "error_rate", "error_limit": "error_rate"}.get(guardrail, guardrail)
-    if field == "battery":
-        return f"battery {treated.get(field)} against {control.get(field)} in the control"
-    if field in treated:
-        return f"{field.replace('_', ' ')} {_percent(treated[field])} against {_percent(control[field])} in the control"
-    return f"{treated['device_windows']} device-windows on the new version"
-
-
-def _percent(value: float | None) -> str:
-    return "nothing reported" if value is None else f"{100 * value:.2f}%"

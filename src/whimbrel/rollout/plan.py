@@ -23,29 +23,9 @@ from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, CalendarVersion, LabelValue, check_name, semantic_key
 from whimbrel.model.selector import Expression, Selector
 from whimbrel.rollout.bucket import BUCKETS
+from whimbrel.rollout.criteria import Guardrail, SuccessCriteria, check_guardrails
 
-Fraction = Annotated[float, Meta(ge=0, le=1)]
 Hours = Annotated[float, Meta(ge=0, le=24 * 365)]
-
-
-class SuccessCriteria(Document, frozen=True):
-    """Limits a stage must keep. How each is detected and judged: docs/reference/plan.md."""
-
-    accuracy_drop_max: Fraction | None = None  # control's mean minus the new version's, in units of the metric
-    error_rate_max: Fraction | None = None  # errors an inference
-    latency_p99_max_ms: Annotated[float, Meta(gt=0)] | None = None
-    crash_ratio_max: Annotated[float, Meta(ge=1, le=1000)] | None = None  # the new version's rate over the control's
-    latency_increase_max: Annotated[float, Meta(gt=0, le=100)] | None = None  # of p99: 0.5 is half as much again
-    battery_increase_max: Annotated[float, Meta(gt=0, le=100)] | None = None  # of the mean of the metric `battery`
-
-    def over(self, earlier: "SuccessCriteria") -> "SuccessCriteria":
-        """These, and the earlier ones where these say nothing."""
-        return SuccessCriteria(
-            **{
-                name: getattr(self, name) if getattr(self, name) is not None else getattr(earlier, name)
-                for name in self.__struct_fields__
-            }
-        )
 
 
 class Rollback(Document, frozen=True):
@@ -87,6 +67,7 @@ class Plan(Document, frozen=True):
     model_version: Annotated[str, Meta(min_length=1, max_length=256)]
     stages: Annotated[tuple[Stage, ...], Meta(min_length=1, max_length=limits.STAGES)]
     rollback: Rollback = msgspec.field(default_factory=Rollback)
+    guardrails: Annotated[tuple[Guardrail, ...], Meta(max_length=limits.GUARDRAILS)] = ()
     promote: Literal["when_no_harm", "when_proven"] = "when_no_harm"
     on_small_harm: Literal["rollback", "hold"] = "rollback"
     holdback_percent: Annotated[float, Meta(ge=0, le=50)] = 10.0
@@ -95,6 +76,7 @@ class Plan(Document, frozen=True):
     alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.08
 
     def __post_init__(self) -> None:
+        check_guardrails(self.guardrails)
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"two stages share a name: {', '.join(names)}")
@@ -104,6 +86,12 @@ class Plan(Document, frozen=True):
                     f"stage {after.name!r} has target_percent {after.target_percent:g}, below the "
                     f"{before.target_percent:g} of {before.name!r}: a share only grows"
                 )
+
+        for index, stage in enumerate(self.stages):
+            try:
+                self.criteria(index)
+            except ValueError as error:
+                raise ValueError(f"stage {stage.name!r}, with the criteria of the stages before it: {error}") from error
 
     def criteria(self, stage: int) -> SuccessCriteria:
         """The limits in force at a stage: its own, and the earlier ones where it says nothing."""

@@ -6,7 +6,7 @@ import pytest
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.yaml_file import load_yaml
-from whimbrel.rollout.plan import SuccessCriteria
+from whimbrel.rollout.criteria import SuccessCriteria
 
 PUBLISHED = """\
 rollout:

@@ -172,3 +172,12 @@ def test_the_one_device_on_a_desk_is_in_the_canary_wherever_its_bucket_is() -> N
 def test_an_empty_fleet_takes_the_plans_share() -> None:
     with town() as here:
         assert start(here).shares == (50_000,)
+
+
+def test_a_version_that_is_larger_than_the_plan_allows_is_not_offered() -> None:
+    with town() as here:
+        here.publish(3, size_bytes=600_000)
+        limited = plan(stage(), stage("all", 100, size_bytes_max=500_000), model_version="wake@3.0.0")
+        with pytest.raises(Refused, match="600000 bytes, and the plan's size_bytes_max is 500000"):
+            start(here, limited)
+        assert start(here, plan(stage(size_bytes_max=600_000), model_version="wake@3.0.0")).live

@@ -3,7 +3,8 @@
 import pytest
 
 from build import plan, stage
-from whimbrel.rollout.plan import Rollback, SuccessCriteria, VersionName, version_order
+from whimbrel.rollout.criteria import SuccessCriteria
+from whimbrel.rollout.plan import Rollback, VersionName, version_order
 
 
 def test_criteria_hold_for_later_stages_until_they_are_said_again() -> None:

@@ -1,0 +1,171 @@
+"""What may a person ask of a stage, and of every guardrail? Limits and guardrails of a plan, understood or refused.
+
+1. A limit that is not a number, that two fields say differently, or that can hold nothing is refused.
+2. A guardrail changes a test that is there (margin, severity, share of the budget), or adds one for a metric of the
+   devices' own. What is worse is known for the former, and must be said for the latter.
+3. An absent limit asks for nothing; it is never read as zero.
+
+How each is detected and judged: docs/reference/plan.md.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import Label
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Bound = Annotated[float, Meta(ge=-1e15, le=1e15)]  # a metric's, in its own unit
+Bounds = Annotated[dict[Label, Bound], Meta(max_length=limits.GUARDRAILS)]
+Ratio = Annotated[float, Meta(ge=1, le=1000)]  # the new version's rate over the control's
+Severity = Literal["rollback", "hold", "warn"]
+Direction = Literal["higher_is_worse", "lower_is_worse"]
+
+DRIFT_PSI_MAX = 0.25  # the usual reading of the index: below .1 none, above .25 a real shift
+# Fields that bound the mean of a metric, and which metric each of them is about.
+_FLOORS = {"accuracy_min": "accuracy", "feedback_min": "feedback"}
+_CEILINGS = {"battery_max": "battery", "memory_mb_max": "memory_mb"}
+
+
+class SuccessCriteria(Document, frozen=True):
+    """Limits a stage must keep. How each is detected and judged: docs/reference/plan.md."""
+
+    accuracy_drop_max: Fraction | None = None  # control's mean minus the new version's, in units of the metric
+    error_rate_max: Fraction | None = None  # errors an inference
+    latency_p99_max_ms: Annotated[float, Meta(gt=0)] | None = None
+    crash_ratio_max: Ratio | None = None
+    latency_increase_max: Annotated[float, Meta(gt=0, le=100)] | None = None  # of p99: 0.5 is half as much again
+    battery_increase_max: Annotated[float, Meta(gt=0, le=100)] | None = None  # of the mean of the metric `battery`
+    user_reports_ratio_max: Ratio | None = None  # of tickets a device and window
+    drift_psi_max: Annotated[float, Meta(gt=0, le=100)] | None = None  # of predictions against the release's reference
+    size_bytes_max: Annotated[int, Meta(gt=0, le=limits.ARTIFACT_BYTES)] | None = None  # of the largest variant
+    accuracy_min: Fraction | None = None  # of the new version's mean, as the fields below
+    feedback_min: Fraction | None = None  # the share of thumbs up
+    battery_max: Annotated[float, Meta(gt=0, le=1e15)] | None = None  # in the unit that devices report it in
+    memory_mb_max: Annotated[float, Meta(gt=0, le=1e15)] | None = None
+    metrics_min: Bounds = {}
+    metrics_max: Bounds = {}
+
+    def __post_init__(self) -> None:
+        for field in self.__struct_fields__:
+            value = getattr(self, field)
+            for each in value.values() if isinstance(value, dict) else (value,):
+                if isinstance(each, float) and math.isnan(each):
+                    raise ValueError(f"{field} is not a number; leave it out where there is no limit")
+        for fields, general in ((_FLOORS, "metrics_min"), (_CEILINGS, "metrics_max")):
+            for field, metric in fields.items():
+                if getattr(self, field) is not None and metric in getattr(self, general):
+                    raise ValueError(f"{field} and {general}.{metric} bound the same metric; keep one of them")
+        floors, ceilings = self.floors, self.ceilings
+        for metric in sorted(floors.keys() & ceilings.keys()):
+            if floors[metric] > ceilings[metric]:
+                raise ValueError(f"{metric} must be at least {floors[metric]:g} and at most {ceilings[metric]:g}")
+
+    @property
+    def floors(self) -> dict[str, float]:
+        """The least that the mean of a metric may be, by metric."""
+        return _bounds(self, _FLOORS, self.metrics_min)
+
+    @property
+    def ceilings(self) -> dict[str, float]:
+        """The most that the mean of a metric may be, by metric."""
+        return _bounds(self, _CEILINGS, self.metrics_max)
+
+    def name_of(self, metric: str, *, floor: bool) -> str:
+        """How a plan says the bound of `metric`: the field, or the field and the metric."""
+        for field, each in (_FLOORS if floor else _CEILINGS).items():
+            if each == metric and getattr(self, field) is not None:
+                return field
+        return f"{'metrics_min' if floor else 'metrics_max'}.{metric}"
+
+    def over(self, earlier: "SuccessCriteria") -> "SuccessCriteria":
+        """These, and the earlier ones where these say nothing. Raises `ValueError` where both together hold nothing."""
+        mine = {name: getattr(self, name) for name in self.__struct_fields__}
+        merged = {
+            name: (getattr(earlier, name) | value)
+            if isinstance(value, dict)
+            else (value if value is not None else getattr(earlier, name))
+            for name, value in mine.items()
+        }
+        # Said in the other of its two forms, a bound is said again: the newer one holds.
+        for fields, general in ((_FLOORS, "metrics_min"), (_CEILINGS, "metrics_max")):
+            for field, metric in fields.items():
+                if mine[field] is not None:
+                    merged[general] = {key: bound for key, bound in merged[general].items() if key != metric}
+                elif metric in mine[general]:
+                    merged[field] = None
+        return SuccessCriteria(**merged)
+
+
+def _bounds(criteria: SuccessCriteria, fields: Mapping[str, str], general: Mapping[str, float]) -> dict[str, float]:
+    named = {metric: getattr(criteria, field) for field, metric in fields.items()}
+    return {metric: bound for metric, bound in named.items() if bound is not None} | dict(general)
+
+
+class _Test(Document, frozen=True):
+    """A test that is there without being asked for by name: what is worse, and the bounds of its margin."""
+
+    direction: Direction
+    margin_min: float
+    margin_max: float
+    unit: str
+
+
+_OVER = "a ratio to the control's, at least 1"
+KNOWN = {
+    name: _Test(direction="higher_is_worse", margin_min=1.0, margin_max=1000.0, unit=_OVER)
+    for name in (
+        "crash", "error", "silence", "latency_p50", "latency_p95", "latency_p99", "battery", "user_reports",
+    )
+} | {
+    "accuracy": _Test(direction="lower_is_worse", margin_min=0.0, margin_max=1.0, unit="a drop, 0 to 1"),
+    "feedback": _Test(direction="lower_is_worse", margin_min=0.0, margin_max=1.0, unit="a drop, 0 to 1"),
+    "failure": _Test(direction="higher_is_worse", margin_min=1e-6, margin_max=0.5, unit="a share of all installs"),
+    "drift": _Test(direction="higher_is_worse", margin_min=1e-6, margin_max=100.0, unit="a stability index (PSI)"),
+}  # fmt: skip
+
+
+class Guardrail(Document, frozen=True):
+    """One thing that is watched during the whole rollout, and what its proven harm does.
+
+    `margin`: the harm that is tolerated, in the unit of the test (`KNOWN`); of a metric of one's own, the difference of
+    the means, in its own unit. `weight`: its part of the false-alarm budget; crashes have 12, most have 1 to 3.
+    """
+
+    metric: Label
+    margin: Annotated[float, Meta(ge=0, le=1e15)] | None = None
+    direction: Direction | None = None
+    severity: Severity = "rollback"
+    weight: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+
+    def __post_init__(self) -> None:
+        known = KNOWN.get(self.metric)
+        if known is None:
+            if self.metric == "latency":
+                raise ValueError("latency has three guardrails: latency_p50, latency_p95 and latency_p99")
+            if self.direction is None or self.margin is None:
+                raise ValueError(
+                    f"{self.metric!r} is a metric of your own: say its direction (higher_is_worse or lower_is_worse) "
+                    f"and the margin that is tolerated, in its unit; known by themselves are {', '.join(sorted(KNOWN))}"
+                )
+            return
+        if self.direction not in {None, known.direction}:
+            raise ValueError(f"of {self.metric}, {known.direction.replace('_', ' ')}; leave the direction out")
+        if self.margin is not None and not known.margin_min <= self.margin <= known.margin_max:
+            raise ValueError(f"the margin of {self.metric} is {known.unit}; {self.margin:g} came")
+
+    @property
+    def own(self) -> bool:
+        """Whether it is about a metric that is watched because it says so."""
+        return self.metric not in KNOWN
+
+
+def check_guardrails(guardrails: tuple[Guardrail, ...]) -> None:
+    """Raises `ValueError` where a metric has two."""
+    metrics = [each.metric for each in guardrails]
+    if twice := sorted({metric for metric in metrics if metrics.count(metric) > 1}):
+        raise ValueError(f"{', '.join(twice)} has two guardrails; each metric has one")
