@@ -6,17 +6,18 @@
 3. A control runs the baseline and learns which cohorts it stands for.
 4. A device that fell back from its arm's version is still counted in its arm: a failure stays in the denominator.
 
-Called by the device agent, the thin check, the controllers' forecasts and the simulator.
+Called by the device agent, the thin check, the controllers' forecasts and the simulator. `crowd` decides for millions
+at once with the parts below: whoever adds a range of buckets to a policy adds it to `edges`.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from whimbrel.model.release import Line
 from whimbrel.rollout.bucket import bucket, device_key
-from whimbrel.rollout.policy import Entry, Policy
+from whimbrel.rollout.policy import Entry, Layer, Policy
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -45,9 +46,53 @@ class Decision(msgspec.Struct, frozen=True):
     assignments: tuple[Assignment, ...] = ()
 
 
+class Wanted(NamedTuple):
+    """What a device is meant to run, before anybody asks whether it may."""
+
+    serial: int | None
+    assignments: tuple[Assignment, ...]
+    because: str
+
+
 def decide(policy: Policy, line: Line, profile: Profile) -> Decision:
     """The decision for `profile`. Never raises: every valid policy decides for every profile."""
-    wanted, assignments, because = _wanted(policy, profile)
+    found = pinned(policy, profile)
+    if found is None:
+        key = device_key(profile.device_id)
+        for layer in policy.layers:
+            found = in_layer(policy, layer, bucket(key, salt=layer.salt), profile)
+            if found is not None:
+                break
+    return settle(policy, line, profile, found or Wanted(policy.baseline, (), "the baseline"))
+
+
+def pinned(policy: Policy, profile: Profile) -> Wanted | None:
+    """What the first pin that means this device says; None where none does."""
+    for pin in policy.pins:
+        if profile.device_id in pin.devices or (pin.selector is not None and pin.selector.matches(profile.labels)):
+            return Wanted(pin.serial, (), "pinned")
+    return None
+
+
+def in_layer(policy: Policy, layer: Layer, place: int, profile: Profile) -> Wanted | None:
+    """What a layer says of a device in bucket `place`; None where it has no say. The same between two `edges`."""
+    for entry in layer.entries:
+        if entry.selector.matches(profile.labels):
+            serial, assignments, because = _in_entry(entry, place, profile)
+            if assignments:
+                return Wanted(serial if serial is not None else policy.baseline, assignments, because)
+            return None
+    return None
+
+
+def edges(layer: Layer) -> set[int]:
+    """The buckets at which what a layer says may change."""
+    return {edge for entry in layer.entries for arm in entry.arms for edge in (arm.start, arm.end)}
+
+
+def settle(policy: Policy, line: Line, profile: Profile, found: Wanted) -> Decision:
+    """What is wanted, where nothing speaks against it; else the newest good one that may run."""
+    wanted, assignments, because = found
     if wanted is None:
         return Decision(None, "keep", "the policy names no version yet", assignments)
     refusal = objection(policy, line, profile, wanted)
@@ -60,21 +105,6 @@ def decide(policy: Policy, line: Line, profile: Profile) -> Decision:
                 serial, "run", f"serial {wanted} is {refusal}; {serial} is the newest good one", assignments
             )
     return Decision(None, policy.on_revoked, f"serial {wanted} is {refusal}, and no other is allowed", assignments)
-
-
-def _wanted(policy: Policy, profile: Profile) -> tuple[int | None, tuple[Assignment, ...], str]:
-    for pin in policy.pins:
-        if profile.device_id in pin.devices or (pin.selector is not None and pin.selector.matches(profile.labels)):
-            return pin.serial, (), "pinned"
-    key = device_key(profile.device_id)
-    for layer in policy.layers:
-        for entry in layer.entries:
-            if entry.selector.matches(profile.labels):
-                serial, assignments, because = _in_entry(entry, bucket(key, salt=layer.salt), profile)
-                if assignments:
-                    return serial if serial is not None else policy.baseline, assignments, because
-                break
-    return policy.baseline, (), "the baseline"
 
 
 def _in_entry(entry: Entry, place: int, profile: Profile) -> tuple[int | None, tuple[Assignment, ...], str]:
