@@ -34,7 +34,8 @@ WINDOW_FILE_BYTES = 1 * GIB  # a file of tally windows
 WINDOW_LINE_BYTES = 1 * MIB  # one cell of it; 64 metrics and 8,000 latency buckets take some 200 KiB
 WINDOW_CELLS = 1_000_000  # a month of five-minute windows with 20 classes, three ages and two arms
 SKETCH_KEY = 4000  # gamma^4000 is above 1e34: any time that is not a mistake fits
-JUDGED_CLASSES = 256  # hardware classes with a share of the false-alarm budget, the most frequent
+JUDGED_CLASSES = 256  # values of a label with a share of the false-alarm budget, the most frequent
+SLICE_LABELS = 3  # besides the hardware label: tallies are kept for every combination of their values
 
 # --- artifacts ---
 ARTIFACT_BYTES = 64 * GIB

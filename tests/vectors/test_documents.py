@@ -74,13 +74,13 @@ POLICY = Policy(
         metered_mib_a_day=20,
     ),
     on_revoked="stop", refresh_s=60.0, report_s=30.0, activate_max_age_s=120.0, report_labels=("region",),
-    hardware_label="chip",
+    hardware_label="chip", slice_labels=("os",),
 )  # fmt: skip
 BATCH = Batch(
     epoch="0123456789abcdef", labels={"region": "NZ"},
     windows=(
         Window(
-            model="wake", serial=3, first=7, last=8, hardware_class="x1",
+            model="wake", serial=3, first=7, last=8, hardware_class="x1", slices={"os": "linux"},
             cohorts=(Cohort(rollout="r1", stage=1, role="control", age_s=2.5),), sessions=4, crashed=1, inferences=5,
             errors=2, metrics={"accuracy": Summary(n=2, sum=1.5, sumsq=1.25)}, latency={-3: 1, 254: 2},
         ),
@@ -88,12 +88,12 @@ BATCH = Batch(
 )  # fmt: skip
 ANNOUNCEMENT = Announcement(
     model="wake", step="went_back", serial=3, rollout="r1", stage=1, role="control", hardware_class="x1",
-    reason="it crashed", bytes_moved=8, moved_by={"delta": 8},
+    slices={"os": "linux"}, reason="it crashed", bytes_moved=8, moved_by={"delta": 8},
 )  # fmt: skip
 CELL = Cell(
-    stage=1, window=6, role="control", hardware_class="x1", age_bucket=5, at_risk=9, sessions=8, crashed=7,
-    error_units=6, error_share=0.5, metrics={"accuracy": Moments(n=2, sum=1.5, sumsq=1.25)}, latency={-3: 1, 254: 2},
-    due=4, overdue=3,
+    stage=1, window=6, role="control", hardware_class="x1", slices={"os": "linux"}, age_bucket=5, at_risk=9,
+    sessions=8, crashed=7, error_units=6, error_share=0.5, metrics={"accuracy": Moments(n=2, sum=1.5, sumsq=1.25)},
+    latency={-3: 1, 254: 2}, due=4, overdue=3,
 )  # fmt: skip
 
 _SELECTOR = (
@@ -140,7 +140,7 @@ GOLDEN = {
 "stage":0,"start":50000}],"rollout":"r1","selector":<SELECTOR>}],"salt":42}],"model":"wake",
 "on_revoked":"stop","overrides":[3],"pins":[{"devices":["dev-1"],"serial":1},{"selector":<SELECTOR>,
 "serial":2}],"quarantine":[{"selector":<SELECTOR>,"serial":4}],"refresh_s":60.0,
-"report_labels":["region"],"report_s":30.0,"sequence":9}
+"report_labels":["region"],"report_s":30.0,"sequence":9,"slice_labels":["os"]}
 """,
     ),
     "batch": (
@@ -149,7 +149,7 @@ GOLDEN = {
 {"epoch":"0123456789abcdef","labels":{"region":"NZ"},"windows":[{"cohorts":[{"age_s":2.5,
 "role":"control","rollout":"r1","stage":1}],"crashed":1,"errors":2,"first":7,"hardware_class":"x1",
 "inferences":5,"last":8,"latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
-"sumsq":1.25}},"model":"wake","serial":3,"sessions":4}]}
+"sumsq":1.25}},"model":"wake","serial":3,"sessions":4,"slices":{"os":"linux"}}]}
 """,
     ),
     "announcement": (
@@ -157,7 +157,7 @@ GOLDEN = {
         """
 {"bytes_moved":8,"hardware_class":"x1","model":"wake","moved_by":{"delta":8},
 "reason":"it crashed","role":"control",
-"rollout":"r1","serial":3,"stage":1,"step":"went_back"}
+"rollout":"r1","serial":3,"slices":{"os":"linux"},"stage":1,"step":"went_back"}
 """,
     ),
     "cell": (
@@ -165,7 +165,7 @@ GOLDEN = {
         """
 {"age_bucket":5,"at_risk":9,"crashed":7,"due":4,"error_share":0.5,"error_units":6,
 "hardware_class":"x1","latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
-"sumsq":1.25}},"overdue":3,"role":"control","sessions":8,"stage":1,"window":6}
+"sumsq":1.25}},"overdue":3,"role":"control","sessions":8,"slices":{"os":"linux"},"stage":1,"window":6}
 """,
     ),
 }

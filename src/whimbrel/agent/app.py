@@ -384,8 +384,8 @@ class Agent:
 
     def _dressed(self, each: Installation) -> Any:
         policy = self._trust.policies.get(each.model)
-        hardware = self.settings.labels.get(policy.hardware_label, "") if policy else ""
-        return msgspec.structs.replace(each.journal.outbox[0], hardware_class=hardware)
+        hardware_class, slices = policy.told_of(self.settings.labels) if policy else ("", {})
+        return msgspec.structs.replace(each.journal.outbox[0], hardware_class=hardware_class, slices=slices)
 
     def _report_when_due(self) -> None:
         now, period = self._now(), self._report_s()

@@ -170,11 +170,13 @@ class Installation:
     def cut(self) -> None:
         """Close the report window."""
         policy = self._around.trust.policies.get(self.model)
+        hardware_class, slices = policy.told_of(self._around.labels) if policy else ("", {})
         self._around.spool.cut(
             self.model,
             serial=self.pointer.serial,
             cohorts=cohorts.cohorts(self.journal, now=self._around.now()),
-            hardware_class=self._around.labels.get(policy.hardware_label, "") if policy else "",
+            hardware_class=hardware_class,
+            slices=slices,
         )
 
     def look(self) -> None:

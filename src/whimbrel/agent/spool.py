@@ -110,12 +110,20 @@ class Spool:
                 windows[model] = _with(window, each.closed)
         self._save(_replace(content, open=windows, waiting=_bounded(waiting), consumed=tuple(names)))
 
-    def cut(self, model: str, *, serial: int | None, cohorts: tuple[Cohort, ...], hardware_class: str) -> None:
+    def cut(
+        self,
+        model: str,
+        *,
+        serial: int | None,
+        cohorts: tuple[Cohort, ...],
+        hardware_class: str,
+        slices: dict[str, str] | None = None,
+    ) -> None:
         """Close the model's open window, also when nothing happened in it: silence is told from idleness."""
         content = self._content
         windows = dict(content.open)
         window = windows.pop(model, None) or Window(model=model, serial=serial, first=1, last=1)
-        done = _replace(window, cohorts=cohorts, hardware_class=hardware_class[: limits.LABEL_VALUE_CHARS])
+        done = _replace(window, cohorts=cohorts, hardware_class=hardware_class, slices=slices or {})
         self._save(_replace(content, open=windows, waiting=_bounded((*content.waiting, Waiting(window=done)))))
 
     def batch(self, *, windows_max: int) -> tuple[str, tuple[Window, ...]]:
@@ -190,7 +198,7 @@ def _bounded(waiting: tuple[Waiting, ...], *, most: int | None = None) -> tuple[
 
 def _kind(window: Window) -> tuple[object, ...]:
     cohorts = tuple((cohort.rollout, cohort.stage, cohort.role) for cohort in window.cohorts)
-    return window.model, window.serial, window.hardware_class, cohorts
+    return window.model, window.serial, window.hardware_class, window.slices, cohorts
 
 
 def _merged(one: Waiting, other: Waiting) -> Waiting:

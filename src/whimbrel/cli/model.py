@@ -23,6 +23,11 @@ app = typer.Typer(help="Models: lines of versions.", no_args_is_help=True, add_c
 Refresh = Annotated[float | None, typer.Option(help="Seconds between a device's refreshes (default 300).")]
 Report = Annotated[float | None, typer.Option(help="Seconds between a device's reports (default 300).")]
 Labels = Annotated[list[str] | None, typer.Option("--report-label", help="A label that devices may report. Repeat it.")]
+Hardware = Annotated[str | None, typer.Option(help="The label that names a device's hardware class.")]
+Slices = Annotated[
+    list[str] | None,
+    typer.Option("--slice-label", help="A further label by which harm is found and taken back alone (os). Repeat it."),
+]
 Size = Annotated[int | None, typer.Option(help="Budget: bytes of the largest variant of a version.")]
 Floors = Annotated[list[str] | None, typer.Option("--metric-min", help="Budget: NAME=VALUE a version must reach.")]
 Jitter = Annotated[float | None, typer.Option(help="Seconds over which devices spread their start.")]
@@ -36,6 +41,8 @@ def add(
     refresh_s: Refresh = None,
     report_s: Report = None,
     report_label: Labels = None,
+    hardware_label: Hardware = None,
+    slice_label: Slices = None,
     size_bytes_max: Size = None,
     metric_min: Floors = None,
     start_jitter_s: Jitter = None,
@@ -51,7 +58,9 @@ def add(
         raise UntrustedInput(str(error)) from error
     settings = convert(
         ModelSettings,
-        _settings(refresh_s, report_s, report_label, size_bytes_max, metric_min, start_jitter_s),
+        _settings(
+            refresh_s, report_s, report_label, hardware_label, slice_label, size_bytes_max, metric_min, start_jitter_s
+        ),
         what="the settings",
     )
     keys, now = client.keys(), datetime.now(UTC)
@@ -125,13 +134,17 @@ def set_model(
     refresh_s: Refresh = None,
     report_s: Report = None,
     report_label: Labels = None,
+    hardware_label: Hardware = None,
+    slice_label: Slices = None,
     size_bytes_max: Size = None,
     metric_min: Floors = None,
     start_jitter_s: Jitter = None,
     json: Json = False,
 ) -> None:
     """Change a model's cadence, conditions or budgets. Devices learn of it with their next refresh."""
-    changes = _settings(refresh_s, report_s, report_label, size_bytes_max, metric_min, start_jitter_s)
+    changes = _settings(
+        refresh_s, report_s, report_label, hardware_label, slice_label, size_bytes_max, metric_min, start_jitter_s
+    )
     if not changes:
         raise UntrustedInput("nothing to change was named; see: whimbrel model set --help")
     model = client.send("PATCH", f"models/{quoted(name)}", changes)
@@ -156,6 +169,8 @@ def _settings(
     refresh_s: float | None,
     report_s: float | None,
     report_label: list[str] | None,
+    hardware_label: str | None,
+    slice_label: list[str] | None,
     size_bytes_max: int | None,
     metric_min: list[str] | None,
     start_jitter_s: float | None,
@@ -173,6 +188,8 @@ def _settings(
         "refresh_s": refresh_s,
         "report_s": report_s,
         "report_labels": report_label or None,
+        "hardware_label": hardware_label,
+        "slice_labels": slice_label or None,
         "size_bytes_max": size_bytes_max,
         "metrics_min": floors or None,
         "conditions": None if start_jitter_s is None else {"start_jitter_s": start_jitter_s},

@@ -19,6 +19,7 @@ import msgspec
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, QuarantineRecord, RolloutRecord, VerdictRecord
 from whimbrel.flows.start import share_for
+from whimbrel.health.slices import slice_of
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.selector import EVERYONE, Expression, Selector
 from whimbrel.rollout.bucket import BUCKETS, bucket
@@ -215,8 +216,7 @@ def _move(
         registry.change_version(rollout.model, rollout.target, good=True)
         registry.set_alias(rollout.model, "champion", rollout.target)
     if event in {Event.ROLL_BACK, Event.SLICE_BACK}:
-        label = registry.model(rollout.model).settings.hardware_label
-        some = Selector(match_expressions=(Expression(key=label, operator="In", values=classes),)) if classes else None
+        hardware = registry.model(rollout.model).settings.hardware_label
         registry.quarantine(
             QuarantineRecord(
                 namespace=registry.namespace,
@@ -224,7 +224,7 @@ def _move(
                 serial=rollout.target,
                 at=now,
                 because=because,
-                selector=some or EVERYONE,
+                selector=_selector(classes, hardware=hardware) if classes else EVERYONE,
             )
         )
     registry.write_audit(
@@ -240,3 +240,13 @@ def _move(
         )
     )
     return after
+
+
+def _selector(slices: tuple[str, ...], *, hardware: str) -> Selector:
+    """The devices of some slices of one label."""
+    named = [slice_of(each) for each in slices]
+    return Selector(
+        match_expressions=(
+            Expression(key=named[0][0] or hardware, operator="In", values=tuple(value for _, value in named)),
+        )
+    )

@@ -50,7 +50,9 @@ class _Desk:
     def __init__(self, registry: RegistryPort, fleet: FleetPort, now: float) -> None:
         self.registry, self.fleet, self.now = registry, fleet, now
         self.rollouts = {rollout.id: rollout for rollout in registry.rollouts(live=True)}
-        self.salts = {r.model: registry.model(r.model).salt for r in self.rollouts.values()}
+        models = {r.model: registry.model(r.model) for r in self.rollouts.values()}
+        self.salts = {name: model.salt for name, model in models.items()}
+        self.slice_labels = {name: frozenset(model.settings.slice_labels) for name, model in models.items()}
         self.cells: dict[str, list[Cell]] = defaultdict(list)
         self.windows = self.duplicates = self.announcements = self.contradictions = self.unreadable = 0
         self.setbacks = 0
@@ -110,13 +112,14 @@ class _Desk:
                 cohort.stage,
                 cohort.role,
                 window.hardware_class,
+                slices=self._slices(rollout, window.slices),
                 activated_at=record.at - cohort.age_s,
                 reported=True,
             )
         for identifier, cohorts in believed.items():
             rollout = self.rollouts[identifier]
             self.cells[identifier] += cells_of(
-                msgspec.structs.replace(window, cohorts=tuple(cohorts)),
+                msgspec.structs.replace(window, cohorts=tuple(cohorts), slices=self._slices(rollout, window.slices)),
                 rollout=identifier,
                 window=rollout.window_at(self.now),
                 hour_s=rollout.hour_s,
@@ -148,6 +151,7 @@ class _Desk:
             said.stage,
             said.role,
             said.hardware_class,
+            slices=self._slices(rollout, said.slices),
             activated_at=record.at if said.step in starts else None,
             outcome=outcome,
         )
@@ -160,6 +164,7 @@ class _Desk:
         role: str,
         hardware_class: str,
         *,
+        slices: dict[str, str],
         activated_at: float | None,
         reported: bool = False,
         outcome: str = "",
@@ -170,18 +175,24 @@ class _Desk:
             device_id=record.device_id,
             role="treated" if role == "treated" else "control",
             hardware_class=hardware_class,
+            slices=slices,
             assigned_at=record.at,
         )
         # What a device did is not undone by what it says later: a failure stays in the denominator.
         changed = msgspec.structs.replace(
             held,
             hardware_class=hardware_class or held.hardware_class,
+            slices=slices or held.slices,
             activated_at=held.activated_at if held.activated_at is not None else activated_at,
             reported_at=held.reported_at or (record.at if reported else None),
             outcome=held.outcome if held.outcome in {"went_back", "failed"} else outcome or held.outcome,
         )
         if changed != held or not reported:
             self.fleet.save_participation(changed)
+
+    def _slices(self, rollout: RolloutRecord, told: dict[str, str]) -> dict[str, str]:
+        """Only the labels that were asked for: others would make as many cells as a device has ideas."""
+        return {label: value for label, value in told.items() if label in self.slice_labels[rollout.model]}
 
     def _credible(self, rollout: RolloutRecord, device_id: str, stage: int, role: str) -> bool:
         if stage >= len(rollout.shares):
@@ -208,6 +219,7 @@ def judge_silence(fleet: FleetPort, rollout: RolloutRecord, *, report_s: float, 
                 window=window,
                 role=entry.role,
                 hardware_class=entry.hardware_class,
+                slices=entry.slices,
                 age_bucket=age_bucket(deadline_s, hour_s=rollout.hour_s),
                 due=1,
                 overdue=0 if entry.reported_at is not None else 1,

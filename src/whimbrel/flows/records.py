@@ -10,7 +10,7 @@ from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.rollout.plan import Plan
-from whimbrel.rollout.policy import Conditions, Period
+from whimbrel.rollout.policy import Conditions, Period, SliceLabels
 from whimbrel.rollout.states import LIVE, State
 
 
@@ -23,6 +23,7 @@ class ModelSettings(Document, frozen=True):
     conditions: Conditions = msgspec.field(default_factory=Conditions)
     report_labels: tuple[Label, ...] = ()
     hardware_label: Label = "hardware"
+    slice_labels: SliceLabels = ()
     on_revoked: Literal["keep", "stop"] = "keep"
     size_bytes_max: Annotated[int, Meta(gt=0)] | None = None  # publish-time budget: of the largest variant
     delta_bases: Annotated[int, Meta(ge=0, le=64)] = limits.DELTA_BASES  # newest earlier versions with a direct patch
@@ -72,7 +73,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     stage_since: float
     because: str
     ended_at: float | None = None
-    without: tuple[str, ...] = ()  # hardware classes that went back
+    without: tuple[str, ...] = ()  # slices that went back
 
     @property
     def live(self) -> bool:
@@ -131,6 +132,7 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str
     role: Literal["treated", "control"]
     hardware_class: str = ""
+    slices: dict[str, str] = {}
     assigned_at: float
     activated_at: float | None = None  # or about to activate, or took its placebo
     reported_at: float | None = None

@@ -47,6 +47,7 @@ def render_policy(
         activate_max_age_s=settings.activate_max_age_s,
         report_labels=settings.report_labels,
         hardware_label=settings.hardware_label,
+        slice_labels=settings.slice_labels,
     )
 
 

@@ -33,7 +33,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_windows(lines: Iterable[bytes], *, plan: Plan, what: str) -> list[Cell]:
     """The cells of a file. Raises `UntrustedInput` with the line's number."""
-    cells: dict[tuple[int, int, str, str, int], Cell] = {}
+    cells: dict[tuple[int, int, str, str, str, int], Cell] = {}
     for number, line in enumerate(lines, start=1):
         where = f"{what}, line {number}"
         if len(line) > limits.WINDOW_LINE_BYTES:
@@ -46,7 +46,7 @@ def read_windows(lines: Iterable[bytes], *, plan: Plan, what: str) -> list[Cell]
         if cell.key in cells:
             raise UntrustedInput(
                 f"{where}: a cell of stage {cell.stage}, window {cell.window}, {cell.role}, class "
-                f"{cell.hardware_class!r}, age bucket {cell.age_bucket} came before; each comes once"
+                f"{cell.hardware_class!r}{cell.slices or ''}, age bucket {cell.age_bucket} came before; each comes once"
             )
         _check(cell, plan, where)
         cells[cell.key] = cell
@@ -77,7 +77,7 @@ def replay_windows(plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0)
 
     A file tells nothing of single devices, so as many are taken to have reported as spoke in one window at most.
     """
-    ordered = sorted(cells, key=lambda cell: (cell.window, cell.stage, cell.role, cell.hardware_class, cell.age_bucket))
+    ordered = sorted(cells, key=lambda cell: cell.key)
     ledger, without, stage, since = Ledger(plan), (), -1, 0  # type: Ledger, tuple[str, ...], int, int
     spoke: dict[int, int] = {}
     so_far: list[Cell] = []

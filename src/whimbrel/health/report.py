@@ -17,6 +17,7 @@ from whimbrel.model.ids import END, Label, LabelValue, Name, Serial
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
 HardwareClass = LabelValue
+Slices = Annotated[dict[Label, LabelValue], Meta(max_length=limits.SLICE_LABELS)]  # the model's `slice_labels`
 Stage = Annotated[int, Meta(ge=0, lt=limits.STAGES)]
 Role = Literal["treated", "control"]
 
@@ -58,6 +59,7 @@ class Window(Document, frozen=True):
     first: Annotated[int, Meta(ge=1, le=2**53)]
     last: Annotated[int, Meta(ge=1, le=2**53)]
     hardware_class: HardwareClass = ""
+    slices: Slices = {}
     cohorts: Annotated[tuple[Cohort, ...], Meta(max_length=limits.STAGES)] = ()
     sessions: Count = 0
     crashed: Annotated[int, Meta(ge=0, le=1)] = 0
@@ -101,6 +103,7 @@ class Announcement(Document, frozen=True):
     stage: Stage = 0
     role: Role = "treated"
     hardware_class: HardwareClass = ""
+    slices: Slices = {}
     reason: Annotated[str, Meta(max_length=2000)] = ""
     bytes_moved: Count = 0
     moved_by: dict[WayName, Count] = {}  # the same bytes, by the way that they were for

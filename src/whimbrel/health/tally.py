@@ -1,7 +1,8 @@
 """How do reports become something that can be judged? Sums, which merge in any order.
 
-Key: (rollout, stage, window, role, hardware class, age bucket). A window is the server's, numbered by the time at which
-a report is tallied; a late report counts in the window that is open when it comes. Windows that are over never change.
+Key: (rollout, stage, window, role, hardware class, other slices, age bucket). A window is the server's, numbered by the
+time at which a report is tallied; a late report counts in the window that is open when it comes. Windows that are over
+never change.
 
 Units: `at_risk` is device-windows, `crashed` device-windows with a crash, `error_share` the sum over device-windows of
 errors/inferences (each in [0, 1], so that one device with a million requests is one unit), metrics one value (the mean)
@@ -14,8 +15,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from whimbrel import limits
-from whimbrel.health.report import HardwareClass, Role, Stage, Window
-from whimbrel.model.documents import Document
+from whimbrel.health.report import HardwareClass, Role, Slices, Stage, Window
+from whimbrel.health.slices import slices_of
+from whimbrel.model.documents import Document, encode
 from whimbrel.model.ids import Label
 
 AGE_EDGES_H = (1.0, 3.0, 6.0, 12.0, 24.0)  # statistics: compare like ages; 0-1 h, 1-3, 3-6, 6-12, 12-24, 24+
@@ -48,6 +50,7 @@ class Cell(Document, frozen=True):
     window: Annotated[int, Meta(ge=0)]
     role: Role
     hardware_class: HardwareClass = ""
+    slices: Slices = {}
     age_bucket: Annotated[int, Meta(ge=0, le=len(AGE_EDGES_H))] = 0
     at_risk: Sum = 0
     sessions: Sum = 0
@@ -60,9 +63,19 @@ class Cell(Document, frozen=True):
     overdue: Sum = 0
 
     @property
-    def key(self) -> tuple[int, int, str, str, int]:
-        """What two cells must share to be added."""
-        return self.stage, self.window, self.role, self.hardware_class, self.age_bucket
+    def key(self) -> tuple[int, int, str, str, str, int]:
+        """What two cells must share to be added; cells in the order of their keys are in the gate's order."""
+        return self.window, self.stage, self.role, self.hardware_class, slices_text(self.slices), self.age_bucket
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """The slices that its devices belong to: the name by label."""
+        return slices_of(self.hardware_class, self.slices)
+
+
+def slices_text(slices: Slices) -> str:
+    """The slices as one text, the same for the same slices; empty for none."""
+    return encode(sorted(slices.items())).decode() if slices else ""
 
 
 def age_bucket(age_s: float, *, hour_s: float) -> int:
@@ -82,6 +95,7 @@ def cells_of(report: Window, *, rollout: str, window: int, hour_s: float) -> lis
                 window=window,
                 role=cohort.role,
                 hardware_class=report.hardware_class,
+                slices=report.slices,
                 age_bucket=age_bucket(cohort.age_s, hour_s=hour_s),
                 at_risk=1,
                 sessions=report.sessions,
@@ -110,6 +124,7 @@ def add(one: Cell, other: Cell) -> Cell:
         window=one.window,
         role=one.role,
         hardware_class=one.hardware_class,
+        slices=one.slices,
         age_bucket=one.age_bucket,
         at_risk=one.at_risk + other.at_risk,
         sessions=one.sessions + other.sessions,

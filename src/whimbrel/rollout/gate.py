@@ -2,7 +2,8 @@
 
 1. Proven harm goes back: the weighted average of all E-values (guardrails, stages' cohorts, hardware classes) reaches
    1/alpha. The weights are fixed by the plan before anything is seen, so the whole rollout has one false-alarm budget.
-2. Where e-BH names hardware classes and the rest is clean, only these go back and the rest goes on.
+2. Where e-BH names slices of one label (hardware classes, operating systems, regions) and the rest is clean, only
+   these go back and the rest goes on.
 3. The kill switch is not statistical: went_back >= max(2, 10% of those activated), or 1 of 1.
 4. A stage is promoted when it soaked, enough devices reported, nothing was proven, every estimate keeps its limit and
    the sample ratio is clean; with `when_proven` also every test turned round. Missing data never promotes.
@@ -43,6 +44,7 @@ from whimbrel.rollout.guardrails import (
 from whimbrel.rollout.ledger import Cohort, Ledger, Totals
 from whimbrel.rollout.plan import Plan
 
+_LITTLE = 1.0  # ln E: what the clean rest of a fleet shows by chance
 Move = Literal["wait", "hold", "advance", "finish", "roll_back", "slice_back"]
 
 
@@ -76,8 +78,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate looks at: closed windows only, and the counts of each stage so far.
 
     `cohort`: the stage whose devices speak for the present one; itself, unless none of a small fleet falls in it.
-    `shares`: the buckets of each stage entered; none, and the sample ratio is not tested. `without`: hardware classes
-    that went back.
+    `shares`: the buckets of each stage entered; none, and the sample ratio is not tested. `without`: slices that went
+    back.
     """
 
     stage: int
@@ -152,15 +154,19 @@ def _kill_switch(total: Counts) -> str | None:
 
 
 def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> tuple[str, ...]:
-    """The hardware classes that go back alone: named by e-BH, fewer than half of them, and the rest is clean."""
-    bad, logs, rest = ledger.named()
-    if not bad:
+    """The slices of one label that go back alone: named by e-BH, fewer than half of them, and the rest is clean.
+
+    Where several labels explain the harm, the one that leaves no evidence among the rest; then the smallest slice.
+    """
+    needed = math.log(1 / plan.alpha)
+    found = [named for named in ledger.named().values() if named.bad]
+    if not found:
         return ()
-    evidence["classes"] = {name: round(log, 6) for name, log in logs.items()}
-    evidence["bad_classes"] = bad
-    evidence["rest_log_e"] = round(rest, 6) if math.isfinite(rest) else None
-    clean = 2 * len(bad) < len(logs) and rest < math.log(1 / plan.alpha) / 2
-    return tuple(bad) if clean else ()
+    best = min(found, key=lambda named: (not named.clean(needed=needed), named.rest > _LITTLE, named.devices))
+    evidence["classes"] = {name: round(log, 6) for name, log in best.logs.items()}
+    evidence["bad_classes"] = best.bad
+    evidence["rest_log_e"] = round(best.rest, 6) if math.isfinite(best.rest) else None
+    return tuple(best.bad) if best.clean(needed=needed) else ()
 
 
 def _slice_back(
@@ -176,7 +182,7 @@ def _slice_back(
         )
     sentence = (
         f"harm is proven in {', '.join(rates)} and nowhere else (ln E of the others {evidence['rest_log_e']:.2f}): "
-        f"{'this class goes' if len(classes) == 1 else 'these classes go'} back, the rest goes on"
+        f"{'this slice goes' if len(classes) == 1 else 'these slices go'} back, the rest goes on"
     )
     if not plan.rollback_at(now.stage).auto_rollback:
         return Verdict("hold", f"{sentence}; auto_rollback is off, so a person decides", evidence, classes)

@@ -4,7 +4,7 @@
 2. A stage's cohort has a test of its own, since a control device stands in several cohorts and its crash may enter a
    product once. Earlier cohorts start extra copies at later stages: healthy history would drag a late regression's
    evidence down.
-3. Rates and accuracy have half of their share on all devices together, and half evenly on the hardware classes.
+3. Rates and accuracy have half of their share on all devices together, and half evenly on the slices of each label.
 
 Used by the ledger, the gate and whoever folds many simulated rollouts at once.
 """

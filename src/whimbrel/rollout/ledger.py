@@ -3,8 +3,8 @@
 1. A closed window is folded once, in order, with its cells in the order of their keys: a gate that lives for weeks and
    a replay from nothing do the same sums, and agree to the last bit.
 2. Like is compared with like: a stage's treated devices with that stage's controls, within a window and an age group.
-3. The hardware classes with a share of the budget are those that were heard of when both arms first spoke; later ones
-   count among all devices.
+3. The slices (hardware classes, and the values of other labels) with a share of the budget are those that were heard
+   of when both arms first spoke; later ones count among all devices.
 4. Edges of latency come from the control's earlier windows.
 
 Called by the gate.
@@ -14,6 +14,8 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from whimbrel import limits
 from whimbrel.health.evidence import (
@@ -116,8 +118,21 @@ class Cohort:
 _Sums = list[float]
 
 
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """What e-BH says of one label's slices: the `bad` ones, ln E of each, and ln E of all the others together."""
+
+    bad: list[str]
+    logs: dict[str, float]
+    rest: float  # inf where no other is left
+    devices: int  # device-windows of the bad slices on the new version
+
+    def clean(self, *, needed: float) -> bool:
+        """Whether the bad ones are few and the others show nothing: then they may go back alone."""
+        return bool(self.bad) and 2 * len(self.bad) < len(self.logs) and self.rest < needed / 2
+
+
 class Ledger:
-    """All tests of a rollout. `without`: hardware classes that went back and are judged no more."""
+    """All tests of a rollout. `without`: slices that went back and are judged no more."""
 
     def __init__(self, plan: Plan, *, without: Iterable[str] = ()) -> None:
         self.plan = plan
@@ -126,16 +141,16 @@ class Ledger:
         self.windows = 0
         self.last = -1
         self.cohorts: dict[int, Cohort] = {}
-        self.classes: tuple[str, ...] | None = None
-        self._heard: dict[str, int] = {}
+        self.slices: dict[str, tuple[str, ...]] | None = None  # judged ones by label; None before both arms spoke
+        self._heard: dict[str, dict[str, int]] = defaultdict(dict)
         every = [plan.criteria(index) for index in range(len(plan.stages))]
         self._bounds = sorted({each.latency_p99_max_ms for each in every if each.latency_p99_max_ms is not None})
         self._proven = every[-1] if plan.promote == "when_proven" else None
 
     def fold(self, cells: Sequence[Cell]) -> None:
         """Fold closed windows, none of which was folded before."""
-        kept = [cell for cell in cells if cell.hardware_class not in self.without]
-        kept.sort(key=lambda cell: (cell.window, cell.stage, cell.role, cell.hardware_class, cell.age_bucket))
+        kept = [cell for cell in cells if self.without.isdisjoint(cell.groups.values())]
+        kept.sort(key=lambda cell: cell.key)
         for window, group in itertools.groupby(kept, key=lambda cell: cell.window):
             if window <= self.last:
                 raise ValueError(f"window {window} comes after window {self.last} was folded")
@@ -150,15 +165,22 @@ class Ledger:
             self._cohort(self.cohorts[stage], list(group))
 
     def _hear(self, cells: list[Cell]) -> None:
-        if self.classes is not None:
+        if self.slices is not None:
             return
         for cell in cells:
-            if not cell.hardware_class:
-                continue  # a device that names no class cannot be selected by it
-            self._heard[cell.hardware_class] = self._heard.get(cell.hardware_class, 0) + cell.at_risk + cell.due
+            for label, name in cell.groups.items():
+                heard = self._heard[label]
+                heard[name] = heard.get(name, 0) + cell.at_risk + cell.due
         if len({cell.role for cell in cells}) == 2:
-            most = sorted(self._heard, key=lambda name: (-self._heard[name], name))[: limits.JUDGED_CLASSES]
-            self.classes = tuple(sorted(most)) if len(most) > 1 else ()
+            self.slices = {}
+            for label, heard in sorted(self._heard.items()):
+                most = sorted(heard, key=lambda name: (-heard[name], name))[: limits.JUDGED_CLASSES]
+                if len(most) > 1:
+                    self.slices[label] = tuple(sorted(most))
+
+    @property
+    def _judged(self) -> list[str]:
+        return [name for names in (self.slices or {}).values() for name in names]
 
     def _begin(self, stage: int) -> None:
         for cohort in self.cohorts.values():
@@ -197,13 +219,12 @@ class Ledger:
         strata: dict[int, tuple[_Sums, _Sums]] = {}
         by_class: dict[str, dict[int, tuple[_Sums, _Sums]]] = {}
         width = 7 + 2 * len(QUANTILES) + len(self._bounds)
-        judged = self.classes or ()
+        judged, chosen = self._judged, frozenset(self._judged)
         for cell in cells:
             control = cell.role == "control"
             sums = self._read(cell, edges)
-            groups = [strata]
-            if cell.hardware_class in judged:
-                groups.append(by_class.setdefault(cell.hardware_class, {}))
+            names = [name for name in cell.groups.values() if name in chosen]
+            groups = [strata, *(by_class.setdefault(name, {}) for name in names)]
             for group in groups:
                 pair = group.get(cell.age_bucket)
                 if pair is None:
@@ -212,7 +233,8 @@ class Ledger:
                 for index, value in enumerate(sums):
                     mine[index] += value
             cohort.totals[cell.role].add(cell)
-            cohort.class_totals[cell.hardware_class, cell.role].add(cell)
+            for name in names:
+                cohort.class_totals[name, cell.role].add(cell)
         for tests in cohort.copies.values():
             _add_rates(tests, strata, self._bounds)
         if cohort.reverse is not None:
@@ -278,13 +300,13 @@ class Ledger:
     # --- what was found ---
 
     def lanes(self, *, bound: float | None) -> list[tuple[str, Copy, str | None, float, float]]:
-        """Every test with its weight: guardrail, copy, hardware class (None: all), weight, ln E.
+        """Every test with its weight: guardrail, copy, slice (None: all devices), weight, ln E.
 
         Tests that have not begun are at ln E = 0: an average must keep their weight. `bound`: the limit of latency in
         force, if any. The limits of one sample and the failures are the gate's.
         """
         found: list[tuple[str, Copy, str | None, float, float]] = []
-        classes = self.classes or ()
+        labels = self.slices or {}
         for copy in copies(len(self.plan.stages)):
             cohort = self.cohorts.get(copy.cohort)
             tests = cohort.copies.get(copy.start) if cohort else None
@@ -293,33 +315,40 @@ class Ledger:
                 if name in {"failure", "error_limit", "latency_limit"}:
                     continue
                 key = name if name != "latency_over" else f"latency_over:{bound}"
-                split = own and name in BY_CLASS and bool(classes)
+                split = own and name in BY_CLASS and bool(labels)
                 weight = share * copy.weight
                 log_e = tests.log_e(key) if tests else 0.0
                 found.append((name, copy, None, weight * (1 - CLASS_SHARE if split else 1), log_e))
-                if split:
-                    for each in classes:
+                for slices in labels.values() if split else ():
+                    for each in slices:
                         mine = cohort.classes.get(each) if cohort else None
-                        found.append(
-                            (name, copy, each, weight * CLASS_SHARE / len(classes), mine.log_e(key) if mine else 0.0)
-                        )
+                        part = weight * CLASS_SHARE / len(labels) / len(slices)
+                        found.append((name, copy, each, part, mine.log_e(key) if mine else 0.0))
         return found
 
-    def named(self) -> tuple[list[str], dict[str, float], float]:
-        """The bad hardware classes by e-BH, the ln E of each class, and the ln E of all the others together."""
-        classes = list(self.classes or ())
-        if not classes:
-            return [], {}, 0.0
+    def named(self) -> dict[str, Named]:
+        """By label: its bad slices, by e-BH among the label's own."""
         own = [copy for copy in copies(len(self.plan.stages)) if copy.start == copy.cohort]
         shares = [(name, copy, self.weights[name] * copy.weight) for name in BY_CLASS for copy in own]
         total = sum(share for _, _, share in shares)
-        logs = {}
-        for each in classes:
-            mine = [self._class_log_e(each, name, copy) for name, copy, _ in shares]
-            logs[each] = log_mean_exp(mine, [share / total for _, _, share in shares])
-        bad = [classes[index] for index in e_bh(list(logs.values()), alpha=self.plan.alpha)]
-        rest = [logs[each] for each in classes if each not in bad]
-        return bad, logs, log_mean_exp(rest, [1 / len(rest)] * len(rest)) if rest else math.inf
+        found = {}
+        for label, slices in (self.slices or {}).items():
+            logs = {}
+            for each in slices:
+                mine = [self._class_log_e(each, name, copy) for name, copy, _ in shares]
+                logs[each] = log_mean_exp(mine, [share / total for _, _, share in shares])
+            bad = [slices[index] for index in e_bh(list(logs.values()), alpha=self.plan.alpha)]
+            rest = [logs[each] for each in slices if each not in bad]
+            found[label] = Named(
+                bad=bad,
+                logs=logs,
+                rest=log_mean_exp(rest, [1 / len(rest)] * len(rest)) if rest else math.inf,
+                devices=sum(self._at_risk(each) for each in bad),
+            )
+        return found
+
+    def _at_risk(self, name: str) -> int:
+        return sum(cohort.class_totals[name, "treated"].at_risk for cohort in self.cohorts.values())
 
     def _class_log_e(self, name: str, guard: str, copy: Copy) -> float:
         cohort = self.cohorts.get(copy.cohort)
@@ -354,14 +383,14 @@ def _add_reverse(tests: Tests, strata: dict[int, tuple[_Sums, _Sums]]) -> None:
 def _moments(
     cells: Iterable[Cell], metric: str, judged: Sequence[str]
 ) -> tuple[list[MeanWindow], dict[str, list[MeanWindow]]]:
-    """The metric's moments by age group: of all devices, and of each judged class."""
+    """The metric's moments by age group: of all devices, and of each judged slice."""
     groups: dict[tuple[str | None, int], list[float]] = {}
     for cell in cells:
         seen = cell.metrics.get(metric)
         if seen is None:
             continue
         first = 3 if cell.role == "control" else 0
-        for key in (None, cell.hardware_class):
+        for key in (None, *cell.groups.values()):
             if key is None or key in judged:
                 mine = groups.setdefault((key, cell.age_bucket), [0.0] * 6)
                 mine[first] += seen.n

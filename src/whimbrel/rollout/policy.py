@@ -3,6 +3,7 @@
 Signed online; TUF target `policy/<model>.json`. `decide` reads it on the device, on the server and in the simulator.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from whimbrel.rollout.bucket import BUCKETS
 
 Bucket = Annotated[int, Meta(ge=0, le=BUCKETS)]
 RolloutId = Name
+SliceLabels = Annotated[tuple[Label, ...], Meta(max_length=limits.SLICE_LABELS)]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Period = Annotated[float, Meta(ge=0.1, le=30 * 86400)]  # seconds between refreshes or reports
 
@@ -120,7 +122,14 @@ class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1")
     activate_max_age_s: Annotated[float, Meta(ge=1)] = 3600.0
     report_labels: Annotated[tuple[Label, ...], Meta(max_length=limits.LABELS)] = ()
     hardware_label: Label = "hardware"  # the label whose value is a device's hardware class
+    slice_labels: SliceLabels = ()  # further labels that devices tell, and by which harm may be found (os, region)
 
     def __post_init__(self) -> None:
         if sum(len(pin.devices) for pin in self.pins) > limits.PINS:
             raise ValueError(f"pins name more than {limits.PINS} devices; use a selector")
+
+    def told_of(self, labels: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """What a device with `labels` tells of itself in windows: its hardware class, and its slices by label."""
+        return labels.get(self.hardware_label, ""), {
+            label: labels[label] for label in self.slice_labels if label in labels
+        }

@@ -8,7 +8,8 @@ from sqlalchemy import Connection, Row, case, func, select, update
 
 from whimbrel.errors import NotAllowed
 from whimbrel.flows.records import Participation
-from whimbrel.health.tally import Cell, add
+from whimbrel.health.slices import slices_of
+from whimbrel.health.tally import Cell, add, slices_text
 from whimbrel.model.documents import parse
 from whimbrel.rollout.bucket import device_key
 from whimbrel.rollout.gate import Counts
@@ -129,11 +130,12 @@ class Fleet:
     def save_participation(self, entry: Participation) -> None:
         """Write a device's place in a cohort."""
         values = {name: getattr(entry, name) for name in Participation.__struct_fields__}
+        values["slices"] = packed(entry.slices)
         columns = tuple(name for name in values if name not in {"rollout", "stage", "device_id", "role"})
         upsert(self.connection, schema.participations, values | {"namespace": self.namespace}, update=columns)
 
     def counts(self, rollout: str, *, without: Sequence[str] = ()) -> dict[int, Counts]:
-        """Distinct devices of each stage, by what became of them; but for those of some hardware classes."""
+        """Distinct devices of each stage, by what became of them; but for those of some slices."""
         table = schema.participations
         treated, control = table.c.role == "treated", table.c.role == "control"
         activated = table.c.activated_at.is_not(None)
@@ -147,6 +149,8 @@ class Fleet:
         rows = self.connection.execute(
             select(
                 table.c.stage,
+                table.c.hardware_class,
+                table.c.slices,
                 number(treated).label("assigned_t"),
                 number(control).label("assigned_c"),
                 number(treated, activated).label("activated_t"),
@@ -156,16 +160,17 @@ class Fleet:
                 number(treated, table.c.outcome == "failed").label("failed_t"),
                 number(treated, table.c.outcome == "went_back").label("went_back_t"),
             )
-            .where(
-                table.c.namespace == self.namespace,
-                table.c.rollout == rollout,
-                table.c.hardware_class.not_in(list(without)),
-            )
-            .group_by(table.c.stage)
+            .where(table.c.namespace == self.namespace, table.c.rollout == rollout)
+            .group_by(table.c.stage, table.c.hardware_class, table.c.slices)
         )
-        return {
-            row.stage: Counts(**{name: int(getattr(row, name)) for name in Counts.__struct_fields__}) for row in rows
-        }
+        left, found = frozenset(without), {}  # type: frozenset[str], dict[int, Counts]
+        for row in rows:
+            counts = Counts(**{name: int(getattr(row, name)) for name in Counts.__struct_fields__})
+            if left.isdisjoint(slices_of(row.hardware_class, _slices(row.slices)).values()):
+                found[row.stage] = found.get(row.stage, Counts()).plus(counts)
+            else:
+                found.setdefault(row.stage, Counts())
+        return dict(sorted(found.items()))
 
     def due(self, rollout: str, *, activated_before: float) -> list[Participation]:
         """Devices whose first report is due by now and was not asked after yet."""
@@ -185,7 +190,7 @@ class Fleet:
     def tally(self, rollout: str, cells: Iterable[Cell]) -> None:
         """Add cells to a rollout's sums."""
         table = schema.tally
-        merged: dict[tuple[int, int, str, str, int], Cell] = {}
+        merged: dict[tuple[int, int, str, str, str, int], Cell] = {}
         for cell in cells:
             merged[cell.key] = add(merged[cell.key], cell) if cell.key in merged else cell
         for cell in merged.values():
@@ -196,6 +201,7 @@ class Fleet:
                 "stage": cell.stage,
                 "role": cell.role,
                 "hardware_class": cell.hardware_class,
+                "slices": slices_text(cell.slices),
                 "age_bucket": cell.age_bucket,
             }
             stored = self.connection.execute(
@@ -208,16 +214,14 @@ class Fleet:
         """The cells of closed windows, in order."""
         table = schema.tally
         rows = self.connection.execute(
-            select(table.c.cell)
-            .where(
+            select(table.c.cell).where(
                 table.c.namespace == self.namespace,
                 table.c.rollout == rollout,
                 table.c.window < before_window,
                 table.c.window >= from_window,
             )
-            .order_by(table.c.window, table.c.stage, table.c.role, table.c.hardware_class, table.c.age_bucket)
         )
-        return [parse(Cell, row.cell, what="a stored cell") for row in rows]
+        return sorted((parse(Cell, row.cell, what="a stored cell") for row in rows), key=lambda cell: cell.key)
 
 
 def signed_key(device_id: str) -> int:
@@ -227,4 +231,9 @@ def signed_key(device_id: str) -> int:
 
 
 def _participation(row: Row[Any]) -> Participation:
-    return Participation(**{name: getattr(row, name) for name in Participation.__struct_fields__})
+    values = {name: getattr(row, name) for name in Participation.__struct_fields__}
+    return Participation(**values | {"slices": _slices(row.slices)})
+
+
+def _slices(stored: bytes) -> dict[str, str]:
+    return parse(dict[str, str], stored, what="stored slices")

@@ -228,6 +228,7 @@ participations = Table(
     Column("device_id", String(128), primary_key=True),
     Column("role", String(16), nullable=False),
     Column("hardware_class", String(128), nullable=False),
+    Column("slices", LargeBinary, nullable=False, server_default="{}"),
     Column("assigned_at", Float, nullable=False),
     Column("activated_at", Float),
     Column("reported_at", Float),
@@ -244,6 +245,7 @@ tally = Table(
     Column("stage", Integer, primary_key=True, autoincrement=False),
     Column("role", String(16), primary_key=True),
     Column("hardware_class", String(128), primary_key=True),
+    Column("slices", String(1024), primary_key=True, server_default=""),
     Column("age_bucket", Integer, primary_key=True, autoincrement=False),
     Column("cell", LargeBinary, nullable=False),
 )

@@ -1,5 +1,7 @@
 """The gate's verdict becomes a move, whole, with its audit entry."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from build import HOUR, T0, Town, announce, cell, devices_in, plan, reports, rollout, stage, town, window
@@ -213,6 +215,43 @@ def test_one_bad_class_goes_back_alone_and_the_rest_goes_on() -> None:
         (entry,) = here.registry.audit_log()
         assert (entry.action, entry.evidence["bad_classes"]) == ("slice_back", ["c0"])
         assert "harm is proven in c0 (crash rate 25.00% against 1.00%) and nowhere else" in entry.because
+
+
+def by_os(here: Town, bad: Mapping[tuple[str, str], int], *, windows: range = range(8)) -> None:
+    """Two boards, each with three operating systems; `bad`: the crash rate in percent of those on the new version."""
+    here.fleet.tally("r1", [
+        cell(role, w, n=n, hardware_class=board, slices={"os": os},
+             crashed=n * (bad.get((board, os), 1) if role == "treated" else 1) // 100)
+        for w in windows for board in ("pi4", "pi5") for os in ("a", "b", "c")
+        for role, n in (("treated", 100), ("control", 1900))
+    ])  # fmt: skip
+
+
+def test_an_operating_system_goes_back_alone_on_all_hardware() -> None:
+    with town(running=rollout()) as here:
+        by_os(here, {("pi4", "b"): 25, ("pi5", "b"): 25})
+        verdict = judge_now(here, now=T0 + 8 * 300)
+        assert (verdict.move, verdict.classes) == ("slice_back", ("os=b",))
+        assert now_is(here).without == ("os=b",)
+        (refused,) = here.registry.quarantines("wake")
+        assert refused.selector.matches({"hardware": "pi4", "os": "b"})
+        assert not refused.selector.matches({"hardware": "b", "os": "a"})
+        by_os(here, {("pi4", "b"): 25, ("pi5", "b"): 25}, windows=range(8, 20))
+        assert judge_now(here, now=T0 + 20 * 300).move == "wait"
+        assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
+
+
+def test_of_two_labels_that_explain_the_harm_the_smaller_slice_goes_back() -> None:
+    """The bad board has an operating system of its own: the board's label would do, and so would the other one."""
+    with town(running=rollout()) as here:
+        here.fleet.tally("r1", [
+            cell(role, w, n=n, hardware_class=board, slices={"os": os},
+                 crashed=n // 4 if (board, role) == ("pi5", "treated") else n // 100)
+            for w in range(8)
+            for board, os in (("pi3", "a"), ("pi4", "a"), ("nano", "b"), ("orin", "b"), ("pi5", "c"), ("pi6", "c"))
+            for role, n in (("treated", 100), ("control", 1900))
+        ])  # fmt: skip
+        assert judge_now(here, now=T0 + 8 * 300).classes == ("pi5",)
 
 
 def test_a_slice_that_went_back_is_judged_no_more() -> None:

@@ -308,3 +308,18 @@ def test_a_device_that_did_not_activate_is_not_silent() -> None:
     with town(running=rollout()) as here:
         take(here, announce(CANARY, "assigned"), announce(SECOND, "failed"))
         assert judge_silence(here.fleet, rollout(), report_s=300, now=T0 + 9000) == 0
+
+
+def test_only_the_slices_that_were_asked_for_make_cells() -> None:
+    """A device that invents labels makes no cells of its own."""
+    with town(running=rollout()) as here:
+        settings = msgspec.structs.replace(here.registry.model("wake").settings, slice_labels=("os",))
+        here.registry.change_model("wake", settings=settings)
+        take(here, announce(CANARY, "activated", slices={"os": "b"}))
+        take(here, reports(CANARY, window(1, slices={"os": "b", "mood": "7"})))
+        assert [cell.slices for cell in here.cells()] == [{"os": "b"}]
+        entry = here.fleet.participation("r1", 0, CANARY)
+        assert entry is not None
+        assert entry.slices == {"os": "b"}
+        assert here.fleet.counts("r1", without=("os=b",))[0] == Counts()
+        assert here.fleet.counts("r1", without=("os=a",))[0].activated_t == 1
