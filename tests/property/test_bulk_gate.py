@@ -8,7 +8,7 @@ import pytest
 from build import cell, plan, stage
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.rollout.bulk import Arm, BulkLedger
-from whimbrel.rollout.gate import Situation, judge
+from whimbrel.rollout.gate import Counts, Situation, judge
 from whimbrel.rollout.guardrails import TOLERATED_SLOWER
 from whimbrel.rollout.ledger import Ledger
 
@@ -31,9 +31,11 @@ def drawn(chance: np.random.Generator, scale: int, *, rate: float) -> Arm:
     )  # fmt: skip
 
 
-def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int) -> list[Cell]:
+def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, *, entered: int = 9) -> list[Cell]:
     made = []
     for number, arms in cohorts.items():
+        if number > entered:
+            continue
         for role, arm in zip(SCALE, arms, strict=True):
             for age in range(AGES):
                 timed = {TOLERATED_SLOWER * k: int(n) for k, n in enumerate(arm.latency[run, age]) if n}
@@ -69,6 +71,51 @@ def test_arrays_and_gate_agree_in_every_window(seed: int, stages: int) -> None:
             now = Situation(stage=entered, soaked_s=0, counts={}, cells=cells(window, cohorts, run))
             verdict = judge(wanted, now, ledger)
             assert verdict.evidence["log_e"] == pytest.approx(float(bulk.log_e()[run]), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_arrays_and_gate_agree_where_runs_move_at_different_times_and_limits_change(seed: int) -> None:
+    """A run that holds for longer starts its copies later, and is judged by the limits of its own stage."""
+    chance = np.random.default_rng(seed)
+    wanted = plan(
+        stage("s0", 5, error_rate_max=0.015, latency_p99_max_ms=12.0),
+        stage("s1", 20, latency_p99_max_ms=14.0),
+        stage("s2", 60, error_rate_max=0.02),
+    )
+    bulk = BulkLedger(wanted, runs=RUNS, classes=CLASSES, keys=TOLERATED_SLOWER * np.arange(KEYS))
+    assert bulk.unwatched == ()
+    ledgers = [Ledger(wanted) for _ in range(RUNS)]
+    seen = []
+    for window in range(15):
+        entered = np.array([min(2, window // 4), min(2, window // 7)])
+        cohorts = {
+            number: (drawn(chance, SCALE["treated"], rate=0.03), drawn(chance, SCALE["control"], rate=0.02))
+            for number in range(int(entered.max()) + 1)
+        }
+        for number, arms in cohorts.items():
+            for arm in arms:
+                for name in Arm.__struct_fields__[:-1]:
+                    getattr(arm, name)[entered < number] = 0
+        bulk.fold(cohorts, entered=entered)
+        failed, active = np.array([window, 2 * window]), np.array([30 * window, 25 * window])
+        logs = bulk.log_e(failures=failed, attempts=active + failed)
+        for run, ledger in enumerate(ledgers):
+            counts = {0: Counts(failed_t=int(failed[run]), activated_t=int(active[run]))}
+            now = Situation(
+                stage=int(entered[run]), soaked_s=0, counts=counts,
+                cells=cells(window, cohorts, run, entered=int(entered[run])),
+            )  # fmt: skip
+            table = judge(wanted, now, ledger).evidence
+            assert table["log_e"] == pytest.approx(float(logs[run]), abs=1e-5)
+            seen.append({name for name, log in table["guardrails"].items() if log})
+    assert {"error_limit", "latency_limit", "latency_over", "failure"} <= set().union(*seen)
+
+
+def test_what_arrays_do_not_watch_is_named() -> None:
+    wanted = plan(stage("s0", 5, latency_p99_max_ms=4.0, battery_increase_max=0.1))
+    bulk = BulkLedger(wanted, runs=3, classes=2)
+    assert bulk.unwatched == ("battery", "latency_limit", "latency_over")
+    assert bulk.log_e() == pytest.approx([0.0, 0.0, 0.0], abs=1e-12)
 
 
 def test_the_order_in_which_windows_come_at_once_does_not_matter() -> None:

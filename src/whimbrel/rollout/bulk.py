@@ -1,11 +1,15 @@
 """What would the gate say of thousands of simulated rollouts? The ledger's sums over arrays, one row a rollout.
 
-The same formulas, weights and order of windows as `ledger`, in numpy; a property test holds the two equal. For
-simulation alone: no verdict about a real device is made here. Nothing that a device imports imports this.
+1. The same formulas, weights and order of windows as `ledger`, in numpy; a property test holds the two equal. For
+   simulation alone: no verdict about a real device is made here. Nothing that a device imports imports this.
+2. Runs may stand in different stages; a run whose stage has not begun has no windows in its arms.
+3. A guardrail that is not computed here counts as if nothing had been seen of it, and `unwatched` names it.
+
+Called by forecasts and benchmarks.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,14 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whimbrel.health.evidence import GAINS, one_sided_rho
+from whimbrel.health.sketch import key_of
 from whimbrel.rollout.guardrails import (
     BETS,
     CLASS_SHARE,
+    FAILURE_LIMIT,
+    LATENCY_TAIL,
     QUANTILES,
     RATES,
     SEEN_DROP,
     TOLERATED_DROP,
     TOLERATED_RATIO,
+    cohort_share,
     copies,
     guard_weights,
 )
@@ -32,6 +40,7 @@ _LOG_GAINS = np.log(_GAINS)
 _EARLIER = 30  # as in evidence
 _LEAST_VARIANCE = 1e-6
 _HISTORY = 10  # as in ledger
+_LIMITS = ("error_limit", "latency_limit")
 
 
 class Arm(msgspec.Struct):
@@ -46,6 +55,7 @@ class Arm(msgspec.Struct):
     accuracy_sum: Array
     accuracy_sumsq: Array
     latency: Array  # counts in sketch buckets that are TOLERATED_SLOWER apart
+    error_units: Array | None = None  # device-windows in which the model ran; all at risk, where not given
 
 
 class _Means:
@@ -83,45 +93,71 @@ def _variance(moments: Array) -> Array:
 
 
 class BulkLedger:
-    """`runs` rollouts of one plan over a fleet with `classes` hardware classes, all heard of from the first window."""
+    """`runs` rollouts of one plan over a fleet with `classes` hardware classes, all heard of from the first window.
 
-    def __init__(self, plan: Plan, *, runs: int, classes: int) -> None:
+    `keys`: the sketch bucket of every edge in the arms' latency; without it no limit of latency is watched.
+    """
+
+    def __init__(self, plan: Plan, *, runs: int, classes: int, keys: Array | None = None) -> None:
         self.plan, self.runs, self.classes = plan, runs, classes
         self.weights = guard_weights(plan)
         self.copies = copies(len(plan.stages))
-        rates = (*RATES, *QUANTILES)
+        self._criteria = [plan.criteria(stage) for stage in range(len(plan.stages))]
+        bounds = {each.latency_p99_max_ms for each in self._criteria if each.latency_p99_max_ms is not None}
+        self._over = {bound: keys > key_of(bound) for bound in sorted(bounds)} if keys is not None else {}
+        known = {*RATES, *QUANTILES, "accuracy", "failure", "error_limit"}
+        known |= {"latency_limit", "latency_over"} if keys is not None else set()
+        self.unwatched = tuple(sorted(set(self.weights) - known))
+        rates = (*RATES, *QUANTILES, *(f"latency_over:{bound}" for bound in self._over))
         self._global = {(c.cohort, c.start, n): np.zeros((runs, 7)) for c in self.copies for n in rates}
         self._class = {(s, n): np.zeros((runs, classes, 7)) for s in range(len(plan.stages)) for n in RATES}
         self._means = {(c.cohort, c.start): _Means((runs,)) for c in self.copies}
         self._class_means = {s: _Means((runs, classes)) for s in range(len(plan.stages))}
         self._history: dict[int, Array] = {}
-        self.begun = -1
+        # Sums of each cohort and arm for the limits: error share, device-windows, sessions, sessions over each bound.
+        self._sums = np.zeros((len(plan.stages), 2, 3 + len(self._over), runs))
+        self.entered = np.full(runs, -1)
         self._rho = one_sided_rho(
             v_opt=2 * math.log(1 / plan.alpha) / (SEEN_DROP - TOLERATED_DROP) ** 2, alpha=plan.alpha
         )
 
-    def fold(self, cohorts: Mapping[int, tuple[Arm, Arm]]) -> None:
-        """One window: the treated and the control arm of every cohort that began."""
-        self.begun = max(self.begun, *cohorts)
+    def fold(self, cohorts: Mapping[int, tuple[Arm, Arm]], *, entered: Array | None = None) -> None:
+        """One window: the treated and the control arm of every cohort that began.
+
+        `entered`: each run's stage; all have begun every cohort that is given, where it is not.
+        """
+        self.entered = np.maximum(self.entered, max(cohorts) if entered is None else entered)
         for cohort, (t, c) in cohorts.items():
-            starts = range(cohort, self.begun + 1)
+            starts = range(cohort, int(self.entered.max()) + 1)
+            units_t, units_c = (arm.at_risk if arm.error_units is None else arm.error_units for arm in (t, c))
             pairs = {
                 "crash": (t.crashed, t.at_risk, c.crashed, c.at_risk),
-                "error": (t.errors, t.at_risk, c.errors, c.at_risk),
+                "error": (t.errors, units_t, c.errors, units_c),
                 "silence": (t.overdue, t.due, c.overdue, c.due),
             }
             for name, sums in pairs.items():
-                change = _bets(*(each.sum(axis=2) for each in sums), ratio=TOLERATED_RATIO)
-                for start in starts:
-                    self._global[cohort, start, name] += change
+                self._add(cohort, name, _bets(*(each.sum(axis=2) for each in sums), ratio=TOLERATED_RATIO))
                 self._class[cohort, name] += _bets(*sums, ratio=TOLERATED_RATIO)
-            self._latency(cohort, starts, t.latency, c.latency)
+            for side, arm, units in ((0, t, units_t), (1, c, units_c)):
+                mine = self._sums[cohort, side]
+                mine[:2] += arm.errors.sum(axis=(1, 2)), units.sum(axis=(1, 2))
+                mine[2:] += (
+                    arm.latency.sum(axis=(1, 2)),
+                    *(arm.latency[:, :, o].sum(axis=(1, 2)) for o in self._over.values()),
+                )
+            self._latency(cohort, t.latency, c.latency)
             moments = [np.stack([a.accuracy_n, a.accuracy_sum, a.accuracy_sumsq]) for a in (t, c)]
             for start in starts:
-                self._means[cohort, start].add(moments[0].sum(axis=3), moments[1].sum(axis=3))
+                begun = (self.entered >= start)[:, None]
+                self._means[cohort, start].add(moments[0].sum(axis=3) * begun, moments[1].sum(axis=3) * begun)
             self._class_means[cohort].add(moments[0], moments[1])
 
-    def _latency(self, cohort: int, starts: range, t: Array, c: Array) -> None:
+    def _add(self, cohort: int, name: str, change: Array) -> None:
+        """What one window adds to all copies of a cohort that began in each run."""
+        for start in range(cohort, int(self.entered.max()) + 1):
+            self._global[cohort, start, name] += change * (self.entered >= start)[:, None]
+
+    def _latency(self, cohort: int, t: Array, c: Array) -> None:
         history = self._history.setdefault(cohort, np.zeros((self.runs, t.shape[2])))
         below = np.cumsum(history, axis=1)
         total = below[:, -1]
@@ -133,33 +169,36 @@ class BulkLedger:
             known = (total >= math.ceil(_HISTORY / (1 - p)))[:, None]
             x_t = np.where(known, np.take_along_axis(over_t, edge, axis=2)[:, :, 0], 0)
             x_c = np.where(known, np.take_along_axis(over_c, edge, axis=2)[:, :, 0], 0)
-            change = _bets(x_t, t.sum(axis=2), x_c, c.sum(axis=2), ratio=1.0)
-            for start in starts:
-                self._global[cohort, start, name] += change
+            self._add(cohort, name, _bets(x_t, t.sum(axis=2), x_c, c.sum(axis=2), ratio=1.0))
+        for bound, over in self._over.items():
+            counts = [part for arm in (t, c) for part in (arm[:, :, over].sum(axis=2), arm.sum(axis=2))]
+            self._add(cohort, f"latency_over:{bound}", _bets(*counts, ratio=TOLERATED_RATIO))
         history += c.sum(axis=1)
 
-    def log_e(self) -> Array:
-        """ln of the average of all E-values, one a run; failures of installs are taken as none."""
-        total = np.full(self.runs, self.weights["failure"])  # no attempts: E is 1
+    def log_e(self, *, failures: Array | int = 0, attempts: Array | int = 0) -> Array:
+        """ln of the average of all E-values, one a run. `failures` of `attempts` installs failed or went back."""
+        total = self.weights["failure"] * _one_sample(failures, attempts, limit=FAILURE_LIMIT)
+        total = total + sum(self.weights[name] for name in self.unwatched)
+        for name in _LIMITS:
+            if name in self.weights and name not in self.unwatched:
+                total = total + self.weights[name] * self._limit_e(name)
         for copy in self.copies:
-            begun = copy.start <= self.begun
             own = copy.cohort == copy.start
             for name, share in self.weights.items():
-                if name == "failure":
+                if name in {"failure", *_LIMITS, *self.unwatched}:
                     continue
                 weight = share * copy.weight
-                if not begun:
-                    total += weight
-                    continue
                 split = own and (name in RATES or name == "accuracy") and self.classes > 1
-                total += weight * (1 - CLASS_SHARE if split else 1) * self._e(copy.cohort, copy.start, name)
+                total = total + weight * (1 - CLASS_SHARE if split else 1) * self._e(copy.cohort, copy.start, name)
                 if split:
                     total += weight * CLASS_SHARE * self._class_e(copy.cohort, name).mean(axis=1)
-        return np.asarray(np.log(total))
+        return np.asarray(np.log(np.broadcast_to(total, (self.runs,))))
 
     def _e(self, cohort: int, start: int, name: str) -> Array:
         if name == "accuracy":
             return np.asarray(np.exp(np.minimum(self._means[cohort, start].log_e(self._rho), 600)))
+        if name == "latency_over":
+            return self._in_force("latency_p99_max_ms", lambda bound: self._e(cohort, start, f"latency_over:{bound}"))
         logs = self._global[cohort, start, name]
         return np.asarray(np.exp(np.minimum(logs, 600)) @ np.array(BETS))
 
@@ -167,6 +206,43 @@ class BulkLedger:
         if name == "accuracy":
             return np.asarray(np.exp(np.minimum(self._class_means[cohort].log_e(self._rho), 600)))
         return np.asarray(np.exp(np.minimum(self._class[cohort, name], 600)) @ np.array(BETS))
+
+    def _limit_e(self, name: str) -> Array:
+        """One sample against an absolute limit, over all cohorts; nothing where the control breaks it too."""
+        stages = len(self.plan.stages)
+
+        def against(limit: float) -> Array:
+            events, trials, share = (
+                (0, 1, limit) if name == "error_limit" else (3 + [*self._over].index(limit), 2, LATENCY_TAIL)
+            )
+            if not 0 < share < 1:
+                return np.ones(self.runs)
+            total = np.zeros(self.runs)
+            for cohort in range(stages):
+                (x_t, n_t), (x_c, n_c) = (self._sums[cohort, side][[events, trials]] for side in (0, 1))
+                clean = x_c <= share * n_c
+                total += cohort_share(stages, cohort) * np.where(clean, _one_sample(x_t, n_t, limit=share), 1.0)
+            return total
+
+        return self._in_force("error_rate_max" if name == "error_limit" else "latency_p99_max_ms", against)
+
+    def _in_force(self, criterion: str, value: Callable[[float], Array]) -> Array:
+        """`value` of the limit that holds at each run's stage; 1 where none does."""
+        found = np.ones(self.runs)
+        for stage, criteria in enumerate(self._criteria):
+            limit = getattr(criteria, criterion)
+            here = self.entered == stage
+            if limit and here.any():
+                found = np.where(here, value(limit), found)
+        return found
+
+
+def _one_sample(events: Array | float, trials: Array | float, *, limit: float) -> Array:
+    """`evidence.one_sample_log_e` for arrays, as E itself."""
+    events, trials = np.asarray(events, dtype=float)[..., None], np.asarray(trials, dtype=float)[..., None]
+    p1 = np.minimum(_GAINS * limit, 0.99)
+    logs = events * np.log(p1 / limit) + (trials - events) * np.log((1 - p1) / (1 - limit))
+    return np.asarray(np.exp(np.minimum(logs, 600)).mean(axis=-1))
 
 
 def _bets(x_t: Array, e_t: Array, x_c: Array, e_c: Array, *, ratio: float) -> Array:
