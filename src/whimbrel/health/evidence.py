@@ -168,8 +168,8 @@ def mean_statistic(windows: Iterable[Sequence[MeanWindow]], *, tolerance: float)
 class MeanFold:
     """The state of one test of means. D = control_factor mean_C - treated_factor mean_T - tolerance, a harm when > 0.
 
-    `drop`: the treated mean fell by more than a tolerance. `growth`: it is more than `ratio` times the control's
-    (battery). `at_least`: turned round, it fell by less than a margin.
+    `drop`: the treated mean fell by more than a tolerance; `rise`: it rose by more. `growth`: it is more than `ratio`
+    times the control's (battery). `at_least`, `at_most`, `growth_within`: turned round, it stayed within a margin.
     """
 
     __slots__ = ("before_c", "before_t", "factor_c", "factor_t", "precision", "tolerance", "total")
@@ -190,9 +190,19 @@ class MeanFold:
         return cls(factor_t=-1.0, factor_c=-ratio, tolerance=0.0)
 
     @classmethod
+    def rise(cls, tolerance: float) -> "MeanFold":
+        """H0: mean_T - mean_C <= tolerance."""
+        return cls(factor_t=-1.0, factor_c=-1.0, tolerance=tolerance)
+
+    @classmethod
     def at_least(cls, margin: float) -> "MeanFold":
         """H0: mean_C - mean_T >= margin."""
         return cls(factor_t=-1.0, factor_c=-1.0, tolerance=-margin)
+
+    @classmethod
+    def at_most(cls, margin: float) -> "MeanFold":
+        """H0: mean_T - mean_C >= margin."""
+        return cls(factor_t=1.0, factor_c=1.0, tolerance=-margin)
 
     @classmethod
     def growth_within(cls, ratio: float) -> "MeanFold":
@@ -221,6 +231,36 @@ class MeanFold:
         return mean_log_e(precision=self.precision, total=self.total, rho=rho)
 
 
+class BoundFold:
+    """The state of one test of the treated mean against a fixed bound. D = bound - mean_T, or mean_T - bound.
+
+    H0: the mean keeps the bound in every window. Variances come from earlier windows, and are the control's at least.
+    """
+
+    __slots__ = ("before_c", "before_t", "bound", "precision", "sign", "total")
+
+    def __init__(self, bound: float, *, floor: bool) -> None:
+        self.bound, self.sign = bound, 1.0 if floor else -1.0
+        self.precision = self.total = 0.0
+        self.before_t, self.before_c = _Moments(), _Moments()
+
+    def add(self, window: MeanWindow) -> None:
+        """One window."""
+        if self.before_t.n >= _EARLIER and window.n_t > 0:
+            spread = self.before_t.variance()
+            if self.before_c.n >= _EARLIER:
+                spread = max(spread, self.before_c.variance())
+            weight = window.n_t / spread
+            self.precision += weight
+            self.total += weight * self.sign * (self.bound - window.sum_t / window.n_t)
+        self.before_t.add(window.n_t, window.sum_t, window.sumsq_t)
+        self.before_c.add(window.n_c, window.sum_c, window.sumsq_c)
+
+    def log_e(self, rho: float) -> float:
+        """ln E now."""
+        return mean_log_e(precision=self.precision, total=self.total, rho=rho)
+
+
 class _Moments:
     __slots__ = ("n", "sum", "sumsq")
 
@@ -231,6 +271,7 @@ class _Moments:
         self.n, self.sum, self.sumsq = self.n + n, self.sum + total, self.sumsq + squares
 
     def variance(self) -> float:
+        """Of one value, between the units."""
         return max(_LEAST_VARIANCE, (self.sumsq - self.sum * self.sum / self.n) / (self.n - 1))
 
 

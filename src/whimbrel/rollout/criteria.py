@@ -106,6 +106,18 @@ def _bounds(criteria: SuccessCriteria, fields: Mapping[str, str], general: Mappi
     return {metric: bound for metric, bound in named.items() if bound is not None} | dict(general)
 
 
+def bound_name(metric: str, *, floor: bool) -> str:
+    """The name of the test of a bound, the same in every stage: the field that is made for it, or the general one."""
+    fields, general = (_FLOORS, "metrics_min") if floor else (_CEILINGS, "metrics_max")
+    return next((field for field, each in fields.items() if each == metric), f"{general}.{metric}")
+
+
+def bounded_metric(name: str) -> str:
+    """The metric that a bound's test is about; a name that is none is itself the metric's."""
+    named = _FLOORS | _CEILINGS
+    return named.get(name) or name.removeprefix("metrics_min.").removeprefix("metrics_max.")
+
+
 class _Test(Document, frozen=True):
     """A test that is there without being asked for by name: what is worse, and the bounds of its margin."""
 
@@ -129,6 +141,9 @@ KNOWN = {
 }  # fmt: skip
 
 
+_TAKEN = {"error_limit", "latency_limit", "latency_over", "version_reports", *_FLOORS, *_CEILINGS}
+
+
 class Guardrail(Document, frozen=True):
     """One thing that is watched during the whole rollout, and what its proven harm does.
 
@@ -147,6 +162,8 @@ class Guardrail(Document, frozen=True):
         if known is None:
             if self.metric == "latency":
                 raise ValueError("latency has three guardrails: latency_p50, latency_p95 and latency_p99")
+            if self.metric in _TAKEN or self.metric.startswith(("metrics_min.", "metrics_max.")):
+                raise ValueError(f"{self.metric!r} is the name of a limit's own test; call the metric something else")
             if self.direction is None or self.margin is None:
                 raise ValueError(
                     f"{self.metric!r} is a metric of your own: say its direction (higher_is_worse or lower_is_worse) "

@@ -9,12 +9,13 @@ Used by the gate.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from whimbrel.health.sketch import GAMMA, count_above, quantile_key
-from whimbrel.rollout.criteria import SuccessCriteria
+from whimbrel.rollout.criteria import SuccessCriteria, bounded_metric
 from whimbrel.rollout.guardrails import LATENCY_TAIL, QUANTILES
 from whimbrel.rollout.ledger import Cohort
 
@@ -53,9 +54,12 @@ def ratio(events: float, exposure: float) -> float | None:
     return round(events / exposure, 9) if exposure else None
 
 
-def estimates_of(cohort: Cohort, criteria: SuccessCriteria) -> dict[str, Any]:
-    """Point estimates of the stage that is judged: rates and means of both arms, None where nothing was reported."""
-    bounded = sorted(criteria.floors.keys() | criteria.ceilings.keys())
+def estimates_of(cohort: Cohort, criteria: SuccessCriteria, *, own: Sequence[str] = ()) -> dict[str, Any]:
+    """Point estimates of the stage that is judged: rates and means of both arms, None where nothing was reported.
+
+    `own`: metrics of the devices' own that are watched.
+    """
+    named = sorted({*criteria.floors, *criteria.ceilings, *own})
     seen: dict[str, Any] = {}
     for role, totals in cohort.totals.items():
         seen[role] = {
@@ -75,8 +79,8 @@ def estimates_of(cohort: Cohort, criteria: SuccessCriteria) -> dict[str, Any]:
         if criteria.latency_p99_max_ms is not None and totals.latency:
             over = count_above(totals.latency, criteria.latency_p99_max_ms)
             seen[role]["share_over_limit"] = over / sum(totals.latency.values())
-        if bounded:
-            seen[role]["means"] = {metric: _rounded(totals.mean(metric)) for metric in bounded}
+        if named:
+            seen[role]["means"] = {metric: _rounded(totals.mean(metric)) for metric in named}
     return seen
 
 
@@ -137,6 +141,11 @@ def describe(guardrail: str, estimates: dict[str, Any]) -> str:
     field = {"crash": "crash_rate", "error": "error_rate", "error_limit": "error_rate"}.get(guardrail, guardrail)
     if field == "battery":
         return f"battery {treated.get(field)} against {control.get(field)} in the control"
+    means = treated.get("means", {}), control.get("means", {})
+    metric = bounded_metric(guardrail)
+    if metric in means[0]:
+        values = ("nothing reported" if each.get(metric) is None else f"{each[metric]:.4g}" for each in means)
+        return f"{metric} {' against '.join(values)} in the control"
     if field in treated:
         return f"{field.replace('_', ' ')} {percent(treated[field])} against {percent(control[field])} in the control"
     return f"{treated['device_windows']} device-windows on the new version"

@@ -2,6 +2,7 @@
 
 1. Proven harm goes back: the weighted average of all E-values (guardrails, stages' cohorts, hardware classes) reaches
    1/alpha. The weights are fixed by the plan before anything is seen, so the whole rollout has one false-alarm budget.
+   A guardrail whose severity is `hold` or `warn` is left out of it: with `hold` it stops, with `warn` it is only said.
 2. Where e-BH names slices of one label (hardware classes, operating systems, regions) and the rest is clean, only
    these go back and the rest goes on.
 3. The kill switch is not statistical: went_back >= max(2, 10% of those activated), or 1 of 1.
@@ -30,15 +31,13 @@ from whimbrel.health.evidence import (
 from whimbrel.health.sketch import count_above
 from whimbrel.health.tally import Cell
 from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.criteria import SuccessCriteria
+from whimbrel.rollout.criteria import Severity, SuccessCriteria
 from whimbrel.rollout.estimates import asked, broken_limits, describe, estimates_of, percent, ratio
 from whimbrel.rollout.guardrails import (
-    FAILURE_LIMIT,
     LATENCY_TAIL,
     PROVEN_ALPHA,
     QUANTILES,
     RARE,
-    TOLERATED_RATIO,
     cohort_share,
 )
 from whimbrel.rollout.ledger import Cohort, Ledger, Totals
@@ -108,14 +107,14 @@ def judge(plan: Plan, now: Situation, ledger: Ledger | None = None) -> Verdict:
     total = Counts()
     for counts in now.counts.values():
         total = total.plus(counts)
-    log_e, table, lead = _weigh(plan, now, ledger, total)
+    weighed = _weigh(plan, now, ledger, total)
     criteria = plan.criteria(now.stage)
-    estimates = estimates_of(ledger.cohorts.get(now.judged, Cohort()), criteria)
+    estimates = estimates_of(ledger.cohorts.get(now.judged, Cohort()), criteria, own=tuple(ledger.margins.own))
     needed = math.log(1 / plan.alpha)
     evidence: dict[str, Any] = {
-        "log_e": round(log_e, 6),
+        "log_e": round(weighed.log_e(), 6),
         "log_e_needed": round(needed, 6),
-        "guardrails": table,
+        "guardrails": weighed.best,
         "estimates": estimates,
         "counts": msgspec.to_builtins(now.counts.get(now.judged, Counts())),
         "windows": ledger.windows,
@@ -124,18 +123,35 @@ def judge(plan: Plan, now: Situation, ledger: Ledger | None = None) -> Verdict:
         evidence["without"] = list(now.without)
     if stopped := _kill_switch(total):
         return _harm(plan, now, stopped, evidence, severe=True)
-    if log_e >= needed:
-        if classes := _slice(plan, ledger, evidence):
-            return _slice_back(plan, now, ledger, classes, evidence)
-        worst = lead
-        broken = broken_limits(criteria, estimates)
-        evidence["crash_ratio"] = _bounds(ledger, now.judged, plan.alpha)
-        sentence = (
-            f"harm is proven: {worst} (ln E {table[worst]:.2f}, of all {log_e:.2f}, needed {needed:.2f}; "
-            f"{describe(worst, estimates)}){'; past the limit of ' + ', '.join(broken) if broken else ''}"
-        )
+    severity = weighed.proven(needed)
+    if severity is None:
+        return _promotion(plan, now, ledger, criteria, evidence)
+    if severity == "rollback" and (classes := _slice(plan, ledger, evidence)):
+        return _slice_back(plan, now, ledger, classes, evidence)
+    kinds = _UP_TO[severity]
+    worst, broken = weighed.lead(*kinds), broken_limits(criteria, estimates)
+    evidence["crash_ratio"] = _bounds(ledger, now.judged, plan.alpha)
+    sentence = (
+        f"harm is proven: {worst} (ln E {evidence['guardrails'][worst]:.2f}, of all {weighed.log_e(*kinds):.2f}, "
+        f"needed {needed:.2f}; {describe(worst, estimates)})"
+        f"{'; past the limit of ' + ', '.join(broken) if broken else ''}"
+    )
+    if severity == "rollback":
         return _harm(plan, now, sentence, evidence, severe=bool(broken))
-    return _promotion(plan, now, ledger, criteria, evidence)
+    evidence["severity"] = severity
+    if severity == "hold":
+        return Verdict("hold", f"{sentence}; the plan says hold, so a person decides", evidence)
+    evidence["warnings"] = [sentence]
+    verdict = _promotion(plan, now, ledger, criteria, evidence)
+    return msgspec.structs.replace(verdict, because=f"{verdict.because}; a warning: {sentence}")
+
+
+# What is weighed where a proof of this severity is asked for: all that is as severe, or more so.
+_UP_TO: dict[Severity, tuple[Severity, ...]] = {
+    "rollback": ("rollback",),
+    "hold": ("rollback", "hold"),
+    "warn": ("rollback", "hold", "warn"),
+}
 
 
 def _harm(plan: Plan, now: Situation, sentence: str, evidence: dict[str, Any], *, severe: bool) -> Verdict:
@@ -192,8 +208,43 @@ def _slice_back(
 # --- evidence ---
 
 
-def _weigh(plan: Plan, now: Situation, ledger: Ledger, total: Counts) -> tuple[float, dict[str, float], str]:
-    """ln of the average of all E-values, the best ln E of every guardrail, and the guardrail that carries most."""
+class _Weighed(msgspec.Struct, frozen=True):
+    """All tests of a rollout: guardrail, weight, ln E."""
+
+    lanes: list[tuple[str, float, float]]
+    severities: Mapping[str, Severity]
+
+    def log_e(self, *kinds: Severity) -> float:
+        """ln of the weighted sum of the E-values whose proof does one of these things; no kinds: of all."""
+        lanes = [(weight, log) for name, weight, log in self.lanes if not kinds or self.severities[name] in kinds]
+        return log_mean_exp([log for _, log in lanes], [weight for weight, _ in lanes]) if lanes else -math.inf
+
+    def lead(self, *kinds: Severity) -> str:
+        """The guardrail that carries most of it."""
+        carried: dict[str, float] = {}
+        for name, weight, log in self.lanes:
+            if not kinds or self.severities[name] in kinds:
+                carried[name] = max(carried.get(name, -math.inf), log + math.log(weight))
+        return max(sorted(carried), key=carried.__getitem__)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The greatest ln E of every guardrail."""
+        table: dict[str, float] = {}
+        for name, _, log in self.lanes:
+            table[name] = max(table.get(name, -math.inf), log)
+        return {name: round(log, 6) for name, log in sorted(table.items())}
+
+    def proven(self, needed: float) -> Severity | None:
+        """What is to be done, if anything is proven. The groups are nested: every alarm is one of the whole budget."""
+        if self.log_e("rollback") >= needed:
+            return "rollback"
+        if self.log_e("rollback", "hold") >= needed:
+            return "hold"
+        return "warn" if self.log_e() >= needed else None
+
+
+def _weigh(plan: Plan, now: Situation, ledger: Ledger, total: Counts) -> _Weighed:
     criteria = plan.criteria(now.stage)
     lanes = [(name, weight, log) for name, _, _, weight, log in ledger.lanes(bound=criteria.latency_p99_max_ms)]
     for stage in range(len(plan.stages)):
@@ -202,20 +253,13 @@ def _weigh(plan: Plan, now: Situation, ledger: Ledger, total: Counts) -> tuple[f
         for name, limit in (("error_limit", criteria.error_rate_max), ("latency_limit", criteria.latency_p99_max_ms)):
             if name in ledger.weights:
                 lanes.append((name, ledger.weights[name] * share, _limit(cohort, name, limit)))
+    lanes += ledger.bound_lanes(criteria)
     attempts = total.activated_t + total.failed_t
-    failures = one_sample_log_e(events=total.failed_t + total.went_back_t, trials=attempts, limit=FAILURE_LIMIT)
-    lanes.append(("failure", ledger.weights["failure"], failures))
-    table: dict[str, float] = {}
-    carried: dict[str, float] = {}
-    for name, weight, log in lanes:
-        table[name] = max(table.get(name, -math.inf), log)
-        carried[name] = max(carried.get(name, -math.inf), log + math.log(weight))
-    log_e = log_mean_exp([log for _, _, log in lanes], [weight for _, weight, _ in lanes])
-    return (
-        log_e,
-        {name: round(log, 6) for name, log in sorted(table.items())},
-        max(sorted(carried), key=carried.__getitem__),
+    failures = one_sample_log_e(
+        events=total.failed_t + total.went_back_t, trials=attempts, limit=ledger.margins.failure
     )
+    lanes.append(("failure", ledger.weights["failure"], failures))
+    return _Weighed(lanes, ledger.severities)
 
 
 def _limit(cohort: Cohort | None, name: str, limit: float | None) -> float:
@@ -352,6 +396,7 @@ def _unproven(
     asked |= {n for n in tests.means if n in treated.metrics}
     asked |= {"accuracy"} if criteria.accuracy_drop_max is not None else set()
     asked |= {"battery"} if criteria.battery_increase_max is not None else set()
+    asked = {name for name in asked if ledger.severities.get(name) != "warn"}
     evidence["proofs"] = {name: round(logs[name], 6) for name in sorted(asked)}
     missing = [name for name in sorted(asked) if logs[name] < needed]
     if not missing:
@@ -374,7 +419,7 @@ def _would_have_seen(plan: Plan, now: Situation, ledger: Ledger, evidence: dict[
             events_c=control.crashed,
             alpha=plan.alpha * weight,
             power=power,
-            tolerance=TOLERATED_RATIO,
+            tolerance=ledger.margins.ratios["crash"],
         )
         for power in (0.8, 0.95)
     }

@@ -19,6 +19,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.health.evidence import (
+    BoundFold,
     MeanFold,
     MeanWindow,
     RateFold,
@@ -29,6 +30,7 @@ from whimbrel.health.evidence import (
 )
 from whimbrel.health.sketch import count_above, count_over, quantile_key, steps_of
 from whimbrel.health.tally import Cell
+from whimbrel.rollout.criteria import SuccessCriteria
 from whimbrel.rollout.guardrails import (
     BETS,
     BY_CLASS,
@@ -38,13 +40,18 @@ from whimbrel.rollout.guardrails import (
     QUANTILES,
     RATES,
     SEEN_BATTERY,
+    SEEN_DEVIATIONS,
     SEEN_DROP,
     TOLERATED_DROP,
     TOLERATED_RATIO,
-    TOLERATED_SLOWER,
+    Bound,
     Copy,
+    bounds,
+    cohort_share,
     copies,
     guard_weights,
+    margins,
+    severities,
 )
 from whimbrel.rollout.plan import Plan
 
@@ -112,6 +119,8 @@ class Cohort:
         self.totals = {"treated": Totals(), "control": Totals()}
         self.class_totals: dict[tuple[str, str], Totals] = defaultdict(Totals)
         self.crashes: list[RateWindow] = []
+        self.bounds: dict[Bound, BoundFold] = {}
+        self.bound_rhos: dict[Bound, float] = {}
 
 
 # A stratum's sums: crashed, at risk, error share, error units, overdue, due, and what lies over each edge, sessions.
@@ -137,7 +146,10 @@ class Ledger:
     def __init__(self, plan: Plan, *, without: Iterable[str] = ()) -> None:
         self.plan = plan
         self.without = frozenset(without)
-        self.weights = guard_weights(plan)
+        self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
+        self.means = tuple(n for n in ("accuracy", "battery", "feedback", *self.margins.own) if n in self.weights)
+        self.limits = bounds(plan)
+        self._one_sample = {"failure", "error_limit", "latency_limit"} | {bound.name for bound in self.limits}
         self.windows = 0
         self.last = -1
         self.cohorts: dict[int, Cohort] = {}
@@ -187,32 +199,48 @@ class Ledger:
             cohort.copies[stage] = self._tests()
         self.cohorts[stage] = Cohort()
         self.cohorts[stage].copies[stage] = self._tests()
+        self.cohorts[stage].bounds = {bound: BoundFold(bound.limit, floor=bound.floor) for bound in self.limits}
         if self._proven is not None:
             self.cohorts[stage].reverse = self._reverse_tests()
 
     def _tests(self) -> Tests:
-        rates = {name: RateFold(TOLERATED_RATIO) for name in RATES}
+        ratios = self.margins.ratios
+        rates = {name: RateFold(ratios[name]) for name in RATES}
         rates |= {name: RateFold(1.0) for name in QUANTILES}
         rates |= {f"latency_over:{bound}": RateFold(TOLERATED_RATIO) for bound in self._bounds}
-        means = {"accuracy": MeanFold.drop(TOLERATED_DROP)}
-        if "battery" in self.weights:
-            means["battery"] = MeanFold.growth(TOLERATED_RATIO)
-        return Tests(rates, means)
+        return Tests(rates, {name: self._mean_test(name) for name in self.means})
+
+    def _mean_test(self, name: str) -> MeanFold:
+        if name in self.margins.own:
+            direction, margin = self.margins.own[name]
+            return MeanFold.rise(margin) if direction == "higher_is_worse" else MeanFold.drop(margin)
+        if name == "battery":
+            return MeanFold.growth(self.margins.ratios[name])
+        return MeanFold.drop(self.margins.drops[name])
 
     def _class_tests(self) -> Tests:
-        return Tests({name: RateFold(TOLERATED_RATIO) for name in RATES}, {"accuracy": MeanFold.drop(TOLERATED_DROP)})
+        return Tests(
+            {name: RateFold(self.margins.ratios[name]) for name in RATES}, {"accuracy": self._mean_test("accuracy")}
+        )
 
     def _reverse_tests(self) -> Tests:
         criteria = self._proven
         if criteria is None:  # pragma: no cover - asked for only where the plan proves
             return Tests({}, {})
-        margins = {"crash": criteria.crash_ratio_max or PROVEN_RATIO, "error": PROVEN_RATIO, "silence": PROVEN_RATIO}
-        rates = {name: RateFold(1 / max(margin, TOLERATED_RATIO)) for name, margin in margins.items()}
+        wanted = {"crash": criteria.crash_ratio_max or PROVEN_RATIO, "error": PROVEN_RATIO, "silence": PROVEN_RATIO}
+        rates = {name: RateFold(1 / max(margin, self.margins.ratios[name])) for name, margin in wanted.items()}
         rates |= {name: RateFold(1.0) for name in QUANTILES}
-        means = {"accuracy": MeanFold.at_least(criteria.accuracy_drop_max or PROVEN_DROP)}
-        if "battery" in self.weights:
-            means["battery"] = MeanFold.growth_within(1 + (criteria.battery_increase_max or PROVEN_RATIO - 1))
-        return Tests(rates, means)
+        return Tests(rates, {name: self._reverse_mean(name, criteria) for name in self.means})
+
+    def _reverse_mean(self, name: str, criteria: SuccessCriteria) -> MeanFold:
+        if name in self.margins.own:
+            direction, margin = self.margins.own[name]
+            return MeanFold.at_most(margin) if direction == "higher_is_worse" else MeanFold.at_least(margin)
+        if name == "battery":
+            margin = 1 + (criteria.battery_increase_max or PROVEN_RATIO - 1)
+            return MeanFold.growth_within(max(margin, self.margins.ratios[name]))
+        asked = criteria.accuracy_drop_max if name == "accuracy" else None
+        return MeanFold.at_least(max(asked or PROVEN_DROP, self.margins.drops[name]))
 
     def _cohort(self, cohort: Cohort, cells: list[Cell]) -> None:
         edges = self._edges(cohort)
@@ -259,11 +287,11 @@ class Ledger:
         sums: _Sums = [cell.crashed, cell.at_risk, cell.error_share, cell.error_units, cell.overdue, cell.due]
         latency = cell.latency
         sums.append(sum(latency.values()) if latency else 0)
-        slower = TOLERATED_SLOWER if cell.role == "treated" else 0
-        margin = self._margin() if cell.role == "treated" else 0
-        for edge in edges:
+        treated = cell.role == "treated"
+        margin = self._margin() if treated else 0
+        for edge, slower in zip(edges, self.margins.slower.values(), strict=True):
             known = edge if latency and edge is not None else None
-            sums.append(count_over(latency, known + slower) if known is not None else 0)
+            sums.append(count_over(latency, known + slower * treated) if known is not None else 0)
             sums.append(count_over(latency, known + margin) if known is not None and self._proven else 0)
         sums += [count_above(latency, bound) if latency else 0 for bound in self._bounds]
         return sums
@@ -273,8 +301,9 @@ class Ledger:
         return steps_of(1 + increase if increase else PROVEN_RATIO)
 
     def _means(self, cohort: Cohort, cells: list[Cell], judged: Sequence[str]) -> None:
-        for name in ("accuracy", "battery"):
-            if name not in self.weights or not any(name in cell.metrics for cell in cells):
+        reported = {name for cell in cells for name in cell.metrics}
+        for name in self.means:
+            if name not in reported:
                 continue
             strata, by_class = _moments(cells, name, judged)
             tests = [(each, strata) for each in cohort.copies.values()]
@@ -287,14 +316,24 @@ class Ledger:
                 if fold.precision == 0 and (rho := self._rho(name, fold)) is not None:
                     each.rhos[name] = rho  # from earlier windows alone, and never changed once something was weighed
                 fold.add(parts)
+        for bound, test in cohort.bounds.items():
+            if bound.metric in reported:
+                if test.precision == 0 and (rho := self._rho(bound.metric, test)) is not None:
+                    cohort.bound_rhos[bound] = rho
+                test.add(_together(_moments(cells, bound.metric, ())[0]))
 
-    def _rho(self, name: str, fold: MeanFold) -> float | None:
-        """The mixture's parameter; the battery's depends on the control's level in earlier windows."""
+    def _rho(self, name: str, fold: MeanFold | BoundFold) -> float | None:
+        """The mixture's parameter; but for shares, it depends on the level or the spread in earlier windows."""
         alpha, seen = self.plan.alpha, SEEN_DROP - TOLERATED_DROP
-        if name == "battery":
+        if name == "battery" and isinstance(fold, MeanFold):
             if not fold.before_c.n or not fold.before_c.sum:
                 return None
             seen = SEEN_BATTERY * abs(fold.before_c.sum / fold.before_c.n)
+        elif name not in {"accuracy", "feedback"}:
+            before = fold.before_c if fold.before_c.n > 1 else fold.before_t
+            if before.n <= 1:
+                return None
+            seen = SEEN_DEVIATIONS * math.sqrt(before.variance())
         return one_sided_rho(v_opt=2 * math.log(1 / alpha) / seen**2, alpha=min(alpha, 0.4))
 
     # --- what was found ---
@@ -312,7 +351,7 @@ class Ledger:
             tests = cohort.copies.get(copy.start) if cohort else None
             own = copy.start == copy.cohort
             for name, share in self.weights.items():
-                if name in {"failure", "error_limit", "latency_limit"}:
+                if name in self._one_sample:
                     continue
                 key = name if name != "latency_over" else f"latency_over:{bound}"
                 split = own and name in BY_CLASS and bool(labels)
@@ -326,10 +365,32 @@ class Ledger:
                         found.append((name, copy, each, part, mine.log_e(key) if mine else 0.0))
         return found
 
+    def bound_lanes(self, criteria: SuccessCriteria) -> list[tuple[str, float, float]]:
+        """The tests of the bounds of means, with those that `criteria` sets in force: name, weight, ln E.
+
+        No evidence where the control breaks the bound too: the world changed, not the version.
+        """
+        lanes = []
+        floors, ceilings = criteria.floors, criteria.ceilings
+        for name, (metric, floor) in {bound.name: (bound.metric, bound.floor) for bound in self.limits}.items():
+            limit = (floors if floor else ceilings).get(metric)
+            for stage in range(len(self.plan.stages)):
+                cohort, log_e = self.cohorts.get(stage), 0.0
+                if cohort is not None and limit is not None:
+                    bound, level = Bound(metric, floor, limit), cohort.totals["control"].mean(metric)
+                    breaks = level is not None and (level < limit if floor else level > limit)
+                    if not breaks and bound in cohort.bound_rhos:
+                        log_e = cohort.bounds[bound].log_e(cohort.bound_rhos[bound])
+                lanes.append((name, self.weights[name] * cohort_share(len(self.plan.stages), stage), log_e))
+        return lanes
+
     def named(self) -> dict[str, Named]:
         """By label: its bad slices, by e-BH among the label's own."""
+        if all(self.severities[name] != "rollback" for name in BY_CLASS):
+            return {}
         own = [copy for copy in copies(len(self.plan.stages)) if copy.start == copy.cohort]
-        shares = [(name, copy, self.weights[name] * copy.weight) for name in BY_CLASS for copy in own]
+        severe = [name for name in BY_CLASS if self.severities[name] == "rollback"]
+        shares = [(name, copy, self.weights[name] * copy.weight) for name in severe for copy in own]
         total = sum(share for _, _, share in shares)
         found = {}
         for label, slices in (self.slices or {}).items():
@@ -378,6 +439,15 @@ def _add_reverse(tests: Tests, strata: dict[int, tuple[_Sums, _Sums]]) -> None:
             tests.rates[name].add(c[2 * index], c[2 * index + 1], t[2 * index], t[2 * index + 1])
         for index, name in enumerate(QUANTILES):
             tests.rates[name].add(c[7 + 2 * index], c[6], t[8 + 2 * index], t[6])
+
+
+def _together(strata: Iterable[MeanWindow]) -> MeanWindow:
+    """A window's strata as one: a fixed bound needs no like to be compared with."""
+    sums = [0.0] * 6
+    for part in strata:
+        for index, value in enumerate((part.n_t, part.sum_t, part.sumsq_t, part.n_c, part.sum_c, part.sumsq_c)):
+            sums[index] += value
+    return MeanWindow(*sums)
 
 
 def _moments(

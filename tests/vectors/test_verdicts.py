@@ -1,0 +1,99 @@
+"""Verdicts of pinned windows, to the last byte: stored verdicts are replayed, so a change here is a change of format.
+
+A plan that asks for nothing new gets no new key of evidence, no other figure and no other word. Other weights of the
+guardrails are such a change: verdicts that are stored with older ones are no longer given again.
+"""
+
+import hashlib
+import random
+
+import pytest
+
+from whimbrel.health.tally import Cell, Moments
+from whimbrel.model.documents import convert, encode
+from whimbrel.rollout.gate import Counts, Situation, judge
+from whimbrel.rollout.ledger import Ledger
+from whimbrel.rollout.plan import Plan
+
+EVERYTHING = {
+    "accuracy_drop_max": 0.02, "error_rate_max": 0.03, "latency_p99_max_ms": 120.0, "crash_ratio_max": 2.0,
+    "latency_increase_max": 0.5, "battery_increase_max": 0.2,
+}  # fmt: skip
+
+
+def plan(**changes: object) -> Plan:
+    stages = [
+        {"name": "canary", "target_percent": 5.0, "duration_hours": 1.0},
+        {"name": "all", "target_percent": 100.0, "success_criteria": changes.pop("criteria", {})},
+    ]
+    return convert(Plan, {"model_version": "wake@2.0.0", "stages": stages} | changes, what="a plan")
+
+
+PLANS = {
+    "bare": plan(),
+    "limits": plan(criteria=EVERYTHING),
+    "proof": plan(criteria=EVERYTHING, promote="when_proven"),
+    "gentle": plan(on_small_harm="hold", alpha=0.01),
+}
+
+
+def cells(chance: random.Random, window: int, *, harm: float) -> list[Cell]:
+    made = []
+    for stage in range(1 + window // 12):
+        for role, n in (("treated", 40), ("control", 400)):
+            times = harm if role == "treated" else 1.0
+            for name in ("pi5", "jetson", "phone"):
+                for age in (0, 2):
+                    mean = 0.9 - 0.01 * (times - 1)
+                    values = [chance.gauss(mean, 0.05) for _ in range(12)]
+                    drains = [chance.gauss(1.0 * times, 0.1) for _ in range(6)]
+                    made.append(
+                        Cell(
+                            stage=stage, window=window, role=role, hardware_class=name, age_bucket=age, at_risk=n,
+                            sessions=2 * n, crashed=sum(chance.random() < 0.01 * times for _ in range(n)),
+                            error_units=n, error_share=sum(chance.random() < 0.02 * times for _ in range(n)) / 2,
+                            metrics={"accuracy": moments(values), "battery": moments(drains)},
+                            latency={150 + chance.randrange(30): chance.randrange(40) for _ in range(6)},
+                            due=n // 8, overdue=sum(chance.random() < 0.02 * times for _ in range(n // 8)),
+                        )
+                    )  # fmt: skip
+    return made
+
+
+def moments(values: list[float]) -> Moments:
+    return Moments(n=len(values), sum=sum(values), sumsq=sum(value * value for value in values))
+
+
+def digest(plan: Plan, *, harm: float) -> str:
+    chance, ledger, hashed = random.Random(20260101), Ledger(plan), hashlib.sha256()
+    for window in range(24):
+        stage = window // 12
+        counts = {n: Counts(assigned_t=240, assigned_c=2400, activated_t=240, placebo_c=2400, reported_t=238,
+                            reported_c=2390, failed_t=1, went_back_t=1) for n in range(stage + 1)}  # fmt: skip
+        now = Situation(
+            stage=stage, soaked_s=300.0 * (window % 12 + 1), cells=cells(chance, window, harm=harm), counts=counts,
+            shares=(90_909, 900_000)[: stage + 1],
+        )  # fmt: skip
+        hashed.update(encode(judge(plan, now, ledger)))
+    return hashed.hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "said"),
+    [
+        ("bare", 1.0, "b46d1b02c04e5220"),
+        ("bare", 1.5, "c716cd9b4b900ccb"),
+        ("bare", 4.0, "54fd9bbe4b31286e"),
+        ("limits", 1.0, "a94f559b27cf7130"),
+        ("limits", 1.5, "f5fbb709bec18c94"),
+        ("limits", 4.0, "360d9c78999e87fd"),
+        ("proof", 1.0, "0580f4e5372ec5e4"),
+        ("proof", 1.5, "f5fbb709bec18c94"),
+        ("proof", 4.0, "360d9c78999e87fd"),
+        ("gentle", 1.0, "b0bef232705764bc"),
+        ("gentle", 1.5, "643f5106f524b60f"),
+        ("gentle", 4.0, "d9afb72c196c0c59"),
+    ],
+)  # fmt: skip
+def test_the_verdicts_of_pinned_windows(name: str, harm: float, said: str) -> None:
+    assert digest(PLANS[name], harm=harm) == said
