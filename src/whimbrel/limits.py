@@ -66,6 +66,8 @@ TRIAL_LOOK_S = 5.0  # how soon a trial is looked at again: an app that crashes i
 CRASHES_IN_A_ROW = 16  # marks of dead sessions that a start looks at
 TRIAL_MOST_S = 86400.0  # a trial that nobody ends by using the model gives way to a newer version after this
 REFUSED = 256  # serials a device remembers to refuse, the newest
+BEFORE = 4  # metrics of an experiment whose means from before travel with every window
+BEFORE_WINDOWS = 2016  # a week of five-minute windows: what a device was like, older ones fade
 OUTBOX = 64  # announcements a model that wait for a network, the newest
 
 STEPS_A_PASS = 64  # from offered to committed are nine

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from whimbrel.health.panel import Panel
 from whimbrel.health.report import Announcement, Batch, Cohort, Summary, Window
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import Document, encode, parse
@@ -57,7 +58,7 @@ POLICY = Policy(
             salt=42,
             entries=(
                 Entry(
-                    rollout="r1", selector=SELECTOR,
+                    rollout="r1", selector=SELECTOR, start=10, end=999990, before=("accuracy",),
                     arms=(
                         Arm(role="treated", name="canary", stage=1, serial=3, start=0, end=50000, selector=SELECTOR),
                         Arm(role="control", name="control", stage=0, serial=2, start=50000, end=1000000),
@@ -81,7 +82,8 @@ BATCH = Batch(
     windows=(
         Window(
             model="wake", serial=3, first=7, last=8, hardware_class="x1", slices={"os": "linux"},
-            cohorts=(Cohort(rollout="r1", stage=1, role="control", age_s=2.5),), sessions=4, crashed=1, inferences=5,
+            cohorts=(Cohort(rollout="r1", stage=1, role="control", age_s=2.5, before={"accuracy": 0.5}),),
+            sessions=4, crashed=1, inferences=5,
             errors=2, metrics={"accuracy": Summary(n=2, sum=1.5, sumsq=1.25)}, latency={-3: 1, 254: 2},
         ),
     ),
@@ -94,6 +96,7 @@ CELL = Cell(
     stage=1, window=6, role="control", hardware_class="x1", slices={"os": "linux"}, age_bucket=5, at_risk=9,
     sessions=8, crashed=7, error_units=6, error_share=0.5, metrics={"accuracy": Moments(n=2, sum=1.5, sumsq=1.25)},
     latency={-3: 1, 254: 2}, due=4, overdue=3,
+    panel=Panel(n=9, y=1.5, yy=1.25, both=8, both_y=1.0, both_yy=0.75, x=2.5, xx=2.0, xy=1.75),
 )  # fmt: skip
 
 _SELECTOR = (
@@ -137,7 +140,8 @@ GOLDEN = {
 "format":"whimbrel-policy-1","hardware_label":"chip","known_good":[2,1],
 "layers":[{"entries":[{"arms":[{"end":50000,"name":"canary","role":"treated","selector":<SELECTOR>,
 "serial":3,"stage":1,"start":0},{"end":1000000,"name":"control","role":"control","serial":2,
-"stage":0,"start":50000}],"rollout":"r1","selector":<SELECTOR>}],"salt":42}],"model":"wake",
+"stage":0,"start":50000}],"before":["accuracy"],"end":999990,"rollout":"r1",
+"selector":<SELECTOR>,"start":10}],"salt":42}],"model":"wake",
 "on_revoked":"stop","overrides":[3],"pins":[{"devices":["dev-1"],"serial":1},{"selector":<SELECTOR>,
 "serial":2}],"quarantine":[{"selector":<SELECTOR>,"serial":4}],"refresh_s":60.0,
 "report_labels":["region"],"report_s":30.0,"sequence":9,"slice_labels":["os"]}
@@ -147,8 +151,8 @@ GOLDEN = {
         BATCH,
         """
 {"epoch":"0123456789abcdef","labels":{"region":"NZ"},"windows":[{"cohorts":[{"age_s":2.5,
-"role":"control","rollout":"r1","stage":1}],"crashed":1,"errors":2,"first":7,"hardware_class":"x1",
-"inferences":5,"last":8,"latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
+"before":{"accuracy":0.5},"role":"control","rollout":"r1","stage":1}],"crashed":1,"errors":2,"first":7,
+"hardware_class":"x1","inferences":5,"last":8,"latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
 "sumsq":1.25}},"model":"wake","serial":3,"sessions":4,"slices":{"os":"linux"}}]}
 """,
     ),
@@ -165,7 +169,8 @@ GOLDEN = {
         """
 {"age_bucket":5,"at_risk":9,"crashed":7,"due":4,"error_share":0.5,"error_units":6,
 "hardware_class":"x1","latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
-"sumsq":1.25}},"overdue":3,"role":"control","sessions":8,"slices":{"os":"linux"},"stage":1,"window":6}
+"sumsq":1.25}},"overdue":3,"panel":{"both":8,"both_y":1.0,"both_yy":0.75,"n":9,"x":2.5,
+"xx":2.0,"xy":1.75,"y":1.5,"yy":1.25},"role":"control","sessions":8,"slices":{"os":"linux"},"stage":1,"window":6}
 """,
     ),
 }

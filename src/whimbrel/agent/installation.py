@@ -337,7 +337,8 @@ class Installation:
             for each in decision.assignments
             if each.role == "control" or decision.serial in here or (each.rollout, each.stage) in known
         ]
-        self._keep(cohorts.assigned(self.journal, belongs, serial=decision.serial, at=self._around.now()))
+        now, before = self._around.now(), self._around.spool.before(self.model)
+        self._keep(cohorts.assigned(self.journal, belongs, serial=decision.serial, at=now, before=before))
 
     def _stand_in(self, decision: Decision, policy: Policy) -> None:
         if self.journal.state not in RESTING | {State.ON_TRIAL} or self.pointer.serial != decision.serial:

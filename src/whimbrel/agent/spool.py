@@ -6,6 +6,8 @@
    and the merged one stands for as many numbers.
 3. The file is replaced atomically, and durably only when windows are frozen, before they are sent: what was not sent
    may be lost when the power goes; what was sent is never sent under other numbers. A new epoch begins after a boot.
+4. Of every metric the mean over the windows that were cut is kept, older ones fading: what this device was like before
+   an experiment, for whoever asks when it is assigned.
 """
 
 import itertools
@@ -20,10 +22,10 @@ from whimbrel import limits
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.session import Closed, Ended
 from whimbrel.errors import UntrustedInput
-from whimbrel.health.report import Cohort, Summary, Window
+from whimbrel.health.report import Cohort, Finite, Summary, Window
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
-from whimbrel.model.ids import Name
+from whimbrel.model.ids import Label, Name
 
 _LATENCY_KEYS = 4096
 _replace = msgspec.structs.replace
@@ -37,6 +39,13 @@ class Waiting(Document, frozen=True):
     epoch: str = ""
 
 
+class Past(Document, frozen=True):
+    """What a metric was like: windows (at most `BEFORE_WINDOWS` count), and the mean of their means."""
+
+    n: Annotated[int, Meta(ge=1, le=limits.BEFORE_WINDOWS)]
+    mean: Finite
+
+
 class Spooled(Document, frozen=True, tag_field="format", tag="whimbrel-spool-1"):
     """The file."""
 
@@ -46,6 +55,7 @@ class Spooled(Document, frozen=True, tag_field="format", tag="whimbrel-spool-1")
     open: dict[Name, Window] = {}
     waiting: tuple[Waiting, ...] = ()
     consumed: Annotated[tuple[str, ...], Meta(max_length=4 * limits.SESSION_FILES)] = ()
+    past: dict[Name, Annotated[dict[Label, Past], Meta(max_length=limits.SESSION_METRICS)]] = {}
 
 
 class Spool:
@@ -124,7 +134,15 @@ class Spool:
         windows = dict(content.open)
         window = windows.pop(model, None) or Window(model=model, serial=serial, first=1, last=1)
         done = _replace(window, cohorts=cohorts, hardware_class=hardware_class, slices=slices or {})
-        self._save(_replace(content, open=windows, waiting=_bounded((*content.waiting, Waiting(window=done)))))
+        waiting = _bounded((*content.waiting, Waiting(window=done)))
+        past = content.past
+        if seen := done.means():
+            past = past | {model: _later(past.get(model, {}), seen)}
+        self._save(_replace(content, open=windows, waiting=waiting, past=past))
+
+    def before(self, model: str) -> dict[str, float]:
+        """The mean of every metric over the windows that were cut until now."""
+        return {name: past.mean for name, past in self._content.past.get(model, {}).items()}
 
     def batch(self, *, windows_max: int) -> tuple[str, tuple[Window, ...]]:
         """The next windows to send, frozen from now on: their epoch, and the windows (none: nothing waits)."""
@@ -157,6 +175,19 @@ class Spool:
             if not (each.epoch and each.epoch == epoch and each.window.first in numbers)
         )
         self._save(_replace(self._content, waiting=kept))
+
+
+def _later(past: dict[str, Past], seen: dict[str, float]) -> dict[str, Past]:
+    later = dict(past)
+    for name, value in seen.items():
+        held = later.get(name)
+        if held is None:
+            if len(later) < limits.SESSION_METRICS:
+                later[name] = Past(n=1, mean=value)
+            continue
+        count = min(held.n + 1, limits.BEFORE_WINDOWS)
+        later[name] = Past(n=count, mean=held.mean + (value - held.mean) / count)
+    return later
 
 
 def _with(window: Window, closed: Closed) -> Window:

@@ -3,9 +3,10 @@
 1. A device says once that it was assigned, before it acts.
 2. A treated device is counted from its activation, a control from its placebo, by the device's own clock.
 3. A cohort that the decision no longer names is forgotten: no window tells of it.
+4. What the device was like before is noted when it is assigned, and never again: the rest may be the arm's doing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -17,15 +18,25 @@ from whimbrel.rollout.decide import Assignment
 _replace = msgspec.structs.replace
 
 
-def assigned(journal: Journal, assignments: Iterable[Assignment], *, serial: int | None, at: float) -> Journal:
-    """The journal with exactly these memberships; new ones are announced."""
+def assigned(
+    journal: Journal,
+    assignments: Iterable[Assignment],
+    *,
+    serial: int | None,
+    at: float,
+    before: Mapping[str, float] | None = None,
+) -> Journal:
+    """The journal with exactly these memberships; new ones are announced. `before`: the metrics' means until now."""
     known = {(member.rollout, member.stage, member.role): member for member in journal.memberships}
     members: list[Membership] = []
     said: list[Announcement] = []
     for each in list(assignments)[: limits.STAGES]:
         member = known.get((each.rollout, each.stage, each.role))
         if member is None:
-            member = Membership(rollout=each.rollout, stage=each.stage, role=each.role, assigned_at=at)
+            known_before = {name: before[name] for name in each.before if name in before} if before else {}
+            member = Membership(
+                rollout=each.rollout, stage=each.stage, role=each.role, assigned_at=at, before=known_before
+            )
             said.append(_tell(journal, member, "assigned", serial))
         members.append(member)
     if tuple(members) == journal.memberships:
@@ -56,7 +67,13 @@ def stand_in(journal: Journal, member: Membership, *, serial: int | None, at: fl
 def cohorts(journal: Journal, *, now: float) -> tuple[Cohort, ...]:
     """What a window says: the cohorts this device is counted in, and for how long."""
     return tuple(
-        Cohort(rollout=member.rollout, stage=member.stage, role=member.role, age_s=min(1e10, max(0.0, now - since)))
+        Cohort(
+            rollout=member.rollout,
+            stage=member.stage,
+            role=member.role,
+            age_s=min(1e10, max(0.0, now - since)),
+            before=member.before,
+        )
         for member in journal.memberships
         if (since := member.since) is not None
     )

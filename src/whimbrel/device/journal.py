@@ -15,10 +15,10 @@ from whimbrel import limits
 from whimbrel.device.slots import Held, Pointer, SlotName
 from whimbrel.device.states import State
 from whimbrel.errors import UntrustedInput
-from whimbrel.health.report import Announcement, Role, Stage, WayName
+from whimbrel.health.report import Announcement, Finite, Role, Stage, WayName
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
-from whimbrel.model.ids import Name, Serial
+from whimbrel.model.ids import Label, Name, Serial
 from whimbrel.model.release import File
 
 T = TypeVar("T")
@@ -63,13 +63,17 @@ class Refusal(Document, frozen=True):
 
 
 class Membership(Document, frozen=True):
-    """A cohort this device is counted in. `since`: when it activated or took its placebo; None: not yet."""
+    """A cohort this device is counted in. `since`: when it activated or took its placebo; None: not yet.
+
+    `before`: means of the metrics that are asked for, over the windows before it was assigned; never changed later.
+    """
 
     rollout: Name
     stage: Stage
     role: Role
     assigned_at: float
     since: float | None = None
+    before: Annotated[dict[Label, Finite], Meta(max_length=limits.BEFORE)] = {}
 
 
 class Journal(Document, frozen=True, tag_field="format", tag="whimbrel-journal-1"):

@@ -22,16 +22,21 @@ Stage = Annotated[int, Meta(ge=0, lt=limits.STAGES)]
 Role = Literal["treated", "control"]
 
 WayName = Literal["delta", "chain", "compressed", "whole"]  # how bytes came, the cheapest first
+ERROR_RATE = "error_rate"  # errors an inference: told by every window, as a metric is
 Step = Literal["assigned", "activating", "activated", "committed", "went_back", "failed", "placebo"]
 
 
 class Cohort(Document, frozen=True):
-    """A group that a window counts in: `age_s` is the time since the device activated, or took its placebo."""
+    """A group that a window counts in: `age_s` is the time since the device activated, or took its placebo.
+
+    `before`: means of metrics over its windows before it was assigned, where the policy asks for them.
+    """
 
     rollout: Name
     stage: Stage
     role: Role
     age_s: Annotated[float, Meta(ge=0, le=1e10)]
+    before: Annotated[dict[Label, Finite], Meta(max_length=limits.BEFORE)] = {}
 
 
 class Summary(Document, frozen=True):
@@ -73,6 +78,11 @@ class Window(Document, frozen=True):
             raise ValueError(f"a window's first sequence {self.first} comes after its last {self.last}")
         if self.errors > self.inferences:
             raise ValueError(f"{self.errors} errors in {self.inferences} inferences")
+
+    def means(self) -> dict[str, float]:
+        """One value a metric: its mean in this window; `error_rate` too, unless the app has a metric of that name."""
+        means = {ERROR_RATE: self.errors / self.inferences} if self.inferences else {}
+        return means | {name: seen.sum / seen.n for name, seen in self.metrics.items() if seen.n}
 
 
 class Batch(Document, frozen=True):

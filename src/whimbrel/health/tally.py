@@ -4,6 +4,8 @@ Key: (rollout, stage, window, role, hardware class, other slices, age bucket). A
 time at which a report is tallied; a late report counts in the window that is open when it comes. Windows that are over
 never change.
 
+A `panel` is the one part that stands for more than its window: the sums up to a window are the state after it.
+
 Units: `at_risk` is device-windows, `crashed` device-windows with a crash, `error_share` the sum over device-windows of
 errors/inferences (each in [0, 1], so that one device with a million requests is one unit), metrics one value (the mean)
 a device-window.
@@ -15,6 +17,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.health.panel import Panel
 from whimbrel.health.report import HardwareClass, Role, Slices, Stage, Window
 from whimbrel.health.slices import slices_of
 from whimbrel.model.documents import Document, encode
@@ -61,6 +64,7 @@ class Cell(Document, frozen=True):
     latency: Annotated[dict[int, Sum], Meta(max_length=limits.KIB * 8)] = {}
     due: Sum = 0
     overdue: Sum = 0
+    panel: Panel | None = None  # of an experiment: how its devices' values of the primary metric changed
 
     @property
     def key(self) -> tuple[int, int, str, str, str, int]:
@@ -135,4 +139,5 @@ def add(one: Cell, other: Cell) -> Cell:
         latency=latency,
         due=one.due + other.due,
         overdue=one.overdue + other.overdue,
+        panel=one.panel.plus(other.panel) if one.panel and other.panel else one.panel or other.panel,
     )

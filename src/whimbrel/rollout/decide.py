@@ -1,6 +1,7 @@
 """What should this device run? `decide(policy, line, profile)`: pure, free of time, the same wherever it runs.
 
-1. A pin beats the layers; within a layer the first entry whose selector matches wins; the baseline is the rest.
+1. A pin beats the layers; within a layer the first entry whose selector and range of buckets match wins; the baseline
+   is the rest.
 2. A version that the line forbids, the fleet quarantined (for this device) or this device refused itself is never the
    answer; then the baseline is, then the newest known-good one, then `on_revoked`.
 3. A control runs the baseline and learns which cohorts it stands for.
@@ -29,12 +30,13 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Assignment(msgspec.Struct, frozen=True):
-    """A cohort that a device is counted in."""
+    """A cohort that a device is counted in. `before`: metrics of which it tells its mean from before."""
 
     rollout: str
     stage: int
     arm: str
     role: Literal["treated", "control"]
+    before: tuple[str, ...] = ()
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -77,7 +79,7 @@ def pinned(policy: Policy, profile: Profile) -> Wanted | None:
 def in_layer(policy: Policy, layer: Layer, place: int, profile: Profile) -> Wanted | None:
     """What a layer says of a device in bucket `place`; None where it has no say. The same between two `edges`."""
     for entry in layer.entries:
-        if entry.selector.matches(profile.labels):
+        if entry.start <= place < entry.end and entry.selector.matches(profile.labels):
             serial, assignments, because = _in_entry(entry, place, profile)
             if assignments:
                 return Wanted(serial if serial is not None else policy.baseline, assignments, because)
@@ -87,7 +89,8 @@ def in_layer(policy: Policy, layer: Layer, place: int, profile: Profile) -> Want
 
 def edges(layer: Layer) -> set[int]:
     """The buckets at which what a layer says may change."""
-    return {edge for entry in layer.entries for arm in entry.arms for edge in (arm.start, arm.end)}
+    own = {edge for entry in layer.entries for edge in (entry.start, entry.end)}
+    return own | {edge for entry in layer.entries for arm in entry.arms for edge in (arm.start, arm.end)}
 
 
 def settle(policy: Policy, line: Line, profile: Profile, found: Wanted) -> Decision:
@@ -112,7 +115,7 @@ def _in_entry(entry: Entry, place: int, profile: Profile) -> tuple[int | None, t
     serial: int | None = None
     for arm in entry.arms:
         if arm.start <= place < arm.end and arm.selector.matches(profile.labels):
-            assignment = Assignment(entry.rollout, arm.stage, arm.name, arm.role)
+            assignment = Assignment(entry.rollout, arm.stage, arm.name, arm.role, entry.before)
             if arm.role == "treated":
                 return arm.serial, (assignment,), f"bucket {place} is in {arm.name} of {entry.rollout}"
             serial = serial if serial is not None else arm.serial

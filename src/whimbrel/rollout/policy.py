@@ -42,11 +42,22 @@ class Arm(Document, frozen=True):
 
 
 class Entry(Document, frozen=True):
-    """A rollout or an experiment: the devices it is about, and its arms."""
+    """A rollout or an experiment: the devices it is about, and its arms.
+
+    It is about the devices of `selector` whose bucket lies in [start, end): entries of one layer share it by these.
+    `before`: metrics of which a device tells its mean from before it was assigned.
+    """
 
     rollout: RolloutId
     arms: Annotated[tuple[Arm, ...], Meta(max_length=limits.ARMS)]
     selector: Selector = EVERYONE
+    start: Bucket = 0
+    end: Bucket = BUCKETS
+    before: Annotated[tuple[Label, ...], Meta(max_length=limits.BEFORE)] = ()
+
+    def __post_init__(self) -> None:
+        if self.start > self.end:
+            raise ValueError(f"entry {self.rollout!r} starts at bucket {self.start}, after its end {self.end}")
 
 
 class Layer(Document, frozen=True):

@@ -146,3 +146,25 @@ def test_merged_window_carries_the_numbers_of_all_that_it_stands_for(
         cut(spool)
     windows = spool.batch(windows_max=9)[1]
     assert [(window.first, window.last) for window in windows] == [(1, 4), (5, 5), (6, 6), (7, 7), (8, 8), (9, 9)]
+
+
+def test_the_mean_of_every_metric_over_the_windows_until_now_is_kept(path: Path) -> None:
+    spool = spool_at(path)
+    for name, value in (("x", 1.0), ("y", 3.0), ("z", 8.0)):
+        spool.add("m", [closed(name, metrics={"watch_time": Summary.of(value)}, errors=1)], names=[name])
+        assert spool.before("m").get("watch_time", 0.0) != value  # an open window is not past yet
+        cut(spool)
+    cut(spool)  # a window in which nothing happened tells nothing
+    assert spool_at(path).before("m") == {"watch_time": 4.0, "error_rate": 0.5}
+    assert spool.before("another") == {}
+
+
+def test_old_windows_fade_from_what_was_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BEFORE_WINDOWS", 4)
+    spool = spool_at(path)
+    for turn in range(40):
+        value = 0.0 if turn < 20 else 1.0
+        spool.add("m", [closed(f"s{turn}", metrics={"watch_time": Summary.of(value)})], names=[f"s{turn}"])
+        cut(spool)
+        spool.acknowledged(*spool.batch(windows_max=9))
+    assert spool.before("m")["watch_time"] == pytest.approx(1.0, abs=0.01)

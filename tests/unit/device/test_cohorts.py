@@ -34,3 +34,21 @@ def test_a_cohort_that_the_decision_does_not_name_is_forgotten() -> None:
     journal = assigned(journal, (LATER,), serial=1, at=20.0)
     assert cohorts(journal, now=50.0) == ()
     assert [each.stage for each in journal.memberships] == [1]
+
+
+ASKED = Assignment("x", 0, "big", "treated", ("watch_time", "unheard"))
+
+
+def test_what_a_device_was_like_before_is_noted_at_its_assignment_and_never_again() -> None:
+    """A mean that goes on after the assignment would carry what the arm did."""
+    journal = assigned(Journal(model="m"), (ASKED,), serial=2, at=5.0, before={"watch_time": 3.0, "accuracy": 0.9})
+    assert journal.memberships[0].before == {"watch_time": 3.0}
+    later = assigned(journal, (ASKED, LATER), serial=2, at=6.0, before={"watch_time": 9.0})
+    assert later.memberships[0].before == {"watch_time": 3.0}
+    told = cohorts(stand_in(later, later.memberships[0], serial=2, at=7.0), now=8.0)
+    assert told[0].before == {"watch_time": 3.0}
+
+
+def test_nobody_is_told_of_before_unless_the_policy_asks() -> None:
+    journal = assigned(Journal(model="m"), (CONTROL,), serial=1, at=5.0, before={"watch_time": 3.0})
+    assert journal.memberships[0].before == {}

@@ -100,6 +100,14 @@ def test_a_first_match_without_an_arm_for_the_bucket_keeps_the_next_entry_out() 
     assert ask(said).serial == 1
 
 
+def test_entries_of_disjoint_ranges_share_a_layer() -> None:
+    place = bucket(device_key(CANARY), salt=SALT)
+    first = Entry(rollout="first", arms=(arm("treated", 0, BUCKETS, serial=2),), end=place)
+    second = Entry(rollout="second", arms=(arm("treated", 0, BUCKETS, serial=3),), start=place, before=("watch_time",))
+    (found,) = ask(policy(layers=layers(first, second))).assignments
+    assert (found.rollout, found.before) == ("second", ("watch_time",))
+
+
 def test_a_layer_that_has_nothing_for_a_device_leaves_the_next_one_its_say() -> None:
     said = policy(layers=(*layers(entry("r1", end=0)), Layer(salt=7, entries=(entry("r2", serial=3),))))
     assert ask(said).serial == 3
