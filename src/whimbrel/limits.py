@@ -134,6 +134,7 @@ DELTA_TENSOR_NAME_BYTES = 1024
 DELTA_DIMENSIONS = 16
 DELTA_CONTAINER_STEPS = 4_000_000  # fields a parser looks at before it gives up: a bound on its time
 DELTA_THREADS = 64
+DELTA_KEPT_BYTES = 8 * MIB  # freed memory that may stay with the process for the next segment
 DELTA_THREAD_BYTES = 16 * MIB  # what one thread of the codec works with, at most
 
 # --- ways to an artifact ---

@@ -25,6 +25,7 @@ from whimbrel.errors import UntrustedInput
 DEAD = floats.DEAD
 _HALF = floats.SHAPES[BY_NAME["f16"].code]
 _ONE = 1 << 16
+_STEP = 32 * 1024  # numbers predicted at once
 _FRACTIONS = 9
 _LEVELS = 28
 _LEVEL_SHIFT = 274  # half octaves: 2 * 127 is the bias of a float32 exponent, 20 puts a mean change of 2**-10 at zero
@@ -82,28 +83,48 @@ class _Prediction:
 
 
 def _predict(old: _Old, scales: Array, offsets: Array | None) -> _Prediction:
-    layout = old.layout
-    blocks, elements = old.fields.codes.shape
-    shape = (blocks, elements // layout.sub_elements, layout.sub_elements)
+    layout, codes = old.layout, old.fields.codes
+    ratio = _ratio(old.scales, scales)
     same = old.scales.view(np.uint32) == scales.view(np.uint32)
-    exact = np.multiply(old.fields.codes.reshape(shape), _ratio(old.scales, scales)[:, :, None], dtype=np.int32)
+    shift = None
     if old.offsets is not None and offsets is not None:
         with np.errstate(all="ignore"):
-            shift = (old.offsets.astype(np.float64) - offsets.astype(np.float64)) / scales.astype(np.float64)
-        exact += _fixed(shift, _OFFSET_LIMIT)[:, :, None]
+            exact = (old.offsets.astype(np.float64) - offsets.astype(np.float64)) / scales.astype(np.float64)
+        shift = _fixed(exact, _OFFSET_LIMIT)
         same &= old.offsets.view(np.uint32) == offsets.view(np.uint32)
-    np.clip(exact, (layout.low << 16) - 32767, (layout.high << 16) + 32767, out=exact)
+    made = _Prediction(np.empty_like(codes), np.empty(codes.shape, np.bool_), np.empty(codes.shape, np.uint8))
+    step = _STEP // codes.shape[1]
+    for first in range(0, len(codes), step):
+        part = slice(first, first + step)
+        _predict_step(old, part, ratio[part], None if shift is None else shift[part], made)
+    if same.any():
+        np.maximum(
+            made.edge.reshape(-1),
+            np.repeat(same.view(np.uint8).reshape(-1) << 3, layout.sub_elements),
+            out=made.edge.reshape(-1),
+        )
+    return made
+
+
+def _predict_step(old: _Old, part: slice, ratio: Array, shift: Array | None, made: _Prediction) -> None:
+    """Some blocks: few enough for their 32-bit numbers to stay in the cache."""
+    layout = old.layout
+    codes = old.fields.codes[part]
+    exact = codes.astype(np.int32)
+    by_sub = exact.reshape(*ratio.shape, -1)
+    by_sub *= ratio[:, :, None]
+    if shift is not None:
+        by_sub += shift[:, :, None]
+    np.clip(exact, np.int32((layout.low << 16) - 32767), np.int32((layout.high << 16) + 32767), out=exact)
     exact += _ONE // 2
-    codes = exact.astype("<i4", copy=False).view("<i2").reshape(*shape, 2)[..., 1].astype(np.int8)
+    np.copyto(made.codes[part], exact >> 16, casting="unsafe")
     exact >>= 12
-    edge = exact.astype(np.uint8)
+    edge, flip = made.edge[part], made.flip[part]
+    np.copyto(edge, exact, casting="unsafe")
     edge &= 15
-    flip = edge < 8
+    np.less(edge, 8, out=flip)
     edge ^= flip.view(np.uint8) * np.uint8(15)
     edge &= 7
-    if same.any():
-        edge[same] = 8
-    return _Prediction(codes.reshape(blocks, elements), flip.reshape(blocks, elements), edge.reshape(blocks, elements))
 
 
 def _turn(change: Array, flip: Array) -> Array:
@@ -143,11 +164,10 @@ class _Contexts:
         )
 
     def of_codes(self, scales: Array, edge: U8, sub_elements: int) -> U8:
+        """Uses `edge` up."""
         level = self._in_units(scales) * np.uint8(_FRACTIONS)
-        shape = edge.shape
-        context = edge.reshape(shape[0], -1, sub_elements)
-        context += level[:, :, None]
-        return context.reshape(shape)
+        edge.reshape(-1)[:] += np.repeat(level.reshape(-1), sub_elements)
+        return edge
 
 
 def _predict_subs(old: _Old, halves: Array) -> tuple[Array, Array]:

@@ -4,8 +4,8 @@
    context, 0 to 255, that both sides know before they read it. Numbers of one context, segment by segment, are one pco
    chunk: its table is in the group's head, its page in the segment.
 2. Neighbouring contexts merge until a chunk has enough numbers to pay for its table. The merge is written in the head.
-3. The order inside a segment is by chunk, run (of 65,536 numbers), context and place: stable sorts of bytes, which are
-   radix sorts.
+3. The order inside a segment is by chunk, run (of 65,536 numbers), context and place. Half a run is sorted at once:
+   stable sorts of bytes are radix sorts, and their tables of 8 bytes a number stay in the cache.
 4. What is read is hostile: counts are known from elsewhere, pages must be used up exactly, and what pco refuses (or
    panics on) is `UntrustedInput`.
 
@@ -30,23 +30,23 @@ _LEVEL = 9
 _NAMES = {"int16": "i16", "int32": "i32", "uint16": "u16", "uint32": "u32", "uint8": "u8", "int8": "i8"}
 
 
-_RUN = 64 * limits.KIB  # part of the format: numbers sorted at once; what that needs stays in the second-level cache
+_RUN = 64 * limits.KIB  # part of the format
+_STEP = (
+    32 * limits.KIB
+)  # numbers sorted at once, a part of a run; with 64 Ki the tables leave the cache: half the speed
 _ALL = np.arange(CONTEXTS, dtype=np.uint8)
 
 
-def _runs(count: int) -> list[slice]:
-    return [slice(first, min(count, first + _RUN)) for first in range(0, count, _RUN)]
+def _steps(count: int) -> list[slice]:
+    return [slice(first, min(count, first + _STEP)) for first in range(0, count, _STEP)]
 
 
 @dataclass(slots=True)
 class _Sorted:
-    """A run of a segment by context: `starts[context]` is where it begins in `values`."""
+    """A step of a segment by context: `starts[context]` is where it begins in `values`."""
 
     values: Array
-    starts: Array
-
-    def between(self, first: int, last: int) -> Array:
-        return self.values[self.starts[first] : self.starts[last]]
+    starts: list[int]
 
 
 @dataclass(slots=True)
@@ -58,33 +58,33 @@ class StreamWriter:
 
     minimum: int = 768
     _segments: list[list[_Sorted]] = field(default_factory=list)
+    _total: Array = field(default_factory=lambda: np.zeros(CONTEXTS, np.int64))
 
     def add(self, values: Array, contexts: U8 | None = None) -> None:
         """The numbers of the next segment in their places' order; one context if none are given."""
         if contexts is None:
-            starts = np.full(CONTEXTS + 1, len(values), np.int64)
-            starts[0] = 0
-            self._segments.append([_Sorted(values, starts)])
+            self._segments.append([_Sorted(values, [0] + [len(values)] * CONTEXTS)])
+            self._total[0] += len(values)
             return
-        runs = []
-        for run in _runs(len(values)):
-            order = np.argsort(contexts[run], kind="stable")
-            starts = np.full(CONTEXTS + 1, len(order), np.int64)
-            starts[:-1] = np.searchsorted(contexts[run], _ALL, sorter=order)
-            runs.append(_Sorted(values[run][order], starts))
-        self._segments.append(runs)
+        steps = []
+        for step in _steps(len(values)):
+            order, starts = _sort(contexts[step])
+            self._total += np.diff(starts)
+            steps.append(_Sorted(values[step][order], starts.tolist()))
+        self._segments.append(steps)
 
     def finish(self) -> tuple[bytes, list[bytes]]:
         """(table, one page string a segment)."""
-        total = sum((np.diff(run.starts) for runs in self._segments for run in runs), np.zeros(CONTEXTS, np.int64))
-        firsts = _merge(total, self.minimum)
+        firsts = _merge(self._total, self.minimum)
         pages: list[list[bytes]] = [[] for _ in self._segments]
         metas = []
+        present = np.flatnonzero(self._total).tolist()
         for first, last in zip(firsts, [*firsts[1:], CONTEXTS], strict=False):
-            parts = [[run.between(first, last) for run in runs] for runs in self._segments]
-            counts = [sum(map(len, runs)) for runs in parts]
+            chosen = [context for context in present if first <= context < last]
+            parts = [_in_order(steps, chosen) for steps in self._segments]
+            counts = [sum(map(len, pieces)) for pieces in parts]
             live = [index for index, count in enumerate(counts) if count]
-            numbers = np.concatenate([part for runs in parts for part in runs])
+            numbers = np.concatenate([piece for pieces in parts for piece in pieces])
             config = ChunkConfig(
                 compression_level=_LEVEL,
                 mode_spec=ModeSpec.classic(),
@@ -99,6 +99,26 @@ class StreamWriter:
             del chunk, numbers, parts  # before the next are made
         table = bytes([len(firsts)]) + bytes(firsts) + b"".join(metas)
         return table, [b"".join(page) for page in pages]
+
+
+def _sort(contexts: U8) -> tuple[Array, Array]:
+    """(order, where each context begins in it and the end)."""
+    order = np.argsort(contexts, kind="stable")
+    starts = np.full(CONTEXTS + 1, len(order), np.int64)
+    starts[:-1] = np.searchsorted(contexts, _ALL, sorter=order)
+    return order, starts
+
+
+def _in_order(steps: list[_Sorted], contexts: list[int]) -> list[Array]:
+    """A segment's numbers of these contexts by run, context and place."""
+    halves = _RUN // _STEP
+    return [
+        piece
+        for first in range(0, len(steps), halves)
+        for context in contexts
+        for step in steps[first : first + halves]
+        if len(piece := step.values[step.starts[context] : step.starts[context + 1]])
+    ]
 
 
 def _merge(counts: Array, minimum: int) -> list[int]:
@@ -141,31 +161,19 @@ class StreamReader:
 
     def read(self, segment: bytes, place: int, contexts: U8) -> tuple[Array, int]:
         """The numbers of a segment in their places' order, and the place after them."""
-        if not self._firsts:
-            if len(contexts):
-                raise UntrustedInput("a segment has numbers that its group's table does not know")
+        if not len(contexts):
             return np.empty(0, self._dtype), place
-        firsts = np.array(self._firsts, np.uint8)
-        runs = _runs(len(contexts))
-        orders = [np.argsort(contexts[run], kind="stable") for run in runs]
-        edges = np.zeros((len(runs), len(firsts) + 1), np.int64)  # where each chunk begins in each run
-        for row, run, order in zip(edges, runs, orders, strict=True):
-            row[:-1] = np.searchsorted(contexts[run], firsts, sorter=order)
-            row[-1] = len(order)
-        if edges[:, 0].any():
+        if not self._firsts:
             raise UntrustedInput("a segment has numbers that its group's table does not know")
-        counts = np.diff(edges, axis=1)
-        bounds = np.concatenate(([0], np.cumsum(counts.sum(axis=0))))
-        by_context, place = self._read(segment, place, bounds.tolist())
-        if len(runs) == 1:
-            values = np.empty_like(by_context)
-            values[orders[0]] = by_context
-            return values, place
+        steps = _steps(len(contexts))
+        sorted_steps = [_sort(contexts[step]) for step in steps]
+        counts = np.array([np.diff(starts) for _, starts in sorted_steps]).reshape(-1, CONTEXTS)
+        begins, bounds = _places(counts, self._firsts)
+        by_context, place = self._read(segment, place, bounds)
         values = np.empty_like(by_context)
-        begins = bounds[:-1] + np.cumsum(counts, axis=0) - counts
-        for run, order, begin, count in zip(runs, orders, begins.tolist(), counts.tolist(), strict=True):
+        for step, (order, _), begin, count in zip(steps, sorted_steps, begins.tolist(), counts.tolist(), strict=True):
             pieces = [by_context[at : at + size] for at, size in zip(begin, count, strict=True) if size]
-            values[run][order] = np.concatenate(pieces)
+            values[step][order] = np.concatenate(pieces)
         return values, place
 
     def read_plain(self, segment: bytes, place: int, count: int) -> tuple[Array, int]:
@@ -186,6 +194,28 @@ class StreamReader:
                 raise UntrustedInput("a segment's page is too short")
             place += used
         return out, place
+
+
+def _places(counts: Array, firsts: list[int]) -> tuple[Array, list[int]]:
+    """`counts` (steps, contexts): (where the numbers of each step and context begin, where each chunk begins, the end).
+
+    Raises `UntrustedInput` for numbers below the first chunk.
+    """
+    if counts[:, : firsts[0]].any():
+        raise UntrustedInput("a segment has numbers that its group's table does not know")
+    halves = _RUN // _STEP
+    padded = np.zeros((-(-len(counts) // halves) * halves, CONTEXTS), np.int64)
+    padded[: len(counts)] = counts
+    by_run = padded.reshape(-1, halves, CONTEXTS).transpose(0, 2, 1).reshape(-1, CONTEXTS * halves)
+    ends = np.cumsum(by_run, axis=1)  # inside a run, by context and step
+    chunk_first = np.array(firsts) * halves
+    in_chunk = np.add.reduceat(by_run, chunk_first, axis=1)  # (runs, chunks)
+    chunk_end = np.cumsum(in_chunk.T.reshape(-1)).reshape(-1, len(by_run)).T
+    shift = chunk_end - in_chunk - (np.cumsum(in_chunk, axis=1) - in_chunk)
+    chunk_of = np.searchsorted(chunk_first, np.arange(CONTEXTS * halves), side="right") - 1
+    begins = ends - by_run + shift[:, np.maximum(chunk_of, 0)]
+    bounds = [0, *np.cumsum(in_chunk.sum(axis=0)).tolist()]
+    return begins.reshape(-1, CONTEXTS, halves).transpose(0, 2, 1).reshape(-1, CONTEXTS)[: len(counts)], bounds
 
 
 def _file() -> Any:
