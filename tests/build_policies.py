@@ -26,7 +26,17 @@ def several(what: st.SearchStrategy[object], most: int = 3) -> st.SearchStrategy
     return st.lists(what, max_size=most).map(tuple)
 
 
-entries = st.builds(Entry, rollout=st.sampled_from(["r1", "r2"]), arms=several(arms(), 4), selector=selectors)
+@st.composite
+def entries_of(draw: st.DrawFn) -> Entry:
+    start, end = sorted((draw(st.integers(0, BUCKETS)), draw(st.integers(0, BUCKETS))))
+    whole = draw(st.booleans())
+    return Entry(
+        rollout=draw(st.sampled_from(["r1", "r2"])), arms=draw(several(arms(), 4)), selector=draw(selectors),
+        start=0 if whole else start, end=BUCKETS if whole else end,
+    )  # fmt: skip
+
+
+entries = entries_of()
 policies = st.builds(
     Policy, model=st.just("wake"), sequence=st.just(1), baseline=st.none() | serials, known_good=several(serials),
     layers=several(st.builds(Layer, salt=st.integers(0, 9), entries=several(entries)), 2),

@@ -29,6 +29,9 @@ TEXT_CHARS = 20_000  # one free-text field
 # --- plans ---
 PLAN_BYTES = 256 * KIB
 STAGES = 32
+APPROVERS = 16  # people a stage waits for
+FREEZES = 64  # times a plan names in which nothing moves
+ALERT_RULES = 64
 GUARDRAILS = 32
 WINDOW_FILE_BYTES = 1 * GIB  # a file of tally windows
 WINDOW_LINE_BYTES = 1 * MIB  # one cell of it; 64 metrics and 8,000 latency buckets take some 200 KiB

@@ -60,7 +60,10 @@ POLICY = Policy(
                 Entry(
                     rollout="r1", selector=SELECTOR, start=10, end=999990, before=("accuracy",),
                     arms=(
-                        Arm(role="treated", name="canary", stage=1, serial=3, start=0, end=50000, selector=SELECTOR),
+                        Arm(
+                            role="treated", name="canary", stage=1, serial=3, start=0, end=50000, selector=SELECTOR,
+                            conditions=Conditions(idle=True),
+                        ),
                         Arm(role="control", name="control", stage=0, serial=2, start=50000, end=1000000),
                     ),
                 ),
@@ -138,7 +141,8 @@ GOLDEN = {
 "window_utc":[0,3600],
 "windows":[{"days":["fri"],"end_s":21600,"start_s":79200,"zone":"Europe/Berlin"}]},
 "format":"whimbrel-policy-1","hardware_label":"chip","known_good":[2,1],
-"layers":[{"entries":[{"arms":[{"end":50000,"name":"canary","role":"treated","selector":<SELECTOR>,
+"layers":[{"entries":[{"arms":[{"conditions":{"idle":true},"end":50000,"name":"canary","role":"treated",
+"selector":<SELECTOR>,
 "serial":3,"stage":1,"start":0},{"end":1000000,"name":"control","role":"control","serial":2,
 "stage":0,"start":50000}],"before":["accuracy"],"end":999990,"rollout":"r1",
 "selector":<SELECTOR>,"start":10}],"salt":42}],"model":"wake",

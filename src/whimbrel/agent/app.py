@@ -441,7 +441,12 @@ class Agent:
         self._download.keep_only(digests)
 
     def _budget_bytes(self) -> int | None:
-        asked = [policy.conditions.metered_mib_a_day for policy in self._trust.policies.values()]
+        asked = []
+        for model, policy in self._trust.policies.items():
+            installation = self._installations.get(model)
+            candidate = installation.journal.candidate if installation else None
+            rollout, stage = (candidate.rollout, candidate.stage) if candidate else (None, 0)
+            asked.append(policy.conditions_of(rollout, role="treated", stage=stage).metered_mib_a_day)
         budgets = [each for each in asked if each is not None]
         if self.settings.metered_mib_a_day:
             budgets.append(self.settings.metered_mib_a_day)

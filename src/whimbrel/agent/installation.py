@@ -348,26 +348,30 @@ class Installation:
             if member.since is not None or (member.role == "treated" and treated is None):
                 continue
             if member.role == "control":
-                because = self._not_yet(policy, occasion=f"{member.rollout}/{member.stage}", since=member.assigned_at)
+                asked = policy.conditions_of(member.rollout, role="control", stage=member.stage)
+                because = self._not_yet(asked, occasion=f"{member.rollout}/{member.stage}", since=member.assigned_at)
                 if because:
                     self.waits_for = self.waits_for or because
                     continue
             self._keep(cohorts.stand_in(self.journal, member, serial=self.pointer.serial, at=self._around.now()))
 
-    def _not_yet(self, policy: Policy, *, occasion: str, since: float) -> str:
+    def _not_yet(self, conditions: Conditions, *, occasion: str, since: float) -> str:
         now = self._around.now()
-        conditions = policy.conditions
         jitter = start_jitter(conditions, device_id=self._around.device_id, occasion=f"{self.model}/{occasion}")
         if 0 <= now - since < jitter and not self._around.offline():
             self.again_s = since + jitter - now
             return f"its turn: starts are spread over {conditions.start_jitter_s:g} s"
-        return self._forbidden(policy)
+        return self._forbidden(conditions)
 
-    def _forbidden(self, policy: Policy) -> str:
-        if policy.conditions == Conditions():
+    def _asked_of(self, candidate: Candidate) -> Conditions:
+        policy = self._around.trust.policies[self.model]
+        return policy.conditions_of(candidate.rollout, role="treated", stage=candidate.stage)
+
+    def _forbidden(self, conditions: Conditions) -> str:
+        if conditions == Conditions():
             return ""
-        conditions = _replace(policy.conditions, unmetered=False) if self._around.offline() else policy.conditions
-        because = permit(conditions, self._around.situation(), now=self._around.now()).because
+        asked = _replace(conditions, unmetered=False) if self._around.offline() else conditions
+        because = permit(asked, self._around.situation(), now=self._around.now()).because
         if because:
             self.again_s = limits.WAIT_FOR_CONDITIONS_S
         return because
@@ -379,9 +383,9 @@ class Installation:
             case effects.Then(event=event):
                 return event
             case effects.AwaitConditions(candidate=candidate):
-                policy = self._around.trust.policies[self.model]
                 occasion = f"{candidate.rollout}/{candidate.stage}" if candidate.rollout else str(candidate.serial)
-                self.waits_for = self._not_yet(policy, occasion=occasion, since=candidate.offered_at)
+                asked = self._asked_of(candidate)
+                self.waits_for = self._not_yet(asked, occasion=occasion, since=candidate.offered_at)
                 return None if self.waits_for else events.Begun()
             case effects.Fetch():
                 return self._fetch(effect)
@@ -403,7 +407,7 @@ class Installation:
 
     def _fetch(self, effect: effects.Fetch) -> events.Event | None:
         candidate, around = effect.candidate, self._around
-        self.waits_for = self._forbidden(around.trust.policies[self.model])
+        self.waits_for = self._forbidden(self._asked_of(candidate))
         if not self.waits_for and around.download.left_today() == 0:
             self.waits_for = "tomorrow: the day's budget of a metered network is used up"
             self.again_s = limits.WAIT_FOR_CONDITIONS_S
@@ -513,7 +517,7 @@ class Installation:
         if candidate is None or decision is None or decision.serial != candidate.serial:
             self.decision = decision
             return events.Withdrawn(), ""
-        because = self._forbidden(self._around.trust.policies[self.model])
+        because = self._forbidden(self._asked_of(candidate))
         if because:
             return None, because
         if candidate.held is None or not self.places.wholeness.intact(candidate.held):

@@ -18,7 +18,7 @@ import msgspec
 
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, QuarantineRecord, RolloutRecord, VerdictRecord
-from whimbrel.flows.start import share_for
+from whimbrel.flows.shares import share_for, stage_of
 from whimbrel.health.slices import slice_of
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.selector import EVERYONE, Expression, Selector
@@ -160,17 +160,10 @@ def _cohort(fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Count
     stage = rollout.stage
     while stage > 0 and not counts.get(stage, Counts()).assigned_t:
         places = ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels())
-        if any(_treated_in(rollout, place, labels) == stage for place, labels in places):
+        if any(stage_of(rollout.plan, rollout.shares, place, labels) == stage for place, labels in places):
             break  # somebody will report
         stage -= 1
     return stage
-
-
-def _treated_in(rollout: RolloutRecord, place: int, labels: Mapping[str, str]) -> int | None:
-    for stage, share in enumerate(rollout.shares):
-        if place < share and rollout.plan.stages[stage].selector.matches(labels):
-            return stage
-    return None
 
 
 def move_by_person(
@@ -206,7 +199,7 @@ def _move(
     if event is Event.ADVANCE:
         stage = rollout.stage + 1
         salt = registry.model(rollout.model).salt
-        share = max(rollout.shares[-1], share_for(fleet, rollout.plan, stage=stage, salt=salt))
+        share = share_for(fleet, rollout.plan, stage=stage, salt=salt, shares=rollout.shares)
         after = msgspec.structs.replace(after, stage=stage, stage_since=now, shares=(*rollout.shares, share))
     if not after.live:
         after = msgspec.structs.replace(after, ended_at=now)
@@ -236,7 +229,7 @@ def _move(
             because=because,
             model=rollout.model,
             rollout=rollout.id,
-            evidence={"stage": after.stage, "share": after.shares[-1] / BUCKETS, **evidence},
+            evidence={"stage": after.stage, "share": (after.shares[-1] - after.plan.range.start) / BUCKETS, **evidence},
         )
     )
     return after

@@ -19,7 +19,7 @@ from whimbrel.flows.records import Participation, Record, RolloutRecord
 from whimbrel.health.report import Announcement, Batch, Cohort, Window
 from whimbrel.health.tally import Cell, age_bucket, cells_of
 from whimbrel.model.documents import parse
-from whimbrel.rollout.bucket import BUCKETS, bucket, device_key
+from whimbrel.rollout.bucket import bucket, device_key
 
 SILENCE_PERIODS = 3  # reports a device may miss before it counts as silent
 
@@ -201,9 +201,9 @@ class _Desk:
         if role == "treated":
             # The first match among the treated arms has it: an earlier stage for everyone leaves it to no later one.
             taken = [rollout.shares[n] for n in range(stage) if rollout.plan.stages[n].selector.everyone]
-            return max(taken, default=0) <= place < rollout.shares[stage]
+            return max(taken, default=rollout.plan.range.start) <= place < rollout.shares[stage]
         # A device that has just moved from control to treated may still report as the control it was.
-        return rollout.shares[stage] <= place < BUCKETS
+        return rollout.shares[stage] <= place < rollout.plan.range.end
 
 
 def judge_silence(fleet: FleetPort, rollout: RolloutRecord, *, report_s: float, now: float) -> int:

@@ -5,6 +5,7 @@ A plan that cannot be understood is refused; it is never read as "no limit".
 
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.yaml_file import load_yaml, parse_yaml
+from whimbrel.rollout.moments import zone_of
 from whimbrel.rollout.plan import Plan, PlanFile, VersionName
 
 
@@ -14,6 +15,17 @@ def read_plan(text: str, *, what: str) -> Plan:
     try:
         VersionName.parse(plan.model_version)
     except ValueError as error:
-        _, line_of = load_yaml(text, what=what)
-        raise UntrustedInput(f"{what}:{line_of('$.rollout.model_version')}: rollout.model_version: {error}") from error
+        raise _refused(text, "model_version", str(error), what=what) from error
+    zones = [(f"freeze[{index}].zone", freeze.zone) for index, freeze in enumerate(plan.freeze)]
+    if plan.schedule is not None and plan.schedule.zone is not None:
+        zones.append(("schedule.zone", plan.schedule.zone))
+    for path, name in zones:
+        if zone_of(name) is None:
+            because = f"there is no time zone {name!r} here; name one of the IANA database, such as Europe/Oslo"
+            raise _refused(text, path, because, what=what)
     return plan
+
+
+def _refused(text: str, path: str, because: str, *, what: str) -> UntrustedInput:
+    _, line_of = load_yaml(text, what=what)
+    return UntrustedInput(f"{what}:{line_of(f'$.rollout.{path}')}: rollout.{path}: {because}")

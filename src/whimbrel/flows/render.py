@@ -1,15 +1,14 @@
 """What should a model's policy say now? The one document, from the model's settings and its live rollouts.
 
 1. Pure: the same registry gives the same document; the sequence is all that a new publication adds.
-2. A rollout is one entry. Its treated arms hold the buckets of each stage entered; the buckets beyond the current share
-   are the control of every stage that is still compared.
+2. A rollout is one entry, in its own range of buckets. Its treated arms hold the buckets of each stage entered; those
+   beyond the current share are the control of every stage that is still compared.
 3. The length of the document depends on stages and rollouts, never on devices.
 """
 
 from collections.abc import Sequence
 
 from whimbrel.flows.records import ModelRecord, QuarantineRecord, RolloutRecord, VersionRecord
-from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.policy import Arm, Entry, Layer, Policy, Quarantine
 
 _OVERRIDES = 1000  # the policy's own bound; the newest
@@ -53,16 +52,18 @@ def render_policy(
 
 def _entry(rollout: RolloutRecord) -> Entry:
     arms: list[Arm] = []
+    plan, own = rollout.plan, rollout.plan.range
     for stage, share in enumerate(rollout.shares):
         arms.append(
             Arm(
                 role="treated",
-                name=rollout.plan.stages[stage].name,
+                name=plan.stages[stage].name,
                 stage=stage,
                 serial=rollout.target,
-                start=0,
+                start=own.start,
                 end=share,
-                selector=rollout.plan.stages[stage].selector,
+                selector=plan.stages[stage].selector,
+                conditions=plan.stages[stage].conditions,
             )
         )
     # First match wins among the treated, so a later, larger share leaves the earlier cohort in its own stage.
@@ -74,8 +75,9 @@ def _entry(rollout: RolloutRecord) -> Entry:
                 stage=stage,
                 serial=rollout.baseline,
                 start=rollout.shares[-1],
-                end=BUCKETS,
-                selector=rollout.plan.stages[stage].selector,
+                end=own.end,
+                selector=plan.stages[stage].selector,
+                conditions=plan.stages[stage].conditions,
             )
         )
-    return Entry(rollout=rollout.id, arms=tuple(arms))
+    return Entry(rollout=rollout.id, arms=tuple(arms), start=own.start, end=own.end)

@@ -3,16 +3,14 @@
 1. A version is named by calendar or semantic version; an ambiguous name is refused with the candidates.
 2. Refused: a version that is retired, quarantined, over the plan's `size_bytes_max`, or the baseline already; a model
    without a baseline (nothing to compare with); a second live rollout of the same model.
-3. A share is raised until at least `min_devices` enrolled buckets fall in it: 20 devices at 5% would else leave an
-   empty canary in 36 of 100 rollouts.
 """
-
-import heapq
 
 from whimbrel.errors import Conflict, NotFound, Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, RolloutRecord, VersionRecord
-from whimbrel.rollout.bucket import BUCKETS, bucket
+from whimbrel.flows.shares import share_for
+from whimbrel.rollout.bucket import BUCKETS
+from whimbrel.rollout.conduct import OnFailure, OnSuccess
 from whimbrel.rollout.plan import Plan, VersionName
 from whimbrel.rollout.states import State
 
@@ -37,6 +35,7 @@ def start_rollout(
         name = VersionName.parse(plan.model_version)
     except ValueError as error:
         raise Refused(str(error)) from error
+    _check_known(plan)
     model = registry.model(name.model, lock=True)  # two starts at once: one of them finds the other
     target = find_version(registry.versions(name.model), name)
     quarantined = [entry for entry in registry.quarantines(model.name) if entry.serial == target.serial]
@@ -75,6 +74,7 @@ def start_rollout(
         stage_since=now,
         because=f"started by {actor}",
     )
+    share = (rollout.shares[0] - plan.range.start) / BUCKETS
     registry.add_rollout(rollout, plan_text=plan_text)
     if quarantined:
         registry.lift_quarantines(model.name, target.serial, at=now)
@@ -96,7 +96,7 @@ def start_rollout(
             at=now,
             actor=actor,
             action="start",
-            because=f"{target.version} ({target.semantic_version}) to {rollout.shares[0] / BUCKETS:.2%} of the devices",
+            because=f"{target.version} ({target.semantic_version}) to {share:.2%} of the devices",
             model=model.name,
             rollout=rollout.id,
             evidence={"shares": list(rollout.shares), "salt": model.salt, "baseline": model.baseline},
@@ -123,21 +123,16 @@ def _size_limit(plan: Plan) -> int | None:
     return min((limit for limit in every if limit is not None), default=None)
 
 
-def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int) -> int:
-    """The buckets of a stage: the plan's share, raised until `min_devices` enrolled devices fall in it."""
-    share = plan.share_buckets(stage)
-    wanted = plan.min_devices
-    selector = plan.stages[stage].selector
-    if selector.everyone and fleet.count_devices() * share / BUCKETS > 50 * wanted:
-        return share  # a larger fleet: an empty canary has a chance below e^-50
-    places = (
-        bucket(key, salt=salt)
-        for key, labels in fleet.keys_and_labels()
-        if selector.everyone or selector.matches(labels)
-    )
-    lowest = heapq.nsmallest(wanted, places)
-    if not lowest:
-        return share
-    # The holdback is kept, but for the first device: where all fall in it, nobody else could try the version.
-    ceiling = max(BUCKETS - round(plan.holdback_percent / 100 * BUCKETS), lowest[0] + 1)
-    return max(share, min(lowest[-1] + 1, ceiling))
+def _check_known(plan: Plan) -> None:
+    """A field whose effect is not built yet is refused: a plan that cannot be carried out wholly is not begun."""
+    given = {
+        "schedule": plan.schedule is not None,
+        "freeze": bool(plan.freeze),
+        "on_running": plan.on_running != "refuse",
+        "on_success": plan.on_success != OnSuccess(),
+        "on_failure": plan.on_failure != OnFailure(),
+        "approval": any(stage.approval is not None for stage in plan.stages),
+        "max_hours": any(stage.max_hours is not None for stage in plan.stages),
+    }
+    if missing := [name for name, said in given.items() if said]:
+        raise Refused(f"this server cannot carry out {', '.join(missing)} yet; leave it out")

@@ -30,7 +30,6 @@ from whimbrel.health.evidence import (
 )
 from whimbrel.health.sketch import count_above
 from whimbrel.health.tally import Cell
-from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.criteria import Severity, SuccessCriteria
 from whimbrel.rollout.estimates import asked, broken_limits, describe, estimates_of, percent, ratio
 from whimbrel.rollout.guardrails import (
@@ -319,7 +318,7 @@ def _promotion(
     sentence = f"no harm{proven} in {counts.reported_t} devices of stage {judged}; {seen}"
     if now.without:
         sentence += f"; without {', '.join(now.without)}, which went back"
-    if plan.share_buckets(now.stage) >= BUCKETS:
+    if plan.share_buckets(now.stage) >= plan.range.buckets:
         sentence += "; without a holdback only absolute limits and silence could be judged"
     return Verdict("finish" if now.stage == len(plan.stages) - 1 else "advance", sentence, evidence)
 
@@ -346,8 +345,8 @@ def _mismatch(plan: Plan, now: Situation, counts: Counts, evidence: dict[str, An
     several = any(stage.selector != plan.stages[0].selector for stage in plan.stages[: now.stage + 1])
     if now.judged != now.stage or len(now.shares) <= now.stage or several:
         return None  # several selectors: the buckets alone do not tell the split
-    before = now.shares[now.stage - 1] if now.stage else 0
-    treated, control = now.shares[now.stage] - before, BUCKETS - now.shares[now.stage]
+    before = now.shares[now.stage - 1] if now.stage else plan.range.start
+    treated, control = now.shares[now.stage] - before, plan.range.end - now.shares[now.stage]
     if treated <= 0 or control <= 0:
         return None
     expected = (treated / (treated + control), control / (treated + control))

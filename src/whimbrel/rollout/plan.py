@@ -9,7 +9,11 @@
 
 1. A plan that cannot be understood is refused; an unknown key or criterion is never read as "no limit".
 2. A share only grows. Criteria hold for the later stages too, until they are said again.
-3. `regions` and `user_segments` select devices by their labels `region` and `user_segment`.
+3. `regions` and `user_segments` select devices by their labels `region` and `user_segment`; a `selector` selects more
+   finely, and all of them must hold.
+4. What contradicts itself is refused with the reason, and never resolved by a guess.
+
+The whole form: docs/reference/plan.md; for editors: docs/reference/plan.schema.json.
 """
 
 import re
@@ -21,11 +25,16 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, CalendarVersion, LabelValue, check_name, semantic_key
-from whimbrel.model.selector import Expression, Selector
+from whimbrel.model.selector import EVERYONE, Expression, Selector
 from whimbrel.rollout.bucket import BUCKETS
+from whimbrel.rollout.conduct import AlertRule, Approval, BlastRadius, OnFailure, OnSuccess
 from whimbrel.rollout.criteria import Guardrail, SuccessCriteria, check_guardrails
+from whimbrel.rollout.moments import Freeze, Schedule
+from whimbrel.rollout.policy import Conditions
+from whimbrel.rollout.ranges import Range
 
 Hours = Annotated[float, Meta(ge=0, le=24 * 365)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
 class Rollback(Document, frozen=True):
@@ -39,22 +48,40 @@ class Stage(Document, frozen=True):
     """A share of the devices on the new version, for a time."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}" + END)]
-    target_percent: Annotated[float, Meta(gt=0, le=100)]
-    duration_hours: Hours = 0.0
+    target_percent: Annotated[float, Meta(gt=0, le=100)]  # of the rollout's range: of all devices, unless it says less
+    duration_hours: Hours = 0.0  # the least time it soaks
+    soak_hours: Hours | None = None  # the same in our word
+    max_hours: Hours | None = None  # the longest bake: what is in doubt until then waits, and holds from then on
+    approval: Approval | None = None  # before this stage begins
     success_criteria: SuccessCriteria = msgspec.field(default_factory=SuccessCriteria)
     rollback: Rollback | None = None
     regions: Annotated[tuple[LabelValue, ...], Meta(max_length=256)] = ()
     user_segments: Annotated[tuple[LabelValue, ...], Meta(max_length=256)] = ()
+    only: Selector = msgspec.field(name="selector", default=EVERYONE)
+    conditions: Conditions | None = None  # when its devices may fetch and activate; the model's, where it says nothing
+
+    def __post_init__(self) -> None:
+        if self.soak_hours is not None:
+            if self.duration_hours not in {0.0, self.soak_hours}:
+                raise ValueError(
+                    f"soak_hours: {self.soak_hours:g} and duration_hours {self.duration_hours:g} mean the same and "
+                    "differ; keep one of them"
+                )
+            msgspec.structs.force_setattr(self, "duration_hours", self.soak_hours)
+        if self.max_hours is not None and self.max_hours < self.duration_hours:
+            raise ValueError(
+                f"max_hours: {self.max_hours:g} is the longest bake, and the least is {self.duration_hours:g} h"
+            )
 
     @property
     def selector(self) -> Selector:
         """The devices this stage is about."""
-        terms = []
+        terms = list(self.only.match_expressions)
         if self.regions:
             terms.append(Expression(key="region", operator="In", values=self.regions))
         if self.user_segments:
             terms.append(Expression(key="user_segment", operator="In", values=self.user_segments))
-        return Selector(match_expressions=tuple(terms))
+        return Selector(match_labels=self.only.match_labels, match_expressions=tuple(terms))
 
 
 class Plan(Document, frozen=True):
@@ -74,6 +101,14 @@ class Plan(Document, frozen=True):
     min_devices: Annotated[int, Meta(ge=1, le=10**9)] = 1
     min_reports: Annotated[int, Meta(ge=1, le=10**9)] = 1
     alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.08
+    blast_radius: BlastRadius | None = None
+    range_percent: tuple[Percent, Percent] = (0.0, 100.0)  # the part of the layer's buckets that it may use
+    on_running: Literal["refuse", "queue"] = "refuse"  # when another rollout is in its way
+    schedule: Schedule | None = None
+    freeze: Annotated[tuple[Freeze, ...], Meta(max_length=limits.FREEZES)] = ()
+    on_success: OnSuccess = msgspec.field(default_factory=OnSuccess)
+    on_failure: OnFailure = msgspec.field(default_factory=OnFailure)
+    alerts: Annotated[tuple[AlertRule, ...], Meta(max_length=limits.ALERT_RULES)] = ()
 
     def __post_init__(self) -> None:
         check_guardrails(self.guardrails)
@@ -86,12 +121,27 @@ class Plan(Document, frozen=True):
                     f"stage {after.name!r} has target_percent {after.target_percent:g}, below the "
                     f"{before.target_percent:g} of {before.name!r}: a share only grows"
                 )
-
         for index, stage in enumerate(self.stages):
             try:
                 self.criteria(index)
             except ValueError as error:
                 raise ValueError(f"stage {stage.name!r}, with the criteria of the stages before it: {error}") from error
+        low, high = self.range_percent
+        if self.range.buckets < 1:
+            raise ValueError(f"range_percent: from {low:g} to {high:g} is no stretch of devices")
+        self._check_radius()
+
+    def _check_radius(self) -> None:
+        radius = self.blast_radius
+        if radius is None:
+            return
+        if len(self.stages) == 1:
+            raise ValueError("blast_radius: it caps every stage but the last, and there is one only; add one before it")
+        if radius.devices is not None and radius.devices < self.min_devices:
+            raise ValueError(
+                f"blast_radius: at most {radius.devices} devices, and min_devices asks for {self.min_devices} in each "
+                "stage; lower one or raise the other"
+            )
 
     def criteria(self, stage: int) -> SuccessCriteria:
         """The limits in force at a stage: its own, and the earlier ones where it says nothing."""
@@ -112,13 +162,36 @@ class Plan(Document, frozen=True):
     def reaches_everyone(self) -> bool:
         """Whether its last stage is about all devices: only then may its target become the baseline."""
         last = self.stages[-1]
-        return last.target_percent >= 100 and last.selector.everyone
+        return last.target_percent >= 100 and last.selector.everyone and self.range.whole
+
+    @property
+    def range(self) -> Range:
+        """The buckets of the layer that it may use. Its shares grow from their start."""
+        return Range.of_percent(*self.range_percent)
+
+    @property
+    def ceiling(self) -> int:
+        """The bucket where the holdback begins: the treated never pass it."""
+        return self.range.end - round(self.holdback_percent / 100 * self.range.buckets)
 
     def share_buckets(self, stage: int) -> int:
-        """Buckets on the new version at a stage: its share, less the holdback from 90% up."""
-        wanted = round(self.stages[stage].target_percent / 100 * BUCKETS)
-        ceiling = BUCKETS - round(self.holdback_percent / 100 * BUCKETS)
-        return min(wanted, ceiling) if wanted >= round(0.9 * BUCKETS) else wanted
+        """How many buckets are on the new version at a stage."""
+        return self.share_end(stage) - self.range.start
+
+    def share_end(self, stage: int) -> int:
+        """The bucket where a stage's share ends: its part of the range, less the holdback from 90% up.
+
+        And less what the blast radius in percent leaves, but for the last stage.
+        """
+        own = self.range
+        percent = self.stages[stage].target_percent
+        wanted = own.start + round(percent / 100 * own.buckets)
+        if wanted >= own.start + round(0.9 * own.buckets):
+            wanted = min(wanted, self.ceiling)
+        radius = self.blast_radius
+        if radius is not None and radius.percent is not None and stage < len(self.stages) - 1:
+            wanted = min(wanted, own.start + round(radius.percent / 100 * BUCKETS))
+        return wanted
 
 
 class PlanFile(Document, frozen=True):

@@ -22,51 +22,6 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Period = Annotated[float, Meta(ge=0.1, le=30 * 86400)]  # seconds between refreshes or reports
 
 
-class Arm(Document, frozen=True):
-    """Buckets [start, end) of an entry, and what they run. `stage` is the cohort that is compared with its like.
-
-    A `control` arm runs the baseline; a device may be a control of several stages at once, and is treated at most once.
-    """
-
-    role: Literal["treated", "control"]
-    name: Name
-    stage: Annotated[int, Meta(ge=0, lt=limits.STAGES)]
-    serial: Serial
-    start: Bucket
-    end: Bucket
-    selector: Selector = EVERYONE
-
-    def __post_init__(self) -> None:
-        if self.start > self.end:
-            raise ValueError(f"arm {self.name!r} starts at bucket {self.start}, after its end {self.end}")
-
-
-class Entry(Document, frozen=True):
-    """A rollout or an experiment: the devices it is about, and its arms.
-
-    It is about the devices of `selector` whose bucket lies in [start, end): entries of one layer share it by these.
-    `before`: metrics of which a device tells its mean from before it was assigned.
-    """
-
-    rollout: RolloutId
-    arms: Annotated[tuple[Arm, ...], Meta(max_length=limits.ARMS)]
-    selector: Selector = EVERYONE
-    start: Bucket = 0
-    end: Bucket = BUCKETS
-    before: Annotated[tuple[Label, ...], Meta(max_length=limits.BEFORE)] = ()
-
-    def __post_init__(self) -> None:
-        if self.start > self.end:
-            raise ValueError(f"entry {self.rollout!r} starts at bucket {self.start}, after its end {self.end}")
-
-
-class Layer(Document, frozen=True):
-    """Entries that share one division of the fleet; the first match wins. The salt stays while it has entries."""
-
-    salt: Annotated[int, Meta(ge=0, le=2**53 - 1)]
-    entries: Annotated[tuple[Entry, ...], Meta(max_length=limits.ENTRIES)] = ()
-
-
 class Window(Document, frozen=True):
     """A stretch of the day in a time zone: [start_s, end_s) seconds after local midnight, on the days it begins.
 
@@ -94,6 +49,57 @@ class Conditions(Document, frozen=True):
     storage_mib_min: Annotated[int, Meta(ge=0, le=2**40)] | None = None
     metered_mib_a_day: Annotated[int, Meta(ge=0, le=2**40)] | None = None
     start_jitter_s: Annotated[float, Meta(ge=0, le=7 * 86400)] = 0
+
+
+class Arm(Document, frozen=True):
+    """Buckets [start, end) of an entry, and what they run. `stage` is the cohort that is compared with its like.
+
+    A `control` arm runs the baseline; a device may be a control of several stages at once, and is treated at most once.
+    `conditions`: of this arm's devices, instead of the policy's; a stage's control has those of its treated.
+    """
+
+    role: Literal["treated", "control"]
+    name: Name
+    stage: Annotated[int, Meta(ge=0, lt=limits.STAGES)]
+    serial: Serial
+    start: Bucket
+    end: Bucket
+    selector: Selector = EVERYONE
+    conditions: Conditions | None = None
+
+    def __post_init__(self) -> None:
+        if self.start > self.end:
+            raise ValueError(f"arm {self.name!r} starts at bucket {self.start}, after its end {self.end}")
+
+
+class Entry(Document, frozen=True):
+    """A rollout or an experiment: the devices it is about, and its arms.
+
+    It is about the devices of `selector` whose bucket lies in [start, end): entries of one layer share it by these.
+    `before`: metrics of which a device tells its mean from before it was assigned.
+    """
+
+    rollout: RolloutId
+    arms: Annotated[tuple[Arm, ...], Meta(max_length=limits.ARMS)]
+    selector: Selector = EVERYONE
+    start: Bucket = 0
+    end: Bucket = BUCKETS
+    before: Annotated[tuple[Label, ...], Meta(max_length=limits.BEFORE)] = ()
+
+    def __post_init__(self) -> None:
+        if self.start > self.end:
+            raise ValueError(f"entry {self.rollout!r} starts at bucket {self.start}, after its end {self.end}")
+
+    def arm_of(self, *, role: str, stage: int) -> Arm | None:
+        """The arm of a stage, by its role."""
+        return next((arm for arm in self.arms if (arm.role, arm.stage) == (role, stage)), None)
+
+
+class Layer(Document, frozen=True):
+    """Entries that share one division of the fleet; the first match wins. The salt stays while it has entries."""
+
+    salt: Annotated[int, Meta(ge=0, le=2**53 - 1)]
+    entries: Annotated[tuple[Entry, ...], Meta(max_length=limits.ENTRIES)] = ()
 
 
 class Quarantine(Document, frozen=True):
@@ -144,3 +150,9 @@ class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1")
         return labels.get(self.hardware_label, ""), {
             label: labels[label] for label in self.slice_labels if label in labels
         }
+
+    def conditions_of(self, rollout: str | None, *, role: str, stage: int) -> Conditions:
+        """When a device of an arm may fetch and activate: the arm's own conditions, or the policy's."""
+        entries = (entry for layer in self.layers for entry in layer.entries if entry.rollout == rollout)
+        arm = next((arm for entry in entries if (arm := entry.arm_of(role=role, stage=stage))), None)
+        return self.conditions if arm is None or arm.conditions is None else arm.conditions

@@ -25,7 +25,6 @@ from whimbrel.model.documents import Document, convert, parse
 from whimbrel.model.ids import Name
 from whimbrel.model.release import Line, Release
 from whimbrel.model.ways import NOTHING
-from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.plan import VersionName
 from whimbrel.server.auth import bearer
 from whimbrel.server.controllers import Controllers
@@ -460,11 +459,13 @@ def model_view(registry: Registry, fleet: Fleet, model: ModelRecord) -> dict[str
 
 def rollout_view(registry: Registry, fleet: Fleet, rollout: RolloutRecord) -> dict[str, Any]:
     versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in registry.versions(rollout.model)}
+    own = rollout.plan.range
+    shares = [round(100 * (share - own.start) / own.buckets, 4) for share in rollout.shares]
     stages = [
         {
             "name": stage.name,
             "target_percent": stage.target_percent,
-            "share_percent": round(100 * rollout.shares[index] / BUCKETS, 4) if index < len(rollout.shares) else None,
+            "share_percent": shares[index] if index < len(shares) else None,
             "duration_hours": stage.duration_hours,
         }
         for index, stage in enumerate(rollout.plan.stages)

@@ -51,6 +51,25 @@ def test_the_published_form_is_read_as_it_is() -> None:
 
 # fmt: off
 REFUSED = [
+    (_with("duration_hours: 24", "soak_hours: 24\n      duration_hours: 1"), "plan.yaml:6: rollout.stages[0].soak_hours: 24 and duration_hours 1 mean the same and differ; keep one of them"),
+    (_with("duration_hours: 24", "duration_hours: 24\n      max_hours: 1"), "plan.yaml:7: rollout.stages[0].max_hours: 1 is the longest bake, and the least is 24 h"),
+    (_with("duration_hours: 24", "approval: {count: 0}"), "plan.yaml:6: rollout.stages[0].approval.count: expected `int` >= 1 (found '0')"),
+    (_with("duration_hours: 24", "approval: 2"), "plan.yaml:6: rollout.stages[0].approval: expected `object`, got `int` (found '2')"),
+    (_with("duration_hours: 24", "selector: {match_labels: {a: 7}}"), "plan.yaml:6: rollout.stages[0].selector.match_labels"),
+    (_with("duration_hours: 24", "conditions: {chargin: true}"), "plan.yaml:6: rollout.stages[0].conditions: unknown key 'chargin'; did you mean 'charging'?"),
+    (_with("  rollback:", "  blast_radius: {}\n  rollback:"), "plan.yaml:13: rollout.blast_radius: it caps nothing; say percent, devices, or both"),
+    (_with("  rollback:", "  range_percent: [50]\n  rollback:"), "plan.yaml:13: rollout.range_percent: expected `array` of length 2, got 1"),
+    (_with("  rollback:", "  range_percent: [50, 20]\n  rollback:"), "plan.yaml:13: rollout.range_percent: from 50 to 20 is no stretch of devices"),
+    (_with("  rollback:", "  freeze:\n    - {from: fri, to: 2026-12-24}\n  rollback:"), "plan.yaml:14: rollout.freeze[0].to: '2026-12-24' is another form than from 'fri'"),
+    (_with("  rollback:", "  freeze:\n    - {from: Freitag, to: mon}\n  rollback:"), "plan.yaml:14: rollout.freeze[0].from"),
+    (_with("  rollback:", "  freeze:\n    - {from: fri, to: mon, zone: Mars/Olympus}\n  rollback:"), "plan.yaml:14: rollout.freeze[0].zone: there is no time zone 'Mars/Olympus' here; name one of the IANA database, such as Europe/Oslo"),
+    (_with("  rollback:", "  schedule: {start_at: 2026-12-01T09:00, zone: Oslo}\n  rollback:"), "plan.yaml:13: rollout.schedule.zone: there is no time zone 'Oslo'"),
+    (_with("  rollback:", "  schedule: {start_at: tomorrow}\n  rollback:"), "plan.yaml:13: rollout.schedule.start_at"),
+    (_with("  rollback:", "  on_running: wait\n  rollback:"), "plan.yaml:13: rollout.on_running"),
+    (_with("  rollback:", "  on_success: {alias: Best One}\n  rollback:"), "plan.yaml:13: rollout.on_success.alias"),
+    (_with("  rollback:", "  on_failure: {page: me}\n  rollback:"), "plan.yaml:13: rollout.on_failure: unknown key 'page'; known here: alias, retire_target, abort_queued"),
+    (_with("  rollback:", "  alerts: [{to: oncall, on: [exploded]}]\n  rollback:"), "plan.yaml:13: rollout.alerts[0].on[0]"),
+    (_with("  rollback:", "  alerts: [{to: oncall, on: []}]\n  rollback:"), "plan.yaml:13: rollout.alerts[0].on"),
     (_with("success_criteria", "sucess_criteria"), "plan.yaml:7: rollout.stages[0]: unknown key 'sucess_criteria'; did you mean 'success_criteria'?"),
     (_with("error_rate_max", "error_rte_max"), "plan.yaml:7: rollout.stages[0].success_criteria: unknown key 'error_rte_max'; did you mean 'error_rate_max'?"),
     (_with("auto_rollback", "frobnicate"), "plan.yaml:13: rollout.rollback: unknown key 'frobnicate'; known here: auto_rollback, health_check_interval_sec"),
@@ -83,6 +102,50 @@ REFUSED = [
 @pytest.mark.parametrize(("text", "said"), REFUSED)
 def test_a_plan_that_cannot_be_understood_is_refused_with_its_line(text: str, said: str) -> None:
     assert said in _refusal(text)
+
+
+WHOLE = """\
+rollout:
+  model_version: "detector-v3.2"
+  stages:
+    - name: desk
+      target_percent: 0.1
+      soak_hours: 24
+      max_hours: 72
+      selector: {match_labels: {ring: internal}, match_expressions: [{key: app, operator: Version, values: [">=2"]}]}
+      conditions: {charging: true, windows: [{start_s: 0, end_s: 21600, zone: local}]}
+    - name: half
+      target_percent: 50
+      soak_hours: 48
+      approval: {count: 2, note: look at the error budget}
+    - {name: all, target_percent: 100, soak_hours: 24}
+  holdback_percent: 5
+  blast_radius: {percent: 10, devices: 500}
+  range_percent: [0, 100]
+  on_running: queue
+  schedule: {start_at: 2026-12-01T09:00, zone: Europe/Oslo}
+  freeze:
+    - {from: fri 16:00, to: mon 08:00, zone: Europe/Oslo, note: weekends}
+    - {from: 2026-12-23, to: 2027-01-03}
+    - {from: "22:00", to: "06:00"}
+  on_success: {alias: stable, retire_previous: true}
+  on_failure: {alias: bad, retire_target: true, abort_queued: true}
+  alerts: [{to: oncall, on: [rolled_back, held, waiting_for_approval]}]
+"""
+
+
+def test_the_whole_form_is_read() -> None:
+    plan = read_plan(WHOLE, what="plan.yaml")
+    assert [stage.duration_hours for stage in plan.stages] == [24, 48, 24]
+    assert plan.stages[0].selector.matches({"ring": "internal", "app": "2.1"})
+    assert plan.stages[0].conditions is not None
+    assert plan.stages[1].approval is not None
+    assert (plan.stages[1].approval.count, plan.on_success.alias, plan.on_failure.abort_queued) == (2, "stable", True)
+    assert [freeze.words() for freeze in plan.freeze] == [
+        "every week from fri 16:00 to mon 08:00 Europe/Oslo (weekends)",
+        "from 2026-12-23 to 2027-01-03 UTC",
+        "every day from 22:00 to 06:00 UTC",
+    ]
 
 
 def test_norway_is_a_region_and_not_a_falsehood() -> None:

@@ -8,7 +8,7 @@ from whimbrel.flows.render import render_policy
 from whimbrel.model.documents import encode, parse
 from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.decide import Profile, decide
-from whimbrel.rollout.policy import Policy
+from whimbrel.rollout.policy import Conditions, Policy
 from whimbrel.rollout.states import State
 
 
@@ -92,3 +92,26 @@ def test_settings_travel_in_the_policy() -> None:
     assert (policy.refresh_s, policy.report_labels, policy.on_revoked, policy.hardware_label) == (
         60, ("region",), "stop", "chip",
     )  # fmt: skip
+
+
+def test_two_rollouts_of_one_model_share_a_layer_by_their_ranges() -> None:
+    low = rollout(plan=plan(stage("a", 20), stage("b", 100), range_percent=(0, 50)), shares=(100_000,))
+    high = rollout(
+        id="r2", target=3, plan=plan(stage("a", 20), stage("b", 100), range_percent=(50, 100)), shares=(600_000,)
+    )
+    policy = render(low, high, versions=[version(1), version(2), version(3)])
+    for start, end, serial, mine in ((0, 100_000, 2, "r1"), (100_000, 500_000, 1, "r1"), (500_000, 600_000, 3, "r2"),
+                                     (600_000, BUCKETS, 1, "r2")):  # fmt: skip
+        (device,) = devices_in(start, end, 1)
+        decision = decide(policy, line(), Profile(device))
+        assert (decision.serial, {each.rollout for each in decision.assignments}) == (serial, {mine})
+
+
+def test_a_stages_conditions_are_its_devices_own_and_its_controls() -> None:
+    charging = Conditions(charging=True)
+    one = rollout(plan=plan(stage("a", 5, conditions=charging), stage("b", 100)), stage=1, shares=(50_000, 900_000))
+    policy = render(one, model=model(settings=ModelSettings(conditions=Conditions(unmetered=True))))
+    assert policy.conditions_of("r1", role="treated", stage=0) == charging
+    assert policy.conditions_of("r1", role="control", stage=0) == charging
+    assert policy.conditions_of("r1", role="treated", stage=1) == Conditions(unmetered=True)
+    assert policy.conditions_of(None, role="treated", stage=0) == Conditions(unmetered=True)

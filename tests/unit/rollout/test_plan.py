@@ -3,8 +3,10 @@
 import pytest
 
 from build import plan, stage
+from whimbrel.model.selector import Selector
+from whimbrel.rollout.conduct import BlastRadius
 from whimbrel.rollout.criteria import SuccessCriteria
-from whimbrel.rollout.plan import Rollback, VersionName, version_order
+from whimbrel.rollout.plan import Rollback, Stage, VersionName, version_order
 
 
 def test_criteria_hold_for_later_stages_until_they_are_said_again() -> None:
@@ -49,6 +51,47 @@ def test_a_stages_own_rollback_rule_is_its_own() -> None:
     two = plan(stage("a", 5, rollback=manual), stage("b", 25))
     assert two.rollback_at(0) == manual
     assert two.rollback_at(1).auto_rollback
+
+
+def test_soak_is_our_word_for_duration() -> None:
+    assert Stage(name="a", target_percent=5, soak_hours=24).duration_hours == 24
+    with pytest.raises(ValueError, match="soak_hours: 24 and duration_hours 12 mean the same and differ"):
+        Stage(name="a", target_percent=5, soak_hours=24, duration_hours=12)
+
+
+def test_the_longest_bake_is_no_shorter_than_the_least() -> None:
+    with pytest.raises(ValueError, match="max_hours: 12 is the longest bake, and the least is 24 h"):
+        stage("a", 5, hours=24, max_hours=12)
+
+
+def test_a_selector_and_regions_must_all_hold() -> None:
+    only = stage("a", 5, regions=("NZ",), only=Selector(match_labels={"tier": "gold"})).selector
+    assert only.matches({"region": "NZ", "tier": "gold"})
+    assert not only.matches({"region": "NZ"})
+    assert not only.matches({"tier": "gold"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"range_percent": (50, 50)}, "range_percent: from 50 to 50 is no stretch of devices"),
+        ({"range_percent": (60, 50)}, "is no stretch"),
+        ({"blast_radius": BlastRadius(devices=2), "min_devices": 3}, "at most 2 devices, and min_devices asks for 3"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        plan(**changes)
+
+
+def test_a_cap_on_a_plan_of_one_stage_caps_nothing() -> None:
+    with pytest.raises(ValueError, match="there is one only; add one before it"):
+        plan(stage("all", 100), blast_radius=BlastRadius(percent=10))
+
+
+def test_a_part_of_the_fleet_is_not_everyone() -> None:
+    assert plan().reaches_everyone
+    assert not plan(range_percent=(0, 50)).reaches_everyone
 
 
 def test_regions_and_segments_select_by_label() -> None:

@@ -1,0 +1,77 @@
+"""Which buckets does a stage get, and which devices are in it? The plan's share, seen with the devices that there are.
+
+1. A share is raised until at least `min_devices` enrolled devices fall in it: 20 devices at 5% would else leave an
+   empty canary in 36 of 100 rollouts.
+2. The blast radius caps every stage but the last: in percent of all buckets always, in devices by those that are
+   enrolled when the stage begins. The cap wins over 1.
+3. The holdback is kept from a raised share, but for the first device.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from whimbrel.flows.ports import FleetPort
+from whimbrel.rollout.bucket import BUCKETS, bucket
+from whimbrel.rollout.plan import Plan
+
+Placed = tuple[int, Mapping[str, str]]  # a bucket, and the labels of a device in it
+
+
+def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int, shares: Sequence[int] = ()) -> int:
+    """The bucket where the share of a stage ends. `shares`: those of the stages before it, which it never undercuts."""
+    own, selector = plan.range, plan.stages[stage].selector
+    share = max([plan.share_end(stage), *shares])
+    most = cap(plan, stage=stage)
+    many = selector.everyone and fleet.count_devices() * (share - own.start) / BUCKETS > 50 * plan.min_devices
+    if many and most is None:
+        return share  # a larger fleet: an empty canary has a chance below e^-50
+    inside = [(place, labels) for place, labels in _places(fleet, salt) if own.start <= place < own.end]
+    fresh = [p for p, labels in inside if selector.matches(labels) and stage_of(plan, shares, p, labels) is None]
+    lowest = heapq.nsmallest(plan.min_devices, (p for p, labels in inside if selector.matches(labels)))
+    if lowest and not many:
+        ceiling = max(plan.ceiling, lowest[0] + 1)
+        share = max(share, min(lowest[-1] + 1, ceiling))
+    if most is None:
+        return share
+    room = max(0, most - treated(plan, shares, inside))
+    nearest = heapq.nsmallest(room + 1, fresh)
+    if len(nearest) > room:  # the next device would be one too many
+        share = min(share, nearest[-1])
+    return max([share, own.start, *shares])
+
+
+def cap(plan: Plan, *, stage: int) -> int | None:
+    """The most devices that may be on the new version in a stage; None where the plan caps none."""
+    radius = plan.blast_radius
+    return radius.devices if radius is not None and stage < len(plan.stages) - 1 else None
+
+
+def over_the_cap(fleet: FleetPort, plan: Plan, *, shares: Sequence[int], salt: int) -> str | None:
+    """Why the last of `shares` would put more devices at stake than the plan's blast radius; None where it would not.
+
+    A share that is right for one selector may be too large for a wider one, and it never shrinks.
+    """
+    most = cap(plan, stage=len(shares) - 1)
+    if most is None:
+        return None
+    count = treated(plan, shares, _places(fleet, salt))
+    if count <= most:
+        return None
+    return f"{count} devices would be on the new version, and the plan's blast radius is {most}"
+
+
+def treated(plan: Plan, shares: Sequence[int], places: Iterable[Placed]) -> int:
+    """How many of the devices at `places` are on the new version."""
+    return sum(stage_of(plan, shares, place, labels) is not None for place, labels in places)
+
+
+def stage_of(plan: Plan, shares: Sequence[int], place: int, labels: Mapping[str, str]) -> int | None:
+    """The stage in which a device in bucket `place` is on the new version; None where it is on none."""
+    for stage, share in enumerate(shares):
+        if plan.range.start <= place < share and plan.stages[stage].selector.matches(labels):
+            return stage
+    return None
+
+
+def _places(fleet: FleetPort, salt: int) -> Iterator[Placed]:
+    return ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels())
