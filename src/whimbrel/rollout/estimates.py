@@ -9,7 +9,7 @@ Used by the gate.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from whimbrel.health.sketch import GAMMA, count_above, quantile_key
 from whimbrel.rollout.criteria import SuccessCriteria, bounded_metric
 from whimbrel.rollout.guardrails import LATENCY_TAIL, QUANTILES
-from whimbrel.rollout.ledger import Cohort
+from whimbrel.rollout.ledger import Totals
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -54,33 +54,33 @@ def ratio(events: float, exposure: float) -> float | None:
     return round(events / exposure, 9) if exposure else None
 
 
-def estimates_of(cohort: Cohort, criteria: SuccessCriteria, *, own: Sequence[str] = ()) -> dict[str, Any]:
-    """Point estimates of the stage that is judged: rates and means of both arms, None where nothing was reported.
+def estimates_of(totals: Mapping[str, Totals], criteria: SuccessCriteria, *, own: Sequence[str] = ()) -> dict[str, Any]:
+    """Rates and means of both arms of a stage or a slice (their sums by role); None where nothing was reported.
 
     `own`: metrics of the devices' own that are watched.
     """
     named = sorted({*criteria.floors, *criteria.ceilings, *own})
     seen: dict[str, Any] = {}
-    for role, totals in cohort.totals.items():
+    for role, sums in totals.items():
         seen[role] = {
-            "device_windows": totals.at_risk,
-            "crash_rate": ratio(totals.crashed, totals.at_risk),
-            "error_rate": ratio(totals.error_share, totals.error_units),
-            "silence": ratio(totals.overdue, totals.due),
-            "accuracy": _rounded(totals.mean("accuracy")),
-            "crashed": totals.crashed,
-            "sessions_timed": sum(totals.latency.values()),
+            "device_windows": sums.at_risk,
+            "crash_rate": ratio(sums.crashed, sums.at_risk),
+            "error_rate": ratio(sums.error_share, sums.error_units),
+            "silence": ratio(sums.overdue, sums.due),
+            "accuracy": _rounded(sums.mean("accuracy")),
+            "crashed": sums.crashed,
+            "sessions_timed": sum(sums.latency.values()),
         }
         for name, p in QUANTILES.items():
-            key = quantile_key(totals.latency, p)
+            key = quantile_key(sums.latency, p)
             seen[role][f"{name}_ms"] = round(GAMMA**key, 3) if key is not None else None
-        if "battery" in totals.metrics:
-            seen[role]["battery"] = _rounded(totals.mean("battery"))
-        if criteria.latency_p99_max_ms is not None and totals.latency:
-            over = count_above(totals.latency, criteria.latency_p99_max_ms)
-            seen[role]["share_over_limit"] = over / sum(totals.latency.values())
+        if "battery" in sums.metrics:
+            seen[role]["battery"] = _rounded(sums.mean("battery"))
+        if criteria.latency_p99_max_ms is not None and sums.latency:
+            over = count_above(sums.latency, criteria.latency_p99_max_ms)
+            seen[role]["share_over_limit"] = over / sum(sums.latency.values())
         if named:
-            seen[role]["means"] = {metric: _rounded(totals.mean(metric)) for metric in named}
+            seen[role]["means"] = {metric: _rounded(sums.mean(metric)) for metric in named}
     return seen
 
 

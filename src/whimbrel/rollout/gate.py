@@ -31,7 +31,7 @@ from whimbrel.health.evidence import (
 from whimbrel.health.sketch import count_above
 from whimbrel.health.tally import Cell
 from whimbrel.rollout.criteria import Severity, SuccessCriteria
-from whimbrel.rollout.estimates import asked, broken_limits, describe, estimates_of, percent, ratio
+from whimbrel.rollout.estimates import asked, broken_limits, describe, estimates_of
 from whimbrel.rollout.guardrails import (
     LATENCY_TAIL,
     PROVEN_ALPHA,
@@ -39,7 +39,7 @@ from whimbrel.rollout.guardrails import (
     RARE,
     cohort_share,
 )
-from whimbrel.rollout.ledger import Cohort, Ledger, Totals
+from whimbrel.rollout.ledger import Cohort, Ledger, Named, Totals
 from whimbrel.rollout.plan import Plan
 
 _LITTLE = 1.0  # ln E: what the clean rest of a fleet shows by chance
@@ -108,7 +108,7 @@ def judge(plan: Plan, now: Situation, ledger: Ledger | None = None) -> Verdict:
         total = total.plus(counts)
     weighed = _weigh(plan, now, ledger, total)
     criteria = plan.criteria(now.stage)
-    estimates = estimates_of(ledger.cohorts.get(now.judged, Cohort()), criteria, own=tuple(ledger.margins.own))
+    estimates = estimates_of(ledger.cohorts.get(now.judged, Cohort()).totals, criteria, own=tuple(ledger.margins.own))
     needed = math.log(1 / plan.alpha)
     evidence: dict[str, Any] = {
         "log_e": round(weighed.log_e(), 6),
@@ -125,8 +125,8 @@ def judge(plan: Plan, now: Situation, ledger: Ledger | None = None) -> Verdict:
     severity = weighed.proven(needed)
     if severity is None:
         return _promotion(plan, now, ledger, criteria, evidence)
-    if severity == "rollback" and (classes := _slice(plan, ledger, evidence)):
-        return _slice_back(plan, now, ledger, classes, evidence)
+    if severity == "rollback" and (named := _slice(plan, ledger, evidence)):
+        return _slice_back(plan, now, ledger, named, evidence)
     kinds = _UP_TO[severity]
     worst, broken = weighed.lead(*kinds), broken_limits(criteria, estimates)
     evidence["crash_ratio"] = _bounds(ledger, now.judged, plan.alpha)
@@ -168,7 +168,7 @@ def _kill_switch(total: Counts) -> str | None:
     return None
 
 
-def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> tuple[str, ...]:
+def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> Named | None:
     """The slices of one label that go back alone: named by e-BH, fewer than half of them, and the rest is clean.
 
     Where several labels explain the harm, the one that leaves no evidence among the rest; then the smallest slice.
@@ -176,29 +176,25 @@ def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> tuple[str, .
     needed = math.log(1 / plan.alpha)
     found = [named for named in ledger.named().values() if named.bad]
     if not found:
-        return ()
+        return None
     best = min(found, key=lambda named: (not named.clean(needed=needed), named.rest > _LITTLE, named.devices))
     evidence["classes"] = {name: round(log, 6) for name, log in best.logs.items()}
     evidence["bad_classes"] = best.bad
     evidence["rest_log_e"] = round(best.rest, 6) if math.isfinite(best.rest) else None
-    return tuple(best.bad) if best.clean(needed=needed) else ()
+    return best if best.clean(needed=needed) else None
 
 
-def _slice_back(
-    plan: Plan, now: Situation, ledger: Ledger, classes: tuple[str, ...], evidence: dict[str, Any]
-) -> Verdict:
+def _slice_back(plan: Plan, now: Situation, ledger: Ledger, named: Named, evidence: dict[str, Any]) -> Verdict:
     cohort = ledger.cohorts.get(now.judged, Cohort())
-    rates = []
-    for name in classes:
-        treated, control = (cohort.class_totals.get((name, role), Totals()) for role in ("treated", "control"))
-        rates.append(
-            f"{name} (crash rate {percent(ratio(treated.crashed, treated.at_risk))} against "
-            f"{percent(ratio(control.crashed, control.at_risk))})"
-        )
+    said = []
+    for name in named.bad:
+        totals = {role: cohort.class_totals.get((name, role), Totals()) for role in ("treated", "control")}
+        said.append(f"{name} ({describe(named.leads[name], estimates_of(totals, SuccessCriteria()))})")
     sentence = (
-        f"harm is proven in {', '.join(rates)} and nowhere else (ln E of the others {evidence['rest_log_e']:.2f}): "
-        f"{'this slice goes' if len(classes) == 1 else 'these slices go'} back, the rest goes on"
+        f"harm is proven in {', '.join(said)} and nowhere else (ln E of the others {named.rest:.2f}): "
+        f"{'this slice goes' if len(named.bad) == 1 else 'these slices go'} back, the rest goes on"
     )
+    classes = tuple(named.bad)
     if not plan.rollback_at(now.stage).auto_rollback:
         return Verdict("hold", f"{sentence}; auto_rollback is off, so a person decides", evidence, classes)
     return Verdict("slice_back", sentence, evidence, classes)

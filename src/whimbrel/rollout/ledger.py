@@ -134,6 +134,7 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     logs: dict[str, float]
     rest: float  # inf where no other is left
     devices: int  # device-windows of the bad slices on the new version
+    leads: dict[str, str]  # the guardrail that says most of each
 
     def clean(self, *, needed: float) -> bool:
         """Whether the bad ones are few and the others show nothing: then they may go back alone."""
@@ -394,9 +395,10 @@ class Ledger:
         total = sum(share for _, _, share in shares)
         found = {}
         for label, slices in (self.slices or {}).items():
-            logs = {}
+            logs, leads = {}, {}
             for each in slices:
                 mine = [self._class_log_e(each, name, copy) for name, copy, _ in shares]
+                leads[each] = shares[mine.index(max(mine))][0]
                 logs[each] = log_mean_exp(mine, [share / total for _, _, share in shares])
             bad = [slices[index] for index in e_bh(list(logs.values()), alpha=self.plan.alpha)]
             rest = [logs[each] for each in slices if each not in bad]
@@ -405,6 +407,7 @@ class Ledger:
                 logs=logs,
                 rest=log_mean_exp(rest, [1 / len(rest)] * len(rest)) if rest else math.inf,
                 devices=sum(self._at_risk(each) for each in bad),
+                leads=leads,
             )
         return found
 

@@ -214,7 +214,7 @@ def test_one_bad_class_goes_back_alone_and_the_rest_goes_on() -> None:
         assert not refused.selector.matches({"hardware": "c1"})
         (entry,) = here.registry.audit_log()
         assert (entry.action, entry.evidence["bad_classes"]) == ("slice_back", ["c0"])
-        assert "harm is proven in c0 (crash rate 25.00% against 1.00%) and nowhere else" in entry.because
+        assert "harm is proven in c0 (crash rate 25.00% against 1.00% in the control) and nowhere else" in entry.because
 
 
 def by_os(here: Town, bad: Mapping[tuple[str, str], int], *, windows: range = range(8)) -> None:
