@@ -7,11 +7,8 @@ what the devices report, and taken back. Every fact that is printed was checked;
 
 import contextlib
 import json as json_module
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,13 +17,12 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-import urllib3
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from whimbrel.agent.app import Agent, read_status
+from whimbrel.agent.app import read_status
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.cli.connect import Client, connect
 from whimbrel.cli.output import Json, console, print_json, say, size_of, stderr
@@ -34,7 +30,8 @@ from whimbrel.cli.rollout import view
 from whimbrel.errors import Refused, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.model.documents import encode
 from whimbrel.sim.digits import Digits, DigitsVersion, train
-from whimbrel.sim.fleet import Classifier, PlayedFleet, open_fleet
+from whimbrel.sim.fleet import Classifier, PlayedFleet
+from whimbrel.sim.playhouse import Playhouse
 
 MODEL = "digits"
 SALT = 42  # with the fixed device ids: the same devices are the canary in every demo
@@ -94,13 +91,10 @@ class _Stage:
 
     def __init__(self, folder: Path, *, devices: int, live: bool) -> None:
         self.folder = folder
-        self.repository = folder / "repository"
+        self.house = Playhouse(folder, say=self._say)
         self.facts = Facts(devices=devices)
         self.timeline: list[tuple[float, dict[int | None, int]]] = []
         self.begun = time.time()
-        self.server_url = ""
-        self.admin_url = ""
-        self._processes: list[subprocess.Popen[str]] = []
         self._fleet: PlayedFleet | None = None
         self._outside = [folder / "devices" / f"process-{number + 1}" for number in range(_PROCESSES)]
         self._probes = ProbeServer()
@@ -116,10 +110,10 @@ class _Stage:
         digits = train(self.folder / "models")
         for version in digits.versions:
             self._say(f"  {version.name}: accuracy {version.accuracy:.3f} by its publisher's measure")
-        self._run("init", str(self.repository))
-        self._serve()
+        self.house.run("init", str(self.house.repository))
+        self.house.serve()
         cadence = ["--refresh-s", str(_REFRESH_S), "--report-s", str(_REPORT_S), "--salt", str(SALT)]
-        self._run("model", "add", MODEL, *cadence, *self._keys())
+        self.house.run("model", "add", MODEL, *cadence, *self.house.keys())
         self._publish(digits.v1)
         self._start_fleet(digits)
         with self._live or contextlib.nullcontext(), self._client() as client:
@@ -176,105 +170,41 @@ class _Stage:
 
     # --- parts ---
 
-    def _run(self, *words: str) -> str:
-        """A command as a user would type it. What it says is shown, unless it is for machines."""
-        self._say(f"$ whimbrel {' '.join(words).replace(str(self.folder), '.')}")
-        done = subprocess.run(
-            [sys.executable, "-m", "whimbrel.cli", *words],
-            env=self._environment(), capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
-        if done.returncode:
-            raise Refused(done.stderr.strip().removeprefix("whimbrel: ") or f"{words[0]} exited with {done.returncode}")
-        for line in [] if "--json" in words else done.stdout.strip().splitlines():
-            self._say(f"    {line}")
-        return done.stdout
-
-    def _environment(self) -> dict[str, str]:
-        named = {"WHIMBREL_REPOSITORY": str(self.repository)}
-        if self.admin_url:
-            token = (self.repository / "admin.token").read_text().strip()
-            named = {"WHIMBREL_SERVER": self.admin_url, "WHIMBREL_TOKEN": token}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("WHIMBREL_")}
-        return kept | named
-
-    def _serve(self) -> None:
-        """The server as a process of its own, with the offline keys taken away."""
-        keys = self.repository / "keys" / "offline"
-        keys.rename(self.folder / "offline-keys")
-        log = (self.folder / "server.log").open("w")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "whimbrel.cli", "serve", str(self.repository),
-             "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
-            env=self._environment(), stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
-        )  # fmt: skip
-        self._processes.append(process)
-        line = process.stdout.readline() if process.stdout else ""
-        words = line.split()
-        if len(words) < 4:
-            raise Unavailable(f"the server did not start: {(self.folder / 'server.log').read_text()[-500:].strip()}")
-        self.server_url, self.admin_url = words[1].rsplit("/", 1)[0], words[3]
-        self._say(f"$ whimbrel serve ./repository      (process {process.pid}, keys/offline taken away)")
-
     def _publish(self, version: DigitsVersion) -> None:
         card = version.path.with_suffix(".card.json")
         card.write_bytes(encode(version.card))
-        self._run("publish", "--model", MODEL, str(version.path), "--card", str(card), *self._keys())
-
-    def _keys(self) -> list[str]:
-        return ["--keys", str(self.folder / "offline-keys")]
+        self.house.run("publish", "--model", MODEL, str(version.path), "--card", str(card), *self.house.keys())
 
     def _start(self, version: DigitsVersion) -> str:
         plan = self.folder / f"{version.name}.yaml"
         plan.write_text(_PLAN.format(version=version.semantic_version))
         made: dict[str, Any] = json_module.loads(
-            self._run("rollout", "start", str(plan), "--hour-s", str(_HOUR_S), "--json")
+            self.house.run("rollout", "start", str(plan), "--hour-s", str(_HOUR_S), "--json")
         )
         self._say(f"    started {made['id']}: {made['baseline']} -> {made['target']}")
         return str(made["id"])
 
     def _start_fleet(self, digits: Digits) -> None:
-        token = (self.repository / "enrol.token").read_text().strip()
-        root = self.repository / "root.json"
-        pool = urllib3.PoolManager(maxsize=16, retries=False)
+        house, root = self.house, self.house.repository / "root.json"
         for folder in self._outside:
             self._say(f"$ whimbrel agent run --folder ./devices/{folder.name} ...      (and an app beside it)")
-            self._spawn("whimbrel.cli", "agent", "run", "--folder", str(folder), "--server", self.server_url,
+            house.spawn("whimbrel.cli", "agent", "run", "--folder", str(folder), "--server", house.server_url,
                         "--root", str(root), "--model", MODEL, "--device-id", folder.name,
-                        token=token)  # fmt: skip
-            self._spawn("whimbrel.sim.app_process", str(folder), MODEL, str(_USE_S))
-
-        def open_one(folder: Path, name: str, labels: dict[str, str]) -> Agent:
-            return Agent.open(
-                folder, server=self.server_url, root=root, models=(MODEL,), device_id=name, labels=labels,
-                enrol_token=token, probes=self._probes, pool=pool, durable_sessions=False,
-            )  # fmt: skip
-
+                        environment={"WHIMBREL_ENROL_TOKEN": house.enrol_token})  # fmt: skip
+            house.spawn("whimbrel.sim.app_process", str(folder), MODEL, str(_USE_S))
         inside = self.facts.devices - _PROCESSES
         self._say(f"{inside} agents in this process, each with a folder of its own")
-        agents = open_fleet(self.folder / "devices", devices=inside, open_one=open_one)
+        agents = house.open_agents(inside, model=MODEL, probes=self._probes)
         app = Classifier(digits.images, digits.labels, model=MODEL)
         self._fleet = PlayedFleet(agents, app, use_every_s=_USE_S, seed=_SEED)
         self._fleet.start(spread_s=_REFRESH_S)
-
-    def _spawn(self, module: str, *words: str, token: str = "") -> None:
-        log = (self.folder / f"{module}-{len(self._processes)}.log").open("w")
-        environment = dict(os.environ) | ({"WHIMBREL_ENROL_TOKEN": token} if token else {})
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *words],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        )
-        self._processes.append(process)
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[Client]:
         with connect(
             repository=None,
-            server=self.admin_url,
-            token_file=self.repository / "admin.token",
+            server=self.house.admin_url,
+            token_file=self.house.repository / "admin.token",
             namespace=None,
             keys=None,
         ) as client:
@@ -337,17 +267,7 @@ class _Stage:
             self._fleet.stop()
             self._fleet = None
         self._probes.close()
-        for process in reversed(self._processes):
-            process.terminate()
-        for process in self._processes:
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout:
-                process.stdout.close()
-        self._processes.clear()
+        self.house.close()
 
 
 _PLAN = """\
@@ -423,7 +343,7 @@ def _thinned(stage: _Stage) -> Table:
 
 
 def _keep(stage: _Stage) -> None:
-    say(f"the server stays: {stage.admin_url} (token in {stage.repository}/admin.token); Ctrl-C ends it")
+    say(f"the server stays: {stage.house.admin_url} (token in {stage.house.repository}/admin.token); Ctrl-C ends it")
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -25,6 +25,14 @@ from whimbrel.errors import Unavailable, WhimbrelError
 
 _IMAGES_A_SESSION = 6
 _WORKERS = 16  # most of a turn waits for the disk or the network
+
+
+class App(Protocol):
+    """What uses the model on a device: one session, and what came of it."""
+
+    model: str
+
+    def use(self, agent: Agent, chance: random.Random) -> tuple[int, bool]: ...
 
 
 class Classifier:
@@ -99,7 +107,7 @@ class Seen(msgspec.Struct):
 class PlayedFleet:
     """Agents that take turns in a few threads, from `start` to `stop`."""
 
-    def __init__(self, agents: Sequence[Agent], app: Classifier, *, use_every_s: float, seed: int) -> None:
+    def __init__(self, agents: Sequence[Agent], app: App, *, use_every_s: float, seed: int) -> None:
         self._app = app
         self._agents = {agent.settings.device_id: agent for agent in agents}
         self._use_every_s = use_every_s
