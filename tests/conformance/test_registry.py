@@ -180,7 +180,25 @@ def test_counts_are_of_distinct_devices(database: Database) -> None:
             0: Counts(assigned_t=3, assigned_c=1, activated_t=2, placebo_c=1, reported_t=1, failed_t=1, went_back_t=1)
         }
         assert [entry.device_id for entry in fleet.due("r1", activated_before=T0 + 1)] == ["a", "c", "d"]
+        assert fleet.begun("r1", a_stage=9) == []
         assert fleet.due("r1", activated_before=T0) == []
+
+
+def test_first_devices_of_each_stage_say_when_they_began(database: Database) -> None:
+    with database.transaction() as connection:
+        fleet = Fleet(connection, "default")
+        for stage, device, role, begun_at, more in (
+            (0, "a", "treated", T0 + 3, {}), (0, "b", "treated", T0 + 1, {"activated_at": T0 + 9}),
+            (0, "c", "treated", T0 + 2, {}), (0, "d", "treated", T0, {"outcome": "failed"}),
+            (0, "e", "treated", None, {"activated_at": T0}), (0, "f", "control", T0, {}), (1, "g", "treated", T0, {}),
+        ):  # fmt: skip
+            fleet.save_participation(
+                Participation(
+                    rollout="r1", stage=stage, device_id=device, role=role, assigned_at=T0, begun_at=begun_at, **more
+                )
+            )
+        assert fleet.begun("r1", a_stage=2) == [(T0 + 1, T0 + 9), (T0 + 2, None), (T0, None)]
+        assert fleet.begun("r2", a_stage=2) == []
 
 
 def test_sequences_are_of_an_installation(database: Database) -> None:

@@ -104,7 +104,7 @@ def test_treated_device_says_what_it_does_before_and_after(opened: Opened, serve
     assert state_of(agent) == ("on trial", 2)
     use(agent)
     assert state_of(agent) == ("committed", 2)
-    assert server.steps() == ["assigned", "activating", "activated", "committed"]
+    assert server.steps() == ["assigned", "begun", "activating", "activated", "committed"]
     assert {(each["rollout"], each.get("stage", 0), each["serial"]) for each in server.announced} == {("r1", 0, 2)}
     assert server.announced[-1]["bytes_moved"] == len(TWO)
     time.sleep(0.11)

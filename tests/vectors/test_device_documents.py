@@ -5,7 +5,7 @@ import pytest
 from whimbrel.health.report import Announcement
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Probe, Tensor, Validation
-from whimbrel.rollout.policy import Conditions, Window
+from whimbrel.rollout.policy import Conditions, Entry, Window
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,10 @@ from whimbrel.rollout.policy import Conditions, Window
             b'{"output_ranges":{"y":[0.0,1.0]},"validation":{"accuracy_min":0.5,"inputs":'
             b'{"x":{"dtype":"int8","shape":[1,2],"values":[1,2]}},"labels":[7],"output":"y"}}',
         ),  # ADR 22
+        (
+            Entry(rollout="r1", arms=(), delays_s=(1.0, 2.5)),
+            b'{"arms":[],"delays_s":[1.0,2.5],"rollout":"r1"}',
+        ),  # ADR 35
         (Announcement(model="wake", step="assigned", serial=2), b'{"model":"wake","serial":2,"step":"assigned"}'),
     ],
 )

@@ -59,6 +59,7 @@ POLICY = Policy(
             entries=(
                 Entry(
                     rollout="r1", selector=SELECTOR, start=10, end=999990, before=("accuracy",),
+                    delays_s=(1.5, 20.0),
                     arms=(
                         Arm(
                             role="treated", name="canary", stage=1, serial=3, start=0, end=50000, selector=SELECTOR,
@@ -144,7 +145,7 @@ GOLDEN = {
 "layers":[{"entries":[{"arms":[{"conditions":{"idle":true},"end":50000,"name":"canary","role":"treated",
 "selector":<SELECTOR>,
 "serial":3,"stage":1,"start":0},{"end":1000000,"name":"control","role":"control","serial":2,
-"stage":0,"start":50000}],"before":["accuracy"],"end":999990,"rollout":"r1",
+"stage":0,"start":50000}],"before":["accuracy"],"delays_s":[1.5,20.0],"end":999990,"rollout":"r1",
 "selector":<SELECTOR>,"start":10}],"salt":42}],"model":"wake",
 "on_revoked":"stop","overrides":[3],"pins":[{"devices":["dev-1"],"serial":1},{"selector":<SELECTOR>,
 "serial":2}],"quarantine":[{"selector":<SELECTOR>,"serial":4}],"refresh_s":60.0,

@@ -23,7 +23,7 @@ from whimbrel.agent.staging import Interrupted, Staging
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device import cohorts, effects, events, slots
 from whimbrel.device.conditions import Situation, permit, start_jitter
-from whimbrel.device.journal import Candidate, Journal, recovered, seal, unseal
+from whimbrel.device.journal import Candidate, Journal, Membership, recovered, seal, unseal
 from whimbrel.device.ports import Prober, ProbeRequest
 from whimbrel.device.slots import Pointer
 from whimbrel.device.states import PREPARING, RESTING, State
@@ -77,6 +77,7 @@ class Installation:
         self._requires: dict[int, tuple[Requirement, ...]] = {}
         self._loaded: tuple[object, object] | None = None
         self._announced: tuple[int, int] | None = None
+        self._held_back_at = 0.0  # when the conditions last kept a placebo back
 
     @property
     def fetching(self) -> set[str]:
@@ -347,13 +348,33 @@ class Installation:
         for member in self.journal.memberships:
             if member.since is not None or (member.role == "treated" and treated is None):
                 continue
-            if member.role == "control":
-                asked = policy.conditions_of(member.rollout, role="control", stage=member.stage)
-                because = self._not_yet(asked, occasion=f"{member.rollout}/{member.stage}", since=member.assigned_at)
-                if because:
-                    self.waits_for = self.waits_for or because
-                    continue
-            self._keep(cohorts.stand_in(self.journal, member, serial=self.pointer.serial, at=self._around.now()))
+            at = self._around.now() if member.role == "treated" else self._placebo_at(member, policy)
+            if at is not None:
+                self._keep(cohorts.stand_in(self.journal, member, serial=self.pointer.serial, at=at))
+
+    def _placebo_at(self, member: Membership, policy: Policy) -> float | None:
+        # When a control took its placebo, had it been an update; None: it is not over yet.
+        now = self._around.now()
+        asked = policy.conditions_of(member.rollout, role="control", stage=member.stage)
+        if member.permitted_at is None:
+            because = self._not_yet(asked, occasion=f"{member.rollout}/{member.stage}", since=member.assigned_at)
+            if because:
+                self.waits_for = self.waits_for or because
+                return None
+            self._keep(cohorts.permitted(self.journal, member, at=now))
+        permitted_at = now if member.permitted_at is None else member.permitted_at
+        delays_s = next((e.delays_s for la in policy.layers for e in la.entries if e.rollout == member.rollout), ())
+        wait_s = cohorts.placebo_wait(member, delays_s, model=self.model, device_id=self._around.device_id)
+        because = self._forbidden(asked)
+        if because:
+            self._held_back_at = now
+        elif 0 <= now - permitted_at < wait_s and not self._around.offline():
+            because = f"its placebo: an update would take this device {wait_s:.0f} s"
+            self.again_s = min(self.again_s or wait_s, permitted_at + wait_s - now)
+        if because:
+            self.waits_for = self.waits_for or because
+            return None
+        return min(now, max(permitted_at + wait_s, self._held_back_at))
 
     def _not_yet(self, conditions: Conditions, *, occasion: str, since: float) -> str:
         now = self._around.now()
@@ -407,6 +428,7 @@ class Installation:
 
     def _fetch(self, effect: effects.Fetch) -> events.Event | None:
         candidate, around = effect.candidate, self._around
+        around.flush()  # that it begins is said before it does
         self.waits_for = self._forbidden(self._asked_of(candidate))
         if not self.waits_for and around.download.left_today() == 0:
             self.waits_for = "tomorrow: the day's budget of a metered network is used up"

@@ -2,18 +2,22 @@
 
 1. A device says once that it was assigned, before it acts.
 2. A treated device is counted from its activation, a control from its placebo, by the device's own clock.
-3. A cohort that the decision no longer names is forgotten: no window tells of it.
-4. What the device was like before is noted when it is assigned, and never again: the rest may be the arm's doing.
+3. A placebo takes as long as an update: the same conditions, and then a delay drawn from the treated devices' own.
+   Where the policy tells that delay late, the placebo is dated back to when it was due.
+4. A cohort that the decision no longer names is forgotten: no window tells of it.
+5. What the device was like before is noted when it is assigned, and never again: the rest may be the arm's doing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
+import xxhash
 
 from whimbrel import limits
 from whimbrel.device.journal import Journal, Membership
 from whimbrel.health.report import Announcement, Cohort, Role, Step
 from whimbrel.rollout.decide import Assignment
+from whimbrel.rollout.delays import drawn
 
 _replace = msgspec.structs.replace
 
@@ -55,6 +59,23 @@ def joined(journal: Journal, *, rollout: str | None, stage: int, role: Role, at:
             for member in journal.memberships
         ),
     )
+
+
+def permitted(journal: Journal, member: Membership, *, at: float) -> Journal:
+    """The journal of a control that could begin at `at`, were it treated; nothing, where it could before."""
+    return _replace(
+        journal,
+        memberships=tuple(
+            _replace(each, permitted_at=at) if each == member and each.permitted_at is None else each
+            for each in journal.memberships
+        ),
+    )
+
+
+def placebo_wait(member: Membership, delays_s: Sequence[float], *, model: str, device_id: str) -> float:
+    """Seconds after `permitted_at` at which this control takes its placebo: the same however often it is asked."""
+    occasion = f"{device_id}\n{model}/{member.rollout}/{member.stage}\nplacebo"
+    return drawn(delays_s, xxhash.xxh64_intdigest(occasion.encode(), seed=0) / 2**64)
 
 
 def stand_in(journal: Journal, member: Membership, *, serial: int | None, at: float) -> Journal:

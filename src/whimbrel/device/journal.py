@@ -66,12 +66,14 @@ class Membership(Document, frozen=True):
     """A cohort this device is counted in. `since`: when it activated or took its placebo; None: not yet.
 
     `before`: means of the metrics that are asked for, over the windows before it was assigned; never changed later.
+    `permitted_at`: when a control's conditions and jitter first let it begin what the treated begin.
     """
 
     rollout: Name
     stage: Stage
     role: Role
     assigned_at: float
+    permitted_at: float | None = None
     since: float | None = None
     before: Annotated[dict[Label, Finite], Meta(max_length=limits.BEFORE)] = {}
 

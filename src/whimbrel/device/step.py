@@ -129,6 +129,12 @@ def _withdrawn(journal: Journal, _: events.Withdrawn) -> Journal:
     return _replace(journal, candidate=None)
 
 
+def _begun(journal: Journal, _: events.Begun) -> Journal:
+    if _candidate(journal).rollout is None:
+        return journal  # no control waits for it
+    return say(journal, announcement_of(journal, "begun"))
+
+
 def _fetched(journal: Journal, event: events.Fetched) -> Journal:
     candidate = _candidate(journal)
     return _replace(journal, candidate=moved(candidate, event.bytes_moved, event.moved_by))
@@ -239,6 +245,7 @@ def _going_back(journal: Journal) -> GoingBack:
 _CHANGES: dict[type[events.Event], Callable[[Journal, Any], Journal]] = {
     events.Offered: _offered,
     events.Withdrawn: _withdrawn,
+    events.Begun: _begun,
     events.Fetched: _fetched,
     events.Corrupt: _corrupt,
     events.InstallFailed: _failed,

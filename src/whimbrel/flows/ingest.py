@@ -152,6 +152,7 @@ class _Desk:
             said.role,
             said.hardware_class,
             slices=self._slices(rollout, said.slices),
+            begun_at=record.at if said.step == "begun" and said.role == "treated" else None,
             activated_at=record.at if said.step in starts else None,
             outcome=outcome,
         )
@@ -166,6 +167,7 @@ class _Desk:
         *,
         slices: dict[str, str],
         activated_at: float | None,
+        begun_at: float | None = None,
         reported: bool = False,
         outcome: str = "",
     ) -> None:
@@ -183,6 +185,7 @@ class _Desk:
             held,
             hardware_class=hardware_class or held.hardware_class,
             slices=slices or held.slices,
+            begun_at=held.begun_at if held.begun_at is not None else begun_at,
             activated_at=held.activated_at if held.activated_at is not None else activated_at,
             reported_at=held.reported_at or (record.at if reported else None),
             outcome=held.outcome if held.outcome in {"went_back", "failed"} else outcome or held.outcome,

@@ -74,6 +74,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     because: str
     ended_at: float | None = None
     without: tuple[str, ...] = ()  # slices that went back
+    delays: tuple[float, ...] = ()  # seconds that treated devices take, as told to the controls
 
     @property
     def live(self) -> bool:
@@ -134,6 +135,7 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True):
     hardware_class: str = ""
     slices: dict[str, str] = {}
     assigned_at: float
+    begun_at: float | None = None  # permitted to fetch; treated devices only
     activated_at: float | None = None  # or about to activate, or took its placebo
     reported_at: float | None = None
     outcome: Literal["", "committed", "went_back", "failed"] = ""

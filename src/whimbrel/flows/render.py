@@ -80,4 +80,4 @@ def _entry(rollout: RolloutRecord) -> Entry:
                 conditions=plan.stages[stage].conditions,
             )
         )
-    return Entry(rollout=rollout.id, arms=tuple(arms), start=own.start, end=own.end)
+    return Entry(rollout=rollout.id, arms=tuple(arms), start=own.start, end=own.end, delays_s=rollout.delays)

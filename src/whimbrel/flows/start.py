@@ -11,6 +11,7 @@ from whimbrel.flows.records import AuditRecord, RolloutRecord, VersionRecord
 from whimbrel.flows.shares import share_for
 from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.conduct import OnFailure, OnSuccess
+from whimbrel.rollout.delays import longest_wait_s
 from whimbrel.rollout.plan import Plan, VersionName
 from whimbrel.rollout.states import State
 
@@ -73,6 +74,7 @@ def start_rollout(
         created_at=now,
         stage_since=now,
         because=f"started by {actor}",
+        delays=(longest_wait_s(hour_s),),
     )
     share = (rollout.shares[0] - plan.range.start) / BUCKETS
     registry.add_rollout(rollout, plan_text=plan_text)

@@ -23,7 +23,7 @@ Role = Literal["treated", "control"]
 
 WayName = Literal["delta", "chain", "compressed", "whole"]  # how bytes came, the cheapest first
 ERROR_RATE = "error_rate"  # errors an inference: told by every window, as a metric is
-Step = Literal["assigned", "activating", "activated", "committed", "went_back", "failed", "placebo"]
+Step = Literal["assigned", "begun", "activating", "activated", "committed", "went_back", "failed", "placebo"]
 
 
 class Cohort(Document, frozen=True):

@@ -4,6 +4,7 @@ Signed online; TUF target `policy/<model>.json`. `decide` reads it on the device
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import msgspec
@@ -77,6 +78,8 @@ class Entry(Document, frozen=True):
 
     It is about the devices of `selector` whose bucket lies in [start, end): entries of one layer share it by these.
     `before`: metrics of which a device tells its mean from before it was assigned.
+    `delays_s`: what treated devices take from their permission to their activation, as quantiles; each control draws
+    its own out of it before its placebo (`rollout.delays`). None: placebos are taken at once.
     """
 
     rollout: RolloutId
@@ -85,10 +88,15 @@ class Entry(Document, frozen=True):
     start: Bucket = 0
     end: Bucket = BUCKETS
     before: Annotated[tuple[Label, ...], Meta(max_length=limits.BEFORE)] = ()
+    delays_s: Annotated[
+        tuple[Annotated[float, Meta(ge=0, le=limits.DELAY_S)], ...], Meta(max_length=limits.DELAYS)
+    ] = ()
 
     def __post_init__(self) -> None:
         if self.start > self.end:
             raise ValueError(f"entry {self.rollout!r} starts at bucket {self.start}, after its end {self.end}")
+        if any(one > other for one, other in pairwise(self.delays_s)):
+            raise ValueError("delays_s are quantiles: none may be below the one before it")
 
     def arm_of(self, *, role: str, stage: int) -> Arm | None:
         """The arm of a stage, by its role."""

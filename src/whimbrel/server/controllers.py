@@ -23,6 +23,7 @@ from whimbrel.errors import Conflict, Unavailable, WhimbrelError
 from whimbrel.flows.advance import Ledgers, advance
 from whimbrel.flows.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
 from whimbrel.flows.ingest import ingest, judge_silence
+from whimbrel.flows.learn_delays import learn_delays
 from whimbrel.flows.ports import Inbox, Taken
 from whimbrel.flows.render import render_policy
 from whimbrel.model.documents import encode, parse
@@ -201,6 +202,7 @@ class Controllers:
                 report_s = min(registry.model(rollout.model).settings.report_s, rollout.plan.window_s())
                 judge_silence(fleet, rollout, report_s=report_s, now=now)
                 try:
+                    rollout = learn_delays(registry, fleet, rollout, now=now)  # noqa: PLW2901 (the same, as stored)
                     verdict = advance(registry, fleet, rollout, now=now, ledgers=self._ledgers)
                 except Conflict:
                     self._ledgers.pop(rollout.id, None)

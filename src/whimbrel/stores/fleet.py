@@ -172,6 +172,28 @@ class Fleet:
                 found.setdefault(row.stage, Counts())
         return dict(sorted(found.items()))
 
+    def begun(self, rollout: str, *, a_stage: int) -> list[tuple[float, float | None]]:
+        """When treated devices began and activated (None: not yet): the first of each stage, no failed ones."""
+        table = schema.participations
+        mine = (table.c.namespace == self.namespace) & (table.c.rollout == rollout)
+        stages = self.connection.execute(select(table.c.stage).where(mine).distinct()).scalars().all()
+        found: list[tuple[float, float | None]] = []
+        for stage in sorted(stages):
+            rows = self.connection.execute(
+                select(table.c.begun_at, table.c.activated_at)
+                .where(
+                    mine,
+                    table.c.stage == stage,
+                    table.c.begun_at.is_not(None),
+                    table.c.role == "treated",
+                    table.c.outcome != "failed",
+                )
+                .order_by(table.c.begun_at)
+                .limit(a_stage)
+            )
+            found += [(row.begun_at, row.activated_at) for row in rows]
+        return found
+
     def due(self, rollout: str, *, activated_before: float) -> list[Participation]:
         """Devices whose first report is due by now and was not asked after yet."""
         table = schema.participations

@@ -415,6 +415,7 @@ def _rollout_values(rollout: RolloutRecord) -> dict[str, Any]:
         "plan": packed(rollout.plan),
         "shares": packed(rollout.shares),
         "without": packed(rollout.without),
+        "delays": packed(rollout.delays),
         "state": rollout.state.value,
     }
 
@@ -423,6 +424,7 @@ def _rollout(row: Row[Any]) -> RolloutRecord:
     values = {name: getattr(row, name) for name in RolloutRecord.__struct_fields__}
     values["plan"] = parse(Plan, row.plan, what=f"the plan of rollout {row.id}")
     values["without"] = parse(tuple[str, ...], bytes(row.without) or b"[]", what=f"the slices of rollout {row.id}")
+    values["delays"] = parse(tuple[float, ...], bytes(row.delays) or b"[]", what=f"the delays of rollout {row.id}")
     values["shares"] = parse(tuple[int, ...], row.shares, what=f"the shares of rollout {row.id}")
     values["state"] = State(row.state)
     return RolloutRecord(**values)

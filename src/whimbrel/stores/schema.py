@@ -139,6 +139,7 @@ rollouts = Table(
     Column("ended_at", Float),
     Column("because", Text, nullable=False),
     Column("without", LargeBinary, nullable=False, server_default="[]"),  # hardware classes that went back
+    Column("delays", LargeBinary, nullable=False, server_default="[]"),  # of the treated, as told to the controls
     Index("rollout_by_model", "namespace", "model"),
 )
 
@@ -230,10 +231,12 @@ participations = Table(
     Column("hardware_class", String(128), nullable=False),
     Column("slices", LargeBinary, nullable=False, server_default="{}"),
     Column("assigned_at", Float, nullable=False),
+    Column("begun_at", Float),
     Column("activated_at", Float),
     Column("reported_at", Float),
     Column("outcome", String(16), nullable=False),
     Column("silence_judged", Boolean, nullable=False),
+    Index("participation_by_begun_at", "namespace", "rollout", "stage", "begun_at"),
 )
 
 tally = Table(

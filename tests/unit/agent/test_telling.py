@@ -168,6 +168,54 @@ def test_placebo_waits_for_its_turn_like_an_activation(opened: Opened, server: S
     assert server.steps()[-1] == "placebo"
 
 
+def control_of(*delays_s: float) -> tuple[Layer, ...]:
+    arm = Arm(role="control", name="control", stage=0, serial=1, start=0, end=1_000_000)
+    return (Layer(salt=7, entries=(Entry(rollout="r1", arms=(arm,), delays_s=delays_s),)),)
+
+
+def test_placebo_takes_as_long_as_the_treated_devices_do_and_the_status_says_so(opened: Opened, server: Server) -> None:
+    agent = opened()
+    after(agent, 0)
+    server.repository.policy("detector", baseline=1, layers=control_of(1200, 1200))
+    found = after(agent, 1)
+    assert found["waits_for"] == "its placebo: an update would take this device 1200 s"
+    after(agent, 20)
+    assert server.steps()[-1] == "assigned"
+    assert after(agent, 22)["waits_for"] is None
+    assert server.steps()[-1] == "placebo"
+
+
+def test_placebo_whose_delay_is_told_late_is_dated_back(opened: Opened, server: Server) -> None:
+    """The table comes a window and a refresh after the treated devices' activations: ages would differ by that."""
+    agent = opened()
+    after(agent, 0)
+    server.repository.policy("detector", baseline=1, report_s=60, layers=control_of(10_800))
+    after(agent, 1)
+    server.repository.policy("detector", baseline=1, report_s=60, layers=control_of(120, 120))
+    after(agent, 11)
+    after(agent, 13)
+    (cohort,) = server.windows[-1]["cohorts"]
+    assert cohort["role"] == "control"
+    assert cohort["age_s"] == pytest.approx(10 * 60, abs=30)
+
+
+def test_placebo_waits_for_its_conditions_after_its_delay_too(opened: Opened, server: Server) -> None:
+    situations = [Situation(charging=True)]
+    agent = opened(situation=lambda: situations[-1])
+    after(agent, 0)
+    policy = {"baseline": 1, "report_s": 60, "conditions": Conditions(charging=True)}
+    server.repository.policy("detector", **policy, layers=control_of(120, 120))
+    after(agent, 1)
+    situations.append(Situation(charging=False))
+    assert "asks for a charger" in str(after(agent, 10)["waits_for"])
+    assert server.steps()[-1] == "assigned"
+    situations.append(Situation(charging=True))
+    after(agent, 11)
+    after(agent, 13)
+    assert server.steps()[-1] == "placebo"
+    assert server.windows[-1]["cohorts"][0]["age_s"] == pytest.approx(3 * 60, abs=30)
+
+
 @pytest.mark.parametrize(("max_age_s", "serial"), [(600, 2), (30, 1)])
 def test_old_policy_activates_nothing(
     opened: Opened, server: Server, tmp_path: Path, max_age_s: float, serial: int

@@ -97,6 +97,7 @@ def test_on_the_whole_way_the_announcements_are_in_order() -> None:
     journal = after(*WAY, 13, journal=Journal(model="m", memberships=(member,)))
     assert journal.state is State.COMMITTED
     assert [(each.step, each.rollout, each.bytes_moved) for each in journal.outbox] == [
+        ("begun", "r", 0),
         ("activated", "r", 4),
         ("committed", "r", 4),
     ]
@@ -105,7 +106,7 @@ def test_on_the_whole_way_the_announcements_are_in_order() -> None:
 
 def test_a_failed_probe_is_told_and_refused() -> None:
     journal = after(*WAY[:5], 9)
-    assert [(each.step, each.reason) for each in journal.outbox] == [("failed", "wrong answer")]
+    assert [(each.step, each.reason) for each in journal.outbox] == [("begun", ""), ("failed", "wrong answer")]
     assert [(each.serial, each.policy_sequence) for each in journal.refused] == [(2, 5)]
 
 
