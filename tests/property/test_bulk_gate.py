@@ -2,12 +2,14 @@
 
 import random
 
+import msgspec
 import numpy as np
 import pytest
 
 from build import cell, plan, stage
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.rollout.bulk import Arm, BulkLedger
+from whimbrel.rollout.criteria import Guardrail
 from whimbrel.rollout.gate import Counts, Situation, judge
 from whimbrel.rollout.guardrails import TOLERATED_SLOWER
 from whimbrel.rollout.ledger import Ledger
@@ -109,6 +111,40 @@ def test_arrays_and_gate_agree_where_runs_move_at_different_times_and_limits_cha
             assert table["log_e"] == pytest.approx(float(logs[run]), abs=1e-5)
             seen.append({name for name, log in table["guardrails"].items() if log})
     assert {"error_limit", "latency_limit", "latency_over", "failure"} <= set().union(*seen)
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_arrays_and_gate_agree_on_a_plans_own_margins_weights_and_severities(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    said = (
+        Guardrail(metric="crash", margin=1.4, weight=3),
+        Guardrail(metric="error", severity="warn"),
+        Guardrail(metric="accuracy", margin=0.02, severity="hold"),
+        Guardrail(metric="latency_p95", margin=1.3),
+        Guardrail(metric="failure", margin=0.1),
+    )
+    wanted = plan(stage(), guardrails=said)
+    keys = np.arange(KEYS)  # steps of one bucket: 1.3 is 13 of them, and 1.1 four
+    bulk, ledger = BulkLedger(wanted, runs=1, classes=CLASSES, keys=keys), Ledger(wanted)
+    assert bulk.unwatched == ()
+    for window in range(10):
+        cohorts = {0: (drawn(chance, 40, rate=0.08), drawn(chance, 400, rate=0.02))}
+        for arm in cohorts[0]:
+            for name in Arm.__struct_fields__[:-1]:
+                setattr(arm, name, getattr(arm, name)[:1])
+        bulk.fold(cohorts)
+        made = [
+            msgspec.structs.replace(each, latency={key // TOLERATED_SLOWER: n for key, n in each.latency.items()})
+            for each in cells(window, cohorts, 0)
+        ]
+        counts = {0: Counts(failed_t=3, activated_t=20 * window)}
+        found = judge(wanted, Situation(stage=0, soaked_s=0, counts=counts, cells=made), ledger)
+        both = {"failures": 3, "attempts": 20 * window + 3}
+        assert found.evidence["log_e"] == pytest.approx(float(bulk.log_e(**both)[0]), abs=1e-5)
+        stops = bulk.log_e("rollback", "hold", **both)[0] >= np.log(1 / wanted.alpha)
+        assert (found.move != "wait") == stops
+        if window == 0:
+            assert bulk.log_e("rollback")[0] < bulk.log_e("rollback", "hold")[0] < bulk.log_e()[0]
 
 
 def test_what_arrays_do_not_watch_is_named() -> None:

@@ -18,19 +18,22 @@ from numpy.typing import NDArray
 
 from whimbrel.health.evidence import GAINS, one_sided_rho
 from whimbrel.health.sketch import key_of
+from whimbrel.rollout.criteria import Severity
 from whimbrel.rollout.guardrails import (
     BETS,
     CLASS_SHARE,
-    FAILURE_LIMIT,
     LATENCY_TAIL,
     QUANTILES,
     RATES,
     SEEN_DROP,
     TOLERATED_DROP,
     TOLERATED_RATIO,
+    TOLERATED_SLOWER,
     cohort_share,
     copies,
     guard_weights,
+    margins,
+    severities,
 )
 from whimbrel.rollout.plan import Plan
 
@@ -54,12 +57,13 @@ class Arm(msgspec.Struct):
     accuracy_n: Array
     accuracy_sum: Array
     accuracy_sumsq: Array
-    latency: Array  # counts in sketch buckets that are TOLERATED_SLOWER apart
+    latency: Array  # counts in sketch buckets that are evenly apart: TOLERATED_SLOWER, or as the ledger's keys
     error_units: Array | None = None  # device-windows in which the model ran; all at risk, where not given
 
 
 class _Means:
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], *, tolerance: float) -> None:
+        self.tolerance = tolerance
         self.v, self.s = np.zeros(shape), np.zeros(shape)
         self.t, self.c = np.zeros((3, *shape)), np.zeros((3, *shape))
 
@@ -74,7 +78,7 @@ class _Means:
             a, b = np.where(use, n_t, 1), np.where(use, n_c, 1)
             weight = np.where(use, 1 / (spread_t / a + spread_c / b), 0)
             self.v += weight
-            self.s += weight * (c[1][:, age] / b - t[1][:, age] / a - TOLERATED_DROP)
+            self.s += weight * (c[1][:, age] / b - t[1][:, age] / a - self.tolerance)
         self.t += t.sum(axis=2)
         self.c += c.sum(axis=2)
 
@@ -100,19 +104,22 @@ class BulkLedger:
 
     def __init__(self, plan: Plan, *, runs: int, classes: int, keys: Array | None = None) -> None:
         self.plan, self.runs, self.classes = plan, runs, classes
-        self.weights = guard_weights(plan)
+        self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
         self.copies = copies(len(plan.stages))
         self._criteria = [plan.criteria(stage) for stage in range(len(plan.stages))]
         bounds = {each.latency_p99_max_ms for each in self._criteria if each.latency_p99_max_ms is not None}
         self._over = {bound: keys > key_of(bound) for bound in sorted(bounds)} if keys is not None else {}
-        known = {*RATES, *QUANTILES, "accuracy", "failure", "error_limit"}
+        step = TOLERATED_SLOWER if keys is None else int(keys[1] - keys[0])
+        self._further = {name: slower // step for name, slower in self.margins.slower.items() if not slower % step}
+        known = {*RATES, *self._further, "accuracy", "failure", "error_limit"}
         known |= {"latency_limit", "latency_over"} if keys is not None else set()
         self.unwatched = tuple(sorted(set(self.weights) - known))
         rates = (*RATES, *QUANTILES, *(f"latency_over:{bound}" for bound in self._over))
         self._global = {(c.cohort, c.start, n): np.zeros((runs, 7)) for c in self.copies for n in rates}
         self._class = {(s, n): np.zeros((runs, classes, 7)) for s in range(len(plan.stages)) for n in RATES}
-        self._means = {(c.cohort, c.start): _Means((runs,)) for c in self.copies}
-        self._class_means = {s: _Means((runs, classes)) for s in range(len(plan.stages))}
+        drop = self.margins.drops["accuracy"]
+        self._means = {(c.cohort, c.start): _Means((runs,), tolerance=drop) for c in self.copies}
+        self._class_means = {s: _Means((runs, classes), tolerance=drop) for s in range(len(plan.stages))}
         self._history: dict[int, Array] = {}
         # Sums of each cohort and arm for the limits: error share, device-windows, sessions, sessions over each bound.
         self._sums = np.zeros((len(plan.stages), 2, 3 + len(self._over), runs))
@@ -136,8 +143,9 @@ class BulkLedger:
                 "silence": (t.overdue, t.due, c.overdue, c.due),
             }
             for name, sums in pairs.items():
-                self._add(cohort, name, _bets(*(each.sum(axis=2) for each in sums), ratio=TOLERATED_RATIO))
-                self._class[cohort, name] += _bets(*sums, ratio=TOLERATED_RATIO)
+                ratio = self.margins.ratios[name]
+                self._add(cohort, name, _bets(*(each.sum(axis=2) for each in sums), ratio=ratio))
+                self._class[cohort, name] += _bets(*sums, ratio=ratio)
             for side, arm, units in ((0, t, units_t), (1, c, units_c)):
                 mine = self._sums[cohort, side]
                 mine[:2] += arm.errors.sum(axis=(1, 2)), units.sum(axis=(1, 2))
@@ -162,12 +170,13 @@ class BulkLedger:
         below = np.cumsum(history, axis=1)
         total = below[:, -1]
         over_t = t.sum(axis=2, keepdims=True) - np.cumsum(t, axis=2)
-        over_t = np.concatenate([over_t[:, :, 1:], np.zeros((*over_t.shape[:2], 1))], axis=2)  # one edge further
         over_c = c.sum(axis=2, keepdims=True) - np.cumsum(c, axis=2)
-        for name, p in QUANTILES.items():
+        for name, further in self._further.items():
+            p = QUANTILES[name]
             edge = np.argmax((below > 0) & (below >= p * total[:, None]), axis=1)[:, None, None]
             known = (total >= math.ceil(_HISTORY / (1 - p)))[:, None]
-            x_t = np.where(known, np.take_along_axis(over_t, edge, axis=2)[:, :, 0], 0)
+            slower = np.minimum(edge + further, t.shape[2] - 1)  # nothing lies over the last edge
+            x_t = np.where(known, np.take_along_axis(over_t, slower, axis=2)[:, :, 0], 0)
             x_c = np.where(known, np.take_along_axis(over_c, edge, axis=2)[:, :, 0], 0)
             self._add(cohort, name, _bets(x_t, t.sum(axis=2), x_c, c.sum(axis=2), ratio=1.0))
         for bound, over in self._over.items():
@@ -175,24 +184,29 @@ class BulkLedger:
             self._add(cohort, f"latency_over:{bound}", _bets(*counts, ratio=TOLERATED_RATIO))
         history += c.sum(axis=1)
 
-    def log_e(self, *, failures: Array | int = 0, attempts: Array | int = 0) -> Array:
-        """ln of the average of all E-values, one a run. `failures` of `attempts` installs failed or went back."""
-        total = self.weights["failure"] * _one_sample(failures, attempts, limit=FAILURE_LIMIT)
-        total = total + sum(self.weights[name] for name in self.unwatched)
+    def log_e(self, *kinds: Severity, failures: Array | int = 0, attempts: Array | int = 0) -> Array:
+        """ln of the average of all E-values, one a run. `failures` of `attempts` installs failed or went back.
+
+        `kinds`: only of the guardrails whose proof does one of these things.
+        """
+        weights = {name: w for name, w in self.weights.items() if not kinds or self.severities[name] in kinds}
+        total = np.full(self.runs, sum(weights.get(name, 0.0) for name in self.unwatched), dtype=float)
+        if "failure" in weights:
+            total += weights["failure"] * _one_sample(failures, attempts, limit=self.margins.failure)
         for name in _LIMITS:
-            if name in self.weights and name not in self.unwatched:
-                total = total + self.weights[name] * self._limit_e(name)
+            if name in weights and name not in self.unwatched:
+                total += weights[name] * self._limit_e(name)
         for copy in self.copies:
             own = copy.cohort == copy.start
-            for name, share in self.weights.items():
+            for name, share in weights.items():
                 if name in {"failure", *_LIMITS, *self.unwatched}:
                     continue
                 weight = share * copy.weight
                 split = own and (name in RATES or name == "accuracy") and self.classes > 1
-                total = total + weight * (1 - CLASS_SHARE if split else 1) * self._e(copy.cohort, copy.start, name)
+                total += weight * (1 - CLASS_SHARE if split else 1) * self._e(copy.cohort, copy.start, name)
                 if split:
                     total += weight * CLASS_SHARE * self._class_e(copy.cohort, name).mean(axis=1)
-        return np.asarray(np.log(np.broadcast_to(total, (self.runs,))))
+        return np.asarray(np.log(np.maximum(total, 1e-300)))
 
     def _e(self, cohort: int, start: int, name: str) -> Array:
         if name == "accuracy":
