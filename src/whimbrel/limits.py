@@ -152,5 +152,15 @@ DELTA_BASES_BY_INVENTORY = 6  # further versions that devices run, the most freq
 DELTA_WORTH = 0.9  # of the compressed whole file, or of the plain one: a larger patch is not kept
 DELTA_BUILD_S = 3600.0  # for one patch; at 40 MB/s that is 140 GB
 
+# --- forecasts ---
+FORECAST_DEVICES = 1_000_000_000  # of a simulated fleet: a hundred times the largest that was measured
+FORECAST_DECIDED = 20_000_000  # devices drawn and decided one by one, over all fleets: some seconds
+FORECAST_RUNS = 10_000  # rollouts an effect
+FORECAST_CHUNK = 50  # rollouts that are played side by side: some MB of arrays
+FORECAST_EFFECTS = 64
+FORECAST_WINDOWS = 20_000  # a rollout: ten weeks of five-minute windows
+FORECAST_CLASSES = 64  # hardware classes, regions, or segments of a simulated fleet
+FORECAST_GROUPS = 16  # presence groups, or versions before
+
 # --- charts ---
 CHART_ROWS = 20_000  # points of one chart: more are slower to draw than to read

@@ -21,6 +21,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "version": ("version", "server"),
     "rollout": ("rollout", "server"),
     "gate": ("gate", "server"),
+    "forecast": ("forecast", "server,delta"),
     "serve": ("repository", "server"),
     "audit": ("repository", "server"),
     "collect": ("repository", "server"),

@@ -1,0 +1,232 @@
+"""`whimbrel forecast`: what a plan will do to a fleet, before it does it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from whimbrel import limits
+from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr
+from whimbrel.console.charts import draw
+from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.flows.plan_file import read_plan
+from whimbrel.flows.yaml_file import parse_yaml
+from whimbrel.sim.forecast.effects import METRICS, Effect, parse_class_effect, parse_effect
+from whimbrel.sim.forecast.expected import Asked, Chance, Forecast, Spread
+from whimbrel.sim.forecast.forecast import Tick
+from whimbrel.sim.forecast.forecast import forecast as expect
+from whimbrel.sim.forecast.plots import plot
+from whimbrel.sim.forecast.shape import Shape
+from whimbrel.sim.forecast.traffic import WAYS, Prices, parse_sizes, sizes_for
+
+_EXAMPLES = ", ".join(example for _, example in METRICS.values())
+_DEVICES = typer.Option("--devices", "-D", min=1, max=limits.FORECAST_DEVICES, help="Devices of the fleet.")
+_RUNS = typer.Option(min=1, max=limits.FORECAST_RUNS, help="Rollouts that are simulated for each effect.")
+_PRICES = typer.Option(help="A price table (YAML): see docs/reference/forecast.md. There is none by default.")
+
+
+def forecast(
+    plan: Annotated[Path, typer.Argument(help="The plan, a YAML file.")],
+    devices: Annotated[int, _DEVICES] = 1_000_000,
+    effect: Annotated[list[str] | None, typer.Option("--effect", "-e", help=f"What is wrong: {_EXAMPLES}.")] = None,
+    effect_class: Annotated[
+        list[str] | None, typer.Option(help="The same in one hardware class only: pi4:crash=5x.")
+    ] = None,
+    runs: Annotated[int, _RUNS] = 100,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same forecast.")] = 0,
+    traffic: Annotated[Path | None, typer.Option(help="What the fleet is like (YAML), instead of defaults.")] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option("--size", help=f"Bytes a device fetches by a way ({', '.join(WAYS)}): delta=2MB."),
+    ] = None,
+    prices: Annotated[Path | None, _PRICES] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Draw it into this file (.png or .svg).")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that play rollouts side by side.")] = 2,
+    json: Json = False,
+) -> None:
+    """Simulate rollouts of a plan over a fleet, with the real decisions and the real gate, and say what to expect.
+
+    Each effect is tried alone, next to rollouts of a version that nothing is wrong with: how often and when it is
+    caught, and how many devices have had it by then.
+    """
+    asked = read_plan(_text(plan, "the plan"), what=plan.name)
+    shape = _shape(traffic)
+    form = _form(output)
+    effects = [parse_effect(text) for text in effect or ()]
+    effects += [parse_class_effect(text, classes=list(shape.hardware)) for text in effect_class or ()]
+    _once(effects)
+    with _progress() as tick:
+        found = expect(
+            Asked(
+                plan=asked,
+                shape=shape,
+                devices=devices,
+                effects=tuple(effects),
+                runs=runs,
+                seed=seed,
+                sizes=sizes_for([(base.name, base.way) for base in shape.versions], parse_sizes(size or ())),
+                prices=parse_yaml(Prices, _text(prices, "the price table"), what=prices.name) if prices else None,
+            ),
+            processes=processes,
+            tick=tick,
+        )
+    if output is not None and form is not None:
+        _write(output, draw(plot(found), form))
+    if json:
+        print_json(msgspec.to_builtins(found))
+        return
+    tell(found)
+    if output is not None:
+        say(f"drawn into {output}")
+
+
+def tell(found: Forecast) -> None:
+    """A forecast for people."""
+    say(f"{found.model_version} to {found.devices:,} devices; {found.runs} rollouts an effect, seed {found.seed}")
+    sized = any(stage.bytes is not None for stage in found.stages)
+    print_table(
+        ["stage", "share", "devices", "begins", "nine of ten by", "reached", *(["sends"] if sized else [])],
+        [
+            [
+                stage.name, f"{stage.share_percent:g}%", f"{stage.devices:,}", _hours(stage.begins_h.median),
+                _hours(stage.begins_h.p90), _percent(stage.reached), *([size_of(stage.bytes or 0)] if sized else []),
+            ]
+            for stage in found.stages
+        ],
+        title="Nothing wrong",
+    )  # fmt: skip
+    say(
+        f"  finished: {_percent(found.finished)} of the rollouts, after {_hours(found.finishes_h.median)} "
+        f"(nine of ten by {_hours(found.finishes_h.p90)})"
+    )
+    say(f"  false alarms: {_interval(found.false_alarm)}")
+    if found.held.times:
+        say(f"  held at the end: {_interval(found.held)}: {found.held_because}")
+    if found.effects:
+        _effects(found)
+    if found.traffic is not None:
+        _traffic(found)
+    say("Assumed")
+    for sentence in found.assumed:
+        say(f"  {sentence}")
+
+
+def _effects(found: Forecast) -> None:
+    sized = any(each.bytes is not None for each in found.effects)
+    print_table(
+        ["effect", "caught", "95% interval", "verdict after", "nine of ten by", "exposed", "nine of ten below",
+         *(["sent for nothing"] if sized else [])],
+        [
+            [
+                each.effect, _percent(each.caught), f"{each.caught.low:.0%} to {each.caught.high:.0%}",
+                _hours(each.verdict_h.median), _hours(each.verdict_h.p90), _count(each.exposed, "median"),
+                _count(each.exposed, "p90"), *([size_of(each.bytes or 0)] if sized else []),
+            ]
+            for each in found.effects
+        ],
+        title="What is wrong",
+    )  # fmt: skip
+    for each in found.effects:
+        where = ", ".join(f"{times} in {stage}" for stage, times in each.caught_in.items())
+        say(f"  {each.effect}: {f'caught {where}; ' if where else ''}the first: {each.move}: {each.because}")
+        if each.held.times:
+            say(f"    held at the end: {_interval(each.held)}: {each.held_because}")
+
+
+def _traffic(found: Forecast) -> None:
+    sent = found.traffic
+    if sent is None:
+        return
+    ways = ", ".join(f"{way} {size_of(total)}" for way, total in sent.by_way.items())
+    cost = f", {sent.cost:,.2f} {sent.currency}" if sent.cost is not None else ""
+    say(f"Downloads: {size_of(sent.total)} in {sent.downloads:,} downloads ({ways}){cost}")
+    cost = f", {sent.looks_cost:,.2f} {sent.currency}" if sent.looks_cost is not None else ""
+    say(f"Looks at the metadata meanwhile: {sent.looks:,.0f}, {size_of(sent.looks_bytes)}{cost}")
+
+
+def _hours(hours: float | None) -> str:
+    if hours is None:
+        return "never"
+    if hours < 1:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours < 100 else f"{hours / 24:.1f} d"
+
+
+def _percent(chance: Chance) -> str:
+    return f"{chance.share:.0%}" if chance.share in {0.0, 1.0} else f"{chance.share:.1%}"
+
+
+def _interval(chance: Chance) -> str:
+    return f"{chance.times} of {chance.runs} (between {chance.low:.1%} and {chance.high:.1%})"
+
+
+def _count(spread: Spread, part: Literal["median", "p90"]) -> str:
+    value = getattr(spread, part)
+    return "never" if value is None else f"{value:,.0f}"
+
+
+# --- what comes in and goes out ---
+
+
+@contextmanager
+def _progress() -> Iterator[Tick]:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    ) as progress:
+        task = progress.add_task("playing rollouts", total=1.0)
+        yield lambda share: progress.update(task, completed=share)
+
+
+def _once(effects: list[Effect]) -> None:
+    texts = [each.text for each in effects]
+    for text in texts:
+        if texts.count(text) > 1:
+            raise UntrustedInput(f"{text!r} is asked for twice; each effect is tried alone, so once is enough")
+
+
+def _shape(path: Path | None) -> Shape:
+    if path is None:
+        return Shape()
+    read = parse_yaml(Shape, _text(path, "the traffic file"), what=path.name)
+    return read if read.source != "defaults" else msgspec.structs.replace(read, source=path.name)
+
+
+def _form(path: Path | None) -> Literal["png", "svg"] | None:
+    if path is None:
+        return None
+    forms: dict[str, Any] = {".png": "png", ".svg": "svg"}
+    if path.suffix.lower() not in forms:
+        raise UntrustedInput(f"{path} is neither .png nor .svg; name a file that ends in one of them")
+    if not path.absolute().parent.is_dir():
+        raise UntrustedInput(f"the folder {path.absolute().parent} is not there; make it, or name another")
+    return forms[path.suffix.lower()]  # type: ignore[no-any-return]
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        if path.stat().st_size > limits.PLAN_BYTES:
+            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; at most {limits.PLAN_BYTES} are read")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UntrustedInput(f"{what} {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UntrustedInput(f"{what} {path} is not UTF-8 text: {error}") from error

@@ -1,0 +1,172 @@
+"""Who stands where in a rollout? Simulated devices, decided one by one with the policy that the server would write.
+
+1. Every device has a key of its own, and `decide_many` says what it runs and which cohorts it is counted in, at every
+   stage, from the policy that `render_policy` makes of the plan. Only then are devices added up.
+2. Devices of a small fleet fall differently in every rollout, so several fleets are drawn; of a large fleet one or two
+   serve all runs.
+"""
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from whimbrel import limits
+from whimbrel.flows.ports import FleetPort
+from whimbrel.flows.records import ModelRecord, ModelSettings, RolloutRecord, VersionRecord
+from whimbrel.flows.render import render_policy
+from whimbrel.flows.shares import cap, share_for
+from whimbrel.model.release import Line
+from whimbrel.rollout.bucket import BUCKETS
+from whimbrel.rollout.crowd import Kind, decide_many
+from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.policy import Policy
+from whimbrel.rollout.states import State
+from whimbrel.sim.forecast.shape import Shape
+
+Array = NDArray[Any]
+_SALT = 42
+_BASELINE, _TARGET = 1, 2
+_CHUNK = 1_000_000  # devices that are held at once
+_COUNTED = 50_000  # devices of a fleet that the server's own count of a blast radius is asked about: a second
+_SURE = 50  # expected devices in a stage: an empty one has a chance below e^-50, as in flows/shares.py
+
+
+class Headcount(msgspec.Struct, frozen=True):
+    """Devices by fleet, stage and cohort. Axes: fleets, ..., hardware classes, presence groups.
+
+    `treated[:, j]`: on the new version as stage j's. `control[:, s, j]`: controls of stage j while stage s is entered.
+    `bases[:, j]`: the treated by the version they come from (fleets, stages, versions).
+    """
+
+    treated: Array
+    control: Array
+    bases: Array
+    shares: Array  # where each stage's buckets end (fleets, stages)
+    decisions: int  # made by decide_many
+
+
+def count(plan: Plan, shape: Shape, *, devices: int, fleets: int, seed: int) -> Headcount:
+    """Draw `fleets` fleets of `devices` devices, and let each device decide at each stage."""
+    stages, classes = len(plan.stages), len(shape.hardware)
+    groups, versions = len(shape.presence), len(shape.versions)
+    kinds = _kinds(shape)
+    treated = np.zeros((fleets, stages, classes, groups), dtype=np.int64)
+    control = np.zeros((fleets, stages, stages, classes, groups), dtype=np.int64)
+    bases = np.zeros((fleets, stages, versions), dtype=np.int64)
+    shares = np.zeros((fleets, stages), dtype=np.int64)
+    policies: dict[tuple[int, ...], Policy] = {}
+    for fleet in range(fleets):
+        draw = np.random.default_rng([seed, fleet])
+        for begun in range(0, devices, _CHUNK):
+            size = min(_CHUNK, devices - begun)
+            keys = draw.integers(0, 2**64, size=size, dtype=np.uint64)
+            kind = draw.choice(len(kinds), size=size, p=_chances(shape)).astype(np.uint16)
+            habit = draw.choice(groups, size=size, p=_normal([each.share for each in shape.presence])).astype(np.uint8)
+            base = draw.choice(versions, size=size, p=_normal([each.share for each in shape.versions])).astype(np.uint8)
+            if begun == 0:
+                shares[fleet] = _shares(plan, shape, keys, kind, devices=devices)
+            hardware = kind // (len(kinds) // classes)
+            for stage in range(stages):
+                entered = tuple(int(share) for share in shares[fleet, : stage + 1])
+                if entered not in policies:
+                    policies[entered] = policy_at(plan, entered)
+                decided = decide_many(policies[entered], _LINE, keys, kind, kinds)
+                for number, outcome in enumerate(decided.outcomes):
+                    mine = decided.which == number
+                    if not outcome.assignments or not mine.any():
+                        continue
+                    cells = np.bincount(
+                        hardware[mine].astype(np.int64) * groups + habit[mine], minlength=classes * groups
+                    ).reshape(classes, groups)
+                    for each in outcome.assignments:
+                        if each.role == "control":
+                            control[fleet, stage, each.stage] += cells
+                        elif each.stage == stage:
+                            treated[fleet, stage] += cells
+                            bases[fleet, stage] += np.bincount(base[mine], minlength=versions)
+    return Headcount(treated, control, bases, shares, decisions=fleets * devices * stages)
+
+
+_LINE = Line(model="forecast", sequence=1)
+_MODEL = ModelRecord(
+    namespace="default", name="forecast", created_at=0.0, salt=_SALT, settings=ModelSettings(), baseline=_BASELINE
+)
+
+
+def policy_at(plan: Plan, shares: tuple[int, ...]) -> Policy:
+    """The policy that the server writes once the stages of `shares` were entered."""
+    versions = [
+        VersionRecord(
+            namespace="default", model="forecast", serial=serial, version=f"1.{serial}",
+            semantic_version=f"{serial}.0.0", build_hash="0" * 12, created_at=0.0, size_bytes=1,
+            good=serial == _BASELINE,
+        )
+        for serial in (_BASELINE, _TARGET)
+    ]  # fmt: skip
+    rollout = RolloutRecord(
+        namespace="default", id="forecast", model="forecast", baseline=_BASELINE, target=_TARGET, plan=plan,
+        state=State.RUNNING, stage=len(shares) - 1, shares=shares, hour_s=3600.0, created_at=0.0, stage_since=0.0,
+        because="",
+    )  # fmt: skip
+    return render_policy(_MODEL, versions=versions, rollouts=[rollout], quarantine=[], sequence=1)
+
+
+def _kinds(shape: Shape) -> list[Kind]:
+    """Devices that a plan can tell apart; hardware first, so that a kind's class is its number over their number."""
+    return [
+        Kind({key: value for key, value in (("hardware", h), ("region", r), ("user_segment", s)) if value})
+        for h in shape.hardware
+        for r in shape.regions
+        for s in shape.user_segments
+    ]
+
+
+def _chances(shape: Shape) -> Array:
+    parts = [_normal(list(each.values())) for each in (shape.hardware, shape.regions, shape.user_segments)]
+    return np.asarray(np.einsum("i,j,k->ijk", *parts).ravel())
+
+
+def _normal(shares: Iterable[float]) -> Array:
+    made = np.array(list(shares), dtype=float)
+    return np.asarray(made / made.sum())
+
+
+class _Enrolled:
+    """The part of a fleet's port that `share_for` asks."""
+
+    def __init__(self, keys: Array, kind: Array, kinds: list[Kind]) -> None:
+        self._keys, self._kind, self._kinds = keys, kind, kinds
+
+    def count_devices(self) -> int:
+        return len(self._keys)
+
+    def keys_and_labels(self) -> Iterable[tuple[int, dict[str, str]]]:
+        return ((int(key), dict(self._kinds[kind].labels)) for key, kind in zip(self._keys, self._kind, strict=True))
+
+
+def _shares(plan: Plan, shape: Shape, keys: Array, kind: Array, *, devices: int) -> list[int]:
+    """The bucket where every stage's share ends, as the server finds it: raised for few devices, capped by the plan.
+
+    In a large fleet the cap in devices is met on average: the server counts them, which differs by its square root.
+    """
+    shares: list[int] = []
+    kinds, chances, begins = _kinds(shape), _chances(shape), plan.range.start
+    for stage, each in enumerate(plan.stages):
+        share, most = max([plan.share_end(stage), *shares]), cap(plan, stage=stage)
+        meant = devices * sum(chances[number] for number, one in enumerate(kinds) if each.selector.matches(one.labels))
+        few = meant * (share - begins) / BUCKETS <= _SURE * plan.min_devices
+        if len(keys) == devices and (few or (most is not None and devices <= _COUNTED)):
+            port = cast("FleetPort", _Enrolled(keys, kind, kinds))
+            share = share_for(port, plan, stage=stage, salt=_SALT, shares=shares)
+        elif most is not None and meant:
+            share = max([min(share, begins + int(most / meant * BUCKETS)), *shares])
+        shares.append(share)
+    return shares
+
+
+def fleets_for(devices: int, runs: int) -> int:
+    """How many fleets are drawn: one a run, as far as the number of simulated devices allows."""
+    return max(1, min(runs, limits.FORECAST_DECIDED // devices))

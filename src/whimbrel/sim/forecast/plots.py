@@ -1,0 +1,102 @@
+"""What does a forecast look like? Devices over time with every verdict, and the chance of each, as one specification.
+
+Left of a verdict's dot the version spreads; its bar ends where nine of ten verdicts have come.
+"""
+
+from typing import Any
+
+from whimbrel.console.charts import Spec, chart
+from whimbrel.sim.forecast.expected import Forecast
+
+_TOP = ("$schema", "config")  # said once, for both charts
+
+
+def plot(found: Forecast) -> Spec:
+    """Both charts, one above the other; without effects only the first."""
+    spread = chart(
+        f"Devices that have had {found.model_version}, of {found.devices:,}", _layers(found), _rows(found), height=320
+    )
+    if not found.effects:
+        return spread
+    chances = chart("Chance to catch it, with its 95% interval", _bars(), _chances(found), height={"step": 26})
+    both = [{key: value for key, value in each.items() if key not in _TOP} for each in (spread, chances)]
+    return {name: spread[name] for name in _TOP} | {"vconcat": both, "spacing": 30}
+
+
+def _rows(found: Forecast) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{"kind": "spread", "hours": h, "devices": n} for h, n in found.path if n]
+    for stage in found.stages:
+        if stage.begins_h.median is not None:
+            rows.append({"kind": "stage", "hours": stage.begins_h.median, "name": stage.name})
+    for each in found.effects:
+        if each.caught.times and each.verdict_h.median is not None:
+            rows.append(
+                {
+                    "kind": "verdict", "hours": each.verdict_h.median, "hours_p90": each.verdict_h.p90,
+                    "devices": each.exposed.median, "effect": each.effect,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _only(kind: str) -> list[dict[str, Any]]:
+    return [{"filter": f"datum.kind == '{kind}'"}]
+
+
+def _layers(found: Forecast) -> list[Spec]:
+    hours = {"field": "hours", "type": "quantitative", "title": "hours since the start"}
+    devices = {
+        "field": "devices", "type": "quantitative", "title": "devices (logarithmic)",
+        "scale": {"type": "log"}, "axis": {"format": "~s", "tickCount": 6},
+    }  # fmt: skip
+    effect = {"field": "effect", "type": "nominal", "title": "verdict on"}
+    layers: list[Spec] = [
+        {
+            "transform": _only("stage"), "mark": {"type": "rule", "strokeDash": [4, 4], "color": "#999"},
+            "encoding": {"x": hours},
+        },
+        {
+            "transform": _only("stage"),
+            "mark": {"type": "text", "align": "left", "dx": 4, "color": "#666", "baseline": "top"},
+            "encoding": {"x": hours, "text": {"field": "name"}, "y": {"value": 2}},
+        },
+        {
+            "transform": _only("spread"), "mark": {"type": "line", "color": "#5b5b5b", "interpolate": "step-after"},
+            "encoding": {"x": hours, "y": devices},
+        },
+    ]  # fmt: skip
+    if any(each.caught.times for each in found.effects):
+        layers += [
+            {
+                "transform": [*_only("verdict"), {"filter": "isValid(datum.hours_p90)"}],
+                "mark": {"type": "rule", "strokeWidth": 3},
+                "encoding": {"x": hours, "x2": {"field": "hours_p90"}, "y": devices, "color": effect},
+            },
+            {
+                "transform": _only("verdict"), "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+                "encoding": {"x": hours, "y": devices, "color": effect, "shape": effect},
+            },
+        ]  # fmt: skip
+    return layers
+
+
+def _chances(found: Forecast) -> list[dict[str, Any]]:
+    rows = [(each.effect, each.caught) for each in found.effects] + [("nothing wrong", found.false_alarm)]
+    return [{"effect": name, "chance": c.share, "low": c.low, "high": c.high} for name, c in rows]
+
+
+def _bars() -> list[Spec]:
+    percent = {"type": "quantitative", "axis": {"format": "%"}, "scale": {"domain": [0, 1]}}
+    name = {"field": "effect", "type": "nominal", "title": None, "sort": None, "axis": {"labelLimit": 220}}
+    return [
+        {
+            "mark": {"type": "bar", "height": 14, "opacity": 0.5},
+            "encoding": {"x": percent | {"field": "chance", "title": "share of the rollouts"}, "y": name},
+        },
+        {
+            "mark": {"type": "rule", "strokeWidth": 2},
+            "encoding": {
+                "x": percent | {"field": "low", "title": "share of the rollouts"}, "x2": {"field": "high"}, "y": name,
+            },
+        },
+    ]  # fmt: skip

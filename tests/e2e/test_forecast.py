@@ -1,0 +1,91 @@
+"""`whimbrel forecast` as a person calls it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HOWTO = Path(__file__).parents[2] / "docs" / "howto"
+PLAN = """
+rollout:
+  model_version: "detector-v3.2"
+  stages:
+    - {name: canary, target_percent: 5, duration_hours: 4}
+    - {name: general, target_percent: 100, duration_hours: 1}
+"""
+FEW = ("--devices", "50000", "--runs", "4", "--processes", "1")
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(PLAN)
+    return path
+
+
+def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "whimbrel.cli", "forecast", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def test_json_holds_the_answer_and_everything_that_was_assumed(plan: Path) -> None:
+    found: dict[str, Any] = json.loads(
+        run(
+            plan, *FEW, "--json", "--effect", "latency=2x", "--effect-class", "pi4:crash=9x",
+            "--traffic", HOWTO / "fleet.sample.yaml", "--prices", HOWTO / "prices.sample.yaml",
+            "--size", "delta=2MB", "--size", "compressed=80MB",
+        ).stdout
+    )  # fmt: skip
+    assert [each["name"] for each in found["stages"]] == ["canary", "general"]
+    assert [each["effect"] for each in found["effects"]] == ["latency=2x", "pi4:crash=9x"]
+    assert found["effects"][0]["caught"]["share"] == 1.0
+    assert found["gate_gap"] < 1e-5
+    assert found["shape"]["sessions_a_day"] == 40
+    assert found["traffic"]["currency"] == "EUR"
+    assert found["traffic"]["cost"] == pytest.approx(50_000 * (0.9 * 2e6 + 0.1 * 80e6) / 1e9 * 0.05 + 5 * 0.01)
+    assert any("our estimate of November" in each for each in found["assumed"])
+
+
+def test_people_read_tables_and_what_was_assumed_and_get_a_chart(plan: Path, tmp_path: Path) -> None:
+    said = run(plan, *FEW, "-e", "crash=5x", "-o", tmp_path / "chart.png").stdout
+    for words in ("Nothing wrong", "What is wrong", "crash=5x", "false alarms", "Assumed", "bytes and cost are not"):
+        assert words in said
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    run(plan, *FEW, "-o", tmp_path / "chart.svg")
+    assert "<svg" in (tmp_path / "chart.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-e", "crash"], "is no effect; expected one of crash=2x"),
+        (["-e", "crash=2x", "-e", "crash=2x"], "is asked for twice"),
+        (["--effect-class", "pi9:crash=2x"], "which are 'a', 'b', 'c', 'd'"),
+        (["--size", "zip=2MB"], "expected WAY=SIZE"),
+        (["--prices", "nowhere.yaml"], "the price table nowhere.yaml cannot be read"),
+        (["--traffic", "plan.yaml"], "cannot be read"),
+        (["-o", "chart.gif"], "neither .png nor .svg"),
+        (["-o", "nowhere/chart.png"], "is not there"),
+    ],
+)
+def test_what_cannot_be_understood_is_refused_in_one_sentence(plan: Path, arguments: list[str], said: str) -> None:
+    done = run(plan, *FEW, *arguments, status=2)
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_price_table_with_an_unknown_key_is_refused_with_its_line(plan: Path, tmp_path: Path) -> None:
+    table = tmp_path / "prices.yaml"
+    table.write_text("currency: EUR\ntiers:\n  - {per_gb: 1}\nper_10k: 2\n")
+    assert "prices.yaml:4" in run(plan, *FEW, "--prices", table, status=2).stderr
+
+
+def test_a_plan_that_is_not_understood_is_never_forecast(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(PLAN.replace("duration_hours: 4", "duration_hour: 4"))
+    assert "duration_hour" in run(path, *FEW, status=2).stderr
