@@ -29,16 +29,16 @@ _HEADER = wrapped.FileCompressor().write_header()
 _LEVEL = 9
 _NAMES = {"int16": "i16", "int32": "i32", "uint16": "u16", "uint32": "u32", "uint8": "u8", "int8": "i8"}
 
-
 _RUN = 64 * limits.KIB  # part of the format
-_STEP = (
-    32 * limits.KIB
-)  # numbers sorted at once, a part of a run; with 64 Ki the tables leave the cache: half the speed
+_STEPS = (
+    2  # a run is sorted in so many steps: the tables of a whole one leave the second-level cache, at half the speed
+)
 _ALL = np.arange(CONTEXTS, dtype=np.uint8)
 
 
 def _steps(count: int) -> list[slice]:
-    return [slice(first, min(count, first + _STEP)) for first in range(0, count, _STEP)]
+    size = _RUN // _STEPS
+    return [slice(first, min(count, first + size)) for first in range(0, count, size)]
 
 
 @dataclass(slots=True)
@@ -111,12 +111,11 @@ def _sort(contexts: U8) -> tuple[Array, Array]:
 
 def _in_order(steps: list[_Sorted], contexts: list[int]) -> list[Array]:
     """A segment's numbers of these contexts by run, context and place."""
-    halves = _RUN // _STEP
     return [
         piece
-        for first in range(0, len(steps), halves)
+        for first in range(0, len(steps), _STEPS)
         for context in contexts
-        for step in steps[first : first + halves]
+        for step in steps[first : first + _STEPS]
         if len(piece := step.values[step.starts[context] : step.starts[context + 1]])
     ]
 
@@ -203,19 +202,18 @@ def _places(counts: Array, firsts: list[int]) -> tuple[Array, list[int]]:
     """
     if counts[:, : firsts[0]].any():
         raise UntrustedInput("a segment has numbers that its group's table does not know")
-    halves = _RUN // _STEP
-    padded = np.zeros((-(-len(counts) // halves) * halves, CONTEXTS), np.int64)
+    padded = np.zeros((-(-len(counts) // _STEPS) * _STEPS, CONTEXTS), np.int64)
     padded[: len(counts)] = counts
-    by_run = padded.reshape(-1, halves, CONTEXTS).transpose(0, 2, 1).reshape(-1, CONTEXTS * halves)
+    by_run = padded.reshape(-1, _STEPS, CONTEXTS).transpose(0, 2, 1).reshape(-1, CONTEXTS * _STEPS)
     ends = np.cumsum(by_run, axis=1)  # inside a run, by context and step
-    chunk_first = np.array(firsts) * halves
+    chunk_first = np.array(firsts) * _STEPS
     in_chunk = np.add.reduceat(by_run, chunk_first, axis=1)  # (runs, chunks)
     chunk_end = np.cumsum(in_chunk.T.reshape(-1)).reshape(-1, len(by_run)).T
     shift = chunk_end - in_chunk - (np.cumsum(in_chunk, axis=1) - in_chunk)
-    chunk_of = np.searchsorted(chunk_first, np.arange(CONTEXTS * halves), side="right") - 1
+    chunk_of = np.searchsorted(chunk_first, np.arange(CONTEXTS * _STEPS), side="right") - 1
     begins = ends - by_run + shift[:, np.maximum(chunk_of, 0)]
     bounds = [0, *np.cumsum(in_chunk.sum(axis=0)).tolist()]
-    return begins.reshape(-1, CONTEXTS, halves).transpose(0, 2, 1).reshape(-1, CONTEXTS)[: len(counts)], bounds
+    return begins.reshape(-1, CONTEXTS, _STEPS).transpose(0, 2, 1).reshape(-1, CONTEXTS)[: len(counts)], bounds
 
 
 def _file() -> Any:
