@@ -167,12 +167,28 @@ def test_low_rank_prediction_does_not_depend_on_the_order_of_the_sum(seed, rank)
     left = rng.integers(-(2**20), 2**20, (60, rank), dtype=np.int32)
     right = rng.integers(-(2**20), 2**20, (rank, 50), dtype=np.int32)
     factors = lowrank.read(lowrank.write(lowrank.Factors(left, right, -30)), 60, 50)
-    values = rng.normal(0, 1, 20 * 50)
-    made = factors.predict(values, 10, 30)
+    values = rng.normal(0, 1, 20 * 50).astype(np.float32)
+    made, edges = factors.predict(values.view(np.uint32), BY_NAME["f32"], first=10, last=30)
     exact = [
         [sum(int(a) * int(b) for a, b in zip(row, column, strict=True)) for column in right.T] for row in left[10:30]
     ]
-    assert (made == values + np.array(exact, np.float64).reshape(-1) * 2.0**-30).all()
+    due = values.astype(np.float64) + np.array(exact, np.float64).reshape(-1) * 2.0**-30
+    assert edges is None
+    assert (made.view(np.float32) == due.astype(np.float32)).all()
+
+
+@settings(QUIET, max_examples=10)
+@given(seed=SEEDS, dtype=st.sampled_from(["f16", "bf16"]))
+def test_low_rank_prediction_does_not_depend_on_how_many_rows_are_made_at_once(seed, dtype):
+    rng = np.random.default_rng(seed)
+    factors = lowrank.Factors(rng.integers(-99, 99, (40, 3)), rng.integers(-99, 99, (3, 2000)), -20)
+    old = lowrank.to_bits(rng.normal(0, 0.1, 40 * 2000), BY_NAME[dtype])
+    made, edges = factors.predict(old, BY_NAME[dtype], first=0, last=40)
+    for row in range(40):
+        part = slice(row * 2000, (row + 1) * 2000)
+        bits, edge = factors.predict(old[part], BY_NAME[dtype], first=row, last=row + 1)
+        assert (bits == made[part]).all()
+        assert (edge == edges[part]).all()
 
 
 @QUIET

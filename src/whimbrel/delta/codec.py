@@ -386,23 +386,21 @@ class _Old:
 def _old(base: Artifact, pieces: tuple[Piece, ...], factors: _FactorCache) -> _Old:
     parts: list[bytes | memoryview] = []
     edges: list[Array] = []
+    is_predicted = False
     for piece in pieces:
         content = base.read(piece.range.base_offset + piece.start, piece.size_bytes)
         dtype = piece.range.dtype
+        edge = None
         if piece.range.mode is Mode.LOWRANK:
-            values = lowrank.to_float64(np.frombuffer(content, floats.SHAPES[dtype.code].unsigned), dtype)
-            with np.errstate(all="ignore"):
-                values = factors.of(piece.range).predict(values, piece.first_row, piece.last_row)
-            bits = lowrank.to_bits(values, dtype)
-            if dtype.block_bytes == 2:
-                edges.append(floats.edges_of(values, bits, dtype))
-            content = bits.tobytes()
-        elif dtype.family is Family.FLOAT:
-            edges.append(np.zeros(dtype.elements(piece.size_bytes), np.uint8))
+            old: Array = np.frombuffer(content, floats.SHAPES[dtype.code].unsigned)
+            place = {"first": piece.first_row, "last": piece.last_row}
+            bits, edge = factors.of(piece.range).predict(old, dtype, **place)
+            content = bits.data.cast("B")
+        is_predicted |= edge is not None
+        edges.append(np.zeros(dtype.elements(piece.size_bytes), np.uint8) if edge is None else edge)
         parts.append(content)
     whole = parts[0] if len(parts) == 1 else b"".join(parts)
-    narrow = any(piece.range.mode is Mode.LOWRANK and piece.range.dtype.block_bytes == 2 for piece in pieces)
-    return _Old(whole, np.concatenate(edges) if narrow else None)
+    return _Old(whole, np.concatenate(edges) if is_predicted else None)
 
 
 def _writer(dtype: Dtype) -> _Writer:

@@ -17,12 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from whimbrel import limits
+from whimbrel.delta import floats
 from whimbrel.delta.dtypes import Dtype
-from whimbrel.delta.streams import Array, StreamReader, StreamWriter
+from whimbrel.delta.streams import U8, Array, StreamReader, StreamWriter
 from whimbrel.errors import UntrustedInput
 
 _PROBES = 24
 _SAMPLE_ROWS, _SAMPLE_RUN, _SAMPLE_COLUMNS = 64, 8, 256
+_STEP_ELEMENTS = 32 * limits.KIB  # numbers in float64 at once
+_STREAM = 128 * limits.KIB  # part of the format: numbers of a factor coded as one; pco takes six times their room
 _SINGLE_THREADED = 250_000  # OpenBLAS and MKL stay in one thread for products of fewer steps
 _CAPTURED = 0.9  # of the change's energy; below that the tail costs more than the factors save
 _SMALLEST_SIDE = 32
@@ -36,19 +39,32 @@ Rows = Callable[[int, int], tuple[Array, Array]]
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """left int32 (rows, rank), right int32 (rank, columns)."""
+    """left int32 (rows, rank), held column by column; right int32 (rank, columns)."""
 
     left: Array
     right: Array
     exponent: int
 
-    def predict(self, values: Array, first: int, last: int) -> Array:
-        """Old values (float64, flat) of rows `first` to `last` to predicted ones."""
-        product = multiply(self.left[first:last].astype(np.float64), self.right.astype(np.float64))
-        product *= 2.0**self.exponent
-        product = product.reshape(-1)
-        product += values
-        return product
+    def predict(self, old: Array, dtype: Dtype, *, first: int, last: int) -> tuple[Array, U8 | None]:
+        """Old bits (flat) of rows `first` to `last` to predicted ones, and `floats.edges_of` them for 16-bit floats.
+
+        A few rows at once: float64 takes four times the room of what it stands for.
+        """
+        columns = self.right.shape[1]
+        bits, edges = np.empty_like(old), np.empty(len(old), np.uint8) if old.itemsize == 2 else None
+        left, right = self.left[first:last].astype(np.float64), self.right.astype(np.float64)
+        step = max(1, _STEP_ELEMENTS // columns)
+        for row in range(0, len(left), step):
+            part = slice(row * columns, (row + step) * columns)
+            with np.errstate(all="ignore"):
+                exact = multiply(left[row : row + step], right)
+                exact *= 2.0**self.exponent
+                exact = exact.reshape(-1)[: len(old[part])]
+                exact += to_float64(old[part], dtype)
+            bits[part] = to_bits(exact, dtype)
+            if edges is not None:
+                edges[part] = floats.edges_of(exact, bits[part], dtype)
+        return bits, edges
 
 
 def multiply(left: Array, right: Array) -> Array:
@@ -92,7 +108,7 @@ def _find(rows: Rows, *, row_count: int, columns: int, resolution: float) -> Fac
     if min(row_count, columns) < _SMALLEST_SIDE:
         return None
     probes = min(_PROBES, row_count, columns)
-    step = max(1, limits.DELTA_SEGMENT_ELEMENTS // 2 // columns)
+    step = max(1, _STEP_ELEMENTS // columns)
     if not _is_promising(rows, row_count):
         return None
     blocks = [(first, min(row_count, first + step)) for first in range(0, row_count, step)]
@@ -100,15 +116,10 @@ def _find(rows: Rows, *, row_count: int, columns: int, resolution: float) -> Fac
     if seen is None:
         return None
     basis, energy, weight = seen
-    small = np.zeros((probes, columns))
-    for first, last in blocks:
-        before, after = rows(first, last)
-        change = after - before
-        run = max(1, _SINGLE_THREADED // (probes * columns))
-        for start in range(0, last - first, run):
-            part = basis[first + start : min(last, first + start + run)]
-            small += part.T @ change[start : start + len(part)]
-    captured = float((small * small).sum())
+    del seen
+    small = _projected(rows, blocks, columns, basis)
+    del basis  # 24 numbers a row, as much as the left factor may need
+    captured = _energy(small)
     if captured < _CAPTURED * energy:
         return None
     _, strengths, right = np.linalg.svd(small, full_matrices=False)
@@ -123,9 +134,10 @@ def _find(rows: Rows, *, row_count: int, columns: int, resolution: float) -> Fac
     for first, last in blocks:
         before, after = rows(first, last)
         fitted[first:last] = multiply(after - before, right.T)
-    noise = np.sqrt((max(energy - float((fitted * fitted).sum()), 0.0) + floor) / count)
+    noise = np.sqrt((max(energy - _energy(fitted), 0.0) + floor) / count)
     root = np.sqrt(strengths[:rank])
-    return _quantise(fitted / root, right * root[:, None], float(noise))
+    fitted /= root
+    return _quantise(fitted, right * root[:, None], float(noise))
 
 
 def _is_promising(rows: Rows, row_count: int) -> bool:
@@ -135,7 +147,7 @@ def _is_promising(rows: Rows, row_count: int) -> bool:
     places = np.linspace(0, row_count - _SAMPLE_RUN, _SAMPLE_ROWS // _SAMPLE_RUN).astype(int).tolist()
     picked = [rows(first, first + _SAMPLE_RUN) for first in places]
     change = np.concatenate([(after - before)[:, :_SAMPLE_COLUMNS] for before, after in picked])
-    energy = float((change * change).sum())
+    energy = _energy(change)
     if not np.isfinite(energy) or energy == 0:
         return energy == 0
     strengths = np.linalg.eigvalsh(change @ change.T)
@@ -151,11 +163,30 @@ def _range(rows: Rows, blocks: list[tuple[int, int]], columns: int, probes: int)
         before, after = rows(first, last)
         change = after - before
         sketch[first:last] = multiply(change, directions)
-        energy += float((change * change).sum())
-        weight += float((after * after).sum())
+        energy += _energy(change)
+        weight += _energy(after)
     if not np.isfinite(energy) or not np.isfinite(weight) or energy == 0:
         return None
     return _orthonormal(sketch), energy, weight
+
+
+def _projected(rows: Rows, blocks: list[tuple[int, int]], columns: int, basis: Array) -> Array:
+    """`basis.T @ change`."""
+    out = np.zeros((basis.shape[1], columns))
+    for first, last in blocks:
+        before, after = rows(first, last)
+        change = after - before
+        run = max(1, _SINGLE_THREADED // (basis.shape[1] * columns))
+        for start in range(0, last - first, run):
+            part = basis[first + start : min(last, first + start + run)]
+            out += part.T @ change[start : start + len(part)]
+    return out
+
+
+def _energy(numbers: Array) -> float:
+    """The sum of the squares, without an array of them."""
+    flat = numbers.reshape(-1)
+    return float(flat @ flat)
 
 
 def _orthonormal(sketch: Array) -> Array:
@@ -186,32 +217,40 @@ def _rank(strengths: Array, energy: float, floor: float, rows: int, columns: int
 
 
 def _quantise(left: Array, right: Array, noise: float) -> Factors | None:
-    """Keep bits down to a small part of the noise that remains anyway (8 to 64 tried: 32 is the cheapest in all)."""
+    """Keep bits down to a small part of the noise that remains anyway (8 to 64 tried: 32 is the cheapest in all).
+
+    Uses `left` and `right` up.
+    """
     rank = left.shape[1]
     error = noise / 32
-    left_step = error * np.sqrt(12 / 2) / max(float(np.sqrt((right**2).sum(axis=0).mean())), 1e-300)
-    right_step = error * np.sqrt(12 / 2) / max(float(np.sqrt((left**2).sum(axis=1).mean())), 1e-300)
+    left_step = error * np.sqrt(12 / 2) / max(np.sqrt(_energy(right) / right.shape[1]), 1e-300)
+    right_step = error * np.sqrt(12 / 2) / max(np.sqrt(_energy(left) / len(left)), 1e-300)
     exponents = [int(np.floor(np.log2(step))) for step in (left_step, right_step)]
+    largest = [max(float(x.max()), -float(x.min())) for x in (left, right)]
     while True:
-        a, b = np.rint(left / 2.0 ** exponents[0]), np.rint(right / 2.0 ** exponents[1])
-        sizes = [max(1.0, float(np.abs(x).max())) for x in (a, b)]
+        sizes = [max(1.0, round(most / 2.0**exponent)) for most, exponent in zip(largest, exponents, strict=True)]
         if rank * sizes[0] * sizes[1] < 2.0**_EXACT_BITS and max(sizes) < 2**30:
             break
         exponents[int(np.argmax(sizes))] += 1
-    if not a.any() or abs(sum(exponents)) > _LARGEST_EXPONENT:
+    for factor, exponent in zip((left, right), exponents, strict=True):
+        np.divide(factor, 2.0**exponent, out=factor)
+        np.rint(factor, out=factor)
+    if not left.any() or abs(sum(exponents)) > _LARGEST_EXPONENT:
         return None
-    return Factors(a.astype(np.int32), b.astype(np.int32), sum(exponents))
+    return Factors(np.array(left.T, np.int32, order="C").T, right.astype(np.int32), sum(exponents))
 
 
 def write(factors: Factors) -> bytes:
-    """Rank (2 bytes), exponent (2 bytes, signed), then both factors column by column as one stream each."""
+    """Rank (2 bytes), exponent (2 bytes, signed), then both factors column by column, `_STREAM` numbers at a time."""
     head = factors.left.shape[1].to_bytes(2, "little") + factors.exponent.to_bytes(2, "little", signed=True)
     parts = [head]
     for matrix in (factors.left.T, factors.right):
-        stream = StreamWriter()
-        stream.add(np.ascontiguousarray(matrix).reshape(-1))
-        table, pages = stream.finish()
-        parts += [len(table).to_bytes(4, "little"), table, pages[0]]
+        numbers = np.ascontiguousarray(matrix).reshape(-1)
+        for first in range(0, len(numbers), _STREAM):
+            stream = StreamWriter()
+            stream.add(numbers[first : first + _STREAM])
+            table, pages = stream.finish()
+            parts += [len(table).to_bytes(4, "little"), table, pages[0]]
     return b"".join(parts)
 
 
@@ -226,14 +265,17 @@ def read(content: bytes, rows: int, columns: int) -> Factors:
     place = 4
     found = []
     for count in (rows * rank, rank * columns):
-        size = int.from_bytes(content[place : place + 4], "little")
-        table = content[place + 4 : place + 4 + size]
-        reader = StreamReader(np.int32)
-        if reader.open(table, 0) != len(table):
-            raise UntrustedInput("a low-rank factor's table is damaged")
-        values, place = reader.read_plain(content, place + 4 + size, count)
-        found.append(values)
-    largest = [max(1, int(np.abs(values.astype(np.int64)).max())) for values in found]
+        numbers = np.empty(count, np.int32)
+        for first in range(0, count, _STREAM):
+            size = int.from_bytes(content[place : place + 4], "little")
+            table = content[place + 4 : place + 4 + size]
+            reader = StreamReader(np.int32)
+            if reader.open(table, 0) != len(table):
+                raise UntrustedInput("a low-rank factor's table is damaged")
+            part = numbers[first : first + _STREAM]
+            part[:], place = reader.read_plain(content, place + 4 + size, len(part))
+        found.append(numbers)
+    largest = [max(1, int(values.max()), -int(values.min())) for values in found]
     if place != len(content) or abs(exponent) > _LARGEST_EXPONENT:
         raise UntrustedInput("a low-rank factor is damaged")
     if rank * largest[0] * largest[1] >= 2**53:

@@ -13,6 +13,7 @@ Called by the coders. Format: wrapped pco 1, classic mode, no delta (https://git
 """
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,8 @@ class StreamWriter:
             parts = [_in_order(steps, chosen) for steps in self._segments]
             counts = [sum(map(len, pieces)) for pieces in parts]
             live = [index for index, count in enumerate(counts) if count]
-            numbers = np.concatenate([piece for pieces in parts for piece in pieces])
+            pieces = list(chain.from_iterable(parts))
+            numbers = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
             config = ChunkConfig(
                 compression_level=_LEVEL,
                 mode_spec=ModeSpec.classic(),
@@ -96,7 +98,7 @@ class StreamWriter:
             metas.append(chunk.write_meta())
             for page, index in enumerate(live):
                 pages[index].append(chunk.write_page(page))
-            del chunk, numbers, parts  # before the next are made
+            del chunk, numbers, parts, pieces  # before the next are made
         table = bytes([len(firsts)]) + bytes(firsts) + b"".join(metas)
         return table, [b"".join(page) for page in pages]
 

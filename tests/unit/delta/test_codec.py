@@ -1,5 +1,7 @@
 """What the codec chooses, what it costs, and that what comes out is what went in."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -83,6 +85,30 @@ def test_merged_adapter_travels_as_two_thin_matrices(rng):
         patch = round_trip(*files)
         assert modes(patch) == {"w": "LOWRANK"}
         assert len(patch) < bound * len(files[1])
+
+
+def test_factors_of_several_streams_come_back(rng):
+    left, right = (rng.integers(-500, 500, shape).astype(np.int32) for shape in [(50_000, 3), (3, 100)])
+    found = lowrank.read(lowrank.write(lowrank.Factors(left, right, -20)), 50_000, 100)
+    assert (found.left == left).all()
+    assert (found.right == right).all()
+    assert found.exponent == -20
+
+
+def test_search_for_factors_holds_one_sketch_of_24_numbers_a_row(rng):
+    rows, columns = 16_000, 256
+    left, right = rng.normal(0, 0.02, (rows, 8)), rng.normal(0, 0.02, (8, columns))
+
+    def read(first, last):
+        return np.zeros((last - first, columns)), left[first:last] @ right
+
+    tracemalloc.start()
+    found = lowrank.find(read, row_count=rows, columns=columns, resolution=2.0**-10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found is not None
+    assert found.left.shape == (rows, 8)
+    assert peak < rows * 24 * 8 + 2 * limits.MIB
 
 
 def test_unchanged_tensors_are_one_copy(rng):
