@@ -14,6 +14,7 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -202,10 +203,30 @@ def _open(path: Path) -> Iterator[tuple[Callable[[int, int], bytes], int]]:
         os.close(handle)
 
 
+_seeking = threading.Lock()
+
+
+def _seek_and_read(handle: int, size: int, offset: int) -> bytes:
+    """`os.pread` where the system has none (Windows): one at a time, for a file has one position for all threads."""
+    with _seeking:
+        os.lseek(handle, offset, os.SEEK_SET)
+        return os.read(handle, size)
+
+
+def _seek_and_write(handle: int, content: memoryview, offset: int) -> int:
+    with _seeking:
+        os.lseek(handle, offset, os.SEEK_SET)
+        return os.write(handle, content)
+
+
+_read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
+_write_at: Callable[[int, memoryview, int], int] = getattr(os, "pwrite", _seek_and_write)
+
+
 def _pread(handle: int, offset: int, size: int) -> bytes:
-    content = os.pread(handle, size, offset)
+    content = _read_at(handle, size, offset)
     while len(content) < size:
-        more = os.pread(handle, size - len(content), offset + len(content))
+        more = _read_at(handle, size - len(content), offset + len(content))
         if not more:
             break
         content += more
@@ -214,7 +235,7 @@ def _pread(handle: int, offset: int, size: int) -> bytes:
 
 def _pwrite(handle: int, content: memoryview, offset: int) -> None:
     while content:
-        written = os.pwrite(handle, content, offset)
+        written = _write_at(handle, content, offset)
         content, offset = content[written:], offset + written
 
 
@@ -268,6 +289,7 @@ class _Output:
 
     def open(self, stack: ExitStack) -> None:
         self.is_resumed = os.path.lexists(self._temporary)
+        stack.callback(self._close)
         if self._is_folder:
             self._temporary.mkdir(exist_ok=True)
         for entry in self._patch.target:
@@ -275,7 +297,6 @@ class _Output:
             path.parent.mkdir(parents=self._is_folder, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
             handle = os.open(path, flags, 0o644)
-            stack.callback(os.close, handle)
             self._handles.append(handle)
             os.ftruncate(handle, entry.size_bytes)
 
@@ -318,6 +339,7 @@ class _Output:
     def promote(self) -> None:
         for handle in self._handles:
             os.fsync(handle)
+        self._close()  # an open file cannot be renamed on Windows
         if self._is_folder:
             for folder, _, _ in os.walk(self._temporary, topdown=False):
                 fsync_folder(Path(folder))
@@ -326,7 +348,12 @@ class _Output:
         os.replace(self._temporary, self._out)
         fsync_folder(self._out.absolute().parent)
 
+    def _close(self) -> None:
+        while self._handles:
+            os.close(self._handles.pop())
+
     def discard(self) -> None:
+        self._close()
         if self._is_folder:
             shutil.rmtree(self._temporary, ignore_errors=True)
         else:

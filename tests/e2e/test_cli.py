@@ -104,6 +104,11 @@ def test_a_published_number_is_refused_with_the_difference(repo: Path) -> None:
     assert len(done("version", "list", "wake", "-R", repo)) == 2
 
 
+def test_a_model_says_how_many_earlier_versions_get_a_direct_patch(repo: Path) -> None:
+    assert done("model", "set", "wake", "--delta-bases", 5, "-R", repo)["settings"]["delta_bases"] == 5
+    fails("model", "set", "wake", "--delta-bases", 65, "-R", repo, words="delta_bases")
+
+
 def test_budgets_are_kept(repo: Path) -> None:
     done("model", "set", "wake", "--size-bytes-max", 1000, "--metric-min", "accuracy=0.84", "-R", repo)
     large, small = model_file(repo.parent, 8, size=5000), model_file(repo.parent, 9)

@@ -31,6 +31,13 @@ Slices = Annotated[
 Size = Annotated[int | None, typer.Option(help="Budget: bytes of the largest variant of a version.")]
 Floors = Annotated[list[str] | None, typer.Option("--metric-min", help="Budget: NAME=VALUE a version must reach.")]
 Jitter = Annotated[float | None, typer.Option(help="Seconds over which devices spread their start.")]
+Bases = Annotated[
+    int | None,
+    typer.Option(
+        help="How many of the newest earlier versions get a direct patch to a new one (default 2); versions that many "
+        "devices run get one besides.",
+    ),
+]
 
 
 @app.command("add")
@@ -46,6 +53,7 @@ def add(
     size_bytes_max: Size = None,
     metric_min: Floors = None,
     start_jitter_s: Jitter = None,
+    delta_bases: Bases = None,
     salt: Annotated[
         int | None, typer.Option(help="The layer's salt; random by default. For reproducible tests.")
     ] = None,
@@ -59,7 +67,15 @@ def add(
     settings = convert(
         ModelSettings,
         _settings(
-            refresh_s, report_s, report_label, hardware_label, slice_label, size_bytes_max, metric_min, start_jitter_s
+            refresh_s,
+            report_s,
+            report_label,
+            hardware_label,
+            slice_label,
+            size_bytes_max,
+            metric_min,
+            start_jitter_s,
+            delta_bases,
         ),
         what="the settings",
     )
@@ -139,11 +155,20 @@ def set_model(
     size_bytes_max: Size = None,
     metric_min: Floors = None,
     start_jitter_s: Jitter = None,
+    delta_bases: Bases = None,
     json: Json = False,
 ) -> None:
     """Change a model's cadence, conditions or budgets. Devices learn of it with their next refresh."""
     changes = _settings(
-        refresh_s, report_s, report_label, hardware_label, slice_label, size_bytes_max, metric_min, start_jitter_s
+        refresh_s,
+        report_s,
+        report_label,
+        hardware_label,
+        slice_label,
+        size_bytes_max,
+        metric_min,
+        start_jitter_s,
+        delta_bases,
     )
     if not changes:
         raise UntrustedInput("nothing to change was named; see: whimbrel model set --help")
@@ -174,6 +199,7 @@ def _settings(
     size_bytes_max: int | None,
     metric_min: list[str] | None,
     start_jitter_s: float | None,
+    delta_bases: int | None,
 ) -> dict[str, Any]:
     floors = {}
     for each in metric_min or []:
@@ -192,6 +218,7 @@ def _settings(
         "slice_labels": slice_label or None,
         "size_bytes_max": size_bytes_max,
         "metrics_min": floors or None,
+        "delta_bases": delta_bases,
         "conditions": None if start_jitter_s is None else {"start_jitter_s": start_jitter_s},
     }
     return {key: value for key, value in named.items() if value is not None}

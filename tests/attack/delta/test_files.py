@@ -91,7 +91,7 @@ def test_full_disk_is_said_and_leaves_nothing(files, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return len(content)
 
-    monkeypatch.setattr(patchfile.os, "pwrite", pwrite)
+    monkeypatch.setattr(patchfile, "_write_at", pwrite)
     with pytest.raises(Unavailable, match="no room"):
         apply(files)
     assert left_over(files) == []
@@ -108,9 +108,18 @@ def test_full_disk_while_encoding_is_said_and_leaves_nothing(files, monkeypatch)
 
 
 def test_short_writes_are_finished(files, monkeypatch):
-    pwrite = os.pwrite
-    monkeypatch.setattr(patchfile.os, "pwrite", lambda handle, content, at: pwrite(handle, content[:70_000], at))
+    monkeypatch.setattr(patchfile, "_write_at", lambda handle, content, at: os.pwrite(handle, content[:70_000], at))
     apply(files)
+    assert (files / "out").read_bytes() == (files / "target").read_bytes()
+
+
+def test_system_without_positioned_reads_makes_the_same(files, monkeypatch):
+    monkeypatch.setattr(patchfile, "_read_at", patchfile._seek_and_read)
+    monkeypatch.setattr(patchfile, "_write_at", patchfile._seek_and_write)
+    patchfile.encode_files(files / "base", files / "target", files / "again", threads=3)
+    assert (files / "again").read_bytes() == (files / "patch").read_bytes()
+    (files / "again").unlink()
+    apply(files, threads=3)
     assert (files / "out").read_bytes() == (files / "target").read_bytes()
 
 
