@@ -1,5 +1,6 @@
 """Small valid things, so that a test says only what it is about."""
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import msgspec
 from whimbrel.flows.publish import build_hash
 from whimbrel.flows.records import ModelRecord, ModelSettings, QuarantineRecord, Record, RolloutRecord, VersionRecord
 from whimbrel.health.report import Announcement, Batch, Cohort, Window
+from whimbrel.health.shadow import Seen, Units
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import encode
 from whimbrel.model.release import File, Line, Release, Variant
@@ -19,6 +21,7 @@ from whimbrel.rollout.criteria import SuccessCriteria
 from whimbrel.rollout.gate import Counts, Situation
 from whimbrel.rollout.plan import Plan, Stage
 from whimbrel.rollout.policy import Arm, Entry, Layer, Policy
+from whimbrel.rollout.shadow import ShadowStage
 from whimbrel.rollout.states import State
 from whimbrel.stores import schema
 from whimbrel.stores.database import Database
@@ -150,6 +153,34 @@ def healthy(windows: int = 20, **more: Any) -> list[Cell]:
     each = [(cell("treated", w, n=100, crashed=1, **more), cell("control", w, n=1900, crashed=19, **more))
             for w in range(windows)]  # fmt: skip
     return list(itertools.chain.from_iterable(each))
+
+
+def shadow_plan(*, percent: float = 50, **asked: Any) -> Plan:
+    """Half of the devices try it in the shadow for a day, then 5% run it, then everyone."""
+    tried = stage("shadow", percent, shadow=ShadowStage(**asked))
+    return plan(tried, stage(), stage("general", 100, hours=0))
+
+
+def seen(inputs: int = 100, *, agreed: float | None = None, ratio: float = 1.0, **changes: Any) -> Seen:
+    """What one device saw of serial 2 in the shadow; 10 ms an input on the active version."""
+    failed = changes.get("errors", 0) + changes.get("crashed", 0)
+    compared = inputs - failed
+    values: dict[str, Any] = {
+        "serial": 2, "inputs": inputs, "compared": compared, "agreed": compared if agreed is None else agreed,
+        "active_ms": 10.0 * compared, "candidate_ms": 10.0 * ratio * compared,
+    }  # fmt: skip
+    return Seen(**values | changes)
+
+
+def shadowed(windows: int = 10, *, devices: int = 10, one: Seen | None = None, **more: Any) -> list[Cell]:
+    """So many devices in the shadow a window that all saw the same, and as many controls."""
+    each = Units.of(one or seen())
+    told = functools.reduce(Units.plus, [each] * devices)
+    made: list[Cell] = []
+    for w in range(windows):
+        made.append(cell("treated", w, n=devices, shadow=told, **more))
+        made.append(cell("control", w, n=devices, **more))
+    return made
 
 
 # --- what devices say ---

@@ -5,6 +5,7 @@ import pytest
 
 from whimbrel.health.panel import Panel
 from whimbrel.health.report import Announcement, Batch, Cohort, Summary, Window
+from whimbrel.health.shadow import Seen, Units
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import Document, encode, parse
 from whimbrel.model.release import (
@@ -23,6 +24,7 @@ from whimbrel.model.release import (
 from whimbrel.model.selector import Expression, Selector
 from whimbrel.rollout.policy import Arm, Conditions, Entry, Layer, Pin, Policy, Quarantine
 from whimbrel.rollout.policy import Window as Hours
+from whimbrel.rollout.shadow import Shadow
 
 SELECTOR = Selector(
     match_labels={"os": "linux"}, match_expressions=(Expression(key="app", operator="Version", values=(">=1.8", "<3")),)
@@ -66,6 +68,10 @@ POLICY = Policy(
                             conditions=Conditions(idle=True),
                         ),
                         Arm(role="control", name="control", stage=0, serial=2, start=50000, end=1000000),
+                        Arm(
+                            role="treated", name="shadow", stage=0, serial=3, start=0, end=1,
+                            shadow=Shadow(sample_ppm=50000, compare="values", tolerance=0.25),
+                        ),
                     ),
                 ),
             ),
@@ -89,6 +95,10 @@ BATCH = Batch(
             cohorts=(Cohort(rollout="r1", stage=1, role="control", age_s=2.5, before={"accuracy": 0.5}),),
             sessions=4, crashed=1, inferences=5,
             errors=2, metrics={"accuracy": Summary(n=2, sum=1.5, sumsq=1.25)}, latency={-3: 1, 254: 2},
+            shadow=Seen(
+                serial=4, inputs=7, compared=4, agreed=3.5, errors=2, crashed=1, dropped=6, skipped=5, active_ms=8.0,
+                candidate_ms=12.0, active={34: 4}, candidate={55: 4},
+            ),
         ),
     ),
 )  # fmt: skip
@@ -101,6 +111,10 @@ CELL = Cell(
     sessions=8, crashed=7, error_units=6, error_share=0.5, metrics={"accuracy": Moments(n=2, sum=1.5, sumsq=1.25)},
     latency={-3: 1, 254: 2}, due=4, overdue=3,
     panel=Panel(n=9, y=1.5, yy=1.25, both=8, both_y=1.0, both_yy=0.75, x=2.5, xx=2.0, xy=1.75),
+    shadow=Units(
+        windows=3, inputs=7, compared=4, agreed=3.5, errors=2, crashed=1, dropped=6, skipped=5, compared_windows=2,
+        disagreed_share=0.25, failed_share=0.5, crashed_windows=1, ratios={21: 2}, active={34: 4}, candidate={55: 4},
+    ),
 )  # fmt: skip
 
 _SELECTOR = (
@@ -145,7 +159,9 @@ GOLDEN = {
 "layers":[{"entries":[{"arms":[{"conditions":{"idle":true},"end":50000,"name":"canary","role":"treated",
 "selector":<SELECTOR>,
 "serial":3,"stage":1,"start":0},{"end":1000000,"name":"control","role":"control","serial":2,
-"stage":0,"start":50000}],"before":["accuracy"],"delays_s":[1.5,20.0],"end":999990,"rollout":"r1",
+"stage":0,"start":50000},{"end":1,"name":"shadow","role":"treated","serial":3,
+"shadow":{"compare":"values","sample_ppm":50000,"tolerance":0.25},"stage":0,"start":0}],"before":["accuracy"],
+"delays_s":[1.5,20.0],"end":999990,"rollout":"r1",
 "selector":<SELECTOR>,"start":10}],"salt":42}],"model":"wake",
 "on_revoked":"stop","overrides":[3],"pins":[{"devices":["dev-1"],"serial":1},{"selector":<SELECTOR>,
 "serial":2}],"quarantine":[{"selector":<SELECTOR>,"serial":4}],"refresh_s":60.0,
@@ -158,7 +174,9 @@ GOLDEN = {
 {"epoch":"0123456789abcdef","labels":{"region":"NZ"},"windows":[{"cohorts":[{"age_s":2.5,
 "before":{"accuracy":0.5},"role":"control","rollout":"r1","stage":1}],"crashed":1,"errors":2,"first":7,
 "hardware_class":"x1","inferences":5,"last":8,"latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
-"sumsq":1.25}},"model":"wake","serial":3,"sessions":4,"slices":{"os":"linux"}}]}
+"sumsq":1.25}},"model":"wake","serial":3,"sessions":4,"shadow":{"active":{"34":4},"active_ms":8.0,
+"agreed":3.5,"candidate":{"55":4},"candidate_ms":12.0,"compared":4,"crashed":1,"dropped":6,"errors":2,"inputs":7,
+"serial":4,"skipped":5},"slices":{"os":"linux"}}]}
 """,
     ),
     "announcement": (
@@ -175,7 +193,10 @@ GOLDEN = {
 {"age_bucket":5,"at_risk":9,"crashed":7,"due":4,"error_share":0.5,"error_units":6,
 "hardware_class":"x1","latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
 "sumsq":1.25}},"overdue":3,"panel":{"both":8,"both_y":1.0,"both_yy":0.75,"n":9,"x":2.5,
-"xx":2.0,"xy":1.75,"y":1.5,"yy":1.25},"role":"control","sessions":8,"slices":{"os":"linux"},"stage":1,"window":6}
+"xx":2.0,"xy":1.75,"y":1.5,"yy":1.25},"role":"control","sessions":8,"shadow":{"active":{"34":4},
+"agreed":3.5,"candidate":{"55":4},"compared":4,"compared_windows":2,"crashed":1,"crashed_windows":1,
+"disagreed_share":0.25,"dropped":6,"errors":2,"failed_share":0.5,"inputs":7,"ratios":{"21":2},"skipped":5,
+"windows":3},"slices":{"os":"linux"},"stage":1,"window":6}
 """,
     ),
 }

@@ -158,7 +158,9 @@ def advance(
 
 def _cohort(fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Counts], *, salt: int) -> int:
     stage = rollout.stage
-    while stage > 0 and not counts.get(stage, Counts()).assigned_t:
+    if rollout.plan.stages[stage].shadow is not None:
+        return stage  # what was seen in the shadow of others speaks for nobody
+    while stage > rollout.plan.shadows and not counts.get(stage, Counts()).assigned_t:
         places = ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels())
         if any(stage_of(rollout.plan, rollout.shares, place, labels) == stage for place, labels in places):
             break  # somebody will report

@@ -17,6 +17,7 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import Participation, Record, RolloutRecord
 from whimbrel.health.report import Announcement, Batch, Cohort, Window
+from whimbrel.health.shadow import Seen
 from whimbrel.health.tally import Cell, age_bucket, cells_of
 from whimbrel.model.documents import parse
 from whimbrel.rollout.bucket import bucket, device_key
@@ -115,11 +116,15 @@ class _Desk:
                 slices=self._slices(rollout, window.slices),
                 activated_at=record.at - cohort.age_s,
                 reported=True,
+                shadowed=bool((seen := _shadow_of(rollout, window, cohort)) and seen.inputs),
             )
         for identifier, cohorts in believed.items():
             rollout = self.rollouts[identifier]
+            shadow = next((seen for each in cohorts if (seen := _shadow_of(rollout, window, each))), None)
             self.cells[identifier] += cells_of(
-                msgspec.structs.replace(window, cohorts=tuple(cohorts), slices=self._slices(rollout, window.slices)),
+                msgspec.structs.replace(
+                    window, cohorts=tuple(cohorts), slices=self._slices(rollout, window.slices), shadow=shadow
+                ),
                 rollout=identifier,
                 window=rollout.window_at(self.now),
                 hour_s=rollout.hour_s,
@@ -142,7 +147,7 @@ class _Desk:
         if not self._credible(rollout, record.device_id, said.stage, said.role):
             self.contradictions += 1
             return
-        starts = {"treated": {"activating", "activated"}, "control": {"placebo"}}[said.role]
+        starts = {"treated": {"activating", "activated", "shadowing"}, "control": {"placebo"}}[said.role]
         outcome = said.step if said.step in {"committed", "went_back", "failed"} else ""
         self.setbacks += outcome in {"went_back", "failed"}
         self._place(
@@ -169,6 +174,7 @@ class _Desk:
         activated_at: float | None,
         begun_at: float | None = None,
         reported: bool = False,
+        shadowed: bool = False,
         outcome: str = "",
     ) -> None:
         held = self.fleet.participation(rollout.id, stage, record.device_id) or Participation(
@@ -188,6 +194,7 @@ class _Desk:
             begun_at=held.begun_at if held.begun_at is not None else begun_at,
             activated_at=held.activated_at if held.activated_at is not None else activated_at,
             reported_at=held.reported_at or (record.at if reported else None),
+            shadowed_at=held.shadowed_at or (record.at if shadowed else None),
             outcome=held.outcome if held.outcome in {"went_back", "failed"} else outcome or held.outcome,
         )
         if changed != held or not reported:
@@ -203,10 +210,19 @@ class _Desk:
         place = bucket(device_key(device_id), salt=self.salts[rollout.model])
         if role == "treated":
             # The first match among the treated arms has it: an earlier stage for everyone leaves it to no later one.
-            taken = [rollout.shares[n] for n in range(stage) if rollout.plan.stages[n].selector.everyone]
+            first = rollout.plan.shadows if rollout.plan.stages[stage].shadow is None else stage
+            taken = [rollout.shares[n] for n in range(first, stage) if rollout.plan.stages[n].selector.everyone]
             return max(taken, default=rollout.plan.range.start) <= place < rollout.shares[stage]
         # A device that has just moved from control to treated may still report as the control it was.
         return rollout.shares[stage] <= place < rollout.plan.range.end
+
+
+def _shadow_of(rollout: RolloutRecord, window: Window, cohort: Cohort) -> Seen | None:
+    """What a window says of this rollout's candidate in the shadow; None where it is about another."""
+    seen = window.shadow
+    if seen is None or seen.serial != rollout.target or cohort.role != "treated":
+        return None
+    return seen if rollout.plan.stages[cohort.stage].shadow is not None else None
 
 
 def judge_silence(fleet: FleetPort, rollout: RolloutRecord, *, report_s: float, now: float) -> int:

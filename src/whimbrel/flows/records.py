@@ -140,6 +140,7 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True):
     reported_at: float | None = None
     outcome: Literal["", "committed", "went_back", "failed"] = ""
     silence_judged: bool = False
+    shadowed_at: float | None = None  # told of the candidate in the shadow
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

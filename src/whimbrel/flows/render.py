@@ -3,7 +3,9 @@
 1. Pure: the same registry gives the same document; the sequence is all that a new publication adds.
 2. A rollout is one entry, in its own range of buckets. Its treated arms hold the buckets of each stage entered; those
    beyond the current share are the control of every stage that is still compared.
-3. The length of the document depends on stages and rollouts, never on devices.
+3. A shadow stage has arms only while it is the present one; those that it tried the version on are then controls like
+   all others, but for those that are served next.
+4. The length of the document depends on stages and rollouts, never on devices.
 """
 
 from collections.abc import Sequence
@@ -53,7 +55,9 @@ def render_policy(
 def _entry(rollout: RolloutRecord) -> Entry:
     arms: list[Arm] = []
     plan, own = rollout.plan, rollout.plan.range
-    for stage, share in enumerate(rollout.shares):
+    shadow = plan.stages[rollout.stage].shadow
+    compared = [rollout.stage] if shadow else list(range(plan.shadows, len(rollout.shares)))
+    for stage, share in ((stage, rollout.shares[stage]) for stage in compared):
         arms.append(
             Arm(
                 role="treated",
@@ -64,10 +68,11 @@ def _entry(rollout: RolloutRecord) -> Entry:
                 end=share,
                 selector=plan.stages[stage].selector,
                 conditions=plan.stages[stage].conditions,
+                shadow=shadow.order if shadow else None,
             )
         )
     # First match wins among the treated, so a later, larger share leaves the earlier cohort in its own stage.
-    for stage in range(len(rollout.shares)):
+    for stage in compared:
         arms.append(
             Arm(
                 role="control",

@@ -4,7 +4,8 @@
    empty canary in 36 of 100 rollouts.
 2. The blast radius caps every stage but the last: in percent of all buckets always, in devices by those that are
    enrolled when the stage begins. The cap wins over 1.
-3. The holdback is kept from a raised share, but for the first device.
+3. Devices of a shadow stage are not on the new version: they count in no cap, and bound no share of those that are.
+4. The holdback is kept from a raised share, but for the first device.
 """
 
 import heapq
@@ -20,7 +21,8 @@ Placed = tuple[int, Mapping[str, str]]  # a bucket, and the labels of a device i
 def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int, shares: Sequence[int] = ()) -> int:
     """The bucket where the share of a stage ends. `shares`: those of the stages before it, which it never undercuts."""
     own, selector = plan.range, plan.stages[stage].selector
-    share = max([plan.share_end(stage), *shares])
+    before = shares if plan.stages[stage].shadow is not None else shares[plan.shadows :]
+    share = max([plan.share_end(stage), *before])
     most = cap(plan, stage=stage)
     many = selector.everyone and fleet.count_devices() * (share - own.start) / BUCKETS > 50 * plan.min_devices
     if many and most is None:
@@ -37,13 +39,14 @@ def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int, shares: Se
     nearest = heapq.nsmallest(room + 1, fresh)
     if len(nearest) > room:  # the next device would be one too many
         share = min(share, nearest[-1])
-    return max([share, own.start, *shares])
+    return max([share, own.start, *before])
 
 
 def cap(plan: Plan, *, stage: int) -> int | None:
     """The most devices that may be on the new version in a stage; None where the plan caps none."""
     radius = plan.blast_radius
-    return radius.devices if radius is not None and stage < len(plan.stages) - 1 else None
+    capped = stage < len(plan.stages) - 1 and plan.stages[stage].shadow is None
+    return radius.devices if radius is not None and capped else None
 
 
 def over_the_cap(fleet: FleetPort, plan: Plan, *, shares: Sequence[int], salt: int) -> str | None:
@@ -67,8 +70,8 @@ def treated(plan: Plan, shares: Sequence[int], places: Iterable[Placed]) -> int:
 
 def stage_of(plan: Plan, shares: Sequence[int], place: int, labels: Mapping[str, str]) -> int | None:
     """The stage in which a device in bucket `place` is on the new version; None where it is on none."""
-    for stage, share in enumerate(shares):
-        if plan.range.start <= place < share and plan.stages[stage].selector.matches(labels):
+    for stage in range(plan.shadows, len(shares)):
+        if plan.range.start <= place < shares[stage] and plan.stages[stage].selector.matches(labels):
             return stage
     return None
 

@@ -13,6 +13,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
+from whimbrel.health.shadow import Units
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
 from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
@@ -61,6 +62,8 @@ def _check(cell: Cell, plan: Plan, where: str) -> None:
     for part, whole in (("crashed", "at_risk"), ("error_share", "error_units"), ("overdue", "due")):
         if getattr(cell, part) > getattr(cell, whole) * (1 + 1e-9):
             raise UntrustedInput(f"{where}: {part} is {getattr(cell, part)}, over {whole}, {getattr(cell, whole)}")
+    if cell.shadow is not None:
+        _check_shadow(cell.shadow, where)
     numbers = [cell.window, cell.at_risk, cell.sessions, cell.error_units, cell.due, *cell.latency.values()]
     sums = [cell.error_share]
     for seen in cell.metrics.values():
@@ -72,6 +75,22 @@ def _check(cell: Cell, plan: Plan, where: str) -> None:
         raise UntrustedInput(f"{where}: latency has a bucket beyond {limits.SKETCH_KEY}")
 
 
+def _check_shadow(units: Units, where: str) -> None:
+    for part, whole in (
+        ("agreed", "compared"), ("compared", "inputs"), ("disagreed_share", "compared_windows"),
+        ("failed_share", "windows"), ("crashed_windows", "windows"), ("compared_windows", "windows"),
+        ("windows", "inputs"),
+    ):  # fmt: skip
+        if getattr(units, part) > getattr(units, whole) * (1 + 1e-9):
+            found = f"{part} is {getattr(units, part)}, over {whole}, {getattr(units, whole)}"
+            raise UntrustedInput(f"{where}: in its shadow {found}")
+    buckets = (units.ratios, units.active, units.candidate)
+    if max(units.inputs, units.dropped, units.skipped, *(n for each in buckets for n in each.values())) > _MOST:
+        raise UntrustedInput(f"{where}: a number of its shadow is too large to be a count of a fleet")
+    if any(abs(key) > limits.SKETCH_KEY for each in buckets for key in each):
+        raise UntrustedInput(f"{where}: its shadow has a bucket beyond {limits.SKETCH_KEY}")
+
+
 def replay_windows(plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0) -> Iterator[Said]:
     """The verdict after every window, until the version goes back. Devices of a slice that went back are left out.
 
@@ -80,6 +99,7 @@ def replay_windows(plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0)
     ordered = sorted(cells, key=lambda cell: cell.key)
     ledger, without, stage, since = Ledger(plan), (), -1, 0  # type: Ledger, tuple[str, ...], int, int
     spoke: dict[int, int] = {}
+    shadowed: dict[int, int] = {}
     so_far: list[Cell] = []
     for window, found in itertools.groupby(ordered, key=lambda cell: cell.window):
         group = list(found)
@@ -90,11 +110,16 @@ def replay_windows(plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0)
         for each in {cell.stage for cell in group}:
             at_once = sum(c.at_risk for c in group if c.stage == each and c.role == "treated")
             spoke[each] = max(spoke.get(each, 0), at_once)
+            told = sum(c.shadow.windows for c in group if c.stage == each and c.shadow)
+            shadowed[each] = max(shadowed.get(each, 0), told)
         now = Situation(
             stage=max(stage, 0),
             soaked_s=(window - since + 1) * plan.window_s(),
             cells=group,
-            counts={each: Counts(assigned_t=n, activated_t=n, reported_t=n) for each, n in spoke.items()},
+            counts={
+                each: Counts(assigned_t=n, activated_t=n, reported_t=n, shadowed_t=shadowed[each])
+                for each, n in spoke.items()
+            },
             hour_s=hour_s,
             without=without,
         )

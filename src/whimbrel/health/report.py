@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.health.shadow import Seen
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, Label, LabelValue, Name, Serial
 
@@ -23,7 +24,9 @@ Role = Literal["treated", "control"]
 
 WayName = Literal["delta", "chain", "compressed", "whole"]  # how bytes came, the cheapest first
 ERROR_RATE = "error_rate"  # errors an inference: told by every window, as a metric is
-Step = Literal["assigned", "begun", "activating", "activated", "committed", "went_back", "failed", "placebo"]
+Step = Literal[
+    "assigned", "begun", "activating", "activated", "committed", "went_back", "failed", "placebo", "shadowing"
+]
 
 
 class Cohort(Document, frozen=True):
@@ -72,6 +75,7 @@ class Window(Document, frozen=True):
     errors: Count = 0
     metrics: Annotated[dict[Label, Summary], Meta(max_length=64)] = {}
     latency: Annotated[dict[Annotated[int, Meta(ge=-4000, le=4000)], Count], Meta(max_length=4096)] = {}
+    shadow: Seen | None = None  # of the version that is tried beside `serial`
 
     def __post_init__(self) -> None:
         if self.first > self.last:

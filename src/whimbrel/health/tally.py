@@ -19,6 +19,7 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.health.panel import Panel
 from whimbrel.health.report import HardwareClass, Role, Slices, Stage, Window
+from whimbrel.health.shadow import Units
 from whimbrel.health.slices import slices_of
 from whimbrel.model.documents import Document, encode
 from whimbrel.model.ids import Label
@@ -65,6 +66,7 @@ class Cell(Document, frozen=True):
     due: Sum = 0
     overdue: Sum = 0
     panel: Panel | None = None  # of an experiment: how its devices' values of the primary metric changed
+    shadow: Units | None = None  # treated cells of a shadow stage alone
 
     @property
     def key(self) -> tuple[int, int, str, str, str, int]:
@@ -108,6 +110,7 @@ def cells_of(report: Window, *, rollout: str, window: int, hour_s: float) -> lis
                 error_share=report.errors / report.inferences if report.inferences else 0.0,
                 metrics={name: Moments.of(seen.sum / seen.n) for name, seen in report.metrics.items() if seen.n},
                 latency=report.latency,
+                shadow=Units.of(report.shadow) if report.shadow is not None and cohort.role == "treated" else None,
             )
         )
     return cells
@@ -123,6 +126,7 @@ def add(one: Cell, other: Cell) -> Cell:
     latency = dict(one.latency)
     for bucket, count in other.latency.items():
         latency[bucket] = latency.get(bucket, 0) + count
+    shadow = one.shadow.plus(other.shadow) if one.shadow and other.shadow else one.shadow or other.shadow
     return Cell(
         stage=one.stage,
         window=one.window,
@@ -140,4 +144,5 @@ def add(one: Cell, other: Cell) -> Cell:
         due=one.due + other.due,
         overdue=one.overdue + other.overdue,
         panel=one.panel.plus(other.panel) if one.panel and other.panel else one.panel or other.panel,
+        shadow=shadow,
     )

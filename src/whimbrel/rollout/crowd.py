@@ -18,7 +18,18 @@ from numpy.typing import NDArray
 
 from whimbrel.model.release import Line
 from whimbrel.rollout.bucket import BUCKETS, device_key
-from whimbrel.rollout.decide import Assignment, Decision, Profile, Wanted, decide, edges, in_layer, pinned, settle
+from whimbrel.rollout.decide import (
+    Assignment,
+    Beside,
+    Decision,
+    Profile,
+    Wanted,
+    decide,
+    edges,
+    in_layer,
+    pinned,
+    settle,
+)
 from whimbrel.rollout.policy import Layer, Policy
 
 Keys = NDArray[np.uint64]
@@ -46,6 +57,7 @@ class Outcome(msgspec.Struct, frozen=True):
     serial: int | None
     offer: Literal["run", "keep", "stop"]
     assignments: tuple[Assignment, ...] = ()
+    beside: Beside | None = None
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -98,7 +110,7 @@ class _Tables:
 
     def number(self, decision: Decision) -> int:
         """The place of a decision's outcome."""
-        outcome = Outcome(decision.serial, decision.offer, decision.assignments)
+        outcome = Outcome(decision.serial, decision.offer, decision.assignments, decision.beside)
         return self.outcomes.setdefault(outcome, len(self.outcomes))
 
     def _settled(self, profile: Profile, wanted: Wanted) -> int:

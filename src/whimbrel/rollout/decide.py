@@ -5,7 +5,9 @@
 2. A version that the line forbids, the fleet quarantined (for this device) or this device refused itself is never the
    answer; then the baseline is, then the newest known-good one, then `on_revoked`.
 3. A control runs the baseline and learns which cohorts it stands for.
-4. A device that fell back from its arm's version is still counted in its arm: a failure stays in the denominator.
+4. A device of a shadow stage runs the baseline, as a control does, and tries the arm's version beside it, unless
+   something speaks against that version here.
+5. A device that fell back from its arm's version is still counted in its arm: a failure stays in the denominator.
 
 Called by the device agent, the thin check, the controllers' forecasts and the simulator. `crowd` decides for millions
 at once with the parts below: whoever adds a range of buckets to a policy adds it to `edges`.
@@ -19,6 +21,7 @@ import msgspec
 from whimbrel.model.release import Line
 from whimbrel.rollout.bucket import bucket, device_key
 from whimbrel.rollout.policy import Entry, Layer, Policy
+from whimbrel.rollout.shadow import Shadow
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -39,6 +42,15 @@ class Assignment(msgspec.Struct, frozen=True):
     before: tuple[str, ...] = ()
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """A version to try beside the one that runs, and how; it answers nobody."""
+
+    serial: int
+    shadow: Shadow
+    rollout: str
+    stage: int
+
+
 class Decision(msgspec.Struct, frozen=True):
     """`serial` is what to run. None with `offer` "keep": stay as you are; with "stop": offer the app no model."""
 
@@ -46,6 +58,7 @@ class Decision(msgspec.Struct, frozen=True):
     offer: Literal["run", "keep", "stop"]
     because: str
     assignments: tuple[Assignment, ...] = ()
+    beside: Beside | None = None
 
 
 class Wanted(NamedTuple):
@@ -54,6 +67,7 @@ class Wanted(NamedTuple):
     serial: int | None
     assignments: tuple[Assignment, ...]
     because: str
+    beside: Beside | None = None
 
 
 def decide(policy: Policy, line: Line, profile: Profile) -> Decision:
@@ -80,9 +94,9 @@ def in_layer(policy: Policy, layer: Layer, place: int, profile: Profile) -> Want
     """What a layer says of a device in bucket `place`; None where it has no say. The same between two `edges`."""
     for entry in layer.entries:
         if entry.start <= place < entry.end and entry.selector.matches(profile.labels):
-            serial, assignments, because = _in_entry(entry, place, profile)
-            if assignments:
-                return Wanted(serial if serial is not None else policy.baseline, assignments, because)
+            found = _in_entry(entry, place, profile)
+            if found.assignments:
+                return found if found.serial is not None else found._replace(serial=policy.baseline)
             return None
     return None
 
@@ -95,12 +109,14 @@ def edges(layer: Layer) -> set[int]:
 
 def settle(policy: Policy, line: Line, profile: Profile, found: Wanted) -> Decision:
     """What is wanted, where nothing speaks against it; else the newest good one that may run."""
-    wanted, assignments, because = found
+    wanted, assignments, because, beside = found
     if wanted is None:
         return Decision(None, "keep", "the policy names no version yet", assignments)
     refusal = objection(policy, line, profile, wanted)
     if refusal is None:
-        return Decision(wanted, "run", because, assignments)
+        if beside is not None and (against := objection(policy, line, profile, beside.serial)):
+            return Decision(wanted, "run", f"{because}; serial {beside.serial} is {against}", assignments)
+        return Decision(wanted, "run", because, assignments, beside)
     fallbacks = [*([policy.baseline] if policy.baseline else []), *policy.known_good]
     for serial in fallbacks:
         if serial != wanted and objection(policy, line, profile, serial) is None:
@@ -110,17 +126,21 @@ def settle(policy: Policy, line: Line, profile: Profile, found: Wanted) -> Decis
     return Decision(None, policy.on_revoked, f"serial {wanted} is {refusal}, and no other is allowed", assignments)
 
 
-def _in_entry(entry: Entry, place: int, profile: Profile) -> tuple[int | None, tuple[Assignment, ...], str]:
+def _in_entry(entry: Entry, place: int, profile: Profile) -> Wanted:
     controls: list[Assignment] = []
     serial: int | None = None
     for arm in entry.arms:
         if arm.start <= place < arm.end and arm.selector.matches(profile.labels):
             assignment = Assignment(entry.rollout, arm.stage, arm.name, arm.role, entry.before)
+            if arm.role == "treated" and arm.shadow is not None:
+                beside = Beside(arm.serial, arm.shadow, entry.rollout, arm.stage)
+                because = f"bucket {place} is in {arm.name} of {entry.rollout}, which tries {arm.serial} in the shadow"
+                return Wanted(None, (assignment,), because, beside)
             if arm.role == "treated":
-                return arm.serial, (assignment,), f"bucket {place} is in {arm.name} of {entry.rollout}"
+                return Wanted(arm.serial, (assignment,), f"bucket {place} is in {arm.name} of {entry.rollout}")
             serial = serial if serial is not None else arm.serial
             controls.append(assignment)
-    return serial, tuple(controls), f"bucket {place} is a control of {entry.rollout}"
+    return Wanted(serial, tuple(controls), f"bucket {place} is a control of {entry.rollout}")
 
 
 def objection(policy: Policy, line: Line, profile: Profile, serial: int) -> str | None:

@@ -8,7 +8,8 @@
 3. The kill switch is not statistical: went_back >= max(2, 10% of those activated), or 1 of 1.
 4. A stage is promoted when it soaked, enough devices reported, nothing was proven, every estimate keeps its limit and
    the sample ratio is clean; with `when_proven` also every test turned round. Missing data never promotes.
-5. The verdict explains itself, and says how large a harm would have been seen.
+5. A shadow stage is judged by what its candidate showed (`shadow_gate`), and by how the app fared beside it.
+6. The verdict explains itself, and says how large a harm would have been seen.
 
 Called by the controller after every window, and by anyone who replays stored windows. Pure: the same windows give the
 same verdict, byte for byte.
@@ -41,6 +42,8 @@ from whimbrel.rollout.guardrails import (
 )
 from whimbrel.rollout.ledger import Cohort, Ledger, Named, Totals
 from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.shadow_gate import weigh
+from whimbrel.rollout.shadow_ledger import serving_part, shadow_part
 
 _LITTLE = 1.0  # ln E: what the clean rest of a fleet shows by chance
 Move = Literal["wait", "hold", "advance", "finish", "roll_back", "slice_back"]
@@ -57,6 +60,11 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     reported_c: int = 0
     failed_t: int = 0  # could not install or did not pass the probe
     went_back_t: int = 0  # activated, and went back by themselves
+    shadowed_t: int = 0  # of those in the shadow: told of at least one input
+
+    def told(self) -> dict[str, int]:
+        """As evidence says it: what concerns shadow stages, where there is any."""
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "shadowed_t" or self.shadowed_t}
 
     def plus(self, other: "Counts") -> "Counts":
         """Both together."""
@@ -103,6 +111,14 @@ def judge(plan: Plan, now: Situation, ledger: Ledger | None = None) -> Verdict:
     if ledger is None:
         ledger = Ledger(plan, without=now.without)
     ledger.fold(now.cells)
+    if plan.shadows:
+        if plan.stages[now.stage].shadow is not None:
+            return _judge_shadow(plan, now, ledger)
+        plan, now = serving_part(plan), _served(plan, now)
+    return _judge_served(plan, now, ledger)
+
+
+def _judge_served(plan: Plan, now: Situation, ledger: Ledger) -> Verdict:
     total = Counts()
     for counts in now.counts.values():
         total = total.plus(counts)
@@ -115,7 +131,7 @@ def judge(plan: Plan, now: Situation, ledger: Ledger | None = None) -> Verdict:
         "log_e_needed": round(needed, 6),
         "guardrails": weighed.best,
         "estimates": estimates,
-        "counts": msgspec.to_builtins(now.counts.get(now.judged, Counts())),
+        "counts": now.counts.get(now.judged, Counts()).told(),
         "windows": ledger.windows,
     }
     if now.without:
@@ -151,6 +167,51 @@ _UP_TO: dict[Severity, tuple[Severity, ...]] = {
     "hold": ("rollback", "hold"),
     "warn": ("rollback", "hold", "warn"),
 }
+
+
+def _served(plan: Plan, now: Situation) -> Situation:
+    """The situation of the part that serves: its stages count from its first."""
+    first = plan.shadows
+    return msgspec.structs.replace(
+        now,
+        stage=now.stage - first,
+        cells=(),
+        counts={stage - first: counts for stage, counts in now.counts.items() if stage >= first},
+        cohort=None if now.cohort is None else now.cohort - first,
+        shares=now.shares[first:],
+    )
+
+
+def _judge_shadow(plan: Plan, now: Situation, ledger: Ledger) -> Verdict:
+    """The candidate first, then the app beside which it runs, then whether enough is known of both."""
+    app = ledger.app if ledger.app is not None else Ledger(shadow_part(plan))
+    counts = now.counts.get(now.stage, Counts())
+    seen = weigh(plan, now.stage, ledger.shadow, devices=counts.shadowed_t, slices=app.slices or {})
+    # Whom an earlier shadow stage treated, the present one treats: its share is all of it.
+    shares = (*(plan.range.start for _ in now.shares[: now.stage]), *now.shares[now.stage : now.stage + 1])
+    beside = msgspec.structs.replace(
+        now, cells=(), counts={s: each for s, each in now.counts.items() if s < plan.shadows}, shares=shares
+    )
+    harm = _judge_served(shadow_part(plan), beside, app)
+    name = plan.stages[now.stage].name
+    evidence = {**harm.evidence, **seen.evidence, "app": {k: harm.evidence[k] for k in ("log_e", "log_e_needed")}}
+    evidence["guardrails"] = {
+        **seen.evidence["guardrails"],
+        **{f"app_{k}": v for k, v in harm.evidence["guardrails"].items()},
+    }
+    if seen.bad:
+        verdict = _harm(plan, now, f"stage {name}: {seen.because}", evidence, severe=True)
+        if verdict.move == "roll_back" and seen.classes:
+            return Verdict("slice_back", verdict.because, evidence, seen.classes)
+        return verdict
+    if harm.move in {"roll_back", "slice_back"}:
+        sentence = f"stage {name}: on devices that try it in the shadow {harm.because}"
+        return Verdict(harm.move, sentence, evidence, harm.classes)
+    if harm.move in {"wait", "hold"}:
+        return Verdict(harm.move, harm.because, evidence, harm.classes)
+    if seen.doubt:
+        return Verdict("hold", f"stage {name} has soaked, but {seen.doubt}", evidence)
+    return Verdict("advance", f"{seen.because}; of the app beside it: {harm.because}", evidence)
 
 
 def _harm(plan: Plan, now: Situation, sentence: str, evidence: dict[str, Any], *, severe: bool) -> Verdict:

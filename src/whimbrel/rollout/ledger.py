@@ -6,6 +6,8 @@
 3. The slices (hardware classes, and the values of other labels) with a share of the budget are those that were heard
    of when both arms first spoke; later ones count among all devices.
 4. Edges of latency come from the control's earlier windows.
+5. Shadow stages have a ledger of their own for the app, and sums for the candidate; here stages count from the first
+   that serves.
 
 Called by the gate.
 """
@@ -54,7 +56,9 @@ from whimbrel.rollout.guardrails import (
     severities,
 )
 from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.shadow_ledger import ShadowLedger, serving_part, shadow_part
 
+_replace = msgspec.structs.replace
 _HISTORY = 10  # values of the control beyond a quantile before its edge is believed
 
 
@@ -145,7 +149,10 @@ class Ledger:
     """All tests of a rollout. `without`: slices that went back and are judged no more."""
 
     def __init__(self, plan: Plan, *, without: Iterable[str] = ()) -> None:
-        self.plan = plan
+        self.shadows = plan.shadows
+        self.app = Ledger(shadow_part(plan), without=without) if plan.shadows else None
+        self.shadow = ShadowLedger()
+        self.plan = plan = serving_part(plan)
         self.without = frozenset(without)
         self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
         self.means = tuple(n for n in ("accuracy", "battery", "feedback", *self.margins.own) if n in self.weights)
@@ -164,11 +171,18 @@ class Ledger:
         """Fold closed windows, none of which was folded before."""
         kept = [cell for cell in cells if self.without.isdisjoint(cell.groups.values())]
         kept.sort(key=lambda cell: cell.key)
+        if self.app is not None:
+            beside = [cell for cell in kept if cell.stage < self.shadows]
+            self.app.fold(beside)
+            self.shadow.fold(beside)
+            kept = [_replace(cell, stage=cell.stage - self.shadows) for cell in kept if cell.stage >= self.shadows]
         for window, group in itertools.groupby(kept, key=lambda cell: cell.window):
             if window <= self.last:
                 raise ValueError(f"window {window} comes after window {self.last} was folded")
             self._window(list(group))
             self.last, self.windows = window, self.windows + 1
+        if self.app is not None:
+            self.last = max(self.last, self.app.last)
 
     def _window(self, cells: list[Cell]) -> None:
         self._hear(cells)

@@ -12,6 +12,8 @@
 3. `regions` and `user_segments` select devices by their labels `region` and `user_segment`; a `selector` selects more
    finely, and all of them must hold.
 4. What contradicts itself is refused with the reason, and never resolved by a guess.
+5. Shadow stages come first. Their shares grow among themselves: who only tries a version beside another bounds no share
+   of those that it serves, and no blast radius.
 
 The whole form: docs/reference/plan.md; for editors: docs/reference/plan.schema.json.
 """
@@ -32,6 +34,7 @@ from whimbrel.rollout.criteria import Guardrail, SuccessCriteria, check_guardrai
 from whimbrel.rollout.moments import Freeze, Schedule
 from whimbrel.rollout.policy import Conditions
 from whimbrel.rollout.ranges import Range
+from whimbrel.rollout.shadow import ShadowStage
 
 Hours = Annotated[float, Meta(ge=0, le=24 * 365)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
@@ -45,7 +48,7 @@ class Rollback(Document, frozen=True):
 
 
 class Stage(Document, frozen=True):
-    """A share of the devices on the new version, for a time."""
+    """A share of the devices on the new version, for a time. `shadow`: they hold it, and are served as before."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}" + END)]
     target_percent: Annotated[float, Meta(gt=0, le=100)]  # of the rollout's range: of all devices, unless it says less
@@ -58,6 +61,7 @@ class Stage(Document, frozen=True):
     regions: Annotated[tuple[LabelValue, ...], Meta(max_length=256)] = ()
     user_segments: Annotated[tuple[LabelValue, ...], Meta(max_length=256)] = ()
     only: Selector = msgspec.field(name="selector", default=EVERYONE)
+    shadow: ShadowStage | None = None
     conditions: Conditions | None = None  # when its devices may fetch and activate; the model's, where it says nothing
 
     def __post_init__(self) -> None:
@@ -116,11 +120,17 @@ class Plan(Document, frozen=True):
         if len(set(names)) != len(names):
             raise ValueError(f"two stages share a name: {', '.join(names)}")
         for before, after in zip(self.stages, self.stages[1:], strict=False):
+            if after.shadow is not None and before.shadow is None:
+                raise ValueError(f"shadow stage {after.name!r} comes after {before.name!r}, which serves: shadow first")
+            if before.shadow is not None and after.shadow is None:
+                continue  # who only held it bounds nobody who is served
             if after.target_percent < before.target_percent:
                 raise ValueError(
                     f"stage {after.name!r} has target_percent {after.target_percent:g}, below the "
                     f"{before.target_percent:g} of {before.name!r}: a share only grows"
                 )
+        if self.stages and self.stages[-1].shadow is not None:
+            raise ValueError(f"the last stage, {self.stages[-1].name!r}, is a shadow stage: add one that serves")
         for index, stage in enumerate(self.stages):
             try:
                 self.criteria(index)
@@ -142,6 +152,11 @@ class Plan(Document, frozen=True):
                 f"blast_radius: at most {radius.devices} devices, and min_devices asks for {self.min_devices} in each "
                 "stage; lower one or raise the other"
             )
+
+    @property
+    def shadows(self) -> int:
+        """How many stages, the first ones, are shadow stages."""
+        return sum(stage.shadow is not None for stage in self.stages)
 
     def criteria(self, stage: int) -> SuccessCriteria:
         """The limits in force at a stage: its own, and the earlier ones where it says nothing."""
@@ -189,7 +204,8 @@ class Plan(Document, frozen=True):
         if wanted >= own.start + round(0.9 * own.buckets):
             wanted = min(wanted, self.ceiling)
         radius = self.blast_radius
-        if radius is not None and radius.percent is not None and stage < len(self.stages) - 1:
+        capped = stage < len(self.stages) - 1 and self.stages[stage].shadow is None
+        if radius is not None and radius.percent is not None and capped:
             wanted = min(wanted, own.start + round(radius.percent / 100 * BUCKETS))
         return wanted
 

@@ -15,6 +15,7 @@ from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, DeviceId, Label, Name, Serial
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.rollout.bucket import BUCKETS
+from whimbrel.rollout.shadow import Shadow
 
 Bucket = Annotated[int, Meta(ge=0, le=BUCKETS)]
 RolloutId = Name
@@ -57,6 +58,7 @@ class Arm(Document, frozen=True):
 
     A `control` arm runs the baseline; a device may be a control of several stages at once, and is treated at most once.
     `conditions`: of this arm's devices, instead of the policy's; a stage's control has those of its treated.
+    A treated arm with `shadow` runs the baseline too, and tries its serial beside it.
     """
 
     role: Literal["treated", "control"]
@@ -67,8 +69,11 @@ class Arm(Document, frozen=True):
     end: Bucket
     selector: Selector = EVERYONE
     conditions: Conditions | None = None
+    shadow: Shadow | None = None
 
     def __post_init__(self) -> None:
+        if self.shadow is not None and self.role == "control":
+            raise ValueError(f"arm {self.name!r} is a control, and nothing is tried beside what a control runs")
         if self.start > self.end:
             raise ValueError(f"arm {self.name!r} starts at bucket {self.start}, after its end {self.end}")
 

@@ -4,7 +4,23 @@ from collections.abc import Mapping
 
 import pytest
 
-from build import HOUR, T0, Town, announce, cell, devices_in, plan, reports, rollout, stage, town, window
+from build import (
+    HOUR,
+    T0,
+    Town,
+    announce,
+    cell,
+    cohort,
+    devices_in,
+    plan,
+    reports,
+    rollout,
+    seen,
+    shadow_plan,
+    stage,
+    town,
+    window,
+)
 from whimbrel.errors import Conflict
 from whimbrel.flows.advance import Ledgers, advance, move_by_person, replay
 from whimbrel.flows.ingest import ingest
@@ -298,3 +314,42 @@ def test_a_window_that_was_changed_afterwards_is_found_by_the_replay() -> None:
         judge_now(here, now=T0 + 8 * 300)
         here.fleet.tally("r1", [cell("treated", 3, n=1, hardware_class="c1")])
         assert [each.same for each in replay(here.registry, here.fleet, "r1")] == [False]
+
+
+# --- the shadow ---
+
+
+def in_shadow(here: Town, *, agreed: float = 100, n: int = 3) -> None:
+    devices = devices_in(0, 500_000, n)
+    said = [announce(d, "shadowing", role="treated") for d in devices]
+    said += [
+        reports(d, window(w, serial=1, cohorts=(cohort(),), shadow=seen(agreed=agreed)))
+        for d in devices for w in (range(1, 9))
+    ]  # fmt: skip
+    ingest(here.registry, here.fleet, said, now=T0 + 400)
+
+
+def test_a_candidate_that_agrees_in_the_shadow_is_served_to_the_share_of_the_next_stage() -> None:
+    with town(running=rollout(plan=shadow_plan(), shares=(500_000,))) as here:
+        in_shadow(here)
+        assert judge_now(here).move == "advance"
+        assert (now_is(here).stage, now_is(here).shares) == (1, (500_000, 50_000))
+        assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
+
+
+def test_a_candidate_that_disagrees_is_quarantined_and_never_served() -> None:
+    with town(running=rollout(plan=shadow_plan(), shares=(500_000,))) as here:
+        in_shadow(here, agreed=70)
+        assert judge_now(here, now=T0 + 1000).move == "roll_back"
+        assert now_is(here).state is State.ROLLED_BACK
+        (refused,) = here.registry.quarantines("wake")
+        assert "70.00% of the inputs" in refused.because
+        assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
+
+
+def test_a_served_stage_without_devices_is_not_judged_by_the_shadow() -> None:
+    with town(running=rollout(plan=shadow_plan(), stage=1, shares=(500_000, 1))) as here:
+        in_shadow(here)
+        verdict = judge_now(here)
+        assert (verdict.move, now_is(here).stage) == ("hold", 1)
+        assert "0 of 0 activated devices have reported" in verdict.because

@@ -15,13 +15,15 @@ from build import (
     plan,
     reports,
     rollout,
+    seen,
+    shadow_plan,
     stage,
     town,
     window,
 )
 from whimbrel.flows.ingest import Ingested, ingest, judge_silence
 from whimbrel.flows.records import Record
-from whimbrel.health.report import Summary
+from whimbrel.health.report import Summary, Window
 from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.gate import Counts
 
@@ -331,3 +333,50 @@ def test_only_the_slices_that_were_asked_for_make_cells() -> None:
         assert entry.slices == {"os": "b"}
         assert here.fleet.counts("r1", without=("os=b",))[0] == Counts()
         assert here.fleet.counts("r1", without=("os=a",))[0].activated_t == 1
+
+
+# --- the shadow ---
+
+IN_SHADOW = rollout(plan=shadow_plan(percent=5))
+
+
+def told(stage: int = 0, **changes: object) -> Window:
+    return window(serial=1, cohorts=(cohort(stage=stage),), shadow=seen(10, agreed=9, **changes))
+
+
+def test_what_was_seen_in_the_shadow_is_tallied_once_by_device_window() -> None:
+    with town(running=IN_SHADOW) as here:
+        take(here, announce(CANARY, "shadowing"), reports(CANARY, told()), reports(CANARY, told()))
+        (cell,) = here.cells()
+        assert cell.shadow is not None
+        assert (cell.shadow.windows, cell.shadow.inputs, cell.shadow.disagreed_share) == (1, 10, pytest.approx(0.1))
+        assert (counts(here).activated_t, counts(here).shadowed_t) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        (REST, told()),  # not in the shadow, by its bucket
+        (CANARY, told(serial=3)),  # of another version
+        (REST, window(serial=1, cohorts=(cohort("control"),), shadow=seen())),
+        (CANARY, told(stage=1)),  # of a stage that was not entered
+    ],
+)
+def test_a_shadow_that_contradicts_bucket_or_rollout_counts_nowhere(device: str, said: Window) -> None:
+    with town(running=IN_SHADOW) as here:
+        take(here, reports(device, said))
+        assert all(cell.shadow is None for cell in here.cells())
+        assert counts(here).shadowed_t == 0
+
+
+def test_a_stage_that_serves_takes_no_evidence_from_the_shadow() -> None:
+    with town(running=rollout()) as here:
+        take(here, reports(CANARY, window(serial=1, shadow=seen())))
+        assert [cell.shadow for cell in here.cells()] == [None]
+        assert counts(here).shadowed_t == 0
+
+
+def test_a_device_that_was_in_the_shadow_and_is_served_now_counts_in_both_stages() -> None:
+    with town(running=rollout(plan=shadow_plan(), stage=1, shares=(500_000, 50_000))) as here:
+        take(here, reports(LATER, told()), reports(CANARY, window(1, cohorts=(cohort(stage=1),))))
+        assert [(cell.stage, cell.shadow is not None) for cell in here.cells()] == [(0, True), (1, False)]

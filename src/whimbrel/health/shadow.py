@@ -1,0 +1,125 @@
+"""What was seen of a candidate in the shadow? A device's sums, and what many devices' windows add up to.
+
+1. Only sums and counts travel: no input and no output ever does.
+2. A call's agreement is a share in [0, 1], and so is a device-window's: one device with a million calls is one unit.
+3. The candidate's time is compared with the active version's on the same inputs, in the same worker: a device-window
+   has one ratio.
+4. What was dropped (the worker was busy) and skipped (the active version failed there too) says nothing of a candidate.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from whimbrel.health.sketch import key_of
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import Serial
+
+Count = Annotated[int, Meta(ge=0, le=2**40)]
+Milliseconds = Annotated[float, Meta(ge=0, le=1e15)]
+Buckets = Annotated[dict[Annotated[int, Meta(ge=-4000, le=4000)], Count], Meta(max_length=4096)]
+Sum = Annotated[int, Meta(ge=0)]
+Sums = Annotated[dict[int, Sum], Meta(max_length=8192)]
+
+_KEYS = 4096
+
+
+class Seen(Document, frozen=True):
+    """One device's sums for the candidate `serial`. `inputs` = `compared` + `errors` + `crashed`; times in ms."""
+
+    serial: Serial
+    inputs: Count = 0  # calls that the candidate was asked, and the active version answered
+    compared: Count = 0  # of these: it answered too
+    agreed: Annotated[float, Meta(ge=0, le=2**40)] = 0.0  # the sum of the calls' agreement, each in [0, 1]
+    errors: Count = 0  # it raised, or gave what is no number
+    crashed: Count = 0  # it ended its process, or did not answer in time
+    dropped: Count = 0  # sampled, and never tried: the worker was busy
+    skipped: Count = 0  # the active version failed on it as well
+    active_ms: Milliseconds = 0.0  # over what was compared
+    candidate_ms: Milliseconds = 0.0
+    active: Buckets = {}
+    candidate: Buckets = {}
+
+    def __post_init__(self) -> None:
+        if self.inputs != self.compared + self.errors + self.crashed:
+            raise ValueError(f"{self.inputs} inputs are not {self.compared} + {self.errors} + {self.crashed}")
+        if self.agreed > self.compared * (1 + 1e-9):
+            raise ValueError(f"{self.agreed} of {self.compared} agreed")
+
+    def plus(self, other: "Seen") -> "Seen":
+        """Both together; `serial` must be the same."""
+        if other.serial != self.serial:
+            raise ValueError(f"what was seen of serial {other.serial} says nothing of {self.serial}")
+        sums = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in self.__struct_fields__
+            if name not in {"serial", "active", "candidate"}
+        }
+        return Seen(
+            serial=self.serial,
+            active=merged(self.active, other.active, keys=_KEYS),
+            candidate=merged(self.candidate, other.candidate, keys=_KEYS),
+            **sums,
+        )
+
+
+class Units(Document, frozen=True):
+    """Sums over device-windows in which the candidate was asked something. `ratios`: of times, one a device-window."""
+
+    windows: Sum = 0
+    inputs: Sum = 0
+    compared: Sum = 0
+    agreed: Annotated[float, Meta(ge=0)] = 0.0
+    errors: Sum = 0
+    crashed: Sum = 0
+    dropped: Sum = 0
+    skipped: Sum = 0
+    compared_windows: Sum = 0
+    disagreed_share: Annotated[float, Meta(ge=0)] = 0.0  # over `compared_windows`
+    failed_share: Annotated[float, Meta(ge=0)] = 0.0  # errors and crashes, over `windows`
+    crashed_windows: Sum = 0
+    ratios: Sums = {}
+    active: Sums = {}
+    candidate: Sums = {}
+
+    @classmethod
+    def of(cls, seen: Seen) -> "Units":
+        """One device-window."""
+        timed = seen.compared and seen.active_ms > 0
+        return cls(
+            windows=1 if seen.inputs else 0,
+            inputs=seen.inputs,
+            compared=seen.compared,
+            agreed=seen.agreed,
+            errors=seen.errors,
+            crashed=seen.crashed,
+            dropped=seen.dropped,
+            skipped=seen.skipped,
+            compared_windows=1 if seen.compared else 0,
+            disagreed_share=max(0.0, 1 - seen.agreed / seen.compared) if seen.compared else 0.0,
+            failed_share=(seen.errors + seen.crashed) / seen.inputs if seen.inputs else 0.0,
+            crashed_windows=1 if seen.crashed else 0,
+            ratios={key_of(seen.candidate_ms / seen.active_ms): 1} if timed else {},
+            active=seen.active,
+            candidate=seen.candidate,
+        )
+
+    def plus(self, other: "Units") -> "Units":
+        """Both together."""
+        buckets = "ratios", "active", "candidate"
+        sums = {n: getattr(self, n) + getattr(other, n) for n in self.__struct_fields__ if n not in buckets}
+        return Units(
+            ratios=merged(self.ratios, other.ratios, keys=8192),
+            active=merged(self.active, other.active, keys=8192),
+            candidate=merged(self.candidate, other.candidate, keys=8192),
+            **sums,
+        )
+
+
+def merged(one: dict[int, int], other: dict[int, int], *, keys: int) -> dict[int, int]:
+    """Counts of both; beyond so many buckets a new one is left out."""
+    counts = dict(one)
+    for key, count in other.items():
+        if key in counts or len(counts) < keys:
+            counts[key] = counts.get(key, 0) + count
+    return counts
