@@ -24,6 +24,8 @@ from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.model.documents import digest_of
 from whimbrel.model.ways import DeltaIndex, Step
+from whimbrel.rollout.policy import Arm, Entry, Layer
+from whimbrel.rollout.shadow import Shadow
 from whimbrel.sim.disk import ModelledDisk
 from whimbrel.trust import roles
 
@@ -436,6 +438,36 @@ def ended_then_on(device: Device) -> None:
     device.disk.before = inner
 
 
+def in_shadow(device: Device) -> None:
+    """Version 2 is tried beside version 1, which goes on serving."""
+    tried = Arm(
+        role="treated", name="shadow", stage=0, serial=2, start=0, end=1_000_000, shadow=Shadow(sample_ppm=1_000_000)
+    )
+    layers = (Layer(salt=7, entries=(Entry(rollout="r1", arms=(tried,)),)),)
+    device.world.want(1, layers=layers)
+    found = device.cycle()
+    must((found["state"], found["serial"]) == ("shadowing", 1), f"nothing is tried: {found}")
+    device.use()
+
+
+def on_one_in_shadow(device: Device) -> None:
+    on_one(device)
+    in_shadow(device)
+
+
+def from_shadow_to_two(device: Device) -> None:
+    in_shadow(device)
+    asked = len(device.world.server.asked)
+    device.settle(2)
+    fetched = [line for line in device.world.server.asked[asked:] if "artifacts/" in line]
+    must(not fetched, f"what was held already was fetched again: {fetched}")
+
+
+def out_of_the_shadow(device: Device) -> None:
+    device.world.want(1)
+    device.cycle()
+
+
 WAYS = {
     way.name: way
     for way in (
@@ -449,6 +481,8 @@ WAYS = {
         Way("no version any more", on_one, to_nothing, ("idle", None)),
         Way("a new root", on_one, new_root, ("committed", 1)),
         Way("ended, then on", on_one, ended_then_on),
+        Way("in the shadow, then served", on_one, from_shadow_to_two),
+        Way("out of the shadow", on_one_in_shadow, out_of_the_shadow, ("idle", 1), ("committed", 1)),
     )
 }
 

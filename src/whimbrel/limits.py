@@ -118,6 +118,20 @@ PROBE_ADDRESSES_BYTES = 256 * MIB  # besides twice the memory budget: addresses 
 PROBE_RUNS = 5  # the latency is their median
 PROBE_LINE_BYTES = 2 * DOCUMENT_BYTES  # a request holds a signature and a probe
 
+# --- the device: the shadow ---
+SHADOW_QUEUE = 8  # calls that wait for the worker; more are dropped, and counted
+SHADOW_QUEUE_BYTES = 32 * MIB  # of their arrays
+SHADOW_CALL_BYTES = 16 * MIB  # one call: copied in some 5 ms
+SHADOW_LINE_BYTES = 256 * KIB  # what comes before a call's bytes: names, types and shapes; and an answer
+SHADOW_WALL_S = 10.0  # one version, one call; a model of seconds is asked behind everything else
+SHADOW_GRACE_S = 2.0  # what the app's process waits longer than the worker does
+SHADOW_START_S = 60.0  # one version is loaded, behind everything else
+SHADOW_IDLE_S = 60.0  # without a call, and the worker's memory is given back
+SHADOW_LOOK_S = 1.0  # how often an app looks at what is to be shadowed
+SHADOW_FLUSH_S = 5.0  # how often sums are written down
+SHADOW_CLOSE_S = 1.0  # what `Agent.close` waits for the thread, twice
+SHADOW_CRASHES = 3  # one may be the machine's; after three a candidate is not tried here any more
+
 # --- delta ---
 DELTA_SEGMENT_ELEMENTS = 256 * KIB  # numbers decoded at once: a few MB of working memory, pages still worth their head
 DELTA_GROUP_BYTES = 2 * MIB  # differences that share their entropy tables: what an encoder holds at once

@@ -114,6 +114,7 @@ CELL = Cell(
     shadow=Units(
         windows=3, inputs=7, compared=4, agreed=3.5, errors=2, crashed=1, dropped=6, skipped=5, compared_windows=2,
         disagreed_share=0.25, failed_share=0.5, crashed_windows=1, ratios={21: 2}, active={34: 4}, candidate={55: 4},
+        disagreed={-69: 1}, failed={-34: 1},
     ),
 )  # fmt: skip
 
@@ -195,7 +196,7 @@ GOLDEN = {
 "sumsq":1.25}},"overdue":3,"panel":{"both":8,"both_y":1.0,"both_yy":0.75,"n":9,"x":2.5,
 "xx":2.0,"xy":1.75,"y":1.5,"yy":1.25},"role":"control","sessions":8,"shadow":{"active":{"34":4},
 "agreed":3.5,"candidate":{"55":4},"compared":4,"compared_windows":2,"crashed":1,"crashed_windows":1,
-"disagreed_share":0.25,"dropped":6,"errors":2,"failed_share":0.5,"inputs":7,"ratios":{"21":2},"skipped":5,
+"disagreed":{"-69":1},"disagreed_share":0.25,"dropped":6,"errors":2,"failed":{"-34":1},"failed_share":0.5,"inputs":7,"ratios":{"21":2},"skipped":5,
 "windows":3},"slices":{"os":"linux"},"stage":1,"window":6}
 """,
     ),

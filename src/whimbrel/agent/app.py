@@ -32,11 +32,13 @@ from whimbrel.agent.locks import held_alone
 from whimbrel.agent.mirrors import Mirrors
 from whimbrel.agent.probes import shared_server
 from whimbrel.agent.session import Places, Session
+from whimbrel.agent.shadow import ShadowClient
 from whimbrel.agent.situation import default_situation
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.transport import HttpNetwork, Proxies
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import Situation
+from whimbrel.device.journal import Journal
 from whimbrel.device.ports import Clock, Prober
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
@@ -147,6 +149,8 @@ class Agent:
         self._next_refresh = 0.0
         self._next_report: float | None = None
         self._status: dict[str, Any] = {}
+        self._shadows: dict[str, ShadowClient] = {}
+        self._shadows_guard = threading.Lock()
         self._leftovers: set[Path] | None = None
 
     @classmethod
@@ -232,7 +236,12 @@ class Agent:
         """One use of a model, as a context manager. Raises `Unavailable` on entry where no version is here yet."""
         if model not in self._installations:
             raise NotFound(f"this agent keeps {', '.join(self._installations)}; it was opened without {model!r}")
-        return Session(model, self._installations[model].places, durable=self._durable_sessions)
+        places = self._installations[model].places
+        with self._shadows_guard:
+            if model not in self._shadows:
+                self._shadows[model] = ShadowClient(places)
+            shadow = self._shadows[model]
+        return Session(model, places, durable=self._durable_sessions, shadow=shadow)
 
     def swap_now(self, model: str) -> bool:
         """Ask that a swap waits for no session: those that are open go on with the version that they opened, whose
@@ -285,6 +294,10 @@ class Agent:
     def close(self) -> None:
         """Stop, and let go of connections. A probe server that was brought is its owner's."""
         self.stop()
+        with self._shadows_guard:
+            shadows, self._shadows = self._shadows, {}
+        for each in shadows.values():
+            each.close()
         with self._busy:
             self._http.close()
 
@@ -536,6 +549,7 @@ class Agent:
             "wanted": each.decision.serial if each.decision else None,
             "because": each.decision.because if each.decision else "no policy is known yet",
             "candidate": candidate.serial if candidate else None,
+            "shadow": _shadow_status(each.journal),
             "waits_for": each.waits_for or self._installing[model].problem or None,
             "sequence": policy.sequence if policy else None,
             "refused": {str(refusal.serial): refusal.reason for refusal in each.journal.refused},
@@ -544,6 +558,17 @@ class Agent:
             },
             "problem": self._trust.problems.get(model),
         }
+
+
+def _shadow_status(journal: Journal) -> dict[str, Any] | None:
+    candidate = journal.candidate
+    if journal.state is not State.SHADOWING or candidate is None or candidate.shadow is None:
+        return None
+    return {
+        "serial": candidate.serial,
+        "sample_percent": candidate.shadow.how.sample_ppm / 10_000,
+        "crashes": candidate.shadow.crashes,
+    }
 
 
 def read_status(folder: Path) -> dict[str, Any]:

@@ -25,13 +25,14 @@ from whimbrel.device import cohorts, effects, events, slots
 from whimbrel.device.conditions import Situation, permit, start_jitter
 from whimbrel.device.journal import Candidate, Journal, Membership, recovered, seal, unseal
 from whimbrel.device.ports import Prober, ProbeRequest
+from whimbrel.device.shadowing import shadowing_of
 from whimbrel.device.slots import Pointer
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.device.step import announcement_of, effects_of, moved, say, step
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.model.release import Release, Requirement, Variant
 from whimbrel.model.ways import Step
-from whimbrel.rollout.decide import Assignment, Decision, Profile, decide, objection
+from whimbrel.rollout.decide import Assignment, Beside, Decision, Profile, decide, objection
 from whimbrel.rollout.policy import Conditions, Policy
 
 _replace = msgspec.structs.replace
@@ -160,6 +161,11 @@ class Installation:
             failed += max((each.crashes_before + 1 for each in mine if each.crashed), default=0)
             if healthy or failed:
                 self.take(events.SessionsSeen(healthy=healthy, failed=failed))
+        if self.journal.state is State.SHADOWING and candidate is not None:
+            tried = [each.closed.shadow for each in new if each.closed is not None and each.closed.shadow is not None]
+            crashed = sum(seen.crashed for seen in tried if seen.serial == candidate.serial)
+            if crashed:
+                self.take(events.ShadowSeen(crashed=crashed))
         self._write_down(found)
 
     def _write_down(self, found: list[Ended]) -> None:
@@ -240,8 +246,9 @@ class Installation:
     def _intend(self, decision: Decision, policy: Policy, *, prepare: bool) -> None:
         wanted, active, state = decision.serial, self.pointer.serial, self.journal.state
         candidate = self.journal.candidate
+        beside = decision.beside if wanted is not None and wanted == active else None
         if state in PREPARING and candidate is not None:
-            if wanted == candidate.serial:
+            if candidate.serial == (beside.serial if beside is not None else wanted):
                 self._follow(decision, policy)
                 return
             self.take(events.Withdrawn())
@@ -253,6 +260,8 @@ class Installation:
                 self.take(events.Recalled(to=None, leaves=active, reason=decision.because))
             return
         if wanted == active:
+            if beside is not None and prepare and state in RESTING:
+                self._offer(beside.serial, None, policy, beside=beside)
             return
         fallback = self.pointer.fallback
         line = self._around.trust.lines[self.model]
@@ -274,7 +283,7 @@ class Installation:
             return False
         return objection(policy, line, self._profile(), active) is None
 
-    def _offer(self, serial: int, treated: Assignment | None, policy: Policy) -> None:
+    def _offer(self, serial: int, treated: Assignment | None, policy: Policy, *, beside: Beside | None = None) -> None:
         failed = next((refusal for refusal in self.journal.refused if refusal.serial == serial), None)
         if failed is not None and policy.sequence <= failed.policy_sequence:
             self.waits_for = f"a new policy: serial {serial} failed here again ({failed.reason})"
@@ -284,10 +293,11 @@ class Installation:
         if variant is None:
             self.waits_for = f"a variant of serial {serial} that fits this device's labels"
             return
-        missing = self._missing(release)
+        missing = self._missing(release) if beside is None else ""  # its answers are compared, and go nowhere
         if missing:
             self.waits_for = missing
             return
+        counted = beside or treated
         self.take(
             events.Offered(
                 serial=serial,
@@ -296,9 +306,10 @@ class Installation:
                 files=variant.files,
                 policy_sequence=policy.sequence,
                 at=self._around.now(),
-                rollout=treated.rollout if treated else None,
-                stage=treated.stage if treated else 0,
+                rollout=counted.rollout if counted else None,
+                stage=counted.stage if counted else 0,
                 despite=failed.reason if failed else "",
+                shadow=shadowing_of(beside.shadow, variant) if beside is not None else None,
             )
         )
 
@@ -321,25 +332,39 @@ class Installation:
     def _follow(self, decision: Decision, policy: Policy) -> None:
         # The same version, perhaps in another cohort by now.
         candidate = self.journal.candidate
-        treated = _treated(decision, policy)
-        if candidate is not None:
-            moved = _replace(
-                candidate, rollout=treated.rollout if treated else None, stage=treated.stage if treated else 0
-            )
-            self._keep(_replace(self.journal, candidate=moved))
+        if candidate is None:
+            return
+        beside = decision.beside if candidate.serial != decision.serial else None
+        if beside is not None and candidate.shadow is None:
+            self.take(events.Withdrawn())  # it was to be run, and is only to be tried now
+            return
+        counted = beside or _treated(decision, policy)
+        shadow = None
+        if beside is not None and candidate.shadow is not None:
+            shadow = _replace(candidate.shadow, how=beside.shadow)
+        elif self.journal.state is State.SHADOWING:
+            self.take(events.ShadowEnded())
+        moved = _replace(
+            candidate,
+            rollout=counted.rollout if counted else None,
+            stage=counted.stage if counted else 0,
+            shadow=shadow,
+        )
+        self._keep(_replace(self.journal, candidate=moved))
 
     def _belong(self, decision: Decision) -> None:
         # A treated device is in its cohort from when there is something for it to try.
         known = {(member.rollout, member.stage) for member in self.journal.memberships}
         candidate = self.journal.candidate
         here = {self.pointer.serial, candidate.serial if candidate else None}
+        tried = decision.beside.serial if decision.beside is not None else decision.serial
         belongs = [
             each
             for each in decision.assignments
-            if each.role == "control" or decision.serial in here or (each.rollout, each.stage) in known
+            if each.role == "control" or tried in here or (each.rollout, each.stage) in known
         ]
         now, before = self._around.now(), self._around.spool.before(self.model)
-        self._keep(cohorts.assigned(self.journal, belongs, serial=decision.serial, at=now, before=before))
+        self._keep(cohorts.assigned(self.journal, belongs, serial=tried, at=now, before=before))
 
     def _stand_in(self, decision: Decision, policy: Policy) -> None:
         if self.journal.state not in RESTING | {State.ON_TRIAL} or self.pointer.serial != decision.serial:
@@ -416,6 +441,11 @@ class Installation:
                 return self._probe(effect)
             case effects.Activate():
                 return self._activate(effect)
+            case effects.BeginShadow():
+                return self._begin_shadow(effect.candidate)
+            case effects.KeepShadow(candidate=candidate):
+                whole = candidate.held is not None and self.places.wholeness.holds(candidate.held)
+                return None if whole else events.Corrupt("the files that apps try in the shadow were changed")
             case effects.PointTo(held=held):
                 self._swap(slots.swapped(self.pointer, held))
                 return None
@@ -484,6 +514,16 @@ class Installation:
     def _next_after(self, variant: Variant, release: Release) -> Variant | None:
         chosen = self._benchmarks.choose(release, self._around.labels, now=self._around.now())
         return chosen if chosen is not None and chosen.files != variant.files else None
+
+    def _begin_shadow(self, candidate: Candidate) -> events.Event:
+        decision = self.decide()
+        beside = decision.beside if decision is not None and decision.serial == self.pointer.serial else None
+        if beside is None or beside.serial != candidate.serial:
+            self.decision = decision
+            return events.Withdrawn()
+        if candidate.held is None or not self.places.wholeness.intact(candidate.held):
+            return events.Corrupt("the files in the slot are not whole any more")
+        return events.ShadowBegun(at=self._around.now())
 
     def _activate(self, effect: effects.Activate) -> events.Event | None:
         candidate, now = effect.candidate, self._around.now()

@@ -13,11 +13,11 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 
@@ -25,16 +25,21 @@ from whimbrel import limits
 from whimbrel.agent import sets
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.locks import locked
+from whimbrel.agent.shadow import ShadowClient
 from whimbrel.agent.wholeness import Wholeness
 from whimbrel.device.journal import unseal
 from whimbrel.device.ports import Hold
 from whimbrel.device.slots import Held, Pointer
 from whimbrel.errors import InvariantBroken, Unavailable, UntrustedInput
 from whimbrel.health.report import Count, Summary
+from whimbrel.health.shadow import Seen
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label, Serial
+
+if TYPE_CHECKING:
+    from whimbrel.agent.runner import Runner
 
 _METRIC = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,62}[A-Za-z0-9])?$")
 _VALUE_MAX = 1e12  # so that the sum of a window's values stays within what a report can hold
@@ -50,19 +55,21 @@ class Mark(Document, frozen=True):
 
 
 class Closed(Document, frozen=True):
-    """What a session saw. `failed`: an exception left the with-block."""
+    """What a session saw, or what was tried in the shadow of some. `failed`: an exception left the with-block."""
 
     serial: Serial
+    session: bool = True  # False: no session, but sums of what was tried beside this serial
     failed: bool = False
     inferences: Count = 0
     errors: Count = 0
     latency_key: int | None = None
     metrics: Annotated[dict[Label, Summary], msgspec.Meta(max_length=limits.SESSION_METRICS)] = {}
+    shadow: Seen | None = None
 
     @property
     def healthy(self) -> bool:
         """Whether it speaks for its version: no exception, and not every inference an error."""
-        return not self.failed and (self.inferences == 0 or self.errors < self.inferences)
+        return self.session and not self.failed and (self.inferences == 0 or self.errors < self.inferences)
 
 
 class Places:
@@ -97,10 +104,11 @@ class Places:
 class Session:
     """One use of a model: from before it is loaded until after its last inference. Made by `Agent.session`."""
 
-    def __init__(self, model: str, places: Places, *, durable: bool = True) -> None:
+    def __init__(self, model: str, places: Places, *, durable: bool = True, shadow: ShadowClient | None = None) -> None:
         self._model = model
         self._places = places
         self._durable = durable
+        self._shadow = shadow
         self._guard = threading.Lock()
         self._hold: Hold | None = None
         self._held: Held | None = None
@@ -147,6 +155,27 @@ class Session:
                 self._latency_ms = max(self._latency_ms or 0.0, float(latency_ms))
             self._inferences += 1
             self._errors += 0 if ok else 1
+
+    def shadow(self, inputs: Mapping[str, Any], output: Any = None) -> bool:
+        """Let a version that the policy tries in the shadow have this call too; whether it was sampled. Thread-safe.
+
+        `inputs`: arrays by name. `output`: what the active version said, by name or in its order; without it that
+        version is asked again, in the worker. Copies a sampled call and returns: it never waits for a version, and
+        nothing that a version does there reaches this process. Raises `UntrustedInput` for inputs without names.
+        """
+        held = self._open_held()
+        if not isinstance(inputs, Mapping):
+            raise UntrustedInput(f"inputs are a {type(inputs).__name__}; expected arrays by name: {{'x': array}}")
+        return self._shadow is not None and self._shadow.offer(held.serial, inputs, output)
+
+    def runner(self) -> "Runner":
+        """The active version, loaded: `run(inputs)` answers, counts, and shadows by itself.
+
+        Raises `Unavailable` where no runtime for its format is installed.
+        """
+        from whimbrel.agent.runner import Runner
+
+        return Runner(self, self.path)
 
     def __enter__(self) -> Self:
         if self._held is not None:

@@ -23,6 +23,7 @@ from whimbrel.agent.disk import Disk
 from whimbrel.agent.session import Closed, Ended
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.report import Cohort, Finite, Summary, Window
+from whimbrel.health.shadow import Seen
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label, Name
@@ -110,7 +111,7 @@ class Spool:
             if each.serial is None:
                 continue
             window = windows.get(model)
-            if window is not None and window.serial != each.serial:
+            if window is not None and (window.serial != each.serial or _other_shadow(window, each.closed)):
                 waiting = (*waiting, Waiting(window=window))
                 window = None
             window = window or Window(model=model, serial=each.serial, first=1, last=1)
@@ -196,12 +197,23 @@ def _with(window: Window, closed: Closed) -> Window:
         latency[closed.latency_key] = latency.get(closed.latency_key, 0) + 1
     return _replace(
         window,
-        sessions=window.sessions + 1,
+        sessions=window.sessions + (1 if closed.session else 0),
+        shadow=_both(window.shadow, closed.shadow),
         inferences=window.inferences + closed.inferences,
         errors=window.errors + closed.errors,
         metrics=_sums(window.metrics, closed.metrics),
         latency=latency,
     )
+
+
+def _other_shadow(window: Window, closed: Closed | None) -> bool:
+    """Whether a session tells of another version in the shadow than the window does."""
+    mine, its = window.shadow, closed.shadow if closed is not None else None
+    return mine is not None and its is not None and mine.serial != its.serial
+
+
+def _both(one: Seen | None, other: Seen | None) -> Seen | None:
+    return one.plus(other) if one is not None and other is not None else one or other
 
 
 def _sums(one: dict[str, Summary], other: dict[str, Summary]) -> dict[str, Summary]:
@@ -229,7 +241,8 @@ def _bounded(waiting: tuple[Waiting, ...], *, most: int | None = None) -> tuple[
 
 def _kind(window: Window) -> tuple[object, ...]:
     cohorts = tuple((cohort.rollout, cohort.stage, cohort.role) for cohort in window.cohorts)
-    return window.model, window.serial, window.hardware_class, window.slices, cohorts
+    tried = window.shadow.serial if window.shadow is not None else None
+    return window.model, window.serial, window.hardware_class, window.slices, cohorts, tried
 
 
 def _merged(one: Waiting, other: Waiting) -> Waiting:
@@ -246,5 +259,6 @@ def _merged(one: Waiting, other: Waiting) -> Waiting:
         errors=before.errors + after.errors,
         metrics=_sums(before.metrics, after.metrics),
         latency=latency,
+        shadow=_both(before.shadow, after.shadow),
     )
     return Waiting(window=window, cuts=one.cuts + other.cuts)

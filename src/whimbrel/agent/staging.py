@@ -94,12 +94,21 @@ class Staging:
         assembly = Assembly(self._download, disk=self._disk)
         try:
             for file in {file.sha256: file for file in candidate.files}.values():
+                if self._kept(file, candidate.slot):
+                    continue  # from a time when it was tried in the shadow
                 assembly.bring(file, steps, self._here(file, active))
         except UntrustedInput as error:
             return events.Corrupt(str(error), bytes_moved=assembly.moved, moved_by=assembly.moved_by)
         except Unavailable as error:
             return Interrupted(assembly.moved, assembly.moved_by, error)
         return events.Fetched(bytes_moved=assembly.moved, moved_by=assembly.moved_by)
+
+    def _kept(self, file: File, slot: str) -> bool:
+        """Whether the slot still holds this file, whole, and nothing of it came anew."""
+        if file.packed or self._disk.size(self._download.path(file)) is not None:
+            return False
+        place = self._places.slot(slot) / file.name
+        return self._disk.size(place) == file.size_bytes and self._disk.sha256(place) == file.sha256
 
     def _here(self, file: File, active: Held | None) -> dict[str, Path]:
         """Artifacts that the active slot holds, by digest; a folder is packed again, as it was when it travelled."""

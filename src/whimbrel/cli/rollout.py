@@ -161,7 +161,9 @@ def view(seen: dict[str, Any]) -> Group:
         counts = seen["counts"].get(str(index), {})
         share = stage["share_percent"] if stage["share_percent"] is not None else stage["target_percent"]
         table.add_row(
-            ("> " if index == seen["stage"] and seen["state"] in _LIVE else "  ") + stage["name"],
+            ("> " if index == seen["stage"] and seen["state"] in _LIVE else "  ")
+            + stage["name"]
+            + (" (in the shadow)" if stage["shadow"] is not None else ""),
             f"{share:g}%",
             f"{stage['duration_hours']:g}",
             *(
@@ -175,14 +177,37 @@ def view(seen: dict[str, Any]) -> Group:
         evidence = verdict["evidence"]
         guards = "  ".join(f"{name} {value:.2f}" for name, value in evidence["guardrails"].items())
         lines.append(Text(f"gate: {verdict['move']}: {verdict['because']}"))
+        if "shadow" in evidence:
+            lines.append(Text(f"in the shadow: {_shadow_line(evidence['shadow'])}"))
         lines.append(Text(f"ln E {evidence['log_e']:.2f} of {evidence['log_e_needed']:.2f}   {guards}", style="dim"))
     lines.append(Text("devices: " + "  ".join(f"{name}: {n}" for name, n in sorted(seen["devices"].items()))))
     return Group(*lines)
 
 
+def _shadow_line(told: dict[str, Any]) -> str:
+    """What the candidate showed to nobody, in one line."""
+
+    def share(value: float | None) -> str:
+        return "nothing told" if value is None else f"{100 * value:.2f}%"
+
+    words = [
+        f"{told['compared']} inputs compared in {told['device_windows']} device-windows",
+        f"agreement {share(told['agreement'])} of {share(told['agreement_min'])}",
+        f"failures {share(told['failures'])}",
+        f"crashes {told['crashed']}",
+        f"dropped {share(told['dropped'])}",
+    ]
+    if told["latency_ratio"] is not None:
+        words.append(
+            f"time {told['latency_ratio']:.2f}x (p50 {told['candidate_p50_ms']} ms against {told['active_p50_ms']} ms)"
+        )
+    return "; ".join(words)
+
+
 def _stages(begun: dict[str, Any]) -> None:
     for stage in begun["stages"]:
-        say(f"  {stage['name']}: {stage['target_percent']:g}% for {stage['duration_hours']:g} h")
+        where = " in the shadow" if stage["shadow"] is not None else ""
+        say(f"  {stage['name']}: {stage['target_percent']:g}%{where} for {stage['duration_hours']:g} h")
 
 
 def _style(state: str) -> str:

@@ -41,6 +41,18 @@ class Activate(Effect, frozen=True):
     candidate: Candidate
 
 
+class BeginShadow(Effect, frozen=True):
+    """Look whether it is still to be tried, and whole. Answers `ShadowBegun`, `Withdrawn`, `Corrupt`."""
+
+    candidate: Candidate
+
+
+class KeepShadow(Effect, frozen=True):
+    """See to it that what apps try is whole. Answers `Corrupt`, and None as long as it is."""
+
+    candidate: Candidate
+
+
 class PointTo(Effect, frozen=True):
     """See to it that the pointer names `held`, on trial."""
 

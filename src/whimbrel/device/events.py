@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from whimbrel.device.shadowing import Shadowing
 from whimbrel.device.slots import Held, SlotName
 from whimbrel.health.report import WayName
 from whimbrel.model.release import File
@@ -25,6 +26,7 @@ class Offered(Event, frozen=True):
     rollout: str | None = None
     stage: int = 0
     despite: str = ""  # why it was refused here; a policy overrides that
+    shadow: Shadowing | None = None  # not to be activated, but tried beside the active version
 
 
 class Withdrawn(Event, frozen=True):
@@ -84,6 +86,28 @@ class Activated(Event, frozen=True):
     """No session is open and the policy is fresh: the pointer is about to be swapped."""
 
     at: float
+
+
+class ShadowBegun(Event, frozen=True):
+    """It is ready, and apps may try it beside the active version."""
+
+    at: float
+
+
+class ShadowSeen(Event, frozen=True):
+    """What apps wrote down: it ended its worker so many times."""
+
+    crashed: int
+
+
+class ShadowFailed(Event, frozen=True):
+    """It ended its worker too often."""
+
+    reason: str
+
+
+class ShadowEnded(Event, frozen=True):
+    """The decision is to run what was only tried."""
 
 
 class SessionsSeen(Event, frozen=True):

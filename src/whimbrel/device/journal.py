@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.device.shadowing import Shadowing
 from whimbrel.device.slots import Held, Pointer, SlotName
 from whimbrel.device.states import State
 from whimbrel.errors import UntrustedInput
@@ -42,6 +43,7 @@ class Candidate(Document, frozen=True):
     moved_by: dict[WayName, int] = {}
     healthy_sessions: int = 0
     failed_sessions: int = 0
+    shadow: Shadowing | None = None  # it is not to be activated yet
 
 
 class GoingBack(Document, frozen=True):

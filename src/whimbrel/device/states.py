@@ -1,7 +1,7 @@
 """How does one model move on a device? The table of states and events; any other pair is refused and changes nothing.
 
 1. `idle`, `committed` and `quarantined` are at rest: nothing is under way, and the active slot is the committed one.
-2. From `offered` to `ready` the active slot is not touched, so a withdrawal costs nothing.
+2. From `offered` to `ready` and `shadowing` the active slot is not touched, so a withdrawal costs nothing.
 3. `on trial` and `going back` are about the active slot; only they lead to a swap.
 
 Called by `step`; the diagram in docs/reference/device-states.md is generated from the table.
@@ -23,6 +23,7 @@ class State(StrEnum):
     STAGED = "staged"
     PROBING = "probing"
     READY = "ready"  # it waits for a fresh policy and for the end of all sessions
+    SHADOWING = "shadowing"  # apps try it beside the active version; it answers nobody
     ON_TRIAL = "on trial"  # active, not yet committed
     COMMITTED = "committed"
     GOING_BACK = "going back"  # the other slot is about to be active again
@@ -54,6 +55,12 @@ NEXT: dict[tuple[State, type[events.Event]], State] = {
     (State.READY, events.Activated): State.ON_TRIAL,
     (State.READY, events.Corrupt): State.OFFERED,
     (State.READY, events.Withdrawn): State.IDLE,
+    (State.READY, events.ShadowBegun): State.SHADOWING,
+    (State.SHADOWING, events.ShadowSeen): State.SHADOWING,
+    (State.SHADOWING, events.ShadowFailed): State.QUARANTINED,
+    (State.SHADOWING, events.ShadowEnded): State.READY,
+    (State.SHADOWING, events.Corrupt): State.OFFERED,
+    (State.SHADOWING, events.Withdrawn): State.IDLE,
     (State.ON_TRIAL, events.SessionsSeen): State.ON_TRIAL,
     (State.ON_TRIAL, events.TrialPassed): State.COMMITTED,
     (State.ON_TRIAL, events.TrialFailed): State.GOING_BACK,
@@ -70,7 +77,17 @@ NEXT: dict[tuple[State, type[events.Event]], State] = {
 }
 
 RESTING = frozenset({State.IDLE, State.COMMITTED, State.QUARANTINED})
-PREPARING = frozenset({State.OFFERED, State.DOWNLOADING, State.VERIFYING, State.STAGED, State.PROBING, State.READY})
+PREPARING = frozenset(
+    {
+        State.OFFERED,
+        State.DOWNLOADING,
+        State.VERIFYING,
+        State.STAGED,
+        State.PROBING,
+        State.READY,
+        State.SHADOWING,
+    }
+)
 
 
 def transition(state: State, event: events.Event) -> State:

@@ -58,7 +58,9 @@ def effects_of(journal: Journal) -> tuple[effects.Effect, ...]:
         case State.PROBING:
             return (effects.RunProbe(candidate),)
         case State.READY:
-            return (effects.Activate(candidate),)
+            return (effects.Activate(candidate) if candidate.shadow is None else effects.BeginShadow(candidate),)
+        case State.SHADOWING:
+            return (_judge_shadow(candidate),)
         case State.ON_TRIAL:
             return (effects.PointTo(_held(candidate)), *_judge(candidate))
     raise InvariantBroken(f"nothing is known to be done in state {journal.state!r}")
@@ -71,6 +73,13 @@ def _judge(candidate: Candidate) -> tuple[effects.Effect, ...]:
     if candidate.healthy_sessions >= limits.TRIAL_HEALTHY_SESSIONS:
         return (effects.Then(events.TrialPassed()),)
     return ()
+
+
+def _judge_shadow(candidate: Candidate) -> effects.Effect:
+    crashes = candidate.shadow.crashes if candidate.shadow is not None else 0
+    if crashes >= limits.SHADOW_CRASHES:
+        return effects.Then(events.ShadowFailed(f"it ended its process {crashes} times while it was only tried"))
+    return effects.KeepShadow(candidate)
 
 
 def say(journal: Journal, announcement: Announcement) -> Journal:
@@ -113,6 +122,7 @@ def _offered(journal: Journal, event: events.Offered) -> Journal:
         offered_at=event.at,
         rollout=event.rollout,
         stage=event.stage,
+        shadow=event.shadow,
     )
     after = _replace(journal, candidate=candidate)
     if not event.despite:
@@ -161,7 +171,7 @@ def _probe_begun(journal: Journal, _: events.ProbeBegun) -> Journal:
     return _replace(journal, candidate=_replace(candidate, probe_attempts=candidate.probe_attempts + 1))
 
 
-def _failed(journal: Journal, event: events.InstallFailed | events.ProbeFailed) -> Journal:
+def _failed(journal: Journal, event: events.InstallFailed | events.ProbeFailed | events.ShadowFailed) -> Journal:
     candidate = _candidate(journal)
     said = say(journal, announcement_of(journal, "failed", reason=event.reason))
     return _replace(_refuse(said, candidate.serial, event.reason), candidate=None)
@@ -171,6 +181,26 @@ def _activated(journal: Journal, event: events.Activated) -> Journal:
     candidate = _candidate(journal)
     said = say(journal, announcement_of(journal, "activated"))
     return joined(said, rollout=candidate.rollout, stage=candidate.stage, role="treated", at=event.at)
+
+
+def _shadow_begun(journal: Journal, event: events.ShadowBegun) -> Journal:
+    candidate = _candidate(journal)
+    said = say(journal, announcement_of(journal, "shadowing"))
+    return joined(said, rollout=candidate.rollout, stage=candidate.stage, role="treated", at=event.at)
+
+
+def _shadow_seen(journal: Journal, event: events.ShadowSeen) -> Journal:
+    candidate = _candidate(journal)
+    shadow = candidate.shadow
+    if shadow is None:
+        return journal
+    return _replace(
+        journal, candidate=_replace(candidate, shadow=_replace(shadow, crashes=shadow.crashes + event.crashed))
+    )
+
+
+def _shadow_ended(journal: Journal, _: events.ShadowEnded) -> Journal:
+    return _replace(journal, candidate=_replace(_candidate(journal), shadow=None))
 
 
 def _sessions_seen(journal: Journal, event: events.SessionsSeen) -> Journal:
@@ -253,6 +283,10 @@ _CHANGES: dict[type[events.Event], Callable[[Journal, Any], Journal]] = {
     events.ProbeBegun: _probe_begun,
     events.ProbeFailed: _failed,
     events.Activated: _activated,
+    events.ShadowBegun: _shadow_begun,
+    events.ShadowSeen: _shadow_seen,
+    events.ShadowFailed: _failed,
+    events.ShadowEnded: _shadow_ended,
     events.SessionsSeen: _sessions_seen,
     events.TrialPassed: _trial_passed,
     events.TrialFailed: _trial_failed,

@@ -84,7 +84,10 @@ def _check_shadow(units: Units, where: str) -> None:
         if getattr(units, part) > getattr(units, whole) * (1 + 1e-9):
             found = f"{part} is {getattr(units, part)}, over {whole}, {getattr(units, whole)}"
             raise UntrustedInput(f"{where}: in its shadow {found}")
-    buckets = (units.ratios, units.active, units.candidate)
+    for name, whole in (("ratios", "compared_windows"), ("disagreed", "compared_windows"), ("failed", "windows")):
+        if sum(getattr(units, name).values()) > getattr(units, whole):
+            raise UntrustedInput(f"{where}: in its shadow {name} holds more device-windows than {whole}")
+    buckets = (units.ratios, units.disagreed, units.failed, units.active, units.candidate)
     if max(units.inputs, units.dropped, units.skipped, *(n for each in buckets for n in each.values())) > _MOST:
         raise UntrustedInput(f"{where}: a number of its shadow is too large to be a count of a fleet")
     if any(abs(key) > limits.SKETCH_KEY for each in buckets for key in each):

@@ -22,6 +22,7 @@ Sum = Annotated[int, Meta(ge=0)]
 Sums = Annotated[dict[int, Sum], Meta(max_length=8192)]
 
 _KEYS = 4096
+_NOTHING = 1e-9  # less is what a sum of floats is off
 
 
 class Seen(Document, frozen=True):
@@ -64,7 +65,10 @@ class Seen(Document, frozen=True):
 
 
 class Units(Document, frozen=True):
-    """Sums over device-windows in which the candidate was asked something. `ratios`: of times, one a device-window."""
+    """Sums over device-windows in which the candidate was asked something.
+
+    In buckets, one value a device-window: `ratios` of times; `disagreed` and `failed`, the shares that are not 0.
+    """
 
     windows: Sum = 0
     inputs: Sum = 0
@@ -79,6 +83,8 @@ class Units(Document, frozen=True):
     failed_share: Annotated[float, Meta(ge=0)] = 0.0  # errors and crashes, over `windows`
     crashed_windows: Sum = 0
     ratios: Sums = {}
+    disagreed: Sums = {}
+    failed: Sums = {}
     active: Sums = {}
     candidate: Sums = {}
 
@@ -86,6 +92,8 @@ class Units(Document, frozen=True):
     def of(cls, seen: Seen) -> "Units":
         """One device-window."""
         timed = seen.compared and seen.active_ms > 0
+        disagreed = max(0.0, 1 - seen.agreed / seen.compared) if seen.compared else 0.0
+        failed = (seen.errors + seen.crashed) / seen.inputs if seen.inputs else 0.0
         return cls(
             windows=1 if seen.inputs else 0,
             inputs=seen.inputs,
@@ -96,20 +104,24 @@ class Units(Document, frozen=True):
             dropped=seen.dropped,
             skipped=seen.skipped,
             compared_windows=1 if seen.compared else 0,
-            disagreed_share=max(0.0, 1 - seen.agreed / seen.compared) if seen.compared else 0.0,
-            failed_share=(seen.errors + seen.crashed) / seen.inputs if seen.inputs else 0.0,
+            disagreed_share=disagreed,
+            failed_share=failed,
             crashed_windows=1 if seen.crashed else 0,
             ratios={key_of(seen.candidate_ms / seen.active_ms): 1} if timed else {},
+            disagreed={key_of(disagreed): 1} if disagreed > _NOTHING else {},
+            failed={key_of(failed): 1} if failed else {},
             active=seen.active,
             candidate=seen.candidate,
         )
 
     def plus(self, other: "Units") -> "Units":
         """Both together."""
-        buckets = "ratios", "active", "candidate"
+        buckets = "ratios", "disagreed", "failed", "active", "candidate"
         sums = {n: getattr(self, n) + getattr(other, n) for n in self.__struct_fields__ if n not in buckets}
         return Units(
             ratios=merged(self.ratios, other.ratios, keys=8192),
+            disagreed=merged(self.disagreed, other.disagreed, keys=8192),
+            failed=merged(self.failed, other.failed, keys=8192),
             active=merged(self.active, other.active, keys=8192),
             candidate=merged(self.candidate, other.candidate, keys=8192),
             **sums,

@@ -2,7 +2,7 @@
 
 1. It is stopped when it is proven to disagree, to fail, to end its process or to be slower than the plan allows: one
    sample against each limit, in device-windows. A device's windows are alike, and its calls within a window more so:
-   a device-window is one value in [0, 1], for which the bounded one-sample test is an E-value.
+   a device-window is one value in [0, 1], and is bet on (`bets`).
 2. Where only some slices (hardware classes, systems) are bad and the rest is clean, these alone are stopped.
 3. It goes on when enough inputs were compared on enough devices and every estimate keeps its limit; with `when_proven`
    also every test turned round. Missing data never promotes.
@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from whimbrel.health.evidence import e_bh, log_mean_exp, one_sample_log_e, one_sample_reverse_log_e
+from whimbrel.health.bets import over_log_e, under_log_e
+from whimbrel.health.evidence import e_bh, log_mean_exp
 from whimbrel.health.shadow import Units
 from whimbrel.health.sketch import GAMMA, count_above, quantile_key
 from whimbrel.rollout.guardrails import CLASS_SHARE, FAILURE_LIMIT, PROVEN_ALPHA
@@ -25,6 +26,7 @@ from whimbrel.rollout.plan import Plan
 from whimbrel.rollout.shadow import ShadowStage
 from whimbrel.rollout.shadow_ledger import ShadowLedger, candidate_alpha
 
+_YES = 1  # the bucket that begins at 1: for what happened in a device-window or did not
 _HALF = 0.5  # of the device-windows may be over the ratio of times by chance
 
 # Parts of the stage's budget.
@@ -86,21 +88,23 @@ def weigh(
     return Weighed(False, "" if doubt else _praise(units, seen, devices), doubt, evidence)
 
 
-def _tests(units: Units, asked: ShadowStage) -> dict[str, tuple[float, float, float]]:
-    """Events, trials and limit of every test."""
-    slow = count_above(units.ratios, asked.latency_ratio_max) if asked.latency_ratio_max is not None else 0
+def _tests(units: Units, asked: ShadowStage) -> dict[str, tuple[dict[int, int], int, float]]:
+    """Of every test: the device-windows' values in buckets but for zeros, their number, and the limit of the mean."""
+    slow = timed = 0
+    if asked.latency_ratio_max is not None:
+        slow, timed = count_above(units.ratios, asked.latency_ratio_max), sum(units.ratios.values())
     return {
-        "agreement": (units.disagreed_share, units.compared_windows, 1 - asked.agreement_min),
-        "failures": (units.failed_share, units.windows, asked.error_rate_max),
-        "crash": (units.crashed_windows, units.windows, FAILURE_LIMIT),
-        "latency": (slow, sum(units.ratios.values()) if asked.latency_ratio_max is not None else 0, _HALF),
+        "agreement": (units.disagreed, units.compared_windows, 1 - asked.agreement_min),
+        "failures": (units.failed, units.windows, asked.error_rate_max),
+        "crash": ({_YES: units.crashed_windows}, units.windows, FAILURE_LIMIT),
+        "latency": ({_YES: slow}, timed, _HALF),
     }
 
 
 def _logs(units: Units, asked: ShadowStage) -> dict[str, float]:
     return {
-        name: one_sample_log_e(events=events, trials=trials, limit=limit) if trials else 0.0
-        for name, (events, trials, limit) in _tests(units, asked).items()
+        name: over_log_e(values, count=count, limit=limit) if count else 0.0
+        for name, (values, count, limit) in _tests(units, asked).items()
     }
 
 
@@ -200,10 +204,7 @@ def _unproven(plan: Plan, asked: ShadowStage, units: Units, evidence: dict[str, 
         return ""
     wanted = ["agreement", "failures", *(["latency"] if asked.latency_ratio_max is not None else [])]
     tests = _tests(units, asked)
-    logs = {
-        name: one_sample_reverse_log_e(events=tests[name][0], trials=tests[name][1], limit=tests[name][2])
-        for name in wanted
-    }
+    logs = {name: under_log_e(tests[name][0], count=tests[name][1], limit=tests[name][2]) for name in wanted}
     evidence["proofs"] = {name: round(log, 6) for name, log in sorted(logs.items())}
     missing = [name for name in wanted if logs[name] < math.log(1 / PROVEN_ALPHA)]
     return f"it is not proven yet that {', '.join(missing)} keep within the plan's limits" if missing else ""
@@ -224,7 +225,7 @@ def agreement_proven(units: Units) -> float:
     low, high = 0.0, 1.0  # of disagreement: at `high` and above it is refuted
     for _ in range(40):
         middle = (low + high) / 2
-        log = one_sample_reverse_log_e(events=units.disagreed_share, trials=units.compared_windows, limit=middle)
+        log = under_log_e(units.disagreed, count=units.compared_windows, limit=middle)
         low, high = (low, middle) if log >= math.log(1 / PROVEN_ALPHA) else (middle, high)
     return round(1 - high, 9)
 

@@ -467,6 +467,7 @@ def rollout_view(registry: Registry, fleet: Fleet, rollout: RolloutRecord) -> di
             "target_percent": stage.target_percent,
             "share_percent": shares[index] if index < len(shares) else None,
             "duration_hours": stage.duration_hours,
+            "shadow": None if stage.shadow is None else msgspec.to_builtins(stage.shadow),
         }
         for index, stage in enumerate(rollout.plan.stages)
     ]

@@ -8,11 +8,13 @@ import pytest
 from whimbrel import limits
 from whimbrel.device import effects, events
 from whimbrel.device.journal import Candidate, GoingBack, Journal, Membership, Refusal
+from whimbrel.device.shadowing import Shadowing
 from whimbrel.device.slots import Content, Held
 from whimbrel.device.states import NEXT, PREPARING, RESTING, State
 from whimbrel.device.step import effects_of, step
 from whimbrel.errors import IllegalTransition
 from whimbrel.model.release import File
+from whimbrel.rollout.shadow import Shadow
 
 FILE = File(name="model.onnx", size_bytes=4, sha256="a" * 64, format="onnx")
 HELD = Held(
@@ -39,6 +41,10 @@ EVENTS: tuple[events.Event, ...] = (
     events.Returned(),
     events.Emptied(),
     events.FallbackLost(),
+    events.ShadowBegun(at=9.0),
+    events.ShadowSeen(crashed=1),
+    events.ShadowFailed("it crashes"),
+    events.ShadowEnded(),
 )
 WAY = (0, 2, 3, 6, 7, 8, 11)  # from offered to on trial
 
@@ -176,3 +182,44 @@ def test_override_is_written_down_and_said() -> None:
     after_it, _ = step(journal, offered)
     assert [each.overridden_by for each in after_it.refused] == [9]
     assert after_it.outbox[-1].reason == "policy 9 overrides what was refused here: it crashed"
+
+
+# --- the shadow ---
+
+SHADOW = Shadowing(how=Shadow(sample_ppm=50_000))
+
+
+def in_shadow() -> Journal:
+    member = Membership(rollout="r", stage=0, role="treated", assigned_at=1.0)
+    journal = after(*WAY[:-1], journal=Journal(model="m", memberships=(member,)))
+    assert journal.candidate is not None
+    ready = msgspec.structs.replace(journal, candidate=msgspec.structs.replace(journal.candidate, shadow=SHADOW))
+    (effect,) = effects_of(ready)
+    assert isinstance(effect, effects.BeginShadow)
+    return step(ready, events.ShadowBegun(at=9.0))[0]
+
+
+def test_a_version_that_is_to_be_tried_is_never_activated_and_its_device_is_counted_from_then_on() -> None:
+    journal = in_shadow()
+    assert effects_of(journal) == (effects.KeepShadow(journal.candidate),)
+    assert [(each.step, each.rollout, each.serial) for each in journal.outbox][-1] == ("shadowing", "r", 2)
+    assert journal.memberships[0].since == 9.0
+
+
+def test_what_was_only_tried_is_ready_at_once_when_it_is_to_be_run() -> None:
+    journal, said = step(in_shadow(), events.ShadowEnded())
+    assert journal.state is State.READY
+    assert [type(each) for each in said] == [effects.Activate]
+
+
+def test_a_version_that_ends_its_worker_again_and_again_is_refused_and_that_is_told() -> None:
+    journal = in_shadow()
+    for _ in range(limits.SHADOW_CRASHES):
+        journal, said = step(journal, events.ShadowSeen(crashed=1))
+    (effect,) = said
+    assert isinstance(effect, effects.Then)
+    journal, _ = step(journal, effect.event)
+    assert journal.state is State.QUARANTINED
+    assert [each.serial for each in journal.refused] == [2]
+    assert journal.outbox[-1].step == "failed"
+    assert journal.outbox[-1].rollout == "r"

@@ -16,9 +16,14 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 
 
 def enter(request: ProbeRequest) -> bool:
-    """Limit this process for good; whether it has no network now.
+    """Limit this process for good, for one probe; whether it has no network now."""
+    return confine(memory_bytes=_memory_bytes(request), cpu_s=limits.PROBE_CPU_S)
 
-    What a system does not offer is left out: the wall clock of the parent stays.
+
+def confine(*, memory_bytes: int, cpu_s: int | None) -> bool:
+    """Limit this process for good: addresses beyond those that it has, seconds of a processor, files, network.
+
+    Whether it has no network now. What a system does not offer is left out: the wall clock of the parent stays.
     """
     offline = _leave_network()
     if sys.platform == "linux":
@@ -27,13 +32,15 @@ def enter(request: ProbeRequest) -> bool:
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
-    for kind, value in (
+    bounds = [
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, limits.PROBE_FILES),
-        (resource.RLIMIT_CPU, limits.PROBE_CPU_S),
-        (resource.RLIMIT_AS, _memory_bytes(request)),
-    ):
+        (resource.RLIMIT_AS, _addresses_bytes() + memory_bytes),
+    ]
+    if cpu_s is not None:
+        bounds.append((resource.RLIMIT_CPU, cpu_s))
+    for kind, value in bounds:
         with suppress(ValueError, OSError):
             resource.setrlimit(kind, (value, value))
     return offline
@@ -62,18 +69,23 @@ def resident_bytes(*, peak: bool) -> int | None:
 
 
 def _memory_bytes(request: ProbeRequest) -> int:
-    allowed = limits.PROBE_MEMORY_BYTES + 3 * _size(Path(request.path))
+    allowed = limits.PROBE_MEMORY_BYTES + 3 * size_of(Path(request.path))
     if request.probe is not None and request.probe.memory_mib_max is not None:
         # Addresses are not memory: arenas and maps reserve more than they hold. The budget itself is on what is held.
         allowed = 2 * request.probe.memory_mib_max * limits.MIB + limits.PROBE_ADDRESSES_BYTES
+    return allowed
+
+
+def _addresses_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except (OSError, ValueError):
         pages = limits.GIB // resource.getpagesize()
-    return pages * resource.getpagesize() + allowed
+    return pages * resource.getpagesize()
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
     if path.is_file():
         return path.stat().st_size
     return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())

@@ -11,9 +11,13 @@ from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from whimbrel.agent.probes import structure
 from whimbrel.device.ports import ProbeRequest, ProbeResult
+
+if TYPE_CHECKING:
+    from whimbrel.agent.probes.golden import Model
 
 Check = Callable[[ProbeRequest], ProbeResult]
 
@@ -37,27 +41,35 @@ def _broken(reason: str) -> Check:
     return lambda _: ProbeResult(passed=False, reason=reason)
 
 
+def runtime_of(kind: str) -> "Callable[[Path], Model] | None":
+    """What loads a model of this format; None where its runtime is not installed."""
+    if kind == "onnx" and importlib.util.find_spec("onnxruntime"):
+        from whimbrel.agent.probes.onnx import OnnxModel
+
+        return OnnxModel
+    if kind == "tflite" and importlib.util.find_spec("ai_edge_litert"):
+        from whimbrel.agent.probes.litert import LiteRtModel
+
+        return LiteRtModel
+    if kind == "gguf" and importlib.util.find_spec("llama_cpp"):
+        from whimbrel.agent.probes.llama import LlamaModel
+
+        return LlamaModel
+    return None
+
+
 def check(request: ProbeRequest) -> ProbeResult:
     """Try the model. Raises whatever a loader raises: the caller calls that a failed probe."""
     path = Path(request.path)
     if request.format in brought():
         return brought()[request.format](request)
-    if request.format == "onnx" and importlib.util.find_spec("onnxruntime"):
+    runtime = runtime_of(request.format)
+    if runtime is not None:
         from whimbrel.agent.probes import golden
-        from whimbrel.agent.probes.onnx import OnnxModel
 
-        return golden.judge(OnnxModel(path), request)
-    if request.format == "tflite" and importlib.util.find_spec("ai_edge_litert"):
-        from whimbrel.agent.probes import golden
-        from whimbrel.agent.probes.litert import LiteRtModel
-
-        return golden.judge(LiteRtModel(path), request)
-    if request.format == "gguf" and importlib.util.find_spec("llama_cpp"):
-        structure.check(path, request.format)  # llama.cpp aborts on files that it does not expect
-        from whimbrel.agent.probes import golden
-        from whimbrel.agent.probes.llama import LlamaModel
-
-        return golden.judge(LlamaModel(path), request)
+        if request.format == "gguf":
+            structure.check(path, request.format)  # llama.cpp aborts on files that it does not expect
+        return golden.judge(runtime(path), request)
     if request.probe is not None and (request.probe.inputs or request.probe.validation):
         return ProbeResult(
             passed=False,

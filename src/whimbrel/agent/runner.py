@@ -1,0 +1,61 @@
+"""How does an app run a model without a line of its own on versions? A thin runner: run, count, shadow.
+
+    with agent.session("detector") as model:
+        runner = model.runner()
+        answer = runner.run({"x": image})
+
+1. The active version runs here, in the app's process, on its format's runtime: ONNX on onnxruntime, TFLite on LiteRT.
+2. Every call is counted in the session: its time, and whether it raised. What it raised reaches the app.
+3. Where the policy tries another version in the shadow, a sample of the calls goes there by itself.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whimbrel.agent.probes.checks import runtime_of
+from whimbrel.errors import Unavailable
+
+if TYPE_CHECKING:
+    from whimbrel.agent.session import Session
+
+_FORMATS = {".onnx": "onnx", ".tflite": "tflite", ".gguf": "gguf"}
+
+
+class Runner:
+    """One loaded version, for one session. Made by `Session.runner`; not for several threads at once."""
+
+    def __init__(self, session: "Session", path: Path) -> None:
+        kind = _FORMATS.get(path.suffix.lower(), "")
+        runtime = runtime_of(kind)
+        if runtime is None:
+            raise Unavailable(
+                f"{path.name} cannot be run here: "
+                + (f"no runtime for {kind} is installed" if kind else "a runner knows .onnx, .tflite and .gguf files")
+                + "; load session.path with a runtime of your own, and call record() and shadow()"
+            )
+        self._session = session
+        self._model = runtime(path)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of what it takes."""
+        return [spec.name for spec in self._model.inputs]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what it gives."""
+        return [spec.name for spec in self._model.outputs]
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """One inference, outputs by name. Raises what the runtime raises."""
+        begin = time.perf_counter()
+        try:
+            outputs = self._model.run(dict(inputs))
+        except Exception:
+            self._session.record(ok=False)
+            raise
+        self._session.record(latency_ms=(time.perf_counter() - begin) * 1000)
+        self._session.shadow(inputs, outputs)
+        return outputs

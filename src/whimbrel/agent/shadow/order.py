@@ -1,0 +1,78 @@
+"""What is to be tried beside what, here and now? Read from what the agent wrote down, by any process of an app.
+
+The journal is the only word on it: a version is shadowed while it says so, and not a moment longer.
+"""
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from whimbrel.device.journal import Journal, unseal
+from whimbrel.device.slots import Held
+from whimbrel.device.states import State
+from whimbrel.errors import UntrustedInput
+from whimbrel.rollout.shadow import Compare
+
+if TYPE_CHECKING:
+    from whimbrel.agent.session import Places
+
+_FORMATS = {".onnx": "onnx", ".tflite": "tflite", ".gguf": "gguf"}
+
+
+class Order(msgspec.Struct, frozen=True):
+    """`serial` beside `beside`: where their files are, the share of calls, and what counts as the same answer."""
+
+    serial: int
+    beside: int
+    candidate_path: str
+    candidate_format: str
+    active_path: str
+    active_format: str
+    sample_ppm: int
+    compare: Compare
+    absolute: float
+    relative: float
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the worker says of one call, or (with nothing set) that it is ready. `failed`: the candidate did.
+
+    `skipped`: the active version failed, so nothing is learnt.
+    """
+
+    agreement: float | None = None
+    active_ms: float = 0.0
+    candidate_ms: float = 0.0
+    failed: str = ""
+    skipped: str = ""
+
+
+def read_order(places: "Places", active: Held | None) -> Order | None:
+    """What is shadowed now; None for nothing. Raises `OSError`."""
+    content = places.disk.read(places.journal)
+    if content is None or active is None:
+        return None
+    try:
+        journal = unseal(Journal, content, what="the journal")
+    except UntrustedInput:
+        return None
+    candidate = journal.candidate
+    if journal.state is not State.SHADOWING or candidate is None or candidate.held is None or candidate.shadow is None:
+        return None
+    if candidate.held.slot == active.slot:
+        return None
+    kind = candidate.files[0].format
+    shadow = candidate.shadow
+    return Order(
+        serial=candidate.serial,
+        beside=active.serial,
+        candidate_path=str(places.entry(candidate.held)),
+        candidate_format=kind,
+        active_path=str(places.entry(active)),
+        active_format=_FORMATS.get(PurePath(active.entry).suffix, kind),
+        sample_ppm=shadow.how.sample_ppm,
+        compare=shadow.how.compare,
+        absolute=shadow.absolute_tolerance,
+        relative=max(shadow.relative_tolerance, shadow.how.tolerance),
+    )
