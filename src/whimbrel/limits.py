@@ -48,6 +48,7 @@ SLICE_LABELS = 3  # besides the hardware label: tallies are kept for every combi
 ARTIFACT_BYTES = 64 * GIB
 PACKAGE_FILES = 100_000  # files in a folder that is packed as one artifact
 COPY_CHUNK_BYTES = 1 * MIB
+HASH_CHUNK_BYTES = 128 * KIB  # two are in memory at once; larger ones hash no faster
 YAML_NODES = 100_000  # values in one YAML file; a card with 1,000 golden values inline has some 2,000
 CARD_BYTES = 1 * MIB  # a model card; golden values beyond that come from a file
 
@@ -108,6 +109,7 @@ SESSION_FILES = 10_000  # summaries that are read in one pass
 
 # --- the device: probes ---
 PROBE_WALL_S = 60.0
+PROBE_REST_S = 60.0  # after its last probe the server's runtimes leave the memory; the next one waits a second for them
 PROBE_CPU_S = 30
 PROBE_MEMORY_BYTES = 512 * MIB  # and three times the file, on top of the preloaded runtimes
 BENCHMARKS = 64  # variants of a model whose measurements are kept

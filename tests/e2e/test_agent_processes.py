@@ -1,6 +1,7 @@
 """`whimbrel agent run|check|status` as real processes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -67,6 +68,13 @@ def test_check_decides_and_says_why_and_the_folder_remembers(tmp_path: Path, ser
     assert "cannot be reached" in offline.stderr
 
 
+def resident_bytes(process: int) -> int:
+    """Of a process and its children."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(resident_bytes(int(child)) for child in children)
+
+
 def test_daemon_runs_alone_and_ends_cleanly_on_sigterm(tmp_path: Path, server: Server) -> None:
     assert first_check(tmp_path, server).returncode == 0
     folder = tmp_path / "device"
@@ -78,6 +86,7 @@ def test_daemon_runs_alone_and_ends_cleanly_on_sigterm(tmp_path: Path, server: S
         assert second.returncode == 4
         assert "in use by another agent" in second.stderr
         assert json.loads(ran("status", "--folder", folder, "--json").stdout)["running"] is True
+        assert resident_bytes(daemon.pid) < 60_000_000  # no command line, no probe's runtimes, no codec
         asked = len(server.asked)
         while len(server.asked) == asked:
             time.sleep(0.02)

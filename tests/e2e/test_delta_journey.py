@@ -1,5 +1,6 @@
 """A version travels as a delta: real patches, a real device, and every way in which a patch may be wrong."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,6 +142,49 @@ def test_device_without_the_codec_takes_whole_files(
     monkeypatch.setitem(sys.modules, "whimbrel.patchfile", None)
     index(server.repository, 2, patch(server.repository, CONTENTS[1], CONTENTS[2]))
     assert moved_to(agent, server, 2) == len(CONTENTS[2])
+
+
+_LEAN = """
+import sys
+for name in sys.argv[4:]:
+    sys.modules[name] = None  # as where there is no wheel of it
+from whimbrel import Agent
+from whimbrel.device.ports import ProbeResult
+
+class AllGood:
+    def probe(self, request):
+        return ProbeResult(passed=True)
+
+with Agent.open(sys.argv[1], server=sys.argv[2], root=sys.argv[3], probes=AllGood()) as agent:
+    for line in sys.stdin:
+        found = agent.cycle(force=True).models["detector"]
+        for _ in range(3):
+            with agent.session("detector"):
+                pass
+        codec = {"numpy", "pcodec", "whimbrel.patchfile"} & {name for name, module in sys.modules.items() if module}
+        print(found["serial"], agent.status()["patches"], len(codec), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("lacking", "second"), [([], "2 True 3"), (["pcodec"], "2 False 0"), (["numpy"], "2 False 0")])
+def test_codec_is_imported_to_apply_a_patch_only_and_without_it_versions_come_whole(
+    tmp_path: Path, server: Server, lacking: list[str], second: str
+) -> None:
+    step = patch(server.repository, CONTENTS[1], CONTENTS[2])
+    index(server.repository, 2, step)
+    (tmp_path / "root.json").write_bytes(server.repository.root_bytes)
+    command = [sys.executable, "-c", _LEAN, tmp_path / "device", server.url, tmp_path / "root.json", *lacking]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n")
+        assert process.stdout.readline() == f"1 {not lacking} 0\n"
+        server.repository.policy("detector", baseline=2)
+        process.stdin.write("\n")
+        assert process.stdout.readline() == f"{second}\n"
+        process.stdin.close()
+    fetched = [line for line in server.asked if step.sha256 in line]
+    assert bool(fetched) is not bool(lacking)
 
 
 def test_nothing_is_left_behind_in_the_folder_of_downloads(agent: Agent, server: Server) -> None:

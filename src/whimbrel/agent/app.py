@@ -30,7 +30,7 @@ from whimbrel.agent.download import Download, Unfinished
 from whimbrel.agent.installation import Installation, Surroundings
 from whimbrel.agent.locks import held_alone
 from whimbrel.agent.mirrors import Mirrors
-from whimbrel.agent.probes import shared_server
+from whimbrel.agent.probes import rest, shared_server
 from whimbrel.agent.session import Places, Session
 from whimbrel.agent.shadow import ShadowClient
 from whimbrel.agent.situation import default_situation
@@ -332,6 +332,8 @@ class Agent:
         except OSError as error:  # a full disk, a folder that was taken away: nothing is half-written
             self._storing.failed(now, f"the folder {self.folder} cannot be used: {error}", cap_s=self._refresh_s())
         self._trust.rest()
+        if not any(each.journal.state in PREPARING for each in self._installations.values()):
+            rest()
         self._write_status()
         return CycleResult(self._next_s(), refreshed, self._status["models"], tuple(self._problems()))
 

@@ -117,6 +117,8 @@ def can_patch() -> bool:
 
 def _codec() -> Any:
     try:
+        if not can_patch():
+            return None  # before numpy is in memory for nothing
         return importlib.import_module("whimbrel.patchfile")
     except ImportError:
         return None

@@ -1,25 +1,22 @@
 """`whimbrel agent run|check|status`: the device's side, from a terminal or a service manager."""
 
 import os
-import signal
 import sys
-import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from whimbrel.agent.app import Agent, CycleResult, read_status
+from whimbrel.agent import daemon
+from whimbrel.agent.app import Agent, read_status
+from whimbrel.agent.daemon import ENROL_TOKEN
 from whimbrel.agent.locks import is_held
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
-
-ENROL_TOKEN = "WHIMBREL_ENROL_TOKEN"  # noqa: S105 (the variable's name)
 
 app = typer.Typer(
     add_completion=False,
@@ -96,14 +93,12 @@ def run(
         bandwidth_kib_s=bandwidth_kib_s,
         metered_mib_a_day=metered_mib_a_day,
         quota_mib=quota_mib,
-    ) as agent:
-
-        def end(_: int, __: FrameType | None) -> None:
-            threading.Thread(target=agent.stop).start()  # not here: the loop may hold the lock that this needs
-
-        signal.signal(signal.SIGTERM, end)
-        signal.signal(signal.SIGINT, end)
-        agent.run(tell=_Teller())
+    ):
+        pass  # what was given is right, and in the folder
+    token = _enrol_token(enrol_token_file)
+    daemon.become(folder, enrol_token=token)
+    with Agent.open(folder, enrol_token=token) as agent:
+        daemon.run(agent)
 
 
 @app.command()
@@ -185,6 +180,8 @@ def status(folder: Folder, json: Json = False) -> None:
         f"device {found['device_id']}; agent {'running' if found['running'] else 'not running'}; "
         f"last refresh {when}{ago}; {found['windows_waiting']} reports wait to be sent\n"
     )
+    if not found.get("patches", True):
+        sys.stdout.write("patches cannot be applied here, so versions come whole: pip install 'whimbrel[delta]'\n")
     if found.get("stale_s"):
         sys.stdout.write(f"the signed metadata expired {found['stale_s'] / 3600:.1f} hours ago; what is here runs on\n")
     if found.get("last_error"):
@@ -195,26 +192,6 @@ def _open(folder: Path, enrol_token_file: Path | None, labels: list[str] | None,
     return Agent.open(
         folder, labels=_labels(labels) if labels else None, enrol_token=_enrol_token(enrol_token_file), **given
     )
-
-
-class _Teller:
-    """One line on standard error when something changed: for a terminal, or a service manager's log."""
-
-    def __init__(self) -> None:
-        self._told: object = None
-
-    def __call__(self, result: CycleResult) -> None:
-        lines = [
-            f"{name}: {found['state']}, runs {found['version'] or 'nothing'}; {found['because']}"
-            + (f"; waits for {found['waits_for']}" if found["waits_for"] and not result.problems else "")
-            for name, found in result.models.items()
-        ]
-        lines += [f"trouble: {problem}" for problem in result.problems]
-        if lines != self._told:
-            self._told = lines
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            sys.stderr.write("".join(f"{now} {line}\n" for line in lines))
-            sys.stderr.flush()
 
 
 def _labels(given: list[str]) -> dict[str, str]:

@@ -87,8 +87,8 @@ class Artifact:
         found = []
         for member in self.members:
             digest = hashlib.sha256()
-            for offset in range(0, member.size_bytes, limits.COPY_CHUNK_BYTES):
-                take = min(limits.COPY_CHUNK_BYTES, member.size_bytes - offset)
+            for offset in range(0, member.size_bytes, limits.HASH_CHUNK_BYTES):
+                take = min(limits.HASH_CHUNK_BYTES, member.size_bytes - offset)
                 chunk = member.read(offset, take)
                 if len(chunk) != take:
                     raise UntrustedInput(f"'{member.path or 'the file'}' changed while it was read: it became shorter")

@@ -17,13 +17,13 @@ Called by the body `whimbrel.patchfile`, and through it by publish, the agent an
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import xxhash
 
 from whimbrel import limits
-from whimbrel.delta import align, containers, floats, integers, lowrank, opaque, qblocks
+from whimbrel.delta import floats, integers, lowrank, opaque, qblocks
 from whimbrel.delta.artifact import Artifact, FileEntry, WriteAt, of_bytes
 from whimbrel.delta.dtypes import BYTES, Dtype, Family
 from whimbrel.delta.patch import (
@@ -46,6 +46,9 @@ from whimbrel.delta.patch import (
 )
 from whimbrel.delta.streams import U8, Array
 from whimbrel.errors import UntrustedInput
+
+if TYPE_CHECKING:
+    from whimbrel.delta.align import Plan
 
 __all__ = ["Decoder", "check_base", "encode", "encode_bytes", "parse"]
 
@@ -74,6 +77,8 @@ def encode(base: Artifact, target: Artifact, emit: Emit, *, run: Run = map, adva
     `advance` hears of bytes of work done, `work_bytes(base, target)` in all. Raises `UntrustedInput` if a file changes
     while it is read.
     """
+    from whimbrel.delta import align, containers  # here: a device, which only reads patches, does without
+
     entries = (base.entries(advance), target.entries(advance))
     old, new = containers.find(base), containers.find(target)
     planned = align.plan(base, target, old, new, advance=advance)
@@ -111,7 +116,7 @@ class _Encoder:
         self,
         base: Artifact,
         target: Artifact,
-        planned: align.Plan,
+        planned: "Plan",
         entries: tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]],
     ) -> None:
         self._base = base
@@ -338,15 +343,28 @@ class Decoder:
             if present is not None and self._is_there(part, pieces, present):
                 continue
             reader = reader or _reader(group.dtype, self._part(group.part))
-            before = _old(self._base, pieces, factors)
-            content = _read_segment(reader, group.dtype, before, pieces, self._part(part))
-            view = content.reshape(-1).view(np.uint8).data
-            self._check_output(part, view)
-            start = 0
-            for piece in pieces:
-                write_at(piece.range.target_offset + piece.start, view[start : start + piece.size_bytes])
-                start += piece.size_bytes
+            self._segment(part, pieces, write_at, reader=reader, dtype=group.dtype, factors=factors)
         return done
+
+    def _segment(
+        self,
+        part: int,
+        pieces: tuple[Piece, ...],
+        write_at: WriteAt,
+        *,
+        reader: "_Reader",
+        dtype: Dtype,
+        factors: "_FactorCache",
+    ) -> None:
+        # Of its own, so that nothing of one segment is in memory while the next is read.
+        before = _old(self._base, pieces, factors)
+        content = _read_segment(reader, dtype, before, pieces, self._part(part))
+        view = content.reshape(-1).view(np.uint8).data
+        self._check_output(part, view)
+        start = 0
+        for piece in pieces:
+            write_at(piece.range.target_offset + piece.start, view[start : start + piece.size_bytes])
+            start += piece.size_bytes
 
     def _is_there(self, part: int, pieces: tuple[Piece, ...], present: Callable[[int, int], bytes]) -> bool:
         digest = xxhash.xxh3_64()

@@ -64,8 +64,9 @@ def to_float32(bits: Array, dtype: Dtype) -> Array:
 def ordered(bits: Array, shape: Shape) -> Array:
     """Bits as signed integers in the order of the numbers (-0.0 is one below 0.0)."""
     signed: Array = bits.view(shape.signed)
-    sign = signed >> shape.signed(shape.bits - 1)  # 0 or -1
-    return np.asarray(signed ^ (sign & shape.signed((1 << (shape.bits - 1)) - 1)))
+    flips = np.asarray(signed >> shape.signed(shape.bits - 1))  # 0 or -1
+    np.bitwise_and(flips, shape.signed((1 << (shape.bits - 1)) - 1), out=flips)
+    return np.asarray(np.bitwise_xor(signed, flips, out=flips))
 
 
 def unordered(numbers: Array, shape: Shape) -> Array:
@@ -109,8 +110,9 @@ class Segment:
 
 def exponents(segment: Segment, shape: Shape) -> Array:
     """The exponent field of every number as int16; denormals have that of the smallest normal number."""
-    field = (segment.bits >> shape.unsigned(shape.mantissa_bits)) & shape.unsigned((1 << shape.exponent_bits) - 1)
-    exponent = field.astype(np.int16)
+    field = np.asarray(segment.bits >> shape.unsigned(shape.mantissa_bits))
+    np.bitwise_and(field, shape.unsigned((1 << shape.exponent_bits) - 1), out=field)
+    exponent = field.view(np.int16) if field.itemsize == 2 else field.astype(np.int16)
     return np.asarray(np.maximum(exponent, 1, out=exponent))
 
 
@@ -221,13 +223,9 @@ class FloatReader:
         shape = self._shape
         levels, place = self._levels.read_plain(content, 0, len(before.rows))
         levels = levels.astype(np.int8)
-        context = contexts(before, levels, exponents(before, shape), self._dtype)
         dead = levels == DEAD
-        live = None
-        if dead.any():
-            live = before.spread_over(~dead)
-            context = context[live]
-        change, place = self._changes.read(content, place, context)
+        live = before.spread_over(~dead) if dead.any() else None
+        change, place = self._changes.read(content, place, self._contexts(before, levels, live))
         if place != len(content):
             raise UntrustedInput("a segment has bytes that belong to nothing")
         if live is not None:
@@ -237,3 +235,7 @@ class FloatReader:
         with np.errstate(all="ignore"):
             change += ordered(before.bits, shape)
         return unordered(change, shape)
+
+    def _contexts(self, before: Segment, levels: Array, live: Array | None) -> U8:
+        context = contexts(before, levels, exponents(before, self._shape), self._dtype)
+        return context if live is None else context[live]

@@ -13,12 +13,11 @@ used for whole small files only.
 
 from enum import IntEnum
 
-import hdiffpatch
 import numpy as np
 import zstandard
 
 from whimbrel import limits
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput
 
 _FAST_LEVEL = 9
 _LONGEST_WINDOW_LOG = 23  # glue and its dictionary, 4 MiB each
@@ -64,12 +63,14 @@ _WHOLE_MAGIC = b"HDIFF13&\0"
 
 def write_whole(before: bytes, after: bytes) -> bytes:
     """A byte-wise patch of a small file: HDiffPatch's own bytes, uncompressed, in a frame with a size before it."""
+    import hdiffpatch  # here: two megabytes that patches of large files do without
+
     content = hdiffpatch.diff(before, after, compression=hdiffpatch.COMPRESSION_NONE)
     return len(content).to_bytes(4, "little") + _compress(content, b"", True)
 
 
 def read_whole(content: bytes, size_bytes: int, *, window: bytes) -> bytes:
-    """Exactly `size_bytes` bytes from the base `window`. Raises `UntrustedInput`.
+    """Exactly `size_bytes` bytes from the base `window`. Raises `UntrustedInput`, and `Unavailable` without hdiffpatch.
 
     HDiffPatch takes what its header claims as true, so the claims are compared with what is known before it runs: no
     plug-in, the sizes of old and new.
@@ -77,6 +78,10 @@ def read_whole(content: bytes, size_bytes: int, *, window: bytes) -> bytes:
     size = int.from_bytes(content[:4], "little")
     if size > 2 * limits.DELTA_WHOLE_BYTES:
         raise UntrustedInput(f"a byte-wise patch claims {size} bytes; at most {2 * limits.DELTA_WHOLE_BYTES} are taken")
+    try:
+        import hdiffpatch  # as above
+    except ImportError as error:
+        raise Unavailable("a byte-wise patch needs hdiffpatch, which is not installed: take the whole file") from error
     patch = expand(content[4:], size)
     place = len(_WHOLE_MAGIC)
     sizes = []

@@ -111,6 +111,11 @@ def _sort(contexts: U8) -> tuple[Array, Array]:
     return order, starts
 
 
+def _narrowed(order: Array, starts: Array) -> tuple[Array, Array]:
+    """The same order in two bytes a number, not eight: a reader keeps that of a whole segment."""
+    return order.astype(np.uint16), starts
+
+
 def _in_order(steps: list[_Sorted], contexts: list[int]) -> list[Array]:
     """A segment's numbers of these contexts by run, context and place."""
     return [
@@ -167,7 +172,8 @@ class StreamReader:
         if not self._firsts:
             raise UntrustedInput("a segment has numbers that its group's table does not know")
         steps = _steps(len(contexts))
-        sorted_steps = [_sort(contexts[step]) for step in steps]
+        sorted_steps = [_narrowed(*_sort(contexts[step])) for step in steps]
+        del contexts  # they may be most of a megabyte
         counts = np.array([np.diff(starts) for _, starts in sorted_steps]).reshape(-1, CONTEXTS)
         begins, bounds = _places(counts, self._firsts)
         by_context, place = self._read(segment, place, bounds)

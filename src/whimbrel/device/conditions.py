@@ -6,7 +6,6 @@
 """
 
 from datetime import UTC, datetime, timedelta, tzinfo
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 import xxhash
@@ -110,6 +109,8 @@ def _zone(window: Window, situation: Situation) -> tzinfo | None:
     name = situation.zone if window.zone == "local" else window.zone
     if name == "UTC":
         return UTC
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # here: most policies name no window
+
     try:
         return ZoneInfo(name) if name else None
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -132,6 +132,19 @@ def test_a_server_that_was_killed_is_started_again(model: Path) -> None:
         server.close()
 
 
+def test_server_that_rests_leaves_the_memory_and_comes_back_with_the_next_probe(model: Path) -> None:
+    eager, patient = ProbeServer(rest_after_s=0), ProbeServer()
+    try:
+        for server in (eager, patient):
+            assert tried(server, model).passed
+            server.rest()
+        assert (eager._process, patient._process is None) == (None, False)
+        assert tried(eager, model).passed
+    finally:
+        eager.close()
+        patient.close()
+
+
 def test_one_server_serves_many_threads(server: ProbeServer, model: Path) -> None:
     results: list[bool] = []
     threads = [threading.Thread(target=lambda: results.append(tried(server, model).passed)) for _ in range(8)]

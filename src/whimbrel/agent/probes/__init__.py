@@ -2,7 +2,8 @@
 
 1. The server is preloaded with the runtimes and has no threads, so that a probe costs one fork (about 20 ms).
 2. A loader may abort, hang or allocate without end: that is a failed probe and nothing else.
-3. One server serves any number of agents of a process, is started when it is first needed, and dies with its parent.
+3. One server serves any number of agents of a process, is started when it is needed, ends when they let it rest (the
+   runtimes are more memory than an idle agent), and dies with its parent.
 """
 
 import atexit
@@ -23,10 +24,15 @@ _ANSWER_BYTES = 64 * limits.KIB
 
 
 class ProbeServer:
-    """The `Prober` port over a child process. Thread-safe. `wall_s`: what one probe may take."""
+    """The `Prober` port over a child process. Thread-safe.
 
-    def __init__(self, *, wall_s: float = limits.PROBE_WALL_S) -> None:
+    `wall_s`: what one probe may take. `rest_after_s`: how long after its last probe the process may be let go.
+    """
+
+    def __init__(self, *, wall_s: float = limits.PROBE_WALL_S, rest_after_s: float = limits.PROBE_REST_S) -> None:
         self._wall_s = wall_s
+        self._rest_after_s = rest_after_s
+        self._asked_at = time.monotonic()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -43,6 +49,7 @@ class ProbeServer:
         with self._lock:
             for _ in range(2):  # a server that died since the last probe is started again, once
                 process = self._running()
+                self._asked_at = time.monotonic()
                 answer = _exchange(process, line + b"\n", self._wall_s + _START_S)
                 if answer is not None:
                     try:
@@ -52,6 +59,15 @@ class ProbeServer:
                         raise Unavailable(str(error)) from error
                 self._stop()
         raise Unavailable("the probe server ends before it answers; run `python -m whimbrel.agent.probes` to see why")
+
+    def rest(self) -> None:
+        """End the process where nobody asked it for a while; the next probe starts another."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if time.monotonic() - self._asked_at >= self._rest_after_s:
+                    self._stop()
+            finally:
+                self._lock.release()
 
     def close(self) -> None:
         """End the process."""
@@ -100,6 +116,12 @@ def shared_server() -> ProbeServer:
             _shared = ProbeServer()
             atexit.register(_shared.close)
         return _shared
+
+
+def rest() -> None:
+    """Let the shared server end, where there is one that did nothing for a while."""
+    if _shared is not None:
+        _shared.rest()
 
 
 def _exchange(process: subprocess.Popen[bytes], line: bytes, wait_s: float) -> bytes | None:
