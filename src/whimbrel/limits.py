@@ -176,6 +176,9 @@ FORECAST_CHUNK = 50  # rollouts that are played side by side: some MB of arrays
 FORECAST_EFFECTS = 64
 FORECAST_WINDOWS = 20_000  # a rollout: ten weeks of five-minute windows
 FORECAST_CLASSES = 64  # hardware classes, regions, or segments of a simulated fleet
+HISTORY_ROLLOUTS = 10  # the newest, that a fleet's history is read from
+HISTORY_WINDOWS = 2016  # of each, from its start: a week of five-minute windows
+HISTORY_DELAYS = 100_000  # devices of each whose delays are read
 FORECAST_GROUPS = 16  # presence groups, or versions before
 
 # --- charts ---

@@ -8,6 +8,13 @@ from typing import Any
 
 import pytest
 
+from build import T0, cell
+from build_server import done, model_file, plan_file, repository, whimbrel
+from whimbrel.server.app import open_parts
+from whimbrel.server.config import Folder
+from whimbrel.stores.fleet import Fleet
+from whimbrel.stores.registry import Registry
+
 HOWTO = Path(__file__).parents[2] / "docs" / "howto"
 PLAN = """
 rollout:
@@ -89,3 +96,29 @@ def test_a_plan_that_is_not_understood_is_never_forecast(tmp_path: Path) -> None
     path = tmp_path / "plan.yaml"
     path.write_text(PLAN.replace("duration_hours: 4", "duration_hour: 4"))
     assert "duration_hour" in run(path, *FEW, status=2).stderr
+
+
+def test_a_fleets_own_history_is_what_is_forecast(tmp_path: Path) -> None:
+    """The numbers come through the admin API from the stored windows; the bytes from what was published."""
+    folder = repository(tmp_path / "repo")
+    plan = plan_file(tmp_path, more="  holdback_percent: 20\n")
+    done("rollout", "start", plan, "-R", folder)
+    with open_parts(Folder.open(folder)) as parts, parts.database.transaction() as connection:
+        fleet, registry = Fleet(connection, "default"), Registry(connection, "default")
+        (running,) = registry.rollouts(model="wake")
+        for index in range(30):
+            fleet.enrol(f"dev-{index}", credential="c" * 20, labels={}, at=T0)
+            fleet.runs(f"dev-{index}", model="wake", serial=1, hardware_class="pi4" if index % 3 else "pi5", at=T0)
+        fleet.tally(running.id, [cell("control", 0, n=4000, crashed=40, latency={100: 4000})])
+    found = done("forecast", plan, "-R", folder, "--from-history", "wake", "--runs", 2, "--processes", 1, "-D", 90_000)
+    assert found["shape"]["crash"] == pytest.approx(0.01)
+    assert found["shape"]["hardware"] == pytest.approx({"pi4": 2 / 3, "pi5": 1 / 3})
+    assert "in 1 rollouts (4,000 reports of controls)" in found["shape"]["source"]
+    assert found["traffic"]["total"] == pytest.approx(90_000 * model_file(tmp_path, 2).stat().st_size, rel=0.7)
+    assert any("does not tell accuracy" in each for each in found["assumed"])
+    asked = done("forecast", plan, "-R", folder, "--from-history", "wake", "--runs", 1, "--processes", 1)
+    assert asked["devices"] == 30
+    said = whimbrel("forecast", plan, "-R", folder, "--from-history", "nothing")
+    assert (said.status, said.err.count("\n")) == (4, 1)
+    said = whimbrel("forecast", plan, "--from-history", "wake", "--traffic", HOWTO / "fleet.sample.yaml")
+    assert "keep one of them" in said.err

@@ -184,26 +184,30 @@ def _read_token(file: Path) -> str:
 
 
 _WHERE = "Where"
+Repository = Annotated[
+    Path | None,
+    typer.Option(
+        "--repository", "-R", envvar="WHIMBREL_REPOSITORY", help="A repository's folder.", rich_help_panel=_WHERE
+    ),
+]
+Server = Annotated[
+    str | None, typer.Option(envvar="WHIMBREL_SERVER", help="Or a server's admin URL.", rich_help_panel=_WHERE)
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(help="File with the admin token (or set WHIMBREL_TOKEN).", rich_help_panel=_WHERE),
+]
+Namespace = Annotated[str | None, typer.Option(help="Namespace.", rich_help_panel=_WHERE)]
+Keys = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the offline keys; the repository's own by default.", rich_help_panel=_WHERE),
+]
 _OPTIONS: dict[str, Any] = {
-    "repository": Annotated[
-        Path | None,
-        typer.Option(
-            "--repository", "-R", envvar="WHIMBREL_REPOSITORY", help="A repository's folder.", rich_help_panel=_WHERE
-        ),
-    ],
-    "server": Annotated[
-        str | None,
-        typer.Option(envvar="WHIMBREL_SERVER", help="Or a server's admin URL.", rich_help_panel=_WHERE),
-    ],
-    "token_file": Annotated[
-        Path | None,
-        typer.Option(help="File with the admin token (or set WHIMBREL_TOKEN).", rich_help_panel=_WHERE),
-    ],
-    "namespace": Annotated[str | None, typer.Option(help="Namespace.", rich_help_panel=_WHERE)],
-    "keys": Annotated[
-        Path | None,
-        typer.Option(help="Folder of the offline keys; the repository's own by default.", rich_help_panel=_WHERE),
-    ],
+    "repository": Repository,
+    "server": Server,
+    "token_file": TokenFile,
+    "namespace": Namespace,
+    "keys": Keys,
 }
 
 

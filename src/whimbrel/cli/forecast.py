@@ -3,35 +3,47 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from whimbrel import limits
+from whimbrel.cli.connect import Client, Namespace, Repository, Server, TokenFile, connect, quoted
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr
 from whimbrel.console.charts import draw
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Refused, Unavailable, UntrustedInput
+from whimbrel.flows.history import History
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.yaml_file import parse_yaml
+from whimbrel.model.documents import convert
+from whimbrel.rollout.plan import Plan
 from whimbrel.sim.forecast.effects import METRICS, Effect, parse_class_effect, parse_effect
 from whimbrel.sim.forecast.expected import Asked, Chance, Forecast, Spread
 from whimbrel.sim.forecast.forecast import Tick
 from whimbrel.sim.forecast.forecast import forecast as expect
+from whimbrel.sim.forecast.known import shape_of, sizes_of
 from whimbrel.sim.forecast.plots import plot
 from whimbrel.sim.forecast.shape import Shape
-from whimbrel.sim.forecast.traffic import WAYS, Prices, parse_sizes, sizes_for
+from whimbrel.sim.forecast.traffic import WAYS, Prices, Sizes, parse_sizes, sizes_for
 
+_DEVICES_DEFAULT = 1_000_000
 _EXAMPLES = ", ".join(example for _, example in METRICS.values())
-_DEVICES = typer.Option("--devices", "-D", min=1, max=limits.FORECAST_DEVICES, help="Devices of the fleet.")
+_DEVICES = typer.Option(
+    "--devices",
+    "-D",
+    min=1,
+    max=limits.FORECAST_DEVICES,
+    help="Devices of the fleet: a million, or as many as the history has.",
+)
 _RUNS = typer.Option(min=1, max=limits.FORECAST_RUNS, help="Rollouts that are simulated for each effect.")
 _PRICES = typer.Option(help="A price table (YAML): see docs/reference/forecast.md. There is none by default.")
 
 
 def forecast(
     plan: Annotated[Path, typer.Argument(help="The plan, a YAML file.")],
-    devices: Annotated[int, _DEVICES] = 1_000_000,
+    devices: Annotated[int | None, _DEVICES] = None,
     effect: Annotated[list[str] | None, typer.Option("--effect", "-e", help=f"What is wrong: {_EXAMPLES}.")] = None,
     effect_class: Annotated[
         list[str] | None, typer.Option(help="The same in one hardware class only: pi4:crash=5x.")
@@ -48,6 +60,14 @@ def forecast(
         Path | None, typer.Option("--output", "-o", help="Draw it into this file (.png or .svg).")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that play rollouts side by side.")] = 2,
+    from_history: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="The fleet as its devices told of this model (--repository, --server)."),
+    ] = None,
+    repository: Repository = None,
+    server: Server = None,
+    token_file: TokenFile = None,
+    namespace: Namespace = None,
     json: Json = False,
 ) -> None:
     """Simulate rollouts of a plan over a fleet, with the real decisions and the real gate, and say what to expect.
@@ -56,8 +76,18 @@ def forecast(
     caught, and how many devices have had it by then.
     """
     asked = read_plan(_text(plan, "the plan"), what=plan.name)
-    shape = _shape(traffic)
     form = _form(output)
+    if from_history is not None and traffic is not None:
+        raise UntrustedInput("--from-history and --traffic both say what the fleet is like; keep one of them")
+    if from_history is None:
+        fleet = _Fleet(_shape(traffic))
+    else:
+        with connect(
+            repository=repository, server=server, token_file=token_file, namespace=namespace, keys=None
+        ) as client:
+            fleet = _known(client, from_history, asked)
+    shape = fleet.shape
+    given = sizes_for([(base.name, base.way) for base in shape.versions], parse_sizes(size or ()))
     effects = [parse_effect(text) for text in effect or ()]
     effects += [parse_class_effect(text, classes=list(shape.hardware)) for text in effect_class or ()]
     _once(effects)
@@ -66,12 +96,13 @@ def forecast(
             Asked(
                 plan=asked,
                 shape=shape,
-                devices=devices,
+                devices=devices or fleet.devices or _DEVICES_DEFAULT,
                 effects=tuple(effects),
                 runs=runs,
                 seed=seed,
-                sizes=sizes_for([(base.name, base.way) for base in shape.versions], parse_sizes(size or ())),
+                sizes=given or fleet.sizes,
                 prices=parse_yaml(Prices, _text(prices, "the price table"), what=prices.name) if prices else None,
+                notes=fleet.notes,
             ),
             processes=processes,
             tick=tick,
@@ -172,6 +203,27 @@ def _count(spread: Spread, part: Literal["median", "p90"]) -> str:
 
 
 # --- what comes in and goes out ---
+
+
+class _Fleet(NamedTuple):
+    shape: Shape
+    sizes: Sizes | None = None
+    devices: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _known(client: Client, model: str, plan: Plan) -> _Fleet:
+    path, notes = f"models/{quoted(model)}/history", []
+    try:
+        told = client.get(path, version=plan.model_version)
+    except Refused as error:  # it is not published yet, or is another model's: its bytes are not known
+        told = client.get(path)
+        notes.append(f"the bytes of {plan.model_version} are not known: {error}")
+    known = convert(History, told, what="the history")
+    shape, unknown = shape_of(known)
+    if unknown:
+        notes.append(f"the history does not tell {', '.join(unknown)}; these are defaults")
+    return _Fleet(shape, sizes_of(known), known.devices, tuple(notes))
 
 
 @contextmanager

@@ -84,6 +84,12 @@ def admin_app(world: World) -> Litestar:
     async def one_version(namespace: FromPath[str], model: FromPath[str], version: FromPath[str]) -> dict[str, Any]:
         return await desk.do(namespace, lambda *parts: desk.version(*parts, model=model, name=version))
 
+    @get("/models/{model:str}/history", summary="What its devices told in the newest rollouts, in sums: for forecasts")
+    async def history(
+        namespace: FromPath[str], model: FromPath[str], version: FromQuery[str | None] = None
+    ) -> dict[str, Any]:
+        return await desk.do(namespace, lambda *parts: desk.history(*parts, model=model, version=version))
+
     @post("/models/{model:str}/versions", status_code=HTTP_201_CREATED, summary="Publish (signed by the publisher)")
     async def publish(namespace: FromPath[str], model: FromPath[str], data: JSONBody[NewVersion]) -> dict[str, Any]:
         return await desk.change(namespace, lambda *parts: desk.publish(*parts, model=model, data=data))
@@ -197,8 +203,8 @@ def admin_app(world: World) -> Litestar:
         "/{namespace:str}/admin/v1",
         guards=[guard],
         route_handlers=[
-            status, keys, role, models, model, add_model, set_model, versions, one_version, publish, retire, line,
-            deltas, build_deltas,
+            status, keys, role, models, model, add_model, set_model, versions, one_version, history, publish, retire,
+            line, deltas, build_deltas,
             set_line, alias, has_artifact, put_artifact, collect, rollouts, start, rollout, replay, move, audit,
             enrol_token,
         ],

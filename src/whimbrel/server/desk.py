@@ -17,6 +17,8 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, UntrustedInput
 from whimbrel.flows.advance import PersonMove, move_by_person, replay, verdict_for
+from whimbrel.flows.build_deltas import write_index
+from whimbrel.flows.history import history_of, inventory_of
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.publish import build_hash, check_budgets, check_unpublished
 from whimbrel.flows.records import AuditRecord, ModelRecord, ModelSettings, RolloutRecord, VersionRecord
@@ -201,6 +203,25 @@ class Desk:
         version = _named(registry, model, name)
         release = json.loads(registry.release_bytes(model, version.serial))
         return msgspec.to_builtins(version) | {"release": release}  # type: ignore[no-any-return]
+
+    def history(
+        self, registry: Registry, fleet: Fleet, _book: RoleBook, *, model: str, version: str | None
+    ) -> dict[str, Any]:
+        registry.model(model)
+        published = registry.published(model)
+        target = None
+        if version is not None:
+            target = find_version([record for record, _ in published], _asked_version(model, version)).serial
+        releases = {record.serial: release for record, release in published}
+        steps = (
+            write_index(releases[target], DeltaRows(registry.connection, registry.namespace).of(model)).steps
+            if target is not None
+            else ()
+        )
+        running = inventory_of(
+            fleet.inventory(model), [record for record, _ in published], releases=releases, steps=steps, target=target
+        )
+        return msgspec.to_builtins(history_of(registry, fleet, model, running=running))  # type: ignore[no-any-return]
 
     def publish(
         self, registry: Registry, _fleet: Fleet, book: RoleBook, *, model: str, data: NewVersion
@@ -425,6 +446,17 @@ class Desk:
         token = secrets.token_urlsafe(24)
         registry.add_secret(token, kind="enrol", name=name, at=time.time())
         return {"name": name, "token": token}
+
+
+def _asked_version(model: str, text: str) -> VersionName:
+    """The version as a plan says it. Raises `Refused` where it is no version of this model."""
+    try:
+        name = VersionName.parse(text)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    if name.model != model:
+        raise Refused(f"{text!r} is no version of {model!r}; ask about the model that it is a version of")
+    return name
 
 
 def _named(registry: Registry, model: str, name: str) -> VersionRecord:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, case, func, select, update
 
+from whimbrel import limits
 from whimbrel.errors import NotAllowed
 from whimbrel.flows.records import Participation
 from whimbrel.health.slices import slices_of
@@ -92,6 +93,16 @@ class Fleet:
             select(table.c.serial, func.count())
             .where(table.c.namespace == self.namespace, table.c.model == model)
             .group_by(table.c.serial)
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def classes(self, model: str) -> dict[str, int]:
+        """Devices by the hardware class that they tell of `model`."""
+        table = schema.device_models
+        rows = self.connection.execute(
+            select(table.c.hardware_class, func.count())
+            .where(table.c.namespace == self.namespace, table.c.model == model)
+            .group_by(table.c.hardware_class)
         )
         return {row[0]: row[1] for row in rows}
 
@@ -207,6 +218,21 @@ class Fleet:
             )
         )
         return [_participation(row) for row in rows]
+
+    def delays(self, rollout: str, *, least_s: float) -> list[float | None]:
+        """Seconds from assignment to activation of treated devices; None of those that did not activate.
+
+        Of devices assigned `least_s` before the last one of their rollout was heard of: the others had no time.
+        """
+        table = schema.participations
+        mine = (table.c.namespace == self.namespace) & (table.c.rollout == rollout)
+        last = select(func.max(func.coalesce(table.c.reported_at, table.c.assigned_at))).where(mine).scalar_subquery()
+        rows = self.connection.execute(
+            select(table.c.assigned_at, table.c.activated_at)
+            .where(mine, table.c.role == "treated", table.c.assigned_at <= last - least_s)
+            .limit(limits.HISTORY_DELAYS)
+        )
+        return [None if row.activated_at is None else max(0.0, row.activated_at - row.assigned_at) for row in rows]
 
     # --- the tally ---
 

@@ -34,6 +34,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     sizes: Sizes | None = None
     prices: Prices | None = None
+    notes: tuple[str, ...] = ()  # further assumptions, of whoever asks
 
 
 class Chance(msgspec.Struct, frozen=True):
@@ -273,6 +274,7 @@ def _sentences(asked: Asked, begun: Played) -> Iterator[str]:
             yield "no price table was given (--prices), so cost is not forecast"
         else:
             yield f"prices as in the table given{f' ({prices.source})' if prices.source else ''}, counted from nothing"
+    yield from asked.notes
     if begun.unwatched:
         yield (
             f"{', '.join(begun.unwatched)} are in the plan and are not simulated: as if nothing was ever seen of them, "
