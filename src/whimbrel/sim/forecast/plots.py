@@ -8,6 +8,7 @@ from typing import Any
 from whimbrel.console.charts import Spec, chart
 from whimbrel.sim.forecast.expected import Forecast
 
+_COLOURS = 6  # of the charts' own palette
 _TOP = ("$schema", "config")  # said once, for both charts
 
 
@@ -49,7 +50,9 @@ def _layers(found: Forecast) -> list[Spec]:
         "field": "devices", "type": "quantitative", "title": "devices (logarithmic)",
         "scale": {"type": "log"}, "axis": {"format": "~s", "tickCount": 6},
     }  # fmt: skip
-    effect = {"field": "effect", "type": "nominal", "title": "verdict on"}
+    effect: Spec = {"field": "effect", "type": "nominal", "title": "verdict on"}
+    if len(found.effects) > _COLOURS:
+        effect["scale"] = {"scheme": "tableau20"}
     layers: list[Spec] = [
         {
             "transform": _only("stage"), "mark": {"type": "rule", "strokeDash": [4, 4], "color": "#999"},
@@ -74,7 +77,7 @@ def _layers(found: Forecast) -> list[Spec]:
             },
             {
                 "transform": _only("verdict"), "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-                "encoding": {"x": hours, "y": devices, "color": effect, "shape": effect},
+                "encoding": {"x": hours, "y": devices, "color": effect},
             },
         ]  # fmt: skip
     return layers
