@@ -41,6 +41,10 @@ WINDOW_FILE_BYTES = 1 * GIB  # a file of tally windows
 WINDOW_LINE_BYTES = 1 * MIB  # one cell of it; 64 metrics and 8,000 latency buckets take some 200 KiB
 WINDOW_CELLS = 1_000_000  # a month of five-minute windows with 20 classes, three ages and two arms
 SKETCH_KEY = 4000  # gamma^4000 is above 1e34: any time that is not a mistake fits
+USER_REPORTS = 1_000_000  # tickets that are kept; a fleet of 10 million with one in ten troubled devices
+USER_REPORTS_A_BATCH = 1000  # 2 MiB with the longest texts
+USER_REPORT_CHARS = 2000  # a ticket's first words; the help desk has the rest
+USER_REPORT_FILE_BYTES = 256 * MIB  # of an import
 JUDGED_CLASSES = 256  # values of a label with a share of the false-alarm budget, the most frequent
 SLICE_LABELS = 3  # besides the hardware label: tallies are kept for every combination of their values
 

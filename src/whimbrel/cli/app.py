@@ -22,6 +22,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "rollout": ("rollout", "server"),
     "gate": ("gate", "server"),
     "forecast": ("forecast", "server,delta"),
+    "feedback": ("feedback", "server"),
     "serve": ("repository", "server"),
     "audit": ("repository", "server"),
     "collect": ("repository", "server"),

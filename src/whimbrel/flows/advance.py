@@ -58,6 +58,7 @@ def situation(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, 
         cohort=_cohort(fleet, rollout, counts, salt=registry.model(rollout.model).salt),
         shares=rollout.shares,
         without=rollout.without,
+        users_heard=(fleet.user_reports_heard_at(rollout.model) or 0.0) >= rollout.created_at,
     )
 
 

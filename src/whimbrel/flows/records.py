@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.health.user_report import Fate
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
 from whimbrel.model.selector import EVERYONE, Selector
@@ -141,6 +142,19 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Literal["", "committed", "went_back", "failed"] = ""
     silence_judged: bool = False
     shadowed_at: float | None = None  # told of the candidate in the shadow
+
+
+class UserReportRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A ticket, and what became of it. It names a device, or else a serial. `at`: when the trouble was."""
+
+    ticket: str
+    model: str
+    device_id: str | None
+    serial: int | None
+    at: float
+    text: str = ""
+    fate: Fate = "waiting"
+    decided_at: float | None = None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

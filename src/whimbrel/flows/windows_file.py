@@ -65,6 +65,7 @@ def _check(cell: Cell, plan: Plan, where: str) -> None:
     if cell.shadow is not None:
         _check_shadow(cell.shadow, where)
     numbers = [cell.window, cell.at_risk, cell.sessions, cell.error_units, cell.due, *cell.latency.values()]
+    numbers += [cell.user_reports, cell.version_reports]
     sums = [cell.error_share]
     for seen in cell.metrics.values():
         numbers.append(seen.n)
@@ -125,6 +126,7 @@ def replay_windows(plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0)
             },
             hour_s=hour_s,
             without=without,
+            users_heard=any(cell.user_reports or cell.version_reports for cell in so_far),
         )
         verdict = judge(plan, now, ledger)
         yield Said(window=window, stage=now.stage, stage_name=plan.stages[now.stage].name, verdict=verdict)

@@ -67,6 +67,8 @@ class Cell(Document, frozen=True):
     overdue: Sum = 0
     panel: Panel | None = None  # of an experiment: how its devices' values of the primary metric changed
     shadow: Units | None = None  # treated cells of a shadow stage alone
+    user_reports: Sum = 0  # devices that a ticket named
+    version_reports: Sum = 0  # tickets that named the arm's version alone
 
     @property
     def key(self) -> tuple[int, int, str, str, str, int]:
@@ -145,4 +147,6 @@ def add(one: Cell, other: Cell) -> Cell:
         overdue=one.overdue + other.overdue,
         panel=one.panel.plus(other.panel) if one.panel and other.panel else one.panel or other.panel,
         shadow=shadow,
+        user_reports=one.user_reports + other.user_reports,
+        version_reports=one.version_reports + other.version_reports,
     )

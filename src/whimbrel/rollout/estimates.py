@@ -84,6 +84,13 @@ def estimates_of(totals: Mapping[str, Totals], criteria: SuccessCriteria, *, own
     return seen
 
 
+def add_user_reports(estimates: dict[str, Any], arms: Mapping[str, Totals], *, heard: bool) -> None:
+    """The tickets of both arms, where a plan asks for them. A help desk that was never heard of reports nothing."""
+    for role, totals in arms.items():
+        estimates[role]["user_reports"] = totals.user_reports
+        estimates[role]["user_report_rate"] = ratio(totals.user_reports, totals.at_risk) if heard else None
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 9)
 
@@ -139,6 +146,9 @@ def describe(guardrail: str, estimates: dict[str, Any]) -> str:
         field = f"{guardrail}_ms"
         return f"{guardrail.replace('_', ' ')} {treated[field]} ms against {control[field]} ms in the control"
     field = {"crash": "crash_rate", "error": "error_rate", "error_limit": "error_rate"}.get(guardrail, guardrail)
+    if field in {"user_reports", "version_reports"}:
+        rates = (percent(each["user_report_rate"]) for each in (treated, control))
+        return f"devices that users wrote of, a window: {' against '.join(rates)} in the control"
     if field == "battery":
         return f"battery {treated.get(field)} against {control.get(field)} in the control"
     means = treated.get("means", {}), control.get("means", {})

@@ -32,8 +32,9 @@ from whimbrel.health.evidence import (
 from whimbrel.health.sketch import count_above
 from whimbrel.health.tally import Cell
 from whimbrel.rollout.criteria import Severity, SuccessCriteria
-from whimbrel.rollout.estimates import asked, broken_limits, describe, estimates_of
+from whimbrel.rollout.estimates import add_user_reports, asked, broken_limits, describe, estimates_of
 from whimbrel.rollout.guardrails import (
+    BETS,
     LATENCY_TAIL,
     PROVEN_ALPHA,
     QUANTILES,
@@ -96,6 +97,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     cohort: int | None = None
     shares: tuple[int, ...] = ()
     without: tuple[str, ...] = ()
+    users_heard: bool = False  # whether tickets of users, or the news that there are none, came since it began
 
     @property
     def judged(self) -> int:
@@ -125,6 +127,8 @@ def _judge_served(plan: Plan, now: Situation, ledger: Ledger) -> Verdict:
     weighed = _weigh(plan, now, ledger, total)
     criteria = plan.criteria(now.stage)
     estimates = estimates_of(ledger.cohorts.get(now.judged, Cohort()).totals, criteria, own=tuple(ledger.margins.own))
+    if "user_reports" in ledger.weights:
+        add_user_reports(estimates, ledger.cohorts.get(now.judged, Cohort()).totals, heard=now.users_heard)
     needed = math.log(1 / plan.alpha)
     evidence: dict[str, Any] = {
         "log_e": round(weighed.log_e(), 6),
@@ -310,6 +314,8 @@ def _weigh(plan: Plan, now: Situation, ledger: Ledger, total: Counts) -> _Weighe
             if name in ledger.weights:
                 lanes.append((name, ledger.weights[name] * share, _limit(cohort, name, limit)))
     lanes += ledger.bound_lanes(criteria)
+    if "version_reports" in ledger.weights:
+        lanes.append(("version_reports", ledger.weights["version_reports"], ledger.version_reports.log_e(BETS)))
     attempts = total.activated_t + total.failed_t
     failures = one_sample_log_e(
         events=total.failed_t + total.went_back_t, trials=attempts, limit=ledger.margins.failure
@@ -445,7 +451,7 @@ def _unproven(
     for name, (events, trials, limit) in rare.items():
         if 0 < limit < 1:
             logs[name] = max(logs[name], one_sample_reverse_log_e(events=events, trials=trials, limit=limit))
-    asked = {"crash", "silence"}
+    asked = {"crash", "silence"} | {name for name in tests.rates if name == "user_reports"}
     asked |= {"error"} if treated.error_units or criteria.error_rate_max is not None else set()
     if treated.latency or criteria.latency_p99_max_ms is not None or criteria.latency_increase_max is not None:
         asked |= set(QUANTILES)

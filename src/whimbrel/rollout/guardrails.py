@@ -52,7 +52,15 @@ _PARTS = {
     "latency_p95": 3.0,
     "latency_p99": 0.5,
 }
-_BY_PLAN = {"error_limit": 1.0, "latency_limit": 1.0, "latency_over": 1.0, "battery": 1.0, "feedback": 1.0}
+_BY_PLAN = {
+    "error_limit": 1.0,
+    "latency_limit": 1.0,
+    "latency_over": 1.0,
+    "battery": 1.0,
+    "feedback": 1.0,
+    "user_reports": 2.0,
+}
+_VERSION_REPORTS_PART = 0.5  # tickets that name a version alone: the weaker evidence
 _OWN_PART = 1.0  # a metric of the devices' own, and a bound of a mean
 # What a limit's test does when it is proven is what the guardrail of this metric does.
 _FOLLOWS = {"error_limit": "error", "latency_limit": "latency_p99", "latency_over": "latency_p99"}
@@ -71,7 +79,11 @@ def guard_weights(plan: Plan) -> dict[str, float]:
         wanted |= {"battery"}
     if any("feedback" in each.floors for each in every):
         wanted |= {"feedback"}
+    if any(each.user_reports_ratio_max is not None for each in every):
+        wanted |= {"user_reports"}
     parts = _PARTS | {name: part for name, part in _BY_PLAN.items() if name in wanted}
+    if "user_reports" in wanted:
+        parts["version_reports"] = _VERSION_REPORTS_PART
     parts |= {name: _OWN_PART for name, each in named.items() if each.own}
     parts |= {bound.name: _OWN_PART for bound in bounds(plan)}
     parts |= {name: each.weight for name, each in named.items() if each.weight is not None}
@@ -122,7 +134,7 @@ def margins(plan: Plan) -> Margins:
     said = {name: each.margin for name, each in named.items() if each.margin is not None}
     own = {name: (each.direction, said[name]) for name, each in named.items() if each.own}
     return Margins(
-        ratios={name: said.get(name, TOLERATED_RATIO) for name in (*RATES, "battery")},
+        ratios={name: said.get(name, TOLERATED_RATIO) for name in (*RATES, "battery", "user_reports")},
         drops={"accuracy": said.get("accuracy", TOLERATED_DROP), "feedback": said.get("feedback", TOLERATED_FEEDBACK)},
         slower={name: steps_of(said[name]) if name in said else TOLERATED_SLOWER for name in QUANTILES},
         failure=said.get("failure", FAILURE_LIMIT),
@@ -133,7 +145,9 @@ def margins(plan: Plan) -> Margins:
 def severities(plan: Plan) -> dict[str, Severity]:
     """What the proof of each test does; `rollback` where the plan says nothing."""
     said: dict[str, Severity] = {each.metric: each.severity for each in plan.guardrails}
-    follows = _FOLLOWS | {bound.name: bound.metric for bound in bounds(plan)}
+    if said.get("user_reports", "rollback") == "rollback":
+        said["version_reports"] = "hold"  # nobody knows which devices could have written: a person decides
+    follows = _FOLLOWS | {"version_reports": "user_reports"} | {bound.name: bound.metric for bound in bounds(plan)}
     return {name: said.get(name) or said.get(follows.get(name, ""), "rollback") for name in guard_weights(plan)}
 
 

@@ -66,11 +66,11 @@ class Totals:
     """Sums of one arm of a cohort over all windows: what point estimates are made of."""
 
     __slots__ = (
-        "at_risk", "crashed", "due", "error_share", "error_units", "latency", "metrics", "overdue",
+        "at_risk", "crashed", "due", "error_share", "error_units", "latency", "metrics", "overdue", "user_reports",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.at_risk = self.crashed = self.error_units = self.due = self.overdue = 0
+        self.at_risk = self.crashed = self.error_units = self.due = self.overdue = self.user_reports = 0
         self.error_share = 0.0
         self.metrics: dict[str, tuple[int, float]] = {}
         self.latency: dict[int, int] = {}
@@ -83,6 +83,7 @@ class Totals:
         self.error_share += cell.error_share
         self.due += cell.due
         self.overdue += cell.overdue
+        self.user_reports += cell.user_reports
         for name, seen in cell.metrics.items():
             n, total = self.metrics.get(name, (0, 0.0))
             self.metrics[name] = n + seen.n, total + seen.sum
@@ -127,7 +128,8 @@ class Cohort:
         self.bound_rhos: dict[Bound, float] = {}
 
 
-# A stratum's sums: crashed, at risk, error share, error units, overdue, due, and what lies over each edge, sessions.
+# A stratum's sums: crashed, at risk, error share, error units, overdue, due, sessions, what lies over each edge and
+# limit, and last the devices that users wrote of.
 _Sums = list[float]
 
 
@@ -157,7 +159,11 @@ class Ledger:
         self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
         self.means = tuple(n for n in ("accuracy", "battery", "feedback", *self.margins.own) if n in self.weights)
         self.limits = bounds(plan)
-        self._one_sample = {"failure", "error_limit", "latency_limit"} | {bound.name for bound in self.limits}
+        self._asked_users = "user_reports" in self.weights
+        self.version_reports = RateFold(self.margins.ratios["user_reports"])
+        self._one_sample = {"failure", "error_limit", "latency_limit", "version_reports"} | {
+            bound.name for bound in self.limits
+        }
         self.windows = 0
         self.last = -1
         self.cohorts: dict[int, Cohort] = {}
@@ -190,6 +196,21 @@ class Ledger:
             self._begin(stage)
         for stage, group in itertools.groupby(cells, key=lambda cell: cell.stage):
             self._cohort(self.cohorts[stage], list(group))
+        if self._asked_users:
+            self._versions(cells)
+
+    def _versions(self, cells: list[Cell]) -> None:
+        """Tickets that name a version alone: of all stages together, over the device-windows of the arms."""
+        written, at_risk = {"treated": 0, "control": 0}, {"treated": 0, "control": 0}
+        controls: dict[int, int] = defaultdict(int)  # a control device stands in several stages, and is one device
+        for cell in cells:
+            written[cell.role] += cell.version_reports
+            if cell.role == "treated":
+                at_risk["treated"] += cell.at_risk
+            else:
+                controls[cell.stage] += cell.at_risk
+        at_risk["control"] = max(controls.values(), default=0)
+        self.version_reports.add(written["treated"], at_risk["treated"], written["control"], at_risk["control"])
 
     def _hear(self, cells: list[Cell]) -> None:
         if self.slices is not None:
@@ -223,6 +244,8 @@ class Ledger:
         rates = {name: RateFold(ratios[name]) for name in RATES}
         rates |= {name: RateFold(1.0) for name in QUANTILES}
         rates |= {f"latency_over:{bound}": RateFold(TOLERATED_RATIO) for bound in self._bounds}
+        if self._asked_users:
+            rates["user_reports"] = RateFold(ratios["user_reports"])
         return Tests(rates, {name: self._mean_test(name) for name in self.means})
 
     def _mean_test(self, name: str) -> MeanFold:
@@ -245,6 +268,9 @@ class Ledger:
         wanted = {"crash": criteria.crash_ratio_max or PROVEN_RATIO, "error": PROVEN_RATIO, "silence": PROVEN_RATIO}
         rates = {name: RateFold(1 / max(margin, self.margins.ratios[name])) for name, margin in wanted.items()}
         rates |= {name: RateFold(1.0) for name in QUANTILES}
+        if self._asked_users:
+            margin = max(criteria.user_reports_ratio_max or PROVEN_RATIO, self.margins.ratios["user_reports"])
+            rates["user_reports"] = RateFold(1 / margin)
         return Tests(rates, {name: self._reverse_mean(name, criteria) for name in self.means})
 
     def _reverse_mean(self, name: str, criteria: SuccessCriteria) -> MeanFold:
@@ -261,7 +287,7 @@ class Ledger:
         edges = self._edges(cohort)
         strata: dict[int, tuple[_Sums, _Sums]] = {}
         by_class: dict[str, dict[int, tuple[_Sums, _Sums]]] = {}
-        width = 7 + 2 * len(QUANTILES) + len(self._bounds)
+        width = 8 + 2 * len(QUANTILES) + len(self._bounds)
         judged, chosen = self._judged, frozenset(self._judged)
         for cell in cells:
             control = cell.role == "control"
@@ -309,6 +335,7 @@ class Ledger:
             sums.append(count_over(latency, known + slower * treated) if known is not None else 0)
             sums.append(count_over(latency, known + margin) if known is not None and self._proven else 0)
         sums += [count_above(latency, bound) if latency else 0 for bound in self._bounds]
+        sums.append(cell.user_reports)
         return sums
 
     def _margin(self) -> int:
@@ -447,6 +474,8 @@ def _add_rates(tests: Tests, strata: dict[int, tuple[_Sums, _Sums]], bounds: Seq
                     rates[name].add(t[7 + 2 * index], t[6], c[7 + 2 * index], c[6])
             for index, bound in enumerate(bounds, start=7 + 2 * len(QUANTILES)):
                 rates[f"latency_over:{bound}"].add(t[index], t[6], c[index], c[6])
+        if "user_reports" in rates and (t[-1] or c[-1]):
+            rates["user_reports"].add(t[-1], t[1], c[-1], c[1])
 
 
 def _add_reverse(tests: Tests, strata: dict[int, tuple[_Sums, _Sums]]) -> None:
@@ -456,6 +485,8 @@ def _add_reverse(tests: Tests, strata: dict[int, tuple[_Sums, _Sums]]) -> None:
             tests.rates[name].add(c[2 * index], c[2 * index + 1], t[2 * index], t[2 * index + 1])
         for index, name in enumerate(QUANTILES):
             tests.rates[name].add(c[7 + 2 * index], c[6], t[8 + 2 * index], t[6])
+        if "user_reports" in tests.rates:
+            tests.rates["user_reports"].add(c[-1], c[1], t[-1], t[1])
 
 
 def _together(strata: Iterable[MeanWindow]) -> MeanWindow:

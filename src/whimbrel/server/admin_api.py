@@ -19,6 +19,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CON
 
 from whimbrel import limits
 from whimbrel.errors import NotFound, WhimbrelError
+from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import convert, encode
 from whimbrel.model.ids import Digest
 from whimbrel.server.desk import (
@@ -190,6 +191,18 @@ def admin_app(world: World) -> Litestar:
             ],
         )
 
+    @post("/user-reports", status_code=HTTP_200_OK, summary="Hand on tickets of users: one, or up to 1,000")
+    async def user_reports(namespace: FromPath[str], data: JSONBody[UserReports]) -> dict[str, Any]:
+        filed = await desk.do(namespace, lambda *parts: desk.file_user_reports(*parts, data=data))
+        world.controllers.wake.set()
+        return filed
+
+    @get("/user-reports", summary="Tickets of a model, newest first, and what became of them")
+    async def filed_reports(
+        namespace: FromPath[str], model: FromQuery[str], limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100
+    ) -> list[dict[str, Any]]:
+        return await desk.do(namespace, lambda *parts: desk.user_reports(*parts, model=model, limit=limit))
+
     @post("/enrol-tokens", status_code=HTTP_201_CREATED, summary="Make an enrolment token")
     async def enrol_token(
         namespace: FromPath[str], name: Annotated[str, QueryParameter(max_length=64)] = "more"
@@ -206,7 +219,7 @@ def admin_app(world: World) -> Litestar:
             status, keys, role, models, model, add_model, set_model, versions, one_version, history, publish, retire,
             line, deltas, build_deltas,
             set_line, alias, has_artifact, put_artifact, collect, rollouts, start, rollout, replay, move, audit,
-            enrol_token,
+            enrol_token, user_reports, filed_reports,
         ],
     )  # fmt: skip
     return Litestar(

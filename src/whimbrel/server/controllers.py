@@ -26,6 +26,7 @@ from whimbrel.flows.ingest import ingest, judge_silence
 from whimbrel.flows.learn_delays import learn_delays
 from whimbrel.flows.ports import Inbox, Taken
 from whimbrel.flows.render import render_policy
+from whimbrel.flows.user_reports import count_reports
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.ways import NOTHING
 from whimbrel.rollout.policy import Policy
@@ -35,6 +36,7 @@ from whimbrel.stores.deltas import DeltaRows, build_delta, codec_is_installed
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.registry import Registry, drop_lease, namespaces, take_lease
 from whimbrel.stores.tuf_repository import OnlineSigners, RoleBook, copy_files
+from whimbrel.stores.user_reports import UserReportRows
 from whimbrel.trust import roles
 
 log = logging.getLogger(__name__)
@@ -188,7 +190,10 @@ class Controllers:
     def _judge(self, namespace: str, *, at_once: bool) -> None:
         now = self._clock()
         with self._database.transaction() as connection:
-            live = Registry(connection, namespace).rollouts(live=True)
+            self._hold(connection)
+            registry, rows = Registry(connection, namespace), UserReportRows(connection, namespace)
+            count_reports(registry, Fleet(connection, namespace), rows, now=now)
+            live = registry.rollouts(live=True)
         alive = {rollout.id for rollout in live}
         for gone in [name for name in self._ledgers if name not in alive]:
             del self._ledgers[gone]

@@ -23,6 +23,8 @@ from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.publish import build_hash, check_budgets, check_unpublished
 from whimbrel.flows.records import AuditRecord, ModelRecord, ModelSettings, RolloutRecord, VersionRecord
 from whimbrel.flows.start import find_version, start_rollout
+from whimbrel.flows.user_reports import file_reports
+from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import Document, convert, parse
 from whimbrel.model.ids import Name
 from whimbrel.model.release import Line, Release
@@ -38,6 +40,7 @@ from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.registry import Registry
 from whimbrel.stores.signer import Key
 from whimbrel.stores.tuf_repository import RoleBook
+from whimbrel.stores.user_reports import UserReportRows
 from whimbrel.trust import roles
 
 T = TypeVar("T")
@@ -441,6 +444,25 @@ class Desk:
             now=time.time(),
         )
         return rollout_view(registry, fleet, rollout)
+
+    def file_user_reports(
+        self, registry: Registry, fleet: Fleet, _book: RoleBook, *, data: UserReports
+    ) -> dict[str, Any]:
+        now, rows = time.time(), UserReportRows(registry.connection, registry.namespace)
+        filed = file_reports(registry, fleet, rows, data.reports, now=now)
+        if data.model is not None:
+            rows.heard(registry.model(data.model).name, at=now)
+        return msgspec.to_builtins(filed)  # type: ignore[no-any-return]
+
+    def user_reports(
+        self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, limit: int
+    ) -> list[dict[str, Any]]:
+        rows = UserReportRows(registry.connection, registry.namespace)
+        versions = {v.serial: v.version for v in registry.versions(registry.model(model).name)}
+        return [
+            msgspec.to_builtins(each) | {"version": versions.get(each.serial or 0)}
+            for each in rows.newest(model=model, limit=limit)
+        ]
 
     def new_enrol_token(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, name: str) -> dict[str, str]:
         token = secrets.token_urlsafe(24)

@@ -50,6 +50,18 @@ class Fleet:
         if kept is None or not hmac.compare_digest(kept, hashed(credential)):
             raise NotAllowed("this device is not enrolled with this credential; enrol it (again)")
 
+    def is_enrolled(self, device_id: str) -> bool:
+        """Whether a device of this name was ever enrolled."""
+        table = schema.devices
+        wanted = select(table.c.key).where(table.c.namespace == self.namespace, table.c.device_id == device_id)
+        return self.connection.execute(wanted).first() is not None
+
+    def user_reports_heard_at(self, model: str) -> float | None:
+        """When tickets, or the news that there are none, last came for a model; None: never."""
+        table = schema.user_report_feeds
+        wanted = select(table.c.at).where(table.c.namespace == self.namespace, table.c.model == model)
+        return self.connection.execute(wanted).scalar_one_or_none()
+
     def seen(self, device_id: str, *, at: float, labels: dict[str, str] | None = None) -> None:
         """It reported just now."""
         table = schema.devices
@@ -137,6 +149,16 @@ class Fleet:
             )
         ).one_or_none()
         return _participation(row) if row is not None else None
+
+    def participations(self, rollout: str, device_id: str) -> list[Participation]:
+        """All places of a device in a rollout's cohorts: a control stands in several stages at once."""
+        table = schema.participations
+        rows = self.connection.execute(
+            select(table)
+            .where(table.c.namespace == self.namespace, table.c.rollout == rollout, table.c.device_id == device_id)
+            .order_by(table.c.stage)
+        )
+        return [_participation(row) for row in rows]
 
     def save_participation(self, entry: Participation) -> None:
         """Write a device's place in a cohort."""

@@ -254,6 +254,30 @@ tally = Table(
     Column("cell", LargeBinary, nullable=False),
 )
 
+user_reports = Table(  # tickets of a help desk: one that comes again counts once
+    "user_report",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("ticket", String(128), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("device_id", String(128)),
+    Column("serial", BigInteger),
+    Column("at", Float, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("fate", String(16), nullable=False),
+    Column("decided_at", Float),
+    Index("user_report_by_fate", "namespace", "fate"),
+    Index("user_report_by_device", "namespace", "device_id"),
+)
+
+user_report_feeds = Table(  # when a model's help desk was last heard of
+    "user_report_feed",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("at", Float, nullable=False),
+)
+
 inbox = Table(
     "inbox",
     metadata,
