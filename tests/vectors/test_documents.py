@@ -12,6 +12,7 @@ from whimbrel.model.release import (
     File,
     Line,
     Probe,
+    Reference,
     Release,
     Requirement,
     Signature,
@@ -51,6 +52,7 @@ RELEASE = Release(
     ),
     training=Training(date="d", dataset="s", framework="f", run="r", parent="p", architecture="a"),
     metrics={"accuracy": 0.875}, changelog=("better",), requires=(Requirement(model="sleep", serial=2),),
+    reference=Reference(kind="classes", bins=("cat", "dog"), shares=(0.75, 0.25)),
 )  # fmt: skip
 LINE = Line(model="wake", sequence=4, minimum_serial=2, revoked=(3, 5))
 POLICY = Policy(
@@ -99,6 +101,7 @@ BATCH = Batch(
                 serial=4, inputs=7, compared=4, agreed=3.5, errors=2, crashed=1, dropped=6, skipped=5, active_ms=8.0,
                 candidate_ms=12.0, active={34: 4}, candidate={55: 4},
             ),
+            predictions={0: 3, 2: 1},
         ),
     ),
 )  # fmt: skip
@@ -109,7 +112,8 @@ ANNOUNCEMENT = Announcement(
 CELL = Cell(
     stage=1, window=6, role="control", hardware_class="x1", slices={"os": "linux"}, age_bucket=5, at_risk=9,
     sessions=8, crashed=7, error_units=6, error_share=0.5, metrics={"accuracy": Moments(n=2, sum=1.5, sumsq=1.25)},
-    latency={-3: 1, 254: 2}, due=4, overdue=3,
+    latency={-3: 1, 254: 2}, due=4, overdue=3, user_reports=2, version_reports=1, prediction_units=2,
+    predictions={1: Moments(n=2, sum=1.5, sumsq=1.25)},
     panel=Panel(n=9, y=1.5, yy=1.25, both=8, both_y=1.0, both_yy=0.75, x=2.5, xx=2.0, xy=1.75),
     shadow=Units(
         windows=3, inputs=7, compared=4, agreed=3.5, errors=2, crashed=1, dropped=6, skipped=5, compared_windows=2,
@@ -128,6 +132,7 @@ GOLDEN = {
         """
 {"build_hash":"a1b2c3d4e5f6","changelog":["better"],"created":"2026-03-05T10:00:00Z",
 "format":"whimbrel-release-1","metrics":{"accuracy":0.875},"model":"wake",
+"reference":{"bins":["cat","dog"],"kind":"classes","shares":[0.75,0.25]},
 "requires":[{"model":"sleep","serial":2}],"semantic_version":"2.4.1","serial":3,
 "training":{"architecture":"a","dataset":"s","date":"d","framework":"f","parent":"p","run":"r"},
 "variants":[{"files":[{"format":"onnx","name":"model.onnx","packed":true,
@@ -178,6 +183,7 @@ GOLDEN = {
 "sumsq":1.25}},"model":"wake","serial":3,"sessions":4,"shadow":{"active":{"34":4},"active_ms":8.0,
 "agreed":3.5,"candidate":{"55":4},"candidate_ms":12.0,"compared":4,"crashed":1,"dropped":6,"errors":2,"inputs":7,
 "serial":4,"skipped":5},"slices":{"os":"linux"}}]}
+"sumsq":1.25}},"model":"wake","predictions":{"0":3,"2":1},"serial":3,"sessions":4,"slices":{"os":"linux"}}]}
 """,
     ),
     "announcement": (
@@ -198,6 +204,9 @@ GOLDEN = {
 "agreed":3.5,"candidate":{"55":4},"compared":4,"compared_windows":2,"crashed":1,"crashed_windows":1,
 "disagreed":{"-69":1},"disagreed_share":0.25,"dropped":6,"errors":2,"failed":{"-34":1},"failed_share":0.5,"inputs":7,"ratios":{"21":2},"skipped":5,
 "windows":3},"slices":{"os":"linux"},"stage":1,"window":6}
+"xx":2.0,"xy":1.75,"y":1.5,"yy":1.25},"prediction_units":2,
+"predictions":{"1":{"n":2,"sum":1.5,"sumsq":1.25}},"role":"control","sessions":8,"slices":{"os":"linux"},"stage":1,
+"user_reports":2,"version_reports":1,"window":6}
 """,
     ),
 }

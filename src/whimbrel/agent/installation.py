@@ -492,7 +492,8 @@ class Installation:
             self._await_sessions()  # of the version before, that a swap did not wait for
             return None
         self._point(slots.without_inactive(self.pointer))
-        return self._staging.stage(effect.candidate)
+        release = self._around.trust.release(self.model, effect.candidate.serial, self._around.now())
+        return self._staging.stage(effect.candidate, reference=release.reference)
 
     def _probe(self, effect: effects.RunProbe) -> events.Event | None:
         candidate = effect.candidate

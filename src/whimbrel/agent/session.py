@@ -65,6 +65,7 @@ class Closed(Document, frozen=True):
     latency_key: int | None = None
     metrics: Annotated[dict[Label, Summary], msgspec.Meta(max_length=limits.SESSION_METRICS)] = {}
     shadow: Seen | None = None
+    predictions: dict[int, Count] = {}  # by bin of the version's reference
 
     @property
     def healthy(self) -> bool:
@@ -118,6 +119,7 @@ class Session:
         self._errors = 0
         self._latency_ms: float | None = None
         self._metrics: dict[str, Summary] = {}
+        self._predictions: dict[int, int] = {}
 
     @property
     def path(self) -> Path:
@@ -134,11 +136,23 @@ class Session:
         """The version's calendar name."""
         return self._open_held().version
 
-    def record(self, *, latency_ms: float | None = None, ok: bool = True, **metrics: float) -> None:
+    def record(
+        self,
+        *,
+        latency_ms: float | None = None,
+        ok: bool = True,
+        prediction: float | str | None = None,
+        **metrics: float,
+    ) -> None:
         """Count one inference; thread-safe. A metric that is no finite number makes the inference an error.
 
-        Raises `UntrustedInput` for a metric's name that cannot travel.
+        `prediction`: a number or a class; only how many fell into each bin of the version's reference is told, and
+        nothing where it has none. `feedback=1.0` alone (a thumb up; 0.0 is down) counts no inference.
+        Raises `UntrustedInput` for a metric's name that cannot travel, and for feedback that is not from 0 to 1.
         """
+        if "feedback" in metrics and not 0 <= metrics["feedback"] <= 1:
+            raise UntrustedInput(f"feedback is from 0 (thumb down) to 1 (thumb up); found {metrics['feedback']!r}")
+        alone = metrics.keys() == {"feedback"} and ok and latency_ms is None and prediction is None
         for name in metrics:
             if not _METRIC.match(name):
                 raise UntrustedInput(f"{name!r} is not a metric's name: letters, digits, '_', '.', '/' and '-'")
@@ -153,8 +167,15 @@ class Session:
                 self._metrics[name] = self._metrics[name].plus(seen) if name in self._metrics else seen
             if latency_ms is not None and math.isfinite(latency_ms) and latency_ms >= 0:
                 self._latency_ms = max(self._latency_ms or 0.0, float(latency_ms))
-            self._inferences += 1
-            self._errors += 0 if ok else 1
+            if prediction is not None and self._held is not None and self._held.reference is not None:
+                place = self._held.reference.bin_of(prediction)
+                if place is None:
+                    ok = False
+                else:
+                    self._predictions[place] = self._predictions.get(place, 0) + 1
+            if not alone:
+                self._inferences += 1
+                self._errors += 0 if ok else 1
 
     def shadow(self, inputs: Mapping[str, Any], output: Any = None) -> bool:
         """Let a version that the policy tries in the shadow have this call too; whether it was sampled. Thread-safe.
@@ -261,6 +282,7 @@ class Session:
                 errors=self._errors + extra,
                 latency_key=None if self._latency_ms is None else key_of(self._latency_ms),
                 metrics=self._metrics,
+                predictions=self._predictions,
             )
         self._places.disk.replace(self._places.summaries / self._name, documents.encode(closed))
         self._forget()

@@ -203,6 +203,7 @@ def _with(window: Window, closed: Closed) -> Window:
         errors=window.errors + closed.errors,
         metrics=_sums(window.metrics, closed.metrics),
         latency=latency,
+        predictions=_counts(window.predictions, closed.predictions),
     )
 
 
@@ -224,6 +225,10 @@ def _sums(one: dict[str, Summary], other: dict[str, Summary]) -> dict[str, Summa
         elif len(sums) < limits.SESSION_METRICS:
             sums[name] = seen
     return sums
+
+
+def _counts(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:
+    return {key: one.get(key, 0) + other.get(key, 0) for key in sorted(one.keys() | other.keys())}
 
 
 def _bounded(waiting: tuple[Waiting, ...], *, most: int | None = None) -> tuple[Waiting, ...]:
@@ -260,5 +265,6 @@ def _merged(one: Waiting, other: Waiting) -> Waiting:
         metrics=_sums(before.metrics, after.metrics),
         latency=latency,
         shadow=_both(before.shadow, after.shadow),
+        predictions=_counts(before.predictions, after.predictions),
     )
     return Waiting(window=window, cuts=one.cuts + other.cuts)

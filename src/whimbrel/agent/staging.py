@@ -23,7 +23,7 @@ from whimbrel.device.ports import Measured
 from whimbrel.device.slots import Content, Held
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.health.report import WayName
-from whimbrel.model.release import File
+from whimbrel.model.release import File, Reference
 from whimbrel.model.ways import Step
 
 
@@ -128,7 +128,9 @@ class Staging:
 
     # --- the slot ---
 
-    def stage(self, candidate: Candidate) -> events.Staged | events.Corrupt | events.InstallFailed:
+    def stage(
+        self, candidate: Candidate, *, reference: Reference | None = None
+    ) -> events.Staged | events.Corrupt | events.InstallFailed:
         """Fill the slot from the folder of downloads. The pointer must not name it any more."""
         disk, slot = self._disk, self._places.slot(candidate.slot)
         disk.make_folder(slot)
@@ -170,6 +172,7 @@ class Staging:
                 version=candidate.version,
                 entry=entry,
                 contents=tuple(contents),
+                reference=reference,
             )
         )
 

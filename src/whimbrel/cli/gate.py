@@ -10,8 +10,11 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.output import Json, print_json, say
 from whimbrel.errors import UntrustedInput
+from whimbrel.flows.card import CardReference
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.windows_file import read_windows, replay_windows
+from whimbrel.flows.yaml_file import parse_yaml
+from whimbrel.rollout.ledger import References
 
 app = typer.Typer(help="The gate: judge a file of windows.", no_args_is_help=True, add_completion=False)
 
@@ -26,12 +29,21 @@ def replay(
     windows: Annotated[Path, typer.Argument(help="Tally windows, one cell a line (JSON).")],
     plan: Annotated[Path, typer.Option(help="The plan, a YAML file.")],
     hour_s: Annotated[float, typer.Option(min=0.01, max=3600, help="Seconds that an hour of the plan lasts.")] = 3600.0,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Spread of the new version's predictions, as in a card: YAML with edges or classes, shares."),
+    ] = None,
+    control_reference: Annotated[
+        Path | None, typer.Option(help="Of the control's version; the same as --reference by default.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Judge a file of windows as the controller would have: one verdict a window, until the version goes back."""
     asked = read_plan(_text(plan), what=plan.name)
     cells = read_windows(_lines(windows), plan=asked, what=windows.name)
-    for said in replay_windows(asked, cells, hour_s=hour_s):
+    treated = _shares(reference)
+    references = References(treated=treated, control=_shares(control_reference) or treated)
+    for said in replay_windows(asked, cells, hour_s=hour_s, references=references):
         if json:
             print_json(
                 {"window": said.window, "stage": said.stage, "stage_name": said.stage_name}
@@ -43,6 +55,10 @@ def replay(
                 f"window {said.window}  {said.stage_name}  ln E {log_e:.2f} of {needed:.2f}  "
                 f"{said.verdict.move}: {said.verdict.because}"
             )
+
+
+def _shares(path: Path | None) -> tuple[float, ...] | None:
+    return None if path is None else parse_yaml(CardReference, _text(path), what=path.name).reference().bin_shares
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -20,13 +20,13 @@ from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of, waiting
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
-from whimbrel.flows.card import Card, CardProbe, read_card
+from whimbrel.flows.card import Card, CardProbe, CardReference, read_card
 from whimbrel.flows.golden import golden_objection
 from whimbrel.flows.publish import identify, write_release
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.variant_spec import VariantSpec, parse_variant
 from whimbrel.model.documents import convert, encode
-from whimbrel.model.release import File, Probe, Variant
+from whimbrel.model.release import File, Probe, Reference, Variant
 from whimbrel.packing import pack
 from whimbrel.stores.golden_file import read_golden
 from whimbrel.stores.inspection import Inspection, inspect
@@ -135,6 +135,7 @@ def _publish(
         metrics=card.metrics | _metrics(metric),
         changelog=[*card.changes, *changelog],
         requires=card.requires,
+        reference=_reference(card, variants, sources),
         now=now,
     )
     broken = card.budgets.broken(
@@ -313,6 +314,25 @@ def _probe(told: CardProbe | None, card: Path | None) -> Probe | None:
     if told.golden is None or card is None:
         return told.probe()
     return told.probe(read_golden(card.parent / told.golden))
+
+
+def _reference(card: Card, variants: list[Variant], sources: list[_Source]) -> Reference | None:
+    """What the card says, or what the model itself predicts for the validation samples of its probe."""
+    if card.reference is None or isinstance(card.reference, CardReference):
+        return card.reference.reference() if card.reference else None
+    validation = next((v.probe.validation for v in variants if v.probe and v.probe.validation), None)
+    runnable = [each for each in sources if each.file.format in {"onnx", "tflite"} and not each.file.packed]
+    if validation is None or not runnable:
+        raise UntrustedInput(
+            "reference: validation: only an ONNX or TFLite model with validation samples is run here; give the classes "
+            "and their shares instead"
+        )
+    try:
+        from whimbrel.agent.probes.reference import reference_of
+
+        return reference_of(runnable[0].bytes_at, runnable[0].file.format, validation)
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"the model cannot be run here: {error.name} is not installed") from error
 
 
 def _metrics(given: list[str]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Digest, Name, Serial
+from whimbrel.model.release import Reference
 
 SlotName = Literal["a", "b"]
 
@@ -33,6 +34,7 @@ class Held(Document, frozen=True):
     version: str
     entry: str
     contents: Annotated[tuple[Content, ...], Meta(min_length=1, max_length=limits.FILES)]
+    reference: Reference | None = None  # into whose bins sessions sort what it predicts
 
 
 class Pointer(Document, frozen=True, tag_field="format", tag="whimbrel-pointer-1"):

@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from whimbrel.flows.drift import references_of
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, QuarantineRecord, RolloutRecord, VerdictRecord
 from whimbrel.flows.shares import share_for, stage_of
@@ -44,7 +45,7 @@ Ledgers = dict[str, Ledger]  # by rollout: what was folded already; forgetting o
 def verdict_for(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
     """What the gate says of a rollout at `now`."""
     window = rollout.window_at(now)
-    return _judged(fleet, rollout, situation(registry, fleet, rollout, now=now), window=window, ledgers={})
+    return _judged(registry, fleet, rollout, situation(registry, fleet, rollout, now=now), window=window, ledgers={})
 
 
 def situation(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Situation:
@@ -62,10 +63,18 @@ def situation(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, 
     )
 
 
-def _judged(fleet: FleetPort, rollout: RolloutRecord, seen: Situation, *, window: int, ledgers: Ledgers) -> Verdict:
+def _judged(
+    registry: RegistryPort,
+    fleet: FleetPort,
+    rollout: RolloutRecord,
+    seen: Situation,
+    *,
+    window: int,
+    ledgers: Ledgers,
+) -> Verdict:
     ledger = ledgers.get(rollout.id)
     if ledger is None or ledger.without != frozenset(seen.without) or ledger.last >= window:
-        ledger = Ledger(rollout.plan, without=seen.without)
+        ledger = Ledger(rollout.plan, without=seen.without, references=references_of(registry, rollout))
     cells = fleet.cells(rollout.id, before_window=window, from_window=ledger.last + 1)
     verdict = judge(rollout.plan, msgspec.structs.replace(seen, cells=cells), ledger)
     ledgers[rollout.id] = ledger
@@ -89,7 +98,7 @@ def replay(registry: RegistryPort, fleet: FleetPort, identifier: str) -> list[Re
     answers = []
     for kept in registry.verdicts(identifier):
         seen = parse(Situation, kept.situation, what="a stored situation")
-        again = _judged(fleet, rollout, seen, window=kept.window, ledgers=ledgers)
+        again = _judged(registry, fleet, rollout, seen, window=kept.window, ledgers=ledgers)
         answers.append(
             Replayed(
                 at=kept.at,
@@ -117,7 +126,7 @@ def advance(
 ) -> Verdict:
     """Ask the gate and do what it says. Returns the verdict. `ledgers`: kept between the windows of a rollout."""
     seen, window = situation(registry, fleet, rollout, now=now), rollout.window_at(now)
-    verdict = _judged(fleet, rollout, seen, window=window, ledgers={} if ledgers is None else ledgers)
+    verdict = _judged(registry, fleet, rollout, seen, window=window, ledgers={} if ledgers is None else ledgers)
     registry.write_verdict(
         VerdictRecord(
             rollout=rollout.id,

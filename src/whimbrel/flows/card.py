@@ -9,6 +9,7 @@
     changelog: [Fewer false alarms in wind.]
     lineage: {run: "mlflow:5d1e", parent: "2.4.0"}
     probe: {golden: golden.npz, latency_ms_max: 50}
+    reference: {classes: [left, right], shares: [0.6, 0.4]}     # or edges and shares of numbers; or: validation
     budgets: {size_bytes_max: 500000, metric_min: {accuracy: 0.84}}
 
 1. A manifest that exists already (JSON is YAML) is taken as it is: `model_id`, `version_parts`, `build_hash`, `files`
@@ -20,7 +21,7 @@ Called by publishing, which reads the files that a card names.
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -31,7 +32,7 @@ from whimbrel.flows.variant_spec import VariantSpec, restrict
 from whimbrel.flows.yaml_file import parse_yaml
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import CalendarVersion, Digest, Label, LabelValue, Name, Text, dotted_key, semantic_key
-from whimbrel.model.release import Probe, Requirement, Tensor, Training, Validation
+from whimbrel.model.release import Probe, Reference, Requirement, Tensor, Training, Validation
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.rollout.plan import Plan, Stage
 
@@ -109,6 +110,24 @@ class CardProbe(Document, frozen=True):
         )
 
 
+class CardReference(Document, frozen=True):
+    """The spread of right predictions: `edges` of numbers, or `classes`, and the share of each bin."""
+
+    edges: Annotated[tuple[float, ...], Meta(max_length=limits.REFERENCE_BINS - 1)] = ()
+    classes: Annotated[tuple[int | str, ...], Meta(max_length=limits.REFERENCE_BINS - 1)] = ()
+    shares: Annotated[tuple[float, ...], Meta(max_length=limits.REFERENCE_BINS)] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.edges) == bool(self.classes):
+            raise ValueError("reference: give either edges or classes")
+        self.reference()
+
+    def reference(self) -> Reference:
+        """The release's."""
+        kind: Literal["numbers", "classes"] = "numbers" if self.edges else "classes"
+        return Reference(kind=kind, bins=self.edges or self.classes, shares=self.shares)
+
+
 class Budgets(Document, frozen=True):
     """What a version may not exceed to be published."""
 
@@ -183,12 +202,15 @@ class Card(Document, frozen=True):
     probe: CardProbe | None = None
     budgets: Budgets = msgspec.field(default_factory=Budgets)
     requires: Annotated[tuple[Requirement, ...], Meta(max_length=16)] = ()
+    reference: CardReference | Literal["validation"] | None = None  # "validation": count what it predicts there
     files: Annotated[tuple[CardFile, ...], Meta(max_length=limits.FILES)] = ()
     rollout: CardRollout | None = None
 
     def __post_init__(self) -> None:
         if self.semantic_version is not None:
             _checked("semantic_version", semantic_key, self.semantic_version)
+        if self.reference == "validation" and (self.probe is None or self.probe.validation is None):
+            raise ValueError("reference: validation: the probe has no validation samples to run the model on")
         if self.version is not None:
             _checked("version", CalendarVersion.parse, self.version)
         if self.version_parts is not None:

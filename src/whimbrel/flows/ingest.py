@@ -3,7 +3,8 @@
 1. A window counts once by (device, epoch, sequence): the newest sequence tallied is kept, and an installation's windows
    come in order (it has one batch in flight, and the inbox keeps order).
 2. A device is believed about its arm only when its bucket says the same; a claim that contradicts it counts nowhere.
-   It is in a stage's cohort once, and treated in one stage alone.
+   It is in a stage's cohort once, and treated in one stage alone. A share outside of 0 to 1 and predictions in the bins
+   of another version are left out.
 3. Late or early, a report counts in the window that is open when it is tallied: windows that are over never change.
 4. "About to activate" starts the clock that silence is judged by: a device that dies of an update never says more.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 import msgspec
 
 from whimbrel.errors import UntrustedInput
+from whimbrel.flows.drift import reference_of
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import Participation, Record, RolloutRecord
 from whimbrel.health.report import Announcement, Batch, Cohort, Window
@@ -22,6 +24,7 @@ from whimbrel.health.tally import Cell, age_bucket, cells_of
 from whimbrel.model.documents import parse
 from whimbrel.rollout.bucket import bucket, device_key
 
+SHARES = frozenset({"accuracy", "feedback"})  # metrics that are shares: a mean outside of 0 to 1 is no report
 SILENCE_PERIODS = 3  # reports a device may miss before it counts as silent
 
 
@@ -57,6 +60,7 @@ class _Desk:
         self.cells: dict[str, list[Cell]] = defaultdict(list)
         self.windows = self.duplicates = self.announcements = self.contradictions = self.unreadable = 0
         self.setbacks = 0
+        self.bins: dict[tuple[str, int], int] = {}
 
     def take(self, record: Record) -> None:
         if record.kind == "announce":
@@ -124,11 +128,37 @@ class _Desk:
             self.cells[identifier] += cells_of(
                 msgspec.structs.replace(
                     window, cohorts=tuple(cohorts), slices=self._slices(rollout, window.slices), shadow=shadow
+                    self._sound(rollout, window, cohorts),
+                    cohorts=tuple(cohorts),
+                    slices=self._slices(rollout, window.slices),
                 ),
                 rollout=identifier,
                 window=rollout.window_at(self.now),
                 hour_s=rollout.hour_s,
             )
+
+    def _sound(self, rollout: RolloutRecord, window: Window, cohorts: list[Cohort]) -> Window:
+        """The window without what cannot be: shares that are none, and bins of another version's reference.
+
+        A device that went back to the baseline is counted in its arm, and sorts its predictions as the baseline does.
+        """
+        metrics = {
+            name: seen
+            for name, seen in window.metrics.items()
+            if name not in SHARES or not seen.n or 0 <= seen.sum / seen.n <= 1
+        }
+        predictions = {}
+        serials = {rollout.target if cohort.role == "treated" else rollout.baseline for cohort in cohorts}
+        if window.predictions and serials == {window.serial}:
+            bins = self._bins(rollout.model, serials.pop())
+            predictions = {key: count for key, count in window.predictions.items() if key < bins}
+        return msgspec.structs.replace(window, metrics=metrics, predictions=predictions)
+
+    def _bins(self, model: str, serial: int) -> int:
+        if (model, serial) not in self.bins:
+            reference = reference_of(self.registry, model, serial)
+            self.bins[model, serial] = len(reference.bin_shares) if reference else 0
+        return self.bins[model, serial]
 
     def _announce(self, record: Record, said: Announcement) -> None:
         self.announcements += 1

@@ -12,7 +12,7 @@ import msgspec
 from whimbrel.errors import Conflict, Refused, UntrustedInput
 from whimbrel.flows.records import ModelSettings, VersionRecord
 from whimbrel.model.ids import CalendarVersion, semantic_key
-from whimbrel.model.release import Release, Requirement, Training, Variant
+from whimbrel.model.release import Reference, Release, Requirement, Training, Variant
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +73,7 @@ def write_release(
     metrics: Mapping[str, float],
     changelog: Sequence[str],
     requires: Sequence[Requirement] = (),
+    reference: Reference | None = None,
     now: datetime,
 ) -> Release:
     """The document that the publisher signs."""
@@ -89,6 +90,7 @@ def write_release(
             metrics=dict(metrics),
             changelog=tuple(changelog),
             requires=tuple(requires),
+            reference=reference,
         )
     except ValueError as error:
         raise UntrustedInput(f"the release cannot be written: {error}") from error

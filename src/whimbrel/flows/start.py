@@ -1,17 +1,20 @@
 """A rollout begins: the version is found, refusals are made, the first share is set. (Step 6 of the journey.)
 
 1. A version is named by calendar or semantic version; an ambiguous name is refused with the candidates.
-2. Refused: a version that is retired, quarantined, over the plan's `size_bytes_max`, or the baseline already; a model
-   without a baseline (nothing to compare with); a second live rollout of the same model.
+2. Refused: a version that is retired, quarantined, over the plan's `size_bytes_max`, without the reference that its
+   plan judges drift by, or the baseline already; a model without a baseline (nothing to compare with); a second live
+   rollout of the same model.
 """
 
 from whimbrel.errors import Conflict, NotFound, Refused
+from whimbrel.flows.drift import reference_of
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, RolloutRecord, VersionRecord
 from whimbrel.flows.shares import share_for
 from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.conduct import OnFailure, OnSuccess
 from whimbrel.rollout.delays import longest_wait_s
+from whimbrel.rollout.guardrails import drift_limits
 from whimbrel.rollout.plan import Plan, VersionName
 from whimbrel.rollout.states import State
 
@@ -51,6 +54,11 @@ def start_rollout(
         raise Refused(
             f"the largest variant of {target.model} {target.version} has {target.size_bytes} bytes, and the plan's "
             f"size_bytes_max is {limit}; publish a smaller build, or raise the limit"
+        )
+    if drift_limits(plan) and reference_of(registry, model.name, target.serial) is None:
+        raise Refused(
+            f"the plan watches drift, and {target.model} {target.version} was published without a reference of its "
+            "predictions; publish it with one in its card (reference: ...), or take drift out of the plan"
         )
     if model.baseline is None:
         raise Refused(f"{model.name} has no baseline to compare with; its first publication becomes it")

@@ -17,7 +17,7 @@ from whimbrel.health.shadow import Units
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
 from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
-from whimbrel.rollout.ledger import Ledger
+from whimbrel.rollout.ledger import Ledger, References
 from whimbrel.rollout.plan import Plan
 
 _MOST = 2**53  # a count that a float holds exactly
@@ -65,6 +65,7 @@ def _check(cell: Cell, plan: Plan, where: str) -> None:
     if cell.shadow is not None:
         _check_shadow(cell.shadow, where)
     numbers = [cell.window, cell.at_risk, cell.sessions, cell.error_units, cell.due, *cell.latency.values()]
+    numbers += [cell.prediction_units, *(seen.n for seen in cell.predictions.values())]
     numbers += [cell.user_reports, cell.version_reports]
     sums = [cell.error_share]
     for seen in cell.metrics.values():
@@ -96,12 +97,16 @@ def _check_shadow(units: Units, where: str) -> None:
 
 
 def replay_windows(plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0) -> Iterator[Said]:
+def replay_windows(
+    plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0, references: References | None = None
+) -> Iterator[Said]:
     """The verdict after every window, until the version goes back. Devices of a slice that went back are left out.
 
     A file tells nothing of single devices, so as many are taken to have reported as spoke in one window at most.
     """
     ordered = sorted(cells, key=lambda cell: cell.key)
-    ledger, without, stage, since = Ledger(plan), (), -1, 0  # type: Ledger, tuple[str, ...], int, int
+    expected = references or References()
+    ledger, without, stage, since = Ledger(plan, references=expected), (), -1, 0  # type: Ledger, tuple[str, ...], int, int
     spoke: dict[int, int] = {}
     shadowed: dict[int, int] = {}
     so_far: list[Cell] = []
@@ -134,5 +139,5 @@ def replay_windows(plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0)
             return
         if verdict.move == "slice_back":
             without = tuple(sorted({*without, *verdict.classes}))
-            ledger = Ledger(plan, without=without)
+            ledger = Ledger(plan, without=without, references=expected)
             ledger.fold(so_far)

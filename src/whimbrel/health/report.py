@@ -18,6 +18,7 @@ from whimbrel.model.ids import END, Label, LabelValue, Name, Serial
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
 HardwareClass = LabelValue
+Bin = Annotated[int, Meta(ge=0, lt=limits.REFERENCE_BINS)]  # of predictions, as the version's reference cuts them
 Slices = Annotated[dict[Label, LabelValue], Meta(max_length=limits.SLICE_LABELS)]  # the model's `slice_labels`
 Stage = Annotated[int, Meta(ge=0, lt=limits.STAGES)]
 Role = Literal["treated", "control"]
@@ -76,6 +77,7 @@ class Window(Document, frozen=True):
     metrics: Annotated[dict[Label, Summary], Meta(max_length=64)] = {}
     latency: Annotated[dict[Annotated[int, Meta(ge=-4000, le=4000)], Count], Meta(max_length=4096)] = {}
     shadow: Seen | None = None  # of the version that is tried beside `serial`
+    predictions: Annotated[dict[Bin, Count], Meta(max_length=limits.REFERENCE_BINS)] = {}
 
     def __post_init__(self) -> None:
         if self.first > self.last:

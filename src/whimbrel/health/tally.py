@@ -20,6 +20,7 @@ from whimbrel import limits
 from whimbrel.health.panel import Panel
 from whimbrel.health.report import HardwareClass, Role, Slices, Stage, Window
 from whimbrel.health.shadow import Units
+from whimbrel.health.report import Bin, HardwareClass, Role, Slices, Stage, Window
 from whimbrel.health.slices import slices_of
 from whimbrel.model.documents import Document, encode
 from whimbrel.model.ids import Label
@@ -47,6 +48,9 @@ class Moments(Document, frozen=True):
         return cls(n=1, sum=value, sumsq=value * value)
 
 
+_NONE = Moments(n=0, sum=0.0, sumsq=0.0)
+
+
 class Cell(Document, frozen=True):
     """The sums of one key within one rollout."""
 
@@ -67,6 +71,8 @@ class Cell(Document, frozen=True):
     overdue: Sum = 0
     panel: Panel | None = None  # of an experiment: how its devices' values of the primary metric changed
     shadow: Units | None = None  # treated cells of a shadow stage alone
+    prediction_units: Sum = 0
+    predictions: Annotated[dict[Bin, Moments], Meta(max_length=limits.REFERENCE_BINS)] = {}
     user_reports: Sum = 0  # devices that a ticket named
     version_reports: Sum = 0  # tickets that named the arm's version alone
 
@@ -113,9 +119,17 @@ def cells_of(report: Window, *, rollout: str, window: int, hour_s: float) -> lis
                 metrics={name: Moments.of(seen.sum / seen.n) for name, seen in report.metrics.items() if seen.n},
                 latency=report.latency,
                 shadow=Units.of(report.shadow) if report.shadow is not None and cohort.role == "treated" else None,
+                prediction_units=1 if any(report.predictions.values()) else 0,
+                predictions=_shares(report.predictions),
             )
         )
     return cells
+
+
+def _shares(counts: dict[int, int]) -> dict[int, Moments]:
+    """One device's predictions as shares that add up to 1: a chatty device is one unit."""
+    total = sum(counts.values())
+    return {key: Moments.of(count / total) for key, count in sorted(counts.items()) if count}
 
 
 def add(one: Cell, other: Cell) -> Cell:
@@ -147,6 +161,11 @@ def add(one: Cell, other: Cell) -> Cell:
         overdue=one.overdue + other.overdue,
         panel=one.panel.plus(other.panel) if one.panel and other.panel else one.panel or other.panel,
         shadow=shadow,
+        prediction_units=one.prediction_units + other.prediction_units,
+        predictions={
+            key: one.predictions.get(key, _NONE).plus(other.predictions.get(key, _NONE))
+            for key in sorted(one.predictions.keys() | other.predictions.keys())
+        },
         user_reports=one.user_reports + other.user_reports,
         version_reports=one.version_reports + other.version_reports,
     )

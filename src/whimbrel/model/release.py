@@ -3,6 +3,9 @@
 A release never changes. A line says which releases may still run: a floor that no policy may go below, and revocations.
 """
 
+import bisect
+import math
+import numbers
 from typing import Annotated, Literal
 
 import msgspec
@@ -118,6 +121,53 @@ class Variant(Document, frozen=True):
         return sum(file.size_bytes for file in self.files)
 
 
+class Reference(Document, frozen=True):
+    """How a version's predictions are spread where it is right: shares, by class or between edges.
+
+    `bins` of numbers are rising edges, which cut them into one bin more: up to and with the first edge, ..., above the
+    last. Of classes they are the classes, each known by its text; any other falls into one bin more, never seen.
+    """
+
+    bins: Annotated[tuple[float | int | str, ...], Meta(min_length=1, max_length=limits.REFERENCE_BINS - 1)]
+    shares: Annotated[tuple[Annotated[float, Meta(ge=0, le=1)], ...], Meta(max_length=limits.REFERENCE_BINS)]
+    kind: Literal["numbers", "classes"] = "numbers"
+
+    def __post_init__(self) -> None:
+        wanted = len(self.bins)
+        if self.kind == "numbers":
+            edges = [each for each in self.bins if not isinstance(each, str) and math.isfinite(each)]
+            if len(edges) < len(self.bins) or edges != sorted(set(edges)):
+                raise ValueError(f"the edges must be numbers that rise; found {list(self.bins)}")
+            wanted += 1
+        elif len(set(self._texts)) != len(self.bins):
+            raise ValueError("a class is listed twice")
+        if len(self.shares) != wanted:
+            what = "edges" if self.kind == "numbers" else "classes"
+            raise ValueError(f"{len(self.bins)} {what} need {wanted} shares; found {len(self.shares)}")
+        if not 0.99 <= sum(self.shares) <= 1.01:
+            raise ValueError(f"the shares must add up to 1; they are {sum(self.shares):g} together")
+
+    @property
+    def _texts(self) -> tuple[str, ...]:
+        return tuple(str(each) for each in self.bins)
+
+    @property
+    def bin_shares(self) -> tuple[float, ...]:
+        """The share of every bin, the one of unknown classes included."""
+        return self.shares if self.kind == "numbers" else (*self.shares, 0.0)
+
+    def bin_of(self, prediction: object) -> int | None:
+        """The bin of a prediction; None where it is no number, and the bins are of numbers."""
+        if self.kind == "numbers":
+            if not isinstance(prediction, numbers.Real) or not math.isfinite(float(prediction)):
+                return None
+            return bisect.bisect_left([float(each) for each in self.bins], float(prediction))
+        if isinstance(prediction, numbers.Real) and float(prediction).is_integer():
+            prediction = int(float(prediction))  # True, 1.0 and a number of numpy's are the class 1
+        text, texts = str(prediction), self._texts
+        return texts.index(text) if text in texts else len(texts)
+
+
 class Training(Document, frozen=True):
     """Where a version comes from."""
 
@@ -150,6 +200,7 @@ class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1
     metrics: Annotated[dict[Label, float], Meta(max_length=256)] = {}
     changelog: Annotated[tuple[Text, ...], Meta(max_length=limits.CHANGELOG_LINES)] = ()
     requires: Annotated[tuple[Requirement, ...], Meta(max_length=16)] = ()
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         CalendarVersion.parse(self.version)

@@ -149,6 +149,9 @@ def describe(guardrail: str, estimates: dict[str, Any]) -> str:
     if field in {"user_reports", "version_reports"}:
         rates = (percent(each["user_report_rate"]) for each in (treated, control))
         return f"devices that users wrote of, a window: {' against '.join(rates)} in the control"
+    if field == "drift":
+        indices = ("unknown" if (psi := each["drift_psi"]) is None else f"{psi:.3f}" for each in (treated, control))
+        return f"stability index of the predictions {' against '.join(indices)} in the control"
     if field == "battery":
         return f"battery {treated.get(field)} against {control.get(field)} in the control"
     means = treated.get("means", {}), control.get("means", {})

@@ -129,6 +129,10 @@ def _judge_served(plan: Plan, now: Situation, ledger: Ledger) -> Verdict:
     estimates = estimates_of(ledger.cohorts.get(now.judged, Cohort()).totals, criteria, own=tuple(ledger.margins.own))
     if "user_reports" in ledger.weights:
         add_user_reports(estimates, ledger.cohorts.get(now.judged, Cohort()).totals, heard=now.users_heard)
+    if ledger.drift_limits:
+        for role in ("treated", "control"):
+            index = ledger.drift(now.judged, role)
+            estimates[role]["drift_psi"] = None if index is None else round(index, 6)
     needed = math.log(1 / plan.alpha)
     evidence: dict[str, Any] = {
         "log_e": round(weighed.log_e(), 6),
@@ -316,6 +320,7 @@ def _weigh(plan: Plan, now: Situation, ledger: Ledger, total: Counts) -> _Weighe
     lanes += ledger.bound_lanes(criteria)
     if "version_reports" in ledger.weights:
         lanes.append(("version_reports", ledger.weights["version_reports"], ledger.version_reports.log_e(BETS)))
+    lanes += ledger.drift_lanes(now.stage)
     attempts = total.activated_t + total.failed_t
     failures = one_sample_log_e(
         events=total.failed_t + total.went_back_t, trials=attempts, limit=ledger.margins.failure

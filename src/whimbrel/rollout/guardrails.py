@@ -14,7 +14,7 @@ Used by the ledger, the gate and whoever folds many simulated rollouts at once.
 import msgspec
 
 from whimbrel.health.sketch import steps_of
-from whimbrel.rollout.criteria import Direction, Severity, bound_name
+from whimbrel.rollout.criteria import DRIFT_PSI_MAX, Direction, Severity, bound_name
 from whimbrel.rollout.plan import Plan
 
 TOLERATED_RATIO = 1.1  # crash, error, silence and battery within this of the control's are no harm
@@ -26,6 +26,7 @@ LATENCY_TAIL = 0.01  # p99: at most this share over the limit
 SEEN_DROP = 0.02  # the drop of accuracy at which the mean test is made sharpest
 SEEN_BATTERY = 0.1  # the growth beyond what is tolerated at which the battery's test is made sharpest
 SEEN_DEVIATIONS = 0.1  # of a metric of one's own: the difference, in deviations between devices, of the sharpest test
+SEEN_DRIFT = 0.1  # of the index, beyond its limit, at which its test is made sharpest
 PROVEN_RATIO = 2.0  # margin of `when_proven`, where the plan names none: rates, latency and battery below twice
 PROVEN_DROP = 0.02  # and accuracy within two points
 PROVEN_ALPHA = 0.05  # of every test turned round; no correction, since every one of them must pass
@@ -59,6 +60,7 @@ _BY_PLAN = {
     "battery": 1.0,
     "feedback": 1.0,
     "user_reports": 2.0,
+    "drift": 1.0,
 }
 _VERSION_REPORTS_PART = 0.5  # tickets that name a version alone: the weaker evidence
 _OWN_PART = 1.0  # a metric of the devices' own, and a bound of a mean
@@ -81,6 +83,8 @@ def guard_weights(plan: Plan) -> dict[str, float]:
         wanted |= {"feedback"}
     if any(each.user_reports_ratio_max is not None for each in every):
         wanted |= {"user_reports"}
+    if drift_limits(plan):
+        wanted |= {"drift"}
     parts = _PARTS | {name: part for name, part in _BY_PLAN.items() if name in wanted}
     if "user_reports" in wanted:
         parts["version_reports"] = _VERSION_REPORTS_PART
@@ -112,6 +116,20 @@ def bounds(plan: Plan) -> list[Bound]:
         found |= {Bound(metric, floor=True, limit=limit) for metric, limit in criteria.floors.items()}
         found |= {Bound(metric, floor=False, limit=limit) for metric, limit in criteria.ceilings.items()}
     return sorted(found)
+
+
+def drift_at(plan: Plan, stage: int) -> float | None:
+    """The index that predictions may reach at a stage: the stage's limit, or the guardrail's; None: not watched."""
+    said = next((each for each in plan.guardrails if each.metric == "drift"), None)
+    of_guardrail = None if said is None else said.margin if said.margin is not None else DRIFT_PSI_MAX
+    limit = plan.criteria(stage).drift_psi_max
+    return limit if limit is not None else of_guardrail
+
+
+def drift_limits(plan: Plan) -> list[float]:
+    """Every limit of drift that is in force at some stage."""
+    every = {drift_at(plan, index) for index in range(len(plan.stages))}
+    return sorted(limit for limit in every if limit is not None)
 
 
 class Margins(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from whimbrel import limits
+from whimbrel.health.drift import DriftFold, Spread, expected_shares
 from whimbrel.health.evidence import (
     BoundFold,
     MeanFold,
@@ -31,7 +32,7 @@ from whimbrel.health.evidence import (
     one_sided_rho,
 )
 from whimbrel.health.sketch import count_above, count_over, quantile_key, steps_of
-from whimbrel.health.tally import Cell
+from whimbrel.health.tally import Cell, Moments
 from whimbrel.rollout.criteria import SuccessCriteria
 from whimbrel.rollout.guardrails import (
     BETS,
@@ -43,6 +44,7 @@ from whimbrel.rollout.guardrails import (
     RATES,
     SEEN_BATTERY,
     SEEN_DEVIATIONS,
+    SEEN_DRIFT,
     SEEN_DROP,
     TOLERATED_DROP,
     TOLERATED_RATIO,
@@ -51,6 +53,8 @@ from whimbrel.rollout.guardrails import (
     bounds,
     cohort_share,
     copies,
+    drift_at,
+    drift_limits,
     guard_weights,
     margins,
     severities,
@@ -126,6 +130,15 @@ class Cohort:
         self.crashes: list[RateWindow] = []
         self.bounds: dict[Bound, BoundFold] = {}
         self.bound_rhos: dict[Bound, float] = {}
+        self.spreads: dict[str, Spread] = {}
+        self.drifts: dict[float, DriftFold] = {}
+
+
+class References(msgspec.Struct, frozen=True):
+    """The share of every bin of predictions, by the references of the two arms' versions; None: it has none."""
+
+    treated: tuple[float, ...] | None = None
+    control: tuple[float, ...] | None = None
 
 
 # A stratum's sums: crashed, at risk, error share, error units, overdue, due, sessions, what lies over each edge and
@@ -147,6 +160,9 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.bad) and 2 * len(self.bad) < len(self.logs) and self.rest < needed / 2
 
 
+_NO_REFERENCES = References()
+
+
 class Ledger:
     """All tests of a rollout. `without`: slices that went back and are judged no more."""
 
@@ -155,15 +171,21 @@ class Ledger:
         self.app = Ledger(shadow_part(plan), without=without) if plan.shadows else None
         self.shadow = ShadowLedger()
         self.plan = plan = serving_part(plan)
+    def __init__(self, plan: Plan, *, without: Iterable[str] = (), references: References = _NO_REFERENCES) -> None:
+        self.plan = plan
         self.without = frozenset(without)
         self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
         self.means = tuple(n for n in ("accuracy", "battery", "feedback", *self.margins.own) if n in self.weights)
         self.limits = bounds(plan)
         self._asked_users = "user_reports" in self.weights
         self.version_reports = RateFold(self.margins.ratios["user_reports"])
-        self._one_sample = {"failure", "error_limit", "latency_limit", "version_reports"} | {
+        self._one_sample = {"failure", "error_limit", "latency_limit", "version_reports", "drift"} | {
             bound.name for bound in self.limits
         }
+        self.drift_limits = drift_limits(plan)
+        asked = {"treated": references.treated, "control": references.control} if self.drift_limits else {}
+        self.expected = {role: expected_shares(shares) for role, shares in asked.items() if shares is not None}
+        self._drift_rho = one_sided_rho(v_opt=2 * math.log(1 / plan.alpha) / SEEN_DRIFT**2, alpha=min(plan.alpha, 0.4))
         self.windows = 0
         self.last = -1
         self.cohorts: dict[int, Cohort] = {}
@@ -236,6 +258,10 @@ class Ledger:
         self.cohorts[stage] = Cohort()
         self.cohorts[stage].copies[stage] = self._tests()
         self.cohorts[stage].bounds = {bound: BoundFold(bound.limit, floor=bound.floor) for bound in self.limits}
+        self.cohorts[stage].spreads = {role: Spread(len(shares)) for role, shares in self.expected.items()}
+        if "treated" in self.expected:
+            expected = self.expected["treated"]
+            self.cohorts[stage].drifts = {each: DriftFold(expected, limit=each) for each in self.drift_limits}
         if self._proven is not None:
             self.cohorts[stage].reverse = self._reverse_tests()
 
@@ -316,6 +342,12 @@ class Ledger:
             RateWindow(t[0], t[1], c[0], c[1]) for _, (t, c) in sorted(strata.items()) if t[1] > 0 and c[1] > 0
         ]
         self._means(cohort, cells, judged)
+        for role, spread in cohort.spreads.items():
+            units, predictions = _predictions(cells, role)
+            spread.add(units, predictions)
+            if role == "treated":
+                for fold in cohort.drifts.values():
+                    fold.add(units, predictions)
 
     def _edges(self, cohort: Cohort) -> list[int | None]:
         history = cohort.totals["control"].latency
@@ -426,6 +458,26 @@ class Ledger:
                 lanes.append((name, self.weights[name] * cohort_share(len(self.plan.stages), stage), log_e))
         return lanes
 
+    def drift(self, stage: int, role: str) -> float | None:
+        """The index of an arm's predictions against its own version's reference; None where nothing can be said."""
+        cohort = self.cohorts.get(stage)
+        spread = cohort.spreads.get(role) if cohort else None
+        return spread.index(self.expected[role]) if spread else None
+
+    def drift_lanes(self, stage: int) -> list[tuple[str, float, float]]:
+        """The test of drift by cohort, at the limit in force at `stage`; none where the control drifts as far."""
+        if "drift" not in self.weights:
+            return []
+        lanes, limit = [], drift_at(self.plan, stage)
+        for number in range(len(self.plan.stages)):
+            cohort, log_e = self.cohorts.get(number), 0.0
+            if cohort is not None and limit is not None and limit in cohort.drifts:
+                beside = self.drift(number, "control")
+                if beside is None or beside <= limit:
+                    log_e = cohort.drifts[limit].log_e(self._drift_rho)
+            lanes.append(("drift", self.weights["drift"] * cohort_share(len(self.plan.stages), number), log_e))
+        return lanes
+
     def named(self) -> dict[str, Named]:
         """By label: its bad slices, by e-BH among the label's own."""
         if all(self.severities[name] != "rollback" for name in BY_CLASS):
@@ -487,6 +539,16 @@ def _add_reverse(tests: Tests, strata: dict[int, tuple[_Sums, _Sums]]) -> None:
             tests.rates[name].add(c[7 + 2 * index], c[6], t[8 + 2 * index], t[6])
         if "user_reports" in tests.rates:
             tests.rates["user_reports"].add(c[-1], c[1], t[-1], t[1])
+
+
+def _predictions(cells: Iterable[Cell], role: str) -> tuple[int, dict[int, Moments]]:
+    units, found = 0, {}  # type: int, dict[int, Moments]
+    for cell in cells:
+        if cell.role == role:
+            units += cell.prediction_units
+            for key, seen in cell.predictions.items():
+                found[key] = found[key].plus(seen) if key in found else seen
+    return units, found
 
 
 def _together(strata: Iterable[MeanWindow]) -> MeanWindow:

@@ -4,6 +4,7 @@ import math
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from whimbrel.agent.disk import RealDisk
@@ -13,6 +14,7 @@ from whimbrel.device.slots import Content, Held, Pointer
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.health.sketch import key_of
 from whimbrel.model.documents import digest_of, encode, parse
+from whimbrel.model.release import Reference
 
 HELD = Held(
     slot="a",
@@ -160,3 +162,66 @@ def test_sessions_that_live_are_no_crashes_before_another(places: Places) -> Non
     with Session("m", places), Session("m", places):
         marks = [parse(Mark, path.read_bytes(), what="a mark") for path in places.marks.iterdir()]
         assert [mark.crashes_before for mark in marks] == [0, 0]
+
+
+# --- predictions and feedback ---
+
+
+def sorting(places: Places, reference: Reference) -> None:
+    held = msgspec.structs.replace(HELD, reference=reference)
+    places.pointer.write_bytes(seal(Pointer(model="m", active=held)))
+
+
+NUMBERS = Reference(bins=(0.25, 0.5), shares=(0.25, 0.25, 0.5))
+CLASSES = Reference(kind="classes", bins=("cat", 1), shares=(0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("reference", "predictions", "counts"),
+    [
+        (NUMBERS, (0.1, 0.25, 0.26, 9, -9.0), {0: 3, 1: 1, 2: 1}),
+        (CLASSES, ("cat", 1, True, 1.0, "dog", 7), {0: 1, 1: 3, 2: 2}),
+    ],
+)
+def test_a_prediction_is_told_as_a_count_of_its_bin(
+    places: Places, reference: Reference, predictions: tuple[float | str, ...], counts: dict[int, int]
+) -> None:
+    sorting(places, reference)
+    with Session("m", places) as model:
+        for each in predictions:
+            model.record(prediction=each)
+    closed = harvest(places)[0].closed
+    assert closed is not None
+    assert (closed.predictions, closed.inferences, closed.errors) == (counts, len(predictions), 0)
+
+
+@pytest.mark.parametrize("prediction", [math.nan, math.inf, "cat"])
+def test_a_prediction_that_is_no_number_where_numbers_are_expected_is_an_error(
+    places: Places, prediction: float | str
+) -> None:
+    sorting(places, NUMBERS)
+    with Session("m", places) as model:
+        model.record(prediction=prediction)
+    closed = harvest(places)[0].closed
+    assert closed is not None
+    assert (closed.predictions, closed.errors) == ({}, 1)
+
+
+def test_without_a_reference_a_prediction_stays_on_the_device(places: Places) -> None:
+    with Session("m", places) as model:
+        model.record(prediction="secret")
+    closed = harvest(places)[0].closed
+    assert closed is not None
+    assert (closed.predictions, closed.inferences, closed.errors) == ({}, 1, 0)
+
+
+def test_feedback_alone_is_no_inference(places: Places) -> None:
+    with Session("m", places) as model:
+        model.record(latency_ms=3.0)
+        model.record(feedback=1.0)
+        model.record(feedback=0.0, ok=False)
+        with pytest.raises(UntrustedInput, match="from 0"):
+            model.record(feedback=5.0)
+    closed = harvest(places)[0].closed
+    assert closed is not None
+    assert (closed.inferences, closed.errors, closed.metrics["feedback"].sum) == (2, 1, 1.0)

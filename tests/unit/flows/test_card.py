@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.card import Card, read_card
+from whimbrel.flows.card import Card, CardReference, read_card
 from whimbrel.flows.variant_spec import parse_variant
 from whimbrel.model.release import Probe, Tensor, Training
 
@@ -168,3 +168,26 @@ def test_a_card_that_cannot_be_understood_is_refused_with_its_line(text: str, sa
     with pytest.raises(UntrustedInput) as caught:
         read_card(text, what="card.yaml")
     assert said in str(caught.value)
+
+
+def test_a_card_may_say_how_predictions_are_spread() -> None:
+    text = 'semantic_version: "1.0.0"\nreference: {classes: [left, right], shares: [0.6, 0.4]}\n'
+    card = read_card(text, what="card.yaml")
+    assert isinstance(card.reference, CardReference)
+    assert card.reference.reference().bin_shares == (0.6, 0.4, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("{edges: [1, 2], shares: [0.5, 0.5]}", "2 edges need 3 shares; found 2"),
+        ("{edges: [2, 1], shares: [0.5, 0.25, 0.25]}", "must be numbers that rise"),
+        ("{classes: [a, a], shares: [0.5, 0.5]}", "a class is listed twice"),
+        ("{classes: [a, b], shares: [0.5, 0.4]}", "must add up to 1; they are 0.9 together"),
+        ("{classes: [a], edges: [1], shares: [1]}", "either edges or classes"),
+        ("validation", "has no validation samples"),
+    ],
+)
+def test_a_spread_that_cannot_be_is_refused(reference: str, said: str) -> None:
+    with pytest.raises(UntrustedInput, match=said):
+        read_card(f"reference: {reference}\n", what="card.yaml")

@@ -279,13 +279,13 @@ def test_the_largest_figures_of_many_devices_still_add_up() -> None:
     """Sums were read back under the bounds of one device's report: two large reports and no verdict ever came again."""
     huge = window(
         1, sessions=2**40, inferences=2**40, errors=2**40, latency={4000: 2**40},
-        metrics={"accuracy": Summary(n=1, sum=1e15, sumsq=1e30)},
+        metrics={"fps": Summary(n=1, sum=1e15, sumsq=1e30)},
     )  # fmt: skip
     with town(running=rollout()) as here:
         for device in devices_in(0, 50_000, 5):
             take(here, reports(device, huge))
         assert total(here, "sessions") == 5 * 2**40
-        assert here.cells()[0].metrics["accuracy"].n == 5
+        assert here.cells()[0].metrics["fps"].n == 5
 
 
 # --- silence ---

@@ -225,3 +225,8 @@ def test_a_version_that_is_larger_than_the_plan_allows_is_not_offered() -> None:
         with pytest.raises(Refused, match="600000 bytes, and the plan's size_bytes_max is 500000"):
             start(here, limited)
         assert start(here, plan(stage(size_bytes_max=600_000), model_version="wake@3.0.0")).live
+
+
+def test_a_version_without_a_reference_is_not_offered_by_a_plan_that_watches_drift() -> None:
+    with town() as here, pytest.raises(Refused, match="published without a reference"):
+        start(here, plan(stage(drift_psi_max=0.25)))

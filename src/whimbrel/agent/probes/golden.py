@@ -74,6 +74,15 @@ def _validated(model: Model, probe: Probe, validation: Validation) -> tuple[str,
     return "", accuracy
 
 
+def classes_of(model: Model, validation: Validation) -> list[int]:
+    """What it answers to every sample."""
+    samples = {name: array_of(tensor) for name, tensor in validation.inputs.items()}
+    return [
+        _class_of(np.asarray(model.run({n: a[place : place + 1] for n, a in samples.items()})[validation.output]))
+        for place in range(len(validation.labels))
+    ]
+
+
 def _class_of(output: Any) -> int:
     return int(output.ravel()[0]) if output.size == 1 and output.dtype.kind in "iub" else int(np.argmax(output))
 
