@@ -79,6 +79,7 @@ class Installation:
         self._loaded: tuple[object, object] | None = None
         self._announced: tuple[int, int] | None = None
         self._held_back_at = 0.0  # when the conditions last kept a placebo back
+        self._unfit: set[int] = set()  # no variant for this device's labels; neither changes while it runs
 
     @property
     def fetching(self) -> set[str]:
@@ -208,7 +209,7 @@ class Installation:
 
     def _profile(self) -> Profile:
         refused = frozenset(refusal.serial for refusal in self.journal.refused)
-        return Profile(self._around.device_id, self._around.labels, refused)
+        return Profile(self._around.device_id, self._around.labels, refused, frozenset(self._unfit))
 
     def advance(self, *, prepare: bool) -> None:
         """Go as far as possible now. `prepare` False: only what concerns the active slot.
@@ -271,10 +272,18 @@ class Installation:
         if trial and not back_to_it and active is not None and self._trial_goes_on(active, policy):
             self.waits_for = f"the end of the trial of serial {active}"
             return
-        if fallback is not None and (back_to_it or (trial and line.allows(fallback.serial))):
+        if fallback is not None and (back_to_it or (trial and line.allows(fallback.serial)) or self._better(policy)):
             self.take(events.Recalled(to=fallback.serial, leaves=active, reason=decision.because))
         elif prepare:
             self._offer(wanted, treated, policy)
+
+    def _better(self, policy: Policy) -> bool:
+        """Whether the active version may run no longer, and the other slot's may: it is here at once, unlike others."""
+        line, profile = self._around.trust.lines[self.model], self._profile()
+        active, fallback = self.pointer.serial, self.pointer.fallback
+        if active is None or fallback is None or objection(policy, line, profile, active) is None:
+            return False
+        return objection(policy, line, profile, fallback.serial) is None
 
     def _trial_goes_on(self, active: int, policy: Policy) -> bool:
         # A newer version may wait: taking it now would cost the fallback while the active one is still unproven.
@@ -291,7 +300,7 @@ class Installation:
         release = self._around.trust.release(self.model, serial, self._around.now())
         variant = self._benchmarks.choose(release, self._around.labels, now=self._around.now())
         if variant is None:
-            self.waits_for = f"a variant of serial {serial} that fits this device's labels"
+            self._next_best(serial, policy)
             return
         missing = self._missing(release) if beside is None else ""  # its answers are compared, and go nowhere
         if missing:
@@ -312,6 +321,14 @@ class Installation:
                 shadow=shadowing_of(beside.shadow, variant) if beside is not None else None,
             )
         )
+
+    def _next_best(self, serial: int, policy: Policy) -> None:
+        """No build of `serial` is for this device: what the policy says of the others, each looked at once."""
+        self._unfit.add(serial)
+        self.decision = decision = self.decide()
+        if decision is not None:
+            self._intend(decision, policy, prepare=True)
+        self.waits_for = self.waits_for or f"a variant of serial {serial} that fits this device's labels"
 
     def _missing(self, release: Release) -> str:
         for each in release.requires:

@@ -12,7 +12,8 @@ def check(
     policy: Policy, line: Line, releases: dict[int, Release], *, device_id: str, labels: dict[str, str]
 ) -> dict[str, Any]:
     """The answer for one model: what to run, why, and which files it is made of."""
-    decision = decide(policy, line, Profile(device_id, labels))
+    unfit = frozenset(serial for serial, release in releases.items() if choose_variant(release, labels) is None)
+    decision = decide(policy, line, Profile(device_id, labels, unfit=unfit))
     answer: dict[str, Any] = {"offer": decision.offer, "serial": decision.serial, "because": decision.because}
     release = releases.get(decision.serial or 0)
     if release is None:

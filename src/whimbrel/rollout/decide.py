@@ -2,8 +2,8 @@
 
 1. A pin beats the layers; within a layer the first entry whose selector and range of buckets match wins; the baseline
    is the rest.
-2. A version that the line forbids, the fleet quarantined (for this device) or this device refused itself is never the
-   answer; then the baseline is, then the newest known-good one, then `on_revoked`.
+2. A version that the line forbids, the fleet quarantined (for this device), this device refused itself or that has no
+   variant for it is never the answer; then the baseline is, then the newest known-good one, then `on_revoked`.
 3. A control runs the baseline and learns which cohorts it stands for.
 4. A device of a shadow stage runs the baseline, as a control does, and tries the arm's version beside it, unless
    something speaks against that version here.
@@ -25,11 +25,15 @@ from whimbrel.rollout.shadow import Shadow
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """What a decision may know of a device. `refused`: serials that failed here and are quarantined here."""
+    """What a decision may know of a device. `refused`: serials that failed here and are quarantined here.
+
+    `unfit`: serials of which no variant fits it, as far as it has looked.
+    """
 
     device_id: str
     labels: Mapping[str, str] = {}
     refused: frozenset[int] = frozenset()
+    unfit: frozenset[int] = frozenset()
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -153,4 +157,6 @@ def objection(policy: Policy, line: Line, profile: Profile, serial: int) -> str 
         return "quarantined"
     if serial in profile.refused and serial not in policy.overrides:
         return "refused by this device, where it failed before"
+    if serial in profile.unfit:
+        return "without a variant that fits this device"
     return None

@@ -1,7 +1,12 @@
 """What should this device run?"""
 
+from typing import Any
+
+import pytest
+
 from build import SALT, arm, devices_in, line, policy, selector
 from whimbrel.model.release import Line
+from whimbrel.model.selector import Selector
 from whimbrel.rollout.bucket import BUCKETS, bucket, device_key
 from whimbrel.rollout.decide import Assignment, Decision, Profile, decide
 from whimbrel.rollout.policy import Entry, Layer, Pin, Policy, Quarantine
@@ -191,3 +196,57 @@ def test_a_device_that_cannot_run_its_arm_takes_the_baseline_before_a_newer_good
     policy = Policy(model="wake", sequence=1, baseline=2, known_good=(3, 2, 1), pins=(Pin(serial=4, devices=("d",)),))
     refusing = Profile("d", refused=frozenset({4}))
     assert decide(policy, Line(model="wake", sequence=1), refusing).serial == 2
+
+
+# --- the version to go back to, and no way round a quarantine ---
+
+
+def going_back(**changes: object) -> Decision:
+    """Serial 5 was taken back; 4 is the baseline, and 3, 2 and 1 are good too."""
+    said = policy(
+        baseline=4, known_good=(4, 3, 2, 1), quarantine=(Quarantine(serial=5),), layers=layers(entry("r1", serial=5))
+    )
+    under, refused, unfit = changes.get("under", line()), changes.get("refused", ()), changes.get("unfit", ())
+    return decide(said, under, Profile(CANARY, {}, frozenset(refused), frozenset(unfit)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("here", "serial"),
+    [
+        ({}, 4),
+        ({"unfit": (4,)}, 3),
+        ({"refused": (4,)}, 3),
+        ({"under": line(revoked=(4,))}, 3),
+        ({"unfit": (4,), "refused": (3,)}, 2),
+        ({"unfit": (4,), "under": line(revoked=(3, 2))}, 1),
+        ({"unfit": (4, 3), "under": line(minimum_serial=3)}, None),
+    ],
+)
+def test_each_device_goes_back_to_the_newest_good_version_that_it_can_run(
+    here: dict[str, object], serial: int | None
+) -> None:
+    assert going_back(**here).serial == serial
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        {"layers": layers(entry("again", serial=5))},
+        {"layers": (*layers(entry("r1", end=0)), Layer(salt=7, entries=(entry("experiment", serial=5),)))},
+        {"layers": layers(Entry(rollout="r1", arms=(arm("control", 0, BUCKETS, serial=5),)))},
+        {"pins": (Pin(serial=5, devices=(CANARY,)),)},
+        {"pins": (Pin(serial=5, selector=selector(chip="x1")),)},
+        {"baseline": 5, "layers": ()},
+        {"baseline": 6, "known_good": (5, 1), "quarantine": (Quarantine(serial=5), Quarantine(serial=6)), "layers": ()},
+        {"overrides": (5,)},
+    ],
+)
+@pytest.mark.parametrize("slice_of", [selector(), selector(chip="x1")])
+def test_no_path_leads_back_to_a_version_that_was_taken_back(path: dict[str, Any], slice_of: Selector) -> None:
+    """A new rollout, an experiment, a control's arm, pins, the baseline, known good ones, a device's own override."""
+    entries = (*path.get("quarantine", ()), Quarantine(serial=5, selector=slice_of))
+    said = policy(**{"layers": layers(entry("r1", serial=5))} | path | {"quarantine": entries})
+    decision = ask(said, chip="x1")
+    assert decision.serial == 1
+    if not slice_of.everyone and "quarantine" not in path:
+        assert ask(said, chip="x2").serial in {1, 5}
