@@ -17,6 +17,7 @@ COMMANDS = [
     ("publish",), ("version",), ("version", "list"), ("version", "show"), ("version", "retire"), ("version", "revoke"),
     ("rollout",), ("rollout", "start"), ("rollout", "list"), ("rollout", "status"), ("rollout", "watch"),
     ("rollout", "pause"), ("rollout", "resume"), ("rollout", "abort"), ("rollout", "rollback"), ("audit",),
+    ("feedback",), ("feedback", "add"), ("feedback", "import"), ("feedback", "list"),
     ("collect",), ("agent",), ("demo",),
 ]  # fmt: skip
 
@@ -134,6 +135,23 @@ def test_a_rollout_from_start_to_end(repo: Path) -> None:
     assert [r["state"] for r in done("rollout", "list", "-R", repo)] == ["aborted", "rolled_back"]
     actions = [entry["action"] for entry in done("audit", "-R", repo, "--rollout", begun["id"])]
     assert actions == ["abort", "resume", "pause", "start"]
+
+
+def test_tickets_of_users_are_handed_on_once_and_listed(repo: Path, tmp_path: Path) -> None:
+    given = ("feedback", "add", "--model", "wake", "--ticket", "Z-1", "--version", "2.0.0", "--text", "deaf")
+    assert done(*given, "-R", repo) == {"new": 1, "known": 0, "refused": {}}
+    assert done(*given, "-R", repo)["known"] == 1
+    file = tmp_path / "tickets.csv"
+    file.write_text("ticket,version,at,text\nZ-2,1.0.0,2026-03-04T23:00:00Z,slow\nZ-1,2.0.0,,again\n", encoding="utf-8")
+    assert done("feedback", "import", file, "-m", "wake", "-R", repo) == {"new": 1, "known": 1, "refused": {}}
+    lines = tmp_path / "tickets.jsonl"
+    lines.write_text('{"ticket": "Z-3", "model": "wake", "device_id": "nobody"}\n', encoding="utf-8")
+    said = whimbrel("feedback", "import", lines, "-R", repo)
+    assert said.status == 1
+    assert "Z-3: no device 'nobody' is enrolled" in said.out
+    listed = done("feedback", "list", "-m", "wake", "-R", repo)
+    assert [(each["ticket"], each["text"]) for each in listed] == [("Z-1", "deaf"), ("Z-2", "slow")]
+    fails("feedback", "add", "-m", "wake", "--ticket", "Z-4", "-R", repo, words="either a device or a version")
 
 
 def test_aliases_retirement_and_collection(repo: Path) -> None:
