@@ -4,7 +4,8 @@
 2. At its start a mark (started, not yet healthy) is written durably, and locked for the session's life. The kernel
    lets the lock go when the process dies: an unlocked mark is a crash. A mark says how many crashes came before it, so
    that a loop of crashes is told from many processes that died at one moment.
-3. At its close the mark becomes a summary, by one rename.
+3. At its close the mark becomes a summary, by one rename. The latency of the first session of a version is that of
+   cold caches: it is the metric `first_run_ms`, and no latency.
 4. Start and swap take the same short lock, so that a swap happens between sessions, never inside one.
 """
 
@@ -83,6 +84,7 @@ class Places:
         self.pointer = folder / "pointer"
         self.swap_lock = folder / "swap.lock"
         self.swap_request = folder / "swap.now"
+        self.warm = folder / "warm"  # the slot and serial that ran last: nothing of another one is in the caches
         self.set_record = sets.record_place(folder)
         self.marks = folder / "marks"
         self.summaries = folder / "sessions"
@@ -275,6 +277,10 @@ class Session:
     def _summarize(self, held: Held, *, failed: bool) -> None:
         with self._guard:
             extra = 1 if failed else 0
+            if self._latency_ms is not None and self._is_first_run(held):
+                if len(self._metrics) < limits.SESSION_METRICS:
+                    self._metrics["first_run_ms"] = Summary.of(self._latency_ms)
+                self._latency_ms = None
             closed = Closed(
                 serial=held.serial,
                 failed=failed,
@@ -286,6 +292,14 @@ class Session:
             )
         self._places.disk.replace(self._places.summaries / self._name, documents.encode(closed))
         self._forget()
+
+    def _is_first_run(self, held: Held) -> bool:
+        """Whether this version never ran from this slot before: its latency is that of cold caches."""
+        key = f"{held.slot} {held.serial}".encode()
+        if self._places.disk.read(self._places.warm) == key:
+            return False
+        self._places.disk.replace(self._places.warm, key)
+        return True
 
     def _forget(self) -> None:
         self._places.disk.remove(self._places.marks / self._name)

@@ -40,7 +40,27 @@ def test_a_session_says_what_it_opened(places: Places) -> None:
         assert (model.path, model.serial, model.version) == (places.folder / "a/model.onnx", 3, "2026.03.05.3")
 
 
+def warmed(places: Places) -> None:
+    places.warm.write_bytes(b"a 3")
+
+
+def test_the_first_run_of_a_version_is_a_metric_of_its_own(places: Places) -> None:
+    """Cold caches: they would make every new version look slow beside a control that has run for weeks."""
+    for latency_ms in (900.0, 9.0):
+        with Session("m", places) as model:
+            model.record(latency_ms=latency_ms)
+    first, then = sorted((each.closed for each in harvest(places) if each.closed), key=lambda c: c.latency_key or 0)
+    assert (first.latency_key, first.metrics["first_run_ms"].sum) == (None, 900.0)
+    assert (then.latency_key, then.metrics) == (key_of(9.0), {})
+    held = msgspec.structs.replace(HELD, serial=4)
+    places.pointer.write_bytes(seal(Pointer(model="m", active=held)))
+    with Session("m", places) as model:
+        model.record(latency_ms=700.0)
+    assert 700.0 in [c.metrics["first_run_ms"].sum for each in harvest(places) if (c := each.closed) and c.metrics]
+
+
 def test_a_session_leaves_a_summary_with_its_worst_latency(places: Places) -> None:
+    warmed(places)
     with Session("m", places) as model:
         model.record(latency_ms=3.0, accuracy=1.0)
         model.record(latency_ms=9.0, ok=False, accuracy=0.0)
