@@ -14,7 +14,9 @@ import pytest
 from build_repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
 from whimbrel import Agent
 from whimbrel.agent.probes import ProbeServer
-from whimbrel.rollout.policy import Arm, Entry, Layer
+from whimbrel.model.release import Reference
+from whimbrel.model.selector import Selector
+from whimbrel.rollout.policy import Arm, Entry, Layer, Quarantine
 
 ONE, TWO, BROKEN = onnx_model(factor=2.0), onnx_model(factor=3.0), onnx_model(factor=5.0)
 
@@ -337,3 +339,58 @@ def test_lost_credential_is_replaced_by_a_new_enrolment(opened: Opened, server: 
     use(agent)
     agent.cycle()
     assert server.steps()[-1] == "committed"
+
+
+# --- predictions, first runs, and the version to go back to ---
+
+
+def test_predictions_are_told_by_the_bins_of_the_signed_reference(
+    opened: Opened, server: Server, repository: Repository
+) -> None:
+    reference = Reference(kind="classes", bins=("left", "right"), shares=(0.5, 0.5))
+    variant = variant_of(TWO, probe=probe_of(factor=3.0), signature=signature_of())
+    repository.release("detector", 4, TWO, variants=(variant,), reference=reference)
+    repository.policy("detector", baseline=4)
+    agent = opened()
+    agent.cycle()
+    for prediction, latency_ms in (("left", 900.0), ("left", 3.0), ("up", 3.0)):
+        with agent.session("detector") as model:
+            model.record(latency_ms=latency_ms, prediction=prediction)
+            model.record(feedback=1.0)
+    time.sleep(0.11)
+    agent.cycle()
+    (window,) = [each for each in server.windows if each.get("predictions")]
+    assert window["predictions"] == {"0": 2, "2": 1}
+    assert window["metrics"]["first_run_ms"]["sum"] == 900.0
+    assert (window["inferences"], sum(window["latency"].values())) == (3, 2)
+    assert window["metrics"]["feedback"] == {"n": 3, "sum": 3.0, "sumsq": 3.0}
+
+
+def test_a_device_that_the_baseline_has_no_build_for_takes_the_next_good_version(
+    opened: Opened, repository: Repository
+) -> None:
+    """It waited for ever for a variant of the baseline that fits."""
+    variant = variant_of(TWO, probe=probe_of(factor=3.0), selector=Selector(match_labels={"hardware": "jetson"}))
+    repository.release("detector", 4, TWO, variants=(variant,))
+    repository.policy("detector", baseline=4, known_good=(4, 2, 1))
+    agent = opened()
+    assert state_of(agent) == ("on trial", 2)
+    assert "without a variant that fits this device" in agent.status()["models"]["detector"]["because"]
+
+
+def test_a_version_that_may_run_no_longer_gives_way_to_the_other_slots_before_anything_is_fetched(
+    opened: Opened, server: Server, repository: Repository
+) -> None:
+    agent = opened()
+    agent.cycle()
+    use(agent)
+    agent.cycle()
+    repository.policy("detector", baseline=2)
+    agent.cycle(force=True)
+    use(agent)
+    assert state_of(agent) == ("committed", 2)
+    variant = variant_of(BROKEN, probe=probe_of(factor=5.0), signature=signature_of())
+    repository.release("detector", 4, BROKEN, variants=(variant,))
+    repository.policy("detector", baseline=4, known_good=(4, 1), quarantine=(Quarantine(serial=2),))
+    assert state_of(agent)[1] == 1
+    assert state_of(agent) == ("on trial", 4)

@@ -137,6 +137,26 @@ def test_a_rollout_from_start_to_end(repo: Path) -> None:
     assert actions == ["abort", "resume", "pause", "start"]
 
 
+def test_a_reference_is_counted_from_the_validation_samples_and_signed(repo: Path, tmp_path: Path) -> None:
+    card = tmp_path / "card.yaml"
+    card.write_text(
+        """semantic_version: "3.0.0"
+reference: validation
+probe:
+  validation:
+    inputs: {x: {dtype: float32, shape: [3, 4], values: [9, 0, 0, 0, 9, 0, 0, 0, 0, 9, 0, 0]}}
+    labels: [0, 0, 1]
+    output: y
+    accuracy_min: 0.9
+""",
+        encoding="utf-8",
+    )
+    done("publish", "--model", "wake", model_file(tmp_path, 3), "--card", card, "-R", repo)
+    reference = done("version", "show", "wake", "3.0.0", "-R", repo)["release"]["reference"]
+    assert (reference["kind"], reference["bins"]) == ("classes", [0, 1])
+    assert reference["shares"] == [2.5 / 4, 1.5 / 4]
+
+
 def test_tickets_of_users_are_handed_on_once_and_listed(repo: Path, tmp_path: Path) -> None:
     given = ("feedback", "add", "--model", "wake", "--ticket", "Z-1", "--version", "2.0.0", "--text", "deaf")
     assert done(*given, "-R", repo) == {"new": 1, "known": 0, "refused": {}}
