@@ -127,10 +127,10 @@ class _Desk:
             shadow = next((seen for each in cohorts if (seen := _shadow_of(rollout, window, each))), None)
             self.cells[identifier] += cells_of(
                 msgspec.structs.replace(
-                    window, cohorts=tuple(cohorts), slices=self._slices(rollout, window.slices), shadow=shadow
                     self._sound(rollout, window, cohorts),
                     cohorts=tuple(cohorts),
                     slices=self._slices(rollout, window.slices),
+                    shadow=shadow,
                 ),
                 rollout=identifier,
                 window=rollout.window_at(self.now),

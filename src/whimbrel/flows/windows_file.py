@@ -96,7 +96,6 @@ def _check_shadow(units: Units, where: str) -> None:
         raise UntrustedInput(f"{where}: its shadow has a bucket beyond {limits.SKETCH_KEY}")
 
 
-def replay_windows(plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0) -> Iterator[Said]:
 def replay_windows(
     plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0, references: References | None = None
 ) -> Iterator[Said]:

@@ -18,9 +18,8 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.health.panel import Panel
-from whimbrel.health.report import HardwareClass, Role, Slices, Stage, Window
-from whimbrel.health.shadow import Units
 from whimbrel.health.report import Bin, HardwareClass, Role, Slices, Stage, Window
+from whimbrel.health.shadow import Units
 from whimbrel.health.slices import slices_of
 from whimbrel.model.documents import Document, encode
 from whimbrel.model.ids import Label

@@ -166,13 +166,11 @@ _NO_REFERENCES = References()
 class Ledger:
     """All tests of a rollout. `without`: slices that went back and are judged no more."""
 
-    def __init__(self, plan: Plan, *, without: Iterable[str] = ()) -> None:
+    def __init__(self, plan: Plan, *, without: Iterable[str] = (), references: References = _NO_REFERENCES) -> None:
         self.shadows = plan.shadows
         self.app = Ledger(shadow_part(plan), without=without) if plan.shadows else None
         self.shadow = ShadowLedger()
         self.plan = plan = serving_part(plan)
-    def __init__(self, plan: Plan, *, without: Iterable[str] = (), references: References = _NO_REFERENCES) -> None:
-        self.plan = plan
         self.without = frozenset(without)
         self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
         self.means = tuple(n for n in ("accuracy", "battery", "feedback", *self.margins.own) if n in self.weights)
