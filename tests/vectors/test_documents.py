@@ -180,10 +180,10 @@ GOLDEN = {
 {"epoch":"0123456789abcdef","labels":{"region":"NZ"},"windows":[{"cohorts":[{"age_s":2.5,
 "before":{"accuracy":0.5},"role":"control","rollout":"r1","stage":1}],"crashed":1,"errors":2,"first":7,
 "hardware_class":"x1","inferences":5,"last":8,"latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
-"sumsq":1.25}},"model":"wake","serial":3,"sessions":4,"shadow":{"active":{"34":4},"active_ms":8.0,
+"sumsq":1.25}},"model":"wake","predictions":{"0":3,"2":1},"serial":3,"sessions":4,
+"shadow":{"active":{"34":4},"active_ms":8.0,
 "agreed":3.5,"candidate":{"55":4},"candidate_ms":12.0,"compared":4,"crashed":1,"dropped":6,"errors":2,"inputs":7,
 "serial":4,"skipped":5},"slices":{"os":"linux"}}]}
-"sumsq":1.25}},"model":"wake","predictions":{"0":3,"2":1},"serial":3,"sessions":4,"slices":{"os":"linux"}}]}
 """,
     ),
     "announcement": (
@@ -200,13 +200,11 @@ GOLDEN = {
 {"age_bucket":5,"at_risk":9,"crashed":7,"due":4,"error_share":0.5,"error_units":6,
 "hardware_class":"x1","latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
 "sumsq":1.25}},"overdue":3,"panel":{"both":8,"both_y":1.0,"both_yy":0.75,"n":9,"x":2.5,
-"xx":2.0,"xy":1.75,"y":1.5,"yy":1.25},"role":"control","sessions":8,"shadow":{"active":{"34":4},
+"xx":2.0,"xy":1.75,"y":1.5,"yy":1.25},"prediction_units":2,
+"predictions":{"1":{"n":2,"sum":1.5,"sumsq":1.25}},"role":"control","sessions":8,"shadow":{"active":{"34":4},
 "agreed":3.5,"candidate":{"55":4},"compared":4,"compared_windows":2,"crashed":1,"crashed_windows":1,
 "disagreed":{"-69":1},"disagreed_share":0.25,"dropped":6,"errors":2,"failed":{"-34":1},"failed_share":0.5,"inputs":7,"ratios":{"21":2},"skipped":5,
-"windows":3},"slices":{"os":"linux"},"stage":1,"window":6}
-"xx":2.0,"xy":1.75,"y":1.5,"yy":1.25},"prediction_units":2,
-"predictions":{"1":{"n":2,"sum":1.5,"sumsq":1.25}},"role":"control","sessions":8,"slices":{"os":"linux"},"stage":1,
-"user_reports":2,"version_reports":1,"window":6}
+"windows":3},"slices":{"os":"linux"},"stage":1,"user_reports":2,"version_reports":1,"window":6}
 """,
     ),
 }
