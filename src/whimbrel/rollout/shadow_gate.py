@@ -169,9 +169,10 @@ def _says(lead: str, seen: dict[str, Any], asked: ShadowStage) -> str:
                 f"and the plan asks for {_percent(asked.agreement_min)}"
             )
         case "failures":
+            ended = f" (it ended its process on {seen['crashed']})" if seen["crashed"] else ""
             return (
-                f"the candidate fails on {_percent(seen['failures'])} of the inputs that the active version answers, "
-                f"over the limit of {_percent(asked.error_rate_max)}"
+                f"the candidate fails on {_percent(seen['failures'])} of the inputs that the active version answers"
+                f"{ended}, over the limit of {_percent(asked.error_rate_max)}"
             )
         case "crash":
             return f"the candidate ended its process in {seen['crashed_windows']} of {seen['device_windows']} windows"

@@ -162,6 +162,17 @@ def test_a_candidate_that_raises_is_stopped() -> None:
     assert "fails on 20.00% of the inputs" in verdict.because
 
 
+def test_the_sentence_tells_failures_that_ended_the_process_from_others() -> None:
+    few = [each for w in range(3) for each in (
+        cell("treated", w, n=2, shadow=Units.of(seen(5, errors=4)).plus(Units.of(seen(5, errors=3, crashed=1)))),
+        cell("control", w, n=2),
+    )]  # fmt: skip
+    verdict = ask(*few, soaked_s=60)
+    assert verdict.move == "roll_back"
+    assert "fails on 80.00% of the inputs" in verdict.because
+    assert "(it ended its process on 3)" in verdict.because
+
+
 def test_a_slower_candidate_is_stopped_where_the_plan_limits_its_time_and_nowhere_else() -> None:
     slow = shadowed(one=seen(100, ratio=3.0))
     assert ask(*slow, of=shadow_plan(latency_ratio_max=1.5), soaked_s=60).move == "roll_back"
