@@ -76,7 +76,7 @@ def decisions(devices: int) -> dict[str, Any]:
     alone = [decide(asked, line, profile) for profile in profiles]
     scalar = SCALAR / (time.process_time() - begun)
     for number, each in enumerate(alone):
-        if decided.outcomes[decided.which[number]] != Outcome(each.serial, each.offer, each.assignments):
+        if decided.outcomes[decided.which[number]] != Outcome(each.serial, each.offer, each.assignments, each.beside):
             raise SystemExit(f"{ids[number]} is decided differently: {each}")
     best = devices / min(times)
     return {

@@ -6,6 +6,7 @@ from whimbrel.model.release import Line
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.policy import Arm, Entry, Layer, Pin, Policy, Quarantine
+from whimbrel.rollout.shadow import Shadow
 
 serials = st.integers(1, 6)
 labels = st.dictionaries(st.sampled_from(["region", "chip"]), st.sampled_from(["a", "b"]))
@@ -16,9 +17,11 @@ devices = st.integers(0, 10_000).map("dev-{}".format)
 @st.composite
 def arms(draw: st.DrawFn) -> Arm:
     start, end = sorted((draw(st.integers(0, BUCKETS)), draw(st.integers(0, BUCKETS))))
+    role = draw(st.sampled_from(["treated", "control"]))
+    shadow = draw(st.none() | st.just(Shadow(sample_ppm=1000))) if role == "treated" else None
     return Arm(
-        role=draw(st.sampled_from(["treated", "control"])), name="arm", stage=draw(st.integers(0, 3)),
-        serial=draw(serials), start=start, end=end, selector=draw(selectors),
+        role=role, name="arm", stage=draw(st.integers(0, 3)), serial=draw(serials), start=start, end=end,
+        selector=draw(selectors), shadow=shadow,
     )  # fmt: skip
 
 

@@ -30,7 +30,9 @@ def test_arrays_decide_as_each_device_does(policy: Policy, line: Line, kinds: li
     for place, each in enumerate(ids):
         mine = kinds[kind[place]]
         alone = decide(policy, line, Profile(each, mine.labels, mine.refused))
-        assert decided.outcomes[decided.which[place]] == Outcome(alone.serial, alone.offer, alone.assignments)
+        assert decided.outcomes[decided.which[place]] == Outcome(
+            alone.serial, alone.offer, alone.assignments, alone.beside
+        )
 
 
 @settings(max_examples=60, deadline=None)
@@ -55,7 +57,9 @@ def test_devices_on_both_sides_of_every_edge_decide_alike(few: list[Arm], salt: 
         )
         for place, each in enumerate(ids):
             alone = decide(policy, Line(model="wake", sequence=1), Profile(each))
-            assert decided.outcomes[decided.which[place]] == Outcome(alone.serial, alone.offer, alone.assignments)
+            assert decided.outcomes[decided.which[place]] == Outcome(
+                alone.serial, alone.offer, alone.assignments, alone.beside
+            )
 
 
 @given(values=st.lists(st.integers(0, 2**64 - 1), max_size=50), seed=st.integers(0, 2**64 - 1))

@@ -10,6 +10,7 @@ import pytest
 from build import plan, stage
 from whimbrel.errors import Refused
 from whimbrel.rollout.plan import Plan, Rollback
+from whimbrel.rollout.shadow import ShadowStage
 from whimbrel.sim.forecast.effects import parse_class_effect, parse_effect
 from whimbrel.sim.forecast.expected import Asked, Chance, Forecast, Spread
 from whimbrel.sim.forecast.forecast import forecast
@@ -123,6 +124,12 @@ def test_bytes_and_cost_come_from_what_was_given_alone() -> None:
 def test_a_plan_of_too_many_windows_is_refused_with_the_way_out() -> None:
     asked = msgspec.structs.replace(QUICK, rollback=Rollback(health_check_interval_sec=1.0))
     with pytest.raises(Refused, match="health_check_interval_sec"):
+        expected(asked)
+
+
+def test_a_shadow_stage_is_refused_rather_than_forecast_as_if_it_served() -> None:
+    asked = plan(stage("beside", 5, hours=1, shadow=ShadowStage()), stage("canary", 5, hours=1))
+    with pytest.raises(Refused, match="'beside' is a shadow stage"):
         expected(asked)
 
 

@@ -33,6 +33,10 @@ def forecast(asked: Asked, *, processes: int = 1, tick: Tick | None = None) -> F
     ):
         if found > most:
             raise Refused(f"{found} {what}; at most {most} are simulated")
+    if asked.plan.shadows:
+        raise Refused(
+            f"stage {asked.plan.stages[0].name!r} is a shadow stage, and those are not simulated: forecast without it"
+        )
     horizon(asked.plan)
     head = count(
         asked.plan, asked.shape, devices=asked.devices, fleets=fleets_for(asked.devices, asked.runs), seed=asked.seed
