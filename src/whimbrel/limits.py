@@ -188,3 +188,19 @@ FORECAST_GROUPS = 16  # presence groups, or versions before
 
 # --- charts ---
 CHART_ROWS = 20_000  # points of one chart: more are slower to draw than to read
+
+# --- alerts ---
+RECEIVERS = 64  # of a repository
+ALERT_ADDRESSES = 32  # mailboxes of one receiver
+SECRET_BYTES = 4096  # a key, a token, a password, an address
+ALERT_ANSWER_BYTES = 16 * KIB  # of a receiver's answer: what is read at all
+ALERT_SEND_S = 10.0  # for one delivery: a receiver that hangs holds one of the places below
+ALERTS_AT_ONCE = 8  # deliveries under way
+ALERTS_A_ROUND = 256  # that are looked at in one round
+ALERT_RETRY_S = 2.0  # before the second try; doubled from try to try, with full jitter
+ALERT_RETRY_MOST_S = 900.0
+ALERT_WAIT_MOST_S = 3600.0  # what a receiver may ask us to wait
+ALERT_GIVE_UP_S = 86400.0  # after a day nobody wants to be woken by it
+ALERT_HORIZON_S = 7 * 86400.0  # older entries of the audit log make no alerts any more
+ALERT_GROUP_S = 3600.0  # the same of the same stage within it is no news
+ALERT_POINTS = 400  # windows in the evidence plot

@@ -23,6 +23,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "gate": ("gate", "server"),
     "forecast": ("forecast", "server,delta"),
     "feedback": ("feedback", "server"),
+    "alert": ("alert", "server"),
     "serve": ("repository", "server"),
     "audit": ("repository", "server"),
     "collect": ("repository", "server"),

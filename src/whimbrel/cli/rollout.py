@@ -15,6 +15,8 @@ from rich.text import Text
 from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, ago, console, pick, print_json, print_table, say, when
+from whimbrel.console.charts import form_of
+from whimbrel.durable import write_durably
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.plan_file import read_plan
 
@@ -125,6 +127,39 @@ def replay(client: Client, rollout: Which, json: Json = False) -> None:
         )
     if not seen["same"]:
         raise typer.Exit(1)
+
+
+@app.command("evidence")
+@connected
+def evidence(
+    client: Client,
+    rollout: Which,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Draw it into this file: .png or .svg.", dir_okay=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """How the evidence grew: ln E after every judged window, recomputed from the stored windows; also as a picture."""
+    points = client.get(f"rollouts/{quoted(rollout)}/evidence")
+    if output is not None:
+        form = form_of(output.suffix)
+        write_durably(output, client.get_bytes(f"rollouts/{quoted(rollout)}/evidence/{form}"))
+    if json:
+        print_json(points)
+        return
+    print_table(
+        ["at (UTC)", "window", "stage", "ln E", "needed", "most by", "move"],
+        [
+            [
+                when(p["at"]), p["window"], p["stage"], f"{p['log_e']:.2f}", f"{p['needed']:.2f}",
+                max(p["guardrails"], key=p["guardrails"].get, default=""), p["move"],
+            ]
+            for p in points
+        ],
+        title=f"evidence of {rollout}",
+    )  # fmt: skip
+    if output is not None:
+        say(f"drawn into {output}")
 
 
 def _move_command(move: str, teaching: str) -> Callable[..., None]:

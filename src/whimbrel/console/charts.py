@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from whimbrel import limits
-from whimbrel.errors import Refused, Unavailable
+from whimbrel.errors import Refused, Unavailable, UntrustedInput
 
 Spec = dict[str, Any]  # a Vega-Lite specification
 Form = Literal["png", "svg"]
 
+MEDIA_TYPES: dict[Form, str] = {"png": "image/png", "svg": "image/svg+xml"}
 _VEGA_LITE = "5.21"  # the language version of the specifications
 _SCALE = 2.0  # pixels of a PNG a point: sharp on a screen and in print
 _LOOK = {
@@ -44,6 +45,14 @@ def chart(title: str, layers: Sequence[Spec], rows: Sequence[Mapping[str, Any]],
         "layer": list(layers),
         **more,
     }
+
+
+def form_of(ending: str) -> Form:
+    """The form that a file's ending names. Raises `UntrustedInput` for any other."""
+    for form in MEDIA_TYPES:
+        if ending.lower().lstrip(".") == form:
+            return form
+    raise UntrustedInput(f"a chart cannot be drawn as {ending!r}; it can: {', '.join(MEDIA_TYPES)}")
 
 
 def draw(spec: Spec, form: Form) -> bytes:

@@ -11,7 +11,7 @@
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import msgspec
@@ -94,22 +94,25 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 def replay(registry: RegistryPort, fleet: FleetPort, identifier: str) -> list[Replayed]:
     """Ask the gate again about every verdict of a rollout, from the stored windows alone."""
+    return [
+        Replayed(
+            at=kept.at,
+            window=kept.window,
+            move=kept.move,
+            because=kept.because,
+            sha256=kept.sha256,
+            same=_digest(again) == kept.sha256,
+        )
+        for kept, again in asked_again(registry, fleet, identifier)
+    ]
+
+
+def asked_again(registry: RegistryPort, fleet: FleetPort, identifier: str) -> Iterator[tuple[VerdictRecord, Verdict]]:
+    """Every stored verdict of a rollout, oldest first, with what the gate says again."""
     rollout, ledgers = registry.rollout(identifier), Ledgers()
-    answers = []
     for kept in registry.verdicts(identifier):
         seen = parse(Situation, kept.situation, what="a stored situation")
-        again = _judged(registry, fleet, rollout, seen, window=kept.window, ledgers=ledgers)
-        answers.append(
-            Replayed(
-                at=kept.at,
-                window=kept.window,
-                move=kept.move,
-                because=kept.because,
-                sha256=kept.sha256,
-                same=_digest(again) == kept.sha256,
-            )
-        )
-    return answers
+        yield kept, _judged(registry, fleet, rollout, seen, window=kept.window, ledgers=ledgers)
 
 
 def _digest(verdict: Verdict) -> str:

@@ -4,6 +4,7 @@ Offline keys never come here: `model add`, `publish` and `version revoke` sign o
 signed; the desk verifies it against the delegation and stores it by compare-and-swap.
 """
 
+import asyncio
 import importlib.metadata
 from typing import Annotated, Any
 
@@ -18,6 +19,8 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from whimbrel import limits
+from whimbrel.console.charts import MEDIA_TYPES, draw, form_of
+from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, WhimbrelError
 from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import convert, encode
@@ -168,6 +171,35 @@ def admin_app(world: World) -> Litestar:
     async def replay(namespace: FromPath[str], identifier: FromPath[str]) -> dict[str, Any]:
         return await desk.do(namespace, lambda *parts: desk.replay(*parts, identifier=identifier))
 
+    @get("/rollouts/{identifier:str}/evidence", summary="ln E after every judged window")
+    async def evidence(namespace: FromPath[str], identifier: FromPath[str]) -> list[dict[str, Any]]:
+        points = await desk.do(namespace, lambda *parts: desk.points(*parts, identifier=identifier))
+        return [msgspec.to_builtins(point) for point in points]
+
+    @get("/rollouts/{identifier:str}/evidence/{form:str}", summary="The same as a picture: png or svg")
+    async def evidence_plot(
+        namespace: FromPath[str], identifier: FromPath[str], form: FromPath[str]
+    ) -> Response[bytes]:
+        wanted = form_of(form)
+        points = await desk.do(namespace, lambda *parts: desk.points(*parts, identifier=identifier))
+        drawn = await asyncio.to_thread(lambda: draw(evidence_chart(points, title=identifier), wanted))
+        return Response(drawn, media_type=MEDIA_TYPES[wanted])
+
+    @get("/receivers", summary="Who may be told, without addresses and secrets")
+    async def receivers() -> list[dict[str, Any]]:
+        return desk.receivers()
+
+    @post("/receivers/{name:str}/test", status_code=HTTP_200_OK, summary="Send a receiver a marked test alert")
+    async def test_receiver(namespace: FromPath[str], name: FromPath[str]) -> dict[str, Any]:
+        answered = await world.alerts.test(namespace, name)
+        return {"receiver": name, "ok": answered.ok, "said": answered.said}
+
+    @get("/alerts", summary="What receivers were told, newest first")
+    async def alerts(
+        namespace: FromPath[str], limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100
+    ) -> list[dict[str, Any]]:
+        return await desk.do(namespace, lambda *parts: desk.alerts(*parts, limit=limit))
+
     @post("/rollouts/{identifier:str}/{move:str}", status_code=HTTP_200_OK, summary="Move a rollout by hand")
     async def move(
         namespace: FromPath[str], identifier: FromPath[str], move: FromPath[str], data: JSONBody[Reason]
@@ -220,6 +252,7 @@ def admin_app(world: World) -> Litestar:
             line, deltas, build_deltas,
             set_line, alias, has_artifact, put_artifact, collect, rollouts, start, rollout, replay, move, audit,
             enrol_token, user_reports, filed_reports,
+            evidence, evidence_plot, receivers, test_receiver, alerts,
         ],
     )  # fmt: skip
     return Litestar(

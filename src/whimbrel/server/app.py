@@ -26,6 +26,7 @@ from whimbrel.durable import write_durably
 from whimbrel.errors import Conflict, InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.flows.ports import Inbox
 from whimbrel.server.admin_api import admin_app
+from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.config import FILE, Config, Folder
 from whimbrel.server.controllers import Controllers
@@ -57,10 +58,12 @@ class Parts(msgspec.Struct, frozen=True):
     inbox: Inbox
     signers: OnlineSigners
     controllers: Controllers
+    alerts: Alerts
 
     def world(self, traffic: Traffic | None = None) -> World:
         """What the admin API works on."""
-        return World(self.database, self.blobs, self.controllers, self.signers.policy.public_key, traffic or Traffic())
+        key = self.signers.policy.public_key
+        return World(self.database, self.blobs, self.controllers, self.alerts, key, traffic or Traffic())
 
 
 def found(path: Path, config: Config) -> Folder:
@@ -134,7 +137,9 @@ def open_parts(folder: Folder) -> Iterator[Parts]:
         else InboxNats(folder.config.inbox, stream=folder.config.inbox_stream)
     )
     try:
-        yield Parts(folder, database, blobs, inbox, signers, Controllers(database, blobs, inbox, signers))
+        controllers = Controllers(database, blobs, inbox, signers)
+        alerts = Alerts(database, folder.path, folder.config.receivers, leads=controllers.leads_now)
+        yield Parts(folder, database, blobs, inbox, signers, controllers, alerts)
     finally:
         database.close()
 
@@ -190,6 +195,7 @@ class Listening(msgspec.Struct, frozen=True):
 async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIterator[Listening]:
     """A whole server in this process, until the block ends. Ports may be 0. Raises `Unavailable` for a port in use."""
     with open_parts(folder) as parts:
+        parts.alerts.introduce()
         intake = Intake(parts.inbox, written=parts.controllers.wake)
         tokens = DeviceTokens.open(folder.online_keys / "device-tokens.key")
         apps: list[tuple[App, socket.socket]] = []
@@ -210,6 +216,7 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
             asyncio.create_task(intake.run()),
             asyncio.create_task(parts.controllers.run()),
             asyncio.create_task(parts.controllers.run_builds()),
+            asyncio.create_task(parts.alerts.run()),
         ]
         try:
             while not all(server.started for server in servers):

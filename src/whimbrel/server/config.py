@@ -5,6 +5,8 @@ artifacts = "files"                    # a folder, or s3://bucket/prefix, gs://.
 inbox = "table"                        # or nats://host:4222
 inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
+
+Who is told of what happens to rollouts stands in the same file: see `receivers`.
 """
 
 import tomllib
@@ -14,13 +16,16 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from whimbrel import limits
 from whimbrel.durable import write_durably
 from whimbrel.errors import NotFound, UntrustedInput
 from whimbrel.model.documents import Document, convert
 from whimbrel.model.ids import Name
+from whimbrel.server.receivers import Receiver
 
 FILE = "whimbrel.toml"
 _CONFIG_BYTES = 64 * 1024
+_WRITTEN = ("database", "artifacts", "inbox", "inbox_stream", "namespace")  # by `init`
 
 
 class Config(Document, frozen=True):
@@ -31,6 +36,12 @@ class Config(Document, frozen=True):
     inbox: Annotated[str, Meta(pattern="^(table|nats://.+|tls://.+)$")] = "table"
     inbox_stream: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")] = "whimbrel-inbox"  # of NATS
     namespace: Name = "default"
+    receivers: Annotated[tuple[Receiver, ...], Meta(max_length=limits.RECEIVERS)] = ()
+
+    def __post_init__(self) -> None:
+        names = [receiver.name for receiver in self.receivers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two receivers share a name: {', '.join(names)}")
 
 
 class Folder(msgspec.Struct, frozen=True):
@@ -60,7 +71,7 @@ class Folder(msgspec.Struct, frozen=True):
     @classmethod
     def make(cls, path: Path, config: Config) -> "Folder":
         """Write the settings file of a new repository."""
-        lines = [f"{name} = {_toml(getattr(config, name))}\n" for name in config.__struct_fields__]
+        lines = [f"{name} = {_toml(getattr(config, name))}\n" for name in _WRITTEN]
         write_durably(path / FILE, "".join(["# Settings of this repository.\n", *lines]).encode())
         return cls(path, config)
 

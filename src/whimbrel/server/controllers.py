@@ -100,7 +100,7 @@ class Controllers:
         """Make the patches that should be there, while this process leads, until cancelled."""
         while codec_is_installed():
             try:
-                if await asyncio.to_thread(self._leads_now):
+                if await asyncio.to_thread(self.leads_now):
                     for namespace in await asyncio.to_thread(self._namespaces):
                         await self.build_deltas(namespace)
             except WhimbrelError as error:
@@ -303,7 +303,8 @@ class Controllers:
         with self._database.transaction() as connection:
             return namespaces(connection)
 
-    def _leads_now(self) -> bool:
+    def leads_now(self) -> bool:
+        """Whether this process is the leader, as far as it knows."""
         return self._clock() < self._leads_until
 
     def _lead(self) -> bool:

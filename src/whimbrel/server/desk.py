@@ -23,6 +23,7 @@ from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.publish import build_hash, check_budgets, check_unpublished
 from whimbrel.flows.records import AuditRecord, ModelRecord, ModelSettings, RolloutRecord, VersionRecord
 from whimbrel.flows.start import find_version, start_rollout
+from whimbrel.flows.trace import Point, trace
 from whimbrel.flows.user_reports import file_reports
 from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import Document, convert, parse
@@ -30,9 +31,11 @@ from whimbrel.model.ids import Name
 from whimbrel.model.release import Line, Release
 from whimbrel.model.ways import NOTHING
 from whimbrel.rollout.plan import VersionName
+from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import bearer
 from whimbrel.server.controllers import Controllers
 from whimbrel.server.static import Traffic
+from whimbrel.stores.alerts import AlertRows
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import DeltaRows
@@ -102,6 +105,7 @@ class World(msgspec.Struct, frozen=True):
     database: Database
     blobs: Blobs
     controllers: Controllers
+    alerts: Alerts
     policy_key: Key
     traffic: Traffic = msgspec.field(default_factory=Traffic)
 
@@ -423,6 +427,18 @@ class Desk:
             "same": all(each.same for each in verdicts),
             "verdicts": [msgspec.to_builtins(each) for each in verdicts],
         }
+
+    def points(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> list[Point]:
+        return trace(registry, fleet, identifier)
+
+    def alerts(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, limit: int) -> list[dict[str, Any]]:
+        rows = AlertRows(registry.connection, registry.namespace).newest(limit=limit)
+        return [msgspec.to_builtins(row) for row in rows]
+
+    def receivers(self) -> list[dict[str, Any]]:
+        return [
+            {"name": each.name, "form": each.form, "on": list(each.on)} for each in self.world.alerts.receivers.values()
+        ]
 
     def move(
         self,

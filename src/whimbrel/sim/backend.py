@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from whimbrel.model.release import File, Line, Release, Training, Variant
 from whimbrel.model.selector import Selector
 from whimbrel.rollout.plan import Plan, Rollback, Stage
 from whimbrel.rollout.policy import Conditions, Policy
+from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.controllers import Controllers
 from whimbrel.server.desk import Desk, NewLine, NewModel, NewVersion, World
@@ -132,7 +134,8 @@ class Backend:
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(_OnTheSpot())
         self.controllers = self._new_controllers()
-        self.desk = Desk(World(self.database, self.edge, self.controllers, keys["policy"].public_key))
+        nobody = Alerts(self.database, Path(), (), leads=lambda: False)
+        self.desk = Desk(World(self.database, self.edge, self.controllers, nobody, keys["policy"].public_key))
         self._intake = Intake(self.inbox, written=asyncio.Event())
         self._writing = self.loop.create_task(self._intake.run())
         self._api = DeviceApi(

@@ -185,6 +185,32 @@ audit = Table(
     Column("rollout", String(64)),
     Column("evidence", LargeBinary, nullable=False),
     Index("audit_by_rollout", "namespace", "rollout"),
+    Index("audit_by_time", "namespace", "at"),
+)
+
+alerts = Table(  # what a receiver is told, made from the audit log: one row an entry and receiver
+    "alert",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("receiver", String(64), primary_key=True),
+    Column("audit_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("rollout", String(64), nullable=False),
+    Column("moment", String(32), nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("state", String(16), nullable=False),  # waiting, sent, grouped, given_up
+    Column("tries", Integer, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("said", Text, nullable=False),  # by the receiver, or why it could not be told
+    Index("alert_by_state", "state", "next_at"),
+)
+
+alert_receivers = Table(  # since when a receiver is known: it is not told of what was before
+    "alert_receiver",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("since", Float, nullable=False),
 )
 
 devices = Table(

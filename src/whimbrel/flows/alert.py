@@ -1,0 +1,123 @@
+"""Who must be told of what happened to a rollout? The alerts that are due, from the audit log and who asked for them.
+
+1. An alert is due for each audit entry of a rollout that says something a receiver asked for, once a receiver: for all
+   rollouts in the receiver's own settings, for one in its plan.
+2. The same said again soon (a rollout that holds, moves and holds at the same stage) is grouped with what was said.
+3. What ends well, or goes on, clears what was said before: receivers that keep incidents close them.
+4. An alert is told at least once, with a key by which a receiver knows it again.
+
+Pure. Called by the server's alert loop.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from whimbrel.flows.records import AuditRecord
+from whimbrel.rollout.conduct import AlertOn
+from whimbrel.rollout.plan import Plan
+
+Severity = Literal["critical", "warning", "info"]
+Status = Literal["firing", "resolved", "note"]
+
+# What an audit entry says, in the words that plans and receivers use.
+SAID: dict[str, AlertOn] = {
+    "schedule": "scheduled",
+    "queue": "queued",
+    "start": "started",
+    "await_approval": "waiting_for_approval",
+    "advance": "advanced",
+    "hold": "held",
+    "pause": "paused",
+    "slice_back": "slice_back",
+    "roll_back": "rolled_back",
+    "finish": "completed",
+    "abort": "aborted",
+}
+_SEVERITY: dict[AlertOn, Severity] = {
+    "slice_back": "critical",
+    "rolling_back": "critical",
+    "rolled_back": "critical",
+    "held": "warning",
+    "paused": "warning",
+    "waiting_for_approval": "warning",
+}
+_CLEARS: frozenset[AlertOn] = frozenset({"advanced", "completed", "aborted"})
+_WORDS: dict[AlertOn, str] = {
+    "slice_back": "a slice goes back",
+    "waiting_for_approval": "waits for approval",
+    "rolling_back": "goes back",
+    "rolled_back": "is taken back",
+    "held": "holds",
+}
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """What a receiver is told. `key` names it for ever; `thread` is the same for all alerts of a rollout."""
+
+    key: str
+    namespace: str
+    receiver: str
+    moment: AlertOn
+    at: float  # POSIX seconds
+    because: str
+    actor: str
+    model: str
+    rollout: str
+    stage: int
+    stage_name: str
+    baseline: str  # versions, for people
+    target: str
+    evidence: dict[str, Any] = {}
+    test: bool = False
+
+    @property
+    def thread(self) -> str:
+        """What groups the alerts of a rollout at the receiver."""
+        return f"{self.namespace}/{self.rollout}"
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is."""
+        return _SEVERITY.get(self.moment, "info")
+
+    @property
+    def status(self) -> Status:
+        """Whether it opens something, or clears what was open."""
+        if self.severity != "info":
+            return "firing"
+        return "resolved" if self.moment in _CLEARS else "note"
+
+    @property
+    def title(self) -> str:
+        """One line."""
+        said = _WORDS.get(self.moment, f"is {self.moment.replace('_', ' ')}")
+        test = "TEST: " if self.test else ""
+        return f"{test}{self.model} {self.target}: the rollout {said} (stage {self.stage_name})"
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that was due before, as far as a new one must know it."""
+
+    receiver: str
+    moment: AlertOn
+    stage: int
+    at: float
+
+
+def wants(rules: Plan | None, receiver: str, *, on: Iterable[AlertOn], moment: AlertOn) -> bool:
+    """Whether a receiver asked for a moment: for all rollouts (`on`), or in the rollout's plan."""
+    if moment in frozenset(on):
+        return True
+    return rules is not None and any(rule.to == receiver and moment in rule.on for rule in rules.alerts)
+
+
+def moment_of(entry: AuditRecord) -> AlertOn | None:
+    """What an audit entry says to a receiver; None for entries that are about no rollout."""
+    return SAID.get(entry.action) if entry.rollout else None
+
+
+def grouped(moment: AlertOn, stage: int, *, at: float, before: Sequence[Told], within_s: float) -> bool:
+    """Whether the same was told to this receiver so short a time ago that it is no news."""
+    return any(told.moment == moment and told.stage == stage and 0 <= at - told.at < within_s for told in before)

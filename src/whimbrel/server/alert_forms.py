@@ -1,0 +1,196 @@
+"""What is sent to a receiver? An alert in the words of each form: the body, its headers, or an e-mail.
+
+1. Every form carries the same sentence, the figures behind it, and a key by which the receiver knows it again.
+2. generic: our own JSON, signed where a secret is configured. Header `Whimbrel-Signature: t=<unix seconds>,v1=<hex>`,
+   HMAC-SHA256 of "<t>.<body>".
+3. slack: an incoming webhook's blocks. pagerduty: Events API v2; a rollout is one incident (`dedup_key`), resolved when
+   it moves on or ends well. alertmanager: POST /api/v2/alerts; a rollout is one alert a severity, ended likewise.
+4. email: text and HTML with the plot in it; a rollout's messages are one thread.
+
+Pure but for nothing: time comes in with the alert and with `now`. Called by the alert loop.
+"""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from html import escape
+from typing import Any
+
+import msgspec
+
+from whimbrel.flows.alert import Alert
+from whimbrel.model.documents import encode
+from whimbrel.server.receivers import Known
+
+_DOMAIN = "whimbrel.invalid"  # of message ids: RFC 2606 keeps it from ever being somebody's
+_ENDS_AFTER = timedelta(days=1)  # Alertmanager ends what is not said again; a day is when we would give up too
+_SUMMARY_CHARS = 1024  # PagerDuty's bound
+_TEXT_CHARS = 2900  # Slack's bound of a section is 3000
+_EMOJI = {"critical": "🔴", "warning": "🟡", "info": "🟢"}
+
+
+class Post(msgspec.Struct, frozen=True):
+    """An HTTP POST of a JSON body."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+def posted(alert: Alert, known: Known, *, plot: bytes | None, now: float) -> Post:
+    """The request for a receiver that speaks HTTP."""
+    forms: dict[str, Callable[[], Post]] = {
+        "generic": lambda: _generic(alert, known, plot=plot, now=now),
+        "slack": lambda: Post(encode(_slack(alert)), {}),
+        "pagerduty": lambda: Post(encode(_pagerduty(alert, routing_key=known.secret)), {}),
+        "alertmanager": lambda: _alertmanager(alert, known, now=now),
+    }
+    made = forms[known.receiver.form]()
+    return Post(made.body, {"Content-Type": "application/json", "Idempotency-Key": alert.key} | made.headers)
+
+
+def _time(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def document(alert: Alert) -> dict[str, Any]:
+    """The alert as our own JSON. docs/reference/alerts.md"""
+    return {
+        "format": "whimbrel-alert-1", "key": alert.key, "thread": alert.thread, "test": alert.test,
+        "namespace": alert.namespace, "moment": alert.moment, "severity": alert.severity, "status": alert.status,
+        "at": _time(alert.at), "title": alert.title, "because": alert.because, "actor": alert.actor,
+        "model": alert.model, "rollout": alert.rollout, "stage": alert.stage, "stage_name": alert.stage_name,
+        "baseline": alert.baseline, "target": alert.target, "evidence": alert.evidence,
+    }  # fmt: skip
+
+
+def _generic(alert: Alert, known: Known, *, plot: bytes | None, now: float) -> Post:
+    said = document(alert)
+    if plot is not None and known.receiver.plot:
+        said["plot_png_base64"] = base64.b64encode(plot).decode()
+    body = encode(said)
+    if not known.secret:
+        return Post(body, {})
+    moment = f"{now:.0f}"
+    signed = hmac.new(known.secret.encode(), moment.encode() + b"." + body, hashlib.sha256).hexdigest()
+    return Post(body, {"Whimbrel-Signature": f"t={moment},v1={signed}"})
+
+
+def _facts(alert: Alert) -> list[tuple[str, str]]:
+    facts = [
+        ("Model", f"{alert.model} {alert.baseline} → {alert.target}"),
+        ("Rollout", alert.rollout),
+        ("Stage", f"{alert.stage_name} ({alert.stage + 1})"),
+        ("By", alert.actor),
+    ]
+    evidence = alert.evidence
+    if "log_e" in evidence and "log_e_needed" in evidence:
+        facts.append(("Evidence", f"ln E {evidence['log_e']:.2f}, harm is proven at {evidence['log_e_needed']:.2f}"))
+    counts = evidence.get("counts")
+    if isinstance(counts, dict):
+        facts.append(("Devices", f"{counts.get('activated_t', 0)} activated, {counts.get('reported_t', 0)} reported"))
+    return facts
+
+
+def _slack(alert: Alert) -> dict[str, Any]:
+    def safe(text: str) -> str:
+        return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")[:_TEXT_CHARS]
+
+    return {
+        "text": f"{_EMOJI[alert.severity]} {safe(alert.title)}: {safe(alert.because)}",
+        "blocks": [
+            {"type": "header", "text": {"type": "plain_text", "text": f"{_EMOJI[alert.severity]} {alert.title}"[:150]}},
+            {"type": "section", "text": {"type": "mrkdwn", "text": safe(alert.because) or "no reason was given"}},
+            {
+                "type": "section",
+                "fields": [
+                    {"type": "mrkdwn", "text": f"*{name}*\n{safe(value)[:1900]}"} for name, value in _facts(alert)
+                ],
+            },
+            {"type": "context", "elements": [{"type": "mrkdwn", "text": f"{_time(alert.at)} · {alert.key}"}]},
+        ],
+    }
+
+
+def _pagerduty(alert: Alert, *, routing_key: str) -> dict[str, Any]:
+    event = {
+        "routing_key": routing_key,
+        "event_action": "resolve" if alert.status == "resolved" else "trigger",
+        "dedup_key": alert.thread[:255],
+    }
+    if alert.status == "resolved":
+        return event
+    return event | {
+        "client": "Whimbrel",
+        "payload": {
+            "summary": f"{alert.title}: {alert.because}"[:_SUMMARY_CHARS],
+            "source": f"whimbrel/{alert.namespace}",
+            "severity": alert.severity,
+            "timestamp": _time(alert.at),
+            "component": alert.model,
+            "group": alert.rollout,
+            "class": alert.moment,
+            "custom_details": document(alert),
+        },
+    }
+
+
+def _alertmanager(alert: Alert, known: Known, *, now: float) -> Post:
+    began = datetime.fromtimestamp(alert.at, UTC)
+    over = alert.status == "resolved"
+    ends = datetime.fromtimestamp(now, UTC) if over else began + _ENDS_AFTER
+    severities = ("critical", "warning") if over else (alert.severity,)
+    body = [
+        {
+            "labels": {
+                "alertname": "WhimbrelRollout", "severity": severity, "namespace": alert.namespace,
+                "model": alert.model, "rollout": alert.rollout,
+            },
+            "annotations": {
+                "summary": alert.title, "description": alert.because, "moment": alert.moment,
+                "stage": alert.stage_name, "key": alert.key,
+            },
+            "startsAt": _time(alert.at if not over else min(alert.at, now)),
+            "endsAt": _time(ends.timestamp()),
+        }
+        for severity in severities
+    ]  # fmt: skip
+    return Post(encode(body), {"Authorization": f"Bearer {known.secret}"} if known.secret else {})
+
+
+def mail(alert: Alert, known: Known, *, plot: bytes | None) -> EmailMessage:
+    """The e-mail: text, and HTML with the plot."""
+    message = EmailMessage(policy=SMTP)
+    message["Subject"] = f"[{alert.severity}] {alert.title}"
+    message["From"] = Address("Whimbrel", addr_spec=known.receiver.sender or f"whimbrel@{_DOMAIN}")
+    message["To"] = ", ".join(known.receiver.to)
+    message["Date"] = datetime.fromtimestamp(alert.at, UTC)
+    message["Message-ID"] = f"<{_token(alert.key)}@{_DOMAIN}>"
+    message["References"] = f"<{_token(alert.thread)}@{_DOMAIN}>"
+    message["Auto-Submitted"] = "auto-generated"
+    facts = "\n".join(f"{name:<10}{value}" for name, value in _facts(alert))
+    message.set_content(f"{alert.title}\n\n{alert.because}\n\n{facts}\n{'At':<10}{_time(alert.at)}\n")
+    rows = "".join(
+        f'<tr><td style="padding:2px 16px 2px 0;color:#666">{escape(name)}</td><td>{escape(value)}</td></tr>'
+        for name, value in [*_facts(alert), ("At", _time(alert.at))]
+    )
+    color = {"critical": "#b00020", "warning": "#b26a00", "info": "#1f6f8b"}[alert.severity]
+    picture = '<p><img src="cid:plot" alt="evidence over time" width="640" style="max-width:100%"></p>' if plot else ""
+    message.add_alternative(
+        f'<div style="font-family:sans-serif;max-width:680px"><h2 style="color:{color};font-size:18px">'
+        f"{escape(alert.title)}</h2><p>{escape(alert.because)}</p>"
+        f'<table style="border-collapse:collapse;font-size:14px">{rows}</table>{picture}</div>',
+        subtype="html",
+    )
+    if plot:
+        html = message.get_payload()[1]  # type: ignore[index]
+        html.add_related(plot, "image", "png", cid="<plot>", filename="evidence.png", disposition="inline")  # type: ignore[union-attr]
+    return message
+
+
+def _token(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,141 @@
+"""Which alerts are due, told or given up? Rows made from the audit log, within one transaction.
+
+The audit log says what happened; a row says what became of one entry for one receiver. Whatever has no row yet is
+looked at again, so nothing is lost wherever a process ends.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, exists, insert, select, update
+
+from whimbrel import limits
+from whimbrel.flows.alert import SAID, Told
+from whimbrel.flows.records import AuditRecord
+from whimbrel.model.documents import parse
+from whimbrel.stores import schema
+from whimbrel.stores.rows import upsert
+
+
+class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an audit entry for a receiver. `state`: waiting, sent, grouped, given_up."""
+
+    receiver: str
+    audit_id: int
+    rollout: str
+    moment: str
+    stage: int
+    at: float
+    state: str
+    tries: int
+    next_at: float
+    said: str
+
+
+class AlertRows:
+    """The alerts of one namespace."""
+
+    def __init__(self, connection: Connection, namespace: str) -> None:
+        self.connection = connection
+        self.namespace = namespace
+
+    def introduce(self, receivers: Collection[str], *, now: float) -> None:
+        """New receivers are known from now on."""
+        for name in receivers:
+            upsert(self.connection, schema.alert_receivers, {"namespace": self.namespace, "name": name, "since": now})
+
+    def since(self) -> dict[str, float]:
+        """Since when each receiver is known."""
+        table = schema.alert_receivers
+        rows = self.connection.execute(select(table).where(table.c.namespace == self.namespace))
+        return {row.name: row.since for row in rows}
+
+    def entries(self, *, now: float, without: Collection[int]) -> list[tuple[int, AuditRecord]]:
+        """Audit entries of rollouts that may be news, oldest first, but for those that were looked at already."""
+        table = schema.audit
+        ids = self.connection.execute(
+            select(table.c.id)
+            .where(
+                table.c.namespace == self.namespace,
+                table.c.at > now - limits.ALERT_HORIZON_S,
+                table.c.rollout.is_not(None),
+                table.c.action.in_(list(SAID)),
+            )
+            .order_by(table.c.id)
+        ).scalars()
+        wanted = [each for each in ids if each not in without][: limits.ALERTS_A_ROUND]
+        if not wanted:
+            return []
+        rows = self.connection.execute(select(table).where(table.c.id.in_(wanted)).order_by(table.c.id))
+        return [(row.id, _entry(row)) for row in rows]
+
+    def entry(self, audit_id: int) -> AuditRecord:
+        """The entry that an alert tells of."""
+        return _entry(self.connection.execute(select(schema.audit).where(schema.audit.c.id == audit_id)).one())
+
+    def has(self, receiver: str, audit_id: int) -> bool:
+        """Whether there is a row for it."""
+        table = schema.alerts
+        found = exists().where(
+            table.c.namespace == self.namespace, table.c.receiver == receiver, table.c.audit_id == audit_id
+        )
+        return bool(self.connection.execute(select(found)).scalar_one())
+
+    def told(self, receiver: str, rollout: str) -> list[Told]:
+        """What the receiver was told of a rollout, or will be."""
+        table = schema.alerts
+        rows = self.connection.execute(
+            select(table).where(
+                table.c.namespace == self.namespace, table.c.receiver == receiver, table.c.rollout == rollout
+            )
+        )
+        return [Told(receiver=receiver, moment=row.moment, stage=row.stage, at=row.at) for row in rows]
+
+    def add(self, row: AlertRow) -> None:
+        """Remember one; once."""
+        self.connection.execute(insert(schema.alerts).values(namespace=self.namespace, **msgspec.structs.asdict(row)))
+
+    def waiting(self, *, now: float) -> list[AlertRow]:
+        """What should be told by now, the oldest first."""
+        table = schema.alerts
+        rows = self.connection.execute(
+            select(table)
+            .where(table.c.namespace == self.namespace, table.c.state == "waiting", table.c.next_at <= now)
+            .order_by(table.c.audit_id)
+            .limit(limits.ALERTS_A_ROUND)
+        )
+        return [_alert(row) for row in rows]
+
+    def save(self, row: AlertRow) -> None:
+        """What became of a try."""
+        table = schema.alerts
+        self.connection.execute(
+            update(table)
+            .where(
+                table.c.namespace == self.namespace,
+                table.c.receiver == row.receiver,
+                table.c.audit_id == row.audit_id,
+            )
+            .values(state=row.state, tries=row.tries, next_at=row.next_at, said=row.said)
+        )
+
+    def newest(self, *, limit: int) -> Sequence[AlertRow]:
+        """The newest alerts, newest first."""
+        table = schema.alerts
+        rows = self.connection.execute(
+            select(table)
+            .where(table.c.namespace == self.namespace)
+            .order_by(table.c.audit_id.desc(), table.c.receiver)
+            .limit(limit)
+        )
+        return [_alert(row) for row in rows]
+
+
+def _alert(row: Row[Any]) -> AlertRow:
+    return AlertRow(**{name: getattr(row, name) for name in AlertRow.__struct_fields__})
+
+
+def _entry(row: Row[Any]) -> AuditRecord:
+    values = {name: getattr(row, name) for name in AuditRecord.__struct_fields__}
+    return AuditRecord(**values | {"evidence": parse(dict[str, Any], row.evidence, what="stored evidence")})
