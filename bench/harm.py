@@ -50,6 +50,7 @@ DUE_AFTER = 3  # windows until a first report is due
 SIGMA = 0.6  # of the logarithm of a session's latency
 MEDIAN_MS = 20.0
 EDGES = np.array([e * 12 for e in AGE_EDGES_H])  # in windows
+DAY, MORNING = 288, 36  # windows among which a rollout's start is drawn: any hour, or from eight to eleven
 CHUNK = 100
 
 
@@ -140,10 +141,10 @@ FINE, COARSE = Latency(1), Latency(TOLERATED_SLOWER)
 class Streams:
     """The windows of `runs` rollouts of one scenario, drawn at once, window by window."""
 
-    def __init__(self, scenario: Scenario, *, runs: int, seed: int, latency: Latency) -> None:
+    def __init__(self, scenario: Scenario, *, runs: int, seed: int, latency: Latency, starts: int) -> None:
         self.scenario, self.runs, self.latency = scenario, runs, latency
         self.draw = np.random.default_rng(seed)
-        self.phase = self.draw.uniform(0, 36, size=(runs, 1, 1))  # of 288: rollouts start in the morning
+        self.phase = self.draw.uniform(0, starts, size=(runs, 1, 1))  # of 288, from eight in the morning on
         self.excess = np.zeros((runs, WINDOWS))
 
     def window(self, window: int) -> dict[int, tuple[Arm, Arm]]:
@@ -290,7 +291,8 @@ def mann_whitney(data: Series, *, base: float) -> list[int | None]:  # noqa: ARG
     """Every hour, the windows' values of both arms so far, as Kayenta's default judge classifies them.
 
     The lower end of the 98% confidence interval of the shift (Hodges and Lehmann) must lie above a quarter of its
-    estimate: `MannWhitneyClassifier(tolerance = 0.25, confLevel = 0.98)`. A single such hour takes the version back.
+    estimate: a fraction of 0.25 and a confidence level of 0.98 are fixed in its source (NetflixACAJudge, 2017 to 2024),
+    and so is the normal approximation of the interval. A single such hour takes the version back.
     """
     x_t, n_t, x_c, n_c = data
     t, c = _safe(x_t, n_t), _safe(x_c, n_c)
@@ -361,9 +363,9 @@ PEERS: dict[str, Callable[..., list[int | None]]] = {
 # --- what is measured ---
 
 
-def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan) -> dict[str, Any]:
+def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int) -> dict[str, Any]:
     """Median exposure and excess of every method over `runs` rollouts of a bad version."""
-    streams = Streams(scenario, runs=runs, seed=seed, latency=FINE)
+    streams = Streams(scenario, runs=runs, seed=seed, latency=FINE, starts=starts)
     ledgers = [Ledger(plan) for _ in range(runs)]
     found: list[int | None] = [None] * runs
     sentences: dict[str, int] = {}
@@ -418,7 +420,7 @@ def _row(column: list[int | None], spent: Array) -> dict[str, Any]:
     }
 
 
-def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan) -> dict[str, Any]:
+def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int) -> dict[str, Any]:
     """Whole rollouts of a version that is as good as the old one: how many does each method take back?"""
     alarms: dict[str, int] = dict.fromkeys(("whimbrel", *PEERS), 0)
     highest: list[float] = []
@@ -426,7 +428,7 @@ def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan) -> dic
     checked = 0
     for chunk in range(0, runs, CHUNK):
         size = min(CHUNK, runs - chunk)
-        streams = Streams(scenario, runs=size, seed=seed + chunk, latency=COARSE)
+        streams = Streams(scenario, runs=size, seed=seed + chunk, latency=COARSE, starts=starts)
         ledger = BulkLedger(plan, runs=size, classes=CLASSES)
         history = []
         path = np.empty((WINDOWS, size))
@@ -469,15 +471,17 @@ def main() -> None:
     plan = PLAN if arguments.alpha is None else msgspec.structs.replace(PLAN, alpha=arguments.alpha)
     runs, quiet = (30, 1000) if arguments.quick else (300, 1000)
     runs, quiet = arguments.runs or runs, arguments.quiet_runs or quiet
+    starts = DAY if arguments.any_hour else MORNING
     began = time.monotonic()
     print(f"seed {arguments.seed}; again: python bench/harm.py --seed {arguments.seed}; alpha {plan.alpha:g}")
     rows = []
     for index, scenario in enumerate(SCENARIOS):
-        rows.append(regressions(scenario, runs=runs, seed=arguments.seed + 1000 * index, plan=plan))
+        rows.append(regressions(scenario, runs=runs, seed=arguments.seed + 1000 * index, plan=plan, starts=starts))
         _print_row(rows[-1])
     alarms = []
     for index, scenario in enumerate((PLAIN, RARE)[: 1 if arguments.quick else 2]):
-        alarms.append(false_alarms(scenario, runs=quiet, seed=arguments.seed + 10**6 * (index + 1), plan=plan))
+        seed = arguments.seed + 10**6 * (index + 1)
+        alarms.append(false_alarms(scenario, runs=quiet, seed=seed, plan=plan, starts=starts))
         print(f"{alarms[-1]['scenario']}: " + "  ".join(f"{n} {a:.2%}" for n, a in alarms[-1]["alarms"].items()))
         print(f"  highest ln E of a run, by quantile: {alarms[-1]['highest_log_e']}")
     summary = _summary(rows, alarms)
@@ -526,6 +530,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--alpha", type=float, help="the plan's budget, instead of the default")
+    parser.add_argument("--any-hour", action="store_true", help="rollouts start at any hour, not in the morning")
     parser.add_argument("--runs", type=int, help="runs a regression")
     parser.add_argument("--quiet-runs", type=int, help="rollouts without a change, a stream")
     return parser.parse_args()
