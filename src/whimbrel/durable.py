@@ -5,11 +5,15 @@ only: the nouns and minds never write. What it is made of is behind `Files`, so 
 modelled disk runs the same steps.
 """
 
+import importlib
 import os
 import secrets
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+
+_FULL_FSYNC = 51 if sys.platform == "darwin" else None  # F_FULLFSYNC, sys/fcntl.h of macOS
 
 
 class Files(Protocol):
@@ -49,8 +53,8 @@ class RealFiles:
         if path.is_dir():
             fsync_folder(path)
             return
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        with path.open("rb" if os.name == "posix" else "rb+") as file:  # Windows flushes what may be written only
+            fsync(file.fileno())
 
     def move(self, source: Path, target: Path) -> None:
         source.replace(target)
@@ -125,6 +129,15 @@ def fsync_folder(folder: Path) -> None:
     except PermissionError:
         return
     try:
-        os.fsync(handle)
+        fsync(handle)
     finally:
         os.close(handle)
+
+
+def fsync(handle: int) -> None:
+    """Have an open file's bytes on the disk itself. macOS's fsync(2) leaves them in the drive's cache: F_FULLFSYNC."""
+    if _FULL_FSYNC is not None:
+        with suppress(OSError):  # a file system that does not know it, such as a network's
+            importlib.import_module("fcntl").fcntl(handle, _FULL_FSYNC)
+            return
+    os.fsync(handle)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from whimbrel import limits
-from whimbrel.durable import fsync_folder
+from whimbrel.durable import fsync, fsync_folder
 from whimbrel.errors import Conflict, UntrustedInput
 
 _MODE_FILE = 0o644
@@ -49,7 +49,7 @@ def pack(folder: Path, archive: Path) -> None:
                 for name, path in members:
                     _add(tar, name, path)
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno())
         os.chmod(temporary, _MODE_FILE)
         os.replace(temporary, archive)
     except BaseException:
@@ -203,8 +203,9 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, *, wha
             file.write(chunk)
             left -= len(chunk)
         file.flush()
-        os.fchmod(file.fileno(), _MODE_FILE)
-        os.fsync(file.fileno())
+        if hasattr(os, "fchmod"):
+            os.fchmod(file.fileno(), _MODE_FILE)
+        fsync(file.fileno())
 
 
 def _fsync_tree(top: Path) -> None:

@@ -18,11 +18,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -30,8 +29,11 @@ from whimbrel import limits
 from whimbrel.delta import codec
 from whimbrel.delta.artifact import Artifact, Member
 from whimbrel.delta.patch import Patch, is_safe
-from whimbrel.durable import fsync_folder
+from whimbrel.durable import fsync, fsync_folder
 from whimbrel.errors import InvariantBroken, Refused, Unavailable, UntrustedInput
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 Advance = Callable[[int], None]
 A = TypeVar("A")
@@ -251,7 +253,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             os.chmod(temporary, 0o644)
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
@@ -338,7 +340,7 @@ class _Output:
 
     def promote(self) -> None:
         for handle in self._handles:
-            os.fsync(handle)
+            fsync(handle)
         self._close()  # an open file cannot be renamed on Windows
         if self._is_folder:
             for folder, _, _ in os.walk(self._temporary, topdown=False):
@@ -377,7 +379,7 @@ def _keep_freed_memory() -> None:
 class _Pool:
     """`map` that works a few items ahead and keeps the order."""
 
-    def __init__(self, pool: ThreadPoolExecutor, threads: int) -> None:
+    def __init__(self, pool: "ThreadPoolExecutor", threads: int) -> None:
         self._pool = pool
         self._ahead = threads + 1
 
@@ -403,5 +405,7 @@ def _runner(threads: int) -> Iterator[codec.Run]:
     if threads == 1:
         yield map
         return
+    from concurrent.futures import ThreadPoolExecutor  # here: an agent uses one thread
+
     with ThreadPoolExecutor(threads, thread_name_prefix="delta") as pool:
         yield _Pool(pool, threads)

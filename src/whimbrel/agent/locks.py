@@ -1,7 +1,8 @@
-"""Who may touch this folder now? Advisory locks on files (flock), which the kernel lets go when a process dies."""
+"""Who may touch this folder now? Advisory locks on files (flock; Windows: a byte), let go when a process dies."""
 
-import fcntl
+import importlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from whimbrel.device.ports import Disk, Hold
 from whimbrel.errors import Conflict, Unavailable
 
 _TRY_AGAIN_S = 0.02
+_WINDOWS_PLACE = 2**30  # the byte that is locked: beyond what a file holds, for Windows lets nobody read locked bytes
 
 
 class FileHold:
@@ -28,9 +30,9 @@ class FileHold:
 
 def take_hold(path: Path, *, make: bool, wait: bool) -> FileHold | None:
     """The lock at `path`, or None when somebody has it (with `wait`: when they let go). `make`: also a new file."""
-    handle = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_CLOEXEC, 0o644)
+    handle = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0) | getattr(os, "O_CLOEXEC", 0), 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        _lock(handle, wait=wait)
     except BlockingIOError:
         os.close(handle)
         return None
@@ -38,6 +40,25 @@ def take_hold(path: Path, *, make: bool, wait: bool) -> FileHold | None:
         os.close(handle)
         raise
     return FileHold(handle)
+
+
+def _lock(handle: int, *, wait: bool) -> None:
+    # Raises `BlockingIOError` where somebody has it, and `wait` is False.
+    if sys.platform != "win32":
+        fcntl = importlib.import_module("fcntl")
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return
+    msvcrt = importlib.import_module("msvcrt")
+    while True:
+        os.lseek(handle, _WINDOWS_PLACE, os.SEEK_SET)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # LK_LOCK would give up after ten seconds
+        except OSError as error:
+            if not wait:
+                raise BlockingIOError from error
+            time.sleep(_TRY_AGAIN_S)
+        else:
+            return
 
 
 def is_held(path: Path) -> bool:

@@ -17,13 +17,13 @@ Called by the body `whimbrel.patchfile`, and through it by publish, the agent an
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 import xxhash
 
 from whimbrel import limits
-from whimbrel.delta import floats, integers, lowrank, opaque, qblocks
+from whimbrel.delta import floats, lowrank, opaque
 from whimbrel.delta.artifact import Artifact, FileEntry, WriteAt, of_bytes
 from whimbrel.delta.dtypes import BYTES, Dtype, Family
 from whimbrel.delta.patch import (
@@ -47,7 +47,8 @@ from whimbrel.delta.patch import (
 from whimbrel.delta.streams import U8, Array
 from whimbrel.errors import UntrustedInput
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each is imported by who needs it: a device that reads a patch of floats needs none
+    from whimbrel.delta import integers, qblocks
     from whimbrel.delta.align import Plan
 
 __all__ = ["Decoder", "check_base", "encode", "encode_bytes", "parse"]
@@ -375,8 +376,8 @@ class Decoder:
 
 # --- both: the numbers of a segment ---
 
-_Writer = floats.FloatWriter | qblocks.BlockWriter | integers.IntegerWriter
-_Reader = floats.FloatReader | qblocks.BlockReader | integers.IntegerReader
+_Writer: TypeAlias = "floats.FloatWriter | qblocks.BlockWriter | integers.IntegerWriter"
+_Reader: TypeAlias = "floats.FloatReader | qblocks.BlockReader | integers.IntegerReader"
 
 
 class _FactorCache:
@@ -424,12 +425,16 @@ def _old(base: Artifact, pieces: tuple[Piece, ...], factors: _FactorCache) -> _O
 def _writer(dtype: Dtype) -> _Writer:
     if dtype.family is Family.FLOAT:
         return floats.FloatWriter(dtype)
+    from whimbrel.delta import integers, qblocks
+
     return qblocks.BlockWriter(dtype) if dtype.family is Family.QBLOCK else integers.IntegerWriter()
 
 
 def _reader(dtype: Dtype, head: bytes) -> _Reader:
     if dtype.family is Family.FLOAT:
         return floats.FloatReader(dtype, head)
+    from whimbrel.delta import integers, qblocks
+
     return qblocks.BlockReader(dtype, head) if dtype.family is Family.QBLOCK else integers.IntegerReader(head)
 
 
@@ -448,11 +453,13 @@ def _write_segment(writer: _Writer, dtype: Dtype, before: _Old, pieces: tuple[Pi
         unsigned = floats.SHAPES[dtype.code].unsigned
         segment = floats.Segment(np.frombuffer(before.content, unsigned), _rows(pieces), before.edges)
         writer.add(segment, np.frombuffer(after, unsigned))
-    elif isinstance(writer, qblocks.BlockWriter):
-        writer.add(_blocks(dtype, before, pieces), np.frombuffer(after, np.uint8).reshape(-1, dtype.block_bytes))
+    elif dtype.family is Family.QBLOCK:
+        cast("qblocks.BlockWriter", writer).add(
+            _blocks(dtype, before, pieces), np.frombuffer(after, np.uint8).reshape(-1, dtype.block_bytes)
+        )
     else:
         segment = floats.Segment(np.frombuffer(before.content, np.uint8), _runs(pieces))
-        writer.add(segment, np.frombuffer(after, np.uint8))
+        cast("integers.IntegerWriter", writer).add(segment, np.frombuffer(after, np.uint8))
 
 
 def _read_segment(reader: _Reader, dtype: Dtype, before: _Old, pieces: tuple[Piece, ...], content: bytes) -> Array:
@@ -461,12 +468,15 @@ def _read_segment(reader: _Reader, dtype: Dtype, before: _Old, pieces: tuple[Pie
             np.frombuffer(before.content, floats.SHAPES[dtype.code].unsigned), _rows(pieces), before.edges
         )
         return np.ascontiguousarray(reader.read(segment, content))
-    if isinstance(reader, qblocks.BlockReader):
-        return np.ascontiguousarray(reader.read(_blocks(dtype, before, pieces), content))
+    if dtype.family is Family.QBLOCK:
+        blocks = cast("qblocks.BlockReader", reader).read(_blocks(dtype, before, pieces), content)
+        return np.ascontiguousarray(blocks)
     segment = floats.Segment(np.frombuffer(before.content, np.uint8), _runs(pieces))
-    return np.ascontiguousarray(reader.read(segment, content))
+    return np.ascontiguousarray(cast("integers.IntegerReader", reader).read(segment, content))
 
 
-def _blocks(dtype: Dtype, before: _Old, pieces: tuple[Piece, ...]) -> qblocks.Segment:
+def _blocks(dtype: Dtype, before: _Old, pieces: tuple[Piece, ...]) -> "qblocks.Segment":
+    from whimbrel.delta import qblocks
+
     rows = _rows(pieces) // dtype.block_elements
     return qblocks.Segment(np.frombuffer(before.content, np.uint8).reshape(-1, dtype.block_bytes), rows)

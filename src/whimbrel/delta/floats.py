@@ -120,8 +120,13 @@ def contexts(segment: Segment, levels: Array, exponent: Array, dtype: Dtype) -> 
     """One byte a number: the expected size of its change, in half octaves of its last place. Uses `exponent` up."""
     shape = SHAPES[dtype.code]
     np.left_shift(exponent, 1, out=exponent)
-    context = segment.spread_over(levels.astype(np.int16) + np.int16(20 + 2 * shape.bias))
-    context = np.subtract(context, exponent, out=exponent)
+    wide = levels.astype(np.int16) + np.int16(20 + 2 * shape.bias)
+    if len(segment.rows) and (segment.rows == segment.rows[0]).all():
+        by_row = exponent.reshape(len(segment.rows), -1)  # a view: no level a number is made
+        np.subtract(wide[:, None], by_row, out=by_row)
+        context = exponent
+    else:
+        context = np.subtract(segment.spread_over(wide), exponent, out=exponent)
     np.clip(context, 0, _TOP, out=context)
     if dtype.name == "f32":
         np.left_shift(context, 1, out=context)

@@ -178,7 +178,8 @@ class StreamReader:
         begins, bounds = _places(counts, self._firsts)
         by_context, place = self._read(segment, place, bounds)
         values = np.empty_like(by_context)
-        for step, (order, _), begin, count in zip(steps, sorted_steps, begins.tolist(), counts.tolist(), strict=True):
+        for step, begin, count in zip(reversed(steps), begins[::-1].tolist(), counts[::-1].tolist(), strict=True):
+            order, _ = sorted_steps.pop()  # an order leaves the memory as its numbers come into it
             pieces = [by_context[at : at + size] for at, size in zip(begin, count, strict=True) if size]
             values[step][order] = np.concatenate(pieces)
         return values, place

@@ -75,6 +75,11 @@ class ProbeServer:
             self._stop()
 
     def _running(self) -> subprocess.Popen[bytes]:
+        if not hasattr(os, "fork"):
+            raise Unavailable(
+                "probes run in a caged fork, and this system has none (Windows): bring your own, "
+                "Agent.open(probes=...), an object with probe(request) -> ProbeResult"
+            )
         if self._process is None or self._process.poll() is not None:
             self._stop()
             try:
