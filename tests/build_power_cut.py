@@ -496,12 +496,6 @@ WAYS = {
 }
 
 
-# Seen by other suites: what they keep is not that a verified model boots and the device goes on.
-ELSEWHERE = {
-    "end_set": "one record swaps a set; tests/e2e/test_sets_and_variants.py ends the process at its every change",
-}
-
-
 def sync_sites() -> Iterator[str]:
     """Every call of `sync` in what a device runs, as `ModelledDisk.leave_out` names it."""
     files = [Path(durable.__file__), *sorted(Path(app.__file__).parent.rglob("*.py"))]
@@ -510,7 +504,5 @@ def sync_sites() -> Iterator[str]:
             if not isinstance(outer, ast.FunctionDef):
                 continue
             for call in ast.walk(outer):
-                if outer.name in ELSEWHERE:
-                    continue
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "sync":
                     yield f"{file.name}:{outer.name}:{call.lineno}"

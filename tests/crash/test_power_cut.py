@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from build_power_cut import SEED, WAYS, Broken, cut_everywhere, sync_sites
+from build_set_cut import back_together
 from whimbrel.sim.disk import ModelledDisk
 
 # Who asks for a durable write, and would break a promise without its first or second fsync.
@@ -34,12 +35,18 @@ def test_power_that_goes_at_any_operation_leaves_a_verified_model_and_a_device_t
     assert found.states > found.operations
 
 
+def test_set_that_went_back_stays_back_when_the_power_goes() -> None:
+    assert back_together() >= 1
+
+
 # Where to look first, so that the suite is quick; it looks everywhere.
 FOUND_IN = {"_unpack": "folder of files", "_persist_root": "a new root", "_save": "back by crash loop"}
 
 
 def without(site: str) -> None:
     """Raises `Broken`, where the suite sees that `site` does nothing."""
+    if "end_set" in site:
+        back_together(leave_out=[site])
     first = next((way for word, way in FOUND_IN.items() if word in site), "first install")
     ways = [WAYS[first], *(way for name, way in WAYS.items() if name != first)]
     for recoveries in (0, 6):
