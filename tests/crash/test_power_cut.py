@@ -15,8 +15,8 @@ from whimbrel.sim.disk import ModelledDisk
 
 # Who asks for a durable write, and would break a promise without its first or second fsync.
 ASKING = {
-    "installation.py:_point": "both",
-    "installation.py:_save": "both",
+    "remembered.py:_point": "both",
+    "remembered.py:_save": "both",
     "settings.py:settle": "both",
     "settings.py:_root": "file",  # agent.json follows, in the same folder
     "tuf_client.py:_remember": "both",

@@ -18,7 +18,7 @@ import pytest
 import shadow_models
 from build import devices_in
 from build_server import Running, done, serving
-from whimbrel.agent.app import read_status
+from whimbrel.agent.status import read_status
 
 TESTS = Path(__file__).parents[1]
 PATIENCE_S = 150.0

@@ -24,10 +24,10 @@ from whimbrel.agent.allowance import Allowance
 from whimbrel.agent.assembly import can_patch
 from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Bundle, Switched
-from whimbrel.agent.device_api import BadBody, DeviceApi
+from whimbrel.agent.device_api import DeviceApi
 from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.download import Download, Unfinished
-from whimbrel.agent.installation import Installation, Surroundings
+from whimbrel.agent.installation import Installation
 from whimbrel.agent.locks import held_alone
 from whimbrel.agent.mirrors import Mirrors
 from whimbrel.agent.probes import rest, shared_server
@@ -35,17 +35,18 @@ from whimbrel.agent.session import Places, Session
 from whimbrel.agent.shadow import ShadowClient
 from whimbrel.agent.situation import default_situation
 from whimbrel.agent.spool import Spool
+from whimbrel.agent.status import model_status, read_status
+from whimbrel.agent.surroundings import Surroundings
+from whimbrel.agent.telling import Telling
 from whimbrel.agent.transport import HttpNetwork, Proxies
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import Situation
-from whimbrel.device.journal import Journal
 from whimbrel.device.ports import Clock, Prober
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
-from whimbrel.health.report import Batch
 from whimbrel.model import documents
 
-_DEFAULT_PERIOD_S = 300.0  # of refreshes and reports, until a policy says otherwise
+_DEFAULT_PERIOD_S = 300.0  # of refreshes, until a policy says otherwise
 _EARLIEST_S = 0.02  # between two passes of run(), whatever is due
 
 
@@ -143,11 +144,19 @@ class Agent:
             model: Installation(model, Places(folder / "models" / model, disk=disk), self._around)
             for model in settings.models
         }
-        self._refreshing, self._saying, self._reporting = Backoff(chance), Backoff(chance), Backoff(chance)
-        self._storing = Backoff(chance)
+        self._telling = Telling(
+            self._api,
+            self._spool,
+            trust=self._trust,
+            installations=self._installations,
+            labels=settings.labels,
+            now=self._now,
+            offline=lambda: self._network.offline,
+            chance=chance,
+        )
+        self._refreshing, self._storing = Backoff(chance), Backoff(chance)
         self._installing = {model: Backoff(chance) for model in settings.models}
         self._next_refresh = 0.0
-        self._next_report: float | None = None
         self._status: dict[str, Any] = {}
         self._shadows: dict[str, ShadowClient] = {}
         self._shadows_guard = threading.Lock()
@@ -324,8 +333,8 @@ class Agent:
             for model, each in self._installations.items():
                 self._advance(model, each, now=now)
             if not self._network.offline:
-                self._flush()
-                self._report_when_due()
+                self._telling.flush()
+                self._telling.report_when_due()
             self._tidy()
             self._sweep()
             self._storing.worked()
@@ -342,6 +351,9 @@ class Agent:
         any_of_them = next(iter(self._installations.values()))
         if self._disk.size(any_of_them.places.set_record) is not None:
             any_of_them.end_set()
+
+    def _flush(self) -> None:
+        self._telling.flush()
 
     def _refresh_when_due(self, now: float) -> bool:
         try:
@@ -374,72 +386,6 @@ class Agent:
 
     def _put_off(self, backoff: Backoff, error: WhimbrelError) -> None:
         backoff.failed(self._now(), str(error), cap_s=self._refresh_s(), at_least_s=after_s_of(error))
-
-    # --- telling ---
-
-    def _flush(self) -> None:
-        if self._network.offline:
-            return
-        now = self._now()
-        for each in self._installations.values():
-            while each.journal.outbox:
-                if self._api.known:
-                    if self._saying.waiting(now):
-                        return
-                    try:
-                        self._api.announce(self._dressed(each))
-                        self._saying.worked()
-                    except BadBody as error:
-                        self._saying.problem = str(error)
-                    except (WhimbrelError, OSError) as error:
-                        self._delay(self._saying, error)
-                        return
-                # Not saved at once: said again after a restart, it changes nothing.
-                each.journal = msgspec.structs.replace(each.journal, outbox=each.journal.outbox[1:])
-
-    def _dressed(self, each: Installation) -> Any:
-        policy = self._trust.policies.get(each.model)
-        hardware_class, slices = policy.told_of(self.settings.labels) if policy else ("", {})
-        return msgspec.structs.replace(each.journal.outbox[0], hardware_class=hardware_class, slices=slices)
-
-    def _report_when_due(self) -> None:
-        now, period = self._now(), self._report_s()
-        if not self._api.known or not self._trust.policies:
-            return
-        if self._next_report is None:
-            self._next_report = now + self._chance.uniform(0, period)
-        if now >= self._next_report or self._next_report > now + 2 * period:
-            self._next_report = max(now, min(self._next_report, now) + period)
-            for model in self._trust.policies:
-                self._installations[model].cut()
-        if not self._reporting.waiting(now):
-            self._send()
-
-    def _send(self) -> None:
-        size = limits.BATCH_WINDOWS
-        for _ in range(limits.BATCHES_A_PASS):
-            epoch, windows = self._spool.batch(windows_max=size)
-            if not windows:
-                return
-            try:
-                self._api.report(Batch(epoch=epoch, windows=windows, labels=self._labels_to_tell()))
-                self._reporting.worked()
-            except BadBody as error:
-                self._reporting.problem = str(error)
-                if error.status == 413 and size > 1:
-                    size = max(1, min(size, len(windows)) // 2)
-                    continue
-            except (WhimbrelError, OSError) as error:
-                self._delay(self._reporting, error)
-                return
-            self._spool.acknowledged(epoch, windows)
-
-    def _labels_to_tell(self) -> dict[str, str]:
-        asked = {label for policy in self._trust.policies.values() for label in policy.report_labels}
-        return {name: value for name, value in self.settings.labels.items() if name in asked}
-
-    def _delay(self, backoff: Backoff, error: Exception) -> None:
-        backoff.failed(self._now(), str(error), cap_s=self._report_s(), at_least_s=after_s_of(error))
 
     # --- keeping house ---
 
@@ -490,18 +436,9 @@ class Agent:
     def _refresh_s(self) -> float:
         return min((policy.refresh_s for policy in self._trust.policies.values()), default=_DEFAULT_PERIOD_S)
 
-    def _report_s(self) -> float:
-        return min((policy.report_s for policy in self._trust.policies.values()), default=_DEFAULT_PERIOD_S)
-
     def _next_s(self) -> float:
         now = self._now()
-        due = [self._next_refresh]
-        if self._next_report is not None and self._api.known:
-            due.append(self._next_report)
-            if self._spool.waiting:
-                due.append(self._reporting.until)
-        if any(each.journal.outbox for each in self._installations.values()):
-            due.append(self._saying.until)
+        due = [self._next_refresh, *self._telling.due()]
         for model, each in self._installations.items():
             if self._installing[model].problem:
                 due.append(self._installing[model].until)
@@ -521,7 +458,7 @@ class Agent:
     # --- saying how it is ---
 
     def _problems(self) -> list[str]:
-        found = [self._storing.problem, self._refreshing.problem, self._saying.problem, self._reporting.problem]
+        found = [self._storing.problem, self._refreshing.problem, *self._telling.problems]
         found += [backoff.problem for backoff in self._installing.values()]
         found += list(self._trust.problems.values())
         return [problem for problem in dict.fromkeys(found) if problem]
@@ -536,51 +473,15 @@ class Agent:
             "last_error": problems[0] if problems else None,
             "windows_waiting": self._spool.waiting,
             "patches": can_patch(),
-            "models": {model: self._model_status(model, each) for model, each in self._installations.items()},
+            "models": {
+                model: model_status(
+                    each,
+                    policy=self._trust.policies.get(model),
+                    trouble=self._installing[model].problem,
+                    problem=self._trust.problems.get(model),
+                )
+                for model, each in self._installations.items()
+            },
         }
         with suppress(OSError):
             self._disk.replace(self.folder / "status.json", documents.encode(self._status))
-
-    def _model_status(self, model: str, each: Installation) -> dict[str, Any]:
-        policy = self._trust.policies.get(model)
-        candidate = each.journal.candidate
-        return {
-            "state": each.journal.state.value,
-            "serial": each.pointer.serial,
-            "version": each.pointer.active.version if each.pointer.active else None,
-            "wanted": each.decision.serial if each.decision else None,
-            "because": each.decision.because if each.decision else "no policy is known yet",
-            "candidate": candidate.serial if candidate else None,
-            "shadow": _shadow_status(each.journal),
-            "waits_for": each.waits_for or self._installing[model].problem or None,
-            "sequence": policy.sequence if policy else None,
-            "refused": {str(refusal.serial): refusal.reason for refusal in each.journal.refused},
-            "overridden": {
-                str(refusal.serial): refusal.overridden_by for refusal in each.journal.refused if refusal.overridden_by
-            },
-            "problem": self._trust.problems.get(model),
-        }
-
-
-def _shadow_status(journal: Journal) -> dict[str, Any] | None:
-    candidate = journal.candidate
-    if journal.state is not State.SHADOWING or candidate is None or candidate.shadow is None:
-        return None
-    return {
-        "serial": candidate.serial,
-        "sample_percent": candidate.shadow.how.sample_ppm / 10_000,
-        "crashes": candidate.shadow.crashes,
-    }
-
-
-def read_status(folder: Path) -> dict[str, Any]:
-    """What the last cycle wrote. Works while an agent runs, and when none does. Raises `NotFound`, `UntrustedInput`."""
-    try:
-        content = RealDisk().read(folder / "status.json")
-    except OSError as error:
-        raise Unavailable(f"{folder} cannot be read: {error}") from error
-    if content is None:
-        if not (folder / "agent.json").exists():
-            raise NotFound(f"{folder} is not an agent's folder: it has no agent.json")
-        raise NotFound(f"no agent ran in {folder} yet; run `whimbrel agent check --folder {folder}`")
-    return documents.parse(dict[str, Any], content, what=str(folder / "status.json"))

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from whimbrel.agent import daemon
-from whimbrel.agent.app import Agent, read_status
+from whimbrel.agent.app import Agent
 from whimbrel.agent.daemon import ENROL_TOKEN
 from whimbrel.agent.locks import is_held
+from whimbrel.agent.status import read_status
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 

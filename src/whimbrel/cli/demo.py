@@ -22,8 +22,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from whimbrel.agent.app import read_status
 from whimbrel.agent.probes import ProbeServer
+from whimbrel.agent.status import read_status
 from whimbrel.cli.connect import Client, connect
 from whimbrel.cli.output import Json, console, print_json, say, size_of, stderr
 from whimbrel.cli.rollout import view

@@ -1,0 +1,57 @@
+"""What does each model run, and why? `status.json`: what the last cycle found, for a person and for other processes."""
+
+from pathlib import Path
+from typing import Any
+
+from whimbrel.agent.disk import RealDisk
+from whimbrel.agent.installation import Installation
+from whimbrel.device.journal import Journal
+from whimbrel.device.states import State
+from whimbrel.errors import NotFound, Unavailable
+from whimbrel.model import documents
+from whimbrel.rollout.policy import Policy
+
+
+def model_status(each: Installation, *, policy: Policy | None, trouble: str, problem: str | None) -> dict[str, Any]:
+    """One model's. `trouble`: what the last try met; `problem`: what is wrong with its documents."""
+    candidate = each.journal.candidate
+    return {
+        "state": each.journal.state.value,
+        "serial": each.pointer.serial,
+        "version": each.pointer.active.version if each.pointer.active else None,
+        "wanted": each.decision.serial if each.decision else None,
+        "because": each.decision.because if each.decision else "no policy is known yet",
+        "candidate": candidate.serial if candidate else None,
+        "shadow": _shadow_status(each.journal),
+        "waits_for": each.waits_for or trouble or None,
+        "sequence": policy.sequence if policy else None,
+        "refused": {str(refusal.serial): refusal.reason for refusal in each.journal.refused},
+        "overridden": {
+            str(refusal.serial): refusal.overridden_by for refusal in each.journal.refused if refusal.overridden_by
+        },
+        "problem": problem,
+    }
+
+
+def _shadow_status(journal: Journal) -> dict[str, Any] | None:
+    candidate = journal.candidate
+    if journal.state is not State.SHADOWING or candidate is None or candidate.shadow is None:
+        return None
+    return {
+        "serial": candidate.serial,
+        "sample_percent": candidate.shadow.how.sample_ppm / 10_000,
+        "crashes": candidate.shadow.crashes,
+    }
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What the last cycle wrote. Works while an agent runs, and when none does. Raises `NotFound`, `UntrustedInput`."""
+    try:
+        content = RealDisk().read(folder / "status.json")
+    except OSError as error:
+        raise Unavailable(f"{folder} cannot be read: {error}") from error
+    if content is None:
+        if not (folder / "agent.json").exists():
+            raise NotFound(f"{folder} is not an agent's folder: it has no agent.json")
+        raise NotFound(f"no agent ran in {folder} yet; run `whimbrel agent check --folder {folder}`")
+    return documents.parse(dict[str, Any], content, what=str(folder / "status.json"))
