@@ -294,7 +294,7 @@ def _sent(client: Client) -> int:
 
 
 def _over(seen: dict[str, Any]) -> bool:
-    return seen["state"] not in {"running", "holding", "paused"}
+    return bool(seen["ended"])
 
 
 def _tell(stage: _Stage, *, json: bool) -> None:

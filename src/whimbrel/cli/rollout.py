@@ -1,5 +1,6 @@
 """`whimbrel rollout`: start a plan, watch it, and take the wheel."""
 
+import getpass
 import sys
 import time
 from collections.abc import Callable
@@ -22,10 +23,14 @@ from whimbrel.flows.plan_file import read_plan
 
 app = typer.Typer(help="Rollouts: staged, judged, taken back.", no_args_is_help=True, add_completion=False)
 
-_LIVE = {"running", "holding", "paused"}
+_LIVE = {"advancing", "running", "soaking", "holding", "waiting_for_approval", "paused"}
 _WATCH_S = 1.0
 Which = Annotated[str, typer.Argument(help="The rollout's id; see: whimbrel rollout list")]
-Why = Annotated[str, typer.Option("--because", help="The reason, for the audit log.")]
+Why = Annotated[str, typer.Option("--because", "--note", help="The reason, for the audit log.")]
+By = Annotated[
+    str,
+    typer.Option("--by", envvar="WHIMBREL_ACTOR", help="Who does it, for the audit log; your login name by default."),
+]
 
 
 @app.command("start")
@@ -39,19 +44,29 @@ def start(
     override: Annotated[
         str, typer.Option(help="Why a version that was taken back may be offered again; it is logged.")
     ] = "",
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Write it down; it begins when it is approved (rollout approve).")
+    ] = False,
+    by: By = "",
     json: Json = False,
 ) -> None:
-    """Start a rollout from a plan. A plan that is not wholly understood is refused, with the line."""
+    """Start a rollout from a plan. A plan that is not wholly understood is refused, with the line.
+
+    It begins at once, or waits: for its schedule, for the end of a freeze, for another rollout that is in its way
+    (`on_running: queue`), or, as a draft, for people's approval.
+    """
     text = _read(plan)
     read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
-    asked = {"plan": text, "file_name": plan.name, "hour_s": hour_s, "override": override}
-    begun = client.send("POST", "rollouts", asked)
+    asked = {"plan": text, "file_name": plan.name, "hour_s": hour_s, "override": override, "draft": draft}
+    begun = client.send("POST", "rollouts", asked | {"actor": by or _login()})
     if json:
         print_json(begun)
         return
-    say(f"started {begun['id']}: {begun['baseline']} -> {begun['target']}")
+    waits = begun["state"] in {"draft", "scheduled", "queued"}
+    said = f"{begun['state']}, {begun['because']}" if waits else "started"
+    say(f"{begun['id']}: {begun['baseline']} -> {begun['target']}: {said}")
     _stages(begun)
-    say(f"Next: whimbrel rollout watch {begun['id']}")
+    say(f"Next: whimbrel rollout {'approve' if begun['state'] == 'draft' else 'watch'} {begun['id']}")
 
 
 @app.command("list")
@@ -95,12 +110,12 @@ def watch(client: Client, rollout: Which, json: Json = False) -> None:
                 else:
                     say(f"{seen['state']:<12} {seen['stage_name']:<16} {seen['because']}")
                 last = now
-            if seen["state"] not in _LIVE:
+            if seen["ended"]:
                 return
             time.sleep(_WATCH_S)
             seen = client.get(f"rollouts/{quoted(rollout)}")
     with Live(view(seen), console=console, refresh_per_second=4) as live:
-        while seen["state"] in _LIVE:
+        while not seen["ended"]:
             time.sleep(_WATCH_S)
             seen = client.get(f"rollouts/{quoted(rollout)}")
             live.update(view(seen))
@@ -164,8 +179,9 @@ def evidence(
 
 def _move_command(move: str, teaching: str) -> Callable[..., None]:
     @connected
-    def run(client: Client, rollout: Which, because: Why = "", json: Json = False) -> None:
-        moved = client.send("POST", f"rollouts/{quoted(rollout)}/{quoted(move)}", {"because": because})
+    def run(client: Client, rollout: Which, because: Why = "", by: By = "", json: Json = False) -> None:
+        said = {"because": because, "actor": by or _login()}
+        moved = client.send("POST", f"rollouts/{quoted(rollout)}/{quoted(move)}", said)
         if json:
             print_json(moved)
             return
@@ -175,6 +191,16 @@ def _move_command(move: str, teaching: str) -> Callable[..., None]:
     return run
 
 
+app.command("approve")(
+    _move_command(
+        "approve",
+        "Agree that a draft begins, or that the next stage does. Each person counts once (--by), and the last one that "
+        "is needed sets it going. `rollout status` says who agreed and who is missing.",
+    )
+)
+app.command("reject")(
+    _move_command("reject", "Say no: a draft ends, and a rollout that waits for approval is paused where it is.")
+)
 app.command("pause")(_move_command("pause", "Do not advance. Proven harm still takes it back."))
 app.command("resume")(_move_command("resume", "Go on after a pause."))
 app.command("finish")(
@@ -207,7 +233,16 @@ def view(seen: dict[str, Any]) -> Group:
             ),
         )
     verdict = seen.get("verdict")
-    lines: list[Any] = [head, Text(f"for {ago(seen['stage_since'])}: {seen['because']}"), table]
+    lines: list[Any] = [head, Text(f"for {ago(seen['state_since'])}: {seen['because']}"), table]
+    if asked := seen.get("approval"):
+        agreed = f"approved by {', '.join(asked['by'])}" if asked["by"] else "nobody approved yet"
+        note = f" ({asked['note']})" if asked["note"] else ""
+        frozen = f"; a freeze holds until {asked['frozen_until']}" if asked["frozen_until"] else ""
+        lines.append(
+            Text(f"stage {asked['stage']}: {agreed}, {asked['missing']} of {asked['wanted']} missing{note}{frozen}")
+        )
+    if seen.get("devices_left"):
+        lines.append(Text(f"{seen['devices_left']} devices in reach are not off it yet"))
     if verdict:
         evidence = verdict["evidence"]
         guards = "  ".join(f"{name} {value:.2f}" for name, value in evidence["guardrails"].items())
@@ -246,7 +281,15 @@ def _stages(begun: dict[str, Any]) -> None:
 
 
 def _style(state: str) -> str:
-    return {"completed": "green", "rolled_back": "red", "aborted": "red", "holding": "yellow"}.get(state, "cyan")
+    red, yellow = {"rolling_back", "rolled_back", "aborted"}, {"holding", "waiting_for_approval", "paused"}
+    return "green" if state == "completed" else "red" if state in red else "yellow" if state in yellow else "cyan"
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # nobody is logged in: a container without that user
+        return "admin"
 
 
 def _read(path: Path) -> str:

@@ -8,6 +8,8 @@
 5. A paused rollout is still judged: harm takes it back, or a slice of it; nothing else moves it.
 6. What went back is quarantined, the fleet's or the slice's: it is never tried again by itself.
 7. A plan that ends below 100%, or among some devices only, makes nothing everybody's baseline: it holds at its end.
+8. What the gate would let go on may still have to wait: for people's approval of the next stage, for the end of a
+   freeze, for a blast radius that is too small. Going back waits for nothing.
 """
 
 import hashlib
@@ -16,17 +18,21 @@ from typing import Literal
 
 import msgspec
 
+from whimbrel.errors import Refused
+from whimbrel.flows.aftermath import after_failure, after_success
 from whimbrel.flows.drift import references_of
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import AuditRecord, QuarantineRecord, RolloutRecord, VerdictRecord
-from whimbrel.flows.shares import share_for, stage_of
+from whimbrel.flows.records import QuarantineRecord, RolloutRecord, VerdictRecord
+from whimbrel.flows.shares import over_the_cap, share_for, stage_of
+from whimbrel.flows.start import approvals_wanted, audit, clock, people
 from whimbrel.health.slices import slice_of
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.selector import EVERYONE, Expression, Selector
 from whimbrel.rollout.bucket import BUCKETS, bucket
 from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
 from whimbrel.rollout.ledger import Ledger
-from whimbrel.rollout.states import Event, State, transition
+from whimbrel.rollout.moments import frozen_until
+from whimbrel.rollout.states import NEXT, Event, State, transition
 
 PersonMove = Literal["pause", "resume", "finish", "abort", "rollback"]
 
@@ -38,6 +44,16 @@ _PERSON = {
     "rollback": Event.ROLL_BACK,
 }
 
+
+_EVENTS = {
+    "slice_back": Event.SLICE_BACK,
+    "roll_back": Event.ROLL_BACK,
+    "advance": Event.ADVANCE,
+    "finish": Event.FINISH,
+    "hold": Event.HOLD,
+    "wait": None,
+}
+_BACK = frozenset({Event.ROLL_BACK, Event.SLICE_BACK})
 
 Ledgers = dict[str, Ledger]  # by rollout: what was folded already; forgetting one costs time, never a verdict
 
@@ -141,32 +157,67 @@ def advance(
             sha256=_digest(verdict),
         )
     )
-    if verdict.move == "finish" and not rollout.plan.reaches_everyone:
-        verdict = Verdict(
-            "hold",
-            f"{verdict.because}; the plan ends before it reaches every device, so a person decides: finish or abort it",
-            verdict.evidence,
-        )
-    event = {
-        "slice_back": Event.SLICE_BACK,
-        "roll_back": Event.ROLL_BACK,
-        "advance": Event.ADVANCE,
-        "finish": Event.FINISH,
-        "hold": Event.HOLD,
-        "wait": None,
-    }[verdict.move]
-    if rollout.state is State.PAUSED and event not in {Event.ROLL_BACK, Event.SLICE_BACK}:
+    verdict, event = _held_back(registry, fleet, rollout, verdict, now=now)
+    # One that a person paused goes back, and nowhere else; so does one whose signed policy is not out yet.
+    if event is None or (rollout.state in {State.PAUSED, State.ADVANCING} and event not in _BACK):
         return verdict
-    if event is Event.HOLD and rollout.state is State.HOLDING:
+    if NEXT.get((rollout.state, event)) is None:  # it holds or waits already, and the newest reason counts
         if verdict.because != rollout.because:
             registry.save_rollout(msgspec.structs.replace(rollout, because=verdict.because), before=rollout)
         return verdict
-    if event is not None:
-        _move(
-            registry, fleet, rollout, event, because=verdict.because, actor="gate", evidence=verdict.evidence,
-            classes=verdict.classes, now=now,
-        )  # fmt: skip
+    move(
+        registry, fleet, rollout, event, because=verdict.because, actor="gate", evidence=verdict.evidence,
+        classes=verdict.classes, now=now,
+    )  # fmt: skip
     return verdict
+
+
+def _held_back(
+    registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, verdict: Verdict, *, now: float
+) -> tuple[Verdict, Event | None]:
+    """The verdict and what it does, or what keeps a rollout that may go on from doing so."""
+    if verdict.move not in {"advance", "finish"}:
+        return verdict, _EVENTS[verdict.move]
+
+    def held(because: str, event: Event = Event.HOLD) -> tuple[Verdict, Event]:
+        return Verdict("hold", f"{verdict.because}; {because}", verdict.evidence), event
+
+    plan = rollout.plan
+    if verdict.move == "finish" and not plan.reaches_everyone:
+        return held("the plan ends before it reaches every device, so a person decides: finish or abort it")
+    if verdict.move == "advance":
+        if refused := next_over_the_cap(registry, fleet, rollout):
+            return held(refused)
+        if missing := approvals_missing(registry, rollout):
+            name = plan.stages[rollout.stage + 1].name
+            return held(f"stage {name} begins when {people(missing)} approved", Event.AWAIT_APPROVAL)
+    if (until := frozen_until(plan.freeze, now)) is not None:
+        waits = rollout.state is State.WAITING_FOR_APPROVAL
+        return held(f"a freeze holds until {clock(until)}", Event.AWAIT_APPROVAL if waits else Event.HOLD)
+    return verdict, _EVENTS[verdict.move]
+
+
+def next_over_the_cap(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
+    """Why the next stage would pass the plan's blast radius; None where it would not."""
+    salt = registry.model(rollout.model).salt
+    shares = (*rollout.shares, _next_share(fleet, rollout, salt=salt))
+    return over_the_cap(fleet, rollout.plan, shares=shares, salt=salt)
+
+
+def approvals_missing(registry: RegistryPort, rollout: RolloutRecord) -> int:
+    """How many people must still agree before the next stage begins. What they agreed to before a doubt is not it."""
+    stage = rollout.stage + 1 if rollout.shares else 0
+    if stage >= len(rollout.plan.stages):
+        return 0
+    return max(0, approvals_wanted(rollout.plan, stage=stage) - len(approved_by(registry, rollout, stage=stage)))
+
+
+def approved_by(registry: RegistryPort, rollout: RolloutRecord, *, stage: int) -> set[str]:
+    """Who agreed to the next stage since the rollout waits for it."""
+    if rollout.state not in {State.DRAFT, State.WAITING_FOR_APPROVAL}:
+        return set()
+    given = registry.approvals(rollout.id)
+    return {each.by for each in given if each.stage == stage and each.at >= rollout.state_since}
 
 
 def _cohort(fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Counts], *, salt: int) -> int:
@@ -185,18 +236,21 @@ def move_by_person(
     registry: RegistryPort,
     fleet: FleetPort,
     identifier: str,
-    move: PersonMove,
+    move_wanted: PersonMove,
     *,
     because: str,
     actor: str,
     now: float,
 ) -> RolloutRecord:
-    """Pause, resume, abort or roll back. Raises `IllegalTransition` where the rollout's state does not allow it."""
+    """Pause, resume, finish, abort or roll back. Raises `IllegalTransition` where its state does not allow it."""
     rollout = registry.rollout(identifier)
-    return _move(registry, fleet, rollout, _PERSON[move], because=because, actor=actor, evidence={}, now=now)
+    if move_wanted == "finish" and (until := frozen_until(rollout.plan.freeze, now)) is not None and rollout.live:
+        raise Refused(f"a freeze holds until {clock(until)}; until then it may be paused, aborted or rolled back")
+    event = _PERSON[move_wanted]
+    return move(registry, fleet, rollout, event, because=because, actor=actor, evidence={}, now=now)
 
 
-def _move(
+def move(
     registry: RegistryPort,
     fleet: FleetPort,
     rollout: RolloutRecord,
@@ -208,22 +262,21 @@ def _move(
     now: float,
     classes: tuple[str, ...] = (),
 ) -> RolloutRecord:
-    after = msgspec.structs.replace(rollout, state=transition(rollout.state, event), because=because)
+    """One move: the rollout's row, what follows from it, and the audit entry."""
+    state = transition(rollout.state, event)
+    since = rollout.state_since if state is rollout.state else now
+    after = msgspec.structs.replace(rollout, state=state, state_since=since, because=because)
     if event is Event.SLICE_BACK:
         after = msgspec.structs.replace(after, without=tuple(sorted({*rollout.without, *classes})))
     if event is Event.ADVANCE:
-        stage = rollout.stage + 1
-        salt = registry.model(rollout.model).salt
-        share = share_for(fleet, rollout.plan, stage=stage, salt=salt, shares=rollout.shares)
-        after = msgspec.structs.replace(after, stage=stage, stage_since=now, shares=(*rollout.shares, share))
-    if not after.live:
+        share = _next_share(fleet, rollout, salt=registry.model(rollout.model).salt)
+        after = msgspec.structs.replace(
+            after, stage=rollout.stage + 1, stage_since=now, shares=(*rollout.shares, share)
+        )
+    if not after.live and after.ended_at is None:
         after = msgspec.structs.replace(after, ended_at=now)
     registry.save_rollout(after, before=rollout)
-    if event is Event.FINISH:
-        registry.change_model(rollout.model, baseline=rollout.target)
-        registry.change_version(rollout.model, rollout.target, good=True)
-        registry.set_alias(rollout.model, "champion", rollout.target)
-    if event in {Event.ROLL_BACK, Event.SLICE_BACK}:
+    if event in _BACK:
         hardware = registry.model(rollout.model).settings.hardware_label
         registry.quarantine(
             QuarantineRecord(
@@ -235,19 +288,18 @@ def _move(
                 selector=_selector(classes, hardware=hardware) if classes else EVERYONE,
             )
         )
-    registry.write_audit(
-        AuditRecord(
-            namespace=registry.namespace,
-            at=now,
-            actor=actor,
-            action=event.value,
-            because=because,
-            model=rollout.model,
-            rollout=rollout.id,
-            evidence={"stage": after.stage, "share": (after.shares[-1] - after.plan.range.start) / BUCKETS, **evidence},
-        )
-    )
+    share_now = (after.shares[-1] - after.plan.range.start) / BUCKETS if after.shares else 0.0
+    found = {"stage": after.stage, "share": share_now, **evidence}
+    audit(registry, after, actor=actor, action=event.value, because=because, now=now, evidence=found)
+    if event is Event.FINISH:
+        after_success(registry, after, now=now)
+    if event is Event.ROLL_BACK:
+        after_failure(registry, after, now=now)
     return after
+
+
+def _next_share(fleet: FleetPort, rollout: RolloutRecord, *, salt: int) -> int:
+    return share_for(fleet, rollout.plan, stage=rollout.stage + 1, salt=salt, shares=rollout.shares)
 
 
 def _selector(slices: tuple[str, ...], *, hardware: str) -> Selector:

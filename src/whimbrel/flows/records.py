@@ -12,7 +12,7 @@ from whimbrel.model.ids import Label
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.rollout.plan import Plan
 from whimbrel.rollout.policy import Conditions, Period, SliceLabels
-from whimbrel.rollout.states import LIVE, State
+from whimbrel.rollout.states import ENDED, LIVE, State
 
 
 class ModelSettings(Document, frozen=True):
@@ -58,7 +58,11 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan's progress. `shares`: the buckets of each stage entered so far (raised for small fleets)."""
+    """A plan's progress. `shares`: the bucket where each stage's share ends, for those entered so far.
+
+    `ended_at`: when it lost its say in the policy. `state_since`: when its state became what it is. `override`: a
+    person's reason to offer a version again that was taken back.
+    """
 
     namespace: str
     id: str
@@ -76,6 +80,13 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
     without: tuple[str, ...] = ()  # slices that went back
     delays: tuple[float, ...] = ()  # seconds that treated devices take, as told to the controls
+    state_since: float = 0.0
+    override: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing happens to it any more."""
+        return self.state in ENDED
 
     @property
     def live(self) -> bool:
@@ -85,6 +96,16 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     def window_at(self, moment: float) -> int:
         """The number of the tally window that is open at `moment`."""
         return max(0, int((moment - self.created_at) // self.plan.window_s()))
+
+
+class ApprovalRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A person agreed that a stage begins."""
+
+    rollout: str
+    stage: int
+    by: str
+    note: str
+    at: float
 
 
 class QuarantineRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from whimbrel.flows.records import ModelRecord, QuarantineRecord, RolloutRecord, VersionRecord
 from whimbrel.rollout.policy import Arm, Entry, Layer, Policy, Quarantine
+from whimbrel.rollout.states import State
 
 _OVERRIDES = 1000  # the policy's own bound; the newest
 _KNOWN_GOOD = 16  # versions to go back to that a policy names
@@ -26,13 +27,15 @@ def render_policy(
     sequence: int,
     overrides: Sequence[int] = (),
 ) -> Policy:
-    """The policy of `model` with its live `rollouts`."""
+    """The policy of `model` with those of its `rollouts` that are live."""
     settings = model.settings
     live = [rollout for rollout in rollouts if rollout.live]
     refused = {entry.serial for entry in quarantine if entry.selector.everyone}
     good = [v.serial for v in versions if v.good and not v.retired and v.serial not in refused]
-    # While a rollout is judged, its window is the cadence: evidence must come as fast as the plan wants to look.
-    report_s = min([settings.report_s, *(rollout.plan.window_s() for rollout in live)])
+    # While a rollout is judged, its window is the cadence: evidence must come as fast as the plan wants to look. While
+    # it goes back too, so that it is known soon which devices are off it.
+    watched = [rollout for rollout in rollouts if rollout.live or rollout.state is State.ROLLING_BACK]
+    report_s = min([settings.report_s, *(rollout.plan.window_s() for rollout in watched)])
     return Policy(
         model=model.name,
         sequence=sequence,

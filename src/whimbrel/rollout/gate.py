@@ -378,7 +378,10 @@ def _promotion(
         or _unproven(plan, now, ledger, criteria, evidence)
     )
     if doubt:
-        return Verdict("hold", f"stage {stage.name} has soaked, but {doubt}", evidence)
+        sentence = f"stage {stage.name} has soaked, but {doubt}"
+        if stage.max_hours is not None and now.soaked_s < stage.max_hours * now.hour_s:
+            return Verdict("wait", f"{sentence}; it bakes for at most {stage.max_hours:g} h", evidence)
+        return Verdict("hold", sentence, evidence)
     judged = plan.stages[now.judged].name
     evidence["crash_ratio"] = _bounds(ledger, now.judged, plan.alpha)
     seen = _would_have_seen(plan, now, ledger, evidence)

@@ -1,4 +1,7 @@
-"""How does a rollout move? The table of states and events; any other pair is refused and changes nothing."""
+"""How does a rollout move? The table of states and events; any other pair is refused and changes nothing.
+
+The diagram and what each state means: docs/reference/rollout-states.md, generated from here.
+"""
 
 from enum import StrEnum
 
@@ -8,48 +11,83 @@ from whimbrel.errors import IllegalTransition
 class State(StrEnum):
     """Where a rollout stands."""
 
-    RUNNING = "running"  # its stage soaks, and the gate looks after every window
-    HOLDING = "holding"  # soaked, and something is missing or in doubt: it looks on, and may still move
+    DRAFT = "draft"  # written down and checked; a person's approval begins it
+    SCHEDULED = "scheduled"  # it begins by itself at its time, and when no freeze holds any more
+    QUEUED = "queued"  # it begins by itself when no other rollout is in its way
+    ADVANCING = "advancing"  # a stage was decided, and the signed policy that says so is not out yet
+    RUNNING = "running"  # the policy is out; no device of the stage has reported from the new version yet
+    SOAKING = "soaking"  # devices of the stage report, and the gate looks after every window
+    HOLDING = "holding"  # soaked, and something is missing, in doubt or frozen: it looks on, and may still move
+    WAITING_FOR_APPROVAL = "waiting_for_approval"  # the gate would go on; the next stage asks for people's approval
     PAUSED = "paused"  # a person said: do not advance (harm still takes it back)
+    ROLLING_BACK = "rolling_back"  # its target is quarantined; devices that can hear of it are not all off it yet
+    ROLLED_BACK = "rolled_back"  # every device that was heard from is off it
     COMPLETED = "completed"  # its target is the baseline
-    ROLLED_BACK = "rolled_back"  # its target is quarantined
-    ABORTED = "aborted"  # a person ended it; its target is not quarantined
+    ABORTED = "aborted"  # a person ended it, or it could not begin; its target is not quarantined
 
 
 class Event(StrEnum):
     """What can happen to it."""
 
+    # by itself: from time, from the documents, from what devices say
+    SCHEDULE = "schedule"
+    QUEUE = "queue"
+    BEGIN = "start"
+    PUBLISHED = "published"  # the signed policy is out
+    REPORTED = "reported"  # the first device of the stage has reported
+    ALL_OFF = "all_off"  # no device that is heard from runs its target
+    FAIL_TO_BEGIN = "fail_to_begin"
+    # by the gate
     ADVANCE = "advance"
+    AWAIT_APPROVAL = "await_approval"
     FINISH = "finish"
     HOLD = "hold"
-    PAUSE = "pause"
-    RESUME = "resume"
     SLICE_BACK = "slice_back"  # some hardware classes go back, the rest goes on
     ROLL_BACK = "roll_back"
+    # by people
+    APPROVE = "approve"  # one of those that a stage asks for
+    REJECT = "reject"
+    PAUSE = "pause"
+    RESUME = "resume"
     ABORT = "abort"
 
 
-NEXT = {
-    (State.RUNNING, Event.ADVANCE): State.RUNNING,
-    (State.RUNNING, Event.FINISH): State.COMPLETED,
-    (State.RUNNING, Event.HOLD): State.HOLDING,
-    (State.RUNNING, Event.PAUSE): State.PAUSED,
-    (State.RUNNING, Event.SLICE_BACK): State.RUNNING,
-    (State.RUNNING, Event.ROLL_BACK): State.ROLLED_BACK,
-    (State.RUNNING, Event.ABORT): State.ABORTED,
-    (State.HOLDING, Event.ADVANCE): State.RUNNING,
-    (State.HOLDING, Event.FINISH): State.COMPLETED,
-    (State.HOLDING, Event.PAUSE): State.PAUSED,
-    (State.HOLDING, Event.SLICE_BACK): State.HOLDING,
-    (State.HOLDING, Event.ROLL_BACK): State.ROLLED_BACK,
-    (State.HOLDING, Event.ABORT): State.ABORTED,
-    (State.PAUSED, Event.RESUME): State.RUNNING,
-    (State.PAUSED, Event.SLICE_BACK): State.PAUSED,
-    (State.PAUSED, Event.ROLL_BACK): State.ROLLED_BACK,
-    (State.PAUSED, Event.ABORT): State.ABORTED,
-}
+PENDING = frozenset({State.DRAFT, State.SCHEDULED, State.QUEUED})  # not begun: no say in the policy yet
+LIVE = frozenset(
+    {State.ADVANCING, State.RUNNING, State.SOAKING, State.HOLDING, State.WAITING_FOR_APPROVAL, State.PAUSED}
+)  # in the policy
+ENDED = frozenset({State.ROLLED_BACK, State.COMPLETED, State.ABORTED})
 
-LIVE = frozenset({State.RUNNING, State.HOLDING, State.PAUSED})
+_JUDGED = (State.RUNNING, State.SOAKING, State.HOLDING, State.WAITING_FOR_APPROVAL)
+
+NEXT: dict[tuple[State, Event], State] = {
+    (State.DRAFT, Event.APPROVE): State.DRAFT,
+    (State.DRAFT, Event.REJECT): State.ABORTED,
+    **{(state, Event.SCHEDULE): State.SCHEDULED for state in (State.DRAFT, State.QUEUED)},
+    **{(state, Event.QUEUE): State.QUEUED for state in (State.DRAFT, State.SCHEDULED)},
+    **{(state, Event.BEGIN): State.ADVANCING for state in (State.DRAFT, State.SCHEDULED, State.QUEUED)},
+    **{(state, Event.FAIL_TO_BEGIN): State.ABORTED for state in (State.DRAFT, State.SCHEDULED, State.QUEUED)},
+    (State.ADVANCING, Event.PUBLISHED): State.RUNNING,
+    (State.RUNNING, Event.REPORTED): State.SOAKING,
+    **{(state, Event.ADVANCE): State.ADVANCING for state in _JUDGED},
+    **{(state, Event.FINISH): State.COMPLETED for state in (State.ADVANCING, *_JUDGED)},
+    **{(state, Event.HOLD): State.HOLDING for state in (State.RUNNING, State.SOAKING, State.WAITING_FOR_APPROVAL)},
+    **{
+        (state, Event.AWAIT_APPROVAL): State.WAITING_FOR_APPROVAL
+        for state in (State.RUNNING, State.SOAKING, State.HOLDING)
+    },
+    (State.WAITING_FOR_APPROVAL, Event.APPROVE): State.WAITING_FOR_APPROVAL,
+    (State.WAITING_FOR_APPROVAL, Event.REJECT): State.PAUSED,
+    **{(state, Event.PAUSE): State.PAUSED for state in (State.ADVANCING, *_JUDGED)},
+    (State.PAUSED, Event.RESUME): State.RUNNING,
+    **{(state, Event.SLICE_BACK): state for state in (State.ADVANCING, *_JUDGED, State.PAUSED)},
+    **{(state, Event.ROLL_BACK): State.ROLLING_BACK for state in (State.ADVANCING, *_JUDGED, State.PAUSED)},
+    **{
+        (state, Event.ABORT): State.ABORTED
+        for state in (State.DRAFT, State.SCHEDULED, State.QUEUED, State.ADVANCING, *_JUDGED, State.PAUSED)
+    },
+    (State.ROLLING_BACK, Event.ALL_OFF): State.ROLLED_BACK,
+}
 
 
 def transition(state: State, event: Event) -> State:

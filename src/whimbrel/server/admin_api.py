@@ -161,7 +161,8 @@ def admin_app(world: World) -> Litestar:
 
     @post("/rollouts", status_code=HTTP_201_CREATED, summary="Start a rollout from a plan")
     async def start(namespace: FromPath[str], data: JSONBody[NewRollout]) -> dict[str, Any]:
-        return await desk.change(namespace, lambda *parts: desk.start(*parts, data=data))
+        begun = await desk.change(namespace, lambda *parts: desk.start(*parts, data=data))
+        return await desk.settled(namespace, begun)
 
     @get("/rollouts/{identifier:str}", summary="One rollout, with the gate's present view")
     async def rollout(namespace: FromPath[str], identifier: FromPath[str]) -> dict[str, Any]:
@@ -205,9 +206,10 @@ def admin_app(world: World) -> Litestar:
         namespace: FromPath[str], identifier: FromPath[str], move: FromPath[str], data: JSONBody[Reason]
     ) -> dict[str, Any]:
         wanted = person_move(move)
-        return await desk.change(
+        moved = await desk.change(
             namespace, lambda *parts: desk.move(*parts, identifier=identifier, move=wanted, data=data)
         )
+        return await desk.settled(namespace, moved)
 
     @get("/audit", summary="Every move and decision, newest first")
     async def audit(

@@ -1,9 +1,10 @@
 """Who keeps what is in step with what should be? Level-triggered controllers; the leader runs them, round by round.
 
 A round: tally the inbox, judge the live rollouts whose window closed, write the policies that differ from what the rows
-say, sign snapshot and timestamp, copy the files. Every step compares and does the difference, so a process that is
-killed anywhere leaves nothing that the next round does not finish. A lease in the database keeps one leader; each
-transaction renews it, and so holds its row: a leader that was too slow changes nothing any more.
+say, sign snapshot and timestamp, copy the files, and do what follows by itself (begin what was scheduled or queued).
+Every step compares and does the difference, so a process that is killed anywhere leaves nothing that the next round
+does not finish. A lease in the database keeps one leader; each transaction renews it, and so holds its row: a leader
+that was too slow changes nothing any more.
 """
 
 import asyncio
@@ -22,14 +23,17 @@ from sqlalchemy import Connection
 from whimbrel.errors import Conflict, Unavailable, WhimbrelError
 from whimbrel.flows.advance import Ledgers, advance
 from whimbrel.flows.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
+from whimbrel.flows.follow import MOVES_BY_ITSELF, follow
 from whimbrel.flows.ingest import ingest, judge_silence
 from whimbrel.flows.learn_delays import learn_delays
 from whimbrel.flows.ports import Inbox, Taken
+from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.render import render_policy
 from whimbrel.flows.user_reports import count_reports
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.ways import NOTHING
 from whimbrel.rollout.policy import Policy
+from whimbrel.rollout.states import State
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import DeltaRows, build_delta, codec_is_installed
@@ -159,6 +163,10 @@ class Controllers:
             await asyncio.to_thread(self._judge, namespace, at_once=setbacks > 0)
             await asyncio.to_thread(self._write_policies, namespace)
             await self._publish(namespace)
+            if await asyncio.to_thread(self._follow, namespace):
+                await asyncio.to_thread(self._write_policies, namespace)
+                await self._publish(namespace)
+                await asyncio.to_thread(self._follow, namespace)
 
     async def _tally(self) -> int:
         setbacks = 0
@@ -215,6 +223,30 @@ class Controllers:
             self._judged[rollout.id] = window
             if verdict.move != "wait":
                 log.info("rollout %s: %s: %s", rollout.id, verdict.move, verdict.because)
+
+    def _follow(self, namespace: str) -> bool:
+        """What follows by itself for every rollout that has not ended; whether a policy has to be written for it."""
+        now = self._clock()
+        with self._database.transaction() as connection:
+            unended = Registry(connection, namespace).rollouts(unended=True)
+        changed = False
+        for each in unended:
+            if each.state not in MOVES_BY_ITSELF:
+                continue
+            with self._database.transaction() as connection:
+                self._hold(connection)
+                registry, fleet = Registry(connection, namespace), Fleet(connection, namespace)
+                rollout = registry.rollout(each.id)  # as it is now: another may have begun meanwhile
+                asks = rollout.state in {State.ADVANCING, State.ROLLING_BACK}
+                published = asks and _is_published(connection, rollout)
+                try:
+                    after = follow(registry, fleet, rollout, published=published, now=now)
+                except Conflict:
+                    continue  # a person moved it meanwhile; look again next round
+            if after.state is not rollout.state:
+                log.info("rollout %s is %s: %s", after.id, after.state.value, after.because)
+                changed |= after.state is State.ADVANCING
+        return changed
 
     def _write_policies(self, namespace: str) -> None:
         now = datetime.fromtimestamp(self._clock(), UTC)
@@ -297,6 +329,8 @@ class Controllers:
                 published = book.published_timestamp() == book.newest().get(roles.TIMESTAMP)
                 if not published or not book.snapshot_is_current() or unlisted or _policies_to_write(registry, book):
                     return False
+                if any(each.state is State.ADVANCING for each in registry.rollouts(live=True)):
+                    return False
         return True
 
     def _namespaces(self) -> list[str]:
@@ -329,6 +363,13 @@ class Controllers:
             drop_lease(connection, _LEASE, holder=self._holder)
 
 
+def _is_published(connection: Connection, rollout: RolloutRecord) -> bool:
+    """Whether the files that devices fetch say of a rollout's model what its rows say."""
+    registry, book = Registry(connection, rollout.namespace), RoleBook(connection, rollout.namespace)
+    out = book.published_timestamp() == book.newest().get(roles.TIMESTAMP)
+    return out and book.snapshot_is_current() and not _policies_to_write(registry, book, only=rollout.model)
+
+
 def _indices(registry: Registry, deltas: DeltaRows, model: str) -> dict[str, bytes]:
     """The delta index of every release of a model that any patch leads to, by its path."""
     known = deltas.of(model)
@@ -340,17 +381,19 @@ def _indices(registry: Registry, deltas: DeltaRows, model: str) -> dict[str, byt
     return indices
 
 
-def _policies_to_write(registry: Registry, book: RoleBook) -> list[tuple[str, bytes]]:
+def _policies_to_write(registry: Registry, book: RoleBook, *, only: str | None = None) -> list[tuple[str, bytes]]:
     """Every model whose signed policy differs from what its rows say, with the document to sign."""
     waiting = []
     for model in registry.models():
+        if only not in {None, model.name}:
+            continue
         held = book.current_target(roles.policy_role(model.name), roles.policy_path(model.name))
         current = parse(Policy, held, what=f"the policy of {model.name}") if held else None
         sequence = current.sequence if current else 0
         wanted = render_policy(
             model,
             versions=registry.versions(model.name),
-            rollouts=registry.rollouts(model=model.name, live=True),
+            rollouts=registry.rollouts(model=model.name, unended=True),
             quarantine=registry.quarantines(model.name),
             sequence=max(1, sequence),
             overrides=registry.overridden(model.name),

@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 from msgspec import Meta
@@ -17,7 +17,9 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, UntrustedInput
 from whimbrel.flows.advance import PersonMove, move_by_person, replay, verdict_for
+from whimbrel.flows.approve import approval_view, approve, reject
 from whimbrel.flows.build_deltas import write_index
+from whimbrel.flows.follow import devices_left
 from whimbrel.flows.history import history_of, inventory_of
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.publish import build_hash, check_budgets, check_unpublished
@@ -27,10 +29,11 @@ from whimbrel.flows.trace import Point, trace
 from whimbrel.flows.user_reports import file_reports
 from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import Document, convert, parse
-from whimbrel.model.ids import Name
+from whimbrel.model.ids import END, Name
 from whimbrel.model.release import Line, Release
 from whimbrel.model.ways import NOTHING
 from whimbrel.rollout.plan import VersionName
+from whimbrel.rollout.states import State
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import bearer
 from whimbrel.server.controllers import Controllers
@@ -48,6 +51,7 @@ from whimbrel.trust import roles
 
 T = TypeVar("T")
 Because = Annotated[str, Meta(max_length=2000)]
+Actor = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+" + END)]  # a column, a line
 
 
 class NewModel(Document, frozen=True):
@@ -83,20 +87,24 @@ class NewRollout(Document, frozen=True):
     file_name: Annotated[str, Meta(max_length=1024)] = "plan.yaml"
     hour_s: Annotated[float, Meta(gt=0, le=3600)] = 3600.0
     override: Because = ""
-    actor: Annotated[str, Meta(max_length=128)] = "admin"
+    actor: Actor = "admin"
+    draft: bool = False
 
 
 class Reason(Document, frozen=True):
     """Who moves a rollout by hand, and why."""
 
     because: Because = ""
-    actor: Annotated[str, Meta(max_length=128)] = "admin"
+    actor: Actor = "admin"
 
 
 class NewAlias(Document, frozen=True):
     """PUT alias: the version it names."""
 
     version: Annotated[str, Meta(max_length=256)]
+
+
+Consent = Literal["approve", "reject"]
 
 
 class World(msgspec.Struct, frozen=True):
@@ -408,9 +416,16 @@ class Desk:
             hour_s=data.hour_s,
             override=data.override,
             actor=data.actor,
+            draft=data.draft,
             now=time.time(),
         )
         return rollout_view(registry, fleet, rollout)
+
+    async def settled(self, namespace: str, changed: dict[str, Any]) -> dict[str, Any]:
+        """A rollout as it is when the signed metadata says so too."""
+        return await self.do(
+            namespace, lambda registry, fleet, _: rollout_view(registry, fleet, registry.rollout(changed["id"]))
+        )
 
     def rollout(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> dict[str, Any]:
         rollout = registry.rollout(identifier)
@@ -447,19 +462,19 @@ class Desk:
         _book: RoleBook,
         *,
         identifier: str,
-        move: PersonMove,
+        move: PersonMove | Consent,
         data: Reason,
     ) -> dict[str, Any]:
-        rollout = move_by_person(
-            registry,
-            fleet,
-            identifier,
-            move,
-            because=data.because or f"{move} by {data.actor}",
-            actor=data.actor,
-            now=time.time(),
-        )
-        return rollout_view(registry, fleet, rollout)
+        by, because, now = data.actor, data.because, time.time()
+        match move:
+            case "approve":
+                moved = approve(registry, fleet, identifier, by=by, note=because, now=now)
+            case "reject":
+                moved = reject(registry, fleet, identifier, by=by, note=because, now=now)
+            case _:
+                why = because or f"{move} by {by}"
+                moved = move_by_person(registry, fleet, identifier, move, because=why, actor=by, now=now)
+        return rollout_view(registry, fleet, moved)
 
     def file_user_reports(
         self, registry: Registry, fleet: Fleet, _book: RoleBook, *, data: UserReports
@@ -509,11 +524,12 @@ def _named(registry: Registry, model: str, name: str) -> VersionRecord:
     return find_version(versions, VersionName(model, name, prefix=False))
 
 
-def person_move(text: str) -> PersonMove:
+def person_move(text: str) -> PersonMove | Consent:
     """One of the moves a person may make. Raises `NotFound`."""
-    if text not in get_args(PersonMove):
-        raise NotFound(f"a rollout cannot be asked to {text!r}; it can: {', '.join(get_args(PersonMove))}")
-    return cast("PersonMove", text)
+    known = (*get_args(PersonMove), *get_args(Consent))
+    if text not in known:
+        raise NotFound(f"a rollout cannot be asked to {text!r}; it can: {', '.join(known)}")
+    return cast("PersonMove | Consent", text)
 
 
 def model_view(registry: Registry, fleet: Fleet, model: ModelRecord) -> dict[str, Any]:
@@ -538,13 +554,21 @@ def rollout_view(registry: Registry, fleet: Fleet, rollout: RolloutRecord) -> di
             "share_percent": shares[index] if index < len(shares) else None,
             "duration_hours": stage.duration_hours,
             "shadow": None if stage.shadow is None else msgspec.to_builtins(stage.shadow),
+            "approvals": stage.approval.count if stage.approval is not None else 0,
         }
         for index, stage in enumerate(rollout.plan.stages)
     ]
+    now = time.time()
+    going = rollout.state is State.ROLLING_BACK
     return {
         "id": rollout.id,
         "model": rollout.model,
         "state": rollout.state.value,
+        "state_since": rollout.state_since,
+        "ended": rollout.ended,
+        "range_percent": list(rollout.plan.range_percent),
+        "approval": approval_view(registry, rollout, now=now),
+        "devices_left": devices_left(registry, fleet, rollout, now=now) if going else None,
         "stage": rollout.stage,
         "stage_name": rollout.plan.stages[rollout.stage].name,
         "stages": stages,

@@ -95,7 +95,7 @@ class Simulation:
 
     def _at_rest(self) -> bool:
         live = self.backend.live()
-        if live is not None and live.state.value == "running":
+        if live is not None and live.state.value in {"advancing", "running", "soaking"}:
             return False
         policy, line = self.backend.documents()
         return not any(self.seen.unlike(each.id, each.labels, policy, line) for each in self.devices)

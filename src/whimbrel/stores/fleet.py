@@ -118,6 +118,20 @@ class Fleet:
         )
         return {row[0]: row[1] for row in rows}
 
+    def still_on(self, model: str, serial: int, *, heard_since: float) -> int:
+        """Devices that ran `serial` of `model` when they were last heard from, which is not before `heard_since`."""
+        table = schema.device_models
+        return self.connection.execute(
+            select(func.count())
+            .select_from(table)
+            .where(
+                table.c.namespace == self.namespace,
+                table.c.model == model,
+                table.c.serial == serial,
+                table.c.at >= heard_since,
+            )
+        ).scalar_one()
+
     # --- what was counted already ---
 
     def last_sequence(self, device_id: str, epoch: str) -> int:
@@ -227,6 +241,22 @@ class Fleet:
             )
             found += [(row.begun_at, row.activated_at) for row in rows]
         return found
+
+    def has_reported(self, rollout: str, *, stage: int) -> bool:
+        """Whether any device that a stage put on the new version has reported since."""
+        table = schema.participations
+        found = self.connection.execute(
+            select(table.c.device_id)
+            .where(
+                table.c.namespace == self.namespace,
+                table.c.rollout == rollout,
+                table.c.stage == stage,
+                table.c.role == "treated",
+                table.c.reported_at.is_not(None),
+            )
+            .limit(1)
+        )
+        return found.first() is not None
 
     def due(self, rollout: str, *, activated_before: float) -> list[Participation]:
         """Devices whose first report is due by now and was not asked after yet."""

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from whimbrel.errors import Conflict, NotFound
 from whimbrel.flows.records import (
+    ApprovalRecord,
     AuditRecord,
     ModelRecord,
     ModelSettings,
@@ -27,7 +28,7 @@ from whimbrel.model.documents import parse
 from whimbrel.model.release import Release
 from whimbrel.model.selector import Selector
 from whimbrel.rollout.plan import Plan
-from whimbrel.rollout.states import LIVE, State
+from whimbrel.rollout.states import ENDED, LIVE, State
 from whimbrel.stores import schema
 from whimbrel.stores.rows import packed, upsert
 
@@ -220,14 +221,16 @@ class Registry:
             raise NotFound(f"there is no rollout {identifier!r}; see: whimbrel rollout list")
         return _rollout(row)
 
-    def rollouts(self, *, model: str | None = None, live: bool = False) -> list[RolloutRecord]:
-        """Rollouts, oldest first."""
+    def rollouts(self, *, model: str | None = None, live: bool = False, unended: bool = False) -> list[RolloutRecord]:
+        """Rollouts, oldest first. `live`: those with a say in the policy; `unended`: those that may still move."""
         table = schema.rollouts
         query = self._of(table).order_by(table.c.created_at, table.c.id)
         if model is not None:
             query = query.where(table.c.model == model)
         if live:
             query = query.where(table.c.state.in_([state.value for state in LIVE]))
+        if unended:
+            query = query.where(table.c.state.not_in([state.value for state in ENDED]))
         return [_rollout(row) for row in self.connection.execute(query)]
 
     def save_rollout(self, rollout: RolloutRecord, *, before: RolloutRecord) -> None:
@@ -245,6 +248,20 @@ class Registry:
         )
         if done.rowcount != 1:
             raise Conflict(f"rollout {rollout.id} was moved by somebody else meanwhile; look again")
+
+    def add_approval(self, entry: ApprovalRecord) -> None:
+        """Remember that a person agreed."""
+        self.connection.execute(
+            insert(schema.approvals).values(namespace=self.namespace, **msgspec.structs.asdict(entry))
+        )
+
+    def approvals(self, rollout: str) -> list[ApprovalRecord]:
+        """Who agreed to what, oldest first."""
+        table = schema.approvals
+        rows = self.connection.execute(self._of(table).where(table.c.rollout == rollout).order_by(table.c.id))
+        return [
+            ApprovalRecord(**{name: getattr(row, name) for name in ApprovalRecord.__struct_fields__}) for row in rows
+        ]
 
     # --- quarantine, audit ---
 

@@ -140,7 +140,22 @@ rollouts = Table(
     Column("because", Text, nullable=False),
     Column("without", LargeBinary, nullable=False, server_default="[]"),  # hardware classes that went back
     Column("delays", LargeBinary, nullable=False, server_default="[]"),  # of the treated, as told to the controls
+    Column("state_since", Float, nullable=False, server_default="0"),
+    Column("override", Text, nullable=False, server_default=""),
     Index("rollout_by_model", "namespace", "model"),
+)
+
+approvals = Table(  # who agreed that a stage begins
+    "approval",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("namespace", String(64), nullable=False),
+    Column("rollout", String(64), nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("by", String(128), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("approval_by_rollout", "namespace", "rollout"),
 )
 
 verdicts = Table(  # what the gate said and what it looked at: anyone may ask it again

@@ -23,6 +23,7 @@ from build import (
 )
 from whimbrel.errors import Conflict
 from whimbrel.flows.advance import Ledgers, advance, move_by_person, replay
+from whimbrel.flows.follow import follow
 from whimbrel.flows.ingest import ingest
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.rollout.bucket import BUCKETS
@@ -41,7 +42,10 @@ def report_from(here: Town, devices: list[str], *, role: str = "treated", stage:
 
 
 def judge_now(here: Town, *, now: float = LATER) -> Verdict:
-    return advance(here.registry, here.fleet, here.registry.rollout("r1"), now=now)
+    """As a controller's round does: the gate is asked, the policy is out, and what follows by itself is done."""
+    verdict = advance(here.registry, here.fleet, here.registry.rollout("r1"), now=now)
+    follow(here.registry, here.fleet, here.registry.rollout("r1"), published=True, now=now)
+    return verdict
 
 
 def harmed(here: Town) -> None:
@@ -60,7 +64,8 @@ def test_proven_harm_takes_it_back_quarantines_it_and_writes_the_evidence() -> N
         assert (now_is(here).state, now_is(here).ended_at) == (State.ROLLED_BACK, LATER)
         (refused,) = here.registry.quarantines("wake")
         assert (refused.serial, refused.because) == (2, verdict.because)
-        (entry,) = here.registry.audit_log()
+        after, entry = here.registry.audit_log()
+        assert (after.actor, after.action) == ("controller", "rolled_back")
         assert (entry.actor, entry.action) == ("gate", "roll_back")
         assert entry.evidence["guardrails"]["crash"] > entry.evidence["log_e_needed"]
         assert here.registry.model("wake").baseline == 1
@@ -156,7 +161,7 @@ def test_an_abort_quarantines_nothing_and_a_rollback_does() -> None:
         assert move(here, "abort").state is State.ABORTED
         assert here.registry.quarantines("wake") == []
     with town(running=rollout()) as here:
-        assert move(here, "rollback").state is State.ROLLED_BACK
+        assert move(here, "rollback").state is State.ROLLING_BACK
         assert [entry.serial for entry in here.registry.quarantines("wake")] == [2]
 
 

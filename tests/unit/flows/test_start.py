@@ -23,7 +23,7 @@ def test_a_rollout_runs_its_first_stage_and_is_in_the_audit_log() -> None:
         begun = start(here)
         assert here.registry.rollout("wake-2-abcdef") == begun
         assert (begun.state, begun.stage, begun.shares, begun.baseline, begun.target) == (
-            State.RUNNING, 0, (50_000,), 1, 2,
+            State.ADVANCING, 0, (50_000,), 1, 2,
         )  # fmt: skip
         (entry,) = here.registry.audit_log()
         assert (entry.actor, entry.action, entry.rollout) == ("me", "start", begun.id)

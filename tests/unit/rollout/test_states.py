@@ -7,7 +7,7 @@ import pytest
 from build import T0, rollout, town
 from whimbrel.errors import IllegalTransition
 from whimbrel.flows.advance import move_by_person
-from whimbrel.rollout.states import LIVE, NEXT, Event, State, transition
+from whimbrel.rollout.states import ENDED, LIVE, NEXT, PENDING, Event, State, transition
 
 PAIRS = list(itertools.product(State, Event))
 
@@ -24,11 +24,21 @@ def test_a_pair_outside_of_the_table_is_refused(state: State, event: Event) -> N
 
 
 def test_an_ended_rollout_goes_nowhere() -> None:
-    assert {state for state, _ in NEXT} == LIVE
+    assert {state for state, _ in NEXT} == set(State) - ENDED
 
 
-def test_harm_takes_every_live_rollout_back() -> None:
-    assert all(NEXT[state, Event.ROLL_BACK] is State.ROLLED_BACK for state in LIVE)
+def test_harm_takes_every_live_rollout_back_and_no_other() -> None:
+    assert {state for state, event in NEXT if event is Event.ROLL_BACK} == LIVE
+    assert all(NEXT[state, Event.ROLL_BACK] is State.ROLLING_BACK for state in LIVE)
+    assert {event for state, event in NEXT if state is State.ROLLING_BACK} == {Event.ALL_OFF}
+
+
+def test_a_person_may_end_everything_that_has_not_gone_back() -> None:
+    assert {state for state, event in NEXT if event is Event.ABORT} == LIVE | PENDING
+
+
+def test_nothing_begins_but_what_waits() -> None:
+    assert {state for state, event in NEXT if event is Event.BEGIN} == PENDING
 
 
 @pytest.mark.parametrize("move", ["pause", "resume", "abort", "rollback"])
