@@ -13,15 +13,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, ago, console, pick, print_json, print_table, say, when
+from whimbrel.cli.plan import app as plan_app
+from whimbrel.cli.plan import read_file
 from whimbrel.console.charts import form_of
 from whimbrel.durable import write_durably
-from whimbrel.errors import UntrustedInput
 from whimbrel.flows.plan_file import read_plan
 
 app = typer.Typer(help="Rollouts: staged, judged, taken back.", no_args_is_help=True, add_completion=False)
+app.add_typer(plan_app, name="plan")
 
 _LIVE = {"advancing", "running", "soaking", "holding", "waiting_for_approval", "paused"}
 _WATCH_S = 1.0
@@ -55,7 +56,7 @@ def start(
     It begins at once, or waits: for its schedule, for the end of a freeze, for another rollout that is in its way
     (`on_running: queue`), or, as a draft, for people's approval.
     """
-    text = _read(plan)
+    text = read_file(plan)
     read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
     asked = {"plan": text, "file_name": plan.name, "hour_s": hour_s, "override": override, "draft": draft}
     begun = client.send("POST", "rollouts", asked | {"actor": by or _login()})
@@ -290,14 +291,3 @@ def _login() -> str:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # nobody is logged in: a container without that user
         return "admin"
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > limits.PLAN_BYTES:
-            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; a plan has at most {limits.PLAN_BYTES}")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UntrustedInput(f"the plan {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UntrustedInput(f"the plan {path} is not UTF-8 text: {error}") from error

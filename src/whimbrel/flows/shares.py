@@ -9,6 +9,7 @@
 """
 
 import heapq
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from whimbrel.flows.ports import FleetPort
@@ -20,26 +21,39 @@ Placed = tuple[int, Mapping[str, str]]  # a bucket, and the labels of a device i
 
 def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int, shares: Sequence[int] = ()) -> int:
     """The bucket where the share of a stage ends. `shares`: those of the stages before it, which it never undercuts."""
-    own, selector = plan.range, plan.stages[stage].selector
-    before = shares if plan.stages[stage].shadow is not None else shares[plan.shadows :]
-    share = max([plan.share_end(stage), *before])
-    most = cap(plan, stage=stage)
-    many = selector.everyone and fleet.count_devices() * (share - own.start) / BUCKETS > 50 * plan.min_devices
-    if many and most is None:
+    share = max([plan.share_end(stage), *_before(plan, stage=stage, shares=shares)])
+    devices = fleet.count_devices() * (share - plan.range.start) / BUCKETS
+    if plan.stages[stage].selector.everyone and devices > 50 * plan.min_devices and cap(plan, stage=stage) is None:
         return share  # a larger fleet: an empty canary has a chance below e^-50
-    inside = [(place, labels) for place, labels in _places(fleet, salt) if own.start <= place < own.end]
-    fresh = [p for p, labels in inside if selector.matches(labels) and stage_of(plan, shares, p, labels) is None]
-    lowest = heapq.nsmallest(plan.min_devices, (p for p, labels in inside if selector.matches(labels)))
-    if lowest and not many:
-        ceiling = max(plan.ceiling, lowest[0] + 1)
-        share = max(share, min(lowest[-1] + 1, ceiling))
+    return share_among(list(placed(fleet, salt)), plan, stage=stage, shares=shares)
+
+
+def share_among(
+    places: Sequence[Placed], plan: Plan, *, stage: int, shares: Sequence[int] = (), stands_for: float = 1.0
+) -> int:
+    """The same for known places. `stands_for`: how many devices each of them is, in a fleet that is imagined."""
+    own, selector = plan.range, plan.stages[stage].selector
+    before = _before(plan, stage=stage, shares=shares)
+    share = max([plan.share_end(stage), *before])
+    inside = [(place, labels) for place, labels in places if own.start <= place < own.end]
+    mine = [(place, labels) for place, labels in inside if selector.matches(labels)]
+    lowest = heapq.nsmallest(math.ceil(plan.min_devices / stands_for), (place for place, _ in mine))
+    if lowest:
+        share = max(share, min(lowest[-1] + 1, max(plan.ceiling, lowest[0] + 1)))
+    most = cap(plan, stage=stage)
     if most is None:
         return share
-    room = max(0, most - treated(plan, shares, inside))
+    room = max(0, int(most / stands_for) - treated(plan, shares, inside))
+    fresh = (place for place, labels in mine if stage_of(plan, shares, place, labels) is None)
     nearest = heapq.nsmallest(room + 1, fresh)
     if len(nearest) > room:  # the next device would be one too many
         share = min(share, nearest[-1])
     return max([share, own.start, *before])
+
+
+def _before(plan: Plan, *, stage: int, shares: Sequence[int]) -> Sequence[int]:
+    """The shares that a stage never undercuts: shadow shares bind no stage that serves."""
+    return shares if plan.stages[stage].shadow is not None else shares[plan.shadows :]
 
 
 def cap(plan: Plan, *, stage: int) -> int | None:
@@ -57,7 +71,7 @@ def over_the_cap(fleet: FleetPort, plan: Plan, *, shares: Sequence[int], salt: i
     most = cap(plan, stage=len(shares) - 1)
     if most is None:
         return None
-    count = treated(plan, shares, _places(fleet, salt))
+    count = treated(plan, shares, placed(fleet, salt))
     if count <= most:
         return None
     return f"{count} devices would be on the new version, and the plan's blast radius is {most}"
@@ -76,5 +90,6 @@ def stage_of(plan: Plan, shares: Sequence[int], place: int, labels: Mapping[str,
     return None
 
 
-def _places(fleet: FleetPort, salt: int) -> Iterator[Placed]:
+def placed(fleet: FleetPort, salt: int) -> Iterator[Placed]:
+    """The bucket and labels of every enrolled device."""
     return ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels())

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from whimbrel.errors import Conflict, NotFound, Refused
+from whimbrel.errors import Conflict, InvariantBroken, NotFound, Refused
 from whimbrel.flows.drift import reference_of
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, ModelRecord, RolloutRecord, VersionRecord
@@ -166,29 +166,40 @@ def _version(registry: RegistryPort, rollout: RolloutRecord) -> VersionRecord:
 
 def _check(registry: RegistryPort, plan: Plan, model: ModelRecord, target: VersionRecord, *, override: str) -> int:
     """The baseline to compare with. Raises `Refused` where this version may not be rolled out now."""
+    if refusal := why_not(registry, plan, model, target, override=override):
+        raise Refused(refusal)
+    if model.baseline is None:
+        raise InvariantBroken(f"{model.name} has no baseline")
+    return model.baseline
+
+
+def why_not(
+    registry: RegistryPort, plan: Plan, model: ModelRecord, target: VersionRecord, *, override: str = ""
+) -> str | None:
+    """Why this version may not be rolled out now; None where nothing speaks against it."""
     quarantined = [entry for entry in registry.quarantines(model.name) if entry.serial == target.serial]
     if target.retired:
-        raise Refused(f"{target.model} {target.version} is retired; publish a new version")
+        return f"{target.model} {target.version} is retired; publish a new version"
     if quarantined and not override:
-        raise Refused(
+        return (
             f"{target.model} {target.version} was taken back before ({quarantined[-1].because}); publish a new "
             "version, or offer it again with a reason (--override)"
         )
     if (limit := _size_limit(plan)) is not None and target.size_bytes > limit:
-        raise Refused(
+        return (
             f"the largest variant of {target.model} {target.version} has {target.size_bytes} bytes, and the plan's "
             f"size_bytes_max is {limit}; publish a smaller build, or raise the limit"
         )
     if drift_limits(plan) and reference_of(registry, model.name, target.serial) is None:
-        raise Refused(
+        return (
             f"the plan watches drift, and {target.model} {target.version} was published without a reference of its "
             "predictions; publish it with one in its card (reference: ...), or take drift out of the plan"
         )
     if model.baseline is None:
-        raise Refused(f"{model.name} has no baseline to compare with; its first publication becomes it")
+        return f"{model.name} has no baseline to compare with; its first publication becomes it"
     if model.baseline == target.serial:
-        raise Refused(f"{target.model} {target.version} is the baseline already: every device is meant to run it")
-    return model.baseline
+        return f"{target.model} {target.version} is the baseline already: every device is meant to run it"
+    return None
 
 
 def _in_its_way(registry: RegistryPort, rollout: RolloutRecord) -> list[RolloutRecord]:

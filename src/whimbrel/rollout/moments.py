@@ -58,7 +58,7 @@ class Freeze(Document, frozen=True):
     def end_of(self, now: float) -> float | None:
         """When this freeze ends, for a moment inside it; None for one outside. Both in POSIX seconds."""
         zone = zone_of(self.zone)
-        if zone is None:
+        if zone is None or math.isinf(now):
             return math.inf
         here = datetime.fromtimestamp(now, UTC).astimezone(zone).replace(tzinfo=None)
         first, last = self._span()

@@ -32,6 +32,7 @@ from whimbrel.server.desk import (
     NewModel,
     NewRollout,
     NewVersion,
+    PlanToCheck,
     Reason,
     World,
     model_view,
@@ -164,6 +165,10 @@ def admin_app(world: World) -> Litestar:
         begun = await desk.change(namespace, lambda *parts: desk.start(*parts, data=data))
         return await desk.settled(namespace, begun)
 
+    @post("/plans/check", status_code=HTTP_200_OK, summary="What a plan would do, to how many devices")
+    async def check_plan(namespace: FromPath[str], data: JSONBody[PlanToCheck]) -> dict[str, Any]:
+        return await desk.do(namespace, lambda *parts: desk.check_plan(*parts, data=data))
+
     @get("/rollouts/{identifier:str}", summary="One rollout, with the gate's present view")
     async def rollout(namespace: FromPath[str], identifier: FromPath[str]) -> dict[str, Any]:
         return await desk.do(namespace, lambda *parts: desk.rollout(*parts, identifier=identifier))
@@ -253,7 +258,7 @@ def admin_app(world: World) -> Litestar:
             status, keys, role, models, model, add_model, set_model, versions, one_version, history, publish, retire,
             line, deltas, build_deltas,
             set_line, alias, has_artifact, put_artifact, collect, rollouts, start, rollout, replay, move, audit,
-            enrol_token, user_reports, filed_reports,
+            enrol_token, user_reports, filed_reports, check_plan,
             evidence, evidence_plot, receivers, test_receiver, alerts,
         ],
     )  # fmt: skip

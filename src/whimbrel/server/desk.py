@@ -19,6 +19,7 @@ from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, UntrustedIn
 from whimbrel.flows.advance import PersonMove, move_by_person, replay, verdict_for
 from whimbrel.flows.approve import approval_view, approve, reject
 from whimbrel.flows.build_deltas import write_index
+from whimbrel.flows.check_plan import check_plan, view
 from whimbrel.flows.follow import devices_left
 from whimbrel.flows.history import history_of, inventory_of
 from whimbrel.flows.plan_file import read_plan
@@ -89,6 +90,14 @@ class NewRollout(Document, frozen=True):
     override: Because = ""
     actor: Actor = "admin"
     draft: bool = False
+
+
+class PlanToCheck(Document, frozen=True):
+    """POST plans/check: a plan as it was written. `devices`: imagine a fleet of that size."""
+
+    plan: Annotated[str, Meta(max_length=limits.PLAN_BYTES)]
+    file_name: Annotated[str, Meta(max_length=1024)] = "plan.yaml"
+    devices: Annotated[int, Meta(ge=1, le=10**10)] | None = None
 
 
 class Reason(Document, frozen=True):
@@ -420,6 +429,10 @@ class Desk:
             now=time.time(),
         )
         return rollout_view(registry, fleet, rollout)
+
+    def check_plan(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, data: PlanToCheck) -> dict[str, Any]:
+        plan = read_plan(data.plan, what=data.file_name)
+        return view(check_plan(registry, fleet, plan, now=time.time(), devices=data.devices))
 
     async def settled(self, namespace: str, changed: dict[str, Any]) -> dict[str, Any]:
         """A rollout as it is when the signed metadata says so too."""

@@ -3,26 +3,11 @@
 
 import pytest
 
+from unit_plans import PUBLISHED, WHOLE
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.yaml_file import load_yaml
 from whimbrel.rollout.criteria import SuccessCriteria
-
-PUBLISHED = """\
-rollout:
-  model_version: "detector-v3.2"
-  stages:
-    - name: canary
-      target_percent: 5
-      duration_hours: 24
-      success_criteria: {accuracy_drop_max: 0.02, error_rate_max: 0.001, latency_p99_max_ms: 50}
-    - name: early_adopters
-      target_percent: 25
-      duration_hours: 48
-    - name: general
-      target_percent: 100
-  rollback: {auto_rollback: true, health_check_interval_sec: 300}
-"""
 
 
 def _refusal(text: str) -> str:
@@ -102,36 +87,6 @@ REFUSED = [
 @pytest.mark.parametrize(("text", "said"), REFUSED)
 def test_a_plan_that_cannot_be_understood_is_refused_with_its_line(text: str, said: str) -> None:
     assert said in _refusal(text)
-
-
-WHOLE = """\
-rollout:
-  model_version: "detector-v3.2"
-  stages:
-    - name: desk
-      target_percent: 0.1
-      soak_hours: 24
-      max_hours: 72
-      selector: {match_labels: {ring: internal}, match_expressions: [{key: app, operator: Version, values: [">=2"]}]}
-      conditions: {charging: true, windows: [{start_s: 0, end_s: 21600, zone: local}]}
-    - name: half
-      target_percent: 50
-      soak_hours: 48
-      approval: {count: 2, note: look at the error budget}
-    - {name: all, target_percent: 100, soak_hours: 24}
-  holdback_percent: 5
-  blast_radius: {percent: 10, devices: 500}
-  range_percent: [0, 100]
-  on_running: queue
-  schedule: {start_at: 2026-12-01T09:00, zone: Europe/Oslo}
-  freeze:
-    - {from: fri 16:00, to: mon 08:00, zone: Europe/Oslo, note: weekends}
-    - {from: 2026-12-23, to: 2027-01-03}
-    - {from: "22:00", to: "06:00"}
-  on_success: {alias: stable, retire_previous: true}
-  on_failure: {alias: bad, retire_target: true, abort_queued: true}
-  alerts: [{to: oncall, on: [rolled_back, held, waiting_for_approval]}]
-"""
 
 
 def test_the_whole_form_is_read() -> None:

@@ -1,0 +1,116 @@
+"""`whimbrel rollout plan`: understand a plan before it begins, and write it with an editor's help."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whimbrel import limits
+from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.output import Json, print_json, print_table, say, when
+from whimbrel.errors import UntrustedInput
+from whimbrel.flows.check_plan import duration
+from whimbrel.flows.plan_file import read_plan
+from whimbrel.flows.plan_schema import schema_text
+
+app = typer.Typer(help="Plans: explained before they begin.", no_args_is_help=True, add_completion=False)
+
+
+@app.command("check")
+@connected
+def check(
+    client: Client,
+    plan: Annotated[Path, typer.Argument(help="The plan, a YAML file.")],
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, max=10**10, help="Imagine a fleet of so many devices, labelled as yours."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What will happen to how many devices, what each stage could see, and how long that takes. Nothing is begun.
+
+    Devices are counted from the inventory. How often they are in use and crash is taken from the model's newest
+    rollouts, or assumed, and said. Warnings are about plans that are pointless or dangerous; none of them refuses one.
+    """
+    text = read_file(plan)
+    read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
+    seen = client.send("POST", "plans/check", {"plan": text, "file_name": plan.name, "devices": devices})
+    if json:
+        print_json(seen)
+    else:
+        _tell(seen)
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of plans, for editors and other tools.
+
+    Keep it next to your plans, and begin a plan with: # yaml-language-server: $schema=plan.schema.json
+    """
+    sys.stdout.write(schema_text())
+
+
+def read_file(path: Path) -> str:
+    """The text of a plan. Raises `UntrustedInput`."""
+    try:
+        if path.stat().st_size > limits.PLAN_BYTES:
+            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; a plan has at most {limits.PLAN_BYTES}")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UntrustedInput(f"the plan {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UntrustedInput(f"the plan {path} is not UTF-8 text: {error}") from error
+
+
+def _tell(seen: dict[str, Any]) -> None:
+    fleet = f"{seen['fleet']:,} devices{' (imagined)' if seen['imagined'] else ''}"
+    say(f"{seen['model']}: {seen['baseline'] or 'no baseline'} -> {seen['target']}, {fleet}\n")
+    rows = []
+    for stage in seen["stages"]:
+        sight = stage["sight"]
+        rows.append(
+            [
+                stage["name"],
+                f"{stage['share_percent']:g}%",
+                f"{stage['devices']:,}",
+                f"{stage['control']:,}",
+                f"{stage['hours']:g}",
+                when(stage["earliest"])[:16],
+                f"{sight['crash_ratio']:.1f}x" if sight["crash_ratio"] else "nothing",
+                *(_wait(sight["hours_to_see"][ratio]) for ratio in ("1.5", "2", "3")),
+                _wait(sight["hours_to_see_drop"]),
+            ]
+        )
+    heads = [
+        "stage",
+        "share",
+        "devices",
+        "control",
+        "soaks h",
+        "from (UTC)",
+        "sees (80%)",
+        "1.5x",
+        "2x",
+        "3x",
+        "-2 points",
+    ]
+    print_table(heads, rows)
+    for stage in seen["stages"]:
+        say(f"\n{stage['name']}")
+        for sentence in stage["sentences"]:
+            say(f"  {sentence}")
+    say("")
+    for sentence in seen["sentences"]:
+        say(sentence)
+    traffic = seen["traffic"]
+    say(
+        f"Traffic ({traffic['source']}): a device is in use in {traffic['active_an_hour']:.2g} windows an hour, and "
+        f"crashes in {100 * traffic['crash_rate']:.2g}% of them."
+    )
+    for warning in seen["warnings"]:
+        say(f"WARNING: {warning}")
+
+
+def _wait(hours: float | None) -> str:
+    return "never" if hours is None else duration(hours)
