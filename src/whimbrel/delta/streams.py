@@ -105,9 +105,10 @@ class StreamWriter:
 
 def _sort(contexts: U8) -> tuple[Array, Array]:
     """(order, where each context begins in it and the end)."""
-    order = np.argsort(contexts, kind="stable")
-    starts = np.full(CONTEXTS + 1, len(order), np.int64)
-    starts[:-1] = np.searchsorted(contexts, _ALL, sorter=order)
+    order = contexts.argsort(kind="stable")
+    starts = np.empty(CONTEXTS + 1, np.int64)
+    starts[:-1] = contexts.searchsorted(_ALL, sorter=order)
+    starts[-1] = len(order)
     return order, starts
 
 
@@ -174,12 +175,13 @@ class StreamReader:
         steps = _steps(len(contexts))
         sorted_steps = [_narrowed(*_sort(contexts[step])) for step in steps]
         del contexts  # they may be most of a megabyte
-        counts = np.array([np.diff(starts) for _, starts in sorted_steps]).reshape(-1, CONTEXTS)
-        begins, bounds = _places(counts, self._firsts)
+        begins, counts, bounds = _places(
+            np.diff(np.array([starts for _, starts in sorted_steps]), axis=1), self._firsts
+        )
         by_context, place = self._read(segment, place, bounds)
         values = np.empty_like(by_context)
-        for step, begin, count in zip(reversed(steps), begins[::-1].tolist(), counts[::-1].tolist(), strict=True):
-            order, _ = sorted_steps.pop()  # an order leaves the memory as its numbers come into it
+        for step, begin, count in zip(reversed(steps), reversed(begins), reversed(counts), strict=True):
+            order = sorted_steps.pop()[0].astype(np.intp)  # leaves the memory as its numbers come; narrow ones are slow
             pieces = [by_context[at : at + size] for at, size in zip(begin, count, strict=True) if size]
             values[step][order] = np.concatenate(pieces)
         return values, place
@@ -204,25 +206,30 @@ class StreamReader:
         return out, place
 
 
-def _places(counts: Array, firsts: list[int]) -> tuple[Array, list[int]]:
-    """`counts` (steps, contexts): (where the numbers of each step and context begin, where each chunk begins, the end).
+def _places(counts: Array, firsts: list[int]) -> tuple[list[list[int]], list[list[int]], list[int]]:
+    """`counts` (steps, all contexts): for each step and context that occurs where its numbers begin and how many there
+    are; where each chunk begins, and the end.
 
     Raises `UntrustedInput` for numbers below the first chunk.
     """
-    if counts[:, : firsts[0]].any():
+    present = np.flatnonzero(counts.any(axis=0))
+    chunk = np.searchsorted(firsts, present, side="right") - 1
+    if chunk[0] < 0:
         raise UntrustedInput("a segment has numbers that its group's table does not know")
-    padded = np.zeros((-(-len(counts) // _STEPS) * _STEPS, CONTEXTS), np.int64)
+    counts = counts[:, present]
+    padded = np.zeros((-(-len(counts) // _STEPS) * _STEPS, len(present)), np.int64)
     padded[: len(counts)] = counts
-    by_run = padded.reshape(-1, _STEPS, CONTEXTS).transpose(0, 2, 1).reshape(-1, CONTEXTS * _STEPS)
-    ends = np.cumsum(by_run, axis=1)  # inside a run, by context and step
-    chunk_first = np.array(firsts) * _STEPS
-    in_chunk = np.add.reduceat(by_run, chunk_first, axis=1)  # (runs, chunks)
+    by_run = padded.reshape(-1, _STEPS, len(present)).transpose(0, 2, 1).reshape(-1, len(present) * _STEPS)
+    new = np.flatnonzero(np.diff(chunk, prepend=-1))  # where a chunk's contexts begin
+    in_chunk = np.add.reduceat(by_run, new * _STEPS, axis=1)  # (runs, chunks that occur)
     chunk_end = np.cumsum(in_chunk.T.reshape(-1)).reshape(-1, len(by_run)).T
-    shift = chunk_end - in_chunk - (np.cumsum(in_chunk, axis=1) - in_chunk)
-    chunk_of = np.searchsorted(chunk_first, np.arange(CONTEXTS * _STEPS), side="right") - 1
-    begins = ends - by_run + shift[:, np.maximum(chunk_of, 0)]
-    bounds = [0, *np.cumsum(in_chunk.sum(axis=0)).tolist()]
-    return begins.reshape(-1, CONTEXTS, _STEPS).transpose(0, 2, 1).reshape(-1, CONTEXTS)[: len(counts)], bounds
+    shift = chunk_end - np.cumsum(in_chunk, axis=1)
+    lengths = np.diff(new, append=len(present)) * _STEPS
+    begins = np.cumsum(by_run, axis=1) - by_run + np.repeat(shift, lengths, axis=1)
+    begins = begins.reshape(-1, len(present), _STEPS).transpose(0, 2, 1).reshape(-1, len(present))
+    sizes = np.zeros(len(firsts) + 1, np.int64)
+    sizes[chunk[new] + 1] = in_chunk.sum(axis=0)
+    return begins[: len(counts)].tolist(), counts.tolist(), np.cumsum(sizes).tolist()
 
 
 def _file() -> Any:
