@@ -37,7 +37,6 @@ SAID: dict[str, AlertOn] = {
 }
 _SEVERITY: dict[AlertOn, Severity] = {
     "slice_back": "critical",
-    "rolling_back": "critical",
     "rolled_back": "critical",
     "held": "warning",
     "paused": "warning",
@@ -47,7 +46,6 @@ _CLEARS: frozenset[AlertOn] = frozenset({"advanced", "completed", "aborted"})
 _WORDS: dict[AlertOn, str] = {
     "slice_back": "a slice goes back",
     "waiting_for_approval": "waits for approval",
-    "rolling_back": "goes back",
     "rolled_back": "is taken back",
     "held": "holds",
 }

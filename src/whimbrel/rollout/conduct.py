@@ -18,7 +18,6 @@ AlertOn = Literal[
     "held",
     "paused",
     "slice_back",
-    "rolling_back",
     "rolled_back",
     "completed",
     "aborted",

@@ -130,7 +130,7 @@ def test_harm_that_devices_tell_of_takes_the_version_back(trigger: str, limit: s
         assert f"harm is proven: {trigger}" in verdict.because
         assert limit in verdict.because
         after = here.registry.rollout("r1")
-        assert after.state is State.ROLLED_BACK
+        assert after.state is State.ROLLING_BACK
         assert [entry.serial for entry in here.registry.quarantines("wake")] == [2]
         assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
 
