@@ -20,6 +20,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "publish": ("publish", "server"),
     "version": ("version", "server"),
     "rollout": ("rollout", "server"),
+    "experiment": ("experiment", "server"),
     "gate": ("gate", "server"),
     "forecast": ("forecast", "server,delta"),
     "feedback": ("feedback", "server"),

@@ -1,6 +1,6 @@
 """Which patches should there be, and what does the index say of them? (Step 4 of the journey.)
 
-1. Targets: the newest version of a model, its baseline, and the targets of live rollouts.
+1. Targets: the newest version of a model, its baseline, the targets of live rollouts, and the arms of experiments.
 2. Bases: nothing at all (the whole file, compressed), the newest earlier versions, and what devices really run.
 3. Like is patched from like: the file of the same variant and place.
 4. A patch larger than 90% of the compressed whole file is not kept.
@@ -49,12 +49,15 @@ def wanted_pairs(
     rollouts: Iterable[RolloutRecord],
     inventory: Mapping[int | None, int],
     tried: Iterable[DeltaRecord],
+    arms: Iterable[int] = (),
 ) -> list[Pair]:
     """Patches that should be there and were not tried, in the order to build them: whole files first."""
     live = {version.serial: release for version, release in published if not version.retired}
     if not live:
         return []
-    serials = {max(live), *(rollout.target for rollout in rollouts)} | ({model.baseline} if model.baseline else set())
+    serials = {max(live), *(rollout.target for rollout in rollouts), *arms} | (
+        {model.baseline} if model.baseline else set()
+    )
     known = {(delta.base, delta.target) for delta in tried}
     whole: list[Pair] = []
     direct: list[Pair] = []

@@ -6,19 +6,23 @@
    It is in a stage's cohort once, and treated in one stage alone. A share outside of 0 to 1 and predictions in the bins
    of another version are left out.
 3. Late or early, a report counts in the window that is open when it is tallied: windows that are over never change.
-4. "About to activate" starts the clock that silence is judged by: a device that dies of an update never says more.
+4. In an experiment a device has one value a metric: the mean over its windows, each less what the control showed in
+   the windows before. What changed is tallied (health/panel.py); windows before the control showed anything do not
+   count.
+5. "About to activate" starts the clock that silence is judged by: a device that dies of an update never says more.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.drift import reference_of
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import Participation, Record, RolloutRecord
-from whimbrel.health.report import Announcement, Batch, Cohort, Window
+from whimbrel.flows.records import ExperimentRecord, Participation, Record, RolloutRecord
+from whimbrel.health.panel import LEAST_DEVICES, Panel, Value
+from whimbrel.health.report import ERROR_RATE, Announcement, Batch, Cohort, Window
 from whimbrel.health.shadow import Seen
 from whimbrel.health.tally import Cell, age_bucket, cells_of
 from whimbrel.model.documents import parse
@@ -26,6 +30,9 @@ from whimbrel.rollout.bucket import bucket, device_key
 
 SHARES = frozenset({"accuracy", "feedback"})  # metrics that are shares: a mean outside of 0 to 1 is no report
 SILENCE_PERIODS = 3  # reports a device may miss before it counts as silent
+_LEVEL_WINDOWS = 12  # windows back in which the control's level is looked for: an hour
+
+Trial = RolloutRecord | ExperimentRecord  # what devices may be cohorts of
 
 
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,9 +46,19 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     setbacks: int  # devices that failed or went back: the gate looks at once
 
 
-def ingest(registry: RegistryPort, fleet: FleetPort, records: Iterable[Record], *, now: float) -> Ingested:
-    """Tally messages, in order, within one transaction. A message that cannot be read is counted and dropped."""
-    desk = _Desk(registry, fleet, now)
+def ingest(
+    registry: RegistryPort,
+    fleet: FleetPort,
+    records: Iterable[Record],
+    *,
+    now: float,
+    experiments: Sequence[ExperimentRecord] = (),
+) -> Ingested:
+    """Tally messages, in order, within one transaction. A message that cannot be read is counted and dropped.
+
+    `experiments`: those that are live.
+    """
+    desk = _Desk(registry, fleet, now, experiments)
     for record in records:
         try:
             desk.take(record)
@@ -51,9 +68,13 @@ def ingest(registry: RegistryPort, fleet: FleetPort, records: Iterable[Record], 
 
 
 class _Desk:
-    def __init__(self, registry: RegistryPort, fleet: FleetPort, now: float) -> None:
+    def __init__(
+        self, registry: RegistryPort, fleet: FleetPort, now: float, experiments: Sequence[ExperimentRecord]
+    ) -> None:
         self.registry, self.fleet, self.now = registry, fleet, now
-        self.rollouts = {rollout.id: rollout for rollout in registry.rollouts(live=True)}
+        self.rollouts: dict[str, Trial] = {rollout.id: rollout for rollout in registry.rollouts(live=True)}
+        self.rollouts |= {experiment.id: experiment for experiment in experiments}
+        self.levels: dict[str, dict[str, float]] = {}  # of experiments: the control's, by metric
         models = {r.model: registry.model(r.model) for r in self.rollouts.values()}
         self.salts = {name: model.salt for name, model in models.items()}
         self.slice_labels = {name: frozenset(model.settings.slice_labels) for name, model in models.items()}
@@ -100,6 +121,7 @@ class _Desk:
             at=record.at,
         )
         believed: dict[str, list[Cohort]] = defaultdict(list)
+        changes: dict[str, dict[int, dict[str, Panel]]] = defaultdict(dict)
         for cohort in window.cohorts:
             rollout = self.rollouts.get(cohort.rollout)
             if rollout is None:
@@ -111,7 +133,7 @@ class _Desk:
                 self.contradictions += 1
                 continue
             believed[rollout.id].append(cohort)
-            self._place(
+            changes[rollout.id][cohort.stage] = self._place(
                 rollout,
                 record,
                 cohort.stage,
@@ -121,6 +143,8 @@ class _Desk:
                 activated_at=record.at - cohort.age_s,
                 reported=True,
                 shadowed=bool((seen := _shadow_of(rollout, window, cohort)) and seen.inputs),
+                seen=self._seen(rollout, window) if isinstance(rollout, ExperimentRecord) else {},
+                before=cohort.before,
             )
         for identifier, cohorts in believed.items():
             rollout = self.rollouts[identifier]
@@ -135,9 +159,10 @@ class _Desk:
                 rollout=identifier,
                 window=rollout.window_at(self.now),
                 hour_s=rollout.hour_s,
+                changes=changes[identifier],
             )
 
-    def _sound(self, rollout: RolloutRecord, window: Window, cohorts: list[Cohort]) -> Window:
+    def _sound(self, rollout: Trial, window: Window, cohorts: list[Cohort]) -> Window:
         """The window without what cannot be: shares that are none, and bins of another version's reference.
 
         A device that went back to the baseline is counted in its arm, and sorts its predictions as the baseline does.
@@ -148,7 +173,7 @@ class _Desk:
             if name not in SHARES or not seen.n or 0 <= seen.sum / seen.n <= 1
         }
         predictions = {}
-        serials = {rollout.target if cohort.role == "treated" else rollout.baseline for cohort in cohorts}
+        serials = {rollout.serial_of(cohort.role, cohort.stage) for cohort in cohorts}
         if window.predictions and serials == {window.serial}:
             bins = self._bins(rollout.model, serials.pop())
             predictions = {key: count for key, count in window.predictions.items() if key < bins}
@@ -159,6 +184,13 @@ class _Desk:
             reference = reference_of(self.registry, model, serial)
             self.bins[model, serial] = len(reference.bin_shares) if reference else 0
         return self.bins[model, serial]
+
+    def _seen(self, experiment: ExperimentRecord, window: Window) -> dict[str, float]:
+        """What a window tells of the metrics that an experiment compares, less the control's level."""
+        if experiment.id not in self.levels:
+            self.levels[experiment.id] = _levels(self.fleet, experiment, now=self.now)
+        means, levels = window.means(), self.levels[experiment.id]
+        return {metric: means[metric] - level for metric, level in levels.items() if metric in means}
 
     def _announce(self, record: Record, said: Announcement) -> None:
         self.announcements += 1
@@ -194,7 +226,7 @@ class _Desk:
 
     def _place(
         self,
-        rollout: RolloutRecord,
+        rollout: Trial,
         record: Record,
         stage: int,
         role: str,
@@ -206,7 +238,9 @@ class _Desk:
         reported: bool = False,
         shadowed: bool = False,
         outcome: str = "",
-    ) -> None:
+        seen: Mapping[str, float] | None = None,
+        before: Mapping[str, float] | None = None,
+    ) -> dict[str, Panel]:
         held = self.fleet.participation(rollout.id, stage, record.device_id) or Participation(
             rollout=rollout.id,
             stage=stage,
@@ -216,6 +250,10 @@ class _Desk:
             slices=slices,
             assigned_at=record.at,
         )
+        values, changes = dict(held.values), {}
+        for metric, value in (seen or {}).items():
+            known = (before or {}).get(metric)
+            values[metric], changes[metric] = values.get(metric, Value()).later(value, before=known)
         # What a device did is not undone by what it says later: a failure stays in the denominator.
         changed = msgspec.structs.replace(
             held,
@@ -226,15 +264,20 @@ class _Desk:
             reported_at=held.reported_at or (record.at if reported else None),
             shadowed_at=held.shadowed_at or (record.at if shadowed else None),
             outcome=held.outcome if held.outcome in {"went_back", "failed"} else outcome or held.outcome,
+            values=values,
         )
         if changed != held or not reported:
             self.fleet.save_participation(changed)
+        return changes
 
-    def _slices(self, rollout: RolloutRecord, told: dict[str, str]) -> dict[str, str]:
+    def _slices(self, rollout: Trial, told: dict[str, str]) -> dict[str, str]:
         """Only the labels that were asked for: others would make as many cells as a device has ideas."""
         return {label: value for label, value in told.items() if label in self.slice_labels[rollout.model]}
 
-    def _credible(self, rollout: RolloutRecord, device_id: str, stage: int, role: str) -> bool:
+    def _credible(self, rollout: Trial, device_id: str, stage: int, role: str) -> bool:
+        if isinstance(rollout, ExperimentRecord):
+            place = bucket(device_key(device_id), salt=self.salts[rollout.model])
+            return rollout.holds(place, stage=stage, role=role)
         if stage >= len(rollout.shares):
             return False
         place = bucket(device_key(device_id), salt=self.salts[rollout.model])
@@ -247,15 +290,44 @@ class _Desk:
         return rollout.shares[stage] <= place < rollout.plan.range.end
 
 
-def _shadow_of(rollout: RolloutRecord, window: Window, cohort: Cohort) -> Seen | None:
+def _shadow_of(rollout: Trial, window: Window, cohort: Cohort) -> Seen | None:
     """What a window says of this rollout's candidate in the shadow; None where it is about another."""
     seen = window.shadow
-    if seen is None or seen.serial != rollout.target or cohort.role != "treated":
+    if (
+        seen is None
+        or isinstance(rollout, ExperimentRecord)
+        or seen.serial != rollout.target
+        or cohort.role != "treated"
+    ):
         return None
     return seen if rollout.plan.stages[cohort.stage].shadow is not None else None
 
 
-def judge_silence(fleet: FleetPort, rollout: RolloutRecord, *, report_s: float, now: float) -> int:
+def _levels(fleet: FleetPort, experiment: ExperimentRecord, *, now: float) -> dict[str, float]:
+    """The control's mean of every metric in the newest closed windows that have enough of it: the time of day."""
+    window = experiment.window_at(now)
+    stage = experiment.arms[0][0] if experiment.arms else 0
+    sums = {metric: [0.0, 0.0] for metric in experiment.plan.compared}
+    cells = fleet.cells(experiment.id, before_window=window, from_window=max(0, window - _LEVEL_WINDOWS))
+    newest_first: dict[int, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell.role == "control" and cell.stage == stage:
+            newest_first[-cell.window].append(cell)
+    for _, group in sorted(newest_first.items()):
+        for metric, sum_of in sums.items():
+            if sum_of[0] >= LEAST_DEVICES:
+                continue
+            for cell in group:
+                if metric in cell.metrics:
+                    sum_of[0] += cell.metrics[metric].n
+                    sum_of[1] += cell.metrics[metric].sum
+                elif metric == ERROR_RATE:
+                    sum_of[0] += cell.error_units
+                    sum_of[1] += cell.error_share
+    return {metric: total / n for metric, (n, total) in sums.items() if n >= LEAST_DEVICES}
+
+
+def judge_silence(fleet: FleetPort, rollout: Trial, *, report_s: float, now: float) -> int:
     """Ask once after every device whose first report is due; returns how many were. Unit: an activated device."""
     deadline_s = SILENCE_PERIODS * report_s
     asked = fleet.due(rollout.id, activated_before=now - deadline_s)

@@ -1,4 +1,4 @@
-"""How long do the treated devices of a rollout take? What the policy tells its controls is kept in the rollout's row.
+"""How long do the treated devices of a rollout or experiment take? What the policy tells its controls is kept.
 
 1. It is looked at with every window, and written only when it moved so far that it matters (`delays.differs`): each
    change is a new policy for the whole fleet.
@@ -9,20 +9,41 @@
 import msgspec
 
 from whimbrel import limits
-from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
+from whimbrel.flows.records import ExperimentRecord, RolloutRecord
 from whimbrel.rollout.delays import Waited, differs, learned, longest_wait_s
 
 
 def learn_delays(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> RolloutRecord:
     """The rollout as it is stored now. Raises `Conflict` where somebody moved it meanwhile."""
-    waited = [
-        Waited((now if activated_at is None else activated_at) - begun_at, activated_at is not None)
-        for begun_at, activated_at in fleet.begun(rollout.id, a_stage=limits.DELAY_SAMPLE)
-    ]
-    table = learned(waited, longest_s=longest_wait_s(rollout.hour_s))
+    table = _table(fleet, rollout, now=now)
     if not differs(rollout.delays, table, hour_s=rollout.hour_s):
         return rollout
     after = msgspec.structs.replace(rollout, delays=table)
     registry.save_rollout(after, before=rollout)
     return after
+
+
+def learn_arm_delays(
+    experiments: ExperimentsPort, fleet: FleetPort, experiment: ExperimentRecord, *, now: float
+) -> ExperimentRecord:
+    """The experiment as it is stored now; all arms share one table, since they share their controls.
+
+    Raises `Conflict` where somebody ended it meanwhile.
+    """
+    if not experiment.delays:
+        return experiment
+    table = _table(fleet, experiment, now=now)
+    if not differs(experiment.delays, table, hour_s=experiment.hour_s):
+        return experiment
+    after = msgspec.structs.replace(experiment, delays=table)
+    experiments.save(after, before=experiment)
+    return after
+
+
+def _table(fleet: FleetPort, trial: RolloutRecord | ExperimentRecord, *, now: float) -> tuple[float, ...]:
+    waited = [
+        Waited((now if activated_at is None else activated_at) - begun_at, activated_at is not None)
+        for begun_at, activated_at in fleet.begun(trial.id, a_stage=limits.DELAY_SAMPLE)
+    ]
+    return learned(waited, longest_s=longest_wait_s(trial.hour_s))

@@ -8,6 +8,7 @@ import msgspec
 from whimbrel.flows.records import (
     ApprovalRecord,
     AuditRecord,
+    ExperimentRecord,
     ModelRecord,
     Participation,
     QuarantineRecord,
@@ -18,6 +19,7 @@ from whimbrel.flows.records import (
 )
 from whimbrel.health.tally import Cell
 from whimbrel.rollout.gate import Counts
+from whimbrel.rollout.ranges import Range
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -60,8 +62,18 @@ class RegistryPort(Protocol):
     def lift_quarantines(self, model: str, serial: int, *, at: float) -> None: ...
     def overridden(self, model: str) -> list[int]: ...
     def write_audit(self, entry: AuditRecord) -> None: ...
+    def experiment_ranges(self, model: str) -> list[tuple[str, Range]]: ...
     def write_verdict(self, entry: VerdictRecord) -> None: ...
     def verdicts(self, rollout: str) -> list[VerdictRecord]: ...
+
+
+class ExperimentsPort(Protocol):
+    """The experiments, within one transaction."""
+
+    def add(self, experiment: ExperimentRecord, *, plan_text: str) -> None: ...
+    def one(self, identifier: str) -> ExperimentRecord: ...
+    def all(self, *, model: str | None = None, live: bool = False) -> list[ExperimentRecord]: ...
+    def save(self, experiment: ExperimentRecord, *, before: ExperimentRecord) -> None: ...
 
 
 class FleetPort(Protocol):

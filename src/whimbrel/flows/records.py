@@ -6,10 +6,14 @@ import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.health.panel import Value
 from whimbrel.health.user_report import Fate
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
 from whimbrel.model.selector import EVERYONE, Selector
+from whimbrel.rollout.bucket import BUCKETS
+from whimbrel.rollout.experiment import Experiment, ExperimentVariant
+from whimbrel.rollout.experiment_states import Phase
 from whimbrel.rollout.plan import Plan
 from whimbrel.rollout.policy import Conditions, Period, SliceLabels
 from whimbrel.rollout.states import ENDED, LIVE, State
@@ -93,6 +97,10 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it still has a say in the policy."""
         return self.state in LIVE
 
+    def serial_of(self, role: str, stage: int) -> int:  # noqa: ARG002 (an experiment's depends on it)
+        """What an arm runs."""
+        return self.target if role == "treated" else self.baseline
+
     def window_at(self, moment: float) -> int:
         """The number of the tally window that is open at `moment`."""
         return max(0, int((moment - self.created_at) // self.plan.window_s()))
@@ -106,6 +114,53 @@ class ApprovalRecord(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     note: str
     at: float
+
+
+class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An experiment's progress.
+
+    `serials`: by variant; `stopped`: arms that ended before, and why; `winner`: shipped.
+    """
+
+    namespace: str
+    id: str
+    model: str
+    plan: Experiment
+    phase: Phase
+    serials: dict[str, int]
+    hour_s: float
+    created_at: float
+    because: str
+    stopped: dict[str, str] = {}
+    delays: tuple[float, ...] = ()  # seconds that treated devices take, as told to the controls
+    winner: str | None = None
+    ended_at: float | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether it still has a say in the policy."""
+        return self.phase is Phase.RUNNING
+
+    @property
+    def arms(self) -> list[tuple[int, ExperimentVariant]]:
+        """The treated arms that were not stopped, with their places: the stages of their tallies."""
+        return [(place, each) for place, each in enumerate(self.plan.treated) if each.id not in self.stopped]
+
+    def window_at(self, moment: float) -> int:
+        """The number of the tally window that is open at `moment`."""
+        return max(0, int((moment - self.created_at) // self.plan.window_s()))
+
+    def serial_of(self, role: str, stage: int) -> int:
+        """What an arm runs."""
+        return self.serials[self.plan.treated[stage].id if role == "treated" else self.plan.control_id]
+
+    def holds(self, place: int, *, stage: int, role: str) -> bool:
+        """Whether a device in bucket `place` may say that it is in this arm."""
+        if stage >= len(self.plan.treated):
+            return False
+        arm = self.plan.treated[stage].id if role == "treated" else self.plan.control_id
+        own = self.plan.ranges()[arm]
+        return own.start <= place < min(own.end, BUCKETS)
 
 
 class QuarantineRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +218,7 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Literal["", "committed", "went_back", "failed"] = ""
     silence_judged: bool = False
     shadowed_at: float | None = None  # told of the candidate in the shadow
+    values: dict[str, Value] = {}  # in experiments: the device's value so far, by metric
 
 
 class UserReportRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,12 +5,16 @@
    beyond the current share are the control of every stage that is still compared.
 3. A shadow stage has arms only while it is the present one; those that it tried the version on are then controls like
    all others, but for those that are served next.
-4. The length of the document depends on stages and rollouts, never on devices.
+4. An experiment is an entry too: its k-th arm is treated in stage k, and the control is that of every stage. An arm
+   that was stopped is left out: its devices run the baseline, and are compared no more.
+5. The length of the document depends on stages and rollouts, never on devices.
 """
 
 from collections.abc import Sequence
 
-from whimbrel.flows.records import ModelRecord, QuarantineRecord, RolloutRecord, VersionRecord
+from whimbrel import limits
+from whimbrel.flows.records import ExperimentRecord, ModelRecord, QuarantineRecord, RolloutRecord, VersionRecord
+from whimbrel.health.report import Role
 from whimbrel.rollout.policy import Arm, Entry, Layer, Policy, Quarantine
 from whimbrel.rollout.states import State
 
@@ -26,8 +30,9 @@ def render_policy(
     quarantine: Sequence[QuarantineRecord],
     sequence: int,
     overrides: Sequence[int] = (),
+    experiments: Sequence[ExperimentRecord] = (),
 ) -> Policy:
-    """The policy of `model` with those of its `rollouts` that are live."""
+    """The policy of `model` with those of its `rollouts` and `experiments` that are live."""
     settings = model.settings
     live = [rollout for rollout in rollouts if rollout.live]
     refused = {entry.serial for entry in quarantine if entry.selector.everyone}
@@ -35,13 +40,16 @@ def render_policy(
     # While a rollout is judged, its window is the cadence: evidence must come as fast as the plan wants to look. While
     # it goes back too, so that it is known soon which devices are off it.
     watched = [rollout for rollout in rollouts if rollout.live or rollout.state is State.ROLLING_BACK]
-    report_s = min([settings.report_s, *(rollout.plan.window_s() for rollout in watched)])
+    tested = [experiment for experiment in experiments if experiment.live]
+    windows_s = [*(each.plan.window_s() for each in watched), *(each.plan.window_s() for each in tested)]
+    report_s = min([settings.report_s, *windows_s])
+    entries = (*(_entry(rollout) for rollout in live), *(_experiment(each) for each in tested))
     return Policy(
         model=model.name,
         sequence=sequence,
         baseline=model.baseline,
         known_good=tuple(sorted(good, reverse=True)[:_KNOWN_GOOD]),
-        layers=(Layer(salt=model.salt, entries=tuple(_entry(rollout) for rollout in live)),),
+        layers=(Layer(salt=model.salt, entries=entries),),
         quarantine=tuple(Quarantine(serial=entry.serial, selector=entry.selector) for entry in quarantine),
         overrides=tuple(overrides[-_OVERRIDES:]),
         conditions=settings.conditions,
@@ -52,6 +60,33 @@ def render_policy(
         report_labels=settings.report_labels,
         hardware_label=settings.hardware_label,
         slice_labels=settings.slice_labels,
+    )
+
+
+def _experiment(experiment: ExperimentRecord) -> Entry:
+    plan, own, ranges = experiment.plan, experiment.plan.range, experiment.plan.ranges()
+    arms = []
+    for stage, variant in experiment.arms:
+        pair: tuple[tuple[Role, str], ...] = (("treated", variant.id), ("control", plan.control_id))
+        for role, name in pair:
+            arms.append(
+                Arm(
+                    role=role,
+                    name=name,
+                    stage=stage,
+                    serial=experiment.serials[name],
+                    start=ranges[name].start,
+                    end=ranges[name].end,
+                )
+            )
+    return Entry(
+        rollout=experiment.id,
+        arms=tuple(arms),
+        selector=plan.selector,
+        start=own.start,
+        end=own.end,
+        before=plan.compared[: limits.BEFORE],
+        delays_s=experiment.delays,
     )
 
 

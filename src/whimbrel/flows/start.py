@@ -4,7 +4,8 @@
 2. Refused: a version that is retired, quarantined, over the plan's `size_bytes_max`, without the reference that its
    plan judges drift by, or the baseline already; a model without a baseline (nothing to compare with). The same is
    asked again of one that waited, when its turn comes.
-3. In its way is a live rollout of the model whose range meets its own, or an older one that queues for such a range.
+3. In its way is a live rollout or experiment of the model whose range meets its own, or an older rollout that queues
+   for such a range.
    The plan says whether it is then refused, or queues and begins by itself.
 4. A draft begins when people approved it; nothing begins before its time, or in a freeze.
 5. What waits has no say in the policy: baseline and shares are those of the moment in which it begins.
@@ -118,6 +119,11 @@ def _turn(
             raise Conflict(
                 f"{what}; finish, abort or roll it back first, or let this one wait for it (on_running: queue)"
             )
+        return _Turn(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
+    if meet := in_the_way(plan.range, registry.experiment_ranges(model.name)):
+        what = f"{' and '.join(meet)} of {model.name} has devices in its range, and a device runs one version at a time"
+        if plan.on_running == "refuse":
+            raise Conflict(f"{what}; stop it first, or let this one wait for it (on_running: queue)")
         return _Turn(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
     if (until := frozen_until(plan.freeze, now)) is not None:
         return _Turn(Event.SCHEDULE, f"a freeze holds until {clock(until)}; it begins then", baseline)

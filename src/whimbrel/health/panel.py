@@ -95,6 +95,21 @@ class Difference(msgspec.Struct, frozen=True):
         return 1 / self.variance
 
 
+class Value(Document, frozen=True):
+    """A device's value so far: over how many windows, their sum, and what it was before."""
+
+    n: Annotated[int, Meta(ge=0)] = 0
+    total: float = 0.0
+    before: float | None = None
+
+    def later(self, seen: float, *, before: float | None) -> "tuple[Value, Panel]":
+        """The value with one window more, and what that changes in the panel. `before` is taken with the first only."""
+        mine = self.before if self.n else before
+        after = Value(n=self.n + 1, total=self.total + seen, before=mine)
+        old = self.total / self.n if self.n else None
+        return after, moved(old=old, new=after.total / after.n, before=mine)
+
+
 def difference(treated: Panel, control: Panel) -> Difference | None:
     """The plain difference of the means; None before both arms have 30 devices."""
     if min(treated.n, control.n) < LEAST_DEVICES:
@@ -114,6 +129,15 @@ def slope(panels: "list[Panel]") -> float | None:
     if square <= 1e-12 * scale or square <= 0:
         return None  # all alike: there is nothing to take off
     return cross / square
+
+
+def correlation(panels: "list[Panel]") -> float:
+    """Of devices' values with what they were before, within arms; 0 where nothing tells it."""
+    theta = slope(panels)
+    shared = [panel for panel in panels if panel.both >= LEAST_DEVICES]
+    y = sum(panel.both_yy - panel.both_y * panel.both_y / panel.both for panel in shared)
+    x = sum(panel.xx - panel.x * panel.x / panel.both for panel in shared)
+    return max(-1.0, min(1.0, theta * math.sqrt(x / y))) if theta is not None and y > 0 else 0.0
 
 
 def adjusted(treated: Panel, control: Panel, *, theta: float) -> Difference | None:

@@ -4,7 +4,8 @@ Key: (rollout, stage, window, role, hardware class, other slices, age bucket). A
 time at which a report is tallied; a late report counts in the window that is open when it comes. Windows that are over
 never change.
 
-A `panel` is the one part that stands for more than its window: the sums up to a window are the state after it.
+`panels` (of experiments, by metric) are the one part that stands for more than its window: the sums up to a window are
+the state after it.
 
 Units: `at_risk` is device-windows, `crashed` device-windows with a crash, `error_share` the sum over device-windows of
 errors/inferences (each in [0, 1], so that one device with a million requests is one unit), metrics one value (the mean)
@@ -12,6 +13,7 @@ a device-window.
 """
 
 import bisect
+from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta
@@ -68,7 +70,7 @@ class Cell(Document, frozen=True):
     latency: Annotated[dict[int, Sum], Meta(max_length=limits.KIB * 8)] = {}
     due: Sum = 0
     overdue: Sum = 0
-    panel: Panel | None = None  # of an experiment: how its devices' values of the primary metric changed
+    panels: Annotated[dict[Label, Panel], Meta(max_length=limits.GUARDRAILS + 1)] = {}  # how devices' values changed
     shadow: Units | None = None  # treated cells of a shadow stage alone
     prediction_units: Sum = 0
     predictions: Annotated[dict[Bin, Moments], Meta(max_length=limits.REFERENCE_BINS)] = {}
@@ -96,8 +98,15 @@ def age_bucket(age_s: float, *, hour_s: float) -> int:
     return bisect.bisect_right(AGE_EDGES_H, age_s / hour_s)
 
 
-def cells_of(report: Window, *, rollout: str, window: int, hour_s: float) -> list[Cell]:
-    """The cells that one device's window adds to a rollout's tally: one a cohort."""
+def cells_of(
+    report: Window,
+    *,
+    rollout: str,
+    window: int,
+    hour_s: float,
+    changes: Mapping[int, dict[str, Panel]] | None = None,
+) -> list[Cell]:
+    """The cells that one device's window adds to a rollout's tally: one a cohort. `changes`: of panels, by stage."""
     cells = []
     for cohort in report.cohorts:
         if cohort.rollout != rollout:
@@ -120,6 +129,7 @@ def cells_of(report: Window, *, rollout: str, window: int, hour_s: float) -> lis
                 shadow=Units.of(report.shadow) if report.shadow is not None and cohort.role == "treated" else None,
                 prediction_units=1 if any(report.predictions.values()) else 0,
                 predictions=_shares(report.predictions),
+                panels=changes.get(cohort.stage, {}) if changes else {},
             )
         )
     return cells
@@ -138,6 +148,9 @@ def add(one: Cell, other: Cell) -> Cell:
     metrics = dict(one.metrics)
     for name, seen in other.metrics.items():
         metrics[name] = metrics[name].plus(seen) if name in metrics else seen
+    panels = dict(one.panels)
+    for name, change in other.panels.items():
+        panels[name] = panels[name].plus(change) if name in panels else change
     latency = dict(one.latency)
     for bucket, count in other.latency.items():
         latency[bucket] = latency.get(bucket, 0) + count
@@ -158,7 +171,7 @@ def add(one: Cell, other: Cell) -> Cell:
         latency=latency,
         due=one.due + other.due,
         overdue=one.overdue + other.overdue,
-        panel=one.panel.plus(other.panel) if one.panel and other.panel else one.panel or other.panel,
+        panels=panels,
         shadow=shadow,
         prediction_units=one.prediction_units + other.prediction_units,
         predictions={

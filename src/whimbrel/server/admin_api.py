@@ -39,6 +39,7 @@ from whimbrel.server.desk import (
     person_move,
     rollout_view,
 )
+from whimbrel.server.experiment_api import experiment_routes
 from whimbrel.server.http import problem
 
 COLLECT_AFTER_S = 86400.0  # an upload whose version is not published yet is safe for a day
@@ -260,6 +261,7 @@ def admin_app(world: World) -> Litestar:
             set_line, alias, has_artifact, put_artifact, collect, rollouts, start, rollout, replay, move, audit,
             enrol_token, user_reports, filed_reports, check_plan,
             evidence, evidence_plot, receivers, test_receiver, alerts,
+            *experiment_routes(desk),
         ],
     )  # fmt: skip
     return Litestar(

@@ -1,10 +1,10 @@
 """Who keeps what is in step with what should be? Level-triggered controllers; the leader runs them, round by round.
 
-A round: tally the inbox, judge the live rollouts whose window closed, write the policies that differ from what the rows
-say, sign snapshot and timestamp, copy the files, and do what follows by itself (begin what was scheduled or queued).
-Every step compares and does the difference, so a process that is killed anywhere leaves nothing that the next round
-does not finish. A lease in the database keeps one leader; each transaction renews it, and so holds its row: a leader
-that was too slow changes nothing any more.
+A round: tally the inbox, judge the live rollouts and experiments whose window closed, write the policies that differ
+from what the rows say, sign snapshot and timestamp, copy the files, and do what follows by itself (begin what was
+scheduled or queued). Every step compares and does the difference, so a process that is killed anywhere leaves nothing
+that the next round does not finish. A lease in the database keeps one leader; each transaction renews it, and so
+holds its row: a leader that was too slow changes nothing any more.
 """
 
 import asyncio
@@ -23,9 +23,10 @@ from sqlalchemy import Connection
 from whimbrel.errors import Conflict, Unavailable, WhimbrelError
 from whimbrel.flows.advance import Ledgers, advance
 from whimbrel.flows.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
+from whimbrel.flows.conclude import Books, Parts, advance_experiment
 from whimbrel.flows.follow import MOVES_BY_ITSELF, follow
 from whimbrel.flows.ingest import ingest, judge_silence
-from whimbrel.flows.learn_delays import learn_delays
+from whimbrel.flows.learn_delays import learn_arm_delays, learn_delays
 from whimbrel.flows.ports import Inbox, Taken
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.render import render_policy
@@ -37,6 +38,7 @@ from whimbrel.rollout.states import State
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import DeltaRows, build_delta, codec_is_installed
+from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.registry import Registry, drop_lease, namespaces, take_lease
 from whimbrel.stores.tuf_repository import OnlineSigners, RoleBook, copy_files
@@ -74,6 +76,7 @@ class Controllers:
         self._holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._leads_until = 0.0
         self._ledgers = Ledgers()
+        self._books = Books()
         self._judged: dict[str, int] = {}  # rollout -> the window up to which it was judged
         self.wake = asyncio.Event()
 
@@ -161,6 +164,7 @@ class Controllers:
         spaces = await asyncio.to_thread(self._namespaces)
         for namespace in spaces:
             await asyncio.to_thread(self._judge, namespace, at_once=setbacks > 0)
+            await asyncio.to_thread(self._judge_experiments, namespace, at_once=setbacks > 0)
             await asyncio.to_thread(self._write_policies, namespace)
             await self._publish(namespace)
             if await asyncio.to_thread(self._follow, namespace):
@@ -184,7 +188,13 @@ class Controllers:
             self._hold(connection)
             for namespace in dict.fromkeys(record.namespace for record in taken.records):
                 records = [record for record in taken.records if record.namespace == namespace]
-                done = ingest(Registry(connection, namespace), Fleet(connection, namespace), records, now=self._clock())
+                done = ingest(
+                    Registry(connection, namespace),
+                    Fleet(connection, namespace),
+                    records,
+                    now=self._clock(),
+                    experiments=Experiments(connection, namespace).all(live=True),
+                )
                 setbacks += done.setbacks
                 if done.contradictions or done.unreadable:
                     log.warning(
@@ -248,6 +258,33 @@ class Controllers:
                 changed |= after.state is State.ADVANCING
         return changed
 
+    def _judge_experiments(self, namespace: str, *, at_once: bool) -> None:
+        now = self._clock()
+        with self._database.transaction() as connection:
+            live = Experiments(connection, namespace).all(live=True)
+        alive = {experiment.id for experiment in live}
+        for gone in [name for name in self._books if name not in alive]:
+            del self._books[gone]
+        for experiment in live:
+            window = experiment.window_at(now)
+            if self._judged.get(experiment.id) == window and not at_once:
+                continue
+            with self._database.transaction() as connection:
+                self._hold(connection)
+                registry, fleet = Registry(connection, namespace), Fleet(connection, namespace)
+                report_s = min(registry.model(experiment.model).settings.report_s, experiment.plan.window_s())
+                judge_silence(fleet, experiment, report_s=report_s, now=now)
+                parts = Parts(registry, fleet, Experiments(connection, namespace), uuid.uuid4().hex[:6])
+                try:
+                    known = learn_arm_delays(parts.experiments, fleet, experiment, now=now)
+                    said = advance_experiment(parts, known, now=now, books=self._books)
+                except Conflict:
+                    self._books.pop(experiment.id, None)
+                    continue  # a person ended it meanwhile; look again next round
+            self._judged[experiment.id] = window
+            if said.move != "wait":
+                log.info("experiment %s: %s: %s", experiment.id, said.move, said.because)
+
     def _write_policies(self, namespace: str) -> None:
         now = datetime.fromtimestamp(self._clock(), UTC)
         with self._database.transaction() as connection:
@@ -295,6 +332,11 @@ class Controllers:
                     model,
                     published=registry.published(model.name),
                     rollouts=registry.rollouts(model=model.name, live=True),
+                    arms=[
+                        serial
+                        for experiment in Experiments(connection, namespace).all(model=model.name, live=True)
+                        for serial in experiment.serials.values()
+                    ],
                     inventory=fleet.inventory(model.name),
                     tried=tried,
                 )
@@ -397,6 +439,7 @@ def _policies_to_write(registry: Registry, book: RoleBook, *, only: str | None =
             quarantine=registry.quarantines(model.name),
             sequence=max(1, sequence),
             overrides=registry.overridden(model.name),
+            experiments=Experiments(registry.connection, registry.namespace).all(model=model.name, live=True),
         )
         if wanted != current:
             waiting.append((model.name, encode(msgspec.structs.replace(wanted, sequence=sequence + 1))))

@@ -43,6 +43,7 @@ from whimbrel.stores.alerts import AlertRows
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import DeltaRows
+from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.registry import Registry
 from whimbrel.stores.signer import Key
@@ -163,6 +164,7 @@ class Desk:
             "models": len(registry.models()),
             "devices": fleet.count_devices(),
             "live_rollouts": len(registry.rollouts(live=True)),
+            "live_experiments": len(Experiments(registry.connection, registry.namespace).all(live=True)),
             "timestamp_version": book.published_timestamp(),
             "sent": msgspec.structs.asdict(self.world.traffic),
         }
@@ -330,6 +332,9 @@ class Desk:
         for rollout in registry.rollouts(model=model, live=True):
             if version.serial in {rollout.target, rollout.baseline}:
                 raise Refused(f"{model} {version.version} is part of rollout {rollout.id}; abort it first")
+        for experiment in Experiments(registry.connection, registry.namespace).all(model=model, live=True):
+            if version.serial == experiment.serials[experiment.plan.control_id]:  # an arm's is: it is stopped then
+                raise Refused(f"{model} {version.version} is the control of {experiment.id}; stop it first")
         registry.change_version(model, version.serial, retired=True)
         registry.write_audit(
             AuditRecord(

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, case, func, select, update
 from whimbrel import limits
 from whimbrel.errors import NotAllowed
 from whimbrel.flows.records import Participation
+from whimbrel.health.panel import Value
 from whimbrel.health.slices import slices_of
 from whimbrel.health.tally import Cell, add, slices_text
 from whimbrel.model.documents import parse
@@ -177,7 +178,7 @@ class Fleet:
     def save_participation(self, entry: Participation) -> None:
         """Write a device's place in a cohort."""
         values = {name: getattr(entry, name) for name in Participation.__struct_fields__}
-        values["slices"] = packed(entry.slices)
+        values |= {"slices": packed(entry.slices), "values": packed(entry.values)}
         columns = tuple(name for name in values if name not in {"rollout", "stage", "device_id", "role"})
         upsert(self.connection, schema.participations, values | {"namespace": self.namespace}, update=columns)
 
@@ -333,7 +334,8 @@ def signed_key(device_id: str) -> int:
 
 def _participation(row: Row[Any]) -> Participation:
     values = {name: getattr(row, name) for name in Participation.__struct_fields__}
-    return Participation(**values | {"slices": _slices(row.slices)})
+    told = parse(dict[str, Value], row.values, what="stored values")
+    return Participation(**values | {"slices": _slices(row.slices), "values": told})
 
 
 def _slices(stored: bytes) -> dict[str, str]:

@@ -28,8 +28,10 @@ from whimbrel.model.documents import parse
 from whimbrel.model.release import Release
 from whimbrel.model.selector import Selector
 from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.ranges import Range
 from whimbrel.rollout.states import ENDED, LIVE, State
 from whimbrel.stores import schema
+from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.rows import packed, upsert
 
 
@@ -304,6 +306,11 @@ class Registry:
             self._of(table).where(table.c.model == model, table.c.lifted_at.is_not(None)).order_by(table.c.id)
         )
         return sorted({row.serial for row in rows})
+
+    def experiment_ranges(self, model: str) -> list[tuple[str, Range]]:
+        """What live experiments of a model have of its layer, with their names."""
+        live = Experiments(self.connection, self.namespace).all(model=model, live=True)
+        return [(f"experiment {each.id}", each.plan.range) for each in live]
 
     def write_verdict(self, entry: VerdictRecord) -> None:
         """Append what the gate said."""

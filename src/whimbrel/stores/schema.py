@@ -158,6 +158,26 @@ approvals = Table(  # who agreed that a stage begins
     Index("approval_by_rollout", "namespace", "rollout"),
 )
 
+experiments = Table(
+    "experiment",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("plan", LargeBinary, nullable=False),
+    Column("plan_text", Text, nullable=False),
+    Column("phase", String(32), nullable=False),
+    Column("serials", LargeBinary, nullable=False),  # by variant
+    Column("stopped", LargeBinary, nullable=False),  # arms that ended before, and why
+    Column("delays", LargeBinary, nullable=False),  # of the treated, as told to the controls
+    Column("winner", String(64)),
+    Column("hour_s", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("because", Text, nullable=False),
+    Index("experiment_by_model", "namespace", "model"),
+)
+
 verdicts = Table(  # what the gate said and what it looked at: anyone may ask it again
     "verdict",
     metadata,
@@ -277,6 +297,7 @@ participations = Table(
     Column("reported_at", Float),
     Column("outcome", String(16), nullable=False),
     Column("silence_judged", Boolean, nullable=False),
+    Column("values", LargeBinary, nullable=False, server_default="{}"),  # of experiments: by metric
     Column("shadowed_at", Float),
     Index("participation_by_begun_at", "namespace", "rollout", "stage", "begun_at"),
 )

@@ -1,0 +1,101 @@
+"""How does an experiment look? Its interval over time, and its devices by how far they came.
+
+Called by the report, with what the admin API tells of an experiment (`history=true`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from whimbrel.console.charts import Spec, chart
+
+Seen = Mapping[str, Any]
+
+_GREY = "#5b5b5b"  # the control, and no difference from it
+_COLORS = ("#1f6f8b", "#d1495b", "#edae49", "#66a182", "#8d6a9f")  # the palette of all charts; then again
+
+
+def plots_of(seen: Seen) -> dict[str, Spec]:
+    """By name: the interval over time, and devices by how far they came."""
+    return {"interval": _interval_chart(seen), "counts": _counts_chart(seen)}
+
+
+def _interval_chart(seen: Seen) -> Spec:
+    ratio = seen["primary"]["name"] == "crash_rate"
+    hours = max((point["days"] for point in seen["history"]), default=0) < 2
+    rows = []
+    for point in seen["history"]:
+        if point["deciding"] is None:
+            continue
+        estimate, low, high = point["deciding"]
+        row = {"arm": point["arm"], "time": point["days"] * (24 if hours else 1), "estimate": estimate}
+        row |= {"low": low, "high": high if high is not None and math.isfinite(high) else None}
+        if point["plain"] is not None and not ratio:
+            row |= {"plain_low": point["plain"][1], "plain_high": point["plain"][2]}
+        rows.append(row)
+    rows = _cropped(rows)
+    unit = "crash rate over the control's" if ratio else f"{seen['primary']['name']}, arm less control"
+    x: Spec = {"field": "time", "type": "quantitative", "title": f"{'hours' if hours else 'days'} since the start"}
+    x |= {"scale": {"domainMin": 0, "nice": False}, "axis": {"tickCount": 8}}
+    color = _color(seen, [arm["id"] for arm in seen["arms"] if arm["role"] != "control"])
+
+    def y(field: str) -> Spec:
+        return {"field": field, "type": "quantitative", "title": unit, "scale": {"zero": False}}
+
+    dashed = {"type": "line", "strokeDash": [3, 3], "strokeWidth": 1, "opacity": 0.7}
+    band = {"x": x, "y": y("low"), "y2": {"field": "high"}, "color": color}
+    same = {"datum": 1 if ratio else 0}
+    label = {"type": "text", "align": "right", "baseline": "bottom", "dy": -3, "x": "width", "dx": -4, "color": _GREY}
+    layers: list[Spec] = [
+        {"mark": {"type": "rule", "color": _GREY}, "encoding": {"y": same}},
+        {"mark": label, "encoding": {"y": same, "text": {"value": "no difference"}}},
+        {"mark": {"type": "area", "opacity": 0.22}, "encoding": band},
+        {"mark": dashed, "encoding": {"x": x, "y": y("plain_low"), "color": color}},
+        {"mark": dashed, "encoding": {"x": x, "y": y("plain_high"), "color": color}},
+        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"x": x, "y": y("estimate"), "color": color}},
+    ]  # fmt: skip
+    if ratio:
+        del layers[3:5]
+    return chart(f"{seen['name']}: {seen['primary']['name']}", layers, rows)
+
+
+def _cropped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first intervals are wide; what is more than three times the median width is cut at that height."""
+    widths = sorted(row["high"] - row["low"] for row in rows if row["high"] is not None)
+    if not widths:
+        return rows
+    last = [row for row in rows if row["high"] is not None][-1]
+    reach = 3 * widths[len(widths) // 2]
+    low, high = last["estimate"] - reach, last["estimate"] + reach
+    cut = []
+    for row in rows:
+        ends = {
+            name: min(high, max(low, row[name]))
+            for name in row
+            if name not in {"arm", "time"} and row[name] is not None
+        }
+        cut.append(row | ends)
+    return cut
+
+
+def _counts_chart(seen: Seen) -> Spec:
+    steps = ("assigned", "active", "reported")
+    rows = [{"arm": arm["id"], "step": step, "devices": arm[step]} for arm in seen["arms"] for step in steps]
+    bar: Spec = {
+        "mark": {"type": "bar"},
+        "encoding": {
+            "y": {"field": "step", "type": "nominal", "title": None, "sort": list(steps)},
+            "yOffset": {"field": "arm", "sort": [arm["id"] for arm in seen["arms"]]},
+            "x": {"field": "devices", "type": "quantitative", "title": "devices", "axis": {"tickCount": 8}},
+            "color": _color(seen, [arm["id"] for arm in seen["arms"]]),
+        },
+    }
+    return chart("Devices of each arm", [bar], rows, height=150)
+
+
+def _color(seen: Seen, shown: Sequence[str]) -> Spec:
+    """An arm has one colour in every plot; the control is grey."""
+    treated = [arm["id"] for arm in seen["arms"] if arm["role"] != "control"]
+    colors = {name: _COLORS[place % len(_COLORS)] for place, name in enumerate(treated)}
+    scale = {"domain": list(shown), "range": [colors.get(name, _GREY) for name in shown]}
+    return {"field": "arm", "type": "nominal", "title": "arm", "scale": scale}

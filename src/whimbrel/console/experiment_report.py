@@ -1,0 +1,269 @@
+"""What came of an experiment, for people who were not there? A report in Markdown, HTML or as a picture.
+
+1. All three say the same, from one list of parts: what was asked, the answer and why, the arms, the interval over time,
+   guardrails, what the past of devices explained, what happened, and what the report cannot say.
+2. HTML is one file: its plots are inside. Markdown names PNG files that are written beside it.
+3. The figures are those of the verdict, which anyone may ask for again (`whimbrel experiment replay`).
+
+Called by the command line, with what the admin API tells (`history=true`).
+"""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from whimbrel.console.charts import draw
+from whimbrel.console.experiment_plots import plots_of
+from whimbrel.console.report_forms import Page, Section, as_html, as_markdown
+
+Seen = Mapping[str, Any]
+
+_ANSWERS = {
+    "shipped": "Ship",
+    "kept": "Keep the control",
+    "inconclusive": "Inconclusive",
+    "stopped": "Stopped by a person",
+    "running": "Still running",
+}
+_TONES = {"shipped": "#2f7d4f", "inconclusive": "#a06a00", "stopped": "#b03040"}
+_SRM = 0.01
+
+
+def write_report(seen: Seen, *, form: str, stem: str, now: float) -> dict[str, bytes]:
+    """The files of a report: the named one under "", others by their names beside it."""
+    plots = plots_of(seen)
+    if form == "png":
+        return {"": draw(plots["interval"], "png")}
+    page = page_of(seen, now=now)
+    if form == "html":
+        return {"": as_html(page, {name: draw(spec, "svg") for name, spec in plots.items()})}
+    names = {name: f"{stem}-{name}.png" for name in plots}
+    return {"": as_markdown(page, names)} | {names[name]: draw(spec, "png") for name, spec in plots.items()}
+
+
+def page_of(seen: Seen, *, now: float) -> Page:
+    """All that the report says."""
+    ended = f", ended {_when(seen['ended_at'])} UTC" if seen["ended_at"] is not None else ""
+    because = seen["because"] if seen["phase"] != "running" else seen["verdict"]["because"]
+    return Page(
+        title=seen["name"],
+        about=f"Experiment {seen['id']} on {seen['model']}, begun {_when(seen['created_at'])} UTC{ended}",
+        answer=_ANSWERS[seen["phase"]] + (f" {seen['winner']}" if seen["winner"] else ""),
+        because=because[:1].upper() + because[1:] + ("" if because.endswith(".") else "."),
+        sections=tuple(sections_of(seen, now=now)),
+        tone=_TONES.get(seen["phase"], "#1f6f8b"),
+    )
+
+
+def sections_of(seen: Seen, *, now: float) -> list[Section]:
+    """The report's parts, in order."""
+    told = seen["verdict"]["evidence"]
+    parts = [_asked(seen), _arms(seen, told), _primary(seen, told)]
+    if _before(seen, told):
+        parts.append(_cuped(told))
+    return [*parts, _guardrails(told), _acts(seen), _limits(seen, told, now=now)]
+
+
+def _asked(seen: Seen) -> Section:
+    primary = seen["primary"]
+    aim = {"increase": "more", "decrease": "less"}[primary["direction"]]
+    sentences = [
+        f"Which version of {seen['model']} gives {aim} {primary['name']}? {_arms_named(seen)}",
+        f"Decided once {seen['minimum_sample_size']:,} devices have reported, after {seen['duration_days']:g} "
+        f"days at the latest; at most {100 * seen['alpha']:g}% of such experiments may call a difference that is "
+        "not there, however often they are looked at.",
+    ]
+    if primary.get("minimum_effect"):
+        sentences.append(f"The smallest effect worth shipping was set to {primary['minimum_effect']:g} beforehand.")
+    return Section("What was asked", tuple(sentences))
+
+
+def _arms_named(seen: Seen) -> str:
+    named = [
+        f"{arm['id']} is {arm['version']}" + (f", {_plain(arm['description'])}" if arm["description"] else "")
+        for arm in seen["arms"]
+    ]
+    return "; ".join(named) + "."
+
+
+def _plain(text: str) -> str:
+    return text.strip().rstrip(".")
+
+
+def _arms(seen: Seen, told: Seen) -> Section:
+    rows = []
+    for arm in seen["arms"]:
+        state = "control" if arm["role"] == "control" else "stopped" if arm["stopped"] else "treated"
+        rows.append(
+            (
+                arm["id"],
+                state,
+                arm["version"],
+                f"{100 * arm['share']:g}%",
+                *(f"{arm[name]:,}" for name in ("assigned", "active", "reported", "failed")),
+            )
+        )
+    sentences = []
+    for arm in seen["arms"]:
+        if arm["stopped"]:
+            sentences.append(f"{arm['stopped']}.")
+    ratio = told.get("sample_ratio")
+    if ratio:
+        worst = max(ratio.values())
+        needed = math.log(1 / _SRM)
+        odds = f"the strongest evidence against it is a Bayes factor of {_factor(worst)}, and {1 / _SRM:g} would block"
+        clean = worst < needed
+        sentences.append(
+            f"Devices fall into the arms as their buckets say: {odds} a decision."
+            if clean
+            else f"Devices do NOT fall into the arms as their buckets say ({odds}): one arm loses devices."
+        )
+    columns = ("arm", "role", "version", "share", "assigned", "active", "reported", "failed or went back")
+    return Section(
+        "The arms", tuple(sentences), columns, tuple(rows), "counts", "Devices of each arm, by how far they came."
+    )
+
+
+def _factor(log: float) -> str:
+    return f"{math.exp(log):.3g}" if abs(log) < 50 else f"e^{log:.0f}"
+
+
+def _primary(seen: Seen, told: Seen) -> Section:
+    primary, ratio = seen["primary"], seen["primary"]["name"] == "crash_rate"
+    sure = f"{100 * (1 - seen['arm_alpha']):g}%"
+    rows = []
+    for name, arm in told["arms"].items():
+        plain, deciding = arm["plain"], arm["deciding"]
+        rows.append(
+            (
+                name,
+                f"{arm['devices']:,} / {arm['devices_control']:,}",
+                _number(deciding, "estimate", ratio=ratio),
+                _interval(deciding, ratio=ratio),
+                _interval(plain, ratio=ratio),
+            )
+        )
+    what = "the control's crash rate that the arm has" if ratio else f"{primary['name']}, arm less control"
+    sentences = [
+        f"The interval holds at every moment of the experiment at once, with {sure} for each arm; so it may be "
+        "read, and the experiment stopped, at any time.",
+    ]
+    if len(told["arms"]) > 1:
+        sentences.append("Over all arms together it holds with the whole budget: alpha is split evenly (Bonferroni).")
+    effect = "ratio" if ratio else "difference"
+    columns = ("arm", "devices (arm / control)", effect, f"{sure} interval that decides", "without the past of devices")
+    return Section(
+        f"{primary['name']} over time",
+        tuple(sentences),
+        columns,
+        tuple(rows),
+        "interval",
+        f"Line: {what}. Band: the interval that decides; dashed: without the past of devices.",
+    )
+
+
+def _number(look: Seen | None, name: str, *, ratio: bool = False) -> str:
+    if look is None or look[name] is None:
+        return "not bounded" if look is not None else "none yet"
+    return f"{look[name]:.3g}" if ratio else f"{look[name]:+.3g}"
+
+
+def _interval(look: Seen | None, *, ratio: bool = False) -> str:
+    if look is None:
+        return "none yet"
+    return f"{_number(look, 'low', ratio=ratio)} to {_number(look, 'high', ratio=ratio)}"
+
+
+def _before(seen: Seen, told: Seen) -> bool:
+    return seen["primary"]["name"] != "crash_rate" and any(arm["with_before"] for arm in told["arms"].values())
+
+
+def _cuped(told: Seen) -> Section:
+    rows = []
+    for name, arm in told["arms"].items():
+        gain = _narrower(arm)
+        rows.append(
+            (
+                name,
+                f"{arm['with_before']:,}",
+                f"{arm['explained']:.0%}",
+                f"{arm['theta']:.4g}",
+                f"{gain:.0%}" if gain is not None else "none yet",
+            )
+        )
+    return Section(
+        "What devices were before",
+        (
+            "Every device notes its mean of the metric until it was assigned, and never later. What that explains of "
+            "the differences between devices is taken off (CUPED), so the interval is narrower at the same guarantee.",
+        ),
+        ("arm", "devices with a past, an arm", "variance explained", "slope", "interval narrower by"),
+        tuple(rows),
+    )
+
+
+def _narrower(arm: Seen) -> float | None:
+    plain, deciding = arm["plain"], arm["deciding"]
+    if not plain or not deciding or plain["high"] is None or deciding["high"] is None:
+        return None
+    return float(1 - (deciding["high"] - deciding["low"]) / (plain["high"] - plain["low"]))
+
+
+def _guardrails(told: Seen) -> Section:
+    arms = list(told["arms"])
+    rows = []
+    for guard in sorted({name for arm in told["arms"].values() for name in arm.get("guardrails", {})}):
+        logs = (told["arms"][name].get("guardrails", {}).get(guard) for name in arms)
+        rows.append((f"{guard} (ln E of harm)", *("" if log is None else f"{log:.2f}" for log in logs)))
+    together = [arm.get("log_e") for arm in told["arms"].values()]
+    if rows:
+        needed = max(arm.get("log_e_needed", 0.0) for arm in told["arms"].values())
+        shown = ("" if log is None else f"{log:.2f} of {needed:.2f}" for log in together)
+        rows.append(("all together, of what stops the arm", *shown))
+    for guard in sorted({name for arm in told["arms"].values() for name in arm["own_guardrails"]}):
+        looks = (told["arms"][name]["own_guardrails"].get(guard) for name in arms)
+        shown = ("" if look is None else f"{_number(look, 'estimate')} ({_interval(look)})" for look in looks)
+        rows.append((f"{guard} (difference and interval)", *shown))
+    return Section(
+        "Guardrails",
+        (
+            "Each arm was watched as a rollout is: crashes, errors, silence, latency, accuracy and failed "
+            "installs against the control, under one budget. ln E is the logarithm of a bet on harm: 0 where there is "
+            "no evidence (or nothing was reported), below 0 where there is evidence of none.",
+        ),
+        ("guardrail", *arms),
+        tuple(rows),
+    )
+
+
+def _acts(seen: Seen) -> Section:
+    rows = [(_when(act["at"]), act["actor"], act["action"], act["because"]) for act in seen.get("acts", ())]
+    return Section("What happened", (), ("at (UTC)", "who", "what", "because"), tuple(rows))
+
+
+def _limits(seen: Seen, told: Seen, *, now: float) -> Section:
+    days, ratio = told["days"], seen["primary"]["name"] == "crash_rate"
+    sentences = [
+        f"It ran {_span(days)}. What changes with the day of the week, or wears off when the new is no longer "
+        "new, shows in whole weeks only.",
+        "It is about the devices that reported, on average over them: an effect on some kinds of devices only is "
+        "spread over all.",
+        "The intervals are asymptotic: they need some tens of devices an arm, and more where a few devices have "
+        "extreme values." if not ratio else "Crashes are counted at most once a device and window; devices that crash "
+        "again and again make the interval of the ratio too narrow.",
+        "Devices that never reported are compared by their number only (silence, and the split of the arms).",
+    ]  # fmt: skip
+    sentences.append(
+        f"Written {_when(now)} UTC from {told['windows']:,} closed windows; `whimbrel experiment replay "
+        f"{seen['id']}` asks for every verdict again."
+    )
+    return Section("What this cannot say", tuple(sentences))
+
+
+def _span(days: float) -> str:
+    return f"{days:.1f} days" if days >= 1 else f"{24 * days:.1f} hours"
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
