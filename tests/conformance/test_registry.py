@@ -6,13 +6,16 @@ import msgspec
 import pytest
 
 from build import EPOCH, T0, Town, cell, model, quarantined, release, rollout, version
+from build_experiment import written
 from whimbrel.errors import Conflict, NotAllowed, NotFound, UntrustedInput
-from whimbrel.flows.records import AuditRecord, ModelSettings, Participation
+from whimbrel.flows.records import AuditRecord, ExperimentRecord, ModelSettings, Participation
 from whimbrel.health.tally import Moments
 from whimbrel.model.documents import encode
+from whimbrel.rollout.experiment_states import Phase
 from whimbrel.rollout.gate import Counts
 from whimbrel.rollout.states import State
 from whimbrel.stores.database import Database
+from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet, signed_key
 from whimbrel.stores.registry import Registry, drop_lease, namespaces, take_lease
 from whimbrel.stores.signer import CryptoSigner
@@ -83,6 +86,32 @@ def test_a_rollout_that_was_moved_meanwhile_is_a_conflict(database: Database) ->
         with pytest.raises(Conflict, match="somebody else"):
             registry.save_rollout(rollout(stage=1), before=rollout())
         assert registry.rollout("r1").state is State.PAUSED
+
+
+def test_experiments_come_back_and_are_changed_by_one_at_a_time(database: Database) -> None:
+    add(database)
+    begun = ExperimentRecord(
+        namespace="default", id="e1", model="wake", plan=written(), phase=Phase.RUNNING,
+        serials={"control": 1, "large": 2},
+        hour_s=3600.0, created_at=T0, because="started", delays=(1.5, 2.0),
+    )  # fmt: skip
+    with database.transaction() as connection:
+        Experiments(connection, "default").add(begun, plan_text="text")
+    with database.transaction() as connection:
+        rows = Experiments(connection, "default")
+        assert rows.one("e1") == begun
+        with pytest.raises(Conflict, match="already"):
+            rows.add(begun, plan_text="")
+        stopped = msgspec.structs.replace(begun, stopped={"large": "it crashed"})
+        rows.save(stopped, before=begun)
+        with pytest.raises(Conflict, match="somebody else"):
+            rows.save(msgspec.structs.replace(begun, phase=Phase.SHIPPED), before=begun)
+        rows.save(msgspec.structs.replace(stopped, phase=Phase.KEPT), before=stopped)
+        assert [each.phase for each in rows.all(model="wake")] == [Phase.KEPT]
+        assert rows.all(live=True) == []
+        assert Experiments(connection, "other").all() == []
+        with pytest.raises(NotFound, match="whimbrel experiment list"):
+            rows.one("e2")
 
 
 def test_namespaces_do_not_meet(database: Database) -> None:

@@ -126,4 +126,8 @@ def test_an_arm_that_harms_is_stopped_and_its_devices_return(server: Running, tm
         assert seen["phase"] == "kept", seen["because"]
         assert "harm is proven: error" in seen["arms"][1]["stopped"]
         until(lambda: running.seen.counts() == {1: DEVICES}, what="everybody is back", within_s=60)
-    assert done("version", "list", "wake", *at(server))[1]["devices"] == 0
+        until(
+            lambda: done("version", "list", "wake", *at(server))[1]["devices"] == 0,
+            what="the server hears",
+            within_s=60,
+        )

@@ -11,6 +11,7 @@ from whimbrel.console.charts import Spec, chart
 
 Seen = Mapping[str, Any]
 
+_FEW = 3  # looks of an arm that are shown one by one
 _GREY = "#5b5b5b"  # the control, and no difference from it
 _COLORS = ("#1f6f8b", "#d1495b", "#edae49", "#66a182", "#8d6a9f")  # the palette of all charts; then again
 
@@ -22,20 +23,20 @@ def plots_of(seen: Seen) -> dict[str, Spec]:
 
 def _interval_chart(seen: Seen) -> Spec:
     ratio = seen["primary"]["name"] == "crash_rate"
-    hours = max((point["days"] for point in seen["history"]), default=0) < 2
+    unit_of_time, a_day = _time_unit(max((point["days"] for point in seen["history"]), default=0.0))
     rows = []
     for point in seen["history"]:
         if point["deciding"] is None:
             continue
         estimate, low, high = point["deciding"]
-        row = {"arm": point["arm"], "time": point["days"] * (24 if hours else 1), "estimate": estimate}
+        row = {"arm": point["arm"], "time": point["days"] * a_day, "estimate": estimate}
         row |= {"low": low, "high": high if high is not None and math.isfinite(high) else None}
         if point["plain"] is not None and not ratio:
             row |= {"plain_low": point["plain"][1], "plain_high": point["plain"][2]}
         rows.append(row)
     rows = _cropped(rows)
     unit = "crash rate over the control's" if ratio else f"{seen['primary']['name']}, arm less control"
-    x: Spec = {"field": "time", "type": "quantitative", "title": f"{'hours' if hours else 'days'} since the start"}
+    x: Spec = {"field": "time", "type": "quantitative", "title": f"{unit_of_time} since the start"}
     x |= {"scale": {"domainMin": 0, "nice": False}, "axis": {"tickCount": 8}}
     color = _color(seen, [arm["id"] for arm in seen["arms"] if arm["role"] != "control"])
 
@@ -44,6 +45,8 @@ def _interval_chart(seen: Seen) -> Spec:
 
     dashed = {"type": "line", "strokeDash": [3, 3], "strokeWidth": 1, "opacity": 0.7}
     band = {"x": x, "y": y("low"), "y2": {"field": "high"}, "color": color}
+    few = len(rows) <= _FEW * len(seen["arms"])
+    line = {"type": "line", "strokeWidth": 2, "point": {"size": 40} if few else False}
     same = {"datum": 1 if ratio else 0}
     label = {"type": "text", "align": "right", "baseline": "bottom", "dy": -3, "x": "width", "dx": -4, "color": _GREY}
     layers: list[Spec] = [
@@ -52,11 +55,20 @@ def _interval_chart(seen: Seen) -> Spec:
         {"mark": {"type": "area", "opacity": 0.22}, "encoding": band},
         {"mark": dashed, "encoding": {"x": x, "y": y("plain_low"), "color": color}},
         {"mark": dashed, "encoding": {"x": x, "y": y("plain_high"), "color": color}},
-        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"x": x, "y": y("estimate"), "color": color}},
+        {"mark": line, "encoding": {"x": x, "y": y("estimate"), "color": color}},
     ]  # fmt: skip
     if ratio:
         del layers[3:5]
+    if few:  # a line and an area need two points
+        layers.append({"mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.6}, "encoding": band})
     return chart(f"{seen['name']}: {seen['primary']['name']}", layers, rows)
+
+
+def _time_unit(days: float) -> tuple[str, float]:
+    """The unit in which so many days are read, and how many of it a day has."""
+    if days >= 2:
+        return "days", 1.0
+    return ("hours", 24.0) if days >= 2 / 24 else ("minutes", 1440.0)
 
 
 def _cropped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,15 +2,18 @@
 
 import pytest
 
-from build import T0, devices_in, plan, quarantined, rollout, stage
+from build import T0, devices_in, plan, quarantined, reports, rollout, stage, window
 from build_experiment import Devices, village, written
 from whimbrel.errors import Conflict, IllegalTransition, NotFound, Refused
 from whimbrel.flows.conclude import act_by_person, replay_experiment
 from whimbrel.flows.experiment import foresee
+from whimbrel.flows.ingest import ingest
 from whimbrel.flows.render import render_policy
 from whimbrel.flows.start import start_rollout
+from whimbrel.health.report import Cohort, Summary
 from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.decide import Profile, decide
+from whimbrel.rollout.experiment_gate import Book
 from whimbrel.rollout.experiment_states import Phase
 from whimbrel.rollout.policy import Policy
 from whimbrel.rollout.states import State
@@ -237,6 +240,45 @@ def test_every_verdict_is_given_again_byte_for_byte() -> None:
         assert len(verdicts) >= 3
         assert verdicts[-1].move == "ship"
         assert all(each.same for each in verdicts)
+
+
+def test_reports_that_are_forged_late_or_twice_ship_nothing() -> None:
+    """Devices of the control that say they are treated, values beyond all reason, and every report sent again."""
+    with village() as here:
+        devices = Devices(here, 80, known=False)
+        control = [name for name in devices.names if devices.arm_of(name) == ("control", 0)]
+        for turn in range(1, 7):
+            devices.report()
+            at = T0 + 300.0 * turn
+            lie = {"metrics": {"watch_time": Summary.of(1e6)}}
+            claims = [
+                reports(name, window(turn, cohorts=(Cohort(rollout="e1", stage=0, role="treated", age_s=9.0),), **lie),
+                        at=at, epoch="f" * 16)
+                for name in control
+            ]  # fmt: skip
+            mad = devices.names[0]
+            role = (devices.arm_of(mad) or ("",))[0]
+            own = Cohort(rollout="e1", stage=0, role=role, age_s=9.0)
+            claims += 3 * [reports(mad, window(turn, cohorts=(own,), **lie), at=at, epoch="e" * 16)]
+            done = ingest(
+                here.town.registry, here.town.fleet, claims, now=at, experiments=here.experiments.all(live=True)
+            )
+            assert (done.contradictions, done.duplicates) == (len(control), 2)
+            said = here.look(now=at + 1)
+        assert said.move == "wait"
+        assert here.town.fleet.counts("e1")[0].reported_t == 80 - len(control)
+
+
+def test_a_late_joiner_counts_from_its_first_window_and_its_past_is_taken_once() -> None:
+    with village() as here:
+        devices = Devices(here, 80)
+        for _ in range(3):
+            devices.report()
+        panel = Book(here.record.plan)
+        panel.fold(here.town.fleet.cells("e1", before_window=99))
+        one = panel.panel(0, "treated", "watch_time").plus(panel.panel(0, "control", "watch_time"))
+        assert (one.n, one.both) == (80, 80)
+        assert one.x == pytest.approx(sum(devices.before.values()))
 
 
 # --- what follows ---
