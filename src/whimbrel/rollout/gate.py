@@ -238,9 +238,10 @@ def _kill_switch(total: Counts) -> str | None:
 
 
 def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> Named | None:
-    """The slices of one label that go back alone: named by e-BH, fewer than half of them, and the rest is clean.
+    """The slices of one label that go back alone: named by e-BH, less than half of them and of the devices.
 
-    Where several labels explain the harm, the one that leaves no evidence among the rest; then the smallest slice.
+    The rest must be clean. Where several labels explain the harm, the one that leaves no evidence among the rest is
+    taken, and of those the smallest slice.
     """
     needed = math.log(1 / plan.alpha)
     found = [named for named in ledger.named().values() if named.bad]

@@ -153,11 +153,13 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     logs: dict[str, float]
     rest: float  # inf where no other is left
     devices: int  # device-windows of the bad slices on the new version
+    of: int  # device-windows of all slices of the label on the new version
     leads: dict[str, str]  # the guardrail that says most of each
 
     def clean(self, *, needed: float) -> bool:
         """Whether the bad ones are few and the others show nothing: then they may go back alone."""
-        return bool(self.bad) and 2 * len(self.bad) < len(self.logs) and self.rest < needed / 2
+        few = 2 * len(self.bad) < len(self.logs) and 2 * self.devices < self.of
+        return bool(self.bad) and few and self.rest < needed / 2
 
 
 _NO_REFERENCES = References()
@@ -498,6 +500,7 @@ class Ledger:
                 logs=logs,
                 rest=log_mean_exp(rest, [1 / len(rest)] * len(rest)) if rest else math.inf,
                 devices=sum(self._at_risk(each) for each in bad),
+                of=sum(self._at_risk(each) for each in slices),
                 leads=leads,
             )
         return found

@@ -262,6 +262,18 @@ def test_an_operating_system_goes_back_alone_on_all_hardware() -> None:
         assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
 
 
+def test_half_of_the_fleet_is_no_slice() -> None:
+    """Harm everywhere was named first in the class of most devices, and only these went back."""
+    with town(running=rollout()) as here:
+        sizes = {"common": 300, "b": 100, "c": 100, "d": 100}
+        here.fleet.tally("r1", [
+            cell(role, w, n=n * times, hardware_class=name,
+                 crashed=n // 12 if (name, role) == ("common", "treated") else n * times // 100)
+            for w in range(8) for name, n in sizes.items() for role, times in (("treated", 1), ("control", 19))
+        ])  # fmt: skip
+        assert judge_now(here, now=T0 + 8 * 300).move == "roll_back"
+
+
 def test_of_two_labels_that_explain_the_harm_the_smaller_slice_goes_back() -> None:
     """The bad board has an operating system of its own: the board's label would do, and so would the other one."""
     with town(running=rollout()) as here:
