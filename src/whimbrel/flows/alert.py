@@ -34,6 +34,8 @@ SAID: dict[str, AlertOn] = {
     "roll_back": "rolled_back",
     "finish": "completed",
     "abort": "aborted",
+    "reject": "aborted",
+    "fail_to_begin": "aborted",
 }
 _SEVERITY: dict[AlertOn, Severity] = {
     "slice_back": "critical",
