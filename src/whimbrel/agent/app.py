@@ -160,6 +160,7 @@ class Agent:
         self._status: dict[str, Any] = {}
         self._shadows: dict[str, ShadowClient] = {}
         self._shadows_guard = threading.Lock()
+        self._written: dict[str, Any] = {}  # to status.json, by this process
         self._leftovers: set[Path] | None = None
 
     @classmethod
@@ -465,7 +466,7 @@ class Agent:
 
     def _write_status(self) -> None:
         problems = self._problems()
-        self._status = {
+        status = {
             "device_id": self.settings.device_id,
             "process": os.getpid(),
             "last_refresh": self._trust.memory.refreshed_at or None,
@@ -483,5 +484,8 @@ class Agent:
                 for model, each in self._installations.items()
             },
         }
-        with suppress(OSError):
-            self._disk.replace(self.folder / "status.json", documents.encode(self._status))
+        self._status = status
+        if status != self._written:  # a trial is looked at every few seconds, and flash wears
+            with suppress(OSError):
+                self._disk.replace(self.folder / "status.json", documents.encode(status))
+                self._written = status

@@ -6,6 +6,7 @@
 3. The codec and numpy are imported only to apply a patch; where they are not installed, whole files are taken.
 """
 
+import functools
 import importlib
 import importlib.util
 from collections.abc import Collection, Mapping
@@ -110,6 +111,7 @@ class Assembly:
             self._download.discard(_as_file(file, step.sha256, step.size_bytes))
 
 
+@functools.cache  # asked in every cycle, and what is installed stays as it is while a process lives
 def can_patch() -> bool:
     """Whether patches can be applied here; found without an import of the codec."""
     return all(importlib.util.find_spec(name) is not None for name in ("numpy", "pcodec", "zstandard"))

@@ -11,6 +11,7 @@ import pytest
 
 from build_repository import Repository, Server, onnx_model
 from whimbrel import Agent, limits
+from whimbrel.agent.assembly import can_patch
 from whimbrel.agent.disk import RealDisk
 from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -228,10 +229,35 @@ def test_swap_now_does_not_wait_and_open_sessions_keep_their_files(opened: Opene
     assert look(agent)["serial"] == 3
 
 
-def test_status_says_whether_patches_can_be_applied(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def without_codec(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a process where it is not installed: a process looks once."""
+    monkeypatch.setitem(sys.modules, "pcodec", None)
+    can_patch.cache_clear()
+    yield
+    can_patch.cache_clear()
+
+
+def test_status_says_that_patches_can_be_applied(opened: Opened) -> None:
     agent = opened()
     agent.cycle()
     assert agent.status()["patches"] is True
-    monkeypatch.setitem(sys.modules, "pcodec", None)
+
+
+@pytest.mark.usefixtures("without_codec")
+def test_status_says_that_patches_cannot_be_applied(opened: Opened) -> None:
+    agent = opened()
     agent.cycle()
     assert agent.status()["patches"] is False
+
+
+def test_status_is_written_when_it_changed_and_not_in_every_cycle(opened: Opened) -> None:
+    agent = opened()
+    for _ in range(3):
+        agent.cycle()  # it fetches, tries and commits
+    place = agent.folder / "status.json"
+    before = place.stat().st_ino, place.stat().st_mtime_ns
+    agent.cycle()
+    assert (place.stat().st_ino, place.stat().st_mtime_ns) == before
+    agent.cycle(force=True)
+    assert (place.stat().st_ino, place.stat().st_mtime_ns) != before
