@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import urllib3
 
+from whimbrel import limits
 from whimbrel.agent.app import Agent
 from whimbrel.agent.session import Places, Session, read_pointer
 from whimbrel.device.conditions import Situation
@@ -28,6 +29,7 @@ from whimbrel.sim.world import MODEL, REFRESH_S, Timeline
 CRASH_CHANCE = {"good": 0.003, "crashes": 0.7, "sometimes_crashes": 0.15, "drifts": 0.003}
 FOLDER = Path("/agent")
 _EARLIEST_S = 30.0  # between two cycles: what a real agent does every second while it waits is played less often
+_TRIAL_S = 150.0  # between two cycles of a trial without a session that ended: there is nothing for it to see
 _BETWEEN_SESSIONS_S = 360.0
 _SESSION_S = 60.0
 _JUMPS_S = (-400 * 86400.0, -7200.0, -600.0, 0.0, 900.0, 3 * 86400.0, 800 * 86400.0)
@@ -79,6 +81,8 @@ class Device:
         self._clock_off_s = 0.0
         self._charging = self._chance.random() < 0.5
         self._life = 0  # events of a life that is over do nothing
+        self._awaited = 0  # the newest cycle that was asked for: earlier ones do not come any more
+        self._tries = False  # a version is on trial
         self._sessions: list[Session] = []
 
     # --- the clock ---
@@ -161,7 +165,8 @@ class Device:
             )
         except (WhimbrelError, PowerCut):
             self.agent = None
-        self._later(0.0, self._turn)
+        self._tries = False
+        self._turn_in(0.0)
 
     def _turn(self) -> None:
         self.link.lag_s = 0.0
@@ -179,8 +184,19 @@ class Device:
             self._looked()
             return
         self._looked()
-        self._later(max(_EARLIEST_S, min(result.next_s, REFRESH_S)) + self.link.lag_s, self._turn)
+        self._tries = result.models[MODEL]["state"] == "on trial"
+        wait_s = max(_TRIAL_S if self._tries else _EARLIEST_S, min(result.next_s, REFRESH_S))
+        self._turn_in(wait_s + self.link.lag_s)
         self.link.lag_s = 0.0
+
+    def _turn_in(self, delay_s: float) -> None:
+        self._awaited = number = self._awaited + 1
+        self._later(delay_s, lambda: self._turn() if number == self._awaited else None)
+
+    def _session_ended(self) -> None:
+        # An agent looks at a trial every few seconds; it is played only where there is something to see.
+        if self._tries:
+            self._turn_in(self._chance.uniform(0, limits.TRIAL_LOOK_S))
 
     def _looked(self) -> None:
         self.seen.pointer(self.id, self.pointer())
@@ -215,6 +231,7 @@ class Device:
         self._sessions.remove(session)
         if crashes:
             _die(session)
+            self._session_ended()
             return
         for _ in range(3):
             session.record(latency_ms=10.0, ok=quality != "drifts" or self._chance.random() < 0.6)
@@ -222,10 +239,14 @@ class Device:
             session.__exit__(None, None, None)
         except PowerCut:
             self._power_off(self._chance.uniform(10, 600))
+        else:
+            self._session_ended()
 
     def _drop_sessions(self) -> None:
         for session in self._sessions:
             _die(session)
+        if self._sessions:
+            self._session_ended()
         self._sessions.clear()
 
     # --- what it suffers ---
