@@ -8,7 +8,7 @@ import pytest
 from build import EPOCH, T0, Town, cell, model, quarantined, release, rollout, version
 from build_experiment import written
 from whimbrel.errors import Conflict, NotAllowed, NotFound, UntrustedInput
-from whimbrel.flows.records import AuditRecord, ExperimentRecord, ModelSettings, Participation
+from whimbrel.flows.records import AuditRecord, ExperimentRecord, ModelSettings, Participation, Running, Sight
 from whimbrel.health.tally import Moments
 from whimbrel.model.documents import encode
 from whimbrel.rollout.experiment_states import Phase
@@ -146,9 +146,9 @@ def test_only_artifacts_that_nothing_holds_are_collected(database: Database) -> 
             registry.change_version("wake", serial, retired=True)
         assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # the baseline
         registry.change_model("wake", baseline=None)
-        fleet.runs("dev-1", model="wake", serial=2, hardware_class="", at=T0)
+        fleet.runs(Running(device_id="dev-1", model="wake", serial=2, hardware_class="", at=T0))
         assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # a device
-        fleet.runs("dev-1", model="wake", serial=None, hardware_class="", at=T0)
+        fleet.runs(Running(device_id="dev-1", model="wake", serial=None, hardware_class="", at=T0))
         registry.add_rollout(rollout(), plan_text="")
         assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # a live rollout
         registry.save_rollout(rollout(state=State.ABORTED), before=rollout())
@@ -233,10 +233,31 @@ def test_first_devices_of_each_stage_say_when_they_began(database: Database) -> 
 def test_sequences_are_of_an_installation(database: Database) -> None:
     with database.transaction() as connection:
         fleet = Fleet(connection, "default")
-        fleet.set_last_sequence("dev-1", EPOCH, 7)
-        fleet.set_last_sequence("dev-1", EPOCH, 2**53)
-        assert fleet.last_sequence("dev-1", EPOCH) == 2**53
-        assert fleet.last_sequence("dev-1", "f" * 16) == fleet.last_sequence("dev-2", EPOCH) == 0
+        fleet.set_sequences({("dev-1", EPOCH): 7})
+        fleet.set_sequences({("dev-1", EPOCH): 2**53, ("dev-1", "f" * 16): 1, ("dev-3", EPOCH): 3})
+        assert fleet.sequences(["dev-1", "dev-2"]) == {("dev-1", EPOCH): 2**53, ("dev-1", "f" * 16): 1}
+
+
+def test_more_devices_than_a_statement_may_name_are_asked_after(database: Database) -> None:
+    devices = [f"dev-{number}" for number in range(1200)]
+    with database.transaction() as connection:
+        fleet = Fleet(connection, "default")
+        fleet.set_sequences({(device, EPOCH): 1 for device in devices})
+        fleet.save_participation(
+            *(Participation(rollout="r1", stage=0, device_id=each, role="control", assigned_at=T0) for each in devices)
+        )
+        assert len(fleet.sequences(devices)) == len(fleet.participations(["r1"], devices)) == 1200
+        assert fleet.participations(["r2"], devices) == fleet.participations([], devices) == []
+
+
+def test_labels_stay_where_a_device_says_nothing_of_them(database: Database) -> None:
+    with database.transaction() as connection:
+        fleet = Fleet(connection, "default")
+        for device in ("dev-1", "dev-2"):
+            fleet.enrol(device, credential="one", labels={"a": "b"}, at=T0)
+        fleet.seen(Sight(device_id="dev-1", at=T0 + 1), Sight(device_id="dev-2", at=T0 + 1, labels={"a": "c"}),
+                   Sight(device_id="dev-3", at=T0 + 1, labels={"a": "d"}))  # fmt: skip
+        assert [labels for _, labels in fleet.keys_and_labels()] == [{"a": "b"}, {"a": "c"}]
 
 
 # --- the role book ---

@@ -80,7 +80,7 @@ def _refusals_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def _numbers_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Fleet, "last_sequence", lambda self, device_id, epoch: 0)
+    patch.setattr(Fleet, "sequences", lambda self, devices: {})
 
 
 def _messages_are_lost(patch: pytest.MonkeyPatch) -> None:

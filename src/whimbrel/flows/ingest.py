@@ -19,6 +19,7 @@ import msgspec
 
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.drift import reference_of
+from whimbrel.flows.gather import Gathered
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ExperimentRecord, Participation, Record, RolloutRecord
 from whimbrel.health.panel import LEAST_DEVICES, Panel, Value
@@ -58,7 +59,9 @@ def ingest(
 
     `experiments`: those that are live.
     """
-    desk = _Desk(registry, fleet, now, experiments)
+    records = tuple(records)
+    devices = {record.device_id for record in records}
+    desk = _Desk(registry, fleet, now, experiments, devices=devices)
     for record in records:
         try:
             desk.take(record)
@@ -69,11 +72,18 @@ def ingest(
 
 class _Desk:
     def __init__(
-        self, registry: RegistryPort, fleet: FleetPort, now: float, experiments: Sequence[ExperimentRecord]
+        self,
+        registry: RegistryPort,
+        fleet: FleetPort,
+        now: float,
+        experiments: Sequence[ExperimentRecord],
+        *,
+        devices: Iterable[str],
     ) -> None:
-        self.registry, self.fleet, self.now = registry, fleet, now
+        self.registry, self.tallies, self.now = registry, fleet, now
         self.rollouts: dict[str, Trial] = {rollout.id: rollout for rollout in registry.rollouts(live=True)}
         self.rollouts |= {experiment.id: experiment for experiment in experiments}
+        self.fleet = Gathered(fleet, rollouts=self.rollouts, devices=devices)
         self.levels: dict[str, dict[str, float]] = {}  # of experiments: the control's, by metric
         models = {r.model: registry.model(r.model) for r in self.rollouts.values()}
         self.salts = {name: model.salt for name, model in models.items()}
@@ -90,8 +100,9 @@ class _Desk:
             self._reports(record, parse(Batch, record.body, what="a batch of reports"))
 
     def finish(self) -> Ingested:
+        self.fleet.write()
         for rollout, cells in self.cells.items():
-            self.fleet.tally(rollout, cells)
+            self.tallies.tally(rollout, cells)
         return Ingested(
             windows=self.windows,
             duplicates=self.duplicates,
@@ -188,7 +199,7 @@ class _Desk:
     def _seen(self, experiment: ExperimentRecord, window: Window) -> dict[str, float]:
         """What a window tells of the metrics that an experiment compares, less the control's level."""
         if experiment.id not in self.levels:
-            self.levels[experiment.id] = _levels(self.fleet, experiment, now=self.now)
+            self.levels[experiment.id] = _levels(self.tallies, experiment, now=self.now)
         means, levels = window.means(), self.levels[experiment.id]
         return {metric: means[metric] - level for metric, level in levels.items() if metric in means}
 
@@ -348,6 +359,5 @@ def judge_silence(fleet: FleetPort, rollout: Trial, *, report_s: float, now: flo
             for entry in asked
         ],
     )
-    for entry in asked:
-        fleet.save_participation(msgspec.structs.replace(entry, silence_judged=True))
+    fleet.save_participation(*(msgspec.structs.replace(entry, silence_judged=True) for entry in asked))
     return len(asked)

@@ -234,6 +234,24 @@ class UserReportRecord(msgspec.Struct, frozen=True, kw_only=True):
     decided_at: float | None = None
 
 
+class Sight(msgspec.Struct, frozen=True, kw_only=True):
+    """A device was heard. `labels` None: it said nothing of them."""
+
+    device_id: str
+    at: float
+    labels: dict[str, str] | None = None
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device says that it runs of a model."""
+
+    device_id: str
+    model: str
+    serial: int | None
+    hardware_class: str
+    at: float
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One message of a device, as it lies in the inbox."""
 

@@ -125,6 +125,6 @@ def _cells(fleet: FleetPort, rollout: RolloutRecord, record: UserReportRecord, *
             age_bucket=age_bucket(record.at - each.activated_at, hour_s=rollout.hour_s),
             user_reports=1,
         )
-        for each in fleet.participations(rollout.id, record.device_id)
+        for each in fleet.participations([rollout.id], [record.device_id])
         if each.activated_at is not None and each.activated_at <= record.at
     ]

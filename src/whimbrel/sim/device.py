@@ -217,6 +217,9 @@ class Device:
         except Unavailable:
             self.seen.without_version(self.id)
             return
+        except UntrustedInput:
+            self.seen.pointer(self.id, None)
+            return
         slot = session.path.parent
         contents = {name: self.disk.read(slot / name) or b"" for name in self.disk.names(slot)}
         self.seen.session(self.id, session.serial, session.path.name, contents)

@@ -1,23 +1,36 @@
 """What is known of the devices? Enrolment, inventory, cohorts, sequence marks, and the tally of their reports."""
 
 import hmac
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, case, func, select, update
+import msgspec
+from sqlalchemy import Connection, Row, bindparam, case, func, select, tuple_, update
 
 from whimbrel import limits
 from whimbrel.errors import NotAllowed
-from whimbrel.flows.records import Participation
+from whimbrel.flows.records import Participation, Running, Sight
 from whimbrel.health.panel import Value
 from whimbrel.health.slices import slices_of
-from whimbrel.health.tally import Cell, add, slices_text
+from whimbrel.health.tally import Cell, add
 from whimbrel.model.documents import parse
 from whimbrel.rollout.bucket import device_key
 from whimbrel.rollout.gate import Counts
 from whimbrel.stores import schema
 from whimbrel.stores.registry import hashed
-from whimbrel.stores.rows import packed, upsert
+from whimbrel.stores.rows import packed, upsert, upsert_all
+
+_Name = TypeVar("_Name")
+_NAMES_A_QUERY = 500  # databases bound the values of a statement; the smallest bound in use is 999
+_CHANGING = tuple(
+    name for name in Participation.__struct_fields__ if name not in {"rollout", "stage", "device_id", "role"}
+)
+_KEY = ("window", "stage", "role", "hardware_class", "slices", "age_bucket")  # the columns of `Cell.key`
+_SEEN = (
+    update(schema.devices)
+    .where(schema.devices.c.namespace == bindparam("of"), schema.devices.c.device_id == bindparam("who"))
+    .values(seen_at=bindparam("at"))
+)
 
 
 class Fleet:
@@ -63,15 +76,15 @@ class Fleet:
         wanted = select(table.c.at).where(table.c.namespace == self.namespace, table.c.model == model)
         return self.connection.execute(wanted).scalar_one_or_none()
 
-    def seen(self, device_id: str, *, at: float, labels: dict[str, str] | None = None) -> None:
-        """It reported just now."""
-        table = schema.devices
-        values: dict[str, Any] = {"seen_at": at}
-        if labels is not None:
-            values["labels"] = packed(labels)
-        self.connection.execute(
-            update(table).where(table.c.namespace == self.namespace, table.c.device_id == device_id).values(**values)
-        )
+    def seen(self, *sights: Sight) -> None:
+        """They reported just now. A device that is not enrolled stays unknown."""
+        silent = [_sight(self.namespace, each) for each in sights if each.labels is None]
+        telling = [
+            _sight(self.namespace, each) | {"told": packed(each.labels)} for each in sights if each.labels is not None
+        ]
+        for statement, rows in ((_SEEN, silent), (_SEEN.values(labels=bindparam("told")), telling)):
+            if rows:
+                self.connection.execute(statement, rows)
 
     def count_devices(self) -> int:
         """Enrolled devices."""
@@ -87,17 +100,10 @@ class Fleet:
         for row in rows:
             yield row.key % 2**64, parse(dict[str, str], row.labels, what="stored labels")
 
-    def runs(self, device_id: str, *, model: str, serial: int | None, hardware_class: str, at: float) -> None:
-        """What a device says it runs."""
-        values = {
-            "namespace": self.namespace,
-            "device_id": device_id,
-            "model": model,
-            "serial": serial,
-            "hardware_class": hardware_class,
-            "at": at,
-        }
-        upsert(self.connection, schema.device_models, values, update=("serial", "hardware_class", "at"))
+    def runs(self, *running: Running) -> None:
+        """What devices say they run."""
+        rows = [msgspec.structs.asdict(each) | {"namespace": self.namespace} for each in running]
+        upsert_all(self.connection, schema.device_models, rows, update=("serial", "hardware_class", "at"))
 
     def inventory(self, model: str) -> dict[int | None, int]:
         """Devices by the serial they run of `model`."""
@@ -135,52 +141,47 @@ class Fleet:
 
     # --- what was counted already ---
 
-    def last_sequence(self, device_id: str, epoch: str) -> int:
-        """The newest window of an installation that was tallied; 0 for none."""
+    def sequences(self, devices: Sequence[str]) -> dict[tuple[str, str], int]:
+        """The newest window that was tallied, by installation: (device, epoch)."""
         table = schema.sequences
-        found = self.connection.execute(
-            select(table.c.last).where(
-                table.c.namespace == self.namespace, table.c.device_id == device_id, table.c.epoch == epoch
-            )
-        ).scalar_one_or_none()
-        return found or 0
+        query = select(table.c.device_id, table.c.epoch, table.c.last).where(table.c.namespace == self.namespace)
+        return {
+            (row.device_id, row.epoch): row.last
+            for some in _portions(devices)
+            for row in self.connection.execute(query.where(table.c.device_id.in_(some)))
+        }
 
-    def set_last_sequence(self, device_id: str, epoch: str, last: int) -> None:
-        """All windows up to `last` were tallied."""
-        values = {"namespace": self.namespace, "device_id": device_id, "epoch": epoch, "last": last}
-        upsert(self.connection, schema.sequences, values, update=("last",))
+    def set_sequences(self, last: Mapping[tuple[str, str], int]) -> None:
+        """All windows of an installation up to this number were tallied."""
+        rows = [
+            {"namespace": self.namespace, "device_id": device, "epoch": epoch, "last": number}
+            for (device, epoch), number in last.items()
+        ]
+        upsert_all(self.connection, schema.sequences, rows, update=("last",))
 
     # --- cohorts ---
 
-    def participation(self, rollout: str, stage: int, device_id: str) -> Participation | None:
-        """A device's place in a stage's cohort, when it has one."""
-        table = schema.participations
-        row = self.connection.execute(
-            select(table).where(
-                table.c.namespace == self.namespace,
-                table.c.rollout == rollout,
-                table.c.stage == stage,
-                table.c.device_id == device_id,
-            )
-        ).one_or_none()
-        return _participation(row) if row is not None else None
+    def participations(self, rollouts: Iterable[str], devices: Sequence[str]) -> list[Participation]:
+        """The places of some devices in the cohorts of some rollouts: a control stands in several stages at once."""
+        table, named = schema.participations, list(rollouts)
+        if not named:
+            return []
+        wanted = table.c.namespace == self.namespace, table.c.rollout.in_(named)
+        query = select(table).where(*wanted).order_by(table.c.rollout, table.c.stage)
+        return [
+            _participation(row)
+            for some in _portions(devices)
+            for row in self.connection.execute(query.where(table.c.device_id.in_(some)))
+        ]
 
-    def participations(self, rollout: str, device_id: str) -> list[Participation]:
-        """All places of a device in a rollout's cohorts: a control stands in several stages at once."""
-        table = schema.participations
-        rows = self.connection.execute(
-            select(table)
-            .where(table.c.namespace == self.namespace, table.c.rollout == rollout, table.c.device_id == device_id)
-            .order_by(table.c.stage)
-        )
-        return [_participation(row) for row in rows]
-
-    def save_participation(self, entry: Participation) -> None:
-        """Write a device's place in a cohort."""
-        values = {name: getattr(entry, name) for name in Participation.__struct_fields__}
-        values |= {"slices": packed(entry.slices), "values": packed(entry.values)}
-        columns = tuple(name for name in values if name not in {"rollout", "stage", "device_id", "role"})
-        upsert(self.connection, schema.participations, values | {"namespace": self.namespace}, update=columns)
+    def save_participation(self, *entries: Participation) -> None:
+        """Write places in cohorts."""
+        rows = [
+            {name: getattr(entry, name) for name in Participation.__struct_fields__}
+            | {"namespace": self.namespace, "slices": packed(entry.slices), "values": packed(entry.values)}
+            for entry in entries
+        ]
+        upsert_all(self.connection, schema.participations, rows, update=_CHANGING)
 
     def counts(self, rollout: str, *, without: Sequence[str] = ()) -> dict[int, Counts]:
         """Distinct devices of each stage, by what became of them; but for those of some slices."""
@@ -291,26 +292,26 @@ class Fleet:
 
     def tally(self, rollout: str, cells: Iterable[Cell]) -> None:
         """Add cells to a rollout's sums."""
-        table = schema.tally
         merged: dict[tuple[int, int, str, str, str, int], Cell] = {}
         for cell in cells:
             merged[cell.key] = add(merged[cell.key], cell) if cell.key in merged else cell
-        for cell in merged.values():
-            key = {
-                "namespace": self.namespace,
-                "rollout": rollout,
-                "window": cell.window,
-                "stage": cell.stage,
-                "role": cell.role,
-                "hardware_class": cell.hardware_class,
-                "slices": slices_text(cell.slices),
-                "age_bucket": cell.age_bucket,
-            }
-            stored = self.connection.execute(
-                select(table.c.cell).where(*(table.c[name] == value for name, value in key.items()))
-            ).scalar_one_or_none()
-            total = cell if stored is None else add(parse(Cell, stored, what="a stored cell"), cell)
-            upsert(self.connection, table, key | {"cell": packed(total)}, update=("cell",))
+        stored = self._stored_cells(rollout, list(merged))
+        rows = []
+        for key, cell in merged.items():
+            total = add(parse(Cell, stored[key], what="a stored cell"), cell) if key in stored else cell
+            place = dict(zip(_KEY, key, strict=True))
+            rows.append({"namespace": self.namespace, "rollout": rollout, **place, "cell": packed(total)})
+        upsert_all(self.connection, schema.tally, rows, update=("cell",))
+
+    def _stored_cells(self, rollout: str, keys: Sequence[tuple[Any, ...]]) -> dict[tuple[Any, ...], bytes]:
+        table = schema.tally
+        columns = [table.c[name] for name in _KEY]
+        query = select(*columns, table.c.cell).where(table.c.namespace == self.namespace, table.c.rollout == rollout)
+        return {
+            tuple(row[:-1]): row.cell
+            for some in _portions(keys, _NAMES_A_QUERY // len(_KEY))
+            for row in self.connection.execute(query.where(tuple_(*columns).in_(some)))
+        }
 
     def cells(self, rollout: str, *, before_window: int, from_window: int = 0) -> list[Cell]:
         """The cells of closed windows, in order."""
@@ -330,6 +331,15 @@ def signed_key(device_id: str) -> int:
     """A device's key as a database stores it: two's complement, since SQL has no unsigned 64-bit number."""
     key = device_key(device_id)
     return key - 2**64 if key >= 2**63 else key
+
+
+def _sight(namespace: str, sight: Sight) -> dict[str, Any]:
+    return {"of": namespace, "who": sight.device_id, "at": sight.at}
+
+
+def _portions(named: Sequence[_Name], most: int = _NAMES_A_QUERY) -> Iterator[Sequence[_Name]]:
+    for first in range(0, len(named), most):
+        yield named[first : first + most]
 
 
 def _participation(row: Row[Any]) -> Participation:

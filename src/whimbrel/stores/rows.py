@@ -1,8 +1,10 @@
 """How do rows and records meet? The few lines that every part of the registry shares."""
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Executable, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from whimbrel.model.documents import encode
@@ -13,15 +15,29 @@ def upsert(connection: Connection, table: Table, values: dict[str, Any], *, upda
 
     True when a row was inserted or updated.
     """
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table).values(values)
-    keys = [column.name for column in table.primary_key]
-    if update:
-        finished = statement.on_conflict_do_update(index_elements=keys, set_={name: values[name] for name in update})
-    else:
-        finished = statement.on_conflict_do_nothing(index_elements=keys)
     # PostgreSQL answers with keys, and SQLAlchemy then forgets the number of rows unless it is asked to keep it.
-    return connection.execute(finished, execution_options={"preserve_rowcount": True}).rowcount > 0
+    statement = _statement(table, update, connection.dialect.name)
+    return connection.execute(statement, values, execution_options={"preserve_rowcount": True}).rowcount > 0
+
+
+def upsert_all(
+    connection: Connection, table: Table, rows: Sequence[dict[str, Any]], *, update: tuple[str, ...] = ()
+) -> None:
+    """`upsert` of many rows with the same columns, in one round trip."""
+    if rows:
+        connection.execute(_statement(table, update, connection.dialect.name), rows)
+
+
+@functools.cache  # to build a statement costs more than to run it
+def _statement(table: Table, update: tuple[str, ...], dialect: str) -> Executable:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = insert(table)
+    keys = [column.name for column in table.primary_key]
+    if not update:
+        return statement.on_conflict_do_nothing(index_elements=keys)
+    return statement.on_conflict_do_update(
+        index_elements=keys, set_={name: statement.excluded[name] for name in update}
+    )
 
 
 def packed(value: object) -> bytes:

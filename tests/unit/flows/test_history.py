@@ -4,7 +4,7 @@ import pytest
 
 from build import HOUR, T0, accuracy, cell, file, release, rollout, town, version
 from whimbrel.flows.history import Delays, History, history_of, inventory_of
-from whimbrel.flows.records import Participation
+from whimbrel.flows.records import Participation, Running
 from whimbrel.model.release import Release, Variant
 from whimbrel.model.ways import NOTHING, Step
 
@@ -20,7 +20,7 @@ def step(base: str, target: str, size: int) -> Step:
 def test_controls_speak_by_the_hour_and_the_new_version_does_not() -> None:
     with town(running=rollout()) as made:
         made.enrol("a", "b", "c")
-        made.fleet.runs("a", model="wake", serial=1, hardware_class="pi4", at=T0)
+        made.fleet.runs(Running(device_id="a", model="wake", serial=1, hardware_class="pi4", at=T0))
         made.fleet.tally("r1", [
             cell("control", 0, n=100, crashed=2, errors=1.5, due=10, overdue=1, metrics=accuracy(0.9, 40)),
             cell("control", 12, n=50, latency={100: 99, 200: 1}),

@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from build import (
-    EPOCH,
     T0,
     Town,
     announce,
@@ -109,6 +108,31 @@ def test_one_batch_or_many_add_up_to_the_same() -> None:
         assert one.metrics["accuracy"].sum == pytest.approx(other.metrics["accuracy"].sum)
 
 
+def test_messages_taken_together_are_as_taken_one_by_one() -> None:
+    said = [
+        announce(CANARY, "activating", at=T0 + 1),
+        reports(CANARY, window(1), window(2, crashed=1)),
+        announce(CANARY, "went_back", at=T0 + 3),
+        reports(CANARY, window(2), window(3)),
+        announce(CANARY, "committed", at=T0 + 4),
+        reports(SECOND, window(1), epoch="f" * 16),
+    ]
+    with town(running=rollout()) as together, town(running=rollout()) as apart:
+        for here in (together, apart):
+            here.enrol(CANARY, SECOND)
+        take(together, *said)
+        for each in said:
+            take(apart, each)
+        for question in (
+            lambda here: here.cells(),
+            lambda here: here.fleet.counts("r1"),
+            lambda here: here.fleet.participations(["r1"], [CANARY, SECOND]),
+            lambda here: here.fleet.sequences([CANARY, SECOND]),
+            lambda here: here.fleet.inventory("wake"),
+        ):
+            assert question(together) == question(apart)
+
+
 def test_one_cohort_named_many_times_in_a_window_counts_once() -> None:
     """A window that named its cohort 32 times was 32 device-windows at risk, and 32 crashes."""
     with town(running=rollout()) as here:
@@ -180,7 +204,7 @@ def test_another_namespace_is_another_world() -> None:
         take(here, reports(CANARY, window(1)))
         here.fleet.namespace = "other"
         assert here.cells() == []
-        assert here.fleet.last_sequence(CANARY, EPOCH) == 0
+        assert here.fleet.sequences([CANARY]) == {}
 
 
 # --- when ---
@@ -232,8 +256,7 @@ def test_an_announcement_said_again_changes_nothing() -> None:
         take(here, announce(CANARY, "activating", at=T0 + 10))
         take(here, announce(CANARY, "activating", at=T0 + 99), announce(CANARY, "activated", at=T0 + 100))
         assert counts(here) == Counts(assigned_t=1, activated_t=1)
-        held = here.fleet.participation("r1", 0, CANARY)
-        assert held is not None
+        (held,) = here.fleet.participations(["r1"], [CANARY])
         assert held.activated_at == T0 + 10
 
 
@@ -328,8 +351,7 @@ def test_only_the_slices_that_were_asked_for_make_cells() -> None:
         take(here, announce(CANARY, "activated", slices={"os": "b"}))
         take(here, reports(CANARY, window(1, slices={"os": "b", "mood": "7"})))
         assert [cell.slices for cell in here.cells()] == [{"os": "b"}]
-        entry = here.fleet.participation("r1", 0, CANARY)
-        assert entry is not None
+        (entry,) = here.fleet.participations(["r1"], [CANARY])
         assert entry.slices == {"os": "b"}
         assert here.fleet.counts("r1", without=("os=b",))[0] == Counts()
         assert here.fleet.counts("r1", without=("os=a",))[0].activated_t == 1
