@@ -70,6 +70,7 @@ class ModelledDisk:
         self.before: Before | None = None
         self.leave_out: frozenset[str] = frozenset()
         self.synced_at: set[str] = set()  # the calls of `sync` seen so far
+        self.notes_callers = True  # of `sync`: costs more than the sync, and only a suite of power cuts asks
         self.is_off = False
         self._boot = boot
         self._nodes: dict[int, _Node] = {}
@@ -122,6 +123,23 @@ class ModelledDisk:
                     left._nodes[node] = self._fate(self._nodes[node], choose)
         left._durable_names = {folder: dict(found) for folder, found in left._names.items()}
         return left
+
+    def settle(self) -> None:
+        """Everything is durable now, as when nothing more was written for a while."""
+        if not self._changes and not any(node.unsynced for node in self._nodes.values()):
+            return
+        folders: list[int] = [_ROOT]
+        files: list[int] = []
+        for folder in folders:  # it grows while it is read
+            for node in self._names[folder].values():
+                (folders if node in self._names else files).append(node)
+        self._changes.clear()
+        self._names = {folder: self._names[folder] for folder in folders}
+        self._durable_names = {folder: dict(found) for folder, found in self._names.items()}
+        self._nodes = {number: self._nodes[number] for number in files}
+        for number, file in self._nodes.items():
+            if file.unsynced:
+                self._nodes[number] = file._replace(durable=file.content, unsynced=())
 
     def states(self, *, most: int, chance: random.Random) -> Iterator["ModelledDisk"]:
         """Every state that a power cut may leave; where there may be more than `most`: the two extremes, and a sample.
@@ -262,7 +280,7 @@ class ModelledDisk:
             self._nodes[node] = found._replace(unsynced=(*found.unsynced, content), version=found.version + 1)
 
     def sync(self, path: Path) -> None:
-        site = _caller()
+        site = _caller() if self.notes_callers else ""
         self.synced_at.add(site)
         self._about_to("sync", path)
         node = self._find(path)
@@ -365,9 +383,12 @@ class ModelledDisk:
     # --- parts ---
 
     def _find(self, path: Path) -> int | None:
-        node: int | None = _ROOT
-        for part in path.parts[1:]:
-            node = self._names[node].get(part) if node is not None and node in self._names else None
+        node, names = _ROOT, self._names
+        try:
+            for part in path.parts[1:]:
+                node = names[node][part]
+        except KeyError:
+            return None
         return node
 
     def _folder(self, path: Path) -> int:

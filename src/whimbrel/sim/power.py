@@ -8,9 +8,11 @@
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from whimbrel.errors import InvariantBroken
 from whimbrel.sim.disk import ModelledDisk, PowerCut
 
 _FLUSHED_S = 40.0
@@ -28,6 +30,7 @@ class DeviceDisk(ModelledDisk):
         self._now = now
         self._flushed_at = now()
         self.before = self._suffer
+        self.notes_callers = False
 
     def _suffer(self, what: str, path: Path) -> None:
         if self.changes_left is not None:
@@ -37,6 +40,13 @@ class DeviceDisk(ModelledDisk):
         if self.full and what in _TAKES_ROOM:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
+    @contextmanager
+    def lend(self, *given: Path, made: Path | None = None) -> Iterator[tuple[Path, ...]]:
+        """Nothing here needs a real file: the cage reads this disk, and no patches are made."""
+        if made is not None:
+            raise InvariantBroken(f"{made} is to be made by a library, and these worlds have none")
+        yield given
+
     def switch_off(self) -> None:
         """Nothing is written from now on."""
         self.is_off = True
@@ -44,7 +54,8 @@ class DeviceDisk(ModelledDisk):
     def pass_time(self) -> None:
         """Make durable what the kernel has written by now. Called between cycles, a while apart."""
         if self._now() - self._flushed_at > _FLUSHED_S:
-            self._adopt(self.crash(_keep_all), boot=self._boot)
+            self.settle()
+            self._flushed_at = self._now()
 
     def lose_power(self) -> None:
         """What the disk holds after a power cut, at the next boot."""
@@ -60,8 +71,3 @@ class DeviceDisk(ModelledDisk):
         self._nodes, self._names, self._durable_names = left._nodes, left._names, left._durable_names
         self._changes, self._last, self._boot = left._changes, left._last, boot
         self._flushed_at = self._now()
-
-
-def _keep_all(n: int) -> int:
-    """Choose so that every change survives: the names by 1 of 2, and of a file's fates the second, all its bytes."""
-    return min(1, n - 1)
