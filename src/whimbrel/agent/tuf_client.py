@@ -9,6 +9,7 @@
    that was set back makes no old metadata young.
 """
 
+import functools
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +74,7 @@ class TrustClient:
         self, folder: Path, *, url: str, root: bytes, models: tuple[str, ...], disk: Disk, network: Network
     ) -> None:
         self._folder = folder
+        self._documents = folder / "documents"
         self._url = url
         self._root = root
         self._models = models
@@ -114,7 +116,7 @@ class TrustClient:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Where its files are."""
-        return self._folder, self._folder / "metadata", self._folder / "documents"
+        return self._folder, self._folder / "metadata", self._documents
 
     def trusted_time(self, now: float) -> float:
         """`now`, unless something signed proves that it is later."""
@@ -179,11 +181,11 @@ class TrustClient:
 
     def keep_releases(self, wanted: set[tuple[str, int]]) -> None:
         """Forget the release documents that are neither active, nor behind, nor on their way."""
-        names = {self._document(roles.release_path(model, serial)).name for model, serial in wanted}
-        for name in self._disk.names(self._folder / "documents"):
+        names = {_file_name(roles.release_path(model, serial)) for model, serial in wanted}
+        for name in self._disk.names(self._documents):
             parts = name.split("%2F")
             if len(parts) == 3 and parts[1] in self._models and parts[2] != "line.json" and name not in names:
-                self._disk.remove(self._folder / "documents" / name)
+                self._disk.remove(self._documents / name)
 
     def rest(self) -> None:
         """Let go of the parsed metadata until the next refresh: a process may hold hundreds of agents."""
@@ -225,7 +227,7 @@ class TrustClient:
 
     def _run_updater(self, now: float) -> None:
         cache = self._folder / "metadata"
-        self._disk.make_folder(self._folder / "documents")
+        self._disk.make_folder(self._documents)
         self._fetcher.etag = ""
         try:
             updater = _Updater(
@@ -314,7 +316,7 @@ class TrustClient:
         return content
 
     def _document(self, path: str) -> Path:
-        return self._folder / "documents" / quote(path, safe="")
+        return self._documents / _file_name(path)
 
     def _remember(self, **changes: object) -> None:
         memory = msgspec.structs.replace(self.memory, **changes)
@@ -346,13 +348,13 @@ class _Updater(Updater):
             super().__init__(str(cache), url, fetcher=fetcher, config=_CONFIG, bootstrap=shipped_root)
 
     def _load_local_metadata(self, rolename: str) -> bytes:
-        content = self._disk.read(self._cache / f"{quote(rolename, safe='')}.json")
+        content = self._disk.read(self._cache / f"{_file_name(rolename)}.json")
         if content is None:
             raise FileNotFoundError(rolename)
         return content
 
     def _persist_metadata(self, rolename: str, data: bytes) -> None:
-        place = self._cache / f"{quote(rolename, safe='')}.json"
+        place = self._cache / f"{_file_name(rolename)}.json"
         if self._disk.read(place) != data:
             self._disk.replace(place, data)
 
@@ -397,6 +399,11 @@ class _Fetcher(FetcherInterface):
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         raise InvariantBroken(f"{url}: the Updater is not asked to download files")
+
+
+@functools.lru_cache(maxsize=1024)  # the same few names in every cycle
+def _file_name(path: str) -> str:
+    return quote(path, safe="")
 
 
 def _set_time(updater: Updater, now: float) -> None:

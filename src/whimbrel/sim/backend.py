@@ -10,7 +10,8 @@ import asyncio
 import gzip
 import random
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
+from sqlalchemy import Connection
 
 from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows.advance import PersonMove, move_by_person
@@ -41,7 +43,7 @@ from whimbrel.server.intake import Intake
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, HOUR_S, MODEL, NAMESPACE, REFRESH_S, REPORT_S, Timeline
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
-from whimbrel.stores.database import Database
+from whimbrel.stores.database import Database, translated
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.inbox_table import InboxTable
 from whimbrel.stores.registry import Registry
@@ -83,6 +85,25 @@ class _OnTheSpot(asyncio.SelectorEventLoop):
 class _NoFiles(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[Any]:  # noqa: ARG002 (its names)
         return []
+
+
+class _Database(Database):
+    """In memory, over one connection: to borrow one for each transaction costs more than most of them do."""
+
+    def __init__(self) -> None:
+        super().__init__("sqlite://")
+        self._connection = self.engine.connect().execution_options(compiled_cache=_COMPILED)
+        with self.transaction() as connection:
+            schema.metadata.create_all(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        with translated(), self._connection.begin():
+            yield self._connection
+
+    def close(self) -> None:
+        self._connection.close()
+        super().close()
 
 
 class Edge(Blobs):
@@ -134,10 +155,7 @@ class Backend:
         self.chance = timeline.chance("person")
         self.up = True
         self.published: dict[int, Published] = {}
-        self.database = Database("sqlite://")
-        self.database.engine = self.database.engine.execution_options(compiled_cache=_COMPILED)
-        with self.database.engine.begin() as connection:
-            schema.metadata.create_all(connection)
+        self.database = _Database()
         self.edge = Edge(timeline)
         self.inbox = Inbox(self.database)
         self._keys = {

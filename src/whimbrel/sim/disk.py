@@ -36,6 +36,7 @@ Before = Callable[[str, Path], None]
 
 _ROOT = 0
 _WRITING = frozenset({__file__, durable.__file__})
+_SWEEP = 8  # how often it is settled before what has no name any more is forgotten
 _FATES = 4  # of a file that was not synced: what was durable, all, torn, length without bytes
 
 
@@ -54,7 +55,7 @@ class _Node(NamedTuple):
 
     @property
     def content(self) -> bytes:
-        return self.durable + b"".join(self.unsynced)
+        return self.durable + b"".join(self.unsynced) if self.unsynced else self.durable
 
 
 class _Change(NamedTuple):
@@ -79,6 +80,7 @@ class ModelledDisk:
         self._changes: list[_Change] = []  # not durable yet
         self._last = _ROOT
         self._locks: dict[int, _Hold] = {}
+        self._settled = 0
 
     # --- power ---
 
@@ -126,20 +128,27 @@ class ModelledDisk:
 
     def settle(self) -> None:
         """Everything is durable now, as when nothing more was written for a while."""
-        if not self._changes and not any(node.unsynced for node in self._nodes.values()):
-            return
+        for change in self._changes:
+            for folder, name, node in change.names:
+                _set(self._durable_names[folder], name, node)
+        self._changes.clear()
+        for number, file in self._nodes.items():
+            if file.unsynced:
+                self._nodes[number] = file._replace(durable=file.content, unsynced=())
+        self._settled += 1
+        if self._settled % _SWEEP == 0:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget files and folders without a name, here and after a power cut. Called when all is durable."""
         folders: list[int] = [_ROOT]
         files: list[int] = []
         for folder in folders:  # it grows while it is read
             for node in self._names[folder].values():
                 (folders if node in self._names else files).append(node)
-        self._changes.clear()
         self._names = {folder: self._names[folder] for folder in folders}
-        self._durable_names = {folder: dict(found) for folder, found in self._names.items()}
+        self._durable_names = {folder: self._durable_names[folder] for folder in folders}
         self._nodes = {number: self._nodes[number] for number in files}
-        for number, file in self._nodes.items():
-            if file.unsynced:
-                self._nodes[number] = file._replace(durable=file.content, unsynced=())
 
     def states(self, *, most: int, chance: random.Random) -> Iterator["ModelledDisk"]:
         """Every state that a power cut may leave; where there may be more than `most`: the two extremes, and a sample.
@@ -222,8 +231,10 @@ class ModelledDisk:
         return self._nodes[node].content
 
     def size(self, path: Path) -> int | None:
-        content = self.read(path) if not self.is_folder(path) else b""
-        return None if content is None else len(content)
+        node = self._find(path)
+        if node is None:
+            return None
+        return 0 if node in self._names else len(self._nodes[node].content)
 
     def stamp(self, path: Path) -> object:
         node = self._find(path)
@@ -255,7 +266,7 @@ class ModelledDisk:
 
     def create(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
         self._about_to("create", path)
-        folder = self._folder(path.parent)
+        folder = self._folder_of(path)
         if path.name in self._names[folder]:
             raise FileExistsError(errno.EEXIST, "File exists", str(path))
         self._last += 1
@@ -296,11 +307,11 @@ class ModelledDisk:
 
     def move(self, source: Path, target: Path) -> None:
         self._about_to("move", target)
-        before, after = self._folder(source.parent), self._folder(target.parent)
-        node = self._find(source)
+        before, after = self._folder_of(source), self._folder_of(target)
+        node, there = self._names[before].get(source.name), self._names[after].get(target.name)
         if node is None:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(source))
-        if self.is_folder(target) and self.names(target):
+        if there is not None and self._names.get(there):
             raise OSError(errno.ENOTEMPTY, "Directory not empty", str(target))
         self._change((before, source.name, None), (after, target.name, node))
 
@@ -312,7 +323,7 @@ class ModelledDisk:
             for name in self.names(path):
                 self.remove(path / name)
         self._about_to("remove", path)
-        self._change((self._folder(path.parent), path.name, None))
+        self._change((self._folder_of(path), path.name, None))
 
     def make_folder(self, path: Path) -> None:
         make_folders(path, files=self)
@@ -326,7 +337,7 @@ class ModelledDisk:
         self._last += 1
         self._names[self._last] = {}
         self._durable_names[self._last] = {}
-        self._change((self._folder(path.parent), path.name, self._last))
+        self._change((self._folder_of(path), path.name, self._last))
 
     # --- the Disk port: locks, and files for libraries ---
 
@@ -383,18 +394,21 @@ class ModelledDisk:
     # --- parts ---
 
     def _find(self, path: Path) -> int | None:
+        return self._walk(path.parts[1:])
+
+    def _walk(self, parts: tuple[str, ...]) -> int | None:
         node, names = _ROOT, self._names
         try:
-            for part in path.parts[1:]:
+            for part in parts:
                 node = names[node][part]
         except KeyError:
             return None
         return node
 
-    def _folder(self, path: Path) -> int:
-        node = self._find(path)
+    def _folder_of(self, path: Path) -> int:
+        node = self._walk(path.parts[1:-1])
         if node is None or node not in self._names:
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path.parent))
         return node
 
     def _content(self, path: Path) -> bytes:

@@ -26,11 +26,9 @@ _CHANGING = tuple(
     name for name in Participation.__struct_fields__ if name not in {"rollout", "stage", "device_id", "role"}
 )
 _KEY = ("window", "stage", "role", "hardware_class", "slices", "age_bucket")  # the columns of `Cell.key`
-_SEEN = (
-    update(schema.devices)
-    .where(schema.devices.c.namespace == bindparam("of"), schema.devices.c.device_id == bindparam("who"))
-    .values(seen_at=bindparam("at"))
-)
+_THIS_DEVICE = (schema.devices.c.namespace == bindparam("of"), schema.devices.c.device_id == bindparam("who"))
+_CREDENTIAL = select(schema.devices.c.credential_sha256).where(*_THIS_DEVICE)
+_SEEN = update(schema.devices).where(*_THIS_DEVICE).values(seen_at=bindparam("at"))
 
 
 class Fleet:
@@ -57,10 +55,8 @@ class Fleet:
 
     def check_credential(self, device_id: str, credential: str) -> None:
         """Raises `NotAllowed`: unknown devices and wrong credentials look alike."""
-        table = schema.devices
-        kept = self.connection.execute(
-            select(table.c.credential_sha256).where(table.c.namespace == self.namespace, table.c.device_id == device_id)
-        ).scalar_one_or_none()
+        named = {"of": self.namespace, "who": device_id}
+        kept = self.connection.execute(_CREDENTIAL, named).scalar_one_or_none()
         if kept is None or not hmac.compare_digest(kept, hashed(credential)):
             raise NotAllowed("this device is not enrolled with this credential; enrol it (again)")
 

@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select
+import msgspec
+from sqlalchemy import bindparam, delete, insert, select
 
 from whimbrel.flows.ports import Taken
 from whimbrel.flows.records import Record
 from whimbrel.stores import schema
 from whimbrel.stores.database import Database
+
+_WRITE = insert(schema.inbox)  # to build a statement costs as much as to run it
+_TAKE = select(schema.inbox).order_by(schema.inbox.c.id).limit(bindparam("most"))
 
 
 class InboxTable:
@@ -36,15 +40,11 @@ class InboxTable:
 
     def _write(self, records: Sequence[Record]) -> None:
         with self._database.transaction() as connection:
-            connection.execute(
-                insert(schema.inbox),
-                [{name: getattr(record, name) for name in Record.__struct_fields__} for record in records],
-            )
+            connection.execute(_WRITE, [msgspec.structs.asdict(record) for record in records])
 
     def _take(self, limit: int) -> Taken:
-        table = schema.inbox
         with self._database.transaction() as connection:
-            rows = connection.execute(select(table).order_by(table.c.id).limit(limit)).all()
+            rows = connection.execute(_TAKE, {"most": limit}).all()
         records = tuple(Record(**{name: getattr(row, name) for name in Record.__struct_fields__}) for row in rows)
         return Taken(records, tuple(row.id for row in rows))
 

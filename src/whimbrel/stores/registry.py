@@ -4,6 +4,7 @@ One `Registry` lives as long as one transaction, in one namespace. Conflicts (so
 things `NotFound`.
 """
 
+import functools
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -398,14 +399,13 @@ def hashed(secret: str) -> str:
 def take_lease(connection: Connection, name: str, *, holder: str, now: float, life_s: float) -> bool:
     """Whether `holder` leads from now on: the lease was free, over, or its own."""
     table = schema.leases
-    values = {"name": name, "holder": holder, "until": now + life_s}
-    if upsert(connection, table, values):
-        return True
     mine_or_over = or_(table.c.holder == holder, table.c.until < now)
     done = connection.execute(
         update(table).where(table.c.name == name, mine_or_over).values(holder=holder, until=now + life_s)
     )
-    return done.rowcount == 1
+    if done.rowcount == 1:
+        return True
+    return upsert(connection, table, {"name": name, "holder": holder, "until": now + life_s})
 
 
 def drop_lease(connection: Connection, name: str, *, holder: str) -> None:
@@ -444,9 +444,14 @@ def _rollout_values(rollout: RolloutRecord) -> dict[str, Any]:
     }
 
 
+@functools.lru_cache(maxsize=256)  # a plan stays as it is, and is asked for in every round
+def _plan(content: bytes, rollout: str) -> Plan:
+    return parse(Plan, content, what=f"the plan of rollout {rollout}")
+
+
 def _rollout(row: Row[Any]) -> RolloutRecord:
     values = {name: getattr(row, name) for name in RolloutRecord.__struct_fields__}
-    values["plan"] = parse(Plan, row.plan, what=f"the plan of rollout {row.id}")
+    values["plan"] = _plan(row.plan, row.id)
     values["without"] = parse(tuple[str, ...], bytes(row.without) or b"[]", what=f"the slices of rollout {row.id}")
     values["delays"] = parse(tuple[float, ...], bytes(row.delays) or b"[]", what=f"the delays of rollout {row.id}")
     values["shares"] = parse(tuple[int, ...], row.shares, what=f"the shares of rollout {row.id}")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from securesystemslib.exceptions import StorageError
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from tuf.api.exceptions import DownloadError, RepositoryError
 from tuf.api.metadata import (
@@ -42,6 +42,14 @@ from whimbrel.stores.signer import Key, Signer
 from whimbrel.trust import roles
 
 _SERIALIZER = JSONSerializer(compact=False)
+_ROLES, _TARGETS = schema.role_documents.c, schema.target_documents.c
+_NEWEST = select(_ROLES.role, func.max(_ROLES.version)).where(_ROLES.namespace == bindparam("of")).group_by(_ROLES.role)
+_BODIES = select(_ROLES.body).where(_ROLES.namespace == bindparam("of"), _ROLES.role == bindparam("role"))
+_NEWEST_BODY = _BODIES.order_by(_ROLES.version.desc()).limit(1)
+_BODY = _BODIES.where(_ROLES.version == bindparam("version"))
+_TARGET = select(_TARGETS.body).where(
+    _TARGETS.namespace == bindparam("of"), _TARGETS.path == bindparam("path"), _TARGETS.sha256 == bindparam("sha256")
+)
 
 
 class OnlineSigners:
@@ -62,23 +70,16 @@ class RoleBook:
 
     def newest(self) -> dict[str, int]:
         """The newest version of every role."""
-        table = schema.role_documents
-        rows = self.connection.execute(
-            select(table.c.role, func.max(table.c.version))
-            .where(table.c.namespace == self.namespace)
-            .group_by(table.c.role)
-        )
+        rows = self.connection.execute(_NEWEST, {"of": self.namespace})
         return {row[0]: row[1] for row in rows}
 
     def role_bytes(self, role: str, version: int | None = None) -> bytes:
         """A role's metadata as it was signed (the newest). Raises `NotFound`."""
-        table = schema.role_documents
-        query = select(table.c.body).where(table.c.namespace == self.namespace, table.c.role == role)
+        named = {"of": self.namespace, "role": role}
         if version is None:
-            query = query.order_by(table.c.version.desc()).limit(1)
+            body = self.connection.execute(_NEWEST_BODY, named).scalar_one_or_none()
         else:
-            query = query.where(table.c.version == version)
-        body = self.connection.execute(query).scalar_one_or_none()
+            body = self.connection.execute(_BODY, named | {"version": version}).scalar_one_or_none()
         if body is None:
             raise NotFound(f"there is no role {role!r}{f' version {version}' if version else ''} in this repository")
         return bytes(body)
@@ -111,12 +112,8 @@ class RoleBook:
 
     def target_bytes(self, path: str, sha256: str) -> bytes:
         """A target document as it was signed. Raises `NotFound`."""
-        table = schema.target_documents
-        body = self.connection.execute(
-            select(table.c.body).where(
-                table.c.namespace == self.namespace, table.c.path == path, table.c.sha256 == sha256
-            )
-        ).scalar_one_or_none()
+        named = {"of": self.namespace, "path": path, "sha256": sha256}
+        body = self.connection.execute(_TARGET, named).scalar_one_or_none()
         if body is None:
             raise NotFound(f"there is no target {path} with SHA-256 {sha256}")
         return bytes(body)
