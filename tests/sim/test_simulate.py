@@ -1,6 +1,9 @@
 """Worlds keep every promise, the same seed is the same world, and a broken promise says how to see it again."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -28,6 +31,19 @@ def test_same_seed_is_the_same_world() -> None:
     assert (one.trace, one.injected, one.rollouts) == (other.trace, other.injected, other.rollouts)
 
 
+def test_worlds_are_the_same_however_many_are_played_at_once_and_however_sets_are_ordered() -> None:
+    told = []
+    for jobs, hash_seed in ((1, "1"), (3, "2")):
+        arguments = ("--seed", "5", "--seeds", "3", "--devices", "6", "--json", "--jobs", str(jobs))
+        command = [sys.executable, "-m", "whimbrel.cli", "simulate", *arguments]
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        *worlds, _ = map(json.loads, done.stdout.splitlines())
+        told.append([world | {"seconds": 0} for world in worlds])
+    assert [world["seed"] for world in told[0]] == [5, 6, 7]
+    assert told[0] == told[1]
+
+
 def test_other_seed_is_another_world() -> None:
     assert simulate(3, devices=4).trace != simulate(4, devices=4).trace
 
@@ -44,10 +60,24 @@ def test_every_kind_of_fault_is_injected_and_rollouts_end_in_every_way() -> None
 
 def test_broken_promise_is_said_with_the_command_that_plays_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Installation, "_probe", _nothing_is_probed)
-    said = whimbrel("simulate", "--seed", 0, "--devices", 2, "--processes", 1)
+    said = whimbrel("simulate", "--seed", 0, "--devices", 2, "--jobs", 1)
     assert said.status == 70
     assert "broken after" in said.out
     assert "whimbrel simulate --seed 0 --devices 2" in said.err
+
+
+def test_an_exception_that_nobody_meant_is_a_broken_promise_and_the_seed_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Installation, "observe", _fails)
+    (violation,) = simulate(2, devices=2).violations
+    line = _fails.__code__.co_firstlineno + 1
+    assert violation.promise == "unbroken"
+    assert violation.what == f"ZeroDivisionError in test_simulate.py:{line} (_fails): division by zero"
+
+
+def _fails(_: Any) -> None:
+    1 / 0  # noqa: B018
 
 
 def _nothing_is_probed(*_: Any) -> events.Event:

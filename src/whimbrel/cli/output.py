@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -82,6 +82,21 @@ def progress_bar(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
             progress.advance(task, amount)
 
         yield advance
+
+
+@contextmanager
+def counting(what: str, *, total: int) -> Iterator[Callable[[str], None]]:
+    """How many of `total` are done, on standard error, where that is a terminal; gives a function that adds one."""
+    done = 0
+    with stderr.status(f"0 of {total} {what}") if stderr.is_terminal and total > 1 else nullcontext() as status:
+
+        def count(remark: str = "") -> None:
+            nonlocal done
+            done += 1
+            if status is not None:
+                status.update(f"{done} of {total} {what}{f'; {remark}' if remark else ''}")
+
+        yield count
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """`whimbrel simulate`: worlds from seeds, with real agents and a real server on modelled disks, networks and clocks."""
 
+import os
+import sys
 import time
 from collections import Counter
 from typing import Annotated, Any
@@ -7,37 +9,42 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from whimbrel.cli.output import Json, print_json, say
+from whimbrel.cli.output import Json, counting, print_json, say
 from whimbrel.errors import InvariantBroken
 from whimbrel.sim.simulate import Outcome, simulate_many
 
 _DEVICES = typer.Option("--devices", "-D", min=1, max=10_000, help="Devices a world.")
 _SEEDS = typer.Option("--seeds", "-K", min=1, max=1_000_000, help="Worlds: this many seeds, from --seed on.")
-_PROCESSES = typer.Option("--processes", min=1, max=64, help="Processes that play worlds side by side.")
+_JOBS = typer.Option("--jobs", "-j", min=1, max=64, help="Worlds side by side. Default: one a processor core.")
 
 
 def simulate(
     seed: Annotated[int, typer.Option("--seed", "-N", min=0, help="The first world.")] = 0,
     devices: Annotated[int, _DEVICES] = 50,
     seeds: Annotated[int, _SEEDS] = 1,
-    processes: Annotated[int, _PROCESSES] = 2,
+    jobs: Annotated[int | None, _JOBS] = None,
     json: Json = False,
 ) -> None:
     """Play worlds with faults, then without, and check every promise. The exit status is 0 when all were kept.
 
-    The same seed and devices are the same world: what is printed for a violation plays it again.
+    The same seed and devices are the same world, however many are played side by side: the command that is printed
+    with a world plays it again. With --json: a line a world, in the order of their seeds, and one that sums up.
     """
     begun = time.perf_counter()
     injected: Counter[str] = Counter()
     broken: list[Outcome] = []
-    for outcome in simulate_many(range(seed, seed + seeds), devices=devices, processes=processes):
-        injected.update(outcome.injected)
-        if outcome.violations:
-            broken.append(outcome)
-        if json:
-            print_json(msgspec.to_builtins(outcome) | ({"replay": outcome.replay} if outcome.violations else {}))
-        else:
-            _tell(outcome)
+    worlds = simulate_many(range(seed, seed + seeds), devices=devices, jobs=jobs or _cores())
+    with counting("worlds", total=seeds) as count:
+        for outcome in worlds:
+            injected.update(outcome.injected)
+            if outcome.violations:
+                broken.append(outcome)
+            if json:
+                print_json(msgspec.to_builtins(outcome) | {"replay": outcome.replay})
+                sys.stdout.flush()  # who reads it through a pipe follows too
+            else:
+                _tell(outcome)
+            count(f"{len(broken)} broke a promise")
     done: dict[str, Any] = {
         "ok": not broken,
         "seeds": seeds,
@@ -54,6 +61,10 @@ def simulate(
         raise InvariantBroken(f"{len(broken)} of {seeds} worlds broke a promise; the first again: {broken[0].replay}")
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _tell(outcome: Outcome) -> None:
     faults = ", ".join(f"{count} {kind}" for kind, count in outcome.injected.items()) or "none"
     ends = ", ".join(f"{count} {state}" for state, count in outcome.rollouts.items()) or "none"
@@ -62,5 +73,4 @@ def _tell(outcome: Outcome) -> None:
     say(f"  rollouts: {ends}")
     for violation in outcome.violations:
         say(f"  broken after {violation.at:.0f} s: {violation.promise}: {violation.what}")
-    if outcome.violations:
-        say(f"  again: {outcome.replay}")
+    say(f"  again: {outcome.replay}")

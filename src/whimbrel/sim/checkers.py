@@ -12,6 +12,7 @@ each cycle, of what probes said, and of the server's rows after each round. Each
 5. `refused`: a version that failed on a device starts no second trial there.
 6. `rollout`: a rollout visits no state twice by itself, goes no stage back, and does not rise from its end.
 7. `converged`: when the faults stopped, every device runs what the policy says, committed.
+8. `unbroken`: nothing that goes wrong leaves the agent's cycles, the sessions or the server as an exception.
 """
 
 import gzip
