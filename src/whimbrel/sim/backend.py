@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
-from sqlalchemy import Connection
+from sqlalchemy import Connection, StaticPool, create_engine
 
 from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows.advance import PersonMove, move_by_person
@@ -92,14 +92,21 @@ class _Database(Database):
 
     def __init__(self) -> None:
         super().__init__("sqlite://")
+        self.engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"isolation_level": None})
         self._connection = self.engine.connect().execution_options(compiled_cache=_COMPILED)
-        with self.transaction() as connection:
-            schema.metadata.create_all(connection)
+        schema.metadata.create_all(self._connection)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        with translated(), self._connection.begin():
-            yield self._connection
+        sqlite: Any = self._connection.connection.driver_connection
+        sqlite.execute("BEGIN IMMEDIATE")
+        try:
+            with translated():
+                yield self._connection
+        except BaseException:
+            sqlite.execute("ROLLBACK")
+            raise
+        sqlite.execute("COMMIT")
 
     def close(self) -> None:
         self._connection.close()

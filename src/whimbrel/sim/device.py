@@ -29,7 +29,7 @@ from whimbrel.sim.world import MODEL, REFRESH_S, Timeline
 CRASH_CHANCE = {"good": 0.003, "crashes": 0.7, "sometimes_crashes": 0.15, "drifts": 0.003}
 FOLDER = Path("/agent")
 _EARLIEST_S = 30.0  # between two cycles: what a real agent does every second while it waits is played less often
-_TRIAL_S = 150.0  # between two cycles of a trial without a session that ended: there is nothing for it to see
+_WATCH_S = 150.0  # between two cycles of a device that waits for a session to end, or for a charger, and none comes
 _BETWEEN_SESSIONS_S = 360.0
 _SESSION_S = 60.0
 _JUMPS_S = (-400 * 86400.0, -7200.0, -600.0, 0.0, 900.0, 3 * 86400.0, 800 * 86400.0)
@@ -82,7 +82,7 @@ class Device:
         self._charging = self._chance.random() < 0.5
         self._life = 0  # events of a life that is over do nothing
         self._awaited = 0  # the newest cycle that was asked for: earlier ones do not come any more
-        self._tries = False  # a version is on trial
+        self._watches = False
         self._sessions: list[Session] = []
 
     # --- the clock ---
@@ -107,6 +107,7 @@ class Device:
     def settle(self) -> None:
         """The faults have stopped: network and charger are there, the clock is right, the disk has room."""
         self._charging = True
+        self._something_to_see(limits.WAIT_FOR_CONDITIONS_S)
         self.link.down = self.link.lacks_policy = self.disk.full = False
         self.disk.changes_left = None
         if self._clock_off_s:
@@ -133,6 +134,7 @@ class Device:
     def _plug(self) -> None:
         if self._faults.on:
             self._charging = not self._charging
+            self._something_to_see(limits.WAIT_FOR_CONDITIONS_S)
             self._timeline.after(self._chance.uniform(300, 5400), self._plug)
 
     def _later(self, delay_s: float, event: Callable[[], None]) -> None:
@@ -165,7 +167,7 @@ class Device:
             )
         except (WhimbrelError, PowerCut):
             self.agent = None
-        self._tries = False
+        self._watches = False
         self._turn_in(0.0)
 
     def _turn(self) -> None:
@@ -184,8 +186,9 @@ class Device:
             self._looked()
             return
         self._looked()
-        self._tries = result.models[MODEL]["state"] == "on trial"
-        wait_s = max(_TRIAL_S if self._tries else _EARLIEST_S, min(result.next_s, REFRESH_S))
+        found = result.models[MODEL]
+        self._watches = found["state"] == "on trial" or "charger" in (found["waits_for"] or "")
+        wait_s = max(_WATCH_S if self._watches else _EARLIEST_S, min(result.next_s, REFRESH_S))
         self._turn_in(wait_s + self.link.lag_s)
         self.link.lag_s = 0.0
 
@@ -193,10 +196,10 @@ class Device:
         self._awaited = number = self._awaited + 1
         self._later(delay_s, lambda: self._turn() if number == self._awaited else None)
 
-    def _session_ended(self) -> None:
-        # An agent looks at a trial every few seconds; it is played only where there is something to see.
-        if self._tries:
-            self._turn_in(self._chance.uniform(0, limits.TRIAL_LOOK_S))
+    def _something_to_see(self, within_s: float) -> None:
+        # An agent that waits looks every few seconds; it is played where there is something to see, and now and then.
+        if self._watches:
+            self._turn_in(self._chance.uniform(0, within_s))
 
     def _looked(self) -> None:
         self.seen.pointer(self.id, self.pointer())
@@ -234,7 +237,7 @@ class Device:
         self._sessions.remove(session)
         if crashes:
             _die(session)
-            self._session_ended()
+            self._something_to_see(limits.TRIAL_LOOK_S)
             return
         for _ in range(3):
             session.record(latency_ms=10.0, ok=quality != "drifts" or self._chance.random() < 0.6)
@@ -243,13 +246,13 @@ class Device:
         except PowerCut:
             self._power_off(self._chance.uniform(10, 600))
         else:
-            self._session_ended()
+            self._something_to_see(limits.TRIAL_LOOK_S)
 
     def _drop_sessions(self) -> None:
         for session in self._sessions:
             _die(session)
         if self._sessions:
-            self._session_ended()
+            self._something_to_see(limits.TRIAL_LOOK_S)
         self._sessions.clear()
 
     # --- what it suffers ---

@@ -7,11 +7,11 @@ things `NotFound`.
 import functools
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, Table, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from whimbrel.errors import Conflict, NotFound
@@ -62,7 +62,7 @@ class Registry:
 
     def models(self) -> list[ModelRecord]:
         """All of them, by name."""
-        return [_model(row) for row in self.connection.execute(self._of(schema.models).order_by(schema.models.c.name))]
+        return [_model(row) for row in self._rows(schema.models, order=("name",))]
 
     def change_model(self, name: str, **changes: Any) -> None:
         """Set columns of a model."""
@@ -91,9 +91,7 @@ class Registry:
 
     def versions(self, model: str) -> list[VersionRecord]:
         """A model's versions, by serial."""
-        table = schema.versions
-        rows = self.connection.execute(self._of(table).where(table.c.model == model).order_by(table.c.serial))
-        return [_version(row) for row in rows]
+        return [_version(row) for row in self._rows(schema.versions, order=("serial",), model=model)]
 
     def version(self, model: str, serial: int) -> VersionRecord:
         """Raises `NotFound`."""
@@ -226,15 +224,9 @@ class Registry:
 
     def rollouts(self, *, model: str | None = None, live: bool = False, unended: bool = False) -> list[RolloutRecord]:
         """Rollouts, oldest first. `live`: those with a say in the policy; `unended`: those that may still move."""
-        table = schema.rollouts
-        query = self._of(table).order_by(table.c.created_at, table.c.id)
-        if model is not None:
-            query = query.where(table.c.model == model)
-        if live:
-            query = query.where(table.c.state.in_([state.value for state in LIVE]))
-        if unended:
-            query = query.where(table.c.state.not_in([state.value for state in ENDED]))
-        return [_rollout(row) for row in self.connection.execute(query)]
+        named = {} if model is None else {"model": model}
+        query = _rollouts(tuple(named), live=live, unended=unended)
+        return [_rollout(row) for row in self.connection.execute(query, named | {"namespace": self.namespace})]
 
     def save_rollout(self, rollout: RolloutRecord, *, before: RolloutRecord) -> None:
         """Write its new state, when it still is as it was before. Raises `Conflict` otherwise."""
@@ -380,6 +372,10 @@ class Registry:
     def _of(self, table: Any) -> Any:
         return select(table).where(*self._key(table))
 
+    def _rows(self, table: Table, *, order: tuple[str, ...], **named: object) -> Sequence[Row[Any]]:
+        query = _query(table, order, tuple(named))
+        return self.connection.execute(query, named | {"namespace": self.namespace}).all()
+
     def _version_row(self, model: str, serial: int) -> Row[Any]:
         table = schema.versions
         row = self.connection.execute(
@@ -442,6 +438,22 @@ def _rollout_values(rollout: RolloutRecord) -> dict[str, Any]:
         "delays": packed(rollout.delays),
         "state": rollout.state.value,
     }
+
+
+@functools.cache  # to build a statement costs as much as to run it
+def _query(table: Table, order: tuple[str, ...], named: tuple[str, ...]) -> Select[Any]:
+    wanted = [table.c[name] == bindparam(name) for name in ("namespace", *named)]
+    return select(table).where(*wanted).order_by(*(table.c[name] for name in order))
+
+
+@functools.cache
+def _rollouts(named: tuple[str, ...], *, live: bool, unended: bool) -> Select[Any]:
+    state, query = schema.rollouts.c.state, _query(schema.rollouts, ("created_at", "id"), named)
+    if live:
+        query = query.where(state.in_([each.value for each in LIVE]))
+    if unended:
+        query = query.where(state.not_in([each.value for each in ENDED]))
+    return query
 
 
 @functools.lru_cache(maxsize=256)  # a plan stays as it is, and is asked for in every round
