@@ -428,7 +428,7 @@ class ModelledDisk:
         over: set[tuple[int, str]] = set()
         done: list[_Change] = []
         for change in reversed(self._changes):
-            if any(each[0] == folder for each in change.names):
+            if change.names[0][0] == folder or change.names[-1][0] == folder:  # it has one or two
                 done.append(change)
                 over |= {(place, name) for place, name, _ in change.names}
             elif left := tuple(each for each in change.names if each[:2] not in over):
