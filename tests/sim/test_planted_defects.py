@@ -22,11 +22,11 @@ from whimbrel.device import events, step
 from whimbrel.device.states import PREPARING
 from whimbrel.errors import WhimbrelError
 from whimbrel.flows import render
+from whimbrel.flows.gather import Gathered
 from whimbrel.rollout.decide import decide
 from whimbrel.sim.device import Device
 from whimbrel.sim.simulate import Simulation, simulate
 from whimbrel.sim.world import MODEL
-from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.inbox_table import InboxTable
 
 DEVICES = 16
@@ -118,7 +118,7 @@ def _refusals_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def _numbers_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Fleet, "sequences", lambda self, devices: {})
+    patch.setattr(Gathered, "last_sequence", lambda self, device_id, epoch: 0)
 
 
 def _messages_are_lost(patch: pytest.MonkeyPatch) -> None:
