@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from whimbrel import limits
-from whimbrel.agent import installation, tuf_client
+from whimbrel.agent import tuf_client, wishes
 from whimbrel.agent.installation import Installation
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.wholeness import Wholeness
@@ -72,7 +72,7 @@ def _line_is_ignored(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
     def deaf(policy: Any, line: Any, profile: Any) -> Any:
         return decide(policy, msgspec.structs.replace(line, minimum_serial=1, revoked=()), profile)
 
-    patch.setattr(installation, "decide", deaf)
+    patch.setattr(wishes, "decide", deaf)
 
     def prepare(world: Simulation) -> None:
         for delay_s in (1800, 3600):
@@ -168,7 +168,7 @@ def _buckets_move(patch: pytest.MonkeyPatch) -> None:
         layers = tuple(msgspec.structs.replace(layer, salt=policy.sequence) for layer in policy.layers)
         return decide(msgspec.structs.replace(policy, layers=layers), line, profile)
 
-    patch.setattr(installation, "decide", elsewhere)
+    patch.setattr(wishes, "decide", elsewhere)
 
 
 def _trouble_is_for_ever(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
