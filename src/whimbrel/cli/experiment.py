@@ -1,19 +1,19 @@
 """`whimbrel experiment`: compare versions on real devices, and stop at a decision."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from whimbrel import durable, limits
+from whimbrel import durable
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.following import follow
 from whimbrel.cli.output import Json, ago, console, pick, print_json, print_table, say, when
+from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.experiment import read_experiment
 
@@ -100,27 +100,14 @@ def status(client: Client, experiment: Which, json: Json = False) -> None:
 @connected
 def watch(client: Client, experiment: Which, json: Json = False) -> None:
     """Follow an experiment until it ends (Ctrl-C stops watching, not the experiment). --json: one line a change."""
-    path = f"experiments/{quoted(experiment)}"
-    seen = client.get(path)
-    if json or not sys.stdout.isatty():
-        last: Any = None
-        while True:
-            now = pick(seen, "phase", "because") + [arm["reported"] for arm in seen["arms"]]
-            if now != last:
-                if json:
-                    print_json(seen)
-                else:
-                    say(f"{seen['phase']:<12} {seen['because']}")
-                last = now
-            if seen["phase"] != "running":
-                return
-            time.sleep(_WATCH_S)
-            seen = client.get(path)
-    with Live(view(seen), console=console, refresh_per_second=4) as live:
-        while seen["phase"] == "running":
-            time.sleep(_WATCH_S)
-            seen = client.get(path)
-            live.update(view(seen))
+    follow(
+        lambda: client.get(f"experiments/{quoted(experiment)}"),
+        over=lambda seen: bool(seen["phase"] != "running"),
+        picture=view,
+        line=lambda seen: f"{seen['phase']:<12} {seen['because']}",
+        news=lambda seen: seen,
+        json=json,
+    )
 
 
 @app.command("stop")
@@ -242,17 +229,6 @@ def _act(client: Client, experiment: str, act: str, body: dict[str, Any], *, jso
 
 
 def _asked(file: Path) -> dict[str, Any]:
-    text = _read(file)
+    text = read_text(file, "the experiment")
     read_experiment(text, what=file.name)  # the same check as the server's, before anything is sent
     return {"plan": text, "file_name": file.name}
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > limits.PLAN_BYTES:
-            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; a file has at most {limits.PLAN_BYTES}")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UntrustedInput(f"the experiment {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UntrustedInput(f"the experiment {path} is not UTF-8 text: {error}") from error

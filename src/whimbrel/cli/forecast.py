@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from whimbrel import limits
 from whimbrel.cli.connect import Client, Namespace, Repository, Server, TokenFile, connect, quoted
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr
+from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import draw
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.history import History
@@ -75,7 +76,7 @@ def forecast(
     Each effect is tried alone, next to rollouts of a version that nothing is wrong with: how often and when it is
     caught, and how many devices have had it by then.
     """
-    asked = read_plan(_text(plan, "the plan"), what=plan.name)
+    asked = read_plan(read_text(plan, "the plan"), what=plan.name)
     form = _form(output)
     if from_history is not None and traffic is not None:
         raise UntrustedInput("--from-history and --traffic both say what the fleet is like; keep one of them")
@@ -101,7 +102,7 @@ def forecast(
                 runs=runs,
                 seed=seed,
                 sizes=given or fleet.sizes,
-                prices=parse_yaml(Prices, _text(prices, "the price table"), what=prices.name) if prices else None,
+                prices=parse_yaml(Prices, read_text(prices, "the price table"), what=prices.name) if prices else None,
                 notes=fleet.notes,
             ),
             processes=processes,
@@ -251,7 +252,7 @@ def _once(effects: list[Effect]) -> None:
 def _shape(path: Path | None) -> Shape:
     if path is None:
         return Shape()
-    read = parse_yaml(Shape, _text(path, "the traffic file"), what=path.name)
+    read = parse_yaml(Shape, read_text(path, "the traffic file"), what=path.name)
     return read if read.source != "defaults" else msgspec.structs.replace(read, source=path.name)
 
 
@@ -271,14 +272,3 @@ def _write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
     except OSError as error:
         raise Unavailable(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _text(path: Path, what: str) -> str:
-    try:
-        if path.stat().st_size > limits.PLAN_BYTES:
-            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; at most {limits.PLAN_BYTES} are read")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UntrustedInput(f"{what} {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UntrustedInput(f"{what} {path} is not UTF-8 text: {error}") from error

@@ -9,6 +9,7 @@ import typer
 
 from whimbrel import limits
 from whimbrel.cli.output import Json, print_json, say
+from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.card import CardReference
 from whimbrel.flows.plan_file import read_plan
@@ -39,7 +40,7 @@ def replay(
     json: Json = False,
 ) -> None:
     """Judge a file of windows as the controller would have: one verdict a window, until the version goes back."""
-    asked = read_plan(_text(plan), what=plan.name)
+    asked = read_plan(read_text(plan), what=plan.name)
     cells = read_windows(_lines(windows), plan=asked, what=windows.name)
     treated = _shares(reference)
     references = References(treated=treated, control=_shares(control_reference) or treated)
@@ -58,7 +59,7 @@ def replay(
 
 
 def _shares(path: Path | None) -> tuple[float, ...] | None:
-    return None if path is None else parse_yaml(CardReference, _text(path), what=path.name).reference().bin_shares
+    return None if path is None else parse_yaml(CardReference, read_text(path), what=path.name).reference().bin_shares
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -70,14 +71,3 @@ def _lines(path: Path) -> Iterator[bytes]:
                 yield line
     except OSError as error:
         raise UntrustedInput(f"the windows {path} cannot be read: {error.strerror}") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > limits.PLAN_BYTES:
-            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; a plan has at most {limits.PLAN_BYTES}")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UntrustedInput(f"the plan {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UntrustedInput(f"the plan {path} is not UTF-8 text: {error}") from error

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from whimbrel import limits
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.output import Json, print_json, print_table, say, when
-from whimbrel.errors import UntrustedInput
+from whimbrel.cli.text_file import read_text
 from whimbrel.flows.check_plan import duration
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.plan_schema import schema_text
@@ -33,7 +32,7 @@ def check(
     Devices are counted from the inventory. How often they are in use and crash is taken from the model's newest
     rollouts, or assumed, and said. Warnings are about plans that are pointless or dangerous; none of them refuses one.
     """
-    text = read_file(plan)
+    text = read_text(plan)
     read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
     seen = client.send("POST", "plans/check", {"plan": text, "file_name": plan.name, "devices": devices})
     if json:
@@ -49,18 +48,6 @@ def schema() -> None:
     Keep it next to your plans, and begin a plan with: # yaml-language-server: $schema=plan.schema.json
     """
     sys.stdout.write(schema_text())
-
-
-def read_file(path: Path) -> str:
-    """The text of a plan. Raises `UntrustedInput`."""
-    try:
-        if path.stat().st_size > limits.PLAN_BYTES:
-            raise UntrustedInput(f"{path} has {path.stat().st_size} bytes; a plan has at most {limits.PLAN_BYTES}")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UntrustedInput(f"the plan {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UntrustedInput(f"the plan {path} is not UTF-8 text: {error}") from error
 
 
 def _tell(seen: dict[str, Any]) -> None:

@@ -1,22 +1,20 @@
 """`whimbrel rollout`: start a plan, watch it, and take the wheel."""
 
 import getpass
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.following import follow
 from whimbrel.cli.output import Json, ago, console, pick, print_json, print_table, say, when
 from whimbrel.cli.plan import app as plan_app
-from whimbrel.cli.plan import read_file
+from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import form_of
 from whimbrel.durable import write_durably
 from whimbrel.flows.plan_file import read_plan
@@ -56,7 +54,7 @@ def start(
     It begins at once, or waits: for its schedule, for the end of a freeze, for another rollout that is in its way
     (`on_running: queue`), or, as a draft, for people's approval.
     """
-    text = read_file(plan)
+    text = read_text(plan)
     read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
     asked = {"plan": text, "file_name": plan.name, "hour_s": hour_s, "override": override, "draft": draft}
     begun = client.send("POST", "rollouts", asked | {"actor": by or _login()})
@@ -100,26 +98,14 @@ def status(client: Client, rollout: Which, json: Json = False) -> None:
 @connected
 def watch(client: Client, rollout: Which, json: Json = False) -> None:
     """Follow a rollout until it ends (Ctrl-C stops watching, not the rollout). --json: one line a change."""
-    seen = client.get(f"rollouts/{quoted(rollout)}")
-    if json or not sys.stdout.isatty():
-        last: Any = None
-        while True:
-            now = {key: seen[key] for key in ("id", "state", "stage_name", "because", "counts", "devices")}
-            if now != last:
-                if json:
-                    print_json(now)
-                else:
-                    say(f"{seen['state']:<12} {seen['stage_name']:<16} {seen['because']}")
-                last = now
-            if seen["ended"]:
-                return
-            time.sleep(_WATCH_S)
-            seen = client.get(f"rollouts/{quoted(rollout)}")
-    with Live(view(seen), console=console, refresh_per_second=4) as live:
-        while not seen["ended"]:
-            time.sleep(_WATCH_S)
-            seen = client.get(f"rollouts/{quoted(rollout)}")
-            live.update(view(seen))
+    follow(
+        lambda: client.get(f"rollouts/{quoted(rollout)}"),
+        over=lambda seen: bool(seen["ended"]),
+        picture=view,
+        line=lambda seen: f"{seen['state']:<12} {seen['stage_name']:<16} {seen['because']}",
+        news=lambda seen: {key: seen[key] for key in ("id", "state", "stage_name", "because", "counts", "devices")},
+        json=json,
+    )
 
 
 @app.command("replay")

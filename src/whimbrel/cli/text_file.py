@@ -1,0 +1,19 @@
+"""How does a command read a file that a person wrote? As text, with a bound, and with an error that names the file."""
+
+from pathlib import Path
+
+from whimbrel import limits
+from whimbrel.errors import UntrustedInput
+
+
+def read_text(path: Path, what: str = "the plan") -> str:
+    """The text of `path`; `what` says what it should be. Raises `UntrustedInput`."""
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > limits.PLAN_BYTES:
+            raise UntrustedInput(f"{path} has {size_bytes} bytes; {what} has at most {limits.PLAN_BYTES}")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UntrustedInput(f"{what} {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UntrustedInput(f"{what} {path} is not UTF-8 text: {error}") from error
