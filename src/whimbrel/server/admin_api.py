@@ -25,19 +25,16 @@ from whimbrel.errors import NotFound, WhimbrelError
 from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import convert, encode
 from whimbrel.model.ids import Digest
+from whimbrel.server import rollout_desk
 from whimbrel.server.desk import (
     Desk,
     NewAlias,
     NewLine,
     NewModel,
-    NewRollout,
     NewVersion,
-    PlanToCheck,
     Reason,
     World,
     model_view,
-    person_move,
-    rollout_view,
 )
 from whimbrel.server.experiment_api import experiment_routes
 from whimbrel.server.http import problem
@@ -157,30 +154,30 @@ def admin_app(world: World) -> Litestar:
         return await desk.do(
             namespace,
             lambda registry, fleet, _: [
-                rollout_view(registry, fleet, r) for r in registry.rollouts(model=model, live=live)
+                rollout_desk.rollout_view(registry, fleet, r) for r in registry.rollouts(model=model, live=live)
             ],
         )
 
     @post("/rollouts", status_code=HTTP_201_CREATED, summary="Start a rollout from a plan")
-    async def start(namespace: FromPath[str], data: JSONBody[NewRollout]) -> dict[str, Any]:
-        begun = await desk.change(namespace, lambda *parts: desk.start(*parts, data=data))
-        return await desk.settled(namespace, begun)
+    async def start(namespace: FromPath[str], data: JSONBody[rollout_desk.NewRollout]) -> dict[str, Any]:
+        begun = await desk.change(namespace, lambda *parts: rollout_desk.begin(*parts, data=data))
+        return await desk.do(namespace, lambda *parts: rollout_desk.as_it_is(*parts, identifier=begun["id"]))
 
     @post("/plans/check", status_code=HTTP_200_OK, summary="What a plan would do, to how many devices")
-    async def check_plan(namespace: FromPath[str], data: JSONBody[PlanToCheck]) -> dict[str, Any]:
-        return await desk.do(namespace, lambda *parts: desk.check_plan(*parts, data=data))
+    async def check_plan(namespace: FromPath[str], data: JSONBody[rollout_desk.PlanToCheck]) -> dict[str, Any]:
+        return await desk.do(namespace, lambda *parts: rollout_desk.explain(*parts, data=data))
 
     @get("/rollouts/{identifier:str}", summary="One rollout, with the gate's present view")
     async def rollout(namespace: FromPath[str], identifier: FromPath[str]) -> dict[str, Any]:
-        return await desk.do(namespace, lambda *parts: desk.rollout(*parts, identifier=identifier))
+        return await desk.do(namespace, lambda *parts: rollout_desk.show(*parts, identifier=identifier))
 
     @get("/rollouts/{identifier:str}/replay", summary="Every verdict, asked again of the stored windows")
     async def replay(namespace: FromPath[str], identifier: FromPath[str]) -> dict[str, Any]:
-        return await desk.do(namespace, lambda *parts: desk.replay(*parts, identifier=identifier))
+        return await desk.do(namespace, lambda *parts: rollout_desk.ask_again(*parts, identifier=identifier))
 
     @get("/rollouts/{identifier:str}/evidence", summary="ln E after every judged window")
     async def evidence(namespace: FromPath[str], identifier: FromPath[str]) -> list[dict[str, Any]]:
-        points = await desk.do(namespace, lambda *parts: desk.points(*parts, identifier=identifier))
+        points = await desk.do(namespace, lambda *parts: rollout_desk.points(*parts, identifier=identifier))
         return [msgspec.to_builtins(point) for point in points]
 
     @get("/rollouts/{identifier:str}/evidence/{form:str}", summary="The same as a picture: png or svg")
@@ -188,7 +185,7 @@ def admin_app(world: World) -> Litestar:
         namespace: FromPath[str], identifier: FromPath[str], form: FromPath[str]
     ) -> Response[bytes]:
         wanted = form_of(form)
-        points = await desk.do(namespace, lambda *parts: desk.points(*parts, identifier=identifier))
+        points = await desk.do(namespace, lambda *parts: rollout_desk.points(*parts, identifier=identifier))
         drawn = await asyncio.to_thread(lambda: draw(evidence_chart(points, title=identifier), wanted))
         return Response(drawn, media_type=MEDIA_TYPES[wanted])
 
@@ -211,11 +208,11 @@ def admin_app(world: World) -> Litestar:
     async def move(
         namespace: FromPath[str], identifier: FromPath[str], move: FromPath[str], data: JSONBody[Reason]
     ) -> dict[str, Any]:
-        wanted = person_move(move)
+        wanted = rollout_desk.person_move(move)
         moved = await desk.change(
-            namespace, lambda *parts: desk.move(*parts, identifier=identifier, move=wanted, data=data)
+            namespace, lambda *parts: rollout_desk.move(*parts, identifier=identifier, move=wanted, data=data)
         )
-        return await desk.settled(namespace, moved)
+        return await desk.do(namespace, lambda *parts: rollout_desk.as_it_is(*parts, identifier=moved["id"]))
 
     @get("/audit", summary="Every move and decision, newest first")
     async def audit(
@@ -233,7 +230,7 @@ def admin_app(world: World) -> Litestar:
 
     @post("/user-reports", status_code=HTTP_200_OK, summary="Hand on tickets of users: one, or up to 1,000")
     async def user_reports(namespace: FromPath[str], data: JSONBody[UserReports]) -> dict[str, Any]:
-        filed = await desk.do(namespace, lambda *parts: desk.file_user_reports(*parts, data=data))
+        filed = await desk.do(namespace, lambda *parts: rollout_desk.file_user_reports(*parts, data=data))
         world.controllers.wake.set()
         return filed
 
@@ -241,7 +238,7 @@ def admin_app(world: World) -> Litestar:
     async def filed_reports(
         namespace: FromPath[str], model: FromQuery[str], limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100
     ) -> list[dict[str, Any]]:
-        return await desk.do(namespace, lambda *parts: desk.user_reports(*parts, model=model, limit=limit))
+        return await desk.do(namespace, lambda *parts: rollout_desk.user_reports(*parts, model=model, limit=limit))
 
     @post("/enrol-tokens", status_code=HTTP_201_CREATED, summary="Make an enrolment token")
     async def enrol_token(

@@ -9,32 +9,22 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from whimbrel import limits
 from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, UntrustedInput
-from whimbrel.flows.advance import PersonMove, move_by_person, replay, verdict_for
-from whimbrel.flows.approve import approval_view, approve, reject
 from whimbrel.flows.build_deltas import write_index
-from whimbrel.flows.check_plan import check_plan, view
-from whimbrel.flows.follow import devices_left
 from whimbrel.flows.history import history_of, inventory_of
-from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.publish import build_hash, check_budgets, check_unpublished
-from whimbrel.flows.records import AuditRecord, ModelRecord, ModelSettings, RolloutRecord, VersionRecord
-from whimbrel.flows.start import find_version, start_rollout
-from whimbrel.flows.trace import Point, trace
-from whimbrel.flows.user_reports import file_reports
-from whimbrel.health.user_report import UserReports
+from whimbrel.flows.records import AuditRecord, ModelRecord, ModelSettings, VersionRecord
+from whimbrel.flows.start import find_version
 from whimbrel.model.documents import Document, convert, parse
 from whimbrel.model.ids import END, Name
 from whimbrel.model.release import Line, Release
 from whimbrel.model.ways import NOTHING
 from whimbrel.rollout.plan import VersionName
-from whimbrel.rollout.states import State
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import bearer
 from whimbrel.server.controllers import Controllers
@@ -48,7 +38,6 @@ from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.registry import Registry
 from whimbrel.stores.signer import Key
 from whimbrel.stores.tuf_repository import RoleBook
-from whimbrel.stores.user_reports import UserReportRows
 from whimbrel.trust import roles
 
 T = TypeVar("T")
@@ -80,25 +69,6 @@ class NewLine(Document, frozen=True):
     line: bytes
     publisher: bytes
     because: Because = ""
-
-
-class NewRollout(Document, frozen=True):
-    """POST rollouts: a plan as it was written. `hour_s`: seconds that an hour of the plan lasts."""
-
-    plan: Annotated[str, Meta(max_length=limits.PLAN_BYTES)]
-    file_name: Annotated[str, Meta(max_length=1024)] = "plan.yaml"
-    hour_s: Annotated[float, Meta(gt=0, le=3600)] = 3600.0
-    override: Because = ""
-    actor: Actor = "admin"
-    draft: bool = False
-
-
-class PlanToCheck(Document, frozen=True):
-    """POST plans/check: a plan as it was written. `devices`: imagine a fleet of that size."""
-
-    plan: Annotated[str, Meta(max_length=limits.PLAN_BYTES)]
-    file_name: Annotated[str, Meta(max_length=1024)] = "plan.yaml"
-    devices: Annotated[int, Meta(ge=1, le=10**10)] | None = None
 
 
 class Reason(Document, frozen=True):
@@ -419,51 +389,6 @@ class Desk:
                 size += size_bytes
         return {"collected": freed, "size_bytes": size}
 
-    def start(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, data: NewRollout) -> dict[str, Any]:
-        plan = read_plan(data.plan, what=data.file_name)
-        rollout = start_rollout(
-            registry,
-            fleet,
-            plan,
-            plan_text=data.plan,
-            tag=secrets.token_hex(3),
-            hour_s=data.hour_s,
-            override=data.override,
-            actor=data.actor,
-            draft=data.draft,
-            now=time.time(),
-        )
-        return rollout_view(registry, fleet, rollout)
-
-    def check_plan(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, data: PlanToCheck) -> dict[str, Any]:
-        plan = read_plan(data.plan, what=data.file_name)
-        return view(check_plan(registry, fleet, plan, now=time.time(), devices=data.devices))
-
-    async def settled(self, namespace: str, changed: dict[str, Any]) -> dict[str, Any]:
-        """A rollout as it is when the signed metadata says so too."""
-        return await self.do(
-            namespace, lambda registry, fleet, _: rollout_view(registry, fleet, registry.rollout(changed["id"]))
-        )
-
-    def rollout(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> dict[str, Any]:
-        rollout = registry.rollout(identifier)
-        view = rollout_view(registry, fleet, rollout)
-        if rollout.live:
-            verdict = verdict_for(registry, fleet, rollout, now=time.time())
-            view["verdict"] = {"move": verdict.move, "because": verdict.because, "evidence": verdict.evidence}
-        return view
-
-    def replay(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> dict[str, Any]:
-        verdicts = replay(registry, fleet, identifier)
-        return {
-            "id": identifier,
-            "same": all(each.same for each in verdicts),
-            "verdicts": [msgspec.to_builtins(each) for each in verdicts],
-        }
-
-    def points(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> list[Point]:
-        return trace(registry, fleet, identifier)
-
     def alerts(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, limit: int) -> list[dict[str, Any]]:
         rows = AlertRows(registry.connection, registry.namespace).newest(limit=limit)
         return [msgspec.to_builtins(row) for row in rows]
@@ -471,46 +396,6 @@ class Desk:
     def receivers(self) -> list[dict[str, Any]]:
         return [
             {"name": each.name, "form": each.form, "on": list(each.on)} for each in self.world.alerts.receivers.values()
-        ]
-
-    def move(
-        self,
-        registry: Registry,
-        fleet: Fleet,
-        _book: RoleBook,
-        *,
-        identifier: str,
-        move: PersonMove | Consent,
-        data: Reason,
-    ) -> dict[str, Any]:
-        by, because, now = data.actor, data.because, time.time()
-        match move:
-            case "approve":
-                moved = approve(registry, fleet, identifier, by=by, note=because, now=now)
-            case "reject":
-                moved = reject(registry, fleet, identifier, by=by, note=because, now=now)
-            case _:
-                why = because or f"{move} by {by}"
-                moved = move_by_person(registry, fleet, identifier, move, because=why, actor=by, now=now)
-        return rollout_view(registry, fleet, moved)
-
-    def file_user_reports(
-        self, registry: Registry, fleet: Fleet, _book: RoleBook, *, data: UserReports
-    ) -> dict[str, Any]:
-        now, rows = time.time(), UserReportRows(registry.connection, registry.namespace)
-        filed = file_reports(registry, fleet, rows, data.reports, now=now)
-        if data.model is not None:
-            rows.heard(registry.model(data.model).name, at=now)
-        return msgspec.to_builtins(filed)  # type: ignore[no-any-return]
-
-    def user_reports(
-        self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, limit: int
-    ) -> list[dict[str, Any]]:
-        rows = UserReportRows(registry.connection, registry.namespace)
-        versions = {v.serial: v.version for v in registry.versions(registry.model(model).name)}
-        return [
-            msgspec.to_builtins(each) | {"version": versions.get(each.serial or 0)}
-            for each in rows.newest(model=model, limit=limit)
         ]
 
     def new_enrol_token(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, name: str) -> dict[str, str]:
@@ -542,14 +427,6 @@ def _named(registry: Registry, model: str, name: str) -> VersionRecord:
     return find_version(versions, VersionName(model, name, prefix=False))
 
 
-def person_move(text: str) -> PersonMove | Consent:
-    """One of the moves a person may make. Raises `NotFound`."""
-    known = (*get_args(PersonMove), *get_args(Consent))
-    if text not in known:
-        raise NotFound(f"a rollout cannot be asked to {text!r}; it can: {', '.join(known)}")
-    return cast("PersonMove | Consent", text)
-
-
 def model_view(registry: Registry, fleet: Fleet, model: ModelRecord) -> dict[str, Any]:
     versions = {v.serial: v.version for v in registry.versions(model.name)}
     view: dict[str, Any] = msgspec.to_builtins(model) | {
@@ -559,45 +436,3 @@ def model_view(registry: Registry, fleet: Fleet, model: ModelRecord) -> dict[str
         "devices": {versions.get(serial or 0, "none"): n for serial, n in fleet.inventory(model.name).items()},
     }
     return view
-
-
-def rollout_view(registry: Registry, fleet: Fleet, rollout: RolloutRecord) -> dict[str, Any]:
-    versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in registry.versions(rollout.model)}
-    own = rollout.plan.range
-    shares = [round(100 * (share - own.start) / own.buckets, 4) for share in rollout.shares]
-    stages = [
-        {
-            "name": stage.name,
-            "target_percent": stage.target_percent,
-            "share_percent": shares[index] if index < len(shares) else None,
-            "duration_hours": stage.duration_hours,
-            "shadow": None if stage.shadow is None else msgspec.to_builtins(stage.shadow),
-            "approvals": stage.approval.count if stage.approval is not None else 0,
-        }
-        for index, stage in enumerate(rollout.plan.stages)
-    ]
-    now = time.time()
-    going = rollout.state is State.ROLLING_BACK
-    return {
-        "id": rollout.id,
-        "model": rollout.model,
-        "state": rollout.state.value,
-        "state_since": rollout.state_since,
-        "ended": rollout.ended,
-        "range_percent": list(rollout.plan.range_percent),
-        "approval": approval_view(registry, rollout, now=now),
-        "devices_left": devices_left(registry, fleet, rollout, now=now) if going else None,
-        "stage": rollout.stage,
-        "stage_name": rollout.plan.stages[rollout.stage].name,
-        "stages": stages,
-        "baseline": versions.get(rollout.baseline),
-        "target": versions.get(rollout.target),
-        "because": rollout.because,
-        "created_at": rollout.created_at,
-        "stage_since": rollout.stage_since,
-        "ended_at": rollout.ended_at,
-        "hour_s": rollout.hour_s,
-        "without": list(rollout.without),
-        "counts": {str(stage): msgspec.to_builtins(counts) for stage, counts in fleet.counts(rollout.id).items()},
-        "devices": {versions.get(serial or 0, "none"): n for serial, n in fleet.inventory(rollout.model).items()},
-    }
