@@ -8,7 +8,7 @@ from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, print_table, say, when
 
 app = typer.Typer(
-    help="Alerts. Receivers stand in the repository's whimbrel.toml ([[receivers]]); plans name them.",
+    help="Alerts: who is told of what happens to rollouts. Receivers stand in the file whimbrel.toml; plans name them.",
     no_args_is_help=True,
     add_completion=False,
 )
