@@ -107,6 +107,7 @@ def run(command: Command) -> tuple[float, float]:
 def run_ours(what: str, *paths: Path) -> tuple[float, float]:
     command = [sys.executable, "-c", OURS, what, *map(str, paths)]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # modules are compiled once, as where they are installed
     out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.split()
     return float(out[0]), float(out[1])
 
