@@ -141,7 +141,7 @@ FINE, COARSE = Latency(1), Latency(TOLERATED_SLOWER)
 class Streams:
     """The windows of `runs` rollouts of one scenario, drawn at once, window by window."""
 
-    def __init__(self, scenario: Scenario, *, runs: int, seed: int, latency: Latency, starts: int) -> None:
+    def __init__(self, scenario: Scenario, *, runs: int, seed: int, latency: Latency, starts: int = MORNING) -> None:
         self.scenario, self.runs, self.latency = scenario, runs, latency
         self.draw = np.random.default_rng(seed)
         self.phase = self.draw.uniform(0, starts, size=(runs, 1, 1))  # of 288, from eight in the morning on
@@ -363,7 +363,7 @@ PEERS: dict[str, Callable[..., list[int | None]]] = {
 # --- what is measured ---
 
 
-def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int) -> dict[str, Any]:
+def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int = MORNING) -> dict[str, Any]:
     """Median exposure and excess of every method over `runs` rollouts of a bad version."""
     streams = Streams(scenario, runs=runs, seed=seed, latency=FINE, starts=starts)
     ledgers = [Ledger(plan) for _ in range(runs)]
@@ -420,7 +420,7 @@ def _row(column: list[int | None], spent: Array) -> dict[str, Any]:
     }
 
 
-def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int) -> dict[str, Any]:
+def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int = MORNING) -> dict[str, Any]:
     """Whole rollouts of a version that is as good as the old one: how many does each method take back?"""
     alarms: dict[str, int] = dict.fromkeys(("whimbrel", *PEERS), 0)
     highest: list[float] = []

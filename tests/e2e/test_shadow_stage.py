@@ -28,7 +28,7 @@ PLAN = """
 rollout:
   model_version: wake@2.0.0
   stages:
-    - {name: shadow, target_percent: 50, duration_hours: 3,
+    - {name: shadow, target_percent: 50, duration_hours: 10,
        shadow: {sample_percent: 100, agreement_min: 0.95, min_inputs: 40}}
     - {name: canary, target_percent: 30, duration_hours: 2}
     - {name: all, target_percent: 100, duration_hours: 2}
