@@ -62,10 +62,12 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     failed_t: int = 0  # could not install or did not pass the probe
     went_back_t: int = 0  # activated, and went back by themselves
     shadowed_t: int = 0  # of those in the shadow: told of at least one input
+    gave_up_t: int = 0  # of these: refused it, since what tried it died again and again
 
     def told(self) -> dict[str, int]:
         """As evidence says it: what concerns shadow stages, where there is any."""
-        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "shadowed_t" or self.shadowed_t}
+        shadow = {"shadowed_t", "gave_up_t"}
+        return {name: n for name in self.__struct_fields__ if (n := getattr(self, name)) or name not in shadow}
 
     def plus(self, other: "Counts") -> "Counts":
         """Both together."""
@@ -207,6 +209,8 @@ def _judge_shadow(plan: Plan, now: Situation, ledger: Ledger) -> Verdict:
         **seen.evidence["guardrails"],
         **{f"app_{k}": v for k, v in harm.evidence["guardrails"].items()},
     }
+    if stopped := _shadow_kill_switch(counts):
+        return _harm(plan, now, f"stage {name}: {stopped}", evidence, severe=True)
     if seen.bad:
         verdict = _harm(plan, now, f"stage {name}: {seen.because}", evidence, severe=True)
         if verdict.move == "roll_back" and seen.classes:
@@ -234,6 +238,16 @@ def _kill_switch(total: Counts) -> str | None:
     went_back, activated = total.went_back_t, total.activated_t
     if went_back and (went_back >= max(2, math.ceil(0.1 * activated)) or activated == 1):
         return f"the kill switch: {went_back} of {activated} activated devices went back by themselves"
+    return None
+
+
+def _shadow_kill_switch(counts: Counts) -> str | None:
+    """The same in the shadow: a device that refuses a candidate tells no windows of it any more."""
+    gave_up, tried = counts.gave_up_t, counts.shadowed_t
+    if gave_up and (gave_up >= max(2, math.ceil(0.1 * tried)) or tried == 1):
+        return (
+            f"the kill switch: {gave_up} of {tried} devices that tried it refused it themselves; it has answered nobody"
+        )
     return None
 
 

@@ -203,6 +203,7 @@ class Fleet:
                 number(treated, activated, table.c.reported_at.is_not(None)).label("reported_t"),
                 number(control, activated, table.c.reported_at.is_not(None)).label("reported_c"),
                 number(treated, table.c.shadowed_at.is_not(None)).label("shadowed_t"),
+                number(treated, table.c.shadowed_at.is_not(None), table.c.outcome == "failed").label("gave_up_t"),
                 number(treated, table.c.outcome == "failed").label("failed_t"),
                 number(treated, table.c.outcome == "went_back").label("went_back_t"),
             )

@@ -75,6 +75,16 @@ def test_what_a_shadow_stage_asks_of_the_app_holds_for_the_stages_that_serve() -
     assert serving_part(whole).criteria(0).error_rate_max == 0.2
 
 
+def test_devices_that_refuse_the_candidate_themselves_stop_it() -> None:
+    """Both devices of a small shadow refused it after three deaths each, told no more, and the stage held for ever."""
+    two = dict.fromkeys(("assigned_t", "assigned_c", "activated_t", "placebo_c", "reported_t", "reported_c"), 2)
+    verdict = ask(counts=Counts(**two, shadowed_t=2, gave_up_t=2, failed_t=2))
+    assert verdict.move == "roll_back"
+    assert "2 of 2 devices that tried it refused it themselves" in verdict.because
+    assert ask(counts=Counts(**two, shadowed_t=2, gave_up_t=1, failed_t=1)).move != "roll_back"
+    assert ask(counts=Counts(**two, shadowed_t=1, gave_up_t=1, failed_t=1)).move == "roll_back"
+
+
 # --- the policy and the decision ---
 
 
