@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+import tflite_models
+
 _COREML = """
 import sys
 import numpy as np
@@ -74,37 +76,14 @@ def gguf(path: Path) -> Path:
 
 def tflite(path: Path) -> Path:
     """y = x @ w + b with int8 weights, from 1 x 4 to 1 x 2."""
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    def tensor(name: str, shape: list[int], kind: int, buffer: int) -> object:
-        each = schema.TensorT()
-        each.name, each.shape, each.type, each.buffer = name.encode(), shape, kind, buffer
-        return each
-
-    def buffer(content: bytes) -> object:
-        each = schema.BufferT()
-        each.data = list(content) or None
-        return each
-
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
-    step = schema.OperatorT()
-    step.inputs, step.outputs = [0, 1, 2], [3]
-    step.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
-    step.builtinOptions = schema.FullyConnectedOptionsT()
-    graph = schema.SubGraphT()
-    graph.tensors = [
-        tensor("x", [1, 4], schema.TensorType.FLOAT32, 0),
-        tensor("w", [2, 4], schema.TensorType.INT8, 1),
-        tensor("b", [2], schema.TensorType.FLOAT32, 2),
-        tensor("y", [1, 2], schema.TensorType.FLOAT32, 0),
-    ]
-    graph.inputs, graph.outputs, graph.operators = [0], [3], [step]
-    model = schema.ModelT()
-    model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
-    model.buffers = [buffer(b""), buffer(bytes(8)), buffer(bytes(8))]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    path.write_bytes(bytes(builder.Output()))
+    tensors: dict[str, tflite_models.Named] = {
+        "x": ("float32", (1, 4), None),
+        "w": ("int8", (2, 4), [0] * 8),
+        "b": ("float32", (2,), [0.0] * 2),
+        "y": ("float32", (1, 2), None),
+    }
+    step = "FULLY_CONNECTED", ["x", "w", "b"], "y", schema.FullyConnectedOptionsT()
+    path.write_bytes(tflite_models.build(tensors, [step]))
     return path

@@ -1,6 +1,6 @@
 """A version is tried beside the active one: what is seen of it, and that nothing of it reaches the app.
 
-Real ONNX models in a real worker process; the journal is written as the agent would.
+Real ONNX and TFLite models in a real worker process; the journal is written as the agent would.
 """
 
 import os
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import model_files
 import shadow_models
+import tflite_models
 from whimbrel import limits
 from whimbrel.agent.disk import RealDisk
 from whimbrel.agent.session import Places, Session, harvest
@@ -27,38 +29,42 @@ from whimbrel.device.states import State
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.shadow import Seen
 from whimbrel.model.documents import digest_of
-from whimbrel.model.release import File
+from whimbrel.model.release import File, Format
 from whimbrel.rollout.shadow import PPM, Shadow
 
 EVERY = Shadow(sample_ppm=PPM)
 WAIT_S = 60.0  # a busy machine
 
 
-def held(slot: SlotName, serial: int, content: bytes) -> Held:
-    contents = (Content(name="model.onnx", sha256=digest_of(content)),)
-    return Held(slot=slot, serial=serial, version=f"2026.03.05.{serial}", entry="model.onnx", contents=contents)
+def held(slot: SlotName, serial: int, content: bytes, *, entry: str = "model.onnx") -> Held:
+    contents = (Content(name=entry, sha256=digest_of(content)),)
+    return Held(slot=slot, serial=serial, version=f"2026.03.05.{serial}", entry=entry, contents=contents)
 
 
 class Device:
     """A model's folder: serial 1 active, `candidate` as serial 2 in the shadow."""
 
-    def __init__(self, folder: Path, candidate: bytes, how: Shadow = EVERY) -> None:
+    def __init__(
+        self, folder: Path, candidate: bytes, how: Shadow = EVERY, *, active: bytes | None = None, kind: Format = "onnx"
+    ) -> None:
         self.places = Places(folder, disk=RealDisk())
         self.places.make()
-        self.candidate = candidate
-        for slot, content in (("a", shadow_models.good()), ("b", candidate)):
+        self.candidate, self.kind = candidate, kind
+        self.entry = f"model.{kind}"
+        active = active or shadow_models.good()
+        for slot, content in (("a", active), ("b", candidate)):
             (folder / slot).mkdir()
-            (folder / slot / "model.onnx").write_bytes(content)
-        pointer = Pointer(model="wake", active=held("a", 1, shadow_models.good()))
+            (folder / slot / self.entry).write_bytes(content)
+        pointer = Pointer(model="wake", active=held("a", 1, active, entry=self.entry))
         self.places.disk.write(self.places.pointer, seal(pointer))
         self.say(State.SHADOWING, how=how)
         self.client = ShadowClient(self.places, chance=random.Random(1))
 
     def say(self, state: State, *, how: Shadow = EVERY) -> None:
-        file = File(name="model.onnx", size_bytes=9, sha256=digest_of(self.candidate), format="onnx")
+        file = File(name=self.entry, size_bytes=9, sha256=digest_of(self.candidate), format=self.kind)
         candidate = Candidate(
             serial=2, version="2026.03.05.2", slot="b", files=(file,), policy_sequence=1, offered_at=0.0,
-            held=held("b", 2, self.candidate), shadow=Shadowing(how=how),
+            held=held("b", 2, self.candidate, entry=self.entry), shadow=Shadowing(how=how),
         )  # fmt: skip
         journal = Journal(model="wake", state=state, candidate=candidate)
         self.places.disk.write(self.places.journal, seal(journal))
@@ -166,6 +172,57 @@ def test_what_the_active_version_fails_on_as_well_is_held_against_nobody(device:
     here.feed([{"x": np.zeros((1, 3), np.float32)}, *shadow_models.calls(1)])  # a shape that neither takes
     seen = here.told()
     assert (seen.inputs, seen.skipped) == (1, 1)
+
+
+# --- other runtimes ---
+
+
+def test_tflite_candidates_agree_and_disagree_through_a_runner(device: Make) -> None:
+    doubling = tflite_models.doubling
+    for factor, agreed in ((3.0, 8.0), (-2.0, 0.0)):
+        here = device(doubling(factor=factor), active=doubling(), kind="tflite")
+        with Session("wake", here.places, shadow=here.client) as model:
+            runner = model.runner()
+            assert (runner.inputs, runner.outputs) == (["x"], ["y"])
+            for call in shadow_models.calls(8):
+                np.testing.assert_array_equal(runner.run(call)["y"], call["x"] * 2)
+                assert here.client.wait_idle(WAIT_S)
+        seen = here.told()
+        assert (seen.inputs, seen.compared, seen.agreed, seen.errors) == (8, 8, agreed, 0)
+        assert seen.candidate_ms > 0
+
+
+def test_tflite_candidate_that_ends_its_process_or_takes_all_memory_is_counted(device: Make) -> None:
+    here = device(tflite_models.remainder(), active=tflite_models.doubling(), kind="tflite")
+    here.feed(shadow_models.calls(2))
+    here.feed([{"x": np.array([[-(2.0**31), 1, 2, 3]], np.float32)}])
+    seen = here.told()
+    assert (seen.inputs, seen.compared, seen.crashed) == (3, 2, 1)
+    here = device(tflite_models.large(2**31 - 1), active=tflite_models.doubling(), kind="tflite")
+    here.feed(shadow_models.calls(2))
+    assert here.told().compared == 0
+    assert here.told().crashed + here.told().errors > 0
+
+
+def test_tflite_takes_the_size_of_each_call_where_the_signature_leaves_it_free(device: Make) -> None:
+    both = tflite_models.doubling(rows=None)
+    here = device(both, active=both, kind="tflite")
+    here.feed([{"x": np.ones((rows, 4), np.float32)} for rows in (1, 3, 2)])
+    seen = here.told()
+    assert (seen.compared, seen.agreed) == (3, 3.0)
+
+
+def test_gguf_candidates_run_where_llama_cpp_is_installed(
+    device: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "stand_ins"))
+    active = model_files.gguf(tmp_path / "tiny").read_bytes()
+    tokens = [{"tokens": np.array([[0, 2]], np.int32)}] * 3
+    for candidate, agreed in ((active, 3.0), (active.replace(b"tiny", b"turn"), 0.0)):
+        here = device(candidate, active=active, kind="gguf")
+        here.feed(tokens)
+        seen = here.told()
+        assert (seen.compared, seen.agreed) == (3, agreed)
 
 
 # --- how little of it reaches the app ---

@@ -1,6 +1,6 @@
 """Does this version work here? A server process that forks a caged child for each probe; this is its client.
 
-1. The server is preloaded with the runtimes and has no threads, so that a probe costs one fork (about 20 ms).
+1. The server keeps the runtimes that it needed loaded and has no threads, so that a probe costs one fork (about 20 ms).
 2. A loader may abort, hang or allocate without end: that is a failed probe and nothing else.
 3. One server serves any number of agents of a process, is started when it is needed, ends when they let it rest (the
    runtimes are more memory than an idle agent), and dies with its parent.
@@ -90,6 +90,7 @@ class ProbeServer:
                     stderr=subprocess.DEVNULL,
                     bufsize=0,
                     start_new_session=True,  # a Ctrl-C is for the parent, which then closes our input
+                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
                 )
             except OSError as error:
                 raise Unavailable(f"the probe server cannot be started: {error}") from error

@@ -1,9 +1,9 @@
 """The probe server: JSON lines in, JSON lines out, a caged child for each. Ends when its input ends.
 
-No thread is ever started here, and runtimes are imported before the first fork: a child inherits them ready to run.
+No thread is ever started here. The runtime of a model's format is imported before the fork: a child inherits it ready
+to run, and its memory is not the model's.
 """
 
-import importlib
 import os
 import select
 import signal
@@ -15,21 +15,18 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.probes import cage
-from whimbrel.agent.probes.checks import brought, check
+from whimbrel.agent.probes.checks import brought, check, runtime_of
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
 from whimbrel.model import documents
 
-_PRELOADED = "numpy", "onnxruntime"
 _STDIN, _STDOUT = 0, 1
+_ANSWER_BYTES = 64 * limits.KIB
 
 
 def main(wall_s: float) -> None:
     """Serve until the parent goes. `wall_s`: for one probe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in _PRELOADED:
-        with suppress(ImportError):
-            importlib.import_module(name)
     brought()
     waiting = bytearray()
     while True:
@@ -51,11 +48,17 @@ def _probe(line: bytes, wall_s: float) -> ProbeResult | None:
         request = documents.parse(ProbeRequest, line, what="the request")
     except UntrustedInput as error:
         return ProbeResult(passed=False, reason=str(error))
+    if request.format not in brought():
+        with suppress(Exception):  # the child meets it too, and says it
+            runtime_of(request.format)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        os.setpgid(0, 0)
         os.close(reading)
         _in_child(request, writing)
+    with suppress(OSError):  # whoever of the two comes first
+        os.setpgid(child, child)
     os.close(writing)
     try:
         return _await(child, reading, wall_s)
@@ -72,7 +75,8 @@ def _in_child(request: ProbeRequest, writing: int) -> None:
     except MemoryError:
         result = ProbeResult(passed=False, reason="it wants more memory than a probe may have", over_budget=True)
     except BaseException as error:  # noqa: BLE001 (whatever a loader raises is a failed probe)
-        result = ProbeResult(passed=False, reason=f"{type(error).__name__}: {error}"[:1000])
+        said = str(error) or "the runtime says no more"
+        result = ProbeResult(passed=False, reason=f"{type(error).__name__}: {said}"[:1000])
     result = msgspec.structs.replace(result, offline=offline)
     try:
         os.write(writing, documents.encode(result))
@@ -98,19 +102,20 @@ def _await(child: int, reading: int, wall_s: float) -> ProbeResult | None:
     while True:
         ready, _, _ = select.select([reading, _STDIN], [], [], max(0.0, until - time.monotonic()))
         if reading in ready:
-            chunk = os.read(reading, 64 * limits.KIB)
+            chunk = os.read(reading, _ANSWER_BYTES)
             received += chunk
-            if not chunk or len(received) > 64 * limits.KIB:
+            if not chunk:
                 break
+            if len(received) > _ANSWER_BYTES:
+                _end(child)
+                return ProbeResult(passed=False, reason=f"the probe's answer has more than {_ANSWER_BYTES} bytes")
         elif _STDIN in ready:  # one request at a time: something to read here is the parent's end
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            _end(child)
             return None
         elif not ready:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            _end(child)
             return ProbeResult(passed=False, reason=f"it did not answer within {wall_s:g} s")
-    _, status = os.waitpid(child, 0)
+    status = _end(child)
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         return ProbeResult(passed=False, reason=f"the runtime was ended by {name} while it tried this model")
@@ -118,6 +123,13 @@ def _await(child: int, reading: int, wall_s: float) -> ProbeResult | None:
         return documents.parse(ProbeResult, bytes(received), what="the probe's answer")
     except UntrustedInput as error:
         return ProbeResult(passed=False, reason=str(error))
+
+
+def _end(child: int) -> int:
+    """End the child and what it may have started, and take its status: one that ended by itself keeps that."""
+    with suppress(OSError):
+        os.killpg(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
 
 
 if __name__ == "__main__":

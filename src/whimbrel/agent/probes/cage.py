@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from whimbrel import limits
+from whimbrel.agent.probes import kernel_filter
 from whimbrel.device.ports import ProbeRequest
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -21,7 +22,7 @@ def enter(request: ProbeRequest) -> bool:
 
 
 def confine(*, memory_bytes: int, cpu_s: int | None) -> bool:
-    """Limit this process for good: addresses beyond those that it has, seconds of a processor, files, network.
+    """Limit this process for good: addresses beyond those that it has, processor time, files, children, network.
 
     Whether it has no network now. What a system does not offer is left out: the wall clock of the parent stays.
     """
@@ -43,7 +44,7 @@ def confine(*, memory_bytes: int, cpu_s: int | None) -> bool:
     for kind, value in bounds:
         with suppress(ValueError, OSError):
             resource.setrlimit(kind, (value, value))
-    return offline
+    return kernel_filter.install() or offline
 
 
 def _leave_network() -> bool:

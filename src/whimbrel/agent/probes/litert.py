@@ -19,15 +19,29 @@ class LiteRtModel:
         self._outputs = self._interpreter.get_output_details()
         self.inputs = [_spec(each) for each in self._inputs]
         self.outputs = [_spec(each) for each in self._outputs]
+        self._shapes = [(each["index"], tuple(int(size) for size in each["shape"])) for each in self._inputs]
 
     def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Outputs by name."""
-        for each in self._inputs:
-            if each["name"] not in inputs:
-                raise ValueError(f"the golden inputs have no {each['name']!r}; they have {sorted(inputs)}")
-            self._interpreter.set_tensor(each["index"], inputs[each["name"]])
+        missing = [each["name"] for each in self._inputs if each["name"] not in inputs]
+        if missing:
+            raise ValueError(f"the inputs have no {missing[0]!r}; they have {sorted(inputs)}")
+        given = [(each["index"], np.asarray(inputs[each["name"]])) for each in self._inputs]
+        self._fit([(index, array.shape) for index, array in given])
+        for index, array in given:
+            self._interpreter.set_tensor(index, array)
         self._interpreter.invoke()
         return {each["name"]: self._interpreter.get_tensor(each["index"]) for each in self._outputs}
+
+    def _fit(self, shapes: list[tuple[int, tuple[int, ...]]]) -> None:
+        """Where a size is free in the signature, the interpreter wants to be told of it. Raises `ValueError`."""
+        if shapes == self._shapes:
+            return
+        self._shapes = []  # a size that is refused leaves some inputs resized
+        for index, shape in shapes:
+            self._interpreter.resize_tensor_input(index, shape, strict=True)
+        self._interpreter.allocate_tensors()
+        self._shapes = shapes
 
 
 def _spec(details: Any) -> TensorSpec:

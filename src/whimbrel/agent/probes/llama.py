@@ -8,6 +8,7 @@ import numpy as np
 
 from whimbrel.model.release import TensorSpec
 
+_llama_cpp: Any = importlib.import_module("llama_cpp")  # in no lock: it has no wheels
 _CONTEXT = 512  # tokens: golden inputs are short
 
 
@@ -15,7 +16,7 @@ class LlamaModel:
     """A `golden.Model`: `tokens` in (int32 [1, n]), `logits` of the last one out (float32 [1, vocabulary])."""
 
     def __init__(self, path: Path) -> None:
-        self._llama = importlib.import_module("llama_cpp").Llama(
+        self._llama = _llama_cpp.Llama(
             model_path=str(path), n_ctx=_CONTEXT, n_threads=1, n_gpu_layers=0, logits_all=True, verbose=False
         )
         self.inputs = [TensorSpec(name="tokens", dtype="int32", shape=(1, "tokens"))]

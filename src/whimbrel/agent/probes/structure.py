@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from whimbrel import limits
+from whimbrel.delta.containers import gguf
+from whimbrel.delta.containers.cursor import Budget, Cursor
+from whimbrel.errors import UntrustedInput
 from whimbrel.model.release import Format
 
 _HEAD_BYTES = 64
@@ -38,7 +41,7 @@ def check_with_library(path: Path, kind: Format) -> None:
         importlib.import_module("gguf").GGUFReader(str(path))
 
 
-def _gguf(_: Path, head: bytes, size: int) -> None:
+def _gguf(path: Path, head: bytes, size: int) -> None:
     # https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
     if head[:4] != b"GGUF" or len(head) < 24:
         raise ValueError(f"it begins with {head[:4]!r}; a GGUF file begins with b'GGUF' and a header of 24 bytes")
@@ -47,6 +50,19 @@ def _gguf(_: Path, head: bytes, size: int) -> None:
         raise ValueError(f"it is GGUF version {version}; 2 and 3 are known")
     if tensors > _TENSORS_MAX or tensors * 24 + pairs * 12 + 24 > size:
         raise ValueError(f"it names {tensors} tensors and {pairs} values, more than its {size} bytes can hold")
+    with path.open("rb") as file:
+
+        def read(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            return file.read(length)
+
+        try:
+            found = gguf.parse(Cursor(read, size, budget=Budget()))
+        except UntrustedInput as error:
+            raise ValueError(str(error)) from error
+    for tensor in found:
+        if tensor.end > size:
+            raise ValueError(f"tensor {tensor.name!r} ends at byte {tensor.end} of {size}")
 
 
 def _safetensors(path: Path, head: bytes, size: int) -> None:
