@@ -94,6 +94,7 @@ READ_S = 30.0  # silence on an open connection
 ANSWER_S = 60.0  # one whole answer that is no artifact, however it drips
 ANSWER_BYTES = 64 * KIB  # an answer of the device API: a token or a problem document
 DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between, the partial file stays
+DOWNLOAD_PASS_MOST_S = 1920.0  # where nothing can be taken up again: 1 GB at 4 Mbit/s, and no report meanwhile
 BACKOFF_FIRST_S = 1.0
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
 RETRY_AFTER_S = 3600.0  # a server may ask to be left alone this long

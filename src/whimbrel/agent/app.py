@@ -110,6 +110,7 @@ class Agent:
             ),
             stopped=self._stop.is_set,
             now=self._now,
+            monotonic=monotonic,
         )
         self._spool = Spool(folder / "spool.json", disk=self._disk)
         self._api = DeviceApi(
@@ -376,8 +377,7 @@ class Agent:
         try:
             each.advance(prepare=not backoff.waiting(now))
         except Unfinished as error:
-            if error.moved:
-                backoff.worked()
+            backoff.worked()
             self._put_off(backoff, error)
         except (Unavailable, UntrustedInput, Refused) as error:
             self._put_off(backoff, error)

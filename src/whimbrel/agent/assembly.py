@@ -41,7 +41,7 @@ class Assembly:
         """Have all bytes of `file` at `Download.path(file)`; the way that led here.
 
         `here`: artifacts of this device, by digest.
-        Raises `Unfinished` with the bytes that were moved, `Unavailable`, `UntrustedInput`.
+        Raises `Unfinished`, `Unavailable`, `UntrustedInput`.
         """
         missing = self._missing(file)
         patching = _codec() if steps and missing > 0 else None

@@ -1,8 +1,9 @@
 """How do an artifact's bytes come onto this device, also in pieces over many days? HTTP ranges (RFC 9110, section 14).
 
 1. What came is kept in `<sha256>.part`; where from and its ETag beside it. If-Range makes a server that has other bytes
-   start again; another mirror has another ETag and is asked without: the name is the hash of the bytes.
-2. 206 goes on, 200 starts again, 416 means that nothing is missing or that what we have is wrong.
+   start again; where there is no strong ETag, and at another mirror, it is asked without: the name is the hash.
+2. 206 goes on, 200 starts again, 416 means that nothing is missing or that what we have is wrong. To a server that
+   starts again and again, for it knows no ranges, ever longer passes are given, or it would never come to an end.
 3. A body that is longer than the release says is thrown away as soon as it is too long. The hash is checked by the
    caller, over the whole file.
 4. A mirror that fails gives way to the next one at once; the bytes that came stay.
@@ -38,6 +39,7 @@ class Download:
         allowance: Allowance,
         stopped: Callable[[], bool],
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = folder
         self._disk = disk
@@ -46,6 +48,7 @@ class Download:
         self._allowance = allowance
         self._stopped = stopped
         self._now = now
+        self._monotonic = monotonic
         self._from: dict[str, str] = {}  # digest -> the last base URL that gave bytes of it
         self.moved = 0
 
@@ -60,7 +63,8 @@ class Download:
     def fetch(self, file: File) -> None:
         """Get what is missing of `file`. It then has its size, and is not durable.
 
-        Raises `Unavailable` (call again: what came is kept), `UntrustedInput` (what came was thrown away).
+        Raises `Unavailable` (call again: what came is kept; `Unfinished` where more is here than before),
+        `UntrustedInput` (what came was thrown away).
         """
         path = self.path(file)
         have = self._disk.size(path) or 0
@@ -73,12 +77,11 @@ class Download:
         if file.size_bytes == 0:
             self._disk.append(path, b"")
             return
-        before = self.moved
         try:
             self._from_mirrors(file, path)
         except Unavailable as error:
-            if self.moved > before and not isinstance(error, Unfinished):
-                raise Unfinished(self.moved - before, str(error)) from error
+            if not isinstance(error, Paused) and (self._disk.size(path) or 0) > have:
+                raise Unfinished(str(error)) from error
             raise
         finally:
             self._allowance.end()
@@ -123,25 +126,21 @@ class Download:
     def _etag_path(self, file: File) -> Path:
         return self.folder / f"{file.sha256}.etag"
 
-    def _resume(self, file: File, base: str, have: int) -> dict[str, str] | None:
-        """Headers that ask for the rest; None where it must start again."""
-        etag, _, origin = (self._disk.read(self._etag_path(file)) or b"").decode("latin-1").partition("\n")
-        if not have or not origin:
-            return None
-        if origin != base:
-            return {"Range": f"bytes={have}-"}
-        return {"Range": f"bytes={have}-", "If-Range": etag} if etag else None
+    def _begun(self, file: File) -> tuple[str, str, int]:
+        """ETag and base URL of what is here of `file`; how often servers began anew instead of going on."""
+        lines = (self._disk.read(self._etag_path(file)) or b"").decode("latin-1").split("\n")
+        etag, origin, anew = (*lines, "", "", "")[:3]
+        return etag, origin, int(anew) if anew.isdecimal() and len(anew) < 4 else 0
 
     def _request(self, file: File, base: str, path: Path) -> None:
         url = f"{base}/{file.sha256}"
         have = self._disk.size(path) or 0
         headers = {"Accept-Encoding": "identity"}
-        resume = self._resume(file, base, have)
-        if resume is not None:
-            headers |= resume
-        elif have:
-            self.discard(file)
-            have = 0
+        etag, origin, anew = self._begun(file)
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            if etag and origin == base:
+                headers["If-Range"] = etag
         with self._network.stream(url, headers=headers) as answer:
             if answer.status == 416:
                 self.discard(file)
@@ -157,43 +156,40 @@ class Download:
                 self.discard(file)
                 raise Unavailable(f"{url} sent another range than was asked for; starting again")
             if answer.status == 200:
+                anew = anew + 1 if have else 0
                 self.discard(file)
                 have = 0
                 etag = answer.headers.get("etag", "")
                 strong = "" if etag.startswith("W/") else etag  # If-Range wants a strong one
-                self._disk.replace(self._etag_path(file), f"{strong}\n{base}".encode("latin-1", "replace"))
+                self._disk.replace(self._etag_path(file), f"{strong}\n{base}\n{anew}".encode("latin-1", "replace"))
             self._from[file.sha256] = base
-            self._receive(answer, file, url, path, have)
+            pass_s = min(limits.DOWNLOAD_PASS_S * 2**anew, limits.DOWNLOAD_PASS_MOST_S)
+            self._receive(answer, file, url, path, have, until=self._monotonic() + pass_s)
 
     @staticmethod
     def _continues(answer: Stream, have: int, file: File) -> bool:
         match = _CONTENT_RANGE.match(answer.headers.get("content-range", ""))
         return bool(match) and int(match[1]) == have and match[3] in {"*", str(file.size_bytes)} if match else False
 
-    def _receive(self, answer: Stream, file: File, url: str, path: Path, have: int) -> None:
-        moved = 0
-        until = time.monotonic() + limits.DOWNLOAD_PASS_S
+    def _receive(self, answer: Stream, file: File, url: str, path: Path, have: int, *, until: float) -> None:
         for chunk in answer.chunks():
-            if have + moved + len(chunk) > file.size_bytes:
+            if have + len(chunk) > file.size_bytes:
                 self.discard(file)
                 raise UntrustedInput(f"{url} is longer than the {file.size_bytes} bytes that the release says")
             self._disk.append(path, chunk)
-            moved += len(chunk)
+            have += len(chunk)
             self.moved += len(chunk)
-            if not self._allowance.spend(len(chunk)) and have + moved < file.size_bytes:
-                raise Paused(moved, f"{have + moved} of {file.size_bytes} bytes are here; no more today, by the budget")
-            if (self._stopped() or time.monotonic() > until) and have + moved < file.size_bytes:
-                raise Paused(moved, f"{have + moved} of {file.size_bytes} bytes of {url} are here")
-        if have + moved < file.size_bytes:
-            raise Unfinished(moved, f"{have + moved} of {file.size_bytes} bytes of {url} are here")
+            here = f"{have} of {file.size_bytes} bytes of {url} are here"
+            if not self._allowance.spend(len(chunk)) and have < file.size_bytes:
+                raise Paused(f"{here}; no more today, by the budget")
+            if (self._stopped() or self._monotonic() > until) and have < file.size_bytes:
+                raise Paused(here)
+        if have < file.size_bytes:
+            raise Unavailable(f"{have} of {file.size_bytes} bytes of {url} are here")
 
 
 class Unfinished(Unavailable):
-    """Some bytes came, and more are missing."""
-
-    def __init__(self, moved: int, message: str) -> None:
-        super().__init__(message)
-        self.moved = moved
+    """More is here than before, and not all."""
 
 
 class Paused(Unfinished):

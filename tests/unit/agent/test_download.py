@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,7 @@ FILE = file_of(CONTENT)
 
 
 class Body:
-    def __init__(self, status: int, headers: dict[str, str], pieces: list[bytes], *, breaks: bool = False) -> None:
+    def __init__(self, status: int, headers: dict[str, str], pieces: Iterable[bytes], *, breaks: bool = False) -> None:
         self.status, self.headers, self._pieces, self._breaks = status, headers, pieces, breaks
 
     def chunks(self) -> Iterator[bytes]:
@@ -34,11 +34,20 @@ class Body:
 
 
 class Net:
-    """A network of mirrors. `says`: base URL -> what it does: a status, "cut", "lie", or (503, Retry-After)."""
+    """A network of mirrors. `says`: base URL -> what it does: a status, "cut", "lie", "slow" (a quarter of a megabyte
+    every 15 s), "no ranges" (slow too), "cut, no ranges", or (503, Retry-After). `etag`: of a whole answer.
+    """
 
     def __init__(self, **says: object) -> None:
         self.says = {name: says.get(name, "good") for name in ("a", "b", "origin")}
         self.asked: list[tuple[str, str]] = []
+        self.etag = '"{}"'
+        self.uptime_s = 0.0
+
+    def slowly(self, pieces: list[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self.uptime_s += 15
+            yield piece
 
     def ask(self, method: str, url: str, **_: object) -> Answer:
         raise NotImplementedError
@@ -49,18 +58,20 @@ class Net:
         self.asked.append((name, headers.get("Range", "")))
         said = self.says[name]
         first = int((re.findall(r"\d+", headers.get("Range", "")) or [0])[0])
-        if "If-Range" in headers and headers["If-Range"] != f'"{name}"':
+        if ("If-Range" in headers and headers["If-Range"] != f'"{name}"') or "no ranges" in str(said):
             first = 0
         rest = CONTENT[first:]
         pieces = [rest[place : place + MIB // 4] for place in range(0, len(rest), MIB // 4)]
-        etag = {"etag": f'"{name}"'}
+        etag = {"etag": self.etag.format(name)}
         if first:
             etag["content-range"] = f"bytes {first}-{len(CONTENT) - 1}/{len(CONTENT)}"
         if isinstance(said, int):
             yield Body(said, {}, [])
         elif isinstance(said, tuple):
             yield Body(said[0], {"retry-after": said[1]}, [])
-        elif said == "cut":
+        elif said in {"slow", "no ranges"}:
+            yield Body(206 if first else 200, etag, self.slowly(pieces))
+        elif str(said).startswith("cut"):
             yield Body(206 if first else 200, etag, pieces[:4], breaks=True)
         elif said == "lie":
             yield Body(200, etag, [b"x" * len(piece) for piece in pieces])
@@ -86,7 +97,7 @@ def made(
     mirrors = Mirrors(tuple(f"http://{base}" for base in bases), now=clock, chance=random.Random(1))
     download = Download(
         folder / "incoming", disk=disk, network=net, mirrors=mirrors, allowance=allowance, stopped=lambda: False,
-        now=clock,
+        now=clock, monotonic=lambda: net.uptime_s,
     )  # fmt: skip
     return download, waits
 
@@ -111,6 +122,52 @@ def test_mirror_that_breaks_off_is_continued_by_the_next_one(tmp_path: Path) -> 
     assert net.asked == [("a", ""), ("b", f"bytes={MIB}-")]
     assert download.path(FILE).read_bytes() == CONTENT
     assert download.moved == len(CONTENT)
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"{}"', '"{}"'])
+def test_download_goes_on_whatever_its_server_says_of_the_bytes(tmp_path: Path, etag: str) -> None:
+    """Without a strong ETag it began anew at every break: a model of more than one pass never came."""
+    net = Net(origin="slow")
+    net.etag = etag
+    for _ in range(2):
+        download, _ = made(tmp_path, net, "origin")  # another process
+        with pytest.raises(Unfinished):
+            download.fetch(FILE)
+    download.fetch(FILE)
+    assert [asked for _, asked in net.asked] == ["", f"bytes={5 * MIB // 4}-", f"bytes={10 * MIB // 4}-"]
+    assert download.path(FILE).read_bytes() == CONTENT
+
+
+def test_server_without_ranges_gets_longer_passes_until_all_is_here(tmp_path: Path) -> None:
+    """Each pass began anew and was as short as the one before: a model of more than one pass never came."""
+    net, sizes = Net(origin="no ranges"), []
+    for _ in range(2):
+        download, _ = made(tmp_path, net, "origin")
+        with pytest.raises(Unfinished):
+            download.fetch(FILE)
+        sizes.append(download.path(FILE).stat().st_size)
+    download.fetch(FILE)
+    assert sizes == [5 * MIB // 4, 9 * MIB // 4]
+    assert download.path(FILE).read_bytes() == CONTENT
+
+
+def test_pass_has_its_limit_however_often_a_server_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whimbrel.limits.DOWNLOAD_PASS_MOST_S", 60.0)
+    download, _ = made(tmp_path, Net(origin="no ranges"), "origin")
+    for _ in range(9):
+        with pytest.raises(Unfinished):
+            download.fetch(FILE)
+    assert download.path(FILE).stat().st_size == 5 * MIB // 4
+
+
+def test_body_that_ends_at_the_same_place_again_is_no_progress(tmp_path: Path) -> None:
+    """It counted as some, so a device asked for it every second, and never for another way to the bytes."""
+    download, _ = made(tmp_path, Net(origin="cut, no ranges"), "origin")
+    with pytest.raises(Unfinished):
+        download.fetch(FILE)
+    with pytest.raises(Unavailable) as caught:
+        download.fetch(FILE)
+    assert not isinstance(caught.value, Unfinished)
 
 
 def test_mirror_that_failed_is_left_alone_for_a_while(tmp_path: Path) -> None:
