@@ -151,6 +151,7 @@ DELTA_COPY_BYTES = 1 * MIB  # opaque bytes coded at once
 DELTA_GLUE_BYTES = 4 * MIB  # headers and padding, coded as one; a bigger gap is coded as opaque bytes
 DELTA_WINDOW_MARGIN_BYTES = 256 * KIB  # how far opaque bytes may have moved and still see their like in the base
 DELTA_GLUE_GAP_BYTES = 1 * MIB  # between two tensors; GGUF vocabularies are larger
+DELTA_WHOLE_NUMBER_BYTES = 512 * KIB  # more changed numbers code better as such, and their coder's memory is in use
 DELTA_WHOLE_PATCH_BYTES = 64 * KIB  # a larger patch is not tried against a byte-wise one, unless glue is most of it
 DELTA_WHOLE_BYTES = 2 * MIB  # base or target that a byte-wise patch may hold in memory
 DELTA_HEAD_BYTES = 8 * MIB  # a patch's head, expanded: 64 GiB of codes have 262,144 segments of 24 bytes

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from delta_build import BITS, QUANTISED, float_bits, gguf, round_trip, safetensors
 from whimbrel import limits
-from whimbrel.delta import codec, floats, lowrank, opaque, patch, streams
+from whimbrel.delta import codec, floats, lowrank, opaque, patch, qblocks, streams
 from whimbrel.delta.dtypes import BY_NAME
 from whimbrel.errors import UntrustedInput
 
@@ -85,9 +85,11 @@ def test_segments_of_any_size_give_the_same_target(monkeypatch, segment):
     law()
 
 
+@pytest.mark.parametrize("edges", [False, True])
 @pytest.mark.parametrize("dtype", QUANTISED)
-def test_any_blocks_follow_from_any_others(monkeypatch, dtype):
+def test_any_blocks_follow_from_any_others(monkeypatch, dtype, edges):
     never_whole(monkeypatch)
+    monkeypatch.setattr(qblocks, "_edges_pay", lambda *_: edges)
     size = BY_NAME[dtype].block_bytes
 
     @settings(QUIET, max_examples=15)
@@ -133,14 +135,17 @@ def test_stream_gives_back_its_numbers(monkeypatch, run):
         segments = []
         for count in counts:
             contexts = rng.integers(0, rng.integers(1, 257), count).astype(np.uint8)
-            segments.append((rng.integers(-300, 300, count).astype(np.int16), contexts))
+            width = int(rng.integers(1, 4))
+            values = rng.integers(-300, 300, (count, width)).astype(np.int16) * (rng.random((count, 1)) < rng.random())
+            values = values.astype(np.int16)
+            segments.append((values if width > 1 else values.reshape(-1), contexts))
             writer.add(*segments[-1])
         table, pages = writer.finish()
         reader = streams.StreamReader(np.int16)
         assert reader.open(table, 0) == len(table)
         for (values, contexts), page in zip(segments, pages, strict=True):
-            found, place = reader.read(page, 0, contexts)
-            assert (found == values).all()
+            found, place = reader.read(page, 0, contexts, width=values[:1].size or 1)
+            assert (found == values.reshape(-1)).all()
             assert place == len(page)
 
     law()

@@ -27,6 +27,7 @@ from whimbrel.delta import floats, lowrank, opaque
 from whimbrel.delta.artifact import Artifact, FileEntry, WriteAt, of_bytes
 from whimbrel.delta.dtypes import BYTES, Dtype, Family
 from whimbrel.delta.patch import (
+    GROUPED,
     Copy,
     Factor,
     Glue,
@@ -89,7 +90,8 @@ def encode(base: Artifact, target: Artifact, emit: Emit, *, run: Run = map, adva
     parts: list[bytes] = []
     head = encoder.encode(parts.append, run, advance)
     size = len(head) + sum(map(len, parts))
-    if size < limits.DELTA_WHOLE_PATCH_BYTES or encoder.glue_bytes > target.size_bytes // 2:
+    has_few_numbers = encoder.number_bytes <= limits.DELTA_WHOLE_NUMBER_BYTES and size < limits.DELTA_WHOLE_PATCH_BYTES
+    if has_few_numbers or encoder.glue_bytes > target.size_bytes // 2:
         whole = _encode_whole(base, target, entries)
         if sum(map(len, whole)) < size:
             head, *parts = whole
@@ -127,6 +129,7 @@ class _Encoder:
         self._dictionary = planned.dictionary
         self._factors: dict[int, bytes] = {}
         self.glue_bytes = sum(one.size_bytes for one in planned.ranges if one.mode in (Mode.GLUE, Mode.RAW))
+        self.number_bytes = sum(one.size_bytes for one in planned.ranges if one.mode in GROUPED)
         self._opaque_bytes = sum(one.size_bytes for one in planned.ranges if one.mode in (Mode.RAW, Mode.ROWS))
 
     def encode(self, emit: Emit, run: Run, advance: Advance) -> bytes:

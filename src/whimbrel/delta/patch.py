@@ -31,7 +31,7 @@ from whimbrel.delta.dtypes import Dtype, Family
 from whimbrel.errors import UntrustedInput
 
 MAGIC = b"\x89WHD\r\n\x1a"
-VERSION = 1
+VERSION = 2
 PREFIX_BYTES = 32
 DIGEST_BYTES = 32
 
@@ -50,7 +50,7 @@ class Mode(IntEnum):
     WHOLE = 8
 
 
-_GROUPED = {Mode.FLOAT: Family.FLOAT, Mode.LOWRANK: Family.FLOAT, Mode.QBLOCK: Family.QBLOCK, Mode.INT8: Family.INT8}
+GROUPED = {Mode.FLOAT: Family.FLOAT, Mode.LOWRANK: Family.FLOAT, Mode.QBLOCK: Family.QBLOCK, Mode.INT8: Family.INT8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def _groups(ranges: Iterator[Range], part: int) -> Iterator[Group]:
     filled: dict[int, int] = {}
     kinds: dict[int, Dtype] = {}
     for one in ranges:
-        if one.mode not in _GROUPED:
+        if one.mode not in GROUPED:
             continue
         kind = int(Family.INT8) if one.dtype.family is Family.INT8 else 16 + one.dtype.code
         kinds.setdefault(kind, one.dtype)
@@ -359,11 +359,11 @@ _MODES = {int(mode): mode for mode in Mode}
 
 
 def _check_range(one: Range) -> None:
-    if one.mode in _GROUPED:
+    if one.mode in GROUPED:
         whole = one.columns % one.dtype.block_elements == 0 and one.size_bytes % one.dtype.block_bytes == 0
         if not whole or not 1 <= one.columns <= limits.DELTA_ROW_ELEMENTS:
             raise UntrustedInput(f"a patch's range has rows of {one.columns} numbers of {one.dtype.name}")
-        if one.dtype.family is not _GROUPED[one.mode] or one.base_bytes != one.size_bytes:
+        if one.dtype.family is not GROUPED[one.mode] or one.base_bytes != one.size_bytes:
             raise UntrustedInput(
                 f"a patch's range of {one.dtype.name} has mode {one.mode.name} and another size before"
             )
@@ -405,7 +405,8 @@ def parse(read: Callable[[int, int], bytes | memoryview], size_bytes: int) -> Pa
     if len(prefix) < PREFIX_BYTES or prefix[: len(MAGIC)] != MAGIC:
         raise UntrustedInput("this is no Whimbrel patch: it does not begin like one")
     if prefix[len(MAGIC)] != VERSION:
-        raise UntrustedInput(f"the patch has format {prefix[len(MAGIC)]}; this Whimbrel reads {VERSION}. Update it.")
+        what_to_do = "update it" if prefix[len(MAGIC)] > VERSION else "make the patch anew"
+        raise UntrustedInput(f"the patch has format {prefix[len(MAGIC)]}; this Whimbrel reads {VERSION}: {what_to_do}")
     packed, expanded = int.from_bytes(prefix[8:12], "little"), int.from_bytes(prefix[12:16], "little")
     if packed > size_bytes - PREFIX_BYTES or max(packed, expanded) > limits.DELTA_HEAD_BYTES:
         raise UntrustedInput(f"the patch's head claims {packed} and {expanded} bytes: it is cut short or damaged")

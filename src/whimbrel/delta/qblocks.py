@@ -3,8 +3,9 @@
 1. A code stands for `scale * code + offset`. The old number in the new scale is the prediction,
    `old_code * (old_scale / new_scale) + (old_offset - new_offset) / new_scale`; what is coded is the new code minus the
    rounded prediction, with its sign turned by the side on which the prediction was rounded.
-2. The context of a code is how near the prediction was to the edge (8 steps, or "the scale is the same") times how
-   large the row's change is in units of the new scale.
+2. The context of a code is how large the row's change is in units of the new scale, and whether that scale is the old
+   one: the same for a sub-block. A segment may add how near each prediction was to the edge (8 steps), a context a
+   number; its first byte says so. That pays where scales moved far, and costs half of the speed.
 3. Scales go first: differences of float16 bits in the order of the numbers, then the small scales of K-quants, which
    are predicted in the same way.
 4. Both sides do the same arithmetic anywhere: one float64 division a sub-block, rounded to 1/65536; then integers.
@@ -19,7 +20,7 @@ import numpy as np
 from whimbrel.delta import floats
 from whimbrel.delta.dtypes import BY_NAME, Dtype
 from whimbrel.delta.layouts import LAYOUTS, Fields, Layout
-from whimbrel.delta.streams import U8, Array, StreamReader, StreamWriter
+from whimbrel.delta.streams import U8, Array, StreamReader, StreamWriter, estimate_bits
 from whimbrel.errors import UntrustedInput
 
 DEAD = floats.DEAD
@@ -27,10 +28,14 @@ _HALF = floats.SHAPES[BY_NAME["f16"].code]
 _ONE = 1 << 16
 _STEP = 32 * 1024  # numbers predicted at once
 _FRACTIONS = 9
+_SAME = 8  # the fraction of a sub-block whose scale is the old one
 _LEVELS = 28
 _LEVEL_SHIFT = 274  # half octaves: 2 * 127 is the bias of a float32 exponent, 20 puts a mean change of 2**-10 at zero
 _SCALE_WEIGHTS = {127: 8, 31: 32, 32: 32}  # by the largest code; tried 0 to 1000 on real pairs
 _COARSE_SCALE_WEIGHT = 100
+_CODES_MINIMUM = 40_000
+_SAMPLE = 4  # every fourth number says whether edges pay
+_EDGE_GAIN = 0.99  # of the bits without them; a smaller gain is not worth the time
 _RATIO_LIMIT = 64.0
 _OFFSET_LIMIT = 8192.0
 
@@ -75,15 +80,18 @@ def _level_of_scale(scales: Array) -> Array:
 
 @dataclass(slots=True)
 class _Prediction:
-    """codes: the rounded prediction (int8); flip: 1 where it was rounded up; edge: 0 (far) to 8."""
+    """codes: the rounded prediction (int8); flip: was it rounded up; edge: 0 (far) to 7, empty unless asked for;
+    same: (blocks, sub-blocks) whether scale and offset are the old ones.
+    """
 
     codes: Array
     flip: Array
     edge: U8
+    same: Array
 
 
-def _predict(old: _Old, scales: Array, offsets: Array | None) -> _Prediction:
-    layout, codes = old.layout, old.fields.codes
+def _predict(old: _Old, scales: Array, offsets: Array | None, *, with_edges: bool) -> _Prediction:
+    codes = old.fields.codes
     ratio = _ratio(old.scales, scales)
     same = old.scales.view(np.uint32) == scales.view(np.uint32)
     shift = None
@@ -92,17 +100,12 @@ def _predict(old: _Old, scales: Array, offsets: Array | None) -> _Prediction:
             exact = (old.offsets.astype(np.float64) - offsets.astype(np.float64)) / scales.astype(np.float64)
         shift = _fixed(exact, _OFFSET_LIMIT)
         same &= old.offsets.view(np.uint32) == offsets.view(np.uint32)
-    made = _Prediction(np.empty_like(codes), np.empty(codes.shape, np.bool_), np.empty(codes.shape, np.uint8))
+    edge = np.empty(codes.shape if with_edges else 0, np.uint8)
+    made = _Prediction(np.empty_like(codes), np.empty(codes.shape, np.bool_), edge, same)
     step = _STEP // codes.shape[1]
     for first in range(0, len(codes), step):
         part = slice(first, first + step)
         _predict_step(old, part, ratio[part], None if shift is None else shift[part], made)
-    if same.any():
-        np.maximum(
-            made.edge.reshape(-1),
-            np.repeat(same.view(np.uint8).reshape(-1) << 3, layout.sub_elements),
-            out=made.edge.reshape(-1),
-        )
     return made
 
 
@@ -110,21 +113,22 @@ def _predict_step(old: _Old, part: slice, ratio: Array, shift: Array | None, mad
     """Some blocks: few enough for their 32-bit numbers to stay in the cache."""
     layout = old.layout
     codes = old.fields.codes[part]
-    exact = codes.astype(np.int32)
+    exact = codes.astype("<i4")
     by_sub = exact.reshape(*ratio.shape, -1)
     by_sub *= ratio[:, :, None]
     if shift is not None:
         by_sub += shift[:, :, None]
     np.clip(exact, np.int32((layout.low << 16) - 32767), np.int32((layout.high << 16) + 32767), out=exact)
     exact += _ONE // 2
-    np.copyto(made.codes[part], exact >> 16, casting="unsafe")
-    exact >>= 12
-    edge, flip = made.edge[part], made.flip[part]
-    np.copyto(edge, exact, casting="unsafe")
-    edge &= 15
-    np.less(edge, 8, out=flip)
-    edge ^= flip.view(np.uint8) * np.uint8(15)
-    edge &= 7
+    fractions, whole = exact.view("<i2")[:, ::2], exact.view("<i2")[:, 1::2]
+    np.copyto(made.codes[part], whole, casting="unsafe")
+    flip = made.flip[part]
+    np.greater_equal(fractions, 0, out=flip)
+    if made.edge.size:
+        edge = made.edge[part]
+        np.copyto(edge, fractions >> 12, casting="unsafe")
+        edge ^= flip.view(np.uint8) * np.uint8(7)
+        edge &= 7
 
 
 def _turn(change: Array, flip: Array) -> Array:
@@ -163,11 +167,17 @@ class _Contexts:
             (self._in_units(old.scales).max(axis=1, keepdims=True) * np.uint8(2) + kind) * np.uint8(2) + same, np.uint8
         )
 
-    def of_codes(self, scales: Array, edge: U8, sub_elements: int) -> U8:
-        """Uses `edge` up."""
-        level = self._in_units(scales) * np.uint8(_FRACTIONS)
-        edge.reshape(-1)[:] += np.repeat(level.reshape(-1), sub_elements)
-        return edge
+    def of_codes(self, scales: Array, same: Array) -> U8:
+        """(blocks, sub-blocks)"""
+        return np.asarray(self._in_units(scales) * np.uint8(_FRACTIONS) + same * np.uint8(_SAME), np.uint8)
+
+
+def _with_edges(coarse: U8, same: Array, edge: U8) -> U8:
+    """A context a number; edges mean nothing where the scale is the old one. Uses `edge` up."""
+    by_sub = edge.reshape(*same.shape, -1)
+    by_sub[same] = 0
+    by_sub += coarse[:, :, None]
+    return edge
 
 
 def _predict_subs(old: _Old, halves: Array) -> tuple[Array, Array]:
@@ -186,14 +196,15 @@ class BlockWriter:
 
     def __init__(self, dtype: Dtype) -> None:
         self._layout = LAYOUTS[dtype.name]
-        self._streams = [StreamWriter(minimum) for minimum in (768, 8000, 8000, 40000)]
+        self._has_edges: list[bool] = []
+        self._streams = [StreamWriter(minimum) for minimum in (768, 8000, 8000, _CODES_MINIMUM)]
 
     def add(self, before: Segment, after: U8) -> None:
         layout = self._layout
         old, new = _Old(before, layout), layout.split(after)
         with np.errstate(all="ignore"):
             scales, offsets = layout.scales(new)
-        guess = _predict(old, scales, offsets)
+        guess = _predict(old, scales, offsets, with_edges=True)
         change = new.codes - guess.codes
         levels = _levels(old, new, change, scales)
         context = _Contexts(old, levels)
@@ -205,16 +216,34 @@ class BlockWriter:
             subs, same = _predict_subs(old, new.halves)
             subs = new.subs - subs
             self._streams[2].add(subs[live].reshape(-1), context.of_subs(old, same)[live].reshape(-1))
-        change = _turn(change, guess.flip)
-        codes = context.of_codes(scales, guess.edge, layout.sub_elements)
-        self._streams[3].add(change[live].reshape(-1), codes[live].reshape(-1))
+        change = _turn(change, guess.flip)[live]
+        coarse = context.of_codes(scales, guess.same)
+        fine = _with_edges(coarse, guess.same, guess.edge)[live].reshape(-1)
+        coarse = coarse[live].reshape(-1)
+        has_edges = _edges_pay(change.reshape(-1), coarse, fine)
+        self._has_edges.append(has_edges)
+        if has_edges:
+            self._streams[3].add(change.reshape(-1), fine)
+        else:
+            self._streams[3].add(change.reshape(-1, layout.sub_elements), coarse)
 
     def finish(self) -> tuple[bytes, list[bytes]]:
         """(head of the group, one string a segment)."""
         done = [stream.finish() for index, stream in enumerate(self._streams) if index != 2 or self._layout.subs]
+        flags = [bytes([has_edges]) for has_edges in self._has_edges]
         return b"".join(table for table, _ in done), [
-            b"".join(parts) for parts in zip(*(p for _, p in done), strict=True)
+            b"".join(parts) for parts in zip(flags, *(p for _, p in done), strict=True)
         ]
+
+
+def _edges_pay(change: Array, coarse: U8, fine: U8) -> bool:
+    """Judged by a sample; a segment's chunks are an eighth of its group's."""
+    if not len(change):
+        return False
+    sample = change[::_SAMPLE]
+    minimum = _CODES_MINIMUM // (8 * _SAMPLE)
+    without = estimate_bits(sample, np.repeat(coarse, len(change) // len(coarse))[::_SAMPLE], minimum)
+    return estimate_bits(sample, fine[::_SAMPLE], minimum) < _EDGE_GAIN * without
 
 
 def _levels(old: _Old, new: Fields, change: Array, scales: Array) -> Array:
@@ -257,7 +286,10 @@ class BlockReader:
         """The new blocks."""
         layout = self._layout
         old = _Old(before, layout)
-        levels, place = self._levels.read_plain(content, 0, len(before.rows))
+        if content[:1] not in (b"\0", b"\1"):
+            raise UntrustedInput("a segment of quantised blocks begins with no known flag")
+        has_edges = content[0] == 1
+        levels, place = self._levels.read_plain(content, 1, len(before.rows))
         context = _Contexts(old, levels.astype(np.int8))
         change, place = _place(self._halves, content, place, context.of_halves(old), context)
         halves = floats.unordered(floats.ordered(old.fields.halves, _HALF) + change, _HALF)
@@ -271,10 +303,11 @@ class BlockReader:
         fields = Fields(halves, subs, old.fields.codes)
         with np.errstate(all="ignore"):
             scales, offsets = layout.scales(fields)
-        guess = _predict(old, scales, offsets)
-        change, place = _place(
-            self._codes, content, place, context.of_codes(scales, guess.edge, layout.sub_elements), context
-        )
+        guess = _predict(old, scales, offsets, with_edges=has_edges)
+        contexts, width = context.of_codes(scales, guess.same), layout.sub_elements
+        if has_edges:
+            contexts, width = _with_edges(contexts, guess.same, guess.edge), 1
+        change, place = _place(self._codes, content, place, contexts, context, width=width)
         if place != len(content):
             raise UntrustedInput("a segment has bytes that belong to nothing")
         codes = _turn(change, guess.flip)
@@ -284,12 +317,15 @@ class BlockReader:
         return layout.join(Fields(halves, subs, codes))
 
 
-def _place(stream: StreamReader, content: bytes, place: int, contexts: U8, segment: _Contexts) -> tuple[Array, int]:
-    """Read numbers and put them at their places; zero in the rows that are dead."""
+def _place(
+    stream: StreamReader, content: bytes, place: int, contexts: U8, segment: _Contexts, *, width: int = 1
+) -> tuple[Array, int]:
+    """(blocks, numbers): `width` numbers for each context, at their places; zero in the rows that are dead."""
     flat = (contexts if segment.all_live else contexts[segment.live]).reshape(-1)
-    part, place = stream.read(content, place, flat)
+    part, place = stream.read(content, place, flat, width=width)
+    part = part.reshape(-1, width * contexts.shape[1])
     if segment.all_live:
-        return part.reshape(contexts.shape), place
-    out = np.zeros(contexts.shape, part.dtype)
-    out[segment.live] = part.reshape(-1, contexts.shape[1])
+        return part, place
+    out = np.zeros((len(contexts), part.shape[1]), part.dtype)
+    out[segment.live] = part
     return out, place

@@ -4,9 +4,10 @@
    context, 0 to 255, that both sides know before they read it. Numbers of one context, segment by segment, are one pco
    chunk: its table is in the group's head, its page in the segment.
 2. Neighbouring contexts merge until a chunk has enough numbers to pay for its table. The merge is written in the head.
-3. The order inside a segment is by chunk, run (of 65,536 numbers), context and place. Half a run is sorted at once:
-   stable sorts of bytes are radix sorts, and their tables of 8 bytes a number stay in the cache.
-4. What is read is hostile: counts are known from elsewhere, pages must be used up exactly, and what pco refuses (or
+3. The order inside a segment is by chunk, run (of 65,536 contexts), context and place. Half a run is sorted at once:
+   stable sorts of bytes are radix sorts, and their tables of 8 bytes a context stay in the cache.
+4. Numbers that share a context by nature travel as rows: a context a row, and there is little to sort.
+5. What is read is hostile: counts are known from elsewhere, pages must be used up exactly, and what pco refuses (or
    panics on) is `UntrustedInput`.
 
 Called by the coders. Format: wrapped pco 1, classic mode, no delta (https://github.com/pcodec/pcodec).
@@ -44,7 +45,7 @@ def _steps(count: int) -> list[slice]:
 
 @dataclass(slots=True)
 class _Sorted:
-    """A step of a segment by context: `starts[context]` is where it begins in `values`."""
+    """A step of a segment by context: `starts[context]` is where it begins in `values` (numbers, or rows of them)."""
 
     values: Array
     starts: list[int]
@@ -62,15 +63,16 @@ class StreamWriter:
     _total: Array = field(default_factory=lambda: np.zeros(CONTEXTS, np.int64))
 
     def add(self, values: Array, contexts: U8 | None = None) -> None:
-        """The numbers of the next segment in their places' order; one context if none are given."""
+        """The numbers of the next segment, or rows of them, with a context each; one for all if none are given."""
         if contexts is None:
             self._segments.append([_Sorted(values, [0] + [len(values)] * CONTEXTS)])
             self._total[0] += len(values)
             return
         steps = []
+        width = values[:1].size
         for step in _steps(len(values)):
-            order, starts = _sort(contexts[step])
-            self._total += np.diff(starts)
+            order, starts = _sort(contexts[step], _ALL)
+            self._total += np.diff(starts) * width
             steps.append(_Sorted(values[step][order], starts.tolist()))
         self._segments.append(steps)
 
@@ -83,7 +85,7 @@ class StreamWriter:
         for first, last in zip(firsts, [*firsts[1:], CONTEXTS], strict=False):
             chosen = [context for context in present if first <= context < last]
             parts = [_in_order(steps, chosen) for steps in self._segments]
-            counts = [sum(map(len, pieces)) for pieces in parts]
+            counts = [sum(piece.size for piece in pieces) for pieces in parts]
             live = [index for index, count in enumerate(counts) if count]
             pieces = list(chain.from_iterable(parts))
             numbers = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
@@ -103,11 +105,11 @@ class StreamWriter:
         return table, [b"".join(page) for page in pages]
 
 
-def _sort(contexts: U8) -> tuple[Array, Array]:
-    """(order, where each context begins in it and the end)."""
+def _sort(contexts: U8, between: U8) -> tuple[Array, Array]:
+    """(order, where each context of `between` begins in it and the end)."""
     order = contexts.argsort(kind="stable")
-    starts = np.empty(CONTEXTS + 1, np.int64)
-    starts[:-1] = contexts.searchsorted(_ALL, sorter=order)
+    starts = np.empty(len(between) + 1, np.int64)
+    starts[:-1] = contexts.searchsorted(between, sorter=order)
     starts[-1] = len(order)
     return order, starts
 
@@ -117,15 +119,37 @@ def _narrowed(order: Array, starts: Array) -> tuple[Array, Array]:
     return order.astype(np.uint16), starts
 
 
+def _scatter(numbers: Array, order: Array, out: Array) -> None:
+    """`out`, which is all zero, gets the numbers at their places; of a small change most are zero and there already."""
+    if numbers.ndim == 1 and 4 * np.count_nonzero(numbers) < len(numbers):
+        changed = np.flatnonzero(numbers != 0)  # of flags: several times as fast as of numbers
+        out[order.take(changed)] = numbers.take(changed)
+    else:
+        out[order.astype(np.intp)] = numbers  # narrow ones are slow
+
+
 def _in_order(steps: list[_Sorted], contexts: list[int]) -> list[Array]:
     """A segment's numbers of these contexts by run, context and place."""
     return [
-        piece
+        piece.reshape(-1)
         for first in range(0, len(steps), _STEPS)
         for context in contexts
         for step in steps[first : first + _STEPS]
         if len(piece := step.values[step.starts[context] : step.starts[context + 1]])
     ]
+
+
+def estimate_bits(values: Array, contexts: U8, minimum: int) -> float:
+    """What bytes (int8) take by their entropy when chunks have at least `minimum` of them; tables are left out."""
+    cells = np.bincount(contexts.astype(np.uint16) << 8 | values.view(np.uint8), minlength=CONTEXTS * CONTEXTS)
+    cells = cells.reshape(CONTEXTS, CONTEXTS)
+    by_chunk = np.add.reduceat(cells, _merge(cells.sum(axis=1), minimum), axis=0)
+    return float(_n_log_n(by_chunk.sum(axis=1)) - _n_log_n(by_chunk))
+
+
+def _n_log_n(counts: Array) -> Any:
+    counts = counts[counts > 0]
+    return (counts * np.log2(counts)).sum()
 
 
 def _merge(counts: Array, minimum: int) -> list[int]:
@@ -166,25 +190,40 @@ class StreamReader:
             place += used
         return place
 
-    def read(self, segment: bytes, place: int, contexts: U8) -> tuple[Array, int]:
-        """The numbers of a segment in their places' order, and the place after them."""
+    def read(self, segment: bytes, place: int, contexts: U8, *, width: int = 1) -> tuple[Array, int]:
+        """The numbers of a segment in their places' order, `width` for each context, and the place after them."""
         if not len(contexts):
             return np.empty(0, self._dtype), place
-        if not self._firsts:
-            raise UntrustedInput("a segment has numbers that its group's table does not know")
+        between = _ALL[contexts.min() : int(contexts.max()) + 1]
         steps = _steps(len(contexts))
-        sorted_steps = [_narrowed(*_sort(contexts[step])) for step in steps]
+        sorted_steps = [_narrowed(*_sort(contexts[step], between)) for step in steps]
         del contexts  # they may be most of a megabyte
-        begins, counts, bounds = _places(
-            np.diff(np.array([starts for _, starts in sorted_steps]), axis=1), self._firsts
-        )
-        by_context, place = self._read(segment, place, bounds)
-        values = np.empty_like(by_context)
-        for step, begin, count in zip(reversed(steps), reversed(begins), reversed(counts), strict=True):
-            order = sorted_steps.pop()[0].astype(np.intp)  # leaves the memory as its numbers come; narrow ones are slow
+        counts = np.diff(np.array([starts for _, starts in sorted_steps]), axis=1)
+        begins, bounds = self._places(counts, between)
+        numbers, place = self._read(segment, place, [bound * width for bound in bounds])
+        by_context = numbers if width == 1 else numbers.reshape(-1, width)
+        values = np.zeros_like(by_context)
+        for step, begin, count in zip(reversed(steps), reversed(begins), reversed(counts.tolist()), strict=True):
+            order = sorted_steps.pop()[0]  # leaves the memory as its numbers come
             pieces = [by_context[at : at + size] for at, size in zip(begin, count, strict=True) if size]
-            values[step][order] = np.concatenate(pieces)
-        return values, place
+            _scatter(np.concatenate(pieces), order, values[step])
+        return values.reshape(-1), place
+
+    def _places(self, counts: Array, contexts: U8) -> tuple[list[list[int]], list[int]]:
+        """Where the numbers of each step and context begin, and where each chunk begins, and the end.
+
+        `counts` (steps, contexts) says how many there are. The order is chunk, run, context, step.
+        """
+        chunk = np.searchsorted(self._firsts, contexts, side="right") - 1
+        if chunk[0] < 0:
+            raise UntrustedInput("a segment has numbers that its group's table does not know")
+        run = np.arange(len(counts)) // _STEPS
+        order = np.argsort((chunk[:, None] * len(counts) + run).reshape(-1), kind="stable")
+        in_order = counts.T.reshape(-1)[order]
+        begins = np.empty_like(in_order)
+        begins[order] = np.cumsum(in_order) - in_order
+        sizes = np.bincount(chunk, counts.sum(axis=0), len(self._firsts)).astype(np.int64)
+        return begins.reshape(len(contexts), -1).T.tolist(), [0, *np.cumsum(sizes).tolist()]
 
     def read_plain(self, segment: bytes, place: int, count: int) -> tuple[Array, int]:
         """`count` numbers of a stream with a single context."""
@@ -204,32 +243,6 @@ class StreamReader:
                 raise UntrustedInput("a segment's page is too short")
             place += used
         return out, place
-
-
-def _places(counts: Array, firsts: list[int]) -> tuple[list[list[int]], list[list[int]], list[int]]:
-    """`counts` (steps, all contexts): for each step and context that occurs where its numbers begin and how many there
-    are; where each chunk begins, and the end.
-
-    Raises `UntrustedInput` for numbers below the first chunk.
-    """
-    present = np.flatnonzero(counts.any(axis=0))
-    chunk = np.searchsorted(firsts, present, side="right") - 1
-    if chunk[0] < 0:
-        raise UntrustedInput("a segment has numbers that its group's table does not know")
-    counts = counts[:, present]
-    padded = np.zeros((-(-len(counts) // _STEPS) * _STEPS, len(present)), np.int64)
-    padded[: len(counts)] = counts
-    by_run = padded.reshape(-1, _STEPS, len(present)).transpose(0, 2, 1).reshape(-1, len(present) * _STEPS)
-    new = np.flatnonzero(np.diff(chunk, prepend=-1))  # where a chunk's contexts begin
-    in_chunk = np.add.reduceat(by_run, new * _STEPS, axis=1)  # (runs, chunks that occur)
-    chunk_end = np.cumsum(in_chunk.T.reshape(-1)).reshape(-1, len(by_run)).T
-    shift = chunk_end - np.cumsum(in_chunk, axis=1)
-    lengths = np.diff(new, append=len(present)) * _STEPS
-    begins = np.cumsum(by_run, axis=1) - by_run + np.repeat(shift, lengths, axis=1)
-    begins = begins.reshape(-1, len(present), _STEPS).transpose(0, 2, 1).reshape(-1, len(present))
-    sizes = np.zeros(len(firsts) + 1, np.int64)
-    sizes[chunk[new] + 1] = in_chunk.sum(axis=0)
-    return begins[: len(counts)].tolist(), counts.tolist(), np.cumsum(sizes).tolist()
 
 
 def _file() -> Any:

@@ -237,10 +237,11 @@ def test_head_that_claims_4_gib_is_refused(patches):
         parse(made[:12] + b"\xff\xff\xff\xff" + made[16:])
 
 
-def test_patch_of_a_later_format_says_so(patches):
+@pytest.mark.parametrize(("version", "what_to_do"), [(3, "update it"), (1, "make the patch anew")])
+def test_patch_of_another_format_says_so(patches, version, what_to_do):
     _, made = patches["float"]
-    with pytest.raises(UntrustedInput, match="format 2; this Whimbrel reads 1"):
-        parse(made[:7] + b"\2" + made[8:])
+    with pytest.raises(UntrustedInput, match=f"format {version}; this Whimbrel reads 2: {what_to_do}"):
+        parse(made[:7] + bytes([version]) + made[8:])
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ def test_head_with_millions_of_files_costs_no_memory():
     content = b"\x98\xdd" + count.to_bytes(4, "big") + entry * count
     packed = opaque.shrink(content)
     sizes = len(packed).to_bytes(4, "little") + len(content).to_bytes(4, "little")
-    made = patch.MAGIC + b"\1" + sizes + hashlib.sha256(packed).digest()[:16] + packed
+    made = patch.MAGIC + bytes([patch.VERSION]) + sizes + hashlib.sha256(packed).digest()[:16] + packed
     tracemalloc.start()
     with pytest.raises(UntrustedInput, match="not what the format says"):
         parse(made)

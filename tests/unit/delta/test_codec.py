@@ -22,8 +22,9 @@ from delta_build import (
     round_trip,
     safetensors,
 )
+from delta_pairs.files import gguf as quantised
 from whimbrel import limits
-from whimbrel.delta import codec, lowrank
+from whimbrel.delta import codec, lowrank, qblocks
 from whimbrel.delta.dtypes import BY_NAME
 from whimbrel.delta.patch import Mode
 from whimbrel.delta.summary import summarise
@@ -55,6 +56,21 @@ def test_changed_blocks_use_the_old_codes(rng, dtype):
     patch = round_trip(*files)
     assert modes(patch)["w"] == "QBLOCK"
     assert len(patch) < 0.3 * before.nbytes
+
+
+@pytest.mark.parametrize(("factor", "gain"), [(1.0, (0.995, 1.2)), (1.07, (0.5, 0.9))])
+def test_codes_have_edges_only_where_scales_moved_far(monkeypatch, rng, factor, gain):
+    """`gain`: between what a patch with edges on every code may be of one with none. The codec takes the better one."""
+    weight = rng.normal(0, 0.04, (1024, 1024)).astype(np.float32)
+    moved = (weight * factor + rng.normal(0, 1e-4, weight.shape)).astype(np.float32)
+    files = [quantised({"w": one}, "Q4_0") for one in (weight, moved)]
+    chosen = len(round_trip(*files))
+    sizes = []
+    for edges in (False, True):
+        monkeypatch.setattr(qblocks, "_edges_pay", lambda *_, edges=edges: edges)
+        sizes.append(len(round_trip(*files)))
+    assert gain[0] < sizes[1] / sizes[0] < gain[1]
+    assert chosen == (sizes[0] if factor == 1.0 else sizes[1])
 
 
 @pytest.mark.parametrize("dtype", QUANTISED)

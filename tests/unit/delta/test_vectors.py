@@ -1,4 +1,4 @@
-"""Golden patches: what format 1 says on one machine it says on every other, and in every later Whimbrel."""
+"""Golden patches: what format 2 says on one machine it says on every other, and in every later Whimbrel."""
 
 from pathlib import Path
 
