@@ -130,8 +130,14 @@ def ours(base: Path, target: Path, folder: Path) -> Cost:
 
 
 def prototype_bytes(script: Path, base: Path, target: Path, folder: Path) -> int:
+    """It tells containers by their names."""
+    ending = ".gguf" if target.read_bytes()[:4] == b"GGUF" else ".safetensors"
+    named = [folder / f"prototype-{side}{ending}" for side in ("base", "target")]
+    for link, path in zip(named, (base, target), strict=True):
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.absolute())
     patch = folder / "prototype.patch"
-    run([sys.executable, str(script), "diff", str(base), str(target), str(patch), "pco"])
+    run([sys.executable, str(script), "diff", *map(str, named), str(patch), "pco"])
     return patch.stat().st_size
 
 
