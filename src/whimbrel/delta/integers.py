@@ -24,7 +24,7 @@ class IntegerWriter:
     """Codes segments of one group."""
 
     def __init__(self) -> None:
-        self._levels, self._changes = StreamWriter(), StreamWriter(minimum=4000)
+        self._levels, self._changes = StreamWriter(), StreamWriter(minimum=None)
 
     def add(self, before: Segment, after: Array) -> None:
         change = (after - before.bits).view(np.int8)

@@ -33,9 +33,8 @@ _LEVELS = 28
 _LEVEL_SHIFT = 274  # half octaves: 2 * 127 is the bias of a float32 exponent, 20 puts a mean change of 2**-10 at zero
 _SCALE_WEIGHTS = {127: 8, 31: 32, 32: 32}  # by the largest code; tried 0 to 1000 on real pairs
 _COARSE_SCALE_WEIGHT = 100
-_CODES_MINIMUM = 40_000
 _SAMPLE = 4  # every fourth number says whether edges pay
-_EDGE_GAIN = 0.99  # of the bits without them; a smaller gain is not worth the time
+_EDGE_GAIN = 0.98  # of the bits without them; a smaller gain is not worth the time
 _RATIO_LIMIT = 64.0
 _OFFSET_LIMIT = 8192.0
 
@@ -197,7 +196,7 @@ class BlockWriter:
     def __init__(self, dtype: Dtype) -> None:
         self._layout = LAYOUTS[dtype.name]
         self._has_edges: list[bool] = []
-        self._streams = [StreamWriter(minimum) for minimum in (768, 8000, 8000, _CODES_MINIMUM)]
+        self._streams = [StreamWriter(minimum) for minimum in (768, 8000, None, None)]
 
     def add(self, before: Segment, after: U8) -> None:
         layout = self._layout
@@ -237,13 +236,13 @@ class BlockWriter:
 
 
 def _edges_pay(change: Array, coarse: U8, fine: U8) -> bool:
-    """Judged by a sample; a segment's chunks are an eighth of its group's."""
+    """Judged by a sample."""
     if not len(change):
         return False
     sample = change[::_SAMPLE]
-    minimum = _CODES_MINIMUM // (8 * _SAMPLE)
-    without = estimate_bits(sample, np.repeat(coarse, len(change) // len(coarse))[::_SAMPLE], minimum)
-    return estimate_bits(sample, fine[::_SAMPLE], minimum) < _EDGE_GAIN * without
+    coarse = np.repeat(coarse, len(change) // len(coarse))[::_SAMPLE]
+    without = estimate_bits(sample, coarse, times=_SAMPLE)
+    return estimate_bits(sample, fine[::_SAMPLE], times=_SAMPLE) < _EDGE_GAIN * without
 
 
 def _levels(old: _Old, new: Fields, change: Array, scales: Array) -> Array:

@@ -14,7 +14,7 @@ Called by the coders. Format: wrapped pco 1, classic mode, no delta (https://git
 """
 
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,10 @@ Array = npt.NDArray[Any]
 CONTEXTS = 256
 _HEADER = wrapped.FileCompressor().write_header()
 _LEVEL = 9
+_PAGE_BITS = 128  # what a page costs beside its numbers, and what its reader's time is worth
+_SAMPLE = 8 * limits.KIB  # bytes counted of a step and context
+_SHARING = 8  # segments of a group, mostly
+_VALUE_BITS = 24  # a value in a chunk's table
 _NAMES = {"int16": "i16", "int32": "i32", "uint16": "u16", "uint32": "u32", "uint8": "u8", "int8": "i8"}
 
 _RUN = 64 * limits.KIB  # part of the format
@@ -55,10 +59,10 @@ class _Sorted:
 class StreamWriter:
     """Collects a group's segments; `finish` gives the table for the head and a page for each segment.
 
-    `minimum` is how many numbers a chunk should have before its table pays.
+    `minimum` is how many numbers a chunk should have before its table pays; None for bytes, of which it is counted.
     """
 
-    minimum: int = 768
+    minimum: int | None = 768
     _segments: list[list[_Sorted]] = field(default_factory=list)
     _total: Array = field(default_factory=lambda: np.zeros(CONTEXTS, np.int64))
 
@@ -76,9 +80,22 @@ class StreamWriter:
             steps.append(_Sorted(values[step][order], starts.tolist()))
         self._segments.append(steps)
 
+    def _cells(self) -> Array:
+        """(256 contexts, 256 values): how often each byte occurs, long pieces by a sample."""
+        cells = np.zeros((CONTEXTS, CONTEXTS), np.int64)
+        for step in chain.from_iterable(self._segments):
+            for context in np.flatnonzero(np.diff(step.starts)).tolist():
+                piece = step.values[step.starts[context] : step.starts[context + 1]].reshape(-1)
+                stride = 1 + piece.size // _SAMPLE
+                cells[context] += stride * np.bincount(piece[::stride].view(np.uint8), minlength=CONTEXTS)
+        return cells
+
     def finish(self) -> tuple[bytes, list[bytes]]:
         """(table, one page string a segment)."""
-        firsts = _merge(self._total, self.minimum)
+        if self.minimum is None:
+            firsts = _cheapest(self._cells(), len(self._segments))
+        else:
+            firsts = _merge(self._total, self.minimum)
         pages: list[list[bytes]] = [[] for _ in self._segments]
         metas = []
         present = np.flatnonzero(self._total).tolist()
@@ -139,12 +156,44 @@ def _in_order(steps: list[_Sorted], contexts: list[int]) -> list[Array]:
     ]
 
 
-def estimate_bits(values: Array, contexts: U8, minimum: int) -> float:
-    """What bytes (int8) take by their entropy when chunks have at least `minimum` of them; tables are left out."""
+def _cheapest(cells: Array, pages: int) -> list[int]:
+    """The first context of each chunk: neighbours join while that makes entropy, tables and pages smaller together.
+
+    `cells` (256, 256): how often each byte occurs in each context.
+    """
+    firsts = np.flatnonzero(cells.any(axis=1)).tolist()
+    parts = [cells[first].astype(np.float64) for first in firsts]
+    page_bits = pages * _PAGE_BITS
+    costs = [_cost(part, page_bits) for part in parts]
+    joint = [_cost(a + b, page_bits) for a, b in pairwise(parts)]
+    while joint:
+        gains = [a + b - both for a, b, both in zip(costs, costs[1:], joint, strict=False)]
+        at = int(np.argmax(gains))
+        if gains[at] <= 0 and len(firsts) < CONTEXTS:  # the head counts chunks in one byte
+            break
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        costs[at : at + 2] = [joint.pop(at)]
+        del firsts[at + 1]
+        for left in {max(0, at - 1), at}:
+            if left < len(joint):
+                joint[left] = _cost(parts[left] + parts[left + 1], page_bits)
+    return firsts
+
+
+def _cost(counts: Array, page_bits: int) -> float:
+    return (
+        float(_n_log_n(counts.sum(keepdims=True)) - _n_log_n(counts))
+        + page_bits
+        + _VALUE_BITS * np.count_nonzero(counts)
+    )
+
+
+def estimate_bits(values: Array, contexts: U8, *, times: int) -> float:
+    """What a segment's bytes (int8) take by their entropy and their part of the tables, from one in `times` of them."""
     cells = np.bincount(contexts.astype(np.uint16) << 8 | values.view(np.uint8), minlength=CONTEXTS * CONTEXTS)
-    cells = cells.reshape(CONTEXTS, CONTEXTS)
-    by_chunk = np.add.reduceat(cells, _merge(cells.sum(axis=1), minimum), axis=0)
-    return float(_n_log_n(by_chunk.sum(axis=1)) - _n_log_n(by_chunk))
+    of_contexts = cells.reshape(CONTEXTS, CONTEXTS).sum(axis=1)
+    entropy = float(_n_log_n(of_contexts) - _n_log_n(cells))
+    return times * entropy + _VALUE_BITS / _SHARING * int(np.count_nonzero(cells))
 
 
 def _n_log_n(counts: Array) -> Any:
