@@ -4,6 +4,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,81 @@ def test_bundle_with_changed_bytes_is_refused(agent: Agent, repository: Reposito
     assert result.models["detector"]["serial"] is None
 
 
+def test_bundle_comes_whole_however_long_it_takes_and_whatever_a_network_may_cost(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass of a download ended after a minute, and the next import began anew: a slow stick never came through."""
+    monkeypatch.setattr(limits, "DOWNLOAD_PASS_S", -1.0)
+    with Agent.open(
+        tmp_path / "device", server="http://127.0.0.1:9", root=repository.root_bytes, probes=AllGood(),
+        mirrors=["http://127.0.0.1:9/cdn"], metered_mib_a_day=1, bandwidth_kib_s=1,
+    ) as agent:  # fmt: skip
+        repository.release("detector", 3, onnx_model(padding=2 * limits.MIB))
+        repository.policy("detector", baseline=3)
+        result = agent.import_bundle(stick(repository, tmp_path / "stick"))
+        assert (result.models["detector"]["serial"], result.problems) == (3, ())
+        assert not (tmp_path / "device/budget.json").exists()
+
+
+def test_bundle_is_taken_by_a_device_that_waits_for_its_server(tmp_path: Path, repository: Repository) -> None:
+    """It waited for the server's time to come, with the bytes in its hand."""
+    with Server(repository) as server, opened(tmp_path, server) as agent:
+        server.faults[f"artifacts/{digest_of(CONTENTS[1])}"] = lambda to: busy(to, 3000)
+        assert agent.cycle().models["detector"]["state"] == "downloading"
+        server.down = True
+        result = agent.import_bundle(stick(repository, tmp_path / "stick"))
+        assert (result.models["detector"]["serial"], result.problems) == (1, ())
+
+
+def test_bundle_moves_the_models_that_it_holds_and_no_other(tmp_path: Path) -> None:
+    repository = Repository(models=("detector", "wake"))
+    for model in repository.models:
+        repository.release(model, 1, CONTENTS[1])
+        repository.policy(model, baseline=1, activate_max_age_s=600)
+    path = stick(repository, tmp_path / "stick")
+    one = tmp_path / "one"
+    with zipfile.ZipFile(path) as both, zipfile.ZipFile(one, "w") as file:
+        for name in both.namelist():
+            if "wake" not in name:
+                file.writestr(name, both.read(name))
+    with Agent.open(
+        tmp_path / "device", server="http://127.0.0.1:9", root=repository.root_bytes, models=["detector", "wake"],
+        probes=AllGood(),
+    ) as agent:  # fmt: skip
+        result = agent.import_bundle(one)
+        assert ([each["serial"] for each in result.models.values()], result.problems) == ([1, None], ())
+        result = agent.import_bundle(path)
+        assert ([each["serial"] for each in result.models.values()], result.problems) == ([1, 1], ())
+
+
+def test_bundle_of_one_model_makes_no_old_policy_of_another_fresh(tmp_path: Path) -> None:
+    repository = Repository(models=("detector", "wake"))
+    for model in repository.models:
+        repository.release(model, 1, CONTENTS[1])
+    repository.release("wake", 2, CONTENTS[2])
+    repository.policy("detector", baseline=1)
+    repository.policy("wake", baseline=1, activate_max_age_s=600)
+    now = time.time()
+    with Server(repository) as server, opened(tmp_path, server, models=["detector", "wake"]) as agent:
+        agent.cycle(now)
+        for _ in range(limits.TRIAL_HEALTHY_SESSIONS):
+            with agent.session("wake"):
+                pass
+        repository.policy("wake", baseline=2, activate_max_age_s=600)
+        with agent.session("wake"):
+            assert agent.cycle(now + 1, force=True).models["wake"]["state"] == "ready"
+        server.down = True
+        with (
+            zipfile.ZipFile(stick(repository, tmp_path / "both")) as both,
+            zipfile.ZipFile(tmp_path / "one", "w") as file,
+        ):
+            for name in both.namelist():
+                if "wake" not in name:
+                    file.writestr(name, both.read(name))
+        assert agent.import_bundle(tmp_path / "one", now + 7200).problems == ()
+        assert agent.cycle(now + 7201).models["wake"]["serial"] == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"x" * 1000])
 def test_file_that_is_no_bundle_is_refused(agent: Agent, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "stick").write_bytes(content)
@@ -144,6 +220,15 @@ def test_bundle_with_a_patch_is_enough_where_its_base_is(agent: Agent, repositor
     repository.policy("detector", baseline=2)
     result = agent.import_bundle(stick(repository, tmp_path / "two", without=digest_of(CONTENTS[2])))
     assert result.models["detector"]["serial"] == 2
+
+
+@pytest.mark.parametrize("timestamp", [b"", b"{}", b"[" * 100_000, b'{"signed":{"expires":"soon"}}'])
+def test_timestamp_that_cannot_be_read_is_said(
+    agent: Agent, repository: Repository, tmp_path: Path, timestamp: bytes
+) -> None:
+    repository.files["metadata/timestamp.json"] = timestamp
+    with pytest.raises(UntrustedInput, match="the bundle's timestamp cannot be read"):
+        agent.import_bundle(stick(repository, tmp_path / "stick"))
 
 
 # --- export, from a real repository ---
@@ -185,6 +270,26 @@ def test_export_with_a_base_leaves_out_what_is_there(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_import_that_brings_nothing_says_so_by_its_status(tmp_path: Path) -> None:
+    """It said nothing: a stick of another model, or one without the bytes, ended with status 0."""
+    folder = build_server.repository(tmp_path / "repository")
+    done("model", "add", "other", "-R", folder)
+    done("publish", "--model", "other", model_file(tmp_path, 9), "-R", folder)
+    for model in ("wake", "other"):
+        done("bundle", "export", model, tmp_path / model, "-R", folder)
+    with Agent.open(tmp_path / "device", server="http://127.0.0.1:9", root=folder / "root.json", models=["wake"]):
+        pass
+    said = whimbrel("agent", "import", tmp_path / "other", "--folder", tmp_path / "device")
+    assert (said.status, "holds other; this agent keeps wake" in said.err) == (2, True)
+    with zipfile.ZipFile(tmp_path / "wake") as whole, zipfile.ZipFile(tmp_path / "part", "w") as part:
+        for name in whole.namelist():
+            if not name.startswith("artifacts/"):
+                part.writestr(name, whole.read(name))
+    said = whimbrel("agent", "import", tmp_path / "part", "--folder", tmp_path / "device", "--json")
+    assert (said.status, said.json["models"]["wake"]["state"]) == (3, "downloading")
+    assert "answered 404" in said.err
+
+
 # --- away for weeks ---
 
 
@@ -200,6 +305,13 @@ def rotate(repository: Repository, times: int) -> None:
         metadata.sign(new, append=True)
         repository.files[f"metadata/{repository.root.version}.root.json"] = metadata.to_bytes()
         repository.signers["root"] = new
+
+
+def busy(handler: BaseHTTPRequestHandler, seconds: int) -> None:
+    handler.send_response(503)
+    handler.send_header("Retry-After", str(seconds))
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
 
 
 def opened(tmp_path: Path, server: Server, **changes: object) -> Agent:

@@ -109,6 +109,7 @@ class Agent:
                 pause=self._stop.wait,
             ),
             stopped=self._stop.is_set,
+            offline=lambda: self._network.offline,
             now=self._now,
             monotonic=monotonic,
         )
@@ -272,17 +273,21 @@ class Agent:
     def import_bundle(self, path: str | Path, now: float | None = None) -> CycleResult:
         """One pass in which everything comes from a bundle, with the same checks; nothing is told meanwhile.
 
-        Raises `UntrustedInput` for a file that is no bundle, or too old; `Conflict` when another process runs.
+        Models that it does not hold stay as they are. Raises `UntrustedInput` for a file that is no bundle, holds none
+        of this agent's models or is too old; `Conflict` when another process runs.
         """
         bundle = Bundle(Path(path))
         try:
             with self._busy, held_alone(self.folder / "agent.lock", what=str(self.folder), disk=self._disk):
                 now = self._clock() if now is None else now
-                self._trust.as_of = bundle.as_of(self._trust.trusted_time(now))
-                with self._network.through(bundle):
+                models = tuple(model for model in self.settings.models if model in bundle.models)
+                if not models:
+                    held = ", ".join(sorted(bundle.models)) or "no model"
+                    raise UntrustedInput(f"{path} holds {held}; this agent keeps {', '.join(self.settings.models)}")
+                as_of = bundle.as_of(self._trust.trusted_time(now))
+                with self._trust.importing(models, as_of=as_of), self._network.through(bundle):
                     return self._pass(now, force=True)
         finally:
-            self._trust.as_of = None
             bundle.close()
 
     def run(self, tell: Callable[[CycleResult], None] | None = None) -> None:
@@ -374,15 +379,16 @@ class Agent:
 
     def _advance(self, model: str, each: Installation, *, now: float) -> None:
         backoff = self._installing[model]
+        prepare = self._network.knows(model) and (self._network.offline or not backoff.waiting(now))
         try:
-            each.advance(prepare=not backoff.waiting(now))
+            each.advance(prepare=prepare)
         except Unfinished as error:
             backoff.worked()
             self._put_off(backoff, error)
         except (Unavailable, UntrustedInput, Refused) as error:
             self._put_off(backoff, error)
         else:
-            if not backoff.waiting(now):
+            if prepare:
                 backoff.worked()
 
     def _put_off(self, backoff: Backoff, error: WhimbrelError) -> None:

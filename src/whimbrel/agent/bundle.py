@@ -5,20 +5,22 @@
    `BUNDLE_AGE_S` after its timestamp was signed. What the device has seen is never gone below.
 """
 
-import json
 import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from whimbrel import limits
 from whimbrel.device.ports import Answer, Network, Stream
 from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.model import documents
 from whimbrel.trust import roles
 
 _PLACE = re.compile(r"/((?:metadata|targets|artifacts)/[^?#]+)$")
+_POLICY = re.compile(r"^metadata/\d+\.policy-(.+)\.json$")  # `roles.policy_role`
 
 
 class _Body:
@@ -47,11 +49,17 @@ class Bundle:
         if "metadata/timestamp.json" not in self._members:
             raise UntrustedInput(f"{path} is no bundle: it has no metadata/timestamp.json")
 
+    @property
+    def models(self) -> frozenset[str]:
+        """What it says that it is about."""
+        return frozenset(found[1] for name in self._members if (found := _POLICY.match(name)))
+
     def as_of(self, now: float) -> float:
         """The time to judge it by: `now`, or while it was valid. Raises `UntrustedInput` where it is too old."""
         content = self._read(self._members["metadata/timestamp.json"], limits.DOCUMENT_BYTES)
+        timestamp = documents.parse(dict[str, Any], content, what="the bundle's timestamp")
         try:
-            expires = datetime.fromisoformat(json.loads(content)["signed"]["expires"]).timestamp()
+            expires = datetime.fromisoformat(timestamp["signed"]["expires"]).timestamp()
         except (ValueError, KeyError, TypeError) as error:
             raise UntrustedInput(f"the bundle's timestamp cannot be read: {error}") from error
         signed = expires - roles.TIMESTAMP_LIFE.total_seconds()
@@ -117,6 +125,10 @@ class Switched:
     def offline(self) -> bool:
         """Whether a bundle stands in."""
         return self._bundle is not None
+
+    def knows(self, model: str) -> bool:
+        """Whether anything of `model` can be asked for now."""
+        return self._bundle is None or model in self._bundle.models
 
     @contextmanager
     def through(self, bundle: Bundle) -> Iterator[None]:

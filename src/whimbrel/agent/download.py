@@ -7,6 +7,7 @@
 3. A body that is longer than the release says is thrown away as soon as it is too long. The hash is checked by the
    caller, over the whole file.
 4. A mirror that fails gives way to the next one at once; the bytes that came stay.
+5. What a bundle holds comes at once and to its end: there is no later, and no network whose bytes anybody counts.
 """
 
 import re
@@ -38,6 +39,7 @@ class Download:
         mirrors: Mirrors,
         allowance: Allowance,
         stopped: Callable[[], bool],
+        offline: Callable[[], bool] = lambda: False,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -47,6 +49,7 @@ class Download:
         self._mirrors = mirrors
         self._allowance = allowance
         self._stopped = stopped
+        self._offline = offline
         self._now = now
         self._monotonic = monotonic
         self._from: dict[str, str] = {}  # digest -> the last base URL that gave bytes of it
@@ -105,6 +108,9 @@ class Download:
                 self._disk.remove(self.folder / name)
 
     def _from_mirrors(self, file: File, path: Path) -> None:
+        if self._offline():
+            self._request(file, self._mirrors.last, path)
+            return
         left = self._allowance.begin()
         if left == 0:
             raise Unavailable("what may be fetched in a day on a metered network is used up")
@@ -180,9 +186,10 @@ class Download:
             have += len(chunk)
             self.moved += len(chunk)
             here = f"{have} of {file.size_bytes} bytes of {url} are here"
-            if not self._allowance.spend(len(chunk)) and have < file.size_bytes:
+            paced = not self._offline()
+            if paced and not self._allowance.spend(len(chunk)) and have < file.size_bytes:
                 raise Paused(f"{here}; no more today, by the budget")
-            if (self._stopped() or self._monotonic() > until) and have < file.size_bytes:
+            if (self._stopped() or (paced and self._monotonic() > until)) and have < file.size_bytes:
                 raise Paused(here)
         if have < file.size_bytes:
             raise Unavailable(f"{have} of {file.size_bytes} bytes of {url} are here")

@@ -17,6 +17,11 @@ class Mirrors:
         self._bases = {base: Backoff(chance) for base in dict.fromkeys(bases)}
         self._now = now
 
+    @property
+    def last(self) -> str:
+        """The server."""
+        return next(reversed(self._bases))
+
     def order(self) -> list[str]:
         """Whom to ask now, one after the other. Raises `Busy` where all asked to be left alone for a while."""
         now = self._now()

@@ -63,7 +63,7 @@ class Swaps(Wishes):
         # Metadata may have come without the documents that it names: then the policy here is the one before.
         trust = self._around.trust
         age_s, most_s = now - trust.confirmed_at(self.model), trust.policies[self.model].activate_max_age_s
-        if not 0 <= age_s <= most_s and not trust.memory.bundled:  # a stick is as old as it is
+        if not 0 <= age_s <= most_s and self.model not in trust.memory.bundled:  # a stick is as old as it is
             why = trust.problems.get(self.model, "the server was not heard since")
             raise Unavailable(
                 f"the policy was last confirmed {age_s:.0f} s ago; at most {most_s:g} s are allowed: {why}"

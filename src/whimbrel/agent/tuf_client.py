@@ -11,6 +11,7 @@
 
 import functools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -64,7 +65,7 @@ class Memory(Document, frozen=True, tag_field="format", tag="whimbrel-trust-1"):
     complete: bool = False
     refreshed_at: float = 0.0
     confirmed: Annotated[dict[Name, float], msgspec.Meta(max_length=1024)] = {}  # when its documents were the newest
-    bundled: bool = False  # what is known came from a bundle, which need not be fresh to be activated
+    bundled: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()  # of a bundle: need not be fresh
 
 
 class TrustClient:
@@ -85,7 +86,8 @@ class TrustClient:
         self.policies: dict[str, Policy] = {}
         self.lines: dict[str, Line] = {}
         self.problems: dict[str, str] = {}
-        self.as_of: float | None = None  # the time to judge by, while a bundle is imported
+        self._asked = models
+        self._as_of: float | None = None  # the time to judge by, while a bundle is imported
         self.memory = self._remembered()
 
     def _remembered(self) -> Memory:
@@ -113,6 +115,15 @@ class TrustClient:
             memory = msgspec.structs.replace(memory, complete=False)
         return memory
 
+    @contextmanager
+    def importing(self, models: tuple[str, ...], *, as_of: float) -> Iterator[None]:
+        """What is asked for until the block ends is in a bundle of these models, and judged as of then."""
+        self._asked, self._as_of = models, as_of
+        try:
+            yield
+        finally:
+            self._asked, self._as_of = self._models, None
+
     @property
     def folders(self) -> tuple[Path, ...]:
         """Where its files are."""
@@ -120,7 +131,7 @@ class TrustClient:
 
     def trusted_time(self, now: float) -> float:
         """`now`, unless something signed proves that it is later."""
-        return max(now if self.as_of is None else self.as_of, self.memory.signed_at, BUILD_DATE)
+        return max(now if self._as_of is None else self._as_of, self.memory.signed_at, BUILD_DATE)
 
     def staleness_s(self, now: float) -> float:
         """How long ago the metadata expired that decisions are made of; 0 where it has not."""
@@ -135,7 +146,7 @@ class TrustClient:
         self._updater = None
         if self._unchanged(now):
             confirmed = self.memory.confirmed | dict.fromkeys(self._whole(), now)
-            self._remember(refreshed_at=now, bundled=False, confirmed=confirmed)
+            self._remember(refreshed_at=now, bundled=(), confirmed=confirmed)
             return False
         self._run_updater(now)
         return True
@@ -145,7 +156,7 @@ class TrustClient:
         return self.memory.confirmed.get(model, 0.0)
 
     def _whole(self) -> list[str]:
-        return [model for model in self._models if model in self.policies and model not in self.problems]
+        return [model for model in self._asked if model in self.policies and model not in self.problems]
 
     def release(self, model: str, serial: int, now: float) -> Release:
         """The release document of a serial, verified. Raises `Unavailable`, `UntrustedInput`, `NotFound`."""
@@ -196,7 +207,7 @@ class TrustClient:
     def _unchanged(self, now: float) -> bool:
         self._fetcher.primed.clear()
         memory = self.memory
-        if self.as_of is not None:
+        if self._as_of is not None:
             return False
         if not (memory.complete and memory.etag and self.trusted_time(now) < memory.expires):
             return False
@@ -246,8 +257,8 @@ class TrustClient:
         self._updater = updater
         signed_at = updater._trusted_set.timestamp.expires.timestamp() - roles.TIMESTAMP_LIFE.total_seconds()
         self._remember(signed_at=max(self.memory.signed_at, signed_at), complete=False)
-        self.problems = {}
-        for model in self._models:
+        self.problems = {model: said for model, said in self.problems.items() if model not in self._asked}
+        for model in self._asked:
             self._take(model)
         self._remember(
             etag=self._fetcher.etag,
@@ -256,7 +267,7 @@ class TrustClient:
             complete=not self.problems,
             refreshed_at=now,
             confirmed=self.memory.confirmed | dict.fromkeys(self._whole(), now),
-            bundled=self.as_of is not None,
+            bundled=() if self._as_of is None else tuple(sorted({*self.memory.bundled, *self._whole()})),
         )
 
     def _take(self, model: str) -> None:

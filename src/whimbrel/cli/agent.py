@@ -161,8 +161,8 @@ def import_bundle(
         _print_json({"models": result.models, "problems": list(result.problems), "refreshed": result.refreshed})
     else:
         _print_models(result.models)
-    if not result.refreshed:
-        raise Unavailable("; ".join(result.problems) or "the bundle could not be used")
+    if result.problems:
+        raise Unavailable("; ".join(result.problems))
 
 
 @app.command()
