@@ -270,6 +270,21 @@ def test_export_with_a_base_leaves_out_what_is_there(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_bundle_holds_what_its_versions_require_and_a_set_comes_as_one(tmp_path: Path) -> None:
+    folder = build_server.repository(tmp_path / "repository")
+    done("model", "add", "encoder", "-R", folder)
+    (tmp_path / "card.yaml").write_text("requires: [{model: wake, serial: 1}]\n")
+    done("publish", "--model", "encoder", model_file(tmp_path, 9), "-R", folder, "--card", tmp_path / "card.yaml")
+    out = done("bundle", "export", "encoder", tmp_path / "stick", "-R", folder)
+    assert (out["serials"], out["with"]) == ([1], {"wake": [1]})
+    with Agent.open(
+        tmp_path / "device", server="http://127.0.0.1:9", root=folder / "root.json", models=["encoder", "wake"]
+    ):
+        pass
+    said = done("agent", "import", tmp_path / "stick", "--folder", tmp_path / "device")
+    assert {name: found["serial"] for name, found in said["models"].items()} == {"encoder": 1, "wake": 1}
+
+
 def test_import_that_brings_nothing_says_so_by_its_status(tmp_path: Path) -> None:
     """It said nothing: a stick of another model, or one without the bytes, ended with status 0."""
     folder = build_server.repository(tmp_path / "repository")

@@ -271,7 +271,7 @@ class Agent:
             return self._pass(self._clock() if now is None else now, force=force)
 
     def import_bundle(self, path: str | Path, now: float | None = None) -> CycleResult:
-        """One pass in which everything comes from a bundle, with the same checks; nothing is told meanwhile.
+        """Passes in which everything comes from a bundle, with the same checks; nothing is told meanwhile.
 
         Models that it does not hold stay as they are. Raises `UntrustedInput` for a file that is no bundle, holds none
         of this agent's models or is too old; `Conflict` when another process runs.
@@ -286,6 +286,8 @@ class Agent:
                     raise UntrustedInput(f"{path} holds {held}; this agent keeps {', '.join(self.settings.models)}")
                 as_of = bundle.as_of(self._trust.trusted_time(now))
                 with self._trust.importing(models, as_of=as_of), self._network.through(bundle):
+                    for _ in models[1:]:  # one of a set may wait for another, which is looked at after it
+                        self._pass(now, force=True)
                     return self._pass(now, force=True)
         finally:
             bundle.close()

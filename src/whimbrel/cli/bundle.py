@@ -56,7 +56,10 @@ def export(
     namespace: Annotated[str | None, typer.Option(help="Namespace.")] = None,
     json: Json = False,
 ) -> None:
-    """Write a bundle with all that the model's policy names now. A device takes it with `whimbrel agent import`."""
+    """Write a bundle with all that the model's policy names now, and the models that these versions require.
+
+    A device takes it with `whimbrel agent import`.
+    """
     if out.exists():
         raise UntrustedInput(f"{out} exists already; name a new file")
     partial = out.with_name(f".{out.name}.part")
@@ -66,11 +69,15 @@ def export(
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
-    found = {"bundle": str(out), "model": model, "serials": sorted(serials), "size_bytes": out.stat().st_size}
+    size = out.stat().st_size
     if json:
-        print_json(found)
+        others = {name: sorted(found) for name, found in serials.items() if name != model}
+        print_json(
+            {"bundle": str(out), "model": model, "serials": sorted(serials[model]), "with": others, "size_bytes": size}
+        )
     else:
-        say(f"{out}: {model} at serials {', '.join(map(str, sorted(serials)))}, {size_of(out.stat().st_size)}")
+        held = "; ".join(f"{name} at serials {', '.join(map(str, sorted(found)))}" for name, found in serials.items())
+        say(f"{out}: {held}; {size_of(size)}")
 
 
 class _Shop:
@@ -138,14 +145,40 @@ def _shop(repository: Path | None, server: str | None, namespace: str | None) ->
             runner.run(http.aclose())
 
 
-def _write(shop: _Shop, into: zipfile.ZipFile, model: str, base: str | None) -> set[int]:
+def _write(shop: _Shop, into: zipfile.ZipFile, model: str, base: str | None) -> dict[str, set[int]]:
+    """Serials by model: `model`, and those that its versions change together with."""
+    metadata = _metadata(shop, into)
+    serials: dict[str, set[int]] = {}
+    artifacts: dict[str, None] = {}
+    waiting = [model]
+    while waiting:
+        each = waiting.pop(0)
+        releases, needed = _write_model(shop, into, metadata, each, base if each == model else None)
+        serials[each] = {release.serial for release in releases}
+        artifacts |= dict.fromkeys(needed)
+        required = dict.fromkeys(other.model for release in releases for other in release.requires)
+        waiting += [other for other in required if other not in serials and other not in waiting]
+    for digest in artifacts:
+        shop.copy(f"artifacts/{digest}", into)
+    return serials
+
+
+def _write_model(
+    shop: _Shop, into: zipfile.ZipFile, metadata: dict[str, int], model: str, base: str | None
+) -> tuple[list[Release], list[str]]:
+    """The releases that its policy names, and the digests of what is needed for them."""
+
     def keep(path: str) -> bytes:
         content = shop.get(path)
         into.writestr(path, content)
         return content
 
-    targets = _metadata(shop, into, model)
-    known = {path: _place(path, digest) for path, digest in targets.items()}
+    known: dict[str, str] = {}
+    for role in (roles.publisher_role(model), roles.policy_role(model)):
+        if f"{role}.json" not in metadata:
+            raise NotFound(f"the repository has no model {model!r}")
+        found = json_module.loads(keep(f"metadata/{metadata[f'{role}.json']}.{role}.json"))["signed"]["targets"]
+        known |= {path: _place(path, target["hashes"]["sha256"]) for path, target in found.items()}
     for path in (roles.line_path(model), roles.policy_path(model)):
         if path not in known:
             raise NotFound(f"the repository names no {path}; publish a version of {model} first")
@@ -156,15 +189,14 @@ def _write(shop: _Shop, into: zipfile.ZipFile, model: str, base: str | None) -> 
     }
     wanted = {serial for serial in serials if serial is not None and roles.release_path(model, serial) in known}
     here = _digests_of(shop, known, model, base) if base is not None else frozenset()
-    artifacts: dict[str, None] = {}
+    releases, needed = [], []
     for serial in sorted(wanted):
         release = parse(Release, keep(known[roles.release_path(model, serial)]), what=f"release {serial}")
         place = known.get(roles.deltas_path(model, serial))
         steps = parse(DeltaIndex, keep(place), what="a delta index").steps if place else ()
-        artifacts |= dict.fromkeys(_needed(release, steps, here))
-    for digest in artifacts:
-        shop.copy(f"artifacts/{digest}", into)
-    return wanted
+        releases.append(release)
+        needed += _needed(release, steps, here)
+    return releases, needed
 
 
 def _needed(release: Release, steps: tuple[Step, ...], here: frozenset[str]) -> list[str]:
@@ -177,8 +209,8 @@ def _needed(release: Release, steps: tuple[Step, ...], here: frozenset[str]) -> 
     return needed
 
 
-def _metadata(shop: _Shop, into: zipfile.ZipFile, model: str) -> dict[str, str]:
-    """Copy the roles; the digests of what the model's two roles name, by path."""
+def _metadata(shop: _Shop, into: zipfile.ZipFile) -> dict[str, int]:
+    """Copy the roles that every model is below; the versions of all roles, by file name."""
     number = 1
     while (root := shop.find(f"metadata/{number}.root.json")) is not None:
         into.writestr(f"metadata/{number}.root.json", root)
@@ -187,18 +219,11 @@ def _metadata(shop: _Shop, into: zipfile.ZipFile, model: str) -> dict[str, str]:
     version = json_module.loads(timestamp)["signed"]["meta"]["snapshot.json"]["version"]
     snapshot = shop.get(f"metadata/{version}.snapshot.json")
     into.writestr(f"metadata/{version}.snapshot.json", snapshot)
-    named = json_module.loads(snapshot)["signed"]["meta"]
-    targets: dict[str, str] = {}
-    for role in ("targets", roles.publisher_role(model), roles.policy_role(model)):
-        if f"{role}.json" not in named:
-            raise NotFound(f"the repository has no model {model!r}")
-        path = f"metadata/{named[f'{role}.json']['version']}.{role}.json"
-        content = shop.get(path)
-        into.writestr(path, content)
-        found = json_module.loads(content)["signed"]["targets"]
-        targets |= {name: target["hashes"]["sha256"] for name, target in found.items()}
+    named = {name: found["version"] for name, found in json_module.loads(snapshot)["signed"]["meta"].items()}
+    path = f"metadata/{named['targets.json']}.targets.json"
+    into.writestr(path, shop.get(path))
     into.writestr("metadata/timestamp.json", timestamp)
-    return targets
+    return named
 
 
 def _digests_of(shop: _Shop, known: dict[str, str], model: str, base: str) -> frozenset[str]:
