@@ -66,7 +66,7 @@ def gguf(weights: Weights, kind: str, note: str = "first") -> bytes:
     return gguf_head(tensors, list(map(len, contents)), note) + b"".join(contents)
 
 
-_FALL_BACK = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}
+_FALL_BACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 
 
 def _blocks(weight: Array, kind: str) -> tuple[str, bytes]:

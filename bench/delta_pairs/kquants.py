@@ -1,8 +1,9 @@
 """How does llama.cpp put weights into K-quants?
 
-Our own reading of `quantize_row_q4_K_ref` and `quantize_row_q6_K_ref` (`make_qkx2_quants`, `make_qx_quants`) in
-ggml/src/ggml-quants.c of llama.cpp, for many blocks at once: the same searches over scales with the same weights. The
-gguf package can only read these types, and reads what is made here (tests/unit/delta/test_kquants.py).
+Our own reading of `quantize_row_q4_K_ref`, `quantize_row_q5_K_ref` and `quantize_row_q6_K_ref` (`make_qkx2_quants`,
+`make_qx_quants`) in ggml/src/ggml-quants.c of llama.cpp, for many blocks at once: the same searches over scales with
+the same weights. The gguf package can only read these types, and reads what is made here
+(tests/unit/delta/test_kquants.py).
 
 Called by the pairs of the delta benchmark.
 """
@@ -18,12 +19,12 @@ BLOCK = 256
 
 
 def quantise(weight: npt.NDArray[Any], kind: str) -> bytes:
-    """Blocks of `Q4_K` or `Q6_K`; rows must be whole blocks."""
+    """Blocks of `Q4_K`, `Q5_K` or `Q6_K`; rows must be whole blocks."""
     if weight.shape[-1] % BLOCK:
         raise ValueError(f"rows of {weight.shape[-1]} numbers are no whole blocks of {BLOCK}")
     numbers = np.ascontiguousarray(weight, np.float32).reshape(-1, BLOCK)
     with np.errstate(all="ignore"):  # blocks of zeros
-        return (_q4_k if kind == "Q4_K" else _q6_k)(numbers).tobytes()
+        return _MAKERS[kind](numbers).tobytes()
 
 
 def _nearest(numbers: F32, low: int, high: int) -> F32:
@@ -35,8 +36,10 @@ def _half(numbers: F32) -> F32:
     return numbers.astype(np.float16).astype(np.float32)
 
 
-def _scale_and_minimum(x: F32, weights: F32) -> tuple[F32, F32]:
-    """(..., 32) to scale and minimum of codes 0 to 15, by the least weighted error of 21 tries (`make_qkx2_quants`)."""
+def _scale_and_minimum(x: F32, weights: F32, largest: int, tries: list[float]) -> tuple[F32, F32]:
+    """(..., 32) to scale and minimum of codes 0 to `largest`, by the least weighted error of `tries`: codes that the
+    span is given (`make_qkx2_quants`).
+    """
     low, high = np.minimum(x.min(-1), 0), x.max(-1)
     span = high - low
     total, first = weights.sum(-1), (weights * x).sum(-1)
@@ -45,10 +48,10 @@ def _scale_and_minimum(x: F32, weights: F32) -> tuple[F32, F32]:
         miss = scale[..., None] * codes + minimum[..., None] - x
         return np.asarray((weights * miss * miss).sum(-1), np.float32)
 
-    scale, minimum = span / 15, low
-    best = error(scale, minimum, _nearest((x - low[..., None]) * (15 / span)[..., None], 0, 15))
-    for step in range(21):
-        codes = _nearest((x - low[..., None]) * ((14 + 0.1 * step) / span).astype(np.float32)[..., None], 0, 15)
+    scale, minimum = span / largest, low
+    best = error(scale, minimum, _nearest((x - low[..., None]) * (largest / span)[..., None], 0, largest))
+    for steps in tries:
+        codes = _nearest((x - low[..., None]) * (steps / span).astype(np.float32)[..., None], 0, largest)
         sum_l, sum_l2 = (weights * codes).sum(-1), (weights * codes * codes).sum(-1)
         sum_xl = (weights * x * codes).sum(-1)
         determinant = total * sum_l2 - sum_l * sum_l
@@ -63,26 +66,41 @@ def _scale_and_minimum(x: F32, weights: F32) -> tuple[F32, F32]:
 
 
 def _q4_k(numbers: F32) -> U8:
+    head, codes = _with_minima(numbers, 15, [14 + 0.1 * step for step in range(21)])
+    return np.concatenate([*head, _nibbles(codes)], axis=1)
+
+
+def _q5_k(numbers: F32) -> U8:
+    head, codes = _with_minima(numbers, 31, [30.5 + 0.1 * step for step in range(16)])
+    high = np.bitwise_or.reduce((codes >> 4) << np.arange(8, dtype=np.uint8)[:, None], axis=1)
+    return np.concatenate([*head, high, _nibbles(codes & 15)], axis=1)
+
+
+def _nibbles(codes: U8) -> U8:
+    pairs = codes.reshape(-1, 4, 2, 32)
+    return np.asarray(pairs[:, :, 0] | (pairs[:, :, 1] << 4), np.uint8).reshape(-1, 128)
+
+
+def _with_minima(numbers: F32, largest: int, tries: list[float]) -> tuple[list[U8], U8]:
+    """(the bytes before the codes, codes (..., 8, 32)) of the types whose sub-blocks have a scale and a minimum."""
     x = numbers.reshape(-1, 8, 32)
     weights = np.sqrt((x * x).mean(-1, keepdims=True)) + np.abs(x)
-    scale, minimum = _scale_and_minimum(x, weights)
+    scale, minimum = _scale_and_minimum(x, weights, largest, tries)
     tops = [part.max(-1, keepdims=True) for part in (scale, minimum)]
     small = [
         _nearest(np.where(top > 0, 63 / top, 0) * part, 0, 63) for part, top in zip((scale, minimum), tops, strict=True)
     ]
     halves = [_half(top / 63) for top in tops]
     d, floor = (half * part for half, part in zip(halves, small, strict=True))
-    codes = np.where(d[..., None] != 0, _nearest((x + floor[..., None]) / d[..., None], 0, 15), 0).astype(np.uint8)
-    pairs = codes.reshape(-1, 4, 2, 32)
+    codes = np.where(d[..., None] != 0, _nearest((x + floor[..., None]) / d[..., None], 0, largest), 0)
     s, m = (part.astype(np.uint8) for part in small)
-    packed = [
+    head = [
         *(half.astype(np.float16).view(np.uint8) for half in halves),
         (s[:, :4] | (s[:, 4:] >> 4) << 6),
         (m[:, :4] | (m[:, 4:] >> 4) << 6),
         (s[:, 4:] & 15) | ((m[:, 4:] & 15) << 4),
-        (pairs[:, :, 0] | (pairs[:, :, 1] << 4)).reshape(-1, 128),
     ]
-    return np.concatenate(packed, axis=1)
+    return [np.asarray(part, np.uint8) for part in head], codes.astype(np.uint8)
 
 
 def _signed_scale(x: F32) -> F32:
@@ -116,3 +134,6 @@ def _q6_k(numbers: F32) -> U8:
         half.astype(np.float16).view(np.uint8),
     ]
     return np.concatenate(packed, axis=1)
+
+
+_MAKERS = {"Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k}

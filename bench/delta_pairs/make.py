@@ -38,7 +38,7 @@ def trained_pairs(folder: Path, width: int) -> Iterator[tuple[str, Path, Path]]:
     made: dict[str, tuple[bytes, bytes]] = {}
     for dtype in ("F32", "F16", "BF16"):
         made[f"fine-tune {dtype.lower()}"] = (safetensors(base, dtype), safetensors(light, dtype))
-    for kind in ("Q8_0", "Q4_0", "Q4_K", "Q6_K"):
+    for kind in ("Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"):
         made[f"fine-tune {kind.lower()}"] = (gguf(base, kind), gguf(light, kind))
     made["fine-tune i8"] = (safetensors(int8(base), "I8"), safetensors(int8(light), "I8"))
     made["one layer f16"] = (safetensors(base, "F16"), safetensors(last, "F16"))
@@ -58,7 +58,7 @@ def given_pairs(folder: Path, made: Path) -> Iterator[tuple[str, Path, Path]]:
         if path.parent.name == "base" or not base.exists():
             continue
         yield f"{path.parent.name} {path.name}", base, path
-        for kind in ("Q4_K", "Q6_K") if path.name.endswith("fp16.safetensors") else ():
+        for kind in ("Q4_K", "Q5_K", "Q6_K") if path.name.endswith("fp16.safetensors") else ():
             both = made / f"{path.parent.name}.{kind}.base", made / f"{path.parent.name}.{kind}.target"
             for source, file in zip((base, path), both, strict=True):
                 file.write_bytes(gguf(read_f16(source), kind))
