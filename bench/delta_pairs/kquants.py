@@ -73,7 +73,7 @@ def _q4_k(numbers: F32) -> U8:
 def _q5_k(numbers: F32) -> U8:
     head, codes = _with_minima(numbers, 31, [30.5 + 0.1 * step for step in range(16)])
     high = np.bitwise_or.reduce((codes >> 4) << np.arange(8, dtype=np.uint8)[:, None], axis=1)
-    return np.concatenate([*head, high, _nibbles(codes & 15)], axis=1)
+    return np.concatenate([*head, high, _nibbles(codes & np.uint8(15))], axis=1)
 
 
 def _nibbles(codes: U8) -> U8:
