@@ -337,7 +337,7 @@ class Agent:
             for each in self._installations.values():
                 each.observe()
                 each.look()
-            if force or now >= self._next_refresh or self._next_refresh > now + 2 * self._refresh_s():
+            if force or self._is_refresh_due(now):
                 refreshed = self._refresh_when_due(now)
             for model, each in self._installations.items():
                 self._advance(model, each, now=now)
@@ -363,6 +363,11 @@ class Agent:
 
     def _flush(self) -> None:
         self._telling.flush()
+
+    def _is_refresh_due(self, now: float) -> bool:
+        # A clock that was set back is no reason to wait; a server that asked for patience is.
+        longest_s = 2 * self._refresh_s() + (limits.RETRY_AFTER_S if self._refreshing.problem else 0)
+        return not now < self._next_refresh <= now + longest_s
 
     def _refresh_when_due(self, now: float) -> bool:
         try:

@@ -5,6 +5,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from whimbrel import limits
+from whimbrel.device.ports import Answer, Stream
 from whimbrel.errors import Unavailable
 
 
@@ -26,6 +27,13 @@ def retry_after_s(headers: dict[str, str], *, now: float) -> float | None:
     except ValueError:
         return None
     return min(max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - now), limits.RETRY_AFTER_S)
+
+
+def check_patience(url: str, answer: Answer | Stream, *, now: float) -> None:
+    """Raises `Busy` where the answer asks to come again later, and says when."""
+    after = retry_after_s(answer.headers, now=now) if answer.status in {429, 503} else None
+    if after is not None:
+        raise Busy(f"{url} answered {answer.status}, and asks to come again later", after_s=after)
 
 
 class Backoff:

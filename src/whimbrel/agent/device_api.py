@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from whimbrel import limits
-from whimbrel.agent.backoff import Busy, retry_after_s
+from whimbrel.agent.backoff import check_patience
 from whimbrel.agent.disk import Disk
 from whimbrel.device.ports import Answer, Clock, Network
 from whimbrel.errors import NotAllowed, Unavailable, UntrustedInput
@@ -128,7 +128,5 @@ class DeviceApi:
             raise error
         if answer.status in {401, 403}:
             raise NotAllowed(f"{detail}; check the enrolment token")
-        after = retry_after_s(answer.headers, now=time.time())
-        if answer.status in {429, 503} and after is not None:
-            raise Busy(detail, after_s=after)
+        check_patience(f"POST {what}", answer, now=time.time())
         raise Unavailable(detail)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from whimbrel import limits
 from whimbrel.agent.allowance import Allowance
-from whimbrel.agent.backoff import Busy, retry_after_s
+from whimbrel.agent.backoff import check_patience
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.mirrors import Mirrors
 from whimbrel.device.ports import Network, Stream
@@ -152,9 +152,7 @@ class Download:
                 self.discard(file)
                 raise Unavailable(f"{url} says that byte {have} is past its end; starting again")
             if answer.status not in {200, 206}:
-                after = retry_after_s(answer.headers, now=self._now())
-                if answer.status in {429, 503} and after is not None:
-                    raise Busy(f"{url} answered {answer.status}, and asks to come again later", after_s=after)
+                check_patience(url, answer, now=self._now())
                 raise Unavailable(f"{url} answered {answer.status}; expected 200 or 206")
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise UntrustedInput(f"{url} was compressed on the way; artifacts must come as they are")

@@ -29,7 +29,7 @@ from tuf.api.metadata import Metadata, Root, TargetFile
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from whimbrel import limits
-from whimbrel.agent.backoff import Busy, retry_after_s
+from whimbrel.agent.backoff import Busy, check_patience
 from whimbrel.agent.disk import Disk
 from whimbrel.device.ports import Network
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
@@ -214,6 +214,7 @@ class TrustClient:
         root_url = f"{self._url}/metadata/{memory.root_version + 1}.root.json"
         timestamp_url = f"{self._url}/metadata/timestamp.json"
         root = self._network.ask("GET", root_url, bytes_max=_CONFIG.root_max_length)
+        check_patience(root_url, root, now=now)
         if root.status not in {403, 404}:
             self._fetcher.prime(root_url, root.status, root.body)
             return False
@@ -226,9 +227,7 @@ class TrustClient:
         )
         if timestamp.status == 304:
             return True
-        after = retry_after_s(timestamp.headers, now=now)
-        if timestamp.status in {429, 503} and after is not None:
-            raise Busy(f"{timestamp_url} answered {timestamp.status}, and asks to come again later", after_s=after)
+        check_patience(timestamp_url, timestamp, now=now)
         if timestamp.status != 200:
             raise Unavailable(f"{timestamp_url} answered {timestamp.status}; expected 200 or 304")
         self._fetcher.prime(timestamp_url, 200, timestamp.body, etag=timestamp.headers.get("etag", ""))
@@ -239,7 +238,7 @@ class TrustClient:
     def _run_updater(self, now: float) -> None:
         cache = self._folder / "metadata"
         self._disk.make_folder(self._documents)
-        self._fetcher.etag = ""
+        self._fetcher.etag, self._fetcher.now = "", now
         try:
             updater = _Updater(
                 cache, f"{self._url}/metadata/", disk=self._disk, fetcher=self._fetcher, shipped_root=self._root
@@ -277,6 +276,8 @@ class TrustClient:
             policy = self._sequenced(Policy, roles.policy_path(model), model, self.policies.get(model))
         except UntrustedInput as error:
             self.problems[model] = f"refused: {error}"
+        except Busy:
+            raise
         except (Unavailable, NotFound) as error:
             self.problems[model] = f"not yet: {error}"
         else:
@@ -384,6 +385,7 @@ class _Fetcher(FetcherInterface):
         self._network = network
         self.primed: dict[str, tuple[int, bytes, str]] = {}
         self.etag = ""
+        self.now = 0.0
 
     def prime(self, url: str, status: int, body: bytes, etag: str = "") -> None:
         self.primed[url] = (status, body, etag)
@@ -406,6 +408,7 @@ class _Fetcher(FetcherInterface):
             raise DownloadError(str(error)) from error
         except UntrustedInput as error:
             raise DownloadLengthMismatchError(str(error)) from error
+        check_patience(url, answer, now=self.now)
         return answer.status, answer.body, answer.headers.get("etag", "")
 
     def _fetch(self, url: str) -> Iterator[bytes]:

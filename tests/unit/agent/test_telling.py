@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,38 @@ def test_wrong_enrolment_token_is_said_and_stops_nothing(opened: Opened, server:
     assert any("check the enrolment token" in problem for problem in result.problems)
 
 
+def patience(server: Server, seconds: int) -> Callable[[BaseHTTPRequestHandler], None]:
+    def fault(handler: BaseHTTPRequestHandler) -> None:
+        server.asked.append(handler.path)
+        handler.send_response(503)
+        handler.send_header("Retry-After", str(seconds))
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return fault
+
+
+@pytest.mark.parametrize("path", ["metadata/2.root.json", "metadata/timestamp.json", "metadata/1.targets.json"])
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "known"])
+def test_server_that_asks_for_patience_is_left_alone_until_then(
+    opened: Opened, server: Server, path: str, is_new: bool
+) -> None:
+    """Asked for the root first, it was asked again with the next pass; and when it said more than two periods."""
+    agent = opened(enrol_token=None)
+    if not is_new:
+        agent.cycle(START)
+    server.faults |= {path: patience(server, 3000), "metadata/2.policy-detector.json": patience(server, 3000)}
+    server.repository.policy("detector", baseline=1, report_s=60, refresh_s=60)
+    agent.cycle(START + 60)
+    server.asked.clear()
+    for minutes in range(2, 50):
+        agent.cycle(START + 60 * minutes)
+    assert server.asked == []
+    server.faults.clear()
+    assert agent.cycle(START + 60 * 60).problems == ()
+    assert agent.status()["models"]["detector"]["sequence"] == 2
+
+
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_report_that_was_not_stored_is_sent_again_as_it_was(opened: Opened, server: Server, status: int) -> None:
     agent = opened()
@@ -86,6 +119,19 @@ def test_report_that_was_not_stored_is_sent_again_as_it_was(opened: Opened, serv
     after(agent, 10)
     assert server.windows[0]["first"] == 1
     assert agent.status()["windows_waiting"] == 0
+
+
+def test_clock_that_was_set_back_holds_nothing_back(opened: Opened, server: Server) -> None:
+    agent = opened()
+    agent.cycle(START)
+    agent.cycle(START + 120)
+    told = len(server.windows)
+    back = START - 10 * 86400
+    server.repository.policy("detector", baseline=1, report_s=60, refresh_s=60)
+    for minutes in range(3):
+        agent.cycle(back + 60 * minutes)
+    assert agent.status()["models"]["detector"]["sequence"] == 2
+    assert len(server.windows) > told
 
 
 def test_report_that_will_never_be_taken_is_dropped(opened: Opened, server: Server) -> None:
