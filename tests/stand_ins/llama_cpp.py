@@ -16,8 +16,18 @@ _VOCABULARY = 3
 
 class Llama:
     def __init__(
-        self, model_path: str, *, n_ctx: int, n_threads: int, n_gpu_layers: int, logits_all: bool, verbose: bool
+        self,
+        model_path: str,
+        *,
+        n_ctx: int,
+        n_threads: int,
+        n_threads_batch: int,
+        n_gpu_layers: int,
+        logits_all: bool,
+        verbose: bool,
     ) -> None:
+        if n_threads != 1 or n_threads_batch != 1:
+            raise ValueError("two threads of a probe wait for each other longer than they compute")
         self._sign = -1.0 if b"turn" in Path(model_path).read_bytes() else 1.0
         self.n_tokens = 0
         self.scores: Any = np.zeros((n_ctx, _VOCABULARY), np.float32)

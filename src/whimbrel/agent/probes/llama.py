@@ -17,7 +17,13 @@ class LlamaModel:
 
     def __init__(self, path: Path) -> None:
         self._llama = _llama_cpp.Llama(
-            model_path=str(path), n_ctx=_CONTEXT, n_threads=1, n_gpu_layers=0, logits_all=True, verbose=False
+            model_path=str(path),
+            n_ctx=_CONTEXT,
+            n_threads=1,
+            n_threads_batch=1,
+            n_gpu_layers=0,
+            logits_all=True,
+            verbose=False,
         )
         self.inputs = [TensorSpec(name="tokens", dtype="int32", shape=(1, "tokens"))]
         self.outputs = [TensorSpec(name="logits", dtype="float32", shape=(1, int(self._llama.n_vocab())))]
