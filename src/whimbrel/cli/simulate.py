@@ -71,6 +71,7 @@ def _tell(outcome: Outcome) -> None:
     say(f"seed {outcome.seed}: {outcome.devices} devices, trace {outcome.trace}, {outcome.seconds:.1f} s")
     say(f"  injected: {faults}")
     say(f"  rollouts: {ends}")
+    say(f"  occurred: {', '.join(f'{count} {what}' for what, count in outcome.occurred.items()) or 'nothing else'}")
     for violation in outcome.violations:
         say(f"  broken after {violation.at:.0f} s: {violation.promise}: {violation.what}")
     say(f"  again: {outcome.replay}")

@@ -3,7 +3,8 @@
 1. The registry, the signed metadata, the device API with its group commit, the admin desk and the controllers are the
    product's own. Modelled is what they write files to: a dictionary that the edge serves.
 2. Everything runs in one thread: what the server would give to a thread is done on the spot.
-3. A person publishes, starts rollouts, pauses, takes back, and the publisher raises the floor: by the desk and flows.
+3. A person publishes, starts rollouts and experiments, pauses, ends them, takes back, and the publisher raises the
+   floor: by the desk and flows. In some worlds rollouts begin in the shadow, or versions are alike and get patches.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import gzip
 import random
 import selectors
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 from sqlalchemy import Connection, StaticPool, create_engine
 
-from whimbrel.errors import Unavailable, WhimbrelError
+from whimbrel.delta.codec import encode_bytes
+from whimbrel.errors import Refused, Unavailable, WhimbrelError
 from whimbrel.flows.advance import PersonMove, move_by_person
+from whimbrel.flows.build_deltas import DeltaRecord, worth_keeping
+from whimbrel.flows.conclude import Parts, PersonAct, act_by_person
+from whimbrel.flows.experiment import start_experiment
 from whimbrel.flows.ports import Taken
 from whimbrel.flows.publish import identify, write_release
-from whimbrel.flows.records import ModelSettings, Record, RolloutRecord
+from whimbrel.flows.records import ExperimentRecord, ModelSettings, Record, RolloutRecord
 from whimbrel.flows.start import start_rollout
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import digest_of, encode, parse
 from whimbrel.model.release import File, Line, Release, Training, Variant
 from whimbrel.model.selector import Selector
+from whimbrel.model.ways import NOTHING
+from whimbrel.rollout.experiment import Experiment, ExperimentVariant
 from whimbrel.rollout.plan import Plan, Rollback, Stage
 from whimbrel.rollout.policy import Conditions, Policy
+from whimbrel.rollout.shadow import ShadowStage
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.controllers import Controllers
@@ -44,6 +52,7 @@ from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, HOUR_S, MODEL, NAMESPACE, REF
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database, translated
+from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.inbox_table import InboxTable
 from whimbrel.stores.registry import Registry
@@ -160,8 +169,14 @@ class Backend:
     def __init__(self, timeline: Timeline) -> None:
         self.timeline = timeline
         self.chance = timeline.chance("person")
+        self._gentle = timeline.chance("shadows")
+        self._likes = timeline.chance("patches")
+        self._asks = timeline.chance("experiments")
+        self.shadows, self.patches = self._gentle.random() < 0.5, self._likes.random() < 0.5
+        self._bodies: dict[tuple[str, int], bytes] = {}  # of the newest version, by variant and part
         self.up = True
         self.published: dict[int, Published] = {}
+        self.leads_to: dict[str, str] = {}  # patches: the artifact that each makes
         self.database = _Database()
         self.edge = Edge(timeline)
         self.inbox = Inbox(self.database)
@@ -210,8 +225,39 @@ class Backend:
         return self.loop.run_until_complete(self.inbox.take(10_000)).records
 
     def round(self) -> None:
-        """One round of the controllers. Raises `Unavailable` where it was broken off."""
+        """One round of the controllers, and missing patches. Raises `Unavailable` where it was broken off."""
         self.loop.run_until_complete(self.controllers.round())
+        if self.patches:
+            self._make_patches()
+
+    def _make_patches(self) -> None:
+        """As `Controllers.build_deltas`, without a process for each."""
+        while (found := self.controllers._next_pair(NAMESPACE, MODEL)) is not None:
+            _, pair, whole_bytes = found
+            base = b"" if pair.base == NOTHING else self.edge.files[_place(pair.base)]
+            content = encode_bytes(base, self.edge.files[_place(pair.target)])
+            pays = worth_keeping(len(content), target_bytes=pair.target_bytes, whole_bytes=whole_bytes)
+            record = DeltaRecord(
+                model=MODEL,
+                base=pair.base,
+                target=pair.target,
+                target_bytes=pair.target_bytes,
+                sha256=digest_of(content) if pays else None,
+                size_bytes=len(content),
+            )
+            if record.sha256 is not None:
+                self.edge.keep(_place(record.sha256), content)
+                self.leads_to[record.sha256] = pair.target
+            self.controllers._keep_delta(NAMESPACE, record)
+
+    def spoil_a_patch(self, *, lost: bool) -> None:
+        """From now on the edge has none, or other bytes of the same length."""
+        if not self.leads_to:
+            return
+        path = _place(self._likes.choice(sorted(self.leads_to)))
+        content = self.edge.files.pop(path, b"")
+        if content and not lost:
+            self.edge.keep(path, self._likes.randbytes(len(content)))
 
     def restart(self) -> None:
         """Another process leads from now on."""
@@ -263,6 +309,7 @@ class Backend:
                 start_jitter_s=self.chance.choice([0.0, 0.0, 120.0]), charging=self.chance.random() < 0.4
             ),
             on_revoked=self.chance.choice(["keep", "keep", "stop"]),
+            delta_bases=1,
         )
         line = encode(Line(model=MODEL, sequence=1))
         with self.database.transaction() as connection:
@@ -303,9 +350,9 @@ class Backend:
                 files = []
                 for part in range(self.chance.choice([1, 1, 2])):
                     head = f"{quality}\n{len(before) + 1} {name} {part}\n".encode()
-                    content = head + self.chance.randbytes(self.chance.randrange(400, 4000))
+                    content = head + self._body(name, part)
                     digest = digest_of(content)
-                    self.edge.keep(f"{NAMESPACE}/artifacts/{digest}", content)
+                    self.edge.keep(_place(digest), content)
                     registry.add_artifact(digest, size_bytes=len(content), at=self.timeline.now)
                     files.append(File(name=f"part-{part}.onnx", size_bytes=len(content), sha256=digest, format="onnx"))
                 variants.append(Variant(name=name, files=tuple(files), selector=selector))
@@ -319,6 +366,16 @@ class Backend:
             )
         self.published[release.serial] = Published(release, quality)
         return release.serial
+
+    def _body(self, variant: str, part: int) -> bytes:
+        """Of a version's file: anything, or a few bytes away from that of the version before."""
+        body = self.chance.randbytes(self.chance.randrange(400, 4000))
+        before = self._bodies.get((variant, part))
+        if self.patches and before is not None and self._likes.random() < 0.8:
+            place = self._likes.randrange(len(before))
+            body = before[:place] + self._likes.randbytes(self._likes.randrange(1, 40)) + before[place + 4 :]
+        self._bodies[variant, part] = body
+        return body
 
     def _sign(self, book: RoleBook, documents: dict[str, bytes]) -> bytes:
         held = book.role_bytes(roles.publisher_role(MODEL))
@@ -345,8 +402,8 @@ class Backend:
             for n, share in enumerate(shares)
         )
         plan = Plan(
-            model_version=f"{MODEL}@{self.published[serial].release.version}",
-            stages=stages,
+            model_version=self._named(serial),
+            stages=(*self._in_the_shadow(), *stages),
             rollback=Rollback(health_check_interval_sec=REPORT_S),
             min_devices=2,
             holdback_percent=self.chance.choice([0.0, 10.0]),
@@ -357,6 +414,62 @@ class Backend:
                 tag=self.chance.randbytes(3).hex(), hour_s=HOUR_S, actor="person", now=self.timeline.now,
             )  # fmt: skip
 
+    def _named(self, serial: int) -> str:
+        return f"{MODEL}@{self.published[serial].release.version}"
+
+    def _in_the_shadow(self) -> tuple[Stage, ...]:
+        if not self.shadows or self._gentle.random() < 0.4:
+            return ()
+        asked = ShadowStage(sample_percent=100, min_inputs=6, agreement_min=0.8)
+        shares = self._gentle.choice([(50.0,), (30.0, 60.0)])
+        return tuple(
+            Stage(name=f"shadow-{n}", target_percent=share, duration_hours=1, shadow=asked)
+            for n, share in enumerate(shares)
+        )
+
+    def experiment(self) -> ExperimentRecord | None:
+        """The one that still has a say."""
+        with self.database.transaction() as connection:
+            return next(iter(Experiments(connection, NAMESPACE).all(model=MODEL, live=True)), None)
+
+    def compare(self, serial: int) -> None:
+        """Begin an experiment: `serial` against the baseline, on a part of the devices."""
+        share, low = self._asks.choice([0.5, 0.3]), self._asks.choice([0.0, 20.0])
+        policy, _ = self.documents()
+        if policy.baseline is None:
+            return
+        plan = Experiment(
+            name="as they like",
+            variants=(
+                ExperimentVariant(id="control", model_version=self._named(policy.baseline)),
+                ExperimentVariant(id="other", model_version=self._named(serial)),
+            ),
+            allocation={"control": 0.5, "other": share},
+            range_percent=(low, self._asks.choice([60.0, 100.0])),
+            primary_metric="crash_rate",
+            minimum_sample_size=2,
+            duration_days=1.0,
+            check_interval_sec=REPORT_S,
+        )
+        with self.database.transaction() as connection, suppress(Refused):  # the baseline was taken back
+            start_experiment(
+                Registry(connection, NAMESPACE), Experiments(connection, NAMESPACE), plan, plan_text="",
+                tag=self._asks.randbytes(3).hex(), salt=self._asks.randrange(2**40), hour_s=HOUR_S, actor="person",
+                now=self.timeline.now,
+            )  # fmt: skip
+            self.timeline.occurred["experiment"] += 1
+
+    def conclude(self, identifier: str, act: PersonAct) -> None:
+        """Stop an experiment, keep the baseline, or ship what was compared with it."""
+        with self.database.transaction() as connection, suppress(Refused):  # the arm was stopped meanwhile
+            parts = Parts(
+                Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), Experiments(connection, NAMESPACE), "end"
+            )
+            act_by_person(
+                parts, identifier, act, arm="other" if act == "ship" else None, because="as they like", actor="person",
+                now=self.timeline.now,
+            )  # fmt: skip
+
     def move(self, identifier: str, move: PersonMove) -> None:
         """Pause, resume, abort or roll back."""
         with self.database.transaction() as connection:
@@ -364,6 +477,10 @@ class Backend:
                 Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), identifier, move,
                 because="as they like", actor="person", now=self.timeline.now,
             )  # fmt: skip
+
+
+def _place(digest: str) -> str:
+    return f"{NAMESPACE}/artifacts/{digest}"
 
 
 def _signer(chance: random.Random) -> CryptoSigner:

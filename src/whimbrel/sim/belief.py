@@ -1,25 +1,33 @@
 """How do fifty devices verify the same signatures without doing it fifty times? One verdict for the same bytes.
 
-A verification is a pure function of the bytes, the key and the signature, and so is the reading of metadata: the first
-device does it, by python-tuf's own code, and the others get its answer. A failure is never remembered. Expiry, versions
-and rollback, which depend on a device's time and memory, are not touched.
+A verification is a pure function of the bytes, the key and the signature, and so are the reading of metadata and what a
+patch makes of a base: the first device does it, by the product's own code, and the others get its answer. A failure is
+never remembered. Expiry, versions and rollback, which depend on a device's time and memory, are not touched.
 """
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from securesystemslib.signer import SSlibKey
 from tuf.ngclient._internal import trusted_metadata_set
 
+from whimbrel import patchfile
+from whimbrel.errors import InvariantBroken
+from whimbrel.sim.power import DeviceDisk
+
 
 @contextmanager
 def shared_verification() -> Iterator[None]:
-    """Within: metadata is read once, and a signature is verified once."""
+    """Within: metadata is read once, a signature is verified once, and a patch is applied to its base once."""
     load = trusted_metadata_set._load_from_metadata
     verify = SSlibKey.verify_signature
     loaded: dict[Any, Any] = {}
     verified: set[tuple[str, str, str, bytes]] = set()
+    apply = patchfile.apply_files
+    made: dict[Any, bytes] = {}
 
     def load_once(role: Any, data: bytes, delegator: Any = None, role_name: str | None = None) -> Any:
         key = role, data, id(delegator), role_name
@@ -33,10 +41,28 @@ def shared_verification() -> Iterator[None]:
             verify(self, signature, data)
             verified.add(key)
 
+    def apply_once(base: Path, patch: Path, out: Path, **expected: Any) -> int:
+        disk = DeviceDisk.lends
+        if disk is None:
+            raise InvariantBroken("a patch is applied to a disk that lent nothing")
+        key = disk.read(base) or b"", disk.read(patch) or b"", tuple(sorted(expected.items()))
+        if key not in made:
+            with tempfile.TemporaryDirectory() as folder:
+                files = [Path(folder, name) for name in ("base", "patch", "out")]
+                for file, content in zip(files[:2], key[:2], strict=True):
+                    file.write_bytes(content)
+                apply(*files, **expected)
+                made[key] = files[2].read_bytes()
+        disk.remove(out)
+        disk.create(out, made[key])
+        return len(made[key])
+
     trusted_metadata_set._load_from_metadata = load_once
+    patchfile.apply_files = apply_once
     SSlibKey.verify_signature = verify_once  # type: ignore[method-assign]
     try:
         yield
     finally:
         trusted_metadata_set._load_from_metadata = load
         SSlibKey.verify_signature = verify  # type: ignore[method-assign]
+        patchfile.apply_files = apply

@@ -13,8 +13,12 @@ each cycle, of what probes said, and of the server's rows after each round. Each
 6. `rollout`: a rollout visits no state twice by itself, goes no stage back, and does not rise from its end.
 7. `converged`: when the faults stopped, every device runs what the policy says, committed.
 8. `unbroken`: nothing that goes wrong leaves the agent's cycles, the sessions or the server as an exception.
+9. `assigned`: what an app opens was at some time the baseline, a version to go back to, or that of an arm that holds
+   the device's bucket. What is tried in the shadow is served to nobody, an experiment's arm to nobody out of it.
+10. `ways`: a device says of no way that more bytes came by it than did.
 """
 
+import functools
 import gzip
 import hashlib
 import json
@@ -34,10 +38,11 @@ from whimbrel.rollout.policy import Policy
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, T0, Timeline
 
 _LISTED = 20  # violations that are kept of one world
+_BUCKETS = 1_000_000
 _SLACK_S = 120.0  # a cycle that began in time may end later
 _MISLED_S = 7200.0  # how long a device that was lied to is excused from knowing
 
-Sums = dict[tuple[int, str], list[int]]  # (stage, role) -> device-windows, sessions, crashed
+Sums = dict[tuple[int, str], list[int]]  # (stage, role) -> device-windows, sessions, crashed, inputs in the shadow
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -71,7 +76,13 @@ class Checkers:
         self._expected: dict[str, Sums] = defaultdict(dict)
         self._shares: dict[str, int] = {}
         self._states: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._lives: set[str] = set()  # rollouts and experiments in the policy
+        self._shadows: dict[str, int] = {}  # rollout -> its first stages, which serve nobody
         self._policy: Policy | None = None
+        self._served: set[tuple[int, int, int, int]] = set()  # serial, salt, and the buckets that it was for
+        self._everyones: set[int] = set()  # serials that a policy once had for everyone
+        self.leads_to: dict[str, str] = {}  # patches, and the artifacts that they make
+        self._carried: dict[tuple[str, str], int] = defaultdict(int)  # (device, artifact, or "" for all patches)
 
     def violated(self, promise: str, what: str) -> None:
         """Write it down."""
@@ -101,6 +112,11 @@ class Checkers:
             self.violated("verified", f"{device} opened serial {serial}, and its bytes are in no such release")
         elif found[entry] not in self._passed[device]:
             self.violated("verified", f"{device} opened serial {serial}, which it never probed")
+        given = (
+            salt for each, salt, start, end in self._served if each == serial and start <= place(device, salt) < end
+        )
+        if serial not in self._everyones and next(given, None) is None:
+            self.violated("assigned", f"{device} opened serial {serial}, which no policy gave it")
 
     def without_version(self, device: str) -> None:
         """An app found no version."""
@@ -162,6 +178,21 @@ class Checkers:
             said = json.loads(body)
             if said["step"] in {"failed", "went_back"} and said.get("serial") is not None:
                 self._failed[device].add(said["serial"])
+            self._came_by(device, said)
+
+    def carried(self, device: str, digest: str, size_bytes: int) -> None:
+        """An artifact, or a part of it, was on its way to a device."""
+        self._carried[device, "" if digest in self.leads_to else digest] += size_bytes
+
+    def _came_by(self, device: str, said: Mapping[str, Any]) -> None:
+        moved, release = said.get("moved_by", {}), self.releases.get(said.get("serial") or 0)
+        whole = sum(self._carried[device, each] for each in release.digests) if release is not None else 0
+        patches = sum(count for way, count in moved.items() if way != "whole")
+        if moved.get("whole", 0) > whole or patches > self._carried[device, ""]:
+            came = f"{whole} bytes of its files and {self._carried[device, '']} of patches"
+            self.violated("ways", f"{device} says {moved} of serial {said.get('serial')}; it was sent {came}")
+        if said["step"] == "activated":
+            self._timeline.occurred.update(f"update: {way}" for way in moved)
 
     def accepted(self, device: str, name: str, headers: Mapping[str, str], body: bytes) -> None:
         """The server promised a device that what it said will not be lost."""
@@ -185,20 +216,23 @@ class Checkers:
         """The server is about to tally: what must come out."""
         live = {rollout.id: rollout for rollout in rollouts if rollout.live}
         for device, window in self._accepted:
-            key = xxhash.xxh64_intdigest(device.encode(), seed=0)
-            place = xxhash.xxh64_intdigest(key.to_bytes(8, "little"), seed=self.salt) % 1_000_000
+            bucket = place(device, self.salt)
             for cohort in window.get("cohorts", ()):
                 rollout = live.get(cohort["rollout"])
                 stage, role = cohort["stage"], cohort["role"]
                 if rollout is None or stage >= len(rollout.shares):
                     continue
-                share = rollout.shares[stage]
-                earlier = max(rollout.shares[:stage], default=0)
-                if earlier <= place < share if role == "treated" else place >= share:
-                    sums = self._expected[rollout.id].setdefault((stage, role), [0, 0, 0])
+                share, shadows = rollout.shares[stage], rollout.plan.shadows
+                # Who tried it in the shadow is served by any stage, and a shadow stage treats all of its share.
+                earlier = 0 if stage < shadows else max(rollout.shares[shadows:stage], default=0)
+                if earlier <= bucket < share if role == "treated" else bucket >= share:
+                    sums = self._expected[rollout.id].setdefault((stage, role), [0, 0, 0, 0])
                     sums[0] += 1
                     sums[1] += window.get("sessions", 0)
                     sums[2] += window.get("crashed", 0)
+                    beside = window.get("shadow") or {}
+                    if stage < shadows and role == "treated" and beside.get("serial") == rollout.target:
+                        sums[3] += beside.get("inputs", 0)
         self._accepted.clear()
 
     def tallied(self, rollout: str, cells: Iterable[Cell]) -> None:
@@ -206,8 +240,9 @@ class Checkers:
         found: Sums = {}
         for cell in cells:
             if cell.at_risk:
-                sums = found.setdefault((cell.stage, cell.role), [0, 0, 0])
-                for index, value in enumerate((cell.at_risk, cell.sessions, cell.crashed)):
+                sums = found.setdefault((cell.stage, cell.role), [0, 0, 0, 0])
+                inputs = cell.shadow.inputs if cell.shadow is not None else 0
+                for index, value in enumerate((cell.at_risk, cell.sessions, cell.crashed, inputs)):
                     sums[index] += value
         if found != self._expected[rollout]:
             self.violated("counted", f"{rollout}: tallied {found}, and devices sent {self._expected[rollout]}")
@@ -219,7 +254,8 @@ class Checkers:
             key = device, cohort["rollout"]
             now = cohort["role"], cohort["stage"]
             before = self._roles.get(key, now)
-            if before[0] == "treated" and now != before:
+            served = before[1] >= self._shadows.get(cohort["rollout"], 0)
+            if before[0] == "treated" and served and now != before:
                 self.violated("bucket", f"{device} was {before} of {cohort['rollout']} and is {now}")
             self._roles[key] = now
 
@@ -230,11 +266,20 @@ class Checkers:
         stopped = {each.serial for each in policy.quarantine} | set(line.revoked) | set(range(1, line.minimum_serial))
         for serial in stopped:
             self._forbidden.setdefault(serial, now)
+        self._everyones |= {*policy.known_good} | ({policy.baseline} if policy.baseline is not None else set())
         for layer in policy.layers:
-            if layer.salt != self.salt:
-                self.violated("bucket", f"the salt became {layer.salt}")
+            lives = {entry.rollout for entry in layer.entries}
+            if layer.salt != self.salt and lives & self._lives:
+                self.violated("bucket", f"the salt became {layer.salt} under {', '.join(lives & self._lives)}")
+            self.salt, self._lives = layer.salt, lives
             for entry in layer.entries:
-                share = max((arm.end for arm in entry.arms if arm.role == "treated"), default=0)
+                serving = [arm for arm in entry.arms if arm.shadow is None]
+                self._served |= {(arm.serial, self.salt, arm.start, arm.end) for arm in serving}
+                if entry.rollout not in self._shadows:
+                    continue  # an experiment: its arms end one by one
+                share = max((arm.end for arm in serving if arm.role == "treated"), default=0)
+                if not share:
+                    continue  # it is tried in the shadow
                 if share < self._shares.get(entry.rollout, 0):
                     self.violated("bucket", f"{entry.rollout}: the share fell to {share}")
                 self._shares[entry.rollout] = share
@@ -248,6 +293,7 @@ class Checkers:
     def rollouts(self, rollouts: Iterable[RolloutRecord]) -> None:
         """The rollouts' rows after a round."""
         for rollout in rollouts:
+            self._shadows[rollout.id] = rollout.plan.shadows
             path, now = self._states[rollout.id], (rollout.state.value, rollout.stage)
             if path and path[-1] == now:
                 continue
@@ -270,6 +316,13 @@ class Checkers:
         if serial != wanted.serial:
             return f"{device} runs {serial}; the policy says {wanted.serial} ({wanted.because})"
         return f"{device} is still trying serial {serial}" if pointer is not None and pointer.trial else ""
+
+
+@functools.cache
+def place(device: str, salt: int) -> int:
+    """A device's bucket (the documented hash, without our own function)."""
+    key = xxhash.xxh64_intdigest(device.encode(), seed=0)
+    return xxhash.xxh64_intdigest(key.to_bytes(8, "little"), seed=salt) % _BUCKETS
 
 
 def _forbids(line: Mapping[str, Any], serial: int) -> bool:

@@ -6,6 +6,7 @@ of the probe (it reads from the version's bytes what a runtime would find), and 
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,11 +14,15 @@ import urllib3
 
 from whimbrel import limits
 from whimbrel.agent.app import Agent
-from whimbrel.agent.session import Places, Session, read_pointer
+from whimbrel.agent.session import Closed, Places, Session, read_pointer
+from whimbrel.agent.shadow.order import read_order
 from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.device.slots import Pointer
 from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.health.shadow import Seen
+from whimbrel.health.sketch import key_of
+from whimbrel.model.documents import encode
 from whimbrel.sim.backend import ENROL_TOKEN, Backend
 from whimbrel.sim.checkers import Checkers
 from whimbrel.sim.disk import PowerCut
@@ -32,6 +37,7 @@ _EARLIEST_S = 30.0  # between two cycles: what a real agent does every second wh
 _WATCH_S = 150.0  # between two cycles of a device that waits for a session to end, or for a charger, and none comes
 _BETWEEN_SESSIONS_S = 360.0
 _SESSION_S = 60.0
+_CALLS, _TAKES_MS = 3, 10.0  # of the model in a session
 _JUMPS_S = (-400 * 86400.0, -7200.0, -600.0, 0.0, 900.0, 3 * 86400.0, 800 * 86400.0)
 
 
@@ -239,14 +245,42 @@ class Device:
             _die(session)
             self._something_to_see(limits.TRIAL_LOOK_S)
             return
-        for _ in range(3):
-            session.record(latency_ms=10.0, ok=quality != "drifts" or self._chance.random() < 0.6)
+        for _ in range(_CALLS):
+            session.record(latency_ms=_TAKES_MS, ok=quality != "drifts" or self._chance.random() < 0.6)
         try:
+            self._shadow(session)
             session.__exit__(None, None, None)
         except PowerCut:
             self._power_off(self._chance.uniform(10, 600))
         else:
             self._something_to_see(limits.TRIAL_LOOK_S)
+
+    def _shadow(self, session: Session) -> None:
+        """What the app's worker would have seen of a version that is tried beside this one, and written down."""
+        pointer = self.pointer()
+        order = read_order(self._places, pointer.active if pointer else None)
+        if order is None or order.beside != session.serial:
+            return
+        content = self.disk.read(Path(order.candidate_path)) or b""
+        quality = content.split(b"\n")[0].decode("latin-1")
+        crashed = int(self._chance.random() < CRASH_CHANCE.get(quality, 0.0))
+        compared = _CALLS - crashed
+        took = {key_of(_TAKES_MS): compared}
+        seen = Seen(
+            serial=order.serial,
+            inputs=_CALLS,
+            compared=compared,
+            agreed=compared * (0.6 if quality == "drifts" else 1.0),
+            crashed=crashed,
+            active_ms=compared * _TAKES_MS,
+            candidate_ms=compared * _TAKES_MS,
+            active=took,
+            candidate=took,
+        )
+        self._timeline.occurred["session beside a shadow"] += 1
+        name = self._places.summaries / f"1-shadow-{self._chance.randbytes(8).hex()}"
+        with suppress(OSError):
+            self.disk.replace(name, encode(Closed(serial=order.beside, session=False, shadow=seen)))
 
     def _drop_sessions(self) -> None:
         for session in self._sessions:

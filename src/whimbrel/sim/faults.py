@@ -17,10 +17,11 @@ DEVICE = (
     "policy missing", "probe unavailable", "power cut while probing",
 )  # fmt: skip
 SERVER = ("server away", "round broken off", "messages taken twice", "server restarted")
+PATCH = ("patch damaged", "patch lost")  # in worlds that have any
 
 
 class Faults(msgspec.Struct):
-    """Rates by kind: a request's chance (LINK), or events an hour and device (DEVICE) or server (SERVER)."""
+    """Rates by kind: a request's chance (LINK), or events an hour and device (DEVICE) or server (the others)."""
 
     rates: dict[str, float]
     on: bool = True
@@ -29,7 +30,7 @@ class Faults(msgspec.Struct):
     def drawn(cls, chance: random.Random) -> "Faults":
         """The faults of one world."""
         rates: dict[str, float] = {}
-        for kinds, most in ((LINK, 0.12), (DEVICE, 1.2), (SERVER, 3.0)):
+        for kinds, most in ((LINK, 0.12), (DEVICE, 1.2), (SERVER, 3.0), (PATCH, 12.0)):
             for kind in kinds:
                 if chance.random() < 0.5:
                     rates[kind] = most * chance.random() ** 2

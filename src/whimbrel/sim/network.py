@@ -141,6 +141,8 @@ class Link:
                 return Answer(416, {}, b"")
             sent["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             status, content = 206, content[start:]
+        if "/artifacts/" in path:
+            self._seen.carried(self._device_id, path.rpartition("/")[2], len(content))
         if fault == "cut short":
             return Answer(status, sent, content[: self._chance.randrange(len(content) + 1)], breaks=True)
         if fault not in {"bit flipped", "too long", "answer lost"}:

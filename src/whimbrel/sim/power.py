@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
-from whimbrel.errors import InvariantBroken
 from whimbrel.sim.disk import ModelledDisk, PowerCut
 
 _FLUSHED_S = 40.0
@@ -20,7 +20,9 @@ _TAKES_ROOM = frozenset({"create", "append", "add_folder"})
 
 
 class DeviceDisk(ModelledDisk):
-    """The disk of one device."""
+    """The disk of one device. `lends`: the one that lent its files last; a world is one thread."""
+
+    lends: ClassVar["DeviceDisk | None"] = None
 
     def __init__(self, chance: random.Random, now: Callable[[], float]) -> None:
         super().__init__()
@@ -42,10 +44,9 @@ class DeviceDisk(ModelledDisk):
 
     @contextmanager
     def lend(self, *given: Path, made: Path | None = None) -> Iterator[tuple[Path, ...]]:
-        """Nothing here needs a real file: the cage reads this disk, and no patches are made."""
-        if made is not None:
-            raise InvariantBroken(f"{made} is to be made by a library, and these worlds have none")
-        yield given
+        """Nothing here needs a real file: the cage reads this disk, and what applies patches (`belief`) works on it."""
+        DeviceDisk.lends = self
+        yield given if made is None else (*given, made)
 
     def switch_off(self) -> None:
         """Nothing is written from now on."""

@@ -20,6 +20,7 @@ import msgspec
 
 from whimbrel.errors import WhimbrelError
 from whimbrel.flows.advance import PersonMove
+from whimbrel.flows.conclude import PersonAct
 from whimbrel.sim.backend import HARDWARE, Backend
 from whimbrel.sim.belief import shared_verification
 from whimbrel.sim.checkers import Checkers, Violation
@@ -35,13 +36,17 @@ _QUALITIES = ("good", "good", "good", "bad_probe", "crashes", "crashes", "someti
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a world. `trace`: a digest of its end; the same for the same seed."""
+    """What became of a world. `trace`: a digest of its end; the same for the same seed.
+
+    `occurred`: what a world may have and need not: updates by each way, trials in the shadow, arms of experiments.
+    """
 
     seed: int
     devices: int
     injected: dict[str, int]
     violations: tuple[Violation, ...]
     rollouts: dict[str, int]
+    occurred: dict[str, int]
     trace: str
     seconds: float
 
@@ -61,7 +66,8 @@ class Simulation:
         self.faults = Faults.drawn(self.timeline.chance("faults"))
         self._chance: random.Random = self.timeline.chance("world")
         self._people: random.Random = self.timeline.chance("people")
-        self._last_policy = (0, 0)
+        self._asks: random.Random = self.timeline.chance("comparisons")
+        self.compares = self._asks.random() < 0.4
         self.devices = [
             Device(
                 f"device-{number:04d}",
@@ -87,6 +93,9 @@ class Simulation:
         self._suffers("round broken off", lambda: setattr(self.backend.edge, "fails", True))
         self._suffers("messages taken twice", lambda: setattr(self.backend.inbox, "forgets_done", True))
         self._suffers("server restarted", self.backend.restart)
+        if self.backend.patches:
+            self._suffers("patch damaged", functools.partial(self.backend.spoil_a_patch, lost=False))
+            self._suffers("patch lost", functools.partial(self.backend.spoil_a_patch, lost=True))
         self.timeline.run_until(T0 + SAFETY_S)
         self._calm()
         while self.timeline.now < T0 + SAFETY_S + QUIET_S and not self._at_rest():
@@ -113,7 +122,8 @@ class Simulation:
         """A digest of how the world ended."""
         parts = [f"{d.id} {d.pointer()}" for d in self.devices]
         parts += [f"{r.id} {r.state} {r.stage} {r.shares} {r.ended_at}" for r in self.backend.rollouts()]
-        parts += [f"{sorted(self.timeline.injected.items())}", f"{self.seen.violations}"]
+        parts += [f"{sorted(self.timeline.injected.items())}", f"{sorted(self.timeline.occurred.items())}"]
+        parts.append(f"{self.seen.violations}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     # --- the server's time ---
@@ -136,6 +146,7 @@ class Simulation:
         self.seen.rollouts(rollouts)
         self.seen.policy(*self.backend.documents())
         self.seen.releases = {serial: each.release for serial, each in self.backend.published.items()}
+        self.seen.leads_to = self.backend.leads_to
         for rollout in rollouts if tallies else ():
             if rollout.live:
                 self.seen.tallied(rollout.id, self.backend.cells(rollout.id))
@@ -174,9 +185,17 @@ class Simulation:
             return
         self.timeline.after(self._people.uniform(300, 1200), self._person)
         live, chance = self.backend.live(), self._people
-        if live is None:
+        experiment = self.backend.experiment() if self.compares else None
+        if experiment is not None:
+            if self._asks.random() < 0.3:
+                acts: tuple[PersonAct, ...] = ("stop", "keep", "ship")
+                self.backend.conclude(experiment.id, self._asks.choice(acts))
+        elif live is None:
             serial = self.backend.publish(chance.choice(_QUALITIES))
-            self.backend.start(serial)
+            if self.compares and self._asks.random() < 0.5:
+                self.backend.compare(serial)
+            else:
+                self.backend.start(serial)
         elif chance.random() < 0.25:
             paused = live.state.value == "paused"
             moves: tuple[PersonMove, ...] = ("resume", "abort") if paused else ("pause", "abort", "rollback")
@@ -219,6 +238,7 @@ def simulate(seed: int, *, devices: int, prepare: Callable[[Simulation], None] |
         injected=dict(sorted(world.timeline.injected.items())),
         violations=tuple(world.seen.violations),
         rollouts=dict(sorted(states.items())),
+        occurred=dict(sorted(world.timeline.occurred.items())),
         trace=trace,
         seconds=time.perf_counter() - begun,
     )

@@ -22,12 +22,13 @@ ACTIVATE_MAX_AGE_S = 1200.0
 
 
 class Timeline:
-    """The queue of what will happen, and the counts of what was injected."""
+    """The queue of what will happen, and the counts of what was injected and of what came about."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.now = T0
         self.injected: Counter[str] = Counter()
+        self.occurred: Counter[str] = Counter()
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
 
