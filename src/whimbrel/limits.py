@@ -146,6 +146,9 @@ SHADOW_CRASHES = 3  # one may be the machine's; after three a candidate is not t
 # --- delta ---
 DELTA_SEGMENT_ELEMENTS = 256 * KIB  # numbers decoded at once: a few MB of working memory, pages still worth their head
 DELTA_GROUP_BYTES = 2 * MIB  # differences that share their entropy tables: what an encoder holds at once
+DELTA_STATES_LOG = (
+    12  # of a chunk's table: 16 bytes a state, 255 chunks; pco's level 9 makes 2**11, its format allows 2**14
+)
 DELTA_ROW_ELEMENTS = 64 * KIB  # one spread a row; longer rows are cut
 DELTA_COPY_BYTES = 1 * MIB  # opaque bytes coded at once
 DELTA_GLUE_BYTES = 4 * MIB  # headers and padding, coded as one; a bigger gap is coded as opaque bytes

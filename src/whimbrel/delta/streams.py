@@ -234,6 +234,8 @@ class StreamReader:
         place += 1 + count
         self._firsts = firsts
         for _ in firsts:
+            if place + 1 < len(head) and head[place + 1] & 15 > limits.DELTA_STATES_LOG:
+                raise UntrustedInput("a group's table has more states than any writer gives it")
             chunk, used = _guard(_file().chunk_decompressor, head[place:], _NAMES[self._dtype.name])
             self._chunks.append(chunk)
             place += used

@@ -22,7 +22,7 @@ from delta_build import (
     take_apart,
 )
 from whimbrel import limits
-from whimbrel.delta import codec, lowrank, opaque, patch
+from whimbrel.delta import codec, lowrank, opaque, patch, streams
 from whimbrel.delta.dtypes import BY_NAME
 from whimbrel.delta.patch import Mode, pack_columns, unpack_columns
 from whimbrel.delta.summary import summarise
@@ -280,6 +280,20 @@ def test_byte_wise_patch_that_claims_another_size_is_refused_before_it_runs():
     for size, window in ((len(base) + 5, base), (len(base) + 4, base + b"x")):
         with pytest.raises(UntrustedInput, match="damaged, or for another base"):
             opaque.read_whole(part, size, window=window)
+
+
+@pytest.mark.parametrize(("log", "is_taken"), [(12, True), (13, False), (14, False)])
+def test_tables_of_many_states_cost_no_memory(log, is_taken):
+    """255 of them in 3 KB of a patch took 15 MB a stream."""
+    fields = [(0, 8), (log, 4), (2, 15), *[((1 << log) // 2 - 1, log), (128, 8), (0, 4)] * 2]
+    bits = "".join(str(value >> place & 1) for value, width in fields for place in range(width))
+    table = bytes([1, 0]) + int(bits[::-1], 2).to_bytes(-(-len(bits) // 8), "little")
+    reader = streams.StreamReader(np.int8)
+    if is_taken:
+        assert reader.open(table, 0) == len(table)
+    else:
+        with pytest.raises(UntrustedInput, match="more states"):
+            reader.open(table, 0)
 
 
 def test_head_with_millions_of_files_costs_no_memory():
