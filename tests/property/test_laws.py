@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from build import SALT, cell
 from build_policies import devices, labels, lines, policies, serials, several
 from whimbrel.errors import UntrustedInput
+from whimbrel.health.pairs import Pairs
 from whimbrel.health.report import Batch, Cohort, Summary, Window
 from whimbrel.health.tally import Cell, Moments, add
 from whimbrel.model.documents import encode, parse
@@ -20,9 +21,13 @@ from whimbrel.rollout.policy import Policy
 modest = settings(max_examples=150, deadline=None)
 counts = st.integers(0, 1000)
 moments = st.builds(Moments, n=counts, sum=counts.map(float), sumsq=counts.map(float))
+pairs = st.builds(
+    Pairs, pairs=counts, squares=counts, now=counts.map(float), then=counts.map(float), both=counts.map(float)
+)
 cells = st.builds(
     cell, st.just("treated"), st.just(0), n=counts, crashed=counts, errors=counts.map(float),
     metrics=st.dictionaries(st.sampled_from(["accuracy", "f1"]), moments),
+    pairs=st.dictionaries(st.sampled_from(["accuracy", "f1"]), pairs),
     latency=st.dictionaries(st.integers(-5, 5), counts), due=counts, overdue=counts,
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from whimbrel.health.pairs import Pairs
 from whimbrel.health.panel import Panel
 from whimbrel.health.report import Announcement, Batch, Cohort, Summary, Window
 from whimbrel.health.shadow import Seen, Units
@@ -114,6 +115,7 @@ CELL = Cell(
     sessions=8, crashed=7, error_units=6, error_share=0.5, metrics={"accuracy": Moments(n=2, sum=1.5, sumsq=1.25)},
     latency={-3: 1, 254: 2}, due=4, overdue=3, user_reports=2, version_reports=1, prediction_units=2,
     predictions={1: Moments(n=2, sum=1.5, sumsq=1.25)},
+    pairs={"accuracy": Pairs(pairs=3, squares=5, now=1.5, then=2.5, both=1.25)},
     panels={"accuracy": Panel(n=9, y=1.5, yy=1.25, both=8, both_y=1.0, both_yy=0.75, x=2.5, xx=2.0, xy=1.75)},
     shadow=Units(
         windows=3, inputs=7, compared=4, agreed=3.5, errors=2, crashed=1, dropped=6, skipped=5, compared_windows=2,
@@ -199,7 +201,7 @@ GOLDEN = {
         """
 {"age_bucket":5,"at_risk":9,"crashed":7,"due":4,"error_share":0.5,"error_units":6,
 "hardware_class":"x1","latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
-"sumsq":1.25}},"overdue":3,"panels":{"accuracy":{"both":8,"both_y":1.0,"both_yy":0.75,"n":9,"x":2.5,
+"sumsq":1.25}},"overdue":3,"pairs":{"accuracy":{"both":1.25,"now":1.5,"pairs":3,"squares":5,"then":2.5}},"panels":{"accuracy":{"both":8,"both_y":1.0,"both_yy":0.75,"n":9,"x":2.5,
 "xx":2.0,"xy":1.75,"y":1.5,"yy":1.25}},"prediction_units":2,
 "predictions":{"1":{"n":2,"sum":1.5,"sumsq":1.25}},"role":"control","sessions":8,"shadow":{"active":{"34":4},
 "agreed":3.5,"candidate":{"55":4},"compared":4,"compared_windows":2,"crashed":1,"crashed_windows":1,

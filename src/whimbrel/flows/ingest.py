@@ -9,7 +9,9 @@
 4. In an experiment a device has one value a metric: the mean over its windows, each less what the control showed in
    the windows before. What changed is tallied (health/panel.py); windows before the control showed anything do not
    count.
-5. "About to activate" starts the clock that silence is judged by: a device that dies of an update never says more.
+5. Of every metric whose mean is tested, a device's window is tallied with what its windows before said: a device that
+   says the same again is one device (health/pairs.py).
+6. "About to activate" starts the clock that silence is judged by: a device that dies of an update never says more.
 """
 
 from collections import defaultdict
@@ -22,12 +24,14 @@ from whimbrel.flows.drift import reference_of
 from whimbrel.flows.gather import Gathered
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ExperimentRecord, Participation, Record, RolloutRecord
+from whimbrel.health.pairs import Pairs
 from whimbrel.health.panel import LEAST_DEVICES, Panel, Value
-from whimbrel.health.report import ERROR_RATE, Announcement, Batch, Cohort, Window
+from whimbrel.health.report import ERROR_RATE, Announcement, Batch, Cohort, Summary, Window
 from whimbrel.health.shadow import Seen
 from whimbrel.health.tally import Cell, age_bucket, cells_of
 from whimbrel.model.documents import parse
 from whimbrel.rollout.bucket import bucket, device_key
+from whimbrel.rollout.guardrails import tested_means
 
 SHARES = frozenset({"accuracy", "feedback"})  # metrics that are shares: a mean outside of 0 to 1 is no report
 SILENCE_PERIODS = 3  # reports a device may miss before it counts as silent
@@ -85,6 +89,7 @@ class _Desk:
         self.rollouts |= {experiment.id: experiment for experiment in experiments}
         self.fleet = Gathered(fleet, rollouts=self.rollouts, devices=devices)
         self.levels: dict[str, dict[str, float]] = {}  # of experiments: the control's, by metric
+        self.tested = {name: _tested(trial) for name, trial in self.rollouts.items()}
         models = {r.model: registry.model(r.model) for r in self.rollouts.values()}
         self.salts = {name: model.salt for name, model in models.items()}
         self.slice_labels = {name: frozenset(model.settings.slice_labels) for name, model in models.items()}
@@ -133,6 +138,8 @@ class _Desk:
         )
         believed: dict[str, list[Cohort]] = defaultdict(list)
         changes: dict[str, dict[int, dict[str, Panel]]] = defaultdict(dict)
+        pairs: dict[str, dict[int, dict[str, Pairs]]] = defaultdict(dict)
+        means = {name: seen.sum / seen.n for name, seen in _credible_metrics(window).items() if seen.n}
         for cohort in window.cohorts:
             rollout = self.rollouts.get(cohort.rollout)
             if rollout is None:
@@ -144,7 +151,7 @@ class _Desk:
                 self.contradictions += 1
                 continue
             believed[rollout.id].append(cohort)
-            changes[rollout.id][cohort.stage] = self._place(
+            changes[rollout.id][cohort.stage], pairs[rollout.id][cohort.stage] = self._place(
                 rollout,
                 record,
                 cohort.stage,
@@ -154,7 +161,8 @@ class _Desk:
                 activated_at=record.at - cohort.age_s,
                 reported=True,
                 shadowed=bool((seen := _shadow_of(rollout, window, cohort)) and seen.inputs),
-                seen=self._seen(rollout, window) if isinstance(rollout, ExperimentRecord) else {},
+                tested={name: means[name] for name in sorted(self.tested[rollout.id] & means.keys())},
+                compared=self._compared(rollout, window),
                 before=cohort.before,
             )
         for identifier, cohorts in believed.items():
@@ -171,6 +179,7 @@ class _Desk:
                 window=rollout.window_at(self.now),
                 hour_s=rollout.hour_s,
                 changes=changes[identifier],
+                pairs=pairs[identifier],
             )
 
     def _sound(self, rollout: Trial, window: Window, cohorts: list[Cohort]) -> Window:
@@ -178,17 +187,12 @@ class _Desk:
 
         A device that went back to the baseline is counted in its arm, and sorts its predictions as the baseline does.
         """
-        metrics = {
-            name: seen
-            for name, seen in window.metrics.items()
-            if name not in SHARES or not seen.n or 0 <= seen.sum / seen.n <= 1
-        }
         predictions = {}
         serials = {rollout.serial_of(cohort.role, cohort.stage) for cohort in cohorts}
         if window.predictions and serials == {window.serial}:
             bins = self._bins(rollout.model, serials.pop())
             predictions = {key: count for key, count in window.predictions.items() if key < bins}
-        return msgspec.structs.replace(window, metrics=metrics, predictions=predictions)
+        return msgspec.structs.replace(window, metrics=_credible_metrics(window), predictions=predictions)
 
     def _bins(self, model: str, serial: int) -> int:
         if (model, serial) not in self.bins:
@@ -196,8 +200,10 @@ class _Desk:
             self.bins[model, serial] = len(reference.bin_shares) if reference else 0
         return self.bins[model, serial]
 
-    def _seen(self, experiment: ExperimentRecord, window: Window) -> dict[str, float]:
+    def _compared(self, experiment: Trial, window: Window) -> dict[str, float]:
         """What a window tells of the metrics that an experiment compares, less the control's level."""
+        if not isinstance(experiment, ExperimentRecord):
+            return {}
         if experiment.id not in self.levels:
             self.levels[experiment.id] = _levels(self.tallies, experiment, now=self.now)
         means, levels = window.means(), self.levels[experiment.id]
@@ -249,9 +255,11 @@ class _Desk:
         reported: bool = False,
         shadowed: bool = False,
         outcome: str = "",
-        seen: Mapping[str, float] | None = None,
+        tested: Mapping[str, float] | None = None,
+        compared: Mapping[str, float] | None = None,
         before: Mapping[str, float] | None = None,
-    ) -> dict[str, Panel]:
+    ) -> tuple[dict[str, Panel], dict[str, Pairs]]:
+        """Write down what is new of a device's place; gives what its values add to the panels and the pairs."""
         held = self.fleet.participation(rollout.id, stage, record.device_id) or Participation(
             rollout=rollout.id,
             stage=stage,
@@ -261,8 +269,14 @@ class _Desk:
             slices=slices,
             assigned_at=record.at,
         )
-        values, changes = dict(held.values), {}
-        for metric, value in (seen or {}).items():
+        values, changes, pairs = dict(held.values), {}, {}
+        for metric, value in (tested or {}).items():
+            past = values.get(metric, Value())
+            if past.n:
+                pairs[metric] = Pairs.of(value, before=past.n, total=past.total)
+            if isinstance(rollout, RolloutRecord) or metric not in rollout.plan.compared:
+                values[metric] = past.plus(value)
+        for metric, value in (compared or {}).items():
             known = (before or {}).get(metric)
             values[metric], changes[metric] = values.get(metric, Value()).later(value, before=known)
         # What a device did is not undone by what it says later: a failure stays in the denominator.
@@ -279,7 +293,7 @@ class _Desk:
         )
         if changed != held or not reported:
             self.fleet.save_participation(changed)
-        return changes
+        return changes, pairs
 
     def _slices(self, rollout: Trial, told: dict[str, str]) -> dict[str, str]:
         """Only the labels that were asked for: others would make as many cells as a device has ideas."""
@@ -312,6 +326,22 @@ def _shadow_of(rollout: Trial, window: Window, cohort: Cohort) -> Seen | None:
     ):
         return None
     return seen if rollout.plan.stages[cohort.stage].shadow is not None else None
+
+
+def _tested(trial: Trial) -> frozenset[str]:
+    """The metrics whose means some gate tests."""
+    if isinstance(trial, RolloutRecord):
+        return tested_means(trial.plan)
+    return frozenset().union(*(tested_means(trial.plan.guard_plan(each)) for _, each in trial.arms))
+
+
+def _credible_metrics(window: Window) -> dict[str, Summary]:
+    """Without shares that are none."""
+    return {
+        name: seen
+        for name, seen in window.metrics.items()
+        if name not in SHARES or not seen.n or 0 <= seen.sum / seen.n <= 1
+    }
 
 
 def _levels(fleet: FleetPort, experiment: ExperimentRecord, *, now: float) -> dict[str, float]:

@@ -218,7 +218,7 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Literal["", "committed", "went_back", "failed"] = ""
     silence_judged: bool = False
     shadowed_at: float | None = None  # told of the candidate in the shadow
-    values: dict[str, Value] = {}  # in experiments: the device's value so far, by metric
+    values: dict[str, Value] = {}  # the device's value so far, by metric that is tested or compared
 
 
 class UserReportRecord(msgspec.Struct, frozen=True, kw_only=True):

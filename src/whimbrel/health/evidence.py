@@ -8,7 +8,8 @@ with probability at most alpha (Ville's inequality). All results are natural log
 2. One sample: the same against a fixed limit, for what a control cannot show.
 3. Means (accuracy): a one-sided normal mixture over precision-weighted window differences, variances from earlier
    windows only. Asymptotic (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, arXiv:2103.06476); at least 30 earlier
-   observations an arm.
+   observations an arm. The windows of one device are no independent observations: V is one over the variance of the
+   mean difference with their covariance in it (Kish's design effect), and S is V times the difference.
 4. Several at once: a weighted average of the current E-values is an E-value under any dependence.
 5. Every test is a fold: a window is added to its state once, so a live gate and a replay do the same sums in the same
    order and agree to the last bit.
@@ -19,6 +20,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
+
+from whimbrel.health.pairs import NO_PAIRS, Pairs
 
 GAINS = (1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)  # alternatives: the harmful rate over the tolerated one
 _SMALLEST = 5e-324  # the least positive float: stands in for a probability that underflowed
@@ -139,7 +142,7 @@ def rate_events_needed(*, ratio: float, share: float, alpha: float, tolerance: f
 
 
 class MeanWindow(msgspec.Struct, frozen=True):
-    """n, sum and sum of squares of a metric, one value a device, in one window and stratum."""
+    """n, sum and sum of squares of a metric, one value a device, in one window and stratum; and what came before."""
 
     n_t: float
     sum_t: float
@@ -147,6 +150,21 @@ class MeanWindow(msgspec.Struct, frozen=True):
     n_c: float
     sum_c: float
     sumsq_c: float
+    pairs_t: Pairs = NO_PAIRS
+    pairs_c: Pairs = NO_PAIRS
+
+    def plus(self, other: "MeanWindow") -> "MeanWindow":
+        """Both together, where a difference of like and like does not matter."""
+        return MeanWindow(
+            n_t=self.n_t + other.n_t,
+            sum_t=self.sum_t + other.sum_t,
+            sumsq_t=self.sumsq_t + other.sumsq_t,
+            n_c=self.n_c + other.n_c,
+            sum_c=self.sum_c + other.sum_c,
+            sumsq_c=self.sumsq_c + other.sumsq_c,
+            pairs_t=self.pairs_t.plus(other.pairs_t),
+            pairs_c=self.pairs_c.plus(other.pairs_c),
+        )
 
 
 _EARLIER = 30  # observations an arm before its variance is believed
@@ -162,7 +180,7 @@ def mean_statistic(windows: Iterable[Sequence[MeanWindow]], *, tolerance: float)
     fold = MeanFold.drop(tolerance)
     for strata in windows:
         fold.add(strata)
-    return fold.precision, fold.total
+    return fold.information()
 
 
 class MeanFold:
@@ -170,14 +188,19 @@ class MeanFold:
 
     `drop`: the treated mean fell by more than a tolerance; `rise`: it rose by more. `growth`: it is more than `ratio`
     times the control's (battery). `at_least`, `at_most`, `growth_within`: turned round, it stayed within a margin.
+
+    `precision` and `total` take every device-window for an observation of its own; `noise_*` is each arm's part of the
+    variance of `total` then.
     """
 
-    __slots__ = ("before_c", "before_t", "factor_c", "factor_t", "precision", "tolerance", "total")
+    __slots__ = (
+        "before_c", "before_t", "factor_c", "factor_t", "noise_c", "noise_t", "precision", "tolerance", "total",
+    )  # fmt: skip
 
     def __init__(self, *, factor_t: float, factor_c: float, tolerance: float) -> None:
         self.factor_t, self.factor_c, self.tolerance = factor_t, factor_c, tolerance
-        self.precision = self.total = 0.0
-        self.before_t, self.before_c = _Moments(), _Moments()
+        self.precision = self.total = self.noise_t = self.noise_c = 0.0
+        self.before_t, self.before_c = _Arm(), _Arm()
 
     @classmethod
     def drop(cls, tolerance: float) -> "MeanFold":
@@ -211,24 +234,36 @@ class MeanFold:
 
     def add(self, strata: Sequence[MeanWindow]) -> None:
         """One window's strata; their variances come from the windows before."""
-        if self.before_t.n >= _EARLIER and self.before_c.n >= _EARLIER:
+        if _heard(self.before_t, self.before_c) and _heard(self.before_c):
             variance_c = self.before_c.variance()
             # Thirty answers that were all right say little: the few treated are taken to vary as the control at least.
             spread_t = max(self.before_t.variance(), variance_c) * self.factor_t**2
             spread_c = variance_c * self.factor_c**2
             for part in strata:
                 if part.n_t > 0 and part.n_c > 0:
-                    weight = 1 / (spread_t / part.n_t + spread_c / part.n_c)
+                    noise_t, noise_c = spread_t / part.n_t, spread_c / part.n_c
+                    weight = 1 / (noise_t + noise_c)
                     difference = self.factor_c * part.sum_c / part.n_c - self.factor_t * part.sum_t / part.n_t
                     self.precision += weight
                     self.total += weight * (difference - self.tolerance)
+                    self.noise_t += weight * weight * noise_t
+                    self.noise_c += weight * weight * noise_c
         for part in strata:
-            self.before_t.add(part.n_t, part.sum_t, part.sumsq_t)
-            self.before_c.add(part.n_c, part.sum_c, part.sumsq_c)
+            self.before_t.add(part.n_t, part.sum_t, part.sumsq_t, part.pairs_t)
+            self.before_c.add(part.n_c, part.sum_c, part.sumsq_c, part.pairs_c)
+
+    def information(self) -> tuple[float, float]:
+        """(V, S): one over the variance of the mean difference, and V times the difference."""
+        if not self.precision:
+            return 0.0, 0.0
+        more_t, more_c = _repeated(self.before_t, self.before_c) - 1, _repeated(self.before_c) - 1
+        inflation = 1 + (more_t * self.noise_t + more_c * self.noise_c) / self.precision
+        return self.precision / inflation, self.total / inflation
 
     def log_e(self, rho: float) -> float:
         """ln E now."""
-        return mean_log_e(precision=self.precision, total=self.total, rho=rho)
+        precision, total = self.information()
+        return mean_log_e(precision=precision, total=total, rho=rho)
 
 
 class BoundFold:
@@ -242,37 +277,68 @@ class BoundFold:
     def __init__(self, bound: float, *, floor: bool) -> None:
         self.bound, self.sign = bound, 1.0 if floor else -1.0
         self.precision = self.total = 0.0
-        self.before_t, self.before_c = _Moments(), _Moments()
+        self.before_t, self.before_c = _Arm(), _Arm()
 
     def add(self, window: MeanWindow) -> None:
         """One window."""
-        if self.before_t.n >= _EARLIER and window.n_t > 0:
+        if _heard(self.before_t, self.before_c) and window.n_t > 0:
             spread = self.before_t.variance()
             if self.before_c.n >= _EARLIER:
                 spread = max(spread, self.before_c.variance())
             weight = window.n_t / spread
             self.precision += weight
             self.total += weight * self.sign * (self.bound - window.sum_t / window.n_t)
-        self.before_t.add(window.n_t, window.sum_t, window.sumsq_t)
-        self.before_c.add(window.n_c, window.sum_c, window.sumsq_c)
+        self.before_t.add(window.n_t, window.sum_t, window.sumsq_t, window.pairs_t)
+        self.before_c.add(window.n_c, window.sum_c, window.sumsq_c, window.pairs_c)
 
     def log_e(self, rho: float) -> float:
         """ln E now."""
-        return mean_log_e(precision=self.precision, total=self.total, rho=rho)
+        inflation = _repeated(self.before_t, self.before_c) if self.precision else 1.0
+        return mean_log_e(precision=self.precision / inflation, total=self.total / inflation, rho=rho)
 
 
-class _Moments:
-    __slots__ = ("n", "sum", "sumsq")
+class _Arm:
+    """What one arm told so far: its values, and what two windows of one device have in common."""
+
+    __slots__ = ("freedom", "n", "pairs", "product", "sum", "sumsq")
 
     def __init__(self) -> None:
-        self.n = self.sum = self.sumsq = 0.0
+        self.n = self.sum = self.sumsq = self.pairs = self.product = self.freedom = 0.0
 
-    def add(self, n: float, total: float, squares: float) -> None:
+    def add(self, n: float, total: float, squares: float, pairs: Pairs) -> None:
         self.n, self.sum, self.sumsq = self.n + n, self.sum + total, self.sumsq + squares
+        if pairs.pairs:
+            self.pairs += pairs.pairs
+            self.product += pairs.product
+            self.freedom += pairs.freedom
 
     def variance(self) -> float:
         """Of one value, between the units."""
         return max(_LEAST_VARIANCE, (self.sumsq - self.sum * self.sum / self.n) / (self.n - 1))
+
+    def covariance(self) -> float:
+        """Of two windows of one device; where single devices alone tell of it, their windows are all alike."""
+        if self.pairs and self.freedom <= 0:
+            return math.inf
+        return self.product / self.freedom if self.pairs else 0.0
+
+
+def _repeated(arm: _Arm, *others: _Arm) -> float:
+    """How many times the variance of an arm's mean is that of as many independent values (Kish's design effect).
+
+    Devices of an arm are taken to be themselves at least as much as those of the `others`: few of them tell little.
+    """
+    if not arm.pairs:
+        return 1.0
+    told = [each for each in (arm, *others) if each.n > 1]
+    spread = max(each.variance() for each in told)
+    shared = max(each.covariance() for each in told)
+    return 1 + 2 * min(1.0, max(0.0, shared / spread)) * arm.pairs / arm.n
+
+
+def _heard(arm: _Arm, *others: _Arm) -> bool:
+    """Whether an arm told as much as 30 independent observations: its variance is believed then."""
+    return arm.n >= _EARLIER and arm.n >= _EARLIER * _repeated(arm, *others)
 
 
 def mean_log_e(*, precision: float, total: float, rho: float) -> float:

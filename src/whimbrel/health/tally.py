@@ -4,6 +4,8 @@ Key: (rollout, stage, window, role, hardware class, other slices, age bucket). A
 time at which a report is tallied; a late report counts in the window that is open when it comes. Windows that are over
 never change.
 
+`pairs` say how far a metric's windows of one device are alike (health/pairs.py): their values are not independent.
+
 `panels` (of experiments, by metric) are the one part that stands for more than its window: the sums up to a window are
 the state after it.
 
@@ -19,6 +21,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.health.pairs import NO_PAIRS, Pairs
 from whimbrel.health.panel import Panel
 from whimbrel.health.report import Bin, HardwareClass, Role, Slices, Stage, Window
 from whimbrel.health.shadow import Units
@@ -67,6 +70,7 @@ class Cell(Document, frozen=True):
     error_units: Sum = 0
     error_share: Annotated[float, Meta(ge=0)] = 0.0
     metrics: Annotated[dict[Label, Moments], Meta(max_length=64)] = {}
+    pairs: Annotated[dict[Label, Pairs], Meta(max_length=64)] = {}  # of metrics whose means are tested
     latency: Annotated[dict[int, Sum], Meta(max_length=limits.KIB * 8)] = {}
     due: Sum = 0
     overdue: Sum = 0
@@ -105,8 +109,12 @@ def cells_of(
     window: int,
     hour_s: float,
     changes: Mapping[int, dict[str, Panel]] | None = None,
+    pairs: Mapping[int, dict[str, Pairs]] | None = None,
 ) -> list[Cell]:
-    """The cells that one device's window adds to a rollout's tally: one a cohort. `changes`: of panels, by stage."""
+    """The cells that one device's window adds to a rollout's tally: one a cohort.
+
+    By stage: `changes` of panels, and `pairs` with the device's windows before.
+    """
     cells = []
     for cohort in report.cohorts:
         if cohort.rollout != rollout:
@@ -125,6 +133,7 @@ def cells_of(
                 error_units=1 if report.inferences else 0,
                 error_share=report.errors / report.inferences if report.inferences else 0.0,
                 metrics={name: Moments.of(seen.sum / seen.n) for name, seen in report.metrics.items() if seen.n},
+                pairs=pairs.get(cohort.stage, {}) if pairs else {},
                 latency=report.latency,
                 shadow=Units.of(report.shadow) if report.shadow is not None and cohort.role == "treated" else None,
                 prediction_units=1 if any(report.predictions.values()) else 0,
@@ -148,6 +157,9 @@ def add(one: Cell, other: Cell) -> Cell:
     metrics = dict(one.metrics)
     for name, seen in other.metrics.items():
         metrics[name] = metrics[name].plus(seen) if name in metrics else seen
+    pairs = dict(one.pairs)
+    for name, products in other.pairs.items():
+        pairs[name] = pairs.get(name, NO_PAIRS).plus(products)
     panels = dict(one.panels)
     for name, change in other.panels.items():
         panels[name] = panels[name].plus(change) if name in panels else change
@@ -168,6 +180,7 @@ def add(one: Cell, other: Cell) -> Cell:
         error_units=one.error_units + other.error_units,
         error_share=one.error_share + other.error_share,
         metrics=metrics,
+        pairs=pairs,
         latency=latency,
         due=one.due + other.due,
         overdue=one.overdue + other.overdue,

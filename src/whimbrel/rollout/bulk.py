@@ -3,7 +3,8 @@
 1. The same formulas, weights and order of windows as `ledger`, in numpy; a property test holds the two equal. For
    simulation alone: no verdict about a real device is made here. Nothing that a device imports imports this.
 2. Runs may stand in different stages; a run whose stage has not begun has no windows in its arms.
-3. A guardrail that is not computed here counts as if nothing had been seen of it, and `unwatched` names it.
+3. Simulated devices differ by chance alone, so no window of one says what its windows before said (health/pairs.py).
+4. A guardrail that is not computed here counts as if nothing had been seen of it, and `unwatched` names it.
 
 Called by forecasts and benchmarks.
 """

@@ -95,6 +95,17 @@ def guard_weights(plan: Plan) -> dict[str, float]:
     return {name: part / total for name, part in parts.items()}
 
 
+def compared_means(plan: Plan) -> tuple[str, ...]:
+    """The metrics whose means are compared with the control's, in the order of their tests."""
+    weights = guard_weights(plan)
+    return tuple(name for name in ("accuracy", "battery", "feedback", *margins(plan).own) if name in weights)
+
+
+def tested_means(plan: Plan) -> frozenset[str]:
+    """The metrics whose means are compared with anything: of these a device's windows are told apart."""
+    return frozenset(compared_means(plan)) | {bound.metric for bound in bounds(plan)}
+
+
 class Bound(msgspec.Struct, frozen=True, order=True):
     """A limit that some stage sets on the mean of a metric."""
 

@@ -12,6 +12,7 @@
 Called by the gate.
 """
 
+import functools
 import itertools
 import math
 from collections import defaultdict
@@ -31,6 +32,7 @@ from whimbrel.health.evidence import (
     log_mean_exp,
     one_sided_rho,
 )
+from whimbrel.health.pairs import NO_PAIRS, Pairs
 from whimbrel.health.sketch import count_above, count_over, quantile_key, steps_of
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.rollout.criteria import SuccessCriteria
@@ -52,6 +54,7 @@ from whimbrel.rollout.guardrails import (
     Copy,
     bounds,
     cohort_share,
+    compared_means,
     copies,
     drift_at,
     drift_limits,
@@ -175,7 +178,7 @@ class Ledger:
         self.plan = plan = serving_part(plan)
         self.without = frozenset(without)
         self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
-        self.means = tuple(n for n in ("accuracy", "battery", "feedback", *self.margins.own) if n in self.weights)
+        self.means = compared_means(plan)
         self.limits = bounds(plan)
         self._asked_users = "user_reports" in self.weights
         self.version_reports = RateFold(self.margins.ratios["user_reports"])
@@ -394,7 +397,7 @@ class Ledger:
             if bound.metric in reported:
                 if test.precision == 0 and (rho := self._rho(bound.metric, test)) is not None:
                     cohort.bound_rhos[bound] = rho
-                test.add(_together(_moments(cells, bound.metric, ())[0]))
+                test.add(functools.reduce(MeanWindow.plus, _moments(cells, bound.metric, ())[0]))
 
     def _rho(self, name: str, fold: MeanFold | BoundFold) -> float | None:
         """The mixture's parameter; but for shares, it depends on the level or the spread in earlier windows."""
@@ -552,33 +555,30 @@ def _predictions(cells: Iterable[Cell], role: str) -> tuple[int, dict[int, Momen
     return units, found
 
 
-def _together(strata: Iterable[MeanWindow]) -> MeanWindow:
-    """A window's strata as one: a fixed bound needs no like to be compared with."""
-    sums = [0.0] * 6
-    for part in strata:
-        for index, value in enumerate((part.n_t, part.sum_t, part.sumsq_t, part.n_c, part.sum_c, part.sumsq_c)):
-            sums[index] += value
-    return MeanWindow(*sums)
-
-
 def _moments(
     cells: Iterable[Cell], metric: str, judged: Sequence[str]
 ) -> tuple[list[MeanWindow], dict[str, list[MeanWindow]]]:
     """The metric's moments by age group: of all devices, and of each judged slice."""
     groups: dict[tuple[str | None, int], list[float]] = {}
+    pairs: dict[tuple[str | None, int], list[Pairs]] = {}
     for cell in cells:
         seen = cell.metrics.get(metric)
         if seen is None:
             continue
-        first = 3 if cell.role == "control" else 0
+        first, before = 3 if cell.role == "control" else 0, cell.pairs.get(metric)
         for key in (None, *cell.groups.values()):
             if key is None or key in judged:
                 mine = groups.setdefault((key, cell.age_bucket), [0.0] * 6)
                 mine[first] += seen.n
                 mine[first + 1] += seen.sum
                 mine[first + 2] += seen.sumsq
+                if before is not None:
+                    held = pairs.setdefault((key, cell.age_bucket), [NO_PAIRS, NO_PAIRS])
+                    held[first > 0] = held[first > 0].plus(before)
     found: dict[str | None, list[MeanWindow]] = defaultdict(list)
     for name, age in sorted(groups, key=lambda key: (key[0] is not None, key[0] or "", key[1])):
-        found[name].append(MeanWindow(*groups[name, age]))
+        n_t, sum_t, sumsq_t, n_c, sum_c, sumsq_c = groups[name, age]
+        pairs_t, pairs_c = pairs.get((name, age), (NO_PAIRS, NO_PAIRS))
+        found[name].append(MeanWindow(n_t, sum_t, sumsq_t, n_c, sum_c, sumsq_c, pairs_t, pairs_c))
     everyone = found.pop(None, [])
     return everyone, {name: parts for name, parts in found.items() if name is not None}

@@ -297,7 +297,7 @@ participations = Table(
     Column("reported_at", Float),
     Column("outcome", String(16), nullable=False),
     Column("silence_judged", Boolean, nullable=False),
-    Column("values", LargeBinary, nullable=False, server_default="{}"),  # of experiments: by metric
+    Column("values", LargeBinary, nullable=False, server_default="{}"),  # of a device, by metric
     Column("shadowed_at", Float),
     Index("participation_by_begun_at", "namespace", "rollout", "stage", "begun_at"),
 )

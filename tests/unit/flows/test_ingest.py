@@ -22,6 +22,7 @@ from build import (
 )
 from whimbrel.flows.ingest import Ingested, ingest, judge_silence
 from whimbrel.flows.records import Record
+from whimbrel.health.pairs import Pairs
 from whimbrel.health.report import Summary, Window
 from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.gate import Counts
@@ -106,6 +107,27 @@ def test_one_batch_or_many_add_up_to_the_same() -> None:
         (one,), (other,) = here.cells(), there.cells()
         assert (one.at_risk, one.crashed, one.latency) == (other.at_risk, other.crashed, other.latency)
         assert one.metrics["accuracy"].sum == pytest.approx(other.metrics["accuracy"].sum)
+
+
+def test_a_devices_windows_are_tallied_with_what_it_said_before() -> None:
+    """Sums over the pairs of windows of one device: none of a device's first, two of its third."""
+
+    def told(value: float) -> dict[str, Summary]:
+        return {"accuracy": Summary.of(value), "f1": Summary.of(value)}
+
+    first = [window(n, metrics=told(value)) for n, value in enumerate((0.75, 0.5, 1.0), start=1)]
+    second = [window(n, metrics=told(value)) for n, value in enumerate((0.25, 0.5), start=1)]
+    with town(running=rollout()) as here:
+        take(here, reports(CANARY, *first), reports(SECOND, *second))
+        (cell,) = here.cells()
+        assert cell.pairs == {"accuracy": Pairs(pairs=4, squares=6, now=3.0, then=2.25, both=1.75)}
+
+
+def test_a_share_that_is_none_is_nobodys_past() -> None:
+    with town(running=rollout()) as here:
+        take(here, reports(CANARY, *(window(n, metrics={"accuracy": Summary.of(v)}) for n, v in ((1, 7.0), (2, 0.5)))))
+        (cell,) = here.cells()
+        assert (cell.metrics["accuracy"].n, cell.pairs) == (1, {})
 
 
 def test_messages_taken_together_are_as_taken_one_by_one() -> None:

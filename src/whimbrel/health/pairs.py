@@ -1,0 +1,56 @@
+"""Does a device say the same again and again? Its windows, each with all of its windows before.
+
+1. Devices differ from one another and stay themselves, so two windows of one device are two looks at one device. What
+   they share is the mean product of two windows of one device, around the means: their covariance.
+2. Sums over device-windows with k windows before them, whose values add up to t, and the value y now: of k, k^2, k y,
+   t and t y. They merge in any order, and no window that is over changes.
+3. Around the means of its own window and age group, weighed by k: the time of day is nobody's own.
+
+Called by the tally (sums) and the tests of means (the covariance).
+"""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from whimbrel.model.documents import Document
+
+_Sum = Annotated[int, Meta(ge=0)]
+
+
+class Pairs(Document, frozen=True):
+    """Sums over device-windows: `pairs` of k, `squares` of k^2, `now` of k y, `then` of t, `both` of t y."""
+
+    pairs: _Sum = 0
+    squares: _Sum = 0
+    now: float = 0.0
+    then: float = 0.0
+    both: float = 0.0
+
+    @classmethod
+    def of(cls, value: float, *, before: int, total: float) -> "Pairs":
+        """One device's window, with the `before` windows that it told of earlier, and their sum."""
+        return cls(pairs=before, squares=before * before, now=before * value, then=total, both=total * value)
+
+    def plus(self, other: "Pairs") -> "Pairs":
+        """Both together."""
+        return Pairs(
+            pairs=self.pairs + other.pairs,
+            squares=self.squares + other.squares,
+            now=self.now + other.now,
+            then=self.then + other.then,
+            both=self.both + other.both,
+        )
+
+    @property
+    def product(self) -> float:
+        """The sum of products around the means, over all pairs."""
+        return self.both - self.now * self.then / self.pairs if self.pairs else 0.0
+
+    @property
+    def freedom(self) -> float:
+        """The pairs that `product` is worth: the means were taken from the same devices. 0 of a single device."""
+        return self.pairs - self.squares / self.pairs if self.pairs else 0.0
+
+
+NO_PAIRS = Pairs()
