@@ -17,7 +17,7 @@ import msgspec
 from whimbrel.health.sketch import GAMMA, count_above, quantile_key
 from whimbrel.rollout.criteria import SuccessCriteria, bounded_metric
 from whimbrel.rollout.guardrails import LATENCY_TAIL, QUANTILES
-from whimbrel.rollout.ledger import Totals
+from whimbrel.rollout.totals import Totals
 
 
 class Asked(msgspec.Struct, frozen=True):

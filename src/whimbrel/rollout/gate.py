@@ -41,10 +41,12 @@ from whimbrel.rollout.guardrails import (
     RARE,
     cohort_share,
 )
-from whimbrel.rollout.ledger import Cohort, Ledger, Named, Totals
+from whimbrel.rollout.ledger import Cohort, Ledger
+from whimbrel.rollout.naming import Named, named
 from whimbrel.rollout.plan import Plan
 from whimbrel.rollout.shadow_gate import weigh
 from whimbrel.rollout.shadow_ledger import serving_part, shadow_part
+from whimbrel.rollout.totals import Totals
 
 _LITTLE = 1.0  # ln E: what the clean rest of a fleet shows by chance
 Move = Literal["wait", "hold", "advance", "finish", "roll_back", "slice_back"]
@@ -151,8 +153,8 @@ def _judge_served(plan: Plan, now: Situation, ledger: Ledger) -> Verdict:
     severity = weighed.proven(needed)
     if severity is None:
         return _promotion(plan, now, ledger, criteria, evidence)
-    if severity == "rollback" and (named := _slice(plan, ledger, evidence)):
-        return _slice_back(plan, now, ledger, named, evidence)
+    if severity == "rollback" and (slices := _slice(plan, ledger, evidence)):
+        return _slice_back(plan, now, ledger, slices, evidence)
     kinds = _UP_TO[severity]
     worst, broken = weighed.lead(*kinds), broken_limits(criteria, estimates)
     evidence["crash_ratio"] = _bounds(ledger, now.judged, plan.alpha)
@@ -258,27 +260,27 @@ def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> Named | None
     taken, and of those the smallest slice.
     """
     needed = math.log(1 / plan.alpha)
-    found = [named for named in ledger.named().values() if named.bad]
+    found = [each for each in named(ledger).values() if each.bad]
     if not found:
         return None
-    best = min(found, key=lambda named: (not named.clean(needed=needed), named.rest > _LITTLE, named.devices))
+    best = min(found, key=lambda each: (not each.clean(needed=needed), each.rest > _LITTLE, each.devices))
     evidence["classes"] = {name: round(log, 6) for name, log in best.logs.items()}
     evidence["bad_classes"] = best.bad
     evidence["rest_log_e"] = round(best.rest, 6) if math.isfinite(best.rest) else None
     return best if best.clean(needed=needed) else None
 
 
-def _slice_back(plan: Plan, now: Situation, ledger: Ledger, named: Named, evidence: dict[str, Any]) -> Verdict:
+def _slice_back(plan: Plan, now: Situation, ledger: Ledger, slices: Named, evidence: dict[str, Any]) -> Verdict:
     cohort = ledger.cohorts.get(now.judged, Cohort())
     said = []
-    for name in named.bad:
+    for name in slices.bad:
         totals = {role: cohort.class_totals.get((name, role), Totals()) for role in ("treated", "control")}
-        said.append(f"{name} ({describe(named.leads[name], estimates_of(totals, SuccessCriteria()))})")
+        said.append(f"{name} ({describe(slices.leads[name], estimates_of(totals, SuccessCriteria()))})")
     sentence = (
-        f"harm is proven in {', '.join(said)} and nowhere else (ln E of the others {named.rest:.2f}): "
-        f"{'this slice goes' if len(named.bad) == 1 else 'these slices go'} back, the rest goes on"
+        f"harm is proven in {', '.join(said)} and nowhere else (ln E of the others {slices.rest:.2f}): "
+        f"{'this slice goes' if len(slices.bad) == 1 else 'these slices go'} back, the rest goes on"
     )
-    classes = tuple(named.bad)
+    classes = tuple(slices.bad)
     if not plan.rollback_at(now.stage).auto_rollback:
         return Verdict("hold", f"{sentence}; auto_rollback is off, so a person decides", evidence, classes)
     return Verdict("slice_back", sentence, evidence, classes)
