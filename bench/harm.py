@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from whimbrel.health.sketch import GAMMA, keys_of
 from whimbrel.health.tally import AGE_EDGES_H, Cell, Moments
 from whimbrel.rollout.bulk import Arm, BulkLedger
-from whimbrel.rollout.gate import Situation, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.guardrails import TOLERATED_SLOWER
 from whimbrel.rollout.ledger import Ledger
 from whimbrel.rollout.plan import Plan, Stage
+from whimbrel.rollout.situation import Situation
 
 Array = NDArray[Any]
 SEED = 20261120

@@ -18,10 +18,10 @@ from whimbrel.model.release import File, Line, Release, Variant
 from whimbrel.model.selector import Selector
 from whimbrel.rollout.bucket import BUCKETS, bucket, device_key
 from whimbrel.rollout.criteria import SuccessCriteria
-from whimbrel.rollout.gate import Counts, Situation
 from whimbrel.rollout.plan import Plan, Stage
 from whimbrel.rollout.policy import Arm, Entry, Layer, Policy
 from whimbrel.rollout.shadow import ShadowStage
+from whimbrel.rollout.situation import Counts, Situation
 from whimbrel.rollout.states import State
 from whimbrel.stores import schema
 from whimbrel.stores.database import Database

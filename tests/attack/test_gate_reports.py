@@ -11,7 +11,7 @@ from whimbrel.health.report import Summary
 from whimbrel.health.user_report import UserReport
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Reference
-from whimbrel.rollout.gate import Verdict
+from whimbrel.rollout.situation import Verdict
 from whimbrel.stores import schema
 from whimbrel.stores.user_reports import UserReportRows
 

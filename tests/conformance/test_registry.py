@@ -12,7 +12,7 @@ from whimbrel.flows.records import AuditRecord, ExperimentRecord, ModelSettings,
 from whimbrel.health.tally import Moments
 from whimbrel.model.documents import encode
 from whimbrel.rollout.experiment_states import Phase
-from whimbrel.rollout.gate import Counts
+from whimbrel.rollout.situation import Counts
 from whimbrel.rollout.states import State
 from whimbrel.stores.database import Database
 from whimbrel.stores.experiments import Experiments

@@ -10,9 +10,10 @@ from build import cell, plan, stage
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.rollout.bulk import Arm, BulkLedger
 from whimbrel.rollout.criteria import Guardrail
-from whimbrel.rollout.gate import Counts, Situation, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.guardrails import TOLERATED_SLOWER
 from whimbrel.rollout.ledger import Ledger
+from whimbrel.rollout.situation import Counts, Situation
 
 RUNS, AGES, CLASSES, KEYS = 2, 2, 3, 40
 SCALE = {"treated": 40, "control": 400}

@@ -11,9 +11,10 @@ import pytest
 
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import convert, encode
-from whimbrel.rollout.gate import Counts, Situation, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.ledger import Ledger
 from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.situation import Counts, Situation
 
 EVERYTHING = {
     "accuracy_drop_max": 0.02, "error_rate_max": 0.03, "latency_p99_max_ms": 120.0, "crash_ratio_max": 2.0,

@@ -29,9 +29,10 @@ from whimbrel.health.slices import slice_of
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.selector import EVERYONE, Expression, Selector
 from whimbrel.rollout.bucket import BUCKETS, bucket
-from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.ledger import Ledger
 from whimbrel.rollout.moments import frozen_until
+from whimbrel.rollout.situation import Counts, Situation, Verdict
 from whimbrel.rollout.states import NEXT, Event, State, transition
 
 PersonMove = Literal["pause", "resume", "finish", "abort", "rollback"]

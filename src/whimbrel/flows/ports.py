@@ -20,8 +20,8 @@ from whimbrel.flows.records import (
     VersionRecord,
 )
 from whimbrel.health.tally import Cell
-from whimbrel.rollout.gate import Counts
 from whimbrel.rollout.ranges import Range
+from whimbrel.rollout.situation import Counts
 
 
 class Taken(msgspec.Struct, frozen=True):

@@ -16,9 +16,10 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.health.shadow import Units
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
-from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.ledger import Ledger, References
 from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.situation import Counts, Situation, Verdict
 
 _MOST = 2**53  # a count that a float holds exactly
 

@@ -28,8 +28,9 @@ from whimbrel.health.evidence import GAINS, log_mean_exp, ratio_mismatch_log_bf
 from whimbrel.health.panel import Difference, Panel, adjusted, correlation, difference, half_width, slope, two_sided_rho
 from whimbrel.health.tally import Cell
 from whimbrel.rollout.experiment import Experiment, ExperimentVariant, GuardrailMetric
-from whimbrel.rollout.gate import Counts, Situation, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.ledger import Ledger
+from whimbrel.rollout.situation import Counts, Situation
 
 ExperimentMove = Literal["wait", "hold", "stop_arm", "ship", "keep", "end"]
 SRM_ALPHA = 0.01  # a split that is right is called wrong in at most this share of experiments

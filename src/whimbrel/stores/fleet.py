@@ -15,7 +15,7 @@ from whimbrel.health.slices import slices_of
 from whimbrel.health.tally import Cell, add
 from whimbrel.model.documents import parse
 from whimbrel.rollout.bucket import device_key
-from whimbrel.rollout.gate import Counts
+from whimbrel.rollout.situation import Counts
 from whimbrel.stores import schema
 from whimbrel.stores.registry import hashed
 from whimbrel.stores.rows import packed, upsert, upsert_all

@@ -27,7 +27,7 @@ from whimbrel.flows.follow import follow
 from whimbrel.flows.ingest import ingest
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.gate import Verdict
+from whimbrel.rollout.situation import Verdict
 from whimbrel.rollout.states import State
 
 LATER = T0 + 30 * HOUR

@@ -25,7 +25,7 @@ from whimbrel.flows.records import Record
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.report import Summary, Window
 from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.gate import Counts
+from whimbrel.rollout.situation import Counts
 
 CANARY, SECOND = devices_in(0, 50_000, 2)
 REST = devices_in(50_000, BUCKETS, 1)[0]

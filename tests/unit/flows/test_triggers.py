@@ -16,7 +16,7 @@ from whimbrel.health.sketch import key_of
 from whimbrel.health.user_report import UserReport
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Reference
-from whimbrel.rollout.gate import Verdict
+from whimbrel.rollout.situation import Verdict
 from whimbrel.rollout.states import State
 from whimbrel.stores import schema
 from whimbrel.stores.user_reports import UserReportRows

@@ -14,9 +14,9 @@ from whimbrel.flows.ingest import ingest
 from whimbrel.flows.records import RolloutRecord, Running
 from whimbrel.flows.start import start_rollout
 from whimbrel.rollout.conduct import Approval, BlastRadius, OnFailure, OnSuccess
-from whimbrel.rollout.gate import Verdict
 from whimbrel.rollout.moments import Freeze, Schedule
 from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.situation import Verdict
 from whimbrel.rollout.states import State
 
 # T0 is a Thursday, 2026-01-01T00:00Z.

@@ -10,9 +10,10 @@ from whimbrel.health.drift import DriftFold, Spread, expected_shares, stability_
 from whimbrel.health.evidence import one_sided_rho
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.rollout.criteria import Guardrail
-from whimbrel.rollout.gate import Verdict, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.ledger import Ledger, References
 from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.situation import Verdict
 
 EVEN = (0.25, 0.25, 0.25, 0.25)
 SHIFTED = (0.1, 0.2, 0.3, 0.4)

@@ -11,7 +11,7 @@ from whimbrel.health.panel import Panel
 from whimbrel.health.tally import Cell
 from whimbrel.rollout.experiment import Experiment
 from whimbrel.rollout.experiment_gate import Book, Conclusion, Sighting, judge_experiment, ratio_set
-from whimbrel.rollout.gate import Counts
+from whimbrel.rollout.situation import Counts
 
 HALF_A_DAY = 12 * 3600.0
 

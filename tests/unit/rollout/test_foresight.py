@@ -4,8 +4,9 @@ import pytest
 
 from build import HOUR, cell, plan, situation, stage
 from whimbrel.rollout.foresight import Traffic, foresee
-from whimbrel.rollout.gate import Counts, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.situation import Counts
 
 PLAN = plan(stage("a", 5), stage("b", 100))
 TRAFFIC = Traffic(active_an_hour=1, crash_rate=0.02, accuracy_sd=0.3)

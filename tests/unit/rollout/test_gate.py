@@ -6,9 +6,10 @@ import pytest
 
 from build import HOUR, accuracy, cell, healthy, plan, situation, stage
 from whimbrel.health.tally import Cell, Moments
-from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.ledger import Ledger
 from whimbrel.rollout.plan import Plan, Rollback
+from whimbrel.rollout.situation import Counts, Situation, Verdict
 
 
 def crashing(windows: int = 6) -> list[Cell]:

@@ -7,10 +7,11 @@ import pytest
 from build import HOUR, accuracy, cell, healthy, plan, situation, stage
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.rollout.criteria import Guardrail
-from whimbrel.rollout.gate import Situation, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.guardrails import guard_weights
 from whimbrel.rollout.ledger import Ledger
 from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.situation import Situation
 
 
 def both(windows: int = 12, *, treated: dict[str, object], control: dict[str, object]) -> list[Cell]:

@@ -6,8 +6,9 @@ import pytest
 from build import cell, plan, stage
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.tally import AGE_EDGES_H, Cell, Moments
-from whimbrel.rollout.gate import Situation, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.ledger import Ledger
+from whimbrel.rollout.situation import Situation
 
 WINDOWS, DEVICES, TREATED = 144, 1000, 0.1  # half a day
 PLAN = plan(stage(percent=100 * TREATED))

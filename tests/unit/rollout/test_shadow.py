@@ -13,12 +13,13 @@ from whimbrel.health.shadow import Seen, Units
 from whimbrel.health.tally import Cell
 from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.decide import Decision, Profile, decide
-from whimbrel.rollout.gate import Counts, Situation, Verdict, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.ledger import Ledger
 from whimbrel.rollout.plan import Plan, Rollback
 from whimbrel.rollout.policy import Policy
 from whimbrel.rollout.shadow import ShadowStage
 from whimbrel.rollout.shadow_ledger import candidate_alpha, serving_part, shadow_part
+from whimbrel.rollout.situation import Counts, Situation, Verdict
 
 COUNTS = Counts(assigned_t=10, assigned_c=10, activated_t=10, placebo_c=10, reported_t=10, reported_c=10, shadowed_t=10)
 

@@ -19,9 +19,10 @@ from whimbrel import limits
 from whimbrel.errors import Refused
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.rollout.bulk import Arm, BulkLedger
-from whimbrel.rollout.gate import Situation, Verdict, judge
+from whimbrel.rollout.gate import judge
 from whimbrel.rollout.ledger import Ledger
 from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.situation import Situation, Verdict
 from whimbrel.sim.forecast.effects import Effect
 from whimbrel.sim.forecast.fleet import Headcount
 from whimbrel.sim.forecast.shape import Shape

@@ -24,9 +24,9 @@ from whimbrel.flows.records import ModelSettings
 from whimbrel.health.sketch import GAMMA, key_of
 from whimbrel.health.tally import AGE_EDGES_H, Cell, Moments, age_bucket
 from whimbrel.rollout.bulk import Arm
-from whimbrel.rollout.gate import Counts
 from whimbrel.rollout.guardrails import margins
 from whimbrel.rollout.plan import Plan
+from whimbrel.rollout.situation import Counts
 from whimbrel.sim.forecast.effects import Effect
 from whimbrel.sim.forecast.fleet import Headcount
 from whimbrel.sim.forecast.shape import Shape

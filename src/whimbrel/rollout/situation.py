@@ -1,0 +1,70 @@
+"""What does a gate look at, and what does it say? The situation of a stage, the counts of its devices, the verdict.
+
+Values of the gates and of everything that asks them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from whimbrel.health.tally import Cell
+
+Move = Literal["wait", "hold", "advance", "finish", "roll_back", "slice_back"]
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Distinct devices of one stage, from their announcements and reports."""
+
+    assigned_t: int = 0
+    assigned_c: int = 0
+    activated_t: int = 0
+    placebo_c: int = 0
+    reported_t: int = 0  # of those activated, with at least one report since
+    reported_c: int = 0
+    failed_t: int = 0  # could not install or did not pass the probe
+    went_back_t: int = 0  # activated, and went back by themselves
+    shadowed_t: int = 0  # of those in the shadow: told of at least one input
+    gave_up_t: int = 0  # of these: refused it, since what tried it died again and again
+
+    def told(self) -> dict[str, int]:
+        """As evidence says it: what concerns shadow stages, where there is any."""
+        shadow = {"shadowed_t", "gave_up_t"}
+        return {name: n for name in self.__struct_fields__ if (n := getattr(self, name)) or name not in shadow}
+
+    def plus(self, other: "Counts") -> "Counts":
+        """Both together."""
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What to do, why in one sentence, and the figures behind it. `classes`: the slice that `slice_back` is about."""
+
+    move: Move
+    because: str
+    evidence: dict[str, Any]
+    classes: tuple[str, ...] = ()
+
+
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate looks at: closed windows only, and the counts of each stage so far.
+
+    `cohort`: the stage whose devices speak for the present one; itself, unless none of a small fleet falls in it.
+    `shares`: the buckets of each stage entered; none, and the sample ratio is not tested. `without`: slices that went
+    back.
+    """
+
+    stage: int
+    soaked_s: float
+    cells: Sequence[Cell] = ()
+    counts: Mapping[int, Counts]
+    hour_s: float = 3600.0
+    cohort: int | None = None
+    shares: tuple[int, ...] = ()
+    without: tuple[str, ...] = ()
+    users_heard: bool = False  # whether tickets of users, or the news that there are none, came since it began
+
+    @property
+    def judged(self) -> int:
+        """The stage whose estimates and counts promotion looks at."""
+        return self.stage if self.cohort is None else self.cohort
