@@ -4,7 +4,7 @@
 2. From `offered` to `ready` and `shadowing` the active slot is not touched, so a withdrawal costs nothing.
 3. `on trial` and `going back` are about the active slot; only they lead to a swap.
 
-Called by `step`; the diagram in docs/reference/device-states.md is generated from the table.
+Called by `step`; the diagram in docs/explain/agent.md is generated from the table.
 """
 
 from enum import StrEnum

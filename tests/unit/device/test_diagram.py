@@ -4,7 +4,7 @@ from pathlib import Path
 
 from whimbrel.device.states import NEXT, RESTING
 
-PAGE = Path(__file__).parents[3] / "docs" / "reference" / "device-states.md"
+PAGE = Path(__file__).parents[3] / "docs" / "explain" / "agent.md"
 
 
 def diagram() -> str:
