@@ -199,6 +199,64 @@ def test_slow_drip_of_metadata_ends_in_time(agent: Agent, server: Server, monkey
     until_two(agent, server)
 
 
+def drip_of(*head: bytes) -> Handle:
+    """A byte at a time, more often than the socket's own wait ends, and never to the end."""
+
+    def handle(handler: BaseHTTPRequestHandler) -> None:
+        try:
+            for piece in head:
+                handler.wfile.write(piece)
+            while True:
+                handler.wfile.write(b"1")
+                handler.wfile.flush()
+                time.sleep(0.02)
+        except OSError:
+            return  # the device hung up
+        finally:
+            handler.close_connection = True
+
+    return handle
+
+
+@pytest.mark.parametrize("path", [ARTIFACT, "metadata/timestamp.json", "metadata/2.root.json"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param((), id="status"),
+        pytest.param((b"HTTP/1.1 200 OK\r\nX-Slow: ",), id="head"),
+        pytest.param((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;",), id="length of a chunk"),
+        pytest.param(
+            (b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5;",), id="and closes"
+        ),
+    ],
+)
+def test_slow_drip_of_anything_before_the_bytes_ends_in_time(
+    agent: Agent, server: Server, monkeypatch: pytest.MonkeyPatch, path: str, head: tuple[bytes, ...]
+) -> None:
+    """It held the agent for as long as the server liked: no wait of a socket ends while bytes come."""
+    monkeypatch.setattr(limits, "ANSWER_S", 0.3)
+    server.faults[path] = drip_of(*head)
+    still_one(agent)
+    monkeypatch.undo()
+    until_two(agent, server)
+
+
+def test_device_that_takes_its_time_between_two_pieces_is_not_cut_off(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ANSWER_S", 0.1)
+    monkeypatch.setattr(limits, "COPY_CHUNK_BYTES", 400_000)
+    content = bytes(500_000)
+    network = transport.HttpNetwork()
+    came = 0
+    with network.stream(f"{server.url}/default/artifacts/{server.repository.blob(content)}", headers={}) as body:
+        for piece in body.chunks():
+            time.sleep(0.15)
+            came += len(piece)
+    network.close()
+    assert came == len(content)
+
+
 def test_silence_on_an_open_connection_ends_in_time(
     agent: Agent, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

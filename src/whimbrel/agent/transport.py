@@ -1,17 +1,25 @@
 """How does a device speak HTTP? The `Network` port over urllib3: one pool, short waits, bounded bodies.
 
-1. Every wait has a limit, every body has a limit, also after it was decompressed.
+1. Every wait has a limit, every body has a limit, also after it was decompressed. A socket's own wait begins anew with
+   every byte, so a watch hangs up on a head or a piece of a body that drips.
 2. A connection that breaks is `Unavailable`; retries are the caller's, between cycles, so that a cycle stays short.
 """
 
+import math
 import os
+import socket
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError
 
 from whimbrel import __version__, limits
@@ -20,6 +28,7 @@ from whimbrel.errors import Unavailable, UntrustedInput
 
 _TIMEOUT = urllib3.Timeout(connect=limits.CONNECT_S, read=limits.READ_S)
 _USER_AGENT = f"whimbrel/{__version__}"
+_Manager = TypeVar("_Manager", bound=urllib3.PoolManager)
 
 
 def check_server(url: str) -> str:
@@ -42,7 +51,7 @@ def proxy_pool(url: str) -> urllib3.ProxyManager:
     """Connections through the proxy at `url`; a user and a password in it are sent to the proxy."""
     parsed = urllib3.util.parse_url(url)
     headers = urllib3.util.make_headers(proxy_basic_auth=unquote(parsed.auth)) if parsed.auth else None
-    return urllib3.ProxyManager(url, num_pools=4, maxsize=2, proxy_headers=headers)
+    return _watched(urllib3.ProxyManager(url, num_pools=4, maxsize=2, proxy_headers=headers))
 
 
 class Proxies:
@@ -79,19 +88,112 @@ class Proxies:
         return found if not found or "://" in found else f"http://{found}"
 
 
+class _Watch:
+    """Hangs up on a peer that gave no piece of its answer for `ANSWER_S`."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + limits.ANSWER_S
+        self._over = threading.Event()
+        self._socket: socket.socket | None = None
+        self.hung_up = False
+
+    def sees(self, connection: HTTPConnection) -> None:
+        """The answer comes from `connection`, which may let go of its socket before the body was read."""
+        self._socket = connection.sock or self._socket
+
+    @contextmanager
+    def piece(self) -> Iterator[None]:
+        """The next piece is waited for; between two of them this side takes its time."""
+        self._until = time.monotonic() + limits.ANSWER_S
+        try:
+            yield
+        finally:
+            self._until = math.inf
+
+    def __enter__(self) -> Self:
+        _watching.watch = self
+        threading.Thread(target=self._look, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+
+    def _look(self) -> None:
+        while not self._over.wait(min(limits.ANSWER_S, max(0.0, self._until - time.monotonic()))):
+            if time.monotonic() >= self._until:
+                self._hang_up()
+                return
+
+    def _hang_up(self) -> None:
+        self.hung_up = True
+        plain = getattr(self._socket, "socket", self._socket)  # TLS within a proxy's TLS
+        if isinstance(plain, socket.socket):
+            with suppress(OSError):  # not `plain.shutdown`: of TLS it would let the reader go on without
+                socket.socket.shutdown(plain, socket.SHUT_RDWR)
+
+
+_watching = threading.local()
+
+
+def _seen(connection: HTTPConnection) -> None:
+    watch: _Watch | None = getattr(_watching, "watch", None)
+    if watch is not None:
+        watch.sees(connection)
+
+
+class _Http(HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        _seen(self)
+
+    def request(self, *given: Any, **named: Any) -> None:
+        _seen(self)
+        super().request(*given, **named)
+
+
+class _Https(HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        _seen(self)
+
+    def request(self, *given: Any, **named: Any) -> None:
+        _seen(self)
+        super().request(*given, **named)
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+def _watched(pool: _Manager) -> _Manager:
+    pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    return pool
+
+
 class _Body:
-    def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, answer: urllib3.BaseHTTPResponse, watch: _Watch) -> None:
         self._answer = answer
+        self._watch = watch
         self.status = answer.status
         self.headers = {name.lower(): value for name, value in answer.headers.items()}
 
     def chunks(self) -> Iterator[bytes]:
         """As they come, and as they are: a piece is not waited for until it is full, so that a drip is noticed."""
         try:
-            while chunk := self._answer.read1(limits.COPY_CHUNK_BYTES // 4, decode_content=False):
+            while chunk := self._piece():
                 yield chunk
         except (HTTPError, OSError) as error:
             raise Unavailable(f"the connection broke: {error}") from error
+
+    def _piece(self) -> bytes:
+        with self._watch.piece():
+            return self._answer.read1(limits.COPY_CHUNK_BYTES // 4, decode_content=False)
 
 
 class HttpNetwork:
@@ -99,7 +201,7 @@ class HttpNetwork:
 
     def __init__(self, pool: urllib3.PoolManager | None = None, *, proxies: Proxies | None = None) -> None:
         self._own = pool is None
-        self._pool = pool or urllib3.PoolManager(num_pools=4, maxsize=2)
+        self._pool = pool or _watched(urllib3.PoolManager(num_pools=4, maxsize=2))
         self._proxies = (proxies or Proxies()) if pool is None else None  # who brings a pool has routed it already
         self._through: dict[str, urllib3.ProxyManager] = {}
 
@@ -149,6 +251,15 @@ class HttpNetwork:
 
     @contextmanager
     def _open(self, method: str, url: str, *, headers: dict[str, str], body: bytes | None) -> Iterator[_Body]:
+        with _Watch() as watch, self._answer(method, url, headers=headers, body=body) as answer:
+            if watch.hung_up:
+                raise Unavailable(f"{url} did not answer within {limits.ANSWER_S:.0f} s")
+            yield _Body(answer, watch)
+
+    @contextmanager
+    def _answer(
+        self, method: str, url: str, *, headers: dict[str, str], body: bytes | None
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
         try:
             answer = self._pool_for(url).request(
                 method,
@@ -164,7 +275,7 @@ class HttpNetwork:
             raise Unavailable(f"{url} cannot be reached: {error}") from error
         whole = False
         try:
-            yield _Body(answer)
+            yield answer
             whole = True
         finally:
             if whole:
