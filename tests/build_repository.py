@@ -189,6 +189,24 @@ class Repository:
         """The root as it is now, under its version."""
         self._metadata(f"{self.root.version}.root.json", self.root, "root")
 
+    def new_keys(self) -> None:
+        """Another key for every role but the root, which says so."""
+        for name in self.signers:
+            if name != "root":
+                old, self.signers[name] = self.signers[name], CryptoSigner.generate_ed25519()
+                if name in TOP:
+                    self.root.revoke_key(old.public_key.keyid, name)
+                    self.root.add_key(self._key(name), name)
+        self.root.version += 1
+        self.publish_root()
+        self.targets.delegations = self._delegations()
+        self.targets.version += 1
+        self._metadata(f"{self.targets.version}.targets.json", self.targets, "targets")
+        self.snapshot.meta["targets.json"] = MetaFile(self.targets.version)
+        for name, delegated in self.delegated.items():
+            delegated.version += 1
+            self.sign(name)
+
     def renew(self) -> None:
         """A new timestamp."""
         self.timestamp.version += 1
@@ -235,6 +253,7 @@ class Server:
         self.asked: list[str] = []  # "GET metadata/timestamp.json 304"
         self.ranges: list[str] = []
         self.bytes_sent = 0
+        self.compressed: list[str] = []  # what came as gzip: "reports"
         self.announced: list[dict[str, Any]] = []
         self.batches: list[dict[str, Any]] = []
         self.answers: dict[str, int] = {}  # device API path -> status to answer instead
@@ -327,6 +346,8 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             what = self.path.removeprefix("/default/device/v1/")
+            if self.headers.get("Content-Encoding") == "gzip":
+                server.compressed.append(what)
             value = json.loads(body)
             status, answer = self._device(what, value)
             self._answer(status, json.dumps(answer).encode() if answer is not None else b"", {})

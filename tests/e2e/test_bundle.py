@@ -343,6 +343,28 @@ def test_root_rotations_that_were_missed_are_followed_one_by_one(tmp_path: Path,
         assert (result.models["detector"]["wanted"], result.problems) == (2, ())
 
 
+def test_other_keys_of_every_role_are_followed_and_the_old_ones_move_nothing(
+    tmp_path: Path, repository: Repository
+) -> None:
+    with Server(repository) as server, opened(tmp_path, server) as agent:
+        agent.cycle()
+        stolen = dict(repository.signers)
+        for _ in range(2):
+            repository.new_keys()
+        repository.policy("detector", baseline=2)
+        result = agent.cycle(force=True)
+        assert (result.models["detector"]["wanted"], result.problems) == (2, ())
+        for role in ("timestamp", roles.policy_role("detector")):
+            kept, repository.signers[role] = repository.signers[role], stolen[role]
+            repository.policy("detector", baseline=1)
+            result = agent.cycle(force=True)
+            assert result.models["detector"]["wanted"] == 2
+            assert any("was signed by 0/1 keys" in problem for problem in result.problems)
+            repository.signers[role] = kept
+        repository.policy("detector", baseline=1)
+        assert agent.cycle(force=True).models["detector"]["wanted"] == 1
+
+
 def test_expired_metadata_keeps_the_model_running_and_says_how_stale_it_is(
     tmp_path: Path, repository: Repository
 ) -> None:

@@ -113,6 +113,19 @@ def test_flipped_patch_gives_way_to_the_whole_file(agent: Agent, server: Server)
     assert moved_to(agent, server, 2) == step.size_bytes + len(CONTENTS[2])
 
 
+def test_patch_that_was_flipped_on_the_way_is_read_by_nobody(
+    agent: Agent, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr("whimbrel.patchfile.apply_files", lambda base, patch, out, **_: read.append(patch))
+    step = patch(server.repository, CONTENTS[1], CONTENTS[2])
+    content = server.repository.blobs[step.sha256]
+    server.repository.blobs[step.sha256] = bytes([content[0] ^ 1]) + content[1:]
+    index(server.repository, 2, step)
+    assert moved_to(agent, server, 2) == step.size_bytes + len(CONTENTS[2])
+    assert read == []
+
+
 def test_patch_that_makes_other_bytes_than_the_release_names_gives_way(agent: Agent, server: Server) -> None:
     wrong = patch(server.repository, CONTENTS[1], CONTENTS[3])
     lying = Step(

@@ -5,7 +5,8 @@
 2. Sequence numbers are given when a window is sent for the first time; so windows that were never sent can be merged,
    and the merged one stands for as many numbers.
 3. The file is replaced atomically, and durably only when windows are frozen, before they are sent: what was not sent
-   may be lost when the power goes; what was sent is never sent under other numbers. A new epoch begins after a boot.
+   may be lost when the power goes; what was sent is never sent under other numbers. A new epoch begins after a boot,
+   and in a copy of the folder.
 4. Of every metric the mean over the windows that were cut is kept, older ones fading: what this device was like before
    an experiment, for whoever asks when it is assigned.
 """
@@ -65,7 +66,8 @@ class Spool:
     def __init__(self, path: Path, *, disk: Disk) -> None:
         self._path = path
         self._disk = disk
-        self._boot = disk.boot()
+        # The settings are stamped anew where the folder was copied: a clone counts for itself.
+        self._boot = f"{disk.boot()} {disk.stamp(path.with_name('agent.json'))}"
         self._content = self._read()
 
     def _read(self) -> Spooled:

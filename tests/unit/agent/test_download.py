@@ -209,6 +209,19 @@ def test_lone_server_that_asks_for_patience_gets_it(tmp_path: Path) -> None:
     download.fetch(FILE)
 
 
+def test_range_past_the_end_of_what_a_server_has_begins_anew(tmp_path: Path) -> None:
+    net = Net(origin="cut")
+    download, _ = made(tmp_path, net, "origin")
+    with pytest.raises(Unfinished):
+        download.fetch(FILE)
+    net.says["origin"] = 416
+    with pytest.raises(Unavailable, match="past its end"):
+        download.fetch(FILE)
+    net.says["origin"] = "good"
+    download.fetch(FILE)
+    assert [asked for _, asked in net.asked] == ["", f"bytes={MIB}-", ""]
+
+
 def test_all_that_failed_raises_what_the_last_one_did(tmp_path: Path) -> None:
     download, _ = made(tmp_path, Net(a=500, origin=404), "a", "origin")
     with pytest.raises(Unavailable, match=r"origin.* answered 404"):

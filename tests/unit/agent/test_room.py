@@ -111,6 +111,22 @@ def test_old_version_makes_room_for_the_new_one_and_the_active_one_stays(
     assert take(agent, server, 3)["serial"] == 3
 
 
+def test_version_that_a_session_still_reads_makes_no_room(opened: Opened, server: Server, tmp_path: Path) -> None:
+    disk = Small(tmp_path, 2**40)
+    agent = opened(disk=disk)
+    look(agent)
+    settle(agent)
+    with agent.session("detector") as old:
+        take(agent, server, 2)
+        agent.swap_now("detector")
+        assert look(agent)["serial"] == 2
+        settle(agent)
+        disk.size_bytes = limits.ROOM_BYTES + 820_000  # two of three
+        assert str(take(agent, server, 3)["waits_for"]).startswith("room: 1 MiB more")
+        assert old.path.read_bytes() == CONTENTS[1]
+    assert look(agent)["serial"] == 3
+
+
 def test_quota_bounds_the_folder_whatever_the_disk_has(opened: Opened, server: Server) -> None:
     agent = opened(quota_mib=1)
     look(agent)

@@ -1,6 +1,7 @@
 """Windows that wait: frozen once sent, numbered once, merged only before, bounded always."""
 
 import itertools
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_a_window_that_was_sent_is_sent_again_as_it_was(path: Path) -> None:
     assert again == (first[0], first[1][:1])
 
 
+def test_what_was_sent_is_sent_under_the_same_number_after_a_power_cut(path: Path) -> None:
+    class Volatile(RealDisk):
+        def replace(self, path: Path, content: bytes) -> None:
+            """Nothing of it reaches the disk."""
+
+    spool = Spool(path, disk=Volatile())
+    cut(spool)
+    sent = spool.batch(windows_max=9)
+    assert spool_at(path).batch(windows_max=9) == sent
+
+
 def test_an_acknowledged_window_is_forgotten_and_its_number_never_used_again(path: Path) -> None:
     spool = spool_at(path)
     cut(spool)
@@ -107,13 +119,32 @@ def test_after_a_boot_a_new_epoch_begins_and_the_old_windows_keep_theirs(path: P
     cut(spool)
     epoch, windows = spool.batch(windows_max=9)
     cut(spool)
-    path.write_bytes(path.read_bytes().replace(b'"boot":"', b'"boot":"before-'))
-    later = spool_at(path)
+
+    class Rebooted(RealDisk):
+        def boot(self) -> str:
+            return "the next one"
+
+    later = Spool(path, disk=Rebooted())
     assert later.batch(windows_max=9) == (epoch, windows)
     later.acknowledged(epoch, windows)
     other, fresh = later.batch(windows_max=9)
     assert other != epoch
     assert [each.first for each in fresh] == [1]
+
+
+def test_a_copy_of_the_folder_counts_for_itself(tmp_path: Path) -> None:
+    """A container's image, started twice on one machine: the second one's windows were taken for the first one's."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    (first / "agent.json").write_text("{}")
+    spool = spool_at(first / "spool.json")
+    cut(spool)
+    spool.acknowledged(*spool.batch(windows_max=9))
+    shutil.copytree(first, second)
+    clone, again = spool_at(second / "spool.json"), spool_at(first / "spool.json")
+    for each in (clone, again):
+        cut(each)
+    assert clone.batch(windows_max=9)[0] != again.batch(windows_max=9)[0] == spool.batch(windows_max=9)[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"format":"whimbrel-spool-2"}'])

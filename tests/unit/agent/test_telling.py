@@ -1,5 +1,6 @@
 """What the device says, and what it does with each answer: over real HTTP, against a server that answers as told."""
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -10,7 +11,10 @@ import pytest
 from build_repository import Repository, Server, onnx_model
 from whimbrel import Agent
 from whimbrel.device.conditions import Situation
+from whimbrel.device.journal import unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult
+from whimbrel.device.slots import Pointer
+from whimbrel.model.documents import digest_of
 from whimbrel.rollout.policy import Arm, Conditions, Entry, Layer
 
 CONTENTS = onnx_model(factor=2.0), onnx_model(factor=3.0)
@@ -58,6 +62,14 @@ def opened(tmp_path: Path, server: Server) -> Iterator[Opened]:
 
 def after(agent: Agent, minutes: float) -> dict[str, object]:
     return agent.cycle(START + 60 * minutes, force=True).models["detector"]
+
+
+def committed(agent: Agent) -> None:
+    after(agent, 0)
+    for _ in range(3):
+        with agent.session("detector"):
+            pass
+    assert after(agent, 1)["state"] == "committed"
 
 
 def test_without_an_enrolment_token_the_device_listens_and_says_nothing(opened: Opened, server: Server) -> None:
@@ -157,6 +169,7 @@ def test_windows_of_days_without_a_server_come_in_one_batch_and_in_order(opened:
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) >= 19
     assert len(server.batches) == 1
+    assert server.compressed == ["reports"]
 
 
 def test_announcement_waits_for_the_network_and_comes_in_order(opened: Opened, server: Server) -> None:
@@ -292,6 +305,98 @@ def test_policy_that_changes_before_the_activation_withdraws_the_version(opened:
     server.repository.policy("detector", baseline=1)
     found = after(agent, 3)
     assert (found["state"], found["serial"]) == ("idle", 1)
+
+
+class Witness(list[dict[str, object]]):
+    """What was announced, and what the device ran and had fetched by then."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        super().__init__()
+        self._pointer, self._server = folder / "models/detector/pointer", server
+
+    def append(self, said: dict[str, object]) -> None:
+        runs = unseal(Pointer, self._pointer.read_bytes(), what="the pointer").serial
+        super().append({**said, "runs": runs, "fetched": len(self._server.ranges)})
+
+
+def test_what_a_device_is_about_to_do_is_told_before_it_does_it(opened: Opened, server: Server, tmp_path: Path) -> None:
+    """So that one that dies of it is missed."""
+    agent = opened()
+    committed(agent)
+    server.announced, server.ranges[:] = Witness(tmp_path, server), []
+    arm = Arm(role="treated", name="t", stage=0, serial=2, start=0, end=1_000_000)
+    server.repository.policy(
+        "detector", baseline=1, layers=(Layer(salt=1, entries=(Entry(rollout="r", arms=(arm,)),)),)
+    )
+    after(agent, 2)
+    assert [(each["step"], each["runs"], each["fetched"]) for each in server.announced] == [
+        ("assigned", 1, 0), ("begun", 1, 0), ("activating", 1, 1), ("activated", 2, 1),
+    ]  # fmt: skip
+
+
+class Meanwhile:
+    """A probe that takes five seconds, in which something happens."""
+
+    def __init__(self) -> None:
+        self.happens: Callable[[ProbeRequest], object] = lambda _: None
+        self.uptime_s = 0.0
+
+    def probe(self, request: ProbeRequest) -> ProbeResult:
+        self.happens(request)
+        self.uptime_s += 5
+        return ProbeResult(passed=True)
+
+
+def test_device_decides_again_on_the_newest_policy_before_it_activates(opened: Opened, server: Server) -> None:
+    probe = Meanwhile()
+    agent = opened(probes=probe, monotonic=lambda: probe.uptime_s)
+    committed(agent)
+    probe.happens = lambda _: server.repository.policy("detector", baseline=1)
+    server.repository.policy("detector", baseline=2)
+    found = after(agent, 2)
+    assert (found["state"], found["serial"], found["sequence"]) == ("idle", 1, 3)
+
+
+def test_conditions_are_asked_again_before_it_activates(opened: Opened, server: Server) -> None:
+    probe, situations = Meanwhile(), [Situation(charging=True)]
+    agent = opened(probes=probe, situation=lambda: situations[-1])
+    committed(agent)
+    probe.happens = lambda _: situations.append(Situation(charging=False))
+    server.repository.policy("detector", baseline=2, conditions=Conditions(charging=True))
+    found = after(agent, 2)
+    assert (found["state"], found["serial"], found["waits_for"]) == ("ready", 1, "the policy asks for a charger")
+
+
+def test_files_are_hashed_again_before_they_are_active(opened: Opened, server: Server) -> None:
+    probe = Meanwhile()
+    agent = opened(probes=probe)
+    committed(agent)
+    probe.happens = lambda request: Path(request.path).write_bytes(b"x")
+    server.repository.policy("detector", baseline=2)
+    found = after(agent, 2)
+    assert (found["serial"], found["waits_for"]) == (1, "the files in the slot are not whole any more")
+
+
+def test_what_failed_is_tried_again_later_and_later_up_to_a_refresh_period(opened: Opened, server: Server) -> None:
+    class Latest(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return b
+
+    asked: list[float] = []
+    seconds = 0.0
+
+    def broken(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(seconds)
+        handler.send_response(500)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    server.faults[f"artifacts/{digest_of(CONTENTS[0])}"] = broken
+    agent = opened(chance=Latest(), monotonic=lambda: 0.0, enrol_token=None)
+    while seconds < 200:
+        agent.cycle(START + seconds)
+        seconds += 0.5
+    assert asked == [0, 1, 3, 7, 15, 31, 63, 123, 183]
 
 
 def test_hundred_agents_share_one_pool_and_hold_no_files(tmp_path: Path, server: Server) -> None:
