@@ -2,7 +2,7 @@
 
 Each figure is taken in a process of its own, over real HTTP from this one:
 - import: CPU seconds of `import whimbrel.agent.app`, beyond an interpreter that imports nothing (median of 5);
-- idle: resident memory after a first update and some cycles;
+- idle: resident memory after a first update and some cycles, and after one by a patch, when numpy is there to stay;
 - update, whole and by a patch: the most that was resident (VmHWM, set to zero before), less what was resident of the
   model's own files. The agent maps none, so that is nothing here; the probe runs in another process and is left out.
 Peers in the same run: an interpreter alone, and one that imports numpy.
@@ -206,6 +206,7 @@ def main() -> int:
         "idle_rss_mb": IDLE_MB,
         "whole_peak_mb": UPDATE_MB,
         "patch_peak_mb": UPDATE_MB,
+        "after_patch_rss_mb": IDLE_MB,
     }
     over = [name for name, most in promised.items() if figures[name] >= most]
     ok = not over and figures["codec_while_whole"] == 0 and figures["codec_while_patch"] == 1

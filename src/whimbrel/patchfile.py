@@ -5,11 +5,12 @@
 2. Files are read with positioned reads, not mapped: a base that is cut while we read is an error, not a SIGBUS.
 3. An apply that was interrupted leaves its temporary file; the next one keeps the segments in it that are right.
 4. Threads are started here, and only here. Memory is a few megabytes a thread, and the next segment gets what the last
-   one freed (`_keep_freed_memory`).
+   one freed (`_keep_freed_memory`); what is free before and after an apply is given back.
 
 A body, beside `durable`: the device wing applies, the server wing encodes, the command line does both.
 """
 
+import ctypes
 import errno
 import os
 import shutil
@@ -120,8 +121,10 @@ def apply_files(
     else is refused before it costs disk. Raises `UntrustedInput` (nothing is at `out` that was not there before),
     `Unavailable` for a full disk, `Refused` for files that cannot be opened or a folder that exists.
     """
+    _give_back_freed_memory()  # an agent imported numpy a moment ago, and that freed more than an apply takes
     _keep_freed_memory()
     with ExitStack() as stack:
+        stack.callback(_give_back_freed_memory)
         before = stack.enter_context(open_artifact(base))
         read, size = stack.enter_context(_open(patch))
         parsed = codec.parse(read, size)
@@ -374,6 +377,12 @@ def _keep_freed_memory() -> None:
     page of the block is touched, and other allocators take no notice.
     """
     np.empty(limits.DELTA_KEPT_BYTES // 2, np.uint8)
+
+
+def _give_back_freed_memory() -> None:
+    """Have glibc return the whole pages that lie free between blocks in use (malloc_trim(3))."""
+    with suppress(OSError, AttributeError, TypeError):  # musl, macOS and Windows have none
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Pool:
