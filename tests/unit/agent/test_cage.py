@@ -4,7 +4,10 @@ Each comes as the probe of another package, which runs where a model's runtime w
 """
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -236,3 +239,16 @@ def _lives(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+_SPINS = """
+from whimbrel.agent.probes import cage
+cage.confine(memory_bytes=2**30, cpu_s=1)
+while True:
+    pass
+"""
+
+
+def test_a_probe_that_computes_for_ever_is_ended_by_its_processor_time() -> None:
+    ended = subprocess.run([sys.executable, "-c", _SPINS], check=False, timeout=120).returncode
+    assert -ended in {signal.SIGKILL, signal.SIGXCPU}
