@@ -111,6 +111,33 @@ def test_old_version_makes_room_for_the_new_one_and_the_active_one_stays(
     assert take(agent, server, 3)["serial"] == 3
 
 
+def test_releases_that_are_in_no_slot_are_forgotten(opened: Opened, server: Server) -> None:
+    agent = opened()
+    look(agent)
+    for serial in (2, 3):
+        settle(agent)
+        take(agent, server, serial)
+    kept = [each.name for each in (agent.folder / "trust/documents").glob("models*[0-9].json")]
+    assert sorted(kept) == ["models%2Fdetector%2F2.json", "models%2Fdetector%2F3.json"]
+
+
+def test_what_was_being_written_when_the_power_went_is_removed(opened: Opened, tmp_path: Path) -> None:
+    device = tmp_path / "device"
+    look(opened())
+    left = [
+        device / place / ".journal.0a1b2c3d.tmp"
+        for place in (".", "trust", "trust/metadata", "trust/documents", "models/detector/sessions")
+    ]
+    for each in left:
+        each.parent.mkdir(exist_ok=True)
+        each.write_bytes(b"half of i")
+    agent = opened()
+    look(agent)
+    assert all(each.exists() for each in left)  # somebody may be writing it now
+    look(agent)
+    assert not any(each.exists() for each in left)
+
+
 def test_version_that_a_session_still_reads_makes_no_room(opened: Opened, server: Server, tmp_path: Path) -> None:
     disk = Small(tmp_path, 2**40)
     agent = opened(disk=disk)
