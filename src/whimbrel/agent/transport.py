@@ -143,7 +143,9 @@ def _seen(connection: HTTPConnection) -> None:
         watch.sees(connection)
 
 
-class _Http(HTTPConnection):
+class Connection(HTTPConnection):
+    """Shows its socket to the watch of the request; messages name this class."""
+
     def connect(self) -> None:
         super().connect()
         _seen(self)
@@ -153,7 +155,9 @@ class _Http(HTTPConnection):
         super().request(*given, **named)
 
 
-class _Https(HTTPSConnection):
+class SecureConnection(HTTPSConnection):
+    """The same over TLS."""
+
     def connect(self) -> None:
         super().connect()
         _seen(self)
@@ -163,16 +167,16 @@ class _Https(HTTPSConnection):
         super().request(*given, **named)
 
 
-class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _Http
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = Connection
 
 
-class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _Https
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = SecureConnection
 
 
 def _watched(pool: _Manager) -> _Manager:
-    pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    pool.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
     return pool
 
 

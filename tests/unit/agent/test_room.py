@@ -181,6 +181,18 @@ def test_metered_day_ends_and_the_status_says_tomorrow(opened: Opened, server: S
     assert look(opened(situation=lambda: situations[-1]))["serial"] == 4
 
 
+def test_clock_that_falls_back_at_every_boot_brings_no_new_budget(opened: Opened, server: Server) -> None:
+    server.repository.release("detector", 4, onnx_model(padding=2_500_000))
+    server.repository.policy("detector", baseline=4, conditions=Conditions(metered_mib_a_day=1))
+    agent = opened(situation=lambda: Situation(unmetered=False))
+    look(agent)
+    (part,) = (agent.folder / "incoming").glob("*.part")
+    came = part.stat().st_size
+    agent.cycle(1000.0, force=True)
+    assert str(look(agent)["waits_for"]).startswith("tomorrow")
+    assert part.stat().st_size == came < 2_500_000
+
+
 def test_conditions_that_end_stop_a_download(opened: Opened, server: Server) -> None:
     situations = [Situation(charging=True)]
     agent = opened(situation=lambda: situations[-1])

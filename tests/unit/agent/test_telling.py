@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.device.slots import Pointer
 from whimbrel.model.documents import digest_of
 from whimbrel.rollout.policy import Arm, Conditions, Entry, Layer
+from whimbrel.trust import roles
 
 CONTENTS = onnx_model(factor=2.0), onnx_model(factor=3.0)
 START = time.time()
@@ -355,6 +357,24 @@ def test_device_decides_again_on_the_newest_policy_before_it_activates(opened: O
     server.repository.policy("detector", baseline=2)
     found = after(agent, 2)
     assert (found["state"], found["serial"], found["sequence"]) == ("idle", 1, 3)
+
+
+def test_trial_is_not_disturbed_by_a_newer_version_and_gives_way_after_a_day(opened: Opened, server: Server) -> None:
+    agent, repository = opened(), server.repository
+    committed(agent)
+    repository.policy("detector", baseline=2)
+    assert after(agent, 2)["state"] == "on trial"
+    repository.release("detector", 3, CONTENTS[0])
+    repository.policy("detector", baseline=3)
+    found = after(agent, 3)
+    assert (found["state"], found["serial"]) == ("on trial", 2)
+    assert found["waits_for"] == "the end of the trial of serial 2"
+    repository.now += timedelta(days=2)
+    repository.timestamp.expires = repository.now + roles.TIMESTAMP_LIFE
+    repository.policy("detector", baseline=3)
+    for minutes in (1445, 1446):
+        found = after(agent, minutes)
+    assert (found["state"], found["serial"]) == ("on trial", 3)
 
 
 def test_conditions_are_asked_again_before_it_activates(opened: Opened, server: Server) -> None:
