@@ -431,6 +431,8 @@ class ModelledDisk:
             if change.names[0][0] == folder or change.names[-1][0] == folder:  # it has one or two
                 done.append(change)
                 over |= {(place, name) for place, name, _ in change.names}
+            elif not over:
+                waiting.append(change)
             elif left := tuple(each for each in change.names if each[:2] not in over):
                 waiting.append(_Change(left))
         for change in reversed(done):
