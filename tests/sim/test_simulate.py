@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -47,6 +48,16 @@ def test_worlds_are_the_same_however_many_are_played_at_once_and_however_sets_ar
         told.append([world | {"seconds": 0} for world in worlds])
     assert [world["seed"] for world in told[0]] == [5, 6, 7]
     assert told[0] == told[1]
+
+
+def test_a_world_is_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch over every request had a thread of its own, and worlds waited for the machine a third of their time."""
+
+    def refuses(_: threading.Thread) -> None:
+        raise RuntimeError("a thread is started")
+
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    assert simulate(3, devices=4).violations == ()
 
 
 def test_other_seed_is_another_world() -> None:

@@ -95,11 +95,15 @@ class _Watch:
         self._until = time.monotonic() + limits.ANSWER_S
         self._over = threading.Event()
         self._socket: socket.socket | None = None
+        self._looks = False  # from its first connection on: those of a pool that was brought are not seen
         self.hung_up = False
 
     def sees(self, connection: HTTPConnection) -> None:
         """The answer comes from `connection`, which may let go of its socket before the body was read."""
         self._socket = connection.sock or self._socket
+        if not self._looks:
+            self._looks = True
+            threading.Thread(target=self._look, daemon=True).start()
 
     @contextmanager
     def piece(self) -> Iterator[None]:
@@ -112,7 +116,6 @@ class _Watch:
 
     def __enter__(self) -> Self:
         _watching.watch = self
-        threading.Thread(target=self._look, daemon=True).start()
         return self
 
     def __exit__(
