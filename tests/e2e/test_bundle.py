@@ -16,6 +16,7 @@ from build_repository import Repository, Server, onnx_model
 from build_server import done, model_file, whimbrel
 from whimbrel import Agent, limits
 from whimbrel.delta.codec import encode_bytes
+from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import digest_of, encode
@@ -56,8 +57,9 @@ def stick(repository: Repository, path: Path, *, without: str = "", packing: int
 @pytest.fixture
 def agent(tmp_path: Path, repository: Repository) -> Iterator[Agent]:
     with Agent.open(
-        tmp_path / "device", server="http://127.0.0.1:9", root=repository.root_bytes, probes=AllGood()
-    ) as made:
+        tmp_path / "device", server="http://127.0.0.1:9", root=repository.root_bytes, probes=AllGood(),
+        situation=lambda: Situation(unmetered=False),
+    ) as made:  # fmt: skip
         yield made
 
 

@@ -174,6 +174,58 @@ def test_windows_of_days_without_a_server_come_in_one_batch_and_in_order(opened:
     assert server.compressed == ["reports"]
 
 
+def test_announcement_that_will_never_be_taken_holds_no_other_back(opened: Opened, server: Server) -> None:
+    agent = opened()
+    server.answers["announce"] = 400
+    result = agent.cycle(START)
+    assert any("answered 400" in problem for problem in result.problems)
+    server.answers.clear()
+    for _ in range(3):
+        with agent.session("detector"):
+            pass
+    assert after(agent, 2)["state"] == "committed"
+    assert server.steps() == ["committed"]
+
+
+def test_token_that_ended_is_replaced_without_a_new_enrolment(opened: Opened, server: Server) -> None:
+    agent = opened()
+    after(agent, 0)
+    server.tokens.clear()
+    after(agent, 2)
+    assert server.windows
+    assert len([line for line in server.asked if line.startswith("POST device/v1/enrol")]) == 1
+
+
+class TooLargeTwice(dict[str, int]):
+    """What the server answers to the next two batches."""
+
+    left = 2
+
+    def __contains__(self, what: object) -> bool:
+        if what != "reports" or not self.left:
+            return False
+        self.left -= 1
+        return True
+
+    def __getitem__(self, what: str) -> int:
+        return 413
+
+
+def test_batch_that_is_too_large_is_halved_and_loses_no_window(opened: Opened, server: Server) -> None:
+    agent = opened()
+    after(agent, 0)
+    server.down = True
+    for minutes in range(2, 40, 2):
+        after(agent, minutes)
+    server.down, server.answers = False, TooLargeTwice()
+    for minutes in (200, 201, 202):
+        after(agent, minutes)
+    numbers = [window["first"] for window in server.windows]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 19
+    assert len(server.batches[0]["windows"]) <= 5
+
+
 def test_announcement_waits_for_the_network_and_comes_in_order(opened: Opened, server: Server) -> None:
     agent = opened()
     server.answers["announce"] = 500
