@@ -1,0 +1,34 @@
+"""What a probe measured decides which variant is taken, for a month."""
+
+from pathlib import Path
+
+from build_repository import Repository, variant_of
+from whimbrel.agent.benchmarks import Benchmarks
+from whimbrel.agent.disk import RealDisk
+from whimbrel.device.ports import ProbeResult
+from whimbrel.limits import BENCHMARK_AGE_S
+
+BIG, SMALL = variant_of(b"large", name="big"), variant_of(b"small", name="small")
+RELEASE = Repository().release("detector", 1, variants=(BIG, SMALL))
+OVER = ProbeResult(passed=False, over_budget=True, reason="it is too slow")
+
+
+def chosen(benchmarks: Benchmarks, now: float) -> str:
+    variant = benchmarks.choose(RELEASE, {}, now=now)
+    assert variant is not None
+    return variant.name
+
+
+def test_variant_that_was_too_slow_is_tried_again_after_a_month(tmp_path: Path) -> None:
+    benchmarks = Benchmarks(tmp_path / "benchmarks", disk=RealDisk())
+    assert chosen(benchmarks, 0) == "big"
+    benchmarks.keep(BIG, OVER, now=0)
+    assert chosen(benchmarks, BENCHMARK_AGE_S - 1) == "small"
+    assert chosen(benchmarks, BENCHMARK_AGE_S) == "big"
+
+
+def test_where_all_were_too_slow_the_smallest_is_tried_again(tmp_path: Path) -> None:
+    benchmarks = Benchmarks(tmp_path / "benchmarks", disk=RealDisk())
+    benchmarks.keep(BIG, OVER, now=0)
+    benchmarks.keep(SMALL, OVER, now=0)
+    assert chosen(benchmarks, 1) == "small"
