@@ -129,15 +129,19 @@ def ours(base: Path, target: Path, folder: Path) -> Cost:
     )
 
 
-def prototype_bytes(script: Path, base: Path, target: Path, folder: Path) -> int:
-    """It tells containers by their names."""
+def prototype_bytes(script: Path, base: Path, target: Path, folder: Path) -> int | None:
+    """It tells containers by their names; None for types that it does not know."""
     ending = ".gguf" if target.read_bytes()[:4] == b"GGUF" else ".safetensors"
     named = [folder / f"prototype-{side}{ending}" for side in ("base", "target")]
     for link, path in zip(named, (base, target), strict=True):
         link.unlink(missing_ok=True)
         link.symlink_to(path.absolute())
     patch = folder / "prototype.patch"
-    run([sys.executable, str(script), "diff", *map(str, named), str(patch), "pco"])
+    try:
+        run([sys.executable, str(script), "diff", *map(str, named), str(patch), "pco"])
+    except SystemExit as error:
+        print(f"the prototype does not read {target.name}: {error}", file=sys.stderr)
+        return None
     return patch.stat().st_size
 
 
@@ -207,8 +211,8 @@ def measure(
         "sha256_mb_per_s": round(yardstick()),
         "ours": asdict(ours(base, target, folder)),
     }
-    if prototype and peers:
-        found["prototype_bytes"] = prototype_bytes(prototype, base, target, folder)
+    if prototype and peers and (size := prototype_bytes(prototype, base, target, folder)) is not None:
+        found["prototype_bytes"] = size
     elif name in PROTOTYPE_BYTES:
         found["prototype_bytes"] = PROTOTYPE_BYTES[name]
     for label, (program, tool_of) in TOOLS.items() if peers else ():

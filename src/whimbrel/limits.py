@@ -144,7 +144,7 @@ SHADOW_CLOSE_S = 1.0  # what `Agent.close` waits for the thread, twice
 SHADOW_CRASHES = 3  # one may be the machine's; after three a candidate is not tried here any more
 
 # --- delta ---
-DELTA_SEGMENT_ELEMENTS = 256 * KIB  # numbers decoded at once: a few MB of working memory, pages still worth their head
+DELTA_SEGMENT_ELEMENTS = 256 * KIB  # bytes of numbers decoded at once: 3 MB of working memory, pages worth their head
 DELTA_GROUP_BYTES = 2 * MIB  # differences that share their entropy tables: what an encoder holds at once
 DELTA_STATES_LOG = (
     12  # of a chunk's table: 16 bytes a state, 255 chunks; pco's level 9 makes 2**11, its format allows 2**14

@@ -218,8 +218,8 @@ def _width(dtype: Dtype) -> int:
 
 
 def _segment_elements(dtype: Dtype) -> int:
-    """Fewer of the wide ones, so that all segments need the same memory."""
-    return limits.DELTA_SEGMENT_ELEMENTS // max(1, _width(dtype) // 2)
+    """Fewer of the wide ones: working memory goes by their bytes."""
+    return limits.DELTA_SEGMENT_ELEMENTS // _width(dtype)
 
 
 def _group_segments(dtype: Dtype) -> int:
