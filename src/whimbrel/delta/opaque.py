@@ -106,8 +106,8 @@ def read_whole(content: bytes, size_bytes: int, *, window: bytes) -> bytes:
 
 
 def shrink(content: bytes) -> bytes:
-    """One zstd frame without a dictionary, as small as zstd makes it."""
-    return _compress(content, b"", True)
+    """One zstd frame without a dictionary. Its tables take 1 MB at most: heads of large patches are mostly checksums."""
+    return _compress(content, b"", True, table_log=17)
 
 
 def expand(frame: bytes, size_bytes: int, window: bytes = b"") -> bytes:
@@ -126,15 +126,15 @@ def expand(frame: bytes, size_bytes: int, window: bytes = b"") -> bytes:
     return content
 
 
-def _compress(content: bytes, window: bytes, thorough: bool) -> bytes:
+def _compress(content: bytes, window: bytes, thorough: bool, *, table_log: int = 20) -> bytes:
     """Tables of at most 2**20 and 2**19 entries, 6 MB: with fewer a window of 1.5 MB is forgotten before its end."""
     total = max(len(content) + len(window), 64)
     log = min(_LONGEST_WINDOW_LOG, max(10, (total - 1).bit_length()))
     parameters = zstandard.ZstdCompressionParameters.from_level(
         19 if thorough else _FAST_LEVEL,
         window_log=log,
-        hash_log=min(20, log + 1),
-        chain_log=min(19, log + 1),
+        hash_log=min(table_log, log + 1),
+        chain_log=min(table_log - 1, log + 1),
         write_content_size=True,
         write_checksum=False,
         write_dict_id=False,
