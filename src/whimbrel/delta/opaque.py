@@ -106,7 +106,7 @@ def read_whole(content: bytes, size_bytes: int, *, window: bytes) -> bytes:
 
 
 def shrink(content: bytes) -> bytes:
-    """One zstd frame without a dictionary. Its tables take 1 MB at most: heads of large patches are mostly checksums."""
+    """One zstd frame without a dictionary, with tables of 1 MB: the head of a large patch is mostly checksums."""
     return _compress(content, b"", True, table_log=17)
 
 

@@ -106,6 +106,9 @@ class StreamWriter:
             live = [index for index, count in enumerate(counts) if count]
             pieces = list(chain.from_iterable(parts))
             numbers = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            del parts, pieces  # before pco makes copies of its own
+            if last == CONTEXTS:
+                self._segments.clear()
             config = ChunkConfig(
                 compression_level=_LEVEL,
                 mode_spec=ModeSpec.classic(),
@@ -117,7 +120,7 @@ class StreamWriter:
             metas.append(chunk.write_meta())
             for page, index in enumerate(live):
                 pages[index].append(chunk.write_page(page))
-            del chunk, numbers, parts, pieces  # before the next are made
+            del chunk, numbers  # before the next are made
         table = bytes([len(firsts)]) + bytes(firsts) + b"".join(metas)
         return table, [b"".join(page) for page in pages]
 
