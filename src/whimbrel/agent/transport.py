@@ -158,16 +158,8 @@ class Connection(HTTPConnection):
         super().request(*given, **named)
 
 
-class SecureConnection(HTTPSConnection):
-    """The same over TLS."""
-
-    def connect(self) -> None:
-        super().connect()
-        _seen(self)
-
-    def request(self, *given: Any, **named: Any) -> None:
-        _seen(self)
-        super().request(*given, **named)
+class SecureConnection(Connection, HTTPSConnection):
+    """The same over TLS: what `Connection` calls next is `HTTPSConnection`."""
 
 
 class _Pool(HTTPConnectionPool):
