@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import typer
@@ -259,12 +259,12 @@ def _shape(path: Path | None) -> Shape:
 def _form(path: Path | None) -> Literal["png", "svg"] | None:
     if path is None:
         return None
-    forms: dict[str, Any] = {".png": "png", ".svg": "svg"}
+    forms: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
     if path.suffix.lower() not in forms:
         raise UntrustedInput(f"{path} is neither .png nor .svg; name a file that ends in one of them")
     if not path.absolute().parent.is_dir():
         raise UntrustedInput(f"the folder {path.absolute().parent} is not there; make it, or name another")
-    return forms[path.suffix.lower()]  # type: ignore[no-any-return]
+    return forms[path.suffix.lower()]
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -158,13 +158,13 @@ def _publish(
         signer=signer,
         now=now,
     )
-    made = client.send(
+    made: dict[str, Any] = client.send(
         "POST",
         f"models/{quoted(model)}/versions",
         {"release": document, "publisher": role},
     )
     twins = [v.version for v in known if v.build_hash == release.build_hash]
-    return made | {"artifacts_stored_before": stored, "artifacts_sent": sent, "same_files_as": twins}  # type: ignore[no-any-return]
+    return made | {"artifacts_stored_before": stored, "artifacts_sent": sent, "same_files_as": twins}
 
 
 def _deltas(client: Client, model: str, version: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 1. A *stream* is one kind of number (differences, codes, levels) of the segments of a *group*. Every number has a
    context, 0 to 255, that both sides know before they read it. Numbers of one context, segment by segment, are one pco
    chunk: its table is in the group's head, its page in the segment.
-2. Neighbouring contexts merge until a chunk has enough numbers to pay for its table. The merge is written in the head.
+2. Neighbouring contexts merge until a chunk has enough numbers to pay for its table. What joining costs is counted of
+   bytes: they merge while it makes the whole smaller. The merge is written in the head.
 3. The order inside a segment is by chunk, run (of 65,536 contexts), context and place. Half a run is sorted at once:
    stable sorts of bytes are radix sorts, and their tables of 8 bytes a context stay in the cache.
 4. Numbers that share a context by nature travel as rows: a context a row, and there is little to sort.
@@ -36,9 +37,7 @@ _VALUE_BITS = 24  # a value in a chunk's table
 _NAMES = {"int16": "i16", "int32": "i32", "uint16": "u16", "uint32": "u32", "uint8": "u8", "int8": "i8"}
 
 _RUN = 64 * limits.KIB  # part of the format
-_STEPS = (
-    2  # a run is sorted in so many steps: the tables of a whole one leave the second-level cache, at half the speed
-)
+_STEPS = 2  # a run is sorted in so many steps: the tables of a whole one leave a small second-level cache
 _ALL = np.arange(CONTEXTS, dtype=np.uint8)
 
 

@@ -18,6 +18,7 @@ from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.shares import Placed, cap, placed, share_among, stage_of
 from whimbrel.flows.start import clock, find_version, why_not
 from whimbrel.flows.traffic import traffic_of
+from whimbrel.model.documents import plain
 from whimbrel.rollout.bucket import BUCKETS
 from whimbrel.rollout.foresight import Sight, Traffic, foresee
 from whimbrel.rollout.moments import frozen_until
@@ -308,4 +309,4 @@ def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, fle
 
 def view(check: PlanCheck) -> dict[str, Any]:
     """The check as JSON."""
-    return msgspec.to_builtins(check)  # type: ignore[no-any-return]
+    return plain(check)

@@ -186,9 +186,8 @@ def mail(alert: Alert, known: Known, *, plot: bytes | None) -> EmailMessage:
         f'<table style="border-collapse:collapse;font-size:14px">{rows}</table>{picture}</div>',
         subtype="html",
     )
-    if plot:
-        html = message.get_payload()[1]  # type: ignore[index]
-        html.add_related(plot, "image", "png", cid="<plot>", filename="evidence.png", disposition="inline")  # type: ignore[union-attr]
+    if plot and (html := message.get_body(("html",))) is not None:
+        html.add_related(plot, "image", "png", cid="<plot>", filename="evidence.png", disposition="inline")
     return message
 
 

@@ -20,7 +20,7 @@ from whimbrel.flows.history import history_of, inventory_of
 from whimbrel.flows.publish import build_hash, check_budgets, check_unpublished
 from whimbrel.flows.records import AuditRecord, ModelRecord, ModelSettings, VersionRecord
 from whimbrel.flows.start import find_version
-from whimbrel.model.documents import Document, convert, parse
+from whimbrel.model.documents import Document, convert, parse, plain
 from whimbrel.model.ids import END, Name
 from whimbrel.model.release import Line, Release
 from whimbrel.model.ways import NOTHING
@@ -162,7 +162,7 @@ class Desk:
                 model=data.name,
             )
         )
-        return msgspec.to_builtins(record)  # type: ignore[no-any-return]
+        return plain(record)
 
     def set_model(
         self, registry: Registry, fleet: Fleet, _book: RoleBook, *, name: str, changes: dict[str, Any]
@@ -198,7 +198,7 @@ class Desk:
     def version(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, name: str) -> dict[str, Any]:
         version = _named(registry, model, name)
         release = json.loads(registry.release_bytes(model, version.serial))
-        return msgspec.to_builtins(version) | {"release": release}  # type: ignore[no-any-return]
+        return plain(version) | {"release": release}
 
     def history(
         self, registry: Registry, fleet: Fleet, _book: RoleBook, *, model: str, version: str | None
@@ -217,7 +217,7 @@ class Desk:
         running = inventory_of(
             fleet.inventory(model), [record for record, _ in published], releases=releases, steps=steps, target=target
         )
-        return msgspec.to_builtins(history_of(registry, fleet, model, running=running))  # type: ignore[no-any-return]
+        return plain(history_of(registry, fleet, model, running=running))
 
     def publish(
         self, registry: Registry, _fleet: Fleet, book: RoleBook, *, model: str, data: NewVersion
@@ -270,7 +270,7 @@ class Desk:
                 evidence={"serial": release.serial, "build_hash": release.build_hash},
             )
         )
-        return msgspec.to_builtins(version) | {"baseline": first}  # type: ignore[no-any-return]
+        return plain(version) | {"baseline": first}
 
     def deltas(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, name: str) -> dict[str, Any]:
         version = _named(registry, model, name)
@@ -317,14 +317,14 @@ class Desk:
                 evidence={"serial": version.serial},
             )
         )
-        return msgspec.to_builtins(registry.version(model, version.serial))  # type: ignore[no-any-return]
+        return plain(registry.version(model, version.serial))
 
     def line(self, registry: Registry, _fleet: Fleet, book: RoleBook, *, model: str) -> dict[str, Any]:
         registry.model(model)
         held = book.current_target(roles.publisher_role(model), roles.line_path(model))
         if held is None:
             raise NotFound(f"{model} has no line yet")
-        return msgspec.to_builtins(parse(Line, held, what="the stored line"))  # type: ignore[no-any-return]
+        return plain(parse(Line, held, what="the stored line"))
 
     def set_line(
         self, registry: Registry, _fleet: Fleet, book: RoleBook, *, model: str, data: NewLine
@@ -353,7 +353,7 @@ class Desk:
                 evidence=msgspec.to_builtins(line),
             )
         )
-        return msgspec.to_builtins(line)  # type: ignore[no-any-return]
+        return plain(line)
 
     def set_alias(
         self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, alias: str, name: str

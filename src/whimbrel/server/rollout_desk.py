@@ -22,7 +22,7 @@ from whimbrel.flows.start import start_rollout
 from whimbrel.flows.trace import Point, trace
 from whimbrel.flows.user_reports import file_reports
 from whimbrel.health.user_report import UserReports
-from whimbrel.model.documents import Document
+from whimbrel.model.documents import Document, plain
 from whimbrel.rollout.states import State
 from whimbrel.server.desk import Actor, Because, Consent, Reason
 from whimbrel.stores.fleet import Fleet
@@ -132,7 +132,7 @@ def file_user_reports(registry: Registry, fleet: Fleet, _book: RoleBook, *, data
     filed = file_reports(registry, fleet, rows, data.reports, now=now)
     if data.model is not None:
         rows.heard(registry.model(data.model).name, at=now)
-    return msgspec.to_builtins(filed)  # type: ignore[no-any-return]
+    return plain(filed)
 
 
 def user_reports(registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, limit: int) -> list[dict[str, Any]]:
