@@ -21,11 +21,11 @@ import numpy as np
 
 from whimbrel.model.release import Line
 from whimbrel.model.selector import Selector
-from whimbrel.rollout.bucket import device_key
-from whimbrel.rollout.crowd import Kind, Outcome, decide_many
-from whimbrel.rollout.decide import Profile, decide
-from whimbrel.rollout.plan import Plan, Stage
-from whimbrel.rollout.policy import Layer, Policy, Quarantine
+from whimbrel.plan.plan import Plan, Stage
+from whimbrel.policy.bucket import device_key
+from whimbrel.policy.decide import Profile, decide
+from whimbrel.policy.decide_many import Kind, Outcome, decide_many
+from whimbrel.policy.policy import Layer, Policy, Quarantine
 from whimbrel.sim.forecast.effects import parse_effect
 from whimbrel.sim.forecast.expected import Asked
 from whimbrel.sim.forecast.fleet import policy_at

@@ -6,7 +6,7 @@ next to honest versions of what peers do, and next to an oracle that knows the e
 the first window at which it takes the version back.
 
 The false alarms come from rollouts in which nothing is wrong at all. Their windows are folded for hundreds of rollouts
-at once (`rollout/bulk.py`, held equal to the gate by a test), and every alarm found so is played again through the
+at once (`gate/batch_gate.py`, held equal to the gate by a test), and every alarm found so is played again through the
 gate itself, which must say the same. Peers see the one metric that is about to get worse; the gate watches all of them.
 """
 
@@ -24,14 +24,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from whimbrel.gate.batch_gate import Arm, BulkLedger
+from whimbrel.gate.gate import judge
+from whimbrel.gate.guardrails import TOLERATED_SLOWER
+from whimbrel.gate.ledger import Ledger
+from whimbrel.gate.verdict import Situation
 from whimbrel.health.sketch import GAMMA, keys_of
 from whimbrel.health.tally import AGE_EDGES_H, Cell, Moments
-from whimbrel.rollout.bulk import Arm, BulkLedger
-from whimbrel.rollout.gate import judge
-from whimbrel.rollout.guardrails import TOLERATED_SLOWER
-from whimbrel.rollout.ledger import Ledger
-from whimbrel.rollout.plan import Plan, Stage
-from whimbrel.rollout.situation import Situation
+from whimbrel.plan.plan import Plan, Stage
 
 Array = NDArray[Any]
 SEED = 20261120

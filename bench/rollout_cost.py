@@ -26,8 +26,8 @@ from whimbrel.flows.records import ModelRecord, ModelSettings, VersionRecord
 from whimbrel.flows.start import start_rollout
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Line
-from whimbrel.rollout.decide import Profile, decide
-from whimbrel.rollout.policy import Policy
+from whimbrel.policy.decide import Profile, decide
+from whimbrel.policy.policy import Policy
 from whimbrel.server.app import Parts, found, open_parts
 from whimbrel.server.config import Config
 from whimbrel.stores import schema

@@ -10,19 +10,19 @@ import msgspec
 
 from whimbrel.flows.publish import build_hash
 from whimbrel.flows.records import ModelRecord, ModelSettings, QuarantineRecord, Record, RolloutRecord, VersionRecord
+from whimbrel.gate.verdict import Counts, Situation
 from whimbrel.health.report import Announcement, Batch, Cohort, Window
 from whimbrel.health.shadow import Seen, Units
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import encode
 from whimbrel.model.release import File, Line, Release, Variant
 from whimbrel.model.selector import Selector
-from whimbrel.rollout.bucket import BUCKETS, bucket, device_key
-from whimbrel.rollout.criteria import SuccessCriteria
-from whimbrel.rollout.plan import Plan, Stage
-from whimbrel.rollout.policy import Arm, Entry, Layer, Policy
-from whimbrel.rollout.shadow import ShadowStage
-from whimbrel.rollout.situation import Counts, Situation
-from whimbrel.rollout.states import State
+from whimbrel.plan.criteria import SuccessCriteria
+from whimbrel.plan.plan import Plan, Stage
+from whimbrel.plan.rollout_states import State
+from whimbrel.policy.bucket import BUCKETS, bucket, device_key
+from whimbrel.policy.policy import Arm, Entry, Layer, Policy
+from whimbrel.policy.shadow import ShadowStage
 from whimbrel.stores import schema
 from whimbrel.stores.database import Database
 from whimbrel.stores.fleet import Fleet

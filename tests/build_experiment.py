@@ -13,10 +13,10 @@ from whimbrel.flows.conclude import Books, Parts, advance_experiment
 from whimbrel.flows.experiment import read_experiment, start_experiment
 from whimbrel.flows.ingest import ingest
 from whimbrel.flows.records import ExperimentRecord
+from whimbrel.gate.experiment_gate import Conclusion
 from whimbrel.health.report import Cohort, Summary
-from whimbrel.rollout.bucket import bucket, device_key
-from whimbrel.rollout.experiment import Experiment
-from whimbrel.rollout.experiment_gate import Conclusion
+from whimbrel.plan.experiment import Experiment
+from whimbrel.policy.bucket import bucket, device_key
 from whimbrel.stores.experiments import Experiments
 
 TEXT = """

@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 
 from whimbrel.model.release import Line
 from whimbrel.model.selector import EVERYONE, Selector
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.policy import Arm, Entry, Layer, Pin, Policy, Quarantine
-from whimbrel.rollout.shadow import Shadow
+from whimbrel.policy.bucket import BUCKETS
+from whimbrel.policy.policy import Arm, Entry, Layer, Pin, Policy, Quarantine
+from whimbrel.policy.shadow import Shadow
 
 serials = st.integers(1, 6)
 labels = st.dictionaries(st.sampled_from(["region", "chip"]), st.sampled_from(["a", "b"]))

@@ -24,8 +24,8 @@ from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.model.documents import digest_of
 from whimbrel.model.ways import DeltaIndex, Step
-from whimbrel.rollout.policy import Arm, Entry, Layer
-from whimbrel.rollout.shadow import Shadow
+from whimbrel.policy.policy import Arm, Entry, Layer
+from whimbrel.policy.shadow import Shadow
 from whimbrel.sim.disk import ModelledDisk
 from whimbrel.trust import roles
 

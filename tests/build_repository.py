@@ -32,7 +32,7 @@ from tuf.api.metadata import (
 
 from whimbrel.model import documents
 from whimbrel.model.release import File, Line, Probe, Release, Signature, Tensor, TensorSpec, Variant
-from whimbrel.rollout.policy import Policy
+from whimbrel.policy.policy import Policy
 from whimbrel.trust import roles
 
 TOP = roles.ROOT, roles.TARGETS, roles.SNAPSHOT, roles.TIMESTAMP

@@ -17,7 +17,7 @@ from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
 from whimbrel.model import documents
 from whimbrel.model.release import Line
-from whimbrel.rollout.policy import Policy
+from whimbrel.policy.policy import Policy
 from whimbrel.trust import roles
 
 ONE, TWO = onnx_model(factor=2.0), onnx_model(factor=3.0)

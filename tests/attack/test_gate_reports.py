@@ -7,11 +7,11 @@ from whimbrel.flows.advance import advance
 from whimbrel.flows.ingest import ingest
 from whimbrel.flows.records import Record, RolloutRecord
 from whimbrel.flows.user_reports import count_reports, file_reports
+from whimbrel.gate.verdict import Verdict
 from whimbrel.health.report import Summary
 from whimbrel.health.user_report import UserReport
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Reference
-from whimbrel.rollout.situation import Verdict
 from whimbrel.stores import schema
 from whimbrel.stores.user_reports import UserReportRows
 

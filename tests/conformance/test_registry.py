@@ -9,11 +9,11 @@ from build import EPOCH, T0, Town, cell, model, quarantined, release, rollout, v
 from build_experiment import written
 from whimbrel.errors import Conflict, NotAllowed, NotFound, UntrustedInput
 from whimbrel.flows.records import AuditRecord, ExperimentRecord, ModelSettings, Participation, Running, Sight
+from whimbrel.gate.verdict import Counts
 from whimbrel.health.tally import Moments
 from whimbrel.model.documents import encode
-from whimbrel.rollout.experiment_states import Phase
-from whimbrel.rollout.situation import Counts
-from whimbrel.rollout.states import State
+from whimbrel.plan.experiment_states import Phase
+from whimbrel.plan.rollout_states import State
 from whimbrel.stores.database import Database
 from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet, signed_key

@@ -16,7 +16,7 @@ from whimbrel import Agent
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.model.release import Reference
 from whimbrel.model.selector import Selector
-from whimbrel.rollout.policy import Arm, Entry, Layer, Quarantine
+from whimbrel.policy.policy import Arm, Entry, Layer, Quarantine
 
 ONE, TWO, BROKEN = onnx_model(factor=2.0), onnx_model(factor=3.0), onnx_model(factor=5.0)
 

@@ -21,7 +21,7 @@ from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import digest_of, encode
 from whimbrel.model.ways import DeltaIndex, Step
-from whimbrel.rollout.policy import Conditions
+from whimbrel.policy.policy import Conditions
 from whimbrel.trust import roles
 
 DAY_S = 86400.0

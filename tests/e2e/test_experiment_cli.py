@@ -11,7 +11,7 @@ from build_experiment import TEXT
 from build_server import done, plan_file, repository, whimbrel
 from whimbrel.flows.ingest import ingest
 from whimbrel.health.report import Cohort, Summary
-from whimbrel.rollout.bucket import bucket, device_key
+from whimbrel.policy.bucket import bucket, device_key
 from whimbrel.server.app import open_parts
 from whimbrel.server.config import Folder
 from whimbrel.stores.experiments import Experiments

@@ -11,8 +11,8 @@ from build_repository import Repository, Server, probe_of, signature_of, variant
 from whimbrel import Agent, limits
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.model.documents import digest_of
-from whimbrel.rollout.policy import Arm, Entry, Layer, Quarantine
-from whimbrel.rollout.shadow import PPM, Shadow
+from whimbrel.policy.policy import Arm, Entry, Layer, Quarantine
+from whimbrel.policy.shadow import PPM, Shadow
 
 GOOD, DISAGREES, ABORTS = shadow_models.good(), shadow_models.disagreeing(), shadow_models.aborting()
 CONTENTS = {1: GOOD, 2: DISAGREES, 3: ABORTS}

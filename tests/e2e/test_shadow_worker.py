@@ -30,7 +30,7 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.health.shadow import Seen
 from whimbrel.model.documents import digest_of
 from whimbrel.model.release import File, Format
-from whimbrel.rollout.shadow import PPM, Shadow
+from whimbrel.policy.shadow import PPM, Shadow
 
 EVERY = Shadow(sample_ppm=PPM)
 WAIT_S = 60.0  # a busy machine

@@ -14,9 +14,9 @@ from whimbrel.health.report import Batch, Cohort, Summary, Window
 from whimbrel.health.tally import Cell, Moments, add
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Line
-from whimbrel.rollout.bucket import BUCKETS, bucket, device_key
-from whimbrel.rollout.decide import Profile, decide
-from whimbrel.rollout.policy import Policy
+from whimbrel.policy.bucket import BUCKETS, bucket, device_key
+from whimbrel.policy.decide import Profile, decide
+from whimbrel.policy.policy import Policy
 
 modest = settings(max_examples=150, deadline=None)
 counts = st.integers(0, 1000)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.yaml_file import load_yaml
-from whimbrel.rollout.criteria import SuccessCriteria
-from whimbrel.rollout.plan import Plan, PlanFile, Stage
+from whimbrel.plan.criteria import SuccessCriteria
+from whimbrel.plan.plan import Plan, PlanFile, Stage
 
 fractions = st.none() | st.floats(0, 1)
 # A letter first: YAML 1.1 writes the word 0e0 without quotes, 1.2 reads a number, and we ask for quotes.

@@ -9,8 +9,8 @@ import pytest
 
 from build import plan, stage
 from whimbrel.errors import Refused
-from whimbrel.rollout.plan import Plan, Rollback
-from whimbrel.rollout.shadow import ShadowStage
+from whimbrel.plan.plan import Plan, Rollback
+from whimbrel.policy.shadow import ShadowStage
 from whimbrel.sim.forecast.effects import parse_class_effect, parse_effect
 from whimbrel.sim.forecast.expected import Asked, Chance, Forecast, Spread
 from whimbrel.sim.forecast.forecast import forecast

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from whimbrel.rollout.bulk import BulkLedger
+from whimbrel.gate.batch_gate import BulkLedger
 from whimbrel.sim.forecast.effects import parse_effect
 from whimbrel.sim.forecast.fleet import count
 from whimbrel.sim.forecast.play import Task, play

@@ -24,8 +24,8 @@ from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows import ingest, render
 from whimbrel.flows.gather import Gathered
 from whimbrel.model.ways import ways
-from whimbrel.rollout import decide as decide_module
-from whimbrel.rollout.decide import decide
+from whimbrel.policy import decide as decide_module
+from whimbrel.policy.decide import decide
 from whimbrel.sim.device import Device
 from whimbrel.sim.simulate import Simulation, simulate
 from whimbrel.sim.world import MODEL

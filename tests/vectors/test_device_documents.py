@@ -5,7 +5,7 @@ import pytest
 from whimbrel.health.report import Announcement
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Probe, Tensor, Validation
-from whimbrel.rollout.policy import Conditions, Entry, Window
+from whimbrel.policy.policy import Conditions, Entry, Window
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ from whimbrel.model.release import (
     Variant,
 )
 from whimbrel.model.selector import Expression, Selector
-from whimbrel.rollout.policy import Arm, Conditions, Entry, Layer, Pin, Policy, Quarantine
-from whimbrel.rollout.policy import Window as Hours
-from whimbrel.rollout.shadow import Shadow
+from whimbrel.policy.policy import Arm, Conditions, Entry, Layer, Pin, Policy, Quarantine
+from whimbrel.policy.policy import Window as Hours
+from whimbrel.policy.shadow import Shadow
 
 SELECTOR = Selector(
     match_labels={"os": "linux"}, match_expressions=(Expression(key="app", operator="Version", values=(">=1.8", "<3")),)

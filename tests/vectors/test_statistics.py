@@ -5,7 +5,7 @@ import math
 import numpy
 import pytest
 
-from whimbrel.health.evidence import (
+from whimbrel.gate.evidence import (
     MeanFold,
     MeanWindow,
     RateFold,

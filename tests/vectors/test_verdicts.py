@@ -9,12 +9,12 @@ import random
 
 import pytest
 
+from whimbrel.gate.gate import judge
+from whimbrel.gate.ledger import Ledger
+from whimbrel.gate.verdict import Counts, Situation
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import convert, encode
-from whimbrel.rollout.gate import judge
-from whimbrel.rollout.ledger import Ledger
-from whimbrel.rollout.plan import Plan
-from whimbrel.rollout.situation import Counts, Situation
+from whimbrel.plan.plan import Plan
 
 EVERYTHING = {
     "accuracy_drop_max": 0.02, "error_rate_max": 0.03, "latency_p99_max_ms": 120.0, "crash_ratio_max": 2.0,

@@ -16,7 +16,7 @@ from whimbrel.device.slots import Pointer
 from whimbrel.device.states import State
 from whimbrel.device.step import step
 from whimbrel.errors import UntrustedInput
-from whimbrel.rollout.decide import Decision
+from whimbrel.policy.decide import Decision
 
 
 class Remembered:

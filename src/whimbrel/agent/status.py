@@ -9,7 +9,7 @@ from whimbrel.device.journal import Journal
 from whimbrel.device.states import State
 from whimbrel.errors import NotFound, Unavailable
 from whimbrel.model import documents
-from whimbrel.rollout.policy import Policy
+from whimbrel.policy.policy import Policy
 
 
 def model_status(each: Installation, *, policy: Policy | None, trouble: str, problem: str | None) -> dict[str, Any]:

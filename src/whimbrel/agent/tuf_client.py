@@ -38,7 +38,7 @@ from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
 from whimbrel.model.release import Line, Release
 from whimbrel.model.ways import DeltaIndex
-from whimbrel.rollout.policy import Policy
+from whimbrel.policy.policy import Policy
 from whimbrel.trust import roles
 
 BUILD_DATE = datetime(2026, 1, 1, tzinfo=UTC).timestamp()  # no device that runs this code lives before it

@@ -19,8 +19,8 @@ from whimbrel.device.journal import Candidate, Membership
 from whimbrel.device.shadowing import shadowing_of
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.model.release import Release
-from whimbrel.rollout.decide import Assignment, Beside, Decision, Profile, decide, objection
-from whimbrel.rollout.policy import Conditions, Policy
+from whimbrel.policy.decide import Assignment, Beside, Decision, Profile, decide, objection
+from whimbrel.policy.policy import Conditions, Policy
 
 _replace = msgspec.structs.replace
 

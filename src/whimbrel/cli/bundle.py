@@ -20,7 +20,7 @@ from whimbrel.errors import NotFound, Unavailable, UntrustedInput
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Release
 from whimbrel.model.ways import DeltaIndex, Step, ways
-from whimbrel.rollout.policy import Policy
+from whimbrel.policy.policy import Policy
 from whimbrel.server.config import Folder
 from whimbrel.server.http import Scope, Send
 from whimbrel.server.static import Static

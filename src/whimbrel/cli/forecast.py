@@ -19,7 +19,7 @@ from whimbrel.flows.history import History
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.yaml_file import parse_yaml
 from whimbrel.model.documents import convert
-from whimbrel.rollout.plan import Plan
+from whimbrel.plan.plan import Plan
 from whimbrel.sim.forecast.effects import METRICS, Effect, parse_class_effect, parse_effect
 from whimbrel.sim.forecast.expected import Asked, Chance, Forecast, Spread
 from whimbrel.sim.forecast.forecast import Tick

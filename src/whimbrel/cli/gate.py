@@ -15,7 +15,7 @@ from whimbrel.flows.card import CardReference
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.windows_file import read_windows, replay_windows
 from whimbrel.flows.yaml_file import parse_yaml
-from whimbrel.rollout.ledger import References
+from whimbrel.gate.ledger import References
 
 app = typer.Typer(help="The gate: judge a file of windows.", no_args_is_help=True, add_completion=False)
 

@@ -16,8 +16,8 @@ import xxhash
 from whimbrel import limits
 from whimbrel.device.journal import Journal, Membership
 from whimbrel.health.report import Announcement, Cohort, Role, Step
-from whimbrel.rollout.decide import Assignment
-from whimbrel.rollout.delays import drawn
+from whimbrel.policy.decide import Assignment
+from whimbrel.policy.delays import drawn
 
 _replace = msgspec.structs.replace
 

@@ -11,7 +11,7 @@ import msgspec
 import xxhash
 
 from whimbrel import limits
-from whimbrel.rollout.policy import Conditions, Window
+from whimbrel.policy.policy import Conditions, Window
 
 _DAY_S = 86400
 _DAYS = "mon", "tue", "wed", "thu", "fri", "sat", "sun"

@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from whimbrel.model.documents import Document
 from whimbrel.model.release import Variant
-from whimbrel.rollout.shadow import Shadow
+from whimbrel.policy.shadow import Shadow
 
 Tolerance = Annotated[float, Meta(ge=0)]
 

@@ -25,15 +25,15 @@ from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import QuarantineRecord, RolloutRecord, VerdictRecord
 from whimbrel.flows.shares import over_the_cap, share_for, stage_of
 from whimbrel.flows.start import approvals_wanted, audit, clock, people
+from whimbrel.gate.gate import judge
+from whimbrel.gate.ledger import Ledger
+from whimbrel.gate.verdict import Counts, Situation, Verdict
 from whimbrel.health.slices import slice_of
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.selector import EVERYONE, Expression, Selector
-from whimbrel.rollout.bucket import BUCKETS, bucket
-from whimbrel.rollout.gate import judge
-from whimbrel.rollout.ledger import Ledger
-from whimbrel.rollout.moments import frozen_until
-from whimbrel.rollout.situation import Counts, Situation, Verdict
-from whimbrel.rollout.states import NEXT, Event, State, transition
+from whimbrel.plan.rollout_states import NEXT, Event, State, transition
+from whimbrel.plan.schedule import frozen_until
+from whimbrel.policy.bucket import BUCKETS, bucket
 
 PersonMove = Literal["pause", "resume", "finish", "abort", "rollback"]
 

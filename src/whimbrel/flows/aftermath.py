@@ -10,7 +10,7 @@ import msgspec
 from whimbrel.flows.ports import RegistryPort
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.start import audit
-from whimbrel.rollout.states import Event, State, transition
+from whimbrel.plan.rollout_states import Event, State, transition
 
 
 def after_success(registry: RegistryPort, rollout: RolloutRecord, *, now: float) -> None:

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import msgspec
 
 from whimbrel.flows.records import AuditRecord
-from whimbrel.rollout.conduct import AlertOn
-from whimbrel.rollout.plan import Plan
+from whimbrel.plan.governance import AlertOn
+from whimbrel.plan.plan import Plan
 
 Severity = Literal["critical", "warning", "info"]
 Status = Literal["firing", "resolved", "note"]

@@ -11,8 +11,8 @@ from whimbrel.flows.advance import approvals_missing, approved_by, move, next_ov
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ApprovalRecord, RolloutRecord
 from whimbrel.flows.start import approvals_wanted, audit, begin_or_wait, clock
-from whimbrel.rollout.moments import frozen_until
-from whimbrel.rollout.states import Event, State, transition
+from whimbrel.plan.rollout_states import Event, State, transition
+from whimbrel.plan.schedule import frozen_until
 
 
 def approve(

@@ -34,7 +34,7 @@ from whimbrel.model.documents import Document
 from whimbrel.model.ids import CalendarVersion, Digest, Label, LabelValue, Name, Text, dotted_key, semantic_key
 from whimbrel.model.release import Probe, Reference, Requirement, Tensor, Training, Validation
 from whimbrel.model.selector import EVERYONE, Selector
-from whimbrel.rollout.plan import Plan, Stage
+from whimbrel.plan.plan import Plan, Stage
 
 Short = Annotated[str, Meta(max_length=256)]
 Version = Annotated[str, Meta(max_length=128)]

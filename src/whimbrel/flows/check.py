@@ -4,8 +4,8 @@ from typing import Any
 
 from whimbrel.model.choose import choose_variant
 from whimbrel.model.release import Line, Release
-from whimbrel.rollout.decide import Profile, decide
-from whimbrel.rollout.policy import Policy
+from whimbrel.policy.decide import Profile, decide
+from whimbrel.policy.policy import Policy
 
 
 def check(

@@ -18,12 +18,12 @@ from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.shares import Placed, cap, placed, share_among, stage_of
 from whimbrel.flows.start import clock, find_version, why_not
 from whimbrel.flows.traffic import traffic_of
+from whimbrel.gate.power import Sight, Traffic, foresee
 from whimbrel.model.documents import plain
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.foresight import Sight, Traffic, foresee
-from whimbrel.rollout.moments import frozen_until
-from whimbrel.rollout.plan import Plan, Stage, VersionName
-from whimbrel.rollout.policy import Conditions
+from whimbrel.plan.plan import Plan, Stage, VersionName
+from whimbrel.plan.schedule import frozen_until
+from whimbrel.policy.bucket import BUCKETS
+from whimbrel.policy.policy import Conditions
 
 _IMAGINED = 100_000  # places that stand for a larger fleet
 

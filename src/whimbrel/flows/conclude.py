@@ -21,9 +21,9 @@ from whimbrel.flows.experiment import taken
 from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, ExperimentRecord, QuarantineRecord, VerdictRecord
 from whimbrel.flows.start import start_rollout
+from whimbrel.gate.experiment_gate import Book, Conclusion, Sighting, judge_experiment
 from whimbrel.model.documents import encode, parse
-from whimbrel.rollout.experiment_gate import Book, Conclusion, Sighting, judge_experiment
-from whimbrel.rollout.experiment_states import Act, after
+from whimbrel.plan.experiment_states import Act, after
 
 Books = dict[str, Book]  # by experiment: what was folded already; forgetting one costs time, never a verdict
 PersonAct = Literal["stop", "keep", "ship"]

@@ -2,10 +2,10 @@
 
 from whimbrel.flows.ports import RegistryPort
 from whimbrel.flows.records import RolloutRecord
+from whimbrel.gate.guardrails import drift_limits
+from whimbrel.gate.ledger import References
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Reference, Release
-from whimbrel.rollout.guardrails import drift_limits
-from whimbrel.rollout.ledger import References
 
 
 def reference_of(registry: RegistryPort, model: str, serial: int) -> Reference | None:

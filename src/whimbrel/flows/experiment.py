@@ -17,13 +17,14 @@ from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, ExperimentRecord, ModelRecord, RolloutRecord
 from whimbrel.flows.start import find_version
 from whimbrel.flows.yaml_file import parse_yaml
-from whimbrel.health.panel import LEAST_DEVICES, two_sided_bound, two_sided_rho
-from whimbrel.rollout.bucket import BUCKETS, bucket
-from whimbrel.rollout.delays import longest_wait_s
-from whimbrel.rollout.experiment import Experiment, ExperimentFile
-from whimbrel.rollout.experiment_states import Phase
-from whimbrel.rollout.plan import VersionName
-from whimbrel.rollout.ranges import Range, in_the_way
+from whimbrel.gate.differences import two_sided_bound, two_sided_rho
+from whimbrel.health.panel import LEAST_DEVICES
+from whimbrel.plan.experiment import Experiment, ExperimentFile
+from whimbrel.plan.experiment_states import Phase
+from whimbrel.plan.plan import VersionName
+from whimbrel.plan.ranges import Range, in_the_way
+from whimbrel.policy.bucket import BUCKETS, bucket
+from whimbrel.policy.delays import longest_wait_s
 
 
 def read_experiment(text: str, *, what: str) -> Experiment:

@@ -17,7 +17,7 @@ from whimbrel.flows.approve import go_on
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.start import audit, begin_or_wait
-from whimbrel.rollout.states import Event, State, transition
+from whimbrel.plan.rollout_states import Event, State, transition
 
 _BY_ITSELF = "controller"
 MOVES_BY_ITSELF = frozenset(

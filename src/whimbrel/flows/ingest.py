@@ -24,14 +24,14 @@ from whimbrel.flows.drift import reference_of
 from whimbrel.flows.gather import Gathered
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ExperimentRecord, Participation, Record, RolloutRecord
+from whimbrel.gate.guardrails import tested_means
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.panel import LEAST_DEVICES, Panel, Value
 from whimbrel.health.report import ERROR_RATE, Announcement, Batch, Cohort, Summary, Window
 from whimbrel.health.shadow import Seen
 from whimbrel.health.tally import Cell, age_bucket, cells_of
 from whimbrel.model.documents import parse
-from whimbrel.rollout.bucket import bucket, device_key
-from whimbrel.rollout.guardrails import tested_means
+from whimbrel.policy.bucket import bucket, device_key
 
 SHARES = frozenset({"accuracy", "feedback"})  # metrics that are shares: a mean outside of 0 to 1 is no report
 SILENCE_PERIODS = 3  # reports a device may miss before it counts as silent

@@ -11,7 +11,7 @@ import msgspec
 from whimbrel import limits
 from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
 from whimbrel.flows.records import ExperimentRecord, RolloutRecord
-from whimbrel.rollout.delays import Waited, differs, learned, longest_wait_s
+from whimbrel.policy.delays import Waited, differs, learned, longest_wait_s
 
 
 def learn_delays(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> RolloutRecord:

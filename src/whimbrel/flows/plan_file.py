@@ -5,8 +5,8 @@ A plan that cannot be understood is refused; it is never read as "no limit".
 
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.yaml_file import load_yaml, parse_yaml
-from whimbrel.rollout.moments import zone_of
-from whimbrel.rollout.plan import Plan, PlanFile, VersionName
+from whimbrel.plan.plan import Plan, PlanFile, VersionName
+from whimbrel.plan.schedule import zone_of
 
 
 def read_plan(text: str, *, what: str) -> Plan:

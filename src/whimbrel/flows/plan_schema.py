@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from whimbrel.errors import InvariantBroken
-from whimbrel.rollout.plan import PlanFile
+from whimbrel.plan.plan import PlanFile
 
 _SAYS = {
     "PlanFile.rollout": "The plan of one rollout.",

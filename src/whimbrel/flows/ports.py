@@ -19,9 +19,9 @@ from whimbrel.flows.records import (
     VerdictRecord,
     VersionRecord,
 )
+from whimbrel.gate.verdict import Counts
 from whimbrel.health.tally import Cell
-from whimbrel.rollout.ranges import Range
-from whimbrel.rollout.situation import Counts
+from whimbrel.plan.ranges import Range
 
 
 class Taken(msgspec.Struct, frozen=True):

@@ -11,12 +11,12 @@ from whimbrel.health.user_report import Fate
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
 from whimbrel.model.selector import EVERYONE, Selector
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.experiment import Experiment, ExperimentVariant
-from whimbrel.rollout.experiment_states import Phase
-from whimbrel.rollout.plan import Plan
-from whimbrel.rollout.policy import Conditions, Period, SliceLabels
-from whimbrel.rollout.states import ENDED, LIVE, State
+from whimbrel.plan.experiment import Experiment, ExperimentVariant
+from whimbrel.plan.experiment_states import Phase
+from whimbrel.plan.plan import Plan
+from whimbrel.plan.rollout_states import ENDED, LIVE, State
+from whimbrel.policy.bucket import BUCKETS
+from whimbrel.policy.policy import Conditions, Period, SliceLabels
 
 
 class ModelSettings(Document, frozen=True):

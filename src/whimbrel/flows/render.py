@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from whimbrel import limits
 from whimbrel.flows.records import ExperimentRecord, ModelRecord, QuarantineRecord, RolloutRecord, VersionRecord
 from whimbrel.health.report import Role
-from whimbrel.rollout.policy import Arm, Entry, Layer, Policy, Quarantine
-from whimbrel.rollout.states import State
+from whimbrel.plan.rollout_states import State
+from whimbrel.policy.policy import Arm, Entry, Layer, Policy, Quarantine
 
 _OVERRIDES = 1000  # the policy's own bound; the newest
 _KNOWN_GOOD = 16  # versions to go back to that a policy names

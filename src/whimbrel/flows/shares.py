@@ -13,8 +13,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from whimbrel.flows.ports import FleetPort
-from whimbrel.rollout.bucket import BUCKETS, bucket
-from whimbrel.rollout.plan import Plan
+from whimbrel.plan.plan import Plan
+from whimbrel.policy.bucket import BUCKETS, bucket
 
 Placed = tuple[int, Mapping[str, str]]  # a bucket, and the labels of a device in it
 

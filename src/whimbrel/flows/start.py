@@ -21,13 +21,13 @@ from whimbrel.flows.drift import reference_of
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, ModelRecord, RolloutRecord, VersionRecord
 from whimbrel.flows.shares import over_the_cap, share_for
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.delays import longest_wait_s
-from whimbrel.rollout.guardrails import drift_limits
-from whimbrel.rollout.moments import frozen_until
-from whimbrel.rollout.plan import Plan, VersionName
-from whimbrel.rollout.ranges import in_the_way
-from whimbrel.rollout.states import Event, State, transition
+from whimbrel.gate.guardrails import drift_limits
+from whimbrel.plan.plan import Plan, VersionName
+from whimbrel.plan.ranges import in_the_way
+from whimbrel.plan.rollout_states import Event, State, transition
+from whimbrel.plan.schedule import frozen_until
+from whimbrel.policy.bucket import BUCKETS
+from whimbrel.policy.delays import longest_wait_s
 
 
 def start_rollout(

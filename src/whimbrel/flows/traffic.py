@@ -7,7 +7,7 @@ import math
 
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.rollout.foresight import Traffic
+from whimbrel.gate.power import Traffic
 
 _WINDOWS = 2000  # of a rollout, the newest: a week of five minutes
 _LEAST = 100  # device-windows, before a rollout is believed

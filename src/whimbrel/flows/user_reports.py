@@ -21,7 +21,7 @@ from whimbrel.flows.start import find_version
 from whimbrel.health.report import Role
 from whimbrel.health.tally import Cell, age_bucket
 from whimbrel.health.user_report import Fate, UserReport
-from whimbrel.rollout.plan import VersionName
+from whimbrel.plan.plan import VersionName
 
 
 class UserReportsPort(Protocol):

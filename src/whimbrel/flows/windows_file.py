@@ -13,13 +13,13 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
+from whimbrel.gate.gate import judge
+from whimbrel.gate.ledger import Ledger, References
+from whimbrel.gate.verdict import Counts, Situation, Verdict
 from whimbrel.health.shadow import Units
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
-from whimbrel.rollout.gate import judge
-from whimbrel.rollout.ledger import Ledger, References
-from whimbrel.rollout.plan import Plan
-from whimbrel.rollout.situation import Counts, Situation, Verdict
+from whimbrel.plan.plan import Plan
 
 _MOST = 2**53  # a count that a float holds exactly
 

@@ -1,1 +1,1 @@
-"""What came back: reports, tallies, and the evidence in them. Pure arithmetic over sums."""
+"""What devices tell: reports, and the sums that they add up to. Pure arithmetic."""

@@ -33,8 +33,8 @@ from whimbrel.flows.render import render_policy
 from whimbrel.flows.user_reports import count_reports
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.ways import NOTHING
-from whimbrel.rollout.policy import Policy
-from whimbrel.rollout.states import State
+from whimbrel.plan.rollout_states import State
+from whimbrel.policy.policy import Policy
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import DeltaRows, build_delta, codec_is_installed

@@ -24,7 +24,7 @@ from whimbrel.model.documents import Document, convert, parse, plain
 from whimbrel.model.ids import END, Name
 from whimbrel.model.release import Line, Release
 from whimbrel.model.ways import NOTHING
-from whimbrel.rollout.plan import VersionName
+from whimbrel.plan.plan import VersionName
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import bearer
 from whimbrel.server.controllers import Controllers

@@ -13,7 +13,7 @@ from whimbrel.flows.records import Record
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Line, Release
-from whimbrel.rollout.policy import Policy
+from whimbrel.policy.policy import Policy
 from whimbrel.server.auth import TOKEN_LIFE_S, DeviceTokens
 from whimbrel.server.http import (
     DEVICE_BODY_BYTES,

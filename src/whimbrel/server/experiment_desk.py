@@ -15,8 +15,8 @@ from whimbrel.errors import NotFound
 from whimbrel.flows.conclude import Books, Parts, PersonAct, act_by_person, look_at, replay_experiment
 from whimbrel.flows.experiment import foresee, read_experiment, start_experiment
 from whimbrel.flows.records import ExperimentRecord
+from whimbrel.gate.experiment_gate import ArmNow, Look
 from whimbrel.model.documents import Document
-from whimbrel.rollout.experiment_gate import ArmNow, Look
 from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.registry import Registry

@@ -24,7 +24,7 @@ from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
-from whimbrel.rollout.conduct import AlertOn
+from whimbrel.plan.governance import AlertOn
 
 Source = Annotated[str, Meta(pattern="^(env:[A-Za-z_][A-Za-z0-9_]{0,127}|file:.{1,1024})$")]
 Address = Annotated[str, Meta(pattern=r"^[^@\s<>,]{1,64}@[^@\s<>,]{1,255}$")]

@@ -23,7 +23,7 @@ from whimbrel.flows.trace import Point, trace
 from whimbrel.flows.user_reports import file_reports
 from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import Document, plain
-from whimbrel.rollout.states import State
+from whimbrel.plan.rollout_states import State
 from whimbrel.server.desk import Actor, Because, Consent, Reason
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.registry import Registry

@@ -37,10 +37,10 @@ from whimbrel.model.documents import digest_of, encode, parse
 from whimbrel.model.release import File, Line, Release, Training, Variant
 from whimbrel.model.selector import Selector
 from whimbrel.model.ways import NOTHING
-from whimbrel.rollout.experiment import Experiment, ExperimentVariant
-from whimbrel.rollout.plan import Plan, Rollback, Stage
-from whimbrel.rollout.policy import Conditions, Policy
-from whimbrel.rollout.shadow import ShadowStage
+from whimbrel.plan.experiment import Experiment, ExperimentVariant
+from whimbrel.plan.plan import Plan, Rollback, Stage
+from whimbrel.policy.policy import Conditions, Policy
+from whimbrel.policy.shadow import ShadowStage
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.controllers import Controllers

@@ -33,8 +33,8 @@ from whimbrel.device.slots import Pointer
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.health.tally import Cell
 from whimbrel.model.release import Line, Release
-from whimbrel.rollout.decide import Profile, decide
-from whimbrel.rollout.policy import Policy
+from whimbrel.policy.decide import Profile, decide
+from whimbrel.policy.policy import Policy
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, T0, Timeline
 
 _LISTED = 20  # violations that are kept of one world

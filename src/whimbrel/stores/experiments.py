@@ -7,8 +7,8 @@ from sqlalchemy import Connection, Row, select, update
 from whimbrel.errors import Conflict, NotFound
 from whimbrel.flows.records import ExperimentRecord
 from whimbrel.model.documents import parse
-from whimbrel.rollout.experiment import Experiment
-from whimbrel.rollout.experiment_states import Phase
+from whimbrel.plan.experiment import Experiment
+from whimbrel.plan.experiment_states import Phase
 from whimbrel.stores import schema
 from whimbrel.stores.rows import packed, upsert
 

@@ -10,12 +10,12 @@ from sqlalchemy import Connection, Row, bindparam, case, func, select, tuple_, u
 from whimbrel import limits
 from whimbrel.errors import NotAllowed
 from whimbrel.flows.records import Participation, Running, Sight
+from whimbrel.gate.verdict import Counts
 from whimbrel.health.panel import Value
 from whimbrel.health.slices import slices_of
 from whimbrel.health.tally import Cell, add
 from whimbrel.model.documents import parse
-from whimbrel.rollout.bucket import device_key
-from whimbrel.rollout.situation import Counts
+from whimbrel.policy.bucket import device_key
 from whimbrel.stores import schema
 from whimbrel.stores.registry import hashed
 from whimbrel.stores.rows import packed, upsert, upsert_all

@@ -28,9 +28,9 @@ from whimbrel.flows.records import (
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Release
 from whimbrel.model.selector import Selector
-from whimbrel.rollout.plan import Plan
-from whimbrel.rollout.ranges import Range
-from whimbrel.rollout.states import ENDED, LIVE, State
+from whimbrel.plan.plan import Plan
+from whimbrel.plan.ranges import Range
+from whimbrel.plan.rollout_states import ENDED, LIVE, State
 from whimbrel.stores import schema
 from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.rows import packed, upsert

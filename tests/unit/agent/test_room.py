@@ -15,7 +15,7 @@ from whimbrel.agent.assembly import can_patch
 from whimbrel.agent.disk import RealDisk
 from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import ProbeRequest, ProbeResult
-from whimbrel.rollout.policy import Conditions
+from whimbrel.policy.policy import Conditions
 
 CONTENTS = {serial: onnx_model(factor=float(serial), padding=300_000) for serial in (1, 2, 3)}
 

@@ -16,7 +16,7 @@ from whimbrel.device.journal import unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.device.slots import Pointer
 from whimbrel.model.documents import digest_of
-from whimbrel.rollout.policy import Arm, Conditions, Entry, Layer
+from whimbrel.policy.policy import Arm, Conditions, Entry, Layer
 from whimbrel.trust import roles
 
 CONTENTS = onnx_model(factor=2.0), onnx_model(factor=3.0)

@@ -2,7 +2,7 @@
 
 from whimbrel.device.cohorts import assigned, cohorts, stand_in
 from whimbrel.device.journal import Journal
-from whimbrel.rollout.decide import Assignment
+from whimbrel.policy.decide import Assignment
 
 CONTROL = Assignment("r", 0, "control", "control")
 LATER = Assignment("r", 1, "control", "control")

@@ -7,7 +7,7 @@ import pytest
 from whimbrel.device.conditions import Situation, permit, start_jitter
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import encode, parse
-from whimbrel.rollout.policy import Conditions, Window
+from whimbrel.policy.policy import Conditions, Window
 
 
 @pytest.mark.parametrize(

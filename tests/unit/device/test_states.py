@@ -14,7 +14,7 @@ from whimbrel.device.states import NEXT, PREPARING, RESTING, State
 from whimbrel.device.step import effects_of, step
 from whimbrel.errors import IllegalTransition
 from whimbrel.model.release import File
-from whimbrel.rollout.shadow import Shadow
+from whimbrel.policy.shadow import Shadow
 
 FILE = File(name="model.onnx", size_bytes=4, sha256="a" * 64, format="onnx")
 HELD = Held(

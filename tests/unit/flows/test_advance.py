@@ -26,9 +26,9 @@ from whimbrel.flows.advance import Ledgers, advance, move_by_person, replay
 from whimbrel.flows.follow import follow
 from whimbrel.flows.ingest import ingest
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.situation import Verdict
-from whimbrel.rollout.states import State
+from whimbrel.gate.verdict import Verdict
+from whimbrel.plan.rollout_states import State
+from whimbrel.policy.bucket import BUCKETS
 
 LATER = T0 + 30 * HOUR
 

@@ -3,7 +3,7 @@
 from build import plan
 from whimbrel.flows.alert import Alert, Told, grouped, moment_of, wants
 from whimbrel.flows.records import AuditRecord
-from whimbrel.rollout.conduct import AlertRule
+from whimbrel.plan.governance import AlertRule
 
 
 def told(moment: str = "held", stage: int = 0, at: float = 0.0) -> Told:

@@ -23,10 +23,10 @@ from whimbrel.flows.check_plan import check_plan, duration, view
 from whimbrel.flows.ingest import ingest
 from whimbrel.flows.start import start_rollout
 from whimbrel.flows.traffic import traffic_of
-from whimbrel.rollout.conduct import Approval, BlastRadius
-from whimbrel.rollout.moments import Freeze, Schedule
-from whimbrel.rollout.policy import Conditions
-from whimbrel.rollout.states import State
+from whimbrel.plan.governance import Approval, BlastRadius
+from whimbrel.plan.rollout_states import State
+from whimbrel.plan.schedule import Freeze, Schedule
+from whimbrel.policy.policy import Conditions
 
 
 def test_devices_are_counted_as_the_rollout_counts_them() -> None:

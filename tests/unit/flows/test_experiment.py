@@ -10,13 +10,13 @@ from whimbrel.flows.experiment import foresee
 from whimbrel.flows.ingest import ingest
 from whimbrel.flows.render import render_policy
 from whimbrel.flows.start import start_rollout
+from whimbrel.gate.experiment_gate import Book
 from whimbrel.health.report import Cohort, Summary
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.decide import Profile, decide
-from whimbrel.rollout.experiment_gate import Book
-from whimbrel.rollout.experiment_states import Phase
-from whimbrel.rollout.policy import Policy
-from whimbrel.rollout.states import State
+from whimbrel.plan.experiment_states import Phase
+from whimbrel.plan.rollout_states import State
+from whimbrel.policy.bucket import BUCKETS
+from whimbrel.policy.decide import Profile, decide
+from whimbrel.policy.policy import Policy
 
 THREE = {
     "variants": [

@@ -22,10 +22,10 @@ from build import (
 )
 from whimbrel.flows.ingest import Ingested, ingest, judge_silence
 from whimbrel.flows.records import Record
+from whimbrel.gate.verdict import Counts
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.report import Summary, Window
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.situation import Counts
+from whimbrel.policy.bucket import BUCKETS
 
 CANARY, SECOND = devices_in(0, 50_000, 2)
 REST = devices_in(50_000, BUCKETS, 1)[0]

@@ -13,8 +13,8 @@ from whimbrel.flows.ingest import ingest
 from whimbrel.flows.learn_delays import learn_delays
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.render import render_policy
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.delays import longest_wait_s
+from whimbrel.policy.bucket import BUCKETS
+from whimbrel.policy.delays import longest_wait_s
 
 FIRST = (longest_wait_s(3600.0),)
 WINDOW_S, REFRESH_S = 300.0, 300.0

@@ -7,7 +7,7 @@ from unit_plans import PUBLISHED, WHOLE
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.yaml_file import load_yaml
-from whimbrel.rollout.criteria import SuccessCriteria
+from whimbrel.plan.criteria import SuccessCriteria
 
 
 def _refusal(text: str) -> str:

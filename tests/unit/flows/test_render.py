@@ -6,10 +6,10 @@ from build import SALT, T0, devices_in, line, model, plan, quarantined, rollout,
 from whimbrel.flows.records import ModelSettings, RolloutRecord
 from whimbrel.flows.render import render_policy
 from whimbrel.model.documents import encode, parse
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.decide import Profile, decide
-from whimbrel.rollout.policy import Conditions, Policy
-from whimbrel.rollout.states import State
+from whimbrel.plan.rollout_states import State
+from whimbrel.policy.bucket import BUCKETS
+from whimbrel.policy.decide import Profile, decide
+from whimbrel.policy.policy import Conditions, Policy
 
 
 def render(*rollouts: RolloutRecord, **changes: object) -> Policy:

@@ -7,10 +7,10 @@ from whimbrel.errors import Conflict, NotFound, Refused
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.shares import over_the_cap, share_for
 from whimbrel.flows.start import find_version, start_rollout
-from whimbrel.rollout.bucket import BUCKETS, bucket, device_key
-from whimbrel.rollout.conduct import BlastRadius
-from whimbrel.rollout.plan import Plan, VersionName
-from whimbrel.rollout.states import State
+from whimbrel.plan.governance import BlastRadius
+from whimbrel.plan.plan import Plan, VersionName
+from whimbrel.plan.rollout_states import State
+from whimbrel.policy.bucket import BUCKETS, bucket, device_key
 
 
 def start(here: Town, said: Plan | None = None, **changes: object) -> RolloutRecord:

@@ -11,13 +11,13 @@ from whimbrel.flows.ingest import ingest, judge_silence
 from whimbrel.flows.records import Record
 from whimbrel.flows.start import start_rollout
 from whimbrel.flows.user_reports import count_reports, file_reports
+from whimbrel.gate.verdict import Verdict
 from whimbrel.health.report import Summary
 from whimbrel.health.sketch import key_of
 from whimbrel.health.user_report import UserReport
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Reference
-from whimbrel.rollout.situation import Verdict
-from whimbrel.rollout.states import State
+from whimbrel.plan.rollout_states import State
 from whimbrel.stores import schema
 from whimbrel.stores.user_reports import UserReportRows
 

@@ -13,11 +13,11 @@ from whimbrel.flows.follow import follow
 from whimbrel.flows.ingest import ingest
 from whimbrel.flows.records import RolloutRecord, Running
 from whimbrel.flows.start import start_rollout
-from whimbrel.rollout.conduct import Approval, BlastRadius, OnFailure, OnSuccess
-from whimbrel.rollout.moments import Freeze, Schedule
-from whimbrel.rollout.plan import Plan
-from whimbrel.rollout.situation import Verdict
-from whimbrel.rollout.states import State
+from whimbrel.gate.verdict import Verdict
+from whimbrel.plan.governance import Approval, BlastRadius, OnFailure, OnSuccess
+from whimbrel.plan.plan import Plan
+from whimbrel.plan.rollout_states import State
+from whimbrel.plan.schedule import Freeze, Schedule
 
 # T0 is a Thursday, 2026-01-01T00:00Z.
 FREEZE = Freeze(start="2026-01-01", end="2026-01-02")

@@ -10,11 +10,11 @@ from whimbrel.flows.advance import advance
 from whimbrel.flows.ingest import ingest
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.user_reports import Filed, count_reports, file_reports
+from whimbrel.gate.gate import judge
 from whimbrel.health.tally import Cell
 from whimbrel.health.user_report import UserReport, UserReports
 from whimbrel.model.documents import parse
-from whimbrel.rollout.criteria import Guardrail
-from whimbrel.rollout.gate import judge
+from whimbrel.plan.criteria import Guardrail
 from whimbrel.stores.user_reports import UserReportRows
 
 (CANARY,) = devices_in(0, 50_000, 1)

@@ -9,7 +9,7 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.flows.windows_file import read_windows, replay_windows
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import encode
-from whimbrel.rollout.plan import Plan
+from whimbrel.plan.plan import Plan
 
 
 def judged(cells: list[Cell], wanted: Plan | None = None) -> list[tuple[int, str]]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from whimbrel.health.evidence import BoundFold, MeanFold, MeanWindow, one_sided_rho
+from whimbrel.gate.evidence import BoundFold, MeanFold, MeanWindow, one_sided_rho
 from whimbrel.health.pairs import NO_PAIRS, Pairs
 
 ALPHA = 0.05

@@ -6,8 +6,8 @@ import pytest
 
 from build import plan, stage
 from whimbrel import limits
-from whimbrel.rollout.conduct import BlastRadius
-from whimbrel.rollout.crowd import buckets
+from whimbrel.plan.governance import BlastRadius
+from whimbrel.policy.decide_many import buckets
 from whimbrel.sim.forecast.effects import NOTHING_WRONG, parse_class_effect, parse_effect
 from whimbrel.sim.forecast.fleet import count, fleets_for
 from whimbrel.sim.forecast.shape import Presence, Shape

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from whimbrel.rollout.shadow import Compare
+from whimbrel.policy.shadow import Compare
 
 
 class Tolerance(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from whimbrel.device.journal import Journal, unseal
 from whimbrel.device.slots import Held
 from whimbrel.device.states import State
 from whimbrel.errors import UntrustedInput
-from whimbrel.rollout.shadow import Compare
+from whimbrel.policy.shadow import Compare
 
 if TYPE_CHECKING:
     from whimbrel.agent.session import Places

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.plan import Plan
+from whimbrel.plan.plan import Plan
+from whimbrel.policy.bucket import BUCKETS
 from whimbrel.sim.forecast.effects import Effect
 from whimbrel.sim.forecast.fleet import Headcount
 from whimbrel.sim.forecast.play import Played

@@ -19,11 +19,11 @@ from whimbrel.flows.records import ModelRecord, ModelSettings, RolloutRecord, Ve
 from whimbrel.flows.render import render_policy
 from whimbrel.flows.shares import cap, share_for
 from whimbrel.model.release import Line
-from whimbrel.rollout.bucket import BUCKETS
-from whimbrel.rollout.crowd import Kind, decide_many
-from whimbrel.rollout.plan import Plan
-from whimbrel.rollout.policy import Policy
-from whimbrel.rollout.states import State
+from whimbrel.plan.plan import Plan
+from whimbrel.plan.rollout_states import State
+from whimbrel.policy.bucket import BUCKETS
+from whimbrel.policy.decide_many import Kind, decide_many
+from whimbrel.policy.policy import Policy
 from whimbrel.sim.forecast.shape import Shape
 
 Array = NDArray[Any]

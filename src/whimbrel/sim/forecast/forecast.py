@@ -15,7 +15,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.errors import Refused
-from whimbrel.rollout.plan import Plan
+from whimbrel.plan.plan import Plan
 from whimbrel.sim.forecast.effects import NOTHING_WRONG, Effect
 from whimbrel.sim.forecast.expected import Asked, Forecast, expect
 from whimbrel.sim.forecast.fleet import Headcount, count, fleets_for

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from whimbrel import limits
 from whimbrel.errors import Refused
+from whimbrel.gate.batch_gate import Arm, BulkLedger
+from whimbrel.gate.gate import judge
+from whimbrel.gate.ledger import Ledger
+from whimbrel.gate.verdict import Situation, Verdict
 from whimbrel.health.tally import Cell, Moments
-from whimbrel.rollout.bulk import Arm, BulkLedger
-from whimbrel.rollout.gate import judge
-from whimbrel.rollout.ledger import Ledger
-from whimbrel.rollout.plan import Plan
-from whimbrel.rollout.situation import Situation, Verdict
+from whimbrel.plan.plan import Plan
 from whimbrel.sim.forecast.effects import Effect
 from whimbrel.sim.forecast.fleet import Headcount
 from whimbrel.sim.forecast.shape import Shape

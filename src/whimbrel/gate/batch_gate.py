@@ -1,0 +1,270 @@
+"""What would the gate say of thousands of simulated rollouts? The ledger's sums over arrays, one row a rollout.
+
+1. The same formulas, weights and order of windows as `ledger`, in numpy; a property test holds the two equal. For
+   simulation alone: no verdict about a real device is made here. Nothing that a device imports imports this.
+2. Runs may stand in different stages; a run whose stage has not begun has no windows in its arms.
+3. Simulated devices differ by chance alone, so no window of one says what its windows before said (health/pairs.py).
+4. A guardrail that is not computed here counts as if nothing had been seen of it, and `unwatched` names it.
+
+Called by forecasts and benchmarks.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from whimbrel.gate.evidence import GAINS, one_sided_rho
+from whimbrel.gate.guardrails import (
+    BETS,
+    CLASS_SHARE,
+    LATENCY_TAIL,
+    QUANTILES,
+    RATES,
+    SEEN_DROP,
+    TOLERATED_DROP,
+    TOLERATED_RATIO,
+    TOLERATED_SLOWER,
+    cohort_share,
+    copies,
+    guard_weights,
+    margins,
+    severities,
+)
+from whimbrel.health.sketch import key_of
+from whimbrel.plan.criteria import Severity
+from whimbrel.plan.plan import Plan
+
+Array = NDArray[Any]  # floats, or whole numbers of events
+_GAINS = np.array(GAINS)
+_LOG_GAINS = np.log(_GAINS)
+_EARLIER = 30  # as in evidence
+_LEAST_VARIANCE = 1e-6
+_HISTORY = 10  # as in ledger
+_LIMITS = ("error_limit", "latency_limit")
+
+
+class Arm(msgspec.Struct):
+    """One arm of a cohort in one window: arrays of (runs, age groups, classes); latency (runs, age groups, edges)."""
+
+    at_risk: Array
+    crashed: Array
+    errors: Array
+    due: Array
+    overdue: Array
+    accuracy_n: Array
+    accuracy_sum: Array
+    accuracy_sumsq: Array
+    latency: Array  # counts in sketch buckets that are evenly apart: TOLERATED_SLOWER, or as the ledger's keys
+    error_units: Array | None = None  # device-windows in which the model ran; all at risk, where not given
+
+
+class _Means:
+    def __init__(self, shape: tuple[int, ...], *, tolerance: float) -> None:
+        self.tolerance = tolerance
+        self.v, self.s = np.zeros(shape), np.zeros(shape)
+        self.t, self.c = np.zeros((3, *shape)), np.zeros((3, *shape))
+
+    def add(self, t: Array, c: Array) -> None:
+        """Moments (3, runs, ages, ...): the ages are strata."""
+        ready = (self.t[0] >= _EARLIER) & (self.c[0] >= _EARLIER)
+        spread_c = _variance(self.c)
+        spread_t = np.maximum(_variance(self.t), spread_c)
+        for age in range(t.shape[2]):
+            n_t, n_c = t[0][:, age], c[0][:, age]
+            use = ready & (n_t > 0) & (n_c > 0)
+            a, b = np.where(use, n_t, 1), np.where(use, n_c, 1)
+            weight = np.where(use, 1 / (spread_t / a + spread_c / b), 0)
+            self.v += weight
+            self.s += weight * (c[1][:, age] / b - t[1][:, age] / a - self.tolerance)
+        self.t += t.sum(axis=2)
+        self.c += c.sum(axis=2)
+
+    def log_e(self, rho: float) -> Array:
+        spread = self.v + rho
+        erfc = np.frompyfunc(math.erfc, 1, 1)
+        tail = 0.5 * np.asarray(erfc(-self.s / np.sqrt(2 * spread)), dtype=float)
+        log = 0.5 * np.log(4 * rho / spread) + self.s**2 / (2 * spread) + np.log(np.maximum(tail, 5e-324))
+        return np.where((self.s > 0) & (self.v > 0), log, 0.0)
+
+
+def _variance(moments: Array) -> Array:
+    n = np.maximum(moments[0], 2)
+    variance: Array = np.maximum(_LEAST_VARIANCE, (moments[2] - moments[1] ** 2 / n) / (n - 1))
+    return variance
+
+
+class BulkLedger:
+    """`runs` rollouts of one plan over a fleet with `classes` hardware classes, all heard of from the first window.
+
+    `keys`: the sketch bucket of every edge in the arms' latency; without it no limit of latency is watched.
+    """
+
+    def __init__(self, plan: Plan, *, runs: int, classes: int, keys: Array | None = None) -> None:
+        self.plan, self.runs, self.classes = plan, runs, classes
+        self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
+        self.copies = copies(len(plan.stages))
+        self._criteria = [plan.criteria(stage) for stage in range(len(plan.stages))]
+        bounds = {each.latency_p99_max_ms for each in self._criteria if each.latency_p99_max_ms is not None}
+        self._over = {bound: keys > key_of(bound) for bound in sorted(bounds)} if keys is not None else {}
+        step = TOLERATED_SLOWER if keys is None else int(keys[1] - keys[0])
+        self._further = {name: slower // step for name, slower in self.margins.slower.items() if not slower % step}
+        known = {*RATES, *self._further, "accuracy", "failure", "error_limit"}
+        known |= {"latency_limit", "latency_over"} if keys is not None else set()
+        self.unwatched = tuple(sorted(set(self.weights) - known))
+        rates = (*RATES, *QUANTILES, *(f"latency_over:{bound}" for bound in self._over))
+        self._global = {(c.cohort, c.start, n): np.zeros((runs, 7)) for c in self.copies for n in rates}
+        self._class = {(s, n): np.zeros((runs, classes, 7)) for s in range(len(plan.stages)) for n in RATES}
+        drop = self.margins.drops["accuracy"]
+        self._means = {(c.cohort, c.start): _Means((runs,), tolerance=drop) for c in self.copies}
+        self._class_means = {s: _Means((runs, classes), tolerance=drop) for s in range(len(plan.stages))}
+        self._history: dict[int, Array] = {}
+        # Sums of each cohort and arm for the limits: error share, device-windows, sessions, sessions over each bound.
+        self._sums = np.zeros((len(plan.stages), 2, 3 + len(self._over), runs))
+        self.entered = np.full(runs, -1)
+        self._rho = one_sided_rho(
+            v_opt=2 * math.log(1 / plan.alpha) / (SEEN_DROP - TOLERATED_DROP) ** 2, alpha=plan.alpha
+        )
+
+    def fold(self, cohorts: Mapping[int, tuple[Arm, Arm]], *, entered: Array | None = None) -> None:
+        """One window: the treated and the control arm of every cohort that began.
+
+        `entered`: each run's stage; all have begun every cohort that is given, where it is not.
+        """
+        self.entered = np.maximum(self.entered, max(cohorts) if entered is None else entered)
+        for cohort, (t, c) in cohorts.items():
+            starts = range(cohort, int(self.entered.max()) + 1)
+            units_t, units_c = (arm.at_risk if arm.error_units is None else arm.error_units for arm in (t, c))
+            pairs = {
+                "crash": (t.crashed, t.at_risk, c.crashed, c.at_risk),
+                "error": (t.errors, units_t, c.errors, units_c),
+                "silence": (t.overdue, t.due, c.overdue, c.due),
+            }
+            for name, sums in pairs.items():
+                ratio = self.margins.ratios[name]
+                self._add(cohort, name, _bets(*(each.sum(axis=2) for each in sums), ratio=ratio))
+                self._class[cohort, name] += _bets(*sums, ratio=ratio)
+            for side, arm, units in ((0, t, units_t), (1, c, units_c)):
+                mine = self._sums[cohort, side]
+                mine[:2] += arm.errors.sum(axis=(1, 2)), units.sum(axis=(1, 2))
+                mine[2:] += (
+                    arm.latency.sum(axis=(1, 2)),
+                    *(arm.latency[:, :, o].sum(axis=(1, 2)) for o in self._over.values()),
+                )
+            self._latency(cohort, t.latency, c.latency)
+            moments = [np.stack([a.accuracy_n, a.accuracy_sum, a.accuracy_sumsq]) for a in (t, c)]
+            for start in starts:
+                begun = (self.entered >= start)[:, None]
+                self._means[cohort, start].add(moments[0].sum(axis=3) * begun, moments[1].sum(axis=3) * begun)
+            self._class_means[cohort].add(moments[0], moments[1])
+
+    def _add(self, cohort: int, name: str, change: Array) -> None:
+        """What one window adds to all copies of a cohort that began in each run."""
+        for start in range(cohort, int(self.entered.max()) + 1):
+            self._global[cohort, start, name] += change * (self.entered >= start)[:, None]
+
+    def _latency(self, cohort: int, t: Array, c: Array) -> None:
+        history = self._history.setdefault(cohort, np.zeros((self.runs, t.shape[2])))
+        below = np.cumsum(history, axis=1)
+        total = below[:, -1]
+        over_t = t.sum(axis=2, keepdims=True) - np.cumsum(t, axis=2)
+        over_c = c.sum(axis=2, keepdims=True) - np.cumsum(c, axis=2)
+        for name, further in self._further.items():
+            p = QUANTILES[name]
+            edge = np.argmax((below > 0) & (below >= p * total[:, None]), axis=1)[:, None, None]
+            known = (total >= math.ceil(_HISTORY / (1 - p)))[:, None]
+            slower = np.minimum(edge + further, t.shape[2] - 1)  # nothing lies over the last edge
+            x_t = np.where(known, np.take_along_axis(over_t, slower, axis=2)[:, :, 0], 0)
+            x_c = np.where(known, np.take_along_axis(over_c, edge, axis=2)[:, :, 0], 0)
+            self._add(cohort, name, _bets(x_t, t.sum(axis=2), x_c, c.sum(axis=2), ratio=1.0))
+        for bound, over in self._over.items():
+            counts = [part for arm in (t, c) for part in (arm[:, :, over].sum(axis=2), arm.sum(axis=2))]
+            self._add(cohort, f"latency_over:{bound}", _bets(*counts, ratio=TOLERATED_RATIO))
+        history += c.sum(axis=1)
+
+    def log_e(self, *kinds: Severity, failures: Array | int = 0, attempts: Array | int = 0) -> Array:
+        """ln of the average of all E-values, one a run. `failures` of `attempts` installs failed or went back.
+
+        `kinds`: only of the guardrails whose proof does one of these things.
+        """
+        weights = {name: w for name, w in self.weights.items() if not kinds or self.severities[name] in kinds}
+        total = np.full(self.runs, sum(weights.get(name, 0.0) for name in self.unwatched), dtype=float)
+        if "failure" in weights:
+            total += weights["failure"] * _one_sample(failures, attempts, limit=self.margins.failure)
+        for name in _LIMITS:
+            if name in weights and name not in self.unwatched:
+                total += weights[name] * self._limit_e(name)
+        for copy in self.copies:
+            own = copy.cohort == copy.start
+            for name, share in weights.items():
+                if name in {"failure", *_LIMITS, *self.unwatched}:
+                    continue
+                weight = share * copy.weight
+                split = own and (name in RATES or name == "accuracy") and self.classes > 1
+                total += weight * (1 - CLASS_SHARE if split else 1) * self._e(copy.cohort, copy.start, name)
+                if split:
+                    total += weight * CLASS_SHARE * self._class_e(copy.cohort, name).mean(axis=1)
+        return np.asarray(np.log(np.maximum(total, 1e-300)))
+
+    def _e(self, cohort: int, start: int, name: str) -> Array:
+        if name == "accuracy":
+            return np.asarray(np.exp(np.minimum(self._means[cohort, start].log_e(self._rho), 600)))
+        if name == "latency_over":
+            return self._in_force("latency_p99_max_ms", lambda bound: self._e(cohort, start, f"latency_over:{bound}"))
+        logs = self._global[cohort, start, name]
+        return np.asarray(np.exp(np.minimum(logs, 600)) @ np.array(BETS))
+
+    def _class_e(self, cohort: int, name: str) -> Array:
+        if name == "accuracy":
+            return np.asarray(np.exp(np.minimum(self._class_means[cohort].log_e(self._rho), 600)))
+        return np.asarray(np.exp(np.minimum(self._class[cohort, name], 600)) @ np.array(BETS))
+
+    def _limit_e(self, name: str) -> Array:
+        """One sample against an absolute limit, over all cohorts; nothing where the control breaks it too."""
+        stages = len(self.plan.stages)
+
+        def against(limit: float) -> Array:
+            events, trials, share = (
+                (0, 1, limit) if name == "error_limit" else (3 + [*self._over].index(limit), 2, LATENCY_TAIL)
+            )
+            if not 0 < share < 1:
+                return np.ones(self.runs)
+            total = np.zeros(self.runs)
+            for cohort in range(stages):
+                (x_t, n_t), (x_c, n_c) = (self._sums[cohort, side][[events, trials]] for side in (0, 1))
+                clean = x_c <= share * n_c
+                total += cohort_share(stages, cohort) * np.where(clean, _one_sample(x_t, n_t, limit=share), 1.0)
+            return total
+
+        return self._in_force("error_rate_max" if name == "error_limit" else "latency_p99_max_ms", against)
+
+    def _in_force(self, criterion: str, value: Callable[[float], Array]) -> Array:
+        """`value` of the limit that holds at each run's stage; 1 where none does."""
+        found = np.ones(self.runs)
+        for stage, criteria in enumerate(self._criteria):
+            limit = getattr(criteria, criterion)
+            here = self.entered == stage
+            if limit and here.any():
+                found = np.where(here, value(limit), found)
+        return found
+
+
+def _one_sample(events: Array | float, trials: Array | float, *, limit: float) -> Array:
+    """`evidence.one_sample_log_e` for arrays, as E itself."""
+    events, trials = np.asarray(events, dtype=float)[..., None], np.asarray(trials, dtype=float)[..., None]
+    p1 = np.minimum(_GAINS * limit, 0.99)
+    logs = events * np.log(p1 / limit) + (trials - events) * np.log((1 - p1) / (1 - limit))
+    return np.asarray(np.exp(np.minimum(logs, 600)).mean(axis=-1))
+
+
+def _bets(x_t: Array, e_t: Array, x_c: Array, e_c: Array, *, ratio: float) -> Array:
+    """What one window adds to the seven logarithms, summed over the age groups (axis 1)."""
+    use = (e_t > 0) & (e_c > 0)
+    null = ratio * np.where(use, e_t, 1)
+    share = null / (null + np.where(use, e_c, 1))
+    both = np.where(use, x_t + x_c, 0)[..., None]
+    change = np.where(use, x_t, 0)[..., None] * _LOG_GAINS - both * np.log1p(share[..., None] * (_GAINS - 1))
+    return np.asarray(change.sum(axis=1))

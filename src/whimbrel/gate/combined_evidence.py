@@ -1,0 +1,107 @@
+"""How much evidence of harm is there in all? The weighted average of every test of a rollout.
+
+1. The weights are fixed by the plan before anything is seen, so the whole rollout has one false-alarm budget.
+2. A guardrail whose severity is `hold` or `warn` is left out of what goes back; the groups are nested.
+3. A limit that the control breaks too proves nothing: the world changed, not the version.
+
+Called by the gate.
+"""
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from whimbrel.gate.evidence import log_mean_exp, one_sample_log_e, ratio_bounds
+from whimbrel.gate.guardrails import BETS, LATENCY_TAIL, cohort_share
+from whimbrel.gate.ledger import Cohort, Ledger
+from whimbrel.gate.totals import Totals
+from whimbrel.gate.verdict import Counts, Situation
+from whimbrel.health.sketch import count_above
+from whimbrel.plan.criteria import Severity
+from whimbrel.plan.plan import Plan
+
+
+class Weighed(msgspec.Struct, frozen=True):
+    """All tests of a rollout: guardrail, weight, ln E."""
+
+    lanes: list[tuple[str, float, float]]
+    severities: Mapping[str, Severity]
+
+    def log_e(self, *kinds: Severity) -> float:
+        """ln of the weighted sum of the E-values whose proof does one of these things; no kinds: of all."""
+        lanes = [(weight, log) for name, weight, log in self.lanes if not kinds or self.severities[name] in kinds]
+        return log_mean_exp([log for _, log in lanes], [weight for weight, _ in lanes]) if lanes else -math.inf
+
+    def lead(self, *kinds: Severity) -> str:
+        """The guardrail that carries most of it."""
+        carried: dict[str, float] = {}
+        for name, weight, log in self.lanes:
+            if not kinds or self.severities[name] in kinds:
+                carried[name] = max(carried.get(name, -math.inf), log + math.log(weight))
+        return max(sorted(carried), key=carried.__getitem__)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The greatest ln E of every guardrail."""
+        table: dict[str, float] = {}
+        for name, _, log in self.lanes:
+            table[name] = max(table.get(name, -math.inf), log)
+        return {name: round(log, 6) for name, log in sorted(table.items())}
+
+    def proven(self, needed: float) -> Severity | None:
+        """What is to be done, if anything is proven. The groups are nested: every alarm is one of the whole budget."""
+        if self.log_e("rollback") >= needed:
+            return "rollback"
+        if self.log_e("rollback", "hold") >= needed:
+            return "hold"
+        return "warn" if self.log_e() >= needed else None
+
+
+def weigh_all(plan: Plan, now: Situation, ledger: Ledger, total: Counts) -> Weighed:
+    """Every test with its weight, at the limits in force. `total`: the counts of all stages."""
+    criteria = plan.criteria(now.stage)
+    lanes = [(name, weight, log) for name, _, _, weight, log in ledger.lanes(bound=criteria.latency_p99_max_ms)]
+    for stage in range(len(plan.stages)):
+        share = cohort_share(len(plan.stages), stage)
+        cohort = ledger.cohorts.get(stage)
+        for name, limit in (("error_limit", criteria.error_rate_max), ("latency_limit", criteria.latency_p99_max_ms)):
+            if name in ledger.weights:
+                lanes.append((name, ledger.weights[name] * share, _limit(cohort, name, limit)))
+    lanes += ledger.bound_lanes(criteria)
+    if "version_reports" in ledger.weights:
+        lanes.append(("version_reports", ledger.weights["version_reports"], ledger.version_reports.log_e(BETS)))
+    lanes += ledger.drift_lanes(now.stage)
+    attempts = total.activated_t + total.failed_t
+    failures = one_sample_log_e(
+        events=total.failed_t + total.went_back_t, trials=attempts, limit=ledger.margins.failure
+    )
+    lanes.append(("failure", ledger.weights["failure"], failures))
+    return Weighed(lanes, ledger.severities)
+
+
+def _limit(cohort: Cohort | None, name: str, limit: float | None) -> float:
+    """One sample against an absolute limit; no evidence where the control breaks it too, or none is in force."""
+    if cohort is None or not limit:
+        return 0.0
+    share = limit if name == "error_limit" else LATENCY_TAIL
+    if share >= 1:
+        return 0.0
+
+    def counted(totals: Totals) -> tuple[float, float]:
+        if name == "error_limit":
+            return totals.error_share, totals.error_units
+        return count_above(totals.latency, limit), sum(totals.latency.values())
+
+    events, trials = counted(cohort.totals["treated"])
+    events_c, trials_c = counted(cohort.totals["control"])
+    if trials_c and events_c / trials_c > share:
+        return 0.0
+    return one_sample_log_e(events=events, trials=trials, limit=share)
+
+
+def crash_ratio(ledger: Ledger, stage: int, alpha: float) -> dict[str, float | None]:
+    """The confidence set of the crash rate's ratio in the judged cohort."""
+    cohort = ledger.cohorts.get(stage)
+    low, high = ratio_bounds(cohort.crashes if cohort else [], alpha=alpha)
+    return {"low": round(low, 4), "high": round(high, 4) if math.isfinite(high) else None}

@@ -1,0 +1,318 @@
+"""What do a rollout's windows add up to? The state of every test, folded window by window.
+
+1. A closed window is folded once, in order, with its cells in the order of their keys: a gate that lives for weeks and
+   a replay from nothing do the same sums, and agree to the last bit.
+2. Like is compared with like: a stage's treated devices with that stage's controls, within a window and an age group.
+3. The slices (hardware classes, and the values of other labels) with a share of the budget are those that were heard
+   of when both arms first spoke; later ones count among all devices.
+4. Edges of latency come from the control's earlier windows.
+5. Shadow stages have a ledger of their own for the app, and sums for the candidate; here stages count from the first
+   that serves.
+
+Called by the gate.
+"""
+
+import functools
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from whimbrel import limits
+from whimbrel.gate.drift import DriftFold
+from whimbrel.gate.evidence import (
+    BoundFold,
+    MeanWindow,
+    RateFold,
+    RateWindow,
+    one_sided_rho,
+)
+from whimbrel.gate.guardrails import (
+    BY_CLASS,
+    CLASS_SHARE,
+    QUANTILES,
+    SEEN_DRIFT,
+    Bound,
+    Copy,
+    bounds,
+    cohort_share,
+    copies,
+    drift_at,
+    drift_limits,
+    guard_weights,
+    margins,
+    severities,
+)
+from whimbrel.gate.hypotheses import Hypotheses, Tests
+from whimbrel.gate.shadow_ledger import ShadowLedger, serving_part, shadow_part
+from whimbrel.gate.strata import Strata, add_rates, add_reverse, moments_of, predictions_of, read
+from whimbrel.gate.totals import Totals
+from whimbrel.health.drift import Spread, expected_shares
+from whimbrel.health.sketch import quantile_key
+from whimbrel.health.tally import Cell
+from whimbrel.plan.criteria import SuccessCriteria
+from whimbrel.plan.plan import Plan
+
+_replace = msgspec.structs.replace
+_HISTORY = 10  # values of the control beyond a quantile before its edge is believed
+
+
+class Cohort:
+    """One stage's devices: copies of the tests, and sums."""
+
+    def __init__(self) -> None:
+        self.copies: dict[int, Tests] = {}  # by the stage at which they started
+        self.classes: dict[str, Tests] = {}
+        self.reverse: Tests | None = None
+        self.totals = {"treated": Totals(), "control": Totals()}
+        self.class_totals: dict[tuple[str, str], Totals] = defaultdict(Totals)
+        self.crashes: list[RateWindow] = []
+        self.bounds: dict[Bound, BoundFold] = {}
+        self.bound_rhos: dict[Bound, float] = {}
+        self.spreads: dict[str, Spread] = {}
+        self.drifts: dict[float, DriftFold] = {}
+
+
+class References(msgspec.Struct, frozen=True):
+    """The share of every bin of predictions, by the references of the two arms' versions; None: it has none."""
+
+    treated: tuple[float, ...] | None = None
+    control: tuple[float, ...] | None = None
+
+
+_NO_REFERENCES = References()
+
+
+class Ledger:
+    """All tests of a rollout. `without`: slices that went back and are judged no more."""
+
+    def __init__(self, plan: Plan, *, without: Iterable[str] = (), references: References = _NO_REFERENCES) -> None:
+        self.shadows = plan.shadows
+        self.app = Ledger(shadow_part(plan), without=without) if plan.shadows else None
+        self.shadow = ShadowLedger()
+        self.plan = plan = serving_part(plan)
+        self.without = frozenset(without)
+        self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
+        self.hypotheses = Hypotheses(plan)
+        self.limits = bounds(plan)
+        self._asked_users = "user_reports" in self.weights
+        self.version_reports = RateFold(self.margins.ratios["user_reports"])
+        self._one_sample = {"failure", "error_limit", "latency_limit", "version_reports", "drift"} | {
+            bound.name for bound in self.limits
+        }
+        self.drift_limits = drift_limits(plan)
+        asked = {"treated": references.treated, "control": references.control} if self.drift_limits else {}
+        self.expected = {role: expected_shares(shares) for role, shares in asked.items() if shares is not None}
+        self._drift_rho = one_sided_rho(v_opt=2 * math.log(1 / plan.alpha) / SEEN_DRIFT**2, alpha=min(plan.alpha, 0.4))
+        self.windows = 0
+        self.last = -1
+        self.cohorts: dict[int, Cohort] = {}
+        self.slices: dict[str, tuple[str, ...]] | None = None  # judged ones by label; None before both arms spoke
+        self._heard: dict[str, dict[str, int]] = defaultdict(dict)
+
+    def fold(self, cells: Sequence[Cell]) -> None:
+        """Fold closed windows, none of which was folded before."""
+        kept = [cell for cell in cells if self.without.isdisjoint(cell.groups.values())]
+        kept.sort(key=lambda cell: cell.key)
+        if self.app is not None:
+            beside = [cell for cell in kept if cell.stage < self.shadows]
+            self.app.fold(beside)
+            self.shadow.fold(beside)
+            kept = [_replace(cell, stage=cell.stage - self.shadows) for cell in kept if cell.stage >= self.shadows]
+        for window, group in itertools.groupby(kept, key=lambda cell: cell.window):
+            if window <= self.last:
+                raise ValueError(f"window {window} comes after window {self.last} was folded")
+            self._window(list(group))
+            self.last, self.windows = window, self.windows + 1
+        if self.app is not None:
+            self.last = max(self.last, self.app.last)
+
+    def _window(self, cells: list[Cell]) -> None:
+        self._hear(cells)
+        for stage in sorted({cell.stage for cell in cells} - set(self.cohorts)):
+            self._begin(stage)
+        for stage, group in itertools.groupby(cells, key=lambda cell: cell.stage):
+            self._cohort(self.cohorts[stage], list(group))
+        if self._asked_users:
+            self._versions(cells)
+
+    def _versions(self, cells: list[Cell]) -> None:
+        """Tickets that name a version alone: of all stages together, over the device-windows of the arms."""
+        written, at_risk = {"treated": 0, "control": 0}, {"treated": 0, "control": 0}
+        controls: dict[int, int] = defaultdict(int)  # a control device stands in several stages, and is one device
+        for cell in cells:
+            written[cell.role] += cell.version_reports
+            if cell.role == "treated":
+                at_risk["treated"] += cell.at_risk
+            else:
+                controls[cell.stage] += cell.at_risk
+        at_risk["control"] = max(controls.values(), default=0)
+        self.version_reports.add(written["treated"], at_risk["treated"], written["control"], at_risk["control"])
+
+    def _hear(self, cells: list[Cell]) -> None:
+        if self.slices is not None:
+            return
+        for cell in cells:
+            for label, name in cell.groups.items():
+                heard = self._heard[label]
+                heard[name] = heard.get(name, 0) + cell.at_risk + cell.due
+        if len({cell.role for cell in cells}) == 2:
+            self.slices = {}
+            for label, heard in sorted(self._heard.items()):
+                most = sorted(heard, key=lambda name: (-heard[name], name))[: limits.JUDGED_CLASSES]
+                if len(most) > 1:
+                    self.slices[label] = tuple(sorted(most))
+
+    @property
+    def _judged(self) -> list[str]:
+        return [name for names in (self.slices or {}).values() for name in names]
+
+    def _begin(self, stage: int) -> None:
+        for cohort in self.cohorts.values():
+            cohort.copies[stage] = self.hypotheses.tests()
+        self.cohorts[stage] = Cohort()
+        self.cohorts[stage].copies[stage] = self.hypotheses.tests()
+        self.cohorts[stage].bounds = {bound: BoundFold(bound.limit, floor=bound.floor) for bound in self.limits}
+        self.cohorts[stage].spreads = {role: Spread(len(shares)) for role, shares in self.expected.items()}
+        if "treated" in self.expected:
+            expected = self.expected["treated"]
+            self.cohorts[stage].drifts = {each: DriftFold(expected, limit=each) for each in self.drift_limits}
+        self.cohorts[stage].reverse = self.hypotheses.reversed()
+
+    def _cohort(self, cohort: Cohort, cells: list[Cell]) -> None:
+        edges = _edges(cohort)
+        strata: Strata = {}
+        by_class: dict[str, Strata] = {}
+        width = 8 + 2 * len(QUANTILES) + len(self.hypotheses.bounds)
+        judged, chosen = self._judged, frozenset(self._judged)
+        for cell in cells:
+            control = cell.role == "control"
+            sums = read(cell, edges, self.hypotheses)
+            names = [name for name in cell.groups.values() if name in chosen]
+            groups = [strata, *(by_class.setdefault(name, {}) for name in names)]
+            for group in groups:
+                pair = group.get(cell.age_bucket)
+                if pair is None:
+                    pair = group[cell.age_bucket] = ([0.0] * width, [0.0] * width)
+                mine = pair[control]
+                for index, value in enumerate(sums):
+                    mine[index] += value
+            cohort.totals[cell.role].add(cell)
+            for name in names:
+                cohort.class_totals[name, cell.role].add(cell)
+        for tests in cohort.copies.values():
+            add_rates(tests, strata, self.hypotheses.bounds)
+        if cohort.reverse is not None:
+            add_reverse(cohort.reverse, strata)
+        for name in judged:
+            if name in by_class:
+                tests = cohort.classes.setdefault(name, self.hypotheses.of_slice())
+                add_rates(tests, by_class[name], ())
+        cohort.crashes += [
+            RateWindow(t[0], t[1], c[0], c[1]) for _, (t, c) in sorted(strata.items()) if t[1] > 0 and c[1] > 0
+        ]
+        self._means(cohort, cells, judged)
+        for role, spread in cohort.spreads.items():
+            units, predictions = predictions_of(cells, role)
+            spread.add(units, predictions)
+            if role == "treated":
+                for fold in cohort.drifts.values():
+                    fold.add(units, predictions)
+
+    def _means(self, cohort: Cohort, cells: list[Cell], judged: Sequence[str]) -> None:
+        reported = {name for cell in cells for name in cell.metrics}
+        for name in self.hypotheses.means:
+            if name not in reported:
+                continue
+            strata, by_class = moments_of(cells, name, judged)
+            tests = [(each, strata) for each in cohort.copies.values()]
+            if cohort.reverse is not None:
+                tests.append((cohort.reverse, strata))
+            if name in BY_CLASS:
+                tests += [(cohort.classes[key], by_class[key]) for key in judged if key in by_class]
+            for each, parts in tests:
+                fold = each.means[name]
+                if fold.precision == 0 and (rho := self.hypotheses.rho(name, fold)) is not None:
+                    each.rhos[name] = rho  # from earlier windows alone, and never changed once something was weighed
+                fold.add(parts)
+        for bound, test in cohort.bounds.items():
+            if bound.metric in reported:
+                if test.precision == 0 and (rho := self.hypotheses.rho(bound.metric, test)) is not None:
+                    cohort.bound_rhos[bound] = rho
+                test.add(functools.reduce(MeanWindow.plus, moments_of(cells, bound.metric, ())[0]))
+
+    # --- what was found ---
+
+    def lanes(self, *, bound: float | None) -> list[tuple[str, Copy, str | None, float, float]]:
+        """Every test with its weight: guardrail, copy, slice (None: all devices), weight, ln E.
+
+        Tests that have not begun are at ln E = 0: an average must keep their weight. `bound`: the limit of latency in
+        force, if any. The limits of one sample and the failures are the gate's.
+        """
+        found: list[tuple[str, Copy, str | None, float, float]] = []
+        labels = self.slices or {}
+        for copy in copies(len(self.plan.stages)):
+            cohort = self.cohorts.get(copy.cohort)
+            tests = cohort.copies.get(copy.start) if cohort else None
+            own = copy.start == copy.cohort
+            for name, share in self.weights.items():
+                if name in self._one_sample:
+                    continue
+                key = name if name != "latency_over" else f"latency_over:{bound}"
+                split = own and name in BY_CLASS and bool(labels)
+                weight = share * copy.weight
+                log_e = tests.log_e(key) if tests else 0.0
+                found.append((name, copy, None, weight * (1 - CLASS_SHARE if split else 1), log_e))
+                for slices in labels.values() if split else ():
+                    for each in slices:
+                        mine = cohort.classes.get(each) if cohort else None
+                        part = weight * CLASS_SHARE / len(labels) / len(slices)
+                        found.append((name, copy, each, part, mine.log_e(key) if mine else 0.0))
+        return found
+
+    def bound_lanes(self, criteria: SuccessCriteria) -> list[tuple[str, float, float]]:
+        """The tests of the bounds of means, with those that `criteria` sets in force: name, weight, ln E.
+
+        No evidence where the control breaks the bound too: the world changed, not the version.
+        """
+        lanes = []
+        floors, ceilings = criteria.floors, criteria.ceilings
+        for name, (metric, floor) in {bound.name: (bound.metric, bound.floor) for bound in self.limits}.items():
+            limit = (floors if floor else ceilings).get(metric)
+            for stage in range(len(self.plan.stages)):
+                cohort, log_e = self.cohorts.get(stage), 0.0
+                if cohort is not None and limit is not None:
+                    bound, level = Bound(metric, floor, limit), cohort.totals["control"].mean(metric)
+                    breaks = level is not None and (level < limit if floor else level > limit)
+                    if not breaks and bound in cohort.bound_rhos:
+                        log_e = cohort.bounds[bound].log_e(cohort.bound_rhos[bound])
+                lanes.append((name, self.weights[name] * cohort_share(len(self.plan.stages), stage), log_e))
+        return lanes
+
+    def drift(self, stage: int, role: str) -> float | None:
+        """The index of an arm's predictions against its own version's reference; None where nothing can be said."""
+        cohort = self.cohorts.get(stage)
+        spread = cohort.spreads.get(role) if cohort else None
+        return spread.index(self.expected[role]) if spread else None
+
+    def drift_lanes(self, stage: int) -> list[tuple[str, float, float]]:
+        """The test of drift by cohort, at the limit in force at `stage`; none where the control drifts as far."""
+        if "drift" not in self.weights:
+            return []
+        lanes, limit = [], drift_at(self.plan, stage)
+        for number in range(len(self.plan.stages)):
+            cohort, log_e = self.cohorts.get(number), 0.0
+            if cohort is not None and limit is not None and limit in cohort.drifts:
+                beside = self.drift(number, "control")
+                if beside is None or beside <= limit:
+                    log_e = cohort.drifts[limit].log_e(self._drift_rho)
+            lanes.append(("drift", self.weights["drift"] * cohort_share(len(self.plan.stages), number), log_e))
+        return lanes
+
+
+def _edges(cohort: Cohort) -> list[int | None]:
+    history = cohort.totals["control"].latency
+    count = sum(history.values())
+    return [quantile_key(history, p) if count >= math.ceil(_HISTORY / (1 - p)) else None for p in QUANTILES.values()]

@@ -1,0 +1,100 @@
+"""What could a stage see? The smallest harm that it would prove, and how long harm of a size takes to be proven.
+
+1. The same tests, weights and margins as the gate's: a stage is told what it would be judged by.
+2. Traffic is an assumption, and says where it comes from: how often a device is in use, how often one crashes, how far
+   a metric varies between devices.
+3. Times are those after which the evidence is expected to reach the line; half of the rollouts take longer.
+
+Pure; called by `plan check`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from whimbrel.gate.evidence import detectable_ratio, mean_log_e, one_sided_rho, rate_events_needed
+from whimbrel.gate.guardrails import CLASS_SHARE, SEEN_DROP, TOLERATED_DROP, copies, guard_weights, margins
+from whimbrel.plan.plan import Plan
+
+POWER = 0.8
+RATIOS = (1.5, 2.0, 3.0)
+DROP = SEEN_DROP
+_HOURS_MAX = 24 * 365 * 10.0  # beyond ten years: not in this rollout
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What the devices of a model do. `active_an_hour`: windows with a session, a device and hour."""
+
+    active_an_hour: float = 1.0
+    crash_rate: float = 0.01  # of such windows
+    accuracy_sd: float | None = 0.37  # of a device's mean in a window: one answer each, 84% of them right
+    source: str = "assumed, since no rollout of this model has told enough yet"
+
+
+class Sight(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage of `hours` sees with `treated` devices against `control`. None: not within its means."""
+
+    crash_ratio: float | None  # the smallest that is proven within the stage, with 80% chance
+    hours_to_see: dict[str, float | None]  # by the crash ratio: 1.5, 2, 3
+    hours_to_see_drop: float | None  # of accuracy, by two points
+
+
+def foresee(plan: Plan, *, stage: int, treated: float, control: float, hours: float, traffic: Traffic) -> Sight:
+    """What stage `stage` would see."""
+    crash = plan.alpha * _weight(plan, "crash", stage)
+    tolerance = margins(plan).ratios["crash"]
+    windows_t, windows_c = treated * traffic.active_an_hour, control * traffic.active_an_hour  # an hour
+    seen = detectable_ratio(
+        exposure_t=windows_t * hours,
+        exposure_c=windows_c * hours,
+        events_c=traffic.crash_rate * windows_c * hours,
+        alpha=crash,
+        power=POWER,
+        tolerance=tolerance,
+    )
+    waits: dict[str, float | None] = {}
+    for ratio in RATIOS:
+        waits[f"{ratio:g}"] = None
+        if windows_t and windows_c and traffic.crash_rate:
+            events = rate_events_needed(ratio=ratio, share=windows_t / windows_c, alpha=crash, tolerance=tolerance)
+            waits[f"{ratio:g}"] = _within(events / traffic.crash_rate / windows_t)
+    return Sight(
+        crash_ratio=None if seen is None else round(seen, 2),
+        hours_to_see=waits,
+        hours_to_see_drop=_hours_to_see_drop(plan, stage=stage, rates=(windows_t, windows_c), traffic=traffic),
+    )
+
+
+def _hours_to_see_drop(plan: Plan, *, stage: int, rates: Sequence[float], traffic: Traffic) -> float | None:
+    windows_t, windows_c = rates
+    if traffic.accuracy_sd is None or not windows_t or not windows_c:
+        return None
+    alpha = plan.alpha * _weight(plan, "accuracy", stage)
+    rho = one_sided_rho(v_opt=2 * math.log(1 / plan.alpha) / (SEEN_DROP - TOLERATED_DROP) ** 2, alpha=plan.alpha)
+    an_hour = 1 / (traffic.accuracy_sd**2 * (1 / windows_t + 1 / windows_c))  # precision
+
+    def proven(hours: float) -> bool:
+        precision = an_hour * hours
+        drop = (DROP - margins(plan).drops["accuracy"]) * precision
+        return mean_log_e(precision=precision, total=drop, rho=rho) >= math.log(1 / alpha)
+
+    low, high = 0.0, 1.0
+    while not proven(high):
+        low, high = high, high * 2
+        if high > _HOURS_MAX:
+            return None
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if proven(middle) else (middle, high)
+    return _within(high)
+
+
+def _weight(plan: Plan, guard: str, stage: int) -> float:
+    """The share of the budget that a guardrail has on all devices of a stage, from the stage's beginning."""
+    own = next(copy for copy in copies(len(plan.stages)) if copy.cohort == copy.start == stage)
+    return guard_weights(plan)[guard] * own.weight * (1 - CLASS_SHARE)
+
+
+def _within(hours: float) -> float | None:
+    return round(hours, 2) if math.isfinite(hours) and hours <= _HOURS_MAX else None

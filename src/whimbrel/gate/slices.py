@@ -1,0 +1,66 @@
+"""Which slices is the harm in? e-BH among the slices of each label, and what is left among the others.
+
+Called by the gate, once harm is proven.
+"""
+
+import math
+
+import msgspec
+
+from whimbrel.gate.evidence import e_bh, log_mean_exp
+from whimbrel.gate.guardrails import BY_CLASS, Copy, copies
+from whimbrel.gate.ledger import Ledger
+
+
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """What e-BH says of one label's slices: the `bad` ones, ln E of each, and ln E of all the others together."""
+
+    bad: list[str]
+    logs: dict[str, float]
+    rest: float  # inf where no other is left
+    devices: int  # device-windows of the bad slices on the new version
+    of: int  # device-windows of all slices of the label on the new version
+    leads: dict[str, str]  # the guardrail that says most of each
+
+    def clean(self, *, needed: float) -> bool:
+        """Whether the bad ones are few and the others show nothing: then they may go back alone."""
+        few = 2 * len(self.bad) < len(self.logs) and 2 * self.devices < self.of
+        return bool(self.bad) and few and self.rest < needed / 2
+
+
+def named(ledger: Ledger) -> dict[str, Named]:
+    """By label: its bad slices, by e-BH among the label's own."""
+    if all(ledger.severities[name] != "rollback" for name in BY_CLASS):
+        return {}
+    own = [copy for copy in copies(len(ledger.plan.stages)) if copy.start == copy.cohort]
+    severe = [name for name in BY_CLASS if ledger.severities[name] == "rollback"]
+    shares = [(name, copy, ledger.weights[name] * copy.weight) for name in severe for copy in own]
+    total = sum(share for _, _, share in shares)
+    found = {}
+    for label, slices in (ledger.slices or {}).items():
+        logs, leads = {}, {}
+        for each in slices:
+            mine = [_class_log_e(ledger, each, name, copy) for name, copy, _ in shares]
+            leads[each] = shares[mine.index(max(mine))][0]
+            logs[each] = log_mean_exp(mine, [share / total for _, _, share in shares])
+        bad = [slices[index] for index in e_bh(list(logs.values()), alpha=ledger.plan.alpha)]
+        rest = [logs[each] for each in slices if each not in bad]
+        found[label] = Named(
+            bad=bad,
+            logs=logs,
+            rest=log_mean_exp(rest, [1 / len(rest)] * len(rest)) if rest else math.inf,
+            devices=sum(_at_risk(ledger, each) for each in bad),
+            of=sum(_at_risk(ledger, each) for each in slices),
+            leads=leads,
+        )
+    return found
+
+
+def _at_risk(ledger: Ledger, name: str) -> int:
+    return sum(cohort.class_totals[name, "treated"].at_risk for cohort in ledger.cohorts.values())
+
+
+def _class_log_e(ledger: Ledger, name: str, guard: str, copy: Copy) -> float:
+    cohort = ledger.cohorts.get(copy.cohort)
+    tests = cohort.classes.get(name) if cohort else None
+    return tests.log_e(guard) if tests else 0.0

@@ -1,0 +1,290 @@
+"""What did a person want to know? An A/B/n experiment, in the field's published form (and a few words of our own).
+
+    experiment:
+      name: "A larger encoder"
+      variants:
+        - {id: control, model_version: "wake@1.0.0", description: "today's"}
+        - {id: large, model_version: "wake@2.0.0", description: "twice the width"}
+      allocation: {control: 0.5, large: 0.5}
+      primary_metric: accuracy
+      guardrail_metrics: [crash_rate, latency_p99]
+
+1. What cannot be understood is refused; an unknown key or metric is never read as "no limit".
+2. A share is a number from 0 to 1, or a percent with its sign ("5%"): 5 alone is refused, since nobody can tell.
+3. All variants are versions of one model: a device runs one version of it at a time.
+4. The budget `alpha` is split evenly over the arms (Bonferroni): all intervals hold at once.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.health.report import ERROR_RATE
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import Label, Name
+from whimbrel.model.selector import EVERYONE, Selector
+from whimbrel.plan.criteria import SuccessCriteria
+from whimbrel.plan.plan import Plan, Rollback, Stage, VersionName
+from whimbrel.plan.ranges import Range
+from whimbrel.policy.bucket import BUCKETS
+
+CRASH_RATE = "crash_rate"  # crashes a device and window: a ratio against the control's
+WATCHED = frozenset(  # every arm is watched for these as a rollout is, whether they are asked for or not
+    {"crash", "crash_rate", "error", "error_rate", "silence", "accuracy", "latency", "latency_p50", "latency_p95",
+     "latency_p99", "install_failures", "battery"}
+)  # fmt: skip
+_FALLING = frozenset({ERROR_RATE, CRASH_RATE, "battery"})  # metrics of which less is better, unless it is said
+_PERCENT = re.compile(r"^(\d{1,3}(?:\.\d{1,6})?)%$")
+_CONTROLS = ("control", "baseline")
+
+Days = Annotated[float, Meta(gt=0, le=365)]
+Direction = Literal["increase", "decrease"]
+VariantId = Name
+
+
+class ExperimentVariant(Document, frozen=True):
+    """One arm: a version, and what it is."""
+
+    id: VariantId
+    model_version: Annotated[str, Meta(min_length=1, max_length=256)]
+    description: Annotated[str, Meta(max_length=2000)] = ""
+
+
+class PrimaryMetric(Document, frozen=True):
+    """What decides. `error_rate`, `crash_rate`, or any metric that the app records.
+
+    `minimum_effect`: the smallest difference worth shipping, in units of the metric (of `crash_rate`: a share of the
+    control's rate). `spread`: the standard deviation between devices, where it is known, for `experiment check`.
+    """
+
+    name: Label
+    direction: Direction | None = None
+    minimum_effect: Annotated[float, Meta(gt=0, le=1e12)] | None = None
+    spread: Annotated[float, Meta(gt=0, le=1e12)] | None = None
+
+    @property
+    def rises(self) -> bool:
+        """Whether more of it is better."""
+        return (self.direction or ("decrease" if self.name in _FALLING else "increase")) == "increase"
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether arms are compared by a ratio of rates, not by a difference of means."""
+        return self.name == CRASH_RATE
+
+
+class GuardrailMetric(Document, frozen=True):
+    """A metric of the app that must not get worse by more than `margin`, in its units."""
+
+    name: Label
+    direction: Direction | None = None
+    margin: Annotated[float, Meta(ge=0, le=1e12)] = 0.0
+
+    @property
+    def rises(self) -> bool:
+        """Whether more of it is better."""
+        return (self.direction or ("decrease" if self.name in _FALLING else "increase")) == "increase"
+
+
+Share = float | Annotated[str, Meta(max_length=16)]
+
+
+class Experiment(Document, frozen=True):
+    """A whole experiment. `hour_s` of its record may shorten its days for rehearsals."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    variants: Annotated[tuple[ExperimentVariant, ...], Meta(min_length=2, max_length=limits.EXPERIMENT_VARIANTS)]
+    allocation: Annotated[dict[VariantId, Share], Meta(max_length=limits.EXPERIMENT_VARIANTS)]
+    primary_metric: Label | PrimaryMetric
+    guardrail_metrics: Annotated[tuple[Label | GuardrailMetric, ...], Meta(max_length=limits.GUARDRAILS)] = ()
+    id: Name | None = None
+    control: VariantId | None = None
+    minimum_sample_size: Annotated[int, Meta(ge=2, le=10**9)] = 10_000  # devices that reported, of all arms
+    duration_days: Days = 7.0
+    minimum_days: Annotated[float, Meta(ge=0, le=365)] = 0.0
+    range_percent: tuple[Annotated[float, Meta(ge=0, le=100)], Annotated[float, Meta(ge=0, le=100)]] = (0.0, 100.0)
+    reshuffle: bool = True
+    selector: Selector = EVERYONE
+    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.05
+    guardrail_alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.08
+    check_interval_sec: Annotated[float, Meta(ge=0.5, le=86400)] = 300.0
+    on_decision: Literal["record", "baseline", "rollout"] = "record"
+    rollout: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        low, high = self.range_percent
+        if low >= high:
+            raise ValueError(f"range_percent is [{low:g}, {high:g}]; expected [from, to] with from below to")
+        _check_variants(self)
+        _check_shares(self)
+        _check_metrics(self)
+        if self.minimum_days > self.duration_days:
+            raise ValueError(f"minimum_days {self.minimum_days:g} is more than duration_days {self.duration_days:g}")
+        if (self.on_decision == "rollout") != (self.rollout is not None):
+            raise ValueError("on_decision: rollout and the key `rollout` (a plan without model_version) go together")
+        if self.rollout is not None:
+            self.follow_up(self.treated[0].model_version)
+
+    # --- who is compared ---
+
+    @property
+    def model(self) -> str:
+        """The model that all variants are versions of."""
+        return VersionName.parse(self.variants[0].model_version).model
+
+    @property
+    def control_id(self) -> str:
+        """The variant that the others are compared with."""
+        if self.control is not None:
+            return self.control
+        ids = [variant.id for variant in self.variants]
+        return next((name for name in _CONTROLS if name in ids), ids[0])
+
+    @property
+    def treated(self) -> tuple[ExperimentVariant, ...]:
+        """The other variants, in the file's order. The place here is the arm's stage in tallies."""
+        return tuple(variant for variant in self.variants if variant.id != self.control_id)
+
+    @property
+    def range(self) -> Range:
+        """Its buckets of the model's layer."""
+        return Range.of_percent(*self.range_percent)
+
+    def share(self, variant: str) -> float:
+        """The share of the devices in its range."""
+        return _share_of(self.allocation[variant])
+
+    def ranges(self) -> dict[str, Range]:
+        """The buckets of every variant, one after the other from the start of the range; what is over is in none."""
+        own, start, before = self.range, self.range.start, 0.0
+        found = {}
+        for variant in self.variants:
+            before += self.share(variant.id)
+            end = min(own.end, own.start + round(before * own.buckets))
+            found[variant.id] = Range(start, end)
+            start = end
+        return found
+
+    # --- what is measured ---
+
+    @property
+    def primary(self) -> PrimaryMetric:
+        """The metric that decides."""
+        said = self.primary_metric
+        return said if isinstance(said, PrimaryMetric) else PrimaryMetric(name=said)
+
+    @property
+    def own_guardrails(self) -> tuple[GuardrailMetric, ...]:
+        """Guardrails that only this app knows; all others are watched anyway."""
+        said = [
+            each if isinstance(each, GuardrailMetric) else GuardrailMetric(name=each) for each in self.guardrail_metrics
+        ]
+        return tuple(each for each in said if each.name not in WATCHED)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Metrics of which a device has one value: the primary one, unless it is a ratio, and own guardrails."""
+        primary = () if self.primary.is_ratio else (self.primary.name,)
+        return tuple(dict.fromkeys((*primary, *(guard.name for guard in self.own_guardrails))))
+
+    @property
+    def arm_alpha(self) -> float:
+        """An arm's part of `alpha`."""
+        return self.alpha / len(self.treated)
+
+    def window_s(self) -> float:
+        """Seconds a tally window."""
+        return self.check_interval_sec
+
+    def guard_plan(self, variant: ExperimentVariant) -> Plan:
+        """The rollout whose gate watches an arm: one stage that is never promoted."""
+        battery = any(_name(each) == "battery" for each in self.guardrail_metrics)
+        criteria = SuccessCriteria(battery_increase_max=0.2) if battery else SuccessCriteria()
+        stage = Stage(
+            name=variant.id,
+            target_percent=100,
+            duration_hours=24 * 365,
+            success_criteria=criteria,
+        )
+        return Plan(
+            model_version=variant.model_version,
+            stages=(stage,),
+            rollback=Rollback(health_check_interval_sec=self.check_interval_sec),
+            alpha=self.guardrail_alpha / len(self.treated) / (1 + bool(self.own_guardrails)),
+        )
+
+    def own_guard_alpha(self) -> float:
+        """The part of `guardrail_alpha` of one guardrail of the app's own, of one arm."""
+        return self.guardrail_alpha / len(self.treated) / 2 / max(1, len(self.own_guardrails))
+
+    def follow_up(self, model_version: str) -> Plan:
+        """The rollout that follows when `model_version` is to be shipped. Raises `ValueError`."""
+        plan = dict(self.rollout or {})
+        if "model_version" in plan:
+            raise ValueError("rollout: leave model_version out: it is the version that won")
+        try:
+            return msgspec.convert(plan | {"model_version": model_version}, type=Plan, strict=True)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"rollout: {error}") from error
+
+
+class ExperimentFile(Document, frozen=True):
+    """The file: one key, `experiment`."""
+
+    experiment: Experiment
+
+
+def _check_variants(said: Experiment) -> None:
+    ids = [variant.id for variant in said.variants]
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"two variants share an id: {', '.join(ids)}")
+    models = sorted({VersionName.parse(variant.model_version).model for variant in said.variants})
+    if len(models) > 1:
+        raise ValueError(f"the variants are versions of {' and '.join(models)}; an experiment is about one model")
+    if said.control is not None and said.control not in ids:
+        raise ValueError(f"control is {said.control!r}; the variants are {', '.join(ids)}")
+
+
+def _check_shares(said: Experiment) -> None:
+    ids = [variant.id for variant in said.variants]
+    if sorted(said.allocation) != sorted(ids):
+        raise ValueError(f"allocation is of {', '.join(sorted(said.allocation))}; the variants are {', '.join(ids)}")
+    total = sum(said.share(name) for name in ids)
+    if total > 1 + 1e-9:
+        raise ValueError(f"the allocation adds up to {100 * total:g}%; at most 100% can be given")
+    empty = [name for name, own in said.ranges().items() if own.buckets < 1]
+    if empty:
+        raise ValueError(f"the share of {', '.join(empty)} is below one in {BUCKETS:,} devices")
+
+
+def _check_metrics(said: Experiment) -> None:
+    name = said.primary.name
+    if name.startswith("latency") or name in {"silence", "install_failures", "crash", "error"}:
+        raise ValueError(
+            f"primary_metric {name!r} is watched as a guardrail and cannot decide; use error_rate, crash_rate, or a "
+            "metric that the app records (say, its latency in ms under a name of its own)"
+        )
+    for each in said.guardrail_metrics:
+        if isinstance(each, GuardrailMetric) and each.name in WATCHED:
+            raise ValueError(
+                f"guardrail {each.name!r} is watched as in a rollout; name it without direction and margin"
+            )
+    names = [_name(each) for each in said.guardrail_metrics]
+    if len(set(names)) != len(names):
+        raise ValueError(f"two guardrails share a name: {', '.join(names)}")
+
+
+def _name(said: str | GuardrailMetric) -> str:
+    return said if isinstance(said, str) else said.name
+
+
+def _share_of(said: float | str) -> float:
+    match = _PERCENT.match(said) if isinstance(said, str) else None
+    share = float(match[1]) / 100 if match else said if isinstance(said, float) else 0.0
+    if not 0 < share <= 1:
+        shown = said if isinstance(said, str) else f"{said:g}"
+        raise ValueError(f"allocation {shown}: a share is a number from 0 to 1, or a percent with its sign, such as 5%")
+    return share

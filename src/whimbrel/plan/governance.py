@@ -1,0 +1,64 @@
+"""How is a rollout conducted? Who must agree, how many devices may be at stake, what follows, and who is told."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import Name
+from whimbrel.plan.schedule import Note
+
+AlertOn = Literal[
+    "scheduled",
+    "queued",
+    "started",
+    "waiting_for_approval",
+    "advanced",
+    "held",
+    "paused",
+    "slice_back",
+    "rolled_back",
+    "completed",
+    "aborted",
+]
+
+
+class Approval(Document, frozen=True):
+    """How many people must agree before a stage begins. Each of them counts once."""
+
+    count: Annotated[int, Meta(ge=1, le=limits.APPROVERS)] = 1
+    note: Note = ""  # what they should look at
+
+
+class BlastRadius(Document, frozen=True):
+    """The most devices that may be on the new version before it is proven: in every stage but the last."""
+
+    percent: Annotated[float, Meta(gt=0, le=100)] | None = None
+    devices: Annotated[int, Meta(ge=1, le=10**10)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.percent is None and self.devices is None:
+            raise ValueError("it caps nothing; say percent, devices, or both")
+
+
+class OnSuccess(Document, frozen=True):
+    """What follows when it is complete; its version is the baseline and `champion` in any case."""
+
+    alias: Name | None = None  # also names the new baseline
+    retire_previous: bool = False  # the version before is offered no more, also not to go back to
+
+
+class OnFailure(Document, frozen=True):
+    """What follows when it is taken back; its version is quarantined in any case."""
+
+    alias: Name | None = None  # names the version that was taken back
+    retire_target: bool = False  # it is offered no more, also not by an override
+    abort_queued: bool = False  # rollouts of this model that wait for their turn end unbegun
+
+
+class AlertRule(Document, frozen=True):
+    """Whom to tell of what. `to` is a receiver that the server's operator configured."""
+
+    to: Name
+    on: Annotated[tuple[AlertOn, ...], Meta(min_length=1, max_length=32)]

@@ -1,0 +1,1 @@
+"""Who runs what, now: the policy document and the decision that devices and servers take from it. Pure."""

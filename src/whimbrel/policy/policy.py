@@ -1,0 +1,171 @@
+"""Who should run what, now? The one document that starts, advances, holds or takes back a rollout.
+
+Signed online; TUF target `policy/<model>.json`. `decide` reads it on the device, on the server and in the simulator.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import END, DeviceId, Label, Name, Serial
+from whimbrel.model.selector import EVERYONE, Selector
+from whimbrel.policy.bucket import BUCKETS
+from whimbrel.policy.shadow import Shadow
+
+Bucket = Annotated[int, Meta(ge=0, le=BUCKETS)]
+RolloutId = Name
+SliceLabels = Annotated[tuple[Label, ...], Meta(max_length=limits.SLICE_LABELS)]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+Period = Annotated[float, Meta(ge=0.1, le=30 * 86400)]  # seconds between refreshes or reports
+
+
+class Window(Document, frozen=True):
+    """A stretch of the day in a time zone: [start_s, end_s) seconds after local midnight, on the days it begins.
+
+    An end before the start is on the next day. `zone` is an IANA name; "local" is the device's own.
+    """
+
+    start_s: Annotated[int, Meta(ge=0, le=86400)]
+    end_s: Annotated[int, Meta(ge=0, le=86400)]
+    zone: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}" + END)] = "UTC"
+    days: Annotated[tuple[Day, ...], Meta(max_length=7)] = ()  # none: every day
+
+
+class Conditions(Document, frozen=True):
+    """When a device may fetch and activate. An absent field asks for nothing; of `windows` one is enough.
+
+    `storage_mib_min`: free beyond what the version itself needs. `metered_mib_a_day`: fetched on a metered network.
+    """
+
+    unmetered: bool = False
+    charging: bool = False
+    battery_min: Annotated[float, Meta(ge=0, le=1)] | None = None  # charging satisfies it too
+    idle: bool = False
+    window_utc: tuple[Annotated[int, Meta(ge=0, le=86400)], Annotated[int, Meta(ge=0, le=86400)]] | None = None
+    windows: Annotated[tuple[Window, ...], Meta(max_length=limits.WINDOWS)] = ()
+    storage_mib_min: Annotated[int, Meta(ge=0, le=2**40)] | None = None
+    metered_mib_a_day: Annotated[int, Meta(ge=0, le=2**40)] | None = None
+    start_jitter_s: Annotated[float, Meta(ge=0, le=7 * 86400)] = 0
+
+
+class Arm(Document, frozen=True):
+    """Buckets [start, end) of an entry, and what they run. `stage` is the cohort that is compared with its like.
+
+    A `control` arm runs the baseline; a device may be a control of several stages at once, and is treated at most once.
+    `conditions`: of this arm's devices, instead of the policy's; a stage's control has those of its treated.
+    A treated arm with `shadow` runs the baseline too, and tries its serial beside it.
+    """
+
+    role: Literal["treated", "control"]
+    name: Name
+    stage: Annotated[int, Meta(ge=0, lt=limits.STAGES)]
+    serial: Serial
+    start: Bucket
+    end: Bucket
+    selector: Selector = EVERYONE
+    conditions: Conditions | None = None
+    shadow: Shadow | None = None
+
+    def __post_init__(self) -> None:
+        if self.shadow is not None and self.role == "control":
+            raise ValueError(f"arm {self.name!r} is a control, and nothing is tried beside what a control runs")
+        if self.start > self.end:
+            raise ValueError(f"arm {self.name!r} starts at bucket {self.start}, after its end {self.end}")
+
+
+class Entry(Document, frozen=True):
+    """A rollout or an experiment: the devices it is about, and its arms.
+
+    It is about the devices of `selector` whose bucket lies in [start, end): entries of one layer share it by these.
+    `before`: metrics of which a device tells its mean from before it was assigned.
+    `delays_s`: what treated devices take from their permission to their activation, as quantiles; each control draws
+    its own out of it before its placebo (`rollout.delays`). None: placebos are taken at once.
+    """
+
+    rollout: RolloutId
+    arms: Annotated[tuple[Arm, ...], Meta(max_length=limits.ARMS)]
+    selector: Selector = EVERYONE
+    start: Bucket = 0
+    end: Bucket = BUCKETS
+    before: Annotated[tuple[Label, ...], Meta(max_length=limits.BEFORE)] = ()
+    delays_s: Annotated[
+        tuple[Annotated[float, Meta(ge=0, le=limits.DELAY_S)], ...], Meta(max_length=limits.DELAYS)
+    ] = ()
+
+    def __post_init__(self) -> None:
+        if self.start > self.end:
+            raise ValueError(f"entry {self.rollout!r} starts at bucket {self.start}, after its end {self.end}")
+        if any(one > other for one, other in pairwise(self.delays_s)):
+            raise ValueError("delays_s are quantiles: none may be below the one before it")
+
+    def arm_of(self, *, role: str, stage: int) -> Arm | None:
+        """The arm of a stage, by its role."""
+        return next((arm for arm in self.arms if (arm.role, arm.stage) == (role, stage)), None)
+
+
+class Layer(Document, frozen=True):
+    """Entries that share one division of the fleet; the first match wins. The salt stays while it has entries."""
+
+    salt: Annotated[int, Meta(ge=0, le=2**53 - 1)]
+    entries: Annotated[tuple[Entry, ...], Meta(max_length=limits.ENTRIES)] = ()
+
+
+class Quarantine(Document, frozen=True):
+    """A version that the devices of `selector` refuse."""
+
+    serial: Serial
+    selector: Selector = EVERYONE
+
+
+class Pin(Document, frozen=True):
+    """Devices that run `serial` whatever the layers say: by selector, or by id (a desk, not a fleet)."""
+
+    serial: Serial
+    selector: Selector | None = None
+    devices: Annotated[tuple[DeviceId, ...], Meta(max_length=limits.PINS)] = ()
+
+    def __post_init__(self) -> None:
+        if (self.selector is None) == (not self.devices):
+            raise ValueError("a pin names either a selector or device ids")
+
+
+class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1"):
+    """Who runs which serial of `model`. `baseline` None: no version is offered yet. The sequence only grows."""
+
+    model: Name
+    sequence: Annotated[int, Meta(ge=1)]
+    baseline: Serial | None = None
+    known_good: Annotated[tuple[Serial, ...], Meta(max_length=64)] = ()  # to go back to, newest first
+    layers: Annotated[tuple[Layer, ...], Meta(max_length=limits.LAYERS)] = ()
+    quarantine: Annotated[tuple[Quarantine, ...], Meta(max_length=1000)] = ()
+    overrides: Annotated[tuple[Serial, ...], Meta(max_length=1000)] = ()  # a person says: try again where it failed
+    pins: Annotated[tuple[Pin, ...], Meta(max_length=1000)] = ()
+    conditions: Conditions = msgspec.field(default_factory=Conditions)
+    on_revoked: Literal["keep", "stop"] = "keep"
+    refresh_s: Period = 300.0
+    report_s: Period = 300.0
+    activate_max_age_s: Annotated[float, Meta(ge=1)] = 3600.0
+    report_labels: Annotated[tuple[Label, ...], Meta(max_length=limits.LABELS)] = ()
+    hardware_label: Label = "hardware"  # the label whose value is a device's hardware class
+    slice_labels: SliceLabels = ()  # further labels that devices tell, and by which harm may be found (os, region)
+
+    def __post_init__(self) -> None:
+        if sum(len(pin.devices) for pin in self.pins) > limits.PINS:
+            raise ValueError(f"pins name more than {limits.PINS} devices; use a selector")
+
+    def told_of(self, labels: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """What a device with `labels` tells of itself in windows: its hardware class, and its slices by label."""
+        return labels.get(self.hardware_label, ""), {
+            label: labels[label] for label in self.slice_labels if label in labels
+        }
+
+    def conditions_of(self, rollout: str | None, *, role: str, stage: int) -> Conditions:
+        """When a device of an arm may fetch and activate: the arm's own conditions, or the policy's."""
+        entries = (entry for layer in self.layers for entry in layer.entries if entry.rollout == rollout)
+        arm = next((arm for entry in entries if (arm := entry.arm_of(role=role, stage=stage))), None)
+        return self.conditions if arm is None or arm.conditions is None else arm.conditions

@@ -1,0 +1,166 @@
+"""Drift is seen, few devices are not taken for it, and what is proven is proven."""
+
+import math
+import random
+
+import pytest
+
+from build import cell, plan, situation, stage
+from whimbrel.gate.drift import DriftFold
+from whimbrel.gate.evidence import one_sided_rho
+from whimbrel.gate.gate import judge
+from whimbrel.gate.ledger import Ledger, References
+from whimbrel.gate.verdict import Verdict
+from whimbrel.health.drift import Spread, expected_shares, stability_index
+from whimbrel.health.tally import Cell, Moments
+from whimbrel.plan.criteria import Guardrail
+from whimbrel.plan.plan import Plan
+
+EVEN = (0.25, 0.25, 0.25, 0.25)
+SHIFTED = (0.1, 0.2, 0.3, 0.4)
+FAR = (0.02, 0.08, 0.2, 0.7)
+RHO = one_sided_rho(v_opt=2 * math.log(1 / 0.08) / 0.01, alpha=0.08)
+
+
+def drawn(chance: random.Random, mixes: list[tuple[float, ...]], *, predictions: int = 10) -> dict[int, Moments]:
+    """One window of so many devices, each with a mix of its own."""
+    found: dict[int, Moments] = {}
+    for mix in mixes:
+        counts = [0] * len(mix)
+        for each in chance.choices(range(len(mix)), mix, k=predictions):
+            counts[each] += 1
+        for index, count in enumerate(counts):
+            if count:
+                seen = Moments.of(count / predictions)
+                found[index] = found[index].plus(seen) if index in found else seen
+    return found
+
+
+def own_mixes(chance: random.Random, mean: tuple[float, ...], devices: int) -> list[tuple[float, ...]]:
+    """Devices that keep to a few of the classes each, and show `mean` together (a Dirichlet of weight 2)."""
+    made = []
+    for _ in range(devices):
+        parts = [chance.gammavariate(2 * share, 1) + 1e-9 for share in mean]
+        made.append(tuple(part / sum(parts) for part in parts))
+    return made
+
+
+def test_the_index_of_a_shift_by_hand() -> None:
+    by_hand = sum((p - 0.25) * math.log(p / 0.25) for p in SHIFTED)
+    assert stability_index(SHIFTED, EVEN) == pytest.approx(by_hand)
+    assert by_hand == pytest.approx(0.228, abs=0.001)
+    assert stability_index(EVEN, EVEN) == 0
+
+
+def test_a_bin_that_was_never_seen_is_expected_a_little() -> None:
+    shares = expected_shares((0.5, 0.5, 0.0))
+    assert sum(shares) == pytest.approx(1)
+    assert shares[2] == pytest.approx(0.001, rel=0.01)
+
+
+def test_few_devices_with_ways_of_their_own_are_not_taken_for_drift() -> None:
+    """30 devices that predict as the reference on average, each in its own way: raw, the index is twice too large."""
+    chance, raw, corrected = random.Random(5), [], []
+    for _ in range(40):
+        spread, mixes = Spread(4), own_mixes(chance, EVEN, 30)
+        for _ in range(5):
+            spread.add(30, drawn(chance, mixes))
+        raw.append(stability_index(spread.shares(EVEN), EVEN))
+        index = spread.index(EVEN)
+        assert index is not None
+        corrected.append(index)
+    assert sum(raw) / 40 > 0.025
+    assert sum(corrected) / 40 < 0.015
+
+
+def test_the_same_devices_again_are_no_new_devices() -> None:
+    """The correction must not fade while the same few devices report window after window."""
+    chance = random.Random(6)
+    few, mixes = Spread(4), own_mixes(chance, EVEN, 10)
+    for _ in range(50):
+        few.add(10, drawn(chance, mixes))
+    many = Spread(4)
+    many.add(500, drawn(chance, own_mixes(chance, EVEN, 500)))
+    assert few.bias(EVEN) > 5 * many.bias(EVEN)
+
+
+def fold(chance: random.Random, mean: tuple[float, ...], *, devices: int, windows: int = 20, own: bool) -> float:
+    """The greatest ln E over all looks."""
+    test, best = DriftFold(expected_shares(EVEN), limit=0.25), -math.inf
+    mixes = own_mixes(chance, mean, devices) if own else [mean] * devices
+    for _ in range(windows):
+        test.add(devices, drawn(chance, mixes))
+        best = max(best, test.log_e(RHO))
+    return best
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_predictions_at_the_very_limit_are_seldom_proven_beyond_it(own: bool) -> None:
+    at_limit = (0.0927, 0.2, 0.2973, 0.41)
+    assert stability_index(at_limit, EVEN) == pytest.approx(0.25, abs=0.005)
+    chance = random.Random(7)
+    best = [fold(chance, at_limit, devices=60, windows=12, own=own) for _ in range(40)]
+    assert sum(log_e >= math.log(1 / 0.08) for log_e in best) <= 3
+
+
+def test_a_strong_shift_is_proven_with_enough_devices_and_never_with_few() -> None:
+    chance = random.Random(8)
+    assert fold(chance, FAR, devices=100, own=True) > math.log(100)
+    assert fold(chance, FAR, devices=29, own=True) == 0
+
+
+# --- what the gate makes of it ---
+
+
+def cells(chance: random.Random, treated: tuple[float, ...], control: tuple[float, ...], *, n: int = 100) -> list[Cell]:
+    return [
+        cell(role, w, n=n, prediction_units=n, predictions=drawn(chance, [mean] * n))
+        for w in range(12)
+        for role, mean in (("treated", treated), ("control", control))
+    ]
+
+
+def judged(wanted: Plan, seen: list[Cell], **changes: object) -> Verdict:
+    ledger = Ledger(wanted, references=References(treated=EVEN, control=EVEN))
+    return judge(wanted, situation(*seen, **changes), ledger)
+
+
+WATCHED = plan(stage("all", 100, drift_psi_max=0.25))
+
+
+def test_drift_of_the_new_version_goes_back() -> None:
+    verdict = judged(WATCHED, cells(random.Random(1), FAR, EVEN))
+    assert verdict.move == "roll_back"
+    assert "harm is proven: drift" in verdict.because
+    assert "stability index of the predictions" in verdict.because
+
+
+def test_drift_within_the_limit_promotes() -> None:
+    verdict = judged(WATCHED, cells(random.Random(2), (0.2, 0.25, 0.25, 0.3), EVEN))
+    assert verdict.move == "finish"
+    assert verdict.evidence["estimates"]["treated"]["drift_psi"] < 0.1
+
+
+def test_drift_of_the_control_too_holds_and_says_so() -> None:
+    verdict = judged(WATCHED, cells(random.Random(3), FAR, FAR))
+    assert verdict.move == "hold"
+    assert "drift_psi_max is at" in verdict.because
+    assert "the control breaks it too" in verdict.because
+
+
+def test_few_devices_that_drift_hold() -> None:
+    verdict = judged(WATCHED, cells(random.Random(4), FAR, EVEN, n=10))
+    assert verdict.move == "hold"
+    assert "drift_psi_max is at" in verdict.because
+
+
+def test_predictions_that_nobody_reported_hold() -> None:
+    silent = [cell("treated", 0, n=100), cell("control", 0, n=1900)]
+    assert "drift_psi_max is asked for, and nothing" in judged(WATCHED, silent).because
+
+
+def test_a_guardrail_of_drift_watches_at_a_quarter() -> None:
+    held = plan(stage("all", 100), guardrails=(Guardrail(metric="drift", severity="hold"),))
+    assert judged(held, cells(random.Random(1), FAR, EVEN)).move == "hold"
+    assert judged(held, cells(random.Random(2), SHIFTED, EVEN)).move == "finish"
+    assert judged(plan(stage("all", 100)), cells(random.Random(1), FAR, EVEN)).move == "finish"

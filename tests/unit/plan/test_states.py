@@ -1,0 +1,53 @@
+"""The table of a rollout's states is complete, and nothing outside of it happens."""
+
+import itertools
+
+import pytest
+
+from build import T0, rollout, town
+from whimbrel.errors import IllegalTransition
+from whimbrel.flows.advance import move_by_person
+from whimbrel.plan.rollout_states import ENDED, LIVE, NEXT, PENDING, Event, State, transition
+
+PAIRS = list(itertools.product(State, Event))
+
+
+@pytest.mark.parametrize(("state", "event"), [pair for pair in PAIRS if pair in NEXT])
+def test_a_pair_in_the_table_moves(state: State, event: Event) -> None:
+    assert transition(state, event) is NEXT[state, event]
+
+
+@pytest.mark.parametrize(("state", "event"), [pair for pair in PAIRS if pair not in NEXT])
+def test_a_pair_outside_of_the_table_is_refused(state: State, event: Event) -> None:
+    with pytest.raises(IllegalTransition, match=f"a rollout that is {state.value} cannot"):
+        transition(state, event)
+
+
+def test_an_ended_rollout_goes_nowhere() -> None:
+    assert {state for state, _ in NEXT} == set(State) - ENDED
+
+
+def test_harm_takes_every_live_rollout_back_and_no_other() -> None:
+    assert {state for state, event in NEXT if event is Event.ROLL_BACK} == LIVE
+    assert all(NEXT[state, Event.ROLL_BACK] is State.ROLLING_BACK for state in LIVE)
+    assert {event for state, event in NEXT if state is State.ROLLING_BACK} == {Event.ALL_OFF}
+
+
+def test_a_person_may_end_everything_that_has_not_gone_back() -> None:
+    assert {state for state, event in NEXT if event is Event.ABORT} == LIVE | PENDING
+
+
+def test_nothing_begins_but_what_waits() -> None:
+    assert {state for state, event in NEXT if event is Event.BEGIN} == PENDING
+
+
+@pytest.mark.parametrize("move", ["pause", "resume", "abort", "rollback"])
+@pytest.mark.parametrize("state", [State.COMPLETED, State.ROLLED_BACK, State.ABORTED])
+def test_a_refused_move_changes_nothing(state: State, move: str) -> None:
+    with town(running=rollout(state=state, ended_at=T0)) as here:
+        before = here.registry.rollout("r1")
+        with pytest.raises(IllegalTransition):
+            move_by_person(here.registry, here.fleet, "r1", move, because="", actor="me", now=T0 + 5)  # type: ignore[arg-type]
+        assert here.registry.rollout("r1") == before
+        assert here.registry.quarantines("wake") == []
+        assert here.registry.audit_log() == []

@@ -1,0 +1,252 @@
+"""What should this device run?"""
+
+from typing import Any
+
+import pytest
+
+from build import SALT, arm, devices_in, line, policy, selector
+from whimbrel.model.release import Line
+from whimbrel.model.selector import Selector
+from whimbrel.policy.bucket import BUCKETS, bucket, device_key
+from whimbrel.policy.decide import Assignment, Decision, Profile, decide
+from whimbrel.policy.policy import Entry, Layer, Pin, Policy, Quarantine
+
+CANARY = devices_in(0, 50_000, 1)[0]
+REST = devices_in(50_000, BUCKETS, 1)[0]
+
+
+def ask(
+    said: Policy | None = None, *, device: str = CANARY, under: Line | None = None, refused: tuple[int, ...] = (),
+    **labels: str,
+) -> Decision:  # fmt: skip
+    return decide(said or policy(), under or line(), Profile(device, labels, frozenset(refused)))
+
+
+def layers(*entries: Entry) -> tuple[Layer, ...]:
+    return (Layer(salt=SALT, entries=entries),)
+
+
+def entry(name: str, *, start: int = 0, end: int = BUCKETS, serial: int = 2, **more: object) -> Entry:
+    return Entry(rollout=name, arms=(arm("treated", start, end, serial=serial),), **more)
+
+
+# --- buckets ---
+
+
+def test_the_bucket_of_the_published_vector() -> None:
+    assert device_key("dev-1") == 10522668389010243576
+    assert bucket(10522668389010243576, salt=42) == 586382
+
+
+def test_another_salt_is_another_division() -> None:
+    assert bucket(device_key("dev-1"), salt=43) != 586382
+
+
+# --- arms ---
+
+
+def test_a_canary_device_runs_the_target_and_knows_its_arm() -> None:
+    decision = ask()
+    assert (decision.serial, decision.offer) == (2, "run")
+    assert decision.assignments == (Assignment("r1", 0, "canary", "treated"),)
+
+
+def test_a_control_runs_the_baseline_and_knows_its_cohort() -> None:
+    decision = ask(device=REST)
+    assert decision.serial == 1
+    assert decision.assignments == (Assignment("r1", 0, "control", "control"),)
+
+
+def test_a_device_may_be_a_control_of_several_stages() -> None:
+    arms = (
+        arm("treated", 0, 50_000, serial=2), arm("treated", 0, 100_000, serial=2, stage=1),
+        arm("control", 100_000, BUCKETS, serial=1), arm("control", 100_000, BUCKETS, serial=1, stage=1),
+    )  # fmt: skip
+    said = policy(layers=layers(Entry(rollout="r1", arms=arms)))
+    control = devices_in(100_000, BUCKETS, 1)[0]
+    assert [a.stage for a in ask(said, device=control).assignments] == [0, 1]
+
+
+def test_a_later_larger_share_leaves_the_earlier_cohort_in_its_stage() -> None:
+    arms = (arm("treated", 0, 50_000, serial=2), arm("treated", 0, 900_000, serial=2, stage=1))
+    said = policy(layers=layers(Entry(rollout="r1", arms=arms)))
+    assert ask(said).assignments[0].stage == 0
+    assert ask(said, device=devices_in(50_000, 900_000, 1)[0]).assignments[0].stage == 1
+
+
+def test_the_end_of_a_range_is_outside_of_it() -> None:
+    place = bucket(device_key(CANARY), salt=SALT)
+    assert ask(policy(layers=layers(entry("r1", end=place)))).serial == 1
+    assert ask(policy(layers=layers(entry("r1", end=place + 1)))).serial == 2
+
+
+def test_no_version_yet_keeps_what_a_device_has() -> None:
+    decision = ask(Policy(model="wake", sequence=1))
+    assert (decision.serial, decision.offer) == (None, "keep")
+
+
+# --- selectors, layers ---
+
+
+def test_devices_outside_of_an_entrys_selector_run_the_baseline() -> None:
+    said = policy(layers=layers(entry("r1", selector=selector(region="NZ"))))
+    assert ask(said).serial == 1
+    assert ask(said, region="AU").serial == 1
+    assert ask(said, region="NZ").serial == 2
+
+
+def test_within_a_layer_the_first_match_wins() -> None:
+    said = policy(layers=layers(entry("first", serial=2), entry("second", serial=3)))
+    assert ask(said).assignments[0].rollout == "first"
+
+
+def test_a_first_match_without_an_arm_for_the_bucket_keeps_the_next_entry_out() -> None:
+    said = policy(layers=layers(entry("first", end=0), entry("second", serial=3)))
+    assert ask(said).serial == 1
+
+
+def test_entries_of_disjoint_ranges_share_a_layer() -> None:
+    place = bucket(device_key(CANARY), salt=SALT)
+    first = Entry(rollout="first", arms=(arm("treated", 0, BUCKETS, serial=2),), end=place)
+    second = Entry(rollout="second", arms=(arm("treated", 0, BUCKETS, serial=3),), start=place, before=("watch_time",))
+    (found,) = ask(policy(layers=layers(first, second))).assignments
+    assert (found.rollout, found.before) == ("second", ("watch_time",))
+
+
+def test_a_layer_that_has_nothing_for_a_device_leaves_the_next_one_its_say() -> None:
+    said = policy(layers=(*layers(entry("r1", end=0)), Layer(salt=7, entries=(entry("r2", serial=3),))))
+    assert ask(said).serial == 3
+
+
+# --- pins ---
+
+
+def test_a_pin_by_id_beats_the_layers() -> None:
+    said = policy(pins=(Pin(serial=7, devices=(CANARY,)),))
+    assert ask(said) == Decision(7, "run", "pinned")
+    assert ask(said, device=REST).serial == 1
+
+
+def test_a_pin_by_selector_beats_the_layers() -> None:
+    said = policy(pins=(Pin(serial=7, selector=selector(desk="yes")),))
+    assert ask(said, desk="yes").serial == 7
+    assert ask(said).serial == 2
+
+
+def test_a_pin_does_not_beat_the_line() -> None:
+    said = policy(pins=(Pin(serial=7, devices=(CANARY,)),))
+    assert ask(said, under=line(revoked=(7,))).serial == 1
+
+
+# --- what is never the answer ---
+
+
+def test_a_quarantined_version_is_never_the_answer() -> None:
+    decision = ask(policy(quarantine=(Quarantine(serial=2),)))
+    assert decision.serial == 1
+    assert "quarantined" in decision.because
+    assert decision.assignments  # its failure stays in the denominator
+
+
+def test_a_quarantine_of_a_slice_spares_the_others() -> None:
+    said = policy(quarantine=(Quarantine(serial=2, selector=selector(chip="x1")),))
+    assert ask(said, chip="x1").serial == 1
+    assert ask(said, chip="x2").serial == 2
+
+
+def test_no_policy_goes_below_the_lines_floor() -> None:
+    said = policy(baseline=3, known_good=(3, 2, 1), layers=())
+    assert ask(said, under=line(minimum_serial=3)).serial == 3
+    assert ask(said, under=line(minimum_serial=4)) == Decision(
+        None, "keep", "serial 3 is below the line's floor 4, and no other is allowed"
+    )
+
+
+def test_a_revoked_version_gives_way_to_the_newest_good_one() -> None:
+    said = policy(baseline=3, known_good=(3, 2, 1), layers=())
+    assert ask(said, under=line(revoked=(3,))).serial == 2
+    assert ask(said, under=line(revoked=(3, 2))).serial == 1
+
+
+def test_where_all_is_revoked_the_plan_says_keep_or_stop() -> None:
+    nothing = line(revoked=(1, 2))
+    assert ask(policy(), under=nothing).offer == "keep"
+    stopped = ask(policy(on_revoked="stop"), under=nothing)
+    assert (stopped.serial, stopped.offer) == (None, "stop")
+
+
+def test_what_failed_on_a_device_is_not_tried_again_there() -> None:
+    decision = ask(refused=(2,))
+    assert decision.serial == 1
+    assert "failed before" in decision.because
+    assert decision.assignments
+
+
+def test_a_person_may_say_try_again_where_it_failed() -> None:
+    assert ask(policy(overrides=(2,)), refused=(2,)).serial == 2
+
+
+def test_an_override_lifts_neither_quarantine_nor_revocation() -> None:
+    assert ask(policy(overrides=(2,), quarantine=(Quarantine(serial=2),)), refused=(2,)).serial == 1
+    assert ask(policy(overrides=(2,)), under=line(revoked=(2,)), refused=(2,)).serial == 1
+
+
+def test_a_device_that_cannot_run_its_arm_takes_the_baseline_before_a_newer_good_one() -> None:
+    """A baseline that a person moved back to must not be passed over for the version it was moved back from."""
+    policy = Policy(model="wake", sequence=1, baseline=2, known_good=(3, 2, 1), pins=(Pin(serial=4, devices=("d",)),))
+    refusing = Profile("d", refused=frozenset({4}))
+    assert decide(policy, Line(model="wake", sequence=1), refusing).serial == 2
+
+
+# --- the version to go back to, and no way round a quarantine ---
+
+
+def going_back(**changes: object) -> Decision:
+    """Serial 5 was taken back; 4 is the baseline, and 3, 2 and 1 are good too."""
+    said = policy(
+        baseline=4, known_good=(4, 3, 2, 1), quarantine=(Quarantine(serial=5),), layers=layers(entry("r1", serial=5))
+    )
+    under, refused, unfit = changes.get("under", line()), changes.get("refused", ()), changes.get("unfit", ())
+    return decide(said, under, Profile(CANARY, {}, frozenset(refused), frozenset(unfit)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("here", "serial"),
+    [
+        ({}, 4),
+        ({"unfit": (4,)}, 3),
+        ({"refused": (4,)}, 3),
+        ({"under": line(revoked=(4,))}, 3),
+        ({"unfit": (4,), "refused": (3,)}, 2),
+        ({"unfit": (4,), "under": line(revoked=(3, 2))}, 1),
+        ({"unfit": (4, 3), "under": line(minimum_serial=3)}, None),
+    ],
+)
+def test_each_device_goes_back_to_the_newest_good_version_that_it_can_run(
+    here: dict[str, object], serial: int | None
+) -> None:
+    assert going_back(**here).serial == serial
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        {"layers": layers(entry("again", serial=5))},
+        {"layers": (*layers(entry("r1", end=0)), Layer(salt=7, entries=(entry("experiment", serial=5),)))},
+        {"layers": layers(Entry(rollout="r1", arms=(arm("control", 0, BUCKETS, serial=5),)))},
+        {"pins": (Pin(serial=5, devices=(CANARY,)),)},
+        {"pins": (Pin(serial=5, selector=selector(chip="x1")),)},
+        {"baseline": 5, "layers": ()},
+        {"baseline": 6, "known_good": (5, 1), "quarantine": (Quarantine(serial=5), Quarantine(serial=6)), "layers": ()},
+        {"overrides": (5,)},
+    ],
+)
+@pytest.mark.parametrize("slice_of", [selector(), selector(chip="x1")])
+def test_no_path_leads_back_to_a_version_that_was_taken_back(path: dict[str, Any], slice_of: Selector) -> None:
+    """A new rollout, an experiment, a control's arm, pins, the baseline, known good ones, a device's own override."""
+    entries = (*path.get("quarantine", ()), Quarantine(serial=5, selector=slice_of))
+    said = policy(**{"layers": layers(entry("r1", serial=5))} | path | {"quarantine": entries})
+    decision = ask(said, chip="x1")
+    assert decision.serial == 1
+    if not slice_of.everyone and "quarantine" not in path:
+        assert ask(said, chip="x2").serial in {1, 5}
