@@ -19,6 +19,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from whimbrel.forecast.effects import parse_effect
+from whimbrel.forecast.expected import Asked
+from whimbrel.forecast.forecast import forecast
+from whimbrel.forecast.headcount import policy_at
+from whimbrel.forecast.shape import Shape
 from whimbrel.model.release import Line
 from whimbrel.model.selector import Selector
 from whimbrel.plan.plan import Plan, Stage
@@ -26,11 +31,6 @@ from whimbrel.policy.bucket import device_key
 from whimbrel.policy.decide import Profile, decide
 from whimbrel.policy.decide_many import Kind, Outcome, decide_many
 from whimbrel.policy.policy import Layer, Policy, Quarantine
-from whimbrel.sim.forecast.effects import parse_effect
-from whimbrel.sim.forecast.expected import Asked
-from whimbrel.sim.forecast.fleet import policy_at
-from whimbrel.sim.forecast.forecast import forecast
-from whimbrel.sim.forecast.shape import Shape
 
 SEED = 20261126
 KINDS = 20

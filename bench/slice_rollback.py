@@ -25,9 +25,9 @@ import httpx
 from whimbrel.agent.app import Agent
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.cli.connect import connect
-from whimbrel.sim.digits import train
-from whimbrel.sim.fleet import PlayedFleet
-from whimbrel.sim.playhouse import Playhouse
+from whimbrel.demo.deployment import LocalDeployment
+from whimbrel.demo.digits import train
+from whimbrel.demo.fleet import PlayedFleet
 
 MODEL = "digits"
 CLASSES = ("board-a", "board-b", "board-c", "board-d")
@@ -75,7 +75,7 @@ class World:
     """The server, the fleet, and what was measured."""
 
     def __init__(self, folder: Path, *, agents: int, seed: int) -> None:
-        self.house = Playhouse(folder, say=lambda text: print(text, file=sys.stderr))
+        self.house = LocalDeployment(folder, say=lambda text: print(text, file=sys.stderr))
         self.agents, self.seed = agents, seed
         self.bad: dict[int, str] = {}
         self.fleet: PlayedFleet | None = None

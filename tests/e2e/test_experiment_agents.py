@@ -14,7 +14,7 @@ from build_experiment import TEXT
 from build_server import Running, done, repository, serving
 from whimbrel import Agent
 from whimbrel.agent.probes import ProbeServer
-from whimbrel.sim.fleet import PlayedFleet, open_fleet
+from whimbrel.demo.fleet import PlayedFleet, open_fleet
 
 DEVICES = 90
 WINDOW_S = 4.0

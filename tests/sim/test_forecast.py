@@ -9,14 +9,14 @@ import pytest
 
 from build import plan, stage
 from whimbrel.errors import Refused
+from whimbrel.forecast.cost import Prices, Tier, sizes_for
+from whimbrel.forecast.effects import parse_class_effect, parse_effect
+from whimbrel.forecast.expected import Asked, Chance, Forecast, Spread
+from whimbrel.forecast.forecast import forecast
+from whimbrel.forecast.plots import plot
+from whimbrel.forecast.shape import Presence, Shape
 from whimbrel.plan.plan import Plan, Rollback
 from whimbrel.policy.shadow import ShadowStage
-from whimbrel.sim.forecast.effects import parse_class_effect, parse_effect
-from whimbrel.sim.forecast.expected import Asked, Chance, Forecast, Spread
-from whimbrel.sim.forecast.forecast import forecast
-from whimbrel.sim.forecast.plots import plot
-from whimbrel.sim.forecast.shape import Presence, Shape
-from whimbrel.sim.forecast.traffic import Prices, Tier, sizes_for
 
 QUICK = plan(stage("canary", 5, hours=2), stage("early", 25, hours=2), stage("general", 100, hours=1))
 STEADY = (Presence(name="steady", share=1.0, online=0.99, delay_h=0.5),)

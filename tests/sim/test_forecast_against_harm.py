@@ -9,11 +9,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from whimbrel.forecast.effects import parse_effect
+from whimbrel.forecast.headcount import count
+from whimbrel.forecast.play import Task, play
+from whimbrel.forecast.shape import Presence, Shape
 from whimbrel.gate.batch_gate import BulkLedger
-from whimbrel.sim.forecast.effects import parse_effect
-from whimbrel.sim.forecast.fleet import count
-from whimbrel.sim.forecast.play import Task, play
-from whimbrel.sim.forecast.shape import Presence, Shape
 
 RUNS = 60
 

@@ -27,11 +27,11 @@ from whimbrel.agent.status import read_status
 from whimbrel.cli.connect import Client, connect
 from whimbrel.cli.output import Json, console, print_json, say, size_of, stderr
 from whimbrel.cli.rollout import view
+from whimbrel.demo.deployment import LocalDeployment
+from whimbrel.demo.digits import Digits, DigitsVersion, train
+from whimbrel.demo.fleet import Classifier, PlayedFleet
 from whimbrel.errors import Refused, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.model.documents import encode
-from whimbrel.sim.digits import Digits, DigitsVersion, train
-from whimbrel.sim.fleet import Classifier, PlayedFleet
-from whimbrel.sim.playhouse import Playhouse
 
 MODEL = "digits"
 SALT = 42  # with the fixed device ids: the same devices are the canary in every demo
@@ -91,7 +91,7 @@ class _Stage:
 
     def __init__(self, folder: Path, *, devices: int, live: bool) -> None:
         self.folder = folder
-        self.house = Playhouse(folder, say=self._say)
+        self.house = LocalDeployment(folder, say=self._say)
         self.facts = Facts(devices=devices)
         self.timeline: list[tuple[float, dict[int | None, int]]] = []
         self.begun = time.time()
@@ -191,7 +191,7 @@ class _Stage:
             house.spawn("whimbrel.cli", "agent", "run", "--folder", str(folder), "--server", house.server_url,
                         "--root", str(root), "--model", MODEL, "--device-id", folder.name,
                         environment={"WHIMBREL_ENROL_TOKEN": house.enrol_token})  # fmt: skip
-            house.spawn("whimbrel.sim.app_process", str(folder), MODEL, str(_USE_S))
+            house.spawn("whimbrel.demo.app_process", str(folder), MODEL, str(_USE_S))
         inside = self.facts.devices - _PROCESSES
         self._say(f"{inside} agents in this process, each with a folder of its own")
         agents = house.open_agents(inside, model=MODEL, probes=self._probes)

@@ -18,16 +18,16 @@ from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.history import History
 from whimbrel.flows.plan_file import read_plan
 from whimbrel.flows.yaml_file import parse_yaml
+from whimbrel.forecast.cost import WAYS, Prices, Sizes, parse_sizes, sizes_for
+from whimbrel.forecast.effects import METRICS, Effect, parse_class_effect, parse_effect
+from whimbrel.forecast.expected import Asked, Chance, Forecast, Spread
+from whimbrel.forecast.forecast import Tick
+from whimbrel.forecast.forecast import forecast as expect
+from whimbrel.forecast.known import shape_of, sizes_of
+from whimbrel.forecast.plots import plot
+from whimbrel.forecast.shape import Shape
 from whimbrel.model.documents import convert
 from whimbrel.plan.plan import Plan
-from whimbrel.sim.forecast.effects import METRICS, Effect, parse_class_effect, parse_effect
-from whimbrel.sim.forecast.expected import Asked, Chance, Forecast, Spread
-from whimbrel.sim.forecast.forecast import Tick
-from whimbrel.sim.forecast.forecast import forecast as expect
-from whimbrel.sim.forecast.known import shape_of, sizes_of
-from whimbrel.sim.forecast.plots import plot
-from whimbrel.sim.forecast.shape import Shape
-from whimbrel.sim.forecast.traffic import WAYS, Prices, Sizes, parse_sizes, sizes_for
 
 _DEVICES_DEFAULT = 1_000_000
 _EXAMPLES = ", ".join(example for _, example in METRICS.values())

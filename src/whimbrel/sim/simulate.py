@@ -22,10 +22,10 @@ from whimbrel.errors import WhimbrelError
 from whimbrel.flows.advance import PersonMove
 from whimbrel.flows.conclude import PersonAct
 from whimbrel.sim.backend import HARDWARE, Backend
-from whimbrel.sim.belief import shared_verification
 from whimbrel.sim.checkers import Checkers, Violation
 from whimbrel.sim.device import Device
 from whimbrel.sim.faults import Faults
+from whimbrel.sim.shared_verification import shared_verification
 from whimbrel.sim.world import T0, Timeline, seeded
 
 SAFETY_S = 4500.0

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 
 from whimbrel.flows.ingest import SILENCE_PERIODS
 from whimbrel.flows.records import ModelSettings
+from whimbrel.forecast.effects import Effect
+from whimbrel.forecast.headcount import Headcount
+from whimbrel.forecast.shape import Shape
 from whimbrel.gate.batch_gate import Arm
 from whimbrel.gate.guardrails import margins
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.sketch import GAMMA, key_of
 from whimbrel.health.tally import AGE_EDGES_H, Cell, Moments, age_bucket
 from whimbrel.plan.plan import Plan
-from whimbrel.sim.forecast.effects import Effect
-from whimbrel.sim.forecast.fleet import Headcount
-from whimbrel.sim.forecast.shape import Shape
 
 Array = NDArray[Any]
 _AGES = len(AGE_EDGES_H) + 1

@@ -9,9 +9,9 @@ from typing import Any
 from whimbrel import limits
 from whimbrel.errors import Refused
 from whimbrel.flows.history import History
+from whimbrel.forecast.cost import Sizes
+from whimbrel.forecast.shape import Base, Presence, Shape
 from whimbrel.health.report import WayName
-from whimbrel.sim.forecast.shape import Base, Presence, Shape
-from whimbrel.sim.forecast.traffic import Sizes
 
 _ENOUGH = 1000  # device-windows, before a rate is believed
 _P99 = 2.3263  # standard deviations between the median and the 99% quantile

@@ -18,13 +18,13 @@ from whimbrel.flows.ports import FleetPort
 from whimbrel.flows.records import ModelRecord, ModelSettings, RolloutRecord, VersionRecord
 from whimbrel.flows.render import render_policy
 from whimbrel.flows.shares import cap, share_for
+from whimbrel.forecast.shape import Shape
 from whimbrel.model.release import Line
 from whimbrel.plan.plan import Plan
 from whimbrel.plan.rollout_states import State
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.decide_many import Kind, decide_many
 from whimbrel.policy.policy import Policy
-from whimbrel.sim.forecast.shape import Shape
 
 Array = NDArray[Any]
 _SALT = 42

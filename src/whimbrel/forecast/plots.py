@@ -6,7 +6,7 @@ Left of a verdict's dot the version spreads; its bar ends where nine of ten verd
 from typing import Any
 
 from whimbrel.console.charts import Spec, chart
-from whimbrel.sim.forecast.expected import Forecast
+from whimbrel.forecast.expected import Forecast
 
 _COLOURS = 6  # of the charts' own palette
 _TOP = ("$schema", "config")  # said once, for both charts

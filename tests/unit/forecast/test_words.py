@@ -5,9 +5,9 @@ import pytest
 
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.yaml_file import parse_yaml
-from whimbrel.sim.forecast.effects import METRICS, parse_class_effect, parse_effect
-from whimbrel.sim.forecast.shape import Presence, Shape
-from whimbrel.sim.forecast.traffic import Prices, Tier, parse_sizes, sizes_for
+from whimbrel.forecast.cost import Prices, Tier, parse_sizes, sizes_for
+from whimbrel.forecast.effects import METRICS, parse_class_effect, parse_effect
+from whimbrel.forecast.shape import Presence, Shape
 
 
 @pytest.mark.parametrize(

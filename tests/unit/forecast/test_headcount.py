@@ -6,12 +6,12 @@ import pytest
 
 from build import plan, stage
 from whimbrel import limits
+from whimbrel.forecast.effects import NOTHING_WRONG, parse_class_effect, parse_effect
+from whimbrel.forecast.headcount import count, fleets_for
+from whimbrel.forecast.shape import Presence, Shape
+from whimbrel.forecast.streams import Streams
 from whimbrel.plan.governance import BlastRadius
 from whimbrel.policy.decide_many import buckets
-from whimbrel.sim.forecast.effects import NOTHING_WRONG, parse_class_effect, parse_effect
-from whimbrel.sim.forecast.fleet import count, fleets_for
-from whimbrel.sim.forecast.shape import Presence, Shape
-from whimbrel.sim.forecast.streams import Streams
 
 QUICK = plan(stage("canary", 5, hours=2), stage("early", 25, hours=2), stage("general", 100, hours=1))
 STEADY = (Presence(name="steady", share=1.0, online=0.99, delay_h=0.5),)

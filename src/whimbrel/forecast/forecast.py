@@ -15,11 +15,11 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.errors import Refused
+from whimbrel.forecast.effects import NOTHING_WRONG, Effect
+from whimbrel.forecast.expected import Asked, Forecast, expect
+from whimbrel.forecast.headcount import Headcount, count, fleets_for
+from whimbrel.forecast.play import Played, Task, horizon, play
 from whimbrel.plan.plan import Plan
-from whimbrel.sim.forecast.effects import NOTHING_WRONG, Effect
-from whimbrel.sim.forecast.expected import Asked, Forecast, expect
-from whimbrel.sim.forecast.fleet import Headcount, count, fleets_for
-from whimbrel.sim.forecast.play import Played, Task, horizon, play
 
 Tick = Callable[[float], None]  # the share of the work that is done
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from whimbrel.demo.digits import INPUT, Digits, device_inputs, train
 from whimbrel.flows.golden import golden_objection
 from whimbrel.model.release import Probe
-from whimbrel.sim.digits import INPUT, Digits, device_inputs, train
 from whimbrel.stores.inspection import inspect
 
 

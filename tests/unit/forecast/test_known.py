@@ -6,8 +6,8 @@ import pytest
 
 from whimbrel.errors import Refused
 from whimbrel.flows.history import Delays, History, Running
-from whimbrel.sim.forecast.known import shape_of, sizes_of
-from whimbrel.sim.forecast.shape import Shape
+from whimbrel.forecast.known import shape_of, sizes_of
+from whimbrel.forecast.shape import Shape
 
 DAY = tuple(100 + 10 * hour for hour in range(24))
 FULL = History(

@@ -12,13 +12,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from whimbrel.forecast.cost import Prices, Sizes
+from whimbrel.forecast.effects import Effect
+from whimbrel.forecast.headcount import Headcount
+from whimbrel.forecast.play import Played
+from whimbrel.forecast.shape import Shape
 from whimbrel.plan.plan import Plan
 from whimbrel.policy.bucket import BUCKETS
-from whimbrel.sim.forecast.effects import Effect
-from whimbrel.sim.forecast.fleet import Headcount
-from whimbrel.sim.forecast.play import Played
-from whimbrel.sim.forecast.shape import Shape
-from whimbrel.sim.forecast.traffic import Prices, Sizes
 
 Array = NDArray[Any]
 

@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from whimbrel import limits
 from whimbrel.errors import Refused
+from whimbrel.forecast.effects import Effect
+from whimbrel.forecast.headcount import Headcount
+from whimbrel.forecast.shape import Shape
+from whimbrel.forecast.streams import Streams
 from whimbrel.gate.batch_gate import Arm, BulkLedger
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import Situation, Verdict
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.plan.plan import Plan
-from whimbrel.sim.forecast.effects import Effect
-from whimbrel.sim.forecast.fleet import Headcount
-from whimbrel.sim.forecast.shape import Shape
-from whimbrel.sim.forecast.streams import Streams
 
 Array = NDArray[Any]
 _PATIENCE_H = 24.0

@@ -1,4 +1,4 @@
-"""Where does a play with everything real happen? A repository, its server as a process, and what is started beside it.
+"""Where does the demo run? A repository, its server as a process, and what is started beside it: all of it real.
 
 1. Commands are run as a user would type them, in processes of their own; each is told to `say`.
 2. The server starts with the offline keys taken away.
@@ -17,16 +17,16 @@ import urllib3
 
 from whimbrel.agent.app import Agent
 from whimbrel.agent.probes import ProbeServer
+from whimbrel.demo.fleet import open_fleet
 from whimbrel.errors import Refused, Unavailable
-from whimbrel.sim.fleet import open_fleet
 
 _COMMAND_S = 120.0
 _END_S = 10.0
 _CONNECTIONS = 16  # of all agents of this process together
 
 
-class Playhouse:
-    """A folder with a repository in it, and the processes of a play."""
+class LocalDeployment:
+    """A folder with a repository in it, and the processes that serve and use it."""
 
     def __init__(self, folder: Path, *, say: Callable[[str], None]) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""An app beside an agent, as a process of its own: `python -m whimbrel.sim.app_process FOLDER MODEL SECONDS`.
+"""An app beside an agent, as a process of its own: `python -m whimbrel.demo.app_process FOLDER MODEL SECONDS`.
 
 Uses the model that the folder's agent keeps, a session every SECONDS, until stopped. It never touches the network:
 the agent's process does.
@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from whimbrel.agent.app import Agent
+from whimbrel.demo.digits import device_inputs
+from whimbrel.demo.fleet import Classifier
 from whimbrel.errors import Unavailable
-from whimbrel.sim.digits import device_inputs
-from whimbrel.sim.fleet import Classifier
 
 
 def main() -> None:
