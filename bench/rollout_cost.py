@@ -20,10 +20,10 @@ from typing import Any
 
 from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select
 
-from whimbrel.flows.advance import move_by_person
-from whimbrel.flows.plan_file import read_plan
+from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.records import ModelRecord, ModelSettings, VersionRecord
-from whimbrel.flows.start import start_rollout
+from whimbrel.flows.rollouts.advance import move_by_person
+from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Line
 from whimbrel.policy.decide import Profile, decide

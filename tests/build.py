@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from whimbrel.flows.publish import build_hash
+from whimbrel.flows.publishing.publish import build_hash
 from whimbrel.flows.records import ModelRecord, ModelSettings, QuarantineRecord, Record, RolloutRecord, VersionRecord
 from whimbrel.gate.verdict import Counts, Situation
 from whimbrel.health.report import Announcement, Batch, Cohort, Window

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from build import HOUR, SALT, T0, Town, announce, reports, town, window
-from whimbrel.flows.conclude import Books, Parts, advance_experiment
-from whimbrel.flows.experiment import read_experiment, start_experiment
-from whimbrel.flows.ingest import ingest
+from whimbrel.flows.experiments.advance import Books, Parts, advance_experiment
+from whimbrel.flows.experiments.start import read_experiment, start_experiment
 from whimbrel.flows.records import ExperimentRecord
+from whimbrel.flows.reports.ingest import ingest
 from whimbrel.gate.experiment_gate import Conclusion
 from whimbrel.health.report import Cohort, Summary
 from whimbrel.plan.experiment import Experiment

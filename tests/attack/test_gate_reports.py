@@ -3,10 +3,10 @@
 import pytest
 
 from build import HOUR, T0, Town, announce, cohort, devices_in, plan, release, reports, rollout, stage, town, window
-from whimbrel.flows.advance import advance
-from whimbrel.flows.ingest import ingest
 from whimbrel.flows.records import Record, RolloutRecord
-from whimbrel.flows.user_reports import count_reports, file_reports
+from whimbrel.flows.reports.ingest import ingest
+from whimbrel.flows.reports.user_reports import count_reports, file_reports
+from whimbrel.flows.rollouts.advance import advance
 from whimbrel.gate.verdict import Verdict
 from whimbrel.health.report import Summary
 from whimbrel.health.user_report import UserReport

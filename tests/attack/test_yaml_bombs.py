@@ -4,7 +4,7 @@ import pytest
 
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.yaml_file import load_yaml
+from whimbrel.flows.files.yaml_file import load_yaml
 
 
 def _refusal(text: str, *, bytes_max: int = limits.PLAN_BYTES) -> str:

@@ -9,7 +9,7 @@ import pytest
 from build import SALT, announce, reports, window
 from build_experiment import TEXT
 from build_server import done, plan_file, repository, whimbrel
-from whimbrel.flows.ingest import ingest
+from whimbrel.flows.reports.ingest import ingest
 from whimbrel.health.report import Cohort, Summary
 from whimbrel.policy.bucket import bucket, device_key
 from whimbrel.server.app import open_parts

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.plan_file import read_plan
-from whimbrel.flows.yaml_file import load_yaml
+from whimbrel.flows.files.plan_file import read_plan
+from whimbrel.flows.files.yaml_file import load_yaml
 from whimbrel.plan.criteria import SuccessCriteria
 from whimbrel.plan.plan import Plan, PlanFile, Stage
 

@@ -21,8 +21,9 @@ from whimbrel.agent.wholeness import Wholeness
 from whimbrel.device import events, step
 from whimbrel.device.states import PREPARING
 from whimbrel.errors import Unavailable, WhimbrelError
-from whimbrel.flows import ingest, render
-from whimbrel.flows.gather import Gathered
+from whimbrel.flows import render_policy
+from whimbrel.flows.reports import ingest
+from whimbrel.flows.reports.batch import Gathered
 from whimbrel.model.ways import ways
 from whimbrel.policy import decide as decide_module
 from whimbrel.policy.decide import decide
@@ -157,12 +158,12 @@ def _forgetful(sync: Callable[[Path], None], where: str) -> Callable[[Path], Non
 
 
 def _shares_shrink(patch: pytest.MonkeyPatch) -> None:
-    entry = render._entry
+    entry = render_policy._entry
 
     def shrinking(rollout: Any) -> Any:
         return entry(msgspec.structs.replace(rollout, shares=tuple(100_000 for _ in rollout.shares)))
 
-    patch.setattr(render, "_entry", lambda rollout: shrinking(rollout) if rollout.stage else entry(rollout))
+    patch.setattr(render_policy, "_entry", lambda rollout: shrinking(rollout) if rollout.stage else entry(rollout))
 
 
 def _buckets_move(patch: pytest.MonkeyPatch) -> None:

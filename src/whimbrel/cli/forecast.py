@@ -15,9 +15,9 @@ from whimbrel.cli.output import Json, print_json, print_table, say, size_of, std
 from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import draw
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
-from whimbrel.flows.history import History
-from whimbrel.flows.plan_file import read_plan
-from whimbrel.flows.yaml_file import parse_yaml
+from whimbrel.flows.files.plan_file import read_plan
+from whimbrel.flows.files.yaml_file import parse_yaml
+from whimbrel.flows.reports.history import History
 from whimbrel.forecast.cost import WAYS, Prices, Sizes, parse_sizes, sizes_for
 from whimbrel.forecast.effects import METRICS, Effect, parse_class_effect, parse_effect
 from whimbrel.forecast.expected import Asked, Chance, Forecast, Spread

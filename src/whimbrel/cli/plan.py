@@ -9,9 +9,9 @@ import typer
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.output import Json, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
-from whimbrel.flows.check_plan import duration
-from whimbrel.flows.plan_file import read_plan
-from whimbrel.flows.plan_schema import schema_text
+from whimbrel.flows.files.plan_file import read_plan
+from whimbrel.flows.files.plan_schema import schema_text
+from whimbrel.flows.rollouts.check_plan import duration
 
 app = typer.Typer(help="Plans: explained before they begin.", no_args_is_help=True, add_completion=False)
 

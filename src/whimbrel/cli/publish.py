@@ -20,11 +20,11 @@ from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of, waiting
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
-from whimbrel.flows.card import Card, CardProbe, CardReference, read_card
-from whimbrel.flows.golden import golden_objection
-from whimbrel.flows.publish import identify, write_release
+from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
+from whimbrel.flows.files.variant_spec import VariantSpec, parse_variant
+from whimbrel.flows.publishing.check_golden import golden_objection
+from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.flows.records import VersionRecord
-from whimbrel.flows.variant_spec import VariantSpec, parse_variant
 from whimbrel.model.documents import convert, encode
 from whimbrel.model.release import File, Probe, Reference, Variant
 from whimbrel.packing import pack

@@ -17,7 +17,7 @@ from whimbrel.cli.plan import app as plan_app
 from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import form_of
 from whimbrel.durable import write_durably
-from whimbrel.flows.plan_file import read_plan
+from whimbrel.flows.files.plan_file import read_plan
 
 app = typer.Typer(help="Rollouts: staged, judged, taken back.", no_args_is_help=True, add_completion=False)
 app.add_typer(plan_app, name="plan")

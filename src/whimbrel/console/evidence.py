@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from whimbrel.console.charts import Spec, chart
-from whimbrel.flows.trace import Point
+from whimbrel.flows.rollouts.trace import Point
 
 _LEAST = -4.0  # ln E below it says no more than it: healthy history
 _NAMED = 5  # guardrails that are drawn by name: those that rose highest

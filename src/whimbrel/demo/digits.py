@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from whimbrel.flows.card import Card, CardProbe, Lineage
+from whimbrel.flows.files.card import Card, CardProbe, Lineage
 from whimbrel.model.release import Probe, Tensor
 
 Images = npt.NDArray[np.float32]  # n x 64, each pixel in [0, 1]

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from whimbrel import limits
 from whimbrel.flows.ports import FleetPort
 from whimbrel.flows.records import ModelRecord, ModelSettings, RolloutRecord, VersionRecord
-from whimbrel.flows.render import render_policy
-from whimbrel.flows.shares import cap, share_for
+from whimbrel.flows.render_policy import render_policy
+from whimbrel.flows.rollouts.shares import cap, share_for
 from whimbrel.forecast.shape import Shape
 from whimbrel.model.release import Line
 from whimbrel.plan.plan import Plan
@@ -31,7 +31,7 @@ _SALT = 42
 _BASELINE, _TARGET = 1, 2
 _CHUNK = 1_000_000  # devices that are held at once
 _COUNTED = 50_000  # devices of a fleet that the server's own count of a blast radius is asked about: a second
-_SURE = 50  # expected devices in a stage: an empty one has a chance below e^-50, as in flows/shares.py
+_SURE = 50  # expected devices in a stage: an empty one has a chance below e^-50, as in flows/rollouts/shares.py
 
 
 class Headcount(msgspec.Struct, frozen=True):

@@ -8,14 +8,14 @@ from typing import Any
 
 from whimbrel import limits
 from whimbrel.errors import Refused
-from whimbrel.flows.history import History
+from whimbrel.flows.reports.history import History
 from whimbrel.forecast.cost import Sizes
 from whimbrel.forecast.shape import Base, Presence, Shape
 from whimbrel.health.report import WayName
 
 _ENOUGH = 1000  # device-windows, before a rate is believed
 _P99 = 2.3263  # standard deviations between the median and the 99% quantile
-_MISSED = 3  # reports in a row that do not come make a device overdue, as flows/ingest.py has it
+_MISSED = 3  # reports in a row that do not come make a device overdue, as flows/reports/ingest.py has it
 
 
 def shape_of(known: History) -> tuple[Shape, list[str]]:

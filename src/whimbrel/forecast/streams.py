@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whimbrel.flows.ingest import SILENCE_PERIODS
 from whimbrel.flows.records import ModelSettings
+from whimbrel.flows.reports.ingest import SILENCE_PERIODS
 from whimbrel.forecast.effects import Effect
 from whimbrel.forecast.headcount import Headcount
 from whimbrel.forecast.shape import Shape

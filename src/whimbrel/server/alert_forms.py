@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from whimbrel.flows.alert import Alert
+from whimbrel.flows.alerts import Alert
 from whimbrel.model.documents import encode
 from whimbrel.server.receivers import Known
 

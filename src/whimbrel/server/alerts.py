@@ -28,9 +28,9 @@ from whimbrel import limits
 from whimbrel.console.charts import draw
 from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, WhimbrelError
-from whimbrel.flows.alert import Alert, grouped, moment_of, wants
+from whimbrel.flows.alerts import Alert, grouped, moment_of, wants
 from whimbrel.flows.records import AuditRecord
-from whimbrel.flows.trace import trace
+from whimbrel.flows.rollouts.trace import trace
 from whimbrel.server.alert_forms import mail, posted
 from whimbrel.server.receivers import Known, Receiver, reveal
 from whimbrel.stores.alerts import AlertRow, AlertRows

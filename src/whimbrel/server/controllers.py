@@ -21,16 +21,16 @@ import msgspec
 from sqlalchemy import Connection
 
 from whimbrel.errors import Conflict, Unavailable, WhimbrelError
-from whimbrel.flows.advance import Ledgers, advance
-from whimbrel.flows.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
-from whimbrel.flows.conclude import Books, Parts, advance_experiment
-from whimbrel.flows.follow import MOVES_BY_ITSELF, follow
-from whimbrel.flows.ingest import ingest, judge_silence
-from whimbrel.flows.learn_delays import learn_arm_delays, learn_delays
+from whimbrel.flows.experiments.advance import Books, Parts, advance_experiment
 from whimbrel.flows.ports import Inbox, Taken
+from whimbrel.flows.publishing.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.flows.render import render_policy
-from whimbrel.flows.user_reports import count_reports
+from whimbrel.flows.render_policy import render_policy
+from whimbrel.flows.reports.ingest import ingest, judge_silence
+from whimbrel.flows.reports.learn_delays import learn_arm_delays, learn_delays
+from whimbrel.flows.reports.user_reports import count_reports
+from whimbrel.flows.rollouts.advance import Ledgers, advance
+from whimbrel.flows.rollouts.progress import MOVES_BY_ITSELF, follow
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.ways import NOTHING
 from whimbrel.plan.rollout_states import State

@@ -15,11 +15,11 @@ import msgspec
 from msgspec import Meta
 
 from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, UntrustedInput
-from whimbrel.flows.build_deltas import write_index
-from whimbrel.flows.history import history_of, inventory_of
-from whimbrel.flows.publish import build_hash, check_budgets, check_unpublished
+from whimbrel.flows.publishing.build_deltas import write_index
+from whimbrel.flows.publishing.publish import build_hash, check_budgets, check_unpublished
 from whimbrel.flows.records import AuditRecord, ModelRecord, ModelSettings, VersionRecord
-from whimbrel.flows.start import find_version
+from whimbrel.flows.reports.history import history_of, inventory_of
+from whimbrel.flows.rollouts.start import find_version
 from whimbrel.model.documents import Document, convert, parse, plain
 from whimbrel.model.ids import END, Name
 from whimbrel.model.release import Line, Release

@@ -12,8 +12,8 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import NotFound
-from whimbrel.flows.conclude import Books, Parts, PersonAct, act_by_person, look_at, replay_experiment
-from whimbrel.flows.experiment import foresee, read_experiment, start_experiment
+from whimbrel.flows.experiments.advance import Books, Parts, PersonAct, act_by_person, look_at, replay_experiment
+from whimbrel.flows.experiments.start import foresee, read_experiment, start_experiment
 from whimbrel.flows.records import ExperimentRecord
 from whimbrel.gate.experiment_gate import ArmNow, Look
 from whimbrel.model.documents import Document

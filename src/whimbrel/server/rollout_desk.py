@@ -12,15 +12,15 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import NotFound
-from whimbrel.flows.advance import PersonMove, move_by_person, replay, verdict_for
-from whimbrel.flows.approve import approval_view, approve, reject
-from whimbrel.flows.check_plan import check_plan, view
-from whimbrel.flows.follow import devices_left
-from whimbrel.flows.plan_file import read_plan
+from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.flows.start import start_rollout
-from whimbrel.flows.trace import Point, trace
-from whimbrel.flows.user_reports import file_reports
+from whimbrel.flows.reports.user_reports import file_reports
+from whimbrel.flows.rollouts.advance import PersonMove, move_by_person, replay, verdict_for
+from whimbrel.flows.rollouts.approve import approval_view, approve, reject
+from whimbrel.flows.rollouts.check_plan import check_plan, view
+from whimbrel.flows.rollouts.progress import devices_left
+from whimbrel.flows.rollouts.start import start_rollout
+from whimbrel.flows.rollouts.trace import Point, trace
 from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import Document, plain
 from whimbrel.plan.rollout_states import State

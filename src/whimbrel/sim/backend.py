@@ -24,14 +24,14 @@ from sqlalchemy import Connection, StaticPool, create_engine
 
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.errors import Refused, Unavailable, WhimbrelError
-from whimbrel.flows.advance import PersonMove, move_by_person
-from whimbrel.flows.build_deltas import DeltaRecord, worth_keeping
-from whimbrel.flows.conclude import Parts, PersonAct, act_by_person
-from whimbrel.flows.experiment import start_experiment
+from whimbrel.flows.experiments.advance import Parts, PersonAct, act_by_person
+from whimbrel.flows.experiments.start import start_experiment
 from whimbrel.flows.ports import Taken
-from whimbrel.flows.publish import identify, write_release
+from whimbrel.flows.publishing.build_deltas import DeltaRecord, worth_keeping
+from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.flows.records import ExperimentRecord, ModelSettings, Record, RolloutRecord
-from whimbrel.flows.start import start_rollout
+from whimbrel.flows.rollouts.advance import PersonMove, move_by_person
+from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import digest_of, encode, parse
 from whimbrel.model.release import File, Line, Release, Training, Variant

@@ -19,8 +19,8 @@ from pathlib import Path
 import msgspec
 
 from whimbrel.errors import WhimbrelError
-from whimbrel.flows.advance import PersonMove
-from whimbrel.flows.conclude import PersonAct
+from whimbrel.flows.experiments.advance import PersonAct
+from whimbrel.flows.rollouts.advance import PersonMove
 from whimbrel.sim.backend import HARDWARE, Backend
 from whimbrel.sim.checkers import Checkers, Violation
 from whimbrel.sim.device import Device

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, Row, exists, insert, select, update
 
 from whimbrel import limits
-from whimbrel.flows.alert import SAID, Told
+from whimbrel.flows.alerts import SAID, Told
 from whimbrel.flows.records import AuditRecord
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from whimbrel import limits
 from whimbrel.errors import Unavailable
-from whimbrel.flows.build_deltas import DeltaRecord, Pair, worth_keeping
+from whimbrel.flows.publishing.build_deltas import DeltaRecord, Pair, worth_keeping
 from whimbrel.model.documents import encode
 from whimbrel.model.ways import NOTHING
 from whimbrel.stores import schema

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from whimbrel.demo.digits import INPUT, Digits, device_inputs, train
-from whimbrel.flows.golden import golden_objection
+from whimbrel.flows.publishing.check_golden import golden_objection
 from whimbrel.model.release import Probe
 from whimbrel.stores.inspection import inspect
 

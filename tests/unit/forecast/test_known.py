@@ -5,7 +5,7 @@ import math
 import pytest
 
 from whimbrel.errors import Refused
-from whimbrel.flows.history import Delays, History, Running
+from whimbrel.flows.reports.history import Delays, History, Running
 from whimbrel.forecast.known import shape_of, sizes_of
 from whimbrel.forecast.shape import Shape
 

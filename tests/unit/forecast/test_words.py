@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.yaml_file import parse_yaml
+from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.forecast.cost import Prices, Tier, parse_sizes, sizes_for
 from whimbrel.forecast.effects import METRICS, parse_class_effect, parse_effect
 from whimbrel.forecast.shape import Presence, Shape

@@ -6,9 +6,9 @@ import random
 import pytest
 
 from build import HOUR, cell, devices_in, line, model, plan, rollout, seen, shadow_plan, shadowed, stage, version
-from whimbrel.flows.plan_file import read_plan
+from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.flows.render import render_policy
+from whimbrel.flows.render_policy import render_policy
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.shadow_ledger import candidate_alpha, serving_part, shadow_part

@@ -6,7 +6,7 @@ import pytest
 
 from build import accuracy, cell, healthy, plan, situation, stage
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.plan_file import read_plan
+from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.gate.gate import judge
 from whimbrel.health.tally import Moments
 from whimbrel.plan.criteria import Guardrail, SuccessCriteria

@@ -4,7 +4,7 @@ import pytest
 
 from build_experiment import TEXT, written
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.experiment import read_experiment
+from whimbrel.flows.experiments.start import read_experiment
 from whimbrel.plan.experiment import Experiment
 from whimbrel.plan.ranges import Range
 

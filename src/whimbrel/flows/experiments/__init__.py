@@ -1,0 +1,1 @@
+"""Experiments: begun, judged and concluded."""

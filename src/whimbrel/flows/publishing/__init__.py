@@ -1,0 +1,1 @@
+"""Publishing: a version is made ready, accepted, patched and retired."""

@@ -1,0 +1,1 @@
+"""Reports: what devices and users tell, as tallies and as history."""

@@ -1,0 +1,130 @@
+"""Tickets of users come in, and count in the arm of the device that they name. (docs/reference/plan.md, user reports)
+
+1. A ticket is kept once by its number. What it says later is not looked at: the first one counts.
+2. The leader counts tickets in the window that is open then, as it does the reports of devices: windows that are over
+   never change. At most one a device and window: a user who writes three times has one trouble.
+3. A ticket counts where its device was counted when the trouble was; one from before its activation counts nowhere.
+4. A ticket that names only a version counts against the version: it may stop a rollout, and never takes it back by
+   itself, since nobody knows which devices could have written.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from whimbrel import limits
+from whimbrel.errors import NotFound, Refused, WhimbrelError
+from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.records import RolloutRecord, UserReportRecord
+from whimbrel.flows.rollouts.start import find_version
+from whimbrel.health.report import Role
+from whimbrel.health.tally import Cell, age_bucket
+from whimbrel.health.user_report import Fate, UserReport
+from whimbrel.plan.plan import VersionName
+
+
+class UserReportsPort(Protocol):
+    """Tickets, within one transaction."""
+
+    def known(self, ticket: str) -> bool: ...
+    def count(self) -> int: ...
+    def file(self, record: UserReportRecord) -> None: ...
+    def heard(self, model: str, *, at: float) -> None: ...
+    def waiting(self, *, limit: int) -> list[UserReportRecord]: ...
+    def counted_since(self, device_id: str, *, model: str, since: float) -> bool: ...
+    def decide(self, ticket: str, *, fate: Fate, at: float) -> None: ...
+
+
+class Filed(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of some tickets. `refused`: a sentence by ticket; the others were taken all the same."""
+
+    new: int
+    known: int
+    refused: dict[str, str]
+
+
+def file_reports(
+    registry: RegistryPort, fleet: FleetPort, tickets: UserReportsPort, reports: Sequence[UserReport], *, now: float
+) -> Filed:
+    """Keep tickets until they are counted. A ticket that cannot be understood refuses itself, not the others."""
+    new = known = 0
+    refused: dict[str, str] = {}
+    room = limits.USER_REPORTS - tickets.count()
+    for report in reports:
+        if tickets.known(report.ticket):
+            known += 1
+            continue
+        try:
+            record = _record(registry, fleet, report, now=now)
+            if new >= room:
+                raise Refused(f"{limits.USER_REPORTS} tickets are kept already, which is all there is room for")
+        except WhimbrelError as error:
+            refused[report.ticket] = str(error)
+            continue
+        tickets.file(record)
+        tickets.heard(report.model, at=now)
+        new += 1
+    return Filed(new=new, known=known, refused=refused)
+
+
+def _record(registry: RegistryPort, fleet: FleetPort, report: UserReport, *, now: float) -> UserReportRecord:
+    registry.model(report.model)
+    serial = None
+    if report.version is not None:
+        named = VersionName(report.model, report.version, prefix=False)
+        serial = find_version(registry.versions(report.model), named).serial
+    elif report.device_id is not None and not fleet.is_enrolled(report.device_id):
+        raise NotFound(f"no device {report.device_id!r} is enrolled; name a version where the device is not known")
+    return UserReportRecord(
+        ticket=report.ticket,
+        model=report.model,
+        device_id=report.device_id,
+        serial=serial,
+        at=min(now, report.at if report.at is not None else now),
+        text=report.text,
+    )
+
+
+def count_reports(registry: RegistryPort, fleet: FleetPort, tickets: UserReportsPort, *, now: float) -> int:
+    """Count the tickets that wait, in the windows that are open now; returns how many were looked at."""
+    waiting = tickets.waiting(limit=limits.USER_REPORTS_A_BATCH)
+    if not waiting:
+        return 0
+    live = registry.rollouts(live=True)
+    for record in waiting:
+        fate: Fate = "nowhere"
+        for rollout in (rollout for rollout in live if rollout.model == record.model):
+            cells = _cells(fleet, rollout, record, now=now)
+            if not cells:
+                continue
+            opened = rollout.created_at + rollout.window_at(now) * rollout.plan.window_s()
+            if record.device_id and tickets.counted_since(record.device_id, model=record.model, since=opened):
+                fate = "again" if fate == "nowhere" else fate
+                continue
+            fleet.tally(rollout.id, cells)
+            fate = "counted"
+        tickets.decide(record.ticket, fate=fate, at=now)
+    return len(waiting)
+
+
+def _cells(fleet: FleetPort, rollout: RolloutRecord, record: UserReportRecord, *, now: float) -> list[Cell]:
+    window = rollout.window_at(now)
+    if record.device_id is None:
+        if record.at < rollout.created_at or record.serial not in {rollout.target, rollout.baseline}:
+            return []
+        role: Role = "treated" if record.serial == rollout.target else "control"
+        return [Cell(stage=rollout.stage, window=window, role=role, version_reports=1)]
+    return [
+        Cell(
+            stage=each.stage,
+            window=window,
+            role=each.role,
+            hardware_class=each.hardware_class,
+            slices=each.slices,
+            age_bucket=age_bucket(record.at - each.activated_at, hour_s=rollout.hour_s),
+            user_reports=1,
+        )
+        for each in fleet.participations([rollout.id], [record.device_id])
+        if each.activated_at is not None and each.activated_at <= record.at
+    ]

@@ -1,0 +1,1 @@
+"""Rollouts: begun, judged, approved, moved and finished."""

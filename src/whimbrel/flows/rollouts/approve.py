@@ -1,0 +1,78 @@
+"""Who agrees that a rollout begins, or that its next stage does? People, each of whom counts once.
+
+1. A draft waits for the first stage's approvals, or for one. A stage that asks for approvals is waited for when the
+   gate would let the one before it go on.
+2. An approval holds for the evidence that it was given on: a doubt in between, and everybody is asked again.
+3. A person who rejects a draft ends it; one who rejects a stage pauses the rollout where it is.
+"""
+
+from whimbrel.errors import Refused
+from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.records import ApprovalRecord, RolloutRecord
+from whimbrel.flows.rollouts.advance import approvals_missing, approved_by, move, next_over_the_cap
+from whimbrel.flows.rollouts.start import approvals_wanted, audit, begin_or_wait, clock
+from whimbrel.plan.rollout_states import Event, State, transition
+from whimbrel.plan.schedule import frozen_until
+
+
+def approve(
+    registry: RegistryPort, fleet: FleetPort, identifier: str, *, by: str, note: str, now: float
+) -> RolloutRecord:
+    """One person agrees; the last one that is needed sets it going. Raises `Refused` for one who agreed before."""
+    registry.model(registry.rollout(identifier).model, lock=True)  # two at once: the second sees the first
+    rollout = registry.rollout(identifier)
+    transition(rollout.state, Event.APPROVE)
+    stage = rollout.stage + 1 if rollout.shares else 0
+    given = approved_by(registry, rollout, stage=stage)
+    if by in given:
+        raise Refused(
+            f"{by} approved it already; {approvals_missing(registry, rollout)} more must, and each person counts once"
+        )
+    registry.add_approval(ApprovalRecord(rollout=rollout.id, stage=stage, by=by, note=note, at=now))
+    wanted = approvals_wanted(rollout.plan, stage=stage)
+    because = f"{len(given) + 1} of {wanted}, for stage {rollout.plan.stages[stage].name}{f': {note}' if note else ''}"
+    audit(registry, rollout, actor=by, action=Event.APPROVE.value, because=because, now=now, evidence={"stage": stage})
+    return go_on(registry, fleet, rollout, actor=by, now=now) or rollout
+
+
+def go_on(
+    registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, actor: str, now: float
+) -> RolloutRecord | None:
+    """Begin, or enter the next stage, where all have agreed and no freeze holds; None where it still waits."""
+    if approvals_missing(registry, rollout):
+        return None
+    if rollout.state is State.DRAFT:
+        return begin_or_wait(registry, fleet, rollout, actor=actor, now=now)
+    if rollout.state is not State.WAITING_FOR_APPROVAL or frozen_until(rollout.plan.freeze, now) is not None:
+        return None
+    if next_over_the_cap(registry, fleet, rollout):
+        return None  # the gate's next verdict says so, and holds
+    names = ", ".join(sorted(approved_by(registry, rollout, stage=rollout.stage + 1)))
+    because = f"approved by {names}"
+    return move(registry, fleet, rollout, Event.ADVANCE, because=because, actor=actor, evidence={}, now=now)
+
+
+def reject(
+    registry: RegistryPort, fleet: FleetPort, identifier: str, *, by: str, note: str, now: float
+) -> RolloutRecord:
+    """A person says no: a draft ends, a rollout that waits is paused. Raises `IllegalTransition` otherwise."""
+    rollout = registry.rollout(identifier)
+    because = f"rejected by {by}{f': {note}' if note else ''}"
+    return move(registry, fleet, rollout, Event.REJECT, because=because, actor=by, evidence={}, now=now)
+
+
+def approval_view(registry: RegistryPort, rollout: RolloutRecord, *, now: float) -> dict[str, object] | None:
+    """Who agreed and who is missing, for one that waits for people; None for others."""
+    if rollout.state not in {State.DRAFT, State.WAITING_FOR_APPROVAL}:
+        return None
+    stage = rollout.stage + 1 if rollout.shares else 0
+    approval = rollout.plan.stages[stage].approval
+    until = frozen_until(rollout.plan.freeze, now)
+    return {
+        "stage": rollout.plan.stages[stage].name,
+        "wanted": approvals_wanted(rollout.plan, stage=stage),
+        "missing": approvals_missing(registry, rollout),
+        "by": sorted(approved_by(registry, rollout, stage=stage)),
+        "note": approval.note if approval is not None else "",
+        "frozen_until": clock(until) if until is not None else None,
+    }

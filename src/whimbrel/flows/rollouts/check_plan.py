@@ -1,0 +1,312 @@
+"""What will happen to how many devices? A plan explained before anything begins, in words that need no statistics.
+
+1. Devices are counted as the rollout would: from the inventory, by stage, selector, range, blast radius and holdback.
+   With `devices`, a fleet of that size is imagined with the labels of the one that is enrolled.
+2. Traffic is that of the model's newest rollouts, from the stored tallies; else an assumption, which is said.
+3. A warning is about a plan that is pointless or dangerous; nothing here refuses one.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from whimbrel.errors import Refused
+from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.records import VersionRecord
+from whimbrel.flows.reports.usage import traffic_of
+from whimbrel.flows.rollouts.shares import Placed, cap, placed, share_among, stage_of
+from whimbrel.flows.rollouts.start import clock, find_version, why_not
+from whimbrel.gate.power import Sight, Traffic, foresee
+from whimbrel.model.documents import plain
+from whimbrel.plan.plan import Plan, Stage, VersionName
+from whimbrel.plan.schedule import frozen_until
+from whimbrel.policy.bucket import BUCKETS
+from whimbrel.policy.policy import Conditions
+
+_IMAGINED = 100_000  # places that stand for a larger fleet
+
+
+class StageCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage: how many devices, what it could see, and the sentences that say so."""
+
+    name: str
+    share_percent: float  # of the rollout's range
+    devices: int  # on the new version when it is entered, with those of the stages before
+    new_devices: int
+    control: int
+    shadow: bool  # its devices hold the version, and are served by the old one
+    hours: float
+    earliest: float  # when it may be entered at the soonest, POSIX seconds
+    sight: Sight
+    sentences: tuple[str, ...]
+
+
+class PlanCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole plan."""
+
+    model: str
+    target: str
+    baseline: str | None
+    fleet: int
+    imagined: bool
+    traffic: Traffic
+    stages: tuple[StageCheck, ...]
+    sentences: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check_plan(
+    registry: RegistryPort, fleet: FleetPort, plan: Plan, *, now: float, devices: int | None = None
+) -> PlanCheck:
+    """Explain `plan`. Raises `NotFound` or `Refused` where it names no version of a known model."""
+    try:
+        name = VersionName.parse(plan.model_version)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    model = registry.model(name.model)
+    versions = registry.versions(name.model)
+    target = find_version(versions, name)
+    places, stands_for = _fleet(list(placed(fleet, model.salt)), devices)
+    traffic = traffic_of(registry, fleet, model.name)
+    stages = _stages(plan, places, stands_for=stands_for, traffic=traffic, now=now)
+    count = devices if devices is not None else len(places)
+    baseline = next((v for v in versions if v.serial == model.baseline), None)
+    refusal = why_not(registry, plan, model, target)
+    refused = [f"it would be refused now: {refusal}"] if refusal else []
+    return PlanCheck(
+        model=model.name,
+        target=_named(target),
+        baseline=_named(baseline) if baseline else None,
+        fleet=count,
+        imagined=devices is not None,
+        traffic=traffic,
+        stages=stages,
+        sentences=_sentences(plan, stages),
+        warnings=(*refused, *_warnings(plan, stages, count, now=now)),
+    )
+
+
+def _named(version: VersionRecord) -> str:
+    return f"{version.version} ({version.semantic_version})"
+
+
+def _fleet(places: list[Placed], devices: int | None) -> tuple[list[Placed], float]:
+    if devices is None:
+        return places, 1.0
+    shown = min(devices, _IMAGINED)
+    labels = [each for _, each in places] or [{}]
+    step = BUCKETS / shown
+    # A stride that shares no factor with the number of labels keeps labels and buckets apart.
+    imagined = [(int(n * step), labels[(n * 7919) % len(labels)]) for n in range(shown)]
+    return imagined, devices / shown
+
+
+def _stages(
+    plan: Plan, places: Sequence[Placed], *, stands_for: float, traffic: Traffic, now: float
+) -> tuple[StageCheck, ...]:
+    shares: list[int] = []
+    made: list[StageCheck] = []
+    begins = max(now, plan.schedule.at()) if plan.schedule is not None else now
+    before = 0
+    for index, stage in enumerate(plan.stages):
+        begins = frozen_until(plan.freeze, begins) or begins
+        shares.append(share_among(places, plan, stage=index, shares=shares, stands_for=stands_for))
+        stood = [stage_of(plan, shares, place, labels) for place, labels in places]
+        if stage.shadow is not None:  # they hold it, and are served as before
+            stood = [
+                index if plan.range.start <= place < shares[-1] and stage.selector.matches(labels) else None
+                for place, labels in places
+            ]
+        treated = round(sum(each is not None for each in stood) * stands_for)
+        own = round(sum(each == index for each in stood) * stands_for)
+        control = sum(
+            each is None and shares[-1] <= place < plan.range.end and stage.selector.matches(labels)
+            for each, (place, labels) in zip(stood, places, strict=True)
+        )  # fmt: skip
+        hours = max(stage.duration_hours, 0.0)
+        sight = foresee(
+            plan, stage=index, treated=own, control=control * stands_for, hours=hours, traffic=traffic
+        )  # fmt: skip
+        share = 100 * (shares[-1] - plan.range.start) / plan.range.buckets
+        check = StageCheck(
+            name=stage.name,
+            share_percent=round(share, 4),
+            devices=treated,
+            new_devices=treated - before,
+            shadow=stage.shadow is not None,
+            control=round(control * stands_for),
+            hours=hours,
+            earliest=begins,
+            sight=sight,
+            sentences=(),
+        )
+        made.append(msgspec.structs.replace(check, sentences=_stage_words(plan, index, check)))
+        before, begins = treated if stage.shadow is None else 0, begins + 3600 * hours
+    return tuple(made)
+
+
+def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
+    stage = plan.stages[index]
+    only = _selector_words(stage)
+    said = [
+        f"{check.share_percent:g}% of the buckets{only}: {check.new_devices:,} devices more get the new version, "
+        f"{check.devices:,} have it then, and {check.control:,} stay on the old one as their control."
+        if not check.shadow
+        else f"{check.share_percent:g}% of the buckets{only}: {check.devices:,} devices try the new version in the "
+        "shadow of the old one, which goes on serving them. Nobody gets its answers."
+    ]
+    if (most := cap(plan, stage=index)) is not None:
+        said.append(f"The blast radius keeps it at {most:,} devices at most, as they are enrolled when it begins.")
+    elif plan.blast_radius is not None and index < len(plan.stages) - 1:
+        said.append(f"The blast radius keeps it at {plan.blast_radius.percent:g}% of all devices at most.")
+    if stage.approval is not None:
+        who = "one person" if stage.approval.count == 1 else f"{stage.approval.count} people"
+        said.append(f"It begins when {who} approved{f' ({stage.approval.note})' if stage.approval.note else ''}.")
+    if stage.conditions is not None:
+        said.append(f"Its devices fetch and activate only: {_condition_words(stage.conditions)}; others wait.")
+    most_hours = f" A doubt bakes on until {stage.max_hours:g} h, then it holds." if stage.max_hours is not None else ""
+    said.append(f"It soaks for at least {check.hours:g} h.{most_hours}")
+    if not check.shadow:
+        said.append(_sight_words(check))
+    return tuple(said)
+
+
+def _sight_words(check: StageCheck) -> str:
+    sight = check.sight
+    waits = [(f"a crash rate of {ratio}x", hours) for ratio, hours in sight.hours_to_see.items()]
+    waits.append(("accuracy 2 points lower", sight.hours_to_see_drop))
+    told = [f"{what} in about {duration(hours)}" for what, hours in waits if hours is not None]
+    if not check.new_devices or not check.control:
+        missing = "on the new version" if not check.new_devices else "left as a control"
+        return f"It can compare nothing: no device is {missing}."
+    if sight.crash_ratio is None or check.hours <= 0:
+        first = "With no soak time there is no harm that it would prove for certain."
+    else:
+        first = f"With 80% chance it proves a crash rate of {sight.crash_ratio:.1f}x the control's, or more."
+    return (
+        f"{first} It needs, as a rule: {'; '.join(told)}." if told else f"{first} It will not prove less in ten years."
+    )
+
+
+def duration(hours: float) -> str:
+    """Hours as a person says them."""
+    if hours < 1:
+        return f"{max(1, round(60 * hours))} min"
+    return f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} days"
+
+
+def _selector_words(stage: Stage) -> str:
+    selector = stage.selector
+    terms = [f"{key} is {value}" for key, value in selector.match_labels.items()]
+    words = {"In": "is one of", "NotIn": "is none of", "Exists": "is there", "DoesNotExist": "is not there",
+             "Gt": "is over", "Lt": "is under", "Version": "is a version"}  # fmt: skip
+    terms += [f"{t.key} {words[t.operator]} {', '.join(t.values)}".strip() for t in selector.match_expressions]
+    return f", of devices whose {' and '.join(terms)}" if terms else ""
+
+
+def _condition_words(conditions: Conditions) -> str:
+    told: list[str] = []
+    for name, value in msgspec.to_builtins(conditions).items():
+        told.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}")
+    return ", ".join(told) or "whenever they like"
+
+
+def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
+    said = [
+        "Every stage is compared with devices that stay on the old version, at the same time. Crashes, errors, "
+        "silence, latency and accuracy are watched where devices report them.",
+        "Proven harm goes back by itself, also harm that is smaller than the plan's limits: a limit decides the "
+        "label, and what is promoted."
+        if plan.on_small_harm == "rollback"
+        else "Proven harm beyond the plan's limits goes back by itself; smaller harm holds, and a person decides.",
+        "It is promoted when every guardrail is proven to be within its margin; until then it holds."
+        if plan.promote == "when_proven"
+        else "It is promoted when it soaked, nothing was proven and every estimate keeps its limit. That proves no "
+        "more than what the stage could have seen.",
+    ]
+    if plan.holdback_percent:
+        kept = stages[-1].control
+        said.append(
+            f"A holdback of {plan.holdback_percent:g}% ({kept:,} devices) stays on the old version until the last soak "
+            "ends; then everybody gets the new one."
+        )
+    else:
+        said.append(
+            "Without a holdback, from 100% on only absolute limits and silence are judged: nothing is left to compare."
+        )
+    every = [plan.criteria(index) for index in range(len(plan.stages))]
+    unseen = [
+        name
+        for name, asked in (
+            ("battery", any(each.battery_increase_max or each.battery_max for each in every)),
+            ("drift of predictions", any(each.drift_psi_max for each in every)),
+            ("user reports", any(each.user_reports_ratio_max for each in every)),
+        )
+        if not asked
+    ]
+    if unseen:
+        said.append(f"Not judged, since the plan asks for no limit: {', '.join(unseen)}.")
+    said += [f"Nothing begins or advances {each.words()}; going back never waits." for each in plan.freeze]
+    if plan.schedule is not None:
+        said.append(f"It begins by itself at {clock(plan.schedule.at())}.")
+    last = stages[-1]
+    soonest = last.earliest + 3600 * last.hours
+    if math.isfinite(soonest):
+        said.append(f"At the soonest it is complete at {clock(soonest)}.")
+    return tuple(said)
+
+
+def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, now: float) -> list[str]:
+    found: list[str] = []
+    first, last = stages[0], stages[-1]
+    if not fleet:
+        found.append("no device is enrolled, so nothing can be counted; imagine a fleet with --devices N")
+    if len(stages) == 1:
+        found.append("one stage: there is no canary, and all of its devices are at stake at once")
+    elif first.share_percent >= 50:
+        found.append(
+            f"the first stage is {first.share_percent:g}% already: most devices have it before anything is known"
+        )
+    if not plan.holdback_percent:
+        found.append("no holdback: at 100% nothing is left to compare with")
+    for index, (stage, check) in enumerate(zip(plan.stages, stages, strict=True)):
+        found += _stage_warnings(plan, index, stage, check, fleet)
+    if not plan.reaches_everyone:
+        found.append("it ends before it reaches every device: it holds at its end, and a person decides")
+    if not plan.rollback.auto_rollback:
+        found.append("auto_rollback is off: proven harm waits for a person")
+    if plan.on_success.retire_previous:
+        found.append("retire_previous: after it is complete there is no way back to the version before")
+    if math.isinf(last.earliest):
+        found.append("its freezes never end, so it can never begin or advance")
+    elif plan.schedule is not None and plan.schedule.at() < now:
+        found.append("its schedule is in the past: it begins at once")
+    return found
+
+
+def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, fleet: int) -> list[str]:
+    found = []
+    wanted = 100 * (plan.share_end(index) - plan.range.start) / plan.range.buckets
+    if fleet and not check.devices:
+        found.append(f"stage {stage.name}: no device is in it")
+    if check.share_percent > wanted + 1e-9 and fleet:
+        found.append(
+            f"stage {stage.name}: raised from {wanted:g}% to {check.share_percent:g}%, so that a device is in it"
+        )
+    if index and check.devices and not check.new_devices:
+        found.append(f"stage {stage.name}: it adds no device to those of the stages before")
+    final = index == len(plan.stages) - 1
+    twice = check.sight.hours_to_see.get("2")
+    if not final and check.new_devices and not check.hours:
+        found.append(f"stage {stage.name}: it does not soak, so it goes on with the first report")
+    elif not final and not check.shadow and check.new_devices and (twice is None or twice > check.hours):
+        needs = f"that takes about {duration(twice)}" if twice is not None else "it never would"
+        found.append(f"stage {stage.name}: {check.hours:g} h are too short to see a doubled crash rate; {needs}")
+    return found
+
+
+def view(check: PlanCheck) -> dict[str, Any]:
+    """The check as JSON."""
+    return plain(check)

@@ -1,0 +1,91 @@
+"""What happens to a rollout by itself? From time, from the signed documents, and from what devices say.
+
+1. One that is scheduled or queued begins when its turn comes; one that may not begin then ends, with the reason.
+2. A stage that was decided runs when the signed policy that says so is out, and soaks when the first of its devices has
+   reported.
+3. One that goes back has gone back when the policy is out and no device that is heard from runs its target. A device
+   that was silent for three of its periods is not waited for: it goes back when it hears of it.
+4. One that people approved enters its stage, as soon as no freeze holds.
+
+Level-triggered: called for every rollout that has not ended, as often as one likes. Each call is one move at most.
+"""
+
+import msgspec
+
+from whimbrel.errors import Refused
+from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.rollouts.approve import go_on
+from whimbrel.flows.rollouts.start import audit, begin_or_wait
+from whimbrel.plan.rollout_states import Event, State, transition
+
+_BY_ITSELF = "controller"
+MOVES_BY_ITSELF = frozenset(
+    {
+        State.SCHEDULED,
+        State.QUEUED,
+        State.ADVANCING,
+        State.RUNNING,
+        State.WAITING_FOR_APPROVAL,
+        State.ROLLING_BACK,
+    }
+)
+SILENT_PERIODS = 3  # refreshes or reports that a device may miss before it counts as out of reach
+
+
+def follow(
+    registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, published: bool, now: float
+) -> RolloutRecord:
+    """The rollout after what follows by itself. `published`: the signed policy of its model says what the rows say."""
+    match rollout.state:
+        case State.SCHEDULED | State.QUEUED:
+            return _its_turn(registry, fleet, rollout, now=now)
+        case State.ADVANCING if published:
+            return _seen(registry, rollout, Event.PUBLISHED, now=now)
+        case State.RUNNING if fleet.has_reported(rollout.id, stage=rollout.stage):
+            return _seen(registry, rollout, Event.REPORTED, now=now)
+        case State.WAITING_FOR_APPROVAL:
+            return go_on(registry, fleet, rollout, actor=_BY_ITSELF, now=now) or rollout
+        case State.ROLLING_BACK if published and not devices_left(registry, fleet, rollout, now=now):
+            because = f"{rollout.because}; every device that was heard from is off it"
+            after = _seen(registry, rollout, Event.ALL_OFF, now=now, because=because)
+            evidence: dict[str, object] = {"took_s": round(now - rollout.state_since, 3)}
+            audit(
+                registry, after, actor=_BY_ITSELF, action="rolled_back", because=because, now=now, evidence=evidence
+            )  # fmt: skip
+            return after
+    return rollout
+
+
+def devices_left(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> int:
+    """Devices in reach that still run the target of a rollout that goes back."""
+    settings = registry.model(rollout.model).settings
+    reach_s = SILENT_PERIODS * max(settings.refresh_s, min(settings.report_s, rollout.plan.window_s()))
+    return fleet.still_on(rollout.model, rollout.target, heard_since=now - reach_s)
+
+
+def _its_turn(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> RolloutRecord:
+    schedule = rollout.plan.schedule
+    if rollout.state is State.SCHEDULED and schedule is not None and schedule.at() > now:
+        return rollout
+    try:
+        return begin_or_wait(registry, fleet, rollout, actor=_BY_ITSELF, now=now)
+    except Refused as error:
+        because = f"it could not begin: {error}"
+        after = msgspec.structs.replace(
+            rollout, state=transition(rollout.state, Event.FAIL_TO_BEGIN), state_since=now, because=because,
+            ended_at=now,
+        )  # fmt: skip
+        registry.save_rollout(after, before=rollout)
+        audit(registry, after, actor=_BY_ITSELF, action=Event.FAIL_TO_BEGIN.value, because=because, now=now)
+        return after
+
+
+def _seen(
+    registry: RegistryPort, rollout: RolloutRecord, event: Event, *, now: float, because: str = ""
+) -> RolloutRecord:
+    """A move that nobody decided: it is written down in the row alone."""
+    state = transition(rollout.state, event)
+    after = msgspec.structs.replace(rollout, state=state, state_since=now, because=because or rollout.because)
+    registry.save_rollout(after, before=rollout)
+    return after

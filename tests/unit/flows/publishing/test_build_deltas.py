@@ -1,0 +1,101 @@
+"""Which patches should there be, and what the index says of them."""
+
+from typing import Any
+
+from whimbrel.flows.publishing.build_deltas import DeltaRecord, wanted_pairs, worth_keeping, write_index
+from whimbrel.flows.records import ModelRecord, ModelSettings, VersionRecord
+from whimbrel.model.release import File, Release, Variant
+from whimbrel.model.ways import NOTHING
+
+
+def digest(serial: int, variant: str = "cpu") -> str:
+    return f"{serial:02d}{variant}".encode().hex().ljust(64, "0")
+
+
+def published(serial: int, *variants: str, **changes: Any) -> tuple[VersionRecord, Release]:
+    release = Release(
+        model="detector",
+        serial=serial,
+        version=f"2026.01.01.{serial}",
+        semantic_version=f"1.{serial}.0",
+        build_hash="0" * 12,
+        created="2026-01-01T00:00:00Z",
+        variants=tuple(
+            Variant(
+                name=name,
+                files=(File(name="m.onnx", size_bytes=1000, sha256=digest(serial, name), format="onnx"),),
+            )
+            for name in variants or ("cpu",)
+        ),
+    )
+    version = VersionRecord(
+        namespace="default", model="detector", serial=serial, version=release.version,
+        semantic_version=release.semantic_version, build_hash="0" * 12, created_at=0, size_bytes=1000, **changes,
+    )  # fmt: skip
+    return version, release
+
+
+def model(**changes: Any) -> ModelRecord:
+    fields = {"namespace": "default", "name": "detector", "created_at": 0, "salt": 1, "settings": ModelSettings()}
+    return ModelRecord(**(fields | changes))
+
+
+def pairs(*versions: tuple[VersionRecord, Release], inventory: dict[int | None, int] | None = None, **more: Any) -> Any:
+    found = wanted_pairs(
+        more.pop("of", model()), published=versions, rollouts=[], inventory=inventory or {}, tried=more.pop("tried", [])
+    )
+    return [(pair.base, pair.target) for pair in found]
+
+
+def tried(base: str, target: str, size: int, *, kept: bool = True) -> DeltaRecord:
+    return DeltaRecord(
+        model="detector", base=base, target=target, target_bytes=1000, size_bytes=size,
+        sha256=f"{size:064x}" if kept else None,
+    )  # fmt: skip
+
+
+def test_newest_version_gets_a_whole_and_patches_from_the_last_two() -> None:
+    assert pairs(*(published(serial) for serial in (1, 2, 3, 4))) == [
+        (NOTHING, digest(4)), (digest(3), digest(4)), (digest(2), digest(4)),
+    ]  # fmt: skip
+
+
+def test_version_that_devices_still_run_is_a_base_too() -> None:
+    found = pairs(*(published(serial) for serial in (1, 2, 3, 4)), inventory={1: 7, None: 3})
+    assert (digest(1), digest(4)) in found
+
+
+def test_like_is_patched_from_like() -> None:
+    found = pairs(published(1, "cpu", "npu"), published(2, "cpu", "npu"))
+    assert (digest(1, "cpu"), digest(2, "cpu")) in found
+    assert (digest(1, "cpu"), digest(2, "npu")) not in found
+
+
+def test_what_was_tried_is_not_tried_again() -> None:
+    versions = published(1), published(2)
+    known = [tried(NOTHING, digest(2), 900), tried(digest(1), digest(2), 950, kept=False)]
+    assert pairs(*versions, tried=known) == []
+
+
+def test_retired_version_is_neither_base_nor_target() -> None:
+    assert pairs(published(1, retired=True), published(2)) == [(NOTHING, digest(2))]
+    assert pairs(published(1), published(2, retired=True)) == [(NOTHING, digest(1))]
+
+
+def test_model_may_ask_for_no_patches_from_earlier_versions() -> None:
+    assert pairs(published(1), published(2), of=model(settings=ModelSettings(delta_bases=0))) == [(NOTHING, digest(2))]
+
+
+def test_patch_over_nine_tenths_of_the_compressed_whole_is_not_kept() -> None:
+    assert worth_keeping(71, target_bytes=100, whole_bytes=80)
+    assert not worth_keeping(72, target_bytes=100, whole_bytes=80)
+    assert not worth_keeping(90, target_bytes=100, whole_bytes=None)
+
+
+def test_index_lists_direct_patches_and_what_leads_to_their_bases() -> None:
+    _, release = published(3)
+    known = [tried(digest(2), digest(3), 10), tried(digest(1), digest(2), 20), tried(NOTHING, digest(3), 900)]
+    index = write_index(release, [*known, tried(digest(1), digest(3), 999, kept=False), tried(digest(7), digest(8), 5)])
+    assert {(step.base, step.target) for step in index.steps} == {
+        (digest(2), digest(3)), (digest(1), digest(2)), (NOTHING, digest(3)),
+    }  # fmt: skip

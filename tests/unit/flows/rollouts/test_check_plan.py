@@ -1,0 +1,156 @@
+"""A plan is explained with the numbers that it would have."""
+
+import pytest
+
+from build import (
+    BUCKETS,
+    HOUR,
+    T0,
+    announce,
+    cell,
+    cohort,
+    devices_in,
+    plan,
+    quarantined,
+    reports,
+    rollout,
+    stage,
+    town,
+)
+from build import window as report_window
+from whimbrel.errors import NotFound, Refused
+from whimbrel.flows.reports.ingest import ingest
+from whimbrel.flows.reports.usage import traffic_of
+from whimbrel.flows.rollouts.check_plan import check_plan, duration, view
+from whimbrel.flows.rollouts.start import start_rollout
+from whimbrel.plan.governance import Approval, BlastRadius
+from whimbrel.plan.rollout_states import State
+from whimbrel.plan.schedule import Freeze, Schedule
+from whimbrel.policy.policy import Conditions
+
+
+def test_devices_are_counted_as_the_rollout_counts_them() -> None:
+    said = plan(stage("nz", 10, regions=("NZ",)), stage("quarter", 25), stage("all", 100))
+    with town() as here:
+        kiwis, others = devices_in(0, 100_000, 3), devices_in(0, 100_000, 8)[3:]
+        rest = devices_in(100_000, 250_000, 4) + devices_in(250_000, 900_000, 6) + devices_in(900_000, BUCKETS, 2)
+        here.enrol(*kiwis, labels={"region": "NZ"})
+        here.enrol(*others, *rest, labels={"region": "AU"})
+        seen = check_plan(here.registry, here.fleet, said, now=T0)
+        assert [(s.devices, s.new_devices, s.control) for s in seen.stages] == [(3, 3, 0), (12, 9, 8), (18, 6, 2)]
+        begun = start_rollout(
+            here.registry, here.fleet, said, plan_text="", tag="a", hour_s=HOUR, actor="me", now=T0
+        )  # fmt: skip
+        assert begun.shares == (100_000,)
+
+
+def test_an_imagined_fleet_is_labelled_as_the_real_one() -> None:
+    said = plan(stage("nz", 50, regions=("NZ",)), stage("all", 100))
+    with town() as here:
+        here.enrol("a", labels={"region": "NZ"})
+        here.enrol("b", "c", "d", labels={"region": "AU"})
+        first, _ = check_plan(here.registry, here.fleet, said, now=T0, devices=10**7).stages
+        assert first.devices == pytest.approx(10**7 * 0.5 / 4, rel=0.01)
+        assert first.control == pytest.approx(10**7 * 0.5 / 4, rel=0.01)
+
+
+def test_the_blast_radius_of_an_imagined_fleet_is_in_its_devices() -> None:
+    with town() as here:
+        said = plan(blast_radius=BlastRadius(devices=500))
+        seen = check_plan(here.registry, here.fleet, said, now=T0, devices=1_000_000)
+        assert [each.devices for each in seen.stages] == [500, 500, 900_000]
+        assert "stage early: it adds no device to those of the stages before" in seen.warnings
+
+
+def test_nothing_is_begun() -> None:
+    with town() as here:
+        check_plan(here.registry, here.fleet, plan(), now=T0, devices=100)
+        assert (here.registry.rollouts(), here.registry.audit_log()) == ([], [])
+
+
+def test_words_say_who_when_and_under_which_conditions() -> None:
+    said = plan(
+        stage("a", 5, regions=("NZ",), conditions=Conditions(charging=True), max_hours=48),
+        stage("b", 100, approval=Approval(count=2, note="the errors")),
+        schedule=Schedule(start_at="2026-01-01T09:00"), freeze=(Freeze(start="sat", end="sun"),),
+    )  # fmt: skip
+    with town() as here:
+        seen = check_plan(here.registry, here.fleet, said, now=T0, devices=1000)
+        words = " ".join([*seen.sentences, *(s for each in seen.stages for s in each.sentences)])
+        for each in (
+            "whose region is one of NZ", "only: charging; others wait", "bakes on until 48 h", "when 2 people approved",
+            "(the errors)", "begins by itself at 2026-01-01 09:00 UTC", "every week from sat to sun UTC",
+            "also harm that is smaller than the plan's limits", "A holdback of 10% (100 devices)", "Not judged",
+        ):  # fmt: skip
+            assert each in words, each
+        # Begins Thursday at 9, soaks a day: the next stage may begin on Friday.
+        assert [stage.earliest for stage in seen.stages] == [T0 + 9 * HOUR, T0 + 33 * HOUR]
+
+
+@pytest.mark.parametrize(
+    ("said", "warning"),
+    [
+        (plan(stage("all", 100)), "one stage: there is no canary"),
+        (plan(stage("a", 60), stage("all", 100)), "the first stage is 60%"),
+        (plan(holdback_percent=0), "no holdback"),
+        (plan(stage("a", 5, hours=0), stage("all", 100)), "stage a: it does not soak"),
+        (plan(stage("a", 5, hours=1), stage("all", 100)), "stage a: 1 h are too short to see a doubled crash rate"),
+        (plan(stage("a", 5), stage("half", 50)), "it ends before it reaches every device"),
+        (plan(freeze=(Freeze(start="mon", end="sun"),)), "its freezes never end"),
+        (plan(schedule=Schedule(start_at="2025-01-01")), "its schedule is in the past"),
+        (plan(model_version="wake@1.0.0"), "it would be refused now: wake 2026.01.01.1 is the baseline already"),
+    ],
+)
+def test_pointless_and_dangerous_plans_are_warned_of(said: object, warning: str) -> None:
+    with town() as here:
+        seen = check_plan(here.registry, here.fleet, said, now=T0, devices=1000)  # type: ignore[arg-type]
+        assert any(warning in each for each in seen.warnings), seen.warnings
+
+
+def test_a_careful_plan_for_a_large_fleet_warns_of_nothing() -> None:
+    with town() as here:
+        assert check_plan(here.registry, here.fleet, plan(), now=T0, devices=100_000).warnings == ()
+
+
+def test_an_empty_fleet_is_said_to_be_empty() -> None:
+    with town() as here:
+        assert "no device is enrolled" in check_plan(here.registry, here.fleet, plan(), now=T0).warnings[0]
+
+
+def test_a_version_that_was_taken_back_is_said_to_be_refused() -> None:
+    with town() as here:
+        here.registry.quarantine(quarantined(2, because="it crashes"))
+        seen = check_plan(here.registry, here.fleet, plan(), now=T0, devices=10)
+        assert "would be refused now: wake 2026.01.01.2 was taken back before (it crashes)" in seen.warnings[0]
+
+
+def test_a_plan_of_no_known_version_is_refused() -> None:
+    with town() as here:
+        with pytest.raises(NotFound):
+            check_plan(here.registry, here.fleet, plan(model_version="wake@9.9.9"), now=T0)
+        with pytest.raises(Refused, match="names no version"):
+            check_plan(here.registry, here.fleet, plan(model_version="wake"), now=T0)
+
+
+def test_traffic_is_that_of_an_earlier_rollout() -> None:
+    with town(running=rollout(state=State.COMPLETED)) as here:
+        assert traffic_of(here.registry, here.fleet, "wake").source.startswith("assumed")
+        treated, control = devices_in(0, 50_000, 10), devices_in(50_000, BUCKETS, 190)
+        here.registry.save_rollout(rollout(), before=rollout(state=State.COMPLETED))
+        for devices, role in ((treated, "treated"), (control, "control")):
+            said = [announce(d, "activating" if role == "treated" else "placebo", role=role) for d in devices]
+            said += [reports(d, report_window(cohorts=(cohort(role),), sessions=0)) for d in devices]
+            ingest(here.registry, here.fleet, said, now=T0 + 400)
+        here.fleet.tally("r1", [cell(role, 12 * w, n=n, crashed=n // 10) for w in range(1, 25)
+                                for role, n in (("treated", 5), ("control", 95))])  # fmt: skip
+        seen = traffic_of(here.registry, here.fleet, "wake")
+        # 100 of 200 devices in one window an hour, over a day.
+        assert seen.active_an_hour == pytest.approx(0.5, rel=0.1)
+        assert seen.crash_rate == pytest.approx(9 / 95, rel=0.1)  # and those that only reported
+        assert "rollout r1" in seen.source
+
+
+def test_the_view_is_json_and_durations_are_words() -> None:
+    with town() as here:
+        assert view(check_plan(here.registry, here.fleet, plan(), now=T0, devices=50))["fleet"] == 50
+    assert [duration(hours) for hours in (0.001, 0.5, 30, 100)] == ["1 min", "30 min", "30 h", "4 days"]

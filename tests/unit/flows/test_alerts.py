@@ -1,0 +1,43 @@
+"""Who is told of what, and what is no news."""
+
+from build import plan
+from whimbrel.flows.alerts import Alert, Told, grouped, moment_of, wants
+from whimbrel.flows.records import AuditRecord
+from whimbrel.plan.governance import AlertRule
+
+
+def told(moment: str = "held", stage: int = 0, at: float = 0.0) -> Told:
+    return Told(receiver="team", moment=moment, stage=stage, at=at)  # type: ignore[arg-type]
+
+
+def alert(moment: str) -> Alert:
+    return Alert(
+        key="k", namespace="default", receiver="team", moment=moment, at=0.0, because="b", actor="gate", model="wake",  # type: ignore[arg-type]
+        rollout="r1", stage=0, stage_name="canary", baseline="1.0.0", target="2.0.0",
+    )  # fmt: skip
+
+
+def test_a_receiver_is_told_what_it_or_the_plan_asks_for() -> None:
+    asked = plan(alerts=(AlertRule(to="team", on=("held",)),))
+    assert wants(asked, "team", on=(), moment="held")
+    assert not wants(asked, "team", on=(), moment="advanced")
+    assert not wants(asked, "others", on=(), moment="held")
+    assert wants(asked, "others", on=("held",), moment="held")
+
+
+def test_the_same_of_the_same_stage_is_news_again_after_a_while() -> None:
+    assert grouped("held", 0, at=100.0, before=[told(at=50.0)], within_s=60.0)
+    assert not grouped("held", 1, at=100.0, before=[told(at=50.0)], within_s=60.0)
+    assert not grouped("paused", 0, at=100.0, before=[told(at=50.0)], within_s=60.0)
+    assert not grouped("held", 0, at=111.0, before=[told(at=50.0)], within_s=60.0)
+
+
+def test_what_ends_well_clears_what_was_said() -> None:
+    assert [alert(moment).status for moment in ("held", "rolled_back", "advanced", "completed", "started")] == [
+        "firing", "firing", "resolved", "resolved", "note",
+    ]  # fmt: skip
+
+
+def test_an_entry_about_no_rollout_alerts_nobody() -> None:
+    entry = AuditRecord(namespace="default", at=0.0, actor="me", action="start", because="b")
+    assert moment_of(entry) is None
