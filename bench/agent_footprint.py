@@ -128,7 +128,7 @@ class Files(dict[str, bytes]):
 
 def update_figures(size: int, folder: Path) -> dict[str, float]:
     """Resident megabytes: idle, and at the most while updating."""
-    from build_repository import Repository, Server  # type: ignore[import-not-found]
+    from support.repository import Repository, Server  # type: ignore[import-not-found]
     from whimbrel import patchfile
     from whimbrel.model.documents import encode
     from whimbrel.model.release import File, Variant
@@ -142,16 +142,17 @@ def update_figures(size: int, folder: Path) -> dict[str, float]:
         path = folder / f"{serial}.safetensors"
         write_model(path, size, changed=changed)
         digests.append(files.add(path))
-        file = File(
-            name="model.safetensors", size_bytes=path.stat().st_size, sha256=digests[-1], format="safetensors"
-        )  # fmt: skip
+        file = File(name="model.safetensors", size_bytes=path.stat().st_size, sha256=digests[-1], format="safetensors")
         repository.release("detector", serial, variants=(Variant(name="any", files=(file,)),))
     patch = folder / "patch"
     patchfile.encode_files(folder / "1.safetensors", folder / "2.safetensors", patch)
     step = Step(
-        base=digests[0], target=digests[1], target_bytes=(folder / "2.safetensors").stat().st_size,
-        sha256=files.add(patch), size_bytes=patch.stat().st_size,
-    )  # fmt: skip
+        base=digests[0],
+        target=digests[1],
+        target_bytes=(folder / "2.safetensors").stat().st_size,
+        sha256=files.add(patch),
+        size_bytes=patch.stat().st_size,
+    )
     index = DeltaIndex(model="detector", serial=2, steps=(step,))
     repository.put(roles.policy_role("detector"), roles.deltas_path("detector", 2), encode(index))
     (folder / "root.json").write_bytes(repository.root_bytes)

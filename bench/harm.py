@@ -190,9 +190,16 @@ class Streams:
         if worse:
             self._count(what, window, at_risk, labelled, rate)
         return Arm(
-            at_risk=at_risk, crashed=crashed, errors=errors, due=due, overdue=overdue, accuracy_n=labelled,
-            accuracy_sum=right, accuracy_sumsq=right, latency=latency,
-        )  # fmt: skip
+            at_risk=at_risk,
+            crashed=crashed,
+            errors=errors,
+            due=due,
+            overdue=overdue,
+            accuracy_n=labelled,
+            accuracy_sum=right,
+            accuracy_sumsq=right,
+            latency=latency,
+        )
 
     def _count(self, what: Scenario, window: int, at_risk: Any, labelled: Any, rate: Array) -> None:
         if what.metric == "crash":
@@ -220,15 +227,27 @@ def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, latency: L
                         continue
                     n = int(arm.accuracy_n[at])
                     yield Cell(
-                        stage=stage, window=window, role=role,  # type: ignore[arg-type]
-                        hardware_class=f"class-{index:02d}", age_bucket=age,
-                        at_risk=int(arm.at_risk[at]), sessions=int(arm.at_risk[at]), crashed=int(arm.crashed[at]),
-                        error_units=int(arm.at_risk[at]), error_share=float(arm.errors[at]),
-                        due=int(arm.due[at]), overdue=int(arm.overdue[at]),
-                        metrics={"accuracy": Moments(n=n, sum=float(arm.accuracy_sum[at]),
-                                                     sumsq=float(arm.accuracy_sumsq[at]))} if n else {},
+                        stage=stage,
+                        window=window,
+                        role=role,  # type: ignore[arg-type]
+                        hardware_class=f"class-{index:02d}",
+                        age_bucket=age,
+                        at_risk=int(arm.at_risk[at]),
+                        sessions=int(arm.at_risk[at]),
+                        crashed=int(arm.crashed[at]),
+                        error_units=int(arm.at_risk[at]),
+                        error_share=float(arm.errors[at]),
+                        due=int(arm.due[at]),
+                        overdue=int(arm.overdue[at]),
+                        metrics={
+                            "accuracy": Moments(
+                                n=n, sum=float(arm.accuracy_sum[at]), sumsq=float(arm.accuracy_sumsq[at])
+                            )
+                        }
+                        if n
+                        else {},
                         latency=timed if index == 0 else {},
-                    )  # fmt: skip
+                    )
 
 
 # --- the gate ---
@@ -456,9 +475,14 @@ def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts
             alarms[name] += sum(each is not None for each in method(seen, base=scenario.base))
     tail = {str(p): round(float(np.quantile(highest, p)), 3) for p in (0.9, 0.95, 0.99, 0.995)}
     return {
-        "scenario": scenario.name, "seed": seed, "runs": runs, "alarms": {n: c / runs for n, c in alarms.items()},
-        "highest_log_e": tail, "played_through_the_gate": checked, "sentences": said,
-    }  # fmt: skip
+        "scenario": scenario.name,
+        "seed": seed,
+        "runs": runs,
+        "alarms": {n: c / runs for n, c in alarms.items()},
+        "highest_log_e": tail,
+        "played_through_the_gate": checked,
+        "sentences": said,
+    }
 
 
 LIMITS_ORACLE = {"crash_1_2": 1.2, "crash_1_3": 1.2, "crash_01_03": 1.3, "p99": 1.6}

@@ -109,13 +109,19 @@ def _begin(parts: Parts, devices: int) -> None:
         for serial in (1, 2):
             registry.add_version(
                 VersionRecord(
-                    namespace="default", model=MODEL, serial=serial, version=f"2026.01.0{serial}.1",
-                    semantic_version=f"1.{serial}.0", build_hash="0" * 12, created_at=now, size_bytes=1,
+                    namespace="default",
+                    model=MODEL,
+                    serial=serial,
+                    version=f"2026.01.0{serial}.1",
+                    semantic_version=f"1.{serial}.0",
+                    build_hash="0" * 12,
+                    created_at=now,
+                    size_bytes=1,
                     good=serial == 1,
                 ),
                 release=b"{}",
                 digests=[],
-            )  # fmt: skip
+            )
         # The inventory holds enrolled devices; what a move costs must not depend on how many there are.
         for number in range(min(devices, 1000)):
             fleet.enrol(f"dev-{number}", credential="x" * 32, labels={}, at=now)
@@ -126,12 +132,17 @@ def _begin(parts: Parts, devices: int) -> None:
                     insert(table),
                     [
                         {
-                            "namespace": "default", "device_id": f"dev-{n}", "key": n * 2654435761, "labels": b"{}",
-                            "credential_sha256": "0" * 64, "enrolled_at": now, "seen_at": now,
+                            "namespace": "default",
+                            "device_id": f"dev-{n}",
+                            "key": n * 2654435761,
+                            "labels": b"{}",
+                            "credential_sha256": "0" * 64,
+                            "enrolled_at": now,
+                            "seen_at": now,
                         }
                         for n in range(first, first + 10_000)
                     ],
-                )  # fmt: skip
+                )
     asyncio.run(parts.controllers.settle())
 
 

@@ -178,11 +178,16 @@ def play(world: World, serial: int) -> dict[str, Any]:
     if seen["state"] == "completed":
         world.until(lambda: all(world.running()[name] == serial for name in rest), "the rest runs the new version")
     return {
-        "serial": serial, "bad": bad, "found": seen["without"] == [bad], "state": seen["state"],
-        "because": verdict["because"], "policy_s": round(policy_at - closed_at, 3),
-        "back_s": round(max(0.0, back_at - policy_at), 3), "exposed": _ever(world, serial, bad),
+        "serial": serial,
+        "bad": bad,
+        "found": seen["without"] == [bad],
+        "state": seen["state"],
+        "because": verdict["because"],
+        "policy_s": round(policy_at - closed_at, 3),
+        "back_s": round(max(0.0, back_at - policy_at), 3),
+        "exposed": _ever(world, serial, bad),
         "slice_on_it": len(_on(world, serial, bad)),
-    }  # fmt: skip
+    }
 
 
 def _class_of(device_id: str) -> str:
@@ -217,12 +222,18 @@ def main() -> None:
     back_s = statistics.median(row["back_s"] for row in found) if found else None
     good = len(found) == len(rows) and all(row["state"] == "completed" and not row["slice_on_it"] for row in rows)
     summary = {
-        "agents": arguments.agents, "rollouts": len(rows), "slices_found": len(found),
+        "agents": arguments.agents,
+        "rollouts": len(rows),
+        "slices_found": len(found),
         "completed": sum(row["state"] == "completed" for row in rows),
-        "policy_s_median": policy_s, "policy_limit_s": POLICY_LIMIT_S,
-        "last_back_s_median": back_s, "last_back_limit_s": BACK_LIMIT_S, "refresh_s": REFRESH_S,
-        "right": good, "seed": arguments.seed,
-    }  # fmt: skip
+        "policy_s_median": policy_s,
+        "policy_limit_s": POLICY_LIMIT_S,
+        "last_back_s_median": back_s,
+        "last_back_limit_s": BACK_LIMIT_S,
+        "refresh_s": REFRESH_S,
+        "right": good,
+        "seed": arguments.seed,
+    }
     fast = policy_s is not None and back_s is not None and policy_s <= POLICY_LIMIT_S and back_s <= BACK_LIMIT_S
     results = Path(__file__).parent / "results"
     results.mkdir(exist_ok=True)

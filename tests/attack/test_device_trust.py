@@ -10,7 +10,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Root
 
-from build_repository import Repository, Server, onnx_model, variant_of
+from support.repository import Repository, Server, onnx_model, variant_of
 from whimbrel import Agent, limits
 from whimbrel.agent.app import CycleResult
 from whimbrel.device.ports import ProbeRequest, ProbeResult

@@ -2,7 +2,21 @@
 
 import pytest
 
-from build import HOUR, T0, Town, announce, cohort, devices_in, plan, release, reports, rollout, stage, town, window
+from support.values import (
+    HOUR,
+    T0,
+    Town,
+    announce,
+    cohort,
+    devices_in,
+    plan,
+    release,
+    reports,
+    rollout,
+    stage,
+    town,
+    window,
+)
 from whimbrel.flows.records import Record, RolloutRecord
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.reports.user_reports import count_reports, file_reports

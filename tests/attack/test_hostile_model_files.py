@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import model_files
+from support import model_files
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import encode

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from build_repository import Repository, Server, handler_of, onnx_model
+from support.repository import Repository, Server, handler_of, onnx_model
 from whimbrel import Agent, limits
 from whimbrel.agent import transport
 from whimbrel.agent.app import CycleResult

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from build import T0
 from conftest import NATS
+from support.values import T0
 from whimbrel.errors import Unavailable
 from whimbrel.flows.ports import Inbox
 from whimbrel.flows.records import Record

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from build import EPOCH, T0, Town, cell, model, quarantined, release, rollout, version
-from build_experiment import written
+from support.experiments import written
+from support.values import EPOCH, T0, Town, cell, model, quarantined, release, rollout, version
 from whimbrel.errors import Conflict, NotAllowed, NotFound, UntrustedInput
 from whimbrel.flows.records import AuditRecord, ExperimentRecord, ModelSettings, Participation, Running, Sight
 from whimbrel.gate.verdict import Counts
@@ -91,10 +91,17 @@ def test_a_rollout_that_was_moved_meanwhile_is_a_conflict(database: Database) ->
 def test_experiments_come_back_and_are_changed_by_one_at_a_time(database: Database) -> None:
     add(database)
     begun = ExperimentRecord(
-        namespace="default", id="e1", model="wake", plan=written(), phase=Phase.RUNNING,
+        namespace="default",
+        id="e1",
+        model="wake",
+        plan=written(),
+        phase=Phase.RUNNING,
         serials={"control": 1, "large": 2},
-        hour_s=3600.0, created_at=T0, because="started", delays=(1.5, 2.0),
-    )  # fmt: skip
+        hour_s=3600.0,
+        created_at=T0,
+        because="started",
+        delays=(1.5, 2.0),
+    )
     with database.transaction() as connection:
         Experiments(connection, "default").add(begun, plan_text="text")
     with database.transaction() as connection:
@@ -199,9 +206,11 @@ def test_counts_are_of_distinct_devices(database: Database) -> None:
     with database.transaction() as connection:
         fleet = Fleet(connection, "default")
         for device, role, more in (
-            ("a", "treated", {"activated_at": T0, "reported_at": T0}), ("b", "treated", {"outcome": "failed"}),
-            ("c", "treated", {"activated_at": T0, "outcome": "went_back"}), ("d", "control", {"activated_at": T0}),
-        ):  # fmt: skip
+            ("a", "treated", {"activated_at": T0, "reported_at": T0}),
+            ("b", "treated", {"outcome": "failed"}),
+            ("c", "treated", {"activated_at": T0, "outcome": "went_back"}),
+            ("d", "control", {"activated_at": T0}),
+        ):
             entry = Participation(rollout="r1", stage=0, device_id=device, role=role, assigned_at=T0, **more)
             fleet.save_participation(entry)
             fleet.save_participation(msgspec.structs.replace(entry, hardware_class="x"))
@@ -217,10 +226,14 @@ def test_first_devices_of_each_stage_say_when_they_began(database: Database) -> 
     with database.transaction() as connection:
         fleet = Fleet(connection, "default")
         for stage, device, role, begun_at, more in (
-            (0, "a", "treated", T0 + 3, {}), (0, "b", "treated", T0 + 1, {"activated_at": T0 + 9}),
-            (0, "c", "treated", T0 + 2, {}), (0, "d", "treated", T0, {"outcome": "failed"}),
-            (0, "e", "treated", None, {"activated_at": T0}), (0, "f", "control", T0, {}), (1, "g", "treated", T0, {}),
-        ):  # fmt: skip
+            (0, "a", "treated", T0 + 3, {}),
+            (0, "b", "treated", T0 + 1, {"activated_at": T0 + 9}),
+            (0, "c", "treated", T0 + 2, {}),
+            (0, "d", "treated", T0, {"outcome": "failed"}),
+            (0, "e", "treated", None, {"activated_at": T0}),
+            (0, "f", "control", T0, {}),
+            (1, "g", "treated", T0, {}),
+        ):
             fleet.save_participation(
                 Participation(
                     rollout="r1", stage=stage, device_id=device, role=role, assigned_at=T0, begun_at=begun_at, **more
@@ -255,8 +268,11 @@ def test_labels_stay_where_a_device_says_nothing_of_them(database: Database) -> 
         fleet = Fleet(connection, "default")
         for device in ("dev-1", "dev-2"):
             fleet.enrol(device, credential="one", labels={"a": "b"}, at=T0)
-        fleet.seen(Sight(device_id="dev-1", at=T0 + 1), Sight(device_id="dev-2", at=T0 + 1, labels={"a": "c"}),
-                   Sight(device_id="dev-3", at=T0 + 1, labels={"a": "d"}))  # fmt: skip
+        fleet.seen(
+            Sight(device_id="dev-1", at=T0 + 1),
+            Sight(device_id="dev-2", at=T0 + 1, labels={"a": "c"}),
+            Sight(device_id="dev-3", at=T0 + 1, labels={"a": "d"}),
+        )
         assert [labels for _, labels in fleet.keys_and_labels()] == [{"a": "b"}, {"a": "c"}]
 
 
@@ -279,9 +295,15 @@ def begin(book: RoleBook, keys: dict[str, CryptoSigner]) -> None:
     book.add_role("root", root)
     book.add_role("targets", targets)
     book.accept_delegation(
-        delegate_model(book.role_bytes("targets"), "wake", publisher=keys["publisher"].public_key,
-                       policy=keys["policy"].public_key, signer=keys["targets"], now=now)
-    )  # fmt: skip
+        delegate_model(
+            book.role_bytes("targets"),
+            "wake",
+            publisher=keys["publisher"].public_key,
+            policy=keys["policy"].public_key,
+            signer=keys["targets"],
+            now=now,
+        )
+    )
     book.sign_snapshot_and_timestamp(online(keys), now=now)
 
 

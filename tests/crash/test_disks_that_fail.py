@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from build_power_cut import CONTENTS, FOLDER, MODEL, Device, World, whole
+from support.power_cut import CONTENTS, FOLDER, MODEL, Device, World, whole
 from whimbrel.errors import Conflict, Unavailable
 from whimbrel.sim.disk import ModelledDisk
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from build_power_cut import SEED, WAYS, Broken, cut_everywhere, sync_sites
-from build_set_cut import back_together
+from support.power_cut import SEED, WAYS, Broken, cut_everywhere, sync_sites
+from support.set_cut import back_together
 from whimbrel.sim.disk import ModelledDisk
 
 # Who asks for a durable write, and would break a promise without its first or second fsync.
@@ -134,8 +134,11 @@ def test_later_name_may_be_durable_before_an_earlier_one() -> None:
         disk.sync(path)
     states = list(disk.states(most=100, chance=random.Random(1)))
     assert {(state.read(A), state.read(B)) for state in states} == {
-        (None, None), (b"x", None), (None, b"x"), (b"x", b"x"),
-    }  # fmt: skip
+        (None, None),
+        (b"x", None),
+        (None, b"x"),
+        (b"x", b"x"),
+    }
 
 
 def test_locks_do_not_outlive_a_process_or_a_boot() -> None:

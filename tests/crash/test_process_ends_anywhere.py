@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from build_repository import Repository, Server, onnx_model
+from support.repository import Repository, Server, onnx_model
 from whimbrel import Agent, limits
 from whimbrel.agent.disk import RealDisk
 from whimbrel.device.ports import ProbeRequest, ProbeResult

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from build_repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
+from support.repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 
-from build_receivers import Answer, Got, Listening, receivers
-from build_server import Running, done, plan_file, repository, serving, whimbrel
+from support.receivers import Answer, Got, Listening, receivers
+from support.server import Running, done, plan_file, repository, serving, whimbrel
 
 QUICK = "  rollback: {health_check_interval_sec: 0.5}\n"
 
@@ -243,10 +243,21 @@ def test_an_alert_survives_a_kill_between_telling_and_remembering(folder: Path, 
 
 def launch(folder: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "whimbrel.cli", "serve", str(folder), "--listen", "127.0.0.1:0",
-         "--admin-listen", "127.0.0.1:0"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "whimbrel.cli",
+            "serve",
+            str(folder),
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert process.stdout is not None
     assert process.stdout.readline()
     return process

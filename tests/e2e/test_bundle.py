@@ -11,9 +11,9 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata
 
-import build_server
-from build_repository import Repository, Server, onnx_model
-from build_server import done, model_file, whimbrel
+from support import server as server_support
+from support.repository import Repository, Server, onnx_model
+from support.server import done, model_file, whimbrel
 from whimbrel import Agent, limits
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.device.conditions import Situation
@@ -57,9 +57,12 @@ def stick(repository: Repository, path: Path, *, without: str = "", packing: int
 @pytest.fixture
 def agent(tmp_path: Path, repository: Repository) -> Iterator[Agent]:
     with Agent.open(
-        tmp_path / "device", server="http://127.0.0.1:9", root=repository.root_bytes, probes=AllGood(),
+        tmp_path / "device",
+        server="http://127.0.0.1:9",
+        root=repository.root_bytes,
+        probes=AllGood(),
         situation=lambda: Situation(unmetered=False),
-    ) as made:  # fmt: skip
+    ) as made:
         yield made
 
 
@@ -126,9 +129,14 @@ def test_bundle_comes_whole_however_long_it_takes_and_whatever_a_network_may_cos
     """A pass of a download ended after a minute, and the next import began anew: a slow stick never came through."""
     monkeypatch.setattr(limits, "DOWNLOAD_PASS_S", -1.0)
     with Agent.open(
-        tmp_path / "device", server="http://127.0.0.1:9", root=repository.root_bytes, probes=AllGood(),
-        mirrors=["http://127.0.0.1:9/cdn"], metered_mib_a_day=1, bandwidth_kib_s=1,
-    ) as agent:  # fmt: skip
+        tmp_path / "device",
+        server="http://127.0.0.1:9",
+        root=repository.root_bytes,
+        probes=AllGood(),
+        mirrors=["http://127.0.0.1:9/cdn"],
+        metered_mib_a_day=1,
+        bandwidth_kib_s=1,
+    ) as agent:
         repository.release("detector", 3, onnx_model(padding=2 * limits.MIB))
         repository.policy("detector", baseline=3)
         result = agent.import_bundle(stick(repository, tmp_path / "stick"))
@@ -158,9 +166,12 @@ def test_bundle_moves_the_models_that_it_holds_and_no_other(tmp_path: Path) -> N
             if "wake" not in name:
                 file.writestr(name, both.read(name))
     with Agent.open(
-        tmp_path / "device", server="http://127.0.0.1:9", root=repository.root_bytes, models=["detector", "wake"],
+        tmp_path / "device",
+        server="http://127.0.0.1:9",
+        root=repository.root_bytes,
+        models=["detector", "wake"],
         probes=AllGood(),
-    ) as agent:  # fmt: skip
+    ) as agent:
         result = agent.import_bundle(one)
         assert ([each["serial"] for each in result.models.values()], result.problems) == ([1, None], ())
         result = agent.import_bundle(path)
@@ -214,9 +225,12 @@ def test_bundle_with_a_patch_is_enough_where_its_base_is(agent: Agent, repositor
             pass
     patch = encode_bytes(CONTENTS[1], CONTENTS[2])
     step = Step(
-        base=digest_of(CONTENTS[1]), target=digest_of(CONTENTS[2]), target_bytes=len(CONTENTS[2]),
-        sha256=repository.blob(patch), size_bytes=len(patch),
-    )  # fmt: skip
+        base=digest_of(CONTENTS[1]),
+        target=digest_of(CONTENTS[2]),
+        target_bytes=len(CONTENTS[2]),
+        sha256=repository.blob(patch),
+        size_bytes=len(patch),
+    )
     index = DeltaIndex(model="detector", serial=2, steps=(step,))
     repository.put(roles.policy_role("detector"), roles.deltas_path("detector", 2), encode(index))
     repository.policy("detector", baseline=2)
@@ -237,7 +251,7 @@ def test_timestamp_that_cannot_be_read_is_said(
 
 
 def test_export_from_a_folder_and_import_on_a_device(tmp_path: Path) -> None:
-    folder = build_server.repository(tmp_path / "repository")
+    folder = server_support.repository(tmp_path / "repository")
     out = done("bundle", "export", "wake", tmp_path / "stick", "-R", folder)
     assert out["serials"] == [1]
     assert out["size_bytes"] == (tmp_path / "stick").stat().st_size
@@ -251,8 +265,8 @@ def test_export_from_a_folder_and_import_on_a_device(tmp_path: Path) -> None:
 
 
 def test_export_from_a_server_is_the_same(tmp_path: Path) -> None:
-    folder = build_server.repository(tmp_path / "repository")
-    with build_server.serving(folder) as server:
+    folder = server_support.repository(tmp_path / "repository")
+    with server_support.serving(folder) as server:
         done("bundle", "export", "wake", tmp_path / "one", "--server", server.devices)
     done("bundle", "export", "wake", tmp_path / "two", "-R", folder)
     names = [set(zipfile.ZipFile(tmp_path / each).namelist()) for each in ("one", "two")]
@@ -263,7 +277,7 @@ def test_export_from_a_server_is_the_same(tmp_path: Path) -> None:
 
 
 def test_export_with_a_base_leaves_out_what_is_there(tmp_path: Path) -> None:
-    folder = build_server.repository(tmp_path / "repository")
+    folder = server_support.repository(tmp_path / "repository")
     done("bundle", "export", "wake", tmp_path / "stick", "-R", folder, "--base", "1.0.0")
     assert not [name for name in zipfile.ZipFile(tmp_path / "stick").namelist() if name.startswith("artifacts/")]
     said = whimbrel("bundle", "export", "wake", tmp_path / "other", "-R", folder, "--base", "9.0.0")
@@ -273,7 +287,7 @@ def test_export_with_a_base_leaves_out_what_is_there(tmp_path: Path) -> None:
 
 
 def test_bundle_holds_what_its_versions_require_and_a_set_comes_as_one(tmp_path: Path) -> None:
-    folder = build_server.repository(tmp_path / "repository")
+    folder = server_support.repository(tmp_path / "repository")
     done("model", "add", "encoder", "-R", folder)
     (tmp_path / "card.yaml").write_text("requires: [{model: wake, serial: 1}]\n")
     done("publish", "--model", "encoder", model_file(tmp_path, 9), "-R", folder, "--card", tmp_path / "card.yaml")
@@ -289,7 +303,7 @@ def test_bundle_holds_what_its_versions_require_and_a_set_comes_as_one(tmp_path:
 
 def test_import_that_brings_nothing_says_so_by_its_status(tmp_path: Path) -> None:
     """It said nothing: a stick of another model, or one without the bytes, ended with status 0."""
-    folder = build_server.repository(tmp_path / "repository")
+    folder = server_support.repository(tmp_path / "repository")
     done("model", "add", "other", "-R", folder)
     done("publish", "--model", "other", model_file(tmp_path, 9), "-R", folder)
     for model in ("wake", "other"):

@@ -10,16 +10,41 @@ from pathlib import Path
 
 import pytest
 
-from build_server import done, model_file, plan_file, repository, serving, whimbrel
+from support.server import done, model_file, plan_file, repository, serving, whimbrel
 
 COMMANDS = [
-    (), ("init",), ("serve",), ("model",), ("model", "add"), ("model", "list"), ("model", "set"), ("model", "alias"),
-    ("publish",), ("version",), ("version", "list"), ("version", "show"), ("version", "retire"), ("version", "revoke"),
-    ("rollout",), ("rollout", "start"), ("rollout", "list"), ("rollout", "status"), ("rollout", "watch"),
-    ("rollout", "pause"), ("rollout", "resume"), ("rollout", "abort"), ("rollout", "rollback"), ("audit",),
-    ("feedback",), ("feedback", "add"), ("feedback", "import"), ("feedback", "list"),
-    ("collect",), ("agent",), ("demo",),
-]  # fmt: skip
+    (),
+    ("init",),
+    ("serve",),
+    ("model",),
+    ("model", "add"),
+    ("model", "list"),
+    ("model", "set"),
+    ("model", "alias"),
+    ("publish",),
+    ("version",),
+    ("version", "list"),
+    ("version", "show"),
+    ("version", "retire"),
+    ("version", "revoke"),
+    ("rollout",),
+    ("rollout", "start"),
+    ("rollout", "list"),
+    ("rollout", "status"),
+    ("rollout", "watch"),
+    ("rollout", "pause"),
+    ("rollout", "resume"),
+    ("rollout", "abort"),
+    ("rollout", "rollback"),
+    ("audit",),
+    ("feedback",),
+    ("feedback", "add"),
+    ("feedback", "import"),
+    ("feedback", "list"),
+    ("collect",),
+    ("agent",),
+    ("demo",),
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +81,10 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
 
 def test_init_keeps_the_keys_apart_and_to_oneself(repo: Path) -> None:
     assert {path.name for path in (repo / "keys" / "offline").iterdir()} == {
-        "root.pem", "targets.pem", "publisher-wake.pem",
-    }  # fmt: skip
+        "root.pem",
+        "targets.pem",
+        "publisher-wake.pem",
+    }
     secrets = [*(repo / "keys").rglob("*.pem"), *(repo / "keys").rglob("*.key"), *repo.glob("*.token")]
     assert {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
 
@@ -74,10 +101,13 @@ def test_models_and_versions_are_listed(repo: Path) -> None:
 
 def test_text_for_people(repo: Path) -> None:
     for command, words in (
-        (("model", "list"), "wake"), (("version", "list", "wake"), "2.0.0"),
+        (("model", "list"), "wake"),
+        (("version", "list", "wake"), "2.0.0"),
         (("version", "show", "wake", "1"), "serial 1"),
-        (("rollout", "list"), "none"), (("audit",), "publish"), (("collect",), "collected 0 artifacts"),
-    ):  # fmt: skip
+        (("rollout", "list"), "none"),
+        (("audit",), "publish"),
+        (("collect",), "collected 0 artifacts"),
+    ):
         said = whimbrel(*command, "-R", repo)
         assert (said.status, said.err) == (0, "")
         assert words in said.out
@@ -211,45 +241,55 @@ def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_p
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("model", "list"), "name either a folder"), (("model", "list", "-R", "{no}"), "is no Whimbrel repository"),
-     (("model", "list", "-R", "{repo}", "--server", "http://127.0.0.1:1"), "name either a folder"),
-     (("model", "list", "--server", "http://127.0.0.1:1"), "asks for the admin token"),
-     (("model", "add", "Bad Name", "-R", "{repo}"), "is not a model name"),
-     (("model", "add", "wake", "-R", "{repo}"), "exists already"),
-     (("model", "add", "x", "-R", "{repo}", "--salt", "-1"), "salt"),
-     (("model", "set", "wake", "-R", "{repo}"), "nothing to change"),
-     (("model", "set", "wake", "-R", "{repo}", "--refresh-s", "0"), "refresh_s"),
-     (("model", "set", "wake", "-R", "{repo}", "--metric-min", "x"), "expected NAME=VALUE"),
-     (("model", "set", "sleep", "-R", "{repo}", "--refresh-s", "60"), "there is no model 'sleep'"),
-     (("publish", "-m", "wake", "{no}", "-R", "{repo}"), "there is no file"),
-     (("publish", "-m", "wake", "{text}", "-R", "{repo}"), "model.txt"),
-     (("publish", "-m", "wake", "{empty}", "-R", "{repo}"), "empty.onnx"),
-     (("publish", "-m", "sleep", "{onnx}", "-R", "{repo}"), "there is no model 'sleep'"),
-     (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--version", "2026.02.30.1"), "day"),
-     (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--semantic-version", "3"), "not a semantic version"),
-     (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--card", "{no}"), "cannot be read"),
-     (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--keys", "{no}"), "there is no key"),
-     (("version", "show", "wake", "9.9.9", "-R", "{repo}"), "has no version '9.9.9'"),
-     (("version", "show", "wake?x", "1.0.0", "-R", "{repo}"), "wake?x"),
-     (("version", "show", "wake", "99", "-R", "{repo}"), "no version with serial 99"),
-     (("rollout", "start", "{no}", "-R", "{repo}"), "cannot be read"),
-     (("rollout", "start", "{text}", "-R", "{repo}"), "model.txt"),
-     (("rollout", "start", "{repo}", "-R", "{repo}"), "cannot be read"),
-     (("rollout", "status", "none", "-R", "{repo}"), "there is no rollout 'none'"),
-     (("rollout", "pause", "../../status", "-R", "{repo}"), "there is no POST"),
-     (("init", "{repo}"), "is a Whimbrel repository already"), (("init", "{full}"), "is not empty"),
-     (("init", "{no}", "--namespace", "A B"), "namespace"), (("init", "{no}", "--inbox", "kafka://x"), "inbox"),
-     (("init", "{no}", "--database", "nonsense"), "database URL"),
-     (("serve", "{no}"), "is no Whimbrel repository"), (("serve", "{repo}", "--listen", "nowhere"), "is no address")],
-)  # fmt: skip
+    [
+        (("model", "list"), "name either a folder"),
+        (("model", "list", "-R", "{no}"), "is no Whimbrel repository"),
+        (("model", "list", "-R", "{repo}", "--server", "http://127.0.0.1:1"), "name either a folder"),
+        (("model", "list", "--server", "http://127.0.0.1:1"), "asks for the admin token"),
+        (("model", "add", "Bad Name", "-R", "{repo}"), "is not a model name"),
+        (("model", "add", "wake", "-R", "{repo}"), "exists already"),
+        (("model", "add", "x", "-R", "{repo}", "--salt", "-1"), "salt"),
+        (("model", "set", "wake", "-R", "{repo}"), "nothing to change"),
+        (("model", "set", "wake", "-R", "{repo}", "--refresh-s", "0"), "refresh_s"),
+        (("model", "set", "wake", "-R", "{repo}", "--metric-min", "x"), "expected NAME=VALUE"),
+        (("model", "set", "sleep", "-R", "{repo}", "--refresh-s", "60"), "there is no model 'sleep'"),
+        (("publish", "-m", "wake", "{no}", "-R", "{repo}"), "there is no file"),
+        (("publish", "-m", "wake", "{text}", "-R", "{repo}"), "model.txt"),
+        (("publish", "-m", "wake", "{empty}", "-R", "{repo}"), "empty.onnx"),
+        (("publish", "-m", "sleep", "{onnx}", "-R", "{repo}"), "there is no model 'sleep'"),
+        (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--version", "2026.02.30.1"), "day"),
+        (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--semantic-version", "3"), "not a semantic version"),
+        (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--card", "{no}"), "cannot be read"),
+        (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--keys", "{no}"), "there is no key"),
+        (("version", "show", "wake", "9.9.9", "-R", "{repo}"), "has no version '9.9.9'"),
+        (("version", "show", "wake?x", "1.0.0", "-R", "{repo}"), "wake?x"),
+        (("version", "show", "wake", "99", "-R", "{repo}"), "no version with serial 99"),
+        (("rollout", "start", "{no}", "-R", "{repo}"), "cannot be read"),
+        (("rollout", "start", "{text}", "-R", "{repo}"), "model.txt"),
+        (("rollout", "start", "{repo}", "-R", "{repo}"), "cannot be read"),
+        (("rollout", "status", "none", "-R", "{repo}"), "there is no rollout 'none'"),
+        (("rollout", "pause", "../../status", "-R", "{repo}"), "there is no POST"),
+        (("init", "{repo}"), "is a Whimbrel repository already"),
+        (("init", "{full}"), "is not empty"),
+        (("init", "{no}", "--namespace", "A B"), "namespace"),
+        (("init", "{no}", "--inbox", "kafka://x"), "inbox"),
+        (("init", "{no}", "--database", "nonsense"), "database URL"),
+        (("serve", "{no}"), "is no Whimbrel repository"),
+        (("serve", "{repo}", "--listen", "nowhere"), "is no address"),
+    ],
+)
 def test_bad_input_is_one_sentence(template: Path, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "model.txt").write_text("not a model: [")
     (tmp_path / "full" / "empty.onnx").touch()
     places = {
-        "no": tmp_path / "absent", "repo": template, "full": tmp_path / "full", "text": tmp_path / "full" / "model.txt",
-        "empty": tmp_path / "full" / "empty.onnx", "onnx": model_file(tmp_path, 6),
-    }  # fmt: skip
+        "no": tmp_path / "absent",
+        "repo": template,
+        "full": tmp_path / "full",
+        "text": tmp_path / "full" / "model.txt",
+        "empty": tmp_path / "full" / "empty.onnx",
+        "onnx": model_file(tmp_path, 6),
+    }
     fails(*(each.format(**places) for each in arguments), words=words)
     assert not (tmp_path / "absent").exists()
 

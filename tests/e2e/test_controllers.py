@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from build import cohort, devices_in, reports, window
-from build_server import done, plan_file, repository
+from support.server import done, plan_file, repository
+from support.values import cohort, devices_in, reports, window
 from whimbrel.errors import Unavailable
 from whimbrel.flows.ports import Taken
 from whimbrel.flows.records import Record

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from build_repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
-from build_server import done
+from support.repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
+from support.server import done
 from whimbrel import Agent
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.delta.codec import encode_bytes
@@ -60,9 +60,13 @@ def server(repository: Repository) -> Iterator[Server]:
 def agent(tmp_path: Path, server: Server, repository: Repository) -> Iterator[Agent]:
     probes = ProbeServer()
     with Agent.open(
-        tmp_path / "device", server=server.url, root=repository.root_bytes, probes=probes, device_id="dev-1",
+        tmp_path / "device",
+        server=server.url,
+        root=repository.root_bytes,
+        probes=probes,
+        device_id="dev-1",
         enrol_token=server.enrol_token,
-    ) as made:  # fmt: skip
+    ) as made:
         made.cycle()
         settle(made)
         server.announced.clear()
@@ -129,9 +133,12 @@ def test_patch_that_was_flipped_on_the_way_is_read_by_nobody(
 def test_patch_that_makes_other_bytes_than_the_release_names_gives_way(agent: Agent, server: Server) -> None:
     wrong = patch(server.repository, CONTENTS[1], CONTENTS[3])
     lying = Step(
-        base=wrong.base, target=digest_of(CONTENTS[2]), target_bytes=len(CONTENTS[2]), sha256=wrong.sha256,
+        base=wrong.base,
+        target=digest_of(CONTENTS[2]),
+        target_bytes=len(CONTENTS[2]),
+        sha256=wrong.sha256,
         size_bytes=wrong.size_bytes,
-    )  # fmt: skip
+    )
     index(server.repository, 2, lying)
     assert moved_to(agent, server, 2) == lying.size_bytes + len(CONTENTS[2])
 

@@ -12,8 +12,11 @@ import pytest
 def test_demo_promotes_the_good_version_and_takes_the_bad_one_back() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "whimbrel.cli", "demo", "--devices", "40", "--json"],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONWARNINGS": "error"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     facts = json.loads(done.stdout.strip().splitlines()[-1])
     assert facts["ok"] is True

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import urllib3
 
-from build_experiment import TEXT
-from build_server import Running, done, repository, serving
+from support.experiments import TEXT
+from support.server import Running, done, repository, serving
 from whimbrel import Agent
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.demo.fleet import PlayedFleet, open_fleet
@@ -51,10 +51,17 @@ def fleet(server: Running, folder: Path, app: App) -> Iterator[PlayedFleet]:
 
     def open_one(place: Path, name: str, labels: dict[str, str]) -> Agent:
         return Agent.open(
-            place, server=server.devices, root=server.folder / "root.json", models=("wake",), device_id=name,
-            labels=labels, enrol_token=(server.folder / "enrol.token").read_text().strip(), probes=probes, pool=pool,
+            place,
+            server=server.devices,
+            root=server.folder / "root.json",
+            models=("wake",),
+            device_id=name,
+            labels=labels,
+            enrol_token=(server.folder / "enrol.token").read_text().strip(),
+            probes=probes,
+            pool=pool,
             durable_sessions=False,
-        )  # fmt: skip
+        )
 
     playing = PlayedFleet(open_fleet(folder, devices=DEVICES, open_one=open_one), app, use_every_s=3.0, seed=1)  # type: ignore[arg-type]
     try:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from build import SALT, announce, reports, window
-from build_experiment import TEXT
-from build_server import done, plan_file, repository, whimbrel
+from support.experiments import TEXT
+from support.server import done, plan_file, repository, whimbrel
+from support.values import SALT, announce, reports, window
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.health.report import Cohort, Summary
 from whimbrel.policy.bucket import bucket, device_key
@@ -46,8 +46,10 @@ def tell(folder: Path, *, windows: int = 5, gain: float = 3.0) -> None:
         record = rows.one("e1")
         for number in range(1, windows + 1):
             at = record.created_at - 300 * (windows + 1 - number)
-            moved = record.__class__(**{n: getattr(record, n) for n in record.__struct_fields__} | {
-                "created_at": record.created_at - 300 * (windows + 1)})  # fmt: skip
+            moved = record.__class__(
+                **{n: getattr(record, n) for n in record.__struct_fields__}
+                | {"created_at": record.created_at - 300 * (windows + 1)}
+            )
             said = []
             for index in range(1, 81):
                 name = f"dev-{index}"

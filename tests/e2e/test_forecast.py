@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from build import T0, cell
-from build_server import done, model_file, plan_file, repository, whimbrel
+from support.server import done, model_file, plan_file, repository, whimbrel
+from support.values import T0, cell
 from whimbrel.flows.records import Running
 from whimbrel.server.app import open_parts
 from whimbrel.server.config import Folder
@@ -44,11 +44,23 @@ def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]
 def test_json_holds_the_answer_and_everything_that_was_assumed(plan: Path) -> None:
     found: dict[str, Any] = json.loads(
         run(
-            plan, *FEW, "--json", "--effect", "latency=2x", "--effect-class", "pi4:crash=9x",
-            "--traffic", HOWTO / "fleet.sample.yaml", "--prices", HOWTO / "prices.sample.yaml",
-            "--size", "delta=2MB", "--size", "compressed=80MB",
+            plan,
+            *FEW,
+            "--json",
+            "--effect",
+            "latency=2x",
+            "--effect-class",
+            "pi4:crash=9x",
+            "--traffic",
+            HOWTO / "fleet.sample.yaml",
+            "--prices",
+            HOWTO / "prices.sample.yaml",
+            "--size",
+            "delta=2MB",
+            "--size",
+            "compressed=80MB",
         ).stdout
-    )  # fmt: skip
+    )
     assert [each["name"] for each in found["stages"]] == ["canary", "general"]
     assert [each["effect"] for each in found["effects"]] == ["latency=2x", "pi4:crash=9x"]
     assert found["effects"][0]["caught"]["share"] == 1.0

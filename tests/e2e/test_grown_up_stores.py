@@ -10,9 +10,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from build_repository import onnx_model
-from build_server import Running, done, serving
 from conftest import NATS, POSTGRESQL
+from support.repository import onnx_model
+from support.server import Running, done, serving
 from whimbrel import Agent
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.errors import Unavailable
@@ -78,11 +78,16 @@ def test_rollout_goes_through_on_postgresql_and_nats(running: Running, tmp_path:
     token = (running.folder / "enrol.token").read_text().strip()
     agents = [
         Agent.open(
-            tmp_path / f"device-{number}", server=running.devices, root=running.folder / "root.json",
-            models=["wake"], device_id=f"dev-{number}", enrol_token=token, probes=probes,
+            tmp_path / f"device-{number}",
+            server=running.devices,
+            root=running.folder / "root.json",
+            models=["wake"],
+            device_id=f"dev-{number}",
+            enrol_token=token,
+            probes=probes,
         )
         for number in range(DEVICES)
-    ]  # fmt: skip
+    ]
     try:
         with running.people() as people:
             until(lambda: people.get("/models/wake").json()["devices"].get("none", 0) == 0, agents, tries=5)

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from build_repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
+from support.repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
 from whimbrel.model.documents import digest_of
 
 KILLS = 200
 SERIALS = 60
 QUICKEST_S, SLOWEST_S = 0.2, 0.8  # between two kills, at most: with the slowest all of them take 80 s and some
 SEED = int(os.environ.get("WHIMBREL_KILL_SEED", "20260305"))
-NURSERY = Path(__file__).parents[1] / "nursery.py"
+PROCESS_STARTER = Path(__file__).parents[1] / "support" / "process_starter.py"
 
 
 class Fleet:
@@ -42,10 +42,10 @@ class Fleet:
             "probe": str(folder / "probe"),
             "digests": digests,
         }
-        self._nursery = subprocess.Popen(
-            [sys.executable, str(NURSERY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        self._starter = subprocess.Popen(
+            [sys.executable, str(PROCESS_STARTER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._command = Path(f"/proc/{self._nursery.pid}/cmdline").read_bytes
+        self._command = Path(f"/proc/{self._starter.pid}/cmdline").read_bytes
         self.running: dict[str, int] = {}
         self.killed_inside: list[int] = []
         self.killed: Counter[str] = Counter()
@@ -57,11 +57,11 @@ class Fleet:
         if role == "app":
             self._logs += 1
             order["log"] = str(self.log)
-        assert self._nursery.stdin is not None
-        assert self._nursery.stdout is not None
-        self._nursery.stdin.write(json.dumps(order) + "\n")
-        self._nursery.stdin.flush()
-        self.running[role] = int(self._nursery.stdout.readline())
+        assert self._starter.stdin is not None
+        assert self._starter.stdout is not None
+        self._starter.stdin.write(json.dumps(order) + "\n")
+        self._starter.stdin.flush()
+        self.running[role] = int(self._starter.stdout.readline())
 
     @property
     def log(self) -> Path:
@@ -111,11 +111,11 @@ class Fleet:
         """Everything ends."""
         for role in [*self.running, "probe"]:
             self.kill(role)
-        assert self._nursery.stdin is not None
-        assert self._nursery.stdout is not None
-        self._nursery.stdin.close()
-        self._nursery.wait(timeout=10)
-        self._nursery.stdout.close()
+        assert self._starter.stdin is not None
+        assert self._starter.stdout is not None
+        self._starter.stdin.close()
+        self._starter.wait(timeout=10)
+        self._starter.stdout.close()
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from build import EPOCH, window
-from build_server import Running, done, model_file, plan_file, repository, serving
+from support.server import Running, done, model_file, plan_file, repository, serving
+from support.values import EPOCH, window
 from whimbrel.model.documents import encode
 from whimbrel.server.auth import DeviceTokens
 
@@ -134,10 +134,21 @@ def test_head_is_get_without_the_body(public: httpx.Client, artifact: tuple[str,
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/metadata/", "/metadata/../admin.token", "/metadata/%2e%2e/%2e%2e/admin.token", "/artifacts/" + "a" * 64,
-     "/artifacts/x", "/targets/models/wake/1.json", "/../whimbrel.toml", "/keys/online/policy.pem", "/metadata/x.pem",
-     "/artifacts/" + "a" * 64 + "%0A", "/admin/v1/status"],
-)  # fmt: skip
+    [
+        "/",
+        "/metadata/",
+        "/metadata/../admin.token",
+        "/metadata/%2e%2e/%2e%2e/admin.token",
+        "/artifacts/" + "a" * 64,
+        "/artifacts/x",
+        "/targets/models/wake/1.json",
+        "/../whimbrel.toml",
+        "/keys/online/policy.pem",
+        "/metadata/x.pem",
+        "/artifacts/" + "a" * 64 + "%0A",
+        "/admin/v1/status",
+    ],
+)
 def test_nothing_else_is_there(public: httpx.Client, path: str) -> None:
     is_problem(public.get(path), 404)
 
@@ -153,9 +164,12 @@ def test_the_frameworks_own_client_accepts_the_metadata(server: Running, tmp_pat
 
     (tmp_path / "targets").mkdir()
     updater = Updater(
-        str(tmp_path / "metadata"), f"{server.devices}/default/metadata/", str(tmp_path / "targets"),
-        f"{server.devices}/default/targets/", bootstrap=(server.folder / "root.json").read_bytes(),
-    )  # fmt: skip
+        str(tmp_path / "metadata"),
+        f"{server.devices}/default/metadata/",
+        str(tmp_path / "targets"),
+        f"{server.devices}/default/targets/",
+        bootstrap=(server.folder / "root.json").read_bytes(),
+    )
     updater.refresh()
     for path in ("models/wake/1.json", "models/wake/2.json", "models/wake/line.json", "policy/wake.json"):
         listed = updater.get_targetinfo(path)
@@ -199,13 +213,29 @@ def test_a_client_that_cannot_decide_asks(device: httpx.Client, artifact: tuple[
 
 
 BAD_BODIES: list[bytes] = [
-    b"", b"{", b"null", b"[]", b"7", b'"x"', b"\xff\xfe", b'{"epoch": 7}', b"[" * 100_000, b"{}",
-    batch(epoch="XYZ"), batch(extra=1), batch(window(2), window(1)), batch({"model": "wake"}),
-    batch(labels={"a b": "c"}), batch(labels={"region": "x\0"}), batch(labels={"region": 7}),
-    batch(encode_as := {"model": "wake", "serial": -1, "first": 1, "last": 1}), batch(encode_as | {"serial": 2**60}),
-    batch(encode_as | {"serial": 1, "crashed": 2}), batch(encode_as | {"serial": 1, "errors": 5}),
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b"7",
+    b'"x"',
+    b"\xff\xfe",
+    b'{"epoch": 7}',
+    b"[" * 100_000,
+    b"{}",
+    batch(epoch="XYZ"),
+    batch(extra=1),
+    batch(window(2), window(1)),
+    batch({"model": "wake"}),
+    batch(labels={"a b": "c"}),
+    batch(labels={"region": "x\0"}),
+    batch(labels={"region": 7}),
+    batch(encode_as := {"model": "wake", "serial": -1, "first": 1, "last": 1}),
+    batch(encode_as | {"serial": 2**60}),
+    batch(encode_as | {"serial": 1, "crashed": 2}),
+    batch(encode_as | {"serial": 1, "errors": 5}),
     batch(encode_as | {"serial": 1, "hardware_class": "a\0"}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("body", BAD_BODIES, ids=range(len(BAD_BODIES)))
@@ -301,14 +331,24 @@ def test_the_schema_is_openapi_3_1(server: Running) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "body"),
-    [("POST", "/rollouts", b"{"), ("POST", "/rollouts", b"[]"), ("POST", "/rollouts", b'{"plan": 7}'),
-     ("POST", "/rollouts", b'{"plan": "rollout: {}"}'), ("POST", "/rollouts", b'{"plan": "\\t"}'),
-     ("POST", "/rollouts", b'{"plan": "a", "hour_s": 0}'), ("POST", "/models", b'{"name": "x"}'),
-     ("PATCH", "/models/wake", b'{"refresh_s": "soon"}'), ("PATCH", "/models/wake", b'{"unknown": 1}'),
-     ("PATCH", "/models/wake", b'{"refresh_s": -1}'), ("PUT", "/models/wake/aliases/UPPER", b'{"version": "1.0.0"}'),
-     ("PUT", "/artifacts/xyz", b"x"), ("GET", "/audit?limit=0", b""), ("GET", "/audit?limit=x", b""),
-     ("POST", "/collect?older_than_s=-1", b"")],
-)  # fmt: skip
+    [
+        ("POST", "/rollouts", b"{"),
+        ("POST", "/rollouts", b"[]"),
+        ("POST", "/rollouts", b'{"plan": 7}'),
+        ("POST", "/rollouts", b'{"plan": "rollout: {}"}'),
+        ("POST", "/rollouts", b'{"plan": "\\t"}'),
+        ("POST", "/rollouts", b'{"plan": "a", "hour_s": 0}'),
+        ("POST", "/models", b'{"name": "x"}'),
+        ("PATCH", "/models/wake", b'{"refresh_s": "soon"}'),
+        ("PATCH", "/models/wake", b'{"unknown": 1}'),
+        ("PATCH", "/models/wake", b'{"refresh_s": -1}'),
+        ("PUT", "/models/wake/aliases/UPPER", b'{"version": "1.0.0"}'),
+        ("PUT", "/artifacts/xyz", b"x"),
+        ("GET", "/audit?limit=0", b""),
+        ("GET", "/audit?limit=x", b""),
+        ("POST", "/collect?older_than_s=-1", b""),
+    ],
+)
 def test_a_request_of_people_that_cannot_be_understood_is_a_problem(
     people: httpx.Client, method: str, path: str, body: bytes
 ) -> None:
@@ -316,9 +356,16 @@ def test_a_request_of_people_that_cannot_be_understood_is_a_problem(
 
 
 @pytest.mark.parametrize(
-    "path", ["/models/sleep", "/models/wake/versions/9.9.9", "/rollouts/none", "/nothing", "/roles/none",
-             "/models/sleep/versions"],
-)  # fmt: skip
+    "path",
+    [
+        "/models/sleep",
+        "/models/wake/versions/9.9.9",
+        "/rollouts/none",
+        "/nothing",
+        "/roles/none",
+        "/models/sleep/versions",
+    ],
+)
 def test_what_is_not_there_is_not_found(people: httpx.Client, path: str) -> None:
     is_problem(people.get(path), 404)
 
@@ -371,8 +418,14 @@ def fresh(tmp_path: Path, server: Running) -> Iterator[Running]:
 
 
 def remote(here: Running) -> tuple[str, ...]:
-    return ("--server", here.admin, "--token-file", str(here.folder / "admin.token"), "--keys",
-            str(here.folder / "keys" / "offline"))  # fmt: skip
+    return (
+        "--server",
+        here.admin,
+        "--token-file",
+        str(here.folder / "admin.token"),
+        "--keys",
+        str(here.folder / "keys" / "offline"),
+    )
 
 
 def test_a_version_published_over_the_wire_reaches_devices_and_rolls_out(fresh: Running, tmp_path: Path) -> None:

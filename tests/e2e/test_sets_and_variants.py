@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from build_repository import Repository, Server, onnx_model, variant_of
+from support.repository import Repository, Server, onnx_model, variant_of
 from whimbrel import Agent, limits
 from whimbrel.agent.disk import RealDisk
 from whimbrel.device.journal import seal, unseal
@@ -84,9 +84,14 @@ def opened(tmp_path: Path, server: Server) -> Iterator[Opened]:
 
     def make(**changes: Any) -> Agent:
         given: dict[str, Any] = {
-            "server": server.url, "root": server.repository.root_bytes, "enrol_token": server.enrol_token,
-            "probes": Probes(), "models": PAIR, "durable_sessions": False, **changes,
-        }  # fmt: skip
+            "server": server.url,
+            "root": server.repository.root_bytes,
+            "enrol_token": server.enrol_token,
+            "probes": Probes(),
+            "models": PAIR,
+            "durable_sessions": False,
+            **changes,
+        }
         agents.append(Agent.open(given.pop("folder", tmp_path / "device"), **given))
         return agents[-1]
 

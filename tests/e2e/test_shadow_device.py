@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import shadow_models
-from build_repository import Repository, Server, probe_of, signature_of, variant_of
+from support import shadow_models
+from support.repository import Repository, Server, probe_of, signature_of, variant_of
 from whimbrel import Agent, limits
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.model.documents import digest_of
@@ -47,9 +47,13 @@ def opened(tmp_path: Path, server: Server, probes: ProbeServer) -> Iterator[Open
 
     def make() -> Agent:
         agent = Agent.open(
-            tmp_path / "device", server=server.url, root=server.repository.root_bytes, device_id="dev-1",
-            enrol_token=server.enrol_token, probes=probes,
-        )  # fmt: skip
+            tmp_path / "device",
+            server=server.url,
+            root=server.repository.root_bytes,
+            device_id="dev-1",
+            enrol_token=server.enrol_token,
+            probes=probes,
+        )
         agents.append(agent)
         return agent
 
@@ -60,9 +64,14 @@ def opened(tmp_path: Path, server: Server, probes: ProbeServer) -> Iterator[Open
 
 def arm(serial: int, *, stage: int = 0, shadow: bool = True) -> Layer:
     made = Arm(
-        role="treated", name="shadow", stage=stage, serial=serial, start=0, end=1_000_000,
+        role="treated",
+        name="shadow",
+        stage=stage,
+        serial=serial,
+        start=0,
+        end=1_000_000,
         shadow=Shadow(sample_ppm=PPM) if shadow else None,
-    )  # fmt: skip
+    )
     return Layer(salt=7, entries=(Entry(rollout="r1", arms=(made,)),))
 
 
@@ -208,8 +217,11 @@ def test_files_that_are_changed_while_they_are_tried_are_fetched_again(
     committed(agent)
     wanted(server, 2)
     agent.cycle(force=True)
-    slot = next(each for each in (tmp_path / "device" / "models" / "detector").glob("[ab]/model.onnx")
-                if each.read_bytes() == DISAGREES)  # fmt: skip
+    slot = next(
+        each
+        for each in (tmp_path / "device" / "models" / "detector").glob("[ab]/model.onnx")
+        if each.read_bytes() == DISAGREES
+    )
     slot.write_bytes(GOOD)
     agent.cycle(force=True)
     time.sleep(limits.BACKOFF_FIRST_S * 1.5)

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-import shadow_models
-from build import devices_in
-from build_server import Running, done, serving
+from support import shadow_models
+from support.server import Running, done, serving
+from support.values import devices_in
 from whimbrel.agent.status import read_status
 
 TESTS = Path(__file__).parents[1]
@@ -57,11 +57,20 @@ class Town:
             folder = self.folder / device
             self.processes.append(
                 subprocess.Popen(
-                    [sys.executable, str(TESTS / "shadow_app.py"), str(folder), self.server.devices,
-                     str(self.server.folder / "root.json"), device, token, str(self.stop), str(wrong)],
+                    [
+                        sys.executable,
+                        str(TESTS / "support" / "shadow_app.py"),
+                        str(folder),
+                        self.server.devices,
+                        str(self.server.folder / "root.json"),
+                        device,
+                        token,
+                        str(self.stop),
+                        str(wrong),
+                    ],
                     env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])},
                 )
-            )  # fmt: skip
+            )
         self.until(lambda: all(self.state(each) == ("committed", 1) for each in DEVICES))
 
     def roll_out(self) -> None:

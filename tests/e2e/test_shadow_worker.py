@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import model_files
-import shadow_models
-import tflite_models
+from support import model_files, shadow_models, tflite_models
 from whimbrel import limits
 from whimbrel.agent.disk import RealDisk
 from whimbrel.agent.session import Places, Session, harvest
@@ -63,9 +61,15 @@ class Device:
     def say(self, state: State, *, how: Shadow = EVERY) -> None:
         file = File(name=self.entry, size_bytes=9, sha256=digest_of(self.candidate), format=self.kind)
         candidate = Candidate(
-            serial=2, version="2026.03.05.2", slot="b", files=(file,), policy_sequence=1, offered_at=0.0,
-            held=held("b", 2, self.candidate, entry=self.entry), shadow=Shadowing(how=how),
-        )  # fmt: skip
+            serial=2,
+            version="2026.03.05.2",
+            slot="b",
+            files=(file,),
+            policy_sequence=1,
+            offered_at=0.0,
+            held=held("b", 2, self.candidate, entry=self.entry),
+            shadow=Shadowing(how=how),
+        )
         journal = Journal(model="wake", state=state, candidate=candidate)
         self.places.disk.write(self.places.journal, seal(journal))
 
@@ -215,7 +219,7 @@ def test_tflite_takes_the_size_of_each_call_where_the_signature_leaves_it_free(d
 def test_gguf_candidates_run_where_llama_cpp_is_installed(
     device: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "stand_ins"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support" / "stand_ins"))
     active = model_files.gguf(tmp_path / "tiny").read_bytes()
     tokens = [{"tokens": np.array([[0, 2]], np.int32)}] * 3
     for candidate, agreed in ((active, 3.0), (active.replace(b"tiny", b"turn"), 0.0)):

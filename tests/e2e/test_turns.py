@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from build import EPOCH, cell, cohort, devices_in, window
-from build_server import Running, done, repository, serving, whimbrel
+from support.server import Running, done, repository, serving, whimbrel
+from support.values import EPOCH, cell, cohort, devices_in, window
 from whimbrel.model.documents import encode
 from whimbrel.server.app import Parts, open_parts
 from whimbrel.server.config import Folder
@@ -94,8 +94,13 @@ def test_a_stage_waits_for_two_people(server: Running, tmp_path: Path) -> None:
     report(server, device, begun["id"], serial=2)
     held = until(server, begun["id"], lambda seen: seen["state"] == "waiting_for_approval")
     assert held["approval"] == {
-        "stage": "all", "wanted": 2, "missing": 2, "by": [], "note": "look at the errors", "frozen_until": None,
-    }  # fmt: skip
+        "stage": "all",
+        "wanted": 2,
+        "missing": 2,
+        "by": [],
+        "note": "look at the errors",
+        "frozen_until": None,
+    }
     first = done("rollout", "approve", begun["id"], "--by", "ada", "--note", "fine", *where(server))
     assert (first["state"], first["approval"]["by"]) == ("waiting_for_approval", ["ada"])
     again = whimbrel("rollout", "approve", begun["id"], "--by", "ada", *where(server))
@@ -240,8 +245,11 @@ def eventful(template: Path, folder: Path) -> Iterator[Parts]:
     done("rollout", "start", plan_file(plans, version="wake@3.0.0", more=high), "-R", repo, "--draft")
     with open_parts(Folder.open(repo)) as parts:
         with parts.database.transaction() as connection:
-            harm = [cell(role, w, n=n, crashed=bad) for w in range(6) for role, n, bad in
-                    (("treated", 100, 30), ("control", 1900, 19))]  # fmt: skip
+            harm = [
+                cell(role, w, n=n, crashed=bad)
+                for w in range(6)
+                for role, n, bad in (("treated", 100, 30), ("control", 1900, 19))
+            ]
             Fleet(connection, "default").tally(first["id"], harm)
         yield parts
 

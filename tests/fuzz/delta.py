@@ -20,7 +20,7 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 with atheris.instrument_imports(include=["whimbrel.delta"]):
-    from delta_build import apply, parse, put_together, take_apart
+    from support.delta import apply, parse, put_together, take_apart
     from whimbrel.delta import containers
     from whimbrel.delta.artifact import Member
     from whimbrel.delta.summary import summarise

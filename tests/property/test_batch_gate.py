@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from build import cell, plan, stage
+from support.values import cell, plan, stage
 from whimbrel.gate.batch_gate import Arm, BulkLedger
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import TOLERATED_SLOWER
@@ -28,10 +28,16 @@ def drawn(chance: np.random.Generator, scale: int, *, rate: float) -> Arm:
     spread = np.exp(-(((np.arange(KEYS) - 20) / 6.0) ** 2))
     latency = chance.multinomial(at_risk.sum(axis=2), spread / spread.sum())
     return Arm(
-        at_risk=at_risk, crashed=chance.binomial(at_risk, rate), errors=chance.binomial(at_risk, 0.02), due=due,
-        overdue=chance.binomial(due, 0.05), accuracy_n=labelled, accuracy_sum=right, accuracy_sumsq=right,
+        at_risk=at_risk,
+        crashed=chance.binomial(at_risk, rate),
+        errors=chance.binomial(at_risk, 0.02),
+        due=due,
+        overdue=chance.binomial(due, 0.05),
+        accuracy_n=labelled,
+        accuracy_sum=right,
+        accuracy_sumsq=right,
         latency=latency,
-    )  # fmt: skip
+    )
 
 
 def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, *, entered: int = 9) -> list[Cell]:
@@ -47,12 +53,20 @@ def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, *, entered
                     right, n = float(arm.accuracy_sum[at]), int(arm.accuracy_n[at])
                     made.append(
                         cell(
-                            role, window, n=int(arm.at_risk[at]), crashed=int(arm.crashed[at]),
-                            errors=float(arm.errors[at]), stage=number, age_bucket=age, hardware_class=f"c{index}",
-                            due=int(arm.due[at]), overdue=int(arm.overdue[at]), latency=timed if index == 0 else {},
+                            role,
+                            window,
+                            n=int(arm.at_risk[at]),
+                            crashed=int(arm.crashed[at]),
+                            errors=float(arm.errors[at]),
+                            stage=number,
+                            age_bucket=age,
+                            hardware_class=f"c{index}",
+                            due=int(arm.due[at]),
+                            overdue=int(arm.overdue[at]),
+                            latency=timed if index == 0 else {},
                             metrics={"accuracy": Moments(n=n, sum=right, sumsq=right)} if n else {},
                         )
-                    )  # fmt: skip
+                    )
     return made
 
 
@@ -105,9 +119,11 @@ def test_arrays_and_gate_agree_where_runs_move_at_different_times_and_limits_cha
         for run, ledger in enumerate(ledgers):
             counts = {0: Counts(failed_t=int(failed[run]), activated_t=int(active[run]))}
             now = Situation(
-                stage=int(entered[run]), soaked_s=0, counts=counts,
+                stage=int(entered[run]),
+                soaked_s=0,
+                counts=counts,
                 cells=cells(window, cohorts, run, entered=int(entered[run])),
-            )  # fmt: skip
+            )
             table = judge(wanted, now, ledger).evidence
             assert table["log_e"] == pytest.approx(float(logs[run]), abs=1e-5)
             seen.append({name for name, log in table["guardrails"].items() if log})
@@ -157,8 +173,11 @@ def test_what_arrays_do_not_watch_is_named() -> None:
 
 def test_the_order_in_which_windows_come_at_once_does_not_matter() -> None:
     chance = random.Random(7)
-    made = [cell(role, w, n=50, crashed=chance.randrange(3), errors=chance.random(), hardware_class=f"c{w % 3}")
-            for w in range(9) for role in SCALE]  # fmt: skip
+    made = [
+        cell(role, w, n=50, crashed=chance.randrange(3), errors=chance.random(), hardware_class=f"c{w % 3}")
+        for w in range(9)
+        for role in SCALE
+    ]
     shuffled = made[:]
     chance.shuffle(shuffled)
     one = judge(plan(), Situation(stage=0, soaked_s=0, counts={}, cells=made))

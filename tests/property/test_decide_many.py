@@ -5,8 +5,8 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from build import SALT
-from build_policies import arms, devices, labels, lines, policies, serials
+from support.policies import arms, devices, labels, lines, policies, serials
+from support.values import SALT
 from whimbrel.model.release import Line
 from whimbrel.policy.bucket import bucket, device_key
 from whimbrel.policy.decide import Profile, decide
@@ -20,9 +20,12 @@ kinds_of_devices = st.lists(
 
 @settings(max_examples=400, deadline=None)
 @given(
-    policy=policies, line=lines, kinds=kinds_of_devices, ids=st.lists(devices, min_size=1, max_size=40, unique=True),
+    policy=policies,
+    line=lines,
+    kinds=kinds_of_devices,
+    ids=st.lists(devices, min_size=1, max_size=40, unique=True),
     draw=st.randoms(use_true_random=False),
-)  # fmt: skip
+)
 def test_arrays_decide_as_each_device_does(policy: Policy, line: Line, kinds: list[Kind], ids: list[str], draw) -> None:
     kind = np.array([draw.randrange(len(kinds)) for _ in ids], dtype=np.uint16)
     keys = np.array([device_key(each) for each in ids], dtype=np.uint64)
@@ -48,9 +51,11 @@ def test_devices_on_both_sides_of_every_edge_decide_alike(few: list[Arm], salt: 
     ]
     for chosen in (tuple(few), tuple(exact)):
         policy = Policy(
-            model="wake", sequence=1, baseline=1,
+            model="wake",
+            sequence=1,
+            baseline=1,
             layers=(Layer(salt=salt, entries=(Entry(rollout="r1", arms=chosen),)),),
-        )  # fmt: skip
+        )
         keys = np.array([device_key(each) for each in ids], dtype=np.uint64)
         decided = decide_many(
             policy, Line(model="wake", sequence=1), keys, np.zeros(len(ids), dtype=np.uint8), [Kind()]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from delta_build import BITS, QUANTISED, float_bits, gguf, round_trip, safetensors
+from support.delta import BITS, QUANTISED, float_bits, gguf, round_trip, safetensors
 from whimbrel import limits
 from whimbrel.delta import codec, floats, lowrank, opaque, patch, qblocks, streams
 from whimbrel.delta.dtypes import BY_NAME

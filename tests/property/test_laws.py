@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from build import SALT, cell
-from build_policies import devices, labels, lines, policies, serials, several
+from support.policies import devices, labels, lines, policies, serials, several
+from support.values import SALT, cell
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.report import Batch, Cohort, Summary, Window
@@ -25,11 +25,18 @@ pairs = st.builds(
     Pairs, pairs=counts, squares=counts, now=counts.map(float), then=counts.map(float), both=counts.map(float)
 )
 cells = st.builds(
-    cell, st.just("treated"), st.just(0), n=counts, crashed=counts, errors=counts.map(float),
+    cell,
+    st.just("treated"),
+    st.just(0),
+    n=counts,
+    crashed=counts,
+    errors=counts.map(float),
     metrics=st.dictionaries(st.sampled_from(["accuracy", "f1"]), moments),
     pairs=st.dictionaries(st.sampled_from(["accuracy", "f1"]), pairs),
-    latency=st.dictionaries(st.integers(-5, 5), counts), due=counts, overdue=counts,
-)  # fmt: skip
+    latency=st.dictionaries(st.integers(-5, 5), counts),
+    due=counts,
+    overdue=counts,
+)
 
 
 @modest
@@ -89,14 +96,31 @@ def test_a_device_never_leaves_its_bucket_so_raising_a_share_only_adds(device: s
 
 text = st.text(string.ascii_letters + "äß€😀", max_size=10)
 windows = st.builds(
-    Window, model=st.just("wake"), serial=st.none() | serials, first=st.just(1), last=st.integers(1, 9),
-    hardware_class=text, sessions=counts, crashed=st.integers(0, 1), inferences=st.just(1000), errors=counts,
-    cohorts=several(st.builds(Cohort, rollout=st.just("r1"), stage=st.integers(0, 3),
-                              role=st.sampled_from(["treated", "control"]), age_s=st.floats(0, 1e9))),
-    metrics=st.dictionaries(st.sampled_from(["accuracy", "f1"]),
-                            st.builds(Summary, n=counts, sum=st.floats(-1e9, 1e9), sumsq=st.floats(0, 1e9))),
+    Window,
+    model=st.just("wake"),
+    serial=st.none() | serials,
+    first=st.just(1),
+    last=st.integers(1, 9),
+    hardware_class=text,
+    sessions=counts,
+    crashed=st.integers(0, 1),
+    inferences=st.just(1000),
+    errors=counts,
+    cohorts=several(
+        st.builds(
+            Cohort,
+            rollout=st.just("r1"),
+            stage=st.integers(0, 3),
+            role=st.sampled_from(["treated", "control"]),
+            age_s=st.floats(0, 1e9),
+        )
+    ),
+    metrics=st.dictionaries(
+        st.sampled_from(["accuracy", "f1"]),
+        st.builds(Summary, n=counts, sum=st.floats(-1e9, 1e9), sumsq=st.floats(0, 1e9)),
+    ),
     latency=st.dictionaries(st.integers(-4000, 4000), counts, max_size=5),
-)  # fmt: skip
+)
 
 
 @modest

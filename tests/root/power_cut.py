@@ -22,8 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from build_power_cut import CONTENTS, WholeFiles, World
-from build_wire import Wire
+from support.power_cut import CONTENTS, WholeFiles, World
+from support.wire import Wire
 from whimbrel import Agent, limits
 from whimbrel.agent.disk import RealDisk
 from whimbrel.errors import Unavailable, WhimbrelError

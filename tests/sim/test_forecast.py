@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from build import plan, stage
+from support.values import plan, stage
 from whimbrel.errors import Refused
 from whimbrel.forecast.cost import Prices, Tier, sizes_for
 from whimbrel.forecast.effects import parse_class_effect, parse_effect

@@ -50,11 +50,19 @@ def fleet(harm: ModuleType) -> Shape:
     """The benchmark's fleet in the forecast's words: a device is silent when three reports in a row do not come."""
     online = 1 - harm.SILENT ** (1 / harm.DUE_AFTER)
     return Shape(
-        source="bench/harm.py", start_hour=9.5, sessions_a_day=-288 * math.log(1 - harm.SESSIONS / online), crash=0.01,
-        error=harm.ERRORS, accuracy=0.84, labelled=harm.LABELLED, install_failed=0.0, latency_ms=harm.MEDIAN_MS,
-        latency_spread=harm.SIGMA, hardware={f"c{n}": 1 / harm.CLASSES for n in range(harm.CLASSES)},
+        source="bench/harm.py",
+        start_hour=9.5,
+        sessions_a_day=-288 * math.log(1 - harm.SESSIONS / online),
+        crash=0.01,
+        error=harm.ERRORS,
+        accuracy=0.84,
+        labelled=harm.LABELLED,
+        install_failed=0.0,
+        latency_ms=harm.MEDIAN_MS,
+        latency_spread=harm.SIGMA,
+        hardware={f"c{n}": 1 / harm.CLASSES for n in range(harm.CLASSES)},
         presence=(Presence(name="all", share=1.0, online=online, delay_h=harm.INSTALL / 12),),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from build_server import whimbrel
+from support.server import whimbrel
 from whimbrel.agent.installation import Installation
 from whimbrel.device import events
 from whimbrel.sim.faults import DEVICE, LINK, PATCH, SERVER

@@ -17,9 +17,13 @@ from whimbrel.model.documents import convert, encode
 from whimbrel.plan.plan import Plan
 
 EVERYTHING = {
-    "accuracy_drop_max": 0.02, "error_rate_max": 0.03, "latency_p99_max_ms": 120.0, "crash_ratio_max": 2.0,
-    "latency_increase_max": 0.5, "battery_increase_max": 0.2,
-}  # fmt: skip
+    "accuracy_drop_max": 0.02,
+    "error_rate_max": 0.03,
+    "latency_p99_max_ms": 120.0,
+    "crash_ratio_max": 2.0,
+    "latency_increase_max": 0.5,
+    "battery_increase_max": 0.2,
+}
 
 
 def plan(**changes: object) -> Plan:
@@ -50,14 +54,22 @@ def cells(chance: random.Random, window: int, *, harm: float) -> list[Cell]:
                     drains = [chance.gauss(1.0 * times, 0.1) for _ in range(6)]
                     made.append(
                         Cell(
-                            stage=stage, window=window, role=role, hardware_class=name, age_bucket=age, at_risk=n,
-                            sessions=2 * n, crashed=sum(chance.random() < 0.01 * times for _ in range(n)),
-                            error_units=n, error_share=sum(chance.random() < 0.02 * times for _ in range(n)) / 2,
+                            stage=stage,
+                            window=window,
+                            role=role,
+                            hardware_class=name,
+                            age_bucket=age,
+                            at_risk=n,
+                            sessions=2 * n,
+                            crashed=sum(chance.random() < 0.01 * times for _ in range(n)),
+                            error_units=n,
+                            error_share=sum(chance.random() < 0.02 * times for _ in range(n)) / 2,
                             metrics={"accuracy": moments(values), "battery": moments(drains)},
                             latency={150 + chance.randrange(30): chance.randrange(40) for _ in range(6)},
-                            due=n // 8, overdue=sum(chance.random() < 0.02 * times for _ in range(n // 8)),
+                            due=n // 8,
+                            overdue=sum(chance.random() < 0.02 * times for _ in range(n // 8)),
                         )
-                    )  # fmt: skip
+                    )
     return made
 
 
@@ -69,12 +81,26 @@ def digest(plan: Plan, *, harm: float) -> str:
     chance, ledger, hashed = random.Random(20260101), Ledger(plan), hashlib.sha256()
     for window in range(24):
         stage = window // 12
-        counts = {n: Counts(assigned_t=240, assigned_c=2400, activated_t=240, placebo_c=2400, reported_t=238,
-                            reported_c=2390, failed_t=1, went_back_t=1) for n in range(stage + 1)}  # fmt: skip
+        counts = {
+            n: Counts(
+                assigned_t=240,
+                assigned_c=2400,
+                activated_t=240,
+                placebo_c=2400,
+                reported_t=238,
+                reported_c=2390,
+                failed_t=1,
+                went_back_t=1,
+            )
+            for n in range(stage + 1)
+        }
         now = Situation(
-            stage=stage, soaked_s=300.0 * (window % 12 + 1), cells=cells(chance, window, harm=harm), counts=counts,
+            stage=stage,
+            soaked_s=300.0 * (window % 12 + 1),
+            cells=cells(chance, window, harm=harm),
+            counts=counts,
             shares=(90_909, 900_000)[: stage + 1],
-        )  # fmt: skip
+        )
         hashed.update(encode(judge(plan, now, ledger)))
     return hashed.hexdigest()[:16]
 
@@ -95,6 +121,6 @@ def digest(plan: Plan, *, harm: float) -> str:
         ("gentle", 1.5, "643f5106f524b60f"),
         ("gentle", 4.0, "d9afb72c196c0c59"),
     ],
-)  # fmt: skip
+)
 def test_the_verdicts_of_pinned_windows(name: str, harm: float, said: str) -> None:
     assert digest(PLANS[name], harm=harm) == said

@@ -111,9 +111,14 @@ def _error(answer: httpx.Response) -> WhimbrelError:
     except (ValueError, KeyError, TypeError):
         detail = f"the server answered {answer.status_code}, which is not one of Whimbrel's answers; is the URL right?"
     kinds: dict[int, type[WhimbrelError]] = {
-        400: UntrustedInput, 401: NotAllowed, 403: Refused, 404: NotFound, 409: Conflict, 413: UntrustedInput,
+        400: UntrustedInput,
+        401: NotAllowed,
+        403: Refused,
+        404: NotFound,
+        409: Conflict,
+        413: UntrustedInput,
         503: Unavailable,
-    }  # fmt: skip
+    }
     return kinds.get(answer.status_code, WhimbrelError)(detail)
 
 

@@ -158,9 +158,13 @@ def inspect(
         table.add_column(title, justify="right")
     for line in lines:
         table.add_row(
-            _printable(line.name), line.mode, line.dtype, f"{line.target_bytes:,}", f"{line.patch_bytes:,.0f}",
+            _printable(line.name),
+            line.mode,
+            line.dtype,
+            f"{line.target_bytes:,}",
+            f"{line.patch_bytes:,.0f}",
             f"{100 * line.ratio:.2f}%",
-        )  # fmt: skip
+        )
     Console(markup=False, highlight=False).print(table)
     ratio = 100 * found.size_bytes / max(1, found.target_bytes)
     typer.echo(f"{found.size_bytes:,} bytes for {found.target_bytes:,} ({ratio:.2f}%)")
@@ -191,8 +195,12 @@ def _print_json(found: dict[str, Any]) -> None:
 def _progress(word: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
     """(advance, on_total): a bar on stderr where that is a terminal."""
     columns = (
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(word, total=None)

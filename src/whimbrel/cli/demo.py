@@ -188,9 +188,22 @@ class _Stage:
         house, root = self.house, self.house.repository / "root.json"
         for folder in self._outside:
             self._say(f"$ whimbrel agent run --folder ./devices/{folder.name} ...      (and an app beside it)")
-            house.spawn("whimbrel.cli", "agent", "run", "--folder", str(folder), "--server", house.server_url,
-                        "--root", str(root), "--model", MODEL, "--device-id", folder.name,
-                        environment={"WHIMBREL_ENROL_TOKEN": house.enrol_token})  # fmt: skip
+            house.spawn(
+                "whimbrel.cli",
+                "agent",
+                "run",
+                "--folder",
+                str(folder),
+                "--server",
+                house.server_url,
+                "--root",
+                str(root),
+                "--model",
+                MODEL,
+                "--device-id",
+                folder.name,
+                environment={"WHIMBREL_ENROL_TOKEN": house.enrol_token},
+            )
             house.spawn("whimbrel.demo.app_process", str(folder), MODEL, str(_USE_S))
         inside = self.facts.devices - _PROCESSES
         self._say(f"{inside} agents in this process, each with a folder of its own")

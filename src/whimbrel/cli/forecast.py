@@ -126,13 +126,18 @@ def tell(found: Forecast) -> None:
         ["stage", "share", "devices", "begins", "nine of ten by", "reached", *(["sends"] if sized else [])],
         [
             [
-                stage.name, f"{stage.share_percent:g}%", f"{stage.devices:,}", _hours(stage.begins_h.median),
-                _hours(stage.begins_h.p90), _percent(stage.reached), *([size_of(stage.bytes or 0)] if sized else []),
+                stage.name,
+                f"{stage.share_percent:g}%",
+                f"{stage.devices:,}",
+                _hours(stage.begins_h.median),
+                _hours(stage.begins_h.p90),
+                _percent(stage.reached),
+                *([size_of(stage.bytes or 0)] if sized else []),
             ]
             for stage in found.stages
         ],
         title="Nothing wrong",
-    )  # fmt: skip
+    )
     say(
         f"  finished: {_percent(found.finished)} of the rollouts, after {_hours(found.finishes_h.median)} "
         f"(nine of ten by {_hours(found.finishes_h.p90)})"
@@ -152,18 +157,31 @@ def tell(found: Forecast) -> None:
 def _effects(found: Forecast) -> None:
     sized = any(each.bytes is not None for each in found.effects)
     print_table(
-        ["effect", "caught", "95% interval", "verdict after", "nine of ten by", "exposed", "nine of ten below",
-         *(["sent for nothing"] if sized else [])],
+        [
+            "effect",
+            "caught",
+            "95% interval",
+            "verdict after",
+            "nine of ten by",
+            "exposed",
+            "nine of ten below",
+            *(["sent for nothing"] if sized else []),
+        ],
         [
             [
-                each.effect, _percent(each.caught), f"{each.caught.low:.0%} to {each.caught.high:.0%}",
-                _hours(each.verdict_h.median), _hours(each.verdict_h.p90), _count(each.exposed, "median"),
-                _count(each.exposed, "p90"), *([size_of(each.bytes or 0)] if sized else []),
+                each.effect,
+                _percent(each.caught),
+                f"{each.caught.low:.0%} to {each.caught.high:.0%}",
+                _hours(each.verdict_h.median),
+                _hours(each.verdict_h.p90),
+                _count(each.exposed, "median"),
+                _count(each.exposed, "p90"),
+                *([size_of(each.bytes or 0)] if sized else []),
             ]
             for each in found.effects
         ],
         title="What is wrong",
-    )  # fmt: skip
+    )
     for each in found.effects:
         where = ", ".join(f"{times} in {stage}" for stage, times in each.caught_in.items())
         say(f"  {each.effect}: {f'caught {where}; ' if where else ''}the first: {each.move}: {each.because}")

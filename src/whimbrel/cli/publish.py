@@ -92,9 +92,16 @@ def publish(
         _check_probe(probe, sources)
         variants = _variants(told, sources, probe)
         said = _publish(
-            client, model, told, variants, sources,
-            semantic_version=semantic_version, version=version, metric=metric or [], changelog=changelog or [],
-        )  # fmt: skip
+            client,
+            model,
+            told,
+            variants,
+            sources,
+            semantic_version=semantic_version,
+            version=version,
+            metric=metric or [],
+            changelog=changelog or [],
+        )
     if deltas:
         said |= _deltas(client, model, said["version"])
     if json:

@@ -153,13 +153,18 @@ def evidence(
         ["at (UTC)", "window", "stage", "ln E", "needed", "most by", "move"],
         [
             [
-                when(p["at"]), p["window"], p["stage"], f"{p['log_e']:.2f}", f"{p['needed']:.2f}",
-                max(p["guardrails"], key=p["guardrails"].get, default=""), p["move"],
+                when(p["at"]),
+                p["window"],
+                p["stage"],
+                f"{p['log_e']:.2f}",
+                f"{p['needed']:.2f}",
+                max(p["guardrails"], key=p["guardrails"].get, default=""),
+                p["move"],
             ]
             for p in points
         ],
         title=f"evidence of {rollout}",
-    )  # fmt: skip
+    )
     if output is not None:
         say(f"drawn into {output}")
 

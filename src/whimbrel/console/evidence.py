@@ -53,8 +53,9 @@ def evidence_chart(points: Sequence[Point], *, title: str) -> Spec:
         "data": {"values": [{}]},
         "mark": {"type": "text", "align": "left", "dy": -7, "color": "#b00020"},
         "encoding": {
-            "y": {"datum": round(needed, 4)}, "x": {"value": 4},
+            "y": {"datum": round(needed, 4)},
+            "x": {"value": 4},
             "text": {"value": f"harm is proven at ln E = {needed:.2f}"},
         },
-    }  # fmt: skip
+    }
     return chart(title, [lines, rule, word], rows)

@@ -56,7 +56,7 @@ def _interval_chart(seen: Seen) -> Spec:
         {"mark": dashed, "encoding": {"x": x, "y": y("plain_low"), "color": color}},
         {"mark": dashed, "encoding": {"x": x, "y": y("plain_high"), "color": color}},
         {"mark": line, "encoding": {"x": x, "y": y("estimate"), "color": color}},
-    ]  # fmt: skip
+    ]
     if ratio:
         del layers[3:5]
     if few:  # a line and an area need two points

@@ -250,10 +250,12 @@ def _limits(seen: Seen, told: Seen, *, now: float) -> Section:
         "It is about the devices that reported, on average over them: an effect on some kinds of devices only is "
         "spread over all.",
         "The intervals are asymptotic: they need some tens of devices an arm, and more where a few devices have "
-        "extreme values." if not ratio else "Crashes are counted at most once a device and window; devices that crash "
+        "extreme values."
+        if not ratio
+        else "Crashes are counted at most once a device and window; devices that crash "
         "again and again make the interval of the ratio too narrow.",
         "Devices that never reported are compared by their number only (silence, and the split of the arms).",
-    ]  # fmt: skip
+    ]
     sentences.append(
         f"Written {_when(now)} UTC from {told['windows']:,} closed windows; `whimbrel experiment replay "
         f"{seen['id']}` asks for every verdict again."

@@ -17,9 +17,17 @@ from whimbrel.delta.summary import Line, summarise
 
 # (lowest, highest) ratio of patch to target, by the dtype that most bytes have; real fine-tunes, light to strong.
 _FINE_TUNE = {
-    "f32": (0.28, 0.40), "f16": (0.14, 0.29), "bf16": (0.06, 0.15), "q8_0": (0.035, 0.12), "q4_0": (0.02, 0.06),
-    "q5_0": (0.025, 0.1), "q4_k": (0.03, 0.14), "q6_k": (0.05, 0.18), "i8": (0.01, 0.08), "u8": (0.01, 0.08),
-}  # fmt: skip
+    "f32": (0.28, 0.40),
+    "f16": (0.14, 0.29),
+    "bf16": (0.06, 0.15),
+    "q8_0": (0.035, 0.12),
+    "q4_0": (0.02, 0.06),
+    "q5_0": (0.025, 0.1),
+    "q4_k": (0.03, 0.14),
+    "q6_k": (0.05, 0.18),
+    "i8": (0.01, 0.08),
+    "u8": (0.01, 0.08),
+}
 _FINE_TUNE_OTHER = (0.02, 0.15)
 _PARTIAL_SHARE = 0.5  # fewer changed bytes than that: layers were frozen
 _TIME_TO_TELL = 1.15  # times the highest ratio to expect

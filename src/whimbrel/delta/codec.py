@@ -188,9 +188,16 @@ class _Encoder:
             return one
         self._factors[one.index] = lowrank.write(found)
         return Range(
-            one.index, Mode.LOWRANK, one.dtype, one.target_offset, one.size_bytes, one.base_offset, one.base_bytes,
-            one.columns, one.name,
-        )  # fmt: skip
+            one.index,
+            Mode.LOWRANK,
+            one.dtype,
+            one.target_offset,
+            one.size_bytes,
+            one.base_offset,
+            one.base_bytes,
+            one.columns,
+            one.name,
+        )
 
     def _unit(self, unit: Unit) -> tuple[int, list[tuple[bytes, int]]]:
         """(bytes of the target, [(part, check of its output)])."""

@@ -40,8 +40,12 @@ class LocalDeployment:
         self._say(f"$ whimbrel {' '.join(words).replace(str(self.folder), '.')}")
         done = subprocess.run(
             [sys.executable, "-m", "whimbrel.cli", *words],
-            env=self._environment(), capture_output=True, text=True, check=False, timeout=_COMMAND_S,
-        )  # fmt: skip
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_COMMAND_S,
+        )
         if done.returncode:
             raise Refused(done.stderr.strip().removeprefix("whimbrel: ") or f"{words[0]} exited with {done.returncode}")
         for line in [] if "--json" in words else done.stdout.strip().splitlines():
@@ -62,10 +66,23 @@ class LocalDeployment:
         keys.rename(self._offline)
         log = (self.folder / "server.log").open("w")
         process = subprocess.Popen(
-            [sys.executable, "-m", "whimbrel.cli", "serve", str(self.repository),
-             "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
-            env=self._environment(), stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "whimbrel.cli",
+                "serve",
+                str(self.repository),
+                "--listen",
+                "127.0.0.1:0",
+                "--admin-listen",
+                "127.0.0.1:0",
+            ],
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
         self._processes.append(process)
         line = process.stdout.readline() if process.stdout else ""
         words = line.split()
@@ -88,9 +105,13 @@ class LocalDeployment:
         self._processes.append(
             subprocess.Popen(
                 [sys.executable, "-m", module, *words],
-                env=dict(os.environ) | (environment or {}), stdout=log, stderr=log, text=True, start_new_session=True,
+                env=dict(os.environ) | (environment or {}),
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
             )
-        )  # fmt: skip
+        )
 
     @property
     def enrol_token(self) -> str:
@@ -104,9 +125,17 @@ class LocalDeployment:
 
         def open_one(folder: Path, name: str, labels: dict[str, str]) -> Agent:
             return Agent.open(
-                folder, server=self.server_url, root=root, models=(model,), device_id=name, labels=labels,
-                enrol_token=token, probes=probes, pool=pool, durable_sessions=False,
-            )  # fmt: skip
+                folder,
+                server=self.server_url,
+                root=root,
+                models=(model,),
+                device_id=name,
+                labels=labels,
+                enrol_token=token,
+                probes=probes,
+                pool=pool,
+                durable_sessions=False,
+            )
 
         return open_fleet(self.folder / "devices", devices=count, open_one=open_one)
 

@@ -142,16 +142,25 @@ def expect(asked: Asked, head: Headcount, quiet: list[Played], loud: list[list[P
     why, held = _held(quiet)
     every = [each for chunks in (quiet, *loud) for each in chunks]
     return Forecast(
-        model_version=plan.model_version, devices=asked.devices, runs=asked.runs, seed=asked.seed,
+        model_version=plan.model_version,
+        devices=asked.devices,
+        runs=asked.runs,
+        seed=asked.seed,
         stages=_stages(asked, head, quiet),
-        finished=Chance.of(int((finished >= 0).sum()), asked.runs), finishes_h=_hours(finished, window_h),
-        false_alarm=Chance.of(int((caught >= 0).sum()), asked.runs), held=held, held_because=why,
+        finished=Chance.of(int((finished >= 0).sum()), asked.runs),
+        finishes_h=_hours(finished, window_h),
+        false_alarm=Chance.of(int((caught >= 0).sum()), asked.runs),
+        held=held,
+        held_because=why,
         because=begun.because,
         effects=[_effect(asked, head, e, chunks) for e, chunks in zip(asked.effects, loud, strict=True)],
-        traffic=_traffic(asked, head, finished * window_h), decisions=head.decisions,
-        gate_gap=max(each.gap or 0.0 for each in every), assumed=list(_sentences(asked, begun)), shape=asked.shape,
+        traffic=_traffic(asked, head, finished * window_h),
+        decisions=head.decisions,
+        gate_gap=max(each.gap or 0.0 for each in every),
+        assumed=list(_sentences(asked, begun)),
+        shape=asked.shape,
         path=_path(begun, window_h),
-    )  # fmt: skip
+    )
 
 
 def _hours(windows: Array, window_h: float) -> Spread:
@@ -178,13 +187,17 @@ def _effect(asked: Asked, head: Headcount, effect: Effect, chunks: list[Played])
     stages = [plan.stages[int((row >= 0).sum()) - 1].name for row in entered[caught >= 0]]
     why, held = _held(chunks)
     return EffectForecast(
-        effect=effect.text, caught=Chance.of(int((caught >= 0).sum()), len(caught)),
-        verdict_h=_hours(caught, plan.window_s() / 3600), exposed=exposed,
+        effect=effect.text,
+        caught=Chance.of(int((caught >= 0).sum()), len(caught)),
+        verdict_h=_hours(caught, plan.window_s() / 3600),
+        exposed=exposed,
         caught_in={name: stages.count(name) for name in dict.fromkeys(s.name for s in plan.stages) if name in stages},
-        held=held, held_because=why,
+        held=held,
+        held_because=why,
         bytes=None if mean is None or exposed.median is None else mean * exposed.median,
-        move=chunks[0].moved, because=chunks[0].because,
-    )  # fmt: skip
+        move=chunks[0].moved,
+        because=chunks[0].because,
+    )
 
 
 def _stages(asked: Asked, head: Headcount, quiet: list[Played]) -> list[StageForecast]:
@@ -234,11 +247,15 @@ def _traffic(asked: Asked, head: Headcount, finishes_h: Array) -> TrafficForecas
     looks = devices * online * hours * 3600 / shape.refresh_s
     total, downloads = sum(by_way.values()), round(float(bases.sum()))
     return TrafficForecast(
-        by_way=by_way, total=total, downloads=downloads, looks=looks, looks_bytes=looks * shape.refresh_bytes,
+        by_way=by_way,
+        total=total,
+        downloads=downloads,
+        looks=looks,
+        looks_bytes=looks * shape.refresh_bytes,
         currency=prices.currency if prices else None,
         cost=prices.cost(total, requests=downloads) if prices else None,
         looks_cost=prices.cost(looks * shape.refresh_bytes, requests=looks) if prices else None,
-    )  # fmt: skip
+    )
 
 
 def _path(begun: Played, window_h: float) -> list[tuple[float, int]]:

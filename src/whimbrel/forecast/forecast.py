@@ -74,11 +74,17 @@ def _tasks(asked: Asked, head: Headcount, effect: Effect, *, number: int) -> lis
     size = limits.FORECAST_CHUNK
     return [
         Task(
-            plan=asked.plan, shape=asked.shape, head=head, effect=effect, first=begun,
-            runs=min(size, asked.runs - begun), seed=[asked.seed, number, begun], real=begun == 0,
+            plan=asked.plan,
+            shape=asked.shape,
+            head=head,
+            effect=effect,
+            first=begun,
+            runs=min(size, asked.runs - begun),
+            seed=[asked.seed, number, begun],
+            real=begun == 0,
         )
         for begun in range(0, asked.runs, size)
-    ]  # fmt: skip
+    ]
 
 
 def _all(tasks: list[Task], *, processes: int, share: _Share) -> list[Played]:

@@ -100,17 +100,33 @@ def policy_at(plan: Plan, shares: tuple[int, ...]) -> Policy:
     """The policy that the server writes once the stages of `shares` were entered."""
     versions = [
         VersionRecord(
-            namespace="default", model="forecast", serial=serial, version=f"1.{serial}",
-            semantic_version=f"{serial}.0.0", build_hash="0" * 12, created_at=0.0, size_bytes=1,
+            namespace="default",
+            model="forecast",
+            serial=serial,
+            version=f"1.{serial}",
+            semantic_version=f"{serial}.0.0",
+            build_hash="0" * 12,
+            created_at=0.0,
+            size_bytes=1,
             good=serial == _BASELINE,
         )
         for serial in (_BASELINE, _TARGET)
-    ]  # fmt: skip
+    ]
     rollout = RolloutRecord(
-        namespace="default", id="forecast", model="forecast", baseline=_BASELINE, target=_TARGET, plan=plan,
-        state=State.RUNNING, stage=len(shares) - 1, shares=shares, hour_s=3600.0, created_at=0.0, stage_since=0.0,
+        namespace="default",
+        id="forecast",
+        model="forecast",
+        baseline=_BASELINE,
+        target=_TARGET,
+        plan=plan,
+        state=State.RUNNING,
+        stage=len(shares) - 1,
+        shares=shares,
+        hour_s=3600.0,
+        created_at=0.0,
+        stage_since=0.0,
         because="",
-    )  # fmt: skip
+    )
     return render_policy(_MODEL, versions=versions, rollouts=[rollout], quarantine=[], sequence=1)
 
 

@@ -211,11 +211,19 @@ class _Table:
             why = self.why.get(int(run), "its last stage still soaks")
             held[why] = held.get(why, 0) + 1
         return Played(
-            caught=self.caught, finished=self.finished, entered=self.entered, exposed=self.exposed,
-            harmed=np.array(self.reached), log_e=np.array(self.path),
-            moved=self.verdict.move if self.verdict else "", because=self.verdict.because if self.verdict else "",
-            held=held, gap=self.gap, unwatched=self.bulk.unwatched, windows=len(self.path),
-        )  # fmt: skip
+            caught=self.caught,
+            finished=self.finished,
+            entered=self.entered,
+            exposed=self.exposed,
+            harmed=np.array(self.reached),
+            log_e=np.array(self.path),
+            moved=self.verdict.move if self.verdict else "",
+            because=self.verdict.because if self.verdict else "",
+            held=held,
+            gap=self.gap,
+            unwatched=self.bulk.unwatched,
+            windows=len(self.path),
+        )
 
 
 def _proven(verdict: Verdict, needed: float) -> bool:
@@ -237,8 +245,15 @@ class _Sums:
             for side, arm in enumerate(arms):
                 units = arm.at_risk if arm.error_units is None else arm.error_units
                 parts = (
-                    arm.at_risk, units, arm.crashed, arm.errors, arm.due, arm.overdue, arm.accuracy_n, arm.accuracy_sum,
-                )  # fmt: skip
+                    arm.at_risk,
+                    units,
+                    arm.crashed,
+                    arm.errors,
+                    arm.due,
+                    arm.overdue,
+                    arm.accuracy_n,
+                    arm.accuracy_sum,
+                )
                 for place, part in enumerate(parts):
                     self.counts[cohort, side, place] += part.sum(axis=(1, 2))
                 self.latency[cohort, side] += arm.latency.sum(axis=1)
@@ -252,11 +267,18 @@ class _Sums:
                 row = self.latency[cohort, side, run]
                 made.append(
                     Cell(
-                        stage=cohort, window=side, role=role,  # type: ignore[arg-type]
-                        at_risk=at_risk, sessions=units, crashed=crashed, error_units=units, error_share=float(errors),
-                        due=due, overdue=overdue,
+                        stage=cohort,
+                        window=side,
+                        role=role,  # type: ignore[arg-type]
+                        at_risk=at_risk,
+                        sessions=units,
+                        crashed=crashed,
+                        error_units=units,
+                        error_share=float(errors),
+                        due=due,
+                        overdue=overdue,
                         metrics={"accuracy": Moments(n=n, sum=float(right), sumsq=float(right))} if n else {},
                         latency={int(keys[k]): int(row[k]) for k in np.flatnonzero(row)},
                     )
-                )  # fmt: skip
+                )
         return tuple(made)

@@ -33,10 +33,13 @@ def _rows(found: Forecast) -> list[dict[str, Any]]:
         if each.caught.times and each.verdict_h.median is not None:
             rows.append(
                 {
-                    "kind": "verdict", "hours": each.verdict_h.median, "hours_p90": each.verdict_h.p90,
-                    "devices": each.exposed.median, "effect": each.effect,
+                    "kind": "verdict",
+                    "hours": each.verdict_h.median,
+                    "hours_p90": each.verdict_h.p90,
+                    "devices": each.exposed.median,
+                    "effect": each.effect,
                 }
-            )  # fmt: skip
+            )
     return rows
 
 
@@ -47,15 +50,19 @@ def _only(kind: str) -> list[dict[str, Any]]:
 def _layers(found: Forecast) -> list[Spec]:
     hours = {"field": "hours", "type": "quantitative", "title": "hours since the start"}
     devices = {
-        "field": "devices", "type": "quantitative", "title": "devices (logarithmic)",
-        "scale": {"type": "log"}, "axis": {"format": "~s", "tickCount": 6},
-    }  # fmt: skip
+        "field": "devices",
+        "type": "quantitative",
+        "title": "devices (logarithmic)",
+        "scale": {"type": "log"},
+        "axis": {"format": "~s", "tickCount": 6},
+    }
     effect: Spec = {"field": "effect", "type": "nominal", "title": "verdict on"}
     if len(found.effects) > _COLOURS:
         effect["scale"] = {"scheme": "tableau20"}
     layers: list[Spec] = [
         {
-            "transform": _only("stage"), "mark": {"type": "rule", "strokeDash": [4, 4], "color": "#999"},
+            "transform": _only("stage"),
+            "mark": {"type": "rule", "strokeDash": [4, 4], "color": "#999"},
             "encoding": {"x": hours},
         },
         {
@@ -64,10 +71,11 @@ def _layers(found: Forecast) -> list[Spec]:
             "encoding": {"x": hours, "text": {"field": "name"}, "y": {"value": 2}},
         },
         {
-            "transform": _only("spread"), "mark": {"type": "line", "color": "#5b5b5b", "interpolate": "step-after"},
+            "transform": _only("spread"),
+            "mark": {"type": "line", "color": "#5b5b5b", "interpolate": "step-after"},
             "encoding": {"x": hours, "y": devices},
         },
-    ]  # fmt: skip
+    ]
     if any(each.caught.times for each in found.effects):
         layers += [
             {
@@ -76,10 +84,11 @@ def _layers(found: Forecast) -> list[Spec]:
                 "encoding": {"x": hours, "x2": {"field": "hours_p90"}, "y": devices, "color": effect},
             },
             {
-                "transform": _only("verdict"), "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+                "transform": _only("verdict"),
+                "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
                 "encoding": {"x": hours, "y": devices, "color": effect},
             },
-        ]  # fmt: skip
+        ]
     return layers
 
 
@@ -99,7 +108,9 @@ def _bars() -> list[Spec]:
         {
             "mark": {"type": "rule", "strokeWidth": 2},
             "encoding": {
-                "x": percent | {"field": "low", "title": "share of the rollouts"}, "x2": {"field": "high"}, "y": name,
+                "x": percent | {"field": "low", "title": "share of the rollouts"},
+                "x2": {"field": "high"},
+                "y": name,
             },
         },
-    ]  # fmt: skip
+    ]

@@ -201,9 +201,17 @@ class Streams:
         latency = self._timed(active, slower=effect is not None and effect.metric == "latency")
         self._join(side, effect)
         return Arm(
-            at_risk=at_risk, crashed=crashed, errors=errors, due=due, overdue=overdue, accuracy_n=labelled,
-            accuracy_sum=right, accuracy_sumsq=right, latency=latency, error_units=active,
-        )  # fmt: skip
+            at_risk=at_risk,
+            crashed=crashed,
+            errors=errors,
+            due=due,
+            overdue=overdue,
+            accuracy_n=labelled,
+            accuracy_sum=right,
+            accuracy_sumsq=right,
+            latency=latency,
+            error_units=active,
+        )
 
     def _timed(self, active: Array, *, slower: bool) -> Array:
         if not slower:
@@ -251,11 +259,15 @@ class Streams:
         for cohort, (t, c) in self.cohorts.items():
             if cohort <= stage:
                 made[cohort] = Counts(
-                    assigned_t=int(t.assigned[run]), assigned_c=int(c.assigned[run]),
-                    activated_t=int(t.activated[run]), placebo_c=int(c.activated[run]),
-                    reported_t=int(t.reported[run]), reported_c=int(c.reported[run]),
-                    failed_t=int(t.failed[run]), went_back_t=int(t.went_back[run]),
-                )  # fmt: skip
+                    assigned_t=int(t.assigned[run]),
+                    assigned_c=int(c.assigned[run]),
+                    activated_t=int(t.activated[run]),
+                    placebo_c=int(c.activated[run]),
+                    reported_t=int(t.reported[run]),
+                    reported_c=int(c.reported[run]),
+                    failed_t=int(t.failed[run]),
+                    went_back_t=int(t.went_back[run]),
+                )
         return made
 
     def cells(self, number: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, *, stage: int) -> Iterator[Cell]:
@@ -280,7 +292,15 @@ def _cell(arm: Arm, at: tuple[int, int, int], *, key: dict[str, Any], latency: d
     moments = Moments(n=n, sum=float(arm.accuracy_sum[at]), sumsq=float(arm.accuracy_sumsq[at]))
     active = 0 if arm.error_units is None else int(arm.error_units[at])
     return Cell(
-        **key, age_bucket=at[1], at_risk=int(arm.at_risk[at]), sessions=active, crashed=int(arm.crashed[at]),
-        error_units=active, error_share=float(arm.errors[at]), due=int(arm.due[at]), overdue=int(arm.overdue[at]),
-        metrics={"accuracy": moments} if n else {}, latency=latency,
-    )  # fmt: skip
+        **key,
+        age_bucket=at[1],
+        at_risk=int(arm.at_risk[at]),
+        sessions=active,
+        crashed=int(arm.crashed[at]),
+        error_units=active,
+        error_share=float(arm.errors[at]),
+        due=int(arm.due[at]),
+        overdue=int(arm.overdue[at]),
+        metrics={"accuracy": moments} if n else {},
+        latency=latency,
+    )

@@ -194,8 +194,16 @@ class MeanFold:
     """
 
     __slots__ = (
-        "before_c", "before_t", "factor_c", "factor_t", "noise_c", "noise_t", "precision", "tolerance", "total",
-    )  # fmt: skip
+        "before_c",
+        "before_t",
+        "factor_c",
+        "factor_t",
+        "noise_c",
+        "noise_t",
+        "precision",
+        "tolerance",
+        "total",
+    )
 
     def __init__(self, *, factor_t: float, factor_c: float, tolerance: float) -> None:
         self.factor_t, self.factor_c, self.tolerance = factor_t, factor_c, tolerance

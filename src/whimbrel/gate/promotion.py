@@ -142,9 +142,10 @@ def _would_have_seen(plan: Plan, now: Situation, ledger: Ledger, evidence: dict[
     cohort = ledger.cohorts.get(now.judged, Cohort())
     treated, control = cohort.totals["treated"], cohort.totals["control"]
     weight = max(
-        share for name, copy, each, share, _ in ledger.lanes(bound=None)
+        share
+        for name, copy, each, share, _ in ledger.lanes(bound=None)
         if name == "crash" and each is None and copy.cohort == now.judged
-    )  # fmt: skip
+    )
     seen = {
         power: detectable_ratio(
             exposure_t=treated.at_risk,

@@ -10,8 +10,16 @@ class Totals:
     """Sums of one arm, of all devices or of a slice."""
 
     __slots__ = (
-        "at_risk", "crashed", "due", "error_share", "error_units", "latency", "metrics", "overdue", "user_reports",
-    )  # fmt: skip
+        "at_risk",
+        "crashed",
+        "due",
+        "error_share",
+        "error_units",
+        "latency",
+        "metrics",
+        "overdue",
+        "user_reports",
+    )
 
     def __init__(self) -> None:
         self.at_risk = self.crashed = self.error_units = self.due = self.overdue = self.user_reports = 0

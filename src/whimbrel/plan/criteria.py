@@ -131,14 +131,21 @@ _OVER = "a ratio to the control's, at least 1"
 KNOWN = {
     name: _Test(direction="higher_is_worse", margin_min=1.0, margin_max=1000.0, unit=_OVER)
     for name in (
-        "crash", "error", "silence", "latency_p50", "latency_p95", "latency_p99", "battery", "user_reports",
+        "crash",
+        "error",
+        "silence",
+        "latency_p50",
+        "latency_p95",
+        "latency_p99",
+        "battery",
+        "user_reports",
     )
 } | {
     "accuracy": _Test(direction="lower_is_worse", margin_min=0.0, margin_max=1.0, unit="a drop, 0 to 1"),
     "feedback": _Test(direction="lower_is_worse", margin_min=0.0, margin_max=1.0, unit="a drop, 0 to 1"),
     "failure": _Test(direction="higher_is_worse", margin_min=1e-6, margin_max=0.5, unit="a share of all installs"),
     "drift": _Test(direction="higher_is_worse", margin_min=1e-6, margin_max=100.0, unit="a stability index (PSI)"),
-}  # fmt: skip
+}
 
 
 _TAKEN = {"error_limit", "latency_limit", "latency_over", "version_reports", *_FLOORS, *_CEILINGS}

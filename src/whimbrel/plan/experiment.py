@@ -33,9 +33,21 @@ from whimbrel.policy.bucket import BUCKETS
 
 CRASH_RATE = "crash_rate"  # crashes a device and window: a ratio against the control's
 WATCHED = frozenset(  # every arm is watched for these as a rollout is, whether they are asked for or not
-    {"crash", "crash_rate", "error", "error_rate", "silence", "accuracy", "latency", "latency_p50", "latency_p95",
-     "latency_p99", "install_failures", "battery"}
-)  # fmt: skip
+    {
+        "crash",
+        "crash_rate",
+        "error",
+        "error_rate",
+        "silence",
+        "accuracy",
+        "latency",
+        "latency_p50",
+        "latency_p95",
+        "latency_p99",
+        "install_failures",
+        "battery",
+    }
+)
 _FALLING = frozenset({ERROR_RATE, CRASH_RATE, "battery"})  # metrics of which less is better, unless it is said
 _PERCENT = re.compile(r"^(\d{1,3}(?:\.\d{1,6})?)%$")
 _CONTROLS = ("control", "baseline")

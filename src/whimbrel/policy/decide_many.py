@@ -40,8 +40,12 @@ _PASS = -1  # a layer without a say
 _ONE_64 = 2**64
 # The primes of XXH64 (xxHash's specification, section "XXH64 algorithm description").
 _P1, _P2, _P3, _P4, _P5 = (
-    11400714785074694791, 14029467366897019727, 1609587929392839161, 9650029242287828579, 2870177450012600261,
-)  # fmt: skip
+    11400714785074694791,
+    14029467366897019727,
+    1609587929392839161,
+    9650029242287828579,
+    2870177450012600261,
+)
 
 
 class Kind(msgspec.Struct, frozen=True):

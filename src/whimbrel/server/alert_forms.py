@@ -60,12 +60,26 @@ def _time(moment: float) -> str:
 def document(alert: Alert) -> dict[str, Any]:
     """The alert as our own JSON. docs/reference/alerts.md"""
     return {
-        "format": "whimbrel-alert-1", "key": alert.key, "thread": alert.thread, "test": alert.test,
-        "namespace": alert.namespace, "moment": alert.moment, "severity": alert.severity, "status": alert.status,
-        "at": _time(alert.at), "title": alert.title, "because": alert.because, "actor": alert.actor,
-        "model": alert.model, "rollout": alert.rollout, "stage": alert.stage, "stage_name": alert.stage_name,
-        "baseline": alert.baseline, "target": alert.target, "evidence": alert.evidence,
-    }  # fmt: skip
+        "format": "whimbrel-alert-1",
+        "key": alert.key,
+        "thread": alert.thread,
+        "test": alert.test,
+        "namespace": alert.namespace,
+        "moment": alert.moment,
+        "severity": alert.severity,
+        "status": alert.status,
+        "at": _time(alert.at),
+        "title": alert.title,
+        "because": alert.because,
+        "actor": alert.actor,
+        "model": alert.model,
+        "rollout": alert.rollout,
+        "stage": alert.stage,
+        "stage_name": alert.stage_name,
+        "baseline": alert.baseline,
+        "target": alert.target,
+        "evidence": alert.evidence,
+    }
 
 
 def _generic(alert: Alert, known: Known, *, plot: bytes | None, now: float) -> Post:
@@ -147,18 +161,24 @@ def _alertmanager(alert: Alert, known: Known, *, now: float) -> Post:
     body = [
         {
             "labels": {
-                "alertname": "WhimbrelRollout", "severity": severity, "namespace": alert.namespace,
-                "model": alert.model, "rollout": alert.rollout,
+                "alertname": "WhimbrelRollout",
+                "severity": severity,
+                "namespace": alert.namespace,
+                "model": alert.model,
+                "rollout": alert.rollout,
             },
             "annotations": {
-                "summary": alert.title, "description": alert.because, "moment": alert.moment,
-                "stage": alert.stage_name, "key": alert.key,
+                "summary": alert.title,
+                "description": alert.because,
+                "moment": alert.moment,
+                "stage": alert.stage_name,
+                "key": alert.key,
             },
             "startsAt": _time(alert.at if not over else min(alert.at, now)),
             "endsAt": _time(ends.timestamp()),
         }
         for severity in severities
-    ]  # fmt: skip
+    ]
     return Post(encode(body), {"Authorization": f"Bearer {known.secret}"} if known.secret else {})
 
 

@@ -114,10 +114,21 @@ class Alerts:
             raise NotFound(f"there is no receiver {name!r}; whimbrel.toml has: {known}")
         now = self._clock()
         alert = Alert(
-            key=f"{namespace}/test/{name}/{now:.3f}", namespace=namespace, receiver=name, moment="held", at=now,
-            because="this is a test: nothing happened to any rollout", actor="admin", model="test",
-            rollout=f"test-{name}", stage=0, stage_name="test", baseline="1.0.0", target="1.1.0", test=True,
-        )  # fmt: skip
+            key=f"{namespace}/test/{name}/{now:.3f}",
+            namespace=namespace,
+            receiver=name,
+            moment="held",
+            at=now,
+            because="this is a test: nothing happened to any rollout",
+            actor="admin",
+            model="test",
+            rollout=f"test-{name}",
+            stage=0,
+            stage_name="test",
+            baseline="1.0.0",
+            target="1.1.0",
+            test=True,
+        )
         return await self._send(alert, reveal(receiver, folder=self._folder), plot=None)
 
     # --- what is due ---
@@ -164,11 +175,18 @@ class Alerts:
             old = grouped(moment, stage, at=entry.at, before=before, within_s=limits.ALERT_GROUP_S)
             rows.add(
                 AlertRow(
-                    receiver=name, audit_id=number, rollout=entry.rollout, moment=moment, stage=stage, at=entry.at,
-                    state="grouped" if old else "waiting", tries=0, next_at=now,
+                    receiver=name,
+                    audit_id=number,
+                    rollout=entry.rollout,
+                    moment=moment,
+                    stage=stage,
+                    at=entry.at,
+                    state="grouped" if old else "waiting",
+                    tries=0,
+                    next_at=now,
                     said="the same was told a short time ago" if old else "",
                 )
-            )  # fmt: skip
+            )
 
     # --- telling ---
 
@@ -189,9 +207,13 @@ class Alerts:
             next_at = now + wait_s
             log.warning(
                 "alert %s of %s was not told to %s (try %d, %s): %s",
-                row.moment, row.rollout, row.receiver, tries, "given up" if over else f"again in {wait_s:.0f} s",
+                row.moment,
+                row.rollout,
+                row.receiver,
+                tries,
+                "given up" if over else f"again in {wait_s:.0f} s",
                 answered.said,
-            )  # fmt: skip
+            )
         after = msgspec.structs.replace(
             row, state=state, tries=tries, next_at=next_at, said=answered.said[:_SAID_CHARS]
         )
@@ -213,13 +235,21 @@ class Alerts:
             points = trace(registry, Fleet(connection, namespace), rollout.id) if pictured else []
         stages = rollout.plan.stages
         alert = Alert(
-            key=f"{namespace}/{row.audit_id}/{row.receiver}", namespace=namespace, receiver=row.receiver,
-            moment=moment_of(entry) or "held", at=entry.at, because=entry.because, actor=entry.actor,
-            model=rollout.model, rollout=rollout.id, stage=row.stage,
+            key=f"{namespace}/{row.audit_id}/{row.receiver}",
+            namespace=namespace,
+            receiver=row.receiver,
+            moment=moment_of(entry) or "held",
+            at=entry.at,
+            because=entry.because,
+            actor=entry.actor,
+            model=rollout.model,
+            rollout=rollout.id,
+            stage=row.stage,
             stage_name=stages[min(row.stage, len(stages) - 1)].name,
             baseline=versions.get(rollout.baseline, str(rollout.baseline)),
-            target=versions.get(rollout.target, str(rollout.target)), evidence=entry.evidence,
-        )  # fmt: skip
+            target=versions.get(rollout.target, str(rollout.target)),
+            evidence=entry.evidence,
+        )
         title = f"{rollout.model} {alert.baseline} → {alert.target}"
         return alert, draw(evidence_chart(points, title=title), "png") if points else None
 

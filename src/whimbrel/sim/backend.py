@@ -324,14 +324,18 @@ class Backend:
             model = NewModel(
                 name=MODEL,
                 targets=delegate_model(
-                    book.role_bytes(roles.TARGETS), MODEL, publisher=keys["publisher"].public_key,
-                    policy=keys["policy"].public_key, signer=keys["targets"], now=now,
+                    book.role_bytes(roles.TARGETS),
+                    MODEL,
+                    publisher=keys["publisher"].public_key,
+                    policy=keys["policy"].public_key,
+                    signer=keys["targets"],
+                    now=now,
                 ),
                 publisher=publish_documents(None, {roles.line_path(MODEL): line}, signer=keys["publisher"], now=now),
                 line=line,
                 salt=self.chance.randrange(2**40),
                 settings=settings,
-            )  # fmt: skip
+            )
             self.desk.add_model(registry, fleet, book, data=model)
         self.publish("good")
         self.round()
@@ -410,9 +414,15 @@ class Backend:
         )
         with self.database.transaction() as connection:
             start_rollout(
-                Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), plan, plan_text="",
-                tag=self.chance.randbytes(3).hex(), hour_s=HOUR_S, actor="person", now=self.timeline.now,
-            )  # fmt: skip
+                Registry(connection, NAMESPACE),
+                Fleet(connection, NAMESPACE),
+                plan,
+                plan_text="",
+                tag=self.chance.randbytes(3).hex(),
+                hour_s=HOUR_S,
+                actor="person",
+                now=self.timeline.now,
+            )
 
     def _named(self, serial: int) -> str:
         return f"{MODEL}@{self.published[serial].release.version}"
@@ -453,10 +463,16 @@ class Backend:
         )
         with self.database.transaction() as connection, suppress(Refused):  # the baseline was taken back
             start_experiment(
-                Registry(connection, NAMESPACE), Experiments(connection, NAMESPACE), plan, plan_text="",
-                tag=self._asks.randbytes(3).hex(), salt=self._asks.randrange(2**40), hour_s=HOUR_S, actor="person",
+                Registry(connection, NAMESPACE),
+                Experiments(connection, NAMESPACE),
+                plan,
+                plan_text="",
+                tag=self._asks.randbytes(3).hex(),
+                salt=self._asks.randrange(2**40),
+                hour_s=HOUR_S,
+                actor="person",
                 now=self.timeline.now,
-            )  # fmt: skip
+            )
             self.timeline.occurred["experiment"] += 1
 
     def conclude(self, identifier: str, act: PersonAct) -> None:
@@ -466,17 +482,27 @@ class Backend:
                 Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), Experiments(connection, NAMESPACE), "end"
             )
             act_by_person(
-                parts, identifier, act, arm="other" if act == "ship" else None, because="as they like", actor="person",
+                parts,
+                identifier,
+                act,
+                arm="other" if act == "ship" else None,
+                because="as they like",
+                actor="person",
                 now=self.timeline.now,
-            )  # fmt: skip
+            )
 
     def move(self, identifier: str, move: PersonMove) -> None:
         """Pause, resume, abort or roll back."""
         with self.database.transaction() as connection:
             move_by_person(
-                Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), identifier, move,
-                because="as they like", actor="person", now=self.timeline.now,
-            )  # fmt: skip
+                Registry(connection, NAMESPACE),
+                Fleet(connection, NAMESPACE),
+                identifier,
+                move,
+                because="as they like",
+                actor="person",
+                now=self.timeline.now,
+            )
 
 
 def _place(digest: str) -> str:

@@ -9,13 +9,31 @@ import random
 import msgspec
 
 LINK = (
-    "request lost", "answer lost", "server error", "cut short", "stale timestamp", "bit flipped", "too long",
-    "range ignored", "not found", "said twice", "said again later", "slow",
-)  # fmt: skip
+    "request lost",
+    "answer lost",
+    "server error",
+    "cut short",
+    "stale timestamp",
+    "bit flipped",
+    "too long",
+    "range ignored",
+    "not found",
+    "said twice",
+    "said again later",
+    "slow",
+)
 DEVICE = (
-    "power cut", "process killed", "off for long", "clock jump", "disk full", "partition", "app killed",
-    "policy missing", "probe unavailable", "power cut while probing",
-)  # fmt: skip
+    "power cut",
+    "process killed",
+    "off for long",
+    "clock jump",
+    "disk full",
+    "partition",
+    "app killed",
+    "policy missing",
+    "probe unavailable",
+    "power cut while probing",
+)
 SERVER = ("server away", "round broken off", "messages taken twice", "server restarted")
 PATCH = ("patch damaged", "patch lost")  # in worlds that have any
 

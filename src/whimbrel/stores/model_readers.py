@@ -80,13 +80,31 @@ def _cage(memory: int) -> None:
 
 # onnx.proto, TensorProto.DataType: numpy's word for each, and onnxruntime's.
 _ONNX_TYPES = (
-    ("undefined", "undefined"), ("float32", "float"), ("uint8", "uint8"), ("int8", "int8"), ("uint16", "uint16"),
-    ("int16", "int16"), ("int32", "int32"), ("int64", "int64"), ("string", "string"), ("bool", "bool"),
-    ("float16", "float16"), ("float64", "double"), ("uint32", "uint32"), ("uint64", "uint64"),
-    ("complex64", "complex64"), ("complex128", "complex128"), ("bfloat16", "bfloat16"),
-    ("float8_e4m3fn", "float8e4m3fn"), ("float8_e4m3fnuz", "float8e4m3fnuz"), ("float8_e5m2", "float8e5m2"),
-    ("float8_e5m2fnuz", "float8e5m2fnuz"), ("uint4", "uint4"), ("int4", "int4"), ("float4_e2m1fn", "float4e2m1"),
-)  # fmt: skip
+    ("undefined", "undefined"),
+    ("float32", "float"),
+    ("uint8", "uint8"),
+    ("int8", "int8"),
+    ("uint16", "uint16"),
+    ("int16", "int16"),
+    ("int32", "int32"),
+    ("int64", "int64"),
+    ("string", "string"),
+    ("bool", "bool"),
+    ("float16", "float16"),
+    ("float64", "double"),
+    ("uint32", "uint32"),
+    ("uint64", "uint64"),
+    ("complex64", "complex64"),
+    ("complex128", "complex128"),
+    ("bfloat16", "bfloat16"),
+    ("float8_e4m3fn", "float8e4m3fn"),
+    ("float8_e4m3fnuz", "float8e4m3fnuz"),
+    ("float8_e5m2", "float8e5m2"),
+    ("float8_e5m2fnuz", "float8e5m2fnuz"),
+    ("uint4", "uint4"),
+    ("int4", "int4"),
+    ("float4_e2m1fn", "float4e2m1"),
+)
 _RUNTIME_TYPES = {f"tensor({theirs})": ours for ours, theirs in _ONNX_TYPES}
 
 
@@ -273,9 +291,20 @@ def _gguf(path: str) -> Inspection:
 # --- safetensors ---
 
 _SAFETENSORS_TYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-    "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
 
 
 def _safetensors(path: str) -> Inspection:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from delta_build import artifact
+from support.delta import artifact
 from whimbrel import limits
 from whimbrel.delta import containers
 from whimbrel.delta.artifact import Member

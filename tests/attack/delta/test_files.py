@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from delta_build import encode, model, safetensors
+from support.delta import encode, model, safetensors
 from whimbrel import limits, patchfile
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 

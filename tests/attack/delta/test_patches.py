@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from delta_build import (
+from support.delta import (
     apply,
     artifact,
     blocks,

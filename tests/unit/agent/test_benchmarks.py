@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from build_repository import Repository, variant_of
+from support.repository import Repository, variant_of
 from whimbrel.agent.benchmarks import Benchmarks
 from whimbrel.agent.disk import RealDisk
 from whimbrel.device.ports import ProbeResult

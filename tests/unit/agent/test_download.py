@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from build_repository import file_of
+from support.repository import file_of
 from whimbrel.agent.allowance import Allowance
 from whimbrel.agent.backoff import Backoff, Busy, retry_after_s
 from whimbrel.agent.disk import RealDisk
@@ -91,14 +91,24 @@ def made(
 ) -> tuple[Download, list[float]]:
     clock, waits, disk = clock or Clock(), [], RealDisk()
     allowance = Allowance(
-        folder / "budget.json", disk=disk, now=clock, budget_bytes=lambda: budget, bytes_per_s=speed,
+        folder / "budget.json",
+        disk=disk,
+        now=clock,
+        budget_bytes=lambda: budget,
+        bytes_per_s=speed,
         pause=waits.append,
-    )  # fmt: skip
+    )
     mirrors = Mirrors(tuple(f"http://{base}" for base in bases), now=clock, chance=random.Random(1))
     download = Download(
-        folder / "incoming", disk=disk, network=net, mirrors=mirrors, allowance=allowance, stopped=lambda: False,
-        now=clock, monotonic=lambda: net.uptime_s,
-    )  # fmt: skip
+        folder / "incoming",
+        disk=disk,
+        network=net,
+        mirrors=mirrors,
+        allowance=allowance,
+        stopped=lambda: False,
+        now=clock,
+        monotonic=lambda: net.uptime_s,
+    )
     return download, waits
 
 

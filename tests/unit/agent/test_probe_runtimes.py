@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 
-import model_files
-import shadow_models
-import tflite_models
-from build_repository import probe_of, signature_of
+from support import model_files, shadow_models, tflite_models
+from support.repository import probe_of, signature_of
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.agent.probes.reference import reference_of
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -190,7 +188,7 @@ def test_a_reference_is_counted_with_either_runtime(tmp_path: Path, kind: str) -
 
 # --- llama.cpp ---
 
-STAND_INS = Path(__file__).parents[2] / "stand_ins"
+STAND_INS = Path(__file__).parents[2] / "support" / "stand_ins"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from build_repository import onnx_model, probe_of, signature_of
+from support.repository import onnx_model, probe_of, signature_of
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.agent.probes.structure import check
 from whimbrel.device.ports import ProbeRequest, ProbeResult

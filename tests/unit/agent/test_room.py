@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from build_repository import Repository, Server, onnx_model
+from support.repository import Repository, Server, onnx_model
 from whimbrel import Agent, limits
 from whimbrel.agent.assembly import can_patch
 from whimbrel.agent.disk import RealDisk

@@ -23,8 +23,10 @@ def battery(level: str, status: str = "Discharging") -> dict[str, str]:
 
 
 MAINS = {"sys/class/power_supply/AC/type": "Mains", "sys/class/power_supply/AC/online": "1"}
-MOUSE = {f"sys/class/power_supply/hid/{name}": value for name, value in
-         {"type": "Battery", "capacity": "3", "scope": "Device"}.items()}  # fmt: skip
+MOUSE = {
+    f"sys/class/power_supply/hid/{name}": value
+    for name, value in {"type": "Battery", "capacity": "3", "scope": "Device"}.items()
+}
 
 
 @pytest.mark.parametrize(

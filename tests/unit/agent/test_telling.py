@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from build_repository import Repository, Server, onnx_model
+from support.repository import Repository, Server, onnx_model
 from whimbrel import Agent
 from whimbrel.device.conditions import Situation
 from whimbrel.device.journal import unseal
@@ -384,8 +384,11 @@ def test_what_a_device_is_about_to_do_is_told_before_it_does_it(opened: Opened, 
     )
     after(agent, 2)
     assert [(each["step"], each["runs"], each["fetched"]) for each in server.announced] == [
-        ("assigned", 1, 0), ("begun", 1, 0), ("activating", 1, 1), ("activated", 2, 1),
-    ]  # fmt: skip
+        ("assigned", 1, 0),
+        ("begun", 1, 0),
+        ("activating", 1, 1),
+        ("activated", 2, 1),
+    ]
 
 
 class Meanwhile:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from delta_build import model, safetensors
+from support.delta import model, safetensors
 from whimbrel.cli.delta import app
 
 

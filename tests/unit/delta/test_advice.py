@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from delta_build import encode, float_bits, model, parse, safetensors
+from support.delta import encode, float_bits, model, parse, safetensors
 from whimbrel.delta.advice import advise
 
 

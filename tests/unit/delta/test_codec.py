@@ -5,7 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from delta_build import (
+from delta_pairs.files import gguf as quantised
+from support.delta import (
     FLOATS,
     QUANTISED,
     apply,
@@ -22,7 +23,6 @@ from delta_build import (
     round_trip,
     safetensors,
 )
-from delta_pairs.files import gguf as quantised
 from whimbrel import limits
 from whimbrel.delta import codec, lowrank, qblocks
 from whimbrel.delta.dtypes import BY_NAME

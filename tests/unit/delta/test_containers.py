@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as tflite_schema
 from flatbuffers import Builder
 from onnx import TensorProto, helper, numpy_helper
 
-from delta_build import GGUF_TYPES, artifact, blocks, gguf, protobuf, safetensors, tar, torch_zip
+from support.delta import GGUF_TYPES, artifact, blocks, gguf, protobuf, safetensors, tar, torch_zip
 from whimbrel.delta import containers
 from whimbrel.delta.dtypes import BY_NAME
 from whimbrel.errors import UntrustedInput

@@ -4,7 +4,7 @@ import gguf as gguf_package
 import numpy as np
 import pytest
 
-from delta_build import GGUF_TYPES, QUANTISED, blocks
+from support.delta import GGUF_TYPES, QUANTISED, blocks
 from whimbrel.delta.dtypes import BY_NAME
 from whimbrel.delta.layouts import LAYOUTS
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from delta_build import apply, parse
+from support.delta import apply, parse
 from whimbrel.delta.patch import Mode
 
 FOLDER = Path(__file__).parents[2] / "vectors" / "delta"

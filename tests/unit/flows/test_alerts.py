@@ -1,6 +1,6 @@
 """Who is told of what, and what is no news."""
 
-from build import plan
+from support.values import plan
 from whimbrel.flows.alerts import Alert, Told, grouped, moment_of, wants
 from whimbrel.flows.records import AuditRecord
 from whimbrel.plan.governance import AlertRule
@@ -12,9 +12,20 @@ def told(moment: str = "held", stage: int = 0, at: float = 0.0) -> Told:
 
 def alert(moment: str) -> Alert:
     return Alert(
-        key="k", namespace="default", receiver="team", moment=moment, at=0.0, because="b", actor="gate", model="wake",  # type: ignore[arg-type]
-        rollout="r1", stage=0, stage_name="canary", baseline="1.0.0", target="2.0.0",
-    )  # fmt: skip
+        key="k",
+        namespace="default",
+        receiver="team",
+        moment=moment,
+        at=0.0,
+        because="b",
+        actor="gate",
+        model="wake",  # type: ignore[arg-type]
+        rollout="r1",
+        stage=0,
+        stage_name="canary",
+        baseline="1.0.0",
+        target="2.0.0",
+    )
 
 
 def test_a_receiver_is_told_what_it_or_the_plan_asks_for() -> None:
@@ -34,8 +45,12 @@ def test_the_same_of_the_same_stage_is_news_again_after_a_while() -> None:
 
 def test_what_ends_well_clears_what_was_said() -> None:
     assert [alert(moment).status for moment in ("held", "rolled_back", "advanced", "completed", "started")] == [
-        "firing", "firing", "resolved", "resolved", "note",
-    ]  # fmt: skip
+        "firing",
+        "firing",
+        "resolved",
+        "resolved",
+        "note",
+    ]
 
 
 def test_an_entry_about_no_rollout_alerts_nobody() -> None:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from build import SALT, T0, devices_in, line, model, plan, quarantined, rollout, stage, town, version
+from support.values import SALT, T0, devices_in, line, model, plan, quarantined, rollout, stage, town, version
 from whimbrel.flows.records import ModelSettings, RolloutRecord
 from whimbrel.flows.render_policy import render_policy
 from whimbrel.model.documents import encode, parse
@@ -45,8 +45,11 @@ def test_a_rendered_policy_is_read_back() -> None:
 
 def test_every_bucket_is_treated_or_a_control() -> None:
     policy = render(rollout(stage=1, shares=(50_000, 250_000)))
-    for start, end, expected in ((0, 50_000, {(0, "treated")}), (50_000, 250_000, {(1, "treated")}),
-                                 (250_000, BUCKETS, {(0, "control"), (1, "control")})):  # fmt: skip
+    for start, end, expected in (
+        (0, 50_000, {(0, "treated")}),
+        (50_000, 250_000, {(1, "treated")}),
+        (250_000, BUCKETS, {(0, "control"), (1, "control")}),
+    ):
         for device in devices_in(start, end, 20):
             decision = decide(policy, line(), Profile(device))
             assert {(a.stage, a.role) for a in decision.assignments} == expected
@@ -90,8 +93,11 @@ def test_settings_travel_in_the_policy() -> None:
     settings = ModelSettings(refresh_s=60, report_labels=("region",), on_revoked="stop", hardware_label="chip")
     policy = render(model=model(settings=settings))
     assert (policy.refresh_s, policy.report_labels, policy.on_revoked, policy.hardware_label) == (
-        60, ("region",), "stop", "chip",
-    )  # fmt: skip
+        60,
+        ("region",),
+        "stop",
+        "chip",
+    )
 
 
 def test_two_rollouts_of_one_model_share_a_layer_by_their_ranges() -> None:
@@ -100,8 +106,12 @@ def test_two_rollouts_of_one_model_share_a_layer_by_their_ranges() -> None:
         id="r2", target=3, plan=plan(stage("a", 20), stage("b", 100), range_percent=(50, 100)), shares=(600_000,)
     )
     policy = render(low, high, versions=[version(1), version(2), version(3)])
-    for start, end, serial, mine in ((0, 100_000, 2, "r1"), (100_000, 500_000, 1, "r1"), (500_000, 600_000, 3, "r2"),
-                                     (600_000, BUCKETS, 1, "r2")):  # fmt: skip
+    for start, end, serial, mine in (
+        (0, 100_000, 2, "r1"),
+        (100_000, 500_000, 1, "r1"),
+        (500_000, 600_000, 3, "r2"),
+        (600_000, BUCKETS, 1, "r2"),
+    ):
         (device,) = devices_in(start, end, 1)
         decision = decide(policy, line(), Profile(device))
         assert (decision.serial, {each.rollout for each in decision.assignments}) == (serial, {mine})

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from build import plan, stage
+from support.values import plan, stage
 from whimbrel import limits
 from whimbrel.forecast.effects import NOTHING_WRONG, parse_class_effect, parse_effect
 from whimbrel.forecast.headcount import count, fleets_for
@@ -27,8 +27,9 @@ def test_devices_of_a_stage_are_those_whose_buckets_are_in_its_share() -> None:
     places = buckets(keys, salt=42)
     assert head.shares.tolist() == [[50_000, 250_000, 900_000]]
     treated = head.treated.sum(axis=(2, 3))[0].tolist()
-    assert treated == [((low <= places) & (places < high)).sum() for low, high in
-                       ((0, 50_000), (50_000, 250_000), (250_000, 900_000))]  # fmt: skip
+    assert treated == [
+        ((low <= places) & (places < high)).sum() for low, high in ((0, 50_000), (50_000, 250_000), (250_000, 900_000))
+    ]
     control = head.control.sum(axis=(3, 4))[0]
     assert [control[s, : s + 1].tolist() for s in range(3)] == [
         [(places >= share).sum()] * (s + 1) for s, share in enumerate((50_000, 250_000, 900_000))

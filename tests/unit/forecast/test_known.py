@@ -11,15 +11,30 @@ from whimbrel.forecast.shape import Shape
 
 DAY = tuple(100 + 10 * hour for hour in range(24))
 FULL = History(
-    model="wake", devices=500, rollouts=2, at_risk=24_000, active=sum(DAY), crashed=43, errors=21.5,
-    at_risk_by_hour=(1000,) * 24, active_by_hour=DAY, labelled=2000, right=1700.0, latency_p50_ms=10.0,
-    latency_p99_ms=40.0, due=1000, overdue=8, tried=2000, failed=3, hardware={"pi4": 300, "pi5": 200},
+    model="wake",
+    devices=500,
+    rollouts=2,
+    at_risk=24_000,
+    active=sum(DAY),
+    crashed=43,
+    errors=21.5,
+    at_risk_by_hour=(1000,) * 24,
+    active_by_hour=DAY,
+    labelled=2000,
+    right=1700.0,
+    latency_p50_ms=10.0,
+    latency_p99_ms=40.0,
+    due=1000,
+    overdue=8,
+    tried=2000,
+    failed=3,
+    hardware={"pi4": 300, "pi5": 200},
     delays=Delays(mean_h=(0.5, 1.0, 2.0, 6.0), never=0.2, devices=100),
     running=(
         Running(version="1.0", serial=1, devices=300, way="delta", size_bytes=5),
         Running(version=None, serial=None, devices=100, way="whole", size_bytes=90),
     ),
-)  # fmt: skip
+)
 
 
 def test_a_full_history_leaves_nothing_to_defaults() -> None:
@@ -33,8 +48,9 @@ def test_a_full_history_leaves_nothing_to_defaults() -> None:
     ]
     assert shape.presence[0].online == pytest.approx(0.8)  # of a thousand, eight missed three reports in a row
     assert [(base.name, base.share, base.way) for base in shape.versions] == [
-        ("1.0", 0.75, "delta"), ("none", 0.25, "whole"),
-    ]  # fmt: skip
+        ("1.0", 0.75, "delta"),
+        ("none", 0.25, "whole"),
+    ]
     assert shape.latency_ms * math.exp(2.3263 * shape.latency_spread) == pytest.approx(40.0)
     assert "2 rollouts" in shape.source
 
@@ -50,8 +66,14 @@ def test_what_too_few_told_is_a_default_and_is_said() -> None:
     assert shape.crash == Shape().crash
     assert shape.presence == Shape().presence
     assert {each.partition(" (")[0] for each in unknown} == {
-        "sessions and rates", "accuracy", "latency", "failures of installs", "hardware classes", "delays", "versions",
-    }  # fmt: skip
+        "sessions and rates",
+        "accuracy",
+        "latency",
+        "failures of installs",
+        "hardware classes",
+        "delays",
+        "versions",
+    }
 
 
 def test_no_history_is_no_forecast() -> None:
@@ -61,9 +83,11 @@ def test_no_history_is_no_forecast() -> None:
 
 def test_many_versions_are_counted_together() -> None:
     many = History(
-        model="wake", devices=40, at_risk=1,
+        model="wake",
+        devices=40,
+        at_risk=1,
         running=tuple(Running(version=f"{n}.0", serial=n, devices=2, way="delta", size_bytes=n) for n in range(1, 21)),
-    )  # fmt: skip
+    )
     shape, _ = shape_of(many)
     sizes = sizes_of(many)
     assert sizes is not None

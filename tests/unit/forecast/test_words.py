@@ -31,13 +31,23 @@ def test_an_effect_changes_its_own_metric_alone(text: str, metric: str, plain: f
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("crash", "is no effect"), ("speed=2x", "is no effect"), ("crash=2%", "is a ratio, as in crash=2x"),
-        ("crash=", "is a ratio"), ("crash=nanx", "is a ratio"), ("crash=-2x", "is a ratio"), ("crash=0x", "over 0"),
-        ("crash=1001x", "at most 1000"), ("bricked=0%", "over 0%"), ("bricked=101%", "at most 100%"),
-        ("bricked=.02", "is a share"), ("accuracy=-4%", "is a difference"), ("accuracy=-", "is a difference"),
-        ("accuracy=-1.5", "between -1 and 1"), ("crash=2x\n", "is a ratio"),
+        ("crash", "is no effect"),
+        ("speed=2x", "is no effect"),
+        ("crash=2%", "is a ratio, as in crash=2x"),
+        ("crash=", "is a ratio"),
+        ("crash=nanx", "is a ratio"),
+        ("crash=-2x", "is a ratio"),
+        ("crash=0x", "over 0"),
+        ("crash=1001x", "at most 1000"),
+        ("bricked=0%", "over 0%"),
+        ("bricked=101%", "at most 100%"),
+        ("bricked=.02", "is a share"),
+        ("accuracy=-4%", "is a difference"),
+        ("accuracy=-", "is a difference"),
+        ("accuracy=-1.5", "between -1 and 1"),
+        ("crash=2x\n", "is a ratio"),
     ],
-)  # fmt: skip
+)
 def test_an_effect_that_cannot_be_understood_is_refused_with_an_example(text: str, said: str) -> None:
     with pytest.raises(UntrustedInput, match=said):
         parse_effect(text)
@@ -53,9 +63,10 @@ def test_an_effect_of_one_class_names_a_class_that_the_fleet_has() -> None:
 
 def test_a_price_is_asked_tier_by_tier() -> None:
     prices = Prices(
-        currency="EUR", tiers=(Tier(per_gb=0.1, up_to_gb=10), Tier(per_gb=0.05, up_to_gb=30), Tier(per_gb=0.01)),
+        currency="EUR",
+        tiers=(Tier(per_gb=0.1, up_to_gb=10), Tier(per_gb=0.05, up_to_gb=30), Tier(per_gb=0.01)),
         per_10000_requests=2.0,
-    )  # fmt: skip
+    )
     assert prices.cost(5e9, requests=0) == pytest.approx(0.5)
     assert prices.cost(40e9, requests=20_000) == pytest.approx(1 + 1 + 0.1 + 4)
 

@@ -46,9 +46,16 @@ def test_changes_add_up_to_the_present_values_in_any_order() -> None:
         total = total.plus(change)
     both = [(y, x) for y, x in now if x is not None]
     expected = [
-        40, sum(y for y, _ in now), sum(y * y for y, _ in now), len(both), sum(y for y, _ in both),
-        sum(y * y for y, _ in both), sum(x for _, x in both), sum(x * x for _, x in both), sum(x * y for y, x in both),
-    ]  # fmt: skip
+        40,
+        sum(y for y, _ in now),
+        sum(y * y for y, _ in now),
+        len(both),
+        sum(y for y, _ in both),
+        sum(y * y for y, _ in both),
+        sum(x for _, x in both),
+        sum(x * x for _, x in both),
+        sum(x * y for y, x in both),
+    ]
     assert [getattr(total, name) for name in Panel.__struct_fields__] == pytest.approx(expected)
 
 
@@ -94,9 +101,16 @@ class Fleet:
         y, both = self.total[mine] / self.windows[mine], self.known[mine]
         x, seen = self.before[mine][both], y[both]
         return Panel(
-            n=len(y), y=y.sum(), yy=(y**2).sum(), both=len(x), both_y=seen.sum(), both_yy=(seen**2).sum(),
-            x=x.sum(), xx=(x**2).sum(), xy=(x * seen).sum(),
-        )  # fmt: skip
+            n=len(y),
+            y=y.sum(),
+            yy=(y**2).sum(),
+            both=len(x),
+            both_y=seen.sum(),
+            both_yy=(seen**2).sum(),
+            x=x.sum(),
+            xx=(x**2).sum(),
+            xy=(x * seen).sum(),
+        )
 
 
 def looked_at(fleet: Fleet, *, windows: int = 40) -> tuple[bool, bool, float, float]:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from build import cell, plan, situation, stage
+from support.values import cell, plan, situation, stage
 from whimbrel.gate.drift import DriftFold
 from whimbrel.gate.evidence import one_sided_rho
 from whimbrel.gate.gate import judge

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from build_experiment import written
+from support.experiments import written
 from whimbrel.gate.evidence import RateWindow, ratio_bounds
 from whimbrel.gate.experiment_gate import Book, Conclusion, Sighting, judge_experiment, ratio_set
 from whimbrel.gate.verdict import Counts
@@ -39,9 +39,14 @@ class Drawn:
         for stage in range(len(self.effects)):
             for role, change in (("control", changes[0]), ("treated", changes[stage + 1])):
                 cells.append(
-                    Cell(stage=stage, window=self.windows, role=role, at_risk=self.devices,
-                         panels={self.plan.primary.name: change})
-                )  # fmt: skip
+                    Cell(
+                        stage=stage,
+                        window=self.windows,
+                        role=role,
+                        at_risk=self.devices,
+                        panels={self.plan.primary.name: change},
+                    )
+                )
         return self.judge(cells)
 
     def judge(self, cells: list[Cell], *, elapsed_s: float | None = None) -> Conclusion:
@@ -63,9 +68,16 @@ class Drawn:
     def _panel(self, group: int) -> Panel:
         y, x = self.total[group] / self.windows, self.before[group]
         return Panel(
-            n=len(y), y=y.sum(), yy=(y**2).sum(), both=len(y), both_y=y.sum(), both_yy=(y**2).sum(), x=x.sum(),
-            xx=(x**2).sum(), xy=(x * y).sum(),
-        )  # fmt: skip
+            n=len(y),
+            y=y.sum(),
+            yy=(y**2).sum(),
+            both=len(y),
+            both_y=y.sum(),
+            both_yy=(y**2).sum(),
+            x=x.sum(),
+            xx=(x**2).sum(),
+            xy=(x * y).sum(),
+        )
 
 
 def _less(after: Panel, before: Panel) -> Panel:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from build import HOUR, accuracy, cell, healthy, plan, situation, stage
+from support.values import HOUR, accuracy, cell, healthy, plan, situation, stage
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import Counts, Situation, Verdict
@@ -61,16 +61,20 @@ def test_a_drop_within_the_tolerance_is_no_harm() -> None:
 
 
 def test_silence_goes_back() -> None:
-    cells = [c for w in range(6) for c in (cell("treated", w, n=0, due=50, overdue=10),
-                                           cell("control", w, n=0, due=900, overdue=9))]  # fmt: skip
+    cells = [
+        c
+        for w in range(6)
+        for c in (cell("treated", w, n=0, due=50, overdue=10), cell("control", w, n=0, due=900, overdue=9))
+    ]
     assert "silence" in judge(plan(), situation(*cells)).because
 
 
 @pytest.mark.parametrize("limit", [{"latency_p99_max_ms": 50.0}, {}])
 def test_slower_sessions_go_back_also_without_a_limit(limit: dict[str, float]) -> None:
     slow, fast = {300: 10, 100: 90}, {300: 10, 100: 1890}
-    cells = [c for w in range(4) for c in (cell("treated", w, n=100, latency=slow),
-                                           cell("control", w, n=1900, latency=fast))]  # fmt: skip
+    cells = [
+        c for w in range(4) for c in (cell("treated", w, n=100, latency=slow), cell("control", w, n=1900, latency=fast))
+    ]
     assert judge(plan(stage(**limit)), situation(*cells)).move == "roll_back"
 
 
@@ -100,9 +104,19 @@ def test_like_ages_are_compared_with_like() -> None:
 
 @pytest.mark.parametrize(
     ("went_back", "activated", "stops"),
-    [(1, 1, True), (1, 2, False), (2, 2, True), (1, 20, False), (2, 20, True), (2, 21, False), (3, 21, True),
-     (99, 1000, False), (100, 1000, True), (0, 1, False)],
-)  # fmt: skip
+    [
+        (1, 1, True),
+        (1, 2, False),
+        (2, 2, True),
+        (1, 20, False),
+        (2, 20, True),
+        (2, 21, False),
+        (3, 21, True),
+        (99, 1000, False),
+        (100, 1000, True),
+        (0, 1, False),
+    ],
+)
 def test_the_kill_switch_is_two_or_a_tenth_or_one_of_one(went_back: int, activated: int, stops: bool) -> None:
     verdict = judge(plan(alpha=1e-9), with_counts(activated_t=activated, went_back_t=went_back, reported_t=activated))
     assert ("kill switch" in verdict.because) == stops
@@ -245,9 +259,15 @@ def _experiment(chance: random.Random, strict: Plan, *, rate: float, times: floa
             values = [min(1.0, max(0.0, chance.gauss(mean, 0.1))) for _ in range(n // 10)]
             metrics = {"accuracy": {"n": len(values), "sum": sum(values), "sumsq": sum(v * v for v in values)}}
             cells.append(
-                cell(role, w, n=n, crashed=sum(chance.random() < p for _ in range(n)),
-                     errors=sum(chance.random() < p for _ in range(n)), metrics=_summaries(metrics))
-            )  # fmt: skip
+                cell(
+                    role,
+                    w,
+                    n=n,
+                    crashed=sum(chance.random() < p for _ in range(n)),
+                    errors=sum(chance.random() < p for _ in range(n)),
+                    metrics=_summaries(metrics),
+                )
+            )
         verdict = judge(strict, situation(*cells, soaked_s=0), ledger)
         if verdict.move == "roll_back":
             break
@@ -298,8 +318,14 @@ def test_a_battery_that_drains_faster_goes_back_where_the_plan_watches_it() -> N
     def drain(mean: float, n: int) -> dict[str, Moments]:
         return {"battery": Moments(n=n, sum=mean * n, sumsq=n * (mean * mean + 0.04))}
 
-    cells = [c for w in range(12) for c in (cell("treated", w, n=100, metrics=drain(1.5, 100)),
-                                            cell("control", w, n=1900, metrics=drain(1.0, 1900)))]  # fmt: skip
+    cells = [
+        c
+        for w in range(12)
+        for c in (
+            cell("treated", w, n=100, metrics=drain(1.5, 100)),
+            cell("control", w, n=1900, metrics=drain(1.0, 1900)),
+        )
+    ]
     assert judge(plan(stage(battery_increase_max=0.2)), situation(*cells)).move == "roll_back"
     assert judge(plan(stage("all", 100)), situation(*cells)).move == "finish"
 
@@ -311,16 +337,23 @@ def test_what_is_not_proven_holds_where_the_plan_wants_proof() -> None:
 
 
 def test_enough_clean_windows_prove_and_promote() -> None:
-    cells = [c for w in range(60) for c in (cell("treated", w, n=400, crashed=2, due=200),
-                                            cell("control", w, n=4000, crashed=20, errors=20.0, due=2000))]  # fmt: skip
+    cells = [
+        c
+        for w in range(60)
+        for c in (
+            cell("treated", w, n=400, crashed=2, due=200),
+            cell("control", w, n=4000, crashed=20, errors=20.0, due=2000),
+        )
+    ]
     verdict = judge(plan(promote="when_proven"), situation(*cells))
     assert verdict.move == "advance", verdict.because
     assert set(verdict.evidence["proofs"]) == {"crash", "error", "silence"}
 
 
 def test_arms_that_are_not_split_as_their_buckets_say_hold() -> None:
-    counts = Counts(assigned_t=4500, assigned_c=95500, activated_t=4500, placebo_c=95500, reported_t=4500,
-                    reported_c=95500)  # fmt: skip
+    counts = Counts(
+        assigned_t=4500, assigned_c=95500, activated_t=4500, placebo_c=95500, reported_t=4500, reported_c=95500
+    )
     verdict = judge(plan(), situation(*healthy(), counts={0: counts}, shares=(50_000,)))
     assert verdict.move == "hold"
     assert "one arm loses devices" in verdict.because

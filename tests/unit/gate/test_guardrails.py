@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from build import HOUR, accuracy, cell, healthy, plan, situation, stage
+from support.values import HOUR, accuracy, cell, healthy, plan, situation, stage
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import guard_weights
 from whimbrel.gate.ledger import Ledger
@@ -64,8 +64,10 @@ def test_a_class_whose_crashes_only_hold_does_not_go_back_alone() -> None:
     for w in range(12):
         for name in ("a", "b", "c"):
             bad = 8 if name == "c" else 1
-            cells += [cell("treated", w, n=50, crashed=bad, hardware_class=name),
-                      cell("control", w, n=900, crashed=18, hardware_class=name)]  # fmt: skip
+            cells += [
+                cell("treated", w, n=50, crashed=bad, hardware_class=name),
+                cell("control", w, n=900, crashed=18, hardware_class=name),
+            ]
     assert judge(plan(), situation(*cells)).move == "slice_back"
     assert judge(guarded(metric="crash", severity="hold"), situation(*cells)).move == "hold"
 
@@ -177,8 +179,9 @@ def test_means_at_their_very_bound_are_seldom_taken_for_broken() -> None:
             values = [chance.gauss(5.0, 1.0) for _ in range(20)]
             seen = Moments(n=20, sum=sum(values), sumsq=sum(v * v for v in values))
             below = metric("watts", 4.0, 100)
-            now = situation(cell("treated", w, n=20, metrics={"watts": seen}), cell("control", w, n=100, **below),
-                            soaked_s=HOUR)  # fmt: skip
+            now = situation(
+                cell("treated", w, n=20, metrics={"watts": seen}), cell("control", w, n=100, **below), soaked_s=HOUR
+            )
             if judge(bounded, now, ledger).move == "roll_back":
                 alarms += 1
                 break

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from build import cell, plan, stage
+from support.values import cell, plan, stage
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import Situation
@@ -36,16 +36,23 @@ class Fleet:
                 one = arm & (age == group)
                 y, k, t = value[one], self.before[one], self.total[one]
                 pairs = Pairs(
-                    pairs=int(k.sum()), squares=int((k**2).sum()), now=float((k * y).sum()), then=float(t.sum()),
+                    pairs=int(k.sum()),
+                    squares=int((k**2).sum()),
+                    now=float((k * y).sum()),
+                    then=float(t.sum()),
                     both=float((t * y).sum()),
-                )  # fmt: skip
+                )
                 seen = Moments(n=len(y), sum=float(y.sum()), sumsq=float((y**2).sum()))
                 made.append(
                     cell(
-                        role, number, n=len(y), age_bucket=int(group), metrics={"accuracy": seen},
+                        role,
+                        number,
+                        n=len(y),
+                        age_bucket=int(group),
+                        metrics={"accuracy": seen},
                         pairs={"accuracy": pairs},
                     )
-                )  # fmt: skip
+                )
         self.before[here] += 1
         self.total[here] += value[here]
         return made

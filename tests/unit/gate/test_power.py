@@ -2,7 +2,7 @@
 
 import pytest
 
-from build import HOUR, cell, plan, situation, stage
+from support.values import HOUR, cell, plan, situation, stage
 from whimbrel.gate.gate import judge
 from whimbrel.gate.power import Traffic, foresee
 from whimbrel.gate.verdict import Counts
@@ -19,10 +19,11 @@ def goes_back(said: Plan, *, ratio: float, hours: float, treated: int, control: 
     for window in range(round(hours)):
         so_far, before = (window + 1) * rate, window * rate
         cells += [
-            cell("treated", window, n=treated,
-                 crashed=round(treated * ratio * so_far) - round(treated * ratio * before)),
+            cell(
+                "treated", window, n=treated, crashed=round(treated * ratio * so_far) - round(treated * ratio * before)
+            ),
             cell("control", window, n=control, crashed=round(control * so_far) - round(control * before)),
-        ]  # fmt: skip
+        ]
     counts = Counts(assigned_t=treated, assigned_c=control, activated_t=treated, placebo_c=control, reported_t=treated)
     return judge(said, situation(*cells, soaked_s=hours * HOUR, counts={0: counts})).move == "roll_back"
 

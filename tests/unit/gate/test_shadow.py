@@ -5,7 +5,20 @@ import random
 
 import pytest
 
-from build import HOUR, cell, devices_in, line, model, plan, rollout, seen, shadow_plan, shadowed, stage, version
+from support.values import (
+    HOUR,
+    cell,
+    devices_in,
+    line,
+    model,
+    plan,
+    rollout,
+    seen,
+    shadow_plan,
+    shadowed,
+    stage,
+    version,
+)
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.render_policy import render_policy
@@ -90,9 +103,7 @@ def test_devices_that_refuse_the_candidate_themselves_stop_it() -> None:
 
 
 def rendered(record: RolloutRecord) -> Policy:
-    return render_policy(
-        model(), versions=[version(1), version(2)], rollouts=[record], quarantine=[], sequence=1
-    )  # fmt: skip
+    return render_policy(model(), versions=[version(1), version(2)], rollouts=[record], quarantine=[], sequence=1)
 
 
 def decided(policy: Policy, start: int, end: int, **more: object) -> Decision:
@@ -174,10 +185,14 @@ def test_a_candidate_that_raises_is_stopped() -> None:
 
 
 def test_the_sentence_tells_failures_that_ended_the_process_from_others() -> None:
-    few = [each for w in range(3) for each in (
-        cell("treated", w, n=2, shadow=Units.of(seen(5, errors=4)).plus(Units.of(seen(5, errors=3, crashed=1)))),
-        cell("control", w, n=2),
-    )]  # fmt: skip
+    few = [
+        each
+        for w in range(3)
+        for each in (
+            cell("treated", w, n=2, shadow=Units.of(seen(5, errors=4)).plus(Units.of(seen(5, errors=3, crashed=1)))),
+            cell("control", w, n=2),
+        )
+    ]
     verdict = ask(*few, soaked_s=60)
     assert verdict.move == "roll_back"
     assert "fails on 80.00% of the inputs" in verdict.because
@@ -193,9 +208,14 @@ def test_a_slower_candidate_is_stopped_where_the_plan_limits_its_time_and_nowher
 def test_a_candidate_at_its_limits_is_no_harm() -> None:
     """Every figure exactly where the plan draws the line, for a thousand device-windows."""
     edge = Units.of(seen(100, agreed=98, ratio=1.4))
-    cells = [c for w in range(100) for c in (
-        cell("treated", w, n=10, shadow=functools.reduce(Units.plus, [edge] * 10)), cell("control", w, n=10),
-    )]  # fmt: skip
+    cells = [
+        c
+        for w in range(100)
+        for c in (
+            cell("treated", w, n=10, shadow=functools.reduce(Units.plus, [edge] * 10)),
+            cell("control", w, n=10),
+        )
+    ]
     assert ask(*cells, of=shadow_plan(latency_ratio_max=1.5)).move == "advance"
 
 
@@ -231,9 +251,14 @@ def test_with_when_proven_the_tests_turned_round_must_pass() -> None:
 
 
 def test_an_app_that_crashes_more_beside_the_candidate_stops_it() -> None:
-    cells = [each for w in range(20) for each in (
-        cell("treated", w, n=100, crashed=12, shadow=Units.of(seen())), cell("control", w, n=100, crashed=1),
-    )]  # fmt: skip
+    cells = [
+        each
+        for w in range(20)
+        for each in (
+            cell("treated", w, n=100, crashed=12, shadow=Units.of(seen())),
+            cell("control", w, n=100, crashed=1),
+        )
+    ]
     verdict = ask(*cells, soaked_s=60)
     assert verdict.move == "roll_back"
     assert "on devices that try it in the shadow harm is proven: crash" in verdict.because
@@ -269,9 +294,11 @@ def test_false_alarms_are_rare_where_every_device_window_is_just_good_enough() -
                 Units.plus, [Units.of(seen(10, agreed=9 if chance.random() < 0.2 else 10)) for _ in range(10)]
             )
             now = Situation(
-                stage=0, soaked_s=60, counts={0: COUNTS},
+                stage=0,
+                soaked_s=60,
+                counts={0: COUNTS},
                 cells=[cell("treated", w, n=10, shadow=told), cell("control", w, n=10)],
-            )  # fmt: skip
+            )
             if judge(shadow_plan(), now, ledger).move == "roll_back":
                 alarms += 1
                 break
@@ -290,9 +317,14 @@ def both_stages(later: list[Cell], counts: Counts) -> Verdict:
 def test_the_stages_that_serve_are_judged_as_if_there_had_been_no_shadow() -> None:
     served = plan(*shadow_plan().stages[1:], alpha=shadow_plan().alpha * 0.8)
     for crashed in (1, 10):
-        cells = [each for w in range(10, 20) for each in (
-            cell("treated", w, n=100, crashed=crashed), cell("control", w, n=1900, crashed=19),
-        )]  # fmt: skip
+        cells = [
+            each
+            for w in range(10, 20)
+            for each in (
+                cell("treated", w, n=100, crashed=crashed),
+                cell("control", w, n=1900, crashed=19),
+            )
+        ]
         later = [Cell(**{n: getattr(c, n) for n in c.__struct_fields__} | {"stage": 1}) for c in cells]
         counts = Counts(assigned_t=100, assigned_c=1900, activated_t=100, placebo_c=1900, reported_t=100)
         alone = ask(*cells, of=served, counts=counts)

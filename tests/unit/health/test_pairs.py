@@ -104,9 +104,12 @@ def test_a_bound_is_not_broken_by_the_same_few_devices_again_and_again() -> None
     told, blind = BoundFold(0.5, floor=True), BoundFold(0.5, floor=True)
     for number in range(200):
         past = Pairs(
-            pairs=40 * number, squares=40 * number**2, now=number * value.sum(), then=number * value.sum(),
+            pairs=40 * number,
+            squares=40 * number**2,
+            now=number * value.sum(),
+            then=number * value.sum(),
             both=number * (value**2).sum(),
-        )  # fmt: skip
+        )
         sums = (40, value.sum(), (value**2).sum(), 0.0, 0.0, 0.0)
         told.add(MeanWindow(*sums, past))
         blind.add(MeanWindow(*sums))

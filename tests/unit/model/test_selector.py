@@ -22,31 +22,61 @@ def test_an_absent_label_satisfies(operator: str) -> None:
 
 @pytest.mark.parametrize(
     ("operator", "values", "value", "matches"),
-    [("In", ("a", "b"), "b", True), ("In", ("a", "b"), "c", False), ("NotIn", ("a",), "a", False),
-     ("NotIn", ("a",), "b", True), ("Exists", (), "", True), ("DoesNotExist", (), "", False),
-     ("Gt", ("9",), "10", True), ("Gt", ("10",), "10", False), ("Lt", ("10",), "9", True),
-     ("Gt", ("9",), "ten", False), ("Lt", ("9",), "", False), ("Gt", ("9",), "9" * 40, False)],
-)  # fmt: skip
+    [
+        ("In", ("a", "b"), "b", True),
+        ("In", ("a", "b"), "c", False),
+        ("NotIn", ("a",), "a", False),
+        ("NotIn", ("a",), "b", True),
+        ("Exists", (), "", True),
+        ("DoesNotExist", (), "", False),
+        ("Gt", ("9",), "10", True),
+        ("Gt", ("10",), "10", False),
+        ("Lt", ("10",), "9", True),
+        ("Gt", ("9",), "ten", False),
+        ("Lt", ("9",), "", False),
+        ("Gt", ("9",), "9" * 40, False),
+    ],
+)
 def test_operators(operator: str, values: tuple[str, ...], value: str, matches: bool) -> None:
     assert term(operator, *values).matches({"chip": value}) is matches
 
 
 @pytest.mark.parametrize(
     ("bounds", "value", "matches"),
-    [((">=1.8",), "1.10", True), ((">=1.8",), "1.7.9", False), ((">=1.8", "<3"), "2.9.9", True),
-     ((">=1.8", "<3"), "3.0", False), ((">=1.8", "<3"), "3", False), (("==15",), "15.0", True),
-     (("!=2.0",), "2", False), (("> 2",), "2.0.1", True), (("<=2.10",), "2.9", True), ((">=1",), "beta", False),
-     ((">=1",), "1.0-rc1", False), (("=1.2",), "1.2.0", True)],
-)  # fmt: skip
+    [
+        ((">=1.8",), "1.10", True),
+        ((">=1.8",), "1.7.9", False),
+        ((">=1.8", "<3"), "2.9.9", True),
+        ((">=1.8", "<3"), "3.0", False),
+        ((">=1.8", "<3"), "3", False),
+        (("==15",), "15.0", True),
+        (("!=2.0",), "2", False),
+        (("> 2",), "2.0.1", True),
+        (("<=2.10",), "2.9", True),
+        ((">=1",), "beta", False),
+        ((">=1",), "1.0-rc1", False),
+        (("=1.2",), "1.2.0", True),
+    ],
+)
 def test_version_ranges(bounds: tuple[str, ...], value: str, matches: bool) -> None:
     assert term("Version", *bounds).matches({"chip": value}) is matches
 
 
 @pytest.mark.parametrize(
     ("operator", "values"),
-    [("In", ()), ("NotIn", ()), ("Version", ()), ("Exists", ("a",)), ("Gt", ("1", "2")), ("Lt", ("x",)), ("Gt", ()),
-     ("Version", ("1.8",)), ("Version", (">=a",)), ("Version", (">=",))],
-)  # fmt: skip
+    [
+        ("In", ()),
+        ("NotIn", ()),
+        ("Version", ()),
+        ("Exists", ("a",)),
+        ("Gt", ("1", "2")),
+        ("Lt", ("x",)),
+        ("Gt", ()),
+        ("Version", ("1.8",)),
+        ("Version", (">=a",)),
+        ("Version", (">=",)),
+    ],
+)
 def test_a_term_that_means_nothing_is_refused(operator: str, values: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"needs|takes no|bound|dotted"):
         term(operator, *values)

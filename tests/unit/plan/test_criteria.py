@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from build import accuracy, cell, healthy, plan, situation, stage
+from support.values import accuracy, cell, healthy, plan, situation, stage
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.gate.gate import judge
@@ -85,8 +85,10 @@ def test_a_plan_file_may_list_limits_and_guardrails() -> None:
 
 
 def test_an_accuracy_below_its_floor_holds() -> None:
-    cells = [cell("treated", 0, n=100, metrics=accuracy(0.83, 100)),
-             cell("control", 0, n=1900, metrics=accuracy(0.85, 1900))]  # fmt: skip
+    cells = [
+        cell("treated", 0, n=100, metrics=accuracy(0.83, 100)),
+        cell("control", 0, n=1900, metrics=accuracy(0.85, 1900)),
+    ]
     verdict = judge(plan(stage(accuracy_min=0.84)), situation(*cells))
     assert verdict.move == "hold"
     assert "accuracy_min is at 0.83, under 0.84" in verdict.because
@@ -94,8 +96,10 @@ def test_an_accuracy_below_its_floor_holds() -> None:
 
 
 def test_a_floor_that_the_control_is_below_too_holds_and_says_so() -> None:
-    cells = [cell("treated", 0, n=100, metrics=accuracy(0.83, 100)),
-             cell("control", 0, n=1900, metrics=accuracy(0.83, 1900))]  # fmt: skip
+    cells = [
+        cell("treated", 0, n=100, metrics=accuracy(0.83, 100)),
+        cell("control", 0, n=1900, metrics=accuracy(0.83, 1900)),
+    ]
     verdict = judge(plan(stage(accuracy_min=0.84)), situation(*cells))
     assert verdict.move == "hold"
     assert "the control breaks it too" in verdict.because
@@ -109,9 +113,15 @@ def test_a_ceiling_that_is_kept_promotes() -> None:
 
 @pytest.mark.parametrize(
     "limit",
-    [{"accuracy_min": 0.1}, {"feedback_min": 0.1}, {"memory_mb_max": 1e9}, {"metrics_max": {"fps": 1e9}},
-     {"user_reports_ratio_max": 10.0}, {"drift_psi_max": 50.0}],
-)  # fmt: skip
+    [
+        {"accuracy_min": 0.1},
+        {"feedback_min": 0.1},
+        {"memory_mb_max": 1e9},
+        {"metrics_max": {"fps": 1e9}},
+        {"user_reports_ratio_max": 10.0},
+        {"drift_psi_max": 50.0},
+    ],
+)
 def test_a_limit_of_what_nobody_reported_holds(limit: dict[str, object]) -> None:
     verdict = judge(plan(stage(**limit)), situation(*healthy()))
     assert verdict.move == "hold"

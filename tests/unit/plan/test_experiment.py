@@ -2,7 +2,7 @@
 
 import pytest
 
-from build_experiment import TEXT, written
+from support.experiments import TEXT, written
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.experiments.start import read_experiment
 from whimbrel.plan.experiment import Experiment
@@ -68,7 +68,7 @@ def test_what_the_form_leaves_out_has_its_published_values() -> None:
         ("reshuffle: false", "on_decision: rollout\n  rollout: {stages: []}", "rollout"),
         ("reshuffle: false", "on_decision: rollout\n  rollout: {model_version: wake@2.0.0}", "leave model_version out"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_understood_is_refused_with_the_line(before: str, after: str, words: str) -> None:
     assert before in TEXT
     with pytest.raises(UntrustedInput, match=r"e\.yaml:\d+: ") as said:

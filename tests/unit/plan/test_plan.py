@@ -2,7 +2,7 @@
 
 import pytest
 
-from build import plan, stage
+from support.values import plan, stage
 from whimbrel.model.selector import Selector
 from whimbrel.plan.criteria import SuccessCriteria
 from whimbrel.plan.governance import BlastRadius
@@ -39,9 +39,18 @@ def test_two_stages_do_not_share_a_name() -> None:
 
 @pytest.mark.parametrize(
     ("percent", "holdback", "buckets"),
-    [(5, 10, 50_000), (89.9, 10, 899_000), (90, 10, 900_000), (100, 10, 900_000), (100, 0, 1_000_000),
-     (95, 2, 950_000), (100, 2, 980_000), (50, 50, 500_000), (0.1, 10, 1_000)],
-)  # fmt: skip
+    [
+        (5, 10, 50_000),
+        (89.9, 10, 899_000),
+        (90, 10, 900_000),
+        (100, 10, 900_000),
+        (100, 0, 1_000_000),
+        (95, 2, 950_000),
+        (100, 2, 980_000),
+        (50, 50, 500_000),
+        (0.1, 10, 1_000),
+    ],
+)
 def test_the_holdback_stays_from_ninety_percent_up(percent: float, holdback: float, buckets: int) -> None:
     assert plan(stage("a", percent), holdback_percent=holdback).share_buckets(0) == buckets
 
@@ -103,10 +112,15 @@ def test_regions_and_segments_select_by_label() -> None:
 
 @pytest.mark.parametrize(
     ("text", "model", "version", "prefix"),
-    [("wake@2026.01.01.1", "wake", "2026.01.01.1", False), ("wake@2.10.0", "wake", "2.10.0", False),
-     ("detector-v3.2", "detector", "3.2", True), ("detector-v3.2.0-rc.1", "detector", "3.2.0-rc.1", True),
-     ("yolo-v8-v1.2.0", "yolo-v8", "1.2.0", True), ("yolo-v8@1.2.0", "yolo-v8", "1.2.0", False)],
-)  # fmt: skip
+    [
+        ("wake@2026.01.01.1", "wake", "2026.01.01.1", False),
+        ("wake@2.10.0", "wake", "2.10.0", False),
+        ("detector-v3.2", "detector", "3.2", True),
+        ("detector-v3.2.0-rc.1", "detector", "3.2.0-rc.1", True),
+        ("yolo-v8-v1.2.0", "yolo-v8", "1.2.0", True),
+        ("yolo-v8@1.2.0", "yolo-v8", "1.2.0", False),
+    ],
+)
 def test_a_version_is_named_in_two_ways(text: str, model: str, version: str, prefix: bool) -> None:
     assert VersionName.parse(text) == VersionName(model, version, prefix)
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from build import T0, rollout, town
+from support.values import T0, rollout, town
 from whimbrel.errors import IllegalTransition
 from whimbrel.flows.rollouts.advance import move_by_person
 from whimbrel.plan.rollout_states import ENDED, LIVE, NEXT, PENDING, Event, State, transition

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from build import SALT, arm, devices_in, line, policy, selector
+from support.values import SALT, arm, devices_in, line, policy, selector
 from whimbrel.model.release import Line
 from whimbrel.model.selector import Selector
 from whimbrel.policy.bucket import BUCKETS, bucket, device_key
@@ -16,9 +16,13 @@ REST = devices_in(50_000, BUCKETS, 1)[0]
 
 
 def ask(
-    said: Policy | None = None, *, device: str = CANARY, under: Line | None = None, refused: tuple[int, ...] = (),
+    said: Policy | None = None,
+    *,
+    device: str = CANARY,
+    under: Line | None = None,
+    refused: tuple[int, ...] = (),
     **labels: str,
-) -> Decision:  # fmt: skip
+) -> Decision:
     return decide(said or policy(), under or line(), Profile(device, labels, frozenset(refused)))
 
 
@@ -59,9 +63,11 @@ def test_a_control_runs_the_baseline_and_knows_its_cohort() -> None:
 
 def test_a_device_may_be_a_control_of_several_stages() -> None:
     arms = (
-        arm("treated", 0, 50_000, serial=2), arm("treated", 0, 100_000, serial=2, stage=1),
-        arm("control", 100_000, BUCKETS, serial=1), arm("control", 100_000, BUCKETS, serial=1, stage=1),
-    )  # fmt: skip
+        arm("treated", 0, 50_000, serial=2),
+        arm("treated", 0, 100_000, serial=2, stage=1),
+        arm("control", 100_000, BUCKETS, serial=1),
+        arm("control", 100_000, BUCKETS, serial=1, stage=1),
+    )
     said = policy(layers=layers(Entry(rollout="r1", arms=arms)))
     control = devices_in(100_000, BUCKETS, 1)[0]
     assert [a.stage for a in ask(said, device=control).assignments] == [0, 1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import model_files
+from support import model_files
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.release import Signature, TensorSpec
 from whimbrel.stores.inspection import inspect, recognise
@@ -32,8 +32,13 @@ def test_onnx_gives_its_signature_weights_opset_and_words(tmp_path: Path) -> Non
     )
     assert found.precision == "fp32"
     assert found.details == {
-        "tensors": 2, "parameters": 10, "ir_version": 8, "nodes": 1, "opset": "ai.onnx 17", "producer": "tests",
-    }  # fmt: skip
+        "tensors": 2,
+        "parameters": 10,
+        "ir_version": 8,
+        "nodes": 1,
+        "opset": "ai.onnx 17",
+        "producer": "tests",
+    }
     assert found.metadata == {"author": "somebody"}
     assert found.note == ""
 

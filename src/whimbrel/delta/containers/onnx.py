@@ -17,9 +17,24 @@ from whimbrel.delta.tensor import Tensor
 from whimbrel.errors import UntrustedInput
 
 _TYPES = {
-    1: "f32", 2: "u8", 3: "i8", 4: "u16", 5: "i16", 6: "i32", 7: "i64", 9: "bool", 10: "f16", 11: "f64", 12: "u32",
-    13: "u64", 14: "c64", 15: "c128", 16: "bf16", 17: "f8_e4m3", 19: "f8_e5m2",
-}  # fmt: skip
+    1: "f32",
+    2: "u8",
+    3: "i8",
+    4: "u16",
+    5: "i16",
+    6: "i32",
+    7: "i64",
+    9: "bool",
+    10: "f16",
+    11: "f64",
+    12: "u32",
+    13: "u64",
+    14: "c64",
+    15: "c128",
+    16: "bf16",
+    17: "f8_e4m3",
+    19: "f8_e5m2",
+}
 _SMALL_BYTES = 64  # smaller initialisers are cheaper inside the glue
 _DEPTH = 8  # graphs inside graphs (If, Loop, Scan)
 _BYTES, _VARINT = 2, 0

@@ -12,10 +12,24 @@ from whimbrel.delta.tensor import Tensor
 from whimbrel.errors import UntrustedInput
 
 _NAMES = {
-    "F32": "f32", "F16": "f16", "BF16": "bf16", "I8": "i8", "U8": "u8", "BOOL": "bool", "I16": "i16", "U16": "u16",
-    "I32": "i32", "U32": "u32", "I64": "i64", "U64": "u64", "F64": "f64", "F8_E4M3": "f8_e4m3", "F8_E5M2": "f8_e5m2",
-    "F8_E8M0": "f8_e8m0", "C64": "c64",
-}  # fmt: skip
+    "F32": "f32",
+    "F16": "f16",
+    "BF16": "bf16",
+    "I8": "i8",
+    "U8": "u8",
+    "BOOL": "bool",
+    "I16": "i16",
+    "U16": "u16",
+    "I32": "i32",
+    "U32": "u32",
+    "I64": "i64",
+    "U64": "u64",
+    "F64": "f64",
+    "F8_E4M3": "f8_e4m3",
+    "F8_E5M2": "f8_e5m2",
+    "F8_E8M0": "f8_e8m0",
+    "C64": "c64",
+}
 
 
 class _Entry(msgspec.Struct):

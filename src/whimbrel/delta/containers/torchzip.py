@@ -19,10 +19,19 @@ from whimbrel.delta.tensor import Tensor
 from whimbrel.errors import UntrustedInput
 
 _STORAGES = {
-    "FloatStorage": "f32", "HalfStorage": "f16", "BFloat16Storage": "bf16", "DoubleStorage": "f64", "CharStorage": "i8",
-    "ByteStorage": "u8", "ShortStorage": "i16", "IntStorage": "i32", "LongStorage": "i64", "BoolStorage": "bool",
-    "QInt8Storage": "i8", "QUInt8Storage": "u8",
-}  # fmt: skip
+    "FloatStorage": "f32",
+    "HalfStorage": "f16",
+    "BFloat16Storage": "bf16",
+    "DoubleStorage": "f64",
+    "CharStorage": "i8",
+    "ByteStorage": "u8",
+    "ShortStorage": "i16",
+    "IntStorage": "i32",
+    "LongStorage": "i64",
+    "BoolStorage": "bool",
+    "QInt8Storage": "i8",
+    "QUInt8Storage": "u8",
+}
 _PICKLE_BYTES = 16 * limits.MIB
 _OPCODES = 1_000_000  # 20 a tensor; each may make an object
 _DEPTH = 16

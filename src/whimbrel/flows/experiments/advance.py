@@ -60,8 +60,11 @@ def sighting(parts: Parts, record: ExperimentRecord, *, now: float) -> Sighting:
 
 
 def _withdrawn(registry: RegistryPort, record: ExperimentRecord) -> dict[str, str]:
-    gone = {each.serial: f"was taken back ({each.because})" for each in registry.quarantines(record.model)
-            if each.selector.everyone}  # fmt: skip
+    gone = {
+        each.serial: f"was taken back ({each.because})"
+        for each in registry.quarantines(record.model)
+        if each.selector.everyone
+    }
     gone |= {version.serial: "was retired" for version in registry.versions(record.model) if version.retired}
     return {arm.id: gone[record.serials[arm.id]] for _, arm in record.arms if record.serials[arm.id] in gone}
 

@@ -79,7 +79,7 @@ _SAYS = {
     "Selector.match_expressions": "Terms that must all hold.",
     "Expression.key": "The label.",
     "Expression.operator": "What is asked of it.",
-    "Expression.values": "The values; for Version its bounds, as in [\">=1.8\", \"<3\"].",
+    "Expression.values": 'The values; for Version its bounds, as in [">=1.8", "<3"].',
     "Conditions.unmetered": "On an unmetered network.",
     "Conditions.charging": "While charging.",
     "Conditions.battery_min": "The least charge, from 0 to 1; charging satisfies it too.",
@@ -113,7 +113,7 @@ _SAYS = {
     "SuccessCriteria.memory_mb_max": "The mean of the metric `memory_mb`, at most.",
     "SuccessCriteria.metrics_min": "The mean of metrics of your own, at least.",
     "SuccessCriteria.metrics_max": "The mean of metrics of your own, at most.",
-}  # fmt: skip
+}
 
 
 def plan_schema() -> dict[str, Any]:

@@ -80,10 +80,14 @@ def _check(cell: Cell, plan: Plan, where: str) -> None:
 
 def _check_shadow(units: Units, where: str) -> None:
     for part, whole in (
-        ("agreed", "compared"), ("compared", "inputs"), ("disagreed_share", "compared_windows"),
-        ("failed_share", "windows"), ("crashed_windows", "windows"), ("compared_windows", "windows"),
+        ("agreed", "compared"),
+        ("compared", "inputs"),
+        ("disagreed_share", "compared_windows"),
+        ("failed_share", "windows"),
+        ("crashed_windows", "windows"),
+        ("compared_windows", "windows"),
         ("windows", "inputs"),
-    ):  # fmt: skip
+    ):
         if getattr(units, part) > getattr(units, whole) * (1 + 1e-9):
             found = f"{part} is {getattr(units, part)}, over {whole}, {getattr(units, whole)}"
             raise UntrustedInput(f"{where}: in its shadow {found}")

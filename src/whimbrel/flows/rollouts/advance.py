@@ -167,9 +167,16 @@ def advance(
             registry.save_rollout(msgspec.structs.replace(rollout, because=verdict.because), before=rollout)
         return verdict
     move(
-        registry, fleet, rollout, event, because=verdict.because, actor="gate", evidence=verdict.evidence,
-        classes=verdict.classes, now=now,
-    )  # fmt: skip
+        registry,
+        fleet,
+        rollout,
+        event,
+        because=verdict.because,
+        actor="gate",
+        evidence=verdict.evidence,
+        classes=verdict.classes,
+        now=now,
+    )
     return verdict
 
 

@@ -124,11 +124,9 @@ def _stages(
         control = sum(
             each is None and shares[-1] <= place < plan.range.end and stage.selector.matches(labels)
             for each, (place, labels) in zip(stood, places, strict=True)
-        )  # fmt: skip
+        )
         hours = max(stage.duration_hours, 0.0)
-        sight = foresee(
-            plan, stage=index, treated=own, control=control * stands_for, hours=hours, traffic=traffic
-        )  # fmt: skip
+        sight = foresee(plan, stage=index, treated=own, control=control * stands_for, hours=hours, traffic=traffic)
         share = 100 * (shares[-1] - plan.range.start) / plan.range.buckets
         check = StageCheck(
             name=stage.name,
@@ -200,8 +198,15 @@ def duration(hours: float) -> str:
 def _selector_words(stage: Stage) -> str:
     selector = stage.selector
     terms = [f"{key} is {value}" for key, value in selector.match_labels.items()]
-    words = {"In": "is one of", "NotIn": "is none of", "Exists": "is there", "DoesNotExist": "is not there",
-             "Gt": "is over", "Lt": "is under", "Version": "is a version"}  # fmt: skip
+    words = {
+        "In": "is one of",
+        "NotIn": "is none of",
+        "Exists": "is there",
+        "DoesNotExist": "is not there",
+        "Gt": "is over",
+        "Lt": "is under",
+        "Version": "is a version",
+    }
     terms += [f"{t.key} {words[t.operator]} {', '.join(t.values)}".strip() for t in selector.match_expressions]
     return f", of devices whose {' and '.join(terms)}" if terms else ""
 

@@ -50,9 +50,7 @@ def follow(
             because = f"{rollout.because}; every device that was heard from is off it"
             after = _seen(registry, rollout, Event.ALL_OFF, now=now, because=because)
             evidence: dict[str, object] = {"took_s": round(now - rollout.state_since, 3)}
-            audit(
-                registry, after, actor=_BY_ITSELF, action="rolled_back", because=because, now=now, evidence=evidence
-            )  # fmt: skip
+            audit(registry, after, actor=_BY_ITSELF, action="rolled_back", because=because, now=now, evidence=evidence)
             return after
     return rollout
 
@@ -73,9 +71,12 @@ def _its_turn(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, 
     except Refused as error:
         because = f"it could not begin: {error}"
         after = msgspec.structs.replace(
-            rollout, state=transition(rollout.state, Event.FAIL_TO_BEGIN), state_since=now, because=because,
+            rollout,
+            state=transition(rollout.state, Event.FAIL_TO_BEGIN),
+            state_since=now,
+            because=because,
             ended_at=now,
-        )  # fmt: skip
+        )
         registry.save_rollout(after, before=rollout)
         audit(registry, after, actor=_BY_ITSELF, action=Event.FAIL_TO_BEGIN.value, because=because, now=now)
         return after

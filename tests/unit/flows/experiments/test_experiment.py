@@ -2,8 +2,8 @@
 
 import pytest
 
-from build import T0, devices_in, plan, quarantined, reports, rollout, stage, window
-from build_experiment import Devices, village, written
+from support.experiments import Devices, village, written
+from support.values import T0, devices_in, plan, quarantined, reports, rollout, stage, window
 from whimbrel.errors import Conflict, IllegalTransition, NotFound, Refused
 from whimbrel.flows.experiments.advance import act_by_person, replay_experiment
 from whimbrel.flows.experiments.start import foresee
@@ -31,13 +31,17 @@ THREE = {
 def policy_of(here) -> Policy:
     registry = here.town.registry
     return render_policy(
-        registry.model("wake"), versions=registry.versions("wake"), rollouts=registry.rollouts(live=True),
-        quarantine=registry.quarantines("wake"), sequence=1, experiments=here.experiments.all(live=True),
-    )  # fmt: skip
+        registry.model("wake"),
+        versions=registry.versions("wake"),
+        rollouts=registry.rollouts(live=True),
+        quarantine=registry.quarantines("wake"),
+        sequence=1,
+        experiments=here.experiments.all(live=True),
+    )
 
 
 def runs(here, device: str) -> int | None:
-    from build import line
+    from support.values import line
 
     return decide(policy_of(here), line(), Profile(device)).serial
 
@@ -52,8 +56,11 @@ def test_devices_run_the_version_of_the_arm_that_their_bucket_falls_in() -> None
         (entry,) = policy_of(here).layers[0].entries
         assert entry.before == ("watch_time",)
         assert [(arm.role, arm.name, arm.stage) for arm in entry.arms] == [
-            ("treated", "large", 0), ("control", "control", 0), ("treated", "small", 1), ("control", "control", 1),
-        ]  # fmt: skip
+            ("treated", "large", 0),
+            ("control", "control", 0),
+            ("treated", "small", 1),
+            ("control", "control", 1),
+        ]
 
 
 def test_devices_outside_of_its_range_run_the_baseline_and_are_counted_nowhere() -> None:
@@ -69,8 +76,15 @@ def test_an_experiment_and_a_rollout_of_one_model_never_have_the_same_devices() 
             here.start(written(id="e2"))
         with pytest.raises(Conflict, match="experiment e1"):
             start_rollout(
-                here.town.registry, here.town.fleet, plan(), plan_text="", tag="x", hour_s=3600.0, actor="ana", now=T0,
-            )  # fmt: skip
+                here.town.registry,
+                here.town.fleet,
+                plan(),
+                plan_text="",
+                tag="x",
+                hour_s=3600.0,
+                actor="ana",
+                now=T0,
+            )
     with village(begun=False) as here:
         here.town.registry.add_rollout(rollout(), plan_text="")
         with pytest.raises(Conflict, match="rollout r1 of wake has devices"):
@@ -252,10 +266,14 @@ def test_reports_that_are_forged_late_or_twice_ship_nothing() -> None:
             at = T0 + 300.0 * turn
             lie = {"metrics": {"watch_time": Summary.of(1e6)}}
             claims = [
-                reports(name, window(turn, cohorts=(Cohort(rollout="e1", stage=0, role="treated", age_s=9.0),), **lie),
-                        at=at, epoch="f" * 16)
+                reports(
+                    name,
+                    window(turn, cohorts=(Cohort(rollout="e1", stage=0, role="treated", age_s=9.0),), **lie),
+                    at=at,
+                    epoch="f" * 16,
+                )
                 for name in control
-            ]  # fmt: skip
+            ]
             mad = devices.names[0]
             role = (devices.arm_of(mad) or ("",))[0]
             own = Cohort(rollout="e1", stage=0, role=role, age_s=9.0)
@@ -337,9 +355,11 @@ def test_check_counts_devices_by_arm_and_says_what_can_be_found() -> None:
     with village(begun=False) as here:
         here.town.enrol(*(f"dev-{n}" for n in range(1, 401)))
         told = foresee(
-            here.town.registry, here.town.fleet, here.experiments,
+            here.town.registry,
+            here.town.fleet,
+            here.experiments,
             written(primary_metric={"name": "watch_time", "spread": 2.0, "minimum_effect": 0.2}),
-        )  # fmt: skip
+        )
         assert sum(told.devices.values()) + told.elsewhere == 400
         assert told.effect == pytest.approx(0.95, abs=0.25)
         text = " ".join(told.sentences)

@@ -53,9 +53,13 @@ def test_everything_a_card_says_reaches_the_release() -> None:
     assert card.metrics == {"accuracy": 0.842, "training_samples": 2347891}
     assert card.changes == ("Fewer false alarms in wind.",)
     assert card.training == Training(
-        date="2026-03-04T23:00:00Z", dataset="2026_q1_v3", framework="pytorch_2.1",
-        architecture="feedforward_56_128_64_32_1", run="mlflow:5d1e", parent="2.4.0",
-    )  # fmt: skip
+        date="2026-03-04T23:00:00Z",
+        dataset="2026_q1_v3",
+        framework="pytorch_2.1",
+        architecture="feedforward_56_128_64_32_1",
+        run="mlflow:5d1e",
+        parent="2.4.0",
+    )
     assert card.probe is not None
     assert card.probe.probe() == Probe(
         inputs={"x": Tensor(dtype="float32", shape=(1, 2), values=(0.5, 1))},

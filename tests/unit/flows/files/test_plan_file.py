@@ -3,7 +3,7 @@
 
 import pytest
 
-from unit_plans import PUBLISHED, WHOLE
+from support.plans import PUBLISHED, WHOLE
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.yaml_file import load_yaml
@@ -119,5 +119,13 @@ def test_every_value_has_its_line() -> None:
 def test_plain_words_are_what_they_look_like() -> None:
     value, _ = load_yaml('{a: 010, b: 1:30, c: 2026-03-05, d: 1e3, e: -5, f: "5", g: True, h: on, i: 0x10}', what="x")
     assert value == {
-        "a": "010", "b": "1:30", "c": "2026-03-05", "d": 1000.0, "e": -5, "f": "5", "g": True, "h": "on", "i": "0x10",
-    }  # fmt: skip
+        "a": "010",
+        "b": "1:30",
+        "c": "2026-03-05",
+        "d": 1000.0,
+        "e": -5,
+        "f": "5",
+        "g": True,
+        "h": "on",
+        "i": "0x10",
+    }

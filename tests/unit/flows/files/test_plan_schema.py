@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from unit_plans import WHOLE_PLANS
+from support.plans import WHOLE_PLANS
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.plan_schema import plan_schema, schema_text
 from whimbrel.flows.files.yaml_file import load_yaml

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from build import cell, healthy, plan, stage
+from support.values import cell, healthy, plan, stage
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.windows_file import read_windows, replay_windows
 from whimbrel.health.tally import Cell
@@ -24,17 +24,23 @@ def test_a_healthy_file_waits_and_then_advances() -> None:
 
 
 def test_it_ends_where_the_version_goes_back() -> None:
-    bad = [cell(role, w, n=n, crashed=n // 4 if role == "treated" else 1)
-           for w in range(30) for role, n in (("treated", 100), ("control", 1900))]  # fmt: skip
+    bad = [
+        cell(role, w, n=n, crashed=n // 4 if role == "treated" else 1)
+        for w in range(30)
+        for role, n in (("treated", 100), ("control", 1900))
+    ]
     moves = judged(bad)
     assert moves[-1][1] == "roll_back"
     assert len(moves) < 30
 
 
 def test_after_a_slice_went_back_the_rest_is_judged_on() -> None:
-    bad = [cell(role, w, n=n, crashed=n // 4 if (role, name) == ("treated", "c0") else n // 100, hardware_class=name)
-           for w in range(20) for name in ("c0", "c1", "c2", "c3")
-           for role, n in (("treated", 100), ("control", 1900))]  # fmt: skip
+    bad = [
+        cell(role, w, n=n, crashed=n // 4 if (role, name) == ("treated", "c0") else n // 100, hardware_class=name)
+        for w in range(20)
+        for name in ("c0", "c1", "c2", "c3")
+        for role, n in (("treated", 100), ("control", 1900))
+    ]
     moves = [move for _, move in judged(bad)]
     assert moves.count("slice_back") == 1
     assert "roll_back" not in moves

@@ -29,9 +29,16 @@ def published(serial: int, *variants: str, **changes: Any) -> tuple[VersionRecor
         ),
     )
     version = VersionRecord(
-        namespace="default", model="detector", serial=serial, version=release.version,
-        semantic_version=release.semantic_version, build_hash="0" * 12, created_at=0, size_bytes=1000, **changes,
-    )  # fmt: skip
+        namespace="default",
+        model="detector",
+        serial=serial,
+        version=release.version,
+        semantic_version=release.semantic_version,
+        build_hash="0" * 12,
+        created_at=0,
+        size_bytes=1000,
+        **changes,
+    )
     return version, release
 
 
@@ -49,15 +56,21 @@ def pairs(*versions: tuple[VersionRecord, Release], inventory: dict[int | None, 
 
 def tried(base: str, target: str, size: int, *, kept: bool = True) -> DeltaRecord:
     return DeltaRecord(
-        model="detector", base=base, target=target, target_bytes=1000, size_bytes=size,
+        model="detector",
+        base=base,
+        target=target,
+        target_bytes=1000,
+        size_bytes=size,
         sha256=f"{size:064x}" if kept else None,
-    )  # fmt: skip
+    )
 
 
 def test_newest_version_gets_a_whole_and_patches_from_the_last_two() -> None:
     assert pairs(*(published(serial) for serial in (1, 2, 3, 4))) == [
-        (NOTHING, digest(4)), (digest(3), digest(4)), (digest(2), digest(4)),
-    ]  # fmt: skip
+        (NOTHING, digest(4)),
+        (digest(3), digest(4)),
+        (digest(2), digest(4)),
+    ]
 
 
 def test_version_that_devices_still_run_is_a_base_too() -> None:
@@ -97,5 +110,7 @@ def test_index_lists_direct_patches_and_what_leads_to_their_bases() -> None:
     known = [tried(digest(2), digest(3), 10), tried(digest(1), digest(2), 20), tried(NOTHING, digest(3), 900)]
     index = write_index(release, [*known, tried(digest(1), digest(3), 999, kept=False), tried(digest(7), digest(8), 5)])
     assert {(step.base, step.target) for step in index.steps} == {
-        (digest(2), digest(3)), (digest(1), digest(2)), (NOTHING, digest(3)),
-    }  # fmt: skip
+        (digest(2), digest(3)),
+        (digest(1), digest(2)),
+        (NOTHING, digest(3)),
+    }

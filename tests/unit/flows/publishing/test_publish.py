@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from build import file, release, version
+from support.values import file, release, version
 from whimbrel.errors import Conflict, Refused, UntrustedInput
 from whimbrel.flows.publishing.publish import (
     Identity,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from build import HOUR, T0, accuracy, cell, file, release, rollout, town, version
+from support.values import HOUR, T0, accuracy, cell, file, release, rollout, town, version
 from whimbrel.flows.records import Participation, Running
 from whimbrel.flows.reports.history import Delays, History, history_of, inventory_of
 from whimbrel.model.release import Release, Variant
@@ -21,11 +21,14 @@ def test_controls_speak_by_the_hour_and_the_new_version_does_not() -> None:
     with town(running=rollout()) as made:
         made.enrol("a", "b", "c")
         made.fleet.runs(Running(device_id="a", model="wake", serial=1, hardware_class="pi4", at=T0))
-        made.fleet.tally("r1", [
-            cell("control", 0, n=100, crashed=2, errors=1.5, due=10, overdue=1, metrics=accuracy(0.9, 40)),
-            cell("control", 12, n=50, latency={100: 99, 200: 1}),
-            cell("treated", 0, n=100, crashed=99),
-        ])  # fmt: skip
+        made.fleet.tally(
+            "r1",
+            [
+                cell("control", 0, n=100, crashed=2, errors=1.5, due=10, overdue=1, metrics=accuracy(0.9, 40)),
+                cell("control", 12, n=50, latency={100: 99, 200: 1}),
+                cell("treated", 0, n=100, crashed=99),
+            ],
+        )
         told = history_of(made.registry, made.fleet, "wake", running=())
     assert (told.devices, told.rollouts, told.hardware) == (3, 1, {"pi4": 1})
     assert (told.at_risk, told.active, told.crashed, told.errors) == (150, 150, 2, 1.5)
@@ -48,11 +51,15 @@ def test_delays_are_of_devices_that_had_a_day() -> None:
             late = index >= 40
             made.fleet.save_participation(
                 Participation(
-                    rollout="r1", stage=0, device_id=f"d{index}", role="treated",
+                    rollout="r1",
+                    stage=0,
+                    device_id=f"d{index}",
+                    role="treated",
                     assigned_at=T0 + 30 * HOUR * late,
-                    activated_at=None if late or index % 4 == 0 else T0 + index * HOUR, reported_at=T0 + 30 * HOUR,
+                    activated_at=None if late or index % 4 == 0 else T0 + index * HOUR,
+                    reported_at=T0 + 30 * HOUR,
                 )
-            )  # fmt: skip
+            )
         told = history_of(made.registry, made.fleet, "wake", running=())
     assert told.delays.devices == 40
     assert told.delays.never == pytest.approx(0.25)
@@ -68,8 +75,11 @@ def test_each_version_has_the_way_that_its_devices_would_take() -> None:
         {3: 50, 2: 30, 1: 20, None: 10, 4: 99}, [version(n) for n in digests], releases=releases, steps=steps, target=4
     )
     assert [(each.serial, each.devices, each.way, each.size_bytes) for each in found] == [
-        (3, 50, "delta", 10), (2, 30, "chain", 15), (1, 20, "compressed", 400), (None, 10, "compressed", 400),
-    ]  # fmt: skip
+        (3, 50, "delta", 10),
+        (2, 30, "chain", 15),
+        (1, 20, "compressed", 400),
+        (None, 10, "compressed", 400),
+    ]
     (whole, *_) = inventory_of({1: 1}, [version(1)], releases=releases, steps=(), target=4)
     assert (whole.way, whole.size_bytes) == ("whole", 1000)
     (unasked, *_) = inventory_of({1: 1}, [version(1)], releases=releases, steps=(), target=None)

@@ -5,7 +5,7 @@ import itertools
 import msgspec
 import pytest
 
-from build import (
+from support.values import (
     T0,
     Town,
     announce,
@@ -87,8 +87,11 @@ def test_a_batch_that_comes_after_a_later_one_counts_nowhere() -> None:
 
 
 def test_order_between_devices_does_not_matter() -> None:
-    said = [reports(CANARY, window(1), window(2)), reports(SECOND, window(1, crashed=1)), announce(REST, "placebo",
-            role="control")]  # fmt: skip
+    said = [
+        reports(CANARY, window(1), window(2)),
+        reports(SECOND, window(1, crashed=1)),
+        announce(REST, "placebo", role="control"),
+    ]
     seen = []
     for order in itertools.permutations(said):
         with town(running=rollout()) as here:
@@ -323,9 +326,13 @@ def test_what_cannot_be_read_is_counted_and_dropped() -> None:
 def test_the_largest_figures_of_many_devices_still_add_up() -> None:
     """Sums were read back under the bounds of one device's report: two large reports and no verdict ever came again."""
     huge = window(
-        1, sessions=2**40, inferences=2**40, errors=2**40, latency={4000: 2**40},
+        1,
+        sessions=2**40,
+        inferences=2**40,
+        errors=2**40,
+        latency={4000: 2**40},
         metrics={"fps": Summary(n=1, sum=1e15, sumsq=1e30)},
-    )  # fmt: skip
+    )
     with town(running=rollout()) as here:
         for device in devices_in(0, 50_000, 5):
             take(here, reports(device, huge))

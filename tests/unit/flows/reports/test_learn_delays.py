@@ -5,7 +5,7 @@ import random
 import msgspec
 import pytest
 
-from build import T0, Town, announce, devices_in, model, quarantined, rollout, town, version
+from support.values import T0, Town, announce, devices_in, model, quarantined, rollout, town, version
 from whimbrel.device.cohorts import permitted, placebo_wait, stand_in
 from whimbrel.device.journal import Journal, Membership
 from whimbrel.errors import Conflict

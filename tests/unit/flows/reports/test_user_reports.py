@@ -4,7 +4,21 @@ from typing import Any
 
 import pytest
 
-from build import HOUR, T0, Town, announce, cell, devices_in, plan, reports, rollout, situation, stage, town, window
+from support.values import (
+    HOUR,
+    T0,
+    Town,
+    announce,
+    cell,
+    devices_in,
+    plan,
+    reports,
+    rollout,
+    situation,
+    stage,
+    town,
+    window,
+)
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.ingest import ingest
@@ -128,8 +142,11 @@ def test_a_batch_has_a_limit_and_a_strange_field_refuses_it() -> None:
 
 
 def spike(*, treated: int, control: int, windows: int = 12, field: str = "user_reports") -> list[Cell]:
-    return [c for w in range(windows) for c in (cell("treated", w, n=100, **{field: treated}),
-                                                cell("control", w, n=1900, **{field: control}))]  # fmt: skip
+    return [
+        c
+        for w in range(windows)
+        for c in (cell("treated", w, n=100, **{field: treated}), cell("control", w, n=1900, **{field: control}))
+    ]
 
 
 LIMITED = plan(stage(user_reports_ratio_max=2.0))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from build import (
+from support.values import (
     HOUR,
     T0,
     Town,
@@ -34,7 +34,7 @@ LATER = T0 + 30 * HOUR
 
 
 def report_from(here: Town, devices: list[str], *, role: str = "treated", stage: int = 0, n: int = 1) -> None:
-    from build import cohort
+    from support.values import cohort
 
     said = [announce(d, "activating" if role == "treated" else "placebo", role=role, stage=stage) for d in devices]
     said += [reports(d, window(n, cohorts=(cohort(role, stage=stage),))) for d in devices]
@@ -49,8 +49,10 @@ def judge_now(here: Town, *, now: float = LATER) -> Verdict:
 
 
 def harmed(here: Town) -> None:
-    here.fleet.tally("r1", [c for w in range(6) for c in (cell("treated", w, n=100, crashed=20),
-                                                          cell("control", w, n=1900, crashed=19))])  # fmt: skip
+    here.fleet.tally(
+        "r1",
+        [c for w in range(6) for c in (cell("treated", w, n=100, crashed=20), cell("control", w, n=1900, crashed=19))],
+    )
 
 
 def now_is(here: Town) -> RolloutRecord:
@@ -77,8 +79,11 @@ def test_a_healthy_stage_moves_to_the_next() -> None:
         assert judge_now(here).move == "advance"
         after = now_is(here)
         assert (after.state, after.stage, after.shares, after.stage_since) == (
-            State.RUNNING, 1, (50_000, 250_000), LATER,
-        )  # fmt: skip
+            State.RUNNING,
+            1,
+            (50_000, 250_000),
+            LATER,
+        )
 
 
 def test_a_share_never_shrinks_where_the_first_was_raised() -> None:
@@ -152,8 +157,9 @@ def test_pause_and_resume() -> None:
         assert move(here, "pause").state is State.PAUSED
         assert move(here, "resume").state is State.RUNNING
         assert [(e.actor, e.action, e.because) for e in here.registry.audit_log()] == [
-            ("me", "resume", "I say so"), ("me", "pause", "I say so"),
-        ]  # fmt: skip
+            ("me", "resume", "I say so"),
+            ("me", "pause", "I say so"),
+        ]
 
 
 def test_an_abort_quarantines_nothing_and_a_rollback_does() -> None:
@@ -218,10 +224,15 @@ def test_a_plan_that_ends_below_everybody_waits_for_a_person() -> None:
 
 
 def one_bad_class(here: Town, *, windows: range = range(8)) -> None:
-    here.fleet.tally("r1", [
-        cell(role, w, n=n, crashed=(n // 4 if (name, role) == ("c0", "treated") else n // 100), hardware_class=name)
-        for w in windows for name in ("c0", "c1", "c2", "c3") for role, n in (("treated", 100), ("control", 1900))
-    ])  # fmt: skip
+    here.fleet.tally(
+        "r1",
+        [
+            cell(role, w, n=n, crashed=(n // 4 if (name, role) == ("c0", "treated") else n // 100), hardware_class=name)
+            for w in windows
+            for name in ("c0", "c1", "c2", "c3")
+            for role, n in (("treated", 100), ("control", 1900))
+        ],
+    )
 
 
 def test_one_bad_class_goes_back_alone_and_the_rest_goes_on() -> None:
@@ -240,12 +251,23 @@ def test_one_bad_class_goes_back_alone_and_the_rest_goes_on() -> None:
 
 def by_os(here: Town, bad: Mapping[tuple[str, str], int], *, windows: range = range(8)) -> None:
     """Two boards, each with three operating systems; `bad`: the crash rate in percent of those on the new version."""
-    here.fleet.tally("r1", [
-        cell(role, w, n=n, hardware_class=board, slices={"os": os},
-             crashed=n * (bad.get((board, os), 1) if role == "treated" else 1) // 100)
-        for w in windows for board in ("pi4", "pi5") for os in ("a", "b", "c")
-        for role, n in (("treated", 100), ("control", 1900))
-    ])  # fmt: skip
+    here.fleet.tally(
+        "r1",
+        [
+            cell(
+                role,
+                w,
+                n=n,
+                hardware_class=board,
+                slices={"os": os},
+                crashed=n * (bad.get((board, os), 1) if role == "treated" else 1) // 100,
+            )
+            for w in windows
+            for board in ("pi4", "pi5")
+            for os in ("a", "b", "c")
+            for role, n in (("treated", 100), ("control", 1900))
+        ],
+    )
 
 
 def test_an_operating_system_goes_back_alone_on_all_hardware() -> None:
@@ -266,24 +288,43 @@ def test_half_of_the_fleet_is_no_slice() -> None:
     """Harm everywhere was named first in the class of most devices, and only these went back."""
     with town(running=rollout()) as here:
         sizes = {"common": 300, "b": 100, "c": 100, "d": 100}
-        here.fleet.tally("r1", [
-            cell(role, w, n=n * times, hardware_class=name,
-                 crashed=n // 12 if (name, role) == ("common", "treated") else n * times // 100)
-            for w in range(8) for name, n in sizes.items() for role, times in (("treated", 1), ("control", 19))
-        ])  # fmt: skip
+        here.fleet.tally(
+            "r1",
+            [
+                cell(
+                    role,
+                    w,
+                    n=n * times,
+                    hardware_class=name,
+                    crashed=n // 12 if (name, role) == ("common", "treated") else n * times // 100,
+                )
+                for w in range(8)
+                for name, n in sizes.items()
+                for role, times in (("treated", 1), ("control", 19))
+            ],
+        )
         assert judge_now(here, now=T0 + 8 * 300).move == "roll_back"
 
 
 def test_of_two_labels_that_explain_the_harm_the_smaller_slice_goes_back() -> None:
     """The bad board has an operating system of its own: the board's label would do, and so would the other one."""
     with town(running=rollout()) as here:
-        here.fleet.tally("r1", [
-            cell(role, w, n=n, hardware_class=board, slices={"os": os},
-                 crashed=n // 4 if (board, role) == ("pi5", "treated") else n // 100)
-            for w in range(8)
-            for board, os in (("pi3", "a"), ("pi4", "a"), ("nano", "b"), ("orin", "b"), ("pi5", "c"), ("pi6", "c"))
-            for role, n in (("treated", 100), ("control", 1900))
-        ])  # fmt: skip
+        here.fleet.tally(
+            "r1",
+            [
+                cell(
+                    role,
+                    w,
+                    n=n,
+                    hardware_class=board,
+                    slices={"os": os},
+                    crashed=n // 4 if (board, role) == ("pi5", "treated") else n // 100,
+                )
+                for w in range(8)
+                for board, os in (("pi3", "a"), ("pi4", "a"), ("nano", "b"), ("orin", "b"), ("pi5", "c"), ("pi6", "c"))
+                for role, n in (("treated", 100), ("control", 1900))
+            ],
+        )
         assert judge_now(here, now=T0 + 8 * 300).classes == ("pi5",)
 
 
@@ -306,10 +347,15 @@ def test_devices_of_the_slice_that_go_back_are_no_kill_switch_for_the_rest() -> 
 
 def test_harm_everywhere_takes_everything_back_and_no_slice() -> None:
     with town(running=rollout()) as here:
-        here.fleet.tally("r1", [
-            cell(role, w, n=n, crashed=n // 5 if role == "treated" else n // 100, hardware_class=name)
-            for w in range(8) for name in ("c0", "c1", "c2", "c3") for role, n in (("treated", 100), ("control", 1900))
-        ])  # fmt: skip
+        here.fleet.tally(
+            "r1",
+            [
+                cell(role, w, n=n, crashed=n // 5 if role == "treated" else n // 100, hardware_class=name)
+                for w in range(8)
+                for name in ("c0", "c1", "c2", "c3")
+                for role, n in (("treated", 100), ("control", 1900))
+            ],
+        )
         assert judge_now(here).move == "roll_back"
 
 
@@ -341,8 +387,9 @@ def in_shadow(here: Town, *, agreed: float = 100, n: int = 3) -> None:
     said = [announce(d, "shadowing", role="treated") for d in devices]
     said += [
         reports(d, window(w, serial=1, cohorts=(cohort(),), shadow=seen(agreed=agreed)))
-        for d in devices for w in (range(1, 9))
-    ]  # fmt: skip
+        for d in devices
+        for w in (range(1, 9))
+    ]
     ingest(here.registry, here.fleet, said, now=T0 + 400)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from build import (
+from support.values import (
     BUCKETS,
     HOUR,
     T0,
@@ -17,7 +17,7 @@ from build import (
     stage,
     town,
 )
-from build import window as report_window
+from support.values import window as report_window
 from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.reports.usage import traffic_of
@@ -38,9 +38,7 @@ def test_devices_are_counted_as_the_rollout_counts_them() -> None:
         here.enrol(*others, *rest, labels={"region": "AU"})
         seen = check_plan(here.registry, here.fleet, said, now=T0)
         assert [(s.devices, s.new_devices, s.control) for s in seen.stages] == [(3, 3, 0), (12, 9, 8), (18, 6, 2)]
-        begun = start_rollout(
-            here.registry, here.fleet, said, plan_text="", tag="a", hour_s=HOUR, actor="me", now=T0
-        )  # fmt: skip
+        begun = start_rollout(here.registry, here.fleet, said, plan_text="", tag="a", hour_s=HOUR, actor="me", now=T0)
         assert begun.shares == (100_000,)
 
 
@@ -72,16 +70,24 @@ def test_words_say_who_when_and_under_which_conditions() -> None:
     said = plan(
         stage("a", 5, regions=("NZ",), conditions=Conditions(charging=True), max_hours=48),
         stage("b", 100, approval=Approval(count=2, note="the errors")),
-        schedule=Schedule(start_at="2026-01-01T09:00"), freeze=(Freeze(start="sat", end="sun"),),
-    )  # fmt: skip
+        schedule=Schedule(start_at="2026-01-01T09:00"),
+        freeze=(Freeze(start="sat", end="sun"),),
+    )
     with town() as here:
         seen = check_plan(here.registry, here.fleet, said, now=T0, devices=1000)
         words = " ".join([*seen.sentences, *(s for each in seen.stages for s in each.sentences)])
         for each in (
-            "whose region is one of NZ", "only: charging; others wait", "bakes on until 48 h", "when 2 people approved",
-            "(the errors)", "begins by itself at 2026-01-01 09:00 UTC", "every week from sat to sun UTC",
-            "also harm that is smaller than the plan's limits", "A holdback of 10% (100 devices)", "Not judged",
-        ):  # fmt: skip
+            "whose region is one of NZ",
+            "only: charging; others wait",
+            "bakes on until 48 h",
+            "when 2 people approved",
+            "(the errors)",
+            "begins by itself at 2026-01-01 09:00 UTC",
+            "every week from sat to sun UTC",
+            "also harm that is smaller than the plan's limits",
+            "A holdback of 10% (100 devices)",
+            "Not judged",
+        ):
             assert each in words, each
         # Begins Thursday at 9, soaks a day: the next stage may begin on Friday.
         assert [stage.earliest for stage in seen.stages] == [T0 + 9 * HOUR, T0 + 33 * HOUR]
@@ -141,8 +147,14 @@ def test_traffic_is_that_of_an_earlier_rollout() -> None:
             said = [announce(d, "activating" if role == "treated" else "placebo", role=role) for d in devices]
             said += [reports(d, report_window(cohorts=(cohort(role),), sessions=0)) for d in devices]
             ingest(here.registry, here.fleet, said, now=T0 + 400)
-        here.fleet.tally("r1", [cell(role, 12 * w, n=n, crashed=n // 10) for w in range(1, 25)
-                                for role, n in (("treated", 5), ("control", 95))])  # fmt: skip
+        here.fleet.tally(
+            "r1",
+            [
+                cell(role, 12 * w, n=n, crashed=n // 10)
+                for w in range(1, 25)
+                for role, n in (("treated", 5), ("control", 95))
+            ],
+        )
         seen = traffic_of(here.registry, here.fleet, "wake")
         # 100 of 200 devices in one window an hour, over a day.
         assert seen.active_an_hour == pytest.approx(0.5, rel=0.1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from build import SALT, T0, Town, devices_in, plan, quarantined, rollout, stage, town, version
+from support.values import SALT, T0, Town, devices_in, plan, quarantined, rollout, stage, town, version
 from whimbrel.errors import Conflict, NotFound, Refused
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.shares import over_the_cap, share_for
@@ -23,8 +23,12 @@ def test_a_rollout_runs_its_first_stage_and_is_in_the_audit_log() -> None:
         begun = start(here)
         assert here.registry.rollout("wake-2-abcdef") == begun
         assert (begun.state, begun.stage, begun.shares, begun.baseline, begun.target) == (
-            State.ADVANCING, 0, (50_000,), 1, 2,
-        )  # fmt: skip
+            State.ADVANCING,
+            0,
+            (50_000,),
+            1,
+            2,
+        )
         (entry,) = here.registry.audit_log()
         assert (entry.actor, entry.action, entry.rollout) == ("me", "start", begun.id)
         assert entry.evidence == {"shares": [50_000], "salt": SALT, "baseline": 1}

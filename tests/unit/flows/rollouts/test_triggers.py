@@ -4,7 +4,21 @@ from typing import Any
 
 import pytest
 
-from build import HOUR, T0, Town, announce, cohort, devices_in, plan, release, reports, rollout, stage, town, window
+from support.values import (
+    HOUR,
+    T0,
+    Town,
+    announce,
+    cohort,
+    devices_in,
+    plan,
+    release,
+    reports,
+    rollout,
+    stage,
+    town,
+    window,
+)
 from whimbrel.errors import Refused
 from whimbrel.flows.records import Record
 from whimbrel.flows.reports.ingest import ingest, judge_silence
@@ -28,21 +42,32 @@ REFERENCE = Reference(bins=(0.5,), shares=(0.5, 0.5))
 
 # What people write of such rollbacks: crashes over 2x, accuracy 5 points down, latency 50% up, battery 20% up, ...
 LIMITS = {
-    "crash_ratio_max": 2.0, "accuracy_drop_max": 0.05, "latency_increase_max": 0.5, "battery_increase_max": 0.2,
-    "error_rate_max": 0.05, "feedback_min": 0.6, "user_reports_ratio_max": 2.0, "drift_psi_max": 0.25,
+    "crash_ratio_max": 2.0,
+    "accuracy_drop_max": 0.05,
+    "latency_increase_max": 0.5,
+    "battery_increase_max": 0.2,
+    "error_rate_max": 0.05,
+    "feedback_min": 0.6,
+    "user_reports_ratio_max": 2.0,
+    "drift_psi_max": 0.25,
     "metrics_max": {"memory_mb": 50.0},
-}  # fmt: skip
+}
 
 
 def healthy(index: int) -> dict[str, Any]:
     """A window of a device: right nine times in ten, 10 ms or so, 3% of the battery; every tenth one is unhappy."""
     return {
-        "sessions": 2, "inferences": 20, "latency": {key_of(10 + index % 4): 2}, "predictions": {0: 5, 1: 5},
+        "sessions": 2,
+        "inferences": 20,
+        "latency": {key_of(10 + index % 4): 2},
+        "predictions": {0: 5, 1: 5},
         "metrics": {
-            "accuracy": Summary.of(0.9 + 0.01 * (index % 5 - 2)), "battery": Summary.of(3.0 + 0.1 * (index % 5 - 2)),
-            "feedback": Summary.of(0.0 if index % 10 == 0 else 1.0), "memory_mb": Summary.of(40.0 + index % 3),
+            "accuracy": Summary.of(0.9 + 0.01 * (index % 5 - 2)),
+            "battery": Summary.of(3.0 + 0.1 * (index % 5 - 2)),
+            "feedback": Summary.of(0.0 if index % 10 == 0 else 1.0),
+            "memory_mb": Summary.of(40.0 + index % 3),
         },
-    }  # fmt: skip
+    }
 
 
 def bad(index: int, trigger: str) -> dict[str, Any]:
@@ -117,12 +142,18 @@ WATCHED = rollout(plan=plan(stage(hours=1.4, **LIMITS), stage("all", 100)))
 @pytest.mark.parametrize(
     ("trigger", "limit"),
     [
-        ("crash", "crash_ratio_max"), ("error", "error_rate_max"), ("accuracy", "accuracy_drop_max"),
-        ("latency", "latency_increase_max"), ("battery", "battery_increase_max"), ("feedback", "feedback_min"),
-        ("memory_mb_max", "metrics_max.memory_mb"), ("user_reports", "user_reports_ratio_max"),
-        ("drift", "drift_psi_max"), ("silence", ""),
+        ("crash", "crash_ratio_max"),
+        ("error", "error_rate_max"),
+        ("accuracy", "accuracy_drop_max"),
+        ("latency", "latency_increase_max"),
+        ("battery", "battery_increase_max"),
+        ("feedback", "feedback_min"),
+        ("memory_mb_max", "metrics_max.memory_mb"),
+        ("user_reports", "user_reports_ratio_max"),
+        ("drift", "drift_psi_max"),
+        ("silence", ""),
     ],
-)  # fmt: skip
+)
 def test_harm_that_devices_tell_of_takes_the_version_back(trigger: str, limit: str) -> None:
     with town(running=WATCHED) as here:
         verdict = run(here, trigger)

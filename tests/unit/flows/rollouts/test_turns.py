@@ -4,8 +4,22 @@ from datetime import datetime
 
 import pytest
 
-from build import HOUR, T0, Town, announce, cell, cohort, devices_in, plan, quarantined, reports, rollout, stage, town
-from build import window as report_window
+from support.values import (
+    HOUR,
+    T0,
+    Town,
+    announce,
+    cell,
+    cohort,
+    devices_in,
+    plan,
+    quarantined,
+    reports,
+    rollout,
+    stage,
+    town,
+)
+from support.values import window as report_window
 from whimbrel.errors import Conflict, IllegalTransition, Refused
 from whimbrel.flows.records import RolloutRecord, Running
 from whimbrel.flows.reports.ingest import ingest
@@ -164,8 +178,11 @@ def test_a_freeze_keeps_a_stage_and_never_a_way_back() -> None:
         judge_now(here, now=THAW)
         assert (here.registry.rollout("r1").state, here.registry.rollout("r1").stage) == (State.ADVANCING, 1)
     with town(running=rollout(state=State.SOAKING, plan=frozen)) as here:
-        harm = [cell(role, w, n=n, crashed=bad) for w in range(6) for role, n, bad in
-                (("treated", 100, 20), ("control", 1900, 19))]  # fmt: skip
+        harm = [
+            cell(role, w, n=n, crashed=bad)
+            for w in range(6)
+            for role, n, bad in (("treated", 100, 20), ("control", 1900, 19))
+        ]
         here.fleet.tally("r1", harm)
         assert judge_now(here, now=later).move == "roll_back"
         assert here.registry.rollout("r1").state is State.ROLLING_BACK
@@ -178,8 +195,9 @@ def test_a_queued_rollout_begins_when_the_way_is_free() -> None:
     with town(versions=3, running=rollout(state=State.SOAKING)) as here:
         one = start(here, plan(model_version="wake@3.0.0", on_running="queue"), now=T0 + 1)
         assert (one.state, one.because) == (
-            State.QUEUED, "rollout r1 of wake is soaking; it begins when the way is free",
-        )  # fmt: skip
+            State.QUEUED,
+            "rollout r1 of wake is soaking; it begins when the way is free",
+        )
         assert turn(here, one.id, now=T0 + 2).state is State.QUEUED
         move_by_person(here.registry, here.fleet, "r1", "finish", because="", actor="me", now=T0 + 3)
         begun = turn(here, one.id, now=T0 + 4)
@@ -219,7 +237,7 @@ def test_a_device_is_counted_in_the_rollout_of_its_range_alone() -> None:
 
 
 def test_rollouts_of_several_models_do_not_meet() -> None:
-    from build import model
+    from support.values import model
 
     with town(running=rollout()) as here:
         here.registry.add_model(model(name="sleep"))
@@ -258,8 +276,13 @@ def test_a_stage_waits_for_the_people_it_asks_for() -> None:
         later = T0 + 31 * HOUR
         assert yes(here, "r1", "ada", now=later).state is State.WAITING_FOR_APPROVAL
         assert approval_view(here.registry, here.registry.rollout("r1"), now=later) == {
-            "stage": "b", "wanted": 2, "missing": 1, "by": ["ada"], "note": "look at the errors", "frozen_until": None,
-        }  # fmt: skip
+            "stage": "b",
+            "wanted": 2,
+            "missing": 1,
+            "by": ["ada"],
+            "note": "look at the errors",
+            "frozen_until": None,
+        }
         after = yes(here, "r1", "bob", now=later)
         assert (after.state, after.stage, after.because) == (State.ADVANCING, 1, "approved by ada, bob")
         assert actions(here, "r1") == ["await_approval", "approve", "approve", "advance"]

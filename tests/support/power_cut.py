@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from build_repository import Repository, Server, file_of, onnx_model, variant_of
-from build_wire import Wire
+from support.repository import Repository, Server, file_of, onnx_model, variant_of
+from support.wire import Wire
 from whimbrel import Agent, durable, limits
 from whimbrel.agent import app, settings
 from whimbrel.agent.session import Places, harvest
@@ -359,9 +359,12 @@ def through_a_delta(device: Device) -> None:
     repository = device.world.repository
     repository.blob(patch)
     step = Step(
-        base=digest_of(base), target=digest_of(target), target_bytes=len(target), sha256=digest_of(patch),
+        base=digest_of(base),
+        target=digest_of(target),
+        target_bytes=len(target),
+        sha256=digest_of(patch),
         size_bytes=len(patch),
-    )  # fmt: skip
+    )
     index = DeltaIndex(model="detector", serial=2, steps=(step,))
     repository.put(roles.policy_role("detector"), roles.deltas_path("detector", 2), documents.encode(index))
     on_one(device)

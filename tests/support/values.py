@@ -62,17 +62,27 @@ def plan(*stages: Stage, **changes: Any) -> Plan:
 
 
 def arm(role: str, start: int, end: int, *, serial: int, stage: int = 0, **more: Any) -> Arm:
-    return Arm(role=role, name="canary" if role == "treated" else role, stage=stage, serial=serial,
-               start=start, end=end, **more)  # fmt: skip
+    return Arm(
+        role=role,
+        name="canary" if role == "treated" else role,
+        stage=stage,
+        serial=serial,
+        start=start,
+        end=end,
+        **more,
+    )
 
 
 def policy(**changes: Any) -> Policy:
     """Baseline 1; a rollout of 2 to 5% of the buckets, all others its control."""
     entry = Entry(rollout="r1", arms=(arm("treated", 0, 50_000, serial=2), arm("control", 50_000, BUCKETS, serial=1)))
     values: dict[str, Any] = {
-        "model": "wake", "sequence": 1, "baseline": 1, "known_good": (1,),
+        "model": "wake",
+        "sequence": 1,
+        "baseline": 1,
+        "known_good": (1,),
         "layers": (Layer(salt=SALT, entries=(entry,)),),
-    }  # fmt: skip
+    }
     return Policy(**values | changes)
 
 
@@ -87,35 +97,60 @@ def file(sha256: str = "a" * 64, **changes: Any) -> File:
 def release(serial: int = 1, *, variants: tuple[Variant, ...] | None = None, **changes: Any) -> Release:
     builds = variants or (Variant(name="any", files=(file(),)),)
     values: dict[str, Any] = {
-        "model": "wake", "serial": serial, "version": f"2026.01.01.{serial}", "semantic_version": f"{serial}.0.0",
-        "build_hash": build_hash(builds), "created": "2026-01-01T00:00:00Z", "variants": builds,
-    }  # fmt: skip
+        "model": "wake",
+        "serial": serial,
+        "version": f"2026.01.01.{serial}",
+        "semantic_version": f"{serial}.0.0",
+        "build_hash": build_hash(builds),
+        "created": "2026-01-01T00:00:00Z",
+        "variants": builds,
+    }
     return Release(**values | changes)
 
 
 def version(serial: int = 1, **changes: Any) -> VersionRecord:
     values: dict[str, Any] = {
-        "namespace": "default", "model": "wake", "serial": serial, "version": f"2026.01.01.{serial}",
-        "semantic_version": f"{serial}.0.0", "build_hash": "0" * 12, "created_at": T0, "size_bytes": 100,
+        "namespace": "default",
+        "model": "wake",
+        "serial": serial,
+        "version": f"2026.01.01.{serial}",
+        "semantic_version": f"{serial}.0.0",
+        "build_hash": "0" * 12,
+        "created_at": T0,
+        "size_bytes": 100,
         "good": serial == 1,
-    }  # fmt: skip
+    }
     return VersionRecord(**values | changes)
 
 
 def model(**changes: Any) -> ModelRecord:
     values: dict[str, Any] = {
-        "namespace": "default", "name": "wake", "created_at": T0, "salt": SALT, "settings": ModelSettings(),
+        "namespace": "default",
+        "name": "wake",
+        "created_at": T0,
+        "salt": SALT,
+        "settings": ModelSettings(),
         "baseline": 1,
-    }  # fmt: skip
+    }
     return ModelRecord(**values | changes)
 
 
 def rollout(**changes: Any) -> RolloutRecord:
     values: dict[str, Any] = {
-        "namespace": "default", "id": "r1", "model": "wake", "baseline": 1, "target": 2, "plan": plan(),
-        "state": State.RUNNING, "stage": 0, "shares": (50_000,), "hour_s": HOUR, "created_at": T0,
-        "stage_since": T0, "because": "started",
-    }  # fmt: skip
+        "namespace": "default",
+        "id": "r1",
+        "model": "wake",
+        "baseline": 1,
+        "target": 2,
+        "plan": plan(),
+        "state": State.RUNNING,
+        "stage": 0,
+        "shares": (50_000,),
+        "hour_s": HOUR,
+        "created_at": T0,
+        "stage_since": T0,
+        "because": "started",
+    }
     return RolloutRecord(**values | changes)
 
 
@@ -130,9 +165,15 @@ def quarantined(serial: int, **changes: Any) -> QuarantineRecord:
 def cell(role: str, window: int, *, n: int, crashed: int = 0, errors: float = 0.0, **more: Any) -> Cell:
     """`n` device-windows of one arm."""
     values: dict[str, Any] = {
-        "stage": 0, "window": window, "role": role, "at_risk": n, "sessions": n, "crashed": crashed,
-        "error_units": n, "error_share": errors,
-    }  # fmt: skip
+        "stage": 0,
+        "window": window,
+        "role": role,
+        "at_risk": n,
+        "sessions": n,
+        "crashed": crashed,
+        "error_units": n,
+        "error_share": errors,
+    }
     return Cell(**values | more)
 
 
@@ -150,8 +191,10 @@ def situation(*cells: Cell, **changes: Any) -> Situation:
 
 def healthy(windows: int = 20, **more: Any) -> list[Cell]:
     """100 treated and 1900 control devices a window; 1% crash in both."""
-    each = [(cell("treated", w, n=100, crashed=1, **more), cell("control", w, n=1900, crashed=19, **more))
-            for w in range(windows)]  # fmt: skip
+    each = [
+        (cell("treated", w, n=100, crashed=1, **more), cell("control", w, n=1900, crashed=19, **more))
+        for w in range(windows)
+    ]
     return list(itertools.chain.from_iterable(each))
 
 
@@ -166,9 +209,13 @@ def seen(inputs: int = 100, *, agreed: float | None = None, ratio: float = 1.0, 
     failed = changes.get("errors", 0) + changes.get("crashed", 0)
     compared = inputs - failed
     values: dict[str, Any] = {
-        "serial": 2, "inputs": inputs, "compared": compared, "agreed": compared if agreed is None else agreed,
-        "active_ms": 10.0 * compared, "candidate_ms": 10.0 * ratio * compared,
-    }  # fmt: skip
+        "serial": 2,
+        "inputs": inputs,
+        "compared": compared,
+        "agreed": compared if agreed is None else agreed,
+        "active_ms": 10.0 * compared,
+        "candidate_ms": 10.0 * ratio * compared,
+    }
     return Seen(**values | changes)
 
 
@@ -192,9 +239,14 @@ def cohort(role: str = "treated", *, stage: int = 0, age_s: float = 60.0, rollou
 
 def window(first: int = 1, last: int | None = None, **changes: Any) -> Window:
     values: dict[str, Any] = {
-        "model": "wake", "serial": 2, "first": first, "last": last or first, "cohorts": (cohort(),),
-        "sessions": 1, "inferences": 10,
-    }  # fmt: skip
+        "model": "wake",
+        "serial": 2,
+        "first": first,
+        "last": last or first,
+        "cohorts": (cohort(),),
+        "sessions": 1,
+        "inferences": 10,
+    }
     return Window(**values | changes)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from build import HOUR, SALT, T0, Town, announce, reports, town, window
+from support.values import HOUR, SALT, T0, Town, announce, reports, town, window
 from whimbrel.flows.experiments.advance import Books, Parts, advance_experiment
 from whimbrel.flows.experiments.start import read_experiment, start_experiment
 from whimbrel.flows.records import ExperimentRecord
@@ -58,9 +58,16 @@ class Village(msgspec.Struct):
 
     def start(self, plan: Experiment | None = None) -> ExperimentRecord:
         return start_experiment(
-            self.town.registry, self.experiments, plan or written(), plan_text=TEXT, tag="t", salt=7, hour_s=HOUR,
-            actor="ana", now=T0,
-        )  # fmt: skip
+            self.town.registry,
+            self.experiments,
+            plan or written(),
+            plan_text=TEXT,
+            tag="t",
+            salt=7,
+            hour_s=HOUR,
+            actor="ana",
+            now=T0,
+        )
 
     def look(self, *, now: float) -> Conclusion:
         return advance_experiment(self.parts, self.record, now=now, books=self.books)
@@ -108,9 +115,7 @@ class Devices:
             role, stage = arm
             stages = [stage] if role == "treated" else [place for place, _ in record.arms]
             told = {metric: self.before[name]} if name in self.before else {}
-            cohorts = tuple(
-                Cohort(rollout="e1", stage=each, role=role, age_s=60.0, before=told) for each in stages
-            )  # fmt: skip
+            cohorts = tuple(Cohort(rollout="e1", stage=each, role=role, age_s=60.0, before=told) for each in stages)
             if self.window == 1:
                 step = "activated" if role == "treated" else "placebo"
                 said += [announce(name, step, at=at, rollout="e1", stage=each, role=role) for each in stages]

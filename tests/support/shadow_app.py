@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-import shadow_models
+from support import shadow_models
 from whimbrel import Agent, limits
 from whimbrel.errors import Unavailable
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from build_repository import onnx_model
+from support.repository import onnx_model
 from whimbrel.cli.app import main
 from whimbrel.server.app import running
 from whimbrel.server.config import Folder
@@ -60,8 +60,16 @@ def repository(folder: Path, *, versions: int = 2) -> Path:
     if versions:
         done("model", "add", "wake", "-R", folder, "--salt", 42)
     for number in range(1, versions + 1):
-        done("publish", "--model", "wake", model_file(folder.parent, number), "-R", folder,
-             "--semantic-version", f"{number}.0.0")  # fmt: skip
+        done(
+            "publish",
+            "--model",
+            "wake",
+            model_file(folder.parent, number),
+            "-R",
+            folder,
+            "--semantic-version",
+            f"{number}.0.0",
+        )
     return folder
 
 

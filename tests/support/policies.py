@@ -20,9 +20,15 @@ def arms(draw: st.DrawFn) -> Arm:
     role = draw(st.sampled_from(["treated", "control"]))
     shadow = draw(st.none() | st.just(Shadow(sample_ppm=1000))) if role == "treated" else None
     return Arm(
-        role=role, name="arm", stage=draw(st.integers(0, 3)), serial=draw(serials), start=start, end=end,
-        selector=draw(selectors), shadow=shadow,
-    )  # fmt: skip
+        role=role,
+        name="arm",
+        stage=draw(st.integers(0, 3)),
+        serial=draw(serials),
+        start=start,
+        end=end,
+        selector=draw(selectors),
+        shadow=shadow,
+    )
 
 
 def several(what: st.SearchStrategy[object], most: int = 3) -> st.SearchStrategy[tuple[object, ...]]:
@@ -34,20 +40,28 @@ def entries_of(draw: st.DrawFn) -> Entry:
     start, end = sorted((draw(st.integers(0, BUCKETS)), draw(st.integers(0, BUCKETS))))
     whole = draw(st.booleans())
     return Entry(
-        rollout=draw(st.sampled_from(["r1", "r2"])), arms=draw(several(arms(), 4)), selector=draw(selectors),
-        start=0 if whole else start, end=BUCKETS if whole else end,
-    )  # fmt: skip
+        rollout=draw(st.sampled_from(["r1", "r2"])),
+        arms=draw(several(arms(), 4)),
+        selector=draw(selectors),
+        start=0 if whole else start,
+        end=BUCKETS if whole else end,
+    )
 
 
 entries = entries_of()
 policies = st.builds(
-    Policy, model=st.just("wake"), sequence=st.just(1), baseline=st.none() | serials, known_good=several(serials),
+    Policy,
+    model=st.just("wake"),
+    sequence=st.just(1),
+    baseline=st.none() | serials,
+    known_good=several(serials),
     layers=several(st.builds(Layer, salt=st.integers(0, 9), entries=several(entries)), 2),
-    quarantine=several(st.builds(Quarantine, serial=serials, selector=selectors)), overrides=several(serials),
+    quarantine=several(st.builds(Quarantine, serial=serials, selector=selectors)),
+    overrides=several(serials),
     pins=several(
         st.builds(Pin, serial=serials, devices=st.lists(devices, min_size=1, max_size=3).map(tuple))
         | st.builds(Pin, serial=serials, selector=selectors)
     ),
     on_revoked=st.sampled_from(["keep", "stop"]),
-)  # fmt: skip
+)
 lines = st.builds(Line, model=st.just("wake"), sequence=st.just(1), minimum_serial=serials, revoked=several(serials))

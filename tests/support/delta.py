@@ -83,9 +83,17 @@ def blocks(rng: np.random.Generator, dtype: str, count: int) -> np.ndarray:
 
 
 _HALVES = {
-    "q8_0": (0,), "q4_0": (0,), "q4_1": (0, 2), "q5_0": (0,), "q5_1": (0, 2), "q2_k": (80, 82), "q3_k": (108,),
-    "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,),
-}  # fmt: skip
+    "q8_0": (0,),
+    "q4_0": (0,),
+    "q4_1": (0, 2),
+    "q5_0": (0,),
+    "q5_1": (0, 2),
+    "q2_k": (80, 82),
+    "q3_k": (108,),
+    "q4_k": (0, 2),
+    "q5_k": (0, 2),
+    "q6_k": (208,),
+}
 
 
 def nudge_blocks(rng: np.random.Generator, content: np.ndarray, dtype: str, share: float = 0.1) -> np.ndarray:

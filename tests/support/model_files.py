@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-import tflite_models
+from support import tflite_models
 
 _COREML = """
 import sys

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.exceptions import ProtocolError
 
-from build_repository import Server, handler_of
+from support.repository import Server, handler_of
 
 
 class Wire(urllib3.PoolManager):

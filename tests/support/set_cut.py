@@ -4,9 +4,9 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from build_power_cut import SEED, must
-from build_repository import Repository, Server
-from build_wire import Wire
+from support.power_cut import SEED, must
+from support.repository import Repository, Server
+from support.wire import Wire
 from whimbrel import Agent, limits
 from whimbrel.agent.session import Places, Session
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -50,9 +50,17 @@ def back_together(leave_out: Iterable[str] = ()) -> int:
     now = [repository.now.timestamp() + 10]
     try:
         agent = Agent.open(
-            FOLDER, server="http://models.example.com", root=repository.root_bytes, models=PAIR, probes=AllGood(),
-            pool=Wire(server), clock=lambda: now[0], chance=random.Random(1), disk=disk, device_id="dev-1",
-        )  # fmt: skip
+            FOLDER,
+            server="http://models.example.com",
+            root=repository.root_bytes,
+            models=PAIR,
+            probes=AllGood(),
+            pool=Wire(server),
+            clock=lambda: now[0],
+            chance=random.Random(1),
+            disk=disk,
+            device_id="dev-1",
+        )
         for serial in (1, 2, 1):
             for model in PAIR:
                 repository.policy(model, baseline=serial)
