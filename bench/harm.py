@@ -28,7 +28,7 @@ from whimbrel.gate.batch_gate import Arm, BulkLedger
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import TOLERATED_SLOWER
 from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import Situation
+from whimbrel.gate.verdict import GateInput
 from whimbrel.health.sketch import GAMMA, keys_of
 from whimbrel.health.tally import AGE_EDGES_H, Cell, Moments
 from whimbrel.plan.plan import Plan, Stage
@@ -257,7 +257,7 @@ def gate(history: list[dict[int, tuple[Arm, Arm]]], run: int, latency: Latency, 
     """The window at which the gate takes the version back, or a slice of it, and the sentence; None: never."""
     ledger = Ledger(plan)
     for window, cohorts in enumerate(history):
-        now = Situation(stage=stage_at(window), soaked_s=0, counts={}, cells=list(cells(window, cohorts, run, latency)))
+        now = GateInput(stage=stage_at(window), soaked_s=0, counts={}, cells=list(cells(window, cohorts, run, latency)))
         verdict = judge(plan, now, ledger)
         if verdict.move in {"roll_back", "slice_back"}:
             return window, f"{verdict.move}: {verdict.because}"
@@ -395,7 +395,7 @@ def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts:
         history.append(cohorts)
         for run in range(runs):
             if found[run] is None:
-                now = Situation(
+                now = GateInput(
                     stage=stage_at(window), soaked_s=0, counts={}, cells=list(cells(window, cohorts, run, FINE))
                 )
                 verdict = judge(plan, now, ledgers[run])

@@ -11,7 +11,7 @@ from whimbrel.gate.batch_gate import Arm, BulkLedger
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import TOLERATED_SLOWER
 from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import Counts, Situation
+from whimbrel.gate.verdict import Counts, GateInput
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.plan.criteria import Guardrail
 
@@ -85,7 +85,7 @@ def test_arrays_and_gate_agree_in_every_window(seed: int, stages: int) -> None:
         }
         bulk.fold(cohorts)
         for run, ledger in enumerate(ledgers):
-            now = Situation(stage=entered, soaked_s=0, counts={}, cells=cells(window, cohorts, run))
+            now = GateInput(stage=entered, soaked_s=0, counts={}, cells=cells(window, cohorts, run))
             verdict = judge(wanted, now, ledger)
             assert verdict.evidence["log_e"] == pytest.approx(float(bulk.log_e()[run]), abs=1e-5)
 
@@ -118,7 +118,7 @@ def test_arrays_and_gate_agree_where_runs_move_at_different_times_and_limits_cha
         logs = bulk.log_e(failures=failed, attempts=active + failed)
         for run, ledger in enumerate(ledgers):
             counts = {0: Counts(failed_t=int(failed[run]), activated_t=int(active[run]))}
-            now = Situation(
+            now = GateInput(
                 stage=int(entered[run]),
                 soaked_s=0,
                 counts=counts,
@@ -155,7 +155,7 @@ def test_arrays_and_gate_agree_on_a_plans_own_margins_weights_and_severities(see
             for each in cells(window, cohorts, 0)
         ]
         counts = {0: Counts(failed_t=3, activated_t=20 * window)}
-        found = judge(wanted, Situation(stage=0, soaked_s=0, counts=counts, cells=made), ledger)
+        found = judge(wanted, GateInput(stage=0, soaked_s=0, counts=counts, cells=made), ledger)
         both = {"failures": 3, "attempts": 20 * window + 3}
         assert found.evidence["log_e"] == pytest.approx(float(bulk.log_e(**both)[0]), abs=1e-5)
         stops = bulk.log_e("rollback", "hold", **both)[0] >= np.log(1 / wanted.alpha)
@@ -180,5 +180,5 @@ def test_the_order_in_which_windows_come_at_once_does_not_matter() -> None:
     ]
     shuffled = made[:]
     chance.shuffle(shuffled)
-    one = judge(plan(), Situation(stage=0, soaked_s=0, counts={}, cells=made))
-    assert one == judge(plan(), Situation(stage=0, soaked_s=0, counts={}, cells=shuffled))
+    one = judge(plan(), GateInput(stage=0, soaked_s=0, counts={}, cells=made))
+    assert one == judge(plan(), GateInput(stage=0, soaked_s=0, counts={}, cells=shuffled))

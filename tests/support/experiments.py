@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from support.values import HOUR, SALT, T0, Town, announce, reports, town, window
-from whimbrel.flows.experiments.advance import Books, Parts, advance_experiment
+from whimbrel.flows.experiments.advance import ExperimentLedgers, Parts, advance_experiment
 from whimbrel.flows.experiments.start import read_experiment, start_experiment
 from whimbrel.flows.records import ExperimentRecord
 from whimbrel.flows.reports.ingest import ingest
-from whimbrel.gate.experiment_gate import Conclusion
+from whimbrel.gate.experiment_gate import ExperimentVerdict
 from whimbrel.health.report import Cohort, Summary
 from whimbrel.plan.experiment import Experiment
 from whimbrel.policy.bucket import bucket, device_key
@@ -46,7 +46,7 @@ class Village(msgspec.Struct):
 
     town: Town
     experiments: Experiments
-    books: Books
+    books: ExperimentLedgers
 
     @property
     def parts(self) -> Parts:
@@ -69,14 +69,14 @@ class Village(msgspec.Struct):
             now=T0,
         )
 
-    def look(self, *, now: float) -> Conclusion:
+    def look(self, *, now: float) -> ExperimentVerdict:
         return advance_experiment(self.parts, self.record, now=now, books=self.books)
 
 
 @contextmanager
 def village(*, versions: int = 3, plan: Experiment | None = None, begun: bool = True) -> Iterator[Village]:
     with town(versions=versions) as made:
-        here = Village(made, Experiments(made.registry.connection, "default"), Books())
+        here = Village(made, Experiments(made.registry.connection, "default"), ExperimentLedgers())
         if begun:
             here.start(plan)
         yield here
@@ -132,7 +132,7 @@ class Devices:
         live = self.here.experiments.all(live=True)
         ingest(self.here.town.registry, self.here.town.fleet, said, now=at, experiments=live)
 
-    def run(self, windows: int, **more: Any) -> Conclusion:
+    def run(self, windows: int, **more: Any) -> ExperimentVerdict:
         """Report and look, until it ends or the windows are over."""
         said = None
         for _ in range(windows):

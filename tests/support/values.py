@@ -10,7 +10,7 @@ import msgspec
 
 from whimbrel.flows.publishing.publish import build_hash
 from whimbrel.flows.records import ModelRecord, ModelSettings, QuarantineRecord, Record, RolloutRecord, VersionRecord
-from whimbrel.gate.verdict import Counts, Situation
+from whimbrel.gate.verdict import Counts, GateInput
 from whimbrel.health.report import Announcement, Batch, Cohort, Window
 from whimbrel.health.shadow import Seen, Units
 from whimbrel.health.tally import Cell, Moments
@@ -182,11 +182,11 @@ def accuracy(mean: float, n: int, *, spread: float = 0.1) -> dict[str, Moments]:
     return {"accuracy": Moments(n=n, sum=mean * n, sumsq=n * (mean * mean + spread * spread))}
 
 
-def situation(*cells: Cell, **changes: Any) -> Situation:
+def situation(*cells: Cell, **changes: Any) -> GateInput:
     """100 devices in the canary, all of them reporting, soaked long enough."""
     counts = Counts(assigned_t=100, assigned_c=1900, activated_t=100, placebo_c=1900, reported_t=100)
     values: dict[str, Any] = {"stage": 0, "soaked_s": 25 * HOUR, "cells": cells, "counts": {0: counts}}
-    return Situation(**values | changes)
+    return GateInput(**values | changes)
 
 
 def healthy(windows: int = 20, **more: Any) -> list[Cell]:

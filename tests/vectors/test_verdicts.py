@@ -11,7 +11,7 @@ import pytest
 
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import Counts, Situation
+from whimbrel.gate.verdict import Counts, GateInput
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import convert, encode
 from whimbrel.plan.plan import Plan
@@ -94,7 +94,7 @@ def digest(plan: Plan, *, harm: float) -> str:
             )
             for n in range(stage + 1)
         }
-        now = Situation(
+        now = GateInput(
             stage=stage,
             soaked_s=300.0 * (window % 12 + 1),
             cells=cells(chance, window, harm=harm),

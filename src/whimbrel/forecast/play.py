@@ -24,7 +24,7 @@ from whimbrel.forecast.streams import Streams
 from whimbrel.gate.batch_gate import Arm, BulkLedger
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import Situation, Verdict
+from whimbrel.gate.verdict import GateInput, Verdict
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.plan.plan import Plan
 
@@ -148,9 +148,9 @@ class _Table:
             self.gap = max(self.gap, abs(self.verdict.evidence["log_e"] - log_e))
         return self.verdict
 
-    def _situation(self, run: int, window: int, cells: tuple[Cell, ...]) -> Situation:
+    def _situation(self, run: int, window: int, cells: tuple[Cell, ...]) -> GateInput:
         stage = int(self.stage[run])
-        return Situation(
+        return GateInput(
             stage=stage,
             soaked_s=self._soaked_s(run, window),
             cells=cells,

@@ -16,7 +16,7 @@ from whimbrel.gate.evidence import log_mean_exp, one_sample_log_e, ratio_bounds
 from whimbrel.gate.guardrails import BETS, LATENCY_TAIL, cohort_share
 from whimbrel.gate.ledger import Cohort, Ledger
 from whimbrel.gate.totals import Totals
-from whimbrel.gate.verdict import Counts, Situation
+from whimbrel.gate.verdict import Counts, GateInput
 from whimbrel.health.sketch import count_above
 from whimbrel.plan.criteria import Severity
 from whimbrel.plan.plan import Plan
@@ -58,7 +58,7 @@ class Weighed(msgspec.Struct, frozen=True):
         return "warn" if self.log_e() >= needed else None
 
 
-def weigh_all(plan: Plan, now: Situation, ledger: Ledger, total: Counts) -> Weighed:
+def weigh_all(plan: Plan, now: GateInput, ledger: Ledger, total: Counts) -> Weighed:
     """Every test with its weight, at the limits in force. `total`: the counts of all stages."""
     criteria = plan.criteria(now.stage)
     lanes = [(name, weight, log) for name, _, _, weight, log in ledger.lanes(bound=criteria.latency_p99_max_ms)]

@@ -28,7 +28,7 @@ from whimbrel.gate.differences import Difference, adjusted, correlation, differe
 from whimbrel.gate.evidence import GAINS, log_mean_exp, ratio_mismatch_log_bf
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import Counts, Situation
+from whimbrel.gate.verdict import Counts, GateInput
 from whimbrel.health.panel import Panel
 from whimbrel.health.tally import Cell
 from whimbrel.plan.experiment import Experiment, ExperimentVariant, GuardrailMetric
@@ -39,7 +39,7 @@ _DAY_HOURS = 24.0
 _CONCENTRATIONS = (1e2, 1e3, 1e4)  # of the prior: 1e4 alone sees half an arm missing from some thousands of devices on
 
 
-class Conclusion(msgspec.Struct, frozen=True):
+class ExperimentVerdict(msgspec.Struct, frozen=True):
     """What to do, why in one sentence, and the figures behind it. `arm`: which one is stopped or shipped."""
 
     move: ExperimentMove
@@ -48,7 +48,7 @@ class Conclusion(msgspec.Struct, frozen=True):
     arm: str | None = None
 
 
-class Sighting(msgspec.Struct, frozen=True, kw_only=True):
+class ExperimentInput(msgspec.Struct, frozen=True, kw_only=True):
     """What is looked at, but for the windows. `counts`: by arm's place; `stopped`: arms that ended.
 
     `withdrawn`: by arm, why its version may no longer run.
@@ -118,7 +118,7 @@ class _Compared:
         return Look(found.estimate, found.estimate - width, found.estimate + width)
 
 
-class Book:
+class ExperimentLedger:
     """Everything an experiment's windows add up to. `keep`: called with every look, for a plot over time."""
 
     def __init__(self, plan: Experiment) -> None:
@@ -245,31 +245,37 @@ def ratio_set(rows: "np.ndarray[Any, Any]", *, alpha: float) -> tuple[float, flo
 # --- the verdict ---
 
 
-def judge_experiment(plan: Experiment, now: Sighting, book: Book, cells: Iterable[Cell] = ()) -> Conclusion:
+def judge_experiment(
+    plan: Experiment, now: ExperimentInput, book: ExperimentLedger, cells: Iterable[Cell] = ()
+) -> ExperimentVerdict:
     """The verdict. Never raises for a valid plan; what it cannot tell it waits for, until the time is over."""
     book.fold(cells)
     live = [(place, variant) for place, variant in enumerate(plan.treated) if variant.id not in now.stopped]
     evidence = _evidence(plan, now, book, live)
     for place, variant in live:
         if because := _harm(plan, now, book, place, evidence):
-            return Conclusion("stop_arm", because, evidence, variant.id)
+            return ExperimentVerdict("stop_arm", because, evidence, variant.id)
     if not live:
-        return Conclusion("keep", f"every arm was stopped, so {plan.control_id} stays", evidence)
+        return ExperimentVerdict("keep", f"every arm was stopped, so {plan.control_id} stays", evidence)
     over = now.days >= plan.duration_days
     doubt = _mismatch(plan, now, live, evidence) or _too_little(plan, now, live, evidence)
     if doubt:
         if over:
-            return Conclusion("end", f"its {plan.duration_days:g} days are over, and {doubt}", evidence)
-        return Conclusion("hold" if "sample_ratio" in evidence and "mismatch" in evidence else "wait", doubt, evidence)
+            return ExperimentVerdict("end", f"its {plan.duration_days:g} days are over, and {doubt}", evidence)
+        return ExperimentVerdict(
+            "hold" if "sample_ratio" in evidence and "mismatch" in evidence else "wait", doubt, evidence
+        )
     return _decision(plan, book, live, evidence, over=over)
 
 
-def _harm(plan: Experiment, now: Sighting, book: Book, place: int, evidence: dict[str, Any]) -> str | None:
+def _harm(
+    plan: Experiment, now: ExperimentInput, book: ExperimentLedger, place: int, evidence: dict[str, Any]
+) -> str | None:
     variant = plan.treated[place]
     if reason := now.withdrawn.get(variant.id):
         return f"{variant.id} is stopped: its version {reason}"
     counts = now.counts.get(place, Counts())
-    seen = Situation(stage=0, soaked_s=0.0, counts={0: counts}, hour_s=now.hour_s)
+    seen = GateInput(stage=0, soaked_s=0.0, counts={0: counts}, hour_s=now.hour_s)
     verdict = judge(plan.guard_plan(variant), seen, book.ledgers[place])
     mine = evidence["arms"][variant.id]
     mine["guardrails"] = verdict.evidence["guardrails"]
@@ -293,7 +299,7 @@ def _worse(guard: GuardrailMetric, look: Look) -> bool:
 
 
 def _mismatch(
-    plan: Experiment, now: Sighting, live: Sequence[tuple[int, ExperimentVariant]], evidence: dict[str, Any]
+    plan: Experiment, now: ExperimentInput, live: Sequence[tuple[int, ExperimentVariant]], evidence: dict[str, Any]
 ) -> str | None:
     """Whether devices fall into the arms as their buckets say, at every step; arms that were stopped are left out."""
     ranges = plan.ranges()
@@ -331,7 +337,7 @@ def _split_log_bf(counts: Sequence[int], expected: Sequence[float]) -> float:
 
 
 def _too_little(
-    plan: Experiment, now: Sighting, live: Sequence[tuple[int, ExperimentVariant]], evidence: dict[str, Any]
+    plan: Experiment, now: ExperimentInput, live: Sequence[tuple[int, ExperimentVariant]], evidence: dict[str, Any]
 ) -> str | None:
     reported = now.counts.get(live[0][0], Counts()).reported_c
     reported += sum(now.counts.get(place, Counts()).reported_t for place, _ in live)
@@ -344,14 +350,19 @@ def _too_little(
 
 
 def _decision(
-    plan: Experiment, book: Book, live: Sequence[tuple[int, ExperimentVariant]], evidence: dict[str, Any], *, over: bool
-) -> Conclusion:
+    plan: Experiment,
+    book: ExperimentLedger,
+    live: Sequence[tuple[int, ExperimentVariant]],
+    evidence: dict[str, Any],
+    *,
+    over: bool,
+) -> ExperimentVerdict:
     primary, floor = plan.primary, plan.primary.minimum_effect or 0.0
     looks = [(variant, book.arms[place]) for place, variant in live]
     missing = [variant.id for variant, now in looks if now.deciding is None]
     if missing:
         because = f"too few devices of {', '.join(missing)} or of {plan.control_id} have told {primary.name}"
-        return Conclusion("end" if over else "wait", f"{_over(plan) * over}{because}", evidence)
+        return ExperimentVerdict("end" if over else "wait", f"{_over(plan) * over}{because}", evidence)
     gains = {variant.id: benefit(plan, now.deciding) for variant, now in looks if now.deciding is not None}
     better = [name for name, gain in gains.items() if gain.low > 0 and gain.estimate >= floor]
     if better:
@@ -360,15 +371,15 @@ def _decision(
         others = [name for name in gains if name != best and gains[name].high > gains[best].low]
         if others:
             sentence += f"; it is not told apart from {', '.join(others)}"
-        return Conclusion("ship", sentence, evidence, best)
+        return ExperimentVerdict("ship", sentence, evidence, best)
     if all(gain.high < floor or gain.high <= 0 for gain in gains.values()):
         worth = f"by {floor:g} or more" if floor else "at all"
         told = "; ".join(f"{name}: {words(plan, book, name)}" for name in gains)
-        return Conclusion("keep", f"no arm is better than {plan.control_id} {worth}: {told}", evidence)
+        return ExperimentVerdict("keep", f"no arm is better than {plan.control_id} {worth}: {told}", evidence)
     told = "; ".join(f"{name}: {words(plan, book, name)}" for name in gains)
     if over:
-        return Conclusion("end", f"{_over(plan)}nothing is proven: {told}", evidence)
-    return Conclusion("wait", f"nothing is proven yet: {told}", evidence)
+        return ExperimentVerdict("end", f"{_over(plan)}nothing is proven: {told}", evidence)
+    return ExperimentVerdict("wait", f"nothing is proven yet: {told}", evidence)
 
 
 def _over(plan: Experiment) -> str:
@@ -383,7 +394,7 @@ def benefit(plan: Experiment, look: Look) -> Look:
     return look if plan.primary.rises else Look(-look.estimate, -look.high, -look.low)
 
 
-def words(plan: Experiment, book: Book, arm: str) -> str:
+def words(plan: Experiment, book: ExperimentLedger, arm: str) -> str:
     """An arm's interval, as a sentence says it."""
     place = [variant.id for variant in plan.treated].index(arm)
     now, sure = book.arms[place], f"{100 * (1 - plan.arm_alpha):g}%"
@@ -399,7 +410,7 @@ def words(plan: Experiment, book: Book, arm: str) -> str:
 
 
 def _evidence(
-    plan: Experiment, now: Sighting, book: Book, live: Sequence[tuple[int, ExperimentVariant]]
+    plan: Experiment, now: ExperimentInput, book: ExperimentLedger, live: Sequence[tuple[int, ExperimentVariant]]
 ) -> dict[str, Any]:
     arms: dict[str, Any] = {}
     alive = {variant.id for _, variant in live}

@@ -28,14 +28,14 @@ from whimbrel.gate.shadow_gate import weigh
 from whimbrel.gate.shadow_ledger import serving_part, shadow_part
 from whimbrel.gate.slices import Named, named
 from whimbrel.gate.totals import Totals
-from whimbrel.gate.verdict import Counts, Situation, Verdict
+from whimbrel.gate.verdict import Counts, GateInput, Verdict
 from whimbrel.plan.criteria import Severity, SuccessCriteria
 from whimbrel.plan.plan import Plan
 
 _LITTLE = 1.0  # ln E: what the clean rest of a fleet shows by chance
 
 
-def judge(plan: Plan, now: Situation, ledger: Ledger | None = None) -> Verdict:
+def judge(plan: Plan, now: GateInput, ledger: Ledger | None = None) -> Verdict:
     """The verdict. Never raises for a valid plan; what it cannot tell it holds.
 
     `ledger`: one that has folded the windows already; `now.cells` are then folded on top. Without one, a new one does.
@@ -50,7 +50,7 @@ def judge(plan: Plan, now: Situation, ledger: Ledger | None = None) -> Verdict:
     return _judge_served(plan, now, ledger)
 
 
-def _judge_served(plan: Plan, now: Situation, ledger: Ledger) -> Verdict:
+def _judge_served(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     total = Counts()
     for counts in now.counts.values():
         total = total.plus(counts)
@@ -107,7 +107,7 @@ _UP_TO: dict[Severity, tuple[Severity, ...]] = {
 }
 
 
-def _served(plan: Plan, now: Situation) -> Situation:
+def _served(plan: Plan, now: GateInput) -> GateInput:
     """The situation of the part that serves: its stages count from its first."""
     first = plan.shadows
     return msgspec.structs.replace(
@@ -120,7 +120,7 @@ def _served(plan: Plan, now: Situation) -> Situation:
     )
 
 
-def _judge_shadow(plan: Plan, now: Situation, ledger: Ledger) -> Verdict:
+def _judge_shadow(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     """The candidate first, then the app beside which it runs, then whether enough is known of both."""
     app = ledger.app if ledger.app is not None else Ledger(shadow_part(plan))
     counts = now.counts.get(now.stage, Counts())
@@ -154,7 +154,7 @@ def _judge_shadow(plan: Plan, now: Situation, ledger: Ledger) -> Verdict:
     return Verdict("advance", f"{seen.because}; of the app beside it: {harm.because}", evidence)
 
 
-def _harm(plan: Plan, now: Situation, sentence: str, evidence: dict[str, Any], *, severe: bool) -> Verdict:
+def _harm(plan: Plan, now: GateInput, sentence: str, evidence: dict[str, Any], *, severe: bool) -> Verdict:
     if not plan.rollback_at(now.stage).auto_rollback:
         return Verdict("hold", f"{sentence}; auto_rollback is off, so a person decides", evidence)
     if not severe and plan.on_small_harm == "hold":
@@ -196,7 +196,7 @@ def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> Named | None
     return best if best.clean(needed=needed) else None
 
 
-def _slice_back(plan: Plan, now: Situation, ledger: Ledger, slices: Named, evidence: dict[str, Any]) -> Verdict:
+def _slice_back(plan: Plan, now: GateInput, ledger: Ledger, slices: Named, evidence: dict[str, Any]) -> Verdict:
     cohort = ledger.cohorts.get(now.judged, Cohort())
     said = []
     for name in slices.bad:

@@ -16,14 +16,14 @@ from whimbrel.gate.estimates import asked
 from whimbrel.gate.evidence import detectable_ratio, one_sample_reverse_log_e, ratio_mismatch_log_bf
 from whimbrel.gate.guardrails import PROVEN_ALPHA, QUANTILES, RARE
 from whimbrel.gate.ledger import Cohort, Ledger
-from whimbrel.gate.verdict import Counts, Situation, Verdict
+from whimbrel.gate.verdict import Counts, GateInput, Verdict
 from whimbrel.plan.criteria import SuccessCriteria
 from whimbrel.plan.plan import Plan
 
 
 def promotion(
     plan: Plan,
-    now: Situation,
+    now: GateInput,
     ledger: Ledger,
     criteria: SuccessCriteria,
     evidence: dict[str, Any],
@@ -74,7 +74,7 @@ def _doubt(plan: Plan, counts: Counts, criteria: SuccessCriteria, estimates: dic
     return None
 
 
-def _mismatch(plan: Plan, now: Situation, counts: Counts, evidence: dict[str, Any]) -> str | None:
+def _mismatch(plan: Plan, now: GateInput, counts: Counts, evidence: dict[str, Any]) -> str | None:
     """Whether the arms are split as their buckets say, at every step: lost devices are lost evidence. It only holds."""
     several = any(stage.selector != plan.stages[0].selector for stage in plan.stages[: now.stage + 1])
     if now.judged != now.stage or len(now.shares) <= now.stage or several:
@@ -102,7 +102,7 @@ def _mismatch(plan: Plan, now: Situation, counts: Counts, evidence: dict[str, An
 
 
 def _unproven(
-    plan: Plan, now: Situation, ledger: Ledger, criteria: SuccessCriteria, evidence: dict[str, Any]
+    plan: Plan, now: GateInput, ledger: Ledger, criteria: SuccessCriteria, evidence: dict[str, Any]
 ) -> str | None:
     """Which guardrails are not proven to be within their margins yet; None where none is, or no proof is asked for."""
     if plan.promote != "when_proven":
@@ -137,7 +137,7 @@ def _unproven(
     return f"it is not proven yet that {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} within the margin"
 
 
-def _would_have_seen(plan: Plan, now: Situation, ledger: Ledger, evidence: dict[str, Any]) -> str:
+def _would_have_seen(plan: Plan, now: GateInput, ledger: Ledger, evidence: dict[str, Any]) -> str:
     """How large a harm this stage would have shown, with 80% and 95% chance: what silence here is worth."""
     cohort = ledger.cohorts.get(now.judged, Cohort())
     treated, control = cohort.totals["treated"], cohort.totals["control"]

@@ -46,7 +46,7 @@ class Verdict(msgspec.Struct, frozen=True):
     classes: tuple[str, ...] = ()
 
 
-class Situation(msgspec.Struct, frozen=True, kw_only=True):
+class GateInput(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate looks at: closed windows only, and the counts of each stage so far.
 
     `cohort`: the stage whose devices speak for the present one; itself, unless none of a small fleet falls in it.

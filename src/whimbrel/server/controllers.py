@@ -21,7 +21,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from whimbrel.errors import Conflict, Unavailable, WhimbrelError
-from whimbrel.flows.experiments.advance import Books, Parts, advance_experiment
+from whimbrel.flows.experiments.advance import ExperimentLedgers, Parts, advance_experiment
 from whimbrel.flows.ports import Inbox, Taken
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
 from whimbrel.flows.records import RolloutRecord
@@ -76,7 +76,7 @@ class Controllers:
         self._holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._leads_until = 0.0
         self._ledgers = Ledgers()
-        self._books = Books()
+        self._books = ExperimentLedgers()
         self._judged: dict[str, int] = {}  # rollout -> the window up to which it was judged
         self.wake = asyncio.Event()
 

@@ -12,7 +12,14 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import NotFound
-from whimbrel.flows.experiments.advance import Books, Parts, PersonAct, act_by_person, look_at, replay_experiment
+from whimbrel.flows.experiments.advance import (
+    ExperimentLedgers,
+    Parts,
+    PersonAct,
+    act_by_person,
+    look_at,
+    replay_experiment,
+)
 from whimbrel.flows.experiments.start import foresee, read_experiment, start_experiment
 from whimbrel.flows.records import ExperimentRecord
 from whimbrel.gate.experiment_gate import ArmNow, Look
@@ -87,7 +94,7 @@ def every(registry: Registry, fleet: Fleet, _book: RoleBook, *, model: str | Non
 
 def one(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str, history: bool) -> dict[str, Any]:
     """One, with what is to be said of it by now. `history`: the intervals over time too, for a plot."""
-    parts, books = parts_of(registry, fleet), Books()
+    parts, books = parts_of(registry, fleet), ExperimentLedgers()
     record = parts.experiments.one(identifier)
     now = record.ended_at if record.ended_at is not None else time.time()
     said = look_at(parts, record, now=now, books=books)
@@ -169,7 +176,7 @@ def view(registry: Registry, fleet: Fleet, record: ExperimentRecord) -> dict[str
     }
 
 
-def _history(record: ExperimentRecord, books: Books) -> list[dict[str, Any]]:
+def _history(record: ExperimentRecord, books: ExperimentLedgers) -> list[dict[str, Any]]:
     """At most `EXPERIMENT_POINTS` looks an arm, evenly over time, the last one among them."""
     found = []
     book = books[record.id]

@@ -7,7 +7,13 @@ import pytest
 
 from support.experiments import written
 from whimbrel.gate.evidence import RateWindow, ratio_bounds
-from whimbrel.gate.experiment_gate import Book, Conclusion, Sighting, judge_experiment, ratio_set
+from whimbrel.gate.experiment_gate import (
+    ExperimentInput,
+    ExperimentLedger,
+    ExperimentVerdict,
+    judge_experiment,
+    ratio_set,
+)
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.panel import Panel
 from whimbrel.health.tally import Cell
@@ -20,7 +26,7 @@ class Drawn:
     """An experiment of persistent devices in arrays: the cells that their reports would have made."""
 
     def __init__(self, plan: Experiment, seed: int, *, devices: int = 120, effects: tuple[float, ...] = (0.0,)) -> None:
-        self.plan, self.rng, self.book = plan, np.random.default_rng(seed), Book(plan)
+        self.plan, self.rng, self.book = plan, np.random.default_rng(seed), ExperimentLedger(plan)
         self.devices, self.effects = devices, effects  # devices an arm
         groups = len(effects) + 1
         self.itself = self.rng.normal(0, 1, (groups, devices))
@@ -28,7 +34,7 @@ class Drawn:
         self.total, self.windows = np.zeros((groups, devices)), 0
         self.last = [Panel()] * groups
 
-    def window(self) -> Conclusion:
+    def window(self) -> ExperimentVerdict:
         shift = np.array([0.0, *self.effects])[:, None]
         self.total += self.itself + shift + self.rng.normal(0, 1, self.itself.shape)
         self.windows += 1
@@ -49,16 +55,16 @@ class Drawn:
                 )
         return self.judge(cells)
 
-    def judge(self, cells: list[Cell], *, elapsed_s: float | None = None) -> Conclusion:
+    def judge(self, cells: list[Cell], *, elapsed_s: float | None = None) -> ExperimentVerdict:
         n = self.devices
         counts = Counts(assigned_t=n, assigned_c=n, activated_t=n, placebo_c=n, reported_t=n, reported_c=n)
-        seen = Sighting(
+        seen = ExperimentInput(
             elapsed_s=300.0 * self.windows if elapsed_s is None else elapsed_s,
             counts=dict.fromkeys(range(len(self.effects)), counts),
         )
         return judge_experiment(self.plan, seen, self.book, cells)
 
-    def run(self, windows: int) -> Conclusion:
+    def run(self, windows: int) -> ExperimentVerdict:
         for _ in range(windows):
             said = self.window()
             if said.move not in {"wait", "hold"}:

@@ -7,7 +7,7 @@ import pytest
 from support.values import HOUR, accuracy, cell, healthy, plan, situation, stage
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import Counts, Situation, Verdict
+from whimbrel.gate.verdict import Counts, GateInput, Verdict
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.plan.plan import Plan, Rollback
 
@@ -28,7 +28,7 @@ def less_accurate(windows: int = 20, *, drop: float) -> list[Cell]:
     return made
 
 
-def with_counts(*cells: Cell, **counts: int) -> Situation:
+def with_counts(*cells: Cell, **counts: int) -> GateInput:
     return situation(*cells, counts={0: Counts(**counts)})
 
 
@@ -156,7 +156,7 @@ def test_without_auto_rollback_harm_holds_and_never_passes() -> None:
 
 
 def test_no_reports_never_pass() -> None:
-    verdict = judge(plan(stage(hours=0)), Situation(stage=0, soaked_s=10**9, cells=(), counts={}))
+    verdict = judge(plan(stage(hours=0)), GateInput(stage=0, soaked_s=10**9, cells=(), counts={}))
     assert verdict.move == "hold"
     assert "0 of 0 activated devices have reported" in verdict.because
 

@@ -8,7 +8,7 @@ from support.values import HOUR, accuracy, cell, healthy, plan, situation, stage
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import guard_weights
 from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import Situation
+from whimbrel.gate.verdict import GateInput
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.plan.criteria import Guardrail
 from whimbrel.plan.plan import Plan
@@ -126,7 +126,7 @@ def test_a_metric_that_no_guardrail_names_is_not_judged() -> None:
 def test_a_metric_of_ones_own_that_is_proven_within_its_margin_promotes_where_proof_is_asked_for() -> None:
     proof = plan(promote="when_proven", guardrails=(Guardrail(metric="fps", direction="lower_is_worse", margin=1.0),))
 
-    def seen(mean: float) -> Situation:
+    def seen(mean: float) -> GateInput:
         cells = both(
             60, treated=metric("fps", mean, 400) | {"due": 200}, control=metric("fps", 30, 4000) | {"due": 2000}
         )

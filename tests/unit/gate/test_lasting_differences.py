@@ -6,7 +6,7 @@ import pytest
 from support.values import cell, plan, stage
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import Situation
+from whimbrel.gate.verdict import GateInput
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.tally import AGE_EDGES_H, Cell, Moments
 
@@ -62,7 +62,7 @@ def taken_back(fleet: Fleet) -> int | None:
     """The window at which the gate takes the version back."""
     ledger = Ledger(PLAN)
     for number in range(WINDOWS):
-        now = Situation(stage=0, soaked_s=0, counts={}, cells=fleet.window(number))
+        now = GateInput(stage=0, soaked_s=0, counts={}, cells=fleet.window(number))
         if judge(PLAN, now, ledger).move == "roll_back":
             return number
     return None

@@ -25,7 +25,7 @@ from whimbrel.flows.render_policy import render_policy
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.shadow_ledger import candidate_alpha, serving_part, shadow_part
-from whimbrel.gate.verdict import Counts, Situation, Verdict
+from whimbrel.gate.verdict import Counts, GateInput, Verdict
 from whimbrel.health.shadow import Seen, Units
 from whimbrel.health.tally import Cell
 from whimbrel.plan.plan import Plan, Rollback
@@ -39,7 +39,7 @@ COUNTS = Counts(assigned_t=10, assigned_c=10, activated_t=10, placebo_c=10, repo
 
 def ask(*cells: Cell, of: Plan | None = None, counts: Counts = COUNTS, **changes: object) -> Verdict:
     values = {"stage": 0, "soaked_s": 25 * HOUR, "cells": cells, "counts": {0: counts}} | changes
-    return judge(of or shadow_plan(), Situation(**values))
+    return judge(of or shadow_plan(), GateInput(**values))
 
 
 def worse(agreed: float = 70, **more: object) -> Seen:
@@ -293,7 +293,7 @@ def test_false_alarms_are_rare_where_every_device_window_is_just_good_enough() -
             told = functools.reduce(
                 Units.plus, [Units.of(seen(10, agreed=9 if chance.random() < 0.2 else 10)) for _ in range(10)]
             )
-            now = Situation(
+            now = GateInput(
                 stage=0,
                 soaked_s=60,
                 counts={0: COUNTS},
@@ -310,7 +310,7 @@ def test_false_alarms_are_rare_where_every_device_window_is_just_good_enough() -
 
 def both_stages(later: list[Cell], counts: Counts) -> Verdict:
     cells = (*shadowed(10), *later)
-    now = Situation(stage=1, soaked_s=25 * HOUR, cells=cells, counts={0: COUNTS, 1: counts})
+    now = GateInput(stage=1, soaked_s=25 * HOUR, cells=cells, counts={0: COUNTS, 1: counts})
     return judge(shadow_plan(), now)
 
 
@@ -337,7 +337,7 @@ def test_a_ledger_that_is_kept_and_one_that_is_new_give_the_same_verdict() -> No
     cells = shadowed(10, one=seen(100, agreed=97.5))
     kept = Ledger(shadow_plan())
     for w in range(10):
-        now = Situation(stage=0, soaked_s=25 * HOUR, counts={0: COUNTS}, cells=[c for c in cells if c.window == w])
+        now = GateInput(stage=0, soaked_s=25 * HOUR, counts={0: COUNTS}, cells=[c for c in cells if c.window == w])
         last = judge(shadow_plan(), now, kept)
     assert last == ask(*cells)
     assert kept.last == 9

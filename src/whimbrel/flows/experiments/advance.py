@@ -21,11 +21,13 @@ from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, ExperimentRecord, QuarantineRecord, VerdictRecord
 from whimbrel.flows.rollouts.advance import Replayed
 from whimbrel.flows.rollouts.start import start_rollout
-from whimbrel.gate.experiment_gate import Book, Conclusion, Sighting, judge_experiment
+from whimbrel.gate.experiment_gate import ExperimentInput, ExperimentLedger, ExperimentVerdict, judge_experiment
 from whimbrel.model.documents import encode, parse
 from whimbrel.plan.experiment_states import Act, after
 
-Books = dict[str, Book]  # by experiment: what was folded already; forgetting one costs time, never a verdict
+ExperimentLedgers = dict[
+    str, ExperimentLedger
+]  # by experiment: what was folded already; forgetting one costs time, never a verdict
 PersonAct = Literal["stop", "keep", "ship"]
 
 _ACTS = {"stop_arm": Act.STOP_ARM, "ship": Act.SHIP, "keep": Act.KEEP, "end": Act.END}
@@ -41,16 +43,18 @@ class Parts(msgspec.Struct, frozen=True):
     tag: str
 
 
-def look_at(parts: Parts, record: ExperimentRecord, *, now: float, books: Books | None = None) -> Conclusion:
+def look_at(
+    parts: Parts, record: ExperimentRecord, *, now: float, books: ExperimentLedgers | None = None
+) -> ExperimentVerdict:
     """What is to be said of an experiment at `now`; nothing is changed."""
     return _judged(
         parts, record, sighting(parts, record, now=now), record.window_at(now), {} if books is None else books
     )
 
 
-def sighting(parts: Parts, record: ExperimentRecord, *, now: float) -> Sighting:
+def sighting(parts: Parts, record: ExperimentRecord, *, now: float) -> ExperimentInput:
     """What is looked at, but for the windows."""
-    return Sighting(
+    return ExperimentInput(
         elapsed_s=now - record.created_at,
         hour_s=record.hour_s,
         counts=parts.fleet.counts(record.id),
@@ -69,15 +73,19 @@ def _withdrawn(registry: RegistryPort, record: ExperimentRecord) -> dict[str, st
     return {arm.id: gone[record.serials[arm.id]] for _, arm in record.arms if record.serials[arm.id] in gone}
 
 
-def _judged(parts: Parts, record: ExperimentRecord, seen: Sighting, window: int, books: Books) -> Conclusion:
+def _judged(
+    parts: Parts, record: ExperimentRecord, seen: ExperimentInput, window: int, books: ExperimentLedgers
+) -> ExperimentVerdict:
     book = books.get(record.id)
     if book is None or book.last >= window:
-        book = books[record.id] = Book(record.plan)
+        book = books[record.id] = ExperimentLedger(record.plan)
     cells = parts.fleet.cells(record.id, before_window=window, from_window=book.last + 1)
     return judge_experiment(record.plan, seen, book, cells)
 
 
-def advance_experiment(parts: Parts, record: ExperimentRecord, *, now: float, books: Books | None = None) -> Conclusion:
+def advance_experiment(
+    parts: Parts, record: ExperimentRecord, *, now: float, books: ExperimentLedgers | None = None
+) -> ExperimentVerdict:
     """Look, and do what the verdict says. `books`: kept between the windows of an experiment."""
     seen, window = sighting(parts, record, now=now), record.window_at(now)
     said = _judged(parts, record, seen, window, {} if books is None else books)
@@ -125,10 +133,10 @@ def act_by_person(
 
 def replay_experiment(parts: Parts, identifier: str) -> list[Replayed]:
     """Ask again about every verdict of an experiment, from the stored windows alone."""
-    record, books = parts.experiments.one(identifier), Books()
+    record, books = parts.experiments.one(identifier), ExperimentLedgers()
     answers = []
     for kept in parts.registry.verdicts(identifier):
-        seen = parse(Sighting, kept.situation, what="a stored sighting")
+        seen = parse(ExperimentInput, kept.situation, what="a stored sighting")
         again = _judged(parts, record, seen, kept.window, books)
         answers.append(
             Replayed(
@@ -143,7 +151,7 @@ def replay_experiment(parts: Parts, identifier: str) -> list[Replayed]:
     return answers
 
 
-def _digest(said: Conclusion) -> str:
+def _digest(said: ExperimentVerdict) -> str:
     return hashlib.sha256(encode(said)).hexdigest()
 
 

@@ -15,7 +15,7 @@ from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger, References
-from whimbrel.gate.verdict import Counts, Situation, Verdict
+from whimbrel.gate.verdict import Counts, GateInput, Verdict
 from whimbrel.health.shadow import Units
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
@@ -125,7 +125,7 @@ def replay_windows(
             spoke[each] = max(spoke.get(each, 0), at_once)
             told = sum(c.shadow.windows for c in group if c.stage == each and c.shadow)
             shadowed[each] = max(shadowed.get(each, 0), told)
-        now = Situation(
+        now = GateInput(
             stage=max(stage, 0),
             soaked_s=(window - since + 1) * plan.window_s(),
             cells=group,

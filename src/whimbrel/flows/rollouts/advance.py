@@ -27,7 +27,7 @@ from whimbrel.flows.rollouts.shares import over_the_cap, share_for, stage_of
 from whimbrel.flows.rollouts.start import approvals_wanted, audit, clock, people
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import Counts, Situation, Verdict
+from whimbrel.gate.verdict import Counts, GateInput, Verdict
 from whimbrel.health.slices import slice_of
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.selector import EVERYONE, Expression, Selector
@@ -65,10 +65,10 @@ def verdict_for(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord
     return _judged(registry, fleet, rollout, situation(registry, fleet, rollout, now=now), window=window, ledgers={})
 
 
-def situation(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Situation:
+def situation(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> GateInput:
     """What the gate looks at, but for the windows."""
     counts = fleet.counts(rollout.id, without=rollout.without)
-    return Situation(
+    return GateInput(
         stage=rollout.stage,
         soaked_s=now - rollout.stage_since,
         counts=counts,
@@ -84,7 +84,7 @@ def _judged(
     registry: RegistryPort,
     fleet: FleetPort,
     rollout: RolloutRecord,
-    seen: Situation,
+    seen: GateInput,
     *,
     window: int,
     ledgers: Ledgers,
@@ -128,7 +128,7 @@ def asked_again(registry: RegistryPort, fleet: FleetPort, identifier: str) -> It
     """Every stored verdict of a rollout, oldest first, with what the gate says again."""
     rollout, ledgers = registry.rollout(identifier), Ledgers()
     for kept in registry.verdicts(identifier):
-        seen = parse(Situation, kept.situation, what="a stored situation")
+        seen = parse(GateInput, kept.situation, what="a stored situation")
         yield kept, _judged(registry, fleet, rollout, seen, window=kept.window, ledgers=ledgers)
 
 

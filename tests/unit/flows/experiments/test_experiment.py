@@ -10,7 +10,7 @@ from whimbrel.flows.experiments.start import foresee
 from whimbrel.flows.render_policy import render_policy
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.rollouts.start import start_rollout
-from whimbrel.gate.experiment_gate import Book
+from whimbrel.gate.experiment_gate import ExperimentLedger
 from whimbrel.health.report import Cohort, Summary
 from whimbrel.plan.experiment_states import Phase
 from whimbrel.plan.rollout_states import State
@@ -292,7 +292,7 @@ def test_a_late_joiner_counts_from_its_first_window_and_its_past_is_taken_once()
         devices = Devices(here, 80)
         for _ in range(3):
             devices.report()
-        panel = Book(here.record.plan)
+        panel = ExperimentLedger(here.record.plan)
         panel.fold(here.town.fleet.cells("e1", before_window=99))
         one = panel.panel(0, "treated", "watch_time").plus(panel.panel(0, "control", "watch_time"))
         assert (one.n, one.both) == (80, 80)
