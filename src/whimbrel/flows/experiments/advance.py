@@ -25,9 +25,8 @@ from whimbrel.gate.experiment_gate import ExperimentInput, ExperimentLedger, Exp
 from whimbrel.model.documents import encode, parse
 from whimbrel.plan.experiment_states import Act, after
 
-ExperimentLedgers = dict[
-    str, ExperimentLedger
-]  # by experiment: what was folded already; forgetting one costs time, never a verdict
+# By experiment: what was folded already; forgetting one costs time, never a verdict.
+ExperimentLedgers = dict[str, ExperimentLedger]
 PersonAct = Literal["stop", "keep", "ship"]
 
 _ACTS = {"stop_arm": Act.STOP_ARM, "ship": Act.SHIP, "keep": Act.KEEP, "end": Act.END}
