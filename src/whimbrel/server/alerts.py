@@ -16,7 +16,6 @@ import logging
 import random
 import smtplib
 import ssl
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,10 +32,10 @@ from whimbrel.flows.records import AuditRecord
 from whimbrel.flows.rollouts.trace import trace
 from whimbrel.server.alert_forms import mail, posted
 from whimbrel.server.receivers import Known, Receiver, reveal
-from whimbrel.stores.alerts import AlertRow, AlertRows
+from whimbrel.stores.alerts import AlertDelivery
 from whimbrel.stores.database import Database
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry, namespaces
+from whimbrel.stores.registry import namespaces
+from whimbrel.stores.transaction import Stores, transaction
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class Alerts:
         receivers: Sequence[Receiver],
         *,
         leads: Callable[[], bool],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._database, self._folder, self._leads, self._clock = database, folder, leads, clock
         self.receivers = {receiver.name: receiver for receiver in receivers}
@@ -76,7 +75,7 @@ class Alerts:
         now = self._clock()
         with self._database.transaction() as connection:
             for namespace in namespaces(connection) if self.receivers else ():
-                AlertRows(connection, namespace).introduce(self.receivers, now=now)
+                Stores(connection, namespace).alerts.introduce(self.receivers, now=now)
 
     async def run(self) -> None:
         """Tell, where this process leads, until cancelled. Trouble is logged and tried again."""
@@ -99,7 +98,7 @@ class Alerts:
             for row in await asyncio.to_thread(self._note, namespace)
         ]
 
-        async def one(namespace: str, row: AlertRow) -> None:
+        async def one(namespace: str, row: AlertDelivery) -> None:
             async with places:
                 await self._deliver(namespace, row)
 
@@ -137,24 +136,22 @@ class Alerts:
         with self._database.transaction() as connection:
             return namespaces(connection)
 
-    def _note(self, namespace: str) -> list[AlertRow]:
+    def _note(self, namespace: str) -> list[AlertDelivery]:
         """Make the rows of what happened since, and return what should be told by now."""
         now = self._clock()
-        with self._database.transaction() as connection:
-            registry, rows = Registry(connection, namespace), AlertRows(connection, namespace)
-            since = rows.since()
+        with transaction(self._database, namespace) as stores:
+            since = stores.alerts.since()
             looked = {number for space, number in self._looked if space == namespace}
-            fresh = rows.entries(now=now, without=looked)
+            fresh = stores.alerts.entries(now=now, without=looked)
             for number, entry in fresh:
-                self._make(registry, rows, number, entry, since=since, now=now)
-            waiting = [row for row in rows.waiting(now=now) if row.receiver in self.receivers]
+                self._make(stores, number, entry, since=since, now=now)
+            waiting = [row for row in stores.alerts.waiting(now=now) if row.receiver in self.receivers]
         self._looked |= {(namespace, number) for number, _ in fresh}
         return waiting
 
     def _make(
         self,
-        registry: Registry,
-        rows: AlertRows,
+        stores: Stores,
         number: int,
         entry: AuditRecord,
         *,
@@ -164,17 +161,17 @@ class Alerts:
         moment = moment_of(entry)
         if moment is None or entry.rollout is None:
             return
-        plan = registry.rollout(entry.rollout).plan
+        plan = stores.registry.rollout(entry.rollout).plan
         stage = int(entry.evidence.get("stage", 0))
         for name, receiver in self.receivers.items():
             if entry.at < since.get(name, now) or not wants(plan, name, on=receiver.on, moment=moment):
                 continue
-            if rows.has(name, number):
+            if stores.alerts.has(name, number):
                 continue
-            before = rows.told(name, entry.rollout)
+            before = stores.alerts.told(name, entry.rollout)
             old = grouped(moment, stage, at=entry.at, before=before, within_s=limits.ALERT_GROUP_S)
-            rows.add(
-                AlertRow(
+            stores.alerts.add(
+                AlertDelivery(
                     receiver=name,
                     audit_id=number,
                     rollout=entry.rollout,
@@ -190,7 +187,7 @@ class Alerts:
 
     # --- telling ---
 
-    async def _deliver(self, namespace: str, row: AlertRow) -> None:
+    async def _deliver(self, namespace: str, row: AlertDelivery) -> None:
         try:
             known = reveal(self.receivers[row.receiver], folder=self._folder)
             alert, plot = await asyncio.to_thread(self._dress, namespace, row)
@@ -219,20 +216,20 @@ class Alerts:
         )
         await asyncio.to_thread(self._save, namespace, after)
 
-    def _save(self, namespace: str, row: AlertRow) -> None:
-        with self._database.transaction() as connection:
-            AlertRows(connection, namespace).save(row)
+    def _save(self, namespace: str, row: AlertDelivery) -> None:
+        with transaction(self._database, namespace) as stores:
+            stores.alerts.save(row)
 
-    def _dress(self, namespace: str, row: AlertRow) -> tuple[Alert, bytes | None]:
+    def _dress(self, namespace: str, row: AlertDelivery) -> tuple[Alert, bytes | None]:
         """The alert in full, with the picture where the form has a place for it."""
         receiver = self.receivers[row.receiver]
-        with self._database.transaction() as connection:
-            registry = Registry(connection, namespace)
-            entry = AlertRows(connection, namespace).entry(row.audit_id)
+        with transaction(self._database, namespace) as stores:
+            registry = stores.registry
+            entry = stores.alerts.entry(row.audit_id)
             rollout = registry.rollout(row.rollout)
             versions = {v.serial: v.semantic_version for v in registry.versions(rollout.model)}
             pictured = receiver.form == "email" or receiver.plot
-            points = trace(registry, Fleet(connection, namespace), rollout.id) if pictured else []
+            points = trace(registry, stores.fleet, rollout.id) if pictured else []
         stages = rollout.plan.stages
         alert = Alert(
             key=f"{namespace}/{row.audit_id}/{row.receiver}",
@@ -269,7 +266,7 @@ class Alerts:
                 httpx.AsyncClient(follow_redirects=False, timeout=limits.ALERT_SEND_S, trust_env=False) as client,
                 client.stream("POST", known.url, content=request.body, headers=request.headers) as answer,
             ):
-                return await _read(answer)
+                return await _read(answer, now=self._clock())
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return Answered(ok=False, said=f"{type(error).__name__}: {error}".rstrip(": "))
 
@@ -299,7 +296,7 @@ def _smtp(host: str, port: int, *, secure: bool) -> smtplib.SMTP:
     return smtplib.SMTP(host, port, timeout=limits.ALERT_SEND_S)
 
 
-async def _read(answer: httpx.Response) -> Answered:
+async def _read(answer: httpx.Response, *, now: float) -> Answered:
     content = b""
     async for chunk in answer.aiter_raw():
         content += chunk
@@ -312,14 +309,14 @@ async def _read(answer: httpx.Response) -> Answered:
     if answer.is_redirect:
         said = f"{answer.status_code}: redirects are not followed; put the new address into whimbrel.toml"
         return Answered(ok=False, said=said, final=True)
-    return Answered(ok=False, said=said, wait_s=_wait_s(answer), final=answer.status_code in _NEVER)
+    return Answered(ok=False, said=said, wait_s=_wait_s(answer, now=now), final=answer.status_code in _NEVER)
 
 
-def _wait_s(answer: httpx.Response) -> float | None:
+def _wait_s(answer: httpx.Response, *, now: float) -> float | None:
     asked = answer.headers.get("retry-after", "")
     if asked.isdigit():
         return min(float(asked), limits.ALERT_WAIT_MOST_S)
     with contextlib.suppress(TypeError, ValueError):
         until = email.utils.parsedate_to_datetime(asked).timestamp()
-        return min(max(0.0, until - time.time()), limits.ALERT_WAIT_MOST_S)
+        return min(max(0.0, until - now), limits.ALERT_WAIT_MOST_S)
     return None

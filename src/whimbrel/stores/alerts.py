@@ -18,7 +18,7 @@ from whimbrel.stores import schema
 from whimbrel.stores.rows import upsert
 
 
-class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
+class AlertDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an audit entry for a receiver. `state`: waiting, sent, grouped, given_up."""
 
     receiver: str
@@ -33,7 +33,7 @@ class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
     said: str
 
 
-class AlertRows:
+class AlertDeliveries:
     """The alerts of one namespace."""
 
     def __init__(self, connection: Connection, namespace: str) -> None:
@@ -92,11 +92,11 @@ class AlertRows:
         )
         return [Told(receiver=receiver, moment=row.moment, stage=row.stage, at=row.at) for row in rows]
 
-    def add(self, row: AlertRow) -> None:
+    def add(self, row: AlertDelivery) -> None:
         """Remember one; once."""
         self.connection.execute(insert(schema.alerts).values(namespace=self.namespace, **msgspec.structs.asdict(row)))
 
-    def waiting(self, *, now: float) -> list[AlertRow]:
+    def waiting(self, *, now: float) -> list[AlertDelivery]:
         """What should be told by now, the oldest first."""
         table = schema.alerts
         rows = self.connection.execute(
@@ -107,7 +107,7 @@ class AlertRows:
         )
         return [_alert(row) for row in rows]
 
-    def save(self, row: AlertRow) -> None:
+    def save(self, row: AlertDelivery) -> None:
         """What became of a try."""
         table = schema.alerts
         self.connection.execute(
@@ -120,7 +120,7 @@ class AlertRows:
             .values(state=row.state, tries=row.tries, next_at=row.next_at, said=row.said)
         )
 
-    def newest(self, *, limit: int) -> Sequence[AlertRow]:
+    def newest(self, *, limit: int) -> Sequence[AlertDelivery]:
         """The newest alerts, newest first."""
         table = schema.alerts
         rows = self.connection.execute(
@@ -132,8 +132,8 @@ class AlertRows:
         return [_alert(row) for row in rows]
 
 
-def _alert(row: Row[Any]) -> AlertRow:
-    return AlertRow(**{name: getattr(row, name) for name in AlertRow.__struct_fields__})
+def _alert(row: Row[Any]) -> AlertDelivery:
+    return AlertDelivery(**{name: getattr(row, name) for name in AlertDelivery.__struct_fields__})
 
 
 def _entry(row: Row[Any]) -> AuditRecord:
