@@ -206,8 +206,8 @@ def admin_app(context: AdminContext) -> Litestar:
 
     @post("/receivers/{name:str}/test", status_code=HTTP_200_OK, summary="Send a receiver a marked test alert")
     async def test_receiver(namespace: FromPath[str], name: FromPath[str]) -> dict[str, Any]:
-        answered = await context.alerts.test(namespace, name)
-        return {"receiver": name, "ok": answered.ok, "said": answered.said}
+        result = await context.alerts.test(namespace, name)
+        return {"receiver": name, "ok": result.ok, "said": result.said}
 
     @get("/alerts", summary="What receivers were told, newest first")
     async def alerts(

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, Row, exists, insert, select, update
 
 from whimbrel import limits
-from whimbrel.flows.alerts import SAID, Told
+from whimbrel.flows.alerts import SAID, EarlierAlert
 from whimbrel.flows.records import AuditRecord
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
@@ -24,7 +24,7 @@ class AlertDelivery(msgspec.Struct, frozen=True, kw_only=True):
     receiver: str
     audit_id: int
     rollout: str
-    moment: str
+    event: str = msgspec.field(name="moment")  # its name in the table, and for clients
     stage: int
     at: float
     state: str
@@ -82,7 +82,7 @@ class AlertDeliveries:
         )
         return bool(self.connection.execute(select(found)).scalar_one())
 
-    def told(self, receiver: str, rollout: str) -> list[Told]:
+    def earlier(self, receiver: str, rollout: str) -> list[EarlierAlert]:
         """What the receiver was told of a rollout, or will be."""
         table = schema.alerts
         rows = self.connection.execute(
@@ -90,11 +90,11 @@ class AlertDeliveries:
                 table.c.namespace == self.namespace, table.c.receiver == receiver, table.c.rollout == rollout
             )
         )
-        return [Told(receiver=receiver, moment=row.moment, stage=row.stage, at=row.at) for row in rows]
+        return [EarlierAlert(receiver=receiver, event=row.moment, stage=row.stage, at=row.at) for row in rows]
 
     def add(self, row: AlertDelivery) -> None:
         """Remember one; once."""
-        self.connection.execute(insert(schema.alerts).values(namespace=self.namespace, **msgspec.structs.asdict(row)))
+        self.connection.execute(insert(schema.alerts).values(namespace=self.namespace, **msgspec.to_builtins(row)))
 
     def waiting(self, *, now: float) -> list[AlertDelivery]:
         """What should be told by now, the oldest first."""
@@ -133,7 +133,8 @@ class AlertDeliveries:
 
 
 def _alert(row: Row[Any]) -> AlertDelivery:
-    return AlertDelivery(**{name: getattr(row, name) for name in AlertDelivery.__struct_fields__})
+    columns = zip(AlertDelivery.__struct_fields__, AlertDelivery.__struct_encode_fields__, strict=True)
+    return AlertDelivery(**{field: getattr(row, column) for field, column in columns})
 
 
 def _entry(row: Row[Any]) -> AuditRecord:
