@@ -30,7 +30,7 @@ from whimbrel.flows.ports import Taken
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, worth_keeping
 from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.flows.records import ExperimentRecord, ModelSettings, Record, RolloutRecord
-from whimbrel.flows.rollouts.advance import PersonMove, move_by_person
+from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import digest_of, encode, parse

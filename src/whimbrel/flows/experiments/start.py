@@ -16,7 +16,7 @@ from whimbrel.errors import Conflict, Refused
 from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, ExperimentRecord, ModelRecord, RolloutRecord
-from whimbrel.flows.rollouts.start import find_version
+from whimbrel.flows.versions import find_version
 from whimbrel.gate.differences import two_sided_bound, two_sided_rho
 from whimbrel.health.panel import LEAST_DEVICES
 from whimbrel.plan.experiment import Experiment, ExperimentFile

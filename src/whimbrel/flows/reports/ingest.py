@@ -23,7 +23,7 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ExperimentRecord, Participation, Record, RolloutRecord
 from whimbrel.flows.reports.batch import Gathered
-from whimbrel.flows.rollouts.references import reference_of
+from whimbrel.flows.versions import reference_of
 from whimbrel.gate.guardrails import tested_means
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.panel import LEAST_DEVICES, Panel, Value

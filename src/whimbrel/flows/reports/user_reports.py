@@ -17,7 +17,7 @@ from whimbrel import limits
 from whimbrel.errors import NotFound, Refused, WhimbrelError
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord, UserReportRecord
-from whimbrel.flows.rollouts.start import find_version
+from whimbrel.flows.versions import find_version
 from whimbrel.health.report import Role
 from whimbrel.health.tally import Cell, age_bucket
 from whimbrel.health.user_report import Fate, UserReport

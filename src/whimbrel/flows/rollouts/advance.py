@@ -14,37 +14,23 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 import msgspec
 
-from whimbrel.errors import Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import QuarantineRecord, RolloutRecord, VerdictRecord
-from whimbrel.flows.rollouts.finish import after_failure, after_success
+from whimbrel.flows.records import RolloutRecord, VerdictRecord
+from whimbrel.flows.rollouts.approvals import approvals_missing
+from whimbrel.flows.rollouts.move import BACK, move
 from whimbrel.flows.rollouts.references import references_of
-from whimbrel.flows.rollouts.shares import over_the_cap, share_for, stage_of
-from whimbrel.flows.rollouts.start import approvals_wanted, audit, clock, people
+from whimbrel.flows.rollouts.shares import next_over_the_cap, stage_of
+from whimbrel.flows.wording import people_words, time_words
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import Counts, GateInput, Verdict
-from whimbrel.health.slices import slice_of
 from whimbrel.model.documents import encode, parse
-from whimbrel.model.selector import EVERYONE, Expression, Selector
-from whimbrel.plan.rollout_states import NEXT, Event, State, transition
+from whimbrel.plan.rollout_states import NEXT, Event, State
 from whimbrel.plan.schedule import frozen_until
-from whimbrel.policy.bucket import BUCKETS, bucket
-
-PersonMove = Literal["pause", "resume", "finish", "abort", "rollback"]
-
-_PERSON = {
-    "pause": Event.PAUSE,
-    "resume": Event.RESUME,
-    "finish": Event.FINISH,
-    "abort": Event.ABORT,
-    "rollback": Event.ROLL_BACK,
-}
-
+from whimbrel.policy.bucket import bucket
 
 _EVENTS = {
     "slice_back": Event.SLICE_BACK,
@@ -54,8 +40,6 @@ _EVENTS = {
     "hold": Event.HOLD,
     "wait": None,
 }
-_BACK = frozenset({Event.ROLL_BACK, Event.SLICE_BACK})
-
 Ledgers = dict[str, Ledger]  # by rollout: what was folded already; forgetting one costs time, never a verdict
 
 
@@ -160,7 +144,7 @@ def advance(
     )
     verdict, event = _held_back(registry, fleet, rollout, verdict, now=now)
     # One that a person paused goes back, and nowhere else; so does one whose signed policy is not out yet.
-    if event is None or (rollout.state in {State.PAUSED, State.ADVANCING} and event not in _BACK):
+    if event is None or (rollout.state in {State.PAUSED, State.ADVANCING} and event not in BACK):
         return verdict
     if NEXT.get((rollout.state, event)) is None:  # it holds or waits already, and the newest reason counts
         if verdict.because != rollout.because:
@@ -174,7 +158,7 @@ def advance(
         because=verdict.because,
         actor="gate",
         evidence=verdict.evidence,
-        classes=verdict.classes,
+        slices=verdict.classes,
         now=now,
     )
     return verdict
@@ -198,34 +182,11 @@ def _held_back(
             return held(refused)
         if missing := approvals_missing(registry, rollout):
             name = plan.stages[rollout.stage + 1].name
-            return held(f"stage {name} begins when {people(missing)} approved", Event.AWAIT_APPROVAL)
+            return held(f"stage {name} begins when {people_words(missing)} approved", Event.AWAIT_APPROVAL)
     if (until := frozen_until(plan.freeze, now)) is not None:
         waits = rollout.state is State.WAITING_FOR_APPROVAL
-        return held(f"a freeze holds until {clock(until)}", Event.AWAIT_APPROVAL if waits else Event.HOLD)
+        return held(f"a freeze holds until {time_words(until)}", Event.AWAIT_APPROVAL if waits else Event.HOLD)
     return verdict, _EVENTS[verdict.move]
-
-
-def next_over_the_cap(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
-    """Why the next stage would pass the plan's blast radius; None where it would not."""
-    salt = registry.model(rollout.model).salt
-    shares = (*rollout.shares, _next_share(fleet, rollout, salt=salt))
-    return over_the_cap(fleet, rollout.plan, shares=shares, salt=salt)
-
-
-def approvals_missing(registry: RegistryPort, rollout: RolloutRecord) -> int:
-    """How many people must still agree before the next stage begins. What they agreed to before a doubt is not it."""
-    stage = rollout.stage + 1 if rollout.shares else 0
-    if stage >= len(rollout.plan.stages):
-        return 0
-    return max(0, approvals_wanted(rollout.plan, stage=stage) - len(approved_by(registry, rollout, stage=stage)))
-
-
-def approved_by(registry: RegistryPort, rollout: RolloutRecord, *, stage: int) -> set[str]:
-    """Who agreed to the next stage since the rollout waits for it."""
-    if rollout.state not in {State.DRAFT, State.WAITING_FOR_APPROVAL}:
-        return set()
-    given = registry.approvals(rollout.id)
-    return {each.by for each in given if each.stage == stage and each.at >= rollout.state_since}
 
 
 def _cohort(fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Counts], *, salt: int) -> int:
@@ -238,83 +199,3 @@ def _cohort(fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Count
             break  # somebody will report
         stage -= 1
     return stage
-
-
-def move_by_person(
-    registry: RegistryPort,
-    fleet: FleetPort,
-    identifier: str,
-    move_wanted: PersonMove,
-    *,
-    because: str,
-    actor: str,
-    now: float,
-) -> RolloutRecord:
-    """Pause, resume, finish, abort or roll back. Raises `IllegalTransition` where its state does not allow it."""
-    rollout = registry.rollout(identifier)
-    if move_wanted == "finish" and (until := frozen_until(rollout.plan.freeze, now)) is not None and rollout.live:
-        raise Refused(f"a freeze holds until {clock(until)}; until then it may be paused, aborted or rolled back")
-    event = _PERSON[move_wanted]
-    return move(registry, fleet, rollout, event, because=because, actor=actor, evidence={}, now=now)
-
-
-def move(
-    registry: RegistryPort,
-    fleet: FleetPort,
-    rollout: RolloutRecord,
-    event: Event,
-    *,
-    because: str,
-    actor: str,
-    evidence: dict[str, object],
-    now: float,
-    classes: tuple[str, ...] = (),
-) -> RolloutRecord:
-    """One move: the rollout's row, what follows from it, and the audit entry."""
-    state = transition(rollout.state, event)
-    since = rollout.state_since if state is rollout.state else now
-    after = msgspec.structs.replace(rollout, state=state, state_since=since, because=because)
-    if event is Event.SLICE_BACK:
-        after = msgspec.structs.replace(after, without=tuple(sorted({*rollout.without, *classes})))
-    if event is Event.ADVANCE:
-        share = _next_share(fleet, rollout, salt=registry.model(rollout.model).salt)
-        after = msgspec.structs.replace(
-            after, stage=rollout.stage + 1, stage_since=now, shares=(*rollout.shares, share)
-        )
-    if not after.live and after.ended_at is None:
-        after = msgspec.structs.replace(after, ended_at=now)
-    registry.save_rollout(after, before=rollout)
-    if event in _BACK:
-        hardware = registry.model(rollout.model).settings.hardware_label
-        registry.quarantine(
-            QuarantineRecord(
-                namespace=registry.namespace,
-                model=rollout.model,
-                serial=rollout.target,
-                at=now,
-                because=because,
-                selector=_selector(classes, hardware=hardware) if classes else EVERYONE,
-            )
-        )
-    share_now = (after.shares[-1] - after.plan.range.start) / BUCKETS if after.shares else 0.0
-    found = {"stage": after.stage, "share": share_now, **evidence}
-    audit(registry, after, actor=actor, action=event.value, because=because, now=now, evidence=found)
-    if event is Event.FINISH:
-        after_success(registry, after, now=now)
-    if event is Event.ROLL_BACK:
-        after_failure(registry, after, now=now)
-    return after
-
-
-def _next_share(fleet: FleetPort, rollout: RolloutRecord, *, salt: int) -> int:
-    return share_for(fleet, rollout.plan, stage=rollout.stage + 1, salt=salt, shares=rollout.shares)
-
-
-def _selector(slices: tuple[str, ...], *, hardware: str) -> Selector:
-    """The devices of some slices of one label."""
-    named = [slice_of(each) for each in slices]
-    return Selector(
-        match_expressions=(
-            Expression(key=named[0][0] or hardware, operator="In", values=tuple(value for _, value in named)),
-        )
-    )

@@ -17,7 +17,9 @@ from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import traffic_of
 from whimbrel.flows.rollouts.shares import Placed, cap, placed, share_among, stage_of
-from whimbrel.flows.rollouts.start import clock, find_version, why_not
+from whimbrel.flows.rollouts.start import why_not
+from whimbrel.flows.versions import find_version
+from whimbrel.flows.wording import duration_words, time_words
 from whimbrel.gate.power import Sight, Traffic, foresee
 from whimbrel.model.documents import plain
 from whimbrel.plan.plan import Plan, Stage, VersionName
@@ -175,7 +177,7 @@ def _sight_words(check: StageCheck) -> str:
     sight = check.sight
     waits = [(f"a crash rate of {ratio}x", hours) for ratio, hours in sight.hours_to_see.items()]
     waits.append(("accuracy 2 points lower", sight.hours_to_see_drop))
-    told = [f"{what} in about {duration(hours)}" for what, hours in waits if hours is not None]
+    told = [f"{what} in about {duration_words(hours)}" for what, hours in waits if hours is not None]
     if not check.new_devices or not check.control:
         missing = "on the new version" if not check.new_devices else "left as a control"
         return f"It can compare nothing: no device is {missing}."
@@ -186,13 +188,6 @@ def _sight_words(check: StageCheck) -> str:
     return (
         f"{first} It needs, as a rule: {'; '.join(told)}." if told else f"{first} It will not prove less in ten years."
     )
-
-
-def duration(hours: float) -> str:
-    """Hours as a person says them."""
-    if hours < 1:
-        return f"{max(1, round(60 * hours))} min"
-    return f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} days"
 
 
 def _selector_words(stage: Stage) -> str:
@@ -255,11 +250,11 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
         said.append(f"Not judged, since the plan asks for no limit: {', '.join(unseen)}.")
     said += [f"Nothing begins or advances {each.words()}; going back never waits." for each in plan.freeze]
     if plan.schedule is not None:
-        said.append(f"It begins by itself at {clock(plan.schedule.at())}.")
+        said.append(f"It begins by itself at {time_words(plan.schedule.at())}.")
     last = stages[-1]
     soonest = last.earliest + 3600 * last.hours
     if math.isfinite(soonest):
-        said.append(f"At the soonest it is complete at {clock(soonest)}.")
+        said.append(f"At the soonest it is complete at {time_words(soonest)}.")
     return tuple(said)
 
 
@@ -307,7 +302,7 @@ def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, fle
     if not final and check.new_devices and not check.hours:
         found.append(f"stage {stage.name}: it does not soak, so it goes on with the first report")
     elif not final and not check.shadow and check.new_devices and (twice is None or twice > check.hours):
-        needs = f"that takes about {duration(twice)}" if twice is not None else "it never would"
+        needs = f"that takes about {duration_words(twice)}" if twice is not None else "it never would"
         found.append(f"stage {stage.name}: {check.hours:g} h are too short to see a doubled crash rate; {needs}")
     return found
 

@@ -7,9 +7,9 @@
 
 import msgspec
 
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import RegistryPort
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.flows.rollouts.start import audit
 from whimbrel.plan.rollout_states import Event, State, transition
 
 

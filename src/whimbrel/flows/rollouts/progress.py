@@ -13,10 +13,11 @@ Level-triggered: called for every rollout that has not ended, as often as one li
 import msgspec
 
 from whimbrel.errors import Refused
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.approve import go_on
-from whimbrel.flows.rollouts.start import audit, begin_or_wait
+from whimbrel.flows.rollouts.start import begin_or_wait
 from whimbrel.plan.rollout_states import Event, State, transition
 
 _BY_ITSELF = "controller"

@@ -1,16 +1,10 @@
-"""Which predictions does a rollout expect? The references that its two versions were signed with."""
+"""Which predictions a rollout expects: the references that its two versions were signed with."""
 
 from whimbrel.flows.ports import RegistryPort
 from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.versions import reference_of
 from whimbrel.gate.guardrails import drift_limits
 from whimbrel.gate.ledger import References
-from whimbrel.model.documents import parse
-from whimbrel.model.release import Reference, Release
-
-
-def reference_of(registry: RegistryPort, model: str, serial: int) -> Reference | None:
-    """The reference of a version; None where it was released without one."""
-    return parse(Release, registry.release_bytes(model, serial), what="a stored release").reference
 
 
 def references_of(registry: RegistryPort, rollout: RolloutRecord) -> References:

@@ -12,7 +12,8 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from whimbrel.flows.ports import FleetPort
+from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.records import RolloutRecord
 from whimbrel.plan.plan import Plan
 from whimbrel.policy.bucket import BUCKETS, bucket
 
@@ -75,6 +76,18 @@ def over_the_cap(fleet: FleetPort, plan: Plan, *, shares: Sequence[int], salt: i
     if count <= most:
         return None
     return f"{count} devices would be on the new version, and the plan's blast radius is {most}"
+
+
+def next_share(fleet: FleetPort, rollout: RolloutRecord, *, salt: int) -> int:
+    """The bucket where the share of a rollout's next stage ends."""
+    return share_for(fleet, rollout.plan, stage=rollout.stage + 1, salt=salt, shares=rollout.shares)
+
+
+def next_over_the_cap(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
+    """Why the next stage would pass the plan's blast radius; None where it would not."""
+    salt = registry.model(rollout.model).salt
+    shares = (*rollout.shares, next_share(fleet, rollout, salt=salt))
+    return over_the_cap(fleet, rollout.plan, shares=shares, salt=salt)
 
 
 def treated(plan: Plan, shares: Sequence[int], places: Iterable[Placed]) -> int:

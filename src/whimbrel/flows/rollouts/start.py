@@ -11,16 +11,16 @@
 5. What waits has no say in the policy: baseline and shares are those of the moment in which it begins.
 """
 
-import math
-from datetime import UTC, datetime
-
 import msgspec
 
-from whimbrel.errors import Conflict, InvariantBroken, NotFound, Refused
+from whimbrel.errors import Conflict, InvariantBroken, Refused
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import AuditRecord, ModelRecord, RolloutRecord, VersionRecord
-from whimbrel.flows.rollouts.references import reference_of
+from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
+from whimbrel.flows.rollouts.approvals import approvals_wanted
 from whimbrel.flows.rollouts.shares import over_the_cap, share_for
+from whimbrel.flows.versions import find_version, reference_of
+from whimbrel.flows.wording import people_words, time_words
 from whimbrel.gate.guardrails import drift_limits
 from whimbrel.plan.plan import Plan, VersionName
 from whimbrel.plan.ranges import in_the_way
@@ -78,7 +78,7 @@ def start_rollout(
     if turn is not None:
         return _take(registry, rollout, turn, actor=actor, now=now)
     wanted = approvals_wanted(plan, stage=0)
-    because = f"written down by {actor}; it begins when {people(wanted)} approved"
+    because = f"written down by {actor}; it begins when {people_words(wanted)} approved"
     rollout = _saved(registry, msgspec.structs.replace(rollout, because=because), before=rollout)
     audit(registry, rollout, actor=actor, action="draft", because=because, now=now, evidence={"approvals": wanted})
     return rollout
@@ -112,7 +112,7 @@ def _turn(
 ) -> _Turn:
     plan = rollout.plan
     if plan.schedule is not None and (at := plan.schedule.at()) > now:
-        return _Turn(Event.SCHEDULE, f"it begins at {clock(at)}", baseline)
+        return _Turn(Event.SCHEDULE, f"it begins at {time_words(at)}", baseline)
     if blocking := _in_its_way(registry, rollout):
         what = f"rollout {blocking[0].id} of {rollout.model} is {blocking[0].state.value.replace('_', ' ')}"
         if plan.on_running == "refuse":
@@ -126,7 +126,7 @@ def _turn(
             raise Conflict(f"{what}; stop it first, or let this one wait for it (on_running: queue)")
         return _Turn(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
     if (until := frozen_until(plan.freeze, now)) is not None:
-        return _Turn(Event.SCHEDULE, f"a freeze holds until {clock(until)}; it begins then", baseline)
+        return _Turn(Event.SCHEDULE, f"a freeze holds until {time_words(until)}; it begins then", baseline)
     shares = (share_for(fleet, plan, stage=0, salt=model.salt),)
     if refused := over_the_cap(fleet, plan, shares=shares, salt=model.salt):
         raise Refused(f"{refused}; raise it, or begin with fewer devices")
@@ -233,59 +233,6 @@ def _wait(
     after = _saved(registry, after, before=rollout)
     audit(registry, after, actor=actor, action=event.value, because=because, now=now)
     return after
-
-
-def approvals_wanted(plan: Plan, *, stage: int) -> int:
-    """How many people must agree that a stage begins; a draft waits for one at least."""
-    approval = plan.stages[stage].approval
-    return approval.count if approval is not None else int(stage == 0)
-
-
-def find_version(versions: list[VersionRecord], name: VersionName) -> VersionRecord:
-    """The one version that is meant. Raises `NotFound`, or `Refused` with the candidates."""
-    found = [v for v in versions if name.matches(calendar=v.version, semantic=v.semantic_version)]
-    exact = [v for v in found if v.semantic_version == name.text]  # 3.2.0 is also how 3.2.0-rc.1 begins
-    if len(found) == 1 or len(exact) == 1:
-        return (exact or found)[0]
-    candidates = ", ".join(f"{v.version} ({v.semantic_version})" for v in (found or versions)[-10:])
-    if found:
-        raise Refused(f"{name.text!r} of {name.model} may be any of {candidates}; name one of them")
-    raise NotFound(f"{name.model} has no version {name.text!r}; it has: {candidates or 'none yet'}")
-
-
-def people(count: int) -> str:
-    """So many people, and the verb that goes with them."""
-    return "one person has" if count == 1 else f"{count} people have"
-
-
-def clock(moment: float) -> str:
-    """A moment as a sentence says it, in UTC."""
-    return "for ever" if math.isinf(moment) else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def audit(
-    registry: RegistryPort,
-    rollout: RolloutRecord,
-    *,
-    actor: str,
-    action: str,
-    because: str,
-    now: float,
-    evidence: dict[str, object] | None = None,
-) -> None:
-    """Write what happened to a rollout into the audit log."""
-    registry.write_audit(
-        AuditRecord(
-            namespace=registry.namespace,
-            at=now,
-            actor=actor,
-            action=action,
-            because=because,
-            model=rollout.model,
-            rollout=rollout.id,
-            evidence=evidence or {},
-        )
-    )
 
 
 def _saved(registry: RegistryPort, after: RolloutRecord, *, before: RolloutRecord) -> RolloutRecord:

@@ -24,7 +24,8 @@ from support.values import (
 from whimbrel.errors import Conflict
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.ingest import ingest
-from whimbrel.flows.rollouts.advance import Ledgers, advance, move_by_person, replay
+from whimbrel.flows.rollouts.advance import Ledgers, advance, replay
+from whimbrel.flows.rollouts.move import move_by_person
 from whimbrel.flows.rollouts.progress import follow
 from whimbrel.gate.verdict import Verdict
 from whimbrel.plan.rollout_states import State
