@@ -21,7 +21,8 @@ import msgspec
 from sqlalchemy import Connection
 
 from whimbrel.errors import Conflict, Unavailable, WhimbrelError
-from whimbrel.flows.experiments.advance import ExperimentLedgers, Parts, advance_experiment
+from whimbrel.flows.experiments.advance import advance_experiment
+from whimbrel.flows.experiments.judge import ExperimentLedgers
 from whimbrel.flows.ports import Inbox, Taken
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
 from whimbrel.flows.records import RolloutRecord
@@ -29,7 +30,8 @@ from whimbrel.flows.render_policy import render_policy
 from whimbrel.flows.reports.ingest import ingest, judge_silence
 from whimbrel.flows.reports.learn_delays import learn_arm_delays, learn_delays
 from whimbrel.flows.reports.user_reports import count_reports
-from whimbrel.flows.rollouts.advance import Ledgers, advance
+from whimbrel.flows.rollouts.advance import advance
+from whimbrel.flows.rollouts.judge import RolloutLedgers
 from whimbrel.flows.rollouts.progress import MOVES_BY_ITSELF, follow
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.ways import NOTHING
@@ -75,7 +77,7 @@ class Controllers:
         self._clock = clock
         self._holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._leads_until = 0.0
-        self._ledgers = Ledgers()
+        self._ledgers = RolloutLedgers()
         self._books = ExperimentLedgers()
         self._judged: dict[str, int] = {}  # rollout -> the window up to which it was judged
         self.wake = asyncio.Event()
@@ -274,10 +276,18 @@ class Controllers:
                 registry, fleet = Registry(connection, namespace), Fleet(connection, namespace)
                 report_s = min(registry.model(experiment.model).settings.report_s, experiment.plan.window_s())
                 judge_silence(fleet, experiment, report_s=report_s, now=now)
-                parts = Parts(registry, fleet, Experiments(connection, namespace), uuid.uuid4().hex[:6])
+                experiments = Experiments(connection, namespace)
                 try:
-                    known = learn_arm_delays(parts.experiments, fleet, experiment, now=now)
-                    said = advance_experiment(parts, known, now=now, books=self._books)
+                    known = learn_arm_delays(experiments, fleet, experiment, now=now)
+                    said = advance_experiment(
+                        known,
+                        registry=registry,
+                        fleet=fleet,
+                        experiments=experiments,
+                        tag=uuid.uuid4().hex[:6],
+                        now=now,
+                        ledgers=self._books,
+                    )
                 except Conflict:
                     self._books.pop(experiment.id, None)
                     continue  # a person ended it meanwhile; look again next round

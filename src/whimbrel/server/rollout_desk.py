@@ -15,10 +15,10 @@ from whimbrel.errors import NotFound
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.user_reports import file_reports
-from whimbrel.flows.rollouts.advance import replay, verdict_for
 from whimbrel.flows.rollouts.approvals import approval_view
 from whimbrel.flows.rollouts.approve import approve, reject
 from whimbrel.flows.rollouts.check_plan import check_plan, view
+from whimbrel.flows.rollouts.judge import replay_rollout, verdict_for
 from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.progress import devices_left
 from whimbrel.flows.rollouts.start import start_rollout
@@ -93,7 +93,7 @@ def as_it_is(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: s
 
 def ask_again(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> dict[str, Any]:
     """Every verdict, asked again of the stored windows."""
-    verdicts = replay(registry, fleet, identifier)
+    verdicts = replay_rollout(registry, fleet, identifier)
     return {
         "id": identifier,
         "same": all(each.same for each in verdicts),

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, StaticPool, create_engine
 
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.errors import Refused, Unavailable, WhimbrelError
-from whimbrel.flows.experiments.advance import Parts, PersonAct, act_by_person
+from whimbrel.flows.experiments.advance import PersonAct, act_by_person
 from whimbrel.flows.experiments.start import start_experiment
 from whimbrel.flows.ports import Taken
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, worth_keeping
@@ -478,13 +478,13 @@ class Backend:
     def conclude(self, identifier: str, act: PersonAct) -> None:
         """Stop an experiment, keep the baseline, or ship what was compared with it."""
         with self.database.transaction() as connection, suppress(Refused):  # the arm was stopped meanwhile
-            parts = Parts(
-                Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), Experiments(connection, NAMESPACE), "end"
-            )
             act_by_person(
-                parts,
                 identifier,
                 act,
+                registry=Registry(connection, NAMESPACE),
+                fleet=Fleet(connection, NAMESPACE),
+                experiments=Experiments(connection, NAMESPACE),
+                tag="end",
                 arm="other" if act == "ship" else None,
                 because="as they like",
                 actor="person",

@@ -27,7 +27,7 @@ from whimbrel.flows.versions import reference_of
 from whimbrel.gate.guardrails import tested_means
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.panel import LEAST_DEVICES, Panel, Value
-from whimbrel.health.report import ERROR_RATE, Announcement, Batch, Cohort, Summary, Window
+from whimbrel.health.report import ERROR_RATE, Announcement, Batch, Cohort, Role, Summary, Window
 from whimbrel.health.shadow import Seen
 from whimbrel.health.tally import Cell, age_bucket, cells_of
 from whimbrel.model.documents import parse
@@ -299,7 +299,7 @@ class _Desk:
         """Only the labels that were asked for: others would make as many cells as a device has ideas."""
         return {label: value for label, value in told.items() if label in self.slice_labels[rollout.model]}
 
-    def _credible(self, rollout: Trial, device_id: str, stage: int, role: str) -> bool:
+    def _credible(self, rollout: Trial, device_id: str, stage: int, role: Role) -> bool:
         if isinstance(rollout, ExperimentRecord):
             place = bucket(device_key(device_id), salt=self.salts[rollout.model])
             return rollout.holds(place, stage=stage, role=role)

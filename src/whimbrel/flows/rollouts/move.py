@@ -12,7 +12,8 @@ import msgspec
 from whimbrel.errors import Refused
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import QuarantineRecord, RolloutRecord
+from whimbrel.flows.quarantine import quarantine
+from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.finish import after_failure, after_success
 from whimbrel.flows.rollouts.shares import next_share
 from whimbrel.flows.wording import time_words
@@ -69,16 +70,8 @@ def move(
     registry.save_rollout(after, before=rollout)
     if event in BACK:
         hardware = registry.model(rollout.model).settings.hardware_label
-        registry.quarantine(
-            QuarantineRecord(
-                namespace=registry.namespace,
-                model=rollout.model,
-                serial=rollout.target,
-                at=now,
-                because=because,
-                selector=_selector(slices, hardware=hardware) if slices else EVERYONE,
-            )
-        )
+        selector = _selector(slices, hardware=hardware) if slices else EVERYONE
+        quarantine(registry, rollout, rollout.target, because=because, now=now, selector=selector)
     share = (after.shares[-1] - after.plan.range.start) / BUCKETS if after.shares else 0.0
     told = {"stage": after.stage, "share": share, **evidence}
     audit(registry, after, actor=actor, action=event.value, because=because, now=now, evidence=told)

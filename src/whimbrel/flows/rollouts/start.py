@@ -214,8 +214,7 @@ def _in_its_way(registry: RegistryPort, rollout: RolloutRecord) -> list[RolloutR
         for other in registry.rollouts(model=rollout.model, unended=True)
         if other.id != rollout.id and (other.live or (other.state is State.QUEUED and _older(other, rollout)))
     ]
-    names = in_the_way(rollout.plan.range, [(other.id, other.plan.range) for other in others])
-    return [other for other in others if other.id in names]
+    return [other for other in others if other.range.meets(rollout.range)]
 
 
 def _older(other: RolloutRecord, rollout: RolloutRecord) -> bool:
