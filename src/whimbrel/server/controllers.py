@@ -27,7 +27,8 @@ from whimbrel.flows.ports import Inbox, Taken
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.render_policy import render_policy
-from whimbrel.flows.reports.ingest import ingest, judge_silence
+from whimbrel.flows.reports.ingest import ingest
+from whimbrel.flows.reports.judge_silence import judge_silence
 from whimbrel.flows.reports.learn_delays import learn_arm_delays, learn_delays
 from whimbrel.flows.reports.user_reports import count_reports
 from whimbrel.flows.rollouts.advance import advance

@@ -16,6 +16,7 @@ from whimbrel.errors import Refused
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.reports.judge_silence import SILENCE_PERIODS
 from whimbrel.flows.rollouts.approve import go_on
 from whimbrel.flows.rollouts.start import begin_or_wait
 from whimbrel.plan.rollout_states import Event, State, transition
@@ -31,7 +32,6 @@ MOVES_BY_ITSELF = frozenset(
         State.ROLLING_BACK,
     }
 )
-SILENT_PERIODS = 3  # refreshes or reports that a device may miss before it counts as out of reach
 
 
 def follow(
@@ -59,7 +59,7 @@ def follow(
 def devices_left(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> int:
     """Devices in reach that still run the target of a rollout that goes back."""
     settings = registry.model(rollout.model).settings
-    reach_s = SILENT_PERIODS * max(settings.refresh_s, min(settings.report_s, rollout.plan.window_s()))
+    reach_s = SILENCE_PERIODS * max(settings.refresh_s, min(settings.report_s, rollout.plan.window_s()))
     return fleet.still_on(rollout.model, rollout.target, heard_since=now - reach_s)
 
 

@@ -21,7 +21,8 @@ from support.values import (
 )
 from whimbrel.errors import Refused
 from whimbrel.flows.records import Record
-from whimbrel.flows.reports.ingest import ingest, judge_silence
+from whimbrel.flows.reports.ingest import ingest
+from whimbrel.flows.reports.judge_silence import judge_silence
 from whimbrel.flows.reports.user_reports import count_reports, file_reports
 from whimbrel.flows.rollouts.advance import advance
 from whimbrel.flows.rollouts.judge import replay_rollout
