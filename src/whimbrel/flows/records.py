@@ -85,6 +85,10 @@ class Comparison(Protocol):
     def compared_metrics(self) -> tuple[str, ...]: ...
     @property
     def control_stage(self) -> int: ...
+    @property
+    def delays(self) -> tuple[float, ...]: ...
+    @property
+    def learns_delays(self) -> bool: ...
     def window_at(self, at: float) -> int: ...
     def serial_of(self, role: Role, stage: int) -> int: ...
     def shadow_serial(self, stage: int) -> int | None: ...
@@ -151,6 +155,11 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     def control_stage(self) -> int:
         """A stage in which every control device is counted."""
         return self.stage
+
+    @property
+    def learns_delays(self) -> bool:
+        """Whether its treated devices fetch a version, so that its controls must wait as long."""
+        return True
 
     def window_at(self, at: float) -> int:
         """The number of the tally window that is open at `at`."""
@@ -241,6 +250,11 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
     def control_stage(self) -> int:
         """A stage in which every control device is counted: that of any live arm."""
         return self.arms[0][0] if self.arms else 0
+
+    @property
+    def learns_delays(self) -> bool:
+        """Whether its treated devices fetch a version: in an A/A experiment, which has no delays, none does."""
+        return bool(self.delays)
 
     def window_at(self, at: float) -> int:
         """The number of the tally window that is open at `at`."""

@@ -29,7 +29,7 @@ from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.render_policy import render_policy
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.reports.judge_silence import judge_silence
-from whimbrel.flows.reports.learn_delays import learn_arm_delays, learn_delays
+from whimbrel.flows.reports.learn_delays import learn_delays
 from whimbrel.flows.reports.user_reports import count_reports
 from whimbrel.flows.rollouts.advance import advance
 from whimbrel.flows.rollouts.judge import RolloutLedgers
@@ -228,7 +228,7 @@ class Controllers:
                 report_s = min(registry.model(rollout.model).settings.report_s, rollout.plan.window_s())
                 judge_silence(fleet, rollout, report_s=report_s, now=now)
                 try:
-                    rollout = learn_delays(registry, fleet, rollout, now=now)  # noqa: PLW2901 (the same, as stored)
+                    rollout = learn_delays(fleet, rollout, save=registry.save_rollout, now=now)  # noqa: PLW2901 (the same, as stored)
                     verdict = advance(registry, fleet, rollout, now=now, ledgers=self._ledgers)
                 except Conflict:
                     self._ledgers.pop(rollout.id, None)
@@ -279,7 +279,7 @@ class Controllers:
                 judge_silence(fleet, experiment, report_s=report_s, now=now)
                 experiments = Experiments(connection, namespace)
                 try:
-                    known = learn_arm_delays(experiments, fleet, experiment, now=now)
+                    known = learn_delays(fleet, experiment, save=experiments.save, now=now)
                     said = advance_experiment(
                         known,
                         registry=registry,
