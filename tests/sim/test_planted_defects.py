@@ -158,12 +158,14 @@ def _forgetful(sync: Callable[[Path], None], where: str) -> Callable[[Path], Non
 
 
 def _shares_shrink(patch: pytest.MonkeyPatch) -> None:
-    entry = render_policy._entry
+    entry = render_policy._rollout_entry
 
     def shrinking(rollout: Any) -> Any:
         return entry(msgspec.structs.replace(rollout, shares=tuple(100_000 for _ in rollout.shares)))
 
-    patch.setattr(render_policy, "_entry", lambda rollout: shrinking(rollout) if rollout.stage else entry(rollout))
+    patch.setattr(
+        render_policy, "_rollout_entry", lambda rollout: shrinking(rollout) if rollout.stage else entry(rollout)
+    )
 
 
 def _buckets_move(patch: pytest.MonkeyPatch) -> None:
