@@ -147,8 +147,8 @@ def _act(
         experiments.save(shipped, before=ended)
         ended = shipped
     action = f"experiment {act.value.replace('_', ' ')}"
-    told = {"arm": arm, **evidence}
-    audit(registry, ended, actor=actor, action=action, because=ended.because, now=now, evidence=told)
+    with_arm = {"arm": arm, **evidence}
+    audit(registry, ended, actor=actor, action=action, because=ended.because, now=now, evidence=with_arm)
     return ended
 
 

@@ -73,8 +73,8 @@ def move(
         selector = _selector(slices, hardware=hardware) if slices else EVERYONE
         quarantine(registry, rollout, rollout.target, because=because, now=now, selector=selector)
     share = (after.shares[-1] - after.plan.range.start) / BUCKETS if after.shares else 0.0
-    told = {"stage": after.stage, "share": share, **evidence}
-    audit(registry, after, actor=actor, action=event.value, because=because, now=now, evidence=told)
+    with_stage = {"stage": after.stage, "share": share, **evidence}
+    audit(registry, after, actor=actor, action=event.value, because=because, now=now, evidence=with_stage)
     if event is Event.FINISH:
         after_success(registry, after, now=now)
     if event is Event.ROLL_BACK:
