@@ -9,13 +9,13 @@ from typing import Any
 from whimbrel import limits
 from whimbrel.errors import Refused
 from whimbrel.flows.reports.history import History
-from whimbrel.flows.reports.judge_silence import SILENCE_PERIODS
 from whimbrel.forecast.cost import Sizes
 from whimbrel.forecast.shape import Base, Presence, Shape
 from whimbrel.health.report import WayName
 
 _ENOUGH = 1000  # device-windows, before a rate is believed
 _P99 = 2.3263  # standard deviations between the median and the 99% quantile
+_MISSED = 3  # reports in a row that do not come make a device overdue, as flows/reports/ingest.py has it
 
 
 def shape_of(known: History) -> tuple[Shape, list[str]]:
@@ -104,7 +104,7 @@ def _traffic(known: History) -> dict[str, Any]:
 
 def _presence(known: History) -> tuple[Presence, ...]:
     silent = known.overdue / known.due if known.due else 0.0
-    online = 1 - max(silent, 1e-9) ** (1 / SILENCE_PERIODS)
+    online = 1 - max(silent, 1e-9) ** (1 / _MISSED)
     there = 1 - known.delays.never
     groups = tuple(
         Presence(name=f"quarter {n}", share=there / len(known.delays.mean_h), online=online, delay_h=max(1e-3, hours))
