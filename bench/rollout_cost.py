@@ -22,7 +22,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, s
 
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.records import ModelRecord, ModelSettings, VersionRecord
-from whimbrel.flows.rollouts.advance import move_by_person
+from whimbrel.flows.rollouts.move import move_by_person
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Line

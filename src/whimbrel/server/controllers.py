@@ -21,14 +21,17 @@ import msgspec
 from sqlalchemy import Connection
 
 from whimbrel.errors import Conflict, Unavailable, WhimbrelError
-from whimbrel.flows.experiments.advance import ExperimentLedgers, Parts, advance_experiment
+from whimbrel.flows.experiments.advance import advance_experiment
+from whimbrel.flows.experiments.judge import ExperimentLedgers
 from whimbrel.flows.ports import Inbox, Taken
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
 from whimbrel.flows.render_policy import render_policy
-from whimbrel.flows.reports.ingest import ingest, judge_silence
-from whimbrel.flows.reports.learn_delays import learn_arm_delays, learn_delays
+from whimbrel.flows.reports.ingest import ingest
+from whimbrel.flows.reports.judge_silence import judge_silence
+from whimbrel.flows.reports.learn_delays import learn_delays
 from whimbrel.flows.reports.user_reports import count_reports
-from whimbrel.flows.rollouts.advance import Ledgers, advance
+from whimbrel.flows.rollouts.advance import advance
+from whimbrel.flows.rollouts.judge import RolloutLedgers
 from whimbrel.flows.rollouts.progress import MOVES_BY_ITSELF, follow
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.ways import NOTHING
@@ -72,7 +75,7 @@ class Controllers:
         self._clock = clock
         self._holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._leads_until = 0.0
-        self._ledgers = Ledgers()
+        self._ledgers = RolloutLedgers()
         self._books = ExperimentLedgers()
         self._judged: dict[str, int] = {}  # rollout -> the window up to which it was judged
         self.wake = asyncio.Event()
@@ -219,7 +222,7 @@ class Controllers:
                 report_s = min(stores.registry.model(rollout.model).settings.report_s, rollout.plan.window_s())
                 judge_silence(stores.fleet, rollout, report_s=report_s, now=now)
                 try:
-                    rollout = learn_delays(stores.registry, stores.fleet, rollout, now=now)  # noqa: PLW2901 (the same, as stored)
+                    rollout = learn_delays(stores.fleet, rollout, save=stores.registry.save_rollout, now=now)  # noqa: PLW2901 (the same, as stored)
                     verdict = advance(stores.registry, stores.fleet, rollout, now=now, ledgers=self._ledgers)
                 except Conflict:
                     self._ledgers.pop(rollout.id, None)
@@ -264,10 +267,17 @@ class Controllers:
             with self._leading(namespace) as stores:
                 report_s = min(stores.registry.model(experiment.model).settings.report_s, experiment.plan.window_s())
                 judge_silence(stores.fleet, experiment, report_s=report_s, now=now)
-                parts = Parts(stores.registry, stores.fleet, stores.experiments, uuid.uuid4().hex[:6])
                 try:
-                    known = learn_arm_delays(stores.experiments, stores.fleet, experiment, now=now)
-                    said = advance_experiment(parts, known, now=now, books=self._books)
+                    known = learn_delays(stores.fleet, experiment, save=stores.experiments.save, now=now)
+                    said = advance_experiment(
+                        known,
+                        registry=stores.registry,
+                        fleet=stores.fleet,
+                        experiments=stores.experiments,
+                        tag=uuid.uuid4().hex[:6],
+                        now=now,
+                        ledgers=self._books,
+                    )
                 except Conflict:
                     self._books.pop(experiment.id, None)
                     continue  # a person ended it meanwhile; look again next round

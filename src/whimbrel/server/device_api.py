@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
-from whimbrel.flows.check import check
+from whimbrel.flows.decide_for_device import decide_for_device
 from whimbrel.flows.records import Record
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import encode, parse
@@ -136,7 +136,7 @@ def _check_one(stores: Stores, model: str, device: str, labels: dict[str, str]) 
         v.serial: parse(Release, stores.registry.release_bytes(model, v.serial), what="a stored release")
         for v in stores.registry.versions(model)
     }
-    return check(
+    return decide_for_device(
         parse(Policy, policy, what="the stored policy"),
         parse(Line, line, what="the stored line"),
         releases,

@@ -11,15 +11,11 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import NotFound
-from whimbrel.flows.experiments.advance import (
-    ExperimentLedgers,
-    Parts,
-    PersonAct,
-    act_by_person,
-    look_at,
-    replay_experiment,
-)
-from whimbrel.flows.experiments.start import foresee, read_experiment, start_experiment
+from whimbrel.flows.experiments.advance import PersonAct, act_by_person
+from whimbrel.flows.experiments.check import check_experiment
+from whimbrel.flows.experiments.judge import ExperimentLedgers, experiment_verdict_for, replay_experiment
+from whimbrel.flows.experiments.start import start_experiment
+from whimbrel.flows.files.experiment_file import read_experiment
 from whimbrel.flows.records import ExperimentRecord
 from whimbrel.gate.experiment_gate import ArmNow, Look
 from whimbrel.model.documents import Document
@@ -52,11 +48,6 @@ def person_act(text: str) -> PersonAct:
     return cast("PersonAct", text)
 
 
-def _parts(stores: Stores) -> Parts:
-    """What the flows of experiments work on, in one transaction."""
-    return Parts(stores.registry, stores.fleet, stores.experiments, secrets.token_hex(3))
-
-
 def start(stores: Stores, *, data: NewExperiment, now: float) -> dict[str, Any]:
     """Begin."""
     record = start_experiment(
@@ -76,7 +67,7 @@ def start(stores: Stores, *, data: NewExperiment, now: float) -> dict[str, Any]:
 def check(stores: Stores, *, data: NewExperiment) -> dict[str, Any]:
     """Explain, and change nothing."""
     plan = read_experiment(data.plan, what=data.file_name)
-    told = foresee(stores.registry, stores.fleet, stores.experiments, plan)
+    told = check_experiment(stores.registry, stores.fleet, stores.experiments, plan)
     answer: dict[str, Any] = {"name": plan.name, "model": plan.model} | msgspec.to_builtins(told)
     return answer
 
@@ -89,13 +80,13 @@ def every(stores: Stores, *, model: str | None, live: bool) -> list[dict[str, An
 
 def one(stores: Stores, *, identifier: str, history: bool, now: float) -> dict[str, Any]:
     """One, with what is to be said of it by now. `history`: the intervals over time too, for a plot."""
-    books = ExperimentLedgers()
+    ledgers = ExperimentLedgers()
     record = stores.experiments.one(identifier)
     until = record.ended_at if record.ended_at is not None else now
-    said = look_at(_parts(stores), record, now=until, books=books)
+    said = experiment_verdict_for(record, registry=stores.registry, fleet=stores.fleet, now=until, ledgers=ledgers)
     seen = view(stores, record) | {"verdict": msgspec.to_builtins(said)}
     if history:
-        seen["history"] = _history(record, books)
+        seen["history"] = _history(record, ledgers)
         log = stores.registry.audit_log(rollout=identifier, limit=limits.EXPERIMENT_POINTS)
         seen["acts"] = [{"at": e.at, "actor": e.actor, "action": e.action, "because": e.because} for e in reversed(log)]
     return seen
@@ -104,9 +95,12 @@ def one(stores: Stores, *, identifier: str, history: bool, now: float) -> dict[s
 def act(stores: Stores, *, identifier: str, wanted: PersonAct, data: ExperimentAct, now: float) -> dict[str, Any]:
     """Stop, keep or ship by hand."""
     record = act_by_person(
-        _parts(stores),
         identifier,
         wanted,
+        registry=stores.registry,
+        fleet=stores.fleet,
+        experiments=stores.experiments,
+        tag=secrets.token_hex(3),
         arm=data.arm,
         because=data.because or f"{wanted} by {data.actor}",
         actor=data.actor,
@@ -117,7 +111,9 @@ def act(stores: Stores, *, identifier: str, wanted: PersonAct, data: ExperimentA
 
 def replay(stores: Stores, *, identifier: str) -> dict[str, Any]:
     """Every verdict, asked again of the stored windows."""
-    verdicts = replay_experiment(_parts(stores), identifier)
+    verdicts = replay_experiment(
+        identifier, registry=stores.registry, fleet=stores.fleet, experiments=stores.experiments
+    )
     same = all(each.same for each in verdicts)
     return {"id": identifier, "same": same, "verdicts": [msgspec.to_builtins(each) for each in verdicts]}
 
@@ -169,10 +165,10 @@ def view(stores: Stores, record: ExperimentRecord) -> dict[str, Any]:
     }
 
 
-def _history(record: ExperimentRecord, books: ExperimentLedgers) -> list[dict[str, Any]]:
+def _history(record: ExperimentRecord, ledgers: ExperimentLedgers) -> list[dict[str, Any]]:
     """At most `EXPERIMENT_POINTS` looks an arm, evenly over time, the last one among them."""
     found = []
-    book = books[record.id]
+    book = ledgers[record.id]
     for place, variant in enumerate(record.plan.treated):
         mine = [(window, now) for window, where, now in book.history if where == place]
         step = max(1, -(-len(mine) // limits.EXPERIMENT_POINTS))

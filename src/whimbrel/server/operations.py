@@ -19,7 +19,7 @@ from whimbrel.flows.publishing.build_deltas import write_index
 from whimbrel.flows.publishing.publish import build_hash, check_budgets, check_unpublished
 from whimbrel.flows.records import AuditRecord, ModelRecord, ModelSettings, VersionRecord
 from whimbrel.flows.reports.history import history_of, inventory_of
-from whimbrel.flows.rollouts.start import find_version
+from whimbrel.flows.versions import find_version
 from whimbrel.model.documents import Document, convert, parse, plain
 from whimbrel.model.ids import END, Name
 from whimbrel.model.release import Line, Release

@@ -14,9 +14,11 @@ from whimbrel.errors import NotFound
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.user_reports import file_reports
-from whimbrel.flows.rollouts.advance import PersonMove, move_by_person, replay, verdict_for
-from whimbrel.flows.rollouts.approve import approval_view, approve, reject
+from whimbrel.flows.rollouts.approvals import approval_view
+from whimbrel.flows.rollouts.approve import approve, reject
 from whimbrel.flows.rollouts.check_plan import check_plan, view
+from whimbrel.flows.rollouts.judge import replay_rollout, verdict_for
+from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.progress import devices_left
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.rollouts.trace import Point, trace
@@ -87,7 +89,7 @@ def as_it_is(stores: Stores, *, identifier: str, now: float) -> dict[str, Any]:
 
 def ask_again(stores: Stores, *, identifier: str) -> dict[str, Any]:
     """Every verdict, asked again of the stored windows."""
-    verdicts = replay(stores.registry, stores.fleet, identifier)
+    verdicts = replay_rollout(stores.registry, stores.fleet, identifier)
     return {
         "id": identifier,
         "same": all(each.same for each in verdicts),

@@ -25,13 +25,13 @@ from sqlalchemy import Connection, StaticPool, create_engine
 
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.errors import Refused, Unavailable, WhimbrelError
-from whimbrel.flows.experiments.advance import Parts, PersonAct, act_by_person
+from whimbrel.flows.experiments.advance import PersonAct, act_by_person
 from whimbrel.flows.experiments.start import start_experiment
 from whimbrel.flows.ports import Taken
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, worth_keeping
 from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.flows.records import ExperimentRecord, ModelSettings, Record, RolloutRecord
-from whimbrel.flows.rollouts.advance import PersonMove, move_by_person
+from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import digest_of, encode, parse
@@ -464,11 +464,13 @@ class Backend:
     def conclude(self, identifier: str, act: PersonAct) -> None:
         """Stop an experiment, keep the baseline, or ship what was compared with it."""
         with transaction(self.database, NAMESPACE) as stores, suppress(Refused):  # the arm was stopped meanwhile
-            parts = Parts(stores.registry, stores.fleet, stores.experiments, "end")
             act_by_person(
-                parts,
                 identifier,
                 act,
+                registry=stores.registry,
+                fleet=stores.fleet,
+                experiments=stores.experiments,
+                tag="end",
                 arm="other" if act == "ship" else None,
                 because="as they like",
                 actor="person",

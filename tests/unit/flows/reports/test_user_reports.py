@@ -22,7 +22,7 @@ from support.values import (
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.ingest import ingest
-from whimbrel.flows.reports.user_reports import Filed, count_reports, file_reports
+from whimbrel.flows.reports.user_reports import FilingResult, count_reports, file_reports
 from whimbrel.flows.rollouts.advance import advance
 from whimbrel.gate.gate import judge
 from whimbrel.health.tally import Cell
@@ -44,7 +44,7 @@ def rows(here: Town) -> Tickets:
     return here.stores.tickets
 
 
-def filed(here: Town, *tickets: UserReport, now: float = LATER) -> Filed:
+def filed(here: Town, *tickets: UserReport, now: float = LATER) -> FilingResult:
     return file_reports(here.registry, here.fleet, rows(here), tickets, now=now)
 
 

@@ -21,9 +21,11 @@ from support.values import (
 )
 from whimbrel.errors import Refused
 from whimbrel.flows.records import Record
-from whimbrel.flows.reports.ingest import ingest, judge_silence
+from whimbrel.flows.reports.ingest import ingest
+from whimbrel.flows.reports.judge_silence import judge_silence
 from whimbrel.flows.reports.user_reports import count_reports, file_reports
-from whimbrel.flows.rollouts.advance import advance, replay
+from whimbrel.flows.rollouts.advance import advance
+from whimbrel.flows.rollouts.judge import replay_rollout
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.gate.verdict import Verdict
 from whimbrel.health.report import Summary
@@ -162,7 +164,7 @@ def test_harm_that_devices_tell_of_takes_the_version_back(trigger: str, limit: s
         after = here.registry.rollout("r1")
         assert after.state is State.ROLLING_BACK
         assert [entry.serial for entry in here.registry.quarantines("wake")] == [2]
-        assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
+        assert all(each.same for each in replay_rollout(here.registry, here.fleet, "r1"))
 
 
 def test_without_harm_the_same_rollout_advances() -> None:
@@ -171,7 +173,7 @@ def test_without_harm_the_same_rollout_advances() -> None:
         moves = [one_period(here, number, "none") for number in range(1, 21)]
         assert {verdict.move for verdict in moves} <= {"wait", "advance", "hold"}
         assert "advance" in {verdict.move for verdict in moves}, moves[-1].because
-        assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
+        assert all(each.same for each in replay_rollout(here.registry, here.fleet, "r1"))
 
 
 def test_devices_that_go_back_by_themselves_pull_the_kill_switch() -> None:
