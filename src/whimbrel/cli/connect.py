@@ -21,7 +21,7 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.output import progress_bar
 from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
-from whimbrel.server.admin_api import admin_app
+from whimbrel.server.admin.app import admin_app
 from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
 

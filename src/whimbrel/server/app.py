@@ -25,7 +25,8 @@ import uvicorn
 from whimbrel.durable import write_durably
 from whimbrel.errors import Conflict, InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.flows.ports import Inbox
-from whimbrel.server.admin_api import admin_app
+from whimbrel.server.admin.app import admin_app
+from whimbrel.server.admin.operations import AdminContext
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.config import FILE, Config, Folder
@@ -33,7 +34,6 @@ from whimbrel.server.controllers import Controllers
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import App, Receive, Scope, Send, problem, respond
 from whimbrel.server.intake import Intake
-from whimbrel.server.operations import AdminContext
 from whimbrel.server.static import BytesSent, Static
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database

@@ -8,8 +8,8 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 from litestar.types import ControllerRouterHandler
 
 from whimbrel.server import experiment_operations as work
+from whimbrel.server.admin.operations import Operations
 from whimbrel.server.experiment_operations import ExperimentAct, NewExperiment
-from whimbrel.server.operations import Operations
 
 
 def experiment_routes(operations: Operations) -> list[ControllerRouterHandler]:

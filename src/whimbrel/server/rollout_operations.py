@@ -25,7 +25,7 @@ from whimbrel.flows.rollouts.trace import Point, trace
 from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import Document, plain
 from whimbrel.plan.rollout_states import State
-from whimbrel.server.operations import Actor, Because, Consent, Reason
+from whimbrel.server.admin.operations import Actor, Because, Consent, Reason
 from whimbrel.stores.transaction import Stores
 
 

@@ -42,13 +42,13 @@ from whimbrel.plan.experiment import Experiment, ExperimentVariant
 from whimbrel.plan.plan import Plan, Rollback, Stage
 from whimbrel.policy.policy import Conditions, Policy
 from whimbrel.policy.shadow import ShadowStage
+from whimbrel.server.admin.operations import AdminContext, NewLine, NewModel, NewVersion, Operations
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.controllers import Controllers
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import problem
 from whimbrel.server.intake import Intake
-from whimbrel.server.operations import AdminContext, NewLine, NewModel, NewVersion, Operations
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, HOUR_S, MODEL, NAMESPACE, REFRESH_S, REPORT_S, Timeline
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs

@@ -26,9 +26,7 @@ from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import convert, encode
 from whimbrel.model.ids import Digest
 from whimbrel.server import rollout_operations
-from whimbrel.server.experiment_api import experiment_routes
-from whimbrel.server.http import problem
-from whimbrel.server.operations import (
+from whimbrel.server.admin.operations import (
     AdminContext,
     NewAlias,
     NewLine,
@@ -38,6 +36,8 @@ from whimbrel.server.operations import (
     Reason,
     model_view,
 )
+from whimbrel.server.experiment_api import experiment_routes
+from whimbrel.server.http import problem
 
 COLLECT_AFTER_S = 86400.0  # an upload whose version is not published yet is safe for a day
 
