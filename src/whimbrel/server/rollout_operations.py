@@ -25,7 +25,8 @@ from whimbrel.flows.rollouts.trace import Point, trace
 from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import Document, plain
 from whimbrel.plan.rollout_states import State
-from whimbrel.server.admin.operations import Actor, Because, Consent, Reason
+from whimbrel.server.admin.operations import Consent
+from whimbrel.server.admin.views.reason import Actor, Because, Reason
 from whimbrel.stores.transaction import Stores
 
 

@@ -42,7 +42,9 @@ from whimbrel.plan.experiment import Experiment, ExperimentVariant
 from whimbrel.plan.plan import Plan, Rollback, Stage
 from whimbrel.policy.policy import Conditions, Policy
 from whimbrel.policy.shadow import ShadowStage
-from whimbrel.server.admin.operations import AdminContext, NewLine, NewModel, NewVersion, Operations
+from whimbrel.server.admin.operations import AdminContext, Operations
+from whimbrel.server.admin.views.models import NewModel
+from whimbrel.server.admin.views.versions import NewLine, NewVersion
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.controllers import Controllers

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Litestar, Request, Response, Router, get, head, patch, post, put
 from litestar.connection import ASGIConnection
+from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
@@ -26,16 +27,11 @@ from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import convert, encode
 from whimbrel.model.ids import Digest
 from whimbrel.server import rollout_operations
-from whimbrel.server.admin.operations import (
-    AdminContext,
-    NewAlias,
-    NewLine,
-    NewModel,
-    NewVersion,
-    Operations,
-    Reason,
-    model_view,
-)
+from whimbrel.server.admin.operations import AdminContext, Operations, model_view
+from whimbrel.server.admin.status import STATUS_ROUTES
+from whimbrel.server.admin.views.models import NewAlias, NewModel
+from whimbrel.server.admin.views.reason import Reason
+from whimbrel.server.admin.views.versions import NewLine, NewVersion
 from whimbrel.server.experiment_api import experiment_routes
 from whimbrel.server.http import problem
 
@@ -45,19 +41,6 @@ COLLECT_AFTER_S = 86400.0  # an upload whose version is not published yet is saf
 def admin_app(context: AdminContext) -> Litestar:
     """The admin API as an ASGI application."""
     operations = Operations(context)
-
-    @get("/status", summary="Whether it works, and how much there is")
-    async def status(namespace: FromPath[str]) -> dict[str, Any]:
-        return await operations.do(namespace, operations.status)
-
-    @get("/keys", summary="The online keys that a model is delegated to")
-    async def keys() -> dict[str, Any]:
-        return {"policy": {"keyid": context.policy_key.keyid, **context.policy_key.to_dict()}}
-
-    @get("/roles/{role:str}", summary="The newest signed metadata of a role", media_type="application/json")
-    async def role(namespace: FromPath[str], role: FromPath[str]) -> Response[bytes]:
-        content = await operations.do(namespace, lambda stores: stores.roles.role_bytes(role))
-        return Response(content, media_type="application/json")
 
     @get("/models", summary="Models with their baseline and devices")
     async def models(namespace: FromPath[str]) -> list[dict[str, Any]]:
@@ -273,10 +256,9 @@ def admin_app(context: AdminContext) -> Litestar:
     guarded = Router(
         "/{namespace:str}/admin/v1",
         guards=[guard],
+        dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
         route_handlers=[
-            status,
-            keys,
-            role,
+            *STATUS_ROUTES,
             models,
             model,
             add_model,

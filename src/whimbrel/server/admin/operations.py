@@ -4,15 +4,13 @@ Every change writes the audit log, and returns when the signed metadata says so 
 """
 
 import asyncio
-import importlib.metadata
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, UntrustedInput
 from whimbrel.flows.publishing.build_deltas import write_index
@@ -20,11 +18,14 @@ from whimbrel.flows.publishing.publish import build_hash, check_budgets, check_u
 from whimbrel.flows.records import AuditRecord, ModelRecord, ModelSettings, VersionRecord
 from whimbrel.flows.reports.history import history_of, inventory_of
 from whimbrel.flows.versions import find_version
-from whimbrel.model.documents import Document, convert, parse, plain
-from whimbrel.model.ids import END, Name
+from whimbrel.model.documents import convert, parse, plain
+from whimbrel.model.ids import Name
 from whimbrel.model.release import Line, Release
 from whimbrel.model.ways import NOTHING
 from whimbrel.plan.plan import VersionName
+from whimbrel.server.admin.views.models import NewModel
+from whimbrel.server.admin.views.reason import Reason
+from whimbrel.server.admin.views.versions import NewLine, NewVersion
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import bearer
 from whimbrel.server.controllers import Controllers
@@ -36,49 +37,6 @@ from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.trust import roles
 
 T = TypeVar("T")
-Because = Annotated[str, Meta(max_length=2000)]
-Actor = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+" + END)]  # a column, a line
-
-
-class NewModel(Document, frozen=True):
-    """POST models: the name, and what the targets and publisher keys signed for it."""
-
-    name: Name
-    targets: bytes  # the next top-level targets, with the model's delegations
-    publisher: bytes  # publisher-<name>, version 1
-    line: bytes  # models/<name>/line.json
-    salt: Annotated[int, Meta(ge=0, le=2**53 - 1)]
-    settings: ModelSettings = msgspec.field(default_factory=ModelSettings)
-
-
-class NewVersion(Document, frozen=True):
-    """POST versions: the release document and the publisher's role that lists it."""
-
-    release: bytes
-    publisher: bytes
-
-
-class NewLine(Document, frozen=True):
-    """PUT line: the line document and the publisher's role that lists it."""
-
-    line: bytes
-    publisher: bytes
-    because: Because = ""
-
-
-class Reason(Document, frozen=True):
-    """Who moves a rollout by hand, and why."""
-
-    because: Because = ""
-    actor: Actor = "admin"
-
-
-class NewAlias(Document, frozen=True):
-    """PUT alias: the version it names."""
-
-    version: Annotated[str, Meta(max_length=256)]
-
-
 Consent = Literal["approve", "reject"]
 
 
@@ -125,18 +83,6 @@ class Operations:
         answer = await self.do(namespace, work)
         await self.context.controllers.settle()
         return answer
-
-    def status(self, stores: Stores) -> dict[str, Any]:
-        return {
-            "version": importlib.metadata.version("whimbrel"),
-            "namespace": stores.namespace,
-            "models": len(stores.registry.models()),
-            "devices": stores.fleet.count_devices(),
-            "live_rollouts": len(stores.registry.rollouts(live=True)),
-            "live_experiments": len(stores.experiments.all(live=True)),
-            "timestamp_version": stores.roles.published_timestamp(),
-            "sent": msgspec.structs.asdict(self.context.sent),
-        }
 
     def add_model(self, stores: Stores, *, data: NewModel) -> dict[str, Any]:
         now = self.now()

@@ -1,0 +1,87 @@
+"""What the admin API takes and answers about versions, their line and the patches between them."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from whimbrel import limits
+from whimbrel.model.documents import Document
+from whimbrel.model.release import Release
+from whimbrel.server.admin.views.reason import Because
+
+
+class NewVersion(Document, frozen=True):
+    """POST versions: the release document and the publisher's role that lists it."""
+
+    release: bytes
+    publisher: bytes
+
+
+class NewLine(Document, frozen=True):
+    """PUT line: the line document and the publisher's role that lists it."""
+
+    line: bytes
+    publisher: bytes
+    because: Because = ""
+
+
+class VersionView(msgspec.Struct, frozen=True, kw_only=True):
+    """A publication. `good`: it has been a baseline, so devices may go back to it."""
+
+    namespace: str
+    model: str
+    serial: int
+    version: str
+    semantic_version: str
+    build_hash: str
+    created_at: float  # POSIX seconds
+    size_bytes: int  # of its largest variant
+    retired: bool
+    good: bool
+
+
+class ListedVersion(VersionView, frozen=True, kw_only=True):
+    """A publication in the list of its model, with its names and the number of devices that run it."""
+
+    aliases: list[str]
+    devices: int
+
+
+class VersionDetail(VersionView, frozen=True, kw_only=True):
+    """A publication, with the document that its publisher signed."""
+
+    release: Release
+
+
+class PublishedVersion(VersionView, frozen=True, kw_only=True):
+    """A publication that was accepted. `baseline`: it is the model's first, so devices take it at once."""
+
+    baseline: bool
+
+
+class DeltaView(msgspec.Struct, frozen=True, kw_only=True):
+    """A patch that was tried. `sha256` None: it was not worth keeping.
+
+    `from_version`: the version that holds the base; "nothing" for the whole file, compressed; None for a base that no
+    version holds any more. `file`: the variant and name of the file it leads to.
+    """
+
+    model: str
+    base: str
+    target: str
+    target_bytes: int
+    sha256: str | None
+    size_bytes: int
+    advice: Annotated[str, Meta(max_length=limits.TEXT_CHARS)]
+    listed: bool
+    from_version: str | None = msgspec.field(name="from")
+    file: str | None
+
+
+class DeltasView(msgspec.Struct, frozen=True, kw_only=True):
+    """The patches that lead to a version."""
+
+    model: str
+    version: str
+    deltas: list[DeltaView]
