@@ -1,6 +1,8 @@
-"""The audit log of rollouts and experiments: who did what, why, and on what evidence."""
+"""The audit log: who did what to a model, a rollout or an experiment, why, and on what evidence."""
 
-from whimbrel.flows.ports import RegistryPort
+from collections.abc import Mapping
+
+from whimbrel.flows.ports import AuditPort, RegistryPort
 from whimbrel.flows.records import AuditRecord, ExperimentRecord, RolloutRecord
 
 
@@ -25,5 +27,29 @@ def audit(
             model=comparison.model,
             rollout=comparison.id,
             evidence=evidence or {},
+        )
+    )
+
+
+def audit_model(
+    registry: AuditPort,
+    model: str,
+    *,
+    actor: str,
+    action: str,
+    because: str,
+    now: float,
+    evidence: Mapping[str, object] | None = None,
+) -> None:
+    """Write what happened to a model or one of its versions into the audit log, within the same transaction."""
+    registry.write_audit(
+        AuditRecord(
+            namespace=registry.namespace,
+            at=now,
+            actor=actor,
+            action=action,
+            because=because,
+            model=model,
+            evidence=dict(evidence or {}),
         )
     )

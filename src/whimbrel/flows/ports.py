@@ -1,6 +1,7 @@
 """What the server's mind asks of the world: structural ports. `stores` has the adapters."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -21,6 +22,7 @@ from whimbrel.flows.records import (
 )
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.tally import Cell
+from whimbrel.model.release import Release
 from whimbrel.plan.ranges import Range
 
 
@@ -38,6 +40,61 @@ class Inbox(Protocol):
     async def take(self, limit: int) -> Taken: ...
     async def done(self, taken: Taken) -> None: ...
     async def close(self) -> None: ...
+
+
+class AuditPort(Protocol):
+    """The audit log of one namespace, within one transaction."""
+
+    @property
+    def namespace(self) -> str: ...
+    def write_audit(self, entry: AuditRecord) -> None: ...
+
+
+class ModelsPort(AuditPort, Protocol):
+    """The models, as adding one and changing its settings need them."""
+
+    def add_model(self, model: ModelRecord) -> None: ...
+    def model(self, name: str, *, lock: bool = False) -> ModelRecord: ...
+    def change_model(self, name: str, **changes: Any) -> None: ...
+
+
+class VersionsPort(ModelsPort, Protocol):
+    """The versions of models, as publishing, naming and retiring one need them."""
+
+    def versions(self, model: str) -> list[VersionRecord]: ...
+    def version(self, model: str, serial: int) -> VersionRecord: ...
+    def published(self, model: str) -> list[tuple[VersionRecord, Release]]: ...
+    def add_version(self, version: VersionRecord, *, release: bytes, digests: Iterable[str]) -> None: ...
+    def change_version(self, model: str, serial: int, **changes: Any) -> None: ...
+    def aliases(self, model: str) -> dict[str, int]: ...
+    def set_alias(self, model: str, alias: str, serial: int | None) -> None: ...
+    def artifact_size(self, sha256: str) -> int | None: ...
+    def rollouts(
+        self, *, model: str | None = None, live: bool = False, unended: bool = False
+    ) -> list[RolloutRecord]: ...
+
+
+class SignedRolesPort(Protocol):
+    """The signed metadata, within one transaction. What comes in is verified against the delegations."""
+
+    def accept_delegation(self, content: bytes, *, now: datetime) -> object: ...
+    def accept_publication(
+        self, role: str, content: bytes, documents: Mapping[str, bytes], *, now: datetime
+    ) -> None: ...
+    def current_target(self, role: str, path: str) -> bytes | None: ...
+
+
+class ArtifactsPort(Protocol):
+    """The artifacts that are stored, and which of them nothing holds."""
+
+    def collectable(self, *, older_than: float) -> list[tuple[str, int]]: ...
+    def forget_artifact(self, sha256: str) -> None: ...
+
+
+class PatchesPort(Protocol):
+    """The patches that were tried."""
+
+    def forget_target(self, sha256: str) -> None: ...
 
 
 class RegistryPort(Protocol):

@@ -1,11 +1,13 @@
-"""The versions of a model, as rollouts and experiments ask for them: by name, and with what they were released with."""
+"""The versions of a model, as people, plans and experiments name them, and what they were released with."""
 
 from whimbrel.errors import NotFound, Refused
-from whimbrel.flows.ports import RegistryPort
+from whimbrel.flows.ports import RegistryPort, VersionsPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Reference, Release
 from whimbrel.plan.plan import VersionName
+
+_SERIAL_DIGITS = 16  # a longer number is no serial: they fit into 53 bits
 
 
 def find_version(versions: list[VersionRecord], name: VersionName) -> VersionRecord:
@@ -18,6 +20,29 @@ def find_version(versions: list[VersionRecord], name: VersionName) -> VersionRec
     if matching:
         raise Refused(f"{name.text!r} of {name.model} may be any of {candidates}; name one of them")
     raise NotFound(f"{name.model} has no version {name.text!r}; it has: {candidates or 'none yet'}")
+
+
+def find_named_version(registry: VersionsPort, model: str, *, name: str) -> VersionRecord:
+    """A version by its alias, serial, calendar version or semantic version. Raises `NotFound`, or `Refused`."""
+    registry.model(model)
+    versions = registry.versions(model)
+    serial = registry.aliases(model).get(name)
+    if serial is None and name.isdigit() and len(name) < _SERIAL_DIGITS:
+        serial = int(name)
+    if serial is not None:
+        return registry.version(model, serial)
+    return find_version(versions, VersionName(model, name, prefix=False))
+
+
+def find_planned_version(versions: list[VersionRecord], text: str, *, model: str) -> VersionRecord:
+    """The version of `model` that a plan writes as `text`. Raises `Refused` where it names another model or none."""
+    try:
+        name = VersionName.parse(text)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    if name.model != model:
+        raise Refused(f"{text!r} is no version of {model!r}; ask about the model that it is a version of")
+    return find_version(versions, name)
 
 
 def reference_of(registry: RegistryPort, model: str, serial: int) -> Reference | None:

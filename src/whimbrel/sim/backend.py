@@ -1,10 +1,10 @@
 """What stands behind the network? The real server on an in-memory database, and the person who uses it.
 
-1. The registry, the signed metadata, the device API with its group commit, the admin operations and controllers are the
-   product's own. Modelled is what they write files to: a dictionary that the edge serves.
+1. The registry, the signed metadata, the device API with its group commit, and the controllers are the product's own.
+   Modelled is what they write files to: a dictionary that the edge serves.
 2. Everything runs in one thread: what the server would give to a thread is done on the spot.
 3. A person publishes, starts rollouts and experiments, pauses, ends them, takes back, and the publisher raises the
-   floor: by the admin operations and flows. In some worlds rollouts begin in the shadow, or versions are alike and
+   floor: by the flows that the admin API calls. In some worlds rollouts begin in the shadow, or versions are alike and
    get patches.
 """
 
@@ -15,7 +15,6 @@ import selectors
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,8 +27,11 @@ from whimbrel.errors import Refused, Unavailable, WhimbrelError
 from whimbrel.flows.experiments.advance import PersonAct, act_by_person
 from whimbrel.flows.experiments.start import start_experiment
 from whimbrel.flows.ports import Taken
+from whimbrel.flows.publishing.accept_version import accept_version
+from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, worth_keeping
 from whimbrel.flows.publishing.publish import identify, write_release
+from whimbrel.flows.publishing.set_line import set_line
 from whimbrel.flows.records import ExperimentRecord, ModelSettings, Record, RolloutRecord
 from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.start import start_rollout
@@ -42,10 +44,6 @@ from whimbrel.plan.experiment import Experiment, ExperimentVariant
 from whimbrel.plan.plan import Plan, Rollback, Stage
 from whimbrel.policy.policy import Conditions, Policy
 from whimbrel.policy.shadow import ShadowStage
-from whimbrel.server.admin.operations import AdminContext, Operations
-from whimbrel.server.admin.views.models import NewModel
-from whimbrel.server.admin.views.versions import NewLine, NewVersion
-from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.controllers import Controllers
 from whimbrel.server.device_api import DeviceApi
@@ -57,12 +55,7 @@ from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database, translated
 from whimbrel.stores.inbox_table import InboxTable
 from whimbrel.stores.transaction import Stores, transaction
-from whimbrel.stores.tuf_repository import (
-    OnlineSigners,
-    delegate_model,
-    first_metadata,
-    publish_documents,
-)
+from whimbrel.stores.tuf_repository import OnlineSigners, delegate_model, first_metadata, publish_documents
 from whimbrel.trust import roles
 
 ENROL_TOKEN = "simulated-enrol-token"  # noqa: S105 (it opens a world that is played)
@@ -187,12 +180,6 @@ class Backend:
         self._signers = OnlineSigners(snapshot=keys["snapshot"], timestamp=keys["time"], policy=keys["policy"])
         self.loop = _OnTheSpot()
         self.controllers = self._new_controllers()
-        nobody = Alerts(self.database, Path(), (), leads=lambda: False, clock=self._clock)
-        self.operations = Operations(
-            AdminContext(
-                self.database, self.edge, self.controllers, nobody, keys["policy"].public_key, clock=self._clock
-            )
-        )
         self._intake = Intake(self.inbox, written=asyncio.Event())
         self._writing = self.loop.create_task(self._intake.run())
         self._api = DeviceApi(self.database, DeviceTokens(self.chance.randbytes(32)), self._intake, clock=self._clock)
@@ -321,8 +308,10 @@ class Backend:
             stores.registry.add_secret(ENROL_TOKEN, kind="enrol", name="all", at=self.timeline.now)
             stores.roles.add_role(roles.ROOT, root, content=self.root)
             stores.roles.add_role(roles.TARGETS, targets)
-            model = NewModel(
-                name=MODEL,
+            add_model(
+                stores.registry,
+                stores.roles,
+                MODEL,
                 targets=delegate_model(
                     stores.roles.role_bytes(roles.TARGETS),
                     MODEL,
@@ -335,8 +324,8 @@ class Backend:
                 line=line,
                 salt=self.chance.randrange(2**40),
                 settings=settings,
+                now=self._clock(),
             )
-            self.operations.add_model(stores, data=model)
         self.publish("good")
         self.round()
 
@@ -360,7 +349,14 @@ class Backend:
                 MODEL, identity, variants=variants, training=Training(), metrics={}, changelog=(), now=self._today
             )
             publisher = self._sign(stores, {roles.release_path(MODEL, release.serial): encode(release)})
-            self.operations.publish(stores, model=MODEL, data=NewVersion(release=encode(release), publisher=publisher))
+            accept_version(
+                stores.registry,
+                stores.roles,
+                MODEL,
+                release=encode(release),
+                publisher=publisher,
+                now=self._clock(),
+            )
         self.published[release.serial] = Published(release, quality)
         return release.serial
 
@@ -384,7 +380,7 @@ class Backend:
         line = encode(Line(model=MODEL, sequence=before.sequence + 1, minimum_serial=floor, revoked=revoked))
         with transaction(self.database, NAMESPACE) as stores:
             signed = self._sign(stores, {roles.line_path(MODEL): line})
-            self.operations.set_line(stores, model=MODEL, data=NewLine(line=line, publisher=signed))
+            set_line(stores.registry, stores.roles, MODEL, line=line, publisher=signed, because="", now=self._clock())
 
     def start(self, serial: int) -> None:
         """Begin a rollout of `serial`."""

@@ -1,0 +1,43 @@
+"""Add a model: the targets role that delegates it, its first publisher role and its line are accepted together.
+
+Called by the admin API. All of it was signed with offline keys on the caller's side.
+"""
+
+from datetime import UTC, datetime
+
+from whimbrel.errors import UntrustedInput
+from whimbrel.flows.audit import audit_model
+from whimbrel.flows.ports import ModelsPort, SignedRolesPort
+from whimbrel.flows.records import ModelRecord, ModelSettings
+from whimbrel.model.documents import parse
+from whimbrel.model.release import Line
+from whimbrel.trust import roles as names
+
+
+def add_model(
+    registry: ModelsPort,
+    roles: SignedRolesPort,
+    name: str,
+    *,
+    targets: bytes,
+    publisher: bytes,
+    line: bytes,
+    salt: int,
+    settings: ModelSettings,
+    now: float,
+) -> ModelRecord:
+    """Add the model `name` with the documents that were signed for it. `now`: POSIX seconds.
+
+    Raises `UntrustedInput` for a line of another model or a signature that is wrong, `Conflict` for a name or a role
+    version that is taken.
+    """
+    document = parse(Line, line, what="the line")
+    if document.model != name:
+        raise UntrustedInput(f"the line is of {document.model!r}; expected {name!r}")
+    record = ModelRecord(namespace=registry.namespace, name=name, created_at=now, salt=salt, settings=settings)
+    registry.add_model(record)
+    today = datetime.fromtimestamp(now, UTC)
+    roles.accept_delegation(targets, now=today)
+    roles.accept_publication(names.publisher_role(name), publisher, {names.line_path(name): line}, now=today)
+    audit_model(registry, name, actor="admin", action="add model", because="delegated by the targets key", now=now)
+    return record

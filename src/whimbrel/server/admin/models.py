@@ -1,0 +1,132 @@
+"""The admin API's routes for models: their settings, their aliases, and what is known of their fleet."""
+
+from typing import Any
+
+import msgspec
+from litestar import get, patch, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
+
+from whimbrel.flows.publishing.add_model import add_model
+from whimbrel.flows.publishing.build_deltas import write_index
+from whimbrel.flows.publishing.change_settings import change_settings
+from whimbrel.flows.publishing.set_alias import set_alias
+from whimbrel.flows.records import ModelRecord
+from whimbrel.flows.reports.history import History, history_of, inventory_of
+from whimbrel.flows.versions import find_planned_version
+from whimbrel.server.admin.operations import Operations
+from whimbrel.server.admin.views.models import AddedModel, AliasView, ModelView, NewAlias, NewModel
+from whimbrel.stores.transaction import Stores
+
+
+@get("/models", summary="Models with their baseline and devices")
+async def list_models(operations: NamedDependency[Operations], namespace: FromPath[str]) -> list[ModelView]:
+    """All models, by name."""
+    return await operations.do(
+        namespace, lambda stores: [model_view(stores, model) for model in stores.registry.models()]
+    )
+
+
+@get("/models/{model:str}", summary="One model")
+async def show_model(
+    operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str]
+) -> ModelView:
+    """One model."""
+    return await operations.do(namespace, lambda stores: model_view(stores, stores.registry.model(model)))
+
+
+@post("/models", status_code=HTTP_201_CREATED, summary="Add a model (signed by the targets key)")
+async def create_model(
+    operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[NewModel]
+) -> AddedModel:
+    """Add a model."""
+
+    def add(stores: Stores) -> AddedModel:
+        record = add_model(
+            stores.registry,
+            stores.roles,
+            data.name,
+            targets=data.targets,
+            publisher=data.publisher,
+            line=data.line,
+            salt=data.salt,
+            settings=data.settings,
+            now=operations.now(),
+        )
+        return AddedModel(**msgspec.structs.asdict(record))
+
+    return await operations.change(namespace, add)
+
+
+@patch("/models/{model:str}", summary="Change a model's settings")
+async def patch_model(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    data: JSONBody[dict[str, Any]],
+) -> ModelView:
+    """Change the settings that the body names: fields of `ModelSettings`."""
+
+    def change(stores: Stores) -> ModelView:
+        change_settings(stores.registry, model, data, now=operations.now())
+        return model_view(stores, stores.registry.model(model))
+
+    return await operations.change(namespace, change)
+
+
+@put("/models/{model:str}/aliases/{alias:str}", status_code=HTTP_200_OK, summary="Name a version")
+async def put_alias(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    alias: FromPath[str],
+    data: JSONBody[NewAlias],
+) -> AliasView:
+    """Give a version a name."""
+
+    def change(stores: Stores) -> AliasView:
+        version = set_alias(stores.registry, model, alias=alias, name=data.version)
+        return AliasView(model=model, alias=alias, version=version.version, serial=version.serial)
+
+    return await operations.change(namespace, change)
+
+
+@get("/models/{model:str}/history", summary="What its devices told in the newest rollouts, in sums: for forecasts")
+async def show_history(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    version: FromQuery[str | None] = None,
+) -> History:
+    """What is known of a model's fleet; with what a device would fetch to reach `version`."""
+    return await operations.do(namespace, lambda stores: history_view(stores, model, version=version))
+
+
+def model_view(stores: Stores, model: ModelRecord) -> ModelView:
+    """A model as it is now."""
+    versions = {v.serial: v.version for v in stores.registry.versions(model.name)}
+    inventory = stores.fleet.inventory(model.name)
+    return ModelView(
+        **msgspec.structs.asdict(model),
+        baseline_version=versions.get(model.baseline or 0),
+        versions=len(versions),
+        aliases=stores.registry.aliases(model.name),
+        devices={versions.get(serial or 0, "none"): count for serial, count in inventory.items()},
+    )
+
+
+def history_view(stores: Stores, model: str, *, version: str | None) -> History:
+    """What is known of a model's fleet."""
+    stores.registry.model(model)
+    published = stores.registry.published(model)
+    versions = [record for record, _ in published]
+    releases = {record.serial: release for record, release in published}
+    target = None if version is None else find_planned_version(versions, version, model=model).serial
+    steps = () if target is None else write_index(releases[target], stores.deltas.of(model)).steps
+    inventory = stores.fleet.inventory(model)
+    running = inventory_of(inventory, versions, releases=releases, steps=steps, target=target)
+    return history_of(stores.registry, stores.fleet, model, running=running)
+
+
+MODEL_ROUTES = (list_models, show_model, create_model, patch_model, put_alias, show_history)

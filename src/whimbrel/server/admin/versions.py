@@ -1,0 +1,193 @@
+"""The admin API's routes for versions: publications, the line of those that may run, and the patches between them."""
+
+import json
+from typing import cast
+
+import msgspec
+from litestar import get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
+
+from whimbrel.flows.publishing.accept_version import accept_version
+from whimbrel.flows.publishing.retire import retire
+from whimbrel.flows.publishing.set_line import line_of, set_line
+from whimbrel.flows.versions import find_named_version
+from whimbrel.model.documents import parse
+from whimbrel.model.release import Line, Release
+from whimbrel.model.ways import NOTHING
+from whimbrel.server.admin.operations import Operations
+from whimbrel.server.admin.views.reason import Reason
+from whimbrel.server.admin.views.versions import (
+    DeltasView,
+    DeltaView,
+    ListedVersion,
+    NewLine,
+    NewVersion,
+    PublishedVersion,
+    VersionDetail,
+    VersionView,
+)
+from whimbrel.stores.transaction import Stores
+
+
+@get("/models/{model:str}/versions", summary="Versions in order")
+async def list_versions(
+    operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str]
+) -> list[ListedVersion]:
+    """A model's versions, by serial."""
+    return await operations.do(namespace, lambda stores: listed_versions(stores, model))
+
+
+@get("/models/{model:str}/versions/{version:str}", summary="One version, with its release document")
+async def show_version(
+    operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str], version: FromPath[str]
+) -> VersionDetail:
+    """One version, by its alias, serial, calendar or semantic version."""
+    return await operations.do(namespace, lambda stores: version_detail(stores, model, name=version))
+
+
+@post("/models/{model:str}/versions", status_code=HTTP_201_CREATED, summary="Publish (signed by the publisher)")
+async def publish_version(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    data: JSONBody[NewVersion],
+) -> PublishedVersion:
+    """Publish a version."""
+
+    def publish(stores: Stores) -> PublishedVersion:
+        accepted = accept_version(
+            stores.registry,
+            stores.roles,
+            model,
+            release=data.release,
+            publisher=data.publisher,
+            now=operations.now(),
+        )
+        return PublishedVersion(**msgspec.structs.asdict(accepted.version), baseline=accepted.baseline)
+
+    return await operations.change(namespace, publish)
+
+
+@post("/models/{model:str}/versions/{version:str}/retire", status_code=HTTP_200_OK, summary="Offer it no more")
+async def retire_version(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    version: FromPath[str],
+    data: JSONBody[Reason],
+) -> VersionView:
+    """Offer a version no more."""
+
+    def change(stores: Stores) -> VersionView:
+        record = retire(
+            stores.registry,
+            stores.experiments,
+            model,
+            name=version,
+            because=data.because,
+            actor=data.actor,
+            now=operations.now(),
+        )
+        return VersionView(**msgspec.structs.asdict(record))
+
+    return await operations.change(namespace, change)
+
+
+@get("/models/{model:str}/line", summary="Which serials may run")
+async def show_line(operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str]) -> Line:
+    """The line of a model, as its publisher signed it last."""
+    return await operations.do(namespace, lambda stores: line_of(stores.registry, stores.roles, model))
+
+
+@put("/models/{model:str}/line", status_code=HTTP_200_OK, summary="Revoke versions or raise the floor (signed)")
+async def put_line(
+    operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str], data: JSONBody[NewLine]
+) -> Line:
+    """Set the line of a model."""
+
+    def change(stores: Stores) -> Line:
+        return set_line(
+            stores.registry,
+            stores.roles,
+            model,
+            line=data.line,
+            publisher=data.publisher,
+            because=data.because,
+            now=operations.now(),
+        )
+
+    return await operations.change(namespace, change)
+
+
+@get("/models/{model:str}/versions/{version:str}/deltas", summary="Patches that lead to it")
+async def list_deltas(
+    operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str], version: FromPath[str]
+) -> DeltasView:
+    """The patches that lead to a version."""
+    return await operations.do(namespace, lambda stores: deltas_view(stores, model, name=version))
+
+
+@post("/models/{model:str}/deltas", status_code=HTTP_204_NO_CONTENT, summary="Make missing patches now")
+async def build_deltas(operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str]) -> None:
+    """Make the patches of a model that are missing, and list them."""
+    controllers = operations.context.controllers
+    await controllers.build_deltas(namespace, model=model)
+    await controllers.settle()
+
+
+def listed_versions(stores: Stores, model: str) -> list[ListedVersion]:
+    """A model's versions, by serial, with their names and devices."""
+    stores.registry.model(model)
+    aliases: dict[int, list[str]] = {}
+    for alias, serial in stores.registry.aliases(model).items():
+        aliases.setdefault(serial, []).append(alias)
+    devices = stores.fleet.inventory(model)
+    return [
+        ListedVersion(
+            **msgspec.structs.asdict(version),
+            aliases=aliases.get(version.serial, []),
+            devices=devices.get(version.serial, 0),
+        )
+        for version in stores.registry.versions(model)
+    ]
+
+
+def version_detail(stores: Stores, model: str, *, name: str) -> VersionDetail:
+    """One version with its release: the document key by key as it was signed, also where a value is a default."""
+    version = find_named_version(stores.registry, model, name=name)
+    document = json.loads(stores.registry.release_bytes(model, version.serial))
+    return VersionDetail(**msgspec.structs.asdict(version), release=cast("Release", document))
+
+
+def deltas_view(stores: Stores, model: str, *, name: str) -> DeltasView:
+    """The patches that lead to a version, with the versions and files that their digests stand for."""
+    version = find_named_version(stores.registry, model, name=name)
+    release = parse(Release, stores.registry.release_bytes(model, version.serial), what="a stored release")
+    bases: dict[str, str | None] = {
+        digest: record.version for record, document in stores.registry.published(model) for digest in document.digests
+    }
+    bases[NOTHING] = "nothing"
+    files = {file.sha256: f"{variant.name}/{file.name}" for variant in release.variants for file in variant.files}
+    return DeltasView(
+        model=model,
+        version=version.version,
+        deltas=[
+            DeltaView(**msgspec.structs.asdict(delta), from_version=bases.get(delta.base), file=files.get(delta.target))
+            for delta in stores.deltas.of(model)
+            if delta.target in release.digests
+        ],
+    )
+
+
+VERSION_ROUTES = (
+    list_versions,
+    show_version,
+    publish_version,
+    retire_version,
+    show_line,
+    put_line,
+    list_deltas,
+    build_deltas,
+)
