@@ -11,9 +11,11 @@ from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, print_table, say
 from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings
-from whimbrel.model.documents import convert, encode
+from whimbrel.model.documents import convert, encode, plain
 from whimbrel.model.ids import check_name
 from whimbrel.model.release import Line
+from whimbrel.server.admin.views.models import AddedModel, AliasView, ModelView, NewAlias, NewModel
+from whimbrel.server.admin.views.repository import KeysView
 from whimbrel.stores.signer import load_signer, make_signer
 from whimbrel.stores.tuf_repository import delegate_model, publish_documents
 from whimbrel.trust import roles
@@ -82,37 +84,35 @@ def add(
     keys, now = client.keys(), datetime.now(UTC)
     targets_signer = load_signer(keys / "targets.pem")
     publisher_path = keys / f"{roles.publisher_role(name)}.pem"
-    known = {model["name"] for model in client.get("models")}
-    if name in known:
+    if name in {model.name for model in client.get("models", as_=list[ModelView])}:
         raise Conflict(f"model {name!r} exists already; publish to it, or choose another name")
     reuse = publisher_path.exists()  # an earlier try stopped half-way
     publisher = load_signer(publisher_path) if reuse else make_signer(publisher_path)
     line = encode(Line(model=name, sequence=1))
-    policy = client.get("keys")["policy"]
-    policy_key = SSlibKey.from_dict(policy.pop("keyid"), policy)
-    body = {
-        "name": name,
-        "targets": delegate_model(
+    policy = client.get("keys", as_=KeysView).policy
+    body = NewModel(
+        name=name,
+        targets=delegate_model(
             client.get_bytes("roles/targets"),
             name,
             publisher=publisher.public_key,
-            policy=policy_key,
+            policy=SSlibKey(policy.keyid, policy.keytype, policy.scheme, policy.keyval),
             signer=targets_signer,
             now=now,
         ),
-        "publisher": publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),
-        "line": line,
-        "salt": secrets.randbelow(2**53) if salt is None else salt,
-        "settings": settings,
-    }
+        publisher=publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),
+        line=line,
+        salt=secrets.randbelow(2**53) if salt is None else salt,
+        settings=settings,
+    )
     try:
-        made = client.send("POST", "models", body)
+        added = client.send("POST", "models", body, as_=AddedModel)
     except WhimbrelError:
         if not reuse:
             publisher_path.unlink()
         raise
     if json:
-        print_json(made)
+        print_json(added)
         return
     say(f"added model {name}; its publisher key is {publisher_path}")
     say(f"Next: whimbrel publish --model {name} FILE")
@@ -122,7 +122,7 @@ def add(
 @connected
 def list_models(client: Client, json: Json = False) -> None:
     """Models, what is their baseline, and what devices run."""
-    models = client.get("models")
+    models = client.get("models", as_=list[ModelView])
     if json:
         print_json(models)
         return
@@ -130,11 +130,11 @@ def list_models(client: Client, json: Json = False) -> None:
         ["model", "versions", "baseline", "aliases", "devices"],
         [
             [
-                model["name"],
-                model["versions"],
-                model["baseline_version"],
-                ", ".join(model["aliases"]),
-                ", ".join(f"{version}: {count}" for version, count in model["devices"].items()),
+                model.name,
+                model.versions,
+                model.baseline_version,
+                ", ".join(model.aliases),
+                ", ".join(f"{version}: {count}" for version, count in model.devices.items()),
             ]
             for model in models
         ],
@@ -172,22 +172,23 @@ def set_model(
     )
     if not changes:
         raise UntrustedInput("nothing to change was named; see: whimbrel model set --help")
-    model = client.send("PATCH", f"models/{quoted(name)}", changes)
+    model = client.send("PATCH", f"models/{quoted(name)}", changes, as_=ModelView)
     if json:
         print_json(model)
         return
-    say(f"{name}: " + ", ".join(f"{key} = {value}" for key, value in model["settings"].items()))
+    say(f"{name}: " + ", ".join(f"{key} = {value}" for key, value in plain(model.settings).items()))
 
 
 @app.command("alias")
 @connected
 def alias(client: Client, name: str, alias: str, version: str, json: Json = False) -> None:
     """Give a version a name, such as champion or stable."""
-    done = client.send("PUT", f"models/{quoted(name)}/aliases/{quoted(alias)}", {"version": version})
+    path = f"models/{quoted(name)}/aliases/{quoted(alias)}"
+    named = client.send("PUT", path, NewAlias(version=version), as_=AliasView)
     if json:
-        print_json(done)
+        print_json(named)
         return
-    say(f"{name}: {alias} is {done['version']}")
+    say(f"{name}: {alias} is {named.version}")
 
 
 def _settings(

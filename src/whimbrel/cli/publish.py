@@ -24,10 +24,10 @@ from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
 from whimbrel.flows.files.variant_spec import VariantSpec, parse_variant
 from whimbrel.flows.publishing.check_golden import golden_objection
 from whimbrel.flows.publishing.publish import identify, write_release
-from whimbrel.flows.records import VersionRecord
-from whimbrel.model.documents import convert, encode
+from whimbrel.model.documents import convert, encode, plain
 from whimbrel.model.release import File, Probe, Reference, Variant
 from whimbrel.packing import pack
+from whimbrel.server.admin.views.versions import DeltasView, DeltaView, ListedVersion, NewVersion, PublishedVersion
 from whimbrel.stores.golden_file import read_golden
 from whimbrel.stores.inspection import Inspection, inspect
 from whimbrel.stores.signer import load_signer
@@ -42,6 +42,36 @@ class _Source(msgspec.Struct, frozen=True):
     bytes_at: Path
     inspection: Inspection
     spec: VariantSpec
+
+
+class _Published(msgspec.Struct, frozen=True):
+    """A version that the server accepted: the artifacts that were there and were sent, and earlier equal builds."""
+
+    version: PublishedVersion
+    stored_before: list[str]
+    sent: list[str]
+    same_files_as: list[str]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What --json prints of it."""
+        return plain(self.version) | {
+            "artifacts_stored_before": self.stored_before,
+            "artifacts_sent": self.sent,
+            "same_files_as": self.same_files_as,
+        }
+
+
+class _Patches(msgspec.Struct, frozen=True):
+    """The patches to a version. `note`: why the server makes none."""
+
+    deltas: list[DeltaView]
+    note: str | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What --json prints of them."""
+        return {"deltas": self.deltas} | ({} if self.note is None else {"deltas_note": self.note})
 
 
 @connected
@@ -80,21 +110,21 @@ def publish(
 
     The first version of a model becomes its baseline. A version never changes: publish again under a new number.
     """
-    told = _card(card, model)
+    described = _card(card, model)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whimbrel-")))
         sources = [
             _source(path, spec, scratch / str(index))
             for index, (path, spec) in enumerate(zip(files, _specs(files, variant or []), strict=True))
         ]
-        _check_files(told, sources)
-        probe = _probe(told.probe, card)
+        _check_files(described, sources)
+        probe = _probe(described.probe, card)
         _check_probe(probe, sources)
-        variants = _variants(told, sources, probe)
-        said = _publish(
+        variants = _variants(described, sources, probe)
+        published = _publish(
             client,
             model,
-            told,
+            described,
             variants,
             sources,
             semantic_version=semantic_version,
@@ -102,12 +132,11 @@ def publish(
             metric=metric or [],
             changelog=changelog or [],
         )
-    if deltas:
-        said |= _deltas(client, model, said["version"])
+    patches = _patches(client, model, published.version.version) if deltas else None
     if json:
-        print_json(said)
+        print_json(published.fields | (patches.fields if patches else {}))
         return
-    _tell(said, sources)
+    _tell(published, patches, sources)
 
 
 def _publish(
@@ -121,12 +150,11 @@ def _publish(
     version: str | None,
     metric: list[str],
     changelog: list[str],
-) -> dict[str, Any]:
+) -> _Published:
     now = datetime.now(UTC)
-    listed = client.get(f"models/{quoted(model)}/versions")
-    known = [convert(VersionRecord, _record(row), what="a version") for row in listed]
+    earlier = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
     identity = identify(
-        known,
+        earlier,
         variants=variants,
         version=version or card.version,
         semantic_version=semantic_version or card.semantic_version,
@@ -165,58 +193,56 @@ def _publish(
         signer=signer,
         now=now,
     )
-    made: dict[str, Any] = client.send(
-        "POST",
-        f"models/{quoted(model)}/versions",
-        {"release": document, "publisher": role},
-    )
-    twins = [v.version for v in known if v.build_hash == release.build_hash]
-    return made | {"artifacts_stored_before": stored, "artifacts_sent": sent, "same_files_as": twins}
+    body = NewVersion(release=document, publisher=role)
+    accepted = client.send("POST", f"models/{quoted(model)}/versions", body, as_=PublishedVersion)
+    twins = [v.version for v in earlier if v.build_hash == release.build_hash]
+    return _Published(accepted, stored, sent, twins)
 
 
-def _deltas(client: Client, model: str, version: str) -> dict[str, Any]:
+def _patches(client: Client, model: str, version: str) -> _Patches:
     """Have the patches made, and say what there is; a server that cannot make them is no failure of publishing."""
     try:
         with waiting("making patches from the versions that devices have"):
             client.send("POST", f"models/{model}/deltas", wait_s=limits.DELTA_BUILD_S)
-        return {"deltas": client.get(f"models/{model}/versions/{version}/deltas")["deltas"]}
+        return _Patches(client.get(f"models/{model}/versions/{version}/deltas", as_=DeltasView).deltas)
     except Unavailable as error:
-        return {"deltas": [], "deltas_note": str(error)}
+        return _Patches([], note=str(error))
 
 
-def _tell_deltas(said: dict[str, Any]) -> None:
-    if note := said.get("deltas_note"):
-        say(f"  no patches: {note}")
-    for delta in sorted(said.get("deltas", []), key=lambda each: (str(each["file"]), each["size_bytes"])):
-        origin = "whole, compressed" if delta["from"] == "nothing" else f"from {delta['from']}"
-        share = 100 * delta["size_bytes"] / max(1, delta["target_bytes"])
-        kept = "" if delta["sha256"] else ", not kept: it saves too little"
-        say(f"  {delta['file']} {origin}: {size_of(delta['size_bytes'])}, {share:.1f}% of the file{kept}")
-        if delta["advice"]:
-            say(f"    {delta['advice']}")
+def _tell_patches(patches: _Patches) -> None:
+    if patches.note is not None:
+        say(f"  no patches: {patches.note}")
+    for delta in sorted(patches.deltas, key=lambda each: (str(each.file), each.size_bytes)):
+        origin = "whole, compressed" if delta.from_version == "nothing" else f"from {delta.from_version}"
+        share = 100 * delta.size_bytes / max(1, delta.target_bytes)
+        kept = "" if delta.sha256 else ", not kept: it saves too little"
+        say(f"  {delta.file} {origin}: {size_of(delta.size_bytes)}, {share:.1f}% of the file{kept}")
+        if delta.advice:
+            say(f"    {delta.advice}")
 
 
-def _tell(said: dict[str, Any], sources: list[_Source]) -> None:
+def _tell(published: _Published, patches: _Patches | None, sources: list[_Source]) -> None:
+    version = published.version
     say(
-        f"published {said['model']} {said['version']} ({said['semantic_version']}), serial {said['serial']}, "
-        f"build {said['build_hash']}"
+        f"published {version.model} {version.version} ({version.semantic_version}), serial {version.serial}, "
+        f"build {version.build_hash}"
     )
     for source in sources:
-        held = " (the same bytes were stored before; stored once)" * (
-            source.file.sha256 in said["artifacts_stored_before"]
-        )
-        found = source.inspection
-        shape = f", {found.precision}" * bool(found.precision)
-        say(f"  {source.spec.name}: {source.file.name}, {found.format}{shape}, {size_of(source.file.size_bytes)}{held}")
-        for tensor in (*found.signature.inputs, *found.signature.outputs) if found.signature else ():
+        held = " (the same bytes were stored before; stored once)" * (source.file.sha256 in published.stored_before)
+        content = source.inspection
+        shape = f", {content.precision}" * bool(content.precision)
+        size = size_of(source.file.size_bytes)
+        say(f"  {source.spec.name}: {source.file.name}, {content.format}{shape}, {size}{held}")
+        for tensor in (*content.signature.inputs, *content.signature.outputs) if content.signature else ():
             dimensions = "x".join("?" if size is None else str(size) for size in tensor.shape)
             say(f"    {tensor.name}: {tensor.dtype} {dimensions}")
-        if found.note:
-            say(f"    note: {found.note}")
-    _tell_deltas(said)
-    if said["same_files_as"]:
-        say(f"  note: these are the same files as {', '.join(said['same_files_as'])}")
-    if said["baseline"]:
+        if content.note:
+            say(f"    note: {content.note}")
+    if patches is not None:
+        _tell_patches(patches)
+    if published.same_files_as:
+        say(f"  note: these are the same files as {', '.join(published.same_files_as)}")
+    if version.baseline:
         say("  it is the first version, so it is the baseline: devices take it with their next refresh")
     else:
         say("Next: whimbrel rollout start plan.yaml")
@@ -353,7 +379,3 @@ def _metrics(given: list[str]) -> dict[str, float]:
         if not equals or not math.isfinite(metrics[name]):
             raise UntrustedInput(f"--metric {each!r} is not understood; expected NAME=VALUE, as accuracy=0.91")
     return metrics
-
-
-def _record(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in VersionRecord.__struct_fields__}

@@ -9,8 +9,10 @@ import typer
 from rich.logging import RichHandler
 
 from whimbrel.cli.connect import Client, connected
-from whimbrel.cli.output import Json, print_json, say, size_of, stderr
+from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr, when
 from whimbrel.model.documents import convert
+from whimbrel.server.admin.views.artifacts import CollectedView
+from whimbrel.server.admin.views.repository import AuditEntry
 from whimbrel.server.app import create_repository, serve_until_stopped
 from whimbrel.server.config import Config, Folder
 
@@ -84,11 +86,11 @@ def collect(
     json: Json = False,
 ) -> None:
     """Delete artifacts that nothing refers to: no version, policy, rollout or device."""
-    done = client.send("POST", "collect", older_than_s=older_than_hours * 3600)
+    collected = client.send("POST", "collect", as_=CollectedView, older_than_s=older_than_hours * 3600)
     if json:
-        print_json(done)
+        print_json(collected)
         return
-    say(f"collected {len(done['collected'])} artifacts, {size_of(done['size_bytes'])}")
+    say(f"collected {len(collected.collected)} artifacts, {size_of(collected.size_bytes)}")
 
 
 @connected
@@ -100,11 +102,9 @@ def audit(
     json: Json = False,
 ) -> None:
     """Who did what, when, why and on what evidence. Newest first."""
-    from whimbrel.cli.output import pick, print_table, when
-
-    entries = client.get("audit", model=model, rollout=rollout, limit=limit)
+    entries = client.get("audit", as_=list[AuditEntry], model=model, rollout=rollout, limit=limit)
     if json:
         print_json(entries)
         return
-    rows = [[when(entry["at"]), *pick(entry, "actor", "action", "model", "rollout", "because")] for entry in entries]
+    rows = [[when(entry.at), entry.actor, entry.action, entry.model, entry.rollout, entry.because] for entry in entries]
     print_table(["when (UTC)", "who", "what", "model", "rollout", "because"], rows)

@@ -1,17 +1,20 @@
 """`whimbrel version`: what was published, and what is offered no more."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
 from whimbrel.cli.connect import Client, connected, quoted
-from whimbrel.cli.output import Json, pick, print_json, print_table, say, size_of, when
+from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.errors import NotFound, Refused
-from whimbrel.model.documents import encode, parse
+from whimbrel.model.documents import encode, plain
 from whimbrel.model.release import Line
+from whimbrel.model.selector import Selector
+from whimbrel.server.admin.views.reason import Reason
+from whimbrel.server.admin.views.versions import ListedVersion, NewLine, VersionDetail, VersionView
 from whimbrel.stores.signer import load_signer
-from whimbrel.stores.tuf_repository import publish_documents
+from whimbrel.stores.tuf_repository import publish_documents, read_metadata
 from whimbrel.trust import roles
 
 app = typer.Typer(help="Versions: immutable publications of a model.", no_args_is_help=True, add_completion=False)
@@ -24,19 +27,22 @@ Why = Annotated[str, typer.Option("--because", help="The reason, for the audit l
 @connected
 def list_versions(client: Client, model: str, json: Json = False) -> None:
     """A model's versions in the order of their serials (2.10.0 comes after 2.9.0)."""
-    versions = client.get(f"models/{quoted(model)}/versions")
+    versions = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
     if json:
         print_json(versions)
         return
     rows = [
         [
-            *pick(v, "serial", "version", "semantic_version", "build_hash"),
-            size_of(v["size_bytes"]),
-            v["devices"],
-            ", ".join([*v["aliases"], *(["retired"] if v["retired"] else [])]),
-            when(v["created_at"]),
+            version.serial,
+            version.version,
+            version.semantic_version,
+            version.build_hash,
+            size_of(version.size_bytes),
+            version.devices,
+            ", ".join([*version.aliases, *(["retired"] if version.retired else [])]),
+            when(version.created_at),
         ]
-        for v in versions
+        for version in versions
     ]
     print_table(["serial", "version", "semantic", "build", "size", "devices", "", "published (UTC)"], rows, title=model)
 
@@ -45,29 +51,24 @@ def list_versions(client: Client, model: str, json: Json = False) -> None:
 @connected
 def show(client: Client, model: str, version: Version, json: Json = False) -> None:
     """Everything that is known of a version: lineage, metrics, variants, files."""
-    found = client.get(f"models/{quoted(model)}/versions/{quoted(version)}")
+    path = f"models/{quoted(model)}/versions/{quoted(version)}"
     if json:
-        print_json(found)
+        print_json(client.get(path))  # the release key by key as it was signed
         return
-    release = found["release"]
-    say(f"{model} {release['version']} ({release['semantic_version']}), serial {release['serial']}")
-    say(f"  build {release['build_hash']}, published {release['created']}{', retired' if found['retired'] else ''}")
-    for group in ("training", "metrics"):
-        for key, value in sorted(release.get(group, {}).items()):
-            say(f"  {group}: {key} = {value}")
-    for line in release.get("changelog", []):
+    detail = client.get(path, as_=VersionDetail)
+    release = detail.release
+    say(f"{model} {release.version} ({release.semantic_version}), serial {release.serial}")
+    say(f"  build {release.build_hash}, published {release.created}{', retired' if detail.retired else ''}")
+    for key, value in sorted(plain(release.training).items()):
+        say(f"  training: {key} = {value}")
+    for key, value in sorted(release.metrics.items()):
+        say(f"  metrics: {key} = {value}")
+    for line in release.changelog:
         say(f"  - {line}")
     rows = [
-        [
-            variant["name"],
-            file["name"],
-            file["format"],
-            size_of(file["size_bytes"]),
-            file["sha256"][:16],
-            _meant(variant),
-        ]
-        for variant in release["variants"]
-        for file in variant["files"]
+        [variant.name, file.name, file.format, size_of(file.size_bytes), file.sha256[:16], _devices(variant.selector)]
+        for variant in release.variants
+        for file in variant.files
     ]
     print_table(["variant", "file", "format", "size", "sha256", "for"], rows)
 
@@ -76,48 +77,46 @@ def show(client: Client, model: str, version: Version, json: Json = False) -> No
 @connected
 def retire(client: Client, model: str, version: Version, because: Why = "", json: Json = False) -> None:
     """Offer it no more, and let its artifacts be collected when no device runs it. Devices that have it keep it."""
-    done = client.send("POST", f"models/{quoted(model)}/versions/{quoted(version)}/retire", {"because": because})
+    path = f"models/{quoted(model)}/versions/{quoted(version)}/retire"
+    retired = client.send("POST", path, Reason(because=because), as_=VersionView)
     if json:
-        print_json(done)
+        print_json(retired)
         return
-    say(f"{model} {done['version']} is retired")
+    say(f"{model} {retired.version} is retired")
 
 
 @app.command("revoke")
 @connected
 def revoke(client: Client, model: str, version: Version, because: Why = "", json: Json = False) -> None:
     """Forbid it: no policy can make a device run it. Signed with the publisher's key; it is never undone."""
-    found = client.get(f"models/{quoted(model)}/versions/{quoted(version)}")
+    revoked = client.get(f"models/{quoted(model)}/versions/{quoted(version)}", as_=VersionView)
     role = roles.publisher_role(model)
-    listed = client.get(f"roles/{role}")["signed"]["targets"]
+    held = client.get_bytes(f"roles/{role}")
     path = roles.line_path(model)
-    if path not in listed:
+    if path not in read_metadata(held, what=role).signed.targets:
         raise NotFound(f"{model} has no line; was it added with: whimbrel model add?")
-    before = parse(Line, encode(client.get(f"models/{quoted(model)}/line")), what="the line")
-    if found["serial"] in before.revoked:
-        raise Refused(f"{model} {found['version']} is revoked already")
+    before = client.get(f"models/{quoted(model)}/line", as_=Line)
+    if revoked.serial in before.revoked:
+        raise Refused(f"{model} {revoked.version} is revoked already")
     line = encode(
         Line(
             model=model,
             sequence=before.sequence + 1,
             minimum_serial=before.minimum_serial,
-            revoked=tuple(sorted({*before.revoked, found["serial"]})),
+            revoked=tuple(sorted({*before.revoked, revoked.serial})),
         )
     )
     signer = load_signer(client.keys() / f"{role}.pem")
-    signed = publish_documents(client.get_bytes(f"roles/{role}"), {path: line}, signer=signer, now=datetime.now(UTC))
-    body = {"line": line, "publisher": signed, "because": because}
-    done = client.send("PUT", f"models/{quoted(model)}/line", body)
+    signed = publish_documents(held, {path: line}, signer=signer, now=datetime.now(UTC))
+    body = NewLine(line=line, publisher=signed, because=because)
+    after = client.send("PUT", f"models/{quoted(model)}/line", body, as_=Line)
     if json:
-        print_json(done)
+        print_json(after)
         return
-    say(f"{model} {found['version']} is revoked: devices leave it with their next refresh")
+    say(f"{model} {revoked.version} is revoked: devices leave it with their next refresh")
 
 
-def _meant(variant: dict[str, Any]) -> str:
-    selector = variant.get("selector", {})
-    words = [f"{key}={value}" for key, value in selector.get("match_labels", {}).items()]
-    for term in selector.get("match_expressions", []):
-        values = cast("list[str]", term.get("values", []))
-        words.append(f"{term['key']} {term['operator']} {','.join(values)}".strip())
+def _devices(selector: Selector) -> str:
+    words = [f"{key}={value}" for key, value in selector.match_labels.items()]
+    words += [f"{term.key} {term.operator} {','.join(term.values)}".strip() for term in selector.match_expressions]
     return "; ".join(words) or "every device"

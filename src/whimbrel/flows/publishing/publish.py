@@ -6,6 +6,7 @@ Used by the command line before a publisher signs, and by the server when it che
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
 import msgspec
 
@@ -13,6 +14,17 @@ from whimbrel.errors import Conflict, Refused, UntrustedInput
 from whimbrel.flows.records import ModelSettings, VersionRecord
 from whimbrel.model.ids import CalendarVersion, semantic_key
 from whimbrel.model.release import Reference, Release, Requirement, Training, Variant
+
+
+class Numbered(Protocol):
+    """A version that was published, as far as the next one's numbers depend on it."""
+
+    @property
+    def serial(self) -> int: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def semantic_version(self) -> str: ...
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +37,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def identify(
-    versions: Sequence[VersionRecord],
+    versions: Sequence[Numbered],
     *,
     variants: Iterable[Variant],
     version: str | None,
