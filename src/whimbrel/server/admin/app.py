@@ -5,7 +5,6 @@ signed; the server verifies it against the delegation and stores it by compare-a
 """
 
 import asyncio
-import importlib.metadata
 from typing import Annotated, Any
 
 import msgspec
@@ -14,8 +13,6 @@ from litestar.connection import ASGIConnection
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
@@ -30,6 +27,7 @@ from whimbrel.server.admin.artifacts import ARTIFACT_ROUTES
 from whimbrel.server.admin.audit import AUDIT_ROUTES
 from whimbrel.server.admin.enrol_tokens import ENROL_TOKEN_ROUTES
 from whimbrel.server.admin.models import MODEL_ROUTES
+from whimbrel.server.admin.openapi import UnhashableDefaults, openapi_config
 from whimbrel.server.admin.operations import AdminContext, Operations
 from whimbrel.server.admin.status import STATUS_ROUTES
 from whimbrel.server.admin.versions import VERSION_ROUTES
@@ -173,9 +171,8 @@ def admin_app(context: AdminContext) -> Litestar:
     )
     return Litestar(
         [guarded],
-        openapi_config=OpenAPIConfig(
-            "Whimbrel admin API", importlib.metadata.version("whimbrel"), render_plugins=[JsonRenderPlugin(path="/")]
-        ),
+        openapi_config=openapi_config(),
+        plugins=[UnhashableDefaults()],
         exception_handlers={WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
         request_max_body_size=limits.ARTIFACT_BYTES,
         logging_config=None,

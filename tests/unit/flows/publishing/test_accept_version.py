@@ -1,0 +1,113 @@
+"""Which publications are accepted, and what becomes of the model's first."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from support.signed_roles import GOOD, InMemoryRoles
+from support.values import T0, Town, file, release, town
+from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
+from whimbrel.flows.publishing.accept_version import Accepted, accept_version
+from whimbrel.flows.records import ModelSettings
+from whimbrel.model.documents import encode
+from whimbrel.model.release import Variant
+
+TODAY = datetime.fromtimestamp(T0, UTC)
+
+
+@pytest.fixture
+def here() -> Iterator[Town]:
+    """A model with two versions and the artifact of the third."""
+    with town() as made:
+        made.registry.add_artifact(file().sha256, size_bytes=file().size_bytes, at=T0)
+        yield made
+
+
+def publish(here: Town, *, roles: InMemoryRoles | None = None, publisher: bytes = GOOD, **changes: Any) -> Accepted:
+    document = release(changes.pop("serial", 3), **changes)
+    return accept_version(
+        here.registry, roles or InMemoryRoles(), "wake", release=encode(document), publisher=publisher, now=T0
+    )
+
+
+def test_the_next_version_is_published_and_logged(here: Town) -> None:
+    roles = InMemoryRoles()
+    accepted = publish(here, roles=roles)
+    assert not accepted.baseline
+    assert accepted.version == here.registry.version("wake", 3)
+    assert (accepted.version.size_bytes, accepted.version.good, accepted.version.created_at) == (100, False, T0)
+    assert roles.accepted == [("publisher-wake", TODAY)]
+    assert roles.documents["publisher-wake", "models/wake/3.json"] == here.registry.release_bytes("wake", 3)
+    assert here.registry.model("wake").baseline == 1
+    assert here.registry.aliases("wake") == {}
+    entry = here.registry.audit_log()[0]
+    assert (entry.actor, entry.action, entry.because) == ("publisher-wake", "publish", "2026.01.01.3 (3.0.0)")
+    assert entry.evidence == {"serial": 3, "build_hash": accepted.version.build_hash}
+
+
+def test_the_first_version_is_the_baseline_and_the_champion() -> None:
+    with town(versions=0) as here:
+        here.registry.change_model("wake", baseline=None)
+        here.registry.add_artifact(file().sha256, size_bytes=file().size_bytes, at=T0)
+        accepted = publish(here, serial=1)
+        assert accepted.baseline
+        assert accepted.version.good
+        assert here.registry.model("wake").baseline == 1
+        assert here.registry.aliases("wake") == {"champion": 1}
+        assert here.registry.audit_log()[0].because == "2026.01.01.1 (1.0.0), the first: it is the baseline"
+
+
+def test_its_size_is_that_of_the_largest_variant(here: Town) -> None:
+    here.registry.add_artifact("b" * 64, size_bytes=700, at=T0)
+    variants = (
+        Variant(name="small", files=(file(),)),
+        Variant(name="large", files=(file("b" * 64, size_bytes=700), file(name="words.txt"))),
+    )
+    assert publish(here, variants=variants).version.size_bytes == 800
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"model": "sleep"}, UntrustedInput, "is of 'sleep'; expected 'wake'"),
+        ({"version": "2026.01.01.2"}, Conflict, "is published and never changes"),
+        ({"semantic_version": "1.0.0"}, Conflict, "is published and never changes"),
+        ({"serial": 4}, Conflict, "serial 4 came, 3 is next: somebody was first"),
+        ({"serial": 2, "version": "2026.01.01.3", "semantic_version": "3.0.0"}, Conflict, "serial 2 came, 3 is next"),
+        ({"build_hash": "0" * 12}, UntrustedInput, "does not belong to these files"),
+        ({"variants": (Variant(name="any", files=(file("b" * 64),)),)}, Refused, "is not stored yet; send it first"),
+        (
+            {"variants": (Variant(name="any", files=(file(size_bytes=99),)),)},
+            UntrustedInput,
+            "is said to have 99 bytes; 100 are stored",
+        ),
+        ({"publisher": b"forged"}, UntrustedInput, "is not signed by a key"),
+    ],
+)
+def test_a_publication_that_is_refused_changes_nothing(
+    here: Town, changes: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    roles = InMemoryRoles()
+    with pytest.raises(error, match=words):
+        publish(here, roles=roles, **changes)
+    assert roles.accepted == []
+    assert len(here.registry.versions("wake")) == 2
+    assert here.registry.audit_log() == []
+
+
+def test_budgets_are_kept_at_publication(here: Town) -> None:
+    here.registry.change_model("wake", settings=ModelSettings(size_bytes_max=99))
+    with pytest.raises(Refused, match="the budget of wake is 99"):
+        publish(here)
+    here.registry.change_model("wake", settings=ModelSettings(metrics_min={"accuracy": 0.8}))
+    with pytest.raises(Refused, match=r"asks for at least 0\.8"):
+        publish(here, metrics={"accuracy": 0.79})
+    publish(here, metrics={"accuracy": 0.8})
+
+
+def test_what_is_no_release_and_no_model_is_refused(here: Town) -> None:
+    for content, model, error in ((b"{}", "wake", UntrustedInput), (encode(release(3)), "sleep", NotFound)):
+        with pytest.raises(error):
+            accept_version(here.registry, InMemoryRoles(), model, release=content, publisher=GOOD, now=T0)
