@@ -13,12 +13,13 @@ from whimbrel import limits
 from whimbrel.errors import NotFound
 from whimbrel.flows.experiments.advance import PersonAct, act_by_person
 from whimbrel.flows.experiments.check import check_experiment
+from whimbrel.flows.experiments.counts import counts_by_arm
 from whimbrel.flows.experiments.judge import ExperimentLedgers, experiment_verdict_for, replay_experiment
 from whimbrel.flows.experiments.start import start_experiment
+from whimbrel.flows.experiments.trace import interval_points
 from whimbrel.flows.files.experiment_file import read_experiment
 from whimbrel.flows.records import ExperimentRecord
-from whimbrel.gate.experiment_gate import ArmNow, Look
-from whimbrel.model.documents import Document
+from whimbrel.model.documents import Document, plain
 from whimbrel.stores.transaction import Stores
 
 _SALT_BITS = 53  # a salt is a whole number that JSON holds everywhere
@@ -82,11 +83,10 @@ def one(stores: Stores, *, identifier: str, history: bool, now: float) -> dict[s
     """One, with what is to be said of it by now. `history`: the intervals over time too, for a plot."""
     ledgers = ExperimentLedgers()
     record = stores.experiments.one(identifier)
-    until = record.ended_at if record.ended_at is not None else now
-    said = experiment_verdict_for(record, registry=stores.registry, fleet=stores.fleet, now=until, ledgers=ledgers)
+    said = experiment_verdict_for(record, registry=stores.registry, fleet=stores.fleet, now=now, ledgers=ledgers)
     seen = view(stores, record) | {"verdict": msgspec.to_builtins(said)}
     if history:
-        seen["history"] = _history(record, ledgers)
+        seen["history"] = msgspec.to_builtins(interval_points(record, ledgers[record.id]))
         log = stores.registry.audit_log(rollout=identifier, limit=limits.EXPERIMENT_POINTS)
         seen["acts"] = [{"at": e.at, "actor": e.actor, "action": e.action, "because": e.because} for e in reversed(log)]
     return seen
@@ -102,7 +102,7 @@ def act(stores: Stores, *, identifier: str, wanted: PersonAct, data: ExperimentA
         experiments=stores.experiments,
         tag=secrets.token_hex(3),
         arm=data.arm,
-        because=data.because or f"{wanted} by {data.actor}",
+        because=data.because,
         actor=data.actor,
         now=now,
     )
@@ -121,13 +121,10 @@ def replay(stores: Stores, *, identifier: str) -> dict[str, Any]:
 def view(stores: Stores, record: ExperimentRecord) -> dict[str, Any]:
     """An experiment for people and scripts."""
     versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in stores.registry.versions(record.model)}
-    counts = stores.fleet.counts(record.id)
-    places = {variant.id: place for place, variant in enumerate(record.plan.treated)}
+    counts = counts_by_arm(record, stores.fleet.counts(record.id))
     arms = []
     for variant in record.plan.variants:
         control = variant.id == record.plan.control_id
-        seen = counts.get(places.get(variant.id, record.arms[0][0] if record.arms else 0))
-        side = "c" if control else "t"
         arms.append(
             {
                 "id": variant.id,
@@ -136,11 +133,8 @@ def view(stores: Stores, record: ExperimentRecord) -> dict[str, Any]:
                 "description": variant.description,
                 "share": record.plan.share(variant.id),
                 "stopped": record.stopped.get(variant.id),
-                "assigned": getattr(seen, f"assigned_{side}", 0),
-                "active": getattr(seen, "placebo_c" if control else "activated_t", 0),
-                "reported": getattr(seen, f"reported_{side}", 0),
-                "failed": 0 if control or seen is None else seen.failed_t + seen.went_back_t,
             }
+            | plain(counts[variant.id])
         )
     plan = record.plan
     return {
@@ -163,23 +157,3 @@ def view(stores: Stores, record: ExperimentRecord) -> dict[str, Any]:
         "ended_at": record.ended_at,
         "hour_s": record.hour_s,
     }
-
-
-def _history(record: ExperimentRecord, ledgers: ExperimentLedgers) -> list[dict[str, Any]]:
-    """At most `EXPERIMENT_POINTS` looks an arm, evenly over time, the last one among them."""
-    found = []
-    book = ledgers[record.id]
-    for place, variant in enumerate(record.plan.treated):
-        mine = [(window, now) for window, where, now in book.history if where == place]
-        step = max(1, -(-len(mine) // limits.EXPERIMENT_POINTS))
-        for window, now in mine[::-1][::step][::-1]:
-            days = (window + 1) * record.plan.window_s() / record.hour_s / 24
-            found.append({"arm": variant.id, "window": window, "days": days} | _looks(now))
-    return found
-
-
-def _looks(now: ArmNow) -> dict[str, Any]:
-    def told(look: Look | None) -> list[float] | None:
-        return [look.estimate, look.low, look.high] if look is not None else None
-
-    return {"deciding": told(now.deciding), "plain": told(now.plain)}

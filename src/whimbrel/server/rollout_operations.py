@@ -13,13 +13,14 @@ from whimbrel import limits
 from whimbrel.errors import NotFound
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.flows.reports.user_reports import file_reports
-from whimbrel.flows.rollouts.approvals import approval_view
+from whimbrel.flows.reports.user_reports import file_batch
+from whimbrel.flows.rollouts.approvals import pending_approval
 from whimbrel.flows.rollouts.approve import approve, reject
-from whimbrel.flows.rollouts.check_plan import check_plan, view
+from whimbrel.flows.rollouts.check_plan import check_plan
 from whimbrel.flows.rollouts.judge import replay_rollout, verdict_for
 from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.progress import devices_left
+from whimbrel.flows.rollouts.shares import share_percent
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.rollouts.trace import Point, trace
 from whimbrel.health.user_report import UserReports
@@ -69,7 +70,7 @@ def begin(stores: Stores, *, data: NewRollout, now: float) -> dict[str, Any]:
 def explain(stores: Stores, *, data: PlanToCheck, now: float) -> dict[str, Any]:
     """What a plan would do, before it begins."""
     plan = read_plan(data.plan, what=data.file_name)
-    return view(check_plan(stores.registry, stores.fleet, plan, now=now, devices=data.devices))
+    return plain(check_plan(stores.registry, stores.fleet, plan, now=now, devices=data.devices))
 
 
 def show(stores: Stores, *, identifier: str, now: float) -> dict[str, Any]:
@@ -119,17 +120,13 @@ def move(
         case "reject":
             moved = reject(registry, fleet, identifier, by=by, note=because, now=now)
         case _:
-            why = because or f"{move} by {by}"
-            moved = move_by_person(registry, fleet, identifier, move, because=why, actor=by, now=now)
+            moved = move_by_person(registry, fleet, identifier, move, because=because, actor=by, now=now)
     return rollout_view(stores, moved, now=now)
 
 
 def file_user_reports(stores: Stores, *, data: UserReports, now: float) -> dict[str, Any]:
     """Tickets of users: each once."""
-    filed = file_reports(stores.registry, stores.fleet, stores.tickets, data.reports, now=now)
-    if data.model is not None:
-        stores.tickets.heard(stores.registry.model(data.model).name, at=now)
-    return plain(filed)
+    return plain(file_batch(stores.registry, stores.fleet, stores.tickets, data, now=now))
 
 
 def user_reports(stores: Stores, *, model: str, limit: int) -> list[dict[str, Any]]:
@@ -152,8 +149,7 @@ def person_move(text: str) -> PersonMove | Consent:
 def rollout_view(stores: Stores, rollout: RolloutRecord, *, now: float) -> dict[str, Any]:
     registry, fleet = stores.registry, stores.fleet
     versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in registry.versions(rollout.model)}
-    own = rollout.plan.range
-    shares = [round(100 * (share - own.start) / own.buckets, 4) for share in rollout.shares]
+    shares = [share_percent(rollout.plan, share) for share in rollout.shares]
     stages = [
         {
             "name": stage.name,
@@ -166,6 +162,7 @@ def rollout_view(stores: Stores, rollout: RolloutRecord, *, now: float) -> dict[
         for index, stage in enumerate(rollout.plan.stages)
     ]
     going = rollout.state is State.ROLLING_BACK
+    pending = pending_approval(registry, rollout, now=now)
     return {
         "id": rollout.id,
         "model": rollout.model,
@@ -173,7 +170,7 @@ def rollout_view(stores: Stores, rollout: RolloutRecord, *, now: float) -> dict[
         "state_since": rollout.state_since,
         "ended": rollout.ended,
         "range_percent": list(rollout.plan.range_percent),
-        "approval": approval_view(registry, rollout, now=now),
+        "approval": None if pending is None else msgspec.to_builtins(pending),
         "devices_left": devices_left(registry, fleet, rollout, now=now) if going else None,
         "stage": rollout.stage,
         "stage_name": rollout.plan.stages[rollout.stage].name,

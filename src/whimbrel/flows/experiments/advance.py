@@ -88,8 +88,9 @@ def act_by_person(
 ) -> ExperimentRecord:
     """Stop, keep the control, or ship an arm. Raises `IllegalTransition` where it is over, `NotFound` for the arm.
 
-    `tag` (random) ends the id of a rollout that follows.
+    Without a reason, `because` says who did it. `tag` (random) ends the id of a rollout that follows.
     """
+    because = because or f"{person_act} by {actor}"
     record = experiments.one(identifier)
     if person_act == "ship" and arm not in record.serials:
         raise NotFound(f"{identifier} has no arm {arm!r}; its variants are {', '.join(record.serials)}")
