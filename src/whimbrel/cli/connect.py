@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, overload
 from urllib.parse import quote
 
 import httpx
@@ -25,11 +25,13 @@ from whimbrel.server.admin.app import admin_app
 from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
 
+T = TypeVar("T")
+
 _TIMEOUT_S = 60.0
 
 
 class Client:
-    """The admin API of one namespace. Answers are decoded JSON; problems come back as our errors."""
+    """The admin API of one namespace. Answers are decoded into its views; problems come back as our errors."""
 
     def __init__(
         self,
@@ -44,18 +46,32 @@ class Client:
         self.namespace = namespace
         self._keys = keys
 
-    def get(self, path: str, **query: Any) -> Any:
-        """GET below `/{ns}/admin/v1`."""
+    @overload
+    def get(self, path: str, *, as_: type[T], **query: Any) -> T: ...
+    @overload
+    def get(self, path: str, **query: Any) -> Any: ...
+
+    def get(self, path: str, *, as_: Any = Any, **query: Any) -> Any:
+        """GET below `/{ns}/admin/v1`, decoded as the view `as_` (or a list of them)."""
         asked = {name: value for name, value in query.items() if value is not None}
-        return self._json(self._call("GET", path, params=asked))
+        return _decoded(self._call("GET", path, params=asked), as_)
 
     def get_bytes(self, path: str) -> bytes:
         """GET, undecoded: signed metadata."""
         return self._call("GET", path).content
 
-    def send(self, method: str, path: str, body: Any = None, *, wait_s: float = _TIMEOUT_S, **query: Any) -> Any:
-        """POST, PUT or PATCH a JSON body; bytes in it travel as base64."""
-        return self._json(self._call(method, path, json=msgspec.to_builtins(body), params=query, timeout=wait_s))
+    @overload
+    def send(
+        self, method: str, path: str, body: Any = None, *, as_: type[T], wait_s: float = ..., **query: Any
+    ) -> T: ...
+    @overload
+    def send(self, method: str, path: str, body: Any = None, *, wait_s: float = ..., **query: Any) -> Any: ...
+
+    def send(
+        self, method: str, path: str, body: Any = None, *, as_: Any = Any, wait_s: float = _TIMEOUT_S, **query: Any
+    ) -> Any:
+        """POST, PUT or PATCH a JSON body; bytes in it travel as base64. The answer is decoded as the view `as_`."""
+        return _decoded(self._call(method, path, json=msgspec.to_builtins(body), params=query, timeout=wait_s), as_)
 
     def has_artifact(self, sha256: str) -> bool:
         """Whether its bytes are stored already."""
@@ -95,9 +111,17 @@ class Client:
             return answer
         raise _error(answer)
 
-    @staticmethod
-    def _json(answer: httpx.Response) -> Any:
-        return answer.json() if answer.content else None
+
+def _decoded(answer: httpx.Response, kind: Any) -> Any:
+    if not answer.content:
+        return None
+    try:
+        return msgspec.json.decode(answer.content, type=kind)
+    except msgspec.DecodeError as error:
+        raise UntrustedInput(
+            f"the server's answer to {answer.request.method} {answer.request.url.path} cannot be read: {error}; is it "
+            "of the same version as this command?"
+        ) from error
 
 
 def quoted(part: str) -> str:

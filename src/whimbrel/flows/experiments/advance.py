@@ -21,7 +21,8 @@ from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
 from whimbrel.flows.quarantine import quarantine, refused_serials
 from whimbrel.flows.records import ExperimentRecord, VersionRecord
 from whimbrel.flows.rollouts.start import start_rollout
-from whimbrel.gate.experiment_gate import ExperimentMove, ExperimentVerdict
+from whimbrel.gate.experiment_gate import ExperimentVerdict
+from whimbrel.gate.verdict import ExperimentMove
 from whimbrel.model.documents import encode
 from whimbrel.plan.experiment_states import Act, after
 

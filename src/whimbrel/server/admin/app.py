@@ -4,13 +4,13 @@ Offline keys never come here: `model add`, `publish` and `version revoke` sign o
 signed; the server verifies it against the delegation and stores it by compare-and-swap.
 """
 
-import asyncio
 import importlib.metadata
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Litestar, Request, Response, Router, get, head, patch, post, put
 from litestar.connection import ASGIConnection
+from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
@@ -19,13 +19,11 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from whimbrel import limits
-from whimbrel.console.charts import MEDIA_TYPES, draw, form_of
-from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, WhimbrelError
-from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import convert, encode
 from whimbrel.model.ids import Digest
-from whimbrel.server import rollout_operations
+from whimbrel.server.admin.alerts import ALERT_ROUTES
+from whimbrel.server.admin.experiments import EXPERIMENT_ROUTES
 from whimbrel.server.admin.operations import (
     AdminContext,
     NewAlias,
@@ -36,7 +34,8 @@ from whimbrel.server.admin.operations import (
     Reason,
     model_view,
 )
-from whimbrel.server.experiment_api import experiment_routes
+from whimbrel.server.admin.rollouts import ROLLOUT_ROUTES
+from whimbrel.server.admin.tickets import TICKET_ROUTES
 from whimbrel.server.http import problem
 
 COLLECT_AFTER_S = 86400.0  # an upload whose version is not published yet is safe for a day
@@ -147,89 +146,6 @@ def admin_app(context: AdminContext) -> Litestar:
     ) -> dict[str, Any]:
         return await operations.collect(namespace, older_than_s)
 
-    @get("/rollouts", summary="Rollouts, oldest first")
-    async def rollouts(
-        namespace: FromPath[str], model: FromQuery[str | None] = None, live: FromQuery[bool] = False
-    ) -> list[dict[str, Any]]:
-        return await operations.do(
-            namespace,
-            lambda stores: [
-                rollout_operations.rollout_view(stores, r, now=operations.now())
-                for r in stores.registry.rollouts(model=model, live=live)
-            ],
-        )
-
-    @post("/rollouts", status_code=HTTP_201_CREATED, summary="Start a rollout from a plan")
-    async def start(namespace: FromPath[str], data: JSONBody[rollout_operations.NewRollout]) -> dict[str, Any]:
-        begun = await operations.change(
-            namespace, lambda stores: rollout_operations.begin(stores, data=data, now=operations.now())
-        )
-        return await operations.do(
-            namespace, lambda stores: rollout_operations.as_it_is(stores, identifier=begun["id"], now=operations.now())
-        )
-
-    @post("/plans/check", status_code=HTTP_200_OK, summary="What a plan would do, to how many devices")
-    async def check_plan(namespace: FromPath[str], data: JSONBody[rollout_operations.PlanToCheck]) -> dict[str, Any]:
-        return await operations.do(
-            namespace, lambda stores: rollout_operations.explain(stores, data=data, now=operations.now())
-        )
-
-    @get("/rollouts/{identifier:str}", summary="One rollout, with the gate's present view")
-    async def rollout(namespace: FromPath[str], identifier: FromPath[str]) -> dict[str, Any]:
-        return await operations.do(
-            namespace, lambda stores: rollout_operations.show(stores, identifier=identifier, now=operations.now())
-        )
-
-    @get("/rollouts/{identifier:str}/replay", summary="Every verdict, asked again of the stored windows")
-    async def replay(namespace: FromPath[str], identifier: FromPath[str]) -> dict[str, Any]:
-        return await operations.do(
-            namespace, lambda stores: rollout_operations.ask_again(stores, identifier=identifier)
-        )
-
-    @get("/rollouts/{identifier:str}/evidence", summary="ln E after every judged window")
-    async def evidence(namespace: FromPath[str], identifier: FromPath[str]) -> list[dict[str, Any]]:
-        points = await operations.do(namespace, lambda stores: rollout_operations.points(stores, identifier=identifier))
-        return [msgspec.to_builtins(point) for point in points]
-
-    @get("/rollouts/{identifier:str}/evidence/{form:str}", summary="The same as a picture: png or svg")
-    async def evidence_plot(
-        namespace: FromPath[str], identifier: FromPath[str], form: FromPath[str]
-    ) -> Response[bytes]:
-        wanted = form_of(form)
-        points = await operations.do(namespace, lambda stores: rollout_operations.points(stores, identifier=identifier))
-        drawn = await asyncio.to_thread(lambda: draw(evidence_chart(points, title=identifier), wanted))
-        return Response(drawn, media_type=MEDIA_TYPES[wanted])
-
-    @get("/receivers", summary="Who may be told, without addresses and secrets")
-    async def receivers() -> list[dict[str, Any]]:
-        return operations.receivers()
-
-    @post("/receivers/{name:str}/test", status_code=HTTP_200_OK, summary="Send a receiver a marked test alert")
-    async def test_receiver(namespace: FromPath[str], name: FromPath[str]) -> dict[str, Any]:
-        result = await context.alerts.test(namespace, name)
-        return {"receiver": name, "ok": result.ok, "said": result.said}
-
-    @get("/alerts", summary="What receivers were told, newest first")
-    async def alerts(
-        namespace: FromPath[str], limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100
-    ) -> list[dict[str, Any]]:
-        return await operations.do(namespace, lambda stores: operations.alerts(stores, limit=limit))
-
-    @post("/rollouts/{identifier:str}/{move:str}", status_code=HTTP_200_OK, summary="Move a rollout by hand")
-    async def move(
-        namespace: FromPath[str], identifier: FromPath[str], move: FromPath[str], data: JSONBody[Reason]
-    ) -> dict[str, Any]:
-        wanted = rollout_operations.person_move(move)
-        moved = await operations.change(
-            namespace,
-            lambda stores: rollout_operations.move(
-                stores, identifier=identifier, move=wanted, data=data, now=operations.now()
-            ),
-        )
-        return await operations.do(
-            namespace, lambda stores: rollout_operations.as_it_is(stores, identifier=moved["id"], now=operations.now())
-        )
-
     @get("/audit", summary="Every move and decision, newest first")
     async def audit(
         namespace: FromPath[str],
@@ -245,22 +161,6 @@ def admin_app(context: AdminContext) -> Litestar:
             ],
         )
 
-    @post("/user-reports", status_code=HTTP_200_OK, summary="Hand on tickets of users: one, or up to 1,000")
-    async def user_reports(namespace: FromPath[str], data: JSONBody[UserReports]) -> dict[str, Any]:
-        filed = await operations.do(
-            namespace, lambda stores: rollout_operations.file_user_reports(stores, data=data, now=operations.now())
-        )
-        context.controllers.wake.set()
-        return filed
-
-    @get("/user-reports", summary="Tickets of a model, newest first, and what became of them")
-    async def filed_reports(
-        namespace: FromPath[str], model: FromQuery[str], limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100
-    ) -> list[dict[str, Any]]:
-        return await operations.do(
-            namespace, lambda stores: rollout_operations.user_reports(stores, model=model, limit=limit)
-        )
-
     @post("/enrol-tokens", status_code=HTTP_201_CREATED, summary="Make an enrolment token")
     async def enrol_token(
         namespace: FromPath[str], name: Annotated[str, QueryParameter(max_length=64)] = "more"
@@ -273,6 +173,7 @@ def admin_app(context: AdminContext) -> Litestar:
     guarded = Router(
         "/{namespace:str}/admin/v1",
         guards=[guard],
+        dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
         route_handlers=[
             status,
             keys,
@@ -294,22 +195,12 @@ def admin_app(context: AdminContext) -> Litestar:
             has_artifact,
             put_artifact,
             collect,
-            rollouts,
-            start,
-            rollout,
-            replay,
-            move,
             audit,
             enrol_token,
-            user_reports,
-            filed_reports,
-            check_plan,
-            evidence,
-            evidence_plot,
-            receivers,
-            test_receiver,
-            alerts,
-            *experiment_routes(operations),
+            *ROLLOUT_ROUTES,
+            *TICKET_ROUTES,
+            *EXPERIMENT_ROUTES,
+            *ALERT_ROUTES,
         ],
     )
     return Litestar(

@@ -9,7 +9,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -77,9 +77,6 @@ class NewAlias(Document, frozen=True):
     """PUT alias: the version it names."""
 
     version: Annotated[str, Meta(max_length=256)]
-
-
-Consent = Literal["approve", "reject"]
 
 
 class AdminContext(msgspec.Struct, frozen=True):
@@ -382,16 +379,6 @@ class Operations:
                 freed.append(digest)
                 size += size_bytes
         return {"collected": freed, "size_bytes": size}
-
-    def alerts(self, stores: Stores, *, limit: int) -> list[dict[str, Any]]:
-        rows = stores.alerts.newest(limit=limit)
-        return [msgspec.to_builtins(row) for row in rows]
-
-    def receivers(self) -> list[dict[str, Any]]:
-        return [
-            {"name": each.name, "form": each.form, "on": list(each.on)}
-            for each in self.context.alerts.receivers.values()
-        ]
 
     def new_enrol_token(self, stores: Stores, *, name: str) -> dict[str, str]:
         token = secrets.token_urlsafe(24)
