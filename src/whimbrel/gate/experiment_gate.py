@@ -19,7 +19,7 @@ same verdict, byte for byte. Needs numpy; nothing that a device imports imports 
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,12 +28,11 @@ from whimbrel.gate.differences import Difference, adjusted, correlation, differe
 from whimbrel.gate.evidence import GAINS, log_mean_exp, ratio_mismatch_log_bf
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import Counts, GateInput
+from whimbrel.gate.verdict import Counts, ExperimentMove, GateInput
 from whimbrel.health.panel import Panel
 from whimbrel.health.tally import Cell
 from whimbrel.plan.experiment import Experiment, ExperimentVariant, GuardrailMetric
 
-ExperimentMove = Literal["wait", "hold", "stop_arm", "ship", "keep", "end"]
 SRM_ALPHA = 0.01  # a split that is right is called wrong in at most this share of experiments
 _DAY_HOURS = 24.0
 _CONCENTRATIONS = (1e2, 1e3, 1e4)  # of the prior: 1e4 alone sees half an arm missing from some thousands of devices on

@@ -21,7 +21,8 @@ from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
 from whimbrel.flows.quarantine import quarantine, refused_serials
 from whimbrel.flows.records import ExperimentRecord, VersionRecord
 from whimbrel.flows.rollouts.start import start_rollout
-from whimbrel.gate.experiment_gate import ExperimentMove, ExperimentVerdict
+from whimbrel.gate.experiment_gate import ExperimentVerdict
+from whimbrel.gate.verdict import ExperimentMove
 from whimbrel.model.documents import encode
 from whimbrel.plan.experiment_states import Act, after
 
@@ -88,8 +89,9 @@ def act_by_person(
 ) -> ExperimentRecord:
     """Stop, keep the control, or ship an arm. Raises `IllegalTransition` where it is over, `NotFound` for the arm.
 
-    `tag` (random) ends the id of a rollout that follows.
+    Without a reason, `because` says who did it. `tag` (random) ends the id of a rollout that follows.
     """
+    because = because or f"{person_act} by {actor}"
     record = experiments.one(identifier)
     if person_act == "ship" and arm not in record.serials:
         raise NotFound(f"{identifier} has no arm {arm!r}; its variants are {', '.join(record.serials)}")

@@ -20,6 +20,8 @@ from whimbrel.policy.bucket import BUCKETS, bucket
 class ExperimentCheck(msgspec.Struct, frozen=True, kw_only=True):
     """What `experiment check` tells. `devices`: by arm; `effect`: the smallest difference that is proven as a rule."""
 
+    name: str
+    model: str
     devices: dict[str, int]
     elsewhere: int
     effect: float | None
@@ -62,7 +64,15 @@ def check_experiment(
     sentences += _end_sentences(plan)
     if blocking := titles_in_the_way(plan, live_comparisons(registry, experiments, model=model.name)):
         sentences.append(f"it could not start now: {' and '.join(blocking)} of {model.name} has devices in its range")
-    return ExperimentCheck(devices=devices, elsewhere=elsewhere, effect=effect, unit=unit, sentences=tuple(sentences))
+    return ExperimentCheck(
+        name=plan.name,
+        model=plan.model,
+        devices=devices,
+        elsewhere=elsewhere,
+        effect=effect,
+        unit=unit,
+        sentences=tuple(sentences),
+    )
 
 
 def _by_arm(fleet: FleetPort, plan: Experiment, *, salt: int) -> tuple[dict[str, int], int]:

@@ -44,10 +44,11 @@ def experiment_verdict_for(
     now: float,
     ledgers: ExperimentLedgers | None = None,
 ) -> ExperimentVerdict:
-    """What is to be said of an experiment at `now`; nothing is changed."""
-    looked_at = experiment_input(record, registry=registry, fleet=fleet, now=now)
+    """What is to be said of an experiment at `now`, or at its end, where it is over; nothing is changed."""
+    until = record.ended_at if record.ended_at is not None else now
+    looked_at = experiment_input(record, registry=registry, fleet=fleet, now=until)
     kept = {} if ledgers is None else ledgers
-    return judge_windows(fleet, ExperimentGate(record), looked_at, window=record.window_at(now), ledgers=kept)
+    return judge_windows(fleet, ExperimentGate(record), looked_at, window=record.window_at(until), ledgers=kept)
 
 
 def judge_and_store_experiment(

@@ -20,7 +20,7 @@ from whimbrel.flows.records import RolloutRecord, UserReportRecord
 from whimbrel.flows.versions import find_version
 from whimbrel.health.report import Role
 from whimbrel.health.tally import Cell, age_bucket
-from whimbrel.health.user_report import Fate, UserReport
+from whimbrel.health.user_report import Fate, UserReport, UserReports
 from whimbrel.plan.plan import VersionName
 
 
@@ -42,6 +42,19 @@ class FilingResult(msgspec.Struct, frozen=True, kw_only=True):
     new: int
     known: int
     refused: dict[str, str]
+
+
+def file_batch(
+    registry: RegistryPort, fleet: FleetPort, tickets: UserReportsPort, batch: UserReports, *, now: float
+) -> FilingResult:
+    """Keep what a help desk hands on. A model that the batch itself names is heard of, also without any ticket.
+
+    Raises `NotFound` where there is no such model.
+    """
+    filed = file_reports(registry, fleet, tickets, batch.reports, now=now)
+    if batch.model is not None:
+        tickets.heard(registry.model(batch.model).name, at=now)
+    return filed
 
 
 def file_reports(

@@ -4,12 +4,25 @@
 2. An approval holds for the evidence that it was given on: what was approved before a doubt does not count.
 """
 
+import msgspec
+
 from whimbrel.flows.ports import RegistryPort
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.wording import time_words
 from whimbrel.plan.plan import Plan
 from whimbrel.plan.rollout_states import State
 from whimbrel.plan.schedule import frozen_until
+
+
+class PendingApproval(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rollout waits for: approvals of one stage. `frozen_until`: in words; None where no freeze holds."""
+
+    stage: str
+    wanted: int
+    missing: int
+    by: tuple[str, ...]
+    note: str
+    frozen_until: str | None
 
 
 def stage_to_approve(rollout: RolloutRecord) -> int:
@@ -39,18 +52,18 @@ def approvals_missing(registry: RegistryPort, rollout: RolloutRecord) -> int:
     return max(0, approvals_wanted(rollout.plan, stage=stage) - len(approved_by(registry, rollout, stage=stage)))
 
 
-def approval_view(registry: RegistryPort, rollout: RolloutRecord, *, now: float) -> dict[str, object] | None:
+def pending_approval(registry: RegistryPort, rollout: RolloutRecord, *, now: float) -> PendingApproval | None:
     """Who agreed and who is missing, for a rollout that waits for people; None for others."""
     if rollout.state not in {State.DRAFT, State.WAITING_FOR_APPROVAL}:
         return None
     stage = stage_to_approve(rollout)
     approval = rollout.plan.stages[stage].approval
     until = frozen_until(rollout.plan.freeze, now)
-    return {
-        "stage": rollout.plan.stages[stage].name,
-        "wanted": approvals_wanted(rollout.plan, stage=stage),
-        "missing": approvals_missing(registry, rollout),
-        "by": sorted(approved_by(registry, rollout, stage=stage)),
-        "note": approval.note if approval is not None else "",
-        "frozen_until": time_words(until) if until is not None else None,
-    }
+    return PendingApproval(
+        stage=rollout.plan.stages[stage].name,
+        wanted=approvals_wanted(rollout.plan, stage=stage),
+        missing=approvals_missing(registry, rollout),
+        by=tuple(sorted(approved_by(registry, rollout, stage=stage))),
+        note=approval.note if approval is not None else "",
+        frozen_until=time_words(until) if until is not None else None,
+    )

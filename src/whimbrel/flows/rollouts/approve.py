@@ -6,6 +6,8 @@
 3. A person who rejects a draft ends it; one who rejects a stage pauses the rollout where it is.
 """
 
+from typing import Literal
+
 from whimbrel.errors import Refused
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
@@ -16,6 +18,8 @@ from whimbrel.flows.rollouts.shares import next_over_the_cap
 from whimbrel.flows.rollouts.start import begin_or_wait
 from whimbrel.plan.rollout_states import Event, State, transition
 from whimbrel.plan.schedule import frozen_until
+
+Consent = Literal["approve", "reject"]
 
 
 def approve(

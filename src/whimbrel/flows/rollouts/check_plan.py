@@ -8,7 +8,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -16,12 +15,11 @@ from whimbrel.errors import Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import traffic_of
-from whimbrel.flows.rollouts.shares import DevicePlace, cap, device_places, share_among, stage_of
+from whimbrel.flows.rollouts.shares import DevicePlace, cap, device_places, share_among, share_percent, stage_of
 from whimbrel.flows.rollouts.start import find_refusal
 from whimbrel.flows.versions import find_version
 from whimbrel.flows.wording import duration_words, time_words
 from whimbrel.gate.power import Sight, Traffic, foresee
-from whimbrel.model.documents import plain
 from whimbrel.plan.plan import Plan, Stage, VersionName
 from whimbrel.plan.schedule import frozen_until
 from whimbrel.policy.bucket import BUCKETS
@@ -40,7 +38,7 @@ class StageCheck(msgspec.Struct, frozen=True, kw_only=True):
     control: int
     shadow: bool  # its devices hold the version, and are served by the old one
     hours: float
-    earliest: float  # when it may be entered at the soonest, POSIX seconds
+    earliest: float | None  # when it may be entered at the soonest, POSIX seconds; None: its freezes never end
     sight: Sight
     sentences: tuple[str, ...]
 
@@ -129,16 +127,15 @@ def _stages(
         )
         hours = max(stage.duration_hours, 0.0)
         sight = foresee(plan, stage=index, treated=own, control=control * stands_for, hours=hours, traffic=traffic)
-        share = 100 * (shares[-1] - plan.range.start) / plan.range.buckets
         check = StageCheck(
             name=stage.name,
-            share_percent=round(share, 4),
+            share_percent=share_percent(plan, shares[-1]),
             devices=treated,
             new_devices=treated - before,
             shadow=stage.shadow is not None,
             control=round(control * stands_for),
             hours=hours,
-            earliest=begins,
+            earliest=begins if math.isfinite(begins) else None,
             sight=sight,
             sentences=(),
         )
@@ -254,9 +251,8 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
     if plan.schedule is not None:
         sentences.append(f"It begins by itself at {time_words(plan.schedule.at())}.")
     last = stages[-1]
-    soonest = last.earliest + 3600 * last.hours
-    if math.isfinite(soonest):
-        sentences.append(f"At the soonest it is complete at {time_words(soonest)}.")
+    if last.earliest is not None:
+        sentences.append(f"At the soonest it is complete at {time_words(last.earliest + 3600 * last.hours)}.")
     return tuple(sentences)
 
 
@@ -281,7 +277,7 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, now: floa
         warnings.append("auto_rollback is off: proven harm waits for a person")
     if plan.on_success.retire_previous:
         warnings.append("retire_previous: after it is complete there is no way back to the version before")
-    if math.isinf(last.earliest):
+    if last.earliest is None:
         warnings.append("its freezes never end, so it can never begin or advance")
     elif plan.schedule is not None and plan.schedule.at() < now:
         warnings.append("its schedule is in the past: it begins at once")
@@ -307,8 +303,3 @@ def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, fle
         needs = f"that takes about {duration_words(twice)}" if twice is not None else "it never would"
         warnings.append(f"stage {stage.name}: {check.hours:g} h are too short to see a doubled crash rate; {needs}")
     return warnings
-
-
-def view(check: PlanCheck) -> dict[str, Any]:
-    """The check as JSON."""
-    return plain(check)

@@ -45,7 +45,11 @@ def move_by_person(
     actor: str,
     now: float,
 ) -> RolloutRecord:
-    """Pause, resume, finish, abort or roll back. Raises `IllegalTransition` where its state does not allow it."""
+    """Pause, resume, finish, abort or roll back. Without a reason, `because` says who did it.
+
+    Raises `IllegalTransition` where its state does not allow it.
+    """
+    because = because or f"{person_move} by {actor}"
     rollout = registry.rollout(identifier)
     if person_move == "finish" and (until := frozen_until(rollout.plan.freeze, now)) is not None and rollout.live:
         raise Refused(f"a freeze holds until {time_words(until)}; until then it may be paused, aborted or rolled back")

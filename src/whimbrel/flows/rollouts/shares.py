@@ -29,6 +29,11 @@ def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int, shares: Se
     return share_among(list(device_places(fleet, salt)), plan, stage=stage, shares=shares)
 
 
+def share_percent(plan: Plan, share: int) -> float:
+    """How much of the rollout's own range a share is that ends at the bucket `share`, in percent."""
+    return round(100 * (share - plan.range.start) / plan.range.buckets, 4)
+
+
 def share_among(
     places: Sequence[DevicePlace], plan: Plan, *, stage: int, shares: Sequence[int] = (), stands_for: float = 1.0
 ) -> int:

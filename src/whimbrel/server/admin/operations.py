@@ -1,11 +1,13 @@
-"""What happens when a person asks for something? The operations behind the admin API, each in one transaction.
+"""What every route of the admin API is given: the parts it works on, and one transaction at a time.
 
-Every change writes the audit log, and returns when the signed metadata says so too.
+1. A route that reads calls `do`. A route that changes something calls `change`, which returns when the signed metadata
+   says so too; the flow that it calls writes the audit log in the same transaction.
+2. Transactions run in threads, so that the event loop goes on.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -20,7 +22,6 @@ from whimbrel.stores.signer import Key
 from whimbrel.stores.transaction import Stores, transaction
 
 T = TypeVar("T")
-Consent = Literal["approve", "reject"]
 
 
 class AdminContext(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ class AdminContext(msgspec.Struct, frozen=True):
 
 
 class Operations:
-    """Every operation of the admin API, each in one transaction."""
+    """The operations of the admin API, each in one transaction."""
 
     def __init__(self, context: AdminContext) -> None:
         self.context = context
@@ -48,8 +49,8 @@ class Operations:
     async def admit(self, namespace: str, authorization: str | None) -> None:
         """Let the holder of an admin token in. Raises `NotAllowed`."""
         token = bearer(authorization)
-        known = token and await self.do(namespace, lambda stores: stores.registry.secret_name(token, kind="admin"))
-        if not known:
+        name = token and await self.do(namespace, lambda stores: stores.registry.secret_name(token, kind="admin"))
+        if not name:
             raise NotAllowed("the admin API needs its token (Authorization: Bearer ...); init wrote it to admin.token")
 
     async def do(self, namespace: str, work: Callable[[Stores], T]) -> T:
@@ -66,13 +67,3 @@ class Operations:
         answer = await self.do(namespace, work)
         await self.context.controllers.settle()
         return answer
-
-    def alerts(self, stores: Stores, *, limit: int) -> list[dict[str, Any]]:
-        rows = stores.alerts.newest(limit=limit)
-        return [msgspec.to_builtins(row) for row in rows]
-
-    def receivers(self) -> list[dict[str, Any]]:
-        return [
-            {"name": each.name, "form": each.form, "on": list(each.on)}
-            for each in self.context.alerts.receivers.values()
-        ]

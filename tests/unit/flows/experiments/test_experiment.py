@@ -6,6 +6,7 @@ from support.experiments import Devices, village, written
 from support.values import T0, devices_in, plan, quarantined, reports, rollout, stage, window
 from whimbrel.errors import Conflict, IllegalTransition, NotFound, Refused
 from whimbrel.flows.experiments.check import check_experiment
+from whimbrel.flows.experiments.judge import experiment_verdict_for
 from whimbrel.flows.render_policy import render_policy
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.rollouts.start import start_rollout
@@ -337,6 +338,21 @@ def test_a_person_decides_and_it_is_logged_as_theirs() -> None:
         assert here.town.registry.audit_log(rollout="e1")[0].actor == "ana"
         with pytest.raises(IllegalTransition, match="is over"):
             here.act("stop", arm=None, because="", now=T0 + 800)
+
+
+def test_a_person_who_gives_no_reason_is_the_reason() -> None:
+    with village() as here:
+        assert here.act("stop", arm=None, because="", now=T0 + 700).because == "stop by ana"
+
+
+def test_an_experiment_that_is_over_is_told_of_as_at_its_end() -> None:
+    with village() as here:
+        Devices(here, 40).run(3)
+        here.act("stop", arm=None, because="enough", now=T0 + 1000)
+        ports = {"registry": here.town.registry, "fleet": here.town.fleet}
+        at_its_end, later = (experiment_verdict_for(here.record, **ports, now=T0 + at) for at in (1000, 10**6))
+        assert later == at_its_end
+        assert "days are over" not in later.because
 
 
 def test_two_who_act_at_once_are_told() -> None:

@@ -19,10 +19,10 @@ from support.values import (
     town,
     window,
 )
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import NotFound, UntrustedInput
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.ingest import ingest
-from whimbrel.flows.reports.user_reports import FilingResult, count_reports, file_reports
+from whimbrel.flows.reports.user_reports import FilingResult, count_reports, file_batch, file_reports
 from whimbrel.flows.rollouts.advance import advance
 from whimbrel.gate.gate import judge
 from whimbrel.health.tally import Cell
@@ -185,6 +185,23 @@ def test_a_message_without_tickets_is_heard() -> None:
         rows(here).heard("wake", at=T0 + 500)
         assert judged(here).move != "roll_back"
         assert "user_reports_ratio_max is asked for, and nothing about it" in judged(here).because  # no control's rate
+
+
+def test_a_batch_that_names_a_model_is_heard_also_without_tickets() -> None:
+    with town(running=asked()) as here:
+        result = file_batch(here.registry, here.fleet, rows(here), UserReports(model="wake"), now=T0 + 500)
+        assert result == FilingResult(new=0, known=0, refused={})
+        assert here.fleet.user_reports_heard_at("wake") == T0 + 500
+        with pytest.raises(NotFound):
+            file_batch(here.registry, here.fleet, rows(here), UserReports(model="other"), now=T0 + 500)
+
+
+def test_a_batch_that_names_no_model_is_heard_of_those_of_its_tickets() -> None:
+    with town(running=asked()) as here:
+        running(here)
+        batch = UserReports(reports=(ticket(1, device_id=CANARY),))
+        assert file_batch(here.registry, here.fleet, rows(here), batch, now=LATER).new == 1
+        assert here.fleet.user_reports_heard_at("wake") == LATER
 
 
 def judged(here: Town) -> Any:

@@ -1,5 +1,6 @@
 """A plan is explained with the numbers that it would have."""
 
+import msgspec
 import pytest
 
 from support.values import (
@@ -21,7 +22,7 @@ from support.values import window as report_window
 from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.reports.usage import traffic_of
-from whimbrel.flows.rollouts.check_plan import check_plan, view
+from whimbrel.flows.rollouts.check_plan import PlanCheck, check_plan
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.wording import duration_words
 from whimbrel.plan.governance import Approval, BlastRadius
@@ -114,6 +115,14 @@ def test_pointless_and_dangerous_plans_are_warned_of(said: object, warning: str)
         assert any(warning in each for each in seen.warnings), seen.warnings
 
 
+def test_what_a_freeze_without_an_end_holds_has_no_earliest_time() -> None:
+    with town() as here:
+        frozen = plan(freeze=(Freeze(start="mon", end="sun"),))
+        check = check_plan(here.registry, here.fleet, frozen, now=T0, devices=1000)
+    assert {stage.earliest for stage in check.stages} == {None}
+    assert not any("At the soonest" in sentence for sentence in check.sentences)
+
+
 def test_a_careful_plan_for_a_large_fleet_warns_of_nothing() -> None:
     with town() as here:
         assert check_plan(here.registry, here.fleet, plan(), now=T0, devices=100_000).warnings == ()
@@ -163,7 +172,9 @@ def test_traffic_is_that_of_an_earlier_rollout() -> None:
         assert "rollout r1" in seen.source
 
 
-def test_the_view_is_json_and_durations_are_words() -> None:
+def test_a_check_is_json_and_durations_are_words() -> None:
     with town() as here:
-        assert view(check_plan(here.registry, here.fleet, plan(), now=T0, devices=50))["fleet"] == 50
+        check = check_plan(here.registry, here.fleet, plan(), now=T0, devices=50)
+    assert msgspec.json.decode(msgspec.json.encode(check), type=PlanCheck) == check
+    assert check.fleet == 50
     assert [duration_words(hours) for hours in (0.001, 0.5, 30, 100)] == ["1 min", "30 min", "30 h", "4 days"]

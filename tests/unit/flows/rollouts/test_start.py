@@ -5,7 +5,7 @@ import pytest
 from support.values import SALT, T0, Town, devices_in, plan, quarantined, rollout, stage, town, version
 from whimbrel.errors import Conflict, NotFound, Refused
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.flows.rollouts.shares import over_the_cap, share_for
+from whimbrel.flows.rollouts.shares import over_the_cap, share_for, share_percent
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.versions import find_version
 from whimbrel.plan.governance import BlastRadius
@@ -174,6 +174,12 @@ def test_shares_are_of_the_plans_range_and_stay_in_it() -> None:
         assert [share_for(here.fleet, half, stage=n, salt=SALT) for n in (0, 1)] == [525_000, 950_000]
         here.enrol(*devices_in(0, 500_000, 9), *devices_in(700_000, 800_000, 1))
         assert share_for(here.fleet, half, stage=0, salt=SALT) == places(*devices_in(700_000, 800_000, 1))[0] + 1
+
+
+def test_a_share_is_told_in_percent_of_the_plans_range() -> None:
+    half = plan(stage("a", 5), stage("b", 100), range_percent=(50, 100))
+    assert [share_percent(half, share) for share in (500_000, 525_000, 1_000_000)] == [0.0, 5.0, 100.0]
+    assert share_percent(plan(), 333_333) == 33.3333
 
 
 def test_the_blast_radius_caps_every_stage_but_the_last() -> None:

@@ -24,7 +24,7 @@ from whimbrel.errors import Conflict, IllegalTransition, Refused
 from whimbrel.flows.records import RolloutRecord, Running
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.rollouts.advance import advance
-from whimbrel.flows.rollouts.approvals import approval_view
+from whimbrel.flows.rollouts.approvals import PendingApproval, pending_approval
 from whimbrel.flows.rollouts.approve import approve, reject
 from whimbrel.flows.rollouts.move import move_by_person
 from whimbrel.flows.rollouts.progress import follow
@@ -201,7 +201,8 @@ def test_a_queued_rollout_begins_when_the_way_is_free() -> None:
             "rollout r1 of wake is soaking; it begins when the way is free",
         )
         assert turn(here, one.id, now=T0 + 2).state is State.QUEUED
-        move_by_person(here.registry, here.fleet, "r1", "finish", because="", actor="me", now=T0 + 3)
+        finished = move_by_person(here.registry, here.fleet, "r1", "finish", because="", actor="me", now=T0 + 3)
+        assert finished.because == "finish by me"
         begun = turn(here, one.id, now=T0 + 4)
         assert (begun.state, begun.baseline) == (State.ADVANCING, 2)
 
@@ -277,14 +278,9 @@ def test_a_stage_waits_for_the_people_it_asks_for() -> None:
         assert "stage b begins when 2 people have approved" in held.because
         later = T0 + 31 * HOUR
         assert yes(here, "r1", "ada", now=later).state is State.WAITING_FOR_APPROVAL
-        assert approval_view(here.registry, here.registry.rollout("r1"), now=later) == {
-            "stage": "b",
-            "wanted": 2,
-            "missing": 1,
-            "by": ["ada"],
-            "note": "look at the errors",
-            "frozen_until": None,
-        }
+        assert pending_approval(here.registry, here.registry.rollout("r1"), now=later) == PendingApproval(
+            stage="b", wanted=2, missing=1, by=("ada",), note="look at the errors", frozen_until=None
+        )
         after = yes(here, "r1", "bob", now=later)
         assert (after.state, after.stage, after.because) == (State.ADVANCING, 1, "approved by ada, bob")
         assert actions(here, "r1") == ["await_approval", "approve", "approve", "advance"]
@@ -307,9 +303,9 @@ def test_an_approval_holds_for_the_evidence_it_was_given_on() -> None:
         judge_now(here, now=T0 + 34 * HOUR)
         held = here.registry.rollout("r1")
         assert held.state is State.WAITING_FOR_APPROVAL
-        view = approval_view(here.registry, held, now=T0 + 34 * HOUR)
-        assert view is not None
-        assert (view["by"], view["missing"]) == ([], 2)
+        pending = pending_approval(here.registry, held, now=T0 + 34 * HOUR)
+        assert pending is not None
+        assert (pending.by, pending.missing) == ((), 2)
 
 
 def test_a_rejected_stage_is_paused_where_it_is() -> None:

@@ -1,0 +1,38 @@
+"""What the admin API answers about receivers and about the alerts that they were sent."""
+
+from typing import Literal
+
+import msgspec
+
+from whimbrel.plan.governance import AlertOn
+
+
+class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
+    """A receiver of `whimbrel.toml`, without its address and its secrets. `on`: what it is told of every rollout."""
+
+    name: str
+    form: str
+    on: list[AlertOn]
+
+
+class ReceiverTestView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a receiver answered to a test alert."""
+
+    receiver: str
+    ok: bool
+    said: str
+
+
+class AlertView(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an audit entry for a receiver. Times are POSIX seconds."""
+
+    receiver: str
+    audit_id: int
+    rollout: str
+    event: str = msgspec.field(name="moment")
+    stage: int
+    at: float
+    state: Literal["waiting", "sent", "grouped", "given_up"]
+    tries: int
+    next_at: float
+    said: str
