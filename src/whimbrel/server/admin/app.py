@@ -25,7 +25,7 @@ from whimbrel.server.admin.audit import AUDIT_ROUTES
 from whimbrel.server.admin.enrol_tokens import ENROL_TOKEN_ROUTES
 from whimbrel.server.admin.experiments import EXPERIMENT_ROUTES
 from whimbrel.server.admin.models import MODEL_ROUTES
-from whimbrel.server.admin.openapi import UnhashableDefaults, openapi_config
+from whimbrel.server.admin.openapi import StructNames, openapi_config
 from whimbrel.server.admin.operations import AdminContext, Operations
 from whimbrel.server.admin.rollouts import ROLLOUT_ROUTES
 from whimbrel.server.admin.status import STATUS_ROUTES
@@ -62,10 +62,11 @@ def admin_app(context: AdminContext) -> Litestar:
         dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
         route_handlers=_ROUTES,
     )
+    names = StructNames()
     return Litestar(
         [guarded],
-        openapi_config=openapi_config(),
-        plugins=[UnhashableDefaults()],
+        openapi_config=openapi_config(names),
+        plugins=[names],
         exception_handlers={WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
         request_max_body_size=limits.ARTIFACT_BYTES,
         logging_config=None,

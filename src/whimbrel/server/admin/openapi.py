@@ -1,9 +1,14 @@
-"""How the admin API describes itself: OpenAPI 3.1, from the same structs that it decodes and encodes."""
+"""How the admin API describes itself at /schema: OpenAPI 3.1, from the same structs that it decodes and encodes.
+
+Litestar describes the routes, and msgspec the structs: it knows every bound, tuple and tag of its own types, and gives
+their docstrings, where litestar loses some and refuses a default that has no hash (a variant's selector).
+"""
 
 import importlib.metadata
 from typing import Any
 
 import msgspec
+from litestar import Request
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Schema
@@ -11,40 +16,43 @@ from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
 
-def openapi_config() -> OpenAPIConfig:
-    """The document at /schema."""
-    return OpenAPIConfig(
-        "Whimbrel admin API", importlib.metadata.version("whimbrel"), render_plugins=[JsonRenderPlugin(path="/")]
-    )
+class StructNames(OpenAPISchemaPlugin):
+    """Gives each struct that a route takes or answers a component of its name, and remembers the struct."""
 
-
-class UnhashableDefaults(OpenAPISchemaPlugin):
-    """Describes structs with a default that has no hash, as a variant's selector is: litestar's own way needs one."""
+    def __init__(self) -> None:
+        self.structs: set[type[msgspec.Struct]] = set()
 
     def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
-        """Whether it is such a struct."""
-        if field_definition.is_union or not field_definition.is_subclass_of(msgspec.Struct):
-            return False
-        return not all(_has_hash(field.default) for field in msgspec.structs.fields(field_definition.type_))
+        """Whether it is a struct."""
+        return not field_definition.is_union and field_definition.is_subclass_of(msgspec.Struct)
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:
-        """The component, with a property a field."""
-        hints = field_definition.get_type_hints(include_extras=True, resolve_generics=True)
-        fields = msgspec.structs.fields(field_definition.type_)
-        component: Schema = schema_creator.create_component_schema(
-            field_definition,
-            required=sorted(field.encode_name for field in fields if field.required),
-            property_fields={
-                field.encode_name: FieldDefinition.from_annotation(hints[field.name], name=field.encode_name)
-                for field in fields
-            },
-        )
+        """A reference to a component, whose fields are filled in by `Description`."""
+        self.structs.add(field_definition.annotation)
+        component: Schema = schema_creator.create_component_schema(field_definition, required=[], property_fields={})
         return component
 
 
-def _has_hash(value: object) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
+class Description(JsonRenderPlugin):
+    """The document as JSON, with the structs' fields."""
+
+    def __init__(self, names: StructNames) -> None:
+        super().__init__(path="/")
+        self._names = names
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """The document's bytes."""
+        _, described = msgspec.json.schema_components(
+            sorted(self._names.structs, key=lambda each: each.__qualname__),
+            ref_template="#/components/schemas/{name}",
+        )
+        components = openapi_schema["components"]
+        schemas = components["schemas"] | described
+        return super().render(request, openapi_schema | {"components": components | {"schemas": schemas}})
+
+
+def openapi_config(names: StructNames) -> OpenAPIConfig:
+    """The document at /schema."""
+    return OpenAPIConfig(
+        "Whimbrel admin API", importlib.metadata.version("whimbrel"), render_plugins=[Description(names)]
+    )

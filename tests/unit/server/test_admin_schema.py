@@ -1,0 +1,100 @@
+"""The OpenAPI document names every field of every answer: no route answers an object of any shape."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from whimbrel.server.admin.app import admin_app
+from whimbrel.server.app import create_repository, open_repository
+from whimbrel.server.config import Config
+
+WITHOUT_A_VIEW = {
+    ("get", "roles/{role}"): "the bytes of TUF metadata, as they were signed",
+    ("head", "artifacts/{sha256}"): "HEAD has no body",
+    ("get", "rollouts/{identifier}/evidence/{form}"): "a picture",
+}
+OF_ANY_SHAPE = {
+    ("AuditEntry", "evidence"): "each action tells its own",
+}
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = create_repository(Path(tmp_path_factory.mktemp("described") / "repo"), Config())
+    with open_repository(folder) as opened:
+        return asyncio.run(fetched(httpx.ASGITransport(admin_app(opened.admin_context()))))  # type: ignore[arg-type]
+
+
+async def fetched(transport: httpx.ASGITransport) -> dict[str, Any]:
+    async with httpx.AsyncClient(transport=transport, base_url="http://folder", follow_redirects=True) as http:
+        document: dict[str, Any] = (await http.get("/schema")).raise_for_status().json()
+        return document
+
+
+def answers(document: dict[str, Any]) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    """Each route's method and path, with the schema of what it answers when all is well."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for status, response in operation["responses"].items():
+                if status.startswith("2") and status != "204":
+                    schema = next(iter(response["content"].values()))["schema"]
+                    yield (method, path.removeprefix("/{namespace}/admin/v1/")), schema
+
+
+def is_named(schema: dict[str, Any]) -> bool:
+    return "$ref" in schema or (schema.get("type") == "array" and "$ref" in schema["items"])
+
+
+def test_every_answer_is_a_view_or_an_array_of_views(document: dict[str, Any]) -> None:
+    unnamed = {route for route, schema in answers(document) if not is_named(schema)}
+    assert unnamed == set(WITHOUT_A_VIEW)
+    assert len(list(answers(document))) >= 30
+
+
+def of_any_shape(schema: dict[str, Any]) -> bool:
+    if schema.get("type") == "object":
+        return not schema.get("additionalProperties") and "properties" not in schema
+    return not {"type", "$ref", "anyOf", "enum", "const"} & schema.keys()
+
+
+def parts(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A schema and those inside it, without the components that it refers to."""
+    yield schema
+    inside = [schema.get("items"), schema.get("additionalProperties"), *schema.get("prefixItems", ())]
+    inside += schema.get("anyOf", [])
+    for part in inside:
+        if isinstance(part, dict):
+            yield from parts(part)
+
+
+def test_every_field_of_an_answer_has_a_type(document: dict[str, Any]) -> None:
+    components = document["components"]["schemas"]
+    untyped: set[tuple[str, str]] = set()
+    waiting = [part["$ref"] for _, schema in answers(document) for part in parts(schema) if "$ref" in part]
+    visited: set[str] = set()
+    while waiting:
+        name = waiting.pop().removeprefix("#/components/schemas/")
+        if name in visited:
+            continue
+        visited.add(name)
+        fields = components[name].get("properties", {})
+        assert fields or "enum" in components[name], name
+        for field, kind in fields.items():
+            for part in parts(kind):
+                waiting += [part["$ref"]] if "$ref" in part else []
+                if of_any_shape(part):
+                    untyped.add((name, field))
+    assert untyped == set(OF_ANY_SHAPE)
+    assert {"VersionDetail", "Release", "Selector", "RolloutView", "ExperimentView"} <= visited
+
+
+def test_a_view_says_what_its_fields_are(document: dict[str, Any]) -> None:
+    version = document["components"]["schemas"]["VersionDetail"]
+    assert version["description"].startswith("A publication, with the document")
+    assert version["properties"]["release"] == {"$ref": "#/components/schemas/Release"}
+    assert set(version["required"]) == set(version["properties"])
+    assert "from" in document["components"]["schemas"]["DeltaView"]["properties"]
