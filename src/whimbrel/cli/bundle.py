@@ -5,7 +5,6 @@ of it as if it had come over a network.
 """
 
 import asyncio
-import json as json_module
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 
 import httpx
 import typer
+from tuf.api.metadata import Snapshot, Targets, Timestamp
 
 from whimbrel.cli.output import Json, print_json, say, size_of
 from whimbrel.errors import NotFound, Unavailable, UntrustedInput
@@ -25,6 +25,7 @@ from whimbrel.server.config import Folder
 from whimbrel.server.http import Scope, Send
 from whimbrel.server.static import Static
 from whimbrel.stores.blobs import Blobs
+from whimbrel.stores.tuf_repository import read_metadata
 from whimbrel.trust import roles
 
 app = typer.Typer(help="Versions on a stick.", no_args_is_help=True, add_completion=False)
@@ -71,13 +72,15 @@ def export(
         partial.unlink(missing_ok=True)
     size = out.stat().st_size
     if json:
-        others = {name: sorted(found) for name, found in serials.items() if name != model}
+        others = {name: sorted(numbers) for name, numbers in serials.items() if name != model}
         print_json(
             {"bundle": str(out), "model": model, "serials": sorted(serials[model]), "with": others, "size_bytes": size}
         )
     else:
-        held = "; ".join(f"{name} at serials {', '.join(map(str, sorted(found)))}" for name, found in serials.items())
-        say(f"{out}: {held}; {size_of(size)}")
+        models = "; ".join(
+            f"{name} at serials {', '.join(map(str, sorted(numbers)))}" for name, numbers in serials.items()
+        )
+        say(f"{out}: {models}; {size_of(size)}")
 
 
 class _Shop:
@@ -133,8 +136,8 @@ def _shop(repository: Path | None, server: str | None, namespace: str | None) ->
             namespace = namespace or folder.config.namespace
 
             async def answer(scope: Scope, _: Any, send: Send) -> None:
-                found, _, path = scope["path"].removeprefix("/").partition("/")
-                await static.answer(scope, send, namespace=found, path=path)
+                asked, _, path = scope["path"].removeprefix("/").partition("/")
+                await static.answer(scope, send, namespace=asked, path=path)
 
             http = httpx.AsyncClient(transport=httpx.ASGITransport(answer), base_url="http://folder")
         else:
@@ -173,27 +176,28 @@ def _write_model(
         into.writestr(path, content)
         return content
 
-    known: dict[str, str] = {}
+    places: dict[str, str] = {}  # where each document is found, by its TUF path
     for role in (roles.publisher_role(model), roles.policy_role(model)):
         if f"{role}.json" not in metadata:
             raise NotFound(f"the repository has no model {model!r}")
-        found = json_module.loads(keep(f"metadata/{metadata[f'{role}.json']}.{role}.json"))["signed"]["targets"]
-        known |= {path: _place(path, target["hashes"]["sha256"]) for path, target in found.items()}
+        content = keep(f"metadata/{metadata[f'{role}.json']}.{role}.json")
+        listed = read_metadata(content, what=role, kind=Targets).signed.targets
+        places |= {path: _place(path, target.hashes["sha256"]) for path, target in listed.items()}
     for path in (roles.line_path(model), roles.policy_path(model)):
-        if path not in known:
+        if path not in places:
             raise NotFound(f"the repository names no {path}; publish a version of {model} first")
-    keep(known[roles.line_path(model)])
-    policy = parse(Policy, keep(known[roles.policy_path(model)]), what="the policy")
+    keep(places[roles.line_path(model)])
+    policy = parse(Policy, keep(places[roles.policy_path(model)]), what="the policy")
     serials = {policy.baseline, *policy.known_good} | {
         arm.serial for layer in policy.layers for entry in layer.entries for arm in entry.arms
     }
-    wanted = {serial for serial in serials if serial is not None and roles.release_path(model, serial) in known}
-    here = _digests_of(shop, known, model, base) if base is not None else frozenset()
+    published = {serial for serial in serials if serial is not None and roles.release_path(model, serial) in places}
+    here = _digests_of(shop, places, model, base) if base is not None else frozenset()
     releases, needed = [], []
-    for serial in sorted(wanted):
-        release = parse(Release, keep(known[roles.release_path(model, serial)]), what=f"release {serial}")
-        place = known.get(roles.deltas_path(model, serial))
-        steps = parse(DeltaIndex, keep(place), what="a delta index").steps if place else ()
+    for serial in sorted(published):
+        release = parse(Release, keep(places[roles.release_path(model, serial)]), what=f"release {serial}")
+        index = places.get(roles.deltas_path(model, serial))
+        steps = parse(DeltaIndex, keep(index), what="a delta index").steps if index else ()
         releases.append(release)
         needed += _needed(release, steps, here)
     return releases, needed
@@ -204,8 +208,8 @@ def _needed(release: Release, steps: tuple[Step, ...], here: frozenset[str]) -> 
     for file in {file.sha256: file for variant in release.variants for file in variant.files}.values():
         if file.sha256 in here:
             continue
-        found = ways(steps, target=file.sha256, size_bytes=file.size_bytes, here=here) if here else []
-        needed += [step.sha256 for step in found[0].steps] if found else [file.sha256]
+        shorter = ways(steps, target=file.sha256, size_bytes=file.size_bytes, here=here) if here else []
+        needed += [step.sha256 for step in shorter[0].steps] if shorter else [file.sha256]
     return needed
 
 
@@ -216,18 +220,19 @@ def _metadata(shop: _Shop, into: zipfile.ZipFile) -> dict[str, int]:
         into.writestr(f"metadata/{number}.root.json", root)
         number += 1
     timestamp = shop.get("metadata/timestamp.json")
-    version = json_module.loads(timestamp)["signed"]["meta"]["snapshot.json"]["version"]
+    version = read_metadata(timestamp, what="the timestamp", kind=Timestamp).signed.snapshot_meta.version
     snapshot = shop.get(f"metadata/{version}.snapshot.json")
     into.writestr(f"metadata/{version}.snapshot.json", snapshot)
-    named = {name: found["version"] for name, found in json_module.loads(snapshot)["signed"]["meta"].items()}
-    path = f"metadata/{named['targets.json']}.targets.json"
+    listed = read_metadata(snapshot, what="the snapshot", kind=Snapshot).signed.meta
+    versions = {name: entry.version for name, entry in listed.items()}
+    path = f"metadata/{versions['targets.json']}.targets.json"
     into.writestr(path, shop.get(path))
     into.writestr("metadata/timestamp.json", timestamp)
-    return named
+    return versions
 
 
-def _digests_of(shop: _Shop, known: dict[str, str], model: str, base: str) -> frozenset[str]:
-    for path, place in known.items():
+def _digests_of(shop: _Shop, places: dict[str, str], model: str, base: str) -> frozenset[str]:
+    for path, place in places.items():
         name = path.removeprefix(f"models/{model}/").removesuffix(".json")
         if path.startswith(f"models/{model}/") and name.isdigit():
             release = parse(Release, shop.get(place), what=path)

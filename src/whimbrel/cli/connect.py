@@ -53,8 +53,8 @@ class Client:
 
     def get(self, path: str, *, as_: Any = Any, **query: Any) -> Any:
         """GET below `/{ns}/admin/v1`, decoded as the view `as_` (or a list of them)."""
-        asked = {name: value for name, value in query.items() if value is not None}
-        return _decoded(self._call("GET", path, params=asked), as_)
+        given = {name: value for name, value in query.items() if value is not None}
+        return _decoded(self._call("GET", path, params=given), as_)
 
     def get_bytes(self, path: str) -> bytes:
         """GET, undecoded: signed metadata."""

@@ -251,7 +251,7 @@ def _tell(published: _Published, patches: _Patches | None, sources: list[_Source
 def _source(path: Path, spec: VariantSpec, scratch: Path) -> _Source:
     if not path.exists():
         raise UntrustedInput(f"there is no file {path}; name a model file or a Core ML package folder")
-    found = inspect(path)
+    inspection = inspect(path)
     bytes_at = path
     if path.is_dir():
         bytes_at = scratch.with_suffix(".tar")
@@ -265,12 +265,12 @@ def _source(path: Path, spec: VariantSpec, scratch: Path) -> _Source:
             "name": path.resolve().name,
             "size_bytes": size,
             "sha256": _digest(bytes_at, size),
-            "format": found.format,
+            "format": inspection.format,
             "packed": path.is_dir(),
         },
         what=f"the file {path.name!r}",
     )
-    return _Source(file, bytes_at, found, spec)
+    return _Source(file, bytes_at, inspection, spec)
 
 
 def _digest(path: Path, size: int) -> str:
@@ -336,17 +336,17 @@ def _check_probe(probe: Probe | None, sources: list[_Source]) -> None:
 def _check_files(card: Card, sources: list[_Source]) -> None:
     listed = {file.name: file for file in card.files}
     for source in sources:
-        said = listed.get(source.file.name)
-        if said and (wrong := said.differs(size_bytes=source.file.size_bytes, sha256=source.file.sha256)):
+        on_card = listed.get(source.file.name)
+        if on_card and (wrong := on_card.differs(size_bytes=source.file.size_bytes, sha256=source.file.sha256)):
             raise UntrustedInput(f"{wrong}; nothing was published")
 
 
-def _probe(told: CardProbe | None, card: Path | None) -> Probe | None:
-    if told is None:
+def _probe(described: CardProbe | None, card: Path | None) -> Probe | None:
+    if described is None:
         return None
-    if told.golden is None or card is None:
-        return told.probe()
-    return told.probe(read_golden(card.parent / told.golden))
+    if described.golden is None or card is None:
+        return described.probe()
+    return described.probe(read_golden(card.parent / described.golden))
 
 
 def _reference(card: Card, variants: list[Variant], sources: list[_Source]) -> Reference | None:

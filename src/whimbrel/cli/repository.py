@@ -34,19 +34,21 @@ def init(
 
     keys/offline holds the keys that sign versions: move that folder to a safe place; `serve` starts without it.
     """
-    wanted = {
+    settings = {
         "database": database,
         "artifacts": artifacts,
         "inbox": inbox,
         "inbox_stream": inbox_stream,
         "namespace": namespace,
     }
-    made = create_repository(folder.resolve(), convert(Config, wanted, what="the settings"))
+    created = create_repository(folder.resolve(), convert(Config, settings, what="the settings"))
     if json:
-        print_json({"folder": str(made.path), "root": str(made.root), "admin_token_file": str(made.admin_token)})
+        print_json(
+            {"folder": str(created.path), "root": str(created.root), "admin_token_file": str(created.admin_token)}
+        )
         return
-    say(f"Made {made.path}")
-    say(f"  {made.root.name}      what devices are built with (trust starts here)")
+    say(f"Made {created.path}")
+    say(f"  {created.root.name}      what devices are built with (trust starts here)")
     say("  keys/offline   signs versions: keep it away from the server")
     say("  keys/online    what the server needs")
     say("  admin.token, enrol.token   for people, and for new devices")
