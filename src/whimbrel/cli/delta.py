@@ -70,15 +70,15 @@ def encode(
         )
     words = advice.advise(inspect_file(patch)) if advise else None
     if as_json:
-        found: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "patch_bytes": made.patch_bytes,
             "target_bytes": made.target_bytes,
             "ratio": round(made.ratio, 6),
             "seconds": round(made.seconds, 3),
         }
         if words is not None:
-            found["advice"] = {"kind": words.kind, "expected": list(words.expected), "because": list(words.because)}
-        _print_json(found)
+            fields["advice"] = {"kind": words.kind, "expected": list(words.expected), "because": list(words.because)}
+        _print_json(fields)
         return
     typer.echo(
         f"{patch}: {made.patch_bytes:,} bytes for {made.target_bytes:,} "
@@ -126,16 +126,16 @@ def inspect(
     from whimbrel.delta.summary import summarise
     from whimbrel.patchfile import inspect_file
 
-    found = inspect_file(patch)
-    lines = summarise(found)
+    contents = inspect_file(patch)
+    lines = summarise(contents)
     if as_json:
         _print_json(
             {
-                "patch_bytes": found.size_bytes,
-                "target_bytes": found.target_bytes,
-                "ratio": round(found.size_bytes / max(1, found.target_bytes), 6),
-                "base": [_file(entry) for entry in found.base],
-                "target": [_file(entry) for entry in found.target],
+                "patch_bytes": contents.size_bytes,
+                "target_bytes": contents.target_bytes,
+                "ratio": round(contents.size_bytes / max(1, contents.target_bytes), 6),
+                "base": [_file(entry) for entry in contents.base],
+                "target": [_file(entry) for entry in contents.target],
                 "ranges": [
                     {
                         "name": line.name,
@@ -166,11 +166,11 @@ def inspect(
             f"{100 * line.ratio:.2f}%",
         )
     Console(markup=False, highlight=False).print(table)
-    ratio = 100 * found.size_bytes / max(1, found.target_bytes)
-    typer.echo(f"{found.size_bytes:,} bytes for {found.target_bytes:,} ({ratio:.2f}%)")
-    for entry in found.target:
+    ratio = 100 * contents.size_bytes / max(1, contents.target_bytes)
+    typer.echo(f"{contents.size_bytes:,} bytes for {contents.target_bytes:,} ({ratio:.2f}%)")
+    for entry in contents.target:
         typer.echo(f"target {entry.sha256.hex()}  {_printable(entry.path)}".rstrip())
-    for entry in found.base:
+    for entry in contents.base:
         typer.echo(f"base   {entry.sha256.hex()}  {_printable(entry.path)}".rstrip())
 
 
@@ -187,8 +187,8 @@ def _bytes(mebibytes: int | None) -> int | None:
     return None if mebibytes is None else mebibytes * limits.MIB
 
 
-def _print_json(found: dict[str, Any]) -> None:
-    typer.echo(json.dumps(found))
+def _print_json(fields: dict[str, Any]) -> None:
+    typer.echo(json.dumps(fields))
 
 
 @contextmanager
