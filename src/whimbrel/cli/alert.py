@@ -6,6 +6,7 @@ import typer
 
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, print_table, say, when
+from whimbrel.server.admin.views.alerts import AlertView, ReceiverTestView, ReceiverView
 
 app = typer.Typer(
     help="Alerts: who is told of what happens to rollouts. Receivers stand in the file whimbrel.toml; plans name them.",
@@ -18,13 +19,13 @@ app = typer.Typer(
 @connected
 def receivers(client: Client, json: Json = False) -> None:
     """Who may be told. Addresses and secrets are not shown."""
-    known = client.get("receivers")
+    all_receivers = client.get("receivers", as_=list[ReceiverView])
     if json:
-        print_json(known)
+        print_json(all_receivers)
         return
     print_table(
         ["name", "form", "of every rollout"],
-        [[each["name"], each["form"], ", ".join(each["on"]) or "nothing: only what plans ask for"] for each in known],
+        [[each.name, each.form, ", ".join(each.on) or "nothing: only what plans ask for"] for each in all_receivers],
         title="receivers",
     )
 
@@ -33,12 +34,12 @@ def receivers(client: Client, json: Json = False) -> None:
 @connected
 def send_test(client: Client, name: Annotated[str, typer.Argument(help="A receiver.")], json: Json = False) -> None:
     """Send a receiver a marked test alert now, and print what it answered. The exit status is 0 when it took it."""
-    answered = client.send("POST", f"receivers/{quoted(name)}/test")
+    answered = client.send("POST", f"receivers/{quoted(name)}/test", as_=ReceiverTestView)
     if json:
         print_json(answered)
     else:
-        say(f"{name} {'took it' if answered['ok'] else 'did NOT take it'}: {answered['said'] or 'no words'}")
-    if not answered["ok"]:
+        say(f"{name} {'took it' if answered.ok else 'did NOT take it'}: {answered.said or 'no words'}")
+    if not answered.ok:
         raise typer.Exit(1)
 
 
@@ -50,12 +51,12 @@ def list_alerts(
     json: Json = False,
 ) -> None:
     """What receivers were told, newest first: sent, waiting for another try, grouped with the same, or given up."""
-    rows = client.get("alerts", limit=limit)
+    alerts = client.get("alerts", as_=list[AlertView], limit=limit)
     if json:
-        print_json(rows)
+        print_json(alerts)
         return
     print_table(
         ["at (UTC)", "receiver", "rollout", "what", "state", "tries", "the receiver's words"],
-        [[when(r["at"]), r["receiver"], r["rollout"], r["moment"], r["state"], r["tries"], r["said"]] for r in rows],
+        [[when(a.at), a.receiver, a.rollout, a.event, a.state, a.tries, a.said] for a in alerts],
         title="alerts",
     )

@@ -26,12 +26,13 @@ from whimbrel.agent.probes import ProbeServer
 from whimbrel.agent.status import read_status
 from whimbrel.cli.connect import Client, connect
 from whimbrel.cli.output import Json, console, print_json, say, size_of, stderr
-from whimbrel.cli.rollout import view
+from whimbrel.cli.rollout import picture
 from whimbrel.demo.deployment import LocalDeployment
 from whimbrel.demo.digits import Digits, DigitsVersion, train
 from whimbrel.demo.fleet import Classifier, PlayedFleet
 from whimbrel.errors import Refused, Unavailable, UntrustedInput, WhimbrelError
-from whimbrel.model.documents import encode
+from whimbrel.model.documents import convert, encode
+from whimbrel.server.admin.views.rollouts import RolloutView
 
 MODEL = "digits"
 SALT = 42  # with the fixed device ids: the same devices are the canary in every demo
@@ -268,7 +269,7 @@ class _Stage:
             bars.add_row(f"v{serial}" if serial else "none", str(number), Text("█" * width, style=color))
         parts: list[Any] = [Text(f"{time.time() - self.begun:5.0f} s  {self._chapter}", style="bold"), bars]
         if seen:
-            parts.append(view(seen))
+            parts.append(picture(convert(RolloutView, seen, what="a rollout")))
         return Group(*parts)
 
     def _say(self, text: str) -> None:

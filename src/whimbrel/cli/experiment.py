@@ -4,18 +4,24 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
-from rich.console import Group
+from msgspec import UNSET
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from whimbrel import durable
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.following import follow
-from whimbrel.cli.output import Json, ago, console, pick, print_json, print_table, say, when
+from whimbrel.cli.output import Json, ago, console, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
+from whimbrel.flows.experiments.check import ExperimentCheck
 from whimbrel.flows.files.experiment_file import read_experiment
+from whimbrel.plan.experiment_states import Phase
+from whimbrel.server.admin.views.experiments import ArmEvidence, ExperimentView
+from whimbrel.server.admin.views.verdicts import ReplayView
 
 app = typer.Typer(
     help="Experiments: which version is better, on real devices, with an answer that may be read at any time.",
@@ -23,7 +29,12 @@ app = typer.Typer(
     add_completion=False,
 )
 
-_WATCH_S = 1.0
+_STYLES = {
+    Phase.SHIPPED: "green",
+    Phase.KEPT: "yellow",
+    Phase.INCONCLUSIVE: "yellow",
+    Phase.STOPPED: "red",
+}
 _FORMS = {".html": "html", ".md": "markdown", ".png": "png"}
 Which = Annotated[str, typer.Argument(help="The experiment's id; see: whimbrel experiment list")]
 Why = Annotated[str, typer.Option("--because", help="The reason, for the audit log.")]
@@ -37,12 +48,12 @@ def check(client: Client, file: File, json: Json = False) -> None:
 
     Nothing is changed. A file that is not wholly understood is refused, with the line.
     """
-    told = client.send("POST", "experiments/check", _asked(file))
+    explained = client.send("POST", "experiments/check", _asked(file), as_=ExperimentCheck)
     if json:
-        print_json(told)
+        print_json(explained)
         return
-    say(f"{told['name']}, on {told['model']}:")
-    for sentence in told["sentences"]:
+    say(f"{explained.name}, on {explained.model}:")
+    for sentence in explained.sentences:
         say(f"  - {sentence}")
 
 
@@ -57,29 +68,29 @@ def start(
     json: Json = False,
 ) -> None:
     """Start an experiment. Refused where a rollout or another experiment has devices in its range."""
-    begun = client.send("POST", "experiments", _asked(file) | {"hour_s": hour_s})
+    begun = client.send("POST", "experiments", _asked(file) | {"hour_s": hour_s}, as_=ExperimentView)
     if json:
         print_json(begun)
         return
-    say(f"started {begun['id']}: {begun['name']}")
-    for arm in begun["arms"]:
-        say(f"  {arm['id']} ({arm['role']}): {arm['version']} for {100 * arm['share']:g}% of the devices in its range")
-    say(f"Next: whimbrel experiment watch {begun['id']}")
+    say(f"started {begun.id}: {begun.name}")
+    for arm in begun.arms:
+        say(f"  {arm.id} ({arm.role}): {arm.version} for {100 * arm.share:g}% of the devices in its range")
+    say(f"Next: whimbrel experiment watch {begun.id}")
 
 
 @app.command("list")
 @connected
 def list_experiments(client: Client, model: str | None = None, json: Json = False) -> None:
     """All experiments, oldest first."""
-    found = client.get("experiments", model=model)
+    experiments = client.get("experiments", as_=list[ExperimentView], model=model)
     if json:
-        print_json(found)
+        print_json(experiments)
         return
     print_table(
         ["experiment", "name", "phase", "winner", "since (UTC)", "because"],
         [
-            [*pick(one, "id", "name", "phase"), one["winner"] or "", when(one["created_at"]), one["because"]]
-            for one in found
+            [each.id, each.name, each.phase, each.winner or "", when(each.created_at), each.because]
+            for each in experiments
         ],
         title="experiments",
     )
@@ -89,11 +100,11 @@ def list_experiments(client: Client, model: str | None = None, json: Json = Fals
 @connected
 def status(client: Client, experiment: Which, json: Json = False) -> None:
     """Where an experiment stands: devices an arm, intervals, guardrails, and what is to be said of it by now."""
-    seen = client.get(f"experiments/{quoted(experiment)}")
+    view = _fetch(client, experiment)
     if json:
-        print_json(seen)
+        print_json(view)
         return
-    console.print(view(seen))
+    console.print(picture(view))
 
 
 @app.command("watch")
@@ -101,11 +112,11 @@ def status(client: Client, experiment: Which, json: Json = False) -> None:
 def watch(client: Client, experiment: Which, json: Json = False) -> None:
     """Follow an experiment until it ends (Ctrl-C stops watching, not the experiment). --json: one line a change."""
     follow(
-        lambda: client.get(f"experiments/{quoted(experiment)}"),
-        over=lambda seen: bool(seen["phase"] != "running"),
-        picture=view,
-        line=lambda seen: f"{seen['phase']:<12} {seen['because']}",
-        news=lambda seen: seen,
+        lambda: _fetch(client, experiment),
+        over=lambda view: view.phase is not Phase.RUNNING,
+        picture=picture,
+        line=lambda view: f"{view.phase:<12} {view.because}",
+        news=lambda view: view,
         json=json,
     )
 
@@ -138,13 +149,13 @@ def decide(
 @connected
 def replay(client: Client, experiment: Which, json: Json = False) -> None:
     """Ask again about every verdict, from the stored windows: the answers must be the same, byte for byte."""
-    seen = client.get(f"experiments/{quoted(experiment)}/replay")
+    replayed = client.get(f"experiments/{quoted(experiment)}/replay", as_=ReplayView)
     if json:
-        print_json(seen)
+        print_json(replayed)
     else:
-        same = "all the same, byte for byte" if seen["same"] else "NOT all the same"
-        say(f"{len(seen['verdicts'])} verdicts, {same}")
-    if not seen["same"]:
+        same = "all the same, byte for byte" if replayed.same else "NOT all the same"
+        say(f"{len(replayed.verdicts)} verdicts, {same}")
+    if not replayed.same:
         raise typer.Exit(1)
 
 
@@ -168,8 +179,8 @@ def report(
     form = _FORMS.get(output.suffix.lower())
     if form is None:
         raise UntrustedInput(f"{output} ends in {output.suffix or 'nothing'}; expected one of {', '.join(_FORMS)}")
-    seen = client.get(f"experiments/{quoted(experiment)}", history=True)
-    files = write_report(seen, form=form, stem=output.stem, now=time.time())
+    view = client.get(f"experiments/{quoted(experiment)}", as_=ExperimentView, history=True)
+    files = write_report(msgspec.to_builtins(view), form=form, stem=output.stem, now=time.time())
     written = []
     for name, content in files.items():
         place = output.parent / name if name else output
@@ -182,50 +193,57 @@ def report(
         say(f"wrote {each['path']}")
 
 
-def view(seen: dict[str, Any]) -> Group:
+def picture(view: ExperimentView) -> Group:
     """An experiment for people."""
-    phase = seen["phase"]
-    style = {"shipped": "green", "kept": "yellow", "inconclusive": "yellow", "stopped": "red"}.get(phase, "cyan")
-    head = Text.assemble((f"{seen['id']}  ", "bold"), f"{seen['name']}  ", (phase, style))
+    head = Text.assemble(
+        (f"{view.id}  ", "bold"), f"{view.name}  ", (view.phase.value, _STYLES.get(view.phase, "cyan"))
+    )
+    evidence = {} if view.verdict is UNSET else view.verdict.evidence.arms
     table = Table("arm", "version", "share", "assigned", "active", "reported", "failed", "interval", box=None)
-    told = seen["verdict"]["evidence"]["arms"]
-    for arm in seen["arms"]:
-        mark = {"control": " (control)"}.get(arm["role"], " (stopped)" if arm["stopped"] else "")
+    for arm in view.arms:
+        mark = " (control)" if arm.role == "control" else " (stopped)" if arm.stopped else ""
         table.add_row(
-            arm["id"] + mark,
-            arm["version"],
-            f"{100 * arm['share']:g}%",
-            *(str(arm[name]) for name in ("assigned", "active", "reported", "failed")),
-            _interval(told.get(arm["id"])),
+            arm.id + mark,
+            arm.version,
+            f"{100 * arm.share:g}%",
+            *(str(count) for count in (arm.assigned, arm.active, arm.reported, arm.failed)),
+            _interval(evidence.get(arm.id)),
         )
-    metric = seen["primary"]
-    lines: list[Any] = [
+    metric = view.primary
+    lines: list[RenderableType] = [
         head,
-        Text(f"{metric['name']} should {metric['direction']}; for {ago(seen['created_at'])}: {seen['because']}"),
+        Text(f"{metric.name} should {metric.direction}; for {ago(view.created_at)}: {view.because}"),
         table,
-        Text(f"now: {seen['verdict']['move']}: {seen['verdict']['because']}"),
     ]
-    for name, arm in told.items():
-        if arm.get("guardrails"):
-            guards = "  ".join(f"{guard} {value:.2f}" for guard, value in arm["guardrails"].items())
-            lines.append(Text(f"{name}: ln E {arm['log_e']:.2f} of {arm['log_e_needed']:.2f}   {guards}", style="dim"))
+    if view.verdict is not UNSET:
+        lines.append(Text(f"now: {view.verdict.move}: {view.verdict.because}"))
+    for name, figures in evidence.items():
+        if figures.guardrails:
+            guards = "  ".join(f"{guard} {value:.2f}" for guard, value in figures.guardrails.items())
+            lines.append(
+                Text(f"{name}: ln E {figures.log_e:.2f} of {figures.log_e_needed:.2f}   {guards}", style="dim")
+            )
     return Group(*lines)
 
 
-def _interval(arm: dict[str, Any] | None) -> str:
-    look = arm and arm["deciding"]
+def _interval(arm: ArmEvidence | None) -> str:
+    look = arm and arm.deciding
     if not look:
         return ""
-    low, high = (f"{look[end]:+.4g}" if look[end] is not None else "?" for end in ("low", "high"))
-    return f"{look['estimate']:+.4g} ({low} to {high})"
+    low, high = (f"{end:+.4g}" if end is not None else "?" for end in (look.low, look.high))
+    return f"{look.estimate:+.4g} ({low} to {high})"
 
 
 def _act(client: Client, experiment: str, act: str, body: dict[str, Any], *, json: bool) -> None:
-    seen = client.send("POST", f"experiments/{quoted(experiment)}/{act}", body)
+    ended = client.send("POST", f"experiments/{quoted(experiment)}/{act}", body, as_=ExperimentView)
     if json:
-        print_json(seen)
+        print_json(ended)
         return
-    say(f"{seen['id']} is {seen['phase']}: {seen['because']}")
+    say(f"{ended.id} is {ended.phase}: {ended.because}")
+
+
+def _fetch(client: Client, experiment: str) -> ExperimentView:
+    return client.get(f"experiments/{quoted(experiment)}", as_=ExperimentView)
 
 
 def _asked(file: Path) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from whimbrel import limits
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.output import Json, print_json, print_table, say, stderr, when
 from whimbrel.errors import UntrustedInput
+from whimbrel.flows.reports.user_reports import FilingResult
 from whimbrel.health.user_report import UserReport
 from whimbrel.model.documents import convert, parse
+from whimbrel.server.admin.views.tickets import TicketView
 
 app = typer.Typer(
     help="Tickets of users: handed on, counted, and judged (user_reports_ratio_max in a plan).",
@@ -72,34 +74,31 @@ def list_reports(
     json: Json = False,
 ) -> None:
     """Tickets of a model, and what became of each: counted in its device's arm, or why not."""
-    found = client.get("user-reports", model=model, limit=limit)
+    tickets = client.get("user-reports", as_=list[TicketView], model=model, limit=limit)
     if json:
-        print_json(found)
+        print_json(tickets)
         return
     print_table(
         ["ticket", "at (UTC)", "names", "became", "text"],
-        [[r["ticket"], when(r["at"]), r["device_id"] or r["version"], r["fate"], r["text"][:60]] for r in found],
+        [[t.ticket, when(t.at), t.device_id or t.version, t.fate, t.text[:60]] for t in tickets],
         title=f"tickets of {model}",
     )
 
 
 def _send(client: Client, reports: list[UserReport], *, model: str | None = None, json: bool) -> None:
     size = limits.USER_REPORTS_A_BATCH
-    total: dict[str, Any] = {"new": 0, "known": 0, "refused": {}}
+    total = FilingResult(new=0, known=0, refused={})
     starts = range(0, max(1, len(reports)), size)
     for start in track(starts, "handing on", console=stderr, transient=True, disable=len(starts) < 2):
         asked = {"reports": reports[start : start + size]} | ({"model": model} if model else {})
-        filed = client.send("POST", "user-reports", asked)
-        total["new"] += filed["new"]
-        total["known"] += filed["known"]
-        total["refused"] |= filed["refused"]
+        total = total.plus(client.send("POST", "user-reports", asked, as_=FilingResult))
     if json:
         print_json(total)
     else:
-        say(f"{total['new']} new, {total['known']} known before, {len(total['refused'])} refused")
-        for ticket, because in list(total["refused"].items())[:20]:
+        say(f"{total.new} new, {total.known} known before, {len(total.refused)} refused")
+        for ticket, because in list(total.refused.items())[:20]:
             say(f"  {ticket}: {because}")
-    if total["refused"]:
+    if total.refused:
         raise typer.Exit(1)
 
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from rich.console import RenderableType
 from rich.live import Live
@@ -12,36 +12,36 @@ from whimbrel.cli.output import console, print_json, say
 
 _PERIOD_S = 1.0
 
-Seen = dict[str, Any]
+ViewT = TypeVar("ViewT")
 
 
 def follow(
-    look: Callable[[], Seen],
+    look: Callable[[], ViewT],
     *,
-    over: Callable[[Seen], bool],
-    picture: Callable[[Seen], RenderableType],
-    line: Callable[[Seen], str],
-    news: Callable[[Seen], Seen],
+    over: Callable[[ViewT], bool],
+    picture: Callable[[ViewT], RenderableType],
+    line: Callable[[ViewT], str],
+    news: Callable[[ViewT], object],
     json: bool,
 ) -> None:
     """Look every second until it is `over`. `news`: the part of which a change makes a new `line`, or JSON document."""
-    seen = look()
+    view = look()
     if not json and sys.stdout.isatty():
-        with Live(picture(seen), console=console, refresh_per_second=4) as live:
-            while not over(seen):
+        with Live(picture(view), console=console, refresh_per_second=4) as live:
+            while not over(view):
                 time.sleep(_PERIOD_S)
-                seen = look()
-                live.update(picture(seen))
+                view = look()
+                live.update(picture(view))
         return
-    last: Seen | None = None
+    last_news: object = None
     while True:
-        if (now := news(seen)) != last:
-            last = now
+        if (present_news := news(view)) != last_news:
+            last_news = present_news
             if json:
-                print_json(now)
+                print_json(present_news)
             else:
-                say(line(seen))
-        if over(seen):
+                say(line(view))
+        if over(view):
             return
         time.sleep(_PERIOD_S)
-        seen = look()
+        view = look()

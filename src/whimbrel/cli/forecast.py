@@ -26,7 +26,6 @@ from whimbrel.forecast.forecast import forecast as expect
 from whimbrel.forecast.known import shape_of, sizes_of
 from whimbrel.forecast.plots import plot
 from whimbrel.forecast.shape import Shape
-from whimbrel.model.documents import convert
 from whimbrel.plan.plan import Plan
 
 _DEVICES_DEFAULT = 1_000_000
@@ -234,15 +233,14 @@ class _Fleet(NamedTuple):
 def _known(client: Client, model: str, plan: Plan) -> _Fleet:
     path, notes = f"models/{quoted(model)}/history", []
     try:
-        told = client.get(path, version=plan.model_version)
+        history = client.get(path, as_=History, version=plan.model_version)
     except Refused as error:  # it is not published yet, or is another model's: its bytes are not known
-        told = client.get(path)
+        history = client.get(path, as_=History)
         notes.append(f"the bytes of {plan.model_version} are not known: {error}")
-    known = convert(History, told, what="the history")
-    shape, unknown = shape_of(known)
+    shape, unknown = shape_of(history)
     if unknown:
         notes.append(f"the history does not tell {', '.join(unknown)}; these are defaults")
-    return _Fleet(shape, sizes_of(known), known.devices, tuple(notes))
+    return _Fleet(shape, sizes_of(history), history.devices, tuple(notes))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from whimbrel.flows.files.windows_file import read_windows
 from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.flows.replay_windows import replay_windows
 from whimbrel.gate.ledger import References
+from whimbrel.server.admin.views.verdicts import evidence_of
 
 app = typer.Typer(help="The gate: judge a file of windows.", no_args_is_help=True, add_completion=False)
 
@@ -45,17 +46,17 @@ def replay(
     cells = read_windows(_lines(windows), plan=asked, what=windows.name)
     treated = _shares(reference)
     references = References(treated=treated, control=_shares(control_reference) or treated)
-    for said in replay_windows(asked, cells, hour_s=hour_s, references=references):
+    for judged in replay_windows(asked, cells, hour_s=hour_s, references=references):
         if json:
             print_json(
-                {"window": said.window, "stage": said.stage, "stage_name": said.stage_name}
-                | msgspec.to_builtins(said.verdict)
+                {"window": judged.window, "stage": judged.stage, "stage_name": judged.stage_name}
+                | msgspec.to_builtins(judged.verdict)
             )
         else:
-            log_e, needed = said.verdict.evidence["log_e"], said.verdict.evidence["log_e_needed"]
+            evidence = evidence_of(judged.verdict.evidence)
             say(
-                f"window {said.window}  {said.stage_name}  ln E {log_e:.2f} of {needed:.2f}  "
-                f"{said.verdict.move}: {said.verdict.because}"
+                f"window {judged.window}  {judged.stage_name}  ln E {evidence.log_e:.2f} of "
+                f"{evidence.log_e_needed:.2f}  {judged.verdict.move}: {judged.verdict.because}"
             )
 
 

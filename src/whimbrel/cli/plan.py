@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from whimbrel.cli.output import Json, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.plan_schema import schema_text
+from whimbrel.flows.rollouts.check_plan import PlanCheck
 from whimbrel.flows.wording import duration_words
 
 app = typer.Typer(help="Plans: explained before they begin.", no_args_is_help=True, add_completion=False)
@@ -34,11 +35,12 @@ def check(
     """
     text = read_text(plan)
     read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
-    seen = client.send("POST", "plans/check", {"plan": text, "file_name": plan.name, "devices": devices})
+    asked = {"plan": text, "file_name": plan.name, "devices": devices}
+    explained = client.send("POST", "plans/check", asked, as_=PlanCheck)
     if json:
-        print_json(seen)
+        print_json(explained)
     else:
-        _tell(seen)
+        _tell(explained)
 
 
 @app.command("schema")
@@ -50,23 +52,23 @@ def schema() -> None:
     sys.stdout.write(schema_text())
 
 
-def _tell(seen: dict[str, Any]) -> None:
-    fleet = f"{seen['fleet']:,} devices{' (imagined)' if seen['imagined'] else ''}"
-    say(f"{seen['model']}: {seen['baseline'] or 'no baseline'} -> {seen['target']}, {fleet}\n")
+def _tell(check: PlanCheck) -> None:
+    fleet = f"{check.fleet:,} devices{' (imagined)' if check.imagined else ''}"
+    say(f"{check.model}: {check.baseline or 'no baseline'} -> {check.target}, {fleet}\n")
     rows = []
-    for stage in seen["stages"]:
-        sight = stage["sight"]
+    for stage in check.stages:
+        sight = stage.sight
         rows.append(
             [
-                stage["name"],
-                f"{stage['share_percent']:g}%",
-                f"{stage['devices']:,}",
-                f"{stage['control']:,}",
-                f"{stage['hours']:g}",
-                when(stage["earliest"])[:16],
-                f"{sight['crash_ratio']:.1f}x" if sight["crash_ratio"] else "nothing",
-                *(_wait(sight["hours_to_see"][ratio]) for ratio in ("1.5", "2", "3")),
-                _wait(sight["hours_to_see_drop"]),
+                stage.name,
+                f"{stage.share_percent:g}%",
+                f"{stage.devices:,}",
+                f"{stage.control:,}",
+                f"{stage.hours:g}",
+                when(stage.earliest)[:16],
+                f"{sight.crash_ratio:.1f}x" if sight.crash_ratio else "nothing",
+                *(_wait(sight.hours_to_see[ratio]) for ratio in ("1.5", "2", "3")),
+                _wait(sight.hours_to_see_drop),
             ]
         )
     heads = [
@@ -83,19 +85,19 @@ def _tell(seen: dict[str, Any]) -> None:
         "-2 points",
     ]
     print_table(heads, rows)
-    for stage in seen["stages"]:
-        say(f"\n{stage['name']}")
-        for sentence in stage["sentences"]:
+    for stage in check.stages:
+        say(f"\n{stage.name}")
+        for sentence in stage.sentences:
             say(f"  {sentence}")
     say("")
-    for sentence in seen["sentences"]:
+    for sentence in check.sentences:
         say(sentence)
-    traffic = seen["traffic"]
+    traffic = check.traffic
     say(
-        f"Traffic ({traffic['source']}): a device is in use in {traffic['active_an_hour']:.2g} windows an hour, and "
-        f"crashes in {100 * traffic['crash_rate']:.2g}% of them."
+        f"Traffic ({traffic.source}): a device is in use in {traffic.active_an_hour:.2g} windows an hour, and "
+        f"crashes in {100 * traffic.crash_rate:.2g}% of them."
     )
-    for warning in seen["warnings"]:
+    for warning in check.warnings:
         say(f"WARNING: {warning}")
 
 

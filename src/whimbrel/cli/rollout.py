@@ -3,27 +3,32 @@
 import getpass
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Group
+from msgspec import UNSET
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.following import follow
-from whimbrel.cli.output import Json, ago, console, pick, print_json, print_table, say, when
+from whimbrel.cli.output import Json, ago, console, print_json, print_table, say, when
 from whimbrel.cli.plan import app as plan_app
 from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import form_of
 from whimbrel.durable import write_durably
 from whimbrel.flows.files.plan_file import read_plan
+from whimbrel.flows.rollouts.approvals import PendingApproval
+from whimbrel.flows.rollouts.trace import Point
+from whimbrel.plan.rollout_states import LIVE, PENDING, State
+from whimbrel.server.admin.views.rollouts import RolloutView, StageView
+from whimbrel.server.admin.views.verdicts import ReplayView, ShadowEstimates, VerdictView
 
 app = typer.Typer(help="Rollouts: staged, judged, taken back.", no_args_is_help=True, add_completion=False)
 app.add_typer(plan_app, name="plan")
 
-_LIVE = {"advancing", "running", "soaking", "holding", "waiting_for_approval", "paused"}
-_WATCH_S = 1.0
+_NEWS = ("id", "state", "stage_name", "because", "counts", "devices")  # of which a change is told
 Which = Annotated[str, typer.Argument(help="The rollout's id; see: whimbrel rollout list")]
 Why = Annotated[str, typer.Option("--because", "--note", help="The reason, for the audit log.")]
 By = Annotated[
@@ -57,28 +62,29 @@ def start(
     text = read_text(plan)
     read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
     asked = {"plan": text, "file_name": plan.name, "hour_s": hour_s, "override": override, "draft": draft}
-    begun = client.send("POST", "rollouts", asked | {"actor": by or _login()})
+    begun = client.send("POST", "rollouts", asked | {"actor": by or _login()}, as_=RolloutView)
     if json:
         print_json(begun)
         return
-    waits = begun["state"] in {"draft", "scheduled", "queued"}
-    said = f"{begun['state']}, {begun['because']}" if waits else "started"
-    say(f"{begun['id']}: {begun['baseline']} -> {begun['target']}: {said}")
-    _stages(begun)
-    say(f"Next: whimbrel rollout {'approve' if begun['state'] == 'draft' else 'watch'} {begun['id']}")
+    outcome = f"{begun.state}, {begun.because}" if begun.state in PENDING else "started"
+    say(f"{begun.id}: {begun.baseline} -> {begun.target}: {outcome}")
+    for stage in begun.stages:
+        where = " in the shadow" if stage.shadow is not None else ""
+        say(f"  {stage.name}: {stage.target_percent:g}%{where} for {stage.duration_hours:g} h")
+    say(f"Next: whimbrel rollout {'approve' if begun.state is State.DRAFT else 'watch'} {begun.id}")
 
 
 @app.command("list")
 @connected
 def list_rollouts(client: Client, model: str | None = None, json: Json = False) -> None:
     """All rollouts, oldest first."""
-    rollouts = client.get("rollouts", model=model)
+    rollouts = client.get("rollouts", as_=list[RolloutView], model=model)
     if json:
         print_json(rollouts)
         return
     print_table(
         ["rollout", "state", "stage", "target", "since (UTC)", "because"],
-        [[*pick(r, "id", "state", "stage_name", "target"), when(r["stage_since"]), r["because"]] for r in rollouts],
+        [[r.id, r.state, r.stage_name, r.target, when(r.stage_since), r.because] for r in rollouts],
         title="rollouts",
     )
 
@@ -87,11 +93,11 @@ def list_rollouts(client: Client, model: str | None = None, json: Json = False) 
 @connected
 def status(client: Client, rollout: Which, json: Json = False) -> None:
     """Where a rollout stands, and what the gate says now."""
-    seen = client.get(f"rollouts/{quoted(rollout)}")
+    view = _fetch(client, rollout)
     if json:
-        print_json(seen)
+        print_json(view)
         return
-    console.print(view(seen))
+    console.print(picture(view))
 
 
 @app.command("watch")
@@ -99,11 +105,11 @@ def status(client: Client, rollout: Which, json: Json = False) -> None:
 def watch(client: Client, rollout: Which, json: Json = False) -> None:
     """Follow a rollout until it ends (Ctrl-C stops watching, not the rollout). --json: one line a change."""
     follow(
-        lambda: client.get(f"rollouts/{quoted(rollout)}"),
-        over=lambda seen: bool(seen["ended"]),
-        picture=view,
-        line=lambda seen: f"{seen['state']:<12} {seen['stage_name']:<16} {seen['because']}",
-        news=lambda seen: {key: seen[key] for key in ("id", "state", "stage_name", "because", "counts", "devices")},
+        lambda: _fetch(client, rollout),
+        over=lambda view: view.ended,
+        picture=picture,
+        line=lambda view: f"{view.state:<12} {view.stage_name:<16} {view.because}",
+        news=lambda view: {key: getattr(view, key) for key in _NEWS},
         json=json,
     )
 
@@ -112,22 +118,21 @@ def watch(client: Client, rollout: Which, json: Json = False) -> None:
 @connected
 def replay(client: Client, rollout: Which, json: Json = False) -> None:
     """Ask the gate again about every verdict, from the stored windows: the answers must be the same, byte for byte."""
-    seen = client.get(f"rollouts/{rollout}/replay")
+    replayed = client.get(f"rollouts/{rollout}/replay", as_=ReplayView)
     if json:
-        print_json(seen)
+        print_json(replayed)
     else:
         print_table(
             ["at (UTC)", "window", "move", "same", "because"],
             [
-                [when(v["at"]), v["window"], v["move"], "yes" if v["same"] else "NO", v["because"]]
-                for v in seen["verdicts"]
+                [when(each.at), each.window, each.move, "yes" if each.same else "NO", each.because]
+                for each in replayed.verdicts
             ],
             title=f"verdicts of {rollout}",
         )
-        say(
-            f"{len(seen['verdicts'])} verdicts, {'all the same, byte for byte' if seen['same'] else 'NOT all the same'}"
-        )
-    if not seen["same"]:
+        same = "all the same, byte for byte" if replayed.same else "NOT all the same"
+        say(f"{len(replayed.verdicts)} verdicts, {same}")
+    if not replayed.same:
         raise typer.Exit(1)
 
 
@@ -142,7 +147,7 @@ def evidence(
     json: Json = False,
 ) -> None:
     """How the evidence grew: ln E after every judged window, recomputed from the stored windows; also as a picture."""
-    points = client.get(f"rollouts/{quoted(rollout)}/evidence")
+    points = client.get(f"rollouts/{quoted(rollout)}/evidence", as_=list[Point])
     if output is not None:
         form = form_of(output.suffix)
         write_durably(output, client.get_bytes(f"rollouts/{quoted(rollout)}/evidence/{form}"))
@@ -153,15 +158,15 @@ def evidence(
         ["at (UTC)", "window", "stage", "ln E", "needed", "most by", "move"],
         [
             [
-                when(p["at"]),
-                p["window"],
-                p["stage"],
-                f"{p['log_e']:.2f}",
-                f"{p['needed']:.2f}",
-                max(p["guardrails"], key=p["guardrails"].get, default=""),
-                p["move"],
+                when(point.at),
+                point.window,
+                point.stage,
+                f"{point.log_e:.2f}",
+                f"{point.needed:.2f}",
+                max(point.guardrails, key=point.guardrails.__getitem__, default=""),
+                point.move,
             ]
-            for p in points
+            for point in points
         ],
         title=f"evidence of {rollout}",
     )
@@ -172,12 +177,12 @@ def evidence(
 def _move_command(move: str, teaching: str) -> Callable[..., None]:
     @connected
     def run(client: Client, rollout: Which, because: Why = "", by: By = "", json: Json = False) -> None:
-        said = {"because": because, "actor": by or _login()}
-        moved = client.send("POST", f"rollouts/{quoted(rollout)}/{quoted(move)}", said)
+        reason = {"because": because, "actor": by or _login()}
+        moved = client.send("POST", f"rollouts/{quoted(rollout)}/{quoted(move)}", reason, as_=RolloutView)
         if json:
             print_json(moved)
             return
-        say(f"{moved['id']} is {moved['state']}: {moved['because']}")
+        say(f"{moved.id} is {moved.state}: {moved.because}")
 
     run.__doc__ = teaching
     return run
@@ -202,79 +207,89 @@ app.command("abort")(_move_command("abort", "End it: devices return to the basel
 app.command("rollback")(_move_command("rollback", "Take it back: devices return, and the version is quarantined."))
 
 
-def view(seen: dict[str, Any]) -> Group:
+def picture(view: RolloutView) -> Group:
     """A rollout for people."""
     head = Text.assemble(
-        (f"{seen['id']}  ", "bold"), f"{seen['baseline']} -> {seen['target']}  ", (seen["state"], _style(seen["state"]))
+        (f"{view.id}  ", "bold"), f"{view.baseline} -> {view.target}  ", (view.state.value, _style(view.state))
     )
-    table = Table(
-        "stage", "share", "hours", "treated", "active", "reported", "failed", "went back", "control", box=None
-    )
-    for index, stage in enumerate(seen["stages"]):
-        counts = seen["counts"].get(str(index), {})
-        share = stage["share_percent"] if stage["share_percent"] is not None else stage["target_percent"]
-        table.add_row(
-            ("> " if index == seen["stage"] and seen["state"] in _LIVE else "  ")
-            + stage["name"]
-            + (" (in the shadow)" if stage["shadow"] is not None else ""),
-            f"{share:g}%",
-            f"{stage['duration_hours']:g}",
-            *(
-                str(counts.get(name, ""))
-                for name in ("assigned_t", "activated_t", "reported_t", "failed_t", "went_back_t", "assigned_c")
-            ),
-        )
-    verdict = seen.get("verdict")
-    lines: list[Any] = [head, Text(f"for {ago(seen['state_since'])}: {seen['because']}"), table]
-    if asked := seen.get("approval"):
-        agreed = f"approved by {', '.join(asked['by'])}" if asked["by"] else "nobody approved yet"
-        note = f" ({asked['note']})" if asked["note"] else ""
-        frozen = f"; a freeze holds until {asked['frozen_until']}" if asked["frozen_until"] else ""
-        lines.append(
-            Text(f"stage {asked['stage']}: {agreed}, {asked['missing']} of {asked['wanted']} missing{note}{frozen}")
-        )
-    if seen.get("devices_left"):
-        lines.append(Text(f"{seen['devices_left']} devices in reach are not off it yet"))
-    if verdict:
-        evidence = verdict["evidence"]
-        guards = "  ".join(f"{name} {value:.2f}" for name, value in evidence["guardrails"].items())
-        lines.append(Text(f"gate: {verdict['move']}: {verdict['because']}"))
-        if "shadow" in evidence:
-            lines.append(Text(f"in the shadow: {_shadow_line(evidence['shadow'])}"))
-        lines.append(Text(f"ln E {evidence['log_e']:.2f} of {evidence['log_e_needed']:.2f}   {guards}", style="dim"))
-    lines.append(Text("devices: " + "  ".join(f"{name}: {n}" for name, n in sorted(seen["devices"].items()))))
+    lines: list[RenderableType] = [head, Text(f"for {ago(view.state_since)}: {view.because}"), _stage_table(view)]
+    if view.approval is not None:
+        lines.append(_approval_line(view.approval))
+    if view.devices_left:
+        lines.append(Text(f"{view.devices_left} devices in reach are not off it yet"))
+    if view.verdict is not UNSET:
+        lines += _verdict_lines(view.verdict)
+    lines.append(Text("devices: " + "  ".join(f"{name}: {n}" for name, n in sorted(view.devices.items()))))
     return Group(*lines)
 
 
-def _shadow_line(told: dict[str, Any]) -> str:
+def _stage_table(view: RolloutView) -> Table:
+    table = Table(
+        "stage", "share", "hours", "treated", "active", "reported", "failed", "went back", "control", box=None
+    )
+    for index, stage in enumerate(view.stages):
+        counts = view.counts.get(str(index))
+        present = "> " if index == view.stage and view.state in LIVE else "  "
+        table.add_row(
+            present + stage.name + (" (in the shadow)" if stage.shadow is not None else ""),
+            f"{_share_percent(stage):g}%",
+            f"{stage.duration_hours:g}",
+            *(
+                "" if counts is None else str(getattr(counts, name))
+                for name in ("assigned_t", "activated_t", "reported_t", "failed_t", "went_back_t", "assigned_c")
+            ),
+        )
+    return table
+
+
+def _share_percent(stage: StageView) -> float:
+    return stage.share_percent if stage.share_percent is not None else stage.target_percent
+
+
+def _approval_line(approval: PendingApproval) -> Text:
+    agreed = f"approved by {', '.join(approval.by)}" if approval.by else "nobody approved yet"
+    note = f" ({approval.note})" if approval.note else ""
+    frozen = f"; a freeze holds until {approval.frozen_until}" if approval.frozen_until else ""
+    return Text(f"stage {approval.stage}: {agreed}, {approval.missing} of {approval.wanted} missing{note}{frozen}")
+
+
+def _verdict_lines(verdict: VerdictView) -> list[RenderableType]:
+    evidence = verdict.evidence
+    guards = "  ".join(f"{name} {value:.2f}" for name, value in evidence.guardrails.items())
+    lines: list[RenderableType] = [Text(f"gate: {verdict.move}: {verdict.because}")]
+    if evidence.shadow is not UNSET:
+        lines.append(Text(f"in the shadow: {_shadow_line(evidence.shadow)}"))
+    return [*lines, Text(f"ln E {evidence.log_e:.2f} of {evidence.log_e_needed:.2f}   {guards}", style="dim")]
+
+
+def _shadow_line(shown: ShadowEstimates) -> str:
     """What the candidate showed to nobody, in one line."""
 
     def share(value: float | None) -> str:
         return "nothing told" if value is None else f"{100 * value:.2f}%"
 
     words = [
-        f"{told['compared']} inputs compared in {told['device_windows']} device-windows",
-        f"agreement {share(told['agreement'])} of {share(told['agreement_min'])}",
-        f"failures {share(told['failures'])}",
-        f"crashes {told['crashed']}",
-        f"dropped {share(told['dropped'])}",
+        f"{shown.compared} inputs compared in {shown.device_windows} device-windows",
+        f"agreement {share(shown.agreement)} of {share(shown.agreement_min)}",
+        f"failures {share(shown.failures)}",
+        f"crashes {shown.crashed}",
+        f"dropped {share(shown.dropped)}",
     ]
-    if told["latency_ratio"] is not None:
+    if shown.latency_ratio is not None:
         words.append(
-            f"time {told['latency_ratio']:.2f}x (p50 {told['candidate_p50_ms']} ms against {told['active_p50_ms']} ms)"
+            f"time {shown.latency_ratio:.2f}x (p50 {shown.candidate_p50_ms} ms against {shown.active_p50_ms} ms)"
         )
     return "; ".join(words)
 
 
-def _stages(begun: dict[str, Any]) -> None:
-    for stage in begun["stages"]:
-        where = " in the shadow" if stage["shadow"] is not None else ""
-        say(f"  {stage['name']}: {stage['target_percent']:g}%{where} for {stage['duration_hours']:g} h")
+def _style(state: State) -> str:
+    red = {State.ROLLING_BACK, State.ROLLED_BACK, State.ABORTED}
+    yellow = {State.HOLDING, State.WAITING_FOR_APPROVAL, State.PAUSED}
+    return "green" if state is State.COMPLETED else "red" if state in red else "yellow" if state in yellow else "cyan"
 
 
-def _style(state: str) -> str:
-    red, yellow = {"rolling_back", "rolled_back", "aborted"}, {"holding", "waiting_for_approval", "paused"}
-    return "green" if state == "completed" else "red" if state in red else "yellow" if state in yellow else "cyan"
+def _fetch(client: Client, rollout: str) -> RolloutView:
+    return client.get(f"rollouts/{quoted(rollout)}", as_=RolloutView)
 
 
 def _login() -> str:

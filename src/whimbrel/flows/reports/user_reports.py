@@ -43,6 +43,12 @@ class FilingResult(msgspec.Struct, frozen=True, kw_only=True):
     known: int
     refused: dict[str, str]
 
+    def plus(self, other: "FilingResult") -> "FilingResult":
+        """Both together."""
+        return FilingResult(
+            new=self.new + other.new, known=self.known + other.known, refused=self.refused | other.refused
+        )
+
 
 def file_batch(
     registry: RegistryPort, fleet: FleetPort, tickets: UserReportsPort, batch: UserReports, *, now: float

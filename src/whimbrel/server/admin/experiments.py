@@ -4,13 +4,14 @@ Every change is one transaction, writes the audit log, and returns when the sign
 """
 
 import secrets
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import msgspec
 from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
+from msgspec import UNSET
 
 from whimbrel import limits
 from whimbrel.errors import NotFound
@@ -32,6 +33,7 @@ from whimbrel.server.admin.views.experiments import (
     ExperimentVerdictView,
     ExperimentView,
     NewExperiment,
+    PrimaryView,
 )
 from whimbrel.server.admin.views.verdicts import ReplayView, replay_view
 from whimbrel.stores.transaction import Stores
@@ -192,7 +194,7 @@ def experiment_view(stores: Stores, record: ExperimentRecord) -> ExperimentView:
         because=record.because,
         winner=record.winner,
         arms=arm_views(stores, record),
-        primary=with_direction(plan.primary),
+        primary=primary_view(plan.primary),
         guardrails=list(plan.guardrail_metrics),
         alpha=plan.alpha,
         arm_alpha=plan.arm_alpha,
@@ -224,7 +226,11 @@ def arm_views(stores: Stores, record: ExperimentRecord) -> list[ArmView]:
     ]
 
 
-def with_direction(primary: PrimaryMetric) -> PrimaryMetric:
+def primary_view(primary: PrimaryMetric) -> PrimaryView:
     """The metric that decides, with its direction also where the file leaves it out."""
-    direction: Literal["increase", "decrease"] = "increase" if primary.rises else "decrease"
-    return msgspec.structs.replace(primary, direction=direction)
+    return PrimaryView(
+        name=primary.name,
+        minimum_effect=UNSET if primary.minimum_effect is None else primary.minimum_effect,
+        spread=UNSET if primary.spread is None else primary.spread,
+        direction="increase" if primary.rises else "decrease",
+    )

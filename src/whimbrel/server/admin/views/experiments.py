@@ -12,7 +12,7 @@ from whimbrel import limits
 from whimbrel.flows.experiments.trace import IntervalPoint
 from whimbrel.gate.verdict import Counts, ExperimentMove
 from whimbrel.model.documents import Document
-from whimbrel.plan.experiment import GuardrailMetric, PrimaryMetric
+from whimbrel.plan.experiment import Direction, GuardrailMetric
 from whimbrel.plan.experiment_states import Phase
 
 
@@ -92,6 +92,15 @@ class ExperimentVerdictView(msgspec.Struct, frozen=True, kw_only=True):
     arm: str | None
 
 
+class PrimaryView(msgspec.Struct, frozen=True, kw_only=True):
+    """The metric that decides, with its direction also where the file leaves it out."""
+
+    name: str
+    minimum_effect: float | UnsetType = UNSET
+    spread: float | UnsetType = UNSET  # the standard deviation between devices
+    direction: Direction
+
+
 class ArmView(msgspec.Struct, frozen=True, kw_only=True):
     """One variant, and its devices by how far they came. `stopped`: why, if it was."""
 
@@ -129,7 +138,7 @@ class ExperimentView(msgspec.Struct, frozen=True, kw_only=True):
     because: str
     winner: str | None
     arms: list[ArmView]
-    primary: PrimaryMetric
+    primary: PrimaryView
     guardrails: list[str | GuardrailMetric]
     alpha: float
     arm_alpha: float
