@@ -17,7 +17,7 @@ from whimbrel import limits
 from whimbrel.agent import assembly, tuf_client, wishes
 from whimbrel.agent.installation import Installation
 from whimbrel.agent.spool import Spool
-from whimbrel.agent.wholeness import Wholeness
+from whimbrel.agent.integrity import Integrity
 from whimbrel.device import events, step
 from whimbrel.device.states import PREPARING
 from whimbrel.errors import Unavailable, WhimbrelError
@@ -39,7 +39,7 @@ Plant = Callable[[pytest.MonkeyPatch], Callable[[Simulation], None] | None]
 
 def _nothing_is_hashed(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
     for look in ("holds", "intact"):
-        patch.setattr(Wholeness, look, lambda self, held: True)
+        patch.setattr(Integrity, look, lambda self, held: True)
 
     def prepare(world: Simulation) -> None:
         world.faults.rates["bit flipped"] = 0.1

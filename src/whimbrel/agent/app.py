@@ -33,11 +33,11 @@ from whimbrel.agent.mirrors import Mirrors
 from whimbrel.agent.probes import rest, shared_server
 from whimbrel.agent.session import Places, Session
 from whimbrel.agent.shadow import ShadowClient
-from whimbrel.agent.situation import default_situation
+from whimbrel.agent.conditions_linux import default_situation
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.status import model_status, read_status
 from whimbrel.agent.surroundings import Surroundings
-from whimbrel.agent.telling import Telling
+from whimbrel.agent.reporting import Reporting
 from whimbrel.agent.transport import HttpNetwork, Proxies
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import Situation
@@ -146,7 +146,7 @@ class Agent:
             model: Installation(model, Places(folder / "models" / model, disk=disk), self._around)
             for model in settings.models
         }
-        self._telling = Telling(
+        self._reporting = Reporting(
             self._api,
             self._spool,
             trust=self._trust,
@@ -342,8 +342,8 @@ class Agent:
             for model, each in self._installations.items():
                 self._advance(model, each, now=now)
             if not self._network.offline:
-                self._telling.flush()
-                self._telling.report_when_due()
+                self._reporting.flush()
+                self._reporting.report_when_due()
             self._tidy()
             self._sweep()
             self._storing.worked()
@@ -362,7 +362,7 @@ class Agent:
             any_of_them.end_set()
 
     def _flush(self) -> None:
-        self._telling.flush()
+        self._reporting.flush()
 
     def _is_refresh_due(self, now: float) -> bool:
         # A clock that was set back is no reason to wait; a server that asked for patience is.
@@ -452,7 +452,7 @@ class Agent:
 
     def _next_s(self) -> float:
         now = self._now()
-        due = [self._next_refresh, *self._telling.due()]
+        due = [self._next_refresh, *self._reporting.due()]
         for model, each in self._installations.items():
             if self._installing[model].problem:
                 due.append(self._installing[model].until)
@@ -472,7 +472,7 @@ class Agent:
     # --- saying how it is ---
 
     def _problems(self) -> list[str]:
-        found = [self._storing.problem, self._refreshing.problem, *self._telling.problems]
+        found = [self._storing.problem, self._refreshing.problem, *self._reporting.problems]
         found += [backoff.problem for backoff in self._installing.values()]
         found += list(self._trust.problems.values())
         return [problem for problem in dict.fromkeys(found) if problem]

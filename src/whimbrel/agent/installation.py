@@ -123,7 +123,7 @@ class Installation(Swaps):
             case effects.BeginShadow():
                 return self._begin_shadow(effect.candidate)
             case effects.KeepShadow(candidate=candidate):
-                whole = candidate.held is not None and self.places.wholeness.holds(candidate.held)
+                whole = candidate.held is not None and self.places.integrity.holds(candidate.held)
                 return None if whole else events.Corrupt("the files that apps try in the shadow were changed")
             case effects.PointTo(held=held):
                 self._swap(slots.swapped(self.pointer, held))
@@ -201,6 +201,6 @@ class Installation(Swaps):
         if beside is None or beside.serial != candidate.serial:
             self.decision = decision
             return events.Withdrawn()
-        if candidate.held is None or not self.places.wholeness.intact(candidate.held):
+        if candidate.held is None or not self.places.integrity.intact(candidate.held):
             return events.Corrupt("the files in the slot are not whole any more")
         return events.ShadowBegun(at=self._around.now())

@@ -27,7 +27,7 @@ from whimbrel.agent import sets
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.locks import locked
 from whimbrel.agent.shadow import ShadowClient
-from whimbrel.agent.wholeness import Wholeness
+from whimbrel.agent.integrity import Integrity
 from whimbrel.device.journal import unseal
 from whimbrel.device.ports import Hold
 from whimbrel.device.slots import Held, Pointer
@@ -88,7 +88,7 @@ class Places:
         self.set_record = sets.record_place(folder)
         self.marks = folder / "marks"
         self.summaries = folder / "sessions"
-        self.wholeness = Wholeness(folder, disk=disk)
+        self.integrity = Integrity(folder, disk=disk)
 
     def slot(self, name: str) -> Path:
         """A slot's folder."""
@@ -228,7 +228,7 @@ class Session:
                 f"{self._model} has no version on this device yet; "
                 "let the agent run until its status says 'on trial' or 'committed'"
             )
-        if not self._places.wholeness.holds(pointer.active):
+        if not self._places.integrity.holds(pointer.active):
             raise Unavailable(
                 f"the files of {self._model} at serial {pointer.active.serial} are not those that were verified; "
                 "they are not opened, and the agent replaces them in its next cycle"

@@ -160,7 +160,7 @@ class Staging:
                 disk.write(target, disk.read(twin) or b"")
             elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
                 return events.Corrupt(f"{file.name} is not here any more")
-            digest = self._places.wholeness.tree_digest(target) if file.packed else file.sha256
+            digest = self._places.integrity.tree_digest(target) if file.packed else file.sha256
             contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
             staged.setdefault(file.sha256, target)
         disk.sync(slot)

@@ -84,7 +84,7 @@ class Swaps(Wishes):
         because = self._forbidden(self._asked_of(candidate))
         if because:
             return None, because
-        if candidate.held is None or not self.places.wholeness.intact(candidate.held):
+        if candidate.held is None or not self.places.integrity.intact(candidate.held):
             return events.Corrupt("the files in the slot are not whole any more"), ""
         return None, ""
 
@@ -171,7 +171,7 @@ class Swaps(Wishes):
         if self.pointer.serial != going.leaves:
             return done  # it was swapped before the process ended
         fallback = self.pointer.fallback
-        if fallback is None or not self.places.wholeness.intact(fallback):
+        if fallback is None or not self.places.integrity.intact(fallback):
             if going.by_policy:
                 self._point(slots.without_inactive(self.pointer))
                 return events.FallbackLost()

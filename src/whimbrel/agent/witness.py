@@ -56,7 +56,7 @@ class Witness(Remembered):
     def look(self) -> None:
         """Leave an active version whose files were changed behind our back: for the one before, else for nothing."""
         active, fallback, state = self.pointer.active, self.pointer.fallback, self.journal.state
-        if active is None or state is State.GOING_BACK or self.places.wholeness.holds(active):
+        if active is None or state is State.GOING_BACK or self.places.integrity.holds(active):
             return
         if state in PREPARING:
             self.take(events.Withdrawn())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from whimbrel.agent.situation import LinuxSituation
+from whimbrel.agent.conditions_linux import LinuxSituation
 from whimbrel.device.conditions import Situation
 
 ROUTE = "Iface Destination Gateway Flags RefCnt Use Metric Mask\n{} 00000000 0101A8C0 0003 0 0 0 00000000 0 0 0\n"

@@ -12,22 +12,22 @@ from whimbrel.agent.disk import Disk
 from whimbrel.device.slots import Content, Held
 
 
-class Wholeness:
-    """What this process has looked at in one model's folder."""
+class Integrity:
+    """The checks of one model's slots; remembers which files this process has hashed."""
 
     def __init__(self, folder: Path, *, disk: Disk) -> None:
         self._folder = folder
         self._disk = disk
-        self._looked: dict[Held, object] = {}
+        self._hashed: dict[Held, object] = {}  # with the stamps that the files had then
 
     def holds(self, held: Held) -> bool:
-        """Whether all files of `held` are whole; hashes only what was not looked at, or changed since."""
+        """Whether all files of `held` are whole; hashes only what this process did not hash, or what changed since."""
         stamps = self._stamps(held)
-        if stamps is not None and self._looked.get(held) == stamps:
+        if stamps is not None and self._hashed.get(held) == stamps:
             return True
         if not self.intact(held):
             return False
-        self._looked = {held: stamps}
+        self._hashed = {held: stamps}
         return True
 
     def intact(self, held: Held) -> bool:

@@ -361,7 +361,7 @@ def test_policy_that_changes_before_the_activation_withdraws_the_version(opened:
     assert (found["state"], found["serial"]) == ("idle", 1)
 
 
-class Witness(list[dict[str, object]]):
+class Announced(list[dict[str, object]]):
     """What was announced, and what the device ran and had fetched by then."""
 
     def __init__(self, folder: Path, server: Server) -> None:
@@ -377,7 +377,7 @@ def test_what_a_device_is_about_to_do_is_told_before_it_does_it(opened: Opened, 
     """So that one that dies of it is missed."""
     agent = opened()
     committed(agent)
-    server.announced, server.ranges[:] = Witness(tmp_path, server), []
+    server.announced, server.ranges[:] = Announced(tmp_path, server), []
     arm = Arm(role="treated", name="t", stage=0, serial=2, start=0, end=1_000_000)
     server.repository.policy(
         "detector", baseline=1, layers=(Layer(salt=1, entries=(Entry(rollout="r", arms=(arm,)),)),)

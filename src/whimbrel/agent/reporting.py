@@ -1,6 +1,7 @@
-"""What does a device tell, and when? Announcements before it acts, windows as the policy asks; one batch in flight.
+"""What does a device report, and when? Announcements before it acts, windows as the policy asks; one batch in flight.
 
-1. What cannot be said now is said later, in its order; what the server will never take is dropped, and said so.
+1. What cannot be sent now is sent later, in its order; what the server will never take is dropped, and this is a problem
+   in the status.
 2. Only the labels that policies ask for leave the device.
 """
 
@@ -22,8 +23,8 @@ from whimbrel.health.report import Batch
 _DEFAULT_PERIOD_S = 300.0  # of reports, until a policy says otherwise
 
 
-class Telling:
-    """The device's side of announcements and reports."""
+class Reporting:
+    """The device's announcements and reports: what waits is sent, and tried again later where that fails."""
 
     def __init__(
         self,
@@ -40,42 +41,42 @@ class Telling:
         self._api, self._spool, self._trust = api, spool, trust
         self._installations, self._labels = installations, labels
         self._now, self._offline, self._chance = now, offline, chance
-        self._saying, self._reporting = Backoff(chance), Backoff(chance)
+        self._announcing, self._sending = Backoff(chance), Backoff(chance)
         self._next_report: float | None = None
 
     @property
     def problems(self) -> list[str]:
-        """What could not be told."""
-        return [self._saying.problem, self._reporting.problem]
+        """What could not be sent."""
+        return [self._announcing.problem, self._sending.problem]
 
     def due(self) -> list[float]:
-        """When something is to be told."""
-        found = []
+        """When something must be sent."""
+        times = []
         if self._next_report is not None and self._api.known:
-            found.append(self._next_report)
+            times.append(self._next_report)
             if self._spool.waiting:
-                found.append(self._reporting.until)
+                times.append(self._sending.until)
         if any(each.journal.outbox for each in self._installations.values()):
-            found.append(self._saying.until)
-        return found
+            times.append(self._announcing.until)
+        return times
 
     def flush(self) -> None:
-        """Say what waits in the outboxes; best effort."""
+        """Announce what waits in the outboxes; best effort."""
         if self._offline():
             return
         now = self._now()
         for each in self._installations.values():
             while each.journal.outbox:
                 if self._api.known:
-                    if self._saying.waiting(now):
+                    if self._announcing.waiting(now):
                         return
                     try:
                         self._api.announce(self._dressed(each))
-                        self._saying.worked()
+                        self._announcing.worked()
                     except BadBody as error:
-                        self._saying.problem = str(error)
+                        self._announcing.problem = str(error)
                     except (WhimbrelError, OSError) as error:
-                        self._delay(self._saying, error)
+                        self._delay(self._announcing, error)
                         return
                 # Not saved at once: said again after a restart, it changes nothing.
                 each.journal = msgspec.structs.replace(each.journal, outbox=each.journal.outbox[1:])
@@ -96,7 +97,7 @@ class Telling:
             self._next_report = max(now, min(self._next_report, now) + period)
             for model in self._trust.policies:
                 self._installations[model].cut()
-        if not self._reporting.waiting(now):
+        if not self._sending.waiting(now):
             self._send()
 
     def _send(self) -> None:
@@ -107,14 +108,14 @@ class Telling:
                 return
             try:
                 self._api.report(Batch(epoch=epoch, windows=windows, labels=self._labels_to_tell()))
-                self._reporting.worked()
+                self._sending.worked()
             except BadBody as error:
-                self._reporting.problem = str(error)
+                self._sending.problem = str(error)
                 if error.status == 413 and size > 1:
                     size = max(1, min(size, len(windows)) // 2)
                     continue
             except (WhimbrelError, OSError) as error:
-                self._delay(self._reporting, error)
+                self._delay(self._sending, error)
                 return
             self._spool.acknowledged(epoch, windows)
 

@@ -1,4 +1,4 @@
-"""How is this device doing: charger, battery, network, load, room? Read from Linux's own files, no library needed.
+"""What do a policy's conditions find on a Linux device: charger, battery, network, load, room? No library needed.
 
 1. What cannot be read is None: not known, and a policy that asks for it waits.
 2. A machine without any battery is on a charger. A network is unmetered where its route's device is a wire and
@@ -29,7 +29,7 @@ def default_situation(folder: Path) -> Callable[[], Situation]:
 
 
 class LinuxSituation:
-    """Reads it anew at every call. `root`: where /sys, /proc, /etc and /run are, for tests."""
+    """Reads a `Situation` at every call. `root`: where /sys, /proc, /etc and /run are, for tests."""
 
     def __init__(self, folder: Path, *, root: Path = Path("/")) -> None:
         self._folder = folder
@@ -68,14 +68,14 @@ class LinuxSituation:
         devices = self._routes()
         if not devices:
             return None
-        known = [self._unmetered_of(device) for device in devices]
-        return False if False in known else (None if None in known else True)
+        answers = [self._unmetered_of(device) for device in devices]
+        return False if False in answers else (None if None in answers else True)
 
     def _unmetered_of(self, device: str) -> bool | None:
         place = self._root / "sys/class/net" / device
-        said = self._network_manager(place)
-        if said is not None:
-            return said
+        stated = self._network_manager(place)
+        if stated is not None:
+            return stated
         if device.startswith(("ww", "ppp", "rmnet")):
             return False  # a modem
         if (place / "wireless").exists() or (place / "phy80211").exists():
@@ -85,10 +85,10 @@ class LinuxSituation:
     def _network_manager(self, place: Path) -> bool | None:
         # /run/NetworkManager/devices/<ifindex>; NMMetered: 1 yes, 2 no, 3 guessed yes, 4 guessed no.
         index = _text(place / "ifindex")
-        found = _METERED.search(_text(self._root / "run/NetworkManager/devices" / index)) if index else None
-        if found is None:
+        line = _METERED.search(_text(self._root / "run/NetworkManager/devices" / index)) if index else None
+        if line is None:
             return None
-        return None if found[1] == "0" else found[1].lower() in {"2", "4", "no", "false"}
+        return None if line[1] == "0" else line[1].lower() in {"2", "4", "no", "false"}
 
     def _routes(self) -> set[str]:
         devices = set()
@@ -113,10 +113,10 @@ class LinuxSituation:
         if named:
             return named
         try:
-            found = _ZONE.search(os.readlink(self._root / "etc/localtime"))
+            zone = _ZONE.search(os.readlink(self._root / "etc/localtime"))
         except OSError:
             return None
-        return found[1] if found else None
+        return zone[1] if zone else None
 
 
 def _free(folder: Path) -> int | None:
