@@ -16,8 +16,8 @@ import pytest
 from whimbrel import limits
 from whimbrel.agent import assembly, tuf_client, wishes
 from whimbrel.agent.installation import Installation
-from whimbrel.agent.spool import Spool
 from whimbrel.agent.integrity import Integrity
+from whimbrel.agent.spool import Spool
 from whimbrel.device import events, step
 from whimbrel.device.states import PREPARING
 from whimbrel.errors import Unavailable, WhimbrelError

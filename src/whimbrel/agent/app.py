@@ -24,6 +24,7 @@ from whimbrel.agent.allowance import Allowance
 from whimbrel.agent.assembly import can_patch
 from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Bundle, Switched
+from whimbrel.agent.conditions_linux import default_situation
 from whimbrel.agent.device_api import DeviceApi
 from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.download import Download, Unfinished
@@ -31,13 +32,12 @@ from whimbrel.agent.installation import Installation
 from whimbrel.agent.locks import held_alone
 from whimbrel.agent.mirrors import Mirrors
 from whimbrel.agent.probes import rest, shared_server
+from whimbrel.agent.reporting import Reporting
 from whimbrel.agent.session import Places, Session
 from whimbrel.agent.shadow import ShadowClient
-from whimbrel.agent.conditions_linux import default_situation
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.status import model_status, read_status
 from whimbrel.agent.surroundings import Surroundings
-from whimbrel.agent.reporting import Reporting
 from whimbrel.agent.transport import HttpNetwork, Proxies
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import Situation

@@ -1,7 +1,7 @@
 """What does a device report, and when? Announcements before it acts, windows as the policy asks; one batch in flight.
 
-1. What cannot be sent now is sent later, in its order; what the server will never take is dropped, and this is a problem
-   in the status.
+1. What cannot be sent now is sent later, in its order; what the server will never take is dropped, and this is reported
+   as a problem in the status.
 2. Only the labels that policies ask for leave the device.
 """
 

@@ -25,9 +25,9 @@ import msgspec
 from whimbrel import limits
 from whimbrel.agent import sets
 from whimbrel.agent.disk import Disk
+from whimbrel.agent.integrity import Integrity
 from whimbrel.agent.locks import locked
 from whimbrel.agent.shadow import ShadowClient
-from whimbrel.agent.integrity import Integrity
 from whimbrel.device.journal import unseal
 from whimbrel.device.ports import Hold
 from whimbrel.device.slots import Held, Pointer
