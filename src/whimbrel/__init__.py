@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from whimbrel.version import __version__
+
 if TYPE_CHECKING:
     from whimbrel.agent.app import Agent as Agent
 
-__version__ = "0.1.0"
 __all__ = ["Agent", "__version__"]
 
 

@@ -22,7 +22,7 @@ ASKING = {
     "tuf_client.py:_remember": "both",
     "tuf_client.py:_persist_root": "both",
     "device_api.py:_enrol": "file",  # others follow, in the same folder
-    "session.py:make": "folder",
+    "places.py:make": "folder",
     "app.py:open": "folder",
 }
 

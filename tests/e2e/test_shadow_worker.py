@@ -16,7 +16,9 @@ import pytest
 from support import model_files, shadow_models, tflite_models
 from whimbrel import limits
 from whimbrel.agent.disk import RealDisk
-from whimbrel.agent.session import Places, Session, harvest
+from whimbrel.agent.marks import harvest
+from whimbrel.agent.places import Places
+from whimbrel.agent.session import Session
 from whimbrel.agent.shadow import ShadowClient, Worker
 from whimbrel.agent.shadow.order import read_order
 from whimbrel.agent.spool import Spool

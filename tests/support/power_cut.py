@@ -16,7 +16,8 @@ from support.repository import Repository, Server, file_of, onnx_model, variant_
 from support.wire import Wire
 from whimbrel import Agent, durable, limits
 from whimbrel.agent import app, settings
-from whimbrel.agent.session import Places, harvest
+from whimbrel.agent.marks import harvest
+from whimbrel.agent.places import Places
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.device.journal import Journal, unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult

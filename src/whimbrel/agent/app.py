@@ -31,9 +31,10 @@ from whimbrel.agent.download import Download, Unfinished
 from whimbrel.agent.installation import Installation
 from whimbrel.agent.locks import held_alone
 from whimbrel.agent.mirrors import Mirrors
+from whimbrel.agent.places import Places
 from whimbrel.agent.probes import rest, shared_server
 from whimbrel.agent.reporting import Reporting
-from whimbrel.agent.session import Places, Session
+from whimbrel.agent.session import Session
 from whimbrel.agent.shadow import ShadowClient
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.status import model_status, read_status

@@ -12,7 +12,8 @@ The layers below, one idea each: `remembered`, `witness`, `wishes`, `swaps`.
 import msgspec
 
 from whimbrel import limits
-from whimbrel.agent.session import Places, open_in
+from whimbrel.agent.marks import open_in
+from whimbrel.agent.places import Places
 from whimbrel.agent.staging import Interrupted, Staging
 from whimbrel.agent.surroundings import Surroundings
 from whimbrel.agent.swaps import Swaps

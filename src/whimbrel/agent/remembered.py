@@ -8,7 +8,7 @@ The ground that `wishes`, `swaps` and `installation` stand on.
 """
 
 from whimbrel.agent import sets
-from whimbrel.agent.session import Places
+from whimbrel.agent.places import Places
 from whimbrel.agent.surroundings import Surroundings
 from whimbrel.device import events, slots
 from whimbrel.device.journal import Journal, recovered, seal, unseal

@@ -12,21 +12,28 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from whimbrel.agent.probes.checks import runtime_of
 from whimbrel.errors import Unavailable
 
-if TYPE_CHECKING:
-    from whimbrel.agent.session import Session
-
 _FORMATS = {".onnx": "onnx", ".tflite": "tflite", ".gguf": "gguf"}
+
+
+class Listener(Protocol):
+    """What hears of each call: the session."""
+
+    def record(self, *, latency_ms: float | None = None, ok: bool = True) -> None:
+        """Count one inference."""
+
+    def shadow(self, inputs: Mapping[str, Any], output: Any = None) -> bool:
+        """Perhaps let a version in the shadow have this call too."""
 
 
 class Runner:
     """One loaded version, for one session. Made by `Session.runner`; not for several threads at once."""
 
-    def __init__(self, session: "Session", path: Path) -> None:
+    def __init__(self, session: Listener, path: Path) -> None:
         kind = _FORMATS.get(path.suffix.lower(), "")
         runtime = runtime_of(kind)
         if runtime is None:

@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.agent.disk import Disk
-from whimbrel.agent.session import Closed, Ended
+from whimbrel.agent.marks import Closed, Ended
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.report import Cohort, Finite, Summary, Window
 from whimbrel.health.shadow import Seen

@@ -6,8 +6,6 @@
 3. A slot is emptied only when no session has a file of it open, and after the pointer no longer names it.
 """
 
-import importlib
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -16,7 +14,7 @@ from whimbrel import limits
 from whimbrel.agent.assembly import Assembly
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download
-from whimbrel.agent.session import Places
+from whimbrel.agent.places import Places
 from whimbrel.device import events
 from whimbrel.device.journal import Candidate
 from whimbrel.device.ports import Measured
@@ -117,12 +115,14 @@ class Staging:
         slot = self._places.slot(active.slot)
         here = {each.sha256: slot / each.name for each in active.contents if not each.folder}
         if file.packed:
+            from whimbrel import packing  # here: tarfile is for folders only, which few devices have
+
             for each in active.contents:
                 archive = self._download.path(file).with_suffix(".base")
                 if each.folder and each.name == file.name:
                     self._disk.remove(archive)
                     with self._disk.lend(slot / each.name, made=archive) as (source, made):
-                        importlib.import_module("whimbrel.packing").pack(source, made)
+                        packing.pack(source, made)
                     here[self._disk.sha256(archive)] = archive
         return here
 
@@ -177,10 +177,11 @@ class Staging:
         )
 
     def _unpack(self, archive: Path, folder: Path) -> None:
+        from whimbrel import packing  # here: see `_here`
+
         disk = self._disk
-        unpack: Callable[[Path, Path], None] = importlib.import_module("whimbrel.packing").unpack
         with disk.lend(archive, made=folder) as (source, made):
-            unpack(source, made)
+            packing.unpack(source, made)
         places = {folder}
         for name in disk.files_below(folder):
             disk.sync(folder / name)

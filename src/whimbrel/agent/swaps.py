@@ -9,7 +9,8 @@ from contextlib import ExitStack
 
 from whimbrel import limits
 from whimbrel.agent import sets
-from whimbrel.agent.session import Places, between_sessions, harvest
+from whimbrel.agent.marks import between_sessions, harvest
+from whimbrel.agent.places import Places
 from whimbrel.agent.surroundings import Surroundings
 from whimbrel.agent.wishes import Wishes
 from whimbrel.device import effects, events, slots

@@ -22,9 +22,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError
 
-from whimbrel import __version__, limits
+from whimbrel import limits
 from whimbrel.device.ports import Answer
 from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.version import __version__
 
 _TIMEOUT = urllib3.Timeout(connect=limits.CONNECT_S, read=limits.READ_S)
 _USER_AGENT = f"whimbrel/{__version__}"

@@ -10,7 +10,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.benchmarks import Benchmarks
-from whimbrel.agent.session import Places
+from whimbrel.agent.places import Places
 from whimbrel.agent.surroundings import Surroundings
 from whimbrel.agent.witness import Witness
 from whimbrel.device import cohorts, events

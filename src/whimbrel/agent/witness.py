@@ -4,8 +4,8 @@
 2. What is written down is forgotten, durably; what is active and was changed behind our back is left.
 """
 
+from whimbrel.agent.marks import Ended, forget, harvest
 from whimbrel.agent.remembered import Remembered
-from whimbrel.agent.session import Ended, forget, harvest
 from whimbrel.device import cohorts, events
 from whimbrel.device.states import PREPARING, State
 

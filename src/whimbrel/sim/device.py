@@ -14,7 +14,9 @@ import urllib3
 
 from whimbrel import limits
 from whimbrel.agent.app import Agent
-from whimbrel.agent.session import Closed, Places, Session, read_pointer
+from whimbrel.agent.marks import Closed
+from whimbrel.agent.places import Places, read_pointer
+from whimbrel.agent.session import Session
 from whimbrel.agent.shadow.order import read_order
 from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import ProbeRequest, ProbeResult

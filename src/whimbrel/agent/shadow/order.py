@@ -4,18 +4,15 @@ The journal is the only word on it: a version is shadowed while it says so, and 
 """
 
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from whimbrel.agent.places import Places
 from whimbrel.device.journal import Journal, unseal
 from whimbrel.device.slots import Held
 from whimbrel.device.states import State
 from whimbrel.errors import UntrustedInput
 from whimbrel.policy.shadow import Compare
-
-if TYPE_CHECKING:
-    from whimbrel.agent.session import Places
 
 _FORMATS = {".onnx": "onnx", ".tflite": "tflite", ".gguf": "gguf"}
 
@@ -48,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     skipped: str = ""
 
 
-def read_order(places: "Places", active: Held | None) -> Order | None:
+def read_order(places: Places, active: Held | None) -> Order | None:
     """What is shadowed now; None for nothing. Raises `OSError`."""
     content = places.disk.read(places.journal)
     if content is None or active is None:
