@@ -15,8 +15,9 @@ import xxhash
 
 from whimbrel import limits
 from whimbrel.device.journal import Journal, Membership
+from whimbrel.device.slots import Pointer
 from whimbrel.health.report import Announcement, Cohort, Role, Step
-from whimbrel.policy.decide import Assignment
+from whimbrel.policy.decide import Assignment, Decision
 from whimbrel.policy.delays import drawn
 
 _replace = msgspec.structs.replace
@@ -46,6 +47,24 @@ def assigned(
     if tuple(members) == journal.memberships:
         return journal
     return _replace(journal, memberships=tuple(members), outbox=(*journal.outbox, *said)[-limits.OUTBOX :])
+
+
+def entered(journal: Journal, pointer: Pointer, decision: Decision) -> list[Assignment]:
+    """The decision's cohorts that this device is in: a treated device only from when there is something to try."""
+    candidate = journal.candidate
+    here = {pointer.serial, candidate.serial if candidate else None}
+    tried = tried_serial(decision)
+    members = {(member.rollout, member.stage) for member in journal.memberships}
+    return [
+        assignment
+        for assignment in decision.assignments
+        if assignment.role == "control" or tried in here or (assignment.rollout, assignment.stage) in members
+    ]
+
+
+def tried_serial(decision: Decision) -> int | None:
+    """The serial that a cohort is about: what is tried in the shadow, else what is to run."""
+    return decision.beside.serial if decision.beside is not None else decision.serial
 
 
 def joined(journal: Journal, *, rollout: str | None, stage: int, role: Role, at: float) -> Journal:
