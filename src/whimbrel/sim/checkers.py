@@ -16,6 +16,8 @@ each cycle, of what probes said, and of the server's rows after each round. Each
 9. `assigned`: what an app opens was at some time the baseline, a version to go back to, or that of an arm that holds
    the device's bucket. What is tried in the shadow is served to nobody, an experiment's arm to nobody out of it.
 10. `ways`: a device says of no way that more bytes came by it than did.
+11. `exposed`: a device begins to count as treated only when it has what its arm runs or tries, and as a control only
+   when the conditions let it, and not sooner than the policy says that an update takes.
 """
 
 import functools
@@ -29,6 +31,7 @@ from typing import Any
 import msgspec
 import xxhash
 
+from whimbrel.device.journal import Journal, Membership
 from whimbrel.device.slots import Pointer
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.health.tally import Cell
@@ -82,6 +85,9 @@ class Checkers:
         self._served: set[tuple[int, int, int, int]] = set()  # serial, salt, and the buckets that it was for
         self._everyones: set[int] = set()  # serials that a policy once had for everyone
         self.leads_to: dict[str, str] = {}  # patches, and the artifacts that they make
+        self._treats: dict[tuple[str, int], set[int]] = defaultdict(set)  # (rollout, stage) -> serials of its arm
+        self._shortest_s: dict[str, float] = {}  # rollout -> the least delay that a policy told of
+        self._counts: dict[str, set[tuple[str, int, str]]] = defaultdict(set)  # device -> cohorts that it counts in
         self._carried: dict[tuple[str, str], int] = defaultdict(int)  # (device, artifact, or "" for all patches)
 
     def violated(self, promise: str, what: str) -> None:
@@ -273,6 +279,11 @@ class Checkers:
                 self.violated("bucket", f"the salt became {layer.salt} under {', '.join(lives & self._lives)}")
             self.salt, self._lives = layer.salt, lives
             for entry in layer.entries:
+                for arm in entry.arms:
+                    if arm.role == "treated":
+                        self._treats[entry.rollout, arm.stage].add(arm.serial)
+                shortest_s = min(entry.delays_s, default=0.0)
+                self._shortest_s[entry.rollout] = min(shortest_s, self._shortest_s.get(entry.rollout, shortest_s))
                 serving = [arm for arm in entry.arms if arm.shadow is None]
                 self._served |= {(arm.serial, self.salt, arm.start, arm.end) for arm in serving}
                 if entry.rollout not in self._shadows:
@@ -283,6 +294,33 @@ class Checkers:
                 if share < self._shares.get(entry.rollout, 0):
                     self.violated("bucket", f"{entry.rollout}: the share fell to {share}")
                 self._shares[entry.rollout] = share
+
+    # --- exposed ---
+
+    def journal(self, device: str, journal: Journal, pointer: Pointer | None, *, charging: bool) -> None:
+        """What a device has written down, after a cycle."""
+        counts = {(each.rollout, each.stage, each.role): each for each in journal.memberships if each.since is not None}
+        before, self._counts[device] = self._counts[device], set(counts)
+        for member in (member for cohort, member in counts.items() if cohort not in before):
+            if member.role == "treated":
+                self._treated(device, member, journal, pointer)
+            else:
+                self._control(device, member, charging=charging)
+
+    def _treated(self, device: str, member: Membership, journal: Journal, pointer: Pointer | None) -> None:
+        has = {pointer.serial if pointer is not None else None}
+        if journal.candidate is not None and journal.state.value in {"on trial", "shadowing"}:
+            has.add(journal.candidate.serial)
+        if not has & self._treats[member.rollout, member.stage]:
+            self.violated("exposed", f"{device} counts as treated in {member.rollout}/{member.stage}, and has {has}")
+
+    def _control(self, device: str, member: Membership, *, charging: bool) -> None:
+        cohort = f"{member.rollout}/{member.stage}"
+        if self._policy is not None and self._policy.conditions.charging and not charging:
+            self.violated("exposed", f"{device} took its placebo of {cohort} without the charger that is asked for")
+        took_s = (member.since or 0.0) - (member.permitted_at or 0.0)
+        if device not in self._misled and took_s < self._shortest_s.get(member.rollout, 0.0) - 1:
+            self.violated("exposed", f"{device} took its placebo of {cohort} after {took_s:.0f} s")
 
     # --- rollout ---
 

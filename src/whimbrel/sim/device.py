@@ -19,6 +19,7 @@ from whimbrel.agent.places import Places, read_pointer
 from whimbrel.agent.session import Session
 from whimbrel.agent.shadow.order import read_order
 from whimbrel.device.conditions import Situation
+from whimbrel.device.journal import Journal, unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.device.slots import Pointer
 from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
@@ -91,6 +92,7 @@ class Device:
         self._life = 0  # events of a life that is over do nothing
         self._awaited = 0  # the newest cycle that was asked for: earlier ones do not come any more
         self._watches = False
+        self._journal: bytes | None = None  # as it was seen last
         self._sessions: list[Session] = []
 
     # --- the clock ---
@@ -210,7 +212,15 @@ class Device:
             self._turn_in(self._chance.uniform(0, within_s))
 
     def _looked(self) -> None:
-        self.seen.pointer(self.id, self.pointer())
+        pointer = self.pointer()
+        self.seen.pointer(self.id, pointer)
+        content = self.disk.read(self._places.journal)
+        if content is None or content == self._journal:
+            return
+        self._journal = content
+        with suppress(UntrustedInput):
+            journal = unseal(Journal, content, what="the journal")
+            self.seen.journal(self.id, journal, pointer, charging=self._charging)
 
     # --- the app ---
 
