@@ -7,7 +7,6 @@
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -15,10 +14,11 @@ from whimbrel import limits
 from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.device_api import BadBody, DeviceApi
 from whimbrel.agent.installation import Installation
+from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.errors import WhimbrelError
-from whimbrel.health.report import Batch
+from whimbrel.health.report import Announcement, Batch
 
 _DEFAULT_PERIOD_S = 300.0  # of reports, until a policy says otherwise
 
@@ -56,7 +56,7 @@ class Reporting:
             times.append(self._next_report)
             if self._spool.waiting:
                 times.append(self._sending.until)
-        if any(each.journal.outbox for each in self._installations.values()):
+        if any(each.state.journal.outbox for each in self._installations.values()):
             times.append(self._announcing.until)
         return times
 
@@ -66,25 +66,24 @@ class Reporting:
             return
         now = self._now()
         for each in self._installations.values():
-            while each.journal.outbox:
+            while each.state.journal.outbox:
                 if self._api.known:
                     if self._announcing.waiting(now):
                         return
                     try:
-                        self._api.announce(self._dressed(each))
+                        self._api.announce(self._completed(each.state))
                         self._announcing.worked()
                     except BadBody as error:
                         self._announcing.problem = str(error)
                     except (WhimbrelError, OSError) as error:
                         self._delay(self._announcing, error)
                         return
-                # Not saved at once: said again after a restart, it changes nothing.
-                each.journal = msgspec.structs.replace(each.journal, outbox=each.journal.outbox[1:])
+                each.state.announced()
 
-    def _dressed(self, each: Installation) -> Any:
-        policy = self._trust.policies.get(each.model)
+    def _completed(self, state: ModelState) -> Announcement:
+        policy = self._trust.policies.get(state.model)
         hardware_class, slices = policy.told_of(self._labels) if policy else ("", {})
-        return msgspec.structs.replace(each.journal.outbox[0], hardware_class=hardware_class, slices=slices)
+        return msgspec.structs.replace(state.journal.outbox[0], hardware_class=hardware_class, slices=slices)
 
     def report_when_due(self) -> None:
         """Close the windows whose time it is, and send what waits."""
@@ -96,7 +95,7 @@ class Reporting:
         if now >= self._next_report or self._next_report > now + 2 * period:
             self._next_report = max(now, min(self._next_report, now) + period)
             for model in self._trust.policies:
-                self._installations[model].cut()
+                self._installations[model].results.close_window()
         if not self._sending.waiting(now):
             self._send()
 
