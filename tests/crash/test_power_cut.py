@@ -20,7 +20,7 @@ ASKING = {
     "settings.py:settle": "both",
     "settings.py:_root": "file",  # agent.json follows, in the same folder
     "tuf_client.py:_remember": "both",
-    "tuf_client.py:_persist_root": "both",
+    "tuf_internals.py:_persist_root": "both",
     "device_api.py:_enrol": "file",  # others follow, in the same folder
     "places.py:make": "folder",
     "app.py:open": "folder",
