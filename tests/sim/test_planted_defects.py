@@ -27,8 +27,8 @@ from whimbrel.device.journal import GoingBack
 from whimbrel.device.states import PREPARING
 from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows import render_policy
-from whimbrel.flows.reports import ingest
-from whimbrel.flows.reports.batch import Gathered
+from whimbrel.flows.reports import tally_window
+from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.model.ways import ways
 from whimbrel.policy import decide as decide_module
 from whimbrel.policy.decide import decide
@@ -185,7 +185,7 @@ def _refusals_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def _numbers_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Gathered, "last_sequence", lambda self, device_id, epoch: 0)
+    patch.setattr(FleetBatch, "last_sequence", lambda self, device_id, epoch: 0)
 
 
 def _messages_are_lost(patch: pytest.MonkeyPatch) -> None:
@@ -222,12 +222,14 @@ def _forgetful(sync: Callable[[Path], None], where: str) -> Callable[[Path], Non
 
 
 def _shares_shrink(patch: pytest.MonkeyPatch) -> None:
-    entry = render_policy._entry
+    entry = render_policy._rollout_entry
 
     def shrinking(rollout: Any) -> Any:
         return entry(msgspec.structs.replace(rollout, shares=tuple(100_000 for _ in rollout.shares)))
 
-    patch.setattr(render_policy, "_entry", lambda rollout: shrinking(rollout) if rollout.stage else entry(rollout))
+    patch.setattr(
+        render_policy, "_rollout_entry", lambda rollout: shrinking(rollout) if rollout.stage else entry(rollout)
+    )
 
 
 def _buckets_move(patch: pytest.MonkeyPatch) -> None:
@@ -314,7 +316,7 @@ def _alike(world: Simulation) -> None:
 
 
 def _what_was_seen_in_the_shadow_is_lost(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
-    patch.setattr(ingest, "_shadow_of", lambda rollout, window, cohort: None)
+    patch.setattr(tally_window, "_shadow_of", lambda comparison, window, cohort: None)
     return _in_the_shadow
 
 

@@ -9,8 +9,11 @@ from typing import Any
 import msgspec
 
 from support.values import HOUR, SALT, T0, Town, announce, reports, town, window
-from whimbrel.flows.experiments.advance import ExperimentLedgers, Parts, advance_experiment
-from whimbrel.flows.experiments.start import read_experiment, start_experiment
+from whimbrel.flows.experiments.advance import PersonAct, act_by_person, advance_experiment
+from whimbrel.flows.experiments.judge import ExperimentLedgers, replay_experiment
+from whimbrel.flows.experiments.start import start_experiment
+from whimbrel.flows.files.experiment_file import read_experiment
+from whimbrel.flows.judging import ReplayedVerdict
 from whimbrel.flows.records import ExperimentRecord
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.gate.experiment_gate import ExperimentVerdict
@@ -45,12 +48,11 @@ class Village(msgspec.Struct):
     """A town with an experiment, and devices that report on it."""
 
     town: Town
-    experiments: Experiments
-    books: ExperimentLedgers
+    ledgers: ExperimentLedgers
 
     @property
-    def parts(self) -> Parts:
-        return Parts(self.town.registry, self.town.fleet, self.experiments, "abc123")
+    def experiments(self) -> Experiments:
+        return self.town.stores.experiments
 
     @property
     def record(self) -> ExperimentRecord:
@@ -70,13 +72,25 @@ class Village(msgspec.Struct):
         )
 
     def look(self, *, now: float) -> ExperimentVerdict:
-        return advance_experiment(self.parts, self.record, now=now, books=self.books)
+        return advance_experiment(self.record, **self._ports, tag="abc123", now=now, ledgers=self.ledgers)
+
+    def act(self, person_act: PersonAct, *, arm: str | None, because: str, now: float) -> ExperimentRecord:
+        return act_by_person(
+            "e1", person_act, **self._ports, tag="abc123", arm=arm, because=because, actor="ana", now=now
+        )
+
+    def replay(self) -> list[ReplayedVerdict]:
+        return replay_experiment("e1", **self._ports)
+
+    @property
+    def _ports(self) -> dict[str, Any]:
+        return {"registry": self.town.registry, "fleet": self.town.fleet, "experiments": self.experiments}
 
 
 @contextmanager
 def village(*, versions: int = 3, plan: Experiment | None = None, begun: bool = True) -> Iterator[Village]:
     with town(versions=versions) as made:
-        here = Village(made, Experiments(made.registry.connection, "default"), ExperimentLedgers())
+        here = Village(made, ExperimentLedgers())
         if begun:
             here.start(plan)
         yield here

@@ -15,7 +15,7 @@ from whimbrel.cli.following import follow
 from whimbrel.cli.output import Json, ago, console, pick, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.experiments.start import read_experiment
+from whimbrel.flows.files.experiment_file import read_experiment
 
 app = typer.Typer(
     help="Experiments: which version is better, on real devices, with an answer that may be read at any time.",

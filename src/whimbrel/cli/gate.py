@@ -13,8 +13,9 @@ from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.card import CardReference
 from whimbrel.flows.files.plan_file import read_plan
-from whimbrel.flows.files.windows_file import read_windows, replay_windows
+from whimbrel.flows.files.windows_file import read_windows
 from whimbrel.flows.files.yaml_file import parse_yaml
+from whimbrel.flows.replay_windows import replay_windows
 from whimbrel.gate.ledger import References
 
 app = typer.Typer(help="The gate: judge a file of windows.", no_args_is_help=True, add_completion=False)

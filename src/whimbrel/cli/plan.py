@@ -11,7 +11,7 @@ from whimbrel.cli.output import Json, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.plan_schema import schema_text
-from whimbrel.flows.rollouts.check_plan import duration
+from whimbrel.flows.wording import duration_words
 
 app = typer.Typer(help="Plans: explained before they begin.", no_args_is_help=True, add_completion=False)
 
@@ -100,4 +100,4 @@ def _tell(seen: dict[str, Any]) -> None:
 
 
 def _wait(hours: float | None) -> str:
-    return "never" if hours is None else duration(hours)
+    return "never" if hours is None else duration_words(hours)

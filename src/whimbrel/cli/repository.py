@@ -11,7 +11,7 @@ from rich.logging import RichHandler
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.output import Json, print_json, say, size_of, stderr
 from whimbrel.model.documents import convert
-from whimbrel.server.app import found, serve_until_stopped
+from whimbrel.server.app import create_repository, serve_until_stopped
 from whimbrel.server.config import Config, Folder
 
 
@@ -39,7 +39,7 @@ def init(
         "inbox_stream": inbox_stream,
         "namespace": namespace,
     }
-    made = found(folder.resolve(), convert(Config, wanted, what="the settings"))
+    made = create_repository(folder.resolve(), convert(Config, wanted, what="the settings"))
     if json:
         print_json({"folder": str(made.path), "root": str(made.root), "admin_token_file": str(made.admin_token)})
         return

@@ -1,4 +1,4 @@
-"""What does the server's mind ask of the world? Structural ports; `stores` has the adapters."""
+"""What the server's mind asks of the world: structural ports. `stores` has the adapters."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol

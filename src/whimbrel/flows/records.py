@@ -1,12 +1,13 @@
-"""What does the server remember? The rows of the registry as frozen values. Times are POSIX seconds (UTC)."""
+"""The rows of the registry as frozen values, and what they say of themselves. Times are POSIX seconds (UTC)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.health.panel import Value
+from whimbrel.health.report import Role
 from whimbrel.health.user_report import Fate
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
@@ -14,6 +15,7 @@ from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.plan.experiment import Experiment, ExperimentVariant
 from whimbrel.plan.experiment_states import Phase
 from whimbrel.plan.plan import Plan
+from whimbrel.plan.ranges import Range
 from whimbrel.plan.rollout_states import ENDED, LIVE, State
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.policy import Conditions, Period, SliceLabels
@@ -61,6 +63,38 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     good: bool = False
 
 
+class Comparison(Protocol):
+    """What rollouts and experiments have in common: devices in two roles, which report, are counted and are judged.
+
+    A `stage` is a rollout's stage, or the place of an experiment's treated arm.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def hour_s(self) -> float: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def range(self) -> Range: ...
+    @property
+    def guard_plans(self) -> tuple[Plan, ...]: ...
+    @property
+    def compared_metrics(self) -> tuple[str, ...]: ...
+    @property
+    def control_stage(self) -> int: ...
+    @property
+    def delays(self) -> tuple[float, ...]: ...
+    @property
+    def learns_delays(self) -> bool: ...
+    def window_at(self, at: float) -> int: ...
+    def serial_of(self, role: Role, stage: int) -> int: ...
+    def shadow_serial(self, stage: int) -> int | None: ...
+    def holds(self, bucket: int, *, stage: int, role: Role) -> bool: ...
+
+
 class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A plan's progress. `shares`: the bucket where each stage's share ends, for those entered so far.
 
@@ -97,13 +131,59 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it still has a say in the policy."""
         return self.state in LIVE
 
-    def serial_of(self, role: str, stage: int) -> int:  # noqa: ARG002 (an experiment's depends on it)
-        """What an arm runs."""
+    @property
+    def title(self) -> str:
+        """Its kind and name, as a sentence says them."""
+        return f"rollout {self.id}"
+
+    @property
+    def range(self) -> Range:
+        """Its buckets of the model's layer."""
+        return self.plan.range
+
+    @property
+    def guard_plans(self) -> tuple[Plan, ...]:
+        """The plans by which a gate judges its treated devices."""
+        return (self.plan,)
+
+    @property
+    def compared_metrics(self) -> tuple[str, ...]:
+        """Metrics of which each device has one value, compared between the arms: only experiments have some."""
+        return ()
+
+    @property
+    def control_stage(self) -> int:
+        """A stage in which every control device is counted."""
+        return self.stage
+
+    @property
+    def learns_delays(self) -> bool:
+        """Whether its treated devices fetch a version, so that its controls must wait as long."""
+        return True
+
+    def window_at(self, at: float) -> int:
+        """The number of the tally window that is open at `at`."""
+        return max(0, int((at - self.created_at) // self.plan.window_s()))
+
+    def serial_of(self, role: Role, stage: int) -> int:  # noqa: ARG002 (an experiment's depends on it)
+        """The version that the devices in `role` run."""
         return self.target if role == "treated" else self.baseline
 
-    def window_at(self, moment: float) -> int:
-        """The number of the tally window that is open at `moment`."""
-        return max(0, int((moment - self.created_at) // self.plan.window_s()))
+    def shadow_serial(self, stage: int) -> int | None:
+        """The version that treated devices of `stage` try in the shadow; None where they run what they are in."""
+        return self.target if self.plan.stages[stage].shadow is not None else None
+
+    def holds(self, bucket: int, *, stage: int, role: Role) -> bool:
+        """Whether a device in `bucket` may say that it is in this arm."""
+        if stage >= len(self.shares):
+            return False
+        if role == "control":
+            # A device that has just moved from control to treated may still report as the control it was.
+            return self.shares[stage] <= bucket < self.plan.range.end
+        # The first match among the treated arms has it: an earlier stage for everyone leaves it to no later one.
+        first = self.plan.shadows if self.plan.stages[stage].shadow is None else stage
+        earlier = [self.shares[n] for n in range(first, stage) if self.plan.stages[n].selector.everyone]
+        return max(earlier, default=self.plan.range.start) <= bucket < self.shares[stage]
 
 
 class ApprovalRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,21 +226,55 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
         """The treated arms that were not stopped, with their places: the stages of their tallies."""
         return [(place, each) for place, each in enumerate(self.plan.treated) if each.id not in self.stopped]
 
-    def window_at(self, moment: float) -> int:
-        """The number of the tally window that is open at `moment`."""
-        return max(0, int((moment - self.created_at) // self.plan.window_s()))
+    @property
+    def title(self) -> str:
+        """Its kind and name, as a sentence says them."""
+        return f"experiment {self.id}"
 
-    def serial_of(self, role: str, stage: int) -> int:
-        """What an arm runs."""
+    @property
+    def range(self) -> Range:
+        """Its buckets of the model's layer."""
+        return self.plan.range
+
+    @property
+    def guard_plans(self) -> tuple[Plan, ...]:
+        """The plans by which a gate watches its live arms."""
+        return tuple(self.plan.guard_plan(variant) for _, variant in self.arms)
+
+    @property
+    def compared_metrics(self) -> tuple[str, ...]:
+        """Metrics of which each device has one value, compared between the arms."""
+        return self.plan.compared
+
+    @property
+    def control_stage(self) -> int:
+        """A stage in which every control device is counted: that of any live arm."""
+        return self.arms[0][0] if self.arms else 0
+
+    @property
+    def learns_delays(self) -> bool:
+        """Whether its treated devices fetch a version: in an A/A experiment, which has no delays, none does."""
+        return bool(self.delays)
+
+    def window_at(self, at: float) -> int:
+        """The number of the tally window that is open at `at`."""
+        return max(0, int((at - self.created_at) // self.plan.window_s()))
+
+    def serial_of(self, role: Role, stage: int) -> int:
+        """The version that the devices in `role` run."""
         return self.serials[self.plan.treated[stage].id if role == "treated" else self.plan.control_id]
 
-    def holds(self, place: int, *, stage: int, role: str) -> bool:
-        """Whether a device in bucket `place` may say that it is in this arm."""
+    def shadow_serial(self, stage: int) -> int | None:  # noqa: ARG002 (a rollout's depends on it)
+        """None: an experiment tries nothing in the shadow."""
+        return None
+
+    def holds(self, bucket: int, *, stage: int, role: Role) -> bool:
+        """Whether a device in `bucket` may say that it is in this arm."""
         if stage >= len(self.plan.treated):
             return False
         arm = self.plan.treated[stage].id if role == "treated" else self.plan.control_id
         own = self.plan.ranges()[arm]
-        return own.start <= place < min(own.end, BUCKETS)
+        return own.start <= bucket < min(own.end, BUCKETS)
 
 
 class QuarantineRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,9 +289,10 @@ class QuarantineRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerdictRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gate said, and what it looked at, so that anyone can ask it again. `window`: the first that was open.
+    """What a gate said of a rollout or experiment, and its input, so that anyone can ask it again.
 
-    `situation` is the gate's, without the cells: these are the rollout's before `window`.
+    `window`: the first that was open. `situation`: the gate's input, encoded, without the cells: these are the
+    comparison's before `window`.
     """
 
     rollout: str

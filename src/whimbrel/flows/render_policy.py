@@ -1,4 +1,4 @@
-"""What should a model's policy say now? The one document, from the model's settings and its live rollouts.
+"""What should a model's policy say now? One document, from the model's settings, live rollouts and experiments.
 
 1. Pure: the same registry gives the same document; the sequence is all that a new publication adds.
 2. A rollout is one entry, in its own range of buckets. Its treated arms hold the buckets of each stage entered; those
@@ -40,10 +40,10 @@ def render_policy(
     # While a rollout is judged, its window is the cadence: evidence must come as fast as the plan wants to look. While
     # it goes back too, so that it is known soon which devices are off it.
     watched = [rollout for rollout in rollouts if rollout.live or rollout.state is State.ROLLING_BACK]
-    tested = [experiment for experiment in experiments if experiment.live]
-    windows_s = [*(each.plan.window_s() for each in watched), *(each.plan.window_s() for each in tested)]
+    compared = [experiment for experiment in experiments if experiment.live]
+    windows_s = [*(each.plan.window_s() for each in watched), *(each.plan.window_s() for each in compared)]
     report_s = min([settings.report_s, *windows_s])
-    entries = (*(_entry(rollout) for rollout in live), *(_experiment(each) for each in tested))
+    entries = (*(_rollout_entry(rollout) for rollout in live), *(_experiment_entry(each) for each in compared))
     return Policy(
         model=model.name,
         sequence=sequence,
@@ -63,7 +63,7 @@ def render_policy(
     )
 
 
-def _experiment(experiment: ExperimentRecord) -> Entry:
+def _experiment_entry(experiment: ExperimentRecord) -> Entry:
     plan, own, ranges = experiment.plan, experiment.plan.range, experiment.plan.ranges()
     arms = []
     for stage, variant in experiment.arms:
@@ -90,12 +90,12 @@ def _experiment(experiment: ExperimentRecord) -> Entry:
     )
 
 
-def _entry(rollout: RolloutRecord) -> Entry:
+def _rollout_entry(rollout: RolloutRecord) -> Entry:
     arms: list[Arm] = []
     plan, own = rollout.plan, rollout.plan.range
     shadow = plan.stages[rollout.stage].shadow
-    compared = [rollout.stage] if shadow else list(range(plan.shadows, len(rollout.shares)))
-    for stage, share in ((stage, rollout.shares[stage]) for stage in compared):
+    stages = [rollout.stage] if shadow else list(range(plan.shadows, len(rollout.shares)))
+    for stage, share in ((stage, rollout.shares[stage]) for stage in stages):
         arms.append(
             Arm(
                 role="treated",
@@ -110,7 +110,7 @@ def _entry(rollout: RolloutRecord) -> Entry:
             )
         )
     # First match wins among the treated, so a later, larger share leaves the earlier cohort in its own stage.
-    for stage in compared:
+    for stage in stages:
         arms.append(
             Arm(
                 role="control",

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whimbrel.flows.records import ModelSettings
-from whimbrel.flows.reports.ingest import SILENCE_PERIODS
+from whimbrel.flows.reports.judge_silence import SILENCE_PERIODS
 from whimbrel.forecast.effects import Effect
 from whimbrel.forecast.headcount import Headcount
 from whimbrel.forecast.shape import Shape

@@ -1,10 +1,11 @@
 """What stands behind the network? The real server on an in-memory database, and the person who uses it.
 
-1. The registry, the signed metadata, the device API with its group commit, the admin desk and the controllers are the
+1. The registry, the signed metadata, the device API with its group commit, the admin operations and controllers are the
    product's own. Modelled is what they write files to: a dictionary that the edge serves.
 2. Everything runs in one thread: what the server would give to a thread is done on the spot.
 3. A person publishes, starts rollouts and experiments, pauses, ends them, takes back, and the publisher raises the
-   floor: by the desk and flows. In some worlds rollouts begin in the shadow, or versions are alike and get patches.
+   floor: by the admin operations and flows. In some worlds rollouts begin in the shadow, or versions are alike and
+   get patches.
 """
 
 import asyncio
@@ -24,13 +25,13 @@ from sqlalchemy import Connection, StaticPool, create_engine
 
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.errors import Refused, Unavailable, WhimbrelError
-from whimbrel.flows.experiments.advance import Parts, PersonAct, act_by_person
+from whimbrel.flows.experiments.advance import PersonAct, act_by_person
 from whimbrel.flows.experiments.start import start_experiment
 from whimbrel.flows.ports import Taken
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, worth_keeping
 from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.flows.records import ExperimentRecord, ModelSettings, Record, RolloutRecord
-from whimbrel.flows.rollouts.advance import PersonMove, move_by_person
+from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import digest_of, encode, parse
@@ -44,21 +45,18 @@ from whimbrel.policy.shadow import ShadowStage
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.controllers import Controllers
-from whimbrel.server.desk import Desk, NewLine, NewModel, NewVersion, World
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import problem
 from whimbrel.server.intake import Intake
+from whimbrel.server.operations import AdminContext, NewLine, NewModel, NewVersion, Operations
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, HOUR_S, MODEL, NAMESPACE, REFRESH_S, REPORT_S, Timeline
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database, translated
-from whimbrel.stores.experiments import Experiments
-from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.inbox_table import InboxTable
-from whimbrel.stores.registry import Registry
+from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.stores.tuf_repository import (
     OnlineSigners,
-    RoleBook,
     delegate_model,
     first_metadata,
     publish_documents,
@@ -187,13 +185,15 @@ class Backend:
         self._signers = OnlineSigners(snapshot=keys["snapshot"], timestamp=keys["time"], policy=keys["policy"])
         self.loop = _OnTheSpot()
         self.controllers = self._new_controllers()
-        nobody = Alerts(self.database, Path(), (), leads=lambda: False)
-        self.desk = Desk(World(self.database, self.edge, self.controllers, nobody, keys["policy"].public_key))
+        nobody = Alerts(self.database, Path(), (), leads=lambda: False, clock=self._clock)
+        self.operations = Operations(
+            AdminContext(
+                self.database, self.edge, self.controllers, nobody, keys["policy"].public_key, clock=self._clock
+            )
+        )
         self._intake = Intake(self.inbox, written=asyncio.Event())
         self._writing = self.loop.create_task(self._intake.run())
-        self._api = DeviceApi(
-            self.database, DeviceTokens(self.chance.randbytes(32)), self._intake, clock=lambda: timeline.now
-        )
+        self._api = DeviceApi(self.database, DeviceTokens(self.chance.randbytes(32)), self._intake, clock=self._clock)
         self._found()
 
     def close(self) -> None:
@@ -263,15 +263,19 @@ class Backend:
         """Another process leads from now on."""
         self.controllers = self._new_controllers()
 
+    def _clock(self) -> float:
+        """The server's clock: the time of this world."""
+        return self.timeline.now
+
     def _new_controllers(self) -> Controllers:
-        return Controllers(self.database, self.edge, self.inbox, self._signers, clock=lambda: self.timeline.now)
+        return Controllers(self.database, self.edge, self.inbox, self._signers, clock=self._clock)
 
     # --- what is in the rows ---
 
     def rollouts(self) -> list[RolloutRecord]:
         """All of them, oldest first."""
-        with self.database.transaction() as connection:
-            return Registry(connection, NAMESPACE).rollouts()
+        with transaction(self.database, NAMESPACE) as stores:
+            return stores.registry.rollouts()
 
     def live(self) -> RolloutRecord | None:
         """The one rollout that still has a say."""
@@ -279,15 +283,14 @@ class Backend:
 
     def cells(self, rollout: str) -> list[Cell]:
         """A rollout's tally."""
-        with self.database.transaction() as connection:
-            return Fleet(connection, NAMESPACE).cells(rollout, before_window=10**9)
+        with transaction(self.database, NAMESPACE) as stores:
+            return stores.fleet.cells(rollout, before_window=10**9)
 
     def documents(self) -> tuple[Policy, Line]:
         """The signed policy and line, as they are now."""
-        with self.database.transaction() as connection:
-            book = RoleBook(connection, NAMESPACE)
-            policy = book.current_target(roles.policy_role(MODEL), roles.policy_path(MODEL)) or b""
-            line = book.current_target(roles.publisher_role(MODEL), roles.line_path(MODEL)) or b""
+        with transaction(self.database, NAMESPACE) as stores:
+            policy = stores.roles.current_target(roles.policy_role(MODEL), roles.policy_path(MODEL)) or b""
+            line = stores.roles.current_target(roles.publisher_role(MODEL), roles.line_path(MODEL)) or b""
         return parse(Policy, policy, what="the policy"), parse(Line, line, what="the line")
 
     # --- what people do ---
@@ -312,19 +315,14 @@ class Backend:
             delta_bases=1,
         )
         line = encode(Line(model=MODEL, sequence=1))
-        with self.database.transaction() as connection:
-            registry, fleet, book = (
-                Registry(connection, NAMESPACE),
-                Fleet(connection, NAMESPACE),
-                RoleBook(connection, NAMESPACE),
-            )
-            registry.add_secret(ENROL_TOKEN, kind="enrol", name="all", at=self.timeline.now)
-            book.add_role(roles.ROOT, root, content=self.root)
-            book.add_role(roles.TARGETS, targets)
+        with transaction(self.database, NAMESPACE) as stores:
+            stores.registry.add_secret(ENROL_TOKEN, kind="enrol", name="all", at=self.timeline.now)
+            stores.roles.add_role(roles.ROOT, root, content=self.root)
+            stores.roles.add_role(roles.TARGETS, targets)
             model = NewModel(
                 name=MODEL,
                 targets=delegate_model(
-                    book.role_bytes(roles.TARGETS),
+                    stores.roles.role_bytes(roles.TARGETS),
                     MODEL,
                     publisher=keys["publisher"].public_key,
                     policy=keys["policy"].public_key,
@@ -336,19 +334,14 @@ class Backend:
                 salt=self.chance.randrange(2**40),
                 settings=settings,
             )
-            self.desk.add_model(registry, fleet, book, data=model)
+            self.operations.add_model(stores, data=model)
         self.publish("good")
         self.round()
 
     def publish(self, quality: str) -> int:
         """The next version; its bytes say what it is like."""
-        with self.database.transaction() as connection:
-            registry, fleet, book = (
-                Registry(connection, NAMESPACE),
-                Fleet(connection, NAMESPACE),
-                RoleBook(connection, NAMESPACE),
-            )
-            before = registry.versions(MODEL)
+        with transaction(self.database, NAMESPACE) as stores:
+            before = stores.registry.versions(MODEL)
             variants = []
             for name, selector in (("a", Selector(match_labels={"hardware": HARDWARE[0]})), ("any", Selector())):
                 files = []
@@ -357,17 +350,15 @@ class Backend:
                     content = head + self._body(name, part)
                     digest = digest_of(content)
                     self.edge.keep(_place(digest), content)
-                    registry.add_artifact(digest, size_bytes=len(content), at=self.timeline.now)
+                    stores.registry.add_artifact(digest, size_bytes=len(content), at=self.timeline.now)
                     files.append(File(name=f"part-{part}.onnx", size_bytes=len(content), sha256=digest, format="onnx"))
                 variants.append(Variant(name=name, files=tuple(files), selector=selector))
             identity = identify(before, variants=variants, version=None, semantic_version=None, now=self._today)
             release = write_release(
                 MODEL, identity, variants=variants, training=Training(), metrics={}, changelog=(), now=self._today
             )
-            publisher = self._sign(book, {roles.release_path(MODEL, release.serial): encode(release)})
-            self.desk.publish(
-                registry, fleet, book, model=MODEL, data=NewVersion(release=encode(release), publisher=publisher)
-            )
+            publisher = self._sign(stores, {roles.release_path(MODEL, release.serial): encode(release)})
+            self.operations.publish(stores, model=MODEL, data=NewVersion(release=encode(release), publisher=publisher))
         self.published[release.serial] = Published(release, quality)
         return release.serial
 
@@ -381,22 +372,17 @@ class Backend:
         self._bodies[variant, part] = body
         return body
 
-    def _sign(self, book: RoleBook, documents: dict[str, bytes]) -> bytes:
-        held = book.role_bytes(roles.publisher_role(MODEL))
+    def _sign(self, stores: Stores, documents: dict[str, bytes]) -> bytes:
+        held = stores.roles.role_bytes(roles.publisher_role(MODEL))
         return publish_documents(held, documents, signer=self._keys["publisher"], now=self._today)
 
     def set_line(self, *, floor: int, revoked: tuple[int, ...]) -> None:
         """The publisher says which versions may still run."""
         _, before = self.documents()
         line = encode(Line(model=MODEL, sequence=before.sequence + 1, minimum_serial=floor, revoked=revoked))
-        with self.database.transaction() as connection:
-            registry, fleet, book = (
-                Registry(connection, NAMESPACE),
-                Fleet(connection, NAMESPACE),
-                RoleBook(connection, NAMESPACE),
-            )
-            signed = self._sign(book, {roles.line_path(MODEL): line})
-            self.desk.set_line(registry, fleet, book, model=MODEL, data=NewLine(line=line, publisher=signed))
+        with transaction(self.database, NAMESPACE) as stores:
+            signed = self._sign(stores, {roles.line_path(MODEL): line})
+            self.operations.set_line(stores, model=MODEL, data=NewLine(line=line, publisher=signed))
 
     def start(self, serial: int) -> None:
         """Begin a rollout of `serial`."""
@@ -412,10 +398,10 @@ class Backend:
             min_devices=2,
             holdback_percent=self.chance.choice([0.0, 10.0]),
         )
-        with self.database.transaction() as connection:
+        with transaction(self.database, NAMESPACE) as stores:
             start_rollout(
-                Registry(connection, NAMESPACE),
-                Fleet(connection, NAMESPACE),
+                stores.registry,
+                stores.fleet,
                 plan,
                 plan_text="",
                 tag=self.chance.randbytes(3).hex(),
@@ -439,8 +425,8 @@ class Backend:
 
     def experiment(self) -> ExperimentRecord | None:
         """The one that still has a say."""
-        with self.database.transaction() as connection:
-            return next(iter(Experiments(connection, NAMESPACE).all(model=MODEL, live=True)), None)
+        with transaction(self.database, NAMESPACE) as stores:
+            return next(iter(stores.experiments.all(model=MODEL, live=True)), None)
 
     def compare(self, serial: int) -> None:
         """Begin an experiment: `serial` against the baseline, on a part of the devices."""
@@ -461,10 +447,10 @@ class Backend:
             duration_days=1.0,
             check_interval_sec=REPORT_S,
         )
-        with self.database.transaction() as connection, suppress(Refused):  # the baseline was taken back
+        with transaction(self.database, NAMESPACE) as stores, suppress(Refused):  # the baseline was taken back
             start_experiment(
-                Registry(connection, NAMESPACE),
-                Experiments(connection, NAMESPACE),
+                stores.registry,
+                stores.experiments,
                 plan,
                 plan_text="",
                 tag=self._asks.randbytes(3).hex(),
@@ -477,14 +463,14 @@ class Backend:
 
     def conclude(self, identifier: str, act: PersonAct) -> None:
         """Stop an experiment, keep the baseline, or ship what was compared with it."""
-        with self.database.transaction() as connection, suppress(Refused):  # the arm was stopped meanwhile
-            parts = Parts(
-                Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), Experiments(connection, NAMESPACE), "end"
-            )
+        with transaction(self.database, NAMESPACE) as stores, suppress(Refused):  # the arm was stopped meanwhile
             act_by_person(
-                parts,
                 identifier,
                 act,
+                registry=stores.registry,
+                fleet=stores.fleet,
+                experiments=stores.experiments,
+                tag="end",
                 arm="other" if act == "ship" else None,
                 because="as they like",
                 actor="person",
@@ -493,10 +479,10 @@ class Backend:
 
     def move(self, identifier: str, move: PersonMove) -> None:
         """Pause, resume, abort or roll back."""
-        with self.database.transaction() as connection:
+        with transaction(self.database, NAMESPACE) as stores:
             move_by_person(
-                Registry(connection, NAMESPACE),
-                Fleet(connection, NAMESPACE),
+                stores.registry,
+                stores.fleet,
                 identifier,
                 move,
                 because="as they like",

@@ -20,7 +20,7 @@ import msgspec
 
 from whimbrel.errors import WhimbrelError
 from whimbrel.flows.experiments.advance import PersonAct
-from whimbrel.flows.rollouts.advance import PersonMove
+from whimbrel.flows.rollouts.move import PersonMove
 from whimbrel.sim.backend import HARDWARE, Backend
 from whimbrel.sim.checkers import Checkers, Violation
 from whimbrel.sim.device import Device

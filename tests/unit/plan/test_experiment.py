@@ -4,7 +4,7 @@ import pytest
 
 from support.experiments import TEXT, written
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.experiments.start import read_experiment
+from whimbrel.flows.files.experiment_file import read_experiment
 from whimbrel.plan.experiment import Experiment
 from whimbrel.plan.ranges import Range
 

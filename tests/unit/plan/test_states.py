@@ -6,7 +6,7 @@ import pytest
 
 from support.values import T0, rollout, town
 from whimbrel.errors import IllegalTransition
-from whimbrel.flows.rollouts.advance import move_by_person
+from whimbrel.flows.rollouts.move import move_by_person
 from whimbrel.plan.rollout_states import ENDED, LIVE, NEXT, PENDING, Event, State, transition
 
 PAIRS = list(itertools.product(State, Event))

@@ -63,7 +63,7 @@ class Compatibility(Document, frozen=True):
 
     @property
     def minima(self) -> dict[str, str]:
-        """What is said, as text."""
+        """Those that are given, as text."""
         keys = ("min_ios_version", "min_android_api", "min_app_version")
         return {key: str(getattr(self, key)) for key in keys if getattr(self, key) is not None}
 
@@ -97,7 +97,7 @@ class CardProbe(Document, frozen=True):
     def probe(self, golden: Probe | None = None) -> Probe:
         """The release's probe. `golden`: what the file that `self.golden` names holds."""
         words = golden or Probe(inputs=self.inputs, outputs=self.outputs)
-        said = (
+        asked = (
             "absolute_tolerance",
             "relative_tolerance",
             "latency_ms_max",
@@ -106,7 +106,7 @@ class CardProbe(Document, frozen=True):
             "validation",
         )
         return msgspec.structs.replace(
-            words, **{key: getattr(self, key) for key in said if getattr(self, key) is not None}
+            words, **{key: getattr(self, key) for key in asked if getattr(self, key) is not None}
         )
 
 
@@ -137,17 +137,17 @@ class Budgets(Document, frozen=True):
 
     def broken(self, *, size_bytes: int, metrics: dict[str, float]) -> list[str]:
         """One sentence a budget that is not kept; a metric that is not there keeps none."""
-        said = []
+        overruns = []
         if self.size_bytes_max is not None and size_bytes > self.size_bytes_max:
-            said.append(f"it has {size_bytes} bytes, over the budget of {self.size_bytes_max}")
+            overruns.append(f"it has {size_bytes} bytes, over the budget of {self.size_bytes_max}")
         for bounds, word in ((self.metric_min, "below the floor"), (self.metric_max, "over the ceiling")):
             for name, bound in sorted(bounds.items()):
                 value = metrics.get(name)
                 if value is None:
-                    said.append(f"{name} has a budget of {bound:g} and was not measured")
+                    overruns.append(f"{name} has a budget of {bound:g} and was not measured")
                 elif value < bound if bounds is self.metric_min else value > bound:
-                    said.append(f"{name} is {value:g}, {word} of {bound:g}")
-        return said
+                    overruns.append(f"{name} is {value:g}, {word} of {bound:g}")
+        return overruns
 
 
 class CardFile(Document, frozen=True):

@@ -1,4 +1,4 @@
-"""What does a rollout plan, as a person wrote it, ask for? One YAML file, one plan, or one sentence with its line.
+"""A rollout plan as a person wrote it: one YAML file becomes one plan, or one sentence with its line.
 
 A plan that cannot be understood is refused; it is never read as "no limit".
 """

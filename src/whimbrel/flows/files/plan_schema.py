@@ -123,8 +123,8 @@ def plan_schema() -> dict[str, Any]:
         for key, about in part.get("properties", {}).items():
             if f"{name}.{key}" not in _SAYS:
                 raise InvariantBroken(f"the key {name}.{key} of a plan is not explained; say it in {__name__}")
-            said = {"description": _SAYS[f"{name}.{key}"]}
-            part["properties"][key] = said | _without_null(about) | said
+            description = {"description": _SAYS[f"{name}.{key}"]}
+            part["properties"][key] = description | _without_null(about) | description
         part["description"] = " ".join(part.get("description", "").split("\n\n")[0].split())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

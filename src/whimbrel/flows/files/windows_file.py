@@ -1,36 +1,20 @@
-"""A file of tally windows becomes cells, and what the gate would have said of them. (docs/reference/windows.md)
+"""A file of tally windows becomes cells. (docs/reference/windows.md)
 
 1. One cell a line, in any order; a line that is not wholly understood refuses the file, with its number.
 2. Each key once: a cell that comes twice is refused, never added up.
-3. The stage is the highest with treated devices so far, and it soaks from its first window on.
 """
 
-import itertools
 import math
-from collections.abc import Iterable, Iterator
-
-import msgspec
+from collections.abc import Iterable
 
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
-from whimbrel.gate.gate import judge
-from whimbrel.gate.ledger import Ledger, References
-from whimbrel.gate.verdict import Counts, GateInput, Verdict
 from whimbrel.health.shadow import Units
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
 from whimbrel.plan.plan import Plan
 
 _MOST = 2**53  # a count that a float holds exactly
-
-
-class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict after one window."""
-
-    window: int
-    stage: int
-    stage_name: str
-    verdict: Verdict
 
 
 def read_windows(lines: Iterable[bytes], *, plan: Plan, what: str) -> list[Cell]:
@@ -66,12 +50,12 @@ def _check(cell: Cell, plan: Plan, where: str) -> None:
     if cell.shadow is not None:
         _check_shadow(cell.shadow, where)
     numbers = [cell.window, cell.at_risk, cell.sessions, cell.error_units, cell.due, *cell.latency.values()]
-    numbers += [cell.prediction_units, *(seen.n for seen in cell.predictions.values())]
+    numbers += [cell.prediction_units, *(moments.n for moments in cell.predictions.values())]
     numbers += [cell.user_reports, cell.version_reports]
     sums = [cell.error_share]
-    for seen in cell.metrics.values():
-        numbers.append(seen.n)
-        sums += [seen.sum, seen.sumsq]
+    for moments in cell.metrics.values():
+        numbers.append(moments.n)
+        sums += [moments.sum, moments.sumsq]
     if max(numbers) > _MOST or not all(math.isfinite(value) and abs(value) < 1e300 for value in sums):
         raise UntrustedInput(f"{where}: a number is too large to be a count or a sum of a fleet")
     if any(abs(key) > limits.SKETCH_KEY for key in cell.latency):
@@ -89,8 +73,8 @@ def _check_shadow(units: Units, where: str) -> None:
         ("windows", "inputs"),
     ):
         if getattr(units, part) > getattr(units, whole) * (1 + 1e-9):
-            found = f"{part} is {getattr(units, part)}, over {whole}, {getattr(units, whole)}"
-            raise UntrustedInput(f"{where}: in its shadow {found}")
+            excess = f"{part} is {getattr(units, part)}, over {whole}, {getattr(units, whole)}"
+            raise UntrustedInput(f"{where}: in its shadow {excess}")
     for name, whole in (("ratios", "compared_windows"), ("disagreed", "compared_windows"), ("failed", "windows")):
         if sum(getattr(units, name).values()) > getattr(units, whole):
             raise UntrustedInput(f"{where}: in its shadow {name} holds more device-windows than {whole}")
@@ -99,49 +83,3 @@ def _check_shadow(units: Units, where: str) -> None:
         raise UntrustedInput(f"{where}: a number of its shadow is too large to be a count of a fleet")
     if any(abs(key) > limits.SKETCH_KEY for each in buckets for key in each):
         raise UntrustedInput(f"{where}: its shadow has a bucket beyond {limits.SKETCH_KEY}")
-
-
-def replay_windows(
-    plan: Plan, cells: Iterable[Cell], *, hour_s: float = 3600.0, references: References | None = None
-) -> Iterator[Said]:
-    """The verdict after every window, until the version goes back. Devices of a slice that went back are left out.
-
-    A file tells nothing of single devices, so as many are taken to have reported as spoke in one window at most.
-    """
-    ordered = sorted(cells, key=lambda cell: cell.key)
-    expected = references or References()
-    ledger, without, stage, since = Ledger(plan, references=expected), (), -1, 0  # type: Ledger, tuple[str, ...], int, int
-    spoke: dict[int, int] = {}
-    shadowed: dict[int, int] = {}
-    so_far: list[Cell] = []
-    for window, found in itertools.groupby(ordered, key=lambda cell: cell.window):
-        group = list(found)
-        so_far += group
-        entered = max((cell.stage for cell in group if cell.role == "treated"), default=stage)
-        if entered > stage:
-            stage, since = entered, window
-        for each in {cell.stage for cell in group}:
-            at_once = sum(c.at_risk for c in group if c.stage == each and c.role == "treated")
-            spoke[each] = max(spoke.get(each, 0), at_once)
-            told = sum(c.shadow.windows for c in group if c.stage == each and c.shadow)
-            shadowed[each] = max(shadowed.get(each, 0), told)
-        now = GateInput(
-            stage=max(stage, 0),
-            soaked_s=(window - since + 1) * plan.window_s(),
-            cells=group,
-            counts={
-                each: Counts(assigned_t=n, activated_t=n, reported_t=n, shadowed_t=shadowed[each])
-                for each, n in spoke.items()
-            },
-            hour_s=hour_s,
-            without=without,
-            users_heard=any(cell.user_reports or cell.version_reports for cell in so_far),
-        )
-        verdict = judge(plan, now, ledger)
-        yield Said(window=window, stage=now.stage, stage_name=plan.stages[now.stage].name, verdict=verdict)
-        if verdict.move == "roll_back":
-            return
-        if verdict.move == "slice_back":
-            without = tuple(sorted({*without, *verdict.classes}))
-            ledger = Ledger(plan, without=without, references=expected)
-            ledger.fold(so_far)

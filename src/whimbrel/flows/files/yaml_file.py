@@ -1,4 +1,4 @@
-"""How does YAML that a person wrote become a value of ours, or a sentence that names the line?
+"""YAML that a person wrote becomes a value of ours, or a sentence that names the line.
 
 1. A small YAML: mappings, lists and scalars. No anchors, aliases, tags, merge keys or second documents, no key said
    twice; bounded in bytes, nodes and depth. So there are no bombs and no code.
@@ -201,17 +201,17 @@ def _explain(kind: Any, message: str, path: str, root: _Place, *, what: str) -> 
     if match := _UNKNOWN.match(message):
         field = match["field"]
         line = place.below.get(field, place).line
-        known = _fields_at(msgspec.inspect.type_info(kind), path)
-        close = difflib.get_close_matches(field[:64], known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        fields = _fields_at(msgspec.inspect.type_info(kind), path)
+        close = difflib.get_close_matches(field[:64], fields, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(fields)}"
         return f"{what}:{line}: {lead}unknown key {field[:64]!r}; {hint}"
     if match := _MISSING.match(message):
         return f"{what}:{place.line}: {lead}the key {match['field']!r} is missing"
     plain = place.written[:64] if place.written else ""
     if _NOT_TEXT.match(message) and plain:
         return f'{what}:{place.line}: {lead}{plain} is read as a number or truth value; quote it: "{plain}"'
-    found = f" (found {plain!r})" if plain and plain not in message else ""
-    return f"{what}:{place.line}: {lead}{message[:1].lower()}{message[1:]}{found}"
+    written = f" (found {plain!r})" if plain and plain not in message else ""
+    return f"{what}:{place.line}: {lead}{message[:1].lower()}{message[1:]}{written}"
 
 
 def _fields_at(kind: Any, path: str) -> list[str]:
@@ -224,9 +224,9 @@ def _fields_at(kind: Any, path: str) -> list[str]:
 def _below(kind: Any, field: str | None) -> Any:
     for each in _members(kind):
         if field is not None:
-            for known in getattr(each, "fields", ()):
-                if known.encode_name == field:
-                    return known.type
+            for candidate in getattr(each, "fields", ()):
+                if candidate.encode_name == field:
+                    return candidate.type
         elif hasattr(each, "item_type"):
             return each.item_type
         elif hasattr(each, "value_type"):

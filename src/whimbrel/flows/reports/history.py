@@ -1,6 +1,6 @@
-"""What do we know of a model's fleet? What its devices told in the rollouts there were, as sums and shares.
+"""What is known of a model's fleet: what its devices told in its rollouts, as sums and shares.
 
-1. The old version's devices speak: controls of the newest rollouts, so that what is told is the life of a good version.
+1. Only controls of the newest rollouts count, so that what is told is the life of a good version.
 2. Nothing is smoothed or guessed here; a forecast that needs a number which is not known takes its own default, and
    says so.
 3. Delays are from a device's assignment to its activation, in rollouts that had a day at least to be heard of.
@@ -135,22 +135,22 @@ class _Sums:
         self.errors += cell.error_share
         self.due += cell.due
         self.overdue += cell.overdue
-        if seen := cell.metrics.get("accuracy"):
-            self.labelled += seen.n
-            self.right += seen.sum
+        if accuracy := cell.metrics.get("accuracy"):
+            self.labelled += accuracy.n
+            self.right += accuracy.sum
         for key, count in cell.latency.items():
             self.latency[key] += count
 
 
 def _delays(seconds: Sequence[float | None]) -> Delays:
-    known = sorted(each for each in seconds if each is not None)
-    if len(known) < _LEAST_DELAYS:
+    activated = sorted(each for each in seconds if each is not None)
+    if len(activated) < _LEAST_DELAYS:
         return Delays(devices=len(seconds))
-    edges = [round(n * len(known) / _DELAY_GROUPS) for n in range(_DELAY_GROUPS + 1)]
-    groups = [known[low:high] for low, high in itertools.pairwise(edges)]
+    edges = [round(n * len(activated) / _DELAY_GROUPS) for n in range(_DELAY_GROUPS + 1)]
+    groups = [activated[low:high] for low, high in itertools.pairwise(edges)]
     return Delays(
         mean_h=tuple(sum(group) / len(group) / 3600 for group in groups),
-        never=1 - len(known) / len(seconds),
+        never=1 - len(activated) / len(seconds),
         devices=len(seconds),
     )
 
@@ -165,13 +165,13 @@ def inventory_of(
 ) -> list[Running]:
     """Devices by version, the most frequent first; with the way and bytes to `target`, by the rule of devices."""
     names = {version.serial: version.version for version in versions}
-    found = []
+    rows = []
     for serial, devices in sorted(inventory.items(), key=lambda item: (-item[1], item[0] or 0)):
         if not devices or serial == target:
             continue
         way, size = (None, None) if target is None else _way(releases[target], releases.get(serial or 0), steps)
-        found.append(Running(version=names.get(serial or 0), serial=serial, devices=devices, way=way, size_bytes=size))
-    return found
+        rows.append(Running(version=names.get(serial or 0), serial=serial, devices=devices, way=way, size_bytes=size))
+    return rows
 
 
 def _way(target: Release, base: Release | None, steps: Sequence[Step]) -> tuple[WayName, int]:
@@ -183,13 +183,13 @@ def _way(target: Release, base: Release | None, steps: Sequence[Step]) -> tuple[
     for file in variant.files:
         if file.sha256 in here:
             continue
-        found = ways(steps, target=file.sha256, size_bytes=file.size_bytes, here=here)
-        total += found[0].size_bytes if found else file.size_bytes
-        if not found:
+        cheapest = ways(steps, target=file.sha256, size_bytes=file.size_bytes, here=here)
+        total += cheapest[0].size_bytes if cheapest else file.size_bytes
+        if not cheapest:
             names.append("whole")
-        elif found[0].steps[0].base == NOTHING:
+        elif cheapest[0].steps[0].base == NOTHING:
             names.append("compressed")
-        elif len(found[0].steps) > 1:
+        elif len(cheapest[0].steps) > 1:
             names.append("chain")
     order: tuple[WayName, ...] = ("delta", "chain", "compressed", "whole")
     return max(names, key=order.index), total

@@ -4,46 +4,44 @@
    change is a new policy for the whole fleet.
 2. A bounded sample: the devices of each stage that began first. They are not chosen by how long they take.
 3. A device that failed is left out here; it stays among those assigned.
+4. All arms of an experiment share one table, since they share their controls. Where no device fetches anything (an A/A
+   experiment) there is nothing to learn.
 """
+
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from whimbrel import limits
-from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
-from whimbrel.flows.records import ExperimentRecord, RolloutRecord
+from whimbrel.flows.ports import FleetPort
+from whimbrel.flows.records import Comparison, ExperimentRecord, RolloutRecord
 from whimbrel.policy.delays import Waited, differs, learned, longest_wait_s
 
+ComparisonT = TypeVar("ComparisonT", RolloutRecord, ExperimentRecord)
+RecordT_contra = TypeVar("RecordT_contra", contravariant=True)
 
-def learn_delays(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> RolloutRecord:
-    """The rollout as it is stored now. Raises `Conflict` where somebody moved it meanwhile."""
-    table = _table(fleet, rollout, now=now)
-    if not differs(rollout.delays, table, hour_s=rollout.hour_s):
-        return rollout
-    after = msgspec.structs.replace(rollout, delays=table)
-    registry.save_rollout(after, before=rollout)
+
+class Save(Protocol[RecordT_contra]):
+    """Store a changed record: `RegistryPort.save_rollout` or `ExperimentsPort.save`."""
+
+    def __call__(self, after: RecordT_contra, /, *, before: RecordT_contra) -> None: ...
+
+
+def learn_delays(fleet: FleetPort, comparison: ComparisonT, *, save: Save[ComparisonT], now: float) -> ComparisonT:
+    """The record as it is stored now. Raises `Conflict` where somebody changed it meanwhile."""
+    if not comparison.learns_delays:
+        return comparison
+    table = _table(fleet, comparison, now=now)
+    if not differs(comparison.delays, table, hour_s=comparison.hour_s):
+        return comparison
+    after = msgspec.structs.replace(comparison, delays=table)
+    save(after, before=comparison)
     return after
 
 
-def learn_arm_delays(
-    experiments: ExperimentsPort, fleet: FleetPort, experiment: ExperimentRecord, *, now: float
-) -> ExperimentRecord:
-    """The experiment as it is stored now; all arms share one table, since they share their controls.
-
-    Raises `Conflict` where somebody ended it meanwhile.
-    """
-    if not experiment.delays:
-        return experiment
-    table = _table(fleet, experiment, now=now)
-    if not differs(experiment.delays, table, hour_s=experiment.hour_s):
-        return experiment
-    after = msgspec.structs.replace(experiment, delays=table)
-    experiments.save(after, before=experiment)
-    return after
-
-
-def _table(fleet: FleetPort, trial: RolloutRecord | ExperimentRecord, *, now: float) -> tuple[float, ...]:
+def _table(fleet: FleetPort, comparison: Comparison, *, now: float) -> tuple[float, ...]:
     waited = [
         Waited((now if activated_at is None else activated_at) - begun_at, activated_at is not None)
-        for begun_at, activated_at in fleet.begun(trial.id, a_stage=limits.DELAY_SAMPLE)
+        for begun_at, activated_at in fleet.begun(comparison.id, a_stage=limits.DELAY_SAMPLE)
     ]
-    return learned(waited, longest_s=longest_wait_s(trial.hour_s))
+    return learned(waited, longest_s=longest_wait_s(comparison.hour_s))

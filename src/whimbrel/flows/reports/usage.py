@@ -1,4 +1,4 @@
-"""What do the devices of a model do? How often they are in use, and how often one crashes, as earlier rollouts told.
+"""How often the devices of a model are in use, and how often one crashes, as earlier rollouts told.
 
 From the stored tallies of the newest rollout that saw enough; nothing else of the fleet is kept by time.
 """
@@ -17,12 +17,12 @@ _LOOKED_AT = 5  # rollouts, the newest
 def traffic_of(registry: RegistryPort, fleet: FleetPort, model: str) -> Traffic:
     """The traffic of the newest rollout of `model` that saw at least 100 device-windows; else what is assumed."""
     for rollout in reversed([each for each in registry.rollouts(model=model) if each.shares][-_LOOKED_AT:]):
-        if (seen := _seen(fleet, rollout)) is not None:
-            return seen
+        if (traffic := _traffic_in(fleet, rollout)) is not None:
+            return traffic
     return Traffic()
 
 
-def _seen(fleet: FleetPort, rollout: RolloutRecord) -> Traffic | None:
+def _traffic_in(fleet: FleetPort, rollout: RolloutRecord) -> Traffic | None:
     cells = fleet.cells(rollout.id, before_window=2**31 - 1)
     # The first cohort: all devices stand in it, on one side or the other, and each once.
     first = [cell for cell in cells if cell.stage == 0]
@@ -38,8 +38,8 @@ def _seen(fleet: FleetPort, rollout: RolloutRecord) -> Traffic | None:
     control = [cell for cell in first if cell.role == "control"]
     exposed = sum(cell.at_risk for cell in control)
     rate = sum(cell.crashed for cell in control) / exposed if exposed else 0.0
-    told = [cell.metrics["accuracy"] for cell in control if "accuracy" in cell.metrics]
-    n, total, squares = (sum(getattr(each, name) for each in told) for name in ("n", "sum", "sumsq"))
+    accuracy = [cell.metrics["accuracy"] for cell in control if "accuracy" in cell.metrics]
+    n, total, squares = (sum(getattr(each, name) for each in accuracy) for name in ("n", "sum", "sumsq"))
     spread = math.sqrt(max(1e-6, (squares - total * total / n) / (n - 1))) if n > 1 else None
     return Traffic(
         active_an_hour=at_risk / devices / hours,

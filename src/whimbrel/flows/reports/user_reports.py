@@ -17,7 +17,7 @@ from whimbrel import limits
 from whimbrel.errors import NotFound, Refused, WhimbrelError
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord, UserReportRecord
-from whimbrel.flows.rollouts.start import find_version
+from whimbrel.flows.versions import find_version
 from whimbrel.health.report import Role
 from whimbrel.health.tally import Cell, age_bucket
 from whimbrel.health.user_report import Fate, UserReport
@@ -36,7 +36,7 @@ class UserReportsPort(Protocol):
     def decide(self, ticket: str, *, fate: Fate, at: float) -> None: ...
 
 
-class Filed(msgspec.Struct, frozen=True, kw_only=True):
+class FilingResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of some tickets. `refused`: a sentence by ticket; the others were taken all the same."""
 
     new: int
@@ -46,7 +46,7 @@ class Filed(msgspec.Struct, frozen=True, kw_only=True):
 
 def file_reports(
     registry: RegistryPort, fleet: FleetPort, tickets: UserReportsPort, reports: Sequence[UserReport], *, now: float
-) -> Filed:
+) -> FilingResult:
     """Keep tickets until they are counted. A ticket that cannot be understood refuses itself, not the others."""
     new = known = 0
     refused: dict[str, str] = {}
@@ -65,15 +65,15 @@ def file_reports(
         tickets.file(record)
         tickets.heard(report.model, at=now)
         new += 1
-    return Filed(new=new, known=known, refused=refused)
+    return FilingResult(new=new, known=known, refused=refused)
 
 
 def _record(registry: RegistryPort, fleet: FleetPort, report: UserReport, *, now: float) -> UserReportRecord:
     registry.model(report.model)
     serial = None
     if report.version is not None:
-        named = VersionName(report.model, report.version, prefix=False)
-        serial = find_version(registry.versions(report.model), named).serial
+        name = VersionName(report.model, report.version, prefix=False)
+        serial = find_version(registry.versions(report.model), name).serial
     elif report.device_id is not None and not fleet.is_enrolled(report.device_id):
         raise NotFound(f"no device {report.device_id!r} is enrolled; name a version where the device is not known")
     return UserReportRecord(
@@ -98,8 +98,8 @@ def count_reports(registry: RegistryPort, fleet: FleetPort, tickets: UserReports
             cells = _cells(fleet, rollout, record, now=now)
             if not cells:
                 continue
-            opened = rollout.created_at + rollout.window_at(now) * rollout.plan.window_s()
-            if record.device_id and tickets.counted_since(record.device_id, model=record.model, since=opened):
+            opened_at = rollout.created_at + rollout.window_at(now) * rollout.plan.window_s()
+            if record.device_id and tickets.counted_since(record.device_id, model=record.model, since=opened_at):
                 fate = "again" if fate == "nowhere" else fate
                 continue
             fleet.tally(rollout.id, cells)

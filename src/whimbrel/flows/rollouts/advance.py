@@ -1,52 +1,26 @@
-"""The gate is asked, and a rollout moves, holds or goes back. (Steps 16 and 17.)
+"""A rollout is judged, and moves, holds or goes back as the verdict says. (Steps 16 and 17.)
 
-1. Only closed windows are judged. Every move is one transaction: the rollout's row, its consequences (quarantine,
-   baseline), and the audit entry with its evidence. The policy follows from the rows.
-2. A person's move goes the same way, with the person as the actor.
-3. A verdict is kept with what it looked at: the same windows must give it again, byte for byte (`replay`).
-4. A stage in which none of a small fleet falls is judged by the devices of the stage before it.
-5. A paused rollout is still judged: harm takes it back, or a slice of it; nothing else moves it.
-6. What went back is quarantined, the fleet's or the slice's: it is never tried again by itself.
-7. A plan that ends below 100%, or among some devices only, makes nothing everybody's baseline: it holds at its end.
-8. What the gate would let go on may still have to wait: for people's approval of the next stage, for the end of a
+1. What the verdict says and what it leads to are one transaction (`judge`, `move`).
+2. A paused rollout is still judged: harm takes it back, or a slice of it; nothing else moves it.
+3. A plan that ends below 100%, or among some devices only, makes nothing everybody's baseline: it holds at its end.
+4. What the gate would let go on may still have to wait: for people's approval of the next stage, for the end of a
    freeze, for a blast radius that is too small. Going back waits for nothing.
 """
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from typing import Literal
-
 import msgspec
 
-from whimbrel.errors import Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import QuarantineRecord, RolloutRecord, VerdictRecord
-from whimbrel.flows.rollouts.finish import after_failure, after_success
-from whimbrel.flows.rollouts.references import references_of
-from whimbrel.flows.rollouts.shares import over_the_cap, share_for, stage_of
-from whimbrel.flows.rollouts.start import approvals_wanted, audit, clock, people
-from whimbrel.gate.gate import judge
-from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import Counts, GateInput, Verdict
-from whimbrel.health.slices import slice_of
-from whimbrel.model.documents import encode, parse
-from whimbrel.model.selector import EVERYONE, Expression, Selector
-from whimbrel.plan.rollout_states import NEXT, Event, State, transition
+from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.rollouts.approvals import approvals_missing
+from whimbrel.flows.rollouts.judge import RolloutLedgers, judge_rollout
+from whimbrel.flows.rollouts.move import BACK, move
+from whimbrel.flows.rollouts.shares import next_over_the_cap
+from whimbrel.flows.wording import people_words, time_words
+from whimbrel.gate.verdict import Move, Verdict
+from whimbrel.plan.rollout_states import NEXT, Event, State
 from whimbrel.plan.schedule import frozen_until
-from whimbrel.policy.bucket import BUCKETS, bucket
 
-PersonMove = Literal["pause", "resume", "finish", "abort", "rollback"]
-
-_PERSON = {
-    "pause": Event.PAUSE,
-    "resume": Event.RESUME,
-    "finish": Event.FINISH,
-    "abort": Event.ABORT,
-    "rollback": Event.ROLL_BACK,
-}
-
-
-_EVENTS = {
+_EVENT_OF_VERDICT: dict[Move, Event | None] = {
     "slice_back": Event.SLICE_BACK,
     "roll_back": Event.ROLL_BACK,
     "advance": Event.ADVANCE,
@@ -54,86 +28,6 @@ _EVENTS = {
     "hold": Event.HOLD,
     "wait": None,
 }
-_BACK = frozenset({Event.ROLL_BACK, Event.SLICE_BACK})
-
-Ledgers = dict[str, Ledger]  # by rollout: what was folded already; forgetting one costs time, never a verdict
-
-
-def verdict_for(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
-    """What the gate says of a rollout at `now`."""
-    window = rollout.window_at(now)
-    return _judged(registry, fleet, rollout, situation(registry, fleet, rollout, now=now), window=window, ledgers={})
-
-
-def situation(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> GateInput:
-    """What the gate looks at, but for the windows."""
-    counts = fleet.counts(rollout.id, without=rollout.without)
-    return GateInput(
-        stage=rollout.stage,
-        soaked_s=now - rollout.stage_since,
-        counts=counts,
-        hour_s=rollout.hour_s,
-        cohort=_cohort(fleet, rollout, counts, salt=registry.model(rollout.model).salt),
-        shares=rollout.shares,
-        without=rollout.without,
-        users_heard=(fleet.user_reports_heard_at(rollout.model) or 0.0) >= rollout.created_at,
-    )
-
-
-def _judged(
-    registry: RegistryPort,
-    fleet: FleetPort,
-    rollout: RolloutRecord,
-    seen: GateInput,
-    *,
-    window: int,
-    ledgers: Ledgers,
-) -> Verdict:
-    ledger = ledgers.get(rollout.id)
-    if ledger is None or ledger.without != frozenset(seen.without) or ledger.last >= window:
-        ledger = Ledger(rollout.plan, without=seen.without, references=references_of(registry, rollout))
-    cells = fleet.cells(rollout.id, before_window=window, from_window=ledger.last + 1)
-    verdict = judge(rollout.plan, msgspec.structs.replace(seen, cells=cells), ledger)
-    ledgers[rollout.id] = ledger
-    return verdict
-
-
-class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored verdict, and whether the stored windows gave it again, byte for byte."""
-
-    at: float
-    window: int
-    move: str
-    because: str
-    sha256: str
-    same: bool
-
-
-def replay(registry: RegistryPort, fleet: FleetPort, identifier: str) -> list[Replayed]:
-    """Ask the gate again about every verdict of a rollout, from the stored windows alone."""
-    return [
-        Replayed(
-            at=kept.at,
-            window=kept.window,
-            move=kept.move,
-            because=kept.because,
-            sha256=kept.sha256,
-            same=_digest(again) == kept.sha256,
-        )
-        for kept, again in asked_again(registry, fleet, identifier)
-    ]
-
-
-def asked_again(registry: RegistryPort, fleet: FleetPort, identifier: str) -> Iterator[tuple[VerdictRecord, Verdict]]:
-    """Every stored verdict of a rollout, oldest first, with what the gate says again."""
-    rollout, ledgers = registry.rollout(identifier), Ledgers()
-    for kept in registry.verdicts(identifier):
-        seen = parse(GateInput, kept.situation, what="a stored situation")
-        yield kept, _judged(registry, fleet, rollout, seen, window=kept.window, ledgers=ledgers)
-
-
-def _digest(verdict: Verdict) -> str:
-    return hashlib.sha256(encode(verdict)).hexdigest()
 
 
 def advance(
@@ -142,25 +36,13 @@ def advance(
     rollout: RolloutRecord,
     *,
     now: float,
-    ledgers: Ledgers | None = None,
+    ledgers: RolloutLedgers | None = None,
 ) -> Verdict:
     """Ask the gate and do what it says. Returns the verdict. `ledgers`: kept between the windows of a rollout."""
-    seen, window = situation(registry, fleet, rollout, now=now), rollout.window_at(now)
-    verdict = _judged(registry, fleet, rollout, seen, window=window, ledgers={} if ledgers is None else ledgers)
-    registry.write_verdict(
-        VerdictRecord(
-            rollout=rollout.id,
-            at=now,
-            window=window,
-            situation=encode(seen),
-            move=verdict.move,
-            because=verdict.because,
-            sha256=_digest(verdict),
-        )
-    )
+    verdict = judge_rollout(registry, fleet, rollout, now=now, ledgers={} if ledgers is None else ledgers)
     verdict, event = _held_back(registry, fleet, rollout, verdict, now=now)
-    # One that a person paused goes back, and nowhere else; so does one whose signed policy is not out yet.
-    if event is None or (rollout.state in {State.PAUSED, State.ADVANCING} and event not in _BACK):
+    # A rollout that a person paused goes back, and nowhere else; so does one whose signed policy is not out yet.
+    if event is None or (rollout.state in {State.PAUSED, State.ADVANCING} and event not in BACK):
         return verdict
     if NEXT.get((rollout.state, event)) is None:  # it holds or waits already, and the newest reason counts
         if verdict.because != rollout.because:
@@ -174,7 +56,7 @@ def advance(
         because=verdict.because,
         actor="gate",
         evidence=verdict.evidence,
-        classes=verdict.classes,
+        slices=verdict.classes,
         now=now,
     )
     return verdict
@@ -183,138 +65,23 @@ def advance(
 def _held_back(
     registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, verdict: Verdict, *, now: float
 ) -> tuple[Verdict, Event | None]:
-    """The verdict and what it does, or what keeps a rollout that may go on from doing so."""
+    """The verdict and its event; or a verdict that holds, and why, where a rollout that may go on must still wait."""
     if verdict.move not in {"advance", "finish"}:
-        return verdict, _EVENTS[verdict.move]
+        return verdict, _EVENT_OF_VERDICT[verdict.move]
 
-    def held(because: str, event: Event = Event.HOLD) -> tuple[Verdict, Event]:
+    def hold(because: str, event: Event = Event.HOLD) -> tuple[Verdict, Event]:
         return Verdict("hold", f"{verdict.because}; {because}", verdict.evidence), event
 
     plan = rollout.plan
     if verdict.move == "finish" and not plan.reaches_everyone:
-        return held("the plan ends before it reaches every device, so a person decides: finish or abort it")
+        return hold("the plan ends before it reaches every device, so a person decides: finish or abort it")
     if verdict.move == "advance":
-        if refused := next_over_the_cap(registry, fleet, rollout):
-            return held(refused)
+        if too_many := next_over_the_cap(registry, fleet, rollout):
+            return hold(too_many)
         if missing := approvals_missing(registry, rollout):
             name = plan.stages[rollout.stage + 1].name
-            return held(f"stage {name} begins when {people(missing)} approved", Event.AWAIT_APPROVAL)
+            return hold(f"stage {name} begins when {people_words(missing)} approved", Event.AWAIT_APPROVAL)
     if (until := frozen_until(plan.freeze, now)) is not None:
         waits = rollout.state is State.WAITING_FOR_APPROVAL
-        return held(f"a freeze holds until {clock(until)}", Event.AWAIT_APPROVAL if waits else Event.HOLD)
-    return verdict, _EVENTS[verdict.move]
-
-
-def next_over_the_cap(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
-    """Why the next stage would pass the plan's blast radius; None where it would not."""
-    salt = registry.model(rollout.model).salt
-    shares = (*rollout.shares, _next_share(fleet, rollout, salt=salt))
-    return over_the_cap(fleet, rollout.plan, shares=shares, salt=salt)
-
-
-def approvals_missing(registry: RegistryPort, rollout: RolloutRecord) -> int:
-    """How many people must still agree before the next stage begins. What they agreed to before a doubt is not it."""
-    stage = rollout.stage + 1 if rollout.shares else 0
-    if stage >= len(rollout.plan.stages):
-        return 0
-    return max(0, approvals_wanted(rollout.plan, stage=stage) - len(approved_by(registry, rollout, stage=stage)))
-
-
-def approved_by(registry: RegistryPort, rollout: RolloutRecord, *, stage: int) -> set[str]:
-    """Who agreed to the next stage since the rollout waits for it."""
-    if rollout.state not in {State.DRAFT, State.WAITING_FOR_APPROVAL}:
-        return set()
-    given = registry.approvals(rollout.id)
-    return {each.by for each in given if each.stage == stage and each.at >= rollout.state_since}
-
-
-def _cohort(fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Counts], *, salt: int) -> int:
-    stage = rollout.stage
-    if rollout.plan.stages[stage].shadow is not None:
-        return stage  # what was seen in the shadow of others speaks for nobody
-    while stage > rollout.plan.shadows and not counts.get(stage, Counts()).assigned_t:
-        places = ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels())
-        if any(stage_of(rollout.plan, rollout.shares, place, labels) == stage for place, labels in places):
-            break  # somebody will report
-        stage -= 1
-    return stage
-
-
-def move_by_person(
-    registry: RegistryPort,
-    fleet: FleetPort,
-    identifier: str,
-    move_wanted: PersonMove,
-    *,
-    because: str,
-    actor: str,
-    now: float,
-) -> RolloutRecord:
-    """Pause, resume, finish, abort or roll back. Raises `IllegalTransition` where its state does not allow it."""
-    rollout = registry.rollout(identifier)
-    if move_wanted == "finish" and (until := frozen_until(rollout.plan.freeze, now)) is not None and rollout.live:
-        raise Refused(f"a freeze holds until {clock(until)}; until then it may be paused, aborted or rolled back")
-    event = _PERSON[move_wanted]
-    return move(registry, fleet, rollout, event, because=because, actor=actor, evidence={}, now=now)
-
-
-def move(
-    registry: RegistryPort,
-    fleet: FleetPort,
-    rollout: RolloutRecord,
-    event: Event,
-    *,
-    because: str,
-    actor: str,
-    evidence: dict[str, object],
-    now: float,
-    classes: tuple[str, ...] = (),
-) -> RolloutRecord:
-    """One move: the rollout's row, what follows from it, and the audit entry."""
-    state = transition(rollout.state, event)
-    since = rollout.state_since if state is rollout.state else now
-    after = msgspec.structs.replace(rollout, state=state, state_since=since, because=because)
-    if event is Event.SLICE_BACK:
-        after = msgspec.structs.replace(after, without=tuple(sorted({*rollout.without, *classes})))
-    if event is Event.ADVANCE:
-        share = _next_share(fleet, rollout, salt=registry.model(rollout.model).salt)
-        after = msgspec.structs.replace(
-            after, stage=rollout.stage + 1, stage_since=now, shares=(*rollout.shares, share)
-        )
-    if not after.live and after.ended_at is None:
-        after = msgspec.structs.replace(after, ended_at=now)
-    registry.save_rollout(after, before=rollout)
-    if event in _BACK:
-        hardware = registry.model(rollout.model).settings.hardware_label
-        registry.quarantine(
-            QuarantineRecord(
-                namespace=registry.namespace,
-                model=rollout.model,
-                serial=rollout.target,
-                at=now,
-                because=because,
-                selector=_selector(classes, hardware=hardware) if classes else EVERYONE,
-            )
-        )
-    share_now = (after.shares[-1] - after.plan.range.start) / BUCKETS if after.shares else 0.0
-    found = {"stage": after.stage, "share": share_now, **evidence}
-    audit(registry, after, actor=actor, action=event.value, because=because, now=now, evidence=found)
-    if event is Event.FINISH:
-        after_success(registry, after, now=now)
-    if event is Event.ROLL_BACK:
-        after_failure(registry, after, now=now)
-    return after
-
-
-def _next_share(fleet: FleetPort, rollout: RolloutRecord, *, salt: int) -> int:
-    return share_for(fleet, rollout.plan, stage=rollout.stage + 1, salt=salt, shares=rollout.shares)
-
-
-def _selector(slices: tuple[str, ...], *, hardware: str) -> Selector:
-    """The devices of some slices of one label."""
-    named = [slice_of(each) for each in slices]
-    return Selector(
-        match_expressions=(
-            Expression(key=named[0][0] or hardware, operator="In", values=tuple(value for _, value in named)),
-        )
-    )
+        return hold(f"a freeze holds until {time_words(until)}", Event.AWAIT_APPROVAL if waits else Event.HOLD)
+    return verdict, _EVENT_OF_VERDICT[verdict.move]

@@ -7,10 +7,13 @@
 """
 
 from whimbrel.errors import Refused
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ApprovalRecord, RolloutRecord
-from whimbrel.flows.rollouts.advance import approvals_missing, approved_by, move, next_over_the_cap
-from whimbrel.flows.rollouts.start import approvals_wanted, audit, begin_or_wait, clock
+from whimbrel.flows.rollouts.approvals import approvals_missing, approvals_wanted, approved_by, stage_to_approve
+from whimbrel.flows.rollouts.move import move
+from whimbrel.flows.rollouts.shares import next_over_the_cap
+from whimbrel.flows.rollouts.start import begin_or_wait
 from whimbrel.plan.rollout_states import Event, State, transition
 from whimbrel.plan.schedule import frozen_until
 
@@ -22,15 +25,15 @@ def approve(
     registry.model(registry.rollout(identifier).model, lock=True)  # two at once: the second sees the first
     rollout = registry.rollout(identifier)
     transition(rollout.state, Event.APPROVE)
-    stage = rollout.stage + 1 if rollout.shares else 0
-    given = approved_by(registry, rollout, stage=stage)
-    if by in given:
+    stage = stage_to_approve(rollout)
+    before = approved_by(registry, rollout, stage=stage)
+    if by in before:
         raise Refused(
             f"{by} approved it already; {approvals_missing(registry, rollout)} more must, and each person counts once"
         )
     registry.add_approval(ApprovalRecord(rollout=rollout.id, stage=stage, by=by, note=note, at=now))
     wanted = approvals_wanted(rollout.plan, stage=stage)
-    because = f"{len(given) + 1} of {wanted}, for stage {rollout.plan.stages[stage].name}{f': {note}' if note else ''}"
+    because = f"{len(before) + 1} of {wanted}, for stage {rollout.plan.stages[stage].name}{f': {note}' if note else ''}"
     audit(registry, rollout, actor=by, action=Event.APPROVE.value, because=because, now=now, evidence={"stage": stage})
     return go_on(registry, fleet, rollout, actor=by, now=now) or rollout
 
@@ -59,20 +62,3 @@ def reject(
     rollout = registry.rollout(identifier)
     because = f"rejected by {by}{f': {note}' if note else ''}"
     return move(registry, fleet, rollout, Event.REJECT, because=because, actor=by, evidence={}, now=now)
-
-
-def approval_view(registry: RegistryPort, rollout: RolloutRecord, *, now: float) -> dict[str, object] | None:
-    """Who agreed and who is missing, for one that waits for people; None for others."""
-    if rollout.state not in {State.DRAFT, State.WAITING_FOR_APPROVAL}:
-        return None
-    stage = rollout.stage + 1 if rollout.shares else 0
-    approval = rollout.plan.stages[stage].approval
-    until = frozen_until(rollout.plan.freeze, now)
-    return {
-        "stage": rollout.plan.stages[stage].name,
-        "wanted": approvals_wanted(rollout.plan, stage=stage),
-        "missing": approvals_missing(registry, rollout),
-        "by": sorted(approved_by(registry, rollout, stage=stage)),
-        "note": approval.note if approval is not None else "",
-        "frozen_until": clock(until) if until is not None else None,
-    }

@@ -16,8 +16,10 @@ from whimbrel.errors import Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import traffic_of
-from whimbrel.flows.rollouts.shares import Placed, cap, placed, share_among, stage_of
-from whimbrel.flows.rollouts.start import clock, find_version, why_not
+from whimbrel.flows.rollouts.shares import DevicePlace, cap, device_places, share_among, stage_of
+from whimbrel.flows.rollouts.start import find_refusal
+from whimbrel.flows.versions import find_version
+from whimbrel.flows.wording import duration_words, time_words
 from whimbrel.gate.power import Sight, Traffic, foresee
 from whimbrel.model.documents import plain
 from whimbrel.plan.plan import Plan, Stage, VersionName
@@ -68,12 +70,12 @@ def check_plan(
     model = registry.model(name.model)
     versions = registry.versions(name.model)
     target = find_version(versions, name)
-    places, stands_for = _fleet(list(placed(fleet, model.salt)), devices)
+    places, stands_for = _fleet(list(device_places(fleet, model.salt)), devices)
     traffic = traffic_of(registry, fleet, model.name)
     stages = _stages(plan, places, stands_for=stands_for, traffic=traffic, now=now)
     count = devices if devices is not None else len(places)
     baseline = next((v for v in versions if v.serial == model.baseline), None)
-    refusal = why_not(registry, plan, model, target)
+    refusal = find_refusal(registry, plan, model, target)
     refused = [f"it would be refused now: {refusal}"] if refusal else []
     return PlanCheck(
         model=model.name,
@@ -92,7 +94,7 @@ def _named(version: VersionRecord) -> str:
     return f"{version.version} ({version.semantic_version})"
 
 
-def _fleet(places: list[Placed], devices: int | None) -> tuple[list[Placed], float]:
+def _fleet(places: list[DevicePlace], devices: int | None) -> tuple[list[DevicePlace], float]:
     if devices is None:
         return places, 1.0
     shown = min(devices, _IMAGINED)
@@ -104,26 +106,26 @@ def _fleet(places: list[Placed], devices: int | None) -> tuple[list[Placed], flo
 
 
 def _stages(
-    plan: Plan, places: Sequence[Placed], *, stands_for: float, traffic: Traffic, now: float
+    plan: Plan, places: Sequence[DevicePlace], *, stands_for: float, traffic: Traffic, now: float
 ) -> tuple[StageCheck, ...]:
     shares: list[int] = []
-    made: list[StageCheck] = []
+    checks: list[StageCheck] = []
     begins = max(now, plan.schedule.at()) if plan.schedule is not None else now
     before = 0
     for index, stage in enumerate(plan.stages):
         begins = frozen_until(plan.freeze, begins) or begins
         shares.append(share_among(places, plan, stage=index, shares=shares, stands_for=stands_for))
-        stood = [stage_of(plan, shares, place, labels) for place, labels in places]
+        stages_of_devices = [stage_of(plan, shares, place, labels) for place, labels in places]
         if stage.shadow is not None:  # they hold it, and are served as before
-            stood = [
+            stages_of_devices = [
                 index if plan.range.start <= place < shares[-1] and stage.selector.matches(labels) else None
                 for place, labels in places
             ]
-        treated = round(sum(each is not None for each in stood) * stands_for)
-        own = round(sum(each == index for each in stood) * stands_for)
+        treated = round(sum(each is not None for each in stages_of_devices) * stands_for)
+        own = round(sum(each == index for each in stages_of_devices) * stands_for)
         control = sum(
             each is None and shares[-1] <= place < plan.range.end and stage.selector.matches(labels)
-            for each, (place, labels) in zip(stood, places, strict=True)
+            for each, (place, labels) in zip(stages_of_devices, places, strict=True)
         )
         hours = max(stage.duration_hours, 0.0)
         sight = foresee(plan, stage=index, treated=own, control=control * stands_for, hours=hours, traffic=traffic)
@@ -140,15 +142,15 @@ def _stages(
             sight=sight,
             sentences=(),
         )
-        made.append(msgspec.structs.replace(check, sentences=_stage_words(plan, index, check)))
+        checks.append(msgspec.structs.replace(check, sentences=_stage_words(plan, index, check)))
         before, begins = treated if stage.shadow is None else 0, begins + 3600 * hours
-    return tuple(made)
+    return tuple(checks)
 
 
 def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
     stage = plan.stages[index]
     only = _selector_words(stage)
-    said = [
+    sentences = [
         f"{check.share_percent:g}% of the buckets{only}: {check.new_devices:,} devices more get the new version, "
         f"{check.devices:,} have it then, and {check.control:,} stay on the old one as their control."
         if not check.shadow
@@ -156,26 +158,26 @@ def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
         "shadow of the old one, which goes on serving them. Nobody gets its answers."
     ]
     if (most := cap(plan, stage=index)) is not None:
-        said.append(f"The blast radius keeps it at {most:,} devices at most, as they are enrolled when it begins.")
+        sentences.append(f"The blast radius keeps it at {most:,} devices at most, as they are enrolled when it begins.")
     elif plan.blast_radius is not None and index < len(plan.stages) - 1:
-        said.append(f"The blast radius keeps it at {plan.blast_radius.percent:g}% of all devices at most.")
+        sentences.append(f"The blast radius keeps it at {plan.blast_radius.percent:g}% of all devices at most.")
     if stage.approval is not None:
         who = "one person" if stage.approval.count == 1 else f"{stage.approval.count} people"
-        said.append(f"It begins when {who} approved{f' ({stage.approval.note})' if stage.approval.note else ''}.")
+        sentences.append(f"It begins when {who} approved{f' ({stage.approval.note})' if stage.approval.note else ''}.")
     if stage.conditions is not None:
-        said.append(f"Its devices fetch and activate only: {_condition_words(stage.conditions)}; others wait.")
+        sentences.append(f"Its devices fetch and activate only: {_condition_words(stage.conditions)}; others wait.")
     most_hours = f" A doubt bakes on until {stage.max_hours:g} h, then it holds." if stage.max_hours is not None else ""
-    said.append(f"It soaks for at least {check.hours:g} h.{most_hours}")
+    sentences.append(f"It soaks for at least {check.hours:g} h.{most_hours}")
     if not check.shadow:
-        said.append(_sight_words(check))
-    return tuple(said)
+        sentences.append(_sight_words(check))
+    return tuple(sentences)
 
 
 def _sight_words(check: StageCheck) -> str:
     sight = check.sight
     waits = [(f"a crash rate of {ratio}x", hours) for ratio, hours in sight.hours_to_see.items()]
     waits.append(("accuracy 2 points lower", sight.hours_to_see_drop))
-    told = [f"{what} in about {duration(hours)}" for what, hours in waits if hours is not None]
+    durations = [f"{what} in about {duration_words(hours)}" for what, hours in waits if hours is not None]
     if not check.new_devices or not check.control:
         missing = "on the new version" if not check.new_devices else "left as a control"
         return f"It can compare nothing: no device is {missing}."
@@ -184,15 +186,10 @@ def _sight_words(check: StageCheck) -> str:
     else:
         first = f"With 80% chance it proves a crash rate of {sight.crash_ratio:.1f}x the control's, or more."
     return (
-        f"{first} It needs, as a rule: {'; '.join(told)}." if told else f"{first} It will not prove less in ten years."
+        f"{first} It needs, as a rule: {'; '.join(durations)}."
+        if durations
+        else f"{first} It will not prove less in ten years."
     )
-
-
-def duration(hours: float) -> str:
-    """Hours as a person says them."""
-    if hours < 1:
-        return f"{max(1, round(60 * hours))} min"
-    return f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} days"
 
 
 def _selector_words(stage: Stage) -> str:
@@ -212,14 +209,14 @@ def _selector_words(stage: Stage) -> str:
 
 
 def _condition_words(conditions: Conditions) -> str:
-    told: list[str] = []
+    wordings: list[str] = []
     for name, value in msgspec.to_builtins(conditions).items():
-        told.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}")
-    return ", ".join(told) or "whenever they like"
+        wordings.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}")
+    return ", ".join(wordings) or "whenever they like"
 
 
 def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
-    said = [
+    sentences = [
         "Every stage is compared with devices that stay on the old version, at the same time. Crashes, errors, "
         "silence, latency and accuracy are watched where devices report them.",
         "Proven harm goes back by itself, also harm that is smaller than the plan's limits: a limit decides the "
@@ -233,12 +230,12 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
     ]
     if plan.holdback_percent:
         kept = stages[-1].control
-        said.append(
+        sentences.append(
             f"A holdback of {plan.holdback_percent:g}% ({kept:,} devices) stays on the old version until the last soak "
             "ends; then everybody gets the new one."
         )
     else:
-        said.append(
+        sentences.append(
             "Without a holdback, from 100% on only absolute limits and silence are judged: nothing is left to compare."
         )
     every = [plan.criteria(index) for index in range(len(plan.stages))]
@@ -252,64 +249,64 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
         if not asked
     ]
     if unseen:
-        said.append(f"Not judged, since the plan asks for no limit: {', '.join(unseen)}.")
-    said += [f"Nothing begins or advances {each.words()}; going back never waits." for each in plan.freeze]
+        sentences.append(f"Not judged, since the plan asks for no limit: {', '.join(unseen)}.")
+    sentences += [f"Nothing begins or advances {each.words()}; going back never waits." for each in plan.freeze]
     if plan.schedule is not None:
-        said.append(f"It begins by itself at {clock(plan.schedule.at())}.")
+        sentences.append(f"It begins by itself at {time_words(plan.schedule.at())}.")
     last = stages[-1]
     soonest = last.earliest + 3600 * last.hours
     if math.isfinite(soonest):
-        said.append(f"At the soonest it is complete at {clock(soonest)}.")
-    return tuple(said)
+        sentences.append(f"At the soonest it is complete at {time_words(soonest)}.")
+    return tuple(sentences)
 
 
 def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, now: float) -> list[str]:
-    found: list[str] = []
+    warnings: list[str] = []
     first, last = stages[0], stages[-1]
     if not fleet:
-        found.append("no device is enrolled, so nothing can be counted; imagine a fleet with --devices N")
+        warnings.append("no device is enrolled, so nothing can be counted; imagine a fleet with --devices N")
     if len(stages) == 1:
-        found.append("one stage: there is no canary, and all of its devices are at stake at once")
+        warnings.append("one stage: there is no canary, and all of its devices are at stake at once")
     elif first.share_percent >= 50:
-        found.append(
+        warnings.append(
             f"the first stage is {first.share_percent:g}% already: most devices have it before anything is known"
         )
     if not plan.holdback_percent:
-        found.append("no holdback: at 100% nothing is left to compare with")
+        warnings.append("no holdback: at 100% nothing is left to compare with")
     for index, (stage, check) in enumerate(zip(plan.stages, stages, strict=True)):
-        found += _stage_warnings(plan, index, stage, check, fleet)
+        warnings += _stage_warnings(plan, index, stage, check, fleet)
     if not plan.reaches_everyone:
-        found.append("it ends before it reaches every device: it holds at its end, and a person decides")
+        warnings.append("it ends before it reaches every device: it holds at its end, and a person decides")
     if not plan.rollback.auto_rollback:
-        found.append("auto_rollback is off: proven harm waits for a person")
+        warnings.append("auto_rollback is off: proven harm waits for a person")
     if plan.on_success.retire_previous:
-        found.append("retire_previous: after it is complete there is no way back to the version before")
+        warnings.append("retire_previous: after it is complete there is no way back to the version before")
     if math.isinf(last.earliest):
-        found.append("its freezes never end, so it can never begin or advance")
+        warnings.append("its freezes never end, so it can never begin or advance")
     elif plan.schedule is not None and plan.schedule.at() < now:
-        found.append("its schedule is in the past: it begins at once")
-    return found
+        warnings.append("its schedule is in the past: it begins at once")
+    return warnings
 
 
 def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, fleet: int) -> list[str]:
-    found = []
-    wanted = 100 * (plan.share_end(index) - plan.range.start) / plan.range.buckets
+    warnings: list[str] = []
+    asked_percent = 100 * (plan.share_end(index) - plan.range.start) / plan.range.buckets
     if fleet and not check.devices:
-        found.append(f"stage {stage.name}: no device is in it")
-    if check.share_percent > wanted + 1e-9 and fleet:
-        found.append(
-            f"stage {stage.name}: raised from {wanted:g}% to {check.share_percent:g}%, so that a device is in it"
+        warnings.append(f"stage {stage.name}: no device is in it")
+    if check.share_percent > asked_percent + 1e-9 and fleet:
+        warnings.append(
+            f"stage {stage.name}: raised from {asked_percent:g}% to {check.share_percent:g}%, so that a device is in it"
         )
     if index and check.devices and not check.new_devices:
-        found.append(f"stage {stage.name}: it adds no device to those of the stages before")
+        warnings.append(f"stage {stage.name}: it adds no device to those of the stages before")
     final = index == len(plan.stages) - 1
     twice = check.sight.hours_to_see.get("2")
     if not final and check.new_devices and not check.hours:
-        found.append(f"stage {stage.name}: it does not soak, so it goes on with the first report")
+        warnings.append(f"stage {stage.name}: it does not soak, so it goes on with the first report")
     elif not final and not check.shadow and check.new_devices and (twice is None or twice > check.hours):
-        needs = f"that takes about {duration(twice)}" if twice is not None else "it never would"
-        found.append(f"stage {stage.name}: {check.hours:g} h are too short to see a doubled crash rate; {needs}")
-    return found
+        needs = f"that takes about {duration_words(twice)}" if twice is not None else "it never would"
+        warnings.append(f"stage {stage.name}: {check.hours:g} h are too short to see a doubled crash rate; {needs}")
+    return warnings
 
 
 def view(check: PlanCheck) -> dict[str, Any]:

@@ -13,10 +13,12 @@ Level-triggered: called for every rollout that has not ended, as often as one li
 import msgspec
 
 from whimbrel.errors import Refused
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.reports.judge_silence import SILENCE_PERIODS
 from whimbrel.flows.rollouts.approve import go_on
-from whimbrel.flows.rollouts.start import audit, begin_or_wait
+from whimbrel.flows.rollouts.start import begin_or_wait
 from whimbrel.plan.rollout_states import Event, State, transition
 
 _BY_ITSELF = "controller"
@@ -30,7 +32,6 @@ MOVES_BY_ITSELF = frozenset(
         State.ROLLING_BACK,
     }
 )
-SILENT_PERIODS = 3  # refreshes or reports that a device may miss before it counts as out of reach
 
 
 def follow(
@@ -39,16 +40,16 @@ def follow(
     """The rollout after what follows by itself. `published`: the signed policy of its model says what the rows say."""
     match rollout.state:
         case State.SCHEDULED | State.QUEUED:
-            return _its_turn(registry, fleet, rollout, now=now)
+            return _try_to_begin(registry, fleet, rollout, now=now)
         case State.ADVANCING if published:
-            return _seen(registry, rollout, Event.PUBLISHED, now=now)
+            return _note_transition(registry, rollout, Event.PUBLISHED, now=now)
         case State.RUNNING if fleet.has_reported(rollout.id, stage=rollout.stage):
-            return _seen(registry, rollout, Event.REPORTED, now=now)
+            return _note_transition(registry, rollout, Event.REPORTED, now=now)
         case State.WAITING_FOR_APPROVAL:
             return go_on(registry, fleet, rollout, actor=_BY_ITSELF, now=now) or rollout
         case State.ROLLING_BACK if published and not devices_left(registry, fleet, rollout, now=now):
             because = f"{rollout.because}; every device that was heard from is off it"
-            after = _seen(registry, rollout, Event.ALL_OFF, now=now, because=because)
+            after = _note_transition(registry, rollout, Event.ALL_OFF, now=now, because=because)
             evidence: dict[str, object] = {"took_s": round(now - rollout.state_since, 3)}
             audit(registry, after, actor=_BY_ITSELF, action="rolled_back", because=because, now=now, evidence=evidence)
             return after
@@ -58,11 +59,11 @@ def follow(
 def devices_left(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> int:
     """Devices in reach that still run the target of a rollout that goes back."""
     settings = registry.model(rollout.model).settings
-    reach_s = SILENT_PERIODS * max(settings.refresh_s, min(settings.report_s, rollout.plan.window_s()))
+    reach_s = SILENCE_PERIODS * max(settings.refresh_s, min(settings.report_s, rollout.plan.window_s()))
     return fleet.still_on(rollout.model, rollout.target, heard_since=now - reach_s)
 
 
-def _its_turn(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> RolloutRecord:
+def _try_to_begin(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> RolloutRecord:
     schedule = rollout.plan.schedule
     if rollout.state is State.SCHEDULED and schedule is not None and schedule.at() > now:
         return rollout
@@ -82,10 +83,10 @@ def _its_turn(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, 
         return after
 
 
-def _seen(
+def _note_transition(
     registry: RegistryPort, rollout: RolloutRecord, event: Event, *, now: float, because: str = ""
 ) -> RolloutRecord:
-    """A move that nobody decided: it is written down in the row alone."""
+    """A transition that nobody decided: it is written down in the row alone."""
     state = transition(rollout.state, event)
     after = msgspec.structs.replace(rollout, state=state, state_since=now, because=because or rollout.because)
     registry.save_rollout(after, before=rollout)

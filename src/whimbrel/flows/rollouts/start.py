@@ -1,4 +1,4 @@
-"""A rollout begins, or waits until it may: the version is found, refusals are made, the first share is set. (Step 6.)
+"""A rollout begins, or waits until it may: its version is found, refusals are made, the first share is set. (Step 6.)
 
 1. A version is named by calendar or semantic version; an ambiguous name is refused with the candidates.
 2. Refused: a version that is retired, quarantined, over the plan's `size_bytes_max`, without the reference that its
@@ -11,16 +11,16 @@
 5. What waits has no say in the policy: baseline and shares are those of the moment in which it begins.
 """
 
-import math
-from datetime import UTC, datetime
-
 import msgspec
 
-from whimbrel.errors import Conflict, InvariantBroken, NotFound, Refused
+from whimbrel.errors import Conflict, InvariantBroken, Refused
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import AuditRecord, ModelRecord, RolloutRecord, VersionRecord
-from whimbrel.flows.rollouts.references import reference_of
+from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
+from whimbrel.flows.rollouts.approvals import approvals_wanted
 from whimbrel.flows.rollouts.shares import over_the_cap, share_for
+from whimbrel.flows.versions import find_version, reference_of
+from whimbrel.flows.wording import people_words, time_words
 from whimbrel.gate.guardrails import drift_limits
 from whimbrel.plan.plan import Plan, VersionName
 from whimbrel.plan.ranges import in_the_way
@@ -54,7 +54,7 @@ def start_rollout(
         raise Refused(str(error)) from error
     model = registry.model(name.model, lock=True)  # two starts at once: one of them finds the other
     target = find_version(registry.versions(name.model), name)
-    baseline = _check(registry, plan, model, target, override=override)
+    baseline = _baseline_for(registry, plan, model, target, override=override)
     rollout = RolloutRecord(
         namespace=registry.namespace,
         id=f"{model.name[:40]}-{target.serial}-{tag}",
@@ -73,14 +73,14 @@ def start_rollout(
         override=override,
     )
     waits = draft or plan.stages[0].approval is not None
-    turn = None if waits else _turn(registry, fleet, rollout, model=model, baseline=baseline, now=now)
+    following = None if waits else _next_event(registry, fleet, rollout, model=model, baseline=baseline, now=now)
     registry.add_rollout(rollout, plan_text=plan_text)
-    if turn is not None:
-        return _take(registry, rollout, turn, actor=actor, now=now)
-    wanted = approvals_wanted(plan, stage=0)
-    because = f"written down by {actor}; it begins when {people(wanted)} approved"
-    rollout = _saved(registry, msgspec.structs.replace(rollout, because=because), before=rollout)
-    audit(registry, rollout, actor=actor, action="draft", because=because, now=now, evidence={"approvals": wanted})
+    if following is not None:
+        return _apply(registry, rollout, following, actor=actor, now=now)
+    approvals = approvals_wanted(plan, stage=0)
+    because = f"written down by {actor}; it begins when {people_words(approvals)} approved"
+    rollout = _save(registry, msgspec.structs.replace(rollout, because=because), before=rollout)
+    audit(registry, rollout, actor=actor, action="draft", because=because, now=now, evidence={"approvals": approvals})
     return rollout
 
 
@@ -93,12 +93,12 @@ def begin_or_wait(
     """
     model = registry.model(rollout.model, lock=True)
     target = _version(registry, rollout)
-    baseline = _check(registry, rollout.plan, model, target, override=rollout.override)
-    turn = _turn(registry, fleet, rollout, model=model, baseline=baseline, now=now)
-    return _take(registry, rollout, turn, actor=actor, now=now)
+    baseline = _baseline_for(registry, rollout.plan, model, target, override=rollout.override)
+    following = _next_event(registry, fleet, rollout, model=model, baseline=baseline, now=now)
+    return _apply(registry, rollout, following, actor=actor, now=now)
 
 
-class _Turn(msgspec.Struct, frozen=True):
+class _NextEvent(msgspec.Struct, frozen=True):
     """What comes next for a rollout that has not begun: it begins, or waits for its time or the way."""
 
     event: Event
@@ -107,53 +107,57 @@ class _Turn(msgspec.Struct, frozen=True):
     shares: tuple[int, ...] = ()
 
 
-def _turn(
+def _next_event(
     registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, model: ModelRecord, baseline: int, now: float
-) -> _Turn:
+) -> _NextEvent:
     plan = rollout.plan
     if plan.schedule is not None and (at := plan.schedule.at()) > now:
-        return _Turn(Event.SCHEDULE, f"it begins at {clock(at)}", baseline)
+        return _NextEvent(Event.SCHEDULE, f"it begins at {time_words(at)}", baseline)
     if blocking := _in_its_way(registry, rollout):
         what = f"rollout {blocking[0].id} of {rollout.model} is {blocking[0].state.value.replace('_', ' ')}"
         if plan.on_running == "refuse":
             raise Conflict(
                 f"{what}; finish, abort or roll it back first, or let this one wait for it (on_running: queue)"
             )
-        return _Turn(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
-    if meet := in_the_way(plan.range, registry.experiment_ranges(model.name)):
-        what = f"{' and '.join(meet)} of {model.name} has devices in its range, and a device runs one version at a time"
+        return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
+    if others := in_the_way(plan.range, registry.experiment_ranges(model.name)):
+        what = (
+            f"{' and '.join(others)} of {model.name} has devices in its range, and a device runs one version at a time"
+        )
         if plan.on_running == "refuse":
             raise Conflict(f"{what}; stop it first, or let this one wait for it (on_running: queue)")
-        return _Turn(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
+        return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
     if (until := frozen_until(plan.freeze, now)) is not None:
-        return _Turn(Event.SCHEDULE, f"a freeze holds until {clock(until)}; it begins then", baseline)
+        return _NextEvent(Event.SCHEDULE, f"a freeze holds until {time_words(until)}; it begins then", baseline)
     shares = (share_for(fleet, plan, stage=0, salt=model.salt),)
     if refused := over_the_cap(fleet, plan, shares=shares, salt=model.salt):
         raise Refused(f"{refused}; raise it, or begin with fewer devices")
-    return _Turn(Event.BEGIN, "", baseline, shares)
+    return _NextEvent(Event.BEGIN, "", baseline, shares)
 
 
-def _take(registry: RegistryPort, rollout: RolloutRecord, turn: _Turn, *, actor: str, now: float) -> RolloutRecord:
-    if turn.event is not Event.BEGIN:
-        return _wait(registry, rollout, turn.event, turn.because, actor=actor, now=now)
+def _apply(
+    registry: RegistryPort, rollout: RolloutRecord, following: _NextEvent, *, actor: str, now: float
+) -> RolloutRecord:
+    if following.event is not Event.BEGIN:
+        return _wait(registry, rollout, following.event, following.because, actor=actor, now=now)
     after = msgspec.structs.replace(
         rollout,
         state=transition(rollout.state, Event.BEGIN),
         state_since=now,
-        baseline=turn.baseline,
-        shares=turn.shares,
+        baseline=following.baseline,
+        shares=following.shares,
         stage_since=now,
         because=f"started by {actor}",
         delays=(longest_wait_s(rollout.hour_s),),
     )
-    _saved(registry, after, before=rollout)
+    _save(registry, after, before=rollout)
     model, target = registry.model(rollout.model), _version(registry, rollout)
     quarantined = [entry for entry in registry.quarantines(model.name) if entry.serial == target.serial]
     if quarantined:
         registry.lift_quarantines(model.name, target.serial, at=now)
         evidence = {"serial": target.serial, "taken_back": [entry.because for entry in quarantined]}
         audit(registry, after, actor=actor, action="override", because=rollout.override, now=now, evidence=evidence)
-    share = (turn.shares[0] - rollout.plan.range.start) / BUCKETS
+    share = (following.shares[0] - rollout.plan.range.start) / BUCKETS
     audit(
         registry,
         after,
@@ -161,7 +165,7 @@ def _take(registry: RegistryPort, rollout: RolloutRecord, turn: _Turn, *, actor:
         action=Event.BEGIN.value,
         because=f"{target.version} ({target.semantic_version}) to {share:.2%} of the devices",
         now=now,
-        evidence={"shares": list(turn.shares), "salt": model.salt, "baseline": turn.baseline},
+        evidence={"shares": list(following.shares), "salt": model.salt, "baseline": following.baseline},
     )
     return after
 
@@ -170,16 +174,18 @@ def _version(registry: RegistryPort, rollout: RolloutRecord) -> VersionRecord:
     return next(v for v in registry.versions(rollout.model) if v.serial == rollout.target)
 
 
-def _check(registry: RegistryPort, plan: Plan, model: ModelRecord, target: VersionRecord, *, override: str) -> int:
+def _baseline_for(
+    registry: RegistryPort, plan: Plan, model: ModelRecord, target: VersionRecord, *, override: str
+) -> int:
     """The baseline to compare with. Raises `Refused` where this version may not be rolled out now."""
-    if refusal := why_not(registry, plan, model, target, override=override):
+    if refusal := find_refusal(registry, plan, model, target, override=override):
         raise Refused(refusal)
     if model.baseline is None:
         raise InvariantBroken(f"{model.name} has no baseline")
     return model.baseline
 
 
-def why_not(
+def find_refusal(
     registry: RegistryPort, plan: Plan, model: ModelRecord, target: VersionRecord, *, override: str = ""
 ) -> str | None:
     """Why this version may not be rolled out now; None where nothing speaks against it."""
@@ -214,8 +220,7 @@ def _in_its_way(registry: RegistryPort, rollout: RolloutRecord) -> list[RolloutR
         for other in registry.rollouts(model=rollout.model, unended=True)
         if other.id != rollout.id and (other.live or (other.state is State.QUEUED and _older(other, rollout)))
     ]
-    names = in_the_way(rollout.plan.range, [(other.id, other.plan.range) for other in others])
-    return [other for other in others if other.id in names]
+    return [other for other in others if other.range.meets(rollout.range)]
 
 
 def _older(other: RolloutRecord, rollout: RolloutRecord) -> bool:
@@ -228,67 +233,14 @@ def _wait(
     waits = {Event.SCHEDULE: State.SCHEDULED, Event.QUEUE: State.QUEUED}[event]
     if rollout.state is waits:
         changed = msgspec.structs.replace(rollout, because=because)
-        return rollout if changed == rollout else _saved(registry, changed, before=rollout)
+        return rollout if changed == rollout else _save(registry, changed, before=rollout)
     after = msgspec.structs.replace(rollout, state=transition(rollout.state, event), state_since=now, because=because)
-    after = _saved(registry, after, before=rollout)
+    after = _save(registry, after, before=rollout)
     audit(registry, after, actor=actor, action=event.value, because=because, now=now)
     return after
 
 
-def approvals_wanted(plan: Plan, *, stage: int) -> int:
-    """How many people must agree that a stage begins; a draft waits for one at least."""
-    approval = plan.stages[stage].approval
-    return approval.count if approval is not None else int(stage == 0)
-
-
-def find_version(versions: list[VersionRecord], name: VersionName) -> VersionRecord:
-    """The one version that is meant. Raises `NotFound`, or `Refused` with the candidates."""
-    found = [v for v in versions if name.matches(calendar=v.version, semantic=v.semantic_version)]
-    exact = [v for v in found if v.semantic_version == name.text]  # 3.2.0 is also how 3.2.0-rc.1 begins
-    if len(found) == 1 or len(exact) == 1:
-        return (exact or found)[0]
-    candidates = ", ".join(f"{v.version} ({v.semantic_version})" for v in (found or versions)[-10:])
-    if found:
-        raise Refused(f"{name.text!r} of {name.model} may be any of {candidates}; name one of them")
-    raise NotFound(f"{name.model} has no version {name.text!r}; it has: {candidates or 'none yet'}")
-
-
-def people(count: int) -> str:
-    """So many people, and the verb that goes with them."""
-    return "one person has" if count == 1 else f"{count} people have"
-
-
-def clock(moment: float) -> str:
-    """A moment as a sentence says it, in UTC."""
-    return "for ever" if math.isinf(moment) else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def audit(
-    registry: RegistryPort,
-    rollout: RolloutRecord,
-    *,
-    actor: str,
-    action: str,
-    because: str,
-    now: float,
-    evidence: dict[str, object] | None = None,
-) -> None:
-    """Write what happened to a rollout into the audit log."""
-    registry.write_audit(
-        AuditRecord(
-            namespace=registry.namespace,
-            at=now,
-            actor=actor,
-            action=action,
-            because=because,
-            model=rollout.model,
-            rollout=rollout.id,
-            evidence=evidence or {},
-        )
-    )
-
-
-def _saved(registry: RegistryPort, after: RolloutRecord, *, before: RolloutRecord) -> RolloutRecord:
+def _save(registry: RegistryPort, after: RolloutRecord, *, before: RolloutRecord) -> RolloutRecord:
     registry.save_rollout(after, before=before)
     return after
 

@@ -7,7 +7,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.rollouts.advance import asked_again
+from whimbrel.flows.rollouts.judge import rejudge_rollout
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,20 +27,16 @@ def trace(registry: RegistryPort, fleet: FleetPort, rollout: str) -> list[Point]
     stages = registry.rollout(rollout).plan.stages
     points = [
         Point(
-            at=kept.at,
-            window=kept.window,
-            stage=stages[stage].name if (stage := _stage(kept.situation)) < len(stages) else "",
-            log_e=verdict.evidence["log_e"],
-            needed=verdict.evidence["log_e_needed"],
-            guardrails=verdict.evidence["guardrails"],
-            move=kept.move,
+            at=each.stored.at,
+            window=each.stored.window,
+            stage=stages[each.gate_input.stage].name if each.gate_input.stage < len(stages) else "",
+            log_e=each.verdict.evidence["log_e"],
+            needed=each.verdict.evidence["log_e_needed"],
+            guardrails=each.verdict.evidence["guardrails"],
+            move=each.stored.move,
         )
-        for kept, verdict in asked_again(registry, fleet, rollout)
-        if "log_e" in verdict.evidence
+        for each in rejudge_rollout(registry, fleet, rollout)
+        if "log_e" in each.verdict.evidence
     ]
     step = max(1, -(-len(points) // limits.ALERT_POINTS))
     return [point for index, point in enumerate(points) if index % step == 0 or index == len(points) - 1]
-
-
-def _stage(situation: bytes) -> int:
-    return int(msgspec.json.decode(situation).get("stage", 0))

@@ -5,8 +5,7 @@ import pytest
 from support.experiments import Devices, village, written
 from support.values import T0, devices_in, plan, quarantined, reports, rollout, stage, window
 from whimbrel.errors import Conflict, IllegalTransition, NotFound, Refused
-from whimbrel.flows.experiments.advance import act_by_person, replay_experiment
-from whimbrel.flows.experiments.start import foresee
+from whimbrel.flows.experiments.check import check_experiment
 from whimbrel.flows.render_policy import render_policy
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.rollouts.start import start_rollout
@@ -250,7 +249,7 @@ def test_a_metric_that_moves_with_the_hour_is_no_effect_where_one_arm_joined_fir
 def test_every_verdict_is_given_again_byte_for_byte() -> None:
     with village() as here:
         Devices(here, 90).run(20, gain=2.0)
-        verdicts = replay_experiment(here.parts, "e1")
+        verdicts = here.replay()
         assert len(verdicts) >= 3
         assert verdicts[-1].move == "ship"
         assert all(each.same for each in verdicts)
@@ -332,18 +331,18 @@ def test_a_person_decides_and_it_is_logged_as_theirs() -> None:
     with village() as here:
         Devices(here, 10).run(2)
         with pytest.raises(NotFound, match="its variants are control, large"):
-            act_by_person(here.parts, "e1", "ship", arm="huge", because="", actor="ana", now=T0 + 700)
-        act_by_person(here.parts, "e1", "ship", arm="large", because="we are sure", actor="ana", now=T0 + 700)
+            here.act("ship", arm="huge", because="", now=T0 + 700)
+        here.act("ship", arm="large", because="we are sure", now=T0 + 700)
         assert (here.record.phase, here.record.winner, here.record.ended_at) == (Phase.SHIPPED, "large", T0 + 700)
         assert here.town.registry.audit_log(rollout="e1")[0].actor == "ana"
         with pytest.raises(IllegalTransition, match="is over"):
-            act_by_person(here.parts, "e1", "stop", arm=None, because="", actor="ana", now=T0 + 800)
+            here.act("stop", arm=None, because="", now=T0 + 800)
 
 
 def test_two_who_act_at_once_are_told() -> None:
     with village() as here:
         before = here.record
-        act_by_person(here.parts, "e1", "stop", arm=None, because="enough", actor="ana", now=T0 + 700)
+        here.act("stop", arm=None, because="enough", now=T0 + 700)
         with pytest.raises(Conflict, match="somebody else"):
             here.experiments.save(before, before=before)
 
@@ -354,7 +353,7 @@ def test_two_who_act_at_once_are_told() -> None:
 def test_check_counts_devices_by_arm_and_says_what_can_be_found() -> None:
     with village(begun=False) as here:
         here.town.enrol(*(f"dev-{n}" for n in range(1, 401)))
-        told = foresee(
+        told = check_experiment(
             here.town.registry,
             here.town.fleet,
             here.experiments,
@@ -366,13 +365,15 @@ def test_check_counts_devices_by_arm_and_says_what_can_be_found() -> None:
         assert "control, serial 1" in text
         assert "more than the minimum effect 0.2" in text
         here.start()
-        again = foresee(here.town.registry, here.town.fleet, here.experiments, written())
+        again = check_experiment(here.town.registry, here.town.fleet, here.experiments, written())
         assert "it could not start now: experiment e1" in again.sentences[-1]
 
 
 def test_check_says_when_the_fleet_is_too_small() -> None:
     with village(begun=False) as here:
         here.town.enrol(*(f"dev-{n}" for n in range(1, 41)))
-        told = foresee(here.town.registry, here.town.fleet, here.experiments, written(minimum_sample_size=10_000))
+        told = check_experiment(
+            here.town.registry, here.town.fleet, here.experiments, written(minimum_sample_size=10_000)
+        )
         assert told.effect is None
         assert "nothing is decided unless about 10,000 devices are enrolled" in " ".join(told.sentences)

@@ -6,7 +6,8 @@ import pytest
 
 from support.values import cell, healthy, plan, stage
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.files.windows_file import read_windows, replay_windows
+from whimbrel.flows.files.windows_file import read_windows
+from whimbrel.flows.replay_windows import replay_windows
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import encode
 from whimbrel.plan.plan import Plan

@@ -21,7 +21,8 @@ from support.values import (
     window,
 )
 from whimbrel.flows.records import Record
-from whimbrel.flows.reports.ingest import Ingested, ingest, judge_silence
+from whimbrel.flows.reports.ingest import IngestCounts, ingest
+from whimbrel.flows.reports.judge_silence import judge_silence
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.report import Summary, Window
@@ -33,7 +34,7 @@ LATER = devices_in(50_000, 250_000, 1)[0]
 NOW = T0 + 400  # in window 1
 
 
-def take(here: Town, *records: Record, now: float = NOW) -> Ingested:
+def take(here: Town, *records: Record, now: float = NOW) -> IngestCounts:
     return ingest(here.registry, here.fleet, records, now=now)
 
 

@@ -5,6 +5,7 @@ import random
 import msgspec
 import pytest
 
+from support.experiments import Devices, village, written
 from support.values import T0, Town, announce, devices_in, model, quarantined, rollout, town, version
 from whimbrel.device.cohorts import permitted, placebo_wait, stand_in
 from whimbrel.device.journal import Journal, Membership
@@ -25,7 +26,7 @@ def running() -> RolloutRecord:
 
 
 def look(here: Town, at: float) -> RolloutRecord:
-    return learn_delays(here.registry, here.fleet, here.registry.rollout("r1"), now=at)
+    return learn_delays(here.fleet, here.registry.rollout("r1"), save=here.registry.save_rollout, now=at)
 
 
 def say(here: Town, *said: tuple[float, str, str]) -> None:
@@ -64,7 +65,12 @@ def test_a_move_that_a_person_makes_meanwhile_is_not_undone() -> None:
         stale = here.registry.rollout("r1")
         here.registry.save_rollout(msgspec.structs.replace(stale, stage_since=T0 + 1), before=stale)
         with pytest.raises(Conflict):
-            learn_delays(here.registry, here.fleet, msgspec.structs.replace(stale, stage=1), now=T0 + 900)
+            learn_delays(
+                here.fleet,
+                msgspec.structs.replace(stale, stage=1),
+                save=here.registry.save_rollout,
+                now=T0 + 900,
+            )
 
 
 def test_start_ages_of_both_arms_agree() -> None:
@@ -122,3 +128,28 @@ def distance(one: list[float], other: list[float]) -> float:
     return max(
         abs(sum(each <= at for each in one) / len(one) - sum(each <= at for each in other) / len(other)) for at in one
     )
+
+
+def test_an_experiment_in_which_no_device_fetches_anything_learns_no_delays() -> None:
+    same = [{"id": "control", "model_version": "wake@1.0.0"}, {"id": "large", "model_version": "wake@1.0.0"}]
+    with village(plan=written(variants=same)) as here:
+        devices = Devices(here, 40)
+        devices.run(3)
+        learned = learn_delays(here.town.fleet, here.record, save=here.experiments.save, now=T0 + 900)
+        assert learned.delays == here.record.delays == ()
+
+
+def test_the_arms_of_an_experiment_share_one_table_of_delays() -> None:
+    with village() as here:
+        before = here.record
+        for index, device in enumerate(devices_in(500_000, BUCKETS, 40)):
+            arm = {"rollout": "e1", "stage": 0, "role": "treated"}
+            said = [
+                announce(device, "begun", at=T0 + 10, **arm),
+                announce(device, "activated", at=T0 + 20 + index, **arm),
+            ]
+            ingest(here.town.registry, here.town.fleet, said, now=T0 + 100, experiments=[before])
+        learned = learn_delays(here.town.fleet, before, save=here.experiments.save, now=T0 + 900)
+        assert learned == here.record
+        assert learned.delays != before.delays
+        assert max(learned.delays) < 60

@@ -24,7 +24,9 @@ from support.values import (
 from whimbrel.errors import Conflict
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.ingest import ingest
-from whimbrel.flows.rollouts.advance import Ledgers, advance, move_by_person, replay
+from whimbrel.flows.rollouts.advance import advance
+from whimbrel.flows.rollouts.judge import RolloutLedgers, replay_rollout
+from whimbrel.flows.rollouts.move import move_by_person
 from whimbrel.flows.rollouts.progress import follow
 from whimbrel.gate.verdict import Verdict
 from whimbrel.plan.rollout_states import State
@@ -281,7 +283,7 @@ def test_an_operating_system_goes_back_alone_on_all_hardware() -> None:
         assert not refused.selector.matches({"hardware": "b", "os": "a"})
         by_os(here, {("pi4", "b"): 25, ("pi5", "b"): 25}, windows=range(8, 20))
         assert judge_now(here, now=T0 + 20 * 300).move == "wait"
-        assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
+        assert all(each.same for each in replay_rollout(here.registry, here.fleet, "r1"))
 
 
 def test_half_of_the_fleet_is_no_slice() -> None:
@@ -361,11 +363,11 @@ def test_harm_everywhere_takes_everything_back_and_no_slice() -> None:
 
 def test_every_verdict_is_given_again_by_the_stored_windows() -> None:
     with town(running=rollout()) as here:
-        ledgers: Ledgers = {}
+        ledgers: RolloutLedgers = {}
         for w in range(12):
             one_bad_class(here, windows=range(w, w + 1))
             advance(here.registry, here.fleet, here.registry.rollout("r1"), now=T0 + (w + 1) * 300, ledgers=ledgers)
-        answers = replay(here.registry, here.fleet, "r1")
+        answers = replay_rollout(here.registry, here.fleet, "r1")
         assert len(answers) == 12
         assert all(each.same for each in answers)
         assert "slice_back" in {each.move for each in answers}
@@ -376,7 +378,7 @@ def test_a_window_that_was_changed_afterwards_is_found_by_the_replay() -> None:
         one_bad_class(here)
         judge_now(here, now=T0 + 8 * 300)
         here.fleet.tally("r1", [cell("treated", 3, n=1, hardware_class="c1")])
-        assert [each.same for each in replay(here.registry, here.fleet, "r1")] == [False]
+        assert [each.same for each in replay_rollout(here.registry, here.fleet, "r1")] == [False]
 
 
 # --- the shadow ---
@@ -398,7 +400,7 @@ def test_a_candidate_that_agrees_in_the_shadow_is_served_to_the_share_of_the_nex
         in_shadow(here)
         assert judge_now(here).move == "advance"
         assert (now_is(here).stage, now_is(here).shares) == (1, (500_000, 50_000))
-        assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
+        assert all(each.same for each in replay_rollout(here.registry, here.fleet, "r1"))
 
 
 def test_a_candidate_that_disagrees_is_quarantined_and_never_served() -> None:
@@ -408,7 +410,7 @@ def test_a_candidate_that_disagrees_is_quarantined_and_never_served() -> None:
         assert now_is(here).state is State.ROLLED_BACK
         (refused,) = here.registry.quarantines("wake")
         assert "70.00% of the inputs" in refused.because
-        assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
+        assert all(each.same for each in replay_rollout(here.registry, here.fleet, "r1"))
 
 
 def test_a_served_stage_without_devices_is_not_judged_by_the_shadow() -> None:

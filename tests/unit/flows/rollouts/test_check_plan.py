@@ -21,8 +21,9 @@ from support.values import window as report_window
 from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.reports.usage import traffic_of
-from whimbrel.flows.rollouts.check_plan import check_plan, duration, view
+from whimbrel.flows.rollouts.check_plan import check_plan, view
 from whimbrel.flows.rollouts.start import start_rollout
+from whimbrel.flows.wording import duration_words
 from whimbrel.plan.governance import Approval, BlastRadius
 from whimbrel.plan.rollout_states import State
 from whimbrel.plan.schedule import Freeze, Schedule
@@ -165,4 +166,4 @@ def test_traffic_is_that_of_an_earlier_rollout() -> None:
 def test_the_view_is_json_and_durations_are_words() -> None:
     with town() as here:
         assert view(check_plan(here.registry, here.fleet, plan(), now=T0, devices=50))["fleet"] == 50
-    assert [duration(hours) for hours in (0.001, 0.5, 30, 100)] == ["1 min", "30 min", "30 h", "4 days"]
+    assert [duration_words(hours) for hours in (0.001, 0.5, 30, 100)] == ["1 min", "30 min", "30 h", "4 days"]

@@ -6,7 +6,8 @@ from support.values import SALT, T0, Town, devices_in, plan, quarantined, rollou
 from whimbrel.errors import Conflict, NotFound, Refused
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.shares import over_the_cap, share_for
-from whimbrel.flows.rollouts.start import find_version, start_rollout
+from whimbrel.flows.rollouts.start import start_rollout
+from whimbrel.flows.versions import find_version
 from whimbrel.plan.governance import BlastRadius
 from whimbrel.plan.plan import Plan, VersionName
 from whimbrel.plan.rollout_states import State

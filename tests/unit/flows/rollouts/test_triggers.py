@@ -21,9 +21,11 @@ from support.values import (
 )
 from whimbrel.errors import Refused
 from whimbrel.flows.records import Record
-from whimbrel.flows.reports.ingest import ingest, judge_silence
+from whimbrel.flows.reports.ingest import ingest
+from whimbrel.flows.reports.judge_silence import judge_silence
 from whimbrel.flows.reports.user_reports import count_reports, file_reports
-from whimbrel.flows.rollouts.advance import advance, replay
+from whimbrel.flows.rollouts.advance import advance
+from whimbrel.flows.rollouts.judge import replay_rollout
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.gate.verdict import Verdict
 from whimbrel.health.report import Summary
@@ -33,7 +35,6 @@ from whimbrel.model.documents import encode
 from whimbrel.model.release import Reference
 from whimbrel.plan.rollout_states import State
 from whimbrel.stores import schema
-from whimbrel.stores.user_reports import UserReportRows
 
 CANARY = devices_in(0, 50_000, 40)
 OTHERS = devices_in(50_000, 1_000_000, 160)
@@ -117,7 +118,7 @@ def one_period(here: Town, number: int, trigger: str) -> Verdict:
         seen = healthy(index + number) | {"crashed": 1 if index == number else 0}
         said.append(reports(device, window(number, serial=1, cohorts=(place,), **seen), at=now))
     ingest(here.registry, here.fleet, said, now=now)
-    rows = UserReportRows(here.registry.connection, "default")
+    rows = here.stores.tickets
     rows.heard("wake", at=now)
     angry = CANARY[: 8 if trigger == "user_reports" else 0] + OTHERS[number : number + 1]
     tickets = [UserReport(ticket=f"Z-{number}-{d}", model="wake", device_id=d) for d in angry]
@@ -163,7 +164,7 @@ def test_harm_that_devices_tell_of_takes_the_version_back(trigger: str, limit: s
         after = here.registry.rollout("r1")
         assert after.state is State.ROLLING_BACK
         assert [entry.serial for entry in here.registry.quarantines("wake")] == [2]
-        assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
+        assert all(each.same for each in replay_rollout(here.registry, here.fleet, "r1"))
 
 
 def test_without_harm_the_same_rollout_advances() -> None:
@@ -172,7 +173,7 @@ def test_without_harm_the_same_rollout_advances() -> None:
         moves = [one_period(here, number, "none") for number in range(1, 21)]
         assert {verdict.move for verdict in moves} <= {"wait", "advance", "hold"}
         assert "advance" in {verdict.move for verdict in moves}, moves[-1].because
-        assert all(each.same for each in replay(here.registry, here.fleet, "r1"))
+        assert all(each.same for each in replay_rollout(here.registry, here.fleet, "r1"))
 
 
 def test_devices_that_go_back_by_themselves_pull_the_kill_switch() -> None:

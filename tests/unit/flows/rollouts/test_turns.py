@@ -23,8 +23,10 @@ from support.values import window as report_window
 from whimbrel.errors import Conflict, IllegalTransition, Refused
 from whimbrel.flows.records import RolloutRecord, Running
 from whimbrel.flows.reports.ingest import ingest
-from whimbrel.flows.rollouts.advance import advance, move_by_person
-from whimbrel.flows.rollouts.approve import approval_view, approve, reject
+from whimbrel.flows.rollouts.advance import advance
+from whimbrel.flows.rollouts.approvals import approval_view
+from whimbrel.flows.rollouts.approve import approve, reject
+from whimbrel.flows.rollouts.move import move_by_person
 from whimbrel.flows.rollouts.progress import follow
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.gate.verdict import Verdict

@@ -4,7 +4,6 @@ Every change is one transaction, writes the audit log, and returns when the sign
 """
 
 import secrets
-import time
 from typing import Annotated, Any, cast, get_args
 
 import msgspec
@@ -12,22 +11,15 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import NotFound
-from whimbrel.flows.experiments.advance import (
-    ExperimentLedgers,
-    Parts,
-    PersonAct,
-    act_by_person,
-    look_at,
-    replay_experiment,
-)
-from whimbrel.flows.experiments.start import foresee, read_experiment, start_experiment
+from whimbrel.flows.experiments.advance import PersonAct, act_by_person
+from whimbrel.flows.experiments.check import check_experiment
+from whimbrel.flows.experiments.judge import ExperimentLedgers, experiment_verdict_for, replay_experiment
+from whimbrel.flows.experiments.start import start_experiment
+from whimbrel.flows.files.experiment_file import read_experiment
 from whimbrel.flows.records import ExperimentRecord
 from whimbrel.gate.experiment_gate import ArmNow, Look
 from whimbrel.model.documents import Document
-from whimbrel.stores.experiments import Experiments
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry
-from whimbrel.stores.tuf_repository import RoleBook
+from whimbrel.stores.transaction import Stores
 
 _SALT_BITS = 53  # a salt is a whole number that JSON holds everywhere
 
@@ -56,83 +48,80 @@ def person_act(text: str) -> PersonAct:
     return cast("PersonAct", text)
 
 
-def parts_of(registry: Registry, fleet: Fleet) -> Parts:
-    """What the flows of experiments work on, in one transaction."""
-    return Parts(registry, fleet, Experiments(registry.connection, registry.namespace), secrets.token_hex(3))
-
-
-def start(registry: Registry, fleet: Fleet, _book: RoleBook, *, data: NewExperiment) -> dict[str, Any]:
+def start(stores: Stores, *, data: NewExperiment, now: float) -> dict[str, Any]:
     """Begin."""
-    parts = parts_of(registry, fleet)
     record = start_experiment(
-        registry,
-        parts.experiments,
+        stores.registry,
+        stores.experiments,
         read_experiment(data.plan, what=data.file_name),
         plan_text=data.plan,
-        tag=parts.tag,
+        tag=secrets.token_hex(3),
         salt=secrets.randbits(_SALT_BITS),
         hour_s=data.hour_s,
         actor=data.actor,
-        now=time.time(),
+        now=now,
     )
-    return view(registry, fleet, record)
+    return view(stores, record)
 
 
-def check(registry: Registry, fleet: Fleet, _book: RoleBook, *, data: NewExperiment) -> dict[str, Any]:
+def check(stores: Stores, *, data: NewExperiment) -> dict[str, Any]:
     """Explain, and change nothing."""
     plan = read_experiment(data.plan, what=data.file_name)
-    told = foresee(registry, fleet, parts_of(registry, fleet).experiments, plan)
+    told = check_experiment(stores.registry, stores.fleet, stores.experiments, plan)
     answer: dict[str, Any] = {"name": plan.name, "model": plan.model} | msgspec.to_builtins(told)
     return answer
 
 
-def every(registry: Registry, fleet: Fleet, _book: RoleBook, *, model: str | None, live: bool) -> list[dict[str, Any]]:
+def every(stores: Stores, *, model: str | None, live: bool) -> list[dict[str, Any]]:
     """All of them, oldest first."""
-    records = parts_of(registry, fleet).experiments.all(model=model, live=live)
-    return [view(registry, fleet, record) for record in records]
+    records = stores.experiments.all(model=model, live=live)
+    return [view(stores, record) for record in records]
 
 
-def one(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str, history: bool) -> dict[str, Any]:
+def one(stores: Stores, *, identifier: str, history: bool, now: float) -> dict[str, Any]:
     """One, with what is to be said of it by now. `history`: the intervals over time too, for a plot."""
-    parts, books = parts_of(registry, fleet), ExperimentLedgers()
-    record = parts.experiments.one(identifier)
-    now = record.ended_at if record.ended_at is not None else time.time()
-    said = look_at(parts, record, now=now, books=books)
-    seen = view(registry, fleet, record) | {"verdict": msgspec.to_builtins(said)}
+    ledgers = ExperimentLedgers()
+    record = stores.experiments.one(identifier)
+    until = record.ended_at if record.ended_at is not None else now
+    said = experiment_verdict_for(record, registry=stores.registry, fleet=stores.fleet, now=until, ledgers=ledgers)
+    seen = view(stores, record) | {"verdict": msgspec.to_builtins(said)}
     if history:
-        seen["history"] = _history(record, books)
-        log = registry.audit_log(rollout=identifier, limit=limits.EXPERIMENT_POINTS)
+        seen["history"] = _history(record, ledgers)
+        log = stores.registry.audit_log(rollout=identifier, limit=limits.EXPERIMENT_POINTS)
         seen["acts"] = [{"at": e.at, "actor": e.actor, "action": e.action, "because": e.because} for e in reversed(log)]
     return seen
 
 
-def act(
-    registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str, wanted: PersonAct, data: ExperimentAct
-) -> dict[str, Any]:
+def act(stores: Stores, *, identifier: str, wanted: PersonAct, data: ExperimentAct, now: float) -> dict[str, Any]:
     """Stop, keep or ship by hand."""
     record = act_by_person(
-        parts_of(registry, fleet),
         identifier,
         wanted,
+        registry=stores.registry,
+        fleet=stores.fleet,
+        experiments=stores.experiments,
+        tag=secrets.token_hex(3),
         arm=data.arm,
         because=data.because or f"{wanted} by {data.actor}",
         actor=data.actor,
-        now=time.time(),
+        now=now,
     )
-    return view(registry, fleet, record)
+    return view(stores, record)
 
 
-def replay(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> dict[str, Any]:
+def replay(stores: Stores, *, identifier: str) -> dict[str, Any]:
     """Every verdict, asked again of the stored windows."""
-    verdicts = replay_experiment(parts_of(registry, fleet), identifier)
+    verdicts = replay_experiment(
+        identifier, registry=stores.registry, fleet=stores.fleet, experiments=stores.experiments
+    )
     same = all(each.same for each in verdicts)
     return {"id": identifier, "same": same, "verdicts": [msgspec.to_builtins(each) for each in verdicts]}
 
 
-def view(registry: Registry, fleet: Fleet, record: ExperimentRecord) -> dict[str, Any]:
+def view(stores: Stores, record: ExperimentRecord) -> dict[str, Any]:
     """An experiment for people and scripts."""
-    versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in registry.versions(record.model)}
-    counts = fleet.counts(record.id)
+    versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in stores.registry.versions(record.model)}
+    counts = stores.fleet.counts(record.id)
     places = {variant.id: place for place, variant in enumerate(record.plan.treated)}
     arms = []
     for variant in record.plan.variants:
@@ -176,10 +165,10 @@ def view(registry: Registry, fleet: Fleet, record: ExperimentRecord) -> dict[str
     }
 
 
-def _history(record: ExperimentRecord, books: ExperimentLedgers) -> list[dict[str, Any]]:
+def _history(record: ExperimentRecord, ledgers: ExperimentLedgers) -> list[dict[str, Any]]:
     """At most `EXPERIMENT_POINTS` looks an arm, evenly over time, the last one among them."""
     found = []
-    book = books[record.id]
+    book = ledgers[record.id]
     for place, variant in enumerate(record.plan.treated):
         mine = [(window, now) for window, where, now in book.history if where == place]
         step = max(1, -(-len(mine) // limits.EXPERIMENT_POINTS))

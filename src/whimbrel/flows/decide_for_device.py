@@ -1,4 +1,4 @@
-"""A client that cannot decide asks: the server runs the same decision for it. (The thin check.)"""
+"""The thin check: a client that cannot decide asks, and the server runs the same decision for it."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from whimbrel.policy.decide import Profile, decide
 from whimbrel.policy.policy import Policy
 
 
-def check(
+def decide_for_device(
     policy: Policy, line: Line, releases: dict[int, Release], *, device_id: str, labels: dict[str, str]
 ) -> dict[str, Any]:
     """The answer for one model: what to run, why, and which files it is made of."""

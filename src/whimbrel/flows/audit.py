@@ -1,0 +1,29 @@
+"""The audit log of rollouts and experiments: who did what, why, and on what evidence."""
+
+from whimbrel.flows.ports import RegistryPort
+from whimbrel.flows.records import AuditRecord, ExperimentRecord, RolloutRecord
+
+
+def audit(
+    registry: RegistryPort,
+    comparison: RolloutRecord | ExperimentRecord,
+    *,
+    actor: str,
+    action: str,
+    because: str,
+    now: float,
+    evidence: dict[str, object] | None = None,
+) -> None:
+    """Write what happened to a rollout or an experiment into the audit log, within the same transaction."""
+    registry.write_audit(
+        AuditRecord(
+            namespace=registry.namespace,
+            at=now,
+            actor=actor,
+            action=action,
+            because=because,
+            model=comparison.model,
+            rollout=comparison.id,
+            evidence=evidence or {},
+        )
+    )

@@ -1,0 +1,73 @@
+"""A device's place in a stage's cohort: when it joined, and what it did since.
+
+1. A device is in a stage's cohort once, from the first message that says so.
+2. What a device did is not undone by what it says later: a failure stays in the denominator.
+
+Called for every announcement, and for every report that counts in a cohort.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from whimbrel.flows.records import Comparison, Participation
+from whimbrel.flows.reports.batch import FleetBatch
+from whimbrel.health.panel import Value
+from whimbrel.health.report import Role
+
+Outcome = Literal["", "committed", "went_back", "failed"]
+SETBACKS: frozenset[Outcome] = frozenset({"went_back", "failed"})
+
+
+def participation_of(
+    batch: FleetBatch,
+    comparison: Comparison,
+    *,
+    stage: int,
+    role: Role,
+    device_id: str,
+    hardware_class: str,
+    slices: dict[str, str],
+    at: float,
+) -> Participation:
+    """A device's place as it is written down, or a new place that it has from `at` on."""
+    return batch.participation(comparison.id, stage, device_id) or Participation(
+        rollout=comparison.id,
+        stage=stage,
+        device_id=device_id,
+        role=role,
+        hardware_class=hardware_class,
+        slices=slices,
+        assigned_at=at,
+    )
+
+
+def update_participation(
+    batch: FleetBatch,
+    participation: Participation,
+    *,
+    hardware_class: str,
+    slices: dict[str, str],
+    begun_at: float | None = None,
+    activated_at: float | None = None,
+    reported_at: float | None = None,
+    shadowed_at: float | None = None,
+    outcome: Outcome = "",
+    values: Mapping[str, Value] | None = None,
+) -> None:
+    """Write down what is new. Of each time, the first that was told stays."""
+    before = participation
+    after = msgspec.structs.replace(
+        before,
+        hardware_class=hardware_class or before.hardware_class,
+        slices=slices or before.slices,
+        begun_at=before.begun_at if before.begun_at is not None else begun_at,
+        activated_at=before.activated_at if before.activated_at is not None else activated_at,
+        reported_at=before.reported_at or reported_at,
+        shadowed_at=before.shadowed_at or shadowed_at,
+        outcome=before.outcome if before.outcome in SETBACKS else outcome or before.outcome,
+        values=before.values if values is None else dict(values),
+    )
+    if after != before or reported_at is None:  # a new place that an announcement made is not written down yet
+        batch.save_participation(after)

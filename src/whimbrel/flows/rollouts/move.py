@@ -1,0 +1,116 @@
+"""A rollout moves: its row, what follows from the move, and the audit entry, in one transaction. (Step 17.)
+
+1. The gate's moves and a person's go the same way; the actor says whose it was. The policy follows from the rows.
+2. What went back is quarantined, the fleet's or the slice's: it is never tried again by itself.
+3. Nobody finishes a rollout in a freeze. Going back waits for nothing.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from whimbrel.errors import Refused
+from whimbrel.flows.audit import audit
+from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.quarantine import quarantine
+from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.rollouts.finish import after_failure, after_success
+from whimbrel.flows.rollouts.shares import next_share
+from whimbrel.flows.wording import time_words
+from whimbrel.health.slices import slice_of
+from whimbrel.model.selector import EVERYONE, Expression, Selector
+from whimbrel.plan.rollout_states import Event, transition
+from whimbrel.plan.schedule import frozen_until
+from whimbrel.policy.bucket import BUCKETS
+
+PersonMove = Literal["pause", "resume", "finish", "abort", "rollback"]
+
+BACK = frozenset({Event.ROLL_BACK, Event.SLICE_BACK})
+_EVENT_OF_PERSON: dict[PersonMove, Event] = {
+    "pause": Event.PAUSE,
+    "resume": Event.RESUME,
+    "finish": Event.FINISH,
+    "abort": Event.ABORT,
+    "rollback": Event.ROLL_BACK,
+}
+
+
+def move_by_person(
+    registry: RegistryPort,
+    fleet: FleetPort,
+    identifier: str,
+    person_move: PersonMove,
+    *,
+    because: str,
+    actor: str,
+    now: float,
+) -> RolloutRecord:
+    """Pause, resume, finish, abort or roll back. Raises `IllegalTransition` where its state does not allow it."""
+    rollout = registry.rollout(identifier)
+    if person_move == "finish" and (until := frozen_until(rollout.plan.freeze, now)) is not None and rollout.live:
+        raise Refused(f"a freeze holds until {time_words(until)}; until then it may be paused, aborted or rolled back")
+    event = _EVENT_OF_PERSON[person_move]
+    return move(registry, fleet, rollout, event, because=because, actor=actor, evidence={}, now=now)
+
+
+def move(
+    registry: RegistryPort,
+    fleet: FleetPort,
+    rollout: RolloutRecord,
+    event: Event,
+    *,
+    because: str,
+    actor: str,
+    evidence: dict[str, object],
+    now: float,
+    slices: tuple[str, ...] = (),
+) -> RolloutRecord:
+    """One move. `slices`: those that go back without the rest. Raises `IllegalTransition`, and changes nothing then."""
+    after = _after(registry, fleet, rollout, event, because=because, slices=slices, now=now)
+    registry.save_rollout(after, before=rollout)
+    if event in BACK:
+        hardware = registry.model(rollout.model).settings.hardware_label
+        selector = _selector(slices, hardware=hardware) if slices else EVERYONE
+        quarantine(registry, rollout, rollout.target, because=because, now=now, selector=selector)
+    share = (after.shares[-1] - after.plan.range.start) / BUCKETS if after.shares else 0.0
+    with_stage = {"stage": after.stage, "share": share, **evidence}
+    audit(registry, after, actor=actor, action=event.value, because=because, now=now, evidence=with_stage)
+    if event is Event.FINISH:
+        after_success(registry, after, now=now)
+    if event is Event.ROLL_BACK:
+        after_failure(registry, after, now=now)
+    return after
+
+
+def _after(
+    registry: RegistryPort,
+    fleet: FleetPort,
+    rollout: RolloutRecord,
+    event: Event,
+    *,
+    because: str,
+    slices: tuple[str, ...],
+    now: float,
+) -> RolloutRecord:
+    """The rollout's row after the move."""
+    state = transition(rollout.state, event)
+    since = rollout.state_since if state is rollout.state else now
+    after = msgspec.structs.replace(rollout, state=state, state_since=since, because=because)
+    if event is Event.SLICE_BACK:
+        after = msgspec.structs.replace(after, without=tuple(sorted({*rollout.without, *slices})))
+    if event is Event.ADVANCE:
+        share = next_share(fleet, rollout, salt=registry.model(rollout.model).salt)
+        after = msgspec.structs.replace(
+            after, stage=rollout.stage + 1, stage_since=now, shares=(*rollout.shares, share)
+        )
+    if not after.live and after.ended_at is None:
+        after = msgspec.structs.replace(after, ended_at=now)
+    return after
+
+
+def _selector(slices: tuple[str, ...], *, hardware: str) -> Selector:
+    """The devices of some slices of one label."""
+    labels_and_values = [slice_of(each) for each in slices]
+    label = labels_and_values[0][0] or hardware
+    values = tuple(value for _, value in labels_and_values)
+    return Selector(match_expressions=(Expression(key=label, operator="In", values=values),))
