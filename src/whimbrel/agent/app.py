@@ -127,7 +127,7 @@ class Agent:
             installations=self._installations,
             labels=settings.labels,
             now=self._now,
-            offline=lambda: self._network.offline,
+            network=self._network,
             chance=chance,
         )
         self._housekeeping = Housekeeping(

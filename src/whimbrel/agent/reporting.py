@@ -12,6 +12,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.backoff import Backoff, after_s_of
+from whimbrel.agent.bundle import Switched
 from whimbrel.agent.device_api import BadBody, DeviceApi
 from whimbrel.agent.installation import Installation
 from whimbrel.agent.model_state import ModelState
@@ -35,12 +36,12 @@ class Reporting:
         installations: Mapping[str, Installation],
         labels: Mapping[str, str],
         now: Callable[[], float],
-        offline: Callable[[], bool],
+        network: Switched,
         chance: random.Random,
     ) -> None:
         self._api, self._spool, self._trust = api, spool, trust
         self._installations, self._labels = installations, labels
-        self._now, self._offline, self._chance = now, offline, chance
+        self._now, self._network, self._chance = now, network, chance
         self._announcing, self._sending = Backoff(chance), Backoff(chance)
         self._next_report: float | None = None
 
@@ -62,7 +63,7 @@ class Reporting:
 
     def flush(self) -> None:
         """Announce what waits in the outboxes; best effort."""
-        if self._offline():
+        if self._network.offline:
             return
         now = self._now()
         for each in self._installations.values():
