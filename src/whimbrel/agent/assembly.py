@@ -65,11 +65,11 @@ class Assembly:
         """Bytes that the disk must still take until `file` is here, by the cheapest way or whole, whichever is more."""
         missing = self._missing(file)
         unpacked = file.size_bytes if file.packed else 0
-        found = ways(steps, target=file.sha256, size_bytes=missing, here=here) if steps else []
-        if not found:
+        possible = ways(steps, target=file.sha256, size_bytes=missing, here=here) if steps else []
+        if not possible:
             return missing + unpacked
-        between = sum(step.target_bytes for step in found[0].steps[:-1])
-        return max(missing, found[0].size_bytes + between + file.size_bytes) + unpacked
+        between = sum(step.target_bytes for step in possible[0].steps[:-1])
+        return max(missing, possible[0].size_bytes + between + file.size_bytes) + unpacked
 
     def _missing(self, file: File) -> int:
         return file.size_bytes - (self._disk.size(self._download.path(file)) or 0)
@@ -84,10 +84,10 @@ class Assembly:
                 self.moved_by[way] = self.moved_by.get(way, 0) + moved
 
     def _verify(self, patch: File) -> None:
-        found = self._disk.sha256(self._download.path(patch))
-        if found != patch.sha256:
+        actual = self._disk.sha256(self._download.path(patch))
+        if actual != patch.sha256:
             self._download.refuse(patch)
-            raise UntrustedInput(f"the patch {patch.sha256} came with SHA-256 {found}")
+            raise UntrustedInput(f"the patch {patch.sha256} came with SHA-256 {actual}")
 
     def _apply(self, patching: ModuleType, file: File, way: Way, here: Mapping[str, Path]) -> None:
         base = here.get(way.steps[0].base)

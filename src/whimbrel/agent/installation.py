@@ -3,7 +3,7 @@
 
 1. `intent` makes a wish of the difference between decision and journal, which becomes an event here; the step says what
    follows. What concerns the inactive slot is done by `preparation`, what concerns the active one by `swaps`.
-2. The journal is durable before an effect is performed. An effect that cannot be done now answers with a `Wait`, and is
+2. The journal is durable before an effect is performed. An effect that cannot be done now returns a `Wait`, and is
    asked for again in a later pass.
 3. A pass settles the active slot first: a trial that is over is over before something else is wanted.
 """

@@ -4,7 +4,7 @@
 2. Room is made before a byte is fetched: the old version in the other slot goes first.
 3. A probe that finds the build too slow or too large for this device makes way for the next one that fits.
 
-Each step answers with an event, or with a `Wait`: not now.
+Each step returns an event, or a `Wait`: not now.
 """
 
 import msgspec

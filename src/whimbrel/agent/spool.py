@@ -101,26 +101,26 @@ class Spool:
 
     def new_of(self, ended: list[Ended]) -> list[Ended]:
         """Those that were not added yet: a process may end between adding sessions and removing their files."""
-        known = set(self._content.consumed)
-        return [each for each in ended if each.name not in known]
+        consumed = set(self._content.consumed)
+        return [session for session in ended if session.name not in consumed]
 
     def add(self, model: str, ended: list[Ended], *, names: list[str]) -> None:
         """Add ended sessions to the model's open window of their serial. `names`: all files that are looked at."""
         content = self._content
         windows = dict(content.open)
         waiting = content.waiting
-        for each in ended:
-            if each.serial is None:
+        for session in ended:
+            if session.serial is None:
                 continue
             window = windows.get(model)
-            if window is not None and (window.serial != each.serial or _other_shadow(window, each.closed)):
+            if window is not None and (window.serial != session.serial or _other_shadow(window, session.closed)):
                 waiting = (*waiting, Waiting(window=window))
                 window = None
-            window = window or Window(model=model, serial=each.serial, first=1, last=1)
-            if each.closed is None:
+            window = window or Window(model=model, serial=session.serial, first=1, last=1)
+            if session.closed is None:
                 windows[model] = _replace(window, sessions=window.sessions + 1, crashed=1)
             else:
-                windows[model] = _with(window, each.closed)
+                windows[model] = _with(window, session.closed)
         self._save(_replace(content, open=windows, waiting=_bounded(waiting), consumed=tuple(names)))
 
     def cut(

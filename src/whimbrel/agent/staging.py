@@ -143,10 +143,10 @@ class Staging:
         for file in candidate.files:
             part, target = self._download.path(file), slot / file.name
             if disk.size(part) is not None:
-                found = disk.sha256(part)
-                if found != file.sha256:
+                actual = disk.sha256(part)
+                if actual != file.sha256:
                     self._download.refuse(file)
-                    return events.Corrupt(f"{file.name} has SHA-256 {found}; the release says {file.sha256}")
+                    return events.Corrupt(f"{file.name} has SHA-256 {actual}; the release says {file.sha256}")
                 disk.remove(target)
                 if file.packed:
                     try:

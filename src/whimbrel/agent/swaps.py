@@ -6,7 +6,7 @@
 3. Going back needs no network, no permission and no probe; only the end of the sessions, and whole files. Where a
    member of a set went back, the others follow.
 
-A swap that cannot be done now answers with a `Wait`, and is asked for again.
+A swap that cannot be done now returns a `Wait`, and is asked for again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +65,8 @@ class Swaps:
         refresh: Callable[[], None],
         flush: Callable[[], None],
     ) -> events.Event | Wait | None:
-        """Swap `candidate` in, with its set. `models`: all of this device. Answers `Withdrawn`, `Corrupt`, or waits.
+        """Swap `candidate` in, with its set. `models`: all of this device. Returns `Withdrawn`, `Corrupt`, a
+        `Wait`, or None after the swap.
 
         Raises `Unavailable` where the policy is too old, `UntrustedInput`.
         """

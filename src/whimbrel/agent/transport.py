@@ -85,8 +85,8 @@ class Proxies:
             return ""
         if any(name in {"", host} or host.endswith(f".{name}") for name in self._direct):
             return ""
-        found = self._by_scheme.get(parsed.scheme or "", "") or self._by_scheme["all"]
-        return found if not found or "://" in found else f"http://{found}"
+        proxy = self._by_scheme.get(parsed.scheme or "", "") or self._by_scheme["all"]
+        return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 class _Watch:

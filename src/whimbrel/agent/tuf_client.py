@@ -133,8 +133,8 @@ class TrustClient:
 
     def staleness_s(self, now: float) -> float:
         """How long ago the metadata expired that decisions are made of; 0 where it has not."""
-        known = max(now, self.memory.signed_at, BUILD_DATE)
-        return max(0.0, known - self.memory.expires) if self.memory.expires else 0.0
+        time = max(now, self.memory.signed_at, BUILD_DATE)
+        return max(0.0, time - self.memory.expires) if self.memory.expires else 0.0
 
     def refresh(self, now: float) -> bool:
         """Ask the server what is new; whether any document may have changed.
@@ -288,15 +288,17 @@ class TrustClient:
         document = documents.parse(kind, content, what=path)
         if document.model != model:
             raise UntrustedInput(f"{path} is about {document.model!r}; expected {model!r}")
-        seen = self.memory.seen.get(model, Seen())
+        greatest = self.memory.seen.get(model, Seen())
         word = "policy" if kind is Policy else "line"
-        last: int = getattr(seen, word)
+        last: int = getattr(greatest, word)
         if document.sequence < last:
             raise UntrustedInput(f"{path} has sequence {document.sequence}, and {last} was seen before")
         if document != before:
             self._disk.write(self._document(path), content)
         if document.sequence > last:
-            self._remember(seen={**self.memory.seen, model: msgspec.structs.replace(seen, **{word: document.sequence})})
+            self._remember(
+                seen={**self.memory.seen, model: msgspec.structs.replace(greatest, **{word: document.sequence})}
+            )
         return document
 
     def _target(self, path: str) -> bytes | None:
@@ -351,8 +353,8 @@ class _Fetcher(FetcherInterface):
         self.primed[url] = (status, body, etag)
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
-        known = url in self.primed
-        status, body, etag = self.primed.pop(url) if known else self._ask(url, max_length)
+        is_primed = url in self.primed
+        status, body, etag = self.primed.pop(url) if is_primed else self._ask(url, max_length)
         if status != 200:
             raise DownloadHTTPError(f"{url} answered {status}", status)
         if len(body) > max_length:

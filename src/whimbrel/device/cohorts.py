@@ -32,21 +32,25 @@ def assigned(
     before: Mapping[str, float] | None = None,
 ) -> Journal:
     """The journal with exactly these memberships; new ones are announced. `before`: the metrics' means until now."""
-    known = {(member.rollout, member.stage, member.role): member for member in journal.memberships}
+    earlier = {(member.rollout, member.stage, member.role): member for member in journal.memberships}
     members: list[Membership] = []
-    said: list[Announcement] = []
-    for each in list(assignments)[: limits.STAGES]:
-        member = known.get((each.rollout, each.stage, each.role))
+    announcements: list[Announcement] = []
+    for assignment in list(assignments)[: limits.STAGES]:
+        member = earlier.get((assignment.rollout, assignment.stage, assignment.role))
         if member is None:
-            known_before = {name: before[name] for name in each.before if name in before} if before else {}
+            known_before = {name: before[name] for name in assignment.before if name in before} if before else {}
             member = Membership(
-                rollout=each.rollout, stage=each.stage, role=each.role, assigned_at=at, before=known_before
+                rollout=assignment.rollout,
+                stage=assignment.stage,
+                role=assignment.role,
+                assigned_at=at,
+                before=known_before,
             )
-            said.append(_tell(journal, member, "assigned", serial))
+            announcements.append(_tell(journal, member, "assigned", serial))
         members.append(member)
     if tuple(members) == journal.memberships:
         return journal
-    return _replace(journal, memberships=tuple(members), outbox=(*journal.outbox, *said)[-limits.OUTBOX :])
+    return _replace(journal, memberships=tuple(members), outbox=(*journal.outbox, *announcements)[-limits.OUTBOX :])
 
 
 def entered(journal: Journal, pointer: Pointer, decision: Decision) -> list[Assignment]:

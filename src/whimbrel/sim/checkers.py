@@ -108,15 +108,15 @@ class Checkers:
 
     def session(self, device: str, serial: int, entry: str, contents: Mapping[str, bytes]) -> None:
         """An app opened a version: the files of its folder."""
-        found = {name: _sha(content) for name, content in contents.items()}
+        digests = {name: _sha(content) for name, content in contents.items()}
         release = self.releases.get(serial)
         signed = release is not None and any(
-            entry == variant.files[0].name and {file.name: file.sha256 for file in variant.files} == found
+            entry == variant.files[0].name and {file.name: file.sha256 for file in variant.files} == digests
             for variant in release.variants
         )
         if not signed:
             self.violated("verified", f"{device} opened serial {serial}, and its bytes are in no such release")
-        elif found[entry] not in self._passed[device]:
+        elif digests[entry] not in self._passed[device]:
             self.violated("verified", f"{device} opened serial {serial}, which it never probed")
         given = (
             salt for each, salt, start, end in self._served if each == serial and start <= place(device, salt) < end
@@ -165,10 +165,10 @@ class Checkers:
     def _began_trial(self, device: str, serial: int) -> None:
         if serial in self._failed[device]:
             self.violated("refused", f"{device} tries serial {serial} again, which failed there")
-        told = self._told[device]
-        if "policy" in told and "line" in told:
-            quarantined = {each["serial"] for each in told["policy"].get("quarantine", ())}
-            if serial in quarantined or _forbids(told["line"], serial):
+        documents = self._told[device]
+        if "policy" in documents and "line" in documents:
+            quarantined = {each["serial"] for each in documents["policy"].get("quarantine", ())}
+            if serial in quarantined or _forbids(documents["line"], serial):
                 self.violated("stopped", f"{device} was told that serial {serial} must not run, and tries it")
         now = self._timeline.now
         since = self._forbidden.get(serial, now)
@@ -181,23 +181,23 @@ class Checkers:
     def sent(self, device: str, name: str, body: bytes) -> None:
         """A device said something, and the server got it."""
         if name == "announce":
-            said = json.loads(body)
-            if said["step"] in {"failed", "went_back"} and said.get("serial") is not None:
-                self._failed[device].add(said["serial"])
-            self._came_by(device, said)
+            announcement = json.loads(body)
+            if announcement["step"] in {"failed", "went_back"} and announcement.get("serial") is not None:
+                self._failed[device].add(announcement["serial"])
+            self._came_by(device, announcement)
 
     def carried(self, device: str, digest: str, size_bytes: int) -> None:
         """An artifact, or a part of it, was on its way to a device."""
         self._carried[device, "" if digest in self.leads_to else digest] += size_bytes
 
-    def _came_by(self, device: str, said: Mapping[str, Any]) -> None:
-        moved, release = said.get("moved_by", {}), self.releases.get(said.get("serial") or 0)
+    def _came_by(self, device: str, announcement: Mapping[str, Any]) -> None:
+        moved, release = announcement.get("moved_by", {}), self.releases.get(announcement.get("serial") or 0)
         whole = sum(self._carried[device, each] for each in release.digests) if release is not None else 0
         patches = sum(count for way, count in moved.items() if way != "whole")
         if moved.get("whole", 0) > whole or patches > self._carried[device, ""]:
             came = f"{whole} bytes of its files and {self._carried[device, '']} of patches"
-            self.violated("ways", f"{device} says {moved} of serial {said.get('serial')}; it was sent {came}")
-        if said["step"] == "activated":
+            self.violated("ways", f"{device} says {moved} of serial {announcement.get('serial')}; it was sent {came}")
+        if announcement["step"] == "activated":
             self._timeline.occurred.update(f"update: {way}" for way in moved)
 
     def accepted(self, device: str, name: str, headers: Mapping[str, str], body: bytes) -> None:
@@ -243,15 +243,15 @@ class Checkers:
 
     def tallied(self, rollout: str, cells: Iterable[Cell]) -> None:
         """What the server has counted of a rollout."""
-        found: Sums = {}
+        counted: Sums = {}
         for cell in cells:
             if cell.at_risk:
-                sums = found.setdefault((cell.stage, cell.role), [0, 0, 0, 0])
+                sums = counted.setdefault((cell.stage, cell.role), [0, 0, 0, 0])
                 inputs = cell.shadow.inputs if cell.shadow is not None else 0
                 for index, value in enumerate((cell.at_risk, cell.sessions, cell.crashed, inputs)):
                     sums[index] += value
-        if found != self._expected[rollout]:
-            self.violated("counted", f"{rollout}: tallied {found}, and devices sent {self._expected[rollout]}")
+        if counted != self._expected[rollout]:
+            self.violated("counted", f"{rollout}: tallied {counted}, and devices sent {self._expected[rollout]}")
 
     # --- bucket ---
 
@@ -345,14 +345,14 @@ class Checkers:
 
     def unlike(self, device: str, labels: Mapping[str, str], policy: Policy, line: Line) -> str:
         """How a device differs from what the policy says; nothing where it does not."""
-        wanted = decide(policy, line, Profile(device, labels, frozenset(self._failed[device])))
+        decision = decide(policy, line, Profile(device, labels, frozenset(self._failed[device])))
         pointer = self._last.get(device)
         serial = pointer.serial if pointer else None
-        if wanted.serial is None:
-            stays = wanted.offer == "stop" and serial is not None
+        if decision.serial is None:
+            stays = decision.offer == "stop" and serial is not None
             return f"{device} runs {serial}; no version is offered" if stays else ""
-        if serial != wanted.serial:
-            return f"{device} runs {serial}; the policy says {wanted.serial} ({wanted.because})"
+        if serial != decision.serial:
+            return f"{device} runs {serial}; the policy says {decision.serial} ({decision.because})"
         return f"{device} is still trying serial {serial}" if pointer is not None and pointer.trial else ""
 
 

@@ -196,8 +196,8 @@ class Device:
             self._looked()
             return
         self._looked()
-        found = result.models[MODEL]
-        self._watches = found["state"] == "on trial" or "charger" in (found["waits_for"] or "")
+        status = result.models[MODEL]
+        self._watches = status["state"] == "on trial" or "charger" in (status["waits_for"] or "")
         wait_s = max(_WATCH_S if self._watches else _EARLIEST_S, min(result.next_s, REFRESH_S))
         self._turn_in(wait_s + self.link.lag_s)
         self.link.lag_s = 0.0
@@ -278,7 +278,7 @@ class Device:
         crashed = int(self._chance.random() < CRASH_CHANCE.get(quality, 0.0))
         compared = _CALLS - crashed
         took = {key_of(_TAKES_MS): compared}
-        seen = Seen(
+        tried = Seen(
             serial=order.serial,
             inputs=_CALLS,
             compared=compared,
@@ -292,7 +292,7 @@ class Device:
         self._timeline.occurred["session beside a shadow"] += 1
         name = self._places.summaries / f"1-shadow-{self._chance.randbytes(8).hex()}"
         with suppress(OSError):
-            self.disk.replace(name, encode(Closed(serial=order.beside, session=False, shadow=seen)))
+            self.disk.replace(name, encode(Closed(serial=order.beside, session=False, shadow=tried)))
 
     def _drop_sessions(self) -> None:
         for session in self._sessions:

@@ -252,15 +252,15 @@ class ModelledDisk:
         return sorted(self._names[node]) if node in self._names and node is not None else []
 
     def files_below(self, folder: Path) -> list[str]:
-        found: list[str] = []
+        paths: list[str] = []
         for name in self.names(folder):
             if self.is_folder(folder / name):
-                found += [f"{name}/{below}" for below in self.files_below(folder / name)]
+                paths += [f"{name}/{below}" for below in self.files_below(folder / name)]
             else:
-                found.append(name)
-        if len(found) > limits.PACKAGE_FILES:
+                paths.append(name)
+        if len(paths) > limits.PACKAGE_FILES:
             raise OSError(f"{folder} holds more than {limits.PACKAGE_FILES} files")
-        return sorted(found)
+        return sorted(paths)
 
     # --- the Disk port: changes ---
 

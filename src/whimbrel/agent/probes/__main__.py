@@ -75,8 +75,8 @@ def _in_child(request: ProbeRequest, writing: int) -> None:
     except MemoryError:
         result = ProbeResult(passed=False, reason="it wants more memory than a probe may have", over_budget=True)
     except BaseException as error:  # noqa: BLE001 (whatever a loader raises is a failed probe)
-        said = str(error) or "the runtime says no more"
-        result = ProbeResult(passed=False, reason=f"{type(error).__name__}: {said}"[:1000])
+        reason = str(error) or "the runtime says no more"
+        result = ProbeResult(passed=False, reason=f"{type(error).__name__}: {reason}"[:1000])
     result = msgspec.structs.replace(result, offline=offline)
     try:
         os.write(writing, documents.encode(result))

@@ -65,8 +65,8 @@ def resident_bytes(*, peak: bool) -> int | None:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return None
-    found = next((line.split()[1] for line in lines if line.startswith(word)), None)
-    return int(found) * limits.KIB if found else None
+    value = next((line.split()[1] for line in lines if line.startswith(word)), None)
+    return int(value) * limits.KIB if value else None
 
 
 def _memory_bytes(request: ProbeRequest) -> int:

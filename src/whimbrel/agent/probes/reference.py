@@ -15,20 +15,20 @@ def reference_of(path: Path, kind: Format, validation: Validation) -> Reference:
     Raises `UntrustedInput` for a model that cannot be run on them, and for one with too many classes.
     """
     try:
-        found = classes_of(_load(path, kind), validation)
+        classes = classes_of(_load(path, kind), validation)
     except (RuntimeError, ValueError, KeyError) as error:
         raise UntrustedInput(f"{path.name} cannot be run on its validation samples: {error}") from error
-    count = max(*found, *validation.labels) + 1
+    count = max(*classes, *validation.labels) + 1
     if count >= limits.REFERENCE_BINS:
         raise UntrustedInput(
             f"{path.name} has {count} classes or more, and a reference at most {limits.REFERENCE_BINS - 1}; record a "
             "coarser prediction, and give its classes and shares"
         )
-    seen = Counter(found)
+    counts = Counter(classes)
     return Reference(
         kind="classes",
         bins=tuple(range(count)),
-        shares=tuple((seen[each] + 0.5) / (len(found) + 0.5 * count) for each in range(count)),
+        shares=tuple((counts[each] + 0.5) / (len(classes) + 0.5 * count) for each in range(count)),
     )
 
 

@@ -383,7 +383,7 @@ class Worker:
             self._process.kill()
 
     def end(self) -> None:
-        """Close its input, and see to it that it goes."""
+        """Close the worker's input, and kill it where it does not end."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with suppress(OSError):
