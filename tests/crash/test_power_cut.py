@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from support.power_cut import SEED, WAYS, Broken, cut_everywhere, sync_sites
+from support.power_cut import SEED, Broken, cut_everywhere, sync_sites
+from support.power_cut_ways import WAYS
 from support.set_cut import back_together
 from whimbrel.sim.disk import ModelledDisk
 

@@ -36,7 +36,7 @@ class RunProbe(Effect, frozen=True):
 
 
 class Activate(Effect, frozen=True):
-    """Refresh, decide again, announce the swap, swap between sessions. Returns `Withdrawn`, `Corrupt`; None when done."""
+    """Refresh, decide again, announce the swap, swap between sessions. Returns `Withdrawn`, `Corrupt`, or None."""
 
     candidate: Candidate
 
