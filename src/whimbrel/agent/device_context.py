@@ -1,4 +1,4 @@
-"""What do all models of one device share? Plain collaborators; none of them knows the models, or the agent."""
+"""What all models of one device share: plain collaborators. None of them knows the models, or the agent."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How do the device's files come onto a real disk? The `Disk` port over a file system."""
+"""The `Disk` port over a file system."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Which files of the agent's folder does nobody need any more? Documents, downloads, and what a power cut left over."""
+"""Removes what nobody needs any more from the agent's folder: documents, downloads, and what a power cut left over."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from whimbrel.device.states import PREPARING
 
 
 class Housekeeping:
-    """Removes such files, at the end of a pass."""
+    """Called at the end of a pass, when all models are as they will be."""
 
     def __init__(
         self,

@@ -1,8 +1,7 @@
-"""How does one model on this device get from what it is to what the policy says? The shell around `device.intent` and
-`device.step`.
+"""One model on this device: the shell around `device.intent` and `device.step`.
 
-1. `intent` makes a wish of the difference between decision and journal, which becomes an event here; the step says what
-   follows. What concerns the inactive slot is done by `preparation`, what concerns the active one by `swaps`.
+1. `intent` says what to do about the difference between decision and journal, which becomes an event here; the step
+   says what follows. `preparation` does what concerns the inactive slot, `swaps` what concerns the active one.
 2. The journal is durable before an effect is performed. An effect that cannot be done now returns a `Wait`, and is
    asked for again in a later pass.
 3. A pass settles the active slot first: a trial that is over is over before something else is wanted.

@@ -1,4 +1,4 @@
-"""What does one model on this device remember, durably? Its journal and its pointer, and who writes them.
+"""The durable state of one model on this device: its journal and its pointer. Nobody else writes them.
 
 1. The journal is on the disk before this process believes what it says: where the disk is full, nothing is done that is
    not written down.

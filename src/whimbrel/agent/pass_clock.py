@@ -1,4 +1,4 @@
-"""What is the time within a pass? The wall's time at its beginning, and what the monotonic clock says has passed since.
+"""The time within a pass: the wall's time at its beginning, and what the monotonic clock says has passed since.
 
 A clock that is set in the middle of a pass moves nothing before the next one.
 """

@@ -1,4 +1,4 @@
-"""How does a version get ready in the inactive slot? From its conditions to a passed probe.
+"""The preparation of a version in the inactive slot, from its conditions to a passed probe.
 
 1. Conditions are asked before the download begins, and again when it goes on.
 2. Room is made before a byte is fetched: the old version in the other slot goes first.

@@ -1,4 +1,4 @@
-"""When does a device ask for newer policies? As often as they say, later and later where that fails, or on demand."""
+"""When does a device refresh? As often as its policies say, later and later where that fails, and before a swap."""
 
 import random
 

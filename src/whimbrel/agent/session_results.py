@@ -1,4 +1,4 @@
-"""What did the sessions of one model see, and where does it go? Into the judgement of a trial, and into a window.
+"""The results of one model's sessions: they go into the judgement of a trial, and into a report window.
 
 1. A crash that takes the process along is found by its mark at the next look.
 2. What is written down is forgotten, durably: a session that came back would be counted again.

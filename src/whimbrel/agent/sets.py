@@ -1,4 +1,4 @@
-"""How do several models change together, or not at all? One record that is durable before the first pointer moves.
+"""The record of a set: several models change together or not at all, for it is durable before the first pointer moves.
 
 1. A release's `requires` names the others of its set. A set is swapped when all of it is ready, behind all swap locks.
 2. The record says what each model opens from now on. Until every pointer says so too, sessions believe the record: a

@@ -1,4 +1,4 @@
-"""What was this agent told? Settings that are kept in its folder, so that later commands need only the folder."""
+"""The agent's settings: they are kept in its folder, so that later commands need only the folder."""
 
 import secrets
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What has this device seen that the server does not know yet? Windows, kept until they are acknowledged.
+"""The report windows of a device that the server has not acknowledged yet.
 
 1. Sessions add to an open window a model; every report period the windows are cut. A cut window that was sent once is
    frozen: it is sent again with the same numbers and the same content until it is acknowledged, so it counts once.

@@ -1,4 +1,4 @@
-"""How do models change together, and back? The swaps of a device's models: of a set, or of one model alone.
+"""The swaps of a device's models, forward and back: of a set that changes together, or of one model alone.
 
 1. Before a version is activated the policy is as fresh as it asks to be, decides again, and the device says what it is
    about to do.

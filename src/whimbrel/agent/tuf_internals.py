@@ -1,4 +1,4 @@
-"""What of python-tuf do we use that it does not promise to keep? Its private parts, all of them, in this one file.
+"""The private parts of python-tuf that we use: all of them, in this one file.
 
 python-tuf 7 has no port for the cache, the clock, or the set of verified metadata. So this file replaces the Updater's
 file methods, sets its time, and reads what it verified. Nothing else in this project names anything of python-tuf that

@@ -1,4 +1,4 @@
-"""What does a device do next? After a restart an effect may be performed again: twice has the same result as once."""
+"""What a device does next. After a restart an effect may be performed again: twice has the same result as once."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""What does the device's shell need of the world? Small protocols: a modelled disk, network or probe can stand in."""
+"""What the device's shell needs of the world: small protocols; a modelled disk, network or probe can stand in."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager

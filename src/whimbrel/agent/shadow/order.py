@@ -1,4 +1,4 @@
-"""What is to be tried beside what, here and now? Read from what the agent wrote down, by any process of an app.
+"""The order to try a version in the shadow: any process of an app reads it from the agent's journal.
 
 The journal is the only word on it: a version is shadowed while it says so, and not a moment longer.
 """
