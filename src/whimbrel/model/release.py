@@ -13,10 +13,10 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
+from whimbrel.model.formats import Format
 from whimbrel.model.ids import END, CalendarVersion, Digest, Label, Name, Serial, Text, semantic_key
 from whimbrel.model.selector import EVERYONE, Selector
 
-Format = Literal["onnx", "gguf", "tflite", "safetensors", "coreml"]
 Dimension = int | str | None  # a number, a named dimension ("batch"), or unknown
 Seconds = Annotated[float, Meta(ge=0)]
 

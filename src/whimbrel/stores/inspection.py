@@ -15,16 +15,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.model import formats
 from whimbrel.model.documents import Document, encode, parse
-from whimbrel.model.release import Format, Signature, TensorSpec
-
-FORMATS = "GGUF, ONNX, TFLite, safetensors, or a Core ML model, package or compiled folder"
+from whimbrel.model.formats import Format
+from whimbrel.model.release import Signature, TensorSpec
 
 
 class Inspection(Document, frozen=True):
@@ -62,36 +62,27 @@ def inspect(path: Path) -> Inspection:
 def recognise(path: Path) -> Format:
     """The format of what lies at `path`, by its content. Raises `UntrustedInput`, and `OSError`."""
     if path.is_dir():
-        if (path / "Manifest.json").is_file() and b"itemInfoEntries" in _head(path / "Manifest.json"):
-            return "coreml"
-        if (path / "coremldata.bin").is_file():
-            return "coreml"
-        raise UntrustedInput(f"{path} is a folder, but no Core ML package or compiled model; expected {FORMATS}")
+        kind = formats.recognise_folder(lambda name: _head(path / name) if (path / name).is_file() else None)
+        if kind is None:
+            raise UntrustedInput(
+                f"{path} is a folder, but no Core ML package or compiled model; expected {formats.TITLES}"
+            )
+        return kind
     if path.exists() and not path.is_file():
-        raise UntrustedInput(f"{path} is neither a file nor a folder; expected {FORMATS}")
+        raise UntrustedInput(f"{path} is neither a file nor a folder; expected {formats.TITLES}")
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(64)
+
+        def read(offset: int, size: int) -> bytes:
+            file.seek(offset)
+            return file.read(size)
+
+        head = read(0, formats.HEAD_BYTES)
         if not head:
-            raise UntrustedInput(f"{path} is empty; expected {FORMATS}")
-        if head[:4] == b"GGUF":
-            return "gguf"
-        if head[4:8] == b"TFL3":
-            return "tflite"
-        if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= size - 8:
-            return "safetensors"
-        fields = _protobuf_fields(file, size=size)
-    if fields is not None:
-        # onnx.proto, ModelProto: 1 ir_version, 7 graph. Model.proto (Core ML): 1 specificationVersion, 2 description,
-        # and the kind of model in one of the fields from 200 on.
-        if fields.get(1) == 0 and fields.get(7) == 2:
-            return "onnx"
-        if fields.get(1) == 0 and fields.get(2) == 2 and any(200 <= number < 4000 for number in fields):
-            return "coreml"
-    raise UntrustedInput(f"{path} begins with {head[:8].hex(' ')}: damaged, or none of {FORMATS}")
-
-
-# --- recognition ---
+            raise UntrustedInput(f"{path} is empty; expected {formats.TITLES}")
+        kind = formats.recognise_file(head, os.fstat(file.fileno()).st_size, read)
+    if kind is None:
+        raise UntrustedInput(f"{path} begins with {head[:8].hex(' ')}: damaged, or none of {formats.TITLES}")
+    return kind
 
 
 def _head(path: Path) -> bytes:
@@ -109,47 +100,6 @@ def _size(path: Path) -> int:
             raise UntrustedInput(f"{path} holds more than {limits.PACKAGE_FILES} folders")
         total += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
     return total
-
-
-def _protobuf_fields(file: IO[bytes], *, size: int) -> dict[int, int] | None:
-    """The wire type of each top-level field by its number; None where the bytes are no whole protobuf message.
-
-    https://protobuf.dev/programming-guides/encoding. Contents are skipped, so a large file costs little.
-    """
-    fields: dict[int, int] = {}
-    at = 0
-    for _ in range(limits.PROTOBUF_FIELDS):
-        if at == size:
-            return fields or None
-        file.seek(at)
-        chunk = file.read(20)
-        tag, used = _varint(chunk)
-        wire, number = tag & 7, tag >> 3
-        if not used or not 0 < number < 2**29:
-            return None
-        value, more = _varint(chunk[used:]) if wire in {0, 2} else (0, 0)
-        if wire == 0 and more:
-            at += used + more
-        elif wire == 2 and more:
-            at += used + more + value
-        elif wire in {1, 5}:
-            at += used + (8 if wire == 1 else 4)
-        else:
-            return None
-        if at > size:
-            return None
-        fields[number] = wire
-    return None
-
-
-def _varint(chunk: bytes) -> tuple[int, int]:
-    """A number, and the bytes it took: 0 where there is none."""
-    value = 0
-    for place, byte in enumerate(chunk[:10]):
-        value |= (byte & 127) << (7 * place)
-        if byte < 128:
-            return value, place + 1
-    return 0, 0
 
 
 # --- the child process ---

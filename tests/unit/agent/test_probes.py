@@ -14,7 +14,8 @@ from support.repository import onnx_model, probe_of, signature_of
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.agent.probes.structure import check
 from whimbrel.device.ports import ProbeRequest, ProbeResult
-from whimbrel.model.release import Format, Probe, Tensor, Validation
+from whimbrel.model.formats import Format
+from whimbrel.model.release import Probe, Tensor, Validation
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ from pathlib import Path
 from whimbrel import limits
 from whimbrel.agent.probes.golden import Model, classes_of
 from whimbrel.errors import UntrustedInput
-from whimbrel.model.release import Format, Reference, Validation
+from whimbrel.model.formats import Format
+from whimbrel.model.release import Reference, Validation
 
 
 def reference_of(path: Path, kind: Format, validation: Validation) -> Reference:

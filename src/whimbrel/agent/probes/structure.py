@@ -14,7 +14,7 @@ from whimbrel import limits
 from whimbrel.delta.containers import gguf
 from whimbrel.delta.containers.cursor import Budget, Cursor
 from whimbrel.errors import UntrustedInput
-from whimbrel.model.release import Format
+from whimbrel.model.formats import Format
 
 _HEAD_BYTES = 64
 _TENSORS_MAX = 1_000_000
