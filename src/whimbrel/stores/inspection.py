@@ -22,13 +22,16 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import formats
-from whimbrel.model.documents import Document, encode, parse
+from whimbrel.model.documents import Document, parse
 from whimbrel.model.formats import Format
 from whimbrel.model.release import Signature, TensorSpec
 
 
 class Inspection(Document, frozen=True):
-    """What was found. `details`: tensors, parameters, architecture, opset, ...; `metadata`: the file's own words."""
+    """What a model file says of itself.
+
+    `details`: tensors, parameters, architecture, opset, ...; `metadata`: the file's own words.
+    """
 
     format: Format
     signature: Signature | None = None
@@ -40,9 +43,9 @@ class Inspection(Document, frozen=True):
 
 
 class Reading(Document, frozen=True):
-    """What the child process answers: one of the two."""
+    """What the child process answers: one of the two fields is set."""
 
-    found: Inspection | None = None
+    inspection: Inspection | None = None
     refused: str | None = None
 
 
@@ -56,7 +59,7 @@ def inspect(path: Path) -> Inspection:
         size = _size(path)
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
-    return _ask(kind, path, size=size)
+    return _read_in_child(kind, path, size=size)
 
 
 def recognise(path: Path) -> Format:
@@ -105,9 +108,9 @@ def _size(path: Path) -> int:
 # --- the child process ---
 
 
-def _ask(kind: Format, path: Path, *, size: int) -> Inspection:
+def _read_in_child(kind: Format, path: Path, *, size: int) -> Inspection:
     memory = limits.INSPECTION_MEMORY_BYTES + 2 * size
-    # -P: no module is found in the folder that we happen to stand in, or in the model's.
+    # -P: Python imports no module from the current folder, or from the model's.
     command = [sys.executable, "-P", "-W", "ignore", "-m", "whimbrel.stores.model_readers", kind, str(memory)]
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaint:
         try:
@@ -129,11 +132,11 @@ def _ask(kind: Format, path: Path, *, size: int) -> Inspection:
         answer.seek(0)
         content = answer.read(limits.DOCUMENT_BYTES + 1)
         complaint.seek(max(0, complaint.seek(0, os.SEEK_END) - 2000))
-        said = complaint.read().decode(errors="replace").strip().rpartition("\n")[2][:200]
+        complaint_end = complaint.read().decode(errors="replace").strip().rpartition("\n")[2][:200]
     if status == 0:
         reading = parse(Reading, content, what=f"the inspection of {path}")
-        if reading.found is not None:
-            return reading.found
+        if reading.inspection is not None:
+            return reading.inspection
         raise UntrustedInput(f"{path} looks like {kind}, but {reading.refused}; export it again and publish that")
     if status < 0 or status in {134, 137, 139, 152}:
         signal = -status if status < 0 else status - 128
@@ -141,12 +144,5 @@ def _ask(kind: Format, path: Path, *, size: int) -> Inspection:
             f"{path} looks like {kind}, but its library died of signal {signal} while reading it; it is damaged or "
             "made to harm: export it again"
         )
-    raise Unavailable(f"the inspection of {path} did not start (exit status {status}): {said or 'no reason given'}")
-
-
-def answer(reading: Reading) -> bytes:
-    """What the child writes: never more than a document may have."""
-    content = encode(reading)
-    if len(content) <= limits.DOCUMENT_BYTES:
-        return content
-    return encode(Reading(refused=f"what it says of itself takes more than {limits.DOCUMENT_BYTES} bytes"))
+    reason = complaint_end or "no reason given"
+    raise Unavailable(f"the inspection of {path} did not start (exit status {status}): {reason}")
