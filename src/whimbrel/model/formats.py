@@ -124,6 +124,11 @@ BY_NAME: dict[Format, ModelFormat] = {each.name: each for each in FORMATS}
 TITLES = f"{', '.join(each.title for each in FORMATS[:-1])}, or {FORMATS[-1].title}"  # all of them, for a sentence
 
 
+def runnable_format(file_name: str) -> Format | None:
+    """The format of an installed file by its ending, where that format has a runtime; None otherwise."""
+    return next((row.name for row in FORMATS if row.runtime and file_name.lower().endswith(row.endings)), None)
+
+
 def recognise_file(head: bytes, size_bytes: int, read: Callable[[int, int], bytes]) -> Format | None:
     """The format of a file of `size_bytes` that begins with `head`; None where it is of none.
 

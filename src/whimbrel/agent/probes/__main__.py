@@ -15,7 +15,8 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.probes import cage
-from whimbrel.agent.probes.checks import brought, check, runtime_of
+from whimbrel.agent.probes.checks import brought, check
+from whimbrel.agent.probes.formats import runtime_of
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
 from whimbrel.model import documents

@@ -6,18 +6,13 @@
 3. Without golden inputs a format without a runtime is read: magic, header, bounds.
 """
 
-import importlib.util
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from whimbrel.agent.probes import structure
+from whimbrel.agent.probes.formats import PROBES, runtime_of
 from whimbrel.device.ports import ProbeRequest, ProbeResult
-
-if TYPE_CHECKING:
-    from whimbrel.agent.probes.golden import Model
 
 Check = Callable[[ProbeRequest], ProbeResult]
 
@@ -41,40 +36,24 @@ def _broken(reason: str) -> Check:
     return lambda _: ProbeResult(passed=False, reason=reason)
 
 
-def runtime_of(kind: str) -> "Callable[[Path], Model] | None":
-    """What loads a model of this format; None where its runtime is not installed."""
-    if kind == "onnx" and importlib.util.find_spec("onnxruntime"):
-        from whimbrel.agent.probes.onnx import OnnxModel
-
-        return OnnxModel
-    if kind == "tflite" and importlib.util.find_spec("ai_edge_litert"):
-        from whimbrel.agent.probes.litert import LiteRtModel
-
-        return LiteRtModel
-    if kind == "gguf" and importlib.util.find_spec("llama_cpp"):
-        from whimbrel.agent.probes.llama import LlamaModel
-
-        return LlamaModel
-    return None
-
-
 def check(request: ProbeRequest) -> ProbeResult:
     """Try the model. Raises whatever a loader raises: the caller calls that a failed probe."""
     path = Path(request.path)
     if request.format in brought():
         return brought()[request.format](request)
-    runtime = runtime_of(request.format)
+    probe, runtime = PROBES[request.format], runtime_of(request.format)
     if runtime is not None:
         from whimbrel.agent.probes import golden
 
-        if request.format == "gguf":
-            structure.check(path, request.format)  # llama.cpp aborts on files that it does not expect
+        if probe.structure_first:
+            probe.structure(path)
         return golden.judge(runtime(path), request)
     if request.probe is not None and (request.probe.inputs or request.probe.validation):
         return ProbeResult(
             passed=False,
             reason=f"the release has golden inputs, and no runtime for {request.format} is installed to run them",
         )
-    structure.check(path, request.format)
-    structure.check_with_library(path, request.format)
+    probe.structure(path)
+    if probe.structure_by_library is not None:
+        probe.structure_by_library(path)
     return ProbeResult(passed=True, how="structure")

@@ -4,9 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 from whimbrel import limits
+from whimbrel.agent.probes.formats import PROBES
 from whimbrel.agent.probes.golden import Model, classes_of
 from whimbrel.errors import UntrustedInput
-from whimbrel.model.formats import Format
+from whimbrel.model.formats import Format, Without
 from whimbrel.model.release import Reference, Validation
 
 
@@ -34,10 +35,7 @@ def reference_of(path: Path, kind: Format, validation: Validation) -> Reference:
 
 
 def _load(path: Path, kind: Format) -> Model:
-    if kind == "onnx":
-        from whimbrel.agent.probes.onnx import OnnxModel
-
-        return OnnxModel(path)
-    from whimbrel.agent.probes.litert import LiteRtModel
-
-    return LiteRtModel(path)
+    importing = PROBES[kind].runtime
+    if isinstance(importing, Without):
+        raise UntrustedInput(f"{path.name} cannot be run on its validation samples: {importing.because}")
+    return importing()(path)
