@@ -18,7 +18,6 @@ from whimbrel.model.ids import END, CalendarVersion, Digest, Label, Name, Serial
 from whimbrel.model.selector import EVERYONE, Selector
 
 Dimension = int | str | None  # a number, a named dimension ("batch"), or unknown
-Seconds = Annotated[float, Meta(ge=0)]
 
 TENSOR_NAME_CHARS = 1024
 DTYPE_CHARS = 64
@@ -102,7 +101,11 @@ class File(Document, frozen=True):
 
 
 class Variant(Document, frozen=True):
-    """One build of a version for a class of devices. The first file is the model's entry point."""
+    """One build of a version for a class of devices. The first file is the model's entry point.
+
+    `runtime` and `precision` are for people: they are shown, and nothing decides by them. The two `sealed` fields are
+    reserved for builds that travel encrypted: nothing writes or reads them yet.
+    """
 
     name: Name
     files: Annotated[tuple[File, ...], Meta(min_length=1, max_length=limits.FILES)]
