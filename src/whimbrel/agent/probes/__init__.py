@@ -20,7 +20,6 @@ from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 
 _START_S = 60.0  # a cold import of a runtime on a slow card
-_ANSWER_BYTES = 64 * limits.KIB
 
 
 class ProbeServer:
@@ -141,9 +140,9 @@ def _exchange(process: subprocess.Popen[bytes], line: bytes, wait_s: float) -> b
             view = view[os.write(process.stdin.fileno(), view) :]
         while b"\n" not in received:
             ready, _, _ = select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))
-            chunk = os.read(process.stdout.fileno(), limits.KIB * 64) if ready else b""
+            chunk = os.read(process.stdout.fileno(), limits.PROBE_ANSWER_BYTES) if ready else b""
             received += chunk
-            if not chunk or len(received) > _ANSWER_BYTES:
+            if not chunk or len(received) > limits.PROBE_ANSWER_BYTES:
                 return None
     except (OSError, ValueError):
         return None

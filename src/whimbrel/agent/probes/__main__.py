@@ -22,7 +22,6 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.model import documents
 
 _STDIN, _STDOUT = 0, 1
-_ANSWER_BYTES = 64 * limits.KIB
 
 
 def main(wall_s: float) -> None:
@@ -103,13 +102,15 @@ def _await(child: int, reading: int, wall_s: float) -> ProbeResult | None:
     while True:
         ready, _, _ = select.select([reading, _STDIN], [], [], max(0.0, until - time.monotonic()))
         if reading in ready:
-            chunk = os.read(reading, _ANSWER_BYTES)
+            chunk = os.read(reading, limits.PROBE_ANSWER_BYTES)
             received += chunk
             if not chunk:
                 break
-            if len(received) > _ANSWER_BYTES:
+            if len(received) > limits.PROBE_ANSWER_BYTES:
                 _end(child)
-                return ProbeResult(passed=False, reason=f"the probe's answer has more than {_ANSWER_BYTES} bytes")
+                return ProbeResult(
+                    passed=False, reason=f"the probe's answer has more than {limits.PROBE_ANSWER_BYTES} bytes"
+                )
         elif _STDIN in ready:  # one request at a time: something to read here is the parent's end
             _end(child)
             return None

@@ -16,7 +16,7 @@ from whimbrel.model.release import Dimension, Signature, TensorSpec
 Word = int | str
 
 # How people name the type of most weights. Anything else is its dtype's own name.
-_PRECISION = {
+PRECISIONS = {
     "float64": "fp64",
     "float32": "fp32",
     "float16": "fp16",
@@ -66,7 +66,7 @@ def weights_of(tensors: Iterable[tuple[str, str, list[int]]], more: dict[str, Wo
             listed = _largest(listed)
     common = elements.most_common(1)
     return {
-        "precision": _PRECISION.get(common[0][0], common[0][0]) if common and common[0][1] else "",
+        "precision": PRECISIONS.get(common[0][0], common[0][0]) if common and common[0][1] else "",
         "details": details_of(
             {"tensors": count, "parameters": min(sum(elements.values()), 2**63 - 1), **(more or {})},
         ),

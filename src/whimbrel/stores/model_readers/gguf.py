@@ -4,7 +4,7 @@ Called in the child process.
 """
 
 from whimbrel.stores.inspection import Inspection
-from whimbrel.stores.model_readers.bounded import metadata_of, weights_of
+from whimbrel.stores.model_readers.bounded import PRECISIONS, metadata_of, weights_of
 from whimbrel.stores.model_readers.libraries import is_installed, without_library
 
 
@@ -35,7 +35,7 @@ def read(path: str) -> Inspection:
     file_type = words.get("general.file_type", "")
     if file_type.isdigit() and int(file_type) in set(LlamaFileType):
         named = LlamaFileType(int(file_type)).name.removeprefix("MOSTLY_").removeprefix("ALL_").lower()
-        weights["precision"] = {"f32": "fp32", "f16": "fp16"}.get(named, named)
+        weights["precision"] = PRECISIONS.get(named, named)
     return Inspection(
         format="gguf",
         **weights,
