@@ -1,9 +1,10 @@
-"""Which check fits a model's format? Runs in the caged child.
+"""The check of one model, by its format. Runs in the caged child.
 
 1. A package may bring its own check for a format, through the entry point group `whimbrel.probes`: the entry's name is
-   the format, its value a function from `ProbeRequest` to `ProbeResult`. It goes before ours.
-2. Golden inputs ask for a runtime: where there is none, the probe fails. A version is never called good unseen.
-3. Without golden inputs a format without a runtime is read: magic, header, bounds.
+   the format, its value a function from `ProbeRequest` to `ProbeResult`. It is used instead of ours.
+2. Golden inputs need a runtime: where there is none, the probe fails. No version is called good without having run.
+3. Where a format has no runtime here, and the release has no golden inputs, the file's structure is checked: magic,
+   header, bounds.
 """
 
 from collections.abc import Callable
@@ -18,18 +19,18 @@ Check = Callable[[ProbeRequest], ProbeResult]
 
 
 @cache
-def brought() -> dict[str, Check]:
+def package_checks() -> dict[str, Check]:
     """The checks of other packages, by format. Called before the first fork, so that a child finds them loaded.
 
-    One that cannot be imported becomes a check that fails and says so.
+    A check that cannot be imported is replaced by one that fails and says so.
     """
-    found: dict[str, Check] = {}
+    checks: dict[str, Check] = {}
     for entry in entry_points(group="whimbrel.probes"):
         try:
-            found[entry.name] = entry.load()
+            checks[entry.name] = entry.load()
         except Exception as error:  # noqa: BLE001 (whatever an import of somebody else's code raises)
-            found[entry.name] = _broken(f"the probe {entry.value} for {entry.name} cannot be loaded: {error}")
-    return found
+            checks[entry.name] = _broken(f"the probe {entry.value} for {entry.name} cannot be loaded: {error}")
+    return checks
 
 
 def _broken(reason: str) -> Check:
@@ -37,10 +38,10 @@ def _broken(reason: str) -> Check:
 
 
 def check(request: ProbeRequest) -> ProbeResult:
-    """Try the model. Raises whatever a loader raises: the caller calls that a failed probe."""
+    """Try the model. Raises whatever a loader raises, which the caller takes for a failed probe."""
     path = Path(request.path)
-    if request.format in brought():
-        return brought()[request.format](request)
+    if request.format in package_checks():
+        return package_checks()[request.format](request)
     probe, runtime = PROBES[request.format], runtime_of(request.format)
     if runtime is not None:
         from whimbrel.agent.probes import golden
