@@ -17,7 +17,7 @@ from whimbrel import limits
 from whimbrel.flows.ports import FleetPort
 from whimbrel.flows.records import ModelRecord, ModelSettings, RolloutRecord, VersionRecord
 from whimbrel.flows.render_policy import render_policy
-from whimbrel.flows.rollouts.shares import SURE_DEVICES, cap, share_for
+from whimbrel.flows.rollouts.shares import cap, share_for
 from whimbrel.forecast.shape import Shape
 from whimbrel.model.release import Line
 from whimbrel.plan.plan import Plan
@@ -31,6 +31,7 @@ _SALT = 42
 _BASELINE, _TARGET = 1, 2
 _CHUNK = 1_000_000  # devices that are held at once
 _COUNTED = 50_000  # devices of a fleet that the server's own count of a blast radius is asked about: a second
+_SURE = 50  # expected devices in a stage: an empty one has a chance below e^-50, as in flows/rollouts/shares.py
 
 
 class Headcount(msgspec.Struct, frozen=True):
@@ -172,7 +173,7 @@ def _shares(plan: Plan, shape: Shape, keys: Array, kind: Array, *, devices: int)
     for stage, each in enumerate(plan.stages):
         share, most = max([plan.share_end(stage), *shares]), cap(plan, stage=stage)
         meant = devices * sum(chances[number] for number, one in enumerate(kinds) if each.selector.matches(one.labels))
-        few = meant * (share - begins) / BUCKETS <= SURE_DEVICES * plan.min_devices
+        few = meant * (share - begins) / BUCKETS <= _SURE * plan.min_devices
         if len(keys) == devices and (few or (most is not None and devices <= _COUNTED)):
             port = cast("FleetPort", _Enrolled(keys, kind, kinds))
             share = share_for(port, plan, stage=stage, salt=_SALT, shares=shares)

@@ -16,7 +16,6 @@ from whimbrel.flows.ports import FleetPort
 from whimbrel.plan.plan import Plan
 from whimbrel.policy.bucket import BUCKETS, bucket
 
-SURE_DEVICES = 50  # times the fewest devices of a stage: an empty stage has a chance below e^-50 then
 Placed = tuple[int, Mapping[str, str]]  # a bucket, and the labels of a device in it
 
 
@@ -24,12 +23,8 @@ def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int, shares: Se
     """The bucket where the share of a stage ends. `shares`: those of the stages before it, which it never undercuts."""
     share = max([plan.share_end(stage), *_before(plan, stage=stage, shares=shares)])
     devices = fleet.count_devices() * (share - plan.range.start) / BUCKETS
-    if (
-        plan.stages[stage].selector.everyone
-        and devices > SURE_DEVICES * plan.min_devices
-        and cap(plan, stage=stage) is None
-    ):
-        return share
+    if plan.stages[stage].selector.everyone and devices > 50 * plan.min_devices and cap(plan, stage=stage) is None:
+        return share  # a larger fleet: an empty canary has a chance below e^-50
     return share_among(list(placed(fleet, salt)), plan, stage=stage, shares=shares)
 
 
