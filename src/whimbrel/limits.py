@@ -126,6 +126,7 @@ SET_MODELS = 17  # a release and the 16 others that it may require
 PROBE_FILES = 64  # open files
 PROBE_ADDRESSES_BYTES = 256 * MIB  # besides twice the memory budget: addresses that are reserved and not used
 REFERENCE_BINS = 64  # of predictions: more say nothing that 1,000 devices could tell
+PROBE_ANSWER_BYTES = 64 * KIB  # an answer is some numbers and a sentence
 PROBE_RUNS = 5  # the latency is their median
 PROBE_LINE_BYTES = 2 * DOCUMENT_BYTES  # a request holds a signature and a probe
 

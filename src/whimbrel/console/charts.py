@@ -17,6 +17,8 @@ Spec = dict[str, Any]  # a Vega-Lite specification
 Form = Literal["png", "svg"]
 
 MEDIA_TYPES: dict[Form, str] = {"png": "image/png", "svg": "image/svg+xml"}
+GREY = "#5b5b5b"  # the control, and no difference from it
+COLORS = ("#1f6f8b", "#d1495b", "#edae49", "#66a182", "#8d6a9f")  # the palette of all charts; then again
 _VEGA_LITE = "5.21"  # the language version of the specifications
 _SCALE = 2.0  # pixels of a PNG a point: sharp on a screen and in print
 _LOOK = {
@@ -24,7 +26,7 @@ _LOOK = {
     "background": "white",
     "axis": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#e8e8e8"},
     "title": {"fontSize": 14, "anchor": "start"},
-    "range": {"category": ["#1f6f8b", "#d1495b", "#edae49", "#66a182", "#8d6a9f", "#5b5b5b"]},
+    "range": {"category": [*COLORS, GREY]},
 }
 
 

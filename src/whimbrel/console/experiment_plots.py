@@ -7,13 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from whimbrel.console.charts import Spec, chart
+from whimbrel.console.charts import COLORS, GREY, Spec, chart
 
 Seen = Mapping[str, Any]
 
 _FEW = 3  # looks of an arm that are shown one by one
-_GREY = "#5b5b5b"  # the control, and no difference from it
-_COLORS = ("#1f6f8b", "#d1495b", "#edae49", "#66a182", "#8d6a9f")  # the palette of all charts; then again
 
 
 def plots_of(seen: Seen) -> dict[str, Spec]:
@@ -48,9 +46,9 @@ def _interval_chart(seen: Seen) -> Spec:
     few = len(rows) <= _FEW * len(seen["arms"])
     line = {"type": "line", "strokeWidth": 2, "point": {"size": 40} if few else False}
     same = {"datum": 1 if ratio else 0}
-    label = {"type": "text", "align": "right", "baseline": "bottom", "dy": -3, "x": "width", "dx": -4, "color": _GREY}
+    label = {"type": "text", "align": "right", "baseline": "bottom", "dy": -3, "x": "width", "dx": -4, "color": GREY}
     layers: list[Spec] = [
-        {"mark": {"type": "rule", "color": _GREY}, "encoding": {"y": same}},
+        {"mark": {"type": "rule", "color": GREY}, "encoding": {"y": same}},
         {"mark": label, "encoding": {"y": same, "text": {"value": "no difference"}}},
         {"mark": {"type": "area", "opacity": 0.22}, "encoding": band},
         {"mark": dashed, "encoding": {"x": x, "y": y("plain_low"), "color": color}},
@@ -108,6 +106,6 @@ def _counts_chart(seen: Seen) -> Spec:
 def _color(seen: Seen, shown: Sequence[str]) -> Spec:
     """An arm has one colour in every plot; the control is grey."""
     treated = [arm["id"] for arm in seen["arms"] if arm["role"] != "control"]
-    colors = {name: _COLORS[place % len(_COLORS)] for place, name in enumerate(treated)}
-    scale = {"domain": list(shown), "range": [colors.get(name, _GREY) for name in shown]}
+    colors = {name: COLORS[place % len(COLORS)] for place, name in enumerate(treated)}
+    scale = {"domain": list(shown), "range": [colors.get(name, GREY) for name in shown]}
     return {"field": "arm", "type": "nominal", "title": "arm", "scale": scale}

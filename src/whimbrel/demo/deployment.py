@@ -8,6 +8,7 @@ Called by the demo and by benchmarks of the whole system. Everything listens on 
 """
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,7 +38,7 @@ class LocalDeployment:
 
     def run(self, *words: str) -> str:
         """A command; returns what it printed. Raises `Refused` with its own words where it fails."""
-        self._say(f"$ whimbrel {' '.join(words).replace(str(self.folder), '.')}")
+        self._say(f"$ whimbrel {shlex.join(word.replace(str(self.folder), '.') for word in words)}")
         done = subprocess.run(
             [sys.executable, "-m", "whimbrel.cli", *words],
             env=self._environment(),

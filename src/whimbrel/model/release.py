@@ -13,36 +13,39 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
+from whimbrel.model.formats import Format
 from whimbrel.model.ids import END, CalendarVersion, Digest, Label, Name, Serial, Text, semantic_key
 from whimbrel.model.selector import EVERYONE, Selector
 
-Format = Literal["onnx", "gguf", "tflite", "safetensors", "coreml"]
 Dimension = int | str | None  # a number, a named dimension ("batch"), or unknown
-Seconds = Annotated[float, Meta(ge=0)]
 
+TENSOR_NAME_CHARS = 1024
+DTYPE_CHARS = 64
+DIMENSIONS = 16
+SIGNATURE_TENSORS = 1024
 _VALUES_PER_TENSOR = 1_000_000  # golden values of one probe tensor; the document limit is reached first
 
 
 class TensorSpec(Document, frozen=True):
     """A tensor's name, dtype (numpy's words: float32, int8, ...; a format's own where numpy has none) and shape."""
 
-    name: Annotated[str, Meta(max_length=1024)]
-    dtype: Annotated[str, Meta(max_length=64)]
-    shape: Annotated[tuple[Dimension, ...], Meta(max_length=16)] = ()
+    name: Annotated[str, Meta(max_length=TENSOR_NAME_CHARS)]
+    dtype: Annotated[str, Meta(max_length=DTYPE_CHARS)]
+    shape: Annotated[tuple[Dimension, ...], Meta(max_length=DIMENSIONS)] = ()
 
 
 class Signature(Document, frozen=True):
     """What a model takes and gives."""
 
-    inputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=1024)] = ()
-    outputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=1024)] = ()
+    inputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=SIGNATURE_TENSORS)] = ()
+    outputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=SIGNATURE_TENSORS)] = ()
 
 
 class Tensor(Document, frozen=True):
     """Golden values: `values` row by row, as many as `shape` holds."""
 
-    dtype: Annotated[str, Meta(max_length=64)]
-    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=16)]
+    dtype: Annotated[str, Meta(max_length=DTYPE_CHARS)]
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=DIMENSIONS)]
     values: Annotated[tuple[float | int | bool | str, ...], Meta(max_length=_VALUES_PER_TENSOR)]
 
     def __post_init__(self) -> None:
@@ -98,7 +101,11 @@ class File(Document, frozen=True):
 
 
 class Variant(Document, frozen=True):
-    """One build of a version for a class of devices. The first file is the model's entry point."""
+    """One build of a version for a class of devices. The first file is the model's entry point.
+
+    `runtime` and `precision` are for people: they are shown, and nothing decides by them. The two `sealed` fields are
+    reserved for builds that travel encrypted: nothing writes or reads them yet.
+    """
 
     name: Name
     files: Annotated[tuple[File, ...], Meta(min_length=1, max_length=limits.FILES)]

@@ -20,17 +20,17 @@ from msgspec import Meta
 
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END
+from whimbrel.policy.policy import DAYS
 
 Zone = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}" + END)]
 Note = Annotated[str, Meta(max_length=500)]
 
 _TIME = r"(?:[01]\d|2[0-3]):[0-5]\d"
-_DAY = r"(?:mon|tue|wed|thu|fri|sat|sun)"
+_DAY = f"(?:{'|'.join(DAYS)})"
 _DATE = r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
 Point = Annotated[str, Meta(pattern=rf"^(?:{_DATE}(?:T{_TIME})?|{_DAY}(?: {_TIME})?|{_TIME})" + END)]
 StartAt = Annotated[str, Meta(pattern=rf"^{_DATE}(?:T{_TIME}(?::[0-5]\d)?(?:Z|[+-]{_TIME})?)?" + END)]
 
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK = re.compile(r"(\d{2}):(\d{2})\Z")
 _PERIODS = {"every week": timedelta(days=7), "every day": timedelta(days=1)}
 _MONDAY = datetime(2024, 1, 1)  # noqa: DTZ001  (naive on purpose: a Monday's midnight on any wall)
@@ -139,7 +139,7 @@ def _moment(point: str) -> datetime:
     """A point on the wall's clock; weekly and daily ones in a week that begins on some Monday."""
     if _form(point) == "once":
         return datetime.fromisoformat(point)
-    day = _DAYS.index(point[:3]) if point[0].isalpha() else 0
+    day = DAYS.index(point[:3]) if point[0].isalpha() else 0
     clock = _CLOCK.search(point)
     hours, minutes = (int(clock[1]), int(clock[2])) if clock else (0, 0)
     return _MONDAY + timedelta(days=day, hours=hours, minutes=minutes)

@@ -5,7 +5,7 @@ Signed online; TUF target `policy/<model>.json`. `decide` reads it on the device
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -21,7 +21,10 @@ Bucket = Annotated[int, Meta(ge=0, le=BUCKETS)]
 RolloutId = Name
 SliceLabels = Annotated[tuple[Label, ...], Meta(max_length=limits.SLICE_LABELS)]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[str, ...] = get_args(Day)
 Period = Annotated[float, Meta(ge=0.1, le=30 * 86400)]  # seconds between refreshes or reports
+PERIOD_S = 300.0  # between refreshes, and between reports, where nothing else is said
+ACTIVATE_MAX_AGE_S = 3600.0  # of the policy that an activation goes by, where nothing else is said
 
 
 class Window(Document, frozen=True):
@@ -147,9 +150,9 @@ class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1")
     pins: Annotated[tuple[Pin, ...], Meta(max_length=1000)] = ()
     conditions: Conditions = msgspec.field(default_factory=Conditions)
     on_revoked: Literal["keep", "stop"] = "keep"
-    refresh_s: Period = 300.0
-    report_s: Period = 300.0
-    activate_max_age_s: Annotated[float, Meta(ge=1)] = 3600.0
+    refresh_s: Period = PERIOD_S
+    report_s: Period = PERIOD_S
+    activate_max_age_s: Annotated[float, Meta(ge=1)] = ACTIVATE_MAX_AGE_S
     report_labels: Annotated[tuple[Label, ...], Meta(max_length=limits.LABELS)] = ()
     hardware_label: Label = "hardware"  # the label whose value is a device's hardware class
     slice_labels: SliceLabels = ()  # further labels that devices tell, and by which harm may be found (os, region)

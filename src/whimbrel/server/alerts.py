@@ -10,8 +10,6 @@
 """
 
 import asyncio
-import contextlib
-import email.utils
 import logging
 import random
 import smtplib
@@ -30,6 +28,7 @@ from whimbrel.errors import NotFound, WhimbrelError
 from whimbrel.flows.alerts import Alert, event_of, grouped, wants
 from whimbrel.flows.records import AuditRecord
 from whimbrel.flows.rollouts.trace import trace
+from whimbrel.retry_after import seconds_of
 from whimbrel.server.alert_forms import mail, posted
 from whimbrel.server.receivers import Destination, Receiver, reveal
 from whimbrel.stores.alerts import AlertDelivery
@@ -312,9 +311,4 @@ async def _read(answer: httpx.Response, *, now: float) -> DeliveryResult:
 
 def _wait_s(answer: httpx.Response, *, now: float) -> float | None:
     asked = answer.headers.get("retry-after", "")
-    if asked.isdigit():
-        return min(float(asked), limits.ALERT_WAIT_MOST_S)
-    with contextlib.suppress(TypeError, ValueError):
-        until = email.utils.parsedate_to_datetime(asked).timestamp()
-        return min(max(0.0, until - now), limits.ALERT_WAIT_MOST_S)
-    return None
+    return seconds_of(asked, now=now, most_s=limits.ALERT_WAIT_MOST_S)
