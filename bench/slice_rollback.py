@@ -27,7 +27,7 @@ from whimbrel.agent.probes import ProbeServer
 from whimbrel.cli.connect import connect
 from whimbrel.demo.deployment import LocalDeployment
 from whimbrel.demo.digits import train
-from whimbrel.demo.fleet import PlayedFleet
+from whimbrel.demo.fleet import AgentFleet
 
 MODEL = "digits"
 CLASSES = ("board-a", "board-b", "board-c", "board-d")
@@ -75,24 +75,24 @@ class World:
     """The server, the fleet, and what was measured."""
 
     def __init__(self, folder: Path, *, agents: int, seed: int) -> None:
-        self.house = LocalDeployment(folder, say=lambda text: print(text, file=sys.stderr))
+        self.deployment = LocalDeployment(folder, echo=lambda text: print(text, file=sys.stderr))
         self.agents, self.seed = agents, seed
         self.bad: dict[int, str] = {}
-        self.fleet: PlayedFleet | None = None
+        self.fleet: AgentFleet | None = None
         self.probes = ProbeServer()
 
     def open(self) -> None:
         """A baseline on every device."""
         self.probes.start()  # before any thread: it forks
-        house = self.house
-        self.model = train(house.folder / "models").versions[0].path
-        house.run("init", str(house.repository))
-        house.serve()
+        deployment = self.deployment
+        self.model = train(deployment.folder / "models").versions[0].path
+        deployment.run("init", str(deployment.repository))
+        deployment.serve()
         cadence = ["--refresh-s", f"{REFRESH_S:g}", "--report-s", f"{REPORT_S:g}"]
-        house.run("model", "add", MODEL, *cadence, *house.keys())
+        deployment.run("model", "add", MODEL, *cadence, *deployment.keys())
         self.publish(1)
-        agents = house.open_agents(self.agents, model=MODEL, probes=self.probes)
-        self.fleet = PlayedFleet(agents, App(self.bad), use_every_s=USE_S, seed=self.seed)
+        agents = deployment.open_agents(self.agents, model=MODEL, probes=self.probes)
+        self.fleet = AgentFleet(agents, App(self.bad), use_every_s=USE_S, seed=self.seed)
         self.fleet.start(spread_s=REFRESH_S)
         self.until(lambda: set(self.running().values()) == {1}, "every device runs the baseline")
 
@@ -102,18 +102,18 @@ class World:
 
         loaded = onnx.load(str(self.model))
         loaded.doc_string = f"build {serial}"
-        path = self.house.folder / f"v{serial}.onnx"
+        path = self.deployment.folder / f"v{serial}.onnx"
         onnx.save(loaded, str(path))
-        said = self.house.run("publish", "--model", MODEL, str(path), "--json", *self.house.keys())
+        said = self.deployment.run("publish", "--model", MODEL, str(path), "--json", *self.deployment.keys())
         return str(json.loads(said)["version"])
 
     def running(self) -> dict[str, int | None]:
         """What each device runs, as far as it was seen."""
-        return dict(self.fleet.seen.running) if self.fleet else {}
+        return dict(self.fleet.observed.running) if self.fleet else {}
 
     def running_counts(self) -> dict[int | None, int]:
         """Devices by the serial they run."""
-        return self.fleet.seen.counts() if self.fleet else {}
+        return self.fleet.observed.devices_by_serial() if self.fleet else {}
 
     def until(self, holds: Any, what: str) -> None:
         """Wait. Exits where it does not come true in time."""
@@ -130,23 +130,23 @@ class World:
         if self.fleet is not None:
             self.fleet.stop()
         self.probes.close()
-        self.house.close()
+        self.deployment.close()
 
 
 def play(world: World, serial: int) -> dict[str, Any]:
     """One rollout of a version that is bad on one class; what was seen of it."""
-    house, bad = world.house, CLASSES[serial % len(CLASSES)]
+    deployment, bad = world.deployment, CLASSES[serial % len(CLASSES)]
     version = world.publish(serial)
     world.bad[serial] = bad
-    plan = house.folder / f"plan-{serial}.yaml"
+    plan = deployment.folder / f"plan-{serial}.yaml"
     plan.write_text(PLAN % version)
-    begun = json.loads(house.run("rollout", "start", str(plan), "--hour-s", "1", "--json"))
-    token = house.repository / "admin.token"
+    begun = json.loads(deployment.run("rollout", "start", str(plan), "--hour-s", "1", "--json"))
+    token = deployment.repository / "admin.token"
     with (
-        connect(repository=None, server=house.admin_url, token_file=token, namespace=None, keys=None) as client,
+        connect(repository=None, server=deployment.admin_url, token_file=token, namespace=None, keys=None) as client,
         httpx.Client() as web,
     ):
-        timestamp = f"{house.server_url}/default/metadata/timestamp.json"
+        timestamp = f"{deployment.server_url}/default/metadata/timestamp.json"
         signed: list[tuple[float, bytes]] = []
         deadline = time.time() + PATIENCE_S
         while time.time() < deadline:
@@ -169,7 +169,7 @@ def play(world: World, serial: int) -> dict[str, Any]:
         policy_at = next(at for at, _ in signed if at > verdict["at"])
         closed_at = seen["created_at"] + (verdict["at"] - seen["created_at"]) // WINDOW_S * WINDOW_S
         world.until(lambda: not _on(world, serial, bad), f"the devices of {bad} left serial {serial}")
-        back_at = world.fleet.seen.left.get(serial, policy_at) if world.fleet else policy_at
+        back_at = world.fleet.observed.last_left_at.get(serial, policy_at) if world.fleet else policy_at
         deadline = time.time() + PATIENCE_S
         while not seen["ended_at"] and time.time() < deadline:
             seen = client.get(f"rollouts/{begun['id']}")
@@ -199,7 +199,7 @@ def _on(world: World, serial: int, bad: str) -> list[str]:
 
 
 def _ever(world: World, serial: int, bad: str) -> int:
-    seen = world.fleet.seen.ever.get(serial, set()) if world.fleet else set()
+    seen = world.fleet.observed.devices_ever_on.get(serial, set()) if world.fleet else set()
     return sum(_class_of(name) == bad for name in set(seen))
 
 
