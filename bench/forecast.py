@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from whimbrel.forecast.cohort_sizes import policy_at
 from whimbrel.forecast.effects import parse_effect
-from whimbrel.forecast.expected import Asked
+from whimbrel.forecast.fleet_description import FleetDescription
 from whimbrel.forecast.forecast import forecast
-from whimbrel.forecast.headcount import policy_at
-from whimbrel.forecast.shape import Shape
+from whimbrel.forecast.summary import ForecastRequest
 from whimbrel.model.release import Line
 from whimbrel.model.selector import Selector
 from whimbrel.plan.plan import Plan, Stage
@@ -90,8 +90,13 @@ def decisions(devices: int) -> dict[str, Any]:
 
 def whole(runs: int) -> dict[str, Any]:
     """A forecast of ten million devices, as the command makes it."""
-    asked = Asked(
-        plan=PLAN, shape=Shape(), devices=DEVICES, effects=tuple(map(parse_effect, EFFECTS)), runs=runs, seed=SEED
+    asked = ForecastRequest(
+        plan=PLAN,
+        fleet=FleetDescription(),
+        devices=DEVICES,
+        effects=tuple(map(parse_effect, EFFECTS)),
+        runs=runs,
+        seed=SEED,
     )
     begun, own, theirs = time.monotonic(), _cpu(resource.RUSAGE_SELF), _cpu(resource.RUSAGE_CHILDREN)
     found = forecast(asked, processes=PROCESSES)

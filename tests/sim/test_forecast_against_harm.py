@@ -9,10 +9,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from whimbrel.forecast.cohort_sizes import count_cohorts
 from whimbrel.forecast.effects import parse_effect
-from whimbrel.forecast.headcount import count
-from whimbrel.forecast.play import Task, play
-from whimbrel.forecast.shape import Presence, Shape
+from whimbrel.forecast.fleet_description import FleetDescription, PresenceGroup
+from whimbrel.forecast.simulate_runs import Task, simulate_runs
 from whimbrel.gate.batch_gate import BulkLedger
 
 RUNS = 60
@@ -46,10 +46,10 @@ def benchmark(harm: ModuleType, name: str) -> tuple[float, float]:
     return float(np.median(found)), float(np.median([harm.exposed(window) for window in found]))
 
 
-def fleet(harm: ModuleType) -> Shape:
+def described(harm: ModuleType) -> FleetDescription:
     """The benchmark's fleet in the forecast's words: a device is silent when three reports in a row do not come."""
     online = 1 - harm.SILENT ** (1 / harm.DUE_AFTER)
-    return Shape(
+    return FleetDescription(
         source="bench/harm.py",
         start_hour=9.5,
         sessions_a_day=-288 * math.log(1 - harm.SESSIONS / online),
@@ -61,7 +61,7 @@ def fleet(harm: ModuleType) -> Shape:
         latency_ms=harm.MEDIAN_MS,
         latency_spread=harm.SIGMA,
         hardware={f"c{n}": 1 / harm.CLASSES for n in range(harm.CLASSES)},
-        presence=(Presence(name="all", share=1.0, online=online, delay_h=harm.INSTALL / 12),),
+        presence=(PresenceGroup(name="all", share=1.0, online=online, delay_h=harm.INSTALL / 12),),
     )
 
 
@@ -81,21 +81,21 @@ def test_forecast_and_benchmark_expect_the_same_exposure(harm: ModuleType, name:
     The forecast's devices report from the window after their activation on, the benchmark's from half of it.
     """
     window, exposed = benchmark(harm, name)
-    shape = fleet(harm)
-    head = count(harm.PLAN, shape, devices=harm.DEVICES, fleets=1, seed=1)
-    played = play(
+    fleet = described(harm)
+    cohorts = count_cohorts(harm.PLAN, fleet, devices=harm.DEVICES, fleets=1, seed=1)
+    results = simulate_runs(
         Task(
             plan=harm.PLAN,
-            shape=shape,
-            head=head,
+            fleet=fleet,
+            cohorts=cohorts,
             effect=parse_effect(effect),
             first=0,
             runs=RUNS,
             seed=[3],
-            real=False,
+            through_gate=False,
         )
     )
-    assert (played.caught >= 0).all()
-    assert abs(float(np.median(played.caught)) - window) <= 2
+    assert (results.caught >= 0).all()
+    assert abs(float(np.median(results.caught)) - window) <= 2
     if name != "p99":
-        assert float(np.median(played.exposed)) == pytest.approx(exposed, rel=0.2)
+        assert float(np.median(results.exposed)) == pytest.approx(exposed, rel=0.2)
