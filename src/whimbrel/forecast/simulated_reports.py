@@ -46,7 +46,7 @@ class Latency:
     """
 
     def __init__(self, plan: Plan, fleet: FleetDescription, effect: Effect) -> None:
-        self._shape = fleet
+        self._fleet = fleet
         step = math.gcd(*margins(plan).slower.values()) or 1
         bounds = [bound for n in range(len(plan.stages)) if (bound := plan.criteria(n).latency_p99_max_ms) is not None]
         slow = effect.on("latency", plain=fleet.latency_ms)
@@ -60,7 +60,7 @@ class Latency:
         self.plain, self.slow = self._chances(fleet.latency_ms), self._chances(slow)
 
     def _chances(self, median: float) -> Array:
-        edges = (self.keys * math.log(GAMMA) - math.log(median)) / max(self._shape.latency_spread, 1e-9)
+        edges = (self.keys * math.log(GAMMA) - math.log(median)) / max(self._fleet.latency_spread, 1e-9)
         below = np.array([0.5 * math.erfc(-edge / math.sqrt(2)) for edge in edges])
         chances = np.diff(below, prepend=0.0)
         chances[-1] = max(0.0, 1 - chances[:-1].sum())
