@@ -11,7 +11,7 @@ import msgspec
 from whimbrel import limits
 from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
 from whimbrel.flows.records import ExperimentRecord, RolloutRecord
-from whimbrel.policy.delays import Waited, differs, learned, longest_wait_s
+from whimbrel.policy.delays import Wait, differs, estimate_delays, longest_wait_s
 
 
 def learn_delays(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> RolloutRecord:
@@ -43,7 +43,7 @@ def learn_arm_delays(
 
 def _table(fleet: FleetPort, trial: RolloutRecord | ExperimentRecord, *, now: float) -> tuple[float, ...]:
     waited = [
-        Waited((now if activated_at is None else activated_at) - begun_at, activated_at is not None)
+        Wait((now if activated_at is None else activated_at) - begun_at, activated_at is not None)
         for begun_at, activated_at in fleet.begun(trial.id, a_stage=limits.DELAY_SAMPLE)
     ]
-    return learned(waited, longest_s=longest_wait_s(trial.hour_s))
+    return estimate_delays(waited, longest_s=longest_wait_s(trial.hour_s))
