@@ -1,10 +1,10 @@
-"""What stands behind the network? The real server on an in-memory database, and the person who uses it.
+"""The real server on an in-memory database, and the people who use it.
 
-1. The registry, the signed metadata, the device API with its group commit, the admin desk and the controllers are the
-   product's own. Modelled is what they write files to: a dictionary that the edge serves.
-2. Everything runs in one thread: what the server would give to a thread is done on the spot.
-3. A person publishes, starts rollouts and experiments, pauses, ends them, takes back, and the publisher raises the
-   floor: by the desk and flows. In some worlds rollouts begin in the shadow, or versions are alike and get patches.
+1. The registry, the signed metadata, the device API with its group commit, the admin operations and the controllers are
+   the product's own. Only the file store is modelled: a dictionary that the edge serves.
+2. Everything runs in one thread: what the server would give to a thread is done at once.
+3. A person publishes, starts, pauses and ends rollouts and experiments, and takes versions back; a publisher raises the
+   floor. In some worlds rollouts begin in the shadow, or versions are alike and get patches.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ HARDWARE = ("board-a", "board-b", "board-c")
 
 
 class _OnTheSpot(asyncio.SelectorEventLoop):
-    """A loop without threads: what one would do is done at once. It waits for nothing, and asks the machine nothing."""
+    """An event loop without threads: the work of a thread is done at once. It waits for nothing."""
 
     def __init__(self) -> None:
         super().__init__(_NoFiles())
@@ -82,7 +82,7 @@ class _OnTheSpot(asyncio.SelectorEventLoop):
         func: Callable[..., Any],
         *args: Any,
     ) -> asyncio.Future[Any]:
-        """What was done, as a future."""
+        """Do the work now. Returns its result as a future."""
         done = self.create_future()
         try:
             done.set_result(func(*args))
@@ -97,7 +97,7 @@ class _NoFiles(selectors.SelectSelector):
 
 
 class _Database(Database):
-    """In memory, over one connection: to borrow one for each transaction costs more than most of them do."""
+    """A database in memory with one connection, because a new one would cost more than most transactions."""
 
     def __init__(self) -> None:
         super().__init__("sqlite://")
@@ -123,7 +123,7 @@ class _Database(Database):
 
 
 class Edge(Blobs):
-    """Static files: what the server copied, and every timestamp that it ever did."""
+    """The static files that the server copied, and all timestamps that it ever copied."""
 
     def __init__(self, timeline: Timeline) -> None:
         self.files: dict[str, bytes] = {}
@@ -146,7 +146,7 @@ class Edge(Blobs):
 
 
 class Inbox(InboxTable):
-    """The table; with `forgets_done`, a process that is killed before it removed what it tallied."""
+    """The inbox table. With `forgets_done` it acts as a process that is killed before it removes tallied messages."""
 
     forgets_done = False
 
@@ -157,7 +157,7 @@ class Inbox(InboxTable):
 
 
 class Published(msgspec.Struct, frozen=True):
-    """A version, and what it is like: good, bad_probe (fails its probe), crashes, sometimes_crashes, drifts."""
+    """A version and its quality: good, bad_probe (fails its probe), crashes, sometimes_crashes, drifts."""
 
     release: Release
     quality: str
@@ -194,10 +194,10 @@ class Backend:
         self._api = DeviceApi(
             self.database, DeviceTokens(self.chance.randbytes(32)), self._intake, clock=lambda: timeline.now
         )
-        self._found()
+        self._set_up()
 
     def close(self) -> None:
-        """End what was begun."""
+        """Close the loop, the inbox and the database."""
         self._writing.cancel()
         self.loop.run_until_complete(asyncio.gather(self._writing, return_exceptions=True))
         self.loop.close()
@@ -206,7 +206,7 @@ class Backend:
     # --- what devices see ---
 
     def answer(self, name: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        """POST below `device/v1/`, by the product's own handlers."""
+        """Answer a POST below `device/v1/` with the product's own handlers."""
         if not self.up:
             return 503, b""
         if headers.get("Content-Encoding") == "gzip":
@@ -231,11 +231,11 @@ class Backend:
             self._make_patches()
 
     def _make_patches(self) -> None:
-        """As `Controllers.build_deltas`, without a process for each."""
-        while (found := self.controllers._next_pair(NAMESPACE, MODEL)) is not None:
-            _, pair, whole_bytes = found
-            base = b"" if pair.base == NOTHING else self.edge.files[_place(pair.base)]
-            content = encode_bytes(base, self.edge.files[_place(pair.target)])
+        """Make patches as `Controllers.build_deltas` does, without a process for each."""
+        while (missing := self.controllers._next_pair(NAMESPACE, MODEL)) is not None:
+            _, pair, whole_bytes = missing
+            base = b"" if pair.base == NOTHING else self.edge.files[_artifact_path(pair.base)]
+            content = encode_bytes(base, self.edge.files[_artifact_path(pair.target)])
             pays = worth_keeping(len(content), target_bytes=pair.target_bytes, whole_bytes=whole_bytes)
             record = DeltaRecord(
                 model=MODEL,
@@ -246,21 +246,21 @@ class Backend:
                 size_bytes=len(content),
             )
             if record.sha256 is not None:
-                self.edge.keep(_place(record.sha256), content)
+                self.edge.keep(_artifact_path(record.sha256), content)
                 self.leads_to[record.sha256] = pair.target
             self.controllers._keep_delta(NAMESPACE, record)
 
     def spoil_a_patch(self, *, lost: bool) -> None:
-        """From now on the edge has none, or other bytes of the same length."""
+        """Damage a patch on the edge: from now on it is lost, or has other bytes of the same length."""
         if not self.leads_to:
             return
-        path = _place(self._likes.choice(sorted(self.leads_to)))
+        path = _artifact_path(self._likes.choice(sorted(self.leads_to)))
         content = self.edge.files.pop(path, b"")
         if content and not lost:
             self.edge.keep(path, self._likes.randbytes(len(content)))
 
     def restart(self) -> None:
-        """Another process leads from now on."""
+        """Let another process lead from now on."""
         self.controllers = self._new_controllers()
 
     def _new_controllers(self) -> Controllers:
@@ -269,12 +269,12 @@ class Backend:
     # --- what is in the rows ---
 
     def rollouts(self) -> list[RolloutRecord]:
-        """All of them, oldest first."""
+        """All rollouts, oldest first."""
         with self.database.transaction() as connection:
             return Registry(connection, NAMESPACE).rollouts()
 
     def live(self) -> RolloutRecord | None:
-        """The one rollout that still has a say."""
+        """The rollout that is live. None where none is."""
         return next((rollout for rollout in self.rollouts() if rollout.live), None)
 
     def cells(self, rollout: str) -> list[Cell]:
@@ -283,7 +283,7 @@ class Backend:
             return Fleet(connection, NAMESPACE).cells(rollout, before_window=10**9)
 
     def documents(self) -> tuple[Policy, Line]:
-        """The signed policy and line, as they are now."""
+        """The signed policy and line of now."""
         with self.database.transaction() as connection:
             book = RoleBook(connection, NAMESPACE)
             policy = book.current_target(roles.policy_role(MODEL), roles.policy_path(MODEL)) or b""
@@ -296,7 +296,7 @@ class Backend:
     def _today(self) -> datetime:
         return datetime.fromtimestamp(self.timeline.now, UTC)
 
-    def _found(self) -> None:
+    def _set_up(self) -> None:
         keys, now = self._keys, self._today
         root, targets = first_metadata(root=keys["root"], targets=keys["targets"], online=self._signers, now=now)
         self.root = root.to_bytes()
@@ -341,7 +341,7 @@ class Backend:
         self.round()
 
     def publish(self, quality: str) -> int:
-        """The next version; its bytes say what it is like."""
+        """Publish the next version. Its bytes name its quality. Returns its serial."""
         with self.database.transaction() as connection:
             registry, fleet, book = (
                 Registry(connection, NAMESPACE),
@@ -356,7 +356,7 @@ class Backend:
                     head = f"{quality}\n{len(before) + 1} {name} {part}\n".encode()
                     content = head + self._body(name, part)
                     digest = digest_of(content)
-                    self.edge.keep(_place(digest), content)
+                    self.edge.keep(_artifact_path(digest), content)
                     registry.add_artifact(digest, size_bytes=len(content), at=self.timeline.now)
                     files.append(File(name=f"part-{part}.onnx", size_bytes=len(content), sha256=digest, format="onnx"))
                 variants.append(Variant(name=name, files=tuple(files), selector=selector))
@@ -372,7 +372,7 @@ class Backend:
         return release.serial
 
     def _body(self, variant: str, part: int) -> bytes:
-        """Of a version's file: anything, or a few bytes away from that of the version before."""
+        """The bytes of a version's file: any bytes, or a few bytes different from the version before."""
         body = self.chance.randbytes(self.chance.randrange(400, 4000))
         before = self._bodies.get((variant, part))
         if self.patches and before is not None and self._likes.random() < 0.8:
@@ -386,7 +386,7 @@ class Backend:
         return publish_documents(held, documents, signer=self._keys["publisher"], now=self._today)
 
     def set_line(self, *, floor: int, revoked: tuple[int, ...]) -> None:
-        """The publisher says which versions may still run."""
+        """Publish a line: which versions may still run."""
         _, before = self.documents()
         line = encode(Line(model=MODEL, sequence=before.sequence + 1, minimum_serial=floor, revoked=revoked))
         with self.database.transaction() as connection:
@@ -406,7 +406,7 @@ class Backend:
             for n, share in enumerate(shares)
         )
         plan = Plan(
-            model_version=self._named(serial),
+            model_version=self._version_name(serial),
             stages=(*self._in_the_shadow(), *stages),
             rollback=Rollback(health_check_interval_sec=REPORT_S),
             min_devices=2,
@@ -424,7 +424,7 @@ class Backend:
                 now=self.timeline.now,
             )
 
-    def _named(self, serial: int) -> str:
+    def _version_name(self, serial: int) -> str:
         return f"{MODEL}@{self.published[serial].release.version}"
 
     def _in_the_shadow(self) -> tuple[Stage, ...]:
@@ -438,7 +438,7 @@ class Backend:
         )
 
     def experiment(self) -> ExperimentRecord | None:
-        """The one that still has a say."""
+        """The experiment that is live. None where none is."""
         with self.database.transaction() as connection:
             return next(iter(Experiments(connection, NAMESPACE).all(model=MODEL, live=True)), None)
 
@@ -451,8 +451,8 @@ class Backend:
         plan = Experiment(
             name="as they like",
             variants=(
-                ExperimentVariant(id="control", model_version=self._named(policy.baseline)),
-                ExperimentVariant(id="other", model_version=self._named(serial)),
+                ExperimentVariant(id="control", model_version=self._version_name(policy.baseline)),
+                ExperimentVariant(id="other", model_version=self._version_name(serial)),
             ),
             allocation={"control": 0.5, "other": share},
             range_percent=(low, self._asks.choice([60.0, 100.0])),
@@ -476,7 +476,7 @@ class Backend:
             self.timeline.occurred["experiment"] += 1
 
     def conclude(self, identifier: str, act: PersonAct) -> None:
-        """Stop an experiment, keep the baseline, or ship what was compared with it."""
+        """End an experiment: stop it, keep the baseline, or ship the other version."""
         with self.database.transaction() as connection, suppress(Refused):  # the arm was stopped meanwhile
             parts = Parts(
                 Registry(connection, NAMESPACE), Fleet(connection, NAMESPACE), Experiments(connection, NAMESPACE), "end"
@@ -505,7 +505,7 @@ class Backend:
             )
 
 
-def _place(digest: str) -> str:
+def _artifact_path(digest: str) -> str:
     return f"{NAMESPACE}/artifacts/{digest}"
 
 
