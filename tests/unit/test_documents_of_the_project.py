@@ -18,6 +18,16 @@ def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize(
+    "index", [ROOT / "docs" / "README.md", ROOT / "docs" / "adr" / "README.md"], ids=["docs", "adr"]
+)
+def test_every_page_is_in_its_index(index: Path) -> None:
+    below = {page for page in index.parent.rglob("*.md") if page.name != "README.md"}
+    pages = {page for page in below if index.parent.name == "adr" or page.parent.name != "adr"}
+    listed = {(index.parent / link).resolve() for link in LINK.findall(index.read_text()) if "://" not in link}
+    assert not sorted(page.name for page in pages - listed)
+
+
 def test_the_journey_has_seventeen_steps_each_linked_to_its_file() -> None:
     rows = re.findall(r"^\| (\d+) ([a-z ,]+) \|.*\| (.*) \|$", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
     assert [int(number) for number, _, _ in rows] == list(range(1, 18))
