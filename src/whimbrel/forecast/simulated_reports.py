@@ -5,7 +5,8 @@
    activation.
 2. A control takes its placebo after the same delay as a treated device its update. When a stage begins, the controls
    that become treated leave their cohorts.
-3. A device that is a control of several stages is drawn anew for each stage, so the cohorts are independent.
+3. A device that is a control of several stages is drawn anew for each stage: unlike in a real fleet, these cohorts do
+   not share their chance.
 4. A device with sessions in a window has one session that is timed, and at most one whose answer is known to be right
    or wrong.
 

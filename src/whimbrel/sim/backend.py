@@ -10,8 +10,7 @@
 import asyncio
 import gzip
 import random
-import selectors
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +47,7 @@ from whimbrel.server.desk import Desk, NewLine, NewModel, NewVersion, World
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import problem
 from whimbrel.server.intake import Intake
+from whimbrel.sim.inline_loop import InlineLoop
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, HOUR_S, MODEL, NAMESPACE, REFRESH_S, REPORT_S, Timeline
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
@@ -68,32 +68,6 @@ from whimbrel.trust import roles
 ENROL_TOKEN = "simulated-enrol-token"  # noqa: S105 (it opens a world that is played)
 _COMPILED: dict[Any, Any] = {}  # SQL text by statement: the same in all worlds of a process
 HARDWARE = ("board-a", "board-b", "board-c")
-
-
-class _OnTheSpot(asyncio.SelectorEventLoop):
-    """An event loop without threads: the work of a thread is done at once. It waits for nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(_NoFiles())
-
-    def run_in_executor(  # type: ignore[override]
-        self,
-        executor: Any,  # noqa: ARG002 (its names)
-        func: Callable[..., Any],
-        *args: Any,
-    ) -> asyncio.Future[Any]:
-        """Do the work now. Returns its result as a future."""
-        done = self.create_future()
-        try:
-            done.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 (it is raised where the result is asked for)
-            done.set_exception(error)
-        return done
-
-
-class _NoFiles(selectors.SelectSelector):
-    def select(self, timeout: float | None = None) -> list[Any]:  # noqa: ARG002 (its names)
-        return []
 
 
 class _Database(Database):
@@ -185,7 +159,7 @@ class Backend:
         }
         keys = self._keys
         self._signers = OnlineSigners(snapshot=keys["snapshot"], timestamp=keys["time"], policy=keys["policy"])
-        self.loop = _OnTheSpot()
+        self.loop = InlineLoop()
         self.controllers = self._new_controllers()
         nobody = Alerts(self.database, Path(), (), leads=lambda: False)
         self.desk = Desk(World(self.database, self.edge, self.controllers, nobody, keys["policy"].public_key))
