@@ -1,20 +1,22 @@
-"""When may somebody come again who was told to wait? The header Retry-After, for agents and for the server's alerts."""
+"""When does the other side of an HTTP answer want to be asked again? The header Retry-After (RFC 9110, section 10.2.3).
 
-from collections.abc import Mapping
+Called by the agent, of servers, and by the server, of receivers of alerts.
+"""
+
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 
-def retry_after_s(headers: Mapping[str, str], *, now: float, most_s: float) -> float | None:
-    """What Retry-After says, in seconds from `now`: a number or a date (RFC 9110, section 10.2.3), at most `most_s`.
+def seconds_of(value: str, *, now: float, most_s: float) -> float | None:
+    """The seconds from `now` that the header's `value` asks for, at most `most_s`; None where it says nothing.
 
-    None where it says nothing that can be understood. Names of headers are in lower case.
+    `now`: seconds since the epoch. A date without a zone is in UTC.
     """
-    value = headers.get("retry-after", "").strip()
-    if value.isdigit() and len(value) < 12:
-        return min(float(value), most_s)
+    text = value.strip()
+    if text.isascii() and text.isdecimal():
+        return min(float(text), most_s)
     try:
-        when = parsedate_to_datetime(value)
+        when = parsedate_to_datetime(text)
     except ValueError:
         return None
     return min(max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - now), most_s)

@@ -5,7 +5,7 @@ import random
 from whimbrel import limits
 from whimbrel.device.ports import Answer, Stream
 from whimbrel.errors import Unavailable
-from whimbrel.retry_after import retry_after_s
+from whimbrel.retry_after import seconds_of
 
 
 class Busy(Unavailable):
@@ -20,7 +20,7 @@ def check_patience(url: str, answer: Answer | Stream, *, now: float) -> None:
     """Raises `Busy` where the answer asks to come again later, and says when."""
     if answer.status not in {429, 503}:
         return
-    after_s = retry_after_s(answer.headers, now=now, most_s=limits.RETRY_AFTER_S)
+    after_s = seconds_of(answer.headers.get("retry-after", ""), now=now, most_s=limits.RETRY_AFTER_S)
     if after_s is not None:
         raise Busy(f"{url} answered {answer.status}, and asks to come again later", after_s=after_s)
 

@@ -83,7 +83,7 @@ class Reporting:
 
     def _completed(self, state: ModelState) -> Announcement:
         policy = self._trust.policies.get(state.model)
-        hardware_class, slices = policy.told_of(self._labels) if policy else ("", {})
+        hardware_class, slices = policy.reported_labels(self._labels) if policy else ("", {})
         return msgspec.structs.replace(state.journal.outbox[0], hardware_class=hardware_class, slices=slices)
 
     def report_when_due(self) -> None:

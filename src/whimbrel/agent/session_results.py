@@ -47,7 +47,7 @@ class SessionResults:
     def close_window(self) -> None:
         """Close the report window."""
         policy = self._device.trust.policies.get(self._state.model)
-        hardware_class, slices = policy.told_of(self._device.labels) if policy else ("", {})
+        hardware_class, slices = policy.reported_labels(self._device.labels) if policy else ("", {})
         self._device.spool.cut(
             self._state.model,
             serial=self._state.pointer.serial,

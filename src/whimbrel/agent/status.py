@@ -1,5 +1,6 @@
 """What does each model run, and why? `status.json`: what the last cycle found, for people and for other processes."""
 
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -71,5 +72,5 @@ def read_status(folder: Path) -> dict[str, Any]:
     if content is None:
         if not (folder / "agent.json").exists():
             raise NotFound(f"{folder} is not an agent's folder: it has no agent.json")
-        raise NotFound(f"no agent ran in {folder} yet; run `whimbrel agent check --folder {folder}`")
+        raise NotFound(f"no agent ran in {folder} yet; run `whimbrel agent check --folder {shlex.quote(str(folder))}`")
     return documents.parse(dict[str, Any], content, what=str(folder / "status.json"))

@@ -28,7 +28,7 @@ from whimbrel.errors import NotFound, WhimbrelError
 from whimbrel.flows.alerts import Alert, event_of, grouped, wants
 from whimbrel.flows.records import AuditRecord
 from whimbrel.flows.rollouts.trace import trace
-from whimbrel.retry_after import retry_after_s
+from whimbrel.retry_after import seconds_of
 from whimbrel.server.alert_forms import mail, posted
 from whimbrel.server.receivers import Destination, Receiver, reveal
 from whimbrel.stores.alerts import AlertDelivery
@@ -306,5 +306,9 @@ async def _read(answer: httpx.Response, *, now: float) -> DeliveryResult:
     if answer.is_redirect:
         said = f"{answer.status_code}: redirects are not followed; put the new address into whimbrel.toml"
         return DeliveryResult(ok=False, said=said, final=True)
-    wait_s = retry_after_s(answer.headers, now=now, most_s=limits.ALERT_WAIT_MOST_S)
-    return DeliveryResult(ok=False, said=said, wait_s=wait_s, final=answer.status_code in _NEVER)
+    return DeliveryResult(ok=False, said=said, wait_s=_wait_s(answer, now=now), final=answer.status_code in _NEVER)
+
+
+def _wait_s(answer: httpx.Response, *, now: float) -> float | None:
+    asked = answer.headers.get("retry-after", "")
+    return seconds_of(asked, now=now, most_s=limits.ALERT_WAIT_MOST_S)

@@ -2,9 +2,10 @@
 
 1. The database holds every version of every role; adding one is a compare-and-swap on its number. What lies in the
    static files is a copy.
-2. `settle` compares: roles newer than the snapshot lists make a new snapshot; a new or ageing snapshot makes a new
-   timestamp. Then it copies what is missing, the timestamp last: a client sees the old state or the new one.
-3. Killed anywhere, the next `settle` finishes. Only the leader calls it.
+2. `sign_snapshot_and_timestamp` compares: roles newer than the snapshot lists make a new snapshot, and a new or ageing
+   snapshot makes a new timestamp. `files_since` then lists what the static files lack, with the timestamp last, and
+   `copy_files` writes it: a client sees the old state or the new one. `set_published` notes how far that came.
+3. A controller of the leader calls these, again and again. Killed anywhere, its next round finishes.
 4. A publisher's upload is verified against its delegation, and may only add to what it signed before.
 """
 
