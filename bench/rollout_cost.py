@@ -28,12 +28,10 @@ from whimbrel.model.documents import parse
 from whimbrel.model.release import Line
 from whimbrel.policy.decide import Profile, decide
 from whimbrel.policy.policy import Policy
-from whimbrel.server.app import Parts, found, open_parts
+from whimbrel.server.app import Repository, create_repository, open_repository
 from whimbrel.server.config import Config
 from whimbrel.stores import schema
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry
-from whimbrel.stores.tuf_repository import RoleBook
+from whimbrel.stores.transaction import transaction
 from whimbrel.trust import roles
 
 MODEL = "detector"
@@ -71,19 +69,19 @@ def main() -> None:
 
 def _measure(devices: int, *, decided: int, peer: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="whimbrel-bench-") as name:
-        folder = found(Path(name) / "repository", Config())
-        with open_parts(folder) as parts:
-            _begin(parts, devices)
+        folder = create_repository(Path(name) / "repository", Config())
+        with open_repository(folder) as repository:
+            _begin(repository, devices)
             moves = {}
-            documents_before = _policies(parts)
-            moves["start"], rollout = _cpu_ms(lambda: _start(parts))
-            documents = _policies(parts) - documents_before
-            policy = _policy(parts)
+            documents_before = _policies(repository)
+            moves["start"], rollout = _cpu_ms(lambda: _start(repository))
+            documents = _policies(repository) - documents_before
+            policy = _policy(repository)
             share = _decided(policy, devices, sample=min(devices, decided))
-            moves["pause"], _ = _cpu_ms(lambda: _move(parts, rollout, "pause"))
-            moves["rollback"], _ = _cpu_ms(lambda: _move(parts, rollout, "rollback"))
-            size = len(_policy_bytes(parts))
-            peer_ms = _peer_ms(parts, peer)
+            moves["pause"], _ = _cpu_ms(lambda: _move(repository, rollout, "pause"))
+            moves["rollback"], _ = _cpu_ms(lambda: _move(repository, rollout, "rollback"))
+            size = len(_policy_bytes(repository))
+            peer_ms = _peer_ms(repository, peer)
     return {
         "devices": devices,
         "documents": documents,
@@ -99,10 +97,10 @@ def _measure(devices: int, *, decided: int, peer: int) -> dict[str, Any]:
     }
 
 
-def _begin(parts: Parts, devices: int) -> None:
+def _begin(repository: Repository, devices: int) -> None:
     now = time.time()
-    with parts.database.transaction() as connection:
-        registry, fleet = Registry(connection, "default"), Fleet(connection, "default")
+    with transaction(repository.database, "default") as stores:
+        registry, fleet = stores.registry, stores.fleet
         registry.add_model(
             ModelRecord(namespace="default", name=MODEL, created_at=now, salt=42, settings=ModelSettings(), baseline=1)
         )
@@ -128,7 +126,7 @@ def _begin(parts: Parts, devices: int) -> None:
         table = schema.devices
         if devices > 1000:  # the rest in bulk, as a long life would have left them
             for first in range(1000, min(devices, 200_000), 10_000):
-                connection.execute(
+                stores.connection.execute(
                     insert(table),
                     [
                         {
@@ -143,14 +141,14 @@ def _begin(parts: Parts, devices: int) -> None:
                         for n in range(first, first + 10_000)
                     ],
                 )
-    asyncio.run(parts.controllers.settle())
+    asyncio.run(repository.controllers.settle())
 
 
-def _start(parts: Parts) -> str:
-    with parts.database.transaction() as connection:
+def _start(repository: Repository) -> str:
+    with transaction(repository.database, "default") as stores:
         rollout = start_rollout(
-            Registry(connection, "default"),
-            Fleet(connection, "default"),
+            stores.registry,
+            stores.fleet,
             read_plan(PLAN, what="plan.yaml"),
             plan_text=PLAN,
             tag="bench",
@@ -158,22 +156,22 @@ def _start(parts: Parts) -> str:
             actor="bench",
             now=time.time(),
         )
-    asyncio.run(parts.controllers.settle())
+    asyncio.run(repository.controllers.settle())
     return rollout.id
 
 
-def _move(parts: Parts, rollout: str, move: Any) -> None:
-    with parts.database.transaction() as connection:
+def _move(repository: Repository, rollout: str, move: Any) -> None:
+    with transaction(repository.database, "default") as stores:
         move_by_person(
-            Registry(connection, "default"),
-            Fleet(connection, "default"),
+            stores.registry,
+            stores.fleet,
             rollout,
             move,
             because="bench",
             actor="bench",
             now=time.time(),
         )
-    asyncio.run(parts.controllers.settle())
+    asyncio.run(repository.controllers.settle())
 
 
 def _decided(policy: Policy, devices: int, *, sample: int) -> float:
@@ -184,32 +182,32 @@ def _decided(policy: Policy, devices: int, *, sample: int) -> float:
     return treated / sample
 
 
-def _policies(parts: Parts) -> int:
+def _policies(repository: Repository) -> int:
     table = schema.target_documents
-    with parts.database.transaction() as connection:
+    with repository.database.transaction() as connection:
         return connection.execute(
             select(func.count()).select_from(table).where(table.c.path == roles.policy_path(MODEL))
         ).scalar_one()
 
 
-def _policy_bytes(parts: Parts) -> bytes:
-    with parts.database.transaction() as connection:
-        held = RoleBook(connection, "default").current_target(roles.policy_role(MODEL), roles.policy_path(MODEL))
+def _policy_bytes(repository: Repository) -> bytes:
+    with transaction(repository.database, "default") as stores:
+        held = stores.roles.current_target(roles.policy_role(MODEL), roles.policy_path(MODEL))
     return held or b""
 
 
-def _policy(parts: Parts) -> Policy:
-    return parse(Policy, _policy_bytes(parts), what="the policy")
+def _policy(repository: Repository) -> Policy:
+    return parse(Policy, _policy_bytes(repository), what="the policy")
 
 
-def _peer_ms(parts: Parts, devices: int) -> float:
+def _peer_ms(repository: Repository, devices: int) -> float:
     """One assignment row a device, in batches, in one transaction: the usual design."""
     table = Table("peer_assignment", MetaData(), Column("device", String, primary_key=True), Column("target", Integer))
-    with parts.database.transaction() as connection:
+    with repository.database.transaction() as connection:
         table.create(connection)
 
     def assign() -> None:
-        with parts.database.transaction() as connection:
+        with repository.database.transaction() as connection:
             for first in range(0, devices, 10_000):
                 connection.execute(
                     insert(table),

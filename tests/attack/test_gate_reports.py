@@ -27,7 +27,6 @@ from whimbrel.health.user_report import UserReport
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Reference
 from whimbrel.stores import schema
-from whimbrel.stores.user_reports import UserReportRows
 
 LATER = T0 + 30 * HOUR
 CANARY = devices_in(0, 50_000, 6)
@@ -191,7 +190,7 @@ def test_tickets_of_the_control_alone_do_not_make_a_limit_of_tickets_reported() 
     """No treated device was heard of: as many tickets as one likes say nothing of the new version."""
     with town(running=watched(user_reports_ratio_max=2.0)) as here:
         here.enrol(*CANARY, *OTHERS)
-        rows = UserReportRows(here.registry.connection, "default")
+        rows = here.stores.tickets
         ingest(here.registry, here.fleet, [announce(d, "placebo", role="control") for d in OTHERS], now=T0 + 20)
         tickets = [UserReport(ticket=f"T-{n}", model="wake", device_id=d) for n, d in enumerate(OTHERS)]
         file_reports(here.registry, here.fleet, rows, tickets, now=T0 + 100)

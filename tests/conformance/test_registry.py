@@ -1,6 +1,6 @@
-"""One suite for the registry, the fleet and the role book, on every database."""
+"""One suite for the registry, the fleet and the signed roles, on every database."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -15,18 +15,19 @@ from whimbrel.model.documents import encode
 from whimbrel.plan.experiment_states import Phase
 from whimbrel.plan.rollout_states import State
 from whimbrel.stores.database import Database
-from whimbrel.stores.experiments import Experiments
-from whimbrel.stores.fleet import Fleet, signed_key
-from whimbrel.stores.registry import Registry, drop_lease, namespaces, take_lease
+from whimbrel.stores.fleet import signed_key
+from whimbrel.stores.registry import drop_lease, namespaces, take_lease
 from whimbrel.stores.signer import CryptoSigner
-from whimbrel.stores.tuf_repository import OnlineSigners, RoleBook, delegate_model, first_metadata, publish_documents
+from whimbrel.stores.transaction import Stores, transaction
+from whimbrel.stores.tuf_repository import OnlineSigners, SignedRoles, delegate_model, first_metadata, publish_documents
+from whimbrel.trust.roles import PUBLISHER_LIFE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def add(database: Database) -> None:
-    with database.transaction() as connection:
-        here = Town(Registry(connection, "default"), Fleet(connection, "default"))
+    with transaction(database, "default") as stores:
+        here = Town(stores)
         here.registry.add_model(model())
         here.publish(1)
         here.publish(2)
@@ -38,16 +39,16 @@ def add(database: Database) -> None:
 def test_records_come_back_as_they_were_written(database: Database) -> None:
     add(database)
     settings = ModelSettings(refresh_s=1.5, metrics_min={"accuracy": 0.5}, report_labels=("region",))
-    with database.transaction() as connection:
-        registry = Registry(connection, "default")
+    with transaction(database, "default") as stores:
+        registry = stores.registry
         registry.add_rollout(rollout(shares=(1, 2)), plan_text="text")
         registry.quarantine(quarantined(2))
         registry.write_audit(
             AuditRecord(namespace="default", at=T0, actor="me", action="x", because="é", evidence={"a": {"b": 1}})
         )
         registry.change_model("wake", settings=settings, baseline=2)
-    with database.transaction() as connection:
-        registry = Registry(connection, "default")
+    with transaction(database, "default") as stores:
+        registry = stores.registry
         assert registry.model("wake") == model(settings=settings, baseline=2)
         assert registry.versions("wake") == [version(1), version(2)]
         assert registry.release_bytes("wake", 2) == encode(release(2))
@@ -58,29 +59,29 @@ def test_records_come_back_as_they_were_written(database: Database) -> None:
 
 def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
     def fail() -> None:
-        with database.transaction() as connection:
-            Registry(connection, "default").add_model(model())
-            Registry(connection, "default").model("sleep")
+        with transaction(database, "default") as stores:
+            stores.registry.add_model(model())
+            stores.registry.model("sleep")
 
     with pytest.raises(NotFound):
         fail()
-    with database.transaction() as connection:
-        assert Registry(connection, "default").models() == []
+    with transaction(database, "default") as stores:
+        assert stores.registry.models() == []
 
 
 def test_what_exists_is_a_conflict(database: Database) -> None:
     add(database)
-    with pytest.raises(Conflict, match="exists already"), database.transaction() as connection:
-        Registry(connection, "default").add_model(model())
+    with pytest.raises(Conflict, match="exists already"), transaction(database, "default") as stores:
+        stores.registry.add_model(model())
     for same in ({"version": "2026.01.01.1"}, {"semantic_version": "1.0.0"}):
-        with pytest.raises(Conflict, match="already"), database.transaction() as connection:
-            Registry(connection, "default").add_version(version(3, **same), release=b"{}", digests=())
+        with pytest.raises(Conflict, match="already"), transaction(database, "default") as stores:
+            stores.registry.add_version(version(3, **same), release=b"{}", digests=())
 
 
 def test_a_rollout_that_was_moved_meanwhile_is_a_conflict(database: Database) -> None:
     add(database)
-    with database.transaction() as connection:
-        registry = Registry(connection, "default")
+    with transaction(database, "default") as stores:
+        registry = stores.registry
         registry.add_rollout(rollout(), plan_text="")
         registry.save_rollout(rollout(state=State.PAUSED), before=rollout())
         with pytest.raises(Conflict, match="somebody else"):
@@ -102,10 +103,10 @@ def test_experiments_come_back_and_are_changed_by_one_at_a_time(database: Databa
         because="started",
         delays=(1.5, 2.0),
     )
-    with database.transaction() as connection:
-        Experiments(connection, "default").add(begun, plan_text="text")
-    with database.transaction() as connection:
-        rows = Experiments(connection, "default")
+    with transaction(database, "default") as stores:
+        stores.experiments.add(begun, plan_text="text")
+    with transaction(database, "default") as stores:
+        rows = stores.experiments
         assert rows.one("e1") == begun
         with pytest.raises(Conflict, match="already"):
             rows.add(begun, plan_text="")
@@ -116,24 +117,24 @@ def test_experiments_come_back_and_are_changed_by_one_at_a_time(database: Databa
         rows.save(msgspec.structs.replace(stopped, phase=Phase.KEPT), before=stopped)
         assert [each.phase for each in rows.all(model="wake")] == [Phase.KEPT]
         assert rows.all(live=True) == []
-        assert Experiments(connection, "other").all() == []
+        assert Stores(stores.connection, "other").experiments.all() == []
         with pytest.raises(NotFound, match="whimbrel experiment list"):
             rows.one("e2")
 
 
 def test_namespaces_do_not_meet(database: Database) -> None:
     add(database)
-    with database.transaction() as connection:
-        other = Registry(connection, "other")
+    with transaction(database, "other") as stores:
+        other = stores.registry
         assert other.models() == []
         other.add_model(model(namespace="other", salt=7))
-        assert Registry(connection, "default").model("wake").salt == 42
+        assert Stores(stores.connection, "default").registry.model("wake").salt == 42
 
 
 def test_aliases_move_and_go(database: Database) -> None:
     add(database)
-    with database.transaction() as connection:
-        registry = Registry(connection, "default")
+    with transaction(database, "default") as stores:
+        registry = stores.registry
         registry.set_alias("wake", "stable", 1)
         registry.set_alias("wake", "stable", 2)
         assert registry.aliases("wake") == {"stable": 2}
@@ -143,8 +144,8 @@ def test_aliases_move_and_go(database: Database) -> None:
 
 def test_only_artifacts_that_nothing_holds_are_collected(database: Database) -> None:
     add(database)
-    with database.transaction() as connection:
-        registry, fleet = Registry(connection, "default"), Fleet(connection, "default")
+    with transaction(database, "default") as stores:
+        registry, fleet = stores.registry, stores.fleet
         registry.add_artifact("a" * 64, size_bytes=5, at=T0)
         registry.add_artifact("b" * 64, size_bytes=6, at=T0)
         assert registry.collectable(older_than=T0) == []
@@ -176,8 +177,8 @@ def test_one_holds_the_lease_until_it_is_over_or_dropped(database: Database) -> 
 
 
 def test_enrolling_again_replaces_the_credential_and_keeps_the_bucket(database: Database) -> None:
-    with database.transaction() as connection:
-        fleet = Fleet(connection, "default")
+    with transaction(database, "default") as stores:
+        fleet = stores.fleet
         fleet.enrol("dev-1", credential="one", labels={"a": "b"}, at=T0)
         ((key, labels),) = fleet.keys_and_labels()
         fleet.enrol("dev-1", credential="two", labels={}, at=T0)
@@ -192,19 +193,19 @@ def test_enrolling_again_replaces_the_credential_and_keeps_the_bucket(database: 
 
 def test_cells_add_up_by_key_and_come_in_order(database: Database) -> None:
     one = cell("treated", 1, n=2, latency={7: 3}, metrics={"accuracy": Moments(n=1, sum=0.5, sumsq=0.25)})
-    with database.transaction() as connection:
-        fleet = Fleet(connection, "default")
+    with transaction(database, "default") as stores:
+        fleet = stores.fleet
         fleet.tally("r1", [one, one, cell("control", 0, n=1)])
         fleet.tally("r1", [one, cell("treated", 2, n=1)])
-    with database.transaction() as connection:
-        first, second = Fleet(connection, "default").cells("r1", before_window=2)
+    with transaction(database, "default") as stores:
+        first, second = stores.fleet.cells("r1", before_window=2)
         assert (first.window, second.at_risk, second.latency[7]) == (0, 6, 9)
         assert second.metrics["accuracy"] == Moments(n=3, sum=1.5, sumsq=0.75)
 
 
 def test_counts_are_of_distinct_devices(database: Database) -> None:
-    with database.transaction() as connection:
-        fleet = Fleet(connection, "default")
+    with transaction(database, "default") as stores:
+        fleet = stores.fleet
         for device, role, more in (
             ("a", "treated", {"activated_at": T0, "reported_at": T0}),
             ("b", "treated", {"outcome": "failed"}),
@@ -223,8 +224,8 @@ def test_counts_are_of_distinct_devices(database: Database) -> None:
 
 
 def test_first_devices_of_each_stage_say_when_they_began(database: Database) -> None:
-    with database.transaction() as connection:
-        fleet = Fleet(connection, "default")
+    with transaction(database, "default") as stores:
+        fleet = stores.fleet
         for stage, device, role, begun_at, more in (
             (0, "a", "treated", T0 + 3, {}),
             (0, "b", "treated", T0 + 1, {"activated_at": T0 + 9}),
@@ -244,8 +245,8 @@ def test_first_devices_of_each_stage_say_when_they_began(database: Database) -> 
 
 
 def test_sequences_are_of_an_installation(database: Database) -> None:
-    with database.transaction() as connection:
-        fleet = Fleet(connection, "default")
+    with transaction(database, "default") as stores:
+        fleet = stores.fleet
         fleet.set_sequences({("dev-1", EPOCH): 7})
         fleet.set_sequences({("dev-1", EPOCH): 2**53, ("dev-1", "f" * 16): 1, ("dev-3", EPOCH): 3})
         assert fleet.sequences(["dev-1", "dev-2"]) == {("dev-1", EPOCH): 2**53, ("dev-1", "f" * 16): 1}
@@ -253,8 +254,8 @@ def test_sequences_are_of_an_installation(database: Database) -> None:
 
 def test_more_devices_than_a_statement_may_name_are_asked_after(database: Database) -> None:
     devices = [f"dev-{number}" for number in range(1200)]
-    with database.transaction() as connection:
-        fleet = Fleet(connection, "default")
+    with transaction(database, "default") as stores:
+        fleet = stores.fleet
         fleet.set_sequences({(device, EPOCH): 1 for device in devices})
         fleet.save_participation(
             *(Participation(rollout="r1", stage=0, device_id=each, role="control", assigned_at=T0) for each in devices)
@@ -264,8 +265,8 @@ def test_more_devices_than_a_statement_may_name_are_asked_after(database: Databa
 
 
 def test_labels_stay_where_a_device_says_nothing_of_them(database: Database) -> None:
-    with database.transaction() as connection:
-        fleet = Fleet(connection, "default")
+    with transaction(database, "default") as stores:
+        fleet = stores.fleet
         for device in ("dev-1", "dev-2"):
             fleet.enrol(device, credential="one", labels={"a": "b"}, at=T0)
         fleet.seen(
@@ -276,7 +277,7 @@ def test_labels_stay_where_a_device_says_nothing_of_them(database: Database) -> 
         assert [labels for _, labels in fleet.keys_and_labels()] == [{"a": "b"}, {"a": "c"}]
 
 
-# --- the role book ---
+# --- signed roles ---
 
 
 @pytest.fixture(scope="module")
@@ -289,9 +290,8 @@ def online(keys: dict[str, CryptoSigner]) -> OnlineSigners:
     return OnlineSigners(snapshot=keys["snapshot"], timestamp=keys["timestamp"], policy=keys["policy"])
 
 
-def begin(book: RoleBook, keys: dict[str, CryptoSigner]) -> None:
-    now = datetime.now(UTC)
-    root, targets = first_metadata(root=keys["root"], targets=keys["targets"], online=online(keys), now=now)
+def begin(book: SignedRoles, keys: dict[str, CryptoSigner]) -> None:
+    root, targets = first_metadata(root=keys["root"], targets=keys["targets"], online=online(keys), now=NOW)
     book.add_role("root", root)
     book.add_role("targets", targets)
     book.accept_delegation(
@@ -301,67 +301,75 @@ def begin(book: RoleBook, keys: dict[str, CryptoSigner]) -> None:
             publisher=keys["publisher"].public_key,
             policy=keys["policy"].public_key,
             signer=keys["targets"],
-            now=now,
-        )
+            now=NOW,
+        ),
+        now=NOW,
     )
-    book.sign_snapshot_and_timestamp(online(keys), now=now)
+    book.sign_snapshot_and_timestamp(online(keys), now=NOW)
 
 
 def test_versions_of_a_role_are_a_compare_and_swap(database: Database, keys: dict[str, CryptoSigner]) -> None:
-    with database.transaction() as connection:
-        book = RoleBook(connection, "default")
+    with transaction(database, "default") as stores:
+        book = stores.roles
         begin(book, keys)
         assert book.newest() == {"root": 1, "targets": 2, "snapshot": 1, "timestamp": 1}
         with pytest.raises(Conflict, match="targets version 2 came, 3 is next"):
-            book.accept_delegation(book.role_bytes("targets"))
-        assert namespaces(connection) == ["default"]
+            book.accept_delegation(book.role_bytes("targets"), now=NOW)
+        assert namespaces(stores.connection) == ["default"]
 
 
 def test_a_publisher_adds_and_never_changes(database: Database, keys: dict[str, CryptoSigner]) -> None:
-    now = datetime.now(UTC)
     path, line = "models/wake/1.json", "models/wake/line.json"
 
     def sign(current: bytes | None, documents: dict[str, bytes], key: str = "publisher") -> bytes:
-        return publish_documents(current, documents, signer=keys[key], now=now)
+        return publish_documents(current, documents, signer=keys[key], now=NOW)
 
-    with database.transaction() as connection:
-        book = RoleBook(connection, "default")
+    with transaction(database, "default") as stores:
+        book = stores.roles
         begin(book, keys)
         for key in ("other", "policy", "targets"):
             with pytest.raises(UntrustedInput, match="not signed by a key"):
-                book.accept_publication("publisher-wake", sign(None, {path: b"{}"}, key), {path: b"{}"})
+                book.accept_publication("publisher-wake", sign(None, {path: b"{}"}, key), {path: b"{}"}, now=NOW)
         first = sign(None, {path: b"{}", line: b"1"})
         with pytest.raises(UntrustedInput, match="did not come with it or differs"):
-            book.accept_publication("publisher-wake", first, {path: b"{ }", line: b"1"})
-        book.accept_publication("publisher-wake", first, {path: b"{}", line: b"1"})
+            book.accept_publication("publisher-wake", first, {path: b"{ }", line: b"1"}, now=NOW)
+        book.accept_publication("publisher-wake", first, {path: b"{}", line: b"1"}, now=NOW)
         for changed in (sign(first, {path: b"[]"}),):
             with pytest.raises(Exception, match="was published and never changes"):
-                book.accept_publication("publisher-wake", changed, {path: b"[]"})
-        book.accept_publication("publisher-wake", sign(first, {line: b"2"}), {line: b"2"})
+                book.accept_publication("publisher-wake", changed, {path: b"[]"}, now=NOW)
+        book.accept_publication("publisher-wake", sign(first, {line: b"2"}), {line: b"2"}, now=NOW)
         assert book.current_target("publisher-wake", line) == b"2"
         assert book.current_target("publisher-wake", path) == b"{}"
         with pytest.raises(UntrustedInput, match="not delegated"):
-            book.accept_publication("publisher-sleep", first, {path: b"{}", line: b"1"})
+            book.accept_publication("publisher-sleep", first, {path: b"{}", line: b"1"}, now=NOW)
+
+
+def test_a_publication_with_an_expired_role_is_refused(database: Database, keys: dict[str, CryptoSigner]) -> None:
+    """It expires by the time that the server is given, and not by the clock of the machine."""
+    documents = {"models/wake/1.json": b"{}"}
+    signed = publish_documents(None, documents, signer=keys["publisher"], now=NOW)
+    with transaction(database, "default") as stores:
+        begin(stores.roles, keys)
+        with pytest.raises(UntrustedInput, match="publisher-wake expired on"):
+            stores.roles.accept_publication("publisher-wake", signed, documents, now=NOW + 2 * PUBLISHER_LIFE)
+        stores.roles.accept_publication("publisher-wake", signed, documents, now=NOW + PUBLISHER_LIFE / 2)
 
 
 def test_snapshot_and_timestamp_are_signed_when_something_changed_or_an_hour_is_over(
     database: Database, keys: dict[str, CryptoSigner]
 ) -> None:
-    from datetime import timedelta
-
-    now = datetime.now(UTC)
-    with database.transaction() as connection:
-        book = RoleBook(connection, "default")
+    with transaction(database, "default") as stores:
+        book = stores.roles
         begin(book, keys)
-        assert not book.sign_snapshot_and_timestamp(online(keys), now=now + timedelta(minutes=59))
-        assert book.sign_snapshot_and_timestamp(online(keys), now=now + timedelta(minutes=61))
+        assert not book.sign_snapshot_and_timestamp(online(keys), now=NOW + timedelta(minutes=59))
+        assert book.sign_snapshot_and_timestamp(online(keys), now=NOW + timedelta(minutes=61))
         assert book.newest()["snapshot"] == 1
-        book.write_policy("wake", {"policy/wake.json": b"{}"}, signer=keys["policy"], now=now)
-        assert book.sign_snapshot_and_timestamp(online(keys), now=now + timedelta(minutes=62))
+        book.write_policy("wake", {"policy/wake.json": b"{}"}, signer=keys["policy"], now=NOW)
+        assert book.sign_snapshot_and_timestamp(online(keys), now=NOW + timedelta(minutes=62))
         assert (book.newest()["snapshot"], book.newest()["timestamp"]) == (2, 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"signed": {}, "signatures": []}', b"[" * 10_000])
 def test_what_is_no_metadata_is_refused(database: Database, content: bytes) -> None:
-    with database.transaction() as connection, pytest.raises(UntrustedInput):
-        RoleBook(connection, "default").accept_delegation(content)
+    with transaction(database, "default") as stores, pytest.raises(UntrustedInput):
+        stores.roles.accept_delegation(content, now=NOW)

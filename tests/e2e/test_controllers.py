@@ -13,13 +13,12 @@ from support.values import cohort, devices_in, reports, window
 from whimbrel.errors import Unavailable
 from whimbrel.flows.ports import Taken
 from whimbrel.flows.records import Record
-from whimbrel.server.app import Parts, open_parts
+from whimbrel.server.app import Repository, open_repository
 from whimbrel.server.config import Folder
 from whimbrel.server.controllers import Controllers
-from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.inbox_table import InboxTable
-from whimbrel.stores.registry import Registry
-from whimbrel.stores.tuf_repository import RoleBook, copy_files
+from whimbrel.stores.transaction import transaction
+from whimbrel.stores.tuf_repository import copy_files
 
 
 @pytest.fixture(scope="module")
@@ -28,112 +27,112 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def parts(template: Path, tmp_path: Path) -> Iterator[Parts]:
+def opened(template: Path, tmp_path: Path) -> Iterator[Repository]:
     """A repository with a rollout, opened."""
     folder = shutil.copytree(template, tmp_path / "repo")
     done("rollout", "start", plan_file(tmp_path), "-R", folder)
-    with open_parts(Folder.open(folder)) as opened:
-        yield opened
+    with open_repository(Folder.open(folder)) as made:
+        yield made
 
 
-def another(parts: Parts) -> Controllers:
+def another(opened: Repository) -> Controllers:
     """The controllers of a process that starts after this one was killed: its lease is over."""
-    asyncio.run(parts.controllers.resign())
-    return Controllers(parts.database, parts.blobs, parts.inbox, parts.signers)
+    asyncio.run(opened.controllers.resign())
+    return Controllers(opened.database, opened.blobs, opened.inbox, opened.signers, clock=opened.clock)
 
 
-def change_policy(parts: Parts) -> None:
-    with parts.database.transaction() as connection:
-        registry = Registry(connection, "default")
+def change_policy(opened: Repository) -> None:
+    with transaction(opened.database, "default") as stores:
+        registry = stores.registry
         registry.change_model("wake", settings=registry.model("wake").settings.__class__(refresh_s=77))
 
 
-def published(parts: Parts) -> tuple[int, int, float]:
+def published(opened: Repository) -> tuple[int, int, float]:
     """Timestamp versions: in the database, in the files; and what the newest policy says."""
-    timestamp = json.loads((parts.folder.path / "files" / "default" / "metadata" / "timestamp.json").read_bytes())
-    with parts.database.transaction() as connection:
-        book = RoleBook(connection, "default")
+    timestamp = json.loads((opened.folder.path / "files" / "default" / "metadata" / "timestamp.json").read_bytes())
+    with transaction(opened.database, "default") as stores:
+        book = stores.roles
         policy = json.loads(book.current_target("policy-wake", "policy/wake.json") or b"{}")
         return book.newest()["timestamp"], timestamp["signed"]["version"], policy.get("refresh_s", 300)
 
 
-def is_whole(parts: Parts) -> bool:
-    newest, copied, refresh_s = published(parts)
-    with parts.database.transaction() as connection:
-        marked = RoleBook(connection, "default").published_timestamp()
+def is_whole(opened: Repository) -> bool:
+    newest, copied, refresh_s = published(opened)
+    with transaction(opened.database, "default") as stores:
+        marked = stores.roles.published_timestamp()
     return newest == copied == marked and refresh_s == 77
 
 
-def test_killed_before_the_policy_is_signed(parts: Parts) -> None:
-    change_policy(parts)
-    asyncio.run(another(parts).round())
-    assert is_whole(parts)
+def test_killed_before_the_policy_is_signed(opened: Repository) -> None:
+    change_policy(opened)
+    asyncio.run(another(opened).round())
+    assert is_whole(opened)
 
 
-def test_killed_before_the_files_are_copied(parts: Parts) -> None:
-    change_policy(parts)
-    parts.controllers._write_policies("default")
-    assert not is_whole(parts)
-    asyncio.run(another(parts).round())
-    assert is_whole(parts)
+def test_killed_before_the_files_are_copied(opened: Repository) -> None:
+    change_policy(opened)
+    opened.controllers._write_policies("default")
+    assert not is_whole(opened)
+    asyncio.run(another(opened).round())
+    assert is_whole(opened)
 
 
 @pytest.mark.parametrize("copied", [1, 2, 3, 99])
-def test_killed_while_the_files_are_copied(parts: Parts, copied: int) -> None:
-    change_policy(parts)
-    parts.controllers._write_policies("default")
-    with parts.database.transaction() as connection:
-        book = RoleBook(connection, "default")
+def test_killed_while_the_files_are_copied(opened: Repository, copied: int) -> None:
+    change_policy(opened)
+    opened.controllers._write_policies("default")
+    with transaction(opened.database, "default") as stores:
+        book = stores.roles
         files = book.files_since(book.published_timestamp())
     assert files[-1][0] == "metadata/timestamp.json"
-    asyncio.run(copy_files(parts.blobs, "default", files[:copied]))
-    asyncio.run(another(parts).round())
-    assert is_whole(parts)
+    asyncio.run(copy_files(opened.blobs, "default", files[:copied]))
+    asyncio.run(another(opened).round())
+    assert is_whole(opened)
 
 
-def test_a_round_with_nothing_to_do_signs_nothing(parts: Parts) -> None:
-    controllers = another(parts)
+def test_a_round_with_nothing_to_do_signs_nothing(opened: Repository) -> None:
+    controllers = another(opened)
     asyncio.run(controllers.round())
-    before = published(parts)
+    before = published(opened)
     asyncio.run(controllers.round())
-    assert published(parts) == before
+    assert published(opened) == before
 
 
-def at_risk(parts: Parts) -> int:
-    with parts.database.transaction() as connection:
-        (rollout,) = Registry(connection, "default").rollouts()
-        return sum(cell.at_risk for cell in Fleet(connection, "default").cells(rollout.id, before_window=10**9))
+def at_risk(opened: Repository) -> int:
+    with transaction(opened.database, "default") as stores:
+        (rollout,) = stores.registry.rollouts()
+        return sum(cell.at_risk for cell in stores.fleet.cells(rollout.id, before_window=10**9))
 
 
-def report(parts: Parts) -> Record:
-    with parts.database.transaction() as connection:
-        (rollout,) = Registry(connection, "default").rollouts()
+def report(opened: Repository) -> Record:
+    with transaction(opened.database, "default") as stores:
+        (rollout,) = stores.registry.rollouts()
     (device,) = devices_in(0, 50_000, 1)
     return reports(device, window(1, cohorts=(cohort(rollout=rollout.id),)), at=rollout.created_at + 1)
 
 
-def test_killed_between_the_tally_and_the_inbox_counts_once(parts: Parts) -> None:
-    asyncio.run(parts.inbox.write([report(parts)]))
-    parts.controllers._ingest(asyncio.run(parts.inbox.take(10)))
-    asyncio.run(another(parts).round())
-    assert at_risk(parts) == 1
-    assert asyncio.run(parts.inbox.take(10)).records == ()
+def test_killed_between_the_tally_and_the_inbox_counts_once(opened: Repository) -> None:
+    asyncio.run(opened.inbox.write([report(opened)]))
+    opened.controllers._ingest(asyncio.run(opened.inbox.take(10)))
+    asyncio.run(another(opened).round())
+    assert at_risk(opened) == 1
+    assert asyncio.run(opened.inbox.take(10)).records == ()
 
 
-def test_a_leader_that_was_too_slow_tallies_nothing(parts: Parts) -> None:
+def test_a_leader_that_was_too_slow_tallies_nothing(opened: Repository) -> None:
     """Its lease was over and another led: on PostgreSQL both tallied the same reports."""
-    asyncio.run(parts.inbox.write([report(parts)]))
-    assert parts.controllers._lead()
-    taken = asyncio.run(parts.inbox.take(10))
-    new = another(parts)
+    asyncio.run(opened.inbox.write([report(opened)]))
+    assert opened.controllers._lead()
+    taken = asyncio.run(opened.inbox.take(10))
+    new = another(opened)
     assert new._lead()
     with pytest.raises(Unavailable, match="another server leads"):
-        parts.controllers._ingest(taken)
+        opened.controllers._ingest(taken)
     asyncio.run(new.round())
-    assert at_risk(parts) == 1
+    assert at_risk(opened) == 1
 
 
-def test_a_bug_in_one_round_does_not_end_the_controllers(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_in_one_round_does_not_end_the_controllers(opened: Repository, caplog: pytest.LogCaptureFixture) -> None:
     """An unforeseen error ended their task, and devices went on being served by a server that judged nothing."""
 
     class Faulty(InboxTable):
@@ -145,8 +144,10 @@ def test_a_bug_in_one_round_does_not_end_the_controllers(parts: Parts, caplog: p
                 raise ZeroDivisionError
             return await super().take(limit)
 
-    asyncio.run(parts.controllers.resign())
-    controllers = Controllers(parts.database, parts.blobs, Faulty(parts.database), parts.signers)
+    asyncio.run(opened.controllers.resign())
+    controllers = Controllers(
+        opened.database, opened.blobs, Faulty(opened.database), opened.signers, clock=opened.clock
+    )
 
     async def run() -> None:
         task = asyncio.create_task(controllers.run())

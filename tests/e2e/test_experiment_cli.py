@@ -12,11 +12,9 @@ from support.values import SALT, announce, reports, window
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.health.report import Cohort, Summary
 from whimbrel.policy.bucket import bucket, device_key
-from whimbrel.server.app import open_parts
+from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
-from whimbrel.stores.experiments import Experiments
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry
+from whimbrel.stores.transaction import transaction
 
 COMMANDS = ("check", "start", "list", "status", "watch", "decide", "stop", "report", "replay")
 
@@ -40,9 +38,9 @@ def file(tmp_path: Path) -> Path:
 
 def tell(folder: Path, *, windows: int = 5, gain: float = 3.0) -> None:
     """What 80 devices would have reported in the first windows of the experiment."""
-    with open_parts(Folder.open(folder)) as parts, parts.database.transaction() as connection:
-        registry, fleet = Registry(connection, "default"), Fleet(connection, "default")
-        rows = Experiments(connection, "default")
+    with open_repository(Folder.open(folder)) as opened, transaction(opened.database, "default") as stores:
+        registry, fleet = stores.registry, stores.fleet
+        rows = stores.experiments
         record = rows.one("e1")
         for number in range(1, windows + 1):
             at = record.created_at - 300 * (windows + 1 - number)

@@ -11,10 +11,9 @@ import pytest
 from support.server import done, model_file, plan_file, repository, whimbrel
 from support.values import T0, cell
 from whimbrel.flows.records import Running
-from whimbrel.server.app import open_parts
+from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry
+from whimbrel.stores.transaction import transaction
 
 HOWTO = Path(__file__).parents[2] / "docs" / "howto"
 PLAN = """
@@ -116,8 +115,8 @@ def test_a_fleets_own_history_is_what_is_forecast(tmp_path: Path) -> None:
     folder = repository(tmp_path / "repo")
     plan = plan_file(tmp_path, more="  holdback_percent: 20\n")
     done("rollout", "start", plan, "-R", folder)
-    with open_parts(Folder.open(folder)) as parts, parts.database.transaction() as connection:
-        fleet, registry = Fleet(connection, "default"), Registry(connection, "default")
+    with open_repository(Folder.open(folder)) as opened, transaction(opened.database, "default") as stores:
+        fleet, registry = stores.fleet, stores.registry
         (running,) = registry.rollouts(model="wake")
         for index in range(30):
             fleet.enrol(f"dev-{index}", credential="c" * 20, labels={}, at=T0)

@@ -27,7 +27,8 @@ from whimbrel.device.states import State
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.shadow import Seen
 from whimbrel.model.documents import digest_of
-from whimbrel.model.release import File, Format
+from whimbrel.model.formats import Format
+from whimbrel.model.release import File
 from whimbrel.policy.shadow import PPM, Shadow
 
 EVERY = Shadow(sample_ppm=PPM)

@@ -19,12 +19,10 @@ from sqlalchemy import Connection
 from support.server import Running, done, repository, serving, whimbrel
 from support.values import EPOCH, cell, cohort, devices_in, window
 from whimbrel.model.documents import encode
-from whimbrel.server.app import Parts, open_parts
+from whimbrel.server.app import Repository, open_repository
 from whimbrel.server.config import Folder
 from whimbrel.server.controllers import Controllers
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry
-from whimbrel.stores.tuf_repository import RoleBook
+from whimbrel.stores.transaction import transaction
 
 WAIT_S = 60.0  # on a busy machine
 
@@ -220,12 +218,12 @@ class _KilledError(BaseException):
 class _Dying:
     """A database whose process dies right after its n-th transaction."""
 
-    def __init__(self, parts: Parts, after: int) -> None:
-        self.parts, self.left = parts, after
+    def __init__(self, opened: Repository, after: int) -> None:
+        self.opened, self.left = opened, after
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        with self.parts.database.transaction() as connection:
+        with self.opened.database.transaction() as connection:
             yield connection
         self.left -= 1
         if not self.left:
@@ -233,7 +231,7 @@ class _Dying:
 
 
 @contextmanager
-def eventful(template: Path, folder: Path) -> Iterator[Parts]:
+def eventful(template: Path, folder: Path) -> Iterator[Repository]:
     """A live rollout that harms, one that queues behind it, a draft, and one whose time comes."""
     repo = shutil.copytree(template, folder)
     plans = folder.parent
@@ -243,43 +241,43 @@ def eventful(template: Path, folder: Path) -> Iterator[Parts]:
     later = f"{high}  schedule: {{start_at: 2100-01-01}}\n"
     done("rollout", "start", plan_file(plans, version="wake@3.0.0", more=later), "-R", repo)
     done("rollout", "start", plan_file(plans, version="wake@3.0.0", more=high), "-R", repo, "--draft")
-    with open_parts(Folder.open(repo)) as parts:
-        with parts.database.transaction() as connection:
+    with open_repository(Folder.open(repo)) as opened:
+        with transaction(opened.database, "default") as stores:
             harm = [
                 cell(role, w, n=n, crashed=bad)
                 for w in range(6)
                 for role, n, bad in (("treated", 100, 30), ("control", 1900, 19))
             ]
-            Fleet(connection, "default").tally(first["id"], harm)
-        yield parts
+            stores.fleet.tally(first["id"], harm)
+        yield opened
 
 
 NOW = datetime(2100, 6, 1, tzinfo=UTC).timestamp()
 
 
-def rounds(parts: Parts, *, killed_after: int | None) -> bool:
+def rounds(opened: Repository, *, killed_after: int | None) -> bool:
     """Rounds until nothing changes any more, first by a process that is killed; whether it was."""
     killed = False
     if killed_after is not None:
-        asyncio.run(parts.controllers.resign())
-        dying: Any = _Dying(parts, killed_after)
-        doomed = Controllers(dying, parts.blobs, parts.inbox, parts.signers, clock=lambda: NOW)
+        asyncio.run(opened.controllers.resign())
+        dying: Any = _Dying(opened, killed_after)
+        doomed = Controllers(dying, opened.blobs, opened.inbox, opened.signers, clock=lambda: NOW)
         try:
             asyncio.run(doomed.round())
         except _KilledError:
             killed = True
-    with parts.database.transaction() as connection:
+    with opened.database.transaction() as connection:
         connection.exec_driver_sql("DELETE FROM lease")  # it ran out
-    heir = Controllers(parts.database, parts.blobs, parts.inbox, parts.signers, clock=lambda: NOW)
+    heir = Controllers(opened.database, opened.blobs, opened.inbox, opened.signers, clock=lambda: NOW)
     for _ in range(3):
         asyncio.run(heir.round())
     return killed
 
 
-def outcome(parts: Parts) -> tuple[list[Any], list[Any], dict[str, Any]]:
+def outcome(opened: Repository) -> tuple[list[Any], list[Any], dict[str, Any]]:
     """How it ended: the rollouts, the audit log, and what the signed policy says."""
-    with parts.database.transaction() as connection:
-        registry, book = Registry(connection, "default"), RoleBook(connection, "default")
+    with transaction(opened.database, "default") as stores:
+        registry, book = stores.registry, stores.roles
         names = {each.id: f"{place}" for place, each in enumerate(registry.rollouts())}
         ended = [(each.state.value, each.stage, each.shares, each.baseline) for each in registry.rollouts()]
         log = [(e.actor, e.action, names.get(e.rollout or "")) for e in reversed(registry.audit_log())]
@@ -292,15 +290,15 @@ def outcome(parts: Parts) -> tuple[list[Any], list[Any], dict[str, Any]]:
 
 
 def test_a_controller_killed_after_any_transaction_changes_nothing(template: Path, tmp_path: Path) -> None:
-    with eventful(template, tmp_path / "whole" / "repo") as parts:
-        rounds(parts, killed_after=None)
-        expected = outcome(parts)
+    with eventful(template, tmp_path / "whole" / "repo") as opened:
+        rounds(opened, killed_after=None)
+        expected = outcome(opened)
     assert [state for state, *_ in expected[0]] == ["rolled_back", "running", "running", "draft"]
     tried = 0
     for number in range(1, 200):
-        with eventful(template, tmp_path / f"{number}" / "repo") as parts:
-            killed = rounds(parts, killed_after=number)
-            assert outcome(parts) == expected, number
+        with eventful(template, tmp_path / f"{number}" / "repo") as opened:
+            killed = rounds(opened, killed_after=number)
+            assert outcome(opened) == expected, number
         shutil.rmtree(tmp_path / f"{number}")
         if not killed:
             break

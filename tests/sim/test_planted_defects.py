@@ -109,7 +109,7 @@ def _stays_open(world: Simulation, device: Device) -> None:
     if device.agent is None:
         return
     session = device.agent.session(MODEL)
-    world.seen.session_begins(device.id)
+    world.checkers.session_begins(device.id)
     with contextlib.suppress(WhimbrelError):
         session.__enter__()
         device._sessions.append(session)

@@ -48,8 +48,11 @@ class Village(msgspec.Struct):
     """A town with an experiment, and devices that report on it."""
 
     town: Town
-    experiments: Experiments
     ledgers: ExperimentLedgers
+
+    @property
+    def experiments(self) -> Experiments:
+        return self.town.stores.experiments
 
     @property
     def record(self) -> ExperimentRecord:
@@ -87,7 +90,7 @@ class Village(msgspec.Struct):
 @contextmanager
 def village(*, versions: int = 3, plan: Experiment | None = None, begun: bool = True) -> Iterator[Village]:
     with town(versions=versions) as made:
-        here = Village(made, Experiments(made.registry.connection, "default"), ExperimentLedgers())
+        here = Village(made, ExperimentLedgers())
         if begun:
             here.start(plan)
         yield here

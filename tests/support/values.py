@@ -27,6 +27,7 @@ from whimbrel.stores import schema
 from whimbrel.stores.database import Database
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.registry import Registry
+from whimbrel.stores.transaction import Stores
 
 T0 = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 SALT = 42
@@ -266,8 +267,15 @@ def announce(device: str, step: str, *, at: float = T0 + 10, **changes: Any) -> 
 class Town(msgspec.Struct):
     """One namespace, inside one transaction."""
 
-    registry: Registry
-    fleet: Fleet
+    stores: Stores
+
+    @property
+    def registry(self) -> Registry:
+        return self.stores.registry
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.stores.fleet
 
     def enrol(self, *devices: str, labels: Mapping[str, str] | None = None) -> None:
         for device in devices:
@@ -290,7 +298,7 @@ def town(*, versions: int = 2, running: RolloutRecord | None = None) -> Iterator
     try:
         with database.engine.begin() as connection:
             schema.metadata.create_all(connection)
-            made = Town(Registry(connection, "default"), Fleet(connection, "default"))
+            made = Town(Stores(connection, "default"))
             made.registry.add_model(model())
             for serial in range(1, versions + 1):
                 made.publish(serial)

@@ -1,12 +1,11 @@
 """When is something that failed tried again? Exponential, with full jitter, and not before the other side said so."""
 
 import random
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 from whimbrel import limits
 from whimbrel.device.ports import Answer, Stream
 from whimbrel.errors import Unavailable
+from whimbrel.retry_after import seconds_of
 
 
 class Busy(Unavailable):
@@ -19,14 +18,7 @@ class Busy(Unavailable):
 
 def retry_after_s(headers: dict[str, str], *, now: float) -> float | None:
     """What Retry-After says, in seconds from `now`, bounded (RFC 9110, section 10.2.3); None where it says nothing."""
-    said = headers.get("retry-after", "").strip()
-    if said.isdigit() and len(said) < 12:
-        return min(float(said), limits.RETRY_AFTER_S)
-    try:
-        when = parsedate_to_datetime(said)
-    except ValueError:
-        return None
-    return min(max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - now), limits.RETRY_AFTER_S)
+    return seconds_of(headers.get("retry-after", ""), now=now, most_s=limits.RETRY_AFTER_S)
 
 
 def check_patience(url: str, answer: Answer | Stream, *, now: float) -> None:

@@ -1,5 +1,6 @@
 """What does each model run, and why? `status.json`: what the last cycle found, for a person and for other processes."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -53,5 +54,5 @@ def read_status(folder: Path) -> dict[str, Any]:
     if content is None:
         if not (folder / "agent.json").exists():
             raise NotFound(f"{folder} is not an agent's folder: it has no agent.json")
-        raise NotFound(f"no agent ran in {folder} yet; run `whimbrel agent check --folder {folder}`")
+        raise NotFound(f"no agent ran in {folder} yet; run `whimbrel agent check --folder {shlex.quote(str(folder))}`")
     return documents.parse(dict[str, Any], content, what=str(folder / "status.json"))

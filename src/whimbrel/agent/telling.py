@@ -82,7 +82,7 @@ class Telling:
 
     def _dressed(self, each: Installation) -> Any:
         policy = self._trust.policies.get(each.model)
-        hardware_class, slices = policy.told_of(self._labels) if policy else ("", {})
+        hardware_class, slices = policy.reported_labels(self._labels) if policy else ("", {})
         return msgspec.structs.replace(each.journal.outbox[0], hardware_class=hardware_class, slices=slices)
 
     def report_when_due(self) -> None:

@@ -44,7 +44,7 @@ class Witness(Remembered):
     def cut(self) -> None:
         """Close the report window."""
         policy = self._around.trust.policies.get(self.model)
-        hardware_class, slices = policy.told_of(self._around.labels) if policy else ("", {})
+        hardware_class, slices = policy.reported_labels(self._around.labels) if policy else ("", {})
         self._around.spool.cut(
             self.model,
             serial=self.pointer.serial,

@@ -22,7 +22,7 @@ from whimbrel import limits
 from whimbrel.cli.output import progress_bar
 from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.server.admin_api import admin_app
-from whimbrel.server.app import open_parts
+from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
 
 _TIMEOUT_S = 60.0
@@ -147,8 +147,8 @@ def connect(
             return
         folder = Folder.open(repository or Path())
         token = _read_token(token_file or folder.admin_token)
-        with open_parts(folder) as parts:
-            transport = httpx.ASGITransport(admin_app(parts.world()))  # type: ignore[arg-type]
+        with open_repository(folder) as opened:
+            transport = httpx.ASGITransport(admin_app(opened.admin_context()))  # type: ignore[arg-type]
             http = httpx.AsyncClient(
                 transport=transport, base_url="http://folder", headers=_bearer(token), timeout=_TIMEOUT_S
             )
@@ -157,8 +157,8 @@ def connect(
             try:
                 yield from _connected(client, http, runner)
             finally:
-                runner.run(parts.controllers.resign())
-                runner.run(parts.inbox.close())
+                runner.run(opened.controllers.resign())
+                runner.run(opened.inbox.close())
 
 
 def _connected(client: Client, http: httpx.AsyncClient, runner: asyncio.Runner) -> Iterator[Client]:

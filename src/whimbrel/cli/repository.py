@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from rich.logging import RichHandler
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.output import Json, print_json, say, size_of, stderr
 from whimbrel.model.documents import convert
-from whimbrel.server.app import found, serve_until_stopped
+from whimbrel.server.app import create_repository, serve_until_stopped
 from whimbrel.server.config import Config, Folder
 
 
@@ -39,7 +40,7 @@ def init(
         "inbox_stream": inbox_stream,
         "namespace": namespace,
     }
-    made = found(folder.resolve(), convert(Config, wanted, what="the settings"))
+    made = create_repository(folder.resolve(), convert(Config, wanted, what="the settings"))
     if json:
         print_json({"folder": str(made.path), "root": str(made.root), "admin_token_file": str(made.admin_token)})
         return
@@ -48,7 +49,10 @@ def init(
     say("  keys/offline   signs versions: keep it away from the server")
     say("  keys/online    what the server needs")
     say("  admin.token, enrol.token   for people, and for new devices")
-    say(f"Next: export WHIMBREL_REPOSITORY={folder}; whimbrel model add NAME; whimbrel publish --model NAME FILE")
+    say(
+        f"Next: export WHIMBREL_REPOSITORY={shlex.quote(str(folder))}; "
+        "whimbrel model add NAME; whimbrel publish --model NAME FILE"
+    )
 
 
 def serve(

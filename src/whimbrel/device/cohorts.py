@@ -17,7 +17,7 @@ from whimbrel import limits
 from whimbrel.device.journal import Journal, Membership
 from whimbrel.health.report import Announcement, Cohort, Role, Step
 from whimbrel.policy.decide import Assignment
-from whimbrel.policy.delays import drawn
+from whimbrel.policy.delays import delay_at
 
 _replace = msgspec.structs.replace
 
@@ -75,7 +75,7 @@ def permitted(journal: Journal, member: Membership, *, at: float) -> Journal:
 def placebo_wait(member: Membership, delays_s: Sequence[float], *, model: str, device_id: str) -> float:
     """Seconds after `permitted_at` at which this control takes its placebo: the same however often it is asked."""
     occasion = f"{device_id}\n{model}/{member.rollout}/{member.stage}\nplacebo"
-    return drawn(delays_s, xxhash.xxh64_intdigest(occasion.encode(), seed=0) / 2**64)
+    return delay_at(delays_s, xxhash.xxh64_intdigest(occasion.encode(), seed=0) / 2**64)
 
 
 def stand_in(journal: Journal, member: Membership, *, serial: int | None, at: float) -> Journal:

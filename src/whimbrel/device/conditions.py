@@ -11,10 +11,9 @@ import msgspec
 import xxhash
 
 from whimbrel import limits
-from whimbrel.policy.policy import Conditions, Window
+from whimbrel.policy.policy import DAYS, Conditions, Window
 
 _DAY_S = 86400
-_DAYS = "mon", "tue", "wed", "thu", "fri", "sat", "sun"
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -102,7 +101,7 @@ def _inside(window: Window, situation: Situation, now: float) -> bool:
 
 
 def _on(window: Window, day: datetime) -> bool:
-    return not window.days or _DAYS[day.weekday()] in window.days
+    return not window.days or DAYS[day.weekday()] in window.days
 
 
 def _zone(window: Window, situation: Situation) -> tzinfo | None:

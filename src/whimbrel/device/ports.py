@@ -6,7 +6,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from whimbrel.model.release import Format, Probe, Signature
+from whimbrel.model.formats import Format
+from whimbrel.model.release import Probe, Signature
 
 Clock = Callable[[], float]  # seconds since 1970, UTC
 

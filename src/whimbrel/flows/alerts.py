@@ -1,4 +1,4 @@
-"""Who must be told of what happened to a rollout? The alerts that are due, from the audit log and who asked for them.
+"""Who receives which alerts: what is due, from the audit log and from who asked for it.
 
 1. An alert is due for each audit entry of a rollout that says something a receiver asked for, once a receiver: for all
    rollouts in the receiver's own settings, for one in its plan.
@@ -59,7 +59,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     namespace: str
     receiver: str
-    moment: AlertOn
+    event: AlertOn
     at: float  # POSIX seconds
     because: str
     actor: str
@@ -80,44 +80,46 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def severity(self) -> Severity:
         """How bad it is."""
-        return _SEVERITY.get(self.moment, "info")
+        return _SEVERITY.get(self.event, "info")
 
     @property
     def status(self) -> Status:
         """Whether it opens something, or clears what was open."""
         if self.severity != "info":
             return "firing"
-        return "resolved" if self.moment in _CLEARS else "note"
+        return "resolved" if self.event in _CLEARS else "note"
 
     @property
     def title(self) -> str:
         """One line."""
-        said = _WORDS.get(self.moment, f"is {self.moment.replace('_', ' ')}")
+        said = _WORDS.get(self.event, f"is {self.event.replace('_', ' ')}")
         test = "TEST: " if self.test else ""
         return f"{test}{self.model} {self.target}: the rollout {said} (stage {self.stage_name})"
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """An alert that was due before, as far as a new one must know it."""
+class EarlierAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that was due before: what must be known of it to group a new one with it."""
 
     receiver: str
-    moment: AlertOn
+    event: AlertOn
     stage: int
     at: float
 
 
-def wants(rules: Plan | None, receiver: str, *, on: Iterable[AlertOn], moment: AlertOn) -> bool:
-    """Whether a receiver asked for a moment: for all rollouts (`on`), or in the rollout's plan."""
-    if moment in frozenset(on):
+def wants(rules: Plan | None, receiver: str, *, on: Iterable[AlertOn], event: AlertOn) -> bool:
+    """Whether a receiver asked for an event: for all rollouts (`on`), or in the rollout's plan."""
+    if event in frozenset(on):
         return True
-    return rules is not None and any(rule.to == receiver and moment in rule.on for rule in rules.alerts)
+    return rules is not None and any(rule.to == receiver and event in rule.on for rule in rules.alerts)
 
 
-def moment_of(entry: AuditRecord) -> AlertOn | None:
+def event_of(entry: AuditRecord) -> AlertOn | None:
     """What an audit entry says to a receiver; None for entries that are about no rollout."""
     return SAID.get(entry.action) if entry.rollout else None
 
 
-def grouped(moment: AlertOn, stage: int, *, at: float, before: Sequence[Told], within_s: float) -> bool:
+def grouped(event: AlertOn, stage: int, *, at: float, before: Sequence[EarlierAlert], within_s: float) -> bool:
     """Whether the same was told to this receiver so short a time ago that it is no news."""
-    return any(told.moment == moment and told.stage == stage and 0 <= at - told.at < within_s for told in before)
+    return any(
+        earlier.event == event and earlier.stage == stage and 0 <= at - earlier.at < within_s for earlier in before
+    )

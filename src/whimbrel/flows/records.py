@@ -18,15 +18,15 @@ from whimbrel.plan.plan import Plan
 from whimbrel.plan.ranges import Range
 from whimbrel.plan.rollout_states import ENDED, LIVE, State
 from whimbrel.policy.bucket import BUCKETS
-from whimbrel.policy.policy import Conditions, Period, SliceLabels
+from whimbrel.policy.policy import ACTIVATE_MAX_AGE_S, PERIOD_S, Conditions, Period, SliceLabels
 
 
 class ModelSettings(Document, frozen=True):
     """What an operator may set for a model; it travels in the policy, or is checked at publication."""
 
-    refresh_s: Period = 300.0
-    report_s: Period = 300.0
-    activate_max_age_s: Annotated[float, Meta(ge=1)] = 3600.0
+    refresh_s: Period = PERIOD_S
+    report_s: Period = PERIOD_S
+    activate_max_age_s: Annotated[float, Meta(ge=1)] = ACTIVATE_MAX_AGE_S
     conditions: Conditions = msgspec.field(default_factory=Conditions)
     report_labels: tuple[Label, ...] = ()
     hardware_label: Label = "hardware"

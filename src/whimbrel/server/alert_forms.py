@@ -25,7 +25,7 @@ import msgspec
 
 from whimbrel.flows.alerts import Alert
 from whimbrel.model.documents import encode
-from whimbrel.server.receivers import Known
+from whimbrel.server.receivers import Destination
 
 _DOMAIN = "whimbrel.invalid"  # of message ids: RFC 2606 keeps it from ever being somebody's
 _ENDS_AFTER = timedelta(days=1)  # Alertmanager ends what is not said again; a day is when we would give up too
@@ -41,20 +41,20 @@ class Post(msgspec.Struct, frozen=True):
     headers: dict[str, str]
 
 
-def posted(alert: Alert, known: Known, *, plot: bytes | None, now: float) -> Post:
+def posted(alert: Alert, destination: Destination, *, plot: bytes | None, now: float) -> Post:
     """The request for a receiver that speaks HTTP."""
     forms: dict[str, Callable[[], Post]] = {
-        "generic": lambda: _generic(alert, known, plot=plot, now=now),
+        "generic": lambda: _generic(alert, destination, plot=plot, now=now),
         "slack": lambda: Post(encode(_slack(alert)), {}),
-        "pagerduty": lambda: Post(encode(_pagerduty(alert, routing_key=known.secret)), {}),
-        "alertmanager": lambda: _alertmanager(alert, known, now=now),
+        "pagerduty": lambda: Post(encode(_pagerduty(alert, routing_key=destination.secret)), {}),
+        "alertmanager": lambda: _alertmanager(alert, destination, now=now),
     }
-    made = forms[known.receiver.form]()
+    made = forms[destination.receiver.form]()
     return Post(made.body, {"Content-Type": "application/json", "Idempotency-Key": alert.key} | made.headers)
 
 
-def _time(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def document(alert: Alert) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def document(alert: Alert) -> dict[str, Any]:
         "thread": alert.thread,
         "test": alert.test,
         "namespace": alert.namespace,
-        "moment": alert.moment,
+        "moment": alert.event,
         "severity": alert.severity,
         "status": alert.status,
         "at": _time(alert.at),
@@ -82,16 +82,16 @@ def document(alert: Alert) -> dict[str, Any]:
     }
 
 
-def _generic(alert: Alert, known: Known, *, plot: bytes | None, now: float) -> Post:
+def _generic(alert: Alert, destination: Destination, *, plot: bytes | None, now: float) -> Post:
     said = document(alert)
-    if plot is not None and known.receiver.plot:
+    if plot is not None and destination.receiver.plot:
         said["plot_png_base64"] = base64.b64encode(plot).decode()
     body = encode(said)
-    if not known.secret:
+    if not destination.secret:
         return Post(body, {})
-    moment = f"{now:.0f}"
-    signed = hmac.new(known.secret.encode(), moment.encode() + b"." + body, hashlib.sha256).hexdigest()
-    return Post(body, {"Whimbrel-Signature": f"t={moment},v1={signed}"})
+    signed_at = f"{now:.0f}"
+    signed = hmac.new(destination.secret.encode(), signed_at.encode() + b"." + body, hashlib.sha256).hexdigest()
+    return Post(body, {"Whimbrel-Signature": f"t={signed_at},v1={signed}"})
 
 
 def _facts(alert: Alert) -> list[tuple[str, str]]:
@@ -147,13 +147,13 @@ def _pagerduty(alert: Alert, *, routing_key: str) -> dict[str, Any]:
             "timestamp": _time(alert.at),
             "component": alert.model,
             "group": alert.rollout,
-            "class": alert.moment,
+            "class": alert.event,
             "custom_details": document(alert),
         },
     }
 
 
-def _alertmanager(alert: Alert, known: Known, *, now: float) -> Post:
+def _alertmanager(alert: Alert, destination: Destination, *, now: float) -> Post:
     began = datetime.fromtimestamp(alert.at, UTC)
     over = alert.status == "resolved"
     ends = datetime.fromtimestamp(now, UTC) if over else began + _ENDS_AFTER
@@ -170,7 +170,7 @@ def _alertmanager(alert: Alert, known: Known, *, now: float) -> Post:
             "annotations": {
                 "summary": alert.title,
                 "description": alert.because,
-                "moment": alert.moment,
+                "moment": alert.event,
                 "stage": alert.stage_name,
                 "key": alert.key,
             },
@@ -179,15 +179,15 @@ def _alertmanager(alert: Alert, known: Known, *, now: float) -> Post:
         }
         for severity in severities
     ]
-    return Post(encode(body), {"Authorization": f"Bearer {known.secret}"} if known.secret else {})
+    return Post(encode(body), {"Authorization": f"Bearer {destination.secret}"} if destination.secret else {})
 
 
-def mail(alert: Alert, known: Known, *, plot: bytes | None) -> EmailMessage:
+def mail(alert: Alert, destination: Destination, *, plot: bytes | None) -> EmailMessage:
     """The e-mail: text, and HTML with the plot."""
     message = EmailMessage(policy=SMTP)
     message["Subject"] = f"[{alert.severity}] {alert.title}"
-    message["From"] = Address("Whimbrel", addr_spec=known.receiver.sender or f"whimbrel@{_DOMAIN}")
-    message["To"] = ", ".join(known.receiver.to)
+    message["From"] = Address("Whimbrel", addr_spec=destination.receiver.sender or f"whimbrel@{_DOMAIN}")
+    message["To"] = ", ".join(destination.receiver.to)
     message["Date"] = datetime.fromtimestamp(alert.at, UTC)
     message["Message-ID"] = f"<{_token(alert.key)}@{_DOMAIN}>"
     message["References"] = f"<{_token(alert.thread)}@{_DOMAIN}>"

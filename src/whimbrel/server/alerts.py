@@ -10,13 +10,10 @@
 """
 
 import asyncio
-import contextlib
-import email.utils
 import logging
 import random
 import smtplib
 import ssl
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,15 +25,16 @@ from whimbrel import limits
 from whimbrel.console.charts import draw
 from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, WhimbrelError
-from whimbrel.flows.alerts import Alert, grouped, moment_of, wants
+from whimbrel.flows.alerts import Alert, event_of, grouped, wants
 from whimbrel.flows.records import AuditRecord
 from whimbrel.flows.rollouts.trace import trace
+from whimbrel.retry_after import seconds_of
 from whimbrel.server.alert_forms import mail, posted
-from whimbrel.server.receivers import Known, Receiver, reveal
-from whimbrel.stores.alerts import AlertRow, AlertRows
+from whimbrel.server.receivers import Destination, Receiver, reveal
+from whimbrel.stores.alerts import AlertDelivery
 from whimbrel.stores.database import Database
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry, namespaces
+from whimbrel.stores.registry import namespaces
+from whimbrel.stores.transaction import Stores, transaction
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +43,7 @@ _NEVER = frozenset({400, 401, 403, 404, 410, 413, 415, 422})  # the same request
 _SAID_CHARS = 500
 
 
-class Answered(msgspec.Struct, frozen=True):
+class DeliveryResult(msgspec.Struct, frozen=True):
     """What came of a delivery. `wait_s`: what the receiver asked us to wait. `final`: another try is in vain."""
 
     ok: bool
@@ -64,7 +62,7 @@ class Alerts:
         receivers: Sequence[Receiver],
         *,
         leads: Callable[[], bool],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._database, self._folder, self._leads, self._clock = database, folder, leads, clock
         self.receivers = {receiver.name: receiver for receiver in receivers}
@@ -76,7 +74,7 @@ class Alerts:
         now = self._clock()
         with self._database.transaction() as connection:
             for namespace in namespaces(connection) if self.receivers else ():
-                AlertRows(connection, namespace).introduce(self.receivers, now=now)
+                Stores(connection, namespace).alerts.introduce(self.receivers, now=now)
 
     async def run(self) -> None:
         """Tell, where this process leads, until cancelled. Trouble is logged and tried again."""
@@ -99,14 +97,14 @@ class Alerts:
             for row in await asyncio.to_thread(self._note, namespace)
         ]
 
-        async def one(namespace: str, row: AlertRow) -> None:
+        async def one(namespace: str, row: AlertDelivery) -> None:
             async with places:
                 await self._deliver(namespace, row)
 
         await asyncio.gather(*(one(namespace, row) for namespace, row in due))
         return len(due)
 
-    async def test(self, namespace: str, name: str) -> Answered:
+    async def test(self, namespace: str, name: str) -> DeliveryResult:
         """Send a receiver a marked test alert now. Raises `NotFound` for no such receiver."""
         receiver = self.receivers.get(name)
         if receiver is None:
@@ -117,7 +115,7 @@ class Alerts:
             key=f"{namespace}/test/{name}/{now:.3f}",
             namespace=namespace,
             receiver=name,
-            moment="held",
+            event="held",
             at=now,
             because="this is a test: nothing happened to any rollout",
             actor="admin",
@@ -137,48 +135,46 @@ class Alerts:
         with self._database.transaction() as connection:
             return namespaces(connection)
 
-    def _note(self, namespace: str) -> list[AlertRow]:
+    def _note(self, namespace: str) -> list[AlertDelivery]:
         """Make the rows of what happened since, and return what should be told by now."""
         now = self._clock()
-        with self._database.transaction() as connection:
-            registry, rows = Registry(connection, namespace), AlertRows(connection, namespace)
-            since = rows.since()
+        with transaction(self._database, namespace) as stores:
+            since = stores.alerts.since()
             looked = {number for space, number in self._looked if space == namespace}
-            fresh = rows.entries(now=now, without=looked)
+            fresh = stores.alerts.entries(now=now, without=looked)
             for number, entry in fresh:
-                self._make(registry, rows, number, entry, since=since, now=now)
-            waiting = [row for row in rows.waiting(now=now) if row.receiver in self.receivers]
+                self._make(stores, number, entry, since=since, now=now)
+            waiting = [row for row in stores.alerts.waiting(now=now) if row.receiver in self.receivers]
         self._looked |= {(namespace, number) for number, _ in fresh}
         return waiting
 
     def _make(
         self,
-        registry: Registry,
-        rows: AlertRows,
+        stores: Stores,
         number: int,
         entry: AuditRecord,
         *,
         since: dict[str, float],
         now: float,
     ) -> None:
-        moment = moment_of(entry)
-        if moment is None or entry.rollout is None:
+        event = event_of(entry)
+        if event is None or entry.rollout is None:
             return
-        plan = registry.rollout(entry.rollout).plan
+        plan = stores.registry.rollout(entry.rollout).plan
         stage = int(entry.evidence.get("stage", 0))
         for name, receiver in self.receivers.items():
-            if entry.at < since.get(name, now) or not wants(plan, name, on=receiver.on, moment=moment):
+            if entry.at < since.get(name, now) or not wants(plan, name, on=receiver.on, event=event):
                 continue
-            if rows.has(name, number):
+            if stores.alerts.has(name, number):
                 continue
-            before = rows.told(name, entry.rollout)
-            old = grouped(moment, stage, at=entry.at, before=before, within_s=limits.ALERT_GROUP_S)
-            rows.add(
-                AlertRow(
+            before = stores.alerts.earlier(name, entry.rollout)
+            old = grouped(event, stage, at=entry.at, before=before, within_s=limits.ALERT_GROUP_S)
+            stores.alerts.add(
+                AlertDelivery(
                     receiver=name,
                     audit_id=number,
                     rollout=entry.rollout,
-                    moment=moment,
+                    event=event,
                     stage=stage,
                     at=entry.at,
                     state="grouped" if old else "waiting",
@@ -190,55 +186,53 @@ class Alerts:
 
     # --- telling ---
 
-    async def _deliver(self, namespace: str, row: AlertRow) -> None:
+    async def _deliver(self, namespace: str, row: AlertDelivery) -> None:
         try:
-            known = reveal(self.receivers[row.receiver], folder=self._folder)
+            destination = reveal(self.receivers[row.receiver], folder=self._folder)
             alert, plot = await asyncio.to_thread(self._dress, namespace, row)
-            answered = await self._send(alert, known, plot=plot)
+            result = await self._send(alert, destination, plot=plot)
         except WhimbrelError as error:
-            answered = Answered(ok=False, said=str(error))
+            result = DeliveryResult(ok=False, said=str(error))
         now, tries = self._clock(), row.tries + 1
         state, next_at = "sent", now
-        if not answered.ok:
-            over = answered.final or now - row.at > limits.ALERT_GIVE_UP_S
+        if not result.ok:
+            over = result.final or now - row.at > limits.ALERT_GIVE_UP_S
             state = "given_up" if over else "waiting"
             most = min(limits.ALERT_RETRY_MOST_S, limits.ALERT_RETRY_S * 2 ** min(row.tries, 30))
-            wait_s = answered.wait_s if answered.wait_s is not None else self._chance.uniform(0, most)
+            wait_s = result.wait_s if result.wait_s is not None else self._chance.uniform(0, most)
             next_at = now + wait_s
             log.warning(
                 "alert %s of %s was not told to %s (try %d, %s): %s",
-                row.moment,
+                row.event,
                 row.rollout,
                 row.receiver,
                 tries,
                 "given up" if over else f"again in {wait_s:.0f} s",
-                answered.said,
+                result.said,
             )
-        after = msgspec.structs.replace(
-            row, state=state, tries=tries, next_at=next_at, said=answered.said[:_SAID_CHARS]
-        )
+        after = msgspec.structs.replace(row, state=state, tries=tries, next_at=next_at, said=result.said[:_SAID_CHARS])
         await asyncio.to_thread(self._save, namespace, after)
 
-    def _save(self, namespace: str, row: AlertRow) -> None:
-        with self._database.transaction() as connection:
-            AlertRows(connection, namespace).save(row)
+    def _save(self, namespace: str, row: AlertDelivery) -> None:
+        with transaction(self._database, namespace) as stores:
+            stores.alerts.save(row)
 
-    def _dress(self, namespace: str, row: AlertRow) -> tuple[Alert, bytes | None]:
+    def _dress(self, namespace: str, row: AlertDelivery) -> tuple[Alert, bytes | None]:
         """The alert in full, with the picture where the form has a place for it."""
         receiver = self.receivers[row.receiver]
-        with self._database.transaction() as connection:
-            registry = Registry(connection, namespace)
-            entry = AlertRows(connection, namespace).entry(row.audit_id)
+        with transaction(self._database, namespace) as stores:
+            registry = stores.registry
+            entry = stores.alerts.entry(row.audit_id)
             rollout = registry.rollout(row.rollout)
             versions = {v.serial: v.semantic_version for v in registry.versions(rollout.model)}
             pictured = receiver.form == "email" or receiver.plot
-            points = trace(registry, Fleet(connection, namespace), rollout.id) if pictured else []
+            points = trace(registry, stores.fleet, rollout.id) if pictured else []
         stages = rollout.plan.stages
         alert = Alert(
             key=f"{namespace}/{row.audit_id}/{row.receiver}",
             namespace=namespace,
             receiver=row.receiver,
-            moment=moment_of(entry) or "held",
+            event=event_of(entry) or "held",
             at=entry.at,
             because=entry.because,
             actor=entry.actor,
@@ -253,44 +247,44 @@ class Alerts:
         title = f"{rollout.model} {alert.baseline} → {alert.target}"
         return alert, draw(evidence_chart(points, title=title), "png") if points else None
 
-    async def _send(self, alert: Alert, known: Known, *, plot: bytes | None) -> Answered:
+    async def _send(self, alert: Alert, destination: Destination, *, plot: bytes | None) -> DeliveryResult:
         try:
             async with asyncio.timeout(limits.ALERT_SEND_S):
-                if known.receiver.form == "email":
-                    return await asyncio.to_thread(self._mail, alert, known, plot)
-                return await self._post(alert, known, plot)
+                if destination.receiver.form == "email":
+                    return await asyncio.to_thread(self._mail, alert, destination, plot)
+                return await self._post(alert, destination, plot)
         except TimeoutError:
-            return Answered(ok=False, said=f"no answer within {limits.ALERT_SEND_S:.0f} s")
+            return DeliveryResult(ok=False, said=f"no answer within {limits.ALERT_SEND_S:.0f} s")
 
-    async def _post(self, alert: Alert, known: Known, plot: bytes | None) -> Answered:
-        request = posted(alert, known, plot=plot, now=self._clock())
+    async def _post(self, alert: Alert, destination: Destination, plot: bytes | None) -> DeliveryResult:
+        request = posted(alert, destination, plot=plot, now=self._clock())
         try:
             async with (
                 httpx.AsyncClient(follow_redirects=False, timeout=limits.ALERT_SEND_S, trust_env=False) as client,
-                client.stream("POST", known.url, content=request.body, headers=request.headers) as answer,
+                client.stream("POST", destination.url, content=request.body, headers=request.headers) as answer,
             ):
-                return await _read(answer)
+                return await _read(answer, now=self._clock())
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return Answered(ok=False, said=f"{type(error).__name__}: {error}".rstrip(": "))
+            return DeliveryResult(ok=False, said=f"{type(error).__name__}: {error}".rstrip(": "))
 
-    def _mail(self, alert: Alert, known: Known, plot: bytes | None) -> Answered:
-        parts = urlsplit(known.url)
+    def _mail(self, alert: Alert, destination: Destination, plot: bytes | None) -> DeliveryResult:
+        parts = urlsplit(destination.url)
         host, secure = parts.hostname or "", parts.scheme == "smtps"
         port = parts.port or (465 if secure else 587 if parts.scheme == "smtp+starttls" else 25)
         try:
             with _smtp(host, port, secure=secure) as smtp:
                 if parts.scheme == "smtp+starttls":
                     smtp.starttls(context=ssl.create_default_context())
-                if known.receiver.user:
-                    smtp.login(known.receiver.user, known.secret)
-                refused = smtp.send_message(mail(alert, known, plot=plot))
+                if destination.receiver.user:
+                    smtp.login(destination.receiver.user, destination.secret)
+                refused = smtp.send_message(mail(alert, destination, plot=plot))
         except smtplib.SMTPResponseException as error:
             text = error.smtp_error.decode("utf-8", "replace") if isinstance(error.smtp_error, bytes) else ""
-            return Answered(ok=False, said=f"{error.smtp_code} {text}", final=error.smtp_code >= 550)
+            return DeliveryResult(ok=False, said=f"{error.smtp_code} {text}", final=error.smtp_code >= 550)
         except (smtplib.SMTPException, OSError) as error:
-            return Answered(ok=False, said=f"{type(error).__name__}: {error}")
-        said = f"accepted for {len(known.receiver.to) - len(refused)} of {len(known.receiver.to)} mailboxes"
-        return Answered(ok=True, said=said)
+            return DeliveryResult(ok=False, said=f"{type(error).__name__}: {error}")
+        said = f"accepted for {len(destination.receiver.to) - len(refused)} of {len(destination.receiver.to)} mailboxes"
+        return DeliveryResult(ok=True, said=said)
 
 
 def _smtp(host: str, port: int, *, secure: bool) -> smtplib.SMTP:
@@ -299,7 +293,7 @@ def _smtp(host: str, port: int, *, secure: bool) -> smtplib.SMTP:
     return smtplib.SMTP(host, port, timeout=limits.ALERT_SEND_S)
 
 
-async def _read(answer: httpx.Response) -> Answered:
+async def _read(answer: httpx.Response, *, now: float) -> DeliveryResult:
     content = b""
     async for chunk in answer.aiter_raw():
         content += chunk
@@ -308,18 +302,13 @@ async def _read(answer: httpx.Response) -> Answered:
     text = " ".join(content[: limits.ALERT_ANSWER_BYTES].decode("utf-8", "replace").split())
     said = f"{answer.status_code} {text}".strip()
     if answer.is_success:
-        return Answered(ok=True, said=said)
+        return DeliveryResult(ok=True, said=said)
     if answer.is_redirect:
         said = f"{answer.status_code}: redirects are not followed; put the new address into whimbrel.toml"
-        return Answered(ok=False, said=said, final=True)
-    return Answered(ok=False, said=said, wait_s=_wait_s(answer), final=answer.status_code in _NEVER)
+        return DeliveryResult(ok=False, said=said, final=True)
+    return DeliveryResult(ok=False, said=said, wait_s=_wait_s(answer, now=now), final=answer.status_code in _NEVER)
 
 
-def _wait_s(answer: httpx.Response) -> float | None:
+def _wait_s(answer: httpx.Response, *, now: float) -> float | None:
     asked = answer.headers.get("retry-after", "")
-    if asked.isdigit():
-        return min(float(asked), limits.ALERT_WAIT_MOST_S)
-    with contextlib.suppress(TypeError, ValueError):
-        until = email.utils.parsedate_to_datetime(asked).timestamp()
-        return min(max(0.0, until - time.time()), limits.ALERT_WAIT_MOST_S)
-    return None
+    return seconds_of(asked, now=now, most_s=limits.ALERT_WAIT_MOST_S)

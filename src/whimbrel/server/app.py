@@ -1,8 +1,8 @@
 """How is a server put together? The one place where its parts meet: from a repository's folder to sockets.
 
 Two listeners, so that what devices reach holds no admin API: devices and static files on one, people on the other
-(loopback unless told otherwise). `found` makes a new repository; `open_parts` is also how the command line works on a
-folder without a server.
+(loopback unless told otherwise). `create_repository` makes a new repository; `open_repository` is also how the command
+line works on a folder without a server. The clock of a server is given here, and nowhere else below.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,18 +30,18 @@ from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.config import FILE, Config, Folder
 from whimbrel.server.controllers import Controllers
-from whimbrel.server.desk import World
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import App, Receive, Scope, Send, problem, respond
 from whimbrel.server.intake import Intake
-from whimbrel.server.static import Static, Traffic
+from whimbrel.server.operations import AdminContext
+from whimbrel.server.static import BytesSent, Static
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
 from whimbrel.stores.inbox_nats import InboxNats
 from whimbrel.stores.inbox_table import InboxTable
-from whimbrel.stores.registry import Registry
 from whimbrel.stores.signer import load_signer, make_signer
-from whimbrel.stores.tuf_repository import OnlineSigners, RoleBook, copy_files, first_metadata
+from whimbrel.stores.transaction import transaction
+from whimbrel.stores.tuf_repository import OnlineSigners, copy_files, first_metadata
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ _PATH = re.compile(r"^/([a-z0-9][a-z0-9_-]{0,63})/(metadata|targets|artifacts|de
 _CONNECTIONS = 20_000  # sockets a process; beyond that devices get 503 and come again
 
 
-class Parts(msgspec.Struct, frozen=True):
-    """A repository's parts, opened."""
+class Repository(msgspec.Struct, frozen=True):
+    """An open repository. `clock` gives POSIX seconds to all that asks for the time here."""
 
     folder: Folder
     database: Database
@@ -59,14 +59,17 @@ class Parts(msgspec.Struct, frozen=True):
     signers: OnlineSigners
     controllers: Controllers
     alerts: Alerts
+    clock: Callable[[], float]
 
-    def world(self, traffic: Traffic | None = None) -> World:
+    def admin_context(self, sent: BytesSent | None = None) -> AdminContext:
         """What the admin API works on."""
         key = self.signers.policy.public_key
-        return World(self.database, self.blobs, self.controllers, self.alerts, key, traffic or Traffic())
+        return AdminContext(
+            self.database, self.blobs, self.controllers, self.alerts, key, self.clock, sent or BytesSent()
+        )
 
 
-def found(path: Path, config: Config) -> Folder:
+def create_repository(path: Path, config: Config) -> Folder:
     """Make a new repository: keys, first metadata, database, tokens. Raises `Conflict` where there is one already."""
     if (path / FILE).exists():
         raise Conflict(f"{path} is a Whimbrel repository already; it is left as it is")
@@ -74,7 +77,7 @@ def found(path: Path, config: Config) -> Folder:
         raise Conflict(f"{path} is not empty; name a new folder, so that nothing of yours is mixed with keys")
     path.mkdir(parents=True, exist_ok=True)
     try:
-        return _found(path, config)
+        return _create(path, config)
     except BaseException:
         for part in path.iterdir():  # it was empty: all of this is half a repository
             shutil.rmtree(part) if part.is_dir() else part.unlink()
@@ -83,7 +86,7 @@ def found(path: Path, config: Config) -> Folder:
         raise
 
 
-def _found(path: Path, config: Config) -> Folder:
+def _create(path: Path, config: Config) -> Folder:
     folder = Folder(path, config)
     root, targets = make_signer(folder.offline_keys / "root.pem"), make_signer(folder.offline_keys / "targets.pem")
     online = OnlineSigners(
@@ -92,28 +95,28 @@ def _found(path: Path, config: Config) -> Folder:
         policy=make_signer(folder.online_keys / "policy.pem"),
     )
     DeviceTokens.open(folder.online_keys / "device-tokens.key")
-    now = datetime.now(UTC)
-    first_root, first_targets = first_metadata(root=root, targets=targets, online=online, now=now)
+    now = time.time()
+    today = datetime.fromtimestamp(now, UTC)
+    first_root, first_targets = first_metadata(root=root, targets=targets, online=online, now=today)
     database = Database(folder.database_url)
     database.migrate()
     admin, enrol = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-    with database.transaction() as connection:
-        book, registry = RoleBook(connection, config.namespace), Registry(connection, config.namespace)
-        if book.newest():
+    with transaction(database, config.namespace) as stores:
+        if stores.roles.newest():
             raise Conflict(
                 f"the database holds a namespace {config.namespace!r} already; choose another name or database"
             )
-        book.add_role("root", first_root)
-        book.add_role("targets", first_targets)
-        book.sign_snapshot_and_timestamp(online, now=now)
-        registry.add_secret(admin, kind="admin", name="first", at=time.time())
-        registry.add_secret(enrol, kind="enrol", name="first", at=time.time())
-        write_durably(folder.root, book.role_bytes("root"))
-        files = book.files_since(0)
-        newest = book.newest()["timestamp"]
+        stores.roles.add_role("root", first_root)
+        stores.roles.add_role("targets", first_targets)
+        stores.roles.sign_snapshot_and_timestamp(online, now=today)
+        stores.registry.add_secret(admin, kind="admin", name="first", at=now)
+        stores.registry.add_secret(enrol, kind="enrol", name="first", at=now)
+        write_durably(folder.root, stores.roles.role_bytes("root"))
+        files = stores.roles.files_since(0)
+        newest = stores.roles.newest()["timestamp"]
     asyncio.run(copy_files(Blobs.open(config.artifacts, base=path), config.namespace, files))
-    with database.transaction() as connection:
-        RoleBook(connection, config.namespace).set_published(newest)
+    with transaction(database, config.namespace) as stores:
+        stores.roles.set_published(newest)
     database.close()
     write_durably(folder.admin_token, admin.encode() + b"\n", mode=0o600)
     write_durably(folder.enrol_token, enrol.encode() + b"\n", mode=0o600)
@@ -121,8 +124,8 @@ def _found(path: Path, config: Config) -> Folder:
 
 
 @contextmanager
-def open_parts(folder: Folder) -> Iterator[Parts]:
-    """Open a repository's parts, with the schema brought up to date."""
+def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -> Iterator[Repository]:
+    """Open a repository, with the schema brought up to date. `clock`: POSIX seconds."""
     database = Database(folder.database_url)
     database.migrate()
     signers = OnlineSigners(
@@ -137,9 +140,9 @@ def open_parts(folder: Folder) -> Iterator[Parts]:
         else InboxNats(folder.config.inbox, stream=folder.config.inbox_stream)
     )
     try:
-        controllers = Controllers(database, blobs, inbox, signers)
-        alerts = Alerts(database, folder.path, folder.config.receivers, leads=controllers.leads_now)
-        yield Parts(folder, database, blobs, inbox, signers, controllers, alerts)
+        controllers = Controllers(database, blobs, inbox, signers, clock=clock)
+        alerts = Alerts(database, folder.path, folder.config.receivers, leads=controllers.leads_now, clock=clock)
+        yield Repository(folder, database, blobs, inbox, signers, controllers, alerts, clock)
     finally:
         database.close()
 
@@ -194,15 +197,16 @@ class Listening(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIterator[Listening]:
     """A whole server in this process, until the block ends. Ports may be 0. Raises `Unavailable` for a port in use."""
-    with open_parts(folder) as parts:
-        parts.alerts.introduce()
-        intake = Intake(parts.inbox, written=parts.controllers.wake)
+    with open_repository(folder) as repository:
+        repository.alerts.introduce()
+        intake = Intake(repository.inbox, written=repository.controllers.wake)
         tokens = DeviceTokens.open(folder.online_keys / "device-tokens.key")
         apps: list[tuple[App, socket.socket]] = []
         try:
-            static = Static(parts.blobs)
-            apps.append((device_app(static, DeviceApi(parts.database, tokens, intake)), bind(listen)))
-            apps.append((admin_app(parts.world(static.traffic)), bind(admin_listen)))  # type: ignore[arg-type]
+            static = Static(repository.blobs)
+            devices = DeviceApi(repository.database, tokens, intake, clock=repository.clock)
+            apps.append((device_app(static, devices), bind(listen)))
+            apps.append((admin_app(repository.admin_context(static.sent)), bind(admin_listen)))  # type: ignore[arg-type]
         except BaseException:
             for _, opened in apps:
                 opened.close()
@@ -214,9 +218,9 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
         ]
         loops = [
             asyncio.create_task(intake.run()),
-            asyncio.create_task(parts.controllers.run()),
-            asyncio.create_task(parts.controllers.run_builds()),
-            asyncio.create_task(parts.alerts.run()),
+            asyncio.create_task(repository.controllers.run()),
+            asyncio.create_task(repository.controllers.run_builds()),
+            asyncio.create_task(repository.alerts.run()),
         ]
         try:
             while not all(server.started for server in servers):
@@ -232,7 +236,7 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
-            await parts.inbox.close()
+            await repository.inbox.close()
 
 
 async def serve_until_stopped(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIterator[Listening]:

@@ -9,6 +9,7 @@ namespace = "default"
 Who is told of what happens to rollouts stands in the same file: see `receivers`.
 """
 
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -58,7 +59,7 @@ class Folder(msgspec.Struct, frozen=True):
             content = file.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(
-                f"{path} is no Whimbrel repository (no {FILE}); make one with: whimbrel init {path}"
+                f"{path} is no Whimbrel repository (no {FILE}); make one with: whimbrel init {shlex.quote(str(path))}"
             ) from None
         if len(content) > _CONFIG_BYTES:
             raise UntrustedInput(f"{file} has {len(content)} bytes; expected a short file of settings")

@@ -13,8 +13,8 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import msgspec
@@ -25,7 +25,6 @@ from whimbrel.flows.experiments.advance import advance_experiment
 from whimbrel.flows.experiments.judge import ExperimentLedgers
 from whimbrel.flows.ports import Inbox, Taken
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, Pair, wanted_pairs, write_index
-from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.render_policy import render_policy
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.reports.judge_silence import judge_silence
@@ -40,12 +39,10 @@ from whimbrel.plan.rollout_states import State
 from whimbrel.policy.policy import Policy
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
-from whimbrel.stores.deltas import DeltaRows, build_delta, codec_is_installed
-from whimbrel.stores.experiments import Experiments
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry, drop_lease, namespaces, take_lease
-from whimbrel.stores.tuf_repository import OnlineSigners, RoleBook, copy_files
-from whimbrel.stores.user_reports import UserReportRows
+from whimbrel.stores.deltas import build_delta, codec_is_installed
+from whimbrel.stores.registry import drop_lease, namespaces, take_lease
+from whimbrel.stores.transaction import Stores, transaction
+from whimbrel.stores.tuf_repository import OnlineSigners, copy_files
 from whimbrel.trust import roles
 
 log = logging.getLogger(__name__)
@@ -72,7 +69,7 @@ class Controllers:
         inbox: Inbox,
         signers: OnlineSigners,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._database, self._blobs, self._inbox, self._signers = database, blobs, inbox, signers
         self._clock = clock
@@ -191,12 +188,13 @@ class Controllers:
             self._hold(connection)
             for namespace in dict.fromkeys(record.namespace for record in taken.records):
                 records = [record for record in taken.records if record.namespace == namespace]
+                stores = Stores(connection, namespace)
                 done = ingest(
-                    Registry(connection, namespace),
-                    Fleet(connection, namespace),
+                    stores.registry,
+                    stores.fleet,
                     records,
                     now=self._clock(),
-                    experiments=Experiments(connection, namespace).all(live=True),
+                    experiments=stores.experiments.all(live=True),
                 )
                 setbacks += done.setbacks
                 if done.contradictions or done.unreadable:
@@ -210,11 +208,9 @@ class Controllers:
 
     def _judge(self, namespace: str, *, at_once: bool) -> None:
         now = self._clock()
-        with self._database.transaction() as connection:
-            self._hold(connection)
-            registry, rows = Registry(connection, namespace), UserReportRows(connection, namespace)
-            count_reports(registry, Fleet(connection, namespace), rows, now=now)
-            live = registry.rollouts(live=True)
+        with self._leading(namespace) as stores:
+            count_reports(stores.registry, stores.fleet, stores.tickets, now=now)
+            live = stores.registry.rollouts(live=True)
         alive = {rollout.id for rollout in live}
         for gone in [name for name in self._ledgers if name not in alive]:
             del self._ledgers[gone]
@@ -222,14 +218,12 @@ class Controllers:
             window = rollout.window_at(now)
             if self._judged.get(rollout.id) == window and not at_once:
                 continue
-            with self._database.transaction() as connection:
-                self._hold(connection)
-                registry, fleet = Registry(connection, namespace), Fleet(connection, namespace)
-                report_s = min(registry.model(rollout.model).settings.report_s, rollout.plan.window_s())
-                judge_silence(fleet, rollout, report_s=report_s, now=now)
+            with self._leading(namespace) as stores:
+                report_s = min(stores.registry.model(rollout.model).settings.report_s, rollout.plan.window_s())
+                judge_silence(stores.fleet, rollout, report_s=report_s, now=now)
                 try:
-                    rollout = learn_delays(fleet, rollout, save=registry.save_rollout, now=now)  # noqa: PLW2901 (the same, as stored)
-                    verdict = advance(registry, fleet, rollout, now=now, ledgers=self._ledgers)
+                    rollout = learn_delays(stores.fleet, rollout, save=stores.registry.save_rollout, now=now)  # noqa: PLW2901 (the same, as stored)
+                    verdict = advance(stores.registry, stores.fleet, rollout, now=now, ledgers=self._ledgers)
                 except Conflict:
                     self._ledgers.pop(rollout.id, None)
                     continue  # a person moved it meanwhile; look again next round
@@ -240,20 +234,18 @@ class Controllers:
     def _follow(self, namespace: str) -> bool:
         """What follows by itself for every rollout that has not ended; whether a policy has to be written for it."""
         now = self._clock()
-        with self._database.transaction() as connection:
-            unended = Registry(connection, namespace).rollouts(unended=True)
+        with transaction(self._database, namespace) as stores:
+            unended = stores.registry.rollouts(unended=True)
         changed = False
         for each in unended:
             if each.state not in MOVES_BY_ITSELF:
                 continue
-            with self._database.transaction() as connection:
-                self._hold(connection)
-                registry, fleet = Registry(connection, namespace), Fleet(connection, namespace)
-                rollout = registry.rollout(each.id)  # as it is now: another may have begun meanwhile
+            with self._leading(namespace) as stores:
+                rollout = stores.registry.rollout(each.id)  # as it is now: another may have begun meanwhile
                 asks = rollout.state in {State.ADVANCING, State.ROLLING_BACK}
-                published = asks and _is_published(connection, rollout)
+                published = asks and _is_published(stores, rollout.model)
                 try:
-                    after = follow(registry, fleet, rollout, published=published, now=now)
+                    after = follow(stores.registry, stores.fleet, rollout, published=published, now=now)
                 except Conflict:
                     continue  # a person moved it meanwhile; look again next round
             if after.state is not rollout.state:
@@ -263,8 +255,8 @@ class Controllers:
 
     def _judge_experiments(self, namespace: str, *, at_once: bool) -> None:
         now = self._clock()
-        with self._database.transaction() as connection:
-            live = Experiments(connection, namespace).all(live=True)
+        with transaction(self._database, namespace) as stores:
+            live = stores.experiments.all(live=True)
         alive = {experiment.id for experiment in live}
         for gone in [name for name in self._books if name not in alive]:
             del self._books[gone]
@@ -272,19 +264,16 @@ class Controllers:
             window = experiment.window_at(now)
             if self._judged.get(experiment.id) == window and not at_once:
                 continue
-            with self._database.transaction() as connection:
-                self._hold(connection)
-                registry, fleet = Registry(connection, namespace), Fleet(connection, namespace)
-                report_s = min(registry.model(experiment.model).settings.report_s, experiment.plan.window_s())
-                judge_silence(fleet, experiment, report_s=report_s, now=now)
-                experiments = Experiments(connection, namespace)
+            with self._leading(namespace) as stores:
+                report_s = min(stores.registry.model(experiment.model).settings.report_s, experiment.plan.window_s())
+                judge_silence(stores.fleet, experiment, report_s=report_s, now=now)
                 try:
-                    known = learn_delays(fleet, experiment, save=experiments.save, now=now)
+                    known = learn_delays(stores.fleet, experiment, save=stores.experiments.save, now=now)
                     said = advance_experiment(
                         known,
-                        registry=registry,
-                        fleet=fleet,
-                        experiments=experiments,
+                        registry=stores.registry,
+                        fleet=stores.fleet,
+                        experiments=stores.experiments,
                         tag=uuid.uuid4().hex[:6],
                         now=now,
                         ledgers=self._books,
@@ -298,26 +287,22 @@ class Controllers:
 
     def _write_policies(self, namespace: str) -> None:
         now = datetime.fromtimestamp(self._clock(), UTC)
-        with self._database.transaction() as connection:
-            self._hold(connection)
-            registry, book = Registry(connection, namespace), RoleBook(connection, namespace)
-            deltas = DeltaRows(connection, namespace)
-            for model, document in _policies_to_write(registry, book):
+        with self._leading(namespace) as stores:
+            for model, document in _policies_to_write(stores):
                 path = roles.policy_path(model)
-                book.write_policy(model, {path: document}, signer=self._signers.policy, now=now)
-            for name in deltas.unlisted_models():
-                book.write_policy(name, _indices(registry, deltas, name), signer=self._signers.policy, now=now)
-                deltas.set_listed(name)
-            for known in registry.models():
-                book.renew_policy(known.name, signer=self._signers.policy, now=now)
-            book.sign_snapshot_and_timestamp(self._signers, now=now)
+                stores.roles.write_policy(model, {path: document}, signer=self._signers.policy, now=now)
+            for name in stores.deltas.unlisted_models():
+                stores.roles.write_policy(name, _indices(stores, name), signer=self._signers.policy, now=now)
+                stores.deltas.set_listed(name)
+            for record in stores.registry.models():
+                stores.roles.renew_policy(record.name, signer=self._signers.policy, now=now)
+            stores.roles.sign_snapshot_and_timestamp(self._signers, now=now)
 
     async def _publish(self, namespace: str) -> None:
         def files() -> tuple[int, list[tuple[str, bytes]]]:
-            with self._database.transaction() as connection:
-                book = RoleBook(connection, namespace)
-                newest, published = book.newest()[roles.TIMESTAMP], book.published_timestamp()
-                return newest, book.files_since(published) if newest != published else []
+            with transaction(self._database, namespace) as stores:
+                newest, published = stores.roles.newest()[roles.TIMESTAMP], stores.roles.published_timestamp()
+                return newest, stores.roles.files_since(published) if newest != published else []
 
         newest, waiting = await asyncio.to_thread(files)
         if not waiting:
@@ -325,30 +310,28 @@ class Controllers:
         await copy_files(self._blobs, namespace, waiting)
 
         def mark() -> None:
-            with self._database.transaction() as connection:
-                self._hold(connection)
-                RoleBook(connection, namespace).set_published(newest)
+            with self._leading(namespace) as stores:
+                stores.roles.set_published(newest)
 
         await asyncio.to_thread(mark)
 
     def _next_pair(self, namespace: str, only: str | None) -> tuple[str, Pair, int | None] | None:
-        with self._database.transaction() as connection:
-            registry, fleet = Registry(connection, namespace), Fleet(connection, namespace)
-            deltas = DeltaRows(connection, namespace)
+        with transaction(self._database, namespace) as stores:
+            registry = stores.registry
             for model in registry.models():
                 if only not in {None, model.name}:
                     continue
-                tried = deltas.of(model.name)
+                tried = stores.deltas.of(model.name)
                 pairs = wanted_pairs(
                     model,
                     published=registry.published(model.name),
                     rollouts=registry.rollouts(model=model.name, live=True),
                     arms=[
                         serial
-                        for experiment in Experiments(connection, namespace).all(model=model.name, live=True)
+                        for experiment in stores.experiments.all(model=model.name, live=True)
                         for serial in experiment.serials.values()
                     ],
-                    inventory=fleet.inventory(model.name),
+                    inventory=stores.fleet.inventory(model.name),
                     tried=tried,
                 )
                 stored = [p for p in pairs if registry.artifact_size(p.target) is not None]
@@ -360,10 +343,10 @@ class Controllers:
 
     def _keep_delta(self, namespace: str, record: DeltaRecord) -> None:
         now = self._clock()
-        with self._database.transaction() as connection:
-            DeltaRows(connection, namespace).add(record, at=now)
+        with transaction(self._database, namespace) as stores:
+            stores.deltas.add(record, at=now)
             if record.sha256 is not None:
-                Registry(connection, namespace).add_artifact(record.sha256, size_bytes=record.size_bytes, at=now)
+                stores.registry.add_artifact(record.sha256, size_bytes=record.size_bytes, at=now)
         log.info(
             "%s: patch %s -> %s: %d bytes for %d%s",
             record.model,
@@ -377,12 +360,10 @@ class Controllers:
     def _settled(self) -> bool:
         with self._database.transaction() as connection:
             for namespace in namespaces(connection):
-                registry, book = Registry(connection, namespace), RoleBook(connection, namespace)
-                unlisted = DeltaRows(connection, namespace).unlisted_models()
-                published = book.published_timestamp() == book.newest().get(roles.TIMESTAMP)
-                if not published or not book.snapshot_is_current() or unlisted or _policies_to_write(registry, book):
+                stores = Stores(connection, namespace)
+                if stores.deltas.unlisted_models() or not _is_published(stores):
                     return False
-                if any(each.state is State.ADVANCING for each in registry.rollouts(live=True)):
+                if any(rollout.state is State.ADVANCING for rollout in stores.registry.rollouts(live=True)):
                     return False
         return True
 
@@ -403,6 +384,13 @@ class Controllers:
         self._leads_until = now + _LEASE_LIFE_S if leads else 0.0
         return leads
 
+    @contextmanager
+    def _leading(self, namespace: str) -> Iterator[Stores]:
+        """One transaction of the leader. Raises `_LeadLost` where another server leads now."""
+        with transaction(self._database, namespace) as stores:
+            self._hold(stores.connection)
+            yield stores
+
     def _hold(self, connection: Connection) -> None:
         now = self._clock()
         if not take_lease(connection, _LEASE, holder=self._holder, now=now, life_s=_LEASE_LIFE_S):
@@ -416,31 +404,31 @@ class Controllers:
             drop_lease(connection, _LEASE, holder=self._holder)
 
 
-def _is_published(connection: Connection, rollout: RolloutRecord) -> bool:
-    """Whether the files that devices fetch say of a rollout's model what its rows say."""
-    registry, book = Registry(connection, rollout.namespace), RoleBook(connection, rollout.namespace)
-    out = book.published_timestamp() == book.newest().get(roles.TIMESTAMP)
-    return out and book.snapshot_is_current() and not _policies_to_write(registry, book, only=rollout.model)
+def _is_published(stores: Stores, model: str | None = None) -> bool:
+    """Whether the files that devices fetch say of a model (of every one) what its rows say."""
+    copied = stores.roles.published_timestamp() == stores.roles.newest().get(roles.TIMESTAMP)
+    return copied and stores.roles.snapshot_is_current() and not _policies_to_write(stores, only=model)
 
 
-def _indices(registry: Registry, deltas: DeltaRows, model: str) -> dict[str, bytes]:
+def _indices(stores: Stores, model: str) -> dict[str, bytes]:
     """The delta index of every release of a model that any patch leads to, by its path."""
-    known = deltas.of(model)
+    tried = stores.deltas.of(model)
     indices = {}
-    for version, release in registry.published(model):
-        index = write_index(release, known)
+    for version, release in stores.registry.published(model):
+        index = write_index(release, tried)
         if index.steps:
             indices[roles.deltas_path(model, version.serial)] = encode(index)
     return indices
 
 
-def _policies_to_write(registry: Registry, book: RoleBook, *, only: str | None = None) -> list[tuple[str, bytes]]:
+def _policies_to_write(stores: Stores, *, only: str | None = None) -> list[tuple[str, bytes]]:
     """Every model whose signed policy differs from what its rows say, with the document to sign."""
+    registry = stores.registry
     waiting = []
     for model in registry.models():
         if only not in {None, model.name}:
             continue
-        held = book.current_target(roles.policy_role(model.name), roles.policy_path(model.name))
+        held = stores.roles.current_target(roles.policy_role(model.name), roles.policy_path(model.name))
         current = parse(Policy, held, what=f"the policy of {model.name}") if held else None
         sequence = current.sequence if current else 0
         wanted = render_policy(
@@ -450,7 +438,7 @@ def _policies_to_write(registry: Registry, book: RoleBook, *, only: str | None =
             quarantine=registry.quarantines(model.name),
             sequence=max(1, sequence),
             overrides=registry.overridden(model.name),
-            experiments=Experiments(registry.connection, registry.namespace).all(model=model.name, live=True),
+            experiments=stores.experiments.all(model=model.name, live=True),
         )
         if wanted != current:
             waiting.append((model.name, encode(msgspec.structs.replace(wanted, sequence=sequence + 1))))

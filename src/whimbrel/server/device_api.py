@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -28,9 +27,7 @@ from whimbrel.server.http import (
 )
 from whimbrel.server.intake import Intake
 from whimbrel.stores.database import Database
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry
-from whimbrel.stores.tuf_repository import RoleBook
+from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.trust import roles
 from whimbrel.trust.enrolment import Check, Credential, Enrolment, Token
 
@@ -46,7 +43,7 @@ class DeviceApi:
         tokens: DeviceTokens,
         intake: Intake,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._clock = clock
         self._database = database
@@ -81,12 +78,10 @@ class DeviceApi:
         credential = secrets.token_urlsafe(32)
 
         def work() -> None:
-            with self._database.transaction() as connection:
-                if Registry(connection, namespace).secret_name(asked.enrol_token, kind="enrol") is None:
+            with transaction(self._database, namespace) as stores:
+                if stores.registry.secret_name(asked.enrol_token, kind="enrol") is None:
                     raise NotAllowed("this enrolment token is unknown here; ask the operator for a current one")
-                Fleet(connection, namespace).enrol(
-                    asked.device_id, credential=credential, labels=asked.labels, at=self._clock()
-                )
+                stores.fleet.enrol(asked.device_id, credential=credential, labels=asked.labels, at=self._clock())
 
         await asyncio.to_thread(work)
         return 201, encode(Credential(device_id=asked.device_id, credential=credential))
@@ -95,8 +90,8 @@ class DeviceApi:
         asked = parse(Credential, body, what="a credential")
 
         def work() -> None:
-            with self._database.transaction() as connection:
-                Fleet(connection, namespace).check_credential(asked.device_id, asked.credential)
+            with transaction(self._database, namespace) as stores:
+                stores.fleet.check_credential(asked.device_id, asked.credential)
 
         await asyncio.to_thread(work)
         token = self._tokens.issue(namespace, asked.device_id, now=self._clock())
@@ -123,9 +118,8 @@ class DeviceApi:
         asked = parse(Check, body, what="a check")
 
         def work() -> dict[str, object]:
-            with self._database.transaction() as connection:
-                book, registry = RoleBook(connection, namespace), Registry(connection, namespace)
-                return {model: _check_one(book, registry, model, device, asked.labels) for model in asked.models}
+            with transaction(self._database, namespace) as stores:
+                return {model: _check_one(stores, model, device, asked.labels) for model in asked.models}
 
         return 200, msgspec.json.encode({"models": await asyncio.to_thread(work)})
 
@@ -133,14 +127,14 @@ class DeviceApi:
         return self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=self._clock())
 
 
-def _check_one(book: RoleBook, registry: Registry, model: str, device: str, labels: dict[str, str]) -> object:
-    policy = book.current_target(roles.policy_role(model), roles.policy_path(model))
-    line = book.current_target(roles.publisher_role(model), roles.line_path(model))
+def _check_one(stores: Stores, model: str, device: str, labels: dict[str, str]) -> object:
+    policy = stores.roles.current_target(roles.policy_role(model), roles.policy_path(model))
+    line = stores.roles.current_target(roles.publisher_role(model), roles.line_path(model))
     if policy is None or line is None:
         return {"offer": "keep", "serial": None, "because": f"there is no policy for a model {model!r}"}
     releases = {
-        v.serial: parse(Release, registry.release_bytes(model, v.serial), what="a stored release")
-        for v in registry.versions(model)
+        v.serial: parse(Release, stores.registry.release_bytes(model, v.serial), what="a stored release")
+        for v in stores.registry.versions(model)
     }
     return decide_for_device(
         parse(Policy, policy, what="the stored policy"),

@@ -74,15 +74,15 @@ class Receiver(Document, frozen=True):
             raise ValueError(f"receiver {self.name!r}: its address is not understood; expected {expected}/...")
 
 
-class Known(msgspec.Struct, frozen=True):
-    """A receiver with its secrets, for one delivery."""
+class Destination(msgspec.Struct, frozen=True):
+    """Where one delivery goes: a receiver with its secrets."""
 
     receiver: Receiver
     url: str
     secret: str
 
 
-def reveal(receiver: Receiver, *, folder: Path) -> Known:
+def reveal(receiver: Receiver, *, folder: Path) -> Destination:
     """Read what is secret. Raises `UntrustedInput` where it is not there or no address."""
     url = receiver.url or _read(receiver.url_from, folder=folder, what=f"the address of receiver {receiver.name}")
     try:
@@ -90,7 +90,7 @@ def reveal(receiver: Receiver, *, folder: Path) -> Known:
     except ValueError as error:
         raise UntrustedInput(str(error)) from error
     secret = _read(receiver.secret_from, folder=folder, what=f"the secret of receiver {receiver.name}")
-    return Known(receiver, url, secret)
+    return Destination(receiver, url, secret)
 
 
 def _read(source: Source | None, *, folder: Path, what: str) -> str:

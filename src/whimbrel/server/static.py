@@ -35,7 +35,7 @@ class _Document(msgspec.Struct, frozen=True):
     read_at: float
 
 
-class Traffic(msgspec.Struct):
+class BytesSent(msgspec.Struct):
     """Bytes that went out of this process since it started, without headers."""
 
     artifact_bytes: int = 0
@@ -48,7 +48,7 @@ class Static:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._kept: OrderedDict[str, _Document] = OrderedDict()
-        self.traffic = Traffic()
+        self.sent = BytesSent()
 
     async def answer(self, scope: Scope, send: Send, *, namespace: str, path: str) -> None:
         """Answer one request for `path` (without the namespace)."""
@@ -78,7 +78,7 @@ class Static:
         if "gzip" in (header(scope, b"accept-encoding") or ""):
             body = document.zipped
             headers.append((b"content-encoding", b"gzip"))
-        self.traffic.document_bytes += len(body)
+        self.sent.document_bytes += len(body)
         await respond(send, 200, body, headers=headers, head=scope["method"] == "HEAD")
 
     async def _read(self, path: str, *, brief: bool) -> _Document:
@@ -122,7 +122,7 @@ class Static:
         if scope["method"] == "GET":
             async for chunk in self._blobs.read(path, start=start, end=end):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                self.traffic.artifact_bytes += len(chunk)
+                self.sent.artifact_bytes += len(chunk)
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -1,17 +1,16 @@
-"""What stands behind the network? The real server on an in-memory database, and the person who uses it.
+"""The real server on an in-memory database, and the people who use it.
 
-1. The registry, the signed metadata, the device API with its group commit, the admin desk and the controllers are the
-   product's own. Modelled is what they write files to: a dictionary that the edge serves.
-2. Everything runs in one thread: what the server would give to a thread is done on the spot.
-3. A person publishes, starts rollouts and experiments, pauses, ends them, takes back, and the publisher raises the
-   floor: by the desk and flows. In some worlds rollouts begin in the shadow, or versions are alike and get patches.
+1. The registry, the signed metadata, the device API with its group commit, the admin operations and the controllers are
+   the product's own. Only the file store is modelled: a dictionary that the edge serves.
+2. Everything runs in one thread: what the server would give to a thread is done at once.
+3. A person publishes, starts, pauses and ends rollouts and experiments, and takes versions back; a publisher raises the
+   floor. In some worlds rollouts begin in the shadow, or versions are alike and get patches.
 """
 
 import asyncio
 import gzip
 import random
-import selectors
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,21 +43,19 @@ from whimbrel.policy.shadow import ShadowStage
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.controllers import Controllers
-from whimbrel.server.desk import Desk, NewLine, NewModel, NewVersion, World
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import problem
 from whimbrel.server.intake import Intake
+from whimbrel.server.operations import AdminContext, NewLine, NewModel, NewVersion, Operations
+from whimbrel.sim.inline_loop import InlineLoop
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, HOUR_S, MODEL, NAMESPACE, REFRESH_S, REPORT_S, Timeline
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database, translated
-from whimbrel.stores.experiments import Experiments
-from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.inbox_table import InboxTable
-from whimbrel.stores.registry import Registry
+from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.stores.tuf_repository import (
     OnlineSigners,
-    RoleBook,
     delegate_model,
     first_metadata,
     publish_documents,
@@ -70,34 +67,8 @@ _COMPILED: dict[Any, Any] = {}  # SQL text by statement: the same in all worlds 
 HARDWARE = ("board-a", "board-b", "board-c")
 
 
-class _OnTheSpot(asyncio.SelectorEventLoop):
-    """A loop without threads: what one would do is done at once. It waits for nothing, and asks the machine nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(_NoFiles())
-
-    def run_in_executor(  # type: ignore[override]
-        self,
-        executor: Any,  # noqa: ARG002 (its names)
-        func: Callable[..., Any],
-        *args: Any,
-    ) -> asyncio.Future[Any]:
-        """What was done, as a future."""
-        done = self.create_future()
-        try:
-            done.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 (it is raised where the result is asked for)
-            done.set_exception(error)
-        return done
-
-
-class _NoFiles(selectors.SelectSelector):
-    def select(self, timeout: float | None = None) -> list[Any]:  # noqa: ARG002 (its names)
-        return []
-
-
 class _Database(Database):
-    """In memory, over one connection: to borrow one for each transaction costs more than most of them do."""
+    """A database in memory with one connection, because a new one would cost more than most transactions."""
 
     def __init__(self) -> None:
         super().__init__("sqlite://")
@@ -123,7 +94,7 @@ class _Database(Database):
 
 
 class Edge(Blobs):
-    """Static files: what the server copied, and every timestamp that it ever did."""
+    """The static files that the server copied, and all timestamps that it ever copied."""
 
     def __init__(self, timeline: Timeline) -> None:
         self.files: dict[str, bytes] = {}
@@ -146,7 +117,7 @@ class Edge(Blobs):
 
 
 class Inbox(InboxTable):
-    """The table; with `forgets_done`, a process that is killed before it removed what it tallied."""
+    """The inbox table. With `forgets_done` it acts as a process that is killed before it removes tallied messages."""
 
     forgets_done = False
 
@@ -157,7 +128,7 @@ class Inbox(InboxTable):
 
 
 class Published(msgspec.Struct, frozen=True):
-    """A version, and what it is like: good, bad_probe (fails its probe), crashes, sometimes_crashes, drifts."""
+    """A version and its quality: good, bad_probe (fails its probe), crashes, sometimes_crashes, drifts."""
 
     release: Release
     quality: str
@@ -185,19 +156,21 @@ class Backend:
         }
         keys = self._keys
         self._signers = OnlineSigners(snapshot=keys["snapshot"], timestamp=keys["time"], policy=keys["policy"])
-        self.loop = _OnTheSpot()
+        self.loop = InlineLoop()
         self.controllers = self._new_controllers()
-        nobody = Alerts(self.database, Path(), (), leads=lambda: False)
-        self.desk = Desk(World(self.database, self.edge, self.controllers, nobody, keys["policy"].public_key))
+        nobody = Alerts(self.database, Path(), (), leads=lambda: False, clock=self._clock)
+        self.operations = Operations(
+            AdminContext(
+                self.database, self.edge, self.controllers, nobody, keys["policy"].public_key, clock=self._clock
+            )
+        )
         self._intake = Intake(self.inbox, written=asyncio.Event())
         self._writing = self.loop.create_task(self._intake.run())
-        self._api = DeviceApi(
-            self.database, DeviceTokens(self.chance.randbytes(32)), self._intake, clock=lambda: timeline.now
-        )
-        self._found()
+        self._api = DeviceApi(self.database, DeviceTokens(self.chance.randbytes(32)), self._intake, clock=self._clock)
+        self._set_up()
 
     def close(self) -> None:
-        """End what was begun."""
+        """Close the loop, the inbox and the database."""
         self._writing.cancel()
         self.loop.run_until_complete(asyncio.gather(self._writing, return_exceptions=True))
         self.loop.close()
@@ -206,7 +179,7 @@ class Backend:
     # --- what devices see ---
 
     def answer(self, name: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        """POST below `device/v1/`, by the product's own handlers."""
+        """Answer a POST below `device/v1/` with the product's own handlers."""
         if not self.up:
             return 503, b""
         if headers.get("Content-Encoding") == "gzip":
@@ -231,11 +204,11 @@ class Backend:
             self._make_patches()
 
     def _make_patches(self) -> None:
-        """As `Controllers.build_deltas`, without a process for each."""
-        while (found := self.controllers._next_pair(NAMESPACE, MODEL)) is not None:
-            _, pair, whole_bytes = found
-            base = b"" if pair.base == NOTHING else self.edge.files[_place(pair.base)]
-            content = encode_bytes(base, self.edge.files[_place(pair.target)])
+        """Make patches as `Controllers.build_deltas` does, without a process for each."""
+        while (missing := self.controllers._next_pair(NAMESPACE, MODEL)) is not None:
+            _, pair, whole_bytes = missing
+            base = b"" if pair.base == NOTHING else self.edge.files[_artifact_path(pair.base)]
+            content = encode_bytes(base, self.edge.files[_artifact_path(pair.target)])
             pays = worth_keeping(len(content), target_bytes=pair.target_bytes, whole_bytes=whole_bytes)
             record = DeltaRecord(
                 model=MODEL,
@@ -246,48 +219,51 @@ class Backend:
                 size_bytes=len(content),
             )
             if record.sha256 is not None:
-                self.edge.keep(_place(record.sha256), content)
+                self.edge.keep(_artifact_path(record.sha256), content)
                 self.leads_to[record.sha256] = pair.target
             self.controllers._keep_delta(NAMESPACE, record)
 
     def spoil_a_patch(self, *, lost: bool) -> None:
-        """From now on the edge has none, or other bytes of the same length."""
+        """Damage a patch on the edge: from now on it is lost, or has other bytes of the same length."""
         if not self.leads_to:
             return
-        path = _place(self._likes.choice(sorted(self.leads_to)))
+        path = _artifact_path(self._likes.choice(sorted(self.leads_to)))
         content = self.edge.files.pop(path, b"")
         if content and not lost:
             self.edge.keep(path, self._likes.randbytes(len(content)))
 
     def restart(self) -> None:
-        """Another process leads from now on."""
+        """Let another process lead from now on."""
         self.controllers = self._new_controllers()
 
+    def _clock(self) -> float:
+        """The server's clock: the time of this world."""
+        return self.timeline.now
+
     def _new_controllers(self) -> Controllers:
-        return Controllers(self.database, self.edge, self.inbox, self._signers, clock=lambda: self.timeline.now)
+        return Controllers(self.database, self.edge, self.inbox, self._signers, clock=self._clock)
 
     # --- what is in the rows ---
 
     def rollouts(self) -> list[RolloutRecord]:
         """All of them, oldest first."""
-        with self.database.transaction() as connection:
-            return Registry(connection, NAMESPACE).rollouts()
+        with transaction(self.database, NAMESPACE) as stores:
+            return stores.registry.rollouts()
 
     def live(self) -> RolloutRecord | None:
-        """The one rollout that still has a say."""
+        """The rollout that is live. None where none is."""
         return next((rollout for rollout in self.rollouts() if rollout.live), None)
 
     def cells(self, rollout: str) -> list[Cell]:
         """A rollout's tally."""
-        with self.database.transaction() as connection:
-            return Fleet(connection, NAMESPACE).cells(rollout, before_window=10**9)
+        with transaction(self.database, NAMESPACE) as stores:
+            return stores.fleet.cells(rollout, before_window=10**9)
 
     def documents(self) -> tuple[Policy, Line]:
         """The signed policy and line, as they are now."""
-        with self.database.transaction() as connection:
-            book = RoleBook(connection, NAMESPACE)
-            policy = book.current_target(roles.policy_role(MODEL), roles.policy_path(MODEL)) or b""
-            line = book.current_target(roles.publisher_role(MODEL), roles.line_path(MODEL)) or b""
+        with transaction(self.database, NAMESPACE) as stores:
+            policy = stores.roles.current_target(roles.policy_role(MODEL), roles.policy_path(MODEL)) or b""
+            line = stores.roles.current_target(roles.publisher_role(MODEL), roles.line_path(MODEL)) or b""
         return parse(Policy, policy, what="the policy"), parse(Line, line, what="the line")
 
     # --- what people do ---
@@ -296,7 +272,7 @@ class Backend:
     def _today(self) -> datetime:
         return datetime.fromtimestamp(self.timeline.now, UTC)
 
-    def _found(self) -> None:
+    def _set_up(self) -> None:
         keys, now = self._keys, self._today
         root, targets = first_metadata(root=keys["root"], targets=keys["targets"], online=self._signers, now=now)
         self.root = root.to_bytes()
@@ -312,19 +288,14 @@ class Backend:
             delta_bases=1,
         )
         line = encode(Line(model=MODEL, sequence=1))
-        with self.database.transaction() as connection:
-            registry, fleet, book = (
-                Registry(connection, NAMESPACE),
-                Fleet(connection, NAMESPACE),
-                RoleBook(connection, NAMESPACE),
-            )
-            registry.add_secret(ENROL_TOKEN, kind="enrol", name="all", at=self.timeline.now)
-            book.add_role(roles.ROOT, root, content=self.root)
-            book.add_role(roles.TARGETS, targets)
+        with transaction(self.database, NAMESPACE) as stores:
+            stores.registry.add_secret(ENROL_TOKEN, kind="enrol", name="all", at=self.timeline.now)
+            stores.roles.add_role(roles.ROOT, root, content=self.root)
+            stores.roles.add_role(roles.TARGETS, targets)
             model = NewModel(
                 name=MODEL,
                 targets=delegate_model(
-                    book.role_bytes(roles.TARGETS),
+                    stores.roles.role_bytes(roles.TARGETS),
                     MODEL,
                     publisher=keys["publisher"].public_key,
                     policy=keys["policy"].public_key,
@@ -336,19 +307,14 @@ class Backend:
                 salt=self.chance.randrange(2**40),
                 settings=settings,
             )
-            self.desk.add_model(registry, fleet, book, data=model)
+            self.operations.add_model(stores, data=model)
         self.publish("good")
         self.round()
 
     def publish(self, quality: str) -> int:
         """The next version; its bytes say what it is like."""
-        with self.database.transaction() as connection:
-            registry, fleet, book = (
-                Registry(connection, NAMESPACE),
-                Fleet(connection, NAMESPACE),
-                RoleBook(connection, NAMESPACE),
-            )
-            before = registry.versions(MODEL)
+        with transaction(self.database, NAMESPACE) as stores:
+            before = stores.registry.versions(MODEL)
             variants = []
             for name, selector in (("a", Selector(match_labels={"hardware": HARDWARE[0]})), ("any", Selector())):
                 files = []
@@ -356,23 +322,21 @@ class Backend:
                     head = f"{quality}\n{len(before) + 1} {name} {part}\n".encode()
                     content = head + self._body(name, part)
                     digest = digest_of(content)
-                    self.edge.keep(_place(digest), content)
-                    registry.add_artifact(digest, size_bytes=len(content), at=self.timeline.now)
+                    self.edge.keep(_artifact_path(digest), content)
+                    stores.registry.add_artifact(digest, size_bytes=len(content), at=self.timeline.now)
                     files.append(File(name=f"part-{part}.onnx", size_bytes=len(content), sha256=digest, format="onnx"))
                 variants.append(Variant(name=name, files=tuple(files), selector=selector))
             identity = identify(before, variants=variants, version=None, semantic_version=None, now=self._today)
             release = write_release(
                 MODEL, identity, variants=variants, training=Training(), metrics={}, changelog=(), now=self._today
             )
-            publisher = self._sign(book, {roles.release_path(MODEL, release.serial): encode(release)})
-            self.desk.publish(
-                registry, fleet, book, model=MODEL, data=NewVersion(release=encode(release), publisher=publisher)
-            )
+            publisher = self._sign(stores, {roles.release_path(MODEL, release.serial): encode(release)})
+            self.operations.publish(stores, model=MODEL, data=NewVersion(release=encode(release), publisher=publisher))
         self.published[release.serial] = Published(release, quality)
         return release.serial
 
     def _body(self, variant: str, part: int) -> bytes:
-        """Of a version's file: anything, or a few bytes away from that of the version before."""
+        """The bytes of a version's file: any bytes, or a few bytes different from the version before."""
         body = self.chance.randbytes(self.chance.randrange(400, 4000))
         before = self._bodies.get((variant, part))
         if self.patches and before is not None and self._likes.random() < 0.8:
@@ -381,22 +345,17 @@ class Backend:
         self._bodies[variant, part] = body
         return body
 
-    def _sign(self, book: RoleBook, documents: dict[str, bytes]) -> bytes:
-        held = book.role_bytes(roles.publisher_role(MODEL))
+    def _sign(self, stores: Stores, documents: dict[str, bytes]) -> bytes:
+        held = stores.roles.role_bytes(roles.publisher_role(MODEL))
         return publish_documents(held, documents, signer=self._keys["publisher"], now=self._today)
 
     def set_line(self, *, floor: int, revoked: tuple[int, ...]) -> None:
-        """The publisher says which versions may still run."""
+        """Publish a line: which versions may still run."""
         _, before = self.documents()
         line = encode(Line(model=MODEL, sequence=before.sequence + 1, minimum_serial=floor, revoked=revoked))
-        with self.database.transaction() as connection:
-            registry, fleet, book = (
-                Registry(connection, NAMESPACE),
-                Fleet(connection, NAMESPACE),
-                RoleBook(connection, NAMESPACE),
-            )
-            signed = self._sign(book, {roles.line_path(MODEL): line})
-            self.desk.set_line(registry, fleet, book, model=MODEL, data=NewLine(line=line, publisher=signed))
+        with transaction(self.database, NAMESPACE) as stores:
+            signed = self._sign(stores, {roles.line_path(MODEL): line})
+            self.operations.set_line(stores, model=MODEL, data=NewLine(line=line, publisher=signed))
 
     def start(self, serial: int) -> None:
         """Begin a rollout of `serial`."""
@@ -406,16 +365,16 @@ class Backend:
             for n, share in enumerate(shares)
         )
         plan = Plan(
-            model_version=self._named(serial),
+            model_version=self._version_name(serial),
             stages=(*self._in_the_shadow(), *stages),
             rollback=Rollback(health_check_interval_sec=REPORT_S),
             min_devices=2,
             holdback_percent=self.chance.choice([0.0, 10.0]),
         )
-        with self.database.transaction() as connection:
+        with transaction(self.database, NAMESPACE) as stores:
             start_rollout(
-                Registry(connection, NAMESPACE),
-                Fleet(connection, NAMESPACE),
+                stores.registry,
+                stores.fleet,
                 plan,
                 plan_text="",
                 tag=self.chance.randbytes(3).hex(),
@@ -424,7 +383,7 @@ class Backend:
                 now=self.timeline.now,
             )
 
-    def _named(self, serial: int) -> str:
+    def _version_name(self, serial: int) -> str:
         return f"{MODEL}@{self.published[serial].release.version}"
 
     def _in_the_shadow(self) -> tuple[Stage, ...]:
@@ -439,8 +398,8 @@ class Backend:
 
     def experiment(self) -> ExperimentRecord | None:
         """The one that still has a say."""
-        with self.database.transaction() as connection:
-            return next(iter(Experiments(connection, NAMESPACE).all(model=MODEL, live=True)), None)
+        with transaction(self.database, NAMESPACE) as stores:
+            return next(iter(stores.experiments.all(model=MODEL, live=True)), None)
 
     def compare(self, serial: int) -> None:
         """Begin an experiment: `serial` against the baseline, on a part of the devices."""
@@ -451,8 +410,8 @@ class Backend:
         plan = Experiment(
             name="as they like",
             variants=(
-                ExperimentVariant(id="control", model_version=self._named(policy.baseline)),
-                ExperimentVariant(id="other", model_version=self._named(serial)),
+                ExperimentVariant(id="control", model_version=self._version_name(policy.baseline)),
+                ExperimentVariant(id="other", model_version=self._version_name(serial)),
             ),
             allocation={"control": 0.5, "other": share},
             range_percent=(low, self._asks.choice([60.0, 100.0])),
@@ -461,10 +420,10 @@ class Backend:
             duration_days=1.0,
             check_interval_sec=REPORT_S,
         )
-        with self.database.transaction() as connection, suppress(Refused):  # the baseline was taken back
+        with transaction(self.database, NAMESPACE) as stores, suppress(Refused):  # the baseline was taken back
             start_experiment(
-                Registry(connection, NAMESPACE),
-                Experiments(connection, NAMESPACE),
+                stores.registry,
+                stores.experiments,
                 plan,
                 plan_text="",
                 tag=self._asks.randbytes(3).hex(),
@@ -477,13 +436,13 @@ class Backend:
 
     def conclude(self, identifier: str, act: PersonAct) -> None:
         """Stop an experiment, keep the baseline, or ship what was compared with it."""
-        with self.database.transaction() as connection, suppress(Refused):  # the arm was stopped meanwhile
+        with transaction(self.database, NAMESPACE) as stores, suppress(Refused):  # the arm was stopped meanwhile
             act_by_person(
                 identifier,
                 act,
-                registry=Registry(connection, NAMESPACE),
-                fleet=Fleet(connection, NAMESPACE),
-                experiments=Experiments(connection, NAMESPACE),
+                registry=stores.registry,
+                fleet=stores.fleet,
+                experiments=stores.experiments,
                 tag="end",
                 arm="other" if act == "ship" else None,
                 because="as they like",
@@ -493,10 +452,10 @@ class Backend:
 
     def move(self, identifier: str, move: PersonMove) -> None:
         """Pause, resume, abort or roll back."""
-        with self.database.transaction() as connection:
+        with transaction(self.database, NAMESPACE) as stores:
             move_by_person(
-                Registry(connection, NAMESPACE),
-                Fleet(connection, NAMESPACE),
+                stores.registry,
+                stores.fleet,
                 identifier,
                 move,
                 because="as they like",
@@ -505,7 +464,7 @@ class Backend:
             )
 
 
-def _place(digest: str) -> str:
+def _artifact_path(digest: str) -> str:
     return f"{NAMESPACE}/artifacts/{digest}"
 
 

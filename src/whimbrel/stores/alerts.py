@@ -11,20 +11,20 @@ import msgspec
 from sqlalchemy import Connection, Row, exists, insert, select, update
 
 from whimbrel import limits
-from whimbrel.flows.alerts import SAID, Told
+from whimbrel.flows.alerts import SAID, EarlierAlert
 from whimbrel.flows.records import AuditRecord
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
 from whimbrel.stores.rows import upsert
 
 
-class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
+class AlertDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an audit entry for a receiver. `state`: waiting, sent, grouped, given_up."""
 
     receiver: str
     audit_id: int
     rollout: str
-    moment: str
+    event: str = msgspec.field(name="moment")  # its name in the table, and for clients
     stage: int
     at: float
     state: str
@@ -33,7 +33,7 @@ class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
     said: str
 
 
-class AlertRows:
+class AlertDeliveries:
     """The alerts of one namespace."""
 
     def __init__(self, connection: Connection, namespace: str) -> None:
@@ -82,7 +82,7 @@ class AlertRows:
         )
         return bool(self.connection.execute(select(found)).scalar_one())
 
-    def told(self, receiver: str, rollout: str) -> list[Told]:
+    def earlier(self, receiver: str, rollout: str) -> list[EarlierAlert]:
         """What the receiver was told of a rollout, or will be."""
         table = schema.alerts
         rows = self.connection.execute(
@@ -90,13 +90,13 @@ class AlertRows:
                 table.c.namespace == self.namespace, table.c.receiver == receiver, table.c.rollout == rollout
             )
         )
-        return [Told(receiver=receiver, moment=row.moment, stage=row.stage, at=row.at) for row in rows]
+        return [EarlierAlert(receiver=receiver, event=row.moment, stage=row.stage, at=row.at) for row in rows]
 
-    def add(self, row: AlertRow) -> None:
+    def add(self, row: AlertDelivery) -> None:
         """Remember one; once."""
-        self.connection.execute(insert(schema.alerts).values(namespace=self.namespace, **msgspec.structs.asdict(row)))
+        self.connection.execute(insert(schema.alerts).values(namespace=self.namespace, **msgspec.to_builtins(row)))
 
-    def waiting(self, *, now: float) -> list[AlertRow]:
+    def waiting(self, *, now: float) -> list[AlertDelivery]:
         """What should be told by now, the oldest first."""
         table = schema.alerts
         rows = self.connection.execute(
@@ -107,7 +107,7 @@ class AlertRows:
         )
         return [_alert(row) for row in rows]
 
-    def save(self, row: AlertRow) -> None:
+    def save(self, row: AlertDelivery) -> None:
         """What became of a try."""
         table = schema.alerts
         self.connection.execute(
@@ -120,7 +120,7 @@ class AlertRows:
             .values(state=row.state, tries=row.tries, next_at=row.next_at, said=row.said)
         )
 
-    def newest(self, *, limit: int) -> Sequence[AlertRow]:
+    def newest(self, *, limit: int) -> Sequence[AlertDelivery]:
         """The newest alerts, newest first."""
         table = schema.alerts
         rows = self.connection.execute(
@@ -132,8 +132,9 @@ class AlertRows:
         return [_alert(row) for row in rows]
 
 
-def _alert(row: Row[Any]) -> AlertRow:
-    return AlertRow(**{name: getattr(row, name) for name in AlertRow.__struct_fields__})
+def _alert(row: Row[Any]) -> AlertDelivery:
+    columns = zip(AlertDelivery.__struct_fields__, AlertDelivery.__struct_encode_fields__, strict=True)
+    return AlertDelivery(**{field: getattr(row, column) for field, column in columns})
 
 
 def _entry(row: Row[Any]) -> AuditRecord:

@@ -33,7 +33,7 @@ class Made(msgspec.Struct, frozen=True):
     advice: str
 
 
-class DeltaRows:
+class Deltas:
     """The deltas of one namespace, within one transaction."""
 
     def __init__(self, connection: Connection, namespace: str) -> None:

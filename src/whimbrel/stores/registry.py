@@ -7,6 +7,7 @@ things `NotFound`.
 import functools
 import hashlib
 import hmac
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -57,7 +58,8 @@ class Registry:
         row = self.connection.execute(query.with_for_update() if lock else query).one_or_none()
         if row is None:
             known = ", ".join(model.name for model in self.models()) or "none yet"
-            raise NotFound(f"there is no model {name!r} (models: {known}); make it with: whimbrel model add {name}")
+            command = f"whimbrel model add {shlex.quote(name)}"
+            raise NotFound(f"there is no model {name!r} (models: {known}); make it with: {command}")
         return _model(row)
 
     def models(self) -> list[ModelRecord]:

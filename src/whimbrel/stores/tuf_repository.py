@@ -2,14 +2,15 @@
 
 1. The database holds every version of every role; adding one is a compare-and-swap on its number. What lies in the
    static files is a copy.
-2. `settle` compares: roles newer than the snapshot lists make a new snapshot; a new or ageing snapshot makes a new
-   timestamp. Then it copies what is missing, the timestamp last: a client sees the old state or the new one.
-3. Killed anywhere, the next `settle` finishes. Only the leader calls it.
+2. `sign_snapshot_and_timestamp` compares: roles newer than the snapshot lists make a new snapshot, and a new or ageing
+   snapshot makes a new timestamp. `files_since` then lists what the static files lack, with the timestamp last, and
+   `copy_files` writes it: a client sees the old state or the new one. `set_published` notes how far that came.
+3. A controller of the leader calls these, again and again. Killed anywhere, its next round finishes.
 4. A publisher's upload is verified against its delegation, and may only add to what it signed before.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from securesystemslib.exceptions import StorageError
@@ -61,7 +62,7 @@ class OnlineSigners:
         self.policy = policy
 
 
-class RoleBook:
+class SignedRoles:
     """The signed documents of one namespace, within one transaction."""
 
     def __init__(self, connection: Connection, namespace: str) -> None:
@@ -129,18 +130,21 @@ class RoleBook:
 
     # --- publishers (verified: the other side signs) ---
 
-    def accept_delegation(self, content: bytes) -> Metadata[Targets]:
-        """A new version of the top-level targets, signed offline. Raises `UntrustedInput` when it is not."""
+    def accept_delegation(self, content: bytes, *, now: datetime) -> Metadata[Targets]:
+        """A new version of the top-level targets, signed offline.
+
+        Raises `UntrustedInput` when the signature is missing or wrong, or the role expired.
+        """
         metadata = cast("Metadata[Targets]", read_metadata(content, what=roles.TARGETS, kind=Targets))
         root = cast("Metadata[Root]", read_metadata(self.role_bytes(roles.ROOT), what=roles.ROOT))
-        _verified(root.signed, roles.TARGETS, metadata)
+        _verify(root.signed, roles.TARGETS, metadata, now=now)
         self.add_role(roles.TARGETS, metadata, content=content)
         return metadata
 
-    def accept_publication(self, role: str, content: bytes, documents: Mapping[str, bytes]) -> None:
+    def accept_publication(self, role: str, content: bytes, documents: Mapping[str, bytes], *, now: datetime) -> None:
         """A publisher's next version, with the documents it adds. It may add releases and change its line; no more."""
         metadata = cast("Metadata[Targets]", read_metadata(content, what=role, kind=Targets))
-        _verified(self.targets_role(roles.TARGETS).signed, role, metadata)
+        _verify(self.targets_role(roles.TARGETS).signed, role, metadata, now=now)
         before: dict[str, TargetFile] = {}
         if self.newest().get(role):
             before = self.targets_role(role).signed.targets
@@ -350,7 +354,7 @@ def _signed(signed: Any, signer: Signer) -> Metadata[Any]:
     return metadata
 
 
-def _verified(delegator: Root | Targets, role: str, metadata: Metadata[Targets]) -> None:
+def _verify(delegator: Root | Targets, role: str, metadata: Metadata[Targets], *, now: datetime) -> None:
     try:
         delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
     except ValueError as error:
@@ -359,7 +363,7 @@ def _verified(delegator: Root | Targets, role: str, metadata: Metadata[Targets])
         raise UntrustedInput(
             f"{role} is not signed by a key that it is delegated to; sign it with the key that was made for this model"
         ) from error
-    if metadata.signed.is_expired(datetime.now(UTC)):
+    if metadata.signed.is_expired(now):
         raise UntrustedInput(f"{role} expired on {metadata.signed.expires:%Y-%m-%d}; check the clock and sign it anew")
 
 

@@ -1,21 +1,21 @@
 """Who is told of what, and what is no news."""
 
 from support.values import plan
-from whimbrel.flows.alerts import Alert, Told, grouped, moment_of, wants
+from whimbrel.flows.alerts import Alert, EarlierAlert, event_of, grouped, wants
 from whimbrel.flows.records import AuditRecord
 from whimbrel.plan.governance import AlertRule
 
 
-def told(moment: str = "held", stage: int = 0, at: float = 0.0) -> Told:
-    return Told(receiver="team", moment=moment, stage=stage, at=at)  # type: ignore[arg-type]
+def told(event: str = "held", stage: int = 0, at: float = 0.0) -> EarlierAlert:
+    return EarlierAlert(receiver="team", event=event, stage=stage, at=at)  # type: ignore[arg-type]
 
 
-def alert(moment: str) -> Alert:
+def alert(event: str) -> Alert:
     return Alert(
         key="k",
         namespace="default",
         receiver="team",
-        moment=moment,
+        event=event,
         at=0.0,
         because="b",
         actor="gate",
@@ -30,10 +30,10 @@ def alert(moment: str) -> Alert:
 
 def test_a_receiver_is_told_what_it_or_the_plan_asks_for() -> None:
     asked = plan(alerts=(AlertRule(to="team", on=("held",)),))
-    assert wants(asked, "team", on=(), moment="held")
-    assert not wants(asked, "team", on=(), moment="advanced")
-    assert not wants(asked, "others", on=(), moment="held")
-    assert wants(asked, "others", on=("held",), moment="held")
+    assert wants(asked, "team", on=(), event="held")
+    assert not wants(asked, "team", on=(), event="advanced")
+    assert not wants(asked, "others", on=(), event="held")
+    assert wants(asked, "others", on=("held",), event="held")
 
 
 def test_the_same_of_the_same_stage_is_news_again_after_a_while() -> None:
@@ -44,7 +44,7 @@ def test_the_same_of_the_same_stage_is_news_again_after_a_while() -> None:
 
 
 def test_what_ends_well_clears_what_was_said() -> None:
-    assert [alert(moment).status for moment in ("held", "rolled_back", "advanced", "completed", "started")] == [
+    assert [alert(event).status for event in ("held", "rolled_back", "advanced", "completed", "started")] == [
         "firing",
         "firing",
         "resolved",
@@ -55,4 +55,4 @@ def test_what_ends_well_clears_what_was_said() -> None:
 
 def test_an_entry_about_no_rollout_alerts_nobody() -> None:
     entry = AuditRecord(namespace="default", at=0.0, actor="me", action="start", because="b")
-    assert moment_of(entry) is None
+    assert event_of(entry) is None

@@ -20,7 +20,7 @@ import numpy as np
 
 from whimbrel import limits
 from whimbrel.agent.probes import cage
-from whimbrel.agent.probes.checks import runtime_of
+from whimbrel.agent.probes.formats import runtime_of
 from whimbrel.agent.probes.golden import Model
 from whimbrel.agent.shadow.agreement import Tolerance, agreement, not_a_number
 from whimbrel.agent.shadow.frames import Call, body_bytes, unpack

@@ -3,7 +3,6 @@
 The journal is the only word on it: a version is shadowed while it says so, and not a moment longer.
 """
 
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,12 +11,11 @@ from whimbrel.device.journal import Journal, unseal
 from whimbrel.device.slots import Held
 from whimbrel.device.states import State
 from whimbrel.errors import UntrustedInput
+from whimbrel.model.formats import Format, runnable_format
 from whimbrel.policy.shadow import Compare
 
 if TYPE_CHECKING:
     from whimbrel.agent.session import Places
-
-_FORMATS = {".onnx": "onnx", ".tflite": "tflite", ".gguf": "gguf"}
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -26,9 +24,9 @@ class Order(msgspec.Struct, frozen=True):
     serial: int
     beside: int
     candidate_path: str
-    candidate_format: str
+    candidate_format: Format
     active_path: str
-    active_format: str
+    active_format: Format
     sample_ppm: int
     compare: Compare
     absolute: float
@@ -70,7 +68,7 @@ def read_order(places: "Places", active: Held | None) -> Order | None:
         candidate_path=str(places.entry(candidate.held)),
         candidate_format=kind,
         active_path=str(places.entry(active)),
-        active_format=_FORMATS.get(PurePath(active.entry).suffix, kind),
+        active_format=runnable_format(active.entry) or kind,
         sample_ppm=shadow.how.sample_ppm,
         compare=shadow.how.compare,
         absolute=shadow.absolute_tolerance,

@@ -29,7 +29,7 @@ from whimbrel.health.tally import Cell
 from whimbrel.health.user_report import UserReport, UserReports
 from whimbrel.model.documents import parse
 from whimbrel.plan.criteria import Guardrail
-from whimbrel.stores.user_reports import UserReportRows
+from whimbrel.stores.tickets import Tickets
 
 (CANARY,) = devices_in(0, 50_000, 1)
 (OTHER,) = devices_in(50_000, 1_000_000, 1)
@@ -40,8 +40,8 @@ def ticket(number: int | str, **changes: Any) -> UserReport:
     return UserReport(**{"ticket": f"Z-{number}", "model": "wake", "at": LATER} | changes)
 
 
-def rows(here: Town) -> UserReportRows:
-    return UserReportRows(here.registry.connection, "default")
+def rows(here: Town) -> Tickets:
+    return here.stores.tickets
 
 
 def filed(here: Town, *tickets: UserReport, now: float = LATER) -> FilingResult:

@@ -35,7 +35,6 @@ from whimbrel.model.documents import encode
 from whimbrel.model.release import Reference
 from whimbrel.plan.rollout_states import State
 from whimbrel.stores import schema
-from whimbrel.stores.user_reports import UserReportRows
 
 CANARY = devices_in(0, 50_000, 40)
 OTHERS = devices_in(50_000, 1_000_000, 160)
@@ -119,7 +118,7 @@ def one_period(here: Town, number: int, trigger: str) -> Verdict:
         seen = healthy(index + number) | {"crashed": 1 if index == number else 0}
         said.append(reports(device, window(number, serial=1, cohorts=(place,), **seen), at=now))
     ingest(here.registry, here.fleet, said, now=now)
-    rows = UserReportRows(here.registry.connection, "default")
+    rows = here.stores.tickets
     rows.heard("wake", at=now)
     angry = CANARY[: 8 if trigger == "user_reports" else 0] + OTHERS[number : number + 1]
     tickets = [UserReport(ticket=f"Z-{number}-{d}", model="wake", device_id=d) for d in angry]

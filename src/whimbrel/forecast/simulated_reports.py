@@ -1,13 +1,16 @@
-"""What would the devices of many simulated rollouts report? Tally windows, drawn window by window for all runs at once.
+"""The reports of the devices of many simulated rollouts, drawn window by window for all runs at once.
 
-1. Devices that differ in nothing but chance are drawn together: the number of a group that does something in a window
-   is binomial, which is exact. Groups: stage, arm, hardware class, presence group, hours since activation.
-2. A control takes its placebo with the same delays as a treated device its update. When a stage begins, the controls
+1. Devices that differ only by chance are drawn together as a group. How many devices of a group do something in a
+   window is binomial, which is exact. A group shares stage, arm, hardware class, presence group and hours since
+   activation.
+2. A control takes its placebo after the same delay as a treated device its update. When a stage begins, the controls
    that become treated leave their cohorts.
-3. A device that is a control of several stages is drawn anew for each: the cohorts' totals do not share their chance.
-4. A device with sessions in a window has one that is timed, and at most one whose answer is known to be right or wrong.
+3. A device that is a control of several stages is drawn anew for each stage: unlike in a real fleet, these cohorts do
+   not share their chance.
+4. A device with sessions in a window has one session that is timed, and at most one whose answer is known to be right
+   or wrong.
 
-Called by `play`. The gate sees nothing but what is here.
+Called by simulate_runs.py. The gate gets nothing but these reports.
 """
 
 import itertools
@@ -21,9 +24,9 @@ from numpy.typing import NDArray
 
 from whimbrel.flows.records import ModelSettings
 from whimbrel.flows.reports.judge_silence import SILENCE_PERIODS
+from whimbrel.forecast.cohort_sizes import CohortSizes
 from whimbrel.forecast.effects import Effect
-from whimbrel.forecast.headcount import Headcount
-from whimbrel.forecast.shape import Shape
+from whimbrel.forecast.fleet_description import FleetDescription
 from whimbrel.gate.batch_gate import Arm
 from whimbrel.gate.guardrails import margins
 from whimbrel.gate.verdict import Counts
@@ -38,34 +41,34 @@ _BUCKETS_MOST = 400
 
 
 class Latency:
-    """Sketch buckets as far apart as the plan's margins of latency, and the chance of each, before and with the effect.
+    """Sketch buckets as far apart as the plan's margins of latency, and the chance of each, with and without effect.
 
-    The plan's first limit of latency is an edge; others are rounded to one.
+    The plan's first limit of latency is an edge; other limits are rounded to an edge.
     """
 
-    def __init__(self, plan: Plan, shape: Shape, effect: Effect) -> None:
-        self._shape = shape
+    def __init__(self, plan: Plan, fleet: FleetDescription, effect: Effect) -> None:
+        self._fleet = fleet
         step = math.gcd(*margins(plan).slower.values()) or 1
         bounds = [bound for n in range(len(plan.stages)) if (bound := plan.criteria(n).latency_p99_max_ms) is not None]
-        slow = effect.on("latency", plain=shape.latency_ms)
-        low = key_of(min(shape.latency_ms, slow) * math.exp(_LOWEST * shape.latency_spread))
-        high = key_of(max(shape.latency_ms, slow) * math.exp(_HIGHEST * shape.latency_spread))
+        slow = effect.on("latency", plain=fleet.latency_ms)
+        low = key_of(min(fleet.latency_ms, slow) * math.exp(_LOWEST * fleet.latency_spread))
+        high = key_of(max(fleet.latency_ms, slow) * math.exp(_HIGHEST * fleet.latency_spread))
         near = [key_of(bound) for bound in bounds if low - 100 < key_of(bound) < high + 100]
         low, high = min([low, *near]), max([high, *near])
         aligned = key_of(bounds[0]) if bounds else low
         low -= (low - aligned) % step
         self.keys = np.arange(low, high + step, step)[:_BUCKETS_MOST]
-        self.plain, self.slow = self._chances(shape.latency_ms), self._chances(slow)
+        self.plain, self.slow = self._chances(fleet.latency_ms), self._chances(slow)
 
     def _chances(self, median: float) -> Array:
-        edges = (self.keys * math.log(GAMMA) - math.log(median)) / max(self._shape.latency_spread, 1e-9)
+        edges = (self.keys * math.log(GAMMA) - math.log(median)) / max(self._fleet.latency_spread, 1e-9)
         below = np.array([0.5 * math.erfc(-edge / math.sqrt(2)) for edge in edges])
         chances = np.diff(below, prepend=0.0)
         chances[-1] = max(0.0, 1 - chances[:-1].sum())
         return np.asarray(chances / chances.sum())
 
 
-class _Side:
+class _CohortArm:
     """One arm of one cohort in all runs. Arrays of (runs, classes, groups)."""
 
     def __init__(self, shape: tuple[int, ...], edges: list[int], *, due_after: int) -> None:
@@ -81,7 +84,7 @@ class _Side:
         )
 
     def grow(self) -> None:
-        """A window passes: devices of an age that is an edge are in the next group."""
+        """A window passes: devices that reach the age of an edge move to the next age group."""
         for group, edge in enumerate(self.edges, start=1):
             if edge <= len(self.joins):
                 moved = self.joins[edge - 1]
@@ -89,7 +92,7 @@ class _Side:
                 self.ages[group] += moved
 
     def thin(self, draw: np.random.Generator, stays: Array) -> None:
-        """Each device stays with a chance of `stays` (runs, classes, groups): the others are treated from now on."""
+        """Each device stays with the chance `stays` (runs, classes, groups). The others are treated from now on."""
         if (stays >= 1).all():
             return
         self.waiting = draw.binomial(self.waiting, stays)
@@ -111,36 +114,44 @@ class _Side:
         self.ages[:, runs] = 0
 
 
-class Streams:
-    """The windows of `runs` rollouts of one version."""
+class SimulatedReports:
+    """The reports of `runs` rollouts of one version."""
 
     def __init__(
-        self, plan: Plan, shape: Shape, head: Headcount, effect: Effect, *, runs: int, first: int, seed: list[int]
+        self,
+        plan: Plan,
+        fleet: FleetDescription,
+        cohorts: CohortSizes,
+        effect: Effect,
+        *,
+        runs: int,
+        first: int,
+        seed: list[int],
     ) -> None:
-        self.plan, self.shape, self.effect, self.runs = plan, shape, effect, runs
+        self.plan, self.fleet, self.effect, self.runs = plan, fleet, effect, runs
         self.draw = np.random.default_rng(seed)
-        fleets = (first + np.arange(runs)) % len(head.treated)
-        self._treated, self._control = head.treated[fleets], head.control[fleets]
-        self.shares = head.shares[fleets]
-        self.latency = Latency(plan, shape, effect)
+        fleets = (first + np.arange(runs)) % len(cohorts.treated)
+        self._treated, self._control = cohorts.treated[fleets], cohorts.control[fleets]
+        self.shares = cohorts.shares[fleets]
+        self.latency = Latency(plan, fleet, effect)
         self.window_s = plan.window_s()
-        self.classes = len(shape.hardware)
-        self._bad = np.array([effect.hardware in {None, name} for name in shape.hardware])
-        self._online = np.array([each.online for each in shape.presence])
-        hours = np.array([each.delay_h or math.inf for each in shape.presence])
+        self.classes = len(fleet.hardware)
+        self._bad = np.array([effect.hardware in {None, name} for name in fleet.hardware])
+        self._online = np.array([each.online for each in fleet.presence])
+        hours = np.array([each.delay_h or math.inf for each in fleet.presence])
         self._joining = 1 - np.exp(-self.window_s / (3600 * hours))
         report_s = min(ModelSettings().report_s, self.window_s)  # as the policy says while a rollout is judged
         self._due_after = max(1, math.ceil(SILENCE_PERIODS * report_s / self.window_s))  # windows
         self._due_group = age_bucket(SILENCE_PERIODS * report_s, hour_s=3600.0)
-        self.cohorts: dict[int, tuple[_Side, _Side]] = {}
+        self.cohorts: dict[int, tuple[_CohortArm, _CohortArm]] = {}
 
     def enter(self, stage: int, runs: Array) -> None:
         """These runs (a mask) enter `stage`."""
         if stage not in self.cohorts:
             shape = (self.runs, self.classes, len(self._online))
             edges = [math.ceil(edge * 3600 / self.window_s) for edge in AGE_EDGES_H]
-            made = [_Side(shape, edges, due_after=self._due_after) for _ in range(2)]
-            self.cohorts[stage] = made[0], made[1]
+            arms = [_CohortArm(shape, edges, due_after=self._due_after) for _ in range(2)]
+            self.cohorts[stage] = arms[0], arms[1]
         treated, control = self.cohorts[stage]
         treated.waiting[runs] = self._treated[runs, stage]
         control.waiting[runs] = self._control[runs, stage, stage]
@@ -159,19 +170,19 @@ class Streams:
                 side.stop(runs)
 
     def window(self, number: int) -> dict[int, tuple[Arm, Arm]]:
-        """Both arms of every cohort that began in any run."""
-        hour = (self.shape.start_hour + (number + 0.5) * self.window_s / 3600) % 24
-        runs_model = self.shape.sessions(hour, window_s=self.window_s)
+        """The reports of one window: both arms of every cohort that began in any run."""
+        hour = (self.fleet.start_hour + (number + 0.5) * self.window_s / 3600) % 24
+        uses_model = self.fleet.sessions(hour, window_s=self.window_s)
         made = {}
         for cohort, (treated, control) in sorted(self.cohorts.items()):
             ages = max(self._ages(treated), self._ages(control))
             made[cohort] = (
-                self._arm(treated, runs_model, ages, effect=self.effect),
-                self._arm(control, runs_model, ages, effect=None),
+                self._arm(treated, uses_model, ages, effect=self.effect),
+                self._arm(control, uses_model, ages, effect=None),
             )
         return made
 
-    def _ages(self, side: _Side) -> int:
+    def _ages(self, side: _CohortArm) -> int:
         begun = sum(edge <= len(side.joins) for edge in side.edges)
         return max(begun, self._due_group) + 1
 
@@ -180,18 +191,18 @@ class Streams:
         worse = plain if effect is None else effect.on(metric, plain=plain)
         return np.where(self._bad, worse, plain)
 
-    def _arm(self, side: _Side, runs_model: float, ages: int, *, effect: Effect | None) -> Arm:
-        draw, shape = self.draw, self.shape
+    def _arm(self, side: _CohortArm, uses_model: float, ages: int, *, effect: Effect | None) -> Arm:
+        draw, fleet = self.draw, self.fleet
         side.grow()
         at_risk = draw.binomial(side.ages[:ages], self._online).sum(axis=3).transpose(1, 0, 2)
         heard = draw.binomial(side.unheard, self._online)
         side.unheard -= heard
         side.reported += heard.sum(axis=(1, 2))
-        active = draw.binomial(at_risk, runs_model)
-        crashed = draw.binomial(active, self._rate(effect, "crash", shape.crash))
-        errors = draw.binomial(active, self._rate(effect, "error", shape.error))
-        labelled = draw.binomial(active, shape.labelled)
-        right = draw.binomial(labelled, self._rate(effect, "accuracy", shape.accuracy))
+        active = draw.binomial(at_risk, uses_model)
+        crashed = draw.binomial(active, self._rate(effect, "crash", fleet.crash))
+        errors = draw.binomial(active, self._rate(effect, "error", fleet.error))
+        labelled = draw.binomial(active, fleet.labelled)
+        right = draw.binomial(labelled, self._rate(effect, "accuracy", fleet.accuracy))
         due, overdue = np.zeros_like(at_risk), np.zeros_like(at_risk)
         if len(side.joins) >= self._due_after:
             alive, dead = side.joins[self._due_after - 1], side.dead[self._due_after - 1]
@@ -220,14 +231,14 @@ class Streams:
         rest = self.draw.multinomial(active[:, :, ~self._bad].sum(axis=2), self.latency.plain)
         return np.asarray(bad + rest)
 
-    def _join(self, side: _Side, effect: Effect | None) -> None:
-        """Devices that activate in this window; they report from the next one on."""
+    def _join(self, side: _CohortArm, effect: Effect | None) -> None:
+        """Let devices activate in this window. They report from the next window on."""
         draw = self.draw
         new = draw.binomial(side.waiting, self._joining)
         side.waiting -= new
         dead = np.zeros_like(new)
         if effect is not None:
-            failed = draw.binomial(new, self._rate(effect, "install_failed", self.shape.install_failed)[:, None])
+            failed = draw.binomial(new, self._rate(effect, "install_failed", self.fleet.install_failed)[:, None])
             new -= failed
             side.failed += failed.sum(axis=(1, 2))
             side.activated += new.sum(axis=(1, 2))
@@ -241,20 +252,20 @@ class Streams:
         side.ages[0] += new
         side.unheard += new
 
-    # --- what is known of each run ---
+    # --- counts of each run ---
 
     def exposed(self) -> Array:
-        """Devices that have had the new version, a run."""
+        """How many devices have run the new version, by run."""
         return np.asarray(sum(treated.activated for treated, _ in self.cohorts.values()))
 
     def failures(self) -> tuple[Array, Array, Array]:
-        """Devices that failed or went back, those that tried, and those that went back, a run."""
+        """How many devices failed or went back, how many tried, and how many went back, by run."""
         treated = [side for side, _ in self.cohorts.values()]
-        failed, went = sum(s.failed for s in treated), sum(s.went_back for s in treated)
-        return np.asarray(failed + went), np.asarray(failed + self.exposed()), np.asarray(went)
+        failed, went_back = sum(s.failed for s in treated), sum(s.went_back for s in treated)
+        return np.asarray(failed + went_back), np.asarray(failed + self.exposed()), np.asarray(went_back)
 
     def counts(self, run: int, *, stage: int) -> dict[int, Counts]:
-        """What the server counts of one run's devices, by stage."""
+        """The server's counts of one run's devices, by stage."""
         made = {}
         for cohort, (t, c) in self.cohorts.items():
             if cohort <= stage:
@@ -271,15 +282,15 @@ class Streams:
         return made
 
     def cells(self, number: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, *, stage: int) -> Iterator[Cell]:
-        """One run's window, as the server keeps it. Latency is kept with the first class of its age group."""
-        names = list(self.shape.hardware)
+        """One run's window in the server's form. The latencies of an age group are kept with its first class."""
+        names = list(self.fleet.hardware)
         for cohort, arms in cohorts.items():
             if cohort > stage:
                 continue
             for role, arm in zip(("treated", "control"), arms, strict=True):
                 for age in range(arm.at_risk.shape[1]):
-                    (seen,) = np.nonzero(arm.latency[run, age])
-                    timed = {int(self.latency.keys[k]): int(arm.latency[run, age, k]) for k in seen}
+                    (places,) = np.nonzero(arm.latency[run, age])
+                    timed = {int(self.latency.keys[k]): int(arm.latency[run, age, k]) for k in places}
                     for index, name in enumerate(names):
                         at = (run, age, index)
                         if arm.at_risk[at] or arm.due[at] or (timed and index == 0):

@@ -7,8 +7,8 @@ import asyncio
 import importlib.metadata
 import json
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -28,16 +28,11 @@ from whimbrel.plan.plan import VersionName
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import bearer
 from whimbrel.server.controllers import Controllers
-from whimbrel.server.static import Traffic
-from whimbrel.stores.alerts import AlertRows
+from whimbrel.server.static import BytesSent
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
-from whimbrel.stores.deltas import DeltaRows
-from whimbrel.stores.experiments import Experiments
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry
 from whimbrel.stores.signer import Key
-from whimbrel.stores.tuf_repository import RoleBook
+from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.trust import roles
 
 T = TypeVar("T")
@@ -87,74 +82,78 @@ class NewAlias(Document, frozen=True):
 Consent = Literal["approve", "reject"]
 
 
-class World(msgspec.Struct, frozen=True):
-    """What the admin API works on."""
+class AdminContext(msgspec.Struct, frozen=True):
+    """What the admin API works on. `clock` gives POSIX seconds."""
 
     database: Database
     blobs: Blobs
     controllers: Controllers
     alerts: Alerts
     policy_key: Key
-    traffic: Traffic = msgspec.field(default_factory=Traffic)
+    clock: Callable[[], float]
+    sent: BytesSent = msgspec.field(default_factory=BytesSent)
 
 
-class Desk:
+class Operations:
     """Every operation of the admin API, each in one transaction."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, context: AdminContext) -> None:
+        self.context = context
+
+    def now(self) -> float:
+        """POSIX seconds, by the clock of this server."""
+        return self.context.clock()
 
     async def admit(self, namespace: str, authorization: str | None) -> None:
         """Let the holder of an admin token in. Raises `NotAllowed`."""
         token = bearer(authorization)
-        known = token and await self.do(namespace, lambda registry, *_: registry.secret_name(token, kind="admin"))
+        known = token and await self.do(namespace, lambda stores: stores.registry.secret_name(token, kind="admin"))
         if not known:
             raise NotAllowed("the admin API needs its token (Authorization: Bearer ...); init wrote it to admin.token")
 
-    async def do(self, namespace: str, work: Callable[[Registry, Fleet, RoleBook], T]) -> T:
+    async def do(self, namespace: str, work: Callable[[Stores], T]) -> T:
         """Work in one transaction, off the event loop."""
 
         def inside() -> T:
-            with self.world.database.transaction() as connection:
-                parts = Registry(connection, namespace), Fleet(connection, namespace), RoleBook(connection, namespace)
-                return work(*parts)
+            with transaction(self.context.database, namespace) as stores:
+                return work(stores)
 
         return await asyncio.to_thread(inside)
 
-    async def change(self, namespace: str, work: Callable[[Registry, Fleet, RoleBook], T]) -> T:
+    async def change(self, namespace: str, work: Callable[[Stores], T]) -> T:
         """The same, and return when the signed metadata says so too."""
         answer = await self.do(namespace, work)
-        await self.world.controllers.settle()
+        await self.context.controllers.settle()
         return answer
 
-    def status(self, registry: Registry, fleet: Fleet, book: RoleBook) -> dict[str, Any]:
+    def status(self, stores: Stores) -> dict[str, Any]:
         return {
             "version": importlib.metadata.version("whimbrel"),
-            "namespace": registry.namespace,
-            "models": len(registry.models()),
-            "devices": fleet.count_devices(),
-            "live_rollouts": len(registry.rollouts(live=True)),
-            "live_experiments": len(Experiments(registry.connection, registry.namespace).all(live=True)),
-            "timestamp_version": book.published_timestamp(),
-            "sent": msgspec.structs.asdict(self.world.traffic),
+            "namespace": stores.namespace,
+            "models": len(stores.registry.models()),
+            "devices": stores.fleet.count_devices(),
+            "live_rollouts": len(stores.registry.rollouts(live=True)),
+            "live_experiments": len(stores.experiments.all(live=True)),
+            "timestamp_version": stores.roles.published_timestamp(),
+            "sent": msgspec.structs.asdict(self.context.sent),
         }
 
-    def add_model(self, registry: Registry, _fleet: Fleet, book: RoleBook, *, data: NewModel) -> dict[str, Any]:
-        now = time.time()
+    def add_model(self, stores: Stores, *, data: NewModel) -> dict[str, Any]:
+        now = self.now()
         line = parse(Line, data.line, what="the line")
         if line.model != data.name:
             raise UntrustedInput(f"the line is of {line.model!r}; expected {data.name!r}")
         record = ModelRecord(
-            namespace=registry.namespace, name=data.name, created_at=now, salt=data.salt, settings=data.settings
+            namespace=stores.namespace, name=data.name, created_at=now, salt=data.salt, settings=data.settings
         )
-        registry.add_model(record)
-        book.accept_delegation(data.targets)
-        book.accept_publication(
-            roles.publisher_role(data.name), data.publisher, {roles.line_path(data.name): data.line}
+        stores.registry.add_model(record)
+        stores.roles.accept_delegation(data.targets, now=_utc(now))
+        stores.roles.accept_publication(
+            roles.publisher_role(data.name), data.publisher, {roles.line_path(data.name): data.line}, now=_utc(now)
         )
-        registry.write_audit(
+        stores.registry.write_audit(
             AuditRecord(
-                namespace=registry.namespace,
+                namespace=stores.namespace,
                 at=now,
                 actor="admin",
                 action="add model",
@@ -164,17 +163,15 @@ class Desk:
         )
         return plain(record)
 
-    def set_model(
-        self, registry: Registry, fleet: Fleet, _book: RoleBook, *, name: str, changes: dict[str, Any]
-    ) -> dict[str, Any]:
-        model = registry.model(name)
+    def set_model(self, stores: Stores, *, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+        model = stores.registry.model(name)
         merged = msgspec.to_builtins(model.settings) | changes
         settings = convert(ModelSettings, merged, what="the settings")
-        registry.change_model(name, settings=settings)
-        registry.write_audit(
+        stores.registry.change_model(name, settings=settings)
+        stores.registry.write_audit(
             AuditRecord(
-                namespace=registry.namespace,
-                at=time.time(),
+                namespace=stores.namespace,
+                at=self.now(),
                 actor="admin",
                 action="set model",
                 because=", ".join(sorted(changes)),
@@ -182,51 +179,47 @@ class Desk:
                 evidence=changes,
             )
         )
-        return model_view(registry, fleet, registry.model(name))
+        return model_view(stores, stores.registry.model(name))
 
-    def versions(self, registry: Registry, fleet: Fleet, _book: RoleBook, *, model: str) -> list[dict[str, Any]]:
-        registry.model(model)
+    def versions(self, stores: Stores, *, model: str) -> list[dict[str, Any]]:
+        stores.registry.model(model)
         named: dict[int, list[str]] = {}
-        for alias, serial in registry.aliases(model).items():
+        for alias, serial in stores.registry.aliases(model).items():
             named.setdefault(serial, []).append(alias)
-        running = fleet.inventory(model)
+        running = stores.fleet.inventory(model)
         return [
             msgspec.to_builtins(v) | {"aliases": named.get(v.serial, []), "devices": running.get(v.serial, 0)}
-            for v in registry.versions(model)
+            for v in stores.registry.versions(model)
         ]
 
-    def version(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, name: str) -> dict[str, Any]:
-        version = _named(registry, model, name)
-        release = json.loads(registry.release_bytes(model, version.serial))
+    def version(self, stores: Stores, *, model: str, name: str) -> dict[str, Any]:
+        version = _named(stores, model, name)
+        release = json.loads(stores.registry.release_bytes(model, version.serial))
         return plain(version) | {"release": release}
 
-    def history(
-        self, registry: Registry, fleet: Fleet, _book: RoleBook, *, model: str, version: str | None
-    ) -> dict[str, Any]:
-        registry.model(model)
-        published = registry.published(model)
+    def history(self, stores: Stores, *, model: str, version: str | None) -> dict[str, Any]:
+        stores.registry.model(model)
+        published = stores.registry.published(model)
         target = None
         if version is not None:
             target = find_version([record for record, _ in published], _asked_version(model, version)).serial
         releases = {record.serial: release for record, release in published}
-        steps = (
-            write_index(releases[target], DeltaRows(registry.connection, registry.namespace).of(model)).steps
-            if target is not None
-            else ()
-        )
+        steps = write_index(releases[target], stores.deltas.of(model)).steps if target is not None else ()
         running = inventory_of(
-            fleet.inventory(model), [record for record, _ in published], releases=releases, steps=steps, target=target
+            stores.fleet.inventory(model),
+            [record for record, _ in published],
+            releases=releases,
+            steps=steps,
+            target=target,
         )
-        return plain(history_of(registry, fleet, model, running=running))
+        return plain(history_of(stores.registry, stores.fleet, model, running=running))
 
-    def publish(
-        self, registry: Registry, _fleet: Fleet, book: RoleBook, *, model: str, data: NewVersion
-    ) -> dict[str, Any]:
-        now = time.time()
-        record = registry.model(model)
+    def publish(self, stores: Stores, *, model: str, data: NewVersion) -> dict[str, Any]:
+        now = self.now()
+        record = stores.registry.model(model)
         release = parse(Release, data.release, what="the release")
-        before = registry.versions(model)
-        published = registry.published(model)
+        before = stores.registry.versions(model)
+        published = stores.registry.published(model)
         if release.model != model:
             raise UntrustedInput(f"the release is of {release.model!r}; expected {model!r}")
         check_unpublished(release, published)
@@ -236,16 +229,18 @@ class Desk:
             raise UntrustedInput(f"build hash {release.build_hash} does not belong to these files")
         check_budgets(release, record.settings)
         for file in (file for variant in release.variants for file in variant.files):
-            stored = registry.artifact_size(file.sha256)
+            stored = stores.registry.artifact_size(file.sha256)
             if stored is None:
                 raise Refused(f"artifact {file.sha256} is not stored yet; send it first")
             if stored != file.size_bytes:  # budgets and devices go by the size that is signed
                 raise UntrustedInput(f"{file.name} is said to have {file.size_bytes} bytes; {stored} are stored")
         path = roles.release_path(model, release.serial)
-        book.accept_publication(roles.publisher_role(model), data.publisher, {path: data.release})
+        stores.roles.accept_publication(
+            roles.publisher_role(model), data.publisher, {path: data.release}, now=_utc(now)
+        )
         first = record.baseline is None
         version = VersionRecord(
-            namespace=registry.namespace,
+            namespace=stores.namespace,
             model=model,
             serial=release.serial,
             version=release.version,
@@ -255,13 +250,13 @@ class Desk:
             size_bytes=max(variant.size_bytes for variant in release.variants),
             good=first,
         )
-        registry.add_version(version, release=data.release, digests=release.digests)
+        stores.registry.add_version(version, release=data.release, digests=release.digests)
         if first:  # nothing to compare it with: there is no rollout for the first one
-            registry.change_model(model, baseline=release.serial)
-            registry.set_alias(model, "champion", release.serial)
-        registry.write_audit(
+            stores.registry.change_model(model, baseline=release.serial)
+            stores.registry.set_alias(model, "champion", release.serial)
+        stores.registry.write_audit(
             AuditRecord(
-                namespace=registry.namespace,
+                namespace=stores.namespace,
                 at=now,
                 actor=roles.publisher_role(model),
                 action="publish",
@@ -272,10 +267,12 @@ class Desk:
         )
         return plain(version) | {"baseline": first}
 
-    def deltas(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, name: str) -> dict[str, Any]:
-        version = _named(registry, model, name)
-        release = parse(Release, registry.release_bytes(model, version.serial), what="a stored release")
-        serials = {digest: before.version for before, known in registry.published(model) for digest in known.digests}
+    def deltas(self, stores: Stores, *, model: str, name: str) -> dict[str, Any]:
+        version = _named(stores, model, name)
+        release = parse(Release, stores.registry.release_bytes(model, version.serial), what="a stored release")
+        serials = {
+            digest: before.version for before, known in stores.registry.published(model) for digest in known.digests
+        }
         names = {file.sha256: f"{each.name}/{file.name}" for each in release.variants for file in each.files}
         rows = [
             msgspec.structs.asdict(delta)
@@ -283,33 +280,31 @@ class Desk:
                 "from": "nothing" if delta.base == NOTHING else serials.get(delta.base),
                 "file": names.get(delta.target),
             }
-            for delta in DeltaRows(registry.connection, registry.namespace).of(model)
+            for delta in stores.deltas.of(model)
             if delta.target in release.digests
         ]
         return {"model": model, "version": version.version, "deltas": rows}
 
     async def build_deltas(self, namespace: str, model: str) -> None:
         """Make the patches of a model that are missing, and list them."""
-        await self.world.controllers.build_deltas(namespace, model=model)
-        await self.world.controllers.settle()
+        await self.context.controllers.build_deltas(namespace, model=model)
+        await self.context.controllers.settle()
 
-    def retire(
-        self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, name: str, data: Reason
-    ) -> dict[str, Any]:
-        version = _named(registry, model, name)
-        if registry.model(model).baseline == version.serial:
+    def retire(self, stores: Stores, *, model: str, name: str, data: Reason) -> dict[str, Any]:
+        version = _named(stores, model, name)
+        if stores.registry.model(model).baseline == version.serial:
             raise Refused(f"{model} {version.version} is the baseline; roll another version out first")
-        for rollout in registry.rollouts(model=model, live=True):
+        for rollout in stores.registry.rollouts(model=model, live=True):
             if version.serial in {rollout.target, rollout.baseline}:
                 raise Refused(f"{model} {version.version} is part of rollout {rollout.id}; abort it first")
-        for experiment in Experiments(registry.connection, registry.namespace).all(model=model, live=True):
+        for experiment in stores.experiments.all(model=model, live=True):
             if version.serial == experiment.serials[experiment.plan.control_id]:  # an arm's is: it is stopped then
                 raise Refused(f"{model} {version.version} is the control of {experiment.id}; stop it first")
-        registry.change_version(model, version.serial, retired=True)
-        registry.write_audit(
+        stores.registry.change_version(model, version.serial, retired=True)
+        stores.registry.write_audit(
             AuditRecord(
-                namespace=registry.namespace,
-                at=time.time(),
+                namespace=stores.namespace,
+                at=self.now(),
                 actor=data.actor,
                 action="retire",
                 because=data.because or "no reason given",
@@ -317,21 +312,20 @@ class Desk:
                 evidence={"serial": version.serial},
             )
         )
-        return plain(registry.version(model, version.serial))
+        return plain(stores.registry.version(model, version.serial))
 
-    def line(self, registry: Registry, _fleet: Fleet, book: RoleBook, *, model: str) -> dict[str, Any]:
-        registry.model(model)
-        held = book.current_target(roles.publisher_role(model), roles.line_path(model))
+    def line(self, stores: Stores, *, model: str) -> dict[str, Any]:
+        stores.registry.model(model)
+        held = stores.roles.current_target(roles.publisher_role(model), roles.line_path(model))
         if held is None:
             raise NotFound(f"{model} has no line yet")
         return plain(parse(Line, held, what="the stored line"))
 
-    def set_line(
-        self, registry: Registry, _fleet: Fleet, book: RoleBook, *, model: str, data: NewLine
-    ) -> dict[str, Any]:
-        registry.model(model)
+    def set_line(self, stores: Stores, *, model: str, data: NewLine) -> dict[str, Any]:
+        now = self.now()
+        stores.registry.model(model)
         line = parse(Line, data.line, what="the line")
-        held = book.current_target(roles.publisher_role(model), roles.line_path(model))
+        held = stores.roles.current_target(roles.publisher_role(model), roles.line_path(model))
         before = parse(Line, held, what="the stored line") if held else None
         if line.model != model:
             raise UntrustedInput(f"the line is of {line.model!r}; expected {model!r}")
@@ -341,11 +335,13 @@ class Desk:
             line.minimum_serial >= before.minimum_serial and set(line.revoked) >= set(before.revoked)
         ):
             raise Refused("a line only grows: its floor is never lowered, and a revocation is never taken back")
-        book.accept_publication(roles.publisher_role(model), data.publisher, {roles.line_path(model): data.line})
-        registry.write_audit(
+        stores.roles.accept_publication(
+            roles.publisher_role(model), data.publisher, {roles.line_path(model): data.line}, now=_utc(now)
+        )
+        stores.registry.write_audit(
             AuditRecord(
-                namespace=registry.namespace,
-                at=time.time(),
+                namespace=stores.namespace,
+                at=now,
                 actor=roles.publisher_role(model),
                 action="set line",
                 because=data.because or "no reason given",
@@ -355,53 +351,56 @@ class Desk:
         )
         return plain(line)
 
-    def set_alias(
-        self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, alias: str, name: str
-    ) -> dict[str, Any]:
-        version = _named(registry, model, name)
-        registry.set_alias(model, convert(Name, alias, what="an alias"), version.serial)
+    def set_alias(self, stores: Stores, *, model: str, alias: str, name: str) -> dict[str, Any]:
+        version = _named(stores, model, name)
+        stores.registry.set_alias(model, convert(Name, alias, what="an alias"), version.serial)
         return {"model": model, "alias": alias, "version": version.version, "serial": version.serial}
 
     async def store(self, namespace: str, digest: str, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
         path = f"{namespace}/artifacts/{digest}"
-        size = await self.world.blobs.receive(path, chunks, sha256=digest)
-        await self.do(namespace, lambda registry, *_: registry.add_artifact(digest, size_bytes=size, at=time.time()))
+        size = await self.context.blobs.receive(path, chunks, sha256=digest)
+        await self.do(namespace, lambda stores: stores.registry.add_artifact(digest, size_bytes=size, at=self.now()))
         return {"sha256": digest, "size_bytes": size}
 
     async def collect(self, namespace: str, older_than_s: float) -> dict[str, Any]:
-        before = time.time() - older_than_s
+        before = self.now() - older_than_s
         freed: list[str] = []
         size = 0
         for digest, size_bytes in await self.do(
-            namespace, lambda registry, *_: registry.collectable(older_than=before)
+            namespace, lambda stores: stores.registry.collectable(older_than=before)
         ):
             # Forgotten first: a file without a row is sent again at the next publication, a row without a file is not.
-            def forget(registry: Registry, *_: object, digest: str = digest) -> bool:
-                if digest not in {one for one, _ in registry.collectable(older_than=before)}:
+            def forget(stores: Stores, digest: str = digest) -> bool:
+                if digest not in {one for one, _ in stores.registry.collectable(older_than=before)}:
                     return False
-                registry.forget_artifact(digest)
-                DeltaRows(registry.connection, namespace).forget_target(digest)
+                stores.registry.forget_artifact(digest)
+                stores.deltas.forget_target(digest)
                 return True
 
             if await self.do(namespace, forget):
-                await self.world.blobs.delete(f"{namespace}/artifacts/{digest}")
+                await self.context.blobs.delete(f"{namespace}/artifacts/{digest}")
                 freed.append(digest)
                 size += size_bytes
         return {"collected": freed, "size_bytes": size}
 
-    def alerts(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, limit: int) -> list[dict[str, Any]]:
-        rows = AlertRows(registry.connection, registry.namespace).newest(limit=limit)
+    def alerts(self, stores: Stores, *, limit: int) -> list[dict[str, Any]]:
+        rows = stores.alerts.newest(limit=limit)
         return [msgspec.to_builtins(row) for row in rows]
 
     def receivers(self) -> list[dict[str, Any]]:
         return [
-            {"name": each.name, "form": each.form, "on": list(each.on)} for each in self.world.alerts.receivers.values()
+            {"name": each.name, "form": each.form, "on": list(each.on)}
+            for each in self.context.alerts.receivers.values()
         ]
 
-    def new_enrol_token(self, registry: Registry, _fleet: Fleet, _book: RoleBook, *, name: str) -> dict[str, str]:
+    def new_enrol_token(self, stores: Stores, *, name: str) -> dict[str, str]:
         token = secrets.token_urlsafe(24)
-        registry.add_secret(token, kind="enrol", name=name, at=time.time())
+        stores.registry.add_secret(token, kind="enrol", name=name, at=self.now())
         return {"name": name, "token": token}
+
+
+def _utc(now: float) -> datetime:
+    return datetime.fromtimestamp(now, UTC)
 
 
 def _asked_version(model: str, text: str) -> VersionName:
@@ -415,24 +414,24 @@ def _asked_version(model: str, text: str) -> VersionName:
     return name
 
 
-def _named(registry: Registry, model: str, name: str) -> VersionRecord:
+def _named(stores: Stores, model: str, name: str) -> VersionRecord:
     """A version by alias, serial, calendar or semantic version."""
-    registry.model(model)
-    versions = registry.versions(model)
-    wanted = registry.aliases(model).get(name)
+    stores.registry.model(model)
+    versions = stores.registry.versions(model)
+    wanted = stores.registry.aliases(model).get(name)
     if wanted is None and name.isdigit() and len(name) < 16:
         wanted = int(name)
     if wanted is not None:
-        return registry.version(model, wanted)
+        return stores.registry.version(model, wanted)
     return find_version(versions, VersionName(model, name, prefix=False))
 
 
-def model_view(registry: Registry, fleet: Fleet, model: ModelRecord) -> dict[str, Any]:
-    versions = {v.serial: v.version for v in registry.versions(model.name)}
+def model_view(stores: Stores, model: ModelRecord) -> dict[str, Any]:
+    versions = {v.serial: v.version for v in stores.registry.versions(model.name)}
     view: dict[str, Any] = msgspec.to_builtins(model) | {
         "baseline_version": versions.get(model.baseline or 0),
         "versions": len(versions),
-        "aliases": registry.aliases(model.name),
-        "devices": {versions.get(serial or 0, "none"): n for serial, n in fleet.inventory(model.name).items()},
+        "aliases": stores.registry.aliases(model.name),
+        "devices": {versions.get(serial or 0, "none"): n for serial, n in stores.fleet.inventory(model.name).items()},
     }
     return view

@@ -4,7 +4,6 @@ Every change is one transaction, writes the audit log, and returns when the sign
 """
 
 import secrets
-import time
 from typing import Annotated, Any, cast, get_args
 
 import msgspec
@@ -20,10 +19,7 @@ from whimbrel.flows.files.experiment_file import read_experiment
 from whimbrel.flows.records import ExperimentRecord
 from whimbrel.gate.experiment_gate import ArmNow, Look
 from whimbrel.model.documents import Document
-from whimbrel.stores.experiments import Experiments
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry
-from whimbrel.stores.tuf_repository import RoleBook
+from whimbrel.stores.transaction import Stores
 
 _SALT_BITS = 53  # a salt is a whole number that JSON holds everywhere
 
@@ -52,84 +48,80 @@ def person_act(text: str) -> PersonAct:
     return cast("PersonAct", text)
 
 
-def _experiments(registry: Registry) -> Experiments:
-    return Experiments(registry.connection, registry.namespace)
-
-
-def start(registry: Registry, fleet: Fleet, _book: RoleBook, *, data: NewExperiment) -> dict[str, Any]:
+def start(stores: Stores, *, data: NewExperiment, now: float) -> dict[str, Any]:
     """Begin."""
     record = start_experiment(
-        registry,
-        _experiments(registry),
+        stores.registry,
+        stores.experiments,
         read_experiment(data.plan, what=data.file_name),
         plan_text=data.plan,
         tag=secrets.token_hex(3),
         salt=secrets.randbits(_SALT_BITS),
         hour_s=data.hour_s,
         actor=data.actor,
-        now=time.time(),
+        now=now,
     )
-    return view(registry, fleet, record)
+    return view(stores, record)
 
 
-def check(registry: Registry, fleet: Fleet, _book: RoleBook, *, data: NewExperiment) -> dict[str, Any]:
+def check(stores: Stores, *, data: NewExperiment) -> dict[str, Any]:
     """Explain, and change nothing."""
     plan = read_experiment(data.plan, what=data.file_name)
-    told = check_experiment(registry, fleet, _experiments(registry), plan)
+    told = check_experiment(stores.registry, stores.fleet, stores.experiments, plan)
     answer: dict[str, Any] = {"name": plan.name, "model": plan.model} | msgspec.to_builtins(told)
     return answer
 
 
-def every(registry: Registry, fleet: Fleet, _book: RoleBook, *, model: str | None, live: bool) -> list[dict[str, Any]]:
+def every(stores: Stores, *, model: str | None, live: bool) -> list[dict[str, Any]]:
     """All of them, oldest first."""
-    records = _experiments(registry).all(model=model, live=live)
-    return [view(registry, fleet, record) for record in records]
+    records = stores.experiments.all(model=model, live=live)
+    return [view(stores, record) for record in records]
 
 
-def one(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str, history: bool) -> dict[str, Any]:
+def one(stores: Stores, *, identifier: str, history: bool, now: float) -> dict[str, Any]:
     """One, with what is to be said of it by now. `history`: the intervals over time too, for a plot."""
     ledgers = ExperimentLedgers()
-    record = _experiments(registry).one(identifier)
-    now = record.ended_at if record.ended_at is not None else time.time()
-    said = experiment_verdict_for(record, registry=registry, fleet=fleet, now=now, ledgers=ledgers)
-    seen = view(registry, fleet, record) | {"verdict": msgspec.to_builtins(said)}
+    record = stores.experiments.one(identifier)
+    until = record.ended_at if record.ended_at is not None else now
+    said = experiment_verdict_for(record, registry=stores.registry, fleet=stores.fleet, now=until, ledgers=ledgers)
+    seen = view(stores, record) | {"verdict": msgspec.to_builtins(said)}
     if history:
         seen["history"] = _history(record, ledgers)
-        log = registry.audit_log(rollout=identifier, limit=limits.EXPERIMENT_POINTS)
+        log = stores.registry.audit_log(rollout=identifier, limit=limits.EXPERIMENT_POINTS)
         seen["acts"] = [{"at": e.at, "actor": e.actor, "action": e.action, "because": e.because} for e in reversed(log)]
     return seen
 
 
-def act(
-    registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str, wanted: PersonAct, data: ExperimentAct
-) -> dict[str, Any]:
+def act(stores: Stores, *, identifier: str, wanted: PersonAct, data: ExperimentAct, now: float) -> dict[str, Any]:
     """Stop, keep or ship by hand."""
     record = act_by_person(
         identifier,
         wanted,
-        registry=registry,
-        fleet=fleet,
-        experiments=_experiments(registry),
+        registry=stores.registry,
+        fleet=stores.fleet,
+        experiments=stores.experiments,
         tag=secrets.token_hex(3),
         arm=data.arm,
         because=data.because or f"{wanted} by {data.actor}",
         actor=data.actor,
-        now=time.time(),
+        now=now,
     )
-    return view(registry, fleet, record)
+    return view(stores, record)
 
 
-def replay(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> dict[str, Any]:
+def replay(stores: Stores, *, identifier: str) -> dict[str, Any]:
     """Every verdict, asked again of the stored windows."""
-    verdicts = replay_experiment(identifier, registry=registry, fleet=fleet, experiments=_experiments(registry))
+    verdicts = replay_experiment(
+        identifier, registry=stores.registry, fleet=stores.fleet, experiments=stores.experiments
+    )
     same = all(each.same for each in verdicts)
     return {"id": identifier, "same": same, "verdicts": [msgspec.to_builtins(each) for each in verdicts]}
 
 
-def view(registry: Registry, fleet: Fleet, record: ExperimentRecord) -> dict[str, Any]:
+def view(stores: Stores, record: ExperimentRecord) -> dict[str, Any]:
     """An experiment for people and scripts."""
-    versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in registry.versions(record.model)}
-    counts = fleet.counts(record.id)
+    versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in stores.registry.versions(record.model)}
+    counts = stores.fleet.counts(record.id)
     places = {variant.id: place for place, variant in enumerate(record.plan.treated)}
     arms = []
     for variant in record.plan.variants:

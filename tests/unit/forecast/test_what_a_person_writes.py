@@ -7,7 +7,7 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.forecast.cost import Prices, Tier, parse_sizes, sizes_for
 from whimbrel.forecast.effects import METRICS, parse_class_effect, parse_effect
-from whimbrel.forecast.shape import Presence, Shape
+from whimbrel.forecast.fleet_description import FleetDescription, PresenceGroup
 
 
 @pytest.mark.parametrize(
@@ -95,20 +95,22 @@ def test_a_way_without_a_size_is_counted_as_the_next_dearer_one_and_said() -> No
     sizes = sizes_for([("v1", "delta"), ("v0", "chain"), ("none", "whole")], {"delta": 2.0, "compressed": 7.0})
     assert sizes is not None
     assert sizes.by_version == {"v1": ("delta", 2.0), "v0": ("compressed", 7.0), "none": ("compressed", 7.0)}
-    assert len(sizes.said) == 2
+    assert len(sizes.assumptions) == 2
     assert sizes_for([("v1", "delta")], {}) is None
 
 
 def test_shares_that_do_not_add_up_are_refused_with_the_line() -> None:
     with pytest.raises(UntrustedInput, match=r"shares of hardware add up to 0\.9"):
-        parse_yaml(Shape, "hardware: {a: 0.5, b: 0.4}\n", what="fleet.yaml")
+        parse_yaml(FleetDescription, "hardware: {a: 0.5, b: 0.4}\n", what="fleet.yaml")
     with pytest.raises(ValueError, match="same name"):
-        Shape(presence=(Presence(name="x", share=0.5, online=1.0), Presence(name="x", share=0.5, online=1.0)))
+        FleetDescription(
+            presence=(PresenceGroup(name="x", share=0.5, online=1.0), PresenceGroup(name="x", share=0.5, online=1.0))
+        )
     with pytest.raises(ValueError, match="no traffic"):
-        Shape(by_hour=(0.0,) * 24)
+        FleetDescription(by_hour=(0.0,) * 24)
 
 
 def test_traffic_follows_the_hours_and_keeps_its_mean() -> None:
-    shape = Shape(by_hour=(0.0,) * 12 + (3.0,) * 12, sessions_a_day=2.4)
-    assert shape.sessions(3.9, window_s=300) == 0
-    assert shape.sessions(12.0, window_s=300) == pytest.approx(2 * 2.4 / 288, rel=0.02)
+    fleet = FleetDescription(by_hour=(0.0,) * 12 + (3.0,) * 12, sessions_a_day=2.4)
+    assert fleet.sessions(3.9, window_s=300) == 0
+    assert fleet.sessions(12.0, window_s=300) == pytest.approx(2 * 2.4 / 288, rel=0.02)

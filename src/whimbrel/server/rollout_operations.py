@@ -4,7 +4,6 @@ Every change is one transaction, writes the audit log, and returns when the sign
 """
 
 import secrets
-import time
 from typing import Annotated, Any, cast, get_args
 
 import msgspec
@@ -26,11 +25,8 @@ from whimbrel.flows.rollouts.trace import Point, trace
 from whimbrel.health.user_report import UserReports
 from whimbrel.model.documents import Document, plain
 from whimbrel.plan.rollout_states import State
-from whimbrel.server.desk import Actor, Because, Consent, Reason
-from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry
-from whimbrel.stores.tuf_repository import RoleBook
-from whimbrel.stores.user_reports import UserReportRows
+from whimbrel.server.operations import Actor, Because, Consent, Reason
+from whimbrel.stores.transaction import Stores
 
 
 class NewRollout(Document, frozen=True):
@@ -52,12 +48,12 @@ class PlanToCheck(Document, frozen=True):
     devices: Annotated[int, Meta(ge=1, le=10**10)] | None = None
 
 
-def begin(registry: Registry, fleet: Fleet, _book: RoleBook, *, data: NewRollout) -> dict[str, Any]:
+def begin(stores: Stores, *, data: NewRollout, now: float) -> dict[str, Any]:
     """Start a rollout, or let it wait."""
     plan = read_plan(data.plan, what=data.file_name)
     rollout = start_rollout(
-        registry,
-        fleet,
+        stores.registry,
+        stores.fleet,
         plan,
         plan_text=data.plan,
         tag=secrets.token_hex(3),
@@ -65,35 +61,35 @@ def begin(registry: Registry, fleet: Fleet, _book: RoleBook, *, data: NewRollout
         override=data.override,
         actor=data.actor,
         draft=data.draft,
-        now=time.time(),
+        now=now,
     )
-    return rollout_view(registry, fleet, rollout)
+    return rollout_view(stores, rollout, now=now)
 
 
-def explain(registry: Registry, fleet: Fleet, _book: RoleBook, *, data: PlanToCheck) -> dict[str, Any]:
+def explain(stores: Stores, *, data: PlanToCheck, now: float) -> dict[str, Any]:
     """What a plan would do, before it begins."""
     plan = read_plan(data.plan, what=data.file_name)
-    return view(check_plan(registry, fleet, plan, now=time.time(), devices=data.devices))
+    return view(check_plan(stores.registry, stores.fleet, plan, now=now, devices=data.devices))
 
 
-def show(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> dict[str, Any]:
+def show(stores: Stores, *, identifier: str, now: float) -> dict[str, Any]:
     """One rollout; a live one with what the gate says now."""
-    rollout = registry.rollout(identifier)
-    seen = rollout_view(registry, fleet, rollout)
+    rollout = stores.registry.rollout(identifier)
+    seen = rollout_view(stores, rollout, now=now)
     if rollout.live:
-        verdict = verdict_for(registry, fleet, rollout, now=time.time())
+        verdict = verdict_for(stores.registry, stores.fleet, rollout, now=now)
         seen["verdict"] = {"move": verdict.move, "because": verdict.because, "evidence": verdict.evidence}
     return seen
 
 
-def as_it_is(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> dict[str, Any]:
+def as_it_is(stores: Stores, *, identifier: str, now: float) -> dict[str, Any]:
     """One rollout without the gate: what a change answers when the signed metadata says so too."""
-    return rollout_view(registry, fleet, registry.rollout(identifier))
+    return rollout_view(stores, stores.registry.rollout(identifier), now=now)
 
 
-def ask_again(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> dict[str, Any]:
+def ask_again(stores: Stores, *, identifier: str) -> dict[str, Any]:
     """Every verdict, asked again of the stored windows."""
-    verdicts = replay_rollout(registry, fleet, identifier)
+    verdicts = replay_rollout(stores.registry, stores.fleet, identifier)
     return {
         "id": identifier,
         "same": all(each.same for each in verdicts),
@@ -101,22 +97,22 @@ def ask_again(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: 
     }
 
 
-def points(registry: Registry, fleet: Fleet, _book: RoleBook, *, identifier: str) -> list[Point]:
+def points(stores: Stores, *, identifier: str) -> list[Point]:
     """How the evidence grew."""
-    return trace(registry, fleet, identifier)
+    return trace(stores.registry, stores.fleet, identifier)
 
 
 def move(
-    registry: Registry,
-    fleet: Fleet,
-    _book: RoleBook,
+    stores: Stores,
     *,
     identifier: str,
     move: PersonMove | Consent,
     data: Reason,
+    now: float,
 ) -> dict[str, Any]:
     """What a person asks a rollout to do."""
-    by, because, now = data.actor, data.because, time.time()
+    registry, fleet = stores.registry, stores.fleet
+    by, because = data.actor, data.because
     match move:
         case "approve":
             moved = approve(registry, fleet, identifier, by=by, note=because, now=now)
@@ -125,25 +121,23 @@ def move(
         case _:
             why = because or f"{move} by {by}"
             moved = move_by_person(registry, fleet, identifier, move, because=why, actor=by, now=now)
-    return rollout_view(registry, fleet, moved)
+    return rollout_view(stores, moved, now=now)
 
 
-def file_user_reports(registry: Registry, fleet: Fleet, _book: RoleBook, *, data: UserReports) -> dict[str, Any]:
+def file_user_reports(stores: Stores, *, data: UserReports, now: float) -> dict[str, Any]:
     """Tickets of users: each once."""
-    now, rows = time.time(), UserReportRows(registry.connection, registry.namespace)
-    filed = file_reports(registry, fleet, rows, data.reports, now=now)
+    filed = file_reports(stores.registry, stores.fleet, stores.tickets, data.reports, now=now)
     if data.model is not None:
-        rows.heard(registry.model(data.model).name, at=now)
+        stores.tickets.heard(stores.registry.model(data.model).name, at=now)
     return plain(filed)
 
 
-def user_reports(registry: Registry, _fleet: Fleet, _book: RoleBook, *, model: str, limit: int) -> list[dict[str, Any]]:
+def user_reports(stores: Stores, *, model: str, limit: int) -> list[dict[str, Any]]:
     """The newest tickets of a model."""
-    rows = UserReportRows(registry.connection, registry.namespace)
-    versions = {v.serial: v.version for v in registry.versions(registry.model(model).name)}
+    versions = {v.serial: v.version for v in stores.registry.versions(stores.registry.model(model).name)}
     return [
         msgspec.to_builtins(each) | {"version": versions.get(each.serial or 0)}
-        for each in rows.newest(model=model, limit=limit)
+        for each in stores.tickets.newest(model=model, limit=limit)
     ]
 
 
@@ -155,7 +149,8 @@ def person_move(text: str) -> PersonMove | Consent:
     return cast("PersonMove | Consent", text)
 
 
-def rollout_view(registry: Registry, fleet: Fleet, rollout: RolloutRecord) -> dict[str, Any]:
+def rollout_view(stores: Stores, rollout: RolloutRecord, *, now: float) -> dict[str, Any]:
+    registry, fleet = stores.registry, stores.fleet
     versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in registry.versions(rollout.model)}
     own = rollout.plan.range
     shares = [round(100 * (share - own.start) / own.buckets, 4) for share in rollout.shares]
@@ -170,7 +165,6 @@ def rollout_view(registry: Registry, fleet: Fleet, rollout: RolloutRecord) -> di
         }
         for index, stage in enumerate(rollout.plan.stages)
     ]
-    now = time.time()
     going = rollout.state is State.ROLLING_BACK
     return {
         "id": rollout.id,

@@ -34,10 +34,10 @@ class LiteRtModel:
         return {each["name"]: self._interpreter.get_tensor(each["index"]) for each in self._outputs}
 
     def _fit(self, shapes: list[tuple[int, tuple[int, ...]]]) -> None:
-        """Where a size is free in the signature, the interpreter wants to be told of it. Raises `ValueError`."""
+        """Tell the interpreter the sizes that the signature leaves free. Raises `ValueError`."""
         if shapes == self._shapes:
             return
-        self._shapes = []  # a size that is refused leaves some inputs resized
+        self._shapes = []  # after a refused size some inputs are resized and others not
         for index, shape in shapes:
             self._interpreter.resize_tensor_input(index, shape, strict=True)
         self._interpreter.allocate_tensors()

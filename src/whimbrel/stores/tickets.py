@@ -10,7 +10,7 @@ from whimbrel.stores import schema
 from whimbrel.stores.rows import upsert
 
 
-class UserReportRows:
+class Tickets:
     """The tickets of one namespace, within one transaction."""
 
     def __init__(self, connection: Connection, namespace: str) -> None:

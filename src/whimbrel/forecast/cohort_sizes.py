@@ -1,11 +1,14 @@
-"""Who stands where in a rollout? Simulated devices, decided one by one with the policy that the server would write.
+"""How many devices are treated, and how many are controls, at each stage of a rollout?
 
-1. Every device has a key of its own, and `decide_many` says what it runs and which cohorts it is counted in, at every
-   stage, from the policy that `render_policy` makes of the plan. Only then are devices added up.
-2. Devices of a small fleet fall differently in every rollout, so several fleets are drawn; of a large fleet one or two
+1. Every simulated device has a key of its own. At every stage `decide_many` says what the device runs and in which
+   cohorts it is counted, from the policy that `render_policy` makes of the plan. Only then are devices added up.
+2. The devices of a small fleet fall differently in every rollout, so several fleets are drawn. One or two large fleets
    serve all runs.
+
+Called by forecast.py. `policy_at` serves the benchmark of decisions too.
 """
 
+import itertools
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -18,7 +21,7 @@ from whimbrel.flows.ports import FleetPort
 from whimbrel.flows.records import ModelRecord, ModelSettings, RolloutRecord, VersionRecord
 from whimbrel.flows.render_policy import render_policy
 from whimbrel.flows.rollouts.shares import cap, share_for
-from whimbrel.forecast.shape import Shape
+from whimbrel.forecast.fleet_description import FleetDescription
 from whimbrel.model.release import Line
 from whimbrel.plan.plan import Plan
 from whimbrel.plan.rollout_states import State
@@ -34,11 +37,11 @@ _COUNTED = 50_000  # devices of a fleet that the server's own count of a blast r
 _SURE = 50  # expected devices in a stage: an empty one has a chance below e^-50, as in flows/rollouts/shares.py
 
 
-class Headcount(msgspec.Struct, frozen=True):
+class CohortSizes(msgspec.Struct, frozen=True):
     """Devices by fleet, stage and cohort. Axes: fleets, ..., hardware classes, presence groups.
 
-    `treated[:, j]`: on the new version as stage j's. `control[:, s, j]`: controls of stage j while stage s is entered.
-    `bases[:, j]`: the treated by the version they come from (fleets, stages, versions).
+    `treated[:, j]`: devices that stage j brings to the new version. `control[:, s, j]`: controls of stage j while
+    stage s is entered. `bases[:, j]`: the treated by the version they come from (fleets, stages, versions).
     """
 
     treated: Array
@@ -48,34 +51,34 @@ class Headcount(msgspec.Struct, frozen=True):
     decisions: int  # made by decide_many
 
 
-def count(plan: Plan, shape: Shape, *, devices: int, fleets: int, seed: int) -> Headcount:
+def count_cohorts(plan: Plan, fleet: FleetDescription, *, devices: int, fleets: int, seed: int) -> CohortSizes:
     """Draw `fleets` fleets of `devices` devices, and let each device decide at each stage."""
-    stages, classes = len(plan.stages), len(shape.hardware)
-    groups, versions = len(shape.presence), len(shape.versions)
-    kinds = _kinds(shape)
+    stages, classes = len(plan.stages), len(fleet.hardware)
+    groups, versions = len(fleet.presence), len(fleet.versions)
+    kinds = _kinds(fleet)
     treated = np.zeros((fleets, stages, classes, groups), dtype=np.int64)
     control = np.zeros((fleets, stages, stages, classes, groups), dtype=np.int64)
     bases = np.zeros((fleets, stages, versions), dtype=np.int64)
     shares = np.zeros((fleets, stages), dtype=np.int64)
     policies: dict[tuple[int, ...], Policy] = {}
-    for fleet in range(fleets):
-        draw = np.random.default_rng([seed, fleet])
+    for number in range(fleets):
+        draw = np.random.default_rng([seed, number])
         for begun in range(0, devices, _CHUNK):
             size = min(_CHUNK, devices - begun)
             keys = draw.integers(0, 2**64, size=size, dtype=np.uint64)
-            kind = draw.choice(len(kinds), size=size, p=_chances(shape)).astype(np.uint16)
-            habit = draw.choice(groups, size=size, p=_normal([each.share for each in shape.presence])).astype(np.uint8)
-            base = draw.choice(versions, size=size, p=_normal([each.share for each in shape.versions])).astype(np.uint8)
+            kind = draw.choice(len(kinds), size=size, p=_chances(fleet)).astype(np.uint16)
+            habit = draw.choice(groups, size=size, p=_normal([each.share for each in fleet.presence])).astype(np.uint8)
+            base = draw.choice(versions, size=size, p=_normal([each.share for each in fleet.versions])).astype(np.uint8)
             if begun == 0:
-                shares[fleet] = _shares(plan, shape, keys, kind, devices=devices)
+                shares[number] = _shares(plan, fleet, keys, kind, devices=devices)
             hardware = kind // (len(kinds) // classes)
             for stage in range(stages):
-                entered = tuple(int(share) for share in shares[fleet, : stage + 1])
+                entered = tuple(int(share) for share in shares[number, : stage + 1])
                 if entered not in policies:
                     policies[entered] = policy_at(plan, entered)
                 decided = decide_many(policies[entered], _LINE, keys, kind, kinds)
-                for number, outcome in enumerate(decided.outcomes):
-                    mine = decided.which == number
+                for place, outcome in enumerate(decided.outcomes):
+                    mine = decided.which == place
                     if not outcome.assignments or not mine.any():
                         continue
                     cells = np.bincount(
@@ -83,11 +86,11 @@ def count(plan: Plan, shape: Shape, *, devices: int, fleets: int, seed: int) -> 
                     ).reshape(classes, groups)
                     for each in outcome.assignments:
                         if each.role == "control":
-                            control[fleet, stage, each.stage] += cells
+                            control[number, stage, each.stage] += cells
                         elif each.stage == stage:
-                            treated[fleet, stage] += cells
-                            bases[fleet, stage] += np.bincount(base[mine], minlength=versions)
-    return Headcount(treated, control, bases, shares, decisions=fleets * devices * stages)
+                            treated[number, stage] += cells
+                            bases[number, stage] += np.bincount(base[mine], minlength=versions)
+    return CohortSizes(treated, control, bases, shares, decisions=fleets * devices * stages)
 
 
 _LINE = Line(model="forecast", sequence=1)
@@ -130,18 +133,16 @@ def policy_at(plan: Plan, shares: tuple[int, ...]) -> Policy:
     return render_policy(_MODEL, versions=versions, rollouts=[rollout], quarantine=[], sequence=1)
 
 
-def _kinds(shape: Shape) -> list[Kind]:
-    """Devices that a plan can tell apart; hardware first, so that a kind's class is its number over their number."""
+def _kinds(fleet: FleetDescription) -> list[Kind]:
+    """The kinds of devices that a plan can tell apart, sorted by hardware: a kind's number tells its class."""
     return [
-        Kind({key: value for key, value in (("hardware", h), ("region", r), ("user_segment", s)) if value})
-        for h in shape.hardware
-        for r in shape.regions
-        for s in shape.user_segments
+        Kind({key: value for key, value in zip(("hardware", "region", "user_segment"), labels, strict=True) if value})
+        for labels in itertools.product(fleet.hardware, fleet.regions, fleet.user_segments)
     ]
 
 
-def _chances(shape: Shape) -> Array:
-    parts = [_normal(list(each.values())) for each in (shape.hardware, shape.regions, shape.user_segments)]
+def _chances(fleet: FleetDescription) -> Array:
+    parts = [_normal(list(each.values())) for each in (fleet.hardware, fleet.regions, fleet.user_segments)]
     return np.asarray(np.einsum("i,j,k->ijk", *parts).ravel())
 
 
@@ -151,7 +152,7 @@ def _normal(shares: Iterable[float]) -> Array:
 
 
 class _Enrolled:
-    """The part of a fleet's port that `share_for` asks."""
+    """The part of a fleet's port that `share_for` needs."""
 
     def __init__(self, keys: Array, kind: Array, kinds: list[Kind]) -> None:
         self._keys, self._kind, self._kinds = keys, kind, kinds
@@ -163,26 +164,29 @@ class _Enrolled:
         return ((int(key), dict(self._kinds[kind].labels)) for key, kind in zip(self._keys, self._kind, strict=True))
 
 
-def _shares(plan: Plan, shape: Shape, keys: Array, kind: Array, *, devices: int) -> list[int]:
-    """The bucket where every stage's share ends, as the server finds it: raised for few devices, capped by the plan.
+def _shares(plan: Plan, fleet: FleetDescription, keys: Array, kind_of: Array, *, devices: int) -> list[int]:
+    """The bucket where every stage's share ends, by the server's rule: raised for few devices, capped by the plan.
 
-    In a large fleet the cap in devices is met on average: the server counts them, which differs by its square root.
+    In a large fleet a cap in devices is met on average. The server counts devices instead; the two counts differ by
+    about the square root of the cap.
     """
     shares: list[int] = []
-    kinds, chances, begins = _kinds(shape), _chances(shape), plan.range.start
-    for stage, each in enumerate(plan.stages):
-        share, most = max([plan.share_end(stage), *shares]), cap(plan, stage=stage)
-        meant = devices * sum(chances[number] for number, one in enumerate(kinds) if each.selector.matches(one.labels))
-        few = meant * (share - begins) / BUCKETS <= _SURE * plan.min_devices
+    kinds, chances, begins = _kinds(fleet), _chances(fleet), plan.range.start
+    for number, stage in enumerate(plan.stages):
+        share, most = max([plan.share_end(number), *shares]), cap(plan, stage=number)
+        eligible = devices * sum(
+            p for kind, p in zip(kinds, chances, strict=True) if stage.selector.matches(kind.labels)
+        )
+        few = eligible * (share - begins) / BUCKETS <= _SURE * plan.min_devices
         if len(keys) == devices and (few or (most is not None and devices <= _COUNTED)):
-            port = cast("FleetPort", _Enrolled(keys, kind, kinds))
-            share = share_for(port, plan, stage=stage, salt=_SALT, shares=shares)
-        elif most is not None and meant:
-            share = max([min(share, begins + int(most / meant * BUCKETS)), *shares])
+            port = cast("FleetPort", _Enrolled(keys, kind_of, kinds))
+            share = share_for(port, plan, stage=number, salt=_SALT, shares=shares)
+        elif most is not None and eligible:
+            share = max([min(share, begins + int(most / eligible * BUCKETS)), *shares])
         shares.append(share)
     return shares
 
 
 def fleets_for(devices: int, runs: int) -> int:
-    """How many fleets are drawn: one a run, as far as the number of simulated devices allows."""
+    """How many fleets are drawn: one for each run, as far as the limit of simulated devices allows."""
     return max(1, min(runs, limits.FORECAST_DECIDED // devices))

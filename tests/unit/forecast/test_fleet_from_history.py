@@ -6,8 +6,8 @@ import pytest
 
 from whimbrel.errors import Refused
 from whimbrel.flows.reports.history import Delays, History, Running
-from whimbrel.forecast.known import shape_of, sizes_of
-from whimbrel.forecast.shape import Shape
+from whimbrel.forecast.fleet_description import FleetDescription
+from whimbrel.forecast.fleet_from_history import fleet_from_history, sizes_from_history
 
 DAY = tuple(100 + 10 * hour for hour in range(24))
 FULL = History(
@@ -38,33 +38,33 @@ FULL = History(
 
 
 def test_a_full_history_leaves_nothing_to_defaults() -> None:
-    shape, unknown = shape_of(FULL)
+    fleet, unknown = fleet_from_history(FULL)
     assert unknown == []
-    assert (shape.crash, shape.error) == (pytest.approx(43 / 5160, rel=1e-3), pytest.approx(21.5 / 5160, rel=1e-3))
-    assert shape.accuracy == pytest.approx(0.85)
-    assert shape.hardware == {"pi4": 0.6, "pi5": 0.4}
-    assert [(each.share, each.delay_h) for each in shape.presence] == [
+    assert (fleet.crash, fleet.error) == (pytest.approx(43 / 5160, rel=1e-3), pytest.approx(21.5 / 5160, rel=1e-3))
+    assert fleet.accuracy == pytest.approx(0.85)
+    assert fleet.hardware == {"pi4": 0.6, "pi5": 0.4}
+    assert [(each.share, each.delay_h) for each in fleet.presence] == [
         (pytest.approx(0.2), hours) for hours in (0.5, 1.0, 2.0, 6.0, None)
     ]
-    assert shape.presence[0].online == pytest.approx(0.8)  # of a thousand, eight missed three reports in a row
-    assert [(base.name, base.share, base.way) for base in shape.versions] == [
+    assert fleet.presence[0].online == pytest.approx(0.8)  # of a thousand, eight missed three reports in a row
+    assert [(base.name, base.share, base.way) for base in fleet.versions] == [
         ("1.0", 0.75, "delta"),
         ("none", 0.25, "whole"),
     ]
-    assert shape.latency_ms * math.exp(2.3263 * shape.latency_spread) == pytest.approx(40.0)
-    assert "2 rollouts" in shape.source
+    assert fleet.latency_ms * math.exp(2.3263 * fleet.latency_spread) == pytest.approx(40.0)
+    assert "2 rollouts" in fleet.source
 
 
 @pytest.mark.parametrize("hour", [0, 23])
 def test_sessions_come_back_as_they_were_told(hour: int) -> None:
-    shape, _ = shape_of(FULL)
-    assert shape.sessions(hour, window_s=300) == pytest.approx(DAY[hour] / 1000, rel=1e-6)
+    fleet, _ = fleet_from_history(FULL)
+    assert fleet.sessions(hour, window_s=300) == pytest.approx(DAY[hour] / 1000, rel=1e-6)
 
 
 def test_what_too_few_told_is_a_default_and_is_said() -> None:
-    shape, unknown = shape_of(History(model="wake", devices=3, at_risk=10, rollouts=1))
-    assert shape.crash == Shape().crash
-    assert shape.presence == Shape().presence
+    fleet, unknown = fleet_from_history(History(model="wake", devices=3, at_risk=10, rollouts=1))
+    assert fleet.crash == FleetDescription().crash
+    assert fleet.presence == FleetDescription().presence
     assert {each.partition(" (")[0] for each in unknown} == {
         "sessions and rates",
         "accuracy",
@@ -78,7 +78,7 @@ def test_what_too_few_told_is_a_default_and_is_said() -> None:
 
 def test_no_history_is_no_forecast() -> None:
     with pytest.raises(Refused, match="no device reported"):
-        shape_of(History(model="wake", devices=3))
+        fleet_from_history(History(model="wake", devices=3))
 
 
 def test_many_versions_are_counted_together() -> None:
@@ -88,10 +88,13 @@ def test_many_versions_are_counted_together() -> None:
         at_risk=1,
         running=tuple(Running(version=f"{n}.0", serial=n, devices=2, way="delta", size_bytes=n) for n in range(1, 21)),
     )
-    shape, _ = shape_of(many)
-    sizes = sizes_of(many)
+    fleet, _ = fleet_from_history(many)
+    sizes = sizes_from_history(many)
     assert sizes is not None
-    assert {base.name for base in shape.versions} == sizes.by_version.keys()
+    assert {base.name for base in fleet.versions} == sizes.by_version.keys()
     assert sizes.by_version["others"] == ("whole", pytest.approx(18.0))
-    assert sum(base.share for base in shape.versions) == pytest.approx(1)
-    assert sizes_of(History(model="wake", devices=3, running=(Running(version="1", serial=1, devices=3),))) is None
+    assert sum(base.share for base in fleet.versions) == pytest.approx(1)
+    assert (
+        sizes_from_history(History(model="wake", devices=3, running=(Running(version="1", serial=1, devices=3),)))
+        is None
+    )

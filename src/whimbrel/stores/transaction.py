@@ -1,0 +1,77 @@
+"""All stores of one namespace, within one transaction.
+
+    with transaction(database, namespace) as stores:
+        stores.fleet.enrol(...)
+        stores.registry.write_audit(...)
+
+1. A unit of work is one transaction: it is committed at the end of the block, and rolled back by any exception.
+2. A store is made when it is first used, so that a transaction costs no more than what it asks for.
+3. What spans namespaces (leases, the list of namespaces) works on `Database.transaction()`, the bare connection.
+
+Everything that reads or writes the database on behalf of a namespace begins here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+from sqlalchemy import Connection
+
+from whimbrel.stores.alerts import AlertDeliveries
+from whimbrel.stores.database import Database
+from whimbrel.stores.deltas import Deltas
+from whimbrel.stores.experiments import Experiments
+from whimbrel.stores.fleet import Fleet
+from whimbrel.stores.registry import Registry
+from whimbrel.stores.tickets import Tickets
+from whimbrel.stores.tuf_repository import SignedRoles
+
+
+class Stores:
+    """The stores of one namespace. They share one connection, and so one transaction."""
+
+    def __init__(self, connection: Connection, namespace: str) -> None:
+        self.connection = connection
+        self.namespace = namespace
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Models, versions, aliases, artifacts, rollouts, quarantine, audit and secrets."""
+        return Registry(self.connection, self.namespace)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """Devices, cohorts, sequence marks and the tally of their reports."""
+        return Fleet(self.connection, self.namespace)
+
+    @cached_property
+    def experiments(self) -> Experiments:
+        """Experiments and how far they are."""
+        return Experiments(self.connection, self.namespace)
+
+    @cached_property
+    def roles(self) -> SignedRoles:
+        """Signed metadata: every version of every role, and the documents that they list."""
+        return SignedRoles(self.connection, self.namespace)
+
+    @cached_property
+    def deltas(self) -> Deltas:
+        """Patches that were tried."""
+        return Deltas(self.connection, self.namespace)
+
+    @cached_property
+    def alerts(self) -> AlertDeliveries:
+        """Alerts: what became of each for each receiver."""
+        return AlertDeliveries(self.connection, self.namespace)
+
+    @cached_property
+    def tickets(self) -> Tickets:
+        """Reports of users, by the number of their ticket."""
+        return Tickets(self.connection, self.namespace)
+
+
+@contextmanager
+def transaction(database: Database, namespace: str) -> Iterator[Stores]:
+    """One transaction with all stores of a namespace: committed at the end, rolled back by any exception."""
+    with database.transaction() as connection:
+        yield Stores(connection, namespace)
