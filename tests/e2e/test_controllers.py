@@ -12,7 +12,7 @@ from support.server import done, plan_file, repository
 from support.values import cohort, devices_in, reports, window
 from whimbrel.errors import Unavailable
 from whimbrel.flows.ports import Taken
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 from whimbrel.server.app import Repository, open_repository
 from whimbrel.server.config import Folder
 from whimbrel.server.controllers import Controllers
@@ -104,7 +104,7 @@ def at_risk(opened: Repository) -> int:
         return sum(cell.at_risk for cell in stores.fleet.cells(rollout.id, before_window=10**9))
 
 
-def report(opened: Repository) -> Record:
+def report(opened: Repository) -> DeviceMessage:
     with transaction(opened.database, "default") as stores:
         (rollout,) = stores.registry.rollouts()
     (device,) = devices_in(0, 50_000, 1)

@@ -349,7 +349,7 @@ class UserReportRecord(msgspec.Struct, frozen=True, kw_only=True):
     decided_at: float | None = None
 
 
-class Sight(msgspec.Struct, frozen=True, kw_only=True):
+class HeardDevice(msgspec.Struct, frozen=True, kw_only=True):
     """A device was heard. `labels` None: it said nothing of them."""
 
     device_id: str
@@ -357,7 +357,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] | None = None
 
 
-class Running(msgspec.Struct, frozen=True, kw_only=True):
+class RunningVersion(msgspec.Struct, frozen=True, kw_only=True):
     """What a device says that it runs of a model."""
 
     device_id: str
@@ -367,7 +367,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class DeviceMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message of a device, as it lies in the inbox."""
 
     namespace: str

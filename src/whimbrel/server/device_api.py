@@ -8,7 +8,7 @@ import msgspec
 
 from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
 from whimbrel.flows.decide_for_device import decide_for_device
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Line, Release
@@ -101,7 +101,7 @@ class DeviceApi:
         device = self._device(scope, namespace)
         parse(Announcement, body, what="an announcement")
         await self._intake.put(
-            Record(namespace=namespace, device_id=device, kind="announce", body=body, at=self._clock())
+            DeviceMessage(namespace=namespace, device_id=device, kind="announce", body=body, at=self._clock())
         )
         return 204, b""
 
@@ -109,7 +109,7 @@ class DeviceApi:
         device = self._device(scope, namespace)
         parse(Batch, body, what="a batch of reports")
         await self._intake.put(
-            Record(namespace=namespace, device_id=device, kind="reports", body=body, at=self._clock())
+            DeviceMessage(namespace=namespace, device_id=device, kind="reports", body=body, at=self._clock())
         )
         return 204, b""
 

@@ -7,7 +7,7 @@ import asyncio
 
 from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows.ports import Inbox
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 
 _WAITING = 10_000  # messages in memory: about 10 MB; beyond that devices are told to come again
 _AT_ONCE = 1000
@@ -19,9 +19,9 @@ class Intake:
     def __init__(self, inbox: Inbox, *, written: asyncio.Event) -> None:
         self._inbox = inbox
         self._written = written
-        self._queue: asyncio.Queue[tuple[Record, asyncio.Future[None]]] = asyncio.Queue(_WAITING)
+        self._queue: asyncio.Queue[tuple[DeviceMessage, asyncio.Future[None]]] = asyncio.Queue(_WAITING)
 
-    async def put(self, record: Record) -> None:
+    async def put(self, record: DeviceMessage) -> None:
         """Returns when the message will not be lost. Raises `Unavailable`."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:

@@ -28,7 +28,7 @@ from whimbrel.flows.experiments.start import start_experiment
 from whimbrel.flows.ports import Taken
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, worth_keeping
 from whimbrel.flows.publishing.publish import identify, write_release
-from whimbrel.flows.records import ExperimentRecord, ModelSettings, Record, RolloutRecord
+from whimbrel.flows.records import DeviceMessage, ExperimentRecord, ModelSettings, RolloutRecord
 from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.health.tally import Cell
@@ -193,7 +193,7 @@ class Backend:
 
     # --- what the controllers do ---
 
-    def waiting(self) -> tuple[Record, ...]:
+    def waiting(self) -> tuple[DeviceMessage, ...]:
         """The messages that the next round will look at."""
         return self.loop.run_until_complete(self.inbox.take(10_000)).records
 

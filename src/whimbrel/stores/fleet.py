@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, bindparam, case, func, select, tuple_, u
 
 from whimbrel import limits
 from whimbrel.errors import NotAllowed
-from whimbrel.flows.records import Participation, Running, Sight
+from whimbrel.flows.records import HeardDevice, Participation, RunningVersion
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.panel import Value
 from whimbrel.health.slices import slices_of
@@ -72,7 +72,7 @@ class Fleet:
         wanted = select(table.c.at).where(table.c.namespace == self.namespace, table.c.model == model)
         return self.connection.execute(wanted).scalar_one_or_none()
 
-    def seen(self, *sights: Sight) -> None:
+    def seen(self, *sights: HeardDevice) -> None:
         """They reported just now. A device that is not enrolled stays unknown."""
         silent = [_sight(self.namespace, each) for each in sights if each.labels is None]
         telling = [
@@ -96,7 +96,7 @@ class Fleet:
         for row in rows:
             yield row.key % 2**64, parse(dict[str, str], row.labels, what="stored labels")
 
-    def runs(self, *running: Running) -> None:
+    def runs(self, *running: RunningVersion) -> None:
         """What devices say they run."""
         rows = [msgspec.structs.asdict(each) | {"namespace": self.namespace} for each in running]
         upsert_all(self.connection, schema.device_models, rows, update=("serial", "hardware_class", "at"))
@@ -330,7 +330,7 @@ def signed_key(device_id: str) -> int:
     return key - 2**64 if key >= 2**63 else key
 
 
-def _sight(namespace: str, sight: Sight) -> dict[str, Any]:
+def _sight(namespace: str, sight: HeardDevice) -> dict[str, Any]:
     return {"of": namespace, "who": sight.device_id, "at": sight.at}
 
 

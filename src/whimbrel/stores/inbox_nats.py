@@ -21,7 +21,7 @@ from nats.js.errors import NotFoundError
 
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.flows.ports import Taken
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 
 _PACK_BYTES = 512 * 1024  # NATS takes 1 MiB a message by default
 _ACK_WAIT_S = 30
@@ -46,7 +46,7 @@ class InboxNats:
         self._in_flight = False  # taken, and not done
         self._connecting = asyncio.Lock()
 
-    async def write(self, records: Sequence[Record]) -> None:
+    async def write(self, records: Sequence[DeviceMessage]) -> None:
         """All of them, acknowledged by JetStream. Raises `Unavailable`."""
         await self._connect()
         try:
@@ -58,7 +58,7 @@ class InboxNats:
     async def take(self, limit: int) -> Taken:
         """The oldest messages; they come again when `done` is not said within 30 s."""
         await self._connect()
-        records: list[Record] = []
+        records: list[DeviceMessage] = []
         messages: list[Any] = []
         try:
             if self._consumer is None or self._in_flight:
@@ -138,9 +138,9 @@ async def _log(error: Exception) -> None:
     log.warning("NATS: %s", str(error) or type(error).__name__)
 
 
-def _packs(records: Sequence[Record]) -> list[bytes]:
+def _packs(records: Sequence[DeviceMessage]) -> list[bytes]:
     packs: list[bytes] = []
-    held: list[Record] = []
+    held: list[DeviceMessage] = []
     size = 0
     for record in records:
         if held and size + len(record.body) > _PACK_BYTES:
@@ -153,8 +153,8 @@ def _packs(records: Sequence[Record]) -> list[bytes]:
     return packs
 
 
-def _unpack(content: bytes) -> list[Record]:
+def _unpack(content: bytes) -> list[DeviceMessage]:
     try:
-        return msgspec.msgpack.decode(content, type=list[Record])
+        return msgspec.msgpack.decode(content, type=list[DeviceMessage])
     except msgspec.DecodeError as error:
         raise UntrustedInput(f"a message in the inbox stream is not ours: {error}") from error
