@@ -32,8 +32,8 @@ from whimbrel.device.journal import unseal
 from whimbrel.device.ports import Hold
 from whimbrel.device.slots import Held, Pointer
 from whimbrel.errors import InvariantBroken, Unavailable, UntrustedInput
-from whimbrel.health.report import Count, Summary
-from whimbrel.health.shadow import Seen
+from whimbrel.health.report import Summary
+from whimbrel.health.shadow import Count, Seen
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
 from whimbrel.model.documents import Document

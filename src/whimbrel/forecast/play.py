@@ -23,6 +23,7 @@ from whimbrel.forecast.shape import Shape
 from whimbrel.forecast.streams import Streams
 from whimbrel.gate.batch_gate import Arm, BulkLedger
 from whimbrel.gate.gate import judge
+from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import GateInput, Verdict
 from whimbrel.health.tally import Cell, Moments
@@ -131,7 +132,7 @@ class _Table:
         self.exposed = np.where(self.live, self.streams.exposed(), self.exposed)
         self.reached.append(int(self.exposed[0]))
         tried = self.streams.exposed()
-        killed = (went > 0) & ((went >= np.maximum(2, np.ceil(0.1 * tried))) | (tried == 1))
+        killed = (went > 0) & ((went >= np.maximum(KILL_LEAST, np.ceil(KILL_SHARE * tried))) | (tried == 1))
         bad = self.live & ((stopping >= self.needed) | killed)
         judged = self._judge(window, cohorts, float(log_e[0])) if self.gate is not None and self.live[0] else None
         if judged is not None:

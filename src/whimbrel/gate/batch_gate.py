@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from whimbrel.gate.evidence import GAINS, one_sided_rho
+from whimbrel.gate.evidence import EARLIER, GAINS, LEAST_VARIANCE, one_sided_rho
 from whimbrel.gate.guardrails import (
     BETS,
     CLASS_SHARE,
@@ -34,6 +34,7 @@ from whimbrel.gate.guardrails import (
     margins,
     severities,
 )
+from whimbrel.gate.ledger import EDGE_HISTORY
 from whimbrel.health.sketch import key_of
 from whimbrel.plan.criteria import Severity
 from whimbrel.plan.plan import Plan
@@ -41,9 +42,6 @@ from whimbrel.plan.plan import Plan
 Array = NDArray[Any]  # floats, or whole numbers of events
 _GAINS = np.array(GAINS)
 _LOG_GAINS = np.log(_GAINS)
-_EARLIER = 30  # as in evidence
-_LEAST_VARIANCE = 1e-6
-_HISTORY = 10  # as in ledger
 _LIMITS = ("error_limit", "latency_limit")
 
 
@@ -70,7 +68,7 @@ class _Means:
 
     def add(self, t: Array, c: Array) -> None:
         """Moments (3, runs, ages, ...): the ages are strata."""
-        ready = (self.t[0] >= _EARLIER) & (self.c[0] >= _EARLIER)
+        ready = (self.t[0] >= EARLIER) & (self.c[0] >= EARLIER)
         spread_c = _variance(self.c)
         spread_t = np.maximum(_variance(self.t), spread_c)
         for age in range(t.shape[2]):
@@ -93,7 +91,7 @@ class _Means:
 
 def _variance(moments: Array) -> Array:
     n = np.maximum(moments[0], 2)
-    variance: Array = np.maximum(_LEAST_VARIANCE, (moments[2] - moments[1] ** 2 / n) / (n - 1))
+    variance: Array = np.maximum(LEAST_VARIANCE, (moments[2] - moments[1] ** 2 / n) / (n - 1))
     return variance
 
 
@@ -175,7 +173,7 @@ class BulkLedger:
         for name, further in self._further.items():
             p = QUANTILES[name]
             edge = np.argmax((below > 0) & (below >= p * total[:, None]), axis=1)[:, None, None]
-            known = (total >= math.ceil(_HISTORY / (1 - p)))[:, None]
+            known = (total >= math.ceil(EDGE_HISTORY / (1 - p)))[:, None]
             slower = np.minimum(edge + further, t.shape[2] - 1)  # nothing lies over the last edge
             x_t = np.where(known, np.take_along_axis(over_t, slower, axis=2)[:, :, 0], 0)
             x_c = np.where(known, np.take_along_axis(over_c, edge, axis=2)[:, :, 0], 0)

@@ -167,8 +167,8 @@ class MeanWindow(msgspec.Struct, frozen=True):
         )
 
 
-_EARLIER = 30  # observations an arm before its variance is believed
-_LEAST_VARIANCE = 1e-6  # of one value: a metric that never varied must still be able to prove a drop; never too eager
+EARLIER = 30  # observations an arm before its variance is believed
+LEAST_VARIANCE = 1e-6  # of one value: a metric that never varied must still be able to prove a drop; never too eager
 
 
 def mean_statistic(windows: Iterable[Sequence[MeanWindow]], *, tolerance: float) -> tuple[float, float]:
@@ -291,7 +291,7 @@ class BoundFold:
         """One window."""
         if _heard(self.before_t, self.before_c) and window.n_t > 0:
             spread = self.before_t.variance()
-            if self.before_c.n >= _EARLIER:
+            if self.before_c.n >= EARLIER:
                 spread = max(spread, self.before_c.variance())
             weight = window.n_t / spread
             self.precision += weight
@@ -322,7 +322,7 @@ class _Arm:
 
     def variance(self) -> float:
         """Of one value, between the units."""
-        return max(_LEAST_VARIANCE, (self.sumsq - self.sum * self.sum / self.n) / (self.n - 1))
+        return max(LEAST_VARIANCE, (self.sumsq - self.sum * self.sum / self.n) / (self.n - 1))
 
     def covariance(self) -> float:
         """Of two windows of one device; where single devices alone tell of it, their windows are all alike."""
@@ -346,7 +346,7 @@ def _repeated(arm: _Arm, *others: _Arm) -> float:
 
 def _heard(arm: _Arm, *others: _Arm) -> bool:
     """Whether an arm told as much as 30 independent observations: its variance is believed then."""
-    return arm.n >= _EARLIER and arm.n >= _EARLIER * _repeated(arm, *others)
+    return arm.n >= EARLIER and arm.n >= EARLIER * _repeated(arm, *others)
 
 
 def mean_log_e(*, precision: float, total: float, rho: float) -> float:

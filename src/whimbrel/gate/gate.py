@@ -22,6 +22,7 @@ import msgspec
 
 from whimbrel.gate.combined_evidence import crash_ratio, weigh_all
 from whimbrel.gate.estimates import add_user_reports, broken_limits, describe, estimates_of
+from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
 from whimbrel.gate.ledger import Cohort, Ledger
 from whimbrel.gate.promotion import promotion
 from whimbrel.gate.shadow_gate import weigh
@@ -162,9 +163,14 @@ def _harm(plan: Plan, now: GateInput, sentence: str, evidence: dict[str, Any], *
     return Verdict("roll_back", sentence, evidence)
 
 
+def _kills(gone: int, tried: int) -> bool:
+    """Whether so many devices that refused a version by themselves, of those that tried it, stop it at once."""
+    return gone > 0 and (gone >= max(KILL_LEAST, math.ceil(KILL_SHARE * tried)) or tried == 1)
+
+
 def _kill_switch(total: Counts) -> str | None:
     went_back, activated = total.went_back_t, total.activated_t
-    if went_back and (went_back >= max(2, math.ceil(0.1 * activated)) or activated == 1):
+    if _kills(went_back, activated):
         return f"the kill switch: {went_back} of {activated} activated devices went back by themselves"
     return None
 
@@ -172,7 +178,7 @@ def _kill_switch(total: Counts) -> str | None:
 def _shadow_kill_switch(counts: Counts) -> str | None:
     """The same in the shadow: a device that refuses a candidate tells no windows of it any more."""
     gave_up, tried = counts.gave_up_t, counts.shadowed_t
-    if gave_up and (gave_up >= max(2, math.ceil(0.1 * tried)) or tried == 1):
+    if _kills(gave_up, tried):
         return (
             f"the kill switch: {gave_up} of {tried} devices that tried it refused it themselves; it has answered nobody"
         )

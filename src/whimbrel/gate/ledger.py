@@ -56,7 +56,7 @@ from whimbrel.plan.criteria import SuccessCriteria
 from whimbrel.plan.plan import Plan
 
 _replace = msgspec.structs.replace
-_HISTORY = 10  # values of the control beyond a quantile before its edge is believed
+EDGE_HISTORY = 10  # values of the control beyond a quantile before its edge is believed
 
 
 class Cohort:
@@ -315,4 +315,6 @@ class Ledger:
 def _edges(cohort: Cohort) -> list[int | None]:
     history = cohort.totals["control"].latency
     count = sum(history.values())
-    return [quantile_key(history, p) if count >= math.ceil(_HISTORY / (1 - p)) else None for p in QUANTILES.values()]
+    return [
+        quantile_key(history, p) if count >= math.ceil(EDGE_HISTORY / (1 - p)) else None for p in QUANTILES.values()
+    ]

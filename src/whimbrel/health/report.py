@@ -11,11 +11,10 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from whimbrel import limits
-from whimbrel.health.shadow import Seen
+from whimbrel.health.shadow import Buckets, Count, Seen
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, Label, LabelValue, Name, Serial
 
-Count = Annotated[int, Meta(ge=0, le=2**40)]
 Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
 HardwareClass = LabelValue
 Bin = Annotated[int, Meta(ge=0, lt=limits.REFERENCE_BINS)]  # of predictions, as the version's reference cuts them
@@ -75,7 +74,7 @@ class Window(Document, frozen=True):
     inferences: Count = 0
     errors: Count = 0
     metrics: Annotated[dict[Label, Summary], Meta(max_length=64)] = {}
-    latency: Annotated[dict[Annotated[int, Meta(ge=-4000, le=4000)], Count], Meta(max_length=4096)] = {}
+    latency: Buckets = {}
     shadow: Seen | None = None  # of the version that is tried beside `serial`
     predictions: Annotated[dict[Bin, Count], Meta(max_length=limits.REFERENCE_BINS)] = {}
 

@@ -71,7 +71,7 @@ class Cell(Document, frozen=True):
     error_share: Annotated[float, Meta(ge=0)] = 0.0
     metrics: Annotated[dict[Label, Moments], Meta(max_length=64)] = {}
     pairs: Annotated[dict[Label, Pairs], Meta(max_length=64)] = {}  # of metrics whose means are tested
-    latency: Annotated[dict[int, Sum], Meta(max_length=limits.KIB * 8)] = {}
+    latency: Annotated[dict[int, Sum], Meta(max_length=limits.SKETCH_SUM_BUCKETS)] = {}
     due: Sum = 0
     overdue: Sum = 0
     panels: Annotated[dict[Label, Panel], Meta(max_length=limits.GUARDRAILS + 1)] = {}  # how devices' values changed
