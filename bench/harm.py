@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from whimbrel.gate.batch_gate import Arm, BulkLedger
+from whimbrel.gate.batch_gate import Arm, BatchLedger
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import TOLERATED_SLOWER
 from whimbrel.gate.ledger import Ledger
@@ -192,7 +192,7 @@ class Streams:
         return Arm(
             at_risk=at_risk,
             crashed=crashed,
-            errors=errors,
+            error_share=errors,
             due=due,
             overdue=overdue,
             accuracy_n=labelled,
@@ -236,7 +236,7 @@ def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, latency: L
                         sessions=int(arm.at_risk[at]),
                         crashed=int(arm.crashed[at]),
                         error_units=int(arm.at_risk[at]),
-                        error_share=float(arm.errors[at]),
+                        error_share=float(arm.error_share[at]),
                         due=int(arm.due[at]),
                         overdue=int(arm.overdue[at]),
                         metrics={
@@ -449,7 +449,7 @@ def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts
     for chunk in range(0, runs, CHUNK):
         size = min(CHUNK, runs - chunk)
         streams = Streams(scenario, runs=size, seed=seed + chunk, latency=COARSE, starts=starts)
-        ledger = BulkLedger(plan, runs=size, classes=CLASSES)
+        ledger = BatchLedger(plan, runs=size, classes=CLASSES)
         history = []
         path = np.empty((WINDOWS, size))
         for window in range(WINDOWS):

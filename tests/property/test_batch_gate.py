@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from support.values import cell, plan, stage
-from whimbrel.gate.batch_gate import Arm, BulkLedger
+from whimbrel.gate.batch_gate import Arm, BatchLedger
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import TOLERATED_SLOWER
 from whimbrel.gate.ledger import Ledger
@@ -30,7 +30,7 @@ def drawn(chance: np.random.Generator, scale: int, *, rate: float) -> Arm:
     return Arm(
         at_risk=at_risk,
         crashed=chance.binomial(at_risk, rate),
-        errors=chance.binomial(at_risk, 0.02),
+        error_share=chance.binomial(at_risk, 0.02),
         due=due,
         overdue=chance.binomial(due, 0.05),
         accuracy_n=labelled,
@@ -57,7 +57,7 @@ def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, *, entered
                             window,
                             n=int(arm.at_risk[at]),
                             crashed=int(arm.crashed[at]),
-                            errors=float(arm.errors[at]),
+                            errors=float(arm.error_share[at]),
                             stage=number,
                             age_bucket=age,
                             hardware_class=f"c{index}",
@@ -75,7 +75,7 @@ def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, *, entered
 def test_arrays_and_gate_agree_in_every_window(seed: int, stages: int) -> None:
     chance = np.random.default_rng(seed)
     wanted = plan(*(stage(f"s{n}", 5 * 3**n) for n in range(stages)))
-    bulk = BulkLedger(wanted, runs=RUNS, classes=CLASSES)
+    bulk = BatchLedger(wanted, runs=RUNS, classes=CLASSES)
     ledgers = [Ledger(wanted) for _ in range(RUNS)]
     for window in range(12):
         entered = min(stages - 1, window // 4)
@@ -99,7 +99,7 @@ def test_arrays_and_gate_agree_where_runs_move_at_different_times_and_limits_cha
         stage("s1", 20, latency_p99_max_ms=14.0),
         stage("s2", 60, error_rate_max=0.02),
     )
-    bulk = BulkLedger(wanted, runs=RUNS, classes=CLASSES, keys=TOLERATED_SLOWER * np.arange(KEYS))
+    bulk = BatchLedger(wanted, runs=RUNS, classes=CLASSES, keys=TOLERATED_SLOWER * np.arange(KEYS))
     assert bulk.unwatched == ()
     ledgers = [Ledger(wanted) for _ in range(RUNS)]
     seen = []
@@ -142,7 +142,7 @@ def test_arrays_and_gate_agree_on_a_plans_own_margins_weights_and_severities(see
     )
     wanted = plan(stage(), guardrails=said)
     keys = np.arange(KEYS)  # steps of one bucket: 1.3 is 13 of them, and 1.1 four
-    bulk, ledger = BulkLedger(wanted, runs=1, classes=CLASSES, keys=keys), Ledger(wanted)
+    bulk, ledger = BatchLedger(wanted, runs=1, classes=CLASSES, keys=keys), Ledger(wanted)
     assert bulk.unwatched == ()
     for window in range(10):
         cohorts = {0: (drawn(chance, 40, rate=0.08), drawn(chance, 400, rate=0.02))}
@@ -166,7 +166,7 @@ def test_arrays_and_gate_agree_on_a_plans_own_margins_weights_and_severities(see
 
 def test_what_arrays_do_not_watch_is_named() -> None:
     wanted = plan(stage("s0", 5, latency_p99_max_ms=4.0, battery_increase_max=0.1))
-    bulk = BulkLedger(wanted, runs=3, classes=2)
+    bulk = BatchLedger(wanted, runs=3, classes=2)
     assert bulk.unwatched == ("battery", "latency_limit", "latency_over")
     assert bulk.log_e() == pytest.approx([0.0, 0.0, 0.0], abs=1e-12)
 

@@ -1,9 +1,9 @@
 """What does the gate make of simulated rollouts? Many at once in arrays, the first of them through the gate itself.
 
-1. Evidence of all runs is folded by `BulkLedger`, which a test holds equal to the gate's. The first run goes window by
+1. Evidence of all runs is folded by `BatchLedger`, which a test holds equal to the gate's. The first run goes window by
    window through `judge`, and the greatest difference between the two is kept and told.
 2. A run moves on when the gate says so: `judge` is asked about its sums when its stage has soaked. Its two arms are
-   given in two windows, which compares nothing, so that evidence stays what `BulkLedger` found.
+   given in two windows, which compares nothing, so that evidence stays what `BatchLedger` found.
 3. A run that holds is asked again every hour; after a day beyond the plan's own time it counts as held.
 """
 
@@ -21,7 +21,7 @@ from whimbrel.forecast.effects import Effect
 from whimbrel.forecast.headcount import Headcount
 from whimbrel.forecast.shape import Shape
 from whimbrel.forecast.streams import Streams
-from whimbrel.gate.batch_gate import Arm, BulkLedger
+from whimbrel.gate.batch_gate import Arm, BatchLedger
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
 from whimbrel.gate.ledger import Ledger
@@ -99,7 +99,7 @@ class _Table:
         self.streams = Streams(
             task.plan, task.shape, task.head, task.effect, runs=runs, first=task.first, seed=task.seed
         )
-        self.bulk = BulkLedger(task.plan, runs=runs, classes=len(task.shape.hardware), keys=self.streams.latency.keys)
+        self.bulk = BatchLedger(task.plan, runs=runs, classes=len(task.shape.hardware), keys=self.streams.latency.keys)
         self.sums = _Sums(runs, stages, len(self.streams.latency.keys))
         self.gate = Ledger(task.plan) if task.real else None
         self.needed = math.log(1 / task.plan.alpha)
@@ -249,7 +249,7 @@ class _Sums:
                     arm.at_risk,
                     units,
                     arm.crashed,
-                    arm.errors,
+                    arm.error_share,
                     arm.due,
                     arm.overdue,
                     arm.accuracy_n,

@@ -20,17 +20,18 @@ from typing import Any
 
 import msgspec
 
-from whimbrel.gate.combined_evidence import crash_ratio, weigh_all
-from whimbrel.gate.estimates import add_user_reports, broken_limits, describe, estimates_of
+from whimbrel.gate.combined_evidence import combine, crash_ratio
+from whimbrel.gate.estimates import broken_limits, describe, estimates_of
 from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
 from whimbrel.gate.ledger import Cohort, Ledger
 from whimbrel.gate.promotion import promotion
 from whimbrel.gate.shadow_gate import weigh
 from whimbrel.gate.shadow_ledger import serving_part, shadow_part
-from whimbrel.gate.slices import Named, named
+from whimbrel.gate.slices import HarmedSlices, harmed_slices
 from whimbrel.gate.totals import Totals
 from whimbrel.gate.verdict import Counts, GateInput, Verdict
-from whimbrel.plan.criteria import Severity, SuccessCriteria
+from whimbrel.plan.criteria import SuccessCriteria
+from whimbrel.plan.measures import Severity
 from whimbrel.plan.plan import Plan
 
 _LITTLE = 1.0  # ln E: what the clean rest of a fleet shows by chance
@@ -55,38 +56,42 @@ def _judge_served(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     total = Counts()
     for counts in now.counts.values():
         total = total.plus(counts)
-    weighed = weigh_all(plan, now, ledger, total)
+    combined = combine(plan, now, ledger, total)
     criteria = plan.criteria(now.stage)
-    estimates = estimates_of(ledger.cohorts.get(now.judged, Cohort()).totals, criteria, own=tuple(ledger.margins.own))
-    if "user_reports" in ledger.weights:
-        add_user_reports(estimates, ledger.cohorts.get(now.judged, Cohort()).totals, heard=now.users_heard)
+    estimates = estimates_of(
+        ledger.cohorts.get(now.judged, Cohort()).totals,
+        criteria,
+        watched=ledger.weights.keys(),
+        own=tuple(ledger.margins.own),
+        heard=now.users_heard,
+    )
     if ledger.drift_limits:
         for role in ("treated", "control"):
             index = ledger.drift(now.judged, role)
             estimates[role]["drift_psi"] = None if index is None else round(index, 6)
     needed = math.log(1 / plan.alpha)
     evidence: dict[str, Any] = {
-        "log_e": round(weighed.log_e(), 6),
+        "log_e": round(combined.log_e(), 6),
         "log_e_needed": round(needed, 6),
-        "guardrails": weighed.best,
+        "guardrails": combined.best,
         "estimates": estimates,
-        "counts": now.counts.get(now.judged, Counts()).told(),
+        "counts": now.counts.get(now.judged, Counts()).as_evidence(),
         "windows": ledger.windows,
     }
     if now.without:
         evidence["without"] = list(now.without)
     if stopped := _kill_switch(total):
         return _harm(plan, now, stopped, evidence, severe=True)
-    severity = weighed.proven(needed)
+    severity = combined.proven(needed)
     if severity is None:
         return promotion(plan, now, ledger, criteria, evidence)
     if severity == "rollback" and (slices := _slice(plan, ledger, evidence)):
         return _slice_back(plan, now, ledger, slices, evidence)
     kinds = _UP_TO[severity]
-    worst, broken = weighed.lead(*kinds), broken_limits(criteria, estimates)
+    worst, broken = combined.lead(*kinds), broken_limits(criteria, estimates)
     evidence["crash_ratio"] = crash_ratio(ledger, now.judged, plan.alpha)
     sentence = (
-        f"harm is proven: {worst} (ln E {evidence['guardrails'][worst]:.2f}, of all {weighed.log_e(*kinds):.2f}, "
+        f"harm is proven: {worst} (ln E {evidence['guardrails'][worst]:.2f}, of all {combined.log_e(*kinds):.2f}, "
         f"needed {needed:.2f}; {describe(worst, estimates)})"
         f"{'; past the limit of ' + ', '.join(broken) if broken else ''}"
     )
@@ -109,7 +114,7 @@ _UP_TO: dict[Severity, tuple[Severity, ...]] = {
 
 
 def _served(plan: Plan, now: GateInput) -> GateInput:
-    """The situation of the part that serves: its stages count from its first."""
+    """The input of the part that serves: its stages count from its first."""
     first = plan.shadows
     return msgspec.structs.replace(
         now,
@@ -185,31 +190,34 @@ def _shadow_kill_switch(counts: Counts) -> str | None:
     return None
 
 
-def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> Named | None:
+def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> HarmedSlices | None:
     """The slices of one label that go back alone: named by e-BH, less than half of them and of the devices.
 
     The rest must be clean. Where several labels explain the harm, the one that leaves no evidence among the rest is
     taken, and of those the smallest slice.
     """
     needed = math.log(1 / plan.alpha)
-    found = [each for each in named(ledger).values() if each.bad]
-    if not found:
+    by_label = [each for each in harmed_slices(ledger).values() if each.bad]
+    if not by_label:
         return None
-    best = min(found, key=lambda each: (not each.clean(needed=needed), each.rest > _LITTLE, each.devices))
+    best = min(by_label, key=lambda each: (not each.clean(needed=needed), each.rest > _LITTLE, each.devices))
     evidence["classes"] = {name: round(log, 6) for name, log in best.logs.items()}
     evidence["bad_classes"] = best.bad
     evidence["rest_log_e"] = round(best.rest, 6) if math.isfinite(best.rest) else None
     return best if best.clean(needed=needed) else None
 
 
-def _slice_back(plan: Plan, now: GateInput, ledger: Ledger, slices: Named, evidence: dict[str, Any]) -> Verdict:
+def _slice_back(plan: Plan, now: GateInput, ledger: Ledger, slices: HarmedSlices, evidence: dict[str, Any]) -> Verdict:
     cohort = ledger.cohorts.get(now.judged, Cohort())
-    said = []
+    harmed = []
+    watched = ledger.weights.keys()
     for name in slices.bad:
         totals = {role: cohort.class_totals.get((name, role), Totals()) for role in ("treated", "control")}
-        said.append(f"{name} ({describe(slices.leads[name], estimates_of(totals, SuccessCriteria()))})")
+        harmed.append(
+            f"{name} ({describe(slices.leads[name], estimates_of(totals, SuccessCriteria(), watched=watched))})"
+        )
     sentence = (
-        f"harm is proven in {', '.join(said)} and nowhere else (ln E of the others {slices.rest:.2f}): "
+        f"harm is proven in {', '.join(harmed)} and nowhere else (ln E of the others {slices.rest:.2f}): "
         f"{'this slice goes' if len(slices.bad) == 1 else 'these slices go'} back, the rest goes on"
     )
     classes = tuple(slices.bad)

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from whimbrel.gate.evidence import detectable_ratio, mean_log_e, one_sided_rho, rate_events_needed
-from whimbrel.gate.guardrails import CLASS_SHARE, SEEN_DROP, TOLERATED_DROP, copies, guard_weights, margins
+from whimbrel.gate.evidence import detectable_ratio, mean_log_e, rate_events_needed
+from whimbrel.gate.guardrails import CLASS_SHARE, SEEN_DROP, copies, guard_weights, margins
+from whimbrel.gate.hypotheses import sharpest_at
+from whimbrel.plan.measures import TOLERATED_DROP
 from whimbrel.plan.plan import Plan
 
 POWER = 0.8
@@ -71,7 +73,7 @@ def _hours_to_see_drop(plan: Plan, *, stage: int, rates: Sequence[float], traffi
     if traffic.accuracy_sd is None or not windows_t or not windows_c:
         return None
     alpha = plan.alpha * _weight(plan, "accuracy", stage)
-    rho = one_sided_rho(v_opt=2 * math.log(1 / plan.alpha) / (SEEN_DROP - TOLERATED_DROP) ** 2, alpha=plan.alpha)
+    rho = sharpest_at(SEEN_DROP - TOLERATED_DROP, alpha=plan.alpha)
     an_hour = 1 / (traffic.accuracy_sd**2 * (1 / windows_t + 1 / windows_c))  # precision
 
     def proven(hours: float) -> bool:

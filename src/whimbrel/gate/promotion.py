@@ -14,10 +14,12 @@ from typing import Any
 from whimbrel.gate.combined_evidence import crash_ratio
 from whimbrel.gate.estimates import asked
 from whimbrel.gate.evidence import detectable_ratio, one_sample_reverse_log_e, ratio_mismatch_log_bf
-from whimbrel.gate.guardrails import PROVEN_ALPHA, QUANTILES, RARE
+from whimbrel.gate.guardrails import PROVEN_ALPHA, RARE
 from whimbrel.gate.ledger import Cohort, Ledger
+from whimbrel.gate.totals import Totals
 from whimbrel.gate.verdict import Counts, GateInput, Verdict
 from whimbrel.plan.criteria import SuccessCriteria
+from whimbrel.plan.measures import MEASURES, Quantile, Rate
 from whimbrel.plan.plan import Plan
 
 
@@ -114,27 +116,35 @@ def _unproven(
     treated = cohort.totals["treated"]
     needed = math.log(1 / PROVEN_ALPHA)
     logs = {name: tests.log_e(name) for name in (*tests.rates, *tests.means)}
-    rare = {
-        "crash": (treated.crashed, treated.at_risk, RARE),
-        "error": (treated.error_share, treated.error_units, criteria.error_rate_max or RARE),
-        "silence": (treated.overdue, treated.due, RARE),
-    }
-    for name, (events, trials, limit) in rare.items():
-        if 0 < limit < 1:
-            logs[name] = max(logs[name], one_sample_reverse_log_e(events=events, trials=trials, limit=limit))
-    asked = {"crash", "silence"} | {name for name in tests.rates if name == "user_reports"}
-    asked |= {"error"} if treated.error_units or criteria.error_rate_max is not None else set()
-    if treated.latency or criteria.latency_p99_max_ms is not None or criteria.latency_increase_max is not None:
-        asked |= set(QUANTILES)
-    asked |= {n for n in tests.means if n in treated.metrics}
-    asked |= {"accuracy"} if criteria.accuracy_drop_max is not None else set()
-    asked |= {"battery"} if criteria.battery_increase_max is not None else set()
-    asked = {name for name in asked if ledger.severities.get(name) != "warn"}
-    evidence["proofs"] = {name: round(logs[name], 6) for name in sorted(asked)}
-    missing = [name for name in sorted(asked) if logs[name] < needed]
+    for name in tests.rates:
+        row = MEASURES[name]
+        if row.rare and isinstance(row.test, Rate):
+            limit = criteria.limit_on(row.estimate, "value") or RARE
+            events, trials = treated[row.test.events], treated[row.test.exposure]
+            if 0 < limit < 1:
+                logs[name] = max(logs[name], one_sample_reverse_log_e(events=events, trials=trials, limit=limit))
+    to_prove = {name for name in logs if _must_be_proven(name, treated, criteria)}
+    to_prove = {name for name in to_prove if ledger.severities.get(name) != "warn"}
+    evidence["proofs"] = {name: round(logs[name], 6) for name in sorted(to_prove)}
+    missing = [name for name in sorted(to_prove) if logs[name] < needed]
     if not missing:
         return None
     return f"it is not proven yet that {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} within the margin"
+
+
+def _must_be_proven(name: str, treated: Totals, criteria: SuccessCriteria) -> bool:
+    """Whether a test turned round must have spoken: something was told of its measure, or must be."""
+    row = MEASURES.get(name)
+    if row is None:  # a metric of the devices' own
+        return name in treated.metrics
+    if row.prove == "always" or any(criteria.sets(limit) for limit in row.asked_by):
+        return True
+    match row.test:
+        case Rate(exposure=exposure):
+            return treated[exposure] > 0
+        case Quantile():
+            return bool(treated.latency)
+    return name in treated.metrics
 
 
 def _would_have_seen(plan: Plan, now: GateInput, ledger: Ledger, evidence: dict[str, Any]) -> str:
@@ -148,9 +158,9 @@ def _would_have_seen(plan: Plan, now: GateInput, ledger: Ledger, evidence: dict[
     )
     seen = {
         power: detectable_ratio(
-            exposure_t=treated.at_risk,
-            exposure_c=control.at_risk,
-            events_c=control.crashed,
+            exposure_t=treated["at_risk"],
+            exposure_c=control["at_risk"],
+            events_c=control["crashed"],
             alpha=plan.alpha * weight,
             power=power,
             tolerance=ledger.margins.ratios["crash"],

@@ -19,10 +19,11 @@ import msgspec
 
 from whimbrel.gate.bets import over_log_e, under_log_e
 from whimbrel.gate.evidence import e_bh, log_mean_exp
-from whimbrel.gate.guardrails import CLASS_SHARE, FAILURE_LIMIT, PROVEN_ALPHA
+from whimbrel.gate.guardrails import CLASS_SHARE, PROVEN_ALPHA
 from whimbrel.gate.shadow_ledger import ShadowLedger, candidate_alpha
 from whimbrel.health.shadow import Units
 from whimbrel.health.sketch import GAMMA, count_above, quantile_key
+from whimbrel.plan.measures import FAILURE_LIMIT
 from whimbrel.plan.plan import Plan
 from whimbrel.policy.shadow import ShadowStage
 

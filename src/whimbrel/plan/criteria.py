@@ -10,22 +10,20 @@ How each is detected and judged: docs/reference/plan.md.
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
+from whimbrel.plan.measures import LIMITS, MEASURES, Compared, Direction, Severity
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Bound = Annotated[float, Meta(ge=-1e15, le=1e15)]  # a metric's, in its own unit
 Bounds = Annotated[dict[Label, Bound], Meta(max_length=limits.GUARDRAILS)]
 Ratio = Annotated[float, Meta(ge=1, le=1000)]  # the new version's rate over the control's
-Severity = Literal["rollback", "hold", "warn"]
-Direction = Literal["higher_is_worse", "lower_is_worse"]
 
-DRIFT_PSI_MAX = 0.25  # the usual reading of the index: below .1 none, above .25 a real shift
 # Fields that bound the mean of a metric, and which metric each of them is about.
 _FLOORS = {"accuracy_min": "accuracy", "feedback_min": "feedback"}
 _CEILINGS = {"battery_max": "battery", "memory_mb_max": "memory_mb"}
@@ -75,6 +73,22 @@ class SuccessCriteria(Document, frozen=True):
         """The most that the mean of a metric may be, by metric."""
         return _bounds(self, _CEILINGS, self.metrics_max)
 
+    def sets(self, criterion: str) -> bool:
+        """Whether they set the limit `criterion`, in either of the two forms of a bound."""
+        if criterion in _FLOORS:
+            return _FLOORS[criterion] in self.floors
+        if criterion in _CEILINGS:
+            return _CEILINGS[criterion] in self.ceilings
+        return getattr(self, criterion) is not None
+
+    def limit_on(self, estimate: str | None, compared: Compared) -> float | None:
+        """The limit on an estimate that is compared so with the control's; None where none is set."""
+        for limit in LIMITS:
+            if (limit.estimate, limit.compared) == (estimate, compared):
+                value: float | None = getattr(self, limit.criterion)
+                return value
+        return None
+
     def name_of(self, metric: str, *, floor: bool) -> str:
         """How a plan says the bound of `metric`: the field, or the field and the metric."""
         for field, each in (_FLOORS if floor else _CEILINGS).items():
@@ -118,37 +132,8 @@ def bounded_metric(name: str) -> str:
     return named.get(name) or name.removeprefix("metrics_min.").removeprefix("metrics_max.")
 
 
-class _Test(Document, frozen=True):
-    """A test that is there without being asked for by name: what is worse, and the bounds of its margin."""
-
-    direction: Direction
-    margin_min: float
-    margin_max: float
-    unit: str
-
-
-_OVER = "a ratio to the control's, at least 1"
-KNOWN = {
-    name: _Test(direction="higher_is_worse", margin_min=1.0, margin_max=1000.0, unit=_OVER)
-    for name in (
-        "crash",
-        "error",
-        "silence",
-        "latency_p50",
-        "latency_p95",
-        "latency_p99",
-        "battery",
-        "user_reports",
-    )
-} | {
-    "accuracy": _Test(direction="lower_is_worse", margin_min=0.0, margin_max=1.0, unit="a drop, 0 to 1"),
-    "feedback": _Test(direction="lower_is_worse", margin_min=0.0, margin_max=1.0, unit="a drop, 0 to 1"),
-    "failure": _Test(direction="higher_is_worse", margin_min=1e-6, margin_max=0.5, unit="a share of all installs"),
-    "drift": _Test(direction="higher_is_worse", margin_min=1e-6, margin_max=100.0, unit="a stability index (PSI)"),
-}
-
-
-_TAKEN = {"error_limit", "latency_limit", "latency_over", "version_reports", *_FLOORS, *_CEILINGS}
+KNOWN = {name: row for name, row in MEASURES.items() if row.margin is not None}  # those that a guardrail may name
+_TAKEN = {*(MEASURES.keys() - KNOWN.keys()), *_FLOORS, *_CEILINGS}
 
 
 class Guardrail(Document, frozen=True):
@@ -179,8 +164,9 @@ class Guardrail(Document, frozen=True):
             return
         if self.direction not in {None, known.direction}:
             raise ValueError(f"of {self.metric}, {known.direction.replace('_', ' ')}; leave the direction out")
-        if self.margin is not None and not known.margin_min <= self.margin <= known.margin_max:
-            raise ValueError(f"the margin of {self.metric} is {known.unit}; {self.margin:g} came")
+        bounds = known.margin
+        if bounds is not None and self.margin is not None and not bounds.least <= self.margin <= bounds.most:
+            raise ValueError(f"the margin of {self.metric} is {bounds.unit}; {self.margin:g} came")
 
     @property
     def own(self) -> bool:
