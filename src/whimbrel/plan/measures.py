@@ -138,8 +138,8 @@ def _latency(name: str, p: float, *, part: float) -> Measure:
     )
 
 
-# Crashes have most of the budget: they are what a rollout is stopped for, and the rarest evidence. The rows stand in the
-# order in which parts are added up and tests are averaged; another order gives stored verdicts other last digits.
+# Crashes have most of the budget: they are what a rollout is stopped for, and the rarest evidence. The rows stand in
+# the order in which parts are added up and tests averaged; another order gives stored verdicts other last digits.
 _ROWS = (
     Measure(
         name="crash",
