@@ -64,6 +64,7 @@ class Cell(Document, frozen=True):
     age_bucket: Annotated[int, Meta(ge=0, le=len(AGE_EDGES_H))] = 0
     at_risk: Sum = 0
     sessions: Sum = 0
+    unused: Sum = 0  # device-windows without a session
     crashed: Sum = 0
     error_units: Sum = 0
     error_share: Annotated[float, Meta(ge=0)] = 0.0
@@ -137,6 +138,7 @@ def cells_of(
                 age_bucket=age_bucket(cohort.age_s, hour_s=hour_s),
                 at_risk=1,
                 sessions=report.sessions,
+                unused=0 if report.sessions else 1,
                 crashed=report.crashed,
                 error_units=1 if report.inferences else 0,
                 error_share=report.errors / report.inferences if report.inferences else 0.0,

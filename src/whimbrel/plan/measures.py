@@ -268,6 +268,15 @@ _ROWS = (
         estimate="user_report_rate",
         words="devices that users wrote of, a window:",
     ),
+    Measure(
+        name="disuse",  # a report is not exposure: what nobody uses shows no harm
+        test=Rate("unused", "at_risk"),
+        part=2.0,
+        margin=_ratio(),
+        estimate="disuse",
+        prove="always",
+        words="device-windows without a session:",
+    ),
 )
 
 MEASURES = {row.name: row for row in _ROWS}
