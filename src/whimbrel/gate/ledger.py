@@ -1,4 +1,4 @@
-"""What do a rollout's windows add up to? The state of every test, folded window by window.
+"""The state of every test of a rollout, folded window by window.
 
 1. A closed window is folded once, in order, with its cells in the order of their keys: a gate that lives for weeks and
    a replay from nothing do the same sums, and agree to the last bit.
@@ -66,6 +66,16 @@ class Cohort:
         self.bound_rhos: dict[Bound, float] = {}
         self.spreads: dict[str, Spread] = {}
         self.drifts: dict[float, DriftFold] = {}
+
+
+class Lane(msgspec.Struct, frozen=True):
+    """A test with its share of the budget, and ln E now. `copy` and `slice`: None where it has neither."""
+
+    guardrail: str
+    weight: float
+    log_e: float
+    copy: Copy | None = None
+    slice: str | None = None
 
 
 class References(msgspec.Struct, frozen=True):
@@ -233,15 +243,15 @@ class Ledger:
                     cohort.bound_rhos[bound] = rho
                 test.add(functools.reduce(MeanWindow.plus, moments_of(cells, bound.metric, ())[0]))
 
-    # --- what was found ---
+    # --- the evidence ---
 
-    def lanes(self, *, bound: float | None) -> list[tuple[str, Copy, str | None, float, float]]:
-        """Every test with its weight: guardrail, copy, slice (None: all devices), weight, ln E.
+    def lanes(self, *, limit_ms: float | None) -> list[Lane]:
+        """Every test that compares the arms, of all devices and of the slices.
 
-        Tests that have not begun are at ln E = 0: an average must keep their weight. `bound`: the limit of latency in
-        force, if any. The limits of one sample and the failures are the gate's.
+        Tests that have not begun are at ln E = 0: an average must keep their weight. `limit_ms`: the limit of latency
+        in force, if any. The limits of one sample and the failures are the gate's.
         """
-        lanes: list[tuple[str, Copy, str | None, float, float]] = []
+        lanes: list[Lane] = []
         labels = self.slices or {}
         by_class = {*self.hypotheses.class_rates, *self.hypotheses.class_means}
         for copy in copies(len(self.plan.stages)):
@@ -249,20 +259,20 @@ class Ledger:
             tests = cohort.copies.get(copy.start) if cohort else None
             own = copy.start == copy.cohort
             for name in self._compared:
-                key = name if bound is None or name != "latency_over" else over_limit(bound)
+                key = name if limit_ms is None or name != "latency_over" else over_limit(limit_ms)
                 split = own and name in by_class and bool(labels)
                 weight = self.weights[name] * copy.weight
                 log_e = tests.log_e(key) if tests else 0.0
-                lanes.append((name, copy, None, weight * (1 - CLASS_SHARE if split else 1), log_e))
+                lanes.append(Lane(name, weight * (1 - CLASS_SHARE if split else 1), log_e, copy))
                 for slices in labels.values() if split else ():
                     for each in slices:
-                        mine = cohort.classes.get(each) if cohort else None
+                        of_slice = cohort.classes.get(each) if cohort else None
                         part = weight * CLASS_SHARE / len(labels) / len(slices)
-                        lanes.append((name, copy, each, part, mine.log_e(key) if mine else 0.0))
+                        lanes.append(Lane(name, part, of_slice.log_e(key) if of_slice else 0.0, copy, each))
         return lanes
 
-    def bound_lanes(self, criteria: SuccessCriteria) -> list[tuple[str, float, float]]:
-        """The tests of the bounds of means, with those that `criteria` sets in force: name, weight, ln E.
+    def bound_lanes(self, criteria: SuccessCriteria) -> list[Lane]:
+        """The tests of the bounds of means, with those that `criteria` sets in force.
 
         No evidence where the control breaks the bound too: the world changed, not the version.
         """
@@ -277,7 +287,7 @@ class Ledger:
                     breaks = level is not None and (level < limit if floor else level > limit)
                     if not breaks and bound in cohort.bound_rhos:
                         log_e = cohort.bounds[bound].log_e(cohort.bound_rhos[bound])
-                lanes.append((name, self.weights[name] * cohort_share(len(self.plan.stages), stage), log_e))
+                lanes.append(Lane(name, self.weights[name] * cohort_share(len(self.plan.stages), stage), log_e))
         return lanes
 
     def drift(self, stage: int, role: str) -> float | None:
@@ -286,7 +296,7 @@ class Ledger:
         spread = cohort.spreads.get(role) if cohort else None
         return spread.index(self.expected[role]) if spread else None
 
-    def drift_lanes(self, stage: int) -> list[tuple[str, float, float]]:
+    def drift_lanes(self, stage: int) -> list[Lane]:
         """The test of drift by cohort, at the limit in force at `stage`; none where the control drifts as far."""
         if "drift" not in self.weights:
             return []
@@ -297,7 +307,7 @@ class Ledger:
                 beside = self.drift(number, "control")
                 if beside is None or beside <= limit:
                     log_e = cohort.drifts[limit].log_e(self._drift_rho)
-            lanes.append(("drift", self.weights["drift"] * cohort_share(len(self.plan.stages), number), log_e))
+            lanes.append(Lane("drift", self.weights["drift"] * cohort_share(len(self.plan.stages), number), log_e))
         return lanes
 
 

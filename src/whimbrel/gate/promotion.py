@@ -49,9 +49,9 @@ def promotion(
         return Verdict("hold", sentence, evidence)
     judged = plan.stages[now.judged].name
     evidence["crash_ratio"] = crash_ratio(ledger, now.judged, plan.alpha)
-    seen = _would_have_seen(plan, now, ledger, evidence)
+    detectable = _would_have_seen(plan, now, ledger, evidence)
     proven = " beyond the margins, which is proven" if plan.promote == "when_proven" else ""
-    sentence = f"no harm{proven} in {counts.reported_t} devices of stage {judged}; {seen}"
+    sentence = f"no harm{proven} in {counts.reported_t} devices of stage {judged}; {detectable}"
     if now.without:
         sentence += f"; without {', '.join(now.without)}, which went back"
     if plan.share_buckets(now.stage) >= plan.range.buckets:
@@ -86,20 +86,20 @@ def _mismatch(plan: Plan, now: GateInput, counts: Counts, evidence: dict[str, An
     if treated <= 0 or control <= 0:
         return None
     expected = (treated / (treated + control), control / (treated + control))
-    found = {}
+    log_factors = {}
     for name, pair in (
         ("assigned", (counts.assigned_t, counts.assigned_c)),
         ("activated", (counts.activated_t, counts.placebo_c)),
         ("reporting", (counts.reported_t, counts.reported_c)),
     ):
-        found[name] = round(ratio_mismatch_log_bf([pair], expected)[-1], 6)
-        if found[name] >= math.log(1 / plan.alpha):
-            evidence["sample_ratio"] = found
+        log_factors[name] = round(ratio_mismatch_log_bf([pair], expected)[-1], 6)
+        if log_factors[name] >= math.log(1 / plan.alpha):
+            evidence["sample_ratio"] = log_factors
             return (
                 f"{pair[0]} and {pair[1]} devices of the arms are {name}, and {expected[0]:.2%} were expected on the "
                 "new version: one arm loses devices, so what is left cannot be compared"
             )
-    evidence["sample_ratio"] = found
+    evidence["sample_ratio"] = log_factors
     return None
 
 
@@ -152,11 +152,11 @@ def _would_have_seen(plan: Plan, now: GateInput, ledger: Ledger, evidence: dict[
     cohort = ledger.cohorts.get(now.judged, Cohort())
     treated, control = cohort.totals["treated"], cohort.totals["control"]
     weight = max(
-        share
-        for name, copy, each, share, _ in ledger.lanes(bound=None)
-        if name == "crash" and each is None and copy.cohort == now.judged
+        lane.weight
+        for lane in ledger.lanes(limit_ms=None)
+        if lane.guardrail == "crash" and lane.slice is None and lane.copy and lane.copy.cohort == now.judged
     )
-    seen = {
+    ratios = {
         power: detectable_ratio(
             exposure_t=treated["at_risk"],
             exposure_c=control["at_risk"],
@@ -167,8 +167,8 @@ def _would_have_seen(plan: Plan, now: GateInput, ledger: Ledger, evidence: dict[
         )
         for power in (0.8, 0.95)
     }
-    evidence["detectable_crash_ratio"] = {str(power): ratio and round(ratio, 2) for power, ratio in seen.items()}
-    eighty, most = seen[0.8], seen[0.95]
+    evidence["detectable_crash_ratio"] = {str(power): ratio and round(ratio, 2) for power, ratio in ratios.items()}
+    eighty, most = ratios[0.8], ratios[0.95]
     if eighty is None or most is None:
         return "too few devices to have seen any crash rate, so nothing is proven"
     return f"a crash rate of {eighty:.1f}x the control's would have been seen with 80% chance, {most:.1f}x with 95%"

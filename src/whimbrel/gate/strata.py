@@ -2,7 +2,7 @@
 
 1. A stratum's sums are a list of numbers. The layout of a plan says once which place is whose: the sums of the tally
    that any rate is made of, the sessions that were timed, and those over each edge and limit of latency.
-2. A lane of the layout says which test takes which places.
+2. The layout also says which test takes which places.
 3. Tests take the strata in the order of the age groups, so the same windows give the same bits.
 
 Called by the ledger.
@@ -28,7 +28,7 @@ _TIMED = "timed"  # sessions of which the latency is known
 _tally_sums = operator.attrgetter(*SUMS)
 
 
-class Lane(msgspec.Struct, frozen=True):
+class RatePlaces(msgspec.Struct, frozen=True):
     """A test of rates, and the places of its sums. `proven`: the treated events of the test that is turned round."""
 
     name: str
@@ -60,15 +60,15 @@ class Layout:
         self._edges = [Edge(place[over], place[proven], slower[name]) for name, (over, proven) in edges.items()]
         self._limits = [(place[name], limit_ms) for name, limit_ms in limits.items()]
         self._steps_proven = against.steps_proven() if against.proven else None
-        rates = [self._lane(name, rate.events, rate.exposure) for name, rate in against.rates.items()]
-        quantiles = [self._lane(name, over, _TIMED, proven) for name, (over, proven) in edges.items()]
-        self.compared = [*rates, *quantiles, *(self._lane(name, name, _TIMED) for name in limits)]
-        self.by_class = [lane for lane in rates if lane.name in against.class_rates]
+        rates = [self._rate(name, rate.events, rate.exposure) for name, rate in against.rates.items()]
+        quantiles = [self._rate(name, over, _TIMED, proven) for name, (over, proven) in edges.items()]
+        self.compared = [*rates, *quantiles, *(self._rate(name, name, _TIMED) for name in limits)]
+        self.by_class = [rate for rate in rates if rate.name in against.class_rates]
         self.reversed = [*rates, *quantiles]
 
-    def _lane(self, name: str, events: str, exposure: str, proven: str | None = None) -> Lane:
+    def _rate(self, name: str, events: str, exposure: str, proven: str | None = None) -> RatePlaces:
         place = self._places
-        return Lane(name, place[events], place[exposure], place[proven or events])
+        return RatePlaces(name, place[events], place[exposure], place[proven or events])
 
     def empty(self) -> tuple[Sums, Sums]:
         """Both arms of a stratum of which nothing was read."""
@@ -92,26 +92,26 @@ class Layout:
 
     def arms(self, strata: Strata, name: str) -> Iterable[tuple[float, float, float, float]]:
         """A rate's sums by age group: events and exposure of the treated, and of the controls."""
-        lane = next(each for each in self.compared if each.name == name)
+        rate = next(each for each in self.compared if each.name == name)
         for _, (t, c) in sorted(strata.items()):
-            yield t[lane.events], t[lane.exposure], c[lane.events], c[lane.exposure]
+            yield t[rate.events], t[rate.exposure], c[rate.events], c[rate.exposure]
 
 
-def add_rates(tests: Tests, strata: Strata, lanes: Sequence[Lane]) -> None:
+def add_rates(tests: Tests, strata: Strata, rates: Sequence[RatePlaces]) -> None:
     """A window's rates into the tests."""
     for age in sorted(strata):
         t, c = strata[age]
-        for lane in lanes:
-            if t[lane.events] or c[lane.events]:  # without an event no bet changes
-                tests.rates[lane.name].add(t[lane.events], t[lane.exposure], c[lane.events], c[lane.exposure])
+        for rate in rates:
+            if t[rate.events] or c[rate.events]:  # without an event no bet changes
+                tests.rates[rate.name].add(t[rate.events], t[rate.exposure], c[rate.events], c[rate.exposure])
 
 
-def add_reverse(tests: Tests, strata: Strata, lanes: Sequence[Lane]) -> None:
+def add_reverse(tests: Tests, strata: Strata, rates: Sequence[RatePlaces]) -> None:
     """A window's rates into the tests turned round: the arms swap places."""
     for age in sorted(strata):
         t, c = strata[age]
-        for lane in lanes:
-            tests.rates[lane.name].add(c[lane.events], c[lane.exposure], t[lane.proven], t[lane.exposure])
+        for rate in rates:
+            tests.rates[rate.name].add(c[rate.events], c[rate.exposure], t[rate.proven], t[rate.exposure])
 
 
 def predictions_of(cells: Iterable[Cell], role: str) -> tuple[int, dict[int, Moments]]:

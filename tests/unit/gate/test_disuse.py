@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.values import HOUR, cell, plan, situation
+from support.values import HOUR, cell, gate_input, plan
 from whimbrel.gate.gate import judge
 from whimbrel.health.report import Cohort, Window
 from whimbrel.health.tally import Cell, cells_of
@@ -36,33 +36,33 @@ def test_a_device_window_without_a_session_counts_as_unused() -> None:
 
 
 def test_a_version_that_nobody_uses_goes_back_and_the_sentence_says_so() -> None:
-    verdict = judge(watched(), situation(*used(treated=95, control=950), soaked_s=60))
+    verdict = judge(watched(), gate_input(*used(treated=95, control=950), soaked_s=60))
     assert verdict.move == "roll_back"
     assert "device-windows without a session: 95.00% against 50.00% in the control" in verdict.because
     assert verdict.evidence["estimates"]["treated"]["disuse"] == 0.95
 
 
 def test_a_version_that_is_used_as_before_advances() -> None:
-    assert judge(watched(), situation(*used(treated=50, control=950))).move == "advance"
-    assert judge(watched(), situation(*used(treated=5, control=950))).move == "advance"  # used more
+    assert judge(watched(), gate_input(*used(treated=50, control=950))).move == "advance"
+    assert judge(watched(), gate_input(*used(treated=5, control=950))).move == "advance"  # used more
 
 
 @pytest.mark.parametrize(("severity", "move"), [("hold", "hold"), ("warn", "advance")])
 def test_its_severity_and_margin_are_those_of_the_plan(severity: str, move: str) -> None:
     cells = used(treated=95, control=950)
-    assert judge(watched(severity=severity), situation(*cells)).move == move
-    assert judge(watched(margin=2.0), situation(*cells)).move == "advance"
+    assert judge(watched(severity=severity), gate_input(*cells)).move == move
+    assert judge(watched(margin=2.0), gate_input(*cells)).move == "advance"
 
 
 def test_where_no_guardrail_names_it_nothing_is_said_of_it() -> None:
     cells = used(treated=95, control=950)
     without = [cell(each.role, each.window, n=each.at_risk) for each in cells]
-    assert judge(plan(), situation(*cells)) == judge(plan(), situation(*without))
+    assert judge(plan(), gate_input(*cells)) == judge(plan(), gate_input(*without))
 
 
 def test_proof_is_asked_for_it_too_where_the_plan_wants_proof() -> None:
     proof = plan(promote="when_proven", guardrails=(Guardrail(metric="disuse"),))
-    verdict = judge(proof, situation(*used(treated=95, control=1805)))
+    verdict = judge(proof, gate_input(*used(treated=95, control=1805)))
     assert "disuse" in verdict.evidence["proofs"]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from support.values import cell, plan, situation, stage
+from support.values import cell, gate_input, plan, stage
 from whimbrel.gate.estimates import describe, estimates_of
 from whimbrel.gate.guardrails import guard_weights, margins, severities
 from whimbrel.gate.ledger import Ledger
@@ -47,7 +47,7 @@ def test_every_row_has_a_share_of_the_budget_a_severity_and_a_sentence_where_a_p
     assert guard_weights(asking)[row.name] > 0
     assert row.name in severities(asking)
     ledger = Ledger(asking)
-    ledger.fold(situation(cell("treated", 0, n=9), cell("control", 0, n=9)).cells)
+    ledger.fold(gate_input(cell("treated", 0, n=9), cell("control", 0, n=9)).cells)
     arms = ledger.cohorts[0].totals
     estimates = estimates_of(arms, asking.criteria(0), watched=guard_weights(asking), heard=True)
     for arm in estimates.values():

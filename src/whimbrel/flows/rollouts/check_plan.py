@@ -18,7 +18,7 @@ from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import traffic_of
 from whimbrel.flows.rollouts.shares import Placed, cap, placed, share_among, stage_of
 from whimbrel.flows.rollouts.start import clock, find_version, why_not
-from whimbrel.gate.power import Sight, Traffic, foresee
+from whimbrel.gate.power import DetectableHarm, Usage, detectable_harm
 from whimbrel.model.documents import plain
 from whimbrel.plan.plan import Plan, Stage, VersionName
 from whimbrel.plan.schedule import frozen_until
@@ -39,7 +39,7 @@ class StageCheck(msgspec.Struct, frozen=True, kw_only=True):
     shadow: bool  # its devices hold the version, and are served by the old one
     hours: float
     earliest: float  # when it may be entered at the soonest, POSIX seconds
-    sight: Sight
+    sight: DetectableHarm
     sentences: tuple[str, ...]
 
 
@@ -51,7 +51,7 @@ class PlanCheck(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str | None
     fleet: int
     imagined: bool
-    traffic: Traffic
+    traffic: Usage
     stages: tuple[StageCheck, ...]
     sentences: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -104,7 +104,7 @@ def _fleet(places: list[Placed], devices: int | None) -> tuple[list[Placed], flo
 
 
 def _stages(
-    plan: Plan, places: Sequence[Placed], *, stands_for: float, traffic: Traffic, now: float
+    plan: Plan, places: Sequence[Placed], *, stands_for: float, traffic: Usage, now: float
 ) -> tuple[StageCheck, ...]:
     shares: list[int] = []
     made: list[StageCheck] = []
@@ -126,7 +126,9 @@ def _stages(
             for each, (place, labels) in zip(stood, places, strict=True)
         )
         hours = max(stage.duration_hours, 0.0)
-        sight = foresee(plan, stage=index, treated=own, control=control * stands_for, hours=hours, traffic=traffic)
+        sight = detectable_harm(
+            plan, stage=index, treated=own, control=control * stands_for, hours=hours, usage=traffic
+        )
         share = 100 * (shares[-1] - plan.range.start) / plan.range.buckets
         check = StageCheck(
             name=stage.name,
