@@ -80,18 +80,18 @@ def horizon(plan: Plan) -> int:
 
 def play(task: Task, tick: Callable[[int, int], None] | None = None) -> Played:
     """Play the runs to their ends. `tick`: called with the windows that are done, and all there may be."""
-    table = _Table(task)
+    rollouts = _Rollouts(task)
     last = horizon(task.plan)
     for window in range(last):
-        table.step(window)
+        rollouts.step(window)
         if tick is not None:
             tick(window + 1, last)
-        if not table.live.any():
+        if not rollouts.live.any():
             break
-    return table.done()
+    return rollouts.done()
 
 
-class _Table:
+class _Rollouts:
     """The runs side by side: where each stands, and what was seen of it."""
 
     def __init__(self, task: Task) -> None:
@@ -99,11 +99,11 @@ class _Table:
         self.streams = Streams(
             task.plan, task.shape, task.head, task.effect, runs=runs, first=task.first, seed=task.seed
         )
-        self.bulk = BatchLedger(task.plan, runs=runs, classes=len(task.shape.hardware), keys=self.streams.latency.keys)
+        self.batch = BatchLedger(task.plan, runs=runs, classes=len(task.shape.hardware), keys=self.streams.latency.keys)
         self.sums = _Sums(runs, stages, len(self.streams.latency.keys))
         self.gate = Ledger(task.plan) if task.real else None
         self.needed = math.log(1 / task.plan.alpha)
-        self.plain = "warn" not in self.bulk.severities.values()
+        self.plain = "warn" not in self.batch.severities.values()
         self.live = np.ones(runs, dtype=bool)
         self.stage, self.begun, self.since, self.ask = (np.zeros(runs, dtype=np.int64) for _ in range(4))
         self.caught, self.finished = (np.full(runs, _NEVER) for _ in range(2))
@@ -123,11 +123,11 @@ class _Table:
         for stage, arms in cohorts.items():  # a stage begins for the gate when it is first heard of
             heard = sum((arm.at_risk + arm.due).sum(axis=(1, 2)) for arm in arms)
             self.begun = np.where((self.stage >= stage) & (np.asarray(heard) > 0), stage, self.begun)
-        self.bulk.fold(cohorts, entered=self.begun)
+        self.batch.fold(cohorts, entered=self.begun)
         self.sums.add(cohorts)
         failures, attempts, went = self.streams.failures()
-        log_e = self.bulk.log_e(failures=failures, attempts=attempts)
-        stopping = log_e if self.plain else self.bulk.log_e("rollback", "hold", failures=failures, attempts=attempts)
+        log_e = self.batch.log_e(failures=failures, attempts=attempts)
+        stopping = log_e if self.plain else self.batch.log_e("rollback", "hold", failures=failures, attempts=attempts)
         self.path.append(np.quantile(stopping, [0.1, 0.5, 0.9]))
         self.exposed = np.where(self.live, self.streams.exposed(), self.exposed)
         self.reached.append(int(self.exposed[0]))
@@ -138,18 +138,18 @@ class _Table:
         if judged is not None:
             bad[0] = bool(killed[0]) or _proven(judged, self.needed)
         self.caught[bad] = window
-        self._over(bad)
+        self._end(bad)
         self._move(window, judged)
 
     def _judge(self, window: int, cohorts: dict[int, tuple[Arm, Arm]], log_e: float) -> Verdict:
         stage = int(self.stage[0])
         cells = tuple(self.streams.cells(window, cohorts, 0, stage=stage))
-        self.verdict = judge(self.task.plan, self._situation(0, window, cells), self.gate)
+        self.verdict = judge(self.task.plan, self._gate_input(0, window, cells), self.gate)
         if self.gap is not None:
             self.gap = max(self.gap, abs(self.verdict.evidence["log_e"] - log_e))
         return self.verdict
 
-    def _situation(self, run: int, window: int, cells: tuple[Cell, ...]) -> GateInput:
+    def _gate_input(self, run: int, window: int, cells: tuple[Cell, ...]) -> GateInput:
         stage = int(self.stage[run])
         return GateInput(
             stage=stage,
@@ -162,7 +162,7 @@ class _Table:
     def _soaked_s(self, run: int, window: int) -> float:
         return float(window + 1 - self.since[run]) * self.streams.window_s
 
-    def _over(self, runs: Array) -> None:
+    def _end(self, runs: Array) -> None:
         if runs.any():
             self.live &= ~runs
             self.streams.stop(runs)
@@ -182,9 +182,9 @@ class _Table:
                 entering.setdefault(int(self.stage[run]) + 1, []).append(int(run))
             elif verdict.move == "finish":
                 self.finished[run], ended[run] = window, True
-            else:  # a limit that one sample proves broken, from the same sums: as `bulk` says in its own time
+            else:  # a limit that one sample proves broken, from the same sums: as the arrays say in its own time
                 self.caught[run], ended[run] = window, True
-        self._over(ended)
+        self._end(ended)
         for stage, runs in sorted(entering.items()):
             chosen = np.zeros(self.task.runs, dtype=bool)
             chosen[runs] = True
@@ -204,7 +204,7 @@ class _Table:
         if self._soaked_s(run, window) < soak_s or window < self.ask[run]:
             return None
         cells = self.sums.cells(run, stage=stage, keys=self.streams.latency.keys)
-        return judge(plan, self._situation(run, window, cells))
+        return judge(plan, self._gate_input(run, window, cells))
 
     def done(self) -> Played:
         held: dict[str, int] = {}
@@ -222,7 +222,7 @@ class _Table:
             because=self.verdict.because if self.verdict else "",
             held=held,
             gap=self.gap,
-            unwatched=self.bulk.unwatched,
+            unwatched=self.batch.unwatched,
             windows=len(self.path),
         )
 
@@ -234,52 +234,45 @@ def _proven(verdict: Verdict, needed: float) -> bool:
     return verdict.move in {"roll_back", "slice_back"} or proven
 
 
+_SUMMED = ("at_risk", "error_units", "crashed", "error_share", "due", "overdue", "accuracy_n", "accuracy_sum")
+
+
 class _Sums:
     """What both arms of every cohort added up to, by run: what the gate's estimates are made of."""
 
     def __init__(self, runs: int, stages: int, keys: int) -> None:
-        self.counts = np.zeros((stages, 2, 8, runs), dtype=np.int64)
+        self.counts = {name: np.zeros((stages, 2, runs), dtype=np.int64) for name in _SUMMED}
         self.latency = np.zeros((stages, 2, runs, keys), dtype=np.int64)
 
     def add(self, cohorts: dict[int, tuple[Arm, Arm]]) -> None:
         for cohort, arms in cohorts.items():
             for side, arm in enumerate(arms):
-                units = arm.at_risk if arm.error_units is None else arm.error_units
-                parts = (
-                    arm.at_risk,
-                    units,
-                    arm.crashed,
-                    arm.error_share,
-                    arm.due,
-                    arm.overdue,
-                    arm.accuracy_n,
-                    arm.accuracy_sum,
-                )
-                for place, part in enumerate(parts):
-                    self.counts[cohort, side, place] += part.sum(axis=(1, 2))
+                for name, counts in self.counts.items():
+                    counts[cohort, side] += arm.sums(name).sum(axis=(1, 2))
                 self.latency[cohort, side] += arm.latency.sum(axis=1)
 
     def cells(self, run: int, *, stage: int, keys: Array) -> tuple[Cell, ...]:
         """The sums of a run, each arm in a window of its own."""
-        made = []
+        cells = []
         for cohort in range(stage + 1):
             for side, role in enumerate(("treated", "control")):
-                at_risk, units, crashed, errors, due, overdue, n, right = map(int, self.counts[cohort, side, :, run])
+                sums = {name: int(counts[cohort, side, run]) for name, counts in self.counts.items()}
+                n, right = sums["accuracy_n"], float(sums["accuracy_sum"])
                 row = self.latency[cohort, side, run]
-                made.append(
+                cells.append(
                     Cell(
                         stage=cohort,
                         window=side,
                         role=role,  # type: ignore[arg-type]
-                        at_risk=at_risk,
-                        sessions=units,
-                        crashed=crashed,
-                        error_units=units,
-                        error_share=float(errors),
-                        due=due,
-                        overdue=overdue,
-                        metrics={"accuracy": Moments(n=n, sum=float(right), sumsq=float(right))} if n else {},
+                        at_risk=sums["at_risk"],
+                        sessions=sums["error_units"],
+                        crashed=sums["crashed"],
+                        error_units=sums["error_units"],
+                        error_share=float(sums["error_share"]),
+                        due=sums["due"],
+                        overdue=sums["overdue"],
+                        metrics={"accuracy": Moments(n=n, sum=right, sumsq=right)} if n else {},
                         latency={int(keys[k]): int(row[k]) for k in np.flatnonzero(row)},
                     )
                 )
-        return tuple(made)
+        return tuple(cells)

@@ -278,8 +278,8 @@ class Streams:
                 continue
             for role, arm in zip(("treated", "control"), arms, strict=True):
                 for age in range(arm.at_risk.shape[1]):
-                    (seen,) = np.nonzero(arm.latency[run, age])
-                    timed = {int(self.latency.keys[k]): int(arm.latency[run, age, k]) for k in seen}
+                    (filled,) = np.nonzero(arm.latency[run, age])
+                    timed = {int(self.latency.keys[k]): int(arm.latency[run, age, k]) for k in filled}
                     for index, name in enumerate(names):
                         at = (run, age, index)
                         if arm.at_risk[at] or arm.due[at] or (timed and index == 0):

@@ -242,7 +242,7 @@ class MeanFold:
 
     def add(self, strata: Sequence[MeanWindow]) -> None:
         """One window's strata; their variances come from the windows before."""
-        if _heard(self.before_t, self.before_c) and _heard(self.before_c):
+        if _is_believed(self.before_t, self.before_c) and _is_believed(self.before_c):
             variance_c = self.before_c.variance()
             # Thirty answers that were all right say little: the few treated are taken to vary as the control at least.
             spread_t = max(self.before_t.variance(), variance_c) * self.factor_t**2
@@ -289,7 +289,7 @@ class BoundFold:
 
     def add(self, window: MeanWindow) -> None:
         """One window."""
-        if _heard(self.before_t, self.before_c) and window.n_t > 0:
+        if _is_believed(self.before_t, self.before_c) and window.n_t > 0:
             spread = self.before_t.variance()
             if self.before_c.n >= EARLIER:
                 spread = max(spread, self.before_c.variance())
@@ -338,13 +338,13 @@ def _repeated(arm: _Arm, *others: _Arm) -> float:
     """
     if not arm.pairs:
         return 1.0
-    told = [each for each in (arm, *others) if each.n > 1]
-    spread = max(each.variance() for each in told)
-    shared = max(each.covariance() for each in told)
+    arms = [each for each in (arm, *others) if each.n > 1]
+    spread = max(each.variance() for each in arms)
+    shared = max(each.covariance() for each in arms)
     return 1 + 2 * min(1.0, max(0.0, shared / spread)) * arm.pairs / arm.n
 
 
-def _heard(arm: _Arm, *others: _Arm) -> bool:
+def _is_believed(arm: _Arm, *others: _Arm) -> bool:
     """Whether an arm told as much as 30 independent observations: its variance is believed then."""
     return arm.n >= EARLIER and arm.n >= EARLIER * _repeated(arm, *others)
 

@@ -25,7 +25,7 @@ from whimbrel.gate.estimates import broken_limits, describe, estimates_of
 from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
 from whimbrel.gate.ledger import Cohort, Ledger
 from whimbrel.gate.promotion import promotion
-from whimbrel.gate.shadow_gate import weigh
+from whimbrel.gate.shadow_gate import judge_candidate
 from whimbrel.gate.shadow_ledger import serving_part, shadow_part
 from whimbrel.gate.slices import HarmedSlices, harmed_slices
 from whimbrel.gate.totals import Totals
@@ -130,7 +130,7 @@ def _judge_shadow(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     """The candidate first, then the app beside which it runs, then whether enough is known of both."""
     app = ledger.app if ledger.app is not None else Ledger(shadow_part(plan))
     counts = now.counts.get(now.stage, Counts())
-    seen = weigh(plan, now.stage, ledger.shadow, devices=counts.shadowed_t, slices=app.slices or {})
+    candidate = judge_candidate(plan, now.stage, ledger.shadow, devices=counts.shadowed_t, slices=app.slices or {})
     # Whom an earlier shadow stage treated, the present one treats: its share is all of it.
     shares = (*(plan.range.start for _ in now.shares[: now.stage]), *now.shares[now.stage : now.stage + 1])
     beside = msgspec.structs.replace(
@@ -138,26 +138,26 @@ def _judge_shadow(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     )
     harm = _judge_served(shadow_part(plan), beside, app)
     name = plan.stages[now.stage].name
-    evidence = {**harm.evidence, **seen.evidence, "app": {k: harm.evidence[k] for k in ("log_e", "log_e_needed")}}
+    evidence = {**harm.evidence, **candidate.evidence, "app": {k: harm.evidence[k] for k in ("log_e", "log_e_needed")}}
     evidence["guardrails"] = {
-        **seen.evidence["guardrails"],
+        **candidate.evidence["guardrails"],
         **{f"app_{k}": v for k, v in harm.evidence["guardrails"].items()},
     }
     if stopped := _shadow_kill_switch(counts):
         return _harm(plan, now, f"stage {name}: {stopped}", evidence, severe=True)
-    if seen.bad:
-        verdict = _harm(plan, now, f"stage {name}: {seen.because}", evidence, severe=True)
-        if verdict.move == "roll_back" and seen.classes:
-            return Verdict("slice_back", verdict.because, evidence, seen.classes)
+    if candidate.bad:
+        verdict = _harm(plan, now, f"stage {name}: {candidate.because}", evidence, severe=True)
+        if verdict.move == "roll_back" and candidate.classes:
+            return Verdict("slice_back", verdict.because, evidence, candidate.classes)
         return verdict
     if harm.move in {"roll_back", "slice_back"}:
         sentence = f"stage {name}: on devices that try it in the shadow {harm.because}"
         return Verdict(harm.move, sentence, evidence, harm.classes)
     if harm.move in {"wait", "hold"}:
         return Verdict(harm.move, harm.because, evidence, harm.classes)
-    if seen.doubt:
-        return Verdict("hold", f"stage {name} has soaked, but {seen.doubt}", evidence)
-    return Verdict("advance", f"{seen.because}; of the app beside it: {harm.because}", evidence)
+    if candidate.doubt:
+        return Verdict("hold", f"stage {name} has soaked, but {candidate.doubt}", evidence)
+    return Verdict("advance", f"{candidate.because}; of the app beside it: {harm.because}", evidence)
 
 
 def _harm(plan: Plan, now: GateInput, sentence: str, evidence: dict[str, Any], *, severe: bool) -> Verdict:

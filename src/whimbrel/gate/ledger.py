@@ -197,9 +197,9 @@ class Ledger:
                 pair = group.get(cell.age_bucket)
                 if pair is None:
                     pair = group[cell.age_bucket] = self.layout.empty()
-                mine = pair[control]
+                arm = pair[control]
                 for index, value in enumerate(sums):
-                    mine[index] += value
+                    arm[index] += value
             cohort.totals[cell.role].add(cell)
             for name in names:
                 cohort.class_totals[name, cell.role].add(cell)

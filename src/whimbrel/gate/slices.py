@@ -41,9 +41,9 @@ def harmed_slices(ledger: Ledger) -> dict[str, HarmedSlices]:
     for label, slices in (ledger.slices or {}).items():
         logs, leads = {}, {}
         for each in slices:
-            mine = [_class_log_e(ledger, each, name, copy) for name, copy, _ in shares]
-            leads[each] = shares[mine.index(max(mine))][0]
-            logs[each] = log_mean_exp(mine, [share / total for _, _, share in shares])
+            of_tests = [_class_log_e(ledger, each, name, copy) for name, copy, _ in shares]
+            leads[each] = shares[of_tests.index(max(of_tests))][0]
+            logs[each] = log_mean_exp(of_tests, [share / total for _, _, share in shares])
         bad = [slices[index] for index in e_bh(list(logs.values()), alpha=ledger.plan.alpha)]
         rest = [logs[each] for each in slices if each not in bad]
         by_label[label] = HarmedSlices(

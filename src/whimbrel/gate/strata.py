@@ -129,25 +129,26 @@ def moments_of(
     cells: Iterable[Cell], metric: str, judged: Sequence[str]
 ) -> tuple[list[MeanWindow], dict[str, list[MeanWindow]]]:
     """The metric's moments by age group: of all devices, and of each judged slice."""
-    groups: dict[tuple[str | None, int], list[float]] = {}
+    groups: dict[tuple[str | None, int], tuple[Sums, Sums]] = {}  # n, sum and sum of squares of both arms
     pairs: dict[tuple[str | None, int], list[Pairs]] = {}
     for cell in cells:
-        moments = cell.metrics.get(metric)
+        moments, before = cell.metrics.get(metric), cell.pairs.get(metric)
         if moments is None:
             continue
-        first, before = 3 if cell.role == "control" else 0, cell.pairs.get(metric)
-        for key in (None, *cell.groups.values()):
-            if key is None or key in judged:
-                mine = groups.setdefault((key, cell.age_bucket), [0.0] * 6)
-                mine[first] += moments.n
-                mine[first + 1] += moments.sum
-                mine[first + 2] += moments.sumsq
+        control = cell.role == "control"
+        for name in (None, *cell.groups.values()):
+            if name is None or name in judged:
+                key = name, cell.age_bucket
+                arm = groups.setdefault(key, ([0.0] * 3, [0.0] * 3))[control]
+                arm[0] += moments.n
+                arm[1] += moments.sum
+                arm[2] += moments.sumsq
                 if before is not None:
-                    both = pairs.setdefault((key, cell.age_bucket), [NO_PAIRS, NO_PAIRS])
-                    both[first > 0] = both[first > 0].plus(before)
+                    arms = pairs.setdefault(key, [NO_PAIRS, NO_PAIRS])
+                    arms[control] = arms[control].plus(before)
     windows: dict[str | None, list[MeanWindow]] = defaultdict(list)
     for name, age in sorted(groups, key=lambda key: (key[0] is not None, key[0] or "", key[1])):
-        n_t, sum_t, sumsq_t, n_c, sum_c, sumsq_c = groups[name, age]
+        (n_t, sum_t, sumsq_t), (n_c, sum_c, sumsq_c) = groups[name, age]
         pairs_t, pairs_c = pairs.get((name, age), (NO_PAIRS, NO_PAIRS))
         windows[name].append(MeanWindow(n_t, sum_t, sumsq_t, n_c, sum_c, sumsq_c, pairs_t, pairs_c))
     everyone = windows.pop(None, [])

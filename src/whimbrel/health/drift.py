@@ -42,10 +42,10 @@ class Spread:
         """One window. Bins that the reference does not have are not there: who tells of them was not believed."""
         self.units += units
         self.devices = max(self.devices, units)
-        for index, seen in predictions.items():
+        for index, shares in predictions.items():
             if index < len(self.sums):
-                self.sums[index] += seen.sum
-                self.squares[index] += seen.sumsq
+                self.sums[index] += shares.sum
+                self.squares[index] += shares.sumsq
 
     def shares(self, expected: Sequence[float]) -> list[float]:
         """The mean shares, with one unit of the reference among them: no bin is empty."""

@@ -87,7 +87,7 @@ class Window(Document, frozen=True):
     def means(self) -> dict[str, float]:
         """One value a metric: its mean in this window; `error_rate` too, unless the app has a metric of that name."""
         means = {ERROR_RATE: self.errors / self.inferences} if self.inferences else {}
-        return means | {name: seen.sum / seen.n for name, seen in self.metrics.items() if seen.n}
+        return means | {name: metric.sum / metric.n for name, metric in self.metrics.items() if metric.n}
 
 
 class Batch(Document, frozen=True):

@@ -98,19 +98,19 @@ class SuccessCriteria(Document, frozen=True):
 
     def over(self, earlier: "SuccessCriteria") -> "SuccessCriteria":
         """These, and the earlier ones where these say nothing. Raises `ValueError` where both together hold nothing."""
-        mine = {name: getattr(self, name) for name in self.__struct_fields__}
+        newer = {name: getattr(self, name) for name in self.__struct_fields__}
         merged = {
             name: (getattr(earlier, name) | value)
             if isinstance(value, dict)
             else (value if value is not None else getattr(earlier, name))
-            for name, value in mine.items()
+            for name, value in newer.items()
         }
         # Said in the other of its two forms, a bound is said again: the newer one holds.
         for fields, general in ((_FLOORS, "metrics_min"), (_CEILINGS, "metrics_max")):
             for field, metric in fields.items():
-                if mine[field] is not None:
+                if newer[field] is not None:
                     merged[general] = {key: bound for key, bound in merged[general].items() if key != metric}
-                elif metric in mine[general]:
+                elif metric in newer[general]:
                     merged[field] = None
         return SuccessCriteria(**merged)
 
@@ -139,8 +139,8 @@ _TAKEN = {*(MEASURES.keys() - KNOWN.keys()), *_FLOORS, *_CEILINGS}
 class Guardrail(Document, frozen=True):
     """One thing that is watched during the whole rollout, and what its proven harm does.
 
-    `margin`: the harm that is tolerated, in the unit of the test (`KNOWN`); of a metric of one's own, the difference of
-    the means, in its own unit. `weight`: its part of the false-alarm budget; crashes have 12, most have 1 to 3.
+    `margin`: the harm that is tolerated, in the unit of the measure (`KNOWN`); of a metric of one's own, the difference
+    of the means, in its own unit. `weight`: its part of the false-alarm budget; crashes have 12, most have 1 to 3.
     """
 
     metric: Label
@@ -150,8 +150,8 @@ class Guardrail(Document, frozen=True):
     weight: Annotated[float, Meta(ge=0.01, le=100)] | None = None
 
     def __post_init__(self) -> None:
-        known = KNOWN.get(self.metric)
-        if known is None:
+        measure = KNOWN.get(self.metric)
+        if measure is None:
             if self.metric == "latency":
                 raise ValueError("latency has three guardrails: latency_p50, latency_p95 and latency_p99")
             if self.metric in _TAKEN or self.metric.startswith(("metrics_min.", "metrics_max.")):
@@ -162,9 +162,9 @@ class Guardrail(Document, frozen=True):
                     f"and the margin that is tolerated, in its unit; known by themselves are {', '.join(sorted(KNOWN))}"
                 )
             return
-        if self.direction not in {None, known.direction}:
-            raise ValueError(f"of {self.metric}, {known.direction.replace('_', ' ')}; leave the direction out")
-        bounds = known.margin
+        if self.direction not in {None, measure.direction}:
+            raise ValueError(f"of {self.metric}, {measure.direction.replace('_', ' ')}; leave the direction out")
+        bounds = measure.margin
         if bounds is not None and self.margin is not None and not bounds.least <= self.margin <= bounds.most:
             raise ValueError(f"the margin of {self.metric} is {bounds.unit}; {self.margin:g} came")
 
