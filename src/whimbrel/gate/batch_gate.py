@@ -1,10 +1,10 @@
-"""What would the gate say of thousands of simulated rollouts? The ledger's sums over arrays, one row a rollout.
+"""The gate's evidence for thousands of simulated rollouts at once: the ledger in arrays, one row a rollout.
 
 1. The same formulas, weights and order of windows as `ledger`, in numpy; a property test holds the two equal. For
    simulation alone: no verdict about a real device is made here. Nothing that a device imports imports this.
 2. Runs may stand in different stages; a run whose stage has not begun has no windows in its arms.
-3. Simulated devices differ by chance alone, so no window of one says what its windows before said (health/pairs.py).
-4. A guardrail that is not computed here counts as if nothing had been seen of it, and `unwatched` names it.
+3. Simulated devices differ by chance alone, so two windows of one device have nothing in common (health/pairs.py).
+4. A guardrail that is not computed here counts as if nothing had been reported about it; `unwatched` names it.
 
 Called by forecasts and benchmarks.
 """
@@ -70,8 +70,10 @@ class Arm(msgspec.Struct):
 
     def sums(self, name: str) -> Array:
         """The arm's sums of that name: the fields are called as those of a tally's cell."""
-        sums: Array | None = getattr(self, name)
-        return self.at_risk if sums is None else sums
+        if name == "error_units" and self.error_units is None:
+            return self.at_risk
+        sums: Array = getattr(self, name)
+        return sums
 
 
 class _Means:

@@ -1,4 +1,4 @@
-"""How much evidence of harm is there in all? The weighted average of the E-values of all tests of a rollout.
+"""The evidence of harm in all: the weighted average of the E-values of all tests of a rollout.
 
 1. The weights are fixed by the plan before anything is seen, so the whole rollout has one false-alarm budget.
 2. A guardrail whose severity is `hold` or `warn` is left out of what goes back; the groups are nested.

@@ -1,4 +1,4 @@
-"""How different are two arms, when the same devices report again and again? An interval over one value a device.
+"""The difference of two arms whose devices report again and again: an interval, from one value a device.
 
 1. Why not window differences: devices differ from one another and stay themselves. Two arms whose devices happen to
    differ will differ in every window, and a sum over windows would take that for proof. Over one value a device the

@@ -1,4 +1,4 @@
-"""Is it proven that a version's predictions drifted past a limit? A test of the index of health/drift.py.
+"""The test that proves that a version's predictions drifted past a limit; its index is that of health/drift.py.
 
 1. The index is convex, so its tangent plane at any point lies below it. The plane at the shares of EARLIER
    windows makes a mean of this window, whose expectation is at most the index: a test of means against the limit, as

@@ -1,9 +1,9 @@
-"""Where does a stage stand, and which of its limits does it keep? Point estimates, for promotion and for sentences.
+"""Point estimates of both arms of a stage, and the limits that they keep or break: for promotion and for sentences.
 
 1. What was not reported is None, and None keeps no limit: missing data is never good news.
 2. A comparative limit is judged against the control; an absolute one for itself, and where the control breaks it too
    that is said: the world changed, not the version.
-3. Estimates that only a new kind of limit needs are there only where such a limit is.
+3. Estimates of measures that a plan must ask for are there only where it asks.
 
 Used by the gate.
 """

@@ -1,4 +1,4 @@
-"""How strong is the evidence of harm? E-values: bets against "no harm" that may be looked at after every window.
+"""E-values: how strong the evidence of harm is. Bets against "no harm" that may be looked at after every window.
 
 Under the null hypothesis an E-process is a nonnegative supermartingale that starts at 1, so it ever reaches 1/alpha
 with probability at most alpha (Ville's inequality). All results are natural logarithms of E.
@@ -306,7 +306,7 @@ class BoundFold:
 
 
 class _Arm:
-    """What one arm told so far: its values, and what two windows of one device have in common."""
+    """The values of one arm so far, and what two windows of one device have in common."""
 
     __slots__ = ("freedom", "n", "pairs", "product", "sum", "sumsq")
 
@@ -334,7 +334,7 @@ class _Arm:
 def _repeated(arm: _Arm, *others: _Arm) -> float:
     """How many times the variance of an arm's mean is that of as many independent values (Kish's design effect).
 
-    Devices of an arm are taken to be themselves at least as much as those of the `others`: few of them tell little.
+    The devices of an arm are taken to be at least as constant as those of the `others`, since few devices show little.
     """
     if not arm.pairs:
         return 1.0
@@ -345,7 +345,7 @@ def _repeated(arm: _Arm, *others: _Arm) -> float:
 
 
 def _is_believed(arm: _Arm, *others: _Arm) -> bool:
-    """Whether an arm told as much as 30 independent observations: its variance is believed then."""
+    """Whether an arm has as many values as 30 independent observations: its variance is believed then."""
     return arm.n >= EARLIER and arm.n >= EARLIER * _repeated(arm, *others)
 
 

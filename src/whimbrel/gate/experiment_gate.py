@@ -1,4 +1,4 @@
-"""What does an experiment say by now: is an arm better, does one do harm, or must it go on? The verdict over windows.
+"""May an experiment stop: is an arm better, or does one do harm? The verdict over an experiment's closed windows.
 
 1. Every arm is watched by the gate of rollouts, on its own part of the guardrails' budget: an arm whose harm is proven
    is stopped at once, whatever the primary metric says. So is one whose version was taken back elsewhere.
@@ -49,7 +49,7 @@ class ExperimentVerdict(msgspec.Struct, frozen=True):
 
 
 class ExperimentInput(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked at, but for the windows. `counts`: by arm's place; `stopped`: arms that ended.
+    """The gate's input without the windows. `counts`: by the place of an arm; `stopped`: arms that ended.
 
     `withdrawn`: by arm, why its version may no longer run.
     """

@@ -1,8 +1,9 @@
-"""May this rollout move, must it go back? The verdict over a rollout's closed windows.
+"""May a rollout move on, or must it go back? The verdict over a rollout's closed windows.
 
 1. Proven harm goes back: the weighted average of all E-values (guardrails, stages' cohorts, hardware classes) reaches
    1/alpha. The weights are fixed by the plan before anything is seen, so the whole rollout has one false-alarm budget.
-   A guardrail whose severity is `hold` or `warn` is left out of it: with `hold` it stops, with `warn` it is only said.
+   A guardrail whose severity is `hold` or `warn` is left out of it: with `hold` the rollout stops, with `warn` the
+   verdict only says it.
 2. Where e-BH names slices of one label (hardware classes, operating systems, regions) and the rest is clean, only
    these go back and the rest goes on.
 3. The kill switch is not statistical: went_back >= max(2, 10% of those activated), or 1 of 1.
@@ -38,9 +39,9 @@ _LITTLE = 1.0  # ln E: what the clean rest of a fleet shows by chance
 
 
 def judge(plan: Plan, now: GateInput, ledger: Ledger | None = None) -> Verdict:
-    """The verdict. Never raises for a valid plan; what it cannot tell it holds.
+    """The verdict. It never raises for a valid plan; it holds where it cannot decide.
 
-    `ledger`: one that has folded the windows already; `now.cells` are then folded on top. Without one, a new one does.
+    `ledger`: has folded earlier windows; `now.cells` are folded after them. Without one, a new one is made.
     """
     if ledger is None:
         ledger = Ledger(plan, without=now.without)
@@ -105,7 +106,7 @@ def _judge_served(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     return msgspec.structs.replace(verdict, because=f"{verdict.because}; a warning: {sentence}")
 
 
-# What is weighed where a proof of this severity is asked for: all that is as severe, or more so.
+# The severities whose evidence counts where harm of this severity is proven: this one, and the more severe ones.
 _UP_TO: dict[Severity, tuple[Severity, ...]] = {
     "rollback": ("rollback",),
     "hold": ("rollback", "hold"),
@@ -127,7 +128,7 @@ def _served(plan: Plan, now: GateInput) -> GateInput:
 
 
 def _judge_shadow(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
-    """The candidate first, then the app beside which it runs, then whether enough is known of both."""
+    """Judge the candidate first, then the app that it runs beside, then whether enough is known of both."""
     app = ledger.app if ledger.app is not None else Ledger(shadow_part(plan))
     counts = now.counts.get(now.stage, Counts())
     candidate = judge_candidate(plan, now.stage, ledger.shadow, devices=counts.shadowed_t, slices=app.slices or {})
@@ -181,7 +182,7 @@ def _kill_switch(total: Counts) -> str | None:
 
 
 def _shadow_kill_switch(counts: Counts) -> str | None:
-    """The same in the shadow: a device that refuses a candidate tells no windows of it any more."""
+    """The kill switch of the shadow: a device that refuses a candidate no longer reports about it."""
     gave_up, tried = counts.gave_up_t, counts.shadowed_t
     if _kills(gave_up, tried):
         return (

@@ -1,6 +1,6 @@
-"""What is watched during a rollout of a plan, and which share of the false-alarm budget has each of it?
+"""What a plan watches during a rollout, and which share of the false-alarm budget each guardrail has.
 
-1. What can be watched, and how, stands in the table of plan/measures.py: here a plan chooses of it.
+1. The table of plan/measures.py says what can be watched, and how; a plan chooses from it.
 2. Weights are fixed by the plan before anything is seen: an average of E-values with fixed weights is an E-value.
 3. A stage's cohort has a test of its own, since a control device stands in several cohorts and its crash may enter a
    product once. Earlier cohorts start extra copies at later stages: healthy history would drag a late regression's
@@ -84,7 +84,7 @@ def compared_means(plan: Plan) -> tuple[str, ...]:
 
 
 def tested_means(plan: Plan) -> frozenset[str]:
-    """The metrics whose means are compared with anything: of these a device's windows are told apart."""
+    """The metrics whose means are tested: the tally keeps, of these, how a device's windows are alike."""
     return frozenset(compared_means(plan)) | {bound.metric for bound in bounds(plan)}
 
 

@@ -1,4 +1,4 @@
-"""Which tests does a plan have, and against which harm does each of them bet?
+"""The tests of a plan, and the harm that each of them bets against.
 
 1. A test bets against "the harm is within what is tolerated", with the margins of the plan's guardrails.
 2. Turned round, for plans that ask for proof, the arms swap places and the bet is against harm of the size of a margin.

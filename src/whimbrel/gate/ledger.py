@@ -3,8 +3,8 @@
 1. A closed window is folded once, in order, with its cells in the order of their keys: a gate that lives for weeks and
    a replay from nothing do the same sums, and agree to the last bit.
 2. Like is compared with like: a stage's treated devices with that stage's controls, within a window and an age group.
-3. The slices (hardware classes, and the values of other labels) with a share of the budget are those that were heard
-   of when both arms first spoke; later ones count among all devices.
+3. The slices (hardware classes, and the values of other labels) with a share of the budget are those that reported
+   by the time when both arms first did; later ones count among all devices only.
 4. Edges of latency come from the control's earlier windows.
 5. Shadow stages have a ledger of their own for the app, and sums for the candidate; here stages count from the first
    that serves.

@@ -1,6 +1,6 @@
-"""What could a stage see? The smallest harm that it would prove, and how long harm of a size takes to be proven.
+"""What harm could a stage detect? The smallest that it would prove, and how long a harm of a size takes to be proven.
 
-1. The same tests, weights and margins as the gate's: a stage is told what it would be judged by.
+1. The tests, weights and margins are the gate's own.
 2. Usage is an assumption, and says where it comes from: how often a device is in use, how often one crashes, how far
    a metric varies between devices.
 3. Times are those after which the evidence is expected to reach the line; half of the rollouts take longer.

@@ -1,9 +1,9 @@
-"""May a stage that nothing is wrong with move on? Its soak, its reports, its limits, its split, its proofs.
+"""May a stage without proven harm move on? Its soak, its reports, its limits, the split of its arms, its proofs.
 
 1. Missing data never promotes: enough devices reported, half of the activated ones, and whatever a limit is set on.
 2. The arms are split as their buckets say, at every step: lost devices are lost evidence.
 3. With `when_proven` every test that concerns the plan, turned round, must have spoken.
-4. The sentence says how large a harm would have been seen: what silence here is worth.
+4. The sentence says how large a harm would have been seen, and so what "no harm" is worth.
 
 Called by the gate, where no harm is proven that goes back.
 """
@@ -30,7 +30,7 @@ def promotion(
     criteria: SuccessCriteria,
     evidence: dict[str, Any],
 ) -> Verdict:
-    """Move on, or why not yet. `evidence`: what the gate knows so far; figures are added to it."""
+    """The verdict that moves on, or says why not yet. Figures are added to `evidence`."""
     estimates: dict[str, Any] = evidence["estimates"]
     stage = plan.stages[now.stage]
     soak_s = stage.duration_hours * now.hour_s
@@ -133,7 +133,7 @@ def _unproven(
 
 
 def _must_be_proven(name: str, treated: Totals, criteria: SuccessCriteria) -> bool:
-    """Whether a test turned round must have spoken: something was told of its measure, or must be."""
+    """Whether a measure must be proven: something was reported about it, or the plan wants it to be."""
     row = MEASURES.get(name)
     if row is None:  # a metric of the devices' own
         return name in treated.metrics
@@ -148,7 +148,7 @@ def _must_be_proven(name: str, treated: Totals, criteria: SuccessCriteria) -> bo
 
 
 def _would_have_seen(plan: Plan, now: GateInput, ledger: Ledger, evidence: dict[str, Any]) -> str:
-    """How large a harm this stage would have shown, with 80% and 95% chance: what silence here is worth."""
+    """How large a harm this stage would have shown, with 80% and 95% chance."""
     cohort = ledger.cohorts.get(now.judged, Cohort())
     treated, control = cohort.totals["treated"], cohort.totals["control"]
     weight = max(

@@ -1,4 +1,4 @@
-"""Has the candidate shown in the shadow that it may serve, must it be stopped, or is too little known?
+"""May a candidate in the shadow go on to serve, or must it be stopped? The verdict over a shadow stage's windows.
 
 1. It is stopped when it is proven to disagree, to fail, to end its process or to be slower than the plan allows: one
    sample against each limit, in device-windows. A device's windows are alike, and its calls within a window more so:
@@ -48,8 +48,8 @@ class CandidateFinding(msgspec.Struct, frozen=True):
 def judge_candidate(
     plan: Plan, stage: int, ledger: ShadowLedger, *, devices: int, slices: Mapping[str, tuple[str, ...]]
 ) -> CandidateFinding:
-    """What the shadow stage's windows say. `devices`: that told of an input. `slices`: those with a share of the
-    budget, by label, fixed before.
+    """Judge the candidate by the windows of its shadow stage. `devices`: how many reported an input. `slices`: those
+    that have a share of the budget, by label.
     """
     asked = plan.stages[stage].shadow
     if asked is None:

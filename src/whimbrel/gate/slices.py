@@ -1,4 +1,4 @@
-"""Which slices is the harm in? e-BH among the slices of each label, and what is left among the others.
+"""Which slices is the harm in? e-BH names them, label by label, and says what evidence the others leave.
 
 Called by the gate, once harm is proven.
 """
@@ -13,14 +13,14 @@ from whimbrel.gate.ledger import Ledger
 
 
 class HarmedSlices(msgspec.Struct, frozen=True, kw_only=True):
-    """What e-BH says of one label's slices: the `bad` ones, ln E of each, and ln E of all the others together."""
+    """The slices of one label that e-BH calls `bad`, ln E of each slice, and ln E of all the others together."""
 
     bad: list[str]
     logs: dict[str, float]
     rest: float  # inf where no other is left
     devices: float  # device-windows of the bad slices on the new version
     of: float  # device-windows of all slices of the label on the new version
-    leads: dict[str, str]  # the guardrail that says most of each
+    leads: dict[str, str]  # by slice: the guardrail with the most evidence
 
     def clean(self, *, needed: float) -> bool:
         """Whether the bad ones are few and the others show nothing: then they may go back alone."""

@@ -1,4 +1,4 @@
-"""What does one window of a cohort say, like by like? Sums of both arms by age group, of all devices and of slices.
+"""The sums of one window of a cohort, like by like: of both arms by age group, of all devices and of slices.
 
 1. A stratum's sums are a list of numbers. The layout of a plan says once which place is whose: the sums of the tally
    that any rate is made of, the sessions that were timed, and those over each edge and limit of latency.

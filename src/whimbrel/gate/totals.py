@@ -1,4 +1,4 @@
-"""What did one arm of a cohort report in all? Sums over its windows: what point estimates are made of.
+"""The sums of one arm of a cohort over all windows: what point estimates are made of.
 
 Kept by the ledger; read by the estimates and the gate.
 """

@@ -1,4 +1,4 @@
-"""What does each device of an experiment say so far? One value a device, and panels: sums of the values of an arm.
+"""One value for each device of an experiment, and panels: sums of these values over an arm.
 
 1. A device has one value: the mean over its windows so far, each less what the control showed just before (so the time
    of day is taken out, the same for every arm). A panel holds sums over devices: n, value, its square, and, of devices

@@ -1,4 +1,4 @@
-"""What does a device tell? Announcements before it acts, and windows of what its sessions saw. The wire types.
+"""The reports of a device: announcements before it acts, and windows that sum up its sessions. The wire types.
 
 1. A device says what it is about to do before it does it, so that a device that dies of an update is missed.
 2. A window is frozen once it was sent; it carries the sequence numbers [first, last] that it stands for, and counts

@@ -1,4 +1,4 @@
-"""What was seen of a candidate in the shadow? A device's sums, and what many devices' windows add up to.
+"""Reports about a candidate in the shadow: the sums of one device, and those of many devices' windows.
 
 1. Only sums and counts travel: no input and no output ever does.
 2. A call's agreement is a share in [0, 1], and so is a device-window's: one device with a million calls is one unit.

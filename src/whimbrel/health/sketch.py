@@ -1,4 +1,4 @@
-"""How are latencies added up? Log buckets with 1% relative accuracy (the mapping of DDSketch, arXiv:1908.10693).
+"""Latencies as counts in log buckets, with 1% relative accuracy (the mapping of DDSketch, arXiv:1908.10693).
 
 key = ceil(log_gamma v), gamma = (1 + 0.01) / (1 - 0.01). Counts at a bucket's edge are exact, and sketches merge by
 adding counts. Devices use the scalar form on a dict; `keys_of` is the same for arrays, and needs numpy.

@@ -1,4 +1,4 @@
-"""How do reports become something that can be judged? Sums, which merge in any order.
+"""The tally: reports as sums, which merge in any order and can be judged.
 
 Key: (rollout, stage, window, role, hardware class, other slices, age bucket). A window is the server's, numbered by the
 time at which a report is tallied; a late report counts in the window that is open when it comes. Windows that are over

@@ -1,8 +1,8 @@
-"""What may a person ask of a stage, and of every guardrail? Limits and guardrails of a plan, understood or refused.
+"""Limits of a stage and guardrails of a plan, as a person may write them: understood or refused.
 
 1. A limit that is not a number, that two fields say differently, or that can hold nothing is refused.
 2. A guardrail changes a test that is there (margin, severity, share of the budget), or adds one for a metric of the
-   devices' own. What is worse is known for the former, and must be said for the latter.
+   devices' own. The table of measures knows the worse direction of the former; a plan must say that of the latter.
 3. An absent limit asks for nothing; it is never read as zero.
 
 How each is detected and judged: docs/reference/plan.md.
