@@ -46,7 +46,7 @@ class Rate(msgspec.Struct, frozen=True):
 class Mean(msgspec.Struct, frozen=True):
     """The mean of the metric with the measure's name, compared with the control's.
 
-    `drop`: it lies lower by more than a difference. `growth`: it is more than a ratio of the control's.
+    `drop`: of a share, it lies lower by more than a difference. `growth`: it is more than a ratio of the control's.
     """
 
     harm: Literal["drop", "growth"]
@@ -284,6 +284,8 @@ MEASURES = {row.name: row for row in _ROWS}
 SUMS = tuple(
     dict.fromkeys(sum_ for row in _ROWS if isinstance(row.test, Rate) for sum_ in (row.test.events, row.test.exposure))
 )
+# Metrics that are shares: a mean outside of 0 to 1 is no report.
+SHARES = frozenset(row.name for row in _ROWS if isinstance(row.test, Mean) and row.test.harm == "drop")
 
 
 # --- the limits of a stage ---

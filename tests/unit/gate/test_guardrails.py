@@ -116,6 +116,13 @@ def test_a_metric_of_ones_own_goes_back_in_its_bad_direction_alone(direction: st
     assert judge(own, gate_input(*within)).move == "advance"
 
 
+def test_a_metric_of_ones_own_may_be_called_as_the_latencies_are() -> None:
+    """The gate raised `KeyError` when harm of such a metric was proven: it looked for a quantile of that name."""
+    own = guarded(metric="latency_pages", direction="higher_is_worse", margin=1.0)
+    harmed = both(treated=metric("latency_pages", 33, 100), control=metric("latency_pages", 30, 1900))
+    assert "latency_pages 33 against 30 in the control" in judge(own, gate_input(*harmed)).because
+
+
 def test_a_metric_that_no_guardrail_names_is_not_judged() -> None:
     assert (
         judge(plan(), gate_input(*both(treated=metric("fps", 1, 100), control=metric("fps", 30, 1900)))).move

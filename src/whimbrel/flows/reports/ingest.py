@@ -31,9 +31,9 @@ from whimbrel.health.report import ERROR_RATE, Announcement, Batch, Cohort, Summ
 from whimbrel.health.shadow import Seen
 from whimbrel.health.tally import Cell, age_bucket, cells_of
 from whimbrel.model.documents import parse
+from whimbrel.plan.measures import SHARES
 from whimbrel.policy.bucket import bucket, device_key
 
-SHARES = frozenset({"accuracy", "feedback"})  # metrics that are shares: a mean outside of 0 to 1 is no report
 SILENCE_PERIODS = 3  # reports a device may miss before it counts as silent
 _LEVEL_WINDOWS = 12  # windows back in which the control's level is looked for: an hour
 
