@@ -42,7 +42,7 @@ from harm_streams import (
     exposed,
     stage_at,
 )
-from whimbrel.gate.batch_gate import Arm, BulkLedger
+from whimbrel.gate.batch_gate import Arm, BatchLedger
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import GateInput
@@ -252,7 +252,7 @@ def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts
     for chunk in range(0, runs, CHUNK):
         size = min(CHUNK, runs - chunk)
         streams = Streams(scenario, runs=size, seed=seed + chunk, latency=COARSE, starts=starts)
-        ledger = BulkLedger(plan, runs=size, classes=CLASSES)
+        ledger = BatchLedger(plan, runs=size, classes=CLASSES)
         history = []
         path = np.empty((WINDOWS, size))
         for window in range(WINDOWS):

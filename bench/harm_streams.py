@@ -173,7 +173,7 @@ class Streams:
         return Arm(
             at_risk=at_risk,
             crashed=crashed,
-            errors=errors,
+            error_share=errors,
             due=due,
             overdue=overdue,
             accuracy_n=labelled,
@@ -219,7 +219,7 @@ def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, latency: L
                         sessions=int(arm.at_risk[at]),
                         crashed=int(arm.crashed[at]),
                         error_units=int(arm.at_risk[at]),
-                        error_share=float(arm.errors[at]),
+                        error_share=float(arm.error_share[at]),
                         due=int(arm.due[at]),
                         overdue=int(arm.overdue[at]),
                         metrics={

@@ -10,7 +10,7 @@ from whimbrel.forecast.cohort_sizes import count_cohorts
 from whimbrel.forecast.effects import parse_effect
 from whimbrel.forecast.fleet_description import FleetDescription, PresenceGroup
 from whimbrel.forecast.simulate_runs import Task, simulate_runs
-from whimbrel.gate.batch_gate import BulkLedger
+from whimbrel.gate.batch_gate import BatchLedger
 
 RUNS = 60
 
@@ -19,7 +19,7 @@ def benchmark(name: str) -> tuple[float, float]:
     """The median window of the verdict in the benchmark's streams, and the devices exposed by then."""
     scenario = next(each for each in harm.SCENARIOS if each.name == name)
     streams = harm.Streams(scenario, runs=RUNS, seed=5, latency=harm.COARSE)
-    ledger = BulkLedger(harm.PLAN, runs=RUNS, classes=harm.CLASSES)
+    ledger = BatchLedger(harm.PLAN, runs=RUNS, classes=harm.CLASSES)
     found = np.full(RUNS, -1)
     for window in range(harm.STARTS[2]):
         ledger.fold(streams.window(window))

@@ -190,7 +190,7 @@ def accuracy(mean: float, n: int, *, spread: float = 0.1) -> dict[str, Moments]:
     return {"accuracy": Moments(n=n, sum=mean * n, sumsq=n * (mean * mean + spread * spread))}
 
 
-def situation(*cells: Cell, **changes: Any) -> GateInput:
+def gate_input(*cells: Cell, **changes: Any) -> GateInput:
     """100 devices in the canary, all of them reporting, soaked long enough."""
     counts = Counts(assigned_t=100, assigned_c=1900, activated_t=100, placebo_c=1900, reported_t=100)
     values: dict[str, Any] = {"stage": 0, "soaked_s": 25 * HOUR, "cells": cells, "counts": {0: counts}}

@@ -17,8 +17,8 @@ from whimbrel import limits
 from whimbrel.agent.locks import locked
 from whimbrel.agent.places import Places
 from whimbrel.errors import UntrustedInput
-from whimbrel.health.report import Count, Summary
-from whimbrel.health.shadow import Seen
+from whimbrel.health.report import Summary
+from whimbrel.health.shadow import Count, Seen
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label, Serial

@@ -1,9 +1,9 @@
 """Simulate many rollouts at once and let the gate judge them: in arrays, and the first one through the gate itself.
 
-1. `BulkLedger` folds the evidence of all runs; a test holds it equal to the gate's ledger. The first run also goes
+1. `BatchLedger` folds the evidence of all runs; a test holds it equal to the gate's ledger. The first run also goes
    window by window through `judge`, and the greatest difference between the two is reported.
 2. A run advances when the gate says so: `judge` gets the run's sums when its stage has soaked. The sums of its two arms
-   are given as two windows. Nothing is compared across windows, so the evidence stays that of `BulkLedger`.
+   are given as two windows. Nothing is compared across windows, so the evidence stays that of `BatchLedger`.
 3. A run that holds is judged again every hour. A run that lasts a day longer than its plan counts as held.
 
 Called by forecast.py, in several processes.
@@ -23,8 +23,9 @@ from whimbrel.forecast.cohort_sizes import CohortSizes
 from whimbrel.forecast.effects import Effect
 from whimbrel.forecast.fleet_description import FleetDescription
 from whimbrel.forecast.simulated_reports import SimulatedReports
-from whimbrel.gate.batch_gate import Arm, BulkLedger
+from whimbrel.gate.batch_gate import Arm, BatchLedger
 from whimbrel.gate.gate import judge
+from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import GateInput, Verdict
 from whimbrel.health.tally import Cell, Moments
@@ -100,7 +101,9 @@ class _Runs:
         self.reports = SimulatedReports(
             task.plan, task.fleet, task.cohorts, task.effect, runs=runs, first=task.first, seed=task.seed
         )
-        self.ledger = BulkLedger(task.plan, runs=runs, classes=len(task.fleet.hardware), keys=self.reports.latency.keys)
+        self.ledger = BatchLedger(
+            task.plan, runs=runs, classes=len(task.fleet.hardware), keys=self.reports.latency.keys
+        )
         self.sums = _Sums(runs, stages, len(self.reports.latency.keys))
         self.gate_ledger = Ledger(task.plan) if task.through_gate else None
         self.needed = math.log(1 / task.plan.alpha)
@@ -137,7 +140,7 @@ class _Runs:
         self.exposed = np.where(self.live, self.reports.exposed(), self.exposed)
         self.exposed_by_window.append(int(self.exposed[0]))
         tried = self.reports.exposed()
-        killed = (went_back > 0) & ((went_back >= np.maximum(2, np.ceil(0.1 * tried))) | (tried == 1))
+        killed = (went_back > 0) & ((went_back >= np.maximum(KILL_LEAST, np.ceil(KILL_SHARE * tried))) | (tried == 1))
         bad = self.live & ((stopping >= self.needed) | killed)
         judged = (
             self._judge_first(window, cohorts, float(log_e[0]))
@@ -244,52 +247,45 @@ def _proven(verdict: Verdict, needed: float) -> bool:
     return verdict.move in {"roll_back", "slice_back"} or proven
 
 
+_SUMMED = ("at_risk", "error_units", "crashed", "error_share", "due", "overdue", "accuracy_n", "accuracy_sum")
+
+
 class _Sums:
     """The sums of both arms of every cohort, by run: the gate makes its estimates from them."""
 
     def __init__(self, runs: int, stages: int, keys: int) -> None:
-        self.counts = np.zeros((stages, 2, 8, runs), dtype=np.int64)
+        self.counts = {name: np.zeros((stages, 2, runs), dtype=np.int64) for name in _SUMMED}
         self.latency = np.zeros((stages, 2, runs, keys), dtype=np.int64)
 
     def add(self, cohorts: dict[int, tuple[Arm, Arm]]) -> None:
         for cohort, arms in cohorts.items():
             for side, arm in enumerate(arms):
-                units = arm.at_risk if arm.error_units is None else arm.error_units
-                parts = (
-                    arm.at_risk,
-                    units,
-                    arm.crashed,
-                    arm.errors,
-                    arm.due,
-                    arm.overdue,
-                    arm.accuracy_n,
-                    arm.accuracy_sum,
-                )
-                for place, part in enumerate(parts):
-                    self.counts[cohort, side, place] += part.sum(axis=(1, 2))
+                for name, counts in self.counts.items():
+                    counts[cohort, side] += arm.sums(name).sum(axis=(1, 2))
                 self.latency[cohort, side] += arm.latency.sum(axis=1)
 
     def cells(self, run: int, *, stage: int, keys: Array) -> tuple[Cell, ...]:
         """The sums of a run. Each arm has a window of its own."""
-        made = []
+        cells = []
         for cohort in range(stage + 1):
             for side, role in enumerate(("treated", "control")):
-                at_risk, units, crashed, errors, due, overdue, n, right = map(int, self.counts[cohort, side, :, run])
+                sums = {name: int(counts[cohort, side, run]) for name, counts in self.counts.items()}
+                n, right = sums["accuracy_n"], float(sums["accuracy_sum"])
                 row = self.latency[cohort, side, run]
-                made.append(
+                cells.append(
                     Cell(
                         stage=cohort,
                         window=side,
                         role=role,  # type: ignore[arg-type]
-                        at_risk=at_risk,
-                        sessions=units,
-                        crashed=crashed,
-                        error_units=units,
-                        error_share=float(errors),
-                        due=due,
-                        overdue=overdue,
-                        metrics={"accuracy": Moments(n=n, sum=float(right), sumsq=float(right))} if n else {},
+                        at_risk=sums["at_risk"],
+                        sessions=sums["error_units"],
+                        crashed=sums["crashed"],
+                        error_units=sums["error_units"],
+                        error_share=float(sums["error_share"]),
+                        due=sums["due"],
+                        overdue=sums["overdue"],
+                        metrics={"accuracy": Moments(n=n, sum=right, sumsq=right)} if n else {},
                         latency={int(keys[k]): int(row[k]) for k in np.flatnonzero(row)},
                     )
                 )
-        return tuple(made)
+        return tuple(cells)

@@ -214,7 +214,7 @@ class SimulatedReports:
         return Arm(
             at_risk=at_risk,
             crashed=crashed,
-            errors=errors,
+            error_share=errors,
             due=due,
             overdue=overdue,
             accuracy_n=labelled,
@@ -309,7 +309,7 @@ def _cell(arm: Arm, at: tuple[int, int, int], *, key: dict[str, Any], latency: d
         sessions=active,
         crashed=int(arm.crashed[at]),
         error_units=active,
-        error_share=float(arm.errors[at]),
+        error_share=float(arm.error_share[at]),
         due=int(arm.due[at]),
         overdue=int(arm.overdue[at]),
         metrics={"accuracy": moments} if n else {},

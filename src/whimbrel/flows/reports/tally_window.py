@@ -20,8 +20,6 @@ from whimbrel.health.report import Cohort, Summary, Window
 from whimbrel.health.shadow import Seen
 from whimbrel.health.tally import Cell, cells_of
 
-SHARES = frozenset({"accuracy", "feedback"})  # metrics that are shares: a mean outside of 0 to 1 is no report
-
 
 class WindowTally(msgspec.Struct, frozen=True):
     """The cells of one window, by rollout or experiment, and how many of its claims contradict the device's bucket."""
