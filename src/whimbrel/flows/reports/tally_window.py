@@ -19,6 +19,7 @@ from whimbrel.flows.reports.place import participation_of, update_participation
 from whimbrel.health.report import Cohort, Summary, Window
 from whimbrel.health.shadow import Seen
 from whimbrel.health.tally import Cell, cells_of
+from whimbrel.plan.measures import SHARES
 
 
 class WindowTally(msgspec.Struct, frozen=True):
