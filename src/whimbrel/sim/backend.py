@@ -232,11 +232,11 @@ class Backend:
 
     def _make_patches(self) -> None:
         """As `Controllers.build_deltas`, without a process for each."""
-        while (found := self.controllers._next_pair(NAMESPACE, MODEL)) is not None:
-            _, pair, whole_bytes = found
+        while (missing := self.controllers.deltas.next_missing(NAMESPACE, MODEL)) is not None:
+            pair = missing.pair
             base = b"" if pair.base == NOTHING else self.edge.files[_place(pair.base)]
             content = encode_bytes(base, self.edge.files[_place(pair.target)])
-            pays = worth_keeping(len(content), target_bytes=pair.target_bytes, whole_bytes=whole_bytes)
+            pays = worth_keeping(len(content), target_bytes=pair.target_bytes, whole_bytes=missing.whole_bytes)
             record = DeltaRecord(
                 model=MODEL,
                 base=pair.base,
@@ -248,7 +248,7 @@ class Backend:
             if record.sha256 is not None:
                 self.edge.keep(_place(record.sha256), content)
                 self.leads_to[record.sha256] = pair.target
-            self.controllers._keep_delta(NAMESPACE, record)
+            self.controllers.deltas.note_tried(NAMESPACE, record)
 
     def spoil_a_patch(self, *, lost: bool) -> None:
         """From now on the edge has none, or other bytes of the same length."""
