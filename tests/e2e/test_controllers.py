@@ -71,7 +71,7 @@ def test_killed_before_the_policy_is_signed(opened: Repository) -> None:
 
 def test_killed_before_the_files_are_copied(opened: Repository) -> None:
     change_policy(opened)
-    opened.controllers._write_policies("default")
+    opened.controllers.publishing.sign("default")
     assert not is_whole(opened)
     asyncio.run(another(opened).round())
     assert is_whole(opened)
@@ -80,7 +80,7 @@ def test_killed_before_the_files_are_copied(opened: Repository) -> None:
 @pytest.mark.parametrize("copied", [1, 2, 3, 99])
 def test_killed_while_the_files_are_copied(opened: Repository, copied: int) -> None:
     change_policy(opened)
-    opened.controllers._write_policies("default")
+    opened.controllers.publishing.sign("default")
     with transaction(opened.database, "default") as stores:
         book = stores.roles
         files = book.files_since(book.published_timestamp())
@@ -113,7 +113,7 @@ def report(opened: Repository) -> DeviceMessage:
 
 def test_killed_between_the_tally_and_the_inbox_counts_once(opened: Repository) -> None:
     asyncio.run(opened.inbox.write([report(opened)]))
-    opened.controllers._ingest(asyncio.run(opened.inbox.take(10)))
+    opened.controllers.tallying.count(asyncio.run(opened.inbox.take(10)))
     asyncio.run(another(opened).round())
     assert at_risk(opened) == 1
     assert asyncio.run(opened.inbox.take(10)).records == ()
@@ -122,12 +122,12 @@ def test_killed_between_the_tally_and_the_inbox_counts_once(opened: Repository) 
 def test_a_leader_that_was_too_slow_tallies_nothing(opened: Repository) -> None:
     """Its lease was over and another led: on PostgreSQL both tallied the same reports."""
     asyncio.run(opened.inbox.write([report(opened)]))
-    assert opened.controllers._lead()
+    assert opened.controllers.leader.take()
     taken = asyncio.run(opened.inbox.take(10))
     new = another(opened)
-    assert new._lead()
+    assert new.leader.take()
     with pytest.raises(Unavailable, match="another server leads"):
-        opened.controllers._ingest(taken)
+        opened.controllers.tallying.count(taken)
     asyncio.run(new.round())
     assert at_risk(opened) == 1
 

@@ -205,11 +205,11 @@ class Backend:
 
     def _make_patches(self) -> None:
         """Make patches as `Controllers.build_deltas` does, without a process for each."""
-        while (missing := self.controllers._next_pair(NAMESPACE, MODEL)) is not None:
-            _, pair, whole_bytes = missing
+        while (missing := self.controllers.deltas.next_missing(NAMESPACE, MODEL)) is not None:
+            pair = missing.pair
             base = b"" if pair.base == NOTHING else self.edge.files[_artifact_path(pair.base)]
             content = encode_bytes(base, self.edge.files[_artifact_path(pair.target)])
-            pays = worth_keeping(len(content), target_bytes=pair.target_bytes, whole_bytes=whole_bytes)
+            pays = worth_keeping(len(content), target_bytes=pair.target_bytes, whole_bytes=missing.whole_bytes)
             record = DeltaRecord(
                 model=MODEL,
                 base=pair.base,
@@ -221,7 +221,7 @@ class Backend:
             if record.sha256 is not None:
                 self.edge.keep(_artifact_path(record.sha256), content)
                 self.leads_to[record.sha256] = pair.target
-            self.controllers._keep_delta(NAMESPACE, record)
+            self.controllers.deltas.note_tried(NAMESPACE, record)
 
     def spoil_a_patch(self, *, lost: bool) -> None:
         """Damage a patch on the edge: from now on it is lost, or has other bytes of the same length."""

@@ -22,7 +22,7 @@ from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import Deltas
 from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry
+from whimbrel.stores.registry import Registry, namespaces
 from whimbrel.stores.tickets import Tickets
 from whimbrel.stores.tuf_repository import SignedRoles
 
@@ -75,3 +75,9 @@ def transaction(database: Database, namespace: str) -> Iterator[Stores]:
     """One transaction with all stores of a namespace: committed at the end, rolled back by any exception."""
     with database.transaction() as connection:
         yield Stores(connection, namespace)
+
+
+def all_namespaces(database: Database) -> list[str]:
+    """Namespaces that have a repository, in a transaction of its own."""
+    with database.transaction() as connection:
+        return namespaces(connection)
