@@ -5,7 +5,7 @@
    `delta/containers/__init__.py`. A test fails where a table leaves a format out; `Without` says why on purpose.
 2. Recognition goes by content and never by a file's name: by the first bytes, then by the top-level protobuf fields, or
    by what lies in the folder. It gets bytes and names only, so it opens no file.
-3. To add a format: `docs/howto/extend-format.md`. A release that names it is refused by agents that do not know it yet.
+3. To add a format: `docs/howto/extend.md`. A release that names it is refused by agents that do not know it yet.
 
 Called by the tables above, by publishing, and by whoever words a list of formats.
 """

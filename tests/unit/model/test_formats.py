@@ -120,6 +120,6 @@ def test_bytes_that_are_no_protobuf_message_are_refused(content: bytes, reason: 
 
 
 def test_the_page_for_extending_names_every_table() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "howto" / "extend-format.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "howto" / "extend.md").read_text()
     tables = ("model/formats.py", "probes/formats.py", "model_readers/formats.py", "delta/containers/__init__.py")
     assert all(table in page for table in tables)
