@@ -1,4 +1,4 @@
-"""What are the golden values in the file that a card names? A .npz of numpy's, or a .json with a probe.
+"""Reads the golden values from the file that a card names: a .npz of numpy's, or a .json with a probe.
 
 A .npz holds arrays named `inputs/<name>` and `outputs/<name>`: `numpy.savez(path, **{"inputs/x": x, "outputs/y": y})`.
 Nothing in it is unpickled, and its sizes are checked before anything is unpacked. Called by publishing.
