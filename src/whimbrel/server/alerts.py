@@ -49,8 +49,11 @@ _SAID_CHARS = 500
 
 
 class DeliveryResult(msgspec.Struct, frozen=True):
-    """What became of a delivery. `said`: the receiver's answer, or the error. `wait_s`: how long the receiver asked us
-    to wait. `final`: another try would fail too."""
+    """What became of a delivery.
+
+    `said`: the receiver's answer, or the error. `wait_s`: how long the receiver asked us to wait. `final`: another try
+    would fail too.
+    """
 
     ok: bool
     said: str

@@ -101,7 +101,7 @@ class Fleet:
 
     def note_running(self, *running: Running) -> None:
         """Note which versions devices say that they run."""
-        rows = [msgspec.structs.asdict(each) | {"namespace": self.namespace} for each in running]
+        rows = [msgspec.structs.asdict(row) | {"namespace": self.namespace} for row in running]
         upsert_all(self.connection, schema.device_models, rows, update=("serial", "hardware_class", "at"))
 
     def inventory(self, model: str) -> dict[int | None, int]:

@@ -47,7 +47,7 @@ def _npz(content: bytes, *, what: str) -> Probe:
     groups: dict[str, dict[str, Tensor]] = {"inputs": {}, "outputs": {}}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(each.file_size for each in archive.infolist()) > limits.GOLDEN_FILE_BYTES:
+            if sum(member.file_size for member in archive.infolist()) > limits.GOLDEN_FILE_BYTES:
                 raise UntrustedInput(f"{what} unpacks to more than {limits.GOLDEN_FILE_BYTES} bytes")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             for key in arrays.files:

@@ -303,7 +303,7 @@ class Registry:
     def experiment_ranges(self, model: str) -> list[tuple[str, Range]]:
         """The bucket ranges of a model's live experiments, with their names."""
         live = Experiments(self.connection, self.namespace).all(model=model, live=True)
-        return [(f"experiment {each.id}", each.plan.range) for each in live]
+        return [(f"experiment {experiment.id}", experiment.plan.range) for experiment in live]
 
     def write_verdict(self, entry: VerdictRecord) -> None:
         """Append a verdict of the gate."""
@@ -449,9 +449,9 @@ def _query(table: Table, order: tuple[str, ...], named: tuple[str, ...]) -> Sele
 def _rollouts(named: tuple[str, ...], *, live: bool, unended: bool) -> Select[Any]:
     state, query = schema.rollouts.c.state, _query(schema.rollouts, ("created_at", "id"), named)
     if live:
-        query = query.where(state.in_([each.value for each in LIVE]))
+        query = query.where(state.in_([live_state.value for live_state in LIVE]))
     if unended:
-        query = query.where(state.not_in([each.value for each in ENDED]))
+        query = query.where(state.not_in([ended_state.value for ended_state in ENDED]))
     return query
 
 
