@@ -161,9 +161,9 @@ def test_only_artifacts_that_nothing_holds_are_collected(database: Database) -> 
             registry.change_version("wake", serial, retired=True)
         assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # the baseline
         registry.change_model("wake", baseline=None)
-        fleet.runs(RunningVersion(device_id="dev-1", model="wake", serial=2, hardware_class="", at=T0))
+        fleet.note_running(RunningVersion(device_id="dev-1", model="wake", serial=2, hardware_class="", at=T0))
         assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # a device
-        fleet.runs(RunningVersion(device_id="dev-1", model="wake", serial=None, hardware_class="", at=T0))
+        fleet.note_running(RunningVersion(device_id="dev-1", model="wake", serial=None, hardware_class="", at=T0))
         registry.add_rollout(rollout(), plan_text="")
         assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # a live rollout
         registry.save_rollout(rollout(state=State.ABORTED), before=rollout())
@@ -276,7 +276,7 @@ def test_labels_stay_where_a_device_says_nothing_of_them(database: Database) -> 
         fleet = stores.fleet
         for device in ("dev-1", "dev-2"):
             fleet.enrol(device, credential="one", labels={"a": "b"}, at=T0)
-        fleet.seen(
+        fleet.note_heard(
             HeardDevice(device_id="dev-1", at=T0 + 1),
             HeardDevice(device_id="dev-2", at=T0 + 1, labels={"a": "c"}),
             HeardDevice(device_id="dev-3", at=T0 + 1, labels={"a": "d"}),

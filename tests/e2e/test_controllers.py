@@ -51,9 +51,8 @@ def published(opened: Repository) -> tuple[int, int, float]:
     """Timestamp versions: in the database, in the files; and what the newest policy says."""
     timestamp = json.loads((opened.folder.path / "files" / "default" / "metadata" / "timestamp.json").read_bytes())
     with transaction(opened.database, "default") as stores:
-        book = stores.roles
-        policy = json.loads(book.current_target("policy-wake", "policy/wake.json") or b"{}")
-        return book.newest()["timestamp"], timestamp["signed"]["version"], policy.get("refresh_s", 300)
+        policy = json.loads(stores.roles.current_target("policy-wake", "policy/wake.json") or b"{}")
+        return stores.roles.newest()["timestamp"], timestamp["signed"]["version"], policy.get("refresh_s", 300)
 
 
 def is_whole(opened: Repository) -> bool:
@@ -82,8 +81,7 @@ def test_killed_while_the_files_are_copied(opened: Repository, copied: int) -> N
     change_policy(opened)
     opened.controllers.publishing.sign("default")
     with transaction(opened.database, "default") as stores:
-        book = stores.roles
-        files = book.files_since(book.published_timestamp())
+        files = stores.roles.files_since(stores.roles.published_timestamp())
     assert files[-1][0] == "metadata/timestamp.json"
     asyncio.run(copy_files(opened.blobs, "default", files[:copied]))
     asyncio.run(another(opened).round())

@@ -3,8 +3,8 @@
 JetStream acknowledges when its replicas have a message, before it is flushed to disk (`sync_interval`): on one node a
 power cut may lose what it acknowledged. Use three replicas, or set `sync_interval: always`.
 
-Order: one reader (the leader), which begins at the oldest unacknowledged message when it starts and whenever a batch
-was not done, so a device's second batch is never tallied before its first.
+Order: there is one reader, the leader. It begins at the oldest unacknowledged message when it starts, and again
+whenever a batch was not done, so a device's second batch is never tallied before its first.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class InboxNats:
         self._connecting = asyncio.Lock()
 
     async def write(self, records: Sequence[DeviceMessage]) -> None:
-        """All of them, acknowledged by JetStream. Raises `Unavailable`."""
+        """Write messages, and return when JetStream acknowledged all of them. Raises `Unavailable`."""
         await self._connect()
         try:
             for pack in _packs(records):
@@ -56,7 +56,7 @@ class InboxNats:
             raise Unavailable(f"NATS at {self._url} did not take the reports: {error}; try again") from error
 
     async def take(self, limit: int) -> Taken:
-        """The oldest messages; they come again when `done` is not said within 30 s."""
+        """Take the oldest messages. They come again if `done` is not called within 30 s."""
         await self._connect()
         records: list[DeviceMessage] = []
         messages: list[Any] = []
@@ -77,7 +77,7 @@ class InboxNats:
         return Taken(tuple(records), messages)
 
     async def done(self, taken: Taken) -> None:
-        """They were tallied; acknowledge them."""
+        """Acknowledge messages that were tallied."""
         try:
             for message in taken.token if isinstance(taken.token, list) else ():
                 await message.ack()
@@ -101,7 +101,7 @@ class InboxNats:
 
     async def _open(self) -> None:
         try:
-            # Once connected it reconnects for ever; a first connection that never comes must be said.
+            # Once connected, nats reconnects for ever; but a first connection that never comes must be an error.
             self._connection = await asyncio.wait_for(
                 nats.connect(self._url, connect_timeout=2, max_reconnect_attempts=-1, error_cb=_log), _CONNECT_WAIT_S
             )
@@ -120,8 +120,8 @@ class InboxNats:
     async def _consume_from_the_oldest(self) -> None:
         """A consumer of its own, from the oldest message that is not acknowledged.
 
-        A new one each time, not the old one taken up: what another process (or a round that failed) has in flight
-        would come again only after newer messages, and a device's older windows would then count as replays.
+        It is made anew each time. With the old one, what another process (or a round that failed) has in flight would
+        come again only after newer messages, and a device's older windows would then count as replays.
         """
         with suppress(NotFoundError):
             await self._jetstream.delete_consumer(self._stream, _CONSUMER)

@@ -1,4 +1,4 @@
-"""Device messages in a database table: the default inbox. What `write` returned from is on the disk."""
+"""Device messages in a database table: the default inbox. When `write` returns, its messages are on the disk."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,21 +22,21 @@ class InboxTable:
         self._database = database
 
     async def write(self, records: Sequence[DeviceMessage]) -> None:
-        """All of them durably, or none. Raises `Unavailable`."""
+        """Write all messages durably, or none. Raises `Unavailable`."""
         if records:
             await asyncio.to_thread(self._write, records)
 
     async def take(self, limit: int) -> Taken:
-        """Up to `limit` of the oldest messages; they stay until `done`."""
+        """Take up to `limit` of the oldest messages. They stay in the table until `done`."""
         return await asyncio.to_thread(self._take, limit)
 
     async def done(self, taken: Taken) -> None:
-        """They were tallied; forget them."""
+        """Forget messages that were tallied."""
         if taken.records:
             await asyncio.to_thread(self._done, taken.token)
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no connection is held open."""
 
     def _write(self, records: Sequence[DeviceMessage]) -> None:
         with self._database.transaction() as connection:

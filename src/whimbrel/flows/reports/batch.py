@@ -63,5 +63,5 @@ class FleetBatch:
         """Write what changed, each row once."""
         self._fleet.set_sequences(self._new_sequences)
         self._fleet.save_participation(*(self._places[key] for key in sorted(self._changed_places)))
-        self._fleet.seen(*self._heard.values())
-        self._fleet.runs(*self._running.values())
+        self._fleet.note_heard(*self._heard.values())
+        self._fleet.note_running(*self._running.values())

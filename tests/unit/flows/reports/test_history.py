@@ -20,7 +20,7 @@ def step(base: str, target: str, size: int) -> Step:
 def test_controls_speak_by_the_hour_and_the_new_version_does_not() -> None:
     with town(running=rollout()) as made:
         made.enrol("a", "b", "c")
-        made.fleet.runs(RunningVersion(device_id="a", model="wake", serial=1, hardware_class="pi4", at=T0))
+        made.fleet.note_running(RunningVersion(device_id="a", model="wake", serial=1, hardware_class="pi4", at=T0))
         made.fleet.tally(
             "r1",
             [
