@@ -61,7 +61,7 @@ def show(client: Client, model: str, version: Version, json: Json = False) -> No
         [
             variant["name"],
             file["name"],
-            file["format"],
+            _built(file, variant),
             size_of(file["size_bytes"]),
             file["sha256"][:16],
             _meant(variant),
@@ -70,6 +70,8 @@ def show(client: Client, model: str, version: Version, json: Json = False) -> No
         for file in variant["files"]
     ]
     print_table(["variant", "file", "format", "size", "sha256", "for"], rows)
+    for other in release.get("requires", []):
+        say(f"  requires: {other['model']}, serial {other['serial']}")
 
 
 @app.command("retire")
@@ -112,6 +114,11 @@ def revoke(client: Client, model: str, version: Version, because: Why = "", json
         print_json(done)
         return
     say(f"{model} {found['version']} is revoked: devices leave it with their next refresh")
+
+
+def _built(file: dict[str, Any], variant: dict[str, Any]) -> str:
+    runtime = variant.get("runtime")
+    return ", ".join(filter(None, [file["format"], variant.get("precision"), f"for {runtime}" if runtime else ""]))
 
 
 def _meant(variant: dict[str, Any]) -> str:

@@ -1,12 +1,12 @@
 """The audit log of rollouts and experiments: who did what, why, and on what evidence."""
 
-from whimbrel.flows.ports import RegistryPort
-from whimbrel.flows.records import AuditRecord, ExperimentRecord, RolloutRecord
+from whimbrel.flows.ports import AuditPort
+from whimbrel.flows.records import AuditRecord, Comparison
 
 
 def audit(
-    registry: RegistryPort,
-    comparison: RolloutRecord | ExperimentRecord,
+    registry: AuditPort,
+    comparison: Comparison,
     *,
     actor: str,
     action: str,

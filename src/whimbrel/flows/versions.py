@@ -1,7 +1,7 @@
 """The versions of a model, as rollouts and experiments ask for them: by name, and with what they were released with."""
 
 from whimbrel.errors import NotFound, Refused
-from whimbrel.flows.ports import RegistryPort
+from whimbrel.flows.ports import ModelsPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Reference, Release
@@ -20,6 +20,6 @@ def find_version(versions: list[VersionRecord], name: VersionName) -> VersionRec
     raise NotFound(f"{name.model} has no version {name.text!r}; it has: {candidates or 'none yet'}")
 
 
-def reference_of(registry: RegistryPort, model: str, serial: int) -> Reference | None:
+def reference_of(registry: ModelsPort, model: str, serial: int) -> Reference | None:
     """The reference predictions that a version was released with; None where it has none."""
     return parse(Release, registry.release_bytes(model, serial), what="a stored release").reference
