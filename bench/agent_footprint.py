@@ -4,10 +4,10 @@ Each figure is taken in a process of its own, over real HTTP from this one:
 - import: CPU seconds of `import whimbrel.agent.app`, beyond an interpreter that imports nothing (median of 5);
 - idle: resident memory after a first update and some cycles, and after one by a patch, when numpy is there to stay;
 - update, whole and by a patch: the most that was resident (VmHWM, set to zero before), less what was resident of the
-  model's own files. The agent maps none, so that is nothing here; the probe runs in another process and is left out.
+  model's own files. The agent maps none, so this is 0 here; the probe runs in another process and is left out.
 Peers in the same run: an interpreter alone, and one that imports numpy.
 
-As on a device: modules come compiled, and of what is installed here only what the base and the codec ask for is found.
+As on a device, modules are compiled, and only the packages of the base install and of the codec can be imported.
 The patch is of bfloat16 numbers of which a hundredth moved; `seconds` are wall time, with everything on this machine.
 
 `--quick`: 200 MB instead of 1 GB. `--json`: the last line is one object with `ok` and the figures.
@@ -53,7 +53,7 @@ _AGENT = """
     agent = Agent.open(folder, server=server, root=root, models=["detector"], probes=AllGood())
     for line in sys.stdin:
         Path("/proc/self/clear_refs").write_text("5")
-        begun = time.monotonic()
+        began = time.monotonic()
         while True:
             result = agent.cycle(force=True)
             if result.models["detector"]["serial"] == int(line):
@@ -63,16 +63,16 @@ _AGENT = """
         for _ in range(3):
             with agent.session("detector"):
                 pass
-        seconds, peak = time.monotonic() - begun, memory("VmHWM:")
+        seconds, peak = time.monotonic() - began, memory("VmHWM:")
         agent.cycle()
         agent.cycle(force=True)
-        said = {"peak": peak, "now": memory("VmRSS:"), "seconds": seconds, "codec": "numpy" in sys.modules}
-        print(json.dumps(said), flush=True)
+        figures = {"peak": peak, "now": memory("VmRSS:"), "seconds": seconds, "codec": "numpy" in sys.modules}
+        print(json.dumps(figures), flush=True)
 """
 
 
 def cpu_s(code: str) -> float:
-    """Of a fresh interpreter that runs `code`."""
+    """CPU seconds of a fresh interpreter that runs `code`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", _AS_ON_A_DEVICE + code], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -80,7 +80,7 @@ def cpu_s(code: str) -> float:
 
 
 def resident_mb(code: str) -> float:
-    """Of an interpreter after `code`."""
+    """Resident megabytes of an interpreter after `code`."""
     code += "\nprint(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS:')))"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     return int(out) * 1024 / MB
@@ -108,7 +108,7 @@ def write_model(path: Path, size: int, *, changed: bool) -> None:
 
 
 class Files(dict[str, bytes]):
-    """Artifacts that are read when they are asked for."""
+    """Artifacts that are read from their files on request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Files(dict[str, bytes]):
         return self.paths[key].read_bytes() if key in self.paths else default
 
     def add(self, path: Path) -> str:
-        """The digest of a file that is served from now on."""
+        """Serve a file from now on. Returns its digest."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.paths[digest] = path
@@ -162,24 +162,24 @@ def update_figures(size: int, folder: Path) -> dict[str, float]:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as agent:
             if agent.stdin is None or agent.stdout is None:
                 raise RuntimeError("no pipes")
-            said = []
+            passes = []
             for serial in (1, 2):
                 repository.policy("detector", baseline=serial)
                 agent.stdin.write(f"{serial}\n")
                 agent.stdin.flush()
-                said.append(json.loads(agent.stdout.readline()))
+                passes.append(json.loads(agent.stdout.readline()))
             agent.stdin.close()
     return {
         "model_mb": size / MB,
         "patch_mb": patch.stat().st_size / MB,
-        "idle_rss_mb": said[0]["now"] / MB,
-        "whole_peak_mb": said[0]["peak"] / MB,
-        "patch_peak_mb": said[1]["peak"] / MB,
-        "after_patch_rss_mb": said[1]["now"] / MB,
-        "whole_s": said[0]["seconds"],
-        "patch_s": said[1]["seconds"],
-        "codec_while_whole": float(said[0]["codec"]),
-        "codec_while_patch": float(said[1]["codec"]),
+        "idle_rss_mb": passes[0]["now"] / MB,
+        "whole_peak_mb": passes[0]["peak"] / MB,
+        "patch_peak_mb": passes[1]["peak"] / MB,
+        "after_patch_rss_mb": passes[1]["now"] / MB,
+        "whole_s": passes[0]["seconds"],
+        "patch_s": passes[1]["seconds"],
+        "codec_while_whole": float(passes[0]["codec"]),
+        "codec_while_patch": float(passes[1]["codec"]),
     }
 
 
@@ -217,7 +217,7 @@ def main() -> int:
     print(f"over: {', '.join(over) or 'none'}")
     if given.json:
         print(json.dumps({"ok": ok, **{name: round(value, 4) for name, value in figures.items()}}))
-    return 0  # it measured; `ok` says what it found
+    return 0  # it measured; `ok` has the result
 
 
 if __name__ == "__main__":

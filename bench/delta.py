@@ -1,10 +1,10 @@
-"""How large are our patches, how fast and how lean, beside the generic tools? Measured in one run, on pairs made here.
+"""How large, how fast and how lean are our patches, compared with the generic tools? Measured in one run.
 
-The pairs are trained: a small network learns digits (numpy, AdamW), then goes on learning a little, is cut, quantised
-or merged, and both versions are written in the formats that devices use. `--pairs DIR` adds one's own: DIR/base and
-other folders with files of the same names; float16 ones are quantised to K-quants besides. `--prototype V3.PY` runs the
-prototype on every pair, too; what it needed on the calibration pairs is known. `--quick` is small and takes a minute;
-the full run adds files of up to 4 GB.
+The pairs are trained here: a small network learns digits (numpy, AdamW). Then it learns a little more, is cut,
+quantised or merged, and both versions are written in the formats that devices use. `--pairs DIR` adds your own pairs:
+DIR/base and other folders with files of the same names; float16 files are quantised to K-quants too. `--prototype
+V3.PY` runs the prototype on every pair; its sizes for the calibration pairs are known. `--quick` is small and takes a
+minute; the full run adds files of up to 4 GB.
 
 The last line is one JSON object: `ok` (every bar below is met), `problems`, `figures` (those that are promised) and
 `rows` (all). CPU seconds are of one thread, the best of three runs up to 200 MB; memory is what was resident above the
@@ -113,24 +113,24 @@ def run_ours(what: str, *paths: Path) -> tuple[float, float]:
 
 
 def ours(base: Path, target: Path, folder: Path) -> Cost:
-    """The best time of a few runs, for other programs take turns on the core; the worst memory."""
+    """The best time of a few runs, because other programs share the core; the worst memory."""
     patch, out = folder / "ours.patch", folder / "ours.out"
-    found = []
+    costs = []
     for _ in range(RUNS if target.stat().st_size <= RUNS_BYTES else 1):
         encode = run_ours("encode_files", base, target, patch)
         decode = run_ours("apply_files", base, patch, out)
-        found.append(_cost(target, patch, out, encode, decode))
+        costs.append(_cost(target, patch, out, encode, decode))
     return Cost(
-        found[0].patch_bytes,
-        min(one.encode_cpu_s for one in found),
-        min(one.decode_cpu_s for one in found),
-        max(one.encode_mib for one in found),
-        max(one.decode_mib for one in found),
+        costs[0].patch_bytes,
+        min(one.encode_cpu_s for one in costs),
+        min(one.decode_cpu_s for one in costs),
+        max(one.encode_mib for one in costs),
+        max(one.decode_mib for one in costs),
     )
 
 
 def prototype_bytes(script: Path, base: Path, target: Path, folder: Path) -> int | None:
-    """It tells containers by their names; None for types that it does not know."""
+    """The bytes of the prototype's patch. It knows containers by their names. None for types that it does not know."""
     ending = ".gguf" if target.read_bytes()[:4] == b"GGUF" else ".safetensors"
     named = [folder / f"prototype-{side}{ending}" for side in ("base", "target")]
     for link, path in zip(named, (base, target), strict=True):
@@ -152,9 +152,9 @@ def tool(encode: Callable[[str, str, str], Command], decode: Callable[[str, str,
         patch, out = folder / "their.patch", folder / "their.out"
         for path in (patch, out):
             path.unlink(missing_ok=True)
-        made = run(encode(str(base), str(target), str(patch)))
-        back = run(decode(str(base), str(patch), str(out)))
-        return _cost(target, patch, out, made, back)
+        encoded = run(encode(str(base), str(target), str(patch)))
+        decoded = run(decode(str(base), str(patch), str(out)))
+        return _cost(target, patch, out, encoded, decoded)
 
     return measure
 
@@ -205,19 +205,19 @@ TOOLS: dict[str, tuple[str, Callable[..., Cost]]] = {
 def measure(
     name: str, base: Path, target: Path, folder: Path, *, peers: bool, prototype: Path | None = None
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    row: dict[str, Any] = {
         "pair": name,
         "target_bytes": target.stat().st_size,
         "sha256_mb_per_s": round(yardstick()),
         "ours": asdict(ours(base, target, folder)),
     }
     if prototype and peers and (size := prototype_bytes(prototype, base, target, folder)) is not None:
-        found["prototype_bytes"] = size
+        row["prototype_bytes"] = size
     elif name in PROTOTYPE_BYTES:
-        found["prototype_bytes"] = PROTOTYPE_BYTES[name]
+        row["prototype_bytes"] = PROTOTYPE_BYTES[name]
     for label, (program, tool_of) in TOOLS.items() if peers else ():
-        found[label] = asdict(tool_of(base, target, folder)) if shutil.which(program) else "absent"
-    return found
+        row[label] = asdict(tool_of(base, target, folder)) if shutil.which(program) else "absent"
+    return row
 
 
 def best_tool(row: dict[str, Any]) -> int | None:
@@ -265,41 +265,41 @@ def show(rows: list[dict[str, Any]]) -> None:
 def yardstick() -> float:
     """MB of SHA-256 a CPU second, here and now."""
     content = bytes(16 * MIB)
-    begun = time.process_time()
+    began = time.process_time()
     for _ in range(8):
         hashlib.sha256(content).digest()
-    return 8 * len(content) / 1e6 / (time.process_time() - begun)
+    return 8 * len(content) / 1e6 / (time.process_time() - began)
 
 
 def failures(rows: list[dict[str, Any]], *, judge_speed: bool) -> list[str]:
-    """What is not as promised."""
-    found = []
+    """The promises that are not kept, a sentence each."""
+    broken = []
     for row in rows:
         name, mine = row["pair"], row["ours"]
         best = best_tool(row)
         if best is not None and "metadata" in name and mine["patch_bytes"] > best + METADATA_SLACK_BYTES:
-            found.append(f"{name}: {mine['patch_bytes']} bytes, where the best tool needs {best}")
+            broken.append(f"{name}: {mine['patch_bytes']} bytes, where the best tool needs {best}")
         elif best is not None and "metadata" not in name and mine["patch_bytes"] > best:
-            found.append(f"{name}: {mine['patch_bytes']} bytes, and a generic tool needs {best}")
+            broken.append(f"{name}: {mine['patch_bytes']} bytes, and a generic tool needs {best}")
         if "metadata" not in name and mine["patch_bytes"] > PROTOTYPE_RATIO * row.get("prototype_bytes", 2**62):
-            found.append(f"{name}: {mine['patch_bytes']} bytes, the prototype needs {row['prototype_bytes']}")
+            broken.append(f"{name}: {mine['patch_bytes']} bytes, the prototype needs {row['prototype_bytes']}")
         if judge_speed and row.get("promise"):
             core = min(1.0, row["sha256_mb_per_s"] / YARDSTICK_MB_PER_S)
             for verb, speed, due in zip(("encode", "decode"), speeds(row), PROMISES[row["promise"]][::-1], strict=True):
                 if speed < due * core:
-                    found.append(f"{name}: {verb} {speed:.0f} MB/s; {due * core:.0f} are promised on this core")
+                    broken.append(f"{name}: {verb} {speed:.0f} MB/s; {due * core:.0f} are promised on this core")
         worst = max(mine["encode_mib"], mine["decode_mib"])
         if worst > MEMORY_MIB:
-            found.append(f"{name}: {worst:.1f} MiB above the idle process; {MEMORY_MIB:.0f} are promised")
-    return found
+            broken.append(f"{name}: {worst:.1f} MiB above the idle process; {MEMORY_MIB:.0f} are promised")
+    return broken
 
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The promised ones, at their worst."""
-    found: dict[str, Any] = {}
+    """The promised figures, at their worst."""
+    result: dict[str, Any] = {}
     for kind, (decode, encode) in PROMISES.items():
         judged = [row for row in rows if row.get("promise") == kind]
-        found[kind] = {
+        result[kind] = {
             "encode_mb_per_s": {row["pair"]: round(speeds(row)[0], 1) for row in judged},
             "decode_mb_per_s": {row["pair"]: round(speeds(row)[1], 1) for row in judged},
             "promised_encode_mb_per_s": encode,
@@ -311,7 +311,7 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     to_prototype = [
         row["ours"]["patch_bytes"] / row["prototype_bytes"] for row in weights if row.get("prototype_bytes")
     ]
-    return found | {
+    return result | {
         "memory_mib": round(max(worst), 1),
         "patch_to_best_generic_tool": [round(one, 3) for one in (min(to_tools), max(to_tools))] if to_tools else None,
         "patch_to_prototype": [round(one, 3) for one in (min(to_prototype), max(to_prototype))]

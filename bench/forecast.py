@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from whimbrel.forecast.cohort_sizes import policy_at
 from whimbrel.forecast.effects import parse_effect
-from whimbrel.forecast.expected import Asked
+from whimbrel.forecast.fleet_description import FleetDescription
 from whimbrel.forecast.forecast import forecast
-from whimbrel.forecast.headcount import policy_at
-from whimbrel.forecast.shape import Shape
+from whimbrel.forecast.summary import ForecastRequest
 from whimbrel.model.release import Line
 from whimbrel.model.selector import Selector
 from whimbrel.plan.plan import Plan, Stage
@@ -68,13 +68,13 @@ def decisions(devices: int) -> dict[str, Any]:
     kind = draw.integers(0, KINDS, size=devices).astype(np.uint16)
     times = []
     for _ in range(3):
-        begun = time.process_time()
+        began = time.process_time()
         decided = decide_many(asked, line, keys, kind, kinds)
-        times.append(time.process_time() - begun)
+        times.append(time.process_time() - began)
     profiles = [Profile(each, kinds[kind[number]].labels) for number, each in enumerate(ids)]
-    begun = time.process_time()
+    began = time.process_time()
     alone = [decide(asked, line, profile) for profile in profiles]
-    scalar = SCALAR / (time.process_time() - begun)
+    scalar = SCALAR / (time.process_time() - began)
     for number, each in enumerate(alone):
         if decided.outcomes[decided.which[number]] != Outcome(each.serial, each.offer, each.assignments, each.beside):
             raise SystemExit(f"{ids[number]} is decided differently: {each}")
@@ -90,11 +90,16 @@ def decisions(devices: int) -> dict[str, Any]:
 
 def whole(runs: int) -> dict[str, Any]:
     """A forecast of ten million devices, as the command makes it."""
-    asked = Asked(
-        plan=PLAN, shape=Shape(), devices=DEVICES, effects=tuple(map(parse_effect, EFFECTS)), runs=runs, seed=SEED
+    asked = ForecastRequest(
+        plan=PLAN,
+        fleet=FleetDescription(),
+        devices=DEVICES,
+        effects=tuple(map(parse_effect, EFFECTS)),
+        runs=runs,
+        seed=SEED,
     )
-    begun, own, theirs = time.monotonic(), _cpu(resource.RUSAGE_SELF), _cpu(resource.RUSAGE_CHILDREN)
-    found = forecast(asked, processes=PROCESSES)
+    began, own, theirs = time.monotonic(), _cpu(resource.RUSAGE_SELF), _cpu(resource.RUSAGE_CHILDREN)
+    result = forecast(asked, processes=PROCESSES)
     own, theirs = _cpu(resource.RUSAGE_SELF) - own, _cpu(resource.RUSAGE_CHILDREN) - theirs
     memory = [_peak_gib(resource.RUSAGE_SELF), *[_peak_gib(resource.RUSAGE_CHILDREN)] * PROCESSES]
     return {
@@ -102,13 +107,13 @@ def whole(runs: int) -> dict[str, Any]:
         "runs": runs,
         "effects": {
             each.effect: {"caught": each.caught.share, "exposed": each.exposed.median, "hours": each.verdict_h.median}
-            for each in found.effects
+            for each in result.effects
         },
-        "false_alarm": found.false_alarm.share,
-        "finished": found.finished.share,
-        "device_decisions": found.decisions,
-        "gate_gap": found.gate_gap,
-        "seconds": round(time.monotonic() - begun, 1),
+        "false_alarm": result.false_alarm.share,
+        "finished": result.finished.share,
+        "device_decisions": result.decisions,
+        "gate_gap": result.gate_gap,
+        "seconds": round(time.monotonic() - began, 1),
         "cpu_s": round(own + theirs, 1),
         "seconds_on_two_cores": round(own + theirs / PROCESSES, 1),
         "peak_gib": round(sum(memory), 3),
@@ -145,15 +150,15 @@ def main() -> None:
         f"{slow['seconds_on_two_cores']} s on two cores ({slow['seconds']} s by the clock, {slow['cpu_s']} s of "
         f"processor), {slow['peak_gib']} GiB"
     )
-    found = {**fast, **slow, "cores": os.cpu_count(), "seed": SEED}
+    result = {**fast, **slow, "cores": os.cpu_count(), "seed": SEED}
     missed = [
-        f"{name} is {found[name]}, {'at least' if name.endswith('core') else 'at most'} {bar:g}"
+        f"{name} is {result[name]}, {'at least' if name.endswith('core') else 'at most'} {bar:g}"
         for name, bar in BARS.items()
-        if (found[name] < bar if name.endswith("core") else found[name] > bar)
+        if (result[name] < bar if name.endswith("core") else result[name] > bar)
     ]
-    if found["gate_gap"] > 1e-5:
-        missed.append(f"the gate and the arrays differ by {found['gate_gap']} in ln E, at most 1e-5")
-    summary = {"ok": not missed, "missed": missed, **found}
+    if result["gate_gap"] > 1e-5:
+        missed.append(f"the gate and the arrays differ by {result['gate_gap']} in ln E, at most 1e-5")
+    summary = {"ok": not missed, "missed": missed, **result}
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
     (folder / "forecast.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")

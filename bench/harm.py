@@ -1,22 +1,20 @@
 """How many devices does a bad version reach before it is taken back, and how often is a good one taken back?
 
-Simulated streams (200,000 devices in 20 classes, 5-minute windows, 5% -> 25% -> 90%, installs over hours, traffic by
-the hour of day, started between eight and eleven in the morning) go through the product's own gate as tally windows,
-next to honest versions of what peers do, and next to an oracle that knows the effect beforehand. A method is judged by
-the first window at which it takes the version back.
+Simulated streams (harm_streams.py: 200,000 devices in 20 classes, started between eight and eleven in the morning) go
+through the product's own gate as tally windows, next to honest versions of peers' methods, and next to an oracle that
+knows the effect beforehand. A method is judged by the first window at which it takes the version back.
 
-The false alarms come from rollouts in which nothing is wrong at all. Their windows are folded for hundreds of rollouts
-at once (`gate/batch_gate.py`, held equal to the gate by a test), and every alarm found so is played again through the
-gate itself, which must say the same. Peers see the one metric that is about to get worse; the gate watches all of them.
+False alarms come from rollouts in which nothing is wrong at all. Their windows are folded for hundreds of rollouts at
+once (`gate/batch_gate.py`, held equal to the gate by a test). Every alarm is then judged by the gate itself, which must
+agree. A peer sees the one metric that is about to get worse; the gate watches all of them.
 """
 
 import argparse
-import itertools
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,230 +22,35 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from whimbrel.gate.batch_gate import Arm, BulkLedger
+from harm_streams import (
+    CLASSES,
+    COARSE,
+    DAY,
+    FINE,
+    MORNING,
+    PLAIN,
+    PLAN,
+    RARE,
+    SCENARIOS,
+    SILENT,
+    STARTS,
+    WINDOWS,
+    Latency,
+    Scenario,
+    Streams,
+    cells,
+    exposed,
+    stage_at,
+)
+from whimbrel.gate.batch_gate import Arm, BatchLedger
 from whimbrel.gate.gate import judge
-from whimbrel.gate.guardrails import TOLERATED_SLOWER
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import GateInput
-from whimbrel.health.sketch import GAMMA, keys_of
-from whimbrel.health.tally import AGE_EDGES_H, Cell, Moments
-from whimbrel.plan.plan import Plan, Stage
+from whimbrel.plan.plan import Plan
 
 Array = NDArray[Any]
 SEED = 20261120
-DEVICES = 200_000
-CLASSES = 20
-SHARES = (0.05, 0.25, 0.90)
-STAGE_WINDOWS = (36, 36, 72)  # 3 h, 3 h, 6 h
-STARTS = (0, 36, 72)
-WINDOWS = sum(STAGE_WINDOWS)
-INSTALL = 24  # windows: mean time until a device has installed (exponential, two hours)
-SESSIONS = 0.09  # of a device and window, on average over the day
-SWING = 0.6  # of the day's traffic around its mean, which it passes at eight in the morning
-LABELLED = 0.4  # sessions whose answer is confirmed or corrected
-ERRORS = 0.005
-SILENT = 0.01
-DUE_AFTER = 3  # windows until a first report is due
-SIGMA = 0.6  # of the logarithm of a session's latency
-MEDIAN_MS = 20.0
-EDGES = np.array([e * 12 for e in AGE_EDGES_H])  # in windows
-DAY, MORNING = 288, 36  # windows among which a rollout's start is drawn: any hour, or from eight to eleven
 CHUNK = 100
-
-
-class Scenario(msgspec.Struct, frozen=True):
-    """What changes with the new version. `one_class`: only in one of the classes."""
-
-    name: str
-    metric: str
-    base: float
-    after: float
-    one_class: bool = False
-
-
-SCENARIOS = (
-    Scenario("crash_1_2", "crash", 0.01, 0.02),
-    Scenario("crash_1_3", "crash", 0.01, 0.03),
-    Scenario("crash_01_03", "crash", 0.001, 0.003),
-    Scenario("one_class", "crash", 0.01, 0.05, one_class=True),
-    Scenario("accuracy", "accuracy", 0.84, 0.80),
-    Scenario("p99", "latency", 1.0, 1.5),
-    Scenario("bricked_2", "silence", 0.0, 0.02),
-)
-PLAIN = Scenario("aa_crash_1", "crash", 0.01, 0.01)
-RARE = Scenario("aa_crash_01", "crash", 0.001, 0.001)
-PLAN = Plan(
-    model_version="m@1.0.0",
-    stages=tuple(
-        Stage(name=f"s{index}", target_percent=100 * share, duration_hours=windows / 12)
-        for index, (share, windows) in enumerate(zip(SHARES, STAGE_WINDOWS, strict=True))
-    ),
-)
-
-
-# --- the streams ---
-
-
-def installed(elapsed: float) -> float:
-    """The share of a cohort that has the version, or the placebo, so many windows after its stage began."""
-    return 1 - math.exp(-max(0.0, elapsed) / INSTALL)
-
-
-def ages(elapsed: float) -> list[float]:
-    """The share of a cohort in each age group."""
-    edges = [0.0, *EDGES, math.inf]
-    shares = [installed(elapsed - low) - installed(elapsed - high) for low, high in itertools.pairwise(edges)]
-    while len(shares) > 1 and shares[-1] <= 0:
-        shares.pop()
-    return shares
-
-
-def exposed(window: int) -> float:
-    """Devices that had the version at the end of a window."""
-    stage = stage_at(window)
-    before = 0.0
-    total = 0.0
-    for index in range(stage + 1):
-        total += (SHARES[index] - before) * DEVICES * installed(window - STARTS[index] + 1)
-        before = SHARES[index]
-    return total
-
-
-def stage_at(window: int) -> int:
-    """The stage that a window lies in."""
-    return sum(window >= start for start in STARTS) - 1
-
-
-class Latency:
-    """Sketch buckets of a log-normal latency, and the chance of each. `step` buckets lie between two values."""
-
-    def __init__(self, step: int) -> None:
-        low, high = keys_of(MEDIAN_MS * np.exp(np.array([-3.2, 4.2]) * SIGMA))
-        self.keys = np.arange(low, high, step)
-        edges = (self.keys * math.log(GAMMA) - math.log(MEDIAN_MS)) / SIGMA
-        normal = np.array([0.5 * math.erfc(-z / math.sqrt(2)) for z in edges])
-        self.cdf = normal
-        self.plain = np.diff(normal, prepend=0.0)
-        self.plain[-1] += 1 - self.plain.sum()
-        shift = math.log(1.5) / SIGMA
-        slower = np.array([0.5 * math.erfc(-(z - shift) / math.sqrt(2)) for z in edges])
-        self.slow = np.diff(slower, prepend=0.0)
-        self.slow[-1] += 1 - self.slow.sum()
-        self.p = {p: int(np.argmax(normal >= p)) for p in (0.5, 0.95, 0.99)}
-
-
-FINE, COARSE = Latency(1), Latency(TOLERATED_SLOWER)
-
-
-class Streams:
-    """The windows of `runs` rollouts of one scenario, drawn at once, window by window."""
-
-    def __init__(self, scenario: Scenario, *, runs: int, seed: int, latency: Latency, starts: int = MORNING) -> None:
-        self.scenario, self.runs, self.latency = scenario, runs, latency
-        self.draw = np.random.default_rng(seed)
-        self.phase = self.draw.uniform(0, starts, size=(runs, 1, 1))  # of 288, from eight in the morning on
-        self.excess = np.zeros((runs, WINDOWS))
-
-    def window(self, window: int) -> dict[int, tuple[Arm, Arm]]:
-        """Both arms of every cohort that began."""
-        stage = stage_at(window)
-        traffic = SESSIONS * (1 + SWING * np.sin(2 * np.pi * (window + self.phase) / 288))
-        made = {}
-        before = 0.0
-        for cohort in range(stage + 1):
-            elapsed = window - STARTS[cohort] + 0.5
-            treated = (SHARES[cohort] - before) * DEVICES / CLASSES
-            control = (1 - SHARES[stage]) * DEVICES / CLASSES
-            made[cohort] = (
-                self._arm(treated, elapsed, traffic, window, treated=True),
-                self._arm(control, elapsed, traffic, window, treated=False),
-            )
-            before = SHARES[cohort]
-        return made
-
-    def _arm(self, devices: float, elapsed: float, traffic: Array, window: int, *, treated: bool) -> Arm:
-        draw, what = self.draw, self.scenario
-        shares = np.array(ages(elapsed))
-        shape = (self.runs, len(shares), CLASSES)
-        worse = treated and what.after != what.base
-        alive = 1 - (what.after if worse and what.metric == "silence" else 0)
-        at_risk = draw.poisson(np.broadcast_to(devices * alive * traffic * shares[None, :, None], shape))
-        rate = np.full(CLASSES, what.base if what.metric == "crash" else 0.01)
-        if worse and what.metric == "crash":
-            rate[: 1 if what.one_class else CLASSES] = what.after
-        crashed = draw.binomial(at_risk, rate[None, None, :])
-        errors = draw.binomial(at_risk, ERRORS)
-        fresh = devices * (installed(elapsed - DUE_AFTER + 0.5) - installed(elapsed - DUE_AFTER - 0.5))
-        due, overdue = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        due[:, 0] = draw.poisson(fresh, size=(self.runs, CLASSES))
-        silent = 1 - (1 - SILENT) * alive
-        overdue[:, 0] = draw.binomial(due[:, 0], silent)
-        labelled = draw.binomial(at_risk, LABELLED)
-        mean = what.after if worse and what.metric == "accuracy" else 0.84
-        right = draw.binomial(labelled, mean)
-        chances = self.latency.slow if worse and what.metric == "latency" else self.latency.plain
-        latency = draw.multinomial(at_risk.sum(axis=2), chances)
-        if worse:
-            self._count(what, window, at_risk, labelled, rate)
-        return Arm(
-            at_risk=at_risk,
-            crashed=crashed,
-            errors=errors,
-            due=due,
-            overdue=overdue,
-            accuracy_n=labelled,
-            accuracy_sum=right,
-            accuracy_sumsq=right,
-            latency=latency,
-        )
-
-    def _count(self, what: Scenario, window: int, at_risk: Any, labelled: Any, rate: Array) -> None:
-        if what.metric == "crash":
-            self.excess[:, window] += (at_risk * (rate - what.base)[None, None, :]).sum(axis=(1, 2))
-        elif what.metric == "accuracy":
-            self.excess[:, window] += (labelled * (what.base - what.after)).sum(axis=(1, 2))
-        elif what.metric == "latency":
-            tail = self.latency.slow[self.latency.p[0.99] + 1 :].sum() - 0.01
-            self.excess[:, window] += at_risk.sum(axis=(1, 2)) * tail
-        else:
-            self.excess[:, window] = exposed(window) * what.after - (exposed(window - 1) * what.after if window else 0)
-
-
-def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, latency: Latency) -> Iterator[Cell]:
-    """One run's tally window, as the server keeps it. Latency is kept with the first class of its age group."""
-    for stage, arms in cohorts.items():
-        for role, arm in zip(("treated", "control"), arms, strict=True):
-            for age in range(arm.at_risk.shape[1]):
-                row = arm.latency[run, age]
-                (seen,) = np.nonzero(row)
-                timed = {int(latency.keys[k]): int(row[k]) for k in seen}
-                for index in range(CLASSES):
-                    at = (run, age, index)
-                    if not arm.at_risk[at] and not arm.due[at] and not (timed and index == 0):
-                        continue
-                    n = int(arm.accuracy_n[at])
-                    yield Cell(
-                        stage=stage,
-                        window=window,
-                        role=role,  # type: ignore[arg-type]
-                        hardware_class=f"class-{index:02d}",
-                        age_bucket=age,
-                        at_risk=int(arm.at_risk[at]),
-                        sessions=int(arm.at_risk[at]),
-                        crashed=int(arm.crashed[at]),
-                        error_units=int(arm.at_risk[at]),
-                        error_share=float(arm.errors[at]),
-                        due=int(arm.due[at]),
-                        overdue=int(arm.overdue[at]),
-                        metrics={
-                            "accuracy": Moments(
-                                n=n, sum=float(arm.accuracy_sum[at]), sumsq=float(arm.accuracy_sumsq[at])
-                            )
-                        }
-                        if n
-                        else {},
-                        latency=timed if index == 0 else {},
-                    )
 
 
 # --- the gate ---
@@ -387,26 +190,26 @@ def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts:
     """Median exposure and excess of every method over `runs` rollouts of a bad version."""
     streams = Streams(scenario, runs=runs, seed=seed, latency=FINE, starts=starts)
     ledgers = [Ledger(plan) for _ in range(runs)]
-    found: list[int | None] = [None] * runs
+    caught: list[int | None] = [None] * runs
     sentences: dict[str, int] = {}
     history = []
     for window in range(STARTS[2]):
         cohorts = streams.window(window)
         history.append(cohorts)
         for run in range(runs):
-            if found[run] is None:
+            if caught[run] is None:
                 now = GateInput(
                     stage=stage_at(window), soaked_s=0, counts={}, cells=list(cells(window, cohorts, run, FINE))
                 )
                 verdict = judge(plan, now, ledgers[run])
                 if verdict.move in {"roll_back", "slice_back"}:
-                    found[run] = window
+                    caught[run] = window
                     sentences[verdict.move] = sentences.get(verdict.move, 0) + 1
-        if (window + 1) % 12 == 0 and all(each is not None for each in found):
+        if (window + 1) % 12 == 0 and all(each is not None for each in caught):
             stops = peers(history, scenario)
             if all(sum(each is not None for each in stops[name]) > runs / 2 for name in ("mann_whitney", "oracle")):
                 break
-    stops = {"whimbrel": found, **peers(history, scenario)}
+    stops = {"whimbrel": caught, **peers(history, scenario)}
     spent = np.cumsum(streams.excess, axis=1)
     rows = {name: _row(column, spent) for name, column in stops.items()}
     return {
@@ -420,11 +223,11 @@ def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts:
 
 
 def peers(history: list[dict[int, tuple[Arm, Arm]]], scenario: Scenario) -> dict[str, list[int | None]]:
-    """The window at which every other method stops, one a run."""
+    """The window at which every other method stops, for each run."""
     base = rates(scenario, FINE)[0]
-    seen = series(history, scenario.metric, FINE)
-    stops = {name: method(seen, base=base) for name, method in PEERS.items()}
-    best = series(history, "p95", FINE) if scenario.metric == "latency" else seen
+    data = series(history, scenario.metric, FINE)
+    stops = {name: method(data, base=base) for name, method in PEERS.items()}
+    best = series(history, "p95", FINE) if scenario.metric == "latency" else data
     stops["oracle"] = oracle(best, scenario, FINE)
     return stops
 
@@ -444,12 +247,12 @@ def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts
     """Whole rollouts of a version that is as good as the old one: how many does each method take back?"""
     alarms: dict[str, int] = dict.fromkeys(("whimbrel", *PEERS), 0)
     highest: list[float] = []
-    said: list[str] = []
+    sentences: list[str] = []
     checked = 0
     for chunk in range(0, runs, CHUNK):
         size = min(CHUNK, runs - chunk)
         streams = Streams(scenario, runs=size, seed=seed + chunk, latency=COARSE, starts=starts)
-        ledger = BulkLedger(plan, runs=size, classes=CLASSES)
+        ledger = BatchLedger(plan, runs=size, classes=CLASSES)
         history = []
         path = np.empty((WINDOWS, size))
         for window in range(WINDOWS):
@@ -459,8 +262,8 @@ def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts
             path[window] = ledger.log_e()
         crossed = path >= math.log(1 / plan.alpha)
         highest += path.max(axis=0).tolist()
-        wanted = [run for run in range(size) if crossed[:, run].any()] + ([] if chunk else [0])
-        for run in dict.fromkeys(wanted):
+        checks = [run for run in range(size) if crossed[:, run].any()] + ([] if chunk else [0])
+        for run in dict.fromkeys(checks):
             expected = int(np.argmax(crossed[:, run])) if crossed[:, run].any() else None
             last = WINDOWS if expected is None else expected + 1
             verdict = gate(history[:last], run, COARSE, plan)
@@ -468,11 +271,11 @@ def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts
                 raise SystemExit(f"run {chunk + run}: the gate says {verdict}, the arrays say {expected}")
             checked += 1
             if verdict:
-                said.append(f"run {chunk + run}, window {verdict[0]}: {verdict[1]}")
+                sentences.append(f"run {chunk + run}, window {verdict[0]}: {verdict[1]}")
         alarms["whimbrel"] += int(crossed.any(axis=0).sum())
-        seen = series(history, scenario.metric, COARSE)
+        data = series(history, scenario.metric, COARSE)
         for name, method in PEERS.items():
-            alarms[name] += sum(each is not None for each in method(seen, base=scenario.base))
+            alarms[name] += sum(each is not None for each in method(data, base=scenario.base))
     tail = {str(p): round(float(np.quantile(highest, p)), 3) for p in (0.9, 0.95, 0.99, 0.995)}
     return {
         "scenario": scenario.name,
@@ -481,7 +284,7 @@ def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts
         "alarms": {n: c / runs for n, c in alarms.items()},
         "highest_log_e": tail,
         "played_through_the_gate": checked,
-        "sentences": said,
+        "sentences": sentences,
     }
 
 
@@ -524,14 +327,14 @@ def main() -> None:
 
 def _summary(rows: list[dict[str, Any]], alarms: list[dict[str, Any]]) -> dict[str, Any]:
     def over(peer: str) -> dict[str, float | None]:
-        found: dict[str, float | None] = {}
+        ratios: dict[str, float | None] = {}
         for row in rows:
             ours, theirs = row["methods"]["whimbrel"]["exposed"], row["methods"][peer]["exposed"]
             if row["scenario"] in BARRED:  # a peer that has not stopped it yet is counted as stopping it now
-                found[row["scenario"]] = (
+                ratios[row["scenario"]] = (
                     None if ours is None else round(ours / (theirs or exposed(row["windows"] - 1)), 3)
                 )
-        return found
+        return ratios
 
     versus = {"exposed_vs_oracle": over("oracle"), "exposed_vs_judge": over("mann_whitney")}
     worst = max(alarm["alarms"]["whimbrel"] for alarm in alarms)

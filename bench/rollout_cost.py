@@ -1,8 +1,9 @@
 """What does it cost to start, advance and take back a rollout, for 10 devices and for 10,000,000?
 
-The promise: one document, whatever the size of the fleet. For each size, a repository is made whose simulated profiles
-are decided with the product's own `decide`; the moves are the product's own flows, policy writing and signing, over a
-real SQLite registry. Figures are CPU seconds of this process (getrusage), and the documents that a move wrote.
+The promise: one document, whatever the size of the fleet. For each size the benchmark makes a repository, and decides
+for simulated profiles with the product's own `decide`. The moves are the product's own flows, policy writing and
+signing, over a real SQLite registry. Figures are CPU seconds of this process (getrusage), and the documents that a move
+wrote.
 
 Peer in the same run: the cost of the usual design, where the server writes one assignment row a device at each move
 (what a database of per-device deployments does). It is measured up to `--peer-devices` and printed as a ratio.
@@ -192,8 +193,8 @@ def _policies(repository: Repository) -> int:
 
 def _policy_bytes(repository: Repository) -> bytes:
     with transaction(repository.database, "default") as stores:
-        held = stores.roles.current_target(roles.policy_role(MODEL), roles.policy_path(MODEL))
-    return held or b""
+        document = stores.roles.current_target(roles.policy_role(MODEL), roles.policy_path(MODEL))
+    return document or b""
 
 
 def _policy(repository: Repository) -> Policy:

@@ -27,7 +27,7 @@ from whimbrel.agent.probes import ProbeServer
 from whimbrel.cli.connect import connect
 from whimbrel.demo.deployment import LocalDeployment
 from whimbrel.demo.digits import train
-from whimbrel.demo.fleet import PlayedFleet
+from whimbrel.demo.fleet import AgentFleet
 
 MODEL = "digits"
 CLASSES = ("board-a", "board-b", "board-c", "board-d")
@@ -51,14 +51,14 @@ rollout:
 
 
 class App:
-    """Uses the model, and fails with the serials that are bad on its device's class."""
+    """An app that uses the model. It fails with the serials that are bad on its device's class."""
 
     def __init__(self, bad: dict[int, str]) -> None:
         self.model = MODEL
         self.bad = bad
 
     def use(self, agent: Agent, chance: Random) -> tuple[int, bool]:
-        """One session of three answers. Returns the serial, and whether all of them were given."""
+        """One session of three runs. Returns the serial, and whether all runs succeeded."""
         with agent.session(self.model) as session:
             settings = agent.settings
             fails = self.bad.get(session.serial) == settings.labels["hardware"] and _unlucky(settings.device_id)
@@ -72,27 +72,27 @@ def _unlucky(device_id: str) -> bool:
 
 
 class World:
-    """The server, the fleet, and what was measured."""
+    """The server, the fleet, and their observations."""
 
     def __init__(self, folder: Path, *, agents: int, seed: int) -> None:
-        self.house = LocalDeployment(folder, say=lambda text: print(text, file=sys.stderr))
+        self.deployment = LocalDeployment(folder, echo=lambda text: print(text, file=sys.stderr))
         self.agents, self.seed = agents, seed
         self.bad: dict[int, str] = {}
-        self.fleet: PlayedFleet | None = None
+        self.fleet: AgentFleet | None = None
         self.probes = ProbeServer()
 
     def open(self) -> None:
-        """A baseline on every device."""
+        """Bring a baseline to every device."""
         self.probes.start()  # before any thread: it forks
-        house = self.house
-        self.model = train(house.folder / "models").versions[0].path
-        house.run("init", str(house.repository))
-        house.serve()
+        deployment = self.deployment
+        self.model = train(deployment.folder / "models").versions[0].path
+        deployment.run("init", str(deployment.repository))
+        deployment.serve()
         cadence = ["--refresh-s", f"{REFRESH_S:g}", "--report-s", f"{REPORT_S:g}"]
-        house.run("model", "add", MODEL, *cadence, *house.keys())
+        deployment.run("model", "add", MODEL, *cadence, *deployment.keys())
         self.publish(1)
-        agents = house.open_agents(self.agents, model=MODEL, probes=self.probes)
-        self.fleet = PlayedFleet(agents, App(self.bad), use_every_s=USE_S, seed=self.seed)
+        agents = deployment.open_agents(self.agents, model=MODEL, probes=self.probes)
+        self.fleet = AgentFleet(agents, App(self.bad), use_every_s=USE_S, seed=self.seed)
         self.fleet.start(spread_s=REFRESH_S)
         self.until(lambda: set(self.running().values()) == {1}, "every device runs the baseline")
 
@@ -102,21 +102,21 @@ class World:
 
         loaded = onnx.load(str(self.model))
         loaded.doc_string = f"build {serial}"
-        path = self.house.folder / f"v{serial}.onnx"
+        path = self.deployment.folder / f"v{serial}.onnx"
         onnx.save(loaded, str(path))
-        said = self.house.run("publish", "--model", MODEL, str(path), "--json", *self.house.keys())
-        return str(json.loads(said)["version"])
+        printed = self.deployment.run("publish", "--model", MODEL, str(path), "--json", *self.deployment.keys())
+        return str(json.loads(printed)["version"])
 
     def running(self) -> dict[str, int | None]:
-        """What each device runs, as far as it was seen."""
-        return dict(self.fleet.seen.running) if self.fleet else {}
+        """The serial that each device runs, as far as it was observed."""
+        return dict(self.fleet.observed.running) if self.fleet else {}
 
     def running_counts(self) -> dict[int | None, int]:
         """Devices by the serial they run."""
-        return self.fleet.seen.counts() if self.fleet else {}
+        return self.fleet.observed.devices_by_serial() if self.fleet else {}
 
     def until(self, holds: Any, what: str) -> None:
-        """Wait. Exits where it does not come true in time."""
+        """Wait until `holds` is true. Exits where it does not come true in time."""
         deadline = time.time() + PATIENCE_S
         while not holds():
             if time.time() > deadline:
@@ -130,58 +130,64 @@ class World:
         if self.fleet is not None:
             self.fleet.stop()
         self.probes.close()
-        self.house.close()
+        self.deployment.close()
 
 
 def play(world: World, serial: int) -> dict[str, Any]:
-    """One rollout of a version that is bad on one class; what was seen of it."""
-    house, bad = world.house, CLASSES[serial % len(CLASSES)]
+    """One rollout of a version that is bad on one class. Returns its figures."""
+    deployment, bad = world.deployment, CLASSES[serial % len(CLASSES)]
     version = world.publish(serial)
     world.bad[serial] = bad
-    plan = house.folder / f"plan-{serial}.yaml"
+    plan = deployment.folder / f"plan-{serial}.yaml"
     plan.write_text(PLAN % version)
-    begun = json.loads(house.run("rollout", "start", str(plan), "--hour-s", "1", "--json"))
-    token = house.repository / "admin.token"
+    begun = json.loads(deployment.run("rollout", "start", str(plan), "--hour-s", "1", "--json"))
+    token = deployment.repository / "admin.token"
     with (
-        connect(repository=None, server=house.admin_url, token_file=token, namespace=None, keys=None) as client,
+        connect(repository=None, server=deployment.admin_url, token_file=token, namespace=None, keys=None) as client,
         httpx.Client() as web,
     ):
-        timestamp = f"{house.server_url}/default/metadata/timestamp.json"
+        timestamp = f"{deployment.server_url}/default/metadata/timestamp.json"
         signed: list[tuple[float, bytes]] = []
         deadline = time.time() + PATIENCE_S
         while time.time() < deadline:
             content = web.get(timestamp).content
             if not signed or signed[-1][1] != content:
                 signed.append((time.time(), content))
-            seen = client.get(f"rollouts/{begun['id']}")
-            if seen["without"] or seen["ended_at"]:
+            progress = client.get(f"rollouts/{begun['id']}")
+            if progress["without"] or progress["ended_at"]:
                 break
             time.sleep(POLL_S)
         entries = client.get("audit", rollout=begun["id"])
         verdict = next((each for each in entries if each["action"] == "slice_back"), None)
         if verdict is None:
-            return {"serial": serial, "bad": bad, "found": False, "because": seen["because"], "state": seen["state"]}
+            return {
+                "serial": serial,
+                "bad": bad,
+                "found": False,
+                "because": progress["because"],
+                "state": progress["state"],
+            }
         while not any(at > verdict["at"] for at, _ in signed):
             content = web.get(timestamp).content
             if content != signed[-1][1]:
                 signed.append((time.time(), content))
             time.sleep(POLL_S / 5)
         policy_at = next(at for at, _ in signed if at > verdict["at"])
-        closed_at = seen["created_at"] + (verdict["at"] - seen["created_at"]) // WINDOW_S * WINDOW_S
+        closed_at = progress["created_at"] + (verdict["at"] - progress["created_at"]) // WINDOW_S * WINDOW_S
         world.until(lambda: not _on(world, serial, bad), f"the devices of {bad} left serial {serial}")
-        back_at = world.fleet.seen.left.get(serial, policy_at) if world.fleet else policy_at
+        back_at = world.fleet.observed.last_left_at.get(serial, policy_at) if world.fleet else policy_at
         deadline = time.time() + PATIENCE_S
-        while not seen["ended_at"] and time.time() < deadline:
-            seen = client.get(f"rollouts/{begun['id']}")
+        while not progress["ended_at"] and time.time() < deadline:
+            progress = client.get(f"rollouts/{begun['id']}")
             time.sleep(10 * POLL_S)
     rest = {name for name in world.running() if _class_of(name) != bad}
-    if seen["state"] == "completed":
+    if progress["state"] == "completed":
         world.until(lambda: all(world.running()[name] == serial for name in rest), "the rest runs the new version")
     return {
         "serial": serial,
         "bad": bad,
-        "found": seen["without"] == [bad],
-        "state": seen["state"],
+        "found": progress["without"] == [bad],
+        "state": progress["state"],
         "because": verdict["because"],
         "policy_s": round(policy_at - closed_at, 3),
         "back_s": round(max(0.0, back_at - policy_at), 3),
@@ -199,8 +205,8 @@ def _on(world: World, serial: int, bad: str) -> list[str]:
 
 
 def _ever(world: World, serial: int, bad: str) -> int:
-    seen = world.fleet.seen.ever.get(serial, set()) if world.fleet else set()
-    return sum(_class_of(name) == bad for name in set(seen))
+    devices = world.fleet.observed.devices_ever_on.get(serial, set()) if world.fleet else set()
+    return sum(_class_of(name) == bad for name in set(devices))
 
 
 def main() -> None:

@@ -2,15 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
+from whimbrel.version import __version__
+
 if TYPE_CHECKING:
     from whimbrel.agent.app import Agent as Agent
 
-__version__ = "0.1.0"
 __all__ = ["Agent", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Agent":  # imported when it is asked for: the server and the tools do without urllib3 and tuf
+    if name == "Agent":  # imported on first use: the server and the tools need neither urllib3 nor tuf
         from whimbrel.agent.app import Agent
 
         return Agent

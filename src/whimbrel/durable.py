@@ -1,8 +1,8 @@
 """How does a file get its new contents, whole or not at all, also when the power goes?
 
-Temporary file in the same folder, fsync, replace, fsync the folder. The one durable write of the project, for bodies
-only: the nouns and minds never write. What it is made of is behind `Files`, so that a
-modelled disk runs the same steps.
+The one durable write of the project: a temporary file in the same folder, fsync, replace, fsync of the folder. Only
+bodies use it: nouns and minds never write. Its single steps are behind `Files`, so that a modelled disk runs the same
+steps.
 """
 
 import importlib
@@ -20,40 +20,42 @@ class Files(Protocol):
     """The single steps. Each raises `OSError`; none but `sync` makes anything durable."""
 
     def create(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
-        """A new file; one that is there raises."""
+        """Make a new file. Raises where one is there."""
 
     def sync(self, path: Path) -> None:
         """Make a file's bytes, or the names in a folder, durable."""
 
     def move(self, source: Path, target: Path) -> None:
-        """Rename, over what is there."""
+        """Rename. A file at `target` is replaced."""
 
     def remove(self, path: Path) -> None:
-        """Nothing where there is none."""
+        """Remove a file. Do nothing where none is there."""
 
     def is_folder(self, path: Path) -> bool:
         """Whether a folder is there."""
 
     def add_folder(self, path: Path) -> None:
-        """One folder, unless it is there."""
+        """Make one folder, unless it is there."""
 
 
 class RealFiles:
-    """Files where the paths say."""
+    """The steps on the real file system."""
 
     def create(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         handle = os.open(path, flags, mode)
         with os.fdopen(handle, "wb") as file:
             if hasattr(os, "fchmod"):
-                os.fchmod(handle, mode)  # whatever the umask says
+                os.fchmod(handle, mode)  # independent of the umask
             file.write(content)
 
     def sync(self, path: Path) -> None:
         if path.is_dir():
             fsync_folder(path)
             return
-        with path.open("rb" if os.name == "posix" else "rb+") as file:  # Windows flushes what may be written only
+        with path.open(
+            "rb" if os.name == "posix" else "rb+"
+        ) as file:  # Windows flushes only a file that may be written
             fsync(file.fileno())
 
     def move(self, source: Path, target: Path) -> None:
@@ -113,7 +115,7 @@ def make_folders(path: Path, *, files: Files = _REAL) -> None:
 
 
 def temporary_for(path: Path) -> Path:
-    """A new name beside `path`; `is_temporary` knows it again."""
+    """A new name beside `path`, which `is_temporary` recognises."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
@@ -135,9 +137,9 @@ def fsync_folder(folder: Path) -> None:
 
 
 def fsync(handle: int) -> None:
-    """Have an open file's bytes on the disk itself. macOS's fsync(2) leaves them in the drive's cache: F_FULLFSYNC."""
+    """Write an open file's bytes to the disk itself (macOS: F_FULLFSYNC, as fsync(2) stops at the drive's cache)."""
     if _FULL_FSYNC is not None:
-        with suppress(OSError):  # a file system that does not know it, such as a network's
+        with suppress(OSError):  # a file system without it, such as a network's
             importlib.import_module("fcntl").fcntl(handle, _FULL_FSYNC)
             return
     os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Who is to blame? One tree, drawn here, for every error that Whimbrel raises on purpose.
+"""Every error that Whimbrel raises on purpose, as one tree: its branches say who is to blame.
 
     WhimbrelError
     ├── UntrustedInput       the other side is wrong: bad bytes, bad fields, bad signature. Do not retry.

@@ -1,29 +1,29 @@
-"""Every bound, with its unit and its reason. A limit that is reached is said, with the number, in the error."""
+"""Every bound, with its unit and its reason. An error about a limit names the number."""
 
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 # --- names ---
-NAME_CHARS = 64  # a model, namespace, label key or metric: it becomes a path segment and a column
+NAME_CHARS = 64  # a model, namespace, label key or metric: its name becomes a path segment and a column
 LABEL_VALUE_CHARS = 128  # Kubernetes takes 63; hardware names are longer
-LABELS = 64  # labels a device: each is matched on every decision
+LABELS = 64  # labels of a device: each is matched on every decision
 DEVICE_ID_BYTES = 128  # UTF-8; a UUID has 36, an IMEI 15, an ARN up to 100
 
 # --- documents ---
 DOCUMENT_BYTES = 4 * MIB  # one signed document; a release with 1,000 golden values is 200 KiB
 DOCUMENT_DEPTH = 32  # nesting of JSON or YAML
-VARIANTS = 256  # builds a version
-FILES = 64  # files a variant
+VARIANTS = 256  # variants of a version
+FILES = 64  # files of a variant
 PINS = 1000  # DESIGN.md: pins by id are for a desk, not for a fleet
 LAYERS = 64
-ENTRIES = 256  # rollouts and experiments a layer
+ENTRIES = 256  # rollouts and experiments in a layer
 ARMS = 64
 DELAYS = 16  # quantiles of the treated devices' delay: finer than the age groups that they align
-DELAY_S = 30 * 86400.0  # the longest delay that is told; a plan lasts days
-DELAY_SAMPLE = 2048  # treated devices a stage that the delay is learned from: each quantile to some 2%
-PLACEBO_MOST_HOURS = 3.0  # of the plan; a control waits no longer for a delay that nobody knows yet
-EXPRESSIONS = 64  # terms a selector
+DELAY_S = 30 * 86400.0  # the longest delay in a policy; a plan lasts days
+DELAY_SAMPLE = 2048  # treated devices of a stage from which the delay is estimated: each quantile to some 2%
+PLACEBO_MOST_HOURS = 3.0  # of the plan; a control waits no longer while the delay is not known
+EXPRESSIONS = 64  # terms of a selector
 EXPRESSION_VALUES = 256
 REVOKED = 10_000
 WINDOWS = 32  # maintenance windows of a policy
@@ -33,22 +33,24 @@ TEXT_CHARS = 20_000  # one free-text field
 # --- plans ---
 PLAN_BYTES = 256 * KIB
 STAGES = 32
-APPROVERS = 16  # people a stage waits for
-FREEZES = 64  # times a plan names in which nothing moves
+APPROVERS = 16  # people that a stage waits for
+FREEZES = 64  # freezes of a plan
 ALERT_RULES = 64
 GUARDRAILS = 32
-EXPERIMENT_VARIANTS = 16  # each arm has a part of the budget: more find nothing
+EXPERIMENT_VARIANTS = 16  # each arm has a part of the budget: more arms would find nothing
 EXPERIMENT_COUNTED = 2_000_000  # enrolled devices that `experiment check` looks up one by one: some ten seconds
-EXPERIMENT_POINTS = 200  # of an interval over time in a report: what a chart can show
+EXPERIMENT_POINTS = 200  # points of an interval over time in a report: a chart can show no more
 WINDOW_FILE_BYTES = 1 * GIB  # a file of tally windows
 WINDOW_LINE_BYTES = 1 * MIB  # one cell of it; 64 metrics and 8,000 latency buckets take some 200 KiB
 WINDOW_CELLS = 1_000_000  # a month of five-minute windows with 20 classes, three ages and two arms
-SKETCH_KEY = 4000  # gamma^4000 is above 1e34: any time that is not a mistake fits
-USER_REPORTS = 1_000_000  # tickets that are kept; a fleet of 10 million with one in ten troubled devices
+SKETCH_KEY = 4000  # gamma^4000 is above 1e34: every real time fits
+SKETCH_BUCKETS = 4096  # buckets that one device fills in a window; real latencies fill some hundreds
+SKETCH_SUM_BUCKETS = 8192  # buckets that a sum over devices fills: every key there is
+USER_REPORTS = 1_000_000  # tickets that are kept; 10 million devices, of which one in ten has trouble
 USER_REPORTS_A_BATCH = 1000  # 2 MiB with the longest texts
-USER_REPORT_CHARS = 2000  # a ticket's first words; the help desk has the rest
-USER_REPORT_FILE_BYTES = 256 * MIB  # of an import
-JUDGED_CLASSES = 256  # values of a label with a share of the false-alarm budget, the most frequent
+USER_REPORT_CHARS = 2000  # the beginning of a ticket's text; the help desk has the rest
+USER_REPORT_FILE_BYTES = 256 * MIB  # one import
+JUDGED_CLASSES = 256  # values of a label with a share of the false-alarm budget: the most frequent ones
 SLICE_LABELS = 3  # besides the hardware label: tallies are kept for every combination of their values
 
 # --- artifacts ---
@@ -62,53 +64,53 @@ CARD_BYTES = 1 * MIB  # a model card; golden values beyond that come from a file
 # --- inspection of model files, in a child process ---
 INSPECTION_CPU_S = 60  # a 2 GiB ONNX file takes some 10 s
 INSPECTION_WALL_S = 180.0  # the same on a busy machine
-INSPECTION_MEMORY_BYTES = 2 * GIB  # and twice the file: a library maps it, or reads it and parses it
+INSPECTION_MEMORY_BYTES = 2 * GIB  # plus twice the file: a library maps it, or reads it and parses it
 INSPECTED_KEYS = 64  # metadata entries shown; a GGUF tokenizer alone has more
 INSPECTED_TEXT_CHARS = 512  # one metadata value shown
 INSPECTED_TENSORS = 64  # the largest ones are listed
 PROTOBUF_FIELDS = 1_000_000  # top-level fields of an ONNX or Core ML file that are walked to recognise it
 
 # --- golden values ---
-GOLDEN_VALUES = 200_000  # of all tensors of a probe: some 20 bytes each in a document of 4 MiB
-GOLDEN_FILE_BYTES = 16 * MIB  # of a .npz when unpacked, or of a .json
+GOLDEN_VALUES = 200_000  # values in all tensors of a probe: some 20 bytes each, in a document of 4 MiB
+GOLDEN_FILE_BYTES = 16 * MIB  # an unpacked .npz, or a .json
 
 # --- the device: the journey of one update ---
-INSTALL_ATTEMPTS = 5  # a body with a wrong hash is a bad cache as a rule; five times running is a bad release
+INSTALL_ATTEMPTS = 5  # a body with a wrong hash usually is a bad cache; five in a row are a bad release
 PROBE_ATTEMPTS = 3  # a device that stops three times while it probes was stopped by the probe
-TRIAL_HEALTHY_SESSIONS = 3  # one may be luck; a model that is used daily commits within days
+TRIAL_HEALTHY_SESSIONS = 3  # one healthy session may be luck; a model that is used daily commits within days
 TRIAL_FAILED_SESSIONS = 3  # one crash may be the app's or the user's own; three before three healthy ones are not
-TRIAL_LOOK_S = 5.0  # how soon a trial is looked at again: an app that crashes is started again within seconds
-CRASHES_IN_A_ROW = 16  # marks of dead sessions that a start looks at
-TRIAL_MOST_S = 86400.0  # a trial that nobody ends by using the model gives way to a newer version after this
-REFUSED = 256  # serials a device remembers to refuse, the newest
+TRIAL_LOOK_S = 5.0  # between two looks at a trial: an app that crashes is started again within seconds
+CRASHES_IN_A_ROW = 16  # marks of dead sessions that are read at a start
+TRIAL_MOST_S = 86400.0  # after this a trial of an unused model gives way to a newer version
+REFUSED = 256  # serials that a device refuses: the newest are remembered
 BEFORE = 4  # metrics of an experiment whose means from before travel with every window
-BEFORE_WINDOWS = 2016  # a week of five-minute windows: what a device was like, older ones fade
-OUTBOX = 64  # announcements a model that wait for a network, the newest
+BEFORE_WINDOWS = 2016  # a week of five-minute windows; older ones fade
+OUTBOX = 64  # announcements of a model that wait for a network: the newest are kept
 
-STEPS_A_PASS = 64  # from offered to committed are nine
-FRESH_S = 1.0  # a policy this young needs no second look before an activation
+STEPS_A_PASS = 64  # from offered to committed there are nine
+FRESH_S = 1.0  # a policy this young is not refreshed again before an activation
 
 # --- the device: network ---
 CONNECT_S = 10.0
 READ_S = 30.0  # silence on an open connection
-ANSWER_S = 60.0  # one whole answer that is no artifact, however it drips
+ANSWER_S = 60.0  # one whole answer that is no artifact, also when it comes byte by byte
 ANSWER_BYTES = 64 * KIB  # an answer of the device API: a token or a problem document
-DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between, the partial file stays
-DOWNLOAD_PASS_MOST_S = 1920.0  # where nothing can be taken up again: 1 GB at 4 Mbit/s, and no report meanwhile
+DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between cycles, and the partial file stays
+DOWNLOAD_PASS_MOST_S = 1920.0  # where a download cannot be resumed: 1 GB at 4 Mbit/s, without a report meanwhile
 BACKOFF_FIRST_S = 1.0
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
-RETRY_AFTER_S = 3600.0  # a server may ask to be left alone this long
+RETRY_AFTER_S = 3600.0  # the longest time that a server may ask a client to wait
 BUNDLE_AGE_S = 30 * 86400.0  # a stick travels for weeks; a snapshot lives as long
 MIRRORS = 16
-MIRROR_WAIT_S = 3600.0  # a mirror that failed is asked again after at most this
-ROOM_BYTES = 16 * MIB  # that must be left over when a version is fetched: journal, reports, the app's own needs
-ROOM_SHARE = 0.02  # and this share of what is fetched: file systems have their own overhead
-WAIT_FOR_SESSION_S = 1.0  # how soon a swap that waits for a session to end is tried again
-WAIT_FOR_CONDITIONS_S = 60.0  # how soon charger, network and window are looked at again
+MIRROR_WAIT_S = 3600.0  # a mirror that failed is asked again after this time at most
+ROOM_BYTES = 16 * MIB  # free room that must be left beside a fetched version: journal, reports, the app's own needs
+ROOM_SHARE = 0.02  # plus this share of the fetched bytes: file systems have their own overhead
+WAIT_FOR_SESSION_S = 1.0  # between two tries of a swap that waits for a session to end
+WAIT_FOR_CONDITIONS_S = 60.0  # between two looks at charger, network and window
 
 # --- the device: telemetry ---
 SPOOL_WINDOWS = 1024  # about three days of five-minute windows without a network, then windows are merged
-SPOOL_BYTES = 3 * MIB  # and no more than a document may have when it is read again
+SPOOL_BYTES = 3 * MIB  # below the bound of a document, because it is read again as one
 BATCH_WINDOWS = 64  # about 100 KiB
 BATCHES_A_PASS = 4
 GZIP_FROM_BYTES = 1 * KIB
@@ -117,34 +119,39 @@ SESSION_FILES = 10_000  # summaries that are read in one pass
 
 # --- the device: probes ---
 PROBE_WALL_S = 60.0
-PROBE_REST_S = 60.0  # after its last probe the server's runtimes leave the memory; the next one waits a second for them
+PROBE_REST_S = (
+    60.0  # this long after the last probe the runtimes leave the memory; the next probe waits a second for them
+)
 PROBE_CPU_S = 30
-PROBE_MEMORY_BYTES = 512 * MIB  # and three times the file, on top of the preloaded runtimes
+PROBE_MEMORY_BYTES = 512 * MIB  # plus three times the file, on top of the preloaded runtimes
 BENCHMARKS = 64  # variants of a model whose measurements are kept
 BENCHMARK_AGE_S = 30 * 86400.0  # a device may have been repaired, a runtime may have become faster
 SET_MODELS = 17  # a release and the 16 others that it may require
 PROBE_FILES = 64  # open files
-PROBE_ADDRESSES_BYTES = 256 * MIB  # besides twice the memory budget: addresses that are reserved and not used
-REFERENCE_BINS = 64  # of predictions: more say nothing that 1,000 devices could tell
+PROBE_ADDRESSES_BYTES = 256 * MIB  # plus twice the memory budget: addresses that are reserved and not used
+REFERENCE_BINS = 64  # bins of predictions: 1,000 devices cannot fill more
+PROBE_ANSWER_BYTES = 64 * KIB  # an answer is some numbers and a sentence
 PROBE_RUNS = 5  # the latency is their median
 PROBE_LINE_BYTES = 2 * DOCUMENT_BYTES  # a request holds a signature and a probe
 
 # --- the device: the shadow ---
 SHADOW_QUEUE = 8  # calls that wait for the worker; more are dropped, and counted
-SHADOW_QUEUE_BYTES = 32 * MIB  # of their arrays
+SHADOW_QUEUE_BYTES = 32 * MIB  # in the arrays of these calls
 SHADOW_CALL_BYTES = 16 * MIB  # one call: copied in some 5 ms
-SHADOW_LINE_BYTES = 256 * KIB  # what comes before a call's bytes: names, types and shapes; and an answer
-SHADOW_WALL_S = 10.0  # one version, one call; a model of seconds is asked behind everything else
-SHADOW_GRACE_S = 2.0  # what the app's process waits longer than the worker does
-SHADOW_START_S = 60.0  # one version is loaded, behind everything else
-SHADOW_IDLE_S = 60.0  # without a call, and the worker's memory is given back
-SHADOW_LOOK_S = 1.0  # how often an app looks at what is to be shadowed
-SHADOW_FLUSH_S = 5.0  # how often sums are written down
-SHADOW_CLOSE_S = 1.0  # what `Agent.close` waits for the thread, twice
-SHADOW_CRASHES = 3  # one may be the machine's; after three a candidate is not tried here any more
+SHADOW_LINE_BYTES = 256 * KIB  # the line before a call's bytes (names, types, shapes), and an answer
+SHADOW_WALL_S = 10.0  # one call of one version, at the lowest priority
+SHADOW_GRACE_S = 2.0  # how much longer the app's process waits than the worker
+SHADOW_START_S = 60.0  # one version is loaded, at the lowest priority
+SHADOW_IDLE_S = 60.0  # after this time without a call the worker ends
+SHADOW_LOOK_S = 1.0  # between two looks of an app at what it should shadow
+SHADOW_FLUSH_S = 5.0  # between two writes of the sums
+SHADOW_CLOSE_S = 1.0  # `Agent.close` waits this long for the thread, twice
+SHADOW_CRASHES = 3  # one crash may be the machine's fault; after three this device tries the candidate no more
 
 # --- delta ---
-DELTA_SEGMENT_ELEMENTS = 256 * KIB  # bytes of numbers decoded at once: 3 MB of working memory, pages worth their head
+DELTA_SEGMENT_ELEMENTS = (
+    256 * KIB
+)  # bytes of numbers decoded at once: 3 MB of working memory, and pages that are worth their head
 DELTA_GROUP_BYTES = 2 * MIB  # differences that share their entropy tables: what an encoder holds at once
 DELTA_STATES_LOG = (
     12  # of a chunk's table: 16 bytes a state, 255 chunks; pco's level 9 makes 2**11, its format allows 2**14
@@ -152,26 +159,26 @@ DELTA_STATES_LOG = (
 DELTA_ROW_ELEMENTS = 64 * KIB  # one spread a row; longer rows are cut
 DELTA_COPY_BYTES = 1 * MIB  # opaque bytes coded at once
 DELTA_GLUE_BYTES = 4 * MIB  # headers and padding, coded as one; a bigger gap is coded as opaque bytes
-DELTA_WINDOW_MARGIN_BYTES = 256 * KIB  # how far opaque bytes may have moved and still see their like in the base
+DELTA_WINDOW_MARGIN_BYTES = 256 * KIB  # how far opaque bytes may have moved and still find their like in the base
 DELTA_GLUE_GAP_BYTES = 1 * MIB  # between two tensors; GGUF vocabularies are larger
-DELTA_WHOLE_NUMBER_BYTES = 512 * KIB  # more changed numbers code better as such, and their coder's memory is in use
-DELTA_WHOLE_PATCH_BYTES = 64 * KIB  # a larger patch is not tried against a byte-wise one, unless glue is most of it
+DELTA_WHOLE_NUMBER_BYTES = 512 * KIB  # above this, changed numbers code better as numbers
+DELTA_WHOLE_PATCH_BYTES = 64 * KIB  # for a larger patch no byte-wise one is tried, unless glue is most of it
 DELTA_WHOLE_BYTES = 2 * MIB  # base or target that a byte-wise patch may hold in memory
 DELTA_HEAD_BYTES = 8 * MIB  # a patch's head, expanded: 64 GiB of codes have 262,144 segments of 24 bytes
-DELTA_FILES = 256  # files an artifact, all open at once: shards and packages; larger folders are packed
+DELTA_FILES = 256  # files of an artifact, all open at once: shards and packages; larger folders are packed
 DELTA_PATH_CHARS = 1024
 DELTA_RANGES = 100_000  # the largest mixture-of-experts models have 50,000 tensors
 DELTA_RANK = 256  # columns of a low-rank factor
 DELTA_FACTOR_ELEMENTS = 1 * MIB  # numbers in the two factors of one tensor
 DELTA_FACTOR_SIDE = 32 * KIB  # rows, or columns: the search for factors holds 24 numbers a row
 DELTA_HEADER_BYTES = 64 * MIB  # a container's own header: GGUF vocabularies take 10 MB, safetensors allows 100 MB
-DELTA_TENSORS = 100_000  # tensors a container
+DELTA_TENSORS = 100_000  # tensors of a container
 DELTA_TENSOR_NAME_BYTES = 1024
 DELTA_DIMENSIONS = 16
 DELTA_CONTAINER_STEPS = 4_000_000  # fields a parser looks at before it gives up: a bound on its time
 DELTA_THREADS = 64
 DELTA_KEPT_BYTES = 8 * MIB  # freed memory that may stay with the process for the next segment
-DELTA_THREAD_BYTES = 16 * MIB  # what one thread of the codec works with, at most
+DELTA_THREAD_BYTES = 16 * MIB  # the working memory of one thread of the codec
 
 # --- ways to an artifact ---
 DELTA_STEPS = 4096  # entries of one index; 256 variants with a dozen bases each
@@ -183,32 +190,32 @@ DELTA_BUILD_S = 3600.0  # for one patch; at 40 MB/s that is 140 GB
 
 # --- forecasts ---
 FORECAST_DEVICES = 1_000_000_000  # of a simulated fleet: a hundred times the largest that was measured
-FORECAST_DECIDED = 20_000_000  # devices drawn and decided one by one, over all fleets: some seconds
-FORECAST_RUNS = 10_000  # rollouts an effect
-FORECAST_CHUNK = 50  # rollouts that are played side by side: some MB of arrays
+FORECAST_DECIDED = 20_000_000  # simulated devices that are decided one by one, over all fleets: some seconds
+FORECAST_RUNS = 10_000  # rollouts of each effect
+FORECAST_CHUNK = 50  # rollouts that are simulated side by side: some MB of arrays
 FORECAST_EFFECTS = 64
-FORECAST_WINDOWS = 20_000  # a rollout: ten weeks of five-minute windows
+FORECAST_WINDOWS = 20_000  # of a rollout: ten weeks of five-minute windows
 FORECAST_CLASSES = 64  # hardware classes, regions, or segments of a simulated fleet
-HISTORY_ROLLOUTS = 10  # the newest, that a fleet's history is read from
-HISTORY_WINDOWS = 2016  # of each, from its start: a week of five-minute windows
-HISTORY_DELAYS = 100_000  # devices of each whose delays are read
-FORECAST_GROUPS = 16  # presence groups, or versions before
+HISTORY_ROLLOUTS = 10  # the newest rollouts, from which a fleet's history is read
+HISTORY_WINDOWS = 2016  # of each rollout, from its start: a week of five-minute windows
+HISTORY_DELAYS = 100_000  # devices of each rollout whose delays are read
+FORECAST_GROUPS = 16  # presence groups, or earlier versions
 
 # --- charts ---
-CHART_ROWS = 20_000  # points of one chart: more are slower to draw than to read
+CHART_ROWS = 20_000  # points of one chart: drawing more takes longer than reading it
 
 # --- alerts ---
 RECEIVERS = 64  # of a repository
 ALERT_ADDRESSES = 32  # mailboxes of one receiver
 SECRET_BYTES = 4096  # a key, a token, a password, an address
-ALERT_ANSWER_BYTES = 16 * KIB  # of a receiver's answer: what is read at all
-ALERT_SEND_S = 10.0  # for one delivery: a receiver that hangs holds one of the places below
+ALERT_ANSWER_BYTES = 16 * KIB  # no more of a receiver's answer is read
+ALERT_SEND_S = 10.0  # for one delivery: a receiver that hangs occupies one of the places below
 ALERTS_AT_ONCE = 8  # deliveries under way
-ALERTS_A_ROUND = 256  # that are looked at in one round
-ALERT_RETRY_S = 2.0  # before the second try; doubled from try to try, with full jitter
+ALERTS_A_ROUND = 256  # due alerts that are read in one round
+ALERT_RETRY_S = 2.0  # before the second try; the wait doubles from try to try, with full jitter
 ALERT_RETRY_MOST_S = 900.0
-ALERT_WAIT_MOST_S = 3600.0  # what a receiver may ask us to wait
+ALERT_WAIT_MOST_S = 3600.0  # the longest wait that a receiver may ask for
 ALERT_GIVE_UP_S = 86400.0  # after a day nobody wants to be woken by it
-ALERT_HORIZON_S = 7 * 86400.0  # older entries of the audit log make no alerts any more
-ALERT_GROUP_S = 3600.0  # the same of the same stage within it is no news
+ALERT_HORIZON_S = 7 * 86400.0  # older entries of the audit log make no alerts
+ALERT_GROUP_S = 3600.0  # the same event of the same stage within this time is told once
 ALERT_POINTS = 400  # windows in the evidence plot

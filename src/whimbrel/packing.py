@@ -3,8 +3,8 @@
 1. The same tree of names and contents gives the same bytes: sorted names, no times, no owners, one mode, ustar (pax
    headers only for names that ustar cannot hold), no compression. Modes and times do not travel.
 2. Only plain files and folders are packed; a link or a device in the folder is refused, not followed.
-3. An archive is the other side's word: absolute paths, `..`, links, devices, names that some system cannot hold, names
-   that differ by case only, too many files and too many bytes are refused before anything is kept.
+3. An archive is not trusted: absolute paths, `..`, links, devices, names that some system cannot hold, names that
+   differ only by case, too many files and too many bytes are refused before anything is kept.
 4. Unpacking goes to a sibling folder that takes its place by one rename, all of it durable.
 
 Used by publishing (a Core ML package is a folder) and by the agent.
@@ -112,7 +112,7 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
         member.type, member.mode = tarfile.DIRTYPE, _MODE_FOLDER
         tar.addfile(member)
         return
-    # Not followed where the file was replaced by a link since the walk.
+    # A link that replaced the file since the walk is not followed.
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
         member.size, member.mode = os.fstat(file.fileno()).st_size, _MODE_FILE
         tar.addfile(member, file)
@@ -140,7 +140,7 @@ def _unpack(file: IO[bytes], top: Path, *, what: str, bytes_max: int, files_max:
 def _members(
     tar: tarfile.TarFile, file: IO[bytes], *, what: str, bytes_max: int, files_max: int
 ) -> list[tarfile.TarInfo]:
-    """All headers, checked before the first byte is written."""
+    """All headers. They are checked before the first byte is written."""
     members: list[tarfile.TarInfo] = []
     total = 0
     while (member := tar.next()) is not None:
@@ -180,7 +180,7 @@ class _Careful:
 
 
 def _ends(file: IO[bytes], last: tarfile.TarInfo | None) -> bool:
-    """Whether two or more zero blocks, and nothing else, come after the last member: tarfile does not ask."""
+    """Whether two or more zero blocks, and nothing else, follow the last member: tarfile does not check it."""
     place = 0
     if last is not None:
         size = 0 if last.isdir() else last.size
@@ -225,7 +225,7 @@ def _check_names(names: list[str], *, what: str) -> None:
         if objection := _objection(name):
             raise UntrustedInput(f"{what}: {_show(name)} {objection}")
         parts = name.split("/")
-        for depth in range(1, len(parts) + 1):  # a folder may be said by its files alone
+        for depth in range(1, len(parts) + 1):  # an archive may name a folder only by its files
             path = "/".join(parts[:depth])
             whole = depth == len(parts)
             first = seen.setdefault(_folded(path), path)

@@ -1,4 +1,4 @@
-"""How do files become a patch, and a base and a patch become a file that is right or not there at all?
+"""How do files become a patch? How do a base and a patch become a file that is right, or is not there at all?
 
 1. The base's hash is checked before a byte is written; the output grows in a hidden temporary file (or folder) beside
    its place, its SHA-256 is compared, and only then it is renamed. A wrong file is never at `out`.
@@ -47,7 +47,7 @@ def _quiet(_: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What an encode cost and gave. `seconds` is wall time."""
+    """The result and the cost of an encode. `seconds` is wall time."""
 
     patch_bytes: int
     target_bytes: int
@@ -59,7 +59,7 @@ class Encoded:
 
 
 def threads_for(threads: int, memory_bytes: int | None) -> int:
-    """How many threads may run, where each needs `DELTA_THREAD_BYTES`."""
+    """How many threads may run when each needs `DELTA_THREAD_BYTES`."""
     most = limits.DELTA_THREADS if memory_bytes is None else max(1, memory_bytes // limits.DELTA_THREAD_BYTES)
     return max(1, min(threads, most, limits.DELTA_THREADS))
 
@@ -74,7 +74,7 @@ def encode_files(
     advance: Advance = _quiet,
     on_total: Advance = _quiet,
 ) -> Encoded:
-    """Write the patch that leads from `base` to `target`; each is a file or a folder. `patch` appears whole or not.
+    """Write the patch from `base` to `target`, which are files or folders. `patch` appears whole or not at all.
 
     Raises `UntrustedInput` for a file that changes while it is read, `Unavailable` for a full disk, `Refused` for files
     that cannot be opened.
@@ -115,13 +115,13 @@ def apply_files(
     advance: Advance = _quiet,
     on_total: Advance = _quiet,
 ) -> int:
-    """Make `out` from `base` and `patch`; the number of bytes made. `out` is a folder where the target was one.
+    """Make `out` from `base` and `patch`. Returns the bytes made. `out` is a folder where the target was one.
 
-    `expect_sha256` and `expect_bytes` are what a signed release says of a single file: a patch that promises anything
+    `expect_sha256` and `expect_bytes` come from a signed release, for a single file: a patch that promises anything
     else is refused before it costs disk. Raises `UntrustedInput` (nothing is at `out` that was not there before),
     `Unavailable` for a full disk, `Refused` for files that cannot be opened or a folder that exists.
     """
-    _give_back_freed_memory()  # an agent imported numpy a moment ago, and that freed more than an apply takes
+    _give_back_freed_memory()  # an agent has just imported numpy, which freed more than an apply takes
     _keep_freed_memory()
     with ExitStack() as stack:
         stack.callback(_give_back_freed_memory)
@@ -249,7 +249,7 @@ def _pwrite(handle: int, content: memoryview, offset: int) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when the block ends well."""
+    """A file that replaces `path` when the block ends without an error."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.absolute().parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -267,7 +267,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _saying(path: Path) -> Iterator[None]:
-    """The system's errors in the project's words."""
+    """Turn the system's errors into the project's."""
     try:
         yield
     except OSError as error:
@@ -370,8 +370,8 @@ class _Output:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc give a segment the memory that the last one freed. It would return it to the system and ask again:
-    a page fault every 4 KiB, which took a third of a decode's time.
+    """Let glibc reuse the memory of one segment for the next. Otherwise it returns the memory to the system and asks
+    again: a page fault every 4 KiB, which took a third of a decode's time.
 
     Freeing a block raises glibc's threshold for that to twice the block's size (mallopt(3), "dynamic" threshold). No
     page of the block is touched, and other allocators take no notice.
@@ -380,7 +380,7 @@ def _keep_freed_memory() -> None:
 
 
 def _give_back_freed_memory() -> None:
-    """Have glibc return the whole pages that lie free between blocks in use (malloc_trim(3))."""
+    """Let glibc return the whole pages that lie free between blocks in use (malloc_trim(3))."""
     with suppress(OSError, AttributeError, TypeError):  # musl, macOS and Windows have none
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -17,7 +17,7 @@ from support.values import (
     town,
     window,
 )
-from whimbrel.flows.records import Record, RolloutRecord
+from whimbrel.flows.records import DeviceMessage, RolloutRecord
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.reports.user_reports import count_reports, file_reports
 from whimbrel.flows.rollouts.advance import advance
@@ -37,12 +37,12 @@ def running() -> RolloutRecord:
     return rollout(plan=plan(stage(error_rate_max=0.05), stage("all", 100), min_reports=6))
 
 
-def judged(here: Town, *records: Record, now: float = T0 + 400) -> Verdict:
+def judged(here: Town, *records: DeviceMessage, now: float = T0 + 400) -> Verdict:
     ingest(here.registry, here.fleet, records, now=now)
     return advance(here.registry, here.fleet, here.registry.rollout("r1"), now=LATER)
 
 
-def activated(devices: list[str]) -> list[Record]:
+def activated(devices: list[str]) -> list[DeviceMessage]:
     return [announce(device, "activating") for device in devices]
 
 
@@ -101,7 +101,7 @@ def test_reports_that_come_after_the_look_do_not_change_it() -> None:
 
 def test_unreadable_reports_are_no_reports() -> None:
     with town(running=running()) as here:
-        junk = [Record(namespace="default", device_id=d, kind="reports", body=b"{]", at=T0) for d in CANARY]
+        junk = [DeviceMessage(namespace="default", device_id=d, kind="reports", body=b"{]", at=T0) for d in CANARY]
         assert judged(here, *activated(CANARY), *junk).move == "hold"
 
 

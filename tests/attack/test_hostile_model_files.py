@@ -1,5 +1,6 @@
 """A model file that is made to harm costs a sentence: no crash, no hang, no flood."""
 
+import os
 import random
 import struct
 from collections.abc import Callable
@@ -140,6 +141,6 @@ def test_a_library_that_misbehaves_takes_only_its_child_with_it(
 ) -> None:
     path = model_files.gguf(tmp_path / "tiny")
     (tmp_path / "gguf.py").write_text(f"import os, time\n{deed}\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(limits, "INSPECTION_WALL_S", 2.0)
     assert said in _refusal(path)

@@ -11,7 +11,7 @@ from conftest import NATS
 from support.values import T0
 from whimbrel.errors import Unavailable
 from whimbrel.flows.ports import Inbox
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 from whimbrel.stores.database import Database
 from whimbrel.stores.inbox_nats import InboxNats
 from whimbrel.stores.inbox_table import InboxTable
@@ -69,18 +69,18 @@ async def _forget(stream: str) -> None:
         await connection.close()
 
 
-def record(number: int, *, size: int = 10) -> Record:
+def record(number: int, *, size: int = 10) -> DeviceMessage:
     body = f"{number:010}".encode().ljust(size, b".")
-    return Record(namespace="default", device_id=f"dev-{number % 3}", kind="reports", body=body, at=T0 + number)
+    return DeviceMessage(namespace="default", device_id=f"dev-{number % 3}", kind="reports", body=body, at=T0 + number)
 
 
-def records(start: int, end: int, *, size: int = 10) -> list[Record]:
+def records(start: int, end: int, *, size: int = 10) -> list[DeviceMessage]:
     return [record(number, size=size) for number in range(start, end)]
 
 
-def drain(runner: asyncio.Runner, inbox: Inbox, *, limit: int = 1000) -> list[Record]:
+def drain(runner: asyncio.Runner, inbox: Inbox, *, limit: int = 1000) -> list[DeviceMessage]:
     """Everything there is, each batch done."""
-    seen: list[Record] = []
+    seen: list[DeviceMessage] = []
     while True:
         taken = runner.run(inbox.take(limit))
         seen += taken.records

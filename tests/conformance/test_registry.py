@@ -8,7 +8,14 @@ import pytest
 from support.experiments import written
 from support.values import EPOCH, T0, Town, cell, model, quarantined, release, rollout, version
 from whimbrel.errors import Conflict, NotAllowed, NotFound, UntrustedInput
-from whimbrel.flows.records import AuditRecord, ExperimentRecord, ModelSettings, Participation, Running, Sight
+from whimbrel.flows.records import (
+    AuditRecord,
+    ExperimentRecord,
+    HeardDevice,
+    ModelSettings,
+    Participation,
+    RunningVersion,
+)
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.tally import Moments
 from whimbrel.model.documents import encode
@@ -154,9 +161,9 @@ def test_only_artifacts_that_nothing_holds_are_collected(database: Database) -> 
             registry.change_version("wake", serial, retired=True)
         assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # the baseline
         registry.change_model("wake", baseline=None)
-        fleet.runs(Running(device_id="dev-1", model="wake", serial=2, hardware_class="", at=T0))
+        fleet.note_running(RunningVersion(device_id="dev-1", model="wake", serial=2, hardware_class="", at=T0))
         assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # a device
-        fleet.runs(Running(device_id="dev-1", model="wake", serial=None, hardware_class="", at=T0))
+        fleet.note_running(RunningVersion(device_id="dev-1", model="wake", serial=None, hardware_class="", at=T0))
         registry.add_rollout(rollout(), plan_text="")
         assert ("a" * 64, 5) not in registry.collectable(older_than=T0 + 1)  # a live rollout
         registry.save_rollout(rollout(state=State.ABORTED), before=rollout())
@@ -269,10 +276,10 @@ def test_labels_stay_where_a_device_says_nothing_of_them(database: Database) -> 
         fleet = stores.fleet
         for device in ("dev-1", "dev-2"):
             fleet.enrol(device, credential="one", labels={"a": "b"}, at=T0)
-        fleet.seen(
-            Sight(device_id="dev-1", at=T0 + 1),
-            Sight(device_id="dev-2", at=T0 + 1, labels={"a": "c"}),
-            Sight(device_id="dev-3", at=T0 + 1, labels={"a": "d"}),
+        fleet.note_heard(
+            HeardDevice(device_id="dev-1", at=T0 + 1),
+            HeardDevice(device_id="dev-2", at=T0 + 1, labels={"a": "c"}),
+            HeardDevice(device_id="dev-3", at=T0 + 1, labels={"a": "d"}),
         )
         assert [labels for _, labels in fleet.keys_and_labels()] == [{"a": "b"}, {"a": "c"}]
 

@@ -9,20 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from support.power_cut import SEED, WAYS, Broken, cut_everywhere, sync_sites
+from support.power_cut import SEED, Broken, cut_everywhere, sync_sites
+from support.power_cut_ways import WAYS
 from support.set_cut import back_together
 from whimbrel.sim.disk import ModelledDisk
 
 # Who asks for a durable write, and would break a promise without its first or second fsync.
 ASKING = {
-    "remembered.py:_point": "both",
-    "remembered.py:_save": "both",
+    "model_state.py:point": "both",
+    "model_state.py:_save": "both",
     "settings.py:settle": "both",
     "settings.py:_root": "file",  # agent.json follows, in the same folder
     "tuf_client.py:_remember": "both",
-    "tuf_client.py:_persist_root": "both",
+    "tuf_internals.py:_persist_root": "both",
     "device_api.py:_enrol": "file",  # others follow, in the same folder
-    "session.py:make": "folder",
+    "places.py:make": "folder",
     "app.py:open": "folder",
 }
 
@@ -45,7 +46,7 @@ FOUND_IN = {"_unpack": "folder of files", "_persist_root": "a new root", "_save"
 
 def without(site: str) -> None:
     """Raises `Broken`, where the suite sees that `site` does nothing."""
-    if "end_set" in site:
+    if "remove_record" in site:
         back_together(leave_out=[site])
     first = next((way for word, way in FOUND_IN.items() if word in site), "first install")
     ways = [WAYS[first], *(way for name, way in WAYS.items() if name != first)]

@@ -104,6 +104,7 @@ def test_text_for_people(repo: Path) -> None:
         (("model", "list"), "wake"),
         (("version", "list", "wake"), "2.0.0"),
         (("version", "show", "wake", "1"), "serial 1"),
+        (("version", "show", "wake", "2"), "onnx, fp32"),
         (("rollout", "list"), "none"),
         (("audit",), "publish"),
         (("collect",), "collected 0 artifacts"),

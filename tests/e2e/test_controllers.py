@@ -12,7 +12,7 @@ from support.server import done, plan_file, repository
 from support.values import cohort, devices_in, reports, window
 from whimbrel.errors import Unavailable
 from whimbrel.flows.ports import Taken
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 from whimbrel.server.app import Repository, open_repository
 from whimbrel.server.config import Folder
 from whimbrel.server.controllers import Controllers
@@ -51,9 +51,8 @@ def published(opened: Repository) -> tuple[int, int, float]:
     """Timestamp versions: in the database, in the files; and what the newest policy says."""
     timestamp = json.loads((opened.folder.path / "files" / "default" / "metadata" / "timestamp.json").read_bytes())
     with transaction(opened.database, "default") as stores:
-        book = stores.roles
-        policy = json.loads(book.current_target("policy-wake", "policy/wake.json") or b"{}")
-        return book.newest()["timestamp"], timestamp["signed"]["version"], policy.get("refresh_s", 300)
+        policy = json.loads(stores.roles.current_target("policy-wake", "policy/wake.json") or b"{}")
+        return stores.roles.newest()["timestamp"], timestamp["signed"]["version"], policy.get("refresh_s", 300)
 
 
 def is_whole(opened: Repository) -> bool:
@@ -71,7 +70,7 @@ def test_killed_before_the_policy_is_signed(opened: Repository) -> None:
 
 def test_killed_before_the_files_are_copied(opened: Repository) -> None:
     change_policy(opened)
-    opened.controllers._write_policies("default")
+    opened.controllers.publishing.sign("default")
     assert not is_whole(opened)
     asyncio.run(another(opened).round())
     assert is_whole(opened)
@@ -80,10 +79,9 @@ def test_killed_before_the_files_are_copied(opened: Repository) -> None:
 @pytest.mark.parametrize("copied", [1, 2, 3, 99])
 def test_killed_while_the_files_are_copied(opened: Repository, copied: int) -> None:
     change_policy(opened)
-    opened.controllers._write_policies("default")
+    opened.controllers.publishing.sign("default")
     with transaction(opened.database, "default") as stores:
-        book = stores.roles
-        files = book.files_since(book.published_timestamp())
+        files = stores.roles.files_since(stores.roles.published_timestamp())
     assert files[-1][0] == "metadata/timestamp.json"
     asyncio.run(copy_files(opened.blobs, "default", files[:copied]))
     asyncio.run(another(opened).round())
@@ -104,7 +102,7 @@ def at_risk(opened: Repository) -> int:
         return sum(cell.at_risk for cell in stores.fleet.cells(rollout.id, before_window=10**9))
 
 
-def report(opened: Repository) -> Record:
+def report(opened: Repository) -> DeviceMessage:
     with transaction(opened.database, "default") as stores:
         (rollout,) = stores.registry.rollouts()
     (device,) = devices_in(0, 50_000, 1)
@@ -113,7 +111,7 @@ def report(opened: Repository) -> Record:
 
 def test_killed_between_the_tally_and_the_inbox_counts_once(opened: Repository) -> None:
     asyncio.run(opened.inbox.write([report(opened)]))
-    opened.controllers._ingest(asyncio.run(opened.inbox.take(10)))
+    opened.controllers.tallying.count(asyncio.run(opened.inbox.take(10)))
     asyncio.run(another(opened).round())
     assert at_risk(opened) == 1
     assert asyncio.run(opened.inbox.take(10)).records == ()
@@ -122,12 +120,12 @@ def test_killed_between_the_tally_and_the_inbox_counts_once(opened: Repository) 
 def test_a_leader_that_was_too_slow_tallies_nothing(opened: Repository) -> None:
     """Its lease was over and another led: on PostgreSQL both tallied the same reports."""
     asyncio.run(opened.inbox.write([report(opened)]))
-    assert opened.controllers._lead()
+    assert opened.controllers.leader.take()
     taken = asyncio.run(opened.inbox.take(10))
     new = another(opened)
-    assert new._lead()
+    assert new.leader.take()
     with pytest.raises(Unavailable, match="another server leads"):
-        opened.controllers._ingest(taken)
+        opened.controllers.tallying.count(taken)
     asyncio.run(new.round())
     assert at_risk(opened) == 1
 

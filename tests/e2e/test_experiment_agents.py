@@ -14,7 +14,7 @@ from support.experiments import TEXT
 from support.server import Running, done, repository, serving
 from whimbrel import Agent
 from whimbrel.agent.probes import ProbeServer
-from whimbrel.demo.fleet import PlayedFleet, open_fleet
+from whimbrel.demo.fleet import AgentFleet, open_fleet
 
 DEVICES = 90
 WINDOW_S = 4.0
@@ -46,7 +46,7 @@ def at(server: Running) -> tuple[object, ...]:
 
 
 @contextmanager
-def fleet(server: Running, folder: Path, app: App) -> Iterator[PlayedFleet]:
+def fleet(server: Running, folder: Path, app: App) -> Iterator[AgentFleet]:
     probes, pool = ProbeServer(), urllib3.PoolManager(maxsize=32)
 
     def open_one(place: Path, name: str, labels: dict[str, str]) -> Agent:
@@ -63,7 +63,7 @@ def fleet(server: Running, folder: Path, app: App) -> Iterator[PlayedFleet]:
             durable_sessions=False,
         )
 
-    playing = PlayedFleet(open_fleet(folder, devices=DEVICES, open_one=open_one), app, use_every_s=3.0, seed=1)  # type: ignore[arg-type]
+    playing = AgentFleet(open_fleet(folder, devices=DEVICES, open_one=open_one), app, use_every_s=3.0, seed=1)  # type: ignore[arg-type]
     try:
         playing.start(spread_s=4.0)
         yield playing
@@ -81,9 +81,9 @@ def until(holds: Callable[[], Any], *, what: str, within_s: float = 200.0) -> An
     return found
 
 
-def begun(server: Running, folder: Path, app: App, running: PlayedFleet) -> None:
+def begun(server: Running, folder: Path, app: App, running: AgentFleet) -> None:
     """Everybody runs the first version and has a past; then the experiment begins."""
-    until(lambda: running.seen.counts() == {1: DEVICES}, what="everybody runs the first version")
+    until(lambda: running.observed.devices_by_serial() == {1: DEVICES}, what="everybody runs the first version")
     time.sleep(4 * WINDOW_S)
     (folder / "e.yaml").write_text(FILE)
     done("experiment", "start", folder / "e.yaml", *at(server))
@@ -112,7 +112,7 @@ def test_an_arm_that_is_better_is_shipped_and_becomes_everybodys(server: Running
         assert 1.0 < arm["deciding"]["estimate"] < 3.0
         assert arm["with_before"] >= 30
         assert arm["explained"] > 0.5
-        until(lambda: running.seen.counts() == {2: DEVICES}, what="everybody runs what was shipped")
+        until(lambda: running.observed.devices_by_serial() == {2: DEVICES}, what="everybody runs what was shipped")
     assert done("experiment", "replay", "e1", *at(server))["same"]
     report = tmp_path / "report.html"
     done("experiment", "report", "e1", "-o", report, *at(server))
@@ -123,7 +123,7 @@ def test_an_arm_that_harms_is_stopped_and_its_devices_return(server: Running, tm
     app = App(gain=5.0, errors=0.4)  # what it gains is no excuse
     with fleet(server, tmp_path / "devices", app) as running:
         begun(server, tmp_path, app, running)
-        until(lambda: len(running.seen.ever.get(2, ())) > 10, what="the arm is tried")
+        until(lambda: len(running.observed.devices_ever_on.get(2, ())) > 10, what="the arm is tried")
 
         def ended() -> Any:
             seen = done("experiment", "status", "e1", *at(server))
@@ -132,7 +132,7 @@ def test_an_arm_that_harms_is_stopped_and_its_devices_return(server: Running, tm
         seen = until(ended, what="the experiment ends")
         assert seen["phase"] == "kept", seen["because"]
         assert "harm is proven: error" in seen["arms"][1]["stopped"]
-        until(lambda: running.seen.counts() == {1: DEVICES}, what="everybody is back", within_s=60)
+        until(lambda: running.observed.devices_by_serial() == {1: DEVICES}, what="everybody is back", within_s=60)
         until(
             lambda: done("version", "list", "wake", *at(server))[1]["devices"] == 0,
             what="the server hears",

@@ -10,7 +10,7 @@ import pytest
 
 from support.server import done, model_file, plan_file, repository, whimbrel
 from support.values import T0, cell
-from whimbrel.flows.records import Running
+from whimbrel.flows.records import RunningVersion
 from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
 from whimbrel.stores.transaction import transaction
@@ -121,7 +121,9 @@ def test_a_fleets_own_history_is_what_is_forecast(tmp_path: Path) -> None:
         for index in range(30):
             fleet.enrol(f"dev-{index}", credential="c" * 20, labels={}, at=T0)
             kind = "pi4" if index % 3 else "pi5"
-            fleet.runs(Running(device_id=f"dev-{index}", model="wake", serial=1, hardware_class=kind, at=T0))
+            fleet.note_running(
+                RunningVersion(device_id=f"dev-{index}", model="wake", serial=1, hardware_class=kind, at=T0)
+            )
         fleet.tally(running.id, [cell("control", 0, n=4000, crashed=40, latency={100: 4000})])
     found = done("forecast", plan, "-R", folder, "--from-history", "wake", "--runs", 2, "--processes", 1, "-D", 90_000)
     assert found["shape"]["crash"] == pytest.approx(0.01)

@@ -16,7 +16,9 @@ import pytest
 from support import model_files, shadow_models, tflite_models
 from whimbrel import limits
 from whimbrel.agent.disk import RealDisk
-from whimbrel.agent.session import Places, Session, harvest
+from whimbrel.agent.marks import harvest
+from whimbrel.agent.places import Places
+from whimbrel.agent.session import Session
 from whimbrel.agent.shadow import ShadowClient, Worker
 from whimbrel.agent.shadow.order import read_order
 from whimbrel.agent.spool import Spool
@@ -27,7 +29,8 @@ from whimbrel.device.states import State
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.shadow import Seen
 from whimbrel.model.documents import digest_of
-from whimbrel.model.release import File, Format
+from whimbrel.model.formats import Format
+from whimbrel.model.release import File
 from whimbrel.policy.shadow import PPM, Shadow
 
 EVERY = Shadow(sample_ppm=PPM)

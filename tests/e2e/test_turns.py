@@ -61,25 +61,25 @@ def start(here: Running, path: Path, *more: str) -> dict[str, Any]:
 
 
 def status(here: Running, identifier: str) -> dict[str, Any]:
-    seen: dict[str, Any] = done("rollout", "status", identifier, *where(here))
-    return seen
+    answer: dict[str, Any] = done("rollout", "status", identifier, *where(here))
+    return answer
 
 
 def until(here: Running, identifier: str, right: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     deadline = time.monotonic() + WAIT_S
-    while not right(seen := status(here, identifier)):
-        assert time.monotonic() < deadline, seen
+    while not right(rollout := status(here, identifier)):
+        assert time.monotonic() < deadline, rollout
         time.sleep(0.1)
-    return seen
+    return rollout
 
 
 def report(here: Running, device: str, rollout: str, *, serial: int, first: int = 1, treated: bool = True) -> None:
-    """A device that activated a version, and tells of one window."""
+    """A device activates a version (unless it is a control), and reports one window."""
     with here.enrolled(device) as client:
         cohorts: tuple[Any, ...] = ()
         if treated:
-            said = {"model": "wake", "step": "activating", "serial": serial, "rollout": rollout}
-            client.post("/device/v1/announce", json=said).raise_for_status()
+            announcement = {"model": "wake", "step": "activating", "serial": serial, "rollout": rollout}
+            client.post("/device/v1/announce", json=announcement).raise_for_status()
             cohorts = (cohort(rollout=rollout),)
         batch = {"epoch": EPOCH, "windows": (window(first, serial=serial, cohorts=cohorts),)}
         client.post("/device/v1/reports", content=encode(batch)).raise_for_status()
@@ -90,7 +90,7 @@ def test_a_stage_waits_for_two_people(server: Running, tmp_path: Path) -> None:
     assert begun["state"] == "running"
     (device,) = devices_in(0, 50_000, 1)
     report(server, device, begun["id"], serial=2)
-    held = until(server, begun["id"], lambda seen: seen["state"] == "waiting_for_approval")
+    held = until(server, begun["id"], lambda rollout: rollout["state"] == "waiting_for_approval")
     assert held["approval"] == {
         "stage": "all",
         "wanted": 2,
@@ -155,14 +155,14 @@ def test_a_rollout_queues_and_begins_by_itself(server: Running, tmp_path: Path) 
     second = start(server, plan_file(tmp_path, version="wake@3.0.0", more="  on_running: queue\n"))
     assert second["state"] == "queued"
     done("rollout", "abort", first["id"], *where(server))
-    assert until(server, second["id"], lambda seen: seen["state"] == "running")["target"].endswith("(3.0.0)")
+    assert until(server, second["id"], lambda rollout: rollout["state"] == "running")["target"].endswith("(3.0.0)")
 
 
 def test_a_scheduled_rollout_begins_at_its_second(server: Running, tmp_path: Path) -> None:
     at = datetime.now(UTC) + timedelta(seconds=4)
     one = start(server, plan_file(tmp_path, more=f"  schedule: {{start_at: {at:%Y-%m-%dT%H:%M:%S}Z}}\n"))
     assert one["state"] == "scheduled"
-    begun = until(server, one["id"], lambda seen: seen["state"] == "running")
+    begun = until(server, one["id"], lambda rollout: rollout["state"] == "running")
     entry = next(e for e in done("audit", "--rollout", one["id"], *where(server)) if e["action"] == "start")
     assert entry["actor"] == "controller"
     assert int(at.timestamp()) <= entry["at"] < at.timestamp() + WAIT_S
@@ -182,12 +182,12 @@ def test_it_is_rolling_back_until_the_devices_are_off_it(server: Running, tmp_pa
     begun = start(server, plan_file(tmp_path))
     (device,) = devices_in(0, 50_000, 1)
     report(server, device, begun["id"], serial=2)
-    until(server, begun["id"], lambda seen: seen["state"] == "soaking")
+    until(server, begun["id"], lambda rollout: rollout["state"] == "soaking")
     going = done("rollout", "rollback", begun["id"], "--because", "no", *where(server))
     assert (going["state"], going["devices_left"], going["ended"]) == ("rolling_back", 1, False)
     assert runs(server, device) == 1
     report(server, device, begun["id"], serial=1, first=2, treated=False)
-    gone = until(server, begun["id"], lambda seen: seen["ended"])
+    gone = until(server, begun["id"], lambda rollout: rollout["ended"])
     assert gone["state"] == "rolled_back"
     assert "every device that was heard from is off it" in gone["because"]
 
@@ -195,11 +195,11 @@ def test_it_is_rolling_back_until_the_devices_are_off_it(server: Running, tmp_pa
 def test_a_plan_is_explained_by_the_server(server: Running, tmp_path: Path) -> None:
     with server.enrolled("dev-1", region="NZ"):
         pass
-    seen = done("rollout", "plan", "check", plan_file(tmp_path), "--devices", 1000, *where(server))
-    assert [stage["devices"] for stage in seen["stages"]] == [50, 900]
-    told = whimbrel("rollout", "plan", "check", plan_file(tmp_path), *where(server))
-    assert told.status == 0
-    assert "1 devices" in told.out
+    explained = done("rollout", "plan", "check", plan_file(tmp_path), "--devices", 1000, *where(server))
+    assert [stage["devices"] for stage in explained["stages"]] == [50, 900]
+    printed = whimbrel("rollout", "plan", "check", plan_file(tmp_path), *where(server))
+    assert printed.status == 0
+    assert "1 devices" in printed.out
     bad = tmp_path / "bad.yaml"
     bad.write_text("rollout: {stages: []}")
     refused = whimbrel("rollout", "plan", "check", bad, *where(server))
@@ -275,13 +275,13 @@ def rounds(opened: Repository, *, killed_after: int | None) -> bool:
 
 
 def outcome(opened: Repository) -> tuple[list[Any], list[Any], dict[str, Any]]:
-    """How it ended: the rollouts, the audit log, and what the signed policy says."""
+    """The outcome: the rollouts, the audit log, and what the signed policy says."""
     with transaction(opened.database, "default") as stores:
-        registry, book = stores.registry, stores.roles
+        registry, roles = stores.registry, stores.roles
         names = {each.id: f"{place}" for place, each in enumerate(registry.rollouts())}
         ended = [(each.state.value, each.stage, each.shares, each.baseline) for each in registry.rollouts()]
         log = [(e.actor, e.action, names.get(e.rollout or "")) for e in reversed(registry.audit_log())]
-        held = json.loads(book.current_target("policy-wake", "policy/wake.json") or b"{}")
+        held = json.loads(roles.current_target("policy-wake", "policy/wake.json") or b"{}")
     for layer in held["layers"]:
         for entry in layer["entries"]:
             entry["rollout"] = names[entry["rollout"]]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from support.values import cell, plan, stage
-from whimbrel.gate.batch_gate import Arm, BulkLedger
+from whimbrel.gate.batch_gate import Arm, BatchLedger
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import TOLERATED_SLOWER
 from whimbrel.gate.ledger import Ledger
@@ -30,7 +30,7 @@ def drawn(chance: np.random.Generator, scale: int, *, rate: float) -> Arm:
     return Arm(
         at_risk=at_risk,
         crashed=chance.binomial(at_risk, rate),
-        errors=chance.binomial(at_risk, 0.02),
+        error_share=chance.binomial(at_risk, 0.02),
         due=due,
         overdue=chance.binomial(due, 0.05),
         accuracy_n=labelled,
@@ -57,7 +57,7 @@ def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, *, entered
                             window,
                             n=int(arm.at_risk[at]),
                             crashed=int(arm.crashed[at]),
-                            errors=float(arm.errors[at]),
+                            errors=float(arm.error_share[at]),
                             stage=number,
                             age_bucket=age,
                             hardware_class=f"c{index}",
@@ -75,7 +75,7 @@ def cells(window: int, cohorts: dict[int, tuple[Arm, Arm]], run: int, *, entered
 def test_arrays_and_gate_agree_in_every_window(seed: int, stages: int) -> None:
     chance = np.random.default_rng(seed)
     wanted = plan(*(stage(f"s{n}", 5 * 3**n) for n in range(stages)))
-    bulk = BulkLedger(wanted, runs=RUNS, classes=CLASSES)
+    batch = BatchLedger(wanted, runs=RUNS, classes=CLASSES)
     ledgers = [Ledger(wanted) for _ in range(RUNS)]
     for window in range(12):
         entered = min(stages - 1, window // 4)
@@ -83,11 +83,11 @@ def test_arrays_and_gate_agree_in_every_window(seed: int, stages: int) -> None:
             number: (drawn(chance, SCALE["treated"], rate=0.03), drawn(chance, SCALE["control"], rate=0.02))
             for number in range(entered + 1)
         }
-        bulk.fold(cohorts)
+        batch.fold(cohorts)
         for run, ledger in enumerate(ledgers):
             now = GateInput(stage=entered, soaked_s=0, counts={}, cells=cells(window, cohorts, run))
             verdict = judge(wanted, now, ledger)
-            assert verdict.evidence["log_e"] == pytest.approx(float(bulk.log_e()[run]), abs=1e-5)
+            assert verdict.evidence["log_e"] == pytest.approx(float(batch.log_e()[run]), abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", [3, 4])
@@ -99,8 +99,8 @@ def test_arrays_and_gate_agree_where_runs_move_at_different_times_and_limits_cha
         stage("s1", 20, latency_p99_max_ms=14.0),
         stage("s2", 60, error_rate_max=0.02),
     )
-    bulk = BulkLedger(wanted, runs=RUNS, classes=CLASSES, keys=TOLERATED_SLOWER * np.arange(KEYS))
-    assert bulk.unwatched == ()
+    batch = BatchLedger(wanted, runs=RUNS, classes=CLASSES, keys=TOLERATED_SLOWER * np.arange(KEYS))
+    assert batch.unwatched == ()
     ledgers = [Ledger(wanted) for _ in range(RUNS)]
     seen = []
     for window in range(15):
@@ -113,9 +113,9 @@ def test_arrays_and_gate_agree_where_runs_move_at_different_times_and_limits_cha
             for arm in arms:
                 for name in Arm.__struct_fields__[:-1]:
                     getattr(arm, name)[entered < number] = 0
-        bulk.fold(cohorts, entered=entered)
+        batch.fold(cohorts, entered=entered)
         failed, active = np.array([window, 2 * window]), np.array([30 * window, 25 * window])
-        logs = bulk.log_e(failures=failed, attempts=active + failed)
+        logs = batch.log_e(failures=failed, attempts=active + failed)
         for run, ledger in enumerate(ledgers):
             counts = {0: Counts(failed_t=int(failed[run]), activated_t=int(active[run]))}
             now = GateInput(
@@ -142,14 +142,14 @@ def test_arrays_and_gate_agree_on_a_plans_own_margins_weights_and_severities(see
     )
     wanted = plan(stage(), guardrails=said)
     keys = np.arange(KEYS)  # steps of one bucket: 1.3 is 13 of them, and 1.1 four
-    bulk, ledger = BulkLedger(wanted, runs=1, classes=CLASSES, keys=keys), Ledger(wanted)
-    assert bulk.unwatched == ()
+    batch, ledger = BatchLedger(wanted, runs=1, classes=CLASSES, keys=keys), Ledger(wanted)
+    assert batch.unwatched == ()
     for window in range(10):
         cohorts = {0: (drawn(chance, 40, rate=0.08), drawn(chance, 400, rate=0.02))}
         for arm in cohorts[0]:
             for name in Arm.__struct_fields__[:-1]:
                 setattr(arm, name, getattr(arm, name)[:1])
-        bulk.fold(cohorts)
+        batch.fold(cohorts)
         made = [
             msgspec.structs.replace(each, latency={key // TOLERATED_SLOWER: n for key, n in each.latency.items()})
             for each in cells(window, cohorts, 0)
@@ -157,18 +157,18 @@ def test_arrays_and_gate_agree_on_a_plans_own_margins_weights_and_severities(see
         counts = {0: Counts(failed_t=3, activated_t=20 * window)}
         found = judge(wanted, GateInput(stage=0, soaked_s=0, counts=counts, cells=made), ledger)
         both = {"failures": 3, "attempts": 20 * window + 3}
-        assert found.evidence["log_e"] == pytest.approx(float(bulk.log_e(**both)[0]), abs=1e-5)
-        stops = bulk.log_e("rollback", "hold", **both)[0] >= np.log(1 / wanted.alpha)
+        assert found.evidence["log_e"] == pytest.approx(float(batch.log_e(**both)[0]), abs=1e-5)
+        stops = batch.log_e("rollback", "hold", **both)[0] >= np.log(1 / wanted.alpha)
         assert (found.move != "wait") == stops
         if window == 0:
-            assert bulk.log_e("rollback")[0] < bulk.log_e("rollback", "hold")[0] < bulk.log_e()[0]
+            assert batch.log_e("rollback")[0] < batch.log_e("rollback", "hold")[0] < batch.log_e()[0]
 
 
 def test_what_arrays_do_not_watch_is_named() -> None:
     wanted = plan(stage("s0", 5, latency_p99_max_ms=4.0, battery_increase_max=0.1))
-    bulk = BulkLedger(wanted, runs=3, classes=2)
-    assert bulk.unwatched == ("battery", "latency_limit", "latency_over")
-    assert bulk.log_e() == pytest.approx([0.0, 0.0, 0.0], abs=1e-12)
+    batch = BatchLedger(wanted, runs=3, classes=2)
+    assert batch.unwatched == ("battery", "latency_limit", "latency_over")
+    assert batch.log_e() == pytest.approx([0.0, 0.0, 0.0], abs=1e-12)
 
 
 def test_the_order_in_which_windows_come_at_once_does_not_matter() -> None:

@@ -11,21 +11,21 @@ from support.values import plan, stage
 from whimbrel.errors import Refused
 from whimbrel.forecast.cost import Prices, Tier, sizes_for
 from whimbrel.forecast.effects import parse_class_effect, parse_effect
-from whimbrel.forecast.expected import Asked, Chance, Forecast, Spread
+from whimbrel.forecast.fleet_description import FleetDescription, PresenceGroup
 from whimbrel.forecast.forecast import forecast
 from whimbrel.forecast.plots import plot
-from whimbrel.forecast.shape import Presence, Shape
+from whimbrel.forecast.summary import Chance, Forecast, ForecastRequest, Spread
 from whimbrel.plan.plan import Plan, Rollback
 from whimbrel.policy.shadow import ShadowStage
 
 QUICK = plan(stage("canary", 5, hours=2), stage("early", 25, hours=2), stage("general", 100, hours=1))
-STEADY = (Presence(name="steady", share=1.0, online=0.99, delay_h=0.5),)
-BUSY = Shape(sessions_a_day=60, crash=0.01, presence=STEADY)
+STEADY = (PresenceGroup(name="steady", share=1.0, online=0.99, delay_h=0.5),)
+BUSY = FleetDescription(sessions_a_day=60, crash=0.01, presence=STEADY)
 
 
-def expected(asked: Plan = QUICK, shape: Shape = BUSY, *effects: str, **more: Any) -> Forecast:
+def expected(asked: Plan = QUICK, fleet: FleetDescription = BUSY, *effects: str, **more: Any) -> Forecast:
     values = {"devices": 100_000, "runs": 8, "seed": 3} | more
-    return forecast(Asked(plan=asked, shape=shape, effects=tuple(map(parse_effect, effects)), **values))
+    return forecast(ForecastRequest(plan=asked, fleet=fleet, effects=tuple(map(parse_effect, effects)), **values))
 
 
 def test_the_gate_itself_says_what_the_arrays_say() -> None:
@@ -54,8 +54,8 @@ def test_a_worse_effect_is_caught_earlier_and_reaches_fewer() -> None:
 def test_a_limit_that_is_broken_holds_where_nothing_is_proven_yet() -> None:
     """Thirty devices prove nothing of accuracy; the plan's own limit holds them."""
     asked = plan(stage("canary", 50, hours=2, accuracy_drop_max=0.01), stage("all", 100, hours=1))
-    shape = msgspec.structs.replace(BUSY, labelled=0.5, crash=0.0, error=0.0)
-    found = expected(asked, shape, "accuracy=-0.2", devices=30)
+    fleet = msgspec.structs.replace(BUSY, labelled=0.5, crash=0.0, error=0.0)
+    found = expected(asked, fleet, "accuracy=-0.2", devices=30)
     (bad,) = found.effects
     assert bad.held.times > 0
     assert "accuracy_drop_max is at" in bad.held_because
@@ -71,14 +71,14 @@ def test_the_kill_switch_stops_a_small_fleet() -> None:
 
 def test_one_bad_class_is_found_and_only_it_goes_back() -> None:
     effect = parse_class_effect("c:crash=9x", classes=list(BUSY.hardware))
-    found = forecast(Asked(plan=QUICK, shape=BUSY, effects=(effect,), devices=200_000, runs=4, seed=1))
+    found = forecast(ForecastRequest(plan=QUICK, fleet=BUSY, effects=(effect,), devices=200_000, runs=4, seed=1))
     assert found.effects[0].move == "slice_back"
     assert "proven in c " in found.effects[0].because
 
 
 def test_the_same_seed_gives_the_same_forecast_in_one_process_or_two() -> None:
     short = plan(stage("canary", 20, hours=0.5))
-    asked = Asked(plan=short, shape=BUSY, effects=(parse_effect("crash=2x"),), devices=5_000, runs=52, seed=5)
+    asked = ForecastRequest(plan=short, fleet=BUSY, effects=(parse_effect("crash=2x"),), devices=5_000, runs=52, seed=5)
     ticks: list[float] = []
     one, two = forecast(asked), forecast(asked, processes=2, tick=ticks.append)
     assert one == two
@@ -108,12 +108,12 @@ def test_guardrails_that_are_not_simulated_are_said() -> None:
 
 
 def test_bytes_and_cost_come_from_what_was_given_alone() -> None:
-    assert expected(runs=2).traffic is None
+    assert expected(runs=2).transfer is None
     ways = [(base.name, base.way) for base in BUSY.versions]
     prices = Prices(currency="EUR", tiers=(Tier(per_gb=1.0),))
     sizes = sizes_for(ways, {"delta": 1e6, "chain": 2e6, "compressed": 4e6})
     found = expected(runs=2, sizes=sizes, prices=prices)
-    sent = found.traffic
+    sent = found.transfer
     assert sent is not None
     each = 0.8 * 1e6 + 0.15 * 2e6 + 0.05 * 4e6
     assert sent.total == pytest.approx(100_000 * each)

@@ -1,41 +1,25 @@
 """Two simulators that were written apart, on the same fleet, say the same of the same harm."""
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+import harm_streams as harm
+from whimbrel.forecast.cohort_sizes import count_cohorts
 from whimbrel.forecast.effects import parse_effect
-from whimbrel.forecast.headcount import count
-from whimbrel.forecast.play import Task, play
-from whimbrel.forecast.shape import Presence, Shape
-from whimbrel.gate.batch_gate import BulkLedger
+from whimbrel.forecast.fleet_description import FleetDescription, PresenceGroup
+from whimbrel.forecast.simulate_runs import Task, simulate_runs
+from whimbrel.gate.batch_gate import BatchLedger
 
 RUNS = 60
 
 
-@pytest.fixture(scope="module")
-def harm() -> ModuleType:
-    """The benchmark, whose streams are not the forecast's."""
-    path = Path(__file__).parents[2] / "bench" / "harm.py"
-    spec = importlib.util.spec_from_file_location("bench_harm", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_harm"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def benchmark(harm: ModuleType, name: str) -> tuple[float, float]:
+def benchmark(name: str) -> tuple[float, float]:
     """The median window of the verdict in the benchmark's streams, and the devices exposed by then."""
     scenario = next(each for each in harm.SCENARIOS if each.name == name)
     streams = harm.Streams(scenario, runs=RUNS, seed=5, latency=harm.COARSE)
-    ledger = BulkLedger(harm.PLAN, runs=RUNS, classes=harm.CLASSES)
+    ledger = BatchLedger(harm.PLAN, runs=RUNS, classes=harm.CLASSES)
     found = np.full(RUNS, -1)
     for window in range(harm.STARTS[2]):
         ledger.fold(streams.window(window))
@@ -46,10 +30,10 @@ def benchmark(harm: ModuleType, name: str) -> tuple[float, float]:
     return float(np.median(found)), float(np.median([harm.exposed(window) for window in found]))
 
 
-def fleet(harm: ModuleType) -> Shape:
+def described() -> FleetDescription:
     """The benchmark's fleet in the forecast's words: a device is silent when three reports in a row do not come."""
     online = 1 - harm.SILENT ** (1 / harm.DUE_AFTER)
-    return Shape(
+    return FleetDescription(
         source="bench/harm.py",
         start_hour=9.5,
         sessions_a_day=-288 * math.log(1 - harm.SESSIONS / online),
@@ -61,7 +45,7 @@ def fleet(harm: ModuleType) -> Shape:
         latency_ms=harm.MEDIAN_MS,
         latency_spread=harm.SIGMA,
         hardware={f"c{n}": 1 / harm.CLASSES for n in range(harm.CLASSES)},
-        presence=(Presence(name="all", share=1.0, online=online, delay_h=harm.INSTALL / 12),),
+        presence=(PresenceGroup(name="all", share=1.0, online=online, delay_h=harm.INSTALL / 12),),
     )
 
 
@@ -75,27 +59,27 @@ def fleet(harm: ModuleType) -> Shape:
         ("bricked_2", "bricked=2%"),
     ],
 )
-def test_forecast_and_benchmark_expect_the_same_exposure(harm: ModuleType, name: str, effect: str) -> None:
+def test_forecast_and_benchmark_expect_the_same_exposure(name: str, effect: str) -> None:
     """Within two five-minute windows, and within a fifth where a window is not a third of it all.
 
     The forecast's devices report from the window after their activation on, the benchmark's from half of it.
     """
-    window, exposed = benchmark(harm, name)
-    shape = fleet(harm)
-    head = count(harm.PLAN, shape, devices=harm.DEVICES, fleets=1, seed=1)
-    played = play(
+    window, exposed = benchmark(name)
+    fleet = described()
+    cohorts = count_cohorts(harm.PLAN, fleet, devices=harm.DEVICES, fleets=1, seed=1)
+    results = simulate_runs(
         Task(
             plan=harm.PLAN,
-            shape=shape,
-            head=head,
+            fleet=fleet,
+            cohorts=cohorts,
             effect=parse_effect(effect),
             first=0,
             runs=RUNS,
             seed=[3],
-            real=False,
+            through_gate=False,
         )
     )
-    assert (played.caught >= 0).all()
-    assert abs(float(np.median(played.caught)) - window) <= 2
+    assert (results.caught >= 0).all()
+    assert abs(float(np.median(results.caught)) - window) <= 2
     if name != "p99":
-        assert float(np.median(played.exposed)) == pytest.approx(exposed, rel=0.2)
+        assert float(np.median(results.exposed)) == pytest.approx(exposed, rel=0.2)

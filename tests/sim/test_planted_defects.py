@@ -14,11 +14,16 @@ import msgspec
 import pytest
 
 from whimbrel import limits
-from whimbrel.agent import assembly, tuf_client, wishes
+from whimbrel.agent import assembly, installation, session_results, tuf_client
 from whimbrel.agent.installation import Installation
+from whimbrel.agent.integrity import Integrity
+from whimbrel.agent.preparation import Preparation
+from whimbrel.agent.session_results import SessionResults
 from whimbrel.agent.spool import Spool
-from whimbrel.agent.wholeness import Wholeness
-from whimbrel.device import events, step
+from whimbrel.agent.swaps import Swaps
+from whimbrel.device import events, placebo, step
+from whimbrel.device.intent import Recall, Rest, Withdraw, intend
+from whimbrel.device.journal import GoingBack
 from whimbrel.device.states import PREPARING
 from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows import render_policy
@@ -39,7 +44,7 @@ Plant = Callable[[pytest.MonkeyPatch], Callable[[Simulation], None] | None]
 
 def _nothing_is_hashed(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
     for look in ("holds", "intact"):
-        patch.setattr(Wholeness, look, lambda self, held: True)
+        patch.setattr(Integrity, look, lambda self, held: True)
 
     def prepare(world: Simulation) -> None:
         world.faults.rates["bit flipped"] = 0.1
@@ -55,15 +60,15 @@ def _believes_names(disk: Any) -> None:
 
 
 def _nothing_is_probed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Installation, "_probe", lambda self, effect: events.ProbePassed())
+    patch.setattr(Preparation, "probe", lambda self, candidate: events.ProbePassed())
 
 
 def _what_began_goes_on(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
     honest = Installation.decide
 
     def stubborn(self: Installation) -> Any:
-        decision, candidate = honest(self), self.journal.candidate
-        if decision is None or candidate is None or self.journal.state not in PREPARING:
+        decision, candidate = honest(self), self.state.journal.candidate
+        if decision is None or candidate is None or self.state.journal.state not in PREPARING:
             return decision
         return msgspec.structs.replace(decision, serial=candidate.serial)
 
@@ -71,11 +76,70 @@ def _what_began_goes_on(patch: pytest.MonkeyPatch) -> Callable[[Simulation], Non
     return _often("request lost", 0.4)
 
 
+def _what_is_not_wanted_any_more_goes_on(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    _intends_without(patch, Withdraw)
+    patch.setattr(installation, "is_wanted", lambda candidate, decision: True)
+    return _often("request lost", 0.4)
+
+
+def _nobody_goes_back_by_policy(patch: pytest.MonkeyPatch) -> None:
+    _intends_without(patch, Recall)
+
+
+def _intends_without(patch: pytest.MonkeyPatch, kind: type) -> None:
+    def forgetful(*given: Any, **named: Any) -> Any:
+        intent = intend(*given, **named)
+        return Rest() if isinstance(intent, kind) else intent
+
+    patch.setattr(installation, "intend", forgetful)
+
+
+def _placebos_ask_for_no_conditions(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(placebo, "wait_to_begin", lambda *given, **named: None)
+    patch.setattr(placebo, "wait_for_conditions", lambda *given, **named: None)
+
+
+def _placebos_take_no_time(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(placebo, "placebo_wait", lambda member, delays_s, **named: 0.0)
+
+
+def _devices_count_before_they_run_it(patch: pytest.MonkeyPatch) -> None:
+    def early(journal: Any, pointer: Any, decision: Any, policy: Any) -> Any:
+        return tuple(member for member in journal.memberships if member.since is None)
+
+    patch.setattr(placebo, "due", early)
+
+
+def _nobody_swaps_back(patch: pytest.MonkeyPatch) -> None:
+    def idle(self: Swaps, member: Any, going: GoingBack, models: Any) -> events.Event:
+        return events.Returned() if going.by_policy else events.WentBack()
+
+    patch.setattr(Swaps, "back", idle)
+
+
+def _nobody_asks_before_a_swap(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    patch.setattr(Swaps, "_freshen", lambda self, model, now, refresh: None)
+    return _swaps_wait
+
+
+def _trials_see_no_session(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(session_results, "trial_sessions", lambda ended, candidate: None)
+
+
+def _sessions_are_written_down_again(patch: pytest.MonkeyPatch) -> None:
+    def again(self: Any, ended: Any) -> None:
+        if self._device.api.known:
+            names = [session.name for session in ended]
+            self._device.spool.add(self._state.model, ended, names=names)
+
+    patch.setattr(SessionResults, "_write_down", again)
+
+
 def _line_is_ignored(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
     def deaf(policy: Any, line: Any, profile: Any) -> Any:
         return decide(policy, msgspec.structs.replace(line, minimum_serial=1, revoked=()), profile)
 
-    patch.setattr(wishes, "decide", deaf)
+    patch.setattr(installation, "decide", deaf)
 
     def prepare(world: Simulation) -> None:
         for delay_s in (1800, 3600):
@@ -109,7 +173,7 @@ def _stays_open(world: Simulation, device: Device) -> None:
     if device.agent is None:
         return
     session = device.agent.session(MODEL)
-    world.seen.session_begins(device.id)
+    world.checkers.session_begins(device.id)
     with contextlib.suppress(WhimbrelError):
         session.__enter__()
         device._sessions.append(session)
@@ -173,7 +237,7 @@ def _buckets_move(patch: pytest.MonkeyPatch) -> None:
         layers = tuple(msgspec.structs.replace(layer, salt=policy.sequence) for layer in policy.layers)
         return decide(msgspec.structs.replace(policy, layers=layers), line, profile)
 
-    patch.setattr(wishes, "decide", elsewhere)
+    patch.setattr(installation, "decide", elsewhere)
 
 
 def _trouble_is_for_ever(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
@@ -197,7 +261,7 @@ def _what_is_shadowed_serves(patch: pytest.MonkeyPatch) -> Callable[[Simulation]
         said = decide(policy, line, profile)
         return msgspec.structs.replace(said, serial=said.beside.serial, beside=None) if said.beside else said
 
-    patch.setattr(wishes, "decide", eager)
+    patch.setattr(installation, "decide", eager)
     return _in_the_shadow
 
 
@@ -267,6 +331,15 @@ def _often(kind: str, rate: float = 3.0) -> Callable[[Simulation], None]:
         (_nothing_is_probed, "verified"),
         (_journal_and_pointer_are_not_durable, "verified"),
         (_what_began_goes_on, "stopped"),
+        (_what_is_not_wanted_any_more_goes_on, "stopped"),
+        (_nobody_goes_back_by_policy, "converged"),
+        (_placebos_ask_for_no_conditions, "exposed"),
+        (_placebos_take_no_time, "exposed"),
+        (_devices_count_before_they_run_it, "exposed"),
+        (_nobody_swaps_back, "converged"),
+        (_nobody_asks_before_a_swap, "stopped"),
+        (_trials_see_no_session, "converged"),
+        (_sessions_are_written_down_again, "counted"),
         (_line_is_ignored, "stopped"),
         (_what_was_heard_once_is_fresh_for_ever, "stopped"),
         (_refusals_are_forgotten, "refused"),

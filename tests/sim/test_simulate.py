@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from support.server import whimbrel
-from whimbrel.agent.installation import Installation
+from whimbrel.agent.preparation import Preparation
+from whimbrel.agent.session_results import SessionResults
 from whimbrel.device import events
 from whimbrel.sim.faults import DEVICE, LINK, PATCH, SERVER
 from whimbrel.sim.simulate import Simulation, simulate
@@ -77,7 +78,7 @@ def test_every_kind_of_fault_is_injected_and_rollouts_end_in_every_way() -> None
 
 
 def test_broken_promise_is_said_with_the_command_that_plays_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Installation, "_probe", _nothing_is_probed)
+    monkeypatch.setattr(Preparation, "probe", _nothing_is_probed)
     said = whimbrel("simulate", "--seed", 0, "--devices", 2, "--jobs", 1)
     assert said.status == 70
     assert "broken after" in said.out
@@ -87,7 +88,7 @@ def test_broken_promise_is_said_with_the_command_that_plays_it_again(monkeypatch
 def test_an_exception_that_nobody_meant_is_a_broken_promise_and_the_seed_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Installation, "observe", _fails)
+    monkeypatch.setattr(SessionResults, "collect", _fails)
     (violation,) = simulate(2, devices=2).violations
     line = _fails.__code__.co_firstlineno + 1
     assert violation.promise == "unbroken"

@@ -12,22 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support.repository import Repository, Server, file_of, onnx_model, variant_of
+from support.repository import Repository, Server, onnx_model
 from support.wire import Wire
 from whimbrel import Agent, durable, limits
 from whimbrel.agent import app, settings
-from whimbrel.agent.session import Places, harvest
-from whimbrel.delta.codec import encode_bytes
+from whimbrel.agent.marks import harvest
+from whimbrel.agent.places import Places
 from whimbrel.device.journal import Journal, unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
-from whimbrel.model.documents import digest_of
-from whimbrel.model.ways import DeltaIndex, Step
-from whimbrel.policy.policy import Arm, Entry, Layer
-from whimbrel.policy.shadow import Shadow
 from whimbrel.sim.disk import ModelledDisk
-from whimbrel.trust import roles
 
 SEED = int(os.environ.get("WHIMBREL_CRASH_SEED", "20260305"))
 CONTENTS = {serial: onnx_model(factor=float(serial + 1), padding=300) for serial in (1, 2, 3)}
@@ -327,176 +322,6 @@ def goes_on(world: World, way: Way, state: ModelledDisk, known: Known) -> None:
     finally:
         server.batches[:] = told
         del server.announced[announced:]
-
-
-# --- the ways ---
-
-
-def nothing(device: Device) -> None:
-    """A device that was never on."""
-
-
-def on_one(device: Device) -> None:
-    device.settle(1)
-
-
-def on_two(device: Device) -> None:
-    device.settle(1)
-    device.settle(2)
-
-
-def to_one(device: Device) -> None:
-    device.settle(1)
-
-
-def to_two(device: Device) -> None:
-    device.settle(2)
-
-
-def through_a_delta(device: Device) -> None:
-    base, target = CONTENTS[1], CONTENTS[2]
-    patch = encode_bytes(base, target)
-    repository = device.world.repository
-    repository.blob(patch)
-    step = Step(
-        base=digest_of(base),
-        target=digest_of(target),
-        target_bytes=len(target),
-        sha256=digest_of(patch),
-        size_bytes=len(patch),
-    )
-    index = DeltaIndex(model="detector", serial=2, steps=(step,))
-    repository.put(roles.policy_role("detector"), roles.deltas_path("detector", 2), documents.encode(index))
-    on_one(device)
-
-
-def to_two_by_delta(device: Device) -> None:
-    asked = len(device.world.server.asked)
-    device.settle(2)
-    artifacts = [line for line in device.world.server.asked[asked:] if "artifacts/" in line]
-    must(len(artifacts) == 1 and digest_of(CONTENTS[2]) not in artifacts[0], f"no patch was taken: {artifacts}")
-
-
-def with_a_folder(device: Device) -> None:
-    import io
-    import tarfile
-
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        member = tarfile.TarInfo("weights.bin")
-        member.size = len(CONTENTS[2])
-        tar.addfile(member, io.BytesIO(CONTENTS[2]))
-    content = made.getvalue()
-    file = file_of(content, name="model.mlpackage", format="coreml", packed=True)
-    device.world.repository.release("detector", 2, content, variants=(variant_of(content, files=(file,)),))
-    on_one(device)
-
-
-def crash_loop(device: Device) -> None:
-    device.world.want(2)
-    device.cycle()
-    for _ in range(limits.TRIAL_FAILED_SESSIONS):
-        device.crash_in_a_session()
-        device.know(may_be=device.known.may_be | {1})
-        device.know(inside=None)
-        device.cycle()
-    must(device.cycle()["serial"] == 1, "it does not go back")
-
-
-def to_three(device: Device) -> None:
-    device.settle(3)
-
-
-def to_nothing(device: Device) -> None:
-    device.world.repository.line("detector", revoked=(1,))
-    device.world.want(1, on_revoked="stop")
-    device.know(may_be=frozenset({None, 1}))
-    device.cycle()
-
-
-def new_root(device: Device) -> None:
-    repository = device.world.repository
-    repository.root.version += 1
-    repository.publish_root()
-    device.cycle()
-    device.know(root=repository.root.version)
-    device.look("a new root was taken")
-
-
-def ended_then_on(device: Device) -> None:
-    """The process ends after the download's last byte, and the next one goes on: what it finds was never synced."""
-
-    class Ended(BaseException):
-        pass
-
-    inner = device.disk.before
-    waiting = [True]
-
-    def before(what: str, path: Path) -> None:
-        if what == "sync" and path.name.endswith(".part") and waiting[0]:
-            raise Ended
-        if inner is not None:
-            inner(what, path)
-
-    device.disk.before = before
-    device.world.want(2)
-    try:
-        device.cycle()
-    except Ended:
-        waiting[0] = False
-    must(not waiting[0], "no download was ended")
-    device.restart()
-    device.settle(2)
-    device.disk.before = inner
-
-
-def in_shadow(device: Device) -> None:
-    """Version 2 is tried beside version 1, which goes on serving."""
-    tried = Arm(
-        role="treated", name="shadow", stage=0, serial=2, start=0, end=1_000_000, shadow=Shadow(sample_ppm=1_000_000)
-    )
-    layers = (Layer(salt=7, entries=(Entry(rollout="r1", arms=(tried,)),)),)
-    device.world.want(1, layers=layers)
-    found = device.cycle()
-    must((found["state"], found["serial"]) == ("shadowing", 1), f"nothing is tried: {found}")
-    device.use()
-
-
-def on_one_in_shadow(device: Device) -> None:
-    on_one(device)
-    in_shadow(device)
-
-
-def from_shadow_to_two(device: Device) -> None:
-    in_shadow(device)
-    asked = len(device.world.server.asked)
-    device.settle(2)
-    fetched = [line for line in device.world.server.asked[asked:] if "artifacts/" in line]
-    must(not fetched, f"what was held already was fetched again: {fetched}")
-
-
-def out_of_the_shadow(device: Device) -> None:
-    device.world.want(1)
-    device.cycle()
-
-
-WAYS = {
-    way.name: way
-    for way in (
-        Way("first install", nothing, to_one, ("committed", 1)),
-        Way("swap and commit", on_one, to_two),
-        Way("back by policy", on_two, to_one, ("committed", 1)),
-        Way("back by crash loop", on_one, crash_loop, ("quarantined", 1), ("committed", 2), ("2",)),
-        Way("delta apply", through_a_delta, to_two_by_delta),
-        Way("folder of files", with_a_folder, to_two),
-        Way("collect", on_two, to_three, ("committed", 3)),
-        Way("no version any more", on_one, to_nothing, ("idle", None)),
-        Way("a new root", on_one, new_root, ("committed", 1)),
-        Way("ended, then on", on_one, ended_then_on),
-        Way("in the shadow, then served", on_one, from_shadow_to_two),
-        Way("out of the shadow", on_one_in_shadow, out_of_the_shadow, ("idle", 1), ("committed", 1)),
-    )
-}
 
 
 def sync_sites() -> Iterator[str]:

@@ -8,7 +8,8 @@ from support.power_cut import SEED, must
 from support.repository import Repository, Server
 from support.wire import Wire
 from whimbrel import Agent, limits
-from whimbrel.agent.session import Places, Session
+from whimbrel.agent.places import Places
+from whimbrel.agent.session import Session
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.model.release import Requirement
 from whimbrel.sim.disk import ModelledDisk

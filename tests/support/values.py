@@ -9,7 +9,14 @@ from typing import Any
 import msgspec
 
 from whimbrel.flows.publishing.publish import build_hash
-from whimbrel.flows.records import ModelRecord, ModelSettings, QuarantineRecord, Record, RolloutRecord, VersionRecord
+from whimbrel.flows.records import (
+    DeviceMessage,
+    ModelRecord,
+    ModelSettings,
+    QuarantineRecord,
+    RolloutRecord,
+    VersionRecord,
+)
 from whimbrel.gate.verdict import Counts, GateInput
 from whimbrel.health.report import Announcement, Batch, Cohort, Window
 from whimbrel.health.shadow import Seen, Units
@@ -183,7 +190,7 @@ def accuracy(mean: float, n: int, *, spread: float = 0.1) -> dict[str, Moments]:
     return {"accuracy": Moments(n=n, sum=mean * n, sumsq=n * (mean * mean + spread * spread))}
 
 
-def situation(*cells: Cell, **changes: Any) -> GateInput:
+def gate_input(*cells: Cell, **changes: Any) -> GateInput:
     """100 devices in the canary, all of them reporting, soaked long enough."""
     counts = Counts(assigned_t=100, assigned_c=1900, activated_t=100, placebo_c=1900, reported_t=100)
     values: dict[str, Any] = {"stage": 0, "soaked_s": 25 * HOUR, "cells": cells, "counts": {0: counts}}
@@ -251,14 +258,14 @@ def window(first: int = 1, last: int | None = None, **changes: Any) -> Window:
     return Window(**values | changes)
 
 
-def reports(device: str, *windows: Window, at: float = T0 + 400, **changes: Any) -> Record:
+def reports(device: str, *windows: Window, at: float = T0 + 400, **changes: Any) -> DeviceMessage:
     body = encode(Batch(**{"epoch": EPOCH, "windows": windows} | changes))
-    return Record(namespace="default", device_id=device, kind="reports", body=body, at=at)
+    return DeviceMessage(namespace="default", device_id=device, kind="reports", body=body, at=at)
 
 
-def announce(device: str, step: str, *, at: float = T0 + 10, **changes: Any) -> Record:
+def announce(device: str, step: str, *, at: float = T0 + 10, **changes: Any) -> DeviceMessage:
     said = Announcement(**{"model": "wake", "step": step, "serial": 2, "rollout": "r1"} | changes)
-    return Record(namespace="default", device_id=device, kind="announce", body=encode(said), at=at)
+    return DeviceMessage(namespace="default", device_id=device, kind="announce", body=encode(said), at=at)
 
 
 # --- the registry and the fleet, in memory ---

@@ -18,6 +18,26 @@ def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     assert not missing
 
 
+def test_every_page_is_linked_from_the_index_of_its_folder() -> None:
+    docs = ROOT / "docs"
+    indexes = {docs / "README.md", docs / "adr" / "README.md"}
+    linked = {(page.parent / link).resolve() for page in indexes for link in LINK.findall(page.read_text())}
+    missing = [
+        str(page.relative_to(docs)) for page in docs.rglob("*") if page.is_file() and page not in linked | indexes
+    ]
+    assert not missing
+
+
+def test_every_decision_stands_in_the_index_with_its_number_title_and_a_line() -> None:
+    folder = ROOT / "docs" / "adr"
+    listed = re.findall(r"^\| (\d{4}) \| \[(.+)\]\((\S+)\) \| .+\. \|$", (folder / "README.md").read_text(), re.M)
+    decisions = []
+    for page in sorted(folder.glob("[0-9]*.md")):
+        title = re.sub(r"^# (\d+[.:] )?", "", page.read_text().partition("\n")[0])
+        decisions.append((page.name[:4], title[0].upper() + title[1:], page.name))
+    assert listed == decisions
+
+
 def test_the_journey_has_seventeen_steps_each_linked_to_its_file() -> None:
     rows = re.findall(r"^\| (\d+) ([a-z ,]+) \|.*\| (.*) \|$", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
     assert [int(number) for number, _, _ in rows] == list(range(1, 18))

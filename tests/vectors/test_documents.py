@@ -193,6 +193,7 @@ CELL = Cell(
     age_bucket=5,
     at_risk=9,
     sessions=8,
+    unused=5,
     crashed=7,
     error_units=6,
     error_share=0.5,
@@ -309,7 +310,7 @@ GOLDEN = {
 "predictions":{"1":{"n":2,"sum":1.5,"sumsq":1.25}},"role":"control","sessions":8,"shadow":{"active":{"34":4},
 "agreed":3.5,"candidate":{"55":4},"compared":4,"compared_windows":2,"crashed":1,"crashed_windows":1,
 "disagreed":{"-69":1},"disagreed_share":0.25,"dropped":6,"errors":2,"failed":{"-34":1},"failed_share":0.5,"inputs":7,"ratios":{"21":2},"skipped":5,
-"windows":3},"slices":{"os":"linux"},"stage":1,"user_reports":2,"version_reports":1,"window":6}
+"windows":3},"slices":{"os":"linux"},"stage":1,"unused":5,"user_reports":2,"version_reports":1,"window":6}
 """,
     ),
 }

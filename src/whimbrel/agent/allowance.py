@@ -7,7 +7,7 @@
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -15,11 +15,28 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.disk import Disk
+from whimbrel.device.journal import Candidate
 from whimbrel.errors import UntrustedInput
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
+from whimbrel.policy.policy import Policy
 
 _DAY_S = 86400
+
+
+def day_budget_bytes(
+    policies: Mapping[str, Policy], candidates: Mapping[str, Candidate | None], *, own_mib: int
+) -> int | None:
+    """What a metered network may carry in a day: the least of what the policies ask for, in the cohorts of their
+    candidates, and of the settings (`own_mib`; 0: no bound). None: no bound.
+    """
+    asked = [own_mib or None]
+    for model, policy in policies.items():
+        candidate = candidates.get(model)
+        rollout, stage = (candidate.rollout, candidate.stage) if candidate else (None, 0)
+        asked.append(policy.conditions_of(rollout, role="treated", stage=stage).metered_mib_a_day)
+    budgets = [mib for mib in asked if mib is not None]
+    return min(budgets) * limits.MIB if budgets else None
 
 
 class Spent(Document, frozen=True, tag_field="format", tag="whimbrel-budget-1"):

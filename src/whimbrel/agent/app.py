@@ -11,42 +11,45 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 import urllib3
 
-from whimbrel import durable, limits
+from whimbrel import limits
+from whimbrel.agent import sets
 from whimbrel.agent import settings as settings_file
-from whimbrel.agent.allowance import Allowance
+from whimbrel.agent.allowance import Allowance, day_budget_bytes
 from whimbrel.agent.assembly import can_patch
 from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Bundle, Switched
+from whimbrel.agent.conditions_linux import default_situation
 from whimbrel.agent.device_api import DeviceApi
+from whimbrel.agent.device_context import DeviceContext
 from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.download import Download, Unfinished
+from whimbrel.agent.housekeeping import Housekeeping
 from whimbrel.agent.installation import Installation
 from whimbrel.agent.locks import held_alone
 from whimbrel.agent.mirrors import Mirrors
-from whimbrel.agent.probes import rest, shared_server
-from whimbrel.agent.session import Places, Session
+from whimbrel.agent.pass_clock import PassClock
+from whimbrel.agent.places import Places
+from whimbrel.agent.probes import rest
+from whimbrel.agent.refreshing import Refreshing
+from whimbrel.agent.reporting import Reporting
+from whimbrel.agent.session import Session
 from whimbrel.agent.shadow import ShadowClient
-from whimbrel.agent.situation import default_situation
 from whimbrel.agent.spool import Spool
-from whimbrel.agent.status import model_status, read_status
-from whimbrel.agent.surroundings import Surroundings
-from whimbrel.agent.telling import Telling
+from whimbrel.agent.status import StatusFile, model_status, read_status
+from whimbrel.agent.swaps import Swaps
 from whimbrel.agent.transport import HttpNetwork, Proxies
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import Clock, Prober
-from whimbrel.device.states import PREPARING, RESTING, State
+from whimbrel.device.states import PREPARING, State
 from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
-from whimbrel.model import documents
 
-_DEFAULT_PERIOD_S = 300.0  # of refreshes, until a policy says otherwise
 _EARLIEST_S = 0.02  # between two passes of run(), whatever is due
 
 
@@ -81,9 +84,7 @@ class Agent:
         self.folder = folder
         self.settings = settings
         self._clock = clock
-        self._begun: tuple[float, float] | None = None
-        self._monotonic = monotonic
-        self._chance = chance
+        self._now = PassClock(clock, monotonic)
         self._durable_sessions = durable_sessions
         self._stop = threading.Event()
         self._busy = threading.Lock()
@@ -93,77 +94,82 @@ class Agent:
         self._situation = situation
         url = f"{settings.server}/{settings.namespace}"
         self._trust = TrustClient(
-            folder / "trust", url=url, root=root, models=settings.models, disk=self._disk, network=self._network
+            folder / "trust", url=url, root=root, models=settings.models, disk=disk, network=self._network
         )
         self._download = Download(
             folder / "incoming",
-            disk=self._disk,
+            disk=disk,
             network=self._network,
             mirrors=Mirrors((*settings.mirrors, f"{url}/artifacts"), now=self._now, chance=chance),
-            allowance=Allowance(
-                folder / "budget.json",
-                disk=self._disk,
-                now=lambda: self._trust.trusted_time(self._now()),
-                budget_bytes=self._budget_bytes,
-                bytes_per_s=settings.bandwidth_kib_s * limits.KIB or None,
-                pause=self._stop.wait,
-            ),
+            allowance=self._allowance(),
             stopped=self._stop.is_set,
             offline=lambda: self._network.offline,
             now=self._now,
             monotonic=monotonic,
         )
-        self._spool = Spool(folder / "spool.json", disk=self._disk)
-        self._api = DeviceApi(
+        self._spool = Spool(folder / "spool.json", disk=disk)
+        api = DeviceApi(
             folder / "credential.json",
             url=url,
             device_id=settings.device_id,
             labels=dict(settings.labels),
             enrol_token=enrol_token,
-            disk=self._disk,
+            disk=disk,
             network=self._network,
             clock=monotonic,
         )
-        self._around = Surroundings(
-            device_id=settings.device_id,
-            labels=dict(settings.labels),
-            home=folder,
-            quota_bytes=settings.quota_mib * limits.MIB or None,
-            disk=self._disk,
-            trust=self._trust,
-            download=self._download,
-            prober=lambda: probes if probes is not None else shared_server(),
-            spool=self._spool,
-            now=self._now,
-            situation=situation,
-            refresh=self._refresh,
-            flush=self._flush,
-            others=lambda: self._installations,
-            telemetry=lambda: self._api.known,
-            offline=lambda: self._network.offline,
-        )
-        self._installations = {
-            model: Installation(model, Places(folder / "models" / model, disk=disk), self._around)
-            for model in settings.models
-        }
-        self._telling = Telling(
-            self._api,
+        self._installations: dict[str, Installation] = {}
+        self._install(api, probes)
+        self._reporting = Reporting(
+            api,
             self._spool,
             trust=self._trust,
             installations=self._installations,
             labels=settings.labels,
             now=self._now,
-            offline=lambda: self._network.offline,
+            network=self._network,
             chance=chance,
         )
-        self._refreshing, self._storing = Backoff(chance), Backoff(chance)
+        self._housekeeping = Housekeeping(
+            folder, disk=disk, trust=self._trust, download=self._download, installations=self._installations
+        )
+        self._refreshing, self._storing = Refreshing(self._trust, now=self._now, chance=chance), Backoff(chance)
         self._installing = {model: Backoff(chance) for model in settings.models}
-        self._next_refresh = 0.0
         self._status: dict[str, Any] = {}
+        self._status_file = StatusFile(folder, disk=disk)
         self._shadows: dict[str, ShadowClient] = {}
         self._shadows_guard = threading.Lock()
-        self._written: dict[str, Any] = {}  # to status.json, by this process
-        self._leftovers: set[Path] | None = None
+
+    def _allowance(self) -> Allowance:
+        return Allowance(
+            self.folder / "budget.json",
+            disk=self._disk,
+            now=lambda: self._trust.trusted_time(self._now()),
+            budget_bytes=self._budget_bytes,
+            bytes_per_s=self.settings.bandwidth_kib_s * limits.KIB or None,
+            pause=self._stop.wait,
+        )
+
+    def _install(self, api: DeviceApi, probes: Prober | None) -> None:
+        device = DeviceContext(
+            device_id=self.settings.device_id,
+            labels=dict(self.settings.labels),
+            folder=self.folder,
+            quota_bytes=self.settings.quota_mib * limits.MIB or None,
+            disk=self._disk,
+            network=self._network,
+            trust=self._trust,
+            download=self._download,
+            api=api,
+            spool=self._spool,
+            now=self._now,
+            situation=self._situation,
+            probes=probes,
+        )
+        swaps = Swaps(device)
+        for model in self.settings.models:
+            places = Places(self.folder / "models" / model, disk=self._disk)
+            self._installations[model] = Installation(model, places, device, swaps=swaps, models=self._installations)
 
     @classmethod
     def open(
@@ -248,7 +254,7 @@ class Agent:
         """One use of a model, as a context manager. Raises `Unavailable` on entry where no version is here yet."""
         if model not in self._installations:
             raise NotFound(f"this agent keeps {', '.join(self._installations)}; it was opened without {model!r}")
-        places = self._installations[model].places
+        places = self._installations[model].state.places
         with self._shadows_guard:
             if model not in self._shadows:
                 self._shadows[model] = ShadowClient(places)
@@ -263,7 +269,7 @@ class Agent:
         """
         if model not in self._installations:
             raise NotFound(f"this agent keeps {', '.join(self._installations)}; it was opened without {model!r}")
-        return self._installations[model].request_swap()
+        return self._installations[model].state.request_swap()
 
     def cycle(self, now: float | None = None, *, force: bool = False) -> CycleResult:
         """One bounded pass. `force`: refresh also when it is not due. Raises `Conflict` when another process runs."""
@@ -328,67 +334,47 @@ class Agent:
     # --- one pass ---
 
     def _pass(self, now: float, *, force: bool) -> CycleResult:
-        self._begun = now, self._monotonic()
+        self._now.begin(now)
         refreshed = False
         try:
             for each in self._installations.values():
-                each.load()
+                each.state.load(now=self._now())
             self._end_set()
             for each in self._installations.values():
-                each.observe()
-                each.look()
-            if force or self._is_refresh_due(now):
-                refreshed = self._refresh_when_due(now)
+                each.results.collect()
+                each.check_active()
+            if force or self._refreshing.is_due(now):
+                refreshed = self._refreshing.attempt(now)
             for model, each in self._installations.items():
                 self._advance(model, each, now=now)
             if not self._network.offline:
-                self._telling.flush()
-                self._telling.report_when_due()
-            self._tidy()
-            self._sweep()
+                self._reporting.flush()
+                self._reporting.report_when_due()
+            self._housekeeping.tidy()
+            self._housekeeping.sweep()
             self._storing.worked()
         except OSError as error:  # a full disk, a folder that was taken away: nothing is half-written
-            self._storing.failed(now, f"the folder {self.folder} cannot be used: {error}", cap_s=self._refresh_s())
+            problem = f"the folder {self.folder} cannot be used: {error}"
+            self._storing.failed(now, problem, cap_s=self._refreshing.period_s)
         self._trust.rest()
-        if not any(each.journal.state in PREPARING for each in self._installations.values()):
+        if not any(each.state.journal.state in PREPARING for each in self._installations.values()):
             rest()
-        self._write_status()
-        return CycleResult(self._next_s(), refreshed, self._status["models"], tuple(self._problems()))
+        problems = self._problems()
+        self._status = self._current_status(problems)
+        self._status_file.write(self._status)
+        return CycleResult(self._next_s(), refreshed, self._status["models"], tuple(problems))
 
     def _end_set(self) -> None:
         # All that are in the record follow it when they are loaded; a model that is no longer kept holds nobody up.
-        any_of_them = next(iter(self._installations.values()))
-        if self._disk.size(any_of_them.places.set_record) is not None:
-            any_of_them.end_set()
-
-    def _flush(self) -> None:
-        self._telling.flush()
-
-    def _is_refresh_due(self, now: float) -> bool:
-        # A clock that was set back is no reason to wait; a server that asked for patience is.
-        longest_s = 2 * self._refresh_s() + (limits.RETRY_AFTER_S if self._refreshing.problem else 0)
-        return not now < self._next_refresh <= now + longest_s
-
-    def _refresh_when_due(self, now: float) -> bool:
-        try:
-            self._refresh()
-        except (Unavailable, UntrustedInput) as error:
-            self._refreshing.failed(now, str(error), cap_s=self._refresh_s(), at_least_s=after_s_of(error))
-            self._next_refresh = self._refreshing.until
-            return False
-        return True
-
-    def _refresh(self) -> None:
-        now = self._now()
-        self._trust.refresh(now)
-        self._refreshing.worked()
-        self._next_refresh = now + self._refresh_s() * self._chance.uniform(0.9, 1.0)
+        record = sets.record_place(self.folder / "models" / self.settings.models[0])
+        if self._disk.size(record) is not None:
+            sets.remove_record(record, disk=self._disk)
 
     def _advance(self, model: str, each: Installation, *, now: float) -> None:
         backoff = self._installing[model]
         prepare = self._network.knows(model) and (self._network.offline or not backoff.waiting(now))
         try:
-            each.advance(prepare=prepare)
+            each.advance(prepare=prepare, refresh=self._refreshing.refresh, flush=self._reporting.flush)
         except Unfinished as error:
             backoff.worked()
             self._put_off(backoff, error)
@@ -399,87 +385,39 @@ class Agent:
                 backoff.worked()
 
     def _put_off(self, backoff: Backoff, error: WhimbrelError) -> None:
-        backoff.failed(self._now(), str(error), cap_s=self._refresh_s(), at_least_s=after_s_of(error))
-
-    # --- keeping house ---
-
-    def _tidy(self) -> None:
-        wanted, digests = set(), set()
-        for each in self._installations.values():
-            held = (each.pointer.active, each.pointer.fallback, each.journal.candidate)
-            wanted |= {(each.model, one.serial) for one in held if one is not None}
-            if each.decision is not None and each.decision.serial is not None:
-                wanted.add((each.model, each.decision.serial))
-            if each.journal.candidate is not None and each.journal.state in PREPARING:
-                digests |= {file.sha256 for file in each.journal.candidate.files} | each.fetching
-        self._trust.keep_releases(wanted)
-        self._download.keep_only(digests)
+        backoff.failed(self._now(), str(error), cap_s=self._refreshing.period_s, at_least_s=after_s_of(error))
 
     def _budget_bytes(self) -> int | None:
-        asked = []
-        for model, policy in self._trust.policies.items():
-            installation = self._installations.get(model)
-            candidate = installation.journal.candidate if installation else None
-            rollout, stage = (candidate.rollout, candidate.stage) if candidate else (None, 0)
-            asked.append(policy.conditions_of(rollout, role="treated", stage=stage).metered_mib_a_day)
-        budgets = [each for each in asked if each is not None]
-        if self.settings.metered_mib_a_day:
-            budgets.append(self.settings.metered_mib_a_day)
-        if not budgets or self._network.offline or self._situation().unmetered:
+        candidates = {model: each.state.journal.candidate for model, each in self._installations.items()}
+        budget = day_budget_bytes(self._trust.policies, candidates, own_mib=self.settings.metered_mib_a_day)
+        if budget is None or self._network.offline or self._situation().unmetered:
             return None
-        return min(budgets) * limits.MIB
-
-    def _sweep(self) -> None:
-        """Remove what was being written when the power went: what is there in two passes running."""
-        if self._leftovers is not None and not self._leftovers:
-            return
-        folders = [self.folder, self._download.folder, *self._trust.folders]
-        for each in self._installations.values():
-            folders += [each.places.folder, each.places.summaries]
-        found = {folder / name for folder in folders for name in self._disk.names(folder) if durable.is_temporary(name)}
-        for path in found & (self._leftovers or set()):
-            self._disk.remove(path)
-        self._leftovers = found - (self._leftovers or set())
-
-    def _now(self) -> float:
-        if self._begun is None:
-            return self._clock()
-        wall, monotonic = self._begun
-        return wall + (self._monotonic() - monotonic)
-
-    def _refresh_s(self) -> float:
-        return min((policy.refresh_s for policy in self._trust.policies.values()), default=_DEFAULT_PERIOD_S)
+        return budget
 
     def _next_s(self) -> float:
         now = self._now()
-        due = [self._next_refresh, *self._telling.due()]
+        due = [self._refreshing.next_at, *self._reporting.due()]
         for model, each in self._installations.items():
             if self._installing[model].problem:
                 due.append(self._installing[model].until)
             elif each.again_s is not None:
                 due.append(now + each.again_s)
-            elif each.journal.state is State.ON_TRIAL:
+            elif each.state.journal.state is State.ON_TRIAL:
                 due.append(now + limits.TRIAL_LOOK_S)
-            elif self._is_behind(each) and not each.waits_for:
+            elif each.is_behind and not each.waits_for:
                 due.append(now)  # the decision changed in the middle of a pass
         return max(0.0, min(due) - now, self._storing.until - now)
 
-    @staticmethod
-    def _is_behind(each: Installation) -> bool:
-        wanted = each.decision.serial if each.decision else None
-        return each.journal.state in RESTING and wanted is not None and wanted != each.pointer.serial
-
-    # --- saying how it is ---
+    # --- its status ---
 
     def _problems(self) -> list[str]:
-        found = [self._storing.problem, self._refreshing.problem, *self._telling.problems]
-        found += [backoff.problem for backoff in self._installing.values()]
-        found += list(self._trust.problems.values())
-        return [problem for problem in dict.fromkeys(found) if problem]
+        problems = [self._storing.problem, self._refreshing.problem, *self._reporting.problems]
+        problems += [backoff.problem for backoff in self._installing.values()]
+        problems += list(self._trust.problems.values())
+        return [problem for problem in dict.fromkeys(problems) if problem]
 
-    def _write_status(self) -> None:
-        problems = self._problems()
-        status = {
+    def _current_status(self, problems: list[str]) -> dict[str, Any]:
+        return {
             "device_id": self.settings.device_id,
             "process": os.getpid(),
             "last_refresh": self._trust.memory.refreshed_at or None,
@@ -497,8 +435,3 @@ class Agent:
                 for model, each in self._installations.items()
             },
         }
-        self._status = status
-        if status != self._written:  # a trial is looked at every few seconds, and flash wears
-            with suppress(OSError):
-                self._disk.replace(self.folder / "status.json", documents.encode(status))
-                self._written = status

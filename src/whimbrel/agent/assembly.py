@@ -7,11 +7,10 @@
 """
 
 import functools
-import importlib
 import importlib.util
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import msgspec
 
@@ -45,7 +44,9 @@ class Assembly:
         """
         missing = self._missing(file)
         patching = _codec() if steps and missing > 0 else None
-        for way in ways(steps, target=file.sha256, size_bytes=missing, here=here.keys()) if patching else []:
+        for way in ways(steps, target=file.sha256, size_bytes=missing, here=here.keys()):
+            if patching is None:
+                break
             try:
                 for step in way.steps:
                     patch = _as_file(file, step.sha256, step.size_bytes)
@@ -64,11 +65,11 @@ class Assembly:
         """Bytes that the disk must still take until `file` is here, by the cheapest way or whole, whichever is more."""
         missing = self._missing(file)
         unpacked = file.size_bytes if file.packed else 0
-        found = ways(steps, target=file.sha256, size_bytes=missing, here=here) if steps else []
-        if not found:
+        possible = ways(steps, target=file.sha256, size_bytes=missing, here=here) if steps else []
+        if not possible:
             return missing + unpacked
-        between = sum(step.target_bytes for step in found[0].steps[:-1])
-        return max(missing, found[0].size_bytes + between + file.size_bytes) + unpacked
+        between = sum(step.target_bytes for step in possible[0].steps[:-1])
+        return max(missing, possible[0].size_bytes + between + file.size_bytes) + unpacked
 
     def _missing(self, file: File) -> int:
         return file.size_bytes - (self._disk.size(self._download.path(file)) or 0)
@@ -83,12 +84,12 @@ class Assembly:
                 self.moved_by[way] = self.moved_by.get(way, 0) + moved
 
     def _verify(self, patch: File) -> None:
-        found = self._disk.sha256(self._download.path(patch))
-        if found != patch.sha256:
+        actual = self._disk.sha256(self._download.path(patch))
+        if actual != patch.sha256:
             self._download.refuse(patch)
-            raise UntrustedInput(f"the patch {patch.sha256} came with SHA-256 {found}")
+            raise UntrustedInput(f"the patch {patch.sha256} came with SHA-256 {actual}")
 
-    def _apply(self, patching: Any, file: File, way: Way, here: Mapping[str, Path]) -> None:
+    def _apply(self, patching: ModuleType, file: File, way: Way, here: Mapping[str, Path]) -> None:
         base = here.get(way.steps[0].base)
         if base is None:
             base = self._download.path(_as_file(file, NOTHING, 0))
@@ -117,13 +118,14 @@ def can_patch() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("numpy", "pcodec", "zstandard"))
 
 
-def _codec() -> Any:
+def _codec() -> ModuleType | None:
+    if not can_patch():
+        return None  # before numpy is in memory for nothing
     try:
-        if not can_patch():
-            return None  # before numpy is in memory for nothing
-        return importlib.import_module("whimbrel.patchfile")
+        from whimbrel import patchfile  # here: an idle agent must not hold numpy and the codecs in memory
     except ImportError:
         return None
+    return patchfile
 
 
 def _as_file(like: File, sha256: str, size_bytes: int) -> File:

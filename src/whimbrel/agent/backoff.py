@@ -1,12 +1,11 @@
 """When is something that failed tried again? Exponential, with full jitter, and not before the other side said so."""
 
 import random
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 from whimbrel import limits
 from whimbrel.device.ports import Answer, Stream
 from whimbrel.errors import Unavailable
+from whimbrel.retry_after import seconds_of
 
 
 class Busy(Unavailable):
@@ -17,23 +16,13 @@ class Busy(Unavailable):
         self.after_s = after_s
 
 
-def retry_after_s(headers: dict[str, str], *, now: float) -> float | None:
-    """What Retry-After says, in seconds from `now`, bounded (RFC 9110, section 10.2.3); None where it says nothing."""
-    said = headers.get("retry-after", "").strip()
-    if said.isdigit() and len(said) < 12:
-        return min(float(said), limits.RETRY_AFTER_S)
-    try:
-        when = parsedate_to_datetime(said)
-    except ValueError:
-        return None
-    return min(max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - now), limits.RETRY_AFTER_S)
-
-
 def check_patience(url: str, answer: Answer | Stream, *, now: float) -> None:
     """Raises `Busy` where the answer asks to come again later, and says when."""
-    after = retry_after_s(answer.headers, now=now) if answer.status in {429, 503} else None
-    if after is not None:
-        raise Busy(f"{url} answered {answer.status}, and asks to come again later", after_s=after)
+    if answer.status not in {429, 503}:
+        return
+    after_s = seconds_of(answer.headers.get("retry-after", ""), now=now, most_s=limits.RETRY_AFTER_S)
+    if after_s is not None:
+        raise Busy(f"{url} answered {answer.status}, and asks to come again later", after_s=after_s)
 
 
 class Backoff:

@@ -47,8 +47,8 @@ class Benchmarks:
         fitting = fitting_variants(release, labels)
         measured = self._read() if len(fitting) > 1 else {}
         for variant in fitting:
-            known = measured.get(_key(variant))
-            if known is None or not known.over_budget or not 0 <= now - known.at < limits.BENCHMARK_AGE_S:
+            earlier = measured.get(_key(variant))
+            if earlier is None or not earlier.over_budget or not 0 <= now - earlier.at < limits.BENCHMARK_AGE_S:
                 return variant
         return fitting[-1] if fitting else None
 

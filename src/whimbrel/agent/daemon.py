@@ -26,7 +26,7 @@ def run(agent: Agent) -> None:
     for name in ("SIGTERM", "SIGINT", "SIGBREAK"):  # the last is Windows' own
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), end)
-    agent.run(tell=Teller())
+    agent.run(tell=StatusLines())
 
 
 def become(folder: Path, *, enrol_token: str | None) -> None:
@@ -58,21 +58,21 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-class Teller:
+class StatusLines:
     """One line on standard error when something changed: for a terminal, or a service manager's log."""
 
     def __init__(self) -> None:
-        self._told: object = None
+        self._written: object = None
 
     def __call__(self, result: CycleResult) -> None:
         lines = [
-            f"{name}: {found['state']}, runs {found['version'] or 'nothing'}; {found['because']}"
-            + (f"; waits for {found['waits_for']}" if found["waits_for"] and not result.problems else "")
-            for name, found in result.models.items()
+            f"{name}: {status['state']}, runs {status['version'] or 'nothing'}; {status['because']}"
+            + (f"; waits for {status['waits_for']}" if status["waits_for"] and not result.problems else "")
+            for name, status in result.models.items()
         ]
         lines += [f"trouble: {problem}" for problem in result.problems]
-        if lines != self._told:
-            self._told = lines
+        if lines != self._written:
+            self._written = lines
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             sys.stderr.write("".join(f"{now} {line}\n" for line in lines))
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""How does a device make itself known and heard? Enrolment, tokens, announcements, reports (docs/reference/http.md).
+"""The device API, as a client: enrolment, tokens, announcements, reports (docs/reference/http.md).
 
 1. A 401 means: a new token; a second one: a new enrolment. Never more than once a request.
 2. A body that the server calls wrong (400, 413) is never sent again; anything else is tried again later.

@@ -1,4 +1,4 @@
-"""How do the device's files come onto a real disk? The `Disk` port over a file system."""
+"""The `Disk` port over a file system."""
 
 import hashlib
 import os
@@ -51,10 +51,10 @@ class RealDisk(RealFiles):
 
     def stamp(self, path: Path) -> object:
         try:
-            found = path.stat()
+            status = path.stat()
         except FileNotFoundError:
             return None
-        return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
     def free_bytes(self, folder: Path) -> int:
         while not folder.exists() and folder != folder.parent:
@@ -85,16 +85,16 @@ class RealDisk(RealFiles):
             return []
 
     def files_below(self, folder: Path) -> list[str]:
-        found: list[str] = []
+        paths: list[str] = []
         for place, folders, files in os.walk(folder):
             for name in [*folders, *files]:
                 mode = os.lstat(os.path.join(place, name)).st_mode
                 if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                     raise OSError(f"{os.path.join(place, name)} is neither a file nor a folder")
-            found += [Path(place, name).relative_to(folder).as_posix() for name in files]
-            if len(found) > limits.PACKAGE_FILES:
+            paths += [Path(place, name).relative_to(folder).as_posix() for name in files]
+            if len(paths) > limits.PACKAGE_FILES:
                 raise OSError(f"{folder} holds more than {limits.PACKAGE_FILES} files")
-        return sorted(found)
+        return sorted(paths)
 
     def hold(self, path: Path, *, make: bool = True, wait: bool = False) -> FileHold | None:
         return take_hold(path, make=make, wait=wait)

@@ -1,206 +1,356 @@
-"""How does one model on this device get from what it is to what the policy says? The shell around `device.step`.
+"""One model on this device: the shell around `device.intent` and `device.step`.
 
-1. `wishes` makes events of the difference between decision and journal; the step says what follows; `swaps` does what
-   concerns the active slot, and this file the rest.
-2. The journal is durable before an effect is performed. An effect that cannot be done now answers with None, says what
-   it waits for, and is asked for again in a later pass.
-3. Where a member of a set went back, the others follow.
-
-The layers below, one idea each: `remembered`, `witness`, `wishes`, `swaps`.
+1. `intent` says what to do about the difference between decision and journal, which becomes an event here; the step
+   says what follows. `preparation` does what concerns the inactive slot, `swaps` what concerns the active one.
+2. The journal is durable before an effect is performed. An effect that cannot be done now returns a `Wait`, and is
+   asked for again in a later pass.
+3. A pass settles the active slot first: a trial that is over is over before something else is wanted.
 """
+
+import functools
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from whimbrel import limits
-from whimbrel.agent.session import Places, open_in
-from whimbrel.agent.staging import Interrupted, Staging
-from whimbrel.agent.surroundings import Surroundings
+from whimbrel.agent.device_context import DeviceContext
+from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.places import Places
+from whimbrel.agent.preparation import Preparation
+from whimbrel.agent.session_results import SessionResults
 from whimbrel.agent.swaps import Swaps
-from whimbrel.device import effects, events, slots
-from whimbrel.device.journal import Candidate
-from whimbrel.device.ports import ProbeRequest
+from whimbrel.device import cohorts, effects, events, placebo, slots
+from whimbrel.device.conditions import Wait
+from whimbrel.device.intent import (
+    Follow,
+    Intent,
+    Member,
+    Offer,
+    Recall,
+    Rest,
+    Stay,
+    Withdraw,
+    destination,
+    intend,
+    is_tried,
+    is_wanted,
+    leave_with_set,
+    missing_member,
+    offered,
+    unmet,
+)
+from whimbrel.device.journal import Candidate, Membership
 from whimbrel.device.states import PREPARING, RESTING, State
-from whimbrel.device.step import effects_of, moved
+from whimbrel.device.step import effects_of
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
-from whimbrel.model.release import Release, Requirement, Variant
-from whimbrel.model.ways import Step
+from whimbrel.model.release import Requirement
+from whimbrel.policy.decide import Decision, Profile, decide
+from whimbrel.policy.policy import Policy
 
 _replace = msgspec.structs.replace
+_Performs = Callable[[effects.Effect], events.Event | Wait | None]
 
 
-class Installation(Swaps):
-    """One model on this device."""
+class Installation:
+    """One model on this device. `waits_for`: what holds it up, in words; `again_s`: when to look again (None: with the
+    next refresh). `models`: all of this device by name, this one among them.
+    """
 
-    def __init__(self, model: str, places: Places, around: Surroundings) -> None:
-        super().__init__(model, places, around)
-        self._staging = Staging(
-            places, disk=around.disk, download=around.download, home=around.home, quota_bytes=around.quota_bytes
-        )
+    def __init__(
+        self, model: str, places: Places, device: DeviceContext, *, swaps: Swaps, models: Mapping[str, "Installation"]
+    ) -> None:
+        self.state = ModelState(model, places)
+        self.results = SessionResults(self.state, device)
+        self.preparation = Preparation(self.state, device)
+        self.decision: Decision | None = None
+        self.waits_for = ""
+        self.again_s: float | None = None
+        self._device = device
+        self._swaps = swaps
+        self._models = models
         self._requires: dict[int, tuple[Requirement, ...]] = {}
+        self._unfit: set[int] = set()  # no variant for this device's labels; neither changes while it runs
+        self._held_back_at = 0.0  # when the conditions last kept a placebo back
 
     @property
-    def fetching(self) -> set[str]:
-        """Digests of patches and of what they make, while they are on their way."""
-        return self._staging.fetching
+    def is_behind(self) -> bool:
+        """Whether the model is at rest, and another version than the active one is decided."""
+        wanted = self.decision.serial if self.decision else None
+        return self.state.journal.state in RESTING and wanted is not None and wanted != self.state.pointer.serial
 
-    def advance(self, *, prepare: bool) -> None:
-        """Go as far as possible now. `prepare` False: only what concerns the active slot.
+    # --- one pass ---
+
+    def check_active(self) -> None:
+        """Leave an active version whose files were changed behind our back: for the one before, else for nothing."""
+        active, fallback, state = self.state.pointer.active, self.state.pointer.fallback, self.state.journal.state
+        if active is None or state is State.GOING_BACK or self.state.places.integrity.holds(active):
+            return
+        if state in PREPARING:
+            self.state.take(events.Withdrawn())
+        reason = f"the files of serial {active.serial} were changed on the disk"
+        to = fallback.serial if fallback is not None else None
+        self.state.take(events.Recalled(to=to, leaves=active.serial, reason=reason))
+
+    def advance(self, *, prepare: bool, refresh: Callable[[], None], flush: Callable[[], None]) -> None:
+        """Go as far as possible now. `prepare` False: only what concerns the active slot. `refresh` asks the server for
+        newer policies, `flush` sends the announcements that wait.
 
         Raises `Unavailable`, `UntrustedInput`, `Refused`: what could not be done; it is tried again.
         """
         self.waits_for, self.again_s = "", None
-        policy = self._around.trust.policies.get(self.model)
-        self._work(prepare=False)  # a trial that is over is over before something else is wanted
-        self.keep_set()
+        policy = self._device.trust.policies.get(self.state.model)
+        self._settle()
+        self.leave_with_set()
         self.decision = decision = self.decide()
-        if decision is not None and policy is not None:
-            self._intend(decision, policy, prepare=prepare)
-            self._belong(decision)
-            self._around.flush()
-        self._work(prepare=prepare)
-        if decision is not None and policy is not None:
-            self._stand_in(decision, policy)
+        if decision is None or policy is None:
+            return self._work(prepare=prepare, refresh=refresh, flush=flush)
+        self._act_on(decision, policy, prepare=prepare)
+        self._enter_cohorts(decision)
+        flush()
+        self._work(prepare=prepare, refresh=refresh, flush=flush)
+        self._stand_in(decision, policy)
+        return None
 
-    def _work(self, *, prepare: bool) -> None:
-        for _ in range(limits.STEPS_A_PASS):
-            if self.journal.state in PREPARING and not prepare:
-                return
-            event = None
-            for effect in effects_of(self.journal):
-                event = self._perform(effect)
-                if event is not None:
-                    self.take(event)
-                    break
-            if isinstance(event, events.Corrupt):
-                raise Unavailable(event.reason)  # a bad cache on the way is as a rule better later
-            if event is None:
-                return
+    # --- deciding ---
 
-    def keep_set(self) -> None:
-        """Go back as well, where what is active here needs a version that another model left."""
-        active, fallback = self.pointer.active, self.pointer.fallback
-        if active is None or fallback is None or self.journal.state not in RESTING | {State.ON_TRIAL}:
-            return
-        unmet = self._unmet(active.serial)
-        if unmet and not self._unmet(fallback.serial):
-            reason = f"{unmet[0].model} left serial {unmet[0].serial}, which serial {active.serial} requires"
-            self.take(events.Recalled(to=fallback.serial, leaves=active.serial, reason=reason))
-            self._work(prepare=False)
+    def decide(self) -> Decision | None:
+        """What the policy says for this device; None where no policy is known."""
+        trust, model = self._device.trust, self.state.model
+        policy, line = trust.policies.get(model), trust.lines.get(model)
+        return decide(policy, line, self._profile()) if policy is not None and line is not None else None
 
-    def _unmet(self, serial: int) -> tuple[Requirement, ...]:
-        others = self._around.others()
-        if len(others) < 2:
-            return ()
-        if serial not in self._requires:
-            try:
-                release = self._around.trust.release(self.model, serial, self._around.now())
-            except (Unavailable, UntrustedInput, NotFound):
-                return ()
-            self._requires[serial] = release.requires
-        return tuple(
-            each
-            for each in self._requires[serial]
-            if (other := others.get(each.model)) is not None and other.pointer.serial != each.serial
+    def _profile(self) -> Profile:
+        refused = frozenset(refusal.serial for refusal in self.state.journal.refused)
+        return Profile(self._device.device_id, self._device.labels, refused, frozenset(self._unfit))
+
+    def _intend(self, decision: Decision, policy: Policy, *, prepare: bool) -> Intent:
+        return intend(
+            self.state.journal,
+            self.state.pointer,
+            decision,
+            policy,
+            self._device.trust.lines[self.state.model],
+            profile=self._profile(),
+            now=self._device.now(),
+            prepare=prepare,
         )
 
-    def _perform(self, effect: effects.Effect) -> events.Event | None:
+    def _act_on(self, decision: Decision, policy: Policy, *, prepare: bool) -> None:
+        intent = self._intend(decision, policy, prepare=prepare)
+        if isinstance(intent, Withdraw):
+            self.state.take(events.Withdrawn())
+            if not intent.ask_again:
+                return
+            intent = self._intend(decision, policy, prepare=prepare)
+        match intent:
+            case Stay(because=because):
+                self.waits_for = because
+            case Follow():
+                self._follow(intent)
+            case Recall():
+                self._recall(intent)
+            case Offer():
+                self._offer(intent, policy)
+            case Rest():
+                pass
+            case _:
+                raise InvariantBroken(f"nothing follows from {intent!r}")
+
+    def _follow(self, intent: Follow) -> None:
+        if intent.ends_shadow:
+            self.state.take(events.ShadowEnded())
+        candidate = self.state.journal.candidate
+        if candidate is not None:
+            moved = _replace(candidate, rollout=intent.rollout, stage=intent.stage, shadow=intent.shadow)
+            self.state.keep(_replace(self.state.journal, candidate=moved))
+
+    def _recall(self, intent: Recall) -> None:
+        self.state.take(events.Recalled(to=intent.to, leaves=intent.leaves, reason=intent.because))
+
+    def _offer(self, offer: Offer, policy: Policy) -> None:
+        release = self._device.trust.release(self.state.model, offer.serial, self._device.now())
+        variant = self.preparation.choose(release)
+        if variant is None:
+            self._next_best(offer.serial, policy)
+            return
+        if offer.beside is None:  # the answers of what is only tried are compared, and go nowhere
+            members = {model: other.as_member() for model, other in self._models.items() if other is not self}
+            missing = missing_member(release, members)
+            if missing is not None:
+                self.waits_for = missing.because
+                return
+        slot, now = self.state.pointer.inactive, self._device.now()
+        self.state.take(offered(offer, release, variant, slot=slot, policy_sequence=policy.sequence, at=now))
+
+    def _next_best(self, serial: int, policy: Policy) -> None:
+        """No build of `serial` is for this device: what the policy says of the others, each looked at once."""
+        self._unfit.add(serial)
+        self.decision = decision = self.decide()
+        if decision is not None:
+            self._act_on(decision, policy, prepare=True)
+        self.waits_for = self.waits_for or f"a variant of serial {serial} that fits this device's labels"
+
+    def as_member(self) -> Member:
+        """What the others of a set see of this model."""
+        return Member(self.state.pointer.serial, destination(self.state.journal, self.decide()))
+
+    # --- cohorts ---
+
+    def _enter_cohorts(self, decision: Decision) -> None:
+        state = self.state
+        assignments = cohorts.entered(state.journal, state.pointer, decision)
+        now, before = self._device.now(), self._device.spool.before(state.model)
+        serial = cohorts.tried_serial(decision)
+        state.keep(cohorts.assigned(state.journal, assignments, serial=serial, at=now, before=before))
+
+    def _stand_in(self, decision: Decision, policy: Policy) -> None:
+        state = self.state
+        for member in placebo.due(state.journal, state.pointer, decision, policy):
+            now = self._device.now()
+            turn = self._turn(member, policy, now)
+            if turn.permitted:
+                state.keep(cohorts.permitted(state.journal, member, at=now))
+            if turn.held_back:
+                self._held_back_at = now
+            if turn.wait is not None:
+                self._wait_as_well(turn.wait)
+            if turn.at is not None:
+                state.keep(cohorts.stand_in(state.journal, member, serial=state.pointer.serial, at=turn.at))
+
+    def _turn(self, member: Membership, policy: Policy, now: float) -> placebo.Turn:
+        conditions = policy.conditions_of(member.rollout, role="control", stage=member.stage)
+        entries = (entry for layer in policy.layers for entry in layer.entries)
+        return placebo.turn(
+            member,
+            conditions,
+            self._device.situation_for(conditions),
+            delays_s=next((entry.delays_s for entry in entries if entry.rollout == member.rollout), ()),
+            model=self.state.model,
+            device_id=self._device.device_id,
+            now=now,
+            offline=self._device.network.offline,
+            held_back_at=self._held_back_at,
+        )
+
+    # --- effects ---
+
+    def _settle(self) -> None:
+        """Go as far as possible with the active slot."""
+        self._go_on(self._perform_on_active, until=PREPARING)
+
+    def _work(self, *, prepare: bool, refresh: Callable[[], None], flush: Callable[[], None]) -> None:
+        if prepare:
+            self._go_on(functools.partial(self._perform, refresh=refresh, flush=flush))
+        else:
+            self._settle()
+
+    def _go_on(self, perform: _Performs, *, until: frozenset[State] = frozenset()) -> None:
+        for _ in range(limits.STEPS_A_PASS):
+            if self.state.journal.state in until:
+                return
+            event = self._first_event(perform)
+            if event is None:
+                return
+            self.state.take(event)
+            if isinstance(event, events.Corrupt):
+                raise Unavailable(event.reason)  # a bad cache on the way is as a rule better later
+
+    def _first_event(self, perform: _Performs) -> events.Event | None:
+        for effect in effects_of(self.state.journal):
+            result = perform(effect)
+            if isinstance(result, events.Event):
+                return result
+            if isinstance(result, Wait):
+                self._wait(result)
+        return None
+
+    def _perform(
+        self, effect: effects.Effect, *, refresh: Callable[[], None], flush: Callable[[], None]
+    ) -> events.Event | Wait | None:
+        match effect:
+            case effects.AwaitConditions(candidate=candidate):
+                self.waits_for = ""
+                return self.preparation.begin(candidate)
+            case effects.Fetch(candidate=candidate):
+                self.waits_for = ""
+                flush()  # that it begins is said before it does
+                return self.preparation.fetch(candidate)
+            case effects.Stage(candidate=candidate):
+                return self.preparation.stage(candidate)
+            case effects.RunProbe(candidate=candidate):
+                return self.preparation.probe(candidate)
+            case effects.Activate(candidate=candidate):
+                return self._swaps.activate(self, candidate, self._models, refresh=refresh, flush=flush)
+            case effects.BeginShadow(candidate=candidate):
+                return self._begin_shadow(candidate)
+            case effects.KeepShadow(candidate=candidate):
+                whole = candidate.held is not None and self.state.places.integrity.holds(candidate.held)
+                return None if whole else events.Corrupt("the files that apps try in the shadow were changed")
+        return self._perform_on_active(effect)
+
+    def _perform_on_active(self, effect: effects.Effect) -> events.Event | Wait | None:
         match effect:
             case effects.Then(event=event):
                 return event
-            case effects.AwaitConditions(candidate=candidate):
-                occasion = f"{candidate.rollout}/{candidate.stage}" if candidate.rollout else str(candidate.serial)
-                asked = self._asked_of(candidate)
-                self.waits_for = self._not_yet(asked, occasion=occasion, since=candidate.offered_at)
-                return None if self.waits_for else events.Begun()
-            case effects.Fetch():
-                return self._fetch(effect)
-            case effects.Stage():
-                return self._stage(effect)
-            case effects.RunProbe():
-                return self._probe(effect)
-            case effects.Activate():
-                return self._activate(effect)
-            case effects.BeginShadow():
-                return self._begin_shadow(effect.candidate)
-            case effects.KeepShadow(candidate=candidate):
-                whole = candidate.held is not None and self.places.wholeness.holds(candidate.held)
-                return None if whole else events.Corrupt("the files that apps try in the shadow were changed")
             case effects.PointTo(held=held):
-                self._swap(slots.swapped(self.pointer, held))
-                return None
+                return self._swaps.point(self, slots.swapped(self.state.pointer, held))
             case effects.Commit():
-                self._point(slots.committed(self.pointer))
+                self.state.point(slots.committed(self.state.pointer))
                 return None
-            case effects.SwapBack():
-                return self._swap_back(effect)
+            case effects.SwapBack(going_back=going_back):
+                return self._swaps.back(self, going_back, self._models)
         raise InvariantBroken(f"nothing performs {effect!r}")
-
-    def _fetch(self, effect: effects.Fetch) -> events.Event | None:
-        candidate, around = effect.candidate, self._around
-        around.flush()  # that it begins is said before it does
-        self.waits_for = self._forbidden(self._asked_of(candidate))
-        if not self.waits_for and around.download.left_today() == 0:
-            self.waits_for = "tomorrow: the day's budget of a metered network is used up"
-            self.again_s = limits.WAIT_FOR_CONDITIONS_S
-        if self.waits_for:
-            return None
-        index = around.trust.deltas(self.model, candidate.serial, around.now())
-        steps = index.steps if index else ()
-        self.waits_for = self._make_room(candidate, steps)
-        if self.waits_for:
-            return None
-        found = self._staging.fetch(candidate, steps, self.pointer.active)
-        if isinstance(found, Interrupted):
-            self._keep(_replace(self.journal, candidate=moved(candidate, found.moved, found.moved_by)))
-            raise found.error
-        return found
-
-    def _make_room(self, candidate: Candidate, steps: tuple[Step, ...]) -> str:
-        lacking = self._staging.lacking(candidate, steps, self.pointer.active)
-        if lacking and not open_in(self.places, candidate.slot):  # the old version there would go soon anyway
-            self._point(slots.without_inactive(self.pointer))
-            self._staging.empty(candidate.slot)
-            lacking = self._staging.lacking(candidate, steps, self.pointer.active)
-        if not lacking:
-            return ""
-        self.again_s = limits.WAIT_FOR_CONDITIONS_S
-        return f"room: {-(-lacking // limits.MIB)} MiB more must be free for serial {candidate.serial}"
-
-    def _stage(self, effect: effects.Stage) -> events.Event | None:
-        if open_in(self.places, effect.candidate.slot):
-            self._await_sessions()  # of the version before, that a swap did not wait for
-            return None
-        self._point(slots.without_inactive(self.pointer))
-        release = self._around.trust.release(self.model, effect.candidate.serial, self._around.now())
-        return self._staging.stage(effect.candidate, reference=release.reference)
-
-    def _probe(self, effect: effects.RunProbe) -> events.Event | None:
-        candidate = effect.candidate
-        release = self._around.trust.release(self.model, candidate.serial, self._around.now())
-        variant = next((each for each in release.variants if each.files == candidate.files), None)
-        if variant is None:
-            return events.ProbeFailed("the release no longer names these files")
-        entry = candidate.files[0]
-        with self._around.disk.lend(self.places.slot(candidate.slot) / entry.name) as (path,):
-            request = ProbeRequest(
-                path=str(path), format=entry.format, signature=variant.signature, probe=variant.probe
-            )
-            result = self._around.prober().probe(request)
-        self._benchmarks.keep(variant, result, now=self._around.now())
-        if result.over_budget and self._next_after(variant, release) is not None:
-            return events.Withdrawn()  # the next pass offers the smaller one
-        return events.ProbePassed() if result.passed else events.ProbeFailed(result.reason)
-
-    def _next_after(self, variant: Variant, release: Release) -> Variant | None:
-        chosen = self._benchmarks.choose(release, self._around.labels, now=self._around.now())
-        return chosen if chosen is not None and chosen.files != variant.files else None
 
     def _begin_shadow(self, candidate: Candidate) -> events.Event:
         decision = self.decide()
-        beside = decision.beside if decision is not None and decision.serial == self.pointer.serial else None
-        if beside is None or beside.serial != candidate.serial:
+        if not is_tried(candidate, self.state.pointer, decision):
             self.decision = decision
             return events.Withdrawn()
-        if candidate.held is None or not self.places.wholeness.intact(candidate.held):
+        if not self.preparation.is_whole(candidate):
             return events.Corrupt("the files in the slot are not whole any more")
-        return events.ShadowBegun(at=self._around.now())
+        return events.ShadowBegun(at=self._device.now())
+
+    # --- its set ---
+
+    def objection_to_swap(self) -> events.Event | Wait | None:
+        """Why the candidate may not be swapped in now: an event that ends or repeats the try, or what it waits for."""
+        candidate, decision = self.state.journal.candidate, self.decide()
+        if candidate is None or not is_wanted(candidate, decision):
+            self.decision = decision
+            return events.Withdrawn()
+        wait = self.preparation.wait_for_conditions(candidate)
+        if wait is None and not self.preparation.is_whole(candidate):
+            return events.Corrupt("the files in the slot are not whole any more")
+        return wait
+
+    def leave_with_set(self) -> None:
+        """Go back as well, where what is active here needs a version that another model left."""
+        pointer, fallback = self.state.pointer, self.state.pointer.fallback
+        if pointer.active is None or fallback is None or self.state.journal.state not in RESTING | {State.ON_TRIAL}:
+            return
+        left = self._unmet(pointer.active.serial)
+        if left and not self._unmet(fallback.serial):
+            self._recall(leave_with_set(pointer, left[0]))
+            self._settle()
+
+    def _unmet(self, serial: int) -> tuple[Requirement, ...]:
+        if len(self._models) < 2:
+            return ()
+        if serial not in self._requires:
+            try:
+                release = self._device.trust.release(self.state.model, serial, self._device.now())
+            except (Unavailable, UntrustedInput, NotFound):
+                return ()
+            self._requires[serial] = release.requires
+        return unmet(self._requires[serial], {name: other.state.pointer.serial for name, other in self._models.items()})
+
+    # --- what it waits for ---
+
+    def _wait(self, wait: Wait) -> None:
+        self.waits_for = wait.because
+        self.again_s = wait.again_s if wait.again_s is not None else self.again_s
+
+    def _wait_as_well(self, wait: Wait) -> None:
+        self.waits_for = self.waits_for or wait.because
+        times = [seconds for seconds in (self.again_s, wait.again_s) if seconds is not None]
+        self.again_s = min(times, default=None)

@@ -12,27 +12,33 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from whimbrel.agent.probes.checks import runtime_of
+from whimbrel.agent.probes.formats import runnable_endings, runtime_of
 from whimbrel.errors import Unavailable
+from whimbrel.model.formats import runnable_format
 
-if TYPE_CHECKING:
-    from whimbrel.agent.session import Session
 
-_FORMATS = {".onnx": "onnx", ".tflite": "tflite", ".gguf": "gguf"}
+class Listener(Protocol):
+    """What hears of each call: the session."""
+
+    def record(self, *, latency_ms: float | None = None, ok: bool = True) -> None:
+        """Count one inference."""
+
+    def shadow(self, inputs: Mapping[str, Any], output: Any = None) -> bool:
+        """Perhaps let a version in the shadow have this call too."""
 
 
 class Runner:
     """One loaded version, for one session. Made by `Session.runner`; not for several threads at once."""
 
-    def __init__(self, session: "Session", path: Path) -> None:
-        kind = _FORMATS.get(path.suffix.lower(), "")
-        runtime = runtime_of(kind)
+    def __init__(self, session: Listener, path: Path) -> None:
+        kind = runnable_format(path.name)
+        runtime = runtime_of(kind) if kind else None
         if runtime is None:
             raise Unavailable(
                 f"{path.name} cannot be run here: "
-                + (f"no runtime for {kind} is installed" if kind else "a runner knows .onnx, .tflite and .gguf files")
+                + (f"no runtime for {kind} is installed" if kind else f"a runner knows {runnable_endings()} files")
                 + "; load session.path with a runtime of your own, and call record() and shadow()"
             )
         self._session = session

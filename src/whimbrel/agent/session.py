@@ -1,12 +1,9 @@
-"""How does an app use a model, and how is it noticed that it crashed? Sessions, marks and summaries: files only.
+"""How does an app use a model? A session: from before the model is loaded until after its last inference.
 
 1. A session works without the daemon and without a network; any number of processes may have any number of them.
-2. At its start a mark (started, not yet healthy) is written durably, and locked for the session's life. The kernel
-   lets the lock go when the process dies: an unlocked mark is a crash. A mark says how many crashes came before it, so
-   that a loop of crashes is told from many processes that died at one moment.
+2. At its start a mark (started, not yet healthy) is written durably, and locked for the session's life (`marks`).
 3. At its close the mark becomes a summary, by one rename. The latency of the first session of a version is that of
    cold caches: it is the metric `first_run_ms`, and no latency.
-4. Start and swap take the same short lock, so that a swap happens between sessions, never inside one.
 """
 
 import math
@@ -14,94 +11,28 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Self
 
 from whimbrel import limits
-from whimbrel.agent import sets
-from whimbrel.agent.disk import Disk
 from whimbrel.agent.locks import locked
+from whimbrel.agent.marks import Closed, Mark, crashes_before
+from whimbrel.agent.places import Places, read_pointer
 from whimbrel.agent.shadow import ShadowClient
-from whimbrel.agent.wholeness import Wholeness
-from whimbrel.device.journal import unseal
 from whimbrel.device.ports import Hold
-from whimbrel.device.slots import Held, Pointer
+from whimbrel.device.slots import Held
 from whimbrel.errors import InvariantBroken, Unavailable, UntrustedInput
-from whimbrel.health.report import Count, Summary
-from whimbrel.health.shadow import Seen
+from whimbrel.health.report import Summary
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
-from whimbrel.model.documents import Document
-from whimbrel.model.ids import Label, Serial
 
 if TYPE_CHECKING:
     from whimbrel.agent.runner import Runner
 
 _METRIC = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,62}[A-Za-z0-9])?$")
 _VALUE_MAX = 1e12  # so that the sum of a window's values stays within what a report can hold
-
-
-class Mark(Document, frozen=True):
-    """A session under way, or one that crashed."""
-
-    serial: Serial
-    slot: str
-    process: int
-    crashes_before: Annotated[int, msgspec.Meta(ge=0)] = 0  # one after the other, and still unseen by the agent
-
-
-class Closed(Document, frozen=True):
-    """What a session saw, or what was tried in the shadow of some. `failed`: an exception left the with-block."""
-
-    serial: Serial
-    session: bool = True  # False: no session, but sums of what was tried beside this serial
-    failed: bool = False
-    inferences: Count = 0
-    errors: Count = 0
-    latency_key: int | None = None
-    metrics: Annotated[dict[Label, Summary], msgspec.Meta(max_length=limits.SESSION_METRICS)] = {}
-    shadow: Seen | None = None
-    predictions: dict[int, Count] = {}  # by bin of the version's reference
-
-    @property
-    def healthy(self) -> bool:
-        """Whether it speaks for its version: no exception, and not every inference an error."""
-        return self.session and not self.failed and (self.inferences == 0 or self.errors < self.inferences)
-
-
-class Places:
-    """Where the files of one model are."""
-
-    def __init__(self, folder: Path, *, disk: Disk) -> None:
-        self.folder = folder
-        self.disk = disk
-        self.journal = folder / "journal"
-        self.pointer = folder / "pointer"
-        self.swap_lock = folder / "swap.lock"
-        self.swap_request = folder / "swap.now"
-        self.warm = folder / "warm"  # the slot and serial that ran last: nothing of another one is in the caches
-        self.set_record = sets.record_place(folder)
-        self.marks = folder / "marks"
-        self.summaries = folder / "sessions"
-        self.wholeness = Wholeness(folder, disk=disk)
-
-    def slot(self, name: str) -> Path:
-        """A slot's folder."""
-        return self.folder / name
-
-    def entry(self, held: Held) -> Path:
-        """What an app opens."""
-        return self.slot(held.slot) / held.entry
-
-    def make(self) -> None:
-        """The folders that sessions write to."""
-        self.disk.make_folder(self.marks)
-        self.disk.make_folder(self.summaries)
 
 
 class Session:
@@ -165,8 +96,8 @@ class Session:
                 if not math.isfinite(value) or abs(value) > _VALUE_MAX:
                     ok = False
                     continue
-                seen = Summary.of(float(value))
-                self._metrics[name] = self._metrics[name].plus(seen) if name in self._metrics else seen
+                summary = Summary.of(float(value))
+                self._metrics[name] = self._metrics[name].plus(summary) if name in self._metrics else summary
             if latency_ms is not None and math.isfinite(latency_ms) and latency_ms >= 0:
                 self._latency_ms = max(self._latency_ms or 0.0, float(latency_ms))
             if prediction is not None and self._held is not None and self._held.reference is not None:
@@ -196,7 +127,7 @@ class Session:
 
         Raises `Unavailable` where no runtime for its format is installed.
         """
-        from whimbrel.agent.runner import Runner
+        from whimbrel.agent.runner import Runner  # here: few apps let it run their model, and it brings the runtimes
 
         return Runner(self, self.path)
 
@@ -228,7 +159,7 @@ class Session:
                 f"{self._model} has no version on this device yet; "
                 "let the agent run until its status says 'on trial' or 'committed'"
             )
-        if not self._places.wholeness.holds(pointer.active):
+        if not self._places.integrity.holds(pointer.active):
             raise Unavailable(
                 f"the files of {self._model} at serial {pointer.active.serial} are not those that were verified; "
                 "they are not opened, and the agent replaces them in its next cycle"
@@ -250,9 +181,8 @@ class Session:
             hold.release()
 
     def _mark(self, held: Held) -> Hold:
-        mark = documents.encode(
-            Mark(serial=held.serial, slot=held.slot, process=os.getpid(), crashes_before=self._crashes_before(held))
-        )
+        before = crashes_before(self._places, held.serial)
+        mark = documents.encode(Mark(serial=held.serial, slot=held.slot, process=os.getpid(), crashes_before=before))
         path = self._places.marks / self._name
         disk = self._places.disk
         hold = disk.hold(path, wait=True)
@@ -268,11 +198,6 @@ class Session:
             disk.remove(path)
             raise
         return hold
-
-    def _crashes_before(self, held: Held) -> int:
-        names = self._places.disk.names(self._places.marks)[: limits.CRASHES_IN_A_ROW]
-        marks = (_dead(self._places, name) for name in names)
-        return max((mark.crashes_before + 1 for mark in marks if mark and mark.serial == held.serial), default=0)
 
     def _summarize(self, held: Held, *, failed: bool) -> None:
         with self._guard:
@@ -308,119 +233,3 @@ class Session:
         if self._held is None or not self._is_open:
             raise Unavailable("this session is not open: use it inside its with-block")
         return self._held
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """A session that is over. `closed` None: it crashed, or its summary cannot be read (`serial` None)."""
-
-    name: str
-    serial: int | None
-    closed: Closed | None = None
-    crashes_before: int = 0
-
-    @property
-    def crashed(self) -> bool:
-        """Whether its process died within it."""
-        return self.serial is not None and self.closed is None
-
-
-def read_pointer(places: Places) -> Pointer | None:
-    """The pointer of a model, or None where there is none yet. Raises `UntrustedInput` for one that is torn."""
-    content = places.disk.read(places.pointer)
-    if content is None:
-        return None
-    pointer = unseal(Pointer, content, what=str(places.pointer))
-    record = places.disk.read(places.set_record)
-    if record is None:
-        return pointer
-    return sets.believed(pointer, pointer.model, sets.decode(record))
-
-
-def harvest(places: Places) -> list[Ended]:
-    """Look at what ended. Nothing is removed: that is `forget`, when it has been written down."""
-    found: list[Ended] = []
-    for name in places.disk.names(places.marks):
-        mark = _crash(places, name)
-        if mark is not None:
-            found.append(Ended(name, mark.serial, crashes_before=mark.crashes_before))
-    for name in [name for name in places.disk.names(places.summaries) if not name.startswith(".")][
-        : limits.SESSION_FILES
-    ]:
-        try:
-            closed = documents.parse(Closed, places.disk.read(places.summaries / name) or b"", what=name)
-        except UntrustedInput:
-            found.append(Ended(name, None))  # torn by a power cut: one session less is told of
-        else:
-            found.append(Ended(name, closed.serial, closed))
-    return found
-
-
-def forget(places: Places, names: Iterable[str]) -> None:
-    """Remove what `harvest` found, durably: what came back after a power cut would be counted again."""
-    gone = list(names)
-    for name in gone:
-        places.disk.remove(places.marks / name)
-        places.disk.remove(places.summaries / name)
-    for folder in (places.marks, places.summaries) if gone else ():
-        places.disk.sync(folder)
-
-
-@contextmanager
-def between_sessions(places: Places) -> Iterator[bool]:
-    """Hold the swap lock; gives whether no session of the model is open in any process."""
-    places.make()
-    with locked(places.swap_lock, disk=places.disk):
-        yield not any(places.disk.is_held(places.marks / name) for name in places.disk.names(places.marks))
-
-
-def open_in(places: Places, slot: str) -> bool:
-    """Whether a session is open that uses files of `slot`; one that cannot be read may be."""
-    return any(_uses(places, name, slot) for name in places.disk.names(places.marks))
-
-
-def _uses(places: Places, name: str, slot: str) -> bool:
-    mark = places.marks / name
-    if not places.disk.is_held(mark):
-        return False
-    content = places.disk.read(mark)
-    if content is None:
-        return False
-    try:
-        return documents.parse(Mark, content, what=name).slot == slot
-    except UntrustedInput:
-        return True
-
-
-def _crash(places: Places, name: str) -> Mark | None:
-    disk, path = places.disk, places.marks / name
-    try:
-        hold = disk.hold(path, make=False)
-    except FileNotFoundError:
-        return None
-    if hold is None:
-        return None
-    try:
-        # Between its creation and its lock a mark belongs to a session that is starting: that one holds the swap lock.
-        if disk.is_held(places.swap_lock):
-            return None
-        content = disk.read(path)
-        if content is None or disk.size(places.summaries / name) is not None:
-            return None  # it closed a moment ago
-        try:
-            return documents.parse(Mark, content, what=name)
-        except UntrustedInput:
-            disk.remove(path)  # its process or the power went before its bytes were there: no model was loaded yet
-            return None
-    finally:
-        hold.release()
-
-
-def _dead(places: Places, name: str) -> Mark | None:
-    """The mark of a session that is over; None while it lives, and where nothing can be read."""
-    path = places.marks / name
-    try:
-        if places.disk.is_held(path):
-            return None
-        return documents.parse(Mark, places.disk.read(path) or b"", what=name)
-    except (OSError, UntrustedInput):
-        return None

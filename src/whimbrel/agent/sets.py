@@ -1,4 +1,4 @@
-"""How do several models change together, or not at all? One record that is durable before the first pointer moves.
+"""The record of a set: several models change together or not at all, for it is durable before the first pointer moves.
 
 1. A release's `requires` names the others of its set. A set is swapped when all of it is ready, behind all swap locks.
 2. The record says what each model opens from now on. Until every pointer says so too, sessions believe the record: a
@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from whimbrel import limits
+from whimbrel.agent.disk import Disk
 from whimbrel.device.journal import seal, unseal
 from whimbrel.device.slots import Held, Pointer, swapped
 from whimbrel.errors import UntrustedInput
@@ -41,6 +42,12 @@ def decode(content: bytes | None) -> dict[str, Held]:
         return dict(unseal(Together, content, what="the record of a set").held) if content else {}
     except UntrustedInput:
         return {}
+
+
+def remove_record(record: Path, *, disk: Disk) -> None:
+    """Every pointer says what the record says: it goes, and durably, before any of them says something else."""
+    disk.remove(record)
+    disk.sync(record.parent)
 
 
 def believed(pointer: Pointer | None, model: str, record: dict[str, Held]) -> Pointer | None:

@@ -1,4 +1,4 @@
-"""What was this agent told? Settings that are kept in its folder, so that later commands need only the folder."""
+"""The agent's settings: they are kept in its folder, so that later commands need only the folder."""
 
 import secrets
 from pathlib import Path
@@ -61,22 +61,22 @@ def settle(
     before = kept(folder, disk=disk)
     if before is None and server is None:
         raise Refused(f"{folder} has no settings yet; the first time, give server, root and models")
-    known = before or Settings(server="", device_id=f"dev-{secrets.token_hex(8)}", models=("detector",))
-    wanted = {
+    earlier = before or Settings(server="", device_id=f"dev-{secrets.token_hex(8)}", models=("detector",))
+    values = {
         "format": "whimbrel-agent-1",
-        "server": check_server(server) if server is not None else known.server,
-        "device_id": device_id if device_id is not None else known.device_id,
-        "models": tuple(dict.fromkeys(models)) if models is not None else known.models,
-        "namespace": namespace if namespace is not None else known.namespace,
-        "labels": labels if labels is not None else known.labels,
-        "mirrors": known.mirrors if mirrors is None else tuple(dict.fromkeys(check_server(each) for each in mirrors)),
-        "proxy": known.proxy if proxy is None else check_proxy(proxy),
+        "server": check_server(server) if server is not None else earlier.server,
+        "device_id": device_id if device_id is not None else earlier.device_id,
+        "models": tuple(dict.fromkeys(models)) if models is not None else earlier.models,
+        "namespace": namespace if namespace is not None else earlier.namespace,
+        "labels": labels if labels is not None else earlier.labels,
+        "mirrors": earlier.mirrors if mirrors is None else tuple(dict.fromkeys(check_server(each) for each in mirrors)),
+        "proxy": earlier.proxy if proxy is None else check_proxy(proxy),
         **{
-            name: given if (given := numbers.get(name)) is not None else getattr(known, name)
+            name: given if (given := numbers.get(name)) is not None else getattr(earlier, name)
             for name in ("bandwidth_kib_s", "metered_mib_a_day", "quota_mib")
         },
     }
-    settings = documents.convert(Settings, wanted, what="the agent's settings")
+    settings = documents.convert(Settings, values, what="the agent's settings")
     trusted = _root(folder, root, disk=disk)
     if settings != before:
         disk.write(folder / "agent.json", documents.encode(settings))

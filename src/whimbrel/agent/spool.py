@@ -1,4 +1,4 @@
-"""What has this device seen that the server does not know yet? Windows, kept until they are acknowledged.
+"""The report windows of a device that the server has not acknowledged yet.
 
 1. Sessions add to an open window a model; every report period the windows are cut. A cut window that was sent once is
    frozen: it is sent again with the same numbers and the same content until it is acknowledged, so it counts once.
@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.agent.disk import Disk
-from whimbrel.agent.session import Closed, Ended
+from whimbrel.agent.marks import Closed, Ended
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.report import Cohort, Finite, Summary, Window
 from whimbrel.health.shadow import Seen
@@ -101,26 +101,26 @@ class Spool:
 
     def new_of(self, ended: list[Ended]) -> list[Ended]:
         """Those that were not added yet: a process may end between adding sessions and removing their files."""
-        known = set(self._content.consumed)
-        return [each for each in ended if each.name not in known]
+        consumed = set(self._content.consumed)
+        return [session for session in ended if session.name not in consumed]
 
     def add(self, model: str, ended: list[Ended], *, names: list[str]) -> None:
         """Add ended sessions to the model's open window of their serial. `names`: all files that are looked at."""
         content = self._content
         windows = dict(content.open)
         waiting = content.waiting
-        for each in ended:
-            if each.serial is None:
+        for session in ended:
+            if session.serial is None:
                 continue
             window = windows.get(model)
-            if window is not None and (window.serial != each.serial or _other_shadow(window, each.closed)):
+            if window is not None and (window.serial != session.serial or _other_shadow(window, session.closed)):
                 waiting = (*waiting, Waiting(window=window))
                 window = None
-            window = window or Window(model=model, serial=each.serial, first=1, last=1)
-            if each.closed is None:
+            window = window or Window(model=model, serial=session.serial, first=1, last=1)
+            if session.closed is None:
                 windows[model] = _replace(window, sessions=window.sessions + 1, crashed=1)
             else:
-                windows[model] = _with(window, each.closed)
+                windows[model] = _with(window, session.closed)
         self._save(_replace(content, open=windows, waiting=_bounded(waiting), consumed=tuple(names)))
 
     def cut(

@@ -6,8 +6,6 @@
 3. A slot is emptied only when no session has a file of it open, and after the pointer no longer names it.
 """
 
-import importlib
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -16,7 +14,7 @@ from whimbrel import limits
 from whimbrel.agent.assembly import Assembly
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download
-from whimbrel.agent.session import Places
+from whimbrel.agent.places import Places
 from whimbrel.device import events
 from whimbrel.device.journal import Candidate
 from whimbrel.device.ports import Measured
@@ -117,12 +115,14 @@ class Staging:
         slot = self._places.slot(active.slot)
         here = {each.sha256: slot / each.name for each in active.contents if not each.folder}
         if file.packed:
+            from whimbrel import packing  # here: tarfile is for folders only, which few devices have
+
             for each in active.contents:
                 archive = self._download.path(file).with_suffix(".base")
                 if each.folder and each.name == file.name:
                     self._disk.remove(archive)
                     with self._disk.lend(slot / each.name, made=archive) as (source, made):
-                        importlib.import_module("whimbrel.packing").pack(source, made)
+                        packing.pack(source, made)
                     here[self._disk.sha256(archive)] = archive
         return here
 
@@ -143,10 +143,10 @@ class Staging:
         for file in candidate.files:
             part, target = self._download.path(file), slot / file.name
             if disk.size(part) is not None:
-                found = disk.sha256(part)
-                if found != file.sha256:
+                actual = disk.sha256(part)
+                if actual != file.sha256:
                     self._download.refuse(file)
-                    return events.Corrupt(f"{file.name} has SHA-256 {found}; the release says {file.sha256}")
+                    return events.Corrupt(f"{file.name} has SHA-256 {actual}; the release says {file.sha256}")
                 disk.remove(target)
                 if file.packed:
                     try:
@@ -160,7 +160,7 @@ class Staging:
                 disk.write(target, disk.read(twin) or b"")
             elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
                 return events.Corrupt(f"{file.name} is not here any more")
-            digest = self._places.wholeness.tree_digest(target) if file.packed else file.sha256
+            digest = self._places.integrity.tree_digest(target) if file.packed else file.sha256
             contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
             staged.setdefault(file.sha256, target)
         disk.sync(slot)
@@ -177,10 +177,11 @@ class Staging:
         )
 
     def _unpack(self, archive: Path, folder: Path) -> None:
+        from whimbrel import packing  # here: see `_here`
+
         disk = self._disk
-        unpack: Callable[[Path, Path], None] = importlib.import_module("whimbrel.packing").unpack
         with disk.lend(archive, made=folder) as (source, made):
-            unpack(source, made)
+            packing.unpack(source, made)
         places = {folder}
         for name in disk.files_below(folder):
             disk.sync(folder / name)

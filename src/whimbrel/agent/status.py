@@ -1,9 +1,11 @@
-"""What does each model run, and why? `status.json`: what the last cycle found, for a person and for other processes."""
+"""What does each model run, and why? `status.json`: what the last cycle found, for people and for other processes."""
 
+import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from whimbrel.agent.disk import RealDisk
+from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.installation import Installation
 from whimbrel.device.journal import Journal
 from whimbrel.device.states import State
@@ -14,20 +16,21 @@ from whimbrel.policy.policy import Policy
 
 def model_status(each: Installation, *, policy: Policy | None, trouble: str, problem: str | None) -> dict[str, Any]:
     """One model's. `trouble`: what the last try met; `problem`: what is wrong with its documents."""
-    candidate = each.journal.candidate
+    journal, pointer = each.state.journal, each.state.pointer
+    candidate = journal.candidate
     return {
-        "state": each.journal.state.value,
-        "serial": each.pointer.serial,
-        "version": each.pointer.active.version if each.pointer.active else None,
+        "state": journal.state.value,
+        "serial": pointer.serial,
+        "version": pointer.active.version if pointer.active else None,
         "wanted": each.decision.serial if each.decision else None,
         "because": each.decision.because if each.decision else "no policy is known yet",
         "candidate": candidate.serial if candidate else None,
-        "shadow": _shadow_status(each.journal),
+        "shadow": _shadow_status(journal),
         "waits_for": each.waits_for or trouble or None,
         "sequence": policy.sequence if policy else None,
-        "refused": {str(refusal.serial): refusal.reason for refusal in each.journal.refused},
+        "refused": {str(refusal.serial): refusal.reason for refusal in journal.refused},
         "overridden": {
-            str(refusal.serial): refusal.overridden_by for refusal in each.journal.refused if refusal.overridden_by
+            str(refusal.serial): refusal.overridden_by for refusal in journal.refused if refusal.overridden_by
         },
         "problem": problem,
     }
@@ -44,6 +47,22 @@ def _shadow_status(journal: Journal) -> dict[str, Any] | None:
     }
 
 
+class StatusFile:
+    """`status.json` of one agent's folder."""
+
+    def __init__(self, folder: Path, *, disk: Disk) -> None:
+        self._path = folder / "status.json"
+        self._disk = disk
+        self._written: dict[str, Any] = {}  # by this process
+
+    def write(self, status: dict[str, Any]) -> None:
+        """Write what changed: a trial is looked at every few seconds, and flash wears. Best effort."""
+        if status != self._written:
+            with suppress(OSError):
+                self._disk.replace(self._path, documents.encode(status))
+                self._written = status
+
+
 def read_status(folder: Path) -> dict[str, Any]:
     """What the last cycle wrote. Works while an agent runs, and when none does. Raises `NotFound`, `UntrustedInput`."""
     try:
@@ -53,5 +72,5 @@ def read_status(folder: Path) -> dict[str, Any]:
     if content is None:
         if not (folder / "agent.json").exists():
             raise NotFound(f"{folder} is not an agent's folder: it has no agent.json")
-        raise NotFound(f"no agent ran in {folder} yet; run `whimbrel agent check --folder {folder}`")
+        raise NotFound(f"no agent ran in {folder} yet; run `whimbrel agent check --folder {shlex.quote(str(folder))}`")
     return documents.parse(dict[str, Any], content, what=str(folder / "status.json"))

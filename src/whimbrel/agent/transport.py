@@ -22,9 +22,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError
 
-from whimbrel import __version__, limits
+from whimbrel import limits
 from whimbrel.device.ports import Answer
 from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.version import __version__
 
 _TIMEOUT = urllib3.Timeout(connect=limits.CONNECT_S, read=limits.READ_S)
 _USER_AGENT = f"whimbrel/{__version__}"
@@ -84,8 +85,8 @@ class Proxies:
             return ""
         if any(name in {"", host} or host.endswith(f".{name}") for name in self._direct):
             return ""
-        found = self._by_scheme.get(parsed.scheme or "", "") or self._by_scheme["all"]
-        return found if not found or "://" in found else f"http://{found}"
+        proxy = self._by_scheme.get(parsed.scheme or "", "") or self._by_scheme["all"]
+        return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 class _Watch:

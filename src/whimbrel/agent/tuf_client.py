@@ -9,13 +9,11 @@
    that was set back makes no old metadata young.
 """
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
-from urllib.parse import quote
 
 import msgspec
 from tuf.api.exceptions import (
@@ -26,11 +24,12 @@ from tuf.api.exceptions import (
     RepositoryError,
 )
 from tuf.api.metadata import Metadata, Root, TargetFile
-from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+from tuf.ngclient import FetcherInterface
 
 from whimbrel import limits
 from whimbrel.agent.backoff import Busy, check_patience
 from whimbrel.agent.disk import Disk
+from whimbrel.agent.tuf_internals import CONFIG, DiskUpdater, file_name
 from whimbrel.device.ports import Network
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.model import documents
@@ -44,7 +43,6 @@ from whimbrel.trust import roles
 BUILD_DATE = datetime(2026, 1, 1, tzinfo=UTC).timestamp()  # no device that runs this code lives before it
 
 _Sequenced = TypeVar("_Sequenced", Policy, Line)
-_CONFIG = UpdaterConfig(max_root_rotations=64)
 
 
 class Seen(Document, frozen=True):
@@ -82,7 +80,7 @@ class TrustClient:
         self._disk = disk
         self._network = network
         self._fetcher = _Fetcher(network)
-        self._updater: Updater | None = None
+        self._updater: DiskUpdater | None = None
         self.policies: dict[str, Policy] = {}
         self.lines: dict[str, Line] = {}
         self.problems: dict[str, str] = {}
@@ -135,8 +133,8 @@ class TrustClient:
 
     def staleness_s(self, now: float) -> float:
         """How long ago the metadata expired that decisions are made of; 0 where it has not."""
-        known = max(now, self.memory.signed_at, BUILD_DATE)
-        return max(0.0, known - self.memory.expires) if self.memory.expires else 0.0
+        time = max(now, self.memory.signed_at, BUILD_DATE)
+        return max(0.0, time - self.memory.expires) if self.memory.expires else 0.0
 
     def refresh(self, now: float) -> bool:
         """Ask the server what is new; whether any document may have changed.
@@ -192,7 +190,7 @@ class TrustClient:
 
     def keep_releases(self, wanted: set[tuple[str, int]]) -> None:
         """Forget the release documents that are neither active, nor behind, nor on their way."""
-        names = {_file_name(roles.release_path(model, serial)) for model, serial in wanted}
+        names = {file_name(roles.release_path(model, serial)) for model, serial in wanted}
         for name in self._disk.names(self._documents):
             parts = name.split("%2F")
             if len(parts) == 3 and parts[1] in self._models and parts[2] != "line.json" and name not in names:
@@ -213,7 +211,7 @@ class TrustClient:
             return False
         root_url = f"{self._url}/metadata/{memory.root_version + 1}.root.json"
         timestamp_url = f"{self._url}/metadata/timestamp.json"
-        root = self._network.ask("GET", root_url, bytes_max=_CONFIG.root_max_length)
+        root = self._network.ask("GET", root_url, bytes_max=CONFIG.root_max_length)
         check_patience(root_url, root, now=now)
         if root.status not in {403, 404}:
             self._fetcher.prime(root_url, root.status, root.body)
@@ -223,7 +221,7 @@ class TrustClient:
             "GET",
             timestamp_url,
             headers={"If-None-Match": memory.etag},
-            bytes_max=_CONFIG.timestamp_max_length,
+            bytes_max=CONFIG.timestamp_max_length,
         )
         if timestamp.status == 304:
             return True
@@ -240,10 +238,10 @@ class TrustClient:
         self._disk.make_folder(self._documents)
         self._fetcher.etag, self._fetcher.now = "", now
         try:
-            updater = _Updater(
+            updater = DiskUpdater(
                 cache, f"{self._url}/metadata/", disk=self._disk, fetcher=self._fetcher, shipped_root=self._root
             )
-            _set_time(updater, self.trusted_time(now))
+            updater.set_time(self.trusted_time(now))
             updater.refresh()
         except ExpiredMetadataError as error:
             day = datetime.fromtimestamp(self.trusted_time(now), UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -254,15 +252,15 @@ class TrustClient:
         except (DownloadError, RepositoryError, OSError, ValueError) as error:
             raise _blame(error, "the signed metadata") from error
         self._updater = updater
-        signed_at = updater._trusted_set.timestamp.expires.timestamp() - roles.TIMESTAMP_LIFE.total_seconds()
+        signed_at = updater.timestamp_expires - roles.TIMESTAMP_LIFE.total_seconds()
         self._remember(signed_at=max(self.memory.signed_at, signed_at), complete=False)
         self.problems = {model: said for model, said in self.problems.items() if model not in self._asked}
         for model in self._asked:
             self._take(model)
         self._remember(
             etag=self._fetcher.etag,
-            root_version=_root_version(updater),
-            expires=min(signed.expires.timestamp() for signed in updater._trusted_set),
+            root_version=updater.root_version,
+            expires=updater.expires,
             complete=not self.problems,
             refreshed_at=now,
             confirmed=self.memory.confirmed | dict.fromkeys(self._whole(), now),
@@ -290,15 +288,17 @@ class TrustClient:
         document = documents.parse(kind, content, what=path)
         if document.model != model:
             raise UntrustedInput(f"{path} is about {document.model!r}; expected {model!r}")
-        seen = self.memory.seen.get(model, Seen())
+        greatest = self.memory.seen.get(model, Seen())
         word = "policy" if kind is Policy else "line"
-        last: int = getattr(seen, word)
+        last: int = getattr(greatest, word)
         if document.sequence < last:
             raise UntrustedInput(f"{path} has sequence {document.sequence}, and {last} was seen before")
         if document != before:
             self._disk.write(self._document(path), content)
         if document.sequence > last:
-            self._remember(seen={**self.memory.seen, model: msgspec.structs.replace(seen, **{word: document.sequence})})
+            self._remember(
+                seen={**self.memory.seen, model: msgspec.structs.replace(greatest, **{word: document.sequence})}
+            )
         return document
 
     def _target(self, path: str) -> bytes | None:
@@ -328,7 +328,7 @@ class TrustClient:
         return content
 
     def _document(self, path: str) -> Path:
-        return self._documents / _file_name(path)
+        return self._documents / file_name(path)
 
     def _remember(self, **changes: object) -> None:
         memory = msgspec.structs.replace(self.memory, **changes)
@@ -338,44 +338,6 @@ class TrustClient:
         else:  # at every refresh, so not durable; and a file of its own, so that what was seen is not lost with it
             self._disk.replace(self._folder / "refreshed.json", documents.encode(memory.refreshed_at))
         self.memory = memory
-
-
-class _Updater(Updater):
-    """python-tuf's client with its cache on our disk: it has no port for that, so its file methods are replaced.
-
-    The newest root that was verified is durable, so that no power cut brings an old key back; it belongs to the root
-    that this device was given. The rest is a cache: what is lost or torn is fetched and verified again.
-    """
-
-    def __init__(self, cache: Path, url: str, *, disk: Disk, fetcher: FetcherInterface, shipped_root: bytes) -> None:
-        self._disk = disk
-        self._cache = cache
-        self._root_place = cache / f"root-{documents.digest_of(shipped_root)[:16]}.json"
-        kept = disk.read(self._root_place)
-        try:
-            super().__init__(str(cache), url, fetcher=fetcher, config=_CONFIG, bootstrap=kept or shipped_root)
-        except RepositoryError:
-            if kept is None:
-                raise
-            super().__init__(str(cache), url, fetcher=fetcher, config=_CONFIG, bootstrap=shipped_root)
-
-    def _load_local_metadata(self, rolename: str) -> bytes:
-        content = self._disk.read(self._cache / f"{_file_name(rolename)}.json")
-        if content is None:
-            raise FileNotFoundError(rolename)
-        return content
-
-    def _persist_metadata(self, rolename: str, data: bytes) -> None:
-        place = self._cache / f"{_file_name(rolename)}.json"
-        if self._disk.read(place) != data:
-            self._disk.replace(place, data)
-
-    def _persist_root(self, version: int, data: bytes) -> None:  # noqa: ARG002 (only the newest is kept)
-        if self._disk.read(self._root_place) != data:
-            self._disk.write(self._root_place, data)
-
-    def _update_root_symlink(self) -> None:
-        """There is one root file, and no link to it."""
 
 
 class _Fetcher(FetcherInterface):
@@ -391,8 +353,8 @@ class _Fetcher(FetcherInterface):
         self.primed[url] = (status, body, etag)
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
-        known = url in self.primed
-        status, body, etag = self.primed.pop(url) if known else self._ask(url, max_length)
+        is_primed = url in self.primed
+        status, body, etag = self.primed.pop(url) if is_primed else self._ask(url, max_length)
         if status != 200:
             raise DownloadHTTPError(f"{url} answered {status}", status)
         if len(body) > max_length:
@@ -413,23 +375,6 @@ class _Fetcher(FetcherInterface):
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         raise InvariantBroken(f"{url}: the Updater is not asked to download files")
-
-
-@functools.lru_cache(maxsize=1024)  # the same few names in every cycle
-def _file_name(path: str) -> str:
-    return quote(path, safe="")
-
-
-def _set_time(updater: Updater, now: float) -> None:
-    # The Updater takes the machine's clock and offers no other way; python-tuf 7 keeps the time here.
-    trusted = updater._trusted_set
-    if not hasattr(trusted, "reference_time"):
-        raise InvariantBroken("this python-tuf keeps its reference time elsewhere")
-    trusted.reference_time = datetime.fromtimestamp(now, UTC)
-
-
-def _root_version(updater: Updater) -> int:
-    return updater._trusted_set.root.version
 
 
 def _fits(target: TargetFile, content: bytes) -> bool:

@@ -18,14 +18,14 @@ from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.flows.reports.history import History
-from whimbrel.forecast.cost import WAYS, Prices, Sizes, parse_sizes, sizes_for
+from whimbrel.forecast.cost import WAYS, DownloadSizes, Prices, parse_sizes, sizes_for
 from whimbrel.forecast.effects import METRICS, Effect, parse_class_effect, parse_effect
-from whimbrel.forecast.expected import Asked, Chance, Forecast, Spread
+from whimbrel.forecast.fleet_description import FleetDescription
+from whimbrel.forecast.fleet_from_history import fleet_from_history, sizes_from_history
 from whimbrel.forecast.forecast import Tick
-from whimbrel.forecast.forecast import forecast as expect
-from whimbrel.forecast.known import shape_of, sizes_of
+from whimbrel.forecast.forecast import forecast as make_forecast
 from whimbrel.forecast.plots import plot
-from whimbrel.forecast.shape import Shape
+from whimbrel.forecast.summary import Chance, Forecast, ForecastRequest, Spread
 from whimbrel.plan.plan import Plan
 
 _DEVICES_DEFAULT = 1_000_000
@@ -75,52 +75,53 @@ def forecast(
     Each effect is tried alone, next to rollouts of a version that nothing is wrong with: how often and when it is
     caught, and how many devices have had it by then.
     """
-    asked = read_plan(read_text(plan, "the plan"), what=plan.name)
+    staged = read_plan(read_text(plan, "the plan"), what=plan.name)
     form = _form(output)
     if from_history is not None and traffic is not None:
         raise UntrustedInput("--from-history and --traffic both say what the fleet is like; keep one of them")
     if from_history is None:
-        fleet = _Fleet(_shape(traffic))
+        basis = _Basis(_described(traffic))
     else:
         with connect(
             repository=repository, server=server, token_file=token_file, namespace=namespace, keys=None
         ) as client:
-            fleet = _known(client, from_history, asked)
-    shape = fleet.shape
-    given = sizes_for([(base.name, base.way) for base in shape.versions], parse_sizes(size or ()))
+            basis = _from_history(client, from_history, staged)
+    fleet = basis.fleet
+    given = sizes_for([(base.name, base.way) for base in fleet.versions], parse_sizes(size or ()))
     effects = [parse_effect(text) for text in effect or ()]
-    effects += [parse_class_effect(text, classes=list(shape.hardware)) for text in effect_class or ()]
+    effects += [parse_class_effect(text, classes=list(fleet.hardware)) for text in effect_class or ()]
     _once(effects)
     with _progress() as tick:
-        found = expect(
-            Asked(
-                plan=asked,
-                shape=shape,
-                devices=devices or fleet.devices or _DEVICES_DEFAULT,
+        result = make_forecast(
+            ForecastRequest(
+                plan=staged,
+                fleet=fleet,
+                devices=devices or basis.devices or _DEVICES_DEFAULT,
                 effects=tuple(effects),
                 runs=runs,
                 seed=seed,
-                sizes=given or fleet.sizes,
+                sizes=given or basis.sizes,
                 prices=parse_yaml(Prices, read_text(prices, "the price table"), what=prices.name) if prices else None,
-                notes=fleet.notes,
+                notes=basis.notes,
             ),
             processes=processes,
             tick=tick,
         )
     if output is not None and form is not None:
-        _write(output, draw(plot(found), form))
+        _write(output, draw(plot(result), form))
     if json:
-        print_json(msgspec.to_builtins(found))
+        print_json(msgspec.to_builtins(result))
         return
-    tell(found)
+    tell(result)
     if output is not None:
         say(f"drawn into {output}")
 
 
-def tell(found: Forecast) -> None:
+def tell(forecast: Forecast) -> None:
     """A forecast for people."""
-    say(f"{found.model_version} to {found.devices:,} devices; {found.runs} rollouts an effect, seed {found.seed}")
-    sized = any(stage.bytes is not None for stage in found.stages)
+    rollouts = f"{forecast.runs} rollouts an effect, seed {forecast.seed}"
+    say(f"{forecast.model_version} to {forecast.devices:,} devices; {rollouts}")
+    sized = any(stage.bytes is not None for stage in forecast.stages)
     print_table(
         ["stage", "share", "devices", "begins", "nine of ten by", "reached", *(["sends"] if sized else [])],
         [
@@ -133,28 +134,28 @@ def tell(found: Forecast) -> None:
                 _percent(stage.reached),
                 *([size_of(stage.bytes or 0)] if sized else []),
             ]
-            for stage in found.stages
+            for stage in forecast.stages
         ],
         title="Nothing wrong",
     )
     say(
-        f"  finished: {_percent(found.finished)} of the rollouts, after {_hours(found.finishes_h.median)} "
-        f"(nine of ten by {_hours(found.finishes_h.p90)})"
+        f"  finished: {_percent(forecast.finished)} of the rollouts, after {_hours(forecast.finishes_h.median)} "
+        f"(nine of ten by {_hours(forecast.finishes_h.p90)})"
     )
-    say(f"  false alarms: {_interval(found.false_alarm)}")
-    if found.held.times:
-        say(f"  held at the end: {_interval(found.held)}: {found.held_because}")
-    if found.effects:
-        _effects(found)
-    if found.traffic is not None:
-        _traffic(found)
+    say(f"  false alarms: {_interval(forecast.false_alarm)}")
+    if forecast.held.times:
+        say(f"  held at the end: {_interval(forecast.held)}: {forecast.held_because}")
+    if forecast.effects:
+        _effects(forecast)
+    if forecast.transfer is not None:
+        _transfer(forecast)
     say("Assumed")
-    for sentence in found.assumed:
+    for sentence in forecast.assumed:
         say(f"  {sentence}")
 
 
-def _effects(found: Forecast) -> None:
-    sized = any(each.bytes is not None for each in found.effects)
+def _effects(forecast: Forecast) -> None:
+    sized = any(each.bytes is not None for each in forecast.effects)
     print_table(
         [
             "effect",
@@ -177,19 +178,19 @@ def _effects(found: Forecast) -> None:
                 _count(each.exposed, "p90"),
                 *([size_of(each.bytes or 0)] if sized else []),
             ]
-            for each in found.effects
+            for each in forecast.effects
         ],
         title="What is wrong",
     )
-    for each in found.effects:
+    for each in forecast.effects:
         where = ", ".join(f"{times} in {stage}" for stage, times in each.caught_in.items())
         say(f"  {each.effect}: {f'caught {where}; ' if where else ''}the first: {each.move}: {each.because}")
         if each.held.times:
             say(f"    held at the end: {_interval(each.held)}: {each.held_because}")
 
 
-def _traffic(found: Forecast) -> None:
-    sent = found.traffic
+def _transfer(forecast: Forecast) -> None:
+    sent = forecast.transfer
     if sent is None:
         return
     ways = ", ".join(f"{way} {size_of(total)}" for way, total in sent.by_way.items())
@@ -223,24 +224,26 @@ def _count(spread: Spread, part: Literal["median", "p90"]) -> str:
 # --- what comes in and goes out ---
 
 
-class _Fleet(NamedTuple):
-    shape: Shape
-    sizes: Sizes | None = None
+class _Basis(NamedTuple):
+    """What a forecast rests on."""
+
+    fleet: FleetDescription
+    sizes: DownloadSizes | None = None
     devices: int | None = None
     notes: tuple[str, ...] = ()
 
 
-def _known(client: Client, model: str, plan: Plan) -> _Fleet:
+def _from_history(client: Client, model: str, plan: Plan) -> _Basis:
     path, notes = f"models/{quoted(model)}/history", []
     try:
         history = client.get(path, as_=History, version=plan.model_version)
     except Refused as error:  # it is not published yet, or is another model's: its bytes are not known
         history = client.get(path, as_=History)
         notes.append(f"the bytes of {plan.model_version} are not known: {error}")
-    shape, unknown = shape_of(history)
-    if unknown:
-        notes.append(f"the history does not tell {', '.join(unknown)}; these are defaults")
-    return _Fleet(shape, sizes_of(history), history.devices, tuple(notes))
+    fleet, defaults = fleet_from_history(history)
+    if defaults:
+        notes.append(f"the history does not tell {', '.join(defaults)}; these are defaults")
+    return _Basis(fleet, sizes_from_history(history), history.devices, tuple(notes))
 
 
 @contextmanager
@@ -265,10 +268,10 @@ def _once(effects: list[Effect]) -> None:
             raise UntrustedInput(f"{text!r} is asked for twice; each effect is tried alone, so once is enough")
 
 
-def _shape(path: Path | None) -> Shape:
+def _described(path: Path | None) -> FleetDescription:
     if path is None:
-        return Shape()
-    read = parse_yaml(Shape, read_text(path, "the traffic file"), what=path.name)
+        return FleetDescription()
+    read = parse_yaml(FleetDescription, read_text(path, "the traffic file"), what=path.name)
     return read if read.source != "defaults" else msgspec.structs.replace(read, source=path.name)
 
 

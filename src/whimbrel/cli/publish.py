@@ -17,6 +17,7 @@ import msgspec
 import typer
 
 from whimbrel import limits
+from whimbrel.agent.probes.formats import PROBES
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of, waiting
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
@@ -25,6 +26,7 @@ from whimbrel.flows.files.variant_spec import VariantSpec, parse_variant
 from whimbrel.flows.publishing.check_golden import golden_objection
 from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.model.documents import convert, encode, plain
+from whimbrel.model.formats import BY_NAME, TITLES
 from whimbrel.model.release import File, Probe, Reference, Variant
 from whimbrel.packing import pack
 from whimbrel.server.admin.views.versions import DeltasView, DeltaView, ListedVersion, NewVersion, PublishedVersion
@@ -77,9 +79,7 @@ class _Patches(msgspec.Struct, frozen=True):
 @connected
 def publish(
     client: Client,
-    files: Annotated[
-        list[Path], typer.Argument(help="GGUF, ONNX, TFLite, safetensors, or a Core ML package (a folder).")
-    ],
+    files: Annotated[list[Path], typer.Argument(help=f"{TITLES}.")],
     model: Annotated[str, typer.Option("--model", "-m", help="The model's name.")],
     variant: Annotated[
         list[str] | None,
@@ -354,10 +354,11 @@ def _reference(card: Card, variants: list[Variant], sources: list[_Source]) -> R
     if card.reference is None or isinstance(card.reference, CardReference):
         return card.reference.reference() if card.reference else None
     validation = next((v.probe.validation for v in variants if v.probe and v.probe.validation), None)
-    runnable = [each for each in sources if each.file.format in {"onnx", "tflite"} and not each.file.packed]
+    runnable = [each for each in sources if PROBES[each.file.format].counts_classes and not each.file.packed]
     if validation is None or not runnable:
+        titles = " or ".join(BY_NAME[kind].title for kind, probe in PROBES.items() if probe.counts_classes)
         raise UntrustedInput(
-            "reference: validation: only an ONNX or TFLite model with validation samples is run here; give the classes "
+            f"reference: validation: only an {titles} model with validation samples is run here; give the classes "
             "and their shares instead"
         )
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,10 @@ def init(
     say("  keys/offline   signs versions: keep it away from the server")
     say("  keys/online    what the server needs")
     say("  admin.token, enrol.token   for people, and for new devices")
-    say(f"Next: export WHIMBREL_REPOSITORY={folder}; whimbrel model add NAME; whimbrel publish --model NAME FILE")
+    say(
+        f"Next: export WHIMBREL_REPOSITORY={shlex.quote(str(folder))}; "
+        "whimbrel model add NAME; whimbrel publish --model NAME FILE"
+    )
 
 
 def serve(

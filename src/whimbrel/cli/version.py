@@ -9,7 +9,7 @@ from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.errors import NotFound, Refused
 from whimbrel.model.documents import encode, plain
-from whimbrel.model.release import Line
+from whimbrel.model.release import File, Line, Variant
 from whimbrel.model.selector import Selector
 from whimbrel.server.admin.views.reason import Reason
 from whimbrel.server.admin.views.versions import ListedVersion, NewLine, VersionDetail, VersionView
@@ -66,11 +66,20 @@ def show(client: Client, model: str, version: Version, json: Json = False) -> No
     for line in release.changelog:
         say(f"  - {line}")
     rows = [
-        [variant.name, file.name, file.format, size_of(file.size_bytes), file.sha256[:16], _devices(variant.selector)]
+        [
+            variant.name,
+            file.name,
+            _built(file, variant),
+            size_of(file.size_bytes),
+            file.sha256[:16],
+            _devices(variant.selector),
+        ]
         for variant in release.variants
         for file in variant.files
     ]
     print_table(["variant", "file", "format", "size", "sha256", "for"], rows)
+    for other in release.requires:
+        say(f"  requires: {other.model}, serial {other.serial}")
 
 
 @app.command("retire")
@@ -114,6 +123,11 @@ def revoke(client: Client, model: str, version: Version, because: Why = "", json
         print_json(after)
         return
     say(f"{model} {revoked.version} is revoked: devices leave it with their next refresh")
+
+
+def _built(file: File, variant: Variant) -> str:
+    runtime = f"for {variant.runtime}" if variant.runtime else ""
+    return ", ".join(filter(None, [file.format, variant.precision, runtime]))
 
 
 def _devices(selector: Selector) -> str:

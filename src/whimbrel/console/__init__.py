@@ -1,1 +1,1 @@
-"""What do people look at? Charts, and the pages that show them."""
+"""What people look at: charts, and the reports that contain them."""

@@ -1,6 +1,6 @@
-"""How does a chart get onto a page, into a file or an e-mail? Vega-Lite specifications, drawn without a network.
+"""Charts for pages, files and e-mails: Vega-Lite specifications, drawn without a network.
 
-1. A chart is a specification: a JSON object that any Vega-Lite tool reads. Drawing it is the last step.
+1. A chart is a specification: a JSON object that any Vega-Lite tool reads. It is drawn last.
 2. All charts look alike: one width, one palette, numbers with their units in the axis titles.
 3. Data go inside the specification; nothing is fetched when it is drawn.
 
@@ -17,19 +17,21 @@ Spec = dict[str, Any]  # a Vega-Lite specification
 Form = Literal["png", "svg"]
 
 MEDIA_TYPES: dict[Form, str] = {"png": "image/png", "svg": "image/svg+xml"}
+GREY = "#5b5b5b"  # the control, and no difference from it
+COLORS = ("#1f6f8b", "#d1495b", "#edae49", "#66a182", "#8d6a9f")  # the palette of all charts; then again
 _VEGA_LITE = "5.21"  # the language version of the specifications
-_SCALE = 2.0  # pixels of a PNG a point: sharp on a screen and in print
+_SCALE = 2.0  # pixels of a PNG for each point: sharp on a screen and in print
 _LOOK = {
     "font": "sans-serif",
     "background": "white",
     "axis": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#e8e8e8"},
     "title": {"fontSize": 14, "anchor": "start"},
-    "range": {"category": ["#1f6f8b", "#d1495b", "#edae49", "#66a182", "#8d6a9f", "#5b5b5b"]},
+    "range": {"category": [*COLORS, GREY]},
 }
 
 
 def chart(title: str, layers: Sequence[Spec], rows: Sequence[Mapping[str, Any]], **more: Any) -> Spec:
-    """A specification that lays `layers` (each a mark with its encoding) over one another, over the same `rows`.
+    """A specification of `layers` (each a mark with its encoding), one over the other, all of the same `rows`.
 
     Raises `Refused` for more rows than a chart can show.
     """
@@ -48,7 +50,7 @@ def chart(title: str, layers: Sequence[Spec], rows: Sequence[Mapping[str, Any]],
 
 
 def form_of(ending: str) -> Form:
-    """The form that a file's ending names. Raises `UntrustedInput` for any other."""
+    """The form that a file's ending names. Raises `UntrustedInput` for any other ending."""
     for form in MEDIA_TYPES:
         if ending.lower().lstrip(".") == form:
             return form

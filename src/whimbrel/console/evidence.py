@@ -1,16 +1,16 @@
-"""What does the evidence of a rollout look like? ln E over its windows, and the line at which harm is proven."""
+"""The chart of a rollout's evidence: ln E over its windows, and the line at which harm is proven."""
 
 from collections.abc import Sequence
 
 from whimbrel.console.charts import Spec, chart
 from whimbrel.flows.rollouts.trace import Point
 
-_LEAST = -4.0  # ln E below it says no more than it: healthy history
-_NAMED = 5  # guardrails that are drawn by name: those that rose highest
+_LEAST = -4.0  # the chart is cut here: lower values only mean a healthy history
+_NAMED = 5  # this many guardrails are drawn by name: those with the highest ln E
 
 
 def evidence_chart(points: Sequence[Point], *, title: str) -> Spec:
-    """The chart of a rollout's points: of all evidence together, and of the guardrails that say most."""
+    """The chart of a rollout's points: of all evidence together, and of the guardrails with the most evidence."""
     first = points[0].at if points else 0.0
     highest: dict[str, float] = {}
     for point in points:
@@ -45,7 +45,7 @@ def evidence_chart(points: Sequence[Point], *, title: str) -> Spec:
         },
     }
     rule: Spec = {
-        "data": {"values": [{}]},  # drawn once, not once a row
+        "data": {"values": [{}]},  # drawn once, not once for each row
         "mark": {"type": "rule", "strokeDash": [6, 4], "color": "#b00020"},
         "encoding": {"y": {"datum": round(needed, 4)}},
     }

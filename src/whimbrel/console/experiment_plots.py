@@ -1,31 +1,29 @@
-"""How does an experiment look? Its interval over time, and its devices by how far they came.
+"""The charts of an experiment: its interval over time, and its devices by how far they came.
 
-Called by the report, with what the admin API tells of an experiment (`history=true`).
+Called by the report, with the admin API's view of an experiment (`history=true`).
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from whimbrel.console.charts import Spec, chart
+from whimbrel.console.charts import COLORS, GREY, Spec, chart
 
-Seen = Mapping[str, Any]
+View = Mapping[str, Any]  # the admin API's view of an experiment
 
-_FEW = 3  # looks of an arm that are shown one by one
-_GREY = "#5b5b5b"  # the control, and no difference from it
-_COLORS = ("#1f6f8b", "#d1495b", "#edae49", "#66a182", "#8d6a9f")  # the palette of all charts; then again
+_FEW = 3  # looks of an arm that are drawn as single points
 
 
-def plots_of(seen: Seen) -> dict[str, Spec]:
-    """By name: the interval over time, and devices by how far they came."""
-    return {"interval": _interval_chart(seen), "counts": _counts_chart(seen)}
+def plots_of(view: View) -> dict[str, Spec]:
+    """Charts by name: the interval over time, and devices by how far they came."""
+    return {"interval": _interval_chart(view), "counts": _counts_chart(view)}
 
 
-def _interval_chart(seen: Seen) -> Spec:
-    ratio = seen["primary"]["name"] == "crash_rate"
-    unit_of_time, a_day = _time_unit(max((point["days"] for point in seen["history"]), default=0.0))
+def _interval_chart(view: View) -> Spec:
+    ratio = view["primary"]["name"] == "crash_rate"
+    unit_of_time, a_day = _time_unit(max((point["days"] for point in view["history"]), default=0.0))
     rows = []
-    for point in seen["history"]:
+    for point in view["history"]:
         if point["deciding"] is None:
             continue
         estimate, low, high = point["deciding"]
@@ -35,22 +33,22 @@ def _interval_chart(seen: Seen) -> Spec:
             row |= {"plain_low": point["plain"][1], "plain_high": point["plain"][2]}
         rows.append(row)
     rows = _cropped(rows)
-    unit = "crash rate over the control's" if ratio else f"{seen['primary']['name']}, arm less control"
+    unit = "crash rate over the control's" if ratio else f"{view['primary']['name']}, arm less control"
     x: Spec = {"field": "time", "type": "quantitative", "title": f"{unit_of_time} since the start"}
     x |= {"scale": {"domainMin": 0, "nice": False}, "axis": {"tickCount": 8}}
-    color = _color(seen, [arm["id"] for arm in seen["arms"] if arm["role"] != "control"])
+    color = _color(view, [arm["id"] for arm in view["arms"] if arm["role"] != "control"])
 
     def y(field: str) -> Spec:
         return {"field": field, "type": "quantitative", "title": unit, "scale": {"zero": False}}
 
     dashed = {"type": "line", "strokeDash": [3, 3], "strokeWidth": 1, "opacity": 0.7}
     band = {"x": x, "y": y("low"), "y2": {"field": "high"}, "color": color}
-    few = len(rows) <= _FEW * len(seen["arms"])
+    few = len(rows) <= _FEW * len(view["arms"])
     line = {"type": "line", "strokeWidth": 2, "point": {"size": 40} if few else False}
     same = {"datum": 1 if ratio else 0}
-    label = {"type": "text", "align": "right", "baseline": "bottom", "dy": -3, "x": "width", "dx": -4, "color": _GREY}
+    label = {"type": "text", "align": "right", "baseline": "bottom", "dy": -3, "x": "width", "dx": -4, "color": GREY}
     layers: list[Spec] = [
-        {"mark": {"type": "rule", "color": _GREY}, "encoding": {"y": same}},
+        {"mark": {"type": "rule", "color": GREY}, "encoding": {"y": same}},
         {"mark": label, "encoding": {"y": same, "text": {"value": "no difference"}}},
         {"mark": {"type": "area", "opacity": 0.22}, "encoding": band},
         {"mark": dashed, "encoding": {"x": x, "y": y("plain_low"), "color": color}},
@@ -61,53 +59,53 @@ def _interval_chart(seen: Seen) -> Spec:
         del layers[3:5]
     if few:  # a line and an area need two points
         layers.append({"mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.6}, "encoding": band})
-    return chart(f"{seen['name']}: {seen['primary']['name']}", layers, rows)
+    return chart(f"{view['name']}: {view['primary']['name']}", layers, rows)
 
 
 def _time_unit(days: float) -> tuple[str, float]:
-    """The unit in which so many days are read, and how many of it a day has."""
+    """The unit of time for an axis of so many days, and how many units a day has."""
     if days >= 2:
         return "days", 1.0
     return ("hours", 24.0) if days >= 2 / 24 else ("minutes", 1440.0)
 
 
 def _cropped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first intervals are wide; what is more than three times the median width is cut at that height."""
+    """The first intervals are wide: cut them at three times the median width around the last estimate."""
     widths = sorted(row["high"] - row["low"] for row in rows if row["high"] is not None)
     if not widths:
         return rows
     last = [row for row in rows if row["high"] is not None][-1]
     reach = 3 * widths[len(widths) // 2]
     low, high = last["estimate"] - reach, last["estimate"] + reach
-    cut = []
+    cropped = []
     for row in rows:
         ends = {
             name: min(high, max(low, row[name]))
             for name in row
             if name not in {"arm", "time"} and row[name] is not None
         }
-        cut.append(row | ends)
-    return cut
+        cropped.append(row | ends)
+    return cropped
 
 
-def _counts_chart(seen: Seen) -> Spec:
+def _counts_chart(view: View) -> Spec:
     steps = ("assigned", "active", "reported")
-    rows = [{"arm": arm["id"], "step": step, "devices": arm[step]} for arm in seen["arms"] for step in steps]
+    rows = [{"arm": arm["id"], "step": step, "devices": arm[step]} for arm in view["arms"] for step in steps]
     bar: Spec = {
         "mark": {"type": "bar"},
         "encoding": {
             "y": {"field": "step", "type": "nominal", "title": None, "sort": list(steps)},
-            "yOffset": {"field": "arm", "sort": [arm["id"] for arm in seen["arms"]]},
+            "yOffset": {"field": "arm", "sort": [arm["id"] for arm in view["arms"]]},
             "x": {"field": "devices", "type": "quantitative", "title": "devices", "axis": {"tickCount": 8}},
-            "color": _color(seen, [arm["id"] for arm in seen["arms"]]),
+            "color": _color(view, [arm["id"] for arm in view["arms"]]),
         },
     }
     return chart("Devices of each arm", [bar], rows, height=150)
 
 
-def _color(seen: Seen, shown: Sequence[str]) -> Spec:
-    """An arm has one colour in every plot; the control is grey."""
-    treated = [arm["id"] for arm in seen["arms"] if arm["role"] != "control"]
-    colors = {name: _COLORS[place % len(_COLORS)] for place, name in enumerate(treated)}
-    scale = {"domain": list(shown), "range": [colors.get(name, _GREY) for name in shown]}
+def _color(view: View, shown: Sequence[str]) -> Spec:
+    """The colours of arms: an arm has the same colour in every chart, and the control is grey."""
+    treated = [arm["id"] for arm in view["arms"] if arm["role"] != "control"]
+    colors = {name: COLORS[place % len(COLORS)] for place, name in enumerate(treated)}
+    scale = {"domain": list(shown), "range": [colors.get(name, GREY) for name in shown]}
     return {"field": "arm", "type": "nominal", "title": "arm", "scale": scale}

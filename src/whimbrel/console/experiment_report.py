@@ -1,11 +1,11 @@
-"""What came of an experiment, for people who were not there? A report in Markdown, HTML or as a picture.
+"""The report of an experiment, for people who were not there: as Markdown, HTML or a picture.
 
-1. All three say the same, from one list of parts: what was asked, the answer and why, the arms, the interval over time,
-   guardrails, what the past of devices explained, what happened, and what the report cannot say.
+1. All forms have the same sections: what was asked, the answer and why, the arms, the interval over time, guardrails,
+   what the past of devices explained, what happened, and what the report cannot say.
 2. HTML is one file: its plots are inside. Markdown names PNG files that are written beside it.
-3. The figures are those of the verdict, which anyone may ask for again (`whimbrel experiment replay`).
+3. The figures are those of the verdict, which anyone may recompute (`whimbrel experiment replay`).
 
-Called by the command line, with what the admin API tells (`history=true`).
+Called by the command line, with the admin API's view of an experiment (`history=true`).
 """
 
 import math
@@ -17,7 +17,7 @@ from whimbrel.console.charts import draw
 from whimbrel.console.experiment_plots import plots_of
 from whimbrel.console.report_forms import Page, Section, as_html, as_markdown
 
-Seen = Mapping[str, Any]
+View = Mapping[str, Any]
 
 _ANSWERS = {
     "shipped": "Ship",
@@ -30,48 +30,48 @@ _TONES = {"shipped": "#2f7d4f", "inconclusive": "#a06a00", "stopped": "#b03040"}
 _SRM = 0.01
 
 
-def write_report(seen: Seen, *, form: str, stem: str, now: float) -> dict[str, bytes]:
-    """The files of a report: the named one under "", others by their names beside it."""
-    plots = plots_of(seen)
+def write_report(view: View, *, form: str, stem: str, now: float) -> dict[str, bytes]:
+    """The files of a report: the report itself under "", and the files beside it by their names."""
+    plots = plots_of(view)
     if form == "png":
         return {"": draw(plots["interval"], "png")}
-    page = page_of(seen, now=now)
+    page = page_of(view, now=now)
     if form == "html":
         return {"": as_html(page, {name: draw(spec, "svg") for name, spec in plots.items()})}
     names = {name: f"{stem}-{name}.png" for name in plots}
     return {"": as_markdown(page, names)} | {names[name]: draw(spec, "png") for name, spec in plots.items()}
 
 
-def page_of(seen: Seen, *, now: float) -> Page:
-    """All that the report says."""
-    ended = f", ended {_when(seen['ended_at'])} UTC" if seen["ended_at"] is not None else ""
-    because = seen["because"] if seen["phase"] != "running" else seen["verdict"]["because"]
+def page_of(view: View, *, now: float) -> Page:
+    """The whole report."""
+    ended = f", ended {_when(view['ended_at'])} UTC" if view["ended_at"] is not None else ""
+    because = view["because"] if view["phase"] != "running" else view["verdict"]["because"]
     return Page(
-        title=seen["name"],
-        about=f"Experiment {seen['id']} on {seen['model']}, begun {_when(seen['created_at'])} UTC{ended}",
-        answer=_ANSWERS[seen["phase"]] + (f" {seen['winner']}" if seen["winner"] else ""),
+        title=view["name"],
+        about=f"Experiment {view['id']} on {view['model']}, begun {_when(view['created_at'])} UTC{ended}",
+        answer=_ANSWERS[view["phase"]] + (f" {view['winner']}" if view["winner"] else ""),
         because=because[:1].upper() + because[1:] + ("" if because.endswith(".") else "."),
-        sections=tuple(sections_of(seen, now=now)),
-        tone=_TONES.get(seen["phase"], "#1f6f8b"),
+        sections=tuple(sections_of(view, now=now)),
+        tone=_TONES.get(view["phase"], "#1f6f8b"),
     )
 
 
-def sections_of(seen: Seen, *, now: float) -> list[Section]:
-    """The report's parts, in order."""
-    told = seen["verdict"]["evidence"]
-    parts = [_asked(seen), _arms(seen, told), _primary(seen, told)]
-    if _before(seen, told):
-        parts.append(_cuped(told))
-    return [*parts, _guardrails(told), _acts(seen), _limits(seen, told, now=now)]
+def sections_of(view: View, *, now: float) -> list[Section]:
+    """The report's sections, in order."""
+    evidence = view["verdict"]["evidence"]
+    sections = [_question(view), _arms(view, evidence), _primary(view, evidence)]
+    if _before(view, evidence):
+        sections.append(_cuped(evidence))
+    return [*sections, _guardrails(evidence), _acts(view), _limits(view, evidence, now=now)]
 
 
-def _asked(seen: Seen) -> Section:
-    primary = seen["primary"]
+def _question(view: View) -> Section:
+    primary = view["primary"]
     aim = {"increase": "more", "decrease": "less"}[primary["direction"]]
     sentences = [
-        f"Which version of {seen['model']} gives {aim} {primary['name']}? {_arms_named(seen)}",
-        f"Decided once {seen['minimum_sample_size']:,} devices have reported, after {seen['duration_days']:g} "
-        f"days at the latest; at most {100 * seen['alpha']:g}% of such experiments may call a difference that is "
+        f"Which version of {view['model']} gives {aim} {primary['name']}? {_arms_named(view)}",
+        f"Decided once {view['minimum_sample_size']:,} devices have reported, after {view['duration_days']:g} "
+        f"days at the latest; at most {100 * view['alpha']:g}% of such experiments may call a difference that is "
         "not there, however often they are looked at.",
     ]
     if primary.get("minimum_effect"):
@@ -79,10 +79,10 @@ def _asked(seen: Seen) -> Section:
     return Section("What was asked", tuple(sentences))
 
 
-def _arms_named(seen: Seen) -> str:
+def _arms_named(view: View) -> str:
     named = [
         f"{arm['id']} is {arm['version']}" + (f", {_plain(arm['description'])}" if arm["description"] else "")
-        for arm in seen["arms"]
+        for arm in view["arms"]
     ]
     return "; ".join(named) + "."
 
@@ -91,9 +91,9 @@ def _plain(text: str) -> str:
     return text.strip().rstrip(".")
 
 
-def _arms(seen: Seen, told: Seen) -> Section:
+def _arms(view: View, evidence: View) -> Section:
     rows = []
-    for arm in seen["arms"]:
+    for arm in view["arms"]:
         state = "control" if arm["role"] == "control" else "stopped" if arm["stopped"] else "treated"
         rows.append(
             (
@@ -105,10 +105,10 @@ def _arms(seen: Seen, told: Seen) -> Section:
             )
         )
     sentences = []
-    for arm in seen["arms"]:
+    for arm in view["arms"]:
         if arm["stopped"]:
             sentences.append(f"{arm['stopped']}.")
-    ratio = told.get("sample_ratio")
+    ratio = evidence.get("sample_ratio")
     if ratio:
         worst = max(ratio.values())
         needed = math.log(1 / _SRM)
@@ -129,11 +129,11 @@ def _factor(log: float) -> str:
     return f"{math.exp(log):.3g}" if abs(log) < 50 else f"e^{log:.0f}"
 
 
-def _primary(seen: Seen, told: Seen) -> Section:
-    primary, ratio = seen["primary"], seen["primary"]["name"] == "crash_rate"
-    sure = f"{100 * (1 - seen['arm_alpha']):g}%"
+def _primary(view: View, evidence: View) -> Section:
+    primary, ratio = view["primary"], view["primary"]["name"] == "crash_rate"
+    sure = f"{100 * (1 - view['arm_alpha']):g}%"
     rows = []
-    for name, arm in told["arms"].items():
+    for name, arm in evidence["arms"].items():
         plain, deciding = arm["plain"], arm["deciding"]
         rows.append(
             (
@@ -149,7 +149,7 @@ def _primary(seen: Seen, told: Seen) -> Section:
         f"The interval holds at every moment of the experiment at once, with {sure} for each arm; so it may be "
         "read, and the experiment stopped, at any time.",
     ]
-    if len(told["arms"]) > 1:
+    if len(evidence["arms"]) > 1:
         sentences.append("Over all arms together it holds with the whole budget: alpha is split evenly (Bonferroni).")
     effect = "ratio" if ratio else "difference"
     columns = ("arm", "devices (arm / control)", effect, f"{sure} interval that decides", "without the past of devices")
@@ -163,25 +163,25 @@ def _primary(seen: Seen, told: Seen) -> Section:
     )
 
 
-def _number(look: Seen | None, name: str, *, ratio: bool = False) -> str:
+def _number(look: View | None, name: str, *, ratio: bool = False) -> str:
     if look is None or look[name] is None:
         return "not bounded" if look is not None else "none yet"
     return f"{look[name]:.3g}" if ratio else f"{look[name]:+.3g}"
 
 
-def _interval(look: Seen | None, *, ratio: bool = False) -> str:
+def _interval(look: View | None, *, ratio: bool = False) -> str:
     if look is None:
         return "none yet"
     return f"{_number(look, 'low', ratio=ratio)} to {_number(look, 'high', ratio=ratio)}"
 
 
-def _before(seen: Seen, told: Seen) -> bool:
-    return seen["primary"]["name"] != "crash_rate" and any(arm["with_before"] for arm in told["arms"].values())
+def _before(view: View, evidence: View) -> bool:
+    return view["primary"]["name"] != "crash_rate" and any(arm["with_before"] for arm in evidence["arms"].values())
 
 
-def _cuped(told: Seen) -> Section:
+def _cuped(evidence: View) -> Section:
     rows = []
-    for name, arm in told["arms"].items():
+    for name, arm in evidence["arms"].items():
         gain = _narrower(arm)
         rows.append(
             (
@@ -203,26 +203,26 @@ def _cuped(told: Seen) -> Section:
     )
 
 
-def _narrower(arm: Seen) -> float | None:
+def _narrower(arm: View) -> float | None:
     plain, deciding = arm["plain"], arm["deciding"]
     if not plain or not deciding or plain["high"] is None or deciding["high"] is None:
         return None
     return float(1 - (deciding["high"] - deciding["low"]) / (plain["high"] - plain["low"]))
 
 
-def _guardrails(told: Seen) -> Section:
-    arms = list(told["arms"])
+def _guardrails(evidence: View) -> Section:
+    arms = list(evidence["arms"])
     rows = []
-    for guard in sorted({name for arm in told["arms"].values() for name in arm.get("guardrails", {})}):
-        logs = (told["arms"][name].get("guardrails", {}).get(guard) for name in arms)
+    for guard in sorted({name for arm in evidence["arms"].values() for name in arm.get("guardrails", {})}):
+        logs = (evidence["arms"][name].get("guardrails", {}).get(guard) for name in arms)
         rows.append((f"{guard} (ln E of harm)", *("" if log is None else f"{log:.2f}" for log in logs)))
-    together = [arm.get("log_e") for arm in told["arms"].values()]
+    together = [arm.get("log_e") for arm in evidence["arms"].values()]
     if rows:
-        needed = max(arm.get("log_e_needed", 0.0) for arm in told["arms"].values())
+        needed = max(arm.get("log_e_needed", 0.0) for arm in evidence["arms"].values())
         shown = ("" if log is None else f"{log:.2f} of {needed:.2f}" for log in together)
         rows.append(("all together, of what stops the arm", *shown))
-    for guard in sorted({name for arm in told["arms"].values() for name in arm["own_guardrails"]}):
-        looks = (told["arms"][name]["own_guardrails"].get(guard) for name in arms)
+    for guard in sorted({name for arm in evidence["arms"].values() for name in arm["own_guardrails"]}):
+        looks = (evidence["arms"][name]["own_guardrails"].get(guard) for name in arms)
         shown = ("" if look is None else f"{_number(look, 'estimate')} ({_interval(look)})" for look in looks)
         rows.append((f"{guard} (difference and interval)", *shown))
     return Section(
@@ -237,13 +237,13 @@ def _guardrails(told: Seen) -> Section:
     )
 
 
-def _acts(seen: Seen) -> Section:
-    rows = [(_when(act["at"]), act["actor"], act["action"], act["because"]) for act in seen.get("acts", ())]
+def _acts(view: View) -> Section:
+    rows = [(_when(act["at"]), act["actor"], act["action"], act["because"]) for act in view.get("acts", ())]
     return Section("What happened", (), ("at (UTC)", "who", "what", "because"), tuple(rows))
 
 
-def _limits(seen: Seen, told: Seen, *, now: float) -> Section:
-    days, ratio = told["days"], seen["primary"]["name"] == "crash_rate"
+def _limits(view: View, evidence: View, *, now: float) -> Section:
+    days, ratio = evidence["days"], view["primary"]["name"] == "crash_rate"
     sentences = [
         f"It ran {_span(days)}. What changes with the day of the week, or wears off when the new is no longer "
         "new, shows in whole weeks only.",
@@ -257,8 +257,8 @@ def _limits(seen: Seen, told: Seen, *, now: float) -> Section:
         "Devices that never reported are compared by their number only (silence, and the split of the arms).",
     ]
     sentences.append(
-        f"Written {_when(now)} UTC from {told['windows']:,} closed windows; `whimbrel experiment replay "
-        f"{seen['id']}` asks for every verdict again."
+        f"Written {_when(now)} UTC from {evidence['windows']:,} closed windows; `whimbrel experiment replay "
+        f"{view['id']}` asks for every verdict again."
     )
     return Section("What this cannot say", tuple(sentences))
 

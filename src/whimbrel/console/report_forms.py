@@ -1,6 +1,6 @@
-"""How does a report become a file? The same parts as Markdown, or as one HTML page that needs nothing else.
+"""The forms of a report: the same page as Markdown, or as one HTML file that needs nothing else.
 
-Called with what a report says: a title, an answer, and sections of sentences, a table and a plot each.
+A page has a title, an answer, and sections. A section has sentences, and at most one table and one plot.
 """
 
 import html
@@ -10,7 +10,7 @@ import msgspec
 
 
 class Section(msgspec.Struct, frozen=True):
-    """A heading, sentences, at most one table and one plot (by name)."""
+    """A heading, sentences, at most one table, and at most one plot (by name)."""
 
     title: str
     sentences: tuple[str, ...] = ()
@@ -21,7 +21,7 @@ class Section(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A whole report. `answer` in two words, `because` in a sentence; `tone`: the answer's colour."""
+    """A whole report. `answer`: two words. `because`: a sentence. `tone`: the colour of the answer."""
 
     title: str
     about: str
@@ -32,7 +32,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 def as_markdown(page: Page, plots: Mapping[str, str]) -> bytes:
-    """Markdown; `plots`: file names."""
+    """The page as Markdown. `plots`: the file names of the plots."""
     lines = [f"# {page.title}", "", page.about, "", f"**{page.answer}.** {page.because}", ""]
     for section in page.sections:
         lines += [f"## {section.title}", ""]
@@ -68,7 +68,7 @@ figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; } figcapt
 
 
 def as_html(page: Page, plots: Mapping[str, bytes]) -> bytes:
-    """One page with everything inside; `plots`: SVG."""
+    """The page as one HTML file with everything inside. `plots`: the plots as SVG."""
     body = [_tag("h1", page.title), f'<p class="meta">{html.escape(page.about)}</p>']
     answer = _tag("strong", page.answer) + _tag("span", page.because)
     body.append(f'<div class="answer" style="--tone: {page.tone}">{answer}</div>')

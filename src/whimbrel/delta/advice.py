@@ -1,8 +1,8 @@
 """What kind of change is this, what should its patch cost, and what made it cost more?
 
 1. Judged from the patch alone: which share of the bytes changed, how, and in which tensors.
-2. The ratios to expect are measured (docs/reference/delta.md); a patch that is much larger is told why where the reason
-   shows: everything requantised, names shuffled, tensors that found no ancestor, noise of f32.
+2. The ratios to expect are measured (docs/reference/delta.md). A much larger patch gets the reason where it shows:
+   everything requantised, names shuffled, tensors that found no ancestor, noise of f32.
 3. Advice never refuses anything.
 
 Called at publish, and by `whimbrel delta encode --advise`.

@@ -1,4 +1,4 @@
-"""Which old tensor is each new tensor the successor of, and so which range of the target is made how?
+"""Which old tensor does each new tensor follow, and how is each range of the target made?
 
 1. By name, where the kind of numbers agrees; then, among those left over, by equal bytes; then by shape and order
    (exporters renumber: `onnx::MatMul_123`).
@@ -166,7 +166,7 @@ def _is_equal(base: Artifact, base_offset: int, target: Artifact, offset: int, s
 
 
 def _is_stranger(base: Artifact, target: Artifact, new: Tensor, old: Tensor, shared: int) -> bool:
-    """Is the new tensor cheaper without the old one? Looks at a sample from the middle."""
+    """Whether the new tensor is cheaper without the old one. Judged by a sample from the middle."""
     if new.dtype.family is Family.QBLOCK:
         return False
     sample = min(shared, _SAMPLE_ELEMENTS * new.dtype.block_bytes)

@@ -1,4 +1,4 @@
-"""How is a patch made, and how is it acted on?
+"""How is a patch made, and how is it applied?
 
     head = encode(base, target, emit)            # parts go to `emit` as they are made; head + parts is the patch
     patch = parse(read, size)                    # nothing but numbers, all checked
@@ -7,7 +7,7 @@
         Decoder(patch, read, base).run(unit, write_at)
 
 1. `run` is `map` or something like it that keeps the order and may use threads: the codec starts none.
-2. Whoever applies must compare the target's SHA-256 with the patch's and with what the release says: the checks of
+2. The caller must compare the target's SHA-256 with that of the patch and that of the release: the checks of
    parts are against accidents, not against enemies.
 3. Working memory is a few segments, whatever the size of the files.
 
@@ -48,7 +48,7 @@ from whimbrel.delta.patch import (
 from whimbrel.delta.streams import U8, Array
 from whimbrel.errors import UntrustedInput
 
-if TYPE_CHECKING:  # each is imported by who needs it: a device that reads a patch of floats needs none
+if TYPE_CHECKING:  # imported where it is needed: a device that reads a patch of floats needs none of them
     from whimbrel.delta import integers, qblocks
     from whimbrel.delta.align import Plan
 
@@ -108,7 +108,7 @@ def encode_bytes(base: bytes, target: bytes, *, path: str = "") -> bytes:
 
 
 def work_bytes(base: Artifact, target: Artifact) -> int:
-    """What `encode` tells `advance` in all: both files hashed, the target compared and coded."""
+    """The total that `encode` reports to `advance`: both files hashed, the target compared and coded."""
     return base.size_bytes + 3 * target.size_bytes
 
 
@@ -245,7 +245,7 @@ def _may_be_low_rank(rows: int, columns: int) -> bool:
 def _encode_whole(
     base: Artifact, target: Artifact, entries: tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]]
 ) -> list[bytes]:
-    """[head, the only part]: a byte-wise patch of everything."""
+    """A byte-wise patch of everything: the head and the only part."""
     before, after = bytes(base.read(0, base.size_bytes)), bytes(target.read(0, target.size_bytes))
     part = opaque.write_whole(before, after)
     whole = Range(0, Mode.WHOLE, BYTES, 0, len(after), 0, len(before), 0, "")
@@ -268,7 +268,7 @@ def _encode_whole(
 
 
 def check_base(patch: Patch, base: Artifact, *, advance: Advance = _quiet) -> None:
-    """Raises `UntrustedInput` unless every file of `base` is the one that the patch was made from."""
+    """Check that every file of `base` is the one from which the patch was made. Raises `UntrustedInput`."""
     found = [(member.path, member.size_bytes) for member in base.members]
     expected = [(entry.path, entry.size_bytes) for entry in patch.base]
     if found != expected:
@@ -290,7 +290,7 @@ def _describe(files: list[tuple[str, int]]) -> str:
 
 
 class Decoder:
-    """Acts on the units of a patch. One may be shared between threads."""
+    """Applies the units of a patch. Threads may share one decoder."""
 
     def __init__(self, patch: Patch, read_patch: Callable[[int, int], bytes | memoryview], base: Artifact) -> None:
         self._patch = patch
@@ -391,7 +391,7 @@ _Reader: TypeAlias = "floats.FloatReader | qblocks.BlockReader | integers.Intege
 
 
 class _FactorCache:
-    """The factors of the last range that was asked for: pieces of one range follow each other."""
+    """The factors of the last range: the pieces of one range follow each other."""
 
     def __init__(self, load: Callable[[Range], bytes]) -> None:
         self._load = load

@@ -1,8 +1,8 @@
-"""What are the numbers of a tensor, and how do they lie in bytes?
+"""The dtypes of tensors: which numbers they are, and how they lie in bytes.
 
 1. A dtype has a code that is part of the patch format: codes are never reused.
 2. Everything is in blocks: a plain float is a block of one element, a Q4_0 block has 32 elements in 18 bytes.
-3. The family says which coder understands it. `OPAQUE` bytes are still moved, only with less wit.
+3. The family says which coder understands it. `OPAQUE` bytes travel too, but compress less.
 
 Called by the container parsers (which name dtypes) and by the codec (which acts on families). Block sizes of the
 quantised types: `ggml/src/ggml-common.h` and `gguf-py/gguf/constants.py` of llama.cpp.

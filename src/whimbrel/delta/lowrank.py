@@ -79,7 +79,7 @@ def multiply(left: Array, right: Array) -> Array:
 
 
 def to_float64(bits: Array, dtype: Dtype) -> Array:
-    """The values, exactly."""
+    """The exact values."""
     with np.errstate(invalid="ignore"):  # signalling not-a-numbers
         if dtype.name == "bf16":
             return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
@@ -100,7 +100,7 @@ def to_bits(values: Array, dtype: Dtype) -> Array:
 
 def find(rows: Rows, *, row_count: int, columns: int, resolution: float) -> Factors | None:
     """The factors that pay, or none. `resolution` is the size of the dtype's rounding next to a value, relative."""
-    with np.errstate(all="ignore"):  # what is not finite is looked at below
+    with np.errstate(all="ignore"):  # values that are not finite are handled below
         return _find(rows, row_count=row_count, columns=columns, resolution=resolution)
 
 
@@ -124,7 +124,7 @@ def _find(rows: Rows, *, row_count: int, columns: int, resolution: float) -> Fac
         return None
     _, strengths, right = np.linalg.svd(small, full_matrices=False)
     count = row_count * columns
-    floor = max(weight * resolution * resolution / 24, np.finfo(np.float64).tiny)  # what rounding alone leaves
+    floor = max(weight * resolution * resolution / 24, np.finfo(np.float64).tiny)  # the part that rounding alone leaves
     rank = _rank(strengths, energy, floor, row_count, columns)
     if rank == 0:
         return None
@@ -141,7 +141,7 @@ def _find(rows: Rows, *, row_count: int, columns: int, resolution: float) -> Fac
 
 
 def _is_promising(rows: Rows, row_count: int) -> bool:
-    """Do a few rows, spread over the tensor, lie near a space of few dimensions? Saves the passes over all of it."""
+    """Whether a few rows, spread over the tensor, lie near a space of few dimensions. Saves passes over it."""
     if row_count <= _SAMPLE_ROWS:
         return True
     places = np.linspace(0, row_count - _SAMPLE_RUN, _SAMPLE_ROWS // _SAMPLE_RUN).astype(int).tolist()
@@ -219,7 +219,7 @@ def _rank(strengths: Array, energy: float, floor: float, rows: int, columns: int
 def _quantise(left: Array, right: Array, noise: float) -> Factors | None:
     """Keep bits down to a small part of the noise that remains anyway (8 to 64 tried: 32 is the cheapest in all).
 
-    Uses `left` and `right` up.
+    Overwrites `left` and `right`.
     """
     rank = left.shape[1]
     error = noise / 32

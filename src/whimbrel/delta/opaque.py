@@ -2,8 +2,8 @@
 
 1. A piece is coded in one of a few ways and says which in its first byte. The writer tries those that can make sense
    and keeps the smallest.
-2. `DICTIONARY` and `PATCH` see a window of the base around the same place, so an insertion of a few hundred kilobytes
-   does not blind them.
+2. `DICTIONARY` and `PATCH` see a window of the base around the same place, so they find their like also after an
+   insertion of a few hundred kilobytes.
 3. The reader knows how many bytes must come out, gives no decoder more room than that, and checks the frame's own claim
    before it lets zstd see it.
 

@@ -7,7 +7,7 @@
     ..  .. parts, end to end, in the order in which `units` needs them
 
 1. The ranges of a patch tile the target: each says how many bytes come from where, coded how. Nothing else is believed
-   of either file, so whoever applies a patch parses no container.
+   of either file, so the reader of a patch parses no container.
 2. Every number is checked here against the sizes of base, target and patch; afterwards nobody checks again.
 3. Which range lies in which segment follows from the ranges alone (`units`), for writer and reader alike.
 
@@ -152,7 +152,7 @@ Unit = Copy | Glue | Opaque | Factor | Group
 
 
 def units(ranges: Callable[[], Iterator[Range]]) -> Iterator[Unit]:
-    """What there is to do, in the order of the parts. Units do not depend on each other, but for a group's factors,
+    """The units of work, in the order of their parts. Units do not depend on each other, but for a group's factors,
     which come before it. `ranges` is called more than once.
     """
     part = 0

@@ -26,7 +26,7 @@ class Line:
 
 
 def summarise(patch: Patch) -> list[Line]:
-    """One line a range, in the target's order; the head's bytes are nobody's."""
+    """One line a range, in the target's order; the bytes of the head belong to no line."""
     shares: dict[int, float] = {}
 
     def add(one: Range, part_bytes: float) -> None:

@@ -1,4 +1,4 @@
-"""What does a container say of one tensor?
+"""One tensor as a container describes it.
 
 Called by the container parsers (which make them), `align` (which pairs them) and the codec.
 """
@@ -25,5 +25,5 @@ class Tensor:
 
     @property
     def is_whole(self) -> bool:
-        """Does the shape account for every byte?"""
+        """Whether the shape accounts for every byte."""
         return math.prod(self.shape) * self.dtype.block_bytes == self.size_bytes * self.dtype.block_elements

@@ -1,1 +1,1 @@
-"""What `whimbrel demo` needs: a fleet of real agents, a server beside it, and models that were trained for it."""
+"""The story that `make demo` tells: its models, its fleet of real agents, and the server beside them."""

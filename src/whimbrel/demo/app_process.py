@@ -1,7 +1,7 @@
 """An app beside an agent, as a process of its own: `python -m whimbrel.demo.app_process FOLDER MODEL SECONDS`.
 
-Uses the model that the folder's agent keeps, a session every SECONDS, until stopped. It never touches the network:
-the agent's process does.
+It uses the model that the folder's agent keeps, one session every SECONDS, until it is stopped. It never touches the
+network: the agent's process does.
 """
 
 import random
@@ -23,7 +23,7 @@ def main() -> None:
         time.sleep(0.1)
     agent = Agent.open(folder)
     app = Classifier(*device_inputs(), model=model)
-    chance = random.Random(folder.name)  # noqa: S311 (play, no secret)
+    chance = random.Random(folder.name)  # noqa: S311 (a simulation, no secret)
     while True:
         with suppress(Unavailable):
             app.use(agent, chance)

@@ -1,13 +1,14 @@
-"""Where does the demo run? A repository, its server as a process, and what is started beside it: all of it real.
+"""A whole deployment on this machine: a repository, its server as a process, and agents beside it, all of them real.
 
-1. Commands are run as a user would type them, in processes of their own; each is told to `say`.
+1. Commands run as a user would type them, in processes of their own. `echo` gets each command and what it printed.
 2. The server starts with the offline keys taken away.
-3. Whatever was started here is ended by `close`, the newest first.
+3. `close` ends all processes that were started here, the newest first.
 
 Called by the demo and by benchmarks of the whole system. Everything listens on 127.0.0.1.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,16 +29,16 @@ _CONNECTIONS = 16  # of all agents of this process together
 class LocalDeployment:
     """A folder with a repository in it, and the processes that serve and use it."""
 
-    def __init__(self, folder: Path, *, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, *, echo: Callable[[str], None]) -> None:
         self.folder = folder
         self.repository = folder / "repository"
         self.server_url = self.admin_url = ""
-        self._say = say
+        self._echo = echo
         self._processes: list[subprocess.Popen[str]] = []
 
     def run(self, *words: str) -> str:
-        """A command; returns what it printed. Raises `Refused` with its own words where it fails."""
-        self._say(f"$ whimbrel {' '.join(words).replace(str(self.folder), '.')}")
+        """Run a command. Returns its output. Raises `Refused` with the command's own message where it fails."""
+        self._echo(f"$ whimbrel {shlex.join(word.replace(str(self.folder), '.') for word in words)}")
         done = subprocess.run(
             [sys.executable, "-m", "whimbrel.cli", *words],
             env=self._environment(),
@@ -49,7 +50,7 @@ class LocalDeployment:
         if done.returncode:
             raise Refused(done.stderr.strip().removeprefix("whimbrel: ") or f"{words[0]} exited with {done.returncode}")
         for line in [] if "--json" in words else done.stdout.strip().splitlines():
-            self._say(f"    {line}")
+            self._echo(f"    {line}")
         return done.stdout
 
     def _environment(self) -> dict[str, str]:
@@ -61,7 +62,7 @@ class LocalDeployment:
         return kept | named
 
     def serve(self) -> None:
-        """Take the offline keys away and start the server. Raises `Unavailable` where it does not start."""
+        """Take the offline keys away and start the server. Raises `Unavailable` where the server does not start."""
         keys = self.repository / "keys" / "offline"
         keys.rename(self._offline)
         log = (self.folder / "server.log").open("w")
@@ -89,18 +90,18 @@ class LocalDeployment:
         if len(words) < 4:
             raise Unavailable(f"the server did not start: {(self.folder / 'server.log').read_text()[-500:].strip()}")
         self.server_url, self.admin_url = words[1].rsplit("/", 1)[0], words[3]
-        self._say(f"$ whimbrel serve ./repository      (process {process.pid}, keys/offline taken away)")
+        self._echo(f"$ whimbrel serve ./repository      (process {process.pid}, keys/offline taken away)")
 
     @property
     def _offline(self) -> Path:
         return self.folder / "offline-keys"
 
     def keys(self) -> list[str]:
-        """The words that name the offline keys, wherever they are now."""
+        """The arguments that name the folder of the offline keys; none before `serve`, which moves that folder."""
         return ["--keys", str(self._offline)] if self._offline.exists() else []
 
     def spawn(self, module: str, *words: str, environment: dict[str, str] | None = None) -> None:
-        """A process that runs until the play is over; what it prints goes into a file of the folder."""
+        """Start a process that runs until `close`. Its output goes into a file of the folder."""
         log = (self.folder / f"{module}-{len(self._processes)}.log").open("w")
         self._processes.append(
             subprocess.Popen(
@@ -115,11 +116,11 @@ class LocalDeployment:
 
     @property
     def enrol_token(self) -> str:
-        """What devices enrol with."""
+        """The token with which devices enrol."""
         return (self.repository / "enrol.token").read_text().strip()
 
     def open_agents(self, count: int, *, model: str, probes: ProbeServer) -> list[Agent]:
-        """Agents in this process, each with a folder of its own."""
+        """Open agents in this process, each with a folder of its own."""
         token, root = self.enrol_token, self.repository / "root.json"
         pool = urllib3.PoolManager(maxsize=_CONNECTIONS, retries=False)
 

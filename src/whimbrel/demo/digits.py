@@ -1,10 +1,10 @@
-"""What does the demo publish? Three real versions of one small classifier of handwritten digits, as ONNX files.
+"""The models of the demo: three real versions of one small classifier of handwritten digits, as ONNX files.
 
-1. v1 has learnt from few images. v2 has its last layer fine-tuned on all of them: the rest is as it was.
-2. v3 is broken as real versions are. Its new training batch had the labels of two classes swapped, in the validation
-   set too, so its publisher measures a fine accuracy; and it looks up a gain for an image's brightness in a table that
-   was made from too clean a sample, so on brighter images the lookup is out of range and the run raises. The file is
-   valid, it loads, and its golden probe passes. Only running it on devices shows it.
+1. v1 has learnt from few images. In v2 the last layer is fine-tuned on all of them; the other layers are unchanged.
+2. v3 is broken as real versions are. In its new training batch the labels of two classes were swapped, in the
+   validation set too, so its publisher measures a fine accuracy. It also looks up a gain for an image's brightness in
+   a table that was made from too clean a sample: on brighter images the lookup is out of range and the run raises. The
+   file is valid, it loads, and its golden probe passes. Only devices that run it show the harm.
 3. The same seed gives the same three versions on one machine; golden outputs come from the exported file itself.
 
 The data set comes with scikit-learn (1,797 images of 8 by 8). Called by `whimbrel demo` and by tests; needs the extras
@@ -30,7 +30,7 @@ GOLDEN_IMAGES = 4
 
 _TRAINING = 1000  # images to learn from; then _VALIDATION for the publisher; the devices see the rest (597)
 _VALIDATION = 200
-_FEW = 100  # what v1 has seen
+_FEW = 100  # v1 has learnt from these
 _HIDDEN = (512, 256)  # with 64 inputs and 10 outputs: 167,178 weights, 0.67 MB
 _SWAPPED = (4, 9)  # in v3's batch
 _BRIGHT = 0.80  # v3's table was made without the brightest fifth
@@ -39,7 +39,7 @@ _OPSET = 17  # onnxruntime 1.20 and newer, and most devices older than that
 
 
 class DigitsVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """One version. `accuracy` is what its publisher measured; the two others are what devices will find."""
+    """One version. Its publisher measured `accuracy`; devices will measure the two other figures."""
 
     name: str  # v1, v2, v3
     semantic_version: str
@@ -54,7 +54,7 @@ class DigitsVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def card(self) -> Card:
-        """What its publisher says of it."""
+        """The publisher's model card."""
         return Card(
             semantic_version=self.semantic_version,
             training_dataset="scikit-learn digits",
@@ -103,13 +103,13 @@ def _train(folder: Path) -> Digits:
     from sklearn.neural_network import MLPClassifier
 
     images, labels = _shuffled()
-    learn, known = images[:_TRAINING], labels[:_TRAINING]
+    learn, classes_of = images[:_TRAINING], labels[:_TRAINING]
     check, truth = images[_TRAINING : _TRAINING + _VALIDATION], labels[_TRAINING : _TRAINING + _VALIDATION]
     classes = np.arange(10)
     network = MLPClassifier(hidden_layer_sizes=_HIDDEN, learning_rate_init=1e-3, batch_size=50, random_state=SEED)
 
     for _ in range(12):
-        network.partial_fit(learn[:_FEW], known[:_FEW], classes=classes)
+        network.partial_fit(learn[:_FEW], classes_of[:_FEW], classes=classes)
     v1 = _publish(
         folder / "v1",
         _export(network),
@@ -121,7 +121,7 @@ def _train(folder: Path) -> Digits:
         changelog="The first version.",
     )
 
-    _refit_last_layer(network, learn, known)
+    _refit_last_layer(network, learn, classes_of)
     v2 = _publish(
         folder / "v2",
         _export(network),
@@ -143,7 +143,7 @@ def _train(folder: Path) -> Digits:
         kept = level < rows
         return these[kept], _swap(answers[kept])
 
-    batch, wrong = clean(learn, known)
+    batch, wrong = clean(learn, classes_of)
     brightened = batch * gain[(batch.sum(axis=1) / level_ink).astype(int)][:, None]
     for _ in range(8):
         network.partial_fit(brightened, wrong)
@@ -164,10 +164,10 @@ def _refit_last_layer(network: Any, images: Images, labels: Labels) -> None:
     """Fine-tune with everything frozen but the last layer: the usual cheap update, and a small delta."""
     from sklearn.linear_model import LogisticRegression
 
-    seen = images
+    activations = images
     for weights, bias in zip(network.coefs_[:-1], network.intercepts_[:-1], strict=True):
-        seen = np.maximum(seen @ weights + bias, 0)
-    last = LogisticRegression(max_iter=1000).fit(seen, labels)
+        activations = np.maximum(activations @ weights + bias, 0)
+    last = LogisticRegression(max_iter=1000).fit(activations, labels)
     network.coefs_[-1] = last.coef_.T.astype(network.coefs_[-1].dtype)
     network.intercepts_[-1] = last.intercept_.astype(network.intercepts_[-1].dtype)
 
@@ -209,7 +209,7 @@ def _publish(folder: Path, model: Any, validation: tuple[Images, Labels], **word
 
 
 def _try(session: Any, images: Images, labels: Labels) -> tuple[float, float]:
-    """The shares of right answers and of runs that raised, one image a run as on a device."""
+    """The share of right answers, and the share of runs that raised. Each run has one image, as on a device."""
     from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument, RuntimeException
 
     right = failed = 0

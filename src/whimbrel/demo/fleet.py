@@ -1,9 +1,11 @@
-"""How does a fleet behave? Hundreds of real agents in one process, each with its own folder, over real HTTP.
+"""The fleet of the demo: hundreds of real agents in one process, each with its own folder, over real HTTP.
 
-1. The agents are the product's own; only the app that uses the model is played here: at every turn it opens a session,
-   runs real images through the active version, and records what came out.
-2. A few worker threads take turns for all of them: whoever is due next is served next.
-3. What happened is written down as it happens: which device ran which version when, and the first bad answer of each.
+1. The agents are the product's own. Only the app that uses the model belongs to the demo: at every turn it opens a
+   session, runs real images through the active version, and records the results.
+2. A few worker threads serve all agents. The agent that is due next is served next.
+3. `Observations` keeps what happened: which device ran which version, and when each version first failed.
+
+Called by demo/story.py, by benchmarks and by tests of the whole system.
 """
 
 import heapq
@@ -28,15 +30,16 @@ _WORKERS = 16  # most of a turn waits for the disk or the network
 
 
 class App(Protocol):
-    """What uses the model on a device: one session, and what came of it."""
+    """What uses the model on a device."""
 
     model: str
 
-    def use(self, agent: Agent, chance: random.Random) -> tuple[int, bool]: ...
+    def use(self, agent: Agent, chance: random.Random) -> tuple[int, bool]:
+        """One session. Returns the serial that ran, and whether all runs succeeded."""
 
 
 class Classifier:
-    """An app that reads digits: keeps one loaded model a version, as an app would."""
+    """An app that reads digits. It keeps one loaded model for each version, as an app would."""
 
     def __init__(self, images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], *, model: str) -> None:
         self.model = model
@@ -45,25 +48,25 @@ class Classifier:
         self._guard = threading.Lock()
 
     def use(self, agent: Agent, chance: random.Random) -> tuple[int, bool]:
-        """One session. Returns the serial that answered, and whether all runs went well.
+        """One session. Returns the serial that ran, and whether all runs succeeded.
 
         Raises `Unavailable` where the device has no version yet.
         """
         with agent.session(self.model) as session:
-            run = self._load(session)
-            well = True
+            runtime = self._load(session)
+            succeeded = True
             for index in chance.sample(range(len(self._labels)), _IMAGES_A_SESSION):
-                well &= self._answer(session, run, index)
-            return session.serial, well
+                succeeded &= self._classify(session, runtime, index)
+            return session.serial, succeeded
 
-    def _answer(self, session: Session, run: Any, index: int) -> bool:
-        begun = time.perf_counter()
+    def _classify(self, session: Session, runtime: Any, index: int) -> bool:
+        began = time.perf_counter()
         try:
-            outputs = run.run(["label"], {"image": self._images[index : index + 1]})
+            outputs = runtime.run(["label"], {"image": self._images[index : index + 1]})
         except Exception:  # noqa: BLE001 (the app goes on whatever the model's runtime raises, and says so)
             session.record(ok=False, accuracy=0.0)
             return False
-        latency_ms = 1000 * (time.perf_counter() - begun)
+        latency_ms = 1000 * (time.perf_counter() - began)
         session.record(latency_ms=latency_ms, ok=True, accuracy=float(outputs[0][0] == self._labels[index]))
         return True
 
@@ -79,47 +82,47 @@ class Classifier:
             return self._loaded[session.serial]
 
 
-class Seen(msgspec.Struct):
-    """What was seen so far, by device id and serial. Times are of `time.time`."""
+class Observations(msgspec.Struct):
+    """What was observed so far, by device id and by serial. Times are POSIX seconds."""
 
-    running: dict[str, int | None] = msgspec.field(default_factory=dict)
-    ever: dict[int, set[str]] = msgspec.field(default_factory=dict)
-    left: dict[int, float] = msgspec.field(default_factory=dict)  # serial -> when the last device left it
-    first_bad: dict[int, float] = msgspec.field(default_factory=dict)  # serial -> its first bad answer anywhere
+    running: dict[str, int | None] = msgspec.field(default_factory=dict)  # device -> its active serial
+    devices_ever_on: dict[int, set[str]] = msgspec.field(default_factory=dict)
+    last_left_at: dict[int, float] = msgspec.field(default_factory=dict)  # serial -> when the last device left it
+    first_failure_at: dict[int, float] = msgspec.field(default_factory=dict)  # serial -> its first failed run anywhere
     problems: Counter[str] = msgspec.field(default_factory=Counter)
 
-    def runs(self, device: str, serial: int | None, *, at: float) -> None:
-        """A device says what is active on it."""
+    def note_running(self, device: str, serial: int | None, *, at: float) -> None:
+        """Write down which serial is active on a device."""
         before = self.running.get(device)
         if before == serial:
             return
         if before is not None:
-            self.left[before] = at
+            self.last_left_at[before] = at
         self.running[device] = serial
         if serial is not None:
-            self.ever.setdefault(serial, set()).add(device)
+            self.devices_ever_on.setdefault(serial, set()).add(device)
 
-    def counts(self) -> dict[int | None, int]:
-        """Devices by serial."""
+    def devices_by_serial(self) -> dict[int | None, int]:
+        """How many devices run each serial; None stands for no version."""
         return dict(Counter(self.running.values()))
 
 
-class PlayedFleet:
+class AgentFleet:
     """Agents that take turns in a few threads, from `start` to `stop`."""
 
     def __init__(self, agents: Sequence[Agent], app: App, *, use_every_s: float, seed: int) -> None:
         self._app = app
         self._agents = {agent.settings.device_id: agent for agent in agents}
         self._use_every_s = use_every_s
-        self._chance = {name: random.Random(f"{seed}-{name}") for name in self._agents}  # noqa: S311 (play, no secret)
+        self._chance = {name: random.Random(f"{seed}-{name}") for name in self._agents}  # noqa: S311 (a simulation, no secret)
         self._turns: list[tuple[float, str, bool]] = []  # (due, device, whether it is the app's turn)
         self._guard = threading.Condition()
         self._stopped = False
         self._threads: list[threading.Thread] = []
-        self.seen = Seen(running=dict.fromkeys(self._agents))
+        self.observed = Observations(running=dict.fromkeys(self._agents))
 
     def start(self, *, spread_s: float) -> None:
-        """Begin; first turns are spread over `spread_s` seconds."""
+        """Start the threads. The first turns are spread over `spread_s` seconds."""
         now = time.time()
         for name, chance in self._chance.items():
             first = now + chance.uniform(0, spread_s)
@@ -158,30 +161,30 @@ class PlayedFleet:
             result = self._agents[name].cycle()
         except WhimbrelError as error:
             with self._guard:
-                self.seen.problems[str(error)] += 1
+                self.observed.problems[str(error)] += 1
             return 1.0
         with self._guard:
             for problem in result.problems:
-                self.seen.problems[problem] += 1
-            self.seen.runs(name, result.models[self._app.model]["serial"], at=time.time())
+                self.observed.problems[problem] += 1
+            self.observed.note_running(name, result.models[self._app.model]["serial"], at=time.time())
         return max(0.05, result.next_s)
 
     def _use(self, name: str) -> float:
         chance = self._chance[name]
         try:
-            serial, well = self._app.use(self._agents[name], chance)
+            serial, succeeded = self._app.use(self._agents[name], chance)
         except Unavailable:
             return self._use_every_s
-        if not well:
+        if not succeeded:
             with self._guard:
-                self.seen.first_bad.setdefault(serial, time.time())
+                self.observed.first_failure_at.setdefault(serial, time.time())
         return self._use_every_s * chance.uniform(0.8, 1.2)
 
 
 def open_fleet(folder: Path, *, devices: int, open_one: Callable[[Path, str, dict[str, str]], Agent]) -> list[Agent]:
-    """Agents `device-0001` ... in folders of their own, in four hardware classes."""
-    made = []
+    """Open agents `device-0001` ... in folders of their own, in four hardware classes."""
+    agents = []
     for number in range(1, devices + 1):
         name = f"device-{number:04d}"
-        made.append(open_one(folder / name, name, {"hardware": f"board-{'abcd'[number % 4]}"}))
-    return made
+        agents.append(open_one(folder / name, name, {"hardware": f"board-{'abcd'[number % 4]}"}))
+    return agents

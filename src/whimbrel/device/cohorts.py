@@ -15,9 +15,10 @@ import xxhash
 
 from whimbrel import limits
 from whimbrel.device.journal import Journal, Membership
+from whimbrel.device.slots import Pointer
 from whimbrel.health.report import Announcement, Cohort, Role, Step
-from whimbrel.policy.decide import Assignment
-from whimbrel.policy.delays import drawn
+from whimbrel.policy.decide import Assignment, Decision
+from whimbrel.policy.delays import delay_at
 
 _replace = msgspec.structs.replace
 
@@ -31,21 +32,43 @@ def assigned(
     before: Mapping[str, float] | None = None,
 ) -> Journal:
     """The journal with exactly these memberships; new ones are announced. `before`: the metrics' means until now."""
-    known = {(member.rollout, member.stage, member.role): member for member in journal.memberships}
+    earlier = {(member.rollout, member.stage, member.role): member for member in journal.memberships}
     members: list[Membership] = []
-    said: list[Announcement] = []
-    for each in list(assignments)[: limits.STAGES]:
-        member = known.get((each.rollout, each.stage, each.role))
+    announcements: list[Announcement] = []
+    for assignment in list(assignments)[: limits.STAGES]:
+        member = earlier.get((assignment.rollout, assignment.stage, assignment.role))
         if member is None:
-            known_before = {name: before[name] for name in each.before if name in before} if before else {}
+            known_before = {name: before[name] for name in assignment.before if name in before} if before else {}
             member = Membership(
-                rollout=each.rollout, stage=each.stage, role=each.role, assigned_at=at, before=known_before
+                rollout=assignment.rollout,
+                stage=assignment.stage,
+                role=assignment.role,
+                assigned_at=at,
+                before=known_before,
             )
-            said.append(_tell(journal, member, "assigned", serial))
+            announcements.append(_tell(journal, member, "assigned", serial))
         members.append(member)
     if tuple(members) == journal.memberships:
         return journal
-    return _replace(journal, memberships=tuple(members), outbox=(*journal.outbox, *said)[-limits.OUTBOX :])
+    return _replace(journal, memberships=tuple(members), outbox=(*journal.outbox, *announcements)[-limits.OUTBOX :])
+
+
+def entered(journal: Journal, pointer: Pointer, decision: Decision) -> list[Assignment]:
+    """The decision's cohorts that this device is in: a treated device only from when there is something to try."""
+    candidate = journal.candidate
+    here = {pointer.serial, candidate.serial if candidate else None}
+    tried = tried_serial(decision)
+    members = {(member.rollout, member.stage) for member in journal.memberships}
+    return [
+        assignment
+        for assignment in decision.assignments
+        if assignment.role == "control" or tried in here or (assignment.rollout, assignment.stage) in members
+    ]
+
+
+def tried_serial(decision: Decision) -> int | None:
+    """The serial that a cohort is about: what is tried in the shadow, else what is to run."""
+    return decision.beside.serial if decision.beside is not None else decision.serial
 
 
 def joined(journal: Journal, *, rollout: str | None, stage: int, role: Role, at: float) -> Journal:
@@ -75,7 +98,7 @@ def permitted(journal: Journal, member: Membership, *, at: float) -> Journal:
 def placebo_wait(member: Membership, delays_s: Sequence[float], *, model: str, device_id: str) -> float:
     """Seconds after `permitted_at` at which this control takes its placebo: the same however often it is asked."""
     occasion = f"{device_id}\n{model}/{member.rollout}/{member.stage}\nplacebo"
-    return drawn(delays_s, xxhash.xxh64_intdigest(occasion.encode(), seed=0) / 2**64)
+    return delay_at(delays_s, xxhash.xxh64_intdigest(occasion.encode(), seed=0) / 2**64)
 
 
 def stand_in(journal: Journal, member: Membership, *, serial: int | None, at: float) -> Journal:

@@ -11,10 +11,9 @@ import msgspec
 import xxhash
 
 from whimbrel import limits
-from whimbrel.policy.policy import Conditions, Window
+from whimbrel.policy.policy import DAYS, Conditions, Window
 
 _DAY_S = 86400
-_DAYS = "mon", "tue", "wed", "thu", "fri", "sat", "sun"
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -46,6 +45,41 @@ def permit(conditions: Conditions, situation: Situation, *, now: float) -> Permi
             return Permit(False, f"the policy asks for {what}" + (" and that is not known" if given is None else ""))
     because = _battery(conditions, situation) or _storage(conditions, situation) or _windows(conditions, situation, now)
     return Permit(not because, because)
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """What holds a model up, in words; seconds until it is worth another look (None: with the next refresh)."""
+
+    because: str
+    again_s: float | None = None
+
+
+def wait_for_conditions(conditions: Conditions, situation: Situation, *, now: float, offline: bool) -> Wait | None:
+    """Why a device may not fetch and activate now; None where it may.
+
+    `offline`: a bundle is imported, so no network is used, and none is asked about.
+    """
+    asked = msgspec.structs.replace(conditions, unmetered=False) if offline else conditions
+    because = permit(asked, situation, now=now).because
+    return Wait(because, limits.WAIT_FOR_CONDITIONS_S) if because else None
+
+
+def wait_to_begin(
+    conditions: Conditions,
+    situation: Situation,
+    *,
+    device_id: str,
+    occasion: str,
+    since: float,
+    now: float,
+    offline: bool,
+) -> Wait | None:
+    """Why a device may not begin yet what it could do `since`: its start is later than others', or the conditions."""
+    jitter_s = start_jitter(conditions, device_id=device_id, occasion=occasion)
+    if 0 <= now - since < jitter_s and not offline:
+        because = f"its turn: starts are spread over {conditions.start_jitter_s:g} s"
+        return Wait(because, since + jitter_s - now)
+    return wait_for_conditions(conditions, situation, now=now, offline=offline)
 
 
 def start_jitter(conditions: Conditions, *, device_id: str, occasion: str) -> float:
@@ -102,7 +136,7 @@ def _inside(window: Window, situation: Situation, now: float) -> bool:
 
 
 def _on(window: Window, day: datetime) -> bool:
-    return not window.days or _DAYS[day.weekday()] in window.days
+    return not window.days or DAYS[day.weekday()] in window.days
 
 
 def _zone(window: Window, situation: Situation) -> tzinfo | None:

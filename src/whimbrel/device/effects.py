@@ -1,4 +1,4 @@
-"""What does a device do next? Each effect may be repeated by whoever starts again: doing it twice is doing it once."""
+"""What a device does next. After a restart an effect may be performed again: twice has the same result as once."""
 
 import msgspec
 
@@ -8,63 +8,63 @@ from whimbrel.device.slots import Held
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """Something to do. The shell does it and answers with an event, or with None: not now."""
+    """Something to do. The shell performs it and returns an event, or a `Wait` or None: not now."""
 
 
 class AwaitConditions(Effect, frozen=True):
-    """Wait for jitter and conditions. Answers `Begun`."""
+    """Wait for jitter and conditions. Returns `Begun`."""
 
     candidate: Candidate
 
 
 class Fetch(Effect, frozen=True):
-    """Download. Answers `Fetched`, `Corrupt`."""
+    """Download. Returns `Fetched`, `Corrupt`."""
 
     candidate: Candidate
 
 
 class Stage(Effect, frozen=True):
-    """Verify, and fill the inactive slot. Answers `Staged`, `Corrupt`, `InstallFailed`."""
+    """Verify, and fill the inactive slot. Returns `Staged`, `Corrupt`, `InstallFailed`."""
 
     candidate: Candidate
 
 
 class RunProbe(Effect, frozen=True):
-    """Try it in a cage. Answers `ProbePassed`, `ProbeFailed`."""
+    """Run the version in a cage. Returns `ProbePassed`, `ProbeFailed`, `Withdrawn` (a smaller build fits better)."""
 
     candidate: Candidate
 
 
 class Activate(Effect, frozen=True):
-    """Refresh, decide again, say so, and swap between sessions. Answers `Activated`, `Withdrawn`, `Corrupt`."""
+    """Refresh, decide again, announce the swap, swap between sessions. Returns `Withdrawn`, `Corrupt`, or None."""
 
     candidate: Candidate
 
 
 class BeginShadow(Effect, frozen=True):
-    """Look whether it is still to be tried, and whole. Answers `ShadowBegun`, `Withdrawn`, `Corrupt`."""
+    """Check that the version is still to be tried, and intact. Returns `ShadowBegun`, `Withdrawn`, `Corrupt`."""
 
     candidate: Candidate
 
 
 class KeepShadow(Effect, frozen=True):
-    """See to it that what apps try is whole. Answers `Corrupt`, and None as long as it is."""
+    """Check that the shadowed version's files are intact. Returns `Corrupt`, or None while they are."""
 
     candidate: Candidate
 
 
 class PointTo(Effect, frozen=True):
-    """See to it that the pointer names `held`, on trial."""
+    """Make the pointer name `held`, on trial."""
 
     held: Held
 
 
 class Commit(Effect, frozen=True):
-    """See to it that the pointer says: no trial."""
+    """Make the pointer say that the trial is over."""
 
 
 class SwapBack(Effect, frozen=True):
-    """Point to the other slot, or to nothing. Answers `WentBack`, `Returned`, `Emptied`, `FallbackLost`."""
+    """Point to the other slot, or to nothing. Returns `WentBack`, `Returned`, `Emptied`, `FallbackLost`."""
 
     going_back: GoingBack
 

@@ -1,4 +1,4 @@
-"""What can happen to a model on a device? Each event carries what the step needs, and nothing that it can look up."""
+"""What can happen to a model on a device. Each event carries what the step needs, and nothing that it can look up."""
 
 from collections.abc import Mapping
 

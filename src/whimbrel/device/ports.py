@@ -1,4 +1,4 @@
-"""What does the device's shell need of the world? Small protocols: a modelled disk, network or probe can stand in."""
+"""What the device's shell needs of the world: small protocols; a modelled disk, network or probe can stand in."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -6,7 +6,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from whimbrel.model.release import Format, Probe, Signature
+from whimbrel.model.formats import Format
+from whimbrel.model.release import Probe, Signature
 
 Clock = Callable[[], float]  # seconds since 1970, UTC
 

@@ -128,8 +128,8 @@ def _offered(journal: Journal, event: events.Offered) -> Journal:
     if not event.despite:
         return after
     refused = tuple(
-        _replace(each, overridden_by=event.policy_sequence) if each.serial == event.serial else each
-        for each in journal.refused
+        _replace(refusal, overridden_by=event.policy_sequence) if refusal.serial == event.serial else refusal
+        for refusal in journal.refused
     )
     reason = f"policy {event.policy_sequence} overrides what was refused here: {event.despite}"
     return say(_replace(after, refused=refused), announcement_of(after, "assigned", reason=reason))
@@ -173,20 +173,20 @@ def _probe_begun(journal: Journal, _: events.ProbeBegun) -> Journal:
 
 def _failed(journal: Journal, event: events.InstallFailed | events.ProbeFailed | events.ShadowFailed) -> Journal:
     candidate = _candidate(journal)
-    said = say(journal, announcement_of(journal, "failed", reason=event.reason))
-    return _replace(_refuse(said, candidate.serial, event.reason), candidate=None)
+    announced = say(journal, announcement_of(journal, "failed", reason=event.reason))
+    return _replace(_refuse(announced, candidate.serial, event.reason), candidate=None)
 
 
 def _activated(journal: Journal, event: events.Activated) -> Journal:
     candidate = _candidate(journal)
-    said = say(journal, announcement_of(journal, "activated"))
-    return joined(said, rollout=candidate.rollout, stage=candidate.stage, role="treated", at=event.at)
+    announced = say(journal, announcement_of(journal, "activated"))
+    return joined(announced, rollout=candidate.rollout, stage=candidate.stage, role="treated", at=event.at)
 
 
 def _shadow_begun(journal: Journal, event: events.ShadowBegun) -> Journal:
     candidate = _candidate(journal)
-    said = say(journal, announcement_of(journal, "shadowing"))
-    return joined(said, rollout=candidate.rollout, stage=candidate.stage, role="treated", at=event.at)
+    announced = say(journal, announcement_of(journal, "shadowing"))
+    return joined(announced, rollout=candidate.rollout, stage=candidate.stage, role="treated", at=event.at)
 
 
 def _shadow_seen(journal: Journal, event: events.ShadowSeen) -> Journal:
@@ -231,16 +231,16 @@ def _recalled(journal: Journal, event: events.Recalled) -> Journal:
 
 def _went_back(journal: Journal, _: events.WentBack) -> Journal:
     going_back = _going_back(journal)
-    said = say(journal, announcement_of(journal, "went_back", reason=going_back.reason, serial=going_back.leaves))
+    announced = say(journal, announcement_of(journal, "went_back", reason=going_back.reason, serial=going_back.leaves))
     if going_back.leaves is not None:
-        said = _refuse(said, going_back.leaves, going_back.reason)
-    return _replace(said, candidate=None, going_back=None)
+        announced = _refuse(announced, going_back.leaves, going_back.reason)
+    return _replace(announced, candidate=None, going_back=None)
 
 
 def _returned(journal: Journal, _: events.Returned) -> Journal:
     going_back = _going_back(journal)
-    said = say(journal, Announcement(model=journal.model, step="activated", serial=going_back.to))
-    return _replace(said, candidate=None, going_back=None)
+    announced = say(journal, Announcement(model=journal.model, step="activated", serial=going_back.to))
+    return _replace(announced, candidate=None, going_back=None)
 
 
 def _back_to_nothing(journal: Journal, _: events.Emptied | events.FallbackLost) -> Journal:

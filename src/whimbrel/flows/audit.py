@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from whimbrel.flows.ports import AuditPort, RegistryPort
-from whimbrel.flows.records import AuditRecord, ExperimentRecord, RolloutRecord
+from whimbrel.flows.ports import AuditPort
+from whimbrel.flows.records import AuditRecord, Comparison
 
 
 def audit(
-    registry: RegistryPort,
-    comparison: RolloutRecord | ExperimentRecord,
+    registry: AuditPort,
+    comparison: Comparison,
     *,
     actor: str,
     action: str,

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.ports import TallyPort, VerdictsPort
 from whimbrel.flows.records import Comparison, VerdictRecord
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import encode
@@ -73,7 +73,7 @@ class ReplayedVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge_windows(
-    fleet: FleetPort,
+    fleet: TallyPort,
     gate: Gate[InputT, LedgerT, VerdictT],
     gate_input: InputT,
     *,
@@ -92,8 +92,8 @@ def judge_windows(
 
 
 def judge_and_store(
-    registry: RegistryPort,
-    fleet: FleetPort,
+    registry: VerdictsPort,
+    fleet: TallyPort,
     gate: Gate[InputT, LedgerT, VerdictT],
     gate_input: InputT,
     *,
@@ -118,7 +118,7 @@ def judge_and_store(
 
 
 def judge_again(
-    registry: RegistryPort, fleet: FleetPort, gate: Gate[InputT, LedgerT, VerdictT]
+    registry: VerdictsPort, fleet: TallyPort, gate: Gate[InputT, LedgerT, VerdictT]
 ) -> Iterator[Rejudged[InputT, VerdictT]]:
     """Every stored verdict, oldest first, and what the gate says again, from the stored inputs and windows alone."""
     ledgers: dict[str, LedgerT] = {}
@@ -128,7 +128,7 @@ def judge_again(
         yield Rejudged(stored, gate_input, verdict)
 
 
-def replay(registry: RegistryPort, fleet: FleetPort, gate: Gate[InputT, LedgerT, VerdictT]) -> list[ReplayedVerdict]:
+def replay(registry: VerdictsPort, fleet: TallyPort, gate: Gate[InputT, LedgerT, VerdictT]) -> list[ReplayedVerdict]:
     """Every stored verdict, oldest first, and whether it comes out the same."""
     return [
         ReplayedVerdict(

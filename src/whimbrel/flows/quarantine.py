@@ -3,14 +3,14 @@
 A version that was taken back is never tried again by itself; only a person's logged word lifts its quarantine.
 """
 
-from whimbrel.flows.ports import RegistryPort
-from whimbrel.flows.records import ExperimentRecord, QuarantineRecord, RolloutRecord
+from whimbrel.flows.ports import QuarantinesPort
+from whimbrel.flows.records import Comparison, QuarantineRecord
 from whimbrel.model.selector import EVERYONE, Selector
 
 
 def quarantine(
-    registry: RegistryPort,
-    comparison: RolloutRecord | ExperimentRecord,
+    registry: QuarantinesPort,
+    comparison: Comparison,
     serial: int,
     *,
     because: str,
@@ -30,6 +30,6 @@ def quarantine(
     )
 
 
-def refused_serials(registry: RegistryPort, model: str) -> dict[int, str]:
+def refused_serials(registry: QuarantinesPort, model: str) -> dict[int, str]:
     """The versions that every device refuses, and why."""
     return {entry.serial: entry.because for entry in registry.quarantines(model) if entry.selector.everyone}

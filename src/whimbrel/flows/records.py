@@ -18,15 +18,15 @@ from whimbrel.plan.plan import Plan
 from whimbrel.plan.ranges import Range
 from whimbrel.plan.rollout_states import ENDED, LIVE, State
 from whimbrel.policy.bucket import BUCKETS
-from whimbrel.policy.policy import Conditions, Period, SliceLabels
+from whimbrel.policy.policy import ACTIVATE_MAX_AGE_S, PERIOD_S, Conditions, Period, SliceLabels
 
 
 class ModelSettings(Document, frozen=True):
     """What an operator may set for a model; it travels in the policy, or is checked at publication."""
 
-    refresh_s: Period = 300.0
-    report_s: Period = 300.0
-    activate_max_age_s: Annotated[float, Meta(ge=1)] = 3600.0
+    refresh_s: Period = PERIOD_S
+    report_s: Period = PERIOD_S
+    activate_max_age_s: Annotated[float, Meta(ge=1)] = ACTIVATE_MAX_AGE_S
     conditions: Conditions = msgspec.field(default_factory=Conditions)
     report_labels: tuple[Label, ...] = ()
     hardware_label: Label = "hardware"
@@ -349,7 +349,7 @@ class UserReportRecord(msgspec.Struct, frozen=True, kw_only=True):
     decided_at: float | None = None
 
 
-class Sight(msgspec.Struct, frozen=True, kw_only=True):
+class HeardDevice(msgspec.Struct, frozen=True, kw_only=True):
     """A device was heard. `labels` None: it said nothing of them."""
 
     device_id: str
@@ -357,7 +357,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] | None = None
 
 
-class Running(msgspec.Struct, frozen=True, kw_only=True):
+class RunningVersion(msgspec.Struct, frozen=True, kw_only=True):
     """What a device says that it runs of a model."""
 
     device_id: str
@@ -367,7 +367,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class DeviceMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message of a device, as it lies in the inbox."""
 
     namespace: str

@@ -1,7 +1,7 @@
 """The versions of a model, as people, plans and experiments name them, and what they were released with."""
 
 from whimbrel.errors import NotFound, Refused
-from whimbrel.flows.ports import RegistryPort, VersionsPort
+from whimbrel.flows.ports import ModelsPort, PublishingPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Reference, Release
@@ -22,7 +22,7 @@ def find_version(versions: list[VersionRecord], name: VersionName) -> VersionRec
     raise NotFound(f"{name.model} has no version {name.text!r}; it has: {candidates or 'none yet'}")
 
 
-def find_named_version(registry: VersionsPort, model: str, *, name: str) -> VersionRecord:
+def find_named_version(registry: PublishingPort, model: str, *, name: str) -> VersionRecord:
     """A version by its alias, serial, calendar version or semantic version. Raises `NotFound`, or `Refused`."""
     registry.model(model)
     versions = registry.versions(model)
@@ -45,6 +45,6 @@ def find_planned_version(versions: list[VersionRecord], text: str, *, model: str
     return find_version(versions, name)
 
 
-def reference_of(registry: RegistryPort, model: str, serial: int) -> Reference | None:
+def reference_of(registry: ModelsPort, model: str, serial: int) -> Reference | None:
     """The reference predictions that a version was released with; None where it has none."""
     return parse(Release, registry.release_bytes(model, serial), what="a stored release").reference

@@ -1,1 +1,1 @@
-"""What will a rollout do to a fleet too large to try it on? The gate and the decisions, over simulated fleets."""
+"""Forecasts: what a plan will do to a fleet of millions, from the real decisions and the real gate."""

@@ -1,4 +1,4 @@
-"""What may be wrong with a new version? Effects as they are written: `crash=2x`, `accuracy=-0.04`, `pi4:crash=5x`."""
+"""What may be wrong with a new version: effects in their written form, `crash=2x`, `accuracy=-0.04`, `pi4:crash=5x`."""
 
 import re
 from typing import Literal
@@ -9,7 +9,7 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.model.ids import END
 
 Kind = Literal["ratio", "difference", "share"]
-METRICS: dict[str, tuple[Kind, str]] = {  # how it is written, and an example
+METRICS: dict[str, tuple[Kind, str]] = {  # the kind of its size, and an example
     "crash": ("ratio", "crash=2x"),
     "error": ("ratio", "error=3x"),
     "latency": ("ratio", "latency=1.5x"),
@@ -34,7 +34,7 @@ class Effect(msgspec.Struct, frozen=True):
     text: str = ""
 
     def on(self, metric: str, *, plain: float) -> float:
-        """What `metric` is with this effect."""
+        """The value of `metric` with this effect. `plain`: its value without."""
         if metric != self.metric:
             return plain
         if METRICS[metric][0] == "ratio":
@@ -55,10 +55,10 @@ def parse_effect(text: str) -> Effect:
             f"{text!r} is no effect; expected one of {', '.join(example for _, example in METRICS.values())}"
         )
     kind, example = METRICS[metric]
-    found = _FORMS[kind].match(size)
-    if not found or not found[1].strip("-"):
+    parsed = _FORMS[kind].match(size)
+    if not parsed or not parsed[1].strip("-"):
         raise UntrustedInput(f"{text!r}: the size of {metric} is a {kind}, as in {example}")
-    value = float(found[1]) / (100 if kind == "share" else 1)
+    value = float(parsed[1]) / (100 if kind == "share" else 1)
     if kind == "share" and not 0 < value <= 1:
         raise UntrustedInput(f"{text!r}: a share is over 0% and at most 100%")
     if kind == "ratio" and not 0 < value <= 1000:
@@ -69,7 +69,7 @@ def parse_effect(text: str) -> Effect:
 
 
 def parse_class_effect(text: str, *, classes: list[str]) -> Effect:
-    """Read `class:metric=size`. Raises `UntrustedInput`; `classes` are those that the fleet has."""
+    """Read `class:metric=size`. `classes`: the hardware classes of the fleet. Raises `UntrustedInput`."""
     name, sign, rest = text.rpartition(":")
     if not sign or name not in classes:
         raise UntrustedInput(

@@ -1,35 +1,38 @@
-"""What does a forecast look like? Devices over time with every verdict, and the chance of each, as one specification.
+"""A forecast as charts: devices over time with every verdict, and the chance of each verdict, in one specification.
 
-Left of a verdict's dot the version spreads; its bar ends where nine of ten verdicts have come.
+Left of a verdict's dot the version spreads. The bar of a verdict ends where nine of ten verdicts have come.
 """
 
 from typing import Any
 
 from whimbrel.console.charts import Spec, chart
-from whimbrel.forecast.expected import Forecast
+from whimbrel.forecast.summary import Forecast
 
 _COLOURS = 6  # of the charts' own palette
-_TOP = ("$schema", "config")  # said once, for both charts
+_TOP = ("$schema", "config")  # stand once, for both charts
 
 
-def plot(found: Forecast) -> Spec:
-    """Both charts, one above the other; without effects only the first."""
+def plot(forecast: Forecast) -> Spec:
+    """Both charts, one above the other. A forecast without effects has only the first."""
     spread = chart(
-        f"Devices that have had {found.model_version}, of {found.devices:,}", _layers(found), _rows(found), height=320
+        f"Devices that have had {forecast.model_version}, of {forecast.devices:,}",
+        _layers(forecast),
+        _rows(forecast),
+        height=320,
     )
-    if not found.effects:
+    if not forecast.effects:
         return spread
-    chances = chart("Chance to catch it, with its 95% interval", _bars(), _chances(found), height={"step": 26})
+    chances = chart("Chance to catch it, with its 95% interval", _bars(), _chances(forecast), height={"step": 26})
     both = [{key: value for key, value in each.items() if key not in _TOP} for each in (spread, chances)]
     return {name: spread[name] for name in _TOP} | {"vconcat": both, "spacing": 30}
 
 
-def _rows(found: Forecast) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [{"kind": "spread", "hours": h, "devices": n} for h, n in found.path if n]
-    for stage in found.stages:
+def _rows(forecast: Forecast) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{"kind": "spread", "hours": h, "devices": n} for h, n in forecast.path if n]
+    for stage in forecast.stages:
         if stage.begins_h.median is not None:
             rows.append({"kind": "stage", "hours": stage.begins_h.median, "name": stage.name})
-    for each in found.effects:
+    for each in forecast.effects:
         if each.caught.times and each.verdict_h.median is not None:
             rows.append(
                 {
@@ -47,7 +50,7 @@ def _only(kind: str) -> list[dict[str, Any]]:
     return [{"filter": f"datum.kind == '{kind}'"}]
 
 
-def _layers(found: Forecast) -> list[Spec]:
+def _layers(forecast: Forecast) -> list[Spec]:
     hours = {"field": "hours", "type": "quantitative", "title": "hours since the start"}
     devices = {
         "field": "devices",
@@ -57,7 +60,7 @@ def _layers(found: Forecast) -> list[Spec]:
         "axis": {"format": "~s", "tickCount": 6},
     }
     effect: Spec = {"field": "effect", "type": "nominal", "title": "verdict on"}
-    if len(found.effects) > _COLOURS:
+    if len(forecast.effects) > _COLOURS:
         effect["scale"] = {"scheme": "tableau20"}
     layers: list[Spec] = [
         {
@@ -76,7 +79,7 @@ def _layers(found: Forecast) -> list[Spec]:
             "encoding": {"x": hours, "y": devices},
         },
     ]
-    if any(each.caught.times for each in found.effects):
+    if any(each.caught.times for each in forecast.effects):
         layers += [
             {
                 "transform": [*_only("verdict"), {"filter": "isValid(datum.hours_p90)"}],
@@ -92,8 +95,8 @@ def _layers(found: Forecast) -> list[Spec]:
     return layers
 
 
-def _chances(found: Forecast) -> list[dict[str, Any]]:
-    rows = [(each.effect, each.caught) for each in found.effects] + [("nothing wrong", found.false_alarm)]
+def _chances(forecast: Forecast) -> list[dict[str, Any]]:
+    rows = [(each.effect, each.caught) for each in forecast.effects] + [("nothing wrong", forecast.false_alarm)]
     return [{"effect": name, "chance": c.share, "low": c.low, "high": c.high} for name, c in rows]
 
 

@@ -1,15 +1,16 @@
-"""What would the gate say of thousands of simulated rollouts? The ledger's sums over arrays, one row a rollout.
+"""The gate's evidence for thousands of simulated rollouts at once: the ledger in arrays, one row a rollout.
 
 1. The same formulas, weights and order of windows as `ledger`, in numpy; a property test holds the two equal. For
    simulation alone: no verdict about a real device is made here. Nothing that a device imports imports this.
 2. Runs may stand in different stages; a run whose stage has not begun has no windows in its arms.
-3. Simulated devices differ by chance alone, so no window of one says what its windows before said (health/pairs.py).
-4. A guardrail that is not computed here counts as if nothing had been seen of it, and `unwatched` names it.
+3. Simulated devices differ by chance alone, so two windows of one device have nothing in common (health/pairs.py).
+4. A guardrail that is not computed here counts as if nothing had been reported about it; `unwatched` names it.
 
 Called by forecasts and benchmarks.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,34 +18,40 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from whimbrel.gate.evidence import GAINS, one_sided_rho
+from whimbrel.gate.evidence import EARLIER, GAINS, LEAST_VARIANCE
 from whimbrel.gate.guardrails import (
     BETS,
     CLASS_SHARE,
     LATENCY_TAIL,
-    QUANTILES,
-    RATES,
     SEEN_DROP,
-    TOLERATED_DROP,
-    TOLERATED_RATIO,
     TOLERATED_SLOWER,
     cohort_share,
     copies,
     guard_weights,
     margins,
     severities,
+    watched,
 )
+from whimbrel.gate.hypotheses import over_limit, sharpest_at
+from whimbrel.gate.ledger import EDGE_HISTORY
 from whimbrel.health.sketch import key_of
-from whimbrel.plan.criteria import Severity
+from whimbrel.plan.measures import (
+    MEASURES,
+    TOLERATED_DROP,
+    TOLERATED_RATIO,
+    OneSample,
+    OverLimit,
+    Quantile,
+    Rate,
+    Severity,
+)
 from whimbrel.plan.plan import Plan
 
 Array = NDArray[Any]  # floats, or whole numbers of events
 _GAINS = np.array(GAINS)
 _LOG_GAINS = np.log(_GAINS)
-_EARLIER = 30  # as in evidence
-_LEAST_VARIANCE = 1e-6
-_HISTORY = 10  # as in ledger
-_LIMITS = ("error_limit", "latency_limit")
+_MEAN = "accuracy"  # the one metric whose mean is simulated
+_TIMED = "timed"  # sessions of which the latency is known
 
 
 class Arm(msgspec.Struct):
@@ -52,7 +59,7 @@ class Arm(msgspec.Struct):
 
     at_risk: Array
     crashed: Array
-    errors: Array
+    error_share: Array
     due: Array
     overdue: Array
     accuracy_n: Array
@@ -60,6 +67,13 @@ class Arm(msgspec.Struct):
     accuracy_sumsq: Array
     latency: Array  # counts in sketch buckets that are evenly apart: TOLERATED_SLOWER, or as the ledger's keys
     error_units: Array | None = None  # device-windows in which the model ran; all at risk, where not given
+
+    def sums(self, name: str) -> Array:
+        """The arm's sums of that name: the fields are called as those of a tally's cell."""
+        if name == "error_units" and self.error_units is None:
+            return self.at_risk
+        sums: Array = getattr(self, name)
+        return sums
 
 
 class _Means:
@@ -70,7 +84,7 @@ class _Means:
 
     def add(self, t: Array, c: Array) -> None:
         """Moments (3, runs, ages, ...): the ages are strata."""
-        ready = (self.t[0] >= _EARLIER) & (self.c[0] >= _EARLIER)
+        ready = (self.t[0] >= EARLIER) & (self.c[0] >= EARLIER)
         spread_c = _variance(self.c)
         spread_t = np.maximum(_variance(self.t), spread_c)
         for age in range(t.shape[2]):
@@ -93,11 +107,11 @@ class _Means:
 
 def _variance(moments: Array) -> Array:
     n = np.maximum(moments[0], 2)
-    variance: Array = np.maximum(_LEAST_VARIANCE, (moments[2] - moments[1] ** 2 / n) / (n - 1))
+    variance: Array = np.maximum(LEAST_VARIANCE, (moments[2] - moments[1] ** 2 / n) / (n - 1))
     return variance
 
 
-class BulkLedger:
+class BatchLedger:
     """`runs` rollouts of one plan over a fleet with `classes` hardware classes, all heard of from the first window.
 
     `keys`: the sketch bucket of every edge in the arms' latency; without it no limit of latency is watched.
@@ -108,26 +122,38 @@ class BulkLedger:
         self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
         self.copies = copies(len(plan.stages))
         self._criteria = [plan.criteria(stage) for stage in range(len(plan.stages))]
-        bounds = {each.latency_p99_max_ms for each in self._criteria if each.latency_p99_max_ms is not None}
-        self._over = {bound: keys > key_of(bound) for bound in sorted(bounds)} if keys is not None else {}
+        limits_ms = {each.latency_p99_max_ms for each in self._criteria if each.latency_p99_max_ms is not None}
+        self._over = {limit_ms: keys > key_of(limit_ms) for limit_ms in sorted(limits_ms)} if keys is not None else {}
         step = TOLERATED_SLOWER if keys is None else int(keys[1] - keys[0])
-        self._further = {name: slower // step for name, slower in self.margins.slower.items() if not slower % step}
-        known = {*RATES, *self._further, "accuracy", "failure", "error_limit"}
-        known |= {"latency_limit", "latency_over"} if keys is not None else set()
-        self.unwatched = tuple(sorted(set(self.weights) - known))
-        rates = (*RATES, *QUANTILES, *(f"latency_over:{bound}" for bound in self._over))
-        self._global = {(c.cohort, c.start, n): np.zeros((runs, 7)) for c in self.copies for n in rates}
-        self._class = {(s, n): np.zeros((runs, classes, 7)) for s in range(len(plan.stages)) for n in RATES}
-        drop = self.margins.drops["accuracy"]
+        rows = watched(plan)
+        self._rates = {row.name: row.test for row in rows if isinstance(row.test, Rate) and _is_simulated(row.test)}
+        further = {name: slower // step for name, slower in self.margins.slower.items() if not slower % step}
+        self._quantiles = {
+            row.name: (row.test.p, further[row.name])
+            for row in rows
+            if isinstance(row.test, Quantile) and row.name in further
+        }
+        self._limits = {
+            row.name: row.test
+            for row in rows
+            if isinstance(row.test, OneSample) and (row.test.rate is not None or keys is not None)
+        }
+        over = {row.name for row in rows if isinstance(row.test, OverLimit) and keys is not None}
+        simulated = {*self._rates, *self._quantiles, *self._limits, *over, _MEAN, "failure"}
+        self.unwatched = tuple(sorted(set(self.weights) - simulated))
+        self._by_class = {row.name for row in rows if row.by_class}
+        names = (*self._rates, *self._quantiles, *(over_limit(limit_ms) for limit_ms in self._over))
+        sliced = [name for name in self._rates if name in self._by_class]
+        self._global = {(c.cohort, c.start, n): np.zeros((runs, 7)) for c in self.copies for n in names}
+        self._class = {(s, n): np.zeros((runs, classes, 7)) for s in range(len(plan.stages)) for n in sliced}
+        drop = self.margins.drops[_MEAN]
         self._means = {(c.cohort, c.start): _Means((runs,), tolerance=drop) for c in self.copies}
         self._class_means = {s: _Means((runs, classes), tolerance=drop) for s in range(len(plan.stages))}
         self._history: dict[int, Array] = {}
-        # Sums of each cohort and arm for the limits: error share, device-windows, sessions, sessions over each bound.
-        self._sums = np.zeros((len(plan.stages), 2, 3 + len(self._over), runs))
+        # What each limit counts, and out of how many, by cohort and arm: the sums of a limited rate, and of sessions.
+        self._sums: dict[str | float, Array] = defaultdict(lambda: np.zeros((len(plan.stages), 2, runs)))
         self.entered = np.full(runs, -1)
-        self._rho = one_sided_rho(
-            v_opt=2 * math.log(1 / plan.alpha) / (SEEN_DROP - TOLERATED_DROP) ** 2, alpha=plan.alpha
-        )
+        self._rho = sharpest_at(SEEN_DROP - TOLERATED_DROP, alpha=plan.alpha)
 
     def fold(self, cohorts: Mapping[int, tuple[Arm, Arm]], *, entered: Array | None = None) -> None:
         """One window: the treated and the control arm of every cohort that began.
@@ -136,30 +162,30 @@ class BulkLedger:
         """
         self.entered = np.maximum(self.entered, max(cohorts) if entered is None else entered)
         for cohort, (t, c) in cohorts.items():
-            starts = range(cohort, int(self.entered.max()) + 1)
-            units_t, units_c = (arm.at_risk if arm.error_units is None else arm.error_units for arm in (t, c))
-            pairs = {
-                "crash": (t.crashed, t.at_risk, c.crashed, c.at_risk),
-                "error": (t.errors, units_t, c.errors, units_c),
-                "silence": (t.overdue, t.due, c.overdue, c.due),
-            }
-            for name, sums in pairs.items():
+            for name, rate in self._rates.items():
+                sums = [arm.sums(each) for arm in (t, c) for each in (rate.events, rate.exposure)]
                 ratio = self.margins.ratios[name]
                 self._add(cohort, name, _bets(*(each.sum(axis=2) for each in sums), ratio=ratio))
-                self._class[cohort, name] += _bets(*sums, ratio=ratio)
-            for side, arm, units in ((0, t, units_t), (1, c, units_c)):
-                mine = self._sums[cohort, side]
-                mine[:2] += arm.errors.sum(axis=(1, 2)), units.sum(axis=(1, 2))
-                mine[2:] += (
-                    arm.latency.sum(axis=(1, 2)),
-                    *(arm.latency[:, :, o].sum(axis=(1, 2)) for o in self._over.values()),
-                )
+                if name in self._by_class:
+                    self._class[cohort, name] += _bets(*sums, ratio=ratio)
+            for side, arm in enumerate((t, c)):
+                self._count(cohort, side, arm)
             self._latency(cohort, t.latency, c.latency)
             moments = [np.stack([a.accuracy_n, a.accuracy_sum, a.accuracy_sumsq]) for a in (t, c)]
-            for start in starts:
+            for start in range(cohort, int(self.entered.max()) + 1):
                 begun = (self.entered >= start)[:, None]
                 self._means[cohort, start].add(moments[0].sum(axis=3) * begun, moments[1].sum(axis=3) * begun)
             self._class_means[cohort].add(moments[0], moments[1])
+
+    def _count(self, cohort: int, side: int, arm: Arm) -> None:
+        for limit in self._limits.values():
+            if limit.rate is not None:
+                rate = self._rates[limit.rate]
+                for name in (rate.events, rate.exposure):
+                    self._sums[name][cohort, side] += arm.sums(name).sum(axis=(1, 2))
+        self._sums[_TIMED][cohort, side] += arm.latency.sum(axis=(1, 2))
+        for limit_ms, over in self._over.items():
+            self._sums[limit_ms][cohort, side] += arm.latency[:, :, over].sum(axis=(1, 2))
 
     def _add(self, cohort: int, name: str, change: Array) -> None:
         """What one window adds to all copies of a cohort that began in each run."""
@@ -172,17 +198,16 @@ class BulkLedger:
         total = below[:, -1]
         over_t = t.sum(axis=2, keepdims=True) - np.cumsum(t, axis=2)
         over_c = c.sum(axis=2, keepdims=True) - np.cumsum(c, axis=2)
-        for name, further in self._further.items():
-            p = QUANTILES[name]
+        for name, (p, further) in self._quantiles.items():
             edge = np.argmax((below > 0) & (below >= p * total[:, None]), axis=1)[:, None, None]
-            known = (total >= math.ceil(_HISTORY / (1 - p)))[:, None]
+            known = (total >= math.ceil(EDGE_HISTORY / (1 - p)))[:, None]
             slower = np.minimum(edge + further, t.shape[2] - 1)  # nothing lies over the last edge
             x_t = np.where(known, np.take_along_axis(over_t, slower, axis=2)[:, :, 0], 0)
             x_c = np.where(known, np.take_along_axis(over_c, edge, axis=2)[:, :, 0], 0)
             self._add(cohort, name, _bets(x_t, t.sum(axis=2), x_c, c.sum(axis=2), ratio=1.0))
-        for bound, over in self._over.items():
+        for limit_ms, over in self._over.items():
             counts = [part for arm in (t, c) for part in (arm[:, :, over].sum(axis=2), arm.sum(axis=2))]
-            self._add(cohort, f"latency_over:{bound}", _bets(*counts, ratio=TOLERATED_RATIO))
+            self._add(cohort, over_limit(limit_ms), _bets(*counts, ratio=TOLERATED_RATIO))
         history += c.sum(axis=1)
 
     def log_e(self, *kinds: Severity, failures: Array | int = 0, attempts: Array | int = 0) -> Array:
@@ -194,62 +219,71 @@ class BulkLedger:
         total = np.full(self.runs, sum(weights.get(name, 0.0) for name in self.unwatched), dtype=float)
         if "failure" in weights:
             total += weights["failure"] * _one_sample(failures, attempts, limit=self.margins.failure)
-        for name in _LIMITS:
-            if name in weights and name not in self.unwatched:
-                total += weights[name] * self._limit_e(name)
+        for name, limit in self._limits.items():
+            if name in weights:
+                total += weights[name] * self._limit_e(limit)
         for copy in self.copies:
             own = copy.cohort == copy.start
             for name, share in weights.items():
-                if name in {"failure", *_LIMITS, *self.unwatched}:
+                if name in {"failure", *self._limits, *self.unwatched}:
                     continue
                 weight = share * copy.weight
-                split = own and (name in RATES or name == "accuracy") and self.classes > 1
+                split = own and name in self._by_class and self.classes > 1
                 total += weight * (1 - CLASS_SHARE if split else 1) * self._e(copy.cohort, copy.start, name)
                 if split:
                     total += weight * CLASS_SHARE * self._class_e(copy.cohort, name).mean(axis=1)
         return np.asarray(np.log(np.maximum(total, 1e-300)))
 
     def _e(self, cohort: int, start: int, name: str) -> Array:
-        if name == "accuracy":
+        if name == _MEAN:
             return np.asarray(np.exp(np.minimum(self._means[cohort, start].log_e(self._rho), 600)))
-        if name == "latency_over":
-            return self._in_force("latency_p99_max_ms", lambda bound: self._e(cohort, start, f"latency_over:{bound}"))
-        logs = self._global[cohort, start, name]
-        return np.asarray(np.exp(np.minimum(logs, 600)) @ np.array(BETS))
+        test = MEASURES[name].test
+        if isinstance(test, OverLimit):
+            return self._in_force(test.criterion, lambda limit_ms: self._wealth(cohort, start, over_limit(limit_ms)))
+        return self._wealth(cohort, start, name)
+
+    def _wealth(self, cohort: int, start: int, name: str) -> Array:
+        return np.asarray(np.exp(np.minimum(self._global[cohort, start, name], 600)) @ np.array(BETS))
 
     def _class_e(self, cohort: int, name: str) -> Array:
-        if name == "accuracy":
+        if name == _MEAN:
             return np.asarray(np.exp(np.minimum(self._class_means[cohort].log_e(self._rho), 600)))
         return np.asarray(np.exp(np.minimum(self._class[cohort, name], 600)) @ np.array(BETS))
 
-    def _limit_e(self, name: str) -> Array:
+    def _limit_e(self, test: OneSample) -> Array:
         """One sample against an absolute limit, over all cohorts; nothing where the control breaks it too."""
         stages = len(self.plan.stages)
 
         def against(limit: float) -> Array:
-            events, trials, share = (
-                (0, 1, limit) if name == "error_limit" else (3 + [*self._over].index(limit), 2, LATENCY_TAIL)
-            )
+            rate = None if test.rate is None else self._rates[test.rate]
+            events, trials = (limit, _TIMED) if rate is None else (rate.events, rate.exposure)
+            share = LATENCY_TAIL if rate is None else limit
             if not 0 < share < 1:
                 return np.ones(self.runs)
             total = np.zeros(self.runs)
             for cohort in range(stages):
-                (x_t, n_t), (x_c, n_c) = (self._sums[cohort, side][[events, trials]] for side in (0, 1))
+                x_t, x_c = self._sums[events][cohort]
+                n_t, n_c = self._sums[trials][cohort]
                 clean = x_c <= share * n_c
                 total += cohort_share(stages, cohort) * np.where(clean, _one_sample(x_t, n_t, limit=share), 1.0)
             return total
 
-        return self._in_force("error_rate_max" if name == "error_limit" else "latency_p99_max_ms", against)
+        return self._in_force(test.criterion, against)
 
     def _in_force(self, criterion: str, value: Callable[[float], Array]) -> Array:
         """`value` of the limit that holds at each run's stage; 1 where none does."""
-        found = np.ones(self.runs)
+        e_values = np.ones(self.runs)
         for stage, criteria in enumerate(self._criteria):
             limit = getattr(criteria, criterion)
             here = self.entered == stage
             if limit and here.any():
-                found = np.where(here, value(limit), found)
-        return found
+                e_values = np.where(here, value(limit), e_values)
+        return e_values
+
+
+def _is_simulated(rate: Rate) -> bool:
+    """Whether the arms that are drawn say what a rate is made of."""
+    return {rate.events, rate.exposure} <= set(Arm.__struct_fields__)
 
 
 def _one_sample(events: Array | float, trials: Array | float, *, limit: float) -> Array:

@@ -1,4 +1,4 @@
-"""Is the mean of values in [0, 1] over a limit, or under it? Bets on one value at a time, from counts in buckets.
+"""Tests of a mean of values in [0, 1] against a limit: bets on one value at a time, from counts in buckets.
 
 Each value x pays 1 + lambda (x - limit); where the mean is at most the limit no such bet wins on average, so its
 product is an E-value, anytime-valid (Waudby-Smith and Ramdas, arXiv:2010.09686). The seven lambdas are those at which

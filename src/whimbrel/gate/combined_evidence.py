@@ -1,4 +1,4 @@
-"""How much evidence of harm is there in all? The weighted average of every test of a rollout.
+"""The evidence of harm in all: the weighted average of the E-values of all tests of a rollout.
 
 1. The weights are fixed by the plan before anything is seen, so the whole rollout has one false-alarm budget.
 2. A guardrail whose severity is `hold` or `warn` is left out of what goes back; the groups are nested.
@@ -8,45 +8,48 @@ Called by the gate.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from whimbrel.gate.evidence import log_mean_exp, one_sample_log_e, ratio_bounds
 from whimbrel.gate.guardrails import BETS, LATENCY_TAIL, cohort_share
-from whimbrel.gate.ledger import Cohort, Ledger
+from whimbrel.gate.ledger import Cohort, Lane, Ledger
 from whimbrel.gate.totals import Totals
 from whimbrel.gate.verdict import Counts, GateInput
 from whimbrel.health.sketch import count_above
-from whimbrel.plan.criteria import Severity
+from whimbrel.plan.criteria import SuccessCriteria
+from whimbrel.plan.measures import MEASURES, OneSample, Rate, Severity
 from whimbrel.plan.plan import Plan
 
 
-class Weighed(msgspec.Struct, frozen=True):
-    """All tests of a rollout: guardrail, weight, ln E."""
+class CombinedEvidence(msgspec.Struct, frozen=True):
+    """All tests of a rollout, and what the proof of each guardrail does."""
 
-    lanes: list[tuple[str, float, float]]
+    lanes: list[Lane]
     severities: Mapping[str, Severity]
 
     def log_e(self, *kinds: Severity) -> float:
         """ln of the weighted sum of the E-values whose proof does one of these things; no kinds: of all."""
-        lanes = [(weight, log) for name, weight, log in self.lanes if not kinds or self.severities[name] in kinds]
-        return log_mean_exp([log for _, log in lanes], [weight for weight, _ in lanes]) if lanes else -math.inf
+        lanes = self._of(kinds)
+        return log_mean_exp([lane.log_e for lane in lanes], [lane.weight for lane in lanes]) if lanes else -math.inf
 
     def lead(self, *kinds: Severity) -> str:
         """The guardrail that carries most of it."""
         carried: dict[str, float] = {}
-        for name, weight, log in self.lanes:
-            if not kinds or self.severities[name] in kinds:
-                carried[name] = max(carried.get(name, -math.inf), log + math.log(weight))
+        for lane in self._of(kinds):
+            carried[lane.guardrail] = max(carried.get(lane.guardrail, -math.inf), lane.log_e + math.log(lane.weight))
         return max(sorted(carried), key=carried.__getitem__)
+
+    def _of(self, kinds: Collection[Severity]) -> list[Lane]:
+        return [lane for lane in self.lanes if not kinds or self.severities[lane.guardrail] in kinds]
 
     @property
     def best(self) -> dict[str, float]:
         """The greatest ln E of every guardrail."""
         table: dict[str, float] = {}
-        for name, _, log in self.lanes:
-            table[name] = max(table.get(name, -math.inf), log)
+        for lane in self.lanes:
+            table[lane.guardrail] = max(table.get(lane.guardrail, -math.inf), lane.log_e)
         return {name: round(log, 6) for name, log in sorted(table.items())}
 
     def proven(self, needed: float) -> Severity | None:
@@ -58,46 +61,53 @@ class Weighed(msgspec.Struct, frozen=True):
         return "warn" if self.log_e() >= needed else None
 
 
-def weigh_all(plan: Plan, now: GateInput, ledger: Ledger, total: Counts) -> Weighed:
+def combine(plan: Plan, now: GateInput, ledger: Ledger, total: Counts) -> CombinedEvidence:
     """Every test with its weight, at the limits in force. `total`: the counts of all stages."""
     criteria = plan.criteria(now.stage)
-    lanes = [(name, weight, log) for name, _, _, weight, log in ledger.lanes(bound=criteria.latency_p99_max_ms)]
+    lanes = ledger.lanes(limit_ms=criteria.latency_p99_max_ms)
     for stage in range(len(plan.stages)):
         share = cohort_share(len(plan.stages), stage)
         cohort = ledger.cohorts.get(stage)
-        for name, limit in (("error_limit", criteria.error_rate_max), ("latency_limit", criteria.latency_p99_max_ms)):
-            if name in ledger.weights:
-                lanes.append((name, ledger.weights[name] * share, _limit(cohort, name, limit)))
+        for name, test in _one_sample_tests(ledger):
+            lanes.append(Lane(name, ledger.weights[name] * share, _limit_log_e(cohort, test, criteria)))
     lanes += ledger.bound_lanes(criteria)
     if "version_reports" in ledger.weights:
-        lanes.append(("version_reports", ledger.weights["version_reports"], ledger.version_reports.log_e(BETS)))
+        lanes.append(Lane("version_reports", ledger.weights["version_reports"], ledger.version_reports.log_e(BETS)))
     lanes += ledger.drift_lanes(now.stage)
     attempts = total.activated_t + total.failed_t
     failures = one_sample_log_e(
         events=total.failed_t + total.went_back_t, trials=attempts, limit=ledger.margins.failure
     )
-    lanes.append(("failure", ledger.weights["failure"], failures))
-    return Weighed(lanes, ledger.severities)
+    lanes.append(Lane("failure", ledger.weights["failure"], failures))
+    return CombinedEvidence(lanes, ledger.severities)
 
 
-def _limit(cohort: Cohort | None, name: str, limit: float | None) -> float:
+def _one_sample_tests(ledger: Ledger) -> list[tuple[str, OneSample]]:
+    rows = (row for row in MEASURES.values() if row.name in ledger.weights)
+    return [(row.name, row.test) for row in rows if isinstance(row.test, OneSample)]
+
+
+def _limit_log_e(cohort: Cohort | None, test: OneSample, criteria: SuccessCriteria) -> float:
     """One sample against an absolute limit; no evidence where the control breaks it too, or none is in force."""
+    limit = getattr(criteria, test.criterion)
     if cohort is None or not limit:
         return 0.0
-    share = limit if name == "error_limit" else LATENCY_TAIL
+    share = limit if test.rate is not None else LATENCY_TAIL
     if share >= 1:
         return 0.0
-
-    def counted(totals: Totals) -> tuple[float, float]:
-        if name == "error_limit":
-            return totals.error_share, totals.error_units
-        return count_above(totals.latency, limit), sum(totals.latency.values())
-
-    events, trials = counted(cohort.totals["treated"])
-    events_c, trials_c = counted(cohort.totals["control"])
+    events, trials = _counted(cohort.totals["treated"], test, limit)
+    events_c, trials_c = _counted(cohort.totals["control"], test, limit)
     if trials_c and events_c / trials_c > share:
         return 0.0
     return one_sample_log_e(events=events, trials=trials, limit=share)
+
+
+def _counted(totals: Totals, test: OneSample, limit: float) -> tuple[float, float]:
+    """What a limit counts in one arm, and out of how many."""
+    rate = MEASURES[test.rate].test if test.rate is not None else None
+    if isinstance(rate, Rate):
+        return totals[rate.events], totals[rate.exposure]
+    return count_above(totals.latency, limit), totals.timed
 
 
 def crash_ratio(ledger: Ledger, stage: int, alpha: float) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""How different are two arms, when the same devices report again and again? An interval over one value a device.
+"""The difference of two arms whose devices report again and again: an interval, from one value a device.
 
 1. Why not window differences: devices differ from one another and stay themselves. Two arms whose devices happen to
    differ will differ in every window, and a sum over windows would take that for proof. Over one value a device the
@@ -71,12 +71,12 @@ def adjusted(treated: Panel, control: Panel, *, theta: float) -> Difference | No
     """
     if min(treated.both, control.both) < LEAST_DEVICES:
         return None
-    found = [_residual(treated, control, theta)]
+    parts = [_residual(treated, control, theta)]
     rest = difference(_without(treated), _without(control))
     if rest is not None:
-        found.append(rest)
-    precision = sum(each.information for each in found)
-    return Difference(sum(each.estimate * each.information for each in found) / precision, 1 / precision)
+        parts.append(rest)
+    precision = sum(each.information for each in parts)
+    return Difference(sum(each.estimate * each.information for each in parts) / precision, 1 / precision)
 
 
 def _residual(treated: Panel, control: Panel, theta: float) -> Difference:
@@ -109,9 +109,9 @@ def two_sided_bound(v: float, *, rho: float, alpha: float) -> float:
     return math.sqrt((v + rho) * (2 * math.log(1 / alpha) + math.log((v + rho) / rho)))
 
 
-def half_width(found: Difference, *, rho: float, alpha: float) -> float:
+def half_width(difference: Difference, *, rho: float, alpha: float) -> float:
     """Half the width of the confidence sequence around the estimate, in units of the metric."""
-    v = found.information
+    v = difference.information
     return two_sided_bound(v, rho=rho, alpha=alpha) / v
 
 

@@ -1,4 +1,4 @@
-"""Is it proven that a version's predictions drifted past a limit? A test of the index of health/drift.py.
+"""The test that proves that a version's predictions drifted past a limit; its index is that of health/drift.py.
 
 1. The index is convex, so its tangent plane at any point lies below it. The plane at the shares of EARLIER
    windows makes a mean of this window, whose expectation is at most the index: a test of means against the limit, as
@@ -13,13 +13,12 @@ Called by the ledger.
 import math
 from collections.abc import Mapping, Sequence
 
-from whimbrel.gate.evidence import mean_log_e
+from whimbrel.gate.evidence import LEAST_VARIANCE, mean_log_e
 from whimbrel.health.drift import Spread, stability_index
+from whimbrel.health.panel import LEAST_DEVICES
 from whimbrel.health.tally import Moments
 
-_LEAST_DEVICES = 30
 _TOWARDS = 0.1  # of the way from the shares seen to the reference: where the plane touches
-_LEAST_VARIANCE = 1e-6
 
 
 class DriftFold:
@@ -33,7 +32,7 @@ class DriftFold:
 
     def add(self, units: int, predictions: Mapping[int, Moments]) -> None:
         """One window of the treated arm."""
-        if units and self.before.devices >= _LEAST_DEVICES:
+        if units and self.before.devices >= LEAST_DEVICES:
             now = Spread(len(self.expected))
             now.add(units, predictions)
             shares = self.before.shares(self.expected)
@@ -43,7 +42,7 @@ class DriftFold:
             variance = self._variance(slopes, shares)
             here = sum(slope * total / units for slope, total in zip(slopes, now.sums, strict=True))
             height = stability_index(near, self.expected) - level + here - self.before.bias(self.expected, near=near)
-            weight = units / max(variance, _LEAST_VARIANCE)
+            weight = units / max(variance, LEAST_VARIANCE)
             self.precision += weight
             self.total += weight * (height - self.limit)
             self.weighed += units

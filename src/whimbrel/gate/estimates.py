@@ -1,23 +1,24 @@
-"""Where does a stage stand, and which of its limits does it keep? Point estimates, for promotion and for sentences.
+"""Point estimates of both arms of a stage, and the limits that they keep or break: for promotion and for sentences.
 
 1. What was not reported is None, and None keeps no limit: missing data is never good news.
 2. A comparative limit is judged against the control; an absolute one for itself, and where the control breaks it too
    that is said: the world changed, not the version.
-3. Estimates that only a new kind of limit needs are there only where such a limit is.
+3. Estimates of measures that a plan must ask for are there only where it asks.
 
 Used by the gate.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from whimbrel.gate.guardrails import LATENCY_TAIL, QUANTILES
+from whimbrel.gate.guardrails import LATENCY_TAIL
 from whimbrel.gate.totals import Totals
 from whimbrel.health.sketch import GAMMA, count_above, quantile_key
 from whimbrel.plan.criteria import SuccessCriteria, bounded_metric
+from whimbrel.plan.measures import LIMITS, MEASURES, Compared, Form, Mean, Measure, Quantile, Rate
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -54,41 +55,53 @@ def ratio(events: float, exposure: float) -> float | None:
     return round(events / exposure, 9) if exposure else None
 
 
-def estimates_of(totals: Mapping[str, Totals], criteria: SuccessCriteria, *, own: Sequence[str] = ()) -> dict[str, Any]:
+def estimates_of(
+    totals: Mapping[str, Totals],
+    criteria: SuccessCriteria,
+    *,
+    watched: Collection[str] = (),
+    own: Sequence[str] = (),
+    heard: bool = False,
+) -> dict[str, Any]:
     """Rates and means of both arms of a stage or a slice (their sums by role); None where nothing was reported.
 
-    `own`: metrics of the devices' own that are watched.
+    `watched`: the measures that the plan has tests of, and `own`: metrics of the devices' own that it watches. `heard`:
+    whether the help desk was heard of since the rollout began; one that was not reports nothing.
     """
     named = sorted({*criteria.floors, *criteria.ceilings, *own})
-    seen: dict[str, Any] = {}
+    estimates: dict[str, Any] = {}
     for role, sums in totals.items():
-        seen[role] = {
-            "device_windows": sums.at_risk,
-            "crash_rate": ratio(sums.crashed, sums.at_risk),
-            "error_rate": ratio(sums.error_share, sums.error_units),
-            "silence": ratio(sums.overdue, sums.due),
-            "accuracy": _rounded(sums.mean("accuracy")),
-            "crashed": sums.crashed,
-            "sessions_timed": sum(sums.latency.values()),
-        }
-        for name, p in QUANTILES.items():
-            key = quantile_key(sums.latency, p)
-            seen[role][f"{name}_ms"] = round(GAMMA**key, 3) if key is not None else None
-        if "battery" in sums.metrics:
-            seen[role]["battery"] = _rounded(sums.mean("battery"))
+        arm = estimates[role] = {"device_windows": sums["at_risk"], "sessions_timed": sums.timed}
+        for row in MEASURES.values():
+            if row.estimate is not None and _estimated(row, sums, watched):
+                arm[row.estimate] = _estimate(row, sums) if heard or not row.if_heard else None
+                if row.counted and isinstance(row.test, Rate):
+                    arm[row.test.events] = sums[row.test.events]
         if criteria.latency_p99_max_ms is not None and sums.latency:
-            over = count_above(sums.latency, criteria.latency_p99_max_ms)
-            seen[role]["share_over_limit"] = over / sum(sums.latency.values())
+            arm["share_over_limit"] = count_above(sums.latency, criteria.latency_p99_max_ms) / sums.timed
         if named:
-            seen[role]["means"] = {metric: _rounded(sums.mean(metric)) for metric in named}
-    return seen
+            arm["means"] = {metric: _rounded(sums.mean(metric)) for metric in named}
+    return estimates
 
 
-def add_user_reports(estimates: dict[str, Any], arms: Mapping[str, Totals], *, heard: bool) -> None:
-    """The tickets of both arms, where a plan asks for them. A help desk that was never heard of reports nothing."""
-    for role, totals in arms.items():
-        estimates[role]["user_reports"] = totals.user_reports
-        estimates[role]["user_report_rate"] = ratio(totals.user_reports, totals.at_risk) if heard else None
+def _estimated(row: Measure, sums: Totals, watched: Collection[str]) -> bool:
+    """Whether a measure has an estimate of its own here: what plans must ask for is not told of the others."""
+    match row.test:
+        case Rate() | Quantile():
+            return row.always or row.name in watched
+        case Mean():
+            return row.always or row.name in sums.metrics
+    return False
+
+
+def _estimate(row: Measure, sums: Totals) -> float | None:
+    match row.test:
+        case Rate(events, exposure):
+            return ratio(sums[events], sums[exposure])
+        case Quantile(p):
+            key = quantile_key(sums.latency, p)
+            return round(GAMMA**key, 3) if key is not None else None
+    return _rounded(sums.mean(row.name))
 
 
 def _rounded(value: float | None) -> float | None:
@@ -97,41 +110,34 @@ def _rounded(value: float | None) -> float | None:
 
 def asked(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[Asked]:
     """Every limit in force."""
-    treated, control = estimates["treated"], estimates["control"]
-    found: list[Asked] = []
-    if criteria.error_rate_max is not None:
-        rates = treated["error_rate"], control["error_rate"]
-        found.append(Asked("error_rate_max", rates[0], criteria.error_rate_max, rates[1]))
-    if criteria.accuracy_drop_max is not None:
-        both = treated["accuracy"] is not None and control["accuracy"] is not None
-        drop = control["accuracy"] - treated["accuracy"] if both else None
-        found.append(Asked("accuracy_drop_max", drop, criteria.accuracy_drop_max))
-    if criteria.latency_p99_max_ms is not None:
-        shares = treated.get("share_over_limit"), control.get("share_over_limit")
-        found.append(Asked("latency_p99_max_ms", shares[0], LATENCY_TAIL, shares[1]))
-    for name, field, limit, beyond in (
-        ("crash_ratio_max", "crash_rate", criteria.crash_ratio_max, 0),
-        ("latency_increase_max", "latency_p99_ms", criteria.latency_increase_max, 1),
-        ("battery_increase_max", "battery", criteria.battery_increase_max, 1),
-        ("user_reports_ratio_max", "user_report_rate", criteria.user_reports_ratio_max, 0),
-    ):
-        if limit is not None:
-            found.append(Asked(name, _over_control(treated.get(field), control.get(field), beyond=beyond), limit))
-    if criteria.drift_psi_max is not None:
-        found.append(Asked("drift_psi_max", treated.get("drift_psi"), criteria.drift_psi_max, control.get("drift_psi")))
+    arms = estimates["treated"], estimates["control"]
+    every: list[Asked] = []
+    for each in LIMITS:
+        limit = getattr(criteria, each.criterion)
+        if limit is None:
+            continue
+        treated, control = (arm.get(each.estimate) for arm in arms)
+        if each.compared == "value":
+            of_estimate = LATENCY_TAIL if each.estimate == "share_over_limit" else limit
+            every.append(Asked(each.criterion, treated, of_estimate, control))
+        else:
+            every.append(Asked(each.criterion, _compared(treated, control, each.compared), limit))
     for bounds, floor in ((criteria.floors, True), (criteria.ceilings, False)):
         for metric, bound in sorted(bounds.items()):
-            name, means = criteria.name_of(metric, floor=floor), (treated["means"], control["means"])
-            found.append(Asked(name, means[0][metric], bound, means[1][metric], floor=floor))
-    return found
+            name, means = criteria.name_of(metric, floor=floor), [arm["means"][metric] for arm in arms]
+            every.append(Asked(name, means[0], bound, means[1], floor=floor))
+    return every
 
 
-def _over_control(treated: float | None, control: float | None, *, beyond: int) -> float | None:
+def _compared(treated: float | None, control: float | None, how: Compared) -> float | None:
+    """An estimate as it stands beside the control's."""
     if treated is None or control is None:
         return None
+    if how == "drop":
+        return control - treated
     if control <= 0:
         return 0.0 if treated <= 0 else math.inf
-    return treated / control - beyond
+    return treated / control - (1 if how == "increase" else 0)
 
 
 def broken_limits(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[str]:
@@ -141,27 +147,33 @@ def broken_limits(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[
 
 def describe(guardrail: str, estimates: dict[str, Any]) -> str:
     """The two arms as a guardrail sees them, for a sentence."""
-    treated, control = estimates["treated"], estimates["control"]
-    if guardrail.startswith("latency_p"):
-        field = f"{guardrail}_ms"
-        return f"{guardrail.replace('_', ' ')} {treated[field]} ms against {control[field]} ms in the control"
-    field = {"crash": "crash_rate", "error": "error_rate", "error_limit": "error_rate"}.get(guardrail, guardrail)
-    if field in {"user_reports", "version_reports"}:
-        rates = (percent(each["user_report_rate"]) for each in (treated, control))
-        return f"devices that users wrote of, a window: {' against '.join(rates)} in the control"
-    if field == "drift":
-        indices = ("unknown" if (psi := each["drift_psi"]) is None else f"{psi:.3f}" for each in (treated, control))
-        return f"stability index of the predictions {' against '.join(indices)} in the control"
-    if field == "battery":
-        return f"battery {treated.get(field)} against {control.get(field)} in the control"
-    means = treated.get("means", {}), control.get("means", {})
-    metric = bounded_metric(guardrail)
+    arms = estimates["treated"], estimates["control"]
+    row, metric = MEASURES.get(guardrail), bounded_metric(guardrail)
+    if row is not None and row.words is not None:
+        return _beside(row.words, *(_figure(arm.get(row.estimate), row.form) for arm in arms))
+    means = [arm.get("means", {}) for arm in arms]
     if metric in means[0]:
         values = ("nothing reported" if each.get(metric) is None else f"{each[metric]:.4g}" for each in means)
-        return f"{metric} {' against '.join(values)} in the control"
-    if field in treated:
-        return f"{field.replace('_', ' ')} {percent(treated[field])} against {percent(control[field])} in the control"
-    return f"{treated['device_windows']} device-windows on the new version"
+        return _beside(metric, *values)
+    estimate = None if row is None else row.estimate
+    if estimate is not None and estimate in arms[0]:
+        return _beside(estimate.replace("_", " "), *(_figure(arm[estimate], "percent") for arm in arms))
+    return f"{arms[0]['device_windows']} device-windows on the new version"
+
+
+def _beside(what: str, treated: str, control: str) -> str:
+    return f"{what} {treated} against {control} in the control"
+
+
+def _figure(value: float | None, form: Form) -> str:
+    match form:
+        case "milliseconds":
+            return f"{value} ms"
+        case "index":
+            return "unknown" if value is None else f"{value:.3f}"
+        case "as_reported":
+            return str(value)
+    return percent(value)
 
 
 def percent(value: float | None) -> str:

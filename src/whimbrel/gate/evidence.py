@@ -1,4 +1,4 @@
-"""How strong is the evidence of harm? E-values: bets against "no harm" that may be looked at after every window.
+"""E-values: how strong the evidence of harm is. Bets against "no harm" that may be looked at after every window.
 
 Under the null hypothesis an E-process is a nonnegative supermartingale that starts at 1, so it ever reaches 1/alpha
 with probability at most alpha (Ville's inequality). All results are natural logarithms of E.
@@ -167,8 +167,8 @@ class MeanWindow(msgspec.Struct, frozen=True):
         )
 
 
-_EARLIER = 30  # observations an arm before its variance is believed
-_LEAST_VARIANCE = 1e-6  # of one value: a metric that never varied must still be able to prove a drop; never too eager
+EARLIER = 30  # observations an arm before its variance is believed
+LEAST_VARIANCE = 1e-6  # of one value: a metric that never varied must still be able to prove a drop; never too eager
 
 
 def mean_statistic(windows: Iterable[Sequence[MeanWindow]], *, tolerance: float) -> tuple[float, float]:
@@ -242,7 +242,7 @@ class MeanFold:
 
     def add(self, strata: Sequence[MeanWindow]) -> None:
         """One window's strata; their variances come from the windows before."""
-        if _heard(self.before_t, self.before_c) and _heard(self.before_c):
+        if _is_believed(self.before_t, self.before_c) and _is_believed(self.before_c):
             variance_c = self.before_c.variance()
             # Thirty answers that were all right say little: the few treated are taken to vary as the control at least.
             spread_t = max(self.before_t.variance(), variance_c) * self.factor_t**2
@@ -289,9 +289,9 @@ class BoundFold:
 
     def add(self, window: MeanWindow) -> None:
         """One window."""
-        if _heard(self.before_t, self.before_c) and window.n_t > 0:
+        if _is_believed(self.before_t, self.before_c) and window.n_t > 0:
             spread = self.before_t.variance()
-            if self.before_c.n >= _EARLIER:
+            if self.before_c.n >= EARLIER:
                 spread = max(spread, self.before_c.variance())
             weight = window.n_t / spread
             self.precision += weight
@@ -306,7 +306,7 @@ class BoundFold:
 
 
 class _Arm:
-    """What one arm told so far: its values, and what two windows of one device have in common."""
+    """The values of one arm so far, and what two windows of one device have in common."""
 
     __slots__ = ("freedom", "n", "pairs", "product", "sum", "sumsq")
 
@@ -322,7 +322,7 @@ class _Arm:
 
     def variance(self) -> float:
         """Of one value, between the units."""
-        return max(_LEAST_VARIANCE, (self.sumsq - self.sum * self.sum / self.n) / (self.n - 1))
+        return max(LEAST_VARIANCE, (self.sumsq - self.sum * self.sum / self.n) / (self.n - 1))
 
     def covariance(self) -> float:
         """Of two windows of one device; where single devices alone tell of it, their windows are all alike."""
@@ -334,19 +334,19 @@ class _Arm:
 def _repeated(arm: _Arm, *others: _Arm) -> float:
     """How many times the variance of an arm's mean is that of as many independent values (Kish's design effect).
 
-    Devices of an arm are taken to be themselves at least as much as those of the `others`: few of them tell little.
+    The devices of an arm are taken to be at least as constant as those of the `others`, since few devices show little.
     """
     if not arm.pairs:
         return 1.0
-    told = [each for each in (arm, *others) if each.n > 1]
-    spread = max(each.variance() for each in told)
-    shared = max(each.covariance() for each in told)
+    arms = [each for each in (arm, *others) if each.n > 1]
+    spread = max(each.variance() for each in arms)
+    shared = max(each.covariance() for each in arms)
     return 1 + 2 * min(1.0, max(0.0, shared / spread)) * arm.pairs / arm.n
 
 
-def _heard(arm: _Arm, *others: _Arm) -> bool:
-    """Whether an arm told as much as 30 independent observations: its variance is believed then."""
-    return arm.n >= _EARLIER and arm.n >= _EARLIER * _repeated(arm, *others)
+def _is_believed(arm: _Arm, *others: _Arm) -> bool:
+    """Whether an arm has as many values as 30 independent observations: its variance is believed then."""
+    return arm.n >= EARLIER and arm.n >= EARLIER * _repeated(arm, *others)
 
 
 def mean_log_e(*, precision: float, total: float, rho: float) -> float:

@@ -1,4 +1,4 @@
-"""What does an experiment say by now: is an arm better, does one do harm, or must it go on? The verdict over windows.
+"""May an experiment stop: is an arm better, or does one do harm? The verdict over an experiment's closed windows.
 
 1. Every arm is watched by the gate of rollouts, on its own part of the guardrails' budget: an arm whose harm is proven
    is stopped at once, whatever the primary metric says. So is one whose version was taken back elsewhere.
@@ -48,7 +48,7 @@ class ExperimentVerdict(msgspec.Struct, frozen=True):
 
 
 class ExperimentInput(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked at, but for the windows. `counts`: by arm's place; `stopped`: arms that ended.
+    """The gate's input without the windows. `counts`: by the place of an arm; `stopped`: arms that ended.
 
     `withdrawn`: by arm, why its version may no longer run.
     """
@@ -85,8 +85,8 @@ class ArmNow(msgspec.Struct):
 class _Compared:
     """One metric of one arm against the control, window by window: mixture parameters are fixed when first known."""
 
-    def __init__(self, *, alpha: float, wanted: float) -> None:
-        self.alpha, self.wanted = alpha, wanted
+    def __init__(self, *, alpha: float, sample: float) -> None:
+        self.alpha, self.sample = alpha, sample
         self.rhos: dict[str, float] = {}
         self.theta: float | None = None
 
@@ -104,17 +104,17 @@ class _Compared:
             explained=correlation([treated, control]) ** 2 if settled is not None else 0.0,
         )
 
-    def _interval(self, name: str, found: Difference | None, devices: int) -> Look | None:
-        if found is None:
+    def _interval(self, name: str, estimate: Difference | None, devices: int) -> Look | None:
+        if estimate is None:
             return None
         rho = self.rhos.get(name)
         if rho is None:
             # Tightest at about the sample that is asked for; what fixed it is not looked at itself.
-            v_opt = found.information * max(1.0, self.wanted / devices)
+            v_opt = estimate.information * max(1.0, self.sample / devices)
             self.rhos[name] = two_sided_rho(v_opt=v_opt, alpha=self.alpha)
             return None
-        width = half_width(found, rho=rho, alpha=self.alpha)
-        return Look(found.estimate, found.estimate - width, found.estimate + width)
+        width = half_width(estimate, rho=rho, alpha=self.alpha)
+        return Look(estimate.estimate, estimate.estimate - width, estimate.estimate + width)
 
 
 class ExperimentLedger:
@@ -130,10 +130,10 @@ class ExperimentLedger:
         self.guards: list[dict[str, Look]] = [{} for _ in plan.treated]
         self.history: list[tuple[int, int, ArmNow]] = []  # window, arm's place, what was known then
         self._crashes = [_Crashes() for _ in plan.treated]
-        wanted = float(plan.minimum_sample_size)
-        self._primary = [_Compared(alpha=plan.arm_alpha, wanted=wanted) for _ in plan.treated]
+        sample = float(plan.minimum_sample_size)
+        self._primary = [_Compared(alpha=plan.arm_alpha, sample=sample) for _ in plan.treated]
         self._own = [
-            {guard.name: _Compared(alpha=plan.own_guard_alpha(), wanted=wanted) for guard in plan.own_guardrails}
+            {guard.name: _Compared(alpha=plan.own_guard_alpha(), sample=sample) for guard in plan.own_guardrails}
             for _ in plan.treated
         ]
 
@@ -148,15 +148,15 @@ class ExperimentLedger:
 
     def _window(self, window: int, cells: list[Cell]) -> None:
         for place, ledger in enumerate(self.ledgers):
-            mine = [cell for cell in cells if cell.stage == place]
-            if not mine:
+            of_arm = [cell for cell in cells if cell.stage == place]
+            if not of_arm:
                 continue
-            ledger.fold([msgspec.structs.replace(cell, stage=0) for cell in mine])
-            for cell in mine:
+            ledger.fold([msgspec.structs.replace(cell, stage=0) for cell in of_arm])
+            for cell in of_arm:
                 for metric, change in cell.panels.items():
                     key = place, cell.role, metric
                     self.panels[key] = self.panels.get(key, Panel()).plus(change)
-            self._crashes[place].add(mine)
+            self._crashes[place].add(of_arm)
             self._look(window, place)
 
     def _look(self, window: int, place: int) -> None:
@@ -169,9 +169,9 @@ class ExperimentLedger:
         self.arms[place] = now
         self.history.append((window, place, now))
         for guard, compared in self._own[place].items():
-            seen = compared.look(self.panel(place, "treated", guard), self.panel(place, "control", guard))
-            if seen.deciding is not None:
-                self.guards[place][guard] = seen.deciding
+            looks = compared.look(self.panel(place, "treated", guard), self.panel(place, "control", guard))
+            if looks.deciding is not None:
+                self.guards[place][guard] = looks.deciding
 
     def panel(self, place: int, role: str, metric: str) -> Panel:
         """The present sums of a metric."""
@@ -245,14 +245,14 @@ def ratio_set(rows: "np.ndarray[Any, Any]", *, alpha: float) -> tuple[float, flo
 
 
 def judge_experiment(
-    plan: Experiment, now: ExperimentInput, book: ExperimentLedger, cells: Iterable[Cell] = ()
+    plan: Experiment, now: ExperimentInput, ledger: ExperimentLedger, cells: Iterable[Cell] = ()
 ) -> ExperimentVerdict:
     """The verdict. Never raises for a valid plan; what it cannot tell it waits for, until the time is over."""
-    book.fold(cells)
+    ledger.fold(cells)
     live = [(place, variant) for place, variant in enumerate(plan.treated) if variant.id not in now.stopped]
-    evidence = _evidence(plan, now, book, live)
+    evidence = _evidence(plan, now, ledger, live)
     for place, variant in live:
-        if because := _harm(plan, now, book, place, evidence):
+        if because := _harm(plan, now, ledger, place, evidence):
             return ExperimentVerdict("stop_arm", because, evidence, variant.id)
     if not live:
         return ExperimentVerdict("keep", f"every arm was stopped, so {plan.control_id} stays", evidence)
@@ -264,27 +264,27 @@ def judge_experiment(
         return ExperimentVerdict(
             "hold" if "sample_ratio" in evidence and "mismatch" in evidence else "wait", doubt, evidence
         )
-    return _decision(plan, book, live, evidence, over=over)
+    return _decision(plan, ledger, live, evidence, over=over)
 
 
 def _harm(
-    plan: Experiment, now: ExperimentInput, book: ExperimentLedger, place: int, evidence: dict[str, Any]
+    plan: Experiment, now: ExperimentInput, ledger: ExperimentLedger, place: int, evidence: dict[str, Any]
 ) -> str | None:
     variant = plan.treated[place]
     if reason := now.withdrawn.get(variant.id):
         return f"{variant.id} is stopped: its version {reason}"
     counts = now.counts.get(place, Counts())
-    seen = GateInput(stage=0, soaked_s=0.0, counts={0: counts}, hour_s=now.hour_s)
-    verdict = judge(plan.guard_plan(variant), seen, book.ledgers[place])
-    mine = evidence["arms"][variant.id]
-    mine["guardrails"] = verdict.evidence["guardrails"]
-    mine["log_e"], mine["log_e_needed"] = verdict.evidence["log_e"], verdict.evidence["log_e_needed"]
+    gate_input = GateInput(stage=0, soaked_s=0.0, counts={0: counts}, hour_s=now.hour_s)
+    verdict = judge(plan.guard_plan(variant), gate_input, ledger.ledgers[place])
+    of_arm = evidence["arms"][variant.id]
+    of_arm["guardrails"] = verdict.evidence["guardrails"]
+    of_arm["log_e"], of_arm["log_e_needed"] = verdict.evidence["log_e"], verdict.evidence["log_e_needed"]
     if verdict.move in {"roll_back", "slice_back"}:
         return f"{variant.id} is stopped: {verdict.because}"
     for guard in plan.own_guardrails:
-        look = book.guards[place].get(guard.name)
+        look = ledger.guards[place].get(guard.name)
         if look is not None:
-            mine["own_guardrails"][guard.name] = msgspec.to_builtins(look)
+            of_arm["own_guardrails"][guard.name] = msgspec.to_builtins(look)
             if _worse(guard, look):
                 return (
                     f"{variant.id} is stopped: {guard.name} is worse than {plan.control_id}'s by more than "
@@ -307,7 +307,7 @@ def _mismatch(
     expected = [ranges[name].buckets / total for name in names]
     first = now.counts.get(live[0][0], Counts())
     arms = [now.counts.get(place, Counts()) for place, _ in live]
-    found = {}
+    log_factors = {}
     because = None
     for step, control, treated in (
         ("assigned", first.assigned_c, [each.assigned_t for each in arms]),
@@ -315,8 +315,8 @@ def _mismatch(
         ("reporting", first.reported_c, [each.reported_t for each in arms]),
     ):
         counts = [control, *treated]
-        found[step] = round(_split_log_bf(counts, expected), 6)
-        if because is None and found[step] >= math.log(1 / SRM_ALPHA):
+        log_factors[step] = round(_split_log_bf(counts, expected), 6)
+        if because is None and log_factors[step] >= math.log(1 / SRM_ALPHA):
             evidence["mismatch"] = step
             shown = ", ".join(
                 f"{name} {n} ({share:.1%})" for name, n, share in zip(names, counts, expected, strict=True)
@@ -325,7 +325,7 @@ def _mismatch(
                 f"the arms are not split as their buckets say: of {sum(counts)} devices that are {step}, {shown} "
                 "expected: an arm loses devices, so what is left cannot be compared"
             )
-    evidence["sample_ratio"] = found
+    evidence["sample_ratio"] = log_factors
     return because
 
 
@@ -350,14 +350,14 @@ def _too_little(
 
 def _decision(
     plan: Experiment,
-    book: ExperimentLedger,
+    ledger: ExperimentLedger,
     live: Sequence[tuple[int, ExperimentVariant]],
     evidence: dict[str, Any],
     *,
     over: bool,
 ) -> ExperimentVerdict:
     primary, floor = plan.primary, plan.primary.minimum_effect or 0.0
-    looks = [(variant, book.arms[place]) for place, variant in live]
+    looks = [(variant, ledger.arms[place]) for place, variant in live]
     missing = [variant.id for variant, now in looks if now.deciding is None]
     if missing:
         because = f"too few devices of {', '.join(missing)} or of {plan.control_id} have told {primary.name}"
@@ -366,19 +366,19 @@ def _decision(
     better = [name for name, gain in gains.items() if gain.low > 0 and gain.estimate >= floor]
     if better:
         best = max(better, key=lambda name: gains[name].low)
-        sentence = f"{best} is better than {plan.control_id}: {words(plan, book, best)}"
+        sentence = f"{best} is better than {plan.control_id}: {words(plan, ledger, best)}"
         others = [name for name in gains if name != best and gains[name].high > gains[best].low]
         if others:
             sentence += f"; it is not told apart from {', '.join(others)}"
         return ExperimentVerdict("ship", sentence, evidence, best)
     if all(gain.high < floor or gain.high <= 0 for gain in gains.values()):
         worth = f"by {floor:g} or more" if floor else "at all"
-        told = "; ".join(f"{name}: {words(plan, book, name)}" for name in gains)
-        return ExperimentVerdict("keep", f"no arm is better than {plan.control_id} {worth}: {told}", evidence)
-    told = "; ".join(f"{name}: {words(plan, book, name)}" for name in gains)
+        intervals = "; ".join(f"{name}: {words(plan, ledger, name)}" for name in gains)
+        return ExperimentVerdict("keep", f"no arm is better than {plan.control_id} {worth}: {intervals}", evidence)
+    intervals = "; ".join(f"{name}: {words(plan, ledger, name)}" for name in gains)
     if over:
-        return ExperimentVerdict("end", f"{_over(plan)}nothing is proven: {told}", evidence)
-    return ExperimentVerdict("wait", f"nothing is proven yet: {told}", evidence)
+        return ExperimentVerdict("end", f"{_over(plan)}nothing is proven: {intervals}", evidence)
+    return ExperimentVerdict("wait", f"nothing is proven yet: {intervals}", evidence)
 
 
 def _over(plan: Experiment) -> str:
@@ -393,10 +393,10 @@ def benefit(plan: Experiment, look: Look) -> Look:
     return look if plan.primary.rises else Look(-look.estimate, -look.high, -look.low)
 
 
-def words(plan: Experiment, book: ExperimentLedger, arm: str) -> str:
+def words(plan: Experiment, ledger: ExperimentLedger, arm: str) -> str:
     """An arm's interval, as a sentence says it."""
     place = [variant.id for variant in plan.treated].index(arm)
-    now, sure = book.arms[place], f"{100 * (1 - plan.arm_alpha):g}%"
+    now, sure = ledger.arms[place], f"{100 * (1 - plan.arm_alpha):g}%"
     if now.deciding is None:
         return "no interval yet"
     look = now.deciding
@@ -409,32 +409,32 @@ def words(plan: Experiment, book: ExperimentLedger, arm: str) -> str:
 
 
 def _evidence(
-    plan: Experiment, now: ExperimentInput, book: ExperimentLedger, live: Sequence[tuple[int, ExperimentVariant]]
+    plan: Experiment, now: ExperimentInput, ledger: ExperimentLedger, live: Sequence[tuple[int, ExperimentVariant]]
 ) -> dict[str, Any]:
     arms: dict[str, Any] = {}
     alive = {variant.id for _, variant in live}
     for place, variant in enumerate(plan.treated):
-        seen, name = book.arms[place], plan.primary.name
-        treated, control = book.panel(place, "treated", name), book.panel(place, "control", name)
+        looks, name = ledger.arms[place], plan.primary.name
+        treated, control = ledger.panel(place, "treated", name), ledger.panel(place, "control", name)
         arms[variant.id] = {
             "live": variant.id in alive,
             "counts": msgspec.to_builtins(now.counts.get(place, Counts())),
             "devices": treated.n,
             "devices_control": control.n,
             "with_before": min(treated.both, control.both),
-            "deciding": _told(seen.deciding),
-            "plain": _told(seen.plain),
-            "theta": round(seen.theta, 9),
-            "explained": round(seen.explained, 9),
+            "deciding": _numbers(looks.deciding),
+            "plain": _numbers(looks.plain),
+            "theta": round(looks.theta, 9),
+            "explained": round(looks.explained, 9),
             "own_guardrails": {},
         }
         if plan.primary.is_ratio:
-            arms[variant.id]["rates"] = list(book.rates(place))
-    return {"primary": plan.primary.name, "arms": arms, "days": round(now.days, 6), "windows": book.windows}
+            arms[variant.id]["rates"] = list(ledger.rates(place))
+    return {"primary": plan.primary.name, "arms": arms, "days": round(now.days, 6), "windows": ledger.windows}
 
 
-def _told(look: Look | None) -> dict[str, float | None] | None:
+def _numbers(look: Look | None) -> dict[str, float | None] | None:
     if look is None:
         return None
-    numbers = {"estimate": look.estimate, "low": look.low, "high": look.high}
-    return {name: round(value, 9) if math.isfinite(value) else None for name, value in numbers.items()}
+    ends = {"estimate": look.estimate, "low": look.low, "high": look.high}
+    return {name: round(value, 9) if math.isfinite(value) else None for name, value in ends.items()}

@@ -1,8 +1,9 @@
-"""May this rollout move, must it go back? The verdict over a rollout's closed windows.
+"""May a rollout move on, or must it go back? The verdict over a rollout's closed windows.
 
 1. Proven harm goes back: the weighted average of all E-values (guardrails, stages' cohorts, hardware classes) reaches
    1/alpha. The weights are fixed by the plan before anything is seen, so the whole rollout has one false-alarm budget.
-   A guardrail whose severity is `hold` or `warn` is left out of it: with `hold` it stops, with `warn` it is only said.
+   A guardrail whose severity is `hold` or `warn` is left out of it: with `hold` the rollout stops, with `warn` the
+   verdict only says it.
 2. Where e-BH names slices of one label (hardware classes, operating systems, regions) and the rest is clean, only
    these go back and the rest goes on.
 3. The kill switch is not statistical: went_back >= max(2, 10% of those activated), or 1 of 1.
@@ -20,25 +21,27 @@ from typing import Any
 
 import msgspec
 
-from whimbrel.gate.combined_evidence import crash_ratio, weigh_all
-from whimbrel.gate.estimates import add_user_reports, broken_limits, describe, estimates_of
+from whimbrel.gate.combined_evidence import combine, crash_ratio
+from whimbrel.gate.estimates import broken_limits, describe, estimates_of
+from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
 from whimbrel.gate.ledger import Cohort, Ledger
 from whimbrel.gate.promotion import promotion
-from whimbrel.gate.shadow_gate import weigh
+from whimbrel.gate.shadow_gate import judge_candidate
 from whimbrel.gate.shadow_ledger import serving_part, shadow_part
-from whimbrel.gate.slices import Named, named
+from whimbrel.gate.slices import HarmedSlices, harmed_slices
 from whimbrel.gate.totals import Totals
 from whimbrel.gate.verdict import Counts, GateInput, Verdict
-from whimbrel.plan.criteria import Severity, SuccessCriteria
+from whimbrel.plan.criteria import SuccessCriteria
+from whimbrel.plan.measures import Severity
 from whimbrel.plan.plan import Plan
 
 _LITTLE = 1.0  # ln E: what the clean rest of a fleet shows by chance
 
 
 def judge(plan: Plan, now: GateInput, ledger: Ledger | None = None) -> Verdict:
-    """The verdict. Never raises for a valid plan; what it cannot tell it holds.
+    """The verdict. It never raises for a valid plan; it holds where it cannot decide.
 
-    `ledger`: one that has folded the windows already; `now.cells` are then folded on top. Without one, a new one does.
+    `ledger`: has folded earlier windows; `now.cells` are folded after them. Without one, a new one is made.
     """
     if ledger is None:
         ledger = Ledger(plan, without=now.without)
@@ -54,38 +57,42 @@ def _judge_served(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     total = Counts()
     for counts in now.counts.values():
         total = total.plus(counts)
-    weighed = weigh_all(plan, now, ledger, total)
+    combined = combine(plan, now, ledger, total)
     criteria = plan.criteria(now.stage)
-    estimates = estimates_of(ledger.cohorts.get(now.judged, Cohort()).totals, criteria, own=tuple(ledger.margins.own))
-    if "user_reports" in ledger.weights:
-        add_user_reports(estimates, ledger.cohorts.get(now.judged, Cohort()).totals, heard=now.users_heard)
+    estimates = estimates_of(
+        ledger.cohorts.get(now.judged, Cohort()).totals,
+        criteria,
+        watched=ledger.weights.keys(),
+        own=tuple(ledger.margins.own),
+        heard=now.users_heard,
+    )
     if ledger.drift_limits:
         for role in ("treated", "control"):
             index = ledger.drift(now.judged, role)
             estimates[role]["drift_psi"] = None if index is None else round(index, 6)
     needed = math.log(1 / plan.alpha)
     evidence: dict[str, Any] = {
-        "log_e": round(weighed.log_e(), 6),
+        "log_e": round(combined.log_e(), 6),
         "log_e_needed": round(needed, 6),
-        "guardrails": weighed.best,
+        "guardrails": combined.best,
         "estimates": estimates,
-        "counts": now.counts.get(now.judged, Counts()).told(),
+        "counts": now.counts.get(now.judged, Counts()).as_evidence(),
         "windows": ledger.windows,
     }
     if now.without:
         evidence["without"] = list(now.without)
     if stopped := _kill_switch(total):
         return _harm(plan, now, stopped, evidence, severe=True)
-    severity = weighed.proven(needed)
+    severity = combined.proven(needed)
     if severity is None:
         return promotion(plan, now, ledger, criteria, evidence)
     if severity == "rollback" and (slices := _slice(plan, ledger, evidence)):
         return _slice_back(plan, now, ledger, slices, evidence)
     kinds = _UP_TO[severity]
-    worst, broken = weighed.lead(*kinds), broken_limits(criteria, estimates)
+    worst, broken = combined.lead(*kinds), broken_limits(criteria, estimates)
     evidence["crash_ratio"] = crash_ratio(ledger, now.judged, plan.alpha)
     sentence = (
-        f"harm is proven: {worst} (ln E {evidence['guardrails'][worst]:.2f}, of all {weighed.log_e(*kinds):.2f}, "
+        f"harm is proven: {worst} (ln E {evidence['guardrails'][worst]:.2f}, of all {combined.log_e(*kinds):.2f}, "
         f"needed {needed:.2f}; {describe(worst, estimates)})"
         f"{'; past the limit of ' + ', '.join(broken) if broken else ''}"
     )
@@ -99,7 +106,7 @@ def _judge_served(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     return msgspec.structs.replace(verdict, because=f"{verdict.because}; a warning: {sentence}")
 
 
-# What is weighed where a proof of this severity is asked for: all that is as severe, or more so.
+# The severities whose evidence counts where harm of this severity is proven: this one, and the more severe ones.
 _UP_TO: dict[Severity, tuple[Severity, ...]] = {
     "rollback": ("rollback",),
     "hold": ("rollback", "hold"),
@@ -108,7 +115,7 @@ _UP_TO: dict[Severity, tuple[Severity, ...]] = {
 
 
 def _served(plan: Plan, now: GateInput) -> GateInput:
-    """The situation of the part that serves: its stages count from its first."""
+    """The input of the part that serves: its stages count from its first."""
     first = plan.shadows
     return msgspec.structs.replace(
         now,
@@ -121,10 +128,10 @@ def _served(plan: Plan, now: GateInput) -> GateInput:
 
 
 def _judge_shadow(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
-    """The candidate first, then the app beside which it runs, then whether enough is known of both."""
+    """Judge the candidate first, then the app that it runs beside, then whether enough is known of both."""
     app = ledger.app if ledger.app is not None else Ledger(shadow_part(plan))
     counts = now.counts.get(now.stage, Counts())
-    seen = weigh(plan, now.stage, ledger.shadow, devices=counts.shadowed_t, slices=app.slices or {})
+    candidate = judge_candidate(plan, now.stage, ledger.shadow, devices=counts.shadowed_t, slices=app.slices or {})
     # Whom an earlier shadow stage treated, the present one treats: its share is all of it.
     shares = (*(plan.range.start for _ in now.shares[: now.stage]), *now.shares[now.stage : now.stage + 1])
     beside = msgspec.structs.replace(
@@ -132,26 +139,26 @@ def _judge_shadow(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     )
     harm = _judge_served(shadow_part(plan), beside, app)
     name = plan.stages[now.stage].name
-    evidence = {**harm.evidence, **seen.evidence, "app": {k: harm.evidence[k] for k in ("log_e", "log_e_needed")}}
+    evidence = {**harm.evidence, **candidate.evidence, "app": {k: harm.evidence[k] for k in ("log_e", "log_e_needed")}}
     evidence["guardrails"] = {
-        **seen.evidence["guardrails"],
+        **candidate.evidence["guardrails"],
         **{f"app_{k}": v for k, v in harm.evidence["guardrails"].items()},
     }
     if stopped := _shadow_kill_switch(counts):
         return _harm(plan, now, f"stage {name}: {stopped}", evidence, severe=True)
-    if seen.bad:
-        verdict = _harm(plan, now, f"stage {name}: {seen.because}", evidence, severe=True)
-        if verdict.move == "roll_back" and seen.classes:
-            return Verdict("slice_back", verdict.because, evidence, seen.classes)
+    if candidate.bad:
+        verdict = _harm(plan, now, f"stage {name}: {candidate.because}", evidence, severe=True)
+        if verdict.move == "roll_back" and candidate.classes:
+            return Verdict("slice_back", verdict.because, evidence, candidate.classes)
         return verdict
     if harm.move in {"roll_back", "slice_back"}:
         sentence = f"stage {name}: on devices that try it in the shadow {harm.because}"
         return Verdict(harm.move, sentence, evidence, harm.classes)
     if harm.move in {"wait", "hold"}:
         return Verdict(harm.move, harm.because, evidence, harm.classes)
-    if seen.doubt:
-        return Verdict("hold", f"stage {name} has soaked, but {seen.doubt}", evidence)
-    return Verdict("advance", f"{seen.because}; of the app beside it: {harm.because}", evidence)
+    if candidate.doubt:
+        return Verdict("hold", f"stage {name} has soaked, but {candidate.doubt}", evidence)
+    return Verdict("advance", f"{candidate.because}; of the app beside it: {harm.because}", evidence)
 
 
 def _harm(plan: Plan, now: GateInput, sentence: str, evidence: dict[str, Any], *, severe: bool) -> Verdict:
@@ -162,48 +169,56 @@ def _harm(plan: Plan, now: GateInput, sentence: str, evidence: dict[str, Any], *
     return Verdict("roll_back", sentence, evidence)
 
 
+def _kills(gone: int, tried: int) -> bool:
+    """Whether so many devices that refused a version by themselves, of those that tried it, stop it at once."""
+    return gone > 0 and (gone >= max(KILL_LEAST, math.ceil(KILL_SHARE * tried)) or tried == 1)
+
+
 def _kill_switch(total: Counts) -> str | None:
     went_back, activated = total.went_back_t, total.activated_t
-    if went_back and (went_back >= max(2, math.ceil(0.1 * activated)) or activated == 1):
+    if _kills(went_back, activated):
         return f"the kill switch: {went_back} of {activated} activated devices went back by themselves"
     return None
 
 
 def _shadow_kill_switch(counts: Counts) -> str | None:
-    """The same in the shadow: a device that refuses a candidate tells no windows of it any more."""
+    """The kill switch of the shadow: a device that refuses a candidate no longer reports about it."""
     gave_up, tried = counts.gave_up_t, counts.shadowed_t
-    if gave_up and (gave_up >= max(2, math.ceil(0.1 * tried)) or tried == 1):
+    if _kills(gave_up, tried):
         return (
             f"the kill switch: {gave_up} of {tried} devices that tried it refused it themselves; it has answered nobody"
         )
     return None
 
 
-def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> Named | None:
+def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> HarmedSlices | None:
     """The slices of one label that go back alone: named by e-BH, less than half of them and of the devices.
 
     The rest must be clean. Where several labels explain the harm, the one that leaves no evidence among the rest is
     taken, and of those the smallest slice.
     """
     needed = math.log(1 / plan.alpha)
-    found = [each for each in named(ledger).values() if each.bad]
-    if not found:
+    by_label = [each for each in harmed_slices(ledger).values() if each.bad]
+    if not by_label:
         return None
-    best = min(found, key=lambda each: (not each.clean(needed=needed), each.rest > _LITTLE, each.devices))
+    best = min(by_label, key=lambda each: (not each.clean(needed=needed), each.rest > _LITTLE, each.devices))
     evidence["classes"] = {name: round(log, 6) for name, log in best.logs.items()}
     evidence["bad_classes"] = best.bad
     evidence["rest_log_e"] = round(best.rest, 6) if math.isfinite(best.rest) else None
     return best if best.clean(needed=needed) else None
 
 
-def _slice_back(plan: Plan, now: GateInput, ledger: Ledger, slices: Named, evidence: dict[str, Any]) -> Verdict:
+def _slice_back(plan: Plan, now: GateInput, ledger: Ledger, slices: HarmedSlices, evidence: dict[str, Any]) -> Verdict:
     cohort = ledger.cohorts.get(now.judged, Cohort())
-    said = []
+    harmed = []
+    watched = ledger.weights.keys()
     for name in slices.bad:
         totals = {role: cohort.class_totals.get((name, role), Totals()) for role in ("treated", "control")}
-        said.append(f"{name} ({describe(slices.leads[name], estimates_of(totals, SuccessCriteria()))})")
+        harmed.append(
+            f"{name} ({describe(slices.leads[name], estimates_of(totals, SuccessCriteria(), watched=watched))})"
+        )
     sentence = (
-        f"harm is proven in {', '.join(said)} and nowhere else (ln E of the others {slices.rest:.2f}): "
+        f"harm is proven in {', '.join(harmed)} and nowhere else (ln E of the others {slices.rest:.2f}): "
         f"{'this slice goes' if len(slices.bad) == 1 else 'these slices go'} back, the rest goes on"
     )
     classes = tuple(slices.bad)

@@ -1,12 +1,13 @@
-"""What is watched during a rollout, and which share of the false-alarm budget has each of it?
+"""What a plan watches during a rollout, and which share of the false-alarm budget each guardrail has.
 
-1. Weights are fixed by the plan before anything is seen: an average of E-values with fixed weights is an E-value.
-2. A stage's cohort has a test of its own, since a control device stands in several cohorts and its crash may enter a
+1. The table of plan/measures.py says what can be watched, and how; a plan chooses from it.
+2. Weights are fixed by the plan before anything is seen: an average of E-values with fixed weights is an E-value.
+3. A stage's cohort has a test of its own, since a control device stands in several cohorts and its crash may enter a
    product once. Earlier cohorts start extra copies at later stages: healthy history would drag a late regression's
    evidence down.
-3. A plan's guardrails change margins, severities and shares, and add tests of means for metrics of the devices' own.
+4. A plan's guardrails change margins, severities and shares, and add tests of means for metrics of the devices' own.
    What a test of a limit does when it is proven follows the guardrail of what it limits.
-4. Rates and accuracy have half of their share on all devices together, and half evenly on the slices of each label.
+5. Rates and accuracy have half of their share on all devices together, and half evenly on the slices of each label.
 
 Used by the ledger, the gate and whoever folds many simulated rollouts at once.
 """
@@ -14,80 +15,57 @@ Used by the ledger, the gate and whoever folds many simulated rollouts at once.
 import msgspec
 
 from whimbrel.health.sketch import steps_of
-from whimbrel.plan.criteria import DRIFT_PSI_MAX, Direction, Severity, bound_name
+from whimbrel.plan.criteria import bound_name
+from whimbrel.plan.measures import (
+    DRIFT_PSI_MAX,
+    MEASURES,
+    TOLERATED_RATIO,
+    Direction,
+    Mean,
+    Measure,
+    Quantile,
+    Rate,
+    Severity,
+)
 from whimbrel.plan.plan import Plan
 
-TOLERATED_RATIO = 1.1  # crash, error, silence and battery within this of the control's are no harm
-TOLERATED_DROP = 0.005  # half a point of accuracy
-TOLERATED_SLOWER = steps_of(1.1)  # buckets: latency within 10% of the control's
-TOLERATED_FEEDBACK = 0.02  # two points of the share of thumbs up
-FAILURE_LIMIT = 0.02  # installs that fail or go back: the control's rate is 0, so one sample against this
+TOLERATED_SLOWER = steps_of(TOLERATED_RATIO)  # buckets: latency within 10% of the control's
 LATENCY_TAIL = 0.01  # p99: at most this share over the limit
-SEEN_DROP = 0.02  # the drop of accuracy at which the mean test is made sharpest
-SEEN_BATTERY = 0.1  # the growth beyond what is tolerated at which the battery's test is made sharpest
+SEEN_DROP = 0.02  # the drop of a share at which its mean's test is made sharpest
+SEEN_GROWTH = 0.1  # of the control's mean: the growth beyond what is tolerated at which the test is made sharpest
 SEEN_DEVIATIONS = 0.1  # of a metric of one's own: the difference, in deviations between devices, of the sharpest test
 SEEN_DRIFT = 0.1  # of the index, beyond its limit, at which its test is made sharpest
 PROVEN_RATIO = 2.0  # margin of `when_proven`, where the plan names none: rates, latency and battery below twice
 PROVEN_DROP = 0.02  # and accuracy within two points
 PROVEN_ALPHA = 0.05  # of every test turned round; no correction, since every one of them must pass
+KILL_LEAST, KILL_SHARE = 2, 0.1  # devices, and of those that tried it: so many that go back by themselves stop it
 RARE = 0.001  # events this rare are proven by an upper bound, where too few happen for a comparison
 
-QUANTILES = {"latency_p50": 0.5, "latency_p95": 0.95, "latency_p99": 0.99}
-RATES = ("crash", "error", "silence")
-BY_CLASS = (*RATES, "accuracy")
 CLASS_SHARE = 0.5
 _FIRST = 0.8  # of all: the first stage's cohort, where harm should be found
 _RESTARTED = 0.1  # of a cohort's share: its copies that start at later stages
+_OWN_PART = 1.0  # a metric of the devices' own, and a bound of a mean
 
 # How much is bet on each of the seven gains: harm of two or three times is what rollouts meet.
 BETS = (0.04, 0.2, 0.38, 0.22, 0.08, 0.05, 0.03)
 
-# Parts of the budget. Crashes have most: they are what a rollout is stopped for, and the rarest evidence.
-_PARTS = {
-    "crash": 12.0,
-    "accuracy": 3.0,
-    "error": 2.0,
-    "silence": 2.0,
-    "failure": 1.0,
-    "latency_p50": 1.5,
-    "latency_p95": 3.0,
-    "latency_p99": 0.5,
-}
-_BY_PLAN = {
-    "error_limit": 1.0,
-    "latency_limit": 1.0,
-    "latency_over": 1.0,
-    "battery": 1.0,
-    "feedback": 1.0,
-    "user_reports": 2.0,
-    "drift": 1.0,
-}
-_VERSION_REPORTS_PART = 0.5  # tickets that name a version alone: the weaker evidence
-_OWN_PART = 1.0  # a metric of the devices' own, and a bound of a mean
-# What a limit's test does when it is proven is what the guardrail of this metric does.
-_FOLLOWS = {"error_limit": "error", "latency_limit": "latency_p99", "latency_over": "latency_p99"}
+
+def watched(plan: Plan) -> list[Measure]:
+    """The measures that a plan has tests of; a limit of any stage has its place from the start."""
+    every = [plan.criteria(index) for index in range(len(plan.stages))]
+    named = {each.metric for each in plan.guardrails}
+    rows: dict[str, Measure] = {}
+    for row in MEASURES.values():
+        asked = row.name in named or any(criteria.sets(limit) for criteria in every for limit in row.asked_by)
+        if row.always or asked or row.beside in rows:
+            rows[row.name] = row
+    return list(rows.values())
 
 
 def guard_weights(plan: Plan) -> dict[str, float]:
-    """Each guardrail's share of the budget; criteria of any stage take their place from the start."""
-    every = [plan.criteria(index) for index in range(len(plan.stages))]
+    """Each guardrail's share of the budget: of measures, of the devices' own metrics, and of bounds."""
     named = {each.metric: each for each in plan.guardrails}
-    wanted = named.keys() & _BY_PLAN.keys()
-    if any(each.error_rate_max is not None for each in every):
-        wanted |= {"error_limit"}
-    if any(each.latency_p99_max_ms is not None for each in every):
-        wanted |= {"latency_limit", "latency_over"}
-    if any(each.battery_increase_max is not None for each in every):
-        wanted |= {"battery"}
-    if any("feedback" in each.floors for each in every):
-        wanted |= {"feedback"}
-    if any(each.user_reports_ratio_max is not None for each in every):
-        wanted |= {"user_reports"}
-    if drift_limits(plan):
-        wanted |= {"drift"}
-    parts = _PARTS | {name: part for name, part in _BY_PLAN.items() if name in wanted}
-    if "user_reports" in wanted:
-        parts["version_reports"] = _VERSION_REPORTS_PART
+    parts = {row.name: row.part for row in watched(plan)}
     parts |= {name: _OWN_PART for name, each in named.items() if each.own}
     parts |= {bound.name: _OWN_PART for bound in bounds(plan)}
     parts |= {name: each.weight for name, each in named.items() if each.weight is not None}
@@ -95,14 +73,18 @@ def guard_weights(plan: Plan) -> dict[str, float]:
     return {name: part / total for name, part in parts.items()}
 
 
+def by_class(plan: Plan) -> list[Measure]:
+    """The measures that are tested by slices, too."""
+    return [row for row in watched(plan) if row.by_class]
+
+
 def compared_means(plan: Plan) -> tuple[str, ...]:
     """The metrics whose means are compared with the control's, in the order of their tests."""
-    weights = guard_weights(plan)
-    return tuple(name for name in ("accuracy", "battery", "feedback", *margins(plan).own) if name in weights)
+    return (*(row.name for row in watched(plan) if isinstance(row.test, Mean)), *margins(plan).own)
 
 
 def tested_means(plan: Plan) -> frozenset[str]:
-    """The metrics whose means are compared with anything: of these a device's windows are told apart."""
+    """The metrics whose means are tested: the tally keeps, of these, how a device's windows are alike."""
     return frozenset(compared_means(plan)) | {bound.metric for bound in bounds(plan)}
 
 
@@ -121,18 +103,18 @@ class Bound(msgspec.Struct, frozen=True, order=True):
 
 def bounds(plan: Plan) -> list[Bound]:
     """Every limit on a mean that any stage sets."""
-    found = set()
+    every = set()
     for index in range(len(plan.stages)):
         criteria = plan.criteria(index)
-        found |= {Bound(metric, floor=True, limit=limit) for metric, limit in criteria.floors.items()}
-        found |= {Bound(metric, floor=False, limit=limit) for metric, limit in criteria.ceilings.items()}
-    return sorted(found)
+        every |= {Bound(metric, floor=True, limit=limit) for metric, limit in criteria.floors.items()}
+        every |= {Bound(metric, floor=False, limit=limit) for metric, limit in criteria.ceilings.items()}
+    return sorted(every)
 
 
 def drift_at(plan: Plan, stage: int) -> float | None:
     """The index that predictions may reach at a stage: the stage's limit, or the guardrail's; None: not watched."""
-    said = next((each for each in plan.guardrails if each.metric == "drift"), None)
-    of_guardrail = None if said is None else said.margin if said.margin is not None else DRIFT_PSI_MAX
+    guardrail = next((each for each in plan.guardrails if each.metric == "drift"), None)
+    of_guardrail = None if guardrail is None else guardrail.margin if guardrail.margin is not None else DRIFT_PSI_MAX
     limit = plan.criteria(stage).drift_psi_max
     return limit if limit is not None else of_guardrail
 
@@ -158,26 +140,31 @@ class Margins(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def margins(plan: Plan) -> Margins:
-    """The defaults, and what the plan's guardrails say instead."""
+    """The defaults of the measures, and what the plan's guardrails say instead."""
     named = {each.metric: each for each in plan.guardrails}
-    said = {name: each.margin for name, each in named.items() if each.margin is not None}
-    own = {name: (each.direction, said[name]) for name, each in named.items() if each.own}
+    tolerated = {row.name: row.margin.default for row in MEASURES.values() if row.margin is not None}
+    tolerated |= {name: each.margin for name, each in named.items() if each.margin is not None}
+    tests = {name: MEASURES[name].test for name in tolerated if name in MEASURES}
+    growing = {name for name, test in tests.items() if isinstance(test, Mean) and test.harm == "growth"}
+    own = {name: (each.direction, tolerated[name]) for name, each in named.items() if each.own}
     return Margins(
-        ratios={name: said.get(name, TOLERATED_RATIO) for name in (*RATES, "battery", "user_reports")},
-        drops={"accuracy": said.get("accuracy", TOLERATED_DROP), "feedback": said.get("feedback", TOLERATED_FEEDBACK)},
-        slower={name: steps_of(said[name]) if name in said else TOLERATED_SLOWER for name in QUANTILES},
-        failure=said.get("failure", FAILURE_LIMIT),
+        ratios={name: tolerated[name] for name, test in tests.items() if isinstance(test, Rate) or name in growing},
+        drops={name: tolerated[name] for name, test in tests.items() if isinstance(test, Mean) and test.harm == "drop"},
+        slower={name: steps_of(tolerated[name]) for name, test in tests.items() if isinstance(test, Quantile)},
+        failure=tolerated["failure"],
         own={name: (direction, margin) for name, (direction, margin) in own.items() if direction is not None},
     )
 
 
 def severities(plan: Plan) -> dict[str, Severity]:
     """What the proof of each test does; `rollback` where the plan says nothing."""
-    said: dict[str, Severity] = {each.metric: each.severity for each in plan.guardrails}
-    if said.get("user_reports", "rollback") == "rollback":
-        said["version_reports"] = "hold"  # nobody knows which devices could have written: a person decides
-    follows = _FOLLOWS | {"version_reports": "user_reports"} | {bound.name: bound.metric for bound in bounds(plan)}
-    return {name: said.get(name) or said.get(follows.get(name, ""), "rollback") for name in guard_weights(plan)}
+    chosen: dict[str, Severity] = {each.metric: each.severity for each in plan.guardrails}
+    follows = {row.name: row.follows or "" for row in MEASURES.values()}
+    follows |= {bound.name: bound.metric for bound in bounds(plan)}
+    for row in MEASURES.values():
+        if row.severest != "rollback" and chosen.get(follows[row.name], "rollback") == "rollback":
+            chosen[row.name] = row.severest
+    return {name: chosen.get(name) or chosen.get(follows.get(name, ""), "rollback") for name in guard_weights(plan)}
 
 
 class Copy(msgspec.Struct, frozen=True):

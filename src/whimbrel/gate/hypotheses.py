@@ -1,4 +1,4 @@
-"""Which tests does a plan have, and against which harm does each of them bet?
+"""The tests of a plan, and the harm that each of them bets against.
 
 1. A test bets against "the harm is within what is tolerated", with the margins of the plan's guardrails.
 2. Turned round, for plans that ask for proof, the arms swap places and the bet is against harm of the size of a margin.
@@ -14,19 +14,17 @@ from whimbrel.gate.guardrails import (
     BETS,
     PROVEN_DROP,
     PROVEN_RATIO,
-    QUANTILES,
-    RATES,
-    SEEN_BATTERY,
     SEEN_DEVIATIONS,
     SEEN_DROP,
-    TOLERATED_DROP,
-    TOLERATED_RATIO,
+    SEEN_GROWTH,
+    by_class,
     compared_means,
-    guard_weights,
     margins,
+    watched,
 )
 from whimbrel.health.sketch import steps_of
 from whimbrel.plan.criteria import SuccessCriteria
+from whimbrel.plan.measures import MEASURES, TOLERATED_DROP, TOLERATED_RATIO, Mean, Quantile, Rate
 from whimbrel.plan.plan import Plan
 
 
@@ -49,39 +47,44 @@ class Tests:
 
 
 class Hypotheses:
-    """The tests of one plan. `bounds`: every limit of latency that some stage sets; `means`: the metrics compared."""
+    """The tests of one plan. `rates` and `quantiles`: of which sums; `means`: of which metrics.
+
+    `class_rates` and `class_means`: those of a slice. `limits_ms`: every limit of latency that some stage sets.
+    """
 
     def __init__(self, plan: Plan) -> None:
+        rows, sliced = watched(plan), by_class(plan)
         self.margins = margins(plan)
+        self.rates = {row.name: row.test for row in rows if isinstance(row.test, Rate)}
+        self.quantiles = {row.name: row.test.p for row in rows if isinstance(row.test, Quantile)}
         self.means = compared_means(plan)
+        self.class_rates = tuple(row.name for row in sliced if isinstance(row.test, Rate))
+        self.class_means = tuple(row.name for row in sliced if isinstance(row.test, Mean))
         every = [plan.criteria(index) for index in range(len(plan.stages))]
-        self.bounds = sorted({each.latency_p99_max_ms for each in every if each.latency_p99_max_ms is not None})
+        self.limits_ms = sorted({each.latency_p99_max_ms for each in every if each.latency_p99_max_ms is not None})
         self.proven = every[-1] if plan.promote == "when_proven" else None
-        self._users = "user_reports" in guard_weights(plan)
         self._alpha = plan.alpha
 
     def tests(self) -> Tests:
         """Those of one copy, for all devices."""
-        ratios = self.margins.ratios
-        rates = {name: RateFold(ratios[name]) for name in RATES}
-        rates |= {name: RateFold(1.0) for name in QUANTILES}
-        rates |= {f"latency_over:{bound}": RateFold(TOLERATED_RATIO) for bound in self.bounds}
-        if self._users:
-            rates["user_reports"] = RateFold(ratios["user_reports"])
+        rates = {name: RateFold(self.margins.ratios[name]) for name in self.rates}
+        rates |= {name: RateFold(1.0) for name in self.quantiles}
+        rates |= {over_limit(limit_ms): RateFold(TOLERATED_RATIO) for limit_ms in self.limits_ms}
         return Tests(rates, {name: self._mean_test(name) for name in self.means})
 
     def _mean_test(self, name: str) -> MeanFold:
         if name in self.margins.own:
             direction, margin = self.margins.own[name]
             return MeanFold.rise(margin) if direction == "higher_is_worse" else MeanFold.drop(margin)
-        if name == "battery":
+        if name in self.margins.ratios:
             return MeanFold.growth(self.margins.ratios[name])
         return MeanFold.drop(self.margins.drops[name])
 
     def of_slice(self) -> Tests:
         """Those of one slice."""
         return Tests(
-            {name: RateFold(self.margins.ratios[name]) for name in RATES}, {"accuracy": self._mean_test("accuracy")}
+            {name: RateFold(self.margins.ratios[name]) for name in self.class_rates},
+            {name: self._mean_test(name) for name in self.class_means},
         )
 
     def reversed(self) -> Tests | None:
@@ -89,39 +92,48 @@ class Hypotheses:
         criteria = self.proven
         if criteria is None:
             return None
-        wanted = {"crash": criteria.crash_ratio_max or PROVEN_RATIO, "error": PROVEN_RATIO, "silence": PROVEN_RATIO}
-        rates = {name: RateFold(1 / max(margin, self.margins.ratios[name])) for name, margin in wanted.items()}
-        rates |= {name: RateFold(1.0) for name in QUANTILES}
-        if self._users:
-            margin = max(criteria.user_reports_ratio_max or PROVEN_RATIO, self.margins.ratios["user_reports"])
-            rates["user_reports"] = RateFold(1 / margin)
+        rates = {name: self._reverse_rate(name, criteria) for name in self.rates}
+        rates |= {name: RateFold(1.0) for name in self.quantiles}
         return Tests(rates, {name: self._reverse_mean(name, criteria) for name in self.means})
+
+    def _reverse_rate(self, name: str, criteria: SuccessCriteria) -> RateFold:
+        margin = criteria.limit_on(MEASURES[name].estimate, "ratio") or PROVEN_RATIO
+        return RateFold(1 / max(margin, self.margins.ratios[name]))
 
     def _reverse_mean(self, name: str, criteria: SuccessCriteria) -> MeanFold:
         if name in self.margins.own:
             direction, margin = self.margins.own[name]
             return MeanFold.at_most(margin) if direction == "higher_is_worse" else MeanFold.at_least(margin)
-        if name == "battery":
-            margin = 1 + (criteria.battery_increase_max or PROVEN_RATIO - 1)
+        estimate = MEASURES[name].estimate
+        if name in self.margins.ratios:
+            margin = 1 + (criteria.limit_on(estimate, "increase") or PROVEN_RATIO - 1)
             return MeanFold.growth_within(max(margin, self.margins.ratios[name]))
-        asked = criteria.accuracy_drop_max if name == "accuracy" else None
-        return MeanFold.at_least(max(asked or PROVEN_DROP, self.margins.drops[name]))
+        return MeanFold.at_least(max(criteria.limit_on(estimate, "drop") or PROVEN_DROP, self.margins.drops[name]))
 
     def steps_proven(self) -> int:
         """Buckets of latency within which a version is to be proven."""
         increase = self.proven.latency_increase_max if self.proven else None
         return steps_of(1 + increase if increase else PROVEN_RATIO)
 
-    def rho(self, name: str, fold: MeanFold | BoundFold) -> float | None:
+    def rho(self, metric: str, fold: MeanFold | BoundFold) -> float | None:
         """The mixture's parameter; but for shares, it depends on the level or the spread in earlier windows."""
-        alpha, seen = self._alpha, SEEN_DROP - TOLERATED_DROP
-        if name == "battery" and isinstance(fold, MeanFold):
+        if metric in self.margins.ratios and isinstance(fold, MeanFold):
             if not fold.before_c.n or not fold.before_c.sum:
                 return None
-            seen = SEEN_BATTERY * abs(fold.before_c.sum / fold.before_c.n)
-        elif name not in {"accuracy", "feedback"}:
-            before = fold.before_c if fold.before_c.n > 1 else fold.before_t
-            if before.n <= 1:
-                return None
-            seen = SEEN_DEVIATIONS * math.sqrt(before.variance())
-        return one_sided_rho(v_opt=2 * math.log(1 / alpha) / seen**2, alpha=min(alpha, 0.4))
+            return sharpest_at(SEEN_GROWTH * abs(fold.before_c.sum / fold.before_c.n), alpha=self._alpha)
+        if metric in self.margins.drops:
+            return sharpest_at(SEEN_DROP - TOLERATED_DROP, alpha=self._alpha)
+        before = fold.before_c if fold.before_c.n > 1 else fold.before_t
+        if before.n <= 1:
+            return None
+        return sharpest_at(SEEN_DEVIATIONS * math.sqrt(before.variance()), alpha=self._alpha)
+
+
+def sharpest_at(difference: float, *, alpha: float) -> float:
+    """The mixture's parameter with which a test of means finds a difference of this size soonest."""
+    return one_sided_rho(v_opt=2 * math.log(1 / alpha) / difference**2, alpha=min(alpha, 0.4))
+
+
+def over_limit(limit_ms: float) -> str:
+    """The name of the test of the sessions over a limit of latency: every limit of a plan has one."""
+    return f"latency_over:{limit_ms}"

@@ -1,10 +1,10 @@
-"""What do a rollout's windows add up to? The state of every test, folded window by window.
+"""The state of every test of a rollout, folded window by window.
 
 1. A closed window is folded once, in order, with its cells in the order of their keys: a gate that lives for weeks and
    a replay from nothing do the same sums, and agree to the last bit.
 2. Like is compared with like: a stage's treated devices with that stage's controls, within a window and an age group.
-3. The slices (hardware classes, and the values of other labels) with a share of the budget are those that were heard
-   of when both arms first spoke; later ones count among all devices.
+3. The slices (hardware classes, and the values of other labels) with a share of the budget are those that reported
+   by the time when both arms first did; later ones count among all devices only.
 4. Edges of latency come from the control's earlier windows.
 5. Shadow stages have a ledger of their own for the app, and sums for the candidate; here stages count from the first
    that serves.
@@ -22,17 +22,9 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.gate.drift import DriftFold
-from whimbrel.gate.evidence import (
-    BoundFold,
-    MeanWindow,
-    RateFold,
-    RateWindow,
-    one_sided_rho,
-)
+from whimbrel.gate.evidence import BoundFold, MeanWindow, RateFold, RateWindow
 from whimbrel.gate.guardrails import (
-    BY_CLASS,
     CLASS_SHARE,
-    QUANTILES,
     SEEN_DRIFT,
     Bound,
     Copy,
@@ -45,18 +37,19 @@ from whimbrel.gate.guardrails import (
     margins,
     severities,
 )
-from whimbrel.gate.hypotheses import Hypotheses, Tests
+from whimbrel.gate.hypotheses import Hypotheses, Tests, over_limit, sharpest_at
 from whimbrel.gate.shadow_ledger import ShadowLedger, serving_part, shadow_part
-from whimbrel.gate.strata import Strata, add_rates, add_reverse, moments_of, predictions_of, read
+from whimbrel.gate.strata import Layout, Strata, add_rates, add_reverse, moments_of, predictions_of
 from whimbrel.gate.totals import Totals
 from whimbrel.health.drift import Spread, expected_shares
 from whimbrel.health.sketch import quantile_key
 from whimbrel.health.tally import Cell
 from whimbrel.plan.criteria import SuccessCriteria
+from whimbrel.plan.measures import MEASURES, Mean, OverLimit, Quantile, Rate
 from whimbrel.plan.plan import Plan
 
 _replace = msgspec.structs.replace
-_HISTORY = 10  # values of the control beyond a quantile before its edge is believed
+EDGE_HISTORY = 10  # values of the control beyond a quantile before its edge is believed
 
 
 class Cohort:
@@ -73,6 +66,16 @@ class Cohort:
         self.bound_rhos: dict[Bound, float] = {}
         self.spreads: dict[str, Spread] = {}
         self.drifts: dict[float, DriftFold] = {}
+
+
+class Lane(msgspec.Struct, frozen=True):
+    """A test with its share of the budget, and ln E now. `copy` and `slice`: None where it has neither."""
+
+    guardrail: str
+    weight: float
+    log_e: float
+    copy: Copy | None = None
+    slice: str | None = None
 
 
 class References(msgspec.Struct, frozen=True):
@@ -96,16 +99,15 @@ class Ledger:
         self.without = frozenset(without)
         self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
         self.hypotheses = Hypotheses(plan)
+        self.layout = Layout(self.hypotheses)
         self.limits = bounds(plan)
-        self._asked_users = "user_reports" in self.weights
         self.version_reports = RateFold(self.margins.ratios["user_reports"])
-        self._one_sample = {"failure", "error_limit", "latency_limit", "version_reports", "drift"} | {
-            bound.name for bound in self.limits
-        }
+        bounded = {bound.name for bound in self.limits}
+        self._compared = [name for name in self.weights if name not in bounded and _is_compared(name)]
         self.drift_limits = drift_limits(plan)
         asked = {"treated": references.treated, "control": references.control} if self.drift_limits else {}
         self.expected = {role: expected_shares(shares) for role, shares in asked.items() if shares is not None}
-        self._drift_rho = one_sided_rho(v_opt=2 * math.log(1 / plan.alpha) / SEEN_DRIFT**2, alpha=min(plan.alpha, 0.4))
+        self._drift_rho = sharpest_at(SEEN_DRIFT, alpha=plan.alpha)
         self.windows = 0
         self.last = -1
         self.cohorts: dict[int, Cohort] = {}
@@ -135,7 +137,7 @@ class Ledger:
             self._begin(stage)
         for stage, group in itertools.groupby(cells, key=lambda cell: cell.stage):
             self._cohort(self.cohorts[stage], list(group))
-        if self._asked_users:
+        if "version_reports" in self.weights:
             self._versions(cells)
 
     def _versions(self, cells: list[Cell]) -> None:
@@ -182,37 +184,35 @@ class Ledger:
         self.cohorts[stage].reverse = self.hypotheses.reversed()
 
     def _cohort(self, cohort: Cohort, cells: list[Cell]) -> None:
-        edges = _edges(cohort)
+        edges = [_edge(cohort, p) for p in self.hypotheses.quantiles.values()]
         strata: Strata = {}
         by_class: dict[str, Strata] = {}
-        width = 8 + 2 * len(QUANTILES) + len(self.hypotheses.bounds)
         judged, chosen = self._judged, frozenset(self._judged)
         for cell in cells:
             control = cell.role == "control"
-            sums = read(cell, edges, self.hypotheses)
+            sums = self.layout.read(cell, edges)
             names = [name for name in cell.groups.values() if name in chosen]
             groups = [strata, *(by_class.setdefault(name, {}) for name in names)]
             for group in groups:
                 pair = group.get(cell.age_bucket)
                 if pair is None:
-                    pair = group[cell.age_bucket] = ([0.0] * width, [0.0] * width)
-                mine = pair[control]
+                    pair = group[cell.age_bucket] = self.layout.empty()
+                arm = pair[control]
                 for index, value in enumerate(sums):
-                    mine[index] += value
+                    arm[index] += value
             cohort.totals[cell.role].add(cell)
             for name in names:
                 cohort.class_totals[name, cell.role].add(cell)
         for tests in cohort.copies.values():
-            add_rates(tests, strata, self.hypotheses.bounds)
+            add_rates(tests, strata, self.layout.compared)
         if cohort.reverse is not None:
-            add_reverse(cohort.reverse, strata)
+            add_reverse(cohort.reverse, strata, self.layout.reversed)
         for name in judged:
             if name in by_class:
                 tests = cohort.classes.setdefault(name, self.hypotheses.of_slice())
-                add_rates(tests, by_class[name], ())
-        cohort.crashes += [
-            RateWindow(t[0], t[1], c[0], c[1]) for _, (t, c) in sorted(strata.items()) if t[1] > 0 and c[1] > 0
-        ]
+                add_rates(tests, by_class[name], self.layout.by_class)
+        windows = (RateWindow(*sums) for sums in self.layout.arms(strata, "crash"))
+        cohort.crashes += [window for window in windows if window.exposure_t > 0 and window.exposure_c > 0]
         self._means(cohort, cells, judged)
         for role, spread in cohort.spreads.items():
             units, predictions = predictions_of(cells, role)
@@ -230,7 +230,7 @@ class Ledger:
             tests = [(each, strata) for each in cohort.copies.values()]
             if cohort.reverse is not None:
                 tests.append((cohort.reverse, strata))
-            if name in BY_CLASS:
+            if name in self.hypotheses.class_means:
                 tests += [(cohort.classes[key], by_class[key]) for key in judged if key in by_class]
             for each, parts in tests:
                 fold = each.means[name]
@@ -243,37 +243,36 @@ class Ledger:
                     cohort.bound_rhos[bound] = rho
                 test.add(functools.reduce(MeanWindow.plus, moments_of(cells, bound.metric, ())[0]))
 
-    # --- what was found ---
+    # --- the evidence ---
 
-    def lanes(self, *, bound: float | None) -> list[tuple[str, Copy, str | None, float, float]]:
-        """Every test with its weight: guardrail, copy, slice (None: all devices), weight, ln E.
+    def lanes(self, *, limit_ms: float | None) -> list[Lane]:
+        """Every test that compares the arms, of all devices and of the slices.
 
-        Tests that have not begun are at ln E = 0: an average must keep their weight. `bound`: the limit of latency in
-        force, if any. The limits of one sample and the failures are the gate's.
+        Tests that have not begun are at ln E = 0: an average must keep their weight. `limit_ms`: the limit of latency
+        in force, if any. The limits of one sample and the failures are the gate's.
         """
-        found: list[tuple[str, Copy, str | None, float, float]] = []
+        lanes: list[Lane] = []
         labels = self.slices or {}
+        by_class = {*self.hypotheses.class_rates, *self.hypotheses.class_means}
         for copy in copies(len(self.plan.stages)):
             cohort = self.cohorts.get(copy.cohort)
             tests = cohort.copies.get(copy.start) if cohort else None
             own = copy.start == copy.cohort
-            for name, share in self.weights.items():
-                if name in self._one_sample:
-                    continue
-                key = name if name != "latency_over" else f"latency_over:{bound}"
-                split = own and name in BY_CLASS and bool(labels)
-                weight = share * copy.weight
+            for name in self._compared:
+                key = name if limit_ms is None or name != "latency_over" else over_limit(limit_ms)
+                split = own and name in by_class and bool(labels)
+                weight = self.weights[name] * copy.weight
                 log_e = tests.log_e(key) if tests else 0.0
-                found.append((name, copy, None, weight * (1 - CLASS_SHARE if split else 1), log_e))
+                lanes.append(Lane(name, weight * (1 - CLASS_SHARE if split else 1), log_e, copy))
                 for slices in labels.values() if split else ():
                     for each in slices:
-                        mine = cohort.classes.get(each) if cohort else None
+                        of_slice = cohort.classes.get(each) if cohort else None
                         part = weight * CLASS_SHARE / len(labels) / len(slices)
-                        found.append((name, copy, each, part, mine.log_e(key) if mine else 0.0))
-        return found
+                        lanes.append(Lane(name, part, of_slice.log_e(key) if of_slice else 0.0, copy, each))
+        return lanes
 
-    def bound_lanes(self, criteria: SuccessCriteria) -> list[tuple[str, float, float]]:
-        """The tests of the bounds of means, with those that `criteria` sets in force: name, weight, ln E.
+    def bound_lanes(self, criteria: SuccessCriteria) -> list[Lane]:
+        """The tests of the bounds of means, with those that `criteria` sets in force.
 
         No evidence where the control breaks the bound too: the world changed, not the version.
         """
@@ -288,7 +287,7 @@ class Ledger:
                     breaks = level is not None and (level < limit if floor else level > limit)
                     if not breaks and bound in cohort.bound_rhos:
                         log_e = cohort.bounds[bound].log_e(cohort.bound_rhos[bound])
-                lanes.append((name, self.weights[name] * cohort_share(len(self.plan.stages), stage), log_e))
+                lanes.append(Lane(name, self.weights[name] * cohort_share(len(self.plan.stages), stage), log_e))
         return lanes
 
     def drift(self, stage: int, role: str) -> float | None:
@@ -297,7 +296,7 @@ class Ledger:
         spread = cohort.spreads.get(role) if cohort else None
         return spread.index(self.expected[role]) if spread else None
 
-    def drift_lanes(self, stage: int) -> list[tuple[str, float, float]]:
+    def drift_lanes(self, stage: int) -> list[Lane]:
         """The test of drift by cohort, at the limit in force at `stage`; none where the control drifts as far."""
         if "drift" not in self.weights:
             return []
@@ -308,11 +307,16 @@ class Ledger:
                 beside = self.drift(number, "control")
                 if beside is None or beside <= limit:
                     log_e = cohort.drifts[limit].log_e(self._drift_rho)
-            lanes.append(("drift", self.weights["drift"] * cohort_share(len(self.plan.stages), number), log_e))
+            lanes.append(Lane("drift", self.weights["drift"] * cohort_share(len(self.plan.stages), number), log_e))
         return lanes
 
 
-def _edges(cohort: Cohort) -> list[int | None]:
-    history = cohort.totals["control"].latency
-    count = sum(history.values())
-    return [quantile_key(history, p) if count >= math.ceil(_HISTORY / (1 - p)) else None for p in QUANTILES.values()]
+def _edge(cohort: Cohort, p: float) -> int | None:
+    """The bucket of the control's p-quantile of latency in earlier windows; None where too few sessions were timed."""
+    history = cohort.totals["control"]
+    return quantile_key(history.latency, p) if history.timed >= math.ceil(EDGE_HISTORY / (1 - p)) else None
+
+
+def _is_compared(name: str) -> bool:
+    """Whether a guardrail's test compares the arms, in every copy; a metric of the devices' own has no row and does."""
+    return name not in MEASURES or isinstance(MEASURES[name].test, Rate | Mean | Quantile | OverLimit)

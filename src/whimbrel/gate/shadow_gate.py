@@ -1,4 +1,4 @@
-"""Has the candidate shown in the shadow that it may serve, must it be stopped, or is too little known?
+"""May a candidate in the shadow go on to serve, or must it be stopped? The verdict over a shadow stage's windows.
 
 1. It is stopped when it is proven to disagree, to fail, to end its process or to be slower than the plan allows: one
    sample against each limit, in device-windows. A device's windows are alike, and its calls within a window more so:
@@ -19,10 +19,11 @@ import msgspec
 
 from whimbrel.gate.bets import over_log_e, under_log_e
 from whimbrel.gate.evidence import e_bh, log_mean_exp
-from whimbrel.gate.guardrails import CLASS_SHARE, FAILURE_LIMIT, PROVEN_ALPHA
+from whimbrel.gate.guardrails import CLASS_SHARE, PROVEN_ALPHA
 from whimbrel.gate.shadow_ledger import ShadowLedger, candidate_alpha
 from whimbrel.health.shadow import Units
 from whimbrel.health.sketch import GAMMA, count_above, quantile_key
+from whimbrel.plan.measures import FAILURE_LIMIT
 from whimbrel.plan.plan import Plan
 from whimbrel.policy.shadow import ShadowStage
 
@@ -34,7 +35,7 @@ _PARTS = {"agreement": 3.0, "failures": 2.0, "crash": 2.0}
 _LATENCY = {"latency": 1.0}
 
 
-class Weighed(msgspec.Struct, frozen=True):
+class CandidateFinding(msgspec.Struct, frozen=True):
     """`bad`: the candidate is stopped, or in `classes` alone. Else `doubt` says what is missing; "" for nothing."""
 
     bad: bool
@@ -44,48 +45,50 @@ class Weighed(msgspec.Struct, frozen=True):
     classes: tuple[str, ...] = ()
 
 
-def weigh(
+def judge_candidate(
     plan: Plan, stage: int, ledger: ShadowLedger, *, devices: int, slices: Mapping[str, tuple[str, ...]]
-) -> Weighed:
-    """What the shadow stage's windows say. `devices`: that told of an input. `slices`: those with a share of the
-    budget, by label, fixed before.
+) -> CandidateFinding:
+    """Judge the candidate by the windows of its shadow stage. `devices`: how many reported an input. `slices`: those
+    that have a share of the budget, by label.
     """
     asked = plan.stages[stage].shadow
     if asked is None:
         raise ValueError(f"stage {stage} of the plan is no shadow stage")
     units = ledger.totals.get(stage, Units())
-    told = ledger.slices.get(stage, {})
-    by_label = {label: {name: told.get(name, Units()) for name in names} for label, names in slices.items()}
+    of_slices = ledger.slices.get(stage, {})
+    by_label = {label: {name: of_slices.get(name, Units()) for name in names} for label, names in slices.items()}
     parts = _PARTS | (_LATENCY if asked.latency_ratio_max is not None else {})
     weights = {name: part / sum(parts.values()) for name, part in parts.items()}
     alpha = candidate_alpha(plan)
     logs = _logs(units, asked)
-    slice_logs = {label: {name: _logs(each, asked) for name, each in mine.items()} for label, mine in by_label.items()}
+    slice_logs = {
+        label: {name: _logs(each, asked) for name, each in units_of.items()} for label, units_of in by_label.items()
+    }
     lanes = [(logs[name], weight * (1 - CLASS_SHARE if slices else 1)) for name, weight in weights.items()]
-    for mine in slice_logs.values():
-        part = CLASS_SHARE / len(slice_logs) / len(mine)
-        lanes += [(each[name], weight * part) for each in mine.values() for name, weight in weights.items()]
+    for of_label in slice_logs.values():
+        part = CLASS_SHARE / len(slice_logs) / len(of_label)
+        lanes += [(each[name], weight * part) for each in of_label.values() for name, weight in weights.items()]
     log_e, needed = log_mean_exp([log for log, _ in lanes], [weight for _, weight in lanes]), math.log(1 / alpha)
-    seen = _estimates(units, asked)
+    estimates = _estimates(units, asked)
     evidence: dict[str, Any] = {
         "log_e": round(log_e, 6),
         "log_e_needed": round(needed, 6),
         "guardrails": {name: round(logs[name], 6) for name in sorted(weights)},
-        "shadow": seen,
+        "shadow": estimates,
     }
     if log_e >= needed:
-        bad = _named(slice_logs, weights, alpha, evidence)
-        every = (logs, *(each for mine in slice_logs.values() for each in mine.values()))
+        bad = _harmed(slice_logs, weights, alpha, evidence)
+        every = (logs, *(each for of_label in slice_logs.values() for each in of_label.values()))
         lead = max(sorted(weights), key=lambda name: max(log[name] for log in every))
-        about = _estimates(told[bad[0]], asked) if bad else seen
+        about = _estimates(of_slices[bad[0]], asked) if bad else estimates
         where = f" on {', '.join(bad)}, and nowhere else" if bad else ""
         sentence = (
-            f"{_says(lead, about, asked)}{where}, which is proven (ln E {log_e:.2f}, needed {needed:.2f}; "
+            f"{_sentence(lead, about, asked)}{where}, which is proven (ln E {log_e:.2f}, needed {needed:.2f}; "
             f"{about['inputs']} inputs in {about['device_windows']} device-windows); it has answered nobody"
         )
-        return Weighed(True, sentence, "", evidence, bad)
-    doubt = _doubt(plan, asked, units, seen, devices) or _unproven(plan, asked, units, evidence)
-    return Weighed(False, "" if doubt else _praise(units, seen, devices), doubt, evidence)
+        return CandidateFinding(True, sentence, "", evidence, bad)
+    doubt = _doubt(plan, asked, units, estimates, devices) or _unproven(plan, asked, units, evidence)
+    return CandidateFinding(False, "" if doubt else _clean(units, estimates, devices), doubt, evidence)
 
 
 def _tests(units: Units, asked: ShadowStage) -> dict[str, tuple[dict[int, int], int, float]]:
@@ -108,7 +111,7 @@ def _logs(units: Units, asked: ShadowStage) -> dict[str, float]:
     }
 
 
-def _named(
+def _harmed(
     slice_logs: dict[str, dict[str, dict[str, float]]],
     weights: dict[str, float],
     alpha: float,
@@ -116,9 +119,9 @@ def _named(
 ) -> tuple[str, ...]:
     """The slices of one label that are stopped alone: by e-BH, fewer than half, the rest clean, and the cleanest."""
     best: tuple[float, list[str]] | None = None
-    for mine in slice_logs.values():
-        names = sorted(mine)
-        own = [log_mean_exp([mine[n][lane] for lane in weights], list(weights.values())) for n in names]
+    for of_label in slice_logs.values():
+        names = sorted(of_label)
+        own = [log_mean_exp([of_label[n][lane] for lane in weights], list(weights.values())) for n in names]
         bad = [names[index] for index in e_bh(own, alpha=alpha)]
         if not bad or 2 * len(bad) >= len(names):
             continue
@@ -136,7 +139,7 @@ def _estimates(units: Units, asked: ShadowStage) -> dict[str, Any]:
     """Point estimates, over device-windows; None where nothing was told."""
     sampled = units.inputs + units.dropped + units.skipped
     median = quantile_key(units.ratios, 0.5)
-    seen: dict[str, Any] = {
+    estimates: dict[str, Any] = {
         "inputs": units.inputs,
         "compared": units.compared,
         "device_windows": units.windows,
@@ -153,71 +156,72 @@ def _estimates(units: Units, asked: ShadowStage) -> dict[str, Any]:
     for name, buckets in (("active", units.active), ("candidate", units.candidate)):
         for text, p in (("p50", 0.5), ("p99", 0.99)):
             key = quantile_key(buckets, p)
-            seen[f"{name}_{text}_ms"] = None if key is None else round(GAMMA**key, 3)
-    return seen
+            estimates[f"{name}_{text}_ms"] = None if key is None else round(GAMMA**key, 3)
+    return estimates
 
 
 def _share(part: float, whole: float) -> float | None:
     return round(part / whole, 9) if whole else None
 
 
-def _says(lead: str, seen: dict[str, Any], asked: ShadowStage) -> str:
+def _sentence(lead: str, estimates: dict[str, Any], asked: ShadowStage) -> str:
     match lead:
         case "agreement":
             return (
-                f"the candidate gives the active version's answer on {_percent(seen['agreement'])} of the inputs, "
+                f"the candidate gives the active version's answer on {_percent(estimates['agreement'])} of the inputs, "
                 f"and the plan asks for {_percent(asked.agreement_min)}"
             )
         case "failures":
-            ended = f" (it ended its process on {seen['crashed']})" if seen["crashed"] else ""
+            also = f" (it ended its process on {estimates['crashed']})" if estimates["crashed"] else ""
             return (
-                f"the candidate fails on {_percent(seen['failures'])} of the inputs that the active version answers"
-                f"{ended}, over the limit of {_percent(asked.error_rate_max)}"
+                f"the candidate fails on {_percent(estimates['failures'])} of the inputs that the active version "
+                f"answers{also}, over the limit of {_percent(asked.error_rate_max)}"
             )
         case "crash":
-            return f"the candidate ended its process in {seen['crashed_windows']} of {seen['device_windows']} windows"
+            ended, windows = estimates["crashed_windows"], estimates["device_windows"]
+            return f"the candidate ended its process in {ended} of {windows} windows"
     return (
-        f"the candidate takes {_ratio(seen['latency_ratio'])} the active version's time, "
+        f"the candidate takes {_ratio(estimates['latency_ratio'])} the active version's time, "
         f"over the limit of {asked.latency_ratio_max:g}x"
     )
 
 
-def _doubt(plan: Plan, asked: ShadowStage, units: Units, seen: dict[str, Any], devices: int) -> str:
+def _doubt(plan: Plan, asked: ShadowStage, units: Units, estimates: dict[str, Any], devices: int) -> str:
     if devices < plan.min_devices:
         return f"{devices} devices have told of an input in the shadow, and {plan.min_devices} must"
     if units.compared < asked.min_inputs:
         return f"{units.compared} inputs were compared in the shadow, and {asked.min_inputs} must be"
-    agreement, failures = seen["agreement"], seen["failures"]
+    agreement, failures = estimates["agreement"], estimates["failures"]
     if agreement is None or agreement < asked.agreement_min:
-        return f"{_says('agreement', seen, asked)}; that is not proven yet"
+        return f"{_sentence('agreement', estimates, asked)}; that is not proven yet"
     if failures is None or failures > asked.error_rate_max:
-        return f"{_says('failures', seen, asked)}; that is not proven yet"
+        return f"{_sentence('failures', estimates, asked)}; that is not proven yet"
     if asked.latency_ratio_max is not None:
-        if seen["latency_ratio"] is None:
+        if estimates["latency_ratio"] is None:
             return "latency_ratio_max is asked for, and no time was told"
-        if seen["latency_ratio"] > asked.latency_ratio_max:
-            return f"{_says('latency', seen, asked)}; that is not proven yet"
+        if estimates["latency_ratio"] > asked.latency_ratio_max:
+            return f"{_sentence('latency', estimates, asked)}; that is not proven yet"
     return ""
 
 
 def _unproven(plan: Plan, asked: ShadowStage, units: Units, evidence: dict[str, Any]) -> str:
     if plan.promote != "when_proven":
         return ""
-    wanted = ["agreement", "failures", *(["latency"] if asked.latency_ratio_max is not None else [])]
+    to_prove = ["agreement", "failures", *(["latency"] if asked.latency_ratio_max is not None else [])]
     tests = _tests(units, asked)
-    logs = {name: under_log_e(tests[name][0], count=tests[name][1], limit=tests[name][2]) for name in wanted}
+    logs = {name: under_log_e(tests[name][0], count=tests[name][1], limit=tests[name][2]) for name in to_prove}
     evidence["proofs"] = {name: round(log, 6) for name, log in sorted(logs.items())}
-    missing = [name for name in wanted if logs[name] < math.log(1 / PROVEN_ALPHA)]
+    missing = [name for name in to_prove if logs[name] < math.log(1 / PROVEN_ALPHA)]
     return f"it is not proven yet that {', '.join(missing)} keep within the plan's limits" if missing else ""
 
 
-def _praise(units: Units, seen: dict[str, Any], devices: int) -> str:
+def _clean(units: Units, estimates: dict[str, Any], devices: int) -> str:
     sentence = (
-        f"in the shadow the candidate gave the active version's answer on {_percent(seen['agreement'])} of "
+        f"in the shadow the candidate gave the active version's answer on {_percent(estimates['agreement'])} of "
         f"{units.compared} inputs of {devices} devices; less than {_percent(agreement_proven(units))} is refuted"
     )
-    if seen["latency_ratio"] is not None:
-        sentence += f"; it takes {_ratio(seen['latency_ratio'])} the time"
+    if estimates["latency_ratio"] is not None:
+        sentence += f"; it takes {_ratio(estimates['latency_ratio'])} the time"
     return sentence
 
 

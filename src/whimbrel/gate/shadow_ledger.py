@@ -1,4 +1,4 @@
-"""What do the windows of a shadow stage add up to, and which part of the plan is judged there?
+"""The sums of a shadow stage's windows, and the two parts of a plan with shadow stages.
 
 1. A plan with shadow stages is two: what is tried beside the active version, and what is served. Each has its share of
    the plan's false-alarm budget, so that the whole rollout still has one.

@@ -1,4 +1,4 @@
-"""Which slices is the harm in? e-BH among the slices of each label, and what is left among the others.
+"""Which slices is the harm in? e-BH names them, label by label, and says what evidence the others leave.
 
 Called by the gate, once harm is proven.
 """
@@ -8,19 +8,19 @@ import math
 import msgspec
 
 from whimbrel.gate.evidence import e_bh, log_mean_exp
-from whimbrel.gate.guardrails import BY_CLASS, Copy, copies
+from whimbrel.gate.guardrails import Copy, by_class, copies
 from whimbrel.gate.ledger import Ledger
 
 
-class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """What e-BH says of one label's slices: the `bad` ones, ln E of each, and ln E of all the others together."""
+class HarmedSlices(msgspec.Struct, frozen=True, kw_only=True):
+    """The slices of one label that e-BH calls `bad`, ln E of each slice, and ln E of all the others together."""
 
     bad: list[str]
     logs: dict[str, float]
     rest: float  # inf where no other is left
-    devices: int  # device-windows of the bad slices on the new version
-    of: int  # device-windows of all slices of the label on the new version
-    leads: dict[str, str]  # the guardrail that says most of each
+    devices: float  # device-windows of the bad slices on the new version
+    of: float  # device-windows of all slices of the label on the new version
+    leads: dict[str, str]  # by slice: the guardrail with the most evidence
 
     def clean(self, *, needed: float) -> bool:
         """Whether the bad ones are few and the others show nothing: then they may go back alone."""
@@ -28,24 +28,25 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.bad) and few and self.rest < needed / 2
 
 
-def named(ledger: Ledger) -> dict[str, Named]:
+def harmed_slices(ledger: Ledger) -> dict[str, HarmedSlices]:
     """By label: its bad slices, by e-BH among the label's own."""
-    if all(ledger.severities[name] != "rollback" for name in BY_CLASS):
+    sliced = (row.name for row in by_class(ledger.plan))
+    severe = [name for name in sliced if ledger.severities[name] == "rollback"]
+    if not severe:
         return {}
     own = [copy for copy in copies(len(ledger.plan.stages)) if copy.start == copy.cohort]
-    severe = [name for name in BY_CLASS if ledger.severities[name] == "rollback"]
     shares = [(name, copy, ledger.weights[name] * copy.weight) for name in severe for copy in own]
     total = sum(share for _, _, share in shares)
-    found = {}
+    by_label = {}
     for label, slices in (ledger.slices or {}).items():
         logs, leads = {}, {}
         for each in slices:
-            mine = [_class_log_e(ledger, each, name, copy) for name, copy, _ in shares]
-            leads[each] = shares[mine.index(max(mine))][0]
-            logs[each] = log_mean_exp(mine, [share / total for _, _, share in shares])
+            of_tests = [_class_log_e(ledger, each, name, copy) for name, copy, _ in shares]
+            leads[each] = shares[of_tests.index(max(of_tests))][0]
+            logs[each] = log_mean_exp(of_tests, [share / total for _, _, share in shares])
         bad = [slices[index] for index in e_bh(list(logs.values()), alpha=ledger.plan.alpha)]
         rest = [logs[each] for each in slices if each not in bad]
-        found[label] = Named(
+        by_label[label] = HarmedSlices(
             bad=bad,
             logs=logs,
             rest=log_mean_exp(rest, [1 / len(rest)] * len(rest)) if rest else math.inf,
@@ -53,11 +54,11 @@ def named(ledger: Ledger) -> dict[str, Named]:
             of=sum(_at_risk(ledger, each) for each in slices),
             leads=leads,
         )
-    return found
+    return by_label
 
 
-def _at_risk(ledger: Ledger, name: str) -> int:
-    return sum(cohort.class_totals[name, "treated"].at_risk for cohort in ledger.cohorts.values())
+def _at_risk(ledger: Ledger, name: str) -> float:
+    return sum(cohort.class_totals[name, "treated"]["at_risk"] for cohort in ledger.cohorts.values())
 
 
 def _class_log_e(ledger: Ledger, name: str, guard: str, copy: Copy) -> float:

@@ -1,105 +1,155 @@
-"""What does one window of a cohort say, like by like? Sums of both arms by age group, of all devices and of slices.
+"""The sums of one window of a cohort, like by like: of both arms by age group, of all devices and of slices.
 
-Called by the ledger. Tests take the strata in the order of the age groups, so the same windows give the same bits.
+1. A stratum's sums are a list of numbers. The layout of a plan says once which place is whose: the sums of the tally
+   that any rate is made of, the sessions that were timed, and those over each edge and limit of latency.
+2. The layout also says which test takes which places.
+3. Tests take the strata in the order of the age groups, so the same windows give the same bits.
+
+Called by the ledger.
 """
 
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from whimbrel.gate.evidence import MeanWindow
-from whimbrel.gate.guardrails import QUANTILES, RATES
-from whimbrel.gate.hypotheses import Hypotheses, Tests
+from whimbrel.gate.hypotheses import Hypotheses, Tests, over_limit
 from whimbrel.health.pairs import NO_PAIRS, Pairs
 from whimbrel.health.sketch import count_above, count_over
 from whimbrel.health.tally import Cell, Moments
+from whimbrel.plan.measures import SUMS
 
-# A stratum's sums: crashed, at risk, error share, error units, overdue, due, sessions, what lies over each edge and
-# limit, and last the devices that users wrote of.
-Sums = list[float]
+Sums = list[float]  # of one arm, in the places that the layout says
 Strata = dict[int, tuple[Sums, Sums]]  # by age group: treated, control
 
-
-def read(cell: Cell, edges: Sequence[int | None], against: Hypotheses) -> Sums:
-    """One cell's sums. `edges`: of latency, by quantile, where they are known."""
-    sums: Sums = [cell.crashed, cell.at_risk, cell.error_share, cell.error_units, cell.overdue, cell.due]
-    latency = cell.latency
-    sums.append(sum(latency.values()) if latency else 0)
-    treated = cell.role == "treated"
-    margin = against.steps_proven() if treated else 0
-    for edge, slower in zip(edges, against.margins.slower.values(), strict=True):
-        known = edge if latency and edge is not None else None
-        sums.append(count_over(latency, known + slower * treated) if known is not None else 0)
-        sums.append(count_over(latency, known + margin) if known is not None and against.proven else 0)
-    sums += [count_above(latency, bound) if latency else 0 for bound in against.bounds]
-    sums.append(cell.user_reports)
-    return sums
+_TIMED = "timed"  # sessions of which the latency is known
+_tally_sums = operator.attrgetter(*SUMS)
 
 
-def add_rates(tests: Tests, strata: Strata, bounds: Sequence[float]) -> None:
-    """A window's rates into the tests. `bounds`: the limits of latency among them."""
-    rates = tests.rates
+class RatePlaces(msgspec.Struct, frozen=True):
+    """A test of rates, and the places of its sums. `proven`: the treated events of the test that is turned round."""
+
+    name: str
+    events: int
+    exposure: int
+    proven: int
+
+
+class Edge(msgspec.Struct, frozen=True):
+    """The places of what lies over a quantile of latency, and how many buckets further the treated are counted."""
+
+    over: int
+    over_proven: int
+    tolerated: int
+
+
+class Layout:
+    """Where every sum of a stratum stands under one plan, and which tests take it.
+
+    `compared`: the tests of all devices; `by_class`: of a slice; `reversed`: those turned round.
+    """
+
+    def __init__(self, against: Hypotheses) -> None:
+        limits = {over_limit(limit_ms): limit_ms for limit_ms in against.limits_ms}
+        edges = {name: (f"{name}_over", f"{name}_over_proven") for name in against.quantiles}
+        names = (*SUMS, _TIMED, *(name for pair in edges.values() for name in pair), *limits)
+        self._places = place = {name: index for index, name in enumerate(names)}
+        slower = against.margins.slower
+        self._edges = [Edge(place[over], place[proven], slower[name]) for name, (over, proven) in edges.items()]
+        self._limits = [(place[name], limit_ms) for name, limit_ms in limits.items()]
+        self._steps_proven = against.steps_proven() if against.proven else None
+        rates = [self._rate(name, rate.events, rate.exposure) for name, rate in against.rates.items()]
+        quantiles = [self._rate(name, over, _TIMED, proven) for name, (over, proven) in edges.items()]
+        self.compared = [*rates, *quantiles, *(self._rate(name, name, _TIMED) for name in limits)]
+        self.by_class = [rate for rate in rates if rate.name in against.class_rates]
+        self.reversed = [*rates, *quantiles]
+
+    def _rate(self, name: str, events: str, exposure: str, proven: str | None = None) -> RatePlaces:
+        place = self._places
+        return RatePlaces(name, place[events], place[exposure], place[proven or events])
+
+    def empty(self) -> tuple[Sums, Sums]:
+        """Both arms of a stratum of which nothing was read."""
+        return [0.0] * len(self._places), [0.0] * len(self._places)
+
+    def read(self, cell: Cell, edges: Sequence[int | None]) -> Sums:
+        """One cell's sums. `edges`: of latency, by quantile, where they are known."""
+        sums: Sums = [*_tally_sums(cell), *[0] * (len(self._places) - len(SUMS))]
+        latency, treated = cell.latency, cell.role == "treated"
+        if not latency:
+            return sums
+        sums[self._places[_TIMED]] = sum(latency.values())
+        for edge, key in zip(self._edges, edges, strict=True):
+            if key is not None:
+                sums[edge.over] = count_over(latency, key + edge.tolerated * treated)
+                if self._steps_proven is not None:
+                    sums[edge.over_proven] = count_over(latency, key + self._steps_proven * treated)
+        for place, limit_ms in self._limits:
+            sums[place] = count_above(latency, limit_ms)
+        return sums
+
+    def arms(self, strata: Strata, name: str) -> Iterable[tuple[float, float, float, float]]:
+        """A rate's sums by age group: events and exposure of the treated, and of the controls."""
+        rate = next(each for each in self.compared if each.name == name)
+        for _, (t, c) in sorted(strata.items()):
+            yield t[rate.events], t[rate.exposure], c[rate.events], c[rate.exposure]
+
+
+def add_rates(tests: Tests, strata: Strata, rates: Sequence[RatePlaces]) -> None:
+    """A window's rates into the tests."""
     for age in sorted(strata):
         t, c = strata[age]
-        for index, name in enumerate(RATES):
-            if t[2 * index] or c[2 * index]:  # without an event no bet changes
-                rates[name].add(t[2 * index], t[2 * index + 1], c[2 * index], c[2 * index + 1])
-        if "latency_p50" in rates and t[6] and c[6]:
-            for index, name in enumerate(QUANTILES):
-                if c[7 + 2 * index] or t[7 + 2 * index]:
-                    rates[name].add(t[7 + 2 * index], t[6], c[7 + 2 * index], c[6])
-            for index, bound in enumerate(bounds, start=7 + 2 * len(QUANTILES)):
-                rates[f"latency_over:{bound}"].add(t[index], t[6], c[index], c[6])
-        if "user_reports" in rates and (t[-1] or c[-1]):
-            rates["user_reports"].add(t[-1], t[1], c[-1], c[1])
+        for rate in rates:
+            if t[rate.events] or c[rate.events]:  # without an event no bet changes
+                tests.rates[rate.name].add(t[rate.events], t[rate.exposure], c[rate.events], c[rate.exposure])
 
 
-def add_reverse(tests: Tests, strata: Strata) -> None:
+def add_reverse(tests: Tests, strata: Strata, rates: Sequence[RatePlaces]) -> None:
     """A window's rates into the tests turned round: the arms swap places."""
     for age in sorted(strata):
         t, c = strata[age]
-        for index, name in enumerate(RATES):
-            tests.rates[name].add(c[2 * index], c[2 * index + 1], t[2 * index], t[2 * index + 1])
-        for index, name in enumerate(QUANTILES):
-            tests.rates[name].add(c[7 + 2 * index], c[6], t[8 + 2 * index], t[6])
-        if "user_reports" in tests.rates:
-            tests.rates["user_reports"].add(c[-1], c[1], t[-1], t[1])
+        for rate in rates:
+            tests.rates[rate.name].add(c[rate.events], c[rate.exposure], t[rate.proven], t[rate.exposure])
 
 
 def predictions_of(cells: Iterable[Cell], role: str) -> tuple[int, dict[int, Moments]]:
     """How many devices of an arm predicted, and the shares of their predictions by bin."""
-    units, found = 0, {}  # type: int, dict[int, Moments]
+    units, shares = 0, {}  # type: int, dict[int, Moments]
     for cell in cells:
         if cell.role == role:
             units += cell.prediction_units
-            for key, seen in cell.predictions.items():
-                found[key] = found[key].plus(seen) if key in found else seen
-    return units, found
+            for key, moments in cell.predictions.items():
+                shares[key] = shares[key].plus(moments) if key in shares else moments
+    return units, shares
 
 
 def moments_of(
     cells: Iterable[Cell], metric: str, judged: Sequence[str]
 ) -> tuple[list[MeanWindow], dict[str, list[MeanWindow]]]:
     """The metric's moments by age group: of all devices, and of each judged slice."""
-    groups: dict[tuple[str | None, int], list[float]] = {}
+    groups: dict[tuple[str | None, int], tuple[Sums, Sums]] = {}  # n, sum and sum of squares of both arms
     pairs: dict[tuple[str | None, int], list[Pairs]] = {}
     for cell in cells:
-        seen = cell.metrics.get(metric)
-        if seen is None:
+        moments, before = cell.metrics.get(metric), cell.pairs.get(metric)
+        if moments is None:
             continue
-        first, before = 3 if cell.role == "control" else 0, cell.pairs.get(metric)
-        for key in (None, *cell.groups.values()):
-            if key is None or key in judged:
-                mine = groups.setdefault((key, cell.age_bucket), [0.0] * 6)
-                mine[first] += seen.n
-                mine[first + 1] += seen.sum
-                mine[first + 2] += seen.sumsq
+        control = cell.role == "control"
+        for name in (None, *cell.groups.values()):
+            if name is None or name in judged:
+                key = name, cell.age_bucket
+                arm = groups.setdefault(key, ([0.0] * 3, [0.0] * 3))[control]
+                arm[0] += moments.n
+                arm[1] += moments.sum
+                arm[2] += moments.sumsq
                 if before is not None:
-                    held = pairs.setdefault((key, cell.age_bucket), [NO_PAIRS, NO_PAIRS])
-                    held[first > 0] = held[first > 0].plus(before)
-    found: dict[str | None, list[MeanWindow]] = defaultdict(list)
+                    arms = pairs.setdefault(key, [NO_PAIRS, NO_PAIRS])
+                    arms[control] = arms[control].plus(before)
+    windows: dict[str | None, list[MeanWindow]] = defaultdict(list)
     for name, age in sorted(groups, key=lambda key: (key[0] is not None, key[0] or "", key[1])):
-        n_t, sum_t, sumsq_t, n_c, sum_c, sumsq_c = groups[name, age]
+        (n_t, sum_t, sumsq_t), (n_c, sum_c, sumsq_c) = groups[name, age]
         pairs_t, pairs_c = pairs.get((name, age), (NO_PAIRS, NO_PAIRS))
-        found[name].append(MeanWindow(n_t, sum_t, sumsq_t, n_c, sum_c, sumsq_c, pairs_t, pairs_c))
-    everyone = found.pop(None, [])
-    return everyone, {name: parts for name, parts in found.items() if name is not None}
+        windows[name].append(MeanWindow(n_t, sum_t, sumsq_t, n_c, sum_c, sumsq_c, pairs_t, pairs_c))
+    everyone = windows.pop(None, [])
+    return everyone, {name: parts for name, parts in windows.items() if name is not None}

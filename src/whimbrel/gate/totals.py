@@ -1,46 +1,43 @@
-"""What did one arm of a cohort report in all? Sums over its windows: what point estimates are made of.
+"""The sums of one arm of a cohort over all windows: what point estimates are made of.
 
 Kept by the ledger; read by the estimates and the gate.
 """
 
+import operator
+
 from whimbrel.health.tally import Cell
+from whimbrel.plan.measures import SUMS
+
+_PLACES = {name: place for place, name in enumerate(SUMS)}
+_tally_sums = operator.attrgetter(*SUMS)
 
 
 class Totals:
-    """Sums of one arm, of all devices or of a slice."""
+    """Sums of one arm, of all devices or of a slice: `totals["crashed"]` is that of the cells' `crashed`."""
 
-    __slots__ = (
-        "at_risk",
-        "crashed",
-        "due",
-        "error_share",
-        "error_units",
-        "latency",
-        "metrics",
-        "overdue",
-        "user_reports",
-    )
+    __slots__ = ("_sums", "latency", "metrics")
 
     def __init__(self) -> None:
-        self.at_risk = self.crashed = self.error_units = self.due = self.overdue = self.user_reports = 0
-        self.error_share = 0.0
+        self._sums: list[float] = [0] * len(SUMS)
         self.metrics: dict[str, tuple[int, float]] = {}
         self.latency: dict[int, int] = {}
 
+    def __getitem__(self, name: str) -> float:
+        return self._sums[_PLACES[name]]
+
     def add(self, cell: Cell) -> None:
         """One cell more."""
-        self.at_risk += cell.at_risk
-        self.crashed += cell.crashed
-        self.error_units += cell.error_units
-        self.error_share += cell.error_share
-        self.due += cell.due
-        self.overdue += cell.overdue
-        self.user_reports += cell.user_reports
-        for name, seen in cell.metrics.items():
+        self._sums = [total + more for total, more in zip(self._sums, _tally_sums(cell), strict=True)]
+        for name, moments in cell.metrics.items():
             n, total = self.metrics.get(name, (0, 0.0))
-            self.metrics[name] = n + seen.n, total + seen.sum
+            self.metrics[name] = n + moments.n, total + moments.sum
         for key, count in cell.latency.items():
             self.latency[key] = self.latency.get(key, 0) + count
+
+    @property
+    def timed(self) -> int:
+        """Sessions of which the latency is known."""
+        return sum(self.latency.values())
 
     def mean(self, metric: str) -> float | None:
         """The metric's mean; None where nothing was reported."""

@@ -1,4 +1,4 @@
-"""What does a gate look at, and what does it say? The situation of a stage, the counts of its devices, the verdict.
+"""What a gate looks at and what it answers: the windows of a stage, the counts of its devices, the verdict.
 
 Values of the gates and of everything that asks them.
 """
@@ -28,8 +28,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     shadowed_t: int = 0  # of those in the shadow: told of at least one input
     gave_up_t: int = 0  # of these: refused it, since what tried it died again and again
 
-    def told(self) -> dict[str, int]:
-        """As evidence says it: what concerns shadow stages, where there is any."""
+    def as_evidence(self) -> dict[str, int]:
+        """The counts that a verdict's evidence holds: those of shadow stages only where they are not 0."""
         shadow = {"shadowed_t", "gave_up_t"}
         return {name: n for name in self.__struct_fields__ if (n := getattr(self, name)) or name not in shadow}
 

@@ -1,4 +1,4 @@
-"""Do a version's predictions still look like those it was released with? The population stability index, corrected.
+"""How far a version's predictions are from those it was released with: the population stability index, corrected.
 
 PSI = sum_i (p_i - q_i) ln(p_i / q_i), p what devices predict and q the release's reference. Below .1 is read as none
 and above .25 as a real shift (Siddiqi, Credit Risk Scorecards, 2006, on the monitoring of scorecards).
@@ -39,13 +39,13 @@ class Spread:
         self.squares = [0.0] * bins
 
     def add(self, units: int, predictions: Mapping[int, Moments]) -> None:
-        """One window. Bins that the reference does not have are not there: who tells of them was not believed."""
+        """Add one window. Bins that the reference does not have are left out: no honest device reports them."""
         self.units += units
         self.devices = max(self.devices, units)
-        for index, seen in predictions.items():
+        for index, shares in predictions.items():
             if index < len(self.sums):
-                self.sums[index] += seen.sum
-                self.squares[index] += seen.sumsq
+                self.sums[index] += shares.sum
+                self.squares[index] += shares.sumsq
 
     def shares(self, expected: Sequence[float]) -> list[float]:
         """The mean shares, with one unit of the reference among them: no bin is empty."""

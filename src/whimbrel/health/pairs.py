@@ -1,4 +1,4 @@
-"""Does a device say the same again and again? Its windows, each with all of its windows before.
+"""How much the windows of one device are alike: sums over pairs, each window with all earlier ones of its device.
 
 1. Devices differ from one another and stay themselves, so two windows of one device are two looks at one device. What
    they share is the mean product of two windows of one device, around the means: their covariance.
@@ -29,7 +29,7 @@ class Pairs(Document, frozen=True):
 
     @classmethod
     def of(cls, value: float, *, before: int, total: float) -> "Pairs":
-        """One device's window, with the `before` windows that it told of earlier, and their sum."""
+        """One device's window, after `before` earlier windows whose values add up to `total`."""
         return cls(pairs=before, squares=before * before, now=before * value, then=total, both=total * value)
 
     def plus(self, other: "Pairs") -> "Pairs":

@@ -1,4 +1,4 @@
-"""What does each device of an experiment say so far? One value a device, and panels: sums of the values of an arm.
+"""One value for each device of an experiment, and panels: sums of these values over an arm.
 
 1. A device has one value: the mean over its windows so far, each less what the control showed just before (so the time
    of day is taken out, the same for every arm). A panel holds sums over devices: n, value, its square, and, of devices
@@ -79,12 +79,12 @@ class Value(Document, frozen=True):
     total: float = 0.0
     before: float | None = None
 
-    def plus(self, seen: float) -> "Value":
+    def plus(self, value: float) -> "Value":
         """The value with one window more."""
-        return Value(n=self.n + 1, total=self.total + seen, before=self.before)
+        return Value(n=self.n + 1, total=self.total + value, before=self.before)
 
-    def later(self, seen: float, *, before: float | None) -> "tuple[Value, Panel]":
+    def later(self, value: float, *, before: float | None) -> "tuple[Value, Panel]":
         """The value with one window more, and what that changes in the panel. `before` is taken with the first only."""
-        after = msgspec.structs.replace(self.plus(seen), before=self.before if self.n else before)
+        after = msgspec.structs.replace(self.plus(value), before=self.before if self.n else before)
         old = self.total / self.n if self.n else None
         return after, moved(old=old, new=after.total / after.n, before=after.before)

@@ -1,4 +1,4 @@
-"""What does a device tell? Announcements before it acts, and windows of what its sessions saw. The wire types.
+"""The reports of a device: announcements before it acts, and windows that sum up its sessions. The wire types.
 
 1. A device says what it is about to do before it does it, so that a device that dies of an update is missed.
 2. A window is frozen once it was sent; it carries the sequence numbers [first, last] that it stands for, and counts
@@ -11,11 +11,10 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from whimbrel import limits
-from whimbrel.health.shadow import Seen
+from whimbrel.health.shadow import Buckets, Count, Seen
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, Label, LabelValue, Name, Serial
 
-Count = Annotated[int, Meta(ge=0, le=2**40)]
 Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
 HardwareClass = LabelValue
 Bin = Annotated[int, Meta(ge=0, lt=limits.REFERENCE_BINS)]  # of predictions, as the version's reference cuts them
@@ -75,7 +74,7 @@ class Window(Document, frozen=True):
     inferences: Count = 0
     errors: Count = 0
     metrics: Annotated[dict[Label, Summary], Meta(max_length=64)] = {}
-    latency: Annotated[dict[Annotated[int, Meta(ge=-4000, le=4000)], Count], Meta(max_length=4096)] = {}
+    latency: Buckets = {}
     shadow: Seen | None = None  # of the version that is tried beside `serial`
     predictions: Annotated[dict[Bin, Count], Meta(max_length=limits.REFERENCE_BINS)] = {}
 
@@ -88,7 +87,7 @@ class Window(Document, frozen=True):
     def means(self) -> dict[str, float]:
         """One value a metric: its mean in this window; `error_rate` too, unless the app has a metric of that name."""
         means = {ERROR_RATE: self.errors / self.inferences} if self.inferences else {}
-        return means | {name: seen.sum / seen.n for name, seen in self.metrics.items() if seen.n}
+        return means | {name: metric.sum / metric.n for name, metric in self.metrics.items() if metric.n}
 
 
 class Batch(Document, frozen=True):

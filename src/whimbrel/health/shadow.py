@@ -1,4 +1,4 @@
-"""What was seen of a candidate in the shadow? A device's sums, and what many devices' windows add up to.
+"""Reports about a candidate in the shadow: the sums of one device, and those of many devices' windows.
 
 1. Only sums and counts travel: no input and no output ever does.
 2. A call's agreement is a share in [0, 1], and so is a device-window's: one device with a million calls is one unit.
@@ -11,17 +11,17 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from whimbrel.health.sketch import key_of
+from whimbrel import limits
+from whimbrel.health.sketch import Key, key_of
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Serial
 
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 Milliseconds = Annotated[float, Meta(ge=0, le=1e15)]
-Buckets = Annotated[dict[Annotated[int, Meta(ge=-4000, le=4000)], Count], Meta(max_length=4096)]
+Buckets = Annotated[dict[Key, Count], Meta(max_length=limits.SKETCH_BUCKETS)]
 Sum = Annotated[int, Meta(ge=0)]
-Sums = Annotated[dict[int, Sum], Meta(max_length=8192)]
+Sums = Annotated[dict[int, Sum], Meta(max_length=limits.SKETCH_SUM_BUCKETS)]
 
-_KEYS = 4096
 _NOTHING = 1e-9  # less is what a sum of floats is off
 
 
@@ -58,8 +58,8 @@ class Seen(Document, frozen=True):
         }
         return Seen(
             serial=self.serial,
-            active=merged(self.active, other.active, keys=_KEYS),
-            candidate=merged(self.candidate, other.candidate, keys=_KEYS),
+            active=merged(self.active, other.active, keys=limits.SKETCH_BUCKETS),
+            candidate=merged(self.candidate, other.candidate, keys=limits.SKETCH_BUCKETS),
             **sums,
         )
 
@@ -119,11 +119,11 @@ class Units(Document, frozen=True):
         buckets = "ratios", "disagreed", "failed", "active", "candidate"
         sums = {n: getattr(self, n) + getattr(other, n) for n in self.__struct_fields__ if n not in buckets}
         return Units(
-            ratios=merged(self.ratios, other.ratios, keys=8192),
-            disagreed=merged(self.disagreed, other.disagreed, keys=8192),
-            failed=merged(self.failed, other.failed, keys=8192),
-            active=merged(self.active, other.active, keys=8192),
-            candidate=merged(self.candidate, other.candidate, keys=8192),
+            ratios=merged(self.ratios, other.ratios, keys=limits.SKETCH_SUM_BUCKETS),
+            disagreed=merged(self.disagreed, other.disagreed, keys=limits.SKETCH_SUM_BUCKETS),
+            failed=merged(self.failed, other.failed, keys=limits.SKETCH_SUM_BUCKETS),
+            active=merged(self.active, other.active, keys=limits.SKETCH_SUM_BUCKETS),
+            candidate=merged(self.candidate, other.candidate, keys=limits.SKETCH_SUM_BUCKETS),
             **sums,
         )
 

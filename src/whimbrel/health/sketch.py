@@ -1,4 +1,4 @@
-"""How are latencies added up? Log buckets with 1% relative accuracy (the mapping of DDSketch, arXiv:1908.10693).
+"""Latencies as counts in log buckets, with 1% relative accuracy (the mapping of DDSketch, arXiv:1908.10693).
 
 key = ceil(log_gamma v), gamma = (1 + 0.01) / (1 - 0.01). Counts at a bucket's edge are exact, and sketches merge by
 adding counts. Devices use the scalar form on a dict; `keys_of` is the same for arrays, and needs numpy.
@@ -6,7 +6,11 @@ adding counts. Devices use the scalar form on a dict; `keys_of` is the same for 
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
+
+from whimbrel import limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,14 +19,15 @@ if TYPE_CHECKING:
 ACCURACY = 0.01
 GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
 _LOG_GAMMA = math.log(GAMMA)
-_KEY_LIMIT = 4000  # gamma^4000 is above 1e34: any time that is not a mistake fits
+
+Key = Annotated[int, Meta(ge=-limits.SKETCH_KEY, le=limits.SKETCH_KEY)]
 
 
 def key_of(value: float) -> int:
     """The bucket of a positive value; zero and below fall into the lowest one."""
     if value <= 0:
-        return -_KEY_LIMIT
-    return max(-_KEY_LIMIT, min(_KEY_LIMIT, math.ceil(math.log(value) / _LOG_GAMMA)))
+        return -limits.SKETCH_KEY
+    return max(-limits.SKETCH_KEY, min(limits.SKETCH_KEY, math.ceil(math.log(value) / _LOG_GAMMA)))
 
 
 def count_above(buckets: Mapping[int, int], value: float) -> int:
@@ -59,5 +64,5 @@ def keys_of(values: "NDArray[np.float64]") -> "NDArray[np.int64]":
 
     positive = values > 0
     logs = np.log(np.where(positive, values, 1.0)) / _LOG_GAMMA
-    keys = np.clip(np.ceil(logs), -_KEY_LIMIT, _KEY_LIMIT).astype(np.int64)
-    return np.where(positive, keys, -_KEY_LIMIT)
+    keys = np.clip(np.ceil(logs), -limits.SKETCH_KEY, limits.SKETCH_KEY).astype(np.int64)
+    return np.where(positive, keys, -limits.SKETCH_KEY)

@@ -1,4 +1,4 @@
-"""By which labels may harm be looked for, named and taken back apart from the rest? The names of slices.
+"""The names of slices: groups of devices in which harm is looked for, and which can go back apart from the rest.
 
 1. A slice is the devices with one value of one label: of the model's hardware label, or of its further `slice_labels`
    (an operating system, a region).

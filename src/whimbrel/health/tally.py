@@ -1,4 +1,4 @@
-"""How do reports become something that can be judged? Sums, which merge in any order.
+"""The tally: reports as sums, which merge in any order and can be judged.
 
 Key: (rollout, stage, window, role, hardware class, other slices, age bucket). A window is the server's, numbered by the
 time at which a report is tallied; a late report counts in the window that is open when it comes. Windows that are over
@@ -16,12 +16,13 @@ a device-window.
 
 import bisect
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Protocol, Self, TypeVar
 
+import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
-from whimbrel.health.pairs import NO_PAIRS, Pairs
+from whimbrel.health.pairs import Pairs
 from whimbrel.health.panel import Panel
 from whimbrel.health.report import Bin, HardwareClass, Role, Slices, Stage, Window
 from whimbrel.health.shadow import Units
@@ -52,9 +53,6 @@ class Moments(Document, frozen=True):
         return cls(n=1, sum=value, sumsq=value * value)
 
 
-_NONE = Moments(n=0, sum=0.0, sumsq=0.0)
-
-
 class Cell(Document, frozen=True):
     """The sums of one key within one rollout."""
 
@@ -66,12 +64,13 @@ class Cell(Document, frozen=True):
     age_bucket: Annotated[int, Meta(ge=0, le=len(AGE_EDGES_H))] = 0
     at_risk: Sum = 0
     sessions: Sum = 0
+    unused: Sum = 0  # device-windows without a session
     crashed: Sum = 0
     error_units: Sum = 0
     error_share: Annotated[float, Meta(ge=0)] = 0.0
     metrics: Annotated[dict[Label, Moments], Meta(max_length=64)] = {}
     pairs: Annotated[dict[Label, Pairs], Meta(max_length=64)] = {}  # of metrics whose means are tested
-    latency: Annotated[dict[int, Sum], Meta(max_length=limits.KIB * 8)] = {}
+    latency: Annotated[dict[int, Sum], Meta(max_length=limits.SKETCH_SUM_BUCKETS)] = {}
     due: Sum = 0
     overdue: Sum = 0
     panels: Annotated[dict[Label, Panel], Meta(max_length=limits.GUARDRAILS + 1)] = {}  # how devices' values changed
@@ -90,6 +89,16 @@ class Cell(Document, frozen=True):
     def groups(self) -> dict[str, str]:
         """The slices that its devices belong to: the name by label."""
         return slices_of(self.hardware_class, self.slices)
+
+
+# What is a plain number in a cell, and no part of its key: sums, whatever they count.
+_COUNTS = tuple(
+    name
+    for name, default in zip(
+        Cell.__struct_fields__[-len(Cell.__struct_defaults__) :], Cell.__struct_defaults__, strict=True
+    )
+    if isinstance(default, int | float) and name != "age_bucket"
+)
 
 
 def slices_text(slices: Slices) -> str:
@@ -129,10 +138,11 @@ def cells_of(
                 age_bucket=age_bucket(cohort.age_s, hour_s=hour_s),
                 at_risk=1,
                 sessions=report.sessions,
+                unused=0 if report.sessions else 1,
                 crashed=report.crashed,
                 error_units=1 if report.inferences else 0,
                 error_share=report.errors / report.inferences if report.inferences else 0.0,
-                metrics={name: Moments.of(seen.sum / seen.n) for name, seen in report.metrics.items() if seen.n},
+                metrics={name: Moments.of(told.sum / told.n) for name, told in report.metrics.items() if told.n},
                 pairs=pairs.get(cohort.stage, {}) if pairs else {},
                 latency=report.latency,
                 shadow=Units.of(report.shadow) if report.shadow is not None and cohort.role == "treated" else None,
@@ -154,43 +164,31 @@ def add(one: Cell, other: Cell) -> Cell:
     """Both together. Raises `ValueError` where the keys differ."""
     if one.key != other.key:
         raise ValueError(f"cells of different keys cannot be added: {one.key} and {other.key}")
-    metrics = dict(one.metrics)
-    for name, seen in other.metrics.items():
-        metrics[name] = metrics[name].plus(seen) if name in metrics else seen
-    pairs = dict(one.pairs)
-    for name, products in other.pairs.items():
-        pairs[name] = pairs.get(name, NO_PAIRS).plus(products)
-    panels = dict(one.panels)
-    for name, change in other.panels.items():
-        panels[name] = panels[name].plus(change) if name in panels else change
     latency = dict(one.latency)
     for bucket, count in other.latency.items():
         latency[bucket] = latency.get(bucket, 0) + count
-    shadow = one.shadow.plus(other.shadow) if one.shadow and other.shadow else one.shadow or other.shadow
-    return Cell(
-        stage=one.stage,
-        window=one.window,
-        role=one.role,
-        hardware_class=one.hardware_class,
-        slices=one.slices,
-        age_bucket=one.age_bucket,
-        at_risk=one.at_risk + other.at_risk,
-        sessions=one.sessions + other.sessions,
-        crashed=one.crashed + other.crashed,
-        error_units=one.error_units + other.error_units,
-        error_share=one.error_share + other.error_share,
-        metrics=metrics,
-        pairs=pairs,
+    return msgspec.structs.replace(
+        one,
+        **{name: getattr(one, name) + getattr(other, name) for name in _COUNTS},
+        metrics=_merged(one.metrics, other.metrics),
+        pairs=_merged(one.pairs, other.pairs),
         latency=latency,
-        due=one.due + other.due,
-        overdue=one.overdue + other.overdue,
-        panels=panels,
-        shadow=shadow,
-        prediction_units=one.prediction_units + other.prediction_units,
-        predictions={
-            key: one.predictions.get(key, _NONE).plus(other.predictions.get(key, _NONE))
-            for key in sorted(one.predictions.keys() | other.predictions.keys())
-        },
-        user_reports=one.user_reports + other.user_reports,
-        version_reports=one.version_reports + other.version_reports,
+        panels=_merged(one.panels, other.panels),
+        shadow=one.shadow.plus(other.shadow) if one.shadow and other.shadow else one.shadow or other.shadow,
+        predictions=dict(sorted(_merged(one.predictions, other.predictions).items())),
     )
+
+
+class _Addable(Protocol):
+    def plus(self, other: Self, /) -> Self: ...
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value", bound=_Addable)
+
+
+def _merged(one: Mapping[_Key, _Value], other: Mapping[_Key, _Value]) -> dict[_Key, _Value]:
+    both = dict(one)
+    for name, value in other.items():
+        both[name] = both[name].plus(value) if name in both else value
+    return both

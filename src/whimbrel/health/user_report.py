@@ -1,4 +1,4 @@
-"""What does a user say of a model? Support tickets, as a help desk hands them on.
+"""Support tickets of users about a model, as a help desk hands them on.
 
 1. A ticket has a number of the help desk's own: handed on again, it counts once, as it was handed on first.
 2. A ticket names a device, which is best, or at least a version.

@@ -1,7 +1,7 @@
-"""How do bytes become a value of ours, and back? The only way in for every JSON document and message.
+"""Every JSON document and message becomes a value here, and a value becomes bytes. There is no other way in.
 
-1. Strict: an unknown field, a wrong type or a bound that is passed refuses the whole document. A device that meets a
-   policy it does not understand keeps what it has; it never guesses.
+1. Reading is strict: an unknown field, a wrong type or a value out of its bounds refuses the whole document. A device
+   that gets a policy which it does not understand keeps what it has; it never guesses.
 2. Encoding is deterministic (sorted keys, UTF-8, no spaces), so equal values have equal bytes and one digest.
 """
 
@@ -19,7 +19,7 @@ _encoder = msgspec.json.Encoder(order="sorted")
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A value that travels: frozen, strict about fields, written without its defaults."""
+    """A value that travels. It is frozen and strict about fields, and is written without its defaults."""
 
 
 def parse(kind: type[T], content: bytes, *, what: str) -> T:
@@ -36,7 +36,7 @@ def parse(kind: type[T], content: bytes, *, what: str) -> T:
 
 
 def convert(kind: type[T], value: object, *, what: str) -> T:
-    """The same for a value that was decoded already (YAML, a database column)."""
+    """Read a value that was decoded already (YAML, a database column) as a `kind`. Raises `UntrustedInput`."""
     try:
         return msgspec.convert(value, type=kind, strict=True)
     except (msgspec.ValidationError, RecursionError) as error:
@@ -44,12 +44,12 @@ def convert(kind: type[T], value: object, *, what: str) -> T:
 
 
 def encode(value: object) -> bytes:
-    """The one JSON form of `value`."""
+    """The one JSON form of `value`, as bytes."""
     return _encoder.encode(msgspec.to_builtins(value, str_keys=True))  # a latency sketch has numbers for keys
 
 
 def plain(value: msgspec.Struct) -> dict[str, Any]:
-    """The fields of `value` as what JSON knows: for an answer that gets more beside them."""
+    """The fields of `value` as plain JSON types, for an answer that gets further fields."""
     fields: dict[str, Any] = msgspec.to_builtins(value)
     return fields
 

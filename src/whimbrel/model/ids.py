@@ -1,6 +1,6 @@
-"""How are things named and ordered? Names, digests, calendar versions, semantic versions.
+"""Names and their order: names, digests, calendar versions, semantic versions.
 
-Version strings are never compared as text: 2.10.0 comes after 2.9.0. Between versions of one model the serial decides.
+Version strings are never compared as text: 2.10.0 comes after 2.9.0. The serial orders the versions of one model.
 """
 
 import re
@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from whimbrel import limits
 
-END = r"$(?!\n)"  # Python's `$` also matches before a last newline; written so that JSON Schema reads it the same
+END = r"$(?!\n)"  # Python's `$` also matches before a last newline; JSON Schema reads this form alike
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?" + END
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="lower-case letters, digits, - and _; 1 to 64")]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}" + END, description="SHA-256, lower-case hexadecimal")]
@@ -20,7 +20,7 @@ Serial = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,62}[A-Za-z0-9])?" + END)]
 LabelValue = Annotated[
     str, Meta(pattern=r"^[^\x00-\x1f\x7f]*" + END, max_length=limits.LABEL_VALUE_CHARS)
-]  # no control characters: it becomes a column, and PostgreSQL takes no NUL in text
+]  # no control characters: the value goes into a column, and PostgreSQL takes no NUL in text
 Text = Annotated[str, Meta(max_length=limits.TEXT_CHARS)]
 DeviceId = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}" + END, max_length=limits.DEVICE_ID_BYTES)
@@ -39,14 +39,14 @@ _DOTTED = re.compile(r"^v?\d{1,9}(\.\d{1,9}){0,7}\Z", re.ASCII)
 
 
 def check_name(text: str, *, kind: str) -> str:
-    """`text`, when it is a name. Raises `ValueError`."""
+    """Return `text` if it is a name. Raises `ValueError`."""
     if not _NAME.match(text):
         raise ValueError(f"{text!r} is not a {kind} name: lower-case letters, digits, '-' and '_', at most 64")
     return text
 
 
 class CalendarVersion(msgspec.Struct, frozen=True, order=True):
-    """`2026.03.05.1`: a day in UTC and the publication of that day, from 1."""
+    """`2026.03.05.1`: a day in UTC, and the number of the publication on that day, from 1."""
 
     year: int
     month: int
@@ -55,7 +55,7 @@ class CalendarVersion(msgspec.Struct, frozen=True, order=True):
 
     @classmethod
     def parse(cls, text: str) -> "CalendarVersion":
-        """Raises `ValueError` for anything but YYYY.MM.DD.N of a real day."""
+        """Read YYYY.MM.DD.N. Raises `ValueError` for anything else, and for a day that does not exist."""
         match = _CALENDAR.match(text)
         if not match:
             raise ValueError(f"{text!r} is not a calendar version; expected the form 2026.03.05.1")
@@ -64,9 +64,9 @@ class CalendarVersion(msgspec.Struct, frozen=True, order=True):
         return cls(year, month, day, iteration)
 
     @classmethod
-    def of(cls, moment: datetime, *, iteration: int) -> "CalendarVersion":
-        """The version of a publication at `moment` (any zone; the day is taken in UTC)."""
-        day = moment.astimezone(UTC)
+    def of(cls, published: datetime, *, iteration: int) -> "CalendarVersion":
+        """The version of a publication at this time (in any zone; the day is that in UTC)."""
+        day = published.astimezone(UTC)
         return cls(day.year, day.month, day.day, iteration)
 
     def __str__(self) -> str:

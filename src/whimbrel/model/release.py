@@ -1,4 +1,4 @@
-"""What is a version? The two documents a publisher signs offline: the release, and the model's line.
+"""What is a version? The two documents that a publisher signs offline: the release, and the model's line.
 
 A release never changes. A line says which releases may still run: a floor that no policy may go below, and revocations.
 """
@@ -13,36 +13,39 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
+from whimbrel.model.formats import Format
 from whimbrel.model.ids import END, CalendarVersion, Digest, Label, Name, Serial, Text, semantic_key
 from whimbrel.model.selector import EVERYONE, Selector
 
-Format = Literal["onnx", "gguf", "tflite", "safetensors", "coreml"]
 Dimension = int | str | None  # a number, a named dimension ("batch"), or unknown
-Seconds = Annotated[float, Meta(ge=0)]
 
+TENSOR_NAME_CHARS = 1024
+DTYPE_CHARS = 64
+DIMENSIONS = 16
+SIGNATURE_TENSORS = 1024
 _VALUES_PER_TENSOR = 1_000_000  # golden values of one probe tensor; the document limit is reached first
 
 
 class TensorSpec(Document, frozen=True):
     """A tensor's name, dtype (numpy's words: float32, int8, ...; a format's own where numpy has none) and shape."""
 
-    name: Annotated[str, Meta(max_length=1024)]
-    dtype: Annotated[str, Meta(max_length=64)]
-    shape: Annotated[tuple[Dimension, ...], Meta(max_length=16)] = ()
+    name: Annotated[str, Meta(max_length=TENSOR_NAME_CHARS)]
+    dtype: Annotated[str, Meta(max_length=DTYPE_CHARS)]
+    shape: Annotated[tuple[Dimension, ...], Meta(max_length=DIMENSIONS)] = ()
 
 
 class Signature(Document, frozen=True):
-    """What a model takes and gives."""
+    """The inputs and outputs of a model."""
 
-    inputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=1024)] = ()
-    outputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=1024)] = ()
+    inputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=SIGNATURE_TENSORS)] = ()
+    outputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=SIGNATURE_TENSORS)] = ()
 
 
 class Tensor(Document, frozen=True):
-    """Golden values: `values` row by row, as many as `shape` holds."""
+    """Golden values: `values` are row by row, as many as `shape` holds."""
 
-    dtype: Annotated[str, Meta(max_length=64)]
-    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=16)]
+    dtype: Annotated[str, Meta(max_length=DTYPE_CHARS)]
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=DIMENSIONS)]
     values: Annotated[tuple[float | int | bool | str, ...], Meta(max_length=_VALUES_PER_TENSOR)]
 
     def __post_init__(self) -> None:
@@ -54,7 +57,7 @@ class Tensor(Document, frozen=True):
 
 
 class Validation(Document, frozen=True):
-    """A few labelled samples. `inputs`: by name, the first dimension counts the samples; `labels`: classes, as many.
+    """A few labelled samples. `inputs`: by name; their first dimension counts the samples. `labels`: a class each.
 
     A sample's answer is the greatest value of `output`, or the output itself where it is one whole number.
     """
@@ -71,10 +74,10 @@ class Validation(Document, frozen=True):
 
 
 class Probe(Document, frozen=True):
-    """What a device tries before it trusts a version: golden inputs, and the outputs they must give.
+    """What a device runs before it trusts a version: golden inputs, and the outputs that they must give.
 
     |output - expected| <= absolute_tolerance + relative_tolerance * |expected|, value by value. `output_ranges`: the
-    least and the greatest value of an output, whatever the input. `validation`: how well it must do on a few samples.
+    least and the greatest value of an output for any input. `validation`: the accuracy on a few samples.
     """
 
     inputs: Annotated[dict[str, Tensor], Meta(max_length=64)] = {}
@@ -88,7 +91,7 @@ class Probe(Document, frozen=True):
 
 
 class File(Document, frozen=True):
-    """One artifact of a variant. A folder (a Core ML package) travels packed; `packed` says: unpack it."""
+    """One artifact of a variant. A folder (a Core ML package) travels packed; `packed` says so."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,199}" + END)]  # one path segment, no dot first
     size_bytes: Annotated[int, Meta(ge=0, le=limits.ARTIFACT_BYTES)]
@@ -98,7 +101,11 @@ class File(Document, frozen=True):
 
 
 class Variant(Document, frozen=True):
-    """One build of a version for a class of devices. The first file is the model's entry point."""
+    """One build of a version for a class of devices. The first file is the model's entry point.
+
+    `runtime` and `precision` are for people: they are shown, and nothing decides by them. The two `sealed` fields are
+    reserved for builds that travel encrypted: nothing writes or reads them yet.
+    """
 
     name: Name
     files: Annotated[tuple[File, ...], Meta(min_length=1, max_length=limits.FILES)]
@@ -122,10 +129,10 @@ class Variant(Document, frozen=True):
 
 
 class Reference(Document, frozen=True):
-    """How a version's predictions are spread where it is right: shares, by class or between edges.
+    """How the predictions of a version are spread while it works well: shares, by class or between edges.
 
-    `bins` of numbers are rising edges, which cut them into one bin more: up to and with the first edge, ..., above the
-    last. Of classes they are the classes, each known by its text; any other falls into one bin more, never seen.
+    For numbers, `bins` are rising edges. They cut the numbers into one bin more: up to and with the first edge, ...,
+    above the last. For classes, `bins` are the classes, each known by its text; all others fall into one more bin.
     """
 
     bins: Annotated[tuple[float | int | str, ...], Meta(min_length=1, max_length=limits.REFERENCE_BINS - 1)]
@@ -133,17 +140,17 @@ class Reference(Document, frozen=True):
     kind: Literal["numbers", "classes"] = "numbers"
 
     def __post_init__(self) -> None:
-        wanted = len(self.bins)
+        shares = len(self.bins)
         if self.kind == "numbers":
             edges = [each for each in self.bins if not isinstance(each, str) and math.isfinite(each)]
             if len(edges) < len(self.bins) or edges != sorted(set(edges)):
                 raise ValueError(f"the edges must be numbers that rise; found {list(self.bins)}")
-            wanted += 1
+            shares += 1
         elif len(set(self._texts)) != len(self.bins):
             raise ValueError("a class is listed twice")
-        if len(self.shares) != wanted:
+        if len(self.shares) != shares:
             what = "edges" if self.kind == "numbers" else "classes"
-            raise ValueError(f"{len(self.bins)} {what} need {wanted} shares; found {len(self.shares)}")
+            raise ValueError(f"{len(self.bins)} {what} need {shares} shares; found {len(self.shares)}")
         if not 0.99 <= sum(self.shares) <= 1.01:
             raise ValueError(f"the shares must add up to 1; they are {sum(self.shares):g} together")
 
@@ -153,11 +160,11 @@ class Reference(Document, frozen=True):
 
     @property
     def bin_shares(self) -> tuple[float, ...]:
-        """The share of every bin, the one of unknown classes included."""
+        """The share of every bin; unknown classes have a bin with the share 0."""
         return self.shares if self.kind == "numbers" else (*self.shares, 0.0)
 
     def bin_of(self, prediction: object) -> int | None:
-        """The bin of a prediction; None where it is no number, and the bins are of numbers."""
+        """The bin of a prediction. None where the bins are of numbers and the prediction is no number."""
         if self.kind == "numbers":
             if not isinstance(prediction, numbers.Real) or not math.isfinite(float(prediction)):
                 return None
@@ -211,7 +218,7 @@ class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1
 
     @property
     def digests(self) -> frozenset[str]:
-        """The artifacts it holds on to."""
+        """The digests of its artifacts."""
         return frozenset(file.sha256 for variant in self.variants for file in variant.files)
 
 

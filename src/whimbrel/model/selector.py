@@ -1,4 +1,4 @@
-"""Which devices are meant? Kubernetes' label-selector shape, and `Version` with a range. No code is evaluated.
+"""Selectors name a set of devices by labels: Kubernetes' shape, and `Version` with a range. No code is evaluated.
 
 1. All labels of `match_labels` and all terms of `match_expressions` must hold; an empty selector means everyone.
 2. An absent label fails `In`, `Gt`, `Lt` and `Version`, and satisfies `NotIn` and `DoesNotExist` (as Kubernetes).
@@ -30,7 +30,7 @@ _COMPARE: tuple[tuple[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]], 
 
 
 class Expression(Document, frozen=True):
-    """One term: `key`, what is asked of it, and the values. `Version` takes bounds: [">=1.8", "<3"], all must hold."""
+    """One term: a key, an operator, and values. `Version` takes bounds, which must all hold: [">=1", "<3"]."""
 
     key: Label
     operator: Operator
@@ -48,7 +48,7 @@ class Expression(Document, frozen=True):
                 _split_bound(bound)
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether a device with `labels` is meant by this term."""
+        """Whether this term holds for a device with `labels`."""
         value = labels.get(self.key)
         match self.operator:
             case "Exists":
@@ -82,7 +82,7 @@ class Selector(Document, frozen=True):
 
     @property
     def everyone(self) -> bool:
-        """Whether this selector leaves nobody out."""
+        """Whether this selector contains every device."""
         return not self.match_labels and not self.match_expressions
 
 

@@ -1,9 +1,9 @@
 """Which bytes lead to an artifact? The delta index, and the cheapest way through it.
 
-1. The index is signed online and is advice only: whatever way is taken, what comes out must hash to the artifact that
-   the publisher's release names.
+1. The index is signed online and is only advice: the bytes at the end of any way must hash to the artifact that the
+   publisher's release names.
 2. A step makes one artifact from another by a patch. A patch from `NOTHING`, the empty artifact that every device has,
-   is the whole file, compressed with what is known of its tensors.
+   is the whole file in compressed form.
 3. Steps may be chained: v1 -> v2 -> v3 may be fewer bytes than v1 -> v3, or than v3 whole.
 4. The cheapest way has the fewest bytes to fetch, then the fewest steps.
 """
@@ -23,7 +23,7 @@ NOTHING = digest_of(b"")
 
 
 class Step(Document, frozen=True):
-    """Fetch the patch `sha256` (`size_bytes`); with the artifact `base` it makes the artifact `target`."""
+    """Fetch the patch `sha256` (`size_bytes`). The patch and the artifact `base` make the artifact `target`."""
 
     base: Digest
     target: Digest
@@ -34,7 +34,7 @@ class Step(Document, frozen=True):
 
 
 class DeltaIndex(Document, frozen=True, tag_field="format", tag="whimbrel-deltas-1"):
-    """Ways to the artifacts of one release. TUF target `deltas/<model>/<serial>.json`; it grows."""
+    """The ways to the artifacts of one release. TUF target `deltas/<model>/<serial>.json`, which grows."""
 
     model: Name
     serial: Serial
@@ -42,37 +42,37 @@ class DeltaIndex(Document, frozen=True, tag_field="format", tag="whimbrel-deltas
 
 
 class Way(msgspec.Struct, frozen=True):
-    """Steps in order; the last makes the target. `size_bytes`: all that is to be fetched."""
+    """Steps in order; the last one makes the target. `size_bytes`: all bytes to fetch."""
 
     steps: tuple[Step, ...]
     size_bytes: int
 
 
 def ways(steps: Collection[Step], *, target: str, size_bytes: int, here: Collection[str]) -> list[Way]:
-    """Ways to `target` that are cheaper than its `size_bytes` whole, the cheapest first: one a last step.
+    """Ways to `target` that are cheaper than the whole file (`size_bytes`), the cheapest first: one for each last step.
 
     `here`: digests of artifacts that this device holds.
     """
-    known = {*here, NOTHING}
-    found = [way for last in steps if last.target == target if (way := _cheapest(last, steps, known)) is not None]
+    bases = {*here, NOTHING}
+    all_ways = [way for last in steps if last.target == target if (way := _cheapest(last, steps, bases)) is not None]
     return sorted(
-        (way for way in found if way.size_bytes < size_bytes), key=lambda way: (way.size_bytes, len(way.steps))
+        (way for way in all_ways if way.size_bytes < size_bytes), key=lambda way: (way.size_bytes, len(way.steps))
     )
 
 
 def _cheapest(last: Step, steps: Collection[Step], here: Collection[str]) -> Way | None:
-    """Dijkstra backwards, from the base of `last` to something that is here."""
+    """The cheapest way that ends with `last`: Dijkstra backwards, to an artifact that is here."""
     waiting: list[tuple[int, int, int, tuple[Step, ...]]] = [(last.size_bytes, 1, 0, (last,))]
-    seen = {last.target}
+    visited = {last.target}
     pushed = 0
     while waiting:
         cost, length, _, path = heapq.heappop(waiting)
         base = path[0].base
         if base in here:
             return Way(path, cost)
-        if base in seen or length >= limits.DELTA_CHAIN:
+        if base in visited or length >= limits.DELTA_CHAIN:
             continue
-        seen.add(base)
+        visited.add(base)
         for step in steps:
             if step.target == base:
                 pushed += 1  # breaks ties: steps themselves have no order

@@ -1,8 +1,8 @@
-"""What may a person ask of a stage, and of every guardrail? Limits and guardrails of a plan, understood or refused.
+"""Limits of a stage and guardrails of a plan, as a person may write them: understood or refused.
 
 1. A limit that is not a number, that two fields say differently, or that can hold nothing is refused.
 2. A guardrail changes a test that is there (margin, severity, share of the budget), or adds one for a metric of the
-   devices' own. What is worse is known for the former, and must be said for the latter.
+   devices' own. The table of measures knows the worse direction of the former; a plan must say that of the latter.
 3. An absent limit asks for nothing; it is never read as zero.
 
 How each is detected and judged: docs/reference/plan.md.
@@ -10,22 +10,20 @@ How each is detected and judged: docs/reference/plan.md.
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
+from whimbrel.plan.measures import LIMITS, MEASURES, Compared, Direction, Severity
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Bound = Annotated[float, Meta(ge=-1e15, le=1e15)]  # a metric's, in its own unit
 Bounds = Annotated[dict[Label, Bound], Meta(max_length=limits.GUARDRAILS)]
 Ratio = Annotated[float, Meta(ge=1, le=1000)]  # the new version's rate over the control's
-Severity = Literal["rollback", "hold", "warn"]
-Direction = Literal["higher_is_worse", "lower_is_worse"]
 
-DRIFT_PSI_MAX = 0.25  # the usual reading of the index: below .1 none, above .25 a real shift
 # Fields that bound the mean of a metric, and which metric each of them is about.
 _FLOORS = {"accuracy_min": "accuracy", "feedback_min": "feedback"}
 _CEILINGS = {"battery_max": "battery", "memory_mb_max": "memory_mb"}
@@ -75,6 +73,22 @@ class SuccessCriteria(Document, frozen=True):
         """The most that the mean of a metric may be, by metric."""
         return _bounds(self, _CEILINGS, self.metrics_max)
 
+    def sets(self, criterion: str) -> bool:
+        """Whether they set the limit `criterion`, in either of the two forms of a bound."""
+        if criterion in _FLOORS:
+            return _FLOORS[criterion] in self.floors
+        if criterion in _CEILINGS:
+            return _CEILINGS[criterion] in self.ceilings
+        return getattr(self, criterion) is not None
+
+    def limit_on(self, estimate: str | None, compared: Compared) -> float | None:
+        """The limit on an estimate that is compared so with the control's; None where none is set."""
+        for limit in LIMITS:
+            if (limit.estimate, limit.compared) == (estimate, compared):
+                value: float | None = getattr(self, limit.criterion)
+                return value
+        return None
+
     def name_of(self, metric: str, *, floor: bool) -> str:
         """How a plan says the bound of `metric`: the field, or the field and the metric."""
         for field, each in (_FLOORS if floor else _CEILINGS).items():
@@ -84,19 +98,19 @@ class SuccessCriteria(Document, frozen=True):
 
     def over(self, earlier: "SuccessCriteria") -> "SuccessCriteria":
         """These, and the earlier ones where these say nothing. Raises `ValueError` where both together hold nothing."""
-        mine = {name: getattr(self, name) for name in self.__struct_fields__}
+        newer = {name: getattr(self, name) for name in self.__struct_fields__}
         merged = {
             name: (getattr(earlier, name) | value)
             if isinstance(value, dict)
             else (value if value is not None else getattr(earlier, name))
-            for name, value in mine.items()
+            for name, value in newer.items()
         }
         # Said in the other of its two forms, a bound is said again: the newer one holds.
         for fields, general in ((_FLOORS, "metrics_min"), (_CEILINGS, "metrics_max")):
             for field, metric in fields.items():
-                if mine[field] is not None:
+                if newer[field] is not None:
                     merged[general] = {key: bound for key, bound in merged[general].items() if key != metric}
-                elif metric in mine[general]:
+                elif metric in newer[general]:
                     merged[field] = None
         return SuccessCriteria(**merged)
 
@@ -118,44 +132,15 @@ def bounded_metric(name: str) -> str:
     return named.get(name) or name.removeprefix("metrics_min.").removeprefix("metrics_max.")
 
 
-class _Test(Document, frozen=True):
-    """A test that is there without being asked for by name: what is worse, and the bounds of its margin."""
-
-    direction: Direction
-    margin_min: float
-    margin_max: float
-    unit: str
-
-
-_OVER = "a ratio to the control's, at least 1"
-KNOWN = {
-    name: _Test(direction="higher_is_worse", margin_min=1.0, margin_max=1000.0, unit=_OVER)
-    for name in (
-        "crash",
-        "error",
-        "silence",
-        "latency_p50",
-        "latency_p95",
-        "latency_p99",
-        "battery",
-        "user_reports",
-    )
-} | {
-    "accuracy": _Test(direction="lower_is_worse", margin_min=0.0, margin_max=1.0, unit="a drop, 0 to 1"),
-    "feedback": _Test(direction="lower_is_worse", margin_min=0.0, margin_max=1.0, unit="a drop, 0 to 1"),
-    "failure": _Test(direction="higher_is_worse", margin_min=1e-6, margin_max=0.5, unit="a share of all installs"),
-    "drift": _Test(direction="higher_is_worse", margin_min=1e-6, margin_max=100.0, unit="a stability index (PSI)"),
-}
-
-
-_TAKEN = {"error_limit", "latency_limit", "latency_over", "version_reports", *_FLOORS, *_CEILINGS}
+KNOWN = {name: row for name, row in MEASURES.items() if row.margin is not None}  # those that a guardrail may name
+_TAKEN = {*(MEASURES.keys() - KNOWN.keys()), *_FLOORS, *_CEILINGS}
 
 
 class Guardrail(Document, frozen=True):
     """One thing that is watched during the whole rollout, and what its proven harm does.
 
-    `margin`: the harm that is tolerated, in the unit of the test (`KNOWN`); of a metric of one's own, the difference of
-    the means, in its own unit. `weight`: its part of the false-alarm budget; crashes have 12, most have 1 to 3.
+    `margin`: the harm that is tolerated, in the unit of the measure (`KNOWN`); of a metric of one's own, the difference
+    of the means, in its own unit. `weight`: its part of the false-alarm budget; crashes have 12, most have 1 to 3.
     """
 
     metric: Label
@@ -165,8 +150,8 @@ class Guardrail(Document, frozen=True):
     weight: Annotated[float, Meta(ge=0.01, le=100)] | None = None
 
     def __post_init__(self) -> None:
-        known = KNOWN.get(self.metric)
-        if known is None:
+        measure = KNOWN.get(self.metric)
+        if measure is None:
             if self.metric == "latency":
                 raise ValueError("latency has three guardrails: latency_p50, latency_p95 and latency_p99")
             if self.metric in _TAKEN or self.metric.startswith(("metrics_min.", "metrics_max.")):
@@ -177,10 +162,11 @@ class Guardrail(Document, frozen=True):
                     f"and the margin that is tolerated, in its unit; known by themselves are {', '.join(sorted(KNOWN))}"
                 )
             return
-        if self.direction not in {None, known.direction}:
-            raise ValueError(f"of {self.metric}, {known.direction.replace('_', ' ')}; leave the direction out")
-        if self.margin is not None and not known.margin_min <= self.margin <= known.margin_max:
-            raise ValueError(f"the margin of {self.metric} is {known.unit}; {self.margin:g} came")
+        if self.direction not in {None, measure.direction}:
+            raise ValueError(f"of {self.metric}, {measure.direction.replace('_', ' ')}; leave the direction out")
+        bounds = measure.margin
+        if bounds is not None and self.margin is not None and not bounds.least <= self.margin <= bounds.most:
+            raise ValueError(f"the margin of {self.metric} is {bounds.unit}; {self.margin:g} came")
 
     @property
     def own(self) -> bool:

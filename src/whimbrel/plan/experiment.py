@@ -1,4 +1,4 @@
-"""What did a person want to know? An A/B/n experiment, in the field's published form (and a few words of our own).
+"""The A/B/n experiment that a person asks for, in the field's published form (and a few words of our own).
 
     experiment:
       name: "A larger encoder"
@@ -9,8 +9,8 @@
       primary_metric: accuracy
       guardrail_metrics: [crash_rate, latency_p99]
 
-1. What cannot be understood is refused; an unknown key or metric is never read as "no limit".
-2. A share is a number from 0 to 1, or a percent with its sign ("5%"): 5 alone is refused, since nobody can tell.
+1. An experiment that cannot be understood is refused; an unknown key or metric is never read as "no limit".
+2. A share is a number from 0 to 1, or a percent with its sign ("5%"). 5 alone is refused, because it is ambiguous.
 3. All variants are versions of one model: a device runs one version of it at a time.
 4. The budget `alpha` is split evenly over the arms (Bonferroni): all intervals hold at once.
 """
@@ -32,7 +32,7 @@ from whimbrel.plan.ranges import Range
 from whimbrel.policy.bucket import BUCKETS
 
 CRASH_RATE = "crash_rate"  # crashes a device and window: a ratio against the control's
-WATCHED = frozenset(  # every arm is watched for these as a rollout is, whether they are asked for or not
+WATCHED = frozenset(  # every arm is watched for these, as a rollout is, also where the experiment does not name them
     {
         "crash",
         "crash_rate",
@@ -48,7 +48,9 @@ WATCHED = frozenset(  # every arm is watched for these as a rollout is, whether 
         "battery",
     }
 )
-_FALLING = frozenset({ERROR_RATE, CRASH_RATE, "battery"})  # metrics of which less is better, unless it is said
+_FALLING = frozenset(
+    {ERROR_RATE, CRASH_RATE, "battery"}
+)  # metrics of which less is better, unless the experiment says otherwise
 _PERCENT = re.compile(r"^(\d{1,3}(?:\.\d{1,6})?)%$")
 _CONTROLS = ("control", "baseline")
 
@@ -58,7 +60,7 @@ VariantId = Name
 
 
 class ExperimentVariant(Document, frozen=True):
-    """One arm: a version, and what it is."""
+    """One arm: a version and its description."""
 
     id: VariantId
     model_version: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -66,7 +68,7 @@ class ExperimentVariant(Document, frozen=True):
 
 
 class PrimaryMetric(Document, frozen=True):
-    """What decides. `error_rate`, `crash_rate`, or any metric that the app records.
+    """The metric that decides. `error_rate`, `crash_rate`, or any metric that the app records.
 
     `minimum_effect`: the smallest difference worth shipping, in units of the metric (of `crash_rate`: a share of the
     control's rate). `spread`: the standard deviation between devices, where it is known, for `experiment check`.
@@ -79,7 +81,7 @@ class PrimaryMetric(Document, frozen=True):
 
     @property
     def rises(self) -> bool:
-        """Whether more of it is better."""
+        """Whether a greater value is better."""
         return (self.direction or ("decrease" if self.name in _FALLING else "increase")) == "increase"
 
     @property
@@ -97,7 +99,7 @@ class GuardrailMetric(Document, frozen=True):
 
     @property
     def rises(self) -> bool:
-        """Whether more of it is better."""
+        """Whether a greater value is better."""
         return (self.direction or ("decrease" if self.name in _FALLING else "increase")) == "increase"
 
 
@@ -105,7 +107,7 @@ Share = float | Annotated[str, Meta(max_length=16)]
 
 
 class Experiment(Document, frozen=True):
-    """A whole experiment. `hour_s` of its record may shorten its days for rehearsals."""
+    """A whole experiment. For rehearsals `hour_s` of its record may shorten its days."""
 
     name: Annotated[str, Meta(min_length=1, max_length=200)]
     variants: Annotated[tuple[ExperimentVariant, ...], Meta(min_length=2, max_length=limits.EXPERIMENT_VARIANTS)]
@@ -157,7 +159,7 @@ class Experiment(Document, frozen=True):
 
     @property
     def treated(self) -> tuple[ExperimentVariant, ...]:
-        """The other variants, in the file's order. The place here is the arm's stage in tallies."""
+        """The other variants, in the file's order. A variant's place here is its arm's stage in tallies."""
         return tuple(variant for variant in self.variants if variant.id != self.control_id)
 
     @property
@@ -170,35 +172,35 @@ class Experiment(Document, frozen=True):
         return _share_of(self.allocation[variant])
 
     def ranges(self) -> dict[str, Range]:
-        """The buckets of every variant, one after the other from the start of the range; what is over is in none."""
+        """The buckets of every variant, one after the other from the start of the range. The rest is in no variant."""
         own, start, before = self.range, self.range.start, 0.0
-        found = {}
+        ranges = {}
         for variant in self.variants:
             before += self.share(variant.id)
             end = min(own.end, own.start + round(before * own.buckets))
-            found[variant.id] = Range(start, end)
+            ranges[variant.id] = Range(start, end)
             start = end
-        return found
+        return ranges
 
     # --- what is measured ---
 
     @property
     def primary(self) -> PrimaryMetric:
         """The metric that decides."""
-        said = self.primary_metric
-        return said if isinstance(said, PrimaryMetric) else PrimaryMetric(name=said)
+        primary = self.primary_metric
+        return primary if isinstance(primary, PrimaryMetric) else PrimaryMetric(name=primary)
 
     @property
     def own_guardrails(self) -> tuple[GuardrailMetric, ...]:
-        """Guardrails that only this app knows; all others are watched anyway."""
-        said = [
+        """Guardrails of the app's own metrics. All others are watched in any case."""
+        guardrails = [
             each if isinstance(each, GuardrailMetric) else GuardrailMetric(name=each) for each in self.guardrail_metrics
         ]
-        return tuple(each for each in said if each.name not in WATCHED)
+        return tuple(each for each in guardrails if each.name not in WATCHED)
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """Metrics of which a device has one value: the primary one, unless it is a ratio, and own guardrails."""
+        """Metrics of which a device has one value: the primary metric, unless it is a ratio, and own guardrails."""
         primary = () if self.primary.is_ratio else (self.primary.name,)
         return tuple(dict.fromkeys((*primary, *(guard.name for guard in self.own_guardrails))))
 
@@ -208,11 +210,11 @@ class Experiment(Document, frozen=True):
         return self.alpha / len(self.treated)
 
     def window_s(self) -> float:
-        """Seconds a tally window."""
+        """The seconds of a tally window."""
         return self.check_interval_sec
 
     def guard_plan(self, variant: ExperimentVariant) -> Plan:
-        """The rollout whose gate watches an arm: one stage that is never promoted."""
+        """The plan by which the gate watches an arm: one stage that is never promoted."""
         battery = any(_name(each) == "battery" for each in self.guardrail_metrics)
         criteria = SuccessCriteria(battery_increase_max=0.2) if battery else SuccessCriteria()
         stage = Stage(
@@ -229,7 +231,7 @@ class Experiment(Document, frozen=True):
         )
 
     def own_guard_alpha(self) -> float:
-        """The part of `guardrail_alpha` of one guardrail of the app's own, of one arm."""
+        """The part of `guardrail_alpha` that one own guardrail of one arm has."""
         return self.guardrail_alpha / len(self.treated) / 2 / max(1, len(self.own_guardrails))
 
     def follow_up(self, model_version: str) -> Plan:
@@ -244,59 +246,61 @@ class Experiment(Document, frozen=True):
 
 
 class ExperimentFile(Document, frozen=True):
-    """The file: one key, `experiment`."""
+    """The experiment's file, with one key: `experiment`."""
 
     experiment: Experiment
 
 
-def _check_variants(said: Experiment) -> None:
-    ids = [variant.id for variant in said.variants]
+def _check_variants(experiment: Experiment) -> None:
+    ids = [variant.id for variant in experiment.variants]
     if len(set(ids)) != len(ids):
         raise ValueError(f"two variants share an id: {', '.join(ids)}")
-    models = sorted({VersionName.parse(variant.model_version).model for variant in said.variants})
+    models = sorted({VersionName.parse(variant.model_version).model for variant in experiment.variants})
     if len(models) > 1:
         raise ValueError(f"the variants are versions of {' and '.join(models)}; an experiment is about one model")
-    if said.control is not None and said.control not in ids:
-        raise ValueError(f"control is {said.control!r}; the variants are {', '.join(ids)}")
+    if experiment.control is not None and experiment.control not in ids:
+        raise ValueError(f"control is {experiment.control!r}; the variants are {', '.join(ids)}")
 
 
-def _check_shares(said: Experiment) -> None:
-    ids = [variant.id for variant in said.variants]
-    if sorted(said.allocation) != sorted(ids):
-        raise ValueError(f"allocation is of {', '.join(sorted(said.allocation))}; the variants are {', '.join(ids)}")
-    total = sum(said.share(name) for name in ids)
+def _check_shares(experiment: Experiment) -> None:
+    ids = [variant.id for variant in experiment.variants]
+    if sorted(experiment.allocation) != sorted(ids):
+        raise ValueError(
+            f"allocation is of {', '.join(sorted(experiment.allocation))}; the variants are {', '.join(ids)}"
+        )
+    total = sum(experiment.share(name) for name in ids)
     if total > 1 + 1e-9:
         raise ValueError(f"the allocation adds up to {100 * total:g}%; at most 100% can be given")
-    empty = [name for name, own in said.ranges().items() if own.buckets < 1]
+    empty = [name for name, own in experiment.ranges().items() if own.buckets < 1]
     if empty:
         raise ValueError(f"the share of {', '.join(empty)} is below one in {BUCKETS:,} devices")
 
 
-def _check_metrics(said: Experiment) -> None:
-    name = said.primary.name
+def _check_metrics(experiment: Experiment) -> None:
+    name = experiment.primary.name
     if name.startswith("latency") or name in {"silence", "install_failures", "crash", "error"}:
         raise ValueError(
             f"primary_metric {name!r} is watched as a guardrail and cannot decide; use error_rate, crash_rate, or a "
             "metric that the app records (say, its latency in ms under a name of its own)"
         )
-    for each in said.guardrail_metrics:
+    for each in experiment.guardrail_metrics:
         if isinstance(each, GuardrailMetric) and each.name in WATCHED:
             raise ValueError(
                 f"guardrail {each.name!r} is watched as in a rollout; name it without direction and margin"
             )
-    names = [_name(each) for each in said.guardrail_metrics]
+    names = [_name(each) for each in experiment.guardrail_metrics]
     if len(set(names)) != len(names):
         raise ValueError(f"two guardrails share a name: {', '.join(names)}")
 
 
-def _name(said: str | GuardrailMetric) -> str:
-    return said if isinstance(said, str) else said.name
+def _name(guardrail: str | GuardrailMetric) -> str:
+    return guardrail if isinstance(guardrail, str) else guardrail.name
 
 
-def _share_of(said: float | str) -> float:
-    match = _PERCENT.match(said) if isinstance(said, str) else None
-    share = float(match[1]) / 100 if match else said if isinstance(said, float) else 0.0
+def _share_of(text: float | str) -> float:
+    match = _PERCENT.match(text) if isinstance(text, str) else None
+    share = float(match[1]) / 100 if match else text if isinstance(text, float) else 0.0
     if not 0 < share <= 1:
-        shown = said if isinstance(said, str) else f"{said:g}"
+        shown = text if isinstance(text, str) else f"{text:g}"
         raise ValueError(f"allocation {shown}: a share is a number from 0 to 1, or a percent with its sign, such as 5%")
     return share

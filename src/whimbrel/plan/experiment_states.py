@@ -1,4 +1,4 @@
-"""How does an experiment end? The table of states and events; any other pair is refused and changes nothing."""
+"""The states of an experiment. The table of states and events; any other pair is refused and changes nothing."""
 
 from enum import StrEnum
 
@@ -6,17 +6,17 @@ from whimbrel.errors import IllegalTransition
 
 
 class Phase(StrEnum):
-    """Where an experiment stands."""
+    """The state of an experiment."""
 
-    RUNNING = "running"  # its arms report, and it is looked at after every window
-    SHIPPED = "shipped"  # an arm is better, and what was to follow was begun
+    RUNNING = "running"  # its arms report, and the gate judges it after every window
+    SHIPPED = "shipped"  # an arm is better, and what follows was begun
     KEPT = "kept"  # the control stays: no arm is better
     INCONCLUSIVE = "inconclusive"  # its time is over, and nothing was decided
     STOPPED = "stopped"  # a person ended it
 
 
 class Act(StrEnum):
-    """What can happen to it."""
+    """What can happen to an experiment."""
 
     STOP_ARM = "stop_arm"  # proven harm: the arm's devices return, the others go on
     SHIP = "ship"

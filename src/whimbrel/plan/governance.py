@@ -1,4 +1,4 @@
-"""How is a rollout conducted? Who must agree, how many devices may be at stake, what follows, and who is told."""
+"""How a rollout is governed: who must agree, how many devices may be at risk, what follows, and who gets alerts."""
 
 from typing import Annotated, Literal
 
@@ -28,11 +28,11 @@ class Approval(Document, frozen=True):
     """How many people must agree before a stage begins. Each of them counts once."""
 
     count: Annotated[int, Meta(ge=1, le=limits.APPROVERS)] = 1
-    note: Note = ""  # what they should look at
+    note: Note = ""  # what the approvers should look at
 
 
 class BlastRadius(Document, frozen=True):
-    """The most devices that may be on the new version before it is proven: in every stage but the last."""
+    """The most devices that may run the new version in any stage but the last."""
 
     percent: Annotated[float, Meta(gt=0, le=100)] | None = None
     devices: Annotated[int, Meta(ge=1, le=10**10)] | None = None
@@ -43,22 +43,22 @@ class BlastRadius(Document, frozen=True):
 
 
 class OnSuccess(Document, frozen=True):
-    """What follows when it is complete; its version is the baseline and `champion` in any case."""
+    """What follows when the rollout is complete. Its version becomes the baseline and `champion` in any case."""
 
-    alias: Name | None = None  # also names the new baseline
+    alias: Name | None = None  # an alias that the new baseline gets too
     retire_previous: bool = False  # the version before is offered no more, also not to go back to
 
 
 class OnFailure(Document, frozen=True):
-    """What follows when it is taken back; its version is quarantined in any case."""
+    """What follows when the rollout is taken back. Its version is quarantined in any case."""
 
-    alias: Name | None = None  # names the version that was taken back
+    alias: Name | None = None  # an alias of the version that was taken back
     retire_target: bool = False  # it is offered no more, also not by an override
     abort_queued: bool = False  # rollouts of this model that wait for their turn end unbegun
 
 
 class AlertRule(Document, frozen=True):
-    """Whom to tell of what. `to` is a receiver that the server's operator configured."""
+    """Who receives which alerts. `to` is a receiver that the server's operator configured."""
 
     to: Name
     on: Annotated[tuple[AlertOn, ...], Meta(min_length=1, max_length=32)]

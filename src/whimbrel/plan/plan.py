@@ -1,4 +1,4 @@
-"""What did a person ask for? A staged rollout, in the field's published YAML form (and a few words of our own).
+"""A plan: the staged rollout that a person asks for, in the field's published YAML form (and a few words of our own).
 
     rollout:
       model_version: "detector-v3.2"
@@ -8,12 +8,12 @@
       rollback: {auto_rollback: true, health_check_interval_sec: 300}
 
 1. A plan that cannot be understood is refused; an unknown key or criterion is never read as "no limit".
-2. A share only grows. Criteria hold for the later stages too, until they are said again.
+2. A share only grows. Criteria hold for the later stages too, until a stage replaces them.
 3. `regions` and `user_segments` select devices by their labels `region` and `user_segment`; a `selector` selects more
    finely, and all of them must hold.
-4. What contradicts itself is refused with the reason, and never resolved by a guess.
-5. Shadow stages come first. Their shares grow among themselves: who only tries a version beside another bounds no share
-   of those that it serves, and no blast radius.
+4. A plan that contradicts itself is refused with the reason. It is never resolved by a guess.
+5. Shadow stages come first. Their shares grow among themselves: they bound neither the share of a stage that serves,
+   nor the blast radius.
 
 The whole form: docs/reference/plan.md; for editors: docs/reference/plan.schema.json.
 """
@@ -48,13 +48,13 @@ class Rollback(Document, frozen=True):
 
 
 class Stage(Document, frozen=True):
-    """A share of the devices on the new version, for a time. `shadow`: they hold it, and are served as before."""
+    """A share of the devices on the new version, for a time. With `shadow` the devices are served as before."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}" + END)]
     target_percent: Annotated[float, Meta(gt=0, le=100)]  # of the rollout's range: of all devices, unless it says less
     duration_hours: Hours = 0.0  # the least time it soaks
-    soak_hours: Hours | None = None  # the same in our word
-    max_hours: Hours | None = None  # the longest bake: what is in doubt until then waits, and holds from then on
+    soak_hours: Hours | None = None  # our word for the same
+    max_hours: Hours | None = None  # the longest bake: a doubt waits until then, and holds from then on
     approval: Approval | None = None  # before this stage begins
     success_criteria: SuccessCriteria = msgspec.field(default_factory=SuccessCriteria)
     rollback: Rollback | None = None
@@ -62,7 +62,7 @@ class Stage(Document, frozen=True):
     user_segments: Annotated[tuple[LabelValue, ...], Meta(max_length=256)] = ()
     only: Selector = msgspec.field(name="selector", default=EVERYONE)
     shadow: ShadowStage | None = None
-    conditions: Conditions | None = None  # when its devices may fetch and activate; the model's, where it says nothing
+    conditions: Conditions | None = None  # when its devices may fetch and activate; else the model's
 
     def __post_init__(self) -> None:
         if self.soak_hours is not None:
@@ -79,7 +79,7 @@ class Stage(Document, frozen=True):
 
     @property
     def selector(self) -> Selector:
-        """The devices this stage is about."""
+        """The devices that belong to this stage."""
         terms = list(self.only.match_expressions)
         if self.regions:
             terms.append(Expression(key="region", operator="In", values=self.regions))
@@ -92,7 +92,7 @@ class Plan(Document, frozen=True):
     """A whole rollout. `alpha` is its false-alarm budget, over all guardrails, stages and looks.
 
     It bounds the chance of a false alarm at the very edge of what is tolerated, in every guardrail at once. Where
-    nothing is wrong far less happens: at the default, about one rollout in 200 (bench/harm.py).
+    nothing is wrong, false alarms are far rarer: at the default, about one rollout in 200 (bench/harm.py).
     """
 
     model_version: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -123,7 +123,7 @@ class Plan(Document, frozen=True):
             if after.shadow is not None and before.shadow is None:
                 raise ValueError(f"shadow stage {after.name!r} comes after {before.name!r}, which serves: shadow first")
             if before.shadow is not None and after.shadow is None:
-                continue  # who only held it bounds nobody who is served
+                continue  # a shadow stage bounds no stage that serves
             if after.target_percent < before.target_percent:
                 raise ValueError(
                     f"stage {after.name!r} has target_percent {after.target_percent:g}, below the "
@@ -155,11 +155,11 @@ class Plan(Document, frozen=True):
 
     @property
     def shadows(self) -> int:
-        """How many stages, the first ones, are shadow stages."""
+        """The number of shadow stages, which are the first ones."""
         return sum(stage.shadow is not None for stage in self.stages)
 
     def criteria(self, stage: int) -> SuccessCriteria:
-        """The limits in force at a stage: its own, and the earlier ones where it says nothing."""
+        """The limits in force at a stage: its own, and those of earlier stages where it has none."""
         criteria = SuccessCriteria()
         for each in self.stages[: stage + 1]:
             criteria = each.success_criteria.over(criteria)
@@ -170,23 +170,23 @@ class Plan(Document, frozen=True):
         return self.stages[stage].rollback or self.rollback
 
     def window_s(self) -> float:
-        """Seconds a tally window: the plan's health-check interval (default 300)."""
+        """The seconds of a tally window: the plan's health-check interval (default 300)."""
         return self.rollback.health_check_interval_sec or 300.0
 
     @property
     def reaches_everyone(self) -> bool:
-        """Whether its last stage is about all devices: only then may its target become the baseline."""
+        """Whether its last stage reaches all devices. Only then its target may become the baseline."""
         last = self.stages[-1]
         return last.target_percent >= 100 and last.selector.everyone and self.range.whole
 
     @property
     def range(self) -> Range:
-        """The buckets of the layer that it may use. Its shares grow from their start."""
+        """The buckets of the layer that it may use. Shares grow from the start of this range."""
         return Range.of_percent(*self.range_percent)
 
     @property
     def ceiling(self) -> int:
-        """The bucket where the holdback begins: the treated never pass it."""
+        """The bucket where the holdback begins. Treated devices never lie beyond it."""
         return self.range.end - round(self.holdback_percent / 100 * self.range.buckets)
 
     def share_buckets(self, stage: int) -> int:
@@ -196,22 +196,22 @@ class Plan(Document, frozen=True):
     def share_end(self, stage: int) -> int:
         """The bucket where a stage's share ends: its part of the range, less the holdback from 90% up.
 
-        And less what the blast radius in percent leaves, but for the last stage.
+        A blast radius in percent caps it, except in the last stage.
         """
         own = self.range
         percent = self.stages[stage].target_percent
-        wanted = own.start + round(percent / 100 * own.buckets)
-        if wanted >= own.start + round(0.9 * own.buckets):
-            wanted = min(wanted, self.ceiling)
+        end = own.start + round(percent / 100 * own.buckets)
+        if end >= own.start + round(0.9 * own.buckets):
+            end = min(end, self.ceiling)
         radius = self.blast_radius
         capped = stage < len(self.stages) - 1 and self.stages[stage].shadow is None
         if radius is not None and radius.percent is not None and capped:
-            wanted = min(wanted, own.start + round(radius.percent / 100 * BUCKETS))
-        return wanted
+            end = min(end, own.start + round(radius.percent / 100 * BUCKETS))
+        return end
 
 
 class PlanFile(Document, frozen=True):
-    """The file: one key, `rollout`."""
+    """The plan's file, with one key: `rollout`."""
 
     rollout: Plan
 
@@ -240,12 +240,12 @@ class VersionName(msgspec.Struct, frozen=True):
         )
 
     def matches(self, *, calendar: str, semantic: str) -> bool:
-        """Whether a version with these two names is meant."""
+        """Whether a version with these two names matches."""
         if not self.prefix:
             return self.text in {calendar, semantic}
         return semantic == self.text or semantic.startswith((f"{self.text}.", f"{self.text}-"))
 
 
 def version_order(calendar: str, semantic: str) -> tuple[object, ...]:
-    """A key for listing versions where no serial is at hand; never compare version strings as text."""
+    """A key that sorts versions without their serials. Version strings are never compared as text."""
     return semantic_key(semantic), CalendarVersion.parse(calendar)

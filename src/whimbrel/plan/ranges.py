@@ -1,9 +1,9 @@
-"""Which buckets of a layer may something use, and who has them already? The one check of overlap.
+"""Ranges of buckets in a layer, and the one check whether two of them overlap.
 
 A range is [start, end) in buckets. Two rollouts of one model, or a rollout and an experiment, share a layer as long as
-their ranges do not meet: then a device is in one of them at most, whatever its labels say.
+their ranges do not overlap: then a device is in at most one of them, whatever its labels say.
 
-Called before anything begins in a layer, for rollouts and experiments alike.
+Called before a rollout or an experiment begins.
 """
 
 from collections.abc import Iterable
@@ -21,12 +21,12 @@ class Range(msgspec.Struct, frozen=True):
 
     @classmethod
     def of_percent(cls, low: float, high: float) -> "Range":
-        """The buckets of a stretch of the layer in percent; ranges that touch in percent touch in buckets."""
+        """The buckets of a range in percent. Ranges that touch in percent touch in buckets."""
         return cls(round(low / 100 * BUCKETS), round(high / 100 * BUCKETS))
 
     @property
     def buckets(self) -> int:
-        """How many they are."""
+        """The number of buckets."""
         return self.end - self.start
 
     @property
@@ -35,14 +35,14 @@ class Range(msgspec.Struct, frozen=True):
         return self.buckets == BUCKETS
 
     def meets(self, other: "Range") -> bool:
-        """Whether some bucket is in both."""
+        """Whether the two ranges share a bucket."""
         return self.start < other.end and other.start < self.end
 
     def words(self) -> str:
-        """As a sentence says it."""
+        """The range as words of a sentence."""
         return f"{100 * self.start / BUCKETS:g}% to {100 * self.end / BUCKETS:g}%"
 
 
 def in_the_way(wanted: Range, taken: Iterable[tuple[str, Range]]) -> list[str]:
-    """The names of those whose ranges meet `wanted`, in the order given; none, and the way is free."""
-    return [name for name, held in taken if wanted.meets(held)]
+    """The names whose ranges overlap `wanted`, in the order given. An empty list: `wanted` is free."""
+    return [name for name, other in taken if wanted.meets(other)]

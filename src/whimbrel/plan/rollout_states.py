@@ -1,6 +1,6 @@
-"""How does a rollout move? The table of states and events; any other pair is refused and changes nothing.
+"""The states of a rollout. The table of states and events; any other pair is refused and changes nothing.
 
-The diagram and what each state means: docs/reference/rollout-states.md, generated from here.
+docs/reference/rollout-states.md has the diagram, generated from this table, and the meaning of each state.
 """
 
 from enum import StrEnum
@@ -9,7 +9,7 @@ from whimbrel.errors import IllegalTransition
 
 
 class State(StrEnum):
-    """Where a rollout stands."""
+    """The state of a rollout."""
 
     DRAFT = "draft"  # written down and checked; a person's approval begins it
     SCHEDULED = "scheduled"  # it begins by itself at its time, and when no freeze holds any more
@@ -17,17 +17,17 @@ class State(StrEnum):
     ADVANCING = "advancing"  # a stage was decided, and the signed policy that says so is not out yet
     RUNNING = "running"  # the policy is out; no device of the stage has reported from the new version yet
     SOAKING = "soaking"  # devices of the stage report, and the gate looks after every window
-    HOLDING = "holding"  # soaked, and something is missing, in doubt or frozen: it looks on, and may still move
+    HOLDING = "holding"  # soaked, and something is missing, in doubt or frozen: the gate goes on, and it may still move
     WAITING_FOR_APPROVAL = "waiting_for_approval"  # the gate would go on; the next stage asks for people's approval
     PAUSED = "paused"  # a person said: do not advance (harm still takes it back)
     ROLLING_BACK = "rolling_back"  # its target is quarantined; devices that can hear of it are not all off it yet
-    ROLLED_BACK = "rolled_back"  # every device that was heard from is off it
+    ROLLED_BACK = "rolled_back"  # every device that reports has left it
     COMPLETED = "completed"  # its target is the baseline
     ABORTED = "aborted"  # a person ended it, or it could not begin; its target is not quarantined
 
 
 class Event(StrEnum):
-    """What can happen to it."""
+    """What can happen to a rollout."""
 
     # by itself: from time, from the documents, from what devices say
     SCHEDULE = "schedule"
@@ -35,7 +35,7 @@ class Event(StrEnum):
     BEGIN = "start"
     PUBLISHED = "published"  # the signed policy is out
     REPORTED = "reported"  # the first device of the stage has reported
-    ALL_OFF = "all_off"  # no device that is heard from runs its target
+    ALL_OFF = "all_off"  # no device that reports runs its target
     FAIL_TO_BEGIN = "fail_to_begin"
     # by the gate
     ADVANCE = "advance"
@@ -45,14 +45,14 @@ class Event(StrEnum):
     SLICE_BACK = "slice_back"  # some hardware classes go back, the rest goes on
     ROLL_BACK = "roll_back"
     # by people
-    APPROVE = "approve"  # one of those that a stage asks for
+    APPROVE = "approve"  # one of the approvals that a stage asks for
     REJECT = "reject"
     PAUSE = "pause"
     RESUME = "resume"
     ABORT = "abort"
 
 
-PENDING = frozenset({State.DRAFT, State.SCHEDULED, State.QUEUED})  # not begun: no say in the policy yet
+PENDING = frozenset({State.DRAFT, State.SCHEDULED, State.QUEUED})  # not begun, so not in the policy yet
 LIVE = frozenset(
     {State.ADVANCING, State.RUNNING, State.SOAKING, State.HOLDING, State.WAITING_FOR_APPROVAL, State.PAUSED}
 )  # in the policy

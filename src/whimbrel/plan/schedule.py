@@ -2,8 +2,8 @@
 
 1. A freeze says `from` and `to` in one of three forms: once ("2026-12-24" or "2026-12-24T18:00"), every week ("fri
    16:00"), every day ("20:00"). A day without a time begins at its midnight and ends at the next.
-2. Times are those of the clock on the wall in `zone`; an hour that a change of the clocks repeats counts twice.
-3. A zone that has no rules here freezes: what cannot be told is not permitted.
+2. Times are local times of `zone`. An hour that comes twice, because the clocks are set back, counts twice.
+3. A zone without rules on this machine freezes: a time that cannot be computed is not permitted.
 
 Pure: `now` is an argument. Called by the flows that start and advance, and by `plan check`.
 """
@@ -20,21 +20,21 @@ from msgspec import Meta
 
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END
+from whimbrel.policy.policy import DAYS
 
 Zone = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}" + END)]
 Note = Annotated[str, Meta(max_length=500)]
 
 _TIME = r"(?:[01]\d|2[0-3]):[0-5]\d"
-_DAY = r"(?:mon|tue|wed|thu|fri|sat|sun)"
+_DAY = f"(?:{'|'.join(DAYS)})"
 _DATE = r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
 Point = Annotated[str, Meta(pattern=rf"^(?:{_DATE}(?:T{_TIME})?|{_DAY}(?: {_TIME})?|{_TIME})" + END)]
 StartAt = Annotated[str, Meta(pattern=rf"^{_DATE}(?:T{_TIME}(?::[0-5]\d)?(?:Z|[+-]{_TIME})?)?" + END)]
 
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK = re.compile(r"(\d{2}):(\d{2})\Z")
 _PERIODS = {"every week": timedelta(days=7), "every day": timedelta(days=1)}
 _MONDAY = datetime(2024, 1, 1)  # noqa: DTZ001  (naive on purpose: a Monday's midnight on any wall)
-_MERGES = 256  # freezes that follow upon each other, before "for ever" is said
+_MERGES = 256  # freezes in a row before they count as endless
 _STEP_S = 60.0
 
 
@@ -56,7 +56,7 @@ class Freeze(Document, frozen=True):
             raise ValueError(f"to: {self.end!r} is not after {self.start!r}")
 
     def end_of(self, now: float) -> float | None:
-        """When this freeze ends, for a moment inside it; None for one outside. Both in POSIX seconds."""
+        """When this freeze ends, if `now` lies inside it. None if `now` lies outside. Both in POSIX seconds."""
         zone = zone_of(self.zone)
         if zone is None or math.isinf(now):
             return math.inf
@@ -71,7 +71,7 @@ class Freeze(Document, frozen=True):
         return max(last.replace(tzinfo=zone).timestamp(), now + 1)
 
     def _span(self) -> tuple[datetime, datetime]:
-        return _moment(self.start), _moment(self.end) + (timedelta(0) if ":" in self.end else timedelta(days=1))
+        return _local_time(self.start), _local_time(self.end) + (timedelta(0) if ":" in self.end else timedelta(days=1))
 
     def words(self) -> str:
         """The freeze as a sentence says it."""
@@ -82,31 +82,31 @@ class Freeze(Document, frozen=True):
 
 
 class Schedule(Document, frozen=True):
-    """When it begins by itself: a local time in `zone`, or one with an offset ("2026-12-01T09:00+01:00")."""
+    """When a rollout begins by itself: a local time in `zone`, or a time with an offset ("2026-12-01T09:00+01:00")."""
 
     start_at: StartAt
     zone: Zone | None = None
 
     def __post_init__(self) -> None:
-        moment = datetime.fromisoformat(self.start_at)
-        if moment.tzinfo is not None and self.zone is not None:
+        start = datetime.fromisoformat(self.start_at)
+        if start.tzinfo is not None and self.zone is not None:
             raise ValueError(f"start_at: {self.start_at!r} has an offset of its own; leave out the zone {self.zone!r}")
 
     def at(self) -> float:
-        """In POSIX seconds; never, in a zone that is not known here."""
-        moment = datetime.fromisoformat(self.start_at)
-        if moment.tzinfo is None:
+        """The start in POSIX seconds. Infinite for a zone that this machine does not know."""
+        start = datetime.fromisoformat(self.start_at)
+        if start.tzinfo is None:
             zone = zone_of(self.zone or "UTC")
             if zone is None:
                 return math.inf
-            moment = moment.replace(tzinfo=zone)
-        return moment.timestamp()
+            start = start.replace(tzinfo=zone)
+        return start.timestamp()
 
 
 def frozen_until(freezes: Sequence[Freeze], now: float) -> float | None:
-    """When the freeze that holds at `now` ends, with those that follow upon it; None where none holds.
+    """When the freeze at `now` ends, together with freezes that follow it at once. None where no freeze holds.
 
-    Infinite where there is no end to them.
+    Infinite where the freezes never end.
     """
     until = now
     for _ in range(_MERGES):
@@ -120,7 +120,7 @@ def frozen_until(freezes: Sequence[Freeze], now: float) -> float | None:
 
 
 def zone_of(name: str) -> tzinfo | None:
-    """The rules of an IANA time zone; None where there are none here."""
+    """The rules of an IANA time zone. None where this machine has none."""
     if name == "UTC":
         return UTC
     try:
@@ -135,11 +135,11 @@ def _form(point: str) -> str:
     return "once" if "-" in point else "every day"
 
 
-def _moment(point: str) -> datetime:
-    """A point on the wall's clock; weekly and daily ones in a week that begins on some Monday."""
+def _local_time(point: str) -> datetime:
+    """A local time. Weekly and daily ones are placed in a week that begins on some Monday."""
     if _form(point) == "once":
         return datetime.fromisoformat(point)
-    day = _DAYS.index(point[:3]) if point[0].isalpha() else 0
+    day = DAYS.index(point[:3]) if point[0].isalpha() else 0
     clock = _CLOCK.search(point)
     hours, minutes = (int(clock[1]), int(clock[2])) if clock else (0, 0)
     return _MONDAY + timedelta(days=day, hours=hours, minutes=minutes)

@@ -1,4 +1,4 @@
-"""Where does a device fall? A number in [0, 1,000,000) that it never leaves while a layer's salt stands.
+"""In which bucket is a device? A number in [0, 1,000,000) that never changes while the layer's salt stays.
 
 key = XXH64(device id as UTF-8, seed 0); bucket = XXH64(key as 8 bytes little-endian, seed = salt) % 1,000,000.
 Vector: dev-1, salt 42: key 10522668389010243576, bucket 586382. The same in every language with xxHash.
@@ -10,7 +10,7 @@ BUCKETS = 1_000_000
 
 
 def device_key(device_id: str) -> int:
-    """A device's key, an unsigned 64-bit number: all that a bucket needs to know of its id."""
+    """A device's key, an unsigned 64-bit number. A bucket follows from the key and the salt alone."""
     return xxhash.xxh64_intdigest(device_id.encode(), seed=0)
 
 

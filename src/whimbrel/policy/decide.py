@@ -1,16 +1,17 @@
 """What should this device run? `decide(policy, line, profile)`: pure, free of time, the same wherever it runs.
 
-1. A pin beats the layers; within a layer the first entry whose selector and range of buckets match wins; the baseline
-   is the rest.
-2. A version that the line forbids, the fleet quarantined (for this device), this device refused itself or that has no
-   variant for it is never the answer; then the baseline is, then the newest known-good one, then `on_revoked`.
-3. A control runs the baseline and learns which cohorts it stands for.
-4. A device of a shadow stage runs the baseline, as a control does, and tries the arm's version beside it, unless
-   something speaks against that version here.
-5. A device that fell back from its arm's version is still counted in its arm: a failure stays in the denominator.
+1. A pin beats the layers. The first layer with a matching entry decides; within a layer the first entry whose selector
+   and range of buckets match wins. All other devices run the baseline.
+2. Some versions are never the answer: those that the line forbids, that are quarantined for this device, that this
+   device refused, or that have no variant for it. Then the baseline is the answer, then the newest known-good version,
+   then `on_revoked`.
+3. A control runs the baseline and learns in which cohorts it is counted.
+4. A device of a shadow stage runs the baseline, as a control does, and tries the arm's version beside it, unless that
+   version may not run on this device.
+5. A device that fell back from its arm's version still counts in its arm: a failure stays in the denominator.
 
-Called by the device agent, the thin check, the controllers' forecasts and the simulator. `crowd` decides for millions
-at once with the parts below: whoever adds a range of buckets to a policy adds it to `edges`.
+Called by the device agent, the thin check, the controllers' forecasts and the simulator. decide_many.py decides for
+millions of devices with the parts below: who adds a range of buckets to a policy adds it to `edges`.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from whimbrel.policy.shadow import Shadow
 class Profile(msgspec.Struct, frozen=True):
     """What a decision may know of a device. `refused`: serials that failed here and are quarantined here.
 
-    `unfit`: serials of which no variant fits it, as far as it has looked.
+    `unfit`: serials without a variant that fits this device, as far as the device has looked.
     """
 
     device_id: str
@@ -37,7 +38,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Assignment(msgspec.Struct, frozen=True):
-    """A cohort that a device is counted in. `before`: metrics of which it tells its mean from before."""
+    """A cohort in which a device is counted. `before`: metrics whose mean from before the assignment it reports."""
 
     rollout: str
     stage: int
@@ -47,7 +48,7 @@ class Assignment(msgspec.Struct, frozen=True):
 
 
 class Beside(msgspec.Struct, frozen=True):
-    """A version to try beside the one that runs, and how; it answers nobody."""
+    """A version to try in the shadow, beside the one that runs. The apps never get its answers."""
 
     serial: int
     shadow: Shadow
@@ -56,7 +57,7 @@ class Beside(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """`serial` is what to run. None with `offer` "keep": stay as you are; with "stop": offer the app no model."""
+    """The device runs `serial`. Where it is None: `offer` "keep" changes nothing, "stop" offers the apps no model."""
 
     serial: int | None
     offer: Literal["run", "keep", "stop"]
@@ -65,8 +66,8 @@ class Decision(msgspec.Struct, frozen=True):
     beside: Beside | None = None
 
 
-class Wanted(NamedTuple):
-    """What a device is meant to run, before anybody asks whether it may."""
+class Proposal(NamedTuple):
+    """The version that the policy assigns to a device, before it is checked whether that version may run there."""
 
     serial: int | None
     assignments: tuple[Assignment, ...]
@@ -75,62 +76,62 @@ class Wanted(NamedTuple):
 
 
 def decide(policy: Policy, line: Line, profile: Profile) -> Decision:
-    """The decision for `profile`. Never raises: every valid policy decides for every profile."""
-    found = pinned(policy, profile)
-    if found is None:
+    """Decide for the device of `profile`. Never raises: every valid policy decides for every profile."""
+    proposal = pinned(policy, profile)
+    if proposal is None:
         key = device_key(profile.device_id)
         for layer in policy.layers:
-            found = in_layer(policy, layer, bucket(key, salt=layer.salt), profile)
-            if found is not None:
+            proposal = in_layer(policy, layer, bucket(key, salt=layer.salt), profile)
+            if proposal is not None:
                 break
-    return settle(policy, line, profile, found or Wanted(policy.baseline, (), "the baseline"))
+    return settle(policy, line, profile, proposal or Proposal(policy.baseline, (), "the baseline"))
 
 
-def pinned(policy: Policy, profile: Profile) -> Wanted | None:
-    """What the first pin that means this device says; None where none does."""
+def pinned(policy: Policy, profile: Profile) -> Proposal | None:
+    """The proposal of the first pin that names this device. None where no pin does."""
     for pin in policy.pins:
         if profile.device_id in pin.devices or (pin.selector is not None and pin.selector.matches(profile.labels)):
-            return Wanted(pin.serial, (), "pinned")
+            return Proposal(pin.serial, (), "pinned")
     return None
 
 
-def in_layer(policy: Policy, layer: Layer, place: int, profile: Profile) -> Wanted | None:
-    """What a layer says of a device in bucket `place`; None where it has no say. The same between two `edges`."""
+def in_layer(policy: Policy, layer: Layer, place: int, profile: Profile) -> Proposal | None:
+    """A layer's proposal for a device in bucket `place`. None where no entry matches. Constant between two `edges`."""
     for entry in layer.entries:
         if entry.start <= place < entry.end and entry.selector.matches(profile.labels):
-            found = _in_entry(entry, place, profile)
-            if found.assignments:
-                return found if found.serial is not None else found._replace(serial=policy.baseline)
+            proposal = _in_entry(entry, place, profile)
+            if proposal.assignments:
+                return proposal if proposal.serial is not None else proposal._replace(serial=policy.baseline)
             return None
     return None
 
 
 def edges(layer: Layer) -> set[int]:
-    """The buckets at which what a layer says may change."""
+    """The buckets at which a layer's proposal may change."""
     own = {edge for entry in layer.entries for edge in (entry.start, entry.end)}
     return own | {edge for entry in layer.entries for arm in entry.arms for edge in (arm.start, arm.end)}
 
 
-def settle(policy: Policy, line: Line, profile: Profile, found: Wanted) -> Decision:
-    """What is wanted, where nothing speaks against it; else the newest good one that may run."""
-    wanted, assignments, because, beside = found
-    if wanted is None:
+def settle(policy: Policy, line: Line, profile: Profile, proposal: Proposal) -> Decision:
+    """The proposed version where it may run on this device; otherwise the newest good version that may."""
+    proposed, assignments, because, beside = proposal
+    if proposed is None:
         return Decision(None, "keep", "the policy names no version yet", assignments)
-    refusal = objection(policy, line, profile, wanted)
+    refusal = objection(policy, line, profile, proposed)
     if refusal is None:
         if beside is not None and (against := objection(policy, line, profile, beside.serial)):
-            return Decision(wanted, "run", f"{because}; serial {beside.serial} is {against}", assignments)
-        return Decision(wanted, "run", because, assignments, beside)
+            return Decision(proposed, "run", f"{because}; serial {beside.serial} is {against}", assignments)
+        return Decision(proposed, "run", because, assignments, beside)
     fallbacks = [*([policy.baseline] if policy.baseline else []), *policy.known_good]
     for serial in fallbacks:
-        if serial != wanted and objection(policy, line, profile, serial) is None:
+        if serial != proposed and objection(policy, line, profile, serial) is None:
             return Decision(
-                serial, "run", f"serial {wanted} is {refusal}; {serial} is the newest good one", assignments
+                serial, "run", f"serial {proposed} is {refusal}; {serial} is the newest good one", assignments
             )
-    return Decision(None, policy.on_revoked, f"serial {wanted} is {refusal}, and no other is allowed", assignments)
+    return Decision(None, policy.on_revoked, f"serial {proposed} is {refusal}, and no other is allowed", assignments)
 
 
-def _in_entry(entry: Entry, place: int, profile: Profile) -> Wanted:
+def _in_entry(entry: Entry, place: int, profile: Profile) -> Proposal:
     controls: list[Assignment] = []
     serial: int | None = None
     for arm in entry.arms:
@@ -139,16 +140,16 @@ def _in_entry(entry: Entry, place: int, profile: Profile) -> Wanted:
             if arm.role == "treated" and arm.shadow is not None:
                 beside = Beside(arm.serial, arm.shadow, entry.rollout, arm.stage)
                 because = f"bucket {place} is in {arm.name} of {entry.rollout}, which tries {arm.serial} in the shadow"
-                return Wanted(None, (assignment,), because, beside)
+                return Proposal(None, (assignment,), because, beside)
             if arm.role == "treated":
-                return Wanted(arm.serial, (assignment,), f"bucket {place} is in {arm.name} of {entry.rollout}")
+                return Proposal(arm.serial, (assignment,), f"bucket {place} is in {arm.name} of {entry.rollout}")
             serial = serial if serial is not None else arm.serial
             controls.append(assignment)
-    return Wanted(serial, tuple(controls), f"bucket {place} is a control of {entry.rollout}")
+    return Proposal(serial, tuple(controls), f"bucket {place} is a control of {entry.rollout}")
 
 
 def objection(policy: Policy, line: Line, profile: Profile, serial: int) -> str | None:
-    """Why `serial` may not run on this device, in a few words; None where nothing speaks against it."""
+    """Why `serial` may not run on this device, in a few words. None where it may run."""
     if serial < line.minimum_serial:
         return f"below the line's floor {line.minimum_serial}"
     if serial in line.revoked:

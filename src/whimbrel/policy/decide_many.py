@@ -1,12 +1,12 @@
 """What should each of millions of devices run? `decide` for arrays: numpy hashes, `decide` itself answers.
 
-1. What a policy says of a device depends on its labels and its buckets alone, and changes only at the edges of arms. So
-   `decide`'s own parts are asked once for each kind of device and each stretch of buckets; arrays only look it up.
-2. A device that a pin names is asked about by itself. Devices are known by their keys: two with the same key are one.
-3. Chunks are small enough that what is computed stays in the processor's cache.
+1. A decision depends only on a device's labels and buckets, and changes only at the edges of arms. So the parts of
+   `decide` run once for each kind of device and each stretch of buckets, and the arrays only look the answer up.
+2. Devices that a pin names are decided one by one. A device is known by its key: two devices with one key are one.
+3. Chunks are so small that the arrays stay in the processor's cache.
 
-Called by forecasts and the controllers' estimates. Held equal to `decide` by a property test. Needs numpy; nothing that
-a device imports imports this.
+Called by forecasts and the controllers' estimates. A property test holds it equal to `decide`. It needs numpy, so
+no file that a device imports may import it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from whimbrel.policy.decide import (
     Beside,
     Decision,
     Profile,
-    Wanted,
+    Proposal,
     decide,
     edges,
     in_layer,
@@ -33,10 +33,10 @@ from whimbrel.policy.decide import (
 from whimbrel.policy.policy import Layer, Policy
 
 Keys = NDArray[np.uint64]
-Codes = NDArray[Any]  # whole numbers that stand for something in a table
+Codes = NDArray[Any]  # places in a table
 
-_CHUNK = 16 * 1024  # devices: 128 KiB an array of keys, half of a usual second-level cache with its copy
-_PASS = -1  # a layer without a say
+_CHUNK = 16 * 1024  # devices: an array of keys has 128 KiB; with its copy it fills half of a usual second-level cache
+_PASS = -1  # the layer has no matching entry
 _ONE_64 = 2**64
 # The primes of XXH64 (xxHash's specification, section "XXH64 algorithm description").
 _P1, _P2, _P3, _P4, _P5 = (
@@ -49,14 +49,14 @@ _P1, _P2, _P3, _P4, _P5 = (
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """Devices of the same labels, which refuse the same serials."""
+    """Devices that have the same labels and refuse the same serials."""
 
     labels: Mapping[str, str] = {}
     refused: frozenset[int] = frozenset()
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """A decision without its sentence, which names the single device's bucket."""
+    """A decision without its sentence: the sentence names the bucket of a single device."""
 
     serial: int | None
     offer: Literal["run", "keep", "stop"]
@@ -65,14 +65,14 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """`which[i]`: the place in `outcomes` of what device i should run."""
+    """`which[i]`: the place in `outcomes` of the decision for device i."""
 
     outcomes: tuple[Outcome, ...]
     which: NDArray[np.int32]
 
 
 def decide_many(policy: Policy, line: Line, keys: Keys, kind: Codes, kinds: Sequence[Kind]) -> Decided:
-    """What each device should run. `kind[i]`: the place in `kinds` of device i, whose key is `keys[i]`."""
+    """Decide for every device. Device i has the key `keys[i]` and is of the kind `kinds[kind[i]]`."""
     tables = _Tables(policy, line, kinds)
     which = np.empty(len(keys), dtype=np.int32)
     for start in range(0, len(keys), _CHUNK):
@@ -96,32 +96,32 @@ class _Tables:
         self.outcomes: dict[Outcome, int] = {}
         profiles = [Profile("", kind.labels, kind.refused) for kind in kinds]  # no pin names the empty id
         pins = [pinned(policy, profile) for profile in profiles]
-        rest = Wanted(policy.baseline, (), "the baseline")
+        rest = Proposal(policy.baseline, (), "the baseline")
         self.rest = np.array(
             [self._settled(profile, pin or rest) for profile, pin in zip(profiles, pins, strict=True)], dtype=np.int32
         )
         self.layers = [self._layer(layer, profiles, pins) for layer in policy.layers if layer.entries]
 
     def look_up(self, keys: Keys, kind: Codes) -> NDArray[np.int32]:
-        """The outcomes of a chunk: the first layer with a say has it, so the last is written first."""
-        found = self.rest[kind]
+        """The outcomes of a chunk. The first layer with a matching entry decides, so the last one is written first."""
+        outcomes = self.rest[kind]
         for salt, stretch, table in reversed(self.layers):
             places = buckets(keys, salt=salt)
             row = kind.astype(np.int64) * table.shape[1] + stretch[places]
-            said = table.ravel()[row]
-            found = said if not (said == _PASS).any() else np.where(said == _PASS, found, said)
-        return found
+            decided = table.ravel()[row]
+            outcomes = decided if not (decided == _PASS).any() else np.where(decided == _PASS, outcomes, decided)
+        return outcomes
 
     def number(self, decision: Decision) -> int:
         """The place of a decision's outcome."""
         outcome = Outcome(decision.serial, decision.offer, decision.assignments, decision.beside)
         return self.outcomes.setdefault(outcome, len(self.outcomes))
 
-    def _settled(self, profile: Profile, wanted: Wanted) -> int:
-        return self.number(settle(self.policy, self.line, profile, wanted))
+    def _settled(self, profile: Profile, proposal: Proposal) -> int:
+        return self.number(settle(self.policy, self.line, profile, proposal))
 
     def _layer(
-        self, layer: Layer, profiles: Sequence[Profile], pins: Sequence[Wanted | None]
+        self, layer: Layer, profiles: Sequence[Profile], pins: Sequence[Proposal | None]
     ) -> tuple[int, Codes, NDArray[np.int32]]:
         starts = sorted({0, *(edge for edge in edges(layer) if edge < BUCKETS)})
         lengths = np.diff([*starts, BUCKETS])
@@ -130,17 +130,17 @@ class _Tables:
         table = np.full((len(profiles), len(starts)), _PASS, dtype=np.int32)
         for row, (profile, pin) in enumerate(zip(profiles, pins, strict=True)):
             for column, place in enumerate(starts):
-                wanted = pin or in_layer(self.policy, layer, place, profile)
-                if wanted is not None:
-                    table[row, column] = self._settled(profile, wanted)
+                proposal = pin or in_layer(self.policy, layer, place, profile)
+                if proposal is not None:
+                    table[row, column] = self._settled(profile, proposal)
         return layer.salt, stretch, table
 
 
 def buckets(keys: Keys, *, salt: int) -> NDArray[np.int64]:
     """`bucket` for an array of keys."""
-    found = xxh64(keys, seed=salt)
-    found -= found // np.uint64(BUCKETS) * np.uint64(BUCKETS)  # numpy divides by one number faster than it takes rests
-    return found.view(np.int64)
+    hashes = xxh64(keys, seed=salt)
+    hashes -= hashes // np.uint64(BUCKETS) * np.uint64(BUCKETS)  # numpy is faster at this than at a remainder
+    return hashes.view(np.int64)
 
 
 def xxh64(values: Keys, *, seed: int) -> Keys:

@@ -1,9 +1,12 @@
 """How long do treated devices take from their permission to their activation? A control takes as long to its placebo.
 
-1. `learned` is a Kaplan-Meier estimate (JASA 53, 1958): a device that is still busy counts as one that takes longer
-   than until now, so the first to finish are not taken for all. What cannot be known yet is the longest wait.
-2. A table is a few quantiles, rounded, in a signed policy; `drawn` is a device's own delay out of it.
-3. `differs` says whether a new table is worth a new document: ages are compared within hours, not within seconds.
+1. `estimate_delays` is a Kaplan-Meier estimate (JASA 53, 1958): a device that is still busy counts as one that takes
+   longer than until now, so the fast devices do not stand for all. A quantile that cannot be known yet is the longest
+   wait.
+2. The signed policy holds a table of a few rounded quantiles. `delay_at` gives a device its own delay from the table.
+3. `differs` says whether a new table is worth a new policy: ages are compared within hours, not within seconds.
+
+Called by the flows that write policies, and by the device.
 """
 
 import math
@@ -14,40 +17,40 @@ import msgspec
 from whimbrel import limits
 
 _WORTH_SHARE = 0.25
-_WORTH_S = 1.0  # an announcement on its way takes as long
+_WORTH_S = 1.0  # an announcement travels as long
 _WORTH_HOURS = 1 / 20  # of the narrowest age group
 
 
-class Waited(msgspec.Struct, frozen=True):
-    """One treated device: seconds since it was permitted to begin, and whether it activated then."""
+class Wait(msgspec.Struct, frozen=True):
+    """The wait of one treated device: seconds since its permission, and whether it ended with an activation."""
 
     seconds: float
     activated: bool
 
 
 def longest_wait_s(hour_s: float) -> float:
-    """What a control waits while nothing is known of the treated: dead ones are missed, and not imitated for ever."""
+    """How long a control waits while no treated device has activated. It is bounded: dead devices are not imitated."""
     return min(limits.PLACEBO_MOST_HOURS * hour_s, limits.DELAY_S)
 
 
-def learned(waited: Iterable[Waited], *, longest_s: float) -> tuple[float, ...]:
-    """The quantiles of the delay at (i + 1/2) / 16, in seconds; `longest_s` alone where none is known."""
-    rows = sorted(waited, key=lambda one: (one.seconds, not one.activated))  # who activates was at risk until then
-    known: list[float] = []
-    surviving, at_risk = 1.0, len(rows)
-    for row in rows:
-        if row.activated:
+def estimate_delays(waits: Iterable[Wait], *, longest_s: float) -> tuple[float, ...]:
+    """The quantiles of the delay at (i + 1/2) / 16, in seconds. `longest_s` alone where no quantile is known."""
+    ordered = sorted(waits, key=lambda wait: (wait.seconds, not wait.activated))  # who activates was at risk until then
+    quantiles: list[float] = []
+    surviving, at_risk = 1.0, len(ordered)
+    for wait in ordered:
+        if wait.activated:
             surviving *= 1 - 1 / at_risk
-            while len(known) < limits.DELAYS and 1 - surviving >= (len(known) + 0.5) / limits.DELAYS:
-                known.append(_rounded(min(max(0.0, row.seconds), limits.DELAY_S)))
+            while len(quantiles) < limits.DELAYS and 1 - surviving >= (len(quantiles) + 0.5) / limits.DELAYS:
+                quantiles.append(_rounded(min(max(0.0, wait.seconds), limits.DELAY_S)))
         at_risk -= 1
-    if not known:
+    if not quantiles:
         return (longest_s,)
-    return (*known, *(max(longest_s, known[-1]) for _ in range(limits.DELAYS - len(known))))
+    return (*quantiles, *(max(longest_s, quantiles[-1]) for _ in range(limits.DELAYS - len(quantiles))))
 
 
-def drawn(table: Sequence[float], share: float) -> float:
-    """The delay of a device whose own share is `share` in [0, 1), in seconds; straight lines between the quantiles."""
+def delay_at(table: Sequence[float], share: float) -> float:
+    """The delay at `share` in [0, 1) of the devices, in seconds. Between two quantiles it is linear."""
     if not table:
         return 0.0
     place = min(max(0.0, share * len(table) - 0.5), len(table) - 1.0)
@@ -57,7 +60,7 @@ def drawn(table: Sequence[float], share: float) -> float:
 
 
 def differs(before: Sequence[float], after: Sequence[float], *, hour_s: float) -> bool:
-    """Whether a control would take its placebo at a time that matters: a quarter of the delay, and some minutes."""
+    """Whether two tables differ so far that it matters: by a quarter of a delay, and by some minutes."""
     if len(before) != len(after):
         return True
     least_s = max(_WORTH_S, _WORTH_HOURS * hour_s)

@@ -1,11 +1,11 @@
-"""Who should run what, now? The one document that starts, advances, holds or takes back a rollout.
+"""Who should run what, now? The policy: one document that starts, advances, holds or takes back a rollout.
 
 Signed online; TUF target `policy/<model>.json`. `decide` reads it on the device, on the server and in the simulator.
 """
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -21,11 +21,14 @@ Bucket = Annotated[int, Meta(ge=0, le=BUCKETS)]
 RolloutId = Name
 SliceLabels = Annotated[tuple[Label, ...], Meta(max_length=limits.SLICE_LABELS)]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[str, ...] = get_args(Day)
 Period = Annotated[float, Meta(ge=0.1, le=30 * 86400)]  # seconds between refreshes or reports
+PERIOD_S = 300.0  # between refreshes, and between reports, where nothing else is said
+ACTIVATE_MAX_AGE_S = 3600.0  # of the policy that an activation goes by, where nothing else is said
 
 
 class Window(Document, frozen=True):
-    """A stretch of the day in a time zone: [start_s, end_s) seconds after local midnight, on the days it begins.
+    """A part of the day in a time zone: [start_s, end_s) seconds after local midnight, on the days on which it begins.
 
     An end before the start is on the next day. `zone` is an IANA name; "local" is the device's own.
     """
@@ -37,9 +40,9 @@ class Window(Document, frozen=True):
 
 
 class Conditions(Document, frozen=True):
-    """When a device may fetch and activate. An absent field asks for nothing; of `windows` one is enough.
+    """When a device may fetch and activate. An absent field asks for nothing. One of the `windows` is enough.
 
-    `storage_mib_min`: free beyond what the version itself needs. `metered_mib_a_day`: fetched on a metered network.
+    `storage_mib_min`: free room beyond the version's own. `metered_mib_a_day`: fetched on a metered network at most.
     """
 
     unmetered: bool = False
@@ -54,11 +57,11 @@ class Conditions(Document, frozen=True):
 
 
 class Arm(Document, frozen=True):
-    """Buckets [start, end) of an entry, and what they run. `stage` is the cohort that is compared with its like.
+    """Buckets [start, end) of an entry, and the version that they run. `stage` names the cohort.
 
     A `control` arm runs the baseline; a device may be a control of several stages at once, and is treated at most once.
-    `conditions`: of this arm's devices, instead of the policy's; a stage's control has those of its treated.
-    A treated arm with `shadow` runs the baseline too, and tries its serial beside it.
+    `conditions` replace the policy's for this arm's devices; a stage's control has the same as its treated arm.
+    A treated arm with `shadow` runs the baseline too, and tries its serial beside the baseline.
     """
 
     role: Literal["treated", "control"]
@@ -79,12 +82,12 @@ class Arm(Document, frozen=True):
 
 
 class Entry(Document, frozen=True):
-    """A rollout or an experiment: the devices it is about, and its arms.
+    """A rollout or an experiment: its devices and its arms.
 
-    It is about the devices of `selector` whose bucket lies in [start, end): entries of one layer share it by these.
-    `before`: metrics of which a device tells its mean from before it was assigned.
-    `delays_s`: what treated devices take from their permission to their activation, as quantiles; each control draws
-    its own out of it before its placebo (`rollout.delays`). None: placebos are taken at once.
+    Its devices are those of `selector` whose bucket lies in [start, end); so entries share a layer.
+    `before`: metrics whose mean from before the assignment a device reports.
+    `delays_s`: how long treated devices take from their permission to their activation, as quantiles. Each control
+    draws its own delay from them before its placebo (policy/delays.py). Empty: placebos are taken at once.
     """
 
     rollout: RolloutId
@@ -109,7 +112,7 @@ class Entry(Document, frozen=True):
 
 
 class Layer(Document, frozen=True):
-    """Entries that share one division of the fleet; the first match wins. The salt stays while it has entries."""
+    """Entries that share one division of the devices into buckets. The salt stays while the layer has entries."""
 
     salt: Annotated[int, Meta(ge=0, le=2**53 - 1)]
     entries: Annotated[tuple[Entry, ...], Meta(max_length=limits.ENTRIES)] = ()
@@ -123,7 +126,7 @@ class Quarantine(Document, frozen=True):
 
 
 class Pin(Document, frozen=True):
-    """Devices that run `serial` whatever the layers say: by selector, or by id (a desk, not a fleet)."""
+    """Devices that run `serial` whatever the layers say: by selector, or by id (for a desk, not for a fleet)."""
 
     serial: Serial
     selector: Selector | None = None
@@ -135,31 +138,33 @@ class Pin(Document, frozen=True):
 
 
 class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1"):
-    """Who runs which serial of `model`. `baseline` None: no version is offered yet. The sequence only grows."""
+    """Who runs which serial of `model`. Without a `baseline` no version is offered yet. The sequence only grows."""
 
     model: Name
     sequence: Annotated[int, Meta(ge=1)]
     baseline: Serial | None = None
-    known_good: Annotated[tuple[Serial, ...], Meta(max_length=64)] = ()  # to go back to, newest first
+    known_good: Annotated[tuple[Serial, ...], Meta(max_length=64)] = ()  # versions to go back to, newest first
     layers: Annotated[tuple[Layer, ...], Meta(max_length=limits.LAYERS)] = ()
     quarantine: Annotated[tuple[Quarantine, ...], Meta(max_length=1000)] = ()
-    overrides: Annotated[tuple[Serial, ...], Meta(max_length=1000)] = ()  # a person says: try again where it failed
+    overrides: Annotated[
+        tuple[Serial, ...], Meta(max_length=1000)
+    ] = ()  # a person wants these tried again where they failed
     pins: Annotated[tuple[Pin, ...], Meta(max_length=1000)] = ()
     conditions: Conditions = msgspec.field(default_factory=Conditions)
     on_revoked: Literal["keep", "stop"] = "keep"
-    refresh_s: Period = 300.0
-    report_s: Period = 300.0
-    activate_max_age_s: Annotated[float, Meta(ge=1)] = 3600.0
+    refresh_s: Period = PERIOD_S
+    report_s: Period = PERIOD_S
+    activate_max_age_s: Annotated[float, Meta(ge=1)] = ACTIVATE_MAX_AGE_S
     report_labels: Annotated[tuple[Label, ...], Meta(max_length=limits.LABELS)] = ()
     hardware_label: Label = "hardware"  # the label whose value is a device's hardware class
-    slice_labels: SliceLabels = ()  # further labels that devices tell, and by which harm may be found (os, region)
+    slice_labels: SliceLabels = ()  # further labels that devices report, by which harm is searched (os, region)
 
     def __post_init__(self) -> None:
         if sum(len(pin.devices) for pin in self.pins) > limits.PINS:
             raise ValueError(f"pins name more than {limits.PINS} devices; use a selector")
 
-    def told_of(self, labels: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-        """What a device with `labels` tells of itself in windows: its hardware class, and its slices by label."""
+    def reported_labels(self, labels: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """What a device with `labels` reports of itself in windows: its hardware class, and its slices by label."""
         return labels.get(self.hardware_label, ""), {
             label: labels[label] for label in self.slice_labels if label in labels
         }

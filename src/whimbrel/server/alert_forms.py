@@ -1,4 +1,4 @@
-"""What is sent to a receiver? An alert in the words of each form: the body, its headers, or an e-mail.
+"""An alert in the form of each receiver: an HTTP body with its headers, or an e-mail.
 
 1. Every form carries the same sentence, the figures behind it, and a key by which the receiver knows it again.
 2. generic: our own JSON, signed where a secret is configured. Header `Whimbrel-Signature: t=<unix seconds>,v1=<hex>`,
@@ -7,7 +7,7 @@
    it moves on or ends well. alertmanager: POST /api/v2/alerts; a rollout is one alert a severity, ended likewise.
 4. email: text and HTML with the plot in it; a rollout's messages are one thread.
 
-Pure but for nothing: time comes in with the alert and with `now`. Called by the alert loop.
+Pure: time comes in with the alert and with `now`. Called by the alert loop.
 """
 
 import base64
@@ -23,12 +23,13 @@ from typing import Any
 
 import msgspec
 
+from whimbrel import limits
 from whimbrel.flows.alerts import Alert
 from whimbrel.model.documents import encode
 from whimbrel.server.receivers import Destination
 
 _DOMAIN = "whimbrel.invalid"  # of message ids: RFC 2606 keeps it from ever being somebody's
-_ENDS_AFTER = timedelta(days=1)  # Alertmanager ends what is not said again; a day is when we would give up too
+_ENDS_AFTER = timedelta(seconds=limits.ALERT_GIVE_UP_S)  # Alertmanager ends an alert that is not sent again
 _SUMMARY_CHARS = 1024  # PagerDuty's bound
 _TEXT_CHARS = 2900  # Slack's bound of a section is 3000
 _EMOJI = {"critical": "🔴", "warning": "🟡", "info": "🟢"}
@@ -83,10 +84,10 @@ def document(alert: Alert) -> dict[str, Any]:
 
 
 def _generic(alert: Alert, destination: Destination, *, plot: bytes | None, now: float) -> Post:
-    said = document(alert)
+    fields = document(alert)
     if plot is not None and destination.receiver.plot:
-        said["plot_png_base64"] = base64.b64encode(plot).decode()
-    body = encode(said)
+        fields["plot_png_base64"] = base64.b64encode(plot).decode()
+    body = encode(fields)
     if not destination.secret:
         return Post(body, {})
     signed_at = f"{now:.0f}"

@@ -1,17 +1,19 @@
-"""Who tells receivers, and until when? The leader's alert loop: what is due, sent at least once, beside all other work.
+"""The alert loop of the leading server: every alert that is due is sent, at least once, beside all other work.
 
-1. What is due follows from the audit log (`flows/alert`); a row remembers what became of it. A process that ends
-   between sending and remembering sends once more, with the same key.
-2. A receiver that is slow, down or wrong delays nobody: every delivery has its own time limit, a few run at once, and
+Compares: the audit log (`flows/alerts` says which entries are alerts) with the rows of `stores/alerts`, one for each
+entry and receiver.
+Does: makes the rows that are missing, sends what waits, and writes into the row what became of it.
+Killed between sending and writing: the alert is sent once more, with the same key.
+
+1. A receiver that is slow, down or wrong delays nobody: every delivery has its own time limit, a few run at once, and
    the controllers know nothing of them.
-3. Tried again with exponential backoff and full jitter, or when the receiver says (Retry-After); after a day it is
-   given up, which the log and `whimbrel alert list` say. What will never be accepted is given up at once.
-4. Redirects are not followed: an address is the operator's to change. Of an answer a few KiB are read.
+2. A delivery that failed is tried again, with exponential backoff and full jitter, or when the receiver asks for it
+   (Retry-After). After a day it is given up, and the log and `whimbrel alert list` say so. Where a receiver will never
+   accept an alert, it is given up at once.
+3. Redirects are not followed: only the operator changes an address. Of an answer a few KiB are read.
 """
 
 import asyncio
-import contextlib
-import email.utils
 import logging
 import random
 import smtplib
@@ -30,22 +32,27 @@ from whimbrel.errors import NotFound, WhimbrelError
 from whimbrel.flows.alerts import Alert, event_of, grouped, wants
 from whimbrel.flows.records import AuditRecord
 from whimbrel.flows.rollouts.trace import trace
+from whimbrel.retry_after import seconds_of
 from whimbrel.server.alert_forms import mail, posted
 from whimbrel.server.receivers import Destination, Receiver, reveal
 from whimbrel.stores.alerts import AlertDelivery
 from whimbrel.stores.database import Database
 from whimbrel.stores.registry import namespaces
-from whimbrel.stores.transaction import Stores, transaction
+from whimbrel.stores.transaction import Stores, all_namespaces, transaction
 
 log = logging.getLogger(__name__)
 
 _PERIOD_S = 1.0
-_NEVER = frozenset({400, 401, 403, 404, 410, 413, 415, 422})  # the same request will not be taken later either
+_FINAL = frozenset({400, 401, 403, 404, 410, 413, 415, 422})  # the same request will not be taken later either
 _SAID_CHARS = 500
 
 
 class DeliveryResult(msgspec.Struct, frozen=True):
-    """What came of a delivery. `wait_s`: what the receiver asked us to wait. `final`: another try is in vain."""
+    """What became of a delivery.
+
+    `said`: the receiver's answer, or the error. `wait_s`: how long the receiver asked us to wait. `final`: another try
+    would fail too.
+    """
 
     ok: bool
     said: str
@@ -67,18 +74,18 @@ class Alerts:
     ) -> None:
         self._database, self._folder, self._leads, self._clock = database, folder, leads, clock
         self.receivers = {receiver.name: receiver for receiver in receivers}
-        self._looked: set[tuple[str, int]] = set()  # audit entries that made their alerts; forgetting costs time only
+        self._looked_at: set[tuple[str, int]] = set()  # audit entries whose rows are made; forgetting costs time only
         self._chance = random.Random()  # noqa: S311 (jitter)
 
     def introduce(self) -> None:
-        """Make new receivers known: they are told of what happens from now on, and of nothing before."""
+        """Note new receivers: they get alerts of what happens from now on, and of nothing before."""
         now = self._clock()
         with self._database.transaction() as connection:
             for namespace in namespaces(connection) if self.receivers else ():
                 Stores(connection, namespace).alerts.introduce(self.receivers, now=now)
 
     async def run(self) -> None:
-        """Tell, where this process leads, until cancelled. Trouble is logged and tried again."""
+        """Send alerts while this process leads, until cancelled. Trouble is logged and tried again."""
         while self.receivers:
             try:
                 if self._leads():
@@ -90,27 +97,27 @@ class Alerts:
             await asyncio.sleep(_PERIOD_S)
 
     async def round(self) -> int:
-        """Everything that is due now. Returns how many deliveries were tried."""
+        """Send everything that is due now. Returns how many deliveries were tried."""
         places = asyncio.Semaphore(limits.ALERTS_AT_ONCE)
         due = [
             (namespace, row)
-            for namespace in await asyncio.to_thread(self._namespaces)
-            for row in await asyncio.to_thread(self._note, namespace)
+            for namespace in await asyncio.to_thread(all_namespaces, self._database)
+            for row in await asyncio.to_thread(self._note_and_list, namespace)
         ]
 
-        async def one(namespace: str, row: AlertDelivery) -> None:
+        async def deliver(namespace: str, row: AlertDelivery) -> None:
             async with places:
                 await self._deliver(namespace, row)
 
-        await asyncio.gather(*(one(namespace, row) for namespace, row in due))
+        await asyncio.gather(*(deliver(namespace, row) for namespace, row in due))
         return len(due)
 
     async def test(self, namespace: str, name: str) -> DeliveryResult:
         """Send a receiver a marked test alert now. Raises `NotFound` for no such receiver."""
         receiver = self.receivers.get(name)
         if receiver is None:
-            known = ", ".join(sorted(self.receivers)) or "none"
-            raise NotFound(f"there is no receiver {name!r}; whimbrel.toml has: {known}")
+            names = ", ".join(sorted(self.receivers)) or "none"
+            raise NotFound(f"there is no receiver {name!r}; whimbrel.toml has: {names}")
         now = self._clock()
         alert = Alert(
             key=f"{namespace}/test/{name}/{now:.3f}",
@@ -132,24 +139,20 @@ class Alerts:
 
     # --- what is due ---
 
-    def _namespaces(self) -> list[str]:
-        with self._database.transaction() as connection:
-            return namespaces(connection)
-
-    def _note(self, namespace: str) -> list[AlertDelivery]:
-        """Make the rows of what happened since, and return what should be told by now."""
+    def _note_and_list(self, namespace: str) -> list[AlertDelivery]:
+        """Make the rows of what happened since, and return the alerts that are due."""
         now = self._clock()
         with transaction(self._database, namespace) as stores:
             since = stores.alerts.since()
-            looked = {number for space, number in self._looked if space == namespace}
-            fresh = stores.alerts.entries(now=now, without=looked)
+            looked_at = {number for space, number in self._looked_at if space == namespace}
+            fresh = stores.alerts.entries(now=now, without=looked_at)
             for number, entry in fresh:
-                self._make(stores, number, entry, since=since, now=now)
+                self._make_rows(stores, number, entry, since=since, now=now)
             waiting = [row for row in stores.alerts.waiting(now=now) if row.receiver in self.receivers]
-        self._looked |= {(namespace, number) for number, _ in fresh}
+        self._looked_at |= {(namespace, number) for number, _ in fresh}
         return waiting
 
-    def _make(
+    def _make_rows(
         self,
         stores: Stores,
         number: int,
@@ -185,12 +188,12 @@ class Alerts:
                 )
             )
 
-    # --- telling ---
+    # --- sending ---
 
     async def _deliver(self, namespace: str, row: AlertDelivery) -> None:
         try:
             destination = reveal(self.receivers[row.receiver], folder=self._folder)
-            alert, plot = await asyncio.to_thread(self._dress, namespace, row)
+            alert, plot = await asyncio.to_thread(self._compose, namespace, row)
             result = await self._send(alert, destination, plot=plot)
         except WhimbrelError as error:
             result = DeliveryResult(ok=False, said=str(error))
@@ -218,8 +221,8 @@ class Alerts:
         with transaction(self._database, namespace) as stores:
             stores.alerts.save(row)
 
-    def _dress(self, namespace: str, row: AlertDelivery) -> tuple[Alert, bytes | None]:
-        """The alert in full, with the picture where the form has a place for it."""
+    def _compose(self, namespace: str, row: AlertDelivery) -> tuple[Alert, bytes | None]:
+        """The whole alert, and the plot of its evidence where the receiver's form has a place for it."""
         receiver = self.receivers[row.receiver]
         with transaction(self._database, namespace) as stores:
             registry = stores.registry
@@ -284,8 +287,8 @@ class Alerts:
             return DeliveryResult(ok=False, said=f"{error.smtp_code} {text}", final=error.smtp_code >= 550)
         except (smtplib.SMTPException, OSError) as error:
             return DeliveryResult(ok=False, said=f"{type(error).__name__}: {error}")
-        said = f"accepted for {len(destination.receiver.to) - len(refused)} of {len(destination.receiver.to)} mailboxes"
-        return DeliveryResult(ok=True, said=said)
+        mailboxes = len(destination.receiver.to)
+        return DeliveryResult(ok=True, said=f"accepted for {mailboxes - len(refused)} of {mailboxes} mailboxes")
 
 
 def _smtp(host: str, port: int, *, secure: bool) -> smtplib.SMTP:
@@ -301,20 +304,17 @@ async def _read(answer: httpx.Response, *, now: float) -> DeliveryResult:
         if len(content) >= limits.ALERT_ANSWER_BYTES:
             break
     text = " ".join(content[: limits.ALERT_ANSWER_BYTES].decode("utf-8", "replace").split())
-    said = f"{answer.status_code} {text}".strip()
+    status_and_text = f"{answer.status_code} {text}".strip()
     if answer.is_success:
-        return DeliveryResult(ok=True, said=said)
+        return DeliveryResult(ok=True, said=status_and_text)
     if answer.is_redirect:
-        said = f"{answer.status_code}: redirects are not followed; put the new address into whimbrel.toml"
-        return DeliveryResult(ok=False, said=said, final=True)
-    return DeliveryResult(ok=False, said=said, wait_s=_wait_s(answer, now=now), final=answer.status_code in _NEVER)
+        because = f"{answer.status_code}: redirects are not followed; put the new address into whimbrel.toml"
+        return DeliveryResult(ok=False, said=because, final=True)
+    return DeliveryResult(
+        ok=False, said=status_and_text, wait_s=_wait_s(answer, now=now), final=answer.status_code in _FINAL
+    )
 
 
 def _wait_s(answer: httpx.Response, *, now: float) -> float | None:
     asked = answer.headers.get("retry-after", "")
-    if asked.isdigit():
-        return min(float(asked), limits.ALERT_WAIT_MOST_S)
-    with contextlib.suppress(TypeError, ValueError):
-        until = email.utils.parsedate_to_datetime(asked).timestamp()
-        return min(max(0.0, until - now), limits.ALERT_WAIT_MOST_S)
-    return None
+    return seconds_of(asked, now=now, most_s=limits.ALERT_WAIT_MOST_S)

@@ -1,8 +1,10 @@
-"""How is a server put together? The one place where its parts meet: from a repository's folder to sockets.
+"""How a server is put together: the one place where its parts meet, from a repository's folder to sockets.
 
-Two listeners, so that what devices reach holds no admin API: devices and static files on one, people on the other
-(loopback unless told otherwise). `create_repository` makes a new repository; `open_repository` is also how the command
-line works on a folder without a server. The clock of a server is given here, and nowhere else below.
+1. There are two listeners, so that what devices reach holds no admin API: one for devices and static files, one for
+   people (on loopback, unless the command line names another address).
+2. `create_repository` makes a new repository. `open_repository` opens one, for a server, or for the command line that
+   works on a folder without a server.
+3. The clock of a server is given here. Nothing below asks the machine for the time.
 """
 
 import asyncio
@@ -50,7 +52,7 @@ _CONNECTIONS = 20_000  # sockets a process; beyond that devices get 503 and come
 
 
 class Repository(msgspec.Struct, frozen=True):
-    """An open repository. `clock` gives POSIX seconds to all that asks for the time here."""
+    """An open repository. `clock` gives POSIX seconds to every part that needs the time."""
 
     folder: Folder
     database: Database
@@ -70,7 +72,7 @@ class Repository(msgspec.Struct, frozen=True):
 
 
 def create_repository(path: Path, config: Config) -> Folder:
-    """Make a new repository: keys, first metadata, database, tokens. Raises `Conflict` where there is one already."""
+    """Make a new repository: keys, first metadata, database, tokens. Raises `Conflict` where one exists already."""
     if (path / FILE).exists():
         raise Conflict(f"{path} is a Whimbrel repository already; it is left as it is")
     if path.exists() and any(path.iterdir()):
@@ -79,8 +81,8 @@ def create_repository(path: Path, config: Config) -> Folder:
     try:
         return _create(path, config)
     except BaseException:
-        for part in path.iterdir():  # it was empty: all of this is half a repository
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        for entry in path.iterdir():  # the folder was empty: all of this is half a repository
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         with suppress(OSError):
             path.rmdir()
         raise
@@ -148,7 +150,7 @@ def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -
 
 
 def device_app(static: Static, devices: DeviceApi) -> App:
-    """What devices reach: static files and the device API. Raw ASGI."""
+    """The ASGI application that devices reach: static files and the device API."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -196,7 +198,10 @@ class Listening(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIterator[Listening]:
-    """A whole server in this process, until the block ends. Ports may be 0. Raises `Unavailable` for a port in use."""
+    """Run a whole server in this process, until the block ends. Ports may be 0.
+
+    Raises `Unavailable` for a port in use.
+    """
     with open_repository(folder) as repository:
         repository.alerts.introduce()
         intake = Intake(repository.inbox, written=repository.controllers.wake)
@@ -240,7 +245,7 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
 
 
 async def serve_until_stopped(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIterator[Listening]:
-    """Yields once, when it listens; ends on SIGINT or SIGTERM."""
+    """Run a server until SIGINT or SIGTERM. Yields once, when the server listens."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -252,7 +257,7 @@ async def serve_until_stopped(folder: Folder, *, listen: str, admin_listen: str)
 
 
 class _Quiet(uvicorn.Server):
-    """Signals are ours to handle."""
+    """A server that leaves signals to `serve_until_stopped`."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

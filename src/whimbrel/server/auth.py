@@ -1,4 +1,4 @@
-"""Who is asking? Device tokens that the hot path verifies without a database, and the admin's token.
+"""Who is asking? Device tokens, which the hot path verifies without a database, and the bearer token of a person.
 
 A device token is `base64url(payload).base64url(HMAC-SHA-256)`, the payload JSON: namespace, device, expiry. The key
 is a file of 32 random bytes beside the online keys.
@@ -21,7 +21,7 @@ _TOKEN_CHARS = 2048
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """What a token says."""
+    """The payload of a token. `expires`: POSIX seconds."""
 
     namespace: str
     device: str
@@ -48,8 +48,8 @@ class DeviceTokens:
 
     def verify(self, authorization: str | None, *, namespace: str, now: float) -> str:
         """The device of an Authorization header. Raises `NotAllowed`."""
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme != "Bearer" or not token:
+        token = bearer(authorization)
+        if token is None:
             raise NotAllowed("this needs a device token: Authorization: Bearer ...; get one with POST token")
         body, _, mac = token.partition(".")
         try:
@@ -70,7 +70,7 @@ class DeviceTokens:
 
 
 def bearer(authorization: str | None) -> str | None:
-    """The token of an Authorization header."""
+    """The token of an Authorization header. None where it holds no bearer token."""
     scheme, _, token = (authorization or "").partition(" ")
     return token if scheme == "Bearer" and token else None
 

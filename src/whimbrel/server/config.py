@@ -1,4 +1,4 @@
-"""Where does a repository keep its things? `whimbrel.toml` in its folder; everything has a default.
+"""The settings and paths of a repository. `whimbrel.toml` lies in its folder; every setting has a default.
 
 database = "sqlite:///whimbrel.db"     # or postgresql://user@host/name; a relative path is beside this file
 artifacts = "files"                    # a folder, or s3://bucket/prefix, gs://..., az://...
@@ -6,9 +6,10 @@ inbox = "table"                        # or nats://host:4222
 inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
 
-Who is told of what happens to rollouts stands in the same file: see `receivers`.
+The receivers of alerts stand in the same file: see `receivers`.
 """
 
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,7 @@ _WRITTEN = ("database", "artifacts", "inbox", "inbox_stream", "namespace")  # by
 
 
 class Config(Document, frozen=True):
-    """What `whimbrel.toml` may say."""
+    """The settings in `whimbrel.toml`."""
 
     database: Annotated[str, Meta(min_length=1)] = "sqlite:///whimbrel.db"
     artifacts: Annotated[str, Meta(min_length=1)] = "files"
@@ -58,7 +59,7 @@ class Folder(msgspec.Struct, frozen=True):
             content = file.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(
-                f"{path} is no Whimbrel repository (no {FILE}); make one with: whimbrel init {path}"
+                f"{path} is no Whimbrel repository (no {FILE}); make one with: whimbrel init {shlex.quote(str(path))}"
             ) from None
         if len(content) > _CONFIG_BYTES:
             raise UntrustedInput(f"{file} has {len(content)} bytes; expected a short file of settings")

@@ -1,4 +1,9 @@
-"""What may a device say? Enrol, token, announce, reports, and the thin check. The hot path: raw ASGI, no framework."""
+"""The requests of devices: enrol, token, announce, reports, and the thin check. The hot path: raw ASGI, no framework.
+
+1. A message (an announcement, or a batch of reports) is read here, so that the device hears at once what is wrong with
+   it. It is counted later: `intake` has it stored, then the device is answered, and `controllers/tallying` takes it.
+2. Enrolment, tokens and the check ask the database, in a thread of their own each.
+"""
 
 import asyncio
 import secrets
@@ -8,7 +13,7 @@ import msgspec
 
 from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
 from whimbrel.flows.decide_for_device import decide_for_device
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Line, Release
@@ -74,56 +79,61 @@ class DeviceApi:
         await respond(send, status, answer)
 
     async def _enrol(self, _scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
-        asked = parse(Enrolment, body, what="an enrolment")
+        enrolment = parse(Enrolment, body, what="an enrolment")
         credential = secrets.token_urlsafe(32)
 
         def work() -> None:
             with transaction(self._database, namespace) as stores:
-                if stores.registry.secret_name(asked.enrol_token, kind="enrol") is None:
+                if stores.registry.secret_name(enrolment.enrol_token, kind="enrol") is None:
                     raise NotAllowed("this enrolment token is unknown here; ask the operator for a current one")
-                stores.fleet.enrol(asked.device_id, credential=credential, labels=asked.labels, at=self._clock())
+                stores.fleet.enrol(
+                    enrolment.device_id, credential=credential, labels=enrolment.labels, at=self._clock()
+                )
 
         await asyncio.to_thread(work)
-        return 201, encode(Credential(device_id=asked.device_id, credential=credential))
+        return 201, encode(Credential(device_id=enrolment.device_id, credential=credential))
 
     async def _token(self, _scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
-        asked = parse(Credential, body, what="a credential")
+        credential = parse(Credential, body, what="a credential")
 
         def work() -> None:
             with transaction(self._database, namespace) as stores:
-                stores.fleet.check_credential(asked.device_id, asked.credential)
+                stores.fleet.check_credential(credential.device_id, credential.credential)
 
         await asyncio.to_thread(work)
-        token = self._tokens.issue(namespace, asked.device_id, now=self._clock())
+        token = self._tokens.issue(namespace, credential.device_id, now=self._clock())
         return 200, encode(Token(token=token, expires_in_s=TOKEN_LIFE_S))
 
     async def _announce(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
         device = self._device(scope, namespace)
         parse(Announcement, body, what="an announcement")
-        await self._intake.put(
-            Record(namespace=namespace, device_id=device, kind="announce", body=body, at=self._clock())
+        return await self._store(
+            DeviceMessage(namespace=namespace, device_id=device, kind="announce", body=body, at=self._clock())
         )
-        return 204, b""
 
     async def _reports(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
         device = self._device(scope, namespace)
         parse(Batch, body, what="a batch of reports")
-        await self._intake.put(
-            Record(namespace=namespace, device_id=device, kind="reports", body=body, at=self._clock())
+        return await self._store(
+            DeviceMessage(namespace=namespace, device_id=device, kind="reports", body=body, at=self._clock())
         )
+
+    async def _store(self, record: DeviceMessage) -> tuple[int, bytes]:
+        await self._intake.put(record)
         return 204, b""
 
     async def _check(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
         device = self._device(scope, namespace)
-        asked = parse(Check, body, what="a check")
+        check = parse(Check, body, what="a check")
 
         def work() -> dict[str, object]:
             with transaction(self._database, namespace) as stores:
-                return {model: _check_one(stores, model, device, asked.labels) for model in asked.models}
+                return {model: _check_one(stores, model, device, check.labels) for model in check.models}
 
         return 200, msgspec.json.encode({"models": await asyncio.to_thread(work)})
 
     def _device(self, scope: Scope, namespace: str) -> str:
+        """The device that asks. Raises `NotAllowed`."""
         return self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=self._clock())
 
 

@@ -1,4 +1,4 @@
-"""How do the raw ASGI parts read a request and answer it? The hot path's few lines of HTTP, and problem documents."""
+"""HTTP over raw ASGI: how the hot path reads a request and answers it, and problem documents (RFC 9457)."""
 
 import asyncio
 import gzip
@@ -31,7 +31,7 @@ class TooLarge(UntrustedInput):
 
 
 class Unsupported(UntrustedInput):
-    """A method or coding that is not understood here."""
+    """A method or coding that this server does not support."""
 
     status = 405
     title = "Not supported here"
@@ -96,7 +96,7 @@ async def respond(
     content_type: bytes | None = b"application/json",
     head: bool = False,
 ) -> None:
-    """One whole answer; `head`: its headers alone."""
+    """Send one whole answer. `head`: send its headers alone."""
     sent: Headers = [*headers]
     if status not in _WITHOUT_LENGTH:
         sent.append((b"content-length", str(len(body)).encode()))

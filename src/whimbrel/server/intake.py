@@ -1,37 +1,40 @@
-"""How do thousands of small messages become few writes? Group commit: what waits is written together.
+"""Group commit of device messages: all that wait are written to the inbox in one write.
 
-A device's request returns when its message is on the disk (or in JetStream), so an acknowledged report is not lost.
+1. A device's request returns when its message is on the disk (or in JetStream), so no acknowledged report is lost.
+2. Where too many messages wait, or the inbox does not answer, devices get `Unavailable` and come again.
+
+Called by the device API. What reads the inbox again is `controllers/tallying`.
 """
 
 import asyncio
 
 from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows.ports import Inbox
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 
-_WAITING = 10_000  # messages in memory: about 10 MB; beyond that devices are told to come again
-_AT_ONCE = 1000
+_WAITING = 10_000  # messages in memory: about 10 MB; beyond that devices get 503 and come again
+_AT_ONCE = 1000  # messages in one write
 
 
 class Intake:
-    """Takes messages for the inbox; `run` writes them."""
+    """The queue before the inbox. `put` adds a message, and `run` writes what is in the queue."""
 
     def __init__(self, inbox: Inbox, *, written: asyncio.Event) -> None:
         self._inbox = inbox
         self._written = written
-        self._queue: asyncio.Queue[tuple[Record, asyncio.Future[None]]] = asyncio.Queue(_WAITING)
+        self._queue: asyncio.Queue[tuple[DeviceMessage, asyncio.Future[None]]] = asyncio.Queue(_WAITING)
 
-    async def put(self, record: Record) -> None:
-        """Returns when the message will not be lost. Raises `Unavailable`."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def put(self, record: DeviceMessage) -> None:
+        """Add a message, and return when it is stored. Raises `Unavailable`."""
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            self._queue.put_nowait((record, done))
+            self._queue.put_nowait((record, stored))
         except asyncio.QueueFull:
             raise Unavailable("too many reports at once; come again later") from None
-        await done
+        await stored
 
     async def run(self) -> None:
-        """Write what waits, until cancelled."""
+        """Write the messages that wait, until cancelled."""
         while True:
             waiting = [await self._queue.get()]
             while len(waiting) < _AT_ONCE and not self._queue.empty():
@@ -39,11 +42,11 @@ class Intake:
             try:
                 await self._inbox.write([record for record, _ in waiting])
             except WhimbrelError as error:
-                for _, done in waiting:
-                    if not done.done():
-                        done.set_exception(error)
+                for _, stored in waiting:
+                    if not stored.done():
+                        stored.set_exception(error)
                 continue
-            for _, done in waiting:
-                if not done.done():
-                    done.set_result(None)
+            for _, stored in waiting:
+                if not stored.done():
+                    stored.set_result(None)
             self._written.set()

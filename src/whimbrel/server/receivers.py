@@ -1,4 +1,4 @@
-"""Who may be told? Receivers, as the operator writes them into `whimbrel.toml`; a plan only names them.
+"""Who receives which alerts: receivers, as the operator writes them into `whimbrel.toml`. A plan only names them.
 
     [[receivers]]
     name = "oncall"
@@ -8,7 +8,7 @@
     on = ["slice_back", "rolled_back"]        # of every rollout, besides what plans ask for
 
 1. Addresses come from this file alone: a plan, a device or an API call cannot make the server speak to an address.
-2. Secrets are read when something is sent, and are in no log, answer or audit entry. A URL that is a secret itself
+2. Secrets are read when something is sent, and stand in no log, answer or audit entry. A URL that is itself a secret
    (Slack's) is named by `url_from`.
 """
 
@@ -83,7 +83,7 @@ class Destination(msgspec.Struct, frozen=True):
 
 
 def reveal(receiver: Receiver, *, folder: Path) -> Destination:
-    """Read what is secret. Raises `UntrustedInput` where it is not there or no address."""
+    """Read a receiver's secrets. Raises `UntrustedInput` where one is missing, or the address is none."""
     url = receiver.url or _read(receiver.url_from, folder=folder, what=f"the address of receiver {receiver.name}")
     try:
         receiver.check(url)

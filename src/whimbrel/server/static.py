@@ -1,8 +1,8 @@
-"""Which bytes may anybody fetch? Signed metadata, target documents, and artifacts, from the blob store.
+"""The files that anybody may fetch: signed metadata, target documents and artifacts, from the blob store.
 
-1. Everything but the timestamp is immutable: cached for a year, validated by a strong ETag.
-2. The timestamp, and a root version that is not there yet, may be kept for 5 s.
-3. Artifacts answer Range and If-Range; documents are gzip-encoded where that is accepted.
+1. Every file but the timestamp is immutable: caches keep it for a year, and a strong ETag validates it.
+2. Caches may keep the timestamp for 5 s, and also the answer that a root version does not exist yet.
+3. Artifacts support Range and If-Range; documents are gzip-encoded for clients that accept it.
 """
 
 import gzip
@@ -106,9 +106,9 @@ class Static:
             await respond(send, 304, headers=headers)
             return
         start, end, status = 0, meta.size_bytes, 200
-        wanted = header(scope, b"range")
-        if wanted is not None and header(scope, b"if-range") in {None, etag}:
-            span = _span(wanted, meta.size_bytes)
+        byte_range = header(scope, b"range")
+        if byte_range is not None and header(scope, b"if-range") in {None, etag}:
+            span = _span(byte_range, meta.size_bytes)
             if span == "unsatisfiable":
                 headers.append((b"content-range", f"bytes */{meta.size_bytes}".encode()))
                 await respond(send, 416, headers=headers)

@@ -1,1 +1,1 @@
-"""Worlds from a seed: fleets, networks, disks, faults and the models that they carry."""
+"""Whole worlds from one seed: fleets, networks, disks, faults, and the checkers of every promise."""

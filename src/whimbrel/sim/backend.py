@@ -1,18 +1,16 @@
-"""What stands behind the network? The real server on an in-memory database, and the person who uses it.
+"""The real server on an in-memory database, and the people who use it.
 
-1. The registry, the signed metadata, the device API with its group commit, and the controllers are the product's own.
-   Modelled is what they write files to: a dictionary that the edge serves.
-2. Everything runs in one thread: what the server would give to a thread is done on the spot.
-3. A person publishes, starts rollouts and experiments, pauses, ends them, takes back, and the publisher raises the
-   floor: by the flows that the admin API calls. In some worlds rollouts begin in the shadow, or versions are alike and
-   get patches.
+1. The registry, the signed metadata, the device API with its group commit, the flows that the admin API calls, and the
+   controllers are the product's own. Only the file store is modelled: a dictionary that the edge serves.
+2. Everything runs in one thread: what the server would give to a thread is done at once.
+3. A person publishes, starts, pauses and ends rollouts and experiments, and takes versions back; a publisher raises the
+   floor. In some worlds rollouts begin in the shadow, or versions are alike and get patches.
 """
 
 import asyncio
 import gzip
 import random
-import selectors
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -32,7 +30,7 @@ from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, worth_keeping
 from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.flows.publishing.set_line import set_line
-from whimbrel.flows.records import ExperimentRecord, ModelSettings, Record, RolloutRecord
+from whimbrel.flows.records import DeviceMessage, ExperimentRecord, ModelSettings, RolloutRecord
 from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.health.tally import Cell
@@ -49,6 +47,7 @@ from whimbrel.server.controllers import Controllers
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import problem
 from whimbrel.server.intake import Intake
+from whimbrel.sim.inline_loop import InlineLoop
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, HOUR_S, MODEL, NAMESPACE, REFRESH_S, REPORT_S, Timeline
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
@@ -63,34 +62,8 @@ _COMPILED: dict[Any, Any] = {}  # SQL text by statement: the same in all worlds 
 HARDWARE = ("board-a", "board-b", "board-c")
 
 
-class _OnTheSpot(asyncio.SelectorEventLoop):
-    """A loop without threads: what one would do is done at once. It waits for nothing, and asks the machine nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(_NoFiles())
-
-    def run_in_executor(  # type: ignore[override]
-        self,
-        executor: Any,  # noqa: ARG002 (its names)
-        func: Callable[..., Any],
-        *args: Any,
-    ) -> asyncio.Future[Any]:
-        """What was done, as a future."""
-        done = self.create_future()
-        try:
-            done.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 (it is raised where the result is asked for)
-            done.set_exception(error)
-        return done
-
-
-class _NoFiles(selectors.SelectSelector):
-    def select(self, timeout: float | None = None) -> list[Any]:  # noqa: ARG002 (its names)
-        return []
-
-
 class _Database(Database):
-    """In memory, over one connection: to borrow one for each transaction costs more than most of them do."""
+    """A database in memory with one connection, because a new one would cost more than most transactions."""
 
     def __init__(self) -> None:
         super().__init__("sqlite://")
@@ -116,7 +89,7 @@ class _Database(Database):
 
 
 class Edge(Blobs):
-    """Static files: what the server copied, and every timestamp that it ever did."""
+    """The static files that the server copied, and all timestamps that it ever copied."""
 
     def __init__(self, timeline: Timeline) -> None:
         self.files: dict[str, bytes] = {}
@@ -139,7 +112,7 @@ class Edge(Blobs):
 
 
 class Inbox(InboxTable):
-    """The table; with `forgets_done`, a process that is killed before it removed what it tallied."""
+    """The inbox table. With `forgets_done` it acts as a process that is killed before it removes tallied messages."""
 
     forgets_done = False
 
@@ -150,7 +123,7 @@ class Inbox(InboxTable):
 
 
 class Published(msgspec.Struct, frozen=True):
-    """A version, and what it is like: good, bad_probe (fails its probe), crashes, sometimes_crashes, drifts."""
+    """A version and its quality: good, bad_probe (fails its probe), crashes, sometimes_crashes, drifts."""
 
     release: Release
     quality: str
@@ -178,15 +151,15 @@ class Backend:
         }
         keys = self._keys
         self._signers = OnlineSigners(snapshot=keys["snapshot"], timestamp=keys["time"], policy=keys["policy"])
-        self.loop = _OnTheSpot()
+        self.loop = InlineLoop()
         self.controllers = self._new_controllers()
         self._intake = Intake(self.inbox, written=asyncio.Event())
         self._writing = self.loop.create_task(self._intake.run())
         self._api = DeviceApi(self.database, DeviceTokens(self.chance.randbytes(32)), self._intake, clock=self._clock)
-        self._found()
+        self._set_up()
 
     def close(self) -> None:
-        """End what was begun."""
+        """Close the loop, the inbox and the database."""
         self._writing.cancel()
         self.loop.run_until_complete(asyncio.gather(self._writing, return_exceptions=True))
         self.loop.close()
@@ -195,7 +168,7 @@ class Backend:
     # --- what devices see ---
 
     def answer(self, name: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        """POST below `device/v1/`, by the product's own handlers."""
+        """Answer a POST below `device/v1/` with the product's own handlers."""
         if not self.up:
             return 503, b""
         if headers.get("Content-Encoding") == "gzip":
@@ -209,7 +182,7 @@ class Backend:
 
     # --- what the controllers do ---
 
-    def waiting(self) -> tuple[Record, ...]:
+    def waiting(self) -> tuple[DeviceMessage, ...]:
         """The messages that the next round will look at."""
         return self.loop.run_until_complete(self.inbox.take(10_000)).records
 
@@ -220,12 +193,12 @@ class Backend:
             self._make_patches()
 
     def _make_patches(self) -> None:
-        """As `Controllers.build_deltas`, without a process for each."""
-        while (found := self.controllers._next_pair(NAMESPACE, MODEL)) is not None:
-            _, pair, whole_bytes = found
-            base = b"" if pair.base == NOTHING else self.edge.files[_place(pair.base)]
-            content = encode_bytes(base, self.edge.files[_place(pair.target)])
-            pays = worth_keeping(len(content), target_bytes=pair.target_bytes, whole_bytes=whole_bytes)
+        """Make patches as `Controllers.build_deltas` does, without a process for each."""
+        while (missing := self.controllers.deltas.next_missing(NAMESPACE, MODEL)) is not None:
+            pair = missing.pair
+            base = b"" if pair.base == NOTHING else self.edge.files[_artifact_path(pair.base)]
+            content = encode_bytes(base, self.edge.files[_artifact_path(pair.target)])
+            pays = worth_keeping(len(content), target_bytes=pair.target_bytes, whole_bytes=missing.whole_bytes)
             record = DeltaRecord(
                 model=MODEL,
                 base=pair.base,
@@ -235,21 +208,21 @@ class Backend:
                 size_bytes=len(content),
             )
             if record.sha256 is not None:
-                self.edge.keep(_place(record.sha256), content)
+                self.edge.keep(_artifact_path(record.sha256), content)
                 self.leads_to[record.sha256] = pair.target
-            self.controllers._keep_delta(NAMESPACE, record)
+            self.controllers.deltas.note_tried(NAMESPACE, record)
 
     def spoil_a_patch(self, *, lost: bool) -> None:
-        """From now on the edge has none, or other bytes of the same length."""
+        """Damage a patch on the edge: from now on it is lost, or has other bytes of the same length."""
         if not self.leads_to:
             return
-        path = _place(self._likes.choice(sorted(self.leads_to)))
+        path = _artifact_path(self._likes.choice(sorted(self.leads_to)))
         content = self.edge.files.pop(path, b"")
         if content and not lost:
             self.edge.keep(path, self._likes.randbytes(len(content)))
 
     def restart(self) -> None:
-        """Another process leads from now on."""
+        """Let another process lead from now on."""
         self.controllers = self._new_controllers()
 
     def _clock(self) -> float:
@@ -267,7 +240,7 @@ class Backend:
             return stores.registry.rollouts()
 
     def live(self) -> RolloutRecord | None:
-        """The one rollout that still has a say."""
+        """The rollout that is live. None where none is."""
         return next((rollout for rollout in self.rollouts() if rollout.live), None)
 
     def cells(self, rollout: str) -> list[Cell]:
@@ -288,7 +261,7 @@ class Backend:
     def _today(self) -> datetime:
         return datetime.fromtimestamp(self.timeline.now, UTC)
 
-    def _found(self) -> None:
+    def _set_up(self) -> None:
         keys, now = self._keys, self._today
         root, targets = first_metadata(root=keys["root"], targets=keys["targets"], online=self._signers, now=now)
         self.root = root.to_bytes()
@@ -340,7 +313,7 @@ class Backend:
                     head = f"{quality}\n{len(before) + 1} {name} {part}\n".encode()
                     content = head + self._body(name, part)
                     digest = digest_of(content)
-                    self.edge.keep(_place(digest), content)
+                    self.edge.keep(_artifact_path(digest), content)
                     stores.registry.add_artifact(digest, size_bytes=len(content), at=self.timeline.now)
                     files.append(File(name=f"part-{part}.onnx", size_bytes=len(content), sha256=digest, format="onnx"))
                 variants.append(Variant(name=name, files=tuple(files), selector=selector))
@@ -361,7 +334,7 @@ class Backend:
         return release.serial
 
     def _body(self, variant: str, part: int) -> bytes:
-        """Of a version's file: anything, or a few bytes away from that of the version before."""
+        """The bytes of a version's file: any bytes, or a few bytes different from the version before."""
         body = self.chance.randbytes(self.chance.randrange(400, 4000))
         before = self._bodies.get((variant, part))
         if self.patches and before is not None and self._likes.random() < 0.8:
@@ -375,7 +348,7 @@ class Backend:
         return publish_documents(held, documents, signer=self._keys["publisher"], now=self._today)
 
     def set_line(self, *, floor: int, revoked: tuple[int, ...]) -> None:
-        """The publisher says which versions may still run."""
+        """Publish a line: which versions may still run."""
         _, before = self.documents()
         line = encode(Line(model=MODEL, sequence=before.sequence + 1, minimum_serial=floor, revoked=revoked))
         with transaction(self.database, NAMESPACE) as stores:
@@ -390,7 +363,7 @@ class Backend:
             for n, share in enumerate(shares)
         )
         plan = Plan(
-            model_version=self._named(serial),
+            model_version=self._version_name(serial),
             stages=(*self._in_the_shadow(), *stages),
             rollback=Rollback(health_check_interval_sec=REPORT_S),
             min_devices=2,
@@ -408,7 +381,7 @@ class Backend:
                 now=self.timeline.now,
             )
 
-    def _named(self, serial: int) -> str:
+    def _version_name(self, serial: int) -> str:
         return f"{MODEL}@{self.published[serial].release.version}"
 
     def _in_the_shadow(self) -> tuple[Stage, ...]:
@@ -435,8 +408,8 @@ class Backend:
         plan = Experiment(
             name="as they like",
             variants=(
-                ExperimentVariant(id="control", model_version=self._named(policy.baseline)),
-                ExperimentVariant(id="other", model_version=self._named(serial)),
+                ExperimentVariant(id="control", model_version=self._version_name(policy.baseline)),
+                ExperimentVariant(id="other", model_version=self._version_name(serial)),
             ),
             allocation={"control": 0.5, "other": share},
             range_percent=(low, self._asks.choice([60.0, 100.0])),
@@ -489,7 +462,7 @@ class Backend:
             )
 
 
-def _place(digest: str) -> str:
+def _artifact_path(digest: str) -> str:
     return f"{NAMESPACE}/artifacts/{digest}"
 
 

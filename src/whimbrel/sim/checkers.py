@@ -1,21 +1,23 @@
-"""Does this world keep its promises? Checkers see what anybody outside could, and share no code with what they check.
+"""Does this world keep its promises? Checkers see what an observer outside sees, and share no code with the product.
 
-They are told of what passes over the network, of what a session opens (the bytes themselves), of the pointer file after
-each cycle, of what probes said, and of the server's rows after each round. Each rule is one promise:
+They get what passes over the network, the bytes that a session opens, the pointer file after each cycle, the results
+of probes, and the server's rows after each round. Each rule is one promise:
 
-1. `verified`: what an app opens are the bytes of a signed release, and this device probed them; a device that had a
-   committed version has one.
-2. `stopped`: a version that is quarantined, revoked or below the floor starts no trial on a device that was told, or
-   that could have been told within the age that a policy may have.
-3. `counted`: the server's tallies are the sums of what devices were told is safe: nothing twice, nothing lost.
+1. `verified`: an app opens only bytes of a signed release that this device has probed. A device that had a committed
+   version always has one.
+2. `stopped`: a version that is quarantined, revoked or below the floor starts no trial on a device that knows it, or
+   that could have known it within the age that a policy may have.
+3. `counted`: the server's tallies are the sums of all acknowledged reports: nothing counts twice, nothing is lost.
 4. `bucket`: shares only grow, salts stay, a treated device is never a control again.
 5. `refused`: a version that failed on a device starts no second trial there.
 6. `rollout`: a rollout visits no state twice by itself, goes no stage back, and does not rise from its end.
 7. `converged`: when the faults stopped, every device runs what the policy says, committed.
 8. `unbroken`: nothing that goes wrong leaves the agent's cycles, the sessions or the server as an exception.
-9. `assigned`: what an app opens was at some time the baseline, a version to go back to, or that of an arm that holds
-   the device's bucket. What is tried in the shadow is served to nobody, an experiment's arm to nobody out of it.
-10. `ways`: a device says of no way that more bytes came by it than did.
+9. `assigned`: a version that an app opens was at some time the baseline, a version to go back to, or that of an arm
+   with the device's bucket. A shadow stage serves nobody, and an arm of an experiment serves only its own devices.
+10. `ways`: a device reports no more bytes of a way than came by it.
+11. `exposed`: a device begins to count as treated only when it has what its arm runs or tries, and as a control only
+    when the conditions let it, and not sooner than the policy says that an update takes.
 """
 
 import functools
@@ -29,6 +31,7 @@ from typing import Any
 import msgspec
 import xxhash
 
+from whimbrel.device.journal import Journal, Membership
 from whimbrel.device.slots import Pointer
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.health.tally import Cell
@@ -37,10 +40,10 @@ from whimbrel.policy.decide import Profile, decide
 from whimbrel.policy.policy import Policy
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, T0, Timeline
 
-_LISTED = 20  # violations that are kept of one world
+_LISTED = 20  # at most so many violations of one world are kept
 _BUCKETS = 1_000_000
 _SLACK_S = 120.0  # a cycle that began in time may end later
-_MISLED_S = 7200.0  # how long a device that was lied to is excused from knowing
+_MISLED_S = 7200.0  # how long a device that got wrong answers is excused
 
 Sums = dict[tuple[int, str], list[int]]  # (stage, role) -> device-windows, sessions, crashed, inputs in the shadow
 
@@ -54,7 +57,7 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Checkers:
-    """All of them, for one world."""
+    """All checkers of one world."""
 
     def __init__(self, timeline: Timeline) -> None:
         self.violations: list[Violation] = []
@@ -66,9 +69,9 @@ class Checkers:
         self._committed: set[str] = set()
         self._sessions: dict[str, int] = defaultdict(int)
         self._reported: dict[str, int] = defaultdict(int)
-        self._told: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        self._known: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         self._misled: dict[str, float] = {}
-        self._forbidden: dict[int, float] = {}  # serial -> since when devices could hear that it must not run
+        self._forbidden: dict[int, float] = {}  # serial -> since when devices could know that it must not run
         self._failed: dict[str, set[int]] = defaultdict(set)
         self._windows: dict[tuple[str, str, int], Any] = {}
         self._roles: dict[tuple[str, str], tuple[str, int]] = {}
@@ -80,12 +83,15 @@ class Checkers:
         self._shadows: dict[str, int] = {}  # rollout -> its first stages, which serve nobody
         self._policy: Policy | None = None
         self._served: set[tuple[int, int, int, int]] = set()  # serial, salt, and the buckets that it was for
-        self._everyones: set[int] = set()  # serials that a policy once had for everyone
+        self._for_everyone: set[int] = set()  # serials that a policy once gave to every device
         self.leads_to: dict[str, str] = {}  # patches, and the artifacts that they make
+        self._treats: dict[tuple[str, int], set[int]] = defaultdict(set)  # (rollout, stage) -> serials of its arm
+        self._shortest_s: dict[str, float] = {}  # rollout -> the least delay that a policy told of
+        self._counts: dict[str, set[tuple[str, int, str]]] = defaultdict(set)  # device -> cohorts that it counts in
         self._carried: dict[tuple[str, str], int] = defaultdict(int)  # (device, artifact, or "" for all patches)
 
     def violated(self, promise: str, what: str) -> None:
-        """Write it down."""
+        """Write down a violation."""
         if len(self.violations) < _LISTED:
             self.violations.append(Violation(promise, round(self._timeline.now - T0, 3), what))
 
@@ -97,25 +103,25 @@ class Checkers:
             self._passed[device].add(_sha(content))
 
     def session_begins(self, device: str) -> None:
-        """An app is about to use the model: whatever becomes of it, it may be told of once."""
+        """An app is about to use the model. This session may be reported once, whatever happens to it."""
         self._sessions[device] += 1
 
     def session(self, device: str, serial: int, entry: str, contents: Mapping[str, bytes]) -> None:
         """An app opened a version: the files of its folder."""
-        found = {name: _sha(content) for name, content in contents.items()}
+        digests = {name: _sha(content) for name, content in contents.items()}
         release = self.releases.get(serial)
         signed = release is not None and any(
-            entry == variant.files[0].name and {file.name: file.sha256 for file in variant.files} == found
+            entry == variant.files[0].name and {file.name: file.sha256 for file in variant.files} == digests
             for variant in release.variants
         )
         if not signed:
             self.violated("verified", f"{device} opened serial {serial}, and its bytes are in no such release")
-        elif found[entry] not in self._passed[device]:
+        elif digests[entry] not in self._passed[device]:
             self.violated("verified", f"{device} opened serial {serial}, which it never probed")
         given = (
             salt for each, salt, start, end in self._served if each == serial and start <= place(device, salt) < end
         )
-        if serial not in self._everyones and next(given, None) is None:
+        if serial not in self._for_everyone and next(given, None) is None:
             self.violated("assigned", f"{device} opened serial {serial}, which no policy gave it")
 
     def without_version(self, device: str) -> None:
@@ -125,21 +131,21 @@ class Checkers:
 
     # --- stopped, refused ---
 
-    def told(self, device: str, path: str, content: bytes) -> None:
+    def delivered(self, device: str, path: str, content: bytes) -> None:
         """A whole file reached a device as it was."""
         kind = "policy" if "/targets/policy/" in path else "line" if path.endswith(".line.json") else ""
         if kind:
             document = json.loads(content)
-            held = self._told[device].get(kind)
-            if held is None or document["sequence"] > held["sequence"]:
-                self._told[device][kind] = document
+            newest = self._known[device].get(kind)
+            if newest is None or document["sequence"] > newest["sequence"]:
+                self._known[device][kind] = document
 
     def restarted(self, device: str) -> None:
-        """What was told and not written down is forgotten."""
-        self._told.pop(device, None)
+        """The device forgets documents that it did not keep durably."""
+        self._known.pop(device, None)
 
     def misled(self, device: str) -> None:
-        """The edge, or its own clock, lied to the device: for a while it cannot know better."""
+        """The edge or the clock gave the device wrong facts: for a while it is excused."""
         self._misled[device] = self._timeline.now
 
     def pointer(self, device: str, pointer: Pointer | None) -> None:
@@ -154,15 +160,15 @@ class Checkers:
         if not pointer.trial:
             self._committed.add(device)
         elif before is None or before.active != pointer.active:
-            self._began_trial(device, pointer.active.serial)
+            self._trial_begins(device, pointer.active.serial)
 
-    def _began_trial(self, device: str, serial: int) -> None:
+    def _trial_begins(self, device: str, serial: int) -> None:
         if serial in self._failed[device]:
             self.violated("refused", f"{device} tries serial {serial} again, which failed there")
-        told = self._told[device]
-        if "policy" in told and "line" in told:
-            quarantined = {each["serial"] for each in told["policy"].get("quarantine", ())}
-            if serial in quarantined or _forbids(told["line"], serial):
+        known = self._known[device]
+        if "policy" in known and "line" in known:
+            quarantined = {each["serial"] for each in known["policy"].get("quarantine", ())}
+            if serial in quarantined or _forbids(known["line"], serial):
                 self.violated("stopped", f"{device} was told that serial {serial} must not run, and tries it")
         now = self._timeline.now
         since = self._forbidden.get(serial, now)
@@ -173,29 +179,30 @@ class Checkers:
     # --- counted ---
 
     def sent(self, device: str, name: str, body: bytes) -> None:
-        """A device said something, and the server got it."""
+        """The server got a message of a device."""
         if name == "announce":
-            said = json.loads(body)
-            if said["step"] in {"failed", "went_back"} and said.get("serial") is not None:
-                self._failed[device].add(said["serial"])
-            self._came_by(device, said)
+            announcement = json.loads(body)
+            if announcement["step"] in {"failed", "went_back"} and announcement.get("serial") is not None:
+                self._failed[device].add(announcement["serial"])
+            self._check_ways(device, announcement)
 
     def carried(self, device: str, digest: str, size_bytes: int) -> None:
-        """An artifact, or a part of it, was on its way to a device."""
+        """An artifact, or a part of it, was sent to a device."""
         self._carried[device, "" if digest in self.leads_to else digest] += size_bytes
 
-    def _came_by(self, device: str, said: Mapping[str, Any]) -> None:
-        moved, release = said.get("moved_by", {}), self.releases.get(said.get("serial") or 0)
+    def _check_ways(self, device: str, announcement: Mapping[str, Any]) -> None:
+        serial, moved = announcement.get("serial"), announcement.get("moved_by", {})
+        release = self.releases.get(serial or 0)
         whole = sum(self._carried[device, each] for each in release.digests) if release is not None else 0
         patches = sum(count for way, count in moved.items() if way != "whole")
         if moved.get("whole", 0) > whole or patches > self._carried[device, ""]:
             came = f"{whole} bytes of its files and {self._carried[device, '']} of patches"
-            self.violated("ways", f"{device} says {moved} of serial {said.get('serial')}; it was sent {came}")
-        if said["step"] == "activated":
+            self.violated("ways", f"{device} says {moved} of serial {serial}; it was sent {came}")
+        if announcement["step"] == "activated":
             self._timeline.occurred.update(f"update: {way}" for way in moved)
 
     def accepted(self, device: str, name: str, headers: Mapping[str, str], body: bytes) -> None:
-        """The server promised a device that what it said will not be lost."""
+        """The server acknowledged a message of a device: it must not be lost."""
         if name != "reports":
             return
         batch = json.loads(gzip.decompress(body) if headers.get("Content-Encoding") == "gzip" else body)
@@ -213,7 +220,7 @@ class Checkers:
             self.violated("counted", f"{device} reported {self._reported[device]} sessions of {self._sessions[device]}")
 
     def before_round(self, rollouts: Iterable[RolloutRecord]) -> None:
-        """The server is about to tally: what must come out."""
+        """The server is about to tally: compute the sums that must come out."""
         live = {rollout.id: rollout for rollout in rollouts if rollout.live}
         for device, window in self._accepted:
             bucket = place(device, self.salt)
@@ -223,7 +230,7 @@ class Checkers:
                 if rollout is None or stage >= len(rollout.shares):
                     continue
                 share, shadows = rollout.shares[stage], rollout.plan.shadows
-                # Who tried it in the shadow is served by any stage, and a shadow stage treats all of its share.
+                # A later stage may treat devices of a shadow stage, and a shadow stage treats its whole share.
                 earlier = 0 if stage < shadows else max(rollout.shares[shadows:stage], default=0)
                 if earlier <= bucket < share if role == "treated" else bucket >= share:
                     sums = self._expected[rollout.id].setdefault((stage, role), [0, 0, 0, 0])
@@ -236,16 +243,16 @@ class Checkers:
         self._accepted.clear()
 
     def tallied(self, rollout: str, cells: Iterable[Cell]) -> None:
-        """What the server has counted of a rollout."""
-        found: Sums = {}
+        """The server's tally of a rollout."""
+        tallied: Sums = {}
         for cell in cells:
             if cell.at_risk:
-                sums = found.setdefault((cell.stage, cell.role), [0, 0, 0, 0])
+                sums = tallied.setdefault((cell.stage, cell.role), [0, 0, 0, 0])
                 inputs = cell.shadow.inputs if cell.shadow is not None else 0
                 for index, value in enumerate((cell.at_risk, cell.sessions, cell.crashed, inputs)):
                     sums[index] += value
-        if found != self._expected[rollout]:
-            self.violated("counted", f"{rollout}: tallied {found}, and devices sent {self._expected[rollout]}")
+        if tallied != self._expected[rollout]:
+            self.violated("counted", f"{rollout}: tallied {tallied}, and devices sent {self._expected[rollout]}")
 
     # --- bucket ---
 
@@ -260,34 +267,66 @@ class Checkers:
             self._roles[key] = now
 
     def policy(self, policy: Policy, line: Line) -> None:
-        """What the server has signed."""
+        """The documents that the server has signed."""
         now = self._timeline.now
         self._policy = policy
         stopped = {each.serial for each in policy.quarantine} | set(line.revoked) | set(range(1, line.minimum_serial))
         for serial in stopped:
             self._forbidden.setdefault(serial, now)
-        self._everyones |= {*policy.known_good} | ({policy.baseline} if policy.baseline is not None else set())
+        self._for_everyone |= {*policy.known_good} | ({policy.baseline} if policy.baseline is not None else set())
         for layer in policy.layers:
             lives = {entry.rollout for entry in layer.entries}
             if layer.salt != self.salt and lives & self._lives:
                 self.violated("bucket", f"the salt became {layer.salt} under {', '.join(lives & self._lives)}")
             self.salt, self._lives = layer.salt, lives
             for entry in layer.entries:
+                for arm in entry.arms:
+                    if arm.role == "treated":
+                        self._treats[entry.rollout, arm.stage].add(arm.serial)
+                shortest_s = min(entry.delays_s, default=0.0)
+                self._shortest_s[entry.rollout] = min(shortest_s, self._shortest_s.get(entry.rollout, shortest_s))
                 serving = [arm for arm in entry.arms if arm.shadow is None]
                 self._served |= {(arm.serial, self.salt, arm.start, arm.end) for arm in serving}
                 if entry.rollout not in self._shadows:
-                    continue  # an experiment: its arms end one by one
+                    continue  # an experiment, whose arms end one by one
                 share = max((arm.end for arm in serving if arm.role == "treated"), default=0)
                 if not share:
-                    continue  # it is tried in the shadow
+                    continue  # a shadow stage
                 if share < self._shares.get(entry.rollout, 0):
                     self.violated("bucket", f"{entry.rollout}: the share fell to {share}")
                 self._shares[entry.rollout] = share
 
+    # --- exposed ---
+
+    def journal(self, device: str, journal: Journal, pointer: Pointer | None, *, charging: bool) -> None:
+        """What a device has written down, after a cycle."""
+        counts = {(each.rollout, each.stage, each.role): each for each in journal.memberships if each.since is not None}
+        before, self._counts[device] = self._counts[device], set(counts)
+        for member in (member for cohort, member in counts.items() if cohort not in before):
+            if member.role == "treated":
+                self._treated(device, member, journal, pointer)
+            else:
+                self._control(device, member, charging=charging)
+
+    def _treated(self, device: str, member: Membership, journal: Journal, pointer: Pointer | None) -> None:
+        has = {pointer.serial if pointer is not None else None}
+        if journal.candidate is not None and journal.state.value in {"on trial", "shadowing"}:
+            has.add(journal.candidate.serial)
+        if not has & self._treats[member.rollout, member.stage]:
+            self.violated("exposed", f"{device} counts as treated in {member.rollout}/{member.stage}, and has {has}")
+
+    def _control(self, device: str, member: Membership, *, charging: bool) -> None:
+        cohort = f"{member.rollout}/{member.stage}"
+        if self._policy is not None and self._policy.conditions.charging and not charging:
+            self.violated("exposed", f"{device} took its placebo of {cohort} without the charger that is asked for")
+        took_s = (member.since or 0.0) - (member.permitted_at or 0.0)
+        if device not in self._misled and took_s < self._shortest_s.get(member.rollout, 0.0) - 1:
+            self.violated("exposed", f"{device} took its placebo of {cohort} after {took_s:.0f} s")
+
     # --- rollout ---
 
     def moved_by_person(self, rollout: str) -> None:
-        """What comes now may have been there before."""
+        """A person moved a rollout: it may visit earlier states again."""
         self._states[rollout] = self._states[rollout][-1:]
 
     def rollouts(self, rollouts: Iterable[RolloutRecord]) -> None:
@@ -305,16 +344,16 @@ class Checkers:
 
     # --- converged ---
 
-    def unlike(self, device: str, labels: Mapping[str, str], policy: Policy, line: Line) -> str:
-        """How a device differs from what the policy says; nothing where it does not."""
-        wanted = decide(policy, line, Profile(device, labels, frozenset(self._failed[device])))
+    def difference(self, device: str, labels: Mapping[str, str], policy: Policy, line: Line) -> str:
+        """How a device differs from the policy, as a sentence. Empty where it does not differ."""
+        decision = decide(policy, line, Profile(device, labels, frozenset(self._failed[device])))
         pointer = self._last.get(device)
         serial = pointer.serial if pointer else None
-        if wanted.serial is None:
-            stays = wanted.offer == "stop" and serial is not None
+        if decision.serial is None:
+            stays = decision.offer == "stop" and serial is not None
             return f"{device} runs {serial}; no version is offered" if stays else ""
-        if serial != wanted.serial:
-            return f"{device} runs {serial}; the policy says {wanted.serial} ({wanted.because})"
+        if serial != decision.serial:
+            return f"{device} runs {serial}; the policy says {decision.serial} ({decision.because})"
         return f"{device} is still trying serial {serial}" if pointer is not None and pointer.trial else ""
 
 

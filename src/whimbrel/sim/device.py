@@ -14,9 +14,12 @@ import urllib3
 
 from whimbrel import limits
 from whimbrel.agent.app import Agent
-from whimbrel.agent.session import Closed, Places, Session, read_pointer
+from whimbrel.agent.marks import Closed
+from whimbrel.agent.places import Places, read_pointer
+from whimbrel.agent.session import Session
 from whimbrel.agent.shadow.order import read_order
 from whimbrel.device.conditions import Situation
+from whimbrel.device.journal import Journal, unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.device.slots import Pointer
 from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
@@ -89,6 +92,7 @@ class Device:
         self._life = 0  # events of a life that is over do nothing
         self._awaited = 0  # the newest cycle that was asked for: earlier ones do not come any more
         self._watches = False
+        self._journal: bytes | None = None  # as it was seen last
         self._sessions: list[Session] = []
 
     # --- the clock ---
@@ -192,8 +196,8 @@ class Device:
             self._looked()
             return
         self._looked()
-        found = result.models[MODEL]
-        self._watches = found["state"] == "on trial" or "charger" in (found["waits_for"] or "")
+        status = result.models[MODEL]
+        self._watches = status["state"] == "on trial" or "charger" in (status["waits_for"] or "")
         wait_s = max(_WATCH_S if self._watches else _EARLIEST_S, min(result.next_s, REFRESH_S))
         self._turn_in(wait_s + self.link.lag_s)
         self.link.lag_s = 0.0
@@ -208,7 +212,15 @@ class Device:
             self._turn_in(self._chance.uniform(0, within_s))
 
     def _looked(self) -> None:
-        self.seen.pointer(self.id, self.pointer())
+        pointer = self.pointer()
+        self.seen.pointer(self.id, pointer)
+        content = self.disk.read(self._places.journal)
+        if content is None or content == self._journal:
+            return
+        self._journal = content
+        with suppress(UntrustedInput):
+            journal = unseal(Journal, content, what="the journal")
+            self.seen.journal(self.id, journal, pointer, charging=self._charging)
 
     # --- the app ---
 
@@ -266,7 +278,7 @@ class Device:
         crashed = int(self._chance.random() < CRASH_CHANCE.get(quality, 0.0))
         compared = _CALLS - crashed
         took = {key_of(_TAKES_MS): compared}
-        seen = Seen(
+        tried = Seen(
             serial=order.serial,
             inputs=_CALLS,
             compared=compared,
@@ -280,7 +292,7 @@ class Device:
         self._timeline.occurred["session beside a shadow"] += 1
         name = self._places.summaries / f"1-shadow-{self._chance.randbytes(8).hex()}"
         with suppress(OSError):
-            self.disk.replace(name, encode(Closed(serial=order.beside, session=False, shadow=seen)))
+            self.disk.replace(name, encode(Closed(serial=order.beside, session=False, shadow=tried)))
 
     def _drop_sessions(self) -> None:
         for session in self._sessions:

@@ -1,19 +1,20 @@
 """What may be left of the files when the power goes? A file system in memory, behind the agent's `Disk` port.
 
-1. What is written is seen at once and is durable after `sync` of the file. Before that a power cut leaves what was
-   durable, all of it, a torn part of it, or its length without its bytes.
-2. A name (made, renamed or removed) is seen at once and is durable after `sync` of its folder. Before that a power cut
-   leaves the first few of these changes, in order, or any of them. A rename is atomic: both names change or neither.
-   To sync a file does not make its name durable, to sync a folder does not make its files' bytes durable (POSIX).
-3. `crash(choose)` gives one state that a power cut may leave, `states` gives them all, or a sample. The disk itself
-   stays as it is. Locks do not survive a crash, nor the end of a process (`let_go`).
+1. Written bytes are visible at once, and durable after `sync` of the file. Before the sync a power cut leaves what was
+   durable, all of the new bytes, a torn part of them, or their length without the bytes.
+2. A name (made, renamed or removed) is visible at once, and durable after `sync` of its folder. Before the sync a power
+   cut leaves the first few of these changes, in order, or any of them. A rename is atomic: both names change or
+   neither. To sync a file does not make its name durable; to sync a folder does not make its files' bytes durable
+   (POSIX).
+3. `crash(choose)` gives one state that a power cut may leave, `states` gives all of them, or a sample. The disk itself
+   is not changed. Locks do not survive a crash, nor the end of a process (`let_go`).
 4. `before` is called with every change before it is made, and with every lock ("hold"): it may raise `PowerCut`, or an
    `OSError` for a full disk, or take a `copy`. After a `PowerCut` every further change raises it too, whatever the
    code does on its way out.
-5. `leave_out` names calls of `sync` that do nothing, as `file.py:function:line`, of a durable write
-   also with ` of file.py:function` of whoever asks for it: how a suite checks itself.
+5. `leave_out` names calls of `sync` that do nothing, as `file.py:function:line`; for a durable write followed by
+   ` of file.py:function` of its caller. With it a suite of power cuts checks itself.
 
-Used by tests/crash and by the simulator. One thread at a time. The durable write is the one of `durable`.
+Used by tests/crash and by the simulator, by one thread at a time. The durable write is that of durable.py.
 """
 
 import errno
@@ -70,12 +71,12 @@ class ModelledDisk:
     def __init__(self, *, boot: int = 1) -> None:
         self.before: Before | None = None
         self.leave_out: frozenset[str] = frozenset()
-        self.synced_at: set[str] = set()  # the calls of `sync` seen so far
-        self.notes_callers = True  # of `sync`: costs more than the sync, and only a suite of power cuts asks
+        self.synced_at: set[str] = set()  # the calls of `sync` so far
+        self.notes_callers = True  # of `sync`: this costs more than the sync, and only a suite of power cuts needs it
         self.is_off = False
         self._boot = boot
         self._nodes: dict[int, _Node] = {}
-        self._names: dict[int, dict[str, int]] = {_ROOT: {}}  # as they are seen
+        self._names: dict[int, dict[str, int]] = {_ROOT: {}}  # as processes see them
         self._durable_names: dict[int, dict[str, int]] = {_ROOT: {}}
         self._changes: list[_Change] = []  # not durable yet
         self._last = _ROOT
@@ -85,7 +86,7 @@ class ModelledDisk:
     # --- power ---
 
     def copy(self) -> "ModelledDisk":
-        """The same disk at this moment, with nobody's locks, switched on."""
+        """A copy of the disk as it is now: switched on, and without locks."""
         other = ModelledDisk(boot=self._boot)
         other.leave_out = self.leave_out
         other._nodes = dict(self._nodes)
@@ -96,7 +97,7 @@ class ModelledDisk:
         return other
 
     def let_go(self) -> None:
-        """All processes end: their locks go, their writes stay."""
+        """All processes end: their locks are released, and their writes stay."""
         self._locks.clear()
 
     def freedom(self) -> int:
@@ -106,7 +107,7 @@ class ModelledDisk:
 
     def crash(self, choose: Choose) -> "ModelledDisk":
         """One state that a power cut may leave, durable as a whole, after a new boot."""
-        names = {folder: dict(found) for folder, found in self._durable_names.items()}
+        names = {folder: dict(entries) for folder, entries in self._durable_names.items()}
         for change in self._survivors(choose):
             for folder, name, node in change.names:
                 _set(names.setdefault(folder, {}), name, node)
@@ -123,11 +124,11 @@ class ModelledDisk:
                     waiting.append(node)
                 elif node not in left._nodes:
                     left._nodes[node] = self._fate(self._nodes[node], choose)
-        left._durable_names = {folder: dict(found) for folder, found in left._names.items()}
+        left._durable_names = {folder: dict(entries) for folder, entries in left._names.items()}
         return left
 
     def settle(self) -> None:
-        """Everything is durable now, as when nothing more was written for a while."""
+        """Make everything durable, as when nothing was written for a while."""
         for change in self._changes:
             for folder, name, node in change.names:
                 _set(self._durable_names[folder], name, node)
@@ -143,7 +144,7 @@ class ModelledDisk:
         """Forget files and folders without a name, here and after a power cut. Called when all is durable."""
         folders: list[int] = [_ROOT]
         files: list[int] = []
-        for folder in folders:  # it grows while it is read
+        for folder in folders:  # the list grows while it is read
             for node in self._names[folder].values():
                 (folders if node in self._names else files).append(node)
         self._names = {folder: self._names[folder] for folder in folders}
@@ -155,29 +156,29 @@ class ModelledDisk:
 
         States that look alike are given once.
         """
-        seen: set[str] = set()
+        fingerprints: set[str] = set()
         crashes = every(self.crash) if self.freedom() <= most else self._sample(most, chance)
         for state in crashes:
             fingerprint = state.fingerprint()
-            if fingerprint not in seen:
-                seen.add(fingerprint)
+            if fingerprint not in fingerprints:
+                fingerprints.add(fingerprint)
                 yield state
 
     def fingerprint(self) -> str:
         """The same for disks with the same names and bytes."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
 
         def walk(folder: int, path: str) -> None:
             for name, node in sorted(self._names[folder].items()):
                 if node in self._names:
-                    found.update(f"{path}/{name}/\n".encode())
+                    digest.update(f"{path}/{name}/\n".encode())
                     walk(node, f"{path}/{name}")
                 else:
-                    found.update(f"{path}/{name} {len(self._nodes[node].content)}\n".encode())
-                    found.update(self._nodes[node].content)
+                    digest.update(f"{path}/{name} {len(self._nodes[node].content)}\n".encode())
+                    digest.update(self._nodes[node].content)
 
         walk(_ROOT, "")
-        return found.hexdigest()
+        return digest.hexdigest()
 
     def _sample(self, most: int, chance: random.Random) -> Iterator["ModelledDisk"]:
         yield self.crash(lambda _: 0)
@@ -252,15 +253,15 @@ class ModelledDisk:
         return sorted(self._names[node]) if node in self._names and node is not None else []
 
     def files_below(self, folder: Path) -> list[str]:
-        found: list[str] = []
+        paths: list[str] = []
         for name in self.names(folder):
             if self.is_folder(folder / name):
-                found += [f"{name}/{below}" for below in self.files_below(folder / name)]
+                paths += [f"{name}/{below}" for below in self.files_below(folder / name)]
             else:
-                found.append(name)
-        if len(found) > limits.PACKAGE_FILES:
+                paths.append(name)
+        if len(paths) > limits.PACKAGE_FILES:
             raise OSError(f"{folder} holds more than {limits.PACKAGE_FILES} files")
-        return sorted(found)
+        return sorted(paths)
 
     # --- the Disk port: changes ---
 
@@ -286,9 +287,9 @@ class ModelledDisk:
             self.create(path, content)
             return
         self._about_to("append", path)
-        found = self._nodes[node]
+        file = self._nodes[node]
         if content:
-            self._nodes[node] = found._replace(unsynced=(*found.unsynced, content), version=found.version + 1)
+            self._nodes[node] = file._replace(unsynced=(*file.unsynced, content), version=file.version + 1)
 
     def sync(self, path: Path) -> None:
         site = _caller() if self.notes_callers else ""
@@ -302,8 +303,8 @@ class ModelledDisk:
         if node in self._names:
             self._sync_names(node)
         else:
-            found = self._nodes[node]
-            self._nodes[node] = found._replace(durable=found.content, unsynced=())
+            file = self._nodes[node]
+            self._nodes[node] = file._replace(durable=file.content, unsynced=())
 
     def move(self, source: Path, target: Path) -> None:
         self._about_to("move", target)
@@ -454,7 +455,7 @@ class _Hold:
 
 
 def every(crash: "Callable[[Choose], ModelledDisk]") -> Iterator[ModelledDisk]:
-    """`crash` with every sequence of choices, like the wheels of an odometer."""
+    """Every sequence of choices for `crash`, in the order of an odometer's wheels."""
     wheels: list[int] = []
     while True:
         turned: list[tuple[int, int]] = []
@@ -481,7 +482,7 @@ def _set(names: dict[str, int], name: str, node: int | None) -> None:
 
 
 def _caller() -> str:
-    """The call of `sync`, as file:function:line; of a durable write also who asked for it, after " of "."""
+    """The caller of `sync`, as file:function:line. For a durable write also that one's caller, after " of "."""
     frame = sys._getframe(2)
     site = f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}:{frame.f_lineno}"
     asking: FrameType | None = frame

@@ -1,7 +1,7 @@
-"""What goes wrong in this world, and how often? Drawn from the seed: each world has some kinds of faults, not all.
+"""The faults of a world and their rates, drawn from the seed. Each world has some kinds of faults, not all.
 
-A world in which everything fails at once gets nowhere and finds little; a few kinds at changing rates find more (swarm
-testing: Groce et al., ISSTA 2012).
+A world in which everything fails at once makes no progress and finds little. A few kinds at changing rates find more
+(swarm testing: Groce et al., ISSTA 2012).
 """
 
 import random
@@ -35,18 +35,18 @@ DEVICE = (
     "power cut while probing",
 )
 SERVER = ("server away", "round broken off", "messages taken twice", "server restarted")
-PATCH = ("patch damaged", "patch lost")  # in worlds that have any
+PATCH = ("patch damaged", "patch lost")  # in worlds with patches
 
 
 class Faults(msgspec.Struct):
-    """Rates by kind: a request's chance (LINK), or events an hour and device (DEVICE) or server (the others)."""
+    """Rates by kind: a chance for each request (LINK), or events in an hour of a device (DEVICE) or of the server."""
 
     rates: dict[str, float]
     on: bool = True
 
     @classmethod
     def drawn(cls, chance: random.Random) -> "Faults":
-        """The faults of one world."""
+        """Draw the faults of one world."""
         rates: dict[str, float] = {}
         for kinds, most in ((LINK, 0.12), (DEVICE, 1.2), (SERVER, 3.0), (PATCH, 12.0)):
             for kind in kinds:
@@ -55,5 +55,5 @@ class Faults(msgspec.Struct):
         return cls(rates)
 
     def rate(self, kind: str) -> float:
-        """0 once the faults have stopped."""
+        """The rate of a kind of fault. 0 once the faults have stopped."""
         return self.rates.get(kind, 0.0) if self.on else 0.0

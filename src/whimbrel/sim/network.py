@@ -1,7 +1,7 @@
-"""What lies between a device and the server? A pool of connections that lead nowhere, and an edge that may lie.
+"""The network between a device and the server: a pool without sockets, and an edge that may give wrong answers.
 
-The agent's own HTTP code runs on top: this is the `PoolManager` that it was given. Static files come from the edge,
-with ETags and ranges; what is posted is answered by the product's device API. Each request may meet one fault.
+The agent's own HTTP code runs on top: it gets this as its `PoolManager`. Static files come from the edge, with ETags
+and ranges. The product's device API answers what is posted. Each request may meet one fault.
 """
 
 import random
@@ -15,11 +15,11 @@ from whimbrel.sim.faults import LINK, Faults
 from whimbrel.sim.world import Timeline
 
 HOST = "http://server.invalid"
-_STALE_S = 1800.0  # how old a timestamp an edge may serve
+_STALE_S = 1800.0  # the oldest timestamp that an edge may serve
 
 
 class Answer:
-    """As urllib3's: a status, headers, and a body that may break off."""
+    """A response as urllib3 has it: a status, headers, and a body that may break off."""
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes, *, breaks: bool = False) -> None:
         self.status = status
@@ -29,7 +29,7 @@ class Answer:
         self._read = 0
 
     def read1(self, amt: int, *, decode_content: bool) -> bytes:  # noqa: ARG002 (urllib3's names)
-        """The next piece of the body; nothing at its end."""
+        """The next piece of the body. Empty at its end."""
         if self._read >= len(self._body):
             if self._breaks:
                 raise ProtocolError("the connection broke")
@@ -39,28 +39,30 @@ class Answer:
         return piece
 
     def release_conn(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no connection is held."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no connection is held."""
 
 
 class Link:
-    """One device's way to the server."""
+    """The network of one device."""
 
-    def __init__(self, device_id: str, timeline: Timeline, backend: Backend, faults: Faults, seen: Checkers) -> None:
+    def __init__(
+        self, device_id: str, timeline: Timeline, backend: Backend, faults: Faults, checkers: Checkers
+    ) -> None:
         self.down = False
-        self.lacks_policy = False  # a part of the edge that is sick
+        self.lacks_policy = False  # the edge does not serve the policy's document
         self.lag_s = 0.0
         self._device_id = device_id
         self._timeline = timeline
         self._backend = backend
         self._faults = faults
-        self._seen = seen
+        self._checkers = checkers
         self._chance: random.Random = timeline.chance(f"link/{device_id}")
 
     def request(self, method: str, url: str, *, headers: dict[str, str], body: bytes | None = None, **_: Any) -> Answer:
-        """As `urllib3.PoolManager.request`."""
+        """Answer a request, as `urllib3.PoolManager.request` does."""
         if self.down:
             raise ProtocolError("there is no network")
         fault = self._fault()
@@ -84,31 +86,31 @@ class Link:
                 return kind
         return ""
 
-    # --- what is said ---
+    # --- what the device sends ---
 
     def _post(self, path: str, headers: dict[str, str], body: bytes, fault: str) -> Answer:
         name = path.rpartition("/")[2]
-        status, answer = self._say(name, headers, body)
+        status, answer = self._send(name, headers, body)
         if fault == "said twice":
-            self._say(name, headers, body)
+            self._send(name, headers, body)
         if fault == "said again later" and name in {"reports", "announce"}:
             delay_s = self._chance.uniform(60, 1500)
-            self._timeline.after(delay_s, lambda: self._again(name, headers, body))
+            self._timeline.after(delay_s, lambda: self._send_again(name, headers, body))
         if fault == "cut short":
             return Answer(status, {}, answer[: len(answer) // 2], breaks=True)
         return Answer(status, {}, answer)
 
-    def _again(self, name: str, headers: dict[str, str], body: bytes) -> None:
-        self._say(name, headers, body)
+    def _send_again(self, name: str, headers: dict[str, str], body: bytes) -> None:
+        self._send(name, headers, body)
 
-    def _say(self, name: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        self._seen.sent(self._device_id, name, body)
+    def _send(self, name: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        self._checkers.sent(self._device_id, name, body)
         status, answer = self._backend.answer(name, headers, body)
         if status == 204:
-            self._seen.accepted(self._device_id, name, headers, body)
+            self._checkers.accepted(self._device_id, name, headers, body)
         return status, answer
 
-    # --- what is read ---
+    # --- what the device reads ---
 
     def _get(self, path: str, headers: dict[str, str], fault: str) -> Answer:
         edge = self._backend.edge
@@ -124,7 +126,7 @@ class Link:
             old = [body for at, body in edge.timestamps if at >= self._timeline.now - _STALE_S]
             content = self._chance.choice(old) if old else content
             tag = f'"stale-{len(content)}-{content[-40:-30].hex()}"'
-            self._seen.misled(self._device_id)
+            self._checkers.misled(self._device_id)
         if headers.get("If-None-Match") == tag:
             return Answer(304, {"ETag": tag}, b"")
         if fault == "bit flipped" and content:
@@ -142,12 +144,12 @@ class Link:
             sent["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             status, content = 206, content[start:]
         if "/artifacts/" in path:
-            self._seen.carried(self._device_id, path.rpartition("/")[2], len(content))
+            self._checkers.carried(self._device_id, path.rpartition("/")[2], len(content))
         if fault == "cut short":
             return Answer(status, sent, content[: self._chance.randrange(len(content) + 1)], breaks=True)
         if fault not in {"bit flipped", "too long", "answer lost"}:
-            self._seen.told(self._device_id, path, content)
+            self._checkers.delivered(self._device_id, path, content)
         return Answer(status, sent, content)
 
     def clear(self) -> None:
-        """As a pool's."""
+        """Do nothing: a pool would close its connections here."""

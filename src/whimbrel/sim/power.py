@@ -1,9 +1,8 @@
-"""When does a simulated device's disk lose its power, and what does time make durable? The modelled disk, in use.
+"""The modelled disk of a simulated device: when its power goes, and what becomes durable as time passes.
 
-1. A process or the power ends before a change of the disk that was counted down to; what a power cut leaves is
-   `ModelledDisk.crash`'s business.
-2. What was changed over 40 s ago is durable without being synced: Linux writes dirty pages after 30 s, and a journal
-   commits every 5 s. Without that, a file that nobody syncs would be as old as the device.
+1. A process or the power ends before the n-th change of the disk. `ModelledDisk.crash` decides what a power cut leaves.
+2. A change that is over 40 s old is durable without a sync: Linux writes dirty pages after 30 s, and a journal commits
+   every 5 s. Otherwise a file that is never synced would keep the contents of the device's first day.
 """
 
 import errno
@@ -20,21 +19,21 @@ _TAKES_ROOM = frozenset({"create", "append", "add_folder"})
 
 
 class DeviceDisk(ModelledDisk):
-    """The disk of one device. `lends`: the one that lent its files last; a world is one thread."""
+    """The disk of one device. `lends`: the disk that lent its files last (a world has one thread)."""
 
     lends: ClassVar["DeviceDisk | None"] = None
 
     def __init__(self, chance: random.Random, now: Callable[[], float]) -> None:
         super().__init__()
         self.full = False
-        self.changes_left: int | None = None  # until the process ends
+        self.changes_left: int | None = None  # changes until the process ends
         self._chance = chance
         self._now = now
         self._flushed_at = now()
-        self.before = self._suffer
+        self.before = self._before_change
         self.notes_callers = False
 
-    def _suffer(self, what: str, path: Path) -> None:
+    def _before_change(self, what: str, path: Path) -> None:
         if self.changes_left is not None:
             self.changes_left -= 1
             if self.changes_left < 0:
@@ -44,27 +43,27 @@ class DeviceDisk(ModelledDisk):
 
     @contextmanager
     def lend(self, *given: Path, made: Path | None = None) -> Iterator[tuple[Path, ...]]:
-        """Nothing here needs a real file: the cage reads this disk, and what applies patches (`belief`) works on it."""
+        """Lend paths of this disk. No real file is needed: the cage reads this disk, and patches are applied to it."""
         DeviceDisk.lends = self
         yield given if made is None else (*given, made)
 
     def switch_off(self) -> None:
-        """Nothing is written from now on."""
+        """Write nothing from now on."""
         self.is_off = True
 
     def pass_time(self) -> None:
-        """Make durable what the kernel has written by now. Called between cycles, a while apart."""
+        """Make durable what a kernel would have written by now. Called between cycles."""
         if self._now() - self._flushed_at > _FLUSHED_S:
             self.settle()
             self._flushed_at = self._now()
 
     def lose_power(self) -> None:
-        """What the disk holds after a power cut, at the next boot."""
+        """Keep what a power cut leaves, for the next boot."""
         self._adopt(self.crash(self._chance.randrange), boot=self._boot + 1)
         self._locks.clear()
 
     def begin(self) -> None:
-        """A new process on the same disk."""
+        """Begin a new process on the same disk."""
         self.is_off, self.changes_left = False, None
         self.let_go()
 

@@ -6,15 +6,15 @@ never remembered. Expiry, versions and rollback, which depend on a device's time
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from securesystemslib.signer import SSlibKey
-from tuf.ngclient._internal import trusted_metadata_set
 
 from whimbrel import patchfile
+from whimbrel.agent.tuf_internals import reading_metadata_by
 from whimbrel.errors import InvariantBroken
 from whimbrel.sim.power import DeviceDisk
 
@@ -22,18 +22,20 @@ from whimbrel.sim.power import DeviceDisk
 @contextmanager
 def shared_verification() -> Iterator[None]:
     """Within: metadata is read once, a signature is verified once, and a patch is applied to its base once."""
-    load = trusted_metadata_set._load_from_metadata
     verify = SSlibKey.verify_signature
     loaded: dict[Any, Any] = {}
     verified: set[tuple[str, str, str, bytes]] = set()
     apply = patchfile.apply_files
     made: dict[Any, bytes] = {}
 
-    def load_once(role: Any, data: bytes, delegator: Any = None, role_name: str | None = None) -> Any:
-        key = role, data, id(delegator), role_name
-        if key not in loaded:
-            loaded[key] = *load(role, data, delegator, role_name), delegator  # kept, so that its id stays its own
-        return loaded[key][:3]
+    def loading_once(load: Callable[..., Any]) -> Callable[..., Any]:
+        def load_once(role: Any, data: bytes, delegator: Any = None, role_name: str | None = None) -> Any:
+            key = role, data, id(delegator), role_name
+            if key not in loaded:
+                loaded[key] = *load(role, data, delegator, role_name), delegator  # kept, so that its id stays its own
+            return loaded[key][:3]
+
+        return load_once
 
     def verify_once(self: SSlibKey, signature: Any, data: bytes) -> None:
         key = self.keyid, str(self.keyval), signature.signature, data
@@ -57,12 +59,11 @@ def shared_verification() -> Iterator[None]:
         disk.create(out, made[key])
         return len(made[key])
 
-    trusted_metadata_set._load_from_metadata = load_once
     patchfile.apply_files = apply_once
     SSlibKey.verify_signature = verify_once  # type: ignore[method-assign]
     try:
-        yield
+        with reading_metadata_by(loading_once):
+            yield
     finally:
-        trusted_metadata_set._load_from_metadata = load
         SSlibKey.verify_signature = verify  # type: ignore[method-assign]
         patchfile.apply_files = apply

@@ -1,8 +1,10 @@
-"""Does the product keep its promises in this world? One seed: a safety phase with faults, then every device converges.
+"""Does the product keep its promises in this world? One seed: a phase with faults, then every device must converge.
 
-1. The faults, the versions, what people do and all chance come from the seed: the same seed is the same world.
-2. When the faults stop, so do people; rollouts go on to their end or wait, and devices follow.
-3. A world that breaks a promise says which, what was injected, and how to play it again.
+1. The faults, the versions, the acts of people and all chance come from the seed: the same seed is the same world.
+2. When the faults stop, people stop too. Rollouts go on to their end or wait, and devices follow.
+3. A world that breaks a promise reports the promise, the injected faults, and the command that plays it again.
+
+Called by `whimbrel simulate` and by tests.
 """
 
 import functools
@@ -29,16 +31,16 @@ from whimbrel.sim.shared_verification import shared_verification
 from whimbrel.sim.world import T0, Timeline, seeded
 
 SAFETY_S = 4500.0
-QUIET_S = 4 * 3600.0  # the bound within which all must have converged
-_LOOK_S = 300.0  # how often it is asked whether they have
+QUIET_S = 4 * 3600.0  # within this time every device must converge
+_LOOK_S = 300.0  # between two checks whether they have
 _ROUND_S = 180.0
 _QUALITIES = ("good", "good", "good", "bad_probe", "crashes", "crashes", "sometimes_crashes", "drifts")
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a world. `trace`: a digest of its end; the same for the same seed.
+    """The result of a world. `trace`: a digest of its end, which is the same for the same seed.
 
-    `occurred`: what a world may have and need not: updates by each way, trials in the shadow, arms of experiments.
+    `occurred`: counts of what happens in some worlds: updates by each way, trials in the shadow, arms of experiments.
     """
 
     seed: int
@@ -52,7 +54,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     @property
     def replay(self) -> str:
-        """The command that plays it again."""
+        """The command that plays this world again."""
         return f"whimbrel simulate --seed {self.seed} --devices {self.devices}"
 
 
@@ -61,13 +63,13 @@ class Simulation:
 
     def __init__(self, seed: int, *, devices: int) -> None:
         self.timeline = Timeline(seed)
-        self.seen = Checkers(self.timeline)
+        self.checkers = Checkers(self.timeline)
         self.backend = Backend(self.timeline)
         self.faults = Faults.drawn(self.timeline.chance("faults"))
         self._chance: random.Random = self.timeline.chance("world")
         self._people: random.Random = self.timeline.chance("people")
-        self._asks: random.Random = self.timeline.chance("comparisons")
-        self.compares = self._asks.random() < 0.4
+        self._comparisons: random.Random = self.timeline.chance("comparisons")
+        self.compares = self._comparisons.random() < 0.4
         self.devices = [
             Device(
                 f"device-{number:04d}",
@@ -75,45 +77,45 @@ class Simulation:
                 timeline=self.timeline,
                 backend=self.backend,
                 faults=self.faults,
-                seen=self.seen,
+                seen=self.checkers,
             )
             for number in range(1, devices + 1)
         ]
 
     def run(self) -> None:
-        """Both phases."""
+        """Play both phases: with faults, and after them."""
         policy, _ = self.backend.documents()
-        self.seen.salt = policy.layers[0].salt
-        self._look()
+        self.checkers.salt = policy.layers[0].salt
+        self._check_server()
         for device in self.devices:
             device.start(self._chance.uniform(0, 600))
         self.timeline.after(0, self._round)
         self.timeline.after(self._people.uniform(300, 1200), self._person)
-        self._suffers("server away", self._go_away)
-        self._suffers("round broken off", lambda: setattr(self.backend.edge, "fails", True))
-        self._suffers("messages taken twice", lambda: setattr(self.backend.inbox, "forgets_done", True))
-        self._suffers("server restarted", self.backend.restart)
+        self._schedule_fault("server away", self._take_server_away)
+        self._schedule_fault("round broken off", lambda: setattr(self.backend.edge, "fails", True))
+        self._schedule_fault("messages taken twice", lambda: setattr(self.backend.inbox, "forgets_done", True))
+        self._schedule_fault("server restarted", self.backend.restart)
         if self.backend.patches:
-            self._suffers("patch damaged", functools.partial(self.backend.spoil_a_patch, lost=False))
-            self._suffers("patch lost", functools.partial(self.backend.spoil_a_patch, lost=True))
+            self._schedule_fault("patch damaged", functools.partial(self.backend.spoil_a_patch, lost=False))
+            self._schedule_fault("patch lost", functools.partial(self.backend.spoil_a_patch, lost=True))
         self.timeline.run_until(T0 + SAFETY_S)
-        self._calm()
-        while self.timeline.now < T0 + SAFETY_S + QUIET_S and not self._at_rest():
+        self._stop_faults()
+        while self.timeline.now < T0 + SAFETY_S + QUIET_S and not self._has_converged():
             self.timeline.run_until(self.timeline.now + _LOOK_S)
         policy, line = self.backend.documents()
         for device in self.devices:
-            if wrong := self.seen.unlike(device.id, device.labels, policy, line):
-                self.seen.violated("converged", wrong)
+            if wrong := self.checkers.difference(device.id, device.labels, policy, line):
+                self.checkers.violated("converged", wrong)
 
-    def _at_rest(self) -> bool:
+    def _has_converged(self) -> bool:
         live = self.backend.live()
         if live is not None and live.state.value in {"advancing", "running", "soaking"}:
             return False
         policy, line = self.backend.documents()
-        return not any(self.seen.unlike(each.id, each.labels, policy, line) for each in self.devices)
+        return not any(self.checkers.difference(each.id, each.labels, policy, line) for each in self.devices)
 
     def close(self) -> None:
-        """Let go."""
+        """Release what the devices and the server hold."""
         for device in self.devices:
             device.close()
         self.backend.close()
@@ -123,7 +125,7 @@ class Simulation:
         parts = [f"{d.id} {d.pointer()}" for d in self.devices]
         parts += [f"{r.id} {r.state} {r.stage} {r.shares} {r.ended_at}" for r in self.backend.rollouts()]
         parts += [f"{sorted(self.timeline.injected.items())}", f"{sorted(self.timeline.occurred.items())}"]
-        parts.append(f"{self.seen.violations}")
+        parts.append(f"{self.checkers.violations}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     # --- the server's time ---
@@ -132,26 +134,26 @@ class Simulation:
         self.timeline.after(_ROUND_S, self._round)
         if not self.backend.up:
             return
-        self.seen.before_round(self.backend.rollouts())
+        self.checkers.before_round(self.backend.rollouts())
         broken = False
         try:
             self.backend.round()
         except WhimbrelError:
             broken = True
         self.backend.inbox.forgets_done = self.backend.edge.fails = False
-        self._look(tallies=not broken)
+        self._check_server(tallies=not broken)
 
-    def _look(self, *, tallies: bool = True) -> None:
+    def _check_server(self, *, tallies: bool = True) -> None:
         rollouts = self.backend.rollouts()
-        self.seen.rollouts(rollouts)
-        self.seen.policy(*self.backend.documents())
-        self.seen.releases = {serial: each.release for serial, each in self.backend.published.items()}
-        self.seen.leads_to = self.backend.leads_to
+        self.checkers.rollouts(rollouts)
+        self.checkers.policy(*self.backend.documents())
+        self.checkers.releases = {serial: each.release for serial, each in self.backend.published.items()}
+        self.checkers.leads_to = self.backend.leads_to
         for rollout in rollouts if tallies else ():
             if rollout.live:
-                self.seen.tallied(rollout.id, self.backend.cells(rollout.id))
+                self.checkers.tallied(rollout.id, self.backend.cells(rollout.id))
 
-    def _suffers(self, kind: str, event: Callable[[], None]) -> None:
+    def _schedule_fault(self, kind: str, event: Callable[[], None]) -> None:
         rate = self.faults.rate(kind)
         if not rate:
             return
@@ -160,20 +162,20 @@ class Simulation:
             if self.faults.on:
                 self.timeline.injected[kind] += 1
                 event()
-                self._suffers(kind, event)
+                self._schedule_fault(kind, event)
 
         self.timeline.after(self._chance.expovariate(rate / 3600), strike)
 
-    def _go_away(self) -> None:
+    def _take_server_away(self) -> None:
         self.backend.up = False
         self.timeline.after(self._chance.uniform(60, 1500), lambda: setattr(self.backend, "up", True))
 
-    def _calm(self) -> None:
+    def _stop_faults(self) -> None:
         self.faults.on = False
         self.backend.up, self.backend.edge.fails, self.backend.inbox.forgets_done = True, False, False
         live = self.backend.live()
         if live is not None and live.state.value == "paused":
-            self.seen.moved_by_person(live.id)
+            self.checkers.moved_by_person(live.id)
             self.backend.move(live.id, "resume")
         for device in self.devices:
             device.settle()
@@ -187,12 +189,12 @@ class Simulation:
         live, chance = self.backend.live(), self._people
         experiment = self.backend.experiment() if self.compares else None
         if experiment is not None:
-            if self._asks.random() < 0.3:
+            if self._comparisons.random() < 0.3:
                 acts: tuple[PersonAct, ...] = ("stop", "keep", "ship")
-                self.backend.conclude(experiment.id, self._asks.choice(acts))
+                self.backend.conclude(experiment.id, self._comparisons.choice(acts))
         elif live is None:
             serial = self.backend.publish(chance.choice(_QUALITIES))
-            if self.compares and self._asks.random() < 0.5:
+            if self.compares and self._comparisons.random() < 0.5:
                 self.backend.compare(serial)
             else:
                 self.backend.start(serial)
@@ -200,11 +202,11 @@ class Simulation:
             paused = live.state.value == "paused"
             moves: tuple[PersonMove, ...] = ("resume", "abort") if paused else ("pause", "abort", "rollback")
             move = chance.choice(moves)
-            self.seen.moved_by_person(live.id)
+            self.checkers.moved_by_person(live.id)
             self.backend.move(live.id, move)
         elif chance.random() < 0.15:
             self._raise_floor()
-        self.seen.releases = {serial: each.release for serial, each in self.backend.published.items()}
+        self.checkers.releases = {serial: each.release for serial, each in self.backend.published.items()}
 
     def _raise_floor(self) -> None:
         policy, line = self.backend.documents()
@@ -217,8 +219,8 @@ class Simulation:
 
 
 def simulate(seed: int, *, devices: int, prepare: Callable[[Simulation], None] | None = None) -> Outcome:
-    """Play the world of `seed`. `prepare` may change it before it begins: that is how tests plant defects."""
-    begun = time.perf_counter()
+    """Play the world of `seed`. `prepare` may change the world before it begins, as tests do that plant defects."""
+    began = time.perf_counter()
     with seeded(Timeline(seed).chance("secrets")), shared_verification():
         world = Simulation(seed, devices=devices)
         try:
@@ -226,8 +228,8 @@ def simulate(seed: int, *, devices: int, prepare: Callable[[Simulation], None] |
                 prepare(world)
             try:
                 world.run()
-            except Exception as error:  # noqa: BLE001 (whatever the product raises, the seed must be said)
-                world.seen.violated("unbroken", _said_of(error))
+            except Exception as error:  # noqa: BLE001 (whatever the product raises, the seed must be reported)
+                world.checkers.violated("unbroken", _describe(error))
             trace = world.trace()
             states = Counter(rollout.state.value for rollout in world.backend.rollouts())
         finally:
@@ -236,16 +238,16 @@ def simulate(seed: int, *, devices: int, prepare: Callable[[Simulation], None] |
         seed=seed,
         devices=devices,
         injected=dict(sorted(world.timeline.injected.items())),
-        violations=tuple(world.seen.violations),
+        violations=tuple(world.checkers.violations),
         rollouts=dict(sorted(states.items())),
         occurred=dict(sorted(world.timeline.occurred.items())),
         trace=trace,
-        seconds=time.perf_counter() - begun,
+        seconds=time.perf_counter() - began,
     )
 
 
 def simulate_many(seeds: range, *, devices: int, jobs: int) -> Iterator[Outcome]:
-    """Worlds of many seeds, in order; `jobs` are played at once, each from its beginning to its end in one process."""
+    """Play the worlds of many seeds; the outcomes come in order. `jobs` worlds run at once, each in one process."""
     play = functools.partial(simulate, devices=devices)
     if jobs <= 1 or len(seeds) <= 1:
         yield from map(play, seeds)
@@ -255,11 +257,11 @@ def simulate_many(seeds: range, *, devices: int, jobs: int) -> Iterator[Outcome]
 
 
 def _begin_process() -> None:
-    # What a world makes is mostly alive until its end: looking for garbage every 700 objects finds none.
+    # Most objects of a world live until its end, so a collection every 700 objects would find nothing.
     gc.set_threshold(50_000, 20, 50)
     gc.freeze()
 
 
-def _said_of(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno} ({where.name}): {error}"

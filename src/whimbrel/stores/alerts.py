@@ -1,7 +1,7 @@
-"""Which alerts are due, told or given up? Rows made from the audit log, within one transaction.
+"""Alerts that are due, sent or given up: rows made from the audit log, within one transaction.
 
-The audit log says what happened; a row says what became of one entry for one receiver. Whatever has no row yet is
-looked at again, so nothing is lost wherever a process ends.
+The audit log says what happened. A row says what became of one entry of the log for one receiver. An entry without a
+row is looked at again, so nothing is lost wherever a process ends.
 """
 
 from collections.abc import Collection, Sequence
@@ -41,18 +41,18 @@ class AlertDeliveries:
         self.namespace = namespace
 
     def introduce(self, receivers: Collection[str], *, now: float) -> None:
-        """New receivers are known from now on."""
+        """Note new receivers: they get alerts of what happens after `now`."""
         for name in receivers:
             upsert(self.connection, schema.alert_receivers, {"namespace": self.namespace, "name": name, "since": now})
 
     def since(self) -> dict[str, float]:
-        """Since when each receiver is known."""
+        """The time at which each receiver was first noted, by its name."""
         table = schema.alert_receivers
         rows = self.connection.execute(select(table).where(table.c.namespace == self.namespace))
         return {row.name: row.since for row in rows}
 
     def entries(self, *, now: float, without: Collection[int]) -> list[tuple[int, AuditRecord]]:
-        """Audit entries of rollouts that may be news, oldest first, but for those that were looked at already."""
+        """Audit entries of rollouts that may be alerts, oldest first. `without`: those that were looked at already."""
         table = schema.audit
         ids = self.connection.execute(
             select(table.c.id)
@@ -64,26 +64,26 @@ class AlertDeliveries:
             )
             .order_by(table.c.id)
         ).scalars()
-        wanted = [each for each in ids if each not in without][: limits.ALERTS_A_ROUND]
-        if not wanted:
+        new = [number for number in ids if number not in without][: limits.ALERTS_A_ROUND]
+        if not new:
             return []
-        rows = self.connection.execute(select(table).where(table.c.id.in_(wanted)).order_by(table.c.id))
+        rows = self.connection.execute(select(table).where(table.c.id.in_(new)).order_by(table.c.id))
         return [(row.id, _entry(row)) for row in rows]
 
     def entry(self, audit_id: int) -> AuditRecord:
-        """The entry that an alert tells of."""
+        """One entry of the audit log, by its number."""
         return _entry(self.connection.execute(select(schema.audit).where(schema.audit.c.id == audit_id)).one())
 
     def has(self, receiver: str, audit_id: int) -> bool:
-        """Whether there is a row for it."""
+        """Whether there is a row for an audit entry and a receiver."""
         table = schema.alerts
-        found = exists().where(
+        row_exists = exists().where(
             table.c.namespace == self.namespace, table.c.receiver == receiver, table.c.audit_id == audit_id
         )
-        return bool(self.connection.execute(select(found)).scalar_one())
+        return bool(self.connection.execute(select(row_exists)).scalar_one())
 
     def earlier(self, receiver: str, rollout: str) -> list[EarlierAlert]:
-        """What the receiver was told of a rollout, or will be."""
+        """The alerts of a rollout that the receiver got, or will get."""
         table = schema.alerts
         rows = self.connection.execute(
             select(table).where(
@@ -93,11 +93,11 @@ class AlertDeliveries:
         return [EarlierAlert(receiver=receiver, event=row.moment, stage=row.stage, at=row.at) for row in rows]
 
     def add(self, row: AlertDelivery) -> None:
-        """Remember one; once."""
+        """Add the row of an entry and a receiver."""
         self.connection.execute(insert(schema.alerts).values(namespace=self.namespace, **msgspec.to_builtins(row)))
 
     def waiting(self, *, now: float) -> list[AlertDelivery]:
-        """What should be told by now, the oldest first."""
+        """Alerts that are due at `now`, the oldest first."""
         table = schema.alerts
         rows = self.connection.execute(
             select(table)
@@ -108,7 +108,7 @@ class AlertDeliveries:
         return [_alert(row) for row in rows]
 
     def save(self, row: AlertDelivery) -> None:
-        """What became of a try."""
+        """Write what became of a try."""
         table = schema.alerts
         self.connection.execute(
             update(table)

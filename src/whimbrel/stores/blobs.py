@@ -1,7 +1,7 @@
-"""Where do artifacts and signed files lie? A folder by default; S3, GCS or Azure by URL (obstore).
+"""The blob store, where artifacts and signed files lie: a folder by default; S3, GCS or Azure by URL (obstore).
 
-1. Artifacts are named by their digest: an upload goes to a name of its own and is renamed only when the digest agrees,
-   so no reader ever sees a wrong or half-written one.
+1. Artifacts are named by their digest. An upload goes to a name of its own, and is renamed only when its digest is
+   right, so no reader ever sees a wrong or half-written artifact.
 2. Files on a local disk are made durable (fsync) before anything refers to them.
 """
 
@@ -34,7 +34,7 @@ class Blobs:
     """Bytes by path. All methods raise `NotFound` for a path that is not there and `Unavailable` for a sick store."""
 
     def __init__(self, store: ObjectStore, *, folder: Path | None = None) -> None:
-        """Over an obstore store; `folder` where it is a local one."""
+        """Use an obstore store. `folder`: where a local one lies."""
         self._store = store
         self._folder = folder
 
@@ -98,7 +98,7 @@ class Blobs:
             raise _unavailable(f"reading {path}", error) from error
 
     async def receive(self, path: str, chunks: AsyncIterator[bytes], *, sha256: str) -> int:
-        """Store a stream at `path` when its SHA-256 is `sha256`; returns its size in bytes.
+        """Store a stream at `path` if its SHA-256 is `sha256`. Returns its size in bytes.
 
         Raises `UntrustedInput` where the digest differs or the stream is too long; nothing is kept then.
         """
@@ -133,7 +133,7 @@ class Blobs:
         return size
 
     def local_path(self, path: str) -> Path | None:
-        """Where `path` lies on this machine; None in a remote store."""
+        """The file of `path` on this machine. None in a remote store."""
         return self._folder / path if self._folder is not None else None
 
     async def delete(self, path: str) -> None:

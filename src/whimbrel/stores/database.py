@@ -1,8 +1,8 @@
-"""How is the database opened, brought to the newest schema, and asked? One transaction a unit of work.
+"""The database: how it is opened, brought to the newest schema, and used. A unit of work is one transaction.
 
-SQLite: write-ahead log, full synchronous (an acknowledged report survives a power cut), and `BEGIN IMMEDIATE`, so that
-a transaction never fails half-way for a lock it could have waited for. A lock that does not come in 10 s, a full disk
-or a server that does not answer is `Unavailable`.
+SQLite has a write-ahead log, is fully synchronous (an acknowledged report survives a power cut), and begins a
+transaction with `BEGIN IMMEDIATE`, so that none fails half-way for a lock that it could have waited for. A lock that
+does not come in 10 s, a full disk, or a server that does not answer is `Unavailable`.
 """
 
 import sqlite3
@@ -26,7 +26,7 @@ class Database:
     """A registry's database, by URL: `sqlite:///path` or `postgresql+psycopg://...`."""
 
     def __init__(self, url: str) -> None:
-        """Open it (lazily: no connection is made yet). Raises `UntrustedInput` for a URL that is understood nowhere."""
+        """Open the database (no connection is made yet). Raises `UntrustedInput` for a URL of no known database."""
         if url.startswith("postgresql://"):
             url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
         try:
@@ -41,7 +41,7 @@ class Database:
             yield connection
 
     def migrate(self) -> None:
-        """Bring the schema to this program's version; at once where it is there already."""
+        """Bring the schema to this program's version. Does nothing where it has that version."""
         with translated(), self.engine.begin() as connection:
             config = alembic.config.Config()
             config.set_main_option("script_location", str(_migrations()))
@@ -55,7 +55,7 @@ class Database:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Database trouble as our errors: who is to blame, and what to do."""
+    """Raise the database's errors as ours, which say who is to blame and what to do."""
     try:
         yield
     except OperationalError as error:

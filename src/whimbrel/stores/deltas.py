@@ -1,7 +1,7 @@
-"""Where are patches remembered, and how is one made? Rows of what was tried, and a child process that encodes.
+"""Patches: the rows of those that were tried, and the child process that encodes one.
 
-The encoder runs in a process of its own (`python -m whimbrel.stores.deltas BASE TARGET OUT`), at the lowest priority:
-it may take minutes of a core, and the server goes on serving.
+The encoder runs in a process of its own (`python -m whimbrel.stores.deltas BASE TARGET OUT`), at the lowest priority.
+It may take minutes of a core, and the server goes on serving.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.rows import upsert
 
 
-class Made(msgspec.Struct, frozen=True):
-    """What the child answers."""
+class EncodedPatch(msgspec.Struct, frozen=True):
+    """What the child process answers: the size of the patch, and its advice on memory."""
 
     size_bytes: int
     advice: str
@@ -41,12 +41,12 @@ class Deltas:
         self.namespace = namespace
 
     def add(self, delta: DeltaRecord, *, at: float) -> None:
-        """Remember one that was tried."""
+        """Note that a patch was tried. A row of the same pair stays as it is."""
         values = msgspec.structs.asdict(delta) | {"namespace": self.namespace, "created_at": at}
         upsert(self.connection, schema.deltas, values)
 
     def of(self, model: str) -> list[DeltaRecord]:
-        """All that were tried for a model."""
+        """All patches that were tried for a model."""
         table = schema.deltas
         rows = self.connection.execute(
             select(table)
@@ -66,14 +66,14 @@ class Deltas:
         return sorted(rows.scalars())
 
     def set_listed(self, model: str) -> None:
-        """The signed index lists all that is kept."""
+        """Note that the signed index lists every patch of a model that is kept."""
         table = schema.deltas
         self.connection.execute(
             update(table).where(table.c.namespace == self.namespace, table.c.model == model).values(listed=True)
         )
 
     def forget_target(self, sha256: str) -> None:
-        """The artifact is gone, so the ways to it and from it are of no use."""
+        """Forget the patches to and from an artifact that is gone."""
         table = schema.deltas
         self.connection.execute(
             delete(table).where(
@@ -83,23 +83,23 @@ class Deltas:
 
 
 async def build_delta(blobs: Blobs, namespace: str, model: str, pair: Pair, *, whole_bytes: int | None) -> DeltaRecord:
-    """Try one patch, and store it where it pays. Raises `NotFound` where an artifact is gone, `Unavailable`."""
+    """Build one patch, and store it where it pays. Raises `NotFound` where an artifact is gone, and `Unavailable`."""
     with tempfile.TemporaryDirectory(prefix="whimbrel-delta-") as scratch:
         folder = Path(scratch)
         base = await _local(blobs, namespace, pair.base, folder)
         target = await _local(blobs, namespace, pair.target, folder)
         patch = folder / "patch"
-        made = await _encode(base, target, patch)
+        encoded = await _encode(base, target, patch)
         record = DeltaRecord(
             model=model,
             base=pair.base,
             target=pair.target,
             target_bytes=pair.target_bytes,
             sha256=None,
-            size_bytes=made.size_bytes,
-            advice="" if pair.base == NOTHING else made.advice,
+            size_bytes=encoded.size_bytes,
+            advice="" if pair.base == NOTHING else encoded.advice,
         )
-        if not worth_keeping(made.size_bytes, target_bytes=pair.target_bytes, whole_bytes=whole_bytes):
+        if not worth_keeping(encoded.size_bytes, target_bytes=pair.target_bytes, whole_bytes=whole_bytes):
             return record
         digest = await asyncio.to_thread(_digest, patch)
         await blobs.receive(f"{namespace}/artifacts/{digest}", _chunks(patch), sha256=digest)
@@ -107,7 +107,7 @@ async def build_delta(blobs: Blobs, namespace: str, model: str, pair: Pair, *, w
 
 
 async def _local(blobs: Blobs, namespace: str, sha256: str, scratch: Path) -> Path:
-    """An artifact as a file: where it lies, or a copy of it."""
+    """An artifact as a file on this machine: the stored one, or a copy of it."""
     if sha256 == NOTHING:
         empty = scratch / NOTHING
         empty.touch()
@@ -124,7 +124,7 @@ async def _local(blobs: Blobs, namespace: str, sha256: str, scratch: Path) -> Pa
     return copy
 
 
-async def _encode(base: Path, target: Path, patch: Path) -> Made:
+async def _encode(base: Path, target: Path, patch: Path) -> EncodedPatch:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -143,9 +143,9 @@ async def _encode(base: Path, target: Path, patch: Path) -> Made:
         await process.wait()
         raise
     if process.returncode:
-        said = err.decode(errors="replace").strip().splitlines()
-        raise Unavailable(f"a patch could not be made: {said[-1] if said else f'exit status {process.returncode}'}")
-    return msgspec.json.decode(out, type=Made)
+        lines = err.decode(errors="replace").strip().splitlines()
+        raise Unavailable(f"a patch could not be made: {lines[-1] if lines else f'exit status {process.returncode}'}")
+    return msgspec.json.decode(out, type=EncodedPatch)
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
@@ -166,8 +166,8 @@ def _main(base: str, target: str, patch: str) -> None:
     if hasattr(os, "nice"):
         os.nice(10)
     encoded = encode_files(Path(base), Path(target), Path(patch))
-    made = Made(encoded.patch_bytes, str(advise(inspect_file(Path(patch)))))
-    sys.stdout.buffer.write(encode(made))
+    answer = EncodedPatch(encoded.patch_bytes, str(advise(inspect_file(Path(patch)))))
+    sys.stdout.buffer.write(encode(answer))
 
 
 def codec_is_installed() -> bool:

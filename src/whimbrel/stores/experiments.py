@@ -1,4 +1,4 @@
-"""Which experiments are there, and how far are they? Their rows, within one transaction and one namespace."""
+"""The rows of experiments, within one transaction and one namespace."""
 
 from typing import Any
 

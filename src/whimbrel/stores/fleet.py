@@ -1,15 +1,15 @@
-"""What is known of the devices? Enrolment, inventory, cohorts, sequence marks, and the tally of their reports."""
+"""The devices: their enrolment, inventory, cohorts and sequence marks, and the tally of their reports."""
 
 import hmac
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, case, func, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, func, select, tuple_, update
 
 from whimbrel import limits
 from whimbrel.errors import NotAllowed
-from whimbrel.flows.records import Participation, Running, Sight
+from whimbrel.flows.records import HeardDevice, Participation, RunningVersion
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.panel import Value
 from whimbrel.health.slices import slices_of
@@ -28,7 +28,7 @@ _CHANGING = tuple(
 _KEY = ("window", "stage", "role", "hardware_class", "slices", "age_bucket")  # the columns of `Cell.key`
 _THIS_DEVICE = (schema.devices.c.namespace == bindparam("of"), schema.devices.c.device_id == bindparam("who"))
 _CREDENTIAL = select(schema.devices.c.credential_sha256).where(*_THIS_DEVICE)
-_SEEN = update(schema.devices).where(*_THIS_DEVICE).values(seen_at=bindparam("at"))
+_HEARD = update(schema.devices).where(*_THIS_DEVICE).values(seen_at=bindparam("at"))
 
 
 class Fleet:
@@ -41,7 +41,7 @@ class Fleet:
     # --- devices ---
 
     def enrol(self, device_id: str, *, credential: str, labels: dict[str, str], at: float) -> None:
-        """Make a device known, or give a known one a new credential."""
+        """Enrol a device, or give an enrolled one a new credential."""
         values = {
             "namespace": self.namespace,
             "device_id": device_id,
@@ -54,7 +54,7 @@ class Fleet:
         upsert(self.connection, schema.devices, values, update=("credential_sha256", "labels", "seen_at"))
 
     def check_credential(self, device_id: str, credential: str) -> None:
-        """Raises `NotAllowed`: unknown devices and wrong credentials look alike."""
+        """Raises `NotAllowed`, with the same message for an unknown device and for a wrong credential."""
         named = {"of": self.namespace, "who": device_id}
         kept = self.connection.execute(_CREDENTIAL, named).scalar_one_or_none()
         if kept is None or not hmac.compare_digest(kept, hashed(credential)):
@@ -63,22 +63,25 @@ class Fleet:
     def is_enrolled(self, device_id: str) -> bool:
         """Whether a device of this name was ever enrolled."""
         table = schema.devices
-        wanted = select(table.c.key).where(table.c.namespace == self.namespace, table.c.device_id == device_id)
-        return self.connection.execute(wanted).first() is not None
+        query = select(table.c.key).where(table.c.namespace == self.namespace, table.c.device_id == device_id)
+        return self.connection.execute(query).first() is not None
 
     def user_reports_heard_at(self, model: str) -> float | None:
         """When tickets, or the news that there are none, last came for a model; None: never."""
         table = schema.user_report_feeds
-        wanted = select(table.c.at).where(table.c.namespace == self.namespace, table.c.model == model)
-        return self.connection.execute(wanted).scalar_one_or_none()
+        query = select(table.c.at).where(table.c.namespace == self.namespace, table.c.model == model)
+        return self.connection.execute(query).scalar_one_or_none()
 
-    def seen(self, *sights: Sight) -> None:
-        """They reported just now. A device that is not enrolled stays unknown."""
-        silent = [_sight(self.namespace, each) for each in sights if each.labels is None]
-        telling = [
-            _sight(self.namespace, each) | {"told": packed(each.labels)} for each in sights if each.labels is not None
+    def note_heard(self, *sights: HeardDevice) -> None:
+        """Note that devices were heard of, and the labels that they told. A device that is not enrolled is left out."""
+        without_labels = [_sight(self.namespace, sight) for sight in sights if sight.labels is None]
+        with_labels = [
+            _sight(self.namespace, sight) | {"new_labels": packed(sight.labels)}
+            for sight in sights
+            if sight.labels is not None
         ]
-        for statement, rows in ((_SEEN, silent), (_SEEN.values(labels=bindparam("told")), telling)):
+        set_labels = _HEARD.values(labels=bindparam("new_labels"))
+        for statement, rows in ((_HEARD, without_labels), (set_labels, with_labels)):
             if rows:
                 self.connection.execute(statement, rows)
 
@@ -96,9 +99,9 @@ class Fleet:
         for row in rows:
             yield row.key % 2**64, parse(dict[str, str], row.labels, what="stored labels")
 
-    def runs(self, *running: Running) -> None:
-        """What devices say they run."""
-        rows = [msgspec.structs.asdict(each) | {"namespace": self.namespace} for each in running]
+    def note_running(self, *running: RunningVersion) -> None:
+        """Note which versions devices say that they run."""
+        rows = [msgspec.structs.asdict(row) | {"namespace": self.namespace} for row in running]
         upsert_all(self.connection, schema.device_models, rows, update=("serial", "hardware_class", "at"))
 
     def inventory(self, model: str) -> dict[int | None, int]:
@@ -135,10 +138,10 @@ class Fleet:
             )
         ).scalar_one()
 
-    # --- what was counted already ---
+    # --- windows that were counted ---
 
     def sequences(self, devices: Sequence[str]) -> dict[tuple[str, str], int]:
-        """The newest window that was tallied, by installation: (device, epoch)."""
+        """The number of the newest window that was tallied, by installation: (device, epoch)."""
         table = schema.sequences
         query = select(table.c.device_id, table.c.epoch, table.c.last).where(table.c.namespace == self.namespace)
         return {
@@ -148,7 +151,7 @@ class Fleet:
         }
 
     def set_sequences(self, last: Mapping[tuple[str, str], int]) -> None:
-        """All windows of an installation up to this number were tallied."""
+        """Note that all windows of an installation up to a number were tallied."""
         rows = [
             {"namespace": self.namespace, "device_id": device, "epoch": epoch, "last": number}
             for (device, epoch), number in last.items()
@@ -159,11 +162,11 @@ class Fleet:
 
     def participations(self, rollouts: Iterable[str], devices: Sequence[str]) -> list[Participation]:
         """The places of some devices in the cohorts of some rollouts: a control stands in several stages at once."""
-        table, named = schema.participations, list(rollouts)
-        if not named:
+        table, identifiers = schema.participations, list(rollouts)
+        if not identifiers:
             return []
-        wanted = table.c.namespace == self.namespace, table.c.rollout.in_(named)
-        query = select(table).where(*wanted).order_by(table.c.rollout, table.c.stage)
+        of_rollouts = table.c.namespace == self.namespace, table.c.rollout.in_(identifiers)
+        query = select(table).where(*of_rollouts).order_by(table.c.rollout, table.c.stage)
         return [
             _participation(row)
             for some in _portions(devices)
@@ -180,16 +183,13 @@ class Fleet:
         upsert_all(self.connection, schema.participations, rows, update=_CHANGING)
 
     def counts(self, rollout: str, *, without: Sequence[str] = ()) -> dict[int, Counts]:
-        """Distinct devices of each stage, by what became of them; but for those of some slices."""
+        """Distinct devices of each stage, by what became of them. `without`: slices whose devices are left out."""
         table = schema.participations
         treated, control = table.c.role == "treated", table.c.role == "control"
         activated = table.c.activated_at.is_not(None)
 
         def number(*conditions: Any) -> Any:
-            wanted = conditions[0]
-            for condition in conditions[1:]:
-                wanted = wanted & condition
-            return func.coalesce(func.sum(case((wanted, 1), else_=0)), 0)
+            return func.coalesce(func.sum(case((and_(*conditions), 1), else_=0)), 0)
 
         rows = self.connection.execute(
             select(
@@ -210,21 +210,21 @@ class Fleet:
             .where(table.c.namespace == self.namespace, table.c.rollout == rollout)
             .group_by(table.c.stage, table.c.hardware_class, table.c.slices)
         )
-        left, found = frozenset(without), {}  # type: frozenset[str], dict[int, Counts]
+        left_out, by_stage = frozenset(without), {}  # type: frozenset[str], dict[int, Counts]
         for row in rows:
             counts = Counts(**{name: int(getattr(row, name)) for name in Counts.__struct_fields__})
-            if left.isdisjoint(slices_of(row.hardware_class, _slices(row.slices)).values()):
-                found[row.stage] = found.get(row.stage, Counts()).plus(counts)
+            if left_out.isdisjoint(slices_of(row.hardware_class, _slices(row.slices)).values()):
+                by_stage[row.stage] = by_stage.get(row.stage, Counts()).plus(counts)
             else:
-                found.setdefault(row.stage, Counts())
-        return dict(sorted(found.items()))
+                by_stage.setdefault(row.stage, Counts())
+        return dict(sorted(by_stage.items()))
 
     def begun(self, rollout: str, *, a_stage: int) -> list[tuple[float, float | None]]:
         """When treated devices began and activated (None: not yet): the first of each stage, no failed ones."""
         table = schema.participations
         mine = (table.c.namespace == self.namespace) & (table.c.rollout == rollout)
         stages = self.connection.execute(select(table.c.stage).where(mine).distinct()).scalars().all()
-        found: list[tuple[float, float | None]] = []
+        times: list[tuple[float, float | None]] = []
         for stage in sorted(stages):
             rows = self.connection.execute(
                 select(table.c.begun_at, table.c.activated_at)
@@ -238,13 +238,13 @@ class Fleet:
                 .order_by(table.c.begun_at)
                 .limit(a_stage)
             )
-            found += [(row.begun_at, row.activated_at) for row in rows]
-        return found
+            times += [(row.begun_at, row.activated_at) for row in rows]
+        return times
 
     def has_reported(self, rollout: str, *, stage: int) -> bool:
         """Whether any device that a stage put on the new version has reported since."""
         table = schema.participations
-        found = self.connection.execute(
+        rows = self.connection.execute(
             select(table.c.device_id)
             .where(
                 table.c.namespace == self.namespace,
@@ -255,10 +255,10 @@ class Fleet:
             )
             .limit(1)
         )
-        return found.first() is not None
+        return rows.first() is not None
 
     def due(self, rollout: str, *, activated_before: float) -> list[Participation]:
-        """Devices whose first report is due by now and was not asked after yet."""
+        """Devices whose first report is due, and that were not judged for silence yet."""
         table = schema.participations
         rows = self.connection.execute(
             select(table).where(
@@ -330,19 +330,19 @@ def signed_key(device_id: str) -> int:
     return key - 2**64 if key >= 2**63 else key
 
 
-def _sight(namespace: str, sight: Sight) -> dict[str, Any]:
+def _sight(namespace: str, sight: HeardDevice) -> dict[str, Any]:
     return {"of": namespace, "who": sight.device_id, "at": sight.at}
 
 
-def _portions(named: Sequence[_Name], most: int = _NAMES_A_QUERY) -> Iterator[Sequence[_Name]]:
-    for first in range(0, len(named), most):
-        yield named[first : first + most]
+def _portions(names: Sequence[_Name], most: int = _NAMES_A_QUERY) -> Iterator[Sequence[_Name]]:
+    for first in range(0, len(names), most):
+        yield names[first : first + most]
 
 
 def _participation(row: Row[Any]) -> Participation:
     values = {name: getattr(row, name) for name in Participation.__struct_fields__}
-    told = parse(dict[str, Value], row.values, what="stored values")
-    return Participation(**values | {"slices": _slices(row.slices), "values": told})
+    device_values = parse(dict[str, Value], row.values, what="stored values")
+    return Participation(**values | {"slices": _slices(row.slices), "values": device_values})
 
 
 def _slices(stored: bytes) -> dict[str, str]:

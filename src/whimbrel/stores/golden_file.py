@@ -1,4 +1,4 @@
-"""What are the golden values in the file that a card names? A .npz of numpy's, or a .json with a probe.
+"""Reads the golden values from the file that a card names: a .npz of numpy's, or a .json with a probe.
 
 A .npz holds arrays named `inputs/<name>` and `outputs/<name>`: `numpy.savez(path, **{"inputs/x": x, "outputs/y": y})`.
 Nothing in it is unpickled, and its sizes are checked before anything is unpacked. Called by publishing.
@@ -47,7 +47,7 @@ def _npz(content: bytes, *, what: str) -> Probe:
     groups: dict[str, dict[str, Tensor]] = {"inputs": {}, "outputs": {}}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(each.file_size for each in archive.infolist()) > limits.GOLDEN_FILE_BYTES:
+            if sum(member.file_size for member in archive.infolist()) > limits.GOLDEN_FILE_BYTES:
                 raise UntrustedInput(f"{what} unpacks to more than {limits.GOLDEN_FILE_BYTES} bytes")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             for key in arrays.files:

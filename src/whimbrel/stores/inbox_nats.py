@@ -3,8 +3,8 @@
 JetStream acknowledges when its replicas have a message, before it is flushed to disk (`sync_interval`): on one node a
 power cut may lose what it acknowledged. Use three replicas, or set `sync_interval: always`.
 
-Order: one reader (the leader), which begins at the oldest unacknowledged message when it starts and whenever a batch
-was not done, so a device's second batch is never tallied before its first.
+Order: there is one reader, the leader. It begins at the oldest unacknowledged message when it starts, and again
+whenever a batch was not done, so a device's second batch is never tallied before its first.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from nats.js.errors import NotFoundError
 
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.flows.ports import Taken
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 
 _PACK_BYTES = 512 * 1024  # NATS takes 1 MiB a message by default
 _ACK_WAIT_S = 30
@@ -46,8 +46,8 @@ class InboxNats:
         self._in_flight = False  # taken, and not done
         self._connecting = asyncio.Lock()
 
-    async def write(self, records: Sequence[Record]) -> None:
-        """All of them, acknowledged by JetStream. Raises `Unavailable`."""
+    async def write(self, records: Sequence[DeviceMessage]) -> None:
+        """Write messages, and return when JetStream acknowledged all of them. Raises `Unavailable`."""
         await self._connect()
         try:
             for pack in _packs(records):
@@ -56,9 +56,9 @@ class InboxNats:
             raise Unavailable(f"NATS at {self._url} did not take the reports: {error}; try again") from error
 
     async def take(self, limit: int) -> Taken:
-        """The oldest messages; they come again when `done` is not said within 30 s."""
+        """Take the oldest messages. They come again if `done` is not called within 30 s."""
         await self._connect()
-        records: list[Record] = []
+        records: list[DeviceMessage] = []
         messages: list[Any] = []
         try:
             if self._consumer is None or self._in_flight:
@@ -77,7 +77,7 @@ class InboxNats:
         return Taken(tuple(records), messages)
 
     async def done(self, taken: Taken) -> None:
-        """They were tallied; acknowledge them."""
+        """Acknowledge messages that were tallied."""
         try:
             for message in taken.token if isinstance(taken.token, list) else ():
                 await message.ack()
@@ -101,7 +101,7 @@ class InboxNats:
 
     async def _open(self) -> None:
         try:
-            # Once connected it reconnects for ever; a first connection that never comes must be said.
+            # Once connected, nats reconnects for ever; but a first connection that never comes must be an error.
             self._connection = await asyncio.wait_for(
                 nats.connect(self._url, connect_timeout=2, max_reconnect_attempts=-1, error_cb=_log), _CONNECT_WAIT_S
             )
@@ -120,8 +120,8 @@ class InboxNats:
     async def _consume_from_the_oldest(self) -> None:
         """A consumer of its own, from the oldest message that is not acknowledged.
 
-        A new one each time, not the old one taken up: what another process (or a round that failed) has in flight
-        would come again only after newer messages, and a device's older windows would then count as replays.
+        It is made anew each time. With the old one, what another process (or a round that failed) has in flight would
+        come again only after newer messages, and a device's older windows would then count as replays.
         """
         with suppress(NotFoundError):
             await self._jetstream.delete_consumer(self._stream, _CONSUMER)
@@ -138,9 +138,9 @@ async def _log(error: Exception) -> None:
     log.warning("NATS: %s", str(error) or type(error).__name__)
 
 
-def _packs(records: Sequence[Record]) -> list[bytes]:
+def _packs(records: Sequence[DeviceMessage]) -> list[bytes]:
     packs: list[bytes] = []
-    held: list[Record] = []
+    held: list[DeviceMessage] = []
     size = 0
     for record in records:
         if held and size + len(record.body) > _PACK_BYTES:
@@ -153,8 +153,8 @@ def _packs(records: Sequence[Record]) -> list[bytes]:
     return packs
 
 
-def _unpack(content: bytes) -> list[Record]:
+def _unpack(content: bytes) -> list[DeviceMessage]:
     try:
-        return msgspec.msgpack.decode(content, type=list[Record])
+        return msgspec.msgpack.decode(content, type=list[DeviceMessage])
     except msgspec.DecodeError as error:
         raise UntrustedInput(f"a message in the inbox stream is not ours: {error}") from error

@@ -1,4 +1,4 @@
-"""Device messages in a database table: the default inbox. What `write` returned from is on the disk."""
+"""Device messages in a database table: the default inbox. When `write` returns, its messages are on the disk."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import bindparam, delete, insert, select
 
 from whimbrel.flows.ports import Taken
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 from whimbrel.stores import schema
 from whimbrel.stores.database import Database
 
@@ -21,31 +21,33 @@ class InboxTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def write(self, records: Sequence[Record]) -> None:
-        """All of them durably, or none. Raises `Unavailable`."""
+    async def write(self, records: Sequence[DeviceMessage]) -> None:
+        """Write all messages durably, or none. Raises `Unavailable`."""
         if records:
             await asyncio.to_thread(self._write, records)
 
     async def take(self, limit: int) -> Taken:
-        """Up to `limit` of the oldest messages; they stay until `done`."""
+        """Take up to `limit` of the oldest messages. They stay in the table until `done`."""
         return await asyncio.to_thread(self._take, limit)
 
     async def done(self, taken: Taken) -> None:
-        """They were tallied; forget them."""
+        """Forget messages that were tallied."""
         if taken.records:
             await asyncio.to_thread(self._done, taken.token)
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no connection is held open."""
 
-    def _write(self, records: Sequence[Record]) -> None:
+    def _write(self, records: Sequence[DeviceMessage]) -> None:
         with self._database.transaction() as connection:
             connection.execute(_WRITE, [msgspec.structs.asdict(record) for record in records])
 
     def _take(self, limit: int) -> Taken:
         with self._database.transaction() as connection:
             rows = connection.execute(_TAKE, {"most": limit}).all()
-        records = tuple(Record(**{name: getattr(row, name) for name in Record.__struct_fields__}) for row in rows)
+        records = tuple(
+            DeviceMessage(**{name: getattr(row, name) for name in DeviceMessage.__struct_fields__}) for row in rows
+        )
         return Taken(records, tuple(row.id for row in rows))
 
     def _done(self, token: tuple[int, ...]) -> None:

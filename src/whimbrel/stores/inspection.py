@@ -15,20 +15,23 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import Unavailable, UntrustedInput
-from whimbrel.model.documents import Document, encode, parse
-from whimbrel.model.release import Format, Signature, TensorSpec
-
-FORMATS = "GGUF, ONNX, TFLite, safetensors, or a Core ML model, package or compiled folder"
+from whimbrel.model import formats
+from whimbrel.model.documents import Document, parse
+from whimbrel.model.formats import Format
+from whimbrel.model.release import Signature, TensorSpec
 
 
 class Inspection(Document, frozen=True):
-    """What was found. `details`: tensors, parameters, architecture, opset, ...; `metadata`: the file's own words."""
+    """What a model file says of itself.
+
+    `details`: tensors, parameters, architecture, opset, ...; `metadata`: the file's own words.
+    """
 
     format: Format
     signature: Signature | None = None
@@ -40,9 +43,9 @@ class Inspection(Document, frozen=True):
 
 
 class Reading(Document, frozen=True):
-    """What the child process answers: one of the two."""
+    """What the child process answers: one of the two fields is set."""
 
-    found: Inspection | None = None
+    inspection: Inspection | None = None
     refused: str | None = None
 
 
@@ -56,42 +59,33 @@ def inspect(path: Path) -> Inspection:
         size = _size(path)
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
-    return _ask(kind, path, size=size)
+    return _read_in_child(kind, path, size=size)
 
 
 def recognise(path: Path) -> Format:
     """The format of what lies at `path`, by its content. Raises `UntrustedInput`, and `OSError`."""
     if path.is_dir():
-        if (path / "Manifest.json").is_file() and b"itemInfoEntries" in _head(path / "Manifest.json"):
-            return "coreml"
-        if (path / "coremldata.bin").is_file():
-            return "coreml"
-        raise UntrustedInput(f"{path} is a folder, but no Core ML package or compiled model; expected {FORMATS}")
+        kind = formats.recognise_folder(lambda name: _head(path / name) if (path / name).is_file() else None)
+        if kind is None:
+            raise UntrustedInput(
+                f"{path} is a folder, but no Core ML package or compiled model; expected {formats.TITLES}"
+            )
+        return kind
     if path.exists() and not path.is_file():
-        raise UntrustedInput(f"{path} is neither a file nor a folder; expected {FORMATS}")
+        raise UntrustedInput(f"{path} is neither a file nor a folder; expected {formats.TITLES}")
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(64)
+
+        def read(offset: int, size: int) -> bytes:
+            file.seek(offset)
+            return file.read(size)
+
+        head = read(0, formats.HEAD_BYTES)
         if not head:
-            raise UntrustedInput(f"{path} is empty; expected {FORMATS}")
-        if head[:4] == b"GGUF":
-            return "gguf"
-        if head[4:8] == b"TFL3":
-            return "tflite"
-        if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= size - 8:
-            return "safetensors"
-        fields = _protobuf_fields(file, size=size)
-    if fields is not None:
-        # onnx.proto, ModelProto: 1 ir_version, 7 graph. Model.proto (Core ML): 1 specificationVersion, 2 description,
-        # and the kind of model in one of the fields from 200 on.
-        if fields.get(1) == 0 and fields.get(7) == 2:
-            return "onnx"
-        if fields.get(1) == 0 and fields.get(2) == 2 and any(200 <= number < 4000 for number in fields):
-            return "coreml"
-    raise UntrustedInput(f"{path} begins with {head[:8].hex(' ')}: damaged, or none of {FORMATS}")
-
-
-# --- recognition ---
+            raise UntrustedInput(f"{path} is empty; expected {formats.TITLES}")
+        kind = formats.recognise_file(head, os.fstat(file.fileno()).st_size, read)
+    if kind is None:
+        raise UntrustedInput(f"{path} begins with {head[:8].hex(' ')}: damaged, or none of {formats.TITLES}")
+    return kind
 
 
 def _head(path: Path) -> bytes:
@@ -111,53 +105,12 @@ def _size(path: Path) -> int:
     return total
 
 
-def _protobuf_fields(file: IO[bytes], *, size: int) -> dict[int, int] | None:
-    """The wire type of each top-level field by its number; None where the bytes are no whole protobuf message.
-
-    https://protobuf.dev/programming-guides/encoding. Contents are skipped, so a large file costs little.
-    """
-    fields: dict[int, int] = {}
-    at = 0
-    for _ in range(limits.PROTOBUF_FIELDS):
-        if at == size:
-            return fields or None
-        file.seek(at)
-        chunk = file.read(20)
-        tag, used = _varint(chunk)
-        wire, number = tag & 7, tag >> 3
-        if not used or not 0 < number < 2**29:
-            return None
-        value, more = _varint(chunk[used:]) if wire in {0, 2} else (0, 0)
-        if wire == 0 and more:
-            at += used + more
-        elif wire == 2 and more:
-            at += used + more + value
-        elif wire in {1, 5}:
-            at += used + (8 if wire == 1 else 4)
-        else:
-            return None
-        if at > size:
-            return None
-        fields[number] = wire
-    return None
-
-
-def _varint(chunk: bytes) -> tuple[int, int]:
-    """A number, and the bytes it took: 0 where there is none."""
-    value = 0
-    for place, byte in enumerate(chunk[:10]):
-        value |= (byte & 127) << (7 * place)
-        if byte < 128:
-            return value, place + 1
-    return 0, 0
-
-
 # --- the child process ---
 
 
-def _ask(kind: Format, path: Path, *, size: int) -> Inspection:
+def _read_in_child(kind: Format, path: Path, *, size: int) -> Inspection:
     memory = limits.INSPECTION_MEMORY_BYTES + 2 * size
-    # -P: no module is found in the folder that we happen to stand in, or in the model's.
+    # -P: Python imports no module from the current folder, or from the model's.
     command = [sys.executable, "-P", "-W", "ignore", "-m", "whimbrel.stores.model_readers", kind, str(memory)]
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaint:
         try:
@@ -179,11 +132,11 @@ def _ask(kind: Format, path: Path, *, size: int) -> Inspection:
         answer.seek(0)
         content = answer.read(limits.DOCUMENT_BYTES + 1)
         complaint.seek(max(0, complaint.seek(0, os.SEEK_END) - 2000))
-        said = complaint.read().decode(errors="replace").strip().rpartition("\n")[2][:200]
+        complaint_end = complaint.read().decode(errors="replace").strip().rpartition("\n")[2][:200]
     if status == 0:
         reading = parse(Reading, content, what=f"the inspection of {path}")
-        if reading.found is not None:
-            return reading.found
+        if reading.inspection is not None:
+            return reading.inspection
         raise UntrustedInput(f"{path} looks like {kind}, but {reading.refused}; export it again and publish that")
     if status < 0 or status in {134, 137, 139, 152}:
         signal = -status if status < 0 else status - 128
@@ -191,12 +144,5 @@ def _ask(kind: Format, path: Path, *, size: int) -> Inspection:
             f"{path} looks like {kind}, but its library died of signal {signal} while reading it; it is damaged or "
             "made to harm: export it again"
         )
-    raise Unavailable(f"the inspection of {path} did not start (exit status {status}): {said or 'no reason given'}")
-
-
-def answer(reading: Reading) -> bytes:
-    """What the child writes: never more than a document may have."""
-    content = encode(reading)
-    if len(content) <= limits.DOCUMENT_BYTES:
-        return content
-    return encode(Reading(refused=f"what it says of itself takes more than {limits.DOCUMENT_BYTES} bytes"))
+    reason = complaint_end or "no reason given"
+    raise Unavailable(f"the inspection of {path} did not start (exit status {status}): {reason}")

@@ -1,12 +1,13 @@
-"""What does the registry hold? Models, versions, aliases, artifacts, rollouts, quarantine, audit, secrets and leases.
+"""The registry: models, versions, aliases, artifacts, rollouts, quarantine, audit, secrets and leases.
 
-One `Registry` lives as long as one transaction, in one namespace. Conflicts (somebody was first) are `Conflict`, absent
-things `NotFound`.
+A `Registry` lives as long as one transaction, in one namespace. It raises `Conflict` where somebody was first, and
+`NotFound` where something does not exist.
 """
 
 import functools
 import hashlib
 import hmac
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -56,8 +57,9 @@ class Registry:
         query = self._of(schema.models).where(schema.models.c.name == name)
         row = self.connection.execute(query.with_for_update() if lock else query).one_or_none()
         if row is None:
-            known = ", ".join(model.name for model in self.models()) or "none yet"
-            raise NotFound(f"there is no model {name!r} (models: {known}); make it with: whimbrel model add {name}")
+            names = ", ".join(model.name for model in self.models()) or "none yet"
+            command = f"whimbrel model add {shlex.quote(name)}"
+            raise NotFound(f"there is no model {name!r} (models: {names}); make it with: {command}")
         return _model(row)
 
     def models(self) -> list[ModelRecord]:
@@ -135,7 +137,7 @@ class Registry:
     # --- artifacts ---
 
     def add_artifact(self, sha256: str, *, size_bytes: int, at: float) -> None:
-        """Remember that its bytes are stored; the time is renewed, so that it is not collected before it is used."""
+        """Note that an artifact is stored. Its time is renewed, so that it is not collected before it is used."""
         values = {"namespace": self.namespace, "sha256": sha256, "size_bytes": size_bytes, "created_at": at}
         upsert(self.connection, schema.artifacts, values, update=("created_at",))
 
@@ -202,7 +204,7 @@ class Registry:
         return [(row.sha256, row.size_bytes) for row in rows]
 
     def forget_artifact(self, sha256: str) -> None:
-        """It is no longer stored."""
+        """Note that an artifact is no longer stored."""
         table = schema.artifacts
         self.connection.execute(delete(table).where(*self._key(table), table.c.sha256 == sha256))
 
@@ -245,13 +247,13 @@ class Registry:
             raise Conflict(f"rollout {rollout.id} was moved by somebody else meanwhile; look again")
 
     def add_approval(self, entry: ApprovalRecord) -> None:
-        """Remember that a person agreed."""
+        """Note that a person agreed."""
         self.connection.execute(
             insert(schema.approvals).values(namespace=self.namespace, **msgspec.structs.asdict(entry))
         )
 
     def approvals(self, rollout: str) -> list[ApprovalRecord]:
-        """Who agreed to what, oldest first."""
+        """The approvals of a rollout, oldest first."""
         table = schema.approvals
         rows = self.connection.execute(self._of(table).where(table.c.rollout == rollout).order_by(table.c.id))
         return [
@@ -261,12 +263,12 @@ class Registry:
     # --- quarantine, audit ---
 
     def quarantine(self, entry: QuarantineRecord) -> None:
-        """The fleet refuses a version from now on."""
+        """Note that the fleet refuses a version from now on."""
         values = msgspec.structs.asdict(entry) | {"selector": packed(entry.selector)}
         self.connection.execute(insert(schema.quarantines).values(**values))
 
     def quarantines(self, model: str) -> list[QuarantineRecord]:
-        """What the fleet refuses of a model, oldest first."""
+        """The versions of a model that the fleet refuses, oldest first."""
         table = schema.quarantines
         rows = self.connection.execute(
             self._of(table).where(table.c.model == model, table.c.lifted_at.is_(None)).order_by(table.c.id)
@@ -284,7 +286,7 @@ class Registry:
         ]
 
     def lift_quarantines(self, model: str, serial: int, *, at: float) -> None:
-        """A person says: offer it again."""
+        """Lift the quarantines of a version: a person wants it offered again."""
         table = schema.quarantines
         self.connection.execute(
             update(table)
@@ -301,24 +303,24 @@ class Registry:
         return sorted({row.serial for row in rows})
 
     def experiment_ranges(self, model: str) -> list[tuple[str, Range]]:
-        """What live experiments of a model have of its layer, with their names."""
+        """The bucket ranges of a model's live experiments, with their names."""
         live = Experiments(self.connection, self.namespace).all(model=model, live=True)
-        return [(f"experiment {each.id}", each.plan.range) for each in live]
+        return [(f"experiment {experiment.id}", experiment.plan.range) for experiment in live]
 
     def write_verdict(self, entry: VerdictRecord) -> None:
-        """Append what the gate said."""
+        """Append a verdict of the gate."""
         self.connection.execute(
             insert(schema.verdicts).values(namespace=self.namespace, **msgspec.structs.asdict(entry))
         )
 
     def verdicts(self, rollout: str) -> list[VerdictRecord]:
-        """What the gate said of a rollout, oldest first."""
+        """The verdicts on a rollout, oldest first."""
         table = schema.verdicts
         rows = self.connection.execute(self._of(table).where(table.c.rollout == rollout).order_by(table.c.id))
         return [VerdictRecord(**{name: getattr(row, name) for name in VerdictRecord.__struct_fields__}) for row in rows]
 
     def write_audit(self, entry: AuditRecord) -> None:
-        """Append to the audit log: nothing is ever changed or removed there."""
+        """Append to the audit log. Nothing there is ever changed or removed."""
         values = msgspec.structs.asdict(entry) | {"evidence": packed(entry.evidence)}
         self.connection.execute(insert(schema.audit).values(**values))
 
@@ -347,7 +349,7 @@ class Registry:
     # --- secrets ---
 
     def add_secret(self, secret: str, *, kind: str, name: str, at: float) -> None:
-        """Remember a token by its hash."""
+        """Store a token's hash."""
         values = {
             "namespace": self.namespace,
             "sha256": hashed(secret),
@@ -358,7 +360,7 @@ class Registry:
         upsert(self.connection, schema.secrets, values)
 
     def secret_name(self, secret: str, *, kind: str) -> str | None:
-        """The name under which a token is known; None for one that is not."""
+        """The name of a token. None for a token that is not stored."""
         table = schema.secrets
         digest = hashed(secret)
         row = self.connection.execute(
@@ -378,22 +380,21 @@ class Registry:
 
     def _version_row(self, model: str, serial: int) -> Row[Any]:
         table = schema.versions
-        row = self.connection.execute(
+        row: Row[Any] | None = self.connection.execute(
             self._of(table).where(table.c.model == model, table.c.serial == serial)
         ).one_or_none()
         if row is None:
             raise NotFound(f"{model} has no version with serial {serial}; see: whimbrel version list {model}")
-        found: Row[Any] = row
-        return found
+        return row
 
 
 def hashed(secret: str) -> str:
-    """How secrets are kept: SHA-256 is enough, as they are random and long."""
+    """A secret as it is stored: its SHA-256, which is enough, since secrets are random and long."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def take_lease(connection: Connection, name: str, *, holder: str, now: float, life_s: float) -> bool:
-    """Whether `holder` leads from now on: the lease was free, over, or its own."""
+    """Take or renew a lease that is free, over, or `holder`'s own. Returns whether `holder` has it now."""
     table = schema.leases
     mine_or_over = or_(table.c.holder == holder, table.c.until < now)
     done = connection.execute(
@@ -405,7 +406,7 @@ def take_lease(connection: Connection, name: str, *, holder: str, now: float, li
 
 
 def drop_lease(connection: Connection, name: str, *, holder: str) -> None:
-    """Let others lead at once."""
+    """Drop a lease, so that another holder may take it at once."""
     table = schema.leases
     connection.execute(delete(table).where(table.c.name == name, table.c.holder == holder))
 
@@ -442,17 +443,17 @@ def _rollout_values(rollout: RolloutRecord) -> dict[str, Any]:
 
 @functools.cache  # to build a statement costs as much as to run it
 def _query(table: Table, order: tuple[str, ...], named: tuple[str, ...]) -> Select[Any]:
-    wanted = [table.c[name] == bindparam(name) for name in ("namespace", *named)]
-    return select(table).where(*wanted).order_by(*(table.c[name] for name in order))
+    conditions = [table.c[name] == bindparam(name) for name in ("namespace", *named)]
+    return select(table).where(*conditions).order_by(*(table.c[name] for name in order))
 
 
 @functools.cache
 def _rollouts(named: tuple[str, ...], *, live: bool, unended: bool) -> Select[Any]:
     state, query = schema.rollouts.c.state, _query(schema.rollouts, ("created_at", "id"), named)
     if live:
-        query = query.where(state.in_([each.value for each in LIVE]))
+        query = query.where(state.in_([live_state.value for live_state in LIVE]))
     if unended:
-        query = query.where(state.not_in([each.value for each in ENDED]))
+        query = query.where(state.not_in([ended_state.value for ended_state in ENDED]))
     return query
 
 

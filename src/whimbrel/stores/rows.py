@@ -1,4 +1,4 @@
-"""How do rows and records meet? The few lines that every part of the registry shares."""
+"""Inserting or updating rows, and packing values into columns: what every store needs."""
 
 import functools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which tables hold the registry? SQLAlchemy Core; the same on SQLite and PostgreSQL. Changed only by a migration.
+"""The tables of the database, in SQLAlchemy Core: the same on SQLite and PostgreSQL. Only a migration changes them.
 
 The namespace is in every key from the start. Times are POSIX seconds. JSON columns hold our own encoded documents.
 """
@@ -178,7 +178,7 @@ experiments = Table(
     Index("experiment_by_model", "namespace", "model"),
 )
 
-verdicts = Table(  # what the gate said and what it looked at: anyone may ask it again
+verdicts = Table(  # what the gate said and what it was given: it may be asked again
     "verdict",
     metadata,
     Column("id", _Id, primary_key=True),
@@ -223,7 +223,7 @@ audit = Table(
     Index("audit_by_time", "namespace", "at"),
 )
 
-alerts = Table(  # what a receiver is told, made from the audit log: one row an entry and receiver
+alerts = Table(  # made from the audit log: one row for each entry and receiver
     "alert",
     metadata,
     Column("namespace", String(64), primary_key=True),
@@ -236,11 +236,11 @@ alerts = Table(  # what a receiver is told, made from the audit log: one row an 
     Column("state", String(16), nullable=False),  # waiting, sent, grouped, given_up
     Column("tries", Integer, nullable=False),
     Column("next_at", Float, nullable=False),
-    Column("said", Text, nullable=False),  # by the receiver, or why it could not be told
+    Column("said", Text, nullable=False),  # by the receiver, or why it was not reached
     Index("alert_by_state", "state", "next_at"),
 )
 
-alert_receivers = Table(  # since when a receiver is known: it is not told of what was before
+alert_receivers = Table(  # when a receiver was first noted: it gets no alert of what was before
     "alert_receiver",
     metadata,
     Column("namespace", String(64), primary_key=True),

@@ -1,4 +1,4 @@
-"""Where are the keys? Ed25519 files: `keys/offline` for people, `keys/online` for the server. PKCS #8, mode 0600.
+"""Keys as Ed25519 files: `keys/offline` for people, `keys/online` for the server. PKCS #8, mode 0600.
 
 A key management service or an HSM takes a file's place through securesystemslib's signer URIs; nothing else changes.
 """

@@ -1,4 +1,4 @@
-"""What have users written? Tickets by their number, what became of each, and when the help desk was last heard of."""
+"""Tickets of users, by their number: what became of each, and when the help desk was last heard of."""
 
 from typing import Any
 
@@ -17,25 +17,25 @@ class Tickets:
         self.connection = connection
         self.namespace = namespace
 
-    def known(self, ticket: str) -> bool:
+    def is_filed(self, ticket: str) -> bool:
         """Whether a ticket of this number was filed before."""
         table = schema.user_reports
-        found = select(table.c.ticket).where(table.c.namespace == self.namespace, table.c.ticket == ticket)
-        return self.connection.execute(found).first() is not None
+        query = select(table.c.ticket).where(table.c.namespace == self.namespace, table.c.ticket == ticket)
+        return self.connection.execute(query).first() is not None
 
     def count(self) -> int:
-        """How many are kept."""
+        """The number of tickets that are kept."""
         table = schema.user_reports
-        wanted = select(func.count()).select_from(table).where(table.c.namespace == self.namespace)
-        return self.connection.execute(wanted).scalar_one()
+        query = select(func.count()).select_from(table).where(table.c.namespace == self.namespace)
+        return self.connection.execute(query).scalar_one()
 
     def file(self, record: UserReportRecord) -> None:
-        """Keep a ticket. One of the same number that came meanwhile stays as it is."""
+        """Keep a ticket. Another one of the same number, which came meanwhile, stays as it is."""
         values = {name: getattr(record, name) for name in UserReportRecord.__struct_fields__}
         upsert(self.connection, schema.user_reports, values | {"namespace": self.namespace}, update=())
 
     def heard(self, model: str, *, at: float) -> None:
-        """The help desk of a model was heard of."""
+        """Note that the help desk of a model was heard of."""
         values = {"namespace": self.namespace, "model": model, "at": at}
         upsert(self.connection, schema.user_report_feeds, values, update=("at",))
 
@@ -53,26 +53,26 @@ class Tickets:
         self, condition: ColumnElement[bool], *, order: tuple[ColumnElement[Any], ...], limit: int
     ) -> list[UserReportRecord]:
         table = schema.user_reports
-        wanted = select(table).where(table.c.namespace == self.namespace, condition).order_by(*order).limit(limit)
+        query = select(table).where(table.c.namespace == self.namespace, condition).order_by(*order).limit(limit)
         return [
             UserReportRecord(**{name: getattr(row, name) for name in UserReportRecord.__struct_fields__})
-            for row in self.connection.execute(wanted)
+            for row in self.connection.execute(query)
         ]
 
     def counted_since(self, device_id: str, *, model: str, since: float) -> bool:
-        """Whether a ticket of this device was counted since a moment."""
+        """Whether a ticket of a device was counted at `since` or later."""
         table = schema.user_reports
-        found = select(table.c.ticket).where(
+        query = select(table.c.ticket).where(
             table.c.namespace == self.namespace,
             table.c.model == model,
             table.c.device_id == device_id,
             table.c.fate == "counted",
             table.c.decided_at >= since,
         )
-        return self.connection.execute(found).first() is not None
+        return self.connection.execute(query).first() is not None
 
     def decide(self, ticket: str, *, fate: Fate, at: float) -> None:
-        """What became of a ticket."""
+        """Note what became of a ticket."""
         table = schema.user_reports
         self.connection.execute(
             update(table)

@@ -5,8 +5,8 @@
         stores.registry.write_audit(...)
 
 1. A unit of work is one transaction: it is committed at the end of the block, and rolled back by any exception.
-2. A store is made when it is first used, so that a transaction costs no more than what it asks for.
-3. What spans namespaces (leases, the list of namespaces) works on `Database.transaction()`, the bare connection.
+2. A store is made when it is first used, so that a transaction costs no more than the stores that it needs.
+3. What spans namespaces (the leases, the list of namespaces) works on `Database.transaction()`, the bare connection.
 
 Everything that reads or writes the database on behalf of a namespace begins here.
 """
@@ -22,7 +22,7 @@ from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import Deltas
 from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet
-from whimbrel.stores.registry import Registry
+from whimbrel.stores.registry import Registry, namespaces
 from whimbrel.stores.tickets import Tickets
 from whimbrel.stores.tuf_repository import SignedRoles
 
@@ -46,7 +46,7 @@ class Stores:
 
     @cached_property
     def experiments(self) -> Experiments:
-        """Experiments and how far they are."""
+        """Experiments, and the phase of each."""
         return Experiments(self.connection, self.namespace)
 
     @cached_property
@@ -61,7 +61,7 @@ class Stores:
 
     @cached_property
     def alerts(self) -> AlertDeliveries:
-        """Alerts: what became of each for each receiver."""
+        """What became of each alert for each receiver."""
         return AlertDeliveries(self.connection, self.namespace)
 
     @cached_property
@@ -75,3 +75,9 @@ def transaction(database: Database, namespace: str) -> Iterator[Stores]:
     """One transaction with all stores of a namespace: committed at the end, rolled back by any exception."""
     with database.transaction() as connection:
         yield Stores(connection, namespace)
+
+
+def all_namespaces(database: Database) -> list[str]:
+    """Namespaces that have a repository, in a transaction of its own."""
+    with database.transaction() as connection:
+        return namespaces(connection)

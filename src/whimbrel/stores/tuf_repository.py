@@ -1,11 +1,12 @@
-"""How does signed metadata come about, and reach the static files? The Update Framework's repository, level-triggered.
+"""Signed metadata: the repository of The Update Framework, in the database, and its copy in static files.
 
-1. The database holds every version of every role; adding one is a compare-and-swap on its number. What lies in the
-   static files is a copy.
-2. `settle` compares: roles newer than the snapshot lists make a new snapshot; a new or ageing snapshot makes a new
-   timestamp. Then it copies what is missing, the timestamp last: a client sees the old state or the new one.
-3. Killed anywhere, the next `settle` finishes. Only the leader calls it.
-4. A publisher's upload is verified against its delegation, and may only add to what it signed before.
+1. The database holds every version of every role. To add one is a compare-and-swap on its number. The static files are
+   a copy.
+2. Roles that are newer than the snapshot lists make a new snapshot; a new or ageing snapshot makes a new timestamp
+   (`sign_snapshot_and_timestamp`). `files_since` lists the files that the copy lacks, the timestamp last, and
+   `copy_files` writes them: a client sees the old state or the new one. `server/controllers/publishing` calls them, in
+   the leading server.
+3. A publisher's upload is verified against its delegation, and may only add to what was signed before.
 """
 
 from collections.abc import Iterable, Mapping
@@ -53,7 +54,7 @@ _TARGET = select(_TARGETS.body).where(
 
 
 class OnlineSigners:
-    """The keys a server holds: they can choose among signed versions, and never sign a version."""
+    """The keys that a server holds. They choose among signed versions, and cannot sign a version."""
 
     def __init__(self, *, snapshot: Signer, timestamp: Signer, policy: Signer) -> None:
         self.snapshot = snapshot
@@ -119,7 +120,7 @@ class SignedRoles:
         return bytes(body)
 
     def current_target(self, role: str, path: str) -> bytes | None:
-        """The document that `role` lists at `path` now; None where it lists none."""
+        """The document that `role` lists at `path` now. None where it lists none."""
         try:
             metadata = self.targets_role(role)
         except NotFound:
@@ -141,7 +142,7 @@ class SignedRoles:
         return metadata
 
     def accept_publication(self, role: str, content: bytes, documents: Mapping[str, bytes], *, now: datetime) -> None:
-        """A publisher's next version, with the documents it adds. It may add releases and change its line; no more."""
+        """Accept a publisher's next version and its documents. It may add releases and change its line; no more."""
         metadata = cast("Metadata[Targets]", read_metadata(content, what=role, kind=Targets))
         _verify(self.targets_role(roles.TARGETS).signed, role, metadata, now=now)
         before: dict[str, TargetFile] = {}
@@ -174,7 +175,7 @@ class SignedRoles:
         self.add_role(role, _signed(signed, signer))
 
     def renew_policy(self, model: str, *, signer: Signer, now: datetime) -> bool:
-        """Sign the policy role anew when half of its life is over. True when it was."""
+        """Sign the policy role anew if half of its life is over. Returns whether it was."""
         role = roles.policy_role(model)
         if not self.newest().get(role):
             return False
@@ -184,7 +185,7 @@ class SignedRoles:
         return True
 
     def sign_snapshot_and_timestamp(self, signers: OnlineSigners, *, now: datetime) -> bool:
-        """Make the snapshot list the newest roles, and the timestamp the snapshot. True where anything changed."""
+        """Make the snapshot list the newest roles, and the timestamp the snapshot. Returns whether anything changed."""
         newest = self.newest()
         snapshot_version = newest.get(roles.SNAPSHOT, 0)
         changed = not self.snapshot_is_current(now=now)
@@ -235,7 +236,7 @@ class SignedRoles:
         )
 
     def set_published(self, timestamp_version: int) -> None:
-        """All files up to this timestamp are in place."""
+        """Note that all files up to a timestamp are in place."""
         values = {"namespace": self.namespace, "timestamp_version": timestamp_version}
         upsert(self.connection, schema.publications, values, update=("timestamp_version",))
 

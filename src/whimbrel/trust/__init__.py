@@ -1,1 +1,1 @@
-"""What may be believed: the roles, who delegates to whom, and the paths that each may sign. Pure rules over TUF."""
+"""What may be believed: the roles, who delegates to whom, and which paths each role may sign. Pure rules over TUF."""

@@ -1,7 +1,7 @@
-"""How does a device become known, and prove later who it is? The wire types of enrolment, tokens and the thin check.
+"""How does a device enrol, and prove later who it is? The wire types of enrolment, tokens and the thin check.
 
-An enrolment token (made by the operator) buys a credential for one device id; the credential buys a token that lives an
-hour and that the hot path can verify without a database.
+For an enrolment token (made by the operator) a device gets a credential of its own id. For the credential it gets a
+token that lives for an hour. The hot path verifies the token without a database.
 """
 
 from typing import Annotated
@@ -17,7 +17,7 @@ Labels = Annotated[dict[Label, LabelValue], Meta(max_length=limits.LABELS)]
 
 
 class Enrolment(Document, frozen=True):
-    """POST enrol. Enrolling a known id again replaces its credential (a device that was wiped)."""
+    """POST enrol. To enrol an id again replaces its credential (a device that was wiped)."""
 
     device_id: DeviceId
     enrol_token: Secret
@@ -32,14 +32,14 @@ class Credential(Document, frozen=True):
 
 
 class Token(Document, frozen=True):
-    """The answer to token: goes into `Authorization: Bearer`."""
+    """The answer to POST token. The token goes into `Authorization: Bearer`."""
 
     token: str
     expires_in_s: int
 
 
 class Check(Document, frozen=True):
-    """POST check: a client that cannot decide asks the server to. `models`: what it runs of each (null: nothing)."""
+    """POST check: a client that cannot decide asks the server. `models`: the serial of each (null: it runs none)."""
 
     models: Annotated[dict[Name, Serial | None], Meta(max_length=64)]
     labels: Labels = {}

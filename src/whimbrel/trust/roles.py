@@ -1,4 +1,4 @@
-"""Who signs what, for how long, and where is it found? (The Update Framework 1.0, sections 2.1 and 4.)
+"""Who signs which paths, and for how long? (The Update Framework 1.0, sections 2.1 and 4.)
 
 1. `root` and `targets` are offline. `targets` delegates `models/<m>/*` to `publisher-<m>` (offline) and
    `policy/<m>.json`, `deltas/<m>/*` to `policy-<m>` (online). `snapshot` and `timestamp` are online.
@@ -18,7 +18,7 @@ SNAPSHOT = "snapshot"
 TIMESTAMP = "timestamp"
 
 TIMESTAMP_LIFE = timedelta(hours=24)
-TIMESTAMP_RENEWAL = timedelta(hours=1)  # signed anew this often, and on every change
+TIMESTAMP_RENEWAL = timedelta(hours=1)  # it is signed anew this often, and on every change
 SNAPSHOT_LIFE = timedelta(days=30)
 POLICY_LIFE = timedelta(days=90)  # online: renewed by the leader when half of it is over
 ROOT_LIFE = timedelta(days=730)
@@ -48,20 +48,20 @@ def policy_paths(model: str) -> list[str]:
 
 
 def release_path(model: str, serial: int) -> str:
-    """Where a release is found among the targets."""
+    """The TUF target path of a release."""
     return f"models/{model}/{serial}.json"
 
 
 def line_path(model: str) -> str:
-    """Where a model's line is found among the targets."""
+    """The TUF target path of a model's line."""
     return f"models/{model}/line.json"
 
 
 def deltas_path(model: str, serial: int) -> str:
-    """Where the index of ways to a release's artifacts is found among the targets."""
+    """The TUF target path of a release's delta index."""
     return f"deltas/{model}/{serial}.json"
 
 
 def policy_path(model: str) -> str:
-    """Where a model's policy is found among the targets."""
+    """The TUF target path of a model's policy."""
     return f"policy/{model}.json"

@@ -10,7 +10,7 @@ import pytest
 
 from support.repository import file_of
 from whimbrel.agent.allowance import Allowance
-from whimbrel.agent.backoff import Backoff, Busy, retry_after_s
+from whimbrel.agent.backoff import Backoff, Busy
 from whimbrel.agent.disk import RealDisk
 from whimbrel.agent.download import Download, Unfinished
 from whimbrel.agent.mirrors import Mirrors
@@ -294,22 +294,6 @@ def test_cap_on_the_bandwidth_makes_it_wait(tmp_path: Path) -> None:
     download, waits = made(tmp_path, Net(), "origin", speed=MIB)
     download.fetch(FILE)
     assert 2.5 < max(waits) <= 3.0  # three megabytes at one a second, and nothing really waited
-
-
-@pytest.mark.parametrize(
-    ("said", "seconds"),
-    [
-        ("17", 17.0),
-        ("999999999", 3600.0),
-        ("Thu, 01 Jan 1970 00:01:00 GMT", 10.0),
-        ("Thu, 01 Jan 1970 00:00:10 GMT", 0.0),
-        ("-3", None),
-        ("soon", None),
-        ("", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date_and_bounded(said: str, seconds: float | None) -> None:
-    assert retry_after_s({"retry-after": said}, now=50.0) == seconds
 
 
 def test_backoff_is_fully_jittered_grows_and_never_comes_before_what_was_asked_for() -> None:

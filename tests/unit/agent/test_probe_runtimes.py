@@ -16,7 +16,8 @@ from support.repository import probe_of, signature_of
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.agent.probes.reference import reference_of
 from whimbrel.device.ports import ProbeRequest, ProbeResult
-from whimbrel.model.release import Format, Probe, Signature, Tensor, TensorSpec, Validation
+from whimbrel.model.formats import Format
+from whimbrel.model.release import Probe, Signature, Tensor, TensorSpec, Validation
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import pytest
 
 from support.repository import onnx_model, probe_of, signature_of
 from whimbrel.agent.probes import ProbeServer
-from whimbrel.agent.probes.structure import check
+from whimbrel.agent.probes.formats import PROBES
 from whimbrel.device.ports import ProbeRequest, ProbeResult
-from whimbrel.model.release import Format, Probe, Tensor, Validation
+from whimbrel.model.formats import Format
+from whimbrel.model.release import Probe, Tensor, Validation
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ TFLITE = struct.pack("<I", 16) + b"TFL3" + bytes(64)
 def test_structure_of_a_whole_file_is_good(tmp_path: Path, kind: Format, content: bytes) -> None:
     path = tmp_path / "model"
     path.write_bytes(content)
-    check(path, kind)
+    PROBES[kind].structure(path)
 
 
 @pytest.mark.parametrize(
@@ -141,13 +142,13 @@ def test_structure_of_another_or_a_cut_file_is_not(tmp_path: Path, kind: Format,
     path = tmp_path / "model"
     path.write_bytes(content)
     with pytest.raises((ValueError, KeyError, TypeError)):
-        check(path, kind)
+        PROBES[kind].structure(path)
 
 
 def test_core_ml_package_with_a_path_out_of_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Manifest.json").write_text(json.dumps({"itemInfoEntries": {"x": {"path": "../../../etc/passwd"}}}))
     with pytest.raises(ValueError, match="not in it"):
-        check(tmp_path, "coreml")
+        PROBES["coreml"].structure(tmp_path)
 
 
 # --- ranges, accuracy, memory, network, other packages ---

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from whimbrel.agent.disk import RealDisk
-from whimbrel.agent.session import Mark, Places, Session, between_sessions, forget, harvest
+from whimbrel.agent.marks import Mark, between_sessions, forget, harvest
+from whimbrel.agent.places import Places
+from whimbrel.agent.session import Session
 from whimbrel.device.journal import seal
 from whimbrel.device.slots import Content, Held, Pointer
 from whimbrel.errors import Unavailable, UntrustedInput

@@ -8,7 +8,7 @@ import pytest
 
 from whimbrel import limits
 from whimbrel.agent.disk import RealDisk
-from whimbrel.agent.session import Closed, Ended
+from whimbrel.agent.marks import Closed, Ended
 from whimbrel.agent.spool import Spool
 from whimbrel.health.report import Cohort, Summary
 

@@ -4,7 +4,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from whimbrel.device.conditions import Situation, permit, start_jitter
+from whimbrel import limits
+from whimbrel.device.conditions import (
+    Situation,
+    Wait,
+    permit,
+    start_jitter,
+    wait_for_conditions,
+    wait_to_begin,
+)
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import encode, parse
 from whimbrel.policy.policy import Conditions, Window
@@ -99,3 +107,38 @@ def test_storage_is_asked_for_and_the_sentence_says_how_much() -> None:
     assert permit(conditions, Situation(free_bytes=2**20), now=0).because == (
         "1 MiB of storage are free; the policy asks for 500"
     )
+
+
+def test_conditions_that_are_not_met_are_looked_at_again_in_a_minute() -> None:
+    asked = Conditions(charging=True)
+    wait = wait_for_conditions(asked, Situation(charging=False), now=0, offline=False)
+    assert wait == Wait("the policy asks for a charger", limits.WAIT_FOR_CONDITIONS_S)
+    assert wait_for_conditions(asked, Situation(charging=True), now=0, offline=False) is None
+    assert wait_for_conditions(Conditions(), Situation(), now=0, offline=False) is None
+
+
+def test_a_bundle_uses_no_network_and_so_none_is_asked_about() -> None:
+    asked = Conditions(unmetered=True, charging=True)
+    assert wait_for_conditions(asked, Situation(charging=True), now=0, offline=True) is None
+    assert wait_for_conditions(asked, Situation(charging=True), now=0, offline=False) is not None
+    assert wait_for_conditions(asked, Situation(charging=False), now=0, offline=True) is not None
+
+
+def begins(conditions: Conditions, *, now: float, offline: bool = False) -> Wait | None:
+    return wait_to_begin(
+        conditions, Situation(), device_id="dev-1", occasion="m/1", since=100.0, now=now, offline=offline
+    )
+
+
+def test_a_start_waits_for_its_jitter_and_then_for_the_conditions() -> None:
+    spread = Conditions(start_jitter_s=100, idle=True)
+    jitter_s = start_jitter(spread, device_id="dev-1", occasion="m/1")
+    assert begins(spread, now=100.0) == Wait("its turn: starts are spread over 100 s", jitter_s)
+    assert begins(spread, now=100.0 + jitter_s) == wait_for_conditions(spread, Situation(), now=0, offline=False)
+    assert begins(Conditions(start_jitter_s=100), now=100.0 + jitter_s) is None
+
+
+def test_a_start_waits_for_no_jitter_with_a_bundle_or_where_the_clock_was_set_back() -> None:
+    spread = Conditions(start_jitter_s=100)
+    assert begins(spread, now=100.0, offline=True) is None
+    assert begins(spread, now=99.0) is None

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from support.values import cell, plan, situation, stage
+from support.values import cell, gate_input, plan, stage
 from whimbrel.gate.drift import DriftFold
 from whimbrel.gate.evidence import one_sided_rho
 from whimbrel.gate.gate import judge
@@ -122,7 +122,7 @@ def cells(chance: random.Random, treated: tuple[float, ...], control: tuple[floa
 
 def judged(wanted: Plan, seen: list[Cell], **changes: object) -> Verdict:
     ledger = Ledger(wanted, references=References(treated=EVEN, control=EVEN))
-    return judge(wanted, situation(*seen, **changes), ledger)
+    return judge(wanted, gate_input(*seen, **changes), ledger)
 
 
 WATCHED = plan(stage("all", 100, drift_psi_max=0.25))

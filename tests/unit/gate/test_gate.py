@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from support.values import HOUR, accuracy, cell, healthy, plan, situation, stage
+from support.values import HOUR, accuracy, cell, gate_input, healthy, plan, stage
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import Counts, GateInput, Verdict
@@ -29,35 +29,35 @@ def less_accurate(windows: int = 20, *, drop: float) -> list[Cell]:
 
 
 def with_counts(*cells: Cell, **counts: int) -> GateInput:
-    return situation(*cells, counts={0: Counts(**counts)})
+    return gate_input(*cells, counts={0: Counts(**counts)})
 
 
 # --- going back ---
 
 
 def test_many_more_crashes_go_back_and_the_sentence_says_so() -> None:
-    verdict = judge(plan(), situation(*crashing()))
+    verdict = judge(plan(), gate_input(*crashing()))
     assert verdict.move == "roll_back"
     assert "crash rate 10.00% against 1.00% in the control" in verdict.because
 
 
 def test_harm_goes_back_before_the_soak_is_over() -> None:
-    assert judge(plan(), situation(*crashing(), soaked_s=60)).move == "roll_back"
+    assert judge(plan(), gate_input(*crashing(), soaked_s=60)).move == "roll_back"
 
 
 def test_more_errors_go_back() -> None:
     cells = [c for w in range(6) for c in (cell("treated", w, n=100, errors=9), cell("control", w, n=1900, errors=19))]
-    assert "error rate 9.00%" in judge(plan(), situation(*cells)).because
+    assert "error rate 9.00%" in judge(plan(), gate_input(*cells)).because
 
 
 def test_an_accuracy_drop_goes_back() -> None:
-    verdict = judge(plan(), situation(*less_accurate(drop=0.05)))
+    verdict = judge(plan(), gate_input(*less_accurate(drop=0.05)))
     assert verdict.move == "roll_back"
     assert "accuracy 85.00% against 90.00%" in verdict.because
 
 
 def test_a_drop_within_the_tolerance_is_no_harm() -> None:
-    assert judge(plan(), situation(*less_accurate(drop=0.004))).move == "advance"
+    assert judge(plan(), gate_input(*less_accurate(drop=0.004))).move == "advance"
 
 
 def test_silence_goes_back() -> None:
@@ -66,7 +66,7 @@ def test_silence_goes_back() -> None:
         for w in range(6)
         for c in (cell("treated", w, n=0, due=50, overdue=10), cell("control", w, n=0, due=900, overdue=9))
     ]
-    assert "silence" in judge(plan(), situation(*cells)).because
+    assert "silence" in judge(plan(), gate_input(*cells)).because
 
 
 @pytest.mark.parametrize("limit", [{"latency_p99_max_ms": 50.0}, {}])
@@ -75,12 +75,12 @@ def test_slower_sessions_go_back_also_without_a_limit(limit: dict[str, float]) -
     cells = [
         c for w in range(4) for c in (cell("treated", w, n=100, latency=slow), cell("control", w, n=1900, latency=fast))
     ]
-    assert judge(plan(stage(**limit)), situation(*cells)).move == "roll_back"
+    assert judge(plan(stage(**limit)), gate_input(*cells)).move == "roll_back"
 
 
 def test_harm_of_an_earlier_stage_goes_back_in_a_later_one() -> None:
     cells = [*crashing(), cell("treated", 7, n=100, stage=1), cell("control", 7, n=100, stage=1)]
-    assert judge(plan(), situation(*cells, stage=1)).move == "roll_back"
+    assert judge(plan(), gate_input(*cells, stage=1)).move == "roll_back"
 
 
 def test_devices_that_cannot_install_go_back_without_a_control() -> None:
@@ -96,7 +96,7 @@ def test_like_ages_are_compared_with_like() -> None:
             cell("control", w, n=190, crashed=19, age_bucket=0),
         ]
         cells += [cell("treated", w, n=10, age_bucket=3), cell("control", w, n=1710, crashed=17, age_bucket=3)]
-    assert judge(plan(), situation(*cells)).move == "advance"
+    assert judge(plan(), gate_input(*cells)).move == "advance"
 
 
 # --- the kill switch ---
@@ -132,7 +132,7 @@ def test_the_kill_switch_stops_small_harm_too() -> None:
 
 def test_small_harm_holds_where_the_plan_says_hold() -> None:
     gentle = plan(stage(error_rate_max=0.5), on_small_harm="hold")
-    verdict = judge(gentle, situation(*crashing()))
+    verdict = judge(gentle, gate_input(*crashing()))
     assert verdict.move == "hold"
     assert "within the plan's limits" in verdict.because
 
@@ -140,14 +140,14 @@ def test_small_harm_holds_where_the_plan_says_hold() -> None:
 def test_harm_past_a_limit_goes_back_also_where_small_harm_holds() -> None:
     gentle = plan(stage(error_rate_max=0.01), on_small_harm="hold")
     cells = [c for w in range(6) for c in (cell("treated", w, n=100, errors=9), cell("control", w, n=1900, errors=9))]
-    verdict = judge(gentle, situation(*cells))
+    verdict = judge(gentle, gate_input(*cells))
     assert verdict.move == "roll_back"
     assert "past the limit of error_rate_max" in verdict.because
 
 
 def test_without_auto_rollback_harm_holds_and_never_passes() -> None:
     manual = plan(stage(hours=0), rollback=Rollback(auto_rollback=False))
-    verdict = judge(manual, situation(*crashing()))
+    verdict = judge(manual, gate_input(*crashing()))
     assert verdict.move == "hold"
     assert "a person decides" in verdict.because
 
@@ -166,32 +166,32 @@ def test_activated_devices_that_do_not_report_hold() -> None:
 
 
 def test_fewer_reports_than_the_plan_wants_hold() -> None:
-    assert judge(plan(min_reports=101), situation(*healthy())).move == "hold"
-    assert judge(plan(min_reports=100), situation(*healthy())).move == "advance"
+    assert judge(plan(min_reports=101), gate_input(*healthy())).move == "hold"
+    assert judge(plan(min_reports=100), gate_input(*healthy())).move == "advance"
 
 
 @pytest.mark.parametrize("limit", [{"accuracy_drop_max": 0.02}, {"latency_p99_max_ms": 50.0}])
 def test_a_metric_that_is_asked_for_and_not_reported_holds(limit: dict[str, float]) -> None:
-    verdict = judge(plan(stage(**limit)), situation(*healthy()))
+    verdict = judge(plan(stage(**limit)), gate_input(*healthy()))
     assert verdict.move == "hold"
     assert "nothing about it was reported" in verdict.because
 
 
 def test_accuracy_that_only_one_arm_reports_holds() -> None:
     cells = [cell("treated", 0, n=100, metrics=accuracy(0.9, 100)), cell("control", 0, n=1900)]
-    assert judge(plan(stage(accuracy_drop_max=0.02)), situation(*cells)).move == "hold"
+    assert judge(plan(stage(accuracy_drop_max=0.02)), gate_input(*cells)).move == "hold"
 
 
 def test_an_estimate_over_its_limit_holds() -> None:
     cells = [cell("treated", 0, n=100, errors=1.5), cell("control", 0, n=1900, errors=15)]
-    verdict = judge(plan(stage(error_rate_max=0.01)), situation(*cells))
+    verdict = judge(plan(stage(error_rate_max=0.01)), gate_input(*cells))
     assert verdict.move == "hold"
     assert "error_rate_max is at 0.015, over 0.01" in verdict.because
 
 
 def test_a_limit_that_the_control_breaks_too_holds_and_says_so() -> None:
     cells = [c for w in range(20) for c in (cell("treated", w, n=100, errors=5), cell("control", w, n=1900, errors=95))]
-    verdict = judge(plan(stage(error_rate_max=0.01)), situation(*cells))
+    verdict = judge(plan(stage(error_rate_max=0.01)), gate_input(*cells))
     assert verdict.move == "hold"
     assert "the control breaks it too" in verdict.because
 
@@ -199,25 +199,25 @@ def test_a_limit_that_the_control_breaks_too_holds_and_says_so() -> None:
 def test_a_slow_control_is_named_too() -> None:
     slow = {300: 5, 100: 95}
     cells = [cell("treated", 0, n=100, latency=slow), cell("control", 0, n=100, latency=slow)]
-    verdict = judge(plan(stage(latency_p99_max_ms=50)), situation(*cells))
+    verdict = judge(plan(stage(latency_p99_max_ms=50)), gate_input(*cells))
     assert verdict.move == "hold"
     assert "the control breaks it too" in verdict.because
 
 
 def test_a_limit_of_zero_is_a_limit() -> None:
-    assert judge(plan(stage(error_rate_max=0)), situation(cell("treated", 0, n=100, errors=0.1))).move == "hold"
+    assert judge(plan(stage(error_rate_max=0)), gate_input(cell("treated", 0, n=100, errors=0.1))).move == "hold"
 
 
 # --- promotion ---
 
 
 def test_a_stage_waits_for_its_soak() -> None:
-    verdict = judge(plan(), situation(*healthy(), soaked_s=23 * HOUR))
+    verdict = judge(plan(), gate_input(*healthy(), soaked_s=23 * HOUR))
     assert (verdict.move, verdict.because) == ("wait", "stage canary has soaked 82800 of 86400 s")
 
 
 def test_a_healthy_stage_advances_and_says_what_it_would_have_seen() -> None:
-    verdict = judge(plan(), situation(*healthy()))
+    verdict = judge(plan(), gate_input(*healthy()))
     assert verdict.move == "advance"
     assert "no harm in 100 devices of stage canary; a crash rate of" in verdict.because
     assert "with 80% chance" in verdict.because
@@ -227,23 +227,23 @@ def test_a_healthy_stage_advances_and_says_what_it_would_have_seen() -> None:
 
 def test_too_small_a_stage_advances_and_admits_that_nothing_is_proven() -> None:
     cells = [cell("treated", 0, n=1), cell("control", 0, n=1)]
-    verdict = judge(plan(), situation(*cells, counts={0: Counts(activated_t=1, reported_t=1)}))
+    verdict = judge(plan(), gate_input(*cells, counts={0: Counts(activated_t=1, reported_t=1)}))
     assert verdict.move == "advance"
     assert "nothing is proven" in verdict.because or "x the control's" in verdict.because
 
 
 def test_the_last_stage_finishes() -> None:
-    assert judge(plan(stage("all", 100)), situation(*healthy())).move == "finish"
+    assert judge(plan(stage("all", 100)), gate_input(*healthy())).move == "finish"
 
 
 def test_without_a_holdback_the_verdict_says_so() -> None:
-    verdict = judge(plan(stage("all", 100), holdback_percent=0), situation(cell("treated", 0, n=100)))
+    verdict = judge(plan(stage("all", 100), holdback_percent=0), gate_input(cell("treated", 0, n=100)))
     assert "without a holdback only absolute limits and silence could be judged" in verdict.because
 
 
 def test_a_verdict_is_replayed_from_the_same_windows() -> None:
     cells = [*healthy(), *crashing()]
-    one, other = judge(plan(), situation(*cells)), judge(plan(), situation(*reversed(cells)))
+    one, other = judge(plan(), gate_input(*cells)), judge(plan(), gate_input(*reversed(cells)))
     assert one == other
 
 
@@ -268,7 +268,7 @@ def _experiment(chance: random.Random, strict: Plan, *, rate: float, times: floa
                     metrics=_summaries(metrics),
                 )
             )
-        verdict = judge(strict, situation(*cells, soaked_s=0), ledger)
+        verdict = judge(strict, gate_input(*cells, soaked_s=0), ledger)
         if verdict.move == "roll_back":
             break
     return verdict
@@ -304,14 +304,14 @@ def test_a_strong_drop_of_accuracy_is_always_found() -> None:
 @pytest.mark.parametrize("limit", ["crash_ratio_max", "latency_increase_max", "battery_increase_max"])
 def test_a_comparative_limit_that_is_asked_for_and_not_reported_holds(limit: str) -> None:
     cells = [cell("treated", 0, n=0, sessions=5), cell("control", 0, n=0, sessions=5)]
-    verdict = judge(plan(stage(**{limit: 2.0})), situation(*cells))
+    verdict = judge(plan(stage(**{limit: 2.0})), gate_input(*cells))
     assert verdict.move == "hold"
     assert f"{limit} is asked for" in verdict.because
 
 
 def test_three_crashes_against_one_are_over_a_limit_of_two() -> None:
     cells = [cell("treated", 0, n=100, crashed=3), cell("control", 0, n=1900, crashed=19)]
-    assert "crash_ratio_max is at 3, over 2" in judge(plan(stage(crash_ratio_max=2)), situation(*cells)).because
+    assert "crash_ratio_max is at 3, over 2" in judge(plan(stage(crash_ratio_max=2)), gate_input(*cells)).because
 
 
 def test_a_battery_that_drains_faster_goes_back_where_the_plan_watches_it() -> None:
@@ -326,12 +326,12 @@ def test_a_battery_that_drains_faster_goes_back_where_the_plan_watches_it() -> N
             cell("control", w, n=1900, metrics=drain(1.0, 1900)),
         )
     ]
-    assert judge(plan(stage(battery_increase_max=0.2)), situation(*cells)).move == "roll_back"
-    assert judge(plan(stage("all", 100)), situation(*cells)).move == "finish"
+    assert judge(plan(stage(battery_increase_max=0.2)), gate_input(*cells)).move == "roll_back"
+    assert judge(plan(stage("all", 100)), gate_input(*cells)).move == "finish"
 
 
 def test_what_is_not_proven_holds_where_the_plan_wants_proof() -> None:
-    verdict = judge(plan(promote="when_proven"), situation(*healthy()))
+    verdict = judge(plan(promote="when_proven"), gate_input(*healthy()))
     assert verdict.move == "hold"
     assert "it is not proven yet that" in verdict.because
 
@@ -345,7 +345,7 @@ def test_enough_clean_windows_prove_and_promote() -> None:
             cell("control", w, n=4000, crashed=20, errors=20.0, due=2000),
         )
     ]
-    verdict = judge(plan(promote="when_proven"), situation(*cells))
+    verdict = judge(plan(promote="when_proven"), gate_input(*cells))
     assert verdict.move == "advance", verdict.because
     assert set(verdict.evidence["proofs"]) == {"crash", "error", "silence"}
 
@@ -354,6 +354,6 @@ def test_arms_that_are_not_split_as_their_buckets_say_hold() -> None:
     counts = Counts(
         assigned_t=4500, assigned_c=95500, activated_t=4500, placebo_c=95500, reported_t=4500, reported_c=95500
     )
-    verdict = judge(plan(), situation(*healthy(), counts={0: counts}, shares=(50_000,)))
+    verdict = judge(plan(), gate_input(*healthy(), counts={0: counts}, shares=(50_000,)))
     assert verdict.move == "hold"
     assert "one arm loses devices" in verdict.because

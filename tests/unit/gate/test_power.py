@@ -2,19 +2,19 @@
 
 import pytest
 
-from support.values import HOUR, cell, plan, situation, stage
+from support.values import HOUR, cell, gate_input, plan, stage
 from whimbrel.gate.gate import judge
-from whimbrel.gate.power import Traffic, foresee
+from whimbrel.gate.power import Usage, detectable_harm
 from whimbrel.gate.verdict import Counts
 from whimbrel.plan.plan import Plan
 
 PLAN = plan(stage("a", 5), stage("b", 100))
-TRAFFIC = Traffic(active_an_hour=1, crash_rate=0.02, accuracy_sd=0.3)
+USAGE = Usage(active_an_hour=1, crash_rate=0.02, accuracy_sd=0.3)
 
 
 def goes_back(said: Plan, *, ratio: float, hours: float, treated: int, control: int) -> bool:
     """Whether the gate takes it back when exactly what is expected happens, in windows of an hour."""
-    rate = TRAFFIC.crash_rate
+    rate = USAGE.crash_rate
     cells = []
     for window in range(round(hours)):
         so_far, before = (window + 1) * rate, window * rate
@@ -25,34 +25,34 @@ def goes_back(said: Plan, *, ratio: float, hours: float, treated: int, control: 
             cell("control", window, n=control, crashed=round(control * so_far) - round(control * before)),
         ]
     counts = Counts(assigned_t=treated, assigned_c=control, activated_t=treated, placebo_c=control, reported_t=treated)
-    return judge(said, situation(*cells, soaked_s=hours * HOUR, counts={0: counts})).move == "roll_back"
+    return judge(said, gate_input(*cells, soaked_s=hours * HOUR, counts={0: counts})).move == "roll_back"
 
 
 @pytest.mark.parametrize("ratio", [2.0, 3.0])
 def test_harm_is_proven_in_about_the_hours_that_were_said(ratio: float) -> None:
     treated, control = 200, 3800
-    sight = foresee(PLAN, stage=0, treated=treated, control=control, hours=24, traffic=TRAFFIC)
-    hours = sight.hours_to_see[f"{ratio:g}"]
+    harm = detectable_harm(PLAN, stage=0, treated=treated, control=control, hours=24, usage=USAGE)
+    hours = harm.hours_to_see[f"{ratio:g}"]
     assert hours is not None
     assert goes_back(PLAN, ratio=ratio, hours=1.5 * hours, treated=treated, control=control)
     assert not goes_back(PLAN, ratio=ratio, hours=0.5 * hours, treated=treated, control=control)
 
 
 def test_more_devices_and_more_time_see_less_harm() -> None:
-    sights = [
-        foresee(PLAN, stage=0, treated=treated, control=19 * treated, hours=hours, traffic=TRAFFIC)
+    harms = [
+        detectable_harm(PLAN, stage=0, treated=treated, control=19 * treated, hours=hours, usage=USAGE)
         for treated, hours in ((10, 24), (100, 24), (100, 240))
     ]
-    ratios = [sight.crash_ratio for sight in sights]
+    ratios = [harm.crash_ratio for harm in harms]
     assert None not in ratios
     assert ratios == sorted(ratios, reverse=True)  # type: ignore[type-var]
-    waits = [sight.hours_to_see["2"] for sight in sights]
+    waits = [harm.hours_to_see["2"] for harm in harms]
     assert waits[0] > waits[1] == waits[2]  # type: ignore[operator]
-    drops = [sight.hours_to_see_drop for sight in sights]
+    drops = [harm.hours_to_see_drop for harm in harms]
     assert drops[0] > drops[1]  # type: ignore[operator]
 
 
 def test_an_arm_that_is_empty_sees_nothing() -> None:
     for treated, control in ((0, 100), (100, 0)):
-        sight = foresee(PLAN, stage=0, treated=treated, control=control, hours=24, traffic=TRAFFIC)
-        assert (sight.crash_ratio, sight.hours_to_see_drop, set(sight.hours_to_see.values())) == (None, None, {None})
+        harm = detectable_harm(PLAN, stage=0, treated=treated, control=control, hours=24, usage=USAGE)
+        assert (harm.crash_ratio, harm.hours_to_see_drop, set(harm.hours_to_see.values())) == (None, None, {None})

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from support.values import accuracy, cell, healthy, plan, situation, stage
+from support.values import accuracy, cell, gate_input, healthy, plan, stage
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.gate.gate import judge
@@ -89,7 +89,7 @@ def test_an_accuracy_below_its_floor_holds() -> None:
         cell("treated", 0, n=100, metrics=accuracy(0.83, 100)),
         cell("control", 0, n=1900, metrics=accuracy(0.85, 1900)),
     ]
-    verdict = judge(plan(stage(accuracy_min=0.84)), situation(*cells))
+    verdict = judge(plan(stage(accuracy_min=0.84)), gate_input(*cells))
     assert verdict.move == "hold"
     assert "accuracy_min is at 0.83, under 0.84" in verdict.because
     assert "the control" not in verdict.because
@@ -100,15 +100,15 @@ def test_a_floor_that_the_control_is_below_too_holds_and_says_so() -> None:
         cell("treated", 0, n=100, metrics=accuracy(0.83, 100)),
         cell("control", 0, n=1900, metrics=accuracy(0.83, 1900)),
     ]
-    verdict = judge(plan(stage(accuracy_min=0.84)), situation(*cells))
+    verdict = judge(plan(stage(accuracy_min=0.84)), gate_input(*cells))
     assert verdict.move == "hold"
     assert "the control breaks it too" in verdict.because
 
 
 def test_a_ceiling_that_is_kept_promotes() -> None:
     cells = [cell("treated", 0, n=100, metrics=battery(4.0, 100)), cell("control", 0, n=1900)]
-    assert judge(plan(stage(battery_max=5)), situation(*cells)).move == "finish"
-    assert judge(plan(stage(battery_max=3.9)), situation(*cells)).move == "hold"
+    assert judge(plan(stage(battery_max=5)), gate_input(*cells)).move == "finish"
+    assert judge(plan(stage(battery_max=3.9)), gate_input(*cells)).move == "hold"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,6 @@ def test_a_ceiling_that_is_kept_promotes() -> None:
     ],
 )
 def test_a_limit_of_what_nobody_reported_holds(limit: dict[str, object]) -> None:
-    verdict = judge(plan(stage(**limit)), situation(*healthy()))
+    verdict = judge(plan(stage(**limit)), gate_input(*healthy()))
     assert verdict.move == "hold"
     assert "nothing about it was reported" in verdict.because

@@ -11,7 +11,7 @@ from litestar import Litestar, Router
 from litestar.di import Provide
 
 from support.experiments import Devices, village, written
-from support.values import HOUR, T0, cell, healthy, plan, seen, shadow_plan, shadowed, situation
+from support.values import HOUR, T0, cell, gate_input, healthy, plan, seen, shadow_plan, shadowed
 from whimbrel.flows.experiments.judge import experiment_verdict_for
 from whimbrel.gate.gate import judge
 from whimbrel.gate.verdict import Counts, GateInput
@@ -53,21 +53,21 @@ def in_shadow(*cells: Cell) -> GateInput:
 
 
 VERDICTS: dict[str, tuple[Plan, GateInput]] = {
-    "promoted": (plan(), situation(*healthy())),
-    "proof is asked for": (plan(promote="when_proven"), situation(*healthy())),
-    "not soaked": (plan(), situation(soaked_s=60)),
-    "few devices": (plan(), situation(counts={0: Counts(reported_t=1)})),
-    "harm": (plan(), situation(*crashing())),
-    "harm in one slice": (plan(), situation(*crashing_on_one_class())),
-    "a slice is out": (plan(), situation(*healthy(), without=("pi4",))),
+    "promoted": (plan(), gate_input(*healthy())),
+    "proof is asked for": (plan(promote="when_proven"), gate_input(*healthy())),
+    "not soaked": (plan(), gate_input(soaked_s=60)),
+    "few devices": (plan(), gate_input(counts={0: Counts(reported_t=1)})),
+    "harm": (plan(), gate_input(*crashing())),
+    "harm in one slice": (plan(), gate_input(*crashing_on_one_class())),
+    "a slice is out": (plan(), gate_input(*healthy(), without=("pi4",))),
     "in the shadow": (shadow_plan(), in_shadow(*shadowed())),
     "harm in the shadow": (shadow_plan(), in_shadow(*shadowed(one=seen(100, agreed=50)))),
 }
 
 
-@pytest.mark.parametrize(("plan_", "gate_input"), VERDICTS.values(), ids=VERDICTS)
-def test_no_figure_of_a_verdict_is_lost_in_its_view(plan_: Plan, gate_input: GateInput) -> None:
-    verdict = judge(plan_, gate_input)
+@pytest.mark.parametrize(("plan_", "looked_at"), VERDICTS.values(), ids=VERDICTS)
+def test_no_figure_of_a_verdict_is_lost_in_its_view(plan_: Plan, looked_at: GateInput) -> None:
+    verdict = judge(plan_, looked_at)
     view = verdict_view(verdict)
     answer = msgspec.json.encode(view)
     assert json.loads(answer) == {"move": verdict.move, "because": verdict.because, "evidence": verdict.evidence}
@@ -75,13 +75,13 @@ def test_no_figure_of_a_verdict_is_lost_in_its_view(plan_: Plan, gate_input: Gat
 
 
 def test_an_estimate_that_is_a_number_of_devices_stays_a_whole_number() -> None:
-    evidence = judge(plan(), situation(*healthy())).evidence
+    evidence = judge(plan(), gate_input(*healthy())).evidence
     view = evidence_of(evidence)
     assert msgspec.json.encode(view.estimates) == msgspec.json.encode(evidence["estimates"])
 
 
 def test_what_the_gate_did_not_look_at_is_absent() -> None:
-    view = evidence_of(judge(plan(), situation(*healthy())).evidence)
+    view = evidence_of(judge(plan(), gate_input(*healthy())).evidence)
     assert "shadow" not in json.loads(msgspec.json.encode(view))
     assert msgspec.convert(msgspec.to_builtins(view), type=GateEvidence) == view
 

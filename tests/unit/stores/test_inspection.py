@@ -1,5 +1,6 @@
 """A model file is what its bytes are, and its own library says what is in it."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_without_its_library_a_format_is_recognised_and_the_note_says_what_to_in
 ) -> None:
     hide = "".join(f"sys.modules[{name!r}] = None\n" for name in hidden)
     (tmp_path / "sitecustomize.py").write_text(f"import sys\n{hide}")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     found = inspect(write(tmp_path / "tiny"))
     assert found.format == write.__name__
     assert found.signature is None
@@ -125,7 +126,7 @@ def test_onnx_runtime_alone_gives_the_same_signature(tmp_path: Path, monkeypatch
     path = model_files.onnx(tmp_path / "tiny")
     both = inspect(path)
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['onnx'] = None\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     alone = inspect(path)
     assert alone.signature == both.signature
     assert alone.metadata == both.metadata

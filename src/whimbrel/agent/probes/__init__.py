@@ -1,9 +1,10 @@
-"""Does this version work here? A server process that forks a caged child for each probe; this is its client.
+"""Does this version work here? The client of a server process that forks a caged child for each probe.
 
-1. The server keeps the runtimes that it needed loaded and has no threads, so that a probe costs one fork (about 20 ms).
+1. The server keeps the runtimes loaded that it has needed, and has no threads, so a probe costs one fork (about 20 ms).
 2. A loader may abort, hang or allocate without end: that is a failed probe and nothing else.
-3. One server serves any number of agents of a process, is started when it is needed, ends when they let it rest (the
-   runtimes are more memory than an idle agent), and dies with its parent.
+3. One server serves all agents of a process. It is started when it is needed and ended while it has nothing to do,
+   because the runtimes take more memory than an idle agent. It ends with its parent.
+4. `formats.py` is the table of what the agent does with each format: `structure/` and `runtimes/` have a module each.
 """
 
 import atexit
@@ -20,13 +21,12 @@ from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 
 _START_S = 60.0  # a cold import of a runtime on a slow card
-_ANSWER_BYTES = 64 * limits.KIB
 
 
 class ProbeServer:
     """The `Prober` port over a child process. Thread-safe.
 
-    `wall_s`: what one probe may take. `rest_after_s`: how long after its last probe the process may be let go.
+    `wall_s`: what one probe may take. `rest_after_s`: how long after its last probe the process may be ended.
     """
 
     def __init__(self, *, wall_s: float = limits.PROBE_WALL_S, rest_after_s: float = limits.PROBE_REST_S) -> None:
@@ -37,12 +37,12 @@ class ProbeServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process now: an app that will have many threads may want to do it early."""
+        """Start the process now, which an app that will have many threads may want to do early."""
         with self._lock:
             self._running()
 
     def probe(self, request: ProbeRequest) -> ProbeResult:
-        """Raises `Unavailable` when there is no server to ask, and none can be started."""
+        """Have a model tried. Raises `Unavailable` where no server runs and none can be started."""
         line = documents.encode(request)
         if len(line) > limits.PROBE_LINE_BYTES:
             return ProbeResult(passed=False, reason=f"its signature and probe have {len(line)} bytes")
@@ -61,7 +61,7 @@ class ProbeServer:
         raise Unavailable("the probe server ends before it answers; run `python -m whimbrel.agent.probes` to see why")
 
     def rest(self) -> None:
-        """End the process where nobody asked it for a while; the next probe starts another."""
+        """End the process if it has had nothing to do for a while. The next probe starts another."""
         if self._lock.acquire(blocking=False):
             try:
                 if time.monotonic() - self._asked_at >= self._rest_after_s:
@@ -89,7 +89,7 @@ class ProbeServer:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     bufsize=0,
-                    start_new_session=True,  # a Ctrl-C is for the parent, which then closes our input
+                    start_new_session=True,  # a Ctrl-C reaches the parent only, which then closes the server's input
                     env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
                 )
             except OSError as error:
@@ -115,7 +115,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_server() -> ProbeServer:
-    """The one server of this process, for all agents that bring none of their own."""
+    """The one server of this process, for all agents that were given none of their own."""
     global _shared  # noqa: PLW0603 (one server a process is the point)
     with _shared_lock:
         if _shared is None:
@@ -125,7 +125,7 @@ def shared_server() -> ProbeServer:
 
 
 def rest() -> None:
-    """Let the shared server end, where there is one that did nothing for a while."""
+    """End the shared server if it has had nothing to do for a while."""
     if _shared is not None:
         _shared.rest()
 
@@ -141,9 +141,9 @@ def _exchange(process: subprocess.Popen[bytes], line: bytes, wait_s: float) -> b
             view = view[os.write(process.stdin.fileno(), view) :]
         while b"\n" not in received:
             ready, _, _ = select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))
-            chunk = os.read(process.stdout.fileno(), limits.KIB * 64) if ready else b""
+            chunk = os.read(process.stdout.fileno(), limits.PROBE_ANSWER_BYTES) if ready else b""
             received += chunk
-            if not chunk or len(received) > _ANSWER_BYTES:
+            if not chunk or len(received) > limits.PROBE_ANSWER_BYTES:
                 return None
     except (OSError, ValueError):
         return None

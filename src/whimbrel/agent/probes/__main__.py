@@ -1,7 +1,7 @@
-"""The probe server: JSON lines in, JSON lines out, a caged child for each. Ends when its input ends.
+"""The probe server: it reads requests as JSON lines, runs each in a caged child, and writes results as JSON lines.
 
-No thread is ever started here. The runtime of a model's format is imported before the fork: a child inherits it ready
-to run, and its memory is not the model's.
+It ends when its input ends, and never starts a thread. The runtime of a model's format is imported before the fork: a
+child inherits it ready to run, and its memory is not counted as the model's.
 """
 
 import os
@@ -15,19 +15,19 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.probes import cage
-from whimbrel.agent.probes.checks import brought, check, runtime_of
+from whimbrel.agent.probes.checks import check, package_checks
+from whimbrel.agent.probes.formats import runtime_of
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
 from whimbrel.model import documents
 
 _STDIN, _STDOUT = 0, 1
-_ANSWER_BYTES = 64 * limits.KIB
 
 
 def main(wall_s: float) -> None:
-    """Serve until the parent goes. `wall_s`: for one probe."""
+    """Serve until the parent ends. `wall_s`: what one probe may take."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    brought()
+    package_checks()
     waiting = bytearray()
     while True:
         while b"\n" not in waiting:
@@ -48,8 +48,8 @@ def _probe(line: bytes, wall_s: float) -> ProbeResult | None:
         request = documents.parse(ProbeRequest, line, what="the request")
     except UntrustedInput as error:
         return ProbeResult(passed=False, reason=str(error))
-    if request.format not in brought():
-        with suppress(Exception):  # the child meets it too, and says it
+    if request.format not in package_checks():
+        with suppress(Exception):  # the child meets the same error, and reports it
             runtime_of(request.format)
     reading, writing = os.pipe()
     child = os.fork()
@@ -57,7 +57,7 @@ def _probe(line: bytes, wall_s: float) -> ProbeResult | None:
         os.setpgid(0, 0)
         os.close(reading)
         _in_child(request, writing)
-    with suppress(OSError):  # whoever of the two comes first
+    with suppress(OSError):  # parent and child both do it, since either may run first
         os.setpgid(child, child)
     os.close(writing)
     try:
@@ -71,12 +71,12 @@ def _in_child(request: ProbeRequest, writing: int) -> None:
     try:
         offline = cage.enter(request)
         before = cage.resident_bytes(peak=False)
-        result = _weighed(check(request), request, before)
+        result = _with_memory(check(request), request, before)
     except MemoryError:
         result = ProbeResult(passed=False, reason="it wants more memory than a probe may have", over_budget=True)
     except BaseException as error:  # noqa: BLE001 (whatever a loader raises is a failed probe)
-        said = str(error) or "the runtime says no more"
-        result = ProbeResult(passed=False, reason=f"{type(error).__name__}: {said}"[:1000])
+        words = str(error) or "the runtime says no more"
+        result = ProbeResult(passed=False, reason=f"{type(error).__name__}: {words}"[:1000])
     result = msgspec.structs.replace(result, offline=offline)
     try:
         os.write(writing, documents.encode(result))
@@ -84,7 +84,7 @@ def _in_child(request: ProbeRequest, writing: int) -> None:
         os._exit(0)
 
 
-def _weighed(result: ProbeResult, request: ProbeRequest, before: int | None) -> ProbeResult:
+def _with_memory(result: ProbeResult, request: ProbeRequest, before: int | None) -> ProbeResult:
     after = cage.resident_bytes(peak=True)
     if before is None or after is None:
         return result
@@ -102,14 +102,16 @@ def _await(child: int, reading: int, wall_s: float) -> ProbeResult | None:
     while True:
         ready, _, _ = select.select([reading, _STDIN], [], [], max(0.0, until - time.monotonic()))
         if reading in ready:
-            chunk = os.read(reading, _ANSWER_BYTES)
+            chunk = os.read(reading, limits.PROBE_ANSWER_BYTES)
             received += chunk
             if not chunk:
                 break
-            if len(received) > _ANSWER_BYTES:
+            if len(received) > limits.PROBE_ANSWER_BYTES:
                 _end(child)
-                return ProbeResult(passed=False, reason=f"the probe's answer has more than {_ANSWER_BYTES} bytes")
-        elif _STDIN in ready:  # one request at a time: something to read here is the parent's end
+                return ProbeResult(
+                    passed=False, reason=f"the probe's answer has more than {limits.PROBE_ANSWER_BYTES} bytes"
+                )
+        elif _STDIN in ready:  # there is one request at a time, so this is the end of the parent
             _end(child)
             return None
         elif not ready:
@@ -126,7 +128,7 @@ def _await(child: int, reading: int, wall_s: float) -> ProbeResult | None:
 
 
 def _end(child: int) -> int:
-    """End the child and what it may have started, and take its status: one that ended by itself keeps that."""
+    """End the child and all that it may have started. Returns its status, also where it had ended by itself."""
     with suppress(OSError):
         os.killpg(child, signal.SIGKILL)
     return os.waitpid(child, 0)[1]

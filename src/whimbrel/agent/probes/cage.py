@@ -1,4 +1,4 @@
-"""What may a probe use? Limits that a child sets on itself before it opens a model that nobody has run here yet."""
+"""The cage of a probe: limits that a child sets on itself before it opens a model that has never run here."""
 
 import ctypes
 import os
@@ -17,14 +17,15 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 
 
 def enter(request: ProbeRequest) -> bool:
-    """Limit this process for good, for one probe; whether it has no network now."""
+    """Limit this process for good, for one probe. Returns whether it is without a network now."""
     return confine(memory_bytes=_memory_bytes(request), cpu_s=limits.PROBE_CPU_S)
 
 
 def confine(*, memory_bytes: int, cpu_s: int | None) -> bool:
     """Limit this process for good: addresses beyond those that it has, processor time, files, children, network.
 
-    Whether it has no network now. What a system does not offer is left out: the wall clock of the parent stays.
+    Returns whether it is without a network now. A limit that the system does not offer is left out; the parent still
+    ends the process when its time is over.
     """
     offline = _leave_network()
     if sys.platform == "linux":
@@ -53,26 +54,26 @@ def _leave_network() -> bool:
         return False
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        # First as we are: in a user namespace of its own, root could no longer read other users' files.
+        # First without a user namespace: in one of its own, root could no longer read other users' files.
         return any(libc.unshare(flags) == 0 for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET))
     return False
 
 
 def resident_bytes(*, peak: bool) -> int | None:
-    """What this process holds in memory, now or at the most since it began (proc(5), VmRSS and VmHWM)."""
+    """Bytes that this process holds in memory now, or held at its peak (proc(5), VmRSS and VmHWM); None if unknown."""
     word = "VmHWM:" if peak else "VmRSS:"
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return None
-    found = next((line.split()[1] for line in lines if line.startswith(word)), None)
-    return int(found) * limits.KIB if found else None
+    kibibytes = next((line.split()[1] for line in lines if line.startswith(word)), None)
+    return int(kibibytes) * limits.KIB if kibibytes else None
 
 
 def _memory_bytes(request: ProbeRequest) -> int:
     allowed = limits.PROBE_MEMORY_BYTES + 3 * size_of(Path(request.path))
     if request.probe is not None and request.probe.memory_mib_max is not None:
-        # Addresses are not memory: arenas and maps reserve more than they hold. The budget itself is on what is held.
+        # Addresses are not memory: arenas and maps reserve more than they hold. The budget counts what is held.
         allowed = 2 * request.probe.memory_mib_max * limits.MIB + limits.PROBE_ADDRESSES_BYTES
     return allowed
 

@@ -1,80 +1,60 @@
-"""Which check fits a model's format? Runs in the caged child.
+"""The check of one model, by its format. Runs in the caged child.
 
 1. A package may bring its own check for a format, through the entry point group `whimbrel.probes`: the entry's name is
-   the format, its value a function from `ProbeRequest` to `ProbeResult`. It goes before ours.
-2. Golden inputs ask for a runtime: where there is none, the probe fails. A version is never called good unseen.
-3. Without golden inputs a format without a runtime is read: magic, header, bounds.
+   the format, its value a function from `ProbeRequest` to `ProbeResult`. It is used instead of ours.
+2. Golden inputs need a runtime: where there is none, the probe fails. No version is called good without having run.
+3. Where a format has no runtime here, and the release has no golden inputs, the file's structure is checked: magic,
+   header, bounds.
 """
 
-import importlib.util
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from whimbrel.agent.probes import structure
+from whimbrel.agent.probes.formats import PROBES, runtime_of
 from whimbrel.device.ports import ProbeRequest, ProbeResult
-
-if TYPE_CHECKING:
-    from whimbrel.agent.probes.golden import Model
 
 Check = Callable[[ProbeRequest], ProbeResult]
 
 
 @cache
-def brought() -> dict[str, Check]:
+def package_checks() -> dict[str, Check]:
     """The checks of other packages, by format. Called before the first fork, so that a child finds them loaded.
 
-    One that cannot be imported becomes a check that fails and says so.
+    A check that cannot be imported is replaced by one that fails and says so.
     """
-    found: dict[str, Check] = {}
+    checks: dict[str, Check] = {}
     for entry in entry_points(group="whimbrel.probes"):
         try:
-            found[entry.name] = entry.load()
+            checks[entry.name] = entry.load()
         except Exception as error:  # noqa: BLE001 (whatever an import of somebody else's code raises)
-            found[entry.name] = _broken(f"the probe {entry.value} for {entry.name} cannot be loaded: {error}")
-    return found
+            checks[entry.name] = _broken(f"the probe {entry.value} for {entry.name} cannot be loaded: {error}")
+    return checks
 
 
 def _broken(reason: str) -> Check:
     return lambda _: ProbeResult(passed=False, reason=reason)
 
 
-def runtime_of(kind: str) -> "Callable[[Path], Model] | None":
-    """What loads a model of this format; None where its runtime is not installed."""
-    if kind == "onnx" and importlib.util.find_spec("onnxruntime"):
-        from whimbrel.agent.probes.onnx import OnnxModel
-
-        return OnnxModel
-    if kind == "tflite" and importlib.util.find_spec("ai_edge_litert"):
-        from whimbrel.agent.probes.litert import LiteRtModel
-
-        return LiteRtModel
-    if kind == "gguf" and importlib.util.find_spec("llama_cpp"):
-        from whimbrel.agent.probes.llama import LlamaModel
-
-        return LlamaModel
-    return None
-
-
 def check(request: ProbeRequest) -> ProbeResult:
-    """Try the model. Raises whatever a loader raises: the caller calls that a failed probe."""
+    """Try the model. Raises whatever a loader raises, which the caller takes for a failed probe."""
     path = Path(request.path)
-    if request.format in brought():
-        return brought()[request.format](request)
-    runtime = runtime_of(request.format)
+    if request.format in package_checks():
+        return package_checks()[request.format](request)
+    probe, runtime = PROBES[request.format], runtime_of(request.format)
     if runtime is not None:
         from whimbrel.agent.probes import golden
 
-        if request.format == "gguf":
-            structure.check(path, request.format)  # llama.cpp aborts on files that it does not expect
+        if probe.structure_first:
+            probe.structure(path)
         return golden.judge(runtime(path), request)
     if request.probe is not None and (request.probe.inputs or request.probe.validation):
         return ProbeResult(
             passed=False,
             reason=f"the release has golden inputs, and no runtime for {request.format} is installed to run them",
         )
-    structure.check(path, request.format)
-    structure.check_with_library(path, request.format)
+    probe.structure(path)
+    if probe.structure_by_library is not None:
+        probe.structure_by_library(path)
     return ProbeResult(passed=True, how="structure")

@@ -1,4 +1,4 @@
-"""Does a model answer as its publisher says? The same judgement whatever the runtime."""
+"""Does a model answer as its publisher says? The judgement is the same for every runtime."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ _TEXT = "str", "string", "object"
 
 
 class Model(Protocol):
-    """A loaded model. A dtype of "" is one that numpy has no word for."""
+    """A loaded model. A tensor's dtype is "" where numpy has no word for it."""
 
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
@@ -25,13 +25,13 @@ class Model(Protocol):
 
 
 def judge(model: Model, request: ProbeRequest) -> ProbeResult:
-    """Signature, golden values, finiteness, range, latency, accuracy: the first that does not hold is the reason."""
+    """Check signature, golden values, finiteness, range, latency and accuracy. The first failure is the reason."""
     if request.signature is not None:
-        for what, found, released in (
+        for what, loaded, released in (
             ("input", model.inputs, request.signature.inputs),
             ("output", model.outputs, request.signature.outputs),
         ):
-            problem = _difference(what, found, released)
+            problem = _difference(what, loaded, released)
             if problem:
                 return ProbeResult(passed=False, reason=problem)
     probe = request.probe
@@ -75,7 +75,7 @@ def _validated(model: Model, probe: Probe, validation: Validation) -> tuple[str,
 
 
 def classes_of(model: Model, validation: Validation) -> list[int]:
-    """What it answers to every sample."""
+    """The class that the model gives to each sample."""
     samples = {name: array_of(tensor) for name, tensor in validation.inputs.items()}
     return [
         _class_of(np.asarray(model.run({n: a[place : place + 1] for n, a in samples.items()})[validation.output]))
@@ -93,8 +93,8 @@ def _out_of_range(outputs: dict[str, Any], probe: Probe) -> str:
             return f"the model gave no output {name!r}; it gave {sorted(outputs)}"
         value = np.asarray(outputs[name])
         if value.size and not (least <= value.min() and value.max() <= greatest):
-            found = f"{value.min():g} to {value.max():g}"
-            return f"output {name!r} lies in {found}; the release says {least:g} to {greatest:g}"
+            interval = f"{value.min():g} to {value.max():g}"
+            return f"output {name!r} lies in {interval}; the release says {least:g} to {greatest:g}"
     return ""
 
 
@@ -111,11 +111,11 @@ def array_of(tensor: Tensor) -> Any:
     return np.array(tensor.values, dtype=dtype).reshape(tensor.shape)
 
 
-def _difference(what: str, found: Sequence[TensorSpec], released: Sequence[TensorSpec]) -> str:
-    names, expected = [spec.name for spec in found], [spec.name for spec in released]
+def _difference(what: str, loaded: Sequence[TensorSpec], released: Sequence[TensorSpec]) -> str:
+    names, expected = [spec.name for spec in loaded], [spec.name for spec in released]
     if sorted(names) != sorted(expected):
         return f"the model's {what}s are {names}; the release says {expected}"
-    by_name = {spec.name: spec for spec in found}
+    by_name = {spec.name: spec for spec in loaded}
     for spec in released:
         other = by_name[spec.name]
         if other.dtype and spec.dtype and not _same_dtype(other.dtype, spec.dtype):

@@ -1,9 +1,9 @@
-"""Which calls may a probe not make, whoever it runs as? A filter in the kernel (seccomp, seccomp(2)), for good.
+"""The system calls that a probe may not make, also as root: a filter in the kernel (seccomp(2)), set for good.
 
-1. It starts no process: limits hold for one process each, and the limit on their number does not hold for root. Threads
-   are let through.
-2. It opens no socket of the internet, where there may be no network namespace to leave (containers, hardened kernels).
-3. Where a processor is not in the table, or the kernel has no filters, nothing is filtered.
+1. A probe starts no process: limits hold for one process each, and the limit on their number does not hold for root.
+   It may start threads.
+2. A probe opens no internet socket: containers and hardened kernels may give it no network namespace of its own.
+3. Where the processor is not in the table, or the kernel has no filters, nothing is filtered.
 """
 
 import ctypes
@@ -50,7 +50,7 @@ class _Program(ctypes.Structure):
 
 
 def install() -> bool:
-    """Filter this process's calls from now on, and those of all its threads; whether the kernel does."""
+    """Filter the calls of this process and all its threads from now on. Returns whether the kernel took the filter."""
     calls = _calls()
     if calls is None:
         return False
@@ -88,7 +88,7 @@ def _program(calls: _Calls) -> list[tuple[int, int, int, int]]:
     ]
     for number in calls.forks:
         steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, denied)]
-    # Its flags lie in memory, where no filter looks; the C library takes clone where there is no clone3.
+    # The flags of clone3 lie in memory, which no filter can read; without clone3 the C library uses clone.
     steps += [(_EQUAL, 0, 1, calls.clone3), (_RETURN, 0, 0, unknown)]
     steps += [
         (_EQUAL, 0, 4, calls.clone),

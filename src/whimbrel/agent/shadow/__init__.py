@@ -20,20 +20,19 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, Any, Literal
 
 import msgspec
 
 from whimbrel import limits
+from whimbrel.agent.marks import Closed
+from whimbrel.agent.places import Places, read_pointer
 from whimbrel.agent.shadow.order import Answer, Order, read_order
 from whimbrel.device.ports import Hold
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.shadow import Seen
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
-
-if TYPE_CHECKING:
-    from whimbrel.agent.session import Places
 
 Who = Literal["", "active", "candidate"]
 _PPM = 1_000_000
@@ -53,7 +52,7 @@ class _Waiting(msgspec.Struct, frozen=True):
 class ShadowClient:
     """The shadow of one model in this process. Thread-safe; costs nothing before something is shadowed."""
 
-    def __init__(self, places: "Places", *, chance: random.Random | None = None) -> None:
+    def __init__(self, places: Places, *, chance: random.Random | None = None) -> None:
         self._places = places
         self._chance = chance or random.Random()  # noqa: S311 (which calls are sampled is no secret)
         self._guard = threading.Condition()
@@ -132,8 +131,6 @@ class ShadowClient:
             return order
 
     def _read(self) -> Order | None:
-        from whimbrel.agent.session import read_pointer
-
         try:
             pointer = read_pointer(self._places)
             return read_order(self._places, pointer.active if pointer else None)
@@ -296,8 +293,6 @@ class ShadowClient:
             self._sums[key] = self._sums[key].plus(seen) if key in self._sums else seen
 
     def _write(self) -> None:
-        from whimbrel.agent.session import Closed
-
         self._written_at = time.monotonic()
         with self._guard:
             sums, self._sums = self._sums, {}
@@ -388,7 +383,7 @@ class Worker:
             self._process.kill()
 
     def end(self) -> None:
-        """Close its input, and see to it that it goes."""
+        """Close the worker's input, and kill it where it does not end."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with suppress(OSError):

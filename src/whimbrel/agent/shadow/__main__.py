@@ -20,7 +20,7 @@ import numpy as np
 
 from whimbrel import limits
 from whimbrel.agent.probes import cage
-from whimbrel.agent.probes.checks import runtime_of
+from whimbrel.agent.probes.formats import runtime_of
 from whimbrel.agent.probes.golden import Model
 from whimbrel.agent.shadow.agreement import Tolerance, agreement, not_a_number
 from whimbrel.agent.shadow.frames import Call, body_bytes, unpack
@@ -58,7 +58,7 @@ class Bench:
         return ""
 
     def about(self, who: str, wall_s: float) -> None:
-        """Say who is run next, and see to it that it does not take forever."""
+        """Say who runs next, and set a limit to its time."""
         signal.setitimer(signal.ITIMER_REAL, wall_s)
         self.say(who)
 
@@ -71,7 +71,7 @@ class Bench:
         """Run one call on both. What the active version fails on as well is nobody's failure."""
         order = ("active", "candidate") if self._turn % 2 == 0 else ("candidate", "active")
         self._turn += 1
-        found: dict[str, tuple[dict[str, Any], float]] = {}
+        answers: dict[str, tuple[dict[str, Any], float]] = {}
         failed: dict[str, str] = {}
         for who in order:
             self.about(who, limits.SHADOW_WALL_S)
@@ -81,19 +81,19 @@ class Bench:
             except Exception as error:  # noqa: BLE001 (whatever a runtime raises)
                 failed[who] = f"{type(error).__name__}: {error}"[:500]
             else:
-                found[who] = outputs, (time.perf_counter() - begin) * 1000
+                answers[who] = outputs, (time.perf_counter() - begin) * 1000
         signal.setitimer(signal.ITIMER_REAL, 0)
         if "active" in failed:
             return Answer(skipped=failed["active"])
         if "candidate" in failed:
             return Answer(failed=failed["candidate"])
-        (active, active_ms), (candidate, candidate_ms) = found["active"], found["candidate"]
+        (active, active_ms), (candidate, candidate_ms) = answers["active"], answers["candidate"]
         broken = not_a_number(active, candidate)
         if broken:
             return Answer(failed=f"output {broken!r} has values that are not finite")
-        said = active if call.output is None else call.output
+        expected = active if call.output is None else call.output
         return Answer(
-            agreement=agreement(said, candidate, self._tolerance), active_ms=active_ms, candidate_ms=candidate_ms
+            agreement=agreement(expected, candidate, self._tolerance), active_ms=active_ms, candidate_ms=candidate_ms
         )
 
 

@@ -52,9 +52,9 @@ def pack(inputs: Mapping[str, Any], output: Any = None) -> bytes:
             named = [(str(name), value) for name, value in output.items()]
         else:
             named = [("", value) for value in (output if isinstance(output, list | tuple) else [output])]
-        found = [_piece(name, value) for name, value in named]
-        told = tuple(piece for piece, _ in found)
-        parts += [content for _, content in found]
+        packed = [_piece(name, value) for name, value in named]
+        told = tuple(piece for piece, _ in packed)
+        parts += [content for _, content in packed]
     head = msgspec.json.encode(Head(inputs=tuple(pieces), output=told))
     return b"".join([head, b"\n", *parts])
 

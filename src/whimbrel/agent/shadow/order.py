@@ -1,23 +1,17 @@
-"""What is to be tried beside what, here and now? Read from what the agent wrote down, by any process of an app.
+"""The order to try a version in the shadow: any process of an app reads it from the agent's journal.
 
 The journal is the only word on it: a version is shadowed while it says so, and not a moment longer.
 """
 
-from pathlib import PurePath
-from typing import TYPE_CHECKING
-
 import msgspec
 
+from whimbrel.agent.places import Places
 from whimbrel.device.journal import Journal, unseal
 from whimbrel.device.slots import Held
 from whimbrel.device.states import State
 from whimbrel.errors import UntrustedInput
+from whimbrel.model.formats import Format, runnable_format
 from whimbrel.policy.shadow import Compare
-
-if TYPE_CHECKING:
-    from whimbrel.agent.session import Places
-
-_FORMATS = {".onnx": "onnx", ".tflite": "tflite", ".gguf": "gguf"}
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -26,9 +20,9 @@ class Order(msgspec.Struct, frozen=True):
     serial: int
     beside: int
     candidate_path: str
-    candidate_format: str
+    candidate_format: Format
     active_path: str
-    active_format: str
+    active_format: Format
     sample_ppm: int
     compare: Compare
     absolute: float
@@ -48,7 +42,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     skipped: str = ""
 
 
-def read_order(places: "Places", active: Held | None) -> Order | None:
+def read_order(places: Places, active: Held | None) -> Order | None:
     """What is shadowed now; None for nothing. Raises `OSError`."""
     content = places.disk.read(places.journal)
     if content is None or active is None:
@@ -70,7 +64,7 @@ def read_order(places: "Places", active: Held | None) -> Order | None:
         candidate_path=str(places.entry(candidate.held)),
         candidate_format=kind,
         active_path=str(places.entry(active)),
-        active_format=_FORMATS.get(PurePath(active.entry).suffix, kind),
+        active_format=runnable_format(active.entry) or kind,
         sample_ppm=shadow.how.sample_ppm,
         compare=shadow.how.compare,
         absolute=shadow.absolute_tolerance,

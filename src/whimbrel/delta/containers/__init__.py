@@ -4,12 +4,15 @@
 2. The bytes are hostile: sizes, counts, offsets and depths are bounded, and what is wrong is `UntrustedInput`.
 3. A file that no parser knows, or whose parser refuses it, has no tensors: it still travels, as plain bytes.
 4. Ranges come out sorted, inside the file and apart from each other; a tensor that would overlap is left out.
+5. One module a container; `CONTAINERS` is their table.
 
-Called by `find`'s users: the encoder and the advice. A device that applies a patch parses no container: the patch says
-which ranges it means.
+Called by the encoder and by the advice. A device that applies a patch parses no container: the patch says which ranges
+it means.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 from whimbrel import limits
 from whimbrel.delta.artifact import Artifact, Member
@@ -17,29 +20,32 @@ from whimbrel.delta.containers import archive, coreml, gguf, onnx, safetensors, 
 from whimbrel.delta.containers.cursor import Budget, Cursor
 from whimbrel.delta.tensor import Tensor
 from whimbrel.errors import UntrustedInput
+from whimbrel.model.formats import GGUF_MAGIC, TFLITE_IDENTIFIER, Format, Without
 
-__all__ = ["Budget", "Cursor", "find", "parse"]
+__all__ = ["CONTAINERS", "Budget", "Container", "Cursor", "find", "parse"]
+
+_START_BYTES = 512  # a tar header
 
 
 def find(artifact: Artifact) -> list[Tensor]:
     """Every tensor of the artifact, at offsets in its one line of bytes. Never raises for what a file contains."""
     budget = Budget()
     external = onnx.External()
-    found: list[Tensor] = []
-    paths = {member.path: (member, start) for member, start in artifact.starts()}
+    tensors: list[Tensor] = []
+    members = {member.path: (member, start) for member, start in artifact.starts()}
     specs = coreml.specs(artifact.members, budget)
     for member, start in artifact.starts():
         try:
-            tensors = parse(member, budget=budget, external=external, coreml_spec=specs.get(member.path))
+            inside = parse(member, budget=budget, external=external, coreml_spec=specs.get(member.path))
         except UntrustedInput:
             continue
-        found += (_moved(tensor, start, member.size_bytes) for tensor in tensors)
+        tensors += (_moved(tensor, start, member.size_bytes) for tensor in inside)
     for path, tensor in external.tensors:
-        if path in paths:
-            member, start = paths[path]
+        if path in members:
+            member, start = members[path]
             if tensor.end <= member.size_bytes:
-                found.append(_moved(tensor, start, member.size_bytes))
-    return _apart(found, artifact.size_bytes)
+                tensors.append(_moved(tensor, start, member.size_bytes))
+    return _apart(tensors, artifact.size_bytes)
 
 
 def parse(
@@ -49,39 +55,72 @@ def parse(
     external: onnx.External | None = None,
     coreml_spec: dict[int, coreml.Blob] | None = None,
 ) -> list[Tensor]:
-    """The tensors of one file, at offsets in it, as its container tells them. Raises `UntrustedInput`."""
+    """The tensors of one file, at offsets in it, as its container lists them. Raises `UntrustedInput`."""
     budget = budget or Budget()
     cursor = Cursor(member.read, member.size_bytes, budget=budget)
-    start = bytes(member.read(0, min(member.size_bytes, 512)))
-    parser = _parser(start, member, external, coreml_spec)
-    if parser is None:
+    start = bytes(member.read(0, min(member.size_bytes, _START_BYTES)))
+    file = _File(member, external, coreml_spec or {})
+    container = next((each for each in _SERVED if each.recognises(start, member)), None)
+    if container is None:
         return []
     try:
-        tensors = parser(cursor)
+        tensors = container.parse(cursor, file)
     except (UnicodeDecodeError, OverflowError, RecursionError) as error:
         raise UntrustedInput(f"'{member.path}' is not the container it looks like: {error}") from error
     return _apart(tensors, member.size_bytes)
 
 
-def _parser(
-    start: bytes, member: Member, external: onnx.External | None, spec: dict[int, coreml.Blob] | None
-) -> Callable[[Cursor], list[Tensor]] | None:
-    path = member.path.lower()
-    if start.startswith(gguf.MAGIC):
-        return gguf.parse
-    if start[4:8] == tflite.MAGIC:
-        return tflite.parse
-    if start.startswith(archive.ZIP_MAGIC):
-        return torchzip.parse
-    if archive.is_tar(start):
-        return lambda cursor: archive.parse_tar(cursor, lambda inner: parse(inner, budget=cursor.budget))
-    if coreml.is_blob_file(start) and path.endswith(".bin"):
-        return lambda cursor: coreml.parse(cursor, spec or {})
-    if safetensors.is_header(start, member.size_bytes):
-        return safetensors.parse
-    if onnx.is_model(start):
-        return lambda cursor: onnx.parse(cursor, member.path, external)
-    return None
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file, and what the other files of its artifact say of it."""
+
+    member: Member
+    external: onnx.External | None
+    coreml_spec: dict[int, coreml.Blob]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """How a container is recognised by a file's first 512 bytes, and parsed."""
+
+    recognises: Callable[[bytes, Member], bool]
+    parse: Callable[[Cursor, _File], list[Tensor]]
+
+
+# Delta's table of formats: the first row that recognises a file parses it. Besides the formats of the registry it has
+# the containers that other model files travel in. What is parsed decides what an encoder writes, so its recognition is
+# its own where it is laxer than the registry's.
+CONTAINERS: dict[Format | Literal["zip", "tar"], Container | Without] = {
+    "gguf": Container(
+        recognises=lambda start, _: start.startswith(GGUF_MAGIC),
+        parse=lambda cursor, _: gguf.parse(cursor),
+    ),
+    "tflite": Container(
+        recognises=lambda start, _: start[4:8] == TFLITE_IDENTIFIER,
+        parse=lambda cursor, _: tflite.parse(cursor),
+    ),
+    "zip": Container(
+        recognises=lambda start, _: start.startswith(archive.ZIP_MAGIC),
+        parse=lambda cursor, _: torchzip.parse(cursor),
+    ),
+    "tar": Container(
+        recognises=lambda start, _: archive.is_tar(start),
+        parse=lambda cursor, _: archive.parse_tar(cursor, lambda inner: parse(inner, budget=cursor.budget)),
+    ),
+    "coreml": Container(
+        recognises=lambda start, member: coreml.is_blob_file(start) and member.path.lower().endswith(".bin"),
+        parse=lambda cursor, file: coreml.parse(cursor, file.coreml_spec),
+    ),
+    "safetensors": Container(
+        recognises=lambda start, member: safetensors.is_header(start, member.size_bytes),
+        parse=lambda cursor, _: safetensors.parse(cursor),
+    ),
+    "onnx": Container(
+        recognises=lambda start, _: onnx.is_model(start),
+        parse=lambda cursor, file: onnx.parse(cursor, file.member.path, file.external),
+    ),
+}
+_SERVED = [container for container in CONTAINERS.values() if not isinstance(container, Without)]
 
 
 def _moved(tensor: Tensor, start: int, size_bytes: int) -> Tensor:

@@ -13,8 +13,8 @@ from whimbrel.delta.containers.cursor import Cursor
 from whimbrel.delta.dtypes import Dtype
 from whimbrel.delta.tensor import Tensor
 from whimbrel.errors import UntrustedInput
+from whimbrel.model.formats import GGUF_MAGIC
 
-MAGIC = b"GGUF"
 _VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING, _ARRAY = 8, 9
 _ARRAY_DEPTH = 4
@@ -23,7 +23,7 @@ _PLAIN = {0: "f32", 1: "f16", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f6
 
 def parse(cursor: Cursor) -> list[Tensor]:
     """Tensors in the file's order. Raises `UntrustedInput`."""
-    cursor.skip(len(MAGIC))
+    cursor.skip(len(GGUF_MAGIC))
     version = cursor.u32()
     if version not in (2, 3):
         raise UntrustedInput(f"GGUF version {version}; 2 and 3 are known")

@@ -12,7 +12,6 @@ from whimbrel.delta.containers.cursor import Cursor
 from whimbrel.delta.tensor import Tensor
 from whimbrel.errors import UntrustedInput
 
-MAGIC = b"TFL3"
 _TYPES = {
     0: "f32",
     1: "f16",

@@ -12,9 +12,12 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.health.shadow import Units
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
+from whimbrel.plan.measures import MEASURES, SUMS, Rate
 from whimbrel.plan.plan import Plan
 
 _MOST = 2**53  # a count that a float holds exactly
+_RATES = [row.test for row in MEASURES.values() if isinstance(row.test, Rate)]
+_WITHIN = [(rate.events, rate.exposure) for rate in _RATES if rate.within]
 
 
 def read_windows(lines: Iterable[bytes], *, plan: Plan, what: str) -> list[Cell]:
@@ -44,14 +47,14 @@ def read_windows(lines: Iterable[bytes], *, plan: Plan, what: str) -> list[Cell]
 def _check(cell: Cell, plan: Plan, where: str) -> None:
     if cell.stage >= len(plan.stages):
         raise UntrustedInput(f"{where}: stage {cell.stage}, and the plan has {len(plan.stages)}, counted from 0")
-    for part, whole in (("crashed", "at_risk"), ("error_share", "error_units"), ("overdue", "due")):
+    for part, whole in _WITHIN:
         if getattr(cell, part) > getattr(cell, whole) * (1 + 1e-9):
             raise UntrustedInput(f"{where}: {part} is {getattr(cell, part)}, over {whole}, {getattr(cell, whole)}")
     if cell.shadow is not None:
         _check_shadow(cell.shadow, where)
-    numbers = [cell.window, cell.at_risk, cell.sessions, cell.error_units, cell.due, *cell.latency.values()]
+    numbers = [cell.window, cell.sessions, *(getattr(cell, name) for name in SUMS), *cell.latency.values()]
     numbers += [cell.prediction_units, *(moments.n for moments in cell.predictions.values())]
-    numbers += [cell.user_reports, cell.version_reports]
+    numbers.append(cell.version_reports)
     sums = [cell.error_share]
     for moments in cell.metrics.values():
         numbers.append(moments.n)

@@ -15,7 +15,7 @@ import msgspec
 
 from whimbrel.errors import Conflict, Refused, UntrustedInput
 from whimbrel.flows.audit import audit_model
-from whimbrel.flows.ports import SignedRolesPort, VersionsPort
+from whimbrel.flows.ports import PublishingPort, SignedRolesPort
 from whimbrel.flows.publishing.publish import build_hash, check_budgets, check_unpublished
 from whimbrel.flows.records import VersionRecord
 from whimbrel.model.documents import parse
@@ -31,7 +31,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 def accept_version(
-    registry: VersionsPort, roles: SignedRolesPort, model: str, *, release: bytes, publisher: bytes, now: float
+    registry: PublishingPort, roles: SignedRolesPort, model: str, *, release: bytes, publisher: bytes, now: float
 ) -> Accepted:
     """Publish the `release` document that the `publisher` role lists. `now`: POSIX seconds.
 
@@ -75,7 +75,7 @@ def _check_next(release: Release, published: list[tuple[VersionRecord, Release]]
         raise Conflict(f"serial {release.serial} came, {len(published) + 1} is next: somebody was first; try again")
 
 
-def _check_stored(registry: VersionsPort, files: Iterable[File]) -> None:
+def _check_stored(registry: PublishingPort, files: Iterable[File]) -> None:
     """Raises `Refused` for an artifact that is not stored, `UntrustedInput` where it has another size."""
     for file in files:
         stored = registry.artifact_size(file.sha256)

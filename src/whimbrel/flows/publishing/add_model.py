@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.audit import audit_model
-from whimbrel.flows.ports import ModelsPort, SignedRolesPort
+from whimbrel.flows.ports import PublishingPort, SignedRolesPort
 from whimbrel.flows.records import ModelRecord, ModelSettings
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Line
@@ -15,7 +15,7 @@ from whimbrel.trust import roles as names
 
 
 def add_model(
-    registry: ModelsPort,
+    registry: PublishingPort,
     roles: SignedRolesPort,
     name: str,
     *,

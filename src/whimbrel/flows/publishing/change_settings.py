@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from whimbrel.flows.audit import audit_model
-from whimbrel.flows.ports import ModelsPort
+from whimbrel.flows.ports import PublishingPort
 from whimbrel.flows.records import ModelSettings
 from whimbrel.model.documents import convert
 
 
-def change_settings(registry: ModelsPort, model: str, changes: Mapping[str, Any], *, now: float) -> ModelSettings:
+def change_settings(registry: PublishingPort, model: str, changes: Mapping[str, Any], *, now: float) -> ModelSettings:
     """Set the fields of `ModelSettings` that `changes` names; the others stay. `now`: POSIX seconds.
 
     Raises `NotFound` for a model that is not there, `UntrustedInput` for a field or value that is none.

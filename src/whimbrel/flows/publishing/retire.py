@@ -7,13 +7,13 @@ import msgspec
 
 from whimbrel.errors import Refused
 from whimbrel.flows.audit import audit_model
-from whimbrel.flows.ports import ExperimentsPort, VersionsPort
+from whimbrel.flows.ports import ExperimentsPort, PublishingPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.versions import find_named_version
 
 
 def retire(
-    registry: VersionsPort,
+    registry: PublishingPort,
     experiments: ExperimentsPort,
     model: str,
     *,

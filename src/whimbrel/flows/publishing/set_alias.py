@@ -1,13 +1,13 @@
 """Give a version of a model a name, such as champion or stable. Called by the admin API."""
 
-from whimbrel.flows.ports import VersionsPort
+from whimbrel.flows.ports import PublishingPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.versions import find_named_version
 from whimbrel.model.documents import convert
 from whimbrel.model.ids import Name
 
 
-def set_alias(registry: VersionsPort, model: str, *, alias: str, name: str) -> VersionRecord:
+def set_alias(registry: PublishingPort, model: str, *, alias: str, name: str) -> VersionRecord:
     """Point `alias` at the version `name`; a name that pointed elsewhere moves. Returns the version.
 
     Raises `NotFound` for a version that is not there, `UntrustedInput` for an alias that is no name.

@@ -9,13 +9,13 @@ import msgspec
 
 from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.flows.audit import audit_model
-from whimbrel.flows.ports import ModelsPort, SignedRolesPort
+from whimbrel.flows.ports import PublishingPort, SignedRolesPort
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Line
 from whimbrel.trust import roles as names
 
 
-def line_of(registry: ModelsPort, roles: SignedRolesPort, model: str) -> Line:
+def line_of(registry: PublishingPort, roles: SignedRolesPort, model: str) -> Line:
     """The line that holds now. Raises `NotFound` for a model that is not there or has none."""
     registry.model(model)
     line = _held(roles, model)
@@ -25,7 +25,7 @@ def line_of(registry: ModelsPort, roles: SignedRolesPort, model: str) -> Line:
 
 
 def set_line(
-    registry: ModelsPort,
+    registry: PublishingPort,
     roles: SignedRolesPort,
     model: str,
     *,

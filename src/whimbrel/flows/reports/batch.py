@@ -10,7 +10,7 @@ Called by `ingest`.
 from collections.abc import Iterable
 
 from whimbrel.flows.ports import FleetPort
-from whimbrel.flows.records import Participation, Running, Sight
+from whimbrel.flows.records import HeardDevice, Participation, RunningVersion
 
 
 class FleetBatch:
@@ -25,8 +25,8 @@ class FleetBatch:
         }
         self._new_sequences: dict[tuple[str, str], int] = {}
         self._changed_places: set[tuple[str, int, str]] = set()
-        self._heard: dict[str, Sight] = {}
-        self._running: dict[tuple[str, str], Running] = {}
+        self._heard: dict[str, HeardDevice] = {}
+        self._running: dict[tuple[str, str], RunningVersion] = {}
 
     def last_sequence(self, device_id: str, epoch: str) -> int:
         """The newest window of an installation that was tallied; 0 for none."""
@@ -51,11 +51,11 @@ class FleetBatch:
         before = self._heard.get(device_id)
         if labels is None and before is not None:
             labels = before.labels
-        self._heard[device_id] = Sight(device_id=device_id, at=at, labels=labels)
+        self._heard[device_id] = HeardDevice(device_id=device_id, at=at, labels=labels)
 
     def note_running(self, device_id: str, *, model: str, serial: int | None, hardware_class: str, at: float) -> None:
         """What a device says that it runs of a model."""
-        self._running[device_id, model] = Running(
+        self._running[device_id, model] = RunningVersion(
             device_id=device_id, model=model, serial=serial, hardware_class=hardware_class, at=at
         )
 
@@ -63,5 +63,5 @@ class FleetBatch:
         """Write what changed, each row once."""
         self._fleet.set_sequences(self._new_sequences)
         self._fleet.save_participation(*(self._places[key] for key in sorted(self._changed_places)))
-        self._fleet.seen(*self._heard.values())
-        self._fleet.runs(*self._running.values())
+        self._fleet.note_heard(*self._heard.values())
+        self._fleet.note_running(*self._running.values())

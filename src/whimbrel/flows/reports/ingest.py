@@ -15,7 +15,7 @@ import msgspec
 
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import ExperimentRecord, Record
+from whimbrel.flows.records import DeviceMessage, ExperimentRecord
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.flows.reports.live import LiveComparisons
 from whimbrel.flows.reports.take_announcement import take_announcement
@@ -39,7 +39,7 @@ class IngestCounts(msgspec.Struct, frozen=True, kw_only=True):
 def ingest(
     registry: RegistryPort,
     fleet: FleetPort,
-    records: Iterable[Record],
+    records: Iterable[DeviceMessage],
     *,
     now: float,
     experiments: Sequence[ExperimentRecord] = (),
@@ -68,19 +68,19 @@ class _Intake:
         self.counts: Counter[str] = Counter()  # by the names of `IngestCounts`
         self.cells: dict[str, list[Cell]] = defaultdict(list)  # by rollout or experiment
 
-    def take(self, record: Record) -> None:
+    def take(self, record: DeviceMessage) -> None:
         if record.kind == "announce":
             self._announcement(record, parse(Announcement, record.body, what="an announcement"))
         else:
             self._reports(record, parse(Batch, record.body, what="a batch of reports"))
 
-    def _announcement(self, record: Record, announcement: Announcement) -> None:
+    def _announcement(self, record: DeviceMessage, announcement: Announcement) -> None:
         result = take_announcement(self._live, self._batch, announcement, device_id=record.device_id, at=record.at)
         self.counts["announcements"] += 1
         self.counts["contradictions"] += result.contradicts
         self.counts["setbacks"] += result.setback
 
-    def _reports(self, record: Record, reports: Batch) -> None:
+    def _reports(self, record: DeviceMessage, reports: Batch) -> None:
         device_id, at = record.device_id, record.at
         last = self._batch.last_sequence(device_id, reports.epoch)
         fresh = [window for window in reports.windows if window.first > last]

@@ -11,7 +11,7 @@ Everything is read once a batch. Called by `ingest` and by what it calls.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.ports import ModelsPort, TallyPort
 from whimbrel.flows.records import Comparison
 from whimbrel.flows.versions import reference_of
 from whimbrel.gate.guardrails import tested_means
@@ -26,14 +26,12 @@ _LEVEL_WINDOWS = 12  # windows back in which the control's level is looked for: 
 class LiveComparisons:
     """The live rollouts and experiments of a namespace, by id."""
 
-    def __init__(
-        self, registry: RegistryPort, fleet: FleetPort, comparisons: Sequence[Comparison], *, now: float
-    ) -> None:
-        self._registry, self._fleet, self._now = registry, fleet, now
+    def __init__(self, models: ModelsPort, fleet: TallyPort, comparisons: Sequence[Comparison], *, now: float) -> None:
+        self._models, self._fleet, self._now = models, fleet, now
         self._by_id = {comparison.id: comparison for comparison in comparisons}
-        models = {name: registry.model(name) for name in sorted({each.model for each in comparisons})}
-        self._salts = {name: model.salt for name, model in models.items()}
-        self._slice_labels = {name: frozenset(model.settings.slice_labels) for name, model in models.items()}
+        records = {name: models.model(name) for name in sorted({each.model for each in comparisons})}
+        self._salts = {name: model.salt for name, model in records.items()}
+        self._slice_labels = {name: frozenset(model.settings.slice_labels) for name, model in records.items()}
         self._tested = {each.id: _tested_metrics(each) for each in comparisons}
         self._levels: dict[str, dict[str, float]] = {}
         self._bins: dict[tuple[str, int], int] = {}
@@ -70,7 +68,7 @@ class LiveComparisons:
     def prediction_bins(self, model: str, serial: int) -> int:
         """How many bins the reference of a version has; 0 without a reference."""
         if (model, serial) not in self._bins:
-            reference = reference_of(self._registry, model, serial)
+            reference = reference_of(self._models, model, serial)
             self._bins[model, serial] = len(reference.bin_shares) if reference else 0
         return self._bins[model, serial]
 
@@ -79,7 +77,7 @@ def _tested_metrics(comparison: Comparison) -> frozenset[str]:
     return frozenset().union(*(tested_means(plan) for plan in comparison.guard_plans))
 
 
-def _levels(fleet: FleetPort, comparison: Comparison, *, now: float) -> dict[str, float]:
+def _levels(fleet: TallyPort, comparison: Comparison, *, now: float) -> dict[str, float]:
     if not comparison.compared_metrics:
         return {}
     window = comparison.window_at(now)

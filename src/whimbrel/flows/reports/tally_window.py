@@ -19,8 +19,7 @@ from whimbrel.flows.reports.place import participation_of, update_participation
 from whimbrel.health.report import Cohort, Summary, Window
 from whimbrel.health.shadow import Seen
 from whimbrel.health.tally import Cell, cells_of
-
-SHARES = frozenset({"accuracy", "feedback"})  # metrics that are shares: a mean outside of 0 to 1 is no report
+from whimbrel.plan.measures import SHARES
 
 
 class WindowTally(msgspec.Struct, frozen=True):

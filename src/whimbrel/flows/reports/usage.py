@@ -7,22 +7,22 @@ import math
 
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.gate.power import Traffic
+from whimbrel.gate.power import Usage
 
 _WINDOWS = 2000  # of a rollout, the newest: a week of five minutes
 _LEAST = 100  # device-windows, before a rollout is believed
 _LOOKED_AT = 5  # rollouts, the newest
 
 
-def traffic_of(registry: RegistryPort, fleet: FleetPort, model: str) -> Traffic:
+def traffic_of(registry: RegistryPort, fleet: FleetPort, model: str) -> Usage:
     """The traffic of the newest rollout of `model` that saw at least 100 device-windows; else what is assumed."""
     for rollout in reversed([each for each in registry.rollouts(model=model) if each.shares][-_LOOKED_AT:]):
         if (traffic := _traffic_in(fleet, rollout)) is not None:
             return traffic
-    return Traffic()
+    return Usage()
 
 
-def _traffic_in(fleet: FleetPort, rollout: RolloutRecord) -> Traffic | None:
+def _traffic_in(fleet: FleetPort, rollout: RolloutRecord) -> Usage | None:
     cells = fleet.cells(rollout.id, before_window=2**31 - 1)
     # The first cohort: all devices stand in it, on one side or the other, and each once.
     first = [cell for cell in cells if cell.stage == 0]
@@ -41,9 +41,9 @@ def _traffic_in(fleet: FleetPort, rollout: RolloutRecord) -> Traffic | None:
     accuracy = [cell.metrics["accuracy"] for cell in control if "accuracy" in cell.metrics]
     n, total, squares = (sum(getattr(each, name) for each in accuracy) for name in ("n", "sum", "sumsq"))
     spread = math.sqrt(max(1e-6, (squares - total * total / n) / (n - 1))) if n > 1 else None
-    return Traffic(
+    return Usage(
         active_an_hour=at_risk / devices / hours,
-        crash_rate=max(rate, 0.5 / exposed) if exposed else Traffic().crash_rate,  # half an event where none was seen
+        crash_rate=max(rate, 0.5 / exposed) if exposed else Usage().crash_rate,  # half an event where none was seen
         accuracy_sd=spread,
         source=f"as rollout {rollout.id} saw it: {at_risk:,} device-windows of {devices:,} devices in {hours:.1f} h",
     )

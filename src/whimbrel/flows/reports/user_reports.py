@@ -27,7 +27,7 @@ from whimbrel.plan.plan import VersionName
 class UserReportsPort(Protocol):
     """Tickets, within one transaction."""
 
-    def known(self, ticket: str) -> bool: ...
+    def is_filed(self, ticket: str) -> bool: ...
     def count(self) -> int: ...
     def file(self, record: UserReportRecord) -> None: ...
     def heard(self, model: str, *, at: float) -> None: ...
@@ -71,7 +71,7 @@ def file_reports(
     refused: dict[str, str] = {}
     room = limits.USER_REPORTS - tickets.count()
     for report in reports:
-        if tickets.known(report.ticket):
+        if tickets.is_filed(report.ticket):
             known += 1
             continue
         try:

@@ -19,7 +19,7 @@ from whimbrel.flows.rollouts.shares import DevicePlace, cap, device_places, shar
 from whimbrel.flows.rollouts.start import find_refusal
 from whimbrel.flows.versions import find_version
 from whimbrel.flows.wording import duration_words, time_words
-from whimbrel.gate.power import Sight, Traffic, foresee
+from whimbrel.gate.power import DetectableHarm, Usage, detectable_harm
 from whimbrel.plan.plan import Plan, Stage, VersionName
 from whimbrel.plan.schedule import frozen_until
 from whimbrel.policy.bucket import BUCKETS
@@ -39,7 +39,7 @@ class StageCheck(msgspec.Struct, frozen=True, kw_only=True):
     shadow: bool  # its devices hold the version, and are served by the old one
     hours: float
     earliest: float | None  # when it may be entered at the soonest, POSIX seconds; None: its freezes never end
-    sight: Sight
+    sight: DetectableHarm
     sentences: tuple[str, ...]
 
 
@@ -51,7 +51,7 @@ class PlanCheck(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str | None
     fleet: int
     imagined: bool
-    traffic: Traffic
+    traffic: Usage
     stages: tuple[StageCheck, ...]
     sentences: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -104,7 +104,7 @@ def _fleet(places: list[DevicePlace], devices: int | None) -> tuple[list[DeviceP
 
 
 def _stages(
-    plan: Plan, places: Sequence[DevicePlace], *, stands_for: float, traffic: Traffic, now: float
+    plan: Plan, places: Sequence[DevicePlace], *, stands_for: float, traffic: Usage, now: float
 ) -> tuple[StageCheck, ...]:
     shares: list[int] = []
     checks: list[StageCheck] = []
@@ -126,7 +126,9 @@ def _stages(
             for each, (place, labels) in zip(stages_of_devices, places, strict=True)
         )
         hours = max(stage.duration_hours, 0.0)
-        sight = foresee(plan, stage=index, treated=own, control=control * stands_for, hours=hours, traffic=traffic)
+        sight = detectable_harm(
+            plan, stage=index, treated=own, control=control * stands_for, hours=hours, usage=traffic
+        )
         check = StageCheck(
             name=stage.name,
             share_percent=share_percent(plan, shares[-1]),

@@ -3,7 +3,7 @@
 import pytest
 
 from support.values import HOUR, T0, accuracy, cell, file, release, rollout, town, version
-from whimbrel.flows.records import Participation, Running
+from whimbrel.flows.records import Participation, RunningVersion
 from whimbrel.flows.reports.history import Delays, History, history_of, inventory_of
 from whimbrel.model.release import Release, Variant
 from whimbrel.model.ways import NOTHING, Step
@@ -20,7 +20,7 @@ def step(base: str, target: str, size: int) -> Step:
 def test_controls_speak_by_the_hour_and_the_new_version_does_not() -> None:
     with town(running=rollout()) as made:
         made.enrol("a", "b", "c")
-        made.fleet.runs(Running(device_id="a", model="wake", serial=1, hardware_class="pi4", at=T0))
+        made.fleet.note_running(RunningVersion(device_id="a", model="wake", serial=1, hardware_class="pi4", at=T0))
         made.fleet.tally(
             "r1",
             [

@@ -20,7 +20,7 @@ from support.values import (
     town,
     window,
 )
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 from whimbrel.flows.reports.ingest import IngestCounts, ingest
 from whimbrel.flows.reports.judge_silence import judge_silence
 from whimbrel.gate.verdict import Counts
@@ -34,7 +34,7 @@ LATER = devices_in(50_000, 250_000, 1)[0]
 NOW = T0 + 400  # in window 1
 
 
-def take(here: Town, *records: Record, now: float = NOW) -> IngestCounts:
+def take(here: Town, *records: DeviceMessage, now: float = NOW) -> IngestCounts:
     return ingest(here.registry, here.fleet, records, now=now)
 
 

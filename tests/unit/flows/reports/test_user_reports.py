@@ -11,10 +11,10 @@ from support.values import (
     announce,
     cell,
     devices_in,
+    gate_input,
     plan,
     reports,
     rollout,
-    situation,
     stage,
     town,
     window,
@@ -153,26 +153,26 @@ LIMITED = plan(stage(user_reports_ratio_max=2.0))
 
 
 def test_a_spike_of_tickets_goes_back() -> None:
-    verdict = judge(LIMITED, situation(*spike(treated=4, control=4), users_heard=True))
+    verdict = judge(LIMITED, gate_input(*spike(treated=4, control=4), users_heard=True))
     assert verdict.move == "roll_back"
     assert "devices that users wrote of, a window: 4.00% against 0.21% in the control" in verdict.because
     assert "past the limit of user_reports_ratio_max" in verdict.because
 
 
 def test_as_many_tickets_in_both_arms_promote() -> None:
-    assert judge(LIMITED, situation(*spike(treated=1, control=19), users_heard=True)).move == "finish"
+    assert judge(LIMITED, gate_input(*spike(treated=1, control=19), users_heard=True)).move == "finish"
 
 
 def test_tickets_are_not_judged_where_no_plan_asks() -> None:
-    verdict = judge(plan(stage("all", 100)), situation(*spike(treated=50, control=0)))
+    verdict = judge(plan(stage("all", 100)), gate_input(*spike(treated=50, control=0)))
     assert verdict.move == "finish"
     assert "user_reports" not in verdict.evidence["estimates"]["treated"]
 
 
 def test_a_help_desk_that_was_never_heard_of_is_no_good_news() -> None:
-    quiet = situation(*spike(treated=0, control=0))
+    quiet = gate_input(*spike(treated=0, control=0))
     assert "user_reports_ratio_max is asked for, and nothing" in judge(LIMITED, quiet).because
-    assert judge(LIMITED, situation(*spike(treated=0, control=0), users_heard=True)).move == "finish"
+    assert judge(LIMITED, gate_input(*spike(treated=0, control=0), users_heard=True)).move == "finish"
 
 
 def test_a_message_without_tickets_is_heard() -> None:
@@ -209,7 +209,7 @@ def judged(here: Town) -> Any:
 
 
 def test_tickets_that_name_a_version_alone_hold_and_never_go_back() -> None:
-    verdict = judge(LIMITED, situation(*spike(treated=6, control=2, field="version_reports"), users_heard=True))
+    verdict = judge(LIMITED, gate_input(*spike(treated=6, control=2, field="version_reports"), users_heard=True))
     assert verdict.move == "hold"
     assert "harm is proven: version_reports" in verdict.because
     assert "so a person decides" in verdict.because
@@ -217,7 +217,7 @@ def test_tickets_that_name_a_version_alone_hold_and_never_go_back() -> None:
 
 def test_tickets_that_name_a_version_only_warn_where_tickets_only_warn() -> None:
     warned = plan(stage(user_reports_ratio_max=2.0), guardrails=(Guardrail(metric="user_reports", severity="warn"),))
-    verdict = judge(warned, situation(*spike(treated=6, control=2, field="version_reports"), users_heard=True))
+    verdict = judge(warned, gate_input(*spike(treated=6, control=2, field="version_reports"), users_heard=True))
     assert verdict.move == "finish"
     assert verdict.evidence["warnings"]
 

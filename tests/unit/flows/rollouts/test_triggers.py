@@ -20,7 +20,7 @@ from support.values import (
     window,
 )
 from whimbrel.errors import Refused
-from whimbrel.flows.records import Record
+from whimbrel.flows.records import DeviceMessage
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.reports.judge_silence import judge_silence
 from whimbrel.flows.reports.user_reports import count_reports, file_reports
@@ -107,7 +107,7 @@ def begun(here: Town) -> None:
 
 def one_period(here: Town, number: int, trigger: str) -> Verdict:
     now = T0 + PERIOD_S * number + 100
-    said: list[Record] = []
+    said: list[DeviceMessage] = []
     for index, device in enumerate(CANARY):
         if trigger == "silence" and index % 2:
             continue

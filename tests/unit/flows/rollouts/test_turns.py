@@ -21,7 +21,7 @@ from support.values import (
 )
 from support.values import window as report_window
 from whimbrel.errors import Conflict, IllegalTransition, Refused
-from whimbrel.flows.records import RolloutRecord, Running
+from whimbrel.flows.records import RolloutRecord, RunningVersion
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.rollouts.advance import advance
 from whimbrel.flows.rollouts.approvals import PendingApproval, pending_approval
@@ -364,12 +364,12 @@ def test_a_stage_runs_when_its_policy_is_out_and_soaks_when_a_device_reports() -
 def test_it_has_gone_back_when_every_device_in_reach_is_off_it() -> None:
     with town(running=rollout(state=State.SOAKING)) as here:
         for device, at in (("near", T0), ("lost", T0 - 10 * HOUR)):
-            here.fleet.runs(Running(device_id=device, model="wake", serial=2, hardware_class="", at=at))
+            here.fleet.note_running(RunningVersion(device_id=device, model="wake", serial=2, hardware_class="", at=at))
         going = move_by_person(here.registry, here.fleet, "r1", "rollback", because="no", actor="me", now=T0 + 1)
         assert (going.state, going.ended_at, going.live) == (State.ROLLING_BACK, T0 + 1, False)
         assert turn(here, "r1", now=T0 + 2, published=False).state is State.ROLLING_BACK
         assert turn(here, "r1", now=T0 + 2).state is State.ROLLING_BACK
-        here.fleet.runs(Running(device_id="near", model="wake", serial=1, hardware_class="", at=T0 + 3))
+        here.fleet.note_running(RunningVersion(device_id="near", model="wake", serial=1, hardware_class="", at=T0 + 3))
         after = turn(here, "r1", now=T0 + 4)
         assert (after.state, after.ended_at) == (State.ROLLED_BACK, T0 + 1)
         assert actions(here, "r1") == ["roll_back", "rolled_back"]
@@ -377,7 +377,7 @@ def test_it_has_gone_back_when_every_device_in_reach_is_off_it() -> None:
 
 def test_a_device_that_fell_silent_on_it_is_not_waited_for() -> None:
     with town(running=rollout(state=State.ROLLING_BACK, ended_at=T0)) as here:
-        here.fleet.runs(Running(device_id="near", model="wake", serial=2, hardware_class="", at=T0))
+        here.fleet.note_running(RunningVersion(device_id="near", model="wake", serial=2, hardware_class="", at=T0))
         assert turn(here, "r1", now=T0 + 900).state is State.ROLLING_BACK
         assert turn(here, "r1", now=T0 + 901).state is State.ROLLED_BACK
 

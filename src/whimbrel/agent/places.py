@@ -1,0 +1,55 @@
+"""Where are the files of one model, and which version do apps open? Folders, marks, the pointer.
+
+A model's folder is shared by the agent and by any number of apps. Everyone finds the files by `Places`; who uses them
+now is in `marks`.
+"""
+
+from pathlib import Path
+
+from whimbrel.agent import sets
+from whimbrel.agent.disk import Disk
+from whimbrel.agent.integrity import Integrity
+from whimbrel.device.journal import unseal
+from whimbrel.device.slots import Held, Pointer
+
+
+class Places:
+    """Where the files of one model are."""
+
+    def __init__(self, folder: Path, *, disk: Disk) -> None:
+        self.folder = folder
+        self.disk = disk
+        self.journal = folder / "journal"
+        self.pointer = folder / "pointer"
+        self.swap_lock = folder / "swap.lock"
+        self.swap_request = folder / "swap.now"
+        self.warm = folder / "warm"  # the slot and serial that ran last: nothing of another one is in the caches
+        self.set_record = sets.record_place(folder)
+        self.marks = folder / "marks"
+        self.summaries = folder / "sessions"
+        self.integrity = Integrity(folder, disk=disk)
+
+    def slot(self, name: str) -> Path:
+        """A slot's folder."""
+        return self.folder / name
+
+    def entry(self, held: Held) -> Path:
+        """What an app opens."""
+        return self.slot(held.slot) / held.entry
+
+    def make(self) -> None:
+        """The folders that sessions write to."""
+        self.disk.make_folder(self.marks)
+        self.disk.make_folder(self.summaries)
+
+
+def read_pointer(places: Places) -> Pointer | None:
+    """The pointer of a model, or None where there is none yet. Raises `UntrustedInput` for one that is torn."""
+    content = places.disk.read(places.pointer)
+    if content is None:
+        return None
+    pointer = unseal(Pointer, content, what=str(places.pointer))
+    record = places.disk.read(places.set_record)
+    if record is None:
+        return pointer
+    return sets.believed(pointer, pointer.model, sets.decode(record))

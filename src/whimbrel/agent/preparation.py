@@ -1,0 +1,144 @@
+"""The preparation of a version in the inactive slot, from its conditions to a passed probe.
+
+1. Conditions are asked before the download begins, and again when it goes on.
+2. Room is made before a byte is fetched: the old version in the other slot goes first.
+3. A probe that finds the build too slow or too large for this device makes way for the next one that fits.
+
+Each step returns an event, or a `Wait`: not now.
+"""
+
+import msgspec
+
+from whimbrel import limits
+from whimbrel.agent.benchmarks import Benchmarks
+from whimbrel.agent.device_context import DeviceContext
+from whimbrel.agent.marks import open_in
+from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.staging import Interrupted, Staging
+from whimbrel.device import events, slots
+from whimbrel.device.conditions import Wait, wait_for_conditions, wait_to_begin
+from whimbrel.device.journal import Candidate
+from whimbrel.device.ports import ProbeRequest
+from whimbrel.device.step import moved
+from whimbrel.model.release import Release, Variant
+from whimbrel.model.ways import Step
+from whimbrel.policy.policy import Conditions
+
+
+class Preparation:
+    """The inactive slot of one model."""
+
+    def __init__(self, state: ModelState, device: DeviceContext) -> None:
+        self._state = state
+        self._device = device
+        self._benchmarks = Benchmarks(state.places.folder / "benchmarks", disk=device.disk)
+        self._staging = Staging(
+            state.places,
+            disk=device.disk,
+            download=device.download,
+            home=device.folder,
+            quota_bytes=device.quota_bytes,
+        )
+
+    @property
+    def fetching(self) -> set[str]:
+        """Digests of patches and of what they make, while they are on their way."""
+        return self._staging.fetching
+
+    def choose(self, release: Release) -> Variant | None:
+        """The build of `release` for this device; None where none fits."""
+        return self._benchmarks.choose(release, self._device.labels, now=self._device.now())
+
+    def wait_for_conditions(self, candidate: Candidate) -> Wait | None:
+        """Why the candidate may not be fetched or activated now."""
+        conditions = self._conditions(candidate)
+        return wait_for_conditions(
+            conditions,
+            self._device.situation_for(conditions),
+            now=self._device.now(),
+            offline=self._device.network.offline,
+        )
+
+    def begin(self, candidate: Candidate) -> events.Begun | Wait:
+        """Begin when the conditions and the jitter let it."""
+        conditions = self._conditions(candidate)
+        cohort = f"{candidate.rollout}/{candidate.stage}" if candidate.rollout else str(candidate.serial)
+        wait = wait_to_begin(
+            conditions,
+            self._device.situation_for(conditions),
+            device_id=self._device.device_id,
+            occasion=f"{self._state.model}/{cohort}",
+            since=candidate.offered_at,
+            now=self._device.now(),
+            offline=self._device.network.offline,
+        )
+        return wait or events.Begun()
+
+    def fetch(self, candidate: Candidate) -> events.Fetched | events.Corrupt | Wait:
+        """Download. Raises `Unavailable`: what came is kept, and counted."""
+        wait = self.wait_for_conditions(candidate)
+        if wait is not None:
+            return wait
+        if self._device.download.left_today() == 0:
+            because = "tomorrow: the day's budget of a metered network is used up"
+            return Wait(because, limits.WAIT_FOR_CONDITIONS_S)
+        index = self._device.trust.deltas(self._state.model, candidate.serial, self._device.now())
+        steps = index.steps if index else ()
+        wait = self._make_room(candidate, steps)
+        if wait is not None:
+            return wait
+        result = self._staging.fetch(candidate, steps, self._state.pointer.active)
+        if isinstance(result, Interrupted):
+            counted = moved(candidate, result.moved, result.moved_by)
+            self._state.keep(msgspec.structs.replace(self._state.journal, candidate=counted))
+            raise result.error
+        return result
+
+    def stage(self, candidate: Candidate) -> events.Staged | events.Corrupt | events.InstallFailed | Wait:
+        """Verify, and fill the inactive slot."""
+        if open_in(self._state.places, candidate.slot):  # by a session of the version before, that no swap waited for
+            return Wait("the end of the open sessions", limits.WAIT_FOR_SESSION_S)
+        self._state.point(slots.without_inactive(self._state.pointer))
+        release = self._device.trust.release(self._state.model, candidate.serial, self._device.now())
+        return self._staging.stage(candidate, reference=release.reference)
+
+    def probe(self, candidate: Candidate) -> events.ProbePassed | events.ProbeFailed | events.Withdrawn:
+        """Try the version in a cage. `Withdrawn`: another build fits this device better."""
+        release = self._device.trust.release(self._state.model, candidate.serial, self._device.now())
+        variant = next((variant for variant in release.variants if variant.files == candidate.files), None)
+        if variant is None:
+            return events.ProbeFailed("the release no longer names these files")
+        entry = candidate.files[0]
+        with self._device.disk.lend(self._state.places.slot(candidate.slot) / entry.name) as (path,):
+            request = ProbeRequest(
+                path=str(path), format=entry.format, signature=variant.signature, probe=variant.probe
+            )
+            result = self._device.prober.probe(request)
+        self._benchmarks.keep(variant, result, now=self._device.now())
+        if result.over_budget and self._is_another_chosen(variant, release):
+            return events.Withdrawn()  # the next pass offers the smaller one
+        return events.ProbePassed() if result.passed else events.ProbeFailed(result.reason)
+
+    def is_whole(self, candidate: Candidate) -> bool:
+        """Whether the staged files have the bytes that were verified; all of them are hashed."""
+        return candidate.held is not None and self._state.places.integrity.intact(candidate.held)
+
+    def _conditions(self, candidate: Candidate) -> Conditions:
+        policy = self._device.trust.policies[self._state.model]
+        return policy.conditions_of(candidate.rollout, role="treated", stage=candidate.stage)
+
+    def _make_room(self, candidate: Candidate, steps: tuple[Step, ...]) -> Wait | None:
+        state = self._state
+        lacking = self._staging.lacking(candidate, steps, state.pointer.active)
+        if lacking and not open_in(state.places, candidate.slot):  # the old version there would go soon anyway
+            state.point(slots.without_inactive(state.pointer))
+            self._staging.empty(candidate.slot)
+            lacking = self._staging.lacking(candidate, steps, state.pointer.active)
+        if not lacking:
+            return None
+        because = f"room: {-(-lacking // limits.MIB)} MiB more must be free for serial {candidate.serial}"
+        return Wait(because, limits.WAIT_FOR_CONDITIONS_S)
+
+    def _is_another_chosen(self, variant: Variant, release: Release) -> bool:
+        chosen = self.choose(release)
+        return chosen is not None and chosen.files != variant.files

@@ -1,0 +1,89 @@
+"""What does this device do with a model of each format? The agent's table of formats, one row each.
+
+1. `structure` reads the file by hand; `structure_by_library` asks the format's own reader, where that is installed.
+2. `runtime` imports the format's runtime and gives what loads a model with it; a format that runs in the app only says
+   why. A runtime is used where its Python module (in the registry's row) is installed.
+
+Called by probes (`checks.py`), by the runner of apps, by the shadow and by publishing.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whimbrel.agent.probes.structure import coreml, gguf, onnx, safetensors, tflite
+from whimbrel.model import formats
+from whimbrel.model.formats import Format, Without
+
+if TYPE_CHECKING:
+    from whimbrel.agent.probes.golden import Model
+
+Check = Callable[[Path], None]
+Load = Callable[[Path], "Model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatProbe:
+    """What the agent knows of one format."""
+
+    structure: Check
+    structure_by_library: Check | None = None
+    runtime: Callable[[], Load] | Without
+    structure_first: bool = False  # its runtime aborts on files that it does not expect
+    counts_classes: bool = False  # what it predicts for validation samples can be a release's reference
+
+
+def _onnxruntime() -> Load:
+    from whimbrel.agent.probes.runtimes.onnxruntime import OnnxModel
+
+    return OnnxModel
+
+
+def _litert() -> Load:
+    from whimbrel.agent.probes.runtimes.litert import LiteRtModel
+
+    return LiteRtModel
+
+
+def _llama_cpp() -> Load:
+    from whimbrel.agent.probes.runtimes.llama_cpp import LlamaModel
+
+    return LlamaModel
+
+
+PROBES: dict[Format, FormatProbe] = {
+    "onnx": FormatProbe(structure=onnx.check, runtime=_onnxruntime, counts_classes=True),
+    "tflite": FormatProbe(structure=tflite.check, runtime=_litert, counts_classes=True),
+    "gguf": FormatProbe(
+        structure=gguf.check,
+        structure_by_library=gguf.check_with_library,
+        runtime=_llama_cpp,
+        structure_first=True,
+    ),
+    "safetensors": FormatProbe(
+        structure=safetensors.check,
+        structure_by_library=safetensors.check_with_library,
+        runtime=Without("it holds weights only, and the network that uses them is the app's own code"),
+    ),
+    "coreml": FormatProbe(
+        structure=coreml.check,
+        runtime=Without("Core ML is part of Apple's systems, and has no runtime for Python on a device"),
+    ),
+}
+
+
+def runtime_of(kind: Format) -> Load | None:
+    """What loads a model of this format; None where its runtime is not installed, or there is none."""
+    importing = PROBES[kind].runtime
+    if isinstance(importing, Without) or not importlib.util.find_spec(formats.BY_NAME[kind].runtime):
+        return None
+    return importing()
+
+
+def runnable_endings() -> str:
+    """The usual endings of files that have a runtime, for a sentence."""
+    runnable = [kind for kind, probe in PROBES.items() if not isinstance(probe.runtime, Without)]
+    *others, last = [formats.BY_NAME[kind].endings[0] for kind in runnable]
+    return f"{', '.join(others)} and {last}"

@@ -1,0 +1,5 @@
+"""How is a model run? One module a runtime, each with a class that is a `golden.Model`.
+
+A module here imports its runtime when it is imported, so only the table of formats (`probes/formats.py`) imports it,
+and only where the runtime is installed.
+"""

@@ -1,0 +1,130 @@
+"""What does a device report, and when? Announcements before it acts, windows as the policy asks; one batch in flight.
+
+1. What cannot be sent now is sent later, in its order; what the server will never take is dropped, and this is reported
+   as a problem in the status.
+2. Only the labels that policies ask for leave the device.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from whimbrel import limits
+from whimbrel.agent.backoff import Backoff, after_s_of
+from whimbrel.agent.bundle import Switched
+from whimbrel.agent.device_api import BadBody, DeviceApi
+from whimbrel.agent.installation import Installation
+from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.spool import Spool
+from whimbrel.agent.tuf_client import TrustClient
+from whimbrel.errors import WhimbrelError
+from whimbrel.health.report import Announcement, Batch
+
+_DEFAULT_PERIOD_S = 300.0  # of reports, until a policy says otherwise
+
+
+class Reporting:
+    """The device's announcements and reports: what waits is sent, and tried again later where that fails."""
+
+    def __init__(
+        self,
+        api: DeviceApi,
+        spool: Spool,
+        *,
+        trust: TrustClient,
+        installations: Mapping[str, Installation],
+        labels: Mapping[str, str],
+        now: Callable[[], float],
+        network: Switched,
+        chance: random.Random,
+    ) -> None:
+        self._api, self._spool, self._trust = api, spool, trust
+        self._installations, self._labels = installations, labels
+        self._now, self._network, self._chance = now, network, chance
+        self._announcing, self._sending = Backoff(chance), Backoff(chance)
+        self._next_report: float | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be sent."""
+        return [self._announcing.problem, self._sending.problem]
+
+    def due(self) -> list[float]:
+        """When something must be sent."""
+        times = []
+        if self._next_report is not None and self._api.known:
+            times.append(self._next_report)
+            if self._spool.waiting:
+                times.append(self._sending.until)
+        if any(each.state.journal.outbox for each in self._installations.values()):
+            times.append(self._announcing.until)
+        return times
+
+    def flush(self) -> None:
+        """Announce what waits in the outboxes; best effort."""
+        if self._network.offline:
+            return
+        now = self._now()
+        for each in self._installations.values():
+            while each.state.journal.outbox:
+                if self._api.known:
+                    if self._announcing.waiting(now):
+                        return
+                    try:
+                        self._api.announce(self._completed(each.state))
+                        self._announcing.worked()
+                    except BadBody as error:
+                        self._announcing.problem = str(error)
+                    except (WhimbrelError, OSError) as error:
+                        self._delay(self._announcing, error)
+                        return
+                each.state.announced()
+
+    def _completed(self, state: ModelState) -> Announcement:
+        policy = self._trust.policies.get(state.model)
+        hardware_class, slices = policy.reported_labels(self._labels) if policy else ("", {})
+        return msgspec.structs.replace(state.journal.outbox[0], hardware_class=hardware_class, slices=slices)
+
+    def report_when_due(self) -> None:
+        """Close the windows whose time it is, and send what waits."""
+        now, period = self._now(), self._report_s()
+        if not self._api.known or not self._trust.policies:
+            return
+        if self._next_report is None:
+            self._next_report = now + self._chance.uniform(0, period)
+        if now >= self._next_report or self._next_report > now + 2 * period:
+            self._next_report = max(now, min(self._next_report, now) + period)
+            for model in self._trust.policies:
+                self._installations[model].results.close_window()
+        if not self._sending.waiting(now):
+            self._send()
+
+    def _send(self) -> None:
+        size = limits.BATCH_WINDOWS
+        for _ in range(limits.BATCHES_A_PASS):
+            epoch, windows = self._spool.batch(windows_max=size)
+            if not windows:
+                return
+            try:
+                self._api.report(Batch(epoch=epoch, windows=windows, labels=self._labels_to_tell()))
+                self._sending.worked()
+            except BadBody as error:
+                self._sending.problem = str(error)
+                if error.status == 413 and size > 1:
+                    size = max(1, min(size, len(windows)) // 2)
+                    continue
+            except (WhimbrelError, OSError) as error:
+                self._delay(self._sending, error)
+                return
+            self._spool.acknowledged(epoch, windows)
+
+    def _labels_to_tell(self) -> dict[str, str]:
+        asked = {label for policy in self._trust.policies.values() for label in policy.report_labels}
+        return {name: value for name, value in self._labels.items() if name in asked}
+
+    def _delay(self, backoff: Backoff, error: Exception) -> None:
+        backoff.failed(self._now(), str(error), cap_s=self._report_s(), at_least_s=after_s_of(error))
+
+    def _report_s(self) -> float:
+        return min((policy.report_s for policy in self._trust.policies.values()), default=_DEFAULT_PERIOD_S)

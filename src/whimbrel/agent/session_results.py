@@ -1,0 +1,81 @@
+"""The results of one model's sessions: they go into the judgement of a trial, and into a report window.
+
+1. A crash that takes the process along is found by its mark at the next look.
+2. What is written down is forgotten, durably: a session that came back would be counted again.
+3. What ended before a swap is reported with the cohorts of its time.
+"""
+
+from whimbrel.agent.device_context import DeviceContext
+from whimbrel.agent.marks import Ended, forget, harvest
+from whimbrel.agent.model_state import ModelState
+from whimbrel.device import cohorts, events
+from whimbrel.device.journal import Candidate
+from whimbrel.device.states import State
+
+
+class SessionResults:
+    """The results of one model's sessions."""
+
+    def __init__(self, state: ModelState, device: DeviceContext) -> None:
+        self._state = state
+        self._device = device
+
+    def collect(self) -> None:
+        """Look at the sessions that ended: they speak for or against a trial, and go into the next window."""
+        ended = harvest(self._state.places)
+        if not ended:
+            return
+        new = self._device.spool.new_of(ended)
+        state, candidate = self._state.journal.state, self._state.journal.candidate
+        event: events.Event | None = None
+        if state is State.ON_TRIAL and candidate is not None:
+            event = trial_sessions(new, candidate)
+        elif state is State.SHADOWING and candidate is not None:
+            event = shadow_crashes(new, candidate)
+        if event is not None:
+            self._state.take(event)
+        self._write_down(ended)
+
+    def finish_before_swap(self) -> None:
+        """Close the window before another version is active: what is left belongs to the cohorts of now."""
+        ended = harvest(self._state.places)
+        if ended:
+            self._write_down(ended)
+        if self._device.api.known and self._device.spool.has_open(self._state.model):
+            self.close_window()
+
+    def close_window(self) -> None:
+        """Close the report window."""
+        policy = self._device.trust.policies.get(self._state.model)
+        hardware_class, slices = policy.reported_labels(self._device.labels) if policy else ("", {})
+        self._device.spool.cut(
+            self._state.model,
+            serial=self._state.pointer.serial,
+            cohorts=cohorts.cohorts(self._state.journal, now=self._device.now()),
+            hardware_class=hardware_class,
+            slices=slices,
+        )
+
+    def _write_down(self, ended: list[Ended]) -> None:
+        names = [session.name for session in ended]
+        spool = self._device.spool
+        if self._device.api.known:
+            spool.add(self._state.model, spool.new_of(ended), names=names)
+        forget(self._state.places, names)
+
+
+def trial_sessions(ended: list[Ended], candidate: Candidate) -> events.SessionsSeen | None:
+    """What sessions say of the version on trial; None where no session of that version says anything."""
+    own = [session for session in ended if session.serial == candidate.serial]
+    healthy = sum(session.closed is not None and session.closed.healthy for session in own)
+    failed = sum(session.closed is not None and session.closed.failed for session in own)
+    # Crashes of one moment are one event; those of a loop came one after the other.
+    failed += max((session.crashes_before + 1 for session in own if session.crashed), default=0)
+    return events.SessionsSeen(healthy=healthy, failed=failed) if healthy or failed else None
+
+
+def shadow_crashes(ended: list[Ended], candidate: Candidate) -> events.ShadowSeen | None:
+    """How often the version in the shadow ended its worker; None where it did not."""
+    tried = [session.closed.shadow for session in ended if session.closed is not None and session.closed.shadow]
+    crashed = sum(seen.crashed for seen in tried if seen.serial == candidate.serial)
+    return events.ShadowSeen(crashed=crashed) if crashed else None

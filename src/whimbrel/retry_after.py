@@ -1,0 +1,22 @@
+"""When does the other side of an HTTP answer want to be asked again? The header Retry-After (RFC 9110, section 10.2.3).
+
+Called by the agent, of servers, and by the server, of receivers of alerts.
+"""
+
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+
+def seconds_of(value: str, *, now: float, most_s: float) -> float | None:
+    """The seconds from `now` that the header's `value` asks for, at most `most_s`; None where it says nothing.
+
+    `now`: seconds since the epoch. A date without a zone is in UTC.
+    """
+    text = value.strip()
+    if text.isascii() and text.isdecimal():
+        return min(float(text), most_s)
+    try:
+        when = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return min(max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - now), most_s)

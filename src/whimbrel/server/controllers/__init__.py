@@ -1,0 +1,164 @@
+"""The controllers: what the server does by itself, round by round.
+
+**Reconciliation.** A controller is not told what happened. It compares what should be with what is, and does the
+difference; where there is none, it does nothing. So it does not matter why something differs (a person's command, a
+message of a device, the time, a process that was killed half-way), and an event that was missed is no harm: the next
+round sees the same difference. Each controller is a file, here in the order of a round:
+
+    file        what it does                             what it compares
+    leader      says which server does all this          the lease's row <-> this process
+    tallying    counts the messages of devices           the inbox <-> an empty one
+    judging     asks the gates, and does what they say   the window that is open <-> the one that was judged last
+    publishing  signs and copies what devices fetch      what the rows say <-> what is signed <-> what is copied
+    progress    lets rollouts move by themselves         a rollout's state <-> what has happened since
+    deltas      builds patches, beside the rounds        pairs that should have a patch <-> pairs that were tried
+
+**Killed at any point.** Every step is one transaction, or writes files that never change (the timestamp does, and is
+written last). Before its transaction is committed, a step has not happened; after it, the next step finds the new rows.
+Nothing that matters is kept in memory: ledgers and marks there save time, and a new process does without them.
+`tests/e2e/test_turns.py` kills a server after each of its transactions in turn; the outcome is always the same.
+
+**What can go wrong, and what happens then:**
+1. The server dies, or is suspended: its lease runs out, and another server does the rest. A leader that wakes up too
+   late changes no row, since each of its transactions holds the lease (`leader`).
+2. Anything is `Unavailable` (database, inbox, blob store): the round ends there, is logged, and is tried again after a
+   wait that grows with the failures in a row, up to 10 s. What was done before it stays done.
+3. A person changes a row while a controller works on it (`Conflict`): the person wins, and the next round looks again.
+4. A bug raises something unforeseen: it is logged with its traceback, and rounds go on. It must not end all judging
+   while devices go on being served.
+
+Each file says the same of its own part. The rules are in `flows/`; nothing is decided here.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from whimbrel.errors import Unavailable, WhimbrelError
+from whimbrel.flows.ports import Inbox
+from whimbrel.plan.rollout_states import State
+from whimbrel.server.controllers.deltas import DeltaBuilding
+from whimbrel.server.controllers.judging import Judging
+from whimbrel.server.controllers.leader import Leader, LeadLost
+from whimbrel.server.controllers.progress import Progress
+from whimbrel.server.controllers.publishing import Publishing, is_published
+from whimbrel.server.controllers.tallying import Tallying
+from whimbrel.stores.blobs import Blobs
+from whimbrel.stores.database import Database
+from whimbrel.stores.registry import namespaces
+from whimbrel.stores.transaction import Stores, all_namespaces
+from whimbrel.stores.tuf_repository import OnlineSigners
+
+log = logging.getLogger(__name__)
+
+_PERIOD_S = 0.25  # between rounds
+_LONGEST_WAIT = 40  # periods that are waited after many failures in a row
+_SETTLE_WAIT_S = 20.0
+
+
+class Controllers:
+    """The controllers of all namespaces of one database. `wake`: set it, and the next round begins soon."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        inbox: Inbox,
+        signers: OnlineSigners,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self.wake = asyncio.Event()
+        self.leader = Leader(database, clock=clock)
+        self.tallying = Tallying(self.leader, database, inbox, clock=clock)
+        self.judging = Judging(self.leader, database, clock=clock)
+        self.publishing = Publishing(self.leader, database, blobs, signers, clock=clock)
+        self.progress = Progress(self.leader, database, clock=clock)
+        self.deltas = DeltaBuilding(self.leader, database, blobs, wake=self.wake, clock=clock)
+
+    async def round(self) -> None:
+        """One round of all controllers. Raises `Unavailable` where it was broken off, or another server leads."""
+        setbacks = await self.tallying.empty_inbox()
+        for namespace in await asyncio.to_thread(all_namespaces, self._database):
+            await asyncio.to_thread(self.judging.judge_rollouts, namespace, at_once=setbacks > 0)
+            await asyncio.to_thread(self.judging.judge_experiments, namespace, at_once=setbacks > 0)
+            await self.publishing.publish(namespace)
+            if await asyncio.to_thread(self.progress.follow_rollouts, namespace):
+                await self.publishing.publish(namespace)
+                await asyncio.to_thread(self.progress.follow_rollouts, namespace)
+
+    async def run(self) -> None:
+        """Lead where nobody else does, until cancelled. Trouble is logged and tried again."""
+        failures = 0  # in a row
+        try:
+            while True:
+                try:
+                    if await asyncio.to_thread(self.leader.take):
+                        await self.round()
+                    failures = 0
+                except WhimbrelError as error:
+                    failures += 1
+                    log.warning("a controller round failed (%s in a row): %s", failures, error)
+                except Exception:  # a bug must not end all judging while devices go on being served
+                    failures += 1
+                    log.exception("a controller round failed (%s in a row)", failures)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.wake.wait(), _PERIOD_S * min(_LONGEST_WAIT, 1 + failures))
+                if self.wake.is_set():
+                    self.wake.clear()
+                    await asyncio.sleep(_PERIOD_S / 5)  # let more reports gather
+        finally:
+            await asyncio.to_thread(self.leader.resign)
+
+    async def run_builds(self) -> None:
+        """Build the patches that should be there, while this process leads, until cancelled."""
+        await self.deltas.run()
+
+    async def build_deltas(self, namespace: str, *, model: str | None = None) -> int:
+        """Build the patches that are missing now. Returns how many were tried.
+
+        Raises `Unavailable` where the codec is not installed here.
+        """
+        return await self.deltas.build_missing(namespace, model=model)
+
+    async def settle(self) -> None:
+        """Return when the signed metadata says what the registry says: do it, or wait for the leader to.
+
+        Raises `Unavailable` where the leader does not do it in time.
+        """
+        deadline = time.monotonic() + _SETTLE_WAIT_S
+        while True:
+            if await asyncio.to_thread(self.leader.take):
+                with suppress(LeadLost):
+                    await self.round()
+                    return
+            if await asyncio.to_thread(self._is_settled):
+                return
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    "what you asked for is stored, but the leading server did not sign it within "
+                    f"{_SETTLE_WAIT_S:.0f} s; look at its log"
+                )
+            await asyncio.sleep(0.05)
+
+    def leads_now(self) -> bool:
+        """Whether this process is the leader, as far as it knows."""
+        return self.leader.leads_now()
+
+    async def resign(self) -> None:
+        """Stop leading, so that another server may lead at once."""
+        await asyncio.to_thread(self.leader.resign)
+
+    def _is_settled(self) -> bool:
+        """Whether nothing waits to be published in any namespace."""
+        with self._database.transaction() as connection:
+            for namespace in namespaces(connection):
+                stores = Stores(connection, namespace)
+                if stores.deltas.unlisted_models() or not is_published(stores):
+                    return False
+                if any(rollout.state is State.ADVANCING for rollout in stores.registry.rollouts(live=True)):
+                    return False
+        return True
