@@ -23,6 +23,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError
 
 from whimbrel import limits
+from whimbrel.agent.answers import SNIFFED_BYTES, Misfit, coding_of, is_page
 from whimbrel.device.ports import Answer
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.version import __version__
@@ -224,10 +225,10 @@ class HttpNetwork:
     ) -> Answer:
         """One request and its whole answer. Raises `Unavailable`, and `UntrustedInput` for a body above `bytes_max`."""
         with self._open(method, url, headers={"Accept-Encoding": "gzip", **(headers or {})}, body=body) as answer:
-            encoding = answer.headers.get("content-encoding", "identity")
-            if encoding not in {"identity", "gzip"}:
-                raise UntrustedInput(f"{url} answered in {encoding!r}; gzip was asked for")
-            unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS) if encoding == "gzip" else None
+            coding = coding_of(answer.headers)
+            if coding not in {"", "gzip"}:
+                raise UntrustedInput(f"{url} answered in {coding!r}; gzip was asked for")
+            unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS) if coding == "gzip" else None
             received = bytearray()
             until = time.monotonic() + limits.ANSWER_S
             for chunk in answer.chunks():
@@ -236,6 +237,8 @@ class HttpNetwork:
                 except zlib.error as error:
                     raise UntrustedInput(f"{url} answered with broken gzip: {error}") from error
                 if len(received) > bytes_max:
+                    if is_page(answer.headers, bytes(received[:SNIFFED_BYTES])):
+                        raise Misfit(f"{url} answered with a page for people, of more than {bytes_max} bytes")
                     raise UntrustedInput(f"{url} answered with more than {bytes_max} bytes")
                 if time.monotonic() > until:
                     raise Unavailable(f"{url} did not answer whole within {limits.ANSWER_S:g} s")
