@@ -5,8 +5,10 @@
 2. A connection that breaks is `Unavailable`; retries are the caller's, between cycles, so that a cycle stays short.
 """
 
+import ipaddress
 import math
 import os
+import re
 import socket
 import threading
 import time
@@ -17,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import unquote
 
+import msgspec
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -28,6 +31,7 @@ from whimbrel.device.ports import Answer
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.version import __version__
 
+_WITH_PORT = re.compile(r"^(\[[^\]]*\]|[^:]*):([0-9]{1,5})$")  # one colon, or an address in brackets
 _TIMEOUT = urllib3.Timeout(connect=limits.CONNECT_S, read=limits.READ_S)
 _USER_AGENT = f"whimbrel/{__version__}"
 _Manager = TypeVar("_Manager", bound=urllib3.PoolManager)
@@ -70,24 +74,51 @@ class Proxies:
         }
         if "REQUEST_METHOD" in given:  # a CGI program: a header named Proxy would be HTTP_PROXY (httpoxy)
             self._by_scheme["http"] = given.get("http_proxy", "")
-        self._direct = [
-            name.strip().lstrip("*.").lower()
-            for name in (given.get("no_proxy") or given.get("NO_PROXY") or "").split(",")
-            if name.strip()
-        ]
+        words = (given.get("no_proxy") or given.get("NO_PROXY") or "").replace(",", " ").split()
+        self._direct = [_Direct.parse(word) for word in words]
 
     def of(self, url: str) -> str:
         """The proxy for `url`, or ""."""
         parsed = urllib3.util.parse_url(url)
-        host = (parsed.host or "").strip("[]").lower()
+        host = (parsed.host or "").strip("[]").rstrip(".").lower()
         if self._explicit:
             return self._explicit
         if host in {"localhost", "::1"} or host.startswith("127."):
             return ""
-        if any(name in {"", host} or host.endswith(f".{name}") for name in self._direct):
+        port = parsed.port or {"http": 80, "https": 443}.get(parsed.scheme or "")
+        if any(each.covers(host, port) for each in self._direct):
             return ""
         proxy = self._by_scheme.get(parsed.scheme or "", "") or self._by_scheme["all"]
         return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+
+
+class _Direct(msgspec.Struct, frozen=True):
+    """One word of NO_PROXY: `*`, a name (and all below it), an address, or a network; perhaps with a port."""
+
+    name: str = ""  # "": every host
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, word: str) -> "_Direct":
+        match = _WITH_PORT.match(word)
+        host, port = (match[1], int(match[2])) if match else (word, None)
+        try:
+            return cls(network=ipaddress.ip_network(host.replace("[", "").replace("]", ""), strict=False), port=port)
+        except ValueError:
+            return cls(name=host.lstrip("*.").rstrip(".").lower(), port=port)
+
+    def covers(self, host: str, port: int | None) -> bool:
+        if self.port is not None and port != self.port:
+            return False
+        if self.network is None:
+            return self.name in {"", host} or host.endswith(f".{self.name}")
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return (mapped or address) in self.network
 
 
 class _Watch:

@@ -329,6 +329,38 @@ def test_backoff_is_fully_jittered_grows_and_never_comes_before_what_was_asked_f
         ({"HTTP_PROXY": "http://p:1"}, "http://127.0.0.1:80", ""),
         ({"HTTP_PROXY": "http://p:1"}, "http://[::1]:80", ""),
         ({"HTTP_PROXY": "http://p:1", "REQUEST_METHOD": "GET"}, "http://models.example", ""),
+        *(
+            (
+                {"ALL_PROXY": "http://p:1", "NO_PROXY": f"other.example, {direct}"},
+                url,
+                "" if is_direct else "http://p:1",
+            )
+            for direct, url, is_direct in (
+                ("10.0.0.0/8", "http://10.1.2.3:8080", True),
+                ("10.0.0.0/8", "http://11.1.2.3:8080", False),
+                ("10.0.0.0/8", "http://10.example", False),
+                ("10.1.2.3", "http://10.1.2.3", True),
+                ("10.1.2.3/8", "http://10.9.9.9", True),
+                ("models.example:8443", "https://models.example:8443", True),
+                ("models.example:8443", "https://models.example", False),
+                ("models.example:443", "https://models.example", True),
+                (".example:80", "http://models.example", True),
+                ("10.0.0.0/8:80", "http://10.1.2.3", True),
+                ("[fd00::1]", "http://[fd00::1]:8080", True),
+                ("[fd00::1]:8080", "http://[FD00:0::1]:8080", True),
+                ("[fd00::1]:8080", "http://[fd00::1]:8081", False),
+                ("fd00::1", "http://[fd00::1]", True),
+                ("fd00::/8", "http://[fd12::1]", True),
+                ("[fd00::]/8", "http://[fd12::1]", True),
+                ("fd00::/8", "http://[fe12::1]", False),
+                ("10.0.0.0/8", "http://[::ffff:10.1.2.3]", True),
+                ("models.example.", "http://models.example", True),
+                ("models.example", "http://MODELS.example.", True),
+                ("a.example b.example", "http://b.example", True),
+                ("10.0.0.0/99", "http://10.1.2.3", False),
+                (":80", "http://models.example", True),
+            )
+        ),
     ],
 )
 def test_proxy_of_the_environment(environment: dict[str, str], url: str, proxy: str) -> None:
