@@ -294,6 +294,8 @@ class HttpNetwork:
     def _answer(
         self, method: str, url: str, *, headers: dict[str, str], body: bytes | None
     ) -> Iterator[urllib3.BaseHTTPResponse]:
+        if "://" not in url:
+            raise Unavailable("this agent was given no server yet, so it takes bundles only; give one with --server")
         try:
             answer = self._pool_for(url).request(
                 method,
