@@ -75,7 +75,8 @@ GOLDEN_VALUES = 200_000  # values in all tensors of a probe: some 20 bytes each,
 GOLDEN_FILE_BYTES = 16 * MIB  # an unpacked .npz, or a .json
 
 # --- the device: the journey of one update ---
-INSTALL_ATTEMPTS = 5  # a body with a wrong hash usually is a bad cache; five in a row are a bad release
+WRONG_BYTES_FIRST_S = 60.0  # a second download with a wrong hash: a cache on the way keeps it for minutes
+WRONG_BYTES_MOST_S = 86400.0  # and then ever less often: each costs the whole file
 PROBE_ATTEMPTS = 3  # a device that stops three times while it probes was stopped by the probe
 TRIAL_HEALTHY_SESSIONS = 3  # one healthy session may be luck; a model that is used daily commits within days
 TRIAL_FAILED_SESSIONS = 3  # one crash may be the app's or the user's own; three before three healthy ones are not

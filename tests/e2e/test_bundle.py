@@ -264,6 +264,27 @@ def test_export_from_a_folder_and_import_on_a_device(tmp_path: Path) -> None:
     assert whimbrel("bundle", "export", "wake", tmp_path / "stick", "-R", folder).status == 2
 
 
+def test_import_on_a_device_that_never_saw_a_server(tmp_path: Path) -> None:
+    """It said that the folder has no settings, and asked for a server, which such a device does not have."""
+    folder = server_support.repository(tmp_path / "repository")
+    done("bundle", "export", "wake", tmp_path / "stick", "-R", folder)
+    device = tmp_path / "device"
+    said = whimbrel("agent", "import", tmp_path / "stick", "--folder", device)
+    assert (said.status, "no trust root yet" in said.err) == (4, True)
+    said = done("agent", "import", tmp_path / "stick", "--folder", device, "--root", folder / "root.json")
+    assert (said["models"]["wake"]["serial"], said["problems"]) == (1, [])
+    with Agent.open(device, probes=AllGood()) as agent:
+        for _ in range(limits.TRIAL_HEALTHY_SESSIONS):
+            with agent.session("wake") as model:
+                assert model.serial == 1
+        result = agent.cycle()
+        assert result.models["wake"]["state"] == "committed"
+        assert any("no server yet" in problem for problem in result.problems)
+        assert result.next_s > 0
+    with server_support.serving(folder) as server, Agent.open(device, server=server.devices) as agent:
+        assert agent.cycle(force=True).problems == ()
+
+
 def test_export_from_a_server_is_the_same(tmp_path: Path) -> None:
     folder = server_support.repository(tmp_path / "repository")
     with server_support.serving(folder) as server:

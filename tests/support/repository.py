@@ -328,13 +328,14 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
             wanted = self.headers.get("Range", "")
             server.ranges.append(wanted)
             headers = {"ETag": etag, "Accept-Ranges": "bytes"}
-            if wanted and self.headers.get("If-Range") == etag:
-                first = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if wanted and self.headers.get("If-Range", etag) == etag:
+                start, _, stop = wanted.removeprefix("bytes=").partition("-")
+                first, end = int(start), min(len(content), int(stop or len(content)) + 1)
                 if first >= len(content):
                     self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
                     return
-                headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-                self._answer(206, content[first:], headers)
+                headers["Content-Range"] = f"bytes {first}-{end - 1}/{len(content)}"
+                self._answer(206, content[first:end], headers)
             else:
                 self._answer(200, content, headers)
 

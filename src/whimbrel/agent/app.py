@@ -198,7 +198,7 @@ class Agent:
         monotonic: Clock = time.monotonic,
     ) -> Self:
         """The agent of `folder`. What is left out is as it was the last time; the first time `server` and `root` are
-        needed, `models` is ("detector",), and the device's id is random.
+        needed, `models` is ("detector",), and the device's id is random. `server` "" is none: only bundles come.
 
         `root` is the trust root: a path, or the bytes. `enrol_token` lets the device tell how it is doing; without one
         it only listens. `situation` tells of charger, battery, network and so on where policies ask for them; on Linux

@@ -40,7 +40,7 @@ class Assembly:
         """Have all bytes of `file` at `Download.path(file)`; the way that led here.
 
         `here`: artifacts of this device, by digest.
-        Raises `Unfinished`, `Unavailable`, `UntrustedInput`.
+        Raises `Unfinished`, `Unavailable`.
         """
         missing = self._missing(file)
         patching = _codec() if steps and missing > 0 else None

@@ -114,6 +114,15 @@ class Bundle:
             raise Unavailable(f"the bundle's {member.filename} cannot be read: {error}") from error
 
 
+def models_of(path: Path) -> list[str]:
+    """The models that the bundle at `path` says that it is about. Raises `UntrustedInput`."""
+    bundle = Bundle(path)
+    try:
+        return sorted(bundle.models)
+    finally:
+        bundle.close()
+
+
 class Switched:
     """A `Network` that is a bundle for a while."""
 

@@ -2,27 +2,35 @@
 
 1. A 401 means: a new token; a second one: a new enrolment. Never more than once a request.
 2. A body that the server calls wrong (400, 413) is never sent again; anything else is tried again later.
+3. Only the server's own answers count. Only 204 means that something is stored, and an error is the server's where it
+   is a problem document: a captive portal that answers 200, 401 or 413 makes this device forget nothing.
 """
 
 import gzip
 import time
 from pathlib import Path
+from typing import TypeVar
 
 from whimbrel import limits
+from whimbrel.agent.answers import Misfit, excerpt, is_problem
 from whimbrel.agent.backoff import check_patience
 from whimbrel.agent.disk import Disk
 from whimbrel.device.ports import Answer, Clock, Network
-from whimbrel.errors import NotAllowed, Unavailable, UntrustedInput
+from whimbrel.errors import NotAllowed, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model import documents
 from whimbrel.trust.enrolment import Credential, Enrolment, Token
 
 _EARLY_S = 60.0  # a token is renewed this long before it ends
-_OK = 200, 201, 204
+_T = TypeVar("_T")
 
 
 class BadBody(UntrustedInput):
     """The server will never take this body. `status` 413: a smaller one it may."""
+
+
+class TooLarge(Unavailable):
+    """Somebody on the way takes no body of this size; a smaller one may pass."""
 
 
 class DeviceApi:
@@ -61,7 +69,7 @@ class DeviceApi:
         self._say("announce", documents.encode(announcement))
 
     def report(self, batch: Batch) -> None:
-        """Raises `Unavailable`, `NotAllowed`, `BadBody`."""
+        """Raises `Unavailable` (`TooLarge`: a smaller batch may pass), `NotAllowed`, `BadBody`."""
         self._say("reports", documents.encode(batch))
 
     def _say(self, what: str, body: bytes) -> None:
@@ -70,24 +78,24 @@ class DeviceApi:
             body = gzip.compress(body, compresslevel=5, mtime=0)
             headers["Content-Encoding"] = "gzip"
         answer = self._post(what, body, {**headers, "Authorization": f"Bearer {self._bearer()}"})
-        if answer.status == 401:
+        if _is_unknown(answer):
             self._token = None
             answer = self._post(what, body, {**headers, "Authorization": f"Bearer {self._bearer()}"})
-        if answer.status == 401:
+        if _is_unknown(answer):
             self._token, self._credential = None, None
             answer = self._post(what, body, {**headers, "Authorization": f"Bearer {self._bearer()}"})
-        self._check(what, answer)
+        if answer.status != 204:
+            raise self._refusal(what, answer)
 
     def _bearer(self) -> str:
         if self._token is not None and self._clock() < self._token[1]:
             return self._token[0]
         credential = self._credential or self._enrol()
         answer = self._post("token", documents.encode(credential))
-        if answer.status == 401:
+        if _is_unknown(answer):
             credential = self._enrol()
             answer = self._post("token", documents.encode(credential))
-        self._check("token", answer)
-        token = documents.parse(Token, answer.body, what="the token")
+        token = self._parsed(Token, "token", answer)
         self._token = token.token, self._clock() + max(token.expires_in_s - _EARLY_S, token.expires_in_s / 2)
         return token.token
 
@@ -95,9 +103,7 @@ class DeviceApi:
         if self._enrol_token is None:
             raise NotAllowed("the server does not know this device, and there is no enrolment token; give one")
         body = Enrolment(device_id=self._device_id, enrol_token=self._enrol_token, labels=self._labels)
-        answer = self._post("enrol", documents.encode(body))
-        self._check("enrol", answer)
-        credential = documents.parse(Credential, answer.body, what="the credential")
+        credential = self._parsed(Credential, "enrol", self._post("enrol", documents.encode(body)))
         if credential.device_id != self._device_id:
             raise UntrustedInput(f"the server enrolled {credential.device_id!r}; expected {self._device_id!r}")
         self._disk.write(self._path, documents.encode(credential), mode=0o600)
@@ -114,19 +120,38 @@ class DeviceApi:
 
     def _post(self, what: str, body: bytes, headers: dict[str, str] | None = None) -> Answer:
         headers = {"Content-Type": "application/json", **(headers or {})}
-        return self._network.ask(
-            "POST", f"{self._url}/{what}", headers=headers, body=body, bytes_max=limits.ANSWER_BYTES
-        )
+        try:
+            return self._network.ask(
+                "POST", f"{self._url}/{what}", headers=headers, body=body, bytes_max=limits.ANSWER_BYTES
+            )
+        except UntrustedInput as error:
+            raise Misfit(f"POST {what} brought no answer of the server: {error}") from error
 
-    def _check(self, what: str, answer: Answer) -> None:
-        if answer.status in _OK:
-            return
-        detail = f"POST {what} answered {answer.status}: {answer.body[:300].decode('utf-8', 'replace')}"
-        if answer.status in {400, 413}:
+    def _parsed(self, kind: type[_T], what: str, answer: Answer) -> _T:
+        if answer.status not in {200, 201}:
+            raise self._refusal(what, answer)
+        try:
+            return documents.parse(kind, answer.body, what=f"the answer of POST {what}")
+        except UntrustedInput as error:
+            raise Misfit(
+                f"POST {what} answered {answer.status}, and not as the server does: {excerpt(answer)}"
+            ) from error
+
+    def _refusal(self, what: str, answer: Answer) -> WhimbrelError:
+        """Why an answer is not what was asked for. Raises `Busy` where it asks for patience."""
+        detail = f"POST {what} answered {answer.status}: {excerpt(answer)}"
+        if answer.status < 400:
+            return Misfit(detail)
+        if is_problem(answer) and answer.status in {400, 413}:
             error = BadBody(detail)
             error.status = answer.status
-            raise error
-        if answer.status in {401, 403}:
-            raise NotAllowed(f"{detail}; check the enrolment token")
+            return error
+        if is_problem(answer) and answer.status in {401, 403}:
+            return NotAllowed(f"{detail}; check the enrolment token")
         check_patience(f"POST {what}", answer, now=time.time())
-        raise Unavailable(detail)
+        return TooLarge(detail) if answer.status == 413 else Unavailable(detail)
+
+
+def _is_unknown(answer: Answer) -> bool:
+    """Whether the server itself says that it does not know who asks."""
+    return answer.status == 401 and is_problem(answer)

@@ -2,21 +2,27 @@
 
 1. What came is kept in `<sha256>.part`; where from and its ETag beside it. If-Range makes a server that has other bytes
    start again; where there is no strong ETag, and at another mirror, it is asked without: the name is the hash.
-2. 206 goes on, 200 starts again, 416 means that nothing is missing or that what we have is wrong. To a server that
-   starts again and again, for it knows no ranges, ever longer passes are given, or it would never come to an end.
-3. A body that is longer than the release says is thrown away as soon as it is too long. The hash is checked by the
-   caller, over the whole file.
+2. What is here is kept until other bytes are proven. 206 goes on. 200 begins anew: where its beginning is what is here,
+   the rest is appended; where it differs, it is collected beside (`<sha256>.other`), and takes the place only with the
+   right hash. To a server that begins anew again and again ever longer passes are given, or it would never come to an
+   end. After 416 or a wrong range the whole is asked for.
+3. An answer that does not fit what was asked (`answers`) is dropped at once. The hash is checked by the caller, over
+   the whole file; where it is wrong, the mirrors that sent of it are asked last for a while.
 4. A mirror that fails gives way to the next one at once; the bytes that came stay.
 5. What a bundle holds comes at once and to its end: there is no later, and no network whose bytes anybody counts.
 """
 
-import re
+import functools
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.allowance import Allowance
+from whimbrel.agent.answers import SNIFFED_BYTES, Misfit, check_artifact, is_page
 from whimbrel.agent.backoff import check_patience
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.mirrors import Mirrors
@@ -24,7 +30,16 @@ from whimbrel.device.ports import Network, Stream
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.release import File
 
-_CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
+
+class Begun(msgspec.Struct, frozen=True):
+    """What is known of a partial file. `origin`: the base URL whose `etag` it has; `anew`: how often servers began anew
+    instead of going on; `senders`: base URLs that sent bytes of it.
+    """
+
+    etag: str = ""
+    origin: str = ""
+    anew: int = 0
+    senders: tuple[str, ...] = ()
 
 
 class Download:
@@ -52,7 +67,8 @@ class Download:
         self._offline = offline
         self._now = now
         self._monotonic = monotonic
-        self._from: dict[str, str] = {}  # digest -> the last base URL that gave bytes of it
+        self._whole_next: set[tuple[str, str]] = set()  # base URL and digest, where a range was answered wrongly
+        self._doubted: set[str] = set()  # digests, where a server began anew with other bytes than those here
         self.moved = 0
 
     def path(self, file: File) -> Path:
@@ -66,8 +82,7 @@ class Download:
     def fetch(self, file: File) -> None:
         """Get what is missing of `file`. It then has its size, and is not durable.
 
-        Raises `Unavailable` (call again: what came is kept; `Unfinished` where more is here than before),
-        `UntrustedInput` (what came was thrown away).
+        Raises `Unavailable`: call again, what came is kept (`Unfinished`: more is here than before).
         """
         path = self.path(file)
         have = self._disk.size(path) or 0
@@ -91,14 +106,17 @@ class Download:
 
     def discard(self, file: File) -> None:
         """Throw away what came of `file`."""
-        self._disk.remove(self.path(file))
-        self._disk.remove(self._etag_path(file))
+        for path in (self.path(file), self._record_path(file), self._other_path(file)):
+            self._disk.remove(path)
 
     def refuse(self, file: File) -> None:
-        """Throw away what came of `file`, because its hash is wrong; who sent it is asked last for a while."""
-        base = self._from.pop(file.sha256, None)
-        if base is not None:
-            self._mirrors.failed(base, UntrustedInput(f"{base} sent {file.sha256} with a wrong hash"))
+        """Throw away what came of `file`, because its hash is wrong; who sent it is asked last for a while.
+
+        Where a mirror and the server sent parts of it, the mirror is to blame.
+        """
+        senders = self._begun(file).senders
+        for base in [base for base in senders if base != self._mirrors.last] or senders:
+            self._blame(file, base)
         self.discard(file)
 
     def keep_only(self, digests: set[str]) -> None:
@@ -129,68 +147,190 @@ class Download:
         if problem is not None:
             raise problem
 
-    def _etag_path(self, file: File) -> Path:
+    def _blame(self, file: File, base: str) -> None:
+        error = UntrustedInput(f"{base} sent {file.sha256} with a wrong hash")
+        self._mirrors.failed(base, error, rest_s=limits.WRONG_BYTES_FIRST_S)
+
+    # --- what is known of a partial file ---
+
+    def _record_path(self, file: File) -> Path:
         return self.folder / f"{file.sha256}.etag"
 
-    def _begun(self, file: File) -> tuple[str, str, int]:
-        """ETag and base URL of what is here of `file`; how often servers began anew instead of going on."""
-        lines = (self._disk.read(self._etag_path(file)) or b"").decode("latin-1").split("\n")
+    def _other_path(self, file: File) -> Path:
+        return self.folder / f"{file.sha256}.other"
+
+    def _begun(self, file: File) -> Begun:
+        lines = (self._disk.read(self._record_path(file)) or b"").decode("latin-1").split("\n")
         etag, origin, anew = (*lines, "", "", "")[:3]
-        return etag, origin, int(anew) if anew.isdecimal() and len(anew) < 4 else 0
+        senders = tuple(dict.fromkeys(line for line in lines[3:] if line)) or ((origin,) if origin else ())
+        return Begun(etag, origin, int(anew) if anew.isdecimal() and len(anew) < 4 else 0, senders)
+
+    def _remember(self, file: File, begun: Begun) -> Begun:
+        if begun != self._begun(file):
+            lines = (begun.etag, begun.origin, str(begun.anew), *begun.senders)
+            self._disk.replace(self._record_path(file), "\n".join(lines).encode("latin-1", "replace"))
+        return begun
+
+    # --- one mirror ---
 
     def _request(self, file: File, base: str, path: Path) -> None:
-        url = f"{base}/{file.sha256}"
-        have = self._disk.size(path) or 0
+        """Ask `base` until all is here; more than once where it gives less than the range that was asked for."""
+        since = self._monotonic()
+        while not self._one_answer(file, base, path, since=since):
+            if self._stopped() or self._monotonic() > since + limits.DOWNLOAD_PASS_S:
+                raise Paused(f"{self._disk.size(path)} of {file.size_bytes} bytes of {base}/{file.sha256} are here")
+
+    def _one_answer(self, file: File, base: str, path: Path, *, since: float) -> bool:
+        """Whether all is here after one request. False: what the answer promised came, and more is to be asked for."""
+        url, have, begun = f"{base}/{file.sha256}", self._disk.size(path) or 0, self._begun(file)
+        etag = begun.etag if begun.origin == base else ""
         headers = {"Accept-Encoding": "identity"}
-        etag, origin, anew = self._begun(file)
-        if have:
+        if have and (base, file.sha256) not in self._whole_next:
             headers["Range"] = f"bytes={have}-"
-            if etag and origin == base:
+            if etag:
                 headers["If-Range"] = etag
         with self._network.stream(url, headers=headers) as answer:
             if answer.status == 416:
-                self.discard(file)
-                raise Unavailable(f"{url} says that byte {have} is past its end; starting again")
+                self._whole_next.add((base, file.sha256))
+                raise Unavailable(f"{url} says that byte {have} is past its end; all of it is asked for next")
             if answer.status not in {200, 206}:
                 check_patience(url, answer, now=self._now())
                 raise Unavailable(f"{url} answered {answer.status}; expected 200 or 206")
-            if answer.headers.get("content-encoding", "identity") != "identity":
-                raise UntrustedInput(f"{url} was compressed on the way; artifacts must come as they are")
-            if answer.status == 206 and not self._continues(answer, have, file):
-                self.discard(file)
-                raise Unavailable(f"{url} sent another range than was asked for; starting again")
-            if answer.status == 200:
-                anew = anew + 1 if have else 0
-                self.discard(file)
-                have = 0
-                etag = answer.headers.get("etag", "")
-                strong = "" if etag.startswith("W/") else etag  # If-Range wants a strong one
-                self._disk.replace(self._etag_path(file), f"{strong}\n{base}\n{anew}".encode("latin-1", "replace"))
-            self._from[file.sha256] = base
-            pass_s = min(limits.DOWNLOAD_PASS_S * 2**anew, limits.DOWNLOAD_PASS_MOST_S)
-            self._receive(answer, file, url, path, have, until=self._monotonic() + pass_s)
+            try:
+                end = check_artifact(url, answer, file, have=have, etag=etag)
+            except Misfit:
+                if answer.status == 206:
+                    self._whole_next.add((base, file.sha256))
+                raise
+            if answer.status == 206:
+                self._remember(file, msgspec.structs.replace(begun, senders=_with(begun.senders, base)))
+                part = _Part(url, file.size_bytes, start=have, end=end, until=since + _pass_s(begun))
+                self._receive(answer.chunks(), part, functools.partial(self._disk.append, path))
+                return end == file.size_bytes
+            self._whole_next.discard((base, file.sha256))
+            self._begin_anew(answer, file, base, begun, since=since)
+            return True
 
-    @staticmethod
-    def _continues(answer: Stream, have: int, file: File) -> bool:
-        match = _CONTENT_RANGE.match(answer.headers.get("content-range", ""))
-        return bool(match) and int(match[1]) == have and match[3] in {"*", str(file.size_bytes)} if match else False
+    def _begin_anew(self, answer: Stream, file: File, base: str, begun: Begun, *, since: float) -> None:
+        """Take an answer that begins at the first byte."""
+        path, url = self.path(file), f"{base}/{file.sha256}"
+        tag = answer.headers.get("etag", "")
+        etag = "" if tag.startswith("W/") else tag  # If-Range wants a strong one
+        have = self._disk.size(path) or 0
+        begun = msgspec.structs.replace(begun, anew=begun.anew + 1) if have else Begun()
+        own = Begun(etag, base, begun.anew, (base,))
+        part = _Part(url, file.size_bytes, start=0, end=file.size_bytes, until=since + _pass_s(begun))
+        chunks = _without_page(url, answer)
+        if not have:
+            self._remember(file, own)
+            try:
+                self._receive(chunks, part, functools.partial(self._disk.append, path))
+            except (Misfit, _Ended) as error:  # all that is here is of this answer
+                if isinstance(error, Misfit) or "chunked" in answer.headers.get("transfer-encoding", "").lower():
+                    self.discard(file)  # chunks that ended as they should, so it was never this file
+                raise
+            return
+        self._remember(file, begun)
+        if file.sha256 in self._doubted:
+            self._collect_beside(chunks, part, file, own)
+            return
+        agreed = msgspec.structs.replace(own, senders=_with(begun.senders, base))
+        same = _SameBeginning(self._disk, path, have=have, url=url, on_agreed=lambda: self._remember(file, agreed))
+        try:
+            self._receive(chunks, part, same.take)
+        except _Differs:
+            self._doubted.add(file.sha256)
+            raise
 
-    def _receive(self, answer: Stream, file: File, url: str, path: Path, have: int, *, until: float) -> None:
-        for chunk in answer.chunks():
-            if have + len(chunk) > file.size_bytes:
-                self.discard(file)
-                raise UntrustedInput(f"{url} is longer than the {file.size_bytes} bytes that the release says")
-            self._disk.append(path, chunk)
+    def _collect_beside(self, chunks: Iterator[bytes], part: "_Part", file: File, own: Begun) -> None:
+        other = self._other_path(file)
+        self._disk.remove(other)
+        try:
+            self._receive(chunks, part, functools.partial(self._disk.append, other))
+            if self._disk.sha256(other) != file.sha256:
+                self._blame(file, own.origin)
+                raise Misfit(f"{part.url} sent other bytes than those here, and their hash is wrong")
+            self._disk.move(other, self.path(file))
+            self._remember(file, own)
+            self._doubted.discard(file.sha256)
+        finally:
+            self._disk.remove(other)
+
+    def _receive(self, chunks: Iterator[bytes], part: "_Part", take: Callable[[bytes], None]) -> None:
+        have = part.start
+        for chunk in chunks:
+            if have + len(chunk) > part.end:
+                raise Misfit(f"{part.url} is longer than the {part.size_bytes} bytes that the release says")
+            take(chunk)
             have += len(chunk)
             self.moved += len(chunk)
-            here = f"{have} of {file.size_bytes} bytes of {url} are here"
+            here = f"{have} of {part.size_bytes} bytes of {part.url} are here"
             paced = not self._offline()
-            if paced and not self._allowance.spend(len(chunk)) and have < file.size_bytes:
+            if paced and not self._allowance.spend(len(chunk)) and have < part.size_bytes:
                 raise Paused(f"{here}; no more today, by the budget")
-            if (self._stopped() or (paced and self._monotonic() > until)) and have < file.size_bytes:
+            if (self._stopped() or (paced and self._monotonic() > part.until)) and have < part.end:
                 raise Paused(here)
-        if have < file.size_bytes:
-            raise Unavailable(f"{have} of {file.size_bytes} bytes of {url} are here")
+        if have < part.end:
+            raise _Ended(f"{have} of {part.size_bytes} bytes of {part.url} are here")
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """What one answer promised: bytes [start, end) of a file; and until when it may take."""
+
+    url: str
+    size_bytes: int
+    start: int
+    end: int
+    until: float
+
+
+class _SameBeginning:
+    """Where an answer's first `have` bytes are those at `path`, the rest is appended. Raises `_Differs`."""
+
+    def __init__(self, disk: Disk, path: Path, *, have: int, url: str, on_agreed: Callable[[], object]) -> None:
+        self._disk = disk
+        self._path = path
+        self._have = self._left = have
+        self._url = url
+        self._on_agreed = on_agreed
+        self._expected = disk.sha256(path)
+        self._beginning = hashlib.sha256()
+
+    def take(self, chunk: bytes) -> None:
+        if self._left:
+            beginning, chunk = chunk[: self._left], chunk[self._left :]
+            self._beginning.update(beginning)
+            self._left -= len(beginning)
+            if self._left:
+                return
+            if self._beginning.hexdigest() != self._expected:
+                raise _Differs(f"{self._url} begins with other bytes than the {self._have} that are here")
+            self._on_agreed()
+        if chunk:
+            self._disk.append(self._path, chunk)
+
+
+def _without_page(url: str, answer: Stream) -> Iterator[bytes]:
+    """The body, where its first bytes are not those of a page. Raises `Misfit`."""
+    first = b""
+    chunks = answer.chunks()
+    for chunk in chunks:
+        first += chunk
+        if len(first) >= SNIFFED_BYTES:
+            break
+    if is_page({}, first[:SNIFFED_BYTES]):
+        raise Misfit(f"{url} answered with a page for people; something on the way answers instead of the server")
+    if first:
+        yield first
+    yield from chunks
+
+
+def _pass_s(begun: Begun) -> float:
+    return min(limits.DOWNLOAD_PASS_S * 2.0**begun.anew, limits.DOWNLOAD_PASS_MOST_S)
+
+
+def _with(senders: tuple[str, ...], base: str) -> tuple[str, ...]:
+    return senders if base in senders else (*senders, base)
 
 
 class Unfinished(Unavailable):
@@ -199,3 +339,11 @@ class Unfinished(Unavailable):
 
 class Paused(Unfinished):
     """It was this device that stopped: asking another mirror would not help."""
+
+
+class _Ended(Unavailable):
+    """The body came to its end, and all was not here yet."""
+
+
+class _Differs(Misfit):
+    """A server that began anew has other bytes than those here."""

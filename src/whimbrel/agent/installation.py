@@ -251,6 +251,8 @@ class Installation:
             event = self._first_event(perform)
             if event is None:
                 return
+            if isinstance(event, events.Corrupt):
+                event = _replace(event, at=self._device.now())
             self.state.take(event)
             if isinstance(event, events.Corrupt):
                 raise Unavailable(event.reason)  # a bad cache on the way is as a rule better later

@@ -31,9 +31,16 @@ class Mirrors:
         first = min(self._bases.values(), key=lambda backoff: backoff.until)
         raise Busy(first.problem, after_s=first.until - now)
 
-    def failed(self, base: str, error: Exception) -> None:
-        """`base` did not give what was asked for. A lone server's waits are the caller's, unless it named its own."""
+    def failed(self, base: str, error: Exception, *, rest_s: float = 0.0) -> None:
+        """`base` did not give what was asked for, and rests for `rest_s` at least.
+
+        A lone server's waits are the caller's, unless it named its own.
+        """
         after = after_s_of(error)
+        if base not in self._bases:
+            return  # of a partial file, and no mirror any more
+        if len(self._bases) > 1:
+            after = max(after, rest_s)
         if len(self._bases) > 1 or after:
             self._bases[base].failed(self._now(), str(error), cap_s=limits.MIRROR_WAIT_S, at_least_s=after)
 

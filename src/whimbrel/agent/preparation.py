@@ -60,7 +60,12 @@ class Preparation:
         )
 
     def begin(self, candidate: Candidate) -> events.Begun | Wait:
-        """Begin when the conditions and the jitter let it."""
+        """Begin when the conditions and the jitter let it, and not soon after bytes that were wrong."""
+        now = self._device.now()
+        # A clock that was set back is no reason to wait for longer than the wait was.
+        if now < candidate.again_at <= now + limits.WRONG_BYTES_MOST_S and not self._device.network.offline:
+            because = f"another try: {candidate.install_attempts} did not bring the bytes that the release names"
+            return Wait(because, candidate.again_at - now)
         conditions = self._conditions(candidate)
         cohort = f"{candidate.rollout}/{candidate.stage}" if candidate.rollout else str(candidate.serial)
         wait = wait_to_begin(
@@ -74,7 +79,7 @@ class Preparation:
         )
         return wait or events.Begun()
 
-    def fetch(self, candidate: Candidate) -> events.Fetched | events.Corrupt | Wait:
+    def fetch(self, candidate: Candidate) -> events.Fetched | Wait:
         """Download. Raises `Unavailable`: what came is kept, and counted."""
         wait = self.wait_for_conditions(candidate)
         if wait is not None:

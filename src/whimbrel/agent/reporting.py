@@ -13,13 +13,13 @@ import msgspec
 from whimbrel import limits
 from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Switched
-from whimbrel.agent.device_api import BadBody, DeviceApi
+from whimbrel.agent.device_api import BadBody, DeviceApi, TooLarge
 from whimbrel.agent.installation import Installation
 from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.errors import WhimbrelError
-from whimbrel.health.report import Announcement, Batch
+from whimbrel.health.report import Announcement, Batch, Window
 
 _DEFAULT_PERIOD_S = 300.0  # of reports, until a policy says otherwise
 
@@ -112,8 +112,14 @@ class Reporting:
             except BadBody as error:
                 self._sending.problem = str(error)
                 if error.status == 413 and size > 1:
-                    size = max(1, min(size, len(windows)) // 2)
+                    size = _smaller(size, windows)
                     continue
+            except TooLarge as error:
+                self._delay(self._sending, error)
+                if size == 1:
+                    return
+                size = _smaller(size, windows)
+                continue
             except (WhimbrelError, OSError) as error:
                 self._delay(self._sending, error)
                 return
@@ -128,3 +134,7 @@ class Reporting:
 
     def _report_s(self) -> float:
         return min((policy.report_s for policy in self._trust.policies.values()), default=_DEFAULT_PERIOD_S)
+
+
+def _smaller(size: int, windows: tuple[Window, ...]) -> int:
+    return max(1, min(size, len(windows)) // 2)

@@ -27,6 +27,7 @@ from whimbrel.errors import InvariantBroken, Unavailable, UntrustedInput
 from whimbrel.health.report import Summary
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
+from whimbrel.model.release import Reference
 
 if TYPE_CHECKING:
     from whimbrel.agent.runner import Runner
@@ -50,6 +51,7 @@ class Session:
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
         self._inferences = 0
         self._errors = 0
+        self._dropped = 0
         self._latency_ms: float | None = None
         self._metrics: dict[str, Summary] = {}
         self._predictions: dict[int, int] = {}
@@ -60,14 +62,24 @@ class Session:
         return self._places.entry(self._open_held())
 
     @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._model
+
+    @property
     def serial(self) -> int:
-        """The version's place in its line."""
-        return self._open_held().serial
+        """The version's place in its line; also after the block."""
+        return self._entered_held().serial
 
     @property
     def version(self) -> str:
-        """The version's calendar name."""
-        return self._open_held().version
+        """The version's calendar name; also after the block."""
+        return self._entered_held().version
+
+    @property
+    def dropped(self) -> int:
+        """How many values `record` could not take."""
+        return self._dropped
 
     def record(
         self,
@@ -75,40 +87,49 @@ class Session:
         latency_ms: float | None = None,
         ok: bool = True,
         prediction: float | str | None = None,
-        **metrics: float,
+        **metrics: float | None,
     ) -> None:
-        """Count one inference; thread-safe. A metric that is no finite number makes the inference an error.
+        """Count one inference; thread-safe. Never raises: it runs in the middle of an app's work.
 
         `prediction`: a number or a class; only how many fell into each bin of the version's reference is told, and
         nothing where it has none. `feedback=1.0` alone (a thumb up; 0.0 is down) counts no inference.
-        Raises `UntrustedInput` for a metric's name that cannot travel, and for feedback that is not from 0 to 1.
+        A metric that is NaN, infinite or above 1e12 makes the inference an error. What cannot be taken is dropped and
+        counted (`dropped`; told as the metric `dropped_values`): no number, a metric's name that cannot travel,
+        feedback that is not from 0 to 1, a metric beyond the 64th.
         """
-        if "feedback" in metrics and not 0 <= metrics["feedback"] <= 1:
-            raise UntrustedInput(f"feedback is from 0 (thumb down) to 1 (thumb up); found {metrics['feedback']!r}")
-        alone = metrics.keys() == {"feedback"} and ok and latency_ms is None and prediction is None
-        for name in metrics:
-            if not _METRIC.match(name):
-                raise UntrustedInput(f"{name!r} is not a metric's name: letters, digits, '_', '.', '/' and '-'")
+        is_good = _truth(ok)
+        alone = metrics.keys() == {"feedback"} and is_good is True and latency_ms is None and prediction is None
+        values = {name: number for name, value in metrics.items() if (number := _metric(name, value)) is not None}
+        dropped = len(metrics) - len(values)
+        latency = _number(latency_ms)
+        if latency is not None and not (math.isfinite(latency) and latency >= 0):
+            latency = None
+        if latency is None and latency_ms is not None:
+            dropped += 1
+        if is_good is None:
+            is_good, dropped = True, dropped + 1
         with self._guard:
-            if len(self._metrics.keys() | metrics.keys()) > limits.SESSION_METRICS:
-                raise UntrustedInput(f"a session has at most {limits.SESSION_METRICS} metrics")
-            for name, value in metrics.items():
+            for name, value in values.items():
                 if not math.isfinite(value) or abs(value) > _VALUE_MAX:
-                    ok = False
-                    continue
-                summary = Summary.of(float(value))
-                self._metrics[name] = self._metrics[name].plus(summary) if name in self._metrics else summary
-            if latency_ms is not None and math.isfinite(latency_ms) and latency_ms >= 0:
-                self._latency_ms = max(self._latency_ms or 0.0, float(latency_ms))
+                    is_good = False
+                elif name in self._metrics:
+                    self._metrics[name] = self._metrics[name].plus(Summary.of(value))
+                elif len(self._metrics) < limits.SESSION_METRICS:
+                    self._metrics[name] = Summary.of(value)
+                else:
+                    dropped += 1
+            if latency is not None:
+                self._latency_ms = max(self._latency_ms or 0.0, latency)
             if prediction is not None and self._held is not None and self._held.reference is not None:
-                place = self._held.reference.bin_of(prediction)
+                place = _bin(self._held.reference, prediction)
                 if place is None:
-                    ok = False
+                    is_good = False
                 else:
                     self._predictions[place] = self._predictions.get(place, 0) + 1
+            self._dropped += dropped
             if not alone:
                 self._inferences += 1
-                self._errors += 0 if ok else 1
+                self._errors += 0 if is_good else 1
 
     def shadow(self, inputs: Mapping[str, Any], output: Any = None) -> bool:
         """Let a version that the policy tries in the shadow have this call too; whether it was sampled. Thread-safe.
@@ -206,6 +227,8 @@ class Session:
                 if len(self._metrics) < limits.SESSION_METRICS:
                     self._metrics["first_run_ms"] = Summary.of(self._latency_ms)
                 self._latency_ms = None
+            if self._dropped and len(self._metrics) < limits.SESSION_METRICS:
+                self._metrics["dropped_values"] = Summary.of(float(self._dropped))
             closed = Closed(
                 serial=held.serial,
                 failed=failed,
@@ -233,3 +256,38 @@ class Session:
         if self._held is None or not self._is_open:
             raise Unavailable("this session is not open: use it inside its with-block")
         return self._held
+
+    def _entered_held(self) -> Held:
+        if self._held is None:
+            raise Unavailable("this session was not entered yet: use it in a with-block")
+        return self._held
+
+
+def _metric(name: str, value: object) -> float | None:
+    """A metric's value, also where it is not finite; None for what cannot travel."""
+    number = _number(value) if _METRIC.match(name) else None
+    return None if number is not None and name == "feedback" and not 0 <= number <= 1 else number
+
+
+def _number(value: object) -> float | None:
+    """`value` as a number; None where it is none."""
+    if value is None or isinstance(value, str | bytes | bytearray):
+        return None
+    try:
+        return float(value)  # type: ignore[arg-type]  # a number of numpy's or torch's, or anything: that is the question
+    except Exception:  # noqa: BLE001 (a type of the app's may raise whatever it likes)
+        return None
+
+
+def _truth(value: object) -> bool | None:
+    try:
+        return bool(value)
+    except Exception:  # noqa: BLE001 (an array has no truth)
+        return None
+
+
+def _bin(reference: Reference, prediction: object) -> int | None:
+    try:
+        return reference.bin_of(prediction)
+    except Exception:  # noqa: BLE001 (as above)
+        return None

@@ -22,7 +22,7 @@ _replace = msgspec.structs.replace
 class Settings(Document, frozen=True, tag_field="format", tag="whimbrel-agent-1"):
     """The file `agent.json`. The trust root is beside it; secrets are not in it."""
 
-    server: str
+    server: str  # "": none yet, bundles only
     device_id: DeviceId
     models: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=64)]
     namespace: Name = "default"
@@ -64,7 +64,7 @@ def settle(
     earlier = before or Settings(server="", device_id=f"dev-{secrets.token_hex(8)}", models=("detector",))
     values = {
         "format": "whimbrel-agent-1",
-        "server": check_server(server) if server is not None else earlier.server,
+        "server": earlier.server if server is None else server and check_server(server),
         "device_id": device_id if device_id is not None else earlier.device_id,
         "models": tuple(dict.fromkeys(models)) if models is not None else earlier.models,
         "namespace": namespace if namespace is not None else earlier.namespace,

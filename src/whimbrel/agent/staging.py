@@ -84,9 +84,7 @@ class Staging:
 
     # --- bytes ---
 
-    def fetch(
-        self, candidate: Candidate, steps: tuple[Step, ...], active: Held | None
-    ) -> events.Fetched | events.Corrupt | Interrupted:
+    def fetch(self, candidate: Candidate, steps: tuple[Step, ...], active: Held | None) -> events.Fetched | Interrupted:
         """Bring all files of `candidate` into the folder of downloads."""
         self.fetching = {digest for step in steps for digest in (step.sha256, step.target)}
         assembly = Assembly(self._download, disk=self._disk)
@@ -95,10 +93,10 @@ class Staging:
                 if self._kept(file, candidate.slot):
                     continue  # from a time when it was tried in the shadow
                 assembly.bring(file, steps, self._here(file, active))
-        except UntrustedInput as error:
-            return events.Corrupt(str(error), bytes_moved=assembly.moved, moved_by=assembly.moved_by)
         except Unavailable as error:
             return Interrupted(assembly.moved, assembly.moved_by, error)
+        except UntrustedInput as error:  # nothing of it is here, and it says nothing about the version
+            return Interrupted(assembly.moved, assembly.moved_by, Unavailable(str(error)))
         return events.Fetched(bytes_moved=assembly.moved, moved_by=assembly.moved_by)
 
     def _kept(self, file: File, slot: str) -> bool:

@@ -5,8 +5,10 @@
 2. A connection that breaks is `Unavailable`; retries are the caller's, between cycles, so that a cycle stays short.
 """
 
+import ipaddress
 import math
 import os
+import re
 import socket
 import threading
 import time
@@ -17,16 +19,19 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import unquote
 
+import msgspec
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError
 
 from whimbrel import limits
+from whimbrel.agent.answers import SNIFFED_BYTES, Misfit, coding_of, is_page
 from whimbrel.device.ports import Answer
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.version import __version__
 
+_WITH_PORT = re.compile(r"^(\[[^\]]*\]|[^:]*):([0-9]{1,5})$")  # one colon, or an address in brackets
 _TIMEOUT = urllib3.Timeout(connect=limits.CONNECT_S, read=limits.READ_S)
 _USER_AGENT = f"whimbrel/{__version__}"
 _Manager = TypeVar("_Manager", bound=urllib3.PoolManager)
@@ -69,24 +74,51 @@ class Proxies:
         }
         if "REQUEST_METHOD" in given:  # a CGI program: a header named Proxy would be HTTP_PROXY (httpoxy)
             self._by_scheme["http"] = given.get("http_proxy", "")
-        self._direct = [
-            name.strip().lstrip("*.").lower()
-            for name in (given.get("no_proxy") or given.get("NO_PROXY") or "").split(",")
-            if name.strip()
-        ]
+        words = (given.get("no_proxy") or given.get("NO_PROXY") or "").replace(",", " ").split()
+        self._direct = [_Direct.parse(word) for word in words]
 
     def of(self, url: str) -> str:
         """The proxy for `url`, or ""."""
         parsed = urllib3.util.parse_url(url)
-        host = (parsed.host or "").strip("[]").lower()
+        host = (parsed.host or "").strip("[]").rstrip(".").lower()
         if self._explicit:
             return self._explicit
         if host in {"localhost", "::1"} or host.startswith("127."):
             return ""
-        if any(name in {"", host} or host.endswith(f".{name}") for name in self._direct):
+        port = parsed.port or {"http": 80, "https": 443}.get(parsed.scheme or "")
+        if any(each.covers(host, port) for each in self._direct):
             return ""
         proxy = self._by_scheme.get(parsed.scheme or "", "") or self._by_scheme["all"]
         return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+
+
+class _Direct(msgspec.Struct, frozen=True):
+    """One word of NO_PROXY: `*`, a name (and all below it), an address, or a network; perhaps with a port."""
+
+    name: str = ""  # "": every host
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, word: str) -> "_Direct":
+        match = _WITH_PORT.match(word)
+        host, port = (match[1], int(match[2])) if match else (word, None)
+        try:
+            return cls(network=ipaddress.ip_network(host.replace("[", "").replace("]", ""), strict=False), port=port)
+        except ValueError:
+            return cls(name=host.lstrip("*.").rstrip(".").lower(), port=port)
+
+    def covers(self, host: str, port: int | None) -> bool:
+        if self.port is not None and port != self.port:
+            return False
+        if self.network is None:
+            return self.name in {"", host} or host.endswith(f".{self.name}")
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return (mapped or address) in self.network
 
 
 class _Watch:
@@ -224,10 +256,10 @@ class HttpNetwork:
     ) -> Answer:
         """One request and its whole answer. Raises `Unavailable`, and `UntrustedInput` for a body above `bytes_max`."""
         with self._open(method, url, headers={"Accept-Encoding": "gzip", **(headers or {})}, body=body) as answer:
-            encoding = answer.headers.get("content-encoding", "identity")
-            if encoding not in {"identity", "gzip"}:
-                raise UntrustedInput(f"{url} answered in {encoding!r}; gzip was asked for")
-            unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS) if encoding == "gzip" else None
+            coding = coding_of(answer.headers)
+            if coding not in {"", "gzip"}:
+                raise UntrustedInput(f"{url} answered in {coding!r}; gzip was asked for")
+            unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS) if coding == "gzip" else None
             received = bytearray()
             until = time.monotonic() + limits.ANSWER_S
             for chunk in answer.chunks():
@@ -236,6 +268,8 @@ class HttpNetwork:
                 except zlib.error as error:
                     raise UntrustedInput(f"{url} answered with broken gzip: {error}") from error
                 if len(received) > bytes_max:
+                    if is_page(answer.headers, bytes(received[:SNIFFED_BYTES])):
+                        raise Misfit(f"{url} answered with a page for people, of more than {bytes_max} bytes")
                     raise UntrustedInput(f"{url} answered with more than {bytes_max} bytes")
                 if time.monotonic() > until:
                     raise Unavailable(f"{url} did not answer whole within {limits.ANSWER_S:g} s")
@@ -260,6 +294,8 @@ class HttpNetwork:
     def _answer(
         self, method: str, url: str, *, headers: dict[str, str], body: bytes | None
     ) -> Iterator[urllib3.BaseHTTPResponse]:
+        if "://" not in url:
+            raise Unavailable("this agent was given no server yet, so it takes bundles only; give one with --server")
         try:
             answer = self._pool_for(url).request(
                 method,

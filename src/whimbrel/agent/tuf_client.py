@@ -27,6 +27,7 @@ from tuf.api.metadata import Metadata, Root, TargetFile
 from tuf.ngclient import FetcherInterface
 
 from whimbrel import limits
+from whimbrel.agent.answers import check_document
 from whimbrel.agent.backoff import Busy, check_patience
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.tuf_internals import CONFIG, DiskUpdater, file_name
@@ -213,6 +214,7 @@ class TrustClient:
         timestamp_url = f"{self._url}/metadata/timestamp.json"
         root = self._network.ask("GET", root_url, bytes_max=CONFIG.root_max_length)
         check_patience(root_url, root, now=now)
+        check_document(root_url, root)
         if root.status not in {403, 404}:
             self._fetcher.prime(root_url, root.status, root.body)
             return False
@@ -228,6 +230,7 @@ class TrustClient:
         check_patience(timestamp_url, timestamp, now=now)
         if timestamp.status != 200:
             raise Unavailable(f"{timestamp_url} answered {timestamp.status}; expected 200 or 304")
+        check_document(timestamp_url, timestamp)
         self._fetcher.prime(timestamp_url, 200, timestamp.body, etag=timestamp.headers.get("etag", ""))
         return False
 
@@ -366,6 +369,7 @@ class _Fetcher(FetcherInterface):
     def _ask(self, url: str, max_length: int) -> tuple[int, bytes, str]:
         try:
             answer = self._network.ask("GET", url, bytes_max=max(max_length, limits.ANSWER_BYTES))
+            check_document(url, answer)
         except Unavailable as error:
             raise DownloadError(str(error)) from error
         except UntrustedInput as error:

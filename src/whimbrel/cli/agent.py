@@ -13,6 +13,7 @@ from rich.table import Table
 
 from whimbrel.agent import daemon
 from whimbrel.agent.app import Agent
+from whimbrel.agent.bundle import models_of
 from whimbrel.agent.daemon import ENROL_TOKEN
 from whimbrel.agent.locks import is_held
 from whimbrel.agent.status import read_status
@@ -149,13 +150,34 @@ def check(
 
 @app.command("import")
 def import_bundle(
-    folder: Folder, bundle: Annotated[Path, typer.Argument(help="The file.")], json: Json = False
+    folder: Folder,
+    bundle: Annotated[Path, typer.Argument(help="The file.")],
+    server: ServerUrl = None,
+    root: RootFile = None,
+    model: Models = None,
+    namespace: Namespace = None,
+    device_id: DeviceId = None,
+    label: Labels = None,
+    json: Json = False,
 ) -> None:
     """Take a model from a bundle (`whimbrel bundle export`), with all the checks of a download.
 
-    Exit status 3 when something of it could not be used.
+    The first time on a device --root is needed; the models are those of the bundle unless --model says else, and a
+    --server may come later. Exit status 3 when something of the bundle could not be used.
     """
-    with Agent.open(folder) as agent:
+    is_first = not (folder / "agent.json").exists()
+    if is_first:
+        server, model = server or "", model or models_of(bundle)
+    with _open(
+        folder,
+        None,
+        label,
+        server=server,
+        root=root,
+        models=model or None,
+        namespace=namespace,
+        device_id=device_id,
+    ) as agent:
         result = agent.import_bundle(bundle)
     if json:
         _print_json({"models": result.models, "problems": list(result.problems), "refreshed": result.refreshed})

@@ -18,7 +18,7 @@ class AwaitConditions(Effect, frozen=True):
 
 
 class Fetch(Effect, frozen=True):
-    """Download. Returns `Fetched`, `Corrupt`."""
+    """Download. Returns `Fetched`."""
 
     candidate: Candidate
 

@@ -45,9 +45,10 @@ class Fetched(Event, frozen=True):
 
 
 class Corrupt(Event, frozen=True):
-    """The bytes are not what the release says; they were thrown away."""
+    """The bytes are not what the release says; they were thrown away. Says nothing about the version."""
 
     reason: str
+    at: float = 0.0
     bytes_moved: int = 0
     moved_by: Mapping[WayName, int] = {}
 

@@ -42,9 +42,6 @@ def effects_of(journal: Journal) -> tuple[effects.Effect, ...]:
     candidate = _candidate(journal)
     match journal.state:
         case State.OFFERED:
-            if candidate.install_attempts >= limits.INSTALL_ATTEMPTS:
-                reason = f"{candidate.install_attempts} downloads did not have the bytes that the release names"
-                return (effects.Then(events.InstallFailed(reason)),)
             return (effects.AwaitConditions(candidate),)
         case State.DOWNLOADING:
             return (effects.Fetch(candidate),)
@@ -152,14 +149,23 @@ def _fetched(journal: Journal, event: events.Fetched) -> Journal:
 
 def _corrupt(journal: Journal, event: events.Corrupt) -> Journal:
     candidate = _candidate(journal)
+    attempts = candidate.install_attempts + 1
     return _replace(
         journal,
         candidate=_replace(
             moved(candidate, event.bytes_moved, event.moved_by),
-            install_attempts=candidate.install_attempts + 1,
+            install_attempts=attempts,
+            again_at=event.at + wait_after_wrong_bytes_s(attempts),
             held=None,
         ),
     )
+
+
+def wait_after_wrong_bytes_s(attempts: int) -> float:
+    """How long a device waits after so many attempts whose bytes were wrong: the first is repeated at once."""
+    if attempts <= 1:
+        return 0.0
+    return min(limits.WRONG_BYTES_FIRST_S * 2.0 ** min(attempts - 2, 32), limits.WRONG_BYTES_MOST_S)
 
 
 def _staged(journal: Journal, event: events.Staged) -> Journal:

@@ -16,7 +16,7 @@ from whimbrel.agent.download import Download, Unfinished
 from whimbrel.agent.mirrors import Mirrors
 from whimbrel.agent.transport import Proxies
 from whimbrel.device.ports import Answer
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(256)) * (3 * MIB // 256)
@@ -35,7 +35,8 @@ class Body:
 
 class Net:
     """A network of mirrors. `says`: base URL -> what it does: a status, "cut", "lie", "slow" (a quarter of a megabyte
-    every 15 s), "no ranges" (slow too), "cut, no ranges", or (503, Retry-After). `etag`: of a whole answer.
+    every 15 s), "no ranges" (slow too), "cut, no ranges", "cut lie", "all" (no ranges), "all lie", "wrong range", or
+    (503, Retry-After). `etag`: of a whole answer.
     """
 
     def __init__(self, **says: object) -> None:
@@ -60,6 +61,8 @@ class Net:
         first = int((re.findall(r"\d+", headers.get("Range", "")) or [0])[0])
         if ("If-Range" in headers and headers["If-Range"] != f'"{name}"') or "no ranges" in str(said):
             first = 0
+        if str(said).startswith("all"):
+            first = 0
         rest = CONTENT[first:]
         pieces = [rest[place : place + MIB // 4] for place in range(0, len(rest), MIB // 4)]
         etag = {"etag": self.etag.format(name)}
@@ -71,9 +74,13 @@ class Net:
             yield Body(said[0], {"retry-after": said[1]}, [])
         elif said in {"slow", "no ranges"}:
             yield Body(206 if first else 200, etag, self.slowly(pieces))
+        elif said == "wrong range" and first:
+            yield Body(206, etag | {"content-range": f"bytes 5-{len(CONTENT) - 1}/{len(CONTENT)}"}, pieces)
+        elif said == "cut lie":
+            yield Body(206 if first else 200, etag, [b"x" * len(piece) for piece in pieces[:4]], breaks=True)
         elif str(said).startswith("cut"):
             yield Body(206 if first else 200, etag, pieces[:4], breaks=True)
-        elif said == "lie":
+        elif said in {"lie", "all lie"}:
             yield Body(200, etag, [b"x" * len(piece) for piece in pieces])
         else:
             yield Body(206 if first else 200, etag, pieces)
@@ -322,6 +329,38 @@ def test_backoff_is_fully_jittered_grows_and_never_comes_before_what_was_asked_f
         ({"HTTP_PROXY": "http://p:1"}, "http://127.0.0.1:80", ""),
         ({"HTTP_PROXY": "http://p:1"}, "http://[::1]:80", ""),
         ({"HTTP_PROXY": "http://p:1", "REQUEST_METHOD": "GET"}, "http://models.example", ""),
+        *(
+            (
+                {"ALL_PROXY": "http://p:1", "NO_PROXY": f"other.example, {direct}"},
+                url,
+                "" if is_direct else "http://p:1",
+            )
+            for direct, url, is_direct in (
+                ("10.0.0.0/8", "http://10.1.2.3:8080", True),
+                ("10.0.0.0/8", "http://11.1.2.3:8080", False),
+                ("10.0.0.0/8", "http://10.example", False),
+                ("10.1.2.3", "http://10.1.2.3", True),
+                ("10.1.2.3/8", "http://10.9.9.9", True),
+                ("models.example:8443", "https://models.example:8443", True),
+                ("models.example:8443", "https://models.example", False),
+                ("models.example:443", "https://models.example", True),
+                (".example:80", "http://models.example", True),
+                ("10.0.0.0/8:80", "http://10.1.2.3", True),
+                ("[fd00::1]", "http://[fd00::1]:8080", True),
+                ("[fd00::1]:8080", "http://[FD00:0::1]:8080", True),
+                ("[fd00::1]:8080", "http://[fd00::1]:8081", False),
+                ("fd00::1", "http://[fd00::1]", True),
+                ("fd00::/8", "http://[fd12::1]", True),
+                ("[fd00::]/8", "http://[fd12::1]", True),
+                ("fd00::/8", "http://[fe12::1]", False),
+                ("10.0.0.0/8", "http://[::ffff:10.1.2.3]", True),
+                ("models.example.", "http://models.example", True),
+                ("models.example", "http://MODELS.example.", True),
+                ("a.example b.example", "http://b.example", True),
+                ("10.0.0.0/99", "http://10.1.2.3", False),
+                (":80", "http://models.example", True),
+            )
+        ),
     ],
 )
 def test_proxy_of_the_environment(environment: dict[str, str], url: str, proxy: str) -> None:
@@ -337,6 +376,63 @@ def test_wrong_length_is_refused_from_every_mirror(tmp_path: Path) -> None:
 
     short = msgspec.structs.replace(FILE, size_bytes=MIB)
     download, _ = made(tmp_path, Net(), "a", "origin")
-    with pytest.raises(UntrustedInput, match="longer than"):
+    with pytest.raises(Unavailable, match="longer than"):  # and so nothing that counts against the version
         download.fetch(short)
     assert not download.path(short).exists()
+
+
+def test_other_bytes_from_the_beginning_do_not_take_the_place_of_what_is_here(tmp_path: Path) -> None:
+    """What was here was thrown away as soon as somebody answered with 200."""
+    net = Net(origin="cut")
+    download, _ = made(tmp_path, net, "origin")
+    with pytest.raises(Unfinished):
+        download.fetch(FILE)
+    net.says["origin"] = "all lie"
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="other bytes"):
+            download.fetch(FILE)
+        assert download.path(FILE).read_bytes() == CONTENT[:MIB]
+    assert sorted(each.suffix for each in (tmp_path / "incoming").iterdir()) == [".etag", ".part"]
+    net.says["origin"], net.asked = "good", []
+    download.fetch(FILE)
+    assert net.asked == [("origin", f"bytes={MIB}-")]
+    assert download.path(FILE).read_bytes() == CONTENT
+
+
+def test_right_bytes_from_the_beginning_take_the_place_of_wrong_ones(tmp_path: Path) -> None:
+    net, clock = Net(a="cut lie", origin="all"), Clock()
+    download, _ = made(tmp_path, net, "a", "origin", clock=clock)
+    with pytest.raises(Unavailable, match="other bytes"):
+        download.fetch(FILE)
+    clock.now += 3600
+    net.says["a"] = 404
+    download.fetch(FILE)
+    assert download.path(FILE).read_bytes() == CONTENT
+    assert not (tmp_path / "incoming" / f"{FILE.sha256}.other").exists()
+
+
+def test_wrong_range_takes_nothing_away_and_the_whole_is_asked_for(tmp_path: Path) -> None:
+    net = Net(origin="cut")
+    download, _ = made(tmp_path, net, "origin")
+    with pytest.raises(Unfinished):
+        download.fetch(FILE)
+    net.says["origin"] = "wrong range"
+    with pytest.raises(Unavailable, match="another range"):
+        download.fetch(FILE)
+    assert download.path(FILE).stat().st_size == MIB
+    download.fetch(FILE)
+    assert [asked for _, asked in net.asked] == ["", f"bytes={MIB}-", ""]
+    assert download.path(FILE).read_bytes() == CONTENT
+
+
+def test_mirror_that_sent_a_wrong_part_is_blamed_and_not_the_server_that_sent_the_rest(tmp_path: Path) -> None:
+    """Who sent the last bytes was blamed; after a restart nobody was."""
+    net = Net(a="cut lie")
+    download, _ = made(tmp_path, net, "a", "origin")
+    download.fetch(FILE)
+    assert net.asked == [("a", ""), ("origin", f"bytes={MIB}-")]
+    again, _ = made(tmp_path, net, "a", "origin")
+    again.refuse(FILE)
+    again.fetch(FILE)
+    assert names(net) == ["a", "origin", "origin"]
+    assert again.path(FILE).read_bytes() == CONTENT

@@ -2,11 +2,15 @@
 
 import math
 import os
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from whimbrel import limits
 from whimbrel.agent.disk import RealDisk
 from whimbrel.agent.marks import Mark, between_sessions, forget, harvest
 from whimbrel.agent.places import Places
@@ -94,9 +98,63 @@ def test_a_session_whose_every_answer_is_an_error_speaks_for_nothing(places: Pla
     assert (closed.healthy, closed.failed) == (False, False)
 
 
-def test_a_name_that_cannot_travel_is_refused(places: Places) -> None:
-    with Session("m", places) as model, pytest.raises(UntrustedInput, match="not a metric's name"):
-        model.record(**{"a b": 1.0})
+class Odd:
+    """A value that raises whatever is asked of it."""
+
+    def __float__(self) -> float:
+        raise RuntimeError("no")
+
+    __bool__ = __str__ = __index__ = __float__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("value", [None, "0.9", b"1", [0.5], {}, 10**400, 1j, Odd(), object()])
+def test_value_that_is_no_number_is_dropped_and_counted_and_never_raises(places: Places, value: Any) -> None:
+    """`record(accuracy=None)` raised TypeError in the middle of the app's work, and the session counted as failed."""
+    warmed(places)
+    with Session("m", places) as model:
+        model.record(latency_ms=3.0, accuracy=value, loss=0.5)
+        model.record(latency_ms=value if value is not None else "soon")
+    assert model.dropped == 2
+    closed = harvest(places)[0].closed
+    assert closed is not None
+    assert (closed.inferences, closed.errors, closed.failed, closed.latency_key) == (2, 0, False, key_of(3.0))
+    assert {name: each.sum for name, each in closed.metrics.items()} == {"loss": 0.5, "dropped_values": 2.0}
+
+
+def test_odd_arguments_never_raise(places: Places) -> None:
+    sorting(places, NUMBERS)
+    odd: Any = Odd()
+    with Session("m", places) as model:
+        model.record(**{"a b": 1.0}, fine=1.0)
+        model.record(ok=odd)
+        model.record(latency_ms=math.nan)
+        model.record(latency_ms=-1.0)
+        assert model.dropped == 4
+        model.record(prediction=odd)
+        model.record(feedback=math.nan)
+        for number in range(limits.SESSION_METRICS + 3):
+            model.record(**{f"metric{number}": 1.0})
+        assert model.dropped == 4 + 1 + 4
+    closed = harvest(places)[0].closed
+    assert closed is not None
+    assert (closed.errors, closed.failed, len(closed.metrics)) == (1, False, limits.SESSION_METRICS)
+
+
+def test_numbers_of_other_kinds_are_numbers(places: Places) -> None:
+    with Session("m", places) as model:
+        model.record(a=True, b=np.float32(0.5), c=Fraction(1, 4), d=np.array(2))
+    closed = harvest(places)[0].closed
+    assert closed is not None
+    assert {name: each.sum for name, each in closed.metrics.items()} == {"a": 1.0, "b": 0.5, "c": 0.25, "d": 2.0}
+
+
+def test_what_a_session_ran_can_be_read_after_its_block(places: Places) -> None:
+    session = Session("m", places)
+    with pytest.raises(Unavailable, match="not entered"):
+        _ = session.serial
+    with session:
+        pass
+    assert (session.model, session.serial, session.version) == ("m", 3, "2026.03.05.3")
 
 
 def test_without_a_version_the_error_says_what_to_do(tmp_path: Path) -> None:
@@ -242,8 +300,8 @@ def test_feedback_alone_is_no_inference(places: Places) -> None:
         model.record(latency_ms=3.0)
         model.record(feedback=1.0)
         model.record(feedback=0.0, ok=False)
-        with pytest.raises(UntrustedInput, match="from 0"):
-            model.record(feedback=5.0)
+        model.record(feedback=5.0)  # dropped
+        assert model.dropped == 1
     closed = harvest(places)[0].closed
     assert closed is not None
     assert (closed.inferences, closed.errors, closed.metrics["feedback"].sum) == (2, 1, 1.0)

@@ -128,14 +128,19 @@ def test_a_device_that_stops_in_the_probe_again_and_again_gives_up() -> None:
     assert journal.state is State.QUARANTINED
 
 
-def test_bytes_that_are_wrong_again_and_again_give_up() -> None:
-    journal = after(0)
-    for _ in range(limits.INSTALL_ATTEMPTS):
+def test_bytes_that_are_wrong_again_and_again_are_tried_ever_later_and_refuse_nothing() -> None:
+    """After five of them a good version was quarantined for ever, because of a network."""
+    journal, waits = after(0), []
+    for _ in range(20):
         assert isinstance(effects_of(journal)[0], effects.AwaitConditions)
-        journal = after(2, 4, journal=journal)
-    (effect,) = effects_of(journal)
-    assert isinstance(effect, effects.Then)
-    assert step(journal, effect.event)[0].state is State.QUARANTINED
+        journal = after(2, journal=journal)
+        journal, _ = step(journal, events.Corrupt("wrong hash", at=1000.0))
+        assert journal.candidate is not None
+        waits.append(journal.candidate.again_at - 1000.0)
+    assert (journal.refused, [each.step for each in journal.outbox if each.step == "failed"]) == ((), [])
+    assert waits[:4] == [0.0, 60.0, 120.0, 240.0]
+    assert waits == sorted(waits)
+    assert waits[-1] == limits.WRONG_BYTES_MOST_S
 
 
 @pytest.mark.parametrize(
