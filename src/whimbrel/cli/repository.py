@@ -12,7 +12,7 @@ from rich.logging import RichHandler
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.output import Json, print_json, say, size_of, stderr
 from whimbrel.model.documents import convert
-from whimbrel.server.app import create_repository, serve_until_stopped
+from whimbrel.server.app import create_repository, new_event_loop, serve_until_stopped
 from whimbrel.server.config import Config, Folder
 
 
@@ -78,7 +78,8 @@ def serve(
         async for listening in serve_until_stopped(opened, listen=listen, admin_listen=admin_listen):
             say(f"devices: {listening.devices}/{opened.config.namespace}   people: {listening.admin} (see /schema)")
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run())
 
 
 @connected
