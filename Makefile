@@ -5,7 +5,7 @@ LOCK := requirements/dev.txt
 SECONDS_A_TARGET ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-root fuzz lint types format bench lock clean
+.PHONY: help setup demo test test-all services test-root fuzz lint types format bench lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,8 +15,14 @@ setup: .venv/ready  ## make the environment in .venv (once; later calls return a
 demo: setup  ## watch a model travel to a fleet, and a bad version be taken back
 	@$(BIN)/whimbrel demo $(ARGS)
 
-test: setup  ## all tests (PostgreSQL and NATS suites where these answer; with CI=true they must)
+test: setup  ## what every change must pass, in minutes (PostgreSQL and NATS suites where these answer)
+	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-all: setup  ## all tests, with worlds, kills, fleets and clean environments (CI=true leaves nothing out)
 	@$(BIN)/python -m pytest $(ARGS)
+
+services:  ## start PostgreSQL and NATS for the tests, as CI does
+	@.ci/services
 
 test-root: setup  ## power cuts on a real ext4 (root, loop devices)
 	@$(BIN)/python tests/root/power_cut.py $(ARGS)

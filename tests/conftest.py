@@ -13,24 +13,58 @@ from whimbrel.stores.database import Database
 POSTGRESQL = os.environ.get("WHIMBREL_TEST_POSTGRESQL", "postgresql:///test?host=/var/run/postgresql")
 NATS = os.environ.get("WHIMBREL_TEST_NATS", "nats://127.0.0.1:4222")
 
+_SERVERS = {"postgresql": "PostgreSQL", "nats": "NATS"}  # marker -> the server that its tests talk to
+
 _left_out = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    config.stash[_left_out] = {}
-    if os.environ.get("CI", "").lower() == "true":
+    if _in_ci():
         return
     for marker, answers in (("postgresql", _postgresql_answers), ("nats", _nats_answers)):
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and not answers():
             config.hook.pytest_deselected(items=marked)
             items[:] = [item for item in items if item not in marked]
-            config.stash[_left_out][marker] = len(marked)
+            _counts(config)[marker] = len(marked)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count the long tests that `make test` leaves out."""
+    if items and items[0].config.getoption("markexpr") == "not long":
+        _counts(items[0].config)["long"] = sum(item.get_closest_marker("long") is not None for item in items)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Say before the first test what is left out, and how to have it."""
+    return [_sentence(marker, count) for marker, count in _counts(config).items() if count]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for marker, count in config.stash.get(_left_out, {}).items():
-        terminalreporter.write_line(f"{marker} does not answer: {count} tests were left out (CI=true runs them)")
+    for marker, count in _counts(config).items():
+        if count:
+            terminalreporter.write_line(_sentence(marker, count))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a skip is a failure: what nobody runs protects nobody."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if _in_ci() and reporter is not None and reporter.stats.get("skipped") and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _in_ci() -> bool:
+    return os.environ.get("CI", "").lower() == "true"
+
+
+def _counts(config: pytest.Config) -> dict[str, int]:
+    return config.stash.setdefault(_left_out, {})
+
+
+def _sentence(marker: str, count: int) -> str:
+    if marker == "long":
+        return f"left out: {count} long tests; `make test-all` runs them"
+    return f"left out: {count} tests of {_SERVERS[marker]}, which does not answer; `make services` starts it"
 
 
 def _postgresql_answers() -> bool:

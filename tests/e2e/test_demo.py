@@ -8,6 +8,7 @@ import sys
 import pytest
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_demo_promotes_the_good_version_and_takes_the_bad_one_back() -> None:
     done = subprocess.run(

@@ -97,6 +97,7 @@ def server(tmp_path: Path) -> Iterator[Running]:
         yield running
 
 
+@pytest.mark.long
 def test_an_arm_that_is_better_is_shipped_and_becomes_everybodys(server: Running, tmp_path: Path) -> None:
     app = App(gain=2.0, errors=0.01)
     with fleet(server, tmp_path / "devices", app) as running:
@@ -119,6 +120,7 @@ def test_an_arm_that_is_better_is_shipped_and_becomes_everybodys(server: Running
     assert "Ship large" in report.read_text()
 
 
+@pytest.mark.long
 def test_an_arm_that_harms_is_stopped_and_its_devices_return(server: Running, tmp_path: Path) -> None:
     app = App(gain=5.0, errors=0.4)  # what it gains is no excuse
     with fleet(server, tmp_path / "devices", app) as running:

@@ -146,6 +146,7 @@ def until(holds: Any, *, what: str, wait_s: float = 40.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_two_hundred_kills_leave_a_verified_model_right_counts_and_a_device_that_goes_on(
     fleet: Fleet, server: Server
 ) -> None:

@@ -128,6 +128,7 @@ def town(tmp_path: Path) -> Iterator[Town]:
                 process.wait()
 
 
+@pytest.mark.long
 def test_a_good_candidate_is_tried_by_some_then_serves_everybody(town: Town) -> None:
     town.publish(2, shadow_models.good(factor=3.0))
     town.begin(wrong=0.0)

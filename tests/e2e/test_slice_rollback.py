@@ -10,6 +10,7 @@ import pytest
 BENCH = Path(__file__).parents[2] / "bench" / "slice_rollback.py"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_of_five_hundred_agents_the_bad_class_goes_back_and_the_others_get_the_version() -> None:
     """The benchmark's own play; how fast it was is its business, that it came out right is this test's."""

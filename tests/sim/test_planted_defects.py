@@ -37,6 +37,8 @@ from whimbrel.sim.simulate import Simulation, simulate
 from whimbrel.sim.world import MODEL
 from whimbrel.stores.inbox_table import InboxTable
 
+pytestmark = pytest.mark.long
+
 DEVICES = 16
 SEEDS = range(24)
 Plant = Callable[[pytest.MonkeyPatch], Callable[[Simulation], None] | None]

@@ -9,6 +9,7 @@ import pytest
 WORLDS = 200
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)  # under 5 minutes on two cores that have nothing else to do; CI's may have
 def test_worlds_of_fifty_devices_keep_every_promise() -> None:
     command = [sys.executable, "-m", "whimbrel.cli", "simulate", "--seeds", str(WORLDS), "--devices", "50", "--json"]

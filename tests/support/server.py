@@ -15,7 +15,7 @@ import msgspec
 
 from support.repository import onnx_model
 from whimbrel.cli.app import main
-from whimbrel.server.app import running
+from whimbrel.server.app import new_event_loop, running
 from whimbrel.server.config import Folder
 
 
@@ -135,7 +135,8 @@ def serving(folder: Path) -> Iterator[Running]:
 
     def work() -> None:
         try:
-            asyncio.run(serve())
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                runner.run(serve())
         except BaseException as error:
             ready.append(error)
             event.set()

@@ -22,7 +22,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "rollout": ("rollout", "server"),
     "experiment": ("experiment", "server"),
     "gate": ("gate", "server"),
-    "forecast": ("forecast", "server,delta"),
+    "forecast": ("forecast", "server"),
     "feedback": ("feedback", "server"),
     "alert": ("alert", "server"),
     "serve": ("repository", "server"),
@@ -32,7 +32,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "bundle": ("bundle", "server"),
     "agent": ("agent", ""),
     "simulate": ("simulate", "server"),
-    "demo": ("demo", "server,onnx,demo"),
+    "demo": ("demo", "demo"),
 }
 
 
@@ -43,15 +43,11 @@ class _Lazy(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        file, extra = _COMMANDS[cmd_name]
+        file, _ = _COMMANDS[cmd_name]
         try:
             module = importlib.import_module(f"whimbrel.cli.{file}")
         except ModuleNotFoundError as error:
-            if (error.name or "").startswith("whimbrel"):
-                raise
-            raise Unavailable(
-                f"`whimbrel {cmd_name}` needs {error.name}, which is not installed: pip install 'whimbrel[{extra}]'"
-            ) from error
+            raise _extra_is_missing(cmd_name, error) from error
         part = getattr(module, cmd_name, None) or module.app
         if isinstance(part, typer.Typer):
             command = get_command(part)
@@ -61,6 +57,26 @@ class _Lazy(TyperGroup):
             command = get_command(single)
         command.name = cmd_name
         return command
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. What it imports only when it works may be missing, too."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if ctx.invoked_subcommand is None:
+                raise
+            raise _extra_is_missing(ctx.invoked_subcommand, error) from error
+
+
+def _extra_is_missing(command: str, error: ModuleNotFoundError) -> Exception:
+    """The sentence that names the missing extra; the error itself where one of our own modules is missing."""
+    _, extra = _COMMANDS[command]
+    if not extra or not error.name or error.name.partition(".")[0] == "whimbrel":
+        return error
+    return Unavailable(
+        f"`whimbrel {command}` needs {error.name}, which is not installed: pip install 'whimbrel[{extra}]' "
+        f"(from a clone: pip install '.[{extra}]')"
+    )
 
 
 def _installed(name: str) -> bool:

@@ -4,6 +4,7 @@ The exit status is not 0 where a claim did not hold.
 """
 
 import contextlib
+import importlib.util
 import shutil
 import signal
 import tempfile
@@ -29,6 +30,7 @@ from whimbrel.server.admin.views.rollouts import RolloutView
 _DEVICES_MAX = 2000  # in one process, with state folders of their own
 _ROWS_MAX = 60  # of the closing table; longer ones are thinned out
 _COLOURS = {1: "cyan", 2: "green", 3: "red"}
+_PACKAGES = ("sklearn", "skl2onnx", "onnx", "onnxruntime")  # what trains, writes and runs the demo's models
 _SERIALS = (1, 2, 3, None)
 
 
@@ -38,6 +40,9 @@ def demo(
     json: Json = False,
 ) -> None:
     """Watch a version travel to a fleet in stages, and a bad one be caught and taken back. Takes about two minutes."""
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:  # before anything is begun; cli/app.py names the extra
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
     folder = Path(tempfile.mkdtemp(prefix="whimbrel-demo-"))
     screen = _Terminal(live=not json and console.is_terminal, devices=devices)
     story = Story(folder, devices=devices, screen=screen)

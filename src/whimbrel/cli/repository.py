@@ -14,7 +14,7 @@ from whimbrel.cli.output import Json, print_json, print_table, say, size_of, std
 from whimbrel.model.documents import convert
 from whimbrel.server.admin.views.artifacts import CollectedView
 from whimbrel.server.admin.views.repository import AuditEntry
-from whimbrel.server.app import create_repository, serve_until_stopped
+from whimbrel.server.app import create_repository, new_event_loop, serve_until_stopped
 from whimbrel.server.config import Config, Folder
 
 
@@ -82,7 +82,8 @@ def serve(
         async for listening in serve_until_stopped(opened, listen=listen, admin_listen=admin_listen):
             say(f"devices: {listening.devices}/{opened.config.namespace}   people: {listening.admin} (see /schema)")
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run())
 
 
 @connected

@@ -9,6 +9,7 @@
 
 import asyncio
 import logging
+import os
 import re
 import secrets
 import shutil
@@ -48,6 +49,7 @@ from whimbrel.stores.tuf_repository import OnlineSigners, copy_files, first_meta
 log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"^/([a-z0-9][a-z0-9_-]{0,63})/(metadata|targets|artifacts|device)/(.+)$")
+_WAITING = 1024  # connections that the kernel has made and nobody has accepted yet
 _CONNECTIONS = 20_000  # sockets a process; beyond that devices get 503 and come again
 
 
@@ -256,6 +258,15 @@ async def serve_until_stopped(folder: Folder, *, listen: str, admin_listen: str)
         await stop.wait()
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """The event loop that a server runs on: uvloop's where it is installed (not on Windows), else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 class _Quiet(uvicorn.Server):
     """A server that leaves signals to `serve_until_stopped`."""
 
@@ -284,10 +295,20 @@ def bind(address: str) -> socket.socket:
     if not host or not port.isdigit() or int(port) > 65535:
         raise UntrustedInput(f"{address!r} is no address; expected host:port, such as 127.0.0.1:8470")
     host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol's number is what asyncio asks for before it sets TCP_NODELAY on a connection. `socket.create_server`
+    # leaves it 0, and then each answer on a kept connection waits 40 ms for the other side's delayed acknowledgement.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=1024)
+        if os.name == "posix":  # elsewhere the option would let two servers share a port
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind((host, int(port)))
+        opened.listen(_WAITING)
+        return opened
     except OSError as error:
+        opened.close()
         raise Unavailable(
             f"cannot listen on {address}: {error.strerror or error}; stop what uses it, or name another with --listen"
         ) from error
