@@ -81,6 +81,11 @@ class Selector(Document, frozen=True):
         )
 
     @property
+    def labels(self) -> frozenset[str]:
+        """The labels that are asked about."""
+        return frozenset(self.match_labels) | {term.key for term in self.match_expressions}
+
+    @property
     def everyone(self) -> bool:
         """Whether this selector contains every device."""
         return not self.match_labels and not self.match_expressions
