@@ -7,12 +7,21 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
+from support.repository import Repository, Server, onnx_model, variant_of
+from whimbrel import Agent
 from whimbrel.agent import labels
 from whimbrel.agent.labels import architecture, cpu_name, hardware_name, labels_of, labels_to_tell, look, seen_labels
+from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.health.report import Batch
-from whimbrel.model.documents import convert
+from whimbrel.model.documents import convert, digest_of
 from whimbrel.model.ids import dotted_key
+from whimbrel.model.selector import Expression, Selector
 from whimbrel.policy.policy import Policy
+
+
+class AllGood:
+    def probe(self, request: ProbeRequest) -> ProbeResult:
+        return ProbeResult(passed=True)
 
 
 def files(root: Path, **contents: str) -> Path:
@@ -37,6 +46,34 @@ def test_a_device_sees_its_system_its_machine_and_its_runtimes() -> None:
 
 def test_what_is_seen_may_travel() -> None:
     convert(Batch, {"epoch": "e" * 32, "windows": [], "labels": seen_labels()}, what="labels")
+
+
+@pytest.mark.parametrize(("version", "serial"), [("1.17.3", 1), ("1.18.0", 2), ("1.31.1", 2)])
+def test_a_device_whose_runtime_is_too_old_fetches_nothing(tmp_path: Path, version: str, serial: int) -> None:
+    """It fetched the whole model, failed its probe, and refused the version for ever."""
+    one, two = onnx_model(factor=2.0), onnx_model(factor=3.0)
+    too_old = Expression(key="runtime.onnxruntime", operator="NotVersion", values=("<1.18",))
+    repository = Repository()
+    repository.release("detector", 1, one)
+    repository.blob(two)
+    newer = variant_of(two, selector=Selector(match_expressions=(too_old,)))
+    repository.release("detector", 2, variants=(newer,))
+    repository.policy("detector", baseline=2, known_good=(1,))
+    with (
+        Server(repository) as server,
+        Agent.open(
+            tmp_path,
+            server=server.url,
+            root=repository.root_bytes,
+            labels={"runtime.onnxruntime": version},
+            probes=AllGood(),
+        ) as agent,
+    ):
+        for _ in range(3):
+            agent.cycle(force=True)
+        assert agent.status()["models"]["detector"]["serial"] == serial
+        assert agent.status()["labels"]["runtime.onnxruntime"] == version
+        assert any(digest_of(two) in line for line in server.asked) == (serial == 2)
 
 
 def test_the_labels_of_the_app_win() -> None:

@@ -207,6 +207,7 @@ def _selector_words(stage: Stage) -> str:
         "Gt": "is over",
         "Lt": "is under",
         "Version": "is a version",
+        "NotVersion": "is no version",
     }
     terms += [f"{t.key} {words[t.operator]} {', '.join(t.values)}".strip() for t in selector.match_expressions]
     return f", of devices whose {' and '.join(terms)}" if terms else ""
