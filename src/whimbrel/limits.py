@@ -133,6 +133,8 @@ PROBE_ADDRESSES_BYTES = 256 * MIB  # plus twice the memory budget: addresses tha
 REFERENCE_BINS = 64  # bins of predictions: 1,000 devices cannot fill more
 PROBE_ANSWER_BYTES = 64 * KIB  # an answer is some numbers and a sentence
 PROBE_RUNS = 5  # the latency is their median
+PROBE_TIMING_S = 5.0  # after this no further run begins: a slow model keeps within the time of a probe
+SMOKE_INPUT_BYTES = 64 * MIB  # of made-up inputs: larger ones would be most of a probe's memory
 PROBE_LINE_BYTES = 2 * DOCUMENT_BYTES  # a request holds a signature and a probe
 
 # --- the device: the shadow ---

@@ -122,6 +122,14 @@ def test_two_ten_is_listed_after_two_nine(repo: Path) -> None:
     assert next_one["semantic_version"] == "2.10.1"
 
 
+def test_what_a_file_asks_of_its_runtime_is_published_with_it(repo: Path) -> None:
+    (one,) = done("version", "show", "wake", "1", "-R", repo)["release"]["variants"]
+    (term,) = one["selector"]["match_expressions"]
+    assert term == {"key": "runtime.onnxruntime", "operator": "NotVersion", "values": ["<1.15"]}
+    said = whimbrel("publish", "-m", "wake", model_file(repo.parent, 8), "-R", repo, "--variant", "name=own")
+    assert "not for devices whose runtime.onnxruntime is <1.15" in said.out
+
+
 def test_the_same_bytes_are_stored_once_and_it_says_so(repo: Path) -> None:
     again = whimbrel("publish", "-m", "wake", model_file(repo.parent, 1), "-R", repo, "--semantic-version", "3.0.0")
     assert again.status == 0

@@ -31,6 +31,7 @@ from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.download import Download, Unfinished
 from whimbrel.agent.housekeeping import Housekeeping
 from whimbrel.agent.installation import Installation
+from whimbrel.agent.labels import labels_of, labels_to_tell
 from whimbrel.agent.locks import held_alone
 from whimbrel.agent.mirrors import Mirrors
 from whimbrel.agent.pass_clock import PassClock
@@ -83,6 +84,7 @@ class Agent:
     ) -> None:
         self.folder = folder
         self.settings = settings
+        self._labels = labels_of(settings.labels)
         self._clock = clock
         self._now = PassClock(clock, monotonic)
         self._durable_sessions = durable_sessions
@@ -112,7 +114,7 @@ class Agent:
             folder / "credential.json",
             url=url,
             device_id=settings.device_id,
-            labels=dict(settings.labels),
+            labels=lambda: labels_to_tell(self._labels, self._trust.policies.values()),
             enrol_token=enrol_token,
             disk=disk,
             network=self._network,
@@ -125,7 +127,7 @@ class Agent:
             self._spool,
             trust=self._trust,
             installations=self._installations,
-            labels=settings.labels,
+            labels=self._labels,
             now=self._now,
             network=self._network,
             chance=chance,
@@ -153,7 +155,7 @@ class Agent:
     def _install(self, api: DeviceApi, probes: Prober | None) -> None:
         device = DeviceContext(
             device_id=self.settings.device_id,
-            labels=dict(self.settings.labels),
+            labels=self._labels,
             folder=self.folder,
             quota_bytes=self.settings.quota_mib * limits.MIB or None,
             disk=self._disk,
@@ -200,11 +202,11 @@ class Agent:
         """The agent of `folder`. What is left out is as it was the last time; the first time `server` and `root` are
         needed, `models` is ("detector",), and the device's id is random. `server` "" is none: only bundles come.
 
-        `root` is the trust root: a path, or the bytes. `enrol_token` lets the device tell how it is doing; without one
-        it only listens. `situation` tells of charger, battery, network and so on where policies ask for them; on Linux
-        the agent looks by itself. `pool` and `probes` may be shared by many agents. `durable_sessions` False saves a
-        disk write a session; a power cut within a session is then not told from no session. `disk` and
-        `monotonic` are for tests and simulation.
+        `root` is the trust root: a path, or the bytes. `labels` come over those that the agent sees; only what policies
+        ask for leaves the device. `enrol_token` lets the device tell how it is doing; without one it only listens.
+        `situation` tells of charger, battery, network and so on where policies ask for them; on Linux the agent looks
+        by itself. `pool` and `probes` may be shared by many agents. `durable_sessions` False saves a disk write a
+        session; a power cut within a session is then not told from no session. `disk` and `monotonic` are for tests.
 
         `mirrors` are asked for artifacts before the server: `<mirror>/<sha256>`. `proxy` goes before the environment's
         HTTP_PROXY and its like. `bandwidth_kib_s` caps downloads; `metered_mib_a_day` bounds a day's bytes where the
@@ -419,6 +421,7 @@ class Agent:
     def _current_status(self, problems: list[str]) -> dict[str, Any]:
         return {
             "device_id": self.settings.device_id,
+            "labels": self._labels,
             "process": os.getpid(),
             "last_refresh": self._trust.memory.refreshed_at or None,
             "stale_s": round(self._trust.staleness_s(self._now())),

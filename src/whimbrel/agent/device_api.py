@@ -1,13 +1,15 @@
 """The device API, as a client: enrolment, tokens, announcements, reports (docs/reference/http.md).
 
 1. A 401 means: a new token; a second one: a new enrolment. Never more than once a request.
-2. A body that the server calls wrong (400, 413) is never sent again; anything else is tried again later.
-3. Only the server's own answers count. Only 204 means that something is stored, and an error is the server's where it
+2. An enrolment tells the labels that policies ask for, and no others.
+3. A body that the server calls wrong (400, 413) is never sent again; anything else is tried again later.
+4. Only the server's own answers count. Only 204 means that something is stored, and an error is the server's where it
    is a problem document: a captive portal that answers 200, 401 or 413 makes this device forget nothing.
 """
 
 import gzip
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,7 +36,7 @@ class TooLarge(Unavailable):
 
 
 class DeviceApi:
-    """The server's device interface, for one device."""
+    """The server's device interface, for one device. `labels`: those that may leave the device now."""
 
     def __init__(
         self,
@@ -42,7 +44,7 @@ class DeviceApi:
         *,
         url: str,
         device_id: str,
-        labels: dict[str, str],
+        labels: Callable[[], dict[str, str]],
         enrol_token: str | None,
         disk: Disk,
         network: Network,
@@ -102,7 +104,7 @@ class DeviceApi:
     def _enrol(self) -> Credential:
         if self._enrol_token is None:
             raise NotAllowed("the server does not know this device, and there is no enrolment token; give one")
-        body = Enrolment(device_id=self._device_id, enrol_token=self._enrol_token, labels=self._labels)
+        body = Enrolment(device_id=self._device_id, enrol_token=self._enrol_token, labels=self._labels())
         credential = self._parsed(Credential, "enrol", self._post("enrol", documents.encode(body)))
         if credential.device_id != self._device_id:
             raise UntrustedInput(f"the server enrolled {credential.device_id!r}; expected {self._device_id!r}")

@@ -22,7 +22,7 @@ from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of, waiting
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
-from whimbrel.flows.files.variant_spec import VariantSpec, parse_variant
+from whimbrel.flows.files.variant_spec import VariantSpec, leave_out, parse_variant
 from whimbrel.flows.publishing.check_golden import golden_objection
 from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.model.documents import convert, encode, plain
@@ -236,6 +236,8 @@ def _tell(published: _Published, patches: _Patches | None, sources: list[_Source
         for tensor in (*content.signature.inputs, *content.signature.outputs) if content.signature else ():
             dimensions = "x".join("?" if size is None else str(size) for size in tensor.shape)
             say(f"    {tensor.name}: {tensor.dtype} {dimensions}")
+        if content.too_old:
+            say(f"    not for devices whose {content.too_old.key} is {', '.join(content.too_old.values)}")
         if content.note:
             say(f"    note: {content.note}")
     if patches is not None:
@@ -297,7 +299,8 @@ def _specs(files: list[Path], given: list[str]) -> list[VariantSpec]:
 def _variants(card: Card, sources: list[_Source], probe: Probe | None) -> list[Variant]:
     made = []
     for source in sources:
-        for spec in card.variants(source.spec):
+        for meant in card.variants(source.spec):
+            spec = leave_out(meant, source.inspection.too_old)
             body = {
                 "name": spec.name,
                 "files": [msgspec.to_builtins(source.file)],

@@ -140,7 +140,8 @@ class ProbeRequest(msgspec.Struct, frozen=True):
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """`how`: "ran" (the runtime answered as it should) or "structure" (the file was read, no runtime or no values).
+    """`how`: "ran" (the runtime answered as it should), "smoke" (it answered made-up inputs sanely) or "structure" (the
+    file was read: there is no runtime here, or no input that could be made up).
 
     `memory_mib`: the most that it held in memory beyond what the empty probe did. `offline`: it had no network.
     """

@@ -50,6 +50,7 @@ class ModelFormat:
     title: str  # what people call it, as part of a sentence
     endings: tuple[str, ...]  # of file names, in lower case; the first is the usual one
     runtime: str = ""  # the Python module that runs it on a device
+    runtime_packages: tuple[str, ...] = ()  # the distributions that bring that module; the version is theirs
     reader: str  # the package that reads it for publishing
     extra: str  # pip install 'whimbrel[...]' brings that package
     begins: Callable[[bytes, int], bool] | None = None
@@ -80,6 +81,7 @@ FORMATS: tuple[ModelFormat, ...] = (
         title="GGUF",
         endings=(".gguf",),
         runtime="llama_cpp",
+        runtime_packages=("llama-cpp-python",),
         reader="gguf",
         extra="gguf",
         begins=lambda head, _: head.startswith(GGUF_MAGIC),
@@ -89,6 +91,14 @@ FORMATS: tuple[ModelFormat, ...] = (
         title="ONNX",
         endings=(".onnx",),
         runtime="onnxruntime",
+        runtime_packages=(
+            "onnxruntime",
+            "onnxruntime-gpu",
+            "onnxruntime-openvino",
+            "onnxruntime-directml",
+            "onnxruntime-qnn",
+            "onnxruntime-rocm",
+        ),
         reader="onnxruntime",
         extra="onnx",
         fields=_is_onnx,
@@ -98,6 +108,7 @@ FORMATS: tuple[ModelFormat, ...] = (
         title="TFLite",
         endings=(".tflite",),
         runtime="ai_edge_litert",
+        runtime_packages=("ai-edge-litert",),
         reader="ai-edge-litert",
         extra="litert",
         begins=lambda head, _: head[4:8] == TFLITE_IDENTIFIER,
@@ -122,6 +133,11 @@ FORMATS: tuple[ModelFormat, ...] = (
 )
 BY_NAME: dict[Format, ModelFormat] = {each.name: each for each in FORMATS}
 TITLES = f"{', '.join(each.title for each in FORMATS[:-1])}, or {FORMATS[-1].title}"  # all of them, for a sentence
+
+
+def runtime_label(kind: Format) -> str:
+    """The device's label that says which version of the format's runtime is installed: `runtime.onnxruntime`."""
+    return f"runtime.{BY_NAME[kind].runtime}"
 
 
 def runnable_format(file_name: str) -> Format | None:

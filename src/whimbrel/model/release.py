@@ -77,7 +77,8 @@ class Probe(Document, frozen=True):
     """What a device runs before it trusts a version: golden inputs, and the outputs that they must give.
 
     |output - expected| <= absolute_tolerance + relative_tolerance * |expected|, value by value. `output_ranges`: the
-    least and the greatest value of an output for any input. `validation`: the accuracy on a few samples.
+    least and the greatest value of an output for any input. `validation`: the accuracy on a few samples. `smoke`
+    False: no run on made-up inputs where there are neither golden inputs nor samples.
     """
 
     inputs: Annotated[dict[str, Tensor], Meta(max_length=64)] = {}
@@ -88,6 +89,7 @@ class Probe(Document, frozen=True):
     memory_mib_max: Annotated[int, Meta(gt=0)] | None = None
     output_ranges: Annotated[dict[str, tuple[float, float]], Meta(max_length=64)] = {}
     validation: Validation | None = None
+    smoke: bool = True
 
 
 class File(Document, frozen=True):

@@ -1,7 +1,8 @@
-"""Selectors name a set of devices by labels: Kubernetes' shape, and `Version` with a range. No code is evaluated.
+"""Selectors name a set of devices by labels: Kubernetes' shape, with `Version` and `NotVersion`. No code is evaluated.
 
 1. All labels of `match_labels` and all terms of `match_expressions` must hold; an empty selector means everyone.
-2. An absent label fails `In`, `Gt`, `Lt` and `Version`, and satisfies `NotIn` and `DoesNotExist` (as Kubernetes).
+2. An absent label fails `In`, `Gt`, `Lt` and `Version`, and satisfies `NotIn`, `NotVersion` and
+   `DoesNotExist` (as Kubernetes).
 3. A value that cannot be read as the number or version that a term asks for does not match: fail closed.
 """
 
@@ -15,7 +16,7 @@ from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label, LabelValue, dotted_key
 
-Operator = Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt", "Version"]
+Operator = Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt", "Version", "NotVersion"]
 
 # Longest first: ">=" before ">".
 _COMPARE: tuple[tuple[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]], ...] = (
@@ -30,7 +31,10 @@ _COMPARE: tuple[tuple[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]], 
 
 
 class Expression(Document, frozen=True):
-    """One term: a key, an operator, and values. `Version` takes bounds, which must all hold: [">=1", "<3"]."""
+    """One term: a key, an operator, and values. `Version` takes bounds, which must all hold: [">=1", "<3"].
+
+    `NotVersion` takes the bounds of versions that are left out; whoever has no version is not.
+    """
 
     key: Label
     operator: Operator
@@ -39,11 +43,11 @@ class Expression(Document, frozen=True):
     def __post_init__(self) -> None:
         if self.operator in {"Exists", "DoesNotExist"} and self.values:
             raise ValueError(f"{self.operator} on {self.key!r} takes no values")
-        if self.operator in {"In", "NotIn", "Version"} and not self.values:
+        if self.operator in {"In", "NotIn", "Version", "NotVersion"} and not self.values:
             raise ValueError(f"{self.operator} on {self.key!r} needs at least one value")
         if self.operator in {"Gt", "Lt"} and (len(self.values) != 1 or _number(self.values[0]) is None):
             raise ValueError(f"{self.operator} on {self.key!r} needs exactly one whole number")
-        if self.operator == "Version":
+        if self.operator in {"Version", "NotVersion"}:
             for bound in self.values:
                 _split_bound(bound)
 
@@ -60,7 +64,9 @@ class Expression(Document, frozen=True):
             case "In":
                 return value in self.values
             case "Version":
-                return value is not None and _within(value, self.values)
+                return value is not None and _within(value, self.values) is True
+            case "NotVersion":
+                return value is None or _within(value, self.values) is False
             case "Gt" | "Lt":
                 number, limit = _number(value), _number(self.values[0])
                 if number is None or limit is None:
@@ -79,6 +85,11 @@ class Selector(Document, frozen=True):
         return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
             term.matches(labels) for term in self.match_expressions
         )
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels that are asked about."""
+        return frozenset(self.match_labels) | {term.key for term in self.match_expressions}
 
     @property
     def everyone(self) -> bool:
@@ -103,9 +114,10 @@ def _split_bound(bound: str) -> tuple[Callable[[tuple[int, ...], tuple[int, ...]
     raise ValueError(f"{bound!r} is not a version bound; expected one like >=1.8 or <3")
 
 
-def _within(value: str, bounds: tuple[str, ...]) -> bool:
+def _within(value: str, bounds: tuple[str, ...]) -> bool | None:
+    """Whether a version keeps all bounds; None where the value is no version."""
     try:
         version = dotted_key(value)
     except ValueError:
-        return False
+        return None
     return all(compare(version, limit) for compare, limit in map(_split_bound, bounds))

@@ -17,14 +17,16 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import Unavailable, UntrustedInput
-from whimbrel.model import formats
+from whimbrel.model import formats, runtime_needs
 from whimbrel.model.documents import Document, parse
 from whimbrel.model.formats import Format
 from whimbrel.model.release import Signature, TensorSpec
+from whimbrel.model.selector import Expression
 
 
 class Inspection(Document, frozen=True):
@@ -40,6 +42,7 @@ class Inspection(Document, frozen=True):
     metadata: Annotated[dict[str, str], Meta(max_length=limits.INSPECTED_KEYS)] = {}
     tensors: Annotated[tuple[TensorSpec, ...], Meta(max_length=limits.INSPECTED_TENSORS)] = ()  # the largest first
     note: str = ""  # what could not be read, and why
+    too_old: Expression | None = None  # the term that leaves out devices whose runtime is too old for the file
 
 
 class Reading(Document, frozen=True):
@@ -59,7 +62,7 @@ def inspect(path: Path) -> Inspection:
         size = _size(path)
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
-    return _read_in_child(kind, path, size=size)
+    return msgspec.structs.replace(_read_in_child(kind, path, size=size), too_old=_too_old(kind, path))
 
 
 def recognise(path: Path) -> Format:
@@ -86,6 +89,22 @@ def recognise(path: Path) -> Format:
     if kind is None:
         raise UntrustedInput(f"{path} begins with {head[:8].hex(' ')}: damaged, or none of {formats.TITLES}")
     return kind
+
+
+def _too_old(kind: Format, path: Path) -> Expression | None:
+    """Which devices' runtimes are too old for the file; None for a folder, and where the file does not say it."""
+    if path.is_dir():
+        return None
+    try:
+        with path.open("rb") as file:
+
+            def read(offset: int, size: int) -> bytes:
+                file.seek(offset)
+                return file.read(size)
+
+            return runtime_needs.too_old(kind, read, os.fstat(file.fileno()).st_size)
+    except ValueError as error:
+        raise UntrustedInput(f"{path} looks like {kind}, but {error}; export it again and publish that") from error
 
 
 def _head(path: Path) -> bytes:

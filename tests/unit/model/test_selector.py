@@ -15,9 +15,32 @@ def test_an_absent_label_fails(operator: str) -> None:
     assert not term(operator, *values).matches({})
 
 
-@pytest.mark.parametrize("operator", ["NotIn", "DoesNotExist"])
+@pytest.mark.parametrize("operator", ["NotIn", "NotVersion", "DoesNotExist"])
 def test_an_absent_label_satisfies(operator: str) -> None:
-    assert term(operator, *(["a"] if operator == "NotIn" else [])).matches({})
+    values = {"NotIn": ("a",), "NotVersion": ("<1",), "DoesNotExist": ()}[operator]
+    assert term(operator, *values).matches({})
+
+
+@pytest.mark.parametrize(
+    ("bounds", "value", "matches"),
+    [
+        (("<1.18",), "1.17.3", False),
+        (("<1.18",), "1.18", True),
+        (("<1.18",), "1.9", False),
+        (("<=1.31.1",), "1.31.1", False),
+        (("<=1.31.1",), "1.32", True),
+        ((">=2", "<2.3"), "2.1", False),
+        ((">=2", "<2.3"), "1.9", True),
+        (("<1",), "unknown", False),
+    ],
+)
+def test_versions_that_are_left_out(bounds: tuple[str, ...], value: str, matches: bool) -> None:
+    """A value that is no version fails, as everywhere: nobody knows that it is not left out."""
+    assert term("NotVersion", *bounds).matches({"chip": value}) is matches
+
+
+def test_a_selector_names_the_labels_that_it_asks_about() -> None:
+    assert Selector(match_labels={"a": "1"}, match_expressions=(term("Exists", key="b"),)).labels == {"a", "b"}
 
 
 @pytest.mark.parametrize(

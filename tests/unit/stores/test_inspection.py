@@ -10,6 +10,7 @@ import pytest
 from support import model_files
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.release import Signature, TensorSpec
+from whimbrel.model.selector import Expression
 from whimbrel.stores.inspection import inspect, recognise
 
 WRITERS = [model_files.onnx, model_files.tflite, model_files.gguf, model_files.safetensors]
@@ -42,6 +43,7 @@ def test_onnx_gives_its_signature_weights_opset_and_words(tmp_path: Path) -> Non
     }
     assert found.metadata == {"author": "somebody"}
     assert found.note == ""
+    assert found.too_old == Expression(key="runtime.onnxruntime", operator="NotVersion", values=("<1.12",))
 
 
 def test_tflite_gives_its_signature_and_precision(tmp_path: Path) -> None:

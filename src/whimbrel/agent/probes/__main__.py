@@ -71,7 +71,7 @@ def _in_child(request: ProbeRequest, writing: int) -> None:
     try:
         offline = cage.enter(request)
         before = cage.resident_bytes(peak=False)
-        result = _with_memory(check(request), request, before)
+        result = _with_memory(check(request, lambda kept: _keep(kept, writing)), request, before)
     except MemoryError:
         result = ProbeResult(passed=False, reason="it wants more memory than a probe may have", over_budget=True)
     except BaseException as error:  # noqa: BLE001 (whatever a loader raises is a failed probe)
@@ -82,6 +82,11 @@ def _in_child(request: ProbeRequest, writing: int) -> None:
         os.write(writing, documents.encode(result))
     finally:
         os._exit(0)
+
+
+def _keep(result: ProbeResult, writing: int) -> None:
+    """Write the result that holds if this process ends before it writes another: a line before the last."""
+    os.write(writing, documents.encode(result) + b"\n")
 
 
 def _with_memory(result: ProbeResult, request: ProbeRequest, before: int | None) -> ProbeResult:
@@ -116,15 +121,25 @@ def _await(child: int, reading: int, wall_s: float) -> ProbeResult | None:
             return None
         elif not ready:
             _end(child)
-            return ProbeResult(passed=False, reason=f"it did not answer within {wall_s:g} s")
+            return _kept(received) or ProbeResult(passed=False, reason=f"it did not answer within {wall_s:g} s")
     status = _end(child)
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
-        return ProbeResult(passed=False, reason=f"the runtime was ended by {name} while it tried this model")
+        return _kept(received) or ProbeResult(
+            passed=False, reason=f"the runtime was ended by {name} while it tried this model"
+        )
     try:
-        return documents.parse(ProbeResult, bytes(received), what="the probe's answer")
+        return documents.parse(ProbeResult, bytes(received.rpartition(b"\n")[2]), what="the probe's answer")
     except UntrustedInput as error:
         return ProbeResult(passed=False, reason=str(error))
+
+
+def _kept(received: bytearray) -> ProbeResult | None:
+    line, newline, _ = bytes(received).partition(b"\n")
+    try:
+        return documents.parse(ProbeResult, line, what="the probe's answer") if newline else None
+    except UntrustedInput:
+        return None
 
 
 def _end(child: int) -> int:

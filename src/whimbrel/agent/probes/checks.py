@@ -3,7 +3,8 @@
 1. A package may bring its own check for a format, through the entry point group `whimbrel.probes`: the entry's name is
    the format, its value a function from `ProbeRequest` to `ProbeResult`. It is used instead of ours.
 2. Golden inputs need a runtime: where there is none, the probe fails. No version is called good without having run.
-3. Where a format has no runtime here, and the release has no golden inputs, the file's structure is checked: magic,
+3. Without golden inputs the runtime gets made-up ones (`smoke.py`).
+4. Where a format has no runtime here, and the release has no golden inputs, the file's structure is checked: magic,
    header, bounds.
 """
 
@@ -37,8 +38,11 @@ def _broken(reason: str) -> Check:
     return lambda _: ProbeResult(passed=False, reason=reason)
 
 
-def check(request: ProbeRequest) -> ProbeResult:
-    """Try the model. Raises whatever a loader raises, which the caller takes for a failed probe."""
+def check(request: ProbeRequest, keep: Callable[[ProbeResult], None]) -> ProbeResult:
+    """Try the model. Raises whatever a loader raises, which the caller takes for a failed probe.
+
+    `keep` takes the result that holds if the process ends before there is another.
+    """
     path = Path(request.path)
     if request.format in package_checks():
         return package_checks()[request.format](request)
@@ -48,7 +52,7 @@ def check(request: ProbeRequest) -> ProbeResult:
 
         if probe.structure_first:
             probe.structure(path)
-        return golden.judge(runtime(path), request)
+        return golden.judge(runtime(path), request, keep)
     if request.probe is not None and (request.probe.inputs or request.probe.validation):
         return ProbeResult(
             passed=False,

@@ -2,14 +2,18 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from whimbrel import limits
+from whimbrel.agent.probes.answers import not_finite
+from whimbrel.agent.probes.smoke import Arrays, only_values_are_made_up, smoke_test
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.model.release import Dimension, Probe, Tensor, TensorSpec, Validation
+
+Keep = Callable[[ProbeResult], None]
 
 _TEXT = "str", "string", "object"
 
@@ -24,8 +28,12 @@ class Model(Protocol):
         """Outputs by name."""
 
 
-def judge(model: Model, request: ProbeRequest) -> ProbeResult:
-    """Check signature, golden values, finiteness, range, latency and accuracy. The first failure is the reason."""
+def judge(model: Model, request: ProbeRequest, keep: Keep) -> ProbeResult:
+    """Check signature, golden values, finiteness, range, latency and accuracy. The first failure is the reason.
+
+    Without golden values and validation samples made-up inputs are run instead (`smoke.py`). `keep` takes the result
+    that holds if the runtime ends the process on an input that nobody would give.
+    """
     if request.signature is not None:
         for what, loaded, released in (
             ("input", model.inputs, request.signature.inputs),
@@ -34,26 +42,35 @@ def judge(model: Model, request: ProbeRequest) -> ProbeResult:
             problem = _difference(what, loaded, released)
             if problem:
                 return ProbeResult(passed=False, reason=problem)
-    probe = request.probe
-    if probe is None or not (probe.inputs or probe.validation):
-        return ProbeResult(passed=True, how="structure")
-    latency_ms = accuracy = None
+    probe = request.probe or Probe()
+    timed: Arrays | None = None  # inputs to measure an inference with
+    accuracy: float | None = None
     if probe.inputs:
-        inputs = {name: array_of(tensor) for name, tensor in probe.inputs.items()}
-        outputs = model.run(inputs)
+        timed = {name: array_of(tensor) for name, tensor in probe.inputs.items()}
+        outputs = model.run(timed)
         problem = _wrong_values(outputs, probe) or _out_of_range(outputs, probe)
         if problem:
             return ProbeResult(passed=False, reason=problem)
-        latency_ms = _latency_ms(model, inputs)
-        limit = probe.latency_ms_max
-        if limit is not None and latency_ms > limit:
-            reason = f"an inference takes {latency_ms:.1f} ms; at most {limit:g} ms"
-            return ProbeResult(passed=False, reason=reason, latency_ms=latency_ms, over_budget=True)
+    elif probe.validation is not None:
+        timed = {name: array_of(tensor)[:1] for name, tensor in probe.validation.inputs.items()}
+    elif probe.smoke:
+        if not only_values_are_made_up(model.inputs):
+            keep(ProbeResult(passed=True, how="structure"))
+        gives = request.signature.outputs if request.signature is not None else model.outputs
+        problem, timed = smoke_test(model.run, takes=model.inputs, gives=gives, probe=probe)
+        if problem:
+            return ProbeResult(passed=False, reason=problem[:1000])
+    latency_ms = _latency_ms(model, timed) if timed is not None else None
+    limit = probe.latency_ms_max
+    if latency_ms is not None and limit is not None and latency_ms > limit:
+        reason = f"an inference takes {latency_ms:.1f} ms; at most {limit:g} ms"
+        return ProbeResult(passed=False, reason=reason, latency_ms=latency_ms, over_budget=True)
     if probe.validation is not None:
         problem, accuracy = _validated(model, probe, probe.validation)
         if problem:
             return ProbeResult(passed=False, reason=problem, accuracy=accuracy, latency_ms=latency_ms)
-    return ProbeResult(passed=True, how="ran", latency_ms=latency_ms, accuracy=accuracy)
+    how = "ran" if probe.inputs or probe.validation else "smoke" if timed is not None else "structure"
+    return ProbeResult(passed=True, how=how, latency_ms=latency_ms, accuracy=accuracy)
 
 
 def _validated(model: Model, probe: Probe, validation: Validation) -> tuple[str, float | None]:
@@ -63,7 +80,7 @@ def _validated(model: Model, probe: Probe, validation: Validation) -> tuple[str,
         outputs = model.run({name: array[place : place + 1] for name, array in samples.items()})
         if validation.output not in outputs:
             return f"the model gave no output {validation.output!r}; it gave {sorted(outputs)}", None
-        problem = _not_finite(outputs) or _out_of_range(outputs, probe)
+        problem = not_finite(outputs) or _out_of_range(outputs, probe)
         if problem:
             return f"{problem}, for validation sample {place}", None
         right += _class_of(np.asarray(outputs[validation.output])) == label
@@ -95,13 +112,6 @@ def _out_of_range(outputs: dict[str, Any], probe: Probe) -> str:
         if value.size and not (least <= value.min() and value.max() <= greatest):
             interval = f"{value.min():g} to {value.max():g}"
             return f"output {name!r} lies in {interval}; the release says {least:g} to {greatest:g}"
-    return ""
-
-
-def _not_finite(outputs: dict[str, Any]) -> str:
-    for name, value in outputs.items():
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fc" and not np.isfinite(value).all():
-            return f"output {name!r} has values that are not finite"
     return ""
 
 
@@ -137,7 +147,7 @@ def _same_shape(one: Sequence[Dimension], other: Sequence[Dimension]) -> bool:
 
 
 def _wrong_values(outputs: dict[str, Any], probe: Probe) -> str:
-    problem = _not_finite(outputs)
+    problem = not_finite(outputs)
     if problem:
         return problem
     for name, tensor in probe.outputs.items():
@@ -161,9 +171,9 @@ def _wrong_values(outputs: dict[str, Any], probe: Probe) -> str:
     return ""
 
 
-def _latency_ms(model: Model, inputs: dict[str, Any]) -> float:
-    taken = []
-    for _ in range(limits.PROBE_RUNS):
+def _latency_ms(model: Model, inputs: Arrays) -> float:
+    taken: list[float] = []
+    while len(taken) < limits.PROBE_RUNS and sum(taken) < 1000 * limits.PROBE_TIMING_S:
         begin = time.perf_counter()
         model.run(inputs)
         taken.append((time.perf_counter() - begin) * 1000)

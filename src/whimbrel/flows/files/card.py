@@ -87,6 +87,7 @@ class CardProbe(Document, frozen=True):
     memory_mib_max: Annotated[int, Meta(gt=0)] | None = None
     output_ranges: Annotated[dict[str, tuple[float, float]], Meta(max_length=64)] | None = None
     validation: Validation | None = None
+    smoke: bool | None = None
 
     def __post_init__(self) -> None:
         if self.golden is not None and (self.inputs or self.outputs):
@@ -104,6 +105,7 @@ class CardProbe(Document, frozen=True):
             "memory_mib_max",
             "output_ranges",
             "validation",
+            "smoke",
         )
         return msgspec.structs.replace(
             words, **{key: getattr(self, key) for key in asked if getattr(self, key) is not None}

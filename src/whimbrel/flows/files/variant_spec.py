@@ -2,7 +2,9 @@
 
 1. `name`, `runtime` and `precision` describe the variant; every other key is a device's label and must match.
 2. `min_<label>=1.8.0` asks for that version or a newer one of the label.
-3. Without `name` the variant is named after its platform, runtime and precision, in that order.
+3. A file that tells how new its runtime must be leaves out devices with an older one. A publisher who says anything of
+   that label (`min_runtime.onnxruntime=1.20`) decides alone.
+4. Without `name` the variant is named after its platform, runtime and precision, in that order.
 """
 
 import re
@@ -62,6 +64,13 @@ def minimum(label: str, version: str) -> Expression:
     """The term "`version` or newer" for a label. Raises `ValueError` where that is no dotted number."""
     dotted_key(version)
     return Expression(key=label, operator="Version", values=(f">={version}",))
+
+
+def leave_out(spec: VariantSpec, too_old: Expression | None) -> VariantSpec:
+    """`spec` without the devices of the term `too_old`, unless the publisher says something of its label."""
+    if too_old is None or too_old.key in spec.selector.labels:
+        return spec
+    return _with(spec, terms=[too_old])
 
 
 def restrict(spec: VariantSpec, minima: Mapping[str, str]) -> tuple[VariantSpec, ...]:

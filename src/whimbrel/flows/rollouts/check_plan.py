@@ -1,7 +1,8 @@
 """What will happen to how many devices? A plan explained before anything begins, in words that need no statistics.
 
 1. Devices are counted as the rollout would: from the inventory, by stage, selector, range, blast radius and holdback.
-   With `devices`, a fleet of that size is imagined with the labels of the one that is enrolled.
+   With `devices`, a fleet of that size is imagined with the labels of the one that is enrolled. Only labels that
+   devices tell are known: a selector on another one is warned of.
 2. Traffic is that of the model's newest rollouts, from the stored tallies; else an assumption, which is said.
 3. A warning is about a plan that is pointless or dangerous; nothing here refuses one.
 """
@@ -75,6 +76,7 @@ def check_plan(
     baseline = next((v for v in versions if v.serial == model.baseline), None)
     refusal = find_refusal(registry, plan, model, target)
     refused = [f"it would be refused now: {refusal}"] if refusal else []
+    untold = _untold_labels(plan, told=model.settings.report_labels)
     return PlanCheck(
         model=model.name,
         target=_named(target),
@@ -84,7 +86,7 @@ def check_plan(
         traffic=traffic,
         stages=stages,
         sentences=_sentences(plan, stages),
-        warnings=(*refused, *_warnings(plan, stages, count, now=now)),
+        warnings=(*refused, *untold, *_warnings(plan, stages, count, now=now)),
     )
 
 
@@ -202,6 +204,7 @@ def _selector_words(stage: Stage) -> str:
         "Gt": "is over",
         "Lt": "is under",
         "Version": "is a version",
+        "NotVersion": "is no version",
     }
     terms += [f"{t.key} {words[t.operator]} {', '.join(t.values)}".strip() for t in selector.match_expressions]
     return f", of devices whose {' and '.join(terms)}" if terms else ""
@@ -284,6 +287,17 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, now: floa
     elif plan.schedule is not None and plan.schedule.at() < now:
         warnings.append("its schedule is in the past: it begins at once")
     return warnings
+
+
+def _untold_labels(plan: Plan, *, told: Sequence[str]) -> list[str]:
+    """The labels that stages select by and devices do not tell: their devices cannot be counted here."""
+    asked = {label for stage in plan.stages for label in stage.selector.labels}
+    model = VersionName.parse(plan.model_version).model
+    return [
+        f"stages select by the label {label!r}, which devices are not asked to tell: a device that never told it is "
+        f"counted as one without it, here and by the blast radius; whimbrel model set {model} --report-label {label}"
+        for label in sorted(asked.difference(told))
+    ]
 
 
 def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, fleet: int) -> list[str]:

@@ -195,3 +195,12 @@ def test_a_card_may_say_how_predictions_are_spread() -> None:
 def test_a_spread_that_cannot_be_is_refused(reference: str, said: str) -> None:
     with pytest.raises(UntrustedInput, match=said):
         read_card(f"reference: {reference}\n", what="card.yaml")
+
+
+def test_a_card_may_go_without_made_up_inputs() -> None:
+    asked = read_card("probe: {smoke: false, latency_ms_max: 5}", what="card.yaml").probe
+    assert asked is not None
+    assert asked.probe() == Probe(smoke=False, latency_ms_max=5)
+    other = read_card("probe: {latency_ms_max: 5}", what="card.yaml").probe
+    assert other is not None
+    assert other.probe().smoke

@@ -3,7 +3,8 @@
 import pytest
 
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.files.variant_spec import parse_variant
+from whimbrel.flows.files.variant_spec import leave_out, parse_variant
+from whimbrel.model.selector import Expression
 
 
 def test_labels_must_match_and_the_name_is_made_of_what_is_said() -> None:
@@ -50,3 +51,14 @@ def test_precision_that_is_no_name_becomes_one() -> None:
 def test_what_cannot_be_understood_is_refused(text: str, said: str) -> None:
     with pytest.raises(UntrustedInput, match=said):
         parse_variant(text)
+
+
+def test_devices_with_too_old_a_runtime_are_left_out_unless_the_publisher_says_otherwise() -> None:
+    too_old = Expression(key="runtime.onnxruntime", operator="NotVersion", values=("<1.18",))
+    spec = leave_out(parse_variant("platform=linux"), too_old)
+    assert spec.selector.matches({"platform": "linux", "runtime.onnxruntime": "1.20.1"})
+    assert spec.selector.matches({"platform": "linux"})
+    assert not spec.selector.matches({"platform": "linux", "runtime.onnxruntime": "1.17.3"})
+    for text in ("min_runtime.onnxruntime=1.16", "runtime.onnxruntime=1.16.0"):
+        assert leave_out(parse_variant(text), too_old) == parse_variant(text)
+    assert leave_out(spec, None) == spec

@@ -44,6 +44,18 @@ def test_devices_are_counted_as_the_rollout_counts_them() -> None:
         assert begun.shares == (100_000,)
 
 
+def test_a_selector_on_a_label_that_devices_do_not_tell_is_warned_of() -> None:
+    """What is not in `report_labels` stays on the device, so that the inventory knows nothing to count by."""
+    said = plan(stage("nz", 10, regions=("NZ",)), stage("all", 100))
+    with town() as here:
+        here.enrol("a", labels={"region": "NZ"})
+        told = ["region" in each for each in check_plan(here.registry, here.fleet, said, now=T0).warnings]
+        assert told.count(True) == 1
+        settings = msgspec.structs.replace(here.registry.model("wake").settings, report_labels=("region",))
+        here.registry.change_model("wake", settings=settings)
+        assert not any("region" in each for each in check_plan(here.registry, here.fleet, said, now=T0).warnings)
+
+
 def test_an_imagined_fleet_is_labelled_as_the_real_one() -> None:
     said = plan(stage("nz", 50, regions=("NZ",)), stage("all", 100))
     with town() as here:
