@@ -15,6 +15,7 @@ from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Switched
 from whimbrel.agent.device_api import BadBody, DeviceApi, TooLarge
 from whimbrel.agent.installation import Installation
+from whimbrel.agent.labels import labels_to_tell
 from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
@@ -107,7 +108,11 @@ class Reporting:
             if not windows:
                 return
             try:
-                self._api.report(Batch(epoch=epoch, windows=windows, labels=self._labels_to_tell()))
+                self._api.report(
+                    Batch(
+                        epoch=epoch, windows=windows, labels=labels_to_tell(self._labels, self._trust.policies.values())
+                    )
+                )
                 self._sending.worked()
             except BadBody as error:
                 self._sending.problem = str(error)
@@ -124,10 +129,6 @@ class Reporting:
                 self._delay(self._sending, error)
                 return
             self._spool.acknowledged(epoch, windows)
-
-    def _labels_to_tell(self) -> dict[str, str]:
-        asked = {label for policy in self._trust.policies.values() for label in policy.report_labels}
-        return {name: value for name, value in self._labels.items() if name in asked}
 
     def _delay(self, backoff: Backoff, error: Exception) -> None:
         backoff.failed(self._now(), str(error), cap_s=self._report_s(), at_least_s=after_s_of(error))
