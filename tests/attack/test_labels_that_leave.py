@@ -115,6 +115,7 @@ def whole_life(folder: Path, server: Server, tap: WireTap, **policy: Any) -> str
         server.credentials.clear()
         with suppress(RuntimeError), agent.session("detector"):
             raise RuntimeError
+        repository.policy("detector", baseline=1, **policy)  # something to say: the device goes back
         for _ in range(4):
             agent.cycle(force=True)
     sent = bytes(tap.sent).decode("latin-1")

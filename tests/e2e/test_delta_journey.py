@@ -160,6 +160,7 @@ def test_device_without_the_codec_takes_whole_files(
     agent: Agent, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "whimbrel.patchfile", None)
+    monkeypatch.delattr("whimbrel.patchfile", raising=False)  # where an earlier test imported it
     index(server.repository, 2, patch(server.repository, CONTENTS[1], CONTENTS[2]))
     assert moved_to(agent, server, 2) == len(CONTENTS[2])
 

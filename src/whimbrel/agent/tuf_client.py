@@ -31,7 +31,7 @@ from whimbrel.agent.answers import check_document
 from whimbrel.agent.backoff import Busy, check_patience
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.tuf_internals import CONFIG, DiskUpdater, file_name
-from whimbrel.device.ports import Network
+from whimbrel.device.ports import Answer, Network
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
@@ -326,7 +326,7 @@ class TrustClient:
                 f"expected a SHA-256 and at most {limits.DOCUMENT_BYTES} bytes"
             )
         folder, _, name = target.path.rpartition("/")
-        content = self._fetcher.download_bytes(f"{self._url}/targets/{folder}/{digest}.{name}", target.length)
+        content = self._fetcher.download_target(f"{self._url}/targets/{folder}/{digest}.{name}", target)
         target.verify_length_and_hashes(content)
         return content
 
@@ -366,19 +366,39 @@ class _Fetcher(FetcherInterface):
             self.etag = etag
         return body
 
+    def download_target(self, url: str, target: TargetFile) -> bytes:
+        """A signed document. Other bytes than those that were signed are refused, or (no JSON object) nobody's at all."""
+        answer = self._answer(url, target.length)
+        if answer.status != 200:
+            raise DownloadHTTPError(f"{url} answered {answer.status}", answer.status)
+        if not _fits(target, answer.body):
+            _check(url, answer)
+        return answer.body
+
     def _ask(self, url: str, max_length: int) -> tuple[int, bytes, str]:
+        answer = self._answer(url, max_length)
+        _check(url, answer)
+        return answer.status, answer.body, answer.headers.get("etag", "")
+
+    def _answer(self, url: str, max_length: int) -> Answer:
         try:
             answer = self._network.ask("GET", url, bytes_max=max(max_length, limits.ANSWER_BYTES))
-            check_document(url, answer)
         except Unavailable as error:
             raise DownloadError(str(error)) from error
         except UntrustedInput as error:
             raise DownloadLengthMismatchError(str(error)) from error
         check_patience(url, answer, now=self.now)
-        return answer.status, answer.body, answer.headers.get("etag", "")
+        return answer
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         raise InvariantBroken(f"{url}: the Updater is not asked to download files")
+
+
+def _check(url: str, answer: Answer) -> None:
+    try:
+        check_document(url, answer)
+    except Unavailable as error:
+        raise DownloadError(str(error)) from error
 
 
 def _fits(target: TargetFile, content: bytes) -> bool:
