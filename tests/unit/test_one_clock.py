@@ -44,6 +44,14 @@ def reads(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"{owner}.{node.attr}"
 
 
+def test_where_the_parts_meet_the_clock_is_only_a_default() -> None:
+    for name in GIVES_THE_CLOCK:
+        tree = ast.parse((SOURCE / name).read_text())
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        defaults = [default for node in functions for default in node.args.kw_defaults if default is not None]
+        assert {line for line, _ in reads(tree)} == {line for each in defaults for line, _ in reads(each)}
+
+
 @pytest.mark.parametrize("package", ["flows", "stores", "server"])
 def test_the_server_wing_has_one_clock(package: str) -> None:
     files = sorted((SOURCE / package).rglob("*.py"))

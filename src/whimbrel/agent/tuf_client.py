@@ -367,7 +367,7 @@ class _Fetcher(FetcherInterface):
         return body
 
     def download_target(self, url: str, target: TargetFile) -> bytes:
-        """A signed document. Other bytes than those that were signed are refused, or (no JSON object) nobody's at all."""
+        """A signed document. What was not signed and is no JSON object comes from somebody on the way."""
         answer = self._answer(url, target.length)
         if answer.status != 200:
             raise DownloadHTTPError(f"{url} answered {answer.status}", answer.status)

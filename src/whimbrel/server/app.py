@@ -73,7 +73,7 @@ class Repository(msgspec.Struct, frozen=True):
         )
 
 
-def create_repository(path: Path, config: Config) -> Folder:
+def create_repository(path: Path, config: Config, *, clock: Callable[[], float] = time.time) -> Folder:
     """Make a new repository: keys, first metadata, database, tokens. Raises `Conflict` where one exists already."""
     if (path / FILE).exists():
         raise Conflict(f"{path} is a Whimbrel repository already; it is left as it is")
@@ -81,7 +81,7 @@ def create_repository(path: Path, config: Config) -> Folder:
         raise Conflict(f"{path} is not empty; name a new folder, so that nothing of yours is mixed with keys")
     path.mkdir(parents=True, exist_ok=True)
     try:
-        return _create(path, config)
+        return _create(path, config, now=clock())
     except BaseException:
         for entry in path.iterdir():  # the folder was empty: all of this is half a repository
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -90,7 +90,7 @@ def create_repository(path: Path, config: Config) -> Folder:
         raise
 
 
-def _create(path: Path, config: Config) -> Folder:
+def _create(path: Path, config: Config, *, now: float) -> Folder:
     folder = Folder(path, config)
     root, targets = make_signer(folder.offline_keys / "root.pem"), make_signer(folder.offline_keys / "targets.pem")
     online = OnlineSigners(
@@ -99,7 +99,6 @@ def _create(path: Path, config: Config) -> Folder:
         policy=make_signer(folder.online_keys / "policy.pem"),
     )
     DeviceTokens.open(folder.online_keys / "device-tokens.key")
-    now = time.time()
     today = datetime.fromtimestamp(now, UTC)
     first_root, first_targets = first_metadata(root=root, targets=targets, online=online, now=today)
     database = Database(folder.database_url)

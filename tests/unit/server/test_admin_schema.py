@@ -32,6 +32,8 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 async def fetched(transport: httpx.ASGITransport) -> dict[str, Any]:
     async with httpx.AsyncClient(transport=transport, base_url="http://folder", follow_redirects=True) as http:
         document: dict[str, Any] = (await http.get("/schema")).raise_for_status().json()
+        # Tools ask for this path; litestar's own answer there knew no fields.
+        assert (await http.get("/schema/openapi.json")).raise_for_status().json() == document
         return document
 
 

@@ -37,7 +37,7 @@ class Description(JsonRenderPlugin):
     """The document as JSON, with the structs' fields."""
 
     def __init__(self, names: StructNames) -> None:
-        super().__init__(path="/")
+        super().__init__(path=["/", "/openapi.json"])
         self._names = names
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
