@@ -18,7 +18,7 @@ from whimbrel.agent.locks import locked
 from whimbrel.agent.places import Places
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.report import Summary
-from whimbrel.health.shadow import Count, Seen
+from whimbrel.health.shadow import Count, ShadowSums
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label, Serial
@@ -43,7 +43,7 @@ class Closed(Document, frozen=True):
     errors: Count = 0
     latency_key: int | None = None
     metrics: Annotated[dict[Label, Summary], msgspec.Meta(max_length=limits.SESSION_METRICS)] = {}
-    shadow: Seen | None = None
+    shadow: ShadowSums | None = None
     predictions: dict[int, Count] = {}  # by bin of the version's reference
 
     @property

@@ -23,7 +23,7 @@ from whimbrel.device.journal import Journal, unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.device.slots import Pointer
 from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
-from whimbrel.health.shadow import Seen
+from whimbrel.health.shadow import ShadowSums
 from whimbrel.health.sketch import key_of
 from whimbrel.model.documents import encode
 from whimbrel.sim.backend import ENROL_TOKEN, Backend
@@ -278,7 +278,7 @@ class Device:
         crashed = int(self._chance.random() < CRASH_CHANCE.get(quality, 0.0))
         compared = _CALLS - crashed
         took = {key_of(_TAKES_MS): compared}
-        tried = Seen(
+        tried = ShadowSums(
             serial=order.serial,
             inputs=_CALLS,
             compared=compared,

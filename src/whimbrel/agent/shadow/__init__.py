@@ -30,7 +30,7 @@ from whimbrel.agent.places import Places, read_pointer
 from whimbrel.agent.shadow.order import Answer, Order, read_order
 from whimbrel.device.ports import Hold
 from whimbrel.errors import UntrustedInput
-from whimbrel.health.shadow import Seen
+from whimbrel.health.shadow import ShadowSums
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
 
@@ -63,7 +63,7 @@ class ShadowClient:
         self._order: Order | None = None
         self._looked_at = -1e9
         self._stamp: object = None
-        self._sums: dict[tuple[int, int], Seen] = {}
+        self._sums: dict[tuple[int, int], ShadowSums] = {}
         self._written_at = time.monotonic()
         self._worker: Worker | None = None
         self._hold: Hold | None = None
@@ -289,16 +289,16 @@ class ShadowClient:
     def _count(self, order: Order, **more: Any) -> None:
         with self._guard:
             key = order.beside, order.serial
-            seen = Seen(serial=order.serial, **more)
-            self._sums[key] = self._sums[key].plus(seen) if key in self._sums else seen
+            call = ShadowSums(serial=order.serial, **more)
+            self._sums[key] = self._sums[key].plus(call) if key in self._sums else call
 
     def _write(self) -> None:
         self._written_at = time.monotonic()
         with self._guard:
             sums, self._sums = self._sums, {}
-        for (beside, _), seen in sums.items():
+        for (beside, _), shadow in sums.items():
             name = f"{os.getpid()}-shadow-{secrets.token_hex(8)}"
-            content = documents.encode(Closed(serial=beside, session=False, shadow=seen))
+            content = documents.encode(Closed(serial=beside, session=False, shadow=shadow))
             with suppress(OSError):  # a full disk: some calls less are told of
                 self._places.disk.replace(self._places.summaries / name, content)
 
