@@ -27,7 +27,7 @@ import msgspec
 from whimbrel import limits
 from whimbrel.agent.marks import Closed
 from whimbrel.agent.places import Places, read_pointer
-from whimbrel.agent.shadow.order import Answer, Order, read_order
+from whimbrel.agent.shadow.order import Order, WorkerAnswer, read_order
 from whimbrel.device.ports import Hold
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.shadow import ShadowSums
@@ -320,11 +320,11 @@ class Worker:
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
 
-    def begin(self) -> Answer | Died:
+    def begin(self) -> WorkerAnswer | Died:
         """Load both versions."""
         return self.ask(msgspec.json.encode(self.order) + b"\n", 2 * limits.SHADOW_START_S)
 
-    def ask(self, frame: bytes, wait_s: float) -> Answer | Died:
+    def ask(self, frame: bytes, wait_s: float) -> WorkerAnswer | Died:
         """One frame, one answer."""
         until = time.monotonic() + wait_s
         self._of = ""
@@ -340,7 +340,7 @@ class Worker:
                 elif line == b'"candidate"':
                     self._of = "candidate"
                 else:
-                    return msgspec.json.decode(line, type=Answer)
+                    return msgspec.json.decode(line, type=WorkerAnswer)
         except (OSError, ValueError, msgspec.DecodeError):
             return self._gone()
 

@@ -29,7 +29,7 @@ class Order(msgspec.Struct, frozen=True):
     relative: float
 
 
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+class WorkerAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the worker says of one call, or (with nothing set) that it is ready. `failed`: the candidate did.
 
     `skipped`: the active version failed, so nothing is learnt.
