@@ -17,7 +17,7 @@ from whimbrel.agent.download import Download
 from whimbrel.agent.places import Places
 from whimbrel.device import events
 from whimbrel.device.journal import Candidate
-from whimbrel.device.ports import Measured
+from whimbrel.device.ports import MeasuredDisk
 from whimbrel.device.slots import Content, Held
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.health.report import WayName
@@ -65,7 +65,7 @@ class Staging:
             return 0
         needed += int(needed * limits.ROOM_SHARE)
         lacking = 0
-        if isinstance(self._disk, Measured):
+        if isinstance(self._disk, MeasuredDisk):
             lacking = needed + limits.ROOM_BYTES - self._disk.free_bytes(self._places.folder)
         if self._quota_bytes is not None and self._home is not None:
             lacking = max(lacking, needed + self._used() - self._quota_bytes)
