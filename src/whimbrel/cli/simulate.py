@@ -13,9 +13,11 @@ from whimbrel.cli.output import Json, counting, print_json, say
 from whimbrel.errors import InvariantBroken
 from whimbrel.sim.simulate import WorldResult, simulate_many
 
-_DEVICES = typer.Option("--devices", "-D", min=1, max=10_000, help="Devices a world.")
+_DEVICES = typer.Option("--devices", "-D", min=1, max=10_000, help="How many devices each world has.")
 _SEEDS = typer.Option("--seeds", "-K", min=1, max=1_000_000, help="Worlds: this many seeds, from --seed on.")
-_JOBS = typer.Option("--jobs", "-j", min=1, max=64, help="Worlds side by side. Default: one a processor core.")
+_JOBS = typer.Option(
+    "--jobs", "-j", min=1, max=64, help="Worlds that are played at the same time. Default: one for each processor core."
+)
 
 
 def simulate(
@@ -28,7 +30,8 @@ def simulate(
     """Play worlds with faults, then without, and check every promise. The exit status is 0 when all were kept.
 
     The same seed and devices are the same world, however many are played side by side: the command that is printed
-    with a world plays it again. With --json: a line a world, in the order of their seeds, and one that sums up.
+    with a world plays it again. With --json: one line for each world, in the order of the seeds, and a last line that
+    sums up.
     """
     begun = time.perf_counter()
     injected: Counter[str] = Counter()
