@@ -1,4 +1,4 @@
-"""How does a folder travel as one artifact? As a tar file that is the same on every machine, unpacked with distrust.
+"""Pack a folder as one artifact: a tar file that is the same on every machine, and is unpacked with distrust.
 
 1. The same tree of names and contents gives the same bytes: sorted names, no times, no owners, one mode, ustar (pax
    headers only for names that ustar cannot hold), no compression. Modes and times do not travel.

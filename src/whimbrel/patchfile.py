@@ -1,4 +1,4 @@
-"""How do files become a patch? How do a base and a patch become a file that is right, or is not there at all?
+"""Make a patch from two files, and make a file from a base and a patch: the file is right, or is not there at all.
 
 1. The base's hash is checked before a byte is written; the output grows in a hidden temporary file (or folder) beside
    its place, its SHA-256 is compared, and only then it is renamed. A wrong file is never at `out`.

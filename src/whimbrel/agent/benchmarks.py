@@ -1,4 +1,4 @@
-"""Which of the variants that fit does this device take? The first of the publisher's order that keeps its budget here.
+"""Choose among the variants that fit this device: the first, in the publisher's order, that keeps its budget here.
 
 1. What a probe measured is kept, by the variant's name and its budgets: the next version's build for the same class of
    devices is as fast, as a rule, so a variant that was too slow or too large is not fetched again for a month.

@@ -1,4 +1,4 @@
-"""Who uses a model now, and which sessions ended? Marks and summaries: files that apps write and the agent reads.
+"""Marks of open sessions, and summaries of ended ones: files that apps write and the agent reads.
 
 1. A mark is locked for the life of its session. The kernel lets the lock go when the process dies: an unlocked mark is
    a crash. A mark says how many crashes came before it, so that a loop of crashes is told from many processes that died

@@ -1,4 +1,4 @@
-"""How do a version's bytes come into a slot, whole? Room, download, hashes, unpacking: nothing here looks at policies.
+"""Bring a version's files into a slot: room, download, hashes, unpacking. Nothing here looks at policies.
 
 1. Room is asked for before a byte is fetched. Where there is too little, the other slot's old version goes first; then
    it waits, and says how much is missing.

@@ -1,4 +1,4 @@
-"""How do commands speak? Tables and sentences for people, one JSON document for scripts; progress only on terminals."""
+"""Output of commands: tables and sentences for people, one JSON document for scripts, progress only on terminals."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What does a simulated device do? It boots the product's agent on its folder, lets an app use the model, and suffers.
+"""A simulated device: it boots the product's agent on its folder, an app uses the model, and faults happen to it.
 
 The agent is the product's own, and so are the sessions. Modelled: the disk under it, the network, the clock, the cage
 of the probe (it reads from the version's bytes what a runtime would find), and the app.

@@ -1,4 +1,4 @@
-"""Does the product keep its promises in this world? One seed: a phase with faults, then every device must converge.
+"""Play the world of one seed: first a phase with faults, and then one in which every device must converge.
 
 1. The faults, the versions, the acts of people and all chance come from the seed: the same seed is the same world.
 2. When the faults stop, people stop too. Rollouts go on to their end or wait, and devices follow.

@@ -1,4 +1,4 @@
-"""How does an app's process try a version in the shadow, and never come to harm by it? The client of one model.
+"""The client that tries a version of one model in the shadow, from an app's process and without harm to it.
 
 1. `offer` copies a sampled call into a bounded queue and returns; nothing else happens in the app's threads. Where the
    queue is full the call is dropped, and counted.

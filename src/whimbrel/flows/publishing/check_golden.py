@@ -1,4 +1,4 @@
-"""Do golden values fit the model that they are for? Said at publication, and not by every device's probe."""
+"""Check that golden values fit their model: at publication, and not only in every device's probe."""
 
 from whimbrel.model.release import Probe, Signature, Tensor, TensorSpec
 

@@ -1,4 +1,4 @@
-"""How long do the treated devices of a rollout or experiment take? What the policy tells its controls is kept.
+"""Learn how long the treated devices of a rollout or experiment take, and keep it for the policy.
 
 1. It is looked at with every window, and written only when it moved so far that it matters (`delays.differs`): each
    change is a new policy for the whole fleet.
