@@ -29,7 +29,7 @@ from whimbrel.model.selector import Selector
 from whimbrel.plan.plan import Plan, Stage
 from whimbrel.policy.bucket import device_key
 from whimbrel.policy.decide import Profile, decide
-from whimbrel.policy.decide_many import Kind, Outcome, decide_many
+from whimbrel.policy.decide_many import BareDecision, Kind, decide_many
 from whimbrel.policy.policy import Layer, Policy, Quarantine
 
 SEED = 20261126
@@ -76,7 +76,9 @@ def decisions(devices: int) -> dict[str, Any]:
     alone = [decide(asked, line, profile) for profile in profiles]
     scalar = SCALAR / (time.process_time() - began)
     for number, each in enumerate(alone):
-        if decided.outcomes[decided.which[number]] != Outcome(each.serial, each.offer, each.assignments, each.beside):
+        if decided.decisions[decided.which[number]] != BareDecision(
+            each.serial, each.offer, each.assignments, each.beside
+        ):
             raise SystemExit(f"{ids[number]} is decided differently: {each}")
     best = devices / min(times)
     return {

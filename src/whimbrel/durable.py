@@ -1,4 +1,4 @@
-"""How does a file get its new contents, whole or not at all, also when the power goes?
+"""Write a file so that it has its new contents or its old ones, also when the power goes.
 
 The one durable write of the project: a temporary file in the same folder, fsync, replace, fsync of the folder. Only
 bodies use it: nouns and minds never write. Its single steps are behind `Files`, so that a modelled disk runs the same

@@ -1,4 +1,4 @@
-"""How does a folder travel as one artifact? As a tar file that is the same on every machine, unpacked with distrust.
+"""Pack a folder as one artifact: a tar file that is the same on every machine, and is unpacked with distrust.
 
 1. The same tree of names and contents gives the same bytes: sorted names, no times, no owners, one mode, ustar (pax
    headers only for names that ustar cannot hold), no compression. Modes and times do not travel.
@@ -91,8 +91,8 @@ def unpack(
 
 def _walk(top: Path, folder: Path) -> Iterator[tuple[str, Path]]:
     with os.scandir(folder) as entries:
-        found = list(entries)
-    for entry in found:
+        children = list(entries)
+    for entry in children:
         path = Path(entry.path)
         if entry.is_symlink():
             raise UntrustedInput(f"{path} is a link; replace it by what it points to, then pack again")
@@ -220,7 +220,7 @@ def _check_names(names: list[str], *, what: str) -> None:
     """Raises `UntrustedInput` for the first name that some system cannot hold, or holds as the same as another."""
     if len(names) > limits.PACKAGE_FILES:
         raise UntrustedInput(f"{what} holds {len(names)} files; at most {limits.PACKAGE_FILES} are packed")
-    seen: dict[str, str] = {}
+    first_names: dict[str, str] = {}
     for name in names:
         if objection := _objection(name):
             raise UntrustedInput(f"{what}: {_show(name)} {objection}")
@@ -228,12 +228,12 @@ def _check_names(names: list[str], *, what: str) -> None:
         for depth in range(1, len(parts) + 1):  # an archive may name a folder only by its files
             path = "/".join(parts[:depth])
             whole = depth == len(parts)
-            first = seen.setdefault(_folded(path), path)
+            first = first_names.setdefault(_folded(path), path)
             if first != path:
                 raise UntrustedInput(f"{what}: {_show(first)} and {_show(path)} are one name on some systems")
-            if whole and _folded(path) + "/" in seen:
+            if whole and _folded(path) + "/" in first_names:
                 raise UntrustedInput(f"{what}: {_show(name)} is there twice")
-        seen[_folded(name) + "/"] = name
+        first_names[_folded(name) + "/"] = name
 
 
 def _objection(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""How do files become a patch? How do a base and a patch become a file that is right, or is not there at all?
+"""Make a patch from two files, and make a file from a base and a patch: the file is right, or is not there at all.
 
 1. The base's hash is checked before a byte is written; the output grows in a hidden temporary file (or folder) beside
    its place, its SHA-256 is compared, and only then it is renamed. A wrong file is never at `out`.
@@ -169,10 +169,10 @@ def open_artifact(path: Path) -> Iterator[Artifact]:
     """A file, or all files of a folder in the order of their paths."""
     with ExitStack() as stack:
         if path.is_dir():
-            found = list(path.rglob("*"))
-            for link in (one for one in found if one.is_symlink()):
+            below = list(path.rglob("*"))
+            for link in (each for each in below if each.is_symlink()):
                 raise Refused(f"{link} is a symbolic link: a patch carries plain files only")
-            names = sorted(one.relative_to(path).as_posix() for one in found if one.is_file())
+            names = sorted(each.relative_to(path).as_posix() for each in below if each.is_file())
             for name in names:
                 if not is_safe(name):
                     raise UntrustedInput(f"'{name}' in {path} cannot be carried to every system: rename it")

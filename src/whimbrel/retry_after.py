@@ -1,4 +1,4 @@
-"""When does the other side of an HTTP answer want to be asked again? The header Retry-After (RFC 9110, section 10.2.3).
+"""When the other side of an HTTP answer wants to be asked again: the header Retry-After (RFC 9110, section 10.2.3).
 
 Called by the agent, of servers, and by the server, of receivers of alerts.
 """

@@ -27,7 +27,7 @@ from whimbrel.device.shadowing import Shadowing
 from whimbrel.device.slots import Content, Held, Pointer, SlotName
 from whimbrel.device.states import State
 from whimbrel.errors import UntrustedInput
-from whimbrel.health.shadow import Seen
+from whimbrel.health.shadow import ShadowSums
 from whimbrel.model.documents import digest_of
 from whimbrel.model.formats import Format
 from whimbrel.model.release import File
@@ -84,12 +84,12 @@ class Device:
             assert self.client.wait_idle(WAIT_S)
         return taken
 
-    def told(self) -> Seen:
+    def told(self) -> ShadowSums:
         """What the agent would harvest."""
         self.client.close()
         found = [each.closed for each in harvest(self.places) if each.closed and each.closed.shadow]
         assert all(not each.session and each.serial == 1 for each in found)
-        total = Seen(serial=2)
+        total = ShadowSums(serial=2)
         for each in found:
             assert each.shadow is not None
             total = total.plus(each.shadow)

@@ -10,7 +10,7 @@ from support.values import SALT
 from whimbrel.model.release import Line
 from whimbrel.policy.bucket import bucket, device_key
 from whimbrel.policy.decide import Profile, decide
-from whimbrel.policy.decide_many import Kind, Outcome, buckets, decide_many, xxh64
+from whimbrel.policy.decide_many import BareDecision, Kind, buckets, decide_many, xxh64
 from whimbrel.policy.policy import Arm, Entry, Layer, Policy
 
 kinds_of_devices = st.lists(
@@ -33,7 +33,7 @@ def test_arrays_decide_as_each_device_does(policy: Policy, line: Line, kinds: li
     for place, each in enumerate(ids):
         mine = kinds[kind[place]]
         alone = decide(policy, line, Profile(each, mine.labels, mine.refused))
-        assert decided.outcomes[decided.which[place]] == Outcome(
+        assert decided.decisions[decided.which[place]] == BareDecision(
             alone.serial, alone.offer, alone.assignments, alone.beside
         )
 
@@ -62,7 +62,7 @@ def test_devices_on_both_sides_of_every_edge_decide_alike(few: list[Arm], salt: 
         )
         for place, each in enumerate(ids):
             alone = decide(policy, Line(model="wake", sequence=1), Profile(each))
-            assert decided.outcomes[decided.which[place]] == Outcome(
+            assert decided.decisions[decided.which[place]] == BareDecision(
                 alone.serial, alone.offer, alone.assignments, alone.beside
             )
 

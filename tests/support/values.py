@@ -19,7 +19,7 @@ from whimbrel.flows.records import (
 )
 from whimbrel.gate.verdict import Counts, GateInput
 from whimbrel.health.report import Announcement, Batch, Cohort, Window
-from whimbrel.health.shadow import Seen, Units
+from whimbrel.health.shadow import ShadowSums, Units
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import encode
 from whimbrel.model.release import File, Line, Release, Variant
@@ -212,7 +212,7 @@ def shadow_plan(*, percent: float = 50, **asked: Any) -> Plan:
     return plan(tried, stage(), stage("general", 100, hours=0))
 
 
-def seen(inputs: int = 100, *, agreed: float | None = None, ratio: float = 1.0, **changes: Any) -> Seen:
+def seen(inputs: int = 100, *, agreed: float | None = None, ratio: float = 1.0, **changes: Any) -> ShadowSums:
     """What one device saw of serial 2 in the shadow; 10 ms an input on the active version."""
     failed = changes.get("errors", 0) + changes.get("crashed", 0)
     compared = inputs - failed
@@ -224,10 +224,10 @@ def seen(inputs: int = 100, *, agreed: float | None = None, ratio: float = 1.0, 
         "active_ms": 10.0 * compared,
         "candidate_ms": 10.0 * ratio * compared,
     }
-    return Seen(**values | changes)
+    return ShadowSums(**values | changes)
 
 
-def shadowed(windows: int = 10, *, devices: int = 10, one: Seen | None = None, **more: Any) -> list[Cell]:
+def shadowed(windows: int = 10, *, devices: int = 10, one: ShadowSums | None = None, **more: Any) -> list[Cell]:
     """So many devices in the shadow a window that all saw the same, and as many controls."""
     each = Units.of(one or seen())
     told = functools.reduce(Units.plus, [each] * devices)

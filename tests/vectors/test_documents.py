@@ -6,7 +6,7 @@ import pytest
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.panel import Panel
 from whimbrel.health.report import Announcement, Batch, Cohort, Summary, Window
-from whimbrel.health.shadow import Seen, Units
+from whimbrel.health.shadow import ShadowSums, Units
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import Document, encode, parse
 from whimbrel.model.release import (
@@ -154,7 +154,7 @@ BATCH = Batch(
             errors=2,
             metrics={"accuracy": Summary(n=2, sum=1.5, sumsq=1.25)},
             latency={-3: 1, 254: 2},
-            shadow=Seen(
+            shadow=ShadowSums(
                 serial=4,
                 inputs=7,
                 compared=4,

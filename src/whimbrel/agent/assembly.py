@@ -1,4 +1,4 @@
-"""How do an artifact's bytes come here for the fewest bytes fetched? By patches from what is here, or whole.
+"""Assemble an artifact with the fewest bytes fetched: by patches from what is here, or by the whole file.
 
 1. Ways come from the signed delta index, the cheapest first; a way that fails gives way to the next, and the whole file
    is the last. What was fetched in vain is counted too.

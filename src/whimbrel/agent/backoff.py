@@ -1,4 +1,4 @@
-"""When is something that failed tried again? Exponential, with full jitter, and not before the other side said so."""
+"""When to try again after a failure: exponential, with full jitter, and not before the other side allows it."""
 
 import random
 

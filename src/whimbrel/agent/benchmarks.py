@@ -1,4 +1,4 @@
-"""Which of the variants that fit does this device take? The first of the publisher's order that keeps its budget here.
+"""Choose among the variants that fit this device: the first, in the publisher's order, that keeps its budget here.
 
 1. What a probe measured is kept, by the variant's name and its budgets: the next version's build for the same class of
    devices is as fast, as a rule, so a variant that was too slow or too large is not fetched again for a month.
@@ -20,7 +20,7 @@ from whimbrel.model.documents import Document
 from whimbrel.model.release import Release, Variant
 
 
-class Measured(Document, frozen=True):
+class Measurement(Document, frozen=True):
     """What a probe of a variant found here. `over_budget`: why it is not taken; "" where it keeps its budgets."""
 
     at: float
@@ -32,7 +32,7 @@ class Measured(Document, frozen=True):
 class Kept(Document, frozen=True, tag_field="format", tag="whimbrel-benchmarks-1"):
     """The file."""
 
-    measured: Annotated[dict[str, Measured], msgspec.Meta(max_length=limits.BENCHMARKS)] = {}
+    measured: Annotated[dict[str, Measurement], msgspec.Meta(max_length=limits.BENCHMARKS)] = {}
 
 
 class Benchmarks:
@@ -59,7 +59,7 @@ class Benchmarks:
         measured = {key: each for key, each in self._read().items() if key != _key(variant)}
         while len(measured) >= limits.BENCHMARKS:
             measured.pop(min(measured, key=lambda key: measured[key].at))
-        measured[_key(variant)] = Measured(
+        measured[_key(variant)] = Measurement(
             at=now,
             latency_ms=result.latency_ms,
             memory_mib=result.memory_mib,
@@ -67,7 +67,7 @@ class Benchmarks:
         )
         self._disk.write(self._path, documents.encode(Kept(measured=measured)))
 
-    def _read(self) -> dict[str, Measured]:
+    def _read(self) -> dict[str, Measurement]:
         content = self._disk.read(self._path)
         try:
             return dict(documents.parse(Kept, content, what=str(self._path)).measured) if content else {}

@@ -1,4 +1,4 @@
-"""How does a version come without a network? A bundle: a zip, not compressed, with the paths of the static server.
+"""A bundle brings versions without a network: a zip file, not compressed, with the paths of the static server.
 
 1. It is a `Network` for as long as it is imported; every check is the same. Nothing in it is believed for being in it.
 2. Signed metadata on a stick is as old as the journey took: what expired while it travelled counts, up to

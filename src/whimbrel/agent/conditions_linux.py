@@ -1,4 +1,4 @@
-"""What do a policy's conditions find on a Linux device: charger, battery, network, load, room? No library needed.
+"""What a policy's conditions need to know of a Linux device: charger, battery, network, load, room. Without a library.
 
 1. What cannot be read is None: not known, and a policy that asks for it waits.
 2. A machine without any battery is on a charger. A network is unmetered where its route's device is a wire and

@@ -1,4 +1,4 @@
-"""How does an agent run as a service? Until SIGTERM or Ctrl-C, with a line for every change: nothing of a terminal.
+"""Run an agent as a service until SIGTERM or Ctrl-C. It prints one line for each change, and needs no terminal.
 
 `whimbrel agent run` becomes this process, so that a device that idles for weeks holds no command line in memory.
 """

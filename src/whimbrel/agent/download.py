@@ -1,4 +1,4 @@
-"""How do an artifact's bytes come onto this device, also in pieces over many days? HTTP ranges (RFC 9110, section 14).
+"""Download an artifact, if need be in pieces over many days, by HTTP ranges (RFC 9110, section 14).
 
 1. What came is kept in `<sha256>.part`; where from and its ETag beside it. If-Range makes a server that has other bytes
    start again; where there is no strong ETag, and at another mirror, it is asked without: the name is the hash.

@@ -24,7 +24,7 @@ from whimbrel.device.conditions import Wait
 from whimbrel.device.intent import (
     Follow,
     Intent,
-    Member,
+    MemberVersions,
     Offer,
     Recall,
     Rest,
@@ -190,9 +190,9 @@ class Installation:
             self._act_on(decision, policy, prepare=True)
         self.waits_for = self.waits_for or f"a variant of serial {serial} that fits this device's labels"
 
-    def as_member(self) -> Member:
+    def as_member(self) -> MemberVersions:
         """What the others of a set see of this model."""
-        return Member(self.state.pointer.serial, destination(self.state.journal, self.decide()))
+        return MemberVersions(self.state.pointer.serial, destination(self.state.journal, self.decide()))
 
     # --- cohorts ---
 
@@ -205,26 +205,26 @@ class Installation:
 
     def _stand_in(self, decision: Decision, policy: Policy) -> None:
         state = self.state
-        for member in placebo.due(state.journal, state.pointer, decision, policy):
+        for membership in placebo.due(state.journal, state.pointer, decision, policy):
             now = self._device.now()
-            turn = self._turn(member, policy, now)
+            turn = self._turn(membership, policy, now)
             if turn.permitted:
-                state.keep(cohorts.permitted(state.journal, member, at=now))
+                state.keep(cohorts.permitted(state.journal, membership, at=now))
             if turn.held_back:
                 self._held_back_at = now
             if turn.wait is not None:
                 self._wait_as_well(turn.wait)
             if turn.at is not None:
-                state.keep(cohorts.stand_in(state.journal, member, serial=state.pointer.serial, at=turn.at))
+                state.keep(cohorts.stand_in(state.journal, membership, serial=state.pointer.serial, at=turn.at))
 
-    def _turn(self, member: Membership, policy: Policy, now: float) -> placebo.Turn:
-        conditions = policy.conditions_of(member.rollout, role="control", stage=member.stage)
+    def _turn(self, membership: Membership, policy: Policy, now: float) -> placebo.Turn:
+        conditions = policy.conditions_of(membership.rollout, role="control", stage=membership.stage)
         entries = (entry for layer in policy.layers for entry in layer.entries)
         return placebo.turn(
-            member,
+            membership,
             conditions,
             self._device.situation_for(conditions),
-            delays_s=next((entry.delays_s for entry in entries if entry.rollout == member.rollout), ()),
+            delays_s=next((entry.delays_s for entry in entries if entry.rollout == membership.rollout), ()),
             model=self.state.model,
             device_id=self._device.device_id,
             now=now,

@@ -1,4 +1,4 @@
-"""Are the files of a slot still those that were verified? Hashed at a process's first look, and when a stamp changed.
+"""Check that a slot's files are still the verified ones. A process hashes them once, and when a stamp changed.
 
 A loader is no integrity check, and files change behind our back: a worn card, a restored backup, a curious hand. So a
 session hashes what it is about to open once in its process, and the agent once in its own; after that a look at the

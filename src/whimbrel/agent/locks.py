@@ -1,4 +1,4 @@
-"""Who may touch this folder now? Advisory locks on files (flock; Windows: a byte), let go when a process dies."""
+"""Advisory locks on files (flock; on Windows of one byte). They end when the process that holds them dies."""
 
 import importlib
 import os

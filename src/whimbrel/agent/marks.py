@@ -1,4 +1,4 @@
-"""Who uses a model now, and which sessions ended? Marks and summaries: files that apps write and the agent reads.
+"""Marks of open sessions, and summaries of ended ones: files that apps write and the agent reads.
 
 1. A mark is locked for the life of its session. The kernel lets the lock go when the process dies: an unlocked mark is
    a crash. A mark says how many crashes came before it, so that a loop of crashes is told from many processes that died
@@ -18,7 +18,7 @@ from whimbrel.agent.locks import locked
 from whimbrel.agent.places import Places
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.report import Summary
-from whimbrel.health.shadow import Count, Seen
+from whimbrel.health.shadow import Count, ShadowSums
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label, Serial
@@ -43,7 +43,7 @@ class Closed(Document, frozen=True):
     errors: Count = 0
     latency_key: int | None = None
     metrics: Annotated[dict[Label, Summary], msgspec.Meta(max_length=limits.SESSION_METRICS)] = {}
-    shadow: Seen | None = None
+    shadow: ShadowSums | None = None
     predictions: dict[int, Count] = {}  # by bin of the version's reference
 
     @property

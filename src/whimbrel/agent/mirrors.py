@@ -1,4 +1,4 @@
-"""Where may an artifact's bytes come from? Mirrors in the owner's order, the server last; who failed waits.
+"""The sources of an artifact: mirrors in the owner's order, the server last. One that failed is not asked for a while.
 
 Artifacts are named by their hash, so a mirror can only waste time: whose bytes were wrong is asked last for a while.
 """

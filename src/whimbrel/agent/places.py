@@ -1,4 +1,4 @@
-"""Where are the files of one model, and which version do apps open? Folders, marks, the pointer.
+"""The files of one model on the disk: its folders and marks, and the pointer to the version that apps open.
 
 A model's folder is shared by the agent and by any number of apps. Everyone finds the files by `Places`; who uses them
 now is in `marks`.

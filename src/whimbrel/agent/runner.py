@@ -1,4 +1,4 @@
-"""How does an app run a model without a line of its own on versions? A thin runner: run, count, shadow.
+"""A thin runner for apps that do not handle versions themselves: it runs the model, counts, and feeds the shadow.
 
     with agent.session("detector") as model:
         runner = model.runner()

@@ -76,6 +76,6 @@ def trial_sessions(ended: list[Ended], candidate: Candidate) -> events.SessionsS
 
 def shadow_crashes(ended: list[Ended], candidate: Candidate) -> events.ShadowSeen | None:
     """How often the version in the shadow ended its worker; None where it did not."""
-    tried = [session.closed.shadow for session in ended if session.closed is not None and session.closed.shadow]
-    crashed = sum(seen.crashed for seen in tried if seen.serial == candidate.serial)
+    shadows = [session.closed.shadow for session in ended if session.closed is not None and session.closed.shadow]
+    crashed = sum(shadow.crashed for shadow in shadows if shadow.serial == candidate.serial)
     return events.ShadowSeen(crashed=crashed) if crashed else None

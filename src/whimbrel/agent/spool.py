@@ -24,7 +24,7 @@ from whimbrel.agent.disk import Disk
 from whimbrel.agent.marks import Closed, Ended
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.report import Cohort, Finite, Summary, Window
-from whimbrel.health.shadow import Seen
+from whimbrel.health.shadow import ShadowSums
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label, Name
@@ -215,7 +215,7 @@ def _other_shadow(window: Window, closed: Closed | None) -> bool:
     return mine is not None and its is not None and mine.serial != its.serial
 
 
-def _both(one: Seen | None, other: Seen | None) -> Seen | None:
+def _both(one: ShadowSums | None, other: ShadowSums | None) -> ShadowSums | None:
     return one.plus(other) if one is not None and other is not None else one or other
 
 

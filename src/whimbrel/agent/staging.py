@@ -1,4 +1,4 @@
-"""How do a version's bytes come into a slot, whole? Room, download, hashes, unpacking: nothing here looks at policies.
+"""Bring a version's files into a slot: room, download, hashes, unpacking. Nothing here looks at policies.
 
 1. Room is asked for before a byte is fetched. Where there is too little, the other slot's old version goes first; then
    it waits, and says how much is missing.
@@ -17,7 +17,7 @@ from whimbrel.agent.download import Download
 from whimbrel.agent.places import Places
 from whimbrel.device import events
 from whimbrel.device.journal import Candidate
-from whimbrel.device.ports import Measured
+from whimbrel.device.ports import MeasuredDisk
 from whimbrel.device.slots import Content, Held
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.health.report import WayName
@@ -65,7 +65,7 @@ class Staging:
             return 0
         needed += int(needed * limits.ROOM_SHARE)
         lacking = 0
-        if isinstance(self._disk, Measured):
+        if isinstance(self._disk, MeasuredDisk):
             lacking = needed + limits.ROOM_BYTES - self._disk.free_bytes(self._places.folder)
         if self._quota_bytes is not None and self._home is not None:
             lacking = max(lacking, needed + self._used() - self._quota_bytes)

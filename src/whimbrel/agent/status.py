@@ -1,4 +1,4 @@
-"""What does each model run, and why? `status.json`: what the last cycle found, for people and for other processes."""
+"""`status.json`: what each model runs and why, as the last cycle found it, for people and other processes."""
 
 import shlex
 from contextlib import suppress

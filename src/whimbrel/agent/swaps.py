@@ -31,7 +31,7 @@ from whimbrel.model.release import Release
 _FOR_SESSIONS = Wait("the end of the open sessions", limits.WAIT_FOR_SESSION_S)
 
 
-class Member(Protocol):
+class SetMember(Protocol):
     """A model that may be swapped together with others."""
 
     @property
@@ -58,9 +58,9 @@ class Swaps:
 
     def activate(
         self,
-        member: Member,
+        member: SetMember,
         candidate: Candidate,
-        models: Mapping[str, Member],
+        models: Mapping[str, SetMember],
         *,
         refresh: Callable[[], None],
         flush: Callable[[], None],
@@ -109,7 +109,7 @@ class Swaps:
                 f"the policy was last confirmed {age_s:.0f} s ago; at most {most_s:g} s are allowed: {why}"
             )
 
-    def _announce(self, members: Sequence[Member]) -> None:
+    def _announce(self, members: Sequence[SetMember]) -> None:
         for member in members:
             state = member.state
             serial = state.journal.candidate.serial if state.journal.candidate else 0
@@ -120,7 +120,7 @@ class Swaps:
                 self._announced[state.model] = swap
                 state.keep(say(state.journal, announcement_of(state.journal, "activating")))
 
-    def _swap_together(self, members: Sequence[Member]) -> Wait | None:
+    def _swap_together(self, members: Sequence[SetMember]) -> Wait | None:
         with ExitStack() as locks:
             for member in sorted(members, key=lambda member: member.state.model):
                 safe = locks.enter_context(between_sessions(member.state.places))
@@ -142,7 +142,7 @@ class Swaps:
 
     # --- one model, and back ---
 
-    def point(self, member: Member, pointer: Pointer) -> Wait | None:
+    def point(self, member: SetMember, pointer: Pointer) -> Wait | None:
         """Swap one model's pointer between two sessions; nothing, where it says that already."""
         state = member.state
         if pointer == state.pointer:
@@ -155,7 +155,7 @@ class Swaps:
         self._device.disk.remove(state.places.swap_request)
         return None
 
-    def back(self, member: Member, going: GoingBack, models: Mapping[str, Member]) -> events.Event | Wait:
+    def back(self, member: SetMember, going: GoingBack, models: Mapping[str, SetMember]) -> events.Event | Wait:
         """Swap back to the other slot or to nothing, and let the others of its set follow."""
         state = member.state
         done = events.Returned() if going.by_policy else events.WentBack()
@@ -178,7 +178,7 @@ class Swaps:
         return done
 
 
-def _members(member: Member, release: Release, models: Mapping[str, Member]) -> list[Member] | Wait:
+def _members(member: SetMember, release: Release, models: Mapping[str, SetMember]) -> list[SetMember] | Wait:
     """Who changes together with `member`, itself first; or who is not ready."""
     members = [member]
     for required in release.requires:

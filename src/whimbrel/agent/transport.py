@@ -1,4 +1,4 @@
-"""How does a device speak HTTP? The `Network` port over urllib3: one pool, short waits, bounded bodies.
+"""The `Network` port over urllib3: one pool of connections, short waits, bounded bodies.
 
 1. Every wait has a limit, every body has a limit, also after it was decompressed. A socket's own wait begins anew with
    every byte, so a watch hangs up on a head or a piece of a body that drips.

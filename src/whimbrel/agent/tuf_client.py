@@ -46,7 +46,7 @@ BUILD_DATE = datetime(2026, 1, 1, tzinfo=UTC).timestamp()  # no device that runs
 _Sequenced = TypeVar("_Sequenced", Policy, Line)
 
 
-class Seen(Document, frozen=True):
+class GreatestSequences(Document, frozen=True):
     """The greatest sequences of one model."""
 
     policy: int = 0
@@ -56,7 +56,7 @@ class Seen(Document, frozen=True):
 class Memory(Document, frozen=True, tag_field="format", tag="whimbrel-trust-1"):
     """What is remembered between refreshes. `complete`: all documents that the cached metadata names were looked at."""
 
-    seen: Annotated[dict[Name, Seen], msgspec.Meta(max_length=1024)] = {}
+    seen: Annotated[dict[Name, GreatestSequences], msgspec.Meta(max_length=1024)] = {}
     signed_at: float = 0.0  # of the last verified timestamp
     etag: str = ""
     root_version: int = 0
@@ -291,7 +291,7 @@ class TrustClient:
         document = documents.parse(kind, content, what=path)
         if document.model != model:
             raise UntrustedInput(f"{path} is about {document.model!r}; expected {model!r}")
-        greatest = self.memory.seen.get(model, Seen())
+        greatest = self.memory.seen.get(model, GreatestSequences())
         word = "policy" if kind is Policy else "line"
         last: int = getattr(greatest, word)
         if document.sequence < last:

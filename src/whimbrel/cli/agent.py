@@ -190,25 +190,27 @@ def import_bundle(
 @app.command()
 def status(folder: Folder, json: Json = False) -> None:
     """What each model runs, and why. Reads the folder only; works while the agent runs, and when it does not."""
-    found = read_status(folder)
-    found["running"] = is_held(folder / "agent.lock")
+    agent_status = read_status(folder)
+    agent_status["running"] = is_held(folder / "agent.lock")
     if json:
-        _print_json(found)
+        _print_json(agent_status)
         return
-    _print_models(found["models"])
-    refreshed = found.get("last_refresh")
+    _print_models(agent_status["models"])
+    refreshed = agent_status.get("last_refresh")
     when = datetime.fromtimestamp(refreshed, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if refreshed else "never"
     ago = f" ({max(0.0, time.time() - refreshed):.0f} s ago)" if refreshed else ""
     sys.stdout.write(
-        f"device {found['device_id']}; agent {'running' if found['running'] else 'not running'}; "
-        f"last refresh {when}{ago}; {found['windows_waiting']} reports wait to be sent\n"
+        f"device {agent_status['device_id']}; agent {'running' if agent_status['running'] else 'not running'}; "
+        f"last refresh {when}{ago}; {agent_status['windows_waiting']} reports wait to be sent\n"
     )
-    if not found.get("patches", True):
+    if not agent_status.get("patches", True):
         sys.stdout.write("patches cannot be applied here, so versions come whole: pip install 'whimbrel[delta]'\n")
-    if found.get("stale_s"):
-        sys.stdout.write(f"the signed metadata expired {found['stale_s'] / 3600:.1f} hours ago; what is here runs on\n")
-    if found.get("last_error"):
-        sys.stdout.write(f"last error: {found['last_error']}\n")
+    if agent_status.get("stale_s"):
+        sys.stdout.write(
+            f"the signed metadata expired {agent_status['stale_s'] / 3600:.1f} hours ago; what is here runs on\n"
+        )
+    if agent_status.get("last_error"):
+        sys.stdout.write(f"last error: {agent_status['last_error']}\n")
 
 
 def _open(folder: Path, enrol_token_file: Path | None, labels: list[str] | None, **given: Any) -> Agent:

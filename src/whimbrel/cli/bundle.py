@@ -28,14 +28,16 @@ from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.tuf_repository import read_metadata
 from whimbrel.trust import roles
 
-app = typer.Typer(help="Versions on a stick.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Bundles: files that carry versions to devices without a network.", no_args_is_help=True, add_completion=False
+)
 
 _TIMEOUT_S = 60.0
 
 
 @app.callback()
 def _bundle() -> None:
-    """Versions on a stick, for devices without a network."""
+    """Write versions to a bundle: one file, which carries them to devices without a network."""
 
 
 @app.command("export")

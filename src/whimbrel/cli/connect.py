@@ -1,4 +1,4 @@
-"""How does a command reach a repository? One rule for all: `--repository DIR`, or `--server URL` with a token.
+"""Connect a command to a repository: all take `--repository DIR`, or `--server URL` with a token.
 
 Both speak the admin API: over a socket, or, for a folder, to the same application inside this process. So there is one
 set of rules, errors and checks, and a command works the same on a desk and on a server.

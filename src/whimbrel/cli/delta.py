@@ -1,4 +1,4 @@
-"""How does a person make, apply and look into a patch?
+"""The commands that make, apply and inspect a patch.
 
 `whimbrel delta encode | apply | inspect`. Results go to stdout (`--json`: one object), progress and words to stderr.
 """

@@ -1,4 +1,4 @@
-"""How is something watched until it ends? A live picture on a terminal; one line a change for pipes and scripts."""
+"""Watch something until it ends: a live picture on a terminal, and one line for each change in pipes and scripts."""
 
 import sys
 import time

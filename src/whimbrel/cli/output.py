@@ -1,4 +1,4 @@
-"""How do commands speak? Tables and sentences for people, one JSON document for scripts; progress only on terminals."""
+"""Output of commands: tables and sentences for people, one JSON document for scripts, progress only on terminals."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -112,8 +112,3 @@ def waiting(what: str) -> Iterator[None]:
             yield
     else:
         yield
-
-
-def pick(source: dict[str, Any], *names: str) -> list[Any]:
-    """Values of a row."""
-    return [source.get(name) for name in names]

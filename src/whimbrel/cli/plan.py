@@ -92,10 +92,10 @@ def _tell(check: PlanCheck) -> None:
     say("")
     for sentence in check.sentences:
         say(sentence)
-    traffic = check.traffic
+    usage = check.traffic
     say(
-        f"Traffic ({traffic.source}): a device is in use in {traffic.active_an_hour:.2g} windows an hour, and "
-        f"crashes in {100 * traffic.crash_rate:.2g}% of them."
+        f"Traffic ({usage.source}): a device is in use in {usage.active_an_hour:.2g} windows an hour, and "
+        f"crashes in {100 * usage.crash_rate:.2g}% of them."
     )
     for warning in check.warnings:
         say(f"WARNING: {warning}")

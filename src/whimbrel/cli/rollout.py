@@ -25,7 +25,7 @@ from whimbrel.plan.rollout_states import LIVE, PENDING, State
 from whimbrel.server.admin.views.rollouts import RolloutView, StageView
 from whimbrel.server.admin.views.verdicts import ReplayView, ShadowEstimates, VerdictView
 
-app = typer.Typer(help="Rollouts: staged, judged, taken back.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Rollouts: start, follow, pause and take them back.", no_args_is_help=True, add_completion=False)
 app.add_typer(plan_app, name="plan")
 
 _NEWS = ("id", "state", "stage_name", "because", "counts", "devices")  # of which a change is told

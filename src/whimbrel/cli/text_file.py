@@ -1,4 +1,4 @@
-"""How does a command read a file that a person wrote? As text, with a bound, and with an error that names the file."""
+"""Read a file that a person wrote: as text, with a bound on its size, and with errors that name the file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is an artifact to the codec: one file, or the files of a folder, as one line of bytes?
+"""An artifact as the codec sees it: one file, or the files of a folder, as one line of bytes.
 
 1. The files lie end to end in the order given; an offset counts from the first byte of the first file.
 2. Bytes are read through a callable of the caller, at most a few megabytes at a time: the codec holds no file.

@@ -1,4 +1,4 @@
-"""How do the fields of a quantised block lie in its bytes?
+"""The layout of a quantised block: where its fields lie in its bytes.
 
 A block is cut into `halves` (float16: the scale, and the minimum where there is one), `subs` (small integers: scales
 and then minima of sub-blocks) and `codes`, in the order of the numbers they stand for; `join` puts them back, for any

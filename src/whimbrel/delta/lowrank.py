@@ -1,4 +1,4 @@
-"""How is a change of low rank (a LoRA merged into the weights) sent as two thin matrices?
+"""Send a change of low rank (a LoRA merged into the weights) as two thin matrices.
 
 1. `new ~ old + A @ B * 2**exponent` with integers in A (rows x rank) and B (rank x columns). With
    `rank * 2**(bits of A + bits of B) < 2**53` every partial sum is a whole number that float64 holds exactly, so the

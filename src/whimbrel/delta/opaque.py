@@ -1,4 +1,4 @@
-"""How do bytes travel that are no tensor we understand: headers, new tensors, other formats?
+"""Send the bytes that are no tensor we understand: headers, new tensors, other formats.
 
 1. A piece is coded in one of a few ways and says which in its first byte. The writer tries those that can make sense
    and keeps the smallest.

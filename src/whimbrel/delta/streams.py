@@ -1,4 +1,4 @@
-"""How do numbers that were sorted into contexts become bytes, when segments share tables and can be read alone?
+"""Write numbers that were sorted into contexts as bytes: segments share tables, and each can be read alone.
 
 1. A *stream* is one kind of number (differences, codes, levels) of the segments of a *group*. Every number has a
    context, 0 to 255, that both sides know before they read it. Numbers of one context, segment by segment, are one pco

@@ -32,25 +32,25 @@ def assigned(
     before: Mapping[str, float] | None = None,
 ) -> Journal:
     """The journal with exactly these memberships; new ones are announced. `before`: the metrics' means until now."""
-    earlier = {(member.rollout, member.stage, member.role): member for member in journal.memberships}
-    members: list[Membership] = []
+    earlier = {(each.rollout, each.stage, each.role): each for each in journal.memberships}
+    memberships: list[Membership] = []
     announcements: list[Announcement] = []
     for assignment in list(assignments)[: limits.STAGES]:
-        member = earlier.get((assignment.rollout, assignment.stage, assignment.role))
-        if member is None:
+        membership = earlier.get((assignment.rollout, assignment.stage, assignment.role))
+        if membership is None:
             known_before = {name: before[name] for name in assignment.before if name in before} if before else {}
-            member = Membership(
+            membership = Membership(
                 rollout=assignment.rollout,
                 stage=assignment.stage,
                 role=assignment.role,
                 assigned_at=at,
                 before=known_before,
             )
-            announcements.append(_tell(journal, member, "assigned", serial))
-        members.append(member)
-    if tuple(members) == journal.memberships:
+            announcements.append(_tell(journal, membership, "assigned", serial))
+        memberships.append(membership)
+    if tuple(memberships) == journal.memberships:
         return journal
-    return _replace(journal, memberships=tuple(members), outbox=(*journal.outbox, *announcements)[-limits.OUTBOX :])
+    return _replace(journal, memberships=tuple(memberships), outbox=(*journal.outbox, *announcements)[-limits.OUTBOX :])
 
 
 def entered(journal: Journal, pointer: Pointer, decision: Decision) -> list[Assignment]:
@@ -58,11 +58,11 @@ def entered(journal: Journal, pointer: Pointer, decision: Decision) -> list[Assi
     candidate = journal.candidate
     here = {pointer.serial, candidate.serial if candidate else None}
     tried = tried_serial(decision)
-    members = {(member.rollout, member.stage) for member in journal.memberships}
+    entered_before = {(membership.rollout, membership.stage) for membership in journal.memberships}
     return [
         assignment
         for assignment in decision.assignments
-        if assignment.role == "control" or tried in here or (assignment.rollout, assignment.stage) in members
+        if assignment.role == "control" or tried in here or (assignment.rollout, assignment.stage) in entered_before
     ]
 
 
@@ -76,54 +76,59 @@ def joined(journal: Journal, *, rollout: str | None, stage: int, role: Role, at:
     return _replace(
         journal,
         memberships=tuple(
-            _replace(member, since=at)
-            if (member.rollout, member.stage, member.role, member.since) == (rollout, stage, role, None)
-            else member
-            for member in journal.memberships
+            _replace(membership, since=at)
+            if (membership.rollout, membership.stage, membership.role, membership.since) == (rollout, stage, role, None)
+            else membership
+            for membership in journal.memberships
         ),
     )
 
 
-def permitted(journal: Journal, member: Membership, *, at: float) -> Journal:
+def permitted(journal: Journal, membership: Membership, *, at: float) -> Journal:
     """The journal of a control that could begin at `at`, were it treated; nothing, where it could before."""
     return _replace(
         journal,
         memberships=tuple(
-            _replace(each, permitted_at=at) if each == member and each.permitted_at is None else each
+            _replace(each, permitted_at=at) if each == membership and each.permitted_at is None else each
             for each in journal.memberships
         ),
     )
 
 
-def placebo_wait(member: Membership, delays_s: Sequence[float], *, model: str, device_id: str) -> float:
+def placebo_wait(membership: Membership, delays_s: Sequence[float], *, model: str, device_id: str) -> float:
     """Seconds after `permitted_at` at which this control takes its placebo: the same however often it is asked."""
-    occasion = f"{device_id}\n{model}/{member.rollout}/{member.stage}\nplacebo"
+    occasion = f"{device_id}\n{model}/{membership.rollout}/{membership.stage}\nplacebo"
     return delay_at(delays_s, xxhash.xxh64_intdigest(occasion.encode(), seed=0) / 2**64)
 
 
-def stand_in(journal: Journal, member: Membership, *, serial: int | None, at: float) -> Journal:
+def stand_in(journal: Journal, membership: Membership, *, serial: int | None, at: float) -> Journal:
     """A control takes its placebo; a treated device that runs the version already is counted from now on."""
-    name: Step = "placebo" if member.role == "control" else "activated"
-    after = joined(journal, rollout=member.rollout, stage=member.stage, role=member.role, at=at)
-    return _replace(after, outbox=(*after.outbox, _tell(journal, member, name, serial))[-limits.OUTBOX :])
+    name: Step = "placebo" if membership.role == "control" else "activated"
+    after = joined(journal, rollout=membership.rollout, stage=membership.stage, role=membership.role, at=at)
+    return _replace(after, outbox=(*after.outbox, _tell(journal, membership, name, serial))[-limits.OUTBOX :])
 
 
 def cohorts(journal: Journal, *, now: float) -> tuple[Cohort, ...]:
     """What a window says: the cohorts this device is counted in, and for how long."""
     return tuple(
         Cohort(
-            rollout=member.rollout,
-            stage=member.stage,
-            role=member.role,
+            rollout=membership.rollout,
+            stage=membership.stage,
+            role=membership.role,
             age_s=min(1e10, max(0.0, now - since)),
-            before=member.before,
+            before=membership.before,
         )
-        for member in journal.memberships
-        if (since := member.since) is not None
+        for membership in journal.memberships
+        if (since := membership.since) is not None
     )
 
 
-def _tell(journal: Journal, member: Membership, name: Step, serial: int | None) -> Announcement:
+def _tell(journal: Journal, membership: Membership, name: Step, serial: int | None) -> Announcement:
     return Announcement(
-        model=journal.model, step=name, serial=serial, rollout=member.rollout, stage=member.stage, role=member.role
+        model=journal.model,
+        step=name,
+        serial=serial,
+        rollout=membership.rollout,
+        stage=membership.stage,
+        role=membership.role,
     )

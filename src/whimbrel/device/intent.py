@@ -223,7 +223,7 @@ def is_tried(candidate: Candidate, pointer: Pointer, decision: Decision | None) 
 # --- a set: models that change together ---
 
 
-class Member(msgspec.Struct, frozen=True):
+class MemberVersions(msgspec.Struct, frozen=True):
     """Another model of this device: the serial that it runs, and the one that it is on its way to."""
 
     active: int | None
@@ -241,7 +241,7 @@ def destination(journal: Journal, decision: Decision | None) -> int | None:
     return None if refusal is not None and refusal.overridden_by is None else decision.serial
 
 
-def missing_member(release: Release, members: Mapping[str, Member]) -> Stay | None:
+def missing_member(release: Release, members: Mapping[str, MemberVersions]) -> Stay | None:
     """Why a version that requires others cannot be taken yet: one of them neither runs nor comes."""
     for required in release.requires:
         member = members.get(required.model)

@@ -42,12 +42,14 @@ def due(journal: Journal, pointer: Pointer, decision: Decision, policy: Policy) 
         return ()
     runs_arm = treated_in(decision, policy) is not None
     return tuple(
-        member for member in journal.memberships if member.since is None and (member.role == "control" or runs_arm)
+        membership
+        for membership in journal.memberships
+        if membership.since is None and (membership.role == "control" or runs_arm)
     )
 
 
 def turn(
-    member: Membership,
+    membership: Membership,
     conditions: Conditions,
     situation: Situation,
     *,
@@ -59,26 +61,26 @@ def turn(
     held_back_at: float,
 ) -> Turn:
     """Whether the device counts in this cohort now. `held_back_at`: when the conditions last held a placebo back."""
-    if member.role == "treated":
+    if membership.role == "treated":
         return Turn(at=now)
-    permitted = member.permitted_at is None
+    permitted = membership.permitted_at is None
     if permitted:
         wait = wait_to_begin(
             conditions,
             situation,
             device_id=device_id,
-            occasion=f"{model}/{member.rollout}/{member.stage}",
-            since=member.assigned_at,
+            occasion=f"{model}/{membership.rollout}/{membership.stage}",
+            since=membership.assigned_at,
             now=now,
             offline=offline,
         )
         if wait is not None:
             return Turn(wait=wait)
-    permitted_at = now if member.permitted_at is None else member.permitted_at
+    permitted_at = now if membership.permitted_at is None else membership.permitted_at
     wait = wait_for_conditions(conditions, situation, now=now, offline=offline)
     if wait is not None:
         return Turn(wait=wait, permitted=permitted, held_back=True)
-    delay_s = placebo_wait(member, delays_s, model=model, device_id=device_id)
+    delay_s = placebo_wait(membership, delays_s, model=model, device_id=device_id)
     if 0 <= now - permitted_at < delay_s and not offline:
         because = f"its placebo: an update would take this device {delay_s:.0f} s"
         return Turn(wait=Wait(because, permitted_at + delay_s - now), permitted=permitted)

@@ -84,7 +84,7 @@ class Disk(Protocol[Place]):
 
 
 @runtime_checkable
-class Measured(Protocol[Place]):
+class MeasuredDisk(Protocol[Place]):
     """A disk that knows how much room it has."""
 
     def free_bytes(self, folder: Place) -> int:

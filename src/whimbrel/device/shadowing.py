@@ -1,4 +1,4 @@
-"""How is a version tried beside the active one on this device? What the journal keeps of it, for the apps to read."""
+"""What the journal keeps of a version that is tried beside the active one, for the apps to read."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""What do the two slots of a model hold, and which one do apps open? The pointer: one small file, swapped whole.
+"""The pointer: what the two slots of a model hold, and which one apps open. One small file, swapped whole.
 
 1. `active` is what a session opens. `fallback` is what the other slot holds: it ran before.
 2. A slot's files are never changed in place: it is emptied, and before that the pointer no longer names it.

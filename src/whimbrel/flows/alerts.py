@@ -92,9 +92,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def title(self) -> str:
         """One line."""
-        said = _WORDS.get(self.event, f"is {self.event.replace('_', ' ')}")
+        what_happened = _WORDS.get(self.event, f"is {self.event.replace('_', ' ')}")
         test = "TEST: " if self.test else ""
-        return f"{test}{self.model} {self.target}: the rollout {said} (stage {self.stage_name})"
+        return f"{test}{self.model} {self.target}: the rollout {what_happened} (stage {self.stage_name})"
 
 
 class EarlierAlert(msgspec.Struct, frozen=True, kw_only=True):

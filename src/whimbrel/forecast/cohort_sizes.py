@@ -77,14 +77,14 @@ def count_cohorts(plan: Plan, fleet: FleetDescription, *, devices: int, fleets: 
                 if entered not in policies:
                     policies[entered] = policy_at(plan, entered)
                 decided = decide_many(policies[entered], _LINE, keys, kind, kinds)
-                for place, outcome in enumerate(decided.outcomes):
+                for place, decision in enumerate(decided.decisions):
                     mine = decided.which == place
-                    if not outcome.assignments or not mine.any():
+                    if not decision.assignments or not mine.any():
                         continue
                     cells = np.bincount(
                         hardware[mine].astype(np.int64) * groups + habit[mine], minlength=classes * groups
                     ).reshape(classes, groups)
-                    for each in outcome.assignments:
+                    for each in decision.assignments:
                         if each.role == "control":
                             control[number, stage, each.stage] += cells
                         elif each.stage == stage:

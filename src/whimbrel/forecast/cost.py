@@ -1,4 +1,4 @@
-"""What does a rollout send, and what does that cost? Bytes by way, requests, and a price table from a file.
+"""What a rollout sends, and what that costs: bytes by way, requests, and a price table from a file.
 
 1. A device fetches a version once. Going back costs nothing, because the version before is still on the device.
 2. Prices come from a file, never from here, because prices change. Gigabytes are 10^9 bytes, as CDNs count.

@@ -1,4 +1,4 @@
-"""What is a fleet like? How often its models run, its hardware classes, and when its devices are online.
+"""The description of a fleet: how often its models run, its hardware classes, and when its devices are online.
 
 1. Every number that a forecast rests on is here, and is printed with the forecast. The numbers are defaults, or come
    from a file or from the history of a real fleet.

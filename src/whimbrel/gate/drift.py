@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from whimbrel.gate.evidence import LEAST_VARIANCE, mean_log_e
-from whimbrel.health.drift import Spread, stability_index
+from whimbrel.health.drift import BinSums, stability_index
 from whimbrel.health.panel import LEAST_DEVICES
 from whimbrel.health.tally import Moments
 
@@ -26,14 +26,14 @@ class DriftFold:
 
     def __init__(self, expected: Sequence[float], *, limit: float) -> None:
         self.expected, self.limit = expected, limit
-        self.before = Spread(len(expected))
+        self.before = BinSums(len(expected))
         self.precision = self.total = 0.0
         self.weighed = 0
 
     def add(self, units: int, predictions: Mapping[int, Moments]) -> None:
         """One window of the treated arm."""
         if units and self.before.devices >= LEAST_DEVICES:
-            now = Spread(len(self.expected))
+            now = BinSums(len(self.expected))
             now.add(units, predictions)
             shares = self.before.shares(self.expected)
             near = [(1 - _TOWARDS) * p + _TOWARDS * q for p, q in zip(shares, self.expected, strict=True)]

@@ -41,7 +41,7 @@ from whimbrel.gate.hypotheses import Hypotheses, Tests, over_limit, sharpest_at
 from whimbrel.gate.shadow_ledger import ShadowLedger, serving_part, shadow_part
 from whimbrel.gate.strata import Layout, Strata, add_rates, add_reverse, moments_of, predictions_of
 from whimbrel.gate.totals import Totals
-from whimbrel.health.drift import Spread, expected_shares
+from whimbrel.health.drift import BinSums, expected_shares
 from whimbrel.health.sketch import quantile_key
 from whimbrel.health.tally import Cell
 from whimbrel.plan.criteria import SuccessCriteria
@@ -64,7 +64,7 @@ class Cohort:
         self.crashes: list[RateWindow] = []
         self.bounds: dict[Bound, BoundFold] = {}
         self.bound_rhos: dict[Bound, float] = {}
-        self.spreads: dict[str, Spread] = {}
+        self.bin_sums: dict[str, BinSums] = {}
         self.drifts: dict[float, DriftFold] = {}
 
 
@@ -177,7 +177,7 @@ class Ledger:
         self.cohorts[stage] = Cohort()
         self.cohorts[stage].copies[stage] = self.hypotheses.tests()
         self.cohorts[stage].bounds = {bound: BoundFold(bound.limit, floor=bound.floor) for bound in self.limits}
-        self.cohorts[stage].spreads = {role: Spread(len(shares)) for role, shares in self.expected.items()}
+        self.cohorts[stage].bin_sums = {role: BinSums(len(shares)) for role, shares in self.expected.items()}
         if "treated" in self.expected:
             expected = self.expected["treated"]
             self.cohorts[stage].drifts = {each: DriftFold(expected, limit=each) for each in self.drift_limits}
@@ -214,9 +214,9 @@ class Ledger:
         windows = (RateWindow(*sums) for sums in self.layout.arms(strata, "crash"))
         cohort.crashes += [window for window in windows if window.exposure_t > 0 and window.exposure_c > 0]
         self._means(cohort, cells, judged)
-        for role, spread in cohort.spreads.items():
+        for role, bins in cohort.bin_sums.items():
             units, predictions = predictions_of(cells, role)
-            spread.add(units, predictions)
+            bins.add(units, predictions)
             if role == "treated":
                 for fold in cohort.drifts.values():
                     fold.add(units, predictions)
@@ -293,8 +293,8 @@ class Ledger:
     def drift(self, stage: int, role: str) -> float | None:
         """The index of an arm's predictions against its own version's reference; None where nothing can be said."""
         cohort = self.cohorts.get(stage)
-        spread = cohort.spreads.get(role) if cohort else None
-        return spread.index(self.expected[role]) if spread else None
+        bins = cohort.bin_sums.get(role) if cohort else None
+        return bins.index(self.expected[role]) if bins else None
 
     def drift_lanes(self, stage: int) -> list[Lane]:
         """The test of drift by cohort, at the limit in force at `stage`; none where the control drifts as far."""

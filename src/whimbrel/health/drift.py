@@ -30,7 +30,7 @@ def stability_index(shares: Sequence[float], expected: Sequence[float]) -> float
     return sum((p - q) * math.log(p / q) for p, q in zip(shares, expected, strict=True))
 
 
-class Spread:
+class BinSums:
     """Sums of one arm's shares by bin. `devices`: the most units of one window."""
 
     def __init__(self, bins: int) -> None:

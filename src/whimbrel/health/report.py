@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from whimbrel import limits
-from whimbrel.health.shadow import Buckets, Count, Seen
+from whimbrel.health.shadow import Buckets, Count, ShadowSums
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, Label, LabelValue, Name, Serial
 
@@ -75,7 +75,7 @@ class Window(Document, frozen=True):
     errors: Count = 0
     metrics: Annotated[dict[Label, Summary], Meta(max_length=64)] = {}
     latency: Buckets = {}
-    shadow: Seen | None = None  # of the version that is tried beside `serial`
+    shadow: ShadowSums | None = None  # of the version that is tried beside `serial`
     predictions: Annotated[dict[Bin, Count], Meta(max_length=limits.REFERENCE_BINS)] = {}
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ Sums = Annotated[dict[int, Sum], Meta(max_length=limits.SKETCH_SUM_BUCKETS)]
 _NOTHING = 1e-9  # less is what a sum of floats is off
 
 
-class Seen(Document, frozen=True):
+class ShadowSums(Document, frozen=True):
     """One device's sums for the candidate `serial`. `inputs` = `compared` + `errors` + `crashed`; times in ms."""
 
     serial: Serial
@@ -47,7 +47,7 @@ class Seen(Document, frozen=True):
         if self.agreed > self.compared * (1 + 1e-9):
             raise ValueError(f"{self.agreed} of {self.compared} agreed")
 
-    def plus(self, other: "Seen") -> "Seen":
+    def plus(self, other: "ShadowSums") -> "ShadowSums":
         """Both together; `serial` must be the same."""
         if other.serial != self.serial:
             raise ValueError(f"what was seen of serial {other.serial} says nothing of {self.serial}")
@@ -56,7 +56,7 @@ class Seen(Document, frozen=True):
             for name in self.__struct_fields__
             if name not in {"serial", "active", "candidate"}
         }
-        return Seen(
+        return ShadowSums(
             serial=self.serial,
             active=merged(self.active, other.active, keys=limits.SKETCH_BUCKETS),
             candidate=merged(self.candidate, other.candidate, keys=limits.SKETCH_BUCKETS),
@@ -89,29 +89,29 @@ class Units(Document, frozen=True):
     candidate: Sums = {}
 
     @classmethod
-    def of(cls, seen: Seen) -> "Units":
+    def of(cls, sums: ShadowSums) -> "Units":
         """One device-window."""
-        timed = seen.compared and seen.active_ms > 0
-        disagreed = max(0.0, 1 - seen.agreed / seen.compared) if seen.compared else 0.0
-        failed = (seen.errors + seen.crashed) / seen.inputs if seen.inputs else 0.0
+        timed = sums.compared and sums.active_ms > 0
+        disagreed = max(0.0, 1 - sums.agreed / sums.compared) if sums.compared else 0.0
+        failed = (sums.errors + sums.crashed) / sums.inputs if sums.inputs else 0.0
         return cls(
-            windows=1 if seen.inputs else 0,
-            inputs=seen.inputs,
-            compared=seen.compared,
-            agreed=seen.agreed,
-            errors=seen.errors,
-            crashed=seen.crashed,
-            dropped=seen.dropped,
-            skipped=seen.skipped,
-            compared_windows=1 if seen.compared else 0,
+            windows=1 if sums.inputs else 0,
+            inputs=sums.inputs,
+            compared=sums.compared,
+            agreed=sums.agreed,
+            errors=sums.errors,
+            crashed=sums.crashed,
+            dropped=sums.dropped,
+            skipped=sums.skipped,
+            compared_windows=1 if sums.compared else 0,
             disagreed_share=disagreed,
             failed_share=failed,
-            crashed_windows=1 if seen.crashed else 0,
-            ratios={key_of(seen.candidate_ms / seen.active_ms): 1} if timed else {},
+            crashed_windows=1 if sums.crashed else 0,
+            ratios={key_of(sums.candidate_ms / sums.active_ms): 1} if timed else {},
             disagreed={key_of(disagreed): 1} if disagreed > _NOTHING else {},
             failed={key_of(failed): 1} if failed else {},
-            active=seen.active,
-            candidate=seen.candidate,
+            active=sums.active,
+            candidate=sums.candidate,
         )
 
     def plus(self, other: "Units") -> "Units":

@@ -1,4 +1,4 @@
-"""Which model formats are there? One row a format: its names, how it is recognised, and what runs and reads it.
+"""The model formats. Each has one row: its names, how it is recognised, and what runs and reads it.
 
 1. A row holds what is true of a format everywhere. Each wing has one table with the same names that says which of its
    own modules know the format: `agent/probes/formats.py`, `stores/model_readers/formats.py` and

@@ -1,4 +1,4 @@
-"""Which fields does a protobuf message have at its top level? Read without a schema, for files that may be hostile.
+"""Read the top-level fields of a protobuf message without a schema, from files that may be hostile.
 
 1. Only the keys are read and the contents are skipped, so a large file costs little.
 2. Bounded: at most `limits.PROTOBUF_FIELDS` fields, and nothing outside the file.

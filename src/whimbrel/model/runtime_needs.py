@@ -1,4 +1,4 @@
-"""Which versions of its runtime are too old for a model file? Read out of the file's first facts, by hand.
+"""Which versions of its runtime are too old for a model file, read by hand from the file's first facts.
 
 1. ONNX says its IR version and its operator sets; GGUF its version. One table says from which runtime on each is known.
    TFLite and Core ML files do not name what can be compared with a version of a Python runtime.

@@ -1,4 +1,4 @@
-"""What can be watched during a rollout? One row a measure: all that is known of it stands here.
+"""What can be watched during a rollout? Each measure has one row, which holds all that is known of it.
 
 1. How it is told: the sums of a tally's cell that are its events and its exposure, or the metric that devices report.
 2. How it is tested: the kind of its test, the harm that is tolerated by default and the bounds of that, its part of the

@@ -55,7 +55,7 @@ class Kind(msgspec.Struct, frozen=True):
     refused: frozenset[int] = frozenset()
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class BareDecision(msgspec.Struct, frozen=True):
     """A decision without its sentence: the sentence names the bucket of a single device."""
 
     serial: int | None
@@ -65,9 +65,9 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """`which[i]`: the place in `outcomes` of the decision for device i."""
+    """`which[i]`: the place in `decisions` of the decision for device i."""
 
-    outcomes: tuple[Outcome, ...]
+    decisions: tuple[BareDecision, ...]
     which: NDArray[np.int32]
 
 
@@ -85,7 +85,7 @@ def decide_many(policy: Policy, line: Line, keys: Keys, kind: Codes, kinds: Sequ
             which[place] = tables.number(
                 decide(policy, line, Profile(by_id[int(keys[place])], mine.labels, mine.refused))
             )
-    return Decided(tuple(tables.outcomes), which)
+    return Decided(tuple(tables.decisions), which)
 
 
 class _Tables:
@@ -93,7 +93,7 @@ class _Tables:
 
     def __init__(self, policy: Policy, line: Line, kinds: Sequence[Kind]) -> None:
         self.policy, self.line = policy, line
-        self.outcomes: dict[Outcome, int] = {}
+        self.decisions: dict[BareDecision, int] = {}
         profiles = [Profile("", kind.labels, kind.refused) for kind in kinds]  # no pin names the empty id
         pins = [pinned(policy, profile) for profile in profiles]
         rest = Proposal(policy.baseline, (), "the baseline")
@@ -103,19 +103,19 @@ class _Tables:
         self.layers = [self._layer(layer, profiles, pins) for layer in policy.layers if layer.entries]
 
     def look_up(self, keys: Keys, kind: Codes) -> NDArray[np.int32]:
-        """The outcomes of a chunk. The first layer with a matching entry decides, so the last one is written first."""
-        outcomes = self.rest[kind]
+        """The numbers of a chunk. The first layer with a matching entry decides, so the last one is written first."""
+        numbers = self.rest[kind]
         for salt, stretch, table in reversed(self.layers):
             places = buckets(keys, salt=salt)
             row = kind.astype(np.int64) * table.shape[1] + stretch[places]
             decided = table.ravel()[row]
-            outcomes = decided if not (decided == _PASS).any() else np.where(decided == _PASS, outcomes, decided)
-        return outcomes
+            numbers = decided if not (decided == _PASS).any() else np.where(decided == _PASS, numbers, decided)
+        return numbers
 
     def number(self, decision: Decision) -> int:
-        """The place of a decision's outcome."""
-        outcome = Outcome(decision.serial, decision.offer, decision.assignments, decision.beside)
-        return self.outcomes.setdefault(outcome, len(self.outcomes))
+        """The place of a decision without its sentence."""
+        bare = BareDecision(decision.serial, decision.offer, decision.assignments, decision.beside)
+        return self.decisions.setdefault(bare, len(self.decisions))
 
     def _settled(self, profile: Profile, proposal: Proposal) -> int:
         return self.number(settle(self.policy, self.line, profile, proposal))

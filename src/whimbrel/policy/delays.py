@@ -21,7 +21,7 @@ _WORTH_S = 1.0  # an announcement travels as long
 _WORTH_HOURS = 1 / 20  # of the narrowest age group
 
 
-class Wait(msgspec.Struct, frozen=True):
+class ActivationWait(msgspec.Struct, frozen=True):
     """The wait of one treated device: seconds since its permission, and whether it ended with an activation."""
 
     seconds: float
@@ -33,7 +33,7 @@ def longest_wait_s(hour_s: float) -> float:
     return min(limits.PLACEBO_MOST_HOURS * hour_s, limits.DELAY_S)
 
 
-def estimate_delays(waits: Iterable[Wait], *, longest_s: float) -> tuple[float, ...]:
+def estimate_delays(waits: Iterable[ActivationWait], *, longest_s: float) -> tuple[float, ...]:
     """The quantiles of the delay at (i + 1/2) / 16, in seconds. `longest_s` alone where no quantile is known."""
     ordered = sorted(waits, key=lambda wait: (wait.seconds, not wait.activated))  # who activates was at risk until then
     quantiles: list[float] = []

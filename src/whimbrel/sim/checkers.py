@@ -1,4 +1,4 @@
-"""Does this world keep its promises? Checkers see what an observer outside sees, and share no code with the product.
+"""Check a world's promises. Checkers see what an observer outside sees, and share no code with the product.
 
 They get what passes over the network, the bytes that a session opens, the pointer file after each cycle, the results
 of probes, and the server's rows after each round. Each rule is one promise:

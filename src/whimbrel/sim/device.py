@@ -1,4 +1,4 @@
-"""What does a simulated device do? It boots the product's agent on its folder, lets an app use the model, and suffers.
+"""A simulated device: it boots the product's agent on its folder, an app uses the model, and faults happen to it.
 
 The agent is the product's own, and so are the sessions. Modelled: the disk under it, the network, the clock, the cage
 of the probe (it reads from the version's bytes what a runtime would find), and the app.
@@ -23,7 +23,7 @@ from whimbrel.device.journal import Journal, unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.device.slots import Pointer
 from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
-from whimbrel.health.shadow import Seen
+from whimbrel.health.shadow import ShadowSums
 from whimbrel.health.sketch import key_of
 from whimbrel.model.documents import encode
 from whimbrel.sim.backend import ENROL_TOKEN, Backend
@@ -278,7 +278,7 @@ class Device:
         crashed = int(self._chance.random() < CRASH_CHANCE.get(quality, 0.0))
         compared = _CALLS - crashed
         took = {key_of(_TAKES_MS): compared}
-        tried = Seen(
+        tried = ShadowSums(
             serial=order.serial,
             inputs=_CALLS,
             compared=compared,

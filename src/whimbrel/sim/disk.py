@@ -1,4 +1,4 @@
-"""What may be left of the files when the power goes? A file system in memory, behind the agent's `Disk` port.
+"""A file system in memory, behind the agent's `Disk` port, that knows what a power cut may leave of the files.
 
 1. Written bytes are visible at once, and durable after `sync` of the file. Before the sync a power cut leaves what was
    durable, all of the new bytes, a torn part of them, or their length without the bytes.

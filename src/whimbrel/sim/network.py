@@ -18,7 +18,7 @@ HOST = "http://server.invalid"
 _STALE_S = 1800.0  # the oldest timestamp that an edge may serve
 
 
-class Answer:
+class Response:
     """A response as urllib3 has it: a status, headers, and a body that may break off."""
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes, *, breaks: bool = False) -> None:
@@ -61,7 +61,9 @@ class Link:
         self._checkers = checkers
         self._chance: random.Random = timeline.chance(f"link/{device_id}")
 
-    def request(self, method: str, url: str, *, headers: dict[str, str], body: bytes | None = None, **_: Any) -> Answer:
+    def request(
+        self, method: str, url: str, *, headers: dict[str, str], body: bytes | None = None, **_: Any
+    ) -> Response:
         """Answer a request, as `urllib3.PoolManager.request` does."""
         if self.down:
             raise ProtocolError("there is no network")
@@ -71,7 +73,7 @@ class Link:
         if fault == "slow":
             self.lag_s += self._chance.uniform(1, 20)
         if fault == "server error":
-            return Answer(self._chance.choice([500, 502, 503, 429]), {"Retry-After": "30"}, b"<html>sorry</html>")
+            return Response(self._chance.choice([500, 502, 503, 429]), {"Retry-After": "30"}, b"<html>sorry</html>")
         path = url.removeprefix(f"{HOST}/")
         answer = self._post(path, headers, body or b"", fault) if method == "POST" else self._get(path, headers, fault)
         if fault == "answer lost":
@@ -88,7 +90,7 @@ class Link:
 
     # --- what the device sends ---
 
-    def _post(self, path: str, headers: dict[str, str], body: bytes, fault: str) -> Answer:
+    def _post(self, path: str, headers: dict[str, str], body: bytes, fault: str) -> Response:
         name = path.rpartition("/")[2]
         status, answer = self._send(name, headers, body)
         if fault == "said twice":
@@ -97,8 +99,8 @@ class Link:
             delay_s = self._chance.uniform(60, 1500)
             self._timeline.after(delay_s, lambda: self._send_again(name, headers, body))
         if fault == "cut short":
-            return Answer(status, {}, answer[: len(answer) // 2], breaks=True)
-        return Answer(status, {}, answer)
+            return Response(status, {}, answer[: len(answer) // 2], breaks=True)
+        return Response(status, {}, answer)
 
     def _send_again(self, name: str, headers: dict[str, str], body: bytes) -> None:
         self._send(name, headers, body)
@@ -112,15 +114,15 @@ class Link:
 
     # --- what the device reads ---
 
-    def _get(self, path: str, headers: dict[str, str], fault: str) -> Answer:
+    def _get(self, path: str, headers: dict[str, str], fault: str) -> Response:
         edge = self._backend.edge
         content, tag = edge.files.get(path), edge.tags.get(path, "")
         if fault == "not found" and "root.json" not in path:
             content = None
         if self.lacks_policy and "/targets/policy/" in path:
-            return Answer(self._chance.choice([404, 503]), {}, b"not here")
+            return Response(self._chance.choice([404, 503]), {}, b"not here")
         if content is None:
-            return Answer(404, {}, b"not here")
+            return Response(404, {}, b"not here")
         stale = fault == "stale timestamp" and path.endswith("/timestamp.json")
         if stale:
             old = [body for at, body in edge.timestamps if at >= self._timeline.now - _STALE_S]
@@ -128,7 +130,7 @@ class Link:
             tag = f'"stale-{len(content)}-{content[-40:-30].hex()}"'
             self._checkers.misled(self._device_id)
         if headers.get("If-None-Match") == tag:
-            return Answer(304, {"ETag": tag}, b"")
+            return Response(304, {"ETag": tag}, b"")
         if fault == "bit flipped" and content:
             place = self._chance.randrange(len(content))
             content = (
@@ -140,16 +142,16 @@ class Link:
         if "Range" in headers and headers.get("If-Range") == tag and fault != "range ignored":
             start = int(headers["Range"].removeprefix("bytes=").removesuffix("-"))
             if start >= len(content):
-                return Answer(416, {}, b"")
+                return Response(416, {}, b"")
             sent["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             status, content = 206, content[start:]
         if "/artifacts/" in path:
             self._checkers.carried(self._device_id, path.rpartition("/")[2], len(content))
         if fault == "cut short":
-            return Answer(status, sent, content[: self._chance.randrange(len(content) + 1)], breaks=True)
+            return Response(status, sent, content[: self._chance.randrange(len(content) + 1)], breaks=True)
         if fault not in {"bit flipped", "too long", "answer lost"}:
             self._checkers.delivered(self._device_id, path, content)
-        return Answer(status, sent, content)
+        return Response(status, sent, content)
 
     def clear(self) -> None:
         """Do nothing: a pool would close its connections here."""

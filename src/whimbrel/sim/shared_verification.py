@@ -1,4 +1,4 @@
-"""How do fifty devices verify the same signatures without doing it fifty times? One verdict for the same bytes.
+"""Verify the same bytes once for all simulated devices, and not once for each of them.
 
 A verification is a pure function of the bytes, the key and the signature, and so are the reading of metadata and what a
 patch makes of a base: the first device does it, by the product's own code, and the others get its answer. A failure is

@@ -1,4 +1,4 @@
-"""Does the product keep its promises in this world? One seed: a phase with faults, then every device must converge.
+"""Play the world of one seed: first a phase with faults, and then one in which every device must converge.
 
 1. The faults, the versions, the acts of people and all chance come from the seed: the same seed is the same world.
 2. When the faults stop, people stop too. Rollouts go on to their end or wait, and devices follow.
@@ -37,7 +37,7 @@ _ROUND_S = 180.0
 _QUALITIES = ("good", "good", "good", "bad_probe", "crashes", "crashes", "sometimes_crashes", "drifts")
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class WorldResult(msgspec.Struct, frozen=True):
     """The result of a world. `trace`: a digest of its end, which is the same for the same seed.
 
     `occurred`: counts of what happens in some worlds: updates by each way, trials in the shadow, arms of experiments.
@@ -218,7 +218,7 @@ class Simulation:
             self.backend.set_line(floor=line.minimum_serial, revoked=tuple(sorted(revoked)))
 
 
-def simulate(seed: int, *, devices: int, prepare: Callable[[Simulation], None] | None = None) -> Outcome:
+def simulate(seed: int, *, devices: int, prepare: Callable[[Simulation], None] | None = None) -> WorldResult:
     """Play the world of `seed`. `prepare` may change the world before it begins, as tests do that plant defects."""
     began = time.perf_counter()
     with seeded(Timeline(seed).chance("secrets")), shared_verification():
@@ -234,7 +234,7 @@ def simulate(seed: int, *, devices: int, prepare: Callable[[Simulation], None] |
             states = Counter(rollout.state.value for rollout in world.backend.rollouts())
         finally:
             world.close()
-    return Outcome(
+    return WorldResult(
         seed=seed,
         devices=devices,
         injected=dict(sorted(world.timeline.injected.items())),
@@ -246,8 +246,8 @@ def simulate(seed: int, *, devices: int, prepare: Callable[[Simulation], None] |
     )
 
 
-def simulate_many(seeds: range, *, devices: int, jobs: int) -> Iterator[Outcome]:
-    """Play the worlds of many seeds; the outcomes come in order. `jobs` worlds run at once, each in one process."""
+def simulate_many(seeds: range, *, devices: int, jobs: int) -> Iterator[WorldResult]:
+    """Play the worlds of many seeds; the results come in order. `jobs` worlds run at once, each in one process."""
     play = functools.partial(simulate, devices=devices)
     if jobs <= 1 or len(seeds) <= 1:
         yield from map(play, seeds)

@@ -1,7 +1,7 @@
 """Model files from somebody who wants to hurt: a parser finds tensors, or says `UntrustedInput`, soon and cheaply.
 
 `corpus/` keeps one small valid file a container and every input that once did harm; all are mutated here, always in the
-same way. `tests/fuzz/containers.py` does it without end.
+same way. `tests/fuzz/delta.py containers` does it without end.
 """
 
 import random

@@ -7,7 +7,7 @@ from whimbrel.agent.marks import Closed, Ended
 from whimbrel.agent.session_results import shadow_crashes, trial_sessions
 from whimbrel.device import events
 from whimbrel.device.journal import Candidate
-from whimbrel.health.shadow import Seen
+from whimbrel.health.shadow import ShadowSums
 
 CANDIDATE = Candidate(serial=2, version="2026.01.01.2", slot="b", files=(file(),), policy_sequence=1, offered_at=0.0)
 
@@ -47,7 +47,7 @@ def test_what_was_only_tried_beside_a_session_is_no_session_of_the_trial() -> No
 
 def test_crashes_in_the_shadow_are_counted_against_the_version_that_was_tried() -> None:
     def tried(serial: int, count: int) -> Ended:
-        return closed(1, session=False, shadow=Seen(serial=serial, inputs=count, crashed=count))
+        return closed(1, session=False, shadow=ShadowSums(serial=serial, inputs=count, crashed=count))
 
     assert shadow_crashes([tried(2, 1), tried(2, 2), tried(3, 5), closed(1)], CANDIDATE) == events.ShadowSeen(crashed=3)
     assert shadow_crashes([tried(2, 0), tried(3, 5)], CANDIDATE) is None

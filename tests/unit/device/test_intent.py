@@ -10,7 +10,7 @@ from whimbrel.device import events
 from whimbrel.device.intent import (
     Follow,
     Intent,
-    Member,
+    MemberVersions,
     Offer,
     Recall,
     Rest,
@@ -379,9 +379,9 @@ def test_a_version_waits_for_a_member_of_its_set_that_neither_runs_nor_comes() -
     encoder = release(2, requires=(Requirement(model="decoder", serial=5),))
     missing = Stay("decoder at serial 5, which serial 2 requires")
     assert missing_member(encoder, {}) == missing
-    assert missing_member(encoder, {"decoder": Member(active=4, destination=None)}) == missing
-    assert missing_member(encoder, {"decoder": Member(active=5, destination=None)}) is None
-    assert missing_member(encoder, {"decoder": Member(active=4, destination=5)}) is None
+    assert missing_member(encoder, {"decoder": MemberVersions(active=4, destination=None)}) == missing
+    assert missing_member(encoder, {"decoder": MemberVersions(active=5, destination=None)}) is None
+    assert missing_member(encoder, {"decoder": MemberVersions(active=4, destination=5)}) is None
     assert missing_member(release(2), {}) is None
 
 

@@ -11,7 +11,7 @@ from whimbrel.gate.evidence import one_sided_rho
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger, References
 from whimbrel.gate.verdict import Verdict
-from whimbrel.health.drift import Spread, expected_shares, stability_index
+from whimbrel.health.drift import BinSums, expected_shares, stability_index
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.plan.criteria import Guardrail
 from whimbrel.plan.plan import Plan
@@ -62,11 +62,11 @@ def test_few_devices_with_ways_of_their_own_are_not_taken_for_drift() -> None:
     """30 devices that predict as the reference on average, each in its own way: raw, the index is twice too large."""
     chance, raw, corrected = random.Random(5), [], []
     for _ in range(40):
-        spread, mixes = Spread(4), own_mixes(chance, EVEN, 30)
+        sums, mixes = BinSums(4), own_mixes(chance, EVEN, 30)
         for _ in range(5):
-            spread.add(30, drawn(chance, mixes))
-        raw.append(stability_index(spread.shares(EVEN), EVEN))
-        index = spread.index(EVEN)
+            sums.add(30, drawn(chance, mixes))
+        raw.append(stability_index(sums.shares(EVEN), EVEN))
+        index = sums.index(EVEN)
         assert index is not None
         corrected.append(index)
     assert sum(raw) / 40 > 0.025
@@ -76,10 +76,10 @@ def test_few_devices_with_ways_of_their_own_are_not_taken_for_drift() -> None:
 def test_the_same_devices_again_are_no_new_devices() -> None:
     """The correction must not fade while the same few devices report window after window."""
     chance = random.Random(6)
-    few, mixes = Spread(4), own_mixes(chance, EVEN, 10)
+    few, mixes = BinSums(4), own_mixes(chance, EVEN, 10)
     for _ in range(50):
         few.add(10, drawn(chance, mixes))
-    many = Spread(4)
+    many = BinSums(4)
     many.add(500, drawn(chance, own_mixes(chance, EVEN, 500)))
     assert few.bias(EVEN) > 5 * many.bias(EVEN)
 

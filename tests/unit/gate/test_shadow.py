@@ -26,7 +26,7 @@ from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.shadow_ledger import candidate_alpha, serving_part, shadow_part
 from whimbrel.gate.verdict import Counts, GateInput, Verdict
-from whimbrel.health.shadow import Seen, Units
+from whimbrel.health.shadow import ShadowSums, Units
 from whimbrel.health.tally import Cell
 from whimbrel.plan.plan import Plan, Rollback
 from whimbrel.policy.bucket import BUCKETS
@@ -42,7 +42,7 @@ def ask(*cells: Cell, of: Plan | None = None, counts: Counts = COUNTS, **changes
     return judge(of or shadow_plan(), GateInput(**values))
 
 
-def worse(agreed: float = 70, **more: object) -> Seen:
+def worse(agreed: float = 70, **more: object) -> ShadowSums:
     return seen(100, agreed=agreed, **more)
 
 
@@ -345,9 +345,9 @@ def test_a_ledger_that_is_kept_and_one_that_is_new_give_the_same_verdict() -> No
 
 def test_sums_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="are not"):
-        Seen(serial=2, inputs=3, compared=1)
+        ShadowSums(serial=2, inputs=3, compared=1)
     with pytest.raises(ValueError, match="agreed"):
-        Seen(serial=2, inputs=1, compared=1, agreed=2.0)
+        ShadowSums(serial=2, inputs=1, compared=1, agreed=2.0)
     with pytest.raises(ValueError, match="says nothing of"):
         seen().plus(seen(serial=3))
 

@@ -8,16 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whimbrel import limits
-from whimbrel.policy.delays import Wait, delay_at, differs, estimate_delays, longest_wait_s
+from whimbrel.policy.delays import ActivationWait, delay_at, differs, estimate_delays, longest_wait_s
 
 HOUR = 3600.0
 seconds = st.floats(-10, 1e7)
-rows = st.lists(st.builds(Wait, seconds, st.booleans()), max_size=60)
+rows = st.lists(st.builds(ActivationWait, seconds, st.booleans()), max_size=60)
 
 
 @settings(max_examples=150, deadline=None)
 @given(waited=rows, share=st.floats(0, 1, exclude_max=True), other=st.floats(0, 1, exclude_max=True))
-def test_any_sample_gives_quantiles_that_a_policy_may_hold(waited: list[Wait], share: float, other: float) -> None:
+def test_any_sample_gives_quantiles_that_a_policy_may_hold(
+    waited: list[ActivationWait], share: float, other: float
+) -> None:
     table = estimate_delays(waited, longest_s=3 * HOUR)
     assert list(table) == sorted(table)
     assert len(table) in {1, limits.DELAYS}
@@ -29,13 +31,13 @@ def test_any_sample_gives_quantiles_that_a_policy_may_hold(waited: list[Wait], s
 
 @settings(max_examples=100, deadline=None)
 @given(waited=rows)
-def test_the_order_of_the_devices_does_not_matter(waited: list[Wait]) -> None:
+def test_the_order_of_the_devices_does_not_matter(waited: list[ActivationWait]) -> None:
     assert estimate_delays(reversed(waited), longest_s=9.0) == estimate_delays(waited, longest_s=9.0)
 
 
 def test_where_nobody_activated_yet_a_control_waits_the_longest() -> None:
     assert estimate_delays([], longest_s=9.0) == (9.0,)
-    assert estimate_delays([Wait(70.0, activated=False)], longest_s=9.0) == (9.0,)
+    assert estimate_delays([ActivationWait(70.0, activated=False)], longest_s=9.0) == (9.0,)
     assert delay_at((9.0,), 0.3) == 9.0
 
 
@@ -45,28 +47,28 @@ def test_without_a_table_nobody_waits() -> None:
 
 def test_busy_devices_are_not_taken_for_fast_ones() -> None:
     """Of ten that began, two are through after a minute: the others take longer than that, not as long."""
-    waited = [Wait(60.0, activated=True)] * 2 + [Wait(61.0, activated=False)] * 8
+    waited = [ActivationWait(60.0, activated=True)] * 2 + [ActivationWait(61.0, activated=False)] * 8
     table = estimate_delays(waited, longest_s=3 * HOUR)
     assert table[:3] == (60.0,) * 3
     assert set(table[3:]) == {3 * HOUR}
 
 
 def test_devices_that_began_just_now_say_nothing_of_slow_ones() -> None:
-    old = [Wait(600.0, activated=True)] * 50
-    assert estimate_delays(old + [Wait(1.0, activated=False)] * 500, longest_s=9.0) == estimate_delays(
+    old = [ActivationWait(600.0, activated=True)] * 50
+    assert estimate_delays(old + [ActivationWait(1.0, activated=False)] * 500, longest_s=9.0) == estimate_delays(
         old, longest_s=9.0
     )
 
 
 def test_a_tail_that_is_not_known_is_no_shorter_than_what_is_known() -> None:
-    waited = [Wait(5 * HOUR, activated=True), Wait(6 * HOUR, activated=False)]
+    waited = [ActivationWait(5 * HOUR, activated=True), ActivationWait(6 * HOUR, activated=False)]
     assert set(estimate_delays(waited, longest_s=3 * HOUR)) == {5 * HOUR}
 
 
 def test_draws_have_the_distribution_that_was_seen() -> None:
     chance = random.Random(5)
     truth = [chance.lognormvariate(5, 0.8) for _ in range(4000)]
-    table = estimate_delays([Wait(one, activated=True) for one in truth], longest_s=HOUR)
+    table = estimate_delays([ActivationWait(one, activated=True) for one in truth], longest_s=HOUR)
     draws = [delay_at(table, chance.random()) for _ in range(4000)]
     for one, other in zip(statistics.quantiles(truth, n=10), statistics.quantiles(draws, n=10), strict=True):
         assert other == pytest.approx(one, rel=0.12)

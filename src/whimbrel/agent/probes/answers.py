@@ -1,4 +1,4 @@
-"""What is wrong with a model's outputs, whatever they should be? Called for golden, validation and made-up inputs."""
+"""Find faults in a model's outputs, whatever was expected. Called for golden, validation and made-up inputs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What does this device do with a model of each format? The agent's table of formats, one row each.
+"""The agent's table of formats: what a device does with a model of each, one row for each.
 
 1. `structure` reads the file by hand; `structure_by_library` asks the format's own reader, where that is installed.
 2. `runtime` imports the format's runtime and gives what loads a model with it; a format that runs in the app only says

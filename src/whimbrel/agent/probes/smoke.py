@@ -1,4 +1,4 @@
-"""Does a model answer sanely where its release brings no inputs? It is run on made-up ones: the smoke test.
+"""The smoke test: a model whose release brings no inputs is run on made-up ones, and must give sane outputs.
 
 1. Two runs: on zeros, and on a seeded draw (floats from [0, 1), whole numbers 1, truth values true, texts "a"). Random
    whole numbers would be tokens or classes that do not exist. A size that the signature leaves free is 1.

@@ -1,4 +1,4 @@
-"""How does an app's process try a version in the shadow, and never come to harm by it? The client of one model.
+"""The client that tries a version of one model in the shadow, from an app's process and without harm to it.
 
 1. `offer` copies a sampled call into a bounded queue and returns; nothing else happens in the app's threads. Where the
    queue is full the call is dropped, and counted.
@@ -27,10 +27,10 @@ import msgspec
 from whimbrel import limits
 from whimbrel.agent.marks import Closed
 from whimbrel.agent.places import Places, read_pointer
-from whimbrel.agent.shadow.order import Answer, Order, read_order
+from whimbrel.agent.shadow.order import Order, WorkerAnswer, read_order
 from whimbrel.device.ports import Hold
 from whimbrel.errors import UntrustedInput
-from whimbrel.health.shadow import Seen
+from whimbrel.health.shadow import ShadowSums
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
 
@@ -63,7 +63,7 @@ class ShadowClient:
         self._order: Order | None = None
         self._looked_at = -1e9
         self._stamp: object = None
-        self._sums: dict[tuple[int, int], Seen] = {}
+        self._sums: dict[tuple[int, int], ShadowSums] = {}
         self._written_at = time.monotonic()
         self._worker: Worker | None = None
         self._hold: Hold | None = None
@@ -289,16 +289,16 @@ class ShadowClient:
     def _count(self, order: Order, **more: Any) -> None:
         with self._guard:
             key = order.beside, order.serial
-            seen = Seen(serial=order.serial, **more)
-            self._sums[key] = self._sums[key].plus(seen) if key in self._sums else seen
+            call = ShadowSums(serial=order.serial, **more)
+            self._sums[key] = self._sums[key].plus(call) if key in self._sums else call
 
     def _write(self) -> None:
         self._written_at = time.monotonic()
         with self._guard:
             sums, self._sums = self._sums, {}
-        for (beside, _), seen in sums.items():
+        for (beside, _), shadow in sums.items():
             name = f"{os.getpid()}-shadow-{secrets.token_hex(8)}"
-            content = documents.encode(Closed(serial=beside, session=False, shadow=seen))
+            content = documents.encode(Closed(serial=beside, session=False, shadow=shadow))
             with suppress(OSError):  # a full disk: some calls less are told of
                 self._places.disk.replace(self._places.summaries / name, content)
 
@@ -320,11 +320,11 @@ class Worker:
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
 
-    def begin(self) -> Answer | Died:
+    def begin(self) -> WorkerAnswer | Died:
         """Load both versions."""
         return self.ask(msgspec.json.encode(self.order) + b"\n", 2 * limits.SHADOW_START_S)
 
-    def ask(self, frame: bytes, wait_s: float) -> Answer | Died:
+    def ask(self, frame: bytes, wait_s: float) -> WorkerAnswer | Died:
         """One frame, one answer."""
         until = time.monotonic() + wait_s
         self._of = ""
@@ -340,7 +340,7 @@ class Worker:
                 elif line == b'"candidate"':
                     self._of = "candidate"
                 else:
-                    return msgspec.json.decode(line, type=Answer)
+                    return msgspec.json.decode(line, type=WorkerAnswer)
         except (OSError, ValueError, msgspec.DecodeError):
             return self._gone()
 

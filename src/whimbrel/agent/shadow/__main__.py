@@ -24,7 +24,7 @@ from whimbrel.agent.probes.formats import runtime_of
 from whimbrel.agent.probes.golden import Model
 from whimbrel.agent.shadow.agreement import Tolerance, agreement, not_a_number
 from whimbrel.agent.shadow.frames import Call, body_bytes, unpack
-from whimbrel.agent.shadow.order import Answer, Order
+from whimbrel.agent.shadow.order import Order, WorkerAnswer
 
 _NICE = 10
 
@@ -67,7 +67,7 @@ class Bench:
         self._out.write(msgspec.json.encode(value) + b"\n")
         self._out.flush()
 
-    def try_call(self, call: Call) -> Answer:
+    def try_call(self, call: Call) -> WorkerAnswer:
         """Run one call on both. What the active version fails on as well is nobody's failure."""
         order = ("active", "candidate") if self._turn % 2 == 0 else ("candidate", "active")
         self._turn += 1
@@ -84,15 +84,15 @@ class Bench:
                 answers[who] = outputs, (time.perf_counter() - begin) * 1000
         signal.setitimer(signal.ITIMER_REAL, 0)
         if "active" in failed:
-            return Answer(skipped=failed["active"])
+            return WorkerAnswer(skipped=failed["active"])
         if "candidate" in failed:
-            return Answer(failed=failed["candidate"])
+            return WorkerAnswer(failed=failed["candidate"])
         (active, active_ms), (candidate, candidate_ms) = answers["active"], answers["candidate"]
         broken = not_a_number(active, candidate)
         if broken:
-            return Answer(failed=f"output {broken!r} has values that are not finite")
+            return WorkerAnswer(failed=f"output {broken!r} has values that are not finite")
         expected = active if call.output is None else call.output
-        return Answer(
+        return WorkerAnswer(
             agreement=agreement(expected, candidate, self._tolerance), active_ms=active_ms, candidate_ms=candidate_ms
         )
 
@@ -112,7 +112,7 @@ def main(calls: BinaryIO, out: BinaryIO) -> None:
     bench = Bench(order, out)
     unable = bench.load()
     signal.setitimer(signal.ITIMER_REAL, 0)
-    bench.say(Answer(skipped=unable) if unable else Answer())
+    bench.say(WorkerAnswer(skipped=unable) if unable else WorkerAnswer())
     if unable:
         return
     while line := calls.readline(limits.SHADOW_LINE_BYTES):
@@ -120,7 +120,7 @@ def main(calls: BinaryIO, out: BinaryIO) -> None:
         try:
             call = unpack(line, body)
         except (ValueError, TypeError, msgspec.DecodeError) as error:
-            bench.say(Answer(skipped=f"the call cannot be read: {error}"[:500]))
+            bench.say(WorkerAnswer(skipped=f"the call cannot be read: {error}"[:500]))
             continue
         bench.say(bench.try_call(call))
 

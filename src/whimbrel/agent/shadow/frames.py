@@ -1,4 +1,4 @@
-"""How do a call's arrays come to the worker? One line that says what follows, and then the bytes of each array.
+"""A call on its way to the worker: one line that says what follows, and then the bytes of each array.
 
 Numbers, booleans and texts travel; nothing is unpickled. The worker is a child of the app, and still reads with bounds.
 """

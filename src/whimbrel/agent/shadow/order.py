@@ -1,6 +1,6 @@
 """The order to try a version in the shadow: any process of an app reads it from the agent's journal.
 
-The journal is the only word on it: a version is shadowed while it says so, and not a moment longer.
+Only the journal decides: a version is tried in the shadow while its journal says so, and no longer.
 """
 
 import msgspec
@@ -15,7 +15,9 @@ from whimbrel.policy.shadow import Compare
 
 
 class Order(msgspec.Struct, frozen=True):
-    """`serial` beside `beside`: where their files are, the share of calls, and what counts as the same answer."""
+    """Try version `serial` beside version `beside`. Also: where their files are, which share of the calls is
+    tried, and which answers count as the same.
+    """
 
     serial: int
     beside: int
@@ -29,7 +31,7 @@ class Order(msgspec.Struct, frozen=True):
     relative: float
 
 
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+class WorkerAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the worker says of one call, or (with nothing set) that it is ready. `failed`: the candidate did.
 
     `skipped`: the active version failed, so nothing is learnt.

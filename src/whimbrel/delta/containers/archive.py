@@ -1,4 +1,4 @@
-"""Where are the files of an uncompressed archive: tar, or zip with stored entries?
+"""Find the files of an uncompressed archive: tar, or zip with stored entries.
 
 A folder that was packed as one artifact keeps its tensors this way. Sources: POSIX.1-2017 pax (ustar header blocks);
 PKWARE APPNOTE 6.3.10 (sections 4.3.7, 4.3.12, 4.3.14-16). Compressed entries are left alone.

@@ -1,4 +1,4 @@
-"""Where are the weights of a Core ML package, and which shapes have they?
+"""Find the weights of a Core ML package, and their shapes.
 
 A package has `weight.bin` (64-byte header with a count, then for each blob a 64-byte record and its bytes: MILBlob's
 StorageFormat.hpp in coremltools) and `model.mlmodel`, a protobuf whose constants point at those records

@@ -1,4 +1,4 @@
-"""How does a parser of hostile bytes read them, without reading outside, forever, or more than it can hold?
+"""Read hostile bytes: never outside of them, not for ever, and not more than memory holds.
 
 1. Every read is checked against the end; a short file is `UntrustedInput`, never an `IndexError`.
 2. Every field costs a step, and steps are counted: a file cannot make a parser loop for longer than its limit.

@@ -1,4 +1,4 @@
-"""Where are the tensors of a GGUF file?
+"""Find the tensors of a GGUF file.
 
 Source: `docs/gguf.md` in ggml-org/ggml, versions 2 and 3, little-endian. Key-values are stepped over, except
 `general.alignment`. Dimensions lie fastest first; ours are slowest first.

@@ -1,4 +1,4 @@
-"""Where are the initialisers of an ONNX model?
+"""Find the initialisers of an ONNX model.
 
 Source: onnx/onnx.proto3 (ModelProto.graph = 7, GraphProto.initializer = 5, NodeProto.attribute = 5, TensorProto: dims
 = 1, data_type = 2, name = 8, raw_data = 9, external_data = 13). Read as protobuf by hand: fields that do not matter are

@@ -1,4 +1,4 @@
-"""Where are the tensors of a safetensors file?
+"""Find the tensors of a safetensors file.
 
 Source: https://huggingface.co/docs/safetensors (format section): 8 bytes of header length, a JSON object, the data.
 """

@@ -1,4 +1,4 @@
-"""Where are the constant tensors of a TFLite model?
+"""Find the constant tensors of a TFLite model.
 
 Source: tensorflow/lite/schema/schema.fbs (Model.subgraphs = field 2, Model.buffers = 4; SubGraph.tensors = 0; Tensor
 shape = 0, type = 1, buffer = 2, name = 3; Buffer data = 0, offset = 1, size = 2) and the FlatBuffers internals page.

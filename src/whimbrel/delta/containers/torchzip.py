@@ -1,4 +1,4 @@
-"""Where are the tensors of a file that `torch.save` wrote, found without running it?
+"""Find the tensors of a file that `torch.save` wrote, without running it.
 
 The file is a zip with stored entries: `<name>/data.pkl` and one entry a storage, `<name>/data/<key>`. The pickle is
 read as a list of opcodes (`pickletools.genops` executes nothing) by a stack machine that knows only plain values and

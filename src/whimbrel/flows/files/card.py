@@ -1,4 +1,4 @@
-"""What does a person say of a version? The model card, `--card card.yaml`, in the field's published manifest form.
+"""The model card, `--card card.yaml`: what a person says of a version, in the field's published manifest form.
 
     semantic_version: "2.4.1"
     training_date: 2026-03-04T23:00:00Z

@@ -1,4 +1,4 @@
-"""What may an editor know of a plan? Its JSON Schema, generated from the same structs that read it.
+"""The JSON Schema of a plan, for editors. It is generated from the same structs that read a plan.
 
 1. Structure, bounds and patterns are the structs'; what every key means is said here, and a key without a sentence is
    an error (a test asks for all of them).

@@ -1,4 +1,4 @@
-"""Which devices is this file for? `--variant platform=android,precision=int8` and the labels of a manifest.
+"""The devices that a file is for, from `--variant platform=android,precision=int8` and the labels of a manifest.
 
 1. `name`, `runtime` and `precision` describe the variant; every other key is a device's label and must match.
 2. `min_<label>=1.8.0` asks for that version or a newer one of the label.

@@ -1,4 +1,4 @@
-"""Do golden values fit the model that they are for? Said at publication, and not by every device's probe."""
+"""Check that golden values fit their model: at publication, and not only in every device's probe."""
 
 from whimbrel.model.release import Probe, Signature, Tensor, TensorSpec
 
@@ -20,8 +20,8 @@ def golden_objection(probe: Probe, signature: Signature) -> str | None:
         for name, tensor in tensors.items():
             spec = specs.get(name)
             if spec is None:
-                known = ", ".join(sorted(specs)[:8]) or "none"
-                return f"the golden {kind} {name!r} is not one of the model's: {known}"
+                names = ", ".join(sorted(specs)[:8]) or "none"
+                return f"the golden {kind} {name!r} is not one of the model's: {names}"
             if spec.dtype != tensor.dtype:
                 return f"the golden {kind} {name!r} is of type {tensor.dtype}; the model says {spec.dtype}"
             if not _fits(tensor, spec):
@@ -36,5 +36,5 @@ def _fits(tensor: Tensor, spec: TensorSpec) -> bool:
     if not spec.shape:
         return True
     return len(tensor.shape) == len(spec.shape) and all(
-        not isinstance(asked, int) or asked == found for asked, found in zip(spec.shape, tensor.shape, strict=True)
+        not isinstance(asked, int) or asked == size for asked, size in zip(spec.shape, tensor.shape, strict=True)
     )

@@ -1,4 +1,4 @@
-"""How long do the treated devices of a rollout or experiment take? What the policy tells its controls is kept.
+"""Learn how long the treated devices of a rollout or experiment take, and keep it for the policy.
 
 1. It is looked at with every window, and written only when it moved so far that it matters (`delays.differs`): each
    change is a new policy for the whole fleet.
@@ -15,7 +15,7 @@ import msgspec
 from whimbrel import limits
 from whimbrel.flows.ports import FleetPort
 from whimbrel.flows.records import Comparison, ExperimentRecord, RolloutRecord
-from whimbrel.policy.delays import Wait, differs, estimate_delays, longest_wait_s
+from whimbrel.policy.delays import ActivationWait, differs, estimate_delays, longest_wait_s
 
 ComparisonT = TypeVar("ComparisonT", RolloutRecord, ExperimentRecord)
 RecordT_contra = TypeVar("RecordT_contra", contravariant=True)
@@ -40,8 +40,8 @@ def learn_delays(fleet: FleetPort, comparison: ComparisonT, *, save: Save[Compar
 
 
 def _table(fleet: FleetPort, comparison: Comparison, *, now: float) -> tuple[float, ...]:
-    waited = [
-        Wait((now if activated_at is None else activated_at) - begun_at, activated_at is not None)
+    waits = [
+        ActivationWait((now if activated_at is None else activated_at) - begun_at, activated_at is not None)
         for begun_at, activated_at in fleet.begun(comparison.id, a_stage=limits.DELAY_SAMPLE)
     ]
-    return estimate_delays(waited, longest_s=longest_wait_s(comparison.hour_s))
+    return estimate_delays(waits, longest_s=longest_wait_s(comparison.hour_s))

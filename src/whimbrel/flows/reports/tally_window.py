@@ -17,7 +17,7 @@ from whimbrel.flows.reports.fold_values import FoldedValues, fold_values
 from whimbrel.flows.reports.live import LiveComparisons
 from whimbrel.flows.reports.place import participation_of, update_participation
 from whimbrel.health.report import Cohort, Summary, Window
-from whimbrel.health.shadow import Seen
+from whimbrel.health.shadow import ShadowSums
 from whimbrel.health.tally import Cell, cells_of
 from whimbrel.plan.measures import SHARES
 
@@ -102,7 +102,7 @@ def _cells(
         window,
         cohorts=tuple(cohorts),
         slices=slices,
-        shadow=next((seen for each in cohorts if (seen := _shadow_of(comparison, window, each))), None),
+        shadow=next((shadow for each in cohorts if (shadow := _shadow_of(comparison, window, each))), None),
         metrics=_credible_metrics(window),
         predictions=_comparable_predictions(live, comparison, window, cohorts),
     )
@@ -152,7 +152,7 @@ def _comparable_predictions(
     return {key: count for key, count in window.predictions.items() if key < bins}
 
 
-def _shadow_of(comparison: Comparison, window: Window, cohort: Cohort) -> Seen | None:
+def _shadow_of(comparison: Comparison, window: Window, cohort: Cohort) -> ShadowSums | None:
     """What a window says of the candidate that this cohort tries in the shadow; None where it is about another."""
     shadow = window.shadow
     if shadow is None or cohort.role != "treated" or shadow.serial != comparison.shadow_serial(cohort.stage):

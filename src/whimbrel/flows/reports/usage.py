@@ -14,15 +14,15 @@ _LEAST = 100  # device-windows, before a rollout is believed
 _LOOKED_AT = 5  # rollouts, the newest
 
 
-def traffic_of(registry: RegistryPort, fleet: FleetPort, model: str) -> Usage:
-    """The traffic of the newest rollout of `model` that saw at least 100 device-windows; else what is assumed."""
+def usage_of(registry: RegistryPort, fleet: FleetPort, model: str) -> Usage:
+    """The usage in the newest rollout of `model` that saw at least 100 device-windows; else what is assumed."""
     for rollout in reversed([each for each in registry.rollouts(model=model) if each.shares][-_LOOKED_AT:]):
-        if (traffic := _traffic_in(fleet, rollout)) is not None:
-            return traffic
+        if (usage := _usage_in(fleet, rollout)) is not None:
+            return usage
     return Usage()
 
 
-def _traffic_in(fleet: FleetPort, rollout: RolloutRecord) -> Usage | None:
+def _usage_in(fleet: FleetPort, rollout: RolloutRecord) -> Usage | None:
     cells = fleet.cells(rollout.id, before_window=2**31 - 1)
     # The first cohort: all devices stand in it, on one side or the other, and each once.
     first = [cell for cell in cells if cell.stage == 0]

@@ -15,7 +15,7 @@ import msgspec
 from whimbrel.errors import Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
-from whimbrel.flows.reports.usage import traffic_of
+from whimbrel.flows.reports.usage import usage_of
 from whimbrel.flows.rollouts.shares import DevicePlace, cap, device_places, share_among, share_percent, stage_of
 from whimbrel.flows.rollouts.start import find_refusal
 from whimbrel.flows.versions import find_version
@@ -70,8 +70,8 @@ def check_plan(
     versions = registry.versions(name.model)
     target = find_version(versions, name)
     places, stands_for = _fleet(list(device_places(fleet, model.salt)), devices)
-    traffic = traffic_of(registry, fleet, model.name)
-    stages = _stages(plan, places, stands_for=stands_for, traffic=traffic, now=now)
+    usage = usage_of(registry, fleet, model.name)
+    stages = _stages(plan, places, stands_for=stands_for, usage=usage, now=now)
     count = devices if devices is not None else len(places)
     baseline = next((v for v in versions if v.serial == model.baseline), None)
     refusal = find_refusal(registry, plan, model, target)
@@ -83,7 +83,7 @@ def check_plan(
         baseline=_named(baseline) if baseline else None,
         fleet=count,
         imagined=devices is not None,
-        traffic=traffic,
+        traffic=usage,
         stages=stages,
         sentences=_sentences(plan, stages),
         warnings=(*refused, *untold, *_warnings(plan, stages, count, now=now)),
@@ -106,7 +106,7 @@ def _fleet(places: list[DevicePlace], devices: int | None) -> tuple[list[DeviceP
 
 
 def _stages(
-    plan: Plan, places: Sequence[DevicePlace], *, stands_for: float, traffic: Usage, now: float
+    plan: Plan, places: Sequence[DevicePlace], *, stands_for: float, usage: Usage, now: float
 ) -> tuple[StageCheck, ...]:
     shares: list[int] = []
     checks: list[StageCheck] = []
@@ -128,9 +128,7 @@ def _stages(
             for each, (place, labels) in zip(stages_of_devices, places, strict=True)
         )
         hours = max(stage.duration_hours, 0.0)
-        sight = detectable_harm(
-            plan, stage=index, treated=own, control=control * stands_for, hours=hours, usage=traffic
-        )
+        sight = detectable_harm(plan, stage=index, treated=own, control=control * stands_for, hours=hours, usage=usage)
         check = StageCheck(
             name=stage.name,
             share_percent=share_percent(plan, shares[-1]),

@@ -1,4 +1,4 @@
-"""What follows when a rollout is complete, or was taken back? In the same transaction as the move itself.
+"""What follows when a rollout is complete or was taken back, in the same transaction as the move itself.
 
 1. Complete: its target is the baseline, good to go back to, and `champion`; then what the plan's `on_success` says.
 2. Taken back: what the plan's `on_failure` says. The quarantine is not here: it belongs to the move.

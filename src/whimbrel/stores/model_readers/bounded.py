@@ -1,4 +1,4 @@
-"""What may a reader say of a model? The parts of an `Inspection`, bounded whatever the file claims.
+"""The parts of an `Inspection`, bounded whatever the model file claims.
 
 Called by every reader in this folder.
 """

@@ -1,4 +1,4 @@
-"""What does a Core ML model say of itself? Read by coremltools, from a file or a package.
+"""Read the metadata of a Core ML model with coremltools, from a file or a package.
 
 Called in the child process.
 """

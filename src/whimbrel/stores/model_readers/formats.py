@@ -1,4 +1,4 @@
-"""Which module of this folder reads which format? The server's table of formats, one row each.
+"""The server's table of formats: which module of this folder reads which format, one row for each.
 
 Called by the child process (`__main__`).
 """

@@ -1,4 +1,4 @@
-"""What does a GGUF model say of itself? Read by the gguf package.
+"""Read the metadata of a GGUF model with the gguf package.
 
 Called in the child process.
 """

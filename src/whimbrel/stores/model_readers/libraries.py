@@ -1,4 +1,4 @@
-"""Is the library of a format installed here, and what installs it?"""
+"""Whether the library of a format is installed here, and what installs it."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""What does an ONNX model say of itself? Read by the onnx package, or by onnxruntime where only that is installed.
+"""Read the metadata of an ONNX model with the onnx package, or with onnxruntime where only that is installed.
 
 Called in the child process.
 """

@@ -1,4 +1,4 @@
-"""What does a safetensors file say of itself? Read by the safetensors package.
+"""Read the metadata of a safetensors file with the safetensors package.
 
 Called in the child process.
 """

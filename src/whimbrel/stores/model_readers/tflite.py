@@ -1,4 +1,4 @@
-"""What does a TFLite model say of itself? Read by LiteRT's interpreter, which does not run it.
+"""Read the metadata of a TFLite model with LiteRT's interpreter, which does not run it.
 
 Called in the child process.
 """

@@ -21,7 +21,7 @@ from support.values import (
 from support.values import window as report_window
 from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.reports.ingest import ingest
-from whimbrel.flows.reports.usage import traffic_of
+from whimbrel.flows.reports.usage import usage_of
 from whimbrel.flows.rollouts.check_plan import PlanCheck, check_plan
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.wording import duration_words
@@ -162,7 +162,7 @@ def test_a_plan_of_no_known_version_is_refused() -> None:
 
 def test_traffic_is_that_of_an_earlier_rollout() -> None:
     with town(running=rollout(state=State.COMPLETED)) as here:
-        assert traffic_of(here.registry, here.fleet, "wake").source.startswith("assumed")
+        assert usage_of(here.registry, here.fleet, "wake").source.startswith("assumed")
         treated, control = devices_in(0, 50_000, 10), devices_in(50_000, BUCKETS, 190)
         here.registry.save_rollout(rollout(), before=rollout(state=State.COMPLETED))
         for devices, role in ((treated, "treated"), (control, "control")):
@@ -177,11 +177,11 @@ def test_traffic_is_that_of_an_earlier_rollout() -> None:
                 for role, n in (("treated", 5), ("control", 95))
             ],
         )
-        seen = traffic_of(here.registry, here.fleet, "wake")
+        usage = usage_of(here.registry, here.fleet, "wake")
         # 100 of 200 devices in one window an hour, over a day.
-        assert seen.active_an_hour == pytest.approx(0.5, rel=0.1)
-        assert seen.crash_rate == pytest.approx(9 / 95, rel=0.1)  # and those that only reported
-        assert "rollout r1" in seen.source
+        assert usage.active_an_hour == pytest.approx(0.5, rel=0.1)
+        assert usage.crash_rate == pytest.approx(9 / 95, rel=0.1)  # and those that only reported
+        assert "rollout r1" in usage.source
 
 
 def test_a_check_is_json_and_durations_are_words() -> None:

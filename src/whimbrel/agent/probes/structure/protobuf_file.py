@@ -1,4 +1,4 @@
-"""Which top-level fields has a file that is one protobuf message? For ONNX and Core ML."""
+"""The top-level fields of a file that is one protobuf message, for ONNX and Core ML."""
 
 from pathlib import Path
 
