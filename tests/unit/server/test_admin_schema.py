@@ -1,4 +1,4 @@
-"""The OpenAPI document names every field of every answer: no route answers an object of any shape."""
+"""The OpenAPI document names every field of what routes take and answer: no route has an object of any shape."""
 
 import asyncio
 from collections.abc import Iterator
@@ -45,6 +45,15 @@ def answers(document: dict[str, Any]) -> Iterator[tuple[tuple[str, str], dict[st
                     yield (method, path.removeprefix("/{namespace}/admin/v1/")), schema
 
 
+def bodies(document: dict[str, Any]) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    """Each route's method and path, with the schema of the body that it takes."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if "requestBody" in operation:
+                schema = next(iter(operation["requestBody"]["content"].values()))["schema"]
+                yield (method, path.removeprefix("/{namespace}/admin/v1/")), schema
+
+
 def is_named(schema: dict[str, Any]) -> bool:
     return "$ref" in schema or (schema.get("type") == "array" and "$ref" in schema["items"])
 
@@ -53,6 +62,18 @@ def test_every_answer_is_a_view_or_an_array_of_views(document: dict[str, Any]) -
     unnamed = {route for route, schema in answers(document) if not is_named(schema)}
     assert unnamed == set(WITHOUT_A_VIEW)
     assert len(list(answers(document))) >= 30
+
+
+def test_every_body_is_a_view(document: dict[str, Any]) -> None:
+    assert {route for route, schema in bodies(document) if "$ref" not in schema} == set()
+    assert len(list(bodies(document))) >= 11
+    assert dict(bodies(document))["patch", "models/{model}"] == {"$ref": "#/components/schemas/NewSettings"}
+
+
+def test_every_body_refuses_fields_that_it_does_not_know(document: dict[str, Any]) -> None:
+    components = document["components"]["schemas"]
+    names = {schema["$ref"].removeprefix("#/components/schemas/") for _, schema in bodies(document)}
+    assert {name for name in names if components[name].get("additionalProperties") is not False} == set()
 
 
 def of_any_shape(schema: dict[str, Any]) -> bool:
@@ -71,10 +92,11 @@ def parts(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from parts(part)
 
 
-def test_every_field_of_an_answer_has_a_type(document: dict[str, Any]) -> None:
+def test_every_field_of_a_body_and_of_an_answer_has_a_type(document: dict[str, Any]) -> None:
     components = document["components"]["schemas"]
     untyped: set[tuple[str, str]] = set()
-    waiting = [part["$ref"] for _, schema in answers(document) for part in parts(schema) if "$ref" in part]
+    exchanged = [*bodies(document), *answers(document)]
+    waiting = [part["$ref"] for _, schema in exchanged for part in parts(schema) if "$ref" in part]
     visited: set[str] = set()
     while waiting:
         name = waiting.pop().removeprefix("#/components/schemas/")
@@ -89,7 +111,7 @@ def test_every_field_of_an_answer_has_a_type(document: dict[str, Any]) -> None:
                 if of_any_shape(part):
                     untyped.add((name, field))
     assert untyped == set(OF_ANY_SHAPE)
-    assert {"VersionDetail", "Release", "Selector", "RolloutView", "ExperimentView"} <= visited
+    assert {"NewSettings", "VersionDetail", "Release", "Selector", "RolloutView", "ExperimentView"} <= visited
 
 
 def test_a_view_says_what_its_fields_are(document: dict[str, Any]) -> None:
