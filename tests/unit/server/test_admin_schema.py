@@ -120,3 +120,54 @@ def test_a_view_says_what_its_fields_are(document: dict[str, Any]) -> None:
     assert version["properties"]["release"] == {"$ref": "#/components/schemas/Release"}
     assert set(version["required"]) == set(version["properties"])
     assert "from" in document["components"]["schemas"]["DeltaView"]["properties"]
+
+
+def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (method, path.removeprefix("/{namespace}/admin/v1/")): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def problem_statuses(operation: dict[str, Any]) -> set[int]:
+    return {int(status) for status in operation["responses"] if not status.startswith("2")}
+
+
+def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
+    contents = {
+        (method, status): response.get("content")
+        for (method, _), operation in operations(document).items()
+        for status, response in operation["responses"].items()
+        if not status.startswith("2")
+    }
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert all(content == (None if method == "head" else problem) for (method, _), content in contents.items())
+    assert {int(status) for _, status in contents} == {400, 401, 403, 404, 409, 413, 503}
+    assert set(document["components"]["schemas"]["Problem"]["required"]) == {"title", "status", "detail"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "further"),
+    [
+        ("get", "models", set()),
+        ("get", "models/{model}", {404}),
+        ("patch", "models/{model}", {403, 404, 409, 413}),
+        ("post", "rollouts", {403, 404, 409, 413}),
+        ("put", "artifacts/{sha256}", {403, 404, 409, 413}),
+        ("head", "artifacts/{sha256}", {404}),
+        ("get", "user-reports", {404}),
+        ("get", "rollouts/{identifier}/evidence/{form}", {403, 404}),
+        ("post", "collect", set()),
+    ],
+)
+def test_a_route_names_the_problems_it_may_answer(
+    document: dict[str, Any], method: str, path: str, further: set[int]
+) -> None:
+    assert problem_statuses(operations(document)[method, path]) == {400, 401, 503} | further
+
+
+def test_every_route_asks_for_the_admin_token(document: dict[str, Any]) -> None:
+    scheme = document["components"]["securitySchemes"]["adminToken"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert all(operation["security"] == [{"adminToken": []}] for operation in operations(document).values())
