@@ -24,8 +24,6 @@ from whimbrel.cli.output import Json, console, print_json, say, size_of, stderr
 from whimbrel.cli.rollout import picture
 from whimbrel.demo.story import PROCESSES, Facts, Scene, Story
 from whimbrel.errors import Refused, UntrustedInput
-from whimbrel.model.documents import convert
-from whimbrel.server.admin.views.rollouts import RolloutView
 
 _DEVICES_MAX = 2000  # in one process, with state folders of their own
 _ROWS_MAX = 60  # of the closing table; longer ones are thinned out
@@ -102,8 +100,8 @@ class _Terminal:
             bar = Text("█" * width, style=_COLOURS.get(serial or 0, "white"))
             bars.add_row(f"v{serial}" if serial else "none", str(number), bar)
         blocks: list[Any] = [Text(f"{scene.second:5.0f} s  {scene.chapter}", style="bold"), bars]
-        if scene.rollout:
-            blocks.append(picture(convert(RolloutView, scene.rollout, what="a rollout")))
+        if scene.rollout is not None:
+            blocks.append(picture(scene.rollout))
         return Group(*blocks)
 
 

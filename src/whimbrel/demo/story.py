@@ -10,11 +10,10 @@ Called by `whimbrel demo`, which brings the client of the admin API and the scre
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -24,7 +23,12 @@ from whimbrel.demo.deployment import LocalDeployment
 from whimbrel.demo.digits import Digits, DigitsVersion, train
 from whimbrel.demo.fleet import AgentFleet, Classifier
 from whimbrel.errors import Refused, Unavailable, WhimbrelError
-from whimbrel.model.documents import encode
+from whimbrel.model.documents import encode, parse
+from whimbrel.plan.rollout_states import State
+from whimbrel.server.admin.views.repository import AuditEntry, StatusView
+from whimbrel.server.admin.views.rollouts import RolloutView
+
+T = TypeVar("T")
 
 MODEL = "digits"
 SALT = 42  # with the fixed device ids: the same devices are the canary in every demo
@@ -55,17 +59,17 @@ rollout:
 class AdminClient(Protocol):
     """The part of the admin API's client that the story needs."""
 
-    def get(self, path: str, **query: Any) -> Any:
-        """GET below `/{ns}/admin/v1`; returns the decoded JSON."""
+    def get(self, path: str, *, as_: type[T], **query: Any) -> T:
+        """GET below `/{ns}/admin/v1`, decoded as the view `as_` (or a list of them)."""
 
 
 class Scene(msgspec.Struct, frozen=True):
-    """The state of the story at one moment. `rollout` is empty while no rollout is watched."""
+    """The state of the story at one moment. `rollout` is None while no rollout is watched."""
 
     second: float
     chapter: str
     devices_by_serial: dict[int | None, int]
-    rollout: dict[str, Any]
+    rollout: RolloutView | None
 
 
 class Screen(Protocol):
@@ -132,7 +136,7 @@ class Story:
 
     def tell(self, client: AdminClient) -> None:
         """Promote v2, catch v3, and check every fact meanwhile."""
-        self._watch(client, "every device takes v1, the baseline", until=lambda _: self._all_on(1))
+        self._watch("every device takes v1, the baseline", until=lambda: self._all_on(1))
         self._good_version(client, self._digits.v2)
         self._bad_version(client, self._digits.v3)
         self.facts.bytes_moved = _sent_bytes(client)
@@ -142,13 +146,13 @@ class Story:
         self._publish(version)
         before = _sent_bytes(client)
         rollout_id = self._start_rollout(version)
-        rollout = self._watch(client, "v2 goes out in stages", rollout_id, until=_ended)
-        completed = rollout["state"] == "completed"
-        self.facts.check(completed, f"v2 was promoted (it is {rollout['state']}: {rollout['because']})")
-        entries = client.get("audit", rollout=rollout_id)
-        judged = [entry for entry in entries if entry["action"] in {"advance", "finish"}]
-        self.facts.check(len(judged) == len(rollout["stages"]), "every stage was judged before the next one began")
-        self._watch(client, "the holdback follows: v2 is the baseline", until=lambda _: self._all_on(2))
+        rollout = self._watch_rollout(client, "v2 goes out in stages", rollout_id, until=_ended)
+        completed = rollout.state is State.COMPLETED
+        self.facts.check(completed, f"v2 was promoted (it is {_outcome(rollout)})")
+        entries = client.get("audit", as_=list[AuditEntry], rollout=rollout_id)
+        judged = [entry for entry in entries if entry.action in {"advance", "finish"}]
+        self.facts.check(len(judged) == len(rollout.stages), "every stage was judged before the next one began")
+        self._watch("the holdback follows: v2 is the baseline", until=lambda: self._all_on(2))
         self.facts.bytes_of_good_version = _sent_bytes(client) - before
         self.facts.bytes_of_good_version_whole = self.facts.devices * version.path.stat().st_size
         self.facts.check(
@@ -161,22 +165,22 @@ class Story:
     def _bad_version(self, client: AdminClient, version: DigitsVersion) -> None:
         self._publish(version)
         rollout_id = self._start_rollout(version)
-        rollout = self._watch(client, "v3 is tried on its canary", rollout_id, until=_ended)
-        self.facts.rolled_back = rollout["state"] == "rolled_back"
-        self.facts.check(self.facts.rolled_back, f"v3 was taken back (it is {rollout['state']}: {rollout['because']})")
-        self._watch(client, "devices return to v2", rollout_id, until=lambda _: self._all_on(2))
+        rollout = self._watch_rollout(client, "v3 is tried on its canary", rollout_id, until=_ended)
+        self.facts.rolled_back = rollout.state is State.ROLLED_BACK
+        self.facts.check(self.facts.rolled_back, f"v3 was taken back (it is {_outcome(rollout)})")
+        self._watch_rollout(client, "devices return to v2", rollout_id, until=lambda _: self._all_on(2))
         self.facts.check(self._all_on(2), "every device went back to v2")
         observed = self._running_fleet().observed
         exposed = observed.devices_ever_on.get(3, set())
         self.facts.devices_exposed_to_bad_version = len(exposed)
         self.facts.check(exposed, "v3 ran on devices at all")
         self.facts.check(len(exposed) <= max(10, 0.15 * self.facts.devices), "v3 never left its canary")
-        entries = client.get("audit", rollout=rollout_id)
-        verdict = next((entry for entry in entries if entry["action"] == "roll_back"), None)
-        self.facts.check(verdict and verdict["actor"] == "gate", "the gate pulled the cord, not a person")
+        entries = client.get("audit", as_=list[AuditEntry], rollout=rollout_id)
+        verdict = next((entry for entry in entries if entry.action == "roll_back"), None)
+        self.facts.check(verdict and verdict.actor == "gate", "the gate pulled the cord, not a person")
         first_failure = observed.first_failure_at.get(3)
         if verdict and first_failure is not None and 3 in observed.last_left_at:
-            self.facts.seconds_to_verdict = round(verdict["at"] - first_failure, 1)
+            self.facts.seconds_to_verdict = round(verdict.at - first_failure, 1)
             self.facts.seconds_to_last_device_back = round(observed.last_left_at[3] - first_failure, 1)
         self.facts.check(self.facts.seconds_to_verdict is not None, "the time to the verdict was seen")
         try:
@@ -198,9 +202,9 @@ class Story:
         plan = self.folder / f"{version.name}.yaml"
         plan.write_text(_PLAN.format(version=version.semantic_version))
         printed = self.deployment.run("rollout", "start", str(plan), "--hour-s", str(_HOUR_S), "--json")
-        started: dict[str, Any] = json.loads(printed)
-        self._screen.print_line(f"    started {started['id']}: {started['baseline']} -> {started['target']}")
-        return str(started["id"])
+        started = parse(RolloutView, printed.encode(), what="the rollout that was started")
+        self._screen.print_line(f"    started {started.id}: {started.baseline} -> {started.target}")
+        return started.id
 
     def _start_fleet(self, digits: Digits) -> None:
         for folder in self._process_folders:
@@ -247,24 +251,38 @@ class Story:
         running = self._running_fleet().observed.running
         return len(running) == self.facts.devices and set(running.values()) == {serial}
 
-    def _watch(
-        self, client: AdminClient, chapter: str, rollout_id: str = "", *, until: Callable[[dict[str, Any]], bool]
-    ) -> dict[str, Any]:
+    def _watch(self, chapter: str, *, until: Callable[[], bool]) -> None:
         """Look every half second until `until` holds. After `_PATIENCE_S` it gives up, and the facts then say so."""
         self._screen.print_line(chapter)
         deadline = time.time() + _PATIENCE_S
         while True:
-            rollout: dict[str, Any] = client.get(f"rollouts/{rollout_id}") if rollout_id else {}
-            self._observe_processes()
-            second, counts = time.time() - self._began, self._running_fleet().observed.devices_by_serial()
-            self.timeline.append((second, counts))
-            self._screen.show(Scene(second, chapter, counts, rollout))
+            self._look(chapter, None)
+            if until() or time.time() > deadline:
+                return
+            time.sleep(_LOOK_S)
+
+    def _watch_rollout(
+        self, client: AdminClient, chapter: str, rollout_id: str, *, until: Callable[[RolloutView], bool]
+    ) -> RolloutView:
+        """The same with a rollout, whose reason is printed when it is new. Returns the rollout's last view."""
+        self._screen.print_line(chapter)
+        deadline = time.time() + _PATIENCE_S
+        while True:
+            rollout = client.get(f"rollouts/{rollout_id}", as_=RolloutView)
+            self._look(chapter, rollout)
             if until(rollout) or time.time() > deadline:
-                if rollout and rollout["because"] != self._last_reason:
-                    self._last_reason = rollout["because"]
-                    self._screen.print_line(f"  {rollout['state']}: {rollout['because']}")
+                if rollout.because != self._last_reason:
+                    self._last_reason = rollout.because
+                    self._screen.print_line(f"  {_outcome(rollout)}")
                 return rollout
             time.sleep(_LOOK_S)
+
+    def _look(self, chapter: str, rollout: RolloutView | None) -> None:
+        """Observe the fleet once, and show it."""
+        self._observe_processes()
+        second, counts = time.time() - self._began, self._running_fleet().observed.devices_by_serial()
+        self.timeline.append((second, counts))
+        self._screen.show(Scene(second, chapter, counts, rollout))
 
     def _observe_processes(self) -> None:
         for folder in self._process_folders:
@@ -283,8 +301,12 @@ class Story:
 
 def _sent_bytes(client: AdminClient) -> int:
     """Artifact bytes that the server has sent so far."""
-    return int(client.get("status")["sent"]["artifact_bytes"])
+    return client.get("status", as_=StatusView).sent.artifact_bytes
 
 
-def _ended(rollout: dict[str, Any]) -> bool:
-    return bool(rollout["ended"])
+def _ended(rollout: RolloutView) -> bool:
+    return rollout.ended
+
+
+def _outcome(rollout: RolloutView) -> str:
+    return f"{rollout.state.value}: {rollout.because}"

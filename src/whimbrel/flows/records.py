@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from whimbrel import limits
 from whimbrel.health.panel import Value
@@ -20,21 +20,42 @@ from whimbrel.plan.rollout_states import ENDED, LIVE, State
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.policy import ACTIVATE_MAX_AGE_S, PERIOD_S, Conditions, Period, SliceLabels
 
+ActivateMaxAge = Annotated[float, Meta(ge=1)]  # seconds
+OnRevoked = Literal["keep", "stop"]
+SizeBudget = Annotated[int, Meta(gt=0)] | None  # bytes
+DeltaBases = Annotated[int, Meta(ge=0, le=64)]
+
 
 class ModelSettings(Document, frozen=True):
     """What an operator may set for a model; it travels in the policy, or is checked at publication."""
 
     refresh_s: Period = PERIOD_S
     report_s: Period = PERIOD_S
-    activate_max_age_s: Annotated[float, Meta(ge=1)] = ACTIVATE_MAX_AGE_S
+    activate_max_age_s: ActivateMaxAge = ACTIVATE_MAX_AGE_S
     conditions: Conditions = msgspec.field(default_factory=Conditions)
     report_labels: tuple[Label, ...] = ()
     hardware_label: Label = "hardware"
     slice_labels: SliceLabels = ()
-    on_revoked: Literal["keep", "stop"] = "keep"
-    size_bytes_max: Annotated[int, Meta(gt=0)] | None = None  # publish-time budget: of the largest variant
-    delta_bases: Annotated[int, Meta(ge=0, le=64)] = limits.DELTA_BASES  # newest earlier versions with a direct patch
+    on_revoked: OnRevoked = "keep"
+    size_bytes_max: SizeBudget = None  # publish-time budget: of the largest variant
+    delta_bases: DeltaBases = limits.DELTA_BASES  # newest earlier versions with a direct patch
     metrics_min: dict[Label, float] = {}  # publish-time budget: floors of metrics
+
+
+class NewSettings(Document, frozen=True):
+    """A change of `ModelSettings`: the fields that are set replace the model's own, and the others stay."""
+
+    refresh_s: Period | UnsetType = UNSET
+    report_s: Period | UnsetType = UNSET
+    activate_max_age_s: ActivateMaxAge | UnsetType = UNSET
+    conditions: Conditions | UnsetType = UNSET
+    report_labels: tuple[Label, ...] | UnsetType = UNSET
+    hardware_label: Label | UnsetType = UNSET
+    slice_labels: SliceLabels | UnsetType = UNSET
+    on_revoked: OnRevoked | UnsetType = UNSET
+    size_bytes_max: SizeBudget | UnsetType = UNSET
+    delta_bases: DeltaBases | UnsetType = UNSET
+    metrics_min: dict[Label, float] | UnsetType = UNSET
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):

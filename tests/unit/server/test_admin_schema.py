@@ -1,4 +1,4 @@
-"""The OpenAPI document names every field of every answer: no route answers an object of any shape."""
+"""The OpenAPI document names every field of what routes take and answer: no route has an object of any shape."""
 
 import asyncio
 from collections.abc import Iterator
@@ -47,6 +47,15 @@ def answers(document: dict[str, Any]) -> Iterator[tuple[tuple[str, str], dict[st
                     yield (method, path.removeprefix("/{namespace}/admin/v1/")), schema
 
 
+def bodies(document: dict[str, Any]) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    """Each route's method and path, with the schema of the body that it takes."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if "requestBody" in operation:
+                schema = next(iter(operation["requestBody"]["content"].values()))["schema"]
+                yield (method, path.removeprefix("/{namespace}/admin/v1/")), schema
+
+
 def is_named(schema: dict[str, Any]) -> bool:
     return "$ref" in schema or (schema.get("type") == "array" and "$ref" in schema["items"])
 
@@ -55,6 +64,18 @@ def test_every_answer_is_a_view_or_an_array_of_views(document: dict[str, Any]) -
     unnamed = {route for route, schema in answers(document) if not is_named(schema)}
     assert unnamed == set(WITHOUT_A_VIEW)
     assert len(list(answers(document))) >= 30
+
+
+def test_every_body_is_a_view(document: dict[str, Any]) -> None:
+    assert {route for route, schema in bodies(document) if "$ref" not in schema} == set()
+    assert len(list(bodies(document))) >= 11
+    assert dict(bodies(document))["patch", "models/{model}"] == {"$ref": "#/components/schemas/NewSettings"}
+
+
+def test_every_body_refuses_fields_that_it_does_not_know(document: dict[str, Any]) -> None:
+    components = document["components"]["schemas"]
+    names = {schema["$ref"].removeprefix("#/components/schemas/") for _, schema in bodies(document)}
+    assert {name for name in names if components[name].get("additionalProperties") is not False} == set()
 
 
 def of_any_shape(schema: dict[str, Any]) -> bool:
@@ -73,10 +94,11 @@ def parts(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from parts(part)
 
 
-def test_every_field_of_an_answer_has_a_type(document: dict[str, Any]) -> None:
+def test_every_field_of_a_body_and_of_an_answer_has_a_type(document: dict[str, Any]) -> None:
     components = document["components"]["schemas"]
     untyped: set[tuple[str, str]] = set()
-    waiting = [part["$ref"] for _, schema in answers(document) for part in parts(schema) if "$ref" in part]
+    exchanged = [*bodies(document), *answers(document)]
+    waiting = [part["$ref"] for _, schema in exchanged for part in parts(schema) if "$ref" in part]
     visited: set[str] = set()
     while waiting:
         name = waiting.pop().removeprefix("#/components/schemas/")
@@ -91,7 +113,7 @@ def test_every_field_of_an_answer_has_a_type(document: dict[str, Any]) -> None:
                 if of_any_shape(part):
                     untyped.add((name, field))
     assert untyped == set(OF_ANY_SHAPE)
-    assert {"VersionDetail", "Release", "Selector", "RolloutView", "ExperimentView"} <= visited
+    assert {"NewSettings", "VersionDetail", "Release", "Selector", "RolloutView", "ExperimentView"} <= visited
 
 
 def test_a_view_says_what_its_fields_are(document: dict[str, Any]) -> None:
@@ -100,3 +122,54 @@ def test_a_view_says_what_its_fields_are(document: dict[str, Any]) -> None:
     assert version["properties"]["release"] == {"$ref": "#/components/schemas/Release"}
     assert set(version["required"]) == set(version["properties"])
     assert "from" in document["components"]["schemas"]["DeltaView"]["properties"]
+
+
+def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (method, path.removeprefix("/{namespace}/admin/v1/")): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def problem_statuses(operation: dict[str, Any]) -> set[int]:
+    return {int(status) for status in operation["responses"] if not status.startswith("2")}
+
+
+def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
+    contents = {
+        (method, status): response.get("content")
+        for (method, _), operation in operations(document).items()
+        for status, response in operation["responses"].items()
+        if not status.startswith("2")
+    }
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert all(content == (None if method == "head" else problem) for (method, _), content in contents.items())
+    assert {int(status) for _, status in contents} == {400, 401, 403, 404, 409, 413, 503}
+    assert set(document["components"]["schemas"]["Problem"]["required"]) == {"title", "status", "detail"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "further"),
+    [
+        ("get", "models", set()),
+        ("get", "models/{model}", {404}),
+        ("patch", "models/{model}", {403, 404, 409, 413}),
+        ("post", "rollouts", {403, 404, 409, 413}),
+        ("put", "artifacts/{sha256}", {403, 404, 409, 413}),
+        ("head", "artifacts/{sha256}", {404}),
+        ("get", "user-reports", {404}),
+        ("get", "rollouts/{identifier}/evidence/{form}", {403, 404}),
+        ("post", "collect", set()),
+    ],
+)
+def test_a_route_names_the_problems_it_may_answer(
+    document: dict[str, Any], method: str, path: str, further: set[int]
+) -> None:
+    assert problem_statuses(operations(document)[method, path]) == {400, 401, 503} | further
+
+
+def test_every_route_asks_for_the_admin_token(document: dict[str, Any]) -> None:
+    scheme = document["components"]["securitySchemes"]["adminToken"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert all(operation["security"] == [{"adminToken": []}] for operation in operations(document).values())

@@ -3,32 +3,30 @@
 Called by the admin API.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import msgspec
 
 from whimbrel.flows.audit import audit_model
 from whimbrel.flows.ports import PublishingPort
-from whimbrel.flows.records import ModelSettings
-from whimbrel.model.documents import convert
+from whimbrel.flows.records import ModelSettings, NewSettings
+from whimbrel.model.documents import plain
 
 
-def change_settings(registry: PublishingPort, model: str, changes: Mapping[str, Any], *, now: float) -> ModelSettings:
-    """Set the fields of `ModelSettings` that `changes` names; the others stay. `now`: POSIX seconds.
+def change_settings(registry: PublishingPort, model: str, changes: NewSettings, *, now: float) -> ModelSettings:
+    """Set the fields of `ModelSettings` that `changes` sets; the others stay. `now`: POSIX seconds.
 
-    Raises `NotFound` for a model that is not there, `UntrustedInput` for a field or value that is none.
+    Raises `NotFound` for a model that is not there.
     """
     before = registry.model(model).settings
-    after = convert(ModelSettings, msgspec.to_builtins(before) | dict(changes), what="the settings")
+    replaced = {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not msgspec.UNSET}
+    after = msgspec.structs.replace(before, **replaced)
     registry.change_model(model, settings=after)
     audit_model(
         registry,
         model,
         actor="admin",
         action="set model",
-        because=", ".join(sorted(changes)),
+        because=", ".join(sorted(replaced)),
         now=now,
-        evidence=changes,
+        evidence=plain(changes),
     )
     return after

@@ -25,12 +25,14 @@ from whimbrel.server.admin.audit import AUDIT_ROUTES
 from whimbrel.server.admin.enrol_tokens import ENROL_TOKEN_ROUTES
 from whimbrel.server.admin.experiments import EXPERIMENT_ROUTES
 from whimbrel.server.admin.models import MODEL_ROUTES
-from whimbrel.server.admin.openapi import StructNames, openapi_config
+from whimbrel.server.admin.openapi import SECURITY_SCHEME, StructNames, openapi_config
 from whimbrel.server.admin.operations import AdminContext, Operations
+from whimbrel.server.admin.problems import ProblemResponses
 from whimbrel.server.admin.rollouts import ROLLOUT_ROUTES
 from whimbrel.server.admin.status import STATUS_ROUTES
 from whimbrel.server.admin.tickets import TICKET_ROUTES
 from whimbrel.server.admin.versions import VERSION_ROUTES
+from whimbrel.server.admin.views.problem import Problem
 from whimbrel.server.http import problem
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ def admin_app(context: AdminContext) -> Litestar:
     guarded = Router(
         "/{namespace:str}/admin/v1",
         guards=[guard],
+        security=[{SECURITY_SCHEME: []}],
         dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
         route_handlers=_ROUTES,
     )
@@ -66,7 +69,7 @@ def admin_app(context: AdminContext) -> Litestar:
     return Litestar(
         [guarded],
         openapi_config=openapi_config(names),
-        plugins=[names],
+        plugins=[names, ProblemResponses()],
         exception_handlers={WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
         request_max_body_size=limits.ARTIFACT_BYTES,
         logging_config=None,
@@ -86,11 +89,11 @@ def _theirs(request: Request[Any, Any, Any], error: HTTPException) -> Response[b
         detail += ": " + "; ".join(f"{each.get('key', '')} {each.get('message', each)}".strip() for each in wrong)
     elif error.status_code in {404, 405}:
         detail = f"there is no {request.method} {request.url.path}; see /schema"
-    body = encode({"title": "The request cannot be accepted", "status": error.status_code, "detail": detail})
+    body = encode(Problem(title="The request cannot be accepted", status=error.status_code, detail=detail))
     return Response(body, status_code=error.status_code, media_type="application/problem+json")
 
 
 def _bug(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     log.error("a request failed", exc_info=error)
-    body = encode({"title": "Whimbrel has a bug", "status": 500, "detail": f"{type(error).__name__}; see the log"})
+    body = encode(Problem(title="Whimbrel has a bug", status=500, detail=f"{type(error).__name__}; see the log"))
     return Response(body, status_code=500, media_type="application/problem+json")

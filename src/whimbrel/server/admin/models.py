@@ -1,7 +1,5 @@
 """The admin API's routes for models: their settings, their aliases, and what is known of their fleet."""
 
-from typing import Any
-
 import msgspec
 from litestar import get, patch, post, put
 from litestar.di import NamedDependency
@@ -12,7 +10,7 @@ from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.build_deltas import write_index
 from whimbrel.flows.publishing.change_settings import change_settings
 from whimbrel.flows.publishing.set_alias import set_alias
-from whimbrel.flows.records import ModelRecord
+from whimbrel.flows.records import ModelRecord, NewSettings
 from whimbrel.flows.reports.history import History, history_of, inventory_of
 from whimbrel.flows.versions import find_planned_version
 from whimbrel.server.admin.operations import Operations
@@ -64,9 +62,9 @@ async def patch_model(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
     model: FromPath[str],
-    data: JSONBody[dict[str, Any]],
+    data: JSONBody[NewSettings],
 ) -> ModelView:
-    """Change the settings that the body names: fields of `ModelSettings`."""
+    """Change the settings that the body names; the others stay."""
 
     def change(stores: Stores) -> ModelView:
         change_settings(stores.registry, model, data, now=operations.now())

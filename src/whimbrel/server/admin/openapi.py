@@ -11,9 +11,11 @@ import msgspec
 from litestar import Request
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Schema
+from litestar.openapi.spec import Components, Schema, SecurityScheme
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
+
+SECURITY_SCHEME = "adminToken"  # its name in the document
 
 
 class StructNames(OpenAPISchemaPlugin):
@@ -53,6 +55,10 @@ class Description(JsonRenderPlugin):
 
 def openapi_config(names: StructNames) -> OpenAPIConfig:
     """The document at /schema."""
+    bearer = SecurityScheme(type="http", scheme="bearer", description="`init` wrote the token to admin.token.")
     return OpenAPIConfig(
-        "Whimbrel admin API", importlib.metadata.version("whimbrel"), render_plugins=[Description(names)]
+        "Whimbrel admin API",
+        importlib.metadata.version("whimbrel"),
+        render_plugins=[Description(names)],
+        components=Components(security_schemes={SECURITY_SCHEME: bearer}),
     )

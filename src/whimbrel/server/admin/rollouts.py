@@ -15,7 +15,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from whimbrel.console.charts import MEDIA_TYPES, draw, form_of
 from whimbrel.console.evidence import evidence_chart
-from whimbrel.errors import NotFound
+from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.approvals import pending_approval
@@ -29,6 +29,7 @@ from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.rollouts.trace import Point, trace
 from whimbrel.plan.rollout_states import State
 from whimbrel.server.admin.operations import Operations
+from whimbrel.server.admin.problems import problems
 from whimbrel.server.admin.views.reason import Reason
 from whimbrel.server.admin.views.rollouts import NewRollout, PlanToCheck, RolloutView, StageView
 from whimbrel.server.admin.views.verdicts import ReplayView, replay_view, verdict_view
@@ -113,7 +114,11 @@ async def list_evidence(
     return await operations.do(namespace, lambda stores: trace(stores.registry, stores.fleet, identifier))
 
 
-@get("/rollouts/{identifier:str}/evidence/{form:str}", summary="The same as a picture: png or svg")
+@get(
+    "/rollouts/{identifier:str}/evidence/{form:str}",
+    summary="The same as a picture: png or svg",
+    responses=problems(Refused),  # a chart of too many points
+)
 async def draw_evidence(
     operations: NamedDependency[Operations], namespace: FromPath[str], identifier: FromPath[str], form: FromPath[str]
 ) -> Response[bytes]:

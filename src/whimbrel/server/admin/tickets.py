@@ -8,9 +8,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK
 
+from whimbrel.errors import NotFound
 from whimbrel.flows.reports.user_reports import FilingResult, file_batch
 from whimbrel.health.user_report import UserReports
 from whimbrel.server.admin.operations import Operations
+from whimbrel.server.admin.problems import problems
 from whimbrel.server.admin.views.tickets import TicketView
 from whimbrel.stores.transaction import Stores
 
@@ -28,7 +30,11 @@ async def file_tickets(
     return result
 
 
-@get("/user-reports", summary="Tickets of a model, newest first, and what became of them")
+@get(
+    "/user-reports",
+    summary="Tickets of a model, newest first, and what became of them",
+    responses=problems(NotFound),  # the model is a query
+)
 async def list_tickets(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],

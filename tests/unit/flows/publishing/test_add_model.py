@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from support.signed_roles import GOOD, InMemoryRoles
@@ -9,8 +10,8 @@ from support.values import SALT, T0, Town, line, town
 from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.change_settings import change_settings
-from whimbrel.flows.records import ModelRecord, ModelSettings
-from whimbrel.model.documents import encode
+from whimbrel.flows.records import ModelRecord, ModelSettings, NewSettings
+from whimbrel.model.documents import convert, encode
 from whimbrel.policy.policy import Conditions
 
 
@@ -52,10 +53,9 @@ def test_a_model_that_is_refused_leaves_no_entry(changes: dict[str, Any], error:
 
 def test_settings_that_are_not_named_stay() -> None:
     with town() as here:
-        change_settings(here.registry, "wake", {"refresh_s": 60, "size_bytes_max": 7}, now=T0)
-        after = change_settings(
-            here.registry, "wake", {"size_bytes_max": None, "conditions": {"start_jitter_s": 5}}, now=T0 + 1
-        )
+        change_settings(here.registry, "wake", NewSettings(refresh_s=60, size_bytes_max=7), now=T0)
+        changes = NewSettings(size_bytes_max=None, conditions=Conditions(start_jitter_s=5))
+        after = change_settings(here.registry, "wake", changes, now=T0 + 1)
         assert after == ModelSettings(refresh_s=60, conditions=Conditions(start_jitter_s=5))
         assert here.registry.model("wake").settings == after
         entry = here.registry.audit_log()[0]
@@ -63,15 +63,35 @@ def test_settings_that_are_not_named_stay() -> None:
         assert entry.evidence == {"size_bytes_max": None, "conditions": {"start_jitter_s": 5}}
 
 
-@pytest.mark.parametrize("changes", [{"unknown": 1}, {"refresh_s": -1}, {"refresh_s": "soon"}, {"metrics_min": 0.5}])
-def test_a_setting_that_is_none_changes_nothing(changes: dict[str, Any]) -> None:
+def change_to(here: Town, settings: dict[str, Any]) -> None:
+    change_settings(here.registry, "wake", convert(NewSettings, settings, what="the settings"), now=T0)
+
+
+@pytest.mark.parametrize("setting", [{"unknown": 1}, {"refresh_s": -1}, {"refresh_s": "soon"}, {"metrics_min": 0.5}])
+def test_a_setting_that_is_none_changes_nothing(setting: dict[str, Any]) -> None:
     with town() as here:
         with pytest.raises(UntrustedInput, match="the settings cannot be read"):
-            change_settings(here.registry, "wake", {"report_s": 60, **changes}, now=T0)
+            change_to(here, {"report_s": 60, **setting})
         assert here.registry.model("wake").settings == ModelSettings()
         assert here.registry.audit_log() == []
 
 
+def test_a_setting_may_go_back_to_its_default() -> None:
+    with town() as here:
+        change_settings(here.registry, "wake", NewSettings(on_revoked="stop", delta_bases=0), now=T0)
+        after = change_settings(here.registry, "wake", NewSettings(on_revoked="keep"), now=T0 + 1)
+        assert after == ModelSettings(delta_bases=0)
+        assert here.registry.audit_log()[0].evidence == {"on_revoked": "keep"}
+
+
+def test_each_setting_can_be_changed_within_the_same_bounds() -> None:
+    settings, changes = msgspec.structs.fields(ModelSettings), msgspec.structs.fields(NewSettings)
+    assert {field.name: field.type | msgspec.UnsetType for field in settings} == {
+        field.name: field.type for field in changes
+    }
+    assert all(field.default is msgspec.UNSET for field in changes)
+
+
 def test_settings_of_no_model_are_refused() -> None:
     with town() as here, pytest.raises(NotFound, match="there is no model 'sleep'"):
-        change_settings(here.registry, "sleep", {}, now=T0)
+        change_settings(here.registry, "sleep", NewSettings(), now=T0)
