@@ -428,6 +428,15 @@ def remote(here: Running) -> tuple[str, ...]:
     )
 
 
+def test_a_version_is_answered_with_its_release_key_by_key_as_it_was_signed(fresh: Running, tmp_path: Path) -> None:
+    done("publish", "-m", "wake", model_file(tmp_path, 1), "--semantic-version", "1.0.0", *remote(fresh))
+    (signed,) = (fresh.folder / "files" / "default" / "targets" / "models" / "wake").glob("*.1.json")
+    with fresh.people() as people:
+        answer = people.get("/models/wake/versions/1.0.0")
+    assert answer.json()["release"] == json.loads(signed.read_bytes())
+    assert signed.read_bytes() in answer.content
+
+
 def test_a_version_published_over_the_wire_reaches_devices_and_rolls_out(fresh: Running, tmp_path: Path) -> None:
     for number in (1, 2):
         done(

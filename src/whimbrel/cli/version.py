@@ -8,8 +8,8 @@ import typer
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.errors import NotFound, Refused
-from whimbrel.model.documents import encode, plain
-from whimbrel.model.release import File, Line, Variant
+from whimbrel.model.documents import encode, parse, plain
+from whimbrel.model.release import File, Line, Release, Variant
 from whimbrel.model.selector import Selector
 from whimbrel.server.admin.views.reason import Reason
 from whimbrel.server.admin.views.versions import ListedVersion, NewLine, VersionDetail, VersionView
@@ -56,7 +56,7 @@ def show(client: Client, model: str, version: Version, json: Json = False) -> No
         print_json(client.get(path))  # the release key by key as it was signed
         return
     detail = client.get(path, as_=VersionDetail)
-    release = detail.release
+    release = parse(Release, bytes(detail.release), what=f"the release of {model} {detail.version}")
     say(f"{model} {release.version} ({release.semantic_version}), serial {release.serial}")
     say(f"  build {release.build_hash}, published {release.created}{', retired' if detail.retired else ''}")
     for key, value in sorted(plain(release.training).items()):

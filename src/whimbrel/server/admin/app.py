@@ -19,6 +19,7 @@ from litestar.handlers import BaseRouteHandler
 from whimbrel import limits
 from whimbrel.errors import WhimbrelError
 from whimbrel.model.documents import encode
+from whimbrel.model.release import Release
 from whimbrel.server.admin.alerts import ALERT_ROUTES
 from whimbrel.server.admin.artifacts import ARTIFACT_ROUTES
 from whimbrel.server.admin.audit import AUDIT_ROUTES
@@ -65,7 +66,7 @@ def admin_app(context: AdminContext) -> Litestar:
         dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
         route_handlers=_ROUTES,
     )
-    names = StructNames()
+    names = StructNames(Release)
     return Litestar(
         [guarded],
         openapi_config=openapi_config(names),

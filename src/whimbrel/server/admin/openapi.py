@@ -19,10 +19,13 @@ SECURITY_SCHEME = "adminToken"  # its name in the document
 
 
 class StructNames(OpenAPISchemaPlugin):
-    """Gives each struct that a route takes or answers a component of its name, and remembers the struct."""
+    """Gives each struct that a route takes or answers a component of its name, and remembers the struct.
 
-    def __init__(self) -> None:
-        self.structs: set[type[msgspec.Struct]] = set()
+    `raw`: further structs, which views hold as JSON that is not decoded.
+    """
+
+    def __init__(self, *raw: type[msgspec.Struct]) -> None:
+        self.structs: set[type[msgspec.Struct]] = {*raw}
 
     def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
         """Whether it is a struct."""

@@ -1,8 +1,5 @@
 """The admin API's routes for versions: publications, the line of those that may run, and the patches between them."""
 
-import json
-from typing import cast
-
 import msgspec
 from litestar import get, post, put
 from litestar.di import NamedDependency
@@ -157,8 +154,8 @@ def listed_versions(stores: Stores, model: str) -> list[ListedVersion]:
 def version_detail(stores: Stores, model: str, *, name: str) -> VersionDetail:
     """One version with its release: the document key by key as it was signed, also where a value is a default."""
     version = find_named_version(stores.registry, model, name=name)
-    document = json.loads(stores.registry.release_bytes(model, version.serial))
-    return VersionDetail(**msgspec.structs.asdict(version), release=cast("Release", document))
+    document = stores.registry.release_bytes(model, version.serial)
+    return VersionDetail(**msgspec.structs.asdict(version), release=msgspec.Raw(document))
 
 
 def deltas_view(stores: Stores, model: str, *, name: str) -> DeltasView:

@@ -7,8 +7,9 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
-from whimbrel.model.release import Release
 from whimbrel.server.admin.views.reason import Because
+
+SignedRelease = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "#/components/schemas/Release"})]
 
 
 class NewVersion(Document, frozen=True):
@@ -49,9 +50,12 @@ class ListedVersion(VersionView, frozen=True, kw_only=True):
 
 
 class VersionDetail(VersionView, frozen=True, kw_only=True):
-    """A publication, with the document that its publisher signed."""
+    """A publication, with the document that its publisher signed.
 
-    release: Release
+    `release`: a `Release` as JSON, key by key as it was signed, also where a value is a default. Read it with `parse`.
+    """
+
+    release: SignedRelease
 
 
 class PublishedVersion(VersionView, frozen=True, kw_only=True):
