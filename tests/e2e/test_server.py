@@ -342,6 +342,7 @@ def test_the_schema_is_openapi_3_1(server: Running) -> None:
         ("PATCH", "/models/wake", b'{"refresh_s": "soon"}'),
         ("PATCH", "/models/wake", b'{"unknown": 1}'),
         ("PATCH", "/models/wake", b'{"refresh_s": -1}'),
+        ("PATCH", "/models/wake", b'{"refresh_s": "60"}'),
         ("PUT", "/models/wake/aliases/UPPER", b'{"version": "1.0.0"}'),
         ("PUT", "/artifacts/xyz", b"x"),
         ("GET", "/audit?limit=0", b""),
