@@ -28,7 +28,8 @@ from whimbrel.policy.policy import Conditions, Policy
 class Turn(msgspec.Struct, frozen=True):
     """What becomes of a cohort now. `at`: the device counts in it from then on; None: not yet, and `wait` says why.
 
-    `permitted`: an update could begin now for the first time, by this clock. `held_back`: the conditions alone hold the placebo back.
+    `permitted`: by this clock an update could begin now for the first time. `held_back`: the conditions alone hold the
+    placebo back.
     """
 
     at: float | None = None
