@@ -92,8 +92,8 @@ def test_init_keeps_the_keys_apart_and_to_oneself(repo: Path) -> None:
 def test_models_and_versions_are_listed(repo: Path) -> None:
     (model,) = done("model", "list", "-R", repo)
     assert (model["name"], model["versions"], model["aliases"]) == ("wake", 2, {"champion": 1})
-    assert [v["semantic_version"] for v in done("version", "list", "wake", "-R", repo)] == ["1.0.0", "2.0.0"]
-    shown = done("version", "show", "wake", "2.0.0", "-R", repo)
+    assert [v["semantic_version"] for v in done("version", "list", "-m", "wake", "-R", repo)] == ["1.0.0", "2.0.0"]
+    shown = done("version", "show", "2.0.0", "-m", "wake", "-R", repo)
     variant = shown["release"]["variants"][0]
     assert variant["files"][0]["format"] == "onnx"
     assert variant["signature"]["inputs"][0] == {"name": "x", "dtype": "float32", "shape": [1, 4]}
@@ -102,9 +102,9 @@ def test_models_and_versions_are_listed(repo: Path) -> None:
 def test_text_for_people(repo: Path) -> None:
     for command, words in (
         (("model", "list"), "wake"),
-        (("version", "list", "wake"), "2.0.0"),
-        (("version", "show", "wake", "1"), "serial 1"),
-        (("version", "show", "wake", "2"), "onnx, fp32"),
+        (("version", "list", "-m", "wake"), "2.0.0"),
+        (("version", "show", "1", "-m", "wake"), "serial 1"),
+        (("version", "show", "2", "-m", "wake"), "onnx, fp32"),
         (("rollout", "list"), "none"),
         (("audit",), "publish"),
         (("collect",), "collected 0 artifacts"),
@@ -117,13 +117,16 @@ def test_text_for_people(repo: Path) -> None:
 def test_two_ten_is_listed_after_two_nine(repo: Path) -> None:
     for number, version in ((3, "2.9.0"), (4, "2.10.0")):
         done("publish", "-m", "wake", model_file(repo.parent, number), "--semantic-version", version, "-R", repo)
-    assert [v["semantic_version"] for v in done("version", "list", "wake", "-R", repo)][-2:] == ["2.9.0", "2.10.0"]
+    assert [v["semantic_version"] for v in done("version", "list", "-m", "wake", "-R", repo)][-2:] == [
+        "2.9.0",
+        "2.10.0",
+    ]
     next_one = done("publish", "-m", "wake", model_file(repo.parent, 5), "-R", repo)
     assert next_one["semantic_version"] == "2.10.1"
 
 
 def test_what_a_file_asks_of_its_runtime_is_published_with_it(repo: Path) -> None:
-    (one,) = done("version", "show", "wake", "1", "-R", repo)["release"]["variants"]
+    (one,) = done("version", "show", "1", "-m", "wake", "-R", repo)["release"]["variants"]
     (term,) = one["selector"]["match_expressions"]
     assert term == {"key": "runtime.onnxruntime", "operator": "NotVersion", "values": ["<1.15"]}
     said = whimbrel("publish", "-m", "wake", model_file(repo.parent, 8), "-R", repo, "--variant", "name=own")
@@ -141,7 +144,7 @@ def test_the_same_bytes_are_stored_once_and_it_says_so(repo: Path) -> None:
 def test_a_published_number_is_refused_with_the_difference(repo: Path) -> None:
     other = model_file(repo.parent, 7)
     fails("publish", "-m", "wake", other, "-R", repo, "--semantic-version", "2.0.0", words="became", status=4)
-    assert len(done("version", "list", "wake", "-R", repo)) == 2
+    assert len(done("version", "list", "-m", "wake", "-R", repo)) == 2
 
 
 def test_a_model_says_how_many_earlier_versions_get_a_direct_patch(repo: Path) -> None:
@@ -191,7 +194,7 @@ probe:
         encoding="utf-8",
     )
     done("publish", "--model", "wake", model_file(tmp_path, 3), "--card", card, "-R", repo)
-    reference = done("version", "show", "wake", "3.0.0", "-R", repo)["release"]["reference"]
+    reference = done("version", "show", "3.0.0", "-m", "wake", "-R", repo)["release"]["reference"]
     assert (reference["kind"], reference["bins"]) == ("classes", [0, 1])
     assert reference["shares"] == [2.5 / 4, 1.5 / 4]
 
@@ -215,18 +218,18 @@ def test_tickets_of_users_are_handed_on_once_and_listed(repo: Path, tmp_path: Pa
 
 def test_aliases_retirement_and_collection(repo: Path) -> None:
     done("model", "alias", "wake", "stable", "2.0.0", "-R", repo)
-    assert done("version", "show", "wake", "stable", "-R", repo)["serial"] == 2
-    fails("version", "retire", "wake", "1.0.0", "-R", repo, words="is the baseline")
+    assert done("version", "show", "stable", "-m", "wake", "-R", repo)["serial"] == 2
+    fails("version", "retire", "1.0.0", "-m", "wake", "-R", repo, words="is the baseline")
     assert done("collect", "--older-than-hours", 0, "-R", repo)["collected"] == []
-    done("version", "retire", "wake", "stable", "-R", repo)
+    done("version", "retire", "stable", "-m", "wake", "-R", repo)
     fails("rollout", "start", plan_file(repo.parent), "-R", repo, words="is retired")
     assert len(done("collect", "--older-than-hours", 0, "-R", repo)["collected"]) == 1
     assert len(list((repo / "files" / "default" / "artifacts").iterdir())) == 1
 
 
 def test_a_revocation_is_signed_by_the_publisher_and_said_once(repo: Path) -> None:
-    assert done("version", "revoke", "wake", "2.0.0", "--because", "a leak", "-R", repo)["revoked"] == [2]
-    fails("version", "revoke", "wake", "2.0.0", "-R", repo, words="is revoked already")
+    assert done("version", "revoke", "2.0.0", "-m", "wake", "--because", "a leak", "-R", repo)["revoked"] == [2]
+    fails("version", "revoke", "2.0.0", "-m", "wake", "-R", repo, words="is revoked already")
     assert done("audit", "-R", repo)[0]["because"] == "a leak"
 
 
@@ -235,7 +238,7 @@ def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_p
     with serving(repo) as here:
         where = ("--server", here.admin, "--token-file", token)
         assert done("model", "list", *where)[0]["name"] == "wake"
-        fails("version", "list", "sleep", *where, words="there is no model 'sleep' (models: wake)")
+        fails("version", "list", "-m", "sleep", *where, words="there is no model 'sleep' (models: wake)")
         fails("publish", "-m", "wake", model_file(tmp_path, 3), *where, words="--keys")
         wrong = tmp_path / "wrong.token"
         wrong.write_text("x" * 32)
@@ -270,9 +273,9 @@ def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_p
         (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--semantic-version", "3"), "not a semantic version"),
         (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--card", "{no}"), "cannot be read"),
         (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--keys", "{no}"), "there is no key"),
-        (("version", "show", "wake", "9.9.9", "-R", "{repo}"), "has no version '9.9.9'"),
-        (("version", "show", "wake?x", "1.0.0", "-R", "{repo}"), "wake?x"),
-        (("version", "show", "wake", "99", "-R", "{repo}"), "no version with serial 99"),
+        (("version", "show", "9.9.9", "-m", "wake", "-R", "{repo}"), "has no version '9.9.9'"),
+        (("version", "show", "1.0.0", "-m", "wake?x", "-R", "{repo}"), "wake?x"),
+        (("version", "show", "99", "-m", "wake", "-R", "{repo}"), "no version with serial 99"),
         (("rollout", "start", "{no}", "-R", "{repo}"), "cannot be read"),
         (("rollout", "start", "{text}", "-R", "{repo}"), "model.txt"),
         (("rollout", "start", "{repo}", "-R", "{repo}"), "cannot be read"),
@@ -343,7 +346,7 @@ def test_another_models_key_publishes_nothing(repo: Path) -> None:
     keys = repo / "keys" / "offline"
     shutil.copy(keys / "targets.pem", keys / "publisher-wake.pem")
     fails("publish", "-m", "wake", model_file(repo.parent, 3), "-R", repo, words="is not signed by a key")
-    assert len(done("version", "list", "wake", "-R", repo)) == 2
+    assert len(done("version", "list", "-m", "wake", "-R", repo)) == 2
 
 
 # --- real processes ---
@@ -378,7 +381,7 @@ def test_a_full_disk_leaves_no_half_written_state(repo: Path) -> None:
     assert said.stderr.count("\n") == 1
     assert "Traceback" not in said.stderr
     assert sorted(path.name for path in (repo / "files" / "default" / "artifacts").iterdir()) == before
-    assert len(done("version", "list", "wake", "-R", repo)) == 2
+    assert len(done("version", "list", "-m", "wake", "-R", repo)) == 2
     done("publish", "-m", "wake", large, "-R", repo)
 
 

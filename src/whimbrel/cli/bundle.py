@@ -15,6 +15,7 @@ import httpx
 import typer
 from tuf.api.metadata import Snapshot, Targets, Timestamp
 
+from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, say, size_of
 from whimbrel.errors import NotFound, Unavailable, UntrustedInput
 from whimbrel.model.documents import parse
@@ -42,8 +43,8 @@ def _bundle() -> None:
 
 @app.command("export")
 def export(
-    model: str,
     out: Annotated[Path, typer.Argument(help="The file to write.")],
+    model: ModelName,
     base: Annotated[
         str | None,
         typer.Option(

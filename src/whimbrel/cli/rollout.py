@@ -13,6 +13,7 @@ from rich.text import Text
 
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.following import follow
+from whimbrel.cli.options import OnlyModel
 from whimbrel.cli.output import Json, ago, console, print_json, print_table, say, when
 from whimbrel.cli.plan import app as plan_app
 from whimbrel.cli.text_file import read_text
@@ -76,7 +77,7 @@ def start(
 
 @app.command("list")
 @connected
-def list_rollouts(client: Client, model: str | None = None, json: Json = False) -> None:
+def list_rollouts(client: Client, model: OnlyModel = None, json: Json = False) -> None:
     """All rollouts, oldest first."""
     rollouts = client.get("rollouts", as_=list[RolloutView], model=model)
     if json:
