@@ -32,6 +32,10 @@ COMMANDS = [
     ("rollout", "list"),
     ("rollout", "status"),
     ("rollout", "watch"),
+    ("rollout", "wait"),
+    ("rollout", "plan", "new"),
+    ("context",),
+    ("context", "add"),
     ("rollout", "pause"),
     ("rollout", "resume"),
     ("rollout", "abort"),
@@ -179,6 +183,38 @@ def test_a_rollout_from_start_to_end(repo: Path) -> None:
     assert actions == ["abort", "resume", "pause", "start"]
 
 
+def test_a_pipeline_gates_on_the_end_of_a_rollout(repo: Path) -> None:
+    first = done("rollout", "start", plan_file(repo.parent), "-R", repo)["id"]
+    waiting = whimbrel("rollout", "wait", first, "--timeout", "1s", "-R", repo)
+    assert (waiting.status, waiting.out) == (3, "")
+    assert "after 1s" in waiting.err
+    assert f"whimbrel rollout status {first}" in waiting.err
+    fails("rollout", "wait", first, "--timeout", "1", "-R", repo, words="such as 90s, 30m", status=2)
+    done("rollout", "abort", first, "-R", repo)
+    second = done("rollout", "start", plan_file(repo.parent), "-R", repo)["id"]
+    done("rollout", "finish", second, "-R", repo, "--because", "a test")
+    for end, state, status in ((first, "aborted", 1), (second, "completed", 0)):
+        for command in (("watch",), ("wait",), ("wait", "--for", "ended"), ("wait", "--json")):
+            said = whimbrel("rollout", *command, end, "-R", repo)
+            assert (said.status, said.err) == (status, "")
+            assert state in said.out
+
+
+def test_a_new_plan_is_accepted_by_the_check_of_plans(repo: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "my plan.yaml"
+    written = whimbrel("rollout", "plan", "new", "-m", "wake", "-o", plan, "-R", repo)
+    assert f"Next: whimbrel rollout plan check '{plan}'" in written.out
+    checked = done("rollout", "plan", "check", plan, "-R", repo)
+    assert checked["target"].endswith("(2.0.0)")
+    assert [stage["name"] for stage in checked["stages"]] == ["canary", "early", "general"]
+    assert done("rollout", "start", plan, "-R", repo)["stages"][0]["name"] == "canary"
+    fails("rollout", "plan", "new", "-m", "wake", "-o", plan, "-R", repo, words="is there already", status=4)
+    fails("rollout", "plan", "new", "-m", "sleep", "-R", repo, words="there is no model 'sleep'", status=4)
+    printed = whimbrel("rollout", "plan", "new", "-m", "wake", "--version", "2.0.0")  # no server is asked
+    assert (printed.status, 'model_version: "wake@2.0.0"' in printed.out) == (0, True)
+    fails("rollout", "plan", "new", "-m", "Bad Name", "--version", "1.0.0", words="names no version", status=2)
+
+
 def test_a_reference_is_counted_from_the_validation_samples_and_signed(repo: Path, tmp_path: Path) -> None:
     card = tmp_path / "card.yaml"
     card.write_text(
@@ -256,7 +292,7 @@ def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_p
     [
         (("model", "list"), "name either a folder"),
         (("model", "list", "-R", "{no}"), "is no Whimbrel repository"),
-        (("model", "list", "-R", "{repo}", "--server", "http://127.0.0.1:1"), "name either a folder"),
+        (("model", "list", "-R", "{repo}", "--server", "http://127.0.0.1:1"), "each name a repository"),
         (("model", "list", "--server", "http://127.0.0.1:1"), "asks for the admin token"),
         (("model", "add", "Bad Name", "-R", "{repo}"), "is not a model name"),
         (("model", "add", "wake", "-R", "{repo}"), "exists already"),

@@ -10,3 +10,4 @@ import typer
 
 ModelName = Annotated[str, typer.Option("--model", "-m", help="The model's name.")]
 OnlyModel = Annotated[str | None, typer.Option("--model", "-m", help="Only this model's.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; scripts need it.")]
