@@ -30,6 +30,9 @@ WINDOWS = 32  # maintenance windows of a policy
 CHANGELOG_LINES = 1000
 TEXT_CHARS = 20_000  # one free-text field
 
+# --- the command line ---
+CONTEXTS = 256  # of a user: a person knows a few, a script that adds without end is stopped
+
 # --- plans ---
 PLAN_BYTES = 256 * KIB
 STAGES = 32

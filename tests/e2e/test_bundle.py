@@ -252,7 +252,7 @@ def test_timestamp_that_cannot_be_read_is_said(
 
 def test_export_from_a_folder_and_import_on_a_device(tmp_path: Path) -> None:
     folder = server_support.repository(tmp_path / "repository")
-    out = done("bundle", "export", "wake", tmp_path / "stick", "-R", folder)
+    out = done("bundle", "export", "-m", "wake", tmp_path / "stick", "-R", folder)
     assert out["serials"] == [1]
     assert out["size_bytes"] == (tmp_path / "stick").stat().st_size
     with Agent.open(
@@ -261,13 +261,13 @@ def test_export_from_a_folder_and_import_on_a_device(tmp_path: Path) -> None:
         pass
     said = done("agent", "import", tmp_path / "stick", "--folder", tmp_path / "device")
     assert said["models"]["wake"]["serial"] == 1
-    assert whimbrel("bundle", "export", "wake", tmp_path / "stick", "-R", folder).status == 2
+    assert whimbrel("bundle", "export", "-m", "wake", tmp_path / "stick", "-R", folder).status == 2
 
 
 def test_import_on_a_device_that_never_saw_a_server(tmp_path: Path) -> None:
     """It said that the folder has no settings, and asked for a server, which such a device does not have."""
     folder = server_support.repository(tmp_path / "repository")
-    done("bundle", "export", "wake", tmp_path / "stick", "-R", folder)
+    done("bundle", "export", "-m", "wake", tmp_path / "stick", "-R", folder)
     device = tmp_path / "device"
     said = whimbrel("agent", "import", tmp_path / "stick", "--folder", device)
     assert (said.status, "no trust root yet" in said.err) == (4, True)
@@ -288,8 +288,8 @@ def test_import_on_a_device_that_never_saw_a_server(tmp_path: Path) -> None:
 def test_export_from_a_server_is_the_same(tmp_path: Path) -> None:
     folder = server_support.repository(tmp_path / "repository")
     with server_support.serving(folder) as server:
-        done("bundle", "export", "wake", tmp_path / "one", "--server", server.devices)
-    done("bundle", "export", "wake", tmp_path / "two", "-R", folder)
+        done("bundle", "export", "-m", "wake", tmp_path / "one", "--server", server.devices)
+    done("bundle", "export", "-m", "wake", tmp_path / "two", "-R", folder)
     names = [set(zipfile.ZipFile(tmp_path / each).namelist()) for each in ("one", "two")]
     assert names[0] - {"metadata/timestamp.json"} <= names[1] | names[0]
     assert {name for name in names[0] if name.startswith("artifacts/")} == {
@@ -299,11 +299,11 @@ def test_export_from_a_server_is_the_same(tmp_path: Path) -> None:
 
 def test_export_with_a_base_leaves_out_what_is_there(tmp_path: Path) -> None:
     folder = server_support.repository(tmp_path / "repository")
-    done("bundle", "export", "wake", tmp_path / "stick", "-R", folder, "--base", "1.0.0")
+    done("bundle", "export", "-m", "wake", tmp_path / "stick", "-R", folder, "--base", "1.0.0")
     assert not [name for name in zipfile.ZipFile(tmp_path / "stick").namelist() if name.startswith("artifacts/")]
-    said = whimbrel("bundle", "export", "wake", tmp_path / "other", "-R", folder, "--base", "9.0.0")
+    said = whimbrel("bundle", "export", "-m", "wake", tmp_path / "other", "-R", folder, "--base", "9.0.0")
     assert (said.status, "no version '9.0.0'" in said.err) == (4, True)
-    assert whimbrel("bundle", "export", "nothing", tmp_path / "other", "-R", folder).status == 4
+    assert whimbrel("bundle", "export", "-m", "nothing", tmp_path / "other", "-R", folder).status == 4
     assert not (tmp_path / "other").exists()
 
 
@@ -312,7 +312,7 @@ def test_bundle_holds_what_its_versions_require_and_a_set_comes_as_one(tmp_path:
     done("model", "add", "encoder", "-R", folder)
     (tmp_path / "card.yaml").write_text("requires: [{model: wake, serial: 1}]\n")
     done("publish", "--model", "encoder", model_file(tmp_path, 9), "-R", folder, "--card", tmp_path / "card.yaml")
-    out = done("bundle", "export", "encoder", tmp_path / "stick", "-R", folder)
+    out = done("bundle", "export", "-m", "encoder", tmp_path / "stick", "-R", folder)
     assert (out["serials"], out["with"]) == ([1], {"wake": [1]})
     with Agent.open(
         tmp_path / "device", server="http://127.0.0.1:9", root=folder / "root.json", models=["encoder", "wake"]
@@ -328,7 +328,7 @@ def test_import_that_brings_nothing_says_so_by_its_status(tmp_path: Path) -> Non
     done("model", "add", "other", "-R", folder)
     done("publish", "--model", "other", model_file(tmp_path, 9), "-R", folder)
     for model in ("wake", "other"):
-        done("bundle", "export", model, tmp_path / model, "-R", folder)
+        done("bundle", "export", "-m", model, tmp_path / model, "-R", folder)
     with Agent.open(tmp_path / "device", server="http://127.0.0.1:9", root=folder / "root.json", models=["wake"]):
         pass
     said = whimbrel("agent", "import", tmp_path / "other", "--folder", tmp_path / "device")

@@ -136,7 +136,7 @@ def test_an_arm_that_harms_is_stopped_and_its_devices_return(server: Running, tm
         assert "harm is proven: error" in seen["arms"][1]["stopped"]
         until(lambda: running.observed.devices_by_serial() == {1: DEVICES}, what="everybody is back", within_s=60)
         until(
-            lambda: done("version", "list", "wake", *at(server))[1]["devices"] == 0,
+            lambda: done("version", "list", "-m", "wake", *at(server))[1]["devices"] == 0,
             what="the server hears",
             within_s=60,
         )

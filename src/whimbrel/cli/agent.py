@@ -33,7 +33,7 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Option("--folder", help="Where the agent keeps models, journal and settings.")]
 ServerUrl = Annotated[str | None, typer.Option("--server", help="The server, such as https://models.example.com.")]
 RootFile = Annotated[Path | None, typer.Option("--root", help="The trust root: root.json, as its owner gave it.")]
-Models = Annotated[list[str] | None, typer.Option("--model", help="A model to keep; give it again for more.")]
+Models = Annotated[list[str] | None, typer.Option("--model", "-m", help="A model to keep; give it again for more.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", help="The team or app; 'default' unless given.")]
 DeviceId = Annotated[str | None, typer.Option("--device-id", help="This device's name; random and kept unless given.")]
 Labels = Annotated[

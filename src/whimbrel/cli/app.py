@@ -28,6 +28,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "serve": ("repository", "server"),
     "audit": ("repository", "server"),
     "collect": ("repository", "server"),
+    "context": ("context", ""),
     "delta": ("delta", "delta"),
     "bundle": ("bundle", "server"),
     "agent": ("agent", ""),

@@ -19,6 +19,7 @@ import typer
 from whimbrel import limits
 from whimbrel.agent.probes.formats import PROBES
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of, waiting
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
@@ -80,7 +81,7 @@ class _Patches(msgspec.Struct, frozen=True):
 def publish(
     client: Client,
     files: Annotated[list[Path], typer.Argument(help=f"{TITLES}.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="The model's name.")],
+    model: ModelName,
     variant: Annotated[
         list[str] | None,
         typer.Option(

@@ -10,6 +10,7 @@ import typer
 from rich.logging import RichHandler
 
 from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.options import OnlyModel
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr, when
 from whimbrel.model.documents import convert
 from whimbrel.server.admin.views.artifacts import CollectedView
@@ -103,7 +104,7 @@ def collect(
 @connected
 def audit(
     client: Client,
-    model: Annotated[str | None, typer.Option(help="Only this model's entries.")] = None,
+    model: OnlyModel = None,
     rollout: Annotated[str | None, typer.Option(help="Only this rollout's entries.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     json: Json = False,

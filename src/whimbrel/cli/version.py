@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.errors import NotFound, Refused
 from whimbrel.model.documents import encode, parse, plain
@@ -25,7 +26,7 @@ Why = Annotated[str, typer.Option("--because", help="The reason, for the audit l
 
 @app.command("list")
 @connected
-def list_versions(client: Client, model: str, json: Json = False) -> None:
+def list_versions(client: Client, model: ModelName, json: Json = False) -> None:
     """A model's versions in the order of their serials (2.10.0 comes after 2.9.0)."""
     versions = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
     if json:
@@ -49,7 +50,7 @@ def list_versions(client: Client, model: str, json: Json = False) -> None:
 
 @app.command("show")
 @connected
-def show(client: Client, model: str, version: Version, json: Json = False) -> None:
+def show(client: Client, version: Version, model: ModelName, json: Json = False) -> None:
     """Everything that is known of a version: lineage, metrics, variants, files."""
     path = f"models/{quoted(model)}/versions/{quoted(version)}"
     if json:
@@ -84,7 +85,7 @@ def show(client: Client, model: str, version: Version, json: Json = False) -> No
 
 @app.command("retire")
 @connected
-def retire(client: Client, model: str, version: Version, because: Why = "", json: Json = False) -> None:
+def retire(client: Client, version: Version, model: ModelName, because: Why = "", json: Json = False) -> None:
     """Offer it no more, and let its artifacts be collected when no device runs it. Devices that have it keep it."""
     path = f"models/{quoted(model)}/versions/{quoted(version)}/retire"
     retired = client.send("POST", path, Reason(because=because), as_=VersionView)
@@ -96,7 +97,7 @@ def retire(client: Client, model: str, version: Version, because: Why = "", json
 
 @app.command("revoke")
 @connected
-def revoke(client: Client, model: str, version: Version, because: Why = "", json: Json = False) -> None:
+def revoke(client: Client, version: Version, model: ModelName, because: Why = "", json: Json = False) -> None:
     """Forbid it: no policy can make a device run it. Signed with the publisher's key; it is never undone."""
     revoked = client.get(f"models/{quoted(model)}/versions/{quoted(version)}", as_=VersionView)
     role = roles.publisher_role(model)
