@@ -115,6 +115,7 @@ CONTAINERS: dict[Format | Literal["zip", "tar"], Container | Without] = {
         recognises=lambda start, member: safetensors.is_header(start, member.size_bytes),
         parse=lambda cursor, _: safetensors.parse(cursor),
     ),
+    "executorch": Without("its tensors lie in blobs of the backends, which no schema tells apart"),
     "onnx": Container(
         recognises=lambda start, _: onnx.is_model(start),
         parse=lambda cursor, file: onnx.parse(cursor, file.member.path, file.external),
