@@ -187,11 +187,11 @@ def test_enrolling_again_replaces_the_credential_and_keeps_the_bucket(database: 
     with transaction(database, "default") as stores:
         fleet = stores.fleet
         fleet.enrol("dev-1", credential="one", labels={"a": "b"}, at=T0)
-        ((key, labels),) = fleet.keys_and_labels()
+        ((key, labels),) = fleet.keys_and_labels("wake")
         fleet.enrol("dev-1", credential="two", labels={}, at=T0)
         fleet.check_credential("dev-1", "two")
         assert (key, labels) == (10522668389010243576, {"a": "b"})
-        assert list(fleet.keys_and_labels()) == [(key, {})]
+        assert list(fleet.keys_and_labels("wake")) == [(key, {})]
         for device, credential in (("dev-1", "one"), ("dev-2", "two")):
             with pytest.raises(NotAllowed, match="not enrolled with this credential"):
                 fleet.check_credential(device, credential)
@@ -281,7 +281,7 @@ def test_labels_stay_where_a_device_says_nothing_of_them(database: Database) -> 
             HeardDevice(device_id="dev-2", at=T0 + 1, labels={"a": "c"}),
             HeardDevice(device_id="dev-3", at=T0 + 1, labels={"a": "d"}),
         )
-        assert [labels for _, labels in fleet.keys_and_labels()] == [{"a": "b"}, {"a": "c"}]
+        assert [labels for _, labels in fleet.keys_and_labels("wake")] == [{"a": "b"}, {"a": "c"}]
 
 
 # --- signed roles ---

@@ -388,6 +388,14 @@ class RunningVersion(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
+class FollowedModels(msgspec.Struct, frozen=True, kw_only=True):
+    """All models that a device says it follows, at `at`."""
+
+    device_id: str
+    models: tuple[str, ...]
+    at: float
+
+
 class DeviceMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message of a device, as it lies in the inbox."""
 

@@ -1,6 +1,7 @@
 """What will happen to how many devices? A plan explained before anything begins, in words that need no statistics.
 
-1. Devices are counted as the rollout would: from the inventory, by stage, selector, range, blast radius and holdback.
+1. Devices are counted as the rollout would: those that follow the model, by stage, selector, range, blast radius and
+   holdback.
    With `devices`, a fleet of that size is imagined with the labels of the one that is enrolled. Only labels that
    devices tell are known: a selector on another one is warned of.
 2. Traffic is that of the model's newest rollouts, from the stored tallies; else an assumption, which is said.
@@ -69,7 +70,7 @@ def check_plan(
     model = registry.model(name.model)
     versions = registry.versions(name.model)
     target = find_version(versions, name)
-    places, stands_for = _fleet(list(device_places(fleet, model.salt)), devices)
+    places, stands_for = _fleet(list(device_places(fleet, model.name, salt=model.salt)), devices)
     usage = usage_of(registry, fleet, model.name)
     stages = _stages(plan, places, stands_for=stands_for, usage=usage, now=now)
     count = devices if devices is not None else len(places)

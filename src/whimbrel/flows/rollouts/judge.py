@@ -106,7 +106,7 @@ def _cohort(fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Count
     if rollout.plan.stages[stage].shadow is not None:
         return stage  # what was seen in the shadow of others speaks for nobody
     while stage > rollout.plan.shadows and not counts.get(stage, Counts()).assigned_t:
-        places = ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels())
+        places = ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels(rollout.model))
         if any(stage_of(rollout.plan, rollout.shares, place, labels) == stage for place, labels in places):
             break  # somebody will report
         stage -= 1

@@ -129,8 +129,8 @@ def _next_event(
         return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
     if (until := frozen_until(plan.freeze, now)) is not None:
         return _NextEvent(Event.SCHEDULE, f"a freeze holds until {time_words(until)}; it begins then", baseline)
-    shares = (share_for(fleet, plan, stage=0, salt=model.salt),)
-    if refused := over_the_cap(fleet, plan, shares=shares, salt=model.salt):
+    shares = (share_for(fleet, plan, model=model.name, stage=0, salt=model.salt),)
+    if refused := over_the_cap(fleet, plan, model=model.name, shares=shares, salt=model.salt):
         raise Refused(f"{refused}; raise it, or begin with fewer devices")
     return _NextEvent(Event.BEGIN, "", baseline, shares)
 
