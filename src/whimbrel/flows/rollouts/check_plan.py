@@ -77,7 +77,7 @@ def check_plan(
     baseline = next((v for v in versions if v.serial == model.baseline), None)
     refusal = find_refusal(registry, plan, model, target)
     refused = [f"it would be refused now: {refusal}"] if refusal else []
-    untold = _untold_labels(plan, told=model.settings.report_labels)
+    untold = [*_undeclared(fleet), *_untold_labels(plan, told=model.settings.report_labels)]
     return PlanCheck(
         model=model.name,
         target=_named(target),
@@ -286,6 +286,18 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, now: floa
     elif plan.schedule is not None and plan.schedule.at() < now:
         warnings.append("its schedule is in the past: it begins at once")
     return warnings
+
+
+def _undeclared(fleet: FleetPort) -> list[str]:
+    """The devices that count for every model, since they never said which ones they follow."""
+    count = fleet.count_undeclared()
+    if not count:
+        return []
+    who = "1 enrolled device has" if count == 1 else f"{count:,} enrolled devices have"
+    follow, count_as = ("it follows", "is counted as one") if count == 1 else ("they follow", "are counted as ones")
+    return [
+        f"{who} not said which models {follow}, and {count_as} of this model's; a device says it with its next report"
+    ]
 
 
 def _untold_labels(plan: Plan, *, told: Sequence[str]) -> list[str]:

@@ -44,6 +44,22 @@ def test_devices_are_counted_as_the_rollout_counts_them() -> None:
         assert begun.shares == (100_000,)
 
 
+def test_devices_of_another_model_are_not_counted_and_silent_ones_are_named() -> None:
+    with town() as here:
+        here.enrol("a", "b", models=("wake",))
+        here.enrol(*(f"other-{n}" for n in range(100)), models=("sleep",))
+        seen = check_plan(here.registry, here.fleet, plan(), now=T0)
+        assert (seen.fleet, seen.stages[-1].devices + seen.stages[-1].control) == (2, 2)
+        assert not any("which models they follow" in each for each in seen.warnings)
+        here.enrol("old")
+        seen = check_plan(here.registry, here.fleet, plan(), now=T0)
+        assert seen.fleet == 3
+        assert (
+            "1 enrolled device has not said which models it follows, and is counted as one of this model's; a device "
+            "says it with its next report"
+        ) in seen.warnings
+
+
 def test_a_selector_on_a_label_that_devices_do_not_tell_is_warned_of() -> None:
     """What is not in `report_labels` stays on the device, so that the inventory knows nothing to count by."""
     said = plan(stage("nz", 10, regions=("NZ",)), stage("all", 100))

@@ -223,6 +223,32 @@ def test_a_wider_selector_would_put_more_devices_at_stake_than_the_cap() -> None
         assert refused == "5 devices would be on the new version, and the plan's blast radius is 2"
 
 
+def test_boards_of_another_model_are_no_canary() -> None:
+    """Every enrolled board was counted: a canary of 5% fell on none that has the model."""
+    with town() as here:
+        here.enrol(*devices_in(0, 50_000, 20), models=("sleep",))
+        mine = devices_in(910_000, BUCKETS, 4)
+        here.enrol(*mine, models=("wake",))
+        assert start(here).shares == (places(*mine)[0] + 1,)
+
+
+def test_a_large_fleet_of_another_model_does_not_hide_an_empty_canary() -> None:
+    with town() as here:
+        here.enrol(*(f"away-{n}" for n in range(1200)), models=("sleep",))
+        here.enrol(*devices_in(400_000, BUCKETS, 2), models=("wake",))
+        assert start(here).shares == (places(*devices_in(400_000, BUCKETS, 2))[0] + 1,)
+
+
+def test_a_blast_radius_in_devices_is_of_the_models_own() -> None:
+    with town() as here:
+        mine = devices_in(0, 300_000, 5)
+        here.enrol(*devices_in(0, 300_000, 45)[5:], models=("sleep",))
+        here.enrol(*mine, models=("wake", "sleep"))
+        said = plan(stage("a", 30), stage("b", 100), blast_radius=BlastRadius(devices=3))
+        share = share_for(here.fleet, said, model="wake", stage=0, salt=SALT)
+        assert sum(place < share for place in places(*mine)) == 3
+
+
 def test_the_one_device_on_a_desk_is_in_the_canary_wherever_its_bucket_is() -> None:
     """One device in ten falls in the holdback: its rollouts had an empty canary and held for ever."""
     with town() as here:
