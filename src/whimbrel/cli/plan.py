@@ -54,7 +54,7 @@ def schema() -> None:
 
 def _tell(check: PlanCheck) -> None:
     fleet = f"{check.fleet:,} devices{' (imagined)' if check.imagined else ''}"
-    say(f"{check.model}: {check.baseline or 'no baseline'} -> {check.target}, {fleet}\n")
+    say(f"{check.model}: {check.baseline or 'no version'} -> {check.target}, {fleet}\n")
     rows = []
     for stage in check.stages:
         sight = stage.sight

@@ -96,7 +96,8 @@ def references_of(registry: RegistryPort, rollout: RolloutRecord) -> References:
     if not drift_limits(rollout.plan):
         return References()
     target = reference_of(registry, rollout.model, rollout.target)
-    baseline = reference_of(registry, rollout.model, rollout.baseline)
+    before = rollout.baseline
+    baseline = None if before is None else reference_of(registry, rollout.model, before)
     return References(treated=target.bin_shares if target else None, control=baseline.bin_shares if baseline else None)
 
 

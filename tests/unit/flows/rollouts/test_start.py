@@ -12,6 +12,7 @@ from whimbrel.plan.governance import BlastRadius
 from whimbrel.plan.plan import Plan, VersionName
 from whimbrel.plan.rollout_states import State
 from whimbrel.policy.bucket import BUCKETS, bucket, device_key
+from whimbrel.policy.shadow import ShadowStage
 
 
 def start(here: Town, said: Plan | None = None, **changes: object) -> RolloutRecord:
@@ -104,11 +105,20 @@ def test_the_baseline_is_refused() -> None:
         start(here, plan(model_version="wake@1.0.0"))
 
 
-def test_a_model_without_a_baseline_is_refused() -> None:
-    with town() as here:
+def test_a_first_version_is_rolled_out_like_any_other() -> None:
+    with town(versions=1) as here:
         here.registry.change_model("wake", baseline=None)
-        with pytest.raises(Refused, match="no baseline to compare with"):
-            start(here)
+        begun = start(here, plan(model_version="wake@1.0.0"))
+        assert (begun.state, begun.baseline, begun.target, begun.shares) == (State.ADVANCING, None, 1, (50_000,))
+        assert here.registry.rollout(begun.id) == begun
+
+
+def test_a_first_version_has_nothing_to_be_tried_beside() -> None:
+    with town(versions=1) as here:
+        here.registry.change_model("wake", baseline=None)
+        said = plan(stage("look", 5, shadow=ShadowStage()), stage("all", 100), model_version="wake@1.0.0")
+        with pytest.raises(Refused, match="stage look tries the version beside the one that serves, and no version"):
+            start(here, said)
 
 
 def test_a_second_rollout_of_a_model_is_refused() -> None:
