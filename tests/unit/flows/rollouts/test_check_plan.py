@@ -206,3 +206,17 @@ def test_a_check_is_json_and_durations_are_words() -> None:
     assert msgspec.json.decode(msgspec.json.encode(check), type=PlanCheck) == check
     assert check.fleet == 50
     assert [duration_words(hours) for hours in (0.001, 0.5, 30, 100)] == ["1 min", "30 min", "30 h", "4 days"]
+
+
+def test_a_first_version_is_explained_without_a_control() -> None:
+    said = plan(stage("a", 5), stage("all", 100), model_version="wake@1.0.0")
+    with town(versions=1) as here:
+        here.registry.change_model("wake", baseline=None)
+        here.enrol(*devices_in(0, 50_000, 2), *devices_in(50_000, 900_000, 8), models=("wake",))
+        seen = check_plan(here.registry, here.fleet, said, now=T0)
+        assert (seen.baseline, [(s.devices, s.control) for s in seen.stages]) == (None, [(2, 0), (10, 0)])
+        words = " ".join((*seen.sentences, *(each for s in seen.stages for each in s.sentences)))
+        assert "It is the first version, so there is nothing to compare it with" in words
+        assert "2 devices more get the version, 2 have it then. All others have no version of the model." in words
+        assert not any("old version" in each or "old one" in each for each in (words, *seen.warnings))
+        assert not any("refused" in each for each in seen.warnings)
