@@ -8,6 +8,7 @@ GIB = 1024 * MIB
 NAME_CHARS = 64  # a model, namespace, label key or metric: its name becomes a path segment and a column
 LABEL_VALUE_CHARS = 128  # Kubernetes takes 63; hardware names are longer
 LABELS = 64  # labels of a device: each is matched on every decision
+DEVICE_MODELS = 64  # models that a device follows: each costs a few files a refresh
 DEVICE_ID_BYTES = 128  # UTF-8; a UUID has 36, an IMEI 15, an ARN up to 100
 
 # --- documents ---

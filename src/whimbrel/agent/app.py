@@ -115,6 +115,7 @@ class Agent:
             url=url,
             device_id=settings.device_id,
             labels=lambda: labels_to_tell(self._labels, self._trust.policies.values()),
+            models=settings.models,
             enrol_token=enrol_token,
             disk=disk,
             network=self._network,

@@ -117,7 +117,7 @@ def _newest(client: Client, model: str) -> str:
 
 def _tell(check: PlanCheck) -> None:
     fleet = f"{check.fleet:,} devices{' (imagined)' if check.imagined else ''}"
-    say(f"{check.model}: {check.baseline or 'no baseline'} -> {check.target}, {fleet}\n")
+    say(f"{check.model}: {check.baseline or 'no version'} -> {check.target}, {fleet}\n")
     rows = []
     for stage in check.stages:
         sight = stage.sight

@@ -19,6 +19,7 @@ import typer
 from whimbrel import limits
 from whimbrel.agent.probes.formats import PROBES
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.first_rollout import begin_first_rollout, is_held
 from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of, waiting
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
@@ -48,12 +49,16 @@ class _Source(msgspec.Struct, frozen=True):
 
 
 class _Published(msgspec.Struct, frozen=True):
-    """A version that the server accepted: the artifacts that were there and were sent, and earlier equal builds."""
+    """A version that the server accepted: the artifacts that were there and were sent, and earlier equal builds.
+
+    `rollout`: of the first version, that began by its card.
+    """
 
     version: PublishedVersion
     stored_before: list[str]
     sent: list[str]
     same_files_as: list[str]
+    rollout: str | None = None
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -62,6 +67,7 @@ class _Published(msgspec.Struct, frozen=True):
             "artifacts_stored_before": self.stored_before,
             "artifacts_sent": self.sent,
             "same_files_as": self.same_files_as,
+            "rollout": self.rollout,
         }
 
 
@@ -99,6 +105,9 @@ def publish(
     ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as accuracy=0.91. Repeat it.")] = None,
     changelog: Annotated[list[str] | None, typer.Option(help="One line of the changelog. Repeat it.")] = None,
+    hold: Annotated[
+        bool, typer.Option("--hold", help="A first version waits: no device gets it before rollout start says so.")
+    ] = False,
     deltas: Annotated[
         bool,
         typer.Option(
@@ -109,7 +118,8 @@ def publish(
 ) -> None:
     """Publish a version: sign it, store it, and say what it is. Devices get it by a rollout.
 
-    The first version of a model becomes its baseline. A version never changes: publish again under a new number.
+    The first version of a model becomes its baseline, unless it is held or its card has a rollout for some devices:
+    these get it then, and no others. A version never changes: publish again under a new number.
     """
     described = _card(card, model)
     with ExitStack() as stack:
@@ -132,6 +142,7 @@ def publish(
             version=version,
             metric=metric or [],
             changelog=changelog or [],
+            hold=hold,
         )
     patches = _patches(client, model, published.version.version) if deltas else None
     if json:
@@ -151,6 +162,7 @@ def _publish(
     version: str | None,
     metric: list[str],
     changelog: list[str],
+    hold: bool,
 ) -> _Published:
     now = datetime.now(UTC)
     earlier = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
@@ -194,10 +206,14 @@ def _publish(
         signer=signer,
         now=now,
     )
-    body = NewVersion(release=document, publisher=role)
+    held = is_held(card.rollout, hold=hold)
+    body = NewVersion(release=document, publisher=role, hold=held)
     accepted = client.send("POST", f"models/{quoted(model)}/versions", body, as_=PublishedVersion)
     twins = [v.version for v in earlier if v.build_hash == release.build_hash]
-    return _Published(accepted, stored, sent, twins)
+    begun = None
+    if card.rollout is not None and held and not hold and not earlier:
+        begun = begin_first_rollout(client, card.rollout, accepted).id
+    return _Published(accepted, stored, sent, twins, begun)
 
 
 def _patches(client: Client, model: str, version: str) -> _Patches:
@@ -247,6 +263,9 @@ def _tell(published: _Published, patches: _Patches | None, sources: list[_Source
         say(f"  note: these are the same files as {', '.join(published.same_files_as)}")
     if version.baseline:
         say("  it is the first version, so it is the baseline: devices take it with their next refresh")
+    elif published.rollout is not None:
+        say("  it is the first version, and reaches the devices of its card's rollout; the others have no version")
+        say(f"Next: whimbrel rollout watch {published.rollout}")
     else:
         say("Next: whimbrel rollout start plan.yaml")
 

@@ -70,7 +70,7 @@ def start(
         print_json(begun)
         return
     outcome = f"{begun.state}, {begun.because}" if begun.state in PENDING else "started"
-    say(f"{begun.id}: {begun.baseline} -> {begun.target}: {outcome}")
+    say(f"{begun.id}: {begun.baseline or 'no version'} -> {begun.target}: {outcome}")
     for stage in begun.stages:
         where = " in the shadow" if stage.shadow is not None else ""
         say(f"  {stage.name}: {stage.target_percent:g}%{where} for {stage.duration_hours:g} h")
@@ -259,7 +259,9 @@ app.command("rollback")(_move_command("rollback", "Take it back: devices return,
 def picture(view: RolloutView) -> Group:
     """A rollout for people."""
     head = Text.assemble(
-        (f"{view.id}  ", "bold"), f"{view.baseline} -> {view.target}  ", (view.state.value, _style(view.state))
+        (f"{view.id}  ", "bold"),
+        f"{view.baseline or 'no version'} -> {view.target}  ",
+        (view.state.value, _style(view.state)),
     )
     lines: list[RenderableType] = [head, Text(f"for {ago(view.state_since)}: {view.because}"), _stage_table(view)]
     if view.approval is not None:

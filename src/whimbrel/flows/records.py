@@ -111,7 +111,7 @@ class Comparison(Protocol):
     @property
     def learns_delays(self) -> bool: ...
     def window_at(self, at: float) -> int: ...
-    def serial_of(self, role: Role, stage: int) -> int: ...
+    def serial_of(self, role: Role, stage: int) -> int | None: ...
     def shadow_serial(self, stage: int) -> int | None: ...
     def holds(self, bucket: int, *, stage: int, role: Role) -> bool: ...
 
@@ -120,13 +120,14 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A plan's progress. `shares`: the bucket where each stage's share ends, for those entered so far.
 
     `ended_at`: when it lost its say in the policy. `state_since`: when its state became what it is. `override`: a
-    person's reason to offer a version again that was taken back.
+    person's reason to offer a version again that was taken back. `baseline` None: nothing ran before, so that devices
+    which are not treated run no version, and nobody is a control.
     """
 
     namespace: str
     id: str
     model: str
-    baseline: int
+    baseline: int | None
     target: int
     plan: Plan
     state: State
@@ -186,8 +187,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
         """The number of the tally window that is open at `at`."""
         return max(0, int((at - self.created_at) // self.plan.window_s()))
 
-    def serial_of(self, role: Role, stage: int) -> int:  # noqa: ARG002 (an experiment's depends on it)
-        """The version that the devices in `role` run."""
+    def serial_of(self, role: Role, stage: int) -> int | None:  # noqa: ARG002 (an experiment's depends on it)
+        """The version that the devices in `role` run; None: none."""
         return self.target if role == "treated" else self.baseline
 
     def shadow_serial(self, stage: int) -> int | None:
@@ -197,6 +198,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     def holds(self, bucket: int, *, stage: int, role: Role) -> bool:
         """Whether a device in `bucket` may say that it is in this arm."""
         if stage >= len(self.shares):
+            return False
+        if role == "control" and self.baseline is None:
             return False
         if role == "control":
             # A device that has just moved from control to treated may still report as the control it was.
@@ -385,6 +388,14 @@ class RunningVersion(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     serial: int | None
     hardware_class: str
+    at: float
+
+
+class FollowedModels(msgspec.Struct, frozen=True, kw_only=True):
+    """All models that a device says it follows, at `at`."""
+
+    device_id: str
+    models: tuple[str, ...]
     at: float
 
 

@@ -138,7 +138,7 @@ class Pin(Document, frozen=True):
 
 
 class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1"):
-    """Who runs which serial of `model`. Without a `baseline` no version is offered yet. The sequence only grows."""
+    """Who runs which serial of `model`. Without a `baseline` only arms and pins offer one. The sequence only grows."""
 
     model: Name
     sequence: Annotated[int, Meta(ge=1)]

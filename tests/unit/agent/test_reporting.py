@@ -74,6 +74,19 @@ def committed(agent: Agent) -> None:
     assert after(agent, 1)["state"] == "committed"
 
 
+def test_the_models_that_it_follows_are_told_at_enrolment_and_with_every_batch(opened: Opened, server: Server) -> None:
+    agent = opened(models=["detector", "speech"])
+    after(agent, 0)
+    after(agent, 2)
+    assert server.enrolled[-1]["models"] == ["detector", "speech"]
+    assert server.batches[-1]["models"] == ["detector", "speech"]
+    agent.close()
+    again = opened(models=["detector"])
+    after(again, 5)
+    after(again, 7)
+    assert server.batches[-1]["models"] == ["detector"]
+
+
 def test_without_an_enrolment_token_the_device_listens_and_says_nothing(opened: Opened, server: Server) -> None:
     agent = opened(enrol_token=None)
     after(agent, 0)

@@ -13,7 +13,8 @@
     budgets: {size_bytes_max: 500000, metric_min: {accuracy: 0.84}}
 
 1. A manifest that exists already (JSON is YAML) is taken as it is: `model_id`, `version_parts`, `build_hash`, `files`
-   and `rollout` are read too, for publishing to check and to use.
+   and `rollout` are read too, for publishing to check and to use. By `rollout` a model's first version reaches whom it
+   says; without it, or with 100% of all devices, every device gets the first version at once.
 2. An unknown key is refused with its line; a version such as 2.10 must be quoted, since a number it is 2.1.
 
 Called by publishing, which reads the files that a card names.
@@ -171,7 +172,7 @@ class CardFile(Document, frozen=True):
 
 
 class CardRollout(Document, frozen=True):
-    """A manifest's `rollout`: one stage. Publishing starts no rollout by itself."""
+    """A manifest's `rollout`: one stage. The model's first version begins with it; a later one waits for a person."""
 
     percentage: Annotated[float, Meta(gt=0, le=100)]
     regions: Annotated[tuple[LabelValue, ...], Meta(max_length=256)] = ()
@@ -183,6 +184,11 @@ class CardRollout(Document, frozen=True):
             name="rollout", target_percent=self.percentage, regions=self.regions, user_segments=self.user_segments
         )
         return Plan(model_version=model_version, stages=(stage,))
+
+    @property
+    def everyone(self) -> bool:
+        """Whether it means every device at once."""
+        return self.percentage >= 100 and not self.regions and not self.user_segments
 
 
 class Card(Document, frozen=True):

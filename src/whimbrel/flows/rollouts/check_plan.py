@@ -1,6 +1,7 @@
 """What will happen to how many devices? A plan explained before anything begins, in words that need no statistics.
 
-1. Devices are counted as the rollout would: from the inventory, by stage, selector, range, blast radius and holdback.
+1. Devices are counted as the rollout would: those that follow the model, by stage, selector, range, blast radius and
+   holdback.
    With `devices`, a fleet of that size is imagined with the labels of the one that is enrolled. Only labels that
    devices tell are known: a selector on another one is warned of.
 2. Traffic is that of the model's newest rollouts, from the stored tallies; else an assumption, which is said.
@@ -69,14 +70,15 @@ def check_plan(
     model = registry.model(name.model)
     versions = registry.versions(name.model)
     target = find_version(versions, name)
-    places, stands_for = _fleet(list(device_places(fleet, model.salt)), devices)
+    places, stands_for = _fleet(list(device_places(fleet, model.name, salt=model.salt)), devices)
     usage = usage_of(registry, fleet, model.name)
-    stages = _stages(plan, places, stands_for=stands_for, usage=usage, now=now)
+    first = model.baseline is None
+    stages = _stages(plan, places, stands_for=stands_for, usage=usage, first=first, now=now)
     count = devices if devices is not None else len(places)
     baseline = next((v for v in versions if v.serial == model.baseline), None)
     refusal = find_refusal(registry, plan, model, target)
     refused = [f"it would be refused now: {refusal}"] if refusal else []
-    untold = _untold_labels(plan, told=model.settings.report_labels)
+    untold = [*_undeclared(fleet), *_untold_labels(plan, told=model.settings.report_labels)]
     return PlanCheck(
         model=model.name,
         target=_named(target),
@@ -85,8 +87,8 @@ def check_plan(
         imagined=devices is not None,
         traffic=usage,
         stages=stages,
-        sentences=_sentences(plan, stages),
-        warnings=(*refused, *untold, *_warnings(plan, stages, count, now=now)),
+        sentences=_sentences(plan, stages, first=first),
+        warnings=(*refused, *untold, *_warnings(plan, stages, count, first=first, now=now)),
     )
 
 
@@ -106,7 +108,7 @@ def _fleet(places: list[DevicePlace], devices: int | None) -> tuple[list[DeviceP
 
 
 def _stages(
-    plan: Plan, places: Sequence[DevicePlace], *, stands_for: float, usage: Usage, now: float
+    plan: Plan, places: Sequence[DevicePlace], *, stands_for: float, usage: Usage, first: bool, now: float
 ) -> tuple[StageCheck, ...]:
     shares: list[int] = []
     checks: list[StageCheck] = []
@@ -124,7 +126,7 @@ def _stages(
         treated = round(sum(each is not None for each in stages_of_devices) * stands_for)
         own = round(sum(each == index for each in stages_of_devices) * stands_for)
         control = sum(
-            each is None and shares[-1] <= place < plan.range.end and stage.selector.matches(labels)
+            not first and each is None and shares[-1] <= place < plan.range.end and stage.selector.matches(labels)
             for each, (place, labels) in zip(stages_of_devices, places, strict=True)
         )
         hours = max(stage.duration_hours, 0.0)
@@ -141,12 +143,12 @@ def _stages(
             sight=sight,
             sentences=(),
         )
-        checks.append(msgspec.structs.replace(check, sentences=_stage_words(plan, index, check)))
+        checks.append(msgspec.structs.replace(check, sentences=_stage_words(plan, index, check, first=first)))
         before, begins = treated if stage.shadow is None else 0, begins + 3600 * hours
     return tuple(checks)
 
 
-def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
+def _stage_words(plan: Plan, index: int, check: StageCheck, *, first: bool) -> tuple[str, ...]:
     stage = plan.stages[index]
     only = _selector_words(stage)
     sentences = [
@@ -156,6 +158,11 @@ def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
         else f"{check.share_percent:g}% of the buckets{only}: {check.devices:,} devices try the new version in the "
         "shadow of the old one, which goes on serving them. Nobody gets its answers."
     ]
+    if first:
+        sentences = [
+            f"{check.share_percent:g}% of the buckets{only}: {check.new_devices:,} devices more get the version, "
+            f"{check.devices:,} have it then. All others have no version of the model."
+        ]
     if (most := cap(plan, stage=index)) is not None:
         sentences.append(f"The blast radius keeps it at {most:,} devices at most, as they are enrolled when it begins.")
     elif plan.blast_radius is not None and index < len(plan.stages) - 1:
@@ -167,7 +174,7 @@ def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
         sentences.append(f"Its devices fetch and activate only: {_condition_words(stage.conditions)}; others wait.")
     most_hours = f" A doubt bakes on until {stage.max_hours:g} h, then it holds." if stage.max_hours is not None else ""
     sentences.append(f"It soaks for at least {check.hours:g} h.{most_hours}")
-    if not check.shadow:
+    if not check.shadow and not first:
         sentences.append(_sight_words(check))
     return tuple(sentences)
 
@@ -215,9 +222,12 @@ def _condition_words(conditions: Conditions) -> str:
     return ", ".join(wordings) or "whenever they like"
 
 
-def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
+def _sentences(plan: Plan, stages: Sequence[StageCheck], *, first: bool) -> tuple[str, ...]:
     sentences = [
-        "Every stage is compared with devices that stay on the old version, at the same time. Crashes, errors, "
+        "It is the first version, so there is nothing to compare it with: probes, trials, the kill switch and absolute "
+        "limits protect its devices. Taken back, it leaves them without a version."
+        if first
+        else "Every stage is compared with devices that stay on the old version, at the same time. Crashes, errors, "
         "silence, latency and accuracy are watched where devices report them.",
         "Proven harm goes back by itself, also harm that is smaller than the plan's limits: a limit decides the "
         "label, and what is promoted."
@@ -228,13 +238,17 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
         else "It is promoted when it soaked, nothing was proven and every estimate keeps its limit. That proves no "
         "more than what the stage could have seen.",
     ]
-    if plan.holdback_percent:
+    if plan.holdback_percent and first:
+        sentences.append(
+            f"A holdback of {plan.holdback_percent:g}% has no version until the last soak ends; then everybody gets it."
+        )
+    elif plan.holdback_percent:
         kept = stages[-1].control
         sentences.append(
             f"A holdback of {plan.holdback_percent:g}% ({kept:,} devices) stays on the old version until the last soak "
             "ends; then everybody gets the new one."
         )
-    else:
+    elif not first:
         sentences.append(
             "Without a holdback, from 100% on only absolute limits and silence are judged: nothing is left to compare."
         )
@@ -259,21 +273,21 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, now: float) -> list[str]:
+def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, first: bool, now: float) -> list[str]:
     warnings: list[str] = []
-    first, last = stages[0], stages[-1]
+    begin, last = stages[0], stages[-1]
     if not fleet:
         warnings.append("no device is enrolled, so nothing can be counted; imagine a fleet with --devices N")
     if len(stages) == 1:
         warnings.append("one stage: there is no canary, and all of its devices are at stake at once")
-    elif first.share_percent >= 50:
+    elif begin.share_percent >= 50:
         warnings.append(
-            f"the first stage is {first.share_percent:g}% already: most devices have it before anything is known"
+            f"the first stage is {begin.share_percent:g}% already: most devices have it before anything is known"
         )
-    if not plan.holdback_percent:
+    if not plan.holdback_percent and not first:
         warnings.append("no holdback: at 100% nothing is left to compare with")
     for index, (stage, check) in enumerate(zip(plan.stages, stages, strict=True)):
-        warnings += _stage_warnings(plan, index, stage, check, fleet)
+        warnings += _stage_warnings(plan, index, stage, check, fleet, first=first)
     if not plan.reaches_everyone:
         warnings.append("it ends before it reaches every device: it holds at its end, and a person decides")
     if not plan.rollback.auto_rollback:
@@ -287,6 +301,18 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, now: floa
     return warnings
 
 
+def _undeclared(fleet: FleetPort) -> list[str]:
+    """The devices that count for every model, since they never said which ones they follow."""
+    count = fleet.count_undeclared()
+    if not count:
+        return []
+    who = "1 enrolled device has" if count == 1 else f"{count:,} enrolled devices have"
+    follow, count_as = ("it follows", "is counted as one") if count == 1 else ("they follow", "are counted as ones")
+    return [
+        f"{who} not said which models {follow}, and {count_as} of this model's; a device says it with its next report"
+    ]
+
+
 def _untold_labels(plan: Plan, *, told: Sequence[str]) -> list[str]:
     """The labels that stages select by and devices do not tell: their devices cannot be counted here."""
     asked = {label for stage in plan.stages for label in stage.selector.labels}
@@ -298,7 +324,7 @@ def _untold_labels(plan: Plan, *, told: Sequence[str]) -> list[str]:
     ]
 
 
-def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, fleet: int) -> list[str]:
+def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, fleet: int, *, first: bool) -> list[str]:
     warnings: list[str] = []
     asked_percent = 100 * (plan.share_end(index) - plan.range.start) / plan.range.buckets
     if fleet and not check.devices:
@@ -313,7 +339,7 @@ def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, fle
     twice = check.sight.hours_to_see.get("2")
     if not final and check.new_devices and not check.hours:
         warnings.append(f"stage {stage.name}: it does not soak, so it goes on with the first report")
-    elif not final and not check.shadow and check.new_devices and (twice is None or twice > check.hours):
+    elif not final and not first and not check.shadow and check.new_devices and (twice is None or twice > check.hours):
         needs = f"that takes about {duration_words(twice)}" if twice is not None else "it never would"
         warnings.append(f"stage {stage.name}: {check.hours:g} h are too short to see a doubled crash rate; {needs}")
     return warnings

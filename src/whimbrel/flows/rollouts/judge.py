@@ -96,7 +96,8 @@ def references_of(registry: RegistryPort, rollout: RolloutRecord) -> References:
     if not drift_limits(rollout.plan):
         return References()
     target = reference_of(registry, rollout.model, rollout.target)
-    baseline = reference_of(registry, rollout.model, rollout.baseline)
+    before = rollout.baseline
+    baseline = None if before is None else reference_of(registry, rollout.model, before)
     return References(treated=target.bin_shares if target else None, control=baseline.bin_shares if baseline else None)
 
 
@@ -106,7 +107,7 @@ def _cohort(fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Count
     if rollout.plan.stages[stage].shadow is not None:
         return stage  # what was seen in the shadow of others speaks for nobody
     while stage > rollout.plan.shadows and not counts.get(stage, Counts()).assigned_t:
-        places = ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels())
+        places = ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels(rollout.model))
         if any(stage_of(rollout.plan, rollout.shares, place, labels) == stage for place, labels in places):
             break  # somebody will report
         stage -= 1

@@ -1,9 +1,9 @@
-"""Which buckets does a stage get, and which devices are in it? The plan's share, fitted to the devices enrolled.
+"""Which buckets does a stage get, and which devices are in it? The plan's share, fitted to the model's fleet.
 
-1. A share is raised until at least `min_devices` enrolled devices fall in it: 20 devices at 5% would else leave an
-   empty canary in 36 of 100 rollouts.
-2. The blast radius caps every stage but the last: in percent of all buckets always, in devices by those that are
-   enrolled when the stage begins. The cap wins over 1.
+1. A share is raised until at least `min_devices` devices that follow the model fall in it: 20 devices at 5% would else
+   leave an empty canary in 36 of 100 rollouts. Devices of other models count for nothing.
+2. The blast radius caps every stage but the last: in percent of all buckets always, in devices by those that follow
+   the model when the stage begins. The cap wins over 1.
 3. Devices of a shadow stage are not on the new version: they count in no cap, and bound no share of those that are.
 4. The holdback is kept from a raised share, but for the first device.
 """
@@ -20,13 +20,16 @@ from whimbrel.policy.bucket import BUCKETS, bucket
 DevicePlace = tuple[int, Mapping[str, str]]  # a bucket, and the labels of a device in it
 
 
-def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int, shares: Sequence[int] = ()) -> int:
-    """The bucket where the share of a stage ends. `shares`: those of the stages before it, which it never undercuts."""
+def share_for(fleet: FleetPort, plan: Plan, *, model: str, stage: int, salt: int, shares: Sequence[int] = ()) -> int:
+    """The bucket where the share of a stage ends, among the devices of `model`.
+
+    `shares`: those of the stages before it, which it never undercuts.
+    """
     share = max([plan.share_end(stage), *_before(plan, stage=stage, shares=shares)])
-    devices = fleet.count_devices() * (share - plan.range.start) / BUCKETS
+    devices = fleet.count_devices(model) * (share - plan.range.start) / BUCKETS
     if plan.stages[stage].selector.everyone and devices > 50 * plan.min_devices and cap(plan, stage=stage) is None:
         return share  # a larger fleet: an empty canary has a chance below e^-50
-    return share_among(list(device_places(fleet, salt)), plan, stage=stage, shares=shares)
+    return share_among(list(device_places(fleet, model, salt=salt)), plan, stage=stage, shares=shares)
 
 
 def share_percent(plan: Plan, share: int) -> float:
@@ -69,7 +72,7 @@ def cap(plan: Plan, *, stage: int) -> int | None:
     return radius.devices if radius is not None and capped else None
 
 
-def over_the_cap(fleet: FleetPort, plan: Plan, *, shares: Sequence[int], salt: int) -> str | None:
+def over_the_cap(fleet: FleetPort, plan: Plan, *, model: str, shares: Sequence[int], salt: int) -> str | None:
     """Why the last of `shares` would put more devices at stake than the plan's blast radius; None where it would not.
 
     A share that is right for one selector may be too large for a wider one, and it never shrinks.
@@ -77,7 +80,7 @@ def over_the_cap(fleet: FleetPort, plan: Plan, *, shares: Sequence[int], salt: i
     most = cap(plan, stage=len(shares) - 1)
     if most is None:
         return None
-    count = count_treated(plan, shares, device_places(fleet, salt))
+    count = count_treated(plan, shares, device_places(fleet, model, salt=salt))
     if count <= most:
         return None
     return f"{count} devices would be on the new version, and the plan's blast radius is {most}"
@@ -85,14 +88,15 @@ def over_the_cap(fleet: FleetPort, plan: Plan, *, shares: Sequence[int], salt: i
 
 def next_share(fleet: FleetPort, rollout: RolloutRecord, *, salt: int) -> int:
     """The bucket where the share of a rollout's next stage ends."""
-    return share_for(fleet, rollout.plan, stage=rollout.stage + 1, salt=salt, shares=rollout.shares)
+    plan, model = rollout.plan, rollout.model
+    return share_for(fleet, plan, model=model, stage=rollout.stage + 1, salt=salt, shares=rollout.shares)
 
 
 def next_over_the_cap(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
     """Why the next stage would pass the plan's blast radius; None where it would not."""
     salt = registry.model(rollout.model).salt
     shares = (*rollout.shares, next_share(fleet, rollout, salt=salt))
-    return over_the_cap(fleet, rollout.plan, shares=shares, salt=salt)
+    return over_the_cap(fleet, rollout.plan, model=rollout.model, shares=shares, salt=salt)
 
 
 def count_treated(plan: Plan, shares: Sequence[int], places: Iterable[DevicePlace]) -> int:
@@ -108,6 +112,6 @@ def stage_of(plan: Plan, shares: Sequence[int], place: int, labels: Mapping[str,
     return None
 
 
-def device_places(fleet: FleetPort, salt: int) -> Iterator[DevicePlace]:
-    """The bucket and labels of every enrolled device."""
-    return ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels())
+def device_places(fleet: FleetPort, model: str, *, salt: int) -> Iterator[DevicePlace]:
+    """The bucket and labels of every device that follows `model`."""
+    return ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels(model))

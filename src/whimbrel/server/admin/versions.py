@@ -60,6 +60,7 @@ async def publish_version(
             model,
             release=data.release,
             publisher=data.publisher,
+            hold=data.hold,
             now=operations.now(),
         )
         return PublishedVersion(**msgspec.structs.asdict(accepted.version), baseline=accepted.baseline)

@@ -44,6 +44,22 @@ def test_devices_are_counted_as_the_rollout_counts_them() -> None:
         assert begun.shares == (100_000,)
 
 
+def test_devices_of_another_model_are_not_counted_and_silent_ones_are_named() -> None:
+    with town() as here:
+        here.enrol("a", "b", models=("wake",))
+        here.enrol(*(f"other-{n}" for n in range(100)), models=("sleep",))
+        seen = check_plan(here.registry, here.fleet, plan(), now=T0)
+        assert (seen.fleet, seen.stages[-1].devices + seen.stages[-1].control) == (2, 2)
+        assert not any("which models they follow" in each for each in seen.warnings)
+        here.enrol("old")
+        seen = check_plan(here.registry, here.fleet, plan(), now=T0)
+        assert seen.fleet == 3
+        assert (
+            "1 enrolled device has not said which models it follows, and is counted as one of this model's; a device "
+            "says it with its next report"
+        ) in seen.warnings
+
+
 def test_a_selector_on_a_label_that_devices_do_not_tell_is_warned_of() -> None:
     """What is not in `report_labels` stays on the device, so that the inventory knows nothing to count by."""
     said = plan(stage("nz", 10, regions=("NZ",)), stage("all", 100))
@@ -190,3 +206,17 @@ def test_a_check_is_json_and_durations_are_words() -> None:
     assert msgspec.json.decode(msgspec.json.encode(check), type=PlanCheck) == check
     assert check.fleet == 50
     assert [duration_words(hours) for hours in (0.001, 0.5, 30, 100)] == ["1 min", "30 min", "30 h", "4 days"]
+
+
+def test_a_first_version_is_explained_without_a_control() -> None:
+    said = plan(stage("a", 5), stage("all", 100), model_version="wake@1.0.0")
+    with town(versions=1) as here:
+        here.registry.change_model("wake", baseline=None)
+        here.enrol(*devices_in(0, 50_000, 2), *devices_in(50_000, 900_000, 8), models=("wake",))
+        seen = check_plan(here.registry, here.fleet, said, now=T0)
+        assert (seen.baseline, [(s.devices, s.control) for s in seen.stages]) == (None, [(2, 0), (10, 0)])
+        words = " ".join((*seen.sentences, *(each for s in seen.stages for each in s.sentences)))
+        assert "It is the first version, so there is nothing to compare it with" in words
+        assert "2 devices more get the version, 2 have it then. All others have no version of the model." in words
+        assert not any("old version" in each or "old one" in each for each in (words, *seen.warnings))
+        assert not any("refused" in each for each in seen.warnings)

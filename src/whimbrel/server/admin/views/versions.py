@@ -13,10 +13,14 @@ SignedRelease = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "#/compon
 
 
 class NewVersion(Document, frozen=True):
-    """POST versions: the release document and the publisher's role that lists it."""
+    """POST versions: the release document and the publisher's role that lists it.
+
+    `hold`: where it is the model's first version, no device gets it before a rollout says so.
+    """
 
     release: bytes
     publisher: bytes
+    hold: bool = False
 
 
 class NewLine(Document, frozen=True):
