@@ -110,7 +110,11 @@ def test_daemon_runs_alone_and_ends_cleanly_on_sigterm(tmp_path: Path, server: S
             "does not exist",
         ),
         (["check", "--folder", "new", "--server", "http://x", "--label", "x"], 2, "is not key=value"),
-        (["check", "--folder", "new", "--server", "http://x", "--root", "r.json", "--model", "A B"], 2, "cannot be read"),
+        (
+            ["check", "--folder", "new", "--server", "http://x", "--root", "r.json", "--model", "A B"],
+            2,
+            "cannot be read",
+        ),
         (["check", "--folder", "new", "--server", "http://x", "--enrol-token-file", "none"], 2, "cannot be read"),
         (["status", "--folder", "new"], 4, "is not an agent's folder"),
     ],
