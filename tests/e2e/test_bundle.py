@@ -14,7 +14,7 @@ from tuf.api.metadata import Metadata
 from support import server as server_support
 from support.repository import Repository, Server, onnx_model
 from support.server import done, model_file, whimbrel
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -58,10 +58,13 @@ def stick(repository: Repository, path: Path, *, without: str = "", packing: int
 def agent(tmp_path: Path, repository: Repository) -> Iterator[Agent]:
     with Agent.open(
         tmp_path / "device",
-        server="http://127.0.0.1:9",
-        root=repository.root_bytes,
-        probes=AllGood(),
-        situation=lambda: Situation(unmetered=False),
+        AgentOptions(
+            server="http://127.0.0.1:9",
+            root=repository.root_bytes,
+            probes=AllGood(),
+            situation=lambda: Situation(unmetered=False),
+            models=["detector"],
+        ),
     ) as made:
         yield made
 
@@ -130,12 +133,15 @@ def test_bundle_comes_whole_however_long_it_takes_and_whatever_a_network_may_cos
     monkeypatch.setattr(limits, "DOWNLOAD_PASS_S", -1.0)
     with Agent.open(
         tmp_path / "device",
-        server="http://127.0.0.1:9",
-        root=repository.root_bytes,
-        probes=AllGood(),
-        mirrors=["http://127.0.0.1:9/cdn"],
-        metered_mib_a_day=1,
-        bandwidth_kib_s=1,
+        AgentOptions(
+            server="http://127.0.0.1:9",
+            root=repository.root_bytes,
+            probes=AllGood(),
+            mirrors=["http://127.0.0.1:9/cdn"],
+            metered_mib_a_day=1,
+            bandwidth_kib_s=1,
+            models=["detector"],
+        ),
     ) as agent:
         repository.release("detector", 3, onnx_model(padding=2 * limits.MIB))
         repository.policy("detector", baseline=3)
@@ -167,10 +173,9 @@ def test_bundle_moves_the_models_that_it_holds_and_no_other(tmp_path: Path) -> N
                 file.writestr(name, both.read(name))
     with Agent.open(
         tmp_path / "device",
-        server="http://127.0.0.1:9",
-        root=repository.root_bytes,
-        models=["detector", "wake"],
-        probes=AllGood(),
+        AgentOptions(
+            server="http://127.0.0.1:9", root=repository.root_bytes, models=["detector", "wake"], probes=AllGood()
+        ),
     ) as agent:
         result = agent.import_bundle(one)
         assert ([each["serial"] for each in result.models.values()], result.problems) == ([1, None], ())
@@ -256,7 +261,8 @@ def test_export_from_a_folder_and_import_on_a_device(tmp_path: Path) -> None:
     assert out["serials"] == [1]
     assert out["size_bytes"] == (tmp_path / "stick").stat().st_size
     with Agent.open(
-        tmp_path / "device", server="http://127.0.0.1:9", root=folder / "root.json", models=["wake"], probes=AllGood()
+        tmp_path / "device",
+        AgentOptions(server="http://127.0.0.1:9", root=folder / "root.json", models=["wake"], probes=AllGood()),
     ):
         pass
     said = done("agent", "import", tmp_path / "stick", "--folder", tmp_path / "device")
@@ -273,7 +279,7 @@ def test_import_on_a_device_that_never_saw_a_server(tmp_path: Path) -> None:
     assert (said.status, "no trust root yet" in said.err) == (4, True)
     said = done("agent", "import", tmp_path / "stick", "--folder", device, "--root", folder / "root.json")
     assert (said["models"]["wake"]["serial"], said["problems"]) == (1, [])
-    with Agent.open(device, probes=AllGood()) as agent:
+    with Agent.open(device, AgentOptions(probes=AllGood())) as agent:
         for _ in range(limits.TRIAL_HEALTHY_SESSIONS):
             with agent.session("wake") as model:
                 assert model.serial == 1
@@ -281,7 +287,7 @@ def test_import_on_a_device_that_never_saw_a_server(tmp_path: Path) -> None:
         assert result.models["wake"]["state"] == "committed"
         assert any("no server yet" in problem for problem in result.problems)
         assert result.next_s > 0
-    with server_support.serving(folder) as server, Agent.open(device, server=server.devices) as agent:
+    with server_support.serving(folder) as server, Agent.open(device, AgentOptions(server=server.devices)) as agent:
         assert agent.cycle(force=True).problems == ()
 
 
@@ -315,7 +321,8 @@ def test_bundle_holds_what_its_versions_require_and_a_set_comes_as_one(tmp_path:
     out = done("bundle", "export", "-m", "encoder", tmp_path / "stick", "-R", folder)
     assert (out["serials"], out["with"]) == ([1], {"wake": [1]})
     with Agent.open(
-        tmp_path / "device", server="http://127.0.0.1:9", root=folder / "root.json", models=["encoder", "wake"]
+        tmp_path / "device",
+        AgentOptions(server="http://127.0.0.1:9", root=folder / "root.json", models=["encoder", "wake"]),
     ):
         pass
     said = done("agent", "import", tmp_path / "stick", "--folder", tmp_path / "device")
@@ -329,7 +336,9 @@ def test_import_that_brings_nothing_says_so_by_its_status(tmp_path: Path) -> Non
     done("publish", "--model", "other", model_file(tmp_path, 9), "-R", folder)
     for model in ("wake", "other"):
         done("bundle", "export", "-m", model, tmp_path / model, "-R", folder)
-    with Agent.open(tmp_path / "device", server="http://127.0.0.1:9", root=folder / "root.json", models=["wake"]):
+    with Agent.open(
+        tmp_path / "device", AgentOptions(server="http://127.0.0.1:9", root=folder / "root.json", models=["wake"])
+    ):
         pass
     said = whimbrel("agent", "import", tmp_path / "other", "--folder", tmp_path / "device")
     assert (said.status, "holds other; this agent keeps wake" in said.err) == (2, True)
@@ -367,8 +376,9 @@ def busy(handler: BaseHTTPRequestHandler, seconds: int) -> None:
 
 
 def opened(tmp_path: Path, server: Server, **changes: object) -> Agent:
-    given = {"server": server.url, "root": server.repository.root_bytes, "probes": AllGood(), **changes}
-    return Agent.open(tmp_path / "device", **given)  # type: ignore[arg-type]
+    root, probes = server.repository.root_bytes, AllGood()
+    given = {"server": server.url, "root": root, "models": ["detector"], "probes": probes, **changes}
+    return Agent.open(tmp_path / "device", AgentOptions(**given))  # type: ignore[arg-type]
 
 
 def test_root_rotations_that_were_missed_are_followed_one_by_one(tmp_path: Path, repository: Repository) -> None:
@@ -436,6 +446,9 @@ def test_server_that_moved_is_followed_by_the_settings(tmp_path: Path, repositor
     with Server(repository) as server, opened(tmp_path, server) as agent:
         agent.cycle()
     repository.policy("detector", baseline=2)
-    with Server(repository) as moved, Agent.open(tmp_path / "device", server=moved.url, probes=AllGood()) as agent:
+    with (
+        Server(repository) as moved,
+        Agent.open(tmp_path / "device", AgentOptions(server=moved.url, probes=AllGood())) as agent,
+    ):
         result = agent.cycle(force=True)
         assert (result.models["detector"]["wanted"], result.problems) == (2, ())

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from whimbrel.agent.app import Agent, CycleResult
+from whimbrel.agent.options import AgentOptions
 from whimbrel.errors import WhimbrelError
 
 ENROL_TOKEN = "WHIMBREL_ENROL_TOKEN"  # noqa: S105 (the variable's name)
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("whimbrel: expected one folder; to set one up: whimbrel agent run --help\n")
         return 2
     try:
-        with Agent.open(Path(arguments[0]), enrol_token=os.environ.get(ENROL_TOKEN) or None) as agent:
+        with Agent.open(Path(arguments[0]), AgentOptions(enrol_token=os.environ.get(ENROL_TOKEN) or None)) as agent:
             run(agent)
     except WhimbrelError as error:
         sys.stderr.write(f"whimbrel: {error}\n")

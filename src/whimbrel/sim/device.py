@@ -15,6 +15,7 @@ import urllib3
 from whimbrel import limits
 from whimbrel.agent.app import Agent
 from whimbrel.agent.marks import Closed
+from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.places import Places, read_pointer
 from whimbrel.agent.session import Session
 from whimbrel.agent.shadow.order import read_order
@@ -161,19 +162,21 @@ class Device:
         try:
             self.agent = Agent.open(
                 FOLDER,
-                server=HOST,
-                root=self._backend.root,
-                models=[MODEL],
-                device_id=self.id,
-                labels=self.labels,
-                enrol_token=ENROL_TOKEN,
-                clock=self.clock,
-                monotonic=self.monotonic,
-                probes=Cage(self),
-                pool=cast("urllib3.PoolManager", self.link),
-                situation=lambda: Situation(charging=self._charging),
-                chance=self._chance,
-                disk=self.disk,
+                AgentOptions(
+                    server=HOST,
+                    root=self._backend.root,
+                    models=[MODEL],
+                    device_id=self.id,
+                    labels=self.labels,
+                    enrol_token=ENROL_TOKEN,
+                    clock=self.clock,
+                    monotonic=self.monotonic,
+                    probes=Cage(self),
+                    pool=cast("urllib3.PoolManager", self.link),
+                    situation=lambda: Situation(charging=self._charging),
+                    chance=self._chance,
+                    disk=self.disk,
+                ),
             )
         except (WhimbrelError, PowerCut):
             self.agent = None

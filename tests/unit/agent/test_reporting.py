@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.repository import Repository, Server, onnx_model
-from whimbrel import Agent
+from whimbrel import Agent, AgentOptions
 from whimbrel.device.conditions import Situation
 from whimbrel.device.journal import unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -49,12 +49,13 @@ def opened(tmp_path: Path, server: Server) -> Iterator[Opened]:
         given: dict[str, object] = {
             "server": server.url,
             "root": server.repository.root_bytes,
+            "models": ["detector"],
             "device_id": "dev-1",
             "enrol_token": server.enrol_token,
             "probes": AllGood(),
             **changes,
         }
-        agents.append(Agent.open(tmp_path, **given))  # type: ignore[arg-type]
+        agents.append(Agent.open(tmp_path, AgentOptions(**given)))  # type: ignore[arg-type]
         return agents[-1]
 
     yield make
@@ -496,11 +497,14 @@ def test_hundred_agents_share_one_pool_and_hold_no_files(tmp_path: Path, server:
     agents = [
         Agent.open(
             tmp_path / str(number),
-            server=server.url,
-            root=server.repository.root_bytes,
-            enrol_token=server.enrol_token,
-            probes=AllGood(),
-            pool=pool,
+            AgentOptions(
+                server=server.url,
+                root=server.repository.root_bytes,
+                enrol_token=server.enrol_token,
+                probes=AllGood(),
+                pool=pool,
+                models=["detector"],
+            ),
         )
         for number in range(100)
     ]
