@@ -134,7 +134,8 @@ def parts_of(model: GivenModel, *, entry: str = "") -> tuple[Part, ...]:
         if entry and entry != parts[0].name:
             raise UntrustedInput(f"entry={entry} is for a folder; {parts[0].path} is the file that is opened")
     elif _is_package(model.folder):
-        parts = (Part(Path(os.path.abspath(model.folder)).name, model.folder),)
+        package = Path(os.path.abspath(model.folder))  # it has a name, also where "." is given
+        parts = (Part(package.name, package),)
     else:
         parts = _of_folder(model.folder, entry)
     if len(parts) > limits.FILES:

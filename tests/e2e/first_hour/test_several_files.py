@@ -114,6 +114,7 @@ def test_onnx_with_external_data_is_updated_by_the_file_that_changed(
         patches = [each for each in said["deltas"] if each["from"] != "nothing"]
         assert [each["file"] for each in patches] == ["default/weights/model.onnx.data"]
         assert patches[0]["sha256"], "the patch of the weights does not pay"
+        assert patches[0]["size_bytes"] < 0.75 * 4 * SIZE * SIZE, "the graph did not say where the weights lie"
         (tmp_path / "plan.yaml").write_text(PLAN.format(model=model, version="2.0.0"))
         done("rollout", "start", tmp_path / "plan.yaml", "-R", folder)
         cycled(agent, model, lambda found: found["serial"] == 2)

@@ -154,9 +154,14 @@ def test_link_to_one_file_keeps_the_links_name(tmp_path: Path) -> None:
     assert only(tmp_path / "m.tflite") == ["m.tflite"]
 
 
-def test_package_is_one_file_also_within_a_folder_and_through_links(tmp_path: Path) -> None:
+def test_package_is_one_file_also_within_a_folder_and_through_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, package = model_files.coreml(tmp_path)
     assert only(package) == ["tiny.mlpackage"]
+    monkeypatch.chdir(package)
+    (model,) = group([Path()])
+    assert lay_out(parts_of(model), tmp_path / "scratch").entry == package
     linked = tmp_path / "model" / "linked.mlpackage"
     for path in (each for each in package.rglob("*") if each.is_file()):
         place = linked / path.relative_to(package)

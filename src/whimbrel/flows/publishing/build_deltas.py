@@ -4,12 +4,15 @@
 2. Bases: nothing at all (the whole file, compressed), the newest earlier versions, and what devices really run.
 3. Like is patched from like: the file of the same variant and name. Names may carry a version, so a new name is patched
    from the file of the same place whose name is gone.
-4. A patch larger than 90% of the compressed whole file is not kept.
-5. The index of a release lists direct patches, and those that lead to their bases: a device may chain them.
+4. Weights in a file beside an ONNX graph are described by the graph, and are plain bytes without it. So the pair names
+   the graph.
+5. A patch larger than 90% of the compressed whole file is not kept.
+6. The index of a release lists direct patches, and those that lead to their bases: a device may chain them.
 
 Called by the controllers.
 """
 
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
@@ -35,12 +38,21 @@ class DeltaRecord(msgspec.Struct, frozen=True, kw_only=True):
     listed: bool = False  # whether the signed index knows it
 
 
+class Graph(msgspec.Struct, frozen=True):
+    """An ONNX graph, and the path by which it speaks of another file of its variant."""
+
+    sha256: str
+    path: str
+
+
 class Pair(msgspec.Struct, frozen=True):
-    """A patch that should be tried, from artifact to artifact."""
+    """A patch that should be tried, from artifact to artifact; and the graphs that may describe them."""
 
     base: str
     target: str
     target_bytes: int
+    base_graph: Graph | None = None
+    target_graph: Graph | None = None
 
 
 def wanted_pairs(
@@ -67,12 +79,26 @@ def wanted_pairs(
         for variant in live[serial].variants:
             befores = [each for base in bases for each in base.variants if each.name == variant.name]
             for file in variant.files:
-                whole.append(Pair(NOTHING, file.sha256, file.size_bytes))
+                graph = _graph_of(file, variant)
+                whole.append(Pair(NOTHING, file.sha256, file.size_bytes, None, graph))
                 for before in befores:
                     if (like := like_of(file, variant, before)) is not None:
-                        direct.append(Pair(like.sha256, file.sha256, file.size_bytes))
-    pairs = [pair for pair in (*whole, *direct) if pair.base != pair.target and pair.target_bytes > 0]
-    return [pair for pair in dict.fromkeys(pairs) if (pair.base, pair.target) not in known]
+                        graphs = _graph_of(like, before), graph
+                        direct.append(Pair(like.sha256, file.sha256, file.size_bytes, *graphs))
+    pairs = {
+        (pair.base, pair.target): pair
+        for pair in reversed((*whole, *direct))  # of equal ones the first stays
+        if pair.base != pair.target and pair.target_bytes > 0
+    }
+    return [pair for key, pair in reversed(pairs.items()) if key not in known]
+
+
+def _graph_of(file: File, variant: Variant) -> Graph | None:
+    """The graph that may describe a file; whether it does is for the codec, which reads it."""
+    entry = variant.files[0]
+    if entry.format != "onnx" or file.packed or file == entry:
+        return None
+    return Graph(entry.sha256, posixpath.relpath(file.name, posixpath.dirname(entry.name) or "."))
 
 
 def like_of(file: File, variant: Variant, before: Variant) -> File | None:

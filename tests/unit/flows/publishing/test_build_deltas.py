@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from whimbrel.flows.publishing.build_deltas import DeltaRecord, like_of, wanted_pairs, worth_keeping, write_index
+from whimbrel.flows.publishing.build_deltas import DeltaRecord, Graph, like_of, wanted_pairs, worth_keeping, write_index
 from whimbrel.flows.records import ModelRecord, ModelSettings, VersionRecord
 from whimbrel.model.release import File, Release, Variant
 from whimbrel.model.ways import NOTHING
@@ -112,6 +113,20 @@ def test_file_is_patched_from_the_file_of_its_name(
     target, base = built(*after), built(*before)
     like = [like_of(file, target, base) for file in target.files]
     assert [each.sha256[0] if each else None for each in like] == bases
+
+
+def test_weights_beside_a_graph_are_patched_with_the_graphs_that_describe_them() -> None:
+    releases = []
+    for serial, marks in ((1, "12"), (2, "34")):
+        version, release = published(serial)
+        files = f"onnx/m.onnx={marks[0]}", f"onnx/weights/w={marks[1]}"
+        releases.append((version, msgspec.structs.replace(release, variants=(built(*files),))))
+    found = wanted_pairs(model(), published=releases, rollouts=[], inventory={}, tried=[])
+    graphs = {(pair.base[0], pair.target[0]): (pair.base_graph, pair.target_graph) for pair in found}
+    one, two = Graph("1" * 64, "weights/w"), Graph("3" * 64, "weights/w")
+    assert graphs["2", "4"] == (one, two)
+    assert graphs[NOTHING[0], "4"] == (None, two)
+    assert graphs["1", "3"] == (None, None)
 
 
 def test_what_was_tried_is_not_tried_again() -> None:
