@@ -121,6 +121,7 @@ class Staging:
 
     def _copy(self, source: Path, target: Path) -> None:
         """Copy a file, of any size. Not durable before a `sync` of `target`."""
+        self._disk.make_folder(target.parent)
         self._disk.remove(target)
         with self._disk.lend(source, made=target) as (real_source, real_target):
             shutil.copyfile(real_source, real_target)

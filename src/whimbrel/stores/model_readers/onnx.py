@@ -56,7 +56,10 @@ def _by_onnx(path: str) -> Inspection:
     note = ""
     outside = any(each.data_location == onnx.TensorProto.EXTERNAL for each in model.graph.initializer)
     try:
-        onnx.checker.check_model(path if outside else model)  # by its path it looks at the other files, too
+        if outside and is_installed("onnxruntime"):
+            _session(path)  # with the files beside it; the checker objects to links, which they may be here
+        else:
+            onnx.checker.check_model(path if outside else model)
     except (onnx.checker.ValidationError, ValueError) as error:
         # The checker knows less than the runtime (newer opsets); where the runtime opens the file it is a remark.
         if not is_installed("onnxruntime"):
