@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.fit import tell_fit
 from whimbrel.cli.output import Json, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.flows.files.plan_file import read_plan
@@ -85,6 +86,9 @@ def _tell(check: PlanCheck) -> None:
         "-2 points",
     ]
     print_table(heads, rows)
+    if check.fit.none or check.fit.some or check.fit.unknown:
+        say("")
+        tell_fit(check.fit, what=check.target)
     for stage in check.stages:
         say(f"\n{stage.name}")
         for sentence in stage.sentences:

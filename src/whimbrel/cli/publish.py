@@ -20,12 +20,14 @@ from whimbrel import limits
 from whimbrel.agent.probes.formats import PROBES
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.first_rollout import begin_first_rollout, is_held
+from whimbrel.cli.fit import tell_fit_of_variants, tell_fit_shortly
 from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of, waiting
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
 from whimbrel.flows.files.variant_spec import VariantSpec, leave_out, parse_variant
 from whimbrel.flows.publishing.check_golden import golden_objection
 from whimbrel.flows.publishing.publish import identify, write_release
+from whimbrel.flows.version_fit import VersionFit
 from whimbrel.model.documents import convert, encode, plain
 from whimbrel.model.formats import BY_NAME, TITLES
 from whimbrel.model.release import File, Probe, Reference, Variant
@@ -107,6 +109,9 @@ def publish(
     hold: Annotated[
         bool, typer.Option("--hold", help="A first version waits: no device gets it before rollout start says so.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the files and say which devices could run them; publish nothing.")
+    ] = False,
     deltas: Annotated[
         bool,
         typer.Option(
@@ -131,6 +136,9 @@ def publish(
         probe = _probe(described.probe, card)
         _check_probe(probe, sources)
         variants = _variants(described, sources, probe)
+        if dry_run:
+            tell_fit_of_variants(client, model, variants, json=json)
+            return
         published = _publish(
             client,
             model,
@@ -143,11 +151,12 @@ def publish(
             changelog=changelog or [],
             hold=hold,
         )
+    fit = client.get(f"models/{quoted(model)}/versions/{published.version.serial}/devices", as_=VersionFit)
     patches = _patches(client, model, published.version.version) if deltas else None
     if json:
-        print_json(published.fields | (patches.fields if patches else {}))
+        print_json(published.fields | {"fit": plain(fit)} | (patches.fields if patches else {}))
         return
-    _tell(published, patches, sources)
+    _tell(published, fit, patches, sources)
 
 
 def _publish(
@@ -237,7 +246,7 @@ def _tell_patches(patches: _Patches) -> None:
             say(f"    {delta.advice}")
 
 
-def _tell(published: _Published, patches: _Patches | None, sources: list[_Source]) -> None:
+def _tell(published: _Published, fit: VersionFit, patches: _Patches | None, sources: list[_Source]) -> None:
     version = published.version
     say(
         f"published {version.model} {version.version} ({version.semantic_version}), serial {version.serial}, "
@@ -256,6 +265,7 @@ def _tell(published: _Published, patches: _Patches | None, sources: list[_Source
             say(f"    not for devices whose {content.too_old.key} is {', '.join(content.too_old.values)}")
         if content.note:
             say(f"    note: {content.note}")
+    tell_fit_shortly(fit)
     if patches is not None:
         _tell_patches(patches)
     if published.same_files_as:

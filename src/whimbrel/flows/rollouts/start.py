@@ -19,7 +19,7 @@ from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
 from whimbrel.flows.rollouts.approvals import approvals_wanted
-from whimbrel.flows.rollouts.shares import over_the_cap, share_for
+from whimbrel.flows.rollouts.shares import Devices, over_the_cap, share_for
 from whimbrel.flows.versions import find_version, reference_of
 from whimbrel.flows.wording import people_words, time_words
 from whimbrel.gate.guardrails import drift_limits
@@ -136,8 +136,9 @@ def _next_event(
         return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
     if (until := frozen_until(plan.freeze, now)) is not None:
         return _NextEvent(Event.SCHEDULE, f"a freeze holds until {time_words(until)}; it begins then", baseline)
-    shares = (share_for(fleet, plan, model=model.name, stage=0, salt=model.salt),)
-    if refused := over_the_cap(fleet, plan, model=model.name, shares=shares, salt=model.salt):
+    devices = Devices.of_version(registry, fleet, model.name, rollout.target)
+    shares = (share_for(devices, plan, stage=0),)
+    if refused := over_the_cap(devices, plan, shares=shares):
         raise Refused(f"{refused}; raise it, or begin with fewer devices")
     return _NextEvent(Event.BEGIN, "", baseline, shares)
 
