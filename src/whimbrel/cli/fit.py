@@ -42,7 +42,7 @@ def fit_sentences(fit: VersionFit) -> list[str]:
     """Why devices take no variant, and what would have to be known of the others."""
     lines = [_why(reason) for reason in fit.reasons]
     if fit.untold:
-        asked = " ".join(f"--report-label {label}" for label in fit.untold)
+        asked = " ".join(f"--report-label {label}" for label in dict.fromkeys((*fit.told, *fit.untold)))
         lines.append(
             f"not known for {_devices(fit.some + fit.unknown)}: not told is {', '.join(fit.untold)}. Devices tell what "
             f"they are asked for: whimbrel model set {fit.model} {asked}"

@@ -61,7 +61,7 @@ class VersionFit(msgspec.Struct, frozen=True, kw_only=True):
     """How many devices of `fleet` each variant fits, and how many none.
 
     `some`: a variant fits for certain, and which one is not known. `unknown`: whether any fits is not known. `untold`:
-    the labels that both depend on, and that some devices do not tell.
+    the labels that both depend on, and that some devices do not tell. `told`: those that devices are asked for.
     """
 
     model: str
@@ -71,6 +71,7 @@ class VersionFit(msgspec.Struct, frozen=True, kw_only=True):
     unknown: int
     none: int
     untold: tuple[str, ...]
+    told: tuple[str, ...]
     reasons: tuple[NoFit, ...]
 
 
@@ -110,6 +111,7 @@ def fit_of(fleet: FleetPort, model: ModelRecord, variants: Sequence[Needing]) ->
         unknown=counts["unknown"],
         none=counts["none"],
         untold=tuple(sorted(untold)),
+        told=model.settings.report_labels,
         reasons=tuple(sorted(reasons, key=lambda each: (-each.devices, each.variant, each.needs))[:_REASONS]),
     )
 
