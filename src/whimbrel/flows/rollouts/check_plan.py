@@ -78,6 +78,8 @@ def check_plan(
     places = [(place, labels) for place, labels in following if can_run is None or can_run(labels)]
     usage = usage_of(registry, fleet, model.name)
     first = model.baseline is None
+    if first:
+        plan = plan.without_holdback
     stages = _stages(plan, places, stands_for=stands_for, usage=usage, first=first, now=now)
     count = devices if devices is not None else len(following)
     baseline = next((v for v in versions if v.serial == model.baseline), None)
@@ -244,11 +246,7 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck], *, first: bool) -> tupl
         else "It is promoted when it soaked, nothing was proven and every estimate keeps its limit. That proves no "
         "more than what the stage could have seen.",
     ]
-    if plan.holdback_percent and first:
-        sentences.append(
-            f"A holdback of {plan.holdback_percent:g}% has no version until the last soak ends; then everybody gets it."
-        )
-    elif plan.holdback_percent:
+    if plan.holdback_percent:
         kept = stages[-1].control
         sentences.append(
             f"A holdback of {plan.holdback_percent:g}% ({kept:,} devices) stays on the old version until the last soak "

@@ -113,6 +113,14 @@ def test_a_first_version_is_rolled_out_like_any_other() -> None:
         assert here.registry.rollout(begun.id) == begun
 
 
+def test_no_device_is_held_back_from_a_first_version() -> None:
+    """Nine in ten of the devices that a card named got it: the others were kept as a control of nothing."""
+    with town(versions=1) as here:
+        here.registry.change_model("wake", baseline=None)
+        begun = start(here, plan(stage("all", 100), model_version="wake@1.0.0"))
+        assert (begun.shares, here.registry.rollout(begun.id).plan.holdback_percent) == ((BUCKETS,), 0.0)
+
+
 def test_a_first_version_has_nothing_to_be_tried_beside() -> None:
     with town(versions=1) as here:
         here.registry.change_model("wake", baseline=None)
