@@ -4,17 +4,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.values import SALT, Town, plan, stage, town
-from whimbrel.flows.rollouts.shares import count_treated, device_places, share_for
+from whimbrel.flows.rollouts.shares import Devices, count_treated, share_for
 from whimbrel.plan.governance import BlastRadius
 from whimbrel.plan.plan import Plan
 
 devices = st.sets(st.integers(0, 10_000), max_size=60)
 
 
+def devices_of(here: Town) -> Devices:
+    return Devices(here.fleet, "wake", salt=SALT)
+
+
 def shares_of(here: Town, said: Plan) -> list[int]:
     shares: list[int] = []
     for number in range(len(said.stages)):
-        shares.append(share_for(here.fleet, said, model="wake", stage=number, salt=SALT, shares=shares))
+        shares.append(share_for(devices_of(here), said, stage=number, shares=shares))
     return shares
 
 
@@ -34,10 +38,10 @@ def test_devices_of_other_models_change_no_share_and_no_count(
     with town() as here:
         here.enrol(*(f"dev-{n}" for n in mine), models=("wake",))
         alone = shares_of(here, said)
-        before = list(device_places(here.fleet, "wake", salt=SALT))
+        before = list(devices_of(here).places())
         here.enrol(*(f"dev-{n}" for n in others - mine), models=("sleep",))
         assert shares_of(here, said) == alone
-        places = list(device_places(here.fleet, "wake", salt=SALT))
+        places = list(devices_of(here).places())
         assert sorted(place for place, _ in places) == sorted(place for place, _ in before)
         assert alone == sorted(alone)
         if mine and most is None:

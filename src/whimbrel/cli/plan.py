@@ -18,6 +18,7 @@ from whimbrel.cli.connect import (
     connected,
     quoted,
 )
+from whimbrel.cli.fit import tell_fit
 from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
@@ -148,6 +149,9 @@ def _tell(check: PlanCheck) -> None:
         "-2 points",
     ]
     print_table(heads, rows)
+    if check.fit.none or check.fit.some or check.fit.unknown:
+        say("")
+        tell_fit(check.fit, what=check.target)
     for stage in check.stages:
         say(f"\n{stage.name}")
         for sentence in stage.sentences:

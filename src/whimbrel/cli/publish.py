@@ -19,6 +19,7 @@ from whimbrel import limits
 from whimbrel.agent.probes.formats import PROBES
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.first_rollout import begin_first_rollout, is_held
+from whimbrel.cli.fit import tell_fit_of_variants, tell_fit_shortly
 from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, say, size_of, waiting
 from whimbrel.cli.sources import Source, read_sources
@@ -27,6 +28,7 @@ from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
 from whimbrel.flows.files.variant_spec import leave_out
 from whimbrel.flows.publishing.check_golden import golden_objection
 from whimbrel.flows.publishing.publish import identify, write_release
+from whimbrel.flows.version_fit import VersionFit
 from whimbrel.model.documents import convert, encode, plain
 from whimbrel.model.formats import BY_NAME, TITLES
 from whimbrel.model.release import File, Probe, Reference, Variant
@@ -102,6 +104,9 @@ def publish(
     hold: Annotated[
         bool, typer.Option("--hold", help="A first version waits: no device gets it before rollout start says so.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the files and say which devices could run them; publish nothing.")
+    ] = False,
     deltas: Annotated[
         bool,
         typer.Option(
@@ -127,6 +132,9 @@ def publish(
         variants = [
             made for source, probe in zip(sources, probes, strict=True) for made in _variants(described, source, probe)
         ]
+        if dry_run:
+            tell_fit_of_variants(client, model, variants, json=json)
+            return
         published = _publish(
             client,
             model,
@@ -139,11 +147,12 @@ def publish(
             changelog=changelog or [],
             hold=hold,
         )
+    fit = client.get(f"models/{quoted(model)}/versions/{published.version.serial}/devices", as_=VersionFit)
     patches = _patches(client, model, published.version.version) if deltas else None
     if json:
-        print_json(published.fields | (patches.fields if patches else {}))
+        print_json(published.fields | {"fit": plain(fit)} | (patches.fields if patches else {}))
         return
-    _tell(published, patches, sources)
+    _tell(published, fit, patches, sources)
 
 
 def _publish(
@@ -233,7 +242,7 @@ def _tell_patches(patches: _Patches) -> None:
             say(f"    {delta.advice}")
 
 
-def _tell(published: _Published, patches: _Patches | None, sources: list[Source]) -> None:
+def _tell(published: _Published, fit: VersionFit, patches: _Patches | None, sources: list[Source]) -> None:
     version = published.version
     say(
         f"published {version.model} {version.version} ({version.semantic_version}), serial {version.serial}, "
@@ -241,6 +250,7 @@ def _tell(published: _Published, patches: _Patches | None, sources: list[Source]
     )
     for source in sources:
         _tell_source(source, set(published.stored_before))
+    tell_fit_shortly(fit)
     if patches is not None:
         _tell_patches(patches)
     if published.same_files_as:

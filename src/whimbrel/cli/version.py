@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.fit import tell_fit
 from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.errors import NotFound, Refused
+from whimbrel.flows.version_fit import VersionFit
 from whimbrel.model.documents import encode, parse, plain
 from whimbrel.model.release import File, Line, Release, Variant
 from whimbrel.model.selector import Selector
@@ -81,6 +83,17 @@ def show(client: Client, version: Version, model: ModelName, json: Json = False)
     print_table(["variant", "file", "format", "size", "sha256", "for"], rows)
     for other in release.requires:
         say(f"  requires: {other.model}, serial {other.serial}")
+
+
+@app.command("devices")
+@connected
+def devices(client: Client, version: Version, model: ModelName, json: Json = False) -> None:
+    """Which devices of the model's fleet can run it: how many take each variant, how many none, and why."""
+    fit = client.get(f"models/{quoted(model)}/versions/{quoted(version)}/devices", as_=VersionFit)
+    if json:
+        print_json(fit)
+    else:
+        tell_fit(fit, what=f"{model} {version}")
 
 
 @app.command("retire")

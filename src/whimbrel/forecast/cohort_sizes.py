@@ -20,7 +20,7 @@ from whimbrel import limits
 from whimbrel.flows.ports import FleetPort
 from whimbrel.flows.records import ModelRecord, ModelSettings, RolloutRecord, VersionRecord
 from whimbrel.flows.render_policy import render_policy
-from whimbrel.flows.rollouts.shares import cap, share_for
+from whimbrel.flows.rollouts.shares import Devices, cap, share_for
 from whimbrel.forecast.fleet_description import FleetDescription
 from whimbrel.model.release import Line
 from whimbrel.plan.plan import Plan
@@ -180,7 +180,7 @@ def _shares(plan: Plan, fleet: FleetDescription, keys: Array, kind_of: Array, *,
         few = eligible * (share - begins) / BUCKETS <= _SURE * plan.min_devices
         if len(keys) == devices and (few or (most is not None and devices <= _COUNTED)):
             port = cast("FleetPort", _Enrolled(keys, kind_of, kinds))
-            share = share_for(port, plan, model="", stage=number, salt=_SALT, shares=shares)
+            share = share_for(Devices(port, "", salt=_SALT), plan, stage=number, shares=shares)
         elif most is not None and eligible:
             share = max([min(share, begins + int(most / eligible * BUCKETS)), *shares])
         shares.append(share)

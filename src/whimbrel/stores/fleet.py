@@ -134,6 +134,12 @@ class Fleet:
         for row in rows:
             yield row.key % 2**64, parse(dict[str, str], row.labels, what="stored labels")
 
+    def label_sets(self, model: str) -> Iterable[tuple[dict[str, str], int]]:
+        """The labels that devices of the fleet of `model` told, each set of them once, and how many devices have it."""
+        labels = schema.devices.c.labels
+        for row in self.connection.execute(select(labels, func.count()).where(self._in_fleet(model)).group_by(labels)):
+            yield parse(dict[str, str], row[0], what="stored labels"), row[1]
+
     def _count(self, condition: ColumnElement[bool]) -> int:
         return self.connection.execute(select(func.count()).select_from(schema.devices).where(condition)).scalar_one()
 

@@ -1,7 +1,7 @@
 """What will happen to how many devices? A plan explained before anything begins, in words that need no statistics.
 
-1. Devices are counted as the rollout would: those that follow the model, by stage, selector, range, blast radius and
-   holdback.
+1. Devices are counted as the rollout would: those that follow the model and that a variant fits, by stage, selector,
+   range, blast radius and holdback.
    With `devices`, a fleet of that size is imagined with the labels of the one that is enrolled. Only labels that
    devices tell are known: a selector on another one is warned of.
 2. Traffic is that of the model's newest rollouts, from the stored tallies; else an assumption, which is said.
@@ -17,8 +17,9 @@ from whimbrel.errors import Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import usage_of
-from whimbrel.flows.rollouts.shares import DevicePlace, cap, device_places, share_among, share_percent, stage_of
+from whimbrel.flows.rollouts.shares import DevicePlace, Devices, cap, share_among, share_percent, stage_of
 from whimbrel.flows.rollouts.start import find_refusal
+from whimbrel.flows.version_fit import VersionFit, fit_of_version, release_of, runs_where
 from whimbrel.flows.versions import find_version
 from whimbrel.flows.wording import duration_words, time_words
 from whimbrel.gate.power import DetectableHarm, Usage, detectable_harm
@@ -53,6 +54,7 @@ class PlanCheck(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str | None
     fleet: int
     imagined: bool
+    fit: VersionFit  # of the fleet that there is
     traffic: Usage
     stages: tuple[StageCheck, ...]
     sentences: tuple[str, ...]
@@ -70,21 +72,27 @@ def check_plan(
     model = registry.model(name.model)
     versions = registry.versions(name.model)
     target = find_version(versions, name)
-    places, stands_for = _fleet(list(device_places(fleet, model.name, salt=model.salt)), devices)
+    fit = fit_of_version(registry, fleet, model.name, target.serial)
+    following, stands_for = _fleet(list(Devices(fleet, model.name, salt=model.salt).places()), devices)
+    can_run = runs_where(release_of(registry, model.name, target.serial).variants, told=model.settings.report_labels)
+    places = [(place, labels) for place, labels in following if can_run is None or can_run(labels)]
     usage = usage_of(registry, fleet, model.name)
     first = model.baseline is None
+    if first:
+        plan = plan.without_holdback
     stages = _stages(plan, places, stands_for=stands_for, usage=usage, first=first, now=now)
-    count = devices if devices is not None else len(places)
+    count = devices if devices is not None else len(following)
     baseline = next((v for v in versions if v.serial == model.baseline), None)
     refusal = find_refusal(registry, plan, model, target)
     refused = [f"it would be refused now: {refusal}"] if refusal else []
-    untold = [*_undeclared(fleet), *_untold_labels(plan, told=model.settings.report_labels)]
+    untold = [*_unfit(fit), *_undeclared(fleet), *_untold_labels(plan, told=model.settings.report_labels)]
     return PlanCheck(
         model=model.name,
         target=_named(target),
         baseline=_named(baseline) if baseline else None,
         fleet=count,
         imagined=devices is not None,
+        fit=fit,
         traffic=usage,
         stages=stages,
         sentences=_sentences(plan, stages, first=first),
@@ -238,11 +246,7 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck], *, first: bool) -> tupl
         else "It is promoted when it soaked, nothing was proven and every estimate keeps its limit. That proves no "
         "more than what the stage could have seen.",
     ]
-    if plan.holdback_percent and first:
-        sentences.append(
-            f"A holdback of {plan.holdback_percent:g}% has no version until the last soak ends; then everybody gets it."
-        )
-    elif plan.holdback_percent:
+    if plan.holdback_percent:
         kept = stages[-1].control
         sentences.append(
             f"A holdback of {plan.holdback_percent:g}% ({kept:,} devices) stays on the old version until the last soak "
@@ -299,6 +303,16 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, first: bo
     elif plan.schedule is not None and plan.schedule.at() < now:
         warnings.append("its schedule is in the past: it begins at once")
     return warnings
+
+
+def _unfit(fit: VersionFit) -> list[str]:
+    """The devices that no variant of the target fits: they take part in no stage."""
+    if not fit.none:
+        return []
+    if fit.none == fit.fleet:
+        return [f"no device that follows {fit.model} can run it: no variant fits, and nobody gets it"]
+    which = f"whimbrel version devices {fit.model} says why"
+    return [f"{fit.none:,} of {fit.fleet:,} devices can run no variant of it, and are in no stage's count; {which}"]
 
 
 def _undeclared(fleet: FleetPort) -> list[str]:

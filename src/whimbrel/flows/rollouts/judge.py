@@ -11,7 +11,7 @@ import msgspec
 from whimbrel.flows.judging import Rejudged, ReplayedVerdict, judge_again, judge_and_store, judge_windows, replay
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.flows.rollouts.shares import stage_of
+from whimbrel.flows.rollouts.shares import Devices, stage_of
 from whimbrel.flows.versions import reference_of
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import drift_limits
@@ -19,7 +19,6 @@ from whimbrel.gate.ledger import Ledger, References
 from whimbrel.gate.verdict import Counts, GateInput, Verdict
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
-from whimbrel.policy.bucket import bucket
 
 RolloutLedgers = dict[str, Ledger]  # by rollout: kept between windows
 
@@ -84,7 +83,7 @@ def gate_input(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord,
         soaked_s=now - rollout.stage_since,
         counts=counts,
         hour_s=rollout.hour_s,
-        cohort=_cohort(fleet, rollout, counts, salt=registry.model(rollout.model).salt),
+        cohort=_cohort(Devices.of_version(registry, fleet, rollout.model, rollout.target), rollout, counts),
         shares=rollout.shares,
         without=rollout.without,
         users_heard=(fleet.user_reports_heard_at(rollout.model) or 0.0) >= rollout.created_at,
@@ -101,14 +100,14 @@ def references_of(registry: RegistryPort, rollout: RolloutRecord) -> References:
     return References(treated=target.bin_shares if target else None, control=baseline.bin_shares if baseline else None)
 
 
-def _cohort(fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Counts], *, salt: int) -> int:
+def _cohort(devices: Devices, rollout: RolloutRecord, counts: Mapping[int, Counts]) -> int:
     """The stage whose devices speak for the present one."""
     stage = rollout.stage
     if rollout.plan.stages[stage].shadow is not None:
         return stage  # what was seen in the shadow of others speaks for nobody
     while stage > rollout.plan.shadows and not counts.get(stage, Counts()).assigned_t:
-        places = ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels(rollout.model))
-        if any(stage_of(rollout.plan, rollout.shares, place, labels) == stage for place, labels in places):
+        plan, shares = rollout.plan, rollout.shares
+        if any(stage_of(plan, shares, place, labels) == stage for place, labels in devices.places()):
             break  # somebody will report
         stage -= 1
     return stage

@@ -9,7 +9,8 @@
    The plan says whether it is then refused, or queues and begins by itself.
 4. A draft begins when people approved it; nothing begins before its time, or in a freeze.
 5. What waits has no say in the policy: baseline and shares are those of the moment in which it begins.
-6. A model without a baseline has a first version to roll out: devices that the plan does not reach run none.
+6. A model without a baseline has a first version to roll out: devices that the plan does not reach run none, and there
+   is no holdback.
 """
 
 import msgspec
@@ -19,7 +20,7 @@ from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
 from whimbrel.flows.rollouts.approvals import approvals_wanted
-from whimbrel.flows.rollouts.shares import over_the_cap, share_for
+from whimbrel.flows.rollouts.shares import Devices, over_the_cap, share_for
 from whimbrel.flows.versions import find_version, reference_of
 from whimbrel.flows.wording import people_words, time_words
 from whimbrel.gate.guardrails import drift_limits
@@ -105,6 +106,7 @@ class _NextEvent(msgspec.Struct, frozen=True):
     event: Event
     because: str
     baseline: int | None
+    plan: Plan
     shares: tuple[int, ...] = ()
 
 
@@ -117,29 +119,30 @@ def _next_event(
     baseline: int | None,
     now: float,
 ) -> _NextEvent:
-    plan = rollout.plan
+    plan = rollout.plan if baseline is not None else rollout.plan.without_holdback
     if plan.schedule is not None and (at := plan.schedule.at()) > now:
-        return _NextEvent(Event.SCHEDULE, f"it begins at {time_words(at)}", baseline)
+        return _NextEvent(Event.SCHEDULE, f"it begins at {time_words(at)}", baseline, plan)
     if blocking := _in_its_way(registry, rollout):
         what = f"rollout {blocking[0].id} of {rollout.model} is {blocking[0].state.value.replace('_', ' ')}"
         if plan.on_running == "refuse":
             raise Conflict(
                 f"{what}; finish, abort or roll it back first, or let this one wait for it (on_running: queue)"
             )
-        return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
+        return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline, plan)
     if others := in_the_way(plan.range, registry.experiment_ranges(model.name)):
         what = (
             f"{' and '.join(others)} of {model.name} has devices in its range, and a device runs one version at a time"
         )
         if plan.on_running == "refuse":
             raise Conflict(f"{what}; stop it first, or let this one wait for it (on_running: queue)")
-        return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
+        return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline, plan)
     if (until := frozen_until(plan.freeze, now)) is not None:
-        return _NextEvent(Event.SCHEDULE, f"a freeze holds until {time_words(until)}; it begins then", baseline)
-    shares = (share_for(fleet, plan, model=model.name, stage=0, salt=model.salt),)
-    if refused := over_the_cap(fleet, plan, model=model.name, shares=shares, salt=model.salt):
+        return _NextEvent(Event.SCHEDULE, f"a freeze holds until {time_words(until)}; it begins then", baseline, plan)
+    devices = Devices.of_version(registry, fleet, model.name, rollout.target)
+    shares = (share_for(devices, plan, stage=0),)
+    if refused := over_the_cap(devices, plan, shares=shares):
         raise Refused(f"{refused}; raise it, or begin with fewer devices")
-    return _NextEvent(Event.BEGIN, "", baseline, shares)
+    return _NextEvent(Event.BEGIN, "", baseline, plan, shares)
 
 
 def _apply(
@@ -152,6 +155,7 @@ def _apply(
         state=transition(rollout.state, Event.BEGIN),
         state_since=now,
         baseline=following.baseline,
+        plan=following.plan,
         shares=following.shares,
         stage_since=now,
         because=f"started by {actor}",

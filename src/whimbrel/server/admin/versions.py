@@ -9,6 +9,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CON
 from whimbrel.flows.publishing.accept_version import accept_version
 from whimbrel.flows.publishing.retire import retire
 from whimbrel.flows.publishing.set_line import line_of, set_line
+from whimbrel.flows.version_fit import VariantsToFit, VersionFit, fit_of, fit_of_version
 from whimbrel.flows.versions import find_named_version
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Line, Release
@@ -42,6 +43,32 @@ async def show_version(
 ) -> VersionDetail:
     """One version, by its alias, serial, calendar or semantic version."""
     return await operations.do(namespace, lambda stores: version_detail(stores, model, name=version))
+
+
+@get("/models/{model:str}/versions/{version:str}/devices", summary="Which devices can run it, and why others cannot")
+async def show_fit(
+    operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str], version: FromPath[str]
+) -> VersionFit:
+    """How many devices of the model's fleet take each variant of a version."""
+
+    def work(stores: Stores) -> VersionFit:
+        serial = find_named_version(stores.registry, model, name=version).serial
+        return fit_of_version(stores.registry, stores.fleet, model, serial)
+
+    return await operations.do(namespace, work)
+
+
+@post("/models/{model:str}/fit", status_code=HTTP_200_OK, summary="The same, before a version is published")
+async def fit_variants(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    data: JSONBody[VariantsToFit],
+) -> VersionFit:
+    """How many devices of the model's fleet would take each of some variants."""
+    return await operations.do(
+        namespace, lambda stores: fit_of(stores.fleet, stores.registry.model(model), data.variants)
+    )
 
 
 @post("/models/{model:str}/versions", status_code=HTTP_201_CREATED, summary="Publish (signed by the publisher)")
@@ -182,6 +209,8 @@ def deltas_view(stores: Stores, model: str, *, name: str) -> DeltasView:
 VERSION_ROUTES = (
     list_versions,
     show_version,
+    show_fit,
+    fit_variants,
     publish_version,
     retire_version,
     show_line,

@@ -6,13 +6,17 @@ import pytest
 from support.values import (
     BUCKETS,
     HOUR,
+    SALT,
     T0,
+    Town,
     announce,
     cell,
     cohort,
     devices_in,
+    file,
     plan,
     quarantined,
+    release,
     reports,
     rollout,
     stage,
@@ -25,9 +29,13 @@ from whimbrel.flows.reports.usage import usage_of
 from whimbrel.flows.rollouts.check_plan import PlanCheck, check_plan
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.wording import duration_words
+from whimbrel.model.documents import encode
+from whimbrel.model.release import Variant
+from whimbrel.model.selector import Selector
 from whimbrel.plan.governance import Approval, BlastRadius
 from whimbrel.plan.rollout_states import State
 from whimbrel.plan.schedule import Freeze, Schedule
+from whimbrel.policy.bucket import bucket, device_key
 from whimbrel.policy.policy import Conditions
 
 
@@ -220,3 +228,31 @@ def test_a_first_version_is_explained_without_a_control() -> None:
         assert "2 devices more get the version, 2 have it then. All others have no version of the model." in words
         assert not any("old version" in each or "old one" in each for each in (words, *seen.warnings))
         assert not any("refused" in each for each in seen.warnings)
+
+
+def need_android(here: Town, serial: int) -> None:
+    """The release of a version becomes one that only Android can run; devices tell their platform."""
+    record = here.registry.version("wake", serial)
+    only = Variant(name="android", files=(file(),), selector=Selector(match_labels={"platform": "android"}))
+    document = release(serial, version=record.version, semantic_version=record.semantic_version, variants=(only,))
+    here.registry.change_version("wake", serial, release=encode(document))
+    settings = msgspec.structs.replace(here.registry.model("wake").settings, report_labels=("platform",))
+    here.registry.change_model("wake", settings=settings)
+
+
+def test_no_device_is_promised_a_version_that_it_cannot_run() -> None:
+    """104 devices were, where none could run it."""
+    with town() as here:
+        need_android(here, 2)
+        linux = devices_in(0, BUCKETS, 104)
+        here.enrol(*linux, labels={"platform": "linux"}, models=("wake",))
+        seen = check_plan(here.registry, here.fleet, plan(), now=T0)
+        assert (seen.fleet, seen.fit.none, [(s.devices, s.control) for s in seen.stages]) == (104, 104, [(0, 0)] * 3)
+        assert "no device that follows wake can run it: no variant fits, and nobody gets it" in seen.warnings
+        phone = next(each for each in devices_in(600_000, 700_000, 60) if each not in linux)
+        here.enrol(phone, labels={"platform": "android"}, models=("wake",))
+        seen = check_plan(here.registry, here.fleet, plan(), now=T0)
+        assert [s.devices for s in seen.stages] == [1, 1, 1]
+        begun = start_rollout(here.registry, here.fleet, plan(), plan_text="", tag="a", hour_s=HOUR, actor="me", now=T0)
+        place = bucket(device_key(phone), salt=SALT)
+        assert begun.shares == (place + 1,)  # a canary among those that cannot run it would have been empty
