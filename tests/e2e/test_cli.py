@@ -20,6 +20,7 @@ COMMANDS = [
     ("model", "add"),
     ("model", "list"),
     ("model", "set"),
+    ("model", "show"),
     ("model", "alias"),
     ("publish",),
     ("version",),
@@ -154,6 +155,32 @@ def test_a_published_number_is_refused_with_the_difference(repo: Path) -> None:
 def test_a_model_says_how_many_earlier_versions_get_a_direct_patch(repo: Path) -> None:
     assert done("model", "set", "wake", "--delta-bases", 5, "-R", repo)["settings"]["delta_bases"] == 5
     fails("model", "set", "wake", "--delta-bases", 65, "-R", repo, words="delta_bases")
+
+
+def test_a_models_conditions_are_set_each_alone_and_shown(repo: Path) -> None:
+    """`--start-jitter-s` was the only condition that could be set, and it took all others away."""
+
+    def conditions(*options: object) -> dict[str, object]:
+        changed = done("model", "set", "wake", *options, "-R", repo)
+        assert done("model", "show", "wake", "-R", repo) == changed
+        return changed["settings"].get("conditions", {})
+
+    night = {"start_s": 79200, "end_s": 21600, "zone": "local"}
+    everything = ("--unmetered", "--charging", "--window", "22:00-06:00 local", "--battery-min", 0.25)
+    given = {"unmetered": True, "charging": True, "windows": [night], "battery_min": 0.25}
+    assert conditions(*everything) == given
+    assert conditions("--start-jitter-s", 60) == given | {"start_jitter_s": 60.0}
+    shown = whimbrel("model", "show", "wake", "-R", repo).out
+    assert "from 22:00 to 06:00 local time; spread over 60 s" in shown
+    assert "with at least 25% of charge, or charging" in shown
+    left = conditions("--no-unmetered", "--no-battery-min", "--no-window")
+    assert left == {"charging": True, "start_jitter_s": 60.0}
+    assert conditions("--no-charging", "--no-start-jitter-s") == {"start_jitter_s": 0.0}
+    assert "none: devices fetch and activate at once" in whimbrel("model", "show", "wake", "-R", repo).out
+    fails("model", "set", "wake", "--window", "01:00-02:00", "--no-window", "-R", repo, words="keep one of them")
+    fails("model", "set", "wake", "--battery-min", 30, "-R", repo, words="battery_min", status=2)
+    added = done("model", "add", "other", "--idle", "--storage-mib-min", 500, "-R", repo)
+    assert added["settings"]["conditions"] == {"idle": True, "storage_mib_min": 500}
 
 
 def test_budgets_are_kept(repo: Path) -> None:

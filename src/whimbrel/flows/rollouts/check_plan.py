@@ -19,12 +19,11 @@ from whimbrel.flows.reports.usage import usage_of
 from whimbrel.flows.rollouts.shares import DevicePlace, cap, device_places, share_among, share_percent, stage_of
 from whimbrel.flows.rollouts.start import find_refusal
 from whimbrel.flows.versions import find_version
-from whimbrel.flows.wording import duration_words, time_words
+from whimbrel.flows.wording import condition_words, duration_words, time_words
 from whimbrel.gate.power import DetectableHarm, Usage, detectable_harm
 from whimbrel.plan.plan import Plan, Stage, VersionName
 from whimbrel.plan.schedule import frozen_until
 from whimbrel.policy.bucket import BUCKETS
-from whimbrel.policy.policy import Conditions
 
 _IMAGINED = 100_000  # places that stand for a larger fleet
 
@@ -164,7 +163,8 @@ def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
         who = "one person" if stage.approval.count == 1 else f"{stage.approval.count} people"
         sentences.append(f"It begins when {who} approved{f' ({stage.approval.note})' if stage.approval.note else ''}.")
     if stage.conditions is not None:
-        sentences.append(f"Its devices fetch and activate only: {_condition_words(stage.conditions)}; others wait.")
+        wanted = "; ".join(condition_words(stage.conditions)) or "whenever they like"
+        sentences.append(f"Its devices fetch and activate only: {wanted}; others wait.")
     most_hours = f" A doubt bakes on until {stage.max_hours:g} h, then it holds." if stage.max_hours is not None else ""
     sentences.append(f"It soaks for at least {check.hours:g} h.{most_hours}")
     if not check.shadow:
@@ -206,13 +206,6 @@ def _selector_words(stage: Stage) -> str:
     }
     terms += [f"{t.key} {words[t.operator]} {', '.join(t.values)}".strip() for t in selector.match_expressions]
     return f", of devices whose {' and '.join(terms)}" if terms else ""
-
-
-def _condition_words(conditions: Conditions) -> str:
-    wordings: list[str] = []
-    for name, value in msgspec.to_builtins(conditions).items():
-        wordings.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}")
-    return ", ".join(wordings) or "whenever they like"
 
 
 def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
