@@ -112,7 +112,7 @@ def test_text_for_people(repo: Path) -> None:
         (("version", "show", "2", "-m", "wake"), "onnx, fp32"),
         (("rollout", "list"), "none"),
         (("audit",), "publish"),
-        (("collect",), "collected 0 artifacts"),
+        (("collect",), "deleted 0 artifacts"),
     ):
         said = whimbrel(*command, "-R", repo)
         assert (said.status, said.err) == (0, "")
@@ -282,18 +282,51 @@ def test_tickets_of_users_are_handed_on_once_and_listed(repo: Path, tmp_path: Pa
 def test_aliases_retirement_and_collection(repo: Path) -> None:
     done("model", "alias", "wake", "stable", "2.0.0", "-R", repo)
     assert done("version", "show", "stable", "-m", "wake", "-R", repo)["serial"] == 2
-    fails("version", "retire", "1.0.0", "-m", "wake", "-R", repo, words="is the baseline")
+    fails("version", "retire", "1.0.0", "-m", "wake", "-R", repo, words="nobody can be asked")
+    fails("version", "retire", "1.0.0", "-m", "wake", "--yes", "-R", repo, words="is the baseline")
     assert done("collect", "--older-than-hours", 0, "-R", repo)["collected"] == []
-    done("version", "retire", "stable", "-m", "wake", "-R", repo)
+    done("version", "retire", "stable", "-m", "wake", "--yes", "-R", repo)
     fails("rollout", "start", plan_file(repo.parent), "-R", repo, words="is retired")
-    assert len(done("collect", "--older-than-hours", 0, "-R", repo)["collected"]) == 1
+    fails("collect", "--older-than-hours", 0, "-R", repo, words="give --yes", status=4)
+    tried = done("collect", "--older-than-hours", 0, "--dry-run", "-R", repo)
+    assert (len(tried["collected"]), tried["dry_run"]) == (1, True)
+    said = whimbrel("collect", "--older-than-hours", 0, "--dry-run", "-R", repo).out
+    assert f"  {tried['collected'][0]}\nwould delete 1 artifact, " in said
+    assert len(list((repo / "files" / "default" / "artifacts").iterdir())) == 2
+    collected = done("collect", "--older-than-hours", 0, "--yes", "-R", repo)
+    assert collected == tried | {"dry_run": False}
     assert len(list((repo / "files" / "default" / "artifacts").iterdir())) == 1
 
 
 def test_a_revocation_is_signed_by_the_publisher_and_said_once(repo: Path) -> None:
-    assert done("version", "revoke", "2.0.0", "-m", "wake", "--because", "a leak", "-R", repo)["revoked"] == [2]
+    fails("version", "revoke", "2.0.0", "-m", "wake", "-R", repo, words="cannot be undone", status=4)
+    assert done("version", "revoke", "2.0.0", "-m", "wake", "--yes", "--because", "a leak", "-R", repo)["revoked"] == [
+        2
+    ]
     fails("version", "revoke", "2.0.0", "-m", "wake", "-R", repo, words="is revoked already")
     assert done("audit", "-R", repo)[0]["because"] == "a leak"
+
+
+def test_versions_are_listed_with_their_names_and_states(repo: Path) -> None:
+    for number in (3, 4, 5):
+        done(
+            "publish", "-m", "wake", model_file(repo.parent, number), "-R", repo, "--semantic-version", f"{number}.0.0"
+        )
+    done("version", "retire", "3.0.0", "-m", "wake", "--yes", "-R", repo)
+    done("version", "revoke", "3.0.0", "-m", "wake", "--yes", "-R", repo)
+    taken_back = done("rollout", "start", plan_file(repo.parent, "wake@4.0.0"), "-R", repo)["id"]
+    done("rollout", "rollback", taken_back, "--because", "too slow", "-R", repo)
+    done("model", "alias", "wake", "next", "5.0.0", "-R", repo)
+    listed = {each["semantic_version"]: each for each in done("version", "list", "-m", "wake", "-R", repo)}
+    assert [each["baseline"] for each in listed.values()] == [True, False, False, False, False]
+    assert [each["revoked"] for each in listed.values()] == [False, False, True, False, False]
+    assert [len(each["quarantined"]) for each in listed.values()] == [0, 0, 0, 1, 0]
+    assert listed["4.0.0"]["quarantined"][0]["devices"] == "every device"
+    assert listed["4.0.0"]["quarantined"][0]["because"] == "too slow"
+    lines = whimbrel("version", "list", "-m", "wake", "-R", repo).out.splitlines()
+    assert "devices  names     state             published (UTC)" in lines[1]
+    states = [line.split()[7:-2] for line in lines[2:]]
+    assert states == [["champion", "baseline"], [], ["revoked,", "retired"], ["quarantined"], ["next"]]
 
 
 def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_path: Path) -> None:

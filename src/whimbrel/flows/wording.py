@@ -3,6 +3,7 @@
 import math
 from datetime import UTC, datetime
 
+from whimbrel.model.selector import Selector
 from whimbrel.policy.policy import DAYS, Conditions, Window
 
 
@@ -21,6 +22,13 @@ def duration_words(hours: float) -> str:
 def people_words(count: int) -> str:
     """The number of people, and the verb that goes with it."""
     return "one person has" if count == 1 else f"{count} people have"
+
+
+def selector_words(selector: Selector) -> str:
+    """Which devices these are: their labels, or "every device"."""
+    words = [f"{key}={value}" for key, value in selector.match_labels.items()]
+    words += [f"{term.key} {term.operator} {','.join(term.values)}".strip() for term in selector.match_expressions]
+    return "; ".join(words) or "every device"
 
 
 def condition_words(conditions: Conditions) -> list[str]:
