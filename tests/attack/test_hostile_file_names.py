@@ -8,6 +8,7 @@ import pytest
 
 from support.repository import Repository, Server, file_of, onnx_model, variant_of
 from whimbrel import Agent
+from whimbrel.agent.options import AgentOptions
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.model import documents
 from whimbrel.trust import roles
@@ -69,7 +70,7 @@ def test_names_that_lead_elsewhere_or_clash_are_refused(
 ) -> None:
     signed_with_names(repository, *names)
     home = tmp_path / "above" / "device"
-    with Agent.open(home, server=server.url, root=repository.root_bytes, probes=AllGood()) as agent:
+    with Agent.open(home, AgentOptions(server=server.url, root=repository.root_bytes, probes=AllGood())) as agent:
         for _ in range(2):
             result = agent.cycle(force=True)
         assert result.models["detector"]["serial"] is None
@@ -81,7 +82,7 @@ def test_names_that_lead_elsewhere_or_clash_are_refused(
 def test_plain_names_below_the_folder_are_taken(repository: Repository, server: Server, tmp_path: Path) -> None:
     """The same way with names that may be: the test above refuses for the names."""
     signed_with_names(repository, "model.onnx", "weights/w.bin")
-    with Agent.open(tmp_path, server=server.url, root=repository.root_bytes, probes=AllGood()) as agent:
+    with Agent.open(tmp_path, AgentOptions(server=server.url, root=repository.root_bytes, probes=AllGood())) as agent:
         assert agent.cycle().models["detector"]["serial"] == 1
         with agent.session("detector") as session:
             assert (session.folder / "weights" / "w.bin").read_bytes() == CONTENT

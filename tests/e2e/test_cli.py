@@ -20,6 +20,7 @@ COMMANDS = [
     ("model", "add"),
     ("model", "list"),
     ("model", "set"),
+    ("model", "show"),
     ("model", "alias"),
     ("publish",),
     ("version",),
@@ -111,7 +112,7 @@ def test_text_for_people(repo: Path) -> None:
         (("version", "show", "2", "-m", "wake"), "onnx, fp32"),
         (("rollout", "list"), "none"),
         (("audit",), "publish"),
-        (("collect",), "collected 0 artifacts"),
+        (("collect",), "deleted 0 artifacts"),
     ):
         said = whimbrel(*command, "-R", repo)
         assert (said.status, said.err) == (0, "")
@@ -154,6 +155,32 @@ def test_a_published_number_is_refused_with_the_difference(repo: Path) -> None:
 def test_a_model_says_how_many_earlier_versions_get_a_direct_patch(repo: Path) -> None:
     assert done("model", "set", "wake", "--delta-bases", 5, "-R", repo)["settings"]["delta_bases"] == 5
     fails("model", "set", "wake", "--delta-bases", 65, "-R", repo, words="delta_bases")
+
+
+def test_a_models_conditions_are_set_each_alone_and_shown(repo: Path) -> None:
+    """`--start-jitter-s` was the only condition that could be set, and it took all others away."""
+
+    def conditions(*options: object) -> dict[str, object]:
+        changed = done("model", "set", "wake", *options, "-R", repo)
+        assert done("model", "show", "wake", "-R", repo) == changed
+        return changed["settings"].get("conditions", {})
+
+    night = {"start_s": 79200, "end_s": 21600, "zone": "local"}
+    everything = ("--unmetered", "--charging", "--window", "22:00-06:00 local", "--battery-min", 0.25)
+    given = {"unmetered": True, "charging": True, "windows": [night], "battery_min": 0.25}
+    assert conditions(*everything) == given
+    assert conditions("--start-jitter-s", 60) == given | {"start_jitter_s": 60.0}
+    shown = whimbrel("model", "show", "wake", "-R", repo).out
+    assert "from 22:00 to 06:00 local time; spread over 60 s" in shown
+    assert "with at least 25% of charge, or charging" in shown
+    left = conditions("--no-unmetered", "--no-battery-min", "--no-window")
+    assert left == {"charging": True, "start_jitter_s": 60.0}
+    assert conditions("--no-charging", "--no-start-jitter-s") == {"start_jitter_s": 0.0}
+    assert "none: devices fetch and activate at once" in whimbrel("model", "show", "wake", "-R", repo).out
+    fails("model", "set", "wake", "--window", "01:00-02:00", "--no-window", "-R", repo, words="keep one of them")
+    fails("model", "set", "wake", "--battery-min", 30, "-R", repo, words="battery_min", status=2)
+    added = done("model", "add", "other", "--idle", "--storage-mib-min", 500, "-R", repo)
+    assert added["settings"]["conditions"] == {"idle": True, "storage_mib_min": 500}
 
 
 def test_budgets_are_kept(repo: Path) -> None:
@@ -255,18 +282,51 @@ def test_tickets_of_users_are_handed_on_once_and_listed(repo: Path, tmp_path: Pa
 def test_aliases_retirement_and_collection(repo: Path) -> None:
     done("model", "alias", "wake", "stable", "2.0.0", "-R", repo)
     assert done("version", "show", "stable", "-m", "wake", "-R", repo)["serial"] == 2
-    fails("version", "retire", "1.0.0", "-m", "wake", "-R", repo, words="is the baseline")
+    fails("version", "retire", "1.0.0", "-m", "wake", "-R", repo, words="nobody can be asked")
+    fails("version", "retire", "1.0.0", "-m", "wake", "--yes", "-R", repo, words="is the baseline")
     assert done("collect", "--older-than-hours", 0, "-R", repo)["collected"] == []
-    done("version", "retire", "stable", "-m", "wake", "-R", repo)
+    done("version", "retire", "stable", "-m", "wake", "--yes", "-R", repo)
     fails("rollout", "start", plan_file(repo.parent), "-R", repo, words="is retired")
-    assert len(done("collect", "--older-than-hours", 0, "-R", repo)["collected"]) == 1
+    fails("collect", "--older-than-hours", 0, "-R", repo, words="give --yes", status=4)
+    tried = done("collect", "--older-than-hours", 0, "--dry-run", "-R", repo)
+    assert (len(tried["collected"]), tried["dry_run"]) == (1, True)
+    said = whimbrel("collect", "--older-than-hours", 0, "--dry-run", "-R", repo).out
+    assert f"  {tried['collected'][0]}\nwould delete 1 artifact, " in said
+    assert len(list((repo / "files" / "default" / "artifacts").iterdir())) == 2
+    collected = done("collect", "--older-than-hours", 0, "--yes", "-R", repo)
+    assert collected == tried | {"dry_run": False}
     assert len(list((repo / "files" / "default" / "artifacts").iterdir())) == 1
 
 
 def test_a_revocation_is_signed_by_the_publisher_and_said_once(repo: Path) -> None:
-    assert done("version", "revoke", "2.0.0", "-m", "wake", "--because", "a leak", "-R", repo)["revoked"] == [2]
+    fails("version", "revoke", "2.0.0", "-m", "wake", "-R", repo, words="cannot be undone", status=4)
+    assert done("version", "revoke", "2.0.0", "-m", "wake", "--yes", "--because", "a leak", "-R", repo)["revoked"] == [
+        2
+    ]
     fails("version", "revoke", "2.0.0", "-m", "wake", "-R", repo, words="is revoked already")
     assert done("audit", "-R", repo)[0]["because"] == "a leak"
+
+
+def test_versions_are_listed_with_their_names_and_states(repo: Path) -> None:
+    for number in (3, 4, 5):
+        done(
+            "publish", "-m", "wake", model_file(repo.parent, number), "-R", repo, "--semantic-version", f"{number}.0.0"
+        )
+    done("version", "retire", "3.0.0", "-m", "wake", "--yes", "-R", repo)
+    done("version", "revoke", "3.0.0", "-m", "wake", "--yes", "-R", repo)
+    taken_back = done("rollout", "start", plan_file(repo.parent, "wake@4.0.0"), "-R", repo)["id"]
+    done("rollout", "rollback", taken_back, "--because", "too slow", "-R", repo)
+    done("model", "alias", "wake", "next", "5.0.0", "-R", repo)
+    listed = {each["semantic_version"]: each for each in done("version", "list", "-m", "wake", "-R", repo)}
+    assert [each["baseline"] for each in listed.values()] == [True, False, False, False, False]
+    assert [each["revoked"] for each in listed.values()] == [False, False, True, False, False]
+    assert [len(each["quarantined"]) for each in listed.values()] == [0, 0, 0, 1, 0]
+    assert listed["4.0.0"]["quarantined"][0]["devices"] == "every device"
+    assert listed["4.0.0"]["quarantined"][0]["because"] == "too slow"
+    lines = whimbrel("version", "list", "-m", "wake", "-R", repo).out.splitlines()
+    assert "devices  names     state             published (UTC)" in lines[1]
+    states = [line.split()[7:-2] for line in lines[2:]]
+    assert states == [["champion", "baseline"], [], ["revoked,", "retired"], ["quarantined"], ["next"]]
 
 
 def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_path: Path) -> None:

@@ -233,4 +233,4 @@ def test_publishing_says_what_a_patch_saves_and_lists_it_for_devices(tmp_path: P
     steps = documents.parse(DeltaIndex, listed.read_bytes(), what="the index").steps
     assert patched["sha256"] in {step.sha256 for step in steps}
     assert (folder / "files" / "default" / "artifacts" / patched["sha256"]).stat().st_size == patched["size_bytes"]
-    assert done("collect", "--older-than-hours", "0", *keys)["collected"] == []
+    assert done("collect", "--yes", "--older-than-hours", "0", *keys)["collected"] == []

@@ -18,7 +18,18 @@ from whimbrel.plan.plan import Plan
 from whimbrel.plan.ranges import Range
 from whimbrel.plan.rollout_states import ENDED, LIVE, State
 from whimbrel.policy.bucket import BUCKETS
-from whimbrel.policy.policy import ACTIVATE_MAX_AGE_S, PERIOD_S, Conditions, Period, SliceLabels
+from whimbrel.policy.policy import (
+    ACTIVATE_MAX_AGE_S,
+    PERIOD_S,
+    BatteryMin,
+    Conditions,
+    Mebibytes,
+    Period,
+    SliceLabels,
+    StartJitter,
+    Windows,
+    WindowUtc,
+)
 
 ActivateMaxAge = Annotated[float, Meta(ge=1)]  # seconds
 OnRevoked = Literal["keep", "stop"]
@@ -42,13 +53,33 @@ class ModelSettings(Document, frozen=True):
     metrics_min: dict[Label, float] = {}  # publish-time budget: floors of metrics
 
 
+class NewConditions(Document, frozen=True):
+    """A change of `Conditions`: the fields that are set replace the model's own, and the others stay.
+
+    A condition that is set to its default (false, null, no window, 0) is asked for no more.
+    """
+
+    unmetered: bool | UnsetType = UNSET
+    charging: bool | UnsetType = UNSET
+    battery_min: BatteryMin | UnsetType = UNSET
+    idle: bool | UnsetType = UNSET
+    window_utc: WindowUtc | UnsetType = UNSET
+    windows: Windows | UnsetType = UNSET
+    storage_mib_min: Mebibytes | UnsetType = UNSET
+    metered_mib_a_day: Mebibytes | UnsetType = UNSET
+    start_jitter_s: StartJitter | UnsetType = UNSET
+
+
 class NewSettings(Document, frozen=True):
-    """A change of `ModelSettings`: the fields that are set replace the model's own, and the others stay."""
+    """A change of `ModelSettings`: the fields that are set replace the model's own, and the others stay.
+
+    So do the conditions: one that is set leaves the other conditions as they are.
+    """
 
     refresh_s: Period | UnsetType = UNSET
     report_s: Period | UnsetType = UNSET
     activate_max_age_s: ActivateMaxAge | UnsetType = UNSET
-    conditions: Conditions | UnsetType = UNSET
+    conditions: NewConditions | UnsetType = UNSET
     report_labels: tuple[Label, ...] | UnsetType = UNSET
     hardware_label: Label | UnsetType = UNSET
     slice_labels: SliceLabels | UnsetType = UNSET

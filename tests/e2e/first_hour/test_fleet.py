@@ -10,6 +10,7 @@ import pytest
 
 from support.server import Running, done, model_file, plan_file, serving, whimbrel
 from whimbrel import Agent
+from whimbrel.agent.options import AgentOptions
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import Unavailable
 from whimbrel.policy.bucket import bucket, device_key
@@ -35,13 +36,15 @@ class Devices:
             self.agents.pop(name).close()
         self.agents[name] = Agent.open(
             self._folder / name,
-            server=self._server.devices,
-            root=self._server.folder / "root.json",
-            models=models,
-            labels=labels,
-            device_id=name,
-            enrol_token=(self._server.folder / "enrol.token").read_text().strip(),
-            probes=AllGood(),
+            AgentOptions(
+                server=self._server.devices,
+                root=self._server.folder / "root.json",
+                models=models,
+                labels=labels,
+                device_id=name,
+                enrol_token=(self._server.folder / "enrol.token").read_text().strip(),
+                probes=AllGood(),
+            ),
         )
         return self.agents[name]
 
@@ -211,7 +214,7 @@ def test_which_devices_can_run_a_version_is_said_before_and_after_it_is_publishe
     asked = done("publish", "--model", "wake", *files, *wants, "--dry-run", "-R", folder)
     assert len(here.ask("models/wake/versions")) == 1
     published = done("publish", "--model", "wake", *files, *wants, "--semantic-version", "2.0.0", "-R", folder)
-    assert published["fit"] == asked == here.done("version", "devices", "wake", "2.0.0")
+    assert published["fit"] == asked == here.done("version", "devices", "2.0.0", "-m", "wake")
     assert (asked["fleet"], asked["none"]) == (3, 2)
     (reason,) = asked["reasons"]
     assert (reason["needs"], reason["has"]) == ("platform to be android", {"platform=linux": 2})

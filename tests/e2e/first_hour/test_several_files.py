@@ -11,6 +11,7 @@ import pytest
 from support import model_files
 from support.server import Running, done, serving
 from whimbrel import Agent
+from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.device.journal import Journal, unseal
 
@@ -45,11 +46,13 @@ def added(folder: Path, model: str) -> str:
 def opened(server: Running, home: Path, probes: ProbeServer, *models: str) -> Agent:
     return Agent.open(
         home,
-        server=server.devices,
-        root=(server.folder / "root.json").read_bytes(),
-        enrol_token=(server.folder / "enrol.token").read_text().strip(),
-        models=models,
-        probes=probes,
+        AgentOptions(
+            server=server.devices,
+            root=(server.folder / "root.json").read_bytes(),
+            enrol_token=(server.folder / "enrol.token").read_text().strip(),
+            models=models,
+            probes=probes,
+        ),
     )
 
 
@@ -164,7 +167,7 @@ def test_two_builds_of_the_same_files_have_probes_of_their_own(
             home = tmp_path / hardware
             with opened(server, home, probes, model) as agent:
                 agent.close()
-            with Agent.open(home, labels={"hardware": hardware}, probes=probes) as agent:
+            with Agent.open(home, AgentOptions(labels={"hardware": hardware}, probes=probes)) as agent:
                 assert (
                     cycled(agent, model, lambda found: found["state"] in {"quarantined", "on trial"})["state"] == state
                 )

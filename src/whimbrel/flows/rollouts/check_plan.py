@@ -21,12 +21,11 @@ from whimbrel.flows.rollouts.shares import DevicePlace, Devices, cap, share_amon
 from whimbrel.flows.rollouts.start import find_refusal
 from whimbrel.flows.version_fit import VersionFit, fit_of_version, release_of, runs_where
 from whimbrel.flows.versions import find_version
-from whimbrel.flows.wording import duration_words, time_words
+from whimbrel.flows.wording import condition_words, duration_words, time_words
 from whimbrel.gate.power import DetectableHarm, Usage, detectable_harm
 from whimbrel.plan.plan import Plan, Stage, VersionName
 from whimbrel.plan.schedule import frozen_until
 from whimbrel.policy.bucket import BUCKETS
-from whimbrel.policy.policy import Conditions
 
 _IMAGINED = 100_000  # places that stand for a larger fleet
 
@@ -179,7 +178,8 @@ def _stage_words(plan: Plan, index: int, check: StageCheck, *, first: bool) -> t
         who = "one person" if stage.approval.count == 1 else f"{stage.approval.count} people"
         sentences.append(f"It begins when {who} approved{f' ({stage.approval.note})' if stage.approval.note else ''}.")
     if stage.conditions is not None:
-        sentences.append(f"Its devices fetch and activate only: {_condition_words(stage.conditions)}; others wait.")
+        wanted = "; ".join(condition_words(stage.conditions)) or "whenever they like"
+        sentences.append(f"Its devices fetch and activate only: {wanted}; others wait.")
     most_hours = f" A doubt bakes on until {stage.max_hours:g} h, then it holds." if stage.max_hours is not None else ""
     sentences.append(f"It soaks for at least {check.hours:g} h.{most_hours}")
     if not check.shadow and not first:
@@ -221,13 +221,6 @@ def _selector_words(stage: Stage) -> str:
     }
     terms += [f"{t.key} {words[t.operator]} {', '.join(t.values)}".strip() for t in selector.match_expressions]
     return f", of devices whose {' and '.join(terms)}" if terms else ""
-
-
-def _condition_words(conditions: Conditions) -> str:
-    wordings: list[str] = []
-    for name, value in msgspec.to_builtins(conditions).items():
-        wordings.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}")
-    return ", ".join(wordings) or "whenever they like"
 
 
 def _sentences(plan: Plan, stages: Sequence[StageCheck], *, first: bool) -> tuple[str, ...]:
@@ -311,7 +304,7 @@ def _unfit(fit: VersionFit) -> list[str]:
         return []
     if fit.none == fit.fleet:
         return [f"no device that follows {fit.model} can run it: no variant fits, and nobody gets it"]
-    which = f"whimbrel version devices {fit.model} says why"
+    which = f"`whimbrel version devices {fit.version} --model {fit.model}` says why"
     return [f"{fit.none:,} of {fit.fleet:,} devices can run no variant of it, and are in no stage's count; {which}"]
 
 

@@ -11,6 +11,7 @@ from whimbrel.flows.publishing.retire import retire
 from whimbrel.flows.publishing.set_line import line_of, set_line
 from whimbrel.flows.version_fit import VariantsToFit, VersionFit, fit_of, fit_of_version
 from whimbrel.flows.versions import find_named_version
+from whimbrel.flows.wording import selector_words
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Line, Release
 from whimbrel.model.ways import NOTHING
@@ -23,6 +24,7 @@ from whimbrel.server.admin.views.versions import (
     NewLine,
     NewVersion,
     PublishedVersion,
+    QuarantineView,
     VersionDetail,
     VersionView,
 )
@@ -163,8 +165,13 @@ async def build_deltas(operations: NamedDependency[Operations], namespace: FromP
 
 
 def listed_versions(stores: Stores, model: str) -> list[ListedVersion]:
-    """A model's versions, by serial, with their names and devices."""
-    stores.registry.model(model)
+    """A model's versions, by serial, with their names, their devices and what keeps devices from them."""
+    record = stores.registry.model(model)
+    line = line_of(stores.registry, stores.roles, model)
+    quarantined: dict[int, list[QuarantineView]] = {}
+    for entry in stores.registry.quarantines(model):
+        view = QuarantineView(devices=selector_words(entry.selector), because=entry.because, at=entry.at)
+        quarantined.setdefault(entry.serial, []).append(view)
     aliases: dict[int, list[str]] = {}
     for alias, serial in stores.registry.aliases(model).items():
         aliases.setdefault(serial, []).append(alias)
@@ -174,6 +181,9 @@ def listed_versions(stores: Stores, model: str) -> list[ListedVersion]:
             **msgspec.structs.asdict(version),
             aliases=aliases.get(version.serial, []),
             devices=devices.get(version.serial, 0),
+            baseline=version.serial == record.baseline,
+            revoked=version.serial in line.revoked or version.serial < line.minimum_serial,
+            quarantined=quarantined.get(version.serial, []),
         )
         for version in stores.registry.versions(model)
     ]

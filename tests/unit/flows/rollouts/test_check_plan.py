@@ -116,7 +116,7 @@ def test_words_say_who_when_and_under_which_conditions() -> None:
         words = " ".join([*seen.sentences, *(s for each in seen.stages for s in each.sentences)])
         for each in (
             "whose region is one of NZ",
-            "only: charging; others wait",
+            "only: while charging; others wait",
             "bakes on until 48 h",
             "when 2 people approved",
             "(the errors)",

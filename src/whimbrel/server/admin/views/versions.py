@@ -46,11 +46,25 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     good: bool
 
 
+class QuarantineView(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices that refuse a version since it was taken back. `devices`: "every device", or labels in words."""
+
+    devices: str
+    because: str
+    at: float  # POSIX seconds
+
+
 class ListedVersion(VersionView, frozen=True, kw_only=True):
-    """A publication in the list of its model, with its names and the number of devices that run it."""
+    """A publication in the list of its model, with its names and the number of devices that run it.
+
+    `revoked`: its publisher forbade it. `quarantined`: who refuses it, and why; "every device" is the fleet.
+    """
 
     aliases: list[str]
     devices: int
+    baseline: bool = False
+    revoked: bool = False
+    quarantined: list[QuarantineView] = []
 
 
 class VersionDetail(VersionView, frozen=True, kw_only=True):
