@@ -304,7 +304,7 @@ def _unfit(fit: VersionFit) -> list[str]:
         return []
     if fit.none == fit.fleet:
         return [f"no device that follows {fit.model} can run it: no variant fits, and nobody gets it"]
-    which = f"`whimbrel version devices {fit.version} --model {fit.model}` says why"
+    which = f"`whimbrel version devices VERSION --model {fit.model}` says why"
     return [f"{fit.none:,} of {fit.fleet:,} devices can run no variant of it, and are in no stage's count; {which}"]
 
 
