@@ -112,11 +112,15 @@ class Staging:
         return self._disk.size(place) == file.size_bytes and self._disk.sha256(place) == file.sha256
 
     def _copied(self, file: File, here: Mapping[str, Path]) -> bool:
-        """Whether the active version has this file, whole, and it was copied from there."""
-        source = here.get(file.sha256)
-        if source is None or self._disk.sha256(source) != file.sha256:
+        """Whether the active version has this file, whole, and it was copied from there: now, or in an earlier pass."""
+        source, copy = here.get(file.sha256), self._download.path(file)
+        if source is None:
             return False
-        self._copy(source, self._download.path(file))
+        if self._disk.size(copy) == file.size_bytes:
+            return True  # its hash is looked at before it is staged
+        if self._disk.sha256(source) != file.sha256:
+            return False
+        self._copy(source, copy)
         return True
 
     def _copy(self, source: Path, target: Path) -> None:

@@ -76,15 +76,15 @@ def show(client: Client, version: Version, model: ModelName, json: Json = False)
         say(f"  - {line}")
     rows = [
         [
-            variant.name,
+            variant.name if place == 0 else "",
             file.name,
-            _built(file, variant),
+            _built(file, variant) if place == 0 else "beside it",
             size_of(file.size_bytes),
             file.sha256[:16],
-            selector_words(variant.selector),
+            selector_words(variant.selector) if place == 0 else "",
         ]
         for variant in release.variants
-        for file in variant.files
+        for place, file in enumerate(variant.files)
     ]
     print_table(["variant", "file", "format", "size", "sha256", "for"], rows)
     for other in release.requires:
