@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from whimbrel.durable import trouble
 from whimbrel.errors import Unavailable, WhimbrelError
 
 _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the package that it needs
@@ -113,5 +114,6 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        sys.stderr.write(f"whimbrel: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
-        sys.exit(3)
+        reason = trouble(error, doing="this command")
+        sys.stderr.write(f"whimbrel: {reason}\n")
+        sys.exit(reason.exit_code)
