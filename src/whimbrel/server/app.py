@@ -32,7 +32,7 @@ from whimbrel.server.admin.app import admin_app
 from whimbrel.server.admin.operations import AdminContext
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
-from whimbrel.server.config import FILE, Config, Folder
+from whimbrel.server.config import FILE, Config, CurrentReceivers, Folder
 from whimbrel.server.controllers import Controllers
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import App, Receive, Scope, Send, problem, respond
@@ -144,7 +144,7 @@ def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -
     )
     try:
         controllers = Controllers(database, blobs, inbox, signers, clock=clock)
-        alerts = Alerts(database, folder.path, folder.config.receivers, leads=controllers.leads_now, clock=clock)
+        alerts = Alerts(database, folder.path, CurrentReceivers(folder), leads=controllers.leads_now, clock=clock)
         yield Repository(folder, database, blobs, inbox, signers, controllers, alerts, clock)
     finally:
         database.close()
