@@ -27,6 +27,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "feedback": ("feedback", "server"),
     "alert": ("alert", "server"),
     "serve": ("repository", "server"),
+    "migrate": ("repository", "server"),
     "audit": ("repository", "server"),
     "collect": ("repository", "server"),
     "delta": ("delta", "delta"),
