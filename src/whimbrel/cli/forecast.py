@@ -14,7 +14,8 @@ from whimbrel.cli.connect import Client, Namespace, Repository, Server, TokenFil
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr
 from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import draw
-from whimbrel.errors import Refused, Unavailable, UntrustedInput
+from whimbrel.durable import trouble
+from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.flows.reports.history import History
@@ -303,4 +304,4 @@ def _write(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise Unavailable(f"{path} cannot be written: {error.strerror}") from error
+        raise trouble(error, doing="drawing the chart") from error
