@@ -21,7 +21,16 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.output import progress_bar
 from whimbrel.cli.place import find_place
-from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.errors import (
+    Conflict,
+    DiskFull,
+    NotAllowed,
+    NotFound,
+    Refused,
+    Unavailable,
+    UntrustedInput,
+    WhimbrelError,
+)
 from whimbrel.server.admin.app import admin_app
 from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
@@ -143,6 +152,7 @@ def _error(answer: httpx.Response) -> WhimbrelError:
         409: Conflict,
         413: UntrustedInput,
         503: Unavailable,
+        507: DiskFull,
     }
     return kinds.get(answer.status_code, WhimbrelError)(detail)
 

@@ -14,7 +14,8 @@ from whimbrel.cli.connect import Client, ContextName, Namespace, Repository, Ser
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr
 from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import draw
-from whimbrel.errors import Refused, Unavailable, UntrustedInput
+from whimbrel.durable import trouble
+from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.flows.reports.history import History
@@ -122,6 +123,8 @@ def tell(forecast: Forecast) -> None:
     """A forecast for people."""
     rollouts = f"{forecast.runs} rollouts an effect, seed {forecast.seed}"
     say(f"{forecast.model_version} to {forecast.devices:,} devices; {rollouts}")
+    for warning in forecast.warnings:
+        say(f"  {warning}")
     sized = any(stage.bytes is not None for stage in forecast.stages)
     print_table(
         ["stage", "share", "devices", "begins", "nine of ten by", "reached", *(["sends"] if sized else [])],
@@ -139,11 +142,15 @@ def tell(forecast: Forecast) -> None:
         ],
         title="Nothing wrong",
     )
-    say(
-        f"  finished: {_percent(forecast.finished)} of the rollouts, after {_hours(forecast.finishes_h.median)} "
-        f"(nine of ten by {_hours(forecast.finishes_h.p90)})"
-    )
-    say(f"  false alarms: {_interval(forecast.false_alarm)}")
+    if forecast.finished.times:
+        say(
+            f"  finished: {_percent(forecast.finished)} of the rollouts, after {_hours(forecast.finishes_h.median)} "
+            f"(nine of ten by {_hours(forecast.finishes_h.p90)})"
+        )
+    else:
+        say("  finished: none of the rollouts")
+    by_harm = f": {_counts(forecast.false_alarm_harm)}" if forecast.false_alarm_harm else ""
+    say(f"  false alarms: {_interval(forecast.false_alarm)}{by_harm}")
     if forecast.held.times:
         say(f"  held at the end: {_interval(forecast.held)}: {forecast.held_because}")
     if forecast.effects:
@@ -161,6 +168,7 @@ def _effects(forecast: Forecast) -> None:
         [
             "effect",
             "caught",
+            "found as",
             "95% interval",
             "verdict after",
             "nine of ten by",
@@ -172,6 +180,7 @@ def _effects(forecast: Forecast) -> None:
             [
                 each.effect,
                 _percent(each.caught),
+                _counts(each.harm) or "-",
                 f"{each.caught.low:.0%} to {each.caught.high:.0%}",
                 _hours(each.verdict_h.median),
                 _hours(each.verdict_h.p90),
@@ -199,6 +208,11 @@ def _transfer(forecast: Forecast) -> None:
     say(f"Downloads: {size_of(sent.total)} in {sent.downloads:,} downloads ({ways}){cost}")
     cost = f", {sent.looks_cost:,.2f} {sent.currency}" if sent.looks_cost is not None else ""
     say(f"Looks at the metadata meanwhile: {sent.looks:,.0f}, {size_of(sent.looks_bytes)}{cost}")
+
+
+def _counts(times: dict[str, int]) -> str:
+    """Names with their counts, or one name alone."""
+    return next(iter(times)) if len(times) == 1 else ", ".join(f"{name} {count}" for name, count in times.items())
 
 
 def _hours(hours: float | None) -> str:
@@ -291,4 +305,4 @@ def _write(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise Unavailable(f"{path} cannot be written: {error.strerror}") from error
+        raise trouble(error, doing="drawing the chart") from error

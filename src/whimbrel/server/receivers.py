@@ -81,6 +81,12 @@ class Destination(msgspec.Struct, frozen=True):
     url: str
     secret: str
 
+    def without_secrets(self, text: str) -> str:
+        """A receiver's answer, or an error, for the log and for people: it may repeat what it was sent."""
+        for secret in (self.secret, self.url if self.receiver.url_from is not None else ""):
+            text = text.replace(secret, "***") if secret else text
+        return text
+
 
 def reveal(receiver: Receiver, *, folder: Path) -> Destination:
     """Read a receiver's secrets. Raises `UntrustedInput` where one is missing, or the address is none."""

@@ -135,7 +135,7 @@ def test_server_that_asks_for_patience_is_left_alone_until_then(
     assert agent.status()["models"]["detector"]["sequence"] == 2
 
 
-@pytest.mark.parametrize("status", [500, 503, 429])
+@pytest.mark.parametrize("status", [500, 503, 507, 429])
 def test_report_that_was_not_stored_is_sent_again_as_it_was(opened: Opened, server: Server, status: int) -> None:
     agent = opened()
     after(agent, 0)

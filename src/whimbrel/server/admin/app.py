@@ -17,7 +17,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 
 from whimbrel import limits
-from whimbrel.errors import WhimbrelError
+from whimbrel.errors import DiskFull, WhimbrelError
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Release
 from whimbrel.server.admin.alerts import ALERT_ROUTES
@@ -34,7 +34,7 @@ from whimbrel.server.admin.status import STATUS_ROUTES
 from whimbrel.server.admin.tickets import TICKET_ROUTES
 from whimbrel.server.admin.versions import VERSION_ROUTES
 from whimbrel.server.admin.views.problem import Problem
-from whimbrel.server.http import problem
+from whimbrel.server.http import problem, unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,8 @@ def admin_app(context: AdminContext) -> Litestar:
 
 
 def _ours(_: Request[Any, Any, Any], error: WhimbrelError) -> Response[bytes]:
+    if isinstance(error, DiskFull):
+        log.warning("a request was answered with 507: %s", error)
     status, body, headers = problem(error)
     more = {key.decode(): value.decode() for key, value in headers if key != b"content-type"}
     return Response(body, status_code=status, media_type="application/problem+json", headers=more)
@@ -94,7 +96,5 @@ def _theirs(request: Request[Any, Any, Any], error: HTTPException) -> Response[b
     return Response(body, status_code=error.status_code, media_type="application/problem+json")
 
 
-def _bug(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    log.error("a request failed", exc_info=error)
-    body = encode(Problem(title="Whimbrel has a bug", status=500, detail=f"{type(error).__name__}; see the log"))
-    return Response(body, status_code=500, media_type="application/problem+json")
+def _bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    return _ours(request, unforeseen(error))
