@@ -100,13 +100,15 @@ _DOING = {  # state -> what is done with the candidate
 
 
 def state_words(status: Mapping[str, Any]) -> str:
-    """What a model's status says of its state, for people: "on trial", "fetches serial 3", "refuses serial 3"."""
-    state, candidate = State(status["state"]), status["candidate"]
+    """What a model's status says of its state, for people: "on trial", "fetches serial 3", "committed, and refuses
+    serial 3": what is refused is the version that was tried, not the one that runs well.
+    """
+    state = State(status["state"])
     if state in _DOING:
-        return f"{_DOING[state]} serial {candidate}"
-    if state is State.QUARANTINED:
-        refused = max(map(int, status["refused"]), default=candidate)
-        return f"{'committed, ' if status['serial'] else ''}refuses serial {refused}"
+        return f"{_DOING[state]} serial {status['candidate']}"
+    if state is State.QUARANTINED and status["serial"]:
+        refused = ", ".join(f"serial {serial}" for serial in status["refused"] if serial not in status["overridden"])
+        return f"{State.COMMITTED.value}, and refuses {refused or 'the version that it tried'}"
     return "nothing under way" if state is State.IDLE else state.value
 
 

@@ -7,15 +7,24 @@ from whimbrel.device.states import State
 
 
 def status(state: State, **more: object) -> dict[str, object]:
-    given = {"state": state.value, "serial": 2, "version": "2026.03.05.2", "candidate": None, "refused": {}}
+    given = {
+        "state": state.value,
+        "serial": 2,
+        "version": "2026.03.05.2",
+        "candidate": None,
+        "refused": {},
+        "overridden": {},
+    }
     return {**given, "because": "the baseline", "waits_for": None, "problem": None, "download": None, **more}
 
 
 def test_device_that_runs_a_good_version_is_not_called_quarantined() -> None:
-    told = status(State.QUARANTINED, refused={"3": "three sessions failed", "1": "its probe failed"})
-    assert state_words(told) == "committed, refuses serial 3"
-    assert status_sentence(told) == "runs 2026.03.05.2, committed, refuses serial 3 (the baseline)"
-    assert state_words(status(State.QUARANTINED, serial=None, candidate=1)) == "refuses serial 1"
+    told = status(
+        State.QUARANTINED, refused={"3": "three sessions failed", "1": "its probe failed"}, overridden={"1": 7}
+    )
+    assert state_words(told) == "committed, and refuses serial 3"
+    assert status_sentence(told) == "runs 2026.03.05.2, committed, and refuses serial 3 (the baseline)"
+    assert state_words(status(State.QUARANTINED, serial=None)) == "quarantined"
 
 
 @pytest.mark.parametrize("state", State)
