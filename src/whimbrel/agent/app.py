@@ -174,7 +174,9 @@ class Agent:
         Raises `UntrustedInput`, `Refused`, `Unavailable`.
         """
         if not isinstance(options, AgentOptions):
-            raise UntrustedInput(f"options are of type {type(options).__name__}; expected AgentOptions(server=..., root=...)")
+            raise UntrustedInput(
+                f"options are of type {type(options).__name__}; expected AgentOptions(server=..., root=...)"
+            )
         folder = Path(folder)
         try:
             disk = options.disk if options.disk is not None else RealDisk()

@@ -224,8 +224,13 @@ def status(folder: Folder, json: Json = False) -> None:
 
 
 def _open(folder: Path, enrol_token_file: Path | None, labels: list[str] | None, **given: Any) -> Agent:
-    token = _enrol_token(enrol_token_file)
-    return Agent.open(folder, AgentOptions(labels=_labels(labels) if labels else None, enrol_token=token, **given))
+    options = AgentOptions(
+        labels=_labels(labels) if labels else None,
+        enrol_token=_enrol_token(enrol_token_file),
+        progress=daemon.LogLines().download if sys.stderr.isatty() else None,  # somebody waits for it
+        **given,
+    )
+    return Agent.open(folder, options)
 
 
 def _labels(given: list[str]) -> dict[str, str]:
