@@ -18,6 +18,7 @@ from whimbrel.agent.assembly import Assembly
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download
 from whimbrel.agent.places import Places
+from whimbrel.agent.progress import Expected, together
 from whimbrel.device import events
 from whimbrel.device.journal import Candidate
 from whimbrel.device.ports import MeasuredDisk
@@ -103,6 +104,13 @@ class Staging:
         except UntrustedInput as error:  # nothing of it is here, and it says nothing about the version
             return Interrupted(assembly.moved, assembly.moved_by, Unavailable(str(error)))
         return events.Fetched(bytes_moved=assembly.moved, moved_by=assembly.moved_by)
+
+    def expected(self, candidate: Candidate, steps: tuple[Step, ...], active: Held | None) -> Expected:
+        """What a fetch of `candidate` begins with."""
+        assembly = Assembly(self._download, disk=self._disk)
+        here = {each.sha256 for each in active.contents} if active else set()
+        files = {file.sha256: file for file in candidate.files}.values()
+        return together([assembly.expected(file, steps, here) for file in files])
 
     def _kept(self, file: File, slot: str) -> bool:
         """Whether the slot still holds this file, whole, and nothing of it came anew."""
