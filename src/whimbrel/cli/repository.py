@@ -11,6 +11,7 @@ from rich.logging import RichHandler
 
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr, when
+from whimbrel.flows.wording import move_words
 from whimbrel.model.documents import convert
 from whimbrel.server.admin.views.artifacts import CollectedView
 from whimbrel.server.admin.views.repository import AuditEntry
@@ -113,5 +114,8 @@ def audit(
     if json:
         print_json(entries)
         return
-    rows = [[when(entry.at), entry.actor, entry.action, entry.model, entry.rollout, entry.because] for entry in entries]
+    rows = [
+        [when(entry.at), entry.actor, move_words(entry.action), entry.model, entry.rollout, entry.because]
+        for entry in entries
+    ]
     print_table(["when (UTC)", "who", "what", "model", "rollout", "because"], rows)
