@@ -17,12 +17,14 @@ from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import usage_of
 from whimbrel.flows.rollouts.shares import DevicePlace, cap, device_places, share_among, share_percent, stage_of
+from whimbrel.flows.rollouts.small_fleet import protection_sentences, protection_warnings
 from whimbrel.flows.rollouts.start import find_refusal
 from whimbrel.flows.versions import find_version
-from whimbrel.flows.wording import duration_words, time_words
+from whimbrel.flows.wording import devices_words, duration_words, percent_words, time_words
 from whimbrel.gate.power import DetectableHarm, Usage, detectable_harm
 from whimbrel.plan.plan import Plan, Stage, VersionName
 from whimbrel.plan.schedule import frozen_until
+from whimbrel.plan.selector_words import selector_words
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.policy import Conditions
 
@@ -85,7 +87,7 @@ def check_plan(
         imagined=devices is not None,
         traffic=usage,
         stages=stages,
-        sentences=_sentences(plan, stages),
+        sentences=_sentences(plan, stages, baseline=baseline.semantic_version if baseline else None),
         warnings=(*refused, *untold, *_warnings(plan, stages, count, now=now)),
     )
 
@@ -148,16 +150,20 @@ def _stages(
 
 def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
     stage = plan.stages[index]
-    only = _selector_words(stage)
+    whom, share = selector_words(stage.selector), percent_words(check.share_percent)
+    only = f", of devices whose {whom}" if whom else ""
     sentences = [
-        f"{check.share_percent:g}% of the buckets{only}: {check.new_devices:,} devices more get the new version, "
-        f"{check.devices:,} have it then, and {check.control:,} stay on the old one as their control."
+        f"{share} of the buckets{only}: {_do(check.new_devices, 'gets', 'get')} the new version, "
+        f"{_do(check.devices, 'has', 'have')} it then, and {_do(check.control, 'stays', 'stay')} on the old one as "
+        "control."
         if not check.shadow
-        else f"{check.share_percent:g}% of the buckets{only}: {check.devices:,} devices try the new version in the "
+        else f"{share} of the buckets{only}: {_do(check.devices, 'tries', 'try')} the new version in the "
         "shadow of the old one, which goes on serving them. Nobody gets its answers."
     ]
     if (most := cap(plan, stage=index)) is not None:
-        sentences.append(f"The blast radius keeps it at {most:,} devices at most, as they are enrolled when it begins.")
+        sentences.append(
+            f"The blast radius keeps it at {devices_words(most)} at most, as they are enrolled when it begins."
+        )
     elif plan.blast_radius is not None and index < len(plan.stages) - 1:
         sentences.append(f"The blast radius keeps it at {plan.blast_radius.percent:g}% of all devices at most.")
     if stage.approval is not None:
@@ -172,14 +178,21 @@ def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def _do(count: int, one: str, several: str) -> str:
+    return f"{devices_words(count)} {several if count > 1 else one}"
+
+
 def _sight_words(check: StageCheck) -> str:
     sight = check.sight
     waits = [(f"a crash rate of {ratio}x", hours) for ratio, hours in sight.hours_to_see.items()]
     waits.append(("accuracy 2 points lower", sight.hours_to_see_drop))
     durations = [f"{what} in about {duration_words(hours)}" for what, hours in waits if hours is not None]
     if not check.new_devices or not check.control:
-        missing = "on the new version" if not check.new_devices else "left as a control"
-        return f"It can compare nothing: no device is {missing}."
+        if not check.devices:
+            return "It can compare nothing: no device is on the new version."
+        if not check.control:
+            return "It compares no two versions at one time: no device is left as a control."
+        return "It adds no device: those of the stages before go on being compared."
     if sight.crash_ratio is None or check.hours <= 0:
         first = "With no soak time there is no harm that it would prove for certain."
     else:
@@ -191,23 +204,6 @@ def _sight_words(check: StageCheck) -> str:
     )
 
 
-def _selector_words(stage: Stage) -> str:
-    selector = stage.selector
-    terms = [f"{key} is {value}" for key, value in selector.match_labels.items()]
-    words = {
-        "In": "is one of",
-        "NotIn": "is none of",
-        "Exists": "is there",
-        "DoesNotExist": "is not there",
-        "Gt": "is over",
-        "Lt": "is under",
-        "Version": "is a version",
-        "NotVersion": "is no version",
-    }
-    terms += [f"{t.key} {words[t.operator]} {', '.join(t.values)}".strip() for t in selector.match_expressions]
-    return f", of devices whose {' and '.join(terms)}" if terms else ""
-
-
 def _condition_words(conditions: Conditions) -> str:
     wordings: list[str] = []
     for name, value in msgspec.to_builtins(conditions).items():
@@ -215,10 +211,13 @@ def _condition_words(conditions: Conditions) -> str:
     return ", ".join(wordings) or "whenever they like"
 
 
-def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
+def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None) -> tuple[str, ...]:
+    without = [n for n, each in enumerate(stages) if each.devices and not each.control]
     sentences = [
-        "Every stage is compared with devices that stay on the old version, at the same time. Crashes, errors, "
-        "silence, latency and accuracy are watched where devices report them.",
+        f"{'Every stage' if not without else 'A stage with a control'} is compared with devices that stay on the old "
+        "version, at the same time. Crashes, errors, silence, latency and accuracy are watched where devices report "
+        "them.",
+        *protection_sentences(plan, without_control=without, baseline=baseline),
         "Proven harm goes back by itself, also harm that is smaller than the plan's limits: a limit decides the "
         "label, and what is promoted."
         if plan.on_small_harm == "rollback"
@@ -228,11 +227,14 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
         else "It is promoted when it soaked, nothing was proven and every estimate keeps its limit. That proves no "
         "more than what the stage could have seen.",
     ]
+    last = stages[-1]
     if plan.holdback_percent:
-        kept = stages[-1].control
+        kept = last.control
         sentences.append(
-            f"A holdback of {plan.holdback_percent:g}% ({kept:,} devices) stays on the old version until the last soak "
-            "ends; then everybody gets the new one."
+            f"A holdback of {plan.holdback_percent:g}% ({devices_words(kept)}) stays on the old version until the last "
+            "soak ends; then everybody gets the new one."
+            if kept or not last.devices
+            else f"The holdback of {plan.holdback_percent:g}% is empty: no device is in it."
         )
     else:
         sentences.append(
@@ -253,7 +255,6 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck]) -> tuple[str, ...]:
     sentences += [f"Nothing begins or advances {each.words()}; going back never waits." for each in plan.freeze]
     if plan.schedule is not None:
         sentences.append(f"It begins by itself at {time_words(plan.schedule.at())}.")
-    last = stages[-1]
     if last.earliest is not None:
         sentences.append(f"At the soonest it is complete at {time_words(last.earliest + 3600 * last.hours)}.")
     return tuple(sentences)
@@ -273,7 +274,10 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, now: floa
     if not plan.holdback_percent:
         warnings.append("no holdback: at 100% nothing is left to compare with")
     for index, (stage, check) in enumerate(zip(plan.stages, stages, strict=True)):
-        warnings += _stage_warnings(plan, index, stage, check, fleet)
+        before = any(each.devices for each in stages[:index] if not each.shadow)
+        warnings += _stage_warnings(plan, index, stage, check, fleet=fleet, before=before)
+    without = [n for n, each in enumerate(stages) if each.devices and not each.control]
+    warnings += protection_warnings(plan, without_control=without, devices=[each.devices for each in stages])
     if not plan.reaches_everyone:
         warnings.append("it ends before it reaches every device: it holds at its end, and a person decides")
     if not plan.rollback.auto_rollback:
@@ -298,22 +302,31 @@ def _untold_labels(plan: Plan, *, told: Sequence[str]) -> list[str]:
     ]
 
 
-def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, fleet: int) -> list[str]:
+def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, *, fleet: int, before: bool) -> list[str]:
+    """`before`: whether a stage before it has devices."""
     warnings: list[str] = []
     asked_percent = 100 * (plan.share_end(index) - plan.range.start) / plan.range.buckets
     if fleet and not check.devices:
-        warnings.append(f"stage {stage.name}: no device is in it")
-    if check.share_percent > asked_percent + 1e-9 and fleet:
         warnings.append(
-            f"stage {stage.name}: raised from {asked_percent:g}% to {check.share_percent:g}%, so that a device is in it"
+            f"stage {stage.name}: no device is in it; "
+            + ("it is passed by what the devices of the stages before report" if before else "it holds until one is")
         )
+    if check.share_percent > asked_percent + 1e-9 and fleet:
+        before_and_after = f"from {percent_words(asked_percent)} to {percent_words(check.share_percent)}"
+        warnings.append(f"stage {stage.name}: raised {before_and_after}, so that a device is in it")
     if index and check.devices and not check.new_devices:
         warnings.append(f"stage {stage.name}: it adds no device to those of the stages before")
     final = index == len(plan.stages) - 1
     twice = check.sight.hours_to_see.get("2")
     if not final and check.new_devices and not check.hours:
         warnings.append(f"stage {stage.name}: it does not soak, so it goes on with the first report")
-    elif not final and not check.shadow and check.new_devices and (twice is None or twice > check.hours):
+    elif (
+        not final
+        and not check.shadow
+        and check.new_devices
+        and check.control
+        and (twice is None or twice > check.hours)
+    ):
         needs = f"that takes about {duration_words(twice)}" if twice is not None else "it never would"
         warnings.append(f"stage {stage.name}: {check.hours:g} h are too short to see a doubled crash rate; {needs}")
     return warnings

@@ -88,6 +88,12 @@ def next_share(fleet: FleetPort, rollout: RolloutRecord, *, salt: int) -> int:
     return share_for(fleet, rollout.plan, stage=rollout.stage + 1, salt=salt, shares=rollout.shares)
 
 
+def present_share(fleet: FleetPort, rollout: RolloutRecord, *, salt: int) -> int:
+    """The bucket where the share of a rollout's present stage would end, by the devices that are enrolled now."""
+    before = rollout.shares[:-1]
+    return share_for(fleet, rollout.plan, stage=rollout.stage, salt=salt, shares=before)
+
+
 def next_over_the_cap(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
     """Why the next stage would pass the plan's blast radius; None where it would not."""
     salt = registry.model(rollout.model).salt
