@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from whimbrel.agent.app import Agent, CycleResult
+from whimbrel.agent.status import state_words
 from whimbrel.errors import WhimbrelError
 
 ENROL_TOKEN = "WHIMBREL_ENROL_TOKEN"  # noqa: S105 (the variable's name)
@@ -66,7 +67,7 @@ class StatusLines:
 
     def __call__(self, result: CycleResult) -> None:
         lines = [
-            f"{name}: {status['state']}, runs {status['version'] or 'nothing'}; {status['because']}"
+            f"{name}: {state_words(status)}, runs {status['version'] or 'nothing'}; {status['because']}"
             + (f"; waits for {status['waits_for']}" if status["waits_for"] and not result.problems else "")
             for name, status in result.models.items()
         ]

@@ -1,6 +1,7 @@
 """`status.json`: what each model runs and why, as the last cycle found it, for people and other processes."""
 
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,14 @@ def model_status(each: Installation, *, policy: Policy | None, trouble: str, pro
         },
         "problem": problem,
     }
+
+
+def state_words(model: Mapping[str, Any]) -> str:
+    """A model's state for people: what is refused is the version that was tried, not the one that runs well."""
+    if model["state"] != State.QUARANTINED.value or not model["serial"]:
+        return str(model["state"])
+    refused = ", ".join(f"serial {serial}" for serial in model["refused"] if serial not in model["overridden"])
+    return f"{State.COMMITTED.value}, and refuses {refused or 'the version that it tried'}"
 
 
 def _shadow_status(journal: Journal) -> dict[str, Any] | None:

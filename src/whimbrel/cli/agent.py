@@ -16,7 +16,7 @@ from whimbrel.agent.app import Agent
 from whimbrel.agent.bundle import models_of
 from whimbrel.agent.daemon import ENROL_TOKEN
 from whimbrel.agent.locks import is_held
-from whimbrel.agent.status import read_status
+from whimbrel.agent.status import read_status, state_words
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 
@@ -248,6 +248,6 @@ def _print_models(models: dict[str, dict[str, Any]]) -> None:
         runs = f"{found['version']} (serial {found['serial']})" if found["serial"] else "nothing"
         wanted = f"serial {found['wanted']}" if found["wanted"] else "-"
         waits = found["waits_for"] or found["problem"] or ""
-        table.add_row(name, runs, found["state"], wanted, found["because"], waits)
+        table.add_row(name, runs, state_words(found), wanted, found["because"], waits)
     console = Console(markup=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
