@@ -50,7 +50,7 @@ _AGENT = """
         return int(next(line.split()[1] for line in lines if line.startswith(word))) * 1024
 
     server, root, folder = sys.argv[1:4]
-    agent = Agent.open(folder, server=server, root=root, models=["detector"], probes=AllGood())
+    agent = Agent.open(folder, AgentOptions(server=server, root=root, models=["detector"], probes=AllGood()))
     for line in sys.stdin:
         Path("/proc/self/clear_refs").write_text("5")
         began = time.monotonic()

@@ -15,6 +15,8 @@ NATS = os.environ.get("WHIMBREL_TEST_NATS", "nats://127.0.0.1:4222")
 
 _SERVERS = {"postgresql": "PostgreSQL", "nats": "NATS"}  # marker -> the server that its tests talk to
 
+os.environ["WHIMBREL_CONFIG"] = os.devnull + "/config.json"  # no test reads the contexts of whoever runs it
+
 _left_out = pytest.StashKey[dict[str, int]]()
 
 

@@ -8,13 +8,15 @@ GIB = 1024 * MIB
 NAME_CHARS = 64  # a model, namespace, label key or metric: its name becomes a path segment and a column
 LABEL_VALUE_CHARS = 128  # Kubernetes takes 63; hardware names are longer
 LABELS = 64  # labels of a device: each is matched on every decision
+DEVICE_MODELS = 64  # models that a device follows: each costs a few files a refresh
 DEVICE_ID_BYTES = 128  # UTF-8; a UUID has 36, an IMEI 15, an ARN up to 100
 
 # --- documents ---
 DOCUMENT_BYTES = 4 * MIB  # one signed document; a release with 1,000 golden values is 200 KiB
 DOCUMENT_DEPTH = 32  # nesting of JSON or YAML
 VARIANTS = 256  # variants of a version
-FILES = 64  # files of a variant
+FILES = 256  # files of a variant: shards, weights beside a graph, a tokenizer; the largest sharded models have 200
+FILE_DEPTH = 8  # parts of a file's path: a Core ML package has five, a Hugging Face folder three
 PINS = 1000  # DESIGN.md: pins by id are for a desk, not for a fleet
 LAYERS = 64
 ENTRIES = 256  # rollouts and experiments in a layer
@@ -29,6 +31,9 @@ REVOKED = 10_000
 WINDOWS = 32  # maintenance windows of a policy
 CHANGELOG_LINES = 1000
 TEXT_CHARS = 20_000  # one free-text field
+
+# --- the command line ---
+CONTEXTS = 256  # of a user: a person knows a few, a script that adds without end is stopped
 
 # --- plans ---
 PLAN_BYTES = 256 * KIB
@@ -132,7 +137,7 @@ PROBE_MEMORY_BYTES = 512 * MIB  # plus three times the file, on top of the prelo
 BENCHMARKS = 64  # variants of a model whose measurements are kept
 BENCHMARK_AGE_S = 30 * 86400.0  # a device may have been repaired, a runtime may have become faster
 SET_MODELS = 17  # a release and the 16 others that it may require
-PROBE_FILES = 64  # open files
+PROBE_FILES = 2 * FILES  # open files: a runtime may hold all shards of a model at once, and has libraries open
 PROBE_ADDRESSES_BYTES = 256 * MIB  # plus twice the memory budget: addresses that are reserved and not used
 REFERENCE_BINS = 64  # bins of predictions: 1,000 devices cannot fill more
 PROBE_ANSWER_BYTES = 64 * KIB  # an answer is some numbers and a sentence

@@ -11,7 +11,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Root
 
 from support.repository import Repository, Server, onnx_model, variant_of
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.app import CycleResult
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
@@ -48,7 +48,10 @@ def server(repository: Repository) -> Iterator[Server]:
 @pytest.fixture
 def agent(tmp_path: Path, server: Server, repository: Repository) -> Iterator[Agent]:
     with Agent.open(
-        tmp_path, server=server.url, root=repository.root_bytes, device_id="dev-1", probes=AllGood()
+        tmp_path,
+        AgentOptions(
+            server=server.url, root=repository.root_bytes, device_id="dev-1", probes=AllGood(), models=["detector"]
+        ),
     ) as opened:
         assert opened.cycle().models["detector"]["serial"] == 1
         for _ in range(limits.TRIAL_HEALTHY_SESSIONS):
@@ -94,7 +97,7 @@ def test_lower_sequence_is_refused_after_a_restart_too(
     agent.close()
     repository.sequences["policy detector"] = 0
     repository.policy("detector", baseline=2)
-    with Agent.open(tmp_path, probes=AllGood()) as again:
+    with Agent.open(tmp_path, AgentOptions(probes=AllGood())) as again:
         stays(again, "was seen before")
 
 
@@ -273,7 +276,7 @@ def test_server_that_answers_anything_else_moves_no_device(agent: Agent, server:
 @pytest.mark.parametrize("root", [b"", b"{}", b"not json", b'{"signed":{},"signatures":[]}'])
 def test_root_that_does_not_verify_itself_opens_no_agent(tmp_path: Path, root: bytes) -> None:
     with pytest.raises(UntrustedInput, match="the root file cannot be used"):
-        Agent.open(tmp_path / "new", server="http://127.0.0.1:9", root=root)
+        Agent.open(tmp_path / "new", AgentOptions(server="http://127.0.0.1:9", root=root, models=["detector"]))
     assert not (tmp_path / "new" / "agent.json").exists()
 
 

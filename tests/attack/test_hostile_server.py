@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from support.repository import Repository, Server, handler_of, onnx_model
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent import transport
 from whimbrel.agent.app import CycleResult
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -50,8 +50,14 @@ def server() -> Iterator[Server]:
 
 
 def opened(folder: Path, given_by: Server, **changes: Any) -> Agent:
-    given = {"server": given_by.url, "root": given_by.repository.root_bytes, "device_id": "dev-1", "probes": AllGood()}
-    return Agent.open(folder, **{**given, **changes})  # type: ignore[arg-type]
+    given = {
+        "server": given_by.url,
+        "root": given_by.repository.root_bytes,
+        "models": ["detector"],
+        "device_id": "dev-1",
+        "probes": AllGood(),
+    }
+    return Agent.open(folder, AgentOptions(**{**given, **changes}))  # type: ignore[arg-type]
 
 
 @pytest.fixture

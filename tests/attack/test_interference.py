@@ -20,7 +20,7 @@ from support.interference import (
     posts,
 )
 from support.repository import Repository, Server, onnx_model
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.app import CycleResult
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.model.documents import encode
@@ -63,11 +63,14 @@ def agent(tmp_path: Path, server: Server, network: Interference) -> Iterator[Age
     """A device that runs serial 1 and is known to the server; everything goes through `network`."""
     with Agent.open(
         tmp_path,
-        server=network.url,
-        root=server.repository.root_bytes,
-        device_id="dev-1",
-        probes=AllGood(),
-        enrol_token=server.enrol_token,
+        AgentOptions(
+            server=network.url,
+            root=server.repository.root_bytes,
+            device_id="dev-1",
+            probes=AllGood(),
+            enrol_token=server.enrol_token,
+            models=["detector"],
+        ),
     ) as made:
         assert made.cycle().problems == ()
         use(made)
@@ -122,7 +125,9 @@ def test_page_instead_of_a_credential_or_a_token_is_no_answer(
 ) -> None:
     network.pages_to(lambda request: word in request[1])
     given = {"root": server.repository.root_bytes, "enrol_token": server.enrol_token, "probes": AllGood()}
-    with Agent.open(tmp_path, server=network.url, device_id="dev-1", **given) as agent:  # type: ignore[arg-type]
+    with Agent.open(
+        tmp_path, AgentOptions(server=network.url, models=["detector"], device_id="dev-1", **given)
+    ) as agent:  # type: ignore[arg-type]
         result = pass_by(agent)
         assert any("not as the server does" in problem for problem in result.problems)
         network.leave()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.repository import Repository, Server, onnx_model
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent import labels as labels_module
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 
@@ -97,12 +97,15 @@ def whole_life(folder: Path, server: Server, tap: WireTap, **policy: Any) -> str
     repository.policy("detector", baseline=1, **policy)
     with Agent.open(
         folder,
-        server=tap.url,
-        root=repository.root_bytes,
-        device_id="dev-1",
-        labels=GIVEN,
-        enrol_token=server.enrol_token,
-        probes=AllGood(),
+        AgentOptions(
+            server=tap.url,
+            root=repository.root_bytes,
+            device_id="dev-1",
+            labels=GIVEN,
+            enrol_token=server.enrol_token,
+            probes=AllGood(),
+            models=["detector"],
+        ),
     ) as agent:
         for baseline in (1, 2):
             repository.policy("detector", baseline=baseline, **policy)

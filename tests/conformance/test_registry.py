@@ -11,6 +11,7 @@ from whimbrel.errors import Conflict, NotAllowed, NotFound, UntrustedInput
 from whimbrel.flows.records import (
     AuditRecord,
     ExperimentRecord,
+    FollowedModels,
     HeardDevice,
     ModelSettings,
     Participation,
@@ -187,11 +188,11 @@ def test_enrolling_again_replaces_the_credential_and_keeps_the_bucket(database: 
     with transaction(database, "default") as stores:
         fleet = stores.fleet
         fleet.enrol("dev-1", credential="one", labels={"a": "b"}, at=T0)
-        ((key, labels),) = fleet.keys_and_labels()
+        ((key, labels),) = fleet.keys_and_labels("wake")
         fleet.enrol("dev-1", credential="two", labels={}, at=T0)
         fleet.check_credential("dev-1", "two")
         assert (key, labels) == (10522668389010243576, {"a": "b"})
-        assert list(fleet.keys_and_labels()) == [(key, {})]
+        assert list(fleet.keys_and_labels("wake")) == [(key, {})]
         for device, credential in (("dev-1", "one"), ("dev-2", "two")):
             with pytest.raises(NotAllowed, match="not enrolled with this credential"):
                 fleet.check_credential(device, credential)
@@ -281,7 +282,53 @@ def test_labels_stay_where_a_device_says_nothing_of_them(database: Database) -> 
             HeardDevice(device_id="dev-2", at=T0 + 1, labels={"a": "c"}),
             HeardDevice(device_id="dev-3", at=T0 + 1, labels={"a": "d"}),
         )
-        assert [labels for _, labels in fleet.keys_and_labels()] == [{"a": "b"}, {"a": "c"}]
+        assert [labels for _, labels in fleet.keys_and_labels("wake")] == [{"a": "b"}, {"a": "c"}]
+
+
+def fleet_of(stores: Stores, model: str) -> set[str]:
+    return {labels["name"] for _, labels in stores.fleet.keys_and_labels(model)}
+
+
+def test_a_models_fleet_is_who_follows_it_and_who_never_said(database: Database) -> None:
+    """Every enrolled device of the namespace was counted, also boards that have another model."""
+    with transaction(database, "default") as stores:
+        fleet = stores.fleet
+        for name, models in (("a", ("wake",)), ("b", ("sleep",)), ("both", ("sleep", "wake")), ("old", ())):
+            fleet.enrol(name, credential="one", labels={"name": name}, models=models, at=T0)
+    with transaction(database, "other") as stores:
+        stores.fleet.enrol("a", credential="one", labels={"name": "elsewhere"}, models=("wake",), at=T0)
+    with transaction(database, "default") as stores:
+        fleet = stores.fleet
+        assert fleet_of(stores, "wake") == {"a", "both", "old"}
+        assert fleet_of(stores, "sleep") == {"b", "both", "old"}
+        assert (fleet.count_devices("wake"), fleet.count_devices("no such"), fleet.count_enrolled()) == (3, 1, 4)
+        assert (fleet.count_undeclared(), fleet.inventory("wake"), fleet.classes("wake")) == (1, {None: 2}, {})
+        fleet.note_running(RunningVersion(device_id="old", model="sleep", serial=1, hardware_class="", at=T0))
+        assert fleet_of(stores, "wake") == {"a", "both"}
+        assert (fleet.count_undeclared(), fleet.classes("sleep")) == (0, {"": 1})
+
+
+def test_what_a_device_follows_no_more_is_dropped_and_what_it_runs_stays(database: Database) -> None:
+    with transaction(database, "default") as stores:
+        fleet = stores.fleet
+        fleet.enrol("a", credential="one", labels={"name": "a"}, models=("wake", "sleep"), at=T0)
+        runs = RunningVersion(device_id="a", model="wake", serial=2, hardware_class="pi", at=T0 + 1)
+        fleet.note_running(runs)
+        fleet.note_followed(FollowedModels(device_id="a", models=("wake", "walk"), at=T0 + 2))
+        walks = RunningVersion(device_id="a", model="walk", serial=None, hardware_class="", at=T0 + 2)
+        assert fleet.running_of("a") == {"wake": runs, "walk": walks}
+        fleet.enrol("a", credential="two", labels={"name": "a"}, at=T0 + 3)
+        assert fleet.running_of("a") == {"wake": runs, "walk": walks}
+        fleet.enrol("a", credential="three", labels={"name": "a"}, models=("walk",), at=T0 + 3)
+        assert fleet.running_of("a") == {"walk": walks}
+
+
+def test_more_devices_than_a_statement_may_name_tell_their_models(database: Database) -> None:
+    told = [FollowedModels(device_id=f"dev-{n}", models=("wake",), at=T0) for n in range(1200)]
+    with transaction(database, "default") as stores:
+        stores.fleet.note_followed(*told)
+        stores.fleet.note_followed(*told)
+        assert stores.fleet.inventory("wake") == {None: 1200}
 
 
 # --- signed roles ---

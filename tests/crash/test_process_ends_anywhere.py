@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.repository import Repository, Server, onnx_model
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.disk import RealDisk
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import Unavailable
@@ -84,13 +84,16 @@ def server() -> Iterator[Server]:
 def opened(folder: Path, server: Server, disk: RealDisk) -> Agent:
     return Agent.open(
         folder,
-        server=server.url,
-        root=server.repository.root_bytes,
-        device_id="dev-1",
-        enrol_token=server.enrol_token,
-        probes=AllGood(),
-        durable_sessions=False,
-        disk=disk,
+        AgentOptions(
+            server=server.url,
+            root=server.repository.root_bytes,
+            device_id="dev-1",
+            enrol_token=server.enrol_token,
+            probes=AllGood(),
+            durable_sessions=False,
+            disk=disk,
+            models=["detector"],
+        ),
     )
 
 

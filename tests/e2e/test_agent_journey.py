@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
-from whimbrel import Agent
+from whimbrel import Agent, AgentOptions
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.model.release import Reference
 from whimbrel.model.selector import Selector
@@ -55,13 +55,14 @@ def opened(tmp_path: Path, server: Server, repository: Repository, probes: Probe
         given = {
             "server": server.url,
             "root": repository.root_bytes,
+            "models": ["detector"],
             "device_id": "dev-1",
             "labels": {"hardware": "pi", "secret": "stays"},
             "enrol_token": server.enrol_token,
             "probes": probes,
             **changes,
         }
-        agents.append(Agent.open(tmp_path / "device", **given))  # type: ignore[arg-type]
+        agents.append(Agent.open(tmp_path / "device", AgentOptions(**given)))  # type: ignore[arg-type]
         return agents[-1]
 
     yield make
@@ -202,7 +203,7 @@ def test_swap_waits_for_the_end_of_every_session(opened: Opened, server: Server)
 
 _APP = """
     import sys
-    from whimbrel import Agent
+    from whimbrel import Agent, AgentOptions
     with Agent.open(sys.argv[1]) as agent, agent.session("detector") as model:
         print(model.serial, flush=True)
         sys.stdin.read()

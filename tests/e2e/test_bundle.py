@@ -14,7 +14,7 @@ from tuf.api.metadata import Metadata
 from support import server as server_support
 from support.repository import Repository, Server, onnx_model
 from support.server import done, model_file, whimbrel
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -58,10 +58,13 @@ def stick(repository: Repository, path: Path, *, without: str = "", packing: int
 def agent(tmp_path: Path, repository: Repository) -> Iterator[Agent]:
     with Agent.open(
         tmp_path / "device",
-        server="http://127.0.0.1:9",
-        root=repository.root_bytes,
-        probes=AllGood(),
-        situation=lambda: Situation(unmetered=False),
+        AgentOptions(
+            server="http://127.0.0.1:9",
+            root=repository.root_bytes,
+            probes=AllGood(),
+            situation=lambda: Situation(unmetered=False),
+            models=["detector"],
+        ),
     ) as made:
         yield made
 
@@ -130,12 +133,15 @@ def test_bundle_comes_whole_however_long_it_takes_and_whatever_a_network_may_cos
     monkeypatch.setattr(limits, "DOWNLOAD_PASS_S", -1.0)
     with Agent.open(
         tmp_path / "device",
-        server="http://127.0.0.1:9",
-        root=repository.root_bytes,
-        probes=AllGood(),
-        mirrors=["http://127.0.0.1:9/cdn"],
-        metered_mib_a_day=1,
-        bandwidth_kib_s=1,
+        AgentOptions(
+            server="http://127.0.0.1:9",
+            root=repository.root_bytes,
+            probes=AllGood(),
+            mirrors=["http://127.0.0.1:9/cdn"],
+            metered_mib_a_day=1,
+            bandwidth_kib_s=1,
+            models=["detector"],
+        ),
     ) as agent:
         repository.release("detector", 3, onnx_model(padding=2 * limits.MIB))
         repository.policy("detector", baseline=3)
@@ -167,10 +173,9 @@ def test_bundle_moves_the_models_that_it_holds_and_no_other(tmp_path: Path) -> N
                 file.writestr(name, both.read(name))
     with Agent.open(
         tmp_path / "device",
-        server="http://127.0.0.1:9",
-        root=repository.root_bytes,
-        models=["detector", "wake"],
-        probes=AllGood(),
+        AgentOptions(
+            server="http://127.0.0.1:9", root=repository.root_bytes, models=["detector", "wake"], probes=AllGood()
+        ),
     ) as agent:
         result = agent.import_bundle(one)
         assert ([each["serial"] for each in result.models.values()], result.problems) == ([1, None], ())
@@ -252,28 +257,29 @@ def test_timestamp_that_cannot_be_read_is_said(
 
 def test_export_from_a_folder_and_import_on_a_device(tmp_path: Path) -> None:
     folder = server_support.repository(tmp_path / "repository")
-    out = done("bundle", "export", "wake", tmp_path / "stick", "-R", folder)
+    out = done("bundle", "export", "-m", "wake", tmp_path / "stick", "-R", folder)
     assert out["serials"] == [1]
     assert out["size_bytes"] == (tmp_path / "stick").stat().st_size
     with Agent.open(
-        tmp_path / "device", server="http://127.0.0.1:9", root=folder / "root.json", models=["wake"], probes=AllGood()
+        tmp_path / "device",
+        AgentOptions(server="http://127.0.0.1:9", root=folder / "root.json", models=["wake"], probes=AllGood()),
     ):
         pass
     said = done("agent", "import", tmp_path / "stick", "--folder", tmp_path / "device")
     assert said["models"]["wake"]["serial"] == 1
-    assert whimbrel("bundle", "export", "wake", tmp_path / "stick", "-R", folder).status == 2
+    assert whimbrel("bundle", "export", "-m", "wake", tmp_path / "stick", "-R", folder).status == 2
 
 
 def test_import_on_a_device_that_never_saw_a_server(tmp_path: Path) -> None:
     """It said that the folder has no settings, and asked for a server, which such a device does not have."""
     folder = server_support.repository(tmp_path / "repository")
-    done("bundle", "export", "wake", tmp_path / "stick", "-R", folder)
+    done("bundle", "export", "-m", "wake", tmp_path / "stick", "-R", folder)
     device = tmp_path / "device"
     said = whimbrel("agent", "import", tmp_path / "stick", "--folder", device)
     assert (said.status, "no trust root yet" in said.err) == (4, True)
     said = done("agent", "import", tmp_path / "stick", "--folder", device, "--root", folder / "root.json")
     assert (said["models"]["wake"]["serial"], said["problems"]) == (1, [])
-    with Agent.open(device, probes=AllGood()) as agent:
+    with Agent.open(device, AgentOptions(probes=AllGood())) as agent:
         for _ in range(limits.TRIAL_HEALTHY_SESSIONS):
             with agent.session("wake") as model:
                 assert model.serial == 1
@@ -281,15 +287,15 @@ def test_import_on_a_device_that_never_saw_a_server(tmp_path: Path) -> None:
         assert result.models["wake"]["state"] == "committed"
         assert any("no server yet" in problem for problem in result.problems)
         assert result.next_s > 0
-    with server_support.serving(folder) as server, Agent.open(device, server=server.devices) as agent:
+    with server_support.serving(folder) as server, Agent.open(device, AgentOptions(server=server.devices)) as agent:
         assert agent.cycle(force=True).problems == ()
 
 
 def test_export_from_a_server_is_the_same(tmp_path: Path) -> None:
     folder = server_support.repository(tmp_path / "repository")
     with server_support.serving(folder) as server:
-        done("bundle", "export", "wake", tmp_path / "one", "--server", server.devices)
-    done("bundle", "export", "wake", tmp_path / "two", "-R", folder)
+        done("bundle", "export", "-m", "wake", tmp_path / "one", "--server", server.devices)
+    done("bundle", "export", "-m", "wake", tmp_path / "two", "-R", folder)
     names = [set(zipfile.ZipFile(tmp_path / each).namelist()) for each in ("one", "two")]
     assert names[0] - {"metadata/timestamp.json"} <= names[1] | names[0]
     assert {name for name in names[0] if name.startswith("artifacts/")} == {
@@ -299,11 +305,11 @@ def test_export_from_a_server_is_the_same(tmp_path: Path) -> None:
 
 def test_export_with_a_base_leaves_out_what_is_there(tmp_path: Path) -> None:
     folder = server_support.repository(tmp_path / "repository")
-    done("bundle", "export", "wake", tmp_path / "stick", "-R", folder, "--base", "1.0.0")
+    done("bundle", "export", "-m", "wake", tmp_path / "stick", "-R", folder, "--base", "1.0.0")
     assert not [name for name in zipfile.ZipFile(tmp_path / "stick").namelist() if name.startswith("artifacts/")]
-    said = whimbrel("bundle", "export", "wake", tmp_path / "other", "-R", folder, "--base", "9.0.0")
+    said = whimbrel("bundle", "export", "-m", "wake", tmp_path / "other", "-R", folder, "--base", "9.0.0")
     assert (said.status, "no version '9.0.0'" in said.err) == (4, True)
-    assert whimbrel("bundle", "export", "nothing", tmp_path / "other", "-R", folder).status == 4
+    assert whimbrel("bundle", "export", "-m", "nothing", tmp_path / "other", "-R", folder).status == 4
     assert not (tmp_path / "other").exists()
 
 
@@ -312,10 +318,11 @@ def test_bundle_holds_what_its_versions_require_and_a_set_comes_as_one(tmp_path:
     done("model", "add", "encoder", "-R", folder)
     (tmp_path / "card.yaml").write_text("requires: [{model: wake, serial: 1}]\n")
     done("publish", "--model", "encoder", model_file(tmp_path, 9), "-R", folder, "--card", tmp_path / "card.yaml")
-    out = done("bundle", "export", "encoder", tmp_path / "stick", "-R", folder)
+    out = done("bundle", "export", "-m", "encoder", tmp_path / "stick", "-R", folder)
     assert (out["serials"], out["with"]) == ([1], {"wake": [1]})
     with Agent.open(
-        tmp_path / "device", server="http://127.0.0.1:9", root=folder / "root.json", models=["encoder", "wake"]
+        tmp_path / "device",
+        AgentOptions(server="http://127.0.0.1:9", root=folder / "root.json", models=["encoder", "wake"]),
     ):
         pass
     said = done("agent", "import", tmp_path / "stick", "--folder", tmp_path / "device")
@@ -328,8 +335,10 @@ def test_import_that_brings_nothing_says_so_by_its_status(tmp_path: Path) -> Non
     done("model", "add", "other", "-R", folder)
     done("publish", "--model", "other", model_file(tmp_path, 9), "-R", folder)
     for model in ("wake", "other"):
-        done("bundle", "export", model, tmp_path / model, "-R", folder)
-    with Agent.open(tmp_path / "device", server="http://127.0.0.1:9", root=folder / "root.json", models=["wake"]):
+        done("bundle", "export", "-m", model, tmp_path / model, "-R", folder)
+    with Agent.open(
+        tmp_path / "device", AgentOptions(server="http://127.0.0.1:9", root=folder / "root.json", models=["wake"])
+    ):
         pass
     said = whimbrel("agent", "import", tmp_path / "other", "--folder", tmp_path / "device")
     assert (said.status, "holds other; this agent keeps wake" in said.err) == (2, True)
@@ -367,8 +376,9 @@ def busy(handler: BaseHTTPRequestHandler, seconds: int) -> None:
 
 
 def opened(tmp_path: Path, server: Server, **changes: object) -> Agent:
-    given = {"server": server.url, "root": server.repository.root_bytes, "probes": AllGood(), **changes}
-    return Agent.open(tmp_path / "device", **given)  # type: ignore[arg-type]
+    root, probes = server.repository.root_bytes, AllGood()
+    given = {"server": server.url, "root": root, "models": ["detector"], "probes": probes, **changes}
+    return Agent.open(tmp_path / "device", AgentOptions(**given))  # type: ignore[arg-type]
 
 
 def test_root_rotations_that_were_missed_are_followed_one_by_one(tmp_path: Path, repository: Repository) -> None:
@@ -436,6 +446,9 @@ def test_server_that_moved_is_followed_by_the_settings(tmp_path: Path, repositor
     with Server(repository) as server, opened(tmp_path, server) as agent:
         agent.cycle()
     repository.policy("detector", baseline=2)
-    with Server(repository) as moved, Agent.open(tmp_path / "device", server=moved.url, probes=AllGood()) as agent:
+    with (
+        Server(repository) as moved,
+        Agent.open(tmp_path / "device", AgentOptions(server=moved.url, probes=AllGood())) as agent,
+    ):
         result = agent.cycle(force=True)
         assert (result.models["detector"]["wanted"], result.problems) == (2, ())

@@ -20,6 +20,7 @@ COMMANDS = [
     ("model", "add"),
     ("model", "list"),
     ("model", "set"),
+    ("model", "show"),
     ("model", "alias"),
     ("publish",),
     ("version",),
@@ -32,6 +33,10 @@ COMMANDS = [
     ("rollout", "list"),
     ("rollout", "status"),
     ("rollout", "watch"),
+    ("rollout", "wait"),
+    ("rollout", "plan", "new"),
+    ("context",),
+    ("context", "add"),
     ("rollout", "pause"),
     ("rollout", "resume"),
     ("rollout", "abort"),
@@ -92,8 +97,8 @@ def test_init_keeps_the_keys_apart_and_to_oneself(repo: Path) -> None:
 def test_models_and_versions_are_listed(repo: Path) -> None:
     (model,) = done("model", "list", "-R", repo)
     assert (model["name"], model["versions"], model["aliases"]) == ("wake", 2, {"champion": 1})
-    assert [v["semantic_version"] for v in done("version", "list", "wake", "-R", repo)] == ["1.0.0", "2.0.0"]
-    shown = done("version", "show", "wake", "2.0.0", "-R", repo)
+    assert [v["semantic_version"] for v in done("version", "list", "-m", "wake", "-R", repo)] == ["1.0.0", "2.0.0"]
+    shown = done("version", "show", "2.0.0", "-m", "wake", "-R", repo)
     variant = shown["release"]["variants"][0]
     assert variant["files"][0]["format"] == "onnx"
     assert variant["signature"]["inputs"][0] == {"name": "x", "dtype": "float32", "shape": [1, 4]}
@@ -102,12 +107,12 @@ def test_models_and_versions_are_listed(repo: Path) -> None:
 def test_text_for_people(repo: Path) -> None:
     for command, words in (
         (("model", "list"), "wake"),
-        (("version", "list", "wake"), "2.0.0"),
-        (("version", "show", "wake", "1"), "serial 1"),
-        (("version", "show", "wake", "2"), "onnx, fp32"),
+        (("version", "list", "-m", "wake"), "2.0.0"),
+        (("version", "show", "1", "-m", "wake"), "serial 1"),
+        (("version", "show", "2", "-m", "wake"), "onnx, fp32"),
         (("rollout", "list"), "none"),
         (("audit",), "publish"),
-        (("collect",), "collected 0 artifacts"),
+        (("collect",), "deleted 0 artifacts"),
     ):
         said = whimbrel(*command, "-R", repo)
         assert (said.status, said.err) == (0, "")
@@ -117,13 +122,16 @@ def test_text_for_people(repo: Path) -> None:
 def test_two_ten_is_listed_after_two_nine(repo: Path) -> None:
     for number, version in ((3, "2.9.0"), (4, "2.10.0")):
         done("publish", "-m", "wake", model_file(repo.parent, number), "--semantic-version", version, "-R", repo)
-    assert [v["semantic_version"] for v in done("version", "list", "wake", "-R", repo)][-2:] == ["2.9.0", "2.10.0"]
+    assert [v["semantic_version"] for v in done("version", "list", "-m", "wake", "-R", repo)][-2:] == [
+        "2.9.0",
+        "2.10.0",
+    ]
     next_one = done("publish", "-m", "wake", model_file(repo.parent, 5), "-R", repo)
     assert next_one["semantic_version"] == "2.10.1"
 
 
 def test_what_a_file_asks_of_its_runtime_is_published_with_it(repo: Path) -> None:
-    (one,) = done("version", "show", "wake", "1", "-R", repo)["release"]["variants"]
+    (one,) = done("version", "show", "1", "-m", "wake", "-R", repo)["release"]["variants"]
     (term,) = one["selector"]["match_expressions"]
     assert term == {"key": "runtime.onnxruntime", "operator": "NotVersion", "values": ["<1.15"]}
     said = whimbrel("publish", "-m", "wake", model_file(repo.parent, 8), "-R", repo, "--variant", "name=own")
@@ -141,12 +149,38 @@ def test_the_same_bytes_are_stored_once_and_it_says_so(repo: Path) -> None:
 def test_a_published_number_is_refused_with_the_difference(repo: Path) -> None:
     other = model_file(repo.parent, 7)
     fails("publish", "-m", "wake", other, "-R", repo, "--semantic-version", "2.0.0", words="became", status=4)
-    assert len(done("version", "list", "wake", "-R", repo)) == 2
+    assert len(done("version", "list", "-m", "wake", "-R", repo)) == 2
 
 
 def test_a_model_says_how_many_earlier_versions_get_a_direct_patch(repo: Path) -> None:
     assert done("model", "set", "wake", "--delta-bases", 5, "-R", repo)["settings"]["delta_bases"] == 5
     fails("model", "set", "wake", "--delta-bases", 65, "-R", repo, words="delta_bases")
+
+
+def test_a_models_conditions_are_set_each_alone_and_shown(repo: Path) -> None:
+    """`--start-jitter-s` was the only condition that could be set, and it took all others away."""
+
+    def conditions(*options: object) -> dict[str, object]:
+        changed = done("model", "set", "wake", *options, "-R", repo)
+        assert done("model", "show", "wake", "-R", repo) == changed
+        return changed["settings"].get("conditions", {})
+
+    night = {"start_s": 79200, "end_s": 21600, "zone": "local"}
+    everything = ("--unmetered", "--charging", "--window", "22:00-06:00 local", "--battery-min", 0.25)
+    given = {"unmetered": True, "charging": True, "windows": [night], "battery_min": 0.25}
+    assert conditions(*everything) == given
+    assert conditions("--start-jitter-s", 60) == given | {"start_jitter_s": 60.0}
+    shown = whimbrel("model", "show", "wake", "-R", repo).out
+    assert "from 22:00 to 06:00 local time; spread over 60 s" in shown
+    assert "with at least 25% of charge, or charging" in shown
+    left = conditions("--no-unmetered", "--no-battery-min", "--no-window")
+    assert left == {"charging": True, "start_jitter_s": 60.0}
+    assert conditions("--no-charging", "--no-start-jitter-s") == {"start_jitter_s": 0.0}
+    assert "none: devices fetch and activate at once" in whimbrel("model", "show", "wake", "-R", repo).out
+    fails("model", "set", "wake", "--window", "01:00-02:00", "--no-window", "-R", repo, words="keep one of them")
+    fails("model", "set", "wake", "--battery-min", 30, "-R", repo, words="battery_min", status=2)
+    added = done("model", "add", "other", "--idle", "--storage-mib-min", 500, "-R", repo)
+    assert added["settings"]["conditions"] == {"idle": True, "storage_mib_min": 500}
 
 
 def test_budgets_are_kept(repo: Path) -> None:
@@ -183,6 +217,38 @@ def test_a_rollout_from_start_to_end(repo: Path) -> None:
     assert actions == ["abort", "resume", "pause", "start"]
 
 
+def test_a_pipeline_gates_on_the_end_of_a_rollout(repo: Path) -> None:
+    first = done("rollout", "start", plan_file(repo.parent), "-R", repo)["id"]
+    waiting = whimbrel("rollout", "wait", first, "--timeout", "1s", "-R", repo)
+    assert (waiting.status, waiting.out) == (3, "")
+    assert "after 1s" in waiting.err
+    assert f"whimbrel rollout status {first}" in waiting.err
+    fails("rollout", "wait", first, "--timeout", "1", "-R", repo, words="such as 90s, 30m", status=2)
+    done("rollout", "abort", first, "-R", repo)
+    second = done("rollout", "start", plan_file(repo.parent), "-R", repo)["id"]
+    done("rollout", "finish", second, "-R", repo, "--because", "a test")
+    for end, state, status in ((first, "aborted", 1), (second, "completed", 0)):
+        for command in (("watch",), ("wait",), ("wait", "--for", "ended"), ("wait", "--json")):
+            said = whimbrel("rollout", *command, end, "-R", repo)
+            assert (said.status, said.err) == (status, "")
+            assert state in said.out
+
+
+def test_a_new_plan_is_accepted_by_the_check_of_plans(repo: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "my plan.yaml"
+    written = whimbrel("rollout", "plan", "new", "-m", "wake", "-o", plan, "-R", repo)
+    assert f"Next: whimbrel rollout plan check '{plan}'" in written.out
+    checked = done("rollout", "plan", "check", plan, "-R", repo)
+    assert checked["target"].endswith("(2.0.0)")
+    assert [stage["name"] for stage in checked["stages"]] == ["canary", "early", "general"]
+    assert done("rollout", "start", plan, "-R", repo)["stages"][0]["name"] == "canary"
+    fails("rollout", "plan", "new", "-m", "wake", "-o", plan, "-R", repo, words="is there already", status=4)
+    fails("rollout", "plan", "new", "-m", "sleep", "-R", repo, words="there is no model 'sleep'", status=4)
+    printed = whimbrel("rollout", "plan", "new", "-m", "wake", "--version", "2.0.0")  # no server is asked
+    assert (printed.status, 'model_version: "wake@2.0.0"' in printed.out) == (0, True)
+    fails("rollout", "plan", "new", "-m", "Bad Name", "--version", "1.0.0", words="names no version", status=2)
+
+
 def test_a_reference_is_counted_from_the_validation_samples_and_signed(repo: Path, tmp_path: Path) -> None:
     card = tmp_path / "card.yaml"
     card.write_text(
@@ -198,7 +264,7 @@ probe:
         encoding="utf-8",
     )
     done("publish", "--model", "wake", model_file(tmp_path, 3), "--card", card, "-R", repo)
-    reference = done("version", "show", "wake", "3.0.0", "-R", repo)["release"]["reference"]
+    reference = done("version", "show", "3.0.0", "-m", "wake", "-R", repo)["release"]["reference"]
     assert (reference["kind"], reference["bins"]) == ("classes", [0, 1])
     assert reference["shares"] == [2.5 / 4, 1.5 / 4]
 
@@ -222,19 +288,52 @@ def test_tickets_of_users_are_handed_on_once_and_listed(repo: Path, tmp_path: Pa
 
 def test_aliases_retirement_and_collection(repo: Path) -> None:
     done("model", "alias", "wake", "stable", "2.0.0", "-R", repo)
-    assert done("version", "show", "wake", "stable", "-R", repo)["serial"] == 2
-    fails("version", "retire", "wake", "1.0.0", "-R", repo, words="is the baseline")
+    assert done("version", "show", "stable", "-m", "wake", "-R", repo)["serial"] == 2
+    fails("version", "retire", "1.0.0", "-m", "wake", "-R", repo, words="nobody can be asked")
+    fails("version", "retire", "1.0.0", "-m", "wake", "--yes", "-R", repo, words="is the baseline")
     assert done("collect", "--older-than-hours", 0, "-R", repo)["collected"] == []
-    done("version", "retire", "wake", "stable", "-R", repo)
+    done("version", "retire", "stable", "-m", "wake", "--yes", "-R", repo)
     fails("rollout", "start", plan_file(repo.parent), "-R", repo, words="is retired")
-    assert len(done("collect", "--older-than-hours", 0, "-R", repo)["collected"]) == 1
+    fails("collect", "--older-than-hours", 0, "-R", repo, words="give --yes", status=4)
+    tried = done("collect", "--older-than-hours", 0, "--dry-run", "-R", repo)
+    assert (len(tried["collected"]), tried["dry_run"]) == (1, True)
+    said = whimbrel("collect", "--older-than-hours", 0, "--dry-run", "-R", repo).out
+    assert f"  {tried['collected'][0]}\nwould delete 1 artifact, " in said
+    assert len(list((repo / "files" / "default" / "artifacts").iterdir())) == 2
+    collected = done("collect", "--older-than-hours", 0, "--yes", "-R", repo)
+    assert collected == tried | {"dry_run": False}
     assert len(list((repo / "files" / "default" / "artifacts").iterdir())) == 1
 
 
 def test_a_revocation_is_signed_by_the_publisher_and_said_once(repo: Path) -> None:
-    assert done("version", "revoke", "wake", "2.0.0", "--because", "a leak", "-R", repo)["revoked"] == [2]
-    fails("version", "revoke", "wake", "2.0.0", "-R", repo, words="is revoked already")
+    fails("version", "revoke", "2.0.0", "-m", "wake", "-R", repo, words="cannot be undone", status=4)
+    assert done("version", "revoke", "2.0.0", "-m", "wake", "--yes", "--because", "a leak", "-R", repo)["revoked"] == [
+        2
+    ]
+    fails("version", "revoke", "2.0.0", "-m", "wake", "-R", repo, words="is revoked already")
     assert done("audit", "-R", repo)[0]["because"] == "a leak"
+
+
+def test_versions_are_listed_with_their_names_and_states(repo: Path) -> None:
+    for number in (3, 4, 5):
+        done(
+            "publish", "-m", "wake", model_file(repo.parent, number), "-R", repo, "--semantic-version", f"{number}.0.0"
+        )
+    done("version", "retire", "3.0.0", "-m", "wake", "--yes", "-R", repo)
+    done("version", "revoke", "3.0.0", "-m", "wake", "--yes", "-R", repo)
+    taken_back = done("rollout", "start", plan_file(repo.parent, "wake@4.0.0"), "-R", repo)["id"]
+    done("rollout", "rollback", taken_back, "--because", "too slow", "-R", repo)
+    done("model", "alias", "wake", "next", "5.0.0", "-R", repo)
+    listed = {each["semantic_version"]: each for each in done("version", "list", "-m", "wake", "-R", repo)}
+    assert [each["baseline"] for each in listed.values()] == [True, False, False, False, False]
+    assert [each["revoked"] for each in listed.values()] == [False, False, True, False, False]
+    assert [len(each["quarantined"]) for each in listed.values()] == [0, 0, 0, 1, 0]
+    assert listed["4.0.0"]["quarantined"][0]["devices"] == "every device"
+    assert listed["4.0.0"]["quarantined"][0]["because"] == "too slow"
+    lines = whimbrel("version", "list", "-m", "wake", "-R", repo).out.splitlines()
+    assert "devices  names     state             published (UTC)" in lines[1]
+    states = [line.split()[7:-2] for line in lines[2:]]
+    assert states == [["champion", "baseline"], [], ["revoked,", "retired"], ["quarantined"], ["next"]]
 
 
 def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_path: Path) -> None:
@@ -242,7 +341,7 @@ def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_p
     with serving(repo) as here:
         where = ("--server", here.admin, "--token-file", token)
         assert done("model", "list", *where)[0]["name"] == "wake"
-        fails("version", "list", "sleep", *where, words="there is no model 'sleep' (models: wake)")
+        fails("version", "list", "-m", "sleep", *where, words="there is no model 'sleep' (models: wake)")
         fails("publish", "-m", "wake", model_file(tmp_path, 3), *where, words="--keys")
         wrong = tmp_path / "wrong.token"
         wrong.write_text("x" * 32)
@@ -260,7 +359,7 @@ def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_p
     [
         (("model", "list"), "name either a folder"),
         (("model", "list", "-R", "{no}"), "is no Whimbrel repository"),
-        (("model", "list", "-R", "{repo}", "--server", "http://127.0.0.1:1"), "name either a folder"),
+        (("model", "list", "-R", "{repo}", "--server", "http://127.0.0.1:1"), "each name a repository"),
         (("model", "list", "--server", "http://127.0.0.1:1"), "asks for the admin token"),
         (("model", "add", "Bad Name", "-R", "{repo}"), "is not a model name"),
         (("model", "add", "wake", "-R", "{repo}"), "exists already"),
@@ -277,9 +376,9 @@ def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_p
         (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--semantic-version", "3"), "not a semantic version"),
         (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--card", "{no}"), "cannot be read"),
         (("publish", "-m", "wake", "{onnx}", "-R", "{repo}", "--keys", "{no}"), "there is no key"),
-        (("version", "show", "wake", "9.9.9", "-R", "{repo}"), "has no version '9.9.9'"),
-        (("version", "show", "wake?x", "1.0.0", "-R", "{repo}"), "wake?x"),
-        (("version", "show", "wake", "99", "-R", "{repo}"), "no version with serial 99"),
+        (("version", "show", "9.9.9", "-m", "wake", "-R", "{repo}"), "has no version '9.9.9'"),
+        (("version", "show", "1.0.0", "-m", "wake?x", "-R", "{repo}"), "wake?x"),
+        (("version", "show", "99", "-m", "wake", "-R", "{repo}"), "no version with serial 99"),
         (("rollout", "start", "{no}", "-R", "{repo}"), "cannot be read"),
         (("rollout", "start", "{text}", "-R", "{repo}"), "model.txt"),
         (("rollout", "start", "{repo}", "-R", "{repo}"), "cannot be read"),
@@ -350,7 +449,7 @@ def test_another_models_key_publishes_nothing(repo: Path) -> None:
     keys = repo / "keys" / "offline"
     shutil.copy(keys / "targets.pem", keys / "publisher-wake.pem")
     fails("publish", "-m", "wake", model_file(repo.parent, 3), "-R", repo, words="is not signed by a key")
-    assert len(done("version", "list", "wake", "-R", repo)) == 2
+    assert len(done("version", "list", "-m", "wake", "-R", repo)) == 2
 
 
 # --- real processes ---
@@ -385,7 +484,7 @@ def test_a_full_disk_leaves_no_half_written_state(repo: Path) -> None:
     assert said.stderr.count("\n") == 1
     assert "Traceback" not in said.stderr
     assert sorted(path.name for path in (repo / "files" / "default" / "artifacts").iterdir()) == before
-    assert len(done("version", "list", "wake", "-R", repo)) == 2
+    assert len(done("version", "list", "-m", "wake", "-R", repo)) == 2
     done("publish", "-m", "wake", large, "-R", repo)
 
 

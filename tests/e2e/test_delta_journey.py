@@ -9,7 +9,7 @@ import pytest
 
 from support.repository import Repository, Server, onnx_model, probe_of, signature_of, variant_of
 from support.server import done
-from whimbrel import Agent
+from whimbrel import Agent, AgentOptions
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.model import documents
@@ -61,11 +61,14 @@ def agent(tmp_path: Path, server: Server, repository: Repository) -> Iterator[Ag
     probes = ProbeServer()
     with Agent.open(
         tmp_path / "device",
-        server=server.url,
-        root=repository.root_bytes,
-        probes=probes,
-        device_id="dev-1",
-        enrol_token=server.enrol_token,
+        AgentOptions(
+            server=server.url,
+            root=repository.root_bytes,
+            probes=probes,
+            device_id="dev-1",
+            enrol_token=server.enrol_token,
+            models=["detector"],
+        ),
     ) as made:
         made.cycle()
         settle(made)
@@ -169,14 +172,15 @@ _LEAN = """
 import sys
 for name in sys.argv[4:]:
     sys.modules[name] = None  # as where there is no wheel of it
-from whimbrel import Agent
+from whimbrel import Agent, AgentOptions
 from whimbrel.device.ports import ProbeResult
 
 class AllGood:
     def probe(self, request):
         return ProbeResult(passed=True)
 
-with Agent.open(sys.argv[1], server=sys.argv[2], root=sys.argv[3], probes=AllGood()) as agent:
+options = AgentOptions(server=sys.argv[2], root=sys.argv[3], models=["detector"], probes=AllGood())
+with Agent.open(sys.argv[1], options) as agent:
     for line in sys.stdin:
         found = agent.cycle(force=True).models["detector"]
         for _ in range(3):
@@ -229,4 +233,4 @@ def test_publishing_says_what_a_patch_saves_and_lists_it_for_devices(tmp_path: P
     steps = documents.parse(DeltaIndex, listed.read_bytes(), what="the index").steps
     assert patched["sha256"] in {step.sha256 for step in steps}
     assert (folder / "files" / "default" / "artifacts" / patched["sha256"]).stat().st_size == patched["size_bytes"]
-    assert done("collect", "--older-than-hours", "0", *keys)["collected"] == []
+    assert done("collect", "--yes", "--older-than-hours", "0", *keys)["collected"] == []

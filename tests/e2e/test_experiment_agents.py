@@ -12,7 +12,7 @@ import urllib3
 
 from support.experiments import TEXT
 from support.server import Running, done, repository, serving
-from whimbrel import Agent
+from whimbrel import Agent, AgentOptions
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.demo.fleet import AgentFleet, open_fleet
 
@@ -52,15 +52,17 @@ def fleet(server: Running, folder: Path, app: App) -> Iterator[AgentFleet]:
     def open_one(place: Path, name: str, labels: dict[str, str]) -> Agent:
         return Agent.open(
             place,
-            server=server.devices,
-            root=server.folder / "root.json",
-            models=("wake",),
-            device_id=name,
-            labels=labels,
-            enrol_token=(server.folder / "enrol.token").read_text().strip(),
-            probes=probes,
-            pool=pool,
-            durable_sessions=False,
+            AgentOptions(
+                server=server.devices,
+                root=server.folder / "root.json",
+                models=("wake",),
+                device_id=name,
+                labels=labels,
+                enrol_token=(server.folder / "enrol.token").read_text().strip(),
+                probes=probes,
+                pool=pool,
+                durable_sessions=False,
+            ),
         )
 
     playing = AgentFleet(open_fleet(folder, devices=DEVICES, open_one=open_one), app, use_every_s=3.0, seed=1)  # type: ignore[arg-type]
@@ -136,7 +138,7 @@ def test_an_arm_that_harms_is_stopped_and_its_devices_return(server: Running, tm
         assert "harm is proven: error" in seen["arms"][1]["stopped"]
         until(lambda: running.observed.devices_by_serial() == {1: DEVICES}, what="everybody is back", within_s=60)
         until(
-            lambda: done("version", "list", "wake", *at(server))[1]["devices"] == 0,
+            lambda: done("version", "list", "-m", "wake", *at(server))[1]["devices"] == 0,
             what="the server hears",
             within_s=60,
         )

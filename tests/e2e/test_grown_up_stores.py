@@ -13,7 +13,7 @@ import pytest
 from conftest import NATS, POSTGRESQL
 from support.repository import onnx_model
 from support.server import Running, done, serving
-from whimbrel import Agent
+from whimbrel import Agent, AgentOptions
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.errors import Unavailable
 
@@ -79,12 +79,14 @@ def test_rollout_goes_through_on_postgresql_and_nats(running: Running, tmp_path:
     agents = [
         Agent.open(
             tmp_path / f"device-{number}",
-            server=running.devices,
-            root=running.folder / "root.json",
-            models=["wake"],
-            device_id=f"dev-{number}",
-            enrol_token=token,
-            probes=probes,
+            AgentOptions(
+                server=running.devices,
+                root=running.folder / "root.json",
+                models=["wake"],
+                device_id=f"dev-{number}",
+                enrol_token=token,
+                probes=probes,
+            ),
         )
         for number in range(DEVICES)
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from support.repository import Repository, Server, onnx_model, variant_of
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.disk import RealDisk
 from whimbrel.device.journal import seal, unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -92,7 +92,7 @@ def opened(tmp_path: Path, server: Server) -> Iterator[Opened]:
             "durable_sessions": False,
             **changes,
         }
-        agents.append(Agent.open(given.pop("folder", tmp_path / "device"), **given))
+        agents.append(Agent.open(given.pop("folder", tmp_path / "device"), AgentOptions(**given)))
         return agents[-1]
 
     yield make
@@ -228,7 +228,9 @@ def shelf() -> Iterator[Server]:
 
 
 def agent_of(shelf: Server, folder: Path, probes: Probes) -> Agent:
-    return Agent.open(folder, server=shelf.url, root=shelf.repository.root_bytes, probes=probes)
+    return Agent.open(
+        folder, AgentOptions(server=shelf.url, root=shelf.repository.root_bytes, probes=probes, models=["detector"])
+    )
 
 
 def test_first_variant_of_the_signed_order_is_taken_where_it_keeps_its_budget(shelf: Server, tmp_path: Path) -> None:

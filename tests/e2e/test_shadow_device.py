@@ -8,7 +8,7 @@ import pytest
 
 from support import shadow_models
 from support.repository import Repository, Server, probe_of, signature_of, variant_of
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.model.documents import digest_of
 from whimbrel.policy.policy import Arm, Entry, Layer, Quarantine
@@ -48,11 +48,14 @@ def opened(tmp_path: Path, server: Server, probes: ProbeServer) -> Iterator[Open
     def make() -> Agent:
         agent = Agent.open(
             tmp_path / "device",
-            server=server.url,
-            root=server.repository.root_bytes,
-            device_id="dev-1",
-            enrol_token=server.enrol_token,
-            probes=probes,
+            AgentOptions(
+                server=server.url,
+                root=server.repository.root_bytes,
+                device_id="dev-1",
+                enrol_token=server.enrol_token,
+                probes=probes,
+                models=["detector"],
+            ),
         )
         agents.append(agent)
         return agent

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.power_cut import CONTENTS, WholeFiles, World
 from support.wire import Wire
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.disk import RealDisk
 from whimbrel.errors import Unavailable, WhimbrelError
 
@@ -81,13 +81,16 @@ DISK: type[RealDisk] = RealDisk
 def opened(world: World, folder: Path) -> Agent:
     return Agent.open(
         folder,
-        server="http://models.example.com",
-        root=world.repository.root_bytes,
-        device_id="dev-1",
-        enrol_token=world.server.enrol_token,
-        probes=WholeFiles(),
-        pool=Wire(world.server),
-        disk=DISK(),
+        AgentOptions(
+            server="http://models.example.com",
+            root=world.repository.root_bytes,
+            device_id="dev-1",
+            enrol_token=world.server.enrol_token,
+            probes=WholeFiles(),
+            pool=Wire(world.server),
+            disk=DISK(),
+            models=["detector"],
+        ),
     )
 
 

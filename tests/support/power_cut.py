@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from support.repository import Repository, Server, onnx_model
 from support.wire import Wire
-from whimbrel import Agent, durable, limits
+from whimbrel import Agent, AgentOptions, durable, limits
 from whimbrel.agent import app, settings
 from whimbrel.agent.marks import harvest
 from whimbrel.agent.places import Places
@@ -74,15 +74,18 @@ class World:
     def opened(self, disk: ModelledDisk) -> Agent:
         return Agent.open(
             FOLDER,
-            server="http://models.example.com",
-            root=self.repository.root_bytes,
-            device_id="dev-1",
-            enrol_token=self.server.enrol_token,
-            probes=WholeFiles(),
-            pool=self.wire,
-            clock=lambda: self.now,
-            chance=random.Random(1),
-            disk=disk,
+            AgentOptions(
+                server="http://models.example.com",
+                root=self.repository.root_bytes,
+                device_id="dev-1",
+                enrol_token=self.server.enrol_token,
+                probes=WholeFiles(),
+                pool=self.wire,
+                clock=lambda: self.now,
+                chance=random.Random(1),
+                disk=disk,
+                models=["detector"],
+            ),
         )
 
     def cycle(self, agent: Agent) -> dict[str, Any]:

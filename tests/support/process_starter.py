@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 import onnxruntime
 
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.agent.probes.__main__ import main as serve_probes
 from whimbrel.errors import WhimbrelError
@@ -81,11 +81,14 @@ def be_an_agent(order: dict[str, Any]) -> None:
     folder = Path(order["folder"])
     Agent.open(
         folder,
-        server=order["server"],
-        root=Path(order["root"]),
-        device_id="dev-1",
-        enrol_token=order["enrol_token"],
-        probes=ForkedServer(Path(order["probe"])),
+        AgentOptions(
+            server=order["server"],
+            root=Path(order["root"]),
+            device_id="dev-1",
+            enrol_token=order["enrol_token"],
+            probes=ForkedServer(Path(order["probe"])),
+            models=["detector"],
+        ),
     ).run()
 
 

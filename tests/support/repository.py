@@ -255,6 +255,7 @@ class Server:
         self.compressed: list[str] = []  # what came as gzip: "reports"
         self.announced: list[dict[str, Any]] = []
         self.batches: list[dict[str, Any]] = []
+        self.enrolled: list[dict[str, Any]] = []
         self.answers: dict[str, int] = {}  # device API path -> status to answer instead
         self.faults: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
         self.tokens: set[str] = set()
@@ -360,6 +361,7 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
             if what == "enrol":
                 if value["enrol_token"] != server.enrol_token:
                     return 401, {"title": "unknown token"}
+                server.enrolled.append(value)
                 credential = f"credential-of-{value['device_id']}-{len(server.credentials)}"
                 server.credentials[value["device_id"]] = credential
                 return 201, {"device_id": value["device_id"], "credential": credential}

@@ -7,7 +7,7 @@ from pathlib import Path
 from support.power_cut import SEED, must
 from support.repository import Repository, Server
 from support.wire import Wire
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.places import Places
 from whimbrel.agent.session import Session
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -52,15 +52,17 @@ def back_together(leave_out: Iterable[str] = ()) -> int:
     try:
         agent = Agent.open(
             FOLDER,
-            server="http://models.example.com",
-            root=repository.root_bytes,
-            models=PAIR,
-            probes=AllGood(),
-            pool=Wire(server),
-            clock=lambda: now[0],
-            chance=random.Random(1),
-            disk=disk,
-            device_id="dev-1",
+            AgentOptions(
+                server="http://models.example.com",
+                root=repository.root_bytes,
+                models=PAIR,
+                probes=AllGood(),
+                pool=Wire(server),
+                clock=lambda: now[0],
+                chance=random.Random(1),
+                disk=disk,
+                device_id="dev-1",
+            ),
         )
         for serial in (1, 2, 1):
             for model in PAIR:

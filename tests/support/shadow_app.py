@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from support import shadow_models
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.errors import Unavailable
 
 _CALLS = 10  # a session
@@ -24,7 +24,10 @@ def main(folder: Path, server: str, root: str, device: str, token: str, stop: Pa
     limits.SHADOW_WALL_S = 2.0
     limits.SHADOW_LOOK_S = 0.2
     agent = Agent.open(
-        folder, server=server, root=root, models=("wake",), device_id=device, enrol_token=token, durable_sessions=False
+        folder,
+        AgentOptions(
+            server=server, root=root, models=("wake",), device_id=device, enrol_token=token, durable_sessions=False
+        ),
     )
     seed = 0
     with agent, (folder / "sessions.txt").open("a") as log:

@@ -284,9 +284,9 @@ class Town(msgspec.Struct):
     def fleet(self) -> Fleet:
         return self.stores.fleet
 
-    def enrol(self, *devices: str, labels: Mapping[str, str] | None = None) -> None:
+    def enrol(self, *devices: str, labels: Mapping[str, str] | None = None, models: tuple[str, ...] = ()) -> None:
         for device in devices:
-            self.fleet.enrol(device, credential="c" * 20, labels=dict(labels or {}), at=T0)
+            self.fleet.enrol(device, credential="c" * 20, labels=dict(labels or {}), models=models, at=T0)
 
     def publish(self, serial: int, **changes: Any) -> VersionRecord:
         record = version(serial, **changes)

@@ -6,6 +6,7 @@ from whimbrel.health.report import Announcement
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Probe, Tensor, Validation
 from whimbrel.policy.policy import Conditions, Entry, Window
+from whimbrel.trust.enrolment import Enrolment
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,14 @@ from whimbrel.policy.policy import Conditions, Entry, Window
             Entry(rollout="r1", arms=(), delays_s=(1.0, 2.5)),
             b'{"arms":[],"delays_s":[1.0,2.5],"rollout":"r1"}',
         ),  # ADR 35
+        (
+            Enrolment(device_id="dev-1", enrol_token="t" * 16, labels={"region": "NZ"}, models=("wake", "sleep")),
+            b'{"device_id":"dev-1","enrol_token":"tttttttttttttttt","labels":{"region":"NZ"},"models":["wake","sleep"]}',
+        ),  # ADR 65
+        (
+            Enrolment(device_id="dev-1", enrol_token="t" * 16),
+            b'{"device_id":"dev-1","enrol_token":"tttttttttttttttt"}',
+        ),
         (Announcement(model="wake", step="assigned", serial=2), b'{"model":"wake","serial":2,"step":"assigned"}'),
     ],
 )

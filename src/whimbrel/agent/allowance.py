@@ -82,7 +82,12 @@ class Allowance:
             self._keep(Spent(day=today))
         elif today < self._kept.day - 1:  # the clock was ahead: the count stays, and ends with today
             self._keep(Spent(day=today, bytes=self._used))
-        return max(0, self._budget - self._used)
+        return self.left
+
+    @property
+    def left(self) -> int | None:
+        """Bytes that are left of the budget that the download began with; None without a bound."""
+        return None if self._budget is None else max(0, self._budget - self._used)
 
     def spend(self, count: int) -> bool:
         """`count` bytes came; waits where that was too fast. False: no more today."""

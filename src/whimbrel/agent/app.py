@@ -9,13 +9,11 @@
 import os
 import random
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
-import urllib3
 
 from whimbrel import limits
 from whimbrel.agent import sets
@@ -34,6 +32,7 @@ from whimbrel.agent.installation import Installation
 from whimbrel.agent.labels import labels_of, labels_to_tell
 from whimbrel.agent.locks import held_alone
 from whimbrel.agent.mirrors import Mirrors
+from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.pass_clock import PassClock
 from whimbrel.agent.places import Places
 from whimbrel.agent.probes import rest
@@ -46,8 +45,7 @@ from whimbrel.agent.status import StatusFile, model_status, read_status
 from whimbrel.agent.swaps import Swaps
 from whimbrel.agent.transport import HttpNetwork, Proxies
 from whimbrel.agent.tuf_client import TrustClient
-from whimbrel.device.conditions import Situation
-from whimbrel.device.ports import Clock, Prober
+from whimbrel.device.ports import Prober
 from whimbrel.device.states import PREPARING, State
 from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
 
@@ -67,33 +65,21 @@ class Agent:
     """The agent of one folder. `open` it; `close` it."""
 
     def __init__(
-        self,
-        folder: Path,
-        settings: settings_file.Settings,
-        root: bytes,
-        *,
-        enrol_token: str | None,
-        clock: Clock,
-        probes: Prober | None,
-        pool: urllib3.PoolManager | None,
-        situation: Callable[[], Situation],
-        chance: random.Random,
-        durable_sessions: bool,
-        disk: Disk,
-        monotonic: Clock,
+        self, folder: Path, settings: settings_file.Settings, root: bytes, options: AgentOptions, *, disk: Disk
     ) -> None:
+        chance = options.chance or random.Random()  # noqa: S311 (it spreads load and keeps no secret)
         self.folder = folder
         self.settings = settings
         self._labels = labels_of(settings.labels)
-        self._clock = clock
-        self._now = PassClock(clock, monotonic)
-        self._durable_sessions = durable_sessions
+        self._clock = options.clock
+        self._now = PassClock(options.clock, options.monotonic)
+        self._durable_sessions = options.durable_sessions
         self._stop = threading.Event()
         self._busy = threading.Lock()
         self._disk = disk
-        self._http = HttpNetwork(pool, proxies=Proxies(settings.proxy))
+        self._http = HttpNetwork(options.pool, proxies=Proxies(settings.proxy))
         self._network = Switched(self._http)
-        self._situation = situation
+        self._situation = options.situation or default_situation(folder)
         url = f"{settings.server}/{settings.namespace}"
         self._trust = TrustClient(
             folder / "trust", url=url, root=root, models=settings.models, disk=disk, network=self._network
@@ -107,7 +93,7 @@ class Agent:
             stopped=self._stop.is_set,
             offline=lambda: self._network.offline,
             now=self._now,
-            monotonic=monotonic,
+            monotonic=options.monotonic,
         )
         self._spool = Spool(folder / "spool.json", disk=disk)
         api = DeviceApi(
@@ -115,13 +101,14 @@ class Agent:
             url=url,
             device_id=settings.device_id,
             labels=lambda: labels_to_tell(self._labels, self._trust.policies.values()),
-            enrol_token=enrol_token,
+            models=settings.models,
+            enrol_token=options.enrol_token,
             disk=disk,
             network=self._network,
-            clock=monotonic,
+            clock=options.monotonic,
         )
         self._installations: dict[str, Installation] = {}
-        self._install(api, probes)
+        self._install(api, options.probes)
         self._reporting = Reporting(
             api,
             self._spool,
@@ -174,81 +161,19 @@ class Agent:
             self._installations[model] = Installation(model, places, device, swaps=swaps, models=self._installations)
 
     @classmethod
-    def open(
-        cls,
-        folder: str | Path,
-        *,
-        server: str | None = None,
-        root: str | Path | bytes | None = None,
-        models: Sequence[str] | None = None,
-        namespace: str | None = None,
-        device_id: str | None = None,
-        labels: dict[str, str] | None = None,
-        enrol_token: str | None = None,
-        clock: Clock = time.time,
-        probes: Prober | None = None,
-        pool: urllib3.PoolManager | None = None,
-        situation: Callable[[], Situation] | None = None,
-        chance: random.Random | None = None,
-        durable_sessions: bool = True,
-        disk: Disk | None = None,
-        mirrors: Sequence[str] | None = None,
-        proxy: str | None = None,
-        bandwidth_kib_s: int | None = None,
-        metered_mib_a_day: int | None = None,
-        quota_mib: int | None = None,
-        monotonic: Clock = time.monotonic,
-    ) -> Self:
-        """The agent of `folder`. What is left out is as it was the last time; the first time `server` and `root` are
-        needed, `models` is ("detector",), and the device's id is random. `server` "" is none: only bundles come.
-
-        `root` is the trust root: a path, or the bytes. `labels` come over those that the agent sees; only what policies
-        ask for leaves the device. `enrol_token` lets the device tell how it is doing; without one it only listens.
-        `situation` tells of charger, battery, network and so on where policies ask for them; on Linux the agent looks
-        by itself. `pool` and `probes` may be shared by many agents. `durable_sessions` False saves a disk write a
-        session; a power cut within a session is then not told from no session. `disk` and `monotonic` are for tests.
-
-        `mirrors` are asked for artifacts before the server: `<mirror>/<sha256>`. `proxy` goes before the environment's
-        HTTP_PROXY and its like. `bandwidth_kib_s` caps downloads; `metered_mib_a_day` bounds a day's bytes where the
-        network is not known to be unmetered; `quota_mib` bounds the folder; 0 is no bound.
+    def open(cls, folder: str | Path, options: AgentOptions = AgentOptions()) -> Self:
+        """The agent of `folder`. The folder remembers settings: later `Agent.open(folder)` is enough.
 
         Raises `UntrustedInput`, `Refused`, `Unavailable`.
         """
+        if not isinstance(options, AgentOptions):
+            raise UntrustedInput(f"options are a {type(options).__name__}; expected AgentOptions(server=..., root=...)")
         folder = Path(folder)
-        if isinstance(models, str):
-            raise UntrustedInput(f"models is {models!r}; expected a list of names such as [{models!r}]")
         try:
-            disk = disk if disk is not None else RealDisk()
+            disk = options.disk if options.disk is not None else RealDisk()
             disk.make_folder(folder)
-            settings, trusted = settings_file.settle(
-                folder,
-                disk=disk,
-                server=server,
-                root=Path(root) if isinstance(root, str) else root,
-                models=tuple(models) if models is not None else None,
-                namespace=namespace,
-                device_id=device_id,
-                labels=labels,
-                mirrors=tuple(mirrors) if mirrors is not None else None,
-                proxy=proxy,
-                bandwidth_kib_s=bandwidth_kib_s,
-                metered_mib_a_day=metered_mib_a_day,
-                quota_mib=quota_mib,
-            )
-            return cls(
-                folder,
-                settings,
-                trusted,
-                enrol_token=enrol_token,
-                clock=clock,
-                probes=probes,
-                pool=pool,
-                situation=situation or default_situation(folder),
-                chance=chance or random.Random(),  # noqa: S311 (it spreads load and keeps no secret)
-                durable_sessions=durable_sessions,
-                disk=disk,
-                monotonic=monotonic,
-            )
+            settings, trusted = settings_file.settle(folder, options, disk=disk)
+            return cls(folder, settings, trusted, options, disk=disk)
         except OSError as error:
             raise Unavailable(f"the folder {folder} cannot be used: {error}") from error
 

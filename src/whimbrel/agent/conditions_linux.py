@@ -3,7 +3,7 @@
 1. What cannot be read is None: not known, and a policy that asks for it waits.
 2. A machine without any battery is on a charger. A network is unmetered where its route's device is a wire and
    nothing says otherwise; radio is known only where NetworkManager or the app tells.
-3. An app that knows better brings its own reader: `Agent.open(situation=...)`.
+3. An app that knows better brings its own reader: `AgentOptions(situation=...)`.
 """
 
 import os

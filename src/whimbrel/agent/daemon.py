@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from whimbrel.agent.app import Agent, CycleResult
+from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.status import state_words
 from whimbrel.errors import WhimbrelError
 
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("whimbrel: expected one folder; to set one up: whimbrel agent run --help\n")
         return 2
     try:
-        with Agent.open(Path(arguments[0]), enrol_token=os.environ.get(ENROL_TOKEN) or None) as agent:
+        with Agent.open(Path(arguments[0]), AgentOptions(enrol_token=os.environ.get(ENROL_TOKEN) or None)) as agent:
             run(agent)
     except WhimbrelError as error:
         sys.stderr.write(f"whimbrel: {error}\n")

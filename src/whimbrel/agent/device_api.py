@@ -1,7 +1,7 @@
 """The device API, as a client: enrolment, tokens, announcements, reports (docs/reference/http.md).
 
 1. A 401 means: a new token; a second one: a new enrolment. Never more than once a request.
-2. An enrolment tells the labels that policies ask for, and no others.
+2. An enrolment tells which models the device follows, the labels that policies ask for, and no others.
 3. A body that the server calls wrong (400, 413) is never sent again; anything else is tried again later.
 4. Only the server's own answers count. Only 204 means that something is stored, and an error is the server's where it
    is a problem document: a captive portal that answers 200, 401 or 413 makes this device forget nothing.
@@ -36,7 +36,10 @@ class TooLarge(Unavailable):
 
 
 class DeviceApi:
-    """The server's device interface, for one device. `labels`: those that may leave the device now."""
+    """The server's device interface, for one device.
+
+    `labels`: those that may leave the device now. `models`: all that it follows.
+    """
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class DeviceApi:
         url: str,
         device_id: str,
         labels: Callable[[], dict[str, str]],
+        models: tuple[str, ...] = (),
         enrol_token: str | None,
         disk: Disk,
         network: Network,
@@ -54,6 +58,7 @@ class DeviceApi:
         self._url = f"{url}/device/v1"
         self._device_id = device_id
         self._labels = labels
+        self._models = models
         self._enrol_token = enrol_token
         self._disk = disk
         self._network = network
@@ -104,7 +109,9 @@ class DeviceApi:
     def _enrol(self) -> Credential:
         if self._enrol_token is None:
             raise NotAllowed("the server does not know this device, and there is no enrolment token; give one")
-        body = Enrolment(device_id=self._device_id, enrol_token=self._enrol_token, labels=self._labels())
+        body = Enrolment(
+            device_id=self._device_id, enrol_token=self._enrol_token, labels=self._labels(), models=self._models
+        )
         credential = self._parsed(Credential, "enrol", self._post("enrol", documents.encode(body)))
         if credential.device_id != self._device_id:
             raise UntrustedInput(f"the server enrolled {credential.device_id!r}; expected {self._device_id!r}")

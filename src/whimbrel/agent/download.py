@@ -9,7 +9,9 @@
 3. An answer that does not fit what was asked (`answers`) is dropped at once. The hash is checked by the caller, over
    the whole file; where it is wrong, the mirrors that sent of it are asked last for a while.
 4. A mirror that fails gives way to the next one at once; the bytes that came stay.
-5. What a bundle holds comes at once and to its end: there is no later, and no network whose bytes anybody counts.
+5. A request asks for no more than a day's budget has left: what is on its way when a budget ends was paid for, too. A
+   server that knows no ranges is left before its body, where all of it is more.
+6. What a bundle holds comes at once and to its end: there is no later, and no network whose bytes anybody counts.
 """
 
 import functools
@@ -184,9 +186,13 @@ class Download:
         """Whether all is here after one request. False: what the answer promised came, and more is to be asked for."""
         url, have, begun = f"{base}/{file.sha256}", self._disk.size(path) or 0, self._begun(file)
         etag = begun.etag if begun.origin == base else ""
+        left = None if self._offline() else self._allowance.left
+        if left == 0:
+            raise Paused(f"{have} of {file.size_bytes} bytes of {url} are here; no more today, by the budget")
         headers = {"Accept-Encoding": "identity"}
-        if have and (base, file.sha256) not in self._whole_next:
-            headers["Range"] = f"bytes={have}-"
+        last = have + left - 1 if left is not None and left < file.size_bytes - have else None
+        if (have or last is not None) and (base, file.sha256) not in self._whole_next:
+            headers["Range"] = f"bytes={have}-{'' if last is None else last}"
             if etag:
                 headers["If-Range"] = etag
         with self._network.stream(url, headers=headers) as answer:
@@ -203,22 +209,26 @@ class Download:
                     self._whole_next.add((base, file.sha256))
                 raise
             if answer.status == 206:
-                self._remember(file, msgspec.structs.replace(begun, senders=_with(begun.senders, base)))
+                first = Begun(_strong_etag(answer), base) if not have else begun
+                self._remember(file, msgspec.structs.replace(first, senders=_with(first.senders, base)))
                 part = _Part(url, file.size_bytes, start=have, end=end, until=since + _pass_s(begun))
-                self._receive(answer.chunks(), part, functools.partial(self._disk.append, path))
+                chunks = answer.chunks() if have else _without_page(url, answer)
+                self._receive(chunks, part, functools.partial(self._disk.append, path))
                 return end == file.size_bytes
             self._whole_next.discard((base, file.sha256))
+            if left is not None and left < file.size_bytes:
+                raise Unavailable(
+                    f"{url} sends all {file.size_bytes} bytes or none, and the day's budget has {left} left"
+                )
             self._begin_anew(answer, file, base, begun, since=since)
             return True
 
     def _begin_anew(self, answer: Stream, file: File, base: str, begun: Begun, *, since: float) -> None:
         """Take an answer that begins at the first byte."""
         path, url = self.path(file), f"{base}/{file.sha256}"
-        tag = answer.headers.get("etag", "")
-        etag = "" if tag.startswith("W/") else tag  # If-Range wants a strong one
         have = self._disk.size(path) or 0
         begun = msgspec.structs.replace(begun, anew=begun.anew + 1) if have else Begun()
-        own = Begun(etag, base, begun.anew, (base,))
+        own = Begun(_strong_etag(answer), base, begun.anew, (base,))
         part = _Part(url, file.size_bytes, start=0, end=file.size_bytes, until=since + _pass_s(begun))
         chunks = _without_page(url, answer)
         if not have:
@@ -323,6 +333,12 @@ def _without_page(url: str, answer: Stream) -> Iterator[bytes]:
     if first:
         yield first
     yield from chunks
+
+
+def _strong_etag(answer: Stream) -> str:
+    """The ETag of an answer where If-Range takes it; "" for none and for a weak one."""
+    tag = answer.headers.get("etag", "")
+    return "" if tag.startswith("W/") else tag
 
 
 def _pass_s(begun: Begun) -> float:

@@ -2,7 +2,8 @@
 
 1. What cannot be sent now is sent later, in its order; what the server will never take is dropped, and this is reported
    as a problem in the status.
-2. Only the labels that policies ask for leave the device.
+2. Only the labels that policies ask for leave the device. Every batch tells which models the device follows, so that
+   a changed set is known with the next one.
 """
 
 import random
@@ -108,11 +109,8 @@ class Reporting:
             if not windows:
                 return
             try:
-                self._api.report(
-                    Batch(
-                        epoch=epoch, windows=windows, labels=labels_to_tell(self._labels, self._trust.policies.values())
-                    )
-                )
+                labels = labels_to_tell(self._labels, self._trust.policies.values())
+                self._api.report(Batch(epoch=epoch, windows=windows, labels=labels, models=tuple(self._installations)))
                 self._sending.worked()
             except BadBody as error:
                 self._sending.problem = str(error)

@@ -1,13 +1,15 @@
 """The agent's settings: they are kept in its folder, so that later commands need only the folder."""
 
 import secrets
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.disk import Disk
+from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.transport import check_proxy, check_server
 from whimbrel.agent.tuf_client import check_root
 from whimbrel.errors import Refused, UntrustedInput
@@ -15,8 +17,6 @@ from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import DeviceId, Name
 from whimbrel.trust.enrolment import Labels
-
-_replace = msgspec.structs.replace
 
 
 class Settings(Document, frozen=True, tag_field="format", tag="whimbrel-agent-1"):
@@ -40,57 +40,79 @@ def kept(folder: Path, *, disk: Disk) -> Settings | None:
     return documents.parse(Settings, content, what=str(folder / "agent.json")) if content is not None else None
 
 
-def settle(
-    folder: Path,
-    *,
-    disk: Disk,
-    server: str | None,
-    root: Path | bytes | None,
-    models: tuple[str, ...] | None,
-    namespace: str | None,
-    device_id: str | None,
-    labels: dict[str, str] | None,
-    mirrors: tuple[str, ...] | None = None,
-    proxy: str | None = None,
-    **numbers: int | None,
-) -> tuple[Settings, bytes]:
-    """What was given, over what is kept; and the trust root. Both are kept from now on. `numbers`: those of `Settings`.
+def settle(folder: Path, options: AgentOptions, *, disk: Disk) -> tuple[Settings, bytes]:
+    """What was given, over what is kept; and the trust root. Both are kept from now on.
 
     Raises `Refused` when something is neither given nor kept, `UntrustedInput` for what cannot be used.
     """
     before = kept(folder, disk=disk)
-    if before is None and server is None:
-        raise Refused(f"{folder} has no settings yet; the first time, give server, root and models")
-    earlier = before or Settings(server="", device_id=f"dev-{secrets.token_hex(8)}", models=("detector",))
-    values = {
-        "format": "whimbrel-agent-1",
-        "server": earlier.server if server is None else server and check_server(server),
-        "device_id": device_id if device_id is not None else earlier.device_id,
-        "models": tuple(dict.fromkeys(models)) if models is not None else earlier.models,
-        "namespace": namespace if namespace is not None else earlier.namespace,
-        "labels": labels if labels is not None else earlier.labels,
-        "mirrors": earlier.mirrors if mirrors is None else tuple(dict.fromkeys(check_server(each) for each in mirrors)),
-        "proxy": earlier.proxy if proxy is None else check_proxy(proxy),
-        **{
-            name: given if (given := numbers.get(name)) is not None else getattr(earlier, name)
-            for name in ("bandwidth_kib_s", "metered_mib_a_day", "quota_mib")
-        },
-    }
+    given = _given(options)
+    if before is None:
+        _check_first(folder, options, disk=disk)
+        given = {"device_id": f"dev-{secrets.token_hex(8)}", **given}
+    earlier = msgspec.structs.asdict(before) if before is not None else {}
+    values = {**earlier, **given, "format": "whimbrel-agent-1"}
     settings = documents.convert(Settings, values, what="the agent's settings")
-    trusted = _root(folder, root, disk=disk)
+    trusted = _root(folder, options.root, disk=disk)
     if settings != before:
         disk.write(folder / "agent.json", documents.encode(settings))
     return settings, trusted
 
 
-def _root(folder: Path, root: Path | bytes | None, *, disk: Disk) -> bytes:
+def _given(options: AgentOptions) -> dict[str, object]:
+    """The settings among the options. Raises `UntrustedInput`."""
+    given = {name: getattr(options, name) for name in Settings.__struct_fields__}
+    return {name: _READ.get(name, _as_it_is)(value) for name, value in given.items() if value is not None}
+
+
+def _check_first(folder: Path, options: AgentOptions, *, disk: Disk) -> None:
+    missing = [name for name in ("server", "root", "models") if getattr(options, name) is None]
+    if "root" in missing and disk.read(folder / "root.json") is not None:
+        missing.remove("root")  # it came with the device's image
+    if missing:
+        raise Refused(
+            f"{folder} has no settings yet; the first time, give server, root and models "
+            f"(missing: {', '.join(missing)})"
+        )
+
+
+def _as_it_is(given: object) -> object:
+    return given
+
+
+def _server(given: str) -> str:
+    return given and check_server(given)
+
+
+def _names(given: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise UntrustedInput(f"models is {given!r}; expected a list of names such as [{given!r}]")
+    return tuple(dict.fromkeys(given))
+
+
+def _mirrors(given: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise UntrustedInput(f"mirrors is {given!r}; expected a list of addresses such as [{given!r}]")
+    return tuple(dict.fromkeys(check_server(each) for each in given))
+
+
+_READ: dict[str, Callable[[Any], object]] = {  # how a setting is read that is not taken as it is
+    "server": _server,
+    "models": _names,
+    "labels": dict,
+    "mirrors": _mirrors,
+    "proxy": check_proxy,
+}
+
+
+def _root(folder: Path, root: str | Path | bytes | None, *, disk: Disk) -> bytes:
     place = folder / "root.json"
     before = disk.read(place)
     if root is None:
         if before is None:
             raise Refused(f"{folder} has no trust root yet; give the root.json that the server's owner gave you")
         return before
-    content = root if isinstance(root, bytes) else _file(root, disk=disk)
+    content = root if isinstance(root, bytes) else _file(Path(root), disk=disk)
     if content != before:
         check_root(content)
         disk.write(place, content)

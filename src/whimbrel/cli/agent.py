@@ -16,6 +16,7 @@ from whimbrel.agent.app import Agent
 from whimbrel.agent.bundle import models_of
 from whimbrel.agent.daemon import ENROL_TOKEN
 from whimbrel.agent.locks import is_held
+from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.status import read_status, state_words
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
@@ -33,7 +34,7 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Option("--folder", help="Where the agent keeps models, journal and settings.")]
 ServerUrl = Annotated[str | None, typer.Option("--server", help="The server, such as https://models.example.com.")]
 RootFile = Annotated[Path | None, typer.Option("--root", help="The trust root: root.json, as its owner gave it.")]
-Models = Annotated[list[str] | None, typer.Option("--model", help="A model to keep; give it again for more.")]
+Models = Annotated[list[str] | None, typer.Option("--model", "-m", help="A model to keep; give it again for more.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", help="The team or app; 'default' unless given.")]
 DeviceId = Annotated[str | None, typer.Option("--device-id", help="This device's name; random and kept unless given.")]
 Labels = Annotated[
@@ -99,7 +100,7 @@ def run(
         pass  # what was given is right, and in the folder
     token = _enrol_token(enrol_token_file)
     daemon.become(folder, enrol_token=token)
-    with Agent.open(folder, enrol_token=token) as agent:
+    with Agent.open(folder, AgentOptions(enrol_token=token)) as agent:
         daemon.run(agent)
 
 
@@ -214,9 +215,8 @@ def status(folder: Folder, json: Json = False) -> None:
 
 
 def _open(folder: Path, enrol_token_file: Path | None, labels: list[str] | None, **given: Any) -> Agent:
-    return Agent.open(
-        folder, labels=_labels(labels) if labels else None, enrol_token=_enrol_token(enrol_token_file), **given
-    )
+    token = _enrol_token(enrol_token_file)
+    return Agent.open(folder, AgentOptions(labels=_labels(labels) if labels else None, enrol_token=token, **given))
 
 
 def _labels(given: list[str]) -> dict[str, str]:

@@ -15,7 +15,10 @@ import httpx
 import typer
 from tuf.api.metadata import Snapshot, Targets, Timestamp
 
+from whimbrel.cli.connect import ContextName
+from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, say, size_of
+from whimbrel.cli.place import Place, find_place
 from whimbrel.errors import NotFound, Unavailable, UntrustedInput
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Release
@@ -42,8 +45,8 @@ def _bundle() -> None:
 
 @app.command("export")
 def export(
-    model: str,
     out: Annotated[Path, typer.Argument(help="The file to write.")],
+    model: ModelName,
     base: Annotated[
         str | None,
         typer.Option(
@@ -51,11 +54,12 @@ def export(
         ),
     ] = None,
     repository: Annotated[
-        Path | None, typer.Option("--repository", "-R", envvar="WHIMBREL_REPOSITORY", help="A repository's folder.")
+        Path | None, typer.Option("--repository", "-R", help="A repository's folder; else $WHIMBREL_REPOSITORY.")
     ] = None,
     server: Annotated[
         str | None, typer.Option(help="Or the address that devices ask, such as https://models.example.com.")
     ] = None,
+    context: ContextName = None,
     namespace: Annotated[str | None, typer.Option(help="Namespace.")] = None,
     json: Json = False,
 ) -> None:
@@ -67,7 +71,8 @@ def export(
         raise UntrustedInput(f"{out} exists already; name a new file")
     partial = out.with_name(f".{out.name}.part")
     try:
-        with _shop(repository, server, namespace) as shop, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as into:
+        place = _static_place(repository, server, context, namespace)
+        with _shop(place) as shop, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as into:
             serials = _write(shop, into, model, base)
         partial.replace(out)
     finally:
@@ -127,13 +132,25 @@ class _Shop:
             raise Unavailable(f"{path} cannot be fetched: {str(error) or type(error).__name__}") from error
 
 
+def _static_place(repository: Path | None, server: str | None, context: str | None, namespace: str | None) -> Place:
+    """A folder, or the address that devices ask. A server that is named elsewhere is named by its admin's address."""
+    place = find_place(
+        repository=repository, server=server, context=context, token_file=None, namespace=namespace, keys=None
+    )
+    if place.server is not None and server is None:
+        raise UntrustedInput(
+            f"{place.server} is where people ask; a bundle is read from where devices ask: give that address with "
+            "--server URL, or a folder with --repository DIR"
+        )
+    return place
+
+
 @contextmanager
-def _shop(repository: Path | None, server: str | None, namespace: str | None) -> Iterator[_Shop]:
-    if (repository is None) == (server is None):
-        raise UntrustedInput("name either a folder (--repository DIR, or WHIMBREL_REPOSITORY) or --server URL")
+def _shop(place: Place) -> Iterator[_Shop]:
+    namespace = place.namespace
     with asyncio.Runner() as runner:
-        if repository is not None:
-            folder = Folder.open(repository)
+        if place.repository is not None:
+            folder = Folder.open(place.repository)
             static = Static(Blobs.open(folder.config.artifacts, base=folder.path))
             namespace = namespace or folder.config.namespace
 
@@ -143,7 +160,7 @@ def _shop(repository: Path | None, server: str | None, namespace: str | None) ->
 
             http = httpx.AsyncClient(transport=httpx.ASGITransport(answer), base_url="http://folder")
         else:
-            http = httpx.AsyncClient(base_url=server or "", timeout=_TIMEOUT_S, trust_env=False)
+            http = httpx.AsyncClient(base_url=place.server or "", timeout=_TIMEOUT_S, trust_env=False)
         try:
             yield _Shop(http, runner, namespace or "default")
         finally:

@@ -1,4 +1,4 @@
-"""Connect a command to a repository: all take `--repository DIR`, or `--server URL` with a token.
+"""Connect a command to a repository: all take `--repository DIR`, `--server URL` with a token, or `--context NAME`.
 
 Both speak the admin API: over a socket, or, for a folder, to the same application inside this process. So there is one
 set of rules, errors and checks, and a command works the same on a desk and on a server.
@@ -20,6 +20,7 @@ import typer
 
 from whimbrel import limits
 from whimbrel.cli.output import progress_bar
+from whimbrel.cli.place import find_place
 from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.server.admin.app import admin_app
 from whimbrel.server.app import open_repository
@@ -149,35 +150,39 @@ def _error(answer: httpx.Response) -> WhimbrelError:
 @contextmanager
 def connect(
     *,
-    repository: Path | None,
-    server: str | None,
-    token_file: Path | None,
-    namespace: str | None,
-    keys: Path | None,
+    repository: Path | None = None,
+    server: str | None = None,
+    context: str | None = None,
+    token_file: Path | None = None,
+    namespace: str | None = None,
+    keys: Path | None = None,
 ) -> Iterator[Client]:
-    """A client for a folder or a server. Raises `UntrustedInput` unless exactly one was named."""
-    if (repository is None) == (server is None):
-        raise UntrustedInput(
-            "name either a folder (--repository DIR, or WHIMBREL_REPOSITORY) or a server (--server URL with a token)"
-        )
+    """A client for the folder or server that is meant (cli/place.py). Raises `UntrustedInput` unless one is."""
+    place = find_place(
+        repository=repository,
+        server=server,
+        context=context,
+        token_file=token_file,
+        namespace=namespace,
+        keys=keys,
+    )
     with asyncio.Runner() as runner:
-        if server is not None:
+        if place.server is not None:
             http = httpx.AsyncClient(
-                base_url=server, headers=_bearer(_token(token_file)), timeout=_TIMEOUT_S, trust_env=False
+                base_url=place.server, headers=_bearer(_token(place.token_file)), timeout=_TIMEOUT_S, trust_env=False
             )
-            yield from _connected(
-                Client(http, runner=runner, namespace=namespace or "default", keys=keys), http, runner
-            )
+            client = Client(http, runner=runner, namespace=place.namespace or "default", keys=place.keys)
+            yield from _connected(client, http, runner)
             return
-        folder = Folder.open(repository or Path())
-        token = _read_token(token_file or folder.admin_token)
+        folder = Folder.open(place.repository or Path())
+        token = _read_token(place.token_file or folder.admin_token)
         with open_repository(folder) as opened:
             transport = httpx.ASGITransport(admin_app(opened.admin_context()))  # type: ignore[arg-type]
             http = httpx.AsyncClient(
                 transport=transport, base_url="http://folder", headers=_bearer(token), timeout=_TIMEOUT_S
             )
-            held = keys or folder.offline_keys
-            client = Client(http, runner=runner, namespace=namespace or folder.config.namespace, keys=held)
+            held = place.keys or folder.offline_keys
+            client = Client(http, runner=runner, namespace=place.namespace or folder.config.namespace, keys=held)
             try:
                 yield from _connected(client, http, runner)
             finally:
@@ -199,7 +204,7 @@ def _bearer(token: str) -> dict[str, str]:
 def _token(file: Path | None) -> str:
     if file is not None:
         return _read_token(file)
-    token = os.environ.get("WHIMBREL_TOKEN", "")
+    token = os.environ.get("WHIMBREL_TOKEN", "").strip()
     if not token:
         raise NotAllowed("a server asks for the admin token: name its file with --token-file, or set WHIMBREL_TOKEN")
     return token
@@ -216,15 +221,22 @@ _WHERE = "Where"
 Repository = Annotated[
     Path | None,
     typer.Option(
-        "--repository", "-R", envvar="WHIMBREL_REPOSITORY", help="A repository's folder.", rich_help_panel=_WHERE
+        "--repository", "-R", help="A repository's folder; else $WHIMBREL_REPOSITORY.", rich_help_panel=_WHERE
     ),
 ]
 Server = Annotated[
-    str | None, typer.Option(envvar="WHIMBREL_SERVER", help="Or a server's admin URL.", rich_help_panel=_WHERE)
+    str | None,
+    typer.Option(help="Or a server's admin URL; else $WHIMBREL_SERVER.", rich_help_panel=_WHERE),
+]
+ContextName = Annotated[
+    str | None,
+    typer.Option(
+        "--context", help="Or a context's name (whimbrel context list); else the current one.", rich_help_panel=_WHERE
+    ),
 ]
 TokenFile = Annotated[
     Path | None,
-    typer.Option(help="File with the admin token (or set WHIMBREL_TOKEN).", rich_help_panel=_WHERE),
+    typer.Option(help="File with the admin token; else $WHIMBREL_TOKEN.", rich_help_panel=_WHERE),
 ]
 Namespace = Annotated[str | None, typer.Option(help="Namespace.", rich_help_panel=_WHERE)]
 Keys = Annotated[
@@ -234,6 +246,7 @@ Keys = Annotated[
 _OPTIONS: dict[str, Any] = {
     "repository": Repository,
     "server": Server,
+    "context": ContextName,
     "token_file": TokenFile,
     "namespace": Namespace,
     "keys": Keys,

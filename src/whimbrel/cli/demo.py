@@ -51,9 +51,7 @@ def demo(
             token = deployment.repository / "admin.token"
             with (
                 screen,
-                connect(
-                    repository=None, server=deployment.admin_url, token_file=token, namespace=None, keys=None
-                ) as client,
+                connect(server=deployment.admin_url, token_file=token) as client,
             ):
                 story.tell(client)
             _print_facts(story, json=json)

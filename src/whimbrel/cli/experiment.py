@@ -14,6 +14,7 @@ from rich.text import Text
 from whimbrel import durable
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.following import follow
+from whimbrel.cli.options import OnlyModel
 from whimbrel.cli.output import Json, ago, console, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
@@ -80,7 +81,7 @@ def start(
 
 @app.command("list")
 @connected
-def list_experiments(client: Client, model: str | None = None, json: Json = False) -> None:
+def list_experiments(client: Client, model: OnlyModel = None, json: Json = False) -> None:
     """All experiments, oldest first."""
     experiments = client.get("experiments", as_=list[ExperimentView], model=model)
     if json:

@@ -11,6 +11,7 @@ from rich.progress import track
 
 from whimbrel import limits
 from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, print_table, say, stderr, when
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.reports.user_reports import FilingResult
@@ -25,14 +26,13 @@ app = typer.Typer(
 )
 
 _COLUMNS = ("ticket", "model", "device_id", "version", "at", "text")
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="The model that the trouble is with.")]
 
 
 @app.command("add")
 @connected
 def add(
     client: Client,
-    model: ModelOption,
+    model: ModelName,
     ticket: Annotated[str, typer.Option(help="The help desk's number; handed on again it counts once.")],
     device: Annotated[str | None, typer.Option(help="The device, best: its ticket counts in its arm.")] = None,
     version: Annotated[str | None, typer.Option(help="Or the version, where the device is not known.")] = None,
@@ -69,7 +69,7 @@ def import_file(
 @connected
 def list_reports(
     client: Client,
-    model: ModelOption,
+    model: ModelName,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 100,
     json: Json = False,
 ) -> None:

@@ -1,4 +1,7 @@
-"""Watch something until it ends: a live picture on a terminal, and one line for each change in pipes and scripts."""
+"""Watch something until it ends: a live picture on a terminal, and one line for each change in pipes and scripts.
+
+A server that does not answer for some minutes, as while it is started again, ends neither watching nor waiting.
+"""
 
 import sys
 import time
@@ -8,9 +11,11 @@ from typing import TypeVar
 from rich.console import RenderableType
 from rich.live import Live
 
-from whimbrel.cli.output import console, print_json, say
+from whimbrel.cli.output import console, print_json, say, waiting
+from whimbrel.errors import Unavailable
 
 _PERIOD_S = 1.0
+_PATIENCE_S = 300.0  # a server is started again, or a network comes back, within minutes
 
 ViewT = TypeVar("ViewT")
 
@@ -23,16 +28,19 @@ def follow(
     line: Callable[[ViewT], str],
     news: Callable[[ViewT], object],
     json: bool,
-) -> None:
-    """Look every second until it is `over`. `news`: the part of which a change makes a new `line`, or JSON document."""
+) -> ViewT:
+    """Look every second until it is `over`; how it was then.
+
+    `news`: the part of which a change makes a new `line`, or JSON document.
+    """
     view = look()
     if not json and sys.stdout.isatty():
         with Live(picture(view), console=console, refresh_per_second=4) as live:
             while not over(view):
                 time.sleep(_PERIOD_S)
-                view = look()
+                view = _patiently(look)
                 live.update(picture(view))
-        return
+        return view
     last_news: object = None
     while True:
         if (present_news := news(view)) != last_news:
@@ -41,7 +49,35 @@ def follow(
                 print_json(present_news)
             else:
                 say(line(view))
+            sys.stdout.flush()  # who reads it through a pipe follows too
         if over(view):
-            return
+            return view
         time.sleep(_PERIOD_S)
-        view = look()
+        view = _patiently(look)
+
+
+def wait_until(
+    look: Callable[[], ViewT], *, over: Callable[[ViewT], bool], timeout_s: float | None, what: str
+) -> tuple[ViewT, bool]:
+    """Look every second until it is `over`, or `timeout_s` seconds have passed: how it is then, whether it is over."""
+    begun = time.monotonic()
+    view = look()
+    with waiting(what):
+        while not over(view):
+            left_s = float("inf") if timeout_s is None else begun + timeout_s - time.monotonic()
+            if left_s <= 0:
+                return view, False
+            time.sleep(min(_PERIOD_S, left_s))
+            view = _patiently(look)
+    return view, True
+
+
+def _patiently(look: Callable[[], ViewT]) -> ViewT:
+    begun = time.monotonic()
+    while True:
+        try:
+            return look()
+        except Unavailable:
+            if time.monotonic() - begun > _PATIENCE_S:
+                raise
+            time.sleep(_PERIOD_S)

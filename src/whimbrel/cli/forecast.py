@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from whimbrel import limits
-from whimbrel.cli.connect import Client, Namespace, Repository, Server, TokenFile, connect, quoted
+from whimbrel.cli.connect import Client, ContextName, Namespace, Repository, Server, TokenFile, connect, quoted
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr
 from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import draw
@@ -66,6 +66,7 @@ def forecast(
     ] = None,
     repository: Repository = None,
     server: Server = None,
+    context: ContextName = None,
     token_file: TokenFile = None,
     namespace: Namespace = None,
     json: Json = False,
@@ -83,7 +84,7 @@ def forecast(
         basis = _Basis(_described(traffic))
     else:
         with connect(
-            repository=repository, server=server, token_file=token_file, namespace=namespace, keys=None
+            repository=repository, server=server, context=context, token_file=token_file, namespace=namespace
         ) as client:
             basis = _from_history(client, from_history, staged)
     fleet = basis.fleet

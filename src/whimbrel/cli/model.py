@@ -8,10 +8,12 @@ import typer
 from securesystemslib.signer import SSlibKey
 
 from whimbrel.cli.connect import Client, connected, quoted
-from whimbrel.cli.output import Json, print_json, print_table, say
+from whimbrel.cli.model_settings import with_settings
+from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings
-from whimbrel.model.documents import convert, encode, plain
+from whimbrel.flows.wording import condition_words
+from whimbrel.model.documents import convert, encode
 from whimbrel.model.ids import check_name
 from whimbrel.model.release import Line
 from whimbrel.server.admin.views.models import AddedModel, AliasView, ModelView, NewAlias, NewModel
@@ -22,40 +24,16 @@ from whimbrel.trust import roles
 
 app = typer.Typer(help="Models: lines of versions.", no_args_is_help=True, add_completion=False)
 
-Refresh = Annotated[float | None, typer.Option(help="Seconds between a device's refreshes (default 300).")]
-Report = Annotated[float | None, typer.Option(help="Seconds between a device's reports (default 300).")]
-Labels = Annotated[list[str] | None, typer.Option("--report-label", help="A label that devices may report. Repeat it.")]
-Hardware = Annotated[str | None, typer.Option(help="The label that names a device's hardware class.")]
-Slices = Annotated[
-    list[str] | None,
-    typer.Option("--slice-label", help="A further label by which harm is found and taken back alone (os). Repeat it."),
-]
-Size = Annotated[int | None, typer.Option(help="Budget: bytes of the largest variant of a version.")]
-Floors = Annotated[list[str] | None, typer.Option("--metric-min", help="Budget: NAME=VALUE a version must reach.")]
-Jitter = Annotated[float | None, typer.Option(help="Seconds over which devices spread their start.")]
-Bases = Annotated[
-    int | None,
-    typer.Option(
-        help="How many of the newest earlier versions get a direct patch to a new one (default 2); versions that many "
-        "devices run get one besides.",
-    ),
-]
+Name = Annotated[str, typer.Argument(help="The model's name.")]
 
 
 @app.command("add")
 @connected
+@with_settings
 def add(
     client: Client,
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits, - and _.")],
-    refresh_s: Refresh = None,
-    report_s: Report = None,
-    report_label: Labels = None,
-    hardware_label: Hardware = None,
-    slice_label: Slices = None,
-    size_bytes_max: Size = None,
-    metric_min: Floors = None,
-    start_jitter_s: Jitter = None,
-    delta_bases: Bases = None,
+    settings: dict[str, Any],
     salt: Annotated[
         int | None, typer.Option(help="The layer's salt; random by default. For reproducible tests.")
     ] = None,
@@ -66,21 +44,7 @@ def add(
         check_name(name, kind="model")
     except ValueError as error:
         raise UntrustedInput(str(error)) from error
-    settings = convert(
-        ModelSettings,
-        _settings(
-            refresh_s,
-            report_s,
-            report_label,
-            hardware_label,
-            slice_label,
-            size_bytes_max,
-            metric_min,
-            start_jitter_s,
-            delta_bases,
-        ),
-        what="the settings",
-    )
+    checked = convert(ModelSettings, settings, what="the settings")
     keys, now = client.keys(), datetime.now(UTC)
     targets_signer = load_signer(keys / "targets.pem")
     publisher_path = keys / f"{roles.publisher_role(name)}.pem"
@@ -103,7 +67,7 @@ def add(
         publisher=publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),
         line=line,
         salt=secrets.randbelow(2**53) if salt is None else salt,
-        settings=settings,
+        settings=checked,
     )
     try:
         added = client.send("POST", "models", body, as_=AddedModel)
@@ -142,46 +106,45 @@ def list_models(client: Client, json: Json = False) -> None:
     )
 
 
-@app.command("set")
+@app.command("show")
 @connected
-def set_model(
-    client: Client,
-    name: str,
-    refresh_s: Refresh = None,
-    report_s: Report = None,
-    report_label: Labels = None,
-    hardware_label: Hardware = None,
-    slice_label: Slices = None,
-    size_bytes_max: Size = None,
-    metric_min: Floors = None,
-    start_jitter_s: Jitter = None,
-    delta_bases: Bases = None,
-    json: Json = False,
-) -> None:
-    """Change a model's cadence, conditions or budgets. Devices learn of it with their next refresh."""
-    changes = _settings(
-        refresh_s,
-        report_s,
-        report_label,
-        hardware_label,
-        slice_label,
-        size_bytes_max,
-        metric_min,
-        start_jitter_s,
-        delta_bases,
-    )
-    if not changes:
-        raise UntrustedInput("nothing to change was named; see: whimbrel model set --help")
-    model = client.send("PATCH", f"models/{quoted(name)}", changes, as_=ModelView)
+def show(client: Client, name: Name, json: Json = False) -> None:
+    """A model's baseline, names, devices and settings: cadence, budgets, conditions."""
+    model = client.get(f"models/{quoted(name)}", as_=ModelView)
     if json:
         print_json(model)
         return
-    say(f"{name}: " + ", ".join(f"{key} = {value}" for key, value in plain(model.settings).items()))
+    _tell(model)
+
+
+@app.command("set")
+@connected
+@with_settings
+def set_model(client: Client, name: Name, settings: dict[str, Any], json: Json = False) -> None:
+    """Change a model's cadence, conditions or budgets: what is named changes, and the rest stays.
+
+    whimbrel model set detector --unmetered --charging --window "22:00-06:00 local"
+
+    Devices learn of it with their next refresh.
+    """
+    if not settings:
+        raise UntrustedInput("nothing to change was named; see: whimbrel model set --help")
+    model = client.send("PATCH", f"models/{quoted(name)}", settings, as_=ModelView)
+    if json:
+        print_json(model)
+        return
+    _tell(model)
 
 
 @app.command("alias")
 @connected
-def alias(client: Client, name: str, alias: str, version: str, json: Json = False) -> None:
+def alias(
+    client: Client,
+    name: Name,
+    alias: Annotated[str, typer.Argument(help="The name to give.")],
+    version: Annotated[str, typer.Argument(help="Calendar or semantic version, serial, or another alias.")],
+    json: Json = False,
+) -> None:
     """Give a version a name, such as champion or stable."""
     path = f"models/{quoted(name)}/aliases/{quoted(alias)}"
     named = client.send("PUT", path, NewAlias(version=version), as_=AliasView)
@@ -191,35 +154,26 @@ def alias(client: Client, name: str, alias: str, version: str, json: Json = Fals
     say(f"{name}: {alias} is {named.version}")
 
 
-def _settings(
-    refresh_s: float | None,
-    report_s: float | None,
-    report_label: list[str] | None,
-    hardware_label: str | None,
-    slice_label: list[str] | None,
-    size_bytes_max: int | None,
-    metric_min: list[str] | None,
-    start_jitter_s: float | None,
-    delta_bases: int | None,
-) -> dict[str, Any]:
-    floors = {}
-    for each in metric_min or []:
-        metric, equals, value = each.partition("=")
-        try:
-            floors[metric] = float(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise UntrustedInput(f"--metric-min {each!r} is not understood; expected NAME=VALUE, as accuracy=0.84")
-    named = {
-        "refresh_s": refresh_s,
-        "report_s": report_s,
-        "report_labels": report_label or None,
-        "hardware_label": hardware_label,
-        "slice_labels": slice_label or None,
-        "size_bytes_max": size_bytes_max,
-        "metrics_min": floors or None,
-        "delta_bases": delta_bases,
-        "conditions": None if start_jitter_s is None else {"start_jitter_s": start_jitter_s},
+def _tell(model: ModelView) -> None:
+    settings = model.settings
+    budgets = [f"a variant has at most {size_of(settings.size_bytes_max)}"] if settings.size_bytes_max else []
+    budgets += [f"{metric} is at least {least:g}" for metric, least in settings.metrics_min.items()]
+    rows = {
+        "added": f"{when(model.created_at)} UTC",
+        "versions": str(model.versions),
+        "baseline": model.baseline_version or "none: publish a version",
+        "aliases": ", ".join(f"{alias} (serial {serial})" for alias, serial in sorted(model.aliases.items())) or "none",
+        "devices": ", ".join(f"{version}: {count}" for version, count in model.devices.items()) or "none yet",
+        "conditions": "; ".join(condition_words(settings.conditions)) or "none: devices fetch and activate at once",
+        "cadence": f"devices refresh every {settings.refresh_s:g} s and report every {settings.report_s:g} s",
+        "labels": f"{', '.join(settings.report_labels) or 'none'} may be reported; {settings.hardware_label} names the "
+        f"hardware class; slices: {', '.join(settings.slice_labels) or 'none'}",
+        "budgets": "; ".join(budgets) or "none",
+        "patches": f"from the newest {settings.delta_bases} earlier versions, and from those that many devices run",
+        "if revoked": "devices with nowhere to go keep it"
+        if settings.on_revoked == "keep"
+        else "devices with nowhere to go stop it",
     }
-    return {key: value for key, value in named.items() if value is not None}
+    say(model.name)
+    for head, words in rows.items():
+        say(f"  {head:<11}{words}")

@@ -47,6 +47,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     console.print(table)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, such as 1 device or 1,204 devices."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def when(moment: float | None) -> str:
     """A POSIX time for people, in UTC."""
     return "" if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,18 +1,34 @@
 """`whimbrel rollout plan`: understand a plan before it begins, and write it with an editor's help."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.connect import (
+    Client,
+    ContextName,
+    Namespace,
+    Repository,
+    Server,
+    TokenFile,
+    connect,
+    connected,
+    quoted,
+)
+from whimbrel.cli.fit import tell_fit
+from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
+from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.plan_schema import schema_text
+from whimbrel.flows.files.plan_template import plan_template
 from whimbrel.flows.rollouts.check_plan import PlanCheck
 from whimbrel.flows.wording import devices_words, duration_words, percent_words
+from whimbrel.server.admin.views.versions import ListedVersion
 
 app = typer.Typer(help="Plans: explained before they begin.", no_args_is_help=True, add_completion=False)
 
@@ -43,6 +59,46 @@ def check(
         _tell(explained)
 
 
+@app.command("new")
+def new(
+    model: ModelName,
+    version: Annotated[
+        str | None, typer.Option(help="The version to roll out; the model's newest by default, asked of the server.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it into this new file; otherwise it is printed.")
+    ] = None,
+    repository: Repository = None,
+    server: Server = None,
+    context: ContextName = None,
+    token_file: TokenFile = None,
+    namespace: Namespace = None,
+) -> None:
+    """Write a plan to begin with: three stages, and a comment at every key. Nothing is begun.
+
+    whimbrel rollout plan new --model detector -o plan.yaml
+    """
+    if version is None:
+        with connect(
+            repository=repository, server=server, context=context, token_file=token_file, namespace=namespace
+        ) as client:
+            version = _newest(client, model)
+    text = plan_template(f"{model}@{version}", file="plan.yaml" if output is None else shlex.quote(str(output)))
+    read_plan(text, what="the plan")  # a model or version that no plan can name is said here
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise Conflict(f"{output} is there already; name a new file") from error
+    except OSError as error:
+        raise UntrustedInput(f"{output} cannot be written: {error.strerror}") from error
+    say(f"wrote {output}, a plan for {model}@{version}")
+    say(f"Next: whimbrel rollout plan check {shlex.quote(str(output))}")
+
+
 @app.command("schema")
 def schema() -> None:
     """Print the JSON Schema of plans, for editors and other tools.
@@ -52,9 +108,17 @@ def schema() -> None:
     sys.stdout.write(schema_text())
 
 
+def _newest(client: Client, model: str) -> str:
+    versions = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
+    offered = [each.version for each in versions if not each.retired]
+    if not offered:
+        raise NotFound(f"{model} has no version to roll out; publish one: whimbrel publish --model {model} FILE")
+    return offered[-1]
+
+
 def _tell(check: PlanCheck) -> None:
     fleet = f"{devices_words(check.fleet)}{' (imagined)' if check.imagined else ''}"
-    say(f"{check.model}: {check.baseline or 'no baseline'} -> {check.target}, {fleet}\n")
+    say(f"{check.model}: {check.baseline or 'no version'} -> {check.target}, {fleet}\n")
     rows = []
     for stage in check.stages:
         sight = stage.sight
@@ -85,6 +149,9 @@ def _tell(check: PlanCheck) -> None:
         "-2 points",
     ]
     print_table(heads, rows)
+    if check.fit.none or check.fit.some or check.fit.unknown:
+        say("")
+        tell_fit(check.fit, what=check.target)
     for stage in check.stages:
         say(f"\n{stage.name}")
         for sentence in stage.sentences:

@@ -5,7 +5,6 @@ release document and the publisher's role, and hand both over. Where somebody wa
 changed then, and the same command goes through again.
 """
 
-import hashlib
 import math
 import tempfile
 from contextlib import ExitStack
@@ -19,40 +18,40 @@ import typer
 from whimbrel import limits
 from whimbrel.agent.probes.formats import PROBES
 from whimbrel.cli.connect import Client, connected, quoted
-from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of, waiting
+from whimbrel.cli.first_rollout import begin_first_rollout, is_held
+from whimbrel.cli.fit import tell_fit_of_variants, tell_fit_shortly
+from whimbrel.cli.options import ModelName
+from whimbrel.cli.output import Json, print_json, say, size_of, waiting
+from whimbrel.cli.sources import Source, read_sources
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
-from whimbrel.flows.files.variant_spec import VariantSpec, leave_out, parse_variant
+from whimbrel.flows.files.variant_spec import leave_out
 from whimbrel.flows.publishing.check_golden import golden_objection
 from whimbrel.flows.publishing.publish import identify, write_release
+from whimbrel.flows.version_fit import VersionFit
 from whimbrel.model.documents import convert, encode, plain
 from whimbrel.model.formats import BY_NAME, TITLES
 from whimbrel.model.release import File, Probe, Reference, Variant
-from whimbrel.packing import pack
 from whimbrel.server.admin.views.versions import DeltasView, DeltaView, ListedVersion, NewVersion, PublishedVersion
 from whimbrel.stores.golden_file import read_golden
-from whimbrel.stores.inspection import Inspection, inspect
 from whimbrel.stores.signer import load_signer
 from whimbrel.stores.tuf_repository import publish_documents
 from whimbrel.trust import roles
 
-
-class _Source(msgspec.Struct, frozen=True):
-    """One file to publish: where its bytes are, what it is, and for whom."""
-
-    file: File
-    bytes_at: Path
-    inspection: Inspection
-    spec: VariantSpec
+_FILES_TOLD = 20  # further files of a build that are listed by name
 
 
 class _Published(msgspec.Struct, frozen=True):
-    """A version that the server accepted: the artifacts that were there and were sent, and earlier equal builds."""
+    """A version that the server accepted: the artifacts that were there and were sent, and earlier equal builds.
+
+    `rollout`: of the first version, that began by its card.
+    """
 
     version: PublishedVersion
     stored_before: list[str]
     sent: list[str]
     same_files_as: list[str]
+    rollout: str | None = None
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -61,6 +60,7 @@ class _Published(msgspec.Struct, frozen=True):
             "artifacts_stored_before": self.stored_before,
             "artifacts_sent": self.sent,
             "same_files_as": self.same_files_as,
+            "rollout": self.rollout,
         }
 
 
@@ -79,12 +79,15 @@ class _Patches(msgspec.Struct, frozen=True):
 @connected
 def publish(
     client: Client,
-    files: Annotated[list[Path], typer.Argument(help=f"{TITLES}.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="The model's name.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help=f"{TITLES}. A folder, or files that belong together, are one model with several files."),
+    ],
+    model: ModelName,
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help="What the nth file is for: platform=android,precision=int8,min_app_version=1.8.0. Repeat it."
+            help="What the nth model is for: platform=android,precision=int8,min_app_version=1.8.0. Repeat it."
         ),
     ] = None,
     card: Annotated[
@@ -98,6 +101,12 @@ def publish(
     ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as accuracy=0.91. Repeat it.")] = None,
     changelog: Annotated[list[str] | None, typer.Option(help="One line of the changelog. Repeat it.")] = None,
+    hold: Annotated[
+        bool, typer.Option("--hold", help="A first version waits: no device gets it before rollout start says so.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the files and say which devices could run them; publish nothing.")
+    ] = False,
     deltas: Annotated[
         bool,
         typer.Option(
@@ -108,19 +117,24 @@ def publish(
 ) -> None:
     """Publish a version: sign it, store it, and say what it is. Devices get it by a rollout.
 
-    The first version of a model becomes its baseline. A version never changes: publish again under a new number.
+    The first version of a model becomes its baseline, unless it is held or its card has a rollout for some devices:
+    these get it then, and no others. A version never changes: publish again under a new number.
     """
     described = _card(card, model)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whimbrel-")))
-        sources = [
-            _source(path, spec, scratch / str(index))
-            for index, (path, spec) in enumerate(zip(files, _specs(files, variant or []), strict=True))
-        ]
+        sources = read_sources(files, variant or [], scratch)
+        described.check_variants([source.spec.name for source in sources])
         _check_files(described, sources)
-        probe = _probe(described.probe, card)
-        _check_probe(probe, sources)
-        variants = _variants(described, sources, probe)
+        probes = [_probe(described.probe_of(source.spec.name), card) for source in sources]
+        for source, probe in zip(sources, probes, strict=True):
+            _check_probe(probe, source)
+        variants = [
+            made for source, probe in zip(sources, probes, strict=True) for made in _variants(described, source, probe)
+        ]
+        if dry_run:
+            tell_fit_of_variants(client, model, variants, json=json)
+            return
         published = _publish(
             client,
             model,
@@ -131,12 +145,14 @@ def publish(
             version=version,
             metric=metric or [],
             changelog=changelog or [],
+            hold=hold,
         )
+    fit = client.get(f"models/{quoted(model)}/versions/{published.version.serial}/devices", as_=VersionFit)
     patches = _patches(client, model, published.version.version) if deltas else None
     if json:
-        print_json(published.fields | (patches.fields if patches else {}))
+        print_json(published.fields | {"fit": plain(fit)} | (patches.fields if patches else {}))
         return
-    _tell(published, patches, sources)
+    _tell(published, fit, patches, sources)
 
 
 def _publish(
@@ -144,12 +160,13 @@ def _publish(
     model: str,
     card: Card,
     variants: list[Variant],
-    sources: list[_Source],
+    sources: list[Source],
     *,
     semantic_version: str | None,
     version: str | None,
     metric: list[str],
     changelog: list[str],
+    hold: bool,
 ) -> _Published:
     now = datetime.now(UTC)
     earlier = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
@@ -170,21 +187,21 @@ def _publish(
         metrics=card.metrics | _metrics(metric),
         changelog=[*card.changes, *changelog],
         requires=card.requires,
-        reference=_reference(card, variants, sources),
+        reference=_reference(card, sources, variants),
         now=now,
     )
-    broken = card.budgets.broken(
-        size_bytes=max(each.size_bytes for each in release.variants), metrics=dict(release.metrics)
-    )
+    sizes = {source.spec.name: sum(each.file.size_bytes for each in source.artifacts) for source in sources}
+    broken = card.broken_budgets(sizes, dict(release.metrics))
     if broken:
         raise Refused(f"the card's own budgets are not kept: {'; '.join(broken)}. Nothing was published")
     stored, sent = [], []
-    for source in sources:
-        if client.has_artifact(source.file.sha256):
-            stored.append(source.file.sha256)
+    artifacts = {each.file.sha256: each.bytes_at for source in sources for each in source.artifacts}
+    for sha256, bytes_at in artifacts.items():
+        if client.has_artifact(sha256):
+            stored.append(sha256)
             continue
-        client.send_artifact(source.bytes_at, source.file.sha256)
-        sent.append(source.file.sha256)
+        client.send_artifact(bytes_at, sha256)
+        sent.append(sha256)
     signer = load_signer(client.keys() / f"{roles.publisher_role(model)}.pem")
     document = encode(release)
     role = publish_documents(
@@ -193,10 +210,14 @@ def _publish(
         signer=signer,
         now=now,
     )
-    body = NewVersion(release=document, publisher=role)
+    held = is_held(card.rollout, hold=hold)
+    body = NewVersion(release=document, publisher=role, hold=held)
     accepted = client.send("POST", f"models/{quoted(model)}/versions", body, as_=PublishedVersion)
     twins = [v.version for v in earlier if v.build_hash == release.build_hash]
-    return _Published(accepted, stored, sent, twins)
+    begun = None
+    if card.rollout is not None and held and not hold and not earlier:
+        begun = begin_first_rollout(client, card.rollout, accepted).id
+    return _Published(accepted, stored, sent, twins, begun)
 
 
 def _patches(client: Client, model: str, version: str) -> _Patches:
@@ -221,96 +242,66 @@ def _tell_patches(patches: _Patches) -> None:
             say(f"    {delta.advice}")
 
 
-def _tell(published: _Published, patches: _Patches | None, sources: list[_Source]) -> None:
+def _tell(published: _Published, fit: VersionFit, patches: _Patches | None, sources: list[Source]) -> None:
     version = published.version
     say(
         f"published {version.model} {version.version} ({version.semantic_version}), serial {version.serial}, "
         f"build {version.build_hash}"
     )
     for source in sources:
-        held = " (the same bytes were stored before; stored once)" * (source.file.sha256 in published.stored_before)
-        content = source.inspection
-        shape = f", {content.precision}" * bool(content.precision)
-        size = size_of(source.file.size_bytes)
-        say(f"  {source.spec.name}: {source.file.name}, {content.format}{shape}, {size}{held}")
-        for tensor in (*content.signature.inputs, *content.signature.outputs) if content.signature else ():
-            dimensions = "x".join("?" if size is None else str(size) for size in tensor.shape)
-            say(f"    {tensor.name}: {tensor.dtype} {dimensions}")
-        if content.too_old:
-            say(f"    not for devices whose {content.too_old.key} is {', '.join(content.too_old.values)}")
-        if content.note:
-            say(f"    note: {content.note}")
+        _tell_source(source, set(published.stored_before))
+    tell_fit_shortly(fit)
     if patches is not None:
         _tell_patches(patches)
     if published.same_files_as:
         say(f"  note: these are the same files as {', '.join(published.same_files_as)}")
     if version.baseline:
         say("  it is the first version, so it is the baseline: devices take it with their next refresh")
+    elif published.rollout is not None:
+        say("  it is the first version, and reaches the devices of its card's rollout; the others have no version")
+        say(f"Next: whimbrel rollout watch {published.rollout}")
     else:
         say("Next: whimbrel rollout start plan.yaml")
 
 
-def _source(path: Path, spec: VariantSpec, scratch: Path) -> _Source:
-    if not path.exists():
-        raise UntrustedInput(f"there is no file {path}; name a model file or a Core ML package folder")
-    inspection = inspect(path)
-    bytes_at = path
-    if path.is_dir():
-        bytes_at = scratch.with_suffix(".tar")
-        pack(path, bytes_at)
-    size = bytes_at.stat().st_size
-    if size > limits.ARTIFACT_BYTES:
-        raise UntrustedInput(f"{path} has {size} bytes; an artifact has at most {limits.ARTIFACT_BYTES}")
-    file = convert(
-        File,
-        {
-            "name": path.resolve().name,
-            "size_bytes": size,
-            "sha256": _digest(bytes_at, size),
-            "format": inspection.format,
-            "packed": path.is_dir(),
-        },
-        what=f"the file {path.name!r}",
-    )
-    return _Source(file, bytes_at, inspection, spec)
+def _tell_source(source: Source, stored_before: set[str]) -> None:
+    content = source.inspection
+    shape = f", {content.precision}" * bool(content.precision)
+    say(f"  {source.spec.name}: {source.file.name}, {content.format}{shape}, {_size(source.file, stored_before)}")
+    for tensor in (*content.signature.inputs, *content.signature.outputs) if content.signature else ():
+        dimensions = "x".join("?" if size is None else str(size) for size in tensor.shape)
+        say(f"    {tensor.name}: {tensor.dtype} {dimensions}")
+    for artifact in source.artifacts[1:][:_FILES_TOLD]:
+        say(f"    with {artifact.file.name}, {_size(artifact.file, stored_before)}")
+    if len(source.artifacts) > _FILES_TOLD + 1:
+        say(f"    with {len(source.artifacts) - _FILES_TOLD - 1} files more")
+    if source.links_to:
+        say(f"    links were followed to {', '.join(source.links_to[:3])}")
+    if content.too_old:
+        say(f"    not for devices whose {content.too_old.key} is {', '.join(content.too_old.values)}")
+    if content.note:
+        say(f"    note: {content.note}")
 
 
-def _digest(path: Path, size: int) -> str:
-    digest = hashlib.sha256()
-    with progress_bar(f"hashing {path.name}", total=size) as advance, path.open("rb") as file:
-        while chunk := file.read(limits.COPY_CHUNK_BYTES):
-            digest.update(chunk)
-            advance(len(chunk))
-    return digest.hexdigest()
+def _size(file: File, stored_before: set[str]) -> str:
+    held = " (the same bytes were stored before; stored once)" * (file.sha256 in stored_before)
+    return f"{size_of(file.size_bytes)}{held}"
 
 
-def _specs(files: list[Path], given: list[str]) -> list[VariantSpec]:
-    """The nth --variant is about the nth file; the last file may go without, as the fallback."""
-    if len(given) > len(files):
-        raise UntrustedInput(f"{len(given)} --variant for {len(files)} files; give one for each file, in their order")
-    if len(given) < len(files) - 1:
-        raise UntrustedInput(
-            f"{len(files)} files and {len(given)} --variant: give one for each file (the last may go without, as the "
-            "fallback), so that a device knows which is its own"
-        )
-    return [parse_variant(text) for text in given] + [parse_variant("") for _ in files[len(given) :]]
-
-
-def _variants(card: Card, sources: list[_Source], probe: Probe | None) -> list[Variant]:
+def _variants(card: Card, source: Source, probe: Probe | None) -> list[Variant]:
     made = []
-    for source in sources:
-        for meant in card.variants(source.spec):
-            spec = leave_out(meant, source.inspection.too_old)
-            body = {
-                "name": spec.name,
-                "files": [msgspec.to_builtins(source.file)],
-                "selector": msgspec.to_builtins(spec.selector),
-                "runtime": spec.runtime,
-                "precision": spec.precision or source.inspection.precision,
-                "signature": msgspec.to_builtins(source.inspection.signature),
-                "probe": msgspec.to_builtins(probe),
-            }
-            made.append(convert(Variant, body, what=f"variant {spec.name}"))
+    for meant in card.restricted(source.spec):
+        spec = leave_out(meant, source.inspection.too_old)
+        body = {
+            "name": spec.name,
+            "files": [msgspec.to_builtins(each.file) for each in source.artifacts],
+            "selector": msgspec.to_builtins(spec.selector),
+            "runtime": spec.runtime,
+            "precision": spec.precision or source.inspection.precision,
+            "signature": msgspec.to_builtins(source.inspection.signature),
+            "probe": msgspec.to_builtins(probe),
+        }
+        made.append(convert(Variant, body, what=f"variant {spec.name}"))
     return made
 
 
@@ -329,18 +320,17 @@ def _card(path: Path | None, model: str) -> Card:
     return card
 
 
-def _check_probe(probe: Probe | None, sources: list[_Source]) -> None:
-    for source in sources:
-        signature = source.inspection.signature
-        if probe and signature and (wrong := golden_objection(probe, signature)):
-            raise UntrustedInput(f"{source.file.name}: {wrong}; nothing was published")
+def _check_probe(probe: Probe | None, source: Source) -> None:
+    signature = source.inspection.signature
+    if probe and signature and (wrong := golden_objection(probe, signature)):
+        raise UntrustedInput(f"{source.file.name}: {wrong}; nothing was published")
 
 
-def _check_files(card: Card, sources: list[_Source]) -> None:
+def _check_files(card: Card, sources: list[Source]) -> None:
     listed = {file.name: file for file in card.files}
-    for source in sources:
-        on_card = listed.get(source.file.name)
-        if on_card and (wrong := on_card.differs(size_bytes=source.file.size_bytes, sha256=source.file.sha256)):
+    for file in (artifact.file for source in sources for artifact in source.artifacts):
+        on_card = listed.get(file.name)
+        if on_card and (wrong := on_card.differs(size_bytes=file.size_bytes, sha256=file.sha256)):
             raise UntrustedInput(f"{wrong}; nothing was published")
 
 
@@ -352,13 +342,18 @@ def _probe(described: CardProbe | None, card: Path | None) -> Probe | None:
     return described.probe(read_golden(card.parent / described.golden))
 
 
-def _reference(card: Card, variants: list[Variant], sources: list[_Source]) -> Reference | None:
+def _reference(card: Card, sources: list[Source], variants: list[Variant]) -> Reference | None:
     """What the card says, or what the model itself predicts for the validation samples of its probe."""
     if card.reference is None or isinstance(card.reference, CardReference):
         return card.reference.reference() if card.reference else None
-    validation = next((v.probe.validation for v in variants if v.probe and v.probe.validation), None)
-    runnable = [each for each in sources if PROBES[each.file.format].counts_classes and not each.file.packed]
-    if validation is None or not runnable:
+    validations = {v.files: v.probe.validation for v in variants if v.probe and v.probe.validation}
+    runnable = [
+        (source, validation)
+        for source in sources
+        if PROBES[source.file.format].counts_classes and not source.file.packed
+        if (validation := validations.get(tuple(each.file for each in source.artifacts))) is not None
+    ]
+    if not runnable:
         titles = " or ".join(BY_NAME[kind].title for kind, probe in PROBES.items() if probe.counts_classes)
         raise UntrustedInput(
             f"reference: validation: only an {titles} model with validation samples is run here; give the classes "
@@ -367,7 +362,8 @@ def _reference(card: Card, variants: list[Variant], sources: list[_Source]) -> R
     try:
         from whimbrel.agent.probes.reference import reference_of
 
-        return reference_of(runnable[0].bytes_at, runnable[0].file.format, validation)
+        source, validation = runnable[0]
+        return reference_of(source.entry, source.file.format, validation)
     except ModuleNotFoundError as error:
         raise Unavailable(f"the model cannot be run here: {error.name} is not installed") from error
 

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
+from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
-from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr, when
+from whimbrel.cli.options import OnlyModel, Yes
+from whimbrel.cli.output import Json, counted, print_json, print_table, say, size_of, stderr, when
 from whimbrel.flows.wording import move_words
 from whimbrel.model.documents import convert
 from whimbrel.server.admin.views.artifacts import CollectedView
@@ -91,20 +93,30 @@ def serve(
 def collect(
     client: Client,
     older_than_hours: Annotated[float, typer.Option(min=0, help="Leave younger uploads alone.")] = 24.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Delete artifacts that nothing refers to: no version, policy, rollout or device."""
-    collected = client.send("POST", "collect", as_=CollectedView, older_than_s=older_than_hours * 3600)
+    query = {"older_than_s": older_than_hours * 3600}
+    unheld = client.send("POST", "collect", as_=CollectedView, **query, dry_run=True)
+    amount = f"{counted(len(unheld.collected), 'artifact')}, {size_of(unheld.size_bytes)}"
+    if not dry_run and unheld.collected:
+        confirm(f"to delete {amount},", consequence="nothing refers to them", yes=yes)
+    done = unheld if dry_run else client.send("POST", "collect", as_=CollectedView, **query)
     if json:
-        print_json(collected)
+        print_json(done)
         return
-    say(f"collected {len(collected.collected)} artifacts, {size_of(collected.size_bytes)}")
+    for digest in done.collected if dry_run else ():
+        say(f"  {digest}")
+    verb = "would delete" if dry_run else "deleted"
+    say(f"{verb} {counted(len(done.collected), 'artifact')}, {size_of(done.size_bytes)}")
 
 
 @connected
 def audit(
     client: Client,
-    model: Annotated[str | None, typer.Option(help="Only this model's entries.")] = None,
+    model: OnlyModel = None,
     rollout: Annotated[str | None, typer.Option(help="Only this rollout's entries.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     json: Json = False,

@@ -3,7 +3,7 @@
 import getpass
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from msgspec import UNSET
@@ -12,12 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from whimbrel.cli.connect import Client, connected, quoted
-from whimbrel.cli.following import follow
+from whimbrel.cli.following import follow, wait_until
+from whimbrel.cli.option_values import duration_s
+from whimbrel.cli.options import OnlyModel
 from whimbrel.cli.output import Json, ago, console, print_json, print_table, say, when
 from whimbrel.cli.plan import app as plan_app
 from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import form_of
 from whimbrel.durable import write_durably
+from whimbrel.errors import Unavailable
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.rollouts.approvals import PendingApproval
 from whimbrel.flows.rollouts.trace import Point
@@ -68,7 +71,7 @@ def start(
         print_json(begun)
         return
     outcome = f"{begun.state}, {begun.because}" if begun.state in PENDING else "started"
-    say(f"{begun.id}: {begun.baseline} -> {begun.target}: {outcome}")
+    say(f"{begun.id}: {begun.baseline or 'no version'} -> {begun.target}: {outcome}")
     for stage in begun.stages:
         where = " in the shadow" if stage.shadow is not None else ""
         say(f"  {stage.name}: {stage.target_percent:g}%{where} for {stage.duration_hours:g} h")
@@ -77,7 +80,7 @@ def start(
 
 @app.command("list")
 @connected
-def list_rollouts(client: Client, model: str | None = None, json: Json = False) -> None:
+def list_rollouts(client: Client, model: OnlyModel = None, json: Json = False) -> None:
     """All rollouts, oldest first."""
     rollouts = client.get("rollouts", as_=list[RolloutView], model=model)
     if json:
@@ -104,8 +107,11 @@ def status(client: Client, rollout: Which, json: Json = False) -> None:
 @app.command("watch")
 @connected
 def watch(client: Client, rollout: Which, json: Json = False) -> None:
-    """Follow a rollout until it ends (Ctrl-C stops watching, not the rollout). --json: one line a change."""
-    follow(
+    """Follow a rollout until it ends (Ctrl-C stops watching, not the rollout). --json: one line a change.
+
+    The exit status is 0 where it completed, and 1 where it ended otherwise.
+    """
+    ended = follow(
         lambda: _fetch(client, rollout),
         over=lambda view: view.ended,
         picture=picture,
@@ -113,6 +119,49 @@ def watch(client: Client, rollout: Which, json: Json = False) -> None:
         news=lambda view: {key: getattr(view, key) for key in _NEWS},
         json=json,
     )
+    _exit_unless_completed(ended)
+
+
+@app.command("wait")
+@connected
+def wait(
+    client: Client,
+    rollout: Which,
+    until: Annotated[
+        Literal["completed", "ended"],
+        typer.Option(
+            "--for",
+            help="completed: end as soon as it has, or cannot any more. ended: also until devices are off a version "
+            "that is taken back.",
+        ),
+    ] = "completed",
+    timeout: Annotated[
+        str | None, typer.Option(help="Wait at most so long: 90s, 30m, 6h or 2d. Without it, as long as it takes.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Wait until a rollout is over, for pipelines: exit status 0 where it completed, 1 where it did not.
+
+    3 where the time is up first: it goes on, and may be waited for again.
+    """
+    timeout_s = None if timeout is None else duration_s(timeout, what="--timeout")
+    view, over = wait_until(
+        lambda: _fetch(client, rollout),
+        over=lambda view: view.ended or (until == "completed" and view.state not in PENDING | LIVE),
+        timeout_s=timeout_s,
+        what=f"waiting for {rollout}",
+    )
+    if json and over:
+        print_json(view)
+    elif over:
+        say(f"{view.id} is {view.state}: {view.because}")
+    else:
+        stage = f" in stage {view.stage_name}" if view.state in LIVE else ""
+        raise Unavailable(
+            f"{view.id} is still {view.state}{stage} after {timeout} ({view.because}); wait again, or see: "
+            f"whimbrel rollout status {view.id}"
+        )
+    _exit_unless_completed(view)
 
 
 @app.command("replay")
@@ -213,7 +262,9 @@ app.command("rollback")(_move_command("rollback", "Take it back: devices return,
 def picture(view: RolloutView) -> Group:
     """A rollout for people."""
     head = Text.assemble(
-        (f"{view.id}  ", "bold"), f"{view.baseline} -> {view.target}  ", (view.state.value, _style(view.state))
+        (f"{view.id}  ", "bold"),
+        f"{view.baseline or 'no version'} -> {view.target}  ",
+        (view.state.value, _style(view.state)),
     )
     lines: list[RenderableType] = [head, Text(f"for {ago(view.state_since)}: {view.because}"), _stage_table(view)]
     if view.approval is not None:
@@ -290,6 +341,12 @@ def _style(state: State) -> str:
     red = {State.ROLLING_BACK, State.ROLLED_BACK, State.ABORTED}
     yellow = {State.HOLDING, State.WAITING_FOR_APPROVAL, State.PAUSED}
     return "green" if state is State.COMPLETED else "red" if state in red else "yellow" if state in yellow else "cyan"
+
+
+def _exit_unless_completed(view: RolloutView) -> None:
+    """So that a pipeline goes on only with a version that everybody has."""
+    if view.state is not State.COMPLETED:
+        raise typer.Exit(1)
 
 
 def _fetch(client: Client, rollout: str) -> RolloutView:

@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
+from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.fit import tell_fit
+from whimbrel.cli.options import ModelName, Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.errors import NotFound, Refused
+from whimbrel.flows.version_fit import VersionFit
+from whimbrel.flows.wording import selector_words
 from whimbrel.model.documents import encode, parse, plain
 from whimbrel.model.release import File, Line, Release, Variant
-from whimbrel.model.selector import Selector
 from whimbrel.server.admin.views.reason import Reason
 from whimbrel.server.admin.views.versions import ListedVersion, NewLine, VersionDetail, VersionView
 from whimbrel.stores.signer import load_signer
@@ -25,8 +29,11 @@ Why = Annotated[str, typer.Option("--because", help="The reason, for the audit l
 
 @app.command("list")
 @connected
-def list_versions(client: Client, model: str, json: Json = False) -> None:
-    """A model's versions in the order of their serials (2.10.0 comes after 2.9.0)."""
+def list_versions(client: Client, model: ModelName, json: Json = False) -> None:
+    """A model's versions in the order of their serials (2.10.0 comes after 2.9.0): their names and states.
+
+    States: the baseline; revoked by its publisher; retired; quarantined since it was taken back.
+    """
     versions = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
     if json:
         print_json(versions)
@@ -39,17 +46,19 @@ def list_versions(client: Client, model: str, json: Json = False) -> None:
             version.build_hash,
             size_of(version.size_bytes),
             version.devices,
-            ", ".join([*version.aliases, *(["retired"] if version.retired else [])]),
+            ", ".join(version.aliases),
+            _states(version),
             when(version.created_at),
         ]
         for version in versions
     ]
-    print_table(["serial", "version", "semantic", "build", "size", "devices", "", "published (UTC)"], rows, title=model)
+    heads = ["serial", "version", "semantic", "build", "size", "devices", "names", "state", "published (UTC)"]
+    print_table(heads, rows, title=model)
 
 
 @app.command("show")
 @connected
-def show(client: Client, model: str, version: Version, json: Json = False) -> None:
+def show(client: Client, version: Version, model: ModelName, json: Json = False) -> None:
     """Everything that is known of a version: lineage, metrics, variants, files."""
     path = f"models/{quoted(model)}/versions/{quoted(version)}"
     if json:
@@ -72,7 +81,7 @@ def show(client: Client, model: str, version: Version, json: Json = False) -> No
             _built(file, variant),
             size_of(file.size_bytes),
             file.sha256[:16],
-            _devices(variant.selector),
+            selector_words(variant.selector),
         ]
         for variant in release.variants
         for file in variant.files
@@ -82,11 +91,30 @@ def show(client: Client, model: str, version: Version, json: Json = False) -> No
         say(f"  requires: {other.model}, serial {other.serial}")
 
 
+@app.command("devices")
+@connected
+def devices(client: Client, version: Version, model: ModelName, json: Json = False) -> None:
+    """Which devices of the model's fleet can run it: how many take each variant, how many none, and why."""
+    fit = client.get(f"models/{quoted(model)}/versions/{quoted(version)}/devices", as_=VersionFit)
+    if json:
+        print_json(fit)
+    else:
+        tell_fit(fit, what=f"{model} {version}")
+
+
 @app.command("retire")
 @connected
-def retire(client: Client, model: str, version: Version, because: Why = "", json: Json = False) -> None:
+def retire(
+    client: Client, version: Version, model: ModelName, because: Why = "", yes: Yes = False, json: Json = False
+) -> None:
     """Offer it no more, and let its artifacts be collected when no device runs it. Devices that have it keep it."""
-    path = f"models/{quoted(model)}/versions/{quoted(version)}/retire"
+    asked = client.get(f"models/{quoted(model)}/versions/{quoted(version)}", as_=VersionView)
+    confirm(
+        f"to retire {model} {asked.semantic_version} ({asked.version})",
+        consequence="it is offered no more, and its files may be deleted",
+        yes=yes,
+    )
+    path = f"models/{quoted(model)}/versions/{asked.serial}/retire"
     retired = client.send("POST", path, Reason(because=because), as_=VersionView)
     if json:
         print_json(retired)
@@ -96,7 +124,9 @@ def retire(client: Client, model: str, version: Version, because: Why = "", json
 
 @app.command("revoke")
 @connected
-def revoke(client: Client, model: str, version: Version, because: Why = "", json: Json = False) -> None:
+def revoke(
+    client: Client, version: Version, model: ModelName, because: Why = "", yes: Yes = False, json: Json = False
+) -> None:
     """Forbid it: no policy can make a device run it. Signed with the publisher's key; it is never undone."""
     revoked = client.get(f"models/{quoted(model)}/versions/{quoted(version)}", as_=VersionView)
     role = roles.publisher_role(model)
@@ -107,6 +137,11 @@ def revoke(client: Client, model: str, version: Version, because: Why = "", json
     before = client.get(f"models/{quoted(model)}/line", as_=Line)
     if revoked.serial in before.revoked:
         raise Refused(f"{model} {revoked.version} is revoked already")
+    confirm(
+        f"to revoke {model} {revoked.semantic_version} ({revoked.version})",
+        consequence="no device may ever run it again",
+        yes=yes,
+    )
     line = encode(
         Line(
             model=model,
@@ -130,7 +165,14 @@ def _built(file: File, variant: Variant) -> str:
     return ", ".join(filter(None, [file.format, variant.precision, runtime]))
 
 
-def _devices(selector: Selector) -> str:
-    words = [f"{key}={value}" for key, value in selector.match_labels.items()]
-    words += [f"{term.key} {term.operator} {','.join(term.values)}".strip() for term in selector.match_expressions]
-    return "; ".join(words) or "every device"
+def _states(version: ListedVersion) -> str:
+    """What it is to devices: the baseline, and what keeps them from it."""
+    words = ["baseline"] if version.baseline else []
+    words += ["revoked"] if version.revoked else []
+    words += ["retired"] if version.retired else []
+    refusing = [each.devices for each in version.quarantined]
+    if "every device" in refusing:
+        words.append("quarantined")
+    elif refusing:
+        words.append(f"quarantined for {' and '.join(refusing)}")
+    return ", ".join(words)

@@ -17,6 +17,7 @@ from pathlib import Path
 import urllib3
 
 from whimbrel.agent.app import Agent
+from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.demo.fleet import open_fleet
 from whimbrel.errors import Refused, Unavailable
@@ -127,15 +128,17 @@ class LocalDeployment:
         def open_one(folder: Path, name: str, labels: dict[str, str]) -> Agent:
             return Agent.open(
                 folder,
-                server=self.server_url,
-                root=root,
-                models=(model,),
-                device_id=name,
-                labels=labels,
-                enrol_token=token,
-                probes=probes,
-                pool=pool,
-                durable_sessions=False,
+                AgentOptions(
+                    server=self.server_url,
+                    root=root,
+                    models=(model,),
+                    device_id=name,
+                    labels=labels,
+                    enrol_token=token,
+                    probes=probes,
+                    pool=pool,
+                    durable_sessions=False,
+                ),
             )
 
         return open_fleet(self.folder / "devices", devices=count, open_one=open_one)

@@ -85,11 +85,13 @@ def joined(journal: Journal, *, rollout: str | None, stage: int, role: Role, at:
 
 
 def permitted(journal: Journal, membership: Membership, *, at: float) -> Journal:
-    """The journal of a control that could begin at `at`, were it treated; nothing, where it could before."""
+    """The journal of a control that could begin at `at`, were it treated; unchanged, where it could before."""
     return _replace(
         journal,
         memberships=tuple(
-            _replace(each, permitted_at=at) if each == membership and each.permitted_at is None else each
+            _replace(each, permitted_at=at)
+            if each == membership and (each.permitted_at is None or at < each.permitted_at)
+            else each
             for each in journal.memberships
         ),
     )

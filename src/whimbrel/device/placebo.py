@@ -5,7 +5,8 @@
 2. Conditions that hold an update back hold a placebo back as well.
 3. Where the policy tells that delay late the placebo is dated back to when it was due, but not to before the last time
    that the conditions held it back.
-4. A treated device that runs its version already counts at once.
+4. A clock that is set back begins the wait anew: the placebo comes neither at once nor after years.
+5. A treated device that runs its version already counts at once.
 
 Called by `agent/installation.py` for every cohort that the device is in and does not count in yet.
 """
@@ -27,7 +28,8 @@ from whimbrel.policy.policy import Conditions, Policy
 class Turn(msgspec.Struct, frozen=True):
     """What becomes of a cohort now. `at`: the device counts in it from then on; None: not yet, and `wait` says why.
 
-    `permitted`: an update could begin now for the first time. `held_back`: the conditions alone hold the placebo back.
+    `permitted`: by this clock an update could begin now for the first time. `held_back`: the conditions alone hold the
+    placebo back.
     """
 
     at: float | None = None
@@ -76,12 +78,14 @@ def turn(
         )
         if wait is not None:
             return Turn(wait=wait)
-    permitted_at = now if membership.permitted_at is None else membership.permitted_at
+    permitted_at = membership.permitted_at
+    if permitted_at is None or now < permitted_at:  # the first time, or the clock was set back: the wait begins now
+        permitted_at, permitted = now, True
     wait = wait_for_conditions(conditions, situation, now=now, offline=offline)
     if wait is not None:
         return Turn(wait=wait, permitted=permitted, held_back=True)
     delay_s = placebo_wait(membership, delays_s, model=model, device_id=device_id)
-    if 0 <= now - permitted_at < delay_s and not offline:
+    if now - permitted_at < delay_s and not offline:
         because = f"its placebo: an update would take this device {delay_s:.0f} s"
         return Turn(wait=Wait(because, permitted_at + delay_s - now), permitted=permitted)
     return Turn(at=min(now, max(permitted_at + delay_s, held_back_at)), permitted=permitted)

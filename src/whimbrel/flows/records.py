@@ -19,7 +19,18 @@ from whimbrel.plan.ranges import Range
 from whimbrel.plan.rehearsal import rehearsed_s
 from whimbrel.plan.rollout_states import ENDED, LIVE, State
 from whimbrel.policy.bucket import BUCKETS
-from whimbrel.policy.policy import ACTIVATE_MAX_AGE_S, PERIOD_S, Conditions, Period, SliceLabels
+from whimbrel.policy.policy import (
+    ACTIVATE_MAX_AGE_S,
+    PERIOD_S,
+    BatteryMin,
+    Conditions,
+    Mebibytes,
+    Period,
+    SliceLabels,
+    StartJitter,
+    Windows,
+    WindowUtc,
+)
 
 ActivateMaxAge = Annotated[float, Meta(ge=1)]  # seconds
 OnRevoked = Literal["keep", "stop"]
@@ -43,13 +54,33 @@ class ModelSettings(Document, frozen=True):
     metrics_min: dict[Label, float] = {}  # publish-time budget: floors of metrics
 
 
+class NewConditions(Document, frozen=True):
+    """A change of `Conditions`: the fields that are set replace the model's own, and the others stay.
+
+    A condition that is set to its default (false, null, no window, 0) is asked for no more.
+    """
+
+    unmetered: bool | UnsetType = UNSET
+    charging: bool | UnsetType = UNSET
+    battery_min: BatteryMin | UnsetType = UNSET
+    idle: bool | UnsetType = UNSET
+    window_utc: WindowUtc | UnsetType = UNSET
+    windows: Windows | UnsetType = UNSET
+    storage_mib_min: Mebibytes | UnsetType = UNSET
+    metered_mib_a_day: Mebibytes | UnsetType = UNSET
+    start_jitter_s: StartJitter | UnsetType = UNSET
+
+
 class NewSettings(Document, frozen=True):
-    """A change of `ModelSettings`: the fields that are set replace the model's own, and the others stay."""
+    """A change of `ModelSettings`: the fields that are set replace the model's own, and the others stay.
+
+    So do the conditions: one that is set leaves the other conditions as they are.
+    """
 
     refresh_s: Period | UnsetType = UNSET
     report_s: Period | UnsetType = UNSET
     activate_max_age_s: ActivateMaxAge | UnsetType = UNSET
-    conditions: Conditions | UnsetType = UNSET
+    conditions: NewConditions | UnsetType = UNSET
     report_labels: tuple[Label, ...] | UnsetType = UNSET
     hardware_label: Label | UnsetType = UNSET
     slice_labels: SliceLabels | UnsetType = UNSET
@@ -114,7 +145,7 @@ class Comparison(Protocol):
     @property
     def learns_delays(self) -> bool: ...
     def window_at(self, at: float) -> int: ...
-    def serial_of(self, role: Role, stage: int) -> int: ...
+    def serial_of(self, role: Role, stage: int) -> int | None: ...
     def shadow_serial(self, stage: int) -> int | None: ...
     def holds(self, bucket: int, *, stage: int, role: Role) -> bool: ...
 
@@ -123,13 +154,14 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A plan's progress. `shares`: the bucket where each stage's share ends, for those entered so far.
 
     `ended_at`: when it lost its say in the policy. `state_since`: when its state became what it is. `override`: a
-    person's reason to offer a version again that was taken back.
+    person's reason to offer a version again that was taken back. `baseline` None: nothing ran before, so that devices
+    which are not treated run no version, and nobody is a control.
     """
 
     namespace: str
     id: str
     model: str
-    baseline: int
+    baseline: int | None
     target: int
     plan: Plan
     state: State
@@ -194,8 +226,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
         """The number of the tally window that is open at `at`."""
         return max(0, int((at - self.created_at) // self.window_s))
 
-    def serial_of(self, role: Role, stage: int) -> int:  # noqa: ARG002 (an experiment's depends on it)
-        """The version that the devices in `role` run."""
+    def serial_of(self, role: Role, stage: int) -> int | None:  # noqa: ARG002 (an experiment's depends on it)
+        """The version that the devices in `role` run; None: none."""
         return self.target if role == "treated" else self.baseline
 
     def shadow_serial(self, stage: int) -> int | None:
@@ -205,6 +237,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     def holds(self, bucket: int, *, stage: int, role: Role) -> bool:
         """Whether a device in `bucket` may say that it is in this arm."""
         if stage >= len(self.shares):
+            return False
+        if role == "control" and self.baseline is None:
             return False
         if role == "control":
             # A device that has just moved from control to treated may still report as the control it was.
@@ -398,6 +432,14 @@ class RunningVersion(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     serial: int | None
     hardware_class: str
+    at: float
+
+
+class FollowedModels(msgspec.Struct, frozen=True, kw_only=True):
+    """All models that a device says it follows, at `at`."""
+
+    device_id: str
+    models: tuple[str, ...]
     at: float
 
 

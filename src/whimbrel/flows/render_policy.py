@@ -5,9 +5,10 @@
    beyond the current share are the control of every stage that is still compared.
 3. A shadow stage has arms only while it is the present one; those that it tried the version on are then controls like
    all others, but for those that are served next.
-4. An experiment is an entry too: its k-th arm is treated in stage k, and the control is that of every stage. An arm
+4. A first version has no control: whoever is not treated is in no arm, and runs no version.
+5. An experiment is an entry too: its k-th arm is treated in stage k, and the control is that of every stage. An arm
    that was stopped is left out: its devices run the baseline, and are compared no more.
-5. The length of the document depends on stages and rollouts, never on devices.
+6. The length of the document depends on stages and rollouts, never on devices.
 """
 
 from collections.abc import Sequence
@@ -105,6 +106,7 @@ def _rollout_entry(rollout: RolloutRecord) -> Entry:
     plan, own = rollout.plan, rollout.plan.range
     shadow = plan.stages[rollout.stage].shadow
     stages = [rollout.stage] if shadow else list(range(plan.shadows, len(rollout.shares)))
+    # First match wins among the treated, so a later, larger share leaves the earlier cohort in its own stage.
     for stage, share in ((stage, rollout.shares[stage]) for stage in stages):
         arms.append(
             Arm(
@@ -119,18 +121,24 @@ def _rollout_entry(rollout: RolloutRecord) -> Entry:
                 shadow=shadow.order if shadow else None,
             )
         )
-    # First match wins among the treated, so a later, larger share leaves the earlier cohort in its own stage.
-    for stage in stages:
-        arms.append(
-            Arm(
-                role="control",
-                name="control",
-                stage=stage,
-                serial=rollout.baseline,
-                start=rollout.shares[-1],
-                end=own.end,
-                selector=plan.stages[stage].selector,
-                conditions=plan.stages[stage].conditions,
-            )
-        )
+    if rollout.baseline is not None:
+        arms += _controls(rollout, rollout.baseline, stages)
     return Entry(rollout=rollout.id, arms=tuple(arms), start=own.start, end=own.end, delays_s=rollout.delays)
+
+
+def _controls(rollout: RolloutRecord, baseline: int, stages: Sequence[int]) -> list[Arm]:
+    """The control arms of some stages: devices beyond the newest share."""
+    plan = rollout.plan
+    return [
+        Arm(
+            role="control",
+            name="control",
+            stage=stage,
+            serial=baseline,
+            start=rollout.shares[-1],
+            end=plan.range.end,
+            selector=plan.stages[stage].selector,
+            conditions=plan.stages[stage].conditions,
+        )
+        for stage in stages
+    ]

@@ -3,6 +3,9 @@
 import math
 from datetime import UTC, datetime
 
+from whimbrel.model.selector import Selector
+from whimbrel.policy.policy import DAYS, Conditions, Window
+
 
 def time_words(at: float) -> str:
     """A time (POSIX seconds), in UTC; infinity is "for ever"."""
@@ -42,3 +45,44 @@ def percent_words(percent: float) -> str:
 def people_words(count: int) -> str:
     """The number of people, and the verb that goes with it."""
     return "one person has" if count == 1 else f"{count} people have"
+
+
+def selector_words(selector: Selector) -> str:
+    """Which devices these are: their labels, or "every device"."""
+    words = [f"{key}={value}" for key, value in selector.match_labels.items()]
+    words += [f"{term.key} {term.operator} {','.join(term.values)}".strip() for term in selector.match_expressions]
+    return "; ".join(words) or "every device"
+
+
+def condition_words(conditions: Conditions) -> list[str]:
+    """When devices fetch and activate, a phrase a condition; none where they need not wait for anything."""
+    words = [
+        phrase
+        for asked, phrase in (
+            (conditions.unmetered, "on an unmetered network"),
+            (conditions.charging, "while charging"),
+            (conditions.idle, "while nobody uses the device"),
+        )
+        if asked
+    ]
+    if conditions.battery_min is not None:
+        words.append(f"with at least {100 * conditions.battery_min:g}% of charge, or charging")
+    if conditions.window_utc is not None:
+        start_s, end_s = conditions.window_utc
+        words.append(_window_words(Window(start_s=start_s, end_s=end_s)))
+    if conditions.windows:
+        words.append(" or ".join(_window_words(window) for window in conditions.windows))
+    if conditions.storage_mib_min is not None:
+        words.append(f"with {conditions.storage_mib_min} MiB of storage to spare")
+    if conditions.metered_mib_a_day is not None:
+        words.append(f"at most {conditions.metered_mib_a_day} MiB a day on a metered network")
+    if conditions.start_jitter_s:
+        words.append(f"spread over {conditions.start_jitter_s:g} s")
+    return words
+
+
+def _window_words(window: Window) -> str:
+    start, end = (f"{at_s // 3600:02d}:{at_s % 3600 // 60:02d}" for at_s in (window.start_s, window.end_s))
+    zone = "local time" if window.zone == "local" else window.zone
+    days = f" on {', '.join(day for day in DAYS if day in window.days)}" if window.days else ""
+    return f"from {start} to {end} {zone}{days}"

@@ -20,7 +20,7 @@ from whimbrel import limits
 from whimbrel.flows.ports import FleetPort
 from whimbrel.flows.records import ModelRecord, ModelSettings, RolloutRecord, VersionRecord
 from whimbrel.flows.render_policy import render_policy
-from whimbrel.flows.rollouts.shares import cap, share_for
+from whimbrel.flows.rollouts.shares import Devices, cap, share_for
 from whimbrel.forecast.fleet_description import FleetDescription
 from whimbrel.model.release import Line
 from whimbrel.plan.plan import Plan
@@ -152,15 +152,15 @@ def _normal(shares: Iterable[float]) -> Array:
 
 
 class _Enrolled:
-    """The part of a fleet's port that `share_for` needs."""
+    """The part of a fleet's port that `share_for` needs. All of its devices follow the model."""
 
     def __init__(self, keys: Array, kind: Array, kinds: list[Kind]) -> None:
         self._keys, self._kind, self._kinds = keys, kind, kinds
 
-    def count_devices(self) -> int:
+    def count_devices(self, _model: str) -> int:
         return len(self._keys)
 
-    def keys_and_labels(self) -> Iterable[tuple[int, dict[str, str]]]:
+    def keys_and_labels(self, _model: str) -> Iterable[tuple[int, dict[str, str]]]:
         return ((int(key), dict(self._kinds[kind].labels)) for key, kind in zip(self._keys, self._kind, strict=True))
 
 
@@ -180,7 +180,7 @@ def _shares(plan: Plan, fleet: FleetDescription, keys: Array, kind_of: Array, *,
         few = eligible * (share - begins) / BUCKETS <= _SURE * plan.min_devices
         if len(keys) == devices and (few or (most is not None and devices <= _COUNTED)):
             port = cast("FleetPort", _Enrolled(keys, kind_of, kinds))
-            share = share_for(port, plan, stage=number, salt=_SALT, shares=shares)
+            share = share_for(Devices(port, "", salt=_SALT), plan, stage=number, shares=shares)
         elif most is not None and eligible:
             share = max([min(share, begins + int(most / eligible * BUCKETS)), *shares])
         shares.append(share)

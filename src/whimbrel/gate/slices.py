@@ -1,5 +1,7 @@
 """Which slices is the harm in? e-BH names them, label by label, and says what evidence the others leave.
 
+Where e-BH names none, one slice that is proven by itself is named if no other shows anything at all.
+
 Called by the gate, once harm is proven.
 """
 
@@ -10,6 +12,8 @@ import msgspec
 from whimbrel.gate.evidence import e_bh, log_mean_exp
 from whimbrel.gate.guardrails import Copy, by_class, copies
 from whimbrel.gate.ledger import Ledger
+
+_NOTHING = 0.01  # ln E: of slices without a single event, after rounding
 
 
 class HarmedSlices(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +49,7 @@ def harmed_slices(ledger: Ledger) -> dict[str, HarmedSlices]:
             leads[each] = shares[of_tests.index(max(of_tests))][0]
             logs[each] = log_mean_exp(of_tests, [share / total for _, _, share in shares])
         bad = [slices[index] for index in e_bh(list(logs.values()), alpha=ledger.plan.alpha)]
+        bad = bad or _alone(logs, needed=math.log(1 / ledger.plan.alpha))
         rest = [logs[each] for each in slices if each not in bad]
         by_label[label] = HarmedSlices(
             bad=bad,
@@ -55,6 +60,17 @@ def harmed_slices(ledger: Ledger) -> dict[str, HarmedSlices]:
             leads=leads,
         )
     return by_label
+
+
+def _alone(logs: dict[str, float], *, needed: float) -> list[str]:
+    """The one slice that is proven by itself while no other shows anything; empty where there is none.
+
+    Harm is proven already, and the question is only where it is. Were e-BH's price for many slices the only way, the
+    proof of the whole fleet could come a window before that of its one bad slice, and take the version from all.
+    """
+    lead = max(logs, key=lambda each: (logs[each], each), default="")
+    others = [log for each, log in logs.items() if each != lead]
+    return [lead] if others and logs[lead] >= needed and max(others) <= _NOTHING else []
 
 
 def _at_risk(ledger: Ledger, name: str) -> float:

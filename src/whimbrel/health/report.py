@@ -91,11 +91,15 @@ class Window(Document, frozen=True):
 
 
 class Batch(Document, frozen=True):
-    """The body of POST reports: one installation's windows, in order; only the labels that policies ask for."""
+    """The body of POST reports: one installation's windows, in order; only the labels that policies ask for.
+
+    `models`: all that the device follows now; an old agent, which leaves them out, says nothing of them.
+    """
 
     epoch: Annotated[str, Meta(pattern="^[0-9a-f]{16,64}" + END)]
     windows: Annotated[tuple[Window, ...], Meta(max_length=256)] = ()
     labels: Annotated[dict[Label, LabelValue], Meta(max_length=limits.LABELS)] = {}
+    models: Annotated[tuple[Name, ...], Meta(max_length=limits.DEVICE_MODELS)] = ()
 
     def __post_init__(self) -> None:
         last = 0

@@ -189,6 +189,11 @@ class Plan(Document, frozen=True):
         """The bucket where the holdback begins. Treated devices never lie beyond it."""
         return self.range.end - round(self.holdback_percent / 100 * self.range.buckets)
 
+    @property
+    def without_holdback(self) -> "Plan":
+        """The plan of a first version: a device that is kept from it would have none, and be compared with nothing."""
+        return msgspec.structs.replace(self, holdback_percent=0.0)
+
     def share_buckets(self, stage: int) -> int:
         """How many buckets are on the new version at a stage."""
         return self.share_end(stage) - self.range.start

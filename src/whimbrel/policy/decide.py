@@ -9,6 +9,8 @@
 4. A device of a shadow stage runs the baseline, as a control does, and tries the arm's version beside it, unless that
    version may not run on this device.
 5. A device that fell back from its arm's version still counts in its arm: a failure stays in the denominator.
+6. While a model has no baseline, a device without a version from an arm or a pin runs none ("stop"). So a first version
+   that is taken back leaves the devices that have it.
 
 Called by the device agent, the thin check, the controllers' forecasts and the simulator. decide_many.py decides for
 millions of devices with the parts below: who adds a range of buckets to a policy adds it to `edges`.
@@ -116,7 +118,7 @@ def settle(policy: Policy, line: Line, profile: Profile, proposal: Proposal) -> 
     """The proposed version where it may run on this device; otherwise the newest good version that may."""
     proposed, assignments, because, beside = proposal
     if proposed is None:
-        return Decision(None, "keep", "the policy names no version yet", assignments)
+        return Decision(None, "stop", "the policy names no version for this device", assignments)
     refusal = objection(policy, line, profile, proposed)
     if refusal is None:
         if beside is not None and (against := objection(policy, line, profile, beside.serial)):
@@ -128,7 +130,8 @@ def settle(policy: Policy, line: Line, profile: Profile, proposal: Proposal) -> 
             return Decision(
                 serial, "run", f"serial {proposed} is {refusal}; {serial} is the newest good one", assignments
             )
-    return Decision(None, policy.on_revoked, f"serial {proposed} is {refusal}, and no other is allowed", assignments)
+    offer = policy.on_revoked if policy.baseline is not None else "stop"
+    return Decision(None, offer, f"serial {proposed} is {refusal}, and no other is allowed", assignments)
 
 
 def _in_entry(entry: Entry, place: int, profile: Profile) -> Proposal:

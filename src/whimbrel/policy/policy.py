@@ -39,6 +39,14 @@ class Window(Document, frozen=True):
     days: Annotated[tuple[Day, ...], Meta(max_length=7)] = ()  # none: every day
 
 
+# The bounds of conditions. A change of a model's settings (flows/records.py) has the same.
+BatteryMin = Annotated[float, Meta(ge=0, le=1)] | None
+WindowUtc = tuple[Annotated[int, Meta(ge=0, le=86400)], Annotated[int, Meta(ge=0, le=86400)]] | None
+Windows = Annotated[tuple[Window, ...], Meta(max_length=limits.WINDOWS)]
+Mebibytes = Annotated[int, Meta(ge=0, le=2**40)] | None
+StartJitter = Annotated[float, Meta(ge=0, le=7 * 86400)]  # seconds
+
+
 class Conditions(Document, frozen=True):
     """When a device may fetch and activate. An absent field asks for nothing. One of the `windows` is enough.
 
@@ -47,13 +55,13 @@ class Conditions(Document, frozen=True):
 
     unmetered: bool = False
     charging: bool = False
-    battery_min: Annotated[float, Meta(ge=0, le=1)] | None = None  # charging satisfies it too
+    battery_min: BatteryMin = None  # charging satisfies it too
     idle: bool = False
-    window_utc: tuple[Annotated[int, Meta(ge=0, le=86400)], Annotated[int, Meta(ge=0, le=86400)]] | None = None
-    windows: Annotated[tuple[Window, ...], Meta(max_length=limits.WINDOWS)] = ()
-    storage_mib_min: Annotated[int, Meta(ge=0, le=2**40)] | None = None
-    metered_mib_a_day: Annotated[int, Meta(ge=0, le=2**40)] | None = None
-    start_jitter_s: Annotated[float, Meta(ge=0, le=7 * 86400)] = 0
+    window_utc: WindowUtc = None
+    windows: Windows = ()
+    storage_mib_min: Mebibytes = None
+    metered_mib_a_day: Mebibytes = None
+    start_jitter_s: StartJitter = 0
 
 
 class Arm(Document, frozen=True):
@@ -138,7 +146,7 @@ class Pin(Document, frozen=True):
 
 
 class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1"):
-    """Who runs which serial of `model`. Without a `baseline` no version is offered yet. The sequence only grows."""
+    """Who runs which serial of `model`. Without a `baseline` only arms and pins offer one. The sequence only grows."""
 
     model: Name
     sequence: Annotated[int, Meta(ge=1)]

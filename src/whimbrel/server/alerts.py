@@ -244,7 +244,7 @@ class Alerts:
             rollout=rollout.id,
             stage=row.stage,
             stage_name=stages[min(row.stage, len(stages) - 1)].name,
-            baseline=versions.get(rollout.baseline, str(rollout.baseline)),
+            baseline=versions.get(rollout.baseline or 0, "no version"),
             target=versions.get(rollout.target, str(rollout.target)),
             evidence=entry.evidence,
         )

@@ -8,12 +8,14 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
 from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
 from whimbrel.flows.decide_for_device import decide_for_device
 from whimbrel.flows.records import DeviceMessage
+from whimbrel.flows.reports.take_check import take_check
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Line, Release
@@ -87,7 +89,11 @@ class DeviceApi:
                 if stores.registry.secret_name(enrolment.enrol_token, kind="enrol") is None:
                     raise NotAllowed("this enrolment token is unknown here; ask the operator for a current one")
                 stores.fleet.enrol(
-                    enrolment.device_id, credential=credential, labels=enrolment.labels, at=self._clock()
+                    enrolment.device_id,
+                    credential=credential,
+                    labels=enrolment.labels,
+                    models=enrolment.models,
+                    at=self._clock(),
                 )
 
         await asyncio.to_thread(work)
@@ -128,7 +134,12 @@ class DeviceApi:
 
         def work() -> dict[str, object]:
             with transaction(self._database, namespace) as stores:
-                return {model: _check_one(stores, model, device, check.labels) for model in check.models}
+                policies = {model: _policy_of(stores, model) for model in check.models}
+                take_check(stores.fleet, check, policies, device_id=device, now=self._clock())
+                return {
+                    model: _check_one(stores, model, policy, device_id=device, labels=check.labels)
+                    for model, policy in policies.items()
+                }
 
         return 200, msgspec.json.encode({"models": await asyncio.to_thread(work)})
 
@@ -137,8 +148,14 @@ class DeviceApi:
         return self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=self._clock())
 
 
-def _check_one(stores: Stores, model: str, device: str, labels: dict[str, str]) -> object:
-    policy = stores.roles.current_target(roles.policy_role(model), roles.policy_path(model))
+def _policy_of(stores: Stores, model: str) -> Policy | None:
+    document = stores.roles.current_target(roles.policy_role(model), roles.policy_path(model))
+    return None if document is None else parse(Policy, document, what="the stored policy")
+
+
+def _check_one(
+    stores: Stores, model: str, policy: Policy | None, *, device_id: str, labels: dict[str, str]
+) -> dict[str, Any]:
     line = stores.roles.current_target(roles.publisher_role(model), roles.line_path(model))
     if policy is None or line is None:
         return {"offer": "keep", "serial": None, "because": f"there is no policy for a model {model!r}"}
@@ -147,9 +164,5 @@ def _check_one(stores: Stores, model: str, device: str, labels: dict[str, str]) 
         for v in stores.registry.versions(model)
     }
     return decide_for_device(
-        parse(Policy, policy, what="the stored policy"),
-        parse(Line, line, what="the stored line"),
-        releases,
-        device_id=device,
-        labels=labels,
+        policy, parse(Line, line, what="the stored line"), releases, device_id=device_id, labels=labels
     )

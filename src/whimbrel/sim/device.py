@@ -15,6 +15,7 @@ import urllib3
 from whimbrel import limits
 from whimbrel.agent.app import Agent
 from whimbrel.agent.marks import Closed
+from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.places import Places, read_pointer
 from whimbrel.agent.session import Session
 from whimbrel.agent.shadow.order import read_order
@@ -161,19 +162,21 @@ class Device:
         try:
             self.agent = Agent.open(
                 FOLDER,
-                server=HOST,
-                root=self._backend.root,
-                models=[MODEL],
-                device_id=self.id,
-                labels=self.labels,
-                enrol_token=ENROL_TOKEN,
-                clock=self.clock,
-                monotonic=self.monotonic,
-                probes=Cage(self),
-                pool=cast("urllib3.PoolManager", self.link),
-                situation=lambda: Situation(charging=self._charging),
-                chance=self._chance,
-                disk=self.disk,
+                AgentOptions(
+                    server=HOST,
+                    root=self._backend.root,
+                    models=[MODEL],
+                    device_id=self.id,
+                    labels=self.labels,
+                    enrol_token=ENROL_TOKEN,
+                    clock=self.clock,
+                    monotonic=self.monotonic,
+                    probes=Cage(self),
+                    pool=cast("urllib3.PoolManager", self.link),
+                    situation=lambda: Situation(charging=self._charging),
+                    chance=self._chance,
+                    disk=self.disk,
+                ),
             )
         except (WhimbrelError, PowerCut):
             self.agent = None
@@ -242,7 +245,7 @@ class Device:
             self.seen.pointer(self.id, None)
             return
         slot = session.path.parent
-        contents = {name: self.disk.read(slot / name) or b"" for name in self.disk.names(slot)}
+        contents = {name: self.disk.read(slot / name) or b"" for name in self.disk.files_below(slot)}
         self.seen.session(self.id, session.serial, session.path.name, contents)
         self._sessions.append(session)
         quality = contents.get(session.path.name, b"").split(b"\n")[0].decode("latin-1")

@@ -1,15 +1,33 @@
-"""The devices: their enrolment, inventory, cohorts and sequence marks, and the tally of their reports."""
+"""The devices: their enrolment, inventory, cohorts and sequence marks, and the tally of their reports.
+
+A model's fleet is the enrolled devices that follow it: those with a row of the model in `device_model`, which names the
+serial they run or none. A device without a row of any model has not said what it follows, and counts for every model.
+"""
 
 import hmac
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, bindparam, case, func, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from whimbrel import limits
 from whimbrel.errors import NotAllowed
-from whimbrel.flows.records import HeardDevice, Participation, RunningVersion
+from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.panel import Value
 from whimbrel.health.slices import slices_of
@@ -28,6 +46,11 @@ _CHANGING = tuple(
 _KEY = ("window", "stage", "role", "hardware_class", "slices", "age_bucket")  # the columns of `Cell.key`
 _THIS_DEVICE = (schema.devices.c.namespace == bindparam("of"), schema.devices.c.device_id == bindparam("who"))
 _CREDENTIAL = select(schema.devices.c.credential_sha256).where(*_THIS_DEVICE)
+_DROP_MODEL = delete(schema.device_models).where(
+    schema.device_models.c.namespace == bindparam("of"),
+    schema.device_models.c.device_id == bindparam("who"),
+    schema.device_models.c.model == bindparam("which"),
+)
 _HEARD = update(schema.devices).where(*_THIS_DEVICE).values(seen_at=bindparam("at"))
 
 
@@ -40,8 +63,13 @@ class Fleet:
 
     # --- devices ---
 
-    def enrol(self, device_id: str, *, credential: str, labels: dict[str, str], at: float) -> None:
-        """Enrol a device, or give an enrolled one a new credential."""
+    def enrol(
+        self, device_id: str, *, credential: str, labels: dict[str, str], at: float, models: tuple[str, ...] = ()
+    ) -> None:
+        """Enrol a device, or give an enrolled one a new credential.
+
+        `models`: all that it follows; none: it says nothing of them, and what it said before holds.
+        """
         values = {
             "namespace": self.namespace,
             "device_id": device_id,
@@ -52,6 +80,8 @@ class Fleet:
             "seen_at": at,
         }
         upsert(self.connection, schema.devices, values, update=("credential_sha256", "labels", "seen_at"))
+        if models:
+            self.note_followed(FollowedModels(device_id=device_id, models=models, at=at))
 
     def check_credential(self, device_id: str, credential: str) -> None:
         """Raises `NotAllowed`, with the same message for an unknown device and for a wrong credential."""
@@ -85,27 +115,82 @@ class Fleet:
             if rows:
                 self.connection.execute(statement, rows)
 
-    def count_devices(self) -> int:
-        """Enrolled devices."""
-        table = schema.devices
-        return self.connection.execute(
-            select(func.count()).select_from(table).where(table.c.namespace == self.namespace)
-        ).scalar_one()
+    def count_enrolled(self) -> int:
+        """Enrolled devices, whatever they follow."""
+        return self._count(schema.devices.c.namespace == self.namespace)
 
-    def keys_and_labels(self) -> Iterable[tuple[int, dict[str, str]]]:
-        """The bucket key and labels of every enrolled device."""
+    def count_devices(self, model: str) -> int:
+        """Devices of the fleet of `model`."""
+        return self._count(self._in_fleet(model))
+
+    def count_undeclared(self) -> int:
+        """Enrolled devices that never said which models they follow."""
+        return self._count(and_(schema.devices.c.namespace == self.namespace, ~_follows()))
+
+    def keys_and_labels(self, model: str) -> Iterable[tuple[int, dict[str, str]]]:
+        """The bucket key and labels of every device of the fleet of `model`."""
         table = schema.devices
-        rows = self.connection.execute(select(table.c.key, table.c.labels).where(table.c.namespace == self.namespace))
+        rows = self.connection.execute(select(table.c.key, table.c.labels).where(self._in_fleet(model)))
         for row in rows:
             yield row.key % 2**64, parse(dict[str, str], row.labels, what="stored labels")
 
+    def label_sets(self, model: str) -> Iterable[tuple[dict[str, str], int]]:
+        """The labels that devices of the fleet of `model` told, each set of them once, and how many devices have it."""
+        labels = schema.devices.c.labels
+        for row in self.connection.execute(select(labels, func.count()).where(self._in_fleet(model)).group_by(labels)):
+            yield parse(dict[str, str], row[0], what="stored labels"), row[1]
+
+    def _count(self, condition: ColumnElement[bool]) -> int:
+        return self.connection.execute(select(func.count()).select_from(schema.devices).where(condition)).scalar_one()
+
+    def _in_fleet(self, model: str) -> ColumnElement[bool]:
+        """Whether a row of `device` is of a device that follows `model`, or never said what it follows."""
+        return and_(schema.devices.c.namespace == self.namespace, or_(_follows(model), ~_follows()))
+
+    def running_of(self, device_id: str) -> dict[str, RunningVersion]:
+        """What one device runs, by the model that it follows."""
+        table = schema.device_models
+        query = select(table).where(table.c.namespace == self.namespace, table.c.device_id == device_id)
+        return {
+            row.model: RunningVersion(**{name: getattr(row, name) for name in RunningVersion.__struct_fields__})
+            for row in self.connection.execute(query)
+        }
+
     def note_running(self, *running: RunningVersion) -> None:
-        """Note which versions devices say that they run."""
+        """Note which versions devices say that they run: they follow these models."""
         rows = [msgspec.structs.asdict(row) | {"namespace": self.namespace} for row in running]
         upsert_all(self.connection, schema.device_models, rows, update=("serial", "hardware_class", "at"))
 
+    def note_followed(self, *told: FollowedModels) -> None:
+        """Note which models devices follow. What a device does not name it follows no more."""
+        table = schema.device_models
+        query = select(table.c.device_id, table.c.model).where(table.c.namespace == self.namespace)
+        kept = {
+            (row.device_id, row.model)
+            for some in _portions([each.device_id for each in told])
+            for row in self.connection.execute(query.where(table.c.device_id.in_(some)))
+        }
+        followed = {(each.device_id, model): each.at for each in told for model in each.models}
+        new = [
+            {
+                "namespace": self.namespace,
+                "device_id": device_id,
+                "model": model,
+                "serial": None,
+                "hardware_class": "",
+                "at": at,
+            }
+            for (device_id, model), at in followed.items()
+            if (device_id, model) not in kept
+        ]
+        upsert_all(self.connection, table, new)
+        dropped = kept - followed.keys()
+        if dropped:
+            rows = [{"of": self.namespace, "who": device, "which": model} for device, model in sorted(dropped)]
+            self.connection.execute(_DROP_MODEL, rows)
+
     def inventory(self, model: str) -> dict[int | None, int]:
-        """Devices by the serial they run of `model`."""
+        """Devices that follow `model`, by the serial they run; None: they run none."""
         table = schema.device_models
         rows = self.connection.execute(
             select(table.c.serial, func.count())
@@ -115,11 +200,12 @@ class Fleet:
         return {row[0]: row[1] for row in rows}
 
     def classes(self, model: str) -> dict[str, int]:
-        """Devices by the hardware class that they tell of `model`."""
+        """Devices by the hardware class that they tell of `model`, but for those that run nothing and told none."""
         table = schema.device_models
+        told = or_(table.c.serial.is_not(None), table.c.hardware_class != "")
         rows = self.connection.execute(
             select(table.c.hardware_class, func.count())
-            .where(table.c.namespace == self.namespace, table.c.model == model)
+            .where(table.c.namespace == self.namespace, table.c.model == model, told)
             .group_by(table.c.hardware_class)
         )
         return {row[0]: row[1] for row in rows}
@@ -334,6 +420,13 @@ def signed_key(device_id: str) -> int:
     """A device's key as a database stores it: two's complement, since SQL has no unsigned 64-bit number."""
     key = device_key(device_id)
     return key - 2**64 if key >= 2**63 else key
+
+
+def _follows(model: str | None = None) -> ColumnElement[bool]:
+    """Whether a row of `device` is of a device that follows `model`; None: any model."""
+    device, table = schema.devices, schema.device_models
+    mine = and_(table.c.namespace == device.c.namespace, table.c.device_id == device.c.device_id)
+    return exists().where(mine if model is None else and_(mine, table.c.model == model)).correlate(device)
 
 
 def _sight(namespace: str, sight: HeardDevice) -> dict[str, Any]:

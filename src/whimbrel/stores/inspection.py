@@ -52,14 +52,14 @@ class Reading(Document, frozen=True):
     refused: str | None = None
 
 
-def inspect(path: Path) -> Inspection:
-    """Recognise and read the model at `path`, a file or a folder.
+def inspect(path: Path, *, beside_bytes: int = 0) -> Inspection:
+    """Recognise and read the model at `path`, a file or a folder. `beside_bytes`: of its other files, beside it.
 
     Raises `UntrustedInput` where it is no whole model of a known format, and `Unavailable` where it cannot be read.
     """
     try:
         kind = recognise(path)
-        size = _size(path)
+        size = _size(path) + beside_bytes
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
     return msgspec.structs.replace(_read_in_child(kind, path, size=size), too_old=_too_old(kind, path))

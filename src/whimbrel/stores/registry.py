@@ -384,7 +384,7 @@ class Registry:
             self._of(table).where(table.c.model == model, table.c.serial == serial)
         ).one_or_none()
         if row is None:
-            raise NotFound(f"{model} has no version with serial {serial}; see: whimbrel version list {model}")
+            raise NotFound(f"{model} has no version with serial {serial}; see: whimbrel version list --model {model}")
         return row
 
 

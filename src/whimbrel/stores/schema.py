@@ -126,7 +126,7 @@ rollouts = Table(
     Column("namespace", String(64), primary_key=True),
     Column("id", String(64), primary_key=True),
     Column("model", String(64), nullable=False),
-    Column("baseline", BigInteger, nullable=False),
+    Column("baseline", BigInteger),  # none: its target is the model's first version
     Column("target", BigInteger, nullable=False),
     Column("plan", LargeBinary, nullable=False),
     Column("plan_text", Text, nullable=False),

@@ -14,14 +14,19 @@ from whimbrel.model.ids import DeviceId, Label, LabelValue, Name, Serial
 
 Secret = Annotated[str, Meta(min_length=16, max_length=512)]
 Labels = Annotated[dict[Label, LabelValue], Meta(max_length=limits.LABELS)]
+Models = Annotated[tuple[Name, ...], Meta(max_length=limits.DEVICE_MODELS)]
 
 
 class Enrolment(Document, frozen=True):
-    """POST enrol. To enrol an id again replaces its credential (a device that was wiped)."""
+    """POST enrol. To enrol an id again replaces its credential (a device that was wiped).
+
+    `models`: all that the device follows. A client that leaves them out says nothing of them.
+    """
 
     device_id: DeviceId
     enrol_token: Secret
     labels: Labels = {}
+    models: Models = ()
 
 
 class Credential(Document, frozen=True):
@@ -39,7 +44,10 @@ class Token(Document, frozen=True):
 
 
 class Check(Document, frozen=True):
-    """POST check: a client that cannot decide asks the server. `models`: the serial of each (null: it runs none)."""
+    """POST check: a client that cannot decide asks the server. `models`: the serial of each (null: it runs none).
 
-    models: Annotated[dict[Name, Serial | None], Meta(max_length=64)]
+    The device follows these models from then on.
+    """
+
+    models: Annotated[dict[Name, Serial | None], Meta(max_length=limits.DEVICE_MODELS)]
     labels: Labels = {}

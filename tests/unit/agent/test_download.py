@@ -1,7 +1,6 @@
 """How bytes come: mirrors that fail, servers that ask for patience, a day's budget, a cap, a proxy."""
 
 import random
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +49,10 @@ class Net:
             self.uptime_s += 15
             yield piece
 
+    def range_of(self, headers: dict[str, str]) -> tuple[int, int | None]:
+        first, _, last = headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        return int(first), int(last) if last else None
+
     def ask(self, method: str, url: str, **_: object) -> Answer:
         raise NotImplementedError
 
@@ -58,16 +61,17 @@ class Net:
         name = url.split("/")[2]
         self.asked.append((name, headers.get("Range", "")))
         said = self.says[name]
-        first = int((re.findall(r"\d+", headers.get("Range", "")) or [0])[0])
+        first, last = self.range_of(headers)
         if ("If-Range" in headers and headers["If-Range"] != f'"{name}"') or "no ranges" in str(said):
-            first = 0
+            first, last = 0, None
         if str(said).startswith("all"):
-            first = 0
-        rest = CONTENT[first:]
+            first, last = 0, None
+        rest = CONTENT[first:] if last is None else CONTENT[first : last + 1]
         pieces = [rest[place : place + MIB // 4] for place in range(0, len(rest), MIB // 4)]
         etag = {"etag": self.etag.format(name)}
-        if first:
-            etag["content-range"] = f"bytes {first}-{len(CONTENT) - 1}/{len(CONTENT)}"
+        part = first or last is not None
+        if part:
+            etag["content-range"] = f"bytes {first}-{first + len(rest) - 1}/{len(CONTENT)}"
         if isinstance(said, int):
             yield Body(said, {}, [])
         elif isinstance(said, tuple):
@@ -83,7 +87,7 @@ class Net:
         elif said in {"lie", "all lie"}:
             yield Body(200, etag, [b"x" * len(piece) for piece in pieces])
         else:
-            yield Body(206 if first else 200, etag, pieces)
+            yield Body(206 if part else 200, etag, pieces)
 
 
 class Clock:
@@ -247,15 +251,43 @@ def test_all_that_failed_raises_what_the_last_one_did(tmp_path: Path) -> None:
 
 def test_day_s_budget_stops_a_download_and_tomorrow_goes_on(tmp_path: Path) -> None:
     clock = Clock()
-    download, _ = made(tmp_path, Net(), "origin", clock=clock, budget=MIB)
+    net = Net()
+    download, _ = made(tmp_path, net, "origin", clock=clock, budget=MIB)
     with pytest.raises(Unfinished, match="no more today"):
         download.fetch(FILE)
+    assert net.asked == [("origin", f"bytes=0-{MIB - 1}")]
     assert download.moved == MIB
     assert download.left_today() == 0
     with pytest.raises(Unavailable, match="used up"):
         download.fetch(FILE)
     clock.now += 86400
     assert download.left_today() == MIB
+
+
+def test_budget_that_ends_within_a_file_is_kept_to_the_byte_by_every_request(tmp_path: Path) -> None:
+    """A request asked for all, and was cut when the budget was over: what was on its way then came over the budget."""
+    clock, net = Clock(), Net()
+    download, _ = made(tmp_path, net, "origin", clock=clock, budget=MIB + 12_345)
+    for _ in range(2):
+        with pytest.raises(Unfinished, match="no more today"):
+            download.fetch(FILE)
+        clock.now += 86400
+    download.fetch(FILE)
+    day = MIB + 12_345
+    assert net.asked == [("origin", f"bytes={at}") for at in (f"0-{day - 1}", f"{day}-{2 * day - 1}", f"{2 * day}-")]
+    assert download.moved == len(CONTENT)
+    assert RealDisk().sha256(download.path(FILE)) == FILE.sha256
+
+
+def test_server_without_ranges_is_left_before_a_body_over_the_budget(tmp_path: Path) -> None:
+    download, _ = made(tmp_path, Net(a="all", origin="good"), "a", "origin", budget=MIB)
+    with pytest.raises(Unfinished, match="no more today"):
+        download.fetch(FILE)
+    assert download.moved == MIB
+    alone, _ = made(tmp_path / "alone", Net(origin="all"), "origin", budget=MIB)
+    with pytest.raises(Unavailable, match="or none, and the day's budget has"):
+        alone.fetch(FILE)
+    assert (alone.moved, alone.left_today()) == (0, MIB)
 
 
 def test_budget_survives_a_restart_and_a_clock_that_went_back(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from support.repository import Repository, Server, onnx_model, variant_of
-from whimbrel import Agent
+from whimbrel import Agent, AgentOptions
 from whimbrel.agent import labels
 from whimbrel.agent.labels import architecture, cpu_name, hardware_name, labels_of, labels_to_tell, look, seen_labels
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -63,10 +63,13 @@ def test_a_device_whose_runtime_is_too_old_fetches_nothing(tmp_path: Path, versi
         Server(repository) as server,
         Agent.open(
             tmp_path,
-            server=server.url,
-            root=repository.root_bytes,
-            labels={"runtime.onnxruntime": version},
-            probes=AllGood(),
+            AgentOptions(
+                server=server.url,
+                root=repository.root_bytes,
+                labels={"runtime.onnxruntime": version},
+                probes=AllGood(),
+                models=["detector"],
+            ),
         ) as agent,
     ):
         for _ in range(3):

@@ -47,7 +47,7 @@ def ran(program: str, folder: Path) -> str:
 
 def test_system_without_posix_imports_the_agent_and_says_that_probes_must_be_brought(tmp_path: Path) -> None:
     said = ran(_WITHOUT_POSIX, tmp_path)
-    assert "this system has none (Windows): bring your own, Agent.open(probes=...)" in said
+    assert "this system has none (Windows): bring your own, AgentOptions(probes=...)" in said
     assert (tmp_path / "folder" / "file").read_bytes() == b"kept"
 
 

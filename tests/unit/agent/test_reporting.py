@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.repository import Repository, Server, onnx_model
-from whimbrel import Agent
+from whimbrel import Agent, AgentOptions
 from whimbrel.device.conditions import Situation
 from whimbrel.device.journal import unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -49,12 +49,13 @@ def opened(tmp_path: Path, server: Server) -> Iterator[Opened]:
         given: dict[str, object] = {
             "server": server.url,
             "root": server.repository.root_bytes,
+            "models": ["detector"],
             "device_id": "dev-1",
             "enrol_token": server.enrol_token,
             "probes": AllGood(),
             **changes,
         }
-        agents.append(Agent.open(tmp_path, **given))  # type: ignore[arg-type]
+        agents.append(Agent.open(tmp_path, AgentOptions(**given)))  # type: ignore[arg-type]
         return agents[-1]
 
     yield make
@@ -72,6 +73,19 @@ def committed(agent: Agent) -> None:
         with agent.session("detector"):
             pass
     assert after(agent, 1)["state"] == "committed"
+
+
+def test_the_models_that_it_follows_are_told_at_enrolment_and_with_every_batch(opened: Opened, server: Server) -> None:
+    agent = opened(models=["detector", "speech"])
+    after(agent, 0)
+    after(agent, 2)
+    assert server.enrolled[-1]["models"] == ["detector", "speech"]
+    assert server.batches[-1]["models"] == ["detector", "speech"]
+    agent.close()
+    again = opened(models=["detector"])
+    after(again, 5)
+    after(again, 7)
+    assert server.batches[-1]["models"] == ["detector"]
 
 
 def test_without_an_enrolment_token_the_device_listens_and_says_nothing(opened: Opened, server: Server) -> None:
@@ -483,11 +497,14 @@ def test_hundred_agents_share_one_pool_and_hold_no_files(tmp_path: Path, server:
     agents = [
         Agent.open(
             tmp_path / str(number),
-            server=server.url,
-            root=server.repository.root_bytes,
-            enrol_token=server.enrol_token,
-            probes=AllGood(),
-            pool=pool,
+            AgentOptions(
+                server=server.url,
+                root=server.repository.root_bytes,
+                enrol_token=server.enrol_token,
+                probes=AllGood(),
+                pool=pool,
+                models=["detector"],
+            ),
         )
         for number in range(100)
     ]

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 
 from support.repository import Repository, Server, onnx_model
-from whimbrel import Agent, limits
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.assembly import can_patch
 from whimbrel.agent.disk import RealDisk
 from whimbrel.device.conditions import Situation
@@ -56,11 +56,12 @@ def opened(tmp_path: Path, server: Server) -> Iterator[Opened]:
         given: dict[str, object] = {
             "server": server.url,
             "root": server.repository.root_bytes,
+            "models": ["detector"],
             "enrol_token": server.enrol_token,
             "probes": AllGood(),
             **changes,
         }
-        agents.append(Agent.open(tmp_path / "device", **given))  # type: ignore[arg-type]
+        agents.append(Agent.open(tmp_path / "device", AgentOptions(**given)))  # type: ignore[arg-type]
         return agents[-1]
 
     yield make

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from support import shadow_models, tflite_models
 from support.repository import Repository, Server, onnx_model
-from whimbrel import Agent
+from whimbrel import Agent, AgentOptions
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.agent.probes.smoke import made_up, smoke_test
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -147,7 +147,9 @@ def test_a_version_that_answers_nan_is_not_activated(tmp_path: Path, server: Pro
     repository.policy("detector", baseline=1)
     with (
         Server(repository) as running,
-        Agent.open(tmp_path, server=running.url, root=repository.root_bytes, probes=server) as agent,
+        Agent.open(
+            tmp_path, AgentOptions(server=running.url, root=repository.root_bytes, probes=server, models=["detector"])
+        ) as agent,
     ):
         agent.cycle(force=True)
         assert agent.status()["models"]["detector"]["serial"] == 1

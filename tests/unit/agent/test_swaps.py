@@ -9,7 +9,7 @@ import pytest
 from support.repository import Repository, Server
 from support.set_cut import FOLDER, PAIR, AllGood, content, pair
 from support.wire import Wire
-from whimbrel import Agent
+from whimbrel import Agent, AgentOptions
 from whimbrel.model.release import Requirement
 from whimbrel.sim.disk import ModelledDisk
 
@@ -35,15 +35,17 @@ class Device:
     def opened(self, models: Sequence[str]) -> Agent:
         return Agent.open(
             FOLDER,
-            server="http://models.example.com",
-            root=self.repository.root_bytes,
-            models=models,
-            probes=AllGood(),
-            pool=Wire(self.server),
-            clock=lambda: self.now,
-            chance=random.Random(1),
-            disk=self.disk,
-            device_id="dev-1",
+            AgentOptions(
+                server="http://models.example.com",
+                root=self.repository.root_bytes,
+                models=models,
+                probes=AllGood(),
+                pool=Wire(self.server),
+                clock=lambda: self.now,
+                chance=random.Random(1),
+                disk=self.disk,
+                device_id="dev-1",
+            ),
         )
 
     def cycle(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Which cohorts a device is counted in: told once, counted from its activation or placebo, then forgotten."""
 
-from whimbrel.device.cohorts import assigned, cohorts, stand_in
+from whimbrel.device.cohorts import assigned, cohorts, permitted, stand_in
 from whimbrel.device.journal import Journal
 from whimbrel.policy.decide import Assignment
 
@@ -26,6 +26,13 @@ def test_a_clock_that_was_set_back_makes_no_negative_age() -> None:
     journal = assigned(Journal(model="m"), (CONTROL,), serial=1, at=5.0)
     journal = stand_in(journal, journal.memberships[0], serial=1, at=1e9)
     assert cohorts(journal, now=0.0)[0].age_s == 0.0
+
+
+def test_a_permission_is_kept_but_for_a_clock_that_was_set_back() -> None:
+    journal = assigned(Journal(model="m"), (CONTROL,), serial=1, at=5.0)
+    for now, noted in ((10.0, 10.0), (20.0, 10.0), (7.0, 7.0)):
+        journal = permitted(journal, journal.memberships[0], at=now)
+        assert journal.memberships[0].permitted_at == noted
 
 
 def test_a_cohort_that_the_decision_does_not_name_is_forgotten() -> None:

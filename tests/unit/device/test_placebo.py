@@ -132,9 +132,18 @@ def test_a_placebo_is_dated_back_to_no_time_at_which_the_conditions_held_it_back
     assert taken(PERMITTED, delays_s=TABLE, now=NOW + 5000, held_back_at=NOW + 4000) == Turn(at=NOW + 4000)
 
 
-def test_a_placebo_is_never_dated_ahead_and_a_clock_that_was_set_back_makes_nobody_wait_for_years() -> None:
-    assert taken(PERMITTED, delays_s=TABLE, now=NOW - 1000) == Turn(at=NOW - 1000)
+def test_a_placebo_is_never_dated_ahead() -> None:
     assert taken(PERMITTED, held_back_at=NOW + 500) == Turn(at=NOW)
+
+
+def test_a_clock_that_was_set_back_begins_the_wait_anew() -> None:
+    delay_s = placebo_wait(CONTROL, TABLE, model="wake", device_id="dev-1")
+    because = f"its placebo: an update would take this device {delay_s:.0f} s"
+    for back_s in (1.0, 1000.0, 1e8):  # neither at once, nor after years
+        earlier = NOW - 10 - back_s
+        assert taken(PERMITTED, delays_s=TABLE, now=earlier) == Turn(wait=Wait(because, delay_s), permitted=True)
+        again = msgspec.structs.replace(PERMITTED, permitted_at=earlier)
+        assert taken(again, delays_s=TABLE, now=earlier + delay_s) == Turn(at=earlier + delay_s)
 
 
 def test_with_a_bundle_nobody_waits_for_the_delay_of_a_network() -> None:

@@ -56,6 +56,16 @@ def test_every_bucket_is_treated_or_a_control() -> None:
             assert decision.serial == (1 if start == 250_000 else 2)
 
 
+def test_a_first_version_has_no_control_and_who_is_not_treated_runs_nothing() -> None:
+    policy = render(rollout(baseline=None, target=1), model=model(baseline=None), versions=[version(1)])
+    (entry,) = policy.layers[0].entries
+    assert [(arm.role, arm.serial) for arm in entry.arms] == [("treated", 1)]
+    treated, other = devices_in(0, 50_000, 1)[0], devices_in(50_000, BUCKETS, 1)[0]
+    assert decide(policy, line(), Profile(treated)).serial == 1
+    decision = decide(policy, line(), Profile(other))
+    assert (decision.serial, decision.offer, decision.assignments) == (None, "stop", ())
+
+
 def test_raising_the_share_only_adds_devices() -> None:
     before, after = render(rollout()), render(rollout(stage=1, shares=(50_000, 250_000)))
     for device in devices_in(0, BUCKETS, 400):

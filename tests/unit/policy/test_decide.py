@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from support.values import SALT, arm, devices_in, line, policy, selector
@@ -86,9 +87,24 @@ def test_the_end_of_a_range_is_outside_of_it() -> None:
     assert ask(policy(layers=layers(entry("r1", end=place + 1)))).serial == 2
 
 
-def test_no_version_yet_keeps_what_a_device_has() -> None:
+def test_without_a_baseline_a_device_in_no_arm_runs_no_version() -> None:
+    """It kept what it had: a first version that was taken back, or aborted, stayed on its devices."""
     decision = ask(Policy(model="wake", sequence=1))
-    assert (decision.serial, decision.offer) == (None, "keep")
+    assert (decision.serial, decision.offer) == (None, "stop")
+    first = policy(baseline=None, known_good=(), layers=layers(entry("r1", end=50_000, serial=1)))
+    assert (ask(first).serial, ask(first, device=REST).offer) == (1, "stop")
+
+
+@pytest.mark.parametrize("on_revoked", ["keep", "stop"])
+def test_a_first_version_that_may_not_run_leaves_no_version(on_revoked: str) -> None:
+    """With a baseline a device keeps what it has rather than nothing; a first version has served nobody else yet."""
+    first = policy(
+        baseline=None, known_good=(), on_revoked=on_revoked, layers=layers(entry("r1", end=50_000, serial=1))
+    )
+    assert ask(first, under=line(revoked=(1,))).offer == "stop"
+    assert ask(first, refused=(1,)).offer == "stop"
+    gone = msgspec.structs.replace(first, quarantine=(Quarantine(serial=1),))
+    assert (ask(gone).offer, ask(gone).assignments) == ("stop", (Assignment("r1", 0, "canary", "treated"),))
 
 
 # --- selectors, layers ---

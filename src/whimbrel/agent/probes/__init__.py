@@ -78,7 +78,7 @@ class ProbeServer:
         if not hasattr(os, "fork"):
             raise Unavailable(
                 "probes run in a caged fork, and this system has none (Windows): bring your own, "
-                "Agent.open(probes=...), an object with probe(request) -> ProbeResult"
+                "AgentOptions(probes=...), an object with probe(request) -> ProbeResult"
             )
         if self._process is None or self._process.poll() is not None:
             self._stop()

@@ -77,12 +77,12 @@ def check_experiment(
 
 def _by_arm(fleet: FleetPort, plan: Experiment, *, salt: int) -> tuple[dict[str, int], int]:
     ranges = plan.ranges()
-    count = fleet.count_devices()
+    count = fleet.count_devices(plan.model)
     if plan.selector.everyone and count > limits.EXPERIMENT_COUNTED:
         devices = {name: round(count * own.buckets / BUCKETS) for name, own in ranges.items()}
         return devices, count - sum(devices.values())
     devices, elsewhere = dict.fromkeys(ranges, 0), 0
-    for key, labels in fleet.keys_and_labels():
+    for key, labels in fleet.keys_and_labels(plan.model):
         place = bucket(key, salt=salt)
         arm = next((name for name, own in ranges.items() if own.start <= place < own.end), None)
         if arm is None or not plan.selector.matches(labels):

@@ -132,6 +132,11 @@ def plan_schema() -> dict[str, Any]:
     } | made
 
 
+def meaning_of(key: str) -> str:
+    """What a key of a plan means, in a sentence. `key`: as in Plan.stages or SuccessCriteria.error_rate_max."""
+    return _SAYS[key]
+
+
 def schema_text() -> str:
     """The same as it is published."""
     return json.dumps(plan_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -3,7 +3,8 @@
 1. The version is of this model, new, and next in order: whoever was second is refused and tries again.
 2. It keeps the model's budgets, and all of its artifacts are stored with the size that is signed.
 3. The publisher's role lists it, and is the next version of that role (compare-and-swap).
-4. The first version of a model has nothing to be compared with, so it becomes the baseline and the champion at once.
+4. The first version of a model becomes the baseline and the champion at once, unless it is held: then no device gets it
+   before a rollout says so, and neither does any later one.
 
 Called by the admin API.
 """
@@ -24,16 +25,25 @@ from whimbrel.trust import roles as names
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """A version that is published now. `baseline`: it is the model's first."""
+    """A version that is published now. `baseline`: it is the model's first, and every device is to run it."""
 
     version: VersionRecord
     baseline: bool
 
 
 def accept_version(
-    registry: PublishingPort, roles: SignedRolesPort, model: str, *, release: bytes, publisher: bytes, now: float
+    registry: PublishingPort,
+    roles: SignedRolesPort,
+    model: str,
+    *,
+    release: bytes,
+    publisher: bytes,
+    hold: bool = False,
+    now: float,
 ) -> Accepted:
     """Publish the `release` document that the `publisher` role lists. `now`: POSIX seconds.
+
+    `hold`: a first version waits for a rollout.
 
     Raises `Conflict` where somebody was first, `Refused` for a budget or an artifact that is not stored,
     `UntrustedInput` for documents that contradict each other or a wrong signature.
@@ -42,7 +52,8 @@ def accept_version(
     document = parse(Release, release, what="the release")
     if document.model != model:
         raise UntrustedInput(f"the release is of {document.model!r}; expected {model!r}")
-    _check_next(document, registry.published(model))
+    earlier = registry.published(model)
+    _check_next(document, earlier)
     if document.build_hash != build_hash(document.variants):
         raise UntrustedInput(f"build hash {document.build_hash} does not belong to these files")
     check_budgets(document, record.settings)
@@ -50,7 +61,7 @@ def accept_version(
     role = names.publisher_role(model)
     path = names.release_path(model, document.serial)
     roles.accept_publication(role, publisher, {path: release}, now=datetime.fromtimestamp(now, UTC))
-    first = record.baseline is None
+    first = not earlier and not hold
     version = _record(registry.namespace, document, good=first, now=now)
     registry.add_version(version, release=release, digests=document.digests)
     if first:  # there is no rollout for it

@@ -3,6 +3,8 @@
 Called by the admin API.
 """
 
+from typing import Any
+
 import msgspec
 
 from whimbrel.flows.audit import audit_model
@@ -12,12 +14,16 @@ from whimbrel.model.documents import plain
 
 
 def change_settings(registry: PublishingPort, model: str, changes: NewSettings, *, now: float) -> ModelSettings:
-    """Set the fields of `ModelSettings` that `changes` sets; the others stay. `now`: POSIX seconds.
+    """Set the fields of `ModelSettings`, and of its conditions, that `changes` sets; the others stay.
+
+    `now`: POSIX seconds.
 
     Raises `NotFound` for a model that is not there.
     """
     before = registry.model(model).settings
-    replaced = {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not msgspec.UNSET}
+    replaced = _set_fields(changes)
+    if not isinstance(changes.conditions, msgspec.UnsetType):
+        replaced["conditions"] = msgspec.structs.replace(before.conditions, **_set_fields(changes.conditions))
     after = msgspec.structs.replace(before, **replaced)
     registry.change_model(model, settings=after)
     audit_model(
@@ -30,3 +36,7 @@ def change_settings(registry: PublishingPort, model: str, changes: NewSettings, 
         evidence=plain(changes),
     )
     return after
+
+
+def _set_fields(changes: msgspec.Struct) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not msgspec.UNSET}

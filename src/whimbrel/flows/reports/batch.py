@@ -10,7 +10,7 @@ Called by `ingest`.
 from collections.abc import Iterable
 
 from whimbrel.flows.ports import FleetPort
-from whimbrel.flows.records import HeardDevice, Participation, RunningVersion
+from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion
 
 
 class FleetBatch:
@@ -27,6 +27,7 @@ class FleetBatch:
         self._changed_places: set[tuple[str, int, str]] = set()
         self._heard: dict[str, HeardDevice] = {}
         self._running: dict[tuple[str, str], RunningVersion] = {}
+        self._followed: dict[str, FollowedModels] = {}
 
     def last_sequence(self, device_id: str, epoch: str) -> int:
         """The newest window of an installation that was tallied; 0 for none."""
@@ -59,9 +60,16 @@ class FleetBatch:
             device_id=device_id, model=model, serial=serial, hardware_class=hardware_class, at=at
         )
 
+    def note_followed(self, device_id: str, models: tuple[str, ...], *, at: float) -> None:
+        """All models that a device follows from `at` on: what it said before of others is forgotten."""
+        self._followed[device_id] = FollowedModels(device_id=device_id, models=models, at=at)
+        for key in [key for key in self._running if key[0] == device_id and key[1] not in models]:
+            del self._running[key]
+
     def write(self) -> None:
         """Write what changed, each row once."""
         self._fleet.set_sequences(self._new_sequences)
         self._fleet.save_participation(*(self._places[key] for key in sorted(self._changed_places)))
         self._fleet.note_heard(*self._heard.values())
         self._fleet.note_running(*self._running.values())
+        self._fleet.note_followed(*self._followed.values())

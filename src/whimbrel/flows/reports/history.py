@@ -96,7 +96,7 @@ def history_of(
     p50, p99 = (quantile_key(sums.latency, p) for p in (0.5, 0.99))
     return History(
         model=model,
-        devices=fleet.count_devices(),
+        devices=fleet.count_devices(model),
         running=tuple(running),
         hardware=fleet.classes(model),
         rollouts=len(rollouts),

@@ -4,6 +4,8 @@
    come in order (it has one batch in flight, and the inbox keeps order).
 2. A message that cannot be read is counted and dropped; it stops no other.
 3. What the messages ask of the fleet is read once and written once (`batch`).
+4. A device that tells which models it follows is counted for these and no others, also where a window that it had kept
+   speaks of another one.
 
 Announcements place devices in their cohorts (`take_announcement`). Windows of reports become cells (`tally_window`);
 in a small fleet they are the past of their devices too (`past`).
@@ -99,6 +101,8 @@ class _Intake:
                 self.cells[comparison] += cells
         if fresh:
             self._batch.set_last_sequence(device_id, reports.epoch, fresh[-1].last)
+        if reports.models:
+            self._batch.note_followed(device_id, reports.models, at=at)
         self._batch.note_heard(device_id, at=at, labels=dict(reports.labels) if reports.labels else None)
         self.counts["windows"] += len(fresh)
         self.counts["duplicates"] += len(reports.windows) - len(fresh)

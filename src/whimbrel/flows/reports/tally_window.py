@@ -145,10 +145,10 @@ def _comparable_predictions(
 
     A device that went back to the baseline is counted in its arm, and sorts its predictions as the baseline does.
     """
-    serials = {comparison.serial_of(cohort.role, cohort.stage) for cohort in cohorts}
-    if not window.predictions or serials != {window.serial}:
+    serial, serials = window.serial, {comparison.serial_of(cohort.role, cohort.stage) for cohort in cohorts}
+    if not window.predictions or serial is None or serials != {serial}:
         return {}
-    bins = live.prediction_bins(comparison.model, serials.pop())
+    bins = live.prediction_bins(comparison.model, serial)
     return {key: count for key, count in window.predictions.items() if key < bins}
 
 

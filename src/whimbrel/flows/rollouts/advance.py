@@ -71,7 +71,7 @@ def _widened(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *
     """The rollout with a share that a device falls in, where none does and one could. Its stage soaks anew then."""
     if rollout.state not in _WIDENED or any(each.assigned_t for each in fleet.counts(rollout.id).values()):
         return rollout
-    share = present_share(fleet, rollout, salt=registry.model(rollout.model).salt)
+    share = present_share(registry, fleet, rollout)
     if share <= rollout.shares[-1]:
         return rollout
     before, after = (share_percent(rollout.plan, each) for each in (rollout.shares[-1], share))

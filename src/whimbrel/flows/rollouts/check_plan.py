@@ -1,6 +1,7 @@
 """What will happen to how many devices? A plan explained before anything begins, in words that need no statistics.
 
-1. Devices are counted as the rollout would: from the inventory, by stage, selector, range, blast radius and holdback.
+1. Devices are counted as the rollout would: those that follow the model and that a variant fits, by stage, selector,
+   range, blast radius and holdback.
    With `devices`, a fleet of that size is imagined with the labels of the one that is enrolled. Only labels that
    devices tell are known: a selector on another one is warned of.
 2. Traffic is that of the model's newest rollouts, from the stored tallies; else an assumption, which is said.
@@ -16,17 +17,17 @@ from whimbrel.errors import Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import usage_of
-from whimbrel.flows.rollouts.shares import DevicePlace, cap, device_places, share_among, share_percent, stage_of
+from whimbrel.flows.rollouts.shares import DevicePlace, Devices, cap, share_among, share_percent, stage_of
 from whimbrel.flows.rollouts.small_fleet import protection_sentences, protection_warnings
 from whimbrel.flows.rollouts.start import find_refusal
+from whimbrel.flows.version_fit import VersionFit, fit_of_version, release_of, runs_where
 from whimbrel.flows.versions import find_version
-from whimbrel.flows.wording import devices_words, duration_words, percent_words, time_words
+from whimbrel.flows.wording import condition_words, devices_words, duration_words, percent_words, time_words
 from whimbrel.gate.power import DetectableHarm, Usage, detectable_harm
 from whimbrel.plan.plan import Plan, Stage, VersionName
 from whimbrel.plan.schedule import frozen_until
 from whimbrel.plan.selector_words import selector_words
 from whimbrel.policy.bucket import BUCKETS
-from whimbrel.policy.policy import Conditions
 
 _IMAGINED = 100_000  # places that stand for a larger fleet
 
@@ -54,6 +55,7 @@ class PlanCheck(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str | None
     fleet: int
     imagined: bool
+    fit: VersionFit  # of the fleet that there is
     traffic: Usage
     stages: tuple[StageCheck, ...]
     sentences: tuple[str, ...]
@@ -71,24 +73,31 @@ def check_plan(
     model = registry.model(name.model)
     versions = registry.versions(name.model)
     target = find_version(versions, name)
-    places, stands_for = _fleet(list(device_places(fleet, model.salt)), devices)
+    fit = fit_of_version(registry, fleet, model.name, target.serial)
+    following, stands_for = _fleet(list(Devices(fleet, model.name, salt=model.salt).places()), devices)
+    can_run = runs_where(release_of(registry, model.name, target.serial).variants, told=model.settings.report_labels)
+    places = [(place, labels) for place, labels in following if can_run is None or can_run(labels)]
     usage = usage_of(registry, fleet, model.name)
-    stages = _stages(plan, places, stands_for=stands_for, usage=usage, now=now)
-    count = devices if devices is not None else len(places)
+    first = model.baseline is None
+    if first:
+        plan = plan.without_holdback
+    stages = _stages(plan, places, stands_for=stands_for, usage=usage, first=first, now=now)
+    count = devices if devices is not None else len(following)
     baseline = next((v for v in versions if v.serial == model.baseline), None)
     refusal = find_refusal(registry, plan, model, target)
     refused = [f"it would be refused now: {refusal}"] if refusal else []
-    untold = _untold_labels(plan, told=model.settings.report_labels)
+    untold = [*_unfit(fit), *_undeclared(fleet), *_untold_labels(plan, told=model.settings.report_labels)]
     return PlanCheck(
         model=model.name,
         target=_named(target),
         baseline=_named(baseline) if baseline else None,
         fleet=count,
         imagined=devices is not None,
+        fit=fit,
         traffic=usage,
         stages=stages,
-        sentences=_sentences(plan, stages, baseline=baseline.semantic_version if baseline else None),
-        warnings=(*refused, *untold, *_warnings(plan, stages, count, now=now)),
+        sentences=_sentences(plan, stages, baseline=baseline.semantic_version if baseline else None, first=first),
+        warnings=(*refused, *untold, *_warnings(plan, stages, count, first=first, now=now)),
     )
 
 
@@ -108,7 +117,7 @@ def _fleet(places: list[DevicePlace], devices: int | None) -> tuple[list[DeviceP
 
 
 def _stages(
-    plan: Plan, places: Sequence[DevicePlace], *, stands_for: float, usage: Usage, now: float
+    plan: Plan, places: Sequence[DevicePlace], *, stands_for: float, usage: Usage, first: bool, now: float
 ) -> tuple[StageCheck, ...]:
     shares: list[int] = []
     checks: list[StageCheck] = []
@@ -126,7 +135,7 @@ def _stages(
         treated = round(sum(each is not None for each in stages_of_devices) * stands_for)
         own = round(sum(each == index for each in stages_of_devices) * stands_for)
         control = sum(
-            each is None and shares[-1] <= place < plan.range.end and stage.selector.matches(labels)
+            not first and each is None and shares[-1] <= place < plan.range.end and stage.selector.matches(labels)
             for each, (place, labels) in zip(stages_of_devices, places, strict=True)
         )
         hours = max(stage.duration_hours, 0.0)
@@ -143,12 +152,12 @@ def _stages(
             sight=sight,
             sentences=(),
         )
-        checks.append(msgspec.structs.replace(check, sentences=_stage_words(plan, index, check)))
+        checks.append(msgspec.structs.replace(check, sentences=_stage_words(plan, index, check, first=first)))
         before, begins = treated if stage.shadow is None else 0, begins + 3600 * hours
     return tuple(checks)
 
 
-def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
+def _stage_words(plan: Plan, index: int, check: StageCheck, *, first: bool) -> tuple[str, ...]:
     stage = plan.stages[index]
     whom, share = selector_words(stage.selector), percent_words(check.share_percent)
     only = f", of devices whose {whom}" if whom else ""
@@ -160,6 +169,11 @@ def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
         else f"{share} of the buckets{only}: {_do(check.devices, 'tries', 'try')} the new version in the "
         "shadow of the old one, which goes on serving them. Nobody gets its answers."
     ]
+    if first:
+        sentences = [
+            f"{share} of the buckets{only}: {_do(check.new_devices, 'gets', 'get')} the version, "
+            f"{_do(check.devices, 'has', 'have')} it then. All others have no version of the model."
+        ]
     if (most := cap(plan, stage=index)) is not None:
         sentences.append(
             f"The blast radius keeps it at {devices_words(most)} at most, as they are enrolled when it begins."
@@ -170,10 +184,11 @@ def _stage_words(plan: Plan, index: int, check: StageCheck) -> tuple[str, ...]:
         who = "one person" if stage.approval.count == 1 else f"{stage.approval.count} people"
         sentences.append(f"It begins when {who} approved{f' ({stage.approval.note})' if stage.approval.note else ''}.")
     if stage.conditions is not None:
-        sentences.append(f"Its devices fetch and activate only: {_condition_words(stage.conditions)}; others wait.")
+        wanted = "; ".join(condition_words(stage.conditions)) or "whenever they like"
+        sentences.append(f"Its devices fetch and activate only: {wanted}; others wait.")
     most_hours = f" A doubt bakes on until {stage.max_hours:g} h, then it holds." if stage.max_hours is not None else ""
     sentences.append(f"It soaks for at least {check.hours:g} h.{most_hours}")
-    if not check.shadow:
+    if not check.shadow and not first:
         sentences.append(_sight_words(check))
     return tuple(sentences)
 
@@ -204,19 +219,15 @@ def _sight_words(check: StageCheck) -> str:
     )
 
 
-def _condition_words(conditions: Conditions) -> str:
-    wordings: list[str] = []
-    for name, value in msgspec.to_builtins(conditions).items():
-        wordings.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}")
-    return ", ".join(wordings) or "whenever they like"
-
-
-def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None) -> tuple[str, ...]:
-    without = [n for n, each in enumerate(stages) if each.devices and not each.control]
+def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None, first: bool) -> tuple[str, ...]:
+    without = [] if first else [n for n, each in enumerate(stages) if each.devices and not each.control]
     sentences = [
-        f"{'Every stage' if not without else 'A stage with a control'} is compared with devices that stay on the old "
-        "version, at the same time. Crashes, errors, silence, latency and accuracy are watched where devices report "
-        "them.",
+        "It is the first version, so there is nothing to compare it with: probes, trials, the kill switch and absolute "
+        "limits protect its devices. Taken back, it leaves them without a version."
+        if first
+        else f"{'Every stage' if not without else 'A stage with a control'} is compared with devices that stay on the "
+        "old version, at the same time. Crashes, errors, silence, latency and accuracy are watched where devices "
+        "report them.",
         *protection_sentences(plan, without_control=without, baseline=baseline),
         "Proven harm goes back by itself, also harm that is smaller than the plan's limits: a limit decides the "
         "label, and what is promoted."
@@ -236,7 +247,7 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None
             if kept or not last.devices
             else f"The holdback of {plan.holdback_percent:g}% is empty: no device is in it."
         )
-    else:
+    elif not first:
         sentences.append(
             "Without a holdback, from 100% on only absolute limits and silence are judged: nothing is left to compare."
         )
@@ -260,18 +271,19 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None
     return tuple(sentences)
 
 
-def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, now: float) -> list[str]:
+def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, first: bool, now: float) -> list[str]:
     warnings: list[str] = []
-    first, last = stages[0], stages[-1]
+    begin, last = stages[0], stages[-1]
     if not fleet:
         warnings.append("no device is enrolled, so nothing can be counted; imagine a fleet with --devices N")
     if len(stages) == 1:
         warnings.append("one stage: there is no canary, and all of its devices are at stake at once")
-    elif first.share_percent >= 50:
+    elif begin.share_percent >= 50:
         warnings.append(
-            f"the first stage is {first.share_percent:g}% already: most devices have it before anything is known"
+            f"the first stage is {percent_words(begin.share_percent)} already: most devices have it before anything is "
+            "known"
         )
-    if not plan.holdback_percent:
+    if not plan.holdback_percent and not first:
         warnings.append("no holdback: at 100% nothing is left to compare with")
     for index, (stage, check) in enumerate(zip(plan.stages, stages, strict=True)):
         before = any(each.devices for each in stages[:index] if not each.shadow)
@@ -289,6 +301,28 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, now: floa
     elif plan.schedule is not None and plan.schedule.at() < now:
         warnings.append("its schedule is in the past: it begins at once")
     return warnings
+
+
+def _unfit(fit: VersionFit) -> list[str]:
+    """The devices that no variant of the target fits: they take part in no stage."""
+    if not fit.none:
+        return []
+    if fit.none == fit.fleet:
+        return [f"no device that follows {fit.model} can run it: no variant fits, and nobody gets it"]
+    which = f"`whimbrel version devices VERSION --model {fit.model}` says why"
+    return [f"{fit.none:,} of {fit.fleet:,} devices can run no variant of it, and are in no stage's count; {which}"]
+
+
+def _undeclared(fleet: FleetPort) -> list[str]:
+    """The devices that count for every model, since they never said which ones they follow."""
+    count = fleet.count_undeclared()
+    if not count:
+        return []
+    who = "1 enrolled device has" if count == 1 else f"{count:,} enrolled devices have"
+    follow, count_as = ("it follows", "is counted as one") if count == 1 else ("they follow", "are counted as ones")
+    return [
+        f"{who} not said which models {follow}, and {count_as} of this model's; a device says it with its next report"
+    ]
 
 
 def _untold_labels(plan: Plan, *, told: Sequence[str]) -> list[str]:

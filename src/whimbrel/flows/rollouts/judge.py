@@ -7,7 +7,7 @@
 """
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -15,7 +15,7 @@ from whimbrel.flows.judging import Rejudged, ReplayedVerdict, judge_again, judge
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.past import of_devices, past_cells
-from whimbrel.flows.rollouts.shares import DevicePlace, device_places, stage_of
+from whimbrel.flows.rollouts.shares import DevicePlace, Devices, stage_of
 from whimbrel.flows.versions import reference_of
 from whimbrel.gate.estimates import estimates_of
 from whimbrel.gate.gate import judge
@@ -87,8 +87,7 @@ def gate_input(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord,
     """What the gate looks at, except the windows."""
     counts = fleet.counts(rollout.id, without=rollout.without)
     soaked_s = now - rollout.stage_since
-    model = registry.model(rollout.model)
-    places = _Places(fleet, salt=model.salt, told=model.settings.report_labels)
+    places = _Places(registry, fleet, rollout)
     cohort = _cohort(places, rollout, counts)
     judged = GateInput(
         stage=rollout.stage,
@@ -117,34 +116,44 @@ def references_of(registry: RegistryPort, rollout: RolloutRecord) -> References:
     if not drift_limits(rollout.plan):
         return References()
     target = reference_of(registry, rollout.model, rollout.target)
-    baseline = reference_of(registry, rollout.model, rollout.baseline)
+    before = rollout.baseline
+    baseline = None if before is None else reference_of(registry, rollout.model, before)
     return References(treated=target.bin_shares if target else None, control=baseline.bin_shares if baseline else None)
 
 
 class _Places:
-    """The places of the enrolled devices, read once, and only where somebody asks. `told`: labels that they tell."""
+    """The places of the devices that follow a rollout's model, read once, and only where somebody asks."""
 
-    def __init__(self, fleet: FleetPort, *, salt: int, told: Collection[str]) -> None:
-        self._fleet, self._salt, self._told = fleet, salt, frozenset(told)
+    def __init__(self, registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> None:
+        self._registry, self._fleet, self._rollout = registry, fleet, rollout
+
+    @functools.cached_property
+    def _able(self) -> list[DevicePlace]:
+        """Those that the version may run on."""
+        rollout = self._rollout
+        return list(Devices.of_version(self._registry, self._fleet, rollout.model, rollout.target).places())
 
     @functools.cached_property
     def _all(self) -> list[DevicePlace]:
-        return list(device_places(self._fleet, self._salt))
+        model = self._registry.model(self._rollout.model)
+        return list(Devices(self._fleet, model.name, salt=model.salt).places())
 
     def hides(self, selector: Selector) -> bool:
         """Whether a selector asks for labels that stay on the devices, so that nobody here knows whom it means."""
-        return not selector.labels <= self._told
+        return not selector.labels <= frozenset(self._registry.model(self._rollout.model).settings.report_labels)
 
     def in_stage(self, rollout: RolloutRecord, stage: int) -> int:
         """How many devices take the version in `stage`: in the shadow, or to be served by it."""
         plan, shares = rollout.plan, rollout.shares
         if plan.stages[stage].shadow is not None:
             selector = plan.stages[stage].selector
-            return sum(plan.range.start <= at < shares[stage] and selector.matches(labels) for at, labels in self._all)
-        return sum(stage_of(plan, shares, at, labels) == stage for at, labels in self._all)
+            return sum(plan.range.start <= at < shares[stage] and selector.matches(labels) for at, labels in self._able)
+        return sum(stage_of(plan, shares, at, labels) == stage for at, labels in self._able)
 
     def has_control(self, rollout: RolloutRecord, stage: int) -> bool:
         """Whether any device can be a control of `stage`, as far as is known here: a doubt is for a control."""
+        if rollout.baseline is None:
+            return False  # a first version
         start, end = rollout.shares[-1], rollout.plan.range.end
         selector = rollout.plan.stages[stage].selector
         hides = self.hides(selector)

@@ -105,7 +105,7 @@ def _after(
     if event is Event.SLICE_BACK:
         after = msgspec.structs.replace(after, without=tuple(sorted({*rollout.without, *slices})))
     if event is Event.ADVANCE:
-        share = next_share(fleet, rollout, salt=registry.model(rollout.model).salt)
+        share = next_share(registry, fleet, rollout)
         after = msgspec.structs.replace(
             after, stage=rollout.stage + 1, stage_since=now, shares=(*rollout.shares, share)
         )

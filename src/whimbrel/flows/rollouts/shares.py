@@ -1,32 +1,64 @@
-"""Which buckets does a stage get, and which devices are in it? The plan's share, fitted to the devices enrolled.
+"""Which buckets does a stage get, and which devices are in it? The plan's share, fitted to the model's fleet.
 
-1. A share is raised until at least `min_devices` enrolled devices fall in it: 20 devices at 5% would else leave an
-   empty canary in 36 of 100 rollouts.
-2. The blast radius caps every stage but the last: in percent of all buckets always, in devices by those that are
-   enrolled when the stage begins. The cap wins over 1.
+1. A share is raised until at least `min_devices` devices that follow the model fall in it: 20 devices at 5% would else
+   leave an empty canary in 36 of 100 rollouts. Devices of other models count for nothing.
+2. The blast radius caps every stage but the last: in percent of all buckets always, in devices by those that follow
+   the model when the stage begins. The cap wins over 1.
 3. Devices of a shadow stage are not on the new version: they count in no cap, and bound no share of those that are.
 4. The holdback is kept from a raised share, but for the first device.
+5. A device that no variant of the version fits counts for nothing: a canary of such devices would be empty. A device of
+   which that is not known counts.
 """
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Self
 
-from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.ports import FleetPort, ModelsPort
 from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.version_fit import release_of, runs_where
 from whimbrel.plan.plan import Plan
 from whimbrel.policy.bucket import BUCKETS, bucket
 
 DevicePlace = tuple[int, Mapping[str, str]]  # a bucket, and the labels of a device in it
 
 
-def share_for(fleet: FleetPort, plan: Plan, *, stage: int, salt: int, shares: Sequence[int] = ()) -> int:
+class Devices:
+    """The devices that a share is counted by: those that follow a model, and that its version may run on."""
+
+    def __init__(
+        self, fleet: FleetPort, model: str, *, salt: int, can_run: Callable[[Mapping[str, str]], bool] | None = None
+    ) -> None:
+        """`can_run`: of a device with these labels; None: all of them can."""
+        self._fleet, self._model, self._salt, self._can_run = fleet, model, salt, can_run
+
+    @classmethod
+    def of_version(cls, registry: ModelsPort, fleet: FleetPort, model: str, serial: int) -> Self:
+        """The devices that may run a version of `model`."""
+        record, variants = registry.model(model), release_of(registry, model, serial).variants
+        return cls(fleet, model, salt=record.salt, can_run=runs_where(variants, told=record.settings.report_labels))
+
+    def count(self) -> int:
+        """How many they are."""
+        if self._can_run is None:
+            return self._fleet.count_devices(self._model)
+        return sum(count for labels, count in self._fleet.label_sets(self._model) if self._can_run(labels))
+
+    def places(self) -> Iterator[DevicePlace]:
+        """The bucket and labels of each."""
+        for key, labels in self._fleet.keys_and_labels(self._model):
+            if self._can_run is None or self._can_run(labels):
+                yield bucket(key, salt=self._salt), labels
+
+
+def share_for(devices: Devices, plan: Plan, *, stage: int, shares: Sequence[int] = ()) -> int:
     """The bucket where the share of a stage ends. `shares`: those of the stages before it, which it never undercuts."""
     share = max([plan.share_end(stage), *_before(plan, stage=stage, shares=shares)])
-    devices = fleet.count_devices() * (share - plan.range.start) / BUCKETS
-    if plan.stages[stage].selector.everyone and devices > 50 * plan.min_devices and cap(plan, stage=stage) is None:
+    expected = devices.count() * (share - plan.range.start) / BUCKETS
+    if plan.stages[stage].selector.everyone and expected > 50 * plan.min_devices and cap(plan, stage=stage) is None:
         return share  # a larger fleet: an empty canary has a chance below e^-50
-    return share_among(list(device_places(fleet, salt)), plan, stage=stage, shares=shares)
+    return share_among(list(devices.places()), plan, stage=stage, shares=shares)
 
 
 def share_percent(plan: Plan, share: int) -> float:
@@ -69,7 +101,7 @@ def cap(plan: Plan, *, stage: int) -> int | None:
     return radius.devices if radius is not None and capped else None
 
 
-def over_the_cap(fleet: FleetPort, plan: Plan, *, shares: Sequence[int], salt: int) -> str | None:
+def over_the_cap(devices: Devices, plan: Plan, *, shares: Sequence[int]) -> str | None:
     """Why the last of `shares` would put more devices at stake than the plan's blast radius; None where it would not.
 
     A share that is right for one selector may be too large for a wider one, and it never shrinks.
@@ -77,28 +109,31 @@ def over_the_cap(fleet: FleetPort, plan: Plan, *, shares: Sequence[int], salt: i
     most = cap(plan, stage=len(shares) - 1)
     if most is None:
         return None
-    count = count_treated(plan, shares, device_places(fleet, salt))
+    count = count_treated(plan, shares, devices.places())
     if count <= most:
         return None
     return f"{count} devices would be on the new version, and the plan's blast radius is {most}"
 
 
-def next_share(fleet: FleetPort, rollout: RolloutRecord, *, salt: int) -> int:
+def next_share(registry: ModelsPort, fleet: FleetPort, rollout: RolloutRecord) -> int:
     """The bucket where the share of a rollout's next stage ends."""
-    return share_for(fleet, rollout.plan, stage=rollout.stage + 1, salt=salt, shares=rollout.shares)
+    return _next_share(Devices.of_version(registry, fleet, rollout.model, rollout.target), rollout)
 
 
-def present_share(fleet: FleetPort, rollout: RolloutRecord, *, salt: int) -> int:
-    """The bucket where the share of a rollout's present stage would end, by the devices that are enrolled now."""
-    before = rollout.shares[:-1]
-    return share_for(fleet, rollout.plan, stage=rollout.stage, salt=salt, shares=before)
+def present_share(registry: ModelsPort, fleet: FleetPort, rollout: RolloutRecord) -> int:
+    """The bucket where the share of a rollout's present stage would end, by the devices that are there now."""
+    devices = Devices.of_version(registry, fleet, rollout.model, rollout.target)
+    return share_for(devices, rollout.plan, stage=rollout.stage, shares=rollout.shares[:-1])
 
 
-def next_over_the_cap(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
+def next_over_the_cap(registry: ModelsPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
     """Why the next stage would pass the plan's blast radius; None where it would not."""
-    salt = registry.model(rollout.model).salt
-    shares = (*rollout.shares, next_share(fleet, rollout, salt=salt))
-    return over_the_cap(fleet, rollout.plan, shares=shares, salt=salt)
+    devices = Devices.of_version(registry, fleet, rollout.model, rollout.target)
+    return over_the_cap(devices, rollout.plan, shares=(*rollout.shares, _next_share(devices, rollout)))
+
+
+def _next_share(devices: Devices, rollout: RolloutRecord) -> int:
+    return share_for(devices, rollout.plan, stage=rollout.stage + 1, shares=rollout.shares)
 
 
 def count_treated(plan: Plan, shares: Sequence[int], places: Iterable[DevicePlace]) -> int:
@@ -112,8 +147,3 @@ def stage_of(plan: Plan, shares: Sequence[int], place: int, labels: Mapping[str,
         if plan.range.start <= place < shares[stage] and plan.stages[stage].selector.matches(labels):
             return stage
     return None
-
-
-def device_places(fleet: FleetPort, salt: int) -> Iterator[DevicePlace]:
-    """The bucket and labels of every enrolled device."""
-    return ((bucket(key, salt=salt), labels) for key, labels in fleet.keys_and_labels())

@@ -2,23 +2,25 @@
 
 1. A version is named by calendar or semantic version; an ambiguous name is refused with the candidates.
 2. Refused: a version that is retired, quarantined, over the plan's `size_bytes_max`, without the reference that its
-   plan judges drift by, or the baseline already; a model without a baseline (nothing to compare with). The same is
-   asked again of one that waited, when its turn comes.
+   plan judges drift by, or the baseline already; a shadow stage of a model without a baseline. The same is asked again
+   of one that waited, when its turn comes.
 3. In its way is a live rollout or experiment of the model whose range meets its own, or an older rollout that queues
    for such a range.
    The plan says whether it is then refused, or queues and begins by itself.
 4. A draft begins when people approved it; nothing begins before its time, or in a freeze.
 5. What waits has no say in the policy: baseline and shares are those of the moment in which it begins.
+6. A model without a baseline has a first version to roll out: devices that the plan does not reach run none, and there
+   is no holdback.
 """
 
 import msgspec
 
-from whimbrel.errors import Conflict, InvariantBroken, Refused
+from whimbrel.errors import Conflict, Refused
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
 from whimbrel.flows.rollouts.approvals import approvals_wanted
-from whimbrel.flows.rollouts.shares import over_the_cap, share_for
+from whimbrel.flows.rollouts.shares import Devices, over_the_cap, share_for
 from whimbrel.flows.versions import find_version, reference_of
 from whimbrel.flows.wording import people_words, percent_words, time_words
 from whimbrel.gate.guardrails import drift_limits
@@ -103,16 +105,23 @@ class _NextEvent(msgspec.Struct, frozen=True):
 
     event: Event
     because: str
-    baseline: int
+    baseline: int | None
+    plan: Plan
     shares: tuple[int, ...] = ()
 
 
 def _next_event(
-    registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, model: ModelRecord, baseline: int, now: float
+    registry: RegistryPort,
+    fleet: FleetPort,
+    rollout: RolloutRecord,
+    *,
+    model: ModelRecord,
+    baseline: int | None,
+    now: float,
 ) -> _NextEvent:
-    plan = rollout.plan
+    plan = rollout.plan if baseline is not None else rollout.plan.without_holdback
     if plan.schedule is not None and (at := plan.schedule.at()) > now:
-        return _NextEvent(Event.SCHEDULE, f"it begins at {time_words(at)}", baseline)
+        return _NextEvent(Event.SCHEDULE, f"it begins at {time_words(at)}", baseline, plan)
     if blocking := _in_its_way(registry, rollout):
         what = f"rollout {blocking[0].id} of {rollout.model} is {blocking[0].state.value.replace('_', ' ')}"
         if plan.on_running == "refuse":
@@ -120,20 +129,21 @@ def _next_event(
                 f"{what}; end that one first (rollout finish, abort or rollback), or let this one wait for it "
                 "(on_running: queue)"
             )
-        return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
+        return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline, plan)
     if others := in_the_way(plan.range, registry.experiment_ranges(model.name)):
         what = (
             f"{' and '.join(others)} of {model.name} has devices in its range, and a device runs one version at a time"
         )
         if plan.on_running == "refuse":
             raise Conflict(f"{what}; stop it first, or let this one wait for it (on_running: queue)")
-        return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline)
+        return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline, plan)
     if (until := frozen_until(plan.freeze, now)) is not None:
-        return _NextEvent(Event.SCHEDULE, f"a freeze holds until {time_words(until)}; it begins then", baseline)
-    shares = (share_for(fleet, plan, stage=0, salt=model.salt),)
-    if refused := over_the_cap(fleet, plan, shares=shares, salt=model.salt):
+        return _NextEvent(Event.SCHEDULE, f"a freeze holds until {time_words(until)}; it begins then", baseline, plan)
+    devices = Devices.of_version(registry, fleet, model.name, rollout.target)
+    shares = (share_for(devices, plan, stage=0),)
+    if refused := over_the_cap(devices, plan, shares=shares):
         raise Refused(f"{refused}; raise it, or begin with fewer devices")
-    return _NextEvent(Event.BEGIN, "", baseline, shares)
+    return _NextEvent(Event.BEGIN, "", baseline, plan, shares)
 
 
 def _apply(
@@ -146,6 +156,7 @@ def _apply(
         state=transition(rollout.state, Event.BEGIN),
         state_since=now,
         baseline=following.baseline,
+        plan=following.plan,
         shares=following.shares,
         stage_since=now,
         because=f"started by {actor}",
@@ -177,12 +188,10 @@ def _version(registry: RegistryPort, rollout: RolloutRecord) -> VersionRecord:
 
 def _baseline_for(
     registry: RegistryPort, plan: Plan, model: ModelRecord, target: VersionRecord, *, override: str
-) -> int:
-    """The baseline to compare with. Raises `Refused` where this version may not be rolled out now."""
+) -> int | None:
+    """The baseline to compare with; None for a first version. Raises `Refused` where it may not be rolled out now."""
     if refusal := find_refusal(registry, plan, model, target, override=override):
         raise Refused(refusal)
-    if model.baseline is None:
-        raise InvariantBroken(f"{model.name} has no baseline")
     return model.baseline
 
 
@@ -208,8 +217,11 @@ def find_refusal(
             f"the plan watches drift, and {target.model} {target.version} was published without a reference of its "
             "predictions; publish it with one in its card (reference: ...), or take drift out of the plan"
         )
-    if model.baseline is None:
-        return f"{model.name} has no baseline to compare with; its first publication becomes it"
+    if model.baseline is None and plan.shadows:
+        return (
+            f"stage {plan.stages[0].name} tries the version beside the one that serves, and no version of {model.name} "
+            "serves yet; begin with a stage that serves"
+        )
     if model.baseline == target.serial:
         return f"{target.model} {target.version} is the baseline already: every device is meant to run it"
     return None

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from litestar import Request, Response, head, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from whimbrel.errors import NotFound
@@ -57,19 +57,27 @@ async def collect(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
     older_than_s: Annotated[float, QueryParameter(ge=0)] = COLLECT_AFTER_S,
+    dry_run: FromQuery[bool] = False,
 ) -> CollectedView:
-    """Delete artifacts that nothing refers to and that were uploaded more than `older_than_s` ago."""
+    """Delete artifacts that nothing refers to and that were uploaded more than `older_than_s` ago.
+
+    `dry_run`: delete none, and answer which would be deleted now.
+    """
     before = operations.now() - older_than_s
     collected: list[str] = []
     size_bytes = 0
     unheld = await operations.do(namespace, lambda stores: stores.registry.collectable(older_than=before))
     for digest, size in unheld:
+        if dry_run:
+            collected.append(digest)
+            size_bytes += size
+            continue
         forget = functools.partial(_forget, digest=digest, older_than=before)
         if await operations.do(namespace, forget):
             await operations.context.blobs.delete(_path(namespace, digest))
             collected.append(digest)
             size_bytes += size
-    return CollectedView(collected=collected, size_bytes=size_bytes)
+    return CollectedView(collected=collected, size_bytes=size_bytes, dry_run=dry_run)
 
 
 def _forget(stores: Stores, *, digest: str, older_than: float) -> bool:

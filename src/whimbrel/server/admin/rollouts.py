@@ -216,7 +216,7 @@ def rollout_view(stores: Stores, rollout: RolloutRecord, *, now: float) -> Rollo
         stage=rollout.stage,
         stage_name=rollout.plan.stages[rollout.stage].name,
         stages=stage_views(rollout),
-        baseline=versions.get(rollout.baseline),
+        baseline=versions.get(rollout.baseline or 0),
         target=versions.get(rollout.target),
         because=rollout.because,
         created_at=rollout.created_at,

@@ -41,7 +41,7 @@ def status_view(stores: Stores, *, sent: SentView) -> StatusView:
         version=importlib.metadata.version("whimbrel"),
         namespace=stores.namespace,
         models=len(stores.registry.models()),
-        devices=stores.fleet.count_devices(),
+        devices=stores.fleet.count_enrolled(),
         live_rollouts=len(stores.registry.rollouts(live=True)),
         live_experiments=len(stores.experiments.all(live=True)),
         timestamp_version=stores.roles.published_timestamp(),

@@ -9,7 +9,9 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CON
 from whimbrel.flows.publishing.accept_version import accept_version
 from whimbrel.flows.publishing.retire import retire
 from whimbrel.flows.publishing.set_line import line_of, set_line
+from whimbrel.flows.version_fit import VariantsToFit, VersionFit, fit_of, fit_of_version
 from whimbrel.flows.versions import find_named_version
+from whimbrel.flows.wording import selector_words
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Line, Release
 from whimbrel.model.ways import NOTHING
@@ -22,6 +24,7 @@ from whimbrel.server.admin.views.versions import (
     NewLine,
     NewVersion,
     PublishedVersion,
+    QuarantineView,
     VersionDetail,
     VersionView,
 )
@@ -44,6 +47,32 @@ async def show_version(
     return await operations.do(namespace, lambda stores: version_detail(stores, model, name=version))
 
 
+@get("/models/{model:str}/versions/{version:str}/devices", summary="Which devices can run it, and why others cannot")
+async def show_fit(
+    operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str], version: FromPath[str]
+) -> VersionFit:
+    """How many devices of the model's fleet take each variant of a version."""
+
+    def work(stores: Stores) -> VersionFit:
+        serial = find_named_version(stores.registry, model, name=version).serial
+        return fit_of_version(stores.registry, stores.fleet, model, serial)
+
+    return await operations.do(namespace, work)
+
+
+@post("/models/{model:str}/fit", status_code=HTTP_200_OK, summary="The same, before a version is published")
+async def fit_variants(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    data: JSONBody[VariantsToFit],
+) -> VersionFit:
+    """How many devices of the model's fleet would take each of some variants."""
+    return await operations.do(
+        namespace, lambda stores: fit_of(stores.fleet, stores.registry.model(model), data.variants)
+    )
+
+
 @post("/models/{model:str}/versions", status_code=HTTP_201_CREATED, summary="Publish (signed by the publisher)")
 async def publish_version(
     operations: NamedDependency[Operations],
@@ -60,6 +89,7 @@ async def publish_version(
             model,
             release=data.release,
             publisher=data.publisher,
+            hold=data.hold,
             now=operations.now(),
         )
         return PublishedVersion(**msgspec.structs.asdict(accepted.version), baseline=accepted.baseline)
@@ -135,8 +165,13 @@ async def build_deltas(operations: NamedDependency[Operations], namespace: FromP
 
 
 def listed_versions(stores: Stores, model: str) -> list[ListedVersion]:
-    """A model's versions, by serial, with their names and devices."""
-    stores.registry.model(model)
+    """A model's versions, by serial, with their names, their devices and what keeps devices from them."""
+    record = stores.registry.model(model)
+    line = line_of(stores.registry, stores.roles, model)
+    quarantined: dict[int, list[QuarantineView]] = {}
+    for entry in stores.registry.quarantines(model):
+        view = QuarantineView(devices=selector_words(entry.selector), because=entry.because, at=entry.at)
+        quarantined.setdefault(entry.serial, []).append(view)
     aliases: dict[int, list[str]] = {}
     for alias, serial in stores.registry.aliases(model).items():
         aliases.setdefault(serial, []).append(alias)
@@ -146,6 +181,9 @@ def listed_versions(stores: Stores, model: str) -> list[ListedVersion]:
             **msgspec.structs.asdict(version),
             aliases=aliases.get(version.serial, []),
             devices=devices.get(version.serial, 0),
+            baseline=version.serial == record.baseline,
+            revoked=version.serial in line.revoked or version.serial < line.minimum_serial,
+            quarantined=quarantined.get(version.serial, []),
         )
         for version in stores.registry.versions(model)
     ]
@@ -181,6 +219,8 @@ def deltas_view(stores: Stores, model: str, *, name: str) -> DeltasView:
 VERSION_ROUTES = (
     list_versions,
     show_version,
+    show_fit,
+    fit_variants,
     publish_version,
     retire_version,
     show_line,

@@ -54,8 +54,12 @@ def _by_onnx(path: str) -> Inspection:
 
     model = onnx.load(path, "protobuf", load_external_data=False)  # not by the name of the file
     note = ""
+    outside = any(each.data_location == onnx.TensorProto.EXTERNAL for each in model.graph.initializer)
     try:
-        onnx.checker.check_model(model)
+        if outside and is_installed("onnxruntime"):
+            _session(path)  # with the files beside it; the checker objects to links, which they may be here
+        else:
+            onnx.checker.check_model(path if outside else model)
     except (onnx.checker.ValidationError, ValueError) as error:
         # The checker knows less than the runtime (newer opsets); where the runtime opens the file it is a remark.
         if not is_installed("onnxruntime"):
@@ -64,15 +68,6 @@ def _by_onnx(path: str) -> Inspection:
         note = f"the onnx checker objects: {' '.join(str(error).split())[:200]}"
     graph = model.graph
     initializers = {each.name for each in graph.initializer}
-    outside = {
-        entry.value
-        for each in graph.initializer
-        if each.data_location == onnx.TensorProto.EXTERNAL
-        for entry in each.external_data
-        if entry.key == "location"
-    }
-    if outside:
-        note = f"weights lie in other files: {', '.join(sorted(outside)[:3])[:200]}; publish them with it"
     return Inspection(
         format="onnx",
         signature=signature_of(

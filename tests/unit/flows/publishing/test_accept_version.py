@@ -26,9 +26,10 @@ def here() -> Iterator[Town]:
 
 
 def publish(here: Town, *, roles: InMemoryRoles | None = None, publisher: bytes = GOOD, **changes: Any) -> Accepted:
-    document = release(changes.pop("serial", 3), **changes)
+    hold = changes.pop("hold", False)
+    document = encode(release(changes.pop("serial", 3), **changes))
     return accept_version(
-        here.registry, roles or InMemoryRoles(), "wake", release=encode(document), publisher=publisher, now=T0
+        here.registry, roles or InMemoryRoles(), "wake", release=document, publisher=publisher, hold=hold, now=T0
     )
 
 
@@ -57,6 +58,21 @@ def test_the_first_version_is_the_baseline_and_the_champion() -> None:
         assert here.registry.model("wake").baseline == 1
         assert here.registry.aliases("wake") == {"champion": 1}
         assert here.registry.audit_log()[0].because == "2026.01.01.1 (1.0.0), the first: it is the baseline"
+
+
+def test_a_first_version_that_is_held_is_nobodys_and_a_later_one_does_not_take_its_place() -> None:
+    with town(versions=0) as here:
+        here.registry.change_model("wake", baseline=None)
+        here.registry.add_artifact(file().sha256, size_bytes=file().size_bytes, at=T0)
+        first, second = publish(here, serial=1, hold=True), publish(here, serial=2)
+        assert (first.baseline, first.version.good, second.baseline, second.version.good) == (False,) * 4
+        assert (here.registry.model("wake").baseline, here.registry.aliases("wake")) == (None, {})
+        assert here.registry.audit_log()[0].because == "2026.01.01.2 (2.0.0)"
+
+
+def test_a_later_version_is_held_by_itself(here: Town) -> None:
+    assert not publish(here, hold=True).baseline
+    assert here.registry.model("wake").baseline == 1
 
 
 def test_its_size_is_that_of_the_largest_variant(here: Town) -> None:

@@ -10,7 +10,7 @@ from support.values import SALT, T0, Town, line, town
 from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.change_settings import change_settings
-from whimbrel.flows.records import ModelRecord, ModelSettings, NewSettings
+from whimbrel.flows.records import ModelRecord, ModelSettings, NewConditions, NewSettings
 from whimbrel.model.documents import convert, encode
 from whimbrel.policy.policy import Conditions
 
@@ -54,13 +54,25 @@ def test_a_model_that_is_refused_leaves_no_entry(changes: dict[str, Any], error:
 def test_settings_that_are_not_named_stay() -> None:
     with town() as here:
         change_settings(here.registry, "wake", NewSettings(refresh_s=60, size_bytes_max=7), now=T0)
-        changes = NewSettings(size_bytes_max=None, conditions=Conditions(start_jitter_s=5))
+        changes = NewSettings(size_bytes_max=None, conditions=NewConditions(start_jitter_s=5))
         after = change_settings(here.registry, "wake", changes, now=T0 + 1)
         assert after == ModelSettings(refresh_s=60, conditions=Conditions(start_jitter_s=5))
         assert here.registry.model("wake").settings == after
         entry = here.registry.audit_log()[0]
         assert (entry.action, entry.because, entry.at) == ("set model", "conditions, size_bytes_max", T0 + 1)
         assert entry.evidence == {"size_bytes_max": None, "conditions": {"start_jitter_s": 5}}
+
+
+def test_each_condition_is_changed_alone() -> None:
+    """`model set --start-jitter-s` took every other condition of the model away."""
+    with town() as here:
+        change_to(here, {"conditions": {"charging": True, "unmetered": True, "battery_min": 0.3}})
+        change_to(here, {"conditions": {"start_jitter_s": 5}})
+        change_to(here, {"conditions": {"unmetered": False, "battery_min": None}})
+        change_to(here, {"refresh_s": 60})
+        assert here.registry.model("wake").settings.conditions == Conditions(charging=True, start_jitter_s=5)
+        with pytest.raises(UntrustedInput, match="battery_min"):
+            change_to(here, {"conditions": {"battery_min": 30}})
 
 
 def change_to(here: Town, settings: dict[str, Any]) -> None:
@@ -85,11 +97,14 @@ def test_a_setting_may_go_back_to_its_default() -> None:
 
 
 def test_each_setting_can_be_changed_within_the_same_bounds() -> None:
-    settings, changes = msgspec.structs.fields(ModelSettings), msgspec.structs.fields(NewSettings)
-    assert {field.name: field.type | msgspec.UnsetType for field in settings} == {
-        field.name: field.type for field in changes
-    }
-    assert all(field.default is msgspec.UNSET for field in changes)
+    for settings, changes in ((ModelSettings, NewSettings), (Conditions, NewConditions)):
+        types = {field.name: field.type for field in msgspec.structs.fields(settings)}
+        types |= {"conditions": NewConditions} if settings is ModelSettings else {}
+        fields = msgspec.structs.fields(changes)
+        assert {name: kind | msgspec.UnsetType for name, kind in types.items()} == {
+            each.name: each.type for each in fields
+        }
+        assert all(field.default is msgspec.UNSET for field in fields)
 
 
 def test_settings_of_no_model_are_refused() -> None:

@@ -432,3 +432,35 @@ def test_a_device_that_was_in_the_shadow_and_is_served_now_counts_in_both_stages
     with town(running=rollout(plan=shadow_plan(), stage=1, shares=(500_000, 50_000))) as here:
         take(here, reports(LATER, told()), reports(CANARY, window(1, cohorts=(cohort(stage=1),))))
         assert [(cell.stage, cell.shadow is not None) for cell in here.cells()] == [(0, True), (1, False)]
+
+
+# --- which models a device follows ---
+
+
+def test_a_batch_tells_all_models_that_a_device_follows() -> None:
+    with town(running=rollout()) as here:
+        here.enrol(CANARY, models=("wake", "sleep"))
+        take(here, reports(CANARY, window(), models=("wake", "walk")))
+        assert {name: row.serial for name, row in here.fleet.running_of(CANARY).items()} == {"wake": 2, "walk": None}
+
+
+def test_a_window_that_was_kept_of_a_model_that_is_followed_no_more_does_not_bring_it_back() -> None:
+    with town(running=rollout()) as here:
+        take(here, reports(CANARY, window()))
+        take(here, reports(CANARY, window(2), models=("walk",)))
+        assert (here.fleet.inventory("wake"), here.fleet.inventory("walk")) == ({}, {None: 1})
+        assert total(here, "at_risk") == 2  # what it saw is counted all the same
+
+
+def test_the_newest_word_holds_where_several_come_at_once() -> None:
+    with town(running=rollout()) as here:
+        take(here, reports(CANARY, models=("walk",)), reports(CANARY, window(), models=("wake",)))
+        assert (here.fleet.inventory("wake"), here.fleet.inventory("walk")) == ({2: 1}, {})
+
+
+def test_an_agent_that_tells_no_models_follows_those_that_it_reports_of() -> None:
+    with town(running=rollout()) as here:
+        here.enrol(CANARY)
+        assert here.fleet.count_devices("sleep") == 1
+        take(here, reports(CANARY, window()))
+        assert (here.fleet.count_devices("wake"), here.fleet.count_devices("sleep")) == (1, 0)

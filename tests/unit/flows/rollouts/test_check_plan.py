@@ -6,13 +6,17 @@ import pytest
 from support.values import (
     BUCKETS,
     HOUR,
+    SALT,
     T0,
+    Town,
     announce,
     cell,
     cohort,
     devices_in,
+    file,
     plan,
     quarantined,
+    release,
     reports,
     rollout,
     stage,
@@ -25,9 +29,13 @@ from whimbrel.flows.reports.usage import usage_of
 from whimbrel.flows.rollouts.check_plan import PlanCheck, check_plan
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.wording import duration_words
+from whimbrel.model.documents import encode
+from whimbrel.model.release import Variant
+from whimbrel.model.selector import Selector
 from whimbrel.plan.governance import Approval, BlastRadius
 from whimbrel.plan.rollout_states import State
 from whimbrel.plan.schedule import Freeze, Schedule
+from whimbrel.policy.bucket import bucket, device_key
 from whimbrel.policy.policy import Conditions
 
 
@@ -42,6 +50,22 @@ def test_devices_are_counted_as_the_rollout_counts_them() -> None:
         assert [(s.devices, s.new_devices, s.control) for s in seen.stages] == [(3, 3, 0), (12, 9, 8), (18, 6, 2)]
         begun = start_rollout(here.registry, here.fleet, said, plan_text="", tag="a", hour_s=HOUR, actor="me", now=T0)
         assert begun.shares == (100_000,)
+
+
+def test_devices_of_another_model_are_not_counted_and_silent_ones_are_named() -> None:
+    with town() as here:
+        here.enrol("a", "b", models=("wake",))
+        here.enrol(*(f"other-{n}" for n in range(100)), models=("sleep",))
+        seen = check_plan(here.registry, here.fleet, plan(), now=T0)
+        assert (seen.fleet, seen.stages[-1].devices + seen.stages[-1].control) == (2, 2)
+        assert not any("which models they follow" in each for each in seen.warnings)
+        here.enrol("old")
+        seen = check_plan(here.registry, here.fleet, plan(), now=T0)
+        assert seen.fleet == 3
+        assert (
+            "1 enrolled device has not said which models it follows, and is counted as one of this model's; a device "
+            "says it with its next report"
+        ) in seen.warnings
 
 
 def test_a_selector_on_a_label_that_devices_do_not_tell_is_warned_of() -> None:
@@ -92,7 +116,7 @@ def test_words_say_who_when_and_under_which_conditions() -> None:
         words = " ".join([*seen.sentences, *(s for each in seen.stages for s in each.sentences)])
         for each in (
             "whose region is NZ",
-            "only: charging; others wait",
+            "only: while charging; others wait",
             "bakes on until 48 h",
             "when 2 people approved",
             "(the errors)",
@@ -190,6 +214,48 @@ def test_a_check_is_json_and_durations_are_words() -> None:
     assert msgspec.json.decode(msgspec.json.encode(check), type=PlanCheck) == check
     assert check.fleet == 50
     assert [duration_words(hours) for hours in (0.001, 0.5, 30, 100)] == ["1 min", "30 min", "30 h", "4 days"]
+
+
+def test_a_first_version_is_explained_without_a_control() -> None:
+    said = plan(stage("a", 5), stage("all", 100), model_version="wake@1.0.0")
+    with town(versions=1) as here:
+        here.registry.change_model("wake", baseline=None)
+        here.enrol(*devices_in(0, 50_000, 2), *devices_in(50_000, 900_000, 8), models=("wake",))
+        seen = check_plan(here.registry, here.fleet, said, now=T0)
+        assert (seen.baseline, [(s.devices, s.control) for s in seen.stages]) == (None, [(2, 0), (10, 0)])
+        words = " ".join((*seen.sentences, *(each for s in seen.stages for each in s.sentences)))
+        assert "It is the first version, so there is nothing to compare it with" in words
+        assert "2 devices get the version, 2 devices have it then. All others have no version of the model." in words
+        assert not any("old version" in each or "old one" in each for each in (words, *seen.warnings))
+        assert not any("refused" in each for each in seen.warnings)
+
+
+def need_android(here: Town, serial: int) -> None:
+    """The release of a version becomes one that only Android can run; devices tell their platform."""
+    record = here.registry.version("wake", serial)
+    only = Variant(name="android", files=(file(),), selector=Selector(match_labels={"platform": "android"}))
+    document = release(serial, version=record.version, semantic_version=record.semantic_version, variants=(only,))
+    here.registry.change_version("wake", serial, release=encode(document))
+    settings = msgspec.structs.replace(here.registry.model("wake").settings, report_labels=("platform",))
+    here.registry.change_model("wake", settings=settings)
+
+
+def test_no_device_is_promised_a_version_that_it_cannot_run() -> None:
+    """104 devices were, where none could run it."""
+    with town() as here:
+        need_android(here, 2)
+        linux = devices_in(0, BUCKETS, 104)
+        here.enrol(*linux, labels={"platform": "linux"}, models=("wake",))
+        seen = check_plan(here.registry, here.fleet, plan(), now=T0)
+        assert (seen.fleet, seen.fit.none, [(s.devices, s.control) for s in seen.stages]) == (104, 104, [(0, 0)] * 3)
+        assert "no device that follows wake can run it: no variant fits, and nobody gets it" in seen.warnings
+        phone = next(each for each in devices_in(600_000, 700_000, 60) if each not in linux)
+        here.enrol(phone, labels={"platform": "android"}, models=("wake",))
+        seen = check_plan(here.registry, here.fleet, plan(), now=T0)
+        assert [s.devices for s in seen.stages] == [1, 1, 1]
+        begun = start_rollout(here.registry, here.fleet, plan(), plan_text="", tag="a", hour_s=HOUR, actor="me", now=T0)
+        place = bucket(device_key(phone), salt=SALT)
+        assert begun.shares == (place + 1,)  # a canary among those that cannot run it would have been empty
 
 
 # --- small fleets ---

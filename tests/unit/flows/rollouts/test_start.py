@@ -5,13 +5,14 @@ import pytest
 from support.values import SALT, T0, Town, devices_in, plan, quarantined, rollout, stage, town, version
 from whimbrel.errors import Conflict, NotFound, Refused
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.flows.rollouts.shares import over_the_cap, share_for, share_percent
+from whimbrel.flows.rollouts.shares import Devices, over_the_cap, share_for, share_percent
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.versions import find_version
 from whimbrel.plan.governance import BlastRadius
 from whimbrel.plan.plan import Plan, VersionName
 from whimbrel.plan.rollout_states import State
 from whimbrel.policy.bucket import BUCKETS, bucket, device_key
+from whimbrel.policy.shadow import ShadowStage
 
 
 def start(here: Town, said: Plan | None = None, **changes: object) -> RolloutRecord:
@@ -104,11 +105,28 @@ def test_the_baseline_is_refused() -> None:
         start(here, plan(model_version="wake@1.0.0"))
 
 
-def test_a_model_without_a_baseline_is_refused() -> None:
-    with town() as here:
+def test_a_first_version_is_rolled_out_like_any_other() -> None:
+    with town(versions=1) as here:
         here.registry.change_model("wake", baseline=None)
-        with pytest.raises(Refused, match="no baseline to compare with"):
-            start(here)
+        begun = start(here, plan(model_version="wake@1.0.0"))
+        assert (begun.state, begun.baseline, begun.target, begun.shares) == (State.ADVANCING, None, 1, (50_000,))
+        assert here.registry.rollout(begun.id) == begun
+
+
+def test_no_device_is_held_back_from_a_first_version() -> None:
+    """Nine in ten of the devices that a card named got it: the others were kept as a control of nothing."""
+    with town(versions=1) as here:
+        here.registry.change_model("wake", baseline=None)
+        begun = start(here, plan(stage("all", 100), model_version="wake@1.0.0"))
+        assert (begun.shares, here.registry.rollout(begun.id).plan.holdback_percent) == ((BUCKETS,), 0.0)
+
+
+def test_a_first_version_has_nothing_to_be_tried_beside() -> None:
+    with town(versions=1) as here:
+        here.registry.change_model("wake", baseline=None)
+        said = plan(stage("look", 5, shadow=ShadowStage()), stage("all", 100), model_version="wake@1.0.0")
+        with pytest.raises(Refused, match="stage look tries the version beside the one that serves, and no version"):
+            start(here, said)
 
 
 def test_a_second_rollout_of_a_model_is_refused() -> None:
@@ -126,6 +144,10 @@ def test_a_refused_start_leaves_nothing() -> None:
 
 
 # --- the first share ---
+
+
+def devices_of(here: Town) -> Devices:
+    return Devices(here.fleet, "wake", salt=SALT)
 
 
 def places(*devices: str) -> list[int]:
@@ -159,7 +181,7 @@ def test_only_devices_that_the_stage_is_about_are_counted() -> None:
         (kiwi,) = devices_in(400_000, 500_000, 1)
         here.enrol(kiwi, labels={"region": "NZ"})
         regional = plan(stage("nz", 5, regions=("NZ",)), stage("all", 100))
-        assert share_for(here.fleet, regional, stage=0, salt=SALT) == places(kiwi)[0] + 1
+        assert share_for(devices_of(here), regional, stage=0) == places(kiwi)[0] + 1
 
 
 def test_the_holdback_is_kept_from_a_large_minimum() -> None:
@@ -171,9 +193,9 @@ def test_the_holdback_is_kept_from_a_large_minimum() -> None:
 def test_shares_are_of_the_plans_range_and_stay_in_it() -> None:
     with town() as here:
         half = plan(stage("a", 5), stage("b", 100), range_percent=(50, 100))
-        assert [share_for(here.fleet, half, stage=n, salt=SALT) for n in (0, 1)] == [525_000, 950_000]
+        assert [share_for(devices_of(here), half, stage=n) for n in (0, 1)] == [525_000, 950_000]
         here.enrol(*devices_in(0, 500_000, 9), *devices_in(700_000, 800_000, 1))
-        assert share_for(here.fleet, half, stage=0, salt=SALT) == places(*devices_in(700_000, 800_000, 1))[0] + 1
+        assert share_for(devices_of(here), half, stage=0) == places(*devices_in(700_000, 800_000, 1))[0] + 1
 
 
 def test_a_share_is_told_in_percent_of_the_plans_range() -> None:
@@ -189,16 +211,20 @@ def test_the_blast_radius_caps_every_stage_but_the_last() -> None:
         said = plan(stage("a", 30), stage("b", 60), stage("c", 100), blast_radius=BlastRadius(devices=3, percent=50))
         shares: list[int] = []
         for number in range(3):
-            shares.append(share_for(here.fleet, said, stage=number, salt=SALT, shares=shares))
+            shares.append(share_for(devices_of(here), said, stage=number, shares=shares))
         assert [sum(place < share for place in places(*devices)) for share in shares[:2]] == [3, 3]
         assert shares[2] == 900_000
-        assert over_the_cap(here.fleet, said, shares=shares[:2], salt=SALT) is None
+        assert over_the_cap(devices_of(here), said, shares=shares[:2]) is None
 
 
 def test_a_blast_radius_in_percent_holds_for_an_empty_fleet_too() -> None:
     with town() as here:
         said = plan(stage("a", 30), stage("b", 60), stage("c", 100), blast_radius=BlastRadius(percent=10))
-        assert [share_for(here.fleet, said, stage=n, salt=SALT) for n in range(3)] == [100_000, 100_000, 900_000]
+        assert [share_for(devices_of(here), said, stage=n) for n in range(3)] == [
+            100_000,
+            100_000,
+            900_000,
+        ]
 
 
 def test_a_wider_selector_would_put_more_devices_at_stake_than_the_cap() -> None:
@@ -209,11 +235,37 @@ def test_a_wider_selector_would_put_more_devices_at_stake_than_the_cap() -> None
         said = plan(
             stage("nz", 40, regions=("NZ",)), stage("all", 50), stage("rest", 100), blast_radius=BlastRadius(devices=2)
         )
-        first = share_for(here.fleet, said, stage=0, salt=SALT)
-        second = share_for(here.fleet, said, stage=1, salt=SALT, shares=(first,))
+        first = share_for(devices_of(here), said, stage=0)
+        second = share_for(devices_of(here), said, stage=1, shares=(first,))
         assert second == first == 400_000
-        refused = over_the_cap(here.fleet, said, shares=(first, second), salt=SALT)
+        refused = over_the_cap(devices_of(here), said, shares=(first, second))
         assert refused == "5 devices would be on the new version, and the plan's blast radius is 2"
+
+
+def test_boards_of_another_model_are_no_canary() -> None:
+    """Every enrolled board was counted: a canary of 5% fell on none that has the model."""
+    with town() as here:
+        here.enrol(*devices_in(0, 50_000, 20), models=("sleep",))
+        mine = devices_in(910_000, BUCKETS, 4)
+        here.enrol(*mine, models=("wake",))
+        assert start(here).shares == (places(*mine)[0] + 1,)
+
+
+def test_a_large_fleet_of_another_model_does_not_hide_an_empty_canary() -> None:
+    with town() as here:
+        here.enrol(*(f"away-{n}" for n in range(1200)), models=("sleep",))
+        here.enrol(*devices_in(400_000, BUCKETS, 2), models=("wake",))
+        assert start(here).shares == (places(*devices_in(400_000, BUCKETS, 2))[0] + 1,)
+
+
+def test_a_blast_radius_in_devices_is_of_the_models_own() -> None:
+    with town() as here:
+        mine = devices_in(0, 300_000, 5)
+        here.enrol(*devices_in(0, 300_000, 45)[5:], models=("sleep",))
+        here.enrol(*mine, models=("wake", "sleep"))
+        said = plan(stage("a", 30), stage("b", 100), blast_radius=BlastRadius(devices=3))
+        share = share_for(devices_of(here), said, stage=0)
+        assert sum(place < share for place in places(*mine)) == 3
 
 
 def test_the_one_device_on_a_desk_is_in_the_canary_wherever_its_bucket_is() -> None:

@@ -1,13 +1,16 @@
-"""Is this a whole GGUF file? Its header, and the places of its tensors.
+"""Is this a whole GGUF model? The header and the places of the tensors, of each of its files.
 
-Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+A large model is split: the files are named `model-00001-of-00003.gguf`, and llama.cpp opens the first one and finds the
+others by these names. Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, also for the names.
 """
 
 import importlib
 import importlib.util
+import re
 import struct
 from pathlib import Path
 
+from whimbrel import limits
 from whimbrel.delta.containers import gguf
 from whimbrel.delta.containers.cursor import Budget, Cursor
 from whimbrel.errors import UntrustedInput
@@ -16,10 +19,32 @@ from whimbrel.model.formats import GGUF_MAGIC
 _HEADER_BYTES = 24
 _VERSIONS = {2, 3}
 _TENSORS_MAX = 1_000_000
+_SHARD = re.compile(r"(?s)^(?P<model>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})(?P<ending>\.gguf)$")
 
 
 def check(path: Path) -> None:
     """Raises `ValueError` with what was found and expected."""
+    for name in parts(path):
+        shard = path.with_name(name)
+        if not shard.is_file():
+            raise ValueError(f"it is one of several files, and {name!r} is not beside it")
+        _check_file(shard)
+
+
+def parts(path: Path) -> tuple[str, ...]:
+    """All files of the model that this file is one of, the first one first. Raises `ValueError`."""
+    shard = _SHARD.match(path.name)
+    if shard is None:
+        return (path.name,)
+    count = int(shard["count"])
+    if not 1 <= int(shard["number"]) <= count <= limits.FILES:
+        raise ValueError(
+            f"its name says that it is file {shard['number']} of {count}; at most {limits.FILES} are taken"
+        )
+    return tuple(f"{shard['model']}-{number:05d}-of-{count:05d}{shard['ending']}" for number in range(1, count + 1))
+
+
+def _check_file(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
 
@@ -40,7 +65,8 @@ def check(path: Path) -> None:
 def check_with_library(path: Path) -> None:
     """The same by the gguf package, where it is installed: it knows more of tensors than we do."""
     if importlib.util.find_spec("gguf"):
-        importlib.import_module("gguf").GGUFReader(str(path))
+        for name in parts(path):
+            importlib.import_module("gguf").GGUFReader(str(path.with_name(name)))
 
 
 def _check_header(head: bytes, size: int) -> None:

@@ -11,7 +11,8 @@ class ArtifactView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CollectedView(msgspec.Struct, frozen=True, kw_only=True):
-    """The digests of artifacts that were deleted, and how many bytes they had together."""
+    """The digests of artifacts that were deleted (with `dry_run`: would be), and how many bytes they have together."""
 
     collected: list[str]
     size_bytes: int
+    dry_run: bool = False

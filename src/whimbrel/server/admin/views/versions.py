@@ -13,10 +13,14 @@ SignedRelease = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "#/compon
 
 
 class NewVersion(Document, frozen=True):
-    """POST versions: the release document and the publisher's role that lists it."""
+    """POST versions: the release document and the publisher's role that lists it.
+
+    `hold`: where it is the model's first version, no device gets it before a rollout says so.
+    """
 
     release: bytes
     publisher: bytes
+    hold: bool = False
 
 
 class NewLine(Document, frozen=True):
@@ -42,11 +46,25 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     good: bool
 
 
+class QuarantineView(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices that refuse a version since it was taken back. `devices`: "every device", or labels in words."""
+
+    devices: str
+    because: str
+    at: float  # POSIX seconds
+
+
 class ListedVersion(VersionView, frozen=True, kw_only=True):
-    """A publication in the list of its model, with its names and the number of devices that run it."""
+    """A publication in the list of its model, with its names and the number of devices that run it.
+
+    `revoked`: its publisher forbade it. `quarantined`: who refuses it, and why; "every device" is the fleet.
+    """
 
     aliases: list[str]
     devices: int
+    baseline: bool = False
+    revoked: bool = False
+    quarantined: list[QuarantineView] = []
 
 
 class VersionDetail(VersionView, frozen=True, kw_only=True):

@@ -1,0 +1,48 @@
+"""What does an app choose when it opens an agent? `AgentOptions`: one value, in which everything has a default.
+
+1. The settings are kept in the agent's folder. One that is None is as it was the last time; the first time `server`,
+   `root` and `models` are needed.
+2. The rest is of this process, and is kept nowhere.
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import urllib3
+
+from whimbrel.agent.disk import Disk
+from whimbrel.device.conditions import Situation
+from whimbrel.device.ports import Clock, Prober
+
+
+class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Given to `Agent.open`. Nothing is checked before that."""
+
+    # --- settings: kept in the folder ---
+    server: str | None = None  # an address such as https://models.example.com; "" is none: only bundles come
+    root: str | Path | bytes | None = None  # the trust root: a path, or the bytes
+    models: Sequence[str] | None = None  # their names
+    namespace: str | None = None  # the team or app; "default" at first
+    device_id: str | None = None  # random at first
+    labels: Mapping[str, str] | None = None  # over those that the agent sees; a policy says which leave the device
+    mirrors: Sequence[str] | None = None  # asked for artifacts before the server: `<mirror>/<sha256>`
+    proxy: str | None = None  # before the environment's HTTP_PROXY and its like; "" for none
+    bandwidth_kib_s: int | None = None  # a cap on downloads; 0: none
+    metered_mib_a_day: int | None = None  # of a day, where the network is not known to be unmetered; 0: no bound
+    quota_mib: int | None = None  # of the folder; 0: what the disk has
+
+    # --- of this process ---
+    enrol_token: str | None = None  # lets the device tell how it is doing; without one it only listens
+    situation: Callable[[], Situation] | None = None  # charger, battery, network; on Linux the agent looks by itself
+    probes: Prober | None = None  # may be shared by many agents; None: the one of this process
+    pool: urllib3.PoolManager | None = None  # may be shared by many agents
+    durable_sessions: bool = True  # False saves a disk write a session; a power cut in one is then not told from none
+
+    # --- the machine, for simulations and tests ---
+    clock: Clock = time.time
+    monotonic: Clock = time.monotonic
+    chance: random.Random | None = None
+    disk: Disk | None = None

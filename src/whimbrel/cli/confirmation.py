@@ -1,0 +1,23 @@
+"""Ask before something is done that cannot be undone: on a terminal, or by `--yes`."""
+
+import sys
+
+import typer
+
+from whimbrel.cli.output import say
+from whimbrel.errors import Refused
+
+
+def confirm(what: str, *, consequence: str, yes: bool) -> None:
+    """Go on only where a person agrees. `what`: "to revoke wake 2.0.0"; `consequence`: a sentence, without its stop.
+
+    Raises `Refused` where nobody can be asked and `yes` is not given. A person who says no ends the command with 1.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Refused(f"{what} cannot be undone, and nobody can be asked here; give --yes to do it")
+    question = f"{what[:1].upper()}{what[1:]} cannot be undone: {consequence}. Go on?"
+    if not typer.confirm(question, err=True):
+        say("nothing was done")
+        raise typer.Exit(1)

@@ -1,0 +1,148 @@
+"""The options of `whimbrel model add` and `model set`, and the settings that they make.
+
+1. Each option is one setting. What is not named is not sent, and the server leaves it as it is.
+2. A condition is taken back by its option with `--no-`: it is then asked for no more.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from whimbrel.cli.option_values import window_of
+from whimbrel.errors import UntrustedInput
+
+_CADENCE, _BUDGETS, _CONDITIONS = "Cadence and labels", "Budgets of a publication", "When devices fetch and activate"
+
+
+def _option(kind: Any, *names: str, text: str, panel: str) -> Any:
+    return Annotated[kind, typer.Option(*names, help=text, rich_help_panel=panel, show_default=False)]
+
+
+def _condition(kind: Any, name: str, text: str) -> dict[str, Any]:
+    """An option with a value, and the one that takes it back."""
+    parameter = name.replace("-", "_")
+    return {
+        parameter: _option(kind, f"--{name}", text=text, panel=_CONDITIONS),
+        f"no_{parameter}": _option(bool, f"--no-{name}", text=f"Take --{name} back.", panel=_CONDITIONS),
+    }
+
+
+_OPTIONS: dict[str, Any] = {
+    "refresh_s": _option(float | None, text="Seconds between a device's refreshes (default 300).", panel=_CADENCE),
+    "report_s": _option(float | None, text="Seconds between a device's reports (default 300).", panel=_CADENCE),
+    "report_label": _option(
+        list[str] | None, text="A label that devices may report. Repeat it; it replaces those before.", panel=_CADENCE
+    ),
+    "hardware_label": _option(str | None, text="The label that names a device's hardware class.", panel=_CADENCE),
+    "slice_label": _option(
+        list[str] | None,
+        text="A further label by which harm is found and taken back alone (os). Repeat it; it replaces those before.",
+        panel=_CADENCE,
+    ),
+    "size_bytes_max": _option(int | None, text="Bytes of the largest variant of a version.", panel=_BUDGETS),
+    "metric_min": _option(
+        list[str] | None,
+        text="NAME=VALUE that a version must reach. Repeat it; it replaces those before.",
+        panel=_BUDGETS,
+    ),
+    "delta_bases": _option(
+        int | None,
+        text="How many of the newest earlier versions get a direct patch to a new one (default 2); versions that many "
+        "devices run get one besides.",
+        panel=_BUDGETS,
+    ),
+    "unmetered": _option(
+        bool | None, "--unmetered/--no-unmetered", text="On an unmetered network only.", panel=_CONDITIONS
+    ),
+    "charging": _option(bool | None, "--charging/--no-charging", text="While charging only.", panel=_CONDITIONS),
+    "idle": _option(bool | None, "--idle/--no-idle", text="While nobody uses the device only.", panel=_CONDITIONS),
+    **_condition(float | None, "battery-min", "From this charge on, from 0 to 1; charging satisfies it too."),
+    **_condition(
+        list[str] | None,
+        "window",
+        'In this part of the day only: "22:00-06:00", "mon-fri 01:00-05:00 local" (the device\'s own time), '
+        '"02:00-04:00 Europe/Oslo"; UTC unless it says. Repeat it: one is enough; they replace those before.',
+    ),
+    **_condition(int | None, "storage-mib-min", "With so much free storage beyond the version's own need."),
+    **_condition(int | None, "metered-mib-a-day", "On a metered network, fetch at most so much a day."),
+    **_condition(float | None, "start-jitter-s", "Spread the start of devices over so many seconds."),
+}
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options, and what they say as its argument `settings`: the fields of `ModelSettings`."""
+
+    @functools.wraps(command)
+    def run(*positional: Any, **arguments: Any) -> None:
+        given = {name: arguments.pop(name) for name in _OPTIONS}
+        command(*positional, settings=settings_of(given), **arguments)
+
+    own = [each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name != "settings"]
+    options = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=False if name.startswith("no_") else None, annotation=kind
+        )
+        for name, kind in _OPTIONS.items()
+    ]
+    names = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own[1:]]
+    run.__signature__ = inspect.Signature([own[0], *names, *options])  # type: ignore[attr-defined]
+    return run
+
+
+def settings_of(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings that options name. Raises `UntrustedInput` for a value that is not understood."""
+    settings = {
+        "refresh_s": given["refresh_s"],
+        "report_s": given["report_s"],
+        "report_labels": given["report_label"] or None,
+        "hardware_label": given["hardware_label"],
+        "slice_labels": given["slice_label"] or None,
+        "size_bytes_max": given["size_bytes_max"],
+        "delta_bases": given["delta_bases"],
+        "metrics_min": _floors(given["metric_min"] or []) or None,
+        "conditions": _conditions(given) or None,
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _conditions(given: dict[str, Any]) -> dict[str, Any]:
+    for name, value in given.items():
+        if name.startswith("no_") and value and given[name.removeprefix("no_")]:
+            option = name.removeprefix("no_").replace("_", "-")
+            raise UntrustedInput(f"--{option} and --no-{option} contradict each other; keep one of them")
+    named = {
+        "unmetered": given["unmetered"],
+        "charging": given["charging"],
+        "idle": given["idle"],
+        "battery_min": given["battery_min"],
+        "windows": [window_of(each) for each in given["window"] or []] or None,
+        "storage_mib_min": given["storage_mib_min"],
+        "metered_mib_a_day": given["metered_mib_a_day"],
+        "start_jitter_s": given["start_jitter_s"],
+    }
+    changes = {name: value for name, value in named.items() if value is not None}
+    for name in ("battery_min", "storage_mib_min", "metered_mib_a_day"):
+        if given[f"no_{name}"]:
+            changes[name] = None
+    if given["no_window"]:
+        changes |= {"windows": [], "window_utc": None}
+    if given["no_start_jitter_s"]:
+        changes["start_jitter_s"] = 0
+    return changes
+
+
+def _floors(given: list[str]) -> dict[str, float]:
+    floors = {}
+    for each in given:
+        metric, equals, value = each.partition("=")
+        try:
+            floors[metric] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals or not math.isfinite(floors[metric]):
+            raise UntrustedInput(f"--metric-min {each!r} is not understood; expected NAME=VALUE, as accuracy=0.84")
+    return floors
