@@ -56,6 +56,10 @@ USER_REPORTS_A_BATCH = 1000  # 2 MiB with the longest texts
 USER_REPORT_CHARS = 2000  # the beginning of a ticket's text; the help desk has the rest
 USER_REPORT_FILE_BYTES = 256 * MIB  # one import
 JUDGED_CLASSES = 256  # values of a label with a share of the false-alarm budget: the most frequent ones
+SMALL_FLEET = 100  # devices of a model whose past is kept: of more, 10% of holdback always leave a control
+PAST_WINDOW_S = 7 * 86400.0  # the sums of a device's past are kept by week: a row a week, device and version
+PAST_WEEKS = 5  # that are read: what a version did last year says nothing of this year's rooms and users
+REHEARSED_S = 5.0  # the least that a rehearsal shortens a window or a refresh to: agents need some seconds to report
 SLICE_LABELS = 3  # besides the hardware label: tallies are kept for every combination of their values
 
 # --- artifacts ---

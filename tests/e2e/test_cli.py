@@ -201,7 +201,14 @@ def test_a_rollout_from_start_to_end(repo: Path) -> None:
     assert "gate: wait" in whimbrel("rollout", "status", begun["id"], "-R", repo).out
     for move, state in (("pause", "paused"), ("resume", "running"), ("abort", "aborted")):
         assert done("rollout", move, begun["id"], "-R", repo, "--because", "a test")["state"] == state
-    fails("rollout", "resume", begun["id"], "-R", repo, words="aborted cannot resume")
+    fails(
+        "rollout",
+        "resume",
+        begun["id"],
+        "-R",
+        repo,
+        words="aborted takes no resume; nothing can be asked of it any more",
+    )
     second = done("rollout", "start", plan, "-R", repo)
     assert done("rollout", "rollback", second["id"], "-R", repo)["state"] == "rolled_back"
     fails("rollout", "start", plan, "-R", repo, words="was taken back before")

@@ -450,7 +450,7 @@ def test_a_version_published_over_the_wire_reaches_devices_and_rolls_out(fresh: 
     back = done("rollout", "rollback", begun["id"], "--because", "a test", *remote(fresh))
     assert back["state"] == "rolled_back"
     with fresh.people() as people:
-        is_problem(people.post(f"/rollouts/{begun['id']}/pause", json={}), 409, "rolled_back cannot pause")
+        is_problem(people.post(f"/rollouts/{begun['id']}/pause", json={}), 409, "rolled back takes no pause")
         is_problem(people.post("/rollouts", json={"plan": plan_file(tmp_path).read_text()}), 403, "a test")
 
 

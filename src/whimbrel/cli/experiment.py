@@ -149,12 +149,12 @@ def decide(
 @app.command("replay")
 @connected
 def replay(client: Client, experiment: Which, json: Json = False) -> None:
-    """Ask again about every verdict, from the stored windows: the answers must be the same, byte for byte."""
+    """Ask again about every verdict, from the stored windows: moves and figures must be the same."""
     replayed = client.get(f"experiments/{quoted(experiment)}/replay", as_=ReplayView)
     if json:
         print_json(replayed)
     else:
-        same = "all the same, byte for byte" if replayed.same else "NOT all the same"
+        same = "all the same, to the last figure" if replayed.same else "NOT all the same"
         say(f"{len(replayed.verdicts)} verdicts, {same}")
     if not replayed.same:
         raise typer.Exit(1)

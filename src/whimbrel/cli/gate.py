@@ -16,6 +16,7 @@ from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.windows_file import read_windows
 from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.flows.replay_windows import replay_windows
+from whimbrel.flows.wording import move_words
 from whimbrel.gate.ledger import References
 from whimbrel.server.admin.views.verdicts import evidence_of
 
@@ -56,7 +57,7 @@ def replay(
             evidence = evidence_of(judged.verdict.evidence)
             say(
                 f"window {judged.window}  {judged.stage_name}  ln E {evidence.log_e:.2f} of "
-                f"{evidence.log_e_needed:.2f}  {judged.verdict.move}: {judged.verdict.because}"
+                f"{evidence.log_e_needed:.2f}  {move_words(judged.verdict.move)}: {judged.verdict.because}"
             )
 
 

@@ -27,7 +27,7 @@ from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.plan_schema import schema_text
 from whimbrel.flows.files.plan_template import plan_template
 from whimbrel.flows.rollouts.check_plan import PlanCheck
-from whimbrel.flows.wording import duration_words
+from whimbrel.flows.wording import devices_words, duration_words, percent_words
 from whimbrel.server.admin.views.versions import ListedVersion
 
 app = typer.Typer(help="Plans: explained before they begin.", no_args_is_help=True, add_completion=False)
@@ -117,7 +117,7 @@ def _newest(client: Client, model: str) -> str:
 
 
 def _tell(check: PlanCheck) -> None:
-    fleet = f"{check.fleet:,} devices{' (imagined)' if check.imagined else ''}"
+    fleet = f"{devices_words(check.fleet)}{' (imagined)' if check.imagined else ''}"
     say(f"{check.model}: {check.baseline or 'no version'} -> {check.target}, {fleet}\n")
     rows = []
     for stage in check.stages:
@@ -125,7 +125,7 @@ def _tell(check: PlanCheck) -> None:
         rows.append(
             [
                 stage.name,
-                f"{stage.share_percent:g}%",
+                percent_words(stage.share_percent),
                 f"{stage.devices:,}",
                 f"{stage.control:,}",
                 f"{stage.hours:g}",

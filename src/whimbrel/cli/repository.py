@@ -14,6 +14,7 @@ from whimbrel.cli.options import OnlyModel, Yes
 from whimbrel.cli.output import Json, counted, print_json, print_table, say, size_of, when
 from whimbrel.durable import trouble
 from whimbrel.errors import WhimbrelError
+from whimbrel.flows.wording import move_words
 from whimbrel.model.documents import convert
 from whimbrel.server.admin.views.artifacts import CollectedView
 from whimbrel.server.admin.views.repository import AuditEntry
@@ -152,5 +153,8 @@ def audit(
     if json:
         print_json(entries)
         return
-    rows = [[when(entry.at), entry.actor, entry.action, entry.model, entry.rollout, entry.because] for entry in entries]
+    rows = [
+        [when(entry.at), entry.actor, move_words(entry.action), entry.model, entry.rollout, entry.because]
+        for entry in entries
+    ]
     print_table(["when (UTC)", "who", "what", "model", "rollout", "because"], rows)

@@ -24,6 +24,7 @@ from whimbrel.errors import Unavailable
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.rollouts.approvals import PendingApproval
 from whimbrel.flows.rollouts.trace import Point
+from whimbrel.flows.wording import devices_words, evidence_words, move_words, percent_words
 from whimbrel.plan.rollout_states import LIVE, PENDING, State
 from whimbrel.server.admin.views.rollouts import RolloutView, StageView
 from whimbrel.server.admin.views.verdicts import ReplayView, ShadowEstimates, VerdictView
@@ -166,7 +167,7 @@ def wait(
 @app.command("replay")
 @connected
 def replay(client: Client, rollout: Which, json: Json = False) -> None:
-    """Ask the gate again about every verdict, from the stored windows: the answers must be the same, byte for byte."""
+    """Ask the gate again about every verdict, from the stored windows: moves and figures must be the same."""
     replayed = client.get(f"rollouts/{rollout}/replay", as_=ReplayView)
     if json:
         print_json(replayed)
@@ -174,12 +175,12 @@ def replay(client: Client, rollout: Which, json: Json = False) -> None:
         print_table(
             ["at (UTC)", "window", "move", "same", "because"],
             [
-                [when(each.at), each.window, each.move, "yes" if each.same else "NO", each.because]
+                [when(each.at), each.window, move_words(each.move), "yes" if each.same else "NO", each.because]
                 for each in replayed.verdicts
             ],
             title=f"verdicts of {rollout}",
         )
-        same = "all the same, byte for byte" if replayed.same else "NOT all the same"
+        same = "all the same, to the last figure" if replayed.same else "NOT all the same"
         say(f"{len(replayed.verdicts)} verdicts, {same}")
     if not replayed.same:
         raise typer.Exit(1)
@@ -213,12 +214,14 @@ def evidence(
                 f"{point.log_e:.2f}",
                 f"{point.needed:.2f}",
                 max(point.guardrails, key=point.guardrails.__getitem__, default=""),
-                point.move,
+                move_words(point.move),
             ]
             for point in points
         ],
         title=f"evidence of {rollout}",
     )
+    if points:
+        say(f"{evidence_words(points[-1].needed)}.")
     if output is not None:
         say(f"drawn into {output}")
 
@@ -267,7 +270,7 @@ def picture(view: RolloutView) -> Group:
     if view.approval is not None:
         lines.append(_approval_line(view.approval))
     if view.devices_left:
-        lines.append(Text(f"{view.devices_left} devices in reach are not off it yet"))
+        lines.append(Text(f"{devices_words(view.devices_left)} in reach still on it"))
     if view.verdict is not UNSET:
         lines += _verdict_lines(view.verdict)
     lines.append(Text("devices: " + "  ".join(f"{name}: {n}" for name, n in sorted(view.devices.items()))))
@@ -283,7 +286,7 @@ def _stage_table(view: RolloutView) -> Table:
         present = "> " if index == view.stage and view.state in LIVE else "  "
         table.add_row(
             present + stage.name + (" (in the shadow)" if stage.shadow is not None else ""),
-            f"{_share_percent(stage):g}%",
+            percent_words(_share_percent(stage)),
             f"{stage.duration_hours:g}",
             *(
                 "" if counts is None else str(getattr(counts, name))
@@ -307,10 +310,11 @@ def _approval_line(approval: PendingApproval) -> Text:
 def _verdict_lines(verdict: VerdictView) -> list[RenderableType]:
     evidence = verdict.evidence
     guards = "  ".join(f"{name} {value:.2f}" for name, value in evidence.guardrails.items())
-    lines: list[RenderableType] = [Text(f"gate: {verdict.move}: {verdict.because}")]
+    lines: list[RenderableType] = [Text(f"gate: {move_words(verdict.move)}: {verdict.because}")]
     if evidence.shadow is not UNSET:
         lines.append(Text(f"in the shadow: {_shadow_line(evidence.shadow)}"))
-    return [*lines, Text(f"ln E {evidence.log_e:.2f} of {evidence.log_e_needed:.2f}   {guards}", style="dim")]
+    of_all = f"ln E {evidence.log_e:.2f} of {evidence.log_e_needed:.2f}   {guards}"
+    return [*lines, Text(of_all, style="dim"), Text(evidence_words(evidence.log_e_needed), style="dim")]
 
 
 def _shadow_line(shown: ShadowEstimates) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from whimbrel.console.charts import Spec, chart
 from whimbrel.flows.rollouts.trace import Point
+from whimbrel.flows.wording import evidence_words
 
 _LEAST = -4.0  # the chart is cut here: lower values only mean a healthy history
 _NAMED = 5  # this many guardrails are drawn by name: those with the highest ln E
@@ -58,4 +59,5 @@ def evidence_chart(points: Sequence[Point], *, title: str) -> Spec:
             "text": {"value": f"harm is proven at ln E = {needed:.2f}"},
         },
     }
-    return chart(title, [lines, rule, word], rows)
+    subtitle = f"{evidence_words(needed)}; thick: all guardrails together"
+    return chart(title, [lines, rule, word], rows) | {"title": {"text": title, "subtitle": subtitle}}

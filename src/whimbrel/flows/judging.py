@@ -3,7 +3,8 @@
 1. Only closed windows are judged. A ledger that is kept between windows has folded the earlier ones already; they are
    not read again.
 2. A ledger that is forgotten costs time, never a verdict. One whose folding was interrupted is forgotten.
-3. A verdict is stored with the input that it was given on: the stored windows must give it again, byte for byte.
+3. A verdict is stored with the input that it was given on: the stored windows must give the move and all figures again,
+   byte for byte. The sentence is that of the software that gave the verdict: a later one may say the same better.
 
 Called by rollouts/judge and experiments/judge, which bring the gate and its ledger.
 """
@@ -14,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from whimbrel.errors import InvariantBroken
 from whimbrel.flows.ports import TallyPort, VerdictsPort
 from whimbrel.flows.records import Comparison, VerdictRecord
 from whimbrel.health.tally import Cell
@@ -137,11 +139,18 @@ def replay(registry: VerdictsPort, fleet: TallyPort, gate: Gate[InputT, LedgerT,
             move=each.stored.move,
             because=each.stored.because,
             sha256=each.stored.sha256,
-            same=_digest(each.verdict) == each.stored.sha256,
+            same=_is_given_again(each.verdict, each.stored),
         )
         for each in judge_again(registry, fleet, gate)
     ]
 
 
-def _digest(verdict: AnyVerdict) -> str:
+def _is_given_again(verdict: AnyVerdict, stored: VerdictRecord) -> bool:
+    """Whether a verdict is the stored one, in everything but the words of its sentence."""
+    if not isinstance(verdict, msgspec.Struct):
+        raise InvariantBroken(f"a verdict is a struct, and a {type(verdict).__name__} came")
+    return _digest(msgspec.structs.replace(verdict, because=stored.because)) == stored.sha256
+
+
+def _digest(verdict: AnyVerdict | msgspec.Struct) -> str:
     return hashlib.sha256(encode(verdict)).hexdigest()

@@ -16,6 +16,7 @@ from whimbrel.plan.experiment import Experiment, ExperimentVariant
 from whimbrel.plan.experiment_states import Phase
 from whimbrel.plan.plan import Plan
 from whimbrel.plan.ranges import Range
+from whimbrel.plan.rehearsal import rehearsed_s
 from whimbrel.plan.rollout_states import ENDED, LIVE, State
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.policy import (
@@ -140,6 +141,8 @@ class Comparison(Protocol):
     @property
     def delays(self) -> tuple[float, ...]: ...
     @property
+    def window_s(self) -> float: ...
+    @property
     def learns_delays(self) -> bool: ...
     def window_at(self, at: float) -> int: ...
     def serial_of(self, role: Role, stage: int) -> int | None: ...
@@ -214,9 +217,14 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its treated devices fetch a version, so that its controls must wait as long."""
         return True
 
+    @property
+    def window_s(self) -> float:
+        """The seconds of a tally window, shortened where it is a rehearsal."""
+        return rehearsed_s(self.plan.window_s(), hour_s=self.hour_s)
+
     def window_at(self, at: float) -> int:
         """The number of the tally window that is open at `at`."""
-        return max(0, int((at - self.created_at) // self.plan.window_s()))
+        return max(0, int((at - self.created_at) // self.window_s))
 
     def serial_of(self, role: Role, stage: int) -> int | None:  # noqa: ARG002 (an experiment's depends on it)
         """The version that the devices in `role` run; None: none."""
@@ -311,9 +319,14 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its treated devices fetch a version: in an A/A experiment, which has no delays, none does."""
         return bool(self.delays)
 
+    @property
+    def window_s(self) -> float:
+        """The seconds of a tally window, shortened where it is a rehearsal."""
+        return rehearsed_s(self.plan.window_s(), hour_s=self.hour_s)
+
     def window_at(self, at: float) -> int:
         """The number of the tally window that is open at `at`."""
-        return max(0, int((at - self.created_at) // self.plan.window_s()))
+        return max(0, int((at - self.created_at) // self.window_s))
 
     def serial_of(self, role: Role, stage: int) -> int:
         """The version that the devices in `role` run."""

@@ -14,8 +14,16 @@
 from collections.abc import Sequence
 
 from whimbrel import limits
-from whimbrel.flows.records import ExperimentRecord, ModelRecord, QuarantineRecord, RolloutRecord, VersionRecord
+from whimbrel.flows.records import (
+    Comparison,
+    ExperimentRecord,
+    ModelRecord,
+    QuarantineRecord,
+    RolloutRecord,
+    VersionRecord,
+)
 from whimbrel.health.report import Role
+from whimbrel.plan.rehearsal import rehearsed_s
 from whimbrel.plan.rollout_states import State
 from whimbrel.policy.policy import Arm, Entry, Layer, Policy, Quarantine
 
@@ -42,8 +50,10 @@ def render_policy(
     # it goes back too, so that it is known soon which devices are off it.
     watched = [rollout for rollout in rollouts if rollout.live or rollout.state is State.ROLLING_BACK]
     compared = [experiment for experiment in experiments if experiment.live]
-    windows_s = [*(each.plan.window_s() for each in watched), *(each.plan.window_s() for each in compared)]
-    report_s = min([settings.report_s, *windows_s])
+    judged: list[Comparison] = [*watched, *compared]
+    report_s = min([settings.report_s, *(each.window_s for each in judged)])
+    # In a rehearsal devices look as often as its hours are short, else a stage is over before they hear of it.
+    refresh_s = min([settings.refresh_s, *(rehearsed_s(settings.refresh_s, hour_s=each.hour_s) for each in judged)])
     entries = (*(_rollout_entry(rollout) for rollout in live), *(_experiment_entry(each) for each in compared))
     return Policy(
         model=model.name,
@@ -55,7 +65,7 @@ def render_policy(
         overrides=tuple(overrides[-_OVERRIDES:]),
         conditions=settings.conditions,
         on_revoked=settings.on_revoked,
-        refresh_s=settings.refresh_s,
+        refresh_s=refresh_s,
         report_s=report_s,
         activate_max_age_s=settings.activate_max_age_s,
         report_labels=settings.report_labels,

@@ -19,6 +19,29 @@ def duration_words(hours: float) -> str:
     return f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} days"
 
 
+_MOVES = {"roll_back": "rollback", "slice_back": "rollback of a slice"}
+
+
+def move_words(move: str) -> str:
+    """A gate's move as people name it: as the command that does the same, where there is one."""
+    return _MOVES.get(move, move)
+
+
+def evidence_words(needed: float) -> str:
+    """What ln E means. `needed`: the ln E at which harm is proven."""
+    return f"ln E is the evidence of harm: 0 or less is none, and harm is proven at {needed:.2f}"
+
+
+def devices_words(count: int) -> str:
+    """So many devices."""
+    return f"{count:,} device{'' if count == 1 else 's'}" if count else "no device"
+
+
+def percent_words(percent: float) -> str:
+    """A share in percent, with the digits that a person reads."""
+    return f"{percent:.3g}%"
+
+
 def people_words(count: int) -> str:
     """The number of people, and the verb that goes with it."""
     return "one person has" if count == 1 else f"{count} people have"

@@ -1,53 +1,18 @@
-"""Point estimates of both arms of a stage, and the limits that they keep or break: for promotion and for sentences.
+"""Point estimates of both arms of a stage: for promotion and for sentences.
 
-1. What was not reported is None, and None keeps no limit: missing data is never good news.
-2. A comparative limit is judged against the control; an absolute one for itself, and where the control breaks it too
-   that is said: the world changed, not the version.
-3. Estimates of measures that a plan must ask for are there only where it asks.
+1. What was not reported is None. (What that means for a limit: `limit_checks`.)
+2. Estimates of measures that a plan must ask for are there only where it asks.
 
-Used by the gate.
+Used by the gate, and by `flows/rollouts/judge` for what devices told of the version before.
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from whimbrel.gate.guardrails import LATENCY_TAIL
 from whimbrel.gate.totals import Totals
 from whimbrel.health.sketch import GAMMA, count_above, quantile_key
 from whimbrel.plan.criteria import SuccessCriteria, bounded_metric
-from whimbrel.plan.measures import LIMITS, MEASURES, Compared, Form, Mean, Measure, Quantile, Rate
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A limit in force, and the estimate. `control`: its own, where the limit is absolute. `floor`: not below it."""
-
-    name: str
-    value: float | None
-    limit: float
-    control: float | None = None
-    floor: bool = False
-
-    @property
-    def broken(self) -> bool:
-        """Whether the estimate is past the limit."""
-        return self._past(self.value)
-
-    @property
-    def control_breaks(self) -> bool:
-        """Whether the control does not keep it either."""
-        return self._past(self.control)
-
-    def _past(self, value: float | None) -> bool:
-        if value is None:
-            return False
-        return value < self.limit if self.floor else value > self.limit
-
-    def __str__(self) -> str:
-        also = " (the control breaks it too)" if self.control_breaks else ""
-        return f"{self.name} is at {self.value:.4g}, {'under' if self.floor else 'over'} {self.limit:.4g}{also}"
+from whimbrel.plan.measures import MEASURES, Form, Mean, Measure, Quantile, Rate
 
 
 def ratio(events: float, exposure: float) -> float | None:
@@ -106,43 +71,6 @@ def _estimate(row: Measure, sums: Totals) -> float | None:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 9)
-
-
-def asked(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[Asked]:
-    """Every limit in force."""
-    arms = estimates["treated"], estimates["control"]
-    every: list[Asked] = []
-    for each in LIMITS:
-        limit = getattr(criteria, each.criterion)
-        if limit is None:
-            continue
-        treated, control = (arm.get(each.estimate) for arm in arms)
-        if each.compared == "value":
-            of_estimate = LATENCY_TAIL if each.estimate == "share_over_limit" else limit
-            every.append(Asked(each.criterion, treated, of_estimate, control))
-        else:
-            every.append(Asked(each.criterion, _compared(treated, control, each.compared), limit))
-    for bounds, floor in ((criteria.floors, True), (criteria.ceilings, False)):
-        for metric, bound in sorted(bounds.items()):
-            name, means = criteria.name_of(metric, floor=floor), [arm["means"][metric] for arm in arms]
-            every.append(Asked(name, means[0], bound, means[1], floor=floor))
-    return every
-
-
-def _compared(treated: float | None, control: float | None, how: Compared) -> float | None:
-    """An estimate as it stands beside the control's."""
-    if treated is None or control is None:
-        return None
-    if how == "drop":
-        return control - treated
-    if control <= 0:
-        return 0.0 if treated <= 0 else math.inf
-    return treated / control - (1 if how == "increase" else 0)
-
-
-def broken_limits(criteria: SuccessCriteria, estimates: dict[str, Any]) -> list[str]:
-    """The limits that the estimates are past."""
-    return [each.name for each in asked(criteria, estimates) if each.broken]
 
 
 def describe(guardrail: str, estimates: dict[str, Any]) -> str:

@@ -22,9 +22,10 @@ from typing import Any
 import msgspec
 
 from whimbrel.gate.combined_evidence import combine, crash_ratio
-from whimbrel.gate.estimates import broken_limits, describe, estimates_of
+from whimbrel.gate.estimates import describe, estimates_of
 from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
 from whimbrel.gate.ledger import Cohort, Ledger
+from whimbrel.gate.limit_checks import broken_limits
 from whimbrel.gate.promotion import promotion
 from whimbrel.gate.shadow_gate import judge_candidate
 from whimbrel.gate.shadow_ledger import serving_part, shadow_part
@@ -35,6 +36,7 @@ from whimbrel.plan.criteria import SuccessCriteria
 from whimbrel.plan.measures import Severity
 from whimbrel.plan.plan import Plan
 
+_PERSON = "rollout rollback, rollout finish or rollout abort"  # the commands
 _LITTLE = 1.0  # ln E: what the clean rest of a fleet shows by chance
 
 
@@ -100,7 +102,7 @@ def _judge_served(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
         return _harm(plan, now, sentence, evidence, severe=bool(broken))
     evidence["severity"] = severity
     if severity == "hold":
-        return Verdict("hold", f"{sentence}; the plan says hold, so a person decides", evidence)
+        return Verdict("hold", f"{sentence}; the plan says hold, so a person decides: {_PERSON}", evidence)
     evidence["warnings"] = [sentence]
     verdict = promotion(plan, now, ledger, criteria, evidence)
     return msgspec.structs.replace(verdict, because=f"{verdict.because}; a warning: {sentence}")
@@ -163,7 +165,7 @@ def _judge_shadow(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
 
 def _harm(plan: Plan, now: GateInput, sentence: str, evidence: dict[str, Any], *, severe: bool) -> Verdict:
     if not plan.rollback_at(now.stage).auto_rollback:
-        return Verdict("hold", f"{sentence}; auto_rollback is off, so a person decides", evidence)
+        return Verdict("hold", f"{sentence}; auto_rollback is off, so a person decides: {_PERSON}", evidence)
     if not severe and plan.on_small_harm == "hold":
         return Verdict("hold", f"{sentence}; it is within the plan's limits and on_small_harm is hold", evidence)
     return Verdict("roll_back", sentence, evidence)
@@ -176,6 +178,8 @@ def _kills(gone: int, tried: int) -> bool:
 
 def _kill_switch(total: Counts) -> str | None:
     went_back, activated = total.went_back_t, total.activated_t
+    if _kills(went_back, activated) and activated == 1:
+        return "the kill switch: the only activated device went back by itself"
     if _kills(went_back, activated):
         return f"the kill switch: {went_back} of {activated} activated devices went back by themselves"
     return None
@@ -223,5 +227,5 @@ def _slice_back(plan: Plan, now: GateInput, ledger: Ledger, slices: HarmedSlices
     )
     classes = tuple(slices.bad)
     if not plan.rollback_at(now.stage).auto_rollback:
-        return Verdict("hold", f"{sentence}; auto_rollback is off, so a person decides", evidence, classes)
+        return Verdict("hold", f"{sentence}; auto_rollback is off, so a person decides: {_PERSON}", evidence, classes)
     return Verdict("slice_back", sentence, evidence, classes)

@@ -47,12 +47,28 @@ class Verdict(msgspec.Struct, frozen=True):
     classes: tuple[str, ...] = ()
 
 
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the version before, where no device can be a control: what a limit is compared with instead.
+
+    `version`: the baseline, as people name it; None: there was no version before. `device_windows` and `estimates`:
+    what the judged devices themselves told while they ran it, as one arm's estimates. `released` and
+    `target_released`: the metrics that the baseline and the target were published with.
+    """
+
+    version: str | None = None
+    device_windows: int = 0
+    estimates: Mapping[str, float | None] = {}
+    released: Mapping[str, float] = {}
+    target_released: Mapping[str, float] = {}
+
+
 class GateInput(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate looks at: closed windows only, and the counts of each stage so far.
 
     `cohort`: the stage whose devices speak for the present one; itself, unless none of a small fleet falls in it.
     `shares`: the buckets of each stage entered; none, and the sample ratio is not tested. `without`: slices that went
-    back.
+    back. `devices`: the enrolled devices that the judged stage is for, counted where none of them was heard of yet.
+    `past`: there where no enrolled device can be a control of the judged stage.
     """
 
     stage: int
@@ -64,6 +80,8 @@ class GateInput(msgspec.Struct, frozen=True, kw_only=True):
     shares: tuple[int, ...] = ()
     without: tuple[str, ...] = ()
     users_heard: bool = False  # whether tickets of users, or the news that there are none, came since it began
+    devices: int | None = None
+    past: Past | None = None
 
     @property
     def judged(self) -> int:

@@ -292,21 +292,27 @@ SHARES = frozenset(row.name for row in _ROWS if isinstance(row.test, Mean) and r
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """A limit of a stage, and the estimate that must keep it: by itself, or as it compares with the control's."""
+    """A limit of a stage, and the estimate that must keep it: by itself, or as it compares with the control's.
+
+    `words`: the estimate, as a sentence begins with it. `metric`: the figure of a release that says the same.
+    """
 
     criterion: str
     estimate: str
     compared: Compared
+    words: str
+    form: Form = "percent"
+    metric: str | None = None
 
 
 # In the order in which a verdict names them. `share_over_limit` is that of slow sessions; a plan gives their time.
 LIMITS = (
-    Limit("error_rate_max", "error_rate", "value"),
-    Limit("accuracy_drop_max", "accuracy", "drop"),
-    Limit("latency_p99_max_ms", "share_over_limit", "value"),
-    Limit("crash_ratio_max", "crash_rate", "ratio"),
-    Limit("latency_increase_max", "latency_p99_ms", "increase"),
-    Limit("battery_increase_max", "battery", "increase"),
-    Limit("user_reports_ratio_max", "user_report_rate", "ratio"),
-    Limit("drift_psi_max", "drift_psi", "value"),
+    Limit("error_rate_max", "error_rate", "value", "the error rate"),
+    Limit("accuracy_drop_max", "accuracy", "drop", "accuracy", metric="accuracy"),
+    Limit("latency_p99_max_ms", "share_over_limit", "value", "the share of slow sessions"),
+    Limit("crash_ratio_max", "crash_rate", "ratio", "the crash rate", metric="crash_rate"),
+    Limit("latency_increase_max", "latency_p99_ms", "increase", "the p99 latency", "milliseconds", "latency_p99_ms"),
+    Limit("battery_increase_max", "battery", "increase", "battery use", "as_reported", "battery"),
+    Limit("user_reports_ratio_max", "user_report_rate", "ratio", "the share of devices that users wrote of"),
+    Limit("drift_psi_max", "drift_psi", "value", "the stability index of the predictions", "index"),
 )

@@ -90,12 +90,24 @@ NEXT: dict[tuple[State, Event], State] = {
 }
 
 
+# What people may ask a rollout to do, by the command that asks.
+COMMANDS = {
+    "approve": Event.APPROVE,
+    "reject": Event.REJECT,
+    "pause": Event.PAUSE,
+    "resume": Event.RESUME,
+    "finish": Event.FINISH,
+    "abort": Event.ABORT,
+    "rollback": Event.ROLL_BACK,
+}
+
+
 def transition(state: State, event: Event) -> State:
     """The state after `event`. Raises `IllegalTransition` for a pair that is not in the table."""
     try:
         return NEXT[state, event]
     except KeyError:
-        allowed = ", ".join(sorted(after for before, after in NEXT if before is state)) or "nothing"
-        raise IllegalTransition(
-            f"a rollout that is {state.value} cannot {event.value.replace('_', ' ')}; it can: {allowed}"
-        ) from None
+        asked = next((command for command, each in COMMANDS.items() if each is event), event.value.replace("_", " "))
+        allowed = ", ".join(command for command, each in COMMANDS.items() if (state, each) in NEXT)
+        what = f"it takes {allowed}" if allowed else "nothing can be asked of it any more"
+        raise IllegalTransition(f"a rollout that is {state.value.replace('_', ' ')} takes no {asked}; {what}") from None

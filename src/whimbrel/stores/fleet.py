@@ -210,6 +210,12 @@ class Fleet:
         )
         return {row[0]: row[1] for row in rows}
 
+    def is_held_by_at_most(self, model: str, *, devices: int) -> bool:
+        """Whether so many devices at most told that they hold `model`. Reads no more rows than that."""
+        table = schema.device_models
+        held = select(table.c.device_id).where(table.c.namespace == self.namespace, table.c.model == model)
+        return len(self.connection.execute(held.limit(devices + 1)).all()) <= devices
+
     def still_on(self, model: str, serial: int, *, heard_since: float) -> int:
         """Devices that ran `serial` of `model` when they were last heard from, which is not before `heard_since`."""
         table = schema.device_models

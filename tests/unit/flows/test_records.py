@@ -80,3 +80,10 @@ def test_each_says_what_its_roles_run() -> None:
     assert [rollout().serial_of(role, 0) for role in ("treated", "control")] == [2, 1]
     assert [experiment().serial_of(role, 0) for role in ("treated", "control")] == [2, 1]
     assert (rollout().title, experiment().title) == ("rollout r1", "experiment e1")
+
+
+def test_the_windows_of_a_rehearsal_are_as_short_as_its_hours() -> None:
+    """With `--hour-s 1` the first verdict took 300 s, and a day of the plan 24."""
+    assert (rollout(hour_s=360.0).window_s, experiment(hour_s=360.0).window_s) == (30, 30)
+    assert rollout(hour_s=360.0).window_at(T0 + 61) == 2
+    assert rollout().window_at(T0 + 601) == 2

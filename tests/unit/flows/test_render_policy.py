@@ -99,6 +99,16 @@ def test_evidence_comes_as_fast_as_the_plan_wants_to_look() -> None:
     assert render().report_s == 300
 
 
+def test_in_a_rehearsal_devices_look_and_report_as_often_as_its_hours_are_short() -> None:
+    """With `--hour-s 1` windows lasted 300 s, and devices looked every 300 s: a day of the plan is 24 s."""
+    assert (render(rollout(hour_s=360)).refresh_s, render(rollout(hour_s=360)).report_s) == (30, 30)
+    assert (render(rollout(hour_s=1)).refresh_s, render(rollout(hour_s=1)).report_s) == (5, 5)
+    quick = model(settings=ModelSettings(refresh_s=2, report_s=2))
+    assert (render(rollout(hour_s=1), model=quick).refresh_s, render(rollout(hour_s=1), model=quick).report_s) == (2, 2)
+    ended = rollout(hour_s=1, state=State.COMPLETED, ended_at=T0)
+    assert (render(ended).refresh_s, render(ended).report_s) == (300, 300)
+
+
 def test_settings_travel_in_the_policy() -> None:
     settings = ModelSettings(refresh_s=60, report_labels=("region",), on_revoked="stop", hardware_label="chip")
     policy = render(model=model(settings=settings))

@@ -144,19 +144,21 @@ def test_drift_within_the_limit_promotes() -> None:
 def test_drift_of_the_control_too_holds_and_says_so() -> None:
     verdict = judged(WATCHED, cells(random.Random(3), FAR, FAR))
     assert verdict.move == "hold"
-    assert "drift_psi_max is at" in verdict.because
+    assert "at most 0.25 may be (drift_psi_max" in verdict.because
     assert "the control breaks it too" in verdict.because
 
 
 def test_few_devices_that_drift_hold() -> None:
     verdict = judged(WATCHED, cells(random.Random(4), FAR, EVEN, n=10))
     assert verdict.move == "hold"
-    assert "drift_psi_max is at" in verdict.because
+    assert "at most 0.25 may be (drift_psi_max" in verdict.because
 
 
 def test_predictions_that_nobody_reported_hold() -> None:
     silent = [cell("treated", 0, n=100), cell("control", 0, n=1900)]
-    assert "drift_psi_max is asked for, and nothing" in judged(WATCHED, silent).because
+    assert (
+        "drift_psi_max asks for the stability index of the predictions, and nothing" in judged(WATCHED, silent).because
+    )
 
 
 def test_a_guardrail_of_drift_watches_at_a_quarter() -> None:

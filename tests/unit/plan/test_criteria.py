@@ -91,7 +91,7 @@ def test_an_accuracy_below_its_floor_holds() -> None:
     ]
     verdict = judge(plan(stage(accuracy_min=0.84)), gate_input(*cells))
     assert verdict.move == "hold"
-    assert "accuracy_min is at 0.83, under 0.84" in verdict.because
+    assert "the mean of accuracy is 83%; at least 84% must be (accuracy_min)" in verdict.because
     assert "the control" not in verdict.because
 
 

@@ -19,7 +19,7 @@ def test_a_pair_in_the_table_moves(state: State, event: Event) -> None:
 
 @pytest.mark.parametrize(("state", "event"), [pair for pair in PAIRS if pair not in NEXT])
 def test_a_pair_outside_of_the_table_is_refused(state: State, event: Event) -> None:
-    with pytest.raises(IllegalTransition, match=f"a rollout that is {state.value} cannot"):
+    with pytest.raises(IllegalTransition, match=f"a rollout that is {state.value.replace('_', ' ')} takes no"):
         transition(state, event)
 
 
@@ -51,3 +51,10 @@ def test_a_refused_move_changes_nothing(state: State, move: str) -> None:
         assert here.registry.rollout("r1") == before
         assert here.registry.quarantines("wake") == []
         assert here.registry.audit_log() == []
+
+
+def test_a_move_that_is_refused_is_named_as_the_command_is_and_so_are_those_that_are_left() -> None:
+    with pytest.raises(IllegalTransition, match=r"that is paused takes no pause; it takes resume, abort, rollback$"):
+        transition(State.PAUSED, Event.PAUSE)
+    with pytest.raises(IllegalTransition, match=r"that is rolled back takes no rollback; nothing can be asked of it"):
+        transition(State.ROLLED_BACK, Event.ROLL_BACK)

@@ -41,7 +41,7 @@ def interval_points(record: ExperimentRecord, ledger: "ExperimentLedger") -> lis
                 IntervalPoint(
                     arm=variant.id,
                     window=window,
-                    days=(window + 1) * record.plan.window_s() / record.hour_s / 24,
+                    days=(window + 1) * record.window_s / record.hour_s / 24,
                     deciding=_interval(arm_now.deciding),
                     plain=_interval(arm_now.plain),
                 )

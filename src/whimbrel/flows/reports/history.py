@@ -114,7 +114,7 @@ def history_of(
         overdue=sums.overdue,
         tried=tried,
         failed=failed,
-        window_s=rollouts[-1].plan.window_s() if rollouts else 300.0,
+        window_s=rollouts[-1].window_s if rollouts else 300.0,
         refresh_s=record.settings.refresh_s,
         delays=_delays([each for rollout in rollouts for each in fleet.delays(rollout.id, least_s=86400.0)]),
     )
@@ -128,7 +128,7 @@ class _Sums:
         self.latency: dict[int, int] = defaultdict(int)
 
     def add(self, cell: Cell, rollout: RolloutRecord) -> None:
-        hour = int((rollout.created_at + (cell.window + 0.5) * rollout.plan.window_s()) // 3600) % 24
+        hour = int((rollout.created_at + (cell.window + 0.5) * rollout.window_s) // 3600) % 24
         self.at_risk[hour] += cell.at_risk
         self.active[hour] += cell.error_units
         self.crashed += cell.crashed

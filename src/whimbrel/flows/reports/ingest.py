@@ -7,7 +7,8 @@
 4. A device that tells which models it follows is counted for these and no others, also where a window that it had kept
    speaks of another one.
 
-Announcements place devices in their cohorts (`take_announcement`); windows of reports become cells (`tally_window`).
+Announcements place devices in their cohorts (`take_announcement`). Windows of reports become cells (`tally_window`);
+in a small fleet they are the past of their devices too (`past`).
 """
 
 from collections import Counter, defaultdict
@@ -20,6 +21,7 @@ from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import DeviceMessage, ExperimentRecord
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.flows.reports.live import LiveComparisons
+from whimbrel.flows.reports.past import PastTally
 from whimbrel.flows.reports.take_announcement import take_announcement
 from whimbrel.flows.reports.tally_window import tally_window
 from whimbrel.health.report import Announcement, Batch
@@ -50,13 +52,15 @@ def ingest(
     records = tuple(records)
     live = LiveComparisons(registry, fleet, [*registry.rollouts(live=True), *experiments], now=now)
     batch = FleetBatch(fleet, comparisons=live.ids, devices={record.device_id for record in records})
-    intake = _Intake(live, batch, now=now)
+    past = PastTally(fleet, now=now)
+    intake = _Intake(live, batch, past, now=now)
     for record in records:
         try:
             intake.take(record)
         except UntrustedInput:
             intake.counts["unreadable"] += 1
     batch.write()
+    past.write()
     for comparison, cells in intake.cells.items():
         fleet.tally(comparison, cells)
     return IngestCounts(**intake.counts)
@@ -65,8 +69,8 @@ def ingest(
 class _Intake:
     """The messages of one transaction: what is counted of them, and the cells that they add."""
 
-    def __init__(self, live: LiveComparisons, batch: FleetBatch, *, now: float) -> None:
-        self._live, self._batch, self._now = live, batch, now
+    def __init__(self, live: LiveComparisons, batch: FleetBatch, past: PastTally, *, now: float) -> None:
+        self._live, self._batch, self._past, self._now = live, batch, past, now
         self.counts: Counter[str] = Counter()  # by the names of `IngestCounts`
         self.cells: dict[str, list[Cell]] = defaultdict(list)  # by rollout or experiment
 
@@ -92,6 +96,7 @@ class _Intake:
             )
             tally = tally_window(self._live, self._batch, window, device_id=device_id, at=at, now=self._now)
             self.counts["contradictions"] += tally.contradictions
+            self._past.add(device_id, window)
             for comparison, cells in tally.cells.items():
                 self.cells[comparison] += cells
         if fresh:

@@ -34,7 +34,7 @@ def _usage_in(fleet: FleetPort, rollout: RolloutRecord) -> Usage | None:
     if at_risk < _LEAST or not devices:
         return None
     windows = last - min(cell.window for cell in first) + 1
-    hours = windows * rollout.plan.window_s() / rollout.hour_s
+    hours = windows * rollout.window_s / rollout.hour_s
     control = [cell for cell in first if cell.role == "control"]
     exposed = sum(cell.at_risk for cell in control)
     rate = sum(cell.crashed for cell in control) / exposed if exposed else 0.0

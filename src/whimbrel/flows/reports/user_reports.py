@@ -117,7 +117,7 @@ def count_reports(registry: RegistryPort, fleet: FleetPort, tickets: UserReports
             cells = _cells(fleet, rollout, record, now=now)
             if not cells:
                 continue
-            opened_at = rollout.created_at + rollout.window_at(now) * rollout.plan.window_s()
+            opened_at = rollout.created_at + rollout.window_at(now) * rollout.window_s
             if record.device_id and tickets.counted_since(record.device_id, model=record.model, since=opened_at):
                 fate = "again" if fate == "nowhere" else fate
                 continue

@@ -18,13 +18,15 @@ from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import usage_of
 from whimbrel.flows.rollouts.shares import DevicePlace, Devices, cap, share_among, share_percent, stage_of
+from whimbrel.flows.rollouts.small_fleet import protection_sentences, protection_warnings
 from whimbrel.flows.rollouts.start import find_refusal
 from whimbrel.flows.version_fit import VersionFit, fit_of_version, release_of, runs_where
 from whimbrel.flows.versions import find_version
-from whimbrel.flows.wording import condition_words, duration_words, time_words
+from whimbrel.flows.wording import condition_words, devices_words, duration_words, percent_words, time_words
 from whimbrel.gate.power import DetectableHarm, Usage, detectable_harm
 from whimbrel.plan.plan import Plan, Stage, VersionName
 from whimbrel.plan.schedule import frozen_until
+from whimbrel.plan.selector_words import selector_words
 from whimbrel.policy.bucket import BUCKETS
 
 _IMAGINED = 100_000  # places that stand for a larger fleet
@@ -94,7 +96,7 @@ def check_plan(
         fit=fit,
         traffic=usage,
         stages=stages,
-        sentences=_sentences(plan, stages, first=first),
+        sentences=_sentences(plan, stages, baseline=baseline.semantic_version if baseline else None, first=first),
         warnings=(*refused, *untold, *_warnings(plan, stages, count, first=first, now=now)),
     )
 
@@ -157,21 +159,25 @@ def _stages(
 
 def _stage_words(plan: Plan, index: int, check: StageCheck, *, first: bool) -> tuple[str, ...]:
     stage = plan.stages[index]
-    only = _selector_words(stage)
+    whom, share = selector_words(stage.selector), percent_words(check.share_percent)
+    only = f", of devices whose {whom}" if whom else ""
     sentences = [
-        f"{check.share_percent:g}% of the buckets{only}: {check.new_devices:,} devices more get the new version, "
-        f"{check.devices:,} have it then, and {check.control:,} stay on the old one as their control."
+        f"{share} of the buckets{only}: {_do(check.new_devices, 'gets', 'get')} the new version, "
+        f"{_do(check.devices, 'has', 'have')} it then, and {_do(check.control, 'stays', 'stay')} on the old one as "
+        "control."
         if not check.shadow
-        else f"{check.share_percent:g}% of the buckets{only}: {check.devices:,} devices try the new version in the "
+        else f"{share} of the buckets{only}: {_do(check.devices, 'tries', 'try')} the new version in the "
         "shadow of the old one, which goes on serving them. Nobody gets its answers."
     ]
     if first:
         sentences = [
-            f"{check.share_percent:g}% of the buckets{only}: {check.new_devices:,} devices more get the version, "
-            f"{check.devices:,} have it then. All others have no version of the model."
+            f"{share} of the buckets{only}: {_do(check.new_devices, 'gets', 'get')} the version, "
+            f"{_do(check.devices, 'has', 'have')} it then. All others have no version of the model."
         ]
     if (most := cap(plan, stage=index)) is not None:
-        sentences.append(f"The blast radius keeps it at {most:,} devices at most, as they are enrolled when it begins.")
+        sentences.append(
+            f"The blast radius keeps it at {devices_words(most)} at most, as they are enrolled when it begins."
+        )
     elif plan.blast_radius is not None and index < len(plan.stages) - 1:
         sentences.append(f"The blast radius keeps it at {plan.blast_radius.percent:g}% of all devices at most.")
     if stage.approval is not None:
@@ -187,14 +193,21 @@ def _stage_words(plan: Plan, index: int, check: StageCheck, *, first: bool) -> t
     return tuple(sentences)
 
 
+def _do(count: int, one: str, several: str) -> str:
+    return f"{devices_words(count)} {several if count > 1 else one}"
+
+
 def _sight_words(check: StageCheck) -> str:
     sight = check.sight
     waits = [(f"a crash rate of {ratio}x", hours) for ratio, hours in sight.hours_to_see.items()]
     waits.append(("accuracy 2 points lower", sight.hours_to_see_drop))
     durations = [f"{what} in about {duration_words(hours)}" for what, hours in waits if hours is not None]
     if not check.new_devices or not check.control:
-        missing = "on the new version" if not check.new_devices else "left as a control"
-        return f"It can compare nothing: no device is {missing}."
+        if not check.devices:
+            return "It can compare nothing: no device is on the new version."
+        if not check.control:
+            return "It compares no two versions at one time: no device is left as a control."
+        return "It adds no device: those of the stages before go on being compared."
     if sight.crash_ratio is None or check.hours <= 0:
         first = "With no soak time there is no harm that it would prove for certain."
     else:
@@ -206,30 +219,16 @@ def _sight_words(check: StageCheck) -> str:
     )
 
 
-def _selector_words(stage: Stage) -> str:
-    selector = stage.selector
-    terms = [f"{key} is {value}" for key, value in selector.match_labels.items()]
-    words = {
-        "In": "is one of",
-        "NotIn": "is none of",
-        "Exists": "is there",
-        "DoesNotExist": "is not there",
-        "Gt": "is over",
-        "Lt": "is under",
-        "Version": "is a version",
-        "NotVersion": "is no version",
-    }
-    terms += [f"{t.key} {words[t.operator]} {', '.join(t.values)}".strip() for t in selector.match_expressions]
-    return f", of devices whose {' and '.join(terms)}" if terms else ""
-
-
-def _sentences(plan: Plan, stages: Sequence[StageCheck], *, first: bool) -> tuple[str, ...]:
+def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None, first: bool) -> tuple[str, ...]:
+    without = [] if first else [n for n, each in enumerate(stages) if each.devices and not each.control]
     sentences = [
         "It is the first version, so there is nothing to compare it with: probes, trials, the kill switch and absolute "
         "limits protect its devices. Taken back, it leaves them without a version."
         if first
-        else "Every stage is compared with devices that stay on the old version, at the same time. Crashes, errors, "
-        "silence, latency and accuracy are watched where devices report them.",
+        else f"{'Every stage' if not without else 'A stage with a control'} is compared with devices that stay on the "
+        "old version, at the same time. Crashes, errors, silence, latency and accuracy are watched where devices "
+        "report them.",
+        *protection_sentences(plan, without_control=without, baseline=baseline),
         "Proven harm goes back by itself, also harm that is smaller than the plan's limits: a limit decides the "
         "label, and what is promoted."
         if plan.on_small_harm == "rollback"
@@ -239,11 +238,14 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck], *, first: bool) -> tupl
         else "It is promoted when it soaked, nothing was proven and every estimate keeps its limit. That proves no "
         "more than what the stage could have seen.",
     ]
+    last = stages[-1]
     if plan.holdback_percent:
-        kept = stages[-1].control
+        kept = last.control
         sentences.append(
-            f"A holdback of {plan.holdback_percent:g}% ({kept:,} devices) stays on the old version until the last soak "
-            "ends; then everybody gets the new one."
+            f"A holdback of {plan.holdback_percent:g}% ({devices_words(kept)}) stays on the old version until the last "
+            "soak ends; then everybody gets the new one."
+            if kept or not last.devices
+            else f"The holdback of {plan.holdback_percent:g}% is empty: no device is in it."
         )
     elif not first:
         sentences.append(
@@ -264,7 +266,6 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck], *, first: bool) -> tupl
     sentences += [f"Nothing begins or advances {each.words()}; going back never waits." for each in plan.freeze]
     if plan.schedule is not None:
         sentences.append(f"It begins by itself at {time_words(plan.schedule.at())}.")
-    last = stages[-1]
     if last.earliest is not None:
         sentences.append(f"At the soonest it is complete at {time_words(last.earliest + 3600 * last.hours)}.")
     return tuple(sentences)
@@ -279,12 +280,16 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, first: bo
         warnings.append("one stage: there is no canary, and all of its devices are at stake at once")
     elif begin.share_percent >= 50:
         warnings.append(
-            f"the first stage is {begin.share_percent:g}% already: most devices have it before anything is known"
+            f"the first stage is {percent_words(begin.share_percent)} already: most devices have it before anything is "
+            "known"
         )
     if not plan.holdback_percent and not first:
         warnings.append("no holdback: at 100% nothing is left to compare with")
     for index, (stage, check) in enumerate(zip(plan.stages, stages, strict=True)):
-        warnings += _stage_warnings(plan, index, stage, check, fleet, first=first)
+        before = any(each.devices for each in stages[:index] if not each.shadow)
+        warnings += _stage_warnings(plan, index, stage, check, fleet=fleet, before=before)
+    without = [n for n, each in enumerate(stages) if each.devices and not each.control]
+    warnings += protection_warnings(plan, without_control=without, devices=[each.devices for each in stages])
     if not plan.reaches_everyone:
         warnings.append("it ends before it reaches every device: it holds at its end, and a person decides")
     if not plan.rollback.auto_rollback:
@@ -331,22 +336,31 @@ def _untold_labels(plan: Plan, *, told: Sequence[str]) -> list[str]:
     ]
 
 
-def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, fleet: int, *, first: bool) -> list[str]:
+def _stage_warnings(plan: Plan, index: int, stage: Stage, check: StageCheck, *, fleet: int, before: bool) -> list[str]:
+    """`before`: whether a stage before it has devices."""
     warnings: list[str] = []
     asked_percent = 100 * (plan.share_end(index) - plan.range.start) / plan.range.buckets
     if fleet and not check.devices:
-        warnings.append(f"stage {stage.name}: no device is in it")
-    if check.share_percent > asked_percent + 1e-9 and fleet:
         warnings.append(
-            f"stage {stage.name}: raised from {asked_percent:g}% to {check.share_percent:g}%, so that a device is in it"
+            f"stage {stage.name}: no device is in it; "
+            + ("it is passed by what the devices of the stages before report" if before else "it holds until one is")
         )
+    if check.share_percent > asked_percent + 1e-9 and fleet:
+        before_and_after = f"from {percent_words(asked_percent)} to {percent_words(check.share_percent)}"
+        warnings.append(f"stage {stage.name}: raised {before_and_after}, so that a device is in it")
     if index and check.devices and not check.new_devices:
         warnings.append(f"stage {stage.name}: it adds no device to those of the stages before")
     final = index == len(plan.stages) - 1
     twice = check.sight.hours_to_see.get("2")
     if not final and check.new_devices and not check.hours:
         warnings.append(f"stage {stage.name}: it does not soak, so it goes on with the first report")
-    elif not final and not first and not check.shadow and check.new_devices and (twice is None or twice > check.hours):
+    elif (
+        not final
+        and not check.shadow
+        and check.new_devices
+        and check.control
+        and (twice is None or twice > check.hours)
+    ):
         needs = f"that takes about {duration_words(twice)}" if twice is not None else "it never would"
         warnings.append(f"stage {stage.name}: {check.hours:g} h are too short to see a doubled crash rate; {needs}")
     return warnings

@@ -2,8 +2,11 @@
 
 1. A stage in which none of a small fleet falls is judged by the devices of the stage before it.
 2. A device of a shadow stage speaks for no stage that serves.
+3. Where a stage has soaked and no enrolled device can be its control, the gate also gets the past: what the stage's own
+   devices told while they ran the version before, and what both versions were published with.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -11,14 +14,19 @@ import msgspec
 from whimbrel.flows.judging import Rejudged, ReplayedVerdict, judge_again, judge_and_store, judge_windows, replay
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.flows.rollouts.shares import Devices, stage_of
+from whimbrel.flows.reports.past import of_devices, past_cells
+from whimbrel.flows.rollouts.shares import DevicePlace, Devices, stage_of
 from whimbrel.flows.versions import reference_of
+from whimbrel.gate.estimates import estimates_of
 from whimbrel.gate.gate import judge
-from whimbrel.gate.guardrails import drift_limits
+from whimbrel.gate.guardrails import drift_limits, watched
 from whimbrel.gate.ledger import Ledger, References
-from whimbrel.gate.verdict import Counts, GateInput, Verdict
+from whimbrel.gate.totals import Totals
+from whimbrel.gate.verdict import Counts, GateInput, Past, Verdict
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
+from whimbrel.model.release import Release
+from whimbrel.model.selector import Selector
 
 RolloutLedgers = dict[str, Ledger]  # by rollout: kept between windows
 
@@ -78,15 +86,28 @@ def rejudge_rollout(
 def gate_input(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> GateInput:
     """What the gate looks at, except the windows."""
     counts = fleet.counts(rollout.id, without=rollout.without)
-    return GateInput(
+    soaked_s = now - rollout.stage_since
+    places = _Places(registry, fleet, rollout)
+    cohort = _cohort(places, rollout, counts)
+    judged = GateInput(
         stage=rollout.stage,
-        soaked_s=now - rollout.stage_since,
+        soaked_s=soaked_s,
         counts=counts,
         hour_s=rollout.hour_s,
-        cohort=_cohort(Devices.of_version(registry, fleet, rollout.model, rollout.target), rollout, counts),
+        cohort=cohort,
         shares=rollout.shares,
         without=rollout.without,
         users_heard=(fleet.user_reports_heard_at(rollout.model) or 0.0) >= rollout.created_at,
+    )
+    if soaked_s < rollout.plan.stages[rollout.stage].duration_hours * rollout.hour_s:
+        return judged
+    heard, selector = counts.get(cohort, Counts()), rollout.plan.stages[cohort].selector
+    return msgspec.structs.replace(
+        judged,
+        devices=None if heard.assigned_t or places.hides(selector) else places.in_stage(rollout, cohort),
+        past=None
+        if heard.assigned_c or places.has_control(rollout, cohort)
+        else _past(registry, fleet, rollout, cohort, now=now),
     )
 
 
@@ -100,14 +121,79 @@ def references_of(registry: RegistryPort, rollout: RolloutRecord) -> References:
     return References(treated=target.bin_shares if target else None, control=baseline.bin_shares if baseline else None)
 
 
-def _cohort(devices: Devices, rollout: RolloutRecord, counts: Mapping[int, Counts]) -> int:
+class _Places:
+    """The places of the devices that follow a rollout's model, read once, and only where somebody asks."""
+
+    def __init__(self, registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> None:
+        self._registry, self._fleet, self._rollout = registry, fleet, rollout
+
+    @functools.cached_property
+    def _able(self) -> list[DevicePlace]:
+        """Those that the version may run on."""
+        rollout = self._rollout
+        return list(Devices.of_version(self._registry, self._fleet, rollout.model, rollout.target).places())
+
+    @functools.cached_property
+    def _all(self) -> list[DevicePlace]:
+        model = self._registry.model(self._rollout.model)
+        return list(Devices(self._fleet, model.name, salt=model.salt).places())
+
+    def hides(self, selector: Selector) -> bool:
+        """Whether a selector asks for labels that stay on the devices, so that nobody here knows whom it means."""
+        return not selector.labels <= frozenset(self._registry.model(self._rollout.model).settings.report_labels)
+
+    def in_stage(self, rollout: RolloutRecord, stage: int) -> int:
+        """How many devices take the version in `stage`: in the shadow, or to be served by it."""
+        plan, shares = rollout.plan, rollout.shares
+        if plan.stages[stage].shadow is not None:
+            selector = plan.stages[stage].selector
+            return sum(plan.range.start <= at < shares[stage] and selector.matches(labels) for at, labels in self._able)
+        return sum(stage_of(plan, shares, at, labels) == stage for at, labels in self._able)
+
+    def has_control(self, rollout: RolloutRecord, stage: int) -> bool:
+        """Whether any device can be a control of `stage`, as far as is known here: a doubt is for a control."""
+        if rollout.baseline is None:
+            return False  # a first version
+        start, end = rollout.shares[-1], rollout.plan.range.end
+        selector = rollout.plan.stages[stage].selector
+        hides = self.hides(selector)
+        return any(start <= at < end and (hides or selector.matches(labels)) for at, labels in self._all)
+
+
+def _cohort(places: _Places, rollout: RolloutRecord, counts: Mapping[int, Counts]) -> int:
     """The stage whose devices speak for the present one."""
     stage = rollout.stage
     if rollout.plan.stages[stage].shadow is not None:
         return stage  # what was seen in the shadow of others speaks for nobody
     while stage > rollout.plan.shadows and not counts.get(stage, Counts()).assigned_t:
-        plan, shares = rollout.plan, rollout.shares
-        if any(stage_of(plan, shares, place, labels) == stage for place, labels in devices.places()):
+        if places.in_stage(rollout, stage):
             break  # somebody will report
         stage -= 1
     return stage
+
+
+def _past(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, stage: int, *, now: float) -> Past:
+    """What stands in for the control of a stage that can have none."""
+    target = _release(registry, rollout.model, rollout.target)
+    before = next((each for each in registry.versions(rollout.model) if each.serial == rollout.baseline), None)
+    if before is None:
+        return Past(target_released=target.metrics)
+    by_device = past_cells(fleet, rollout.model, before.serial, now=now)
+    placed = fleet.participations([rollout.id], sorted(by_device))
+    treated = {each.device_id for each in placed if each.role == "treated" and each.stage == stage}
+    totals = Totals()
+    for cell in of_devices(by_device, treated):
+        totals.add(cell)
+    criteria = rollout.plan.criteria(rollout.stage)
+    told = estimates_of({"past": totals}, criteria, watched=[row.name for row in watched(rollout.plan)])["past"]
+    return Past(
+        version=before.semantic_version,
+        device_windows=int(totals["at_risk"]),
+        estimates={name: value for name, value in told.items() if not isinstance(value, dict)},
+        released=_release(registry, rollout.model, before.serial).metrics,
+        target_released=target.metrics,
+    )
+
+
+def _release(registry: RegistryPort, model: str, serial: int) -> Release:
+    return parse(Release, registry.release_bytes(model, serial), what="a stored release")

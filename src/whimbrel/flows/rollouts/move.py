@@ -52,7 +52,9 @@ def move_by_person(
     because = because or f"{person_move} by {actor}"
     rollout = registry.rollout(identifier)
     if person_move == "finish" and (until := frozen_until(rollout.plan.freeze, now)) is not None and rollout.live:
-        raise Refused(f"a freeze holds until {time_words(until)}; until then it may be paused, aborted or rolled back")
+        raise Refused(
+            f"a freeze holds until {time_words(until)}; until then there are rollout pause, abort and rollback"
+        )
     event = _EVENT_OF_PERSON[person_move]
     return move(registry, fleet, rollout, event, because=because, actor=actor, evidence={}, now=now)
 

@@ -19,6 +19,7 @@ from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.judge_silence import SILENCE_PERIODS
 from whimbrel.flows.rollouts.approve import go_on
 from whimbrel.flows.rollouts.start import begin_or_wait
+from whimbrel.plan.rehearsal import rehearsed_s
 from whimbrel.plan.rollout_states import Event, State, transition
 
 _BY_ITSELF = "controller"
@@ -59,7 +60,8 @@ def follow(
 def devices_left(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> int:
     """Devices in reach that still run the target of a rollout that goes back."""
     settings = registry.model(rollout.model).settings
-    reach_s = SILENCE_PERIODS * max(settings.refresh_s, min(settings.report_s, rollout.plan.window_s()))
+    refresh_s = rehearsed_s(settings.refresh_s, hour_s=rollout.hour_s)
+    reach_s = SILENCE_PERIODS * max(refresh_s, min(settings.report_s, rollout.window_s))
     return fleet.still_on(rollout.model, rollout.target, heard_since=now - reach_s)
 
 

@@ -120,6 +120,12 @@ def next_share(registry: ModelsPort, fleet: FleetPort, rollout: RolloutRecord) -
     return _next_share(Devices.of_version(registry, fleet, rollout.model, rollout.target), rollout)
 
 
+def present_share(registry: ModelsPort, fleet: FleetPort, rollout: RolloutRecord) -> int:
+    """The bucket where the share of a rollout's present stage would end, by the devices that are there now."""
+    devices = Devices.of_version(registry, fleet, rollout.model, rollout.target)
+    return share_for(devices, rollout.plan, stage=rollout.stage, shares=rollout.shares[:-1])
+
+
 def next_over_the_cap(registry: ModelsPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
     """Why the next stage would pass the plan's blast radius; None where it would not."""
     devices = Devices.of_version(registry, fleet, rollout.model, rollout.target)

@@ -22,7 +22,7 @@ from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
 from whimbrel.flows.rollouts.approvals import approvals_wanted
 from whimbrel.flows.rollouts.shares import Devices, over_the_cap, share_for
 from whimbrel.flows.versions import find_version, reference_of
-from whimbrel.flows.wording import people_words, time_words
+from whimbrel.flows.wording import people_words, percent_words, time_words
 from whimbrel.gate.guardrails import drift_limits
 from whimbrel.plan.plan import Plan, VersionName
 from whimbrel.plan.ranges import in_the_way
@@ -126,7 +126,8 @@ def _next_event(
         what = f"rollout {blocking[0].id} of {rollout.model} is {blocking[0].state.value.replace('_', ' ')}"
         if plan.on_running == "refuse":
             raise Conflict(
-                f"{what}; finish, abort or roll it back first, or let this one wait for it (on_running: queue)"
+                f"{what}; end that one first (rollout finish, abort or rollback), or let this one wait for it "
+                "(on_running: queue)"
             )
         return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline, plan)
     if others := in_the_way(plan.range, registry.experiment_ranges(model.name)):
@@ -174,7 +175,7 @@ def _apply(
         after,
         actor=actor,
         action=Event.BEGIN.value,
-        because=f"{target.version} ({target.semantic_version}) to {share:.2%} of the devices",
+        because=f"{target.version} ({target.semantic_version}) to {percent_words(100 * share)} of the devices",
         now=now,
         evidence={"shares": list(following.shares), "salt": model.salt, "baseline": following.baseline},
     )

@@ -92,7 +92,7 @@ class Judging:
 
 def _judge_one(kind: _Kind[ComparisonT], stores: Stores, comparison: ComparisonT, *, now: float) -> AnyVerdict | None:
     """The verdict, stored with what follows from it. None: a person changed the comparison; look again next round."""
-    report_s = min(stores.registry.model(comparison.model).settings.report_s, comparison.plan.window_s())
+    report_s = min(stores.registry.model(comparison.model).settings.report_s, comparison.window_s)
     judge_silence(stores.fleet, comparison, report_s=report_s, now=now)
     try:
         current = learn_delays(stores.fleet, comparison, save=kind.save(stores), now=now)

@@ -171,7 +171,10 @@ def test_tickets_are_not_judged_where_no_plan_asks() -> None:
 
 def test_a_help_desk_that_was_never_heard_of_is_no_good_news() -> None:
     quiet = gate_input(*spike(treated=0, control=0))
-    assert "user_reports_ratio_max is asked for, and nothing" in judge(LIMITED, quiet).because
+    assert (
+        "user_reports_ratio_max asks for the share of devices that users wrote of, and nothing"
+        in judge(LIMITED, quiet).because
+    )
     assert judge(LIMITED, gate_input(*spike(treated=0, control=0), users_heard=True)).move == "finish"
 
 
@@ -184,7 +187,7 @@ def test_a_message_without_tickets_is_heard() -> None:
         assert "nothing about it" in judged(here).because
         rows(here).heard("wake", at=T0 + 500)
         assert judged(here).move != "roll_back"
-        assert "user_reports_ratio_max is asked for, and nothing about it" in judged(here).because  # no control's rate
+        assert "with the control's, and the control reported nothing about it" in judged(here).because
 
 
 def test_a_batch_that_names_a_model_is_heard_also_without_tickets() -> None:

@@ -115,7 +115,7 @@ def test_words_say_who_when_and_under_which_conditions() -> None:
         seen = check_plan(here.registry, here.fleet, said, now=T0, devices=1000)
         words = " ".join([*seen.sentences, *(s for each in seen.stages for s in each.sentences)])
         for each in (
-            "whose region is one of NZ",
+            "whose region is NZ",
             "only: while charging; others wait",
             "bakes on until 48 h",
             "when 2 people approved",
@@ -225,7 +225,7 @@ def test_a_first_version_is_explained_without_a_control() -> None:
         assert (seen.baseline, [(s.devices, s.control) for s in seen.stages]) == (None, [(2, 0), (10, 0)])
         words = " ".join((*seen.sentences, *(each for s in seen.stages for each in s.sentences)))
         assert "It is the first version, so there is nothing to compare it with" in words
-        assert "2 devices more get the version, 2 have it then. All others have no version of the model." in words
+        assert "2 devices get the version, 2 devices have it then. All others have no version of the model." in words
         assert not any("old version" in each or "old one" in each for each in (words, *seen.warnings))
         assert not any("refused" in each for each in seen.warnings)
 
@@ -256,3 +256,67 @@ def test_no_device_is_promised_a_version_that_it_cannot_run() -> None:
         begun = start_rollout(here.registry, here.fleet, plan(), plan_text="", tag="a", hour_s=HOUR, actor="me", now=T0)
         place = bucket(device_key(phone), salt=SALT)
         assert begun.shares == (place + 1,)  # a canary among those that cannot run it would have been empty
+
+
+# --- small fleets ---
+
+LIMITED = plan(
+    stage("canary", 5, accuracy_drop_max=0.02, error_rate_max=0.001, latency_p99_max_ms=50),
+    stage("early", 25, hours=48),
+    stage("general", 100, hours=0),
+)
+
+
+def test_a_plan_for_one_board_says_what_protects_it_and_when_it_completes() -> None:
+    with town() as here:
+        here.enrol(*devices_in(300_000, 800_000, 1))
+        seen = check_plan(here.registry, here.fleet, LIMITED, now=T0)
+        words = " ".join(seen.sentences)
+        for each in (
+            "No device is left as a control in canary, early, general",
+            "the probe, before the version is used; the trial",
+            "when the only device went back, or 2 of several (10% of more than 20)",
+            "absolute limits (error_rate_max, latency_p99_max_ms)",
+            "accuracy_drop_max is compared with what the same devices told while they ran 1.0.0",
+            "It holds where devices report nothing about error_rate_max, latency_p99_max_ms, accuracy_drop_max.",
+            "At the soonest it is complete at 2026-01-04 00:00 UTC",
+        ):
+            assert each in words, each
+        first = " ".join(seen.stages[0].sentences)
+        assert "1 device gets the new version, 1 device has it then, and no device stays on the old one" in first
+        assert "no device is left as a control" in first
+        assert not any("too short to see" in each for each in seen.warnings)
+
+
+def test_a_plan_for_a_large_fleet_says_nothing_of_small_ones() -> None:
+    with town() as here:
+        seen = check_plan(here.registry, here.fleet, LIMITED, now=T0, devices=100_000)
+        assert not any("No device is left as a control" in each for each in seen.sentences)
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"min_devices": 5}, "min_devices: 5 devices must report in a stage, and there are 1: it holds for ever"),
+        ({"min_reports": 3}, "min_reports: 3 devices must report in a stage, and there are 1: it holds for ever"),
+        ({"promote": "when_proven"}, "promote: when_proven needs a control, and canary, early, general has none"),
+    ],
+)
+def test_what_one_board_can_never_fulfil_is_warned_of(changes: dict[str, object], warning: str) -> None:
+    with town() as here:
+        here.enrol(*devices_in(300_000, 800_000, 1))
+        asked = msgspec.structs.replace(LIMITED, **changes)
+        assert any(warning in each for each in check_plan(here.registry, here.fleet, asked, now=T0).warnings)
+
+
+def test_a_stage_that_nobody_is_in_is_said_to_hold_or_to_be_passed() -> None:
+    with town() as here:
+        here.enrol(*devices_in(0, 50_000, 1), labels={"region": "NZ"})
+        first = plan(stage("au", 5, regions=("AU",)), stage("all", 100))
+        later = plan(stage("nz", 5, regions=("NZ",)), stage("au", 50, regions=("AU",)), stage("all", 100))
+        assert any(
+            "stage au: no device is in it; it holds until one is" in w
+            for w in check_plan(here.registry, here.fleet, first, now=T0).warnings
+        )
+        passed = check_plan(here.registry, here.fleet, later, now=T0)
+        assert any("stage au: it adds no device" in w for w in passed.warnings)

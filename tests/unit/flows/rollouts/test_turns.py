@@ -212,7 +212,7 @@ def test_the_queue_has_an_order() -> None:
         first = start(here, plan(model_version="wake@3.0.0", on_running="queue"), now=T0 + 1)
         second = start(here, plan(model_version="wake@4.0.0", on_running="queue"), now=T0 + 2)
         assert first.id in second.because or "r1" in second.because
-        with pytest.raises(Conflict, match="finish, abort or roll it back first"):
+        with pytest.raises(Conflict, match="end that one first"):
             start(here, plan(model_version="wake@4.0.0"), now=T0 + 3, tag="other")
         move_by_person(here.registry, here.fleet, "r1", "abort", because="", actor="me", now=T0 + 3)
         assert turn(here, second.id, now=T0 + 4).state is State.QUEUED

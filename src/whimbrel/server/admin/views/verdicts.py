@@ -40,6 +40,17 @@ class RatioBounds(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
 
 
+class PastEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage without any control was compared with.
+
+    `device_windows`: of its own devices, while they ran `version`. `compared`: whose figure each limit was held to.
+    """
+
+    version: str | None
+    device_windows: int
+    compared: dict[str, str]
+
+
 class EvidenceSum(msgspec.Struct, frozen=True, kw_only=True):
     """ln E of all evidence of harm together, and what proves harm."""
 
@@ -70,6 +81,7 @@ class GateEvidence(msgspec.Struct, frozen=True, kw_only=True):
     bad_classes: list[str] | UnsetType = UNSET  # the slices that harm is proven in
     rest_log_e: float | UnsetType | None = UNSET  # of the other slices
     proofs: dict[str, float] | UnsetType = UNSET  # ln E that a guardrail is within its margin
+    past: PastEvidence | UnsetType = UNSET
     app: EvidenceSum | UnsetType = UNSET  # of the app beside a candidate in the shadow
 
 
@@ -82,7 +94,7 @@ class VerdictView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplayView(msgspec.Struct, frozen=True, kw_only=True):
-    """Every stored verdict, asked again of the stored windows. `same`: whether all came out byte for byte."""
+    """Every stored verdict, asked again of the stored windows. `same`: whether every move and figure came out."""
 
     id: str
     same: bool

@@ -1,0 +1,117 @@
+"""Limits as a person reads them: each in its own unit, with the figure beside it."""
+
+import pytest
+
+from support.values import accuracy, cell, gate_input, plan, stage
+from whimbrel.gate.gate import judge
+from whimbrel.gate.limit_checks import LimitCheck
+from whimbrel.gate.verdict import Counts, Past
+from whimbrel.health.sketch import key_of
+from whimbrel.health.tally import Moments
+from whimbrel.plan.measures import LIMITS
+
+FAST, SLOW = key_of(20.0), key_of(80.0)
+
+
+def held(*cells: object, **limits: float) -> str:
+    verdict = judge(plan(stage(**limits), on_small_harm="hold"), gate_input(*cells))  # type: ignore[arg-type]
+    assert verdict.move == "hold", verdict
+    return verdict.because.removeprefix("stage canary has soaked, but ")
+
+
+def test_a_limit_of_time_is_said_in_milliseconds_and_sessions() -> None:
+    """It said "latency_p99_max_ms is at 0.01296, over 0.01"."""
+    slow, clean = {FAST: 987, SLOW: 13}, {FAST: 1000}
+    said = held(cell("treated", 0, n=1, latency=slow), cell("control", 0, n=1, latency=clean), latency_p99_max_ms=50)
+    assert said == "1.3% of sessions are slower than 50 ms; at most 1% may be (latency_p99_max_ms)"
+
+
+@pytest.mark.parametrize(
+    ("treated", "control", "limits", "sentence"),
+    [
+        (
+            {"errors": 0.15},
+            {"errors": 0.0},
+            {"error_rate_max": 0.001},
+            "the error rate is 0.15%; at most 0.1% may be (error_rate_max)",
+        ),
+        (
+            {"metrics": accuracy(0.92, 100)},
+            {"metrics": accuracy(0.95, 100)},
+            {"accuracy_drop_max": 0.02},
+            "accuracy is 92%, 3 points below the control's 95%; at most 2 points may be (accuracy_drop_max)",
+        ),
+        (
+            {"crashed": 3},
+            {"crashed": 1},
+            {"crash_ratio_max": 2},
+            "the crash rate is 3%, 3 times the control's 1%; at most 2 times may be (crash_ratio_max)",
+        ),
+        (
+            {"crashed": 1},
+            {"crashed": 0},
+            {"crash_ratio_max": 2},
+            "the crash rate is 1%, and the control's 0%; at most 2 times as much may be (crash_ratio_max)",
+        ),
+        (
+            {"latency": {key_of(45.0): 100}},
+            {"latency": {key_of(25.0): 100}},
+            {"latency_increase_max": 0.5},
+            "the p99 latency is 46 ms, 82% over the control's 25 ms; at most 50% may be (latency_increase_max)",
+        ),
+        (
+            {"metrics": {"battery": Moments(n=100, sum=150.0, sumsq=230.0)}},
+            {"metrics": {"battery": Moments(n=100, sum=100.0, sumsq=110.0)}},
+            {"battery_increase_max": 0.2},
+            "battery use is 1.5, 50% over the control's 1; at most 20% may be (battery_increase_max)",
+        ),
+        (
+            {"metrics": {"memory_mb": Moments(n=100, sum=81200.0, sumsq=66e6)}},
+            {},
+            {"memory_mb_max": 700},
+            "the mean of memory_mb is 812; at most 700 may be (memory_mb_max)",
+        ),
+    ],
+)
+def test_every_limit_has_its_unit_its_other_figure_and_its_name(
+    treated: dict[str, object], control: dict[str, object], limits: dict[str, float], sentence: str
+) -> None:
+    said = held(cell("treated", 0, n=100, **treated), cell("control", 0, n=100, **control), **limits)  # type: ignore[arg-type]
+    assert said == sentence
+
+
+def check(treated: float, limit: float, **changes: object) -> LimitCheck:
+    values = {"name": "x", "words": "it", "form": "percent", "compared": "value", "limit": limit, "treated": treated}
+    return LimitCheck(**values | changes)  # type: ignore[arg-type]
+
+
+def test_a_figure_has_as_many_digits_as_tell_it_from_its_limit() -> None:
+    assert check(0.01004, 0.01).sentence() == "it is 1.004%; at most 1% may be (x)"
+    assert check(0.0129, 0.01).sentence() == "it is 1.3%; at most 1% may be (x)"
+    assert check(1234.6, 1234.0, form="as_reported").sentence() == "it is 1235; at most 1234 may be (x)"
+
+
+def test_the_figures_that_stand_in_for_a_control_are_said_to_be_what_they_are() -> None:
+    past = Past(version="1.0.0")
+    drop = {"compared": "drop", "beside": 0.95}
+    said = [
+        check(0.9, 0.02, source=source, **drop).sentence(past) for source in ("past", "released", "target_released")
+    ]
+    assert "the 95% that the same devices told while they ran 1.0.0" in said[0]
+    assert "the 95% that 1.0.0 was published with" in said[1]
+    assert "the 95% that its own release says" in said[2]
+
+
+def test_an_absolute_limit_needs_no_past() -> None:
+    cells = [cell("treated", 0, n=10, errors=0.0)]
+    counts = {0: Counts(assigned_t=1, activated_t=1, reported_t=1)}
+    verdict = judge(plan(stage(error_rate_max=0.01)), gate_input(*cells, counts=counts, past=Past()))
+    assert verdict.move == "finish"
+    assert (
+        "no device can be its control, so only its absolute limits, its probe and its trial could speak"
+        in verdict.because
+    )
+
+
+def test_every_limit_has_words_that_begin_a_sentence() -> None:
+    assert all(limit.words and not limit.words.endswith(".") for limit in LIMITS)
