@@ -5,6 +5,9 @@
 2. A message that cannot be read is counted and dropped; it stops no other.
 3. What the messages ask of the fleet is read once and written once (`batch`).
 
+4. With `devices`, messages of devices that are blocked or removed are left out, and what batches say of their devices
+   is noted (`flows/devices/observe`).
+
 Announcements place devices in their cohorts (`take_announcement`); windows of reports become cells (`tally_window`).
 """
 
@@ -14,8 +17,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from whimbrel.errors import UntrustedInput
+from whimbrel.flows.devices.duplicates import digests_after
+from whimbrel.flows.devices.observe import Observations, admitted
+from whimbrel.flows.devices.ports import ObservedPort
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import DeviceMessage, ExperimentRecord
+from whimbrel.flows.records import DeviceMessage, ExperimentRecord, SequenceMark
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.flows.reports.live import LiveComparisons
 from whimbrel.flows.reports.take_announcement import take_announcement
@@ -43,18 +49,22 @@ def ingest(
     *,
     now: float,
     experiments: Sequence[ExperimentRecord] = (),
+    devices: ObservedPort | None = None,
 ) -> IngestCounts:
-    """Take messages in order. `experiments`: those that are live."""
-    records = tuple(records)
+    """Take messages in order. `experiments`: those that are live. `devices`: who may speak; None: everybody."""
+    records = tuple(records) if devices is None else admitted(devices, records)
+    observed = Observations(devices, registry) if devices is not None else None
     live = LiveComparisons(registry, fleet, [*registry.rollouts(live=True), *experiments], now=now)
     batch = FleetBatch(fleet, comparisons=live.ids, devices={record.device_id for record in records})
-    intake = _Intake(live, batch, now=now)
+    intake = _Intake(live, batch, observed, now=now)
     for record in records:
         try:
             intake.take(record)
         except UntrustedInput:
             intake.counts["unreadable"] += 1
     batch.write()
+    if observed is not None:
+        observed.write()
     for comparison, cells in intake.cells.items():
         fleet.tally(comparison, cells)
     return IngestCounts(**intake.counts)
@@ -63,8 +73,8 @@ def ingest(
 class _Intake:
     """The messages of one transaction: what is counted of them, and the cells that they add."""
 
-    def __init__(self, live: LiveComparisons, batch: FleetBatch, *, now: float) -> None:
-        self._live, self._batch, self._now = live, batch, now
+    def __init__(self, live: LiveComparisons, batch: FleetBatch, observed: Observations | None, *, now: float) -> None:
+        self._live, self._batch, self._observed, self._now = live, batch, observed, now
         self.counts: Counter[str] = Counter()  # by the names of `IngestCounts`
         self.cells: dict[str, list[Cell]] = defaultdict(list)  # by rollout or experiment
 
@@ -82,6 +92,9 @@ class _Intake:
 
     def _reports(self, record: DeviceMessage, reports: Batch) -> None:
         device_id, at = record.device_id, record.at
+        marks = self._batch.marks(device_id)
+        if self._observed is not None:
+            self._observed.see(device_id, reports, marks, at=at)
         last = self._batch.last_sequence(device_id, reports.epoch)
         fresh = [window for window in reports.windows if window.first > last]
         for window in fresh:
@@ -93,7 +106,8 @@ class _Intake:
             for comparison, cells in tally.cells.items():
                 self.cells[comparison] += cells
         if fresh:
-            self._batch.set_last_sequence(device_id, reports.epoch, fresh[-1].last)
+            digests = digests_after(marks.get(reports.epoch), fresh)
+            self._batch.set_mark(device_id, reports.epoch, SequenceMark(fresh[-1].last, at, digests))
         self._batch.note_heard(device_id, at=at, labels=dict(reports.labels) if reports.labels else None)
         self.counts["windows"] += len(fresh)
         self.counts["duplicates"] += len(reports.windows) - len(fresh)
