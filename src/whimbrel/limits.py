@@ -11,6 +11,15 @@ LABELS = 64  # labels of a device: each is matched on every decision
 DEVICE_MODELS = 64  # models that a device follows: each costs a few files a refresh
 DEVICE_ID_BYTES = 128  # UTF-8; a UUID has 36, an IMEI 15, an ARN up to 100
 
+# --- the inventory ---
+DEVICES_A_PAGE = 1000  # some 500 KB of JSON
+DEVICES_A_QUERY = 2000  # read at once where labels are looked at
+DEVICES_LOOKED_AT = 100_000  # devices whose labels one page looks at: a second or two
+WAITING_CHARS = 200  # what a device waits for, in a sentence
+WINDOW_DIGESTS = 8  # of an installation: what a network delays is no older than 40 minutes
+DUPLICATE_SIGNS = 2  # one sign of a second installation may be an accident, such as a restored snapshot
+DUPLICATE_WITHIN_S = 7 * 86400.0  # between two signs: a machine that is on once a week is noticed, too
+
 # --- documents ---
 DOCUMENT_BYTES = 4 * MIB  # one signed document; a release with 1,000 golden values is 200 KiB
 DOCUMENT_DEPTH = 32  # nesting of JSON or YAML

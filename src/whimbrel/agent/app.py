@@ -117,6 +117,7 @@ class Agent:
         )
         self._installations: dict[str, Installation] = {}
         self._install(api, options.probes)
+        self._installing = {model: Backoff(chance) for model in settings.models}
         self._reporting = Reporting(
             api,
             self._spool,
@@ -126,12 +127,12 @@ class Agent:
             now=self._now,
             network=self._network,
             chance=chance,
+            installing=self._installing,
         )
         self._housekeeping = Housekeeping(
             folder, disk=disk, trust=self._trust, download=self._download, installations=self._installations
         )
         self._refreshing, self._storing = Refreshing(self._trust, now=self._now, chance=chance), Backoff(chance)
-        self._installing = {model: Backoff(chance) for model in settings.models}
         self._status: dict[str, Any] = {}
         self._status_file = StatusFile(folder, disk=disk)
         self._shadows: dict[str, ShadowClient] = {}

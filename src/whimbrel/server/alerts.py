@@ -179,22 +179,24 @@ class Alerts:
         now: float,
     ) -> None:
         event = event_of(entry)
-        if event is None or entry.rollout is None:
+        if event is None:
             return
-        plan = stores.registry.rollout(entry.rollout).plan
+        rollout = entry.rollout or ""
+        plan = stores.registry.rollout(rollout).plan if rollout else None
         stage = int(entry.evidence.get("stage", 0))
         for name, receiver in receivers.items():
             if entry.at < since.get(name, now) or not wants(plan, name, on=receiver.on, event=event):
                 continue
             if stores.alerts.has(name, number):
                 continue
-            before = stores.alerts.earlier(name, entry.rollout)
+            before = stores.alerts.earlier(name, rollout)
             old = grouped(event, stage, at=entry.at, before=before, within_s=limits.ALERT_GROUP_S)
             stores.alerts.add(
                 AlertDelivery(
                     receiver=name,
                     audit_id=number,
-                    rollout=entry.rollout,
+                    rollout=rollout,
+                    device=entry.device or "",
                     event=event,
                     stage=stage,
                     at=entry.at,
@@ -225,7 +227,7 @@ class Alerts:
             log.warning(
                 "alert %s of %s was not told to %s (try %d, %s): %s",
                 row.event,
-                row.rollout,
+                row.rollout or row.device,
                 row.receiver,
                 tries,
                 "given up" if over else f"again in {wait_s:.0f} s",
@@ -243,6 +245,8 @@ class Alerts:
         with transaction(self._database, namespace) as stores:
             registry = stores.registry
             entry = stores.alerts.entry(row.audit_id)
+            if row.device:
+                return _of_device(namespace, row, entry), None
             rollout = registry.rollout(row.rollout)
             versions = {v.serial: v.semantic_version for v in registry.versions(rollout.model)}
             pictured = receiver.form == "email" or receiver.plot
@@ -309,6 +313,20 @@ class Alerts:
             return DeliveryResult(ok=False, said=f"{type(error).__name__}: {error}")
         mailboxes = len(destination.receiver.to)
         return DeliveryResult(ok=True, said=f"accepted for {mailboxes - len(refused)} of {mailboxes} mailboxes")
+
+
+def _of_device(namespace: str, row: AlertDelivery, entry: AuditRecord) -> Alert:
+    return Alert(
+        key=f"{namespace}/{row.audit_id}/{row.receiver}",
+        namespace=namespace,
+        receiver=row.receiver,
+        event=event_of(entry) or "duplicate_identity",
+        at=entry.at,
+        because=entry.because,
+        actor=entry.actor,
+        device=row.device,
+        evidence=entry.evidence,
+    )
 
 
 def _smtp(host: str, port: int, *, secure: bool) -> smtplib.SMTP:
