@@ -48,7 +48,12 @@ def server(repository: Repository) -> Iterator[Server]:
 @pytest.fixture
 def agent(tmp_path: Path, server: Server, repository: Repository) -> Iterator[Agent]:
     with Agent.open(
-        tmp_path, server=server.url, root=repository.root_bytes, device_id="dev-1", probes=AllGood()
+        tmp_path,
+        server=server.url,
+        root=repository.root_bytes,
+        models=["detector"],
+        device_id="dev-1",
+        probes=AllGood(),
     ) as opened:
         assert opened.cycle().models["detector"]["serial"] == 1
         for _ in range(limits.TRIAL_HEALTHY_SESSIONS):
@@ -123,13 +128,13 @@ def test_unsigned_policy_is_refused(agent: Agent, repository: Repository) -> Non
     metadata = Metadata.from_bytes(repository.files[name])
     metadata.signatures.clear()
     repository.files[name] = metadata.to_bytes()
-    stays(agent, "was signed by 0/1 keys")
+    stays(agent, "not signed by the key that it needs")
 
 
 def test_policy_signed_by_another_models_key_is_refused(agent: Agent, repository: Repository) -> None:
     repository.signers[roles.policy_role("detector")] = repository.signers[roles.policy_role("wakeword")]
     repository.policy("detector", baseline=2)
-    stays(agent, "was signed by 0/1 keys")
+    stays(agent, "not signed by the key that it needs")
 
 
 def test_policy_bytes_that_were_changed_on_the_way_are_refused(agent: Agent, repository: Repository) -> None:
@@ -168,7 +173,7 @@ def test_root_that_the_old_root_did_not_sign_is_refused(agent: Agent, repository
     metadata.sign(thief)
     repository.files["metadata/2.root.json"] = metadata.to_bytes()
     repository.policy("detector", baseline=2)
-    stays(agent, "was signed by 0/1 keys")
+    stays(agent, "not signed by the key that it needs")
 
 
 def test_stolen_online_key_cannot_offer_what_no_publisher_signed(agent: Agent, repository: Repository) -> None:
@@ -273,7 +278,7 @@ def test_server_that_answers_anything_else_moves_no_device(agent: Agent, server:
 @pytest.mark.parametrize("root", [b"", b"{}", b"not json", b'{"signed":{},"signatures":[]}'])
 def test_root_that_does_not_verify_itself_opens_no_agent(tmp_path: Path, root: bytes) -> None:
     with pytest.raises(UntrustedInput, match="the root file cannot be used"):
-        Agent.open(tmp_path / "new", server="http://127.0.0.1:9", root=root)
+        Agent.open(tmp_path / "new", server="http://127.0.0.1:9", root=root, models=["detector"])
     assert not (tmp_path / "new" / "agent.json").exists()
 
 

@@ -65,6 +65,7 @@ def agent(tmp_path: Path, server: Server, network: Interference) -> Iterator[Age
         tmp_path,
         server=network.url,
         root=server.repository.root_bytes,
+        models=["detector"],
         device_id="dev-1",
         probes=AllGood(),
         enrol_token=server.enrol_token,
@@ -122,6 +123,7 @@ def test_page_instead_of_a_credential_or_a_token_is_no_answer(
 ) -> None:
     network.pages_to(lambda request: word in request[1])
     given = {"root": server.repository.root_bytes, "enrol_token": server.enrol_token, "probes": AllGood()}
+    given |= {"models": ["detector"]}
     with Agent.open(tmp_path, server=network.url, device_id="dev-1", **given) as agent:  # type: ignore[arg-type]
         result = pass_by(agent)
         assert any("not as the server does" in problem for problem in result.problems)

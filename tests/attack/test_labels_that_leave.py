@@ -99,6 +99,7 @@ def whole_life(folder: Path, server: Server, tap: WireTap, **policy: Any) -> str
         folder,
         server=tap.url,
         root=repository.root_bytes,
+        models=["detector"],
         device_id="dev-1",
         labels=GIVEN,
         enrol_token=server.enrol_token,

@@ -86,6 +86,7 @@ def opened(folder: Path, server: Server, disk: RealDisk) -> Agent:
         folder,
         server=server.url,
         root=server.repository.root_bytes,
+        models=["detector"],
         device_id="dev-1",
         enrol_token=server.enrol_token,
         probes=AllGood(),

@@ -55,6 +55,7 @@ def opened(tmp_path: Path, server: Server, repository: Repository, probes: Probe
         given = {
             "server": server.url,
             "root": repository.root_bytes,
+            "models": ["detector"],
             "device_id": "dev-1",
             "labels": {"hardware": "pi", "secret": "stays"},
             "enrol_token": server.enrol_token,

@@ -48,7 +48,9 @@ def ran(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def first_check(tmp_path: Path, server: Server, *more: str) -> subprocess.CompletedProcess[str]:
     root = tmp_path / "root.json"
     root.write_bytes(server.repository.root_bytes)
-    return ran("check", "--folder", tmp_path / "device", "--server", server.url, "--root", root, *more)
+    return ran(
+        "check", "--folder", tmp_path / "device", "--server", server.url, "--root", root, "-m", "detector", *more
+    )
 
 
 def test_check_decides_and_says_why_and_the_folder_remembers(tmp_path: Path, server: Server) -> None:
@@ -101,9 +103,10 @@ def test_daemon_runs_alone_and_ends_cleanly_on_sigterm(tmp_path: Path, server: S
     ("arguments", "status", "sentence"),
     [
         (["check", "--folder", "new"], 4, "has no settings yet"),
-        (["check", "--folder", "new", "--server", "ftp://x"], 2, "is not a server's address"),
-        (["check", "--folder", "new", "--server", "http://127.0.0.1:9"], 4, "has no trust root yet"),
-        (["check", "--folder", "new", "--server", "http://x", "--root", "none.json"], 2, "does not exist"),
+        (["check", "--folder", "new", "--server", "ftp://x", "-m", "a"], 2, "is not a server's address"),
+        (["check", "--folder", "new", "--server", "http://127.0.0.1:9"], 4, "no model was named"),
+        (["check", "--folder", "new", "--server", "http://127.0.0.1:9", "-m", "a"], 4, "has no trust root yet"),
+        (["check", "--folder", "new", "--server", "http://x", "-m", "a", "--root", "none.json"], 2, "does not exist"),
         (["check", "--folder", "new", "--server", "http://x", "--label", "x"], 2, "is not key=value"),
         (["check", "--folder", "new", "--server", "http://x", "--model", "A B"], 2, "cannot be read"),
         (["check", "--folder", "new", "--server", "http://x", "--enrol-token-file", "none"], 2, "cannot be read"),

@@ -60,6 +60,7 @@ def agent(tmp_path: Path, repository: Repository) -> Iterator[Agent]:
         tmp_path / "device",
         server="http://127.0.0.1:9",
         root=repository.root_bytes,
+        models=["detector"],
         probes=AllGood(),
         situation=lambda: Situation(unmetered=False),
     ) as made:
@@ -132,6 +133,7 @@ def test_bundle_comes_whole_however_long_it_takes_and_whatever_a_network_may_cos
         tmp_path / "device",
         server="http://127.0.0.1:9",
         root=repository.root_bytes,
+        models=["detector"],
         probes=AllGood(),
         mirrors=["http://127.0.0.1:9/cdn"],
         metered_mib_a_day=1,
@@ -367,7 +369,13 @@ def busy(handler: BaseHTTPRequestHandler, seconds: int) -> None:
 
 
 def opened(tmp_path: Path, server: Server, **changes: object) -> Agent:
-    given = {"server": server.url, "root": server.repository.root_bytes, "probes": AllGood(), **changes}
+    given = {
+        "server": server.url,
+        "root": server.repository.root_bytes,
+        "models": ["detector"],
+        "probes": AllGood(),
+        **changes,
+    }
     return Agent.open(tmp_path / "device", **given)  # type: ignore[arg-type]
 
 
@@ -396,7 +404,7 @@ def test_other_keys_of_every_role_are_followed_and_the_old_ones_move_nothing(
             repository.policy("detector", baseline=1)
             result = agent.cycle(force=True)
             assert result.models["detector"]["wanted"] == 2
-            assert any("was signed by 0/1 keys" in problem for problem in result.problems)
+            assert any("not signed by the key that it needs" in problem for problem in result.problems)
             repository.signers[role] = kept
         repository.policy("detector", baseline=1)
         assert agent.cycle(force=True).models["detector"]["wanted"] == 1

@@ -63,6 +63,7 @@ def agent(tmp_path: Path, server: Server, repository: Repository) -> Iterator[Ag
         tmp_path / "device",
         server=server.url,
         root=repository.root_bytes,
+        models=["detector"],
         probes=probes,
         device_id="dev-1",
         enrol_token=server.enrol_token,

@@ -228,7 +228,7 @@ def shelf() -> Iterator[Server]:
 
 
 def agent_of(shelf: Server, folder: Path, probes: Probes) -> Agent:
-    return Agent.open(folder, server=shelf.url, root=shelf.repository.root_bytes, probes=probes)
+    return Agent.open(folder, server=shelf.url, root=shelf.repository.root_bytes, models=["detector"], probes=probes)
 
 
 def test_first_variant_of_the_signed_order_is_taken_where_it_keeps_its_budget(shelf: Server, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def opened(tmp_path: Path, server: Server, probes: ProbeServer) -> Iterator[Open
             tmp_path / "device",
             server=server.url,
             root=server.repository.root_bytes,
+            models=["detector"],
             device_id="dev-1",
             enrol_token=server.enrol_token,
             probes=probes,

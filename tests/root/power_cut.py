@@ -83,6 +83,7 @@ def opened(world: World, folder: Path) -> Agent:
         folder,
         server="http://models.example.com",
         root=world.repository.root_bytes,
+        models=["detector"],
         device_id="dev-1",
         enrol_token=world.server.enrol_token,
         probes=WholeFiles(),

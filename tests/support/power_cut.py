@@ -76,6 +76,7 @@ class World:
             FOLDER,
             server="http://models.example.com",
             root=self.repository.root_bytes,
+            models=["detector"],
             device_id="dev-1",
             enrol_token=self.server.enrol_token,
             probes=WholeFiles(),

@@ -83,6 +83,7 @@ def be_an_agent(order: dict[str, Any]) -> None:
         folder,
         server=order["server"],
         root=Path(order["root"]),
+        models=["detector"],
         device_id="dev-1",
         enrol_token=order["enrol_token"],
         probes=ForkedServer(Path(order["probe"])),

@@ -199,8 +199,8 @@ class Agent:
         quota_mib: int | None = None,
         monotonic: Clock = time.monotonic,
     ) -> Self:
-        """The agent of `folder`. What is left out is as it was the last time; the first time `server` and `root` are
-        needed, `models` is ("detector",), and the device's id is random. `server` "" is none: only bundles come.
+        """The agent of `folder`. What is left out is as it was the last time; the first time `server`, `root`
+        and `models` are needed, and the device's id is random. `server` "" is none: only bundles come.
 
         `root` is the trust root: a path, or the bytes. `labels` come over those that the agent sees; only what policies
         ask for leaves the device. `enrol_token` lets the device tell how it is doing; without one it only listens.

@@ -61,7 +61,10 @@ def settle(
     before = kept(folder, disk=disk)
     if before is None and server is None:
         raise Refused(f"{folder} has no settings yet; the first time, give server, root and models")
-    earlier = before or Settings(server="", device_id=f"dev-{secrets.token_hex(8)}", models=("detector",))
+    if before is None and models is None:
+        raise Refused("no model was named; the first time, name what this device keeps: --model NAME, or models=[NAME]")
+    device = f"dev-{secrets.token_hex(8)}"
+    earlier = before or Settings(server="", device_id=device, models=tuple(dict.fromkeys(models or ())))
     values = {
         "format": "whimbrel-agent-1",
         "server": earlier.server if server is None else server and check_server(server),

@@ -65,6 +65,7 @@ def test_a_device_whose_runtime_is_too_old_fetches_nothing(tmp_path: Path, versi
             tmp_path,
             server=server.url,
             root=repository.root_bytes,
+            models=["detector"],
             labels={"runtime.onnxruntime": version},
             probes=AllGood(),
         ) as agent,

@@ -49,6 +49,7 @@ def opened(tmp_path: Path, server: Server) -> Iterator[Opened]:
         given: dict[str, object] = {
             "server": server.url,
             "root": server.repository.root_bytes,
+            "models": ["detector"],
             "device_id": "dev-1",
             "enrol_token": server.enrol_token,
             "probes": AllGood(),
@@ -485,6 +486,7 @@ def test_hundred_agents_share_one_pool_and_hold_no_files(tmp_path: Path, server:
             tmp_path / str(number),
             server=server.url,
             root=server.repository.root_bytes,
+            models=["detector"],
             enrol_token=server.enrol_token,
             probes=AllGood(),
             pool=pool,

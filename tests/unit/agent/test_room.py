@@ -56,6 +56,7 @@ def opened(tmp_path: Path, server: Server) -> Iterator[Opened]:
         given: dict[str, object] = {
             "server": server.url,
             "root": server.repository.root_bytes,
+            "models": ["detector"],
             "enrol_token": server.enrol_token,
             "probes": AllGood(),
             **changes,

@@ -147,7 +147,9 @@ def test_a_version_that_answers_nan_is_not_activated(tmp_path: Path, server: Pro
     repository.policy("detector", baseline=1)
     with (
         Server(repository) as running,
-        Agent.open(tmp_path, server=running.url, root=repository.root_bytes, probes=server) as agent,
+        Agent.open(
+            tmp_path, server=running.url, root=repository.root_bytes, models=["detector"], probes=server
+        ) as agent,
     ):
         agent.cycle(force=True)
         assert agent.status()["models"]["detector"]["serial"] == 1
