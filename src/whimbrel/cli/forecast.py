@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from whimbrel import limits
 from whimbrel.cli.connect import Client, ContextName, Namespace, Repository, Server, TokenFile, connect, quoted
-from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr
+from whimbrel.cli.output import Json, counted, percent, print_json, print_table, say, size_of, stderr
 from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import draw
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
@@ -120,8 +120,8 @@ def forecast(
 
 def tell(forecast: Forecast) -> None:
     """A forecast for people."""
-    rollouts = f"{forecast.runs} rollouts an effect, seed {forecast.seed}"
-    say(f"{forecast.model_version} to {forecast.devices:,} devices; {rollouts}")
+    rollouts = f"{counted(forecast.runs, 'rollout')} an effect, seed {forecast.seed}"
+    say(f"{forecast.model_version} to {counted(forecast.devices, 'device')}; {rollouts}")
     sized = any(stage.bytes is not None for stage in forecast.stages)
     print_table(
         ["stage", "share", "devices", "begins", "nine of ten by", "reached", *(["sends"] if sized else [])],
@@ -196,7 +196,7 @@ def _transfer(forecast: Forecast) -> None:
         return
     ways = ", ".join(f"{way} {size_of(total)}" for way, total in sent.by_way.items())
     cost = f", {sent.cost:,.2f} {sent.currency}" if sent.cost is not None else ""
-    say(f"Downloads: {size_of(sent.total)} in {sent.downloads:,} downloads ({ways}){cost}")
+    say(f"Downloads: {size_of(sent.total)} in {counted(sent.downloads, 'download')} ({ways}){cost}")
     cost = f", {sent.looks_cost:,.2f} {sent.currency}" if sent.looks_cost is not None else ""
     say(f"Looks at the metadata meanwhile: {sent.looks:,.0f}, {size_of(sent.looks_bytes)}{cost}")
 
@@ -210,11 +210,11 @@ def _hours(hours: float | None) -> str:
 
 
 def _percent(chance: Chance) -> str:
-    return f"{chance.share:.0%}" if chance.share in {0.0, 1.0} else f"{chance.share:.1%}"
+    return percent(chance.share)
 
 
 def _interval(chance: Chance) -> str:
-    return f"{chance.times} of {chance.runs} (between {chance.low:.1%} and {chance.high:.1%})"
+    return f"{chance.times} of {chance.runs} (between {percent(chance.low)} and {percent(chance.high)})"
 
 
 def _count(spread: Spread, part: Literal["median", "p90"]) -> str:

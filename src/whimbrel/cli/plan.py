@@ -19,7 +19,7 @@ from whimbrel.cli.connect import (
     quoted,
 )
 from whimbrel.cli.options import ModelName
-from whimbrel.cli.output import Json, print_json, print_table, say, when
+from whimbrel.cli.output import Json, counted, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
@@ -116,7 +116,7 @@ def _newest(client: Client, model: str) -> str:
 
 
 def _tell(check: PlanCheck) -> None:
-    fleet = f"{check.fleet:,} devices{' (imagined)' if check.imagined else ''}"
+    fleet = f"{counted(check.fleet, 'device')}{' (imagined)' if check.imagined else ''}"
     say(f"{check.model}: {check.baseline or 'no baseline'} -> {check.target}, {fleet}\n")
     rows = []
     for stage in check.stages:
