@@ -26,7 +26,7 @@ from whimbrel.forecast.forecast import Tick
 from whimbrel.forecast.forecast import forecast as make_forecast
 from whimbrel.forecast.plots import plot
 from whimbrel.forecast.summary import Chance, Forecast, ForecastRequest, Spread
-from whimbrel.plan.plan import Plan
+from whimbrel.plan.plan import Plan, VersionName
 
 _DEVICES_DEFAULT = 1_000_000
 _EXAMPLES = ", ".join(example for _, example in METRICS.values())
@@ -61,8 +61,10 @@ def forecast(
     ] = None,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that play rollouts side by side.")] = 2,
     from_history: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="The fleet as its devices told of this model (--repository, --server)."),
+        bool, typer.Option("--from-history", help="The fleet as its devices told of the plan's model.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="With --from-history: of this model instead of the plan's.")
     ] = None,
     repository: Repository = None,
     server: Server = None,
@@ -78,15 +80,17 @@ def forecast(
     """
     staged = read_plan(read_text(plan, "the plan"), what=plan.name)
     form = _form(output)
-    if from_history is not None and traffic is not None:
+    if from_history and traffic is not None:
         raise UntrustedInput("--from-history and --traffic both say what the fleet is like; keep one of them")
-    if from_history is None:
+    if model is not None and not from_history:
+        raise UntrustedInput("--model names the model of a history; it goes with --from-history")
+    if not from_history:
         basis = _Basis(_described(traffic))
     else:
         with connect(
             repository=repository, server=server, context=context, token_file=token_file, namespace=namespace
         ) as client:
-            basis = _from_history(client, from_history, staged)
+            basis = _from_history(client, model or VersionName.parse(staged.model_version).model, staged)
     fleet = basis.fleet
     given = sizes_for([(base.name, base.way) for base in fleet.versions], parse_sizes(size or ()))
     effects = [parse_effect(text) for text in effect or ()]

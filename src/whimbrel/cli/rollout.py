@@ -268,7 +268,8 @@ def picture(view: RolloutView) -> Group:
         lines.append(Text(f"{counted(view.devices_left, 'device')} in reach not off it yet"))
     if view.verdict is not UNSET:
         lines += _verdict_lines(view.verdict)
-    lines.append(Text("devices: " + "  ".join(f"{name}: {n}" for name, n in sorted(view.devices.items()))))
+    devices = "  ".join(f"{name}: {n}" for name, n in sorted(view.devices.items()))
+    lines.append(Text(f"devices: {devices or 'none heard yet'}"))
     return Group(*lines)
 
 
