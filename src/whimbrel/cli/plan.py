@@ -19,7 +19,7 @@ from whimbrel.cli.connect import (
     quoted,
 )
 from whimbrel.cli.options import ModelName
-from whimbrel.cli.output import Json, counted, print_json, print_table, say, when
+from whimbrel.cli.output import Json, counted, print_json, print_table, say, stderr, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
@@ -81,7 +81,14 @@ def new(
         with connect(
             repository=repository, server=server, context=context, token_file=token_file, namespace=namespace
         ) as client:
-            version = _newest(client, model)
+            newest = _newest(client, model)
+        version = newest.version
+        if newest.baseline:
+            stderr.print(
+                f"note: {model}@{version} is the baseline already; publish the next version, then name it here",
+                markup=False,
+                highlight=False,
+            )
     text = plan_template(f"{model}@{version}", file="plan.yaml" if output is None else shlex.quote(str(output)))
     read_plan(text, what="the plan")  # a model or version that no plan can name is said here
     if output is None:
@@ -107,9 +114,9 @@ def schema() -> None:
     sys.stdout.write(schema_text())
 
 
-def _newest(client: Client, model: str) -> str:
+def _newest(client: Client, model: str) -> ListedVersion:
     versions = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
-    offered = [each.version for each in versions if not each.retired]
+    offered = [each for each in versions if not (each.retired or each.revoked)]
     if not offered:
         raise NotFound(f"{model} has no version to roll out; publish one: whimbrel publish --model {model} FILE")
     return offered[-1]
