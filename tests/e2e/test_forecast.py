@@ -152,15 +152,16 @@ def test_a_fleets_own_history_is_what_is_forecast(tmp_path: Path) -> None:
                 RunningVersion(device_id=f"dev-{index}", model="wake", serial=1, hardware_class=kind, at=T0)
             )
         fleet.tally(running.id, [cell("control", 0, n=4000, crashed=40, latency={100: 4000})])
-    found = done("forecast", plan, "-R", folder, "--from-history", "wake", "--runs", 2, "--processes", 1, "-D", 90_000)
+    found = done("forecast", plan, "-R", folder, "--from-history", "--runs", 2, "--processes", 1, "-D", 90_000)
     assert found["shape"]["crash"] == pytest.approx(0.01)
     assert found["shape"]["hardware"] == pytest.approx({"pi4": 2 / 3, "pi5": 1 / 3})
     assert "in 1 rollouts (4,000 reports of controls)" in found["shape"]["source"]
     assert found["traffic"]["total"] == pytest.approx(90_000 * model_file(tmp_path, 2).stat().st_size, rel=0.7)
     assert any("does not tell accuracy" in each for each in found["assumed"])
-    asked = done("forecast", plan, "-R", folder, "--from-history", "wake", "--runs", 1, "--processes", 1)
+    asked = done("forecast", plan, "-R", folder, "--from-history", "-m", "wake", "--runs", 1, "--processes", 1)
     assert asked["devices"] == 30
-    said = whimbrel("forecast", plan, "-R", folder, "--from-history", "nothing")
+    said = whimbrel("forecast", plan, "-R", folder, "--from-history", "-m", "nothing")
     assert (said.status, said.err.count("\n")) == (4, 1)
-    said = whimbrel("forecast", plan, "--from-history", "wake", "--traffic", HOWTO / "fleet.sample.yaml")
+    said = whimbrel("forecast", plan, "--from-history", "--traffic", HOWTO / "fleet.sample.yaml")
     assert "keep one of them" in said.err
+    assert "it goes with --from-history" in whimbrel("forecast", plan, "-m", "wake").err

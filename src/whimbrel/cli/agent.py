@@ -211,7 +211,7 @@ def status(folder: Folder, json: Json = False) -> None:
     ago = f" ({max(0.0, time.time() - refreshed):.0f} s ago)" if refreshed else ""
     sys.stdout.write(
         f"device {agent_status['device_id']}; agent {'running' if agent_status['running'] else 'not running'}; "
-        f"last refresh {when}{ago}; {agent_status['windows_waiting']} reports wait to be sent\n"
+        f"last refresh {when}{ago}; {_waiting_words(agent_status['windows_waiting'])}\n"
     )
     if not agent_status.get("patches", True):
         sys.stdout.write("patches cannot be applied here, so versions come whole: pip install 'whimbrel[delta]'\n")
@@ -250,6 +250,10 @@ def _enrol_token(path: Path | None) -> str | None:
         return path.read_text().strip() or None
     except (OSError, UnicodeDecodeError) as error:
         raise UntrustedInput(f"the enrolment token cannot be read from {path}: {error}") from error
+
+
+def _waiting_words(reports: int) -> str:
+    return "1 report waits to be sent" if reports == 1 else f"{reports:,} reports wait to be sent"
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ from whimbrel.server.config import Folder
 T = TypeVar("T")
 
 _TIMEOUT_S = 60.0
+_NO_SUCH_PATH = "there is nothing at this path"  # server/app.py, of what devices ask
 
 
 class Client:
@@ -142,6 +143,11 @@ def quoted(part: str) -> str:
 def _error(answer: httpx.Response) -> WhimbrelError:
     try:
         detail = str(answer.json()["detail"])
+        if answer.status_code == 404 and detail.startswith(_NO_SUCH_PATH):
+            detail = (
+                f"{_origin(answer)} is the address that devices ask; people ask another port: `whimbrel serve` prints "
+                "both"
+            )
     except (ValueError, KeyError, TypeError):
         detail = f"the server answered {answer.status_code}, which is not one of Whimbrel's answers; is the URL right?"
     kinds: dict[int, type[WhimbrelError]] = {
@@ -155,6 +161,11 @@ def _error(answer: httpx.Response) -> WhimbrelError:
         507: DiskFull,
     }
     return kinds.get(answer.status_code, WhimbrelError)(detail)
+
+
+def _origin(answer: httpx.Response) -> str:
+    url = answer.request.url
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 @contextmanager
