@@ -168,7 +168,7 @@ def _stage_words(plan: Plan, index: int, check: StageCheck, *, first: bool) -> t
     ]
     if first:
         sentences = [
-            f"{check.share_percent:g}% of the buckets{only}: {check.new_devices:,} devices more get the version, "
+            f"{check.share_percent:g}% of the buckets{only}: {check.new_devices:,} more get the version, "
             f"{check.devices:,} have it then. All others have no version of the model."
         ]
     if (most := cap(plan, stage=index)) is not None:

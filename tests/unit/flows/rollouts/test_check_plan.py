@@ -225,7 +225,7 @@ def test_a_first_version_is_explained_without_a_control() -> None:
         assert (seen.baseline, [(s.devices, s.control) for s in seen.stages]) == (None, [(2, 0), (10, 0)])
         words = " ".join((*seen.sentences, *(each for s in seen.stages for each in s.sentences)))
         assert "It is the first version, so there is nothing to compare it with" in words
-        assert "2 devices more get the version, 2 have it then. All others have no version of the model." in words
+        assert "2 more get the version, 2 have it then. All others have no version of the model." in words
         assert not any("old version" in each or "old one" in each for each in (words, *seen.warnings))
         assert not any("refused" in each for each in seen.warnings)
 
