@@ -83,7 +83,7 @@ def gate_input(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord,
         soaked_s=now - rollout.stage_since,
         counts=counts,
         hour_s=rollout.hour_s,
-        cohort=_cohort(Devices.of_version(registry, fleet, rollout.model, rollout.target), rollout, counts),
+        cohort=_cohort(registry, fleet, rollout, counts),
         shares=rollout.shares,
         without=rollout.without,
         users_heard=(fleet.user_reports_heard_at(rollout.model) or 0.0) >= rollout.created_at,
@@ -100,13 +100,14 @@ def references_of(registry: RegistryPort, rollout: RolloutRecord) -> References:
     return References(treated=target.bin_shares if target else None, control=baseline.bin_shares if baseline else None)
 
 
-def _cohort(devices: Devices, rollout: RolloutRecord, counts: Mapping[int, Counts]) -> int:
+def _cohort(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Counts]) -> int:
     """The stage whose devices speak for the present one."""
     stage = rollout.stage
     if rollout.plan.stages[stage].shadow is not None:
         return stage  # what was seen in the shadow of others speaks for nobody
     while stage > rollout.plan.shadows and not counts.get(stage, Counts()).assigned_t:
         plan, shares = rollout.plan, rollout.shares
+        devices = Devices.of_version(registry, fleet, rollout.model, rollout.target)
         if any(stage_of(plan, shares, place, labels) == stage for place, labels in devices.places()):
             break  # somebody will report
         stage -= 1
