@@ -15,6 +15,7 @@ from conftest import POSTGRESQL
 from support.receivers import Listening, receivers
 from support.server import Running, done, model_file, serving, whimbrel
 from whimbrel import Agent
+from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.device.conditions import Situation
 from whimbrel.errors import Unavailable
@@ -50,13 +51,15 @@ class Fleet:
     def open(self, name: str, *, device_id: str | None = None, **more: Any) -> Agent:
         self.agents[name] = Agent.open(
             self.folder / name,
-            server=self.server.devices,
-            root=self.server.folder / "root.json",
-            models=["wake"],
-            device_id=device_id or name,
-            enrol_token=(self.server.folder / "enrol.token").read_text().strip(),
-            probes=self._probes,
-            **more,
+            AgentOptions(
+                server=self.server.devices,
+                root=self.server.folder / "root.json",
+                models=["wake"],
+                device_id=device_id or name,
+                enrol_token=(self.server.folder / "enrol.token").read_text().strip(),
+                probes=self._probes,
+                **more,
+            ),
         )
         return self.agents[name]
 

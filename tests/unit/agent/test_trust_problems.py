@@ -7,6 +7,7 @@ from tuf.api.exceptions import DownloadHTTPError, RepositoryError, UnsignedMetad
 
 from support.repository import Repository, Server
 from whimbrel.agent.app import Agent
+from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.trust_problems import metadata_problem, problem_of, signature_words, unknown_model
 from whimbrel.agent.tuf_client import check_root
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -58,7 +59,7 @@ def test_a_root_that_is_none_is_told_without_internals() -> None:
 def test_an_agent_that_is_given_no_model_says_so(tmp_path: Path) -> None:
     """It kept `detector`, which nobody had named, and said for ever that models/detector/line.json is not there."""
     with pytest.raises(Refused, match="no model was named; the first time, name what this device keeps: --model NAME"):
-        Agent.open(tmp_path / "device", server="http://127.0.0.1:9", root=Repository().root_bytes)
+        Agent.open(tmp_path / "device", AgentOptions(server="http://127.0.0.1:9", root=Repository().root_bytes))
     assert not (tmp_path / "device" / "agent.json").exists()
 
 
@@ -71,11 +72,13 @@ def test_wrong_models_roots_ports_and_namespaces_are_told_without_internals(tmp_
         def problem(folder: str, *, model: str = "detector", root: bytes = repository.root_bytes, **given: str) -> str:
             with Agent.open(
                 tmp_path / folder,
-                server=given.get("server", server.url),
-                root=root,
-                models=[model],
-                namespace=given.get("namespace"),
-                probes=AllGood(),
+                AgentOptions(
+                    server=given.get("server", server.url),
+                    root=root,
+                    models=[model],
+                    namespace=given.get("namespace"),
+                    probes=AllGood(),
+                ),
             ) as agent:
                 return "; ".join(agent.cycle(force=True).problems)
 
