@@ -39,6 +39,7 @@ class Desk(msgspec.Struct):
     server: Running
     folder: Path
     devices: tuple[str, ...]
+    boards: list[subprocess.Popen[bytes]]
 
     def serials(self) -> list[int | None]:
         return [self._serial(device) for device in self.devices]
@@ -55,16 +56,16 @@ class Desk(msgspec.Struct):
         file.write_bytes(onnx_model(factor=float(number)))
         done("publish", "--model", "detector", file, "-R", self.server.folder, "--semantic-version", f"3.{number}.0")
 
+    def until(self, holds: Callable[[], bool], *, what: str) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert all(board.poll() is None for board in self.boards), "an app ended"
+            assert time.monotonic() < end, f"in vain: {what}"
+            time.sleep(0.5)
+
     def rollout(self, identifier: str) -> dict[str, Any]:
         answer: dict[str, Any] = done("rollout", "status", identifier, "-R", self.server.folder)
         return answer
-
-
-def until(holds: Callable[[], bool], *, what: str) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < end, f"in vain: {what}"
-        time.sleep(0.5)
 
 
 @contextmanager
@@ -72,9 +73,10 @@ def desk(folder: Path, devices: tuple[str, ...]) -> Iterator[Desk]:
     repository = folder / "models"
     done("init", repository)
     done("model", "add", "detector", "-R", repository, "--salt", SALT, "--refresh-s", 2, "--report-s", 2)
-    stop, boards = folder / "stop", []
+    stop = folder / "stop"
+    boards: list[subprocess.Popen[bytes]] = []
     with serving(repository) as server:
-        here = Desk(server, folder, devices)
+        here = Desk(server, folder, devices, boards)
         here.publish(1)
         token = (repository / "enrol.token").read_text().strip()
         for device in devices:
@@ -90,7 +92,6 @@ def desk(folder: Path, devices: tuple[str, ...]) -> Iterator[Desk]:
             boards.append(subprocess.Popen([sys.executable, *map(str, command)]))
         try:
             yield here
-            assert all(board.poll() is None for board in boards), "an app ended"
         finally:
             stop.write_text("")
             for board in boards:
@@ -100,7 +101,7 @@ def desk(folder: Path, devices: tuple[str, ...]) -> Iterator[Desk]:
 @pytest.mark.parametrize(("devices", "judged"), [(ONE, "canary"), (THREE, "general")], ids=["one", "three"])
 def test_the_published_plan_completes_on(tmp_path: Path, devices: tuple[str, ...], judged: str) -> None:
     with desk(tmp_path, devices) as here:
-        until(lambda: here.serials() == [1] * len(devices), what="the first version on every board")
+        here.until(lambda: here.serials() == [1] * len(devices), what="the first version on every board")
         time.sleep(8)  # some windows of the first version
         here.publish(2)
         plan = tmp_path / "plan.yaml"
@@ -111,11 +112,11 @@ def test_the_published_plan_completes_on(tmp_path: Path, devices: tuple[str, ...
         assert "At the soonest it is complete at" in checked
         identifier = done("rollout", "start", plan, "-R", here.server.folder, "--hour-s", HOUR_S)["id"]
         began = time.monotonic()
-        until(lambda: here.rollout(identifier)["ended"], what="the end of the rollout")
+        here.until(lambda: here.rollout(identifier)["ended"], what="the end of the rollout")
         ended = here.rollout(identifier)
         print(f"{len(devices)} boards: {ended['state']} after {time.monotonic() - began:.0f} s: {ended['because']}")
         assert ended["state"] == "completed"
         assert f"of stage {judged}; no device can be its control" in ended["because"]
         assert "and the same devices told 100% while they ran 3.1.0" in ended["because"]
         assert done("rollout", "replay", identifier, "-R", here.server.folder)["same"] is True
-        until(lambda: here.serials() == [2] * len(devices), what="the new version on every board")
+        here.until(lambda: here.serials() == [2] * len(devices), what="the new version on every board")

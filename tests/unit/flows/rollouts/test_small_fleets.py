@@ -255,3 +255,16 @@ def test_a_share_that_a_device_is_in_is_never_widened() -> None:
         runs_the_new_one(here)
         look(here, days=0.1)
         assert now_is(here).shares == (50_000,)
+
+
+def test_a_first_version_has_no_past_and_is_held_to_its_own_release() -> None:
+    beside = devices_in(500_000, BUCKETS, 1)
+    with desk(ONLY, *beside, metrics={2: {"accuracy": 0.96}}, baseline=None) as here:
+        here.registry.change_model("wake", baseline=None)
+        runs_the_new_one(here, accuracy=0.95)
+        verdict = look(here, days=1.1)
+        assert verdict.move == "advance"
+        assert "accuracy is 95%, and its own release says 96%" in verdict.because
+        runs_late = gate_input(here.registry, here.fleet, now_is(here), now=T0 + 80 * HOUR).past
+        assert runs_late is not None
+        assert runs_late.version is None
