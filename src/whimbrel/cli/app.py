@@ -24,6 +24,7 @@ _COMMANDS = {  # name -> the file in this folder that makes it, the extra of the
     "gate": ("gate", "server"),
     "forecast": ("forecast", "server"),
     "feedback": ("feedback", "server"),
+    "device": ("device", "server"),
     "alert": ("alert", "server"),
     "serve": ("repository", "server"),
     "audit": ("repository", "server"),

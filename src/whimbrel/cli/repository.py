@@ -105,13 +105,17 @@ def audit(
     client: Client,
     model: Annotated[str | None, typer.Option(help="Only this model's entries.")] = None,
     rollout: Annotated[str | None, typer.Option(help="Only this rollout's entries.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only this device's entries.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     json: Json = False,
 ) -> None:
     """Who did what, when, why and on what evidence. Newest first."""
-    entries = client.get("audit", as_=list[AuditEntry], model=model, rollout=rollout, limit=limit)
+    entries = client.get("audit", as_=list[AuditEntry], model=model, rollout=rollout, device=device, limit=limit)
     if json:
         print_json(entries)
         return
-    rows = [[when(entry.at), entry.actor, entry.action, entry.model, entry.rollout, entry.because] for entry in entries]
-    print_table(["when (UTC)", "who", "what", "model", "rollout", "because"], rows)
+    rows = [
+        [when(entry.at), entry.actor, entry.action, entry.model, entry.rollout or entry.device, entry.because]
+        for entry in entries
+    ]
+    print_table(["when (UTC)", "who", "what", "model", "rollout or device", "because"], rows)

@@ -31,9 +31,10 @@ from whimbrel.flows.ports import Inbox
 from whimbrel.server.admin.app import admin_app
 from whimbrel.server.admin.operations import AdminContext
 from whimbrel.server.alerts import Alerts
-from whimbrel.server.auth import DeviceTokens
+from whimbrel.server.auth import DeviceTokens, Gatekeeper
 from whimbrel.server.config import FILE, Config, Folder
 from whimbrel.server.controllers import Controllers
+from whimbrel.server.device_access import AccessWatch
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import App, Receive, Scope, Send, problem, respond
 from whimbrel.server.intake import Intake
@@ -206,11 +207,13 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
     with open_repository(folder) as repository:
         repository.alerts.introduce()
         intake = Intake(repository.inbox, written=repository.controllers.wake)
-        tokens = DeviceTokens.open(folder.online_keys / "device-tokens.key")
+        tokens, gatekeeper = DeviceTokens.open(folder.online_keys / "device-tokens.key"), Gatekeeper()
+        access = AccessWatch(repository.database, gatekeeper, clock=repository.clock)
+        access.read()  # before the first request
         apps: list[tuple[App, socket.socket]] = []
         try:
             static = Static(repository.blobs)
-            devices = DeviceApi(repository.database, tokens, intake, clock=repository.clock)
+            devices = DeviceApi(repository.database, tokens, intake, clock=repository.clock, gatekeeper=gatekeeper)
             apps.append((device_app(static, devices), bind(listen)))
             apps.append((admin_app(repository.admin_context(static.sent)), bind(admin_listen)))  # type: ignore[arg-type]
         except BaseException:
@@ -224,6 +227,7 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
         ]
         loops = [
             asyncio.create_task(intake.run()),
+            asyncio.create_task(access.run()),
             asyncio.create_task(repository.controllers.run()),
             asyncio.create_task(repository.controllers.run_builds()),
             asyncio.create_task(repository.alerts.run()),

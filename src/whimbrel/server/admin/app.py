@@ -23,6 +23,7 @@ from whimbrel.model.release import Release
 from whimbrel.server.admin.alerts import ALERT_ROUTES
 from whimbrel.server.admin.artifacts import ARTIFACT_ROUTES
 from whimbrel.server.admin.audit import AUDIT_ROUTES
+from whimbrel.server.admin.devices import DEVICE_ROUTES
 from whimbrel.server.admin.enrol_tokens import ENROL_TOKEN_ROUTES
 from whimbrel.server.admin.experiments import EXPERIMENT_ROUTES
 from whimbrel.server.admin.models import MODEL_ROUTES
@@ -45,6 +46,7 @@ _ROUTES = (
     *ARTIFACT_ROUTES,
     *ROLLOUT_ROUTES,
     *EXPERIMENT_ROUTES,
+    *DEVICE_ROUTES,
     *TICKET_ROUTES,
     *ALERT_ROUTES,
     *AUDIT_ROUTES,
