@@ -42,16 +42,16 @@ def test_pages_hold_every_device_once(database: Database, limit: int, selector: 
         fill(stores)
     with transaction(database, "default") as stores:
         expected = ids(stores.inventory, selector=selector)
-        seen: list[str] = []
+        listed: list[str] = []
         after: str | None = ""
         while after is not None:
             asked = DeviceFilter(selector=read_selector(selector))
             page = find_devices(stores.inventory, asked, after=after, limit=limit)
             assert 0 < len(page.devices) <= limit
-            seen += [device.device_id for device, _ in page.devices]
+            listed += [device.device_id for device, _ in page.devices]
             after = page.after
-        assert seen == expected
-        assert len(seen) == (5 if selector == "region=NZ" else 10)
+        assert listed == expected
+        assert len(listed) == (5 if selector == "region=NZ" else 10)
 
 
 def test_a_page_that_looked_at_many_devices_says_where_the_next_begins(

@@ -343,15 +343,8 @@ class Registry:
             query = query.where(table.c.device == device)
         return [
             AuditRecord(
-                namespace=row.namespace,
-                at=row.at,
-                actor=row.actor,
-                action=row.action,
-                because=row.because,
-                model=row.model,
-                rollout=row.rollout,
-                device=row.device,
-                evidence=parse(dict[str, Any], row.evidence, what="stored evidence"),
+                **{name: getattr(row, name) for name in AuditRecord.__struct_fields__}
+                | {"evidence": parse(dict[str, Any], row.evidence, what="stored evidence")}
             )
             for row in self.connection.execute(query)
         ]

@@ -245,10 +245,10 @@ def test_a_receiver_that_asks_is_told_of_a_copied_card(tmp_path: Path) -> None:
                 rows = done("alert", "list", "-R", folder)
             finally:
                 fleet.close()
-    said = generic.taken[0].json
-    assert (said["moment"], said["device"], said["severity"]) == ("duplicate_identity", "board-1", "warning")
-    assert said["title"] == "device board-1: two installations report with this id"
-    assert "rollout" not in said
+    body = generic.taken[0].json
+    assert (body["moment"], body["device"], body["severity"]) == ("duplicate_identity", "board-1", "warning")
+    assert body["title"] == "device board-1: two installations report with this id"
+    assert "rollout" not in body
     assert {(row["device"], row["rollout"], row["state"]) for row in rows} == {("board-1", "", "sent")}
     assert len(generic.taken) == len(other.taken) == 1
 
@@ -266,6 +266,6 @@ def test_each_command_says_in_words_what_it_did(tmp_path: Path) -> None:
             (["remove", "board-1"], "board-1 is removed. Where it still has an enrolment token it enrols again"),
             (["list"], "devices: none"),
         ):
-            said = whimbrel("device", *words, *at(server))
-            assert (said.status, said.err) == (0, "")
-            assert expected in said.out
+            answer = whimbrel("device", *words, *at(server))
+            assert (answer.status, answer.err) == (0, "")
+            assert expected in answer.out

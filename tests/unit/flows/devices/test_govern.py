@@ -168,8 +168,8 @@ def test_a_label_that_the_device_tells_is_refused_and_its_own_word_holds_later()
         label(here, "dev-1", site="lab")
         here.fleet.enrol("dev-1", credential="c" * 20, labels={"site": "own"}, at=T0)
         site = [read_selector(f"site={word}") for word in ("own", "lab")]
-        found = [here.stores.inventory.look(DeviceFilter(selector=each), after="", limit=9).devices for each in site]
-        assert [len(each) for each in found] == [1, 0]
+        looked = [here.stores.inventory.look(DeviceFilter(selector=each), after="", limit=9).devices for each in site]
+        assert [len(each) for each in looked] == [1, 0]
 
 
 def test_labels_have_a_bound_and_what_is_not_there_is_not_taken_away() -> None:
