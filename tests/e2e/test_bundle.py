@@ -276,7 +276,7 @@ def test_import_on_a_device_that_never_saw_a_server(tmp_path: Path) -> None:
     done("bundle", "export", "-m", "wake", tmp_path / "stick", "-R", folder)
     device = tmp_path / "device"
     said = whimbrel("agent", "import", tmp_path / "stick", "--folder", device)
-    assert (said.status, "no trust root yet" in said.err) == (4, True)
+    assert (said.status, "(missing: root)" in said.err) == (4, True)
     said = done("agent", "import", tmp_path / "stick", "--folder", device, "--root", folder / "root.json")
     assert (said["models"]["wake"]["serial"], said["problems"]) == (1, [])
     with Agent.open(device, AgentOptions(probes=AllGood())) as agent:
