@@ -19,7 +19,7 @@ import pytest
 from conftest import POSTGRESQL
 from support.old_database import make_newer, make_older, schema_of
 from support.permissions import NOBODY, can_mount, mounted, reachable_folder
-from support.server import Running, repository
+from support.server import Running, Said, done, repository, whimbrel
 from support.values import EPOCH, window
 from whimbrel.model.documents import encode
 from whimbrel.version import __version__
@@ -85,13 +85,15 @@ def served(folder: Path, *arguments: str, name: str = "log") -> Iterator[Server]
 
 
 def refused(*command: str, status: int) -> str:
-    """A command that must be refused, in one sentence."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "whimbrel.cli", *command], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert (ended.returncode, ended.stdout) == (status, ""), ended
-    assert ended.stderr.count("\n") == 1, ended.stderr
-    return ended.stderr
+    """A command that must be refused, in one sentence. `serve` is a process; the others run in this one."""
+    if command[0] == "serve":
+        given = [sys.executable, "-m", "whimbrel.cli", *command]
+        ended = subprocess.run(given, capture_output=True, text=True, check=False, timeout=120)
+        said = Said(ended.returncode, ended.stdout, ended.stderr)
+    else:
+        said = whimbrel(*command)
+    assert (said.status, said.out, said.err.count("\n")) == (status, "", 1), said
+    return said.err
 
 
 def test_a_servers_log_is_one_object_a_line_from_its_start_to_its_stop(folder: Path) -> None:
@@ -159,14 +161,10 @@ def test_migrate_brings_it_up_once_and_loses_nothing(folder: Path) -> None:
     newest = schema_of(folder / "whimbrel.db")
     older = make_older(folder / "whimbrel.db")
 
-    def run(*command: str) -> str:
-        given = [sys.executable, "-m", "whimbrel.cli", *command]
-        return subprocess.run(given, capture_output=True, text=True, check=True, timeout=120).stdout
-
-    assert run("migrate", str(folder)) == f"brought the database from the schema {older} to {newest}\n"
-    assert f"has the schema {newest} already" in run("migrate", str(folder))
-    assert json.loads(run("migrate", str(folder), "--json")) == {"before": newest, "after": newest}
-    assert "1.0.0" in run("version", "list", "wake", "-R", str(folder))
+    assert whimbrel("migrate", folder).out == f"brought the database from the schema {older} to {newest}\n"
+    assert f"has the schema {newest} already" in whimbrel("migrate", folder).out
+    assert done("migrate", folder) == {"before": newest, "after": newest}
+    assert "1.0.0" in whimbrel("version", "list", "wake", "-R", folder).out
 
 
 def test_two_servers_that_start_at_once_migrate_once_and_one_leads(folder: Path) -> None:
@@ -192,8 +190,7 @@ def test_two_servers_that_start_at_once_on_postgresql_migrate_once(fresh_schema:
     """Without a lock two of four that began together failed: the table of versions was made twice."""
     import psycopg
 
-    command = [sys.executable, "-m", "whimbrel.cli", "init", str(tmp_path / "repo"), "--database", fresh_schema]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    done("init", tmp_path / "repo", "--database", fresh_schema)
     name = fresh_schema.rpartition("search_path%3D")[2]
     with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA {name} CASCADE")
