@@ -7,6 +7,7 @@ changed then, and the same command goes through again.
 
 import hashlib
 import math
+import re
 import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -19,40 +20,59 @@ import typer
 from whimbrel import limits
 from whimbrel.agent.probes.formats import PROBES
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.earlier_versions import EarlierVersions
+from whimbrel.cli.model_checks import Objections, TriedModel, check_files, inspect_model, try_models
 from whimbrel.cli.output import Json, print_json, progress_bar, say, size_of, waiting
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
 from whimbrel.flows.files.variant_spec import VariantSpec, leave_out, parse_variant
 from whimbrel.flows.publishing.check_golden import golden_objection
+from whimbrel.flows.publishing.check_hardware import hardware_is_open, hardware_objection
 from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.model.documents import convert, encode, plain
 from whimbrel.model.formats import BY_NAME, TITLES
-from whimbrel.model.release import File, Probe, Reference, Variant
+from whimbrel.model.release import File, Metric, Probe, Reference, Release, Variant, metric_of
 from whimbrel.packing import pack
-from whimbrel.server.admin.views.versions import DeltasView, DeltaView, ListedVersion, NewVersion, PublishedVersion
+from whimbrel.server.admin.views.versions import (
+    DeltasView,
+    DeltaView,
+    ListedVersion,
+    NewVersion,
+    PublishedVersion,
+    VersionView,
+)
 from whimbrel.stores.golden_file import read_golden
-from whimbrel.stores.inspection import Inspection, inspect
+from whimbrel.stores.inspection import Inspection
 from whimbrel.stores.signer import load_signer
 from whimbrel.stores.tuf_repository import publish_documents
 from whimbrel.trust import roles
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,300}")
 
 
 class _Source(msgspec.Struct, frozen=True):
     """One file to publish: where its bytes are, what it is, and for whom."""
 
     file: File
+    path: Path
     bytes_at: Path
     inspection: Inspection
     spec: VariantSpec
 
 
 class _Published(msgspec.Struct, frozen=True):
-    """A version that the server accepted: the artifacts that were there and were sent, and earlier equal builds."""
+    """A version that the server accepted: the artifacts that were there and were sent, and earlier equal builds.
+
+    `tried`: by variant. `unchecked`: objections that were passed over. `already`: it had been published before.
+    """
 
     version: PublishedVersion
-    stored_before: list[str]
-    sent: list[str]
-    same_files_as: list[str]
+    stored_before: list[str] = []
+    sent: list[str] = []
+    same_files_as: list[str] = []
+    tried: dict[str, list[TriedModel]] = {}
+    unchecked: tuple[str, ...] = ()
+    already: bool = False
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -61,6 +81,9 @@ class _Published(msgspec.Struct, frozen=True):
             "artifacts_stored_before": self.stored_before,
             "artifacts_sent": self.sent,
             "same_files_as": self.same_files_as,
+            "tried": self.tried,
+            "unchecked": self.unchecked,
+            "already_published": self.already,
         }
 
 
@@ -98,6 +121,14 @@ def publish(
     ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as accuracy=0.91. Repeat it.")] = None,
     changelog: Annotated[list[str] | None, typer.Option(help="One line of the changelog. Repeat it.")] = None,
+    unchecked: Annotated[
+        bool,
+        typer.Option("--unchecked", help="Publish it although it fails the checks; the release says which."),
+    ] = False,
+    interface_change: Annotated[
+        bool,
+        typer.Option("--interface-change", help="Its inputs or outputs are meant to differ from the version before."),
+    ] = False,
     deltas: Annotated[
         bool,
         typer.Option(
@@ -109,12 +140,14 @@ def publish(
     """Publish a version: sign it, store it, and say what it is. Devices get it by a rollout.
 
     The first version of a model becomes its baseline. A version never changes: publish again under a new number.
+    Every model is tried first, as devices will try it. The same files and card again change nothing.
     """
     described = _card(card, model)
+    objections = Objections(passed_over=unchecked)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whimbrel-")))
         sources = [
-            _source(path, spec, scratch / str(index))
+            _source(path, spec, scratch / str(index), objections)
             for index, (path, spec) in enumerate(zip(files, _specs(files, variant or []), strict=True))
         ]
         _check_files(described, sources)
@@ -123,61 +156,90 @@ def publish(
         variants = _variants(described, sources, probe)
         published = _publish(
             client,
-            model,
-            described,
-            variants,
-            sources,
-            semantic_version=semantic_version,
-            version=version,
-            metric=metric or [],
-            changelog=changelog or [],
+            _Draft(
+                model=model,
+                card=described,
+                variants=variants,
+                sources=sources,
+                version=version or described.version,
+                semantic_version=semantic_version or described.semantic_version,
+                metrics=described.metrics | _metrics(metric or []),
+                changelog=[*described.changes, *(changelog or [])],
+            ),
+            objections,
+            interface_change=interface_change,
         )
-    patches = _patches(client, model, published.version.version) if deltas else None
+    patches = _patches(client, model, published.version.version) if deltas and not published.already else None
     if json:
         print_json(published.fields | (patches.fields if patches else {}))
         return
-    _tell(published, patches, sources)
+    _tell(published, patches, sources, hardware_open=hardware_is_open(described.training.target_hardware, variants))
 
 
-def _publish(
-    client: Client,
-    model: str,
-    card: Card,
-    variants: list[Variant],
-    sources: list[_Source],
-    *,
-    semantic_version: str | None,
-    version: str | None,
-    metric: list[str],
-    changelog: list[str],
-) -> _Published:
-    now = datetime.now(UTC)
+class _Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a publisher gave. `version`, `semantic_version`: None where the next number is to be taken."""
+
+    model: str
+    card: Card
+    variants: list[Variant]
+    sources: list[_Source]
+    version: str | None
+    semantic_version: str | None
+    metrics: dict[str, Metric]
+    changelog: list[str]
+
+    def release(self, earlier: list[ListedVersion], *, now: datetime) -> Release:
+        """The next release after the `earlier` versions. Raises `Refused` where it breaks the card's budgets."""
+        identity = identify(
+            earlier, variants=self.variants, version=self.version, semantic_version=self.semantic_version, now=now
+        )
+        release = write_release(
+            self.model,
+            identity,
+            variants=self.variants,
+            training=self.card.training,
+            metrics=self.metrics,
+            changelog=self.changelog,
+            requires=self.card.requires,
+            reference=_reference(self.card, self.variants, self.sources),
+            now=now,
+        )
+        size = max(each.size_bytes for each in release.variants)
+        if broken := self.card.budgets.broken(size_bytes=size, metrics=dict(release.metrics)):
+            raise Refused(f"the card's own budgets are not kept: {'; '.join(broken)}. Nothing was published")
+        if wrong := hardware_objection(release.training.target_hardware, release.variants):
+            raise Refused(f"{wrong}. Nothing was published")
+        return release
+
+
+def _publish(client: Client, draft: _Draft, objections: Objections, *, interface_change: bool) -> _Published:
+    model, now = draft.model, datetime.now(UTC)
     earlier = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
-    identity = identify(
-        earlier,
-        variants=variants,
-        version=version or card.version,
-        semantic_version=semantic_version or card.semantic_version,
-        now=now,
-    )
-    if card.build_hash is not None and card.build_hash != identity.build_hash:
-        raise Refused(f"the card says build {card.build_hash}, and these files are build {identity.build_hash}")
-    release = write_release(
-        model,
-        identity,
-        variants=variants,
-        training=card.training,
-        metrics=card.metrics | _metrics(metric),
-        changelog=[*card.changes, *changelog],
-        requires=card.requires,
-        reference=_reference(card, variants, sources),
-        now=now,
-    )
-    broken = card.budgets.broken(
-        size_bytes=max(each.size_bytes for each in release.variants), metrics=dict(release.metrics)
-    )
-    if broken:
-        raise Refused(f"the card's own budgets are not kept: {'; '.join(broken)}. Nothing was published")
+    release = draft.release(earlier, now=now)
+    before = EarlierVersions(client, model, earlier)
+    same = before.same_as(release, version=draft.version, semantic_version=draft.semantic_version)
+    if same is not None:
+        fields = {name: getattr(same, name) for name in VersionView.__struct_fields__}
+        return _Published(PublishedVersion(**fields, baseline=False), already=True)
+    if not interface_change:
+        before.check_interface(release)
+    check_files(release.variants, {each.file.sha256: each.inspection for each in draft.sources}, objections)
+    places = {each.file.sha256: each.path for each in draft.sources}
+    tried = try_models(release.variants, places, objections)
+    release = msgspec.structs.replace(release, unchecked=tuple(objections.sentences))
+    return _send(client, release, draft.sources, earlier, tried=tried, now=now)
+
+
+def _send(
+    client: Client,
+    release: Release,
+    sources: list[_Source],
+    earlier: list[ListedVersion],
+    *,
+    tried: dict[str, list[TriedModel]],
+    now: datetime,
+) -> _Published:
+    """Store what is not stored yet, sign, and hand over."""
     stored, sent = [], []
     for source in sources:
         if client.has_artifact(source.file.sha256):
@@ -185,6 +247,7 @@ def _publish(
             continue
         client.send_artifact(source.bytes_at, source.file.sha256)
         sent.append(source.file.sha256)
+    model = release.model
     signer = load_signer(client.keys() / f"{roles.publisher_role(model)}.pem")
     document = encode(release)
     role = publish_documents(
@@ -196,7 +259,7 @@ def _publish(
     body = NewVersion(release=document, publisher=role)
     accepted = client.send("POST", f"models/{quoted(model)}/versions", body, as_=PublishedVersion)
     twins = [v.version for v in earlier if v.build_hash == release.build_hash]
-    return _Published(accepted, stored, sent, twins)
+    return _Published(accepted, stored, sent, twins, tried, release.unchecked)
 
 
 def _patches(client: Client, model: str, version: str) -> _Patches:
@@ -221,8 +284,14 @@ def _tell_patches(patches: _Patches) -> None:
             say(f"    {delta.advice}")
 
 
-def _tell(published: _Published, patches: _Patches | None, sources: list[_Source]) -> None:
+def _tell(published: _Published, patches: _Patches | None, sources: list[_Source], *, hardware_open: bool) -> None:
     version = published.version
+    if published.already:
+        say(
+            f"already published: {version.model} {version.version} ({version.semantic_version}), serial "
+            f"{version.serial}, build {version.build_hash}; these files and this card change nothing"
+        )
+        return
     say(
         f"published {version.model} {version.version} ({version.semantic_version}), serial {version.serial}, "
         f"build {version.build_hash}"
@@ -240,6 +309,12 @@ def _tell(published: _Published, patches: _Patches | None, sources: list[_Source
             say(f"    not for devices whose {content.too_old.key} is {', '.join(content.too_old.values)}")
         if content.note:
             say(f"    note: {content.note}")
+        for model in _tried(published, source):
+            say(f"    {model}")
+    for objection in published.unchecked:
+        say(f"  UNCHECKED: {objection}")
+    if hardware_open:
+        say("  note: target_hardware is kept and selects no device; a selector of the label hardware does")
     if patches is not None:
         _tell_patches(patches)
     if published.same_files_as:
@@ -250,10 +325,20 @@ def _tell(published: _Published, patches: _Patches | None, sources: list[_Source
         say("Next: whimbrel rollout start plan.yaml")
 
 
-def _source(path: Path, spec: VariantSpec, scratch: Path) -> _Source:
+def _tried(published: _Published, source: _Source) -> list[TriedModel]:
+    """How the source's model was tried: once for each probe, though several variants may be made of one file."""
+    models: list[TriedModel] = []
+    for variant in published.tried.values():
+        models += [each for each in variant if each.sha256 == source.file.sha256 and each not in models]
+    return models
+
+
+def _source(path: Path, spec: VariantSpec, scratch: Path, objections: Objections) -> _Source:
+    if path.is_symlink() and not path.exists():
+        raise UntrustedInput(f"{path} is a link to {path.readlink()}, which is not here; fetch that file first")
     if not path.exists():
         raise UntrustedInput(f"there is no file {path}; name a model file or a Core ML package folder")
-    inspection = inspect(path)
+    inspection = inspect_model(path, objections)
     bytes_at = path
     if path.is_dir():
         bytes_at = scratch.with_suffix(".tar")
@@ -272,7 +357,7 @@ def _source(path: Path, spec: VariantSpec, scratch: Path) -> _Source:
         },
         what=f"the file {path.name!r}",
     )
-    return _Source(file, bytes_at, inspection, spec)
+    return _Source(file, path, bytes_at, inspection, spec)
 
 
 def _digest(path: Path, size: int) -> str:
@@ -372,13 +457,13 @@ def _reference(card: Card, variants: list[Variant], sources: list[_Source]) -> R
         raise Unavailable(f"the model cannot be run here: {error.name} is not installed") from error
 
 
-def _metrics(given: list[str]) -> dict[str, float]:
-    metrics = {}
+def _metrics(given: list[str]) -> dict[str, Metric]:
+    metrics: dict[str, Metric] = {}
     for each in given:
         name, equals, value = each.partition("=")
         try:
-            metrics[name] = float(value)
-        except ValueError:
+            metrics[name] = metric_of(int(value) if _WHOLE.fullmatch(value) else float(value))
+        except (ValueError, OverflowError):
             equals = ""
         if not equals or not math.isfinite(metrics[name]):
             raise UntrustedInput(f"--metric {each!r} is not understood; expected NAME=VALUE, as accuracy=0.91")

@@ -1,0 +1,149 @@
+"""Try the files of a new version here, before anything of it is stored: they must be whole, and must work.
+
+1. A variant's files are all that a device gets: weights in other files, and shards, must be among them.
+2. Each model is opened by the probe that devices run, in the same cage, where its runtime is installed here: golden
+   values are tried, or made-up inputs. Without the runtime the file's structure is checked, and this is said.
+3. An objection ends the publication. With --unchecked objections are told, signed into the release, and passed over.
+
+Called by `whimbrel publish`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from whimbrel import limits
+from whimbrel.agent.labels import seen_labels
+from whimbrel.agent.probes import ProbeServer
+from whimbrel.agent.probes.checks import runs_here
+from whimbrel.agent.probes.formats import PROBES
+from whimbrel.cli.output import waiting
+from whimbrel.device.ports import ProbeRequest
+from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.flows.publishing.check_files import missing_files, precision_objection
+from whimbrel.model.formats import BY_NAME, Format, Without, runtime_label
+from whimbrel.model.release import Variant
+from whimbrel.stores.inspection import Inspection, inspect, recognise
+
+
+class Objections:
+    """What speaks against publishing. The first ends it, unless the publisher passes over them: then all are kept."""
+
+    def __init__(self, *, passed_over: bool) -> None:
+        self._passed_over = passed_over
+        self.sentences: list[str] = []
+
+    def add(self, sentence: str) -> None:
+        """Raises `UntrustedInput`, or keeps the sentence. An empty one is no objection."""
+        if not sentence:
+            return
+        if not self._passed_over:
+            raise UntrustedInput(f"{sentence}. Nothing was published; --unchecked publishes it as it is")
+        if len(self.sentences) < limits.OBJECTIONS:
+            self.sentences.append(sentence[: limits.OBJECTION_CHARS])
+
+
+class TriedModel(msgspec.Struct, frozen=True):
+    """How a model was tried here. `how`: "ran" (golden values), "smoke" (made-up inputs), "structure", or "not"."""
+
+    file: str
+    sha256: str
+    how: str
+    note: str = ""  # why it did not run
+    latency_ms: float | None = None
+    memory_mib: float | None = None
+
+    def __str__(self) -> str:
+        words = {
+            "ran": "tried here with the probe's inputs",
+            "smoke": "tried here with made-up inputs",
+            "structure": "not run here, its structure was checked",
+            "not": "not tried here",
+        }[self.how]
+        if self.latency_ms is not None:
+            words += f": {self.latency_ms:.3g} ms an inference"
+        if self.how in {"ran", "smoke"} and self.memory_mib is not None:
+            words += f", {self.memory_mib:.0f} MiB of memory"
+        return f"{words}: {self.note}" if self.note else words
+
+
+def inspect_model(path: Path, objections: Objections) -> Inspection:
+    """What is in the file or folder. Raises `UntrustedInput` where it is no model, or one that cannot be read."""
+    try:
+        return inspect(path)
+    except UntrustedInput as error:
+        kind = recognise(path)  # what is no model at all is not published, whoever says so
+        objections.add(str(error))
+        return Inspection(format=kind, note="it was not read")
+
+
+def check_files(variants: Sequence[Variant], inspections: Mapping[str, Inspection], objections: Objections) -> None:
+    """Whether each variant is whole, and of the precision that it says. `inspections`: by the SHA-256 of the file."""
+    for variant in variants:
+        files = {file.name: inspections[file.sha256] for file in variant.files}
+        objections.add(missing_files(files))
+        of_file = inspections[variant.files[0].sha256].precision
+        if wrong := precision_objection(given=variant.precision, of_file=of_file):
+            objections.add(f"{variant.files[0].name}: {wrong}")
+
+
+def try_models(
+    variants: Sequence[Variant], places: Mapping[str, Path], objections: Objections
+) -> dict[str, list[TriedModel]]:
+    """Probe every model once for each probe that a variant asks for; by the variant's name.
+
+    `places`: where a file or unpacked folder lies, by its SHA-256.
+    """
+    tried: list[tuple[ProbeRequest, TriedModel]] = []
+    by_variant: dict[str, list[TriedModel]] = {}
+    server = ProbeServer()
+    try:
+        for variant in variants:
+            file = variant.files[0]
+            request = ProbeRequest(str(places[file.sha256].resolve()), file.format, variant.signature, variant.probe)
+            model = next((each for other, each in tried if other == request), None)
+            if model is None:
+                with waiting(f"trying {file.name}"):
+                    model = _try(server, request, variant, objections)
+                tried.append((request, model))
+            by_variant[variant.name] = [model]
+    finally:
+        server.close()
+    return by_variant
+
+
+def _try(server: ProbeServer, request: ProbeRequest, variant: Variant, objections: Objections) -> TriedModel:
+    file = variant.files[0]
+    note = ""
+    if not runs_here(request.format):
+        note = _why_not(request.format)
+        request = msgspec.structs.replace(request, probe=None)  # golden values need a runtime
+    try:
+        result = server.probe(request)
+    except Unavailable as error:
+        return TriedModel(file.name, file.sha256, "not", note=str(error))
+    if not result.passed:
+        reason = " ".join(result.reason.split())
+        objections.add(f"{file.name} fails the probe that devices run{_runtime(request.format)}: {reason}")
+        return TriedModel(file.name, file.sha256, "not", note="its probe failed")
+    if result.how == "structure" and not note:
+        asked = variant.probe is None or variant.probe.smoke
+        note = (
+            "no inputs can be made up for it; the card may bring golden values"
+            if asked
+            else "the card says smoke: false"
+        )
+    return TriedModel(
+        file.name, file.sha256, result.how or "ran", note, latency_ms=result.latency_ms, memory_mib=result.memory_mib
+    )
+
+
+def _why_not(kind: Format) -> str:
+    importing = PROBES[kind].runtime
+    return importing.because if isinstance(importing, Without) else f"{BY_NAME[kind].runtime} is not installed"
+
+
+def _runtime(kind: Format) -> str:
+    version = seen_labels().get(runtime_label(kind))
+    return f" (with {BY_NAME[kind].runtime} {version})" if version else ""
