@@ -36,6 +36,7 @@ class Objections:
 
     def add(self, sentence: str) -> None:
         """Raises `UntrustedInput`, or keeps the sentence. An empty one is no objection."""
+        sentence = sentence.rstrip(". ")
         if not sentence:
             return
         if not self._passed_over:
@@ -89,11 +90,14 @@ def check_files(variants: Sequence[Variant], inspections: Mapping[str, Inspectio
 
 
 def try_models(
-    variants: Sequence[Variant], places: Mapping[str, Path], objections: Objections
+    variants: Sequence[Variant],
+    places: Mapping[str, Path],
+    inspections: Mapping[str, Inspection],
+    objections: Objections,
 ) -> dict[str, list[TriedModel]]:
     """Probe every model once for each probe that a variant asks for; by the variant's name.
 
-    `places`: where a file or unpacked folder lies, by its SHA-256.
+    `places`: where a file or unpacked folder lies, and `inspections`: what is in it, by its SHA-256.
     """
     tried: list[tuple[ProbeRequest, TriedModel]] = []
     by_variant: dict[str, list[TriedModel]] = {}
@@ -105,7 +109,7 @@ def try_models(
             model = next((each for other, each in tried if other == request), None)
             if model is None:
                 with waiting(f"trying {file.name}"):
-                    model = _try(server, request, variant, objections)
+                    model = _try(server, request, variant, inspections[file.sha256], objections)
                 tried.append((request, model))
             by_variant[variant.name] = [model]
     finally:
@@ -113,7 +117,9 @@ def try_models(
     return by_variant
 
 
-def _try(server: ProbeServer, request: ProbeRequest, variant: Variant, objections: Objections) -> TriedModel:
+def _try(
+    server: ProbeServer, request: ProbeRequest, variant: Variant, inspection: Inspection, objections: Objections
+) -> TriedModel:
     file = variant.files[0]
     note = ""
     if not runs_here(request.format):
@@ -124,8 +130,14 @@ def _try(server: ProbeServer, request: ProbeRequest, variant: Variant, objection
     except Unavailable as error:
         return TriedModel(file.name, file.sha256, "not", note=str(error))
     if not result.passed:
-        reason = " ".join(result.reason.split())
-        objections.add(f"{file.name} fails the probe that devices run{_runtime(request.format)}: {reason}")
+        runtime = _runtime(request.format)
+        if inspection.too_old is not None and not inspection.too_old.matches(seen_labels()):
+            needs = "is of a newer form (opset, IR version) than the runtime that is installed here knows"
+            objections.add(f"{file.name} {needs} ({runtime}); install a newer one to have it tried")
+        else:
+            reason = " ".join(result.reason.split())
+            with_it = f" (with {runtime})" if runtime else ""
+            objections.add(f"{file.name} fails the probe that devices run{with_it}: {reason}")
         return TriedModel(file.name, file.sha256, "not", note="its probe failed")
     if result.how == "structure" and not note:
         asked = variant.probe is None or variant.probe.smoke
@@ -146,4 +158,4 @@ def _why_not(kind: Format) -> str:
 
 def _runtime(kind: Format) -> str:
     version = seen_labels().get(runtime_label(kind))
-    return f" (with {BY_NAME[kind].runtime} {version})" if version else ""
+    return f"{BY_NAME[kind].runtime} {version}" if version else ""

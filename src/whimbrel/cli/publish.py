@@ -223,9 +223,10 @@ def _publish(client: Client, draft: _Draft, objections: Objections, *, interface
         return _Published(PublishedVersion(**fields, baseline=False), already=True)
     if not interface_change:
         before.check_interface(release)
-    check_files(release.variants, {each.file.sha256: each.inspection for each in draft.sources}, objections)
+    inspections = {each.file.sha256: each.inspection for each in draft.sources}
+    check_files(release.variants, inspections, objections)
     places = {each.file.sha256: each.path for each in draft.sources}
-    tried = try_models(release.variants, places, objections)
+    tried = try_models(release.variants, places, inspections, objections)
     release = msgspec.structs.replace(release, unchecked=tuple(objections.sentences))
     return _send(client, release, draft.sources, earlier, tried=tried, now=now)
 
@@ -240,6 +241,8 @@ def _send(
     now: datetime,
 ) -> _Published:
     """Store what is not stored yet, sign, and hand over."""
+    model = release.model
+    signer = load_signer(client.keys() / f"{roles.publisher_role(model)}.pem")
     stored, sent = [], []
     for source in sources:
         if client.has_artifact(source.file.sha256):
@@ -247,8 +250,6 @@ def _send(
             continue
         client.send_artifact(source.bytes_at, source.file.sha256)
         sent.append(source.file.sha256)
-    model = release.model
-    signer = load_signer(client.keys() / f"{roles.publisher_role(model)}.pem")
     document = encode(release)
     role = publish_documents(
         client.get_bytes(f"roles/{roles.publisher_role(model)}"),
