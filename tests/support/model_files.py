@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +48,21 @@ model.save(sys.argv[1])
 def coreml_program(folder: Path) -> Path:
     """A package of an ML program, whose weights lie in a file of their own."""
     package = folder / "program.mlpackage"
-    command = [sys.executable, "-W", "ignore", "-c", _COREML_PROGRAM, str(package)]
-    subprocess.run(command, check=True, capture_output=True)
+    for name, content in _coreml_program().items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_bytes(content)
     return package
+
+
+@cache
+def _coreml_program() -> dict[str, bytes]:
+    """The package's files; made once, since coremltools takes seconds to be imported."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "program.mlpackage"
+        command = [sys.executable, "-W", "ignore", "-c", _COREML_PROGRAM, str(package)]
+        subprocess.run(command, check=True, capture_output=True)
+        files = (path for path in package.rglob("*") if path.is_file())
+        return {path.relative_to(package).as_posix(): path.read_bytes() for path in files}
 
 
 def onnx(path: Path) -> Path:

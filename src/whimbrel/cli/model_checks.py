@@ -36,7 +36,7 @@ class Objections:
 
     def add(self, sentence: str) -> None:
         """Raises `UntrustedInput`, or keeps the sentence. An empty one is no objection."""
-        sentence = sentence.rstrip(". ")
+        sentence = "".join(each if each.isprintable() else "?" for each in sentence).rstrip(". ")
         if not sentence:
             return
         if not self._passed_over:

@@ -61,7 +61,7 @@ def show(client: Client, model: str, version: Version, json: Json = False) -> No
     say(f"  build {release.build_hash}, published {release.created}{', retired' if detail.retired else ''}")
     for key, value in sorted(plain(release.training).items()):
         words = {"build_hash": "the pipeline's build_hash"}.get(key, key)
-        say(f"  training: {words} = {', '.join(value) if isinstance(value, list) else value}")
+        say(f"  training: {words} = {', '.join(value) if isinstance(value, list | tuple) else value}")
     for key, value in sorted(release.metrics.items()):
         say(f"  metrics: {key} = {value}")
     for line in release.changelog:

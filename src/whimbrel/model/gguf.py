@@ -63,11 +63,11 @@ class GgufHeader(NamedTuple):
             size = size_of(tensor)
             if size is not None and tensor.start + size > size_bytes:
                 raise ValueError(
-                    f"tensor {tensor.name!r} ends at byte {tensor.start + size} of {size_bytes}: the file was cut"
+                    f"tensor {tensor.name[:80]!r} ends at byte {tensor.start + size} of {size_bytes}: the file was cut"
                 )
             if tensor.start > size_bytes:
                 raise ValueError(
-                    f"tensor {tensor.name!r} begins at byte {tensor.start} of {size_bytes}: the file was cut"
+                    f"tensor {tensor.name[:80]!r} begins at byte {tensor.start} of {size_bytes}: the file was cut"
                 )
 
 

@@ -202,7 +202,7 @@ def card(folder: Path, **content: object) -> Path:
 
 
 def tensor(*values: float) -> dict[str, object]:
-    return {"dtype": "float32", "shape": [len(values)], "values": values}
+    return {"dtype": "float32", "shape": [1, len(values)], "values": values}
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def test_another_interface_is_refused_unless_it_is_meant(
     other.write_bytes(onnx_model(size=5))
     answer = whimbrel("publish", "-m", model, other, "-R", repo)
     assert answer.status == 4
-    assert "its input 'x' was float32 4 and becomes float32 5" in answer.err
+    assert "its input 'x' was float32 1x4 and becomes float32 1x5" in answer.err
     assert "publish it with --interface-change" in answer.err
     assert "serial 2" in published(repo, model, other, "--interface-change")
 

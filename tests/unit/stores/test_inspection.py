@@ -134,7 +134,7 @@ def test_gguf_that_was_cut_says_where(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(UntrustedInput, match=r"tensor 'w' ends at byte \d+ of \d+: the file was cut"):
         inspect(path)
-    path.write_bytes(path.read_bytes()[:60])
+    path.write_bytes(path.read_bytes()[:150])
     with pytest.raises(UntrustedInput, match="inside its header: it was cut"):
         inspect(path)
 

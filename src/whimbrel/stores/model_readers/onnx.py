@@ -96,11 +96,10 @@ def _by_onnx(path: str) -> Inspection:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        # The checker knows less than the runtime (newer opsets); where the runtime opens the file it is a remark.
+        # The checker knows less than the runtime (newer opsets), which is asked after this, where it is installed.
         if not outside:  # it also objects to weights that are not beside the model
             if not is_installed("onnxruntime"):
                 raise
-            _session(path)
             note = f"the onnx checker objects: {' '.join(str(error).split())[:200]}"
     return Inspection(
         format="onnx",
