@@ -31,6 +31,7 @@ from whimbrel.flows.publishing.check_hardware import hardware_is_open, hardware_
 from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.model.documents import convert, encode, plain
 from whimbrel.model.formats import BY_NAME, TITLES
+from whimbrel.model.mistaken_files import HEAD_BYTES, is_pointer, mistaken_for_a_model
 from whimbrel.model.release import File, Metric, Probe, Reference, Release, Variant, metric_of
 from whimbrel.packing import pack
 from whimbrel.server.admin.views.versions import (
@@ -315,7 +316,7 @@ def _tell(published: _Published, patches: _Patches | None, sources: list[_Source
     for objection in published.unchecked:
         say(f"  UNCHECKED: {objection}")
     if hardware_open:
-        say("  note: target_hardware is kept and selects no device; a selector of the label hardware does")
+        say("  note: target_hardware chooses no devices; --variant hardware=NAME does, by their label")
     if patches is not None:
         _tell_patches(patches)
     if published.same_files_as:
@@ -409,6 +410,8 @@ def _card(path: Path | None, model: str) -> Card:
         raise UntrustedInput(f"the card {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UntrustedInput(f"the card {path} is not UTF-8 text: {error}") from error
+    if is_pointer(head := text[:HEAD_BYTES].encode()):
+        raise UntrustedInput(f"the card {path} {mistaken_for_a_model(head)}")
     card = read_card(text, what=path.name)
     if card.model_id is not None and card.model_id != model:
         raise UntrustedInput(f"{path.name} is the card of {card.model_id!r}; you are publishing {model!r}")

@@ -176,6 +176,16 @@ def test_a_pointer_is_no_model_whoever_says_so(repo: Path, model: str, tmp_path:
         assert "model.onnx is a Git LFS pointer, which stands for 131072 bytes; run: git lfs pull" in error
 
 
+def test_golden_values_and_a_card_that_are_pointers_are_said(
+    repo: Path, model: str, tmp_path: Path, doubling: Path
+) -> None:
+    (tmp_path / "golden.npz").write_text(POINTER)
+    described = card(tmp_path, probe={"golden": "golden.npz"})
+    assert "golden.npz is a Git LFS pointer" in refused(repo, model, doubling, "--card", str(described))
+    described.write_text(POINTER)
+    assert "card.json is a Git LFS pointer" in refused(repo, model, doubling, "--card", str(described))
+
+
 # --- what only a device's runtime can judge ---
 
 
@@ -239,6 +249,24 @@ def test_what_was_tried_is_said(repo: Path, model: str, tmp_path: Path, doubling
     assert "not run here, its structure was checked: the card says smoke: false" in out
 
 
+def test_golden_values_prove_nothing_where_their_runtime_is_not_installed(
+    repo: Path, model: str, tmp_path: Path
+) -> None:
+    tokens = {"dtype": "int32", "shape": [1, 1], "values": [1]}
+    described = card(tmp_path, probe={"inputs": {"tokens": tokens}, "outputs": {"logits": tensor(1)}})
+    out = published(repo, model, model_files.gguf(tmp_path / "m.gguf"), "--card", described)
+    assert "not run here, its structure was checked: llama_cpp is not installed" in out
+
+
+def test_a_module_beside_the_model_is_not_imported(
+    repo: Path, model: str, tmp_path: Path, doubling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("numpy", "onnxruntime", "msgspec"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(99)\n")
+    monkeypatch.chdir(tmp_path)
+    assert "tried here with made-up inputs" in published(repo, model, doubling)
+
+
 # --- the same again, another interface, the pipeline's words ---
 
 
@@ -296,7 +324,7 @@ def test_the_pipelines_own_words_are_kept_shown_and_checked(
     error = refused(repo, model, doubling, "--card", str(described), "--variant", "hardware=jetson", status=4)
     assert "is for hardware=jetson, and the card's target_hardware is pi-4, pi-5" in error
     out = published(repo, model, doubling, "--card", described)
-    assert "target_hardware is kept and selects no device" in out
+    assert "target_hardware chooses no devices; --variant hardware=NAME does" in out
     shown = whimbrel("version", "show", model, "1", "-R", repo).out
     for line in (
         "training: the pipeline's build_hash = a1b2c3",
