@@ -80,13 +80,13 @@ def inspect_model(path: Path, objections: Objections) -> Inspection:
 
 
 def check_files(variants: Sequence[Variant], inspections: Mapping[str, Inspection], objections: Objections) -> None:
-    """Whether each variant is whole, and of the precision that it says. `inspections`: by the SHA-256 of the file."""
+    """Whether each variant is whole, and of the precision that it says. `inspections`: by its first file's SHA-256."""
     for variant in variants:
-        files = {file.name: inspections[file.sha256] for file in variant.files}
-        objections.add(missing_files(files))
-        of_file = inspections[variant.files[0].sha256].precision
-        if wrong := precision_objection(given=variant.precision, of_file=of_file):
-            objections.add(f"{variant.files[0].name}: {wrong}")
+        entry = variant.files[0]
+        inspection = inspections[entry.sha256]
+        objections.add(missing_files(entry.name, inspection, [file.name for file in variant.files]))
+        if wrong := precision_objection(given=variant.precision, of_file=inspection.precision):
+            objections.add(f"{entry.name}: {wrong}")
 
 
 def try_models(

@@ -3,8 +3,9 @@
 A function answers a sentence, or "" where it has no objection. Called at publication.
 """
 
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Protocol
 
 _SHARD_NAME = re.compile(r"^(?P<stem>.+)-(?P<shard>\d{5})-of-(?P<shards>\d{5})(?P<end>\.\w+)$")
@@ -26,21 +27,22 @@ class ModelFile(Protocol):
     def shards(self) -> int: ...
 
 
-def missing_files(files: Mapping[str, ModelFile]) -> str:
-    """Whether files by their names, which are all that a device gets, are a whole model."""
-    for name, file in files.items():
-        if lacking := sorted(set(file.other_files) - files.keys()):
-            others = ", ".join(lacking[:_LISTED]) + (f" and {len(lacking) - _LISTED} more" * (len(lacking) > _LISTED))
-            return f"{name} has weights in other files, which devices would not get: {others}"
-        named = _SHARD_NAME.match(name)
-        shard, shards = file.shard, file.shards
-        if shards == 1 and named:
-            shard, shards = int(named["shard"]), int(named["shards"])
-        if len(files) < shards:
-            return (
-                f"{name} is shard {shard} of {shards} of one model, and {len(files)} of them would be published; "
-                "merge them into one file (GGUF: llama-gguf-split --merge)"
-            )
+def missing_files(entry: str, model: ModelFile, names: Collection[str]) -> str:
+    """Whether the files of these names, which are all that a device gets, are the whole `model` that `entry` opens."""
+    folder = posixpath.dirname(entry)
+    needed = {posixpath.normpath(posixpath.join(folder, name)) for name in model.other_files}
+    if lacking := sorted(needed - set(names)):
+        others = ", ".join(lacking[:_LISTED]) + (f" and {len(lacking) - _LISTED} more" * (len(lacking) > _LISTED))
+        return f"{entry} has weights in other files, which devices would not get: {others}"
+    named = _SHARD_NAME.match(entry)
+    shard, shards = model.shard, model.shards
+    if shards == 1 and named:
+        shard, shards = int(named["shard"]), int(named["shards"])
+    if len(names) < shards:
+        return (
+            f"{entry} is shard {shard} of {shards} of one model, and {len(names)} of them would be published; "
+            "merge them into one file (GGUF: llama-gguf-split --merge)"
+        )
     return ""
 
 

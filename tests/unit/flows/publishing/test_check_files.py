@@ -13,18 +13,24 @@ class File(msgspec.Struct, frozen=True):
 
 
 def test_a_file_alone_is_a_whole_model() -> None:
-    assert missing_files({"m.gguf": File()}) == ""
+    assert missing_files("m.gguf", File(), ["m.gguf"]) == ""
 
 
 def test_weights_in_another_file_must_be_among_the_files() -> None:
     model = File(other_files=("m.data", "n.data"))
-    assert missing_files({"m.onnx": model, "m.data": File(), "n.data": File()}) == ""
-    sentence = missing_files({"m.onnx": model, "m.data": File()})
+    assert missing_files("m.onnx", model, ["m.onnx", "m.data", "n.data"]) == ""
+    sentence = missing_files("m.onnx", model, ["m.onnx", "m.data"])
     assert sentence == "m.onnx has weights in other files, which devices would not get: n.data"
 
 
+def test_weights_are_named_from_the_folder_of_the_model() -> None:
+    model = File(other_files=("m.data", "./more/../n.data"))
+    assert missing_files("onnx/m.onnx", model, ["onnx/m.onnx", "onnx/m.data", "onnx/n.data"]) == ""
+    assert "onnx/m.data" in missing_files("onnx/m.onnx", model, ["onnx/m.onnx", "m.data", "onnx/n.data"])
+
+
 def test_of_many_missing_files_some_are_named() -> None:
-    assert missing_files({"m": File(other_files=tuple("edcba"))}).endswith(": a, b, c and 2 more")
+    assert missing_files("m", File(other_files=tuple("edcba")), ["m"]).endswith(": a, b, c and 2 more")
 
 
 @pytest.mark.parametrize(
@@ -35,8 +41,8 @@ def test_of_many_missing_files_some_are_named() -> None:
     ],
 )
 def test_one_shard_of_several_is_no_model(name: str, file: File) -> None:
-    assert "is shard 2 of 3 of one model, and 1 of them" in missing_files({name: file})
-    assert missing_files({name: file, "a": File(), "b": File()}) == ""
+    assert "is shard 2 of 3 of one model, and 1 of them" in missing_files(name, file, [name])
+    assert missing_files(name, file, [name, "a", "b"]) == ""
 
 
 @pytest.mark.parametrize(
