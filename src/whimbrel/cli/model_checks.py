@@ -49,7 +49,6 @@ class TriedModel(msgspec.Struct, frozen=True):
     """How a model was tried here. `how`: "ran" (golden values), "smoke" (made-up inputs), "structure", or "not"."""
 
     file: str
-    sha256: str
     how: str
     note: str = ""  # why it did not run
     latency_ms: float | None = None
@@ -80,10 +79,10 @@ def inspect_model(path: Path, objections: Objections) -> Inspection:
 
 
 def check_files(variants: Sequence[Variant], inspections: Mapping[str, Inspection], objections: Objections) -> None:
-    """Whether each variant is whole, and of the precision that it says. `inspections`: by its first file's SHA-256."""
+    """Whether each variant is whole, and of the precision that it says. `inspections`: by its name."""
     for variant in variants:
         entry = variant.files[0]
-        inspection = inspections[entry.sha256]
+        inspection = inspections[variant.name]
         objections.add(missing_files(entry.name, inspection, [file.name for file in variant.files]))
         if wrong := precision_objection(given=variant.precision, of_file=inspection.precision):
             objections.add(f"{entry.name}: {wrong}")
@@ -97,7 +96,7 @@ def try_models(
 ) -> dict[str, list[TriedModel]]:
     """Probe every model once for each probe that a variant asks for; by the variant's name.
 
-    `places`: where a file or unpacked folder lies, and `inspections`: what is in it, by its SHA-256.
+    `places`: where a variant's first file or unpacked folder lies, and `inspections`: what is in it, by its name.
     """
     tried: list[tuple[ProbeRequest, TriedModel]] = []
     by_variant: dict[str, list[TriedModel]] = {}
@@ -105,11 +104,11 @@ def try_models(
     try:
         for variant in variants:
             file = variant.files[0]
-            request = ProbeRequest(str(places[file.sha256].resolve()), file.format, variant.signature, variant.probe)
+            request = ProbeRequest(str(places[variant.name].resolve()), file.format, variant.signature, variant.probe)
             model = next((each for other, each in tried if other == request), None)
             if model is None:
                 with waiting(f"trying {file.name}"):
-                    model = _try(server, request, variant, inspections[file.sha256], objections)
+                    model = _try(server, request, variant, inspections[variant.name], objections)
                 tried.append((request, model))
             by_variant[variant.name] = [model]
     finally:
@@ -128,7 +127,7 @@ def _try(
     try:
         result = server.probe(request)
     except Unavailable as error:
-        return TriedModel(file.name, file.sha256, "not", note=str(error))
+        return TriedModel(file.name, "not", note=str(error))
     if not result.passed:
         runtime = _runtime(request.format)
         if inspection.too_old is not None and not inspection.too_old.matches(seen_labels()):
@@ -138,7 +137,7 @@ def _try(
             reason = " ".join(result.reason.split())
             with_it = f" (with {runtime})" if runtime else ""
             objections.add(f"{file.name} fails the probe that devices run{with_it}: {reason}")
-        return TriedModel(file.name, file.sha256, "not", note="its probe failed")
+        return TriedModel(file.name, "not", note="its probe failed")
     if result.how == "structure" and not note:
         asked = variant.probe is None or variant.probe.smoke
         note = (
@@ -146,9 +145,7 @@ def _try(
             if asked
             else "the card says smoke: false"
         )
-    return TriedModel(
-        file.name, file.sha256, result.how or "ran", note, latency_ms=result.latency_ms, memory_mib=result.memory_mib
-    )
+    return TriedModel(file.name, result.how or "ran", note, latency_ms=result.latency_ms, memory_mib=result.memory_mib)
 
 
 def _why_not(kind: Format) -> str:

@@ -155,6 +155,8 @@ def publish(
         probe = _probe(described.probe, card)
         _check_probe(probe, sources)
         variants = _variants(described, sources, probe)
+        by_digest = {source.file.sha256: source for source in sources}
+        built_of = {variant.name: by_digest[variant.files[0].sha256] for variant in variants}
         published = _publish(
             client,
             _Draft(
@@ -162,6 +164,7 @@ def publish(
                 card=described,
                 variants=variants,
                 sources=sources,
+                built_of=built_of,
                 version=version or described.version,
                 semantic_version=semantic_version or described.semantic_version,
                 metrics=described.metrics | _metrics(metric or []),
@@ -174,16 +177,22 @@ def publish(
     if json:
         print_json(published.fields | (patches.fields if patches else {}))
         return
-    _tell(published, patches, sources, hardware_open=hardware_is_open(described.training.target_hardware, variants))
+    tried = _by_source(published, built_of)
+    hardware_open = hardware_is_open(described.training.target_hardware, variants)
+    _tell(published, patches, sources, tried, hardware_open=hardware_open)
 
 
 class _Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a publisher gave. `version`, `semantic_version`: None where the next number is to be taken."""
+    """All that a publisher gave. `version`, `semantic_version`: None where the next number is to be taken.
+
+    `built_of`: what a variant was made of, by its name.
+    """
 
     model: str
     card: Card
     variants: list[Variant]
     sources: list[_Source]
+    built_of: dict[str, _Source]
     version: str | None
     semantic_version: str | None
     metrics: dict[str, Metric]
@@ -224,9 +233,9 @@ def _publish(client: Client, draft: _Draft, objections: Objections, *, interface
         return _Published(PublishedVersion(**fields, baseline=False), already=True)
     if not interface_change:
         before.check_interface(release)
-    inspections = {each.file.sha256: each.inspection for each in draft.sources}
+    inspections = {name: source.inspection for name, source in draft.built_of.items()}
     check_files(release.variants, inspections, objections)
-    places = {each.file.sha256: each.path for each in draft.sources}
+    places = {name: source.path for name, source in draft.built_of.items()}
     tried = try_models(release.variants, places, inspections, objections)
     release = msgspec.structs.replace(release, unchecked=tuple(objections.sentences))
     return _send(client, release, draft.sources, earlier, tried=tried, now=now)
@@ -286,7 +295,14 @@ def _tell_patches(patches: _Patches) -> None:
             say(f"    {delta.advice}")
 
 
-def _tell(published: _Published, patches: _Patches | None, sources: list[_Source], *, hardware_open: bool) -> None:
+def _tell(
+    published: _Published,
+    patches: _Patches | None,
+    sources: list[_Source],
+    tried: dict[str, list[TriedModel]],
+    *,
+    hardware_open: bool,
+) -> None:
     version = published.version
     if published.already:
         say(
@@ -311,7 +327,7 @@ def _tell(published: _Published, patches: _Patches | None, sources: list[_Source
             say(f"    not for devices whose {content.too_old.key} is {', '.join(content.too_old.values)}")
         if content.note:
             say(f"    note: {content.note}")
-        for model in _tried(published, source):
+        for model in tried.get(source.spec.name, []):
             say(f"    {model}")
     for objection in published.unchecked:
         say(f"  UNCHECKED: {objection}")
@@ -327,12 +343,13 @@ def _tell(published: _Published, patches: _Patches | None, sources: list[_Source
         say("Next: whimbrel rollout start plan.yaml")
 
 
-def _tried(published: _Published, source: _Source) -> list[TriedModel]:
-    """How the source's model was tried: once for each probe, though several variants may be made of one file."""
-    models: list[TriedModel] = []
-    for variant in published.tried.values():
-        models += [each for each in variant if each.sha256 == source.file.sha256 and each not in models]
-    return models
+def _by_source(published: _Published, built_of: dict[str, _Source]) -> dict[str, list[TriedModel]]:
+    """How each source's model was tried: once for each probe, though several variants may be made of one file."""
+    by_source: dict[str, list[TriedModel]] = {}
+    for variant, models in published.tried.items():
+        known = by_source.setdefault(built_of[variant].spec.name, [])
+        known += [model for model in models if model not in known]
+    return by_source
 
 
 def _source(path: Path, spec: VariantSpec, scratch: Path, objections: Objections) -> _Source:
