@@ -14,7 +14,6 @@ import os
 import shutil
 import tarfile
 import tempfile
-import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,14 +22,10 @@ from typing import IO, cast
 from whimbrel import limits
 from whimbrel.durable import fsync, fsync_folder
 from whimbrel.errors import Conflict, UntrustedInput
+from whimbrel.model.paths import DEPTH, clash, file_and_folder, path_objection, shown
 
 _MODE_FILE = 0o644
 _MODE_FOLDER = 0o755
-_PATH_CHARS = 1024  # PATH_MAX is 4096 bytes on Linux and 1024 on macOS; the slot's own path comes before it
-_SEGMENT_BYTES = 255  # ext4, APFS and NTFS
-_DEPTH = 32
-_RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{word}{n}" for word in ("com", "lpt") for n in range(1, 10)})
-_FORBIDDEN = frozenset('<>:"|?*\\') | {chr(code) for code in range(32)} | {chr(127)}
 
 
 def pack(folder: Path, archive: Path) -> None:
@@ -99,8 +94,8 @@ def _walk(top: Path, folder: Path) -> Iterator[tuple[str, Path]]:
         if not entry.is_dir() and not entry.is_file():
             raise UntrustedInput(f"{path} is neither a file nor a folder; take it out, then pack again")
         name = path.relative_to(top).as_posix()
-        if name.count("/") >= _DEPTH:
-            raise UntrustedInput(f"{top} is more than {_DEPTH} folders deep; make it flatter, then pack again")
+        if name.count("/") >= DEPTH:
+            raise UntrustedInput(f"{top} is more than {DEPTH} folders deep; make it flatter, then pack again")
         yield name, path
         if entry.is_dir():
             yield from _walk(top, path)
@@ -148,9 +143,9 @@ def _members(
         if len(members) >= files_max:
             raise UntrustedInput(f"{what} holds more than {files_max} files")
         if not member.isdir() and member.type not in {tarfile.REGTYPE, tarfile.AREGTYPE}:
-            raise UntrustedInput(f"{what}: {_show(name)} is a link, device or sparse file; only files and folders")
+            raise UntrustedInput(f"{what}: {shown(name)} is a link, device or sparse file; only files and folders")
         if member.sparse is not None:
-            raise UntrustedInput(f"{what}: {_show(name)} is a sparse file; only plain files")
+            raise UntrustedInput(f"{what}: {shown(name)} is a sparse file; only plain files")
         total += member.size
         if member.size < 0 or total > bytes_max:
             raise UntrustedInput(f"{what} holds more than {bytes_max} bytes")
@@ -160,10 +155,8 @@ def _members(
     _check_names([member.name for member in members], what=what)
     folders = {member.name for member in members if member.isdir()}
     files = {member.name for member in members} - folders
-    for name in files | folders:
-        for cut in (place for place, char in enumerate(name) if char == "/"):
-            if name[:cut] in files:
-                raise UntrustedInput(f"{what}: {_show(name[:cut])} is both a file and a folder")
+    if (both := file_and_folder(files, beside=folders)) is not None:
+        raise UntrustedInput(f"{what}: {shown(both)} is both a file and a folder")
     return members
 
 
@@ -193,13 +186,13 @@ def _ends(file: IO[bytes], last: tarfile.TarInfo | None) -> bool:
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, *, what: str) -> None:
     source = tar.extractfile(member)
     if source is None:
-        raise UntrustedInput(f"{what}: {_show(member.name)} has no contents")
+        raise UntrustedInput(f"{what}: {shown(member.name)} has no contents")
     left = member.size
     with source, target.open("xb") as file:
         while left:
             chunk = source.read(min(limits.COPY_CHUNK_BYTES, left))
             if not chunk:
-                raise UntrustedInput(f"{what} ends inside {_show(member.name)}; fetch it again")
+                raise UntrustedInput(f"{what} ends inside {shown(member.name)}; fetch it again")
             file.write(chunk)
             left -= len(chunk)
         file.flush()
@@ -213,58 +206,15 @@ def _fsync_tree(top: Path) -> None:
         fsync_folder(Path(folder))
 
 
-# --- names that every system can hold, and that are one file on every system ---
+# --- names ---
 
 
 def _check_names(names: list[str], *, what: str) -> None:
     """Raises `UntrustedInput` for the first name that some system cannot hold, or holds as the same as another."""
     if len(names) > limits.PACKAGE_FILES:
         raise UntrustedInput(f"{what} holds {len(names)} files; at most {limits.PACKAGE_FILES} are packed")
-    first_names: dict[str, str] = {}
     for name in names:
-        if objection := _objection(name):
-            raise UntrustedInput(f"{what}: {_show(name)} {objection}")
-        parts = name.split("/")
-        for depth in range(1, len(parts) + 1):  # an archive may name a folder only by its files
-            path = "/".join(parts[:depth])
-            whole = depth == len(parts)
-            first = first_names.setdefault(_folded(path), path)
-            if first != path:
-                raise UntrustedInput(f"{what}: {_show(first)} and {_show(path)} are one name on some systems")
-            if whole and _folded(path) + "/" in first_names:
-                raise UntrustedInput(f"{what}: {_show(name)} is there twice")
-        first_names[_folded(name) + "/"] = name
-
-
-def _objection(name: str) -> str | None:
-    if not name or name.startswith("/"):
-        return "is an absolute path; expected one below the folder"
-    if len(name) > _PATH_CHARS:
-        return f"is longer than {_PATH_CHARS} characters"
-    parts = name.split("/")
-    if len(parts) > _DEPTH:
-        return f"is more than {_DEPTH} folders deep"
-    for part in parts:
-        if part in {"", ".", ".."}:
-            return "has an empty, '.' or '..' part; expected a path below the folder"
-        if _FORBIDDEN & set(part):
-            return "has a character that some systems cannot hold"
-        if part[-1] in ". " or part[0] == " ":
-            return "has a part that begins or ends with a space, or ends with a dot"
-        if part.split(".", 1)[0].casefold() in _RESERVED:
-            return "is a reserved word on some systems"
-        try:
-            size = len(part.encode())
-        except UnicodeEncodeError:
-            return "is not UTF-8"
-        if size > _SEGMENT_BYTES:
-            return f"has a part longer than {_SEGMENT_BYTES} bytes"
-    return None
-
-
-def _folded(path: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
-
-
-def _show(name: str) -> str:
-    return ascii(name if len(name) <= 80 else f"{name[:77]}...")
+        if objection := path_objection(name):
+            raise UntrustedInput(f"{what}: {shown(name)} {objection}")
+    if (clashing := clash(names)) is not None:
+        raise UntrustedInput(f"{what}: {clashing}")

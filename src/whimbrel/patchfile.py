@@ -28,7 +28,7 @@ import numpy as np
 
 from whimbrel import limits
 from whimbrel.delta import codec
-from whimbrel.delta.artifact import Artifact, Member
+from whimbrel.delta.artifact import Artifact, Description, Member
 from whimbrel.delta.patch import Patch, is_safe
 from whimbrel.durable import fsync, fsync_folder
 from whimbrel.errors import InvariantBroken, Refused, Unavailable, UntrustedInput
@@ -58,6 +58,14 @@ class Encoded:
         return self.patch_bytes / self.target_bytes if self.target_bytes else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Where a file's tensors are described: the ONNX graph at `graph` calls the file `path`."""
+
+    graph: Path
+    path: str
+
+
 def threads_for(threads: int, memory_bytes: int | None) -> int:
     """How many threads may run when each needs `DELTA_THREAD_BYTES`."""
     most = limits.DELTA_THREADS if memory_bytes is None else max(1, memory_bytes // limits.DELTA_THREAD_BYTES)
@@ -69,6 +77,7 @@ def encode_files(
     target: Path,
     patch: Path,
     *,
+    described: tuple[Described | None, Described | None] = (None, None),
     threads: int = 1,
     memory_bytes: int | None = None,
     advance: Advance = _quiet,
@@ -76,13 +85,15 @@ def encode_files(
 ) -> Encoded:
     """Write the patch from `base` to `target`, which are files or folders. `patch` appears whole or not at all.
 
+    `described`: where the tensors of the two are described, if elsewhere than in the files themselves.
     Raises `UntrustedInput` for a file that changes while it is read, `Unavailable` for a full disk, `Refused` for files
     that cannot be opened.
     """
     begun = time.monotonic()
     _keep_freed_memory()
     with ExitStack() as stack:
-        before, after = stack.enter_context(open_artifact(base)), stack.enter_context(open_artifact(target))
+        before = stack.enter_context(open_artifact(base, described=described[0]))
+        after = stack.enter_context(open_artifact(target, described=described[1]))
         on_total(codec.work_bytes(before, after))
         run = stack.enter_context(_runner(threads_for(threads, memory_bytes)))
         with _saying(patch):
@@ -165,8 +176,8 @@ def _check_promise(patch: Patch, sha256: bytes | None, size: int | None) -> None
 
 
 @contextmanager
-def open_artifact(path: Path) -> Iterator[Artifact]:
-    """A file, or all files of a folder in the order of their paths."""
+def open_artifact(path: Path, *, described: Described | None = None) -> Iterator[Artifact]:
+    """A file, or all files of a folder in the order of their paths. `described`: of a file."""
     with ExitStack() as stack:
         if path.is_dir():
             below = list(path.rglob("*"))
@@ -185,7 +196,11 @@ def open_artifact(path: Path) -> Iterator[Artifact]:
             members.append(Member(name, size, read))
         if not members:
             raise Refused(f"there are no files in {path}")
-        yield Artifact(members)
+        if described is None or path.is_dir():
+            yield Artifact(members)
+            return
+        read, size = stack.enter_context(_open(described.graph))
+        yield Artifact(members, description=Description(Member("", size, read), described.path))
 
 
 @contextmanager

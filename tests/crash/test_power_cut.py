@@ -41,7 +41,12 @@ def test_set_that_went_back_stays_back_when_the_power_goes() -> None:
 
 
 # Where to look first, so that the suite is quick; it looks everywhere.
-FOUND_IN = {"_unpack": "folder of files", "_persist_root": "a new root", "_save": "back by crash loop"}
+FOUND_IN = {
+    "_unpack": "folder of files",
+    "stage": "several files",
+    "_persist_root": "a new root",
+    "_save": "back by crash loop",
+}
 
 
 def without(site: str) -> None:

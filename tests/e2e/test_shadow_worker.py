@@ -129,6 +129,18 @@ def test_a_candidate_that_answers_alike_agrees_and_both_are_timed(device: Make) 
     assert sum(seen.active.values()) == sum(seen.candidate.values()) == 20
 
 
+def test_versions_of_several_files_run_with_their_files_beside_them(device: Make, tmp_path: Path) -> None:
+    """The graphs are the same bytes: only the weights beside them differ."""
+    graph = model_files.onnx_external(tmp_path).read_bytes()
+    here = device(graph, active=graph)
+    for slot, factor in (("a", 1.0), ("b", -1.0)):
+        weights = model_files.external_weights(factor=factor)
+        (here.places.slot(slot) / "model.onnx.data").write_bytes(weights.tobytes())
+    here.feed([{"x": np.eye(64, dtype=np.float32)[place : place + 1]} for place in range(5)])
+    seen = here.told()
+    assert (seen.compared, seen.agreed, seen.errors, seen.crashed) == (5, 0.0, 0, 0)
+
+
 @pytest.mark.parametrize("output", [None, twice, lambda call: [call["x"] * 2], lambda call: call["x"] * 2])
 def test_a_candidate_that_disagrees_is_seen_with_the_apps_output_in_any_form_and_without(
     device: Make, output: Callable[[dict[str, Any]], Any] | None

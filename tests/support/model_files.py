@@ -5,6 +5,7 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -134,4 +135,97 @@ def tflite(path: Path) -> Path:
     }
     step = "FULLY_CONNECTED", ["x", "w", "b"], "y", schema.FullyConnectedOptionsT()
     path.write_bytes(tflite_models.build(tensors, [step]))
+    return path
+
+
+def onnx_external(folder: Path, *, factor: float = 1.0, size: int = 64, location: str = "model.onnx.data") -> Path:
+    """y = x @ w from 1 x `size` to 1 x `size`; the bytes of w (`external_weights`) lie in another file."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "external",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, size])],
+        [numpy_helper.from_array(external_weights(factor=factor, size=size), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = folder / "model.onnx"
+    (folder / location).parent.mkdir(parents=True, exist_ok=True)
+    (folder / location).unlink(missing_ok=True)  # onnx appends
+    onnx.save(model, path, save_as_external_data=True, location=location, size_threshold=0)
+    return path
+
+
+def external_weights(*, factor: float = 1.0, size: int = 64) -> Any:
+    """Noise in columns that add up to 0, and `factor` on the diagonal: y = `factor` * x for an x of equal values.
+
+    The noise differs a little from `factor` to `factor`, as after a fine-tuning.
+    """
+    noise = np.random.default_rng(1).normal(0, 0.01, (size, size))
+    noise += np.random.default_rng(2).normal(0, 1e-5, (size, size)) * factor
+    return (noise - noise.mean(axis=0) + np.eye(size) * factor).astype(np.float32)
+
+
+def safetensors_sharded(folder: Path, *, factor: float = 1.0) -> Path:
+    """Two shards and their index, as the libraries of Hugging Face write them; the first shard."""
+    import json
+
+    from safetensors.numpy import save_file
+
+    weight_map = {}
+    for number, name in enumerate(("encoder.weight", "decoder.weight"), 1):
+        file = f"model-{number:05d}-of-00002.safetensors"
+        save_file({name: np.full((32, 32), factor * number, np.float32)}, folder / file)
+        weight_map[name] = file
+    index = {"metadata": {"total_size": 8192}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder / "model-00001-of-00002.safetensors"
+
+
+def gguf_split(folder: Path) -> Path:
+    """Two files with a tensor each; the first one."""
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(folder / "m.gguf", "llama", split_max_tensors=1)
+    writer.add_name("split")
+    for name in ("w", "b"):
+        writer.add_tensor(name, np.zeros((8, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder / "m-00001-of-00002.gguf"
+
+
+def executorch(path: Path, *, segment: bytes = b"w" * 100) -> Path:
+    """A program with one method and one data segment, written by the schema: ExecuTorch itself needs torch."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(256)
+    name = builder.CreateString("forward")
+    builder.StartObject(9)  # ExecutionPlan
+    builder.PrependUOffsetTRelativeSlot(0, name, 0)
+    plan = builder.EndObject()
+    builder.StartObject(2)  # DataSegment
+    builder.PrependUint64Slot(0, 0, 0)
+    builder.PrependUint64Slot(1, len(segment), 0)
+    data = builder.EndObject()
+    vectors = []
+    for table in (plan, data):
+        builder.StartVector(4, 1, 4)
+        builder.PrependUOffsetTRelative(table)
+        vectors.append(builder.EndVector())
+    builder.StartObject(8)  # Program
+    builder.PrependUOffsetTRelativeSlot(1, vectors[0], 0)
+    builder.PrependUOffsetTRelativeSlot(4, vectors[1], 0)
+    builder.Finish(builder.EndObject(), file_identifier=b"ET12")
+    program = bytes(builder.Output())
+    # The extended header goes between the FlatBuffers header and the tables, which moves the root table.
+    header_bytes = 24
+    size = len(program) + header_bytes
+    header = b"eh00" + header_bytes.to_bytes(4, "little") + size.to_bytes(8, "little") + size.to_bytes(8, "little")
+    root = int.from_bytes(program[:4], "little") + header_bytes
+    path.write_bytes(root.to_bytes(4, "little") + program[4:8] + header + program[8:] + segment)
     return path

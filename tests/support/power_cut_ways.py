@@ -73,6 +73,21 @@ def with_a_folder(device: Device) -> None:
     on_one(device)
 
 
+def with_several_files(device: Device) -> None:
+    """Version 2 has two files more, in a subfolder, both with the bytes of version 1's only file."""
+    kept = [file_of(CONTENTS[1], name=f"weights/{name}") for name in ("w.bin", "again.bin")]
+    files = (file_of(CONTENTS[2]), *kept)
+    device.world.repository.release("detector", 2, variants=(variant_of(CONTENTS[2], files=files),))
+    on_one(device)
+
+
+def to_two_by_one_file(device: Device) -> None:
+    asked = len(device.world.server.asked)
+    device.settle(2)
+    fetched = [line.split()[1].rpartition("/")[2] for line in device.world.server.asked[asked:] if "artifacts/" in line]
+    must(fetched == [digest_of(CONTENTS[2])], f"more than the changed file was fetched: {fetched}")
+
+
 def crash_loop(device: Device) -> None:
     device.world.want(2)
     device.cycle()
@@ -170,6 +185,7 @@ WAYS = {
         Way("back by crash loop", on_one, crash_loop, ("quarantined", 1), ("committed", 2), ("2",)),
         Way("delta apply", through_a_delta, to_two_by_delta),
         Way("folder of files", with_a_folder, to_two),
+        Way("several files", with_several_files, to_two_by_one_file),
         Way("collect", on_two, to_three, ("committed", 3)),
         Way("no version any more", on_one, to_nothing, ("idle", None)),
         Way("a new root", on_one, new_root, ("committed", 1)),

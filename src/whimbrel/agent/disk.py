@@ -81,7 +81,7 @@ class RealDisk(RealFiles):
     def names(self, folder: Path) -> list[str]:
         try:
             return sorted(os.listdir(folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def files_below(self, folder: Path) -> list[str]:

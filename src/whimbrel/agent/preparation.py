@@ -110,13 +110,17 @@ class Preparation:
     def probe(self, candidate: Candidate) -> events.ProbePassed | events.ProbeFailed | events.Withdrawn:
         """Try the version in a cage. `Withdrawn`: another build fits this device better."""
         release = self._device.trust.release(self._state.model, candidate.serial, self._device.now())
-        variant = next((variant for variant in release.variants if variant.files == candidate.files), None)
+        variant = _variant_of(candidate, release)
         if variant is None:
             return events.ProbeFailed("the release no longer names these files")
         entry = candidate.files[0]
-        with self._device.disk.lend(self._state.places.slot(candidate.slot) / entry.name) as (path,):
+        with self._device.disk.lend(self._state.places.slot(candidate.slot)) as (folder,):
             request = ProbeRequest(
-                path=str(path), format=entry.format, signature=variant.signature, probe=variant.probe
+                path=str(folder / entry.name),
+                format=entry.format,
+                signature=variant.signature,
+                probe=variant.probe,
+                size_bytes=variant.size_bytes,
             )
             result = self._device.prober.probe(request)
         self._benchmarks.keep(variant, result, now=self._device.now())
@@ -146,4 +150,10 @@ class Preparation:
 
     def _is_another_chosen(self, variant: Variant, release: Release) -> bool:
         chosen = self.choose(release)
-        return chosen is not None and chosen.files != variant.files
+        return chosen is not None and chosen.name != variant.name
+
+
+def _variant_of(candidate: Candidate, release: Release) -> Variant | None:
+    """The candidate's build; by its name, since two builds for different devices may have the same files."""
+    same = [variant for variant in release.variants if variant.files == candidate.files]
+    return next((variant for variant in same if variant.name == candidate.variant), same[0] if same else None)

@@ -58,8 +58,16 @@ class Session:
 
     @property
     def path(self) -> Path:
-        """The model's entry file, or its folder where it is one."""
+        """The model's entry file (a graph, the first shard), or its package where it is a Core ML package."""
         return self._places.entry(self._open_held())
+
+    @property
+    def folder(self) -> Path:
+        """The folder of all the version's files, under the names that they were published with.
+
+        A runtime that wants the folder (a tokenizer beside sharded weights) opens this, and others open `path`.
+        """
+        return self._places.slot(self._open_held().slot)
 
     @property
     def model(self) -> str:

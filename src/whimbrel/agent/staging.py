@@ -4,8 +4,11 @@
    it waits, and says how much is missing.
 2. Length and SHA-256 are checked before anything else looks at the bytes.
 3. A slot is emptied only when no session has a file of it open, and after the pointer no longer names it.
+4. A file that the active version has as well is copied from there: only files that changed are fetched.
 """
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -92,7 +95,9 @@ class Staging:
             for file in {file.sha256: file for file in candidate.files}.values():
                 if self._kept(file, candidate.slot):
                     continue  # from a time when it was tried in the shadow
-                assembly.bring(file, steps, self._here(file, active))
+                here = self._here(file, active)
+                if not self._copied(file, here):
+                    assembly.bring(file, steps, here)
         except Unavailable as error:
             return Interrupted(assembly.moved, assembly.moved_by, error)
         except UntrustedInput as error:  # nothing of it is here, and it says nothing about the version
@@ -105,6 +110,25 @@ class Staging:
             return False
         place = self._places.slot(slot) / file.name
         return self._disk.size(place) == file.size_bytes and self._disk.sha256(place) == file.sha256
+
+    def _copied(self, file: File, here: Mapping[str, Path]) -> bool:
+        """Whether the active version has this file, whole, and it was copied from there: now, or in an earlier pass."""
+        source, copy = here.get(file.sha256), self._download.path(file)
+        if source is None:
+            return False
+        if self._disk.size(copy) == file.size_bytes:
+            return True  # its hash is looked at before it is staged
+        if self._disk.sha256(source) != file.sha256:
+            return False
+        self._copy(source, copy)
+        return True
+
+    def _copy(self, source: Path, target: Path) -> None:
+        """Copy a file, of any size. Not durable before a `sync` of `target`."""
+        self._disk.make_folder(target.parent)
+        self._disk.remove(target)
+        with self._disk.lend(source, made=target) as (real_source, real_target):
+            shutil.copyfile(real_source, real_target)
 
     def _here(self, file: File, active: Held | None) -> dict[str, Path]:
         """Artifacts that the active slot holds, by digest; a folder is packed again, as it was when it travelled."""
@@ -132,14 +156,14 @@ class Staging:
         """Fill the slot from the folder of downloads. The pointer must not name it any more."""
         disk, slot = self._disk, self._places.slot(candidate.slot)
         disk.make_folder(slot)
-        names = {file.name for file in candidate.files}
-        for name in disk.names(slot):
-            if name not in names:
-                disk.remove(slot / name)
+        self._keep_only({file.name for file in candidate.files}, slot)
         contents = []
+        folders = {slot}
         staged: dict[str, Path] = {}  # a variant may hold the same bytes under two names
         for file in candidate.files:
             part, target = self._download.path(file), slot / file.name
+            disk.make_folder(target.parent)
+            folders |= {parent for parent in target.parents if parent.is_relative_to(slot)}
             if disk.size(part) is not None:
                 actual = disk.sha256(part)
                 if actual != file.sha256:
@@ -155,24 +179,35 @@ class Staging:
                     disk.sync(part)  # here and not when it came: another process may have brought it, and ended
                     disk.move(part, target)
             elif (twin := staged.get(file.sha256)) is not None and not file.packed:
-                disk.write(target, disk.read(twin) or b"")
+                self._copy(twin, target)
+                disk.sync(target)
             elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
                 return events.Corrupt(f"{file.name} is not here any more")
             digest = self._places.integrity.tree_digest(target) if file.packed else file.sha256
             contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
             staged.setdefault(file.sha256, target)
-        disk.sync(slot)
-        entry = candidate.files[0].name
+        for folder in sorted(folders, reverse=True):
+            disk.sync(folder)
         return events.Staged(
             Held(
                 slot=candidate.slot,
                 serial=candidate.serial,
                 version=candidate.version,
-                entry=entry,
+                entry=candidate.files[0].name,
                 contents=tuple(contents),
                 reference=reference,
             )
         )
+
+    def _keep_only(self, names: set[str], folder: Path, *, above: str = "") -> None:
+        """Remove what a slot holds besides the files, or unpacked folders, of these names."""
+        parents = {name[:cut] for name in names for cut, char in enumerate(name) if char == "/"}
+        for each in self._disk.names(folder):
+            path = f"{above}{each}"
+            if path in parents and self._disk.names(folder / each):
+                self._keep_only(names, folder / each, above=f"{path}/")
+            elif path not in names:  # also a file, or an empty folder, where a folder is to be
+                self._disk.remove(folder / each)
 
     def _unpack(self, archive: Path, folder: Path) -> None:
         from whimbrel import packing  # here: see `_here`

@@ -68,10 +68,13 @@ class TriedModel(msgspec.Struct, frozen=True):
         return f"{words}: {self.note}" if self.note else words
 
 
-def inspect_model(path: Path, objections: Objections) -> Inspection:
-    """What is in the file or folder. Raises `UntrustedInput` where it is no model, or one that cannot be read."""
+def inspect_model(path: Path, objections: Objections, *, beside_bytes: int = 0) -> Inspection:
+    """What is in the file or folder. `beside_bytes`: of the model's other files.
+
+    Raises `UntrustedInput` where it is no model, or one that cannot be read.
+    """
     try:
-        return inspect(path)
+        return inspect(path, beside_bytes=beside_bytes)
     except UntrustedInput as error:
         kind = recognise(path)  # what is no model at all is not published, whoever says so
         objections.add(str(error))

@@ -68,15 +68,15 @@ def show(client: Client, model: str, version: Version, json: Json = False) -> No
         say(f"  - {line}")
     rows = [
         [
-            variant.name,
+            variant.name if place == 0 else "",
             file.name,
-            _built(file, variant),
+            _built(file, variant) if place == 0 else "beside it",
             size_of(file.size_bytes),
             file.sha256[:16],
-            _devices(variant.selector),
+            _devices(variant.selector) if place == 0 else "",
         ]
         for variant in release.variants
-        for file in variant.files
+        for place, file in enumerate(variant.files)
     ]
     print_table(["variant", "file", "format", "size", "sha256", "for"], rows)
     for objection in release.unchecked:

@@ -39,13 +39,22 @@ class FileEntry:
     sha256: bytes
 
 
-class Artifact:
-    """Files end to end. `names` are the tails of their paths, which say what container to expect."""
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What says which bytes of a file are tensors, where the file does not: an ONNX graph, which calls it `path`."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    graph: Member
+    path: str
+
+
+class Artifact:
+    """Files end to end. The tails of their paths say what container to expect; `description`: of its only file."""
+
+    def __init__(self, members: Sequence[Member], *, description: Description | None = None) -> None:
         if not 1 <= len(members) <= limits.DELTA_FILES:
             raise UntrustedInput(f"an artifact has {len(members)} files; it must have 1 to {limits.DELTA_FILES}")
         self.members = tuple(members)
+        self.description = description
         self._starts = [0]
         for member in members:
             self._starts.append(self._starts[-1] + member.size_bytes)

@@ -27,6 +27,7 @@ class Offered(Event, frozen=True):
     stage: int = 0
     despite: str = ""  # why it was refused here; a policy overrides that
     shadow: Shadowing | None = None  # not to be activated, but tried beside the active version
+    variant: str = ""  # the name of the build for this device
 
 
 class Withdrawn(Event, frozen=True):

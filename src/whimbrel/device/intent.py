@@ -206,6 +206,7 @@ def offered(
         stage=offer.stage,
         despite=offer.despite,
         shadow=shadowing_of(offer.beside.shadow, variant) if offer.beside is not None else None,
+        variant=variant.name,
     )
 
 

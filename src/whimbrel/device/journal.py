@@ -45,6 +45,7 @@ class Candidate(Document, frozen=True):
     healthy_sessions: int = 0
     failed_sessions: int = 0
     shadow: Shadowing | None = None  # it is not to be activated yet
+    variant: str = ""  # the name of its build; unknown where an earlier agent wrote the journal
 
 
 class GoingBack(Document, frozen=True):

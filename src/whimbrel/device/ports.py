@@ -62,7 +62,7 @@ class Disk(Protocol[Place]):
         """And those above it; their names are durable."""
 
     def names(self, folder: Place) -> list[str]:
-        """What a folder holds, sorted; empty where there is none."""
+        """What a folder holds, sorted; empty where no folder is."""
 
     def files_below(self, folder: Place) -> list[str]:
         """Relative POSIX paths of all files at any depth, sorted. Anything that is neither file nor folder raises."""
@@ -131,12 +131,17 @@ class Network(Protocol):
 
 
 class ProbeRequest(msgspec.Struct, frozen=True):
-    """What to try: the model's entry point (a file or an unpacked folder), and what must come out."""
+    """What to try: the model's entry point (a file or an unpacked folder), and what must come out.
+
+    The variant's other files lie beside `path` under their own names. `size_bytes`: of all of them; 0: of what `path`
+    names alone.
+    """
 
     path: str
     format: Format
     signature: Signature | None = None
     probe: Probe | None = None
+    size_bytes: int = 0
 
 
 class ProbeResult(msgspec.Struct, frozen=True):

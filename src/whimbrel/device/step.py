@@ -120,6 +120,7 @@ def _offered(journal: Journal, event: events.Offered) -> Journal:
         rollout=event.rollout,
         stage=event.stage,
         shadow=event.shadow,
+        variant=event.variant,
     )
     after = _replace(journal, candidate=candidate)
     if not event.despite:

@@ -16,12 +16,13 @@ from typing import Literal
 
 from whimbrel.model import protobuf
 
-Format = Literal["onnx", "gguf", "tflite", "safetensors", "coreml"]  # as signed documents write it
+Format = Literal["onnx", "gguf", "tflite", "safetensors", "executorch", "coreml"]  # as signed documents write it
 
 HEAD_BYTES = 64  # of a file: enough to recognise it by its beginning
 
 GGUF_MAGIC = b"GGUF"  # https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 TFLITE_IDENTIFIER = b"TFL3"  # FlatBuffers: after the offset of the root table
+EXECUTORCH_IDENTIFIER = b"ET12"  # the same; schema/program.fbs of pytorch/executorch
 
 # onnx.proto, ModelProto
 ONNX_IR_VERSION, ONNX_GRAPH = 1, 7
@@ -51,8 +52,8 @@ class ModelFormat:
     endings: tuple[str, ...]  # of file names, in lower case; the first is the usual one
     runtime: str = ""  # the Python module that runs it on a device
     runtime_packages: tuple[str, ...] = ()  # the distributions that bring that module; the version is theirs
-    reader: str  # the package that reads it for publishing
-    extra: str  # pip install 'whimbrel[...]' brings that package
+    reader: str = ""  # the package that reads it for publishing
+    extra: str = ""  # pip install 'whimbrel[...]' brings that package
     begins: Callable[[bytes, int], bool] | None = None
     fields: Callable[[Mapping[int, int]], bool] | None = None
     folder: Mapping[str, bytes] = field(default_factory=dict)
@@ -120,6 +121,12 @@ FORMATS: tuple[ModelFormat, ...] = (
         reader="safetensors",
         extra="safetensors",
         begins=_is_safetensors,
+    ),
+    ModelFormat(
+        name="executorch",
+        title="ExecuTorch",
+        endings=(".pte",),
+        begins=lambda head, _: head[4:8] == EXECUTORCH_IDENTIFIER,
     ),
     ModelFormat(
         name="coreml",

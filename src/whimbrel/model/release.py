@@ -15,6 +15,7 @@ from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.formats import Format
 from whimbrel.model.ids import END, CalendarVersion, Digest, Label, LabelValue, Name, Serial, Text, semantic_key
+from whimbrel.model.paths import clash, file_and_folder, path_objection, shown
 from whimbrel.model.selector import EVERYONE, Selector
 
 Dimension = int | str | None  # a number, a named dimension ("batch"), or unknown
@@ -24,6 +25,7 @@ DTYPE_CHARS = 64
 DIMENSIONS = 16
 SIGNATURE_TENSORS = 1024
 WHOLE_NUMBER_MAX = 2**53 - 1  # every reader of JSON holds whole numbers up to here
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.+@=,()~ -]{0,199}"  # of a file's path; no dot first: those are temporary files
 _VALUES_PER_TENSOR = 1_000_000  # golden values of one probe tensor; the document limit is reached first
 
 
@@ -102,17 +104,26 @@ class Probe(Document, frozen=True):
 
 
 class File(Document, frozen=True):
-    """One artifact of a variant. A folder (a Core ML package) travels packed; `packed` says so."""
+    """One artifact of a variant: its place in the folder that a device keeps the variant in, and its bytes.
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,199}" + END)]  # one path segment, no dot first
+    `name`: a relative path of at most `limits.FILE_DEPTH` parts. A part begins with a letter, a digit or `_`, and all
+    of it is ASCII, so that it is the same name on every device. `format`: of the model that the file is a part of. A
+    folder that is one artifact (a Core ML package) travels packed; `packed` says so.
+    """
+
+    name: Annotated[str, Meta(pattern=f"^{_PART}(/{_PART}){{0,{limits.FILE_DEPTH - 1}}}" + END)]
     size_bytes: Annotated[int, Meta(ge=0, le=limits.ARTIFACT_BYTES)]
     sha256: Digest
     format: Format
     packed: bool = False
 
+    def __post_init__(self) -> None:
+        if objection := path_objection(self.name):
+            raise ValueError(f"the file name {shown(self.name)} {objection}")
+
 
 class Variant(Document, frozen=True):
-    """One build of a version for a class of devices. The first file is the model's entry point.
+    """One build of a version for a class of devices. The first file is the model's entry point; others lie beside it.
 
     `runtime` and `precision` are for people: they are shown, and nothing decides by them. The two `sealed` fields are
     reserved for builds that travel encrypted: nothing writes or reads them yet.
@@ -130,8 +141,10 @@ class Variant(Document, frozen=True):
 
     def __post_init__(self) -> None:
         names = [file.name for file in self.files]
-        if len(set(names)) != len(names):
-            raise ValueError(f"variant {self.name!r} lists a file name twice: {sorted(names)}")
+        if (clashing := clash(names)) is not None:
+            raise ValueError(f"the files of variant {self.name!r}: {clashing}")
+        if (both := file_and_folder(names)) is not None:
+            raise ValueError(f"the files of variant {self.name!r}: {shown(both)} is both a file and a folder")
 
     @property
     def size_bytes(self) -> int:

@@ -315,7 +315,9 @@ class Backend:
                     digest = digest_of(content)
                     self.edge.keep(_artifact_path(digest), content)
                     stores.registry.add_artifact(digest, size_bytes=len(content), at=self.timeline.now)
-                    files.append(File(name=f"part-{part}.onnx", size_bytes=len(content), sha256=digest, format="onnx"))
+                    place = "" if part == 0 else "weights/"  # beside the entry, as weights of a Hugging Face folder are
+                    path = f"{place}part-{part}.onnx"
+                    files.append(File(name=path, size_bytes=len(content), sha256=digest, format="onnx"))
                 variants.append(Variant(name=name, files=tuple(files), selector=selector))
             identity = identify(before, variants=variants, version=None, semantic_version=None, now=self._today)
             release = write_release(

@@ -242,7 +242,7 @@ class Device:
             self.seen.pointer(self.id, None)
             return
         slot = session.path.parent
-        contents = {name: self.disk.read(slot / name) or b"" for name in self.disk.names(slot)}
+        contents = {name: self.disk.read(slot / name) or b"" for name in self.disk.files_below(slot)}
         self.seen.session(self.id, session.serial, session.path.name, contents)
         self._sessions.append(session)
         quality = contents.get(session.path.name, b"").split(b"\n")[0].decode("latin-1")

@@ -1,6 +1,6 @@
 """Patches: the rows of those that were tried, and the child process that encodes one.
 
-The encoder runs in a process of its own (`python -m whimbrel.stores.deltas BASE TARGET OUT`), at the lowest priority.
+The encoder runs in a process of its own (`python -m whimbrel.stores.deltas TASK`), at the lowest priority.
 It may take minutes of a core, and the server goes on serving.
 """
 
@@ -17,13 +17,23 @@ import msgspec
 from sqlalchemy import Connection, delete, select, update
 
 from whimbrel import limits
-from whimbrel.errors import Unavailable
-from whimbrel.flows.publishing.build_deltas import DeltaRecord, Pair, worth_keeping
-from whimbrel.model.documents import encode
+from whimbrel.errors import NotFound, Unavailable
+from whimbrel.flows.publishing.build_deltas import DeltaRecord, Graph, Pair, worth_keeping
+from whimbrel.model.documents import encode, parse
 from whimbrel.model.ways import NOTHING
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.rows import upsert
+
+
+class EncodeTask(msgspec.Struct, frozen=True):
+    """What the child process is told: paths, and the graphs that describe base and target with their paths there."""
+
+    base: str
+    target: str
+    patch: str
+    base_graph: tuple[str, str] | None = None
+    target_graph: tuple[str, str] | None = None
 
 
 class EncodedPatch(msgspec.Struct, frozen=True):
@@ -89,7 +99,10 @@ async def build_delta(blobs: Blobs, namespace: str, model: str, pair: Pair, *, w
         base = await _local(blobs, namespace, pair.base, folder)
         target = await _local(blobs, namespace, pair.target, folder)
         patch = folder / "patch"
-        encoded = await _encode(base, target, patch)
+        base_graph, target_graph = [
+            await _graph(blobs, namespace, graph, folder) for graph in (pair.base_graph, pair.target_graph)
+        ]
+        encoded = await _encode(EncodeTask(str(base), str(target), str(patch), base_graph, target_graph))
         record = DeltaRecord(
             model=model,
             base=pair.base,
@@ -124,14 +137,22 @@ async def _local(blobs: Blobs, namespace: str, sha256: str, scratch: Path) -> Pa
     return copy
 
 
-async def _encode(base: Path, target: Path, patch: Path) -> EncodedPatch:
+async def _graph(blobs: Blobs, namespace: str, graph: Graph | None, scratch: Path) -> tuple[str, str] | None:
+    """The path of a graph, and the path by which it speaks of the file; None where it is not stored any more."""
+    if graph is None:
+        return None
+    try:
+        return str(await _local(blobs, namespace, graph.sha256, scratch)), graph.path
+    except NotFound:
+        return None  # the file is coded as plain bytes
+
+
+async def _encode(task: EncodeTask) -> EncodedPatch:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "whimbrel.stores.deltas",
-        str(base),
-        str(target),
-        str(patch),
+        encode(task).decode(),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -159,14 +180,18 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _main(base: str, target: str, patch: str) -> None:
+def _main(text: str) -> None:
     from whimbrel.delta.advice import advise
-    from whimbrel.patchfile import encode_files, inspect_file
+    from whimbrel.patchfile import Described, encode_files, inspect_file
 
     if hasattr(os, "nice"):
         os.nice(10)
-    encoded = encode_files(Path(base), Path(target), Path(patch))
-    answer = EncodedPatch(encoded.patch_bytes, str(advise(inspect_file(Path(patch)))))
+    task = parse(EncodeTask, text.encode(), what="the task")
+    before, after = (
+        None if graph is None else Described(Path(graph[0]), graph[1]) for graph in (task.base_graph, task.target_graph)
+    )
+    encoded = encode_files(Path(task.base), Path(task.target), Path(task.patch), described=(before, after))
+    answer = EncodedPatch(encoded.patch_bytes, str(advise(inspect_file(Path(task.patch)))))
     sys.stdout.buffer.write(encode(answer))
 
 
@@ -178,4 +203,4 @@ def codec_is_installed() -> bool:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:4])
+    _main(sys.argv[1])

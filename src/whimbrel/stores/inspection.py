@@ -58,14 +58,14 @@ class Reading(Document, frozen=True):
     refused: str | None = None
 
 
-def inspect(path: Path) -> Inspection:
-    """Recognise and read the model at `path`, a file or a folder.
+def inspect(path: Path, *, beside_bytes: int = 0) -> Inspection:
+    """Recognise and read the model at `path`, a file or a folder. `beside_bytes`: of its other files, beside it.
 
     Raises `UntrustedInput` where it is no whole model of a known format, and `Unavailable` where it cannot be read.
     """
     try:
         kind = recognise(path)
-        size = _size(path)
+        size = _size(path) + beside_bytes
         if path.is_dir():
             _refuse_pointers(path)
     except OSError as error:

@@ -101,7 +101,7 @@ def package_with_cut_weights(folder: Path) -> Path:
 
 
 def one_shard(folder: Path) -> Path:
-    return model_files.gguf(folder / "m-00001-of-00002.gguf", shard=(0, 2))
+    return model_files.gguf(folder / "renamed.gguf", shard=(0, 2))
 
 
 def one_shard_by_name(folder: Path) -> Path:
@@ -147,8 +147,6 @@ NOT_WHOLE: list[tuple[Write, str]] = [
     (package_without_weights, r"weight\.bin are missing from the package"),
     (package_with_cut_weights, "they were cut"),
     (one_shard, "shard 1 of 2 of one model"),
-    (one_shard_by_name, "shard 1 of 3 of one model"),
-    (weights_elsewhere, r"weights in other files, which devices would not get: big\.onnx\.data"),
     (shapes_do_not_fit, "fails the probe that devices run .with onnxruntime .*Incompatible dimensions"),
     (newer_opset, "is of a newer form .opset, IR version. than the runtime"),
     (newer_ir, "is of a newer form .opset, IR version. than the runtime"),
@@ -168,6 +166,28 @@ def test_what_cannot_work_is_refused_or_published_unchecked(
     assert re.search(f"UNCHECKED: .*{sentence}", out), out
     shown = whimbrel("version", "show", model, "1", "-R", repo).out
     assert re.search(f"UNCHECKED: .*{sentence}", shown), shown
+
+
+def without_data(folder: Path) -> Path:
+    path = weights_elsewhere(folder)
+    (folder / "big.onnx.data").unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "missing"),
+    [(one_shard_by_name, "model-00002-of-00003.safetensors"), (without_data, "big.onnx.data")],
+)
+def test_files_of_a_model_that_are_not_there_are_named(
+    repo: Path, model: str, tmp_path: Path, write: Write, missing: str
+) -> None:
+    assert f"needs {missing!r} beside it, which is not there" in refused(repo, model, write(tmp_path))
+
+
+def test_weights_beside_the_model_are_published_and_tried_with_it(repo: Path, model: str, tmp_path: Path) -> None:
+    out = published(repo, model, weights_elsewhere(tmp_path))
+    assert "with big.onnx.data" in out
+    assert "tried here with made-up inputs" in out
 
 
 def test_a_pointer_is_no_model_whoever_says_so(repo: Path, model: str, tmp_path: Path) -> None:

@@ -323,6 +323,7 @@ def test_an_offer_becomes_the_event_that_names_the_build_for_this_device() -> No
         rollout="r1",
         stage=3,
         despite="no answer",
+        variant="small",
     )
 
 

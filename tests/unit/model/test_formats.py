@@ -46,7 +46,7 @@ def test_the_agent_has_a_runtime_for_exactly_the_formats_whose_row_names_one(row
     assert bool(row.runtime) is not isinstance(PROBES[row.name].runtime, Without)
 
 
-@pytest.mark.parametrize("row", FORMATS, ids=NAMES)
+@pytest.mark.parametrize("row", [row for row in FORMATS if row.reader], ids=lambda row: row.name)
 def test_the_extra_that_a_note_recommends_brings_the_reader(row: ModelFormat) -> None:
     required = importlib.metadata.requires("whimbrel") or []
     brought = [each for each in required if re.search(rf"extra == ['\"]{row.extra}['\"]", each)]
@@ -60,6 +60,11 @@ def test_no_two_formats_share_an_ending() -> None:
 
 
 @pytest.mark.parametrize("row", FORMATS, ids=NAMES)
+def test_a_format_without_a_reader_says_why(row: ModelFormat) -> None:
+    assert bool(row.reader) is bool(row.extra) is not isinstance(READERS[row.name], Without)
+
+
+@pytest.mark.parametrize("row", FORMATS, ids=NAMES)
 def test_every_format_is_recognised_by_something(row: ModelFormat) -> None:
     assert row.begins or row.fields or row.folder
 
@@ -70,6 +75,7 @@ def test_every_format_is_recognised_by_something(row: ModelFormat) -> None:
         (b"GGUF\x03\0\0\0", "gguf"),
         (b"\x20\0\0\0TFL3", "tflite"),
         (SAFETENSORS, "safetensors"),
+        (b"\x20\0\0\0ET12", "executorch"),
         (ONNX, "onnx"),
         (COREML, "coreml"),
         (SAFETENSORS[:-1], None),
@@ -100,7 +106,9 @@ def test_only_formats_with_a_runtime_are_runnable() -> None:
 
 
 def test_the_sentence_of_formats_names_them_all() -> None:
-    assert formats.TITLES == "GGUF, ONNX, TFLite, safetensors, or a Core ML model, package or compiled folder"
+    assert (
+        formats.TITLES == "GGUF, ONNX, TFLite, safetensors, ExecuTorch, or a Core ML model, package or compiled folder"
+    )
 
 
 @pytest.mark.parametrize(

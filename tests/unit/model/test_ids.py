@@ -7,7 +7,6 @@ import pytest
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import convert
 from whimbrel.model.ids import CalendarVersion, DeviceId, Digest, Label, Name, check_name, dotted_key, semantic_key
-from whimbrel.model.release import File
 
 
 def test_two_ten_comes_after_two_nine() -> None:
@@ -85,9 +84,3 @@ def test_a_last_newline_is_part_of_no_name(kind: type, text: str) -> None:
     assert convert(kind, text, what="it") == text
     with pytest.raises(UntrustedInput):
         convert(kind, f"{text}\n", what="it")
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "model.onnx\n", "a:b", "-x"])
-def test_a_file_name_is_one_plain_path_segment(name: str) -> None:
-    with pytest.raises(UntrustedInput):
-        convert(File, {"name": name, "size_bytes": 1, "sha256": "a" * 64, "format": "onnx"}, what="a file")

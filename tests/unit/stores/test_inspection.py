@@ -96,13 +96,13 @@ def test_compiled_core_ml_is_recognised_and_the_note_says_so(tmp_path: Path) -> 
     assert "publish the package" in found.note
 
 
-def test_onnx_with_weights_in_other_files_says_which(tmp_path: Path) -> None:
+def test_onnx_with_weights_in_another_file_is_read_with_them(tmp_path: Path) -> None:
     import onnx
 
     model = onnx.load(model_files.onnx(tmp_path / "tiny.onnx"))
     onnx.save(model, tmp_path / "big.onnx", save_as_external_data=True, location="big.bin", size_threshold=0)
     found = inspect(tmp_path / "big.onnx")
-    assert (found.other_files, found.note) == (("big.bin",), "")
+    assert (found.other_files, found.note, found.details["parameters"]) == (("big.bin",), "", 10)
     (tmp_path / "big.bin").unlink()
     assert inspect(tmp_path / "big.onnx").other_files == ("big.bin",)
 

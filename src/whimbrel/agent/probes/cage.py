@@ -71,7 +71,7 @@ def resident_bytes(*, peak: bool) -> int | None:
 
 
 def _memory_bytes(request: ProbeRequest) -> int:
-    allowed = limits.PROBE_MEMORY_BYTES + 3 * size_of(Path(request.path))
+    allowed = limits.PROBE_MEMORY_BYTES + 3 * max(size_of(Path(request.path)), request.size_bytes)
     if request.probe is not None and request.probe.memory_mib_max is not None:
         # Addresses are not memory: arenas and maps reserve more than they hold. The budget counts what is held.
         allowed = 2 * request.probe.memory_mib_max * limits.MIB + limits.PROBE_ADDRESSES_BYTES

@@ -1,7 +1,9 @@
 """The agent's table of formats: what a device does with a model of each, one row for each.
 
 1. `structure` reads the file by hand; `structure_by_library` asks the format's own reader, where that is installed.
-2. `runtime` imports the format's runtime and gives what loads a model with it; a format that runs in the app only says
+   Both read all files of a model that has several.
+2. `parts` says which files make the model that a file is one of, the entry first: names relative to the file's folder.
+3. `runtime` imports the format's runtime and gives what loads a model with it; a format that runs in the app only says
    why. A runtime is used where its Python module (in the registry's row) is installed.
 
 Called by probes (`checks.py`), by the runner of apps, by the shadow and by publishing.
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whimbrel.agent.probes.structure import coreml, gguf, onnx, safetensors, tflite
+from whimbrel.agent.probes.structure import coreml, executorch, gguf, onnx, safetensors, tflite
 from whimbrel.model import formats
 from whimbrel.model.formats import Format, Without
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 
 Check = Callable[[Path], None]
 Load = Callable[[Path], "Model"]
+Parts = Callable[[Path], tuple[str, ...]]
+
+
+def _one_file(path: Path) -> tuple[str, ...]:
+    return (path.name,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +37,7 @@ class FormatProbe:
 
     structure: Check
     structure_by_library: Check | None = None
+    parts: Parts = _one_file  # may raise `ValueError`, for a file that is not whole or lacks others
     runtime: Callable[[], Load] | Without
     structure_first: bool = False  # its runtime aborts on files that it does not expect
     counts_classes: bool = False  # what it predicts for validation samples can be a release's reference
@@ -54,17 +62,23 @@ def _llama_cpp() -> Load:
 
 
 PROBES: dict[Format, FormatProbe] = {
-    "onnx": FormatProbe(structure=onnx.check, runtime=_onnxruntime, counts_classes=True),
+    "onnx": FormatProbe(structure=onnx.check, parts=onnx.parts, runtime=_onnxruntime, counts_classes=True),
     "tflite": FormatProbe(structure=tflite.check, runtime=_litert, counts_classes=True),
     "gguf": FormatProbe(
         structure=gguf.check,  # the gguf package takes minutes for a large vocabulary, and refuses newer types
+        parts=gguf.parts,
         runtime=_llama_cpp,
         structure_first=True,
     ),
     "safetensors": FormatProbe(
         structure=safetensors.check,
         structure_by_library=safetensors.check_with_library,
+        parts=safetensors.parts,
         runtime=Without("it holds weights only, and the network that uses them is the app's own code"),
+    ),
+    "executorch": FormatProbe(
+        structure=executorch.check,
+        runtime=Without("its runtime is built into the app, with the backends that the program was made for"),
     ),
     "coreml": FormatProbe(
         structure=coreml.check,

@@ -107,7 +107,7 @@ def main(calls: BinaryIO, out: BinaryIO) -> None:
         os.nice(_NICE)
     with suppress(OSError):  # proc(5): from -1000 to 1000, and anybody may raise their own
         Path("/proc/self/oom_score_adj").write_text("1000")
-    size = sum(cage.size_of(Path(path)) for path in (order.active_path, order.candidate_path))
+    size = sum(cage.size_of(Path(path)) for path in (order.active_folder, order.candidate_folder))
     cage.confine(memory_bytes=limits.PROBE_MEMORY_BYTES + 3 * size, cpu_s=None)
     bench = Bench(order, out)
     unable = bench.load()

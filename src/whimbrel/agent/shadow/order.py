@@ -25,6 +25,8 @@ class Order(msgspec.Struct, frozen=True):
     candidate_format: Format
     active_path: str
     active_format: Format
+    candidate_folder: str  # that of all its files
+    active_folder: str
     sample_ppm: int
     compare: Compare
     absolute: float
@@ -67,6 +69,8 @@ def read_order(places: Places, active: Held | None) -> Order | None:
         candidate_format=kind,
         active_path=str(places.entry(active)),
         active_format=runnable_format(active.entry) or kind,
+        candidate_folder=str(places.slot(candidate.held.slot)),
+        active_folder=str(places.slot(active.slot)),
         sample_ppm=shadow.how.sample_ppm,
         compare=shadow.how.compare,
         absolute=shadow.absolute_tolerance,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from whimbrel import limits
-from whimbrel.delta.artifact import Artifact, Member
+from whimbrel.delta.artifact import Artifact, Description, Member
 from whimbrel.delta.containers import archive, coreml, gguf, onnx, safetensors, tflite, torchzip
 from whimbrel.delta.containers.cursor import Budget, Cursor
 from whimbrel.delta.tensor import Tensor
@@ -29,6 +29,8 @@ _START_BYTES = 512  # a tar header
 
 def find(artifact: Artifact) -> list[Tensor]:
     """Every tensor of the artifact, at offsets in its one line of bytes. Never raises for what a file contains."""
+    if artifact.description is not None:
+        return _described(artifact, artifact.description)
     budget = Budget()
     external = onnx.External()
     tensors: list[Tensor] = []
@@ -46,6 +48,13 @@ def find(artifact: Artifact) -> list[Tensor]:
             if tensor.end <= member.size_bytes:
                 tensors.append(_moved(tensor, start, member.size_bytes))
     return _apart(tensors, artifact.size_bytes)
+
+
+def _described(artifact: Artifact, description: Description) -> list[Tensor]:
+    (file,) = artifact.members
+    named = Member(description.path, file.size_bytes, file.read)
+    graph = Member("", description.graph.size_bytes, description.graph.read)
+    return [tensor for tensor in find(Artifact([named, graph])) if tensor.end <= file.size_bytes]
 
 
 def parse(
@@ -115,6 +124,7 @@ CONTAINERS: dict[Format | Literal["zip", "tar"], Container | Without] = {
         recognises=lambda start, member: safetensors.is_header(start, member.size_bytes),
         parse=lambda cursor, _: safetensors.parse(cursor),
     ),
+    "executorch": Without("its tensors lie in blobs of the backends, which no schema tells apart"),
     "onnx": Container(
         recognises=lambda start, _: onnx.is_model(start),
         parse=lambda cursor, file: onnx.parse(cursor, file.member.path, file.external),

@@ -4,7 +4,7 @@
 2. Every field costs a step, and steps are counted: a file cannot make a parser loop for longer than its limit.
 3. What is taken out whole (a name, a JSON header) has a limit of its own; the rest is skipped, not read.
 
-Called by the parsers in this folder only.
+Called by the parsers in this folder, and by the agent's checks of a file's structure.
 """
 
 import struct

@@ -43,9 +43,13 @@ _FIXED_BYTES = {1: 8, 5: 4}
 
 @dataclass
 class External:
-    """Tensors that lie in other files: (path, tensor at its offset there)."""
+    """Tensors that lie in other files: (path, tensor at its offset there). `paths`: of all these files.
+
+    A tensor that says no length is in `paths` only.
+    """
 
     tensors: list[tuple[str, Tensor]] = field(default_factory=list)
+    paths: set[str] = field(default_factory=set)
 
 
 def is_model(start: bytes) -> bool:
@@ -150,8 +154,9 @@ class _Walk:
             except ValueError as error:
                 raise UntrustedInput("an ONNX tensor's external data has no proper offset and length") from error
             location = outside.get(b"location", b"").decode("utf-8", "backslashreplace")
+            path = posixpath.normpath(posixpath.join(self._folder, location))
+            self._external.paths.add(path)
             if offset >= 0 and size > 0:
-                path = posixpath.normpath(posixpath.join(self._folder, location))
                 self._external.tensors.append((path, Tensor(name, dtype, tuple(shape), offset, size)))
 
 

@@ -1,7 +1,7 @@
 """Find the constant tensors of a TFLite model.
 
 Source: tensorflow/lite/schema/schema.fbs (Model.subgraphs = field 2, Model.buffers = 4; SubGraph.tensors = 0; Tensor
-shape = 0, type = 1, buffer = 2, name = 3; Buffer data = 0, offset = 1, size = 2) and the FlatBuffers internals page.
+shape = 0, type = 1, buffer = 2, name = 3; Buffer data = 0, offset = 1, size = 2).
 """
 
 import struct
@@ -9,6 +9,7 @@ import struct
 from whimbrel import limits
 from whimbrel.delta import dtypes
 from whimbrel.delta.containers.cursor import Cursor
+from whimbrel.delta.containers.flatbuffer import scalar, tables, vector
 from whimbrel.delta.tensor import Tensor
 from whimbrel.errors import UntrustedInput
 
@@ -35,66 +36,33 @@ _SMALL_BYTES = 64
 def parse(cursor: Cursor) -> list[Tensor]:
     """The tensors that have bytes in the file, one a buffer. Raises `UntrustedInput`."""
     model = cursor.at(0).u32()
-    buffers = [_buffer(cursor, table) for table in _tables(cursor, model, 4)]
+    buffers = [_buffer(cursor, table) for table in tables(cursor, model, 4)]
     found: list[Tensor] = []
     seen: set[int] = set()
-    for graph in _tables(cursor, model, 2):
-        for table in _tables(cursor, graph, 0):
-            index = _scalar(cursor, table, 2, "<I")
+    for graph in tables(cursor, model, 2):
+        for table in tables(cursor, graph, 0):
+            index = scalar(cursor, table, 2, "<I")
             if index in seen or index >= len(buffers) or buffers[index][1] < _SMALL_BYTES:
                 continue
             seen.add(index)
             start, size = buffers[index]
-            name = _vector(cursor, table, 3)
+            name = vector(cursor, table, 3)
             label = cursor.at(name[0]).name(name[1]) if name else f"buffer {index}"
-            dtype = dtypes.BY_NAME[_TYPES.get(_scalar(cursor, table, 1, "<b"), "bytes")]
+            dtype = dtypes.BY_NAME[_TYPES.get(scalar(cursor, table, 1, "<b"), "bytes")]
             found.append(Tensor(label, dtype, _shape(cursor, table), start, size))
     return found
 
 
-def _field(cursor: Cursor, table: int, index: int) -> int:
-    """The place of a table's field, 0 where it has its default."""
-    vtable = table - cursor.at(table).i32()
-    if 6 + 2 * index > cursor.at(vtable).u16():
-        return 0
-    inside = cursor.at(vtable + 4 + 2 * index).u16()
-    return table + inside if inside else 0
-
-
-def _scalar(cursor: Cursor, table: int, index: int, form: str) -> int:
-    place = _field(cursor, table, index)
-    return int(struct.unpack(form, cursor.at(place).take(struct.calcsize(form)))[0]) if place else 0
-
-
-def _vector(cursor: Cursor, table: int, index: int) -> tuple[int, int] | None:
-    """(place of the first element, how many)."""
-    place = _field(cursor, table, index)
-    if not place:
-        return None
-    start = place + cursor.at(place).u32()
-    return start + 4, cursor.at(start).u32()
-
-
-def _tables(cursor: Cursor, table: int, index: int) -> list[int]:
-    found = _vector(cursor, table, index)
-    if found is None:
-        return []
-    start, count = found
-    if count > limits.DELTA_TENSORS:
-        raise UntrustedInput(f"a TFLite model has {count} entries; at most {limits.DELTA_TENSORS} are taken")
-    return [place + cursor.at(place).u32() for place in range(start, start + 4 * count, 4)]
-
-
 def _buffer(cursor: Cursor, table: int) -> tuple[int, int]:
-    inside = _vector(cursor, table, 0)
+    inside = vector(cursor, table, 0)
     if inside is not None:
         return inside
-    offset = _scalar(cursor, table, 1, "<Q")
-    return (offset, _scalar(cursor, table, 2, "<Q")) if offset > 1 else (0, 0)
+    offset = scalar(cursor, table, 1, "<Q")
+    return (offset, scalar(cursor, table, 2, "<Q")) if offset > 1 else (0, 0)
 
 
 def _shape(cursor: Cursor, table: int) -> tuple[int, ...]:
-    found = _vector(cursor, table, 0)
+    found = vector(cursor, table, 0)
     if found is None:
         return ()
     start, count = found

@@ -11,6 +11,7 @@
     probe: {golden: golden.npz, latency_ms_max: 50}
     reference: {classes: [left, right], shares: [0.6, 0.4]}     # or edges and shares of numbers; or: validation
     budgets: {size_bytes_max: 500000, metric_min: {accuracy: 0.84}}
+    variants: {int8: {probe: {absolute_tolerance: 0.05, latency_ms_max: 20}, budgets: {size_bytes_max: 200000}}}
 
 1. A manifest that exists already (JSON is YAML) is taken as it is: `model_id`, `version_parts`, `files` and `rollout`
    are read too, for publishing to check and to use. `build_hash` and `target_hardware` are the pipeline's own words.
@@ -19,9 +20,9 @@
 Called by publishing, which reads the files that a card names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -32,6 +33,7 @@ from whimbrel.flows.files.variant_spec import VariantSpec, restrict
 from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import CalendarVersion, Digest, Label, LabelValue, Name, Text, dotted_key, semantic_key
+from whimbrel.model.paths import PATH_CHARS
 from whimbrel.model.release import Metric, Probe, Reference, Requirement, Tensor, Training, Validation, metric_of
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.plan.plan import Plan, Stage
@@ -98,7 +100,23 @@ class CardProbe(Document, frozen=True):
     def probe(self, golden: Probe | None = None) -> Probe:
         """The release's probe. `golden`: what the file that `self.golden` names holds."""
         words = golden or Probe(inputs=self.inputs, outputs=self.outputs)
-        asked = (
+        return msgspec.structs.replace(words, **self._asked)
+
+    def over(self, general: "CardProbe | None") -> "CardProbe":
+        """This probe of one variant, and what it leaves out as the card's general probe has it.
+
+        Golden values are inputs with their outputs: they are taken from the one or from the other.
+        """
+        if general is None:
+            return self
+        own = self if self.golden is not None or self.inputs else general
+        golden = {"golden": own.golden, "inputs": own.inputs, "outputs": own.outputs}
+        return msgspec.structs.replace(general, **(golden | self._asked))
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """What it says besides golden values, by the names of the release's probe."""
+        keys = (
             "absolute_tolerance",
             "relative_tolerance",
             "latency_ms_max",
@@ -107,9 +125,7 @@ class CardProbe(Document, frozen=True):
             "validation",
             "smoke",
         )
-        return msgspec.structs.replace(
-            words, **{key: getattr(self, key) for key in asked if getattr(self, key) is not None}
-        )
+        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
 
 class CardReference(Document, frozen=True):
@@ -152,10 +168,23 @@ class Budgets(Document, frozen=True):
         return overruns
 
 
+class VariantBudgets(Document, frozen=True):
+    """What one variant may not exceed to be published."""
+
+    size_bytes_max: Annotated[int, Meta(gt=0)] | None = None  # of all its files
+
+
+class CardVariant(Document, frozen=True):
+    """What a card says of one variant alone: what it leaves out is as in the rest of the card."""
+
+    probe: CardProbe | None = None
+    budgets: VariantBudgets = msgspec.field(default_factory=VariantBudgets)
+
+
 class CardFile(Document, frozen=True):
     """A file that a manifest lists: checked against the one that is published under its name."""
 
-    name: Annotated[str, Meta(max_length=200)]
+    name: Annotated[str, Meta(max_length=PATH_CHARS)]
     size: Annotated[int, Meta(ge=0, le=limits.ARTIFACT_BYTES)] | None = None
     sha256: Digest | None = None
     platform: LabelValue | None = None
@@ -206,13 +235,15 @@ class Card(Document, frozen=True):
     budgets: Budgets = msgspec.field(default_factory=Budgets)
     requires: Annotated[tuple[Requirement, ...], Meta(max_length=16)] = ()
     reference: CardReference | Literal["validation"] | None = None  # "validation": count what it predicts there
-    files: Annotated[tuple[CardFile, ...], Meta(max_length=limits.FILES)] = ()
+    files: Annotated[tuple[CardFile, ...], Meta(max_length=limits.VARIANTS * limits.FILES)] = ()
+    variants: Annotated[dict[Name, CardVariant], Meta(max_length=limits.VARIANTS)] = {}
     rollout: CardRollout | None = None
 
     def __post_init__(self) -> None:
         if self.semantic_version is not None:
             _checked("semantic_version", semantic_key, self.semantic_version)
-        if self.reference == "validation" and (self.probe is None or self.probe.validation is None):
+        probes = (self.probe, *(variant.probe for variant in self.variants.values()))
+        if self.reference == "validation" and not any(probe and probe.validation for probe in probes):
             raise ValueError("reference: validation: the probe has no validation samples to run the model on")
         if self.version is not None:
             _checked("version", CalendarVersion.parse, self.version)
@@ -251,7 +282,29 @@ class Card(Document, frozen=True):
             parent=self.lineage.parent,
         )
 
-    def variants(self, spec: VariantSpec) -> tuple[VariantSpec, ...]:
+    def probe_of(self, variant: str) -> CardProbe | None:
+        """The probe of the variant of this name: its own, over the general one."""
+        own = self.variants[variant].probe if variant in self.variants else None
+        return self.probe if own is None else own.over(self.probe)
+
+    def broken_budgets(self, sizes: Mapping[str, int], metrics: dict[str, float]) -> list[str]:
+        """One sentence a budget that is not kept. `sizes`: bytes of each variant, by its name."""
+        overruns = self.budgets.broken(size_bytes=max(sizes.values()), metrics=metrics)
+        for name, variant in self.variants.items():
+            bound, size = variant.budgets.size_bytes_max, sizes.get(name, 0)
+            if bound is not None and size > bound:
+                overruns.append(f"the variant {name} has {size} bytes, over its budget of {bound}")
+        return overruns
+
+    def check_variants(self, names: Collection[str]) -> None:
+        """Raises `UntrustedInput` where the card speaks of a variant that is not among those that are published."""
+        if unknown := sorted(self.variants.keys() - set(names)):
+            raise UntrustedInput(
+                f"the card speaks of a variant {unknown[0]!r}; published are {', '.join(sorted(names))} "
+                "(--variant name=... gives a name)"
+            )
+
+    def restricted(self, spec: VariantSpec) -> tuple[VariantSpec, ...]:
         """`spec` for the devices that the card's compatibility leaves: one, or one a platform.
 
         Raises `UntrustedInput` where the two ask different things of one label.

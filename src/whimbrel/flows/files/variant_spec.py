@@ -1,6 +1,7 @@
 """The devices that a file is for, from `--variant platform=android,precision=int8` and the labels of a manifest.
 
-1. `name`, `runtime` and `precision` describe the variant; every other key is a device's label and must match.
+1. `name`, `runtime` and `precision` describe the variant, and `entry` says which file of a folder its runtime opens;
+   every other key is a device's label and must match.
 2. `min_<label>=1.8.0` asks for that version or a newer one of the label.
 3. A file that tells how new its runtime must be leaves out devices with an older one. A publisher who says anything of
    that label (`min_runtime.onnxruntime=1.20`) decides alone.
@@ -32,6 +33,13 @@ class VariantSpec(msgspec.Struct, frozen=True):
     selector: Selector
     runtime: str = ""
     precision: str = ""
+    entry: str = ""  # a path within the folder that is published; "": what is found there
+    part_of: str = ""  # the name that a person gave, where the variant was taken apart by platform
+
+    @property
+    def given_name(self) -> str:
+        """The name by which a card speaks of it."""
+        return self.part_of or self.name
 
 
 def parse_variant(text: str, *, otherwise: str = "default") -> VariantSpec:
@@ -46,7 +54,7 @@ def parse_variant(text: str, *, otherwise: str = "default") -> VariantSpec:
         words[match[1]] = match[2]
     if len(words) > limits.EXPRESSIONS:
         raise UntrustedInput(f"--variant has {len(words)} parts; at most {limits.EXPRESSIONS} are taken")
-    name, runtime, precision = (words.pop(key, "") for key in ("name", "runtime", "precision"))
+    name, runtime, precision, entry = (words.pop(key, "") for key in ("name", "runtime", "precision", "entry"))
     for kind, word in (("runtime", runtime), ("precision", precision)):
         if len(word) > limits.NAME_CHARS:
             raise UntrustedInput(f"--variant {kind} has {len(word)} characters; at most {limits.NAME_CHARS} are taken")
@@ -57,7 +65,7 @@ def parse_variant(text: str, *, otherwise: str = "default") -> VariantSpec:
         chosen = check_name(name or _named((words.get(_PLATFORM, ""), runtime, precision)) or otherwise, kind="variant")
     except ValueError as error:
         raise UntrustedInput(f"--variant {text[:80]!r}: {error}") from error
-    return VariantSpec(chosen, selector, runtime, precision)
+    return VariantSpec(chosen, selector, runtime, precision, entry)
 
 
 def minimum(label: str, version: str) -> Expression:
@@ -105,8 +113,10 @@ def _with(spec: VariantSpec, *, terms: Sequence[Expression], platform: str = "")
         match_labels={**spec.selector.match_labels, **({_PLATFORM: platform} if platform else {})},
         match_expressions=(*spec.selector.match_expressions, *terms),
     )
-    name = check_name(f"{spec.name}-{platform}", kind="variant") if platform else spec.name
-    return VariantSpec(name, selector, spec.runtime, spec.precision)
+    if not platform:
+        return msgspec.structs.replace(spec, selector=selector)
+    name = check_name(f"{spec.name}-{platform}", kind="variant")
+    return msgspec.structs.replace(spec, name=name, selector=selector, part_of=spec.given_name)
 
 
 def _named(words: tuple[str, ...]) -> str:

@@ -2,13 +2,17 @@
 
 1. Targets: the newest version of a model, its baseline, the targets of live rollouts, and the arms of experiments.
 2. Bases: nothing at all (the whole file, compressed), the newest earlier versions, and what devices really run.
-3. Like is patched from like: the file of the same variant and place.
-4. A patch larger than 90% of the compressed whole file is not kept.
-5. The index of a release lists direct patches, and those that lead to their bases: a device may chain them.
+3. Like is patched from like: the file of the same variant and name. Names may carry a version, so a new name is patched
+   from the file of the same place whose name is gone.
+4. Weights in a file beside an ONNX graph are described by the graph, and are plain bytes without it. So the pair names
+   the graph.
+5. A patch larger than 90% of the compressed whole file is not kept.
+6. The index of a release lists direct patches, and those that lead to their bases: a device may chain them.
 
 Called by the controllers.
 """
 
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
@@ -17,7 +21,7 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
-from whimbrel.model.release import Release
+from whimbrel.model.release import File, Release, Variant
 from whimbrel.model.ways import NOTHING, DeltaIndex, Step
 
 
@@ -34,12 +38,21 @@ class DeltaRecord(msgspec.Struct, frozen=True, kw_only=True):
     listed: bool = False  # whether the signed index knows it
 
 
+class Graph(msgspec.Struct, frozen=True):
+    """An ONNX graph, and the path by which it speaks of another file of its variant."""
+
+    sha256: str
+    path: str
+
+
 class Pair(msgspec.Struct, frozen=True):
-    """A patch that should be tried, from artifact to artifact."""
+    """A patch that should be tried, from artifact to artifact; and the graphs that may describe them."""
 
     base: str
     target: str
     target_bytes: int
+    base_graph: Graph | None = None
+    target_graph: Graph | None = None
 
 
 def wanted_pairs(
@@ -64,14 +77,37 @@ def wanted_pairs(
     for serial in sorted(serials & live.keys(), reverse=True):
         bases = [live[base] for base in _bases(serial, live, inventory, newest=model.settings.delta_bases)]
         for variant in live[serial].variants:
-            for place, file in enumerate(variant.files):
-                whole.append(Pair(NOTHING, file.sha256, file.size_bytes))
-                for base in bases:
-                    before = next((each for each in base.variants if each.name == variant.name), None)
-                    if before is not None and place < len(before.files) and before.files[place].format == file.format:
-                        direct.append(Pair(before.files[place].sha256, file.sha256, file.size_bytes))
-    pairs = [pair for pair in (*whole, *direct) if pair.base != pair.target and pair.target_bytes > 0]
-    return [pair for pair in dict.fromkeys(pairs) if (pair.base, pair.target) not in known]
+            befores = [each for base in bases for each in base.variants if each.name == variant.name]
+            for file in variant.files:
+                graph = _graph_of(file, variant)
+                whole.append(Pair(NOTHING, file.sha256, file.size_bytes, None, graph))
+                for before in befores:
+                    if (like := like_of(file, variant, before)) is not None:
+                        graphs = _graph_of(like, before), graph
+                        direct.append(Pair(like.sha256, file.sha256, file.size_bytes, *graphs))
+    pairs = {
+        (pair.base, pair.target): pair
+        for pair in reversed((*whole, *direct))  # of equal ones the first stays
+        if pair.base != pair.target and pair.target_bytes > 0
+    }
+    return [pair for key, pair in reversed(pairs.items()) if key not in known]
+
+
+def _graph_of(file: File, variant: Variant) -> Graph | None:
+    """The graph that may describe a file; whether it does is for the codec, which reads it."""
+    entry = variant.files[0]
+    if entry.format != "onnx" or file.packed or file == entry:
+        return None
+    return Graph(entry.sha256, posixpath.relpath(file.name, posixpath.dirname(entry.name) or "."))
+
+
+def like_of(file: File, variant: Variant, before: Variant) -> File | None:
+    """The file of an earlier build that `file` of this build is patched from; None where it has none."""
+    named = next((each for each in before.files if each.name == file.name), None)
+    if named is None and (place := variant.files.index(file)) < len(before.files):
+        names = {each.name for each in variant.files}
+        named = before.files[place] if before.files[place].name not in names else None
+    return named if named is not None and (named.format, named.packed) == (file.format, file.packed) else None
 
 
 def worth_keeping(size_bytes: int, *, target_bytes: int, whole_bytes: int | None) -> bool:

@@ -16,5 +16,6 @@ READERS: dict[Format, Reader | Without] = {
     "tflite": tflite.read,
     "gguf": gguf.read,
     "safetensors": safetensors.read,
+    "executorch": Without("an ExecuTorch program is recognised only; no package reads its inputs and outputs here"),
     "coreml": coreml.read,
 }

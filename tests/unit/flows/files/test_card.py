@@ -111,7 +111,7 @@ def test_budgets_say_what_is_not_kept() -> None:
 
 
 def test_compatibility_holds_each_platform_to_its_own_minimum() -> None:
-    variants = _card().variants(parse_variant("precision=int8"))
+    variants = _card().restricted(parse_variant("precision=int8"))
     assert [variant.name for variant in variants] == ["int8-ios", "int8-android", "int8"]
 
     def offered(**labels: str) -> str | None:
@@ -129,7 +129,7 @@ def test_compatibility_holds_each_platform_to_its_own_minimum() -> None:
 
 
 def test_compatibility_of_a_build_for_one_platform_is_one_variant() -> None:
-    (variant,) = _card().variants(parse_variant("platform=ios,precision=fp16"))
+    (variant,) = _card().restricted(parse_variant("platform=ios,precision=fp16"))
     assert variant.name == "ios-fp16"
     assert variant.selector.matches({"platform": "ios", "ios_version": "15.0", "app_version": "2"})
     assert not variant.selector.matches({"platform": "ios", "ios_version": "9.3", "app_version": "2"})
@@ -137,9 +137,9 @@ def test_compatibility_of_a_build_for_one_platform_is_one_variant() -> None:
 
 def test_card_and_variant_that_contradict_each_other_are_refused() -> None:
     card = read_card("compatibility: {selector: {match_labels: {chip: a}}}", what="card.yaml")
-    assert card.variants(parse_variant("chip=a"))[0].selector.match_labels == {"chip": "a"}
+    assert card.restricted(parse_variant("chip=a"))[0].selector.match_labels == {"chip": "a"}
     with pytest.raises(UntrustedInput, match="different things of the label 'chip'"):
-        card.variants(parse_variant("chip=b"))
+        card.restricted(parse_variant("chip=b"))
 
 
 # fmt: off
@@ -223,3 +223,72 @@ def test_whole_numbers_stay_whole_as_far_as_readers_of_json_hold_them() -> None:
         "most": int,
         "tokens": float,
     }
+
+
+# --- one variant ---
+
+
+_TWO = """
+probe:
+  inputs: {x: {dtype: float32, shape: [1], values: [1]}}
+  outputs: {y: {dtype: float32, shape: [1], values: [2]}}
+  absolute_tolerance: 0.001
+  latency_ms_max: 50
+budgets: {size_bytes_max: 1000, metric_min: {accuracy: 0.8}}
+variants:
+  int8:
+    probe: {absolute_tolerance: 0.05, memory_mib_max: 64}
+    budgets: {size_bytes_max: 300}
+  npu:
+    probe:
+      inputs: {x: {dtype: float32, shape: [1], values: [7]}}
+      outputs: {y: {dtype: float32, shape: [1], values: [8]}}
+"""
+
+
+def test_variant_has_its_own_probe_over_the_general_one() -> None:
+    card = read_card(_TWO, what="card.yaml")
+    general, int8, npu = (probe.probe() for name in ("cpu", "int8", "npu") if (probe := card.probe_of(name)))
+    assert (general.absolute_tolerance, general.latency_ms_max, general.memory_mib_max) == (0.001, 50, None)
+    assert (int8.absolute_tolerance, int8.latency_ms_max, int8.memory_mib_max) == (0.05, 50, 64)
+    assert (int8.inputs, int8.outputs) == (general.inputs, general.outputs)
+    assert (npu.inputs["x"].values, npu.outputs["y"].values, npu.absolute_tolerance) == ((7.0,), (8.0,), 0.001)
+
+
+def test_variant_may_bring_a_probe_where_the_card_has_no_general_one() -> None:
+    card = read_card("variants: {int8: {probe: {golden: int8.npz}}}", what="card.yaml")
+    assert card.probe_of("cpu") is None
+    own = card.probe_of("int8")
+    assert own is not None
+    assert own.golden == "int8.npz"
+
+
+def test_golden_file_of_a_variant_replaces_values_that_are_given_inline() -> None:
+    card = read_card(
+        _TWO.replace("{absolute_tolerance: 0.05, memory_mib_max: 64}", "{golden: g.npz}"), what="card.yaml"
+    )
+    own = card.probe_of("int8")
+    assert own is not None
+    assert (own.golden, own.inputs, own.outputs, own.latency_ms_max) == ("g.npz", {}, {}, 50)
+
+
+def test_variant_has_its_own_budget_of_bytes() -> None:
+    card = read_card(_TWO, what="card.yaml")
+    assert card.broken_budgets({"cpu": 1000, "int8": 300}, {"accuracy": 0.9}) == []
+    assert card.broken_budgets({"cpu": 1001, "int8": 301}, {"accuracy": 0.9}) == [
+        "it has 1001 bytes, over the budget of 1000",
+        "the variant int8 has 301 bytes, over its budget of 300",
+    ]
+
+
+def test_variant_that_is_not_published_is_refused_with_the_names_that_are() -> None:
+    card = read_card(_TWO, what="card.yaml")
+    card.check_variants(["int8", "npu", "cpu"])
+    with pytest.raises(UntrustedInput, match=r"speaks of a variant 'npu'; published are default, int8"):
+        card.check_variants(["int8", "default"])
+
+
+def test_variant_that_is_taken_apart_by_platform_keeps_the_name_of_its_probe() -> None:
+    made = _card().restricted(parse_variant("precision=int8"))
+    assert len(made) > 1
+    assert {spec.given_name for spec in made} == {"int8"}

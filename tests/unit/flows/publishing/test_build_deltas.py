@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from whimbrel.flows.publishing.build_deltas import DeltaRecord, wanted_pairs, worth_keeping, write_index
+import msgspec
+import pytest
+
+from whimbrel.flows.publishing.build_deltas import DeltaRecord, Graph, like_of, wanted_pairs, worth_keeping, write_index
 from whimbrel.flows.records import ModelRecord, ModelSettings, VersionRecord
 from whimbrel.model.release import File, Release, Variant
 from whimbrel.model.ways import NOTHING
@@ -82,6 +85,48 @@ def test_like_is_patched_from_like() -> None:
     found = pairs(published(1, "cpu", "npu"), published(2, "cpu", "npu"))
     assert (digest(1, "cpu"), digest(2, "cpu")) in found
     assert (digest(1, "cpu"), digest(2, "npu")) not in found
+
+
+def built(*files: str, name: str = "cpu") -> Variant:
+    """A variant of files as `name=digit`."""
+    pairs = [file.split("=") for file in files]
+    return Variant(
+        name=name,
+        files=tuple(File(name=path, size_bytes=1000, sha256=mark * 64, format="onnx") for path, mark in pairs),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "bases"),
+    [
+        (["m.onnx=1", "m.data=2"], ["m.onnx=3", "m.data=4"], ["1", "2"]),
+        (["m.onnx=1", "b.txt=2", "a/w=3"], ["m.onnx=4", "a/w=5", "b.txt=6"], ["1", "3", "2"]),
+        (["m-1.onnx=1", "m-1.data=2"], ["m-2.onnx=3", "m-2.data=4"], ["1", "2"]),
+        (["m.onnx=1", "a=2"], ["m.onnx=3", "new=4", "a=5"], ["1", None, "2"]),
+        (["m.onnx=1"], ["m.onnx=3", "new=4"], ["1", None]),
+    ],
+    ids=["by name", "in another order", "new names by place", "a file more", "one file more at the end"],
+)
+def test_file_is_patched_from_the_file_of_its_name(
+    before: list[str], after: list[str], bases: list[str | None]
+) -> None:
+    target, base = built(*after), built(*before)
+    like = [like_of(file, target, base) for file in target.files]
+    assert [each.sha256[0] if each else None for each in like] == bases
+
+
+def test_weights_beside_a_graph_are_patched_with_the_graphs_that_describe_them() -> None:
+    releases = []
+    for serial, marks in ((1, "12"), (2, "34")):
+        version, release = published(serial)
+        files = f"onnx/m.onnx={marks[0]}", f"onnx/weights/w={marks[1]}"
+        releases.append((version, msgspec.structs.replace(release, variants=(built(*files),))))
+    found = wanted_pairs(model(), published=releases, rollouts=[], inventory={}, tried=[])
+    graphs = {(pair.base[0], pair.target[0]): (pair.base_graph, pair.target_graph) for pair in found}
+    one, two = Graph("1" * 64, "weights/w"), Graph("3" * 64, "weights/w")
+    assert graphs["2", "4"] == (one, two)
+    assert graphs[NOTHING[0], "4"] == (None, two)
+    assert graphs["1", "3"] == (None, None)
 
 
 def test_what_was_tried_is_not_tried_again() -> None:

@@ -2,15 +2,11 @@
 
 from pathlib import Path
 
+from whimbrel.agent.probes.structure.open_file import reading
 from whimbrel.model import protobuf
 
 
 def fields_of(path: Path) -> set[int]:
     """The numbers of its fields. Raises `ValueError` where the file is no whole message."""
-    with path.open("rb") as file:
-
-        def read(offset: int, length: int) -> bytes:
-            file.seek(offset)
-            return file.read(length)
-
-        return set(protobuf.top_level_fields(read, path.stat().st_size))
+    with reading(path) as (read, size):
+        return set(protobuf.top_level_fields(read, size))
