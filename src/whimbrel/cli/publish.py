@@ -102,14 +102,7 @@ def publish(
         sources = read_sources(files, variant or [], scratch, objections)
         described.check_variants([source.spec.name for source in sources])
         _check_files(described, sources)
-        built_of: dict[str, Source] = {}
-        variants: list[Variant] = []
-        for source in sources:
-            probe = _probe(described.probe_of(source.spec.name), card)
-            _check_probe(probe, source)
-            made = _variants(described, source, probe)
-            variants += made
-            built_of |= {each.name: source for each in made}
+        variants, built_of = _built(described, card, sources)
         published = _publish(
             client,
             _Draft(
@@ -132,6 +125,19 @@ def publish(
         return
     hardware_open = hardware_is_open(described.training.target_hardware, variants)
     tell_published(published, patches, sources, built_of, hardware_open=hardware_open)
+
+
+def _built(described: Card, card: Path | None, sources: list[Source]) -> tuple[list[Variant], dict[str, Source]]:
+    """The variants, and what each was made of, by its name."""
+    built_of: dict[str, Source] = {}
+    variants: list[Variant] = []
+    for source in sources:
+        probe = _probe(described.probe_of(source.spec.name), card)
+        _check_probe(probe, source)
+        made = _variants(described, source, probe)
+        variants += made
+        built_of |= {each.name: source for each in made}
+    return variants, built_of
 
 
 class _Draft(msgspec.Struct, frozen=True, kw_only=True):
