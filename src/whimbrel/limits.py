@@ -26,6 +26,9 @@ DOCUMENT_DEPTH = 32  # nesting of JSON or YAML
 VARIANTS = 256  # variants of a version
 FILES = 256  # files of a variant: shards, weights beside a graph, a tokenizer; the largest sharded models have 200
 FILE_DEPTH = 8  # parts of a file's path: a Core ML package has five, a Hugging Face folder three
+TARGET_HARDWARE = 64  # kinds of hardware that a pipeline says it built for
+OBJECTION_CHARS = 1000  # of one such sentence
+OBJECTIONS = 256  # of publishing, passed over with --unchecked: a few a variant
 PINS = 1000  # DESIGN.md: pins by id are for a desk, not for a fleet
 LAYERS = 64
 ENTRIES = 256  # rollouts and experiments in a layer
@@ -86,6 +89,11 @@ INSPECTION_MEMORY_BYTES = 2 * GIB  # plus twice the file: a library maps it, or 
 INSPECTED_KEYS = 64  # metadata entries shown; a GGUF tokenizer alone has more
 INSPECTED_TEXT_CHARS = 512  # one metadata value shown
 INSPECTED_TENSORS = 64  # the largest ones are listed
+INSPECTED_OTHER_FILES = 4096  # files that a model's weights lie in, or shards; some exporters write one a tensor
+GGUF_VALUES = 100_000  # keys of a GGUF file; models have some 50
+GGUF_TENSORS = 1_000_000  # of a GGUF file; a mixture of experts has some 2,000
+GGUF_ARRAY_ENTRIES = 50_000_000  # texts in all arrays together: 50 vocabularies of a million, some seconds
+GGUF_NAME_BYTES = 1024  # of a key or a tensor's name, and what is kept of a text
 PROTOBUF_FIELDS = 1_000_000  # top-level fields of an ONNX or Core ML file that are walked to recognise it
 
 # --- golden values ---

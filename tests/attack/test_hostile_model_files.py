@@ -28,7 +28,7 @@ def _refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\0", b"hello world, this is no model" * 9, b"\x89PNG\r\n", b"PK\x03\x04" * 9]
+    "content", [b"", b"\0", b"hello world, this is no model" * 9, b"\x89PNG\r\n", b"version https://git" * 9]
 )
 def test_what_is_no_model_is_refused_by_its_first_bytes(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
@@ -144,3 +144,18 @@ def test_a_library_that_misbehaves_takes_only_its_child_with_it(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(limits, "INSPECTION_WALL_S", 2.0)
     assert said in _refusal(path)
+
+
+def test_gguf_that_claims_texts_without_end_is_refused_at_once(tmp_path: Path) -> None:
+    key = struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 8, 2**60)
+    (tmp_path / "bad").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + bytes(4096))
+    assert "texts together" in _refusal(tmp_path / "bad")
+
+
+def test_weights_of_core_ml_with_a_name_that_clears_the_screen_are_refused_in_print(tmp_path: Path) -> None:
+    package = model_files.coreml_program(tmp_path)
+    model = next(package.rglob("model.mlmodel"))
+    name = b"weights/weight.bin"
+    assert name in model.read_bytes()
+    model.write_bytes(model.read_bytes().replace(name, b"\x1b[2J".ljust(len(name), b"x")))
+    assert "are missing from the package" in _refusal(package)

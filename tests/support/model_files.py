@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,41 @@ def coreml(folder: Path) -> tuple[Path, Path]:
     """A model file and a package. In a child process: coremltools warns when it is imported."""
     subprocess.run([sys.executable, "-W", "ignore", "-c", _COREML, str(folder)], check=True, capture_output=True)
     return folder / "tiny.mlmodel", folder / "tiny.mlpackage"
+
+
+_COREML_PROGRAM = """
+import sys
+import coremltools
+import numpy as np
+from coremltools.converters.mil import Builder
+weights = np.random.default_rng(1).random((64, 64), np.float32)
+@Builder.program(input_specs=[Builder.TensorSpec(shape=(1, 64))])
+def program(x):
+    return Builder.linear(x=x, weight=weights, name="y")
+precision = coremltools.precision.FLOAT32
+model = coremltools.convert(program, convert_to="mlprogram", skip_model_load=True, compute_precision=precision)
+model.save(sys.argv[1])
+"""
+
+
+def coreml_program(folder: Path) -> Path:
+    """A package of an ML program, whose weights lie in a file of their own."""
+    package = folder / "program.mlpackage"
+    for name, content in _coreml_program().items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_bytes(content)
+    return package
+
+
+@cache
+def _coreml_program() -> dict[str, bytes]:
+    """The package's files; made once, since coremltools takes seconds to be imported."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "program.mlpackage"
+        command = [sys.executable, "-W", "ignore", "-c", _COREML_PROGRAM, str(package)]
+        subprocess.run(command, check=True, capture_output=True)
+        files = (path for path in package.rglob("*") if path.is_file())
+        return {path.relative_to(package).as_posix(): path.read_bytes() for path in files}
 
 
 def onnx(path: Path) -> Path:
@@ -58,14 +95,25 @@ def safetensors(path: Path) -> Path:
     return path
 
 
-def gguf(path: Path) -> Path:
-    """A file with a small tokenizer and two tensors."""
-    from gguf import GGUFWriter
+def gguf(
+    path: Path,
+    *,
+    big_endian: bool = False,
+    file_type: int | None = 1,
+    shard: tuple[int, int] | None = None,
+    tokens: int = 3,
+) -> Path:
+    """A file with a tokenizer and two tensors. `shard`: its place from 0, and how many there are."""
+    from gguf import GGUFEndian, GGUFWriter
 
-    writer = GGUFWriter(path, "llama")
+    writer = GGUFWriter(path, "llama", endianess=GGUFEndian.BIG if big_endian else GGUFEndian.LITTLE)
     writer.add_name("tiny")
-    writer.add_file_type(1)
-    writer.add_token_list(["a", "b", "c"])
+    if file_type is not None:
+        writer.add_file_type(file_type)
+    if shard is not None:
+        writer.add_uint16("split.no", shard[0])
+        writer.add_uint16("split.count", shard[1])
+    writer.add_token_list([f"token {number}" for number in range(tokens)])
     writer.add_tensor("w", np.zeros((8, 4), np.float16))
     writer.add_tensor("b", np.zeros(4, np.float32))
     writer.write_header_to_file()

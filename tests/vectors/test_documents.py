@@ -65,11 +65,21 @@ RELEASE = Release(
             sealed_size_bytes=9,
         ),
     ),
-    training=Training(date="d", dataset="s", framework="f", run="r", parent="p", architecture="a"),
-    metrics={"accuracy": 0.875},
+    training=Training(
+        date="d",
+        dataset="s",
+        framework="f",
+        run="r",
+        parent="p",
+        architecture="a",
+        build_hash="b",
+        target_hardware=("h1", "h2"),
+    ),
+    metrics={"accuracy": 0.875, "samples": 12},
     changelog=("better",),
     requires=(Requirement(model="sleep", serial=2),),
     reference=Reference(kind="classes", bins=("cat", "dog"), shares=(0.75, 0.25)),
+    unchecked=("an objection",),
 )
 LINE = Line(model="wake", sequence=4, minimum_serial=2, revoked=(3, 5))
 POLICY = Policy(
@@ -240,10 +250,11 @@ GOLDEN = {
         RELEASE,
         """
 {"build_hash":"a1b2c3d4e5f6","changelog":["better"],"created":"2026-03-05T10:00:00Z",
-"format":"whimbrel-release-1","metrics":{"accuracy":0.875},"model":"wake",
+"format":"whimbrel-release-1","metrics":{"accuracy":0.875,"samples":12},"model":"wake",
 "reference":{"bins":["cat","dog"],"kind":"classes","shares":[0.75,0.25]},
 "requires":[{"model":"sleep","serial":2}],"semantic_version":"2.4.1","serial":3,
-"training":{"architecture":"a","dataset":"s","date":"d","framework":"f","parent":"p","run":"r"},
+"training":{"architecture":"a","build_hash":"b","dataset":"s","date":"d","framework":"f","parent":"p","run":"r",
+"target_hardware":["h1","h2"]},"unchecked":["an objection"],
 "variants":[{"files":[{"format":"onnx","name":"model.onnx","packed":true,
 "sha256":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","size_bytes":7}],
 "name":"linux","precision":"float32","probe":{"absolute_tolerance":0.5,"inputs":{"x":<TENSOR>},

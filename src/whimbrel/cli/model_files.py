@@ -22,11 +22,11 @@ from whimbrel import limits
 from whimbrel.agent.probes.formats import PROBES
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.formats import FORMATS, TITLES, Format
+from whimbrel.model.mistaken_files import HEAD_BYTES, is_pointer, mistaken_for_a_model
 from whimbrel.model.paths import DEPTH
 from whimbrel.stores.inspection import recognise
 
 _ENDINGS = tuple(ending for row in FORMATS for ending in row.endings)
-_GIT_LFS = b"version https://git-lfs.github.com/spec/"  # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -117,8 +117,9 @@ def _names(path: Path, kind: Format) -> tuple[str, ...]:
 
 def _refuse_pointer(path: Path) -> None:
     with path.open("rb") as file:
-        if file.read(len(_GIT_LFS)) == _GIT_LFS:
-            raise UntrustedInput(f"{path} is a Git LFS pointer, and not the file itself; run: git lfs pull")
+        head = file.read(HEAD_BYTES)
+    if is_pointer(head):
+        raise UntrustedInput(f"{path} {mistaken_for_a_model(head)}")
 
 
 # --- a folder ---

@@ -6,11 +6,12 @@ changed then, and the same command goes through again.
 """
 
 import math
+import re
 import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -18,63 +19,50 @@ import typer
 from whimbrel import limits
 from whimbrel.agent.probes.formats import PROBES
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.earlier_versions import EarlierVersions
 from whimbrel.cli.first_rollout import begin_first_rollout, is_held
-from whimbrel.cli.fit import tell_fit_of_variants, tell_fit_shortly
+from whimbrel.cli.fit import tell_fit_of_variants
+from whimbrel.cli.model_checks import Objections, TriedModel, check_files, try_models
 from whimbrel.cli.options import ModelName
-from whimbrel.cli.output import Json, print_json, say, size_of, waiting
+from whimbrel.cli.output import Json, print_json, waiting
+from whimbrel.cli.publish_report import Patches, Published, tell_published
 from whimbrel.cli.sources import Source, read_sources
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
 from whimbrel.flows.files.variant_spec import leave_out
 from whimbrel.flows.publishing.check_golden import golden_objection
+from whimbrel.flows.publishing.check_hardware import hardware_is_open, hardware_objection
 from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.flows.version_fit import VersionFit
 from whimbrel.model.documents import convert, encode, plain
 from whimbrel.model.formats import BY_NAME, TITLES
-from whimbrel.model.release import File, Probe, Reference, Variant
-from whimbrel.server.admin.views.versions import DeltasView, DeltaView, ListedVersion, NewVersion, PublishedVersion
+from whimbrel.model.mistaken_files import HEAD_BYTES, is_pointer, mistaken_for_a_model
+from whimbrel.model.release import Metric, Probe, Reference, Release, Variant, metric_of
+from whimbrel.server.admin.views.versions import (
+    DeltasView,
+    ListedVersion,
+    NewVersion,
+    PublishedVersion,
+    VersionView,
+)
 from whimbrel.stores.golden_file import read_golden
 from whimbrel.stores.signer import load_signer
 from whimbrel.stores.tuf_repository import publish_documents
 from whimbrel.trust import roles
 
-_FILES_TOLD = 20  # further files of a build that are listed by name
-_TOLD_FROM_BYTES = 4 * limits.KIB  # no patch of a smaller file pays, and nobody needs to hear it of each
-
-
-class _Published(msgspec.Struct, frozen=True):
-    """A version that the server accepted: the artifacts that were there and were sent, and earlier equal builds.
-
-    `rollout`: of the first version, that began by its card.
-    """
-
-    version: PublishedVersion
-    stored_before: list[str]
-    sent: list[str]
-    same_files_as: list[str]
-    rollout: str | None = None
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """What --json prints of it."""
-        return plain(self.version) | {
-            "artifacts_stored_before": self.stored_before,
-            "artifacts_sent": self.sent,
-            "same_files_as": self.same_files_as,
-            "rollout": self.rollout,
-        }
-
-
-class _Patches(msgspec.Struct, frozen=True):
-    """The patches to a version. `note`: why the server makes none."""
-
-    deltas: list[DeltaView]
-    note: str | None = None
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """What --json prints of them."""
-        return {"deltas": self.deltas} | ({} if self.note is None else {"deltas_note": self.note})
+Hold = Annotated[
+    bool, typer.Option("--hold", help="A first version waits: no device gets it before rollout start says so.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Read the files and say which devices could run them; publish nothing.")
+]
+Unchecked = Annotated[
+    bool, typer.Option("--unchecked", help="Publish it although it fails the checks; the release says which.")
+]
+InterfaceChange = Annotated[
+    bool, typer.Option("--interface-change", help="Its inputs or outputs are meant to differ from the version before.")
+]
+_WHOLE = re.compile(r"[+-]?[0-9]{1,300}")
 
 
 @connected
@@ -102,12 +90,10 @@ def publish(
     ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as accuracy=0.91. Repeat it.")] = None,
     changelog: Annotated[list[str] | None, typer.Option(help="One line of the changelog. Repeat it.")] = None,
-    hold: Annotated[
-        bool, typer.Option("--hold", help="A first version waits: no device gets it before rollout start says so.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read the files and say which devices could run them; publish nothing.")
-    ] = False,
+    hold: Hold = False,
+    dry_run: DryRun = False,
+    unchecked: Unchecked = False,
+    interface_change: InterfaceChange = False,
     deltas: Annotated[
         bool,
         typer.Option(
@@ -120,90 +106,138 @@ def publish(
 
     The first version of a model becomes its baseline, unless it is held or its card has a rollout for some devices:
     these get it then, and no others. A version never changes: publish again under a new number.
+    Every model is tried first, as devices will try it. The same files and card again change nothing.
     """
     described = _card(card, model)
+    objections = Objections(passed_over=unchecked)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whimbrel-")))
-        sources = read_sources(files, variant or [], scratch)
+        sources = read_sources(files, variant or [], scratch, objections)
         described.check_variants([source.spec.name for source in sources])
         _check_files(described, sources)
-        probes = [_probe(described.probe_of(source.spec.name), card) for source in sources]
-        for source, probe in zip(sources, probes, strict=True):
-            _check_probe(probe, source)
-        variants = [
-            made for source, probe in zip(sources, probes, strict=True) for made in _variants(described, source, probe)
-        ]
+        variants, built_of = _built(described, card, sources)
         if dry_run:
             tell_fit_of_variants(client, model, variants, json=json)
             return
         published = _publish(
             client,
-            model,
-            described,
-            variants,
-            sources,
-            semantic_version=semantic_version,
-            version=version,
-            metric=metric or [],
-            changelog=changelog or [],
-            hold=hold,
+            _Draft(
+                model=model,
+                card=described,
+                variants=variants,
+                sources=sources,
+                built_of=built_of,
+                version=version or described.version,
+                semantic_version=semantic_version or described.semantic_version,
+                metrics=described.metrics | _metrics(metric or []),
+                changelog=[*described.changes, *(changelog or [])],
+                hold=hold,
+            ),
+            objections,
+            interface_change=interface_change,
         )
     fit = client.get(f"models/{quoted(model)}/versions/{published.version.serial}/devices", as_=VersionFit)
-    patches = _patches(client, model, published.version.version) if deltas else None
+    patches = _patches(client, model, published.version.version) if deltas and not published.already else None
     if json:
         print_json(published.fields | {"fit": plain(fit)} | (patches.fields if patches else {}))
         return
-    _tell(published, fit, patches, sources)
+    hardware_open = hardware_is_open(described.training.target_hardware, variants)
+    tell_published(published, fit, patches, sources, built_of, hardware_open=hardware_open)
 
 
-def _publish(
-    client: Client,
-    model: str,
-    card: Card,
-    variants: list[Variant],
-    sources: list[Source],
-    *,
-    semantic_version: str | None,
-    version: str | None,
-    metric: list[str],
-    changelog: list[str],
-    hold: bool,
-) -> _Published:
-    now = datetime.now(UTC)
+def _built(described: Card, card: Path | None, sources: list[Source]) -> tuple[list[Variant], dict[str, Source]]:
+    """The variants, and what each was made of, by its name."""
+    built_of: dict[str, Source] = {}
+    variants: list[Variant] = []
+    for source in sources:
+        probe = _probe(described.probe_of(source.spec.name), card)
+        _check_probe(probe, source)
+        made = _variants(described, source, probe)
+        variants += made
+        built_of |= {each.name: source for each in made}
+    return variants, built_of
+
+
+class _Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a publisher gave. `version`, `semantic_version`: None where the next number is to be taken.
+
+    `built_of`: what a variant was made of, by its name.
+    """
+
+    model: str
+    card: Card
+    variants: list[Variant]
+    sources: list[Source]
+    built_of: dict[str, Source]
+    version: str | None
+    semantic_version: str | None
+    metrics: dict[str, Metric]
+    changelog: list[str]
+    hold: bool
+
+    def release(self, earlier: list[ListedVersion], *, now: datetime) -> Release:
+        """The next release after the `earlier` versions. Raises `Refused` where it breaks the card's budgets."""
+        identity = identify(
+            earlier, variants=self.variants, version=self.version, semantic_version=self.semantic_version, now=now
+        )
+        release = write_release(
+            self.model,
+            identity,
+            variants=self.variants,
+            training=self.card.training,
+            metrics=self.metrics,
+            changelog=self.changelog,
+            requires=self.card.requires,
+            reference=_reference(self.card, self.sources, self.variants),
+            now=now,
+        )
+        sizes = {source.spec.name: sum(each.file.size_bytes for each in source.artifacts) for source in self.sources}
+        if broken := self.card.broken_budgets(sizes, dict(release.metrics)):
+            raise Refused(f"the card's own budgets are not kept: {'; '.join(broken)}. Nothing was published")
+        if wrong := hardware_objection(release.training.target_hardware, release.variants):
+            raise Refused(f"{wrong}. Nothing was published")
+        return release
+
+
+def _publish(client: Client, draft: _Draft, objections: Objections, *, interface_change: bool) -> Published:
+    model, now = draft.model, datetime.now(UTC)
     earlier = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
-    identity = identify(
-        earlier,
-        variants=variants,
-        version=version or card.version,
-        semantic_version=semantic_version or card.semantic_version,
-        now=now,
-    )
-    if card.build_hash is not None and card.build_hash != identity.build_hash:
-        raise Refused(f"the card says build {card.build_hash}, and these files are build {identity.build_hash}")
-    release = write_release(
-        model,
-        identity,
-        variants=variants,
-        training=card.training,
-        metrics=card.metrics | _metrics(metric),
-        changelog=[*card.changes, *changelog],
-        requires=card.requires,
-        reference=_reference(card, sources, variants),
-        now=now,
-    )
-    sizes = {source.spec.name: sum(each.file.size_bytes for each in source.artifacts) for source in sources}
-    broken = card.broken_budgets(sizes, dict(release.metrics))
-    if broken:
-        raise Refused(f"the card's own budgets are not kept: {'; '.join(broken)}. Nothing was published")
+    release = draft.release(earlier, now=now)
+    before = EarlierVersions(client, model, earlier)
+    same = before.same_as(release, version=draft.version, semantic_version=draft.semantic_version)
+    if same is not None:
+        fields = {name: getattr(same, name) for name in VersionView.__struct_fields__}
+        return Published(PublishedVersion(**fields, baseline=False), already=True)
+    if not interface_change:
+        before.check_interface(release)
+    inspections = {name: source.inspection for name, source in draft.built_of.items()}
+    check_files(release.variants, inspections, objections)
+    places = {name: source.entry for name, source in draft.built_of.items()}
+    tried = try_models(release.variants, places, inspections, objections)
+    release = msgspec.structs.replace(release, unchecked=tuple(objections.sentences))
+    return _send(client, release, draft, earlier, tried=tried, now=now)
+
+
+def _send(
+    client: Client,
+    release: Release,
+    draft: _Draft,
+    earlier: list[ListedVersion],
+    *,
+    tried: dict[str, list[TriedModel]],
+    now: datetime,
+) -> Published:
+    """Store what is not stored yet, sign, and hand over."""
+    model = release.model
+    signer = load_signer(client.keys() / f"{roles.publisher_role(model)}.pem")
     stored, sent = [], []
-    artifacts = {each.file.sha256: each.bytes_at for source in sources for each in source.artifacts}
+    artifacts = {each.file.sha256: each.bytes_at for source in draft.sources for each in source.artifacts}
     for sha256, bytes_at in artifacts.items():
         if client.has_artifact(sha256):
             stored.append(sha256)
             continue
         client.send_artifact(bytes_at, sha256)
         sent.append(sha256)
-    signer = load_signer(client.keys() / f"{roles.publisher_role(model)}.pem")
     document = encode(release)
     role = publish_documents(
         client.get_bytes(f"roles/{roles.publisher_role(model)}"),
@@ -211,83 +245,24 @@ def _publish(
         signer=signer,
         now=now,
     )
-    held = is_held(card.rollout, hold=hold)
+    held = is_held(draft.card.rollout, hold=draft.hold)
     body = NewVersion(release=document, publisher=role, hold=held)
     accepted = client.send("POST", f"models/{quoted(model)}/versions", body, as_=PublishedVersion)
     twins = [v.version for v in earlier if v.build_hash == release.build_hash]
-    begun = None
-    if card.rollout is not None and held and not hold and not earlier:
-        begun = begin_first_rollout(client, card.rollout, accepted).id
-    return _Published(accepted, stored, sent, twins, begun)
+    rollout, begun = draft.card.rollout, None
+    if rollout is not None and held and not draft.hold and not earlier:
+        begun = begin_first_rollout(client, rollout, accepted).id
+    return Published(accepted, stored, sent, twins, tried, release.unchecked, rollout=begun)
 
 
-def _patches(client: Client, model: str, version: str) -> _Patches:
+def _patches(client: Client, model: str, version: str) -> Patches:
     """Have the patches made, and say what there is; a server that cannot make them is no failure of publishing."""
     try:
         with waiting("making patches from the versions that devices have"):
             client.send("POST", f"models/{model}/deltas", wait_s=limits.DELTA_BUILD_S)
-        return _Patches(client.get(f"models/{model}/versions/{version}/deltas", as_=DeltasView).deltas)
+        return Patches(client.get(f"models/{model}/versions/{version}/deltas", as_=DeltasView).deltas)
     except Unavailable as error:
-        return _Patches([], note=str(error))
-
-
-def _tell_patches(patches: _Patches) -> None:
-    if patches.note is not None:
-        say(f"  no patches: {patches.note}")
-    told = [delta for delta in patches.deltas if delta.sha256 or delta.target_bytes >= _TOLD_FROM_BYTES]
-    for delta in sorted(told, key=lambda each: (str(each.file), each.size_bytes)):
-        origin = "whole, compressed" if delta.from_version == "nothing" else f"from {delta.from_version}"
-        share = 100 * delta.size_bytes / max(1, delta.target_bytes)
-        kept = "" if delta.sha256 else ", not kept: it saves too little"
-        say(f"  {delta.file} {origin}: {size_of(delta.size_bytes)}, {share:.1f}% of the file{kept}")
-        if delta.advice:
-            say(f"    {delta.advice}")
-
-
-def _tell(published: _Published, fit: VersionFit, patches: _Patches | None, sources: list[Source]) -> None:
-    version = published.version
-    say(
-        f"published {version.model} {version.version} ({version.semantic_version}), serial {version.serial}, "
-        f"build {version.build_hash}"
-    )
-    for source in sources:
-        _tell_source(source, set(published.stored_before))
-    tell_fit_shortly(fit)
-    if patches is not None:
-        _tell_patches(patches)
-    if published.same_files_as:
-        say(f"  note: these are the same files as {', '.join(published.same_files_as)}")
-    if version.baseline:
-        say("  it is the first version, so it is the baseline: devices take it with their next refresh")
-    elif published.rollout is not None:
-        say("  it is the first version, and reaches the devices of its card's rollout; the others have no version")
-        say(f"Next: whimbrel rollout watch {published.rollout}")
-    else:
-        say("Next: whimbrel rollout start plan.yaml")
-
-
-def _tell_source(source: Source, stored_before: set[str]) -> None:
-    content = source.inspection
-    shape = f", {content.precision}" * bool(content.precision)
-    say(f"  {source.spec.name}: {source.file.name}, {content.format}{shape}, {_size(source.file, stored_before)}")
-    for tensor in (*content.signature.inputs, *content.signature.outputs) if content.signature else ():
-        dimensions = "x".join("?" if size is None else str(size) for size in tensor.shape)
-        say(f"    {tensor.name}: {tensor.dtype} {dimensions}")
-    for artifact in source.artifacts[1:][:_FILES_TOLD]:
-        say(f"    with {artifact.file.name}, {_size(artifact.file, stored_before)}")
-    if len(source.artifacts) > _FILES_TOLD + 1:
-        say(f"    with {len(source.artifacts) - _FILES_TOLD - 1} files more")
-    if source.links_to:
-        say(f"    links were followed to {', '.join(source.links_to[:3])}")
-    if content.too_old:
-        say(f"    not for devices whose {content.too_old.key} is {', '.join(content.too_old.values)}")
-    if content.note:
-        say(f"    note: {content.note}")
-
-
-def _size(file: File, stored_before: set[str]) -> str:
-    held = " (the same bytes were stored before; stored once)" * (file.sha256 in stored_before)
-    return f"{size_of(file.size_bytes)}{held}"
+        return Patches([], note=str(error))
 
 
 def _variants(card: Card, source: Source, probe: Probe | None) -> list[Variant]:
@@ -316,6 +291,8 @@ def _card(path: Path | None, model: str) -> Card:
         raise UntrustedInput(f"the card {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UntrustedInput(f"the card {path} is not UTF-8 text: {error}") from error
+    if is_pointer(head := text[:HEAD_BYTES].encode()):
+        raise UntrustedInput(f"the card {path} {mistaken_for_a_model(head)}")
     card = read_card(text, what=path.name)
     if card.model_id is not None and card.model_id != model:
         raise UntrustedInput(f"{path.name} is the card of {card.model_id!r}; you are publishing {model!r}")
@@ -370,13 +347,13 @@ def _reference(card: Card, sources: list[Source], variants: list[Variant]) -> Re
         raise Unavailable(f"the model cannot be run here: {error.name} is not installed") from error
 
 
-def _metrics(given: list[str]) -> dict[str, float]:
-    metrics = {}
+def _metrics(given: list[str]) -> dict[str, Metric]:
+    metrics: dict[str, Metric] = {}
     for each in given:
         name, equals, value = each.partition("=")
         try:
-            metrics[name] = float(value)
-        except ValueError:
+            metrics[name] = metric_of(int(value) if _WHOLE.fullmatch(value) else float(value))
+        except (ValueError, OverflowError):
             equals = ""
         if not equals or not math.isfinite(metrics[name]):
             raise UntrustedInput(f"--metric {each!r} is not understood; expected NAME=VALUE, as accuracy=0.91")

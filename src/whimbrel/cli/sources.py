@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from whimbrel import limits
+from whimbrel.cli.model_checks import Objections, inspect_model
 from whimbrel.cli.model_files import Part, group, lay_out, parts_of
 from whimbrel.cli.output import progress_bar
 from whimbrel.errors import Unavailable, UntrustedInput
@@ -18,7 +19,7 @@ from whimbrel.model.documents import convert
 from whimbrel.model.paths import path_objection
 from whimbrel.model.release import File
 from whimbrel.packing import pack
-from whimbrel.stores.inspection import Inspection, inspect
+from whimbrel.stores.inspection import Inspection
 
 
 class Artifact(msgspec.Struct, frozen=True):
@@ -43,7 +44,7 @@ class Source(msgspec.Struct, frozen=True):
         return self.artifacts[0].file
 
 
-def read_sources(files: list[Path], variants: list[str], scratch: Path) -> list[Source]:
+def read_sources(files: list[Path], variants: list[str], scratch: Path, objections: Objections) -> list[Source]:
     """The builds among `files`. `variants`: texts of --variant; `scratch`: a folder that outlives what is returned.
 
     Raises `UntrustedInput` for what is no model or cannot travel, and `Unavailable` for what cannot be read.
@@ -52,14 +53,14 @@ def read_sources(files: list[Path], variants: list[str], scratch: Path) -> list[
         models = group(files)
         specs = _specs(len(models), variants)
         return [
-            _source(parts_of(model, entry=spec.entry), spec, scratch / str(index))
+            _source(parts_of(model, entry=spec.entry), spec, scratch / str(index), objections)
             for index, (model, spec) in enumerate(zip(models, specs, strict=True))
         ]
     except OSError as error:
         raise Unavailable(f"{error.filename or 'the model'} cannot be read: {error.strerror}") from error
 
 
-def _source(parts: tuple[Part, ...], spec: VariantSpec, scratch: Path) -> Source:
+def _source(parts: tuple[Part, ...], spec: VariantSpec, scratch: Path, objections: Objections) -> Source:
     laid_out = lay_out(parts, scratch / "files")
     bytes_at: dict[str, Path] = {}
     for number, part in enumerate(parts):
@@ -69,7 +70,7 @@ def _source(parts: tuple[Part, ...], spec: VariantSpec, scratch: Path) -> Source
             scratch.mkdir(parents=True, exist_ok=True)
             pack(place, bytes_at[part.name])
     beside_bytes = sum(bytes_at[part.name].stat().st_size for part in parts[1:])
-    inspection = inspect(laid_out.entry, beside_bytes=beside_bytes)
+    inspection = inspect_model(laid_out.entry, objections, beside_bytes=beside_bytes)
     artifacts = tuple(
         _artifact(part, bytes_at[part.name], inspection, packed=laid_out.places[part.name].is_dir()) for part in parts
     )

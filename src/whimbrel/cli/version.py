@@ -69,7 +69,8 @@ def show(client: Client, version: Version, model: ModelName, json: Json = False)
     say(f"{model} {release.version} ({release.semantic_version}), serial {release.serial}")
     say(f"  build {release.build_hash}, published {release.created}{', retired' if detail.retired else ''}")
     for key, value in sorted(plain(release.training).items()):
-        say(f"  training: {key} = {value}")
+        words = {"build_hash": "the pipeline's build_hash"}.get(key, key)
+        say(f"  training: {words} = {', '.join(value) if isinstance(value, list | tuple) else value}")
     for key, value in sorted(release.metrics.items()):
         say(f"  metrics: {key} = {value}")
     for line in release.changelog:
@@ -87,6 +88,8 @@ def show(client: Client, version: Version, model: ModelName, json: Json = False)
         for place, file in enumerate(variant.files)
     ]
     print_table(["variant", "file", "format", "size", "sha256", "for"], rows)
+    for objection in release.unchecked:
+        say(f"  UNCHECKED: {objection}")
     for other in release.requires:
         say(f"  requires: {other.model}, serial {other.serial}")
 

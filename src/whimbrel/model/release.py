@@ -14,7 +14,7 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.formats import Format
-from whimbrel.model.ids import END, CalendarVersion, Digest, Label, Name, Serial, Text, semantic_key
+from whimbrel.model.ids import END, CalendarVersion, Digest, Label, LabelValue, Name, Serial, Text, semantic_key
 from whimbrel.model.paths import clash, file_and_folder, path_objection, shown
 from whimbrel.model.selector import EVERYONE, Selector
 
@@ -24,8 +24,17 @@ TENSOR_NAME_CHARS = 1024
 DTYPE_CHARS = 64
 DIMENSIONS = 16
 SIGNATURE_TENSORS = 1024
+WHOLE_NUMBER_MAX = 2**53 - 1  # every reader of JSON holds whole numbers up to here
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.+@=,()~ -]{0,199}"  # of a file's path; no dot first: those are temporary files
 _VALUES_PER_TENSOR = 1_000_000  # golden values of one probe tensor; the document limit is reached first
+
+
+Metric = Annotated[int, Meta(ge=-WHOLE_NUMBER_MAX, le=WHOLE_NUMBER_MAX)] | float
+
+
+def metric_of(value: float) -> Metric:
+    """`value` as a release holds it: a whole number stays one, unless it is too large for readers of JSON."""
+    return value if isinstance(value, int) and abs(value) <= WHOLE_NUMBER_MAX else float(value)
 
 
 class TensorSpec(Document, frozen=True):
@@ -191,7 +200,7 @@ class Reference(Document, frozen=True):
 
 
 class Training(Document, frozen=True):
-    """Where a version comes from."""
+    """Where a version comes from. `build_hash` and `target_hardware` are the pipeline's own words."""
 
     date: Annotated[str, Meta(max_length=64)] = ""
     dataset: Annotated[str, Meta(max_length=256)] = ""
@@ -199,6 +208,8 @@ class Training(Document, frozen=True):
     run: Annotated[str, Meta(max_length=1024)] = ""
     parent: Annotated[str, Meta(max_length=256)] = ""  # the version it was trained from
     architecture: Annotated[str, Meta(max_length=256)] = ""
+    build_hash: Annotated[str, Meta(max_length=64)] = ""
+    target_hardware: Annotated[tuple[LabelValue, ...], Meta(max_length=limits.TARGET_HARDWARE)] = ()
 
 
 class Requirement(Document, frozen=True):
@@ -209,7 +220,10 @@ class Requirement(Document, frozen=True):
 
 
 class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1"):
-    """One publication of a model, signed by its publisher, never changed. TUF target `models/<model>/<serial>.json`."""
+    """One publication of a model, signed by its publisher, never changed. TUF target `models/<model>/<serial>.json`.
+
+    `unchecked`: the objections that the publisher passed over, a sentence each.
+    """
 
     model: Name
     serial: Serial
@@ -219,10 +233,11 @@ class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1
     created: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z" + END)]
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1, max_length=limits.VARIANTS)]
     training: Training = msgspec.field(default_factory=Training)
-    metrics: Annotated[dict[Label, float], Meta(max_length=256)] = {}
+    metrics: Annotated[dict[Label, Metric], Meta(max_length=256)] = {}
     changelog: Annotated[tuple[Text, ...], Meta(max_length=limits.CHANGELOG_LINES)] = ()
     requires: Annotated[tuple[Requirement, ...], Meta(max_length=16)] = ()
     reference: Reference | None = None
+    unchecked: Annotated[tuple[Text, ...], Meta(max_length=limits.OBJECTIONS)] = ()
 
     def __post_init__(self) -> None:
         CalendarVersion.parse(self.version)

@@ -14,6 +14,7 @@ from typing import Any
 from whimbrel import limits
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.documents import parse
+from whimbrel.model.mistaken_files import HEAD_BYTES, is_pointer, mistaken_for_a_model
 from whimbrel.model.release import Probe, Tensor
 
 # What numpy and zipfile raise for damaged archives; RuntimeError for encrypted ones.
@@ -27,6 +28,8 @@ def read_golden(path: Path) -> Probe:
             content = file.read(limits.GOLDEN_FILE_BYTES + 1)
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}; check the path that the card names") from error
+    if is_pointer(content[:HEAD_BYTES]):
+        raise UntrustedInput(f"{path} {mistaken_for_a_model(content[:HEAD_BYTES])}")
     if len(content) > limits.GOLDEN_FILE_BYTES:
         raise UntrustedInput(f"{path} has more than {limits.GOLDEN_FILE_BYTES} bytes; take fewer golden values")
     probe = _npz(content, what=str(path)) if content[:2] == b"PK" else parse(Probe, content, what=str(path))

@@ -25,6 +25,7 @@ from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import formats, runtime_needs
 from whimbrel.model.documents import Document, parse
 from whimbrel.model.formats import Format
+from whimbrel.model.mistaken_files import HEAD_BYTES, is_pointer, mistaken_for_a_model
 from whimbrel.model.release import Signature, TensorSpec
 from whimbrel.model.selector import Expression
 
@@ -42,6 +43,11 @@ class Inspection(Document, frozen=True):
     metadata: Annotated[dict[str, str], Meta(max_length=limits.INSPECTED_KEYS)] = {}
     tensors: Annotated[tuple[TensorSpec, ...], Meta(max_length=limits.INSPECTED_TENSORS)] = ()  # the largest first
     note: str = ""  # what could not be read, and why
+    other_files: Annotated[
+        tuple[str, ...], Meta(max_length=limits.INSPECTED_OTHER_FILES)
+    ] = ()  # with more of its weights
+    shard: Annotated[int, Meta(ge=1)] = 1  # this file is shard 1, 2, ... of `shards` that are one model together
+    shards: Annotated[int, Meta(ge=1)] = 1
     too_old: Expression | None = None  # the term that leaves out devices whose runtime is too old for the file
 
 
@@ -60,6 +66,8 @@ def inspect(path: Path, *, beside_bytes: int = 0) -> Inspection:
     try:
         kind = recognise(path)
         size = _size(path) + beside_bytes
+        if path.is_dir():
+            _refuse_pointers(path)
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
     return msgspec.structs.replace(_read_in_child(kind, path, size=size), too_old=_too_old(kind, path))
@@ -70,6 +78,7 @@ def recognise(path: Path) -> Format:
     if path.is_dir():
         kind = formats.recognise_folder(lambda name: _head(path / name) if (path / name).is_file() else None)
         if kind is None:
+            _refuse_pointers(path)
             raise UntrustedInput(
                 f"{path} is a folder, but no Core ML package or compiled model; expected {formats.TITLES}"
             )
@@ -85,10 +94,21 @@ def recognise(path: Path) -> Format:
         head = read(0, formats.HEAD_BYTES)
         if not head:
             raise UntrustedInput(f"{path} is empty; expected {formats.TITLES}")
+        if mistaken := mistaken_for_a_model(read(0, HEAD_BYTES)):
+            raise UntrustedInput(f"{path} {mistaken}")
         kind = formats.recognise_file(head, os.fstat(file.fileno()).st_size, read)
     if kind is None:
         raise UntrustedInput(f"{path} begins with {head[:8].hex(' ')}: damaged, or none of {formats.TITLES}")
     return kind
+
+
+def _refuse_pointers(folder: Path) -> None:
+    """Raises `UntrustedInput` where a file below `folder` stands for one that was not fetched."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            if path.is_file() and is_pointer(head := _head(path, HEAD_BYTES)):
+                raise UntrustedInput(f"{path.relative_to(folder.parent)} {mistaken_for_a_model(head)}")
 
 
 def _too_old(kind: Format, path: Path) -> Expression | None:
@@ -107,9 +127,9 @@ def _too_old(kind: Format, path: Path) -> Expression | None:
         raise UntrustedInput(f"{path} looks like {kind}, but {error}; export it again and publish that") from error
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path, size: int = limits.MIB) -> bytes:
     with path.open("rb") as file:
-        return file.read(limits.MIB)
+        return file.read(size)
 
 
 def _size(path: Path) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support import model_files
 from support.repository import onnx_model, probe_of, signature_of
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.agent.probes.formats import PROBES
@@ -143,6 +144,21 @@ def test_structure_of_another_or_a_cut_file_is_not(tmp_path: Path, kind: Format,
     path.write_bytes(content)
     with pytest.raises((ValueError, KeyError, TypeError)):
         PROBES[kind].structure(path)
+
+
+def test_structure_of_gguf_that_the_gguf_package_does_not_know_is_good(tmp_path: Path) -> None:
+    """A big-endian file was "GGUF version 50331648", and a vocabulary of a million took the package minutes."""
+    check = PROBES["gguf"].structure
+    assert PROBES["gguf"].structure_by_library is None
+    check(model_files.gguf(tmp_path / "big.gguf", big_endian=True))
+    check(model_files.gguf(tmp_path / "large.gguf", tokens=1_000_000))
+    newer = model_files.gguf(tmp_path / "newer.gguf")
+    entry = b"w" + struct.pack("<IQQI", 2, 4, 8, 1)
+    newer.write_bytes(newer.read_bytes().replace(entry, entry[:-4] + struct.pack("<I", 9999)))
+    check(newer)
+    newer.write_bytes(newer.read_bytes()[:300])
+    with pytest.raises(ValueError, match="was cut"):
+        check(newer)
 
 
 def test_core_ml_package_with_a_path_out_of_it_is_refused(tmp_path: Path) -> None:

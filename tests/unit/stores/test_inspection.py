@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,10 +102,112 @@ def test_onnx_with_weights_in_another_file_is_read_with_them(tmp_path: Path) -> 
     model = onnx.load(model_files.onnx(tmp_path / "tiny.onnx"))
     onnx.save(model, tmp_path / "big.onnx", save_as_external_data=True, location="big.bin", size_threshold=0)
     found = inspect(tmp_path / "big.onnx")
-    assert (found.note, found.details["parameters"]) == ("", 10)
+    assert (found.other_files, found.note, found.details["parameters"]) == (("big.bin",), "", 10)
     (tmp_path / "big.bin").unlink()
-    with pytest.raises(UntrustedInput, match=r"big\.bin"):
-        inspect(tmp_path / "big.onnx")
+    assert inspect(tmp_path / "big.onnx").other_files == ("big.bin",)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 131072\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (POINTER, "is a Git LFS pointer, which stands for 131072 bytes; run: git lfs pull"),
+        (b"/annex/objects/SHA256E-s104--a8c1.onnx\n", "run: git annex get"),
+        (b"../.git/annex/objects/x/SHA256E-s104--a8c1.onnx\n", "run: git annex get"),
+        (b"\n<!DOCTYPE html><html>", "is a web page"),
+        (b"PK\x03\x04" + bytes(100), "is a ZIP archive"),
+    ],
+)
+def test_what_is_given_in_place_of_a_model_is_named(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(UntrustedInput, match=sentence):
+        inspect(tmp_path / "m.onnx")
+
+
+# --- GGUF that the gguf package cannot hold ---
+
+
+def test_gguf_that_was_cut_says_where(tmp_path: Path) -> None:
+    path = model_files.gguf(tmp_path / "m.gguf")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UntrustedInput, match=r"tensor 'w' ends at byte \d+ of \d+: the file was cut"):
+        inspect(path)
+    path.write_bytes(path.read_bytes()[:150])
+    with pytest.raises(UntrustedInput, match="inside its header: it was cut"):
+        inspect(path)
+
+
+def test_gguf_of_the_other_byte_order_is_read_and_said(tmp_path: Path) -> None:
+    found = inspect(model_files.gguf(tmp_path / "m.gguf", big_endian=True))
+    assert (found.details["byte_order"], found.precision) == ("big-endian", "fp16")
+    assert "big-endian" in found.note
+
+
+def test_gguf_with_a_type_that_nobody_knows_is_opaque_and_said(tmp_path: Path) -> None:
+    path = model_files.gguf(tmp_path / "m.gguf", file_type=None)
+    content = path.read_bytes()
+    entry = b"w" + struct.pack("<IQQI", 2, 4, 8, 1)  # its type is float16
+    assert entry in content
+    path.write_bytes(content.replace(entry, entry[:-4] + struct.pack("<I", 9999)))
+    found = inspect(path)
+    assert "type of tensors 9999" in found.note
+    assert found.precision == ""
+
+
+def test_gguf_says_which_shard_it_is(tmp_path: Path) -> None:
+    found = inspect(model_files.gguf(tmp_path / "m.gguf", shard=(1, 3)))
+    assert (found.shard, found.shards) == (2, 3)
+    assert inspect(model_files.gguf(tmp_path / "whole.gguf")).shards == 1
+
+
+def test_gguf_with_a_vocabulary_of_a_million_entries_is_read(tmp_path: Path) -> None:
+    """The gguf package makes an object of each entry: it took two minutes, and then the inspection was ended."""
+    found = inspect(model_files.gguf(tmp_path / "m.gguf", tokens=1_000_000))
+    assert found.metadata["tokenizer.ggml.tokens"] == "1000000 values"
+
+
+# --- weights of Core ML ---
+
+
+def _blob_file(*sizes: int) -> bytes:
+    """MILBlob's StorageFormat.hpp: a header, and for each blob a record and bytes, all at multiples of 64."""
+    content = struct.pack("<II", len(sizes), 2).ljust(64, b"\0")
+    for size in sizes:
+        content += struct.pack("<IIQQ", 0xDEADBEEF, 2, size, len(content) + 64).ljust(64, b"\0") + bytes(
+            -(-size // 64) * 64
+        )
+    return content
+
+
+@pytest.mark.parametrize("end", [".mlpackage", ".mlmodelc"])
+def test_core_ml_weights_that_were_cut_are_refused(tmp_path: Path, end: str) -> None:
+    folder = tmp_path / f"m{end}"
+    weights = folder / "weights" / "weight.bin"
+    weights.parent.mkdir(parents=True)
+    (folder / "coremldata.bin").write_bytes(b"x")
+    weights.write_bytes(_blob_file(64, 4096))
+    assert inspect(folder).format == "coreml"
+    weights.write_bytes(_blob_file(64, 4096)[:-100])
+    with pytest.raises(UntrustedInput, match="a tensor ends at 4352: they were cut"):
+        inspect(folder)
+    weights.write_bytes(POINTER)
+    with pytest.raises(UntrustedInput, match=r"weight\.bin is a Git LFS pointer"):
+        inspect(folder)
+
+
+def test_core_ml_weights_that_the_model_points_at_must_be_there(tmp_path: Path) -> None:
+    package = model_files.coreml_program(tmp_path)
+    assert inspect(package).details["architecture"] == "mlProgram"
+    weights = next(package.rglob("weight.bin"))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:200])
+    with pytest.raises(UntrustedInput, match="were cut"):
+        inspect(package)
+    weights.unlink()
+    with pytest.raises(UntrustedInput, match="are missing from the package"):
+        inspect(package)
 
 
 @pytest.mark.parametrize(

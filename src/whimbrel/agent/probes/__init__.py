@@ -84,7 +84,8 @@ class ProbeServer:
             self._stop()
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "whimbrel.agent.probes", str(self._wall_s)],
+                    # -P: Python imports no module from the current folder, which may be the model's.
+                    [sys.executable, "-P", "-m", "whimbrel.agent.probes", str(self._wall_s)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,

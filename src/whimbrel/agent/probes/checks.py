@@ -13,10 +13,18 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from whimbrel.agent.probes.formats import PROBES, runtime_of
+from whimbrel.agent.probes.formats import PROBES, has_runtime, runtime_of
 from whimbrel.device.ports import ProbeRequest, ProbeResult
+from whimbrel.model.formats import Format
 
 Check = Callable[[ProbeRequest], ProbeResult]
+
+_GROUP = "whimbrel.probes"
+
+
+def runs_here(kind: Format) -> bool:
+    """Whether golden values of this format can be tried here: with its runtime, or by a check of another package."""
+    return has_runtime(kind) or any(entry.name == kind for entry in entry_points(group=_GROUP))
 
 
 @cache
@@ -26,7 +34,7 @@ def package_checks() -> dict[str, Check]:
     A check that cannot be imported is replaced by one that fails and says so.
     """
     checks: dict[str, Check] = {}
-    for entry in entry_points(group="whimbrel.probes"):
+    for entry in entry_points(group=_GROUP):
         try:
             checks[entry.name] = entry.load()
         except Exception as error:  # noqa: BLE001 (whatever an import of somebody else's code raises)

@@ -65,8 +65,7 @@ PROBES: dict[Format, FormatProbe] = {
     "onnx": FormatProbe(structure=onnx.check, parts=onnx.parts, runtime=_onnxruntime, counts_classes=True),
     "tflite": FormatProbe(structure=tflite.check, runtime=_litert, counts_classes=True),
     "gguf": FormatProbe(
-        structure=gguf.check,
-        structure_by_library=gguf.check_with_library,
+        structure=gguf.check,  # the gguf package takes minutes for a large vocabulary, and refuses newer types
         parts=gguf.parts,
         runtime=_llama_cpp,
         structure_first=True,
@@ -88,12 +87,16 @@ PROBES: dict[Format, FormatProbe] = {
 }
 
 
+def has_runtime(kind: Format) -> bool:
+    """Whether the runtime of this format is installed. It is not imported."""
+    without = isinstance(PROBES[kind].runtime, Without)
+    return not without and importlib.util.find_spec(formats.BY_NAME[kind].runtime) is not None
+
+
 def runtime_of(kind: Format) -> Load | None:
     """What loads a model of this format; None where its runtime is not installed, or there is none."""
     importing = PROBES[kind].runtime
-    if isinstance(importing, Without) or not importlib.util.find_spec(formats.BY_NAME[kind].runtime):
-        return None
-    return importing()
+    return None if isinstance(importing, Without) or not has_runtime(kind) else importing()
 
 
 def runnable_endings() -> str:

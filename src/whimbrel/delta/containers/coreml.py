@@ -19,7 +19,7 @@ from whimbrel.delta.tensor import Tensor
 from whimbrel.errors import UntrustedInput
 
 _SENTINEL = 0xDEADBEEF
-_HEADER_BYTES = _RECORD_BYTES = 64
+_HEADER_BYTES = RECORD_BYTES = 64
 _TYPES = {1: "f16", 2: "f32", 3: "u8", 4: "i8", 5: "bf16", 6: "i16", 7: "u16", 14: "i32", 15: "u32"}
 _DEPTH = 32
 _BYTES, _VARINT = 2, 0
@@ -33,7 +33,7 @@ class Blob:
     shape: tuple[int, ...]
 
 
-def is_blob_file(start: bytes) -> bool:
+def is_blob_file(start: bytes | memoryview) -> bool:
     """A count, version 2, zeros, and the first record's sentinel."""
     return len(start) >= 68 and start[4:8] == b"\2\0\0\0" and int.from_bytes(start[64:68], "little") == _SENTINEL
 
@@ -51,7 +51,7 @@ def parse(cursor: Cursor, spec: dict[int, Blob]) -> list[Tensor]:
         number, size, offset = cursor.u32(), cursor.u64(), cursor.u64()
         blob = spec.get(place, Blob(f"blob {index}", ()))
         found.append(Tensor(blob.name, dtypes.BY_NAME[_TYPES.get(number, "bytes")], blob.shape, offset, size))
-        place = -(-max(place + _RECORD_BYTES, offset + size) // _RECORD_BYTES) * _RECORD_BYTES
+        place = -(-max(place + RECORD_BYTES, offset + size) // RECORD_BYTES) * RECORD_BYTES
     return found
 
 

@@ -13,9 +13,10 @@
     budgets: {size_bytes_max: 500000, metric_min: {accuracy: 0.84}}
     variants: {int8: {probe: {absolute_tolerance: 0.05, latency_ms_max: 20}, budgets: {size_bytes_max: 200000}}}
 
-1. A manifest that exists already (JSON is YAML) is taken as it is: `model_id`, `version_parts`, `build_hash`, `files`
-   and `rollout` are read too, for publishing to check and to use. By `rollout` a model's first version reaches whom it
-   says; without it, or with 100% of all devices, every device gets the first version at once.
+1. A manifest that exists already (JSON is YAML) is taken as it is: `model_id`, `version_parts`, `files` and `rollout`
+   are read too, for publishing to check and to use. `build_hash` and `target_hardware` are the pipeline's own words. By
+   `rollout` a model's first version reaches whom it says; without it, or with 100% of all devices, every device gets
+   the first version at once.
 2. An unknown key is refused with its line; a version such as 2.10 must be quoted, since a number it is 2.1.
 
 Called by publishing, which reads the files that a card names.
@@ -35,7 +36,7 @@ from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import CalendarVersion, Digest, Label, LabelValue, Name, Text, dotted_key, semantic_key
 from whimbrel.model.paths import PATH_CHARS
-from whimbrel.model.release import Probe, Reference, Requirement, Tensor, Training, Validation
+from whimbrel.model.release import Metric, Probe, Reference, Requirement, Tensor, Training, Validation, metric_of
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.plan.plan import Plan, Stage
 
@@ -227,12 +228,13 @@ class Card(Document, frozen=True):
     semantic_version: Version | None = None
     version: Version | None = None
     version_parts: VersionParts | None = None
-    build_hash: Annotated[str, Meta(max_length=64)] | None = None
+    build_hash: Annotated[str, Meta(max_length=64)] = ""
     training_date: Annotated[str, Meta(max_length=64)] = ""
     training_dataset: Short = ""
     framework: Short = ""
     architecture: Short = ""
-    metadata: Annotated[dict[str, float | str | bool], Meta(max_length=256)] = {}
+    target_hardware: Annotated[tuple[LabelValue, ...], Meta(max_length=limits.TARGET_HARDWARE)] | LabelValue = ()
+    metadata: Annotated[dict[str, int | float | str | bool], Meta(max_length=256)] = {}
     compatibility: Compatibility = msgspec.field(default_factory=Compatibility)
     changelog: Annotated[tuple[Text, ...], Meta(max_length=limits.CHANGELOG_LINES)] | Text = ()
     lineage: Lineage = msgspec.field(default_factory=Lineage)
@@ -264,14 +266,14 @@ class Card(Document, frozen=True):
             _checked(f"metadata.{key}", lambda name: msgspec.convert(name, Label), key)
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Metric]:
         """The release's metrics."""
-        return {key: value for key, value in self.metadata.items() if isinstance(value, int | float)}
+        return {key: metric_of(value) for key, value in self.metadata.items() if isinstance(value, int | float)}
 
     @property
     def changes(self) -> tuple[str, ...]:
         """The release's changelog."""
-        return (self.changelog,) if isinstance(self.changelog, str) else self.changelog
+        return _several(self.changelog)
 
     @property
     def training(self) -> Training:
@@ -281,6 +283,8 @@ class Card(Document, frozen=True):
             dataset=self.training_dataset,
             framework=self.framework,
             architecture=self.architecture,
+            build_hash=self.build_hash,
+            target_hardware=_several(self.target_hardware),
             run=self.lineage.run,
             parent=self.lineage.parent,
         )
@@ -322,6 +326,10 @@ class Card(Document, frozen=True):
             match_expressions=(*given.match_expressions, *own.match_expressions),
         )
         return restrict(msgspec.structs.replace(spec, selector=both), self.compatibility.minima)
+
+
+def _several(words: tuple[str, ...] | str) -> tuple[str, ...]:
+    return (words,) if isinstance(words, str) else words
 
 
 def read_card(text: str, *, what: str) -> Card:

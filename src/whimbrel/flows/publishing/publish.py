@@ -13,7 +13,7 @@ import msgspec
 from whimbrel.errors import Conflict, Refused, UntrustedInput
 from whimbrel.flows.records import ModelSettings, VersionRecord
 from whimbrel.model.ids import CalendarVersion, semantic_key
-from whimbrel.model.release import Reference, Release, Requirement, Training, Variant
+from whimbrel.model.release import Metric, Reference, Release, Requirement, Training, Variant
 
 
 class Numbered(Protocol):
@@ -82,7 +82,7 @@ def write_release(
     *,
     variants: Sequence[Variant],
     training: Training,
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, Metric],
     changelog: Sequence[str],
     requires: Sequence[Requirement] = (),
     reference: Reference | None = None,
@@ -132,6 +132,15 @@ def check_unpublished(release: Release, published: Sequence[tuple[VersionRecord,
                 f"{version.model} {version.version} ({version.semantic_version}) is published and never changes. "
                 f"{difference(before, release)} Publish it under a new number"
             )
+
+
+_NUMBERED = {"serial", "version", "semantic_version", "created", "unchecked"}  # what the same publication has anew
+
+
+def is_same(before: Release, after: Release) -> bool:
+    """Whether both say the same of the same files, under whatever numbers."""
+    fields = (field for field in Release.__struct_fields__ if field not in _NUMBERED)
+    return all(getattr(before, field) == getattr(after, field) for field in fields)
 
 
 def difference(before: Release, after: Release) -> str:

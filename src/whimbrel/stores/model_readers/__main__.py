@@ -25,16 +25,21 @@ def main() -> int:
     try:
         reading = Reading(inspection=_read(kind, path))
     except UntrustedInput as error:
-        reading = Reading(refused=str(error))
+        reading = Reading(refused=_printable(error))
     except MemoryError:
         reading = Reading(refused=f"reading it takes more than {memory // limits.MIB} MiB of memory")
     except Exception as error:  # noqa: BLE001  a library's objection may be of any kind: it is about this file
-        words = " ".join(str(error).split())[:300] or "without a reason"
-        printable = "".join(each if each.isprintable() else "?" for each in words)  # it may quote the file
-        reading = Reading(refused=f"its library refuses it ({type(error).__name__}: {printable})")
+        words = _printable(error)[:300] or "without a reason"
+        reading = Reading(refused=f"its library refuses it ({type(error).__name__}: {words})")
     with out:
         out.write(_answer(reading))
     return 0
+
+
+def _printable(error: Exception) -> str:
+    """What an error says, which may quote the file."""
+    words = " ".join(str(error).split())[:600]
+    return "".join(each if each.isprintable() else "?" for each in words)
 
 
 def _read(kind: Format, path: str) -> Inspection:

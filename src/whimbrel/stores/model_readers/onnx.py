@@ -1,10 +1,18 @@
 """Read the metadata of an ONNX model with the onnx package, or with onnxruntime where only that is installed.
 
-Called in the child process.
+Which weights lie in other files is read by hand: onnxruntime does not say it. Called in the child process.
 """
 
+import os
+import posixpath
 from typing import Any
 
+import msgspec
+
+from whimbrel import limits
+from whimbrel.delta.containers import onnx as container
+from whimbrel.delta.containers.cursor import Budget, Cursor
+from whimbrel.errors import UntrustedInput
 from whimbrel.model.release import Dimension, TensorSpec
 from whimbrel.stores.inspection import Inspection
 from whimbrel.stores.model_readers.bounded import details_of, metadata_of, signature_of, tensor_spec, weights_of
@@ -42,32 +50,57 @@ _RUNTIME_TYPES = {f"tensor({runtime})": ours for ours, runtime in _TYPES}
 
 def read(path: str) -> Inspection:
     """What the file says. Raises whatever the library raises."""
+    others = _other_files(path)
+    folder = os.path.dirname(path)
     if is_installed("onnx"):
-        return _by_onnx(path)
-    if is_installed("onnxruntime"):
-        return _by_onnxruntime(path)
-    return without_library("onnx")
+        inspection = _by_onnx(path)
+    elif is_installed("onnxruntime") and all(os.path.isfile(os.path.join(folder, name)) for name in others):
+        inspection = _by_onnxruntime(path)
+    elif is_installed("onnxruntime"):
+        inspection = Inspection(format="onnx", note="it was not read, as weights that it names are not beside it")
+    else:
+        inspection = without_library("onnx")
+    names = sorted({*inspection.other_files, *others})
+    if len(names) > limits.INSPECTED_OTHER_FILES:
+        raise UntrustedInput(f"its weights lie in {len(names)} files; at most {limits.INSPECTED_OTHER_FILES} are taken")
+    return msgspec.structs.replace(inspection, other_files=tuple(names))
+
+
+def _other_files(path: str) -> set[str]:
+    """The files that its weights lie in, as it names them."""
+    external = container.External()
+    with open(path, "rb") as file:
+
+        def at(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            return file.read(length)
+
+        container.parse(Cursor(at, os.path.getsize(path), budget=Budget()), external=external)
+    return {name for name, _ in external.tensors}
 
 
 def _by_onnx(path: str) -> Inspection:
     import onnx
 
     model = onnx.load(path, "protobuf", load_external_data=False)  # not by the name of the file
-    note = ""
-    outside = any(each.data_location == onnx.TensorProto.EXTERNAL for each in model.graph.initializer)
-    try:
-        if outside and is_installed("onnxruntime"):
-            _session(path)  # with the files beside it; the checker objects to links, which they may be here
-        else:
-            onnx.checker.check_model(path if outside else model)
-    except (onnx.checker.ValidationError, ValueError) as error:
-        # The checker knows less than the runtime (newer opsets); where the runtime opens the file it is a remark.
-        if not is_installed("onnxruntime"):
-            raise
-        _session(path)
-        note = f"the onnx checker objects: {' '.join(str(error).split())[:200]}"
     graph = model.graph
     initializers = {each.name for each in graph.initializer}
+    outside = {
+        entry.value
+        for each in graph.initializer
+        if each.data_location == onnx.TensorProto.EXTERNAL
+        for entry in each.external_data
+        if entry.key == "location"
+    }
+    note = ""
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        # The checker knows less than the runtime (newer opsets), which is asked after this, where it is installed.
+        if not outside:  # it also objects to weights that are not beside the model
+            if not is_installed("onnxruntime"):
+                raise
+            note = f"the onnx checker objects: {' '.join(str(error).split())[:200]}"
     return Inspection(
         format="onnx",
         signature=signature_of(
@@ -84,6 +117,7 @@ def _by_onnx(path: str) -> Inspection:
         ),
         metadata=metadata_of((each.key, each.value) for each in model.metadata_props),
         note=note,
+        other_files=tuple(posixpath.normpath(name) for name in outside),
     )
 
 

@@ -206,6 +206,25 @@ def test_a_card_may_go_without_made_up_inputs() -> None:
     assert other.probe().smoke
 
 
+def test_the_pipelines_own_words_are_kept() -> None:
+    card = read_card("build_hash: a1b2\ntarget_hardware: [pi-4, pi-5]", what="card.yaml")
+    assert (card.training.build_hash, card.training.target_hardware) == ("a1b2", ("pi-4", "pi-5"))
+    assert read_card("target_hardware: pi-4", what="card.yaml").training.target_hardware == ("pi-4",)
+
+
+def test_whole_numbers_stay_whole_as_far_as_readers_of_json_hold_them() -> None:
+    metrics = read_card(
+        f"metadata: {{samples: 2347891, accuracy: 1.0, most: {2**53 - 1}, tokens: {10**24}}}", what="c"
+    ).metrics
+    assert metrics == {"samples": 2347891, "accuracy": 1.0, "most": 2**53 - 1, "tokens": 1e24}
+    assert {name: type(value) for name, value in metrics.items()} == {
+        "samples": int,
+        "accuracy": float,
+        "most": int,
+        "tokens": float,
+    }
+
+
 # --- one variant ---
 
 

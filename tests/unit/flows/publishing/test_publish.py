@@ -13,6 +13,7 @@ from whimbrel.flows.publishing.publish import (
     check_unpublished,
     difference,
     identify,
+    is_same,
     write_release,
 )
 from whimbrel.flows.records import ModelSettings, VersionRecord
@@ -129,3 +130,13 @@ def test_the_difference_names_the_files_and_fields_that_differ() -> None:
 
 def test_the_difference_of_equal_files_says_so() -> None:
     assert difference(release(1), release(1)) == "Difference: the files are the same."
+
+
+def test_the_same_files_and_words_are_the_same_publication_whatever_its_numbers() -> None:
+    before = release(1, metrics={"accuracy": 0.9})
+    assert is_same(before, release(2, metrics={"accuracy": 0.9}, created="2027-01-01T00:00:00Z"))
+    assert is_same(before, release(2, metrics={"accuracy": 0.9}, unchecked=("it is slow",)))
+    assert not is_same(before, release(1, metrics={"accuracy": 0.8}))
+    assert not is_same(before, release(1, metrics={"accuracy": 0.9}, changelog=("better",)))
+    other = (Variant(name="any", files=(file("b" * 64),)),)
+    assert not is_same(before, release(1, metrics={"accuracy": 0.9}, variants=other))

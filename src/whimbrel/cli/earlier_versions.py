@@ -1,0 +1,62 @@
+"""What was published before, as far as a new version is compared with it.
+
+Called by `whimbrel publish`.
+"""
+
+from whimbrel.cli.connect import Client, quoted
+from whimbrel.errors import Refused
+from whimbrel.flows.publishing.check_interface import interface_objection
+from whimbrel.flows.publishing.publish import is_same
+from whimbrel.model.documents import parse
+from whimbrel.model.release import Line, Release
+from whimbrel.server.admin.views.versions import ListedVersion, VersionDetail
+
+
+class EarlierVersions:
+    """The versions that were published before, as far as a new one is compared with them."""
+
+    def __init__(self, client: Client, model: str, versions: list[ListedVersion]) -> None:
+        self._client = client
+        self._path = f"models/{quoted(model)}"
+        self._versions = versions
+
+    def same_as(self, release: Release, *, version: str | None, semantic_version: str | None) -> ListedVersion | None:
+        """The publication that says the same: of the number that was asked for, or the newest where none was."""
+        if version is None and semantic_version is None:
+            before = self._newest()
+        else:
+            before = next(
+                (
+                    each
+                    for each in self._versions
+                    if version in {None, each.version} and semantic_version in {None, each.semantic_version}
+                ),
+                None,
+            )
+        if before is None or before.build_hash != release.build_hash:
+            return None
+        return before if is_same(self._release(before), release) else None
+
+    def check_interface(self, release: Release) -> None:
+        """Raises `Refused` where the inputs or outputs are other ones than before."""
+        before = self._newest()
+        if before and (change := interface_objection(self._release(before).variants, release.variants)):
+            raise Refused(
+                f"{change}; apps were written for those of {before.version} ({before.semantic_version}). Nothing was "
+                "published; where it is meant, publish it with --interface-change"
+            )
+
+    def _newest(self) -> ListedVersion | None:
+        """The newest that devices may run: neither retired nor revoked."""
+        if not self._versions:
+            return None
+        line = self._client.get(f"{self._path}/line", as_=Line)
+        return max(
+            (each for each in self._versions if not each.retired and line.allows(each.serial)),
+            key=lambda each: each.serial,
+            default=None,
+        )
+
+    def _release(self, version: ListedVersion) -> Release:
+        detail = self._client.get(f"{self._path}/versions/{quoted(version.version)}", as_=VersionDetail)
+        return parse(Release, bytes(detail.release), what=f"the release of {version.version}")
