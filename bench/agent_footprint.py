@@ -38,7 +38,8 @@ _AS_ON_A_DEVICE = (
 _AGENT = """
     import json, sys, time
     from pathlib import Path
-    from whimbrel.agent.app import Agent
+    from whimbrel.agent.options import AgentOptions
+from whimbrel.agent.app import Agent
     from whimbrel.device.ports import ProbeResult
 
     class AllGood:

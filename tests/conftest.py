@@ -109,19 +109,35 @@ def opened_database(engine: str, folder: Path) -> Iterator[Database]:
         yield opened
         opened.close()
         return
+    with new_schema() as url:
+        opened = Database(url)
+        try:
+            opened.migrate()
+            yield opened
+        finally:
+            opened.close()
+
+
+@contextmanager
+def new_schema() -> Iterator[str]:
+    """The URL of a PostgreSQL schema of its own, with nothing in it. It is dropped afterwards."""
     import psycopg
 
     schema = f"whimbrel_{os.urandom(6).hex()}"
     with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
-    opened = Database(f"{POSTGRESQL}{'&' if '?' in POSTGRESQL else '?'}options=-csearch_path%3D{schema}")
     try:
-        opened.migrate()
-        yield opened
+        yield f"{POSTGRESQL}{'&' if '?' in POSTGRESQL else '?'}options=-csearch_path%3D{schema}"
     finally:
-        opened.close()
         with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
             connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture
+def fresh_schema() -> Iterator[str]:
+    """A PostgreSQL schema of its own, by URL."""
+    with new_schema() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])

@@ -3,8 +3,11 @@
 The one durable write of the project: a temporary file in the same folder, fsync, replace, fsync of the folder. Only
 bodies use it: nouns and minds never write. Its single steps are behind `Files`, so that a modelled disk runs the same
 steps.
+
+`trouble` turns the system's error of a write that failed into a sentence; `try_to_write` asks a disk itself.
 """
 
+import errno
 import importlib
 import os
 import secrets
@@ -13,6 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from whimbrel.errors import DiskFull, Unavailable
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_PROBE_BYTES = 64 * 1024  # with less room than this SQLite cannot make the 32 KiB index of its write-ahead log
 _FULL_FSYNC = 51 if sys.platform == "darwin" else None  # F_FULLFSYNC, sys/fcntl.h of macOS
 
 
@@ -143,3 +150,36 @@ def fsync(handle: int) -> None:
             importlib.import_module("fcntl").fcntl(handle, _FULL_FSYNC)
             return
     os.fsync(handle)
+
+
+def trouble(error: OSError, *, doing: str) -> Unavailable:
+    """The system's error as ours: which file or folder, and what to do. `doing`: such as "storing the model"."""
+    where = "" if error.filename is None else f" at {_named(error.filename)}"
+    if error.errno in _FULL:
+        quota = " (its quota is used up)" if error.errno == errno.EDQUOT else ""
+        return DiskFull(f"{doing} failed: the disk is full{quota}{where}; free some space and try again")
+    if error.errno == errno.EROFS:
+        return Unavailable(f"{doing} failed: the file system is read-only{where}; mount it for writing, or use another")
+    return Unavailable(f"{doing} failed{where}: {error.strerror or error}")
+
+
+def try_to_write(folder: Path, *, doing: str, files: Files = _REAL) -> None:
+    """Write a small file into `folder`, and remove it. Raises `DiskFull` or `Unavailable` where that does not work.
+
+    A database says only that it cannot write. This says why.
+    """
+    probe = temporary_for(folder / "probe")
+    try:
+        files.create(probe, bytes(_PROBE_BYTES))
+        files.sync(probe)  # some file systems look for room only now
+    except OSError as error:
+        raise trouble(OSError(error.errno, error.strerror, str(folder)), doing=doing) from error
+    finally:
+        with suppress(OSError):
+            files.remove(probe)
+
+
+def _named(filename: object) -> str:
+    """A file's name for people: the folder, where the name is a temporary one."""
+    path = Path(os.fsdecode(filename)) if isinstance(filename, str | bytes) else Path(str(filename))
+    return str(path.parent if is_temporary(path.name) else path)

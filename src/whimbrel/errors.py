@@ -2,7 +2,8 @@
 
     WhimbrelError
     ├── UntrustedInput       the other side is wrong: bad bytes, bad fields, bad signature. Do not retry.
-    ├── Unavailable          nobody is wrong, try again later: network, disk full, locked database.
+    ├── Unavailable          nobody is wrong, try again later: network, locked database.
+    │   └── DiskFull           there is no room: somebody has to make some first.
     ├── Refused              policy says no: the request is well-formed, and not allowed now.
     │   ├── NotFound         the named thing does not exist.
     │   ├── Conflict         somebody else was first, or it exists already with other contents.
@@ -37,6 +38,13 @@ class Unavailable(WhimbrelError):
     exit_code = 3
     status = 503
     title = "Not available now"
+
+
+class DiskFull(Unavailable):
+    """There is no room on a disk, or a quota is used up."""
+
+    status = 507
+    title = "The disk is full"
 
 
 class Refused(WhimbrelError):

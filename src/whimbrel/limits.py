@@ -11,6 +11,15 @@ LABELS = 64  # labels of a device: each is matched on every decision
 DEVICE_MODELS = 64  # models that a device follows: each costs a few files a refresh
 DEVICE_ID_BYTES = 128  # UTF-8; a UUID has 36, an IMEI 15, an ARN up to 100
 
+# --- the inventory ---
+DEVICES_A_PAGE = 1000  # some 500 KB of JSON
+DEVICES_A_QUERY = 2000  # read at once where labels are looked at
+DEVICES_LOOKED_AT = 100_000  # devices whose labels one page looks at: a second or two
+WAITING_CHARS = 200  # what a device waits for, in a sentence
+WINDOW_DIGESTS = 8  # of an installation: what a network delays is no older than 40 minutes
+DUPLICATE_SIGNS = 2  # one sign of a second installation may be an accident, such as a restored snapshot
+DUPLICATE_WITHIN_S = 7 * 86400.0  # between two signs: a machine that is on once a week is noticed, too
+
 # --- documents ---
 DOCUMENT_BYTES = 4 * MIB  # one signed document; a release with 1,000 golden values is 200 KiB
 DOCUMENT_DEPTH = 32  # nesting of JSON or YAML
@@ -102,10 +111,15 @@ FRESH_S = 1.0  # a policy this young is not refreshed again before an activation
 
 # --- the device: network ---
 CONNECT_S = 10.0
+CAUSES = 16  # errors behind an error that are looked at for a sentence: a chain may have a circle
 READ_S = 30.0  # silence on an open connection
 ANSWER_S = 60.0  # one whole answer that is no artifact, also when it comes byte by byte
 ANSWER_BYTES = 64 * KIB  # an answer of the device API: a token or a problem document
 DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between cycles, and the partial file stays
+PROGRESS_EVERY_S = 1.0  # between two words about a download: people see it move, and a flash disk is spared
+PROGRESS_RATE_S = 10.0  # its rate is that of this time: long enough for radio that comes and goes
+CHANGE_COMMAND_S = 30.0  # of --on-change: a service restarts in less
+CHANGES_WAITING = 64  # for that command: as many as an agent has models
 DOWNLOAD_PASS_MOST_S = 1920.0  # where a download cannot be resumed: 1 GB at 4 Mbit/s, without a report meanwhile
 BACKOFF_FIRST_S = 1.0
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap

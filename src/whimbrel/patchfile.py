@@ -31,7 +31,7 @@ from whimbrel.delta import codec
 from whimbrel.delta.artifact import Artifact, Description, Member
 from whimbrel.delta.patch import Patch, is_safe
 from whimbrel.durable import fsync, fsync_folder
-from whimbrel.errors import InvariantBroken, Refused, Unavailable, UntrustedInput
+from whimbrel.errors import DiskFull, InvariantBroken, Refused, Unavailable, UntrustedInput
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -286,8 +286,10 @@ def _saying(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise Unavailable(f"no room to write {path}: free some space and run it again") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no room to write {path}, the disk is full: free some space and run it again") from error
+        if error.errno == errno.EFBIG:
+            raise Unavailable(f"{path} is too large for its file system: name another place for it") from error
         raise Refused(f"cannot write {path}: {error.strerror}") from error
 
 

@@ -177,3 +177,13 @@ def test_a_nats_server_that_is_away_is_unavailable(runner: asyncio.Runner) -> No
     with pytest.raises(Unavailable, match="is it running with JetStream"):
         runner.run(inbox.write(records(0, 1)))
     runner.run(inbox.close())
+
+
+@pytest.mark.nats
+def test_the_password_of_a_nats_server_is_not_in_what_devices_are_answered(runner: asyncio.Runner) -> None:
+    """The whole URL stood in the 503 that a device got while NATS was away."""
+    inbox = InboxNats("nats://ota:hunter2@127.0.0.1:1")
+    with pytest.raises(Unavailable, match=r"NATS at 127\.0\.0\.1:1 does not answer") as caught:
+        runner.run(inbox.write(records(0, 1)))
+    assert "hunter2" not in str(caught.value)
+    runner.run(inbox.close())

@@ -16,6 +16,7 @@ from whimbrel.flows.records import (
     ModelSettings,
     Participation,
     RunningVersion,
+    SequenceMark,
 )
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.tally import Moments
@@ -255,16 +256,17 @@ def test_first_devices_of_each_stage_say_when_they_began(database: Database) -> 
 def test_sequences_are_of_an_installation(database: Database) -> None:
     with transaction(database, "default") as stores:
         fleet = stores.fleet
-        fleet.set_sequences({("dev-1", EPOCH): 7})
-        fleet.set_sequences({("dev-1", EPOCH): 2**53, ("dev-1", "f" * 16): 1, ("dev-3", EPOCH): 3})
-        assert fleet.sequences(["dev-1", "dev-2"]) == {("dev-1", EPOCH): 2**53, ("dev-1", "f" * 16): 1}
+        newest, other = SequenceMark(2**53, T0, {2**53: "d" * 16, 7: "e" * 16}), SequenceMark(1)
+        fleet.set_sequences({("dev-1", EPOCH): SequenceMark(7)})
+        fleet.set_sequences({("dev-1", EPOCH): newest, ("dev-1", "f" * 16): other, ("dev-3", EPOCH): SequenceMark(3)})
+        assert fleet.sequences(["dev-1", "dev-2"]) == {("dev-1", EPOCH): newest, ("dev-1", "f" * 16): other}
 
 
 def test_more_devices_than_a_statement_may_name_are_asked_after(database: Database) -> None:
     devices = [f"dev-{number}" for number in range(1200)]
     with transaction(database, "default") as stores:
         fleet = stores.fleet
-        fleet.set_sequences({(device, EPOCH): 1 for device in devices})
+        fleet.set_sequences({(device, EPOCH): SequenceMark(1) for device in devices})
         fleet.save_participation(
             *(Participation(rollout="r1", stage=0, device_id=each, role="control", assigned_at=T0) for each in devices)
         )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,6 +97,34 @@ def test_daemon_runs_alone_and_ends_cleanly_on_sigterm(tmp_path: Path, server: S
         assert daemon.wait(timeout=30) == 0
         assert daemon.stderr is not None
         daemon.stderr.close()
+
+
+def test_daemon_tells_of_the_first_download_and_runs_a_command_when_the_version_is_active(
+    tmp_path: Path, server: Server
+) -> None:
+    root, out = tmp_path / "root.json", tmp_path / "changes"
+    root.write_bytes(server.repository.root_bytes)
+    folder = tmp_path / "device"
+    given = "--folder", folder, "--server", server.url, "--root", root, "--model", "detector"
+    hook = f"sh -c 'echo $WHIMBREL_KIND $WHIMBREL_MODEL $WHIMBREL_SERIAL $WHIMBREL_PATH >> {out}'"
+    daemon = subprocess.Popen(command("run", *given, "--on-change", hook), stderr=subprocess.PIPE, text=True)
+    try:
+        assert daemon.stderr is not None
+        lines = [daemon.stderr.readline() for _ in range(4)]
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(timeout=30) == 0
+        assert daemon.stderr is not None
+        daemon.stderr.close()
+    assert re.search(r"Z detector: fetches \S+: 0 B of .* \(0%\) as a whole file$", lines[0].strip())
+    assert re.search(r"Z detector: fetches \S+: all .* came as a whole file", lines[1])
+    assert any("--on-change ran in " in line for line in lines[2:])
+    kind, model, serial, path = out.read_text().split()
+    assert (kind, model, serial) == ("activated", "detector", "1")
+    assert Path(path).read_bytes() == onnx_model()
+    refused = ran("run", "--folder", folder, "--on-change", "no-such-program")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "no program that can be run here" in refused.stderr
 
 
 @pytest.mark.parametrize(

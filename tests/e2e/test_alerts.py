@@ -215,6 +215,32 @@ def test_an_e_mail_has_the_reason_the_figures_and_the_plot(
     assert pictures[0].get_payload(decode=True).startswith(b"\x89PNG")  # type: ignore[union-attr]
 
 
+def test_receivers_are_read_again_without_a_restart(folder: Path, tmp_path: Path) -> None:
+    """A receiver that was added, or whose address was mended, needed a new server."""
+    with Listening().open() as hook, serving(folder) as server:
+        started = start(server, tmp_path, more="")
+        receivers(folder, table("team", "generic", hook.url, 'on = ["started", "paused", "rolled_back"]'))
+        with server.people() as people:
+            names = [each["name"] for each in people.get("receivers").raise_for_status().json()]
+            time.sleep(2.5)  # a round of alerts notes it: what happened before is not told
+            people.post(f"rollouts/{started}/pause", json={"because": "lunch"}).raise_for_status()
+        (got,) = hook.wait(1)
+        settings = folder / "whimbrel.toml"
+        good = settings.read_text()
+        settings.write_text(f"{good}[[receivers]\n")
+        with server.people() as people:
+            answer = people.get("receivers")
+        assert (answer.status_code, "is not TOML" in answer.text) == (400, True)
+        assert "the receivers of before stay in use: team" in answer.text
+        roll_back(server, started)
+        assert [each.json["moment"] for each in hook.wait(2)] == ["paused", "rolled_back"]
+        settings.write_text(good.partition("[[receivers]]")[0])
+        with server.people() as people:
+            assert people.get("receivers").json() == []
+    assert names == ["team"]
+    assert got.json["moment"] == "paused"
+
+
 def test_an_alert_survives_a_kill_between_telling_and_remembering(folder: Path, tmp_path: Path) -> None:
     servers: list[subprocess.Popen[str]] = []
 

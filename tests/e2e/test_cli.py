@@ -1,6 +1,8 @@
 """The command line, on a folder: what it does, and the one sentence that each error is."""
 
 import json
+import re
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.server import done, model_file, plan_file, repository, serving, whimbrel
+from whimbrel import errors
 
 COMMANDS = [
     (),
@@ -346,12 +349,43 @@ def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_p
         wrong = tmp_path / "wrong.token"
         wrong.write_text("x" * 32)
         fails("model", "list", "--server", here.admin, "--token-file", wrong, words="needs its token", status=4)
-        fails("model", "list", "--server", here.devices, "--token-file", token, words="nothing at this path")
+        fails(
+            "model",
+            "list",
+            "--server",
+            here.devices,
+            "--token-file",
+            token,
+            words="is the address that devices ask; people ask",
+        )
         answer = whimbrel("rollout", "list", *where)
         assert answer.out == "rollouts: none\n"
 
 
 # --- bad input ---
+
+ERRORS = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
+
+
+def test_the_sentences_of_the_reference_are_those_that_are_printed(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = re.findall(r"^\| `whimbrel (.+)` \| (\d) \| (.+) \|$", ERRORS.read_text(), re.M)
+    assert len(rows) > 10
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WHIMBREL_REPOSITORY", str(repo))
+    for command, status, sentence in rows:
+        said = whimbrel(*shlex.split(command))
+        assert (said.status, said.out, said.err) == (int(status), "", f"whimbrel: {sentence}\n")
+
+
+def test_the_statuses_of_the_reference_are_those_of_the_errors() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (\d*) \|", ERRORS.read_text(), re.M)
+    listed = {kind: (int(status), int(http)) for status, kind, http in rows if http}
+    kinds = [errors.WhimbrelError]
+    for kind in kinds:
+        kinds += [each for each in kind.__subclasses__() if each.__module__ == errors.__name__]
+    assert listed == {kind.__name__: (kind.exit_code, kind.status) for kind in kinds}
 
 
 @pytest.mark.parametrize(

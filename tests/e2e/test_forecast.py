@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,32 @@ def test_people_read_tables_and_what_was_assumed_and_get_a_chart(plan: Path, tmp
     assert "<svg" in (tmp_path / "chart.svg").read_text()
 
 
+def test_the_how_tos_example_finishes_and_names_what_it_found(tmp_path: Path) -> None:
+    """As the page has it, on fewer devices. It ended at "finished: 0%" under a plan in its form."""
+    _, example, _, command, *_ = (HOWTO / "forecast-a-rollout.md").read_text().split("```")
+    (tmp_path / "plan.yaml").write_text(textwrap.dedent(example.removeprefix("yaml\n")))
+    words = command.replace("\\\n", " ").replace("10000000", "200000").split()
+    assert words[:3] == ["whimbrel", "forecast", "plan.yaml"]
+    given = ["--runs", "6", "--json", *words[3:]]
+    answer = json.loads(run(tmp_path / "plan.yaml", *given).stdout)
+    assert answer["finished"]["share"] == 1.0
+    assert answer["finishes_h"]["median"] == pytest.approx(72, abs=2)
+    assert answer["warnings"] == []
+    harm = {each["effect"]: next(iter(each["harm"])) for each in answer["effects"]}
+    assert harm["crash=2x"] == "crash"
+    assert harm["latency=1.5x"].startswith("latency")
+    assert (harm["accuracy=-0.04"], harm["bricked=2%"]) == ("accuracy", "silence")
+    assert all(sum(each["harm"].values()) == each["caught"]["times"] == 6 for each in answer["effects"])
+
+
+def test_a_plan_that_the_fleet_itself_breaks_says_so_first(plan: Path, tmp_path: Path) -> None:
+    plan.write_text(PLAN.replace("duration_hours: 4", "duration_hours: 4, success_criteria: {error_rate_max: 0.001}"))
+    (tmp_path / "fleet.yaml").write_text("error: 0.005\n")
+    said = run(plan, *FEW, "--traffic", tmp_path / "fleet.yaml").stdout.splitlines()
+    assert "stage canary holds whatever the version is" in said[1]
+    assert "  finished: none of the rollouts" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -125,15 +152,16 @@ def test_a_fleets_own_history_is_what_is_forecast(tmp_path: Path) -> None:
                 RunningVersion(device_id=f"dev-{index}", model="wake", serial=1, hardware_class=kind, at=T0)
             )
         fleet.tally(running.id, [cell("control", 0, n=4000, crashed=40, latency={100: 4000})])
-    found = done("forecast", plan, "-R", folder, "--from-history", "wake", "--runs", 2, "--processes", 1, "-D", 90_000)
+    found = done("forecast", plan, "-R", folder, "--from-history", "--runs", 2, "--processes", 1, "-D", 90_000)
     assert found["shape"]["crash"] == pytest.approx(0.01)
     assert found["shape"]["hardware"] == pytest.approx({"pi4": 2 / 3, "pi5": 1 / 3})
     assert "in 1 rollouts (4,000 reports of controls)" in found["shape"]["source"]
     assert found["traffic"]["total"] == pytest.approx(90_000 * model_file(tmp_path, 2).stat().st_size, rel=0.7)
     assert any("does not tell accuracy" in each for each in found["assumed"])
-    asked = done("forecast", plan, "-R", folder, "--from-history", "wake", "--runs", 1, "--processes", 1)
+    asked = done("forecast", plan, "-R", folder, "--from-history", "-m", "wake", "--runs", 1, "--processes", 1)
     assert asked["devices"] == 30
-    said = whimbrel("forecast", plan, "-R", folder, "--from-history", "nothing")
+    said = whimbrel("forecast", plan, "-R", folder, "--from-history", "-m", "nothing")
     assert (said.status, said.err.count("\n")) == (4, 1)
-    said = whimbrel("forecast", plan, "--from-history", "wake", "--traffic", HOWTO / "fleet.sample.yaml")
+    said = whimbrel("forecast", plan, "--from-history", "--traffic", HOWTO / "fleet.sample.yaml")
     assert "keep one of them" in said.err
+    assert "it goes with --from-history" in whimbrel("forecast", plan, "-m", "wake").err

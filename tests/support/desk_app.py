@@ -8,13 +8,15 @@ import threading
 import time
 from pathlib import Path
 
-from whimbrel import Agent, AgentOptions
+from whimbrel import Agent
+from whimbrel.agent.options import AgentOptions
 from whimbrel.errors import WhimbrelError
 
 
 def run(folder: str, server: str, root: str, device: str, token: str, stop: Path) -> None:
-    options = AgentOptions(server=server, root=root, models=["detector"], device_id=device, enrol_token=token)
-    agent = Agent.open(folder, options)
+    agent = Agent.open(
+        folder, AgentOptions(server=server, root=root, models=["detector"], device_id=device, enrol_token=token)
+    )
     upkeep = threading.Thread(target=agent.run)
     upkeep.start()
     while not stop.exists():

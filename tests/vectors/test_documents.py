@@ -140,6 +140,7 @@ BATCH = Batch(
     epoch="0123456789abcdef",
     labels={"region": "NZ"},
     models=("wake", "sleep"),
+    waiting={"wake": "a charger"},
     windows=(
         Window(
             model="wake",
@@ -285,7 +286,8 @@ GOLDEN = {
     "batch": (
         BATCH,
         """
-{"epoch":"0123456789abcdef","labels":{"region":"NZ"},"models":["wake","sleep"],"windows":[{"cohorts":[{"age_s":2.5,
+{"epoch":"0123456789abcdef","labels":{"region":"NZ"},"models":["wake","sleep"],
+"waiting":{"wake":"a charger"},"windows":[{"cohorts":[{"age_s":2.5,
 "before":{"accuracy":0.5},"role":"control","rollout":"r1","stage":1}],"crashed":1,"errors":2,"first":7,
 "hardware_class":"x1","inferences":5,"last":8,"latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
 "sumsq":1.25}},"model":"wake","predictions":{"0":3,"2":1},"serial":3,"sessions":4,

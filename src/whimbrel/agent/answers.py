@@ -43,18 +43,28 @@ def coding_of(headers: Mapping[str, str]) -> str:
 
 def is_problem(answer: Answer) -> bool:
     """Whether an error is the server's own word: a problem document (RFC 9457). Anybody may answer 401 or 413."""
+    return isinstance(_object(answer).get("title"), str)
+
+
+def _object(answer: Answer) -> dict[str, object]:
     try:
         body = msgspec.json.decode(answer.body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return False
-    return isinstance(body, dict) and isinstance(body.get("title"), str)
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _detail(answer: Answer) -> str:
+    """The sentence of a problem document; "" where there is none."""
+    detail = _object(answer).get("detail") if is_problem(answer) else None
+    return detail[:300] if isinstance(detail, str) else ""
 
 
 def excerpt(answer: Answer) -> str:
     """What an answer says, for a message."""
     if is_page(answer.headers, answer.body[:SNIFFED_BYTES]):
         return "a page for people; something on the way (a sign-in page, a proxy) answers instead of the server"
-    return answer.body[:300].decode("utf-8", "replace")
+    return _detail(answer) or answer.body[:300].decode("utf-8", "replace")
 
 
 def check_document(url: str, answer: Answer) -> None:

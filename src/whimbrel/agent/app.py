@@ -6,6 +6,7 @@
 3. One process at a time runs cycles on a folder; sessions need no such permission, and no cycles.
 """
 
+import logging
 import os
 import random
 import threading
@@ -22,6 +23,7 @@ from whimbrel.agent.allowance import Allowance, day_budget_bytes
 from whimbrel.agent.assembly import can_patch
 from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Bundle, Switched
+from whimbrel.agent.changes import Changes
 from whimbrel.agent.conditions_linux import default_situation
 from whimbrel.agent.device_api import DeviceApi
 from whimbrel.agent.device_context import DeviceContext
@@ -36,6 +38,7 @@ from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.pass_clock import PassClock
 from whimbrel.agent.places import Places
 from whimbrel.agent.probes import rest
+from whimbrel.agent.progress import DownloadProgress, ProgressMeter
 from whimbrel.agent.refreshing import Refreshing
 from whimbrel.agent.reporting import Reporting
 from whimbrel.agent.session import Session
@@ -48,6 +51,8 @@ from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.ports import Prober
 from whimbrel.device.states import PREPARING, State
 from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
+
+log = logging.getLogger(__name__)
 
 _EARLIEST_S = 0.02  # between two passes of run(), whatever is due
 
@@ -94,7 +99,10 @@ class Agent:
             offline=lambda: self._network.offline,
             now=self._now,
             monotonic=options.monotonic,
+            meter=ProgressMeter(self._tell_progress, monotonic=options.monotonic),
         )
+        self._progress = options.progress
+        self._changes = Changes(folder / "told.json", disk=disk, hook=options.on_change)
         self._spool = Spool(folder / "spool.json", disk=disk)
         api = DeviceApi(
             folder / "credential.json",
@@ -109,6 +117,7 @@ class Agent:
         )
         self._installations: dict[str, Installation] = {}
         self._install(api, options.probes)
+        self._installing = {model: Backoff(chance) for model in settings.models}
         self._reporting = Reporting(
             api,
             self._spool,
@@ -118,12 +127,12 @@ class Agent:
             now=self._now,
             network=self._network,
             chance=chance,
+            installing=self._installing,
         )
         self._housekeeping = Housekeeping(
             folder, disk=disk, trust=self._trust, download=self._download, installations=self._installations
         )
         self._refreshing, self._storing = Refreshing(self._trust, now=self._now, chance=chance), Backoff(chance)
-        self._installing = {model: Backoff(chance) for model in settings.models}
         self._status: dict[str, Any] = {}
         self._status_file = StatusFile(folder, disk=disk)
         self._shadows: dict[str, ShadowClient] = {}
@@ -167,7 +176,9 @@ class Agent:
         Raises `UntrustedInput`, `Refused`, `Unavailable`.
         """
         if not isinstance(options, AgentOptions):
-            raise UntrustedInput(f"options are a {type(options).__name__}; expected AgentOptions(server=..., root=...)")
+            raise UntrustedInput(
+                f"options are of type {type(options).__name__}; expected AgentOptions(server=..., root=...)"
+            )
         folder = Path(folder)
         try:
             disk = options.disk if options.disk is not None else RealDisk()
@@ -270,10 +281,13 @@ class Agent:
             for each in self._installations.values():
                 each.results.collect()
                 each.check_active()
+            self._look_for_changes()
+            self._status_file.begin(self._current_status([]))
             if force or self._refreshing.is_due(now):
                 refreshed = self._refreshing.attempt(now)
             for model, each in self._installations.items():
                 self._advance(model, each, now=now)
+                self._look_for_changes()
             if not self._network.offline:
                 self._reporting.flush()
                 self._reporting.report_when_due()
@@ -290,6 +304,18 @@ class Agent:
         self._status = self._current_status(problems)
         self._status_file.write(self._status)
         return CycleResult(self._next_s(), refreshed, self._status["models"], tuple(problems))
+
+    def _look_for_changes(self) -> None:
+        self._changes.look(each.state for each in self._installations.values())
+
+    def _tell_progress(self, progress: DownloadProgress) -> None:
+        self._status_file.write(self._current_status(self._problems()))
+        if self._progress is None:
+            return
+        try:
+            self._progress(progress)
+        except Exception:
+            log.exception("the hook progress failed; the download goes on")
 
     def _end_set(self) -> None:
         # All that are in the record follow it when they are loaded; a model that is no longer kept holds nobody up.
@@ -359,6 +385,7 @@ class Agent:
                     policy=self._trust.policies.get(model),
                     trouble=self._installing[model].problem,
                     problem=self._trust.problems.get(model),
+                    progress=self._download.meter.latest(model),
                 )
                 for model, each in self._installations.items()
             },

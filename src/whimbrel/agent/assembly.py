@@ -17,6 +17,7 @@ import msgspec
 from whimbrel.agent.backoff import Busy
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download, Unfinished
+from whimbrel.agent.progress import Expected
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.health.report import WayName
 from whimbrel.model.release import File
@@ -44,9 +45,12 @@ class Assembly:
         """
         missing = self._missing(file)
         patching = _codec() if steps and missing > 0 else None
+        failed = False
         for way in ways(steps, target=file.sha256, size_bytes=missing, here=here.keys()):
             if patching is None:
                 break
+            if failed:
+                self._download.meter.instead(way.size_bytes)
             try:
                 for step in way.steps:
                     patch = _as_file(file, step.sha256, step.size_bytes)
@@ -57,9 +61,21 @@ class Assembly:
             except (Unfinished, Busy):
                 raise
             except (UntrustedInput, Refused, Unavailable):
-                continue  # its bytes are in `moved_by`, so that the fleet sees what ways cost
+                failed = True  # its bytes are in `moved_by`, so that the fleet sees what ways cost
+        if failed:
+            self._download.meter.instead(file.size_bytes)
         self._fetch(file, "whole")
         return "whole"
+
+    def expected(self, file: File, steps: Collection[Step], here: Collection[str]) -> Expected:
+        """What `bring` begins with, by the cheapest way that can be gone here."""
+        missing = self._missing(file)
+        possible = ways(steps, target=file.sha256, size_bytes=missing, here=here) if steps and can_patch() else []
+        if missing <= 0 or not possible:
+            return Expected("whole", file.size_bytes - max(0, missing), file.size_bytes)
+        way = possible[0]
+        lacking = sum(self._missing(_as_file(file, step.sha256, step.size_bytes)) for step in way.steps)
+        return Expected(_named(way), way.size_bytes - lacking, way.size_bytes)
 
     def room(self, file: File, steps: Collection[Step], here: Collection[str]) -> int:
         """Bytes that the disk must still take until `file` is here, by the cheapest way or whole, whichever is more."""
@@ -76,8 +92,10 @@ class Assembly:
 
     def _fetch(self, file: File, way: WayName) -> None:
         before = self._download.moved
+        self._download.meter.fetching(way)
         try:
             self._download.fetch(file)
+            self._download.meter.fetched(file.size_bytes)
         finally:
             moved = self._download.moved - before
             if moved:

@@ -18,7 +18,7 @@ class Busy(Unavailable):
 
 def check_patience(url: str, answer: Answer | Stream, *, now: float) -> None:
     """Raises `Busy` where the answer asks to come again later, and says when."""
-    if answer.status not in {429, 503}:
+    if answer.status not in {429, 503, 507}:
         return
     after_s = seconds_of(answer.headers.get("retry-after", ""), now=now, most_s=limits.RETRY_AFTER_S)
     if after_s is not None:

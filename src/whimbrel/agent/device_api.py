@@ -156,7 +156,7 @@ class DeviceApi:
             error.status = answer.status
             return error
         if is_problem(answer) and answer.status in {401, 403}:
-            return NotAllowed(f"{detail}; check the enrolment token")
+            return NotAllowed(f"{detail}; check the enrolment token" if answer.status == 401 else detail)
         check_patience(f"POST {what}", answer, now=time.time())
         return TooLarge(detail) if answer.status == 413 else Unavailable(detail)
 

@@ -28,6 +28,7 @@ from whimbrel.agent.answers import SNIFFED_BYTES, Misfit, check_artifact, is_pag
 from whimbrel.agent.backoff import check_patience
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.mirrors import Mirrors
+from whimbrel.agent.progress import ProgressMeter
 from whimbrel.device.ports import Network, Stream
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.release import File
@@ -59,6 +60,7 @@ class Download:
         offline: Callable[[], bool] = lambda: False,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        meter: ProgressMeter | None = None,
     ) -> None:
         self.folder = folder
         self._disk = disk
@@ -69,6 +71,7 @@ class Download:
         self._offline = offline
         self._now = now
         self._monotonic = monotonic
+        self.meter = meter or ProgressMeter(monotonic=monotonic)
         self._whole_next: set[tuple[str, str]] = set()  # base URL and digest, where a range was answered wrongly
         self._doubted: set[str] = set()  # digests, where a server began anew with other bytes than those here
         self.moved = 0
@@ -211,7 +214,7 @@ class Download:
             if answer.status == 206:
                 first = Begun(_strong_etag(answer), base) if not have else begun
                 self._remember(file, msgspec.structs.replace(first, senders=_with(first.senders, base)))
-                part = _Part(url, file.size_bytes, start=have, end=end, until=since + _pass_s(begun))
+                part = _Part(url, file.size_bytes, here=have, start=have, end=end, until=since + _pass_s(begun))
                 chunks = answer.chunks() if have else _without_page(url, answer)
                 self._receive(chunks, part, functools.partial(self._disk.append, path))
                 return end == file.size_bytes
@@ -229,7 +232,7 @@ class Download:
         have = self._disk.size(path) or 0
         begun = msgspec.structs.replace(begun, anew=begun.anew + 1) if have else Begun()
         own = Begun(_strong_etag(answer), base, begun.anew, (base,))
-        part = _Part(url, file.size_bytes, start=0, end=file.size_bytes, until=since + _pass_s(begun))
+        part = _Part(url, file.size_bytes, here=have, start=0, end=file.size_bytes, until=since + _pass_s(begun))
         chunks = _without_page(url, answer)
         if not have:
             self._remember(file, own)
@@ -267,13 +270,14 @@ class Download:
             self._disk.remove(other)
 
     def _receive(self, chunks: Iterator[bytes], part: "_Part", take: Callable[[bytes], None]) -> None:
-        have = part.start
+        have, before = part.start, part.here
         for chunk in chunks:
             if have + len(chunk) > part.end:
                 raise Misfit(f"{part.url} is longer than the {part.size_bytes} bytes that the release says")
             take(chunk)
             have += len(chunk)
             self.moved += len(chunk)
+            self.meter.at(max(have, before))
             here = f"{have} of {part.size_bytes} bytes of {part.url} are here"
             paced = not self._offline()
             if paced and not self._allowance.spend(len(chunk)) and have < part.size_bytes:
@@ -285,10 +289,13 @@ class Download:
 
 
 class _Part(msgspec.Struct, frozen=True):
-    """What one answer promised: bytes [start, end) of a file; and until when it may take."""
+    """What one answer promised: bytes [start, end) of a file, of which `here` were here before; and until when it may
+    take.
+    """
 
     url: str
     size_bytes: int
+    here: int
     start: int
     end: int
     until: float

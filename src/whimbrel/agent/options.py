@@ -13,7 +13,9 @@ from pathlib import Path
 import msgspec
 import urllib3
 
+from whimbrel.agent.changes import VersionChange
 from whimbrel.agent.disk import Disk
+from whimbrel.agent.progress import DownloadProgress
 from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import Clock, Prober
 
@@ -36,6 +38,8 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     # --- of this process ---
     enrol_token: str | None = None  # lets the device tell how it is doing; without one it only listens
+    progress: Callable[[DownloadProgress], object] | None = None  # hears of downloads, at most once a second
+    on_change: Callable[[VersionChange], object] | None = None  # hears when another version is active
     situation: Callable[[], Situation] | None = None  # charger, battery, network; on Linux the agent looks by itself
     probes: Prober | None = None  # may be shared by many agents; None: the one of this process
     pool: urllib3.PoolManager | None = None  # may be shared by many agents

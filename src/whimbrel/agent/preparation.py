@@ -92,7 +92,14 @@ class Preparation:
         wait = self._make_room(candidate, steps)
         if wait is not None:
             return wait
-        result = self._staging.fetch(candidate, steps, self._state.pointer.active)
+        expected = self._staging.expected(candidate, steps, self._state.pointer.active)
+        meter = self._device.download.meter
+        with meter.downloading(
+            self._state.model, serial=candidate.serial, version=candidate.version, expected=expected
+        ):
+            result = self._staging.fetch(candidate, steps, self._state.pointer.active)
+            if not isinstance(result, Interrupted):
+                meter.complete()
         if isinstance(result, Interrupted):
             counted = moved(candidate, result.moved, result.moved_by)
             self._state.keep(msgspec.structs.replace(self._state.journal, candidate=counted))

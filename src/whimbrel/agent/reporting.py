@@ -4,6 +4,8 @@
    as a problem in the status.
 2. Only the labels that policies ask for leave the device. Every batch tells which models the device follows, so that
    a changed set is known with the next one.
+3. What holds a model up is told with the next batch after it changed, without what the device measured: a policy asks
+   for a battery at 50%, and the server learns that it waits for that. What a failed try met stays in the status.
 """
 
 import random
@@ -20,9 +22,11 @@ from whimbrel.agent.labels import labels_to_tell
 from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
+from whimbrel.device.conditions import without_measurements
 from whimbrel.errors import WhimbrelError
 from whimbrel.health.report import Announcement, Batch, Window
 
+_TRY_FAILED = "another try: the last one failed, as the device's own status says"
 _DEFAULT_PERIOD_S = 300.0  # of reports, until a policy says otherwise
 
 
@@ -40,7 +44,10 @@ class Reporting:
         now: Callable[[], float],
         network: Switched,
         chance: random.Random,
+        installing: Mapping[str, Backoff],
     ) -> None:
+        self._installing = installing
+        self._waiting_told: dict[str, str] = {}  # by this process: each process says all of it once
         self._api, self._spool, self._trust = api, spool, trust
         self._installations, self._labels = installations, labels
         self._now, self._network, self._chance = now, network, chance
@@ -108,10 +115,12 @@ class Reporting:
             epoch, windows = self._spool.batch(windows_max=size)
             if not windows:
                 return
+            labels, waiting = labels_to_tell(self._labels, self._trust.policies.values()), self._waiting_to_tell()
             try:
-                labels = labels_to_tell(self._labels, self._trust.policies.values())
-                self._api.report(Batch(epoch=epoch, windows=windows, labels=labels, models=tuple(self._installations)))
+                models = tuple(self._installations)
+                self._api.report(Batch(epoch=epoch, windows=windows, labels=labels, models=models, waiting=waiting))
                 self._sending.worked()
+                self._waiting_told |= waiting
             except BadBody as error:
                 self._sending.problem = str(error)
                 if error.status == 413 and size > 1:
@@ -127,6 +136,16 @@ class Reporting:
                 self._delay(self._sending, error)
                 return
             self._spool.acknowledged(epoch, windows)
+
+    def _waiting_to_tell(self) -> dict[str, str]:
+        """What holds each model up ("": nothing), where that is not what was told last."""
+        waiting = {model: self._waits_for(model, each) for model, each in self._installations.items()}
+        return {model: because for model, because in waiting.items() if self._waiting_told.get(model) != because}
+
+    def _waits_for(self, model: str, each: Installation) -> str:
+        because = without_measurements(each.waits_for) or (_TRY_FAILED if self._installing[model].problem else "")
+        printable = "".join(each if each.isprintable() else " " for each in because)
+        return " ".join(printable.split())[: limits.WAITING_CHARS]
 
     def _delay(self, backoff: Backoff, error: Exception) -> None:
         backoff.failed(self._now(), str(error), cap_s=self._report_s(), at_least_s=after_s_of(error))

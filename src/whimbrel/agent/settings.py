@@ -24,7 +24,7 @@ class Settings(Document, frozen=True, tag_field="format", tag="whimbrel-agent-1"
 
     server: str  # "": none yet, bundles only
     device_id: DeviceId
-    models: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=64)]
+    models: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=limits.DEVICE_MODELS)]
     namespace: Name = "default"
     labels: Labels = {}
     mirrors: Annotated[tuple[str, ...], msgspec.Meta(max_length=limits.MIRRORS)] = ()  # below each lie artifacts

@@ -18,6 +18,7 @@ from whimbrel.agent.assembly import Assembly
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download
 from whimbrel.agent.places import Places
+from whimbrel.agent.progress import Expected, together
 from whimbrel.device import events
 from whimbrel.device.journal import Candidate
 from whimbrel.device.ports import MeasuredDisk
@@ -104,6 +105,13 @@ class Staging:
             return Interrupted(assembly.moved, assembly.moved_by, Unavailable(str(error)))
         return events.Fetched(bytes_moved=assembly.moved, moved_by=assembly.moved_by)
 
+    def expected(self, candidate: Candidate, steps: tuple[Step, ...], active: Held | None) -> Expected:
+        """What a fetch of `candidate` begins with."""
+        assembly = Assembly(self._download, disk=self._disk)
+        here = {each.sha256 for each in active.contents} if active else set()
+        files = {file.sha256: file for file in candidate.files}.values()
+        return together([assembly.expected(file, steps, here) for file in files])
+
     def _kept(self, file: File, slot: str) -> bool:
         """Whether the slot still holds this file, whole, and nothing of it came anew."""
         if file.packed or self._disk.size(self._download.path(file)) is not None:
@@ -112,11 +120,15 @@ class Staging:
         return self._disk.size(place) == file.size_bytes and self._disk.sha256(place) == file.sha256
 
     def _copied(self, file: File, here: Mapping[str, Path]) -> bool:
-        """Whether the active version has this file, whole, and it was copied from there."""
-        source = here.get(file.sha256)
-        if source is None or self._disk.sha256(source) != file.sha256:
+        """Whether the active version has this file, whole, and it was copied from there: now, or in an earlier pass."""
+        source, copy = here.get(file.sha256), self._download.path(file)
+        if source is None:
             return False
-        self._copy(source, self._download.path(file))
+        if self._disk.size(copy) == file.size_bytes:
+            return True  # its hash is looked at before it is staged
+        if self._disk.sha256(source) != file.sha256:
+            return False
+        self._copy(source, copy)
         return True
 
     def _copy(self, source: Path, target: Path) -> None:

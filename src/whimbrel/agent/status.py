@@ -6,8 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.installation import Installation
+from whimbrel.agent.progress import DownloadProgress, sentence
 from whimbrel.device.journal import Journal
 from whimbrel.device.states import State
 from whimbrel.errors import NotFound, Unavailable
@@ -15,8 +18,12 @@ from whimbrel.model import documents
 from whimbrel.policy.policy import Policy
 
 
-def model_status(each: Installation, *, policy: Policy | None, trouble: str, problem: str | None) -> dict[str, Any]:
-    """One model's. `trouble`: what the last try met; `problem`: what is wrong with its documents."""
+def model_status(
+    each: Installation, *, policy: Policy | None, trouble: str, problem: str | None, progress: DownloadProgress | None
+) -> dict[str, Any]:
+    """One model's. `trouble`: what the last try met; `problem`: what is wrong with its documents; `progress`: of its
+    last download.
+    """
     journal, pointer = each.state.journal, each.state.pointer
     candidate = journal.candidate
     return {
@@ -27,6 +34,7 @@ def model_status(each: Installation, *, policy: Policy | None, trouble: str, pro
         "because": each.decision.because if each.decision else "no policy is known yet",
         "candidate": candidate.serial if candidate else None,
         "shadow": _shadow_status(journal),
+        "download": _download_status(journal, progress),
         "waits_for": each.waits_for or trouble or None,
         "sequence": policy.sequence if policy else None,
         "refused": {str(refusal.serial): refusal.reason for refusal in journal.refused},
@@ -35,14 +43,6 @@ def model_status(each: Installation, *, policy: Policy | None, trouble: str, pro
         },
         "problem": problem,
     }
-
-
-def state_words(model: Mapping[str, Any]) -> str:
-    """A model's state for people: what is refused is the version that was tried, not the one that runs well."""
-    if model["state"] != State.QUARANTINED.value or not model["serial"]:
-        return str(model["state"])
-    refused = ", ".join(f"serial {serial}" for serial in model["refused"] if serial not in model["overridden"])
-    return f"{State.COMMITTED.value}, and refuses {refused or 'the version that it tried'}"
 
 
 def _shadow_status(journal: Journal) -> dict[str, Any] | None:
@@ -56,6 +56,17 @@ def _shadow_status(journal: Journal) -> dict[str, Any] | None:
     }
 
 
+def _download_status(journal: Journal, progress: DownloadProgress | None) -> dict[str, Any] | None:
+    candidate = journal.candidate
+    if journal.state is not State.DOWNLOADING or candidate is None or progress is None:
+        return None
+    return (
+        msgspec.to_builtins(progress) | {"sentence": sentence(progress)}
+        if progress.serial == candidate.serial
+        else None
+    )
+
+
 class StatusFile:
     """`status.json` of one agent's folder."""
 
@@ -64,12 +75,56 @@ class StatusFile:
         self._disk = disk
         self._written: dict[str, Any] = {}  # by this process
 
+    def begin(self, status: dict[str, Any]) -> None:
+        """Write it where there is none yet: the first cycle of a folder may take long."""
+        if not self._written and self._disk.size(self._path) is None:
+            self.write(status)
+
     def write(self, status: dict[str, Any]) -> None:
         """Write what changed: a trial is looked at every few seconds, and flash wears. Best effort."""
         if status != self._written:
             with suppress(OSError):
                 self._disk.replace(self._path, documents.encode(status))
                 self._written = status
+
+
+_DOING = {  # state -> what is done with the candidate
+    State.OFFERED: "waits to fetch",
+    State.DOWNLOADING: "fetches",
+    State.VERIFYING: "checks",
+    State.STAGED: "tries",
+    State.PROBING: "tries",
+    State.READY: "is ready to change to",
+    State.SHADOWING: "tries beside it",
+}
+
+
+def state_words(status: Mapping[str, Any]) -> str:
+    """What a model's status says of its state, for people: "on trial", "fetches serial 3", "committed, and refuses
+    serial 3": what is refused is the version that was tried, not the one that runs well.
+    """
+    state = State(status["state"])
+    if state in _DOING:
+        return f"{_DOING[state]} serial {status['candidate']}"
+    if state is State.QUARANTINED and status["serial"]:
+        refused = ", ".join(f"serial {serial}" for serial in status["refused"] if serial not in status["overridden"])
+        return f"{State.COMMITTED.value}, and refuses {refused or 'the version that it tried'}"
+    return "nothing under way" if state is State.IDLE else state.value
+
+
+def waits_for_words(status: Mapping[str, Any]) -> str:
+    """What a model waits for, or how far its download is; "" where it waits for nothing."""
+    download = status.get("download")
+    if download and not status["waits_for"]:
+        return str(download["sentence"])
+    return status["waits_for"] or status["problem"] or ""
+
+
+def status_sentence(status: Mapping[str, Any]) -> str:
+    """One model's status in a line."""
+    words = f"runs {status['version'] or 'nothing yet'}, {state_words(status)} ({status['because']})"
+    waits = status["waits_for"]
+    return f"{words}; waits for {waits}" if waits else words
 
 
 def read_status(folder: Path) -> dict[str, Any]:

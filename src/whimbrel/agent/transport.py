@@ -10,6 +10,7 @@ import math
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 import zlib
@@ -23,7 +24,13 @@ import msgspec
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    LocationValueError,
+    NameResolutionError,
+)
 
 from whimbrel import limits
 from whimbrel.agent.answers import SNIFFED_BYTES, Misfit, coding_of, is_page
@@ -46,6 +53,27 @@ def check_server(url: str) -> str:
     if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.query or parsed.fragment:
         raise UntrustedInput(f"{url!r} is not a server's address; expected one like https://models.example.com")
     return url.rstrip("/")
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port of a URL: what a person can look at when it does not answer."""
+    parsed = urllib3.util.parse_url(url)
+    return f"{parsed.scheme}://{parsed.netloc}"
+
+
+def _reason(error: Exception) -> str:
+    """Why a connection failed, in the words of the system; urllib3's own where the system says nothing."""
+    causes: list[BaseException] = [error]
+    while (inner := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < limits.CAUSES:
+        causes.append(inner)
+    for cause in causes:
+        if isinstance(cause, NameResolutionError):
+            return "its name is not known here"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror[:1].lower() + cause.strerror[1:]
+    return f"no connection within {limits.CONNECT_S:g} s" if isinstance(error, ConnectTimeoutError) else str(error)
 
 
 def check_proxy(url: str) -> str:
@@ -308,7 +336,7 @@ class HttpNetwork:
                 preload_content=False,
             )
         except (HTTPError, LocationValueError, OSError) as error:
-            raise Unavailable(f"{url} cannot be reached: {error}") from error
+            raise Unavailable(f"{_origin(url)} cannot be reached: {_reason(error)}") from error
         whole = False
         try:
             yield answer

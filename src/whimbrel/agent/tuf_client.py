@@ -24,12 +24,14 @@ from tuf.api.exceptions import (
     RepositoryError,
 )
 from tuf.api.metadata import Metadata, Root, TargetFile
+from tuf.api.serialization import DeserializationError
 from tuf.ngclient import FetcherInterface
 
 from whimbrel import limits
 from whimbrel.agent.answers import check_document
 from whimbrel.agent.backoff import Busy, check_patience
 from whimbrel.agent.disk import Disk
+from whimbrel.agent.trust_problems import metadata_problem, problem_of, signature_words, unknown_model
 from whimbrel.agent.tuf_internals import CONFIG, DiskUpdater, file_name
 from whimbrel.device.ports import Answer, Network
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
@@ -253,7 +255,7 @@ class TrustClient:
                 "where that is wrong set its clock, else the server signs nothing new"
             ) from error
         except (DownloadError, RepositoryError, OSError, ValueError) as error:
-            raise _blame(error, "the signed metadata") from error
+            raise metadata_problem(error, url=self._url) from error
         self._updater = updater
         signed_at = updater.timestamp_expires - roles.TIMESTAMP_LIFE.total_seconds()
         self._remember(signed_at=max(self.memory.signed_at, signed_at), complete=False)
@@ -285,14 +287,17 @@ class TrustClient:
             self.policies[model] = policy
 
     def _sequenced(self, kind: type[_Sequenced], path: str, model: str, before: _Sequenced | None) -> _Sequenced:
+        word = "policy" if kind is Policy else "line"
         content = self._target(path)
         if content is None:
-            raise NotFound(f"the repository names no {path}")
+            known = self._updater.models if self._updater is not None else ()
+            if model in known:
+                raise NotFound(f"the server has published no {word} of {model} yet")
+            raise NotFound(unknown_model(model, known=known))
         document = documents.parse(kind, content, what=path)
         if document.model != model:
             raise UntrustedInput(f"{path} is about {document.model!r}; expected {model!r}")
         greatest = self.memory.seen.get(model, GreatestSequences())
-        word = "policy" if kind is Policy else "line"
         last: int = getattr(greatest, word)
         if document.sequence < last:
             raise UntrustedInput(f"{path} has sequence {document.sequence}, and {last} was seen before")
@@ -315,7 +320,7 @@ class TrustClient:
             if content is None or not _fits(target, content):
                 content = self._download(target)
         except (DownloadError, RepositoryError, OSError, ValueError) as error:
-            raise _blame(error, path) from error
+            raise problem_of(error, path) from error
         return content
 
     def _download(self, target: TargetFile) -> bytes:
@@ -418,14 +423,6 @@ def _release(content: bytes, model: str, serial: int) -> Release:
     return release
 
 
-def _blame(error: Exception, what: str) -> UntrustedInput | Unavailable:
-    if isinstance(error, RepositoryError) and not isinstance(error, DownloadError):
-        return UntrustedInput(f"{what} cannot be trusted: {error}")
-    if isinstance(error, DownloadLengthMismatchError | ValueError):
-        return UntrustedInput(f"{what} cannot be trusted: {error}")
-    return Unavailable(f"{what} cannot be fetched: {error}")
-
-
 def check_root(content: bytes) -> bytes:
     """`content`, when it is root metadata that verifies itself. Raises `UntrustedInput`."""
     try:
@@ -433,8 +430,14 @@ def check_root(content: bytes) -> bytes:
         if root.signed.type != "root":
             raise ValueError(f"it is {root.signed.type} metadata")
         root.verify_delegate("root", root)
+    except DeserializationError as error:
+        raise UntrustedInput(
+            "the root file cannot be used: it is no signed metadata (JSON); expected the root.json that the server's "
+            "owner gave you"
+        ) from error
     except (RepositoryError, ValueError, AttributeError) as error:
         raise UntrustedInput(
-            f"the root file cannot be used: {error}; expected the root.json that the server's owner gave you"
+            f"the root file cannot be used: {signature_words(error)}; expected the root.json that the server's owner "
+            "gave you, unchanged"
         ) from error
     return content

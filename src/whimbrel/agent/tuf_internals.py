@@ -20,6 +20,7 @@ from tuf.ngclient._internal import trusted_metadata_set
 from whimbrel.agent.disk import Disk
 from whimbrel.errors import InvariantBroken
 from whimbrel.model import documents
+from whimbrel.trust import roles
 
 CONFIG = UpdaterConfig(max_root_rotations=64)
 
@@ -63,6 +64,13 @@ class DiskUpdater(Updater):
     def expires(self) -> float:
         """When the first of all verified metadata expires."""
         return min(signed.expires.timestamp() for signed in self._trusted_set)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that the verified targets role delegates."""
+        delegations = self._trusted_set.targets.delegations
+        names = (roles.published_model(role) for role in (delegations.roles if delegations else None) or ())
+        return tuple(name for name in names if name is not None)
 
     def _load_local_metadata(self, rolename: str) -> bytes:
         content = self._disk.read(self._cache / f"{file_name(rolename)}.json")

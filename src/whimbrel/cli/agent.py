@@ -14,10 +14,10 @@ from rich.table import Table
 from whimbrel.agent import daemon
 from whimbrel.agent.app import Agent
 from whimbrel.agent.bundle import models_of
-from whimbrel.agent.daemon import ENROL_TOKEN
+from whimbrel.agent.change_command import ENROL_TOKEN, words_of
 from whimbrel.agent.locks import is_held
 from whimbrel.agent.options import AgentOptions
-from whimbrel.agent.status import read_status, state_words
+from whimbrel.agent.status import read_status, state_words, waits_for_words
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 
@@ -59,6 +59,10 @@ Metered = Annotated[
     typer.Option("--metered-mib-a-day", min=0, help="Fetched in a day on a metered network; 0: as the policies say."),
 ]
 Quota = Annotated[int | None, typer.Option("--quota-mib", min=0, help="Bound of the folder; 0: what the disk has.")]
+OnChange = Annotated[
+    str | None,
+    typer.Option("--on-change", help="A command that runs when another version is active; give it at each start."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -77,11 +81,17 @@ def run(
     bandwidth_kib_s: Bandwidth = None,
     metered_mib_a_day: Metered = None,
     quota_mib: Quota = None,
+    on_change: OnChange = None,
 ) -> None:
     """Run until SIGTERM: refresh, decide, install, try, commit or go back, report.
 
+    --on-change COMMAND runs when another version is active, beside the agent and for at most 30 s. Its environment has
+    WHIMBREL_KIND (activated or went_back), _MODEL, _VERSION, _SERIAL, _PATH, _VERSION_BEFORE and _SERIAL_BEFORE.
+
     Apps open sessions on the same folder, also when this is not running.
     """
+    if on_change is not None:
+        words_of(on_change)
     with _open(
         folder,
         enrol_token_file,
@@ -99,9 +109,8 @@ def run(
     ):
         pass  # what was given is right, and in the folder
     token = _enrol_token(enrol_token_file)
-    daemon.become(folder, enrol_token=token)
-    with Agent.open(folder, AgentOptions(enrol_token=token)) as agent:
-        daemon.run(agent)
+    daemon.become(folder, enrol_token=token, on_change=on_change)
+    daemon.run_folder(folder, enrol_token=token, on_change=on_change)
 
 
 @app.command()
@@ -202,7 +211,7 @@ def status(folder: Folder, json: Json = False) -> None:
     ago = f" ({max(0.0, time.time() - refreshed):.0f} s ago)" if refreshed else ""
     sys.stdout.write(
         f"device {agent_status['device_id']}; agent {'running' if agent_status['running'] else 'not running'}; "
-        f"last refresh {when}{ago}; {agent_status['windows_waiting']} reports wait to be sent\n"
+        f"last refresh {when}{ago}; {_waiting_words(agent_status['windows_waiting'])}\n"
     )
     if not agent_status.get("patches", True):
         sys.stdout.write("patches cannot be applied here, so versions come whole: pip install 'whimbrel[delta]'\n")
@@ -215,8 +224,13 @@ def status(folder: Folder, json: Json = False) -> None:
 
 
 def _open(folder: Path, enrol_token_file: Path | None, labels: list[str] | None, **given: Any) -> Agent:
-    token = _enrol_token(enrol_token_file)
-    return Agent.open(folder, AgentOptions(labels=_labels(labels) if labels else None, enrol_token=token, **given))
+    options = AgentOptions(
+        labels=_labels(labels) if labels else None,
+        enrol_token=_enrol_token(enrol_token_file),
+        progress=daemon.LogLines().download if sys.stderr.isatty() else None,  # somebody waits for it
+        **given,
+    )
+    return Agent.open(folder, options)
 
 
 def _labels(given: list[str]) -> dict[str, str]:
@@ -238,6 +252,10 @@ def _enrol_token(path: Path | None) -> str | None:
         raise UntrustedInput(f"the enrolment token cannot be read from {path}: {error}") from error
 
 
+def _waiting_words(reports: int) -> str:
+    return "1 report waits to be sent" if reports == 1 else f"{reports:,} reports wait to be sent"
+
+
 def _print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(documents.encode(value).decode() + "\n")
 
@@ -247,7 +265,6 @@ def _print_models(models: dict[str, dict[str, Any]]) -> None:
     for name, found in models.items():
         runs = f"{found['version']} (serial {found['serial']})" if found["serial"] else "nothing"
         wanted = f"serial {found['wanted']}" if found["wanted"] else "-"
-        waits = found["waits_for"] or found["problem"] or ""
-        table.add_row(name, runs, state_words(found), wanted, found["because"], waits)
+        table.add_row(name, runs, state_words(found), wanted, found["because"], waits_for_words(found))
     console = Console(markup=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)

@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from whimbrel.durable import trouble
 from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.version import __version__
 
@@ -57,11 +58,13 @@ _COMMANDS = {
         "forecast": _Entry("forecast", "server", "What a plan will do to a fleet, before it does it."),
         "gate": _Entry("gate", "server", "Judge a file of windows as the server would have."),
         "feedback": _Entry("feedback", "server", "Hand on the tickets of users, to be counted and judged."),
+        "device": _Entry("device", "server", "Devices: what they run and wait for; label, block or remove one."),
         "alert": _Entry("alert", "server", "Who is told of what happens to rollouts."),
     },
     _SERVER: {
         "init": _Entry("repository", "server", "Make a repository: keys, signed metadata, database, tokens."),
         "serve": _Entry("repository", "server", "Run the server."),
+        "migrate": _Entry("repository", "server", "Bring a repository's database up to this version of Whimbrel."),
         "context": _Entry("context", "", "Name servers and folders, and say which one commands are about."),
         "audit": _Entry("repository", "server", "Who did what, when, why and on what evidence."),
         "collect": _Entry("repository", "server", "Delete artifacts that nothing refers to."),
@@ -191,8 +194,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_PIPE_CLOSED)
     except OSError as error:
-        words = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-        _fail(Unavailable.__name__, words, Unavailable.exit_code)
+        reason = trouble(error, doing="this command")
+        _fail(type(reason).__name__, str(reason), reason.exit_code)
     except Exception as error:
         logging.getLogger(__name__).exception("this is a bug of Whimbrel")
         _fail("Bug", f"this is a bug of Whimbrel ({type(error).__name__}: {error}); please report it", _BUG)

@@ -21,7 +21,16 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.output import progress_bar
 from whimbrel.cli.place import find_place
-from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.errors import (
+    Conflict,
+    DiskFull,
+    NotAllowed,
+    NotFound,
+    Refused,
+    Unavailable,
+    UntrustedInput,
+    WhimbrelError,
+)
 from whimbrel.server.admin.app import admin_app
 from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
@@ -29,6 +38,7 @@ from whimbrel.server.config import Folder
 T = TypeVar("T")
 
 _TIMEOUT_S = 60.0
+_NO_SUCH_PATH = "there is nothing at this path"  # server/app.py, of what devices ask
 
 
 class Client:
@@ -133,6 +143,11 @@ def quoted(part: str) -> str:
 def _error(answer: httpx.Response) -> WhimbrelError:
     try:
         detail = str(answer.json()["detail"])
+        if answer.status_code == 404 and detail.startswith(_NO_SUCH_PATH):
+            detail = (
+                f"{_origin(answer)} is the address that devices ask; people ask another port: `whimbrel serve` prints "
+                "both"
+            )
     except (ValueError, KeyError, TypeError):
         detail = f"the server answered {answer.status_code}, which is not one of Whimbrel's answers; is the URL right?"
     kinds: dict[int, type[WhimbrelError]] = {
@@ -143,8 +158,14 @@ def _error(answer: httpx.Response) -> WhimbrelError:
         409: Conflict,
         413: UntrustedInput,
         503: Unavailable,
+        507: DiskFull,
     }
     return kinds.get(answer.status_code, WhimbrelError)(detail)
+
+
+def _origin(answer: httpx.Response) -> str:
+    url = answer.request.url
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from whimbrel import limits
+from whimbrel.cli.output import percent
 from whimbrel.errors import UntrustedInput, WhimbrelError
 
 app = typer.Typer(
@@ -82,7 +83,7 @@ def encode(
         return
     typer.echo(
         f"{patch}: {made.patch_bytes:,} bytes for {made.target_bytes:,} "
-        f"({100 * made.ratio:.2f}%) in {made.seconds:.1f} s"
+        f"({percent(made.ratio, digits=2)}) in {made.seconds:.1f} s"
     )
     if words is not None:
         typer.echo(str(words))
@@ -163,11 +164,11 @@ def inspect(
             line.dtype,
             f"{line.target_bytes:,}",
             f"{line.patch_bytes:,.0f}",
-            f"{100 * line.ratio:.2f}%",
+            percent(line.ratio, digits=2),
         )
     Console(markup=False, highlight=False).print(table)
-    ratio = 100 * contents.size_bytes / max(1, contents.target_bytes)
-    typer.echo(f"{contents.size_bytes:,} bytes for {contents.target_bytes:,} ({ratio:.2f}%)")
+    ratio = percent(contents.size_bytes / max(1, contents.target_bytes), digits=2)
+    typer.echo(f"{contents.size_bytes:,} bytes for {contents.target_bytes:,} ({ratio})")
     for entry in contents.target:
         typer.echo(f"target {entry.sha256.hex()}  {_printable(entry.path)}".rstrip())
     for entry in contents.base:

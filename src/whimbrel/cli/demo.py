@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from whimbrel.cli.connect import connect
-from whimbrel.cli.output import Json, console, print_json, say, size_of, stderr
+from whimbrel.cli.output import Json, console, percent, print_json, say, size_of, stderr
 from whimbrel.cli.rollout import picture
 from whimbrel.demo.story import PROCESSES, Facts, Scene, Story
 from whimbrel.errors import Refused, UntrustedInput
@@ -118,7 +118,7 @@ def _print_facts(story: Story, *, json: bool) -> None:
 
 def _rows(facts: Facts) -> list[tuple[str, str]]:
     moved, whole = facts.bytes_of_good_version, facts.bytes_of_good_version_whole
-    saved = 100 * (1 - moved / max(1, whole))
+    saved = 1 - moved / max(1, whole)
     return [
         ("devices", f"{facts.devices}, {PROCESSES} of them processes of their own"),
         ("v2", "promoted through 5% -> 25% -> 100%" if facts.promoted else "not promoted"),
@@ -126,7 +126,7 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
         ("devices that ever ran v3", str(facts.devices_exposed_to_bad_version)),
         ("first bad answer to verdict", f"{facts.seconds_to_verdict} s"),
         ("first bad answer to last device back", f"{facts.seconds_to_last_device_back} s"),
-        ("v2 moved, as a delta", f"{size_of(moved)} instead of {size_of(whole)}: {saved:.1f}% saved"),
+        ("v2 moved, as a delta", f"{size_of(moved)} instead of {size_of(whole)}: {percent(saved)} saved"),
         ("model bytes moved in all", size_of(facts.bytes_moved)),
         ("all of it took", f"{facts.seconds} s"),
     ]

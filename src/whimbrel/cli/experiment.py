@@ -15,7 +15,7 @@ from whimbrel import durable
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.following import follow
 from whimbrel.cli.options import OnlyModel
-from whimbrel.cli.output import Json, ago, console, print_json, print_table, say, when
+from whimbrel.cli.output import Json, ago, console, counted, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.experiments.check import ExperimentCheck
@@ -155,7 +155,7 @@ def replay(client: Client, experiment: Which, json: Json = False) -> None:
         print_json(replayed)
     else:
         same = "all the same, to the last figure" if replayed.same else "NOT all the same"
-        say(f"{len(replayed.verdicts)} verdicts, {same}")
+        say(f"{counted(len(replayed.verdicts), 'verdict')}, {same}")
     if not replayed.same:
         raise typer.Exit(1)
 

@@ -42,11 +42,12 @@ def fit_sentences(fit: VersionFit) -> list[str]:
     """Why devices take no variant, and what would have to be known of the others."""
     lines = [_why(reason) for reason in fit.reasons]
     if fit.untold:
-        asked = " ".join(f"--report-label {label}" for label in dict.fromkeys((*fit.told, *fit.untold)))
-        lines.append(
-            f"not known for {_devices(fit.some + fit.unknown)}: not told is {', '.join(fit.untold)}. Devices tell what "
-            f"they are asked for: whimbrel model set {fit.model} {asked}"
-        )
+        lines.append(f"not known for {_untold(fit.some + fit.unknown, fit.untold)}")
+    if fit.assumed:
+        lines.append(f"assumed for {_untold(fit.assumed, fit.assumed_for)}")
+    if asked := sorted({*fit.untold, *fit.assumed_for}):
+        options = " ".join(f"--report-label {label}" for label in (*fit.told, *asked))
+        lines.append(f"to ask for it: whimbrel model set {fit.model} {options}")
     return lines
 
 
@@ -60,8 +61,8 @@ def _summed(fit: VersionFit) -> str:
 
 def _others(fit: VersionFit) -> list[tuple[str, int]]:
     return [
-        ("one of these, not known which", fit.some),
-        ("not known whether any", fit.unknown),
+        ("one of these", fit.some),
+        ("not known", fit.unknown),
         ("none", fit.none),
     ]
 
@@ -71,6 +72,10 @@ def _why(reason: NoFit) -> str:
     rest = reason.devices - sum(reason.has.values())
     others = f"; others: {rest:,}" if rest else ""
     return f"none for {_devices(reason.devices)}: variant {reason.variant} needs {reason.needs} ({has}{others})"
+
+
+def _untold(count: int, labels: Sequence[str]) -> str:
+    return f"{_devices(count)} that {'does' if count == 1 else 'do'} not tell {', '.join(labels)}"
 
 
 def _devices(count: int) -> str:

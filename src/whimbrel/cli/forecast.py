@@ -11,10 +11,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from whimbrel import limits
 from whimbrel.cli.connect import Client, ContextName, Namespace, Repository, Server, TokenFile, connect, quoted
-from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr
+from whimbrel.cli.output import Json, counted, percent, print_json, print_table, say, size_of, stderr
 from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import draw
-from whimbrel.errors import Refused, Unavailable, UntrustedInput
+from whimbrel.durable import trouble
+from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.flows.reports.history import History
@@ -26,7 +27,7 @@ from whimbrel.forecast.forecast import Tick
 from whimbrel.forecast.forecast import forecast as make_forecast
 from whimbrel.forecast.plots import plot
 from whimbrel.forecast.summary import Chance, Forecast, ForecastRequest, Spread
-from whimbrel.plan.plan import Plan
+from whimbrel.plan.plan import Plan, VersionName
 
 _DEVICES_DEFAULT = 1_000_000
 _EXAMPLES = ", ".join(example for _, example in METRICS.values())
@@ -61,8 +62,10 @@ def forecast(
     ] = None,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that play rollouts side by side.")] = 2,
     from_history: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="The fleet as its devices told of this model (--repository, --server)."),
+        bool, typer.Option("--from-history", help="The fleet as its devices told of the plan's model.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="With --from-history: of this model instead of the plan's.")
     ] = None,
     repository: Repository = None,
     server: Server = None,
@@ -78,15 +81,17 @@ def forecast(
     """
     staged = read_plan(read_text(plan, "the plan"), what=plan.name)
     form = _form(output)
-    if from_history is not None and traffic is not None:
+    if from_history and traffic is not None:
         raise UntrustedInput("--from-history and --traffic both say what the fleet is like; keep one of them")
-    if from_history is None:
+    if model is not None and not from_history:
+        raise UntrustedInput("--model names the model of a history; it goes with --from-history")
+    if not from_history:
         basis = _Basis(_described(traffic))
     else:
         with connect(
             repository=repository, server=server, context=context, token_file=token_file, namespace=namespace
         ) as client:
-            basis = _from_history(client, from_history, staged)
+            basis = _from_history(client, model or VersionName.parse(staged.model_version).model, staged)
     fleet = basis.fleet
     given = sizes_for([(base.name, base.way) for base in fleet.versions], parse_sizes(size or ()))
     effects = [parse_effect(text) for text in effect or ()]
@@ -120,8 +125,10 @@ def forecast(
 
 def tell(forecast: Forecast) -> None:
     """A forecast for people."""
-    rollouts = f"{forecast.runs} rollouts an effect, seed {forecast.seed}"
-    say(f"{forecast.model_version} to {forecast.devices:,} devices; {rollouts}")
+    rollouts = f"{counted(forecast.runs, 'rollout')} an effect, seed {forecast.seed}"
+    say(f"{forecast.model_version} to {counted(forecast.devices, 'device')}; {rollouts}")
+    for warning in forecast.warnings:
+        say(f"  {warning}")
     sized = any(stage.bytes is not None for stage in forecast.stages)
     print_table(
         ["stage", "share", "devices", "begins", "nine of ten by", "reached", *(["sends"] if sized else [])],
@@ -139,11 +146,15 @@ def tell(forecast: Forecast) -> None:
         ],
         title="Nothing wrong",
     )
-    say(
-        f"  finished: {_percent(forecast.finished)} of the rollouts, after {_hours(forecast.finishes_h.median)} "
-        f"(nine of ten by {_hours(forecast.finishes_h.p90)})"
-    )
-    say(f"  false alarms: {_interval(forecast.false_alarm)}")
+    if forecast.finished.times:
+        say(
+            f"  finished: {_percent(forecast.finished)} of the rollouts, after {_hours(forecast.finishes_h.median)} "
+            f"(nine of ten by {_hours(forecast.finishes_h.p90)})"
+        )
+    else:
+        say("  finished: none of the rollouts")
+    by_harm = f": {_counts(forecast.false_alarm_harm)}" if forecast.false_alarm_harm else ""
+    say(f"  false alarms: {_interval(forecast.false_alarm)}{by_harm}")
     if forecast.held.times:
         say(f"  held at the end: {_interval(forecast.held)}: {forecast.held_because}")
     if forecast.effects:
@@ -161,6 +172,7 @@ def _effects(forecast: Forecast) -> None:
         [
             "effect",
             "caught",
+            "found as",
             "95% interval",
             "verdict after",
             "nine of ten by",
@@ -172,6 +184,7 @@ def _effects(forecast: Forecast) -> None:
             [
                 each.effect,
                 _percent(each.caught),
+                _counts(each.harm) or "-",
                 f"{each.caught.low:.0%} to {each.caught.high:.0%}",
                 _hours(each.verdict_h.median),
                 _hours(each.verdict_h.p90),
@@ -196,9 +209,14 @@ def _transfer(forecast: Forecast) -> None:
         return
     ways = ", ".join(f"{way} {size_of(total)}" for way, total in sent.by_way.items())
     cost = f", {sent.cost:,.2f} {sent.currency}" if sent.cost is not None else ""
-    say(f"Downloads: {size_of(sent.total)} in {sent.downloads:,} downloads ({ways}){cost}")
+    say(f"Downloads: {size_of(sent.total)} in {counted(sent.downloads, 'download')} ({ways}){cost}")
     cost = f", {sent.looks_cost:,.2f} {sent.currency}" if sent.looks_cost is not None else ""
     say(f"Looks at the metadata meanwhile: {sent.looks:,.0f}, {size_of(sent.looks_bytes)}{cost}")
+
+
+def _counts(times: dict[str, int]) -> str:
+    """Names with their counts, or one name alone."""
+    return next(iter(times)) if len(times) == 1 else ", ".join(f"{name} {count}" for name, count in times.items())
 
 
 def _hours(hours: float | None) -> str:
@@ -210,11 +228,11 @@ def _hours(hours: float | None) -> str:
 
 
 def _percent(chance: Chance) -> str:
-    return f"{chance.share:.0%}" if chance.share in {0.0, 1.0} else f"{chance.share:.1%}"
+    return percent(chance.share)
 
 
 def _interval(chance: Chance) -> str:
-    return f"{chance.times} of {chance.runs} (between {chance.low:.1%} and {chance.high:.1%})"
+    return f"{chance.times} of {chance.runs} (between {percent(chance.low)} and {percent(chance.high)})"
 
 
 def _count(spread: Spread, part: Literal["median", "p90"]) -> str:
@@ -291,4 +309,4 @@ def _write(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise Unavailable(f"{path} cannot be written: {error.strerror}") from error
+        raise trouble(error, doing="drawing the chart") from error

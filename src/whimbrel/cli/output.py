@@ -52,6 +52,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def percent(share: float, *, digits: int = 1) -> str:
+    """A share in percent, with as many digits as it needs and at most `digits`: 25%, 12.5%."""
+    return f"{round(100 * share, digits):g}%"
+
+
 def when(moment: float | None) -> str:
     """A POSIX time for people, in UTC."""
     return "" if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -20,14 +20,14 @@ from whimbrel.cli.connect import (
 )
 from whimbrel.cli.fit import tell_fit
 from whimbrel.cli.options import ModelName
-from whimbrel.cli.output import Json, print_json, print_table, say, when
+from whimbrel.cli.output import Json, counted, print_json, print_table, say, stderr, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.plan_schema import schema_text
 from whimbrel.flows.files.plan_template import plan_template
 from whimbrel.flows.rollouts.check_plan import PlanCheck
-from whimbrel.flows.wording import devices_words, duration_words, percent_words
+from whimbrel.flows.wording import duration_words, percent_words
 from whimbrel.server.admin.views.versions import ListedVersion
 
 app = typer.Typer(help="Plans: explained before they begin.", no_args_is_help=True, add_completion=False)
@@ -82,7 +82,14 @@ def new(
         with connect(
             repository=repository, server=server, context=context, token_file=token_file, namespace=namespace
         ) as client:
-            version = _newest(client, model)
+            newest = _newest(client, model)
+        version = newest.version
+        if newest.baseline:
+            stderr.print(
+                f"note: {model}@{version} is the baseline already; publish the next version, then name it here",
+                markup=False,
+                highlight=False,
+            )
     text = plan_template(f"{model}@{version}", file="plan.yaml" if output is None else shlex.quote(str(output)))
     read_plan(text, what="the plan")  # a model or version that no plan can name is said here
     if output is None:
@@ -108,16 +115,16 @@ def schema() -> None:
     sys.stdout.write(schema_text())
 
 
-def _newest(client: Client, model: str) -> str:
+def _newest(client: Client, model: str) -> ListedVersion:
     versions = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
-    offered = [each.version for each in versions if not each.retired]
+    offered = [each for each in versions if not (each.retired or each.revoked)]
     if not offered:
         raise NotFound(f"{model} has no version to roll out; publish one: whimbrel publish --model {model} FILE")
     return offered[-1]
 
 
 def _tell(check: PlanCheck) -> None:
-    fleet = f"{devices_words(check.fleet)}{' (imagined)' if check.imagined else ''}"
+    fleet = f"{counted(check.fleet, 'device')}{' (imagined)' if check.imagined else ''}"
     say(f"{check.model}: {check.baseline or 'no version'} -> {check.target}, {fleet}\n")
     rows = []
     for stage in check.stages:

@@ -39,6 +39,7 @@ from whimbrel.stores.tuf_repository import publish_documents
 from whimbrel.trust import roles
 
 _FILES_TOLD = 20  # further files of a build that are listed by name
+_TOLD_FROM_BYTES = 4 * limits.KIB  # no patch of a smaller file pays, and nobody needs to hear it of each
 
 
 class _Published(msgspec.Struct, frozen=True):
@@ -233,7 +234,8 @@ def _patches(client: Client, model: str, version: str) -> _Patches:
 def _tell_patches(patches: _Patches) -> None:
     if patches.note is not None:
         say(f"  no patches: {patches.note}")
-    for delta in sorted(patches.deltas, key=lambda each: (str(each.file), each.size_bytes)):
+    told = [delta for delta in patches.deltas if delta.sha256 or delta.target_bytes >= _TOLD_FROM_BYTES]
+    for delta in sorted(told, key=lambda each: (str(each.file), each.size_bytes)):
         origin = "whole, compressed" if delta.from_version == "nothing" else f"from {delta.from_version}"
         share = 100 * delta.size_bytes / max(1, delta.target_bytes)
         kept = "" if delta.sha256 else ", not kept: it saves too little"

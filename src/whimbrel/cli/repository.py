@@ -1,4 +1,4 @@
-"""`whimbrel init` and `whimbrel serve`: make a repository, and run its server."""
+"""`whimbrel init`, `serve` and `migrate`: make a repository, run its server, bring its database up."""
 
 import asyncio
 import logging
@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.logging import RichHandler
 
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.options import OnlyModel, Yes
-from whimbrel.cli.output import Json, counted, print_json, print_table, say, size_of, stderr, when
+from whimbrel.cli.output import Json, counted, print_json, print_table, say, size_of, when
+from whimbrel.durable import trouble
+from whimbrel.errors import WhimbrelError
 from whimbrel.flows.wording import move_words
 from whimbrel.model.documents import convert
 from whimbrel.server.admin.views.artifacts import CollectedView
 from whimbrel.server.admin.views.repository import AuditEntry
-from whimbrel.server.app import create_repository, new_event_loop, serve_until_stopped
+from whimbrel.server.app import create_repository, migrate_repository, new_event_loop, serve_until_stopped
 from whimbrel.server.config import Config, Folder
+from whimbrel.server.logs import LogFormat, fields, start_logging
+
+log = logging.getLogger(__name__)
 
 
 def init(
@@ -66,27 +70,50 @@ def serve(
     folder: Annotated[Path, typer.Argument(help="A repository's folder.", envvar="WHIMBREL_REPOSITORY")],
     listen: Annotated[str, typer.Option(help="host:port for devices and static files.")] = "127.0.0.1:8470",
     admin_listen: Annotated[str, typer.Option(help="host:port for people; keep it on loopback.")] = "127.0.0.1:8471",
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Of the log on standard error: text, or json (one object a line).")
+    ] = "text",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Run the server: static metadata and artifacts, device API, admin API, controllers. Stops on Ctrl-C or SIGTERM.
 
     Devices reach only the first listener. Put a proxy or CDN with TLS in front of it: --listen 0.0.0.0:8470.
+
+    A database that an older Whimbrel made is brought up first (see `whimbrel migrate`).
     """
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=stderr, show_path=False)],
-    )
-    for noisy in ("alembic", "uvicorn", "httpx", "nats", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    start_logging(log_format, verbose=verbose)
 
     async def run() -> None:
         opened = Folder.open(folder.resolve())
         async for listening in serve_until_stopped(opened, listen=listen, admin_listen=admin_listen):
             say(f"devices: {listening.devices}/{opened.config.namespace}   people: {listening.admin} (see /schema)")
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(run())
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(run())
+    except (WhimbrelError, OSError) as error:
+        if log_format == "text":
+            raise
+        reason = trouble(error, doing="serving") if isinstance(error, OSError) else error
+        log.error("%s", reason, extra=fields(exit_status=reason.exit_code))  # what reads the log reads this, too
+        raise typer.Exit(reason.exit_code) from error
+
+
+def migrate(
+    folder: Annotated[Path, typer.Argument(help="A repository's folder.", envvar="WHIMBREL_REPOSITORY")],
+    json: Json = False,
+) -> None:
+    """Bring the database's schema to this program's, as `serve` does when it starts. No other command changes it.
+
+    Back up the database before: there is no way back to an older program but the backup.
+    """
+    migration = migrate_repository(Folder.open(folder.resolve()))
+    if json:
+        print_json({"before": migration.before, "after": migration.after})
+    elif migration.changed:
+        say(f"brought the database from the schema {migration.before or 'none'} to {migration.after}")
+    else:
+        say(f"the database has the schema {migration.after} already; nothing was changed")
 
 
 @connected
@@ -118,16 +145,24 @@ def audit(
     client: Client,
     model: OnlyModel = None,
     rollout: Annotated[str | None, typer.Option(help="Only this rollout's entries.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only this device's entries.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     json: Json = False,
 ) -> None:
     """Who did what, when, why and on what evidence. Newest first."""
-    entries = client.get("audit", as_=list[AuditEntry], model=model, rollout=rollout, limit=limit)
+    entries = client.get("audit", as_=list[AuditEntry], model=model, rollout=rollout, device=device, limit=limit)
     if json:
         print_json(entries)
         return
     rows = [
-        [when(entry.at), entry.actor, move_words(entry.action), entry.model, entry.rollout, entry.because]
+        [
+            when(entry.at),
+            entry.actor,
+            move_words(entry.action),
+            entry.model,
+            entry.rollout or entry.device,
+            entry.because,
+        ]
         for entry in entries
     ]
-    print_table(["when (UTC)", "who", "what", "model", "rollout", "because"], rows)
+    print_table(["when (UTC)", "who", "what", "model", "rollout or device", "because"], rows)

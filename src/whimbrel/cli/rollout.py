@@ -15,7 +15,7 @@ from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.following import follow, wait_until
 from whimbrel.cli.option_values import duration_s
 from whimbrel.cli.options import OnlyModel
-from whimbrel.cli.output import Json, ago, console, print_json, print_table, say, when
+from whimbrel.cli.output import Json, ago, console, counted, percent, print_json, print_table, say, when
 from whimbrel.cli.plan import app as plan_app
 from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import form_of
@@ -24,7 +24,7 @@ from whimbrel.errors import Unavailable
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.rollouts.approvals import PendingApproval
 from whimbrel.flows.rollouts.trace import Point
-from whimbrel.flows.wording import devices_words, evidence_words, move_words, percent_words
+from whimbrel.flows.wording import evidence_words, move_words, percent_words
 from whimbrel.plan.rollout_states import LIVE, PENDING, State
 from whimbrel.server.admin.views.rollouts import RolloutView, StageView
 from whimbrel.server.admin.views.verdicts import ReplayView, ShadowEstimates, VerdictView
@@ -181,7 +181,7 @@ def replay(client: Client, rollout: Which, json: Json = False) -> None:
             title=f"verdicts of {rollout}",
         )
         same = "all the same, to the last figure" if replayed.same else "NOT all the same"
-        say(f"{len(replayed.verdicts)} verdicts, {same}")
+        say(f"{counted(len(replayed.verdicts), 'verdict')}, {same}")
     if not replayed.same:
         raise typer.Exit(1)
 
@@ -270,10 +270,11 @@ def picture(view: RolloutView) -> Group:
     if view.approval is not None:
         lines.append(_approval_line(view.approval))
     if view.devices_left:
-        lines.append(Text(f"{devices_words(view.devices_left)} in reach still on it"))
+        lines.append(Text(f"{counted(view.devices_left, 'device')} in reach still on it"))
     if view.verdict is not UNSET:
         lines += _verdict_lines(view.verdict)
-    lines.append(Text("devices: " + "  ".join(f"{name}: {n}" for name, n in sorted(view.devices.items()))))
+    devices = "  ".join(f"{name}: {n}" for name, n in sorted(view.devices.items()))
+    lines.append(Text(f"devices: {devices or 'none heard yet'}"))
     return Group(*lines)
 
 
@@ -321,10 +322,10 @@ def _shadow_line(shown: ShadowEstimates) -> str:
     """What the candidate showed to nobody, in one line."""
 
     def share(value: float | None) -> str:
-        return "nothing told" if value is None else f"{100 * value:.2f}%"
+        return "nothing told" if value is None else percent(value, digits=2)
 
     words = [
-        f"{shown.compared} inputs compared in {shown.device_windows} device-windows",
+        f"{counted(shown.compared, 'input')} compared in {counted(shown.device_windows, 'device-window')}",
         f"agreement {share(shown.agreement)} of {share(shown.agreement_min)}",
         f"failures {share(shown.failures)}",
         f"crashes {shown.crashed}",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from whimbrel.cli.output import Json, counting, print_json, say
+from whimbrel.cli.output import Json, counted, counting, print_json, say
 from whimbrel.errors import InvariantBroken
 from whimbrel.sim.simulate import WorldResult, simulate_many
 
@@ -59,7 +59,8 @@ def simulate(
     if json:
         print_json(done)
     else:
-        say(f"{seeds} worlds of {devices} devices in {done['seconds']} s: {done['violations']} violations")
+        worlds_words, fleet = counted(seeds, "world"), counted(devices, "device")
+        say(f"{worlds_words} of {fleet} in {done['seconds']} s: {counted(done['violations'], 'violation')}")
     if broken:
         raise InvariantBroken(f"{len(broken)} of {seeds} worlds broke a promise; the first again: {broken[0].replay}")
 
@@ -71,7 +72,7 @@ def _cores() -> int:
 def _tell(result: WorldResult) -> None:
     faults = ", ".join(f"{count} {kind}" for kind, count in result.injected.items()) or "none"
     ends = ", ".join(f"{count} {state}" for state, count in result.rollouts.items()) or "none"
-    say(f"seed {result.seed}: {result.devices} devices, trace {result.trace}, {result.seconds:.1f} s")
+    say(f"seed {result.seed}: {counted(result.devices, 'device')}, trace {result.trace}, {result.seconds:.1f} s")
     say(f"  injected: {faults}")
     say(f"  rollouts: {ends}")
     say(f"  occurred: {', '.join(f'{count} {what}' for what, count in result.occurred.items()) or 'nothing else'}")

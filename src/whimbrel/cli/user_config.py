@@ -67,7 +67,7 @@ def read_config() -> UserConfig:
     path = config_path()
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return UserConfig()
     except OSError as error:
         raise UntrustedInput(f"your settings {path} cannot be read: {error.strerror}") from error

@@ -76,15 +76,15 @@ def show(client: Client, version: Version, model: ModelName, json: Json = False)
         say(f"  - {line}")
     rows = [
         [
-            variant.name,
+            variant.name if place == 0 else "",
             file.name,
-            _built(file, variant),
+            _built(file, variant) if place == 0 else "beside it",
             size_of(file.size_bytes),
             file.sha256[:16],
-            selector_words(variant.selector),
+            selector_words(variant.selector) if place == 0 else "",
         ]
         for variant in release.variants
-        for file in variant.files
+        for place, file in enumerate(variant.files)
     ]
     print_table(["variant", "file", "format", "size", "sha256", "for"], rows)
     for other in release.requires:
@@ -110,7 +110,7 @@ def retire(
     """Offer it no more, and let its artifacts be collected when no device runs it. Devices that have it keep it."""
     asked = client.get(f"models/{quoted(model)}/versions/{quoted(version)}", as_=VersionView)
     confirm(
-        f"to retire {model} {asked.semantic_version} ({asked.version})",
+        f"to retire {model} {asked.semantic_version} (serial {asked.serial})",
         consequence="it is offered no more, and its files may be deleted",
         yes=yes,
     )
@@ -138,7 +138,7 @@ def revoke(
     if revoked.serial in before.revoked:
         raise Refused(f"{model} {revoked.version} is revoked already")
     confirm(
-        f"to revoke {model} {revoked.semantic_version} ({revoked.version})",
+        f"to revoke {model} {revoked.semantic_version} (serial {revoked.serial})",
         consequence="no device may ever run it again",
         yes=yes,
     )

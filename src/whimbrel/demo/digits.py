@@ -7,10 +7,11 @@
    file is valid, it loads, and its golden probe passes. Only devices that run it show the harm.
 3. The same seed gives the same three versions on one machine; golden outputs come from the exported file itself.
 
-The data set comes with scikit-learn (1,797 images of 8 by 8). Called by `whimbrel demo` and by tests; needs the extras
-`onnx` and `demo`.
+The data set comes with scikit-learn (1,797 images of 8 by 8). Called by `whimbrel demo`, by the tutorial
+(`python -m whimbrel.demo.digits FOLDER`) and by tests; needs the extra `demo`.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whimbrel.flows.files.card import Card, CardProbe, Lineage
+from whimbrel.model.documents import encode
 from whimbrel.model.release import Probe, Tensor
 
 Images = npt.NDArray[np.float32]  # n x 64, each pixel in [0, 1]
@@ -97,6 +99,25 @@ def train(folder: Path) -> Digits:
 
     with threadpool_limits(1):  # sums in one order: the same weights however busy the machine is
         return _train(folder)
+
+
+def write(folder: Path) -> Digits:
+    """Train the three versions into `folder`, with their cards, and `images.npz`: what devices see, and its labels."""
+    digits = train(folder)
+    for version in digits.versions:
+        (version.path.parent / "card.json").write_bytes(encode(version.card))
+    np.savez(folder / "images.npz", images=digits.images, labels=digits.labels)
+    return digits
+
+
+def main() -> None:
+    """`python -m whimbrel.demo.digits FOLDER`."""
+    if len(sys.argv) != 2:
+        sys.exit("expected one folder for the models: python -m whimbrel.demo.digits FOLDER")
+    for version in write(Path(sys.argv[1])).versions:
+        measured = f"accuracy {version.accuracy:.1%} says its publisher, {version.device_accuracy:.1%} on devices"
+        fails = f", where {version.device_failures:.1%} of its runs fail" if version.device_failures else ""
+        sys.stdout.write(f"{version.name} ({version.semantic_version}): {measured}{fails}\n")
 
 
 def _train(folder: Path) -> Digits:
@@ -274,3 +295,7 @@ def _with_gain(model: Any, gain: npt.NDArray[np.float32], *, level_ink: float) -
     del graph.node[:]
     graph.node.extend([*steps, *rest])
     return model
+
+
+if __name__ == "__main__":
+    main()

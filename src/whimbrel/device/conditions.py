@@ -2,9 +2,11 @@
 
 1. What is asked for and not known counts as not given; a time zone that this device has no rules for is not known.
 2. Going back asks for no permission.
-3. The start is spread over `start_jitter_s`, by the device's id and the occasion: the same however often it is asked.
+3. What the device measured stands in parentheses (`without_measurements`): a server is told the rest.
+4. The start is spread over `start_jitter_s`, by the device's id and the occasion: the same however often it is asked.
 """
 
+import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
 import msgspec
@@ -14,6 +16,7 @@ from whimbrel import limits
 from whimbrel.policy.policy import DAYS, Conditions, Window
 
 _DAY_S = 86400
+_MEASURED = re.compile(r" \([^()]*\)")
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -52,6 +55,11 @@ class Wait(msgspec.Struct, frozen=True):
 
     because: str
     again_s: float | None = None
+
+
+def without_measurements(because: str) -> str:
+    """What a device waits for, as others may know it."""
+    return _MEASURED.sub("", because)
 
 
 def wait_for_conditions(conditions: Conditions, situation: Situation, *, now: float, offline: bool) -> Wait | None:
@@ -95,7 +103,7 @@ def _battery(conditions: Conditions, situation: Situation) -> str:
     if situation.battery is None:
         return f"the policy asks for a battery at {least:.0%} and it is not known"
     if situation.battery < least:
-        return f"the battery is at {situation.battery:.0%}; the policy asks for {least:.0%}"
+        return f"the policy asks for a battery at {least:.0%} (it is at {situation.battery:.0%})"
     return ""
 
 
@@ -106,7 +114,8 @@ def _storage(conditions: Conditions, situation: Situation) -> str:
     if situation.free_bytes is None:
         return f"the policy asks for {least} MiB of free storage and that is not known"
     if situation.free_bytes < least * limits.MIB:
-        return f"{situation.free_bytes // limits.MIB} MiB of storage are free; the policy asks for {least}"
+        free_mib = situation.free_bytes // limits.MIB
+        return f"the policy asks for {least} MiB of free storage ({free_mib} MiB are free)"
     return ""
 
 

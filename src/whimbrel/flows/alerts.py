@@ -1,8 +1,9 @@
 """Who receives which alerts: what is due, from the audit log and from who asked for it.
 
 1. An alert is due for each audit entry of a rollout that says something a receiver asked for, once a receiver: for all
-   rollouts in the receiver's own settings, for one in its plan.
-2. The same said again soon (a rollout that holds, moves and holds at the same stage) is grouped with what was said.
+   rollouts in the receiver's own settings, for one in its plan. What is about a device is asked for in the settings.
+2. The same said again soon (a rollout that holds, moves and holds at the same stage) is grouped with what was said. Of
+   devices, whichever: a disk image that was copied to a thousand machines is told once an hour.
 3. What ends well, or goes on, clears what was said before: receivers that keep incidents close them.
 4. An alert is told at least once, with a key by which a receiver knows it again.
 
@@ -15,9 +16,10 @@ from typing import Any, Literal
 import msgspec
 
 from whimbrel.flows.records import AuditRecord
-from whimbrel.plan.governance import AlertOn
+from whimbrel.plan.governance import AlertOn, DeviceAlertOn
 from whimbrel.plan.plan import Plan
 
+Event = AlertOn | DeviceAlertOn
 Severity = Literal["critical", "warning", "info"]
 Status = Literal["firing", "resolved", "note"]
 
@@ -37,15 +39,17 @@ SAID: dict[str, AlertOn] = {
     "reject": "aborted",
     "fail_to_begin": "aborted",
 }
-_SEVERITY: dict[AlertOn, Severity] = {
+SAID_OF_DEVICES: dict[str, DeviceAlertOn] = {"notice_duplicate": "duplicate_identity"}
+_SEVERITY: dict[Event, Severity] = {
+    "duplicate_identity": "warning",
     "slice_back": "critical",
     "rolled_back": "critical",
     "held": "warning",
     "paused": "warning",
     "waiting_for_approval": "warning",
 }
-_CLEARS: frozenset[AlertOn] = frozenset({"advanced", "completed", "aborted"})
-_WORDS: dict[AlertOn, str] = {
+_CLEARS: frozenset[Event] = frozenset({"advanced", "completed", "aborted"})
+_WORDS: dict[Event, str] = {
     "slice_back": "a slice goes back",
     "waiting_for_approval": "waits for approval",
     "rolled_back": "is taken back",
@@ -54,27 +58,33 @@ _WORDS: dict[AlertOn, str] = {
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """What a receiver is told. `key` names it for ever; `thread` is the same for all alerts of a rollout."""
+    """What a receiver is told. `key` names it for ever; `thread` is the same for all alerts of a rollout, or a device.
+
+    It is about a rollout, or else about a `device`; then what belongs to a rollout is empty.
+    """
 
     key: str
     namespace: str
     receiver: str
-    event: AlertOn
+    event: Event
     at: float  # POSIX seconds
     because: str
     actor: str
-    model: str
-    rollout: str
-    stage: int
-    stage_name: str
-    baseline: str  # versions, for people
-    target: str
+    device: str = ""
+    model: str = ""
+    rollout: str = ""
+    stage: int = 0
+    stage_name: str = ""
+    baseline: str = ""  # versions, for people
+    target: str = ""
     evidence: dict[str, Any] = {}
     test: bool = False
 
     @property
     def thread(self) -> str:
-        """What groups the alerts of a rollout at the receiver."""
+        """What groups the alerts of a rollout, or of a device, at the receiver."""
+        if self.device:
+            return f"{self.namespace}/device/{self.device}"
         return f"{self.namespace}/{self.rollout}"
 
     @property
@@ -92,8 +102,10 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def title(self) -> str:
         """One line."""
-        what_happened = _WORDS.get(self.event, f"is {self.event.replace('_', ' ')}")
         test = "TEST: " if self.test else ""
+        if self.device:
+            return f"{test}device {self.device}: two installations report with this id"
+        what_happened = _WORDS.get(self.event, f"is {self.event.replace('_', ' ')}")
         return f"{test}{self.model} {self.target}: the rollout {what_happened} (stage {self.stage_name})"
 
 
@@ -101,24 +113,26 @@ class EarlierAlert(msgspec.Struct, frozen=True, kw_only=True):
     """An alert that was due before: what must be known of it to group a new one with it."""
 
     receiver: str
-    event: AlertOn
+    event: Event
     stage: int
     at: float
 
 
-def wants(rules: Plan | None, receiver: str, *, on: Iterable[AlertOn], event: AlertOn) -> bool:
-    """Whether a receiver asked for an event: for all rollouts (`on`), or in the rollout's plan."""
+def wants(rules: Plan | None, receiver: str, *, on: Iterable[Event], event: Event) -> bool:
+    """Whether a receiver asked for an event: always (`on`), or in the rollout's plan (None: it is about no rollout)."""
     if event in frozenset(on):
         return True
     return rules is not None and any(rule.to == receiver and event in rule.on for rule in rules.alerts)
 
 
-def event_of(entry: AuditRecord) -> AlertOn | None:
-    """What an audit entry says to a receiver; None for entries that are about no rollout."""
-    return SAID.get(entry.action) if entry.rollout else None
+def event_of(entry: AuditRecord) -> Event | None:
+    """What an audit entry says to a receiver; None for entries that say nothing to any."""
+    if entry.rollout:
+        return SAID.get(entry.action)
+    return SAID_OF_DEVICES.get(entry.action) if entry.device else None
 
 
-def grouped(event: AlertOn, stage: int, *, at: float, before: Sequence[EarlierAlert], within_s: float) -> bool:
+def grouped(event: Event, stage: int, *, at: float, before: Sequence[EarlierAlert], within_s: float) -> bool:
     """Whether the same was told to this receiver so short a time ago that it is no news."""
     return any(
         earlier.event == event and earlier.stage == stage and 0 <= at - earlier.at < within_s for earlier in before

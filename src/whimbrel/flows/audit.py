@@ -1,4 +1,4 @@
-"""The audit log: who did what to a model, a rollout or an experiment, why, and on what evidence."""
+"""The audit log: who did what to a model, a rollout, an experiment or a device, why, and on what evidence."""
 
 from collections.abc import Mapping
 
@@ -50,6 +50,30 @@ def audit_model(
             action=action,
             because=because,
             model=model,
+            evidence=dict(evidence or {}),
+        )
+    )
+
+
+def audit_device(
+    registry: AuditPort,
+    device_id: str,
+    *,
+    actor: str,
+    action: str,
+    because: str,
+    now: float,
+    evidence: Mapping[str, object] | None = None,
+) -> None:
+    """Write what happened to a device into the audit log, within the same transaction."""
+    registry.write_audit(
+        AuditRecord(
+            namespace=registry.namespace,
+            at=now,
+            actor=actor,
+            action=action,
+            because=because,
+            device=device_id,
             evidence=dict(evidence or {}),
         )
     )

@@ -382,6 +382,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     because: str
     model: str | None = None
     rollout: str | None = None
+    device: str | None = None
     evidence: dict[str, Any] = {}
 
 
@@ -441,6 +442,17 @@ class FollowedModels(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str
     models: tuple[str, ...]
     at: float
+
+
+class SequenceMark(msgspec.Struct, frozen=True):
+    """How far the windows of an installation are tallied: one folder of one agent, from one boot to the next (epoch).
+
+    `last`: the newest number. `at`: when it was heard. `digests`: of the newest windows, by their last number.
+    """
+
+    last: int
+    at: float = 0.0  # 0: before times were noted
+    digests: dict[int, str] = {}
 
 
 class DeviceMessage(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,8 +2,10 @@
 
 1. A device takes the first variant whose selector matches its labels (model/choose). Runtime needs are terms of the
    selector, so they are counted too.
-2. Only labels that devices tell are known here. Where an answer depends on another label, it is not known: it is
-   counted by itself and never guessed, and the label is named. A device decides by all of its labels.
+2. Only labels that devices tell are known here. Where a variant wants a value of another label, the answer is not
+   known: it is counted by itself and never guessed. Where a variant only leaves out some values of it (a runtime that
+   is too old), the variant is assumed to fit, as it does where the label is not there. Both labels are named. A device
+   decides by all of its labels.
 3. Why no variant fits is said of the nearest one: that with the fewest terms which do not hold.
 
 Called by the admin API, before a version is published and after it, and by the explanation of a plan.
@@ -11,7 +13,7 @@ Called by the admin API, before a version is published and after it, and by the 
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -60,8 +62,9 @@ class NoFit(msgspec.Struct, frozen=True):
 class VersionFit(msgspec.Struct, frozen=True, kw_only=True):
     """How many devices of `fleet` each variant fits, and how many none.
 
-    `some`: a variant fits for certain, and which one is not known. `unknown`: whether any fits is not known. `untold`:
-    the labels that both depend on, and that some devices do not tell. `told`: those that devices are asked for.
+    `some`: a variant fits, and which one is not known. `unknown`: whether any fits is not known. `untold`: the labels
+    that both depend on, and that these devices do not tell. `assumed`: of all that a variant fits, those that could be
+    left out by a label that they do not tell; `assumed_for`: these labels. `told`: labels that devices are asked for.
     """
 
     model: str
@@ -71,6 +74,8 @@ class VersionFit(msgspec.Struct, frozen=True, kw_only=True):
     unknown: int
     none: int
     untold: tuple[str, ...]
+    assumed: int
+    assumed_for: tuple[str, ...]
     told: tuple[str, ...]
     reasons: tuple[NoFit, ...]
 
@@ -87,12 +92,14 @@ class Needing(Protocol):
 def fit_of(fleet: FleetPort, model: ModelRecord, variants: Sequence[Needing]) -> VersionFit:
     """Count the devices of `model` by the variant that they take."""
     takes = dict.fromkeys((variant.name for variant in variants), 0)
-    counts, untold = Counter[str](), set[str]()
+    counts, untold, assumed_for = Counter[str](), set[str](), set[str]()
     no_fits: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     told = frozenset(model.settings.report_labels)
     for labels, devices in fleet.label_sets(model.name):
         place = _place(variants, labels, told=told)
         untold |= place.untold
+        assumed_for |= place.assumed
+        counts["assumed"] += devices * bool(place.assumed)
         counts[place.kind] += devices
         if place.kind == "takes":
             takes[place.variant] += devices
@@ -105,12 +112,14 @@ def fit_of(fleet: FleetPort, model: ModelRecord, variants: Sequence[Needing]) ->
     ]
     return VersionFit(
         model=model.name,
-        fleet=counts.total(),
+        fleet=counts.total() - counts["assumed"],
         variants=tuple(VariantFit(name, devices) for name, devices in takes.items()),
         some=counts["some"],
         unknown=counts["unknown"],
         none=counts["none"],
         untold=tuple(sorted(untold)),
+        assumed=counts["assumed"],
+        assumed_for=tuple(sorted(assumed_for)),
         told=model.settings.report_labels,
         reasons=tuple(sorted(reasons, key=lambda each: (-each.devices, each.variant, each.needs))[:_REASONS]),
     )
@@ -148,9 +157,10 @@ def runs_where(variants: Sequence[Needing], *, told: Iterable[str]) -> Callable[
 class _Place(msgspec.Struct, frozen=True):
     """What is known of one device: "takes" a variant, takes "some" variant, "unknown", or "none" fits."""
 
-    kind: str
+    kind: Literal["takes", "some", "unknown", "none"]
     variant: str = ""
     untold: frozenset[str] = frozenset()
+    assumed: frozenset[str] = frozenset()
     failing: tuple[Expression, ...] = ()
 
 
@@ -158,22 +168,19 @@ def _place(variants: Sequence[Needing], labels: Mapping[str, str], *, told: froz
     untold: set[str] = set()
     nearest: _Place | None = None
     for variant in variants:
-        known, unknown = [], set()
-        for term in _terms(variant.selector):
-            if term.key in labels or term.key in told:
-                known.append(term)
-            else:
-                unknown.add(term.key)
-        failing = tuple(term for term in known if not term.matches(labels))
+        terms = _terms(variant.selector)
+        failing = tuple(t for t in terms if (t.key in labels or t.key in told) and not t.matches(labels))
+        hidden = [t for t in terms if t.key not in labels and t.key not in told]
         if failing:
             if nearest is None or len(failing) < len(nearest.failing):
                 nearest = _Place("none", variant.name, failing=failing)
-        elif unknown:
-            untold |= unknown
-        elif untold:
-            return _Place("some", untold=frozenset(untold))
+        elif wanted := [t.key for t in hidden if not t.matches(labels)]:
+            untold.update(wanted)
         else:
-            return _Place("takes", variant.name)
+            assumed = frozenset(t.key for t in hidden)
+            if untold:
+                return _Place("some", untold=frozenset(untold), assumed=assumed)
+            return _Place("takes", variant.name, assumed=assumed)
     if untold or nearest is None:
         return _Place("unknown", untold=frozenset(untold))
     return nearest

@@ -49,11 +49,11 @@ class FleetDescription(Document, frozen=True):
     sessions_a_day: Annotated[float, Meta(gt=0, le=100_000)] = 12.0  # a device
     by_hour: Annotated[tuple[Annotated[float, Meta(ge=0)], ...], Meta(min_length=24, max_length=24)] = _DAY
     crash: Share = 0.002
-    error: Share = 0.005
+    error: Share = 0.0005
     accuracy: Share = 0.9
     labelled: Share = 0.1  # of device-windows in which the model ran: those that know whether its answer was right
     install_failed: Share = 0.0005
-    latency_ms: Annotated[float, Meta(gt=0, le=1e9)] = 20.0  # median
+    latency_ms: Annotated[float, Meta(gt=0, le=1e9)] = 10.0  # median
     latency_spread: Annotated[float, Meta(gt=0, le=3)] = 0.6  # of its logarithm
     hardware: Shares = msgspec.field(default_factory=lambda: {"a": 0.5, "b": 0.3, "c": 0.15, "d": 0.05})
     regions: Shares = msgspec.field(default_factory=lambda: {"": 1.0})

@@ -29,12 +29,15 @@ from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import GateInput, Verdict
 from whimbrel.health.tally import Cell, Moments
+from whimbrel.plan.measures import Severity
 from whimbrel.plan.plan import Plan
 
 Array = NDArray[Any]
 _PATIENCE_H = 24.0
 _JUDGE_AGAIN_S = 3600.0
 _NEVER = -1
+ACTING: tuple[Severity, ...] = ("rollback", "hold")  # whose proof stops a rollout
+KILL_SWITCH = "kill switch"  # devices that went back by themselves
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +58,7 @@ class RunResults(msgspec.Struct):
     """The results of some runs. Windows count from the start; -1: never."""
 
     caught: Array  # (runs,) the window whose verdict took the version back
+    harm: list[str]  # (runs,) the guardrail that carried most of that verdict's evidence, or KILL_SWITCH; "" for none
     finished: Array  # (runs,) the window after which the rollout was complete
     entered: Array  # (runs, stages)
     exposed: Array  # (runs,) devices that had run the version when it was caught, or at the end
@@ -113,6 +117,7 @@ class _Runs:
             np.zeros(runs, dtype=np.int64) for _ in range(4)
         )
         self.caught, self.finished = (np.full(runs, _NEVER) for _ in range(2))
+        self.harm = [""] * runs
         self.entered = np.full((runs, stages), _NEVER)
         self.entered[:, 0] = 0
         self.exposed = np.zeros(runs, dtype=np.int64)
@@ -133,9 +138,7 @@ class _Runs:
         self.sums.add(cohorts)
         failures, attempts, went_back = self.reports.failures()
         log_e = self.ledger.log_e(failures=failures, attempts=attempts)
-        stopping = (
-            log_e if self.all_act else self.ledger.log_e("rollback", "hold", failures=failures, attempts=attempts)
-        )
+        stopping = log_e if self.all_act else self.ledger.log_e(*ACTING, failures=failures, attempts=attempts)
         self.path.append(np.quantile(stopping, [0.1, 0.5, 0.9]))
         self.exposed = np.where(self.live, self.reports.exposed(), self.exposed)
         self.exposed_by_window.append(int(self.exposed[0]))
@@ -150,6 +153,11 @@ class _Runs:
         if judged is not None:
             bad[0] = bool(killed[0]) or _proven(judged, self.needed)
         self.caught[bad] = window
+        if bad.any():
+            kinds = () if self.all_act else ACTING
+            leads = self.ledger.leads(*kinds, failures=failures, attempts=attempts)
+            for run in np.flatnonzero(bad):
+                self.harm[int(run)] = KILL_SWITCH if killed[run] else leads[run]
         self._end(bad)
         self._advance(window, judged)
 
@@ -196,6 +204,8 @@ class _Runs:
                 self.finished[run], ended[run] = window, True
             else:  # one sample proves that a limit is broken; the ledger would prove it later from the same sums
                 self.caught[run], ended[run] = window, True
+                carried: dict[str, float] = verdict.evidence["guardrails"]
+                self.harm[int(run)] = max(sorted(carried), key=carried.__getitem__)
         self._end(ended)
         for stage, runs in sorted(entering.items()):
             chosen = np.zeros(self.task.runs, dtype=bool)
@@ -226,6 +236,7 @@ class _Runs:
             held[reason] = held.get(reason, 0) + 1
         return RunResults(
             caught=self.caught,
+            harm=self.harm,
             finished=self.finished,
             entered=self.entered,
             exposed=self.exposed,

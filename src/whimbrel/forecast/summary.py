@@ -7,6 +7,7 @@ Called by forecast.py. The fields of `Forecast` are the published JSON.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from whimbrel.forecast.cohort_sizes import CohortSizes
 from whimbrel.forecast.cost import DownloadSizes, Prices
 from whimbrel.forecast.effects import Effect
 from whimbrel.forecast.fleet_description import FleetDescription
+from whimbrel.forecast.limits_of_a_fleet import limits_broken
 from whimbrel.forecast.simulate_runs import RunResults
 from whimbrel.plan.plan import Plan
 from whimbrel.policy.bucket import BUCKETS
@@ -92,6 +94,7 @@ class EffectForecast(msgspec.Struct, frozen=True, kw_only=True):
     verdict_h: Spread
     exposed: Spread
     caught_in: dict[str, int]  # runs by the stage in which they were caught
+    harm: dict[str, int]  # runs by the guardrail that caught them, the commonest first
     held: Chance  # neither caught nor finished: a person decides
     held_because: str
     bytes: float | None  # sent before the verdict, at the median
@@ -123,6 +126,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     finished: Chance
     finishes_h: Spread
     false_alarm: Chance
+    false_alarm_harm: dict[str, int]  # runs by the guardrail that raised it
+    warnings: list[str]  # limits of the plan that the assumed fleet breaks by itself
     held: Chance
     held_because: str
     because: str
@@ -154,6 +159,8 @@ def summarize(
         finished=Chance.of(int((finished >= 0).sum()), request.runs),
         finishes_h=_hours(finished, window_h),
         false_alarm=Chance.of(int((caught >= 0).sum()), request.runs),
+        false_alarm_harm=_harm(plain),
+        warnings=limits_broken(plan, request.fleet),
         held=held,
         held_because=reason,
         because=first.because,
@@ -198,12 +205,19 @@ def _effect(request: ForecastRequest, cohorts: CohortSizes, effect: Effect, chun
         verdict_h=_hours(caught, plan.window_s() / 3600),
         exposed=exposed,
         caught_in={name: stages.count(name) for name in dict.fromkeys(s.name for s in plan.stages) if name in stages},
+        harm=_harm(chunks),
         held=held,
         held_because=reason,
         bytes=None if mean is None or exposed.median is None else mean * exposed.median,
         move=chunks[0].move,
         because=chunks[0].because,
     )
+
+
+def _harm(chunks: list[RunResults]) -> dict[str, int]:
+    """How many runs each guardrail caught, the commonest first."""
+    names = [name for each in chunks for name in each.harm if name]
+    return dict(sorted(Counter(names).items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _stages(request: ForecastRequest, cohorts: CohortSizes, plain: list[RunResults]) -> list[StageForecast]:
@@ -277,7 +291,7 @@ def _path(first: RunResults, window_h: float) -> list[tuple[float, int]]:
 def _assumptions(request: ForecastRequest, first: RunResults) -> Iterator[str]:
     plan, fleet, sizes, prices = request.plan, request.fleet, request.sizes, request.prices
     yield (
-        f"the fleet is as {fleet.source} say: {fleet.sessions_a_day:g} sessions a device and day, "
+        f"the fleet (from: {fleet.source}): {fleet.sessions_a_day:g} sessions a device and day, "
         f"{fleet.crash:.3%} crashes, {fleet.error:.3%} errors, accuracy {fleet.accuracy:g} known of "
         f"{fleet.labelled:.0%}, "
         f"latency {fleet.latency_ms:g} ms at the median (spread {fleet.latency_spread:g}), "

@@ -11,7 +11,7 @@ Called by forecasts and benchmarks.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -215,13 +215,34 @@ class BatchLedger:
 
         `kinds`: only of the guardrails whose proof does one of these things.
         """
-        weights = {name: w for name, w in self.weights.items() if not kinds or self.severities[name] in kinds}
+        weights = self._weights_of(kinds)
         total = np.full(self.runs, sum(weights.get(name, 0.0) for name in self.unwatched), dtype=float)
+        for _, terms in self._terms(weights, failures, attempts):
+            total += terms.sum(axis=1)
+        return np.asarray(np.log(np.maximum(total, 1e-300)))
+
+    def leads(self, *kinds: Severity, failures: Array | int = 0, attempts: Array | int = 0) -> list[str]:
+        """The guardrail that carries most of the evidence, of each run, as `CombinedEvidence.lead` names it."""
+        carried: dict[str, Array] = {}
+        for name, terms in self._terms(self._weights_of(kinds), failures, attempts):
+            greatest = terms.max(axis=1)
+            carried[name] = np.maximum(carried[name], greatest) if name in carried else greatest
+        names = sorted(carried)
+        return [names[place] for place in np.argmax([carried[name] for name in names], axis=0)]
+
+    def _weights_of(self, kinds: Collection[Severity]) -> dict[str, float]:
+        return {name: w for name, w in self.weights.items() if not kinds or self.severities[name] in kinds}
+
+    def _terms(
+        self, weights: Mapping[str, float], failures: Array | int, attempts: Array | int
+    ) -> Iterator[tuple[str, Array]]:
+        """What each guardrail adds to the average: weighted E-values of (runs, tests)."""
         if "failure" in weights:
-            total += weights["failure"] * _one_sample(failures, attempts, limit=self.margins.failure)
+            e_value = _one_sample(failures, attempts, limit=self.margins.failure)
+            yield "failure", weights["failure"] * np.broadcast_to(e_value, (self.runs,))[:, None]
         for name, limit in self._limits.items():
             if name in weights:
-                total += weights[name] * self._limit_e(limit)
+                yield name, weights[name] * self._limit_e(limit)[:, None]
         for copy in self.copies:
             own = copy.cohort == copy.start
             for name, share in weights.items():
@@ -229,10 +250,9 @@ class BatchLedger:
                     continue
                 weight = share * copy.weight
                 split = own and name in self._by_class and self.classes > 1
-                total += weight * (1 - CLASS_SHARE if split else 1) * self._e(copy.cohort, copy.start, name)
+                yield name, weight * (1 - CLASS_SHARE if split else 1) * self._e(copy.cohort, copy.start, name)[:, None]
                 if split:
-                    total += weight * CLASS_SHARE * self._class_e(copy.cohort, name).mean(axis=1)
-        return np.asarray(np.log(np.maximum(total, 1e-300)))
+                    yield name, weight * CLASS_SHARE / self.classes * self._class_e(copy.cohort, name)
 
     def _e(self, cohort: int, start: int, name: str) -> Array:
         if name == _MEAN:

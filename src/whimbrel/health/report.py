@@ -19,6 +19,7 @@ Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
 HardwareClass = LabelValue
 Bin = Annotated[int, Meta(ge=0, lt=limits.REFERENCE_BINS)]  # of predictions, as the version's reference cuts them
 Slices = Annotated[dict[Label, LabelValue], Meta(max_length=limits.SLICE_LABELS)]  # the model's `slice_labels`
+WaitsFor = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*" + END, max_length=limits.WAITING_CHARS)]  # a line
 Stage = Annotated[int, Meta(ge=0, lt=limits.STAGES)]
 Role = Literal["treated", "control"]
 
@@ -94,12 +95,14 @@ class Batch(Document, frozen=True):
     """The body of POST reports: one installation's windows, in order; only the labels that policies ask for.
 
     `models`: all that the device follows now; an old agent, which leaves them out, says nothing of them.
+    `waiting`: what holds the next version of a model up, in words ("": nothing any more); only what has changed.
     """
 
     epoch: Annotated[str, Meta(pattern="^[0-9a-f]{16,64}" + END)]
     windows: Annotated[tuple[Window, ...], Meta(max_length=256)] = ()
     labels: Annotated[dict[Label, LabelValue], Meta(max_length=limits.LABELS)] = {}
     models: Annotated[tuple[Name, ...], Meta(max_length=limits.DEVICE_MODELS)] = ()
+    waiting: Annotated[dict[Name, WaitsFor], Meta(max_length=limits.DEVICE_MODELS)] = {}
 
     def __post_init__(self) -> None:
         last = 0

@@ -22,6 +22,8 @@ AlertOn = Literal[
     "completed",
     "aborted",
 ]
+# What a receiver may ask for besides, of devices and not of a rollout: no plan can.
+DeviceAlertOn = Literal["duplicate_identity"]
 
 
 class Approval(Document, frozen=True):

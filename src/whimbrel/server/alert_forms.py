@@ -73,13 +73,19 @@ def document(alert: Alert) -> dict[str, Any]:
         "title": alert.title,
         "because": alert.because,
         "actor": alert.actor,
+        **({"device": alert.device} if alert.device else _of_rollout(alert)),
+        "evidence": alert.evidence,
+    }
+
+
+def _of_rollout(alert: Alert) -> dict[str, Any]:
+    return {
         "model": alert.model,
         "rollout": alert.rollout,
         "stage": alert.stage,
         "stage_name": alert.stage_name,
         "baseline": alert.baseline,
         "target": alert.target,
-        "evidence": alert.evidence,
     }
 
 
@@ -96,6 +102,8 @@ def _generic(alert: Alert, destination: Destination, *, plot: bytes | None, now:
 
 
 def _facts(alert: Alert) -> list[tuple[str, str]]:
+    if alert.device:
+        return [("Device", alert.device), ("By", alert.actor)]
     facts = [
         ("Model", f"{alert.model} {alert.baseline} → {alert.target}"),
         ("Rollout", alert.rollout),
@@ -146,8 +154,8 @@ def _pagerduty(alert: Alert, *, routing_key: str) -> dict[str, Any]:
             "source": f"whimbrel/{alert.namespace}",
             "severity": alert.severity,
             "timestamp": _time(alert.at),
-            "component": alert.model,
-            "group": alert.rollout,
+            "component": alert.model or alert.device,
+            "group": alert.rollout or "devices",
             "class": alert.event,
             "custom_details": document(alert),
         },
@@ -162,17 +170,16 @@ def _alertmanager(alert: Alert, destination: Destination, *, now: float) -> Post
     body = [
         {
             "labels": {
-                "alertname": "WhimbrelRollout",
+                "alertname": "WhimbrelDevice" if alert.device else "WhimbrelRollout",
                 "severity": severity,
                 "namespace": alert.namespace,
-                "model": alert.model,
-                "rollout": alert.rollout,
+                **({"device": alert.device} if alert.device else {"model": alert.model, "rollout": alert.rollout}),
             },
             "annotations": {
                 "summary": alert.title,
                 "description": alert.because,
                 "moment": alert.event,
-                "stage": alert.stage_name,
+                **({} if alert.device else {"stage": alert.stage_name}),
                 "key": alert.key,
             },
             "startsAt": _time(alert.at if not over else min(alert.at, now)),

@@ -10,6 +10,7 @@ Killed between sending and writing: the alert is sent once more, with the same k
 2. A delivery that failed is tried again, with exponential backoff and full jitter, or when the receiver asks for it
    (Retry-After). After a day it is given up, and the log and `whimbrel alert list` say so. Where a receiver will never
    accept an alert, it is given up at once.
+   Receivers are those that whimbrel.toml has now: it is looked at before every round.
 3. Redirects are not followed: only the operator changes an address. Of an answer a few KiB are read.
 """
 
@@ -18,7 +19,7 @@ import logging
 import random
 import smtplib
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,12 +29,13 @@ import msgspec
 from whimbrel import limits
 from whimbrel.console.charts import draw
 from whimbrel.console.evidence import evidence_chart
-from whimbrel.errors import NotFound, WhimbrelError
+from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
 from whimbrel.flows.alerts import Alert, event_of, grouped, wants
 from whimbrel.flows.records import AuditRecord
 from whimbrel.flows.rollouts.trace import trace
 from whimbrel.retry_after import seconds_of
 from whimbrel.server.alert_forms import mail, posted
+from whimbrel.server.config import CurrentReceivers
 from whimbrel.server.receivers import Destination, Receiver, reveal
 from whimbrel.stores.alerts import AlertDelivery
 from whimbrel.stores.database import Database
@@ -67,28 +69,34 @@ class Alerts:
         self,
         database: Database,
         folder: Path,
-        receivers: Sequence[Receiver],
+        receivers: CurrentReceivers,
         *,
         leads: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         self._database, self._folder, self._leads, self._clock = database, folder, leads, clock
-        self.receivers = {receiver.name: receiver for receiver in receivers}
+        self._receivers = receivers
+        self._introduced: frozenset[str] = frozenset()
         self._looked_at: set[tuple[str, int]] = set()  # audit entries whose rows are made; forgetting costs time only
         self._chance = random.Random()  # noqa: S311 (jitter)
 
     def introduce(self) -> None:
         """Note new receivers: they get alerts of what happens from now on, and of nothing before."""
+        names = frozenset(self._receivers.get())
+        if names <= self._introduced:
+            return
         now = self._clock()
         with self._database.transaction() as connection:
-            for namespace in namespaces(connection) if self.receivers else ():
-                Stores(connection, namespace).alerts.introduce(self.receivers, now=now)
+            for namespace in namespaces(connection):
+                Stores(connection, namespace).alerts.introduce(names, now=now)
+        self._introduced = names
 
     async def run(self) -> None:
         """Send alerts while this process leads, until cancelled. Trouble is logged and tried again."""
-        while self.receivers:
+        while True:
             try:
-                if self._leads():
+                if self._leads() and self._receivers.get():
+                    await asyncio.to_thread(self.introduce)
                     await self.round()
             except WhimbrelError as error:
                 log.warning("alerts could not be looked at: %s", error)
@@ -98,25 +106,33 @@ class Alerts:
 
     async def round(self) -> int:
         """Send everything that is due now. Returns how many deliveries were tried."""
-        places = asyncio.Semaphore(limits.ALERTS_AT_ONCE)
+        places, receivers = asyncio.Semaphore(limits.ALERTS_AT_ONCE), self._receivers.get()
         due = [
             (namespace, row)
             for namespace in await asyncio.to_thread(all_namespaces, self._database)
-            for row in await asyncio.to_thread(self._note_and_list, namespace)
+            for row in await asyncio.to_thread(self._note_and_list, namespace, receivers)
         ]
 
         async def deliver(namespace: str, row: AlertDelivery) -> None:
             async with places:
-                await self._deliver(namespace, row)
+                await self._deliver(namespace, row, receivers[row.receiver])
 
         await asyncio.gather(*(deliver(namespace, row) for namespace, row in due))
         return len(due)
 
+    def receivers(self) -> Mapping[str, Receiver]:
+        """The receivers in use, by name. Raises `UntrustedInput` where their file cannot be understood now."""
+        receivers = self._receivers.get()
+        if self._receivers.problem is not None:
+            raise UntrustedInput(self._receivers.problem)
+        return receivers
+
     async def test(self, namespace: str, name: str) -> DeliveryResult:
         """Send a receiver a marked test alert now. Raises `NotFound` for no such receiver."""
-        receiver = self.receivers.get(name)
+        receivers = self.receivers()
+        receiver = receivers.get(name)
         if receiver is None:
-            names = ", ".join(sorted(self.receivers)) or "none"
+            names = ", ".join(sorted(receivers)) or "none"
             raise NotFound(f"there is no receiver {name!r}; whimbrel.toml has: {names}")
         now = self._clock()
         alert = Alert(
@@ -139,7 +155,7 @@ class Alerts:
 
     # --- what is due ---
 
-    def _note_and_list(self, namespace: str) -> list[AlertDelivery]:
+    def _note_and_list(self, namespace: str, receivers: Mapping[str, Receiver]) -> list[AlertDelivery]:
         """Make the rows of what happened since, and return the alerts that are due."""
         now = self._clock()
         with transaction(self._database, namespace) as stores:
@@ -147,8 +163,8 @@ class Alerts:
             looked_at = {number for space, number in self._looked_at if space == namespace}
             fresh = stores.alerts.entries(now=now, without=looked_at)
             for number, entry in fresh:
-                self._make_rows(stores, number, entry, since=since, now=now)
-            waiting = [row for row in stores.alerts.waiting(now=now) if row.receiver in self.receivers]
+                self._make_rows(stores, number, entry, receivers, since=since, now=now)
+            waiting = [row for row in stores.alerts.waiting(now=now) if row.receiver in receivers]
         self._looked_at |= {(namespace, number) for number, _ in fresh}
         return waiting
 
@@ -157,27 +173,30 @@ class Alerts:
         stores: Stores,
         number: int,
         entry: AuditRecord,
+        receivers: Mapping[str, Receiver],
         *,
         since: dict[str, float],
         now: float,
     ) -> None:
         event = event_of(entry)
-        if event is None or entry.rollout is None:
+        if event is None:
             return
-        plan = stores.registry.rollout(entry.rollout).plan
+        rollout = entry.rollout or ""
+        plan = stores.registry.rollout(rollout).plan if rollout else None
         stage = int(entry.evidence.get("stage", 0))
-        for name, receiver in self.receivers.items():
+        for name, receiver in receivers.items():
             if entry.at < since.get(name, now) or not wants(plan, name, on=receiver.on, event=event):
                 continue
             if stores.alerts.has(name, number):
                 continue
-            before = stores.alerts.earlier(name, entry.rollout)
+            before = stores.alerts.earlier(name, rollout)
             old = grouped(event, stage, at=entry.at, before=before, within_s=limits.ALERT_GROUP_S)
             stores.alerts.add(
                 AlertDelivery(
                     receiver=name,
                     audit_id=number,
-                    rollout=entry.rollout,
+                    rollout=rollout,
+                    device=entry.device or "",
                     event=event,
                     stage=stage,
                     at=entry.at,
@@ -190,10 +209,10 @@ class Alerts:
 
     # --- sending ---
 
-    async def _deliver(self, namespace: str, row: AlertDelivery) -> None:
+    async def _deliver(self, namespace: str, row: AlertDelivery, receiver: Receiver) -> None:
         try:
-            destination = reveal(self.receivers[row.receiver], folder=self._folder)
-            alert, plot = await asyncio.to_thread(self._compose, namespace, row)
+            destination = reveal(receiver, folder=self._folder)
+            alert, plot = await asyncio.to_thread(self._compose, namespace, row, receiver)
             result = await self._send(alert, destination, plot=plot)
         except WhimbrelError as error:
             result = DeliveryResult(ok=False, said=str(error))
@@ -208,7 +227,7 @@ class Alerts:
             log.warning(
                 "alert %s of %s was not told to %s (try %d, %s): %s",
                 row.event,
-                row.rollout,
+                row.rollout or row.device,
                 row.receiver,
                 tries,
                 "given up" if over else f"again in {wait_s:.0f} s",
@@ -221,12 +240,13 @@ class Alerts:
         with transaction(self._database, namespace) as stores:
             stores.alerts.save(row)
 
-    def _compose(self, namespace: str, row: AlertDelivery) -> tuple[Alert, bytes | None]:
+    def _compose(self, namespace: str, row: AlertDelivery, receiver: Receiver) -> tuple[Alert, bytes | None]:
         """The whole alert, and the plot of its evidence where the receiver's form has a place for it."""
-        receiver = self.receivers[row.receiver]
         with transaction(self._database, namespace) as stores:
             registry = stores.registry
             entry = stores.alerts.entry(row.audit_id)
+            if row.device:
+                return _of_device(namespace, row, entry), None
             rollout = registry.rollout(row.rollout)
             versions = {v.serial: v.semantic_version for v in registry.versions(rollout.model)}
             pictured = receiver.form == "email" or receiver.plot
@@ -252,6 +272,10 @@ class Alerts:
         return alert, draw(evidence_chart(points, title=title), "png") if points else None
 
     async def _send(self, alert: Alert, destination: Destination, *, plot: bytes | None) -> DeliveryResult:
+        result = await self._try_to_send(alert, destination, plot=plot)
+        return msgspec.structs.replace(result, said=destination.without_secrets(result.said))
+
+    async def _try_to_send(self, alert: Alert, destination: Destination, *, plot: bytes | None) -> DeliveryResult:
         try:
             async with asyncio.timeout(limits.ALERT_SEND_S):
                 if destination.receiver.form == "email":
@@ -289,6 +313,20 @@ class Alerts:
             return DeliveryResult(ok=False, said=f"{type(error).__name__}: {error}")
         mailboxes = len(destination.receiver.to)
         return DeliveryResult(ok=True, said=f"accepted for {mailboxes - len(refused)} of {mailboxes} mailboxes")
+
+
+def _of_device(namespace: str, row: AlertDelivery, entry: AuditRecord) -> Alert:
+    return Alert(
+        key=f"{namespace}/{row.audit_id}/{row.receiver}",
+        namespace=namespace,
+        receiver=row.receiver,
+        event=event_of(entry) or "duplicate_identity",
+        at=entry.at,
+        because=entry.because,
+        actor=entry.actor,
+        device=row.device,
+        evidence=entry.evidence,
+    )
 
 
 def _smtp(host: str, port: int, *, secure: bool) -> smtplib.SMTP:

@@ -26,25 +26,29 @@ import msgspec
 import uvicorn
 
 from whimbrel.durable import write_durably
-from whimbrel.errors import Conflict, InvariantBroken, NotFound, Unavailable, UntrustedInput
+from whimbrel.errors import Conflict, NotFound, Unavailable, UntrustedInput
 from whimbrel.flows.ports import Inbox
 from whimbrel.server.admin.app import admin_app
 from whimbrel.server.admin.operations import AdminContext
 from whimbrel.server.alerts import Alerts
-from whimbrel.server.auth import DeviceTokens
-from whimbrel.server.config import FILE, Config, Folder
+from whimbrel.server.auth import DeviceTokens, Gatekeeper
+from whimbrel.server.config import FILE, Config, CurrentReceivers, Folder
 from whimbrel.server.controllers import Controllers
+from whimbrel.server.device_access import AccessWatch
 from whimbrel.server.device_api import DeviceApi
-from whimbrel.server.http import App, Receive, Scope, Send, problem, respond
+from whimbrel.server.http import App, Receive, Scope, Send, problem, respond, unforeseen
 from whimbrel.server.intake import Intake
+from whimbrel.server.logs import fields
+from whimbrel.server.start_checks import check_folders, exposed_admin, exposed_files
 from whimbrel.server.static import BytesSent, Static
 from whimbrel.stores.blobs import Blobs
-from whimbrel.stores.database import Database
+from whimbrel.stores.database import Database, Migration
 from whimbrel.stores.inbox_nats import InboxNats
 from whimbrel.stores.inbox_table import InboxTable
 from whimbrel.stores.signer import load_signer, make_signer
 from whimbrel.stores.transaction import transaction
 from whimbrel.stores.tuf_repository import OnlineSigners, copy_files, first_metadata
+from whimbrel.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -126,25 +130,34 @@ def _create(path: Path, config: Config, *, now: float) -> Folder:
     return Folder.make(path, config)  # last: a folder without it is no repository
 
 
+def migrate_repository(folder: Folder) -> Migration:
+    """Bring the schema of a repository's database to this program's. Raises `Refused` for a newer one."""
+    database = Database(folder.database_url)
+    try:
+        return database.migrate()
+    finally:
+        database.close()
+
+
 @contextmanager
 def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -> Iterator[Repository]:
-    """Open a repository, with the schema brought up to date. `clock`: POSIX seconds."""
+    """Open a repository. `clock`: POSIX seconds. Raises `Refused` where its database has not this program's schema."""
     database = Database(folder.database_url)
-    database.migrate()
-    signers = OnlineSigners(
-        snapshot=load_signer(folder.online_keys / "snapshot.pem"),
-        timestamp=load_signer(folder.online_keys / "timestamp.pem"),
-        policy=load_signer(folder.online_keys / "policy.pem"),
-    )
-    blobs = Blobs.open(folder.config.artifacts, base=folder.path)
-    inbox: Inbox = (
-        InboxTable(database)
-        if folder.config.inbox == "table"
-        else InboxNats(folder.config.inbox, stream=folder.config.inbox_stream)
-    )
     try:
+        database.check_schema()
+        signers = OnlineSigners(
+            snapshot=load_signer(folder.online_keys / "snapshot.pem"),
+            timestamp=load_signer(folder.online_keys / "timestamp.pem"),
+            policy=load_signer(folder.online_keys / "policy.pem"),
+        )
+        blobs = Blobs.open(folder.config.artifacts, base=folder.path)
+        inbox: Inbox = (
+            InboxTable(database)
+            if folder.config.inbox == "table"
+            else InboxNats(folder.config.inbox, stream=folder.config.inbox_stream)
+        )
         controllers = Controllers(database, blobs, inbox, signers, clock=clock)
-        alerts = Alerts(database, folder.path, folder.config.receivers, leads=controllers.leads_now, clock=clock)
+        alerts = Alerts(database, folder.path, CurrentReceivers(folder), leads=controllers.leads_now, clock=clock)
         yield Repository(folder, database, blobs, inbox, signers, controllers, alerts, clock)
     finally:
         database.close()
@@ -166,10 +179,10 @@ def device_app(static: Static, devices: DeviceApi) -> App:
         try:
             await route(scope, receive, watched)
         except Exception as error:
-            log.exception("a request failed")
+            reason = unforeseen(error)
             if begun:
                 raise  # the connection is closed, so that the other side sees that the answer is cut
-            status, body, headers = problem(InvariantBroken(f"{type(error).__name__}; see the server's log"))
+            status, body, headers = problem(reason)
             await respond(send, status, body, headers=headers, content_type=None)
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
@@ -199,24 +212,30 @@ class Listening(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIterator[Listening]:
-    """Run a whole server in this process, until the block ends. Ports may be 0.
+    """Run a whole server in this process, until the block ends. Ports may be 0. The database is brought up first.
 
-    Raises `Unavailable` for a port in use.
+    Raises `Unavailable` for a port in use and for a folder that cannot be written, `Refused` for a newer database.
     """
+    began = time.monotonic()
+    _prepare(folder)
     with open_repository(folder) as repository:
         repository.alerts.introduce()
         intake = Intake(repository.inbox, written=repository.controllers.wake)
-        tokens = DeviceTokens.open(folder.online_keys / "device-tokens.key")
+        tokens, gatekeeper = DeviceTokens.open(folder.online_keys / "device-tokens.key"), Gatekeeper()
+        access = AccessWatch(repository.database, gatekeeper, clock=repository.clock)
+        access.read()  # before the first request
         apps: list[tuple[App, socket.socket]] = []
         try:
             static = Static(repository.blobs)
-            devices = DeviceApi(repository.database, tokens, intake, clock=repository.clock)
+            devices = DeviceApi(repository.database, tokens, intake, clock=repository.clock, gatekeeper=gatekeeper)
             apps.append((device_app(static, devices), bind(listen)))
             apps.append((admin_app(repository.admin_context(static.sent)), bind(admin_listen)))  # type: ignore[arg-type]
         except BaseException:
             for _, opened in apps:
                 opened.close()
             raise
+        if warning := exposed_admin(apps[1][1].getsockname()[0], _address(apps[1][1])):
+            log.warning("%s", warning)
         servers = [_server(app) for app, _ in apps]
         tasks = [
             asyncio.create_task(server.serve(sockets=[opened]))
@@ -224,6 +243,7 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
         ]
         loops = [
             asyncio.create_task(intake.run()),
+            asyncio.create_task(access.run()),
             asyncio.create_task(repository.controllers.run()),
             asyncio.create_task(repository.controllers.run_builds()),
             asyncio.create_task(repository.alerts.run()),
@@ -234,7 +254,9 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
                     if task.done():
                         task.result()
                 await asyncio.sleep(0.01)
-            yield Listening(*(f"http://{_address(opened)}" for _, opened in apps))
+            listening = Listening(*(f"http://{_address(opened)}" for _, opened in apps))
+            log.info("started", extra=fields(**_described(repository, listening)))
+            yield listening
         finally:
             for server in servers:
                 server.should_exit = True
@@ -243,15 +265,52 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await repository.inbox.close()
+            log.info("stopped", extra=fields(version=__version__, ran_s=round(time.monotonic() - began, 1)))
+
+
+def _prepare(folder: Folder) -> None:
+    """What is checked, and brought up, before anything listens."""
+    database = Database(folder.database_url)
+    try:
+        check_folders(folder, database=database.folder)
+        if warning := exposed_files(folder):
+            log.warning("%s", warning)
+        migration = database.migrate()
+    finally:
+        database.close()
+    if migration.changed:
+        log.info("the database was brought from the schema %s to %s", migration.before or "none", migration.after)
+
+
+def _described(repository: Repository, listening: Listening) -> dict[str, object]:
+    """A running server, for its log."""
+    config = repository.folder.config
+    return {
+        "version": __version__,
+        "folder": repository.folder.path,
+        "namespace": config.namespace,
+        "devices": listening.devices,
+        "admin": listening.admin,
+        "database": repository.database.kind,
+        "artifacts": config.artifacts.partition("://")[0] if "://" in config.artifacts else "folder",
+        "inbox": "table" if config.inbox == "table" else "NATS",
+        "receivers": len(config.receivers),
+        "pid": os.getpid(),
+    }
 
 
 async def serve_until_stopped(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIterator[Listening]:
     """Run a server until SIGINT or SIGTERM. Yields once, when the server listens."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop_on(number: signal.Signals) -> None:
+        log.info("stopping: %s came", number.name)
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stop_on, number)
     async with running(folder, listen=listen, admin_listen=admin_listen) as listening:
         yield listening
         await stop.wait()

@@ -6,23 +6,29 @@ inbox = "table"                        # or nats://host:4222
 inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
 
-The receivers of alerts stand in the same file: see `receivers`.
+The receivers of alerts stand in the same file: see `receivers`. They alone are read again while a server runs
+(`CurrentReceivers`); what the other settings name is open by then.
 """
 
+import logging
 import shlex
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.durable import write_durably
-from whimbrel.errors import NotFound, UntrustedInput
+from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
 from whimbrel.model.documents import Document, convert
 from whimbrel.model.ids import Name
 from whimbrel.server.receivers import Receiver
+
+log = logging.getLogger(__name__)
 
 FILE = "whimbrel.toml"
 _CONFIG_BYTES = 64 * 1024
@@ -43,6 +49,11 @@ class Config(Document, frozen=True):
         names = [receiver.name for receiver in self.receivers]
         if len(set(names)) != len(names):
             raise ValueError(f"two receivers share a name: {', '.join(names)}")
+
+    @property
+    def has_password(self) -> bool:
+        """Whether a URL in it has a password, so that the file is a secret itself."""
+        return any("@" in url and urlsplit(url).password for url in (self.database, self.artifacts, self.inbox))
 
 
 class Folder(msgspec.Struct, frozen=True):
@@ -73,7 +84,8 @@ class Folder(msgspec.Struct, frozen=True):
     def make(cls, path: Path, config: Config) -> "Folder":
         """Write the settings file of a new repository."""
         lines = [f"{name} = {_toml(getattr(config, name))}\n" for name in _WRITTEN]
-        write_durably(path / FILE, "".join(["# Settings of this repository.\n", *lines]).encode())
+        mode = 0o600 if config.has_password else 0o644
+        write_durably(path / FILE, "".join(["# Settings of this repository.\n", *lines]).encode(), mode=mode)
         return cls(path, config)
 
     @property
@@ -84,6 +96,11 @@ class Folder(msgspec.Struct, frozen=True):
         if url.startswith(prefix) and not url.startswith("sqlite:////") and not url.endswith(":memory:"):
             return f"{prefix}{(self.path / url.removeprefix(prefix)).resolve()}"
         return url
+
+    @property
+    def artifacts_folder(self) -> Path | None:
+        """Where artifacts and signed files lie on this machine. None where they lie elsewhere."""
+        return None if "://" in self.config.artifacts else (self.path / self.config.artifacts).resolve()
 
     @property
     def offline_keys(self) -> Path:
@@ -109,6 +126,51 @@ class Folder(msgspec.Struct, frozen=True):
     def root(self) -> Path:
         """The first root metadata: what devices are built with."""
         return self.path / "root.json"
+
+
+class CurrentReceivers:
+    """The receivers of alerts as `whimbrel.toml` has them now. A server asks before every round of alerts.
+
+    A file that is not understood changes nothing: the receivers of before stay in use, and `problem` says why.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._read_at = self._stamp()
+        self._receivers = _by_name(folder.config)
+        self.problem: str | None = None
+
+    def get(self) -> Mapping[str, Receiver]:
+        """The receivers by name. The file is read again where it has changed since the last time."""
+        stamp = self._stamp()
+        if stamp != self._read_at:
+            self._read_at = stamp
+            self._read()
+        return self._receivers
+
+    def _read(self) -> None:
+        try:
+            config = Folder.open(self._folder.path).config
+        except (WhimbrelError, OSError) as error:
+            self.problem = f"{error}; the receivers of before stay in use: {', '.join(self._receivers) or 'none'}"
+            log.warning("%s", self.problem)
+            return
+        self.problem, self._receivers = None, _by_name(config)
+        log.info("%s has changed; its receivers are now: %s", FILE, ", ".join(self._receivers) or "none")
+        running = self._folder.config
+        if changed := [name for name in _WRITTEN if getattr(config, name) != getattr(running, name)]:
+            log.warning("%s of %s has changed, too, and is used from the next start on", ", ".join(changed), FILE)
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = (self._folder.path / FILE).stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _by_name(config: Config) -> dict[str, Receiver]:
+    return {receiver.name: receiver for receiver in config.receivers}
 
 
 def _toml(text: str) -> str:

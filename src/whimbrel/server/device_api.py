@@ -3,6 +3,7 @@
 1. A message (an announcement, or a batch of reports) is read here, so that the device hears at once what is wrong with
    it. It is counted later: `intake` has it stored, then the device is answered, and `controllers/tallying` takes it.
 2. Enrolment, tokens and the check ask the database, in a thread of their own each.
+3. A device that is blocked gets no token, may not enrol, and is refused with a token that is still good.
 """
 
 import asyncio
@@ -14,13 +15,14 @@ import msgspec
 
 from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
 from whimbrel.flows.decide_for_device import decide_for_device
+from whimbrel.flows.devices.enrol import admit_enrolment
 from whimbrel.flows.records import DeviceMessage
 from whimbrel.flows.reports.take_check import take_check
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Line, Release
 from whimbrel.policy.policy import Policy
-from whimbrel.server.auth import TOKEN_LIFE_S, DeviceTokens
+from whimbrel.server.auth import TOKEN_LIFE_S, DeviceTokens, Gatekeeper, check_access
 from whimbrel.server.http import (
     DEVICE_BODY_BYTES,
     Receive,
@@ -51,8 +53,10 @@ class DeviceApi:
         intake: Intake,
         *,
         clock: Callable[[], float],
+        gatekeeper: Gatekeeper,
     ) -> None:
         self._clock = clock
+        self._gatekeeper = gatekeeper
         self._database = database
         self._tokens = tokens
         self._intake = intake
@@ -88,12 +92,14 @@ class DeviceApi:
             with transaction(self._database, namespace) as stores:
                 if stores.registry.secret_name(enrolment.enrol_token, kind="enrol") is None:
                     raise NotAllowed("this enrolment token is unknown here; ask the operator for a current one")
+                now = self._clock()
+                admit_enrolment(stores.inventory, enrolment.device_id, now=now)
                 stores.fleet.enrol(
                     enrolment.device_id,
                     credential=credential,
                     labels=enrolment.labels,
                     models=enrolment.models,
-                    at=self._clock(),
+                    at=now,
                 )
 
         await asyncio.to_thread(work)
@@ -105,9 +111,12 @@ class DeviceApi:
         def work() -> None:
             with transaction(self._database, namespace) as stores:
                 stores.fleet.check_credential(credential.device_id, credential.credential)
+                access = stores.inventory.access([credential.device_id]).get(credential.device_id)
+                check_access(access, issued=now)
 
+        now = self._clock()
         await asyncio.to_thread(work)
-        token = self._tokens.issue(namespace, credential.device_id, now=self._clock())
+        token = self._tokens.issue(namespace, credential.device_id, now=now)
         return 200, encode(Token(token=token, expires_in_s=TOKEN_LIFE_S))
 
     async def _announce(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
@@ -144,8 +153,10 @@ class DeviceApi:
         return 200, msgspec.json.encode({"models": await asyncio.to_thread(work)})
 
     def _device(self, scope: Scope, namespace: str) -> str:
-        """The device that asks. Raises `NotAllowed`."""
-        return self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=self._clock())
+        """The device that asks. Raises `NotAllowed`, or `Refused` for one that is blocked."""
+        claims = self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=self._clock())
+        self._gatekeeper.check(namespace, claims.device, issued=claims.issued)
+        return claims.device
 
 
 def _policy_of(stores: Stores, model: str) -> Policy | None:

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import io
+import logging
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import msgspec
 
 from whimbrel import limits
-from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.durable import trouble
+from whimbrel.errors import DiskFull, InvariantBroken, Unavailable, UntrustedInput, WhimbrelError
+
+log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -113,6 +117,15 @@ def problem(error: WhimbrelError) -> tuple[int, bytes, Headers]:
     if isinstance(error, Unavailable):
         headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
     return error.status, body, headers
+
+
+def unforeseen(error: Exception) -> WhimbrelError:
+    """Log an error that is not one of ours, and give the one to answer: a full disk is said, the rest is our bug."""
+    reason = trouble(error, doing="this request") if isinstance(error, OSError) else None
+    if isinstance(reason, DiskFull):
+        return reason
+    log.error("a request failed", exc_info=error)
+    return InvariantBroken(f"{type(error).__name__}; see the server's log")
 
 
 DEVICE_BODY_BYTES = 1 * limits.MIB  # a batch of 256 windows with full sketches is about 200 KiB

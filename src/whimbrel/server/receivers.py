@@ -10,6 +10,7 @@
 1. Addresses come from this file alone: a plan, a device or an API call cannot make the server speak to an address.
 2. Secrets are read when something is sent, and stand in no log, answer or audit entry. A URL that is itself a secret
    (Slack's) is named by `url_from`.
+3. What is about a device and no rollout (`duplicate_identity`) can be asked for here alone.
 """
 
 import os
@@ -22,9 +23,9 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
+from whimbrel.flows.alerts import Event
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
-from whimbrel.plan.governance import AlertOn
 
 Source = Annotated[str, Meta(pattern="^(env:[A-Za-z_][A-Za-z0-9_]{0,127}|file:.{1,1024})$")]
 Address = Annotated[str, Meta(pattern=r"^[^@\s<>,]{1,64}@[^@\s<>,]{1,255}$")]
@@ -44,7 +45,7 @@ class Receiver(Document, frozen=True):
     url: Annotated[str, Meta(max_length=2048)] = ""
     url_from: Source | None = None
     secret_from: Source | None = None
-    on: Annotated[tuple[AlertOn, ...], Meta(max_length=32)] = ()
+    on: Annotated[tuple[Event, ...], Meta(max_length=32)] = ()
     plot: bool = False  # generic: with the picture in the body, as base64
     sender: Address | None = None  # email: From
     to: Annotated[tuple[Address, ...], Meta(max_length=limits.ALERT_ADDRESSES)] = ()
@@ -80,6 +81,12 @@ class Destination(msgspec.Struct, frozen=True):
     receiver: Receiver
     url: str
     secret: str
+
+    def without_secrets(self, text: str) -> str:
+        """A receiver's answer, or an error, for the log and for people: it may repeat what it was sent."""
+        for secret in (self.secret, self.url if self.receiver.url_from is not None else ""):
+            text = text.replace(secret, "***") if secret else text
+        return text
 
 
 def reveal(receiver: Receiver, *, folder: Path) -> Destination:

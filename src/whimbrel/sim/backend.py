@@ -42,7 +42,7 @@ from whimbrel.plan.experiment import Experiment, ExperimentVariant
 from whimbrel.plan.plan import Plan, Rollback, Stage
 from whimbrel.policy.policy import Conditions, Policy
 from whimbrel.policy.shadow import ShadowStage
-from whimbrel.server.auth import DeviceTokens
+from whimbrel.server.auth import DeviceTokens, Gatekeeper
 from whimbrel.server.controllers import Controllers
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import problem
@@ -155,7 +155,13 @@ class Backend:
         self.controllers = self._new_controllers()
         self._intake = Intake(self.inbox, written=asyncio.Event())
         self._writing = self.loop.create_task(self._intake.run())
-        self._api = DeviceApi(self.database, DeviceTokens(self.chance.randbytes(32)), self._intake, clock=self._clock)
+        self._api = DeviceApi(
+            self.database,
+            DeviceTokens(self.chance.randbytes(32)),
+            self._intake,
+            clock=self._clock,
+            gatekeeper=Gatekeeper(),
+        )
         self._set_up()
 
     def close(self) -> None:

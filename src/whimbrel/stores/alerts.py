@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, exists, insert, select, update
+from sqlalchemy import Connection, Row, and_, exists, insert, or_, select, update
 
 from whimbrel import limits
-from whimbrel.flows.alerts import SAID, EarlierAlert
+from whimbrel.flows.alerts import SAID, SAID_OF_DEVICES, EarlierAlert
 from whimbrel.flows.records import AuditRecord
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
@@ -23,7 +23,8 @@ class AlertDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
     receiver: str
     audit_id: int
-    rollout: str
+    rollout: str  # "" for what is about a device
+    device: str = ""
     event: str = msgspec.field(name="moment")  # its name in the table, and for clients
     stage: int
     at: float
@@ -52,15 +53,17 @@ class AlertDeliveries:
         return {row.name: row.since for row in rows}
 
     def entries(self, *, now: float, without: Collection[int]) -> list[tuple[int, AuditRecord]]:
-        """Audit entries of rollouts that may be alerts, oldest first. `without`: those that were looked at already."""
+        """Audit entries of rollouts and devices that may be alerts, oldest first; without those looked at."""
         table = schema.audit
         ids = self.connection.execute(
             select(table.c.id)
             .where(
                 table.c.namespace == self.namespace,
                 table.c.at > now - limits.ALERT_HORIZON_S,
-                table.c.rollout.is_not(None),
-                table.c.action.in_(list(SAID)),
+                or_(
+                    and_(table.c.rollout.is_not(None), table.c.action.in_(list(SAID))),
+                    and_(table.c.device.is_not(None), table.c.action.in_(list(SAID_OF_DEVICES))),
+                ),
             )
             .order_by(table.c.id)
         ).scalars()
@@ -83,7 +86,7 @@ class AlertDeliveries:
         return bool(self.connection.execute(select(row_exists)).scalar_one())
 
     def earlier(self, receiver: str, rollout: str) -> list[EarlierAlert]:
-        """The alerts of a rollout that the receiver got, or will get."""
+        """The alerts of a rollout ("": of all devices) that the receiver got, or will get."""
         table = schema.alerts
         rows = self.connection.execute(
             select(table).where(

@@ -6,6 +6,7 @@
 """
 
 import asyncio
+import errno
 import hashlib
 import os
 import uuid
@@ -19,8 +20,8 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from whimbrel import limits
-from whimbrel.durable import fsync_folder
-from whimbrel.errors import NotFound, Unavailable, UntrustedInput
+from whimbrel.durable import fsync_folder, trouble
+from whimbrel.errors import DiskFull, NotFound, Unavailable, UntrustedInput
 
 
 class BlobMeta(msgspec.Struct, frozen=True):
@@ -163,7 +164,9 @@ def _fsync(path: Path) -> None:
 
 
 def _unavailable(doing: str, error: Exception) -> Unavailable:
+    if isinstance(error, OSError) and error.errno is not None:
+        return trouble(error, doing=doing)
     text = str(error)
-    if "No space left" in text or "os error 28" in text:
-        return Unavailable(f"{doing} failed: the disk is full; nothing was changed. Free some space and try again")
+    if any(f"(os error {number})" in text for number in (errno.ENOSPC, errno.EDQUOT)):  # obstore's words
+        return DiskFull(f"{doing} failed: the disk is full where artifacts are stored; free some space and try again")
     return Unavailable(f"{doing} failed: {text.splitlines()[0] if text else type(error).__name__}; try again")

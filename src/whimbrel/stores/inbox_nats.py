@@ -39,6 +39,7 @@ class InboxNats:
         if not stream.replace("-", "").replace("_", "").isalnum():
             raise UntrustedInput(f"{stream!r} cannot name a stream: letters, digits, - and _ only")
         self._url = url
+        self._address = url.partition("://")[2].rpartition("@")[2]  # devices read it: without user and password
         self._stream = stream
         self._connection: Any = None
         self._jetstream: Any = None
@@ -53,7 +54,7 @@ class InboxNats:
             for pack in _packs(records):
                 await self._jetstream.publish(f"{self._stream}.records", pack, timeout=10)
         except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS at {self._url} did not take the reports: {error}; try again") from error
+            raise Unavailable(f"NATS at {self._address} did not take the reports: {error}; try again") from error
 
     async def take(self, limit: int) -> Taken:
         """Take the oldest messages. They come again if `done` is not called within 30 s."""
@@ -73,7 +74,7 @@ class InboxNats:
             pass
         except (NatsError, OSError) as error:
             self._consumer = None
-            raise Unavailable(f"NATS at {self._url} does not give the reports: {error}") from error
+            raise Unavailable(f"NATS at {self._address} does not give the reports: {error}") from error
         return Taken(tuple(records), messages)
 
     async def done(self, taken: Taken) -> None:
@@ -86,7 +87,7 @@ class InboxNats:
             self._in_flight = False
         except (NatsError, OSError, TimeoutError) as error:
             self._consumer = None
-            raise Unavailable(f"NATS at {self._url} did not take the acknowledgement: {error}") from error
+            raise Unavailable(f"NATS at {self._address} did not take the acknowledgement: {error}") from error
 
     async def close(self) -> None:
         """Close the connection."""
@@ -114,7 +115,7 @@ class InboxNats:
             await self.close()
             detail = str(error) or "no connection"
             raise Unavailable(
-                f"NATS at {self._url} does not answer: {detail}; is it running with JetStream?"
+                f"NATS at {self._address} does not answer: {detail}; is it running with JetStream?"
             ) from error
 
     async def _consume_from_the_oldest(self) -> None:

@@ -324,7 +324,14 @@ class Registry:
         values = msgspec.structs.asdict(entry) | {"evidence": packed(entry.evidence)}
         self.connection.execute(insert(schema.audit).values(**values))
 
-    def audit_log(self, *, rollout: str | None = None, model: str | None = None, limit: int = 100) -> list[AuditRecord]:
+    def audit_log(
+        self,
+        *,
+        rollout: str | None = None,
+        model: str | None = None,
+        device: str | None = None,
+        limit: int = 100,
+    ) -> list[AuditRecord]:
         """The newest entries, newest first."""
         table = schema.audit
         query = self._of(table).order_by(table.c.id.desc()).limit(limit)
@@ -332,6 +339,8 @@ class Registry:
             query = query.where(table.c.rollout == rollout)
         if model is not None:
             query = query.where(table.c.model == model)
+        if device is not None:
+            query = query.where(table.c.device == device)
         return [
             AuditRecord(
                 namespace=row.namespace,
@@ -341,6 +350,7 @@ class Registry:
                 because=row.because,
                 model=row.model,
                 rollout=row.rollout,
+                device=row.device,
                 evidence=parse(dict[str, Any], row.evidence, what="stored evidence"),
             )
             for row in self.connection.execute(query)

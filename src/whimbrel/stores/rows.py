@@ -1,13 +1,16 @@
 """Inserting or updating rows, and packing values into columns: what every store needs."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Executable, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from whimbrel.model.documents import encode
+
+_Name = TypeVar("_Name")
+NAMES_A_QUERY = 500  # databases bound the values of a statement; the smallest bound in use is 999
 
 
 def upsert(connection: Connection, table: Table, values: dict[str, Any], *, update: tuple[str, ...] = ()) -> bool:
@@ -43,3 +46,9 @@ def _statement(table: Table, update: tuple[str, ...], dialect: str) -> Executabl
 def packed(value: object) -> bytes:
     """A value for a column of encoded documents."""
     return encode(value)
+
+
+def portions(names: Sequence[_Name], most: int = NAMES_A_QUERY) -> Iterator[Sequence[_Name]]:
+    """Names in portions that a statement may hold."""
+    for first in range(0, len(names), most):
+        yield names[first : first + most]

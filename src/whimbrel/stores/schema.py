@@ -218,8 +218,10 @@ audit = Table(
     Column("because", Text, nullable=False),
     Column("model", String(64)),
     Column("rollout", String(64)),
+    Column("device", String(128)),
     Column("evidence", LargeBinary, nullable=False),
     Index("audit_by_rollout", "namespace", "rollout"),
+    Index("audit_by_device", "namespace", "device"),
     Index("audit_by_time", "namespace", "at"),
 )
 
@@ -229,7 +231,8 @@ alerts = Table(  # made from the audit log: one row for each entry and receiver
     Column("namespace", String(64), primary_key=True),
     Column("receiver", String(64), primary_key=True),
     Column("audit_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("rollout", String(64), nullable=False),
+    Column("rollout", String(64), nullable=False),  # "" for what is about a device
+    Column("device", String(128), nullable=False, server_default=""),
     Column("moment", String(32), nullable=False),
     Column("stage", Integer, nullable=False),
     Column("at", Float, nullable=False),
@@ -255,9 +258,36 @@ devices = Table(
     Column("device_id", String(128), primary_key=True),
     Column("key", BigInteger, nullable=False),  # XXH64 of the id, as a signed number
     Column("credential_sha256", String(64), nullable=False),
-    Column("labels", LargeBinary, nullable=False),
+    Column("labels", LargeBinary, nullable=False),  # told by the device
+    Column("operator_labels", LargeBinary, nullable=False, server_default="{}"),  # given by people
     Column("enrolled_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
+)
+
+device_access = Table(  # devices that were ever blocked or removed: what they may do now
+    "device_access",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("device_id", String(128), primary_key=True),
+    Column("state", String(16), nullable=False),  # open, blocked, removed
+    Column("since", Float, nullable=False),
+    Column("not_before", Float, nullable=False),  # tokens from before this time are over: the device was removed
+    Column("because", Text, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Index("device_access_by_time", "since"),
+    Index("device_access_by_state", "namespace", "state"),
+)
+
+device_duplicates = Table(  # identities that two installations report with
+    "device_duplicate",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("device_id", String(128), primary_key=True),
+    Column("signs", Integer, nullable=False),  # contradictions in the present run of them
+    Column("first_at", Float, nullable=False),  # of this run
+    Column("last_at", Float, nullable=False),
+    Column("noticed_at", Float),  # people were told; NULL: too few signs so far
+    Column("because", Text, nullable=False),
 )
 
 device_models = Table(
@@ -269,6 +299,9 @@ device_models = Table(
     Column("serial", BigInteger),
     Column("hardware_class", String(128), nullable=False),
     Column("at", Float, nullable=False),
+    Column("since", Float),  # when it was first heard to run this serial
+    Column("waits_for", Text, nullable=False, server_default=""),  # as the device says it
+    Column("waits_told_at", Float),
     Index("device_model_by_serial", "namespace", "model", "serial"),
 )
 
@@ -279,6 +312,8 @@ sequences = Table(  # the newest window of an installation that was tallied: wha
     Column("device_id", String(128), primary_key=True),
     Column("epoch", String(64), primary_key=True),
     Column("last", BigInteger, nullable=False),
+    Column("at", Float, nullable=False, server_default="0"),  # when its newest window was heard
+    Column("digests", LargeBinary, nullable=False, server_default="{}"),  # of the newest windows, by their last number
 )
 
 participations = Table(

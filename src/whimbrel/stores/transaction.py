@@ -22,6 +22,7 @@ from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import Deltas
 from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet
+from whimbrel.stores.inventory import Inventory
 from whimbrel.stores.registry import Registry, namespaces
 from whimbrel.stores.tickets import Tickets
 from whimbrel.stores.tuf_repository import SignedRoles
@@ -43,6 +44,11 @@ class Stores:
     def fleet(self) -> Fleet:
         """Devices, cohorts, sequence marks and the tally of their reports."""
         return Fleet(self.connection, self.namespace)
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """Devices as people look at them and govern them."""
+        return Inventory(self.connection, self.namespace)
 
     @cached_property
     def experiments(self) -> Experiments:

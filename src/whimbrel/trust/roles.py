@@ -31,6 +31,11 @@ def publisher_role(model: str) -> str:
     return f"publisher-{check_name(model, kind='model')}"
 
 
+def published_model(role: str) -> str | None:
+    """The model whose publisher this role is; None for every other role."""
+    return role.removeprefix("publisher-") if role.startswith("publisher-") else None
+
+
 def policy_role(model: str) -> str:
     """The online role that signs a model's policy and delta indices."""
     return f"policy-{check_name(model, kind='model')}"

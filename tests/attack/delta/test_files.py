@@ -95,7 +95,7 @@ def test_full_disk_is_said_and_leaves_nothing(files, monkeypatch):
         return len(content)
 
     monkeypatch.setattr(patchfile, "_write_at", pwrite)
-    with pytest.raises(Unavailable, match="no room"):
+    with pytest.raises(Unavailable, match="the disk is full"):
         apply(files)
     assert left_over(files) == []
 
@@ -105,7 +105,7 @@ def test_full_disk_while_encoding_is_said_and_leaves_nothing(files, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(patchfile.shutil, "copyfileobj", copy)
-    with pytest.raises(Unavailable, match="no room"):
+    with pytest.raises(Unavailable, match="the disk is full"):
         patchfile.encode_files(files / "base", files / "target", files / "again")
     assert left_over(files) == []
 

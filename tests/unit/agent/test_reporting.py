@@ -135,7 +135,7 @@ def test_server_that_asks_for_patience_is_left_alone_until_then(
     assert agent.status()["models"]["detector"]["sequence"] == 2
 
 
-@pytest.mark.parametrize("status", [500, 503, 429])
+@pytest.mark.parametrize("status", [500, 503, 507, 429])
 def test_report_that_was_not_stored_is_sent_again_as_it_was(opened: Opened, server: Server, status: int) -> None:
     agent = opened()
     after(agent, 0)
@@ -513,3 +513,51 @@ def test_hundred_agents_share_one_pool_and_hold_no_files(tmp_path: Path, server:
         assert agent.cycle().models["detector"]["serial"] == 1
     assert len(os.listdir("/proc/self/fd")) - before < 10
     pool.clear()
+
+
+# --- what holds a model up ---
+
+
+def told(server: Server) -> list[dict[str, str]]:
+    """What batches said of it, but for those that said nothing."""
+    return [batch["waiting"] for batch in server.batches if "waiting" in batch]
+
+
+def test_what_holds_a_model_up_is_told_when_it_changes_and_without_measurements(opened: Opened, server: Server) -> None:
+    situation = [Situation(battery=0.43, charging=False)]
+    agent = opened(situation=lambda: situation[0])
+    committed(agent)
+    after(agent, 2)
+    assert told(server) == [{"detector": ""}]  # once after a start: an earlier process may have told something else
+    server.repository.policy("detector", baseline=2, report_s=60, refresh_s=60, conditions=Conditions(battery_min=0.5))
+    status = after(agent, 4)
+    assert status["waits_for"] == "the policy asks for a battery at 50% (it is at 43%)"
+    situation[0] = Situation(battery=0.41, charging=False)
+    after(agent, 6)
+    after(agent, 8)
+    assert told(server)[1:] == [{"detector": "the policy asks for a battery at 50%"}]
+    assert len(server.batches) > len(told(server))
+    situation[0] = Situation(battery=0.9)
+    after(agent, 10)
+    assert told(server)[2:] == [{"detector": ""}]
+
+
+def test_what_was_not_stored_is_told_again(opened: Opened, server: Server) -> None:
+    server.answers["reports"] = 503
+    agent = opened()
+    committed(agent)
+    after(agent, 3)
+    assert server.batches == []
+    del server.answers["reports"]
+    after(agent, 9)
+    assert told(server) == [{"detector": ""}]
+
+
+def test_what_a_failed_try_met_stays_on_the_device(opened: Opened, server: Server) -> None:
+    agent = opened()
+    committed(agent)
+    server.repository.policy("detector", baseline=2, report_s=60, refresh_s=60)
+    server.repository.blobs.pop(digest_of(CONTENTS[1]))
+    problem = str(after(agent, 4)["waits_for"])
+    assert "artifacts" in problem
+    assert told(server)[-1] == {"detector": "another try: the last one failed, as the device's own status says"}

@@ -12,6 +12,7 @@ from whimbrel.device.conditions import (
     start_jitter,
     wait_for_conditions,
     wait_to_begin,
+    without_measurements,
 )
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import encode, parse
@@ -105,7 +106,7 @@ def test_storage_is_asked_for_and_the_sentence_says_how_much() -> None:
     assert permit(conditions, Situation(free_bytes=500 * 2**20), now=0).allowed
     assert permit(conditions, Situation(), now=0).because.endswith("and that is not known")
     assert permit(conditions, Situation(free_bytes=2**20), now=0).because == (
-        "1 MiB of storage are free; the policy asks for 500"
+        "the policy asks for 500 MiB of free storage (1 MiB are free)"
     )
 
 
@@ -142,3 +143,12 @@ def test_a_start_waits_for_no_jitter_with_a_bundle_or_where_the_clock_was_set_ba
     spread = Conditions(start_jitter_s=100)
     assert begins(spread, now=100.0, offline=True) is None
     assert begins(spread, now=99.0) is None
+
+
+def test_a_server_is_told_what_is_asked_for_and_not_what_was_measured() -> None:
+    for asked, situation, told in (
+        (Conditions(battery_min=0.5), Situation(battery=0.125), "the policy asks for a battery at 50%"),
+        (Conditions(storage_mib_min=500), Situation(free_bytes=7), "the policy asks for 500 MiB of free storage"),
+        (Conditions(charging=True), Situation(), "the policy asks for a charger and that is not known"),
+    ):
+        assert without_measurements(permit(asked, situation, now=0.0).because) == told

@@ -1,9 +1,13 @@
 """Who is told of what, and what is no news."""
 
+import pytest
+
 from support.values import plan
 from whimbrel.flows.alerts import Alert, EarlierAlert, event_of, grouped, wants
 from whimbrel.flows.records import AuditRecord
 from whimbrel.plan.governance import AlertRule
+from whimbrel.server.alert_forms import mail, posted
+from whimbrel.server.receivers import Destination, Receiver
 
 
 def told(event: str = "held", stage: int = 0, at: float = 0.0) -> EarlierAlert:
@@ -56,3 +60,36 @@ def test_what_ends_well_clears_what_was_said() -> None:
 def test_an_entry_about_no_rollout_alerts_nobody() -> None:
     entry = AuditRecord(namespace="default", at=0.0, actor="me", action="start", because="b")
     assert event_of(entry) is None
+
+
+def test_an_entry_about_a_device_is_told_to_those_who_ask_for_it_and_to_no_plan() -> None:
+    entry = AuditRecord(namespace="default", at=0.0, actor="tally", action="notice_duplicate", because="b", device="d")
+    event = event_of(entry)
+    assert event == "duplicate_identity"
+    assert wants(None, "team", on=("duplicate_identity",), event=event)
+    assert not wants(None, "team", on=("held",), event=event)
+    blocked = AuditRecord(namespace="default", at=0.0, actor="ana", action="block_device", because="b", device="d")
+    assert event_of(blocked) is None
+
+
+@pytest.mark.parametrize("form", ["generic", "slack", "pagerduty", "alertmanager"])
+def test_every_form_tells_of_a_device_without_a_rollout(form: str) -> None:
+    told = Alert(
+        key="k",
+        namespace="default",
+        receiver="team",
+        event="duplicate_identity",
+        at=0.0,
+        because="two installations report",
+        actor="tally",
+        device="board-1",
+    )
+    assert (told.thread, told.severity, told.status) == ("default/device/board-1", "warning", "firing")
+    url = "https://hooks.example.com/x"
+    receiver = Receiver(name="team", form=form, url=url, secret_from="env:KEY")  # type: ignore[arg-type]
+    body = posted(told, Destination(receiver, url, "s"), plot=None, now=0.0).body.decode()
+    assert "board-1" in body
+    assert "two installations report" in body
+    assert '"rollout":' not in body
+    written = mail(told, Destination(receiver, url, "s"), plot=None)
+    assert "device board-1: two installations report with this id" in str(written["Subject"])

@@ -58,6 +58,18 @@ def test_what_depends_on_a_label_that_devices_do_not_tell_is_not_known() -> None
         assert fit(here, ANDROID).reasons[0].has == {"no platform": 1}
 
 
+def test_a_label_that_is_not_told_and_only_leaves_out_some_values_is_assumed_to_be_fine() -> None:
+    """Which runtime a device has it tells only when it is asked, and nearly every ONNX file leaves out old ones."""
+    with town() as here:
+        here.enrol("a", "b", labels={}, models=("wake",))
+        found = fit(here, NEW_RUNTIME, told=())
+        assert counts(found) == ({"onnx": 2}, 0, 0, 0)
+        assert (found.fleet, found.assumed, found.assumed_for, found.untold) == (2, 2, ("runtime.onnxruntime",), ())
+        found = fit(here, ANDROID, NEW_RUNTIME, told=())
+        assert (counts(found), found.assumed) == (({"android": 0, "onnx": 0}, 2, 0, 0), 2)
+        assert fit(here, NEW_RUNTIME).assumed == 0
+
+
 def test_whether_a_device_may_run_a_version_is_no_only_where_that_is_certain() -> None:
     may_run = runs_where([ANDROID, NEW_RUNTIME], told=["platform"])
     assert may_run is not None

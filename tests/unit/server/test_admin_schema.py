@@ -145,7 +145,7 @@ def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
     }
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     assert all(content == (None if method == "head" else problem) for (method, _), content in contents.items())
-    assert {int(status) for _, status in contents} == {400, 401, 403, 404, 409, 413, 503}
+    assert {int(status) for _, status in contents} == {400, 401, 403, 404, 409, 413, 503, 507}
     assert set(document["components"]["schemas"]["Problem"]["required"]) == {"title", "status", "detail"}
 
 
@@ -166,7 +166,7 @@ def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
 def test_a_route_names_the_problems_it_may_answer(
     document: dict[str, Any], method: str, path: str, further: set[int]
 ) -> None:
-    assert problem_statuses(operations(document)[method, path]) == {400, 401, 503} | further
+    assert problem_statuses(operations(document)[method, path]) == {400, 401, 503, 507} | further
 
 
 def test_every_route_asks_for_the_admin_token(document: dict[str, Any]) -> None:

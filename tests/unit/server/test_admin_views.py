@@ -24,7 +24,7 @@ from whimbrel.server.admin.tickets import TICKET_ROUTES
 from whimbrel.server.admin.views.experiments import ExperimentVerdictView, ExperimentView
 from whimbrel.server.admin.views.verdicts import GateEvidence, VerdictView, evidence_of, verdict_view
 
-VIEWS = ("alerts", "experiments", "rollouts", "tickets", "verdicts")
+VIEWS = ("alerts", "devices", "experiments", "rollouts", "tickets", "verdicts")
 IN_SHADOW = Counts(
     assigned_t=10, assigned_c=10, activated_t=10, placebo_c=10, reported_t=10, reported_c=10, shadowed_t=10
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from whimbrel.errors import UntrustedInput
-from whimbrel.server.config import FILE, Folder
+from whimbrel.server.config import FILE, CurrentReceivers, Folder
 from whimbrel.server.receivers import Receiver, reveal
 
 GOOD = 'name = "team"\nform = "generic"\nurl = "https://hooks.example.com/x"\n'
@@ -62,3 +62,52 @@ def test_a_secret_that_is_not_there_is_said_without_saying_it(tmp_path: Path, so
     with pytest.raises(UntrustedInput, match="the secret of receiver t") as caught:
         reveal(receiver, folder=tmp_path)
     assert "two" not in str(caught.value)
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    """New receivers needed a restart."""
+    current = CurrentReceivers(opened(tmp_path, GOOD))
+    assert list(current.get()) == ["team"]
+    opened(tmp_path, GOOD, MAIL)
+    assert list(current.get()) == ["team", "m"]
+    opened(tmp_path)
+    assert current.get() == {}
+
+
+def test_a_file_that_is_not_understood_leaves_the_receivers_of_before_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    current = CurrentReceivers(opened(tmp_path, GOOD))
+    (tmp_path / FILE).write_text("[[receivers]\n")
+    for _ in range(3):
+        assert list(current.get()) == ["team"]
+    assert len(caplog.records) == 1
+    assert "is not TOML" in caplog.text
+    assert "the receivers of before stay in use: team" in caplog.text
+    assert current.problem is not None
+    opened(tmp_path, MAIL)
+    assert list(current.get()) == ["m"]
+    assert current.problem is None
+
+
+def test_a_file_that_is_gone_leaves_the_receivers_of_before(tmp_path: Path) -> None:
+    current = CurrentReceivers(opened(tmp_path, GOOD))
+    (tmp_path / FILE).unlink()
+    assert list(current.get()) == ["team"]
+    assert current.problem is not None
+
+
+def test_another_setting_is_said_to_wait_for_the_next_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    current = CurrentReceivers(opened(tmp_path, GOOD))
+    (tmp_path / FILE).write_text('inbox = "nats://u:hunter2@127.0.0.1:4222"\n')
+    assert current.get() == {}
+    assert "inbox of whimbrel.toml has changed, too, and is used from the next start on" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_an_answer_that_repeats_a_secret_is_kept_without_it(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("s3cret")
+    (tmp_path / "url").write_text("https://hooks.example.com/T0/s3c")
+    receiver = Receiver(name="t", form="slack", url_from="file:url", secret_from="file:key")
+    said = reveal(receiver, folder=tmp_path).without_secrets("no s3cret at https://hooks.example.com/T0/s3c")
+    assert said == "no *** at ***"

@@ -1,20 +1,145 @@
-"""The migrations lead to the schema that the program asks for."""
+"""Migrations lead to the schema that the program asks for, once; nothing else changes a schema."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import alembic.autogenerate
 import alembic.migration
+import pytest
+from sqlalchemy import text
 
+from conftest import POSTGRESQL
+from support.old_database import make_newer, make_older, schema_of
+from whimbrel.errors import Refused
 from whimbrel.stores import schema
 from whimbrel.stores.database import Database
 
 
-def test_a_migrated_database_has_every_table_and_column(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/registry.db")
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A database with this program's schema."""
+    path = tmp_path / "registry.db"
+    database = Database(f"sqlite:///{path}")
+    database.migrate()
+    database.close()
+    return path
+
+
+def test_a_migrated_database_has_every_table_and_column(file: Path) -> None:
+    database = Database(f"sqlite:///{file}")
     try:
-        database.migrate()
         with database.transaction() as connection:
             context = alembic.migration.MigrationContext.configure(connection)
             assert alembic.autogenerate.compare_metadata(context, schema.metadata) == []
     finally:
         database.close()
+
+
+def test_a_migration_says_what_it_did_and_does_it_once(file: Path) -> None:
+    newest, older = schema_of(file), make_older(file)
+    database = Database(f"sqlite:///{file}")
+    try:
+        first, again = database.migrate(), database.migrate()
+    finally:
+        database.close()
+    assert (first.before, first.after, first.changed) == (older, newest, True)
+    assert (again.before, again.after, again.changed) == (newest, newest, False)
+
+
+def test_to_check_an_older_schema_says_what_brings_it_up_and_changes_nothing(file: Path) -> None:
+    """Every command on a folder migrated it, also one that only reads."""
+    older = make_older(file)
+    database = Database(f"sqlite:///{file}")
+    try:
+        with pytest.raises(Refused, match=rf"has the schema {older}, .*`whimbrel serve` or `whimbrel migrate`"):
+            database.check_schema()
+    finally:
+        database.close()
+    assert schema_of(file) == older
+
+
+def test_a_database_without_a_schema_is_no_tracebacks_business(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/new.db")
+    try:
+        with pytest.raises(Refused, match="has no schema"):
+            database.check_schema()
+    finally:
+        database.close()
+
+
+def test_a_newer_schema_is_refused_by_both_and_left_as_it_is(file: Path) -> None:
+    """alembic said: Can't locate revision identified by '9999'."""
+    make_newer(file)
+    database = Database(f"sqlite:///{file}")
+    try:
+        for ask in (database.check_schema, database.migrate):
+            with pytest.raises(Refused, match=r"the schema 9999, which a newer Whimbrel made: .*install the newer"):
+                ask()
+    finally:
+        database.close()
+    assert schema_of(file) == "9999"
+
+
+_MIGRATE = "import sys; from whimbrel.stores.database import Database as D; print(D(sys.argv[1]).migrate().changed)"
+
+
+def migrated_at_once(url: str, *, processes: int = 4) -> list[bool]:
+    """Whether each of some processes that begin at the same time found something to do."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", _MIGRATE, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(processes)
+    ]
+    answers = [each.communicate(timeout=120) for each in started]
+    assert [each.returncode for each in started] == [0] * processes, [err for _, err in answers]
+    return [out.strip() == "True" for out, _ in answers]
+
+
+def test_of_processes_that_migrate_a_file_at_once_one_does_it(tmp_path: Path) -> None:
+    assert sorted(migrated_at_once(f"sqlite:///{tmp_path}/new.db")) == [False, False, False, True]
+
+
+@pytest.mark.postgresql
+def test_of_processes_that_migrate_postgresql_at_once_one_does_it(fresh_schema: str) -> None:
+    assert sorted(migrated_at_once(fresh_schema)) == [False, False, False, True]
+
+
+@pytest.mark.postgresql
+def test_a_migration_waits_for_the_one_that_runs(fresh_schema: str) -> None:
+    """While another process migrates, nothing is begun: alembic would make its tables a second time."""
+    import psycopg
+
+    from whimbrel.stores.database import MIGRATION_LOCK
+
+    with psycopg.connect(POSTGRESQL) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+        waiting = subprocess.Popen([sys.executable, "-c", _MIGRATE, fresh_schema], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(timeout=5)
+        other.rollback()
+    out, _ = waiting.communicate(timeout=60)
+    assert out.strip() == "True"
+
+
+@pytest.mark.postgresql
+def test_a_lock_that_never_comes_is_said(fresh_schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psycopg
+
+    from whimbrel.errors import Unavailable
+    from whimbrel.stores import database as module
+
+    monkeypatch.setattr(module, "_MIGRATION_WAIT_S", 1)
+    opened = Database(fresh_schema)
+    try:
+        with psycopg.connect(POSTGRESQL) as other:
+            other.execute("SELECT pg_advisory_xact_lock(%s)", (module.MIGRATION_LOCK,))
+            with pytest.raises(Unavailable, match="the database is in use: another server"):
+                opened.migrate()
+            other.rollback()
+        assert opened.migrate().changed
+        with opened.transaction() as connection:
+            assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "0"
+    finally:
+        opened.close()

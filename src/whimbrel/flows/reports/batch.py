@@ -10,7 +10,7 @@ Called by `ingest`.
 from collections.abc import Iterable
 
 from whimbrel.flows.ports import FleetPort
-from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion
+from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark
 
 
 class FleetBatch:
@@ -23,7 +23,10 @@ class FleetBatch:
         self._places = {
             (entry.rollout, entry.stage, entry.device_id): entry for entry in fleet.participations(comparisons, devices)
         }
-        self._new_sequences: dict[tuple[str, str], int] = {}
+        self._new_sequences: dict[tuple[str, str], SequenceMark] = {}
+        self._epochs: dict[str, set[str]] = {}
+        for device_id, epoch in self._sequences:
+            self._epochs.setdefault(device_id, set()).add(epoch)
         self._changed_places: set[tuple[str, int, str]] = set()
         self._heard: dict[str, HeardDevice] = {}
         self._running: dict[tuple[str, str], RunningVersion] = {}
@@ -31,11 +34,17 @@ class FleetBatch:
 
     def last_sequence(self, device_id: str, epoch: str) -> int:
         """The newest window of an installation that was tallied; 0 for none."""
-        return self._sequences.get((device_id, epoch), 0)
+        mark = self._sequences.get((device_id, epoch))
+        return mark.last if mark is not None else 0
 
-    def set_last_sequence(self, device_id: str, epoch: str, last: int) -> None:
-        """All windows up to `last` were tallied."""
-        self._sequences[device_id, epoch] = self._new_sequences[device_id, epoch] = last
+    def marks(self, device_id: str) -> dict[str, SequenceMark]:
+        """How far each installation of a device is tallied, by its epoch."""
+        return {epoch: self._sequences[device_id, epoch] for epoch in self._epochs.get(device_id, ())}
+
+    def set_mark(self, device_id: str, epoch: str, mark: SequenceMark) -> None:
+        """All windows of an installation up to the mark were tallied."""
+        self._sequences[device_id, epoch] = self._new_sequences[device_id, epoch] = mark
+        self._epochs.setdefault(device_id, set()).add(epoch)
 
     def participation(self, comparison: str, stage: int, device_id: str) -> Participation | None:
         """A device's place in a stage's cohort, when it has one."""

@@ -7,6 +7,9 @@
 4. A device that tells which models it follows is counted for these and no others, also where a window that it had kept
    speaks of another one.
 
+5. With `devices`, messages of devices that are blocked or removed are left out, and what batches say of their devices
+   is noted (`flows/devices/observe`).
+
 Announcements place devices in their cohorts (`take_announcement`). Windows of reports become cells (`tally_window`);
 in a small fleet they are the past of their devices too (`past`).
 """
@@ -17,8 +20,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from whimbrel.errors import UntrustedInput
+from whimbrel.flows.devices.duplicates import digests_after
+from whimbrel.flows.devices.observe import Observations, admitted
+from whimbrel.flows.devices.ports import ObservedPort
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import DeviceMessage, ExperimentRecord
+from whimbrel.flows.records import DeviceMessage, ExperimentRecord, SequenceMark
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.flows.reports.live import LiveComparisons
 from whimbrel.flows.reports.past import PastTally
@@ -47,13 +53,15 @@ def ingest(
     *,
     now: float,
     experiments: Sequence[ExperimentRecord] = (),
+    devices: ObservedPort | None = None,
 ) -> IngestCounts:
-    """Take messages in order. `experiments`: those that are live."""
-    records = tuple(records)
+    """Take messages in order. `experiments`: those that are live. `devices`: who may speak; None: everybody."""
+    records = tuple(records) if devices is None else admitted(devices, records)
+    observed = Observations(devices, registry) if devices is not None else None
     live = LiveComparisons(registry, fleet, [*registry.rollouts(live=True), *experiments], now=now)
     batch = FleetBatch(fleet, comparisons=live.ids, devices={record.device_id for record in records})
     past = PastTally(fleet, now=now)
-    intake = _Intake(live, batch, past, now=now)
+    intake = _Intake(live, batch, past, observed, now=now)
     for record in records:
         try:
             intake.take(record)
@@ -61,6 +69,8 @@ def ingest(
             intake.counts["unreadable"] += 1
     batch.write()
     past.write()
+    if observed is not None:
+        observed.write()
     for comparison, cells in intake.cells.items():
         fleet.tally(comparison, cells)
     return IngestCounts(**intake.counts)
@@ -69,8 +79,10 @@ def ingest(
 class _Intake:
     """The messages of one transaction: what is counted of them, and the cells that they add."""
 
-    def __init__(self, live: LiveComparisons, batch: FleetBatch, past: PastTally, *, now: float) -> None:
-        self._live, self._batch, self._past, self._now = live, batch, past, now
+    def __init__(
+        self, live: LiveComparisons, batch: FleetBatch, past: PastTally, observed: Observations | None, *, now: float
+    ) -> None:
+        self._live, self._batch, self._past, self._observed, self._now = live, batch, past, observed, now
         self.counts: Counter[str] = Counter()  # by the names of `IngestCounts`
         self.cells: dict[str, list[Cell]] = defaultdict(list)  # by rollout or experiment
 
@@ -88,6 +100,9 @@ class _Intake:
 
     def _reports(self, record: DeviceMessage, reports: Batch) -> None:
         device_id, at = record.device_id, record.at
+        marks = self._batch.marks(device_id)
+        if self._observed is not None:
+            self._observed.see(device_id, reports, marks, at=at)
         last = self._batch.last_sequence(device_id, reports.epoch)
         fresh = [window for window in reports.windows if window.first > last]
         for window in fresh:
@@ -100,7 +115,8 @@ class _Intake:
             for comparison, cells in tally.cells.items():
                 self.cells[comparison] += cells
         if fresh:
-            self._batch.set_last_sequence(device_id, reports.epoch, fresh[-1].last)
+            digests = digests_after(marks.get(reports.epoch), fresh)
+            self._batch.set_mark(device_id, reports.epoch, SequenceMark(fresh[-1].last, at, digests))
         if reports.models:
             self._batch.note_followed(device_id, reports.models, at=at)
         self._batch.note_heard(device_id, at=at, labels=dict(reports.labels) if reports.labels else None)

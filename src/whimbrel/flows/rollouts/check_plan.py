@@ -86,7 +86,7 @@ def check_plan(
     baseline = next((v for v in versions if v.serial == model.baseline), None)
     refusal = find_refusal(registry, plan, model, target)
     refused = [f"it would be refused now: {refusal}"] if refusal else []
-    untold = [*_unfit(fit), *_undeclared(fleet), *_untold_labels(plan, told=model.settings.report_labels)]
+    untold = [*_unfit(fit, target), *_undeclared(fleet), *_untold_labels(plan, told=model.settings.report_labels)]
     return PlanCheck(
         model=model.name,
         target=_named(target),
@@ -303,14 +303,14 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, first: bo
     return warnings
 
 
-def _unfit(fit: VersionFit) -> list[str]:
+def _unfit(fit: VersionFit, target: VersionRecord) -> list[str]:
     """The devices that no variant of the target fits: they take part in no stage."""
     if not fit.none:
         return []
+    why = f"`whimbrel version devices {target.version} --model {fit.model}` says why"
     if fit.none == fit.fleet:
-        return [f"no device that follows {fit.model} can run it: no variant fits, and nobody gets it"]
-    which = f"`whimbrel version devices VERSION --model {fit.model}` says why"
-    return [f"{fit.none:,} of {fit.fleet:,} devices can run no variant of it, and are in no stage's count; {which}"]
+        return [f"no device that follows {fit.model} can run it: no variant fits, and nobody gets it; {why}"]
+    return [f"{fit.none:,} of {fit.fleet:,} devices can run no variant of it, and are in no stage's count; {why}"]
 
 
 def _undeclared(fleet: FleetPort) -> list[str]:

@@ -15,8 +15,8 @@ from whimbrel.stores.transaction import Stores
 
 @get("/receivers", summary="Who may be told, without addresses and secrets")
 async def list_receivers(operations: NamedDependency[Operations]) -> list[ReceiverView]:
-    """The receivers of `whimbrel.toml`."""
-    receivers = operations.context.alerts.receivers.values()
+    """The receivers of `whimbrel.toml`, as it is now."""
+    receivers = operations.context.alerts.receivers().values()
     return [ReceiverView(name=each.name, form=each.form, on=list(each.on)) for each in receivers]
 
 

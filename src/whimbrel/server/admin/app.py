@@ -17,12 +17,13 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 
 from whimbrel import limits
-from whimbrel.errors import WhimbrelError
+from whimbrel.errors import DiskFull, WhimbrelError
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Release
 from whimbrel.server.admin.alerts import ALERT_ROUTES
 from whimbrel.server.admin.artifacts import ARTIFACT_ROUTES
 from whimbrel.server.admin.audit import AUDIT_ROUTES
+from whimbrel.server.admin.devices import DEVICE_ROUTES
 from whimbrel.server.admin.enrol_tokens import ENROL_TOKEN_ROUTES
 from whimbrel.server.admin.experiments import EXPERIMENT_ROUTES
 from whimbrel.server.admin.models import MODEL_ROUTES
@@ -34,7 +35,7 @@ from whimbrel.server.admin.status import STATUS_ROUTES
 from whimbrel.server.admin.tickets import TICKET_ROUTES
 from whimbrel.server.admin.versions import VERSION_ROUTES
 from whimbrel.server.admin.views.problem import Problem
-from whimbrel.server.http import problem
+from whimbrel.server.http import problem, unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ _ROUTES = (
     *ARTIFACT_ROUTES,
     *ROLLOUT_ROUTES,
     *EXPERIMENT_ROUTES,
+    *DEVICE_ROUTES,
     *TICKET_ROUTES,
     *ALERT_ROUTES,
     *AUDIT_ROUTES,
@@ -78,6 +80,8 @@ def admin_app(context: AdminContext) -> Litestar:
 
 
 def _ours(_: Request[Any, Any, Any], error: WhimbrelError) -> Response[bytes]:
+    if isinstance(error, DiskFull):
+        log.warning("a request was answered with 507: %s", error)
     status, body, headers = problem(error)
     more = {key.decode(): value.decode() for key, value in headers if key != b"content-type"}
     return Response(body, status_code=status, media_type="application/problem+json", headers=more)
@@ -94,7 +98,5 @@ def _theirs(request: Request[Any, Any, Any], error: HTTPException) -> Response[b
     return Response(body, status_code=error.status_code, media_type="application/problem+json")
 
 
-def _bug(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    log.error("a request failed", exc_info=error)
-    body = encode(Problem(title="Whimbrel has a bug", status=500, detail=f"{type(error).__name__}; see the log"))
-    return Response(body, status_code=500, media_type="application/problem+json")
+def _bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    return _ours(request, unforeseen(error))

@@ -16,14 +16,16 @@ from whimbrel.stores.transaction import Stores
 async def list_audit(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
+    *,
     rollout: FromQuery[str | None] = None,
     model: FromQuery[str | None] = None,
+    device: FromQuery[str | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> list[AuditEntry]:
     """The newest entries of the audit log."""
 
     def entries(stores: Stores) -> list[AuditEntry]:
-        records = stores.registry.audit_log(rollout=rollout, model=model, limit=limit)
+        records = stores.registry.audit_log(rollout=rollout, model=model, device=device, limit=limit)
         return [AuditEntry(**msgspec.structs.asdict(record)) for record in records]
 
     return await operations.do(namespace, entries)

@@ -1,6 +1,6 @@
 """Which problems may a route of the admin API answer? What the OpenAPI document says about errors.
 
-1. Every route asks for a token and works on the database: 400, 401 and 503.
+1. Every route asks for a token and works on the database: 400, 401, 503, and 507 where its disk is full.
 2. A route that is given a name in its path, or a body, may not find what is named: 404.
 3. A route that changes what is named may be refused, or come too late: 403 and 409.
 4. A route that takes a body limits it: 413.
@@ -15,7 +15,16 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.plugins import ReceiveRoutePlugin
 from litestar.routes import BaseRoute, HTTPRoute
 
-from whimbrel.errors import Conflict, NotAllowed, NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.errors import (
+    Conflict,
+    DiskFull,
+    NotAllowed,
+    NotFound,
+    Refused,
+    Unavailable,
+    UntrustedInput,
+    WhimbrelError,
+)
 from whimbrel.server.admin.views.problem import Problem
 from whimbrel.server.http import TooLarge
 
@@ -52,7 +61,7 @@ class ProblemResponses(ReceiveRoutePlugin):
 
 def _errors_of(handler: HTTPRouteHandler, *, names: bool) -> Iterator[type[WhimbrelError]]:
     takes_body = bool(_BODIES & handler.parsed_fn_signature.parameters.keys())
-    yield from (UntrustedInput, NotAllowed, Unavailable)
+    yield from (UntrustedInput, NotAllowed, Unavailable, DiskFull)
     if names or takes_body:
         yield NotFound
         if not handler.http_methods <= _READING:

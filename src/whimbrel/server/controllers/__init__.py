@@ -36,6 +36,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from whimbrel.durable import trouble
 from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows.ports import Inbox
 from whimbrel.plan.rollout_states import State
@@ -45,6 +46,7 @@ from whimbrel.server.controllers.leader import Leader, LeadLost
 from whimbrel.server.controllers.progress import Progress
 from whimbrel.server.controllers.publishing import Publishing, is_published
 from whimbrel.server.controllers.tallying import Tallying
+from whimbrel.server.logs import fields
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
 from whimbrel.stores.registry import namespaces
@@ -56,6 +58,7 @@ log = logging.getLogger(__name__)
 _PERIOD_S = 0.25  # between rounds
 _LONGEST_WAIT = 40  # periods that are waited after many failures in a row
 _SETTLE_WAIT_S = 20.0
+_DOES = {"leader": "leads: it tallies, judges and signs", "follower": "follows: another one leads"}
 
 
 class Controllers:
@@ -93,15 +96,23 @@ class Controllers:
     async def run(self) -> None:
         """Lead where nobody else does, until cancelled. Trouble is logged and tried again."""
         failures = 0  # in a row
+        role = ""
         try:
             while True:
                 try:
-                    if await asyncio.to_thread(self.leader.take):
+                    leads = await asyncio.to_thread(self.leader.take)
+                    if role != (role := "leader" if leads else "follower"):
+                        log.info("this server %s", _DOES[role], extra=fields(role=role))
+                    if leads:
                         await self.round()
                     failures = 0
                 except WhimbrelError as error:
                     failures += 1
                     log.warning("a controller round failed (%s in a row): %s", failures, error)
+                except OSError as error:
+                    failures += 1
+                    reason = trouble(error, doing="a controller round")
+                    log.warning("%s (%s in a row)", reason, failures)
                 except Exception:  # a bug must not end all judging while devices go on being served
                     failures += 1
                     log.exception("a controller round failed (%s in a row)", failures)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from whimbrel.durable import trouble
 from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, Pair, wanted_pairs
 from whimbrel.model.ways import NOTHING
@@ -60,6 +61,8 @@ class DeltaBuilding:
                         await self.build_missing(namespace)
             except WhimbrelError as error:
                 log.warning("a patch was not made: %s", error)
+            except OSError as error:
+                log.warning("%s", trouble(error, doing="making a patch"))
             except Exception:  # a bug must not end the loop for good
                 log.exception("a patch was not made")
             await asyncio.sleep(_BUILD_PERIOD_S)

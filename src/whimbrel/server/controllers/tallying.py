@@ -62,6 +62,7 @@ class Tallying:
                     [record for record in taken.records if record.namespace == namespace],
                     now=self._clock(),
                     experiments=stores.experiments.all(live=True),
+                    devices=stores.inventory,
                 )
                 setbacks += counts.setbacks
                 if counts.contradictions or counts.unreadable:

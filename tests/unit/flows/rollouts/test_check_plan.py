@@ -248,7 +248,10 @@ def test_no_device_is_promised_a_version_that_it_cannot_run() -> None:
         here.enrol(*linux, labels={"platform": "linux"}, models=("wake",))
         seen = check_plan(here.registry, here.fleet, plan(), now=T0)
         assert (seen.fleet, seen.fit.none, [(s.devices, s.control) for s in seen.stages]) == (104, 104, [(0, 0)] * 3)
-        assert "no device that follows wake can run it: no variant fits, and nobody gets it" in seen.warnings
+        assert (
+            "no device that follows wake can run it: no variant fits, and nobody gets it; `whimbrel version devices "
+            "2026.01.01.2 --model wake` says why"
+        ) in seen.warnings
         phone = next(each for each in devices_in(600_000, 700_000, 60) if each not in linux)
         here.enrol(phone, labels={"platform": "android"}, models=("wake",))
         seen = check_plan(here.registry, here.fleet, plan(), now=T0)

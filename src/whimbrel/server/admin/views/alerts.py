@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from whimbrel.plan.governance import AlertOn
+from whimbrel.plan.governance import AlertOn, DeviceAlertOn
 
 
 class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
@@ -12,7 +12,7 @@ class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     form: str
-    on: list[AlertOn]
+    on: list[AlertOn | DeviceAlertOn]
 
 
 class ReceiverTestView(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,11 +24,12 @@ class ReceiverTestView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlertView(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an audit entry for a receiver. Times are POSIX seconds."""
+    """What became of an audit entry for a receiver. It is about a rollout, or else a device. Times: POSIX seconds."""
 
     receiver: str
     audit_id: int
     rollout: str
+    device: str = ""
     event: str = msgspec.field(name="moment")
     stage: int
     at: float

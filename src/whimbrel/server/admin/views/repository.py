@@ -50,6 +50,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     because: str
     model: str | None
     rollout: str | None
+    device: str | None = None  # absent: the server is older
     evidence: dict[str, Any]
 
 

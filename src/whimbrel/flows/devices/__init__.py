@@ -1,0 +1,1 @@
+"""Devices as people see and govern them: the inventory, labels of operators, blocks, removals, duplicates."""

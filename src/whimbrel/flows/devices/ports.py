@@ -1,0 +1,46 @@
+"""What the flows about devices ask of the database, within one transaction. `stores/inventory` has the adapter."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from whimbrel.flows.devices.records import (
+    DeviceAccess,
+    DeviceFilter,
+    DevicePortion,
+    DeviceRecord,
+    DuplicateIdentity,
+    ModelOnDevice,
+    Waiting,
+)
+
+
+class AccessPort(Protocol):
+    """Which devices may speak."""
+
+    def access(self, devices: Sequence[str]) -> dict[str, DeviceAccess]: ...
+    def set_access(self, entry: DeviceAccess) -> None: ...
+
+
+class ObservedPort(AccessPort, Protocol):
+    """What is noted of devices while their messages are taken."""
+
+    def note_waiting(self, *waiting: Waiting) -> None: ...
+    def duplicate(self, device_id: str) -> DuplicateIdentity | None: ...
+    def save_duplicate(self, entry: DuplicateIdentity) -> None: ...
+
+
+class InventoryPort(Protocol):
+    """The enrolled devices, to be looked at."""
+
+    def device(self, device_id: str) -> DeviceRecord: ...
+    def look(self, asked: DeviceFilter, *, after: str, limit: int) -> DevicePortion: ...
+    def models_of(self, devices: Sequence[str]) -> list[ModelOnDevice]: ...
+
+
+class GovernedPort(AccessPort, Protocol):
+    """The enrolled devices, to be changed."""
+
+    def device(self, device_id: str) -> DeviceRecord: ...
+    def set_operator_labels(self, device_id: str, labels: Mapping[str, str]) -> None: ...
+    def expect_no_report(self, device_id: str, *, rollouts: Sequence[str]) -> None: ...
+    def remove(self, device_id: str, *, rollouts: Sequence[str]) -> int: ...

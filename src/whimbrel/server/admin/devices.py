@@ -1,0 +1,243 @@
+"""The admin API's routes for devices: the inventory, labels of operators, blocks and removals."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.status_codes import HTTP_200_OK
+
+from whimbrel import limits
+from whimbrel.errors import NotFound, UntrustedInput
+from whimbrel.flows.devices.block import block_device, unblock_device
+from whimbrel.flows.devices.find import find_devices, with_models
+from whimbrel.flows.devices.label import label_device
+from whimbrel.flows.devices.records import DeviceFilter, DeviceRecord, ModelOnDevice
+from whimbrel.flows.devices.remove import remove_device
+from whimbrel.flows.versions import find_named_version
+from whimbrel.model.selector_text import read_selector
+from whimbrel.server.admin.operations import Operations
+from whimbrel.server.admin.problems import problems
+from whimbrel.server.admin.views.devices import (
+    BlockView,
+    CohortView,
+    DeviceDetail,
+    DeviceModelView,
+    DevicePageView,
+    DeviceView,
+    DuplicateView,
+    NewDeviceLabels,
+    RemovedDevice,
+)
+from whimbrel.server.admin.views.reason import Reason
+from whimbrel.stores.transaction import Stores
+
+_NO_VERSION = "none"  # as the models' lists of devices call it
+
+
+@get("/devices", summary="Enrolled devices by id, a page at a time", responses=problems(NotFound))
+async def list_devices(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    *,
+    selector: Annotated[str, QueryParameter(max_length=4096)] = "",
+    model: FromQuery[str | None] = None,
+    version: FromQuery[str | None] = None,
+    silent_for_s: Annotated[float | None, QueryParameter(ge=0)] = None,
+    blocked: FromQuery[bool] = False,
+    duplicate: FromQuery[bool] = False,
+    after: Annotated[str, QueryParameter(max_length=limits.DEVICE_ID_BYTES)] = "",
+    limit: Annotated[int, QueryParameter(ge=1, le=limits.DEVICES_A_PAGE)] = 100,
+) -> DevicePageView:
+    """The devices for which all conditions hold. `version`: of `model`; "none" for devices without one."""
+
+    def work(stores: Stores) -> DevicePageView:
+        asked = DeviceFilter(
+            selector=read_selector(selector),
+            model=model and stores.registry.model(model).name,
+            runs=_serials(stores, model=model, version=version),
+            heard_before=None if silent_for_s is None else operations.now() - silent_for_s,
+            blocked=blocked,
+            duplicate=duplicate,
+        )
+        page = find_devices(stores.inventory, asked, after=after, limit=limit)
+        names = _version_names(stores, page.devices)
+        return DevicePageView(
+            devices=[device_view(device, models, names) for device, models in page.devices], after=page.after
+        )
+
+    return await operations.do(namespace, work)
+
+
+@get("/devices/{device:str}", summary="One device: what it runs, what it waits for, where it is counted")
+async def show_device(
+    operations: NamedDependency[Operations], namespace: FromPath[str], device: FromPath[str]
+) -> DeviceDetail:
+    """One enrolled device."""
+    return await operations.do(namespace, lambda stores: device_detail(stores, device))
+
+
+@post("/devices/{device:str}/labels", status_code=HTTP_200_OK, summary="Give a device labels of an operator")
+async def post_labels(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    device: FromPath[str],
+    data: JSONBody[NewDeviceLabels],
+) -> DeviceDetail:
+    """Set and take away the operator's labels of a device. Those that it tells itself stay as they are."""
+
+    def change(stores: Stores) -> DeviceDetail:
+        label_device(
+            stores.inventory,
+            stores.registry,
+            device,
+            labels=data.labels,
+            without=data.without,
+            because=data.because,
+            actor=data.actor,
+            now=operations.now(),
+        )
+        return device_detail(stores, device)
+
+    return await operations.do(namespace, change)
+
+
+@post("/devices/{device:str}/block", status_code=HTTP_200_OK, summary="Refuse what a device sends, until unblocked")
+async def post_block(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    device: FromPath[str],
+    data: JSONBody[Reason],
+) -> DeviceDetail:
+    """Block a device: it gets no token, and its messages are refused, also with one that is still good."""
+
+    def change(stores: Stores) -> DeviceDetail:
+        block_device(
+            stores.inventory,
+            stores.registry,
+            device,
+            unended=_unended(stores),
+            because=data.because,
+            actor=data.actor,
+            now=operations.now(),
+        )
+        return device_detail(stores, device)
+
+    return await operations.do(namespace, change)
+
+
+@post("/devices/{device:str}/unblock", status_code=HTTP_200_OK, summary="Let a blocked device speak again")
+async def post_unblock(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    device: FromPath[str],
+    data: JSONBody[Reason],
+) -> DeviceDetail:
+    """Unblock a device."""
+
+    def change(stores: Stores) -> DeviceDetail:
+        unblock_device(
+            stores.inventory,
+            stores.registry,
+            device,
+            because=data.because,
+            actor=data.actor,
+            now=operations.now(),
+        )
+        return device_detail(stores, device)
+
+    return await operations.do(namespace, change)
+
+
+@post("/devices/{device:str}/remove", status_code=HTTP_200_OK, summary="Forget a device; its id may enrol again")
+async def post_remove(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    device: FromPath[str],
+    data: JSONBody[Reason],
+) -> RemovedDevice:
+    """Remove a device: it leaves the inventory and the cohorts, and its credential and tokens are over."""
+
+    def change(stores: Stores) -> RemovedDevice:
+        cohorts = remove_device(
+            stores.inventory,
+            stores.registry,
+            device,
+            unended=_unended(stores),
+            because=data.because,
+            actor=data.actor,
+            now=operations.now(),
+        )
+        return RemovedDevice(device_id=device, cohorts=cohorts)
+
+    return await operations.do(namespace, change)
+
+
+def device_detail(stores: Stores, device_id: str) -> DeviceDetail:
+    """One device, with its places in cohorts. Raises `NotFound`."""
+    ((device, models),) = with_models(stores.inventory, [stores.inventory.device(device_id)])
+    view = device_view(device, models, _version_names(stores, [(device, models)]))
+    places = stores.fleet.participations(_unended(stores), [device_id])
+    cohorts = [CohortView(**{name: getattr(each, name) for name in CohortView.__struct_fields__}) for each in places]
+    return DeviceDetail(**msgspec.structs.asdict(view), cohorts=cohorts)
+
+
+def device_view(
+    device: DeviceRecord, models: list[ModelOnDevice], names: dict[tuple[str, int | None], str]
+) -> DeviceView:
+    """A device as people see it. `names`: calendar versions by model and serial."""
+    access, duplicate = device.access, device.duplicate
+    blocked = None
+    if access is not None and access.state == "blocked":
+        blocked = BlockView(since=access.since, actor=access.actor, because=access.because)
+    return DeviceView(
+        device_id=device.device_id,
+        labels=device.labels,
+        operator_labels=device.operator_labels,
+        enrolled_at=device.enrolled_at,
+        heard_at=device.heard_at,
+        blocked=blocked,
+        duplicate=None if duplicate is None else DuplicateView(**_fields(duplicate, DuplicateView)),
+        models=[
+            DeviceModelView(
+                model=each.model,
+                serial=each.serial,
+                version=names.get((each.model, each.serial)),
+                since=each.since,
+                heard_at=each.at,
+                waits_for=each.waits_for or None,
+                waits_told_at=each.waits_told_at,
+            )
+            for each in models
+        ],
+    )
+
+
+def _fields(value: msgspec.Struct, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in kind.__struct_fields__}
+
+
+def _serials(stores: Stores, *, model: str | None, version: str | None) -> tuple[int | None, ...] | None:
+    if version is None:
+        return None
+    if model is None:
+        raise UntrustedInput(f"version {version!r} was given without a model; name the model that it is a version of")
+    if version == _NO_VERSION:
+        return (None,)
+    return (find_named_version(stores.registry, model, name=version).serial,)
+
+
+def _version_names(
+    stores: Stores, devices: list[tuple[DeviceRecord, list[ModelOnDevice]]]
+) -> dict[tuple[str, int | None], str]:
+    models = {each.model for _, held in devices for each in held}
+    return {(model, v.serial): v.version for model in sorted(models) for v in stores.registry.versions(model)}
+
+
+def _unended(stores: Stores) -> list[str]:
+    rollouts = [rollout.id for rollout in stores.registry.rollouts(unended=True)]
+    return rollouts + [experiment.id for experiment in stores.experiments.all(live=True)]
+
+
+DEVICE_ROUTES = (list_devices, show_device, post_labels, post_block, post_unblock, post_remove)
