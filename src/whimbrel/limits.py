@@ -72,6 +72,7 @@ SMALL_FLEET = 100  # devices of a model whose past is kept: of more, 10% of hold
 PAST_WINDOW_S = 7 * 86400.0  # the sums of a device's past are kept by week: a row a week, device and version
 PAST_WEEKS = 5  # that are read: what a version did last year says nothing of this year's rooms and users
 REHEARSED_S = 5.0  # the least that a rehearsal shortens a window or a refresh to: agents need some seconds to report
+REHEARSED_REACH_S = 20.0  # between two looks of a device that is waited for while a rehearsal goes back
 SLICE_LABELS = 3  # besides the hardware label: tallies are kept for every combination of their values
 
 # --- artifacts ---

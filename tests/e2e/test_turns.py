@@ -199,7 +199,7 @@ def test_a_plan_is_explained_by_the_server(server: Running, tmp_path: Path) -> N
     assert [stage["devices"] for stage in explained["stages"]] == [50, 900]
     printed = whimbrel("rollout", "plan", "check", plan_file(tmp_path), *where(server))
     assert printed.status == 0
-    assert "1 devices" in printed.out
+    assert "1 device\n" in printed.out
     bad = tmp_path / "bad.yaml"
     bad.write_text("rollout: {stages: []}")
     refused = whimbrel("rollout", "plan", "check", bad, *where(server))

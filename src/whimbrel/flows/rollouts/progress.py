@@ -12,6 +12,7 @@ Level-triggered: called for every rollout that has not ended, as often as one li
 
 import msgspec
 
+from whimbrel import limits
 from whimbrel.errors import Refused
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
@@ -60,7 +61,8 @@ def follow(
 def devices_left(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> int:
     """Devices in reach that still run the target of a rollout that goes back."""
     settings = registry.model(rollout.model).settings
-    refresh_s = rehearsed_s(settings.refresh_s, hour_s=rollout.hour_s)
+    rehearsed = rehearsed_s(settings.refresh_s, hour_s=rollout.hour_s)
+    refresh_s = max(rehearsed, min(settings.refresh_s, limits.REHEARSED_REACH_S))  # a busy desk is not out of reach
     reach_s = SILENCE_PERIODS * max(refresh_s, min(settings.report_s, rollout.window_s))
     return fleet.still_on(rollout.model, rollout.target, heard_since=now - reach_s)
 
