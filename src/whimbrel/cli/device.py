@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from whimbrel import limits
+from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, ago, print_json, print_table, say, when
 from whimbrel.errors import UntrustedInput
 from whimbrel.server.admin.views.devices import (
@@ -155,8 +157,10 @@ def unblock(client: Client, device: Device, because: Why = "", json: Json = Fals
 
 @app.command("remove")
 @connected
-def remove(client: Client, device: Device, because: Why = "", json: Json = False) -> None:
+def remove(client: Client, device: Device, because: Why = "", yes: Yes = False, json: Json = False) -> None:
     """Forget a device that is gone: it is listed and counted no more. Its id may enrol again, as a new device."""
+    client.get(f"devices/{quoted(device)}")
+    confirm(f"to remove {device}", consequence="what it told counts no more in rollouts that run", yes=yes)
     removed = client.send("POST", f"devices/{quoted(device)}/remove", Reason(because=because), as_=RemovedDevice)
     if json:
         print_json(removed)

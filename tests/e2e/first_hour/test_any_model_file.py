@@ -41,7 +41,7 @@ def refused(repo: Path, model: str, path: Path, *more: str, status: int = 2) -> 
     answer = whimbrel("publish", "-m", model, path, "-R", repo, "--no-deltas", *more)
     assert answer.status == status, answer
     assert artifacts(repo) == before
-    assert done("version", "list", model, "-R", repo) == []
+    assert done("version", "list", "-m", model, "-R", repo) == []
     return answer.err
 
 
@@ -165,7 +165,7 @@ def test_what_cannot_work_is_refused_or_published_unchecked(
     assert error.rstrip().endswith("Nothing was published; --unchecked publishes it as it is")
     out = published(repo, model, path, "--unchecked")
     assert re.search(f"UNCHECKED: .*{sentence}", out), out
-    shown = whimbrel("version", "show", model, "1", "-R", repo).out
+    shown = whimbrel("version", "show", "1", "-m", model, "-R", repo).out
     assert re.search(f"UNCHECKED: .*{sentence}", shown), shown
 
 
@@ -294,7 +294,7 @@ def test_the_same_files_and_card_again_change_nothing(repo: Path, model: str, tm
         again = done("publish", "-m", model, doubling, "-R", repo, "--card", described, *more)
         assert (again["already_published"], again["version"], again["serial"]) == (True, first["version"], 1)
     assert "already published" in published(repo, model, doubling, "--card", described)
-    assert len(done("version", "list", model, "-R", repo)) == 1
+    assert len(done("version", "list", "-m", model, "-R", repo)) == 1
 
 
 def test_another_card_another_number_or_a_revoked_version_is_a_new_version(
@@ -304,7 +304,7 @@ def test_another_card_another_number_or_a_revoked_version_is_a_new_version(
     assert done("publish", "-m", model, doubling, "-R", repo, "--semantic-version", "3.0.0")["serial"] == 2
     described = card(tmp_path, metadata={"accuracy": 0.9})
     assert done("publish", "-m", model, doubling, "-R", repo, "--card", described)["serial"] == 3
-    done("version", "retire", model, "3.0.1", "-R", repo)
+    done("version", "retire", "3.0.1", "-m", model, "--yes", "-R", repo)
     assert done("publish", "-m", model, doubling, "-R", repo, "--card", described)["serial"] == 4
 
 
@@ -341,7 +341,7 @@ def test_the_pipelines_own_words_are_kept_shown_and_checked(
     assert "is for hardware=jetson, and the card's target_hardware is pi-4, pi-5" in error
     out = published(repo, model, doubling, "--card", described)
     assert "target_hardware chooses no devices; --variant hardware=NAME does" in out
-    shown = whimbrel("version", "show", model, "1", "-R", repo).out
+    shown = whimbrel("version", "show", "1", "-m", model, "-R", repo).out
     for line in (
         "training: the pipeline's build_hash = a1b2c3",
         "training: framework = pytorch_2.1",

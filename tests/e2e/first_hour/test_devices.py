@@ -191,12 +191,14 @@ def test_a_blocked_device_is_refused_and_comes_back_and_a_removed_one_enrols_aga
     fleet.until(is_refused)
     assert agent.status()["models"]["wake"]["serial"] == 1  # it goes on with what it has
     assert listed(fleet, "--blocked") == ["board-1"]
-    assert whimbrel("device", "remove", "board-1", *at(fleet.server)).status == 4
+    unasked = whimbrel("device", "remove", "board-1", *at(fleet.server))
+    assert (unasked.status, "give --yes to do it" in unasked.err) == (4, True)
+    assert whimbrel("device", "remove", "board-1", "--yes", *at(fleet.server)).status == 4  # it would be let in again
     asked(fleet, "unblock", "board-1")
     is_heard(fleet, "board-1")
 
     enrolled = shown(fleet, "board-1")["enrolled_at"]
-    assert asked(fleet, "remove", "board-1", "--because", "scrapped") == {"cohorts": 0, "device_id": "board-1"}
+    assert asked(fleet, "remove", "board-1", "--yes", "--because", "scrapped") == {"cohorts": 0, "device_id": "board-1"}
     assert whimbrel("device", "show", "board-1", *at(fleet.server)).status == 4
     fleet.until(lambda: listed(fleet) == ["board-1"])
     assert shown(fleet, "board-1")["enrolled_at"] > enrolled
@@ -263,7 +265,10 @@ def test_each_command_says_in_words_what_it_did(tmp_path: Path) -> None:
             (["label", "board-1", "site=lab"], "board-1 has labels of operators: site=lab"),
             (["block", "board-1"], "whimbrel device unblock board-1"),
             (["unblock", "board-1"], "board-1 is not blocked any more"),
-            (["remove", "board-1"], "board-1 is removed. Where it still has an enrolment token it enrols again"),
+            (
+                ["remove", "board-1", "--yes"],
+                "board-1 is removed. Where it still has an enrolment token it enrols again",
+            ),
             (["list"], "devices: none"),
         ):
             answer = whimbrel("device", *words, *at(server))

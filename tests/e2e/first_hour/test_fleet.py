@@ -170,7 +170,7 @@ def test_a_first_version_reaches_whom_its_card_says_and_nobody_else(
     here.until(lambda: here.serials("wake") == {"kiwi": 1, "other": None})
     here.until(lambda: kiwi.status()["models"]["wake"]["state"] == "committed")
     assert "no version for this device" in other.status()["models"]["wake"]["because"]
-    listed = here.done("version", "list", "wake")
+    listed = here.done("version", "list", "-m", "wake")
     assert [(each["devices"], each["aliases"]) for each in listed] == [(1, [])]
     # Taken back, it leaves the device that has it, too; nothing is the champion.
     here.done("rollout", "rollback", first["rollout"], "--because", "a test")
@@ -186,7 +186,7 @@ def test_a_first_version_reaches_whom_its_card_says_and_nobody_else(
     assert list(here.serials("wake").values()).count(2) == 1
     here.done("rollout", "finish", begun["id"])
     here.until(lambda: here.serials("wake") == {"kiwi": 2, "other": 2})
-    assert here.done("version", "list", "wake")[1]["aliases"] == ["champion"]
+    assert here.done("version", "list", "-m", "wake")[1]["aliases"] == ["champion"]
 
 
 def test_a_first_version_that_is_held_waits_for_a_rollout(folder: Path, devices: Callable[[], Devices]) -> None:

@@ -158,7 +158,7 @@ def test_two_builds_of_the_same_files_have_probes_of_their_own(
         *("publish", "-m", model, path, path, "-R", folder, "--card", card, "--no-deltas"),
         *("--variant", "name=fast,hardware=fast", "--variant", "name=slow"),
     )
-    release = done("version", "show", model, "1", "-R", folder)["release"]
+    release = done("version", "show", "1", "-m", model, "-R", folder)["release"]
     fast, slow = (variant["probe"] for variant in release["variants"])
     assert (fast["absolute_tolerance"], slow["absolute_tolerance"]) == (0.5, 0.5)
     assert (fast.get("latency_ms_max"), slow["latency_ms_max"]) == (None, 5000)

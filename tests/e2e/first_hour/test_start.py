@@ -25,7 +25,7 @@ from whimbrel.model.documents import encode
 from whimbrel.version import __version__
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-READING = (("version", "list", "wake"), ("audit",), ("alert", "receivers"))
+READING = (("version", "list", "-m", "wake"), ("audit",), ("alert", "receivers"))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_migrate_brings_it_up_once_and_loses_nothing(folder: Path) -> None:
     assert whimbrel("migrate", folder).out == f"brought the database from the schema {older} to {newest}\n"
     assert f"has the schema {newest} already" in whimbrel("migrate", folder).out
     assert done("migrate", folder) == {"before": newest, "after": newest}
-    assert "1.0.0" in whimbrel("version", "list", "wake", "-R", folder).out
+    assert "1.0.0" in whimbrel("version", "list", "-m", "wake", "-R", folder).out
 
 
 def test_two_servers_that_start_at_once_migrate_once_and_one_leads(folder: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_read_only_file_system_is_called_one(template: Path, tmp_path: Path) -
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, capture_output=True)
         said = refused("serve", str(folder), status=3)
         assert "the file system is read-only" in said
-        said = refused("version", "list", "wake", "-R", str(folder), status=3)
+        said = refused("version", "list", "-m", "wake", "-R", str(folder), status=3)
         assert "the file system is read-only" in said
         assert "--server" in said
 
