@@ -269,9 +269,6 @@ def test_each_command_says_in_words_what_it_did(tmp_path: Path) -> None:
                 ["remove", "board-1", "--yes"],
                 "board-1 is removed. Where it still has an enrolment token it enrols again",
             ),
-                ["remove", "board-1", "--yes"],
-                "board-1 is removed. Where it still has an enrolment token it enrols again",
-            ),
             (["list"], "devices: none"),
         ):
             answer = whimbrel("device", *words, *at(server))
