@@ -32,11 +32,13 @@ from whimbrel.gate.shadow_ledger import serving_part, shadow_part
 from whimbrel.gate.slices import HarmedSlices, harmed_slices
 from whimbrel.gate.totals import Totals
 from whimbrel.gate.verdict import Counts, GateInput, Verdict
+from whimbrel.health.report import Role
 from whimbrel.plan.criteria import SuccessCriteria
 from whimbrel.plan.measures import Severity
 from whimbrel.plan.plan import Plan
 
 _PERSON = "rollout rollback, rollout finish or rollout abort"  # the commands
+_ARMS: tuple[Role, ...] = ("treated", "control")
 _LITTLE = 1.0  # ln E: what the clean rest of a fleet shows by chance
 
 
@@ -213,19 +215,25 @@ def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> HarmedSlices
 
 
 def _slice_back(plan: Plan, now: GateInput, ledger: Ledger, slices: HarmedSlices, evidence: dict[str, Any]) -> Verdict:
-    cohort = ledger.cohorts.get(now.judged, Cohort())
     harmed = []
     watched = ledger.weights.keys()
     for name in slices.bad:
-        totals = {role: cohort.class_totals.get((name, role), Totals()) for role in ("treated", "control")}
-        harmed.append(
-            f"{name} ({describe(slices.leads[name], estimates_of(totals, SuccessCriteria(), watched=watched))})"
-        )
+        estimates = estimates_of(_slice_totals(ledger, name, stage=now.judged), SuccessCriteria(), watched=watched)
+        harmed.append(f"{name} ({describe(slices.leads[name], estimates)})")
     sentence = (
-        f"harm is proven in {', '.join(harmed)} and nowhere else (ln E of the others {slices.rest:.2f}): "
+        f"harm is proven in {', '.join(harmed)} and nowhere else (ln E of the others {round(slices.rest, 2) + 0.0:.2f}): "
         f"{'this slice goes' if len(slices.bad) == 1 else 'these slices go'} back, the rest goes on"
     )
     classes = tuple(slices.bad)
     if not plan.rollback_at(now.stage).auto_rollback:
         return Verdict("hold", f"{sentence}; auto_rollback is off, so a person decides: {_PERSON}", evidence, classes)
     return Verdict("slice_back", sentence, evidence, classes)
+
+
+def _slice_totals(ledger: Ledger, name: str, *, stage: int) -> dict[str, Totals]:
+    """What a slice's devices told, by arm: those of `stage`, or of the last stage before it that any of them was in."""
+    for each in sorted((each for each in ledger.cohorts if each <= stage), reverse=True):
+        totals = ledger.cohorts[each].class_totals
+        if (name, "treated") in totals:
+            return {role: totals.get((name, role), Totals()) for role in _ARMS}
+    return {role: Totals() for role in _ARMS}

@@ -36,3 +36,16 @@ def test_where_another_slice_shows_something_one_that_e_bh_does_not_name_stands_
 
 def test_harm_without_one_proven_slice_is_everybodys() -> None:
     assert verdict({"a": 2, "c": 3, "e": 2}).move == "roll_back"
+
+
+def test_a_slice_that_is_proven_a_stage_later_is_described_by_the_stage_that_it_was_seen_in() -> None:
+    cells: list[Cell] = []
+    for name in CLASSES:
+        treated = cell("treated", 0, n=12, crashed=5 if name == "c" else 0, hardware_class=name)
+        cells += [treated, cell("control", 0, n=90, hardware_class=name)]
+    judged = judge(plan(), gate_input(*cells, stage=1))
+    assert judged.move == "slice_back"
+    assert (
+        "c (crash rate 41.67% against 0.00% in the control) and nowhere else (ln E of the others 0.00)"
+        in judged.because
+    )
