@@ -220,8 +220,9 @@ def _slice_back(plan: Plan, now: GateInput, ledger: Ledger, slices: HarmedSlices
     for name in slices.bad:
         estimates = estimates_of(_slice_totals(ledger, name, stage=now.judged), SuccessCriteria(), watched=watched)
         harmed.append(f"{name} ({describe(slices.leads[name], estimates)})")
+    others = round(slices.rest, 2) + 0.0  # never -0.00
     sentence = (
-        f"harm is proven in {', '.join(harmed)} and nowhere else (ln E of the others {round(slices.rest, 2) + 0.0:.2f}): "
+        f"harm is proven in {', '.join(harmed)} and nowhere else (ln E of the others {others:.2f}): "
         f"{'this slice goes' if len(slices.bad) == 1 else 'these slices go'} back, the rest goes on"
     )
     classes = tuple(slices.bad)
