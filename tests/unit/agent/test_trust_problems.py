@@ -58,7 +58,7 @@ def test_a_root_that_is_none_is_told_without_internals() -> None:
 
 def test_an_agent_that_is_given_no_model_says_so(tmp_path: Path) -> None:
     """It kept `detector`, which nobody had named, and said for ever that models/detector/line.json is not there."""
-    with pytest.raises(Refused, match="no model was named; the first time, name what this device keeps: --model NAME"):
+    with pytest.raises(Refused, match=r"give server, root and models \(missing: models\)"):
         Agent.open(tmp_path / "device", AgentOptions(server="http://127.0.0.1:9", root=Repository().root_bytes))
     assert not (tmp_path / "device" / "agent.json").exists()
 
