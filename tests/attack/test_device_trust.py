@@ -215,7 +215,9 @@ def test_release_of_another_model_or_serial_is_refused(
     stays(agent, "the release is about")
 
 
-@pytest.mark.parametrize("name", ["../../model.onnx", "/etc/passwd", "a/b", "..", ".hidden", "a\\b", "nul\0"])
+@pytest.mark.parametrize(
+    "name", ["../../model.onnx", "/etc/passwd", "a/../b", "a//b", "..", ".hidden", "a\\b", "nul\0"]
+)
 def test_file_name_that_is_a_path_is_refused(agent: Agent, repository: Repository, name: str, tmp_path: Path) -> None:
     release = documents.parse(dict, documents.encode(repository.release("detector", 3, TWO)), what="it")
     release["variants"][0]["files"][0]["name"] = name

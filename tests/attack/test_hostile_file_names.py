@@ -70,7 +70,9 @@ def test_names_that_lead_elsewhere_or_clash_are_refused(
 ) -> None:
     signed_with_names(repository, *names)
     home = tmp_path / "above" / "device"
-    with Agent.open(home, AgentOptions(server=server.url, root=repository.root_bytes, probes=AllGood())) as agent:
+    with Agent.open(
+        home, AgentOptions(server=server.url, root=repository.root_bytes, models=["detector"], probes=AllGood())
+    ) as agent:
         for _ in range(2):
             result = agent.cycle(force=True)
         assert result.models["detector"]["serial"] is None
@@ -82,7 +84,9 @@ def test_names_that_lead_elsewhere_or_clash_are_refused(
 def test_plain_names_below_the_folder_are_taken(repository: Repository, server: Server, tmp_path: Path) -> None:
     """The same way with names that may be: the test above refuses for the names."""
     signed_with_names(repository, "model.onnx", "weights/w.bin")
-    with Agent.open(tmp_path, AgentOptions(server=server.url, root=repository.root_bytes, probes=AllGood())) as agent:
+    with Agent.open(
+        tmp_path, AgentOptions(server=server.url, root=repository.root_bytes, models=["detector"], probes=AllGood())
+    ) as agent:
         assert agent.cycle().models["detector"]["serial"] == 1
         with agent.session("detector") as session:
             assert (session.folder / "weights" / "w.bin").read_bytes() == CONTENT

@@ -136,7 +136,18 @@ def test_probe_opens_the_entry_with_its_siblings_and_refuses_what_answers_wrongl
     model, card = added(folder, "external"), tmp_path / "card.yaml"
     golden(tmp_path / "golden.npz", 5.0)  # the model doubles
     card.write_text("probe: {golden: golden.npz}\n")
-    done("publish", "-m", model, exported(tmp_path / "one", 2.0), "-R", folder, "--card", card, "--no-deltas")
+    done(
+        "publish",
+        "-m",
+        model,
+        exported(tmp_path / "one", 2.0),
+        "-R",
+        folder,
+        "--card",
+        card,
+        "--no-deltas",
+        "--unchecked",
+    )
     with serving(folder) as server, opened(server, tmp_path / "device", probes, model) as agent:
         found = cycled(agent, model, lambda found: bool(found["refused"]))
         assert "is wrong in" in str(found["refused"])
@@ -155,7 +166,7 @@ def test_two_builds_of_the_same_files_have_probes_of_their_own(
         "variants: {slow: {probe: {golden: right.npz, latency_ms_max: 5000}}}\n"
     )
     done(
-        *("publish", "-m", model, path, path, "-R", folder, "--card", card, "--no-deltas"),
+        *("publish", "-m", model, path, path, "-R", folder, "--card", card, "--no-deltas", "--unchecked"),
         *("--variant", "name=fast,hardware=fast", "--variant", "name=slow"),
     )
     release = done("version", "show", "1", "-m", model, "-R", folder)["release"]
