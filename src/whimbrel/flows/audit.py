@@ -8,40 +8,21 @@ from whimbrel.flows.records import AuditRecord, Comparison
 
 def audit(
     registry: AuditPort,
-    comparison: Comparison,
+    subject: Comparison | None = None,
     *,
-    actor: str,
-    action: str,
-    because: str,
-    now: float,
-    evidence: dict[str, object] | None = None,
-) -> None:
-    """Write what happened to a rollout or an experiment into the audit log, within the same transaction."""
-    registry.write_audit(
-        AuditRecord(
-            namespace=registry.namespace,
-            at=now,
-            actor=actor,
-            action=action,
-            because=because,
-            model=comparison.model,
-            rollout=comparison.id,
-            evidence=evidence or {},
-        )
-    )
-
-
-def audit_model(
-    registry: AuditPort,
-    model: str,
-    *,
+    model: str | None = None,
+    device: str | None = None,
     actor: str,
     action: str,
     because: str,
     now: float,
     evidence: Mapping[str, object] | None = None,
 ) -> None:
-    """Write what happened to a model or one of its versions into the audit log, within the same transaction."""
+    """Write what happened into the audit log, within the same transaction.
+
+    It is about `subject`, a rollout or an experiment; or about a `model`, one of its versions among them; or about a
+    `device`.
+    """
     registry.write_audit(
         AuditRecord(
             namespace=registry.namespace,
@@ -49,31 +30,9 @@ def audit_model(
             actor=actor,
             action=action,
             because=because,
-            model=model,
-            evidence=dict(evidence or {}),
-        )
-    )
-
-
-def audit_device(
-    registry: AuditPort,
-    device_id: str,
-    *,
-    actor: str,
-    action: str,
-    because: str,
-    now: float,
-    evidence: Mapping[str, object] | None = None,
-) -> None:
-    """Write what happened to a device into the audit log, within the same transaction."""
-    registry.write_audit(
-        AuditRecord(
-            namespace=registry.namespace,
-            at=now,
-            actor=actor,
-            action=action,
-            because=because,
-            device=device_id,
+            model=model if subject is None else subject.model,
+            rollout=None if subject is None else subject.id,
+            device=device,
             evidence=dict(evidence or {}),
         )
     )

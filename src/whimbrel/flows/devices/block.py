@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from whimbrel.errors import Conflict
-from whimbrel.flows.audit import audit_device
+from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.ports import GovernedPort
 from whimbrel.flows.devices.records import AccessState, DeviceAccess, DeviceRecord
 from whimbrel.flows.ports import AuditPort
@@ -36,7 +36,7 @@ def block_device(
         raise Conflict(f"{device_id} is blocked already; see: whimbrel device show {device_id}")
     devices.set_access(_access(device, "blocked", because=because, actor=actor, now=now))
     devices.expect_no_report(device_id, rollouts=unended)
-    audit_device(registry, device_id, actor=actor, action="block_device", because=because, now=now)
+    audit(registry, device=device_id, actor=actor, action="block_device", because=because, now=now)
     return devices.device(device_id)
 
 
@@ -48,7 +48,7 @@ def unblock_device(
     if not device.is_blocked:
         raise Conflict(f"{device_id} is not blocked; there is nothing to undo")
     devices.set_access(_access(device, "open", because=because, actor=actor, now=now))
-    audit_device(registry, device_id, actor=actor, action="unblock_device", because=because, now=now)
+    audit(registry, device=device_id, actor=actor, action="unblock_device", because=because, now=now)
     return devices.device(device_id)
 
 

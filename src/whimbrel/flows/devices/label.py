@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 from whimbrel import limits
 from whimbrel.errors import Conflict, NotFound, Refused
-from whimbrel.flows.audit import audit_device
+from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.ports import GovernedPort
 from whimbrel.flows.devices.records import DeviceRecord
 from whimbrel.flows.ports import AuditPort
@@ -46,9 +46,9 @@ def label_device(
         raise Refused(f"{device_id} would have {len(after)} labels of operators; at most {limits.LABELS} are kept")
     if after != before:
         devices.set_operator_labels(device_id, after)
-        audit_device(
+        audit(
             registry,
-            device_id,
+            device=device_id,
             actor=actor,
             action="label_device",
             because=because,

@@ -8,7 +8,7 @@ Called by `ingest`, for the messages of one transaction.
 
 from collections.abc import Iterable, Mapping
 
-from whimbrel.flows.audit import audit_device
+from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.duplicates import sign_of_duplicate, with_sign
 from whimbrel.flows.devices.ports import ObservedPort
 from whimbrel.flows.devices.records import DeviceAccess, Waiting
@@ -53,9 +53,9 @@ class Observations:
             after = with_sign(self._port.duplicate(device_id), device_id, because, at=at)
             self._port.save_duplicate(after)
             if after.noticed_at == at:
-                audit_device(
+                audit(
                     self._registry,
-                    device_id,
+                    device=device_id,
                     actor="tally",
                     action="notice_duplicate",
                     because=f"two installations report as {device_id}: {because}",

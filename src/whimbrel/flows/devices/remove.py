@@ -9,7 +9,7 @@
 from collections.abc import Sequence
 
 from whimbrel.errors import Refused
-from whimbrel.flows.audit import audit_device
+from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.ports import GovernedPort
 from whimbrel.flows.devices.records import DeviceAccess
 from whimbrel.flows.ports import AuditPort
@@ -40,5 +40,5 @@ def remove_device(
         DeviceAccess(device_id=device_id, state="removed", since=now, not_before=now, because=because, actor=actor)
     )
     evidence = {"cohorts": left, "labels": device.labels, "operator_labels": device.operator_labels}
-    audit_device(registry, device_id, actor=actor, action="remove_device", because=because, now=now, evidence=evidence)
+    audit(registry, device=device_id, actor=actor, action="remove_device", because=because, now=now, evidence=evidence)
     return left

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from whimbrel.errors import Conflict, Refused, UntrustedInput
-from whimbrel.flows.audit import audit_model
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import PublishingPort, SignedRolesPort
 from whimbrel.flows.publishing.publish import build_hash, check_budgets, check_unpublished
 from whimbrel.flows.records import VersionRecord
@@ -67,9 +67,9 @@ def accept_version(
     if first:  # there is no rollout for it
         registry.change_model(model, baseline=document.serial)
         registry.set_alias(model, "champion", document.serial)
-    audit_model(
+    audit(
         registry,
-        model,
+        model=model,
         actor=role,
         action="publish",
         because=f"{document.version} ({document.semantic_version}){', the first: it is the baseline' * first}",

@@ -6,7 +6,7 @@ Called by the admin API. All of it was signed with offline keys on the caller's 
 from datetime import UTC, datetime
 
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.audit import audit_model
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import PublishingPort, SignedRolesPort
 from whimbrel.flows.records import ModelRecord, ModelSettings
 from whimbrel.model.documents import parse
@@ -39,5 +39,5 @@ def add_model(
     today = datetime.fromtimestamp(now, UTC)
     roles.accept_delegation(targets, now=today)
     roles.accept_publication(names.publisher_role(name), publisher, {names.line_path(name): line}, now=today)
-    audit_model(registry, name, actor="admin", action="add model", because="delegated by the targets key", now=now)
+    audit(registry, model=name, actor="admin", action="add model", because="delegated by the targets key", now=now)
     return record

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from whimbrel.flows.audit import audit_model
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import PublishingPort
 from whimbrel.flows.records import ModelSettings, NewSettings
 from whimbrel.model.documents import plain
@@ -26,9 +26,9 @@ def change_settings(registry: PublishingPort, model: str, changes: NewSettings, 
         replaced["conditions"] = msgspec.structs.replace(before.conditions, **_set_fields(changes.conditions))
     after = msgspec.structs.replace(before, **replaced)
     registry.change_model(model, settings=after)
-    audit_model(
+    audit(
         registry,
-        model,
+        model=model,
         actor="admin",
         action="set model",
         because=", ".join(sorted(replaced)),

@@ -6,7 +6,7 @@ Called by the admin API. Devices that have the version keep it; `set_line` is wh
 import msgspec
 
 from whimbrel.errors import Refused
-from whimbrel.flows.audit import audit_model
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import ExperimentsPort, PublishingPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.versions import find_named_version
@@ -37,9 +37,9 @@ def retire(
         if version.serial == experiment.serials[experiment.plan.control_id]:
             raise Refused(f"{model} {version.version} is the control of {experiment.id}; stop it first")
     registry.change_version(model, version.serial, retired=True)
-    audit_model(
+    audit(
         registry,
-        model,
+        model=model,
         actor=actor,
         action="retire",
         because=because or "no reason given",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
-from whimbrel.flows.audit import audit_model
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import PublishingPort, SignedRolesPort
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Line
@@ -48,9 +48,9 @@ def set_line(
         _check_grows(before, after)
     role = names.publisher_role(model)
     roles.accept_publication(role, publisher, {names.line_path(model): line}, now=datetime.fromtimestamp(now, UTC))
-    audit_model(
+    audit(
         registry,
-        model,
+        model=model,
         actor=role,
         action="set line",
         because=because or "no reason given",
