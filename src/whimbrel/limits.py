@@ -122,6 +122,7 @@ FRESH_S = 1.0  # a policy this young is not refreshed again before an activation
 CONNECT_S = 10.0
 CAUSES = 16  # errors behind an error that are looked at for a sentence: a chain may have a circle
 READ_S = 30.0  # silence on an open connection
+POST_READ_S = 10.0  # of a server that is told something: the next look at the signed policy waits for it
 ANSWER_S = 60.0  # one whole answer that is no artifact, also when it comes byte by byte
 ANSWER_BYTES = 64 * KIB  # an answer of the device API: a token or a problem document
 DOWNLOAD_PASS_S = 60.0  # of one cycle; reports and refreshes go on between cycles, and the partial file stays

@@ -329,6 +329,20 @@ def test_bundle_holds_what_its_versions_require_and_a_set_comes_as_one(tmp_path:
     assert {name: found["serial"] for name, found in said["models"].items()} == {"encoder": 1, "wake": 1}
 
 
+def test_import_of_a_version_that_fails_here_says_why_and_ends_with_3(tmp_path: Path) -> None:
+    """It ended with 0, and said only that the model is quarantined."""
+    folder = server_support.repository(tmp_path / "repository")
+    done("model", "add", "bad", "-R", folder)
+    card = tmp_path / "card.yaml"
+    card.write_text("probe: {latency_ms_max: 0.000001}\n")
+    done("publish", "-m", "bad", model_file(tmp_path, 9), "-R", folder, "--card", card, "--unchecked")
+    done("bundle", "export", "-m", "bad", tmp_path / "stick", "-R", folder)
+    said = whimbrel(
+        *("agent", "import", tmp_path / "stick", "--folder", tmp_path / "device", "--root", folder / "root.json")
+    )
+    assert (said.status, "bad: this device refuses serial 1: " in said.err) == (3, True), said
+
+
 def test_import_that_brings_nothing_says_so_by_its_status(tmp_path: Path) -> None:
     """It said nothing: a stick of another model, or one without the bytes, ended with status 0."""
     folder = server_support.repository(tmp_path / "repository")

@@ -17,8 +17,8 @@ from whimbrel.model.release import File
 
 SNIFFED_BYTES = 64  # of a body's beginning: a page says so in less
 
-_CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
-_DIGEST_TAG = re.compile(r'^"([0-9a-f]{64})"$')  # our server's ETag of an artifact
+_CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)\Z")
+_DIGEST_TAG = re.compile(r'^"([0-9a-f]{64})"\Z')  # our server's ETag of an artifact
 _PAGE = re.compile(rb"^(\xef\xbb\xbf)?\s*<(!doctype|!--|\?xml|html|head|body|meta|title|script)", re.IGNORECASE)
 _PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 _NO_CODING = frozenset({"", "identity", "aws-chunked"})

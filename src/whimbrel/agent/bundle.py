@@ -19,7 +19,7 @@ from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.trust import roles
 
-_PLACE = re.compile(r"/((?:metadata|targets|artifacts)/[^?#]+)$")
+_PLACE = re.compile(r"/((?:metadata|targets|artifacts)/[^?#]+)\Z")
 _POLICY = re.compile(r"^metadata/\d+\.policy-(.+)\.json$")  # `roles.policy_role`
 
 

@@ -59,7 +59,7 @@ class DeviceApi:
         self._device_id = device_id
         self._labels = labels
         self._models = models
-        self._enrol_token = enrol_token
+        self._enrol_token = enrol_token.strip() if enrol_token is not None else None  # it was read from a file
         self._disk = disk
         self._network = network
         self._clock = clock

@@ -5,6 +5,7 @@
 2. The rest is of this process, and is kept nowhere.
 """
 
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +19,11 @@ from whimbrel.agent.disk import Disk
 from whimbrel.agent.progress import DownloadProgress
 from whimbrel.device.conditions import Situation
 from whimbrel.device.ports import Clock, Prober
+from whimbrel.errors import UntrustedInput
 
 
 class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Given to `Agent.open`. Nothing is checked before that."""
+    """Given to `Agent.open`."""
 
     # --- settings: kept in the folder ---
     server: str | None = None  # an address such as https://models.example.com; "" is none: only bundles come
@@ -50,3 +52,48 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     monotonic: Clock = time.monotonic
     chance: random.Random | None = None
     disk: Disk | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `UntrustedInput` for an option of another type than its own; what they say is checked when opened."""
+        for name, types, words in _TYPES:
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, types):
+                raise UntrustedInput(f"{name} is {_shown(given)}; expected {words}")
+        for name in ("models", "mirrors"):
+            for each in getattr(self, name) or ():
+                if not isinstance(each, str):
+                    raise UntrustedInput(f"{name} has {_shown(each)}; expected a list of text")
+        for name, method, words in _DOING:
+            given = getattr(self, name)
+            if given is not None and not callable(getattr(given, method, None)):
+                raise UntrustedInput(f"{name} is {_shown(given)}; expected {words}")
+
+
+_TEXT = "text"
+_TYPES: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    ("server", (str,), "an address such as https://models.example.com"),
+    ("root", (str, os.PathLike, bytes), "the path of root.json, or its bytes"),
+    ("models", (list, tuple, str), "a list of names"),  # a name alone is said when it is read
+    ("namespace", (str,), _TEXT),
+    ("device_id", (str,), _TEXT),
+    ("labels", (Mapping,), 'names and texts, such as {"region": "NZ"}'),
+    ("mirrors", (list, tuple, str), "a list of addresses"),
+    ("proxy", (str,), "an address such as http://proxy:3128"),
+    ("enrol_token", (str,), "the text of enrol.token"),
+    ("durable_sessions", (bool,), "True or False"),
+    ("chance", (random.Random,), "a random.Random"),
+)
+_DOING = (  # what is called
+    ("progress", "__call__", "a function of one argument"),
+    ("on_change", "__call__", "a function of one argument; a command goes to `whimbrel agent run --on-change`"),
+    ("situation", "__call__", "a function that returns a Situation"),
+    ("clock", "__call__", "a function that returns seconds"),
+    ("monotonic", "__call__", "a function that returns seconds"),
+    ("probes", "probe", "what probes, such as a ProbeServer"),
+    ("pool", "request", "a urllib3.PoolManager"),
+    ("disk", "read", "a disk"),
+)
+
+
+def _shown(given: object) -> str:
+    return f"{repr(given)[:80]} ({type(given).__name__})"

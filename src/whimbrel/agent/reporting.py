@@ -106,7 +106,7 @@ class Reporting:
             self._next_report = max(now, min(self._next_report, now) + period)
             for model in self._trust.policies:
                 self._installations[model].results.close_window()
-        if not self._sending.waiting(now):
+        if not self._sending.waiting(now) and not self._announcing.waiting(now):  # one silence a pass is enough
             self._send()
 
     def _send(self) -> None:

@@ -32,7 +32,7 @@ from whimbrel.model.release import Reference
 if TYPE_CHECKING:
     from whimbrel.agent.runner import Runner
 
-_METRIC = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,62}[A-Za-z0-9])?$")
+_METRIC = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,62}[A-Za-z0-9])?\Z")
 _VALUE_MAX = 1e12  # so that the sum of a window's values stays within what a report can hold
 
 

@@ -30,6 +30,7 @@ from urllib3.exceptions import (
     LocationParseError,
     LocationValueError,
     NameResolutionError,
+    ReadTimeoutError,
 )
 
 from whimbrel import limits
@@ -38,8 +39,10 @@ from whimbrel.device.ports import Answer
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.version import __version__
 
-_WITH_PORT = re.compile(r"^(\[[^\]]*\]|[^:]*):([0-9]{1,5})$")  # one colon, or an address in brackets
+_WITH_PORT = re.compile(r"^(\[[^\]]*\]|[^:]*):([0-9]{1,5})\Z")  # one colon, or an address in brackets
+_IN_BRACKETS = re.compile(r"^\[([^\[\]]*)\]")  # an address of version 6, perhaps of a network
 _TIMEOUT = urllib3.Timeout(connect=limits.CONNECT_S, read=limits.READ_S)
+_POST_TIMEOUT = urllib3.Timeout(connect=limits.CONNECT_S, read=limits.POST_READ_S)
 _USER_AGENT = f"whimbrel/{__version__}"
 _Manager = TypeVar("_Manager", bound=urllib3.PoolManager)
 
@@ -123,7 +126,7 @@ class Proxies:
 class _Direct(msgspec.Struct, frozen=True):
     """One word of NO_PROXY: `*`, a name (and all below it), an address, or a network; perhaps with a port."""
 
-    name: str = ""  # "": every host
+    name: str = ""  # "*": every host; "": none
     network: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
     port: int | None = None
 
@@ -132,15 +135,16 @@ class _Direct(msgspec.Struct, frozen=True):
         match = _WITH_PORT.match(word)
         host, port = (match[1], int(match[2])) if match else (word, None)
         try:
-            return cls(network=ipaddress.ip_network(host.replace("[", "").replace("]", ""), strict=False), port=port)
+            return cls(network=ipaddress.ip_network(_IN_BRACKETS.sub(r"\1", host), strict=False), port=port)
         except ValueError:
-            return cls(name=host.lstrip("*.").rstrip(".").lower(), port=port)
+            every = host == "*" or (match is not None and not host)  # `:80` is every host, on that port
+            return cls(name="*" if every else host.lstrip("*.").rstrip(".").lower(), port=port)
 
     def covers(self, host: str, port: int | None) -> bool:
         if self.port is not None and port != self.port:
             return False
         if self.network is None:
-            return self.name in {"", host} or host.endswith(f".{self.name}")
+            return self.name in {"*", host} or (self.name != "" and host.endswith(f".{self.name}"))
         try:
             address = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
@@ -330,11 +334,14 @@ class HttpNetwork:
                 url,
                 headers={"User-Agent": _USER_AGENT, **headers},
                 body=body,
-                timeout=_TIMEOUT,
+                timeout=_POST_TIMEOUT if method == "POST" else _TIMEOUT,
                 retries=False,
                 redirect=False,
                 preload_content=False,
             )
+        except ReadTimeoutError as error:
+            waited_s = limits.POST_READ_S if method == "POST" else limits.READ_S
+            raise Unavailable(f"{_origin(url)} did not answer {method} within {waited_s:g} s") from error
         except (HTTPError, LocationValueError, OSError) as error:
             raise Unavailable(f"{_origin(url)} cannot be reached: {_reason(error)}") from error
         whole = False

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from whimbrel.agent import daemon
-from whimbrel.agent.app import Agent
+from whimbrel.agent.app import Agent, CycleResult
 from whimbrel.agent.bundle import models_of
 from whimbrel.agent.change_command import ENROL_TOKEN, words_of
 from whimbrel.agent.locks import is_held
@@ -150,12 +150,7 @@ def check(
         quota_mib=quota_mib,
     ) as agent:
         result = agent.cycle(force=True)
-    if json:
-        _print_json({"models": result.models, "problems": list(result.problems), "refreshed": result.refreshed})
-    else:
-        _print_models(result.models)
-    if result.problems:
-        raise Unavailable("; ".join(result.problems))
+    _end_with(result, json=json)
 
 
 @app.command("import")
@@ -189,12 +184,7 @@ def import_bundle(
         device_id=device_id,
     ) as agent:
         result = agent.import_bundle(bundle)
-    if json:
-        _print_json({"models": result.models, "problems": list(result.problems), "refreshed": result.refreshed})
-    else:
-        _print_models(result.models)
-    if result.problems:
-        raise Unavailable("; ".join(result.problems))
+    _end_with(result, json=json)
 
 
 @app.command()
@@ -221,6 +211,21 @@ def status(folder: Folder, json: Json = False) -> None:
         )
     if agent_status.get("last_error"):
         sys.stdout.write(f"last error: {agent_status['last_error']}\n")
+
+
+def _end_with(result: CycleResult, *, json: bool) -> None:
+    """Print what a cycle came to. Raises `Unavailable` where something could not be had, or cannot be used here."""
+    if json:
+        _print_json({"models": result.models, "problems": list(result.problems), "refreshed": result.refreshed})
+    else:
+        _print_models(result.models)
+    refused = [
+        f"{name}: this device refuses serial {model['wanted']}: {model['refused'][str(model['wanted'])]}"
+        for name, model in result.models.items()
+        if str(model["wanted"]) in model["refused"] and str(model["wanted"]) not in model["overridden"]
+    ]
+    if result.problems or refused:
+        raise Unavailable("; ".join([*result.problems, *refused]))
 
 
 def _open(folder: Path, enrol_token_file: Path | None, labels: list[str] | None, **given: Any) -> Agent:

@@ -32,7 +32,7 @@ app = typer.Typer(
 Device = Annotated[str, typer.Argument(help="A device's id, as `device list` shows it.", show_default=False)]
 Why = Annotated[str, typer.Option("--because", help="The reason, for the audit log.")]
 
-_SPAN = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)$")
+_SPAN = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)\Z")
 _UNITS_S = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AUDIT_SHOWN = 10
 

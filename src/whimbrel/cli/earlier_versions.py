@@ -8,8 +8,10 @@ from whimbrel.errors import Refused
 from whimbrel.flows.publishing.check_interface import interface_objection
 from whimbrel.flows.publishing.publish import is_same
 from whimbrel.model.documents import parse
-from whimbrel.model.release import Line, Release
+from whimbrel.model.release import Line, Release, Variant
 from whimbrel.server.admin.views.versions import ListedVersion, VersionDetail
+
+_LOOKED_BACK = 20  # versions, for one that says what it takes and gives
 
 
 class EarlierVersions:
@@ -39,23 +41,32 @@ class EarlierVersions:
 
     def check_interface(self, release: Release) -> None:
         """Raises `Refused` where the inputs or outputs are other ones than before."""
-        before = self._newest()
-        if before and (change := interface_objection(self._release(before).variants, release.variants)):
+        before, variants = self._newest_with_interface()
+        if before and (change := interface_objection(variants, release.variants)):
             raise Refused(
                 f"{change}; apps were written for those of {before.version} ({before.semantic_version}). Nothing was "
                 "published; where it is meant, publish it with --interface-change"
             )
 
     def _newest(self) -> ListedVersion | None:
-        """The newest that devices may run: neither retired nor revoked."""
+        """The newest that devices may run."""
+        return next(iter(self._living()), None)
+
+    def _newest_with_interface(self) -> tuple[ListedVersion | None, tuple[Variant, ...]]:
+        """The newest of which inputs and outputs are known, and its variants: one without says nothing of an app's."""
+        for version in self._living()[:_LOOKED_BACK]:
+            variants = self._release(version).variants
+            if any(variant.signature is not None for variant in variants):
+                return version, variants
+        return None, ()
+
+    def _living(self) -> list[ListedVersion]:
+        """Those that devices may run, neither retired nor revoked; the newest first."""
         if not self._versions:
-            return None
+            return []
         line = self._client.get(f"{self._path}/line", as_=Line)
-        return max(
-            (each for each in self._versions if not each.retired and line.allows(each.serial)),
-            key=lambda each: each.serial,
-            default=None,
-        )
+        living = [each for each in self._versions if not each.retired and line.allows(each.serial)]
+        return sorted(living, key=lambda each: each.serial, reverse=True)
 
     def _release(self, version: ListedVersion) -> Release:
         detail = self._client.get(f"{self._path}/versions/{quoted(version.version)}", as_=VersionDetail)

@@ -19,9 +19,9 @@ from whimbrel.model.documents import convert, parse
 from whimbrel.model.selector import EVERYONE, Selector
 
 _KEY = r"(?P<key>[A-Za-z0-9](?:[A-Za-z0-9_./-]*[A-Za-z0-9])?)"
-_LISTED = re.compile(rf"^{_KEY}\s+(?P<word>in|notin|version|notversion)\s*\((?P<values>[^()]*)\)$")
-_COMPARED = re.compile(rf"^{_KEY}\s*(?P<sign>==|!=|=|>|<)\s*(?P<value>.*)$")
-_NAMED = re.compile(rf"^(?P<no>!?)\s*{_KEY}$")
+_LISTED = re.compile(rf"^{_KEY}\s+(?P<word>in|notin|version|notversion)\s*\((?P<values>[^()]*)\)\Z")
+_COMPARED = re.compile(rf"^{_KEY}\s*(?P<sign>==|!=|=|>|<)\s*(?P<value>.*)\Z")
+_NAMED = re.compile(rf"^(?P<no>!?)\s*{_KEY}\Z")
 _OPERATORS = {"in": "In", "notin": "NotIn", "version": "Version", "notversion": "NotVersion", ">": "Gt", "<": "Lt"}
 
 

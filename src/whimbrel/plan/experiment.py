@@ -51,7 +51,7 @@ WATCHED = frozenset(  # every arm is watched for these, as a rollout is, also wh
 _FALLING = frozenset(
     {ERROR_RATE, CRASH_RATE, "battery"}
 )  # metrics of which less is better, unless the experiment says otherwise
-_PERCENT = re.compile(r"^(\d{1,3}(?:\.\d{1,6})?)%$")
+_PERCENT = re.compile(r"^(\d{1,3}(?:\.\d{1,6})?)%\Z")
 _CONTROLS = ("control", "baseline")
 
 Days = Annotated[float, Meta(gt=0, le=365)]

@@ -52,7 +52,7 @@ from whimbrel.version import __version__
 
 log = logging.getLogger(__name__)
 
-_PATH = re.compile(r"^/([a-z0-9][a-z0-9_-]{0,63})/(metadata|targets|artifacts|device)/(.+)$")
+_PATH = re.compile(r"^/([a-z0-9][a-z0-9_-]{0,63})/(metadata|targets|artifacts|device)/(.+)\Z")
 _WAITING = 1024  # connections that the kernel has made and nobody has accepted yet
 _CONNECTIONS = 20_000  # sockets a process; beyond that devices get 503 and come again
 

@@ -23,7 +23,7 @@ _DOCUMENT = re.compile(
     r"^(metadata/[A-Za-z0-9_.-]{1,200}\.json|targets/(?:[A-Za-z0-9_-]{1,64}/){1,2}[0-9a-f]{64}\.[A-Za-z0-9_.-]{1,100})\Z"
 )
 _ARTIFACT = re.compile(r"^artifacts/([0-9a-f]{64})\Z")
-_RANGE = re.compile(r"^bytes=(\d{0,18})-(\d{0,18})$")
+_RANGE = re.compile(r"^bytes=(\d{0,18})-(\d{0,18})\Z")
 _KEPT_DOCUMENTS = 512
 _TIMESTAMP_KEPT_S = 0.2
 

@@ -126,15 +126,16 @@ def test_odd_arguments_never_raise(places: Places) -> None:
     odd: Any = Odd()
     with Session("m", places) as model:
         model.record(**{"a b": 1.0}, fine=1.0)
+        model.record(**{"a\n": 1.0})  # it was written, could not be read again, and the whole session was lost
         model.record(ok=odd)
         model.record(latency_ms=math.nan)
         model.record(latency_ms=-1.0)
-        assert model.dropped == 4
+        assert model.dropped == 5
         model.record(prediction=odd)
         model.record(feedback=math.nan)
         for number in range(limits.SESSION_METRICS + 3):
             model.record(**{f"metric{number}": 1.0})
-        assert model.dropped == 4 + 1 + 4
+        assert model.dropped == 5 + 1 + 4
     closed = harvest(places)[0].closed
     assert closed is not None
     assert (closed.errors, closed.failed, len(closed.metrics)) == (1, False, limits.SESSION_METRICS)

@@ -20,7 +20,7 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.model.ids import NAME_PATTERN, check_name, dotted_key
 from whimbrel.model.selector import Expression, Selector
 
-_PART = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_./-]{0,63})=(.{1,128})$")
+_PART = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_./-]{0,63})=(.{1,128})\Z")
 _PLATFORM = "platform"
 # The published names, and the label and platform that each is about.
 _MINIMA = {"min_ios_version": ("ios_version", "ios"), "min_android_api": ("android_api", "android")}

@@ -23,8 +23,8 @@ from whimbrel.errors import UntrustedInput
 
 T = TypeVar("T")
 
-_INT = re.compile(r"^[-+]?(0|[1-9][0-9]{0,17})$")
-_FLOAT = re.compile(r"^[-+]?((0|[1-9][0-9]{0,30})(\.[0-9]{0,100})?|\.[0-9]{1,100})([eE][-+]?[0-9]{1,3})?$")
+_INT = re.compile(r"^[-+]?(0|[1-9][0-9]{0,17})\Z")
+_FLOAT = re.compile(r"^[-+]?((0|[1-9][0-9]{0,30})(\.[0-9]{0,100})?|\.[0-9]{1,100})([eE][-+]?[0-9]{1,3})?\Z")
 _NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 

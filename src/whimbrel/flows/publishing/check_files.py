@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 from typing import Protocol
 
-_SHARD_NAME = re.compile(r"^(?P<stem>.+)-(?P<shard>\d{5})-of-(?P<shards>\d{5})(?P<end>\.\w+)$")
+_SHARD_NAME = re.compile(r"^(?P<stem>.+)-(?P<shard>\d{5})-of-(?P<shards>\d{5})(?P<end>\.\w+)\Z")
 _LISTED = 3
 
 

@@ -3,7 +3,8 @@
 1. A variant is compared with the variant of its name in the version before. Where that has another format, or there is
    none of the name, it is compared with all variants of its format, and must be like one of them.
 2. Names, types, shapes and order of inputs and outputs must be equal. A size that is free stays free; its name is free.
-3. What is not known is not compared: a format without a signature, a library that was not installed.
+3. A version none of whose variants says what it takes and gives is no proof of the same: it must be meant. Beside
+   others that do, a variant that says nothing is not compared: its format may have none.
 
 Called at publication; `--interface-change` goes without.
 """
@@ -15,6 +16,10 @@ from whimbrel.model.release import Dimension, Signature, TensorSpec, Variant
 
 def interface_objection(before: Sequence[Variant], after: Sequence[Variant]) -> str:
     """A sentence, where the inputs or outputs of a variant differ from those before; else ""."""
+    known = [variant for variant in before if variant.signature is not None]
+    if known and all(variant.signature is None for variant in after):
+        formats = ", ".join(sorted({variant.files[0].format for variant in after}))
+        return f"the inputs and outputs were known, and those of the new version ({formats}) cannot be read here"
     for variant in after:
         changes = [
             change

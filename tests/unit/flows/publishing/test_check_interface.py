@@ -52,8 +52,13 @@ def test_the_name_of_a_free_size_may_change() -> None:
 
 def test_what_is_not_known_is_not_compared() -> None:
     assert interface_objection([variant(None)], [variant(BEFORE)]) == ""
-    assert interface_objection([variant(BEFORE)], [variant(None)]) == ""
+    assert interface_objection([variant(BEFORE)], [variant(None), variant(BEFORE, "other")]) == ""
     assert interface_objection([], [variant(BEFORE)]) == ""
+
+
+def test_a_version_that_says_nothing_of_its_interface_is_not_taken_for_the_same() -> None:
+    change = interface_objection([variant(BEFORE)], [variant(None, kind="safetensors")])
+    assert change == "the inputs and outputs were known, and those of the new version (safetensors) cannot be read here"
 
 
 def test_a_variant_is_compared_with_its_name_and_else_with_its_format() -> None:
