@@ -71,6 +71,11 @@ class DeviceApi:
         """Whether the server can be told anything at all: there is a credential, or a token to get one with."""
         return self._credential is not None or self._enrol_token is not None
 
+    def enrol(self) -> None:
+        """Make the device known where it is not yet. Raises `Unavailable`, `NotAllowed`, `BadBody`."""
+        if self._credential is None:
+            self._enrol()
+
     def announce(self, announcement: Announcement) -> None:
         """Raises `Unavailable`, `NotAllowed`, `BadBody`."""
         self._say("announce", documents.encode(announcement))

@@ -106,6 +106,11 @@ class Reporting:
             self._next_report = max(now, min(self._next_report, now) + period)
             for model in self._trust.policies:
                 self._installations[model].results.close_window()
+        if not self._sending.waiting(now):
+            try:
+                self._api.enrol()  # a device is counted from its first pass on, also where it has nothing to report
+            except (WhimbrelError, OSError) as error:
+                self._delay(self._sending, error)
         if not self._sending.waiting(now) and not self._announcing.waiting(now):  # one silence a pass is enough
             self._send()
 

@@ -7,6 +7,7 @@ set of rules, errors and checks, and a command works the same on a desk and on a
 import asyncio
 import functools
 import inspect
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -195,6 +196,7 @@ def connect(
             client = Client(http, runner=runner, namespace=place.namespace or "default", keys=place.keys)
             yield from _connected(client, http, runner)
             return
+        _keep_to_errors("whimbrel.server")
         folder = Folder.open(place.repository or Path())
         token = _read_token(place.token_file or folder.admin_token)
         with open_repository(folder) as opened:
@@ -216,6 +218,15 @@ def _connected(client: Client, http: httpx.AsyncClient, runner: asyncio.Runner) 
         yield client
     finally:
         runner.run(http.aclose())
+
+
+def _keep_to_errors(name: str) -> None:
+    """In a folder the server is in this process: what it logs is said by the command too, but for our own bugs."""
+    logger = logging.getLogger(name)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setLevel(logging.ERROR)
+        logger.addHandler(handler)
 
 
 def _bearer(token: str) -> dict[str, str]:

@@ -161,7 +161,9 @@ def _tell(model: ModelView) -> None:
     rows = {
         "added": f"{when(model.created_at)} UTC",
         "versions": str(model.versions),
-        "baseline": model.baseline_version or "none: publish a version",
+        "baseline": model.baseline_version or "none: publish a version"
+        if not model.versions
+        else "none: whimbrel rollout start brings one to devices",
         "aliases": ", ".join(f"{alias} (serial {serial})" for alias, serial in sorted(model.aliases.items())) or "none",
         "devices": ", ".join(f"{version}: {count}" for version, count in model.devices.items()) or "none yet",
         "conditions": "; ".join(condition_words(settings.conditions)) or "none: devices fetch and activate at once",

@@ -103,7 +103,7 @@ def tell_published(
         say("  it is the first version, and reaches the devices of its card's rollout; the others have no version")
         say(f"Next: whimbrel rollout watch {published.rollout}")
     else:
-        say("Next: whimbrel rollout start plan.yaml")
+        say(f"Next: whimbrel rollout plan new -m {version.model} -o plan.yaml; whimbrel rollout start plan.yaml")
 
 
 def _tell_patches(patches: Patches) -> None:

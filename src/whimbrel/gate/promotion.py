@@ -46,6 +46,7 @@ def promotion(
     checks = limit_checks(criteria, estimates, past=now.past)
     doubt = (
         _missing_devices(plan, now, counts)
+        or _alone_doubt(now, counts, ledger)
         or _limit_doubt(checks, stage, now)
         or _mismatch(plan, now, counts, evidence)
         or _unproven(plan, now, ledger, criteria, evidence)
@@ -92,6 +93,21 @@ def _missing_devices(plan: Plan, now: GateInput, counts: Counts) -> str | None:
         return f"{counts.reported_t} of {_devices(counts.activated_t, 'activated ')} reported, and {least} must"
     if counts.reported_t * 2 < counts.activated_t:
         return f"only {counts.reported_t} of {_devices(counts.activated_t, 'activated ')} reported, and half must"
+    return None
+
+
+def _alone_doubt(now: GateInput, counts: Counts, ledger: Ledger) -> str | None:
+    """What a stage without a control must have shown first: a window of its own, and no device that went back."""
+    if now.past is None:
+        return None
+    if counts.went_back_t:
+        return (
+            f"{counts.went_back_t} of {_devices(counts.activated_t, 'activated ')} went back by "
+            f"{'itself' if counts.went_back_t == 1 else 'themselves'}, and there is no control to compare that with"
+        )
+    cohort = ledger.cohorts.get(now.judged)
+    if cohort is None or not cohort.totals["treated"]["at_risk"]:
+        return "no window of its reports is closed yet"
     return None
 
 

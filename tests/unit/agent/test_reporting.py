@@ -88,6 +88,13 @@ def test_the_models_that_it_follows_are_told_at_enrolment_and_with_every_batch(o
     assert server.batches[-1]["models"] == ["detector"]
 
 
+def test_a_device_is_enrolled_in_its_first_pass_also_where_nothing_is_offered(opened: Opened, server: Server) -> None:
+    """It came with the first report, half an interval later, and never with `agent check`: nobody knew the device."""
+    server.repository.policy("detector")
+    opened().cycle()
+    assert len(server.enrolled) == 1
+
+
 def test_without_an_enrolment_token_the_device_listens_and_says_nothing(opened: Opened, server: Server) -> None:
     agent = opened(enrol_token=None)
     after(agent, 0)

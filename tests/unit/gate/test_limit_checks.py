@@ -115,3 +115,19 @@ def test_an_absolute_limit_needs_no_past() -> None:
 
 def test_every_limit_has_words_that_begin_a_sentence() -> None:
     assert all(limit.words and not limit.words.endswith(".") for limit in LIMITS)
+
+
+def test_without_a_control_a_stage_needs_a_window_of_its_own_and_nobody_who_went_back() -> None:
+    """Three boards that had told nothing yet, one of them gone back, were "no harm in 3 devices"."""
+    counts = {0: Counts(assigned_t=3, activated_t=3, reported_t=3)}
+    verdict = judge(plan(), gate_input(counts=counts, past=Past()))
+    assert (verdict.move, verdict.because) == (
+        "hold",
+        "stage canary has soaked, but no window of its reports is closed yet",
+    )
+    cells = [cell("treated", 0, n=3)]
+    assert judge(plan(), gate_input(*cells, counts=counts, past=Past())).move == "advance"
+    counts = {0: Counts(assigned_t=30, activated_t=30, reported_t=30, went_back_t=1)}
+    verdict = judge(plan(), gate_input(*cells, counts=counts, past=Past()))
+    assert verdict.move == "hold"
+    assert "1 of 30 activated devices went back by itself, and there is no control to compare" in verdict.because

@@ -25,7 +25,7 @@ _SAYS = {
     "Plan.promote": "What promotion needs: no harm found, or every guardrail proven to be within its margin.",
     "Plan.on_small_harm": "Proven harm that is within the stage's limits: goes back, or holds.",
     "Plan.holdback_percent": "The control that stays from 90% up until the last soak ends.",
-    "Plan.min_devices": "A stage's share is raised until so many enrolled devices fall in it.",
+    "Plan.min_devices": "A stage's share is raised until so many devices that follow the model fall in it.",
     "Plan.min_reports": "Devices of a stage that must have reported before it is promoted.",
     "Plan.alpha": "The false-alarm budget of the whole rollout.",
     "Plan.blast_radius": "The most that may be on the new version before it is proven: in every stage but the last.",
