@@ -194,7 +194,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_PIPE_CLOSED)
     except OSError as error:
-        reason = trouble(error, doing="this command")
+        reason = trouble(error, doing=" ".join(["whimbrel", *sys.argv[1:2]]))
         _fail(type(reason).__name__, str(reason), reason.exit_code)
     except Exception as error:
         logging.getLogger(__name__).exception("this is a bug of Whimbrel")

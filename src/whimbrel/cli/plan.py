@@ -155,7 +155,11 @@ def _tell(check: PlanCheck) -> None:
         "3x",
         "-2 points",
     ]
-    print_table(heads, rows)
+    columns = len(heads) if check.baseline else heads.index("sees (80%)")  # a first version is compared with nothing
+    if not check.baseline:
+        heads, rows = [each for each in heads if each != "control"], [row[:3] + row[4:] for row in rows]
+        columns -= 1
+    print_table(heads[:columns], [row[:columns] for row in rows])
     if check.fit.none or check.fit.some or check.fit.unknown:
         say("")
         tell_fit(check.fit, what=check.target)

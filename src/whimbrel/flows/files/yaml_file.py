@@ -207,6 +207,9 @@ def _explain(kind: Any, message: str, path: str, root: _Place, *, what: str) -> 
         return f"{what}:{line}: {lead}unknown key {field[:64]!r}; {hint}"
     if match := _MISSING.match(message):
         return f"{what}:{place.line}: {lead}the key {match['field']!r} is missing"
+    if not where and message.startswith("Expected `object`"):
+        fields = _fields_at(msgspec.inspect.type_info(kind), path)
+        return f"{what}:{place.line}: it has no keys at its top; expected: {', '.join(fields[:4])}"
     plain = place.written[:64] if place.written else ""
     if _NOT_TEXT.match(message) and plain:
         return f'{what}:{place.line}: {lead}{plain} is read as a number or truth value; quote it: "{plain}"'

@@ -229,7 +229,9 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None
         "old version, at the same time. Crashes, errors, silence, latency and accuracy are watched where devices "
         "report them.",
         *protection_sentences(plan, without_control=without, baseline=baseline),
-        "Proven harm goes back by itself, also harm that is smaller than the plan's limits: a limit decides the "
+        "A limit that is proven to be broken takes it back by itself."
+        if first
+        else "Proven harm goes back by itself, also harm that is smaller than the plan's limits: a limit decides the "
         "label, and what is promoted."
         if plan.on_small_harm == "rollback"
         else "Proven harm beyond the plan's limits goes back by itself; smaller harm holds, and a person decides.",
@@ -266,7 +268,7 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None
     sentences += [f"Nothing begins or advances {each.words()}; going back never waits." for each in plan.freeze]
     if plan.schedule is not None:
         sentences.append(f"It begins by itself at {time_words(plan.schedule.at())}.")
-    if last.earliest is not None:
+    if last.earliest is not None and any(each.devices for each in stages):
         sentences.append(f"At the soonest it is complete at {time_words(last.earliest + 3600 * last.hours)}.")
     return tuple(sentences)
 
@@ -275,7 +277,7 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, first: bo
     warnings: list[str] = []
     begin, last = stages[0], stages[-1]
     if not fleet:
-        warnings.append("no device is enrolled, so nothing can be counted; imagine a fleet with --devices N")
+        warnings.append("no device follows the model, so nothing can be counted; imagine a fleet with --devices N")
     if len(stages) == 1:
         warnings.append("one stage: there is no canary, and all of its devices are at stake at once")
     elif begin.share_percent >= 50:

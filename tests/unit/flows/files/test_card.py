@@ -161,7 +161,7 @@ REFUSED = [
     ("probe: {inputs: {x: {dtype: float32, shape: [3], values: [1]}}}", "a tensor of shape [3] holds 3 values, found 1"),
     ("probe: {inputs: {x: {dtype: float32, shape: [1], values: [1]}}}", "one of the two is missing"),
     ("budgets: {size_bytes_max: -1}", "card.yaml:1: budgets.size_bytes_max:"),
-    ("- a list", "card.yaml:1: expected `object`, got `array`"),
+    ("- a list", "card.yaml:1: it has no keys at its top; expected: model_id"),
     ("lineage:", "card.yaml:1: there is no value here"),
 ]
 # fmt: on

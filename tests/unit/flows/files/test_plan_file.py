@@ -75,7 +75,7 @@ REFUSED = [
     (_with("duration_hours: 24", "duration_hours: 24\n      duration_hours: 1"), "plan.yaml:7: the key 'duration_hours' is said twice, first on line 6"),
     ("", "plan.yaml is empty"),
     ("# nothing\n", "plan.yaml is empty"),
-    ("rollout", "plan.yaml:1: expected `object`, got `str` (found 'rollout')"),
+    ("rollout", "plan.yaml:1: it has no keys at its top; expected: rollout"),
     ("rollout: [", "plan.yaml:2: this is not YAML"),
     ("rollout:\n\t- x", "plan.yaml:2: this is not YAML"),
     ("a: \x00", "plan.yaml is not YAML text"),

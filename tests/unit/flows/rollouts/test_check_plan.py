@@ -166,7 +166,7 @@ def test_a_careful_plan_for_a_large_fleet_warns_of_nothing() -> None:
 
 def test_an_empty_fleet_is_said_to_be_empty() -> None:
     with town() as here:
-        assert "no device is enrolled" in check_plan(here.registry, here.fleet, plan(), now=T0).warnings[0]
+        assert "no device follows the model" in check_plan(here.registry, here.fleet, plan(), now=T0).warnings[0]
 
 
 def test_a_version_that_was_taken_back_is_said_to_be_refused() -> None:
