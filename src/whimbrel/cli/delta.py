@@ -23,7 +23,7 @@ from whimbrel.errors import UntrustedInput, WhimbrelError
 app = typer.Typer(
     help="Patches between versions of a model: small, checked, in bounded memory.",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    add_completion=False,
 )
 
 Base = Annotated[

@@ -97,7 +97,9 @@ def tell_published(
         _tell_patches(patches)
     if published.same_files_as:
         say(f"  note: these are the same files as {', '.join(published.same_files_as)}")
-    if version.baseline:
+    if version.baseline and published.unchecked:
+        say("  it is the first version, so devices take it with their next refresh, unchecked; --hold would wait")
+    elif version.baseline:
         say("  it is the first version, so it is the baseline: devices take it with their next refresh")
     elif published.rollout is not None:
         say("  it is the first version, and reaches the devices of its card's rollout; the others have no version")
