@@ -89,8 +89,10 @@ class LimitCheck(msgspec.Struct, frozen=True, kw_only=True):
         if not math.isfinite(value):
             return f"{self.words} is {now}, and {other}; at most {self.limit:g} times as much may be"
         shown, limit = _told_apart(value, self.limit, _POINTS if self.compared == "drop" else _BY[self.compared])
-        how = {"drop": f"{shown} points below", "ratio": f"{shown} times", "increase": f"{shown} over"}[self.compared]
-        most = {"drop": f"{limit} points", "ratio": f"{limit} times", "increase": limit}[self.compared]
+        how = {"drop": f"{_counted_points(shown)} below", "ratio": f"{shown} times", "increase": f"{shown} over"}[
+            self.compared
+        ]
+        most = {"drop": _counted_points(limit), "ratio": f"{limit} times", "increase": limit}[self.compared]
         return f"{self.words} is {now}, {how} {other}; at most {most} may be"
 
     def comparison(self, past: Past) -> str:
@@ -206,6 +208,10 @@ def _plain(value: float, digits: int) -> str:
     """Digits count from the first that is not 0; whole numbers keep all of theirs."""
     whole = len(str(int(abs(value))))
     return f"{value:.{max(digits, whole)}g}"
+
+
+def _counted_points(shown: str) -> str:
+    return f"{shown} point{'' if shown == '1' else 's'}"
 
 
 def _points(value: float, digits: int) -> str:
