@@ -89,10 +89,12 @@ class LimitCheck(msgspec.Struct, frozen=True, kw_only=True):
         if not math.isfinite(value):
             return f"{self.words} is {now}, and {other}; at most {self.limit:g} times as much may be"
         shown, limit = _told_apart(value, self.limit, _POINTS if self.compared == "drop" else _BY[self.compared])
-        how = {"drop": f"{_counted_points(shown)} below", "ratio": f"{shown} times", "increase": f"{shown} over"}[
-            self.compared
-        ]
-        most = {"drop": _counted_points(limit), "ratio": f"{limit} times", "increase": limit}[self.compared]
+        if self.compared == "drop":
+            how, most = f"{_counted_points(shown)} below", _counted_points(limit)
+        elif self.compared == "ratio":
+            how, most = f"{shown} times", f"{limit} times"
+        else:
+            how, most = f"{shown} over", limit
         return f"{self.words} is {now}, {how} {other}; at most {most} may be"
 
     def comparison(self, past: Past) -> str:
