@@ -179,7 +179,9 @@ def test_a_models_conditions_are_set_each_alone_and_shown(repo: Path) -> None:
     left = conditions("--no-unmetered", "--no-battery-min", "--no-window")
     assert left == {"charging": True, "start_jitter_s": 60.0}
     assert conditions("--no-charging", "--no-start-jitter-s") == {"start_jitter_s": 0.0}
-    assert "none: devices fetch and activate at once" in whimbrel("model", "show", "wake", "-R", repo).out
+    out = whimbrel("model", "show", "wake", "-R", repo).out
+    assert "none: devices fetch and activate at once" in out
+    assert done("model", "show", "wake", "-R", repo)["baseline_version"] in out
     fails("model", "set", "wake", "--window", "01:00-02:00", "--no-window", "-R", repo, words="keep one of them")
     fails("model", "set", "wake", "--battery-min", 30, "-R", repo, words="battery_min", status=2)
     added = done("model", "add", "other", "--idle", "--storage-mib-min", 500, "-R", repo)

@@ -158,12 +158,11 @@ def _tell(model: ModelView) -> None:
     settings = model.settings
     budgets = [f"a variant has at most {size_of(settings.size_bytes_max)}"] if settings.size_bytes_max else []
     budgets += [f"{metric} is at least {least:g}" for metric, least in settings.metrics_min.items()]
+    without = "none: whimbrel rollout start brings one to devices" if model.versions else "none: publish a version"
     rows = {
         "added": f"{when(model.created_at)} UTC",
         "versions": str(model.versions),
-        "baseline": model.baseline_version or "none: publish a version"
-        if not model.versions
-        else "none: whimbrel rollout start brings one to devices",
+        "baseline": model.baseline_version or without,
         "aliases": ", ".join(f"{alias} (serial {serial})" for alias, serial in sorted(model.aliases.items())) or "none",
         "devices": ", ".join(f"{version}: {count}" for version, count in model.devices.items()) or "none yet",
         "conditions": "; ".join(condition_words(settings.conditions)) or "none: devices fetch and activate at once",
