@@ -96,7 +96,7 @@ def test_reports_that_come_after_the_look_do_not_change_it() -> None:
         ingest(here.registry, here.fleet, late, now=LATER)  # in the window that is open: it is not judged yet
         verdict = advance(here.registry, here.fleet, here.registry.rollout("r1"), now=LATER)
         assert verdict.move == "hold"
-        assert "nothing about it was reported" in verdict.because
+        assert "no window of its reports is closed yet" in verdict.because
 
 
 def test_unreadable_reports_are_no_reports() -> None:
