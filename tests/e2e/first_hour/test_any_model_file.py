@@ -13,6 +13,8 @@ from support import model_files
 from support.repository import onnx_model
 from support.server import done, whimbrel
 
+pytestmark = pytest.mark.long
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d" * 32 + "\nsize 131072\n"
 
 

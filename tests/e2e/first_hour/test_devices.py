@@ -20,6 +20,8 @@ from whimbrel.agent.probes import ProbeServer
 from whimbrel.device.conditions import Situation
 from whimbrel.errors import Unavailable
 
+pytestmark = pytest.mark.long
+
 WAIT_S = 30.0
 
 

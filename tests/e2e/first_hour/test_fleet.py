@@ -15,6 +15,8 @@ from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import Unavailable
 from whimbrel.policy.bucket import bucket, device_key
 
+pytestmark = pytest.mark.long
+
 SALT = 42
 
 

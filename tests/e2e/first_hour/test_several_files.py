@@ -15,6 +15,8 @@ from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.device.journal import Journal, unseal
 
+pytestmark = pytest.mark.long
+
 SIZE = 256  # of the square of weights: 256 KiB, so that a patch pays
 PLAN = """
 rollout:

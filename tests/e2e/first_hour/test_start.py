@@ -24,6 +24,8 @@ from support.values import EPOCH, window
 from whimbrel.model.documents import encode
 from whimbrel.version import __version__
 
+pytestmark = pytest.mark.long
+
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 READING = (("version", "list", "-m", "wake"), ("audit",), ("alert", "receivers"))
 
