@@ -126,40 +126,28 @@ def _newest(client: Client, model: str) -> ListedVersion:
 def _tell(check: PlanCheck) -> None:
     fleet = f"{counted(check.fleet, 'device')}{' (imagined)' if check.imagined else ''}"
     say(f"{check.model}: {check.baseline or 'no version'} -> {check.target}, {fleet}\n")
-    rows = []
-    for stage in check.stages:
-        sight = stage.sight
-        rows.append(
-            [
-                stage.name,
-                percent_words(stage.share_percent),
-                f"{stage.devices:,}",
+    heads = ["stage", "share", "devices", "soaks h", "from (UTC)"]
+    rows = [
+        [
+            stage.name,
+            percent_words(stage.share_percent),
+            f"{stage.devices:,}",
+            f"{stage.hours:g}",
+            when(stage.earliest)[:16],
+        ]
+        for stage in check.stages
+    ]
+    if check.baseline:  # a first version is compared with nothing
+        heads += ["control", "sees (80%)", "1.5x", "2x", "3x", "-2 points"]
+        for row, stage in zip(rows, check.stages, strict=True):
+            sight = stage.sight
+            row += [
                 f"{stage.control:,}",
-                f"{stage.hours:g}",
-                when(stage.earliest)[:16],
                 f"{sight.crash_ratio:.1f}x" if sight.crash_ratio else "nothing",
                 *(_wait(sight.hours_to_see[ratio]) for ratio in ("1.5", "2", "3")),
                 _wait(sight.hours_to_see_drop),
             ]
-        )
-    heads = [
-        "stage",
-        "share",
-        "devices",
-        "control",
-        "soaks h",
-        "from (UTC)",
-        "sees (80%)",
-        "1.5x",
-        "2x",
-        "3x",
-        "-2 points",
-    ]
-    columns = len(heads) if check.baseline else heads.index("sees (80%)")  # a first version is compared with nothing
-    if not check.baseline:
-        heads, rows = [each for each in heads if each != "control"], [row[:3] + row[4:] for row in rows]
-        columns -= 1
-    print_table(heads[:columns], [row[:columns] for row in rows])
+    print_table(heads, rows)
     if check.fit.none or check.fit.some or check.fit.unknown:
         say("")
         tell_fit(check.fit, what=check.target)
