@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from whimbrel import limits
+from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.panel import Value
 from whimbrel.health.report import Role
 from whimbrel.health.user_report import Fate
@@ -402,7 +403,8 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Literal["", "committed", "went_back", "failed"] = ""
     silence_judged: bool = False
     shadowed_at: float | None = None  # told of the candidate in the shadow
-    values: dict[str, Value] = {}  # the device's value so far, by metric that is tested or compared
+    values: dict[str, Value] = {}  # of its tally windows that are over (health/device_window.py), by name
+    device_window: DeviceWindow | None = None  # what it told in the newest tally window in which it was heard
 
 
 class UserReportRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,9 +28,10 @@ from whimbrel import limits
 from whimbrel.errors import NotAllowed
 from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark
 from whimbrel.gate.verdict import Counts
+from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.panel import Value
 from whimbrel.health.slices import slices_of
-from whimbrel.health.tally import Cell, add
+from whimbrel.health.tally import Cell, add, settled
 from whimbrel.model.documents import parse
 from whimbrel.policy.bucket import device_key
 from whimbrel.stores import schema
@@ -280,6 +281,7 @@ class Fleet:
         rows = [
             {name: getattr(entry, name) for name in Participation.__struct_fields__}
             | {"namespace": self.namespace, "slices": packed(entry.slices), "values": packed(entry.values)}
+            | {"device_window": None if entry.device_window is None else packed(entry.device_window)}
             for entry in entries
         ]
         upsert_all(self.connection, schema.participations, rows, update=_CHANGING)
@@ -397,7 +399,7 @@ class Fleet:
         stored = self._stored_cells(rollout, list(merged))
         rows = []
         for key, cell in merged.items():
-            total = add(parse(Cell, stored[key], what="a stored cell"), cell) if key in stored else cell
+            total = settled(add(parse(Cell, stored[key], what="a stored cell"), cell) if key in stored else cell)
             place = dict(zip(_KEY, key, strict=True))
             rows.append({"namespace": self.namespace, "rollout": rollout, **place, "cell": packed(total)})
         upsert_all(self.connection, schema.tally, rows, update=("cell",))
@@ -439,7 +441,9 @@ def _sight(namespace: str, sight: HeardDevice) -> dict[str, Any]:
 def _participation(row: Row[Any]) -> Participation:
     values = {name: getattr(row, name) for name in Participation.__struct_fields__}
     device_values = parse(dict[str, Value], row.values, what="stored values")
-    return Participation(**values | {"slices": _slices(row.slices), "values": device_values})
+    told = row.device_window
+    window = None if told is None else parse(DeviceWindow, told, what="a stored device-window")
+    return Participation(**values | {"slices": _slices(row.slices), "values": device_values, "device_window": window})
 
 
 def _slices(stored: bytes) -> dict[str, str]:

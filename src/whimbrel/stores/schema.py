@@ -334,6 +334,7 @@ participations = Table(
     Column("silence_judged", Boolean, nullable=False),
     Column("values", LargeBinary, nullable=False, server_default="{}"),  # of a device, by metric
     Column("shadowed_at", Float),
+    Column("device_window", LargeBinary),  # what the device told in the newest tally window; NULL: nothing yet
     Index("participation_by_begun_at", "namespace", "rollout", "stage", "begun_at"),
 )
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from support.values import HOUR, cell, gate_input, plan
+from support.values import cell, gate_input, plan
 from whimbrel.gate.gate import judge
-from whimbrel.health.report import Cohort, Window
-from whimbrel.health.tally import Cell, cells_of
+from whimbrel.health.device_window import DeviceWindow
+from whimbrel.health.tally import Cell, cell_of
 from whimbrel.model.documents import encode, parse
 from whimbrel.plan.criteria import Guardrail
 from whimbrel.plan.plan import Plan
@@ -25,10 +25,7 @@ def watched(**changes: object) -> Plan:
 
 
 def told(*, sessions: int) -> Cell:
-    cohort = Cohort(rollout="r1", stage=0, role="treated", age_s=0)
-    report = Window(model="wake", serial=2, first=1, last=1, cohorts=(cohort,), sessions=sessions)
-    (made,) = cells_of(report, rollout="r1", window=0, hour_s=HOUR)
-    return made
+    return cell_of(DeviceWindow(window=0, role="treated", sessions=sessions), stage=0)
 
 
 def test_a_device_window_without_a_session_counts_as_unused() -> None:

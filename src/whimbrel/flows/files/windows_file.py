@@ -55,10 +55,13 @@ def _check(cell: Cell, plan: Plan, where: str) -> None:
     numbers = [cell.window, cell.sessions, *(getattr(cell, name) for name in SUMS), *cell.latency.values()]
     numbers += [cell.prediction_units, *(moments.n for moments in cell.predictions.values())]
     numbers.append(cell.version_reports)
-    sums = [cell.error_share]
+    sums = [cell.error_share, cell.error_squares]
     for moments in cell.metrics.values():
         numbers.append(moments.n)
         sums += [moments.sum, moments.sumsq]
+    for pairs in cell.pairs.values():
+        numbers += [pairs.pairs, pairs.squares]
+        sums += [pairs.now, pairs.then, pairs.both]
     if max(numbers) > _MOST or not all(math.isfinite(value) and abs(value) < 1e300 for value in sums):
         raise UntrustedInput(f"{where}: a number is too large to be a count or a sum of a fleet")
     if any(abs(key) > limits.SKETCH_KEY for key in cell.latency):

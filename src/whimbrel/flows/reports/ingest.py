@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import msgspec
+import xxhash
 
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.devices.duplicates import digests_after
@@ -109,9 +110,12 @@ class _Intake:
             self._batch.note_running(
                 device_id, model=window.model, serial=window.serial, hardware_class=window.hardware_class, at=at
             )
-            tally = tally_window(self._live, self._batch, window, device_id=device_id, at=at, now=self._now)
+            chance = _chance(device_id, reports.epoch, window.first)
+            tally = tally_window(
+                self._live, self._batch, window, device_id=device_id, chance=chance, at=at, now=self._now
+            )
             self.counts["contradictions"] += tally.contradictions
-            self._past.add(device_id, window)
+            self._past.add(device_id, window, chance=chance)
             for comparison, cells in tally.cells.items():
                 self.cells[comparison] += cells
         if fresh:
@@ -122,3 +126,8 @@ class _Intake:
         self._batch.note_heard(device_id, at=at, labels=dict(reports.labels) if reports.labels else None)
         self.counts["windows"] += len(fresh)
         self.counts["duplicates"] += len(reports.windows) - len(fresh)
+
+
+def _chance(device_id: str, epoch: str, sequence: int) -> int:
+    """64 bits that are a report's own, and the same whenever it is looked at: what is drawn by them is drawn once."""
+    return xxhash.xxh64_intdigest(f"{device_id}/{epoch}/{sequence}".encode())

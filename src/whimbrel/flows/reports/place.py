@@ -13,6 +13,7 @@ import msgspec
 
 from whimbrel.flows.records import Comparison, Participation
 from whimbrel.flows.reports.batch import FleetBatch
+from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.panel import Value
 from whimbrel.health.report import Role
 
@@ -55,6 +56,7 @@ def update_participation(
     shadowed_at: float | None = None,
     outcome: Outcome = "",
     values: Mapping[str, Value] | None = None,
+    device_window: DeviceWindow | None = None,
 ) -> None:
     """Write down what is new. Of each time, the first that was told stays."""
     before = participation
@@ -68,6 +70,7 @@ def update_participation(
         shadowed_at=before.shadowed_at or shadowed_at,
         outcome=before.outcome if before.outcome in SETBACKS else outcome or before.outcome,
         values=before.values if values is None else dict(values),
+        device_window=device_window or before.device_window,
     )
     if after != before or reported_at is None:  # a new place that an announcement made is not written down yet
         batch.save_participation(after)
