@@ -248,8 +248,8 @@ def _would_have_seen(plan: Plan, now: GateInput, ledger: Ledger, evidence: dict[
     )
     ratios = {
         power: detectable_ratio(
-            exposure_t=treated["at_risk"],
-            exposure_c=control["at_risk"],
+            exposure_t=treated["used"],
+            exposure_c=control["used"],
             events_c=control["crashed"],
             alpha=plan.alpha * weight,
             power=power,

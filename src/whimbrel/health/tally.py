@@ -64,7 +64,7 @@ class Cell(Document, frozen=True):
     age_bucket: Annotated[int, Meta(ge=0, le=len(AGE_EDGES_H))] = 0
     at_risk: Sum = 0
     sessions: Sum = 0
-    unused: Sum = 0  # device-windows without a session
+    unused: Sum = 0  # device-windows without a session, a crash or an inference
     crashed: Sum = 0
     error_units: Sum = 0
     error_share: Annotated[float, Meta(ge=0)] = 0.0
@@ -84,6 +84,16 @@ class Cell(Document, frozen=True):
     def key(self) -> tuple[int, int, str, str, str, int]:
         """What two cells must share to be added; cells in the order of their keys are in the gate's order."""
         return self.window, self.stage, self.role, self.hardware_class, slices_text(self.slices), self.age_bucket
+
+    @property
+    def used(self) -> int:
+        """Device-windows in use: what a version could show harm in. Cells that tell nothing of use are all used.
+
+        Cells of before `unused` was counted tell their sessions alone: no more devices than those had one.
+        """
+        if self.unused or not self.sessions:
+            return self.at_risk - self.unused
+        return min(self.at_risk, max(self.sessions, self.crashed, self.error_units))
 
     @property
     def groups(self) -> dict[str, str]:
@@ -138,7 +148,7 @@ def cells_of(
                 age_bucket=age_bucket(cohort.age_s, hour_s=hour_s),
                 at_risk=1,
                 sessions=report.sessions,
-                unused=0 if report.sessions else 1,
+                unused=0 if report.used else 1,
                 crashed=report.crashed,
                 error_units=1 if report.inferences else 0,
                 error_share=report.errors / report.inferences if report.inferences else 0.0,

@@ -80,7 +80,7 @@ def _cell(device_id: str, window: Window, *, week: int) -> Cell:
         slices={_DEVICE: device_id},
         at_risk=1,
         sessions=window.sessions,
-        unused=0 if window.sessions else 1,
+        unused=0 if window.used else 1,
         crashed=window.crashed,
         error_units=1 if window.inferences else 0,
         error_share=window.errors / window.inferences if window.inferences else 0.0,
