@@ -334,6 +334,11 @@ participations = Table(
     Column("silence_judged", Boolean, nullable=False),
     Column("values", LargeBinary, nullable=False, server_default="{}"),  # of a device, by metric
     Column("shadowed_at", Float),
+    Column("heard_at", Float),
+    Column("gap_s", Float, nullable=False, server_default="0"),
+    Column("hearing", String(16), nullable=False, server_default=""),
+    Column("missed_at", Float),
+    Column("used_at", Float),
     Index("participation_by_begun_at", "namespace", "rollout", "stage", "begun_at"),
 )
 

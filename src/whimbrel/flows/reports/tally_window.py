@@ -15,7 +15,7 @@ from whimbrel.flows.records import Comparison
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.flows.reports.fold_values import FoldedValues, fold_values
 from whimbrel.flows.reports.live import LiveComparisons
-from whimbrel.flows.reports.place import participation_of, update_participation
+from whimbrel.flows.reports.place import note_left, participation_of, update_participation
 from whimbrel.health.report import Cohort, Summary, Window
 from whimbrel.health.shadow import ShadowSums
 from whimbrel.health.tally import Cell, cells_of
@@ -51,6 +51,8 @@ def tally_window(
         comparison = live.get(identifier)
         if comparison is not None and cohorts:
             cells[identifier] = _cells(live, batch, comparison, window, cohorts, device_id=device_id, at=at, now=now)
+    named = {(each.rollout, each.stage) for each in window.cohorts}
+    note_left(batch, live.of_model(window.model), device_id=device_id, named=named)
     return WindowTally(cells, contradictions)
 
 
@@ -94,6 +96,7 @@ def _cells(
             slices=slices,
             activated_at=at - cohort.age_s,
             reported_at=at,
+            used_at=at if window.used else None,
             shadowed_at=at if shadow is not None and shadow.inputs else None,
             values=values.values,
         )
