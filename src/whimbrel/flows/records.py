@@ -403,8 +403,25 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Literal["", "committed", "went_back", "failed"] = ""
     silence_judged: bool = False
     shadowed_at: float | None = None  # told of the candidate in the shadow
+    heard_at: float | None = None  # when the newest report that counts here came in
+    gap_s: float = 0.0  # the longest time between two of these
+    hearing: Literal["", "heard", "missed", "left"] = ""  # whether a report is due; "": none came yet
+    missed_at: float | None = None  # when it was missed last
+    used_at: float | None = None  # the first report with a session
     values: dict[str, Value] = {}  # of its tally windows that are over (health/device_window.py), by name
     device_window: DeviceWindow | None = None  # what it told in the newest tally window in which it was heard
+
+
+class SilenceLook(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices of one group that were due at a look, and how many of them were silent."""
+
+    stage: int
+    role: Literal["treated", "control"]
+    hardware_class: str
+    slices: dict[str, str]
+    due: int
+    overdue: int
+    age_bucket: int
 
 
 class UserReportRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,8 +70,8 @@ class Arm(msgspec.Struct):
 
     def sums(self, name: str) -> Array:
         """The arm's sums of that name: the fields are called as those of a tally's cell."""
-        if name == "error_units" and self.error_units is None:
-            return self.at_risk
+        if name in {"error_units", "used"}:  # a device that ran the model used it
+            return self.at_risk if self.error_units is None else self.error_units
         sums: Array = getattr(self, name)
         return sums
 
@@ -163,7 +163,8 @@ class BatchLedger:
         self.entered = np.maximum(self.entered, max(cohorts) if entered is None else entered)
         for cohort, (t, c) in cohorts.items():
             for name, rate in self._rates.items():
-                sums = [arm.sums(each) for arm in (t, c) for each in (rate.events, rate.exposure)]
+                arms = (c, t) if rate.fewer else (t, c)
+                sums = [arm.sums(each) for arm in arms for each in (rate.events, rate.exposure)]
                 ratio = self.margins.ratios[name]
                 self._add(cohort, name, _bets(*(each.sum(axis=2) for each in sums), ratio=ratio))
                 if name in self._by_class:
@@ -303,7 +304,7 @@ class BatchLedger:
 
 def _is_simulated(rate: Rate) -> bool:
     """Whether the arms that are drawn say what a rate is made of."""
-    return {rate.events, rate.exposure} <= set(Arm.__struct_fields__)
+    return {rate.events, rate.exposure} <= {"used", *Arm.__struct_fields__}
 
 
 def _one_sample(events: Array | float, trials: Array | float, *, limit: float) -> Array:

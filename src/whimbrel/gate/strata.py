@@ -29,12 +29,16 @@ _tally_sums = operator.attrgetter(*SUMS)
 
 
 class RatePlaces(msgspec.Struct, frozen=True):
-    """A test of rates, and the places of its sums. `proven`: the treated events of the test that is turned round."""
+    """A test of rates, and the places of its sums. `proven`: the treated events of the test that is turned round.
+
+    `fewer`: fewer events are worse, so that the arms swap places.
+    """
 
     name: str
     events: int
     exposure: int
     proven: int
+    fewer: bool = False
 
 
 class Edge(msgspec.Struct, frozen=True):
@@ -60,15 +64,17 @@ class Layout:
         self._edges = [Edge(place[over], place[proven], slower[name]) for name, (over, proven) in edges.items()]
         self._limits = [(place[name], limit_ms) for name, limit_ms in limits.items()]
         self._steps_proven = against.steps_proven() if against.proven else None
-        rates = [self._rate(name, rate.events, rate.exposure) for name, rate in against.rates.items()]
+        rates = [self._rate(name, rate.events, rate.exposure, fewer=rate.fewer) for name, rate in against.rates.items()]
         quantiles = [self._rate(name, over, _TIMED, proven) for name, (over, proven) in edges.items()]
         self.compared = [*rates, *quantiles, *(self._rate(name, name, _TIMED) for name in limits)]
         self.by_class = [rate for rate in rates if rate.name in against.class_rates]
         self.reversed = [*rates, *quantiles]
 
-    def _rate(self, name: str, events: str, exposure: str, proven: str | None = None) -> RatePlaces:
+    def _rate(
+        self, name: str, events: str, exposure: str, proven: str | None = None, *, fewer: bool = False
+    ) -> RatePlaces:
         place = self._places
-        return RatePlaces(name, place[events], place[exposure], place[proven or events])
+        return RatePlaces(name, place[events], place[exposure], place[proven or events], fewer)
 
     def empty(self) -> tuple[Sums, Sums]:
         """Both arms of a stratum of which nothing was read."""
@@ -100,8 +106,9 @@ class Layout:
 def add_rates(tests: Tests, strata: Strata, rates: Sequence[RatePlaces]) -> None:
     """A window's rates into the tests."""
     for age in sorted(strata):
-        t, c = strata[age]
+        arms = strata[age]
         for rate in rates:
+            t, c = arms if not rate.fewer else arms[::-1]
             if t[rate.events] or c[rate.events]:  # without an event no bet changes
                 tests.rates[rate.name].add(t[rate.events], t[rate.exposure], c[rate.events], c[rate.exposure])
 
@@ -109,8 +116,9 @@ def add_rates(tests: Tests, strata: Strata, rates: Sequence[RatePlaces]) -> None
 def add_reverse(tests: Tests, strata: Strata, rates: Sequence[RatePlaces]) -> None:
     """A window's rates into the tests turned round: the arms swap places."""
     for age in sorted(strata):
-        t, c = strata[age]
+        arms = strata[age]
         for rate in rates:
+            t, c = arms if not rate.fewer else arms[::-1]
             tests.rates[rate.name].add(c[rate.events], c[rate.exposure], t[rate.proven], t[rate.exposure])
 
 

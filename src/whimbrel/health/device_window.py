@@ -104,6 +104,11 @@ class DeviceWindow(Document, frozen=True):
         return key, min(_MOST, self.timed + more)
 
     @property
+    def used(self) -> bool:
+        """Whether anybody used the model in the window: what crashed or ran was in use."""
+        return bool(self.sessions or self.crashed or self.inferences)
+
+    @property
     def error_share(self) -> float:
         """Errors an inference; 0 without any."""
         return self.errors / self.inferences if self.inferences else 0.0
@@ -118,7 +123,9 @@ class DeviceWindow(Document, frozen=True):
 
         A metric that has the name of one of the others leaves both out: windows count as those of other devices there.
         """
-        values: dict[str, float] = {CRASH: self.crashed, USAGE: 1 if self.sessions else 0}
+        values: dict[str, float] = {USAGE: 1 if self.used else 0}
+        if self.used:  # a rate is one of windows in use, and so are its pairs
+            values[CRASH] = self.crashed
         if self.inferences:
             values[ERROR] = self.error_share
         if self.latency is not None:

@@ -85,6 +85,11 @@ class Window(Document, frozen=True):
         if self.errors > self.inferences:
             raise ValueError(f"{self.errors} errors in {self.inferences} inferences")
 
+    @property
+    def used(self) -> bool:
+        """Whether anybody used the model: what crashed or ran was in use, whichever window its session is told in."""
+        return bool(self.sessions or self.crashed or self.inferences)
+
     def means(self) -> dict[str, float]:
         """One value a metric: its mean in this window; `error_rate` too, unless the app has a metric of that name."""
         means = {ERROR_RATE: self.errors / self.inferences} if self.inferences else {}

@@ -73,7 +73,7 @@ class Cell(Document, frozen=True):
     age_bucket: Annotated[int, Meta(ge=0, le=len(AGE_EDGES_H))] = 0
     at_risk: Sum = 0
     sessions: Sum = 0
-    unused: Sum = 0  # device-windows without a session
+    unused: Sum = 0  # device-windows without a session, a crash or an inference
     crashed: Sum = 0
     error_units: Sum = 0
     error_share: Annotated[float, Meta(ge=0)] = 0.0
@@ -94,6 +94,16 @@ class Cell(Document, frozen=True):
     def key(self) -> tuple[int, int, str, str, str, int]:
         """What two cells must share to be added; cells in the order of their keys are in the gate's order."""
         return self.window, self.stage, self.role, self.hardware_class, slices_text(self.slices), self.age_bucket
+
+    @property
+    def used(self) -> int:
+        """Device-windows in use: what a version could show harm in. Cells that tell nothing of use are all used.
+
+        Cells of before `unused` was counted tell their sessions alone: no more devices than those had one.
+        """
+        if self.unused or not self.sessions:
+            return self.at_risk - self.unused
+        return min(self.at_risk, max(self.sessions, self.crashed, self.error_units))
 
     @property
     def groups(self) -> dict[str, str]:
@@ -145,7 +155,7 @@ def cell_of(
         age_bucket=told.age_bucket,
         at_risk=1,
         sessions=told.sessions,
-        unused=0 if told.sessions else 1,
+        unused=0 if told.used else 1,
         crashed=told.crashed,
         error_units=1 if told.inferences else 0,
         error_share=share,

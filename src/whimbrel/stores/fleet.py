@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from whimbrel import limits
 from whimbrel.errors import NotAllowed
-from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark
+from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark, SilenceLook
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.panel import Value
@@ -38,6 +38,7 @@ from whimbrel.stores import schema
 from whimbrel.stores.inventory import note_running
 from whimbrel.stores.registry import hashed
 from whimbrel.stores.rows import NAMES_A_QUERY, packed, portions, upsert, upsert_all
+from whimbrel.stores.silence import first_looks, later_looks
 
 _CHANGING = tuple(
     name for name in Participation.__struct_fields__ if name not in {"rollout", "stage", "device_id", "role"}
@@ -306,6 +307,11 @@ class Fleet:
                 number(control, activated).label("placebo_c"),
                 number(treated, activated, table.c.reported_at.is_not(None)).label("reported_t"),
                 number(control, activated, table.c.reported_at.is_not(None)).label("reported_c"),
+                number(treated, activated, table.c.hearing == "missed").label("silent_t"),
+                number(control, activated, table.c.hearing == "missed").label("silent_c"),
+                number(treated, activated, table.c.reported_at.is_not(None), table.c.used_at.is_(None)).label(
+                    "unused_t"
+                ),
                 number(treated, table.c.shadowed_at.is_not(None)).label("shadowed_t"),
                 number(treated, table.c.shadowed_at.is_not(None), table.c.outcome == "failed").label("gave_up_t"),
                 number(treated, table.c.outcome == "failed").label("failed_t"),
@@ -361,18 +367,17 @@ class Fleet:
         )
         return rows.first() is not None
 
-    def due(self, rollout: str, *, activated_before: float) -> list[Participation]:
-        """Devices whose first report is due, and that were not judged for silence yet."""
-        table = schema.participations
-        rows = self.connection.execute(
-            select(table).where(
-                table.c.namespace == self.namespace,
-                table.c.rollout == rollout,
-                table.c.silence_judged.is_(False),
-                table.c.activated_at < activated_before,
-            )
+    def first_silence(self, rollout: str, *, activated_before: float) -> list[SilenceLook]:
+        """Devices whose first report was due, each of which is looked at once."""
+        return first_looks(self.connection, self.namespace, rollout, activated_before=activated_before)
+
+    def later_silence(
+        self, rollout: str, *, now: float, patience_s: float, age_edges_s: Sequence[float]
+    ) -> list[SilenceLook]:
+        """Devices that were heard, and those among them that fell silent: these are written down as missed at `now`."""
+        return later_looks(
+            self.connection, self.namespace, rollout, now=now, patience_s=patience_s, age_edges_s=age_edges_s
         )
-        return [_participation(row) for row in rows]
 
     def delays(self, rollout: str, *, least_s: float) -> list[float | None]:
         """Seconds from assignment to activation of treated devices; None of those that did not activate.

@@ -335,6 +335,11 @@ participations = Table(
     Column("values", LargeBinary, nullable=False, server_default="{}"),  # of a device, by metric
     Column("shadowed_at", Float),
     Column("device_window", LargeBinary),  # what the device told in the newest tally window; NULL: nothing yet
+    Column("heard_at", Float),
+    Column("gap_s", Float, nullable=False, server_default="0"),
+    Column("hearing", String(16), nullable=False, server_default=""),
+    Column("missed_at", Float),
+    Column("used_at", Float),
     Index("participation_by_begun_at", "namespace", "rollout", "stage", "begun_at"),
 )
 

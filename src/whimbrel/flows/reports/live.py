@@ -41,6 +41,10 @@ class LiveComparisons:
         """Of every comparison."""
         return list(self._by_id)
 
+    def of_model(self, model: str) -> frozenset[str]:
+        """The comparisons of a model."""
+        return frozenset(each.id for each in self._by_id.values() if each.model == model)
+
     def get(self, identifier: str | None) -> Comparison | None:
         """One of them; None for one that ended meanwhile, or never was."""
         return self._by_id.get(identifier or "")

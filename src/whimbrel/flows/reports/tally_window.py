@@ -16,7 +16,7 @@ from whimbrel.flows.records import Comparison
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.flows.reports.fold_values import fold_values
 from whimbrel.flows.reports.live import LiveComparisons
-from whimbrel.flows.reports.place import participation_of, update_participation
+from whimbrel.flows.reports.place import note_left, participation_of, update_participation
 from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.report import Cohort, Summary, Window
 from whimbrel.health.shadow import ShadowSums
@@ -58,6 +58,8 @@ def tally_window(
             cells[identifier] = _cells(
                 live, batch, comparison, window, cohorts, device_id=device_id, chance=chance, at=at, now=now
             )
+    named = {(each.rollout, each.stage) for each in window.cohorts}
+    note_left(batch, live.of_model(window.model), device_id=device_id, named=named)
     return WindowTally(cells, contradictions)
 
 
@@ -116,6 +118,7 @@ def _cells(
             slices=slices,
             activated_at=at - cohort.age_s,
             reported_at=at,
+            used_at=at if window.used else None,
             shadowed_at=at if shadow is not None and shadow.inputs else None,
             values=folded.values if folded is not None else None,
             device_window=folded.device_window if folded is not None else None,

@@ -82,7 +82,8 @@ class Judging:
             if self._judged.get(comparison.id) == window and not at_once:
                 continue
             with self._leader.transaction(namespace) as stores:
-                verdict = _judge_one(kind, stores, comparison, now=now)
+                looks = self._judged.get(comparison.id) != window
+                verdict = _judge_one(kind, stores, comparison, now=now, looks=looks)
             if verdict is None:
                 continue
             self._judged[comparison.id] = window
@@ -90,10 +91,16 @@ class Judging:
                 log.info("%s %s: %s: %s", kind.word, comparison.id, verdict.move, verdict.because)
 
 
-def _judge_one(kind: _Kind[ComparisonT], stores: Stores, comparison: ComparisonT, *, now: float) -> AnyVerdict | None:
-    """The verdict, stored with what follows from it. None: a person changed the comparison; look again next round."""
-    report_s = min(stores.registry.model(comparison.model).settings.report_s, comparison.window_s)
-    judge_silence(stores.fleet, comparison, report_s=report_s, now=now)
+def _judge_one(
+    kind: _Kind[ComparisonT], stores: Stores, comparison: ComparisonT, *, now: float, looks: bool
+) -> AnyVerdict | None:
+    """The verdict, stored with what follows from it. None: a person changed the comparison; look again next round.
+
+    `looks`: whether silent devices are looked for, once a window.
+    """
+    if looks:
+        report_s = min(stores.registry.model(comparison.model).settings.report_s, comparison.window_s)
+        judge_silence(stores.fleet, comparison, report_s=report_s, now=now)
     try:
         current = learn_delays(stores.fleet, comparison, save=kind.save(stores), now=now)
         return kind.advance(stores, current, now=now)

@@ -352,11 +352,11 @@ def test_an_activated_device_that_never_reports_is_overdue() -> None:
     with town(running=rollout()) as here:
         take(here, announce(CANARY, "activating"), announce(SECOND, "activating"), reports(SECOND, window(1)))
         assert judge_silence(here.fleet, rollout(), report_s=300, now=T0 + 910) == 0
-        assert judge_silence(here.fleet, rollout(), report_s=300, now=T0 + 911) == 2
+        assert judge_silence(here.fleet, rollout(), report_s=300, now=T0 + 911) == 2  # the first looks
         assert (total(here, "due"), total(here, "overdue")) == (2, 1)
 
 
-def test_a_device_is_asked_after_once() -> None:
+def test_a_device_that_never_reports_is_asked_after_once() -> None:
     with town(running=rollout()) as here:
         take(here, announce(CANARY, "activating"))
         judge_silence(here.fleet, rollout(), report_s=300, now=T0 + 2000)
