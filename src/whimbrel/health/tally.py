@@ -68,6 +68,7 @@ class Cell(Document, frozen=True):
     crashed: Sum = 0
     error_units: Sum = 0
     error_share: Annotated[float, Meta(ge=0)] = 0.0
+    error_squares: Annotated[float, Meta(ge=0)] = 0.0  # of the error share
     metrics: Annotated[dict[Label, Moments], Meta(max_length=64)] = {}
     pairs: Annotated[dict[Label, Pairs], Meta(max_length=64)] = {}  # of metrics whose means are tested
     latency: Annotated[dict[int, Sum], Meta(max_length=limits.SKETCH_SUM_BUCKETS)] = {}

@@ -35,12 +35,14 @@ DRIFT_PSI_MAX = 0.25  # the usual reading of the index: below .1 none, above .25
 class Rate(msgspec.Struct, frozen=True):
     """Events over exposure, compared with the control's: two sums of a tally's cell, by the names of its fields.
 
-    `within`: each event is one of the exposure's units, so there are never more.
+    `within`: each event is one of the exposure's units, so there are never more. Where `fewer` of them are worse, the
+    arms swap places: the control's rate is tested against the treated devices'.
     """
 
     events: str
     exposure: str
     within: bool = True
+    fewer: bool = False
 
 
 class Mean(msgspec.Struct, frozen=True):
@@ -156,7 +158,7 @@ _ROWS = (
     Measure(
         name="accuracy",
         test=Mean("drop"),
-        part=3.0,
+        part=9.0,
         direction="lower_is_worse",
         margin=_drop(TOLERATED_DROP),
         always=True,
@@ -178,7 +180,7 @@ _ROWS = (
     Measure(
         name="silence",
         test=Rate("overdue", "due"),
-        part=2.0,
+        part=3.0,
         margin=_ratio(),
         always=True,
         by_class=True,
