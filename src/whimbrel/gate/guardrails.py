@@ -3,7 +3,7 @@
 1. The table of plan/measures.py says what can be watched, and how; a plan chooses from it.
 2. Weights are fixed by the plan before anything is seen: an average of E-values with fixed weights is an E-value.
 3. A stage's cohort has a test of its own, since a control device stands in several cohorts and its crash may enter a
-   product once. Earlier cohorts start extra copies at later stages: healthy history would drag a late regression's
+   product once. Copies of it begin anew every hour (`restarts`): healthy history would drag a late regression's
    evidence down.
 4. A plan's guardrails change margins, severities and shares, and add tests of means for metrics of the devices' own.
    What a test of a limit does when it is proven follows the guardrail of what it limits.
@@ -31,7 +31,7 @@ from whimbrel.plan.plan import Plan
 
 TOLERATED_SLOWER = steps_of(TOLERATED_RATIO)  # buckets: latency within 10% of the control's
 LATENCY_TAIL = 0.01  # p99: at most this share over the limit
-SEEN_DROP = 0.02  # the drop of a share at which its mean's test is made sharpest
+SEEN_DROP = 0.04  # the drop of a share at which its mean's test is made sharpest
 SEEN_GROWTH = 0.1  # of the control's mean: the growth beyond what is tolerated at which the test is made sharpest
 SEEN_DEVIATIONS = 0.1  # of a metric of one's own: the difference, in deviations between devices, of the sharpest test
 SEEN_DRIFT = 0.1  # of the index, beyond its limit, at which its test is made sharpest
@@ -44,7 +44,6 @@ RARE = 0.001  # events this rare are proven by an upper bound, where too few hap
 
 CLASS_SHARE = 0.5
 _FIRST = 0.8  # of all: the first stage's cohort, where harm should be found
-_RESTARTED = 0.1  # of a cohort's share: its copies that start at later stages
 _OWN_PART = 1.0  # a metric of the devices' own, and a bound of a mean
 
 # How much is bet on each of the seven gains: harm of two or three times is what rollouts meet.
@@ -174,25 +173,8 @@ def severities(plan: Plan) -> dict[str, Severity]:
     return {name: chosen.get(name) or chosen.get(follows.get(name, ""), "rollback") for name in guard_weights(plan)}
 
 
-class Copy(msgspec.Struct, frozen=True):
-    """A test of stage `cohort`'s devices over the windows since stage `start` began, with its share of the budget."""
-
-    cohort: int
-    start: int
-    weight: float
-
-
-def copies(stages: int) -> list[Copy]:
-    """All copies of a rollout of so many stages; their weights add up to 1."""
-    made = []
-    for cohort in range(stages):
-        share = 1.0 if stages == 1 else _FIRST if cohort == 0 else (1 - _FIRST) / (stages - 1)
-        later = stages - 1 - cohort
-        made.append(Copy(cohort, cohort, share * (1 - _RESTARTED) if later else share))
-        made += [Copy(cohort, start, share * _RESTARTED / later) for start in range(cohort + 1, stages)]
-    return made
-
-
 def cohort_share(stages: int, cohort: int) -> float:
-    """The share of a cohort with all its copies."""
-    return sum(copy.weight for copy in copies(stages) if copy.cohort == cohort)
+    """The share of the budget of a stage's cohort; all of them add up to 1."""
+    if stages == 1:
+        return 1.0
+    return _FIRST if cohort == 0 else (1 - _FIRST) / (stages - 1)

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from whimbrel.gate.combined_evidence import crash_ratio
-from whimbrel.gate.evidence import detectable_ratio, one_sample_reverse_log_e, ratio_mismatch_log_bf
+from whimbrel.gate.evidence import one_sample_reverse_log_e, ratio_mismatch_log_bf
 from whimbrel.gate.exposure import exposure_doubt
 from whimbrel.gate.guardrails import PROVEN_ALPHA, RARE
 from whimbrel.gate.ledger import Cohort, Ledger
 from whimbrel.gate.limit_checks import LimitCheck, limit_checks
+from whimbrel.gate.power import detectable_ratio
 from whimbrel.gate.totals import Totals
 from whimbrel.gate.verdict import Counts, GateInput, Past, Verdict
 from whimbrel.plan.criteria import SuccessCriteria
@@ -247,7 +248,7 @@ def _would_have_seen(plan: Plan, now: GateInput, ledger: Ledger, evidence: dict[
     weight = max(
         lane.weight
         for lane in ledger.lanes(limit_ms=None)
-        if lane.guardrail == "crash" and lane.slice is None and lane.copy and lane.copy.cohort == now.judged
+        if lane.guardrail == "crash" and lane.slice is None and lane.stage == now.judged
     )
     ratios = {
         power: detectable_ratio(

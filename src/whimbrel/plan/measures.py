@@ -160,7 +160,7 @@ _ROWS = (
     Measure(
         name="accuracy",
         test=Mean("drop"),
-        part=3.0,
+        part=9.0,
         direction="lower_is_worse",
         margin=_drop(TOLERATED_DROP),
         always=True,
@@ -182,7 +182,7 @@ _ROWS = (
     Measure(
         name="silence",
         test=Rate("overdue", "due"),
-        part=2.0,
+        part=3.0,
         margin=_ratio(),
         always=True,
         by_class=True,

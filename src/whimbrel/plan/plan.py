@@ -104,7 +104,7 @@ class Plan(Document, frozen=True):
     holdback_percent: Annotated[float, Meta(ge=0, le=50)] = 10.0
     min_devices: Annotated[int, Meta(ge=1, le=10**9)] = 1
     min_reports: Annotated[int, Meta(ge=1, le=10**9)] = 1
-    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.08
+    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.1
     blast_radius: BlastRadius | None = None
     range_percent: tuple[Percent, Percent] = (0.0, 100.0)  # the part of the layer's buckets that it may use
     on_running: Literal["refuse", "queue"] = "refuse"  # when another rollout is in its way
