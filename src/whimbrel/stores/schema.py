@@ -142,6 +142,9 @@ rollouts = Table(
     Column("delays", LargeBinary, nullable=False, server_default="[]"),  # of the treated, as told to the controls
     Column("state_since", Float, nullable=False, server_default="0"),
     Column("override", Text, nullable=False, server_default=""),
+    Column("lead", String(64), nullable=False, server_default=""),  # the rollout that it moves with, if any
+    Column("members", LargeBinary, nullable=False, server_default="[]"),  # the rollouts that move with it
+    Column("salt", BigInteger),  # of its own layer, where that is not the model's
     Index("rollout_by_model", "namespace", "model"),
 )
 
