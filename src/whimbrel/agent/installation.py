@@ -245,11 +245,14 @@ class Installation:
     def _turn(self, membership: Membership, policy: Policy, now: float) -> placebo.Turn:
         conditions = policy.conditions_of(membership.rollout, role="control", stage=membership.stage)
         entries = (entry for layer in policy.layers for entry in layer.entries)
+        hardware_class, _ = policy.reported_labels(self._device.labels)
         return placebo.turn(
             membership,
             conditions,
             self._device.situation_for(conditions),
-            delays_s=next((entry.delays_s for entry in entries if entry.rollout == membership.rollout), ()),
+            delays_s=next(
+                (entry.delays_of(hardware_class) for entry in entries if entry.rollout == membership.rollout), ()
+            ),
             model=self.state.model,
             device_id=self._device.device_id,
             now=now,

@@ -143,6 +143,8 @@ class Comparison(Protocol):
     @property
     def delays(self) -> tuple[float, ...]: ...
     @property
+    def delays_by_class(self) -> dict[str, tuple[float, ...]]: ...
+    @property
     def window_s(self) -> float: ...
     @property
     def learns_delays(self) -> bool: ...
@@ -177,6 +179,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
     without: tuple[str, ...] = ()  # slices that went back
     delays: tuple[float, ...] = ()  # seconds that treated devices take, as told to the controls
+    delays_by_class: dict[str, tuple[float, ...]] = {}  # the same of hardware classes that take their own time
     state_since: float = 0.0
     override: str = ""
     lead: str = ""
@@ -282,6 +285,7 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
     because: str
     stopped: dict[str, str] = {}
     delays: tuple[float, ...] = ()  # seconds that treated devices take, as told to the controls
+    delays_by_class: dict[str, tuple[float, ...]] = {}  # the same of hardware classes that take their own time
     winner: str | None = None
     ended_at: float | None = None
 

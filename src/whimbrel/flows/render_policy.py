@@ -102,6 +102,7 @@ def _experiment_entry(experiment: ExperimentRecord) -> Entry:
         end=own.end,
         before=plan.compared[: limits.BEFORE],
         delays_s=experiment.delays,
+        delays_by_class=experiment.delays_by_class,
     )
 
 
@@ -127,7 +128,14 @@ def _rollout_entry(rollout: RolloutRecord) -> Entry:
         )
     if rollout.baseline is not None:
         arms += _controls(rollout, rollout.baseline, stages)
-    return Entry(rollout=rollout.id, arms=tuple(arms), start=own.start, end=own.end, delays_s=rollout.delays)
+    return Entry(
+        rollout=rollout.id,
+        arms=tuple(arms),
+        start=own.start,
+        end=own.end,
+        delays_s=rollout.delays,
+        delays_by_class=rollout.delays_by_class,
+    )
 
 
 def _controls(rollout: RolloutRecord, baseline: int, stages: Sequence[int]) -> list[Arm]:
