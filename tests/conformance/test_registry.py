@@ -307,7 +307,7 @@ def test_first_devices_of_each_stage_say_when_they_began(database: Database) -> 
                     rollout="r1", stage=stage, device_id=device, role=role, assigned_at=T0, begun_at=begun_at, **more
                 )
             )
-        assert fleet.begun("r1", a_stage=2) == [(T0 + 1, T0 + 9), (T0 + 2, None), (T0, None)]
+        assert fleet.begun("r1", a_stage=2) == [(T0 + 1, T0 + 9, ""), (T0 + 2, None, ""), (T0, None, "")]
         assert fleet.begun("r2", a_stage=2) == []
 
 

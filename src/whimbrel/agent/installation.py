@@ -44,7 +44,8 @@ from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.device.step import effects_of
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.model.release import Requirement
-from whimbrel.policy.decide import Decision, Profile, decide
+from whimbrel.policy.decide import Decision, Profile
+from whimbrel.policy.decide_set import ModelToDecide, SetDecisions, decide_set
 from whimbrel.policy.policy import Policy
 
 _replace = msgspec.structs.replace
@@ -114,10 +115,32 @@ class Installation:
     # --- deciding ---
 
     def decide(self) -> Decision | None:
-        """What the policy says for this device; None where no policy is known."""
+        """What the policies say for this device and its sets; None where no policy of this model is known."""
+        return self._decide_set().decisions.get(self.state.model)
+
+    def to_decide(self) -> ModelToDecide:
+        """What a decision over all models of this device must know of this one."""
         trust, model = self._device.trust, self.state.model
-        policy, line = trust.policies.get(model), trust.lines.get(model)
-        return decide(policy, line, self._profile()) if policy is not None and line is not None else None
+        return ModelToDecide(
+            trust.policies.get(model), trust.lines.get(model), self._profile(), self.state.pointer.serial
+        )
+
+    def requires(self, serial: int) -> tuple[Requirement, ...]:
+        """What a serial of this model requires of others; nothing, while its release cannot be read."""
+        if serial not in self._requires:
+            try:
+                release = self._device.trust.release(self.state.model, serial, self._device.now())
+            except (Unavailable, UntrustedInput, NotFound):
+                return ()
+            self._requires[serial] = release.requires
+        return self._requires[serial]
+
+    def _decide_set(self) -> SetDecisions:
+        models = {**self._models, self.state.model: self}
+        return decide_set(
+            {name: other.to_decide() for name, other in models.items()},
+            lambda name, serial: models[name].requires(serial),
+        )
 
     def _profile(self) -> Profile:
         refused = frozenset(refusal.serial for refusal in self.state.journal.refused)
@@ -152,7 +175,9 @@ class Installation:
             case Offer():
                 self._offer(intent, policy)
             case Rest():
-                pass
+                lacking = self._decide_set().lacking(self.state.model)
+                if lacking is not None:
+                    self.waits_for = f"{lacking.words}, which serial {lacking.serial} requires"
             case _:
                 raise InvariantBroken(f"nothing follows from {intent!r}")
 
@@ -220,11 +245,14 @@ class Installation:
     def _turn(self, membership: Membership, policy: Policy, now: float) -> placebo.Turn:
         conditions = policy.conditions_of(membership.rollout, role="control", stage=membership.stage)
         entries = (entry for layer in policy.layers for entry in layer.entries)
+        hardware_class, _ = policy.reported_labels(self._device.labels)
         return placebo.turn(
             membership,
             conditions,
             self._device.situation_for(conditions),
-            delays_s=next((entry.delays_s for entry in entries if entry.rollout == membership.rollout), ()),
+            delays_s=next(
+                (entry.delays_of(hardware_class) for entry in entries if entry.rollout == membership.rollout), ()
+            ),
             model=self.state.model,
             device_id=self._device.device_id,
             now=now,
@@ -338,13 +366,7 @@ class Installation:
     def _unmet(self, serial: int) -> tuple[Requirement, ...]:
         if len(self._models) < 2:
             return ()
-        if serial not in self._requires:
-            try:
-                release = self._device.trust.release(self.state.model, serial, self._device.now())
-            except (Unavailable, UntrustedInput, NotFound):
-                return ()
-            self._requires[serial] = release.requires
-        return unmet(self._requires[serial], {name: other.state.pointer.serial for name, other in self._models.items()})
+        return unmet(self.requires(serial), {name: other.state.pointer.serial for name, other in self._models.items()})
 
     # --- what it waits for ---
 

@@ -26,7 +26,7 @@ from whimbrel.flows.rollouts.approvals import PendingApproval
 from whimbrel.flows.rollouts.trace import Point
 from whimbrel.flows.wording import evidence_words, move_words, percent_words
 from whimbrel.plan.rollout_states import LIVE, PENDING, State
-from whimbrel.server.admin.views.rollouts import RolloutView, StageView
+from whimbrel.server.admin.views.rollouts import MemberView, RolloutView, StageView
 from whimbrel.server.admin.views.verdicts import ReplayView, ShadowEstimates, VerdictView
 
 app = typer.Typer(help="Rollouts: start, follow, pause and take them back.", no_args_is_help=True, add_completion=False)
@@ -72,6 +72,8 @@ def start(
         return
     outcome = f"{begun.state}, {begun.because}" if begun.state in PENDING else "started"
     say(f"{begun.id}: {begun.baseline or 'no version'} -> {begun.target}: {outcome}")
+    for member in begun.members:
+        say(f"  {_member_words(member)}")
     for stage in begun.stages:
         where = " in the shadow" if stage.shadow is not None else ""
         say(f"  {stage.name}: {stage.target_percent:g}%{where} for {stage.duration_hours:g} h")
@@ -266,7 +268,9 @@ def picture(view: RolloutView) -> Group:
         f"{view.baseline or 'no version'} -> {view.target}  ",
         (view.state.value, _style(view.state)),
     )
-    lines: list[RenderableType] = [head, Text(f"for {ago(view.state_since)}: {view.because}"), _stage_table(view)]
+    lines: list[RenderableType] = [head, Text(f"for {ago(view.state_since)}: {view.because}")]
+    lines += [Text(_member_words(member)) for member in view.members]
+    lines.append(_stage_table(view))
     if view.approval is not None:
         lines.append(_approval_line(view.approval))
     if view.devices_left:
@@ -276,6 +280,10 @@ def picture(view: RolloutView) -> Group:
     devices = "  ".join(f"{name}: {n}" for name, n in sorted(view.devices.items()))
     lines.append(Text(f"devices: {devices or 'none heard yet'}"))
     return Group(*lines)
+
+
+def _member_words(member: MemberView) -> str:
+    return f"with {member.model}: {member.baseline or 'no version'} -> {member.target} ({member.rollout})"
 
 
 def _stage_table(view: RolloutView) -> Table:

@@ -134,6 +134,8 @@ class Comparison(Protocol):
     @property
     def range(self) -> Range: ...
     @property
+    def salt(self) -> int | None: ...
+    @property
     def guard_plans(self) -> tuple[Plan, ...]: ...
     @property
     def compared_metrics(self) -> tuple[str, ...]: ...
@@ -141,6 +143,8 @@ class Comparison(Protocol):
     def control_stage(self) -> int: ...
     @property
     def delays(self) -> tuple[float, ...]: ...
+    @property
+    def delays_by_class(self) -> dict[str, tuple[float, ...]]: ...
     @property
     def window_s(self) -> float: ...
     @property
@@ -156,7 +160,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `ended_at`: when it lost its say in the policy. `state_since`: when its state became what it is. `override`: a
     person's reason to offer a version again that was taken back. `baseline` None: nothing ran before, so that devices
-    which are not treated run no version, and nobody is a control.
+    which are not treated run no version, and nobody is a control. `lead`: the rollout of the set that it moves with, ""
+    where it moves itself; `members`: the rollouts that move with it; `salt`: of its layer, where that is its lead's.
     """
 
     namespace: str
@@ -175,8 +180,12 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
     without: tuple[str, ...] = ()  # slices that went back
     delays: tuple[float, ...] = ()  # seconds that treated devices take, as told to the controls
+    delays_by_class: dict[str, tuple[float, ...]] = {}  # the same of hardware classes that take their own time
     state_since: float = 0.0
     override: str = ""
+    lead: str = ""
+    members: tuple[str, ...] = ()
+    salt: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -195,8 +204,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def range(self) -> Range:
-        """Its buckets of the model's layer."""
-        return self.plan.range
+        """Its buckets of the model's layer; all of them, where it divides the devices by its lead's salt."""
+        return self.plan.range if self.salt is None else Range()
 
     @property
     def guard_plans(self) -> tuple[Plan, ...]:
@@ -277,6 +286,7 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
     because: str
     stopped: dict[str, str] = {}
     delays: tuple[float, ...] = ()  # seconds that treated devices take, as told to the controls
+    delays_by_class: dict[str, tuple[float, ...]] = {}  # the same of hardware classes that take their own time
     winner: str | None = None
     ended_at: float | None = None
 
@@ -299,6 +309,11 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
     def range(self) -> Range:
         """Its buckets of the model's layer."""
         return self.plan.range
+
+    @property
+    def salt(self) -> int | None:
+        """None: it divides the devices by the model's own salt."""
+        return None
 
     @property
     def guard_plans(self) -> tuple[Plan, ...]:

@@ -8,7 +8,9 @@
 4. A first version has no control: whoever is not treated is in no arm, and runs no version.
 5. An experiment is an entry too: its k-th arm is treated in stage k, and the control is that of every stage. An arm
    that was stopped is left out: its devices run the baseline, and are compared no more.
-6. The length of the document depends on stages and rollouts, never on devices.
+6. A rollout that another one carries has a layer of its own before the model's, with the other's salt: a device is in
+   the same arm of both.
+7. The length of the document depends on stages and rollouts, never on devices.
 """
 
 from collections.abc import Sequence
@@ -54,13 +56,15 @@ def render_policy(
     report_s = min([settings.report_s, *(each.window_s for each in judged)])
     # In a rehearsal devices look as often as its hours are short, else a stage is over before they hear of it.
     refresh_s = min([settings.refresh_s, *(rehearsed_s(settings.refresh_s, hour_s=each.hour_s) for each in judged)])
-    entries = (*(_rollout_entry(rollout) for rollout in live), *(_experiment_entry(each) for each in compared))
+    own = [rollout for rollout in live if rollout.salt is None]
+    carried = [Layer(each.salt, (_rollout_entry(each),)) for each in live if each.salt is not None]
+    entries = (*(_rollout_entry(rollout) for rollout in own), *(_experiment_entry(each) for each in compared))
     return Policy(
         model=model.name,
         sequence=sequence,
         baseline=model.baseline,
         known_good=tuple(sorted(good, reverse=True)[:_KNOWN_GOOD]),
-        layers=(Layer(salt=model.salt, entries=entries),),
+        layers=(*carried, Layer(salt=model.salt, entries=entries)),
         quarantine=tuple(Quarantine(serial=entry.serial, selector=entry.selector) for entry in quarantine),
         overrides=tuple(overrides[-_OVERRIDES:]),
         conditions=settings.conditions,
@@ -98,6 +102,7 @@ def _experiment_entry(experiment: ExperimentRecord) -> Entry:
         end=own.end,
         before=plan.compared[: limits.BEFORE],
         delays_s=experiment.delays,
+        delays_by_class=experiment.delays_by_class,
     )
 
 
@@ -123,7 +128,14 @@ def _rollout_entry(rollout: RolloutRecord) -> Entry:
         )
     if rollout.baseline is not None:
         arms += _controls(rollout, rollout.baseline, stages)
-    return Entry(rollout=rollout.id, arms=tuple(arms), start=own.start, end=own.end, delays_s=rollout.delays)
+    return Entry(
+        rollout=rollout.id,
+        arms=tuple(arms),
+        start=own.start,
+        end=own.end,
+        delays_s=rollout.delays,
+        delays_by_class=rollout.delays_by_class,
+    )
 
 
 def _controls(rollout: RolloutRecord, baseline: int, stages: Sequence[int]) -> list[Arm]:

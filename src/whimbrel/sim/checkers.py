@@ -292,7 +292,8 @@ class Checkers:
                 for arm in entry.arms:
                     if arm.role == "treated":
                         self._treats[entry.rollout, arm.stage].add(arm.serial)
-                shortest_s = min(entry.delays_s, default=0.0)
+                tables = (entry.delays_s, *entry.delays_by_class.values())
+                shortest_s = min((delay for table in tables for delay in table), default=0.0)
                 self._shortest_s[entry.rollout] = min(shortest_s, self._shortest_s.get(entry.rollout, shortest_s))
                 serving = [arm for arm in entry.arms if arm.shadow is None]
                 self._served |= {(arm.serial, self.salt, arm.start, arm.end) for arm in serving}

@@ -329,15 +329,17 @@ class Fleet:
                 by_stage.setdefault(row.stage, Counts())
         return dict(sorted(by_stage.items()))
 
-    def begun(self, rollout: str, *, a_stage: int) -> list[tuple[float, float | None]]:
-        """When treated devices began and activated (None: not yet): the first of each stage, no failed ones."""
+    def begun(self, rollout: str, *, a_stage: int) -> list[tuple[float, float | None, str]]:
+        """When treated devices began and activated (None: not yet), and their hardware class: the first of each stage,
+        no failed ones.
+        """
         table = schema.participations
         mine = (table.c.namespace == self.namespace) & (table.c.rollout == rollout)
         stages = self.connection.execute(select(table.c.stage).where(mine).distinct()).scalars().all()
-        times: list[tuple[float, float | None]] = []
+        times: list[tuple[float, float | None, str]] = []
         for stage in sorted(stages):
             rows = self.connection.execute(
-                select(table.c.begun_at, table.c.activated_at)
+                select(table.c.begun_at, table.c.activated_at, table.c.hardware_class)
                 .where(
                     mine,
                     table.c.stage == stage,
@@ -348,7 +350,7 @@ class Fleet:
                 .order_by(table.c.begun_at)
                 .limit(a_stage)
             )
-            times += [(row.begun_at, row.activated_at) for row in rows]
+            times += [(row.begun_at, row.activated_at, row.hardware_class) for row in rows]
         return times
 
     def has_reported(self, rollout: str, *, stage: int) -> bool:

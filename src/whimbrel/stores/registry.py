@@ -440,6 +440,8 @@ def _rollout_values(rollout: RolloutRecord) -> dict[str, Any]:
         "shares": packed(rollout.shares),
         "without": packed(rollout.without),
         "delays": packed(rollout.delays),
+        "delays_by_class": packed(rollout.delays_by_class),
+        "members": packed(rollout.members),
         "state": rollout.state.value,
     }
 
@@ -470,6 +472,10 @@ def _rollout(row: Row[Any]) -> RolloutRecord:
     values["plan"] = _plan(row.plan, row.id)
     values["without"] = parse(tuple[str, ...], bytes(row.without) or b"[]", what=f"the slices of rollout {row.id}")
     values["delays"] = parse(tuple[float, ...], bytes(row.delays) or b"[]", what=f"the delays of rollout {row.id}")
+    values["delays_by_class"] = parse(
+        dict[str, tuple[float, ...]], bytes(row.delays_by_class) or b"{}", what=f"the delays of rollout {row.id}"
+    )
+    values["members"] = parse(tuple[str, ...], bytes(row.members) or b"[]", what=f"the set of rollout {row.id}")
     values["shares"] = parse(tuple[int, ...], row.shares, what=f"the shares of rollout {row.id}")
     values["state"] = State(row.state)
     return RolloutRecord(**values)

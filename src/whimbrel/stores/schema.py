@@ -142,6 +142,10 @@ rollouts = Table(
     Column("delays", LargeBinary, nullable=False, server_default="[]"),  # of the treated, as told to the controls
     Column("state_since", Float, nullable=False, server_default="0"),
     Column("override", Text, nullable=False, server_default=""),
+    Column("lead", String(64), nullable=False, server_default=""),  # the rollout that it moves with, if any
+    Column("members", LargeBinary, nullable=False, server_default="[]"),  # the rollouts that move with it
+    Column("salt", BigInteger),  # of its own layer, where that is not the model's
+    Column("delays_by_class", LargeBinary, nullable=False, server_default="{}"),
     Index("rollout_by_model", "namespace", "model"),
 )
 
@@ -170,6 +174,7 @@ experiments = Table(
     Column("serials", LargeBinary, nullable=False),  # by variant
     Column("stopped", LargeBinary, nullable=False),  # arms that ended before, and why
     Column("delays", LargeBinary, nullable=False),  # of the treated, as told to the controls
+    Column("delays_by_class", LargeBinary, nullable=False, server_default="{}"),
     Column("winner", String(64)),
     Column("hour_s", Float, nullable=False),
     Column("created_at", Float, nullable=False),

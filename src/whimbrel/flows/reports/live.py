@@ -51,7 +51,8 @@ class LiveComparisons:
 
     def believes(self, comparison: Comparison, device_id: str, *, stage: int, role: Role) -> bool:
         """Whether a device's bucket says what the device says of its arm."""
-        place = bucket(device_key(device_id), salt=self._salts[comparison.model])
+        salt = comparison.salt if comparison.salt is not None else self._salts[comparison.model]
+        place = bucket(device_key(device_id), salt=salt)
         return comparison.holds(place, stage=stage, role=role)
 
     def slices(self, comparison: Comparison, slices: Mapping[str, str]) -> dict[str, str]:

@@ -17,10 +17,11 @@ from whimbrel.errors import Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import usage_of
-from whimbrel.flows.rollouts.shares import DevicePlace, Devices, cap, share_among, share_percent, stage_of
+from whimbrel.flows.rollouts.rollout_set import Member, find_members
+from whimbrel.flows.rollouts.shares import DevicePlace, Devices, cap, runs_all, share_among, share_percent, stage_of
 from whimbrel.flows.rollouts.small_fleet import protection_sentences, protection_warnings
 from whimbrel.flows.rollouts.start import find_refusal
-from whimbrel.flows.version_fit import VersionFit, fit_of_version, release_of, runs_where
+from whimbrel.flows.version_fit import VersionFit, fit_of_version
 from whimbrel.flows.versions import find_version
 from whimbrel.flows.wording import condition_words, devices_words, duration_words, percent_words, time_words
 from whimbrel.gate.power import DetectableHarm, Usage, detectable_harm
@@ -75,8 +76,12 @@ def check_plan(
     target = find_version(versions, name)
     fit = fit_of_version(registry, fleet, model.name, target.serial)
     following, stands_for = _fleet(list(Devices(fleet, model.name, salt=model.salt).places()), devices)
-    can_run = runs_where(release_of(registry, model.name, target.serial).variants, told=model.settings.report_labels)
+    members = _members(registry, target)
+    can_run = runs_all(
+        registry, {model.name: target.serial, **{each.version.model: each.version.serial for each in members}}
+    )
     places = [(place, labels) for place, labels in following if can_run is None or can_run(labels)]
+    plan = msgspec.structs.replace(plan, alpha=plan.alpha / (1 + len(members)))  # as the rollout has it
     usage = usage_of(registry, fleet, model.name)
     first = model.baseline is None
     if first:
@@ -96,8 +101,27 @@ def check_plan(
         fit=fit,
         traffic=usage,
         stages=stages,
-        sentences=_sentences(plan, stages, baseline=baseline.semantic_version if baseline else None, first=first),
+        sentences=(
+            *_set_sentences(members),
+            *_sentences(plan, stages, baseline=baseline.semantic_version if baseline else None, first=first),
+        ),
         warnings=(*refused, *untold, *_warnings(plan, stages, count, first=first, now=now)),
+    )
+
+
+def _members(registry: RegistryPort, target: VersionRecord) -> list[Member]:
+    try:
+        return find_members(registry, target)
+    except Refused:
+        return []  # the check says that it would be refused, and why
+
+
+def _set_sentences(members: Sequence[Member]) -> tuple[str, ...]:
+    if not members:
+        return ()
+    return (
+        f"It is one of a set, and carries what it requires: {', '.join(each.title for each in members)}. A device "
+        "takes all of them or none, and harm in any of them takes all back.",
     )
 
 

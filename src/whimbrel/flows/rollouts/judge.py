@@ -15,6 +15,7 @@ from whimbrel.flows.judging import Rejudged, ReplayedVerdict, judge_again, judge
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.past import of_devices, past_cells
+from whimbrel.flows.rollouts.rollout_set import members_of, set_of
 from whimbrel.flows.rollouts.shares import DevicePlace, Devices, stage_of
 from whimbrel.flows.versions import reference_of
 from whimbrel.gate.estimates import estimates_of
@@ -22,7 +23,7 @@ from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import drift_limits, watched
 from whimbrel.gate.ledger import Ledger, References
 from whimbrel.gate.totals import Totals
-from whimbrel.gate.verdict import Counts, GateInput, Past, Verdict
+from whimbrel.gate.verdict import Counts, GateInput, Move, Past, Verdict
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Release
@@ -56,8 +57,36 @@ class RolloutGate:
         return parse(GateInput, stored, what="a stored situation")
 
 
+_WORST_FIRST: tuple[Move, ...] = ("roll_back", "slice_back", "hold", "wait", "advance", "finish")
+
+
 def verdict_for(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
-    """What the gate says of a rollout at `now`; nothing is changed."""
+    """What the gate says of a rollout and its set at `now`; nothing is changed."""
+    return _of_set({each.model: _verdict_for_one(registry, fleet, each, now=now) for each in set_of(registry, rollout)})
+
+
+def judge_set(
+    registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float, ledgers: RolloutLedgers
+) -> Verdict:
+    """The one verdict on a rollout and all that it carries; what each gate said is stored with its own rollout."""
+    verdicts = {
+        each.model: judge_rollout(registry, fleet, each, now=now, ledgers=ledgers)
+        for each in [rollout, *members_of(registry, rollout)]
+    }
+    return _of_set(verdicts)
+
+
+def _of_set(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """What is worst for any model of a set happens to all; where all may go on, each says so."""
+    if len(verdicts) == 1:
+        return next(iter(verdicts.values()))
+    worst = min(verdicts.values(), key=lambda verdict: _WORST_FIRST.index(verdict.move))
+    agreeing = [f"{model}: {each.because}" for model, each in verdicts.items() if each.move == worst.move]
+    because = "; ".join(agreeing if worst.move in {"advance", "finish"} else agreeing[:1])
+    return msgspec.structs.replace(worst, because=because)
+
+
+def _verdict_for_one(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
     gate = RolloutGate(registry, rollout)
     looked_at = gate_input(registry, fleet, rollout, now=now)
     return judge_windows(fleet, gate, looked_at, window=rollout.window_at(now), ledgers={})
@@ -130,13 +159,13 @@ class _Places:
     @functools.cached_property
     def _able(self) -> list[DevicePlace]:
         """Those that the version may run on."""
-        rollout = self._rollout
-        return list(Devices.of_version(self._registry, self._fleet, rollout.model, rollout.target).places())
+        return list(Devices.of_rollout(self._registry, self._fleet, self._rollout).places())
 
     @functools.cached_property
     def _all(self) -> list[DevicePlace]:
         model = self._registry.model(self._rollout.model)
-        return list(Devices(self._fleet, model.name, salt=model.salt).places())
+        salt = self._rollout.salt if self._rollout.salt is not None else model.salt
+        return list(Devices(self._fleet, model.name, salt=salt).places())
 
     def hides(self, selector: Selector) -> bool:
         """Whether a selector asks for labels that stay on the devices, so that nobody here knows whom it means."""

@@ -24,6 +24,7 @@ from whimbrel.flows.rollouts.check_plan import PlanCheck, check_plan
 from whimbrel.flows.rollouts.judge import replay_rollout, verdict_for
 from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.progress import devices_left
+from whimbrel.flows.rollouts.rollout_set import members_of
 from whimbrel.flows.rollouts.shares import share_percent
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.rollouts.trace import Point, trace
@@ -31,7 +32,7 @@ from whimbrel.plan.rollout_states import State
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.problems import problems
 from whimbrel.server.admin.views.reason import Reason
-from whimbrel.server.admin.views.rollouts import NewRollout, PlanToCheck, RolloutView, StageView
+from whimbrel.server.admin.views.rollouts import MemberView, NewRollout, PlanToCheck, RolloutView, StageView
 from whimbrel.server.admin.views.verdicts import ReplayView, replay_view, verdict_view
 from whimbrel.stores.transaction import Stores
 
@@ -202,7 +203,7 @@ def rollout_with_verdict(stores: Stores, identifier: str, *, now: float) -> Roll
 def rollout_view(stores: Stores, rollout: RolloutRecord, *, now: float) -> RolloutView:
     """A rollout for people and scripts, without the gate."""
     registry, fleet = stores.registry, stores.fleet
-    versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in registry.versions(rollout.model)}
+    versions = _version_names(stores, rollout.model)
     goes_back = rollout.state is State.ROLLING_BACK
     return RolloutView(
         id=rollout.id,
@@ -224,8 +225,24 @@ def rollout_view(stores: Stores, rollout: RolloutRecord, *, now: float) -> Rollo
         ended_at=rollout.ended_at,
         hour_s=rollout.hour_s,
         without=list(rollout.without),
+        lead=rollout.lead,
+        members=[_member_view(stores, each) for each in members_of(registry, rollout)],
         counts={str(stage): counts for stage, counts in fleet.counts(rollout.id).items()},
         devices={versions.get(serial or 0, "none"): n for serial, n in fleet.inventory(rollout.model).items()},
+    )
+
+
+def _version_names(stores: Stores, model: str) -> dict[int, str]:
+    return {v.serial: f"{v.version} ({v.semantic_version})" for v in stores.registry.versions(model)}
+
+
+def _member_view(stores: Stores, member: RolloutRecord) -> MemberView:
+    versions = _version_names(stores, member.model)
+    return MemberView(
+        rollout=member.id,
+        model=member.model,
+        baseline=versions.get(member.baseline or 0),
+        target=versions.get(member.target),
     )
 
 

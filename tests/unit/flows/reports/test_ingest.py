@@ -295,7 +295,7 @@ def test_the_first_begin_of_a_treated_device_is_kept() -> None:
         said = [announce(CANARY, step, at=T0 + at) for at, step in enumerate(("assigned", "begun", "begun"))]
         take(here, *said, announce(REST, "begun", role="control"))
         assert counts(here) == Counts(assigned_t=1, assigned_c=1)
-        assert here.fleet.begun("r1", a_stage=9) == [(T0 + 1, None)]
+        assert here.fleet.begun("r1", a_stage=9) == [(T0 + 1, None, "")]
 
 
 def test_a_placebo_is_a_controls_activation() -> None:

@@ -48,11 +48,21 @@ class StageView(msgspec.Struct, frozen=True, kw_only=True):
     approvals: int  # how many people must agree before it begins
 
 
+class MemberView(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of the rollout's set that moves with it, by a rollout of its own."""
+
+    rollout: str
+    model: str
+    baseline: str | None
+    target: str | None
+
+
 class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout. Times are POSIX seconds.
 
     `approval`: what it waits for, if for people. `devices_left`: of one that goes back, how many are not off its
-    target. `counts`: by stage. `devices`: by version, of the whole model. `verdict`: of a live one that is asked for
+    target. `lead`: the rollout of a set that it moves with, "" where it moves itself. `members`: what moves with it.
+    `counts`: by stage. `devices`: by version, of the whole model. `verdict`: of a live one that is asked for
     alone.
     """
 
@@ -77,4 +87,6 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     without: list[str]  # slices that went back
     counts: dict[str, Counts]
     devices: dict[str, int]
+    lead: str = ""
+    members: list[MemberView] = []
     verdict: VerdictView | UnsetType = UNSET
