@@ -25,6 +25,7 @@ from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Bundle, Switched
 from whimbrel.agent.changes import Changes
 from whimbrel.agent.conditions_linux import default_situation
+from whimbrel.agent.departures import go_back
 from whimbrel.agent.device_api import DeviceApi
 from whimbrel.agent.device_context import DeviceContext
 from whimbrel.agent.disk import Disk, RealDisk
@@ -209,6 +210,17 @@ class Agent:
             raise NotFound(f"this agent keeps {', '.join(self._installations)}; it was opened without {model!r}")
         return self._installations[model].state.request_swap()
 
+    def go_back(self, model: str, because: str) -> int:
+        """Leave the active version for the one before it, since an app sees that it does badly; its serial.
+
+        Durable when this returns; sessions that begin later get the version before. Needs no cycle and no network, and
+        any process may call it. The next cycle refuses here what was left, and tells it with `because`.
+        Raises `Refused` where there is nothing to go back to, `UntrustedInput` for no reason, `Unavailable`.
+        """
+        if model not in self._installations:
+            raise NotFound(f"this agent keeps {', '.join(self._installations)}; it was opened without {model!r}")
+        return go_back(self._installations[model].state.places, model=model, because=because)
+
     def cycle(self, now: float | None = None, *, force: bool = False) -> CycleResult:
         """One bounded pass. `force`: refresh also when it is not due. Raises `Conflict` when another process runs."""
         with self._busy, held_alone(self.folder / "agent.lock", disk=self._disk, what=str(self.folder)):
@@ -281,6 +293,7 @@ class Agent:
             for each in self._installations.values():
                 each.results.collect()
                 each.check_active()
+                each.leave_by_itself()
             self._look_for_changes()
             self._status_file.begin(self._current_status([]))
             if force or self._refreshing.is_due(now):
@@ -288,6 +301,8 @@ class Agent:
             for model, each in self._installations.items():
                 self._advance(model, each, now=now)
                 self._look_for_changes()
+            for each in self._installations.values():
+                each.write_down()
             if not self._network.offline:
                 self._reporting.flush()
                 self._reporting.report_when_due()

@@ -14,6 +14,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.device_context import DeviceContext
+from whimbrel.agent.leaving import Leaving
 from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.places import Places
 from whimbrel.agent.preparation import Preparation
@@ -43,6 +44,7 @@ from whimbrel.device.journal import Candidate, Membership
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.device.step import effects_of
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Requirement
 from whimbrel.policy.decide import Decision, Profile, decide
 from whimbrel.policy.policy import Policy
@@ -62,6 +64,7 @@ class Installation:
         self.state = ModelState(model, places)
         self.results = SessionResults(self.state, device)
         self.preparation = Preparation(self.state, device)
+        self.leaving = Leaving(self.state, device)
         self.decision: Decision | None = None
         self.waits_for = ""
         self.again_s: float | None = None
@@ -91,6 +94,18 @@ class Installation:
         to = fallback.serial if fallback is not None else None
         self.state.take(events.Recalled(to=to, leaves=active.serial, reason=reason))
 
+    def leave_by_itself(self) -> None:
+        """Leave the active version where it crashes again and again; write down what was left without a cycle."""
+        self.leaving.look(self._limits())
+
+    def write_down(self) -> None:
+        """At the end of a pass: what sessions must know when no cycle runs, and no record of what is done."""
+        self.leaving.write_orders(self._limits(), self._profile(), self._set_mates())
+        self.leaving.finish()
+
+    def _limits(self) -> LocalLimits:
+        return LocalLimits()
+
     def advance(self, *, prepare: bool, refresh: Callable[[], None], flush: Callable[[], None]) -> None:
         """Go as far as possible now. `prepare` False: only what concerns the active slot. `refresh` asks the server for
         newer policies, `flush` sends the announcements that wait.
@@ -102,6 +117,7 @@ class Installation:
         self._settle()
         self.leave_with_set()
         self.decision = decision = self.decide()
+        self.leaving.write_orders(self._limits(), self._profile(), self._set_mates())
         if decision is None or policy is None:
             return self._work(prepare=prepare, refresh=refresh, flush=flush)
         self._act_on(decision, policy, prepare=prepare)
@@ -335,16 +351,35 @@ class Installation:
             self._recall(leave_with_set(pointer, left[0]))
             self._settle()
 
+    def _set_mates(self) -> dict[str, int]:
+        """The models that run what the active version requires, or that require it: they leave it together."""
+        active = self.state.pointer.serial
+        if active is None or len(self._models) < 2:
+            return {}
+        own = {each.model: each.serial for each in self._required_by(active)}
+        mates = {}
+        for name, other in self._models.items():
+            serial = other.state.pointer.serial
+            if other is not self and serial is not None:
+                needs = {each.model: each.serial for each in other._required_by(serial)}
+                if own.get(name) == serial or needs.get(self.state.model) == active:
+                    mates[name] = serial
+        return mates
+
     def _unmet(self, serial: int) -> tuple[Requirement, ...]:
         if len(self._models) < 2:
             return ()
+        versions = {name: other.state.pointer.serial for name, other in self._models.items()}
+        return unmet(self._required_by(serial), versions)
+
+    def _required_by(self, serial: int) -> tuple[Requirement, ...]:
         if serial not in self._requires:
             try:
                 release = self._device.trust.release(self.state.model, serial, self._device.now())
             except (Unavailable, UntrustedInput, NotFound):
                 return ()
             self._requires[serial] = release.requires
-        return unmet(self._requires[serial], {name: other.state.pointer.serial for name, other in self._models.items()})
+        return self._requires[serial]
 
     # --- what it waits for ---
 

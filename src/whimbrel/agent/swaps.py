@@ -18,9 +18,11 @@ from whimbrel.agent import sets
 from whimbrel.agent.device_context import DeviceContext
 from whimbrel.agent.marks import between_sessions
 from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.places import read_departures
 from whimbrel.agent.session_results import SessionResults
 from whimbrel.device import events, slots
 from whimbrel.device.conditions import Wait
+from whimbrel.device.departure import names
 from whimbrel.device.journal import Candidate, GoingBack
 from whimbrel.device.slots import Held, Pointer
 from whimbrel.device.states import State
@@ -143,12 +145,16 @@ class Swaps:
     # --- one model, and back ---
 
     def point(self, member: SetMember, pointer: Pointer) -> Wait | None:
-        """Swap one model's pointer between two sessions; nothing, where it says that already."""
+        """Swap one model's pointer between two sessions; nothing, where it says that already.
+
+        It waits for no session of a version that was left by a record: apps have what the pointer will say.
+        """
         state = member.state
         if pointer == state.pointer:
             return None
         with between_sessions(state.places) as safe:
-            if not safe and not state.is_swap_requested:
+            is_left = names(read_departures(state.places).get(state.model), state.pointer.active)
+            if not (safe or is_left or state.is_swap_requested):
                 return _FOR_SESSIONS
             member.results.finish_before_swap()
             state.point(pointer)
@@ -169,7 +175,7 @@ class Swaps:
                 state.point(slots.without_inactive(state.pointer))
                 return events.FallbackLost()
             return self.point(member, slots.emptied(state.pointer)) or done
-        wait = self.point(member, slots.back(state.pointer))
+        wait = self.point(member, slots.back(state.pointer) if going.by_policy else slots.left(state.pointer))
         if wait is not None:
             return wait
         for other in models.values():

@@ -110,3 +110,20 @@ def test_a_set_whose_other_model_is_kept_no_more_waits_and_says_for_what(device:
     device.agent = device.opened(["encoder"])
     device.cycle()
     assert device.status("encoder")["waits_for"] == "decoder at serial 2, which serial 2 requires"
+
+
+def test_a_set_is_left_as_one_while_no_cycle_runs_and_one_member_alone_is_refused(device: Device) -> None:
+    device.go_on()
+    for _ in range(4):
+        device.cycle()
+        pair(device.disk)
+    assert pair(device.disk) == (2, 2)
+    device.agent.go_back("encoder", "it hears nothing")
+    assert pair(device.disk) == (1, 1)
+    device.cycle()
+    assert pair(device.disk) == (1, 1)
+    assert list(device.status("encoder")["refused"]) == ["2"]
+    assert device.status("decoder")["refused"] == {}
+    for _ in range(3):
+        device.cycle()
+        assert pair(device.disk) == (1, 1)
