@@ -114,6 +114,7 @@ STEADY_S = 60.0  # a session that answers well after this time is not one of a c
 REASON_CHARS = 1000  # of the 2,000 that an announcement holds
 LIMIT_SESSIONS = 100  # the newest sessions that local limits look at, where the signed documents say nothing else
 LIMIT_SESSIONS_MOST = 1000
+LIMIT_FALSE_ALARM = 1e-3  # devices that leave a version which is exactly at its limit, within that many sessions
 TRIAL_MOST_S = 86400.0  # after this a trial of an unused model gives way to a newer version
 REFUSED = 256  # serials that a device refuses: the newest are remembered
 BEFORE = 4  # metrics of an experiment whose means from before travel with every window

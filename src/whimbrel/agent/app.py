@@ -291,7 +291,7 @@ class Agent:
                 each.state.load(now=self._now())
             self._end_set()
             for each in self._installations.values():
-                each.results.collect()
+                each.look_at_sessions()
                 each.check_active()
                 each.leave_by_itself()
             self._look_for_changes()

@@ -30,6 +30,7 @@ class Places:
         self.departures = folder.parent / ".left"  # versions that were left while no cycle ran, of all models
         self.departures_lock = folder.parent / ".left.lock"
         self.crash_loop = folder / "crashes"
+        self.recent = folder / "recent"
         self.orders = folder / "orders"
         self.marks = folder / "marks"
         self.summaries = folder / "sessions"

@@ -11,9 +11,11 @@ from whimbrel.agent.device_context import DeviceContext
 from whimbrel.agent.locks import locked
 from whimbrel.agent.marks import Ended, forget, harvest
 from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.recent_sessions import add_sessions
 from whimbrel.device import cohorts, events
 from whimbrel.device.journal import Candidate
 from whimbrel.device.states import State
+from whimbrel.model.local_limits import LocalLimits
 
 
 class SessionResults:
@@ -23,13 +25,18 @@ class SessionResults:
         self._state = state
         self._device = device
 
-    def collect(self) -> None:
-        """Look at the sessions that ended: they speak for or against a trial, and go into the next window."""
+    def collect(self, local: LocalLimits = LocalLimits()) -> None:
+        """Look at the sessions that ended: they speak for or against a trial, and go into the next window.
+
+        `local`: the signed limits of this device; their figures are kept where one of them needs any.
+        """
         ended = harvest(self._state.places)
         if not ended:
             return
         new = self._device.spool.new_of(ended)
         self._count_crashes(ended)
+        if local.looks_at_sessions and self._state.pointer.active is not None:
+            add_sessions(self._state.places, self._state.pointer.active, ended)
         state, candidate = self._state.journal.state, self._state.journal.candidate
         event: events.Event | None = None
         if state is State.ON_TRIAL and candidate is not None:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from support.power_cut import MODEL, Device, World
+from support.power_cut import CONTENTS, MODEL, Device, World
 from whimbrel import limits
 from whimbrel.errors import NotFound, Refused, UntrustedInput
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.sim.disk import ModelledDisk
 
 
@@ -229,3 +230,87 @@ def test_a_version_that_was_left_and_is_tried_again_goes_through_a_trial_and_cou
     assert (found["state"], found["serial"], list(found["overridden"])) == ("committed", 2, ["2"])
     crash(device, limits.CRASH_LOOP - 1)
     assert opens(device) == 2
+
+
+# --- signed limits ---
+
+
+def with_limits(**of: LocalLimits) -> Device:
+    """A device on version 2, whose release or policy has limits."""
+    world = World()
+    if "release" in of:
+        content = CONTENTS[2]
+        world.repository.release("detector", 2, content, local_limits=of["release"])
+    device = Device(world, ModelledDisk())
+    device.settle(1)
+    device.settle(2)
+    if "policy" in of:
+        world.want(2, local_limits=of["policy"])
+        device.cycle()
+    return device
+
+
+def answer(device: Device, *, right: bool, times: int = 1) -> None:
+    for _ in range(times):
+        with device.agent.session("detector") as model:
+            model.record(latency_ms=3.0, ok=right, accuracy=float(right))
+
+
+@pytest.mark.parametrize("where", ["release", "policy"])
+def test_a_signed_limit_acts_without_a_network_and_is_told_when_there_is_one(where: str) -> None:
+    device = with_limits(**{where: LocalLimits(error_rate_max=0.1)})
+    with device.world:
+        device.world.server.down = True
+        answer(device, right=True, times=20)
+        assert device.cycle()["serial"] == 2
+        answer(device, right=False, times=20)
+        found = device.cycle()
+        assert (found["state"], found["serial"]) == ("quarantined", 1)
+        assert "% errors in the last 4" in found["refused"]["2"]
+        assert opens(device) == 1
+        device.world.server.down = False
+        device.cycle()
+        assert told(device, "went_back")[0]["reason"] == found["refused"]["2"]
+
+
+def test_without_a_limit_errors_make_no_device_go_back_and_nothing_is_kept(device: Device) -> None:
+    answer(device, right=False, times=60)
+    assert device.cycle()["serial"] == 2
+    assert device.disk.size(MODEL / "recent") is None
+
+
+def test_sessions_of_the_version_before_say_nothing_of_the_next() -> None:
+    device = with_limits(policy=LocalLimits(accuracy_min=0.9))
+    with device.world:
+        answer(device, right=False, times=4)
+        device.world.want(3, local_limits=LocalLimits(accuracy_min=0.9))
+        device.cycle()
+        answer(device, right=True, times=40)
+        assert device.cycle()["serial"] == 3
+
+
+def test_a_policy_says_how_many_crashes_end_a_version_and_zero_that_none_do() -> None:
+    device = with_limits(policy=LocalLimits(crash_loop=5))
+    with device.world:
+        crash(device, 4)
+        assert opens(device) == 2
+        crash(device, 5)
+        assert opens(device) == 1
+    device = with_limits(policy=LocalLimits(crash_loop=0))
+    with device.world:
+        crash(device, 20)
+        assert opens(device) == 2
+        assert device.cycle()["serial"] == 2
+
+
+def test_a_limit_that_is_broken_where_there_is_nothing_to_go_back_to_is_in_the_status() -> None:
+    with World() as world:
+        device = Device(world, ModelledDisk())
+        device.settle(1)
+        world.want(1, local_limits=LocalLimits(error_rate_max=0.1))
+        device.cycle()
+        answer(device, right=False, times=20)
+        found = device.cycle()
+    assert found["serial"] == 1
+    assert "errors in the last" in found["stays"]
+    assert "nothing to go back to" in found["stays"]
