@@ -42,6 +42,7 @@ from whimbrel.agent.probes import rest
 from whimbrel.agent.progress import DownloadProgress, ProgressMeter
 from whimbrel.agent.refreshing import Refreshing
 from whimbrel.agent.reporting import Reporting
+from whimbrel.agent.self_measures import SelfMeasures
 from whimbrel.agent.session import Session
 from whimbrel.agent.shadow import ShadowClient
 from whimbrel.agent.spool import Spool
@@ -80,6 +81,8 @@ class Agent:
         self._clock = options.clock
         self._now = PassClock(options.clock, options.monotonic)
         self._durable_sessions = options.durable_sessions
+        self._measures = SelfMeasures() if options.self_measures else None
+        self._not_measured = dict(self._measures.not_measured()) if self._measures is not None else {}
         self._stop = threading.Event()
         self._busy = threading.Lock()
         self._disk = disk
@@ -198,7 +201,7 @@ class Agent:
             if model not in self._shadows:
                 self._shadows[model] = ShadowClient(places)
             shadow = self._shadows[model]
-        return Session(model, places, durable=self._durable_sessions, shadow=shadow)
+        return Session(model, places, durable=self._durable_sessions, shadow=shadow, measures=self._measures)
 
     def swap_now(self, model: str) -> bool:
         """Ask that a swap waits for no session: those that are open go on with the version that they opened, whose
@@ -394,6 +397,7 @@ class Agent:
             "last_error": problems[0] if problems else None,
             "windows_waiting": self._spool.waiting,
             "patches": can_patch(),
+            "not_measured": self._not_measured,
             "models": {
                 model: model_status(
                     each,

@@ -26,6 +26,7 @@ from whimbrel.agent.departures import leave
 from whimbrel.agent.locks import locked
 from whimbrel.agent.marks import Closed
 from whimbrel.agent.places import Places, read_pointer
+from whimbrel.agent.self_measures import Begun, SelfMeasures
 from whimbrel.agent.session_start import begin
 from whimbrel.agent.shadow import ShadowClient
 from whimbrel.device.ports import Hold
@@ -46,11 +47,21 @@ _VALUE_MAX = 1e12  # so that the sum of a window's values stays within what a re
 class Session:
     """One use of a model: from before it is loaded until after its last inference. Made by `Agent.session`."""
 
-    def __init__(self, model: str, places: Places, *, durable: bool = True, shadow: ShadowClient | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        places: Places,
+        *,
+        durable: bool = True,
+        shadow: ShadowClient | None = None,
+        measures: SelfMeasures | None = None,
+    ) -> None:
         self._model = model
         self._places = places
         self._durable = durable
         self._shadow = shadow
+        self._measures = measures
+        self._begun: Begun | None = None
         self._guard = threading.Lock()
         self._hold: Hold | None = None
         self._held: Held | None = None
@@ -212,6 +223,7 @@ class Session:
             raise Unavailable("a session is entered once; ask the agent for another one")
         self._held, self._hold = begin(self._places, self._model, name=self._name, durable=self._durable)
         self._is_open, self._began = True, time.monotonic()
+        self._begun = self._measures.begin() if self._measures is not None else None
         return self
 
     def __exit__(
@@ -235,6 +247,10 @@ class Session:
                 if len(self._metrics) < limits.SESSION_METRICS:
                     self._metrics["first_run_ms"] = Summary.of(self._latency_ms)
                 self._latency_ms = None
+            if self._measures is not None and self._begun is not None:
+                for name, value in self._measures.end(self._begun).items():
+                    if name not in self._metrics and len(self._metrics) < limits.SESSION_METRICS:
+                        self._metrics[name] = Summary.of(value)
             if self._dropped and len(self._metrics) < limits.SESSION_METRICS:
                 self._metrics["dropped_values"] = Summary.of(float(self._dropped))
             closed = Closed(
