@@ -110,7 +110,13 @@ PROBE_ATTEMPTS = 3  # a device that stops three times while it probes was stoppe
 TRIAL_HEALTHY_SESSIONS = 3  # one healthy session may be luck; a model that is used daily commits within days
 TRIAL_FAILED_SESSIONS = 3  # one crash may be the app's or the user's own; three before three healthy ones are not
 TRIAL_LOOK_S = 5.0  # between two looks at a trial: an app that crashes is started again within seconds
-CRASHES_IN_A_ROW = 16  # marks of dead sessions that are read at a start
+CRASHES_IN_A_ROW = 16  # marks of dead sessions that are read at a start, and kept while no cycle runs
+CRASH_LOOP = 3  # crashes in a row, where the signed documents say nothing else; as many as end a trial
+STEADY_S = 60.0  # a session that answers well after this time is not one of a crash loop: those end within seconds
+REASON_CHARS = 1000  # of the 2,000 that an announcement holds
+LIMIT_SESSIONS = 100  # the newest sessions that local limits look at, where the signed documents say nothing else
+LIMIT_SESSIONS_MOST = 1000
+LIMIT_FALSE_ALARM = 1e-3  # devices that leave a version which is exactly at its limit, within that many sessions
 TRIAL_MOST_S = 86400.0  # after this a trial of an unused model gives way to a newer version
 REFUSED = 256  # serials that a device refuses: the newest are remembered
 BEFORE = 4  # metrics of an experiment whose means from before travel with every window
@@ -151,6 +157,7 @@ BATCH_WINDOWS = 64  # about 100 KiB
 BATCHES_A_PASS = 4
 GZIP_FROM_BYTES = 1 * KIB
 SESSION_METRICS = 64
+SENSORS_EVERY_S = 10.0  # between two looks at temperature and battery: a driver may take milliseconds for one
 SESSION_FILES = 10_000  # summaries that are read in one pass
 
 # --- the device: probes ---

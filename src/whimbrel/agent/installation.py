@@ -14,9 +14,11 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.device_context import DeviceContext
+from whimbrel.agent.leaving import Leaving
 from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.places import Places
 from whimbrel.agent.preparation import Preparation
+from whimbrel.agent.recent_sessions import recent_of
 from whimbrel.agent.session_results import SessionResults
 from whimbrel.agent.swaps import Swaps
 from whimbrel.device import cohorts, effects, events, placebo, slots
@@ -40,9 +42,11 @@ from whimbrel.device.intent import (
     unmet,
 )
 from whimbrel.device.journal import Candidate, Membership
+from whimbrel.device.limit_checks import broken_limit
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.device.step import effects_of
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Requirement
 from whimbrel.policy.decide import Decision, Profile
 from whimbrel.policy.decide_set import ModelToDecide, SetDecisions, decide_set
@@ -63,12 +67,14 @@ class Installation:
         self.state = ModelState(model, places)
         self.results = SessionResults(self.state, device)
         self.preparation = Preparation(self.state, device)
+        self.leaving = Leaving(self.state, device)
         self.decision: Decision | None = None
         self.waits_for = ""
         self.again_s: float | None = None
         self._device = device
         self._swaps = swaps
         self._models = models
+        self._own_limits: dict[int, LocalLimits] = {}  # of the active version's release
         self._requires: dict[int, tuple[Requirement, ...]] = {}
         self._unfit: set[int] = set()  # no variant for this device's labels; neither changes while it runs
         self._held_back_at = 0.0  # when the conditions last kept a placebo back
@@ -92,6 +98,38 @@ class Installation:
         to = fallback.serial if fallback is not None else None
         self.state.take(events.Recalled(to=to, leaves=active.serial, reason=reason))
 
+    def look_at_sessions(self) -> None:
+        """What the sessions that ended say: of a trial, in the next window, and of the limits of this device."""
+        self.results.collect(self.local_limits())
+
+    def leave_by_itself(self) -> None:
+        """Leave the active version where it crashes again and again or breaks a signed limit; write down what was left
+        while no cycle ran.
+        """
+        local, pointer, places = self.local_limits(), self.state.pointer, self.state.places
+
+        def broken() -> str:
+            if pointer.active is None or not local.looks_at_sessions:
+                return ""
+            return broken_limit(local, recent_of(places, pointer.active).sessions)
+
+        self.leaving.look(local, reasons=(broken,))
+
+    def write_down(self) -> None:
+        """At the end of a pass: what sessions must know when no cycle runs, and no record of what is done."""
+        self.leaving.write_orders(self.local_limits(), self._profile(), self._set_mates())
+        self.leaving.finish()
+
+    def local_limits(self) -> LocalLimits:
+        """By which limits this device decides of the active version: the policy's, over those of its release."""
+        serial, policy = self.state.pointer.serial, self._device.trust.policies.get(self.state.model)
+        if serial is not None and serial not in self._own_limits:
+            release = self._device.trust.kept_release(self.state.model, serial)
+            if release is not None:
+                self._own_limits = {serial: release.local_limits or LocalLimits()}
+        own = self._own_limits.get(serial or 0, LocalLimits())
+        return policy.local_limits.over(own) if policy is not None and policy.local_limits is not None else own
+
     def advance(self, *, prepare: bool, refresh: Callable[[], None], flush: Callable[[], None]) -> None:
         """Go as far as possible now. `prepare` False: only what concerns the active slot. `refresh` asks the server for
         newer policies, `flush` sends the announcements that wait.
@@ -103,6 +141,7 @@ class Installation:
         self._settle()
         self.leave_with_set()
         self.decision = decision = self.decide()
+        self.leaving.write_orders(self.local_limits(), self._profile(), self._set_mates())
         if decision is None or policy is None:
             return self._work(prepare=prepare, refresh=refresh, flush=flush)
         self._act_on(decision, policy, prepare=prepare)
@@ -362,6 +401,21 @@ class Installation:
         if left and not self._unmet(fallback.serial):
             self._recall(leave_with_set(pointer, left[0]))
             self._settle()
+
+    def _set_mates(self) -> dict[str, int]:
+        """The models that run what the active version requires, or that require it: they leave it together."""
+        active = self.state.pointer.serial
+        if active is None or len(self._models) < 2:
+            return {}
+        own = {each.model: each.serial for each in self.requires(active)}
+        mates = {}
+        for name, other in self._models.items():
+            serial = other.state.pointer.serial
+            if other is not self and serial is not None:
+                needs = {each.model: each.serial for each in other.requires(serial)}
+                if own.get(name) == serial or needs.get(self.state.model) == active:
+                    mates[name] = serial
+        return mates
 
     def _unmet(self, serial: int) -> tuple[Requirement, ...]:
         if len(self._models) < 2:

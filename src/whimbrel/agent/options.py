@@ -46,6 +46,7 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     probes: Prober | None = None  # may be shared by many agents; None: the one of this process
     pool: urllib3.PoolManager | None = None  # may be shared by many agents
     durable_sessions: bool = True  # False saves a disk write a session; a power cut in one is then not told from none
+    self_measures: bool = True  # memory, processor time, temperature and battery of sessions are told as metrics
 
     # --- the machine, for simulations and tests ---
     clock: Clock = time.time
@@ -81,6 +82,7 @@ _TYPES: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("proxy", (str,), "an address such as http://proxy:3128"),
     ("enrol_token", (str,), "the text of enrol.token"),
     ("durable_sessions", (bool,), "True or False"),
+    ("self_measures", (bool,), "True or False"),
     ("chance", (random.Random,), "a random.Random"),
 )
 _DOING = (  # what is called

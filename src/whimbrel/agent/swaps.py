@@ -18,9 +18,11 @@ from whimbrel.agent import sets
 from whimbrel.agent.device_context import DeviceContext
 from whimbrel.agent.marks import between_sessions
 from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.places import read_departures
 from whimbrel.agent.session_results import SessionResults
 from whimbrel.device import events, slots
 from whimbrel.device.conditions import Wait
+from whimbrel.device.departure import names
 from whimbrel.device.journal import Candidate, GoingBack
 from whimbrel.device.slots import Held, Pointer
 from whimbrel.device.states import State
@@ -147,7 +149,10 @@ class Swaps:
     # --- one model, and back ---
 
     def point(self, member: SetMember, pointer: Pointer) -> Wait | None:
-        """Swap one model's pointer between two sessions; nothing, where it says that already."""
+        """Swap one model's pointer between two sessions; nothing, where it says that already.
+
+        It waits for no session of a version that was left by a record: apps have what the pointer will say.
+        """
         state = member.state
         if pointer == state.pointer:
             return None
@@ -173,11 +178,12 @@ class Swaps:
                 state.point(slots.without_inactive(state.pointer))
                 return events.FallbackLost()
             return self.point(member, slots.emptied(state.pointer)) or done
+        target = slots.back(state.pointer) if going.by_policy else slots.left(state.pointer)
         with ExitStack() as locks:
             for other in sorted((member, *_mates(member, models)), key=lambda other: other.state.model):
                 if not locks.enter_context(self._may_swap(other.state)):
                     return _FOR_SESSIONS
-            self.point(member, slots.back(state.pointer))
+            self.point(member, target)
             for other in models.values():
                 if other is not member:
                     other.leave_with_set()
@@ -185,14 +191,18 @@ class Swaps:
 
     @contextmanager
     def _may_swap(self, state: ModelState) -> Iterator[bool]:
-        """Hold the swap lock of a model, once; gives whether no session hinders a swap."""
+        """Hold the swap lock of a model, once; gives whether no session hinders a swap.
+
+        A session of a version that was left by a record hinders none.
+        """
         if state.model in self._locked:
             yield True
             return
         with between_sessions(state.places) as safe:
+            is_left = names(read_departures(state.places).get(state.model), state.pointer.active)
             self._locked.add(state.model)
             try:
-                yield safe or state.is_swap_requested
+                yield safe or is_left or state.is_swap_requested
             finally:
                 self._locked.discard(state.model)
 

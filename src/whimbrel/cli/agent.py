@@ -205,6 +205,9 @@ def status(folder: Folder, json: Json = False) -> None:
     )
     if not agent_status.get("patches", True):
         sys.stdout.write("patches cannot be applied here, so versions come whole: pip install 'whimbrel[delta]'\n")
+    if missing := agent_status.get("not_measured"):
+        words = "; ".join(f"{name} ({reason})" for name, reason in missing.items())
+        sys.stdout.write(f"not measured here: {words}\n")
     if agent_status.get("stale_s"):
         sys.stdout.write(
             f"the signed metadata expired {agent_status['stale_s'] / 3600:.1f} hours ago; what is here runs on\n"

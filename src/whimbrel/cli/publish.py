@@ -189,6 +189,7 @@ class _Draft(msgspec.Struct, frozen=True, kw_only=True):
             changelog=self.changelog,
             requires=self.card.requires,
             reference=_reference(self.card, self.sources, self.variants),
+            local_limits=self.card.local_limits,
             now=now,
         )
         sizes = {source.spec.name: sum(each.file.size_bytes for each in source.artifacts) for source in self.sources}

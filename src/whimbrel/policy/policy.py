@@ -13,6 +13,7 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, DeviceId, Label, LabelValue, Name, Serial
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.shadow import Shadow
@@ -172,6 +173,7 @@ class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1")
     report_labels: Annotated[tuple[Label, ...], Meta(max_length=limits.LABELS)] = ()
     hardware_label: Label = "hardware"  # the label whose value is a device's hardware class
     slice_labels: SliceLabels = ()  # further labels that devices report, by which harm is searched (os, region)
+    local_limits: LocalLimits | None = None  # over those of the release: by them each device decides alone
 
     def __post_init__(self) -> None:
         if sum(len(pin.devices) for pin in self.pins) > limits.PINS:

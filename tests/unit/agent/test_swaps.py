@@ -127,3 +127,20 @@ def test_a_set_that_goes_back_waits_for_the_sessions_of_all(device: Device) -> N
         assert {models[model]["waits_for"] for model in PAIR} == {"the end of the open sessions"}
     device.cycle()
     assert pair(device.disk) == (1, 1)
+
+
+def test_a_set_is_left_as_one_while_no_cycle_runs_and_one_member_alone_is_refused(device: Device) -> None:
+    device.go_on()
+    for _ in range(4):
+        device.cycle()
+        pair(device.disk)
+    assert pair(device.disk) == (2, 2)
+    device.agent.go_back("encoder", "it hears nothing")
+    assert pair(device.disk) == (1, 1)
+    device.cycle()
+    assert pair(device.disk) == (1, 1)
+    assert list(device.status("encoder")["refused"]) == ["2"]
+    assert device.status("decoder")["refused"] == {}
+    for _ in range(3):
+        device.cycle()
+        assert pair(device.disk) == (1, 1)

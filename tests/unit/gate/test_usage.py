@@ -2,10 +2,11 @@
 
 import pytest
 
-from support.values import HOUR, cell, gate_input, plan
+from support.values import cell, gate_input, plan
 from whimbrel.gate.gate import judge
-from whimbrel.health.report import Cohort, Window
-from whimbrel.health.tally import Cell, cells_of
+from whimbrel.health.device_window import DeviceWindow
+from whimbrel.health.report import Window
+from whimbrel.health.tally import Cell, cell_of
 from whimbrel.model.documents import encode, parse
 from whimbrel.plan.criteria import Guardrail
 from whimbrel.plan.plan import Plan
@@ -28,10 +29,8 @@ def watched(**changes: object) -> Plan:
 
 
 def told(**sums: int) -> Cell:
-    cohort = Cohort(rollout="r1", stage=0, role="treated", age_s=0)
-    report = Window(model="wake", serial=2, first=1, last=1, cohorts=(cohort,), **sums)
-    (made,) = cells_of(report, rollout="r1", window=0, hour_s=HOUR)
-    return made
+    report = Window(model="wake", serial=2, first=1, last=1, **sums)
+    return cell_of(DeviceWindow(window=0, role="treated").plus(report, chance=0), stage=0)
 
 
 def test_a_device_window_without_a_session_is_not_in_use() -> None:
