@@ -1,12 +1,12 @@
 """How soon is a fleet back on the version before, long after its rollout was complete?
 
-A real server as a process, some tens of real agents in this one, real HTTP between them. A version is rolled out to all of
-them and completed; then `whimbrel model rollback` takes it back. Measured, by the clock of this machine, for each device:
-from the moment at which the command is typed to the moment at which the device runs the version before again.
+A real server as a process, some tens of real agents in this one, real HTTP between them. A version is rolled out to all
+of them and completed; then `whimbrel model rollback` takes it back. Measured, by the clock of this machine, for each
+device: from the moment at which the command is typed to the moment at which it runs the version before again.
 
-The model refreshes every 300 s by its settings, and every 30 s (`rollout_refresh_s`) in the day after a rollout. Devices
-poll, and nothing wakes them up: so about half of that period is the median, and the whole of it the 99th percentile. What
-comes on top is the command itself, the signing, and the device's own turn; it is what the limits bound.
+The model refreshes every 300 s by its settings, and every 30 s (`rollout_refresh_s`) in the day after a rollout.
+Devices poll, and nothing wakes them up: so about half of that period is the median, and the whole of it the 99th
+percentile. What comes on top is the command itself, the signing, and the device's own turn: the limits bound it.
 """
 
 import argparse
