@@ -48,7 +48,7 @@ class Progress:
             with self._leader.transaction(namespace) as stores:
                 rollout = stores.registry.rollout(listed.id)  # as it is now: another may have begun meanwhile
                 published = rollout.state in _WAITS_FOR_POLICY and all(
-                    is_published(stores, each.model) for each in set_of(stores.registry, rollout)
+                    is_published(stores, each.model, now=now) for each in set_of(stores.registry, rollout)
                 )
                 try:
                     after = follow(stores.registry, stores.fleet, rollout, published=published, now=now)
