@@ -44,8 +44,6 @@ def render_policy(
     """The policy of `model` with those of its `rollouts` and `experiments` that are live."""
     settings = model.settings
     live = [rollout for rollout in rollouts if rollout.live]
-    refused = {entry.serial for entry in quarantine if entry.selector.everyone}
-    good = [v.serial for v in versions if v.good and not v.retired and v.serial not in refused]
     # While a rollout is judged, its window is the cadence: evidence must come as fast as the plan wants to look. While
     # it goes back too, so that it is known soon which devices are off it.
     watched = [rollout for rollout in rollouts if rollout.live or rollout.state is State.ROLLING_BACK]
@@ -59,7 +57,7 @@ def render_policy(
         model=model.name,
         sequence=sequence,
         baseline=model.baseline,
-        known_good=tuple(sorted(good, reverse=True)[:_KNOWN_GOOD]),
+        known_good=known_good(versions, quarantine),
         layers=(Layer(salt=model.salt, entries=entries),),
         quarantine=tuple(Quarantine(serial=entry.serial, selector=entry.selector) for entry in quarantine),
         overrides=tuple(overrides[-_OVERRIDES:]),
@@ -72,6 +70,13 @@ def render_policy(
         hardware_label=settings.hardware_label,
         slice_labels=settings.slice_labels,
     )
+
+
+def known_good(versions: Sequence[VersionRecord], quarantine: Sequence[QuarantineRecord]) -> tuple[int, ...]:
+    """The serials that devices may go back to where the baseline is not for them, in the order in which they try."""
+    refused = {entry.serial for entry in quarantine if entry.selector.everyone}
+    good = [v.serial for v in versions if v.good and not v.retired and v.serial not in refused]
+    return tuple(sorted(good, reverse=True)[:_KNOWN_GOOD])
 
 
 def _experiment_entry(experiment: ExperimentRecord) -> Entry:

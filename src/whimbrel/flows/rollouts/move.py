@@ -77,7 +77,7 @@ def move(
     if event in BACK:
         hardware = registry.model(rollout.model).settings.hardware_label
         selector = _selector(slices, hardware=hardware) if slices else EVERYONE
-        quarantine(registry, rollout, rollout.target, because=because, now=now, selector=selector)
+        quarantine(registry, rollout.model, rollout.target, because=because, now=now, selector=selector)
     share = (after.shares[-1] - after.plan.range.start) / BUCKETS if after.shares else 0.0
     with_stage = {"stage": after.stage, "share": share, **evidence}
     audit(registry, after, actor=actor, action=event.value, because=because, now=now, evidence=with_stage)
