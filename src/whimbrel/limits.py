@@ -84,9 +84,9 @@ DEVICE_VERSIONS = 4  # versions of a model that one device counts for in one hou
 OBJECTIVES = 32  # of a model: each has a part of the false-alarm budget
 HEALTH_SHOWN = 24 * 366  # hours that one answer may go back
 MONITORED_VERSIONS = 4  # of a model, those that most devices run: each has a part of the budget
-MONITORED_METRICS = 16  # of a version, that are compared with its past
 TAKES_BACK_S = 86400.0  # a monitor takes a model back once in this time: what ails every version is no version's fault
 MONITOR_LOOK_S = 2.0  # between two looks at a model's figures
+MONITOR_ANOMALIES_S = 60.0  # between two looks at two weeks of them
 
 # --- artifacts ---
 ARTIFACT_BYTES = 64 * GIB

@@ -8,6 +8,7 @@ import typer
 from securesystemslib.signer import SSlibKey
 
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_settings import with_settings
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
@@ -154,6 +155,10 @@ def alias(
     say(f"{name}: {alias} is {named.version}")
 
 
+app.command("health")(health)
+app.command("monitors")(monitors)
+
+
 def _tell(model: ModelView) -> None:
     settings = model.settings
     budgets = [f"a variant has at most {size_of(settings.size_bytes_max)}"] if settings.size_bytes_max else []
@@ -170,6 +175,9 @@ def _tell(model: ModelView) -> None:
         "labels": f"{', '.join(settings.report_labels) or 'none'} may be reported; {settings.hardware_label} names the "
         f"hardware class; slices: {', '.join(settings.slice_labels) or 'none'}",
         "budgets": "; ".join(budgets) or "none",
+        "objectives": "; ".join(f"{each.name}, {each.action.replace('_', ' ')}" for each in settings.objectives)
+        or "none",
+        "anomalies": settings.anomalies.replace("_", " "),
         "patches": f"from the newest {settings.delta_bases} earlier versions, and from those that many devices run",
         "if revoked": "devices with nowhere to go keep it"
         if settings.on_revoked == "keep"

@@ -98,6 +98,10 @@ class NewSettings(Document, frozen=True):
     objectives: Objectives | UnsetType = UNSET
     anomalies: Anomalies | UnsetType = UNSET
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.objectives, UnsetType):
+            check_objectives(self.objectives)
+
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A model: its settings, its layer's salt, and what runs where no rollout says otherwise."""

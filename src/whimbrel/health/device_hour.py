@@ -56,8 +56,8 @@ class Spread(Document, frozen=True):
 class HourSums(Document, frozen=True):
     """Sums over the device-hours of one version, of one hardware class or of all.
 
-    `used`: device-hours with a session; `crashed`: with a crash; `errors`: one share of errors a device-hour with
-    inferences. `peaks`: by metric that is watched for its peak, the devices' highest values by bucket of the sketch.
+    `used`: device-hours with a session or an inference; `crashed`: with a crash; `errors`: one share of errors a
+    device-hour with inferences. `peaks`: of metrics that are watched for it, highest values by bucket of the sketch.
     `busiest`: the most device-hours of a single hour among those that were added (0: this is a single hour).
     """
 
@@ -150,7 +150,7 @@ def fold_window(
         state, pairs = _begun(before, window, hour=hour)
     else:
         state = before
-    used, crashed = state.used or window.sessions > 0, state.crashed or window.crashed > 0
+    used, crashed = state.used or window.sessions > 0 or window.inferences > 0, state.crashed or window.crashed > 0
     error_share = window.errors / window.inferences if window.inferences else None
     errors, more_errors = _folded(state.errors, error_share)
     means, more_means = dict(state.means), {}

@@ -79,9 +79,9 @@ class Health:
         query = select(func.max(schema.health.c.start)).where(*self._of(model, DAY_S))
         return self.connection.execute(query).scalar_one_or_none()
 
-    def oldest_hour(self, model: str) -> int | None:
-        """The oldest hour that is kept; None: none."""
-        query = select(func.min(schema.health.c.start)).where(*self._of(model, HOUR_S))
+    def oldest_hour(self, model: str, *, since: int) -> int | None:
+        """The oldest hour that is kept, from `since` on; None: none."""
+        query = select(func.min(schema.health.c.start)).where(*self._of(model, HOUR_S), schema.health.c.start >= since)
         return self.connection.execute(query).scalar_one_or_none()
 
     def save_days(self, model: str, rows: Sequence[HealthRow]) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from whimbrel import limits
+from whimbrel.flows.monitors.show_health import ClassFigures
 from whimbrel.flows.rollouts.approvals import PendingApproval
 from whimbrel.gate.verdict import Counts
 from whimbrel.model.documents import Document
@@ -52,8 +53,8 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout. Times are POSIX seconds.
 
     `approval`: what it waits for, if for people. `devices_left`: of one that goes back, how many are not off its
-    target. `counts`: by stage. `devices`: by version, of the whole model. `verdict`: of a live one that is asked for
-    alone.
+    target. `counts`: by stage. `devices`: by version, of the whole model. Of one that is asked for alone: `verdict`,
+    where it is live, and `classes`, the figures of both versions by hardware class.
     """
 
     id: str
@@ -78,3 +79,4 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, Counts]
     devices: dict[str, int]
     verdict: VerdictView | UnsetType = UNSET
+    classes: list[ClassFigures] | UnsetType = UNSET
