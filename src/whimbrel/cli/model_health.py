@@ -115,16 +115,19 @@ def _class_rows(version: VersionHealth) -> list[list[str]]:
 def _tell_monitors(shown: ModelHealth) -> None:
     watched = [each for each in shown.versions if each.watched]
     if not watched:
-        say(f"no version of {shown.model} is watched: no device told anything within a day")
+        say(
+            f"no version of {shown.model} is watched now: within a day no device told anything of one that was not "
+            "taken back, and that no rollout judges"
+        )
     for each in watched:
         print_table(
             ["monitor", "state", "does", "shows"],
             [_monitor_row(reading) for reading in each.monitors if _is_shown(reading)],
             title=f"monitors of {_title(each)}",
         )
-        silent = [reading.monitor for reading in each.monitors if not _is_shown(reading)]
+        silent = sum(not _is_shown(reading) for reading in each.monitors)
         if silent:
-            say(f"  nothing to compare yet: {', '.join(silent)}")
+            say(f"  and {counted(silent, 'anomaly monitor')} that nothing can be compared for yet")
     for episode in shown.episodes:
         end = "still" if episode.ended_at is None else f"until {when(episode.ended_at)}"
         outcome = episode.outcome.replace("_", " ")

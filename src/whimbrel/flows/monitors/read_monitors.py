@@ -78,6 +78,7 @@ def read_monitors(
             _objective(registry, model, each, version.serial, history, hour=hour, threshold=threshold)
             for each in objectives
         ]
+        read = [each for each in read if each.monitor != DRIFT_OBJECTIVE.name or each.units]
         if model.settings.anomalies != "off":
             if version.serial not in anomalies:
                 anomalies[version.serial] = _anomalies(
@@ -133,11 +134,11 @@ def _state(state: ReadingState) -> State:
 
 
 def _objective_words(objective: Objective, reading: Reading) -> str:
-    bound = f"{'at least' if objective.floor else 'at most'} {_figure(objective.measure, objective.bound)} may be"
-    of = f"over the {objective.window}, of {reading.units:,} device-hours"
+    bound = f"it should be {'at least' if objective.floor else 'at most'} {_figure(objective.measure, objective.bound)}"
+    of = f"over the last {objective.window} ({reading.units:,} device-hours)"
     kind = "the peak of " if objective.peak else ""
     if reading.value is None:
-        return f"nothing was told of {objective.measure} over the {objective.window}"
+        return f"nothing was told of {objective.measure} over the last {objective.window}"
     words = f"{kind}{objective.measure} is {_figure(objective.measure, reading.value)} {of}; {bound}"
     match reading.state:
         case "broken":
