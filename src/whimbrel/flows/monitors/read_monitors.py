@@ -106,7 +106,8 @@ def _objective(
     threshold: float,
 ) -> MonitorReading:
     hours = history.of_version(serial, range(hour - objective.hours + 1, hour + 1))
-    reference = reference_of(registry, model.name, serial) if objective.measure == DRIFT else None
+    drifts = objective.measure == DRIFT and any(each.prediction_units for each in hours)
+    reference = reference_of(registry, model.name, serial) if drifts else None
     shares = reference.bin_shares if reference is not None else None
     reading = judge_objective(objective, hours, needed=threshold, reference=shares)
     return MonitorReading(
