@@ -77,6 +77,19 @@ REHEARSED_S = 5.0  # the least that a rehearsal shortens a window or a refresh t
 REHEARSED_REACH_S = 20.0  # between two looks of a device that is waited for while a rehearsal goes back
 SLICE_LABELS = 3  # besides the hardware label: tallies are kept for every combination of their values
 
+# --- standing monitors ---
+HEALTH_HOURS = 90 * 24  # the figures of a version are kept by hour so long; then by day
+HEALTH_DAYS = 3 * 366  # and by day so long; then they are gone
+HEALTH_CLASSES = 64  # hardware classes of a version that one hour tells apart; the others are one row together
+HEALTH_METRICS = 64  # metrics of a version in one hour, as of a window: what a device invents finds no place
+DEVICE_VERSIONS = 4  # versions of a model that one device counts for in one hour: an update, a way back, another try
+OBJECTIVES = 32  # of a model: each has a part of the false-alarm budget
+HEALTH_SHOWN = 24 * 366  # hours that one answer may go back
+MONITORED_VERSIONS = 4  # of a model, those that most devices run: each has a part of the budget
+TAKES_BACK_S = 86400.0  # a monitor takes a model back once in this time: what ails every version is no version's fault
+MONITOR_LOOK_S = 2.0  # between two looks at a model's figures
+MONITOR_ANOMALIES_S = 60.0  # between two looks at two weeks of them
+
 # --- artifacts ---
 ARTIFACT_BYTES = 64 * GIB
 PACKAGE_FILES = 100_000  # files in a folder that is packed as one artifact

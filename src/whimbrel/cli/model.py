@@ -8,6 +8,7 @@ import typer
 from securesystemslib.signer import SSlibKey
 
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
 from whimbrel.cli.model_settings import with_settings
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
@@ -156,6 +157,8 @@ def alias(
 
 
 app.command("rollback")(rollback)
+app.command("health")(health)
+app.command("monitors")(monitors)
 
 
 def _tell(model: ModelView) -> None:
@@ -176,6 +179,9 @@ def _tell(model: ModelView) -> None:
         "labels": f"{', '.join(settings.report_labels) or 'none'} may be reported; {settings.hardware_label} names the "
         f"hardware class; slices: {', '.join(settings.slice_labels) or 'none'}",
         "budgets": "; ".join(budgets) or "none",
+        "objectives": "; ".join(f"{each.name}, {each.action.replace('_', ' ')}" for each in settings.objectives)
+        or "none",
+        "anomalies": settings.anomalies.replace("_", " "),
         "patches": f"from the newest {settings.delta_bases} earlier versions, and from those that many devices run",
         "if revoked": "devices with nowhere to go keep it"
         if settings.on_revoked == "keep"

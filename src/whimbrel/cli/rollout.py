@@ -1,6 +1,6 @@
 """`whimbrel rollout`: start a plan, watch it, and take the wheel."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.following import follow, wait_until
+from whimbrel.cli.model_health import figure_cells
 from whimbrel.cli.option_values import duration_s
 from whimbrel.cli.options import By, OnlyModel, login
 from whimbrel.cli.output import Json, ago, console, counted, percent, print_json, print_table, say, when
@@ -21,6 +22,7 @@ from whimbrel.console.charts import form_of
 from whimbrel.durable import write_durably
 from whimbrel.errors import Unavailable
 from whimbrel.flows.files.plan_file import read_plan
+from whimbrel.flows.monitors.show_health import ClassFigures
 from whimbrel.flows.rollouts.approvals import PendingApproval
 from whimbrel.flows.rollouts.trace import Point
 from whimbrel.flows.wording import evidence_words, move_words, percent_words
@@ -278,6 +280,8 @@ def picture(view: RolloutView) -> Group:
         lines.append(Text(f"{counted(view.devices_left, 'device')} in reach still on it"))
     if view.verdict is not UNSET:
         lines += _verdict_lines(view.verdict)
+    if view.classes is not UNSET and view.classes:
+        lines.append(_class_table(view.classes))
     devices = "  ".join(f"{name}: {n}" for name, n in sorted(view.devices.items()))
     lines.append(Text(f"devices: {devices or 'none heard yet'}"))
     return Group(*lines)
@@ -303,6 +307,17 @@ def _stage_table(view: RolloutView) -> Table:
                 for name in ("assigned_t", "activated_t", "reported_t", "failed_t", "went_back_t", "assigned_c")
             ),
         )
+    return table
+
+
+def _class_table(classes: Sequence[ClassFigures]) -> Table:
+    """Both versions by hardware class: the baseline's week, and the new version since the rollout began."""
+    table = Table("class", "version", "device-hours", "used", "crashes", "errors", "p95 ms", "means", box=None)
+    for each in classes:
+        for title, figures in (("baseline", each.baseline), ("new", each.candidate)):
+            hours, _, used, crashes, errors, _, p95, _, means = figure_cells(figures)
+            name = each.hardware_class or "(none told)"
+            table.add_row(name if title == "baseline" else "", title, hours, used, crashes, errors, p95, means)
     return table
 
 

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from whimbrel import limits
+from whimbrel.health.device_hour import DeviceHour
 from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.panel import Value
 from whimbrel.health.report import Role
@@ -15,6 +16,7 @@ from whimbrel.model.ids import Label
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.plan.experiment import Experiment, ExperimentVariant
 from whimbrel.plan.experiment_states import Phase
+from whimbrel.plan.objectives import Anomalies, Objectives, check_objectives
 from whimbrel.plan.plan import Plan
 from whimbrel.plan.ranges import Range
 from whimbrel.plan.rehearsal import rehearsed_s
@@ -56,6 +58,11 @@ class ModelSettings(Document, frozen=True):
     size_bytes_max: SizeBudget = None  # publish-time budget: of the largest variant
     delta_bases: DeltaBases = limits.DELTA_BASES  # newest earlier versions with a direct patch
     metrics_min: dict[Label, float] = {}  # publish-time budget: floors of metrics
+    objectives: Objectives = ()  # what every version must keep while it runs
+    anomalies: Anomalies = "alert"  # what follows where a version departs from its past, or from those beside it
+
+    def __post_init__(self) -> None:
+        check_objectives(self.objectives)
 
 
 class NewConditions(Document, frozen=True):
@@ -93,6 +100,12 @@ class NewSettings(Document, frozen=True):
     size_bytes_max: SizeBudget | UnsetType = UNSET
     delta_bases: DeltaBases | UnsetType = UNSET
     metrics_min: dict[Label, float] | UnsetType = UNSET
+    objectives: Objectives | UnsetType = UNSET
+    anomalies: Anomalies | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.objectives, UnsetType):
+            check_objectives(self.objectives)
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -486,12 +499,14 @@ class FollowedModels(msgspec.Struct, frozen=True, kw_only=True):
 class SequenceMark(msgspec.Struct, frozen=True):
     """How far the windows of an installation are tallied: one folder of one agent, from one boot to the next (epoch).
 
-    `last`: the newest number. `at`: when it was heard. `digests`: of the newest windows, by their last number.
+    `last`: the newest number. `at`: when it was heard. `digests`: of the newest windows, by their last number. `hours`:
+    what the device told of each version in the newest hour, by model and serial.
     """
 
     last: int
     at: float = 0.0  # 0: before times were noted
     digests: dict[int, str] = {}
+    hours: dict[str, dict[int, DeviceHour]] = {}
 
 
 class DeviceMessage(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from whimbrel import limits
 from whimbrel.errors import NotAllowed
 from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark, SilenceLook
 from whimbrel.gate.verdict import Counts
+from whimbrel.health.device_hour import DeviceHour
 from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.panel import Value
 from whimbrel.health.slices import slices_of
@@ -247,7 +248,10 @@ class Fleet:
         query = select(table).where(table.c.namespace == self.namespace)
         return {
             (row.device_id, row.epoch): SequenceMark(
-                row.last, row.at, parse(dict[int, str], row.digests, what="stored digests")
+                row.last,
+                row.at,
+                parse(dict[int, str], row.digests, what="stored digests"),
+                parse(dict[str, dict[int, DeviceHour]], row.hours, what="stored hours"),
             )
             for some in portions(devices)
             for row in self.connection.execute(query.where(table.c.device_id.in_(some)))
@@ -257,10 +261,10 @@ class Fleet:
         """Note how far the windows of installations were tallied."""
         rows = [
             {"namespace": self.namespace, "device_id": device, "epoch": epoch}
-            | {"last": mark.last, "at": mark.at, "digests": packed(mark.digests)}
+            | {"last": mark.last, "at": mark.at, "digests": packed(mark.digests), "hours": packed(mark.hours)}
             for (device, epoch), mark in marks.items()
         ]
-        upsert_all(self.connection, schema.sequences, rows, update=("last", "at", "digests"))
+        upsert_all(self.connection, schema.sequences, rows, update=("last", "at", "digests", "hours"))
 
     # --- cohorts ---
 

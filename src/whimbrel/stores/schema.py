@@ -238,6 +238,7 @@ alerts = Table(  # made from the audit log: one row for each entry and receiver
     Column("audit_id", BigInteger, primary_key=True, autoincrement=False),
     Column("rollout", String(64), nullable=False),  # "" for what is about a device
     Column("device", String(128), nullable=False, server_default=""),
+    Column("model", String(64), nullable=False, server_default=""),  # of what is about a model, and no rollout
     Column("moment", String(32), nullable=False),
     Column("stage", Integer, nullable=False),
     Column("at", Float, nullable=False),
@@ -319,6 +320,35 @@ sequences = Table(  # the newest window of an installation that was tallied: wha
     Column("last", BigInteger, nullable=False),
     Column("at", Float, nullable=False, server_default="0"),  # when its newest window was heard
     Column("digests", LargeBinary, nullable=False, server_default="{}"),  # of the newest windows, by their last number
+    Column("hours", LargeBinary, nullable=False, server_default="{}"),  # the device's newest hour on each version
+)
+
+health = Table(  # what devices told of a version in an hour or a day, whether anything rolls out or not
+    "health",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("period_s", Integer, primary_key=True, autoincrement=False),  # 3600 or 86400
+    Column("start", Integer, primary_key=True, autoincrement=False),  # periods since 1970 (UTC)
+    Column("serial", BigInteger, primary_key=True, autoincrement=False),
+    Column("hardware_class", String(128), primary_key=True),
+    Column("sums", LargeBinary, nullable=False),  # zlib of our own encoded document
+    Index("health_by_start", "namespace", "period_s", "start"),
+)
+
+monitor_episodes = Table(  # from when a monitor fires to when it is over
+    "monitor_episode",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("namespace", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("serial", BigInteger, nullable=False),
+    Column("monitor", String(256), nullable=False),
+    Column("since", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("because", Text, nullable=False),
+    Column("outcome", String(32), nullable=False),  # of what the monitor was to do
+    Index("monitor_episode_by_model", "namespace", "model", "since"),
 )
 
 participations = Table(

@@ -1,13 +1,15 @@
 """The admin API's routes for models: their settings, their aliases, and what is known of their fleet."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, get, patch, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
+from whimbrel import limits
+from whimbrel.flows.monitors.show_health import ModelHealth, model_health
 from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.build_deltas import write_index
 from whimbrel.flows.publishing.change_settings import change_settings
@@ -194,6 +196,24 @@ def way_back_view(
     )
 
 
+@get("/models/{model:str}/health", summary="Figures by version, class and hour or day, and its standing monitors")
+async def show_health(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    version: FromQuery[str | None] = None,
+    hours: Annotated[int, QueryParameter(ge=1, le=limits.HEALTH_SHOWN)] = 24,
+) -> ModelHealth:
+    """What devices told of a model's versions lately; with more than 48 hours, by day."""
+
+    def work(stores: Stores) -> ModelHealth:
+        registry, health = stores.registry, stores.health
+        serial = None if version is None else find_named_version(registry, model, name=version).serial
+        return model_health(registry, health, health, model, hours=hours, now=operations.now(), serial=serial)
+
+    return await operations.do(namespace, work)
+
+
 def model_view(stores: Stores, model: ModelRecord) -> ModelView:
     """A model as it is now."""
     versions = {v.serial: v.version for v in stores.registry.versions(model.name)}
@@ -220,4 +240,4 @@ def history_view(stores: Stores, model: str, *, version: str | None) -> History:
     return history_of(stores.registry, stores.fleet, model, running=running)
 
 
-MODEL_ROUTES = (list_models, show_model, create_model, patch_model, put_alias, roll_back, show_history)
+MODEL_ROUTES = (list_models, show_model, create_model, patch_model, put_alias, roll_back, show_history, show_health)

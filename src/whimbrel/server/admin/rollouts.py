@@ -17,6 +17,7 @@ from whimbrel.console.charts import MEDIA_TYPES, draw, form_of
 from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.files.plan_file import read_plan
+from whimbrel.flows.monitors.show_health import class_figures
 from whimbrel.flows.publishing.set_line import line_of
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.approvals import pending_approval
@@ -198,7 +199,15 @@ async def _shown(operations: Operations, namespace: str, identifier: str) -> Rol
 def rollout_with_verdict(stores: Stores, identifier: str, *, now: float) -> RolloutView:
     """A rollout for people and scripts; a live one with what the gate says now."""
     rollout = stores.registry.rollout(identifier)
-    view = rollout_view(stores, rollout, now=now)
+    classes = class_figures(
+        stores.health,
+        rollout.model,
+        baseline=rollout.baseline,
+        candidate=rollout.target,
+        since=rollout.created_at,
+        now=now,
+    )
+    view = msgspec.structs.replace(rollout_view(stores, rollout, now=now), classes=classes)
     if rollout.live:
         verdict = verdict_for(stores.registry, stores.fleet, rollout, now=now)
         view = msgspec.structs.replace(view, verdict=verdict_view(verdict))

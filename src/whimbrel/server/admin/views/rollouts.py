@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from whimbrel import limits
+from whimbrel.flows.monitors.show_health import ClassFigures
 from whimbrel.flows.rollouts.approvals import PendingApproval
 from whimbrel.gate.verdict import Counts
 from whimbrel.model.documents import Document
@@ -62,8 +63,8 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
 
     `approval`: what it waits for, if for people. `devices_left`: of one that goes back, how many are not off its
     target. `lead`: the rollout of a set that it moves with, "" where it moves itself. `members`: what moves with it.
-    `counts`: by stage. `devices`: by version, of the whole model. `verdict`: of a live one that is asked for
-    alone.
+    `counts`: by stage. `devices`: by version, of the whole model. Of one that is asked for alone: `verdict`, where it
+    is live, and `classes`, the figures of both versions by hardware class.
     """
 
     id: str
@@ -90,3 +91,4 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     lead: str = ""
     members: list[MemberView] = []
     verdict: VerdictView | UnsetType = UNSET
+    classes: list[ClassFigures] | UnsetType = UNSET
