@@ -63,7 +63,7 @@ def main() -> None:
         sys.exit(f"no kind is called {arguments.only}; they are {', '.join((*EXPOSURES, *KINDS))}")
     form = ", the quick form: few rollouts, wide intervals" if arguments.quick else ""
     print(f"seed {arguments.seed}; again: python bench/harm.py --seed {arguments.seed}; alpha {plan.alpha:g}{form}")
-    print(f"{'kind':28}{'figure':>10}{'95% interval':>22}{'limit':>9}{'rollouts':>10}  ")
+    print(f"{'kind':26}{'figure':>11}{'95% interval':>20}{'limit':>11}{'runs':>7}")
     rows: list[Row] = []
     raw: dict[str, Any] = {}
     for kind, results in _played(jobs, processes=arguments.processes):
@@ -174,11 +174,11 @@ def _line(row: Row) -> str:
             return "never"
         return f"{100 * value:.2f}%" if row.unit == "share" else f"{value:g}"
 
+    unit = {"windows": " win", "minutes": " min", "devices": " dev"}.get(row.unit, "")
     interval = f"{told(row.low)} to {told(row.high)}"
-    limit = f"{'>=' if row.at_least else '<='}{told(row.limit)}" if row.limit is not None else ""
-    unit = "" if row.unit in {"share", "ratio"} else f" {row.unit}"
-    mark = "    " if row.passed else "FAIL"
-    return f"{row.kind:28}{told(row.figure):>10}{interval:>22}{limit:>9}{row.runs:>10}  {mark}{unit}  {row.note[:90]}"
+    limit = f"{'>=' if row.at_least else '<='} {told(row.limit)}" if row.limit is not None else "none"
+    kept = "kept" if row.passed else "MISSED"
+    return f"{row.kind:26}{told(row.figure) + unit:>11}{interval:>20}{limit:>11}{row.runs:>7}  {kept:8}{row.note[:80]}"
 
 
 def _summary(rows: list[Row], raw: dict[str, Any]) -> dict[str, Any]:

@@ -111,6 +111,7 @@ def _ages(elapsed: float, mixture: list[tuple[float, float]]) -> list[float]:
 # --- the kill switch ---
 
 ACTIVATED = 1000
+_SWITCHED = canary(24)
 
 
 def _switch(seed: int, *, natural: float) -> Outcome:
@@ -127,7 +128,7 @@ def _switch(seed: int, *, natural: float) -> Outcome:
 @functools.cache
 def _stopped(gone: int, tried: int) -> bool:
     counts = {0: Counts(assigned_t=ACTIVATED, activated_t=tried, reported_t=tried, went_back_t=gone)}
-    verdict = judge(canary(24), GateInput(stage=0, soaked_s=0, counts=counts))
+    verdict = judge(_SWITCHED, GateInput(stage=0, soaked_s=0, counts=counts))
     return verdict.move == "roll_back" and "kill switch" in verdict.because
 
 
@@ -173,7 +174,7 @@ KINDS = (
         measure="taken_back",
         limit=FALSE_ALARMS,
         runs=20_000,
-        quick=2000,
+        quick=400,
     ),
     Kind(
         name="kill_switch_half",
@@ -182,6 +183,6 @@ KINDS = (
         measure="value",
         limit=8.0,
         runs=20_000,
-        quick=2000,
+        quick=400,
     ),
 )
