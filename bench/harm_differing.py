@@ -109,6 +109,13 @@ KINDS = (
         limit=10,
     ),
     _found(
+        "found_uneven_3",
+        "1,000 devices with rates alike, own use (sd 1), crashes x3",
+        Fleet(windows=DAY // 2, sessions=0.5, usage_sd=1.0),
+        Harm(crash=3),
+        limit=20,
+    ),
+    _found(
         "found_use_tenth",
         "5,000 devices, 5% treated, use x.1",
         Fleet(devices=5000, treated=0.05, windows=4 * HOUR, crash=0.001, sessions=0.5, usage_sd=1.0),
