@@ -1,8 +1,8 @@
 """Tally windows of bad versions that were once promoted, and of their healthy twins: the same controls, nothing wrong.
 
-A twin's treated devices are the controls thinned to the treated share, by chance from a seed: of each sum a binomial
-part, of each metric values around the control's mean. Its second stage takes the place of the windows that the file
-does not have: the canary's devices go on, the rest of the fleet joins, and the holdback stays the control.
+A twin's treated devices are the controls thinned to the treated share: as many as there were, of each sum a binomial
+part from a seed, of each metric values around the control's mean. Its second stage takes the place of the windows that
+the file does not have: the canary's devices go on, the rest of the fleet joins, and the holdback stays the control.
 """
 
 import lzma
@@ -101,7 +101,7 @@ def _thinned(
     cell: Cell, share: float, draw: np.random.Generator, *, role: str, stage: int = 0, window: int = -1
 ) -> Cell:
     """A part of a control's devices, which tell what the others do."""
-    at_risk = int(draw.binomial(cell.at_risk, share))
+    at_risk = round(cell.at_risk * share)  # an arm has its devices, however chance splits what they tell
     ratio = at_risk / cell.at_risk if cell.at_risk else 0.0
     counts = {name: min(at_risk, int(draw.binomial(getattr(cell, name), ratio))) for name in _COUNTS[2:]}
     metrics = {}
