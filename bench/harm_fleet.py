@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from whimbrel.gate.verdict import Counts
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.sketch import keys_of
 from whimbrel.health.tally import Cell, Moments, age_bucket
@@ -26,9 +27,11 @@ from whimbrel.health.tally import Cell, Moments, age_bucket
 Array = NDArray[Any]
 WINDOW_S = 300.0
 DUE_AFTER = 3  # windows until a first report is due
+HABIT = 2.0  # times its own longest silence: so long a device may be silent before it is missed
 DAY = 288  # windows
 SESSION_SD = 0.6  # of the logarithm of one session's latency, around its device's own
 MEDIAN_MS = 20.0
+_SHARES = ("error_share", "error_squares")  # sums that are no counts
 LEVEL_SD = 0.2  # of a device's battery and memory from one window to the next, as a share
 
 
@@ -171,11 +174,19 @@ def _latencies(fleet: Fleet, harm: Harm, draw: np.random.Generator, *, sessions:
 
 def cells_of_fleet(fleet: Fleet, harm: Harm, *, seed: int, pooled: bool = False) -> Iterator[Cell]:
     """The cells of one rollout's canary, in order."""
+    for cells, _ in windows_of_fleet(fleet, harm, seed=seed, pooled=pooled):
+        yield from cells
+
+
+def windows_of_fleet(
+    fleet: Fleet, harm: Harm, *, seed: int, pooled: bool = False
+) -> Iterator[tuple[list[Cell], Counts]]:
+    """Each window of one rollout's canary: its cells, and the counts of devices after it."""
     draw = np.random.default_rng(seed)
     drawn = draw_fleet(fleet, harm, draw)
     classes = np.arange(fleet.devices) % fleet.classes
     kept = _kept(drawn.timed, draw) if drawn.timed is not None and not pooled else drawn.timed
-    due, overdue = looks(drawn.heard, again=fleet.due_again and not pooled)
+    due, overdue, missed = looks(drawn.heard, again=fleet.due_again and not pooled)
     used = drawn.sessions > 0
     told = {name: moments for name, moments in drawn.metrics.items() if moments[0].any()}
     pairs = {name: _past(mask, values) for name, (mask, values) in told.items()}
@@ -193,6 +204,7 @@ def cells_of_fleet(fleet: Fleet, harm: Harm, *, seed: int, pooled: bool = False)
         "crashed": drawn.crashed,
         "error_units": used,
         "error_share": drawn.error_share,
+        "error_squares": drawn.error_share**2,
         "due": due,
         "overdue": overdue,
     }
@@ -212,11 +224,24 @@ def cells_of_fleet(fleet: Fleet, harm: Harm, *, seed: int, pooled: bool = False)
         sums_of_pairs = {name: np.stack([part[group].sum(axis=0) for part in past]) for name, past in pairs.items()}
         sketches = _sketches(kept, group, fleet.windows) if kept is not None else {}
         made.append((role, index, sums, moments, sums_of_pairs, sketches))
+    reported, ever_used = np.cumsum(drawn.heard, axis=1) > 0, np.cumsum(used, axis=1) > 0
+    silent = [(missed & reported)[each].sum(axis=0) for each in (treated, ~treated)]
+    spoke = [reported[each].sum(axis=0) for each in (treated, ~treated)]
+    unused = (reported & ~ever_used)[treated].sum(axis=0)
     for window in range(fleet.windows):
-        for role, index, sums, moments, sums_of_pairs, sketches in made:
-            cell = _cell(window, role, index, sums, moments, sums_of_pairs, sketches)
-            if cell.at_risk or cell.due:
-                yield cell
+        cells = [_cell(window, *each) for each in made]
+        counts = Counts(
+            assigned_t=int(treated.sum()),
+            assigned_c=int((~treated).sum()),
+            activated_t=int(treated.sum()),
+            placebo_c=int((~treated).sum()),
+            reported_t=int(spoke[0][window]),
+            reported_c=int(spoke[1][window]),
+            silent_t=int(silent[0][window]),
+            silent_c=int(silent[1][window]),
+            unused_t=int(unused[window]),
+        )
+        yield [cell for cell in cells if cell.at_risk or cell.due], counts
 
 
 def _cell(
@@ -238,38 +263,47 @@ def _cell(
             of_pairs[name] = Pairs(
                 pairs=int(k), squares=int(squares), now=float(now), then=float(then), both=float(both)
             )
-    counts: dict[str, Any] = {name: int(values[window]) for name, values in sums.items() if name != "error_share"}
+    shares = {name: float(values[window]) for name, values in sums.items() if name in _SHARES}
+    counts: dict[str, Any] = {name: int(values[window]) for name, values in sums.items() if name not in _SHARES}
     return Cell(
         stage=0,
         window=window,
         role=role,  # type: ignore[arg-type]
         hardware_class=f"class-{index:02d}",
         age_bucket=age_bucket((window + 0.5) * WINDOW_S, hour_s=3600.0),
-        error_share=float(sums["error_share"][window]),
         metrics=of_metrics,
         pairs=of_pairs,
         latency=sketches.get(window, {}),
         **counts,
+        **shares,
     )
 
 
-def looks(heard: Array, *, again: bool) -> tuple[Array, Array]:
-    """(due, overdue) of each device and window: when silence is looked at, and found.
+def looks(heard: Array, *, again: bool) -> tuple[Array, Array, Array]:
+    """(due, overdue, missed) of each device and window: who was looked at, who was silent, and who is missed since.
 
-    First some windows after the version was taken. `again`: then in the window after each report, and a day after each
-    look that found silence.
+    First some windows after the version was taken. `again`: from then on in every window each device that was heard
+    since it was missed last. It is overdue once, when it is silent for longer than it may and than twice its own
+    longest silence so far.
     """
-    due, overdue = np.zeros_like(heard), np.zeros_like(heard)
+    due, overdue, missed = np.zeros_like(heard), np.zeros_like(heard), np.zeros_like(heard)
     due[:, DUE_AFTER] = True
     overdue[:, DUE_AFTER] = ~heard[:, : DUE_AFTER + 1].any(axis=1)
     if not again:
-        return due, overdue
-    next_look = np.where(heard[:, : DUE_AFTER + 1].any(axis=1), DUE_AFTER + 1, DUE_AFTER + DAY)
-    for window in range(DUE_AFTER + 1, heard.shape[1]):
-        looked = next_look == window
-        due[:, window], overdue[:, window] = looked, looked & ~heard[:, window]
-        next_look = np.where(heard[:, window], window + 1, np.where(looked, window + DAY, next_look))
-    return due, overdue
+        return due, overdue, missed
+    newest = np.full(len(heard), -1)  # window in which it was heard; each is taken to be heard in the middle of one
+    longest = np.zeros(len(heard))
+    away = np.ones(len(heard), dtype=bool)  # never heard yet, or missed
+    for window in range(heard.shape[1]):
+        here = heard[:, window]
+        longest = np.where(here, np.maximum(longest, window - newest), longest)
+        newest, away = np.where(here, window, newest), away & ~here
+        if window > DUE_AFTER:
+            due[:, window] = ~away
+            overdue[:, window] = ~away & (window + 0.5 - newest > np.maximum(DUE_AFTER, HABIT * longest))
+            away |= overdue[:, window]
+        missed[:, window] = away & (newest >= 0)
+    return due, overdue, missed
 
 
 def _past(mask: Array, values: Array) -> list[Array]:

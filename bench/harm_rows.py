@@ -16,6 +16,9 @@ from typing import Literal
 import msgspec
 
 from whimbrel.flows.replay_windows import replay_windows
+from whimbrel.gate.gate import judge
+from whimbrel.gate.ledger import Ledger
+from whimbrel.gate.verdict import Counts, GateInput
 from whimbrel.health.tally import Cell
 from whimbrel.plan.plan import Plan, Stage
 
@@ -149,6 +152,19 @@ def replay(plan: Plan, cells: Iterable[Cell]) -> Outcome:
         move, because = judged.verdict.move, judged.verdict.because
         if move in {"roll_back", "slice_back"}:
             return Outcome(move=move, back=judged.window, because=because)
+    return Outcome(move=move, because=because)
+
+
+def judged(plan: Plan, windows: Iterable[tuple[list[Cell], Counts]]) -> Outcome:
+    """What the gate does of a canary whose devices are known: as the controller asks it, after every window."""
+    ledger, move, because = Ledger(plan), "wait", ""
+    for window, (cells, counts) in enumerate(windows):
+        soaked_s = (window + 1) * plan.window_s()
+        now = GateInput(stage=0, soaked_s=soaked_s, cells=cells, counts={0: counts}, shares=(plan.share_buckets(0),))
+        verdict = judge(plan, now, ledger)
+        move, because = verdict.move, verdict.because
+        if move in {"roll_back", "slice_back"}:
+            return Outcome(move=move, back=window, because=because)
     return Outcome(move=move, because=because)
 
 

@@ -148,18 +148,23 @@ def test_labels_of_the_well_hide_wrong_answers() -> None:
     assert sum(m.n for m in treated) < 0.85 * sum(m.n for m in control)
 
 
-def test_silence_is_looked_at_after_each_report_and_then_daily() -> None:
-    heard = np.zeros((3, 8 + 288), dtype=bool)
+def test_a_device_is_missed_once_and_by_its_own_habit() -> None:
+    heard = np.zeros((4, 40), dtype=bool)
     heard[0] = True
-    heard[1, :5] = True  # falls silent in window 5; window 2 never speaks
-    due, overdue = looks(heard, again=True)
-    assert due[0].sum() == heard.shape[1] - 3
+    heard[1, :5] = True  # falls silent in window 5, and speaks once again
+    heard[1, 20] = True
+    heard[2, ::6] = True  # every half an hour
+    due, overdue, missed = looks(heard, again=True)
+    assert due[0].sum() == 40 - 3
     assert not overdue[0].any()
-    assert list(np.flatnonzero(due[1])) == [3, 4, 5, 5 + 288]
-    assert list(np.flatnonzero(overdue[1])) == [5, 5 + 288]
-    assert list(np.flatnonzero(overdue[2])) == [3, 3 + 288]
-    once, silent = looks(heard, again=False)
-    assert once.sum() == 3
+    assert list(np.flatnonzero(overdue[1])) == [7]  # three reports late; from then on sixteen windows are its habit
+    assert list(np.flatnonzero(due[1])) == [3, 4, 5, 6, 7, *range(20, 40)]
+    assert list(np.flatnonzero(missed[1])) == list(range(7, 20))
+    assert list(np.flatnonzero(overdue[2])) == [4]  # missed once, before its habit is known
+    assert list(np.flatnonzero(overdue[3])) == [3]  # never speaks: looked at once
+    assert due[3].sum() == 1
+    once, silent, _ = looks(heard, again=False)
+    assert once.sum() == 4
     assert silent.sum() == 1
 
 
