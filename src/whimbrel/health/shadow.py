@@ -162,4 +162,6 @@ def merged(one: dict[int, int], other: dict[int, int], *, keys: int) -> dict[int
     for key, count in other.items():
         if key in counts or len(counts) < keys:
             counts[key] = counts.get(key, 0) + count
-    return counts if all(counts.values()) else {key: count for key, count in counts.items() if count}
+            if not counts[key]:
+                del counts[key]
+    return counts
