@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from support.experiments import written
-from support.values import EPOCH, T0, Town, cell, model, quarantined, release, rollout, version
+from support.values import EPOCH, T0, Town, cell, model, quarantined, release, rollout, seen, version
 from whimbrel.errors import Conflict, NotAllowed, NotFound, UntrustedInput
 from whimbrel.flows.records import (
     AuditRecord,
@@ -19,7 +19,9 @@ from whimbrel.flows.records import (
     SequenceMark,
 )
 from whimbrel.gate.verdict import Counts
-from whimbrel.health.tally import Moments
+from whimbrel.health.device_window import DeviceWindow, Measured
+from whimbrel.health.panel import Value
+from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import encode
 from whimbrel.plan.experiment_states import Phase
 from whimbrel.plan.rollout_states import State
@@ -327,6 +329,45 @@ def test_first_devices_of_each_stage_say_when_they_began(database: Database) -> 
             )
         assert fleet.begun("r1", a_stage=2) == [(T0 + 1, T0 + 9, ""), (T0 + 2, None, ""), (T0, None, "")]
         assert fleet.begun("r2", a_stage=2) == []
+
+
+def test_what_a_device_told_in_the_open_window_is_kept_with_its_place(database: Database) -> None:
+    told = DeviceWindow(
+        window=7,
+        role="treated",
+        age_bucket=2,
+        slices={"os": "a"},
+        sessions=2**60,
+        crashed=1,
+        inferences=4,
+        errors=1,
+        metrics={"accuracy": Measured(n=3, sum=2.5)},
+        latency=-7,
+        timed=9,
+        predictions={3: 4},
+        shadow=seen(10),
+        differences={"accuracy": -0.125},
+    )
+    with transaction(database, "default") as stores:
+        place = Participation(rollout="r1", stage=0, device_id="a", role="treated", assigned_at=T0)
+        later = msgspec.structs.replace(place, values={"crash": Value(n=2, total=1.0)}, device_window=told)
+        for each in (place, later):
+            stores.fleet.save_participation(each)
+            assert stores.fleet.participations(["r1"], ["a"]) == [each]
+
+
+def test_a_tally_that_changes_bring_below_zero_by_rounding_is_read_back(database: Database) -> None:
+    """0.1 + 0.2 - 0.3 is a little more than nothing, and the other way round a little less."""
+    sums = {"n": 0, "sum": 0.0}
+    with transaction(database, "default") as stores:
+        for share in (0.3, -0.1, -0.2, -1e-12):
+            metrics = {"accuracy": Moments(**sums, sumsq=share)}
+            stores.fleet.tally(
+                "r1",
+                [Cell(stage=0, window=1, role="treated", error_share=share, error_squares=share, metrics=metrics)],
+            )
+        (cell,) = stores.fleet.cells("r1", before_window=9)
+        assert (cell.error_share, cell.error_squares, cell.metrics["accuracy"].sumsq) == (0.0, 0.0, 0.0)
 
 
 def test_sequences_are_of_an_installation(database: Database) -> None:

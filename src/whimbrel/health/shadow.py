@@ -10,6 +10,7 @@
 from collections.abc import Mapping
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
@@ -146,6 +147,12 @@ class Units(Document, frozen=True):
             **sums,
         )
 
+    def settled(self) -> "Units":
+        """The sums as they can be kept: no rounding error below zero, and no bucket that holds nothing."""
+        sums = {name: max(0.0, getattr(self, name)) for name in ("agreed", "disagreed_share", "failed_share")}
+        kept = {n: {key: count for key, count in getattr(self, n).items() if count} for n in _BUCKETS}
+        return msgspec.structs.replace(self, **sums, **kept)
+
 
 _BUCKETS = "ratios", "disagreed", "failed", "active", "candidate"
 
@@ -162,4 +169,4 @@ def merged(one: dict[int, int], other: dict[int, int], *, keys: int) -> dict[int
     for key, count in other.items():
         if key in counts or len(counts) < keys:
             counts[key] = counts.get(key, 0) + count
-    return counts if all(counts.values()) else {key: count for key, count in counts.items() if count}
+    return counts

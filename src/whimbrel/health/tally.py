@@ -191,25 +191,20 @@ def less(after: Cell, before: Cell) -> Cell:
 
 
 def settled(cell: Cell) -> Cell:
-    """The cell as it can be read back: sums that changes brought a rounding error below zero are zero."""
-    low = [cell.error_share, cell.error_squares, *(m.sumsq for m in cell.metrics.values())]
-    low += [m.sumsq for m in cell.predictions.values()]
-    if cell.shadow is not None:
-        low += [cell.shadow.agreed, cell.shadow.disagreed_share, cell.shadow.failed_share]
-    if min(low) >= 0:
-        return cell
-    replace, shadow = msgspec.structs.replace, cell.shadow
-    if shadow is not None:
-        names = "agreed", "disagreed_share", "failed_share"
-        shadow = replace(shadow, **{name: max(0.0, getattr(shadow, name)) for name in names})
-    return replace(
+    """The cell as it can be kept: no sum is a rounding error below zero, and no bucket is left that holds nothing."""
+    return msgspec.structs.replace(
         cell,
         error_share=max(0.0, cell.error_share),
         error_squares=max(0.0, cell.error_squares),
-        metrics={name: replace(m, sumsq=max(0.0, m.sumsq)) for name, m in cell.metrics.items()},
-        predictions={key: replace(m, sumsq=max(0.0, m.sumsq)) for key, m in cell.predictions.items()},
-        shadow=shadow,
+        metrics={name: _settled(moments) for name, moments in cell.metrics.items()},
+        latency={key: count for key, count in cell.latency.items() if count},
+        shadow=None if cell.shadow is None else cell.shadow.settled(),
+        predictions={key: _settled(moments) for key, moments in cell.predictions.items()},
     )
+
+
+def _settled(moments: Moments) -> Moments:
+    return moments if moments.sumsq >= 0 else msgspec.structs.replace(moments, sumsq=0.0)
 
 
 def _shares(counts: dict[int, int]) -> dict[int, Moments]:

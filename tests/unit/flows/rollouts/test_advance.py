@@ -387,13 +387,10 @@ def test_a_window_that_was_changed_afterwards_is_found_by_the_replay() -> None:
 
 def in_shadow(here: Town, *, agreed: float = 100, n: int = 3) -> None:
     devices = devices_in(0, 500_000, n)
-    said = [announce(d, "shadowing", role="treated") for d in devices]
-    said += [
-        reports(d, window(w, serial=1, cohorts=(cohort(),), shadow=seen(agreed=agreed)))
-        for d in devices
-        for w in (range(1, 9))
-    ]
-    ingest(here.registry, here.fleet, said, now=T0 + 400)
+    ingest(here.registry, here.fleet, [announce(d, "shadowing", role="treated") for d in devices], now=T0 + 20)
+    for w in range(1, 9):
+        told = window(w, serial=1, cohorts=(cohort(),), shadow=seen(agreed=agreed))
+        ingest(here.registry, here.fleet, [reports(d, told) for d in devices], now=T0 + 300 * w)
 
 
 def test_a_candidate_that_agrees_in_the_shadow_is_served_to_the_share_of_the_next_stage() -> None:
@@ -407,7 +404,7 @@ def test_a_candidate_that_agrees_in_the_shadow_is_served_to_the_share_of_the_nex
 def test_a_candidate_that_disagrees_is_quarantined_and_never_served() -> None:
     with town(running=rollout(plan=shadow_plan(), shares=(500_000,))) as here:
         in_shadow(here, agreed=70)
-        assert judge_now(here, now=T0 + 1000).move == "roll_back"
+        assert judge_now(here, now=T0 + 3000).move == "roll_back"
         assert now_is(here).state is State.ROLLED_BACK
         (refused,) = here.registry.quarantines("wake")
         assert "70.00% of the inputs" in refused.because
