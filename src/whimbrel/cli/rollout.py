@@ -280,7 +280,7 @@ def picture(view: RolloutView) -> Group:
 
 def _stage_table(view: RolloutView) -> Table:
     table = Table(
-        "stage", "share", "hours", "treated", "active", "reported", "failed", "went back", "control", box=None
+        "stage", "share", "hours", "treated", "active", "reported", "silent", "failed", "went back", "control", box=None
     )
     for index, stage in enumerate(view.stages):
         counts = view.counts.get(str(index))
@@ -291,7 +291,15 @@ def _stage_table(view: RolloutView) -> Table:
             f"{stage.duration_hours:g}",
             *(
                 "" if counts is None else str(getattr(counts, name))
-                for name in ("assigned_t", "activated_t", "reported_t", "failed_t", "went_back_t", "assigned_c")
+                for name in (
+                    "assigned_t",
+                    "activated_t",
+                    "reported_t",
+                    "silent_t",
+                    "failed_t",
+                    "went_back_t",
+                    "assigned_c",
+                )
             ),
         )
     return table
