@@ -17,6 +17,7 @@ from whimbrel.health.tally import Cell, Moments
 from whimbrel.plan.criteria import Guardrail
 
 RUNS, AGES, CLASSES, KEYS = 2, 2, 3, 40
+UNWATCHED = ("battery", "memory_mb", "temperature_c")  # of every plan, and nothing is simulated of them
 SCALE = {"treated": 40, "control": 400}
 
 
@@ -101,7 +102,7 @@ def test_arrays_and_gate_agree_where_runs_move_at_different_times_and_limits_cha
         stage("s2", 60, error_rate_max=0.02),
     )
     batch = BatchLedger(wanted, runs=RUNS, classes=CLASSES, keys=TOLERATED_SLOWER * np.arange(KEYS))
-    assert batch.unwatched == ()
+    assert batch.unwatched == UNWATCHED
     ledgers = [Ledger(wanted) for _ in range(RUNS)]
     seen = []
     for window in range(15):
@@ -146,7 +147,7 @@ def test_arrays_and_gate_agree_on_a_plans_own_margins_weights_and_severities(see
     wanted = plan(stage(), guardrails=said)
     keys = np.arange(KEYS)  # steps of one bucket: 1.3 is 13 of them, and 1.1 four
     batch, ledger = BatchLedger(wanted, runs=1, classes=CLASSES, keys=keys), Ledger(wanted)
-    assert batch.unwatched == ()
+    assert batch.unwatched == UNWATCHED
     for window in range(10):
         cohorts = {0: (drawn(chance, 40, rate=0.08), drawn(chance, 400, rate=0.02))}
         for arm in cohorts[0]:
@@ -170,7 +171,7 @@ def test_arrays_and_gate_agree_on_a_plans_own_margins_weights_and_severities(see
 def test_what_arrays_do_not_watch_is_named() -> None:
     wanted = plan(stage("s0", 5, latency_p99_max_ms=4.0, battery_increase_max=0.1))
     batch = BatchLedger(wanted, runs=3, classes=2)
-    assert batch.unwatched == ("battery", "latency_limit", "latency_over")
+    assert batch.unwatched == ("battery", "latency_limit", "latency_over", "memory_mb", "temperature_c")
     assert batch.log_e() == pytest.approx([0.0, 0.0, 0.0], abs=1e-12)
 
 

@@ -319,7 +319,7 @@ def _assumptions(request: ForecastRequest, first: RunResults) -> Iterator[str]:
     yield from request.notes
     if first.unwatched:
         yield (
-            f"{', '.join(first.unwatched)} are in the plan and are not simulated: as if nothing was ever seen of them, "
+            f"{', '.join(first.unwatched)} are watched and are not simulated: as if nothing was ever seen of them, "
             "so effects are caught later here than they would be"
         )
     if plan.promote == "when_proven":
