@@ -1,366 +1,215 @@
-"""How many devices does a bad version reach before it is taken back, and how often is a good one taken back?
+"""What does the gate do to bad versions, and to good ones? Every kind that it must get right, with its limit.
 
-Simulated streams (harm_streams.py: 200,000 devices in 20 classes, started between eight and eleven in the morning) go
-through the product's own gate as tally windows, next to honest versions of peers' methods, and next to an oracle that
-knows the effect beforehand. A method is judged by the first window at which it takes the version back.
+Three families of kinds, each in files of its own:
 
-False alarms come from rollouts in which nothing is wrong at all. Their windows are folded for hundreds of rollouts at
-once (`gate/batch_gate.py`, held equal to the gate by a test). Every alarm is then judged by the gate itself, which must
-agree. A peer sees the one metric that is about to get worse; the gate watches all of them.
+1. Large fleets of alike devices, beside peers' methods and an oracle (harm_exposure.py), and alone (harm_alike.py).
+2. Fleets whose devices differ and stay themselves (harm_differing.py).
+3. Bad versions that were once promoted (harm_blind_spots.py).
+
+Each row says its figure, the 95% interval, the limit and whether it is kept; `ok` needs them all. Kinds run in parallel
+processes, and every rollout has a seed of its own, so that `--only` plays the same rollouts as the whole table does.
+The full form takes an hour or two on two cores; `--quick` a minute or two, with so few rollouts that a row fails there
+only where its whole interval is past the limit.
 """
 
 import argparse
+import hashlib
 import json
-import math
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from harm_streams import (
-    CLASSES,
-    COARSE,
-    DAY,
-    FINE,
-    MORNING,
-    PLAIN,
-    PLAN,
-    RARE,
-    SCENARIOS,
-    SILENT,
-    STARTS,
-    WINDOWS,
-    Latency,
-    Scenario,
-    Streams,
-    cells,
-    exposed,
-    stage_at,
-)
-from whimbrel.gate.batch_gate import Arm, BatchLedger
-from whimbrel.gate.gate import judge
-from whimbrel.gate.ledger import Ledger
-from whimbrel.gate.verdict import GateInput
+import harm_alike
+import harm_blind_spots
+import harm_differing
+from harm_exposure import QUIET, alarm_row, exposure_rows, merged, quiet_chunk, regressions
+from harm_rows import Kind, Outcome, Row
+from harm_streams import DAY, MORNING, PLAN, SCENARIOS
 from whimbrel.plan.plan import Plan
 
-Array = NDArray[Any]
 SEED = 20261120
-CHUNK = 100
-
-
-# --- the gate ---
-
-
-def gate(history: list[dict[int, tuple[Arm, Arm]]], run: int, latency: Latency, plan: Plan) -> tuple[int, str] | None:
-    """The window at which the gate takes the version back, or a slice of it, and the sentence; None: never."""
-    ledger = Ledger(plan)
-    for window, cohorts in enumerate(history):
-        now = GateInput(stage=stage_at(window), soaked_s=0, counts={}, cells=list(cells(window, cohorts, run, latency)))
-        verdict = judge(plan, now, ledger)
-        if verdict.move in {"roll_back", "slice_back"}:
-            return window, f"{verdict.move}: {verdict.because}"
-    return None
-
-
-# --- the peers and the oracle: each sees the one metric, as (events, units) of both arms a window ---
-
-Series = tuple[Array, Array, Array, Array]
-
-
-def series(history: list[dict[int, tuple[Arm, Arm]]], metric: str, latency: Latency) -> Series:
-    """(windows, runs) of treated events and units, control events and units."""
-    rows: list[list[Array]] = []
-    for cohorts in history:
-        row = []
-        for role in (0, 1):
-            arms = [arms[role] for arms in cohorts.values()] if role == 0 else [cohorts[0][1]]
-            row += [sum(part) for part in zip(*(_read(arm, metric, latency) for arm in arms), strict=True)]
-        rows.append(row)
-    stacked = [np.array([row[index] for row in rows], dtype=float) for index in range(4)]
-    return stacked[0], stacked[1], stacked[2], stacked[3]
-
-
-def _read(arm: Arm, metric: str, latency: Latency) -> tuple[Array, Array]:
-    if metric == "crash":
-        return arm.crashed.sum(axis=(1, 2)), arm.at_risk.sum(axis=(1, 2))
-    if metric == "silence":
-        return arm.overdue.sum(axis=(1, 2)), arm.due.sum(axis=(1, 2))
-    if metric == "accuracy":
-        return (arm.accuracy_n - arm.accuracy_sum).sum(axis=(1, 2)), arm.accuracy_n.sum(axis=(1, 2))
-    over = arm.latency[:, :, latency.p[0.95 if metric == "p95" else 0.99] + 1 :]
-    return over.sum(axis=(1, 2)), arm.at_risk.sum(axis=(1, 2))
-
-
-def _first(stops: NDArray[np.bool_]) -> list[int | None]:
-    return [int(np.argmax(column)) if column.any() else None for column in stops.T]
-
-
-def _safe(x: Array, n: Array) -> Array:
-    return np.asarray(np.where(n > 0, x / np.maximum(n, 1), 0.0))
-
-
-def fixed_threshold(data: Series, *, base: float) -> list[int | None]:
-    """A metric over 1.5 times a static baseline fails a window; the fourth failure takes it back (failureLimit 3)."""
-    x_t, n_t, _, _ = data
-    return _first(np.cumsum((_safe(x_t, n_t) > 1.5 * base) & (n_t > 0), axis=0) > 3)
-
-
-def mann_whitney(data: Series, *, base: float) -> list[int | None]:  # noqa: ARG001 (a peer like the others)
-    """Every hour, the windows' values of both arms so far, as Kayenta's default judge classifies them.
-
-    The lower end of the 98% confidence interval of the shift (Hodges and Lehmann) must lie above a quarter of its
-    estimate: a fraction of 0.25 and a confidence level of 0.98 are fixed in its source (NetflixACAJudge, 2017 to 2024),
-    and so is the normal approximation of the interval. A single such hour takes the version back.
-    """
-    x_t, n_t, x_c, n_c = data
-    t, c = _safe(x_t, n_t), _safe(x_c, n_c)
-    stops = np.zeros(t.shape, dtype=bool)
-    for end in range(12, len(t) + 1, 12):
-        place = int(end * end / 2 - 2.326 * math.sqrt(end * end * (2 * end + 1) / 12))
-        for run in range(t.shape[1]):
-            if stops[:end, run].any():
-                continue
-            shifts = np.subtract.outer(t[:end, run], c[:end, run]).ravel()
-            ordered = np.partition(shifts, (max(0, place), len(shifts) // 2))
-            low, estimate = ordered[max(0, place)], ordered[len(shifts) // 2]
-            stops[end - 1, run] = place >= 0 and low > max(0.0, 0.25 * estimate)
-    return _first(stops)
-
-
-def _z(data: Series) -> Array:
-    x_t, n_t, x_c, n_c = (np.cumsum(each, axis=0) for each in data)
-    pooled = _safe(x_t + x_c, n_t + n_c)
-    spread = np.sqrt(np.maximum(pooled * (1 - pooled) * (1 / np.maximum(n_t, 1) + 1 / np.maximum(n_c, 1)), 1e-12))
-    return np.asarray((_safe(x_t, n_t) - _safe(x_c, n_c)) / spread)
-
-
-def obrien_fleming(data: Series, *, base: float) -> list[int | None]:  # noqa: ARG001 (a peer like the others)
-    """A pooled z-test at every window, with O'Brien-Fleming's boundary over the planned length, one-sided 1%."""
-    fraction = (np.arange(len(data[0])) + 1)[:, None] / WINDOWS
-    return _first(_z(data) >= 2.576 / np.sqrt(fraction))
-
-
-def repeated_z(data: Series, *, base: float) -> list[int | None]:  # noqa: ARG001 (a peer like the others)
-    """The same z-test at 1% after every window, as a dashboard is read."""
-    return _first(_z(data) >= 2.326)
-
-
-def oracle(data: Series, scenario: Scenario, latency: Latency) -> list[int | None]:
-    """Wald's test of the true effect against no effect, from the treated share of the events, at 1%."""
-    x_t, n_t, x_c, n_c = data
-    base, after = rates(scenario, latency, best=True)
-    ratio = after / base
-    use = (n_t > 0) & (n_c > 0)
-    p0 = np.where(use, n_t / np.maximum(n_t + n_c, 1), 0.5)
-    p1 = ratio * p0 / (1 + p0 * (ratio - 1))
-    change = np.where(use, x_t * np.log(p1 / p0) + x_c * np.log((1 - p1) / (1 - p0)), 0)
-    return _first(np.cumsum(change, axis=0) >= math.log(100))
-
-
-def rates(scenario: Scenario, latency: Latency, *, best: bool = False) -> tuple[float, float]:
-    """The true rate of the metric's events before and after. `best`: of the oracle's own reading."""
-    if scenario.metric == "crash":
-        after = scenario.base + (scenario.after - scenario.base) / (CLASSES if scenario.one_class else 1)
-        return scenario.base, after
-    if scenario.metric == "accuracy":
-        return 1 - scenario.base, 1 - scenario.after
-    if scenario.metric == "silence":
-        return SILENT, 1 - (1 - SILENT) * (1 - scenario.after)
-    edge = latency.p[0.95 if best else 0.99] + 1
-    return float(latency.plain[edge:].sum()), float(latency.slow[edge:].sum())
-
-
-PEERS: dict[str, Callable[..., list[int | None]]] = {
-    "fixed_threshold": fixed_threshold,
-    "mann_whitney": mann_whitney,
-    "obrien_fleming": obrien_fleming,
-    "repeated_z": repeated_z,
+CHUNK, QUIET_CHUNK = 25, 100  # rollouts of one job
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (*harm_alike.KINDS, *harm_differing.KINDS, *harm_blind_spots.KINDS)
 }
+EXPOSURES = {scenario.name: scenario for scenario in (*SCENARIOS, *QUIET)}
 
 
-# --- what is measured ---
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Some rollouts of one kind; `first` of them, and so many. It travels to another process."""
 
-
-def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int = MORNING) -> dict[str, Any]:
-    """Median exposure and excess of every method over `runs` rollouts of a bad version."""
-    streams = Streams(scenario, runs=runs, seed=seed, latency=FINE, starts=starts)
-    ledgers = [Ledger(plan) for _ in range(runs)]
-    caught: list[int | None] = [None] * runs
-    sentences: dict[str, int] = {}
-    history = []
-    for window in range(STARTS[2]):
-        cohorts = streams.window(window)
-        history.append(cohorts)
-        for run in range(runs):
-            if caught[run] is None:
-                now = GateInput(
-                    stage=stage_at(window), soaked_s=0, counts={}, cells=list(cells(window, cohorts, run, FINE))
-                )
-                verdict = judge(plan, now, ledgers[run])
-                if verdict.move in {"roll_back", "slice_back"}:
-                    caught[run] = window
-                    sentences[verdict.move] = sentences.get(verdict.move, 0) + 1
-        if (window + 1) % 12 == 0 and all(each is not None for each in caught):
-            stops = peers(history, scenario)
-            if all(sum(each is not None for each in stops[name]) > runs / 2 for name in ("mann_whitney", "oracle")):
-                break
-    stops = {"whimbrel": caught, **peers(history, scenario)}
-    spent = np.cumsum(streams.excess, axis=1)
-    rows = {name: _row(column, spent) for name, column in stops.items()}
-    return {
-        "scenario": scenario.name,
-        "seed": seed,
-        "runs": runs,
-        "moves": sentences,
-        "windows": len(history),
-        "methods": rows,
-    }
-
-
-def peers(history: list[dict[int, tuple[Arm, Arm]]], scenario: Scenario) -> dict[str, list[int | None]]:
-    """The window at which every other method stops, for each run."""
-    base = rates(scenario, FINE)[0]
-    data = series(history, scenario.metric, FINE)
-    stops = {name: method(data, base=base) for name, method in PEERS.items()}
-    best = series(history, "p95", FINE) if scenario.metric == "latency" else data
-    stops["oracle"] = oracle(best, scenario, FINE)
-    return stops
-
-
-def _row(column: list[int | None], spent: Array) -> dict[str, Any]:
-    reached = [exposed(w) if w is not None else math.inf for w in column]
-    harmed = [float(spent[run, w]) if w is not None else math.inf for run, w in enumerate(column)]
-    exposure, excess = float(np.median(reached)), float(np.median(harmed))
-    return {
-        "exposed": round(exposure) if math.isfinite(exposure) else None,
-        "excess": round(excess, 1) if math.isfinite(excess) else None,
-        "missed": sum(each is None for each in column),
-    }
-
-
-def false_alarms(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int = MORNING) -> dict[str, Any]:
-    """Whole rollouts of a version that is as good as the old one: how many does each method take back?"""
-    alarms: dict[str, int] = dict.fromkeys(("whimbrel", *PEERS), 0)
-    highest: list[float] = []
-    sentences: list[str] = []
-    checked = 0
-    for chunk in range(0, runs, CHUNK):
-        size = min(CHUNK, runs - chunk)
-        streams = Streams(scenario, runs=size, seed=seed + chunk, latency=COARSE, starts=starts)
-        ledger = BatchLedger(plan, runs=size, classes=CLASSES)
-        history = []
-        path = np.empty((WINDOWS, size))
-        for window in range(WINDOWS):
-            cohorts = streams.window(window)
-            history.append(cohorts)
-            ledger.fold(cohorts)
-            path[window] = ledger.log_e()
-        crossed = path >= math.log(1 / plan.alpha)
-        highest += path.max(axis=0).tolist()
-        checks = [run for run in range(size) if crossed[:, run].any()] + ([] if chunk else [0])
-        for run in dict.fromkeys(checks):
-            expected = int(np.argmax(crossed[:, run])) if crossed[:, run].any() else None
-            last = WINDOWS if expected is None else expected + 1
-            verdict = gate(history[:last], run, COARSE, plan)
-            if (verdict[0] if verdict else None) != expected:
-                raise SystemExit(f"run {chunk + run}: the gate says {verdict}, the arrays say {expected}")
-            checked += 1
-            if verdict:
-                sentences.append(f"run {chunk + run}, window {verdict[0]}: {verdict[1]}")
-        alarms["whimbrel"] += int(crossed.any(axis=0).sum())
-        data = series(history, scenario.metric, COARSE)
-        for name, method in PEERS.items():
-            alarms[name] += sum(each is not None for each in method(data, base=scenario.base))
-    tail = {str(p): round(float(np.quantile(highest, p)), 3) for p in (0.9, 0.95, 0.99, 0.995)}
-    return {
-        "scenario": scenario.name,
-        "seed": seed,
-        "runs": runs,
-        "alarms": {n: c / runs for n, c in alarms.items()},
-        "highest_log_e": tail,
-        "played_through_the_gate": checked,
-        "sentences": sentences,
-    }
-
-
-LIMITS_ORACLE = {"crash_1_2": 1.2, "crash_1_3": 1.2, "crash_01_03": 1.3, "p99": 1.6}
-LIMITS_JUDGE = {"crash_1_2": 0.6, "crash_1_3": 0.6, "crash_01_03": 0.7, "one_class": 0.55}
-BARRED = ("crash_1_2", "crash_1_3", "crash_01_03", "one_class", "accuracy", "p99")
+    kind: str
+    first: int
+    runs: int
+    seed: int
+    plan: Plan
+    starts: int
+    pooled: bool
 
 
 def main() -> None:
     """Measure, print the table, write the raw figures; with --json the last line is one object."""
     arguments = _arguments()
     plan = PLAN if arguments.alpha is None else msgspec.structs.replace(PLAN, alpha=arguments.alpha)
-    runs, quiet = (30, 1000) if arguments.quick else (300, 1000)
-    runs, quiet = arguments.runs or runs, arguments.quiet_runs or quiet
-    starts = DAY if arguments.any_hour else MORNING
     began = time.monotonic()
-    print(f"seed {arguments.seed}; again: python bench/harm.py --seed {arguments.seed}; alpha {plan.alpha:g}")
-    rows = []
-    for index, scenario in enumerate(SCENARIOS):
-        rows.append(regressions(scenario, runs=runs, seed=arguments.seed + 1000 * index, plan=plan, starts=starts))
-        _print_row(rows[-1])
-    alarms = []
-    for index, scenario in enumerate((PLAIN, RARE)[: 1 if arguments.quick else 2]):
-        seed = arguments.seed + 10**6 * (index + 1)
-        alarms.append(false_alarms(scenario, runs=quiet, seed=seed, plan=plan, starts=starts))
-        print(f"{alarms[-1]['scenario']}: " + "  ".join(f"{n} {a:.2%}" for n, a in alarms[-1]["alarms"].items()))
-        print(f"  highest ln E of a run, by quantile: {alarms[-1]['highest_log_e']}")
-    summary = _summary(rows, alarms)
+    jobs = list(_jobs(arguments, plan))
+    if not jobs:
+        sys.exit(f"no kind is called {arguments.only}; they are {', '.join((*EXPOSURES, *KINDS))}")
+    form = ", the quick form: few rollouts, wide intervals" if arguments.quick else ""
+    print(f"seed {arguments.seed}; again: python bench/harm.py --seed {arguments.seed}; alpha {plan.alpha:g}{form}")
+    print(f"{'kind':26}{'figure':>11}{'95% interval':>20}{'limit':>11}{'runs':>7}")
+    rows: list[Row] = []
+    raw: dict[str, Any] = {}
+    for kind, results in _played(jobs, processes=arguments.processes):
+        made, raw[kind] = _rows_of(kind, results, quick=arguments.quick)
+        rows += made
+        for row in made:
+            print(_line(row), flush=True)
+    summary = _summary(rows, raw)
     summary |= {"seed": arguments.seed, "seconds": round(time.monotonic() - began, 1), "alpha": plan.alpha}
+    summary |= {"quick": arguments.quick, "only": arguments.only}
+    table = [msgspec.to_builtins(row) for row in sorted(rows, key=lambda row: row.kind)]
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
-    raw = {"summary": summary, "regressions": rows, "false_alarms": alarms}
-    (folder / "harm.json").write_text(json.dumps(raw, indent=1, sort_keys=True) + "\n")
+    raw_file = folder / ("harm.json" if not arguments.only else "harm-only.json")
+    raw_file.write_text(json.dumps({"summary": summary, "rows": table, "raw": raw}, indent=1, sort_keys=True) + "\n")
     for missed in summary["missed"]:
         print(f"the bar is missed: {missed}")
+    print(f"{sum(row.passed for row in rows)} of {len(rows)} rows keep their limits; {summary['seconds']:.0f} s")
     if arguments.json:
         print(json.dumps(summary, sort_keys=True))
     sys.exit(0 if summary["ok"] else 1)
 
 
-def _summary(rows: list[dict[str, Any]], alarms: list[dict[str, Any]]) -> dict[str, Any]:
-    def over(peer: str) -> dict[str, float | None]:
-        ratios: dict[str, float | None] = {}
-        for row in rows:
-            ours, theirs = row["methods"]["whimbrel"]["exposed"], row["methods"][peer]["exposed"]
-            if row["scenario"] in BARRED:  # a peer that has not stopped it yet is counted as stopping it now
-                ratios[row["scenario"]] = (
-                    None if ours is None else round(ours / (theirs or exposed(row["windows"] - 1)), 3)
-                )
-        return ratios
-
-    versus = {"exposed_vs_oracle": over("oracle"), "exposed_vs_judge": over("mann_whitney")}
-    worst = max(alarm["alarms"]["whimbrel"] for alarm in alarms)
-    missed = [f"false alarms {worst:.2%}, at most 1%"] if worst > 0.01 else []
-    for key, limits in (("exposed_vs_oracle", LIMITS_ORACLE), ("exposed_vs_judge", LIMITS_JUDGE)):
-        for name, limit in limits.items():
-            value = versus[key][name]
-            if value is None or value > limit:
-                missed.append(f"{key} {name} {value}, at most {limit}")
-    return {"ok": not missed, "missed": missed, "false_alarm_max": worst, **versus}
+# --- jobs ---
 
 
-def _print_row(row: dict[str, Any]) -> None:
-    methods = "  ".join(f"{name} {m['exposed']}/{m['excess']}" for name, m in row["methods"].items())
-    print(f"{row['scenario']} (seed {row['seed']}, {row['runs']} runs): {methods}  {row['moves']}", flush=True)
+def _jobs(arguments: argparse.Namespace, plan: Plan) -> Iterator[Job]:
+    """The longest first, so that the last ones are short."""
+
+    def chosen(name: str) -> bool:
+        return not arguments.only or any(name.startswith(prefix) for prefix in arguments.only)
+
+    def job(kind: str, first: int, runs: int) -> Job:
+        return Job(
+            kind=kind,
+            first=first,
+            runs=runs,
+            seed=arguments.seed,
+            plan=plan,
+            starts=DAY if arguments.any_hour else MORNING,
+            pooled=arguments.pooled,
+        )
+
+    for scenario in SCENARIOS:
+        if chosen(scenario.name):
+            yield job(scenario.name, 0, arguments.runs or (30 if arguments.quick else 300))
+    for scenario in QUIET:
+        runs = arguments.runs or (200 if arguments.quick else 1000)
+        for first in range(0, runs if chosen(scenario.name) else 0, QUIET_CHUNK):
+            yield job(scenario.name, first, min(QUIET_CHUNK, runs - first))
+    for kind in KINDS.values():
+        runs = arguments.runs or (kind.quick if arguments.quick else kind.runs)
+        chunk = max(CHUNK, runs // 20)
+        for first in range(0, runs if chosen(kind.name) else 0, chunk):
+            yield job(kind.name, first, min(chunk, runs - first))
+
+
+def _played(jobs: list[Job], *, processes: int) -> Iterator[tuple[str, list[Any]]]:
+    """Every kind with the results of its jobs, as soon as all of them are there."""
+    waiting: dict[str, int] = {}
+    for job in jobs:
+        waiting[job.kind] = waiting.get(job.kind, 0) + 1
+    results: dict[str, dict[int, Any]] = {kind: {} for kind in waiting}
+    with ProcessPoolExecutor(max_workers=processes) as pool:
+        futures: dict[Future[Any], Job] = {pool.submit(play, job): job for job in jobs}
+        for number, future in enumerate(as_completed(futures), start=1):
+            job = futures[future]
+            results[job.kind][job.first] = future.result()
+            if sys.stderr.isatty():
+                print(f"\r{number} of {len(jobs)} parts", end="\r", file=sys.stderr, flush=True)
+            if len(results[job.kind]) == waiting[job.kind]:
+                yield job.kind, [results[job.kind][first] for first in sorted(results[job.kind])]
+
+
+def play(job: Job) -> Any:
+    """The job's rollouts, in a process of its own: outcomes, or a scenario's figures."""
+    if job.kind in KINDS:
+        kind = KINDS[job.kind]
+        seeds = [seed_of(job, run) for run in range(job.first, job.first + job.runs)]
+        return [kind.play(seed, pooled=True) if job.pooled and kind.by_device else kind.play(seed) for seed in seeds]
+    measure = regressions if EXPOSURES[job.kind] in SCENARIOS else quiet_chunk
+    return measure(EXPOSURES[job.kind], runs=job.runs, seed=seed_of(job, job.first), plan=job.plan, starts=job.starts)
+
+
+def seed_of(job: Job, run: int) -> int:
+    """Of one rollout: the same whichever kinds are played."""
+    return int.from_bytes(hashlib.blake2b(f"{job.seed} {job.kind} {run}".encode(), digest_size=7).digest())
+
+
+# --- rows ---
+
+
+def _rows_of(kind: str, results: list[Any], *, quick: bool) -> tuple[list[Row], Any]:
+    """The rows of a kind, and its raw figures."""
+    if kind in KINDS:
+        outcomes: list[Outcome] = [outcome for part in results for outcome in part]
+        raw = [msgspec.to_builtins(each) for each in outcomes] if len(outcomes) <= 1000 else []
+        return [KINDS[kind].row(outcomes, quick=quick)], raw
+    if EXPOSURES[kind] in SCENARIOS:
+        return exposure_rows(results[0], quick=quick), results[0]
+    alarms = merged(results)
+    return [alarm_row(alarms, quick=quick)], alarms
+
+
+def _line(row: Row) -> str:
+    def told(value: float | None) -> str:
+        if value is None:
+            return "never"
+        return f"{100 * value:.2f}%" if row.unit == "share" else f"{value:g}"
+
+    unit = {"windows": " win", "minutes": " min", "devices": " dev"}.get(row.unit, "")
+    interval = f"{told(row.low)} to {told(row.high)}"
+    limit = f"{'>=' if row.at_least else '<='} {told(row.limit)}" if row.limit is not None else "none"
+    kept = "kept" if row.passed else "MISSED"
+    return f"{row.kind:26}{told(row.figure) + unit:>11}{interval:>20}{limit:>11}{row.runs:>7}  {kept:8}{row.note[:80]}"
+
+
+def _summary(rows: list[Row], raw: dict[str, Any]) -> dict[str, Any]:
+    missed = [
+        f"{row.kind} {row.figure}, at {'least' if row.at_least else 'most'} {row.limit} ({row.says})"
+        for row in rows
+        if not row.passed
+    ]
+    alarms = [row.figure for row in rows if row.kind in raw and row.says.endswith("taken back")]
+    summary: dict[str, Any] = {"ok": not missed, "missed": missed, "rows": len(rows)}
+    summary["false_alarm_max"] = max((each for each in alarms if each is not None), default=None)
+    for key, peer in (("exposed_vs_oracle", "oracle"), ("exposed_vs_judge", "judge")):
+        summary[key] = {
+            row.kind.removesuffix(f"_vs_{peer}"): row.figure for row in rows if row.kind.endswith(f"_vs_{peer}")
+        }
+    return summary
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="30 runs a regression instead of 300, one A/A stream")
+    parser.add_argument("--quick", action="store_true", help="few rollouts of each kind: a minute or two")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--only", action="append", metavar="KIND", help="kinds whose name begins so; may be repeated")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--alpha", type=float, help="the plan's budget, instead of the default")
-    parser.add_argument("--any-hour", action="store_true", help="rollouts start at any hour, not in the morning")
-    parser.add_argument("--runs", type=int, help="runs a regression")
-    parser.add_argument("--quiet-runs", type=int, help="rollouts without a change, a stream")
+    parser.add_argument("--alpha", type=float, help="the budget of the streams' plan, instead of the default")
+    parser.add_argument("--any-hour", action="store_true", help="the streams start at any hour, not in the morning")
+    parser.add_argument("--runs", type=int, help="rollouts of each kind")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--pooled", action="store_true", help="tally as a server would that knows no devices: what its care is worth"
+    )
     return parser.parse_args()
 
 

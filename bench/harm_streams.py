@@ -40,13 +40,17 @@ DAY, MORNING = 288, 36  # windows among which a rollout's start is drawn: any ho
 
 
 class Scenario(msgspec.Struct, frozen=True):
-    """What changes with the new version. `one_class`: the change is only in one of the classes."""
+    """What changes with the new version. `one_class`: the change is only in one of the classes.
+
+    `silent`: of the devices that are due, those that stay silent whatever the version.
+    """
 
     name: str
     metric: str
     base: float
     after: float
     one_class: bool = False
+    silent: float = SILENT
 
 
 SCENARIOS = (
@@ -57,6 +61,7 @@ SCENARIOS = (
     Scenario("accuracy", "accuracy", 0.84, 0.80),
     Scenario("p99", "latency", 1.0, 1.5),
     Scenario("bricked_2", "silence", 0.0, 0.02),
+    Scenario("bricked_2_of_silent_2", "silence", 0.0, 0.02, silent=0.02),
 )
 PLAIN = Scenario("aa_crash_1", "crash", 0.01, 0.01)
 RARE = Scenario("aa_crash_01", "crash", 0.001, 0.001)
@@ -161,7 +166,7 @@ class Streams:
         fresh = devices * (installed(elapsed - DUE_AFTER + 0.5) - installed(elapsed - DUE_AFTER - 0.5))
         due, overdue = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         due[:, 0] = draw.poisson(fresh, size=(self.runs, CLASSES))
-        silent = 1 - (1 - SILENT) * alive
+        silent = 1 - (1 - scenario.silent) * alive
         overdue[:, 0] = draw.binomial(due[:, 0], silent)
         labelled = draw.binomial(at_risk, LABELLED)
         mean = scenario.after if worse and scenario.metric == "accuracy" else 0.84

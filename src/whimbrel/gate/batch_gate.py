@@ -73,8 +73,8 @@ class Arm(msgspec.Struct):
 
     def sums(self, name: str) -> Array:
         """The arm's sums of that name: the fields are called as those of a tally's cell."""
-        if name == "error_units" and self.error_units is None:
-            return self.at_risk
+        if name in {"error_units", "used"}:  # a device that ran the model used it
+            return self.at_risk if self.error_units is None else self.error_units
         sums: Array = getattr(self, name)
         return sums
 
@@ -382,7 +382,7 @@ def _strata(moments: Array, large: Array) -> Array:
 
 def _is_simulated(rate: Rate) -> bool:
     """Whether the arms that are drawn say what a rate is made of."""
-    return {rate.events, rate.exposure} <= set(Arm.__struct_fields__)
+    return {rate.events, rate.exposure} <= {"used", *Arm.__struct_fields__}
 
 
 def _one_sample(events: Array | float, trials: Array | float, *, limit: float) -> Array:

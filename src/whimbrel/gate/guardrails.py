@@ -37,6 +37,7 @@ SEEN_DEVIATIONS = 0.1  # of a metric of one's own: the difference, in deviations
 SEEN_DRIFT = 0.1  # of the index, beyond its limit, at which its test is made sharpest
 PROVEN_RATIO = 2.0  # margin of `when_proven`, where the plan names none: rates, latency and battery below twice
 PROVEN_DROP = 0.02  # and accuracy within two points
+PROVEN_WARMER = 10.0  # degrees: and the temperature within ten
 PROVEN_ALPHA = 0.05  # of every test turned round; no correction, since every one of them must pass
 RARE = 0.001  # events this rare are proven by an upper bound, where too few happen for a comparison
 
@@ -124,7 +125,7 @@ def drift_limits(plan: Plan) -> list[float]:
 
 
 class Margins(msgspec.Struct, frozen=True, kw_only=True):
-    """The harm that each test tolerates under a plan. `ratios`: over the control's; `drops`: below it.
+    """The harm that each test tolerates under a plan. `ratios`: over the control's; `drops`: below it; `rises`: above.
 
     `slower`: buckets of latency. `own`: metrics of the devices' own, what is worse, and the difference that is
     tolerated.
@@ -132,6 +133,7 @@ class Margins(msgspec.Struct, frozen=True, kw_only=True):
 
     ratios: dict[str, float]
     drops: dict[str, float]
+    rises: dict[str, float]
     slower: dict[str, int]
     failure: float
     own: dict[str, tuple[Direction, float]]
@@ -143,11 +145,16 @@ def margins(plan: Plan) -> Margins:
     tolerated = {row.name: row.margin.default for row in MEASURES.values() if row.margin is not None}
     tolerated |= {name: each.margin for name, each in named.items() if each.margin is not None}
     tests = {name: MEASURES[name].test for name in tolerated if name in MEASURES}
-    growing = {name for name, test in tests.items() if isinstance(test, Mean) and test.harm == "growth"}
+    harms = {name: test.harm for name, test in tests.items() if isinstance(test, Mean)}
     own = {name: (each.direction, tolerated[name]) for name, each in named.items() if each.own}
     return Margins(
-        ratios={name: tolerated[name] for name, test in tests.items() if isinstance(test, Rate) or name in growing},
-        drops={name: tolerated[name] for name, test in tests.items() if isinstance(test, Mean) and test.harm == "drop"},
+        ratios={
+            name: tolerated[name]
+            for name, test in tests.items()
+            if isinstance(test, Rate) or harms.get(name) == "growth"
+        },
+        drops={name: tolerated[name] for name, harm in harms.items() if harm == "drop"},
+        rises={name: tolerated[name] for name, harm in harms.items() if harm == "rise"},
         slower={name: steps_of(tolerated[name]) for name, test in tests.items() if isinstance(test, Quantile)},
         failure=tolerated["failure"],
         own={name: (direction, margin) for name, (direction, margin) in own.items() if direction is not None},

@@ -15,6 +15,7 @@ from whimbrel.gate.evidence import BoundFold, MeanFold, one_sided_rho
 from whimbrel.gate.guardrails import (
     PROVEN_DROP,
     PROVEN_RATIO,
+    PROVEN_WARMER,
     SEEN_DEVIATIONS,
     SEEN_DROP,
     SEEN_GROWTH,
@@ -94,6 +95,8 @@ class Hypotheses:
             return MeanFold.rise(margin) if direction == "higher_is_worse" else MeanFold.drop(margin)
         if name in self.margins.ratios:
             return MeanFold.growth(self.margins.ratios[name])
+        if name in self.margins.rises:
+            return MeanFold.rise(self.margins.rises[name])
         return MeanFold.drop(self.margins.drops[name], share=name in SHARES)
 
     def of_slice(self, everyone: Tests) -> Tests:
@@ -132,6 +135,8 @@ class Hypotheses:
         if name in self.margins.ratios:
             margin = 1 + (criteria.limit_on(estimate, "increase") or PROVEN_RATIO - 1)
             return MeanFold.growth_within(max(margin, self.margins.ratios[name]))
+        if name in self.margins.rises:
+            return MeanFold.at_most(max(PROVEN_WARMER, self.margins.rises[name]))
         return MeanFold.at_least(max(criteria.limit_on(estimate, "drop") or PROVEN_DROP, self.margins.drops[name]))
 
     def steps_proven(self) -> int:

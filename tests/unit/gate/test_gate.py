@@ -318,7 +318,7 @@ def test_three_crashes_against_one_are_over_a_limit_of_two() -> None:
     )
 
 
-def test_a_battery_that_drains_faster_goes_back_where_the_plan_watches_it() -> None:
+def test_a_battery_that_drains_faster_goes_back_whether_or_not_a_plan_names_it() -> None:
     def drain(mean: float, n: int) -> dict[str, Moments]:
         return {"battery": Moments(n=n, sum=mean * n, sumsq=n * (mean * mean + 0.04))}
 
@@ -331,7 +331,7 @@ def test_a_battery_that_drains_faster_goes_back_where_the_plan_watches_it() -> N
         )
     ]
     assert judge(plan(stage(battery_increase_max=0.2)), gate_input(*cells)).move == "roll_back"
-    assert judge(plan(stage("all", 100)), gate_input(*cells)).move == "finish"
+    assert judge(plan(stage("all", 100)), gate_input(*cells)).move == "roll_back"
 
 
 def test_what_is_not_proven_holds_where_the_plan_wants_proof() -> None:
@@ -351,7 +351,7 @@ def test_enough_clean_windows_prove_and_promote() -> None:
     ]
     verdict = judge(plan(promote="when_proven"), gate_input(*cells))
     assert verdict.move == "advance", verdict.because
-    assert set(verdict.evidence["proofs"]) == {"crash", "error", "silence"}
+    assert set(verdict.evidence["proofs"]) == {"crash", "error", "silence", "usage"}
 
 
 def test_arms_that_are_not_split_as_their_buckets_say_hold() -> None:

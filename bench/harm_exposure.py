@@ -1,0 +1,221 @@
+"""How many devices does a bad version reach before it goes back, in 200,000 devices that are alike?
+
+Streams (harm_streams.py: 20 classes, started between eight and eleven in the morning) go through the product's own gate
+as tally windows, next to the methods of harm_methods.py.
+
+False alarms come from rollouts in which nothing is wrong at all. Their windows are folded for a hundred rollouts at
+once (`gate/batch_gate.py`, held equal to the gate by a test). Every alarm is then judged by the gate itself, which must
+agree. A peer sees the one metric that is about to get worse; the gate watches all of them.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harm_methods import PEERS, peers, series
+from harm_rows import FALSE_ALARMS, Row, median_interval, share_interval
+from harm_streams import (
+    CLASSES,
+    COARSE,
+    FINE,
+    MORNING,
+    PLAIN,
+    RARE,
+    STARTS,
+    WINDOWS,
+    Latency,
+    Scenario,
+    Streams,
+    cells,
+    exposed,
+    stage_at,
+)
+from whimbrel.gate.batch_gate import Arm, BatchLedger
+from whimbrel.gate.gate import judge
+from whimbrel.gate.ledger import Ledger
+from whimbrel.gate.verdict import GateInput
+from whimbrel.plan.plan import Plan
+
+Array = NDArray[Any]
+QUIET = (PLAIN, RARE)
+
+
+def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int = MORNING) -> dict[str, Any]:
+    """Median exposure and excess of every method over `runs` rollouts of a bad version."""
+    streams = Streams(scenario, runs=runs, seed=seed, latency=FINE, starts=starts)
+    ledgers = [Ledger(plan) for _ in range(runs)]
+    caught: list[int | None] = [None] * runs
+    sentences: dict[str, int] = {}
+    history = []
+    for window in range(STARTS[2]):
+        cohorts = streams.window(window)
+        history.append(cohorts)
+        for run in range(runs):
+            if caught[run] is None:
+                now = GateInput(
+                    stage=stage_at(window), soaked_s=0, counts={}, cells=list(cells(window, cohorts, run, FINE))
+                )
+                verdict = judge(plan, now, ledgers[run])
+                if verdict.move in {"roll_back", "slice_back"}:
+                    caught[run] = window
+                    sentences[verdict.move] = sentences.get(verdict.move, 0) + 1
+        if (window + 1) % 12 == 0 and all(each is not None for each in caught):
+            stops = peers(history, scenario)
+            if all(sum(each is not None for each in stops[name]) > runs / 2 for name in ("mann_whitney", "oracle")):
+                break
+    stops = {"whimbrel": caught, **peers(history, scenario)}
+    spent = np.cumsum(streams.excess, axis=1)
+    rows = {name: _row(column, spent) for name, column in stops.items()}
+    return {
+        "scenario": scenario.name,
+        "seed": seed,
+        "runs": runs,
+        "moves": sentences,
+        "windows": len(history),
+        "methods": rows,
+    }
+
+
+def _row(column: list[int | None], spent: Array) -> dict[str, Any]:
+    reached = [exposed(w) if w is not None else math.inf for w in column]
+    harmed = [float(spent[run, w]) if w is not None else math.inf for run, w in enumerate(column)]
+    exposure, low, high = median_interval(reached)
+    excess = float(np.median(harmed))
+    return {
+        "exposed": round(exposure) if math.isfinite(exposure) else None,
+        "low": round(low) if math.isfinite(low) else None,
+        "high": round(high) if math.isfinite(high) else None,
+        "excess": round(excess, 1) if math.isfinite(excess) else None,
+        "missed": sum(each is None for each in column),
+    }
+
+
+def quiet_chunk(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int = MORNING) -> dict[str, Any]:
+    """Whole rollouts of a version that is as good as the old one: how many does each method take back?"""
+    streams = Streams(scenario, runs=runs, seed=seed, latency=COARSE, starts=starts)
+    ledger = BatchLedger(plan, runs=runs, classes=CLASSES)
+    history = []
+    path = np.empty((WINDOWS, runs))
+    for window in range(WINDOWS):
+        cohorts = streams.window(window)
+        history.append(cohorts)
+        ledger.fold(cohorts)
+        path[window] = ledger.log_e()
+    crossed = path >= math.log(1 / plan.alpha)
+    sentences, disagreements = [], []
+    checks = [run for run in range(runs) if crossed[:, run].any()] or [0]
+    for run in checks:
+        expected = int(np.argmax(crossed[:, run])) if crossed[:, run].any() else None
+        last = WINDOWS if expected is None else expected + 1
+        verdict = gate(history[:last], run, COARSE, plan)
+        if (verdict[0] if verdict else None) != expected:
+            disagreements.append(f"seed {seed}, run {run}: the gate says {verdict}, the arrays say {expected}")
+        if verdict:
+            sentences.append(f"seed {seed}, run {run}, window {verdict[0]}: {verdict[1]}")
+    data = series(history, scenario.metric, COARSE)
+    alarms = {"whimbrel": int(crossed.any(axis=0).sum())}
+    for name, method in PEERS.items():
+        alarms[name] = sum(each is not None for each in method(data, base=scenario.base))
+    return {
+        "scenario": scenario.name,
+        "runs": runs,
+        "alarms": alarms,
+        "highest_log_e": path.max(axis=0).tolist(),
+        "played_through_the_gate": len(checks),
+        "sentences": sentences,
+        "disagreements": disagreements,
+    }
+
+
+def merged(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The chunks of one scenario without a change together."""
+    runs = sum(each["runs"] for each in chunks)
+    highest = np.concatenate([each["highest_log_e"] for each in chunks])
+    return {
+        "scenario": chunks[0]["scenario"],
+        "runs": runs,
+        "alarms": {name: sum(each["alarms"][name] for each in chunks) / runs for name in chunks[0]["alarms"]},
+        "highest_log_e": {str(p): round(float(np.quantile(highest, p)), 3) for p in (0.9, 0.95, 0.99, 0.995)},
+        "played_through_the_gate": sum(each["played_through_the_gate"] for each in chunks),
+        "sentences": [sentence for each in chunks for sentence in each["sentences"]],
+        "disagreements": [sentence for each in chunks for sentence in each["disagreements"]],
+    }
+
+
+# --- the table's rows ---
+
+LIMITS_ORACLE = {
+    "crash_1_2": 1.2,
+    "crash_1_3": 1.2,
+    "crash_01_03": 1.3,
+    "accuracy": 1.15,
+    "p99": 1.6,
+    "bricked_2": 1.2,
+    "bricked_2_of_silent_2": 1.2,
+}
+LIMITS_JUDGE = {"crash_1_2": 0.6, "crash_1_3": 0.6, "crash_01_03": 0.7, "one_class": 0.55}
+BARS = (("oracle", LIMITS_ORACLE), ("mann_whitney", LIMITS_JUDGE))
+
+
+def exposure_rows(result: dict[str, Any], *, quick: bool) -> list[Row]:
+    """What a scenario's limits say of it: the median exposure beside the oracle's, and beside the hourly judge's."""
+    scenario, whimbrel = result["scenario"], result["methods"]["whimbrel"]
+    rows = []
+    for peer, limits in BARS:
+        if scenario not in limits:
+            continue
+        # A peer that has not stopped it yet is counted as stopping it now.
+        theirs = result["methods"][peer]["exposed"] or exposed(result["windows"] - 1)
+        figure, low, high = (
+            None if each is None else round(each / theirs, 3)
+            for each in (whimbrel["exposed"], whimbrel["low"], whimbrel["high"])
+        )
+        edge = low if quick else figure
+        rows.append(
+            Row(
+                kind=f"{scenario}_vs_{'judge' if peer == 'mann_whitney' else peer}",
+                says=f"{scenario}: devices exposed, beside the {'hourly judge' if peer == 'mann_whitney' else peer}'s",
+                unit="ratio",
+                figure=figure,
+                low=low,
+                high=high,
+                limit=limits[scenario],
+                passed=edge is not None and edge <= limits[scenario],
+                runs=result["runs"],
+                note=f"{whimbrel['exposed']} devices, theirs {result['methods'][peer]['exposed']}",
+            )
+        )
+    return rows
+
+
+def alarm_row(result: dict[str, Any], *, quick: bool) -> Row:
+    """The share of rollouts without a change that were taken back."""
+    share, runs = result["alarms"]["whimbrel"], result["runs"]
+    low, high = share_interval(round(share * runs), runs)
+    disagreements = result["disagreements"]
+    return Row(
+        kind=result["scenario"],
+        says="200,000 alike devices, three stages, nothing is wrong: taken back",
+        unit="share",
+        figure=round(share, 5),
+        low=round(low, 5),
+        high=round(high, 5),
+        limit=FALSE_ALARMS,
+        passed=(low if quick else share) <= FALSE_ALARMS and not disagreements,
+        runs=runs,
+        note=disagreements[0] if disagreements else ", ".join(f"{n} {a:.2%}" for n, a in result["alarms"].items()),
+    )
+
+
+def gate(history: list[dict[int, tuple[Arm, Arm]]], run: int, latency: Latency, plan: Plan) -> tuple[int, str] | None:
+    """The window at which the gate takes the version back, or a slice of it, and the sentence; None: never."""
+    ledger = Ledger(plan)
+    for window, cohorts in enumerate(history):
+        now = GateInput(stage=stage_at(window), soaked_s=0, counts={}, cells=list(cells(window, cohorts, run, latency)))
+        verdict = judge(plan, now, ledger)
+        if verdict.move in {"roll_back", "slice_back"}:
+            return window, f"{verdict.move}: {verdict.because}"
+    return None
