@@ -39,7 +39,6 @@ PROVEN_RATIO = 2.0  # margin of `when_proven`, where the plan names none: rates,
 PROVEN_DROP = 0.02  # and accuracy within two points
 PROVEN_WARMER = 10.0  # degrees: and the temperature within ten
 PROVEN_ALPHA = 0.05  # of every test turned round; no correction, since every one of them must pass
-KILL_LEAST, KILL_SHARE = 2, 0.1  # devices, and of those that tried it: so many that go back by themselves stop it
 RARE = 0.001  # events this rare are proven by an upper bound, where too few happen for a comparison
 
 CLASS_SHARE = 0.5

@@ -85,6 +85,7 @@ class GateInput(msgspec.Struct, frozen=True, kw_only=True):
     users_heard: bool = False  # whether tickets of users, or the news that there are none, came since it began
     devices: int | None = None
     past: Past | None = None
+    natural_go_back: float | None = None  # the share of devices that left the baseline by themselves, where known
 
     @property
     def judged(self) -> int:

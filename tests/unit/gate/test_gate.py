@@ -105,20 +105,21 @@ def test_like_ages_are_compared_with_like() -> None:
 @pytest.mark.parametrize(
     ("went_back", "activated", "stops"),
     [
-        (1, 1, True),
+        (1, 1, False),
         (1, 2, False),
         (2, 2, True),
-        (1, 20, False),
-        (2, 20, True),
-        (2, 21, False),
-        (3, 21, True),
-        (99, 1000, False),
-        (100, 1000, True),
+        (2, 4, False),
+        (3, 6, True),
+        (4, 20, False),
+        (5, 20, True),
+        (54, 1000, False),
+        (55, 1000, True),
         (0, 1, False),
     ],
 )
-def test_the_kill_switch_is_two_or_a_tenth_or_one_of_one(went_back: int, activated: int, stops: bool) -> None:
-    verdict = judge(plan(alpha=1e-9), with_counts(activated_t=activated, went_back_t=went_back, reported_t=activated))
+def test_the_kill_switch_is_pulled_by_more_than_go_back_anyway(went_back: int, activated: int, stops: bool) -> None:
+    told = {"activated_t": activated, "went_back_t": went_back, "reported_t": activated}
+    verdict = judge(plan(alpha=1e-9), with_counts(assigned_t=activated, assigned_c=2, **told))
     assert ("kill switch" in verdict.because) == stops
 
 

@@ -22,6 +22,7 @@ from whimbrel.flows.versions import reference_of
 from whimbrel.gate.estimates import estimates_of
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import drift_limits, watched
+from whimbrel.gate.kill_switch import natural_rate
 from whimbrel.gate.ledger import Ledger, References
 from whimbrel.gate.totals import Totals
 from whimbrel.gate.verdict import Counts, GateInput, Move, Past, Verdict
@@ -128,6 +129,7 @@ def gate_input(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord,
         shares=rollout.shares,
         without=rollout.without,
         users_heard=(fleet.user_reports_heard_at(rollout.model) or 0.0) >= rollout.created_at,
+        natural_go_back=_natural_go_back(registry, fleet, rollout, counts),
     )
     if soaked_s < rollout.plan.stages[rollout.stage].duration_hours * rollout.hour_s:
         return judged
@@ -139,6 +141,20 @@ def gate_input(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord,
         if heard.assigned_c or places.has_control(rollout, cohort)
         else _past(registry, fleet, rollout, cohort, now=now),
     )
+
+
+def _natural_go_back(
+    registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Counts]
+) -> float | None:
+    """The share of devices that left the baseline by themselves; asked for once a device left the new version."""
+    if rollout.baseline is None or not any(each.went_back_t for each in counts.values()):
+        return None
+    went_back = activated = 0
+    for other in registry.rollouts(model=rollout.model):
+        if other.target == rollout.baseline and other.id != rollout.id:
+            for each in fleet.counts(other.id).values():
+                went_back, activated = went_back + each.went_back_t, activated + each.activated_t
+    return natural_rate(went_back, activated) if activated else None
 
 
 def references_of(registry: RegistryPort, rollout: RolloutRecord) -> References:

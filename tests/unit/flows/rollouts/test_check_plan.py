@@ -314,7 +314,7 @@ def test_a_plan_for_one_board_says_what_protects_it_and_when_it_completes() -> N
         for each in (
             "No device is left as a control in canary, early, general",
             "the probe, before the version is used; the trial",
-            "when the only device went back, or 2 of several (10% of more than 20)",
+            "when the only device went back, or 2 of two, 4 of ten, or 10 of a hundred",
             "absolute limits (error_rate_max, latency_p99_max_ms)",
             "accuracy_drop_max is compared with what the same devices told while they ran 1.0.0",
             "It holds where devices report nothing about error_rate_max, latency_p99_max_ms, accuracy_drop_max.",
