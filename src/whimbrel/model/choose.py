@@ -28,8 +28,8 @@ class Capacity(msgspec.Struct, frozen=True):
 
 
 def telling_labels(release: Release) -> frozenset[str]:
-    """The labels that whoever knows a device's variant learns of: those that some variants ask for and others do not."""
-    asked = [
+    """The labels that a variant's name tells of: those that some variants of the release ask for and others do not."""
+    asked: list[set[tuple[str, str, tuple[str, ...]]]] = [
         {(key, "In", (value,)) for key, value in each.selector.match_labels.items()}
         | {(term.key, term.operator, term.values) for term in each.selector.match_expressions}
         for each in release.variants
