@@ -34,7 +34,7 @@ def telling_labels(release: Release) -> frozenset[str]:
         | {(term.key, term.operator, term.values) for term in each.selector.match_expressions}
         for each in release.variants
     ]
-    return frozenset(key for terms in asked for key, *_ in terms - set.intersection(*asked))
+    return frozenset(key for terms in asked for key, *_ in terms - asked[0].intersection(*asked))
 
 
 def choose_variant(release: Release, labels: Mapping[str, str]) -> Variant | None:
