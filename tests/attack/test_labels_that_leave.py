@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from support.repository import Repository, Server, onnx_model
+from support.repository import Repository, Server, onnx_model, variant_of
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent import labels as labels_module
 from whimbrel.device.ports import ProbeRequest, ProbeResult
+from whimbrel.model.selector import Selector
 
 SEEN = {
     "os": "seen-system",
@@ -74,7 +75,10 @@ class WireTap:
 def server() -> Iterator[Server]:
     repository = Repository()
     for serial in (1, 2):
-        repository.release("detector", serial, onnx_model(factor=1.0 + serial))
+        content = onnx_model(factor=1.0 + serial)
+        mine = variant_of(content, name="seen-variant", selector=Selector(match_labels={"owner": "given-owner"}))
+        other = variant_of(content, name="other")
+        repository.release("detector", serial, content, variants=(mine, other))
     with Server(repository) as running:
         yield running
 
@@ -138,6 +142,7 @@ def test_no_label_leaves_a_device_that_was_asked_for_none(tmp_path: Path, server
     sent = whole_life(tmp_path, server, tap, hardware_label="nothing")
     assert told(sent) == set()
     assert '"labels"' not in sent
+    assert "seen-variant" not in sent  # it is the variant of a label
 
 
 def test_only_labels_that_were_asked_for_leave_a_device(tmp_path: Path, server: Server, tap: WireTap) -> None:

@@ -6,8 +6,9 @@ import pytest
 from support.values import T0
 from whimbrel.errors import NotFound
 from whimbrel.flows.devices.find import find_devices
-from whimbrel.flows.devices.records import DeviceAccess, DeviceFilter, DuplicateIdentity, Waiting
+from whimbrel.flows.devices.records import BuildOnDevice, DeviceAccess, DeviceFilter, DuplicateIdentity, Waiting
 from whimbrel.flows.records import RunningVersion
+from whimbrel.health.report import Build
 from whimbrel.model.selector_text import read_selector
 from whimbrel.stores.database import Database
 from whimbrel.stores.inventory import Inventory, access_changes, access_that_matters
@@ -140,3 +141,24 @@ def test_what_refuses_tokens_is_read_whole_and_then_by_what_changed(database: Da
         assert {namespace for namespace, _ in whole} == {"default"}
         changed = access_changes(connection, since=T0 + 5)
         assert {access.device_id for _, access in changed} == {"unblocked", "removed", "back"}
+
+
+def test_a_build_is_of_the_version_that_runs_and_is_counted_by_variant(database: Database) -> None:
+    small = Build(serial=2, variant="small", latency_ms_max=20.0, latency_ms=12.0)
+    with transaction(database, "default") as stores:
+        fill(stores)
+        for device in ("board-1", "a.b", "z"):
+            stores.inventory.note_builds(BuildOnDevice(device_id=device, model="wake", build=small))
+        running = {row.device_id: row for row in stores.inventory.models_of(IDS)}
+        assert {name for name, row in running.items() if row.build == small} == {
+            name for name in ("board-1", "a.b") if running[name].serial == 2
+        }
+        assert stores.fleet.variants_running("wake", 2) == {
+            "small": sum(row.build == small for row in running.values())
+        }
+        stores.fleet.note_running(
+            RunningVersion(device_id="board-1", model="wake", serial=3, hardware_class="", at=T0 + 99)
+        )
+        (row,) = stores.inventory.models_of(["board-1"])
+        assert row.build is None
+        assert stores.fleet.variants_running("wake", 3) == {}

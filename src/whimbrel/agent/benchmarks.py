@@ -2,9 +2,11 @@
 
 1. What a probe measured is kept, by the variant's name and its budgets: the next version's build for the same class of
    devices is as fast, as a rule, so a variant that was too slow or too large is not fetched again for a month.
-2. Where all that fit were over their budgets the last one, the smallest, is tried again: its probe decides.
+2. A variant that needs more memory or room than this device has is not fetched to find that out.
+3. Where all that fit were over their budgets, or too large, the last one, the smallest, is tried: its probe decides.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +17,7 @@ from whimbrel.agent.disk import Disk
 from whimbrel.device.ports import ProbeResult
 from whimbrel.errors import UntrustedInput
 from whimbrel.model import documents
-from whimbrel.model.choose import fitting_variants
+from whimbrel.model.choose import Capacity, fitting_variants
 from whimbrel.model.documents import Document
 from whimbrel.model.release import Release, Variant
 
@@ -42,15 +44,23 @@ class Benchmarks:
         self._path = path
         self._disk = disk
 
-    def choose(self, release: Release, labels: dict[str, str], *, now: float) -> Variant | None:
-        """The variant to take; None where none fits."""
+    def choose(
+        self, release: Release, labels: dict[str, str], *, now: float, capacity: Callable[[], Capacity] = Capacity
+    ) -> Variant | None:
+        """The variant to take; None where none fits. `capacity`: asked only where there is a choice."""
         fitting = fitting_variants(release, labels)
-        measured = self._read() if len(fitting) > 1 else {}
-        for variant in fitting:
+        if len(fitting) < 2:
+            return next(iter(fitting), None)
+        measured, has = self._read(), capacity()
+        for variant in filter(has.holds, fitting):
             earlier = measured.get(_key(variant))
             if earlier is None or not earlier.over_budget or not 0 <= now - earlier.at < limits.BENCHMARK_AGE_S:
                 return variant
-        return fitting[-1] if fitting else None
+        return fitting[-1]
+
+    def measured(self, variant: Variant) -> Measurement | None:
+        """What the newest probe of such a variant found here."""
+        return self._read().get(_key(variant))
 
     def keep(self, variant: Variant, result: ProbeResult, *, now: float) -> None:
         """Remember what a probe measured."""

@@ -19,6 +19,9 @@ from whimbrel.device.conditions import Wait, wait_for_conditions, wait_to_begin
 from whimbrel.device.journal import Candidate
 from whimbrel.device.ports import ProbeRequest
 from whimbrel.device.step import moved
+from whimbrel.errors import NotFound, Unavailable, UntrustedInput
+from whimbrel.health.report import Build
+from whimbrel.model.choose import Capacity, telling_labels
 from whimbrel.model.release import Release, Variant
 from whimbrel.model.ways import Step
 from whimbrel.policy.policy import Conditions
@@ -46,7 +49,43 @@ class Preparation:
 
     def choose(self, release: Release) -> Variant | None:
         """The build of `release` for this device; None where none fits."""
-        return self._benchmarks.choose(release, self._device.labels, now=self._device.now())
+        return self._benchmarks.choose(release, self._device.labels, now=self._device.now(), capacity=self._capacity)
+
+    def build(self) -> Build | None:
+        """The active version's build, its budgets, and what its probe measured here.
+
+        None where nothing is known, or where to name the build would tell of labels that no policy asks for.
+        """
+        active, policy = self._state.pointer.active, self._device.trust.policies.get(self._state.model)
+        if active is None or policy is None:
+            return None
+        try:
+            release = self._device.trust.release(self._state.model, active.serial, self._device.now())
+        except (Unavailable, UntrustedInput, NotFound):
+            return None
+        if not telling_labels(release) <= {*policy.report_labels, policy.hardware_label, *policy.slice_labels}:
+            return None
+        held = {(each.name, each.sha256) for each in active.contents}
+        same = [each for each in release.variants if {(file.name, file.sha256) for file in each.files} == held]
+        variant = next((each for each in same if each.selector.matches(self._device.labels)), None)
+        if variant is None:
+            return None
+        measured = self._benchmarks.measured(variant)
+        return Build(
+            serial=active.serial,
+            variant=variant.name,
+            latency_ms_max=variant.probe.latency_ms_max if variant.probe else None,
+            memory_mib_max=variant.probe.memory_mib_max if variant.probe else None,
+            latency_ms=measured.latency_ms if measured else None,
+            memory_mib=measured.memory_mib if measured else None,
+        )
+
+    def _capacity(self) -> Capacity:
+        memory = self._device.labels.get("ram_mb", "")
+        return Capacity(
+            memory_mib=int(memory) if memory.isdecimal() else None,
+            room_bytes=self._staging.room_bytes(self._state.pointer.inactive),
+        )
 
     def wait_for_conditions(self, candidate: Candidate) -> Wait | None:
         """Why the candidate may not be fetched or activated now."""

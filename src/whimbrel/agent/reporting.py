@@ -24,7 +24,7 @@ from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import without_measurements
 from whimbrel.errors import WhimbrelError
-from whimbrel.health.report import Announcement, Batch, Window
+from whimbrel.health.report import Announcement, Batch, Build, Window
 
 _TRY_FAILED = "another try: the last one failed, as the device's own status says"
 _DEFAULT_PERIOD_S = 300.0  # of reports, until a policy says otherwise
@@ -48,6 +48,7 @@ class Reporting:
     ) -> None:
         self._installing = installing
         self._waiting_told: dict[str, str] = {}  # by this process: each process says all of it once
+        self._builds_told: dict[str, Build] = {}
         self._api, self._spool, self._trust = api, spool, trust
         self._installations, self._labels = installations, labels
         self._now, self._network, self._chance = now, network, chance
@@ -120,12 +121,20 @@ class Reporting:
             epoch, windows = self._spool.batch(windows_max=size)
             if not windows:
                 return
-            labels, waiting = labels_to_tell(self._labels, self._trust.policies.values()), self._waiting_to_tell()
+            waiting, builds = self._waiting_to_tell(), self._builds_to_tell()
+            batch = Batch(
+                epoch=epoch,
+                windows=windows,
+                labels=labels_to_tell(self._labels, self._trust.policies.values()),
+                models=tuple(self._installations),
+                waiting=waiting,
+                builds=builds,
+            )
             try:
-                models = tuple(self._installations)
-                self._api.report(Batch(epoch=epoch, windows=windows, labels=labels, models=models, waiting=waiting))
+                self._api.report(batch)
                 self._sending.worked()
                 self._waiting_told |= waiting
+                self._builds_told |= builds
             except BadBody as error:
                 self._sending.problem = str(error)
                 if error.status == 413 and size > 1:
@@ -146,6 +155,11 @@ class Reporting:
         """What holds each model up ("": nothing), where that is not what was told last."""
         waiting = {model: self._waits_for(model, each) for model, each in self._installations.items()}
         return {model: because for model, because in waiting.items() if self._waiting_told.get(model) != because}
+
+    def _builds_to_tell(self) -> dict[str, Build]:
+        """The build that each model runs, where that is not what was told last."""
+        builds = {model: each.preparation.build() for model, each in self._installations.items()}
+        return {model: build for model, build in builds.items() if build and self._builds_told.get(model) != build}
 
     def _waits_for(self, model: str, each: Installation) -> str:
         because = without_measurements(each.waits_for) or (_TRY_FAILED if self._installing[model].problem else "")

@@ -75,6 +75,17 @@ class Staging:
             lacking = max(lacking, needed + self._used() - self._quota_bytes)
         return max(0, lacking)
 
+    def room_bytes(self, slot: str) -> int | None:
+        """The bytes that a version in `slot` may have at most, when what is there is gone; None: nobody can tell."""
+        rooms = []
+        if isinstance(self._disk, MeasuredDisk):
+            rooms.append(self._disk.free_bytes(self._places.folder) - limits.ROOM_BYTES)
+        if self._quota_bytes is not None and self._home is not None:
+            rooms.append(self._quota_bytes - self._used())
+        folder = self._places.slot(slot)
+        there = sum(self._disk.size(folder / name) or 0 for name in self._disk.files_below(folder))
+        return max(0, min(rooms) + there) if rooms else None
+
     def empty(self, slot: str) -> None:
         """Remove what a slot holds. The pointer must not name it any more."""
         for name in self._disk.names(self._places.slot(slot)):

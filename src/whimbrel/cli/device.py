@@ -12,6 +12,7 @@ from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, ago, print_json, print_table, say, when
 from whimbrel.errors import UntrustedInput
+from whimbrel.health.report import Build
 from whimbrel.server.admin.views.devices import (
     DeviceDetail,
     DeviceModelView,
@@ -95,10 +96,17 @@ def show(client: Client, device: Device, json: Json = False) -> None:
     if detail.operator_labels:
         say(f"  labels of operators: {_words(detail.operator_labels)}")
     rows = [
-        [each.model, each.version or "none", when(each.since), f"{ago(each.heard_at)} ago", _waits(each)]
+        [
+            each.model,
+            each.version or "none",
+            _build_words(each.build),
+            when(each.since),
+            f"{ago(each.heard_at)} ago",
+            _waits(each),
+        ]
         for each in detail.models
     ]
-    print_table(["model", "version", "since (UTC)", "heard", "waits for"], rows, title="runs")
+    print_table(["model", "version", "build", "since (UTC)", "heard", "waits for"], rows, title="runs")
     if detail.cohorts:
         places = [
             [c.rollout, c.stage + 1, c.role, when(c.assigned_at), when(c.activated_at), when(c.reported_at), c.outcome]
@@ -239,3 +247,21 @@ def _say_access(detail: DeviceDetail) -> None:
             f"({twice.signs} signs, the last {ago(twice.last_at)} ago): {twice.because}"
         )
         say("  was its disk or SD card copied? Give one of them another id: docs/howto/devices.md")
+
+
+def _build_words(build: Build | None) -> str:
+    """A build with what its probe measured, of its budgets: small (12 of 20 ms, 80 of 100 MiB)."""
+    if build is None:
+        return ""
+    figures = [
+        _of_budget(build.latency_ms, build.latency_ms_max, unit="ms"),
+        _of_budget(build.memory_mib, build.memory_mib_max, unit="MiB"),
+    ]
+    told = ", ".join(each for each in figures if each)
+    return f"{build.variant} ({told})" if told else build.variant
+
+
+def _of_budget(measured: float | None, budget: float | None, *, unit: str) -> str:
+    if budget is None:
+        return "" if measured is None else f"{measured:.3g} {unit}"
+    return f"at most {budget:g} {unit}" if measured is None else f"{measured:.3g} of {budget:g} {unit}"

@@ -12,9 +12,12 @@ def tell_fit(fit: VersionFit, *, what: str) -> None:
     if not fit.fleet:
         say(f"No device follows {fit.model} yet, so nothing can be counted for {what}")
         return
-    rows = [[variant.name, f"{variant.devices:,}"] for variant in fit.variants]
-    rows += [[f"({name})", f"{count:,}"] for name, count in _others(fit) if count]
-    print_table(["variant", "devices"], rows, title=f"{what}: {_devices(fit.fleet)} of {fit.model}")
+    rows = [[each.name, f"{each.devices:,}", f"{fit.running.get(each.name, 0):,}"] for each in fit.variants]
+    rows += [[f"({name})", f"{count:,}", ""] for name, count in _others(fit) if count]
+    columns = ["variant", "fits first", "run it"]
+    if not fit.running:
+        columns, rows = ["variant", "devices"], [row[:2] for row in rows]
+    print_table(columns, rows, title=f"{what}: {_devices(fit.fleet)} of {fit.model}")
     for line in fit_sentences(fit):
         say(f"  {line}")
 

@@ -65,6 +65,8 @@ class VersionFit(msgspec.Struct, frozen=True, kw_only=True):
     `some`: a variant fits, and which one is not known. `unknown`: whether any fits is not known. `untold`: the labels
     that both depend on, and that these devices do not tell. `assumed`: of all that a variant fits, those that could be
     left out by a label that they do not tell; `assumed_for`: these labels. `told`: labels that devices are asked for.
+    `running`: how many devices say that they run each variant; it may be another than the first that fits, where a
+    probe found that one too slow or too large.
     """
 
     model: str
@@ -78,6 +80,7 @@ class VersionFit(msgspec.Struct, frozen=True, kw_only=True):
     assumed_for: tuple[str, ...]
     told: tuple[str, ...]
     reasons: tuple[NoFit, ...]
+    running: dict[str, int] = {}
 
 
 class Needing(Protocol):
@@ -126,8 +129,9 @@ def fit_of(fleet: FleetPort, model: ModelRecord, variants: Sequence[Needing]) ->
 
 
 def fit_of_version(registry: ModelsPort, fleet: FleetPort, model: str, serial: int) -> VersionFit:
-    """The same for a version that is published."""
-    return fit_of(fleet, registry.model(model), release_of(registry, model, serial).variants)
+    """The same for a version that is published, with the builds of it that devices run."""
+    fit = fit_of(fleet, registry.model(model), release_of(registry, model, serial).variants)
+    return msgspec.structs.replace(fit, running=fleet.variants_running(model, serial))
 
 
 def release_of(registry: ModelsPort, model: str, serial: int) -> Release:

@@ -104,11 +104,23 @@ class Window(Document, frozen=True):
         return means | {name: metric.sum / metric.n for name, metric in self.metrics.items() if metric.n}
 
 
+class Build(Document, frozen=True):
+    """The build of a model that a device runs: of which version, its budgets, and what its probe measured there."""
+
+    serial: Serial
+    variant: Name
+    latency_ms_max: Annotated[float, Meta(gt=0)] | None = None
+    memory_mib_max: Annotated[float, Meta(gt=0)] | None = None
+    latency_ms: Annotated[float, Meta(ge=0)] | None = None
+    memory_mib: Annotated[float, Meta(ge=0)] | None = None
+
+
 class Batch(Document, frozen=True):
     """The body of POST reports: one installation's windows, in order; only the labels that policies ask for.
 
     `models`: all that the device follows now; an old agent, which leaves them out, says nothing of them.
     `waiting`: what holds the next version of a model up, in words ("": nothing any more); only what has changed.
+    `builds`: the build that runs, by model; only what has changed.
     """
 
     epoch: Annotated[str, Meta(pattern="^[0-9a-f]{16,64}" + END)]
@@ -116,6 +128,7 @@ class Batch(Document, frozen=True):
     labels: Annotated[dict[Label, LabelValue], Meta(max_length=limits.LABELS)] = {}
     models: Annotated[tuple[Name, ...], Meta(max_length=limits.DEVICE_MODELS)] = ()
     waiting: Annotated[dict[Name, WaitsFor], Meta(max_length=limits.DEVICE_MODELS)] = {}
+    builds: Annotated[dict[Name, Build], Meta(max_length=limits.DEVICE_MODELS)] = {}
 
     def __post_init__(self) -> None:
         last = 0

@@ -29,6 +29,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from whimbrel import limits
 from whimbrel.errors import NotFound
 from whimbrel.flows.devices.records import (
+    BuildOnDevice,
     DeviceAccess,
     DeviceFilter,
     DevicePortion,
@@ -39,6 +40,7 @@ from whimbrel.flows.devices.records import (
     all_labels,
 )
 from whimbrel.flows.records import RunningVersion
+from whimbrel.health.report import Build
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
 from whimbrel.stores.rows import packed, portions, upsert
@@ -55,6 +57,15 @@ _WAITS = (
         schema.device_models.c.model == bindparam("which"),
     )
     .values(waits_for=bindparam("reason"), waits_told_at=bindparam("told_at"))
+)
+_BUILDS = (
+    update(schema.device_models)
+    .where(
+        schema.device_models.c.namespace == bindparam("of"),
+        schema.device_models.c.device_id == bindparam("who"),
+        schema.device_models.c.model == bindparam("which"),
+    )
+    .values(build_serial=bindparam("of_serial"), variant=bindparam("named"), build=bindparam("told"))
 )
 
 
@@ -113,7 +124,10 @@ class Inventory:
         table = schema.device_models
         query = select(table).where(table.c.namespace == self.namespace)
         return [
-            ModelOnDevice(**{name: getattr(row, name) for name in ModelOnDevice.__struct_fields__})
+            ModelOnDevice(
+                **{name: getattr(row, name) for name in ModelOnDevice.__struct_fields__ if name != "build"},
+                build=_build(row),
+            )
             for some in portions(devices)
             for row in self.connection.execute(query.where(table.c.device_id.in_(some)))
         ]
@@ -207,6 +221,22 @@ class Inventory:
         if rows:
             self.connection.execute(_WAITS, rows)
 
+    def note_builds(self, *builds: BuildOnDevice) -> None:
+        """Write which builds devices run. What a device says of a model that it does not follow is left out."""
+        rows = [
+            {
+                "of": self.namespace,
+                "who": each.device_id,
+                "which": each.model,
+                "of_serial": each.build.serial,
+                "named": each.build.variant,
+                "told": packed(each.build),
+            }
+            for each in builds
+        ]
+        if rows:
+            self.connection.execute(_BUILDS, rows)
+
     def duplicate(self, device_id: str) -> DuplicateIdentity | None:
         """What is known of a device with whose id two installations report; None for nothing."""
         table = schema.device_duplicates
@@ -219,6 +249,13 @@ class Inventory:
         values = msgspec.structs.asdict(entry) | {"namespace": self.namespace}
         columns = tuple(name for name in DuplicateIdentity.__struct_fields__ if name != "device_id")
         upsert(self.connection, schema.device_duplicates, values, update=columns)
+
+
+def _build(row: Row[Any]) -> Build | None:
+    """The build that a device told; None where it told none of the version that it runs now."""
+    if row.serial is None or row.build_serial != row.serial:
+        return None
+    return parse(Build, row.build, what="a stored build")
 
 
 def note_running(connection: Connection, namespace: str, running: Sequence[RunningVersion]) -> None:

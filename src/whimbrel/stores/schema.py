@@ -308,6 +308,9 @@ device_models = Table(
     Column("since", Float),  # when it was first heard to run this serial
     Column("waits_for", Text, nullable=False, server_default=""),  # as the device says it
     Column("waits_told_at", Float),
+    Column("build_serial", BigInteger),  # the version that the next two are about
+    Column("variant", String(64), nullable=False, server_default=""),
+    Column("build", LargeBinary, nullable=False, server_default=""),  # with its budgets and measurements
     Index("device_model_by_serial", "namespace", "model", "serial"),
 )
 

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from support.repository import Repository, Server, onnx_model
+from support.repository import Repository, Server, onnx_model, variant_of
 from whimbrel import Agent, AgentOptions
 from whimbrel.device.conditions import Situation
 from whimbrel.device.journal import unseal
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.device.slots import Pointer
 from whimbrel.model.documents import digest_of
+from whimbrel.model.release import Probe
+from whimbrel.model.selector import Selector
 from whimbrel.policy.policy import Arm, Conditions, Entry, Layer
 from whimbrel.trust import roles
 
@@ -568,3 +570,26 @@ def test_what_a_failed_try_met_stays_on_the_device(opened: Opened, server: Serve
     problem = str(after(agent, 4)["waits_for"])
     assert "artifacts" in problem
     assert told(server)[-1] == {"detector": "another try: the last one failed, as the device's own status says"}
+
+
+def test_the_chosen_build_and_its_budgets_are_told_when_they_change(opened: Opened, server: Server) -> None:
+    budget = Probe(latency_ms_max=20.0, memory_mib_max=100)
+    for serial in (3, 4):
+        large = variant_of(b"large" * serial, name="large", selector=Selector(match_labels={"ram": "much"}))
+        small = variant_of(b"small" * serial, name="small", probe=budget)
+        server.repository.release("detector", serial, b"large" * serial, b"small" * serial, variants=(large, small))
+    server.repository.policy("detector", baseline=3, report_s=60, refresh_s=60)
+    agent = opened()
+    committed(agent)
+    after(agent, 2)
+    assert not any("builds" in batch for batch in server.batches)  # it would tell of `ram`, which nobody asked for
+    server.repository.policy("detector", baseline=3, report_s=60, refresh_s=60, report_labels=("ram",))
+    for minutes in (4, 6):
+        after(agent, minutes)
+    builds = [batch["builds"]["detector"] for batch in server.batches if "builds" in batch]
+    assert builds == [{"serial": 3, "variant": "small", "latency_ms_max": 20.0, "memory_mib_max": 100.0}]
+    server.repository.policy("detector", baseline=4, report_s=60, refresh_s=60, report_labels=("ram",))
+    for minutes in (8, 10, 12):
+        after(agent, minutes)
+    builds = [batch["builds"]["detector"] for batch in server.batches if "builds" in batch]
+    assert [each["serial"] for each in builds] == [3, 4]

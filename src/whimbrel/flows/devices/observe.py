@@ -1,4 +1,4 @@
-"""What the messages of devices say besides what is counted: what they wait for, and signs of a second installation.
+"""What the messages of devices say besides what is counted: waits, builds, and signs of a second installation.
 
 1. A message of a device that is blocked or removed is left out, where it was not acknowledged before.
 2. What is noted is written once a round (`write`), after the windows were counted.
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.duplicates import sign_of_duplicate, with_sign
 from whimbrel.flows.devices.ports import ObservedPort
-from whimbrel.flows.devices.records import DeviceAccess, Waiting
+from whimbrel.flows.devices.records import BuildOnDevice, DeviceAccess, Waiting
 from whimbrel.flows.ports import AuditPort
 from whimbrel.flows.records import DeviceMessage, SequenceMark
 from whimbrel.health.report import Batch
@@ -36,12 +36,15 @@ class Observations:
     def __init__(self, port: ObservedPort, registry: AuditPort) -> None:
         self._port, self._registry = port, registry
         self._waiting: dict[tuple[str, str], Waiting] = {}
+        self._builds: dict[tuple[str, str], BuildOnDevice] = {}
         self._signs: list[tuple[str, str, float]] = []  # device, sentence, when
 
     def see(self, device_id: str, batch: Batch, marks: Mapping[str, SequenceMark], *, at: float) -> None:
         """Look at one batch. `marks`: those of the device before the batch is counted, by epoch."""
         for model, waits_for in batch.waiting.items():
             self._waiting[device_id, model] = Waiting(device_id=device_id, model=model, waits_for=waits_for, at=at)
+        for model, build in batch.builds.items():
+            self._builds[device_id, model] = BuildOnDevice(device_id=device_id, model=model, build=build)
         because = sign_of_duplicate(marks, batch)
         if because:
             self._signs.append((device_id, because, at))
@@ -49,6 +52,7 @@ class Observations:
     def write(self) -> None:
         """Write down what was noted. People are told of a duplicate by the audit log, once."""
         self._port.note_waiting(*self._waiting.values())
+        self._port.note_builds(*self._builds.values())
         for device_id, because, at in self._signs:
             after = with_sign(self._port.duplicate(device_id), device_id, because, at=at)
             self._port.save_duplicate(after)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from whimbrel.flows.devices.records import (
+    BuildOnDevice,
     DeviceAccess,
     DeviceFilter,
     DevicePortion,
@@ -25,6 +26,7 @@ class ObservedPort(AccessPort, Protocol):
     """What is noted of devices while their messages are taken."""
 
     def note_waiting(self, *waiting: Waiting) -> None: ...
+    def note_builds(self, *builds: BuildOnDevice) -> None: ...
     def duplicate(self, device_id: str) -> DuplicateIdentity | None: ...
     def save_duplicate(self, entry: DuplicateIdentity) -> None: ...
 

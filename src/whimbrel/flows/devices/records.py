@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from whimbrel.health.report import Build
 from whimbrel.model.selector import EVERYONE, Selector
 
 AccessState = Literal["open", "blocked", "removed"]
@@ -27,7 +28,8 @@ class DeviceAccess(msgspec.Struct, frozen=True, kw_only=True):
 class ModelOnDevice(msgspec.Struct, frozen=True, kw_only=True):
     """What a device runs of a model, as it says. `serial` None: no version yet. `since`: when that was first heard.
 
-    `waits_for`: what holds the next version up, in the device's words; "" for nothing.
+    `waits_for`: what holds the next version up, in the device's words; "" for nothing. `build`: of what it runs, where
+    it said so.
     """
 
     device_id: str
@@ -37,6 +39,15 @@ class ModelOnDevice(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     waits_for: str = ""
     waits_told_at: float | None = None
+    build: Build | None = None
+
+
+class BuildOnDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """The build of a model that a device says it runs."""
+
+    device_id: str
+    model: str
+    build: Build
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

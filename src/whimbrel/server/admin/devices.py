@@ -208,6 +208,7 @@ def device_view(
                 heard_at=each.at,
                 waits_for=each.waits_for or None,
                 waits_told_at=each.waits_told_at,
+                build=each.build,
             )
             for each in models
         ],

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.health.report import Build
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
 from whimbrel.server.admin.views.reason import Actor, Because
@@ -25,7 +26,8 @@ class DeviceModelView(msgspec.Struct, frozen=True, kw_only=True):
     """What a device runs of a model, as it says. `serial` and `version` None: no version yet.
 
     `since`: when it was first heard to run it. `waits_for`: what holds its next version up, in its own words; None for
-    nothing. `waits_told_at`: when it said so last.
+    nothing. `waits_told_at`: when it said so last. `build`: the variant that it chose, the budgets of that, and what
+    its probe measured; None where it did not say.
     """
 
     model: str
@@ -35,6 +37,7 @@ class DeviceModelView(msgspec.Struct, frozen=True, kw_only=True):
     heard_at: float
     waits_for: str | None
     waits_told_at: float | None
+    build: Build | None = None
 
 
 class BlockView(msgspec.Struct, frozen=True, kw_only=True):
