@@ -4,8 +4,8 @@
    the device is known to be idle and on a charger (a machine without a battery counts as on one).
 2. That it was begun is durable first: a device that dies of it tries again when the time is over, not at every start.
 3. A fall is told as the metric `recheck_failed` (0 or 1) of a window, and `recheck_accuracy`; its reason is in the
-   status. The device goes back only where the signed limits say `on_failed_probe: go_back`. A build that has become too slow or
-   too large is told in the status only: this device may be busy with something else.
+   status. The device goes back only where the signed limits say `on_failed_probe: go_back`. A build that has become too
+   slow or too large is told in the status only: this device may be busy with something else.
 """
 
 from typing import Annotated
