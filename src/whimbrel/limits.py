@@ -170,6 +170,7 @@ BATCH_WINDOWS = 64  # about 100 KiB
 BATCHES_A_PASS = 4
 GZIP_FROM_BYTES = 1 * KIB
 SESSION_METRICS = 64
+RECHECK_S = 7 * 86400.0  # between two runs of the active version's probe, where the signed limits say nothing else
 SENSORS_EVERY_S = 10.0  # between two looks at temperature and battery: a driver may take milliseconds for one
 SESSION_FILES = 10_000  # summaries that are read in one pass
 

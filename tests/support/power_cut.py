@@ -59,6 +59,7 @@ class World:
         self.wire = Wire(self.server)
         self.now = self.repository.now.timestamp() + 10
         self.wanted = 0
+        self.options: dict[str, Any] = {}  # of the agents, besides those below
         self.want(1)
 
     def __enter__(self) -> "World":
@@ -75,16 +76,19 @@ class World:
         return Agent.open(
             FOLDER,
             AgentOptions(
-                server="http://models.example.com",
-                root=self.repository.root_bytes,
-                device_id="dev-1",
-                enrol_token=self.server.enrol_token,
-                probes=WholeFiles(),
-                pool=self.wire,
-                clock=lambda: self.now,
-                chance=random.Random(1),
-                disk=disk,
-                models=["detector"],
+                **{
+                    "server": "http://models.example.com",
+                    "root": self.repository.root_bytes,
+                    "device_id": "dev-1",
+                    "enrol_token": self.server.enrol_token,
+                    "probes": WholeFiles(),
+                    "pool": self.wire,
+                    "clock": lambda: self.now,
+                    "chance": random.Random(1),
+                    "disk": disk,
+                    "models": ["detector"],
+                    **self.options,
+                }
             ),
         )
 

@@ -9,6 +9,7 @@ from whimbrel.health.report import Announcement, Batch, Build, Cohort, Summary, 
 from whimbrel.health.shadow import ShadowSums, Units
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import Document, encode, parse
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import (
     File,
     Line,
@@ -32,6 +33,15 @@ SELECTOR = Selector(
     match_labels={"os": "linux"}, match_expressions=(Expression(key="app", operator="Version", values=(">=1.8", "<3")),)
 )
 TENSOR = Tensor(dtype="float32", shape=(1, 2), values=(0.5, 1.0))
+LOCAL_LIMITS = LocalLimits(
+    crash_loop=5,
+    sessions=50,
+    error_rate_max=0.125,
+    latency_ms_p95_max=40.0,
+    accuracy_min=0.75,
+    probe_every_s=86400.0,
+    on_failed_probe="go_back",
+)
 RELEASE = Release(
     model="wake",
     serial=3,
@@ -80,6 +90,7 @@ RELEASE = Release(
     requires=(Requirement(model="sleep", serial=2),),
     reference=Reference(kind="classes", bins=("cat", "dog"), shares=(0.75, 0.25)),
     unchecked=("an objection",),
+    local_limits=LOCAL_LIMITS,
 )
 LINE = Line(model="wake", sequence=4, minimum_serial=2, revoked=(3, 5))
 POLICY = Policy(
@@ -146,6 +157,7 @@ POLICY = Policy(
     report_labels=("region",),
     hardware_label="chip",
     slice_labels=("os",),
+    local_limits=LOCAL_LIMITS,
 )
 BATCH = Batch(
     epoch="0123456789abcdef",
@@ -253,13 +265,17 @@ CELL = Cell(
 _SELECTOR = (
     '{"match_expressions":[{"key":"app","operator":"Version","values":[">=1.8","<3"]}],"match_labels":{"os":"linux"}}'
 )
+_LOCAL_LIMITS = (
+    '"local_limits":{"accuracy_min":0.75,"crash_loop":5,"error_rate_max":0.125,"latency_ms_p95_max":40.0,'
+    '"on_failed_probe":"go_back","probe_every_s":86400.0,"sessions":50}'
+)
 _TENSOR = '{"dtype":"float32","shape":[1,2],"values":[0.5,1.0]}'
 GOLDEN = {
     "release": (
         RELEASE,
         """
 {"build_hash":"a1b2c3d4e5f6","changelog":["better"],"created":"2026-03-05T10:00:00Z",
-"format":"whimbrel-release-1","metrics":{"accuracy":0.875,"samples":12},"model":"wake",
+"format":"whimbrel-release-1",<LOCAL_LIMITS>,"metrics":{"accuracy":0.875,"samples":12},"model":"wake",
 "reference":{"bins":["cat","dog"],"kind":"classes","shares":[0.75,0.25]},
 "requires":[{"model":"sleep","serial":2}],"semantic_version":"2.4.1","serial":3,
 "training":{"architecture":"a","build_hash":"b","dataset":"s","date":"d","framework":"f","parent":"p","run":"r",
@@ -297,7 +313,7 @@ GOLDEN = {
 "stage":0,"start":50000},{"end":1,"name":"shadow","role":"treated","serial":3,
 "shadow":{"compare":"values","sample_ppm":50000,"tolerance":0.25},"stage":0,"start":0}],"before":["accuracy"],
 "delays_by_class":{"pi":[20.0,90.0]},"delays_s":[1.5,20.0],"end":999990,"rollout":"r1",
-"selector":<SELECTOR>,"start":10}],"salt":42}],"model":"wake",
+"selector":<SELECTOR>,"start":10}],"salt":42}],<LOCAL_LIMITS>,"model":"wake",
 "on_revoked":"stop","overrides":[3],"pins":[{"devices":["dev-1"],"serial":1},{"selector":<SELECTOR>,
 "serial":2}],"quarantine":[{"selector":<SELECTOR>,"serial":4}],"refresh_s":60.0,
 "report_labels":["region"],"report_s":30.0,"sequence":9,"slice_labels":["os"]}
@@ -344,7 +360,12 @@ GOLDEN = {
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_bytes_of_a_document(name: str) -> None:
     document, golden = GOLDEN[name]
-    text = golden.replace("<SELECTOR>", _SELECTOR).replace("<TENSOR>", _TENSOR).replace("\n", "")
+    text = (
+        golden.replace("<SELECTOR>", _SELECTOR)
+        .replace("<TENSOR>", _TENSOR)
+        .replace("<LOCAL_LIMITS>", _LOCAL_LIMITS)
+        .replace("\n", "")
+    )
     assert encode(document).decode() == text
 
 

@@ -306,6 +306,7 @@ class Agent:
                 self._advance(model, each, now=now)
                 self._look_for_changes()
             for each in self._installations.values():
+                each.check_again()
                 each.write_down()
             if not self._network.offline:
                 self._reporting.flush()

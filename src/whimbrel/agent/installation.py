@@ -19,6 +19,7 @@ from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.places import Places
 from whimbrel.agent.preparation import Preparation
 from whimbrel.agent.recent_sessions import recent_of
+from whimbrel.agent.rechecks import Rechecks
 from whimbrel.agent.session_results import SessionResults
 from whimbrel.agent.swaps import Swaps
 from whimbrel.device import cohorts, effects, events, placebo, slots
@@ -68,6 +69,7 @@ class Installation:
         self.results = SessionResults(self.state, device)
         self.preparation = Preparation(self.state, device)
         self.leaving = Leaving(self.state, device)
+        self.rechecks = Rechecks(self.state, device)
         self.decision: Decision | None = None
         self.waits_for = ""
         self.again_s: float | None = None
@@ -113,7 +115,11 @@ class Installation:
                 return ""
             return broken_limit(local, recent_of(places, pointer.active).sessions)
 
-        self.leaving.look(local, reasons=(broken,))
+        self.leaving.look(local, reasons=(broken, lambda: self.rechecks.reason_to_leave(local)))
+
+    def check_again(self) -> None:
+        """Run the active version's probe again, where it is time and the device is idle."""
+        self.rechecks.run_when_due(self.local_limits())
 
     def write_down(self) -> None:
         """At the end of a pass: what sessions must know when no cycle runs, and no record of what is done."""

@@ -94,8 +94,9 @@ class Leaving:
         departure = read_departures(self._state.places).get(self._state.model)
         is_open = names(departure, self._state.pointer.active) and self._state.pointer.fallback is not None
         if departure is not None and not is_open:
-            for place in (self._state.places.crash_loop, self._state.places.recent):
-                self._state.places.disk.remove(place)  # where it is tried again it begins at zero
+            places = self._state.places
+            for place in (places.crash_loop, places.recent, places.recheck):
+                places.disk.remove(place)  # where it is tried again it begins at zero
             forget(self._state.places, {self._state.model: departure})
 
     def write_orders(self, limits: LocalLimits, profile: Profile, together: Mapping[str, int]) -> None:

@@ -31,6 +31,7 @@ class Places:
         self.departures_lock = folder.parent / ".left.lock"
         self.crash_loop = folder / "crashes"
         self.recent = folder / "recent"
+        self.recheck = folder / "recheck"
         self.orders = folder / "orders"
         self.marks = folder / "marks"
         self.summaries = folder / "sessions"

@@ -36,6 +36,7 @@ def model_status(
         "shadow": _shadow_status(journal),
         "download": _download_status(journal, progress),
         "waits_for": each.waits_for or trouble or None,
+        "recheck": _recheck_status(each),
         "stays": each.leaving.kept_because or None,
         "sequence": policy.sequence if policy else None,
         "refused": {str(refusal.serial): refusal.reason for refusal in journal.refused},
@@ -44,6 +45,12 @@ def model_status(
         },
         "problem": problem,
     }
+
+
+def _recheck_status(each: Installation) -> dict[str, Any] | None:
+    active = each.state.pointer.active
+    last = each.rechecks.last_of(active) if active is not None else None
+    return {"at": last.at, "passed": last.passed, "reason": last.reason} if last is not None else None
 
 
 def _shadow_status(journal: Journal) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from securesystemslib.signer import SSlibKey
 
+from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
@@ -15,8 +16,9 @@ from whimbrel.cli.output import Json, print_json, print_table, say, size_of, whe
 from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings
 from whimbrel.flows.wording import condition_words
-from whimbrel.model.documents import convert, encode
+from whimbrel.model.documents import convert, encode, plain
 from whimbrel.model.ids import check_name
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Line
 from whimbrel.server.admin.views.models import AddedModel, AliasView, ModelView, NewAlias, NewModel
 from whimbrel.server.admin.views.repository import KeysView
@@ -156,6 +158,13 @@ def alias(
     say(f"{name}: {alias} is {named.version}")
 
 
+def _limit_words(local: LocalLimits | None) -> str:
+    """By which limits a device goes back without a server."""
+    given = plain(local) if local is not None else {}
+    words = ", ".join(f"{name}={value}" for name, value in given.items())
+    return f"devices go back by {words}" if words else f"devices go back after {limits.CRASH_LOOP} crashes in a row"
+
+
 app.command("rollback")(rollback)
 app.command("health")(health)
 app.command("monitors")(monitors)
@@ -182,6 +191,7 @@ def _tell(model: ModelView) -> None:
         "objectives": "; ".join(f"{each.name}, {each.action.replace('_', ' ')}" for each in settings.objectives)
         or "none",
         "anomalies": settings.anomalies.replace("_", " "),
+        "alone": _limit_words(settings.local_limits),
         "patches": f"from the newest {settings.delta_bases} earlier versions, and from those that many devices run",
         "if revoked": "devices with nowhere to go keep it"
         if settings.on_revoked == "keep"

@@ -18,10 +18,11 @@ from whimbrel.cli.option_values import window_of
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.settings_file import read_settings
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.plan.objectives import read_objective
 
 _CADENCE, _BUDGETS, _CONDITIONS = "Cadence and labels", "Budgets of a publication", "When devices fetch and activate"
-_MONITORS = "What is watched while a version runs"
+_MONITORS, _ALONE = "What is watched while a version runs", "What a device decides alone"
 
 
 def _option(kind: Any, *names: str, text: str, panel: str) -> Any:
@@ -84,6 +85,13 @@ _OPTIONS: dict[str, Any] = {
         text="A YAML file of settings, with the names that `model show --json` has; options here win over it.",
         panel=_CADENCE,
     ),
+    "local_limit": _option(
+        list[str] | None,
+        text="NAME=VALUE that each device checks by itself (crash_loop=3, error_rate_max=0.05, accuracy_min=0.84). "
+        "Repeat it; it replaces those before.",
+        panel=_ALONE,
+    ),
+    "no_local_limit": _option(bool, "--no-local-limit", text="Take all local limits back.", panel=_ALONE),
     "unmetered": _option(
         bool | None, "--unmetered/--no-unmetered", text="On an unmetered network only.", panel=_CONDITIONS
     ),
@@ -140,7 +148,12 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
         "anomalies": given["anomalies"],
         "conditions": ({**filed.get("conditions", {}), **_conditions(given)}) or None,
     }
-    return filed | {name: value for name, value in settings.items() if value is not None}
+    named = {name: value for name, value in settings.items() if value is not None}
+    if given["local_limit"]:
+        named["local_limits"] = _local_limits(given["local_limit"])
+    elif given["no_local_limit"]:
+        named["local_limits"] = None
+    return filed | named
 
 
 def _objectives(given: list[str], *, none: bool) -> list[dict[str, Any]] | None:
@@ -150,6 +163,25 @@ def _objectives(given: list[str], *, none: bool) -> list[dict[str, Any]] | None:
         return [msgspec.to_builtins(read_objective(each)) for each in given] or None
     except ValueError as error:
         raise UntrustedInput(f"--objective: {error}") from error
+
+
+def _local_limits(given: list[str]) -> dict[str, Any]:
+    """The limits as the admin API takes them; those that are not understood are refused here, with all names."""
+    limits: dict[str, Any] = {}
+    for each in given:
+        name, _, value = each.partition("=")
+        try:
+            limits[name] = float(value) if "." in value or "e" in value.lower() else int(value)
+        except ValueError:
+            limits[name] = value
+    try:
+        msgspec.convert(limits, LocalLimits)
+    except msgspec.ValidationError as error:
+        names = ", ".join(LocalLimits.__struct_fields__)
+        raise UntrustedInput(
+            f"--local-limit {' '.join(given)} is not understood: {error}; expected NAME=VALUE of {names}"
+        ) from error
+    return limits
 
 
 def _conditions(given: dict[str, Any]) -> dict[str, Any]:

@@ -245,6 +245,8 @@ def _recalled(journal: Journal, event: events.Recalled) -> Journal:
 def _went_back(journal: Journal, _: events.WentBack) -> Journal:
     going_back = _going_back(journal)
     announced = say(journal, _counted(journal, going_back))
+    if going_back.to is not None:  # what runs now, so that nobody takes it for the version that was left
+        announced = say(announced, Announcement(model=journal.model, step="activated", serial=going_back.to))
     if going_back.leaves is not None:
         announced = _refuse(announced, going_back.leaves, going_back.reason, sequence=going_back.policy_sequence)
     return _replace(announced, candidate=None, going_back=None)

@@ -13,6 +13,7 @@ from whimbrel.health.report import Role
 from whimbrel.health.user_report import Fate
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.plan.experiment import Experiment, ExperimentVariant
 from whimbrel.plan.experiment_states import Phase
@@ -58,6 +59,7 @@ class ModelSettings(Document, frozen=True):
     size_bytes_max: SizeBudget = None  # publish-time budget: of the largest variant
     delta_bases: DeltaBases = limits.DELTA_BASES  # newest earlier versions with a direct patch
     metrics_min: dict[Label, float] = {}  # publish-time budget: floors of metrics
+    local_limits: LocalLimits | None = None  # by which each device decides alone; over those of the release
     objectives: Objectives = ()  # what every version must keep while it runs
     anomalies: Anomalies = "alert"  # what follows where a version departs from its past, or from those beside it
 
@@ -100,6 +102,7 @@ class NewSettings(Document, frozen=True):
     size_bytes_max: SizeBudget | UnsetType = UNSET
     delta_bases: DeltaBases | UnsetType = UNSET
     metrics_min: dict[Label, float] | UnsetType = UNSET
+    local_limits: LocalLimits | UnsetType | None = UNSET
     objectives: Objectives | UnsetType = UNSET
     anomalies: Anomalies | UnsetType = UNSET
 

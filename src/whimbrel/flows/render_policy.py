@@ -79,6 +79,7 @@ def render_policy(
         report_labels=settings.report_labels,
         hardware_label=settings.hardware_label,
         slice_labels=settings.slice_labels,
+        local_limits=settings.local_limits,
     )
 
 

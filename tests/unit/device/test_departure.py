@@ -58,7 +58,8 @@ def test_a_version_that_was_left_at_rest_is_refused_until_a_newer_policy_and_tol
     journal = left(Journal(model="m", state=state))
     assert journal.state is State.QUARANTINED
     assert [(each.serial, each.policy_sequence) for each in journal.refused] == [(2, 7)]
-    assert [(each.step, each.serial, each.reason) for each in journal.outbox] == [("went_back", 2, "it crashes")]
+    told = [(each.step, each.serial, each.reason) for each in journal.outbox]
+    assert told == [("went_back", 2, "it crashes"), ("activated", 1, "")]
 
 
 def test_a_version_that_was_left_after_its_commit_is_told_in_the_cohort_that_it_is_counted_in() -> None:
@@ -66,13 +67,13 @@ def test_a_version_that_was_left_after_its_commit_is_told_in_the_cohort_that_it_
         Membership(rollout="old", stage=0, role="treated", assigned_at=0, since=1, serial=1),
         Membership(rollout="r", stage=1, role="treated", assigned_at=0, since=1, serial=2),
     )
-    told = left(Journal(model="m", state=State.COMMITTED, memberships=members)).outbox[-1]
+    told = left(Journal(model="m", state=State.COMMITTED, memberships=members)).outbox[0]
     assert (told.rollout, told.stage, told.role) == ("r", 1, "treated")
 
 
 def test_a_control_that_leaves_its_version_is_told_as_a_control() -> None:
     members = (Membership(rollout="r", stage=1, role="control", assigned_at=0, since=1, serial=2),)
-    told = left(Journal(model="m", state=State.COMMITTED, memberships=members)).outbox[-1]
+    told = left(Journal(model="m", state=State.COMMITTED, memberships=members)).outbox[0]
     assert (told.rollout, told.stage, told.role) == ("r", 1, "control")
 
 
@@ -89,5 +90,5 @@ def test_a_trial_that_was_left_is_told_in_its_own_cohort() -> None:
         stage=2,
     )
     journal = left(Journal(model="m", state=State.ON_TRIAL, candidate=candidate))
-    assert (journal.outbox[-1].rollout, journal.outbox[-1].stage) == ("r", 2)
+    assert (journal.outbox[0].rollout, journal.outbox[0].stage) == ("r", 2)
     assert journal.candidate is None

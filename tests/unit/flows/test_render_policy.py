@@ -7,6 +7,7 @@ from support.values import SALT, T0, devices_in, line, model, plan, quarantined,
 from whimbrel.flows.records import ModelSettings, RolloutRecord
 from whimbrel.flows.render_policy import render_policy
 from whimbrel.model.documents import encode, parse
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.plan.rollout_states import State
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.decide import Profile, decide
@@ -42,6 +43,13 @@ def test_a_stage_is_some_bytes_longer_and_no_device_is_named() -> None:
 def test_a_rendered_policy_is_read_back() -> None:
     one = render(rollout(stage=1, shares=(50_000, 250_000)), quarantine=[quarantined(3)])
     assert parse(Policy, encode(one), what="it") == one
+
+
+def test_a_models_local_limits_are_in_its_policy_and_old_policies_are_read_without() -> None:
+    settings = ModelSettings(local_limits=LocalLimits(crash_loop=5))
+    assert render(model=model(settings=settings)).local_limits == LocalLimits(crash_loop=5)
+    assert render().local_limits is None
+    assert b"local_limits" not in encode(render())
 
 
 def test_every_bucket_is_treated_or_a_control() -> None:

@@ -8,6 +8,7 @@ import pytest
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.card import Card, CardReference, read_card
 from whimbrel.flows.files.variant_spec import parse_variant
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Probe, Tensor, Training
 
 CARD = """\
@@ -73,6 +74,14 @@ def test_the_card_in_the_reference_is_read() -> None:
     card = read_card(page.split("```yaml\n")[1].split("```")[0], what="card.md")
     assert card.probe is not None
     assert (card.semantic_version, card.probe.golden) == ("2.10.0", "golden.npz")
+
+
+def test_local_limits_of_a_card_are_read_and_checked() -> None:
+    card = read_card("local_limits: {crash_loop: 5, error_rate_max: 0.05, on_failed_probe: go_back}", what="card.yaml")
+    assert card.local_limits == LocalLimits(crash_loop=5, error_rate_max=0.05, on_failed_probe="go_back")
+    for wrong in ("{error_rate_max: 5}", "{crash_lop: 3}", "{sessions: 3}", "{probe_every_s: 1}"):
+        with pytest.raises(UntrustedInput, match="local_limits"):
+            read_card(f"local_limits: {wrong}", what="card.yaml")
 
 
 def test_the_published_manifest_is_taken_as_it_is() -> None:

@@ -12,6 +12,7 @@ from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.change_settings import change_settings
 from whimbrel.flows.records import ModelRecord, ModelSettings, NewConditions, NewSettings
 from whimbrel.model.documents import convert, encode
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.policy.policy import Conditions
 
 
@@ -73,6 +74,17 @@ def test_each_condition_is_changed_alone() -> None:
         assert here.registry.model("wake").settings.conditions == Conditions(charging=True, start_jitter_s=5)
         with pytest.raises(UntrustedInput, match="battery_min"):
             change_to(here, {"conditions": {"battery_min": 30}})
+
+
+def test_local_limits_are_set_taken_back_and_refused_where_they_make_no_sense() -> None:
+    with town() as here:
+        change_to(here, {"local_limits": {"crash_loop": 5, "accuracy_min": 0.8}})
+        assert here.registry.model("wake").settings.local_limits == LocalLimits(crash_loop=5, accuracy_min=0.8)
+        for wrong in ({"accuracy_min": 80}, {"crash_loop": -1}, {"on_failed_probe": "panic"}, {"errors": 0.1}):
+            with pytest.raises(UntrustedInput, match="local_limits"):
+                change_to(here, {"local_limits": wrong})
+        change_to(here, {"local_limits": None})
+        assert here.registry.model("wake").settings == ModelSettings()
 
 
 def change_to(here: Town, settings: dict[str, Any]) -> None:

@@ -318,6 +318,14 @@ def test_a_device_that_went_back_is_counted_and_seen_on_the_old_version() -> Non
         assert here.fleet.inventory("wake") == {1: 1}
 
 
+def test_a_device_that_leaves_a_version_after_its_commit_is_counted_and_the_gate_looks_at_once() -> None:
+    with town(running=rollout()) as here:
+        take(here, announce(CANARY, "activating"), announce(CANARY, "activated"), announce(CANARY, "committed"))
+        assert counts(here).went_back_t == 0
+        assert take(here, announce(CANARY, "went_back", serial=2)).setbacks == 1
+        assert counts(here).went_back_t == 1
+
+
 def test_what_cannot_be_read_is_counted_and_dropped() -> None:
     with town(running=rollout()) as here:
         rubbish = msgspec.structs.replace(reports(CANARY), body=b'{"epoch": 7}')
