@@ -24,6 +24,7 @@ def blue_green_sentences(plan: Plan) -> tuple[str, ...]:
         "The version before stays in the other slot of each device, so going back is one verb and needs no download: "
         "rollout rollback, also after it is complete, or model rollback. It stays there until a later version needs "
         "the slot; from then on a device that goes back fetches it.",
+        "Monitors of the model, where it has some, watch the new version in the rollout and after it.",
     )
 
 
