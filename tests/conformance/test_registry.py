@@ -66,6 +66,24 @@ def test_records_come_back_as_they_were_written(database: Database) -> None:
         assert registry.audit_log()[0].evidence == {"a": {"b": 1}}
 
 
+def test_a_rollout_is_watched_until_a_day_of_its_own_hours_after_it_ended(database: Database) -> None:
+    add(database)
+    with transaction(database, "default") as stores:
+        for name, hour_s in (("of-days", 3600.0), ("of-seconds", 1.0)):
+            ended = rollout(id=name, hour_s=hour_s, state=State.COMPLETED, ended_at=T0)
+            stores.registry.add_rollout(ended, plan_text="")
+        stores.registry.add_rollout(rollout(id="waits", state=State.QUEUED), plan_text="")
+    with transaction(database, "default") as stores:
+
+        def watched(later_s: float) -> list[str]:
+            return [each.id for each in stores.registry.watched_rollouts("wake", now=T0 + later_s)]
+
+        assert watched(23) == ["of-days", "of-seconds", "waits"]
+        assert watched(25) == ["of-days", "waits"]
+        assert watched(86401) == ["waits"]
+        assert stores.registry.watched_rollouts("other", now=T0) == []
+
+
 def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
     def fail() -> None:
         with transaction(database, "default") as stores:

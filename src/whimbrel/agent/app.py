@@ -132,7 +132,8 @@ class Agent:
         self._housekeeping = Housekeeping(
             folder, disk=disk, trust=self._trust, download=self._download, installations=self._installations
         )
-        self._refreshing, self._storing = Refreshing(self._trust, now=self._now, chance=chance), Backoff(chance)
+        self._refreshing = Refreshing(self._trust, now=self._now, chance=chance, least_s=self._least_refresh_s)
+        self._storing = Backoff(chance)
         self._status: dict[str, Any] = {}
         self._status_file = StatusFile(folder, disk=disk)
         self._shadows: dict[str, ShadowClient] = {}
@@ -346,6 +347,12 @@ class Agent:
         if budget is None or self._network.offline or self._situation().unmetered:
             return None
         return budget
+
+    def _least_refresh_s(self) -> float:
+        """Seconds between two refreshes at least: the device's own settings, which no policy goes below."""
+        metered_s = self.settings.metered_refresh_min_s
+        metered = metered_s > self.settings.refresh_min_s and self._situation().unmetered is False
+        return metered_s if metered else self.settings.refresh_min_s
 
     def _next_s(self) -> float:
         now = self._now()

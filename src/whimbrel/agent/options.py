@@ -36,6 +36,8 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str | None = None  # before the environment's HTTP_PROXY and its like; "" for none
     bandwidth_kib_s: int | None = None  # a cap on downloads; 0: none
     metered_mib_a_day: int | None = None  # of a day, where the network is not known to be unmetered; 0: no bound
+    refresh_min_s: float | None = None  # seconds between two looks for news at least, whatever policies say; 0: none
+    metered_refresh_min_s: float | None = None  # the same where the network is known to be metered; 300 at first
     quota_mib: int | None = None  # of the folder; 0: what the disk has
 
     # --- of this process ---

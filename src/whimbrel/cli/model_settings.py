@@ -39,6 +39,11 @@ def _condition(kind: Any, name: str, text: str) -> dict[str, Any]:
 
 _OPTIONS: dict[str, Any] = {
     "refresh_s": _option(float | None, text="Seconds between a device's refreshes (default 300).", panel=_CADENCE),
+    "rollout_refresh_s": _option(
+        float | None,
+        text="The same while something rolls out, and for a day after it, where it is less (default 30).",
+        panel=_CADENCE,
+    ),
     "report_s": _option(float | None, text="Seconds between a device's reports (default 300).", panel=_CADENCE),
     "report_label": _option(
         list[str] | None, text="A label that devices may report. Repeat it; it replaces those before.", panel=_CADENCE
@@ -123,6 +128,7 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
     filed = {} if path is None else read_settings(read_text(path, "the settings"), what=path.name)
     settings = {
         "refresh_s": given["refresh_s"],
+        "rollout_refresh_s": given["rollout_refresh_s"],
         "report_s": given["report_s"],
         "report_labels": given["report_label"] or None,
         "hardware_label": given["hardware_label"],

@@ -1,6 +1,5 @@
 """`whimbrel rollout`: start a plan, watch it, and take the wheel."""
 
-import getpass
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +14,7 @@ from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.following import follow, wait_until
 from whimbrel.cli.model_health import figure_cells
 from whimbrel.cli.option_values import duration_s
-from whimbrel.cli.options import OnlyModel
+from whimbrel.cli.options import By, OnlyModel, login
 from whimbrel.cli.output import Json, ago, console, counted, percent, print_json, print_table, say, when
 from whimbrel.cli.plan import app as plan_app
 from whimbrel.cli.text_file import read_text
@@ -37,10 +36,6 @@ app.add_typer(plan_app, name="plan")
 _NEWS = ("id", "state", "stage_name", "because", "counts", "devices")  # of which a change is told
 Which = Annotated[str, typer.Argument(help="The rollout's id; see: whimbrel rollout list")]
 Why = Annotated[str, typer.Option("--because", "--note", help="The reason, for the audit log.")]
-By = Annotated[
-    str,
-    typer.Option("--by", envvar="WHIMBREL_ACTOR", help="Who does it, for the audit log; your login name by default."),
-]
 
 
 @app.command("start")
@@ -68,7 +63,7 @@ def start(
     text = read_text(plan)
     read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
     asked = {"plan": text, "file_name": plan.name, "hour_s": hour_s, "override": override, "draft": draft}
-    begun = client.send("POST", "rollouts", asked | {"actor": by or _login()}, as_=RolloutView)
+    begun = client.send("POST", "rollouts", asked | {"actor": by or login()}, as_=RolloutView)
     if json:
         print_json(begun)
         return
@@ -231,7 +226,7 @@ def evidence(
 def _move_command(move: str, teaching: str) -> Callable[..., None]:
     @connected
     def run(client: Client, rollout: Which, because: Why = "", by: By = "", json: Json = False) -> None:
-        reason = {"because": because, "actor": by or _login()}
+        reason = {"because": because, "actor": by or login()}
         moved = client.send("POST", f"rollouts/{quoted(rollout)}/{quoted(move)}", reason, as_=RolloutView)
         if json:
             print_json(moved)
@@ -258,7 +253,13 @@ app.command("finish")(
     _move_command("finish", "Make its version everybody's baseline now, whatever its plan still says.")
 )
 app.command("abort")(_move_command("abort", "End it: devices return to the baseline; the version is not quarantined."))
-app.command("rollback")(_move_command("rollback", "Take it back: devices return, and the version is quarantined."))
+app.command("rollback")(
+    _move_command(
+        "rollback",
+        "Take it back: devices return, and the version is quarantined. Also after it was complete, as long as its "
+        "version is the baseline: then the model goes back to the baseline before (as: whimbrel model rollback).",
+    )
+)
 
 
 def picture(view: RolloutView) -> Group:
@@ -367,10 +368,3 @@ def _exit_unless_completed(view: RolloutView) -> None:
 
 def _fetch(client: Client, rollout: str) -> RolloutView:
     return client.get(f"rollouts/{quoted(rollout)}", as_=RolloutView)
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # nobody is logged in: a container without that user
-        return "admin"

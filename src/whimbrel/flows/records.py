@@ -36,6 +36,8 @@ from whimbrel.policy.policy import (
 
 ActivateMaxAge = Annotated[float, Meta(ge=1)]  # seconds
 OnRevoked = Literal["keep", "stop"]
+ROLLOUT_REFRESH_S = 30.0  # "within seconds": a device hears of a way back in 15 s on average
+WATCHED_AFTER_HOURS = 24  # after a rollout ended, devices refresh as often as while it was live, for so long
 SizeBudget = Annotated[int, Meta(gt=0)] | None  # bytes
 DeltaBases = Annotated[int, Meta(ge=0, le=64)]
 
@@ -44,6 +46,7 @@ class ModelSettings(Document, frozen=True):
     """What an operator may set for a model; it travels in the policy, or is checked at publication."""
 
     refresh_s: Period = PERIOD_S
+    rollout_refresh_s: Period = ROLLOUT_REFRESH_S  # while something rolls out, and for a day after it, if it is less
     report_s: Period = PERIOD_S
     activate_max_age_s: ActivateMaxAge = ACTIVATE_MAX_AGE_S
     conditions: Conditions = msgspec.field(default_factory=Conditions)
@@ -85,6 +88,7 @@ class NewSettings(Document, frozen=True):
     """
 
     refresh_s: Period | UnsetType = UNSET
+    rollout_refresh_s: Period | UnsetType = UNSET
     report_s: Period | UnsetType = UNSET
     activate_max_age_s: ActivateMaxAge | UnsetType = UNSET
     conditions: NewConditions | UnsetType = UNSET
@@ -166,9 +170,9 @@ class Comparison(Protocol):
 class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A plan's progress. `shares`: the bucket where each stage's share ends, for those entered so far.
 
-    `ended_at`: when it lost its say in the policy. `state_since`: when its state became what it is. `override`: a
-    person's reason to offer a version again that was taken back. `baseline` None: nothing ran before, so that devices
-    which are not treated run no version, and nobody is a control.
+    `ended_at`: when it lost its say in the policy, or was taken back after that. `state_since`: when its state became
+    what it is. `override`: a person's reason to offer a version again that was taken back. `baseline` None: nothing ran
+    before, so that devices which are not treated run no version, and nobody is a control.
     """
 
     namespace: str

@@ -8,7 +8,8 @@
 4. A first version has no control: whoever is not treated is in no arm, and runs no version.
 5. An experiment is an entry too: its k-th arm is treated in stage k, and the control is that of every stage. An arm
    that was stopped is left out: its devices run the baseline, and are compared no more.
-6. The length of the document depends on stages and rollouts, never on devices.
+6. While something rolls out, and for a day after it, devices refresh more often: so it is taken back within seconds.
+7. The length of the document depends on stages and rollouts, never on devices.
 """
 
 from collections.abc import Sequence
@@ -41,7 +42,10 @@ def render_policy(
     overrides: Sequence[int] = (),
     experiments: Sequence[ExperimentRecord] = (),
 ) -> Policy:
-    """The policy of `model` with those of its `rollouts` and `experiments` that are live."""
+    """The policy of `model` with those of its `rollouts` and `experiments` that are live.
+
+    `rollouts`: those that have not ended, and those that ended less than a day ago.
+    """
     settings = model.settings
     live = [rollout for rollout in rollouts if rollout.live]
     # While a rollout is judged, its window is the cadence: evidence must come as fast as the plan wants to look. While
@@ -50,8 +54,10 @@ def render_policy(
     compared = [experiment for experiment in experiments if experiment.live]
     judged: list[Comparison] = [*watched, *compared]
     report_s = min([settings.report_s, *(each.window_s for each in judged)])
+    begun: list[Comparison] = [*(rollout for rollout in rollouts if rollout.shares), *compared]
     # In a rehearsal devices look as often as its hours are short, else a stage is over before they hear of it.
-    refresh_s = min([settings.refresh_s, *(rehearsed_s(settings.refresh_s, hour_s=each.hour_s) for each in judged)])
+    often_s = min(settings.refresh_s, settings.rollout_refresh_s)
+    refresh_s = min([settings.refresh_s, *(rehearsed_s(often_s, hour_s=each.hour_s) for each in begun)])
     entries = (*(_rollout_entry(rollout) for rollout in live), *(_experiment_entry(each) for each in compared))
     return Policy(
         model=model.name,

@@ -273,6 +273,7 @@ class Backend:
         self.root = root.to_bytes()
         settings = ModelSettings(
             refresh_s=REFRESH_S,
+            rollout_refresh_s=REFRESH_S,  # ten times the looks would be ten times the work, and no other world
             report_s=REPORT_S,
             activate_max_age_s=ACTIVATE_MAX_AGE_S,
             report_labels=("hardware",),

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from whimbrel.errors import Conflict, NotFound
 from whimbrel.flows.records import (
+    WATCHED_AFTER_HOURS,
     ApprovalRecord,
     AuditRecord,
     ModelRecord,
@@ -229,6 +230,11 @@ class Registry:
         named = {} if model is None else {"model": model}
         query = _rollouts(tuple(named), live=live, unended=unended)
         return [_rollout(row) for row in self.connection.execute(query, named | {"namespace": self.namespace})]
+
+    def watched_rollouts(self, model: str, *, now: float) -> list[RolloutRecord]:
+        """Rollouts that have not ended, or that ended less than a day of their own hours ago; oldest first."""
+        named = {"namespace": self.namespace, "model": model, "now": now}
+        return [_rollout(row) for row in self.connection.execute(_watched_rollouts(), named)]
 
     def save_rollout(self, rollout: RolloutRecord, *, before: RolloutRecord) -> None:
         """Write its new state, when it still is as it was before. Raises `Conflict` otherwise."""
@@ -458,6 +464,14 @@ def _rollouts(named: tuple[str, ...], *, live: bool, unended: bool) -> Select[An
     if unended:
         query = query.where(state.not_in([ended_state.value for ended_state in ENDED]))
     return query
+
+
+@functools.cache
+def _watched_rollouts() -> Select[Any]:
+    table = schema.rollouts
+    lately = table.c.ended_at + WATCHED_AFTER_HOURS * table.c.hour_s > bindparam("now")
+    unended = table.c.state.not_in([ended_state.value for ended_state in ENDED])
+    return _query(table, ("created_at", "id"), ("model",)).where(or_(unended, lately))
 
 
 @functools.lru_cache(maxsize=256)  # a plan stays as it is, and is asked for in every round

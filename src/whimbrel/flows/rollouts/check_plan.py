@@ -17,6 +17,7 @@ from whimbrel.errors import Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import usage_of
+from whimbrel.flows.rollouts.blue_green import blue_green_sentences, blue_green_warnings
 from whimbrel.flows.rollouts.shares import DevicePlace, Devices, cap, share_among, share_percent, stage_of
 from whimbrel.flows.rollouts.small_fleet import protection_sentences, protection_warnings
 from whimbrel.flows.rollouts.start import find_refusal
@@ -221,14 +222,23 @@ def _sight_words(check: StageCheck) -> str:
 
 def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None, first: bool) -> tuple[str, ...]:
     without = [] if first else [n for n, each in enumerate(stages) if each.devices and not each.control]
+    compares = not plan.is_blue_green or plan.shadows or plan.holdback
     sentences = [
         "It is the first version, so there is nothing to compare it with: probes, trials, the kill switch and absolute "
         "limits protect its devices. Taken back, it leaves them without a version."
         if first
+        else "It compares no two versions at one time."
+        if not compares
         else f"{'Every stage' if not without else 'A stage with a control'} is compared with devices that stay on the "
         "old version, at the same time. Crashes, errors, silence, latency and accuracy are watched where devices "
         "report them.",
-        *protection_sentences(plan, without_control=without, baseline=baseline),
+        *(blue_green_sentences(plan) if plan.is_blue_green and not first else ()),
+        *protection_sentences(
+            plan,
+            without_control=without,
+            baseline=baseline,
+            why="all of its devices change at once" if plan.is_blue_green else "the fleet is too small",
+        ),
         "A limit that is proven to be broken takes it back by itself."
         if first
         else "Proven harm goes back by itself, also harm that is smaller than the plan's limits: a limit decides the "
@@ -241,15 +251,15 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None
         "more than what the stage could have seen.",
     ]
     last = stages[-1]
-    if plan.holdback_percent:
+    if plan.holdback:
         kept = last.control
         sentences.append(
-            f"A holdback of {plan.holdback_percent:g}% ({devices_words(kept)}) stays on the old version until the last "
+            f"A holdback of {plan.holdback:g}% ({devices_words(kept)}) stays on the old version until the last "
             "soak ends; then everybody gets the new one."
             if kept or not last.devices
-            else f"The holdback of {plan.holdback_percent:g}% is empty: no device is in it."
+            else f"The holdback of {plan.holdback:g}% is empty: no device is in it."
         )
-    elif not first:
+    elif not first and not plan.is_blue_green:
         sentences.append(
             "Without a holdback, from 100% on only absolute limits and silence are judged: nothing is left to compare."
         )
@@ -278,14 +288,16 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, first: bo
     begin, last = stages[0], stages[-1]
     if not fleet:
         warnings.append("no device follows the model, so nothing can be counted; imagine a fleet with --devices N")
-    if len(stages) == 1:
+    if plan.is_blue_green:
+        warnings += blue_green_warnings(plan, first=first)
+    elif len(stages) == 1:
         warnings.append("one stage: there is no canary, and all of its devices are at stake at once")
     elif begin.share_percent >= 50:
         warnings.append(
             f"the first stage is {percent_words(begin.share_percent)} already: most devices have it before anything is "
             "known"
         )
-    if not plan.holdback_percent and not first:
+    if not plan.holdback and not first and not plan.is_blue_green:
         warnings.append("no holdback: at 100% nothing is left to compare with")
     for index, (stage, check) in enumerate(zip(plan.stages, stages, strict=True)):
         before = any(each.devices for each in stages[:index] if not each.shadow)

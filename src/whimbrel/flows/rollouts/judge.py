@@ -3,7 +3,8 @@
 1. A stage in which none of a small fleet falls is judged by the devices of the stage before it.
 2. A device of a shadow stage speaks for no stage that serves.
 3. Where a stage has soaked and no enrolled device can be its control, the gate also gets the past: what the stage's own
-   devices told while they ran the version before, and what both versions were published with.
+   devices told while they ran the version before (of a large fleet: what was told of it in the rollout's shadow
+   stage), and what both versions were published with.
 """
 
 import functools
@@ -182,7 +183,7 @@ def _past(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, stag
     placed = fleet.participations([rollout.id], sorted(by_device))
     treated = {each.device_id for each in placed if each.role == "treated" and each.stage == stage}
     totals = Totals()
-    for cell in of_devices(by_device, treated):
+    for cell in of_devices(by_device, treated) or _told_in_the_shadow(fleet, rollout, now=now):
         totals.add(cell)
     criteria = rollout.plan.criteria(rollout.stage)
     told = estimates_of({"past": totals}, criteria, watched=[row.name for row in watched(rollout.plan)])["past"]
@@ -193,6 +194,14 @@ def _past(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, stag
         released=_release(registry, rollout.model, before.serial).metrics,
         target_released=target.metrics,
     )
+
+
+def _told_in_the_shadow(fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> list[Cell]:
+    """What devices told of the version before while they tried the new one beside it, and those beside them."""
+    if not rollout.plan.shadows or rollout.stage < rollout.plan.shadows:
+        return []
+    cells = fleet.cells(rollout.id, before_window=rollout.window_at(now))
+    return [cell for cell in cells if cell.stage < rollout.plan.shadows]
 
 
 def _release(registry: RegistryPort, model: str, serial: int) -> Release:

@@ -83,6 +83,8 @@ def roll_back_model(
     rollout = None if way.rollout is None else registry.rollout(way.rollout)
     if selector.everyone:
         registry.change_model(model, baseline=way.to.serial)
+        for version in way.quarantined:  # also when the quarantine is lifted: only a rollout makes it good again
+            registry.change_version(model, version.serial, good=False)
         _move_aliases(registry, way, rollout)
     what = _evidence(way) | ({} if rollout is None else {"stage": rollout.stage}) | dict(evidence)
     if selector.everyone and rollout is not None:
@@ -207,7 +209,7 @@ def _objection(
     if version.retired:
         return "is retired"
     if not version.good:
-        return "was never the baseline; bring it to devices with a rollout"
+        return "never was the baseline, or was taken back from every device; a rollout brings it to devices"
     return "" if serial in order else "is older than all that a policy names"
 
 
@@ -223,7 +225,7 @@ def _rollout_that_brought(registry: RegistryPort, model: str, serial: int) -> st
 
 def _take_back(registry: RegistryPort, rollout: RolloutRecord, *, because: str, now: float) -> RolloutRecord:
     after = msgspec.structs.replace(
-        rollout, state=transition(rollout.state, Event.TAKE_BACK), state_since=now, because=because
+        rollout, state=transition(rollout.state, Event.TAKE_BACK), state_since=now, ended_at=now, because=because
     )
     registry.save_rollout(after, before=rollout)
     return after

@@ -13,8 +13,13 @@ from whimbrel.plan.measures import LIMITS
 from whimbrel.plan.plan import Plan
 
 
-def protection_sentences(plan: Plan, *, without_control: Sequence[int], baseline: str | None) -> tuple[str, ...]:
-    """What protects the devices of the stages that have no control; nothing where every stage has one."""
+def protection_sentences(
+    plan: Plan, *, without_control: Sequence[int], baseline: str | None, why: str
+) -> tuple[str, ...]:
+    """What protects the devices of the stages that have no control; nothing where every stage has one.
+
+    `why`: why there is none.
+    """
     if not without_control:
         return ()
     criteria = [plan.criteria(index) for index in without_control]
@@ -23,7 +28,7 @@ def protection_sentences(plan: Plan, *, without_control: Sequence[int], baseline
     limits = f"absolute limits ({', '.join(absolute)})" if absolute else "no absolute limit, since the plan sets none"
     few = f"{KILL_LEAST} of several ({KILL_SHARE:.0%} of more than {KILL_LEAST / KILL_SHARE:.0f})"
     sentences = [
-        f"No device is left as a control in {names}: the fleet is too small. What protects it there: the probe, before "
+        f"No device is left as a control in {names}: {why}. What protects it there: the probe, before "
         "the version is used; the trial, in which a device goes back by itself; the kill switch, which takes it back "
         f"when the only device went back, or {few}; {limits}."
     ]

@@ -18,6 +18,7 @@ from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.monitors.show_health import class_figures
+from whimbrel.flows.publishing.set_line import line_of
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.approvals import pending_approval
 from whimbrel.flows.rollouts.approve import Consent, approve, reject
@@ -25,6 +26,7 @@ from whimbrel.flows.rollouts.check_plan import PlanCheck, check_plan
 from whimbrel.flows.rollouts.judge import replay_rollout, verdict_for
 from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.progress import devices_left
+from whimbrel.flows.rollouts.roll_back_model import roll_back_completed
 from whimbrel.flows.rollouts.shares import share_percent
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.rollouts.trace import Point, trace
@@ -171,15 +173,18 @@ def ask_rollout(
 ) -> RolloutRecord:
     """What a person asks a rollout to do."""
     registry, fleet = stores.registry, stores.fleet
+    because, actor = reason.because, reason.actor
+    rollout = registry.rollout(identifier)
+    if asked == "rollback" and rollout.state is State.COMPLETED:
+        line = line_of(registry, stores.roles, rollout.model)
+        return roll_back_completed(registry, identifier, line=line, because=because, actor=actor, now=now)
     match asked:
         case "approve":
-            return approve(registry, fleet, identifier, by=reason.actor, note=reason.because, now=now)
+            return approve(registry, fleet, identifier, by=actor, note=because, now=now)
         case "reject":
-            return reject(registry, fleet, identifier, by=reason.actor, note=reason.because, now=now)
+            return reject(registry, fleet, identifier, by=actor, note=because, now=now)
         case _:
-            return move_by_person(
-                registry, fleet, identifier, asked, because=reason.because, actor=reason.actor, now=now
-            )
+            return move_by_person(registry, fleet, identifier, asked, because=because, actor=actor, now=now)
 
 
 async def _shown(operations: Operations, namespace: str, identifier: str) -> RolloutView:

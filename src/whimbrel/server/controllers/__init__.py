@@ -76,6 +76,7 @@ class Controllers:
         clock: Callable[[], float],
     ) -> None:
         self._database = database
+        self._clock = clock
         self.wake = asyncio.Event()
         self.leader = Leader(database, clock=clock)
         self.tallying = Tallying(self.leader, database, inbox, clock=clock)
@@ -172,7 +173,7 @@ class Controllers:
         with self._database.transaction() as connection:
             for namespace in namespaces(connection):
                 stores = Stores(connection, namespace)
-                if stores.deltas.unlisted_models() or not is_published(stores):
+                if stores.deltas.unlisted_models() or not is_published(stores, now=self._clock()):
                     return False
                 if any(rollout.state is State.ADVANCING for rollout in stores.registry.rollouts(live=True)):
                     return False

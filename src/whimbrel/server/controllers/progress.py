@@ -46,7 +46,7 @@ class Progress:
                 continue
             with self._leader.transaction(namespace) as stores:
                 rollout = stores.registry.rollout(listed.id)  # as it is now: another may have begun meanwhile
-                published = rollout.state in _WAITS_FOR_POLICY and is_published(stores, rollout.model)
+                published = rollout.state in _WAITS_FOR_POLICY and is_published(stores, rollout.model, now=now)
                 try:
                     after = follow(stores.registry, stores.fleet, rollout, published=published, now=now)
                 except Conflict:

@@ -10,8 +10,10 @@ from support.values import T0, Town, line, plan, quarantined, rollout, selector,
 from whimbrel.errors import Conflict, NotFound, Refused
 from whimbrel.flows.records import RolloutRecord, RunningVersion
 from whimbrel.flows.render_policy import render_policy
+from whimbrel.flows.rollouts.lift_quarantine import lift_quarantine
 from whimbrel.flows.rollouts.progress import follow
 from whimbrel.flows.rollouts.roll_back_model import WayBack, find_way_back, roll_back_completed, roll_back_model
+from whimbrel.flows.rollouts.way_back_words import way_back_sentences
 from whimbrel.model.release import Line
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.plan.governance import OnFailure, OnSuccess
@@ -192,6 +194,57 @@ def test_a_completed_rollout_whose_version_was_replaced_is_not_taken_back() -> N
         roll_back_completed(here.registry, "r1", line=line(), because="", actor="ada", now=NOW)
 
 
+def test_a_version_whose_quarantine_was_lifted_is_no_version_to_go_back_to() -> None:
+    """The next way back led forward to it, since it had been a baseline once."""
+    with completed() as here:
+        back(here)
+        lift_quarantine(here.registry, here.registry.version("wake", 3), because="a cable", actor="ada", now=NOW)
+        assert here.registry.quarantines("wake") == []
+        assert here.registry.audit_log(model="wake")[0].evidence == {
+            "serial": 3,
+            "devices": "every device",
+            "taken_back": ["it stutters"],
+        }
+        assert serials(find_way_back(here.registry, "wake", line=line(), selector=BOARDS)) == (2, 1, [2])
+
+
+def test_devices_return_to_a_baseline_that_is_lifted_for_them() -> None:
+    with completed() as here:
+        back(here, selector=BOARDS)
+        lift_quarantine(here.registry, here.registry.version("wake", 3), because="a cable", actor="ada", now=NOW)
+        assert runs(here, hardware="pi3") == 3
+
+
+def test_what_is_not_quarantined_and_what_a_live_rollout_left_is_not_lifted() -> None:
+    with completed() as here:
+        good, candidate = here.registry.version("wake", 3), here.registry.version("wake", 4)
+        with pytest.raises(Refused, match=r"wake 2026\.01\.01\.3 is not quarantined"):
+            lift_quarantine(here.registry, good, because="", actor="ada", now=NOW)
+        here.registry.quarantine(quarantined(4, selector=BOARDS))
+        here.registry.add_rollout(rollout(id="r2", baseline=3, target=4, without=("pi3",)), plan_text="")
+        with pytest.raises(Refused, match=r"rollout r2 is live, and took .* back from hardware=pi3"):
+            lift_quarantine(here.registry, candidate, because="", actor="ada", now=NOW)
+
+
+def test_the_sentences_say_what_devices_will_do() -> None:
+    with completed() as here:
+        way = find_way_back(here.registry, "wake", line=line())
+        count, hearing, refusing = way_back_sentences(way, devices=12, refresh_s=30)
+        assert (
+            count == "wake goes back from 2026.01.01.3 (3.0.0) to 2026.01.01.2 (2.0.0): 12 devices are known to run it"
+        )
+        assert "within 30 s" in hearing
+        assert refusing.startswith("2026.01.01.3 (3.0.0): refused by every device from now on")
+        boards = find_way_back(here.registry, "wake", line=line(), selector=BOARDS)
+        slices = [quarantined(2, selector=selector(os="qnx"), because="no driver")]
+        count, _, refusing, further = way_back_sentences(
+            boards, devices=1, refresh_s=300, unknown_labels={"hardware"}, quarantines=slices
+        )
+        assert "1 device with hardware=pi3 is known (devices do not tell the server their hardware" in count
+        assert "refused by devices with hardware=pi3" in refusing
+        assert "was taken back from devices with os=qnx before (no driver)" in further
+
+
 # --- refusals: nothing is changed ---
 
 
@@ -200,7 +253,7 @@ def test_a_completed_rollout_whose_version_was_replaced_is_not_taken_back() -> N
     [
         ({"to": 3}, r"2026.01.01.3 \(3.0.0\) is what its devices run"),
         ({"to": 9}, "serial 9 was never published"),
-        ({"to": 4}, "was never the baseline; bring it to devices with a rollout"),
+        ({"to": 4}, "never was the baseline, or was taken back .*; a rollout brings it to devices"),
         ({"to": 1, "line": line(minimum_serial=2)}, "is below the line's floor, serial 2"),
         ({"to": 1, "line": line(revoked=(1,))}, "is revoked by its publisher"),
     ],
