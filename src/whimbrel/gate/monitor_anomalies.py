@@ -2,8 +2,8 @@
 
 1. *Like hours with like.* An hour is compared with the same hour of the week before, where that is known, and else of
    the day before; or with the other versions in the same hour and hardware class. So day and week are nobody's harm.
-2. *Nothing is used twice.* A test begins every day. With weeks it lasts a week, and with days a day: each hour is once
-   on either side. (Tests that began on other days overlap; each has its own part of the budget.)
+2. *Nothing is used twice.* A test begins every three hours. It lasts a day, or, of those that begin with a day, a week
+   where the week before is known: each hour is once on either side. (Tests overlap; each has its part of the budget.)
 3. What is tolerated is wide, since weeks differ and devices on other versions are other devices: half as much again of
    crashes and errors, a third less use, a quarter more latency or battery, three points of accuracy. Beside other
    versions the ratio that there was in the week before is tolerated too.
