@@ -182,7 +182,7 @@ BATCH = Batch(
             crashed=1,
             inferences=5,
             errors=2,
-            metrics={"accuracy": Summary(n=2, sum=1.5, sumsq=1.25)},
+            metrics={"accuracy": Summary(n=2, sum=1.5, sumsq=1.25, most=1.0)},
             latency={-3: 1, 254: 2},
             shadow=ShadowSums(
                 serial=4,
@@ -326,7 +326,7 @@ GOLDEN = {
 "variant":"small"}},"epoch":"0123456789abcdef","labels":{"region":"NZ"},"models":["wake","sleep"],
 "waiting":{"wake":"a charger"},"windows":[{"cohorts":[{"age_s":2.5,
 "before":{"accuracy":0.5},"role":"control","rollout":"r1","stage":1}],"crashed":1,"errors":2,"first":7,
-"hardware_class":"x1","inferences":5,"last":8,"latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
+"hardware_class":"x1","inferences":5,"last":8,"latency":{"-3":1,"254":2},"metrics":{"accuracy":{"most":1.0,"n":2,"sum":1.5,
 "sumsq":1.25}},"model":"wake","predictions":{"0":3,"2":1},"serial":3,"sessions":4,
 "shadow":{"active":{"34":4},"active_ms":8.0,
 "agreed":3.5,"candidate":{"55":4},"candidate_ms":12.0,"compared":4,"crashed":1,"dropped":6,"errors":2,"inputs":7,

@@ -7,8 +7,9 @@
    latency, peaks and predictions no pairs are kept, and rho is 1: a device is one look, however many hours it reports.
 3. *One budget* a model and month: with the default of 5%, a model whose versions are all well has at most one month in
    twenty with any false alarm. Half is the objectives', half the anomalies'. Each test that begins in a month has an
-   equal part of it: an objective begins one every hour for each version (its window slides), an anomaly one every day.
-   A test that may be looked at any time is an E-process (gate/evidence): it fires where ln E reaches ln(tests / alpha).
+   equal part of it: an objective begins one every hour for each version (its window slides), an anomaly one every
+   three hours. A test that may be looked at any time is an E-process (gate/evidence): it fires where ln E reaches
+   ln(tests / alpha).
 
 Pure. Read by `monitor_objectives` and `monitor_anomalies`, which have the two kinds of monitors.
 """
@@ -24,7 +25,8 @@ from whimbrel.health.sketch import GAMMA, quantile_key
 
 ALPHA = 0.05  # a model and month, of all its monitors together
 OBJECTIVES_PART = 0.5  # of it
-HOURS_A_MONTH, DAYS_A_MONTH = 744, 31
+HOURS_A_MONTH = 744
+ANOMALY_BEGINS_H = 3  # hours between two tests: what begins late is not diluted by the hours before
 LEAST_VARIANCE = 1e-6  # as in gate/evidence: a metric that never varied must not prove a breach at once
 
 

@@ -2,12 +2,13 @@
 
 1. *Like hours with like.* An hour is compared with the same hour of the week before, where that is known, and else of
    the day before; or with the other versions in the same hour and hardware class. So day and week are nobody's harm.
-2. *Nothing is used twice.* A test begins every day. With weeks it lasts a week, and with days a day: each hour is once
-   on either side. (Tests that began on other days overlap; each has its own part of the budget.)
+2. *Nothing is used twice.* A test begins every three hours. It lasts a day, or, of those that begin with a day, a week
+   where the week before is known: each hour is once on either side. (Tests overlap; each has its part of the budget.)
 3. What is tolerated is wide, since weeks differ and devices on other versions are other devices: half as much again of
    crashes and errors, a third less use, a quarter more latency or battery, three points of accuracy. Beside other
    versions the ratio that there was in the week before is tolerated too.
-4. Rates, shares and latencies are bets on the ratio (gate/evidence); means are those of metrics that the table of
+4. Rates and latencies are bets on the ratio (gate/evidence); of rates, half of the bet is that the share moved by more
+   than some points, which sees it when most devices fail in a small fleet. Means are those of metrics that the table of
    measures knows a direction of. All counts are divided by the design effect of both sides (gate/monitor).
 
 Pure. Called by flows/monitors/watch.
@@ -18,10 +19,11 @@ from typing import Literal
 
 import msgspec
 
-from whimbrel.gate.evidence import MeanFold, MeanWindow, RateFold
+from whimbrel.gate.evidence import EARLIER, MeanFold, MeanWindow, RateFold, log_mean_exp, mean_log_e
 from whimbrel.gate.hypotheses import sharpest_at
 from whimbrel.gate.monitor import (
     ALPHA,
+    LEAST_VARIANCE,
     Sample,
     crash_sample,
     design_effect,
@@ -41,6 +43,7 @@ from whimbrel.plan.measures import MEASURES, Mean
 Against = Literal["past", "beside"]
 
 TOLERATED_RATIO = 1.5  # of crashes, errors, and hours without use: weeks differ
+TOLERATED_POINTS = {CRASH: 0.05, ERROR: 0.05, USAGE: 0.25}  # of a share that moves: a day of rest is no harm
 TOLERATED_GROWTH = 1.25  # of latency, and of metrics that may not grow
 TOLERATED_DROP = 0.03  # of metrics that are shares
 LATENCY = "latency_p95"
@@ -104,10 +107,36 @@ def _rate(
             continue
         sides = (events, units, events_c, units_c) if name != USAGE else (events_c, units_c, events, units)
         fold.add(*(value / phi for value in sides))
+    log_e = log_mean_exp([fold.log_e(), _jump(name, row, hours, now, other)], [0.5, 0.5])
     shares = [_share(*row.read(sums)) for sums in (now, other)]
     better, worse = (shares[0], shares[1]) if name == USAGE else (shares[1], shares[0])
     within = better is None or worse is None or worse <= tolerated * better
-    return Departure(measure=name, log_e=max(0.0, fold.log_e()), now=shares[0], other=shares[1], within=within)
+    return Departure(measure=name, log_e=max(0.0, log_e), now=shares[0], other=shares[1], within=within)
+
+
+def _jump(name: str, row: _Rate, hours: Sequence[Compared], now: HourSums, other: HourSums) -> float:
+    """ln E that a share moved by more than some points: where many devices fail, a ratio of so few looks is weaker.
+
+    A normal mixture over the difference of like hours; both sides must be worth 30 looks.
+    """
+    samples = row.sample(now), row.sample(other)
+    looks = [each.n / design_effect(each) for each in samples]
+    if min(looks) < EARLIER:
+        return 0.0
+    total = weights = 0.0
+    for each in hours:
+        events, units = row.read(each.now)
+        events_c, units_c = row.read(each.other)
+        if units > 0 and units_c > 0:
+            weight = units * units_c / (units + units_c)
+            total += weight * (events / units - events_c / units_c)
+            weights += weight
+    if not weights:
+        return 0.0
+    worse = (-total if name == USAGE else total) / weights - TOLERATED_POINTS[name]
+    noise = sum(max(each.variance, LEAST_VARIANCE) / n for each, n in zip(samples, looks, strict=True))
+    rho = sharpest_at(TOLERATED_POINTS[name], alpha=ALPHA)
+    return mean_log_e(precision=1 / noise, total=worse / noise, rho=rho)
 
 
 def _ratio_before(row: _Rate, before: Sequence[Compared], *, fewer_is_worse: bool) -> float:

@@ -1,5 +1,6 @@
 """Who is told of what, and what is no news."""
 
+import msgspec
 import pytest
 
 from support.values import plan
@@ -93,3 +94,65 @@ def test_every_form_tells_of_a_device_without_a_rollout(form: str) -> None:
     assert '"rollout":' not in body
     written = mail(told, Destination(receiver, url, "s"), plot=None)
     assert "device board-1: two installations report with this id" in str(written["Subject"])
+
+
+def monitor_alert(event: str, outcome: str = "alert") -> Alert:
+    return Alert(
+        key="k",
+        namespace="default",
+        receiver="team",
+        event=event,  # type: ignore[arg-type]
+        at=0.0,
+        because="error_rate is 50%",
+        actor="monitor",
+        monitor="error_rate <= 0.05 hour",
+        model="wake",
+        target="2.0.0",
+        evidence={"outcome": outcome},
+    )
+
+
+def test_a_monitor_of_a_model_is_told_of_by_its_own_words() -> None:
+    entry = AuditRecord(
+        namespace="default", at=0.0, actor="monitor", action="break_objective", because="b", model="wake"
+    )
+    assert event_of(entry) == "objective_broken"
+    fired = monitor_alert("objective_broken")
+    assert fired.title == "wake 2.0.0: error_rate <= 0.05 hour is not kept"
+    assert [monitor_alert("anomaly", outcome).severity for outcome in ("alert", "taken_back", "not_taken_back")] == [
+        "warning",
+        "critical",
+        "critical",
+    ]
+
+
+def test_the_end_of_an_episode_resolves_the_incident_that_it_opened() -> None:
+    destination = Destination(Receiver(name="team", form="pagerduty", url="http://x", secret_from="env:X"), "u", "s")
+    fired, over = (
+        msgspec.json.decode(posted(monitor_alert(event), destination, plot=None, now=0.0).body)
+        for event in ("objective_broken", "recovered")
+    )
+    assert (fired["event_action"], over["event_action"]) == ("trigger", "resolve")
+    assert fired["dedup_key"] == over["dedup_key"] == "default/model/wake/2.0.0/error_rate <= 0.05 hour"
+    details = fired["payload"]["custom_details"]
+    assert (details["model"], details["version"], details["monitor"]) == ("wake", "2.0.0", "error_rate <= 0.05 hour")
+    assert "rollout" not in details
+
+
+def test_two_models_are_two_alerts_at_alertmanager() -> None:
+    destination = Destination(Receiver(name="team", form="alertmanager", url="http://x"), "u", "")
+    (body,) = msgspec.json.decode(posted(monitor_alert("anomaly"), destination, plot=None, now=0.0).body)
+    assert body["labels"] == {
+        "alertname": "WhimbrelMonitor",
+        "severity": "warning",
+        "namespace": "default",
+        "model": "wake",
+        "version": "2.0.0",
+        "monitor": "error_rate <= 0.05 hour",
+    }
+    text = mail(
+        monitor_alert("anomaly"),
+        Destination(Receiver(name="m", form="email", url="smtp://x", sender="a@b", to=("c@d",)), "u", ""),
+        plot=None,
+    )
+    assert "Monitor" in str(text.get_body(("plain",)))

@@ -1,9 +1,9 @@
 """The monitors of some versions of a model, read now: every objective, and every anomaly that is looked for.
 
 1. An objective is read over its window of hours, the open one among them.
-2. Anomalies are the best of the tests that began on the last days: against the same hours of the week before (of the
-   day before, where there is no week), and beside the other versions. An hour that this version has no past for is
-   compared with the past of the whole model.
+2. Anomalies are the best of the tests that began lately, every three hours of the last day and every day of the last
+   week: against the same hours of the week before (of the day before, where there is no week), and beside the other
+   versions. An hour that this version has no past for is compared with the past of the whole model.
 3. All tests that may begin in a month share one budget (gate/monitor). Drift is an objective that every version with
    reference predictions has, unless the settings set another one.
 
@@ -20,7 +20,7 @@ from whimbrel.flows.monitors.records import HOUR_S, Episode
 from whimbrel.flows.ports import ModelsPort
 from whimbrel.flows.records import ModelRecord, VersionRecord
 from whimbrel.flows.versions import reference_of
-from whimbrel.gate.monitor import DAYS_A_MONTH, HOURS_A_MONTH, OBJECTIVES_PART, needed
+from whimbrel.gate.monitor import ANOMALY_BEGINS_H, HOURS_A_MONTH, OBJECTIVES_PART, needed
 from whimbrel.gate.monitor_anomalies import TESTED, Against, Compared, Departure, departures
 from whimbrel.gate.monitor_objectives import Reading, ReadingState, judge_objective
 from whimbrel.health.device_hour import HOURS_A_DAY
@@ -160,7 +160,7 @@ def _anomalies(
     hour: int,
     versions: int,
 ) -> list[MonitorReading]:
-    tests = DAYS_A_MONTH * len(_AGAINST) * len(TESTED) * versions
+    tests = HOURS_A_MONTH // ANOMALY_BEGINS_H * len(_AGAINST) * len(TESTED) * versions
     threshold = needed(tests=tests, part=1 - OBJECTIVES_PART)
     action: Action = "take_back" if model.settings.anomalies == "take_back" else "alert"
     readings = []
@@ -208,9 +208,11 @@ class _Tests:
 
     def best(self, measure: str, *, since: int) -> tuple[Departure | None, str]:
         """The test with the most evidence; None where nothing was told on both sides. `since`: none began before."""
-        days = 1 if self._lag == HOURS_A_DAY and self._against == "past" else 7
-        today = self._hour - self._hour % HOURS_A_DAY
-        starts = {max(since, today - day * HOURS_A_DAY) for day in range(days)}
+        newest = self._hour - self._hour % ANOMALY_BEGINS_H
+        starts = {max(since, start) for start in range(newest, self._hour - HOURS_A_DAY, -ANOMALY_BEGINS_H)}
+        if self._lag == _WEEK or self._against == "beside":
+            today = self._hour - self._hour % HOURS_A_DAY
+            starts |= {max(since, today - day * HOURS_A_DAY) for day in range(7)}
         tests = [self._test(start)[measure] for start in sorted(starts) if start <= self._hour]
         told = [each for each in tests if each.now is not None and each.other is not None]
         return max(told, key=lambda each: each.log_e, default=None), self._words
