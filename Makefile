@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCK := requirements/dev.txt
 SECONDS_A_TARGET ?= 20
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all services test-root fuzz lint types format bench lock clean
@@ -16,10 +17,10 @@ demo: setup  ## watch a model travel to a fleet, and a bad version be taken back
 	@$(BIN)/whimbrel demo $(ARGS)
 
 test: setup  ## what every change must pass, in minutes (PostgreSQL and NATS suites where these answer)
-	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long" $(ARGS)
 
-test-all: setup  ## all tests, with worlds, kills, fleets and clean environments (CI=true leaves nothing out)
-	@$(BIN)/python -m pytest $(ARGS)
+test-all: test  ## all tests, with worlds, kills, fleets and clean environments (CI=true leaves nothing out)
+	@$(BIN)/python -m pytest -m long $(ARGS)
 
 services:  ## start PostgreSQL and NATS for the tests, as CI does
 	@.ci/services

@@ -1,6 +1,7 @@
 """Tests that need a server run where it answers, and always under CI=true; elsewhere they are left out, and said so."""
 
 import asyncio
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,35 +18,23 @@ _SERVERS = {"postgresql": "PostgreSQL", "nats": "NATS"}  # marker -> the server 
 
 os.environ["WHIMBREL_CONFIG"] = os.devnull + "/config.json"  # no test reads the contexts of whoever runs it
 
-_left_out = pytest.StashKey[dict[str, int]]()
 
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if _in_ci():
-        return
-    for marker, answers in (("postgresql", _postgresql_answers), ("nats", _nats_answers)):
-        marked = [item for item in items if item.get_closest_marker(marker)]
-        if marked and not answers():
-            config.hook.pytest_deselected(items=marked)
-            items[:] = [item for item in items if item not in marked]
-            _counts(config)[marker] = len(marked)
-
-
-def pytest_deselected(items: list[pytest.Item]) -> None:
-    """Count the long tests that `make test` leaves out."""
-    if items and items[0].config.getoption("markexpr") == "not long":
-        _counts(items[0].config)["long"] = sum(item.get_closest_marker("long") is not None for item in items)
-
-
-def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say before the first test what is left out, and how to have it."""
-    return [_sentence(marker, count) for marker, count in _counts(config).items() if count]
+    return _left_out(config)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for marker, count in _counts(config).items():
-        if count:
-            terminalreporter.write_line(_sentence(marker, count))
+    for sentence in _left_out(config):
+        terminalreporter.write_line(sentence)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    absent = [marker for marker in _SERVERS if not _answers(marker)]
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in absent)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -59,14 +48,22 @@ def _in_ci() -> bool:
     return os.environ.get("CI", "").lower() == "true"
 
 
-def _counts(config: pytest.Config) -> dict[str, int]:
-    return config.stash.setdefault(_left_out, {})
+def _left_out(config: pytest.Config) -> list[str]:
+    """One sentence for every kind of tests that this run leaves out. (Two workers collect; neither may speak.)"""
+    sentences = [
+        f"left out: the tests of {name}, which does not answer; `make services` starts it"
+        for marker, name in _SERVERS.items()
+        if not _answers(marker)
+    ]
+    if config.getoption("markexpr") == "not long":
+        sentences.append("left out: the long tests; `make test-all` runs them")
+    return sentences
 
 
-def _sentence(marker: str, count: int) -> str:
-    if marker == "long":
-        return f"left out: {count} long tests; `make test-all` runs them"
-    return f"left out: {count} tests of {_SERVERS[marker]}, which does not answer; `make services` starts it"
+@functools.cache
+def _answers(marker: str) -> bool:
+    """Whether the server that tests with this marker need answers; in CI nothing is left out, so it must."""
+    return _in_ci() or {"postgresql": _postgresql_answers, "nats": _nats_answers}[marker]()
 
 
 def _postgresql_answers() -> bool:

@@ -34,6 +34,8 @@ LAYERS = 64
 ENTRIES = 256  # rollouts and experiments in a layer
 ARMS = 64
 DELAYS = 16  # quantiles of the treated devices' delay: finer than the age groups that they align
+DELAY_CLASSES = 16  # hardware classes with a table of their own in an entry: 3 KB of a policy, 1 KB compressed
+DELAY_CLASS_DEVICES = 8  # treated devices of a class, below which all devices' table says more than its own
 DELAY_S = 30 * 86400.0  # the longest delay in a policy; a plan lasts days
 DELAY_SAMPLE = 2048  # treated devices of a stage from which the delay is estimated: each quantile to some 2%
 PLACEBO_MOST_HOURS = 3.0  # of the plan; a control waits no longer while the delay is not known
@@ -75,6 +77,19 @@ REHEARSED_S = 5.0  # the least that a rehearsal shortens a window or a refresh t
 REHEARSED_REACH_S = 20.0  # between two looks of a device that is waited for while a rehearsal goes back
 SLICE_LABELS = 3  # besides the hardware label: tallies are kept for every combination of their values
 
+# --- standing monitors ---
+HEALTH_HOURS = 90 * 24  # the figures of a version are kept by hour so long; then by day
+HEALTH_DAYS = 3 * 366  # and by day so long; then they are gone
+HEALTH_CLASSES = 64  # hardware classes of a version that one hour tells apart; the others are one row together
+HEALTH_METRICS = 64  # metrics of a version in one hour, as of a window: what a device invents finds no place
+DEVICE_VERSIONS = 4  # versions of a model that one device counts for in one hour: an update, a way back, another try
+OBJECTIVES = 32  # of a model: each has a part of the false-alarm budget
+HEALTH_SHOWN = 24 * 366  # hours that one answer may go back
+MONITORED_VERSIONS = 4  # of a model, those that most devices run: each has a part of the budget
+TAKES_BACK_S = 86400.0  # a monitor takes a model back once in this time: what ails every version is no version's fault
+MONITOR_LOOK_S = 2.0  # between two looks at a model's figures
+MONITOR_ANOMALIES_S = 60.0  # between two looks at two weeks of them
+
 # --- artifacts ---
 ARTIFACT_BYTES = 64 * GIB
 PACKAGE_FILES = 100_000  # files in a folder that is packed as one artifact
@@ -108,7 +123,13 @@ PROBE_ATTEMPTS = 3  # a device that stops three times while it probes was stoppe
 TRIAL_HEALTHY_SESSIONS = 3  # one healthy session may be luck; a model that is used daily commits within days
 TRIAL_FAILED_SESSIONS = 3  # one crash may be the app's or the user's own; three before three healthy ones are not
 TRIAL_LOOK_S = 5.0  # between two looks at a trial: an app that crashes is started again within seconds
-CRASHES_IN_A_ROW = 16  # marks of dead sessions that are read at a start
+CRASHES_IN_A_ROW = 16  # marks of dead sessions that are read at a start, and kept while no cycle runs
+CRASH_LOOP = 3  # crashes in a row, where the signed documents say nothing else; as many as end a trial
+STEADY_S = 60.0  # a session that answers well after this time is not one of a crash loop: those end within seconds
+REASON_CHARS = 1000  # of the 2,000 that an announcement holds
+LIMIT_SESSIONS = 100  # the newest sessions that local limits look at, where the signed documents say nothing else
+LIMIT_SESSIONS_MOST = 1000
+LIMIT_FALSE_ALARM = 1e-3  # devices that leave a version which is exactly at its limit, within that many sessions
 TRIAL_MOST_S = 86400.0  # after this a trial of an unused model gives way to a newer version
 REFUSED = 256  # serials that a device refuses: the newest are remembered
 BEFORE = 4  # metrics of an experiment whose means from before travel with every window
@@ -149,6 +170,7 @@ BATCH_WINDOWS = 64  # about 100 KiB
 BATCHES_A_PASS = 4
 GZIP_FROM_BYTES = 1 * KIB
 SESSION_METRICS = 64
+SENSORS_EVERY_S = 10.0  # between two looks at temperature and battery: a driver may take milliseconds for one
 SESSION_FILES = 10_000  # summaries that are read in one pass
 
 # --- the device: probes ---
@@ -161,6 +183,7 @@ PROBE_MEMORY_BYTES = 512 * MIB  # plus three times the file, on top of the prelo
 BENCHMARKS = 64  # variants of a model whose measurements are kept
 BENCHMARK_AGE_S = 30 * 86400.0  # a device may have been repaired, a runtime may have become faster
 SET_MODELS = 17  # a release and the 16 others that it may require
+SET_TRIES = 64  # combinations of versions that are looked at, until each model is decided alone: microseconds each
 PROBE_FILES = 2 * FILES  # open files: a runtime may hold all shards of a model at once, and has libraries open
 PROBE_ADDRESSES_BYTES = 256 * MIB  # plus twice the memory budget: addresses that are reserved and not used
 REFERENCE_BINS = 64  # bins of predictions: 1,000 devices cannot fill more

@@ -66,6 +66,24 @@ def test_records_come_back_as_they_were_written(database: Database) -> None:
         assert registry.audit_log()[0].evidence == {"a": {"b": 1}}
 
 
+def test_a_rollout_is_watched_until_a_day_of_its_own_hours_after_it_ended(database: Database) -> None:
+    add(database)
+    with transaction(database, "default") as stores:
+        for name, hour_s in (("of-days", 3600.0), ("of-seconds", 1.0)):
+            ended = rollout(id=name, hour_s=hour_s, state=State.COMPLETED, ended_at=T0)
+            stores.registry.add_rollout(ended, plan_text="")
+        stores.registry.add_rollout(rollout(id="waits", state=State.QUEUED), plan_text="")
+    with transaction(database, "default") as stores:
+
+        def watched(later_s: float) -> list[str]:
+            return [each.id for each in stores.registry.watched_rollouts("wake", now=T0 + later_s)]
+
+        assert watched(23) == ["of-days", "of-seconds", "waits"]
+        assert watched(25) == ["of-days", "waits"]
+        assert watched(86401) == ["waits"]
+        assert stores.registry.watched_rollouts("other", now=T0) == []
+
+
 def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
     def fail() -> None:
         with transaction(database, "default") as stores:
@@ -225,11 +243,69 @@ def test_counts_are_of_distinct_devices(database: Database) -> None:
             fleet.save_participation(entry)
             fleet.save_participation(msgspec.structs.replace(entry, hardware_class="x"))
         assert fleet.counts("r1") == {
-            0: Counts(assigned_t=3, assigned_c=1, activated_t=2, placebo_c=1, reported_t=1, failed_t=1, went_back_t=1)
+            0: Counts(
+                assigned_t=3,
+                assigned_c=1,
+                activated_t=2,
+                placebo_c=1,
+                reported_t=1,
+                unused_t=1,
+                failed_t=1,
+                went_back_t=1,
+            )
         }
-        assert [entry.device_id for entry in fleet.due("r1", activated_before=T0 + 1)] == ["a", "c", "d"]
         assert fleet.begun("r1", a_stage=9) == []
-        assert fleet.due("r1", activated_before=T0) == []
+        assert fleet.first_silence("r1", activated_before=T0) == []
+
+
+def test_a_first_report_is_asked_after_once_and_counted_by_group(database: Database) -> None:
+    with transaction(database, "default") as stores:
+        fleet = stores.fleet
+        for device, role, more in (
+            ("a", "treated", {"activated_at": T0, "reported_at": T0}),
+            ("b", "treated", {"activated_at": T0}),
+            ("c", "treated", {"activated_at": T0 + 5}),
+            ("d", "treated", {}),
+            ("e", "control", {"activated_at": T0, "slices": {"os": "b"}}),
+        ):
+            fleet.save_participation(
+                Participation(rollout="r1", stage=0, device_id=device, role=role, assigned_at=T0, **more)
+            )
+        looks = fleet.first_silence("r1", activated_before=T0 + 1)
+        assert sorted((each.role, each.due, each.overdue, each.slices) for each in looks) == [
+            ("control", 1, 1, {"os": "b"}),
+            ("treated", 2, 1, {}),
+        ]
+        assert fleet.first_silence("r1", activated_before=T0 + 1) == []
+        assert [each.due for each in fleet.first_silence("r1", activated_before=T0 + 6)] == [1]
+
+
+def test_a_device_that_falls_silent_is_counted_once_and_by_its_habit(database: Database) -> None:
+    def look(now: float) -> list[tuple[int, int, int]]:
+        looks = stores.fleet.later_silence("r1", now=now, patience_s=900.0, age_edges_s=[3600.0, 10_800.0])
+        return sorted((each.age_bucket, each.due, each.overdue) for each in looks)
+
+    with transaction(database, "default") as stores:
+        for device, more in (
+            ("alive", {"heard_at": T0 + 1000, "hearing": "heard"}),
+            ("dead", {"heard_at": T0 + 50, "hearing": "heard"}),
+            ("seldom", {"heard_at": T0 + 50, "hearing": "heard", "gap_s": 3000.0}),
+            ("older", {"heard_at": T0 + 1000, "hearing": "heard", "activated_at": T0 - 9000}),
+            ("gone", {"heard_at": T0 + 50, "hearing": "left"}),
+            ("never", {}),
+            ("young", {"heard_at": T0 + 50, "hearing": "heard", "silence_judged": False}),
+        ):
+            values = {"activated_at": T0, "silence_judged": True} | more
+            stores.fleet.save_participation(
+                Participation(rollout="r1", stage=0, device_id=device, role="treated", assigned_at=T0, **values)
+            )
+        assert look(T0 + 950) == [(0, 3, 0), (1, 1, 0)]
+        assert look(T0 + 951) == [(0, 3, 1), (1, 1, 0)]
+        assert look(T0 + 1300) == [(0, 2, 0), (1, 1, 0)]
+        assert look(T0 + 6051) == [(1, 2, 2), (2, 1, 1)]
+        assert look(T0 + 9000) == []
+        (missed,) = stores.fleet.participations(["r1"], ["dead"])
+        assert (missed.hearing, missed.missed_at) == ("missed", T0 + 951)
 
 
 def test_first_devices_of_each_stage_say_when_they_began(database: Database) -> None:
@@ -249,7 +325,7 @@ def test_first_devices_of_each_stage_say_when_they_began(database: Database) -> 
                     rollout="r1", stage=stage, device_id=device, role=role, assigned_at=T0, begun_at=begun_at, **more
                 )
             )
-        assert fleet.begun("r1", a_stage=2) == [(T0 + 1, T0 + 9), (T0 + 2, None), (T0, None)]
+        assert fleet.begun("r1", a_stage=2) == [(T0 + 1, T0 + 9, ""), (T0 + 2, None, ""), (T0, None, "")]
         assert fleet.begun("r2", a_stage=2) == []
 
 

@@ -18,6 +18,8 @@ from whimbrel.sim.disk import ModelledDisk
 ASKING = {
     "model_state.py:point": "both",
     "model_state.py:_save": "both",
+    "departures.py:leave": "both",
+    "crash_counts.py:count_crashes": "both",
     "settings.py:settle": "both",
     "settings.py:_root": "file",  # agent.json follows, in the same folder
     "tuf_client.py:_remember": "both",
@@ -46,6 +48,9 @@ FOUND_IN = {
     "stage": "several files",
     "_persist_root": "a new root",
     "_save": "back by crash loop",
+    "departures.py:leave": "back by an app",
+    "departures.py:forget": "tried again",
+    "count_crashes": "back without cycles",
 }
 
 

@@ -44,7 +44,7 @@ def another(opened: Repository) -> Controllers:
 def change_policy(opened: Repository) -> None:
     with transaction(opened.database, "default") as stores:
         registry = stores.registry
-        registry.change_model("wake", settings=registry.model("wake").settings.__class__(refresh_s=77))
+        registry.change_model("wake", settings=registry.model("wake").settings.__class__(refresh_s=7))
 
 
 def published(opened: Repository) -> tuple[int, int, float]:
@@ -59,7 +59,7 @@ def is_whole(opened: Repository) -> bool:
     newest, copied, refresh_s = published(opened)
     with transaction(opened.database, "default") as stores:
         marked = stores.roles.published_timestamp()
-    return newest == copied == marked and refresh_s == 77
+    return newest == copied == marked and refresh_s == 7
 
 
 def test_killed_before_the_policy_is_signed(opened: Repository) -> None:

@@ -61,4 +61,13 @@ rollout:
     - {name: full, target_percent: 100}
 """
 
-WHOLE_PLANS = [PUBLISHED, WHOLE, STAGED]
+BLUE_GREEN = """\
+rollout:
+  model_version: detector@2.0.0
+  strategy: blue_green
+  stages:
+    - {name: shadow, target_percent: 100, duration_hours: 24, shadow: {sample_percent: 5}}
+    - {name: green, target_percent: 100, duration_hours: 24, selector: {match_labels: {site: oslo}}}
+"""
+
+WHOLE_PLANS = [PUBLISHED, WHOLE, STAGED, BLUE_GREEN]

@@ -99,6 +99,44 @@ def crash_loop(device: Device) -> None:
     must(device.cycle()["serial"] == 1, "it does not go back")
 
 
+def crash_loop_without_cycles(device: Device) -> None:
+    """A committed version crashes again and again, and no agent runs: a session's start opens the version before."""
+    for _ in range(limits.CRASH_LOOP - 1):
+        device.crash_in_a_session()
+    device.know(may_be=frozenset({1, 2}))
+    device.crash_in_a_session()
+    device.know(used=1, may_be=frozenset())
+    device.look("after the last crash of the row")
+    device.know(inside=None)
+    device.use(1)
+    must(device.known.used == 1, "the session after the last crash opens the same version again")
+    must(device.cycle()["serial"] == 1, "the pointer does not follow")
+
+
+def app_goes_back(device: Device) -> None:
+    device.know(may_be=frozenset({1, 2}))
+    device.agent.go_back("detector", "it answers nonsense")
+    device.know(used=1, may_be=frozenset())
+    device.use(1)
+    must(device.known.used == 1, "the version that was left is opened again")
+    must(device.cycle()["serial"] == 1, "the pointer does not follow")
+
+
+def on_one_after_two(device: Device) -> None:
+    on_two(device)
+    app_goes_back(device)
+
+
+def to_two_again(device: Device) -> None:
+    """A person says that what was left may be tried again."""
+    device.world.want(2, overrides=(2,))
+    for _ in range(4):
+        device.cycle()
+        device.use()
+    found = device.cycle()
+    must((found["state"], found["serial"]) == ("committed", 2), f"it is not tried again: {found}")
+
+
 def to_three(device: Device) -> None:
     device.settle(3)
 
@@ -183,6 +221,9 @@ WAYS = {
         Way("swap and commit", on_one, to_two),
         Way("back by policy", on_two, to_one, ("committed", 1)),
         Way("back by crash loop", on_one, crash_loop, ("quarantined", 1), ("committed", 2), ("2",)),
+        Way("back without cycles", on_two, crash_loop_without_cycles, ("quarantined", 1), ("committed", 2), ("2",)),
+        Way("back by an app", on_two, app_goes_back, ("quarantined", 1), ("committed", 2), ("2",)),
+        Way("tried again", on_one_after_two, to_two_again, refused=("2",)),
         Way("delta apply", through_a_delta, to_two_by_delta),
         Way("folder of files", with_a_folder, to_two),
         Way("several files", with_several_files, to_two_by_one_file),

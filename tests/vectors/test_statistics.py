@@ -19,11 +19,11 @@ from whimbrel.gate.evidence import (
     one_sample_reverse_log_e,
     one_sided_log_mixture,
     one_sided_rho,
-    rate_events_needed,
     rate_log_e,
     ratio_bounds,
     ratio_mismatch_log_bf,
 )
+from whimbrel.gate.power import rate_events_needed
 from whimbrel.health.sketch import GAMMA, count_above, count_over, key_of, keys_of, quantile_key, steps_of
 from whimbrel.health.tally import Cell, add
 

@@ -25,6 +25,7 @@ from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Bundle, Switched
 from whimbrel.agent.changes import Changes
 from whimbrel.agent.conditions_linux import default_situation
+from whimbrel.agent.departures import go_back
 from whimbrel.agent.device_api import DeviceApi
 from whimbrel.agent.device_context import DeviceContext
 from whimbrel.agent.disk import Disk, RealDisk
@@ -41,6 +42,7 @@ from whimbrel.agent.probes import rest
 from whimbrel.agent.progress import DownloadProgress, ProgressMeter
 from whimbrel.agent.refreshing import Refreshing
 from whimbrel.agent.reporting import Reporting
+from whimbrel.agent.self_measures import SelfMeasures
 from whimbrel.agent.session import Session
 from whimbrel.agent.shadow import ShadowClient
 from whimbrel.agent.spool import Spool
@@ -79,6 +81,8 @@ class Agent:
         self._clock = options.clock
         self._now = PassClock(options.clock, options.monotonic)
         self._durable_sessions = options.durable_sessions
+        self._measures = SelfMeasures() if options.self_measures else None
+        self._not_measured = dict(self._measures.not_measured()) if self._measures is not None else {}
         self._stop = threading.Event()
         self._busy = threading.Lock()
         self._disk = disk
@@ -132,7 +136,8 @@ class Agent:
         self._housekeeping = Housekeeping(
             folder, disk=disk, trust=self._trust, download=self._download, installations=self._installations
         )
-        self._refreshing, self._storing = Refreshing(self._trust, now=self._now, chance=chance), Backoff(chance)
+        self._refreshing = Refreshing(self._trust, now=self._now, chance=chance, least_s=self._least_refresh_s)
+        self._storing = Backoff(chance)
         self._status: dict[str, Any] = {}
         self._status_file = StatusFile(folder, disk=disk)
         self._shadows: dict[str, ShadowClient] = {}
@@ -197,7 +202,7 @@ class Agent:
             if model not in self._shadows:
                 self._shadows[model] = ShadowClient(places)
             shadow = self._shadows[model]
-        return Session(model, places, durable=self._durable_sessions, shadow=shadow)
+        return Session(model, places, durable=self._durable_sessions, shadow=shadow, measures=self._measures)
 
     def swap_now(self, model: str) -> bool:
         """Ask that a swap waits for no session: those that are open go on with the version that they opened, whose
@@ -208,6 +213,17 @@ class Agent:
         if model not in self._installations:
             raise NotFound(f"this agent keeps {', '.join(self._installations)}; it was opened without {model!r}")
         return self._installations[model].state.request_swap()
+
+    def go_back(self, model: str, because: str) -> int:
+        """Leave the active version for the one before it, since an app sees that it does badly; its serial.
+
+        Durable when this returns; sessions that begin later get the version before. Needs no cycle and no network, and
+        any process may call it. The next cycle refuses here what was left, and tells it with `because`.
+        Raises `Refused` where there is nothing to go back to, `UntrustedInput` for no reason, `Unavailable`.
+        """
+        if model not in self._installations:
+            raise NotFound(f"this agent keeps {', '.join(self._installations)}; it was opened without {model!r}")
+        return go_back(self._installations[model].state.places, model=model, because=because)
 
     def cycle(self, now: float | None = None, *, force: bool = False) -> CycleResult:
         """One bounded pass. `force`: refresh also when it is not due. Raises `Conflict` when another process runs."""
@@ -279,8 +295,9 @@ class Agent:
                 each.state.load(now=self._now())
             self._end_set()
             for each in self._installations.values():
-                each.results.collect()
+                each.look_at_sessions()
                 each.check_active()
+                each.leave_by_itself()
             self._look_for_changes()
             self._status_file.begin(self._current_status([]))
             if force or self._refreshing.is_due(now):
@@ -288,6 +305,8 @@ class Agent:
             for model, each in self._installations.items():
                 self._advance(model, each, now=now)
                 self._look_for_changes()
+            for each in self._installations.values():
+                each.write_down()
             if not self._network.offline:
                 self._reporting.flush()
                 self._reporting.report_when_due()
@@ -347,6 +366,12 @@ class Agent:
             return None
         return budget
 
+    def _least_refresh_s(self) -> float:
+        """Seconds between two refreshes at least: the device's own settings, which no policy goes below."""
+        metered_s = self.settings.metered_refresh_min_s
+        metered = metered_s > self.settings.refresh_min_s and self._situation().unmetered is False
+        return metered_s if metered else self.settings.refresh_min_s
+
     def _next_s(self) -> float:
         now = self._now()
         due = [self._refreshing.next_at, *self._reporting.due()]
@@ -379,6 +404,7 @@ class Agent:
             "last_error": problems[0] if problems else None,
             "windows_waiting": self._spool.waiting,
             "patches": can_patch(),
+            "not_measured": self._not_measured,
             "models": {
                 model: model_status(
                     each,

@@ -14,9 +14,11 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.device_context import DeviceContext
+from whimbrel.agent.leaving import Leaving
 from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.places import Places
 from whimbrel.agent.preparation import Preparation
+from whimbrel.agent.recent_sessions import recent_of
 from whimbrel.agent.session_results import SessionResults
 from whimbrel.agent.swaps import Swaps
 from whimbrel.device import cohorts, effects, events, placebo, slots
@@ -40,11 +42,14 @@ from whimbrel.device.intent import (
     unmet,
 )
 from whimbrel.device.journal import Candidate, Membership
+from whimbrel.device.limit_checks import broken_limit
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.device.step import effects_of
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Requirement
-from whimbrel.policy.decide import Decision, Profile, decide
+from whimbrel.policy.decide import Decision, Profile
+from whimbrel.policy.decide_set import ModelToDecide, SetDecisions, decide_set
 from whimbrel.policy.policy import Policy
 
 _replace = msgspec.structs.replace
@@ -62,12 +67,14 @@ class Installation:
         self.state = ModelState(model, places)
         self.results = SessionResults(self.state, device)
         self.preparation = Preparation(self.state, device)
+        self.leaving = Leaving(self.state, device)
         self.decision: Decision | None = None
         self.waits_for = ""
         self.again_s: float | None = None
         self._device = device
         self._swaps = swaps
         self._models = models
+        self._own_limits: dict[int, LocalLimits] = {}  # of the active version's release
         self._requires: dict[int, tuple[Requirement, ...]] = {}
         self._unfit: set[int] = set()  # no variant for this device's labels; neither changes while it runs
         self._held_back_at = 0.0  # when the conditions last kept a placebo back
@@ -91,6 +98,38 @@ class Installation:
         to = fallback.serial if fallback is not None else None
         self.state.take(events.Recalled(to=to, leaves=active.serial, reason=reason))
 
+    def look_at_sessions(self) -> None:
+        """What the sessions that ended say: of a trial, in the next window, and of the limits of this device."""
+        self.results.collect(self.local_limits())
+
+    def leave_by_itself(self) -> None:
+        """Leave the active version where it crashes again and again or breaks a signed limit; write down what was left
+        while no cycle ran.
+        """
+        local, pointer, places = self.local_limits(), self.state.pointer, self.state.places
+
+        def broken() -> str:
+            if pointer.active is None or not local.looks_at_sessions:
+                return ""
+            return broken_limit(local, recent_of(places, pointer.active).sessions)
+
+        self.leaving.look(local, reasons=(broken,))
+
+    def write_down(self) -> None:
+        """At the end of a pass: what sessions must know when no cycle runs, and no record of what is done."""
+        self.leaving.write_orders(self.local_limits(), self._profile(), self._set_mates())
+        self.leaving.finish()
+
+    def local_limits(self) -> LocalLimits:
+        """By which limits this device decides of the active version: the policy's, over those of its release."""
+        serial, policy = self.state.pointer.serial, self._device.trust.policies.get(self.state.model)
+        if serial is not None and serial not in self._own_limits:
+            release = self._device.trust.kept_release(self.state.model, serial)
+            if release is not None:
+                self._own_limits = {serial: release.local_limits or LocalLimits()}
+        own = self._own_limits.get(serial or 0, LocalLimits())
+        return policy.local_limits.over(own) if policy is not None and policy.local_limits is not None else own
+
     def advance(self, *, prepare: bool, refresh: Callable[[], None], flush: Callable[[], None]) -> None:
         """Go as far as possible now. `prepare` False: only what concerns the active slot. `refresh` asks the server for
         newer policies, `flush` sends the announcements that wait.
@@ -102,6 +141,7 @@ class Installation:
         self._settle()
         self.leave_with_set()
         self.decision = decision = self.decide()
+        self.leaving.write_orders(self.local_limits(), self._profile(), self._set_mates())
         if decision is None or policy is None:
             return self._work(prepare=prepare, refresh=refresh, flush=flush)
         self._act_on(decision, policy, prepare=prepare)
@@ -114,10 +154,32 @@ class Installation:
     # --- deciding ---
 
     def decide(self) -> Decision | None:
-        """What the policy says for this device; None where no policy is known."""
+        """What the policies say for this device and its sets; None where no policy of this model is known."""
+        return self._decide_set().decisions.get(self.state.model)
+
+    def to_decide(self) -> ModelToDecide:
+        """What a decision over all models of this device must know of this one."""
         trust, model = self._device.trust, self.state.model
-        policy, line = trust.policies.get(model), trust.lines.get(model)
-        return decide(policy, line, self._profile()) if policy is not None and line is not None else None
+        return ModelToDecide(
+            trust.policies.get(model), trust.lines.get(model), self._profile(), self.state.pointer.serial
+        )
+
+    def requires(self, serial: int) -> tuple[Requirement, ...]:
+        """What a serial of this model requires of others; nothing, while its release cannot be read."""
+        if serial not in self._requires:
+            try:
+                release = self._device.trust.release(self.state.model, serial, self._device.now())
+            except (Unavailable, UntrustedInput, NotFound):
+                return ()
+            self._requires[serial] = release.requires
+        return self._requires[serial]
+
+    def _decide_set(self) -> SetDecisions:
+        models = {**self._models, self.state.model: self}
+        return decide_set(
+            {name: other.to_decide() for name, other in models.items()},
+            lambda name, serial: models[name].requires(serial),
+        )
 
     def _profile(self) -> Profile:
         refused = frozenset(refusal.serial for refusal in self.state.journal.refused)
@@ -152,7 +214,9 @@ class Installation:
             case Offer():
                 self._offer(intent, policy)
             case Rest():
-                pass
+                lacking = self._decide_set().lacking(self.state.model)
+                if lacking is not None:
+                    self.waits_for = f"{lacking.words}, which serial {lacking.serial} requires"
             case _:
                 raise InvariantBroken(f"nothing follows from {intent!r}")
 
@@ -220,11 +284,14 @@ class Installation:
     def _turn(self, membership: Membership, policy: Policy, now: float) -> placebo.Turn:
         conditions = policy.conditions_of(membership.rollout, role="control", stage=membership.stage)
         entries = (entry for layer in policy.layers for entry in layer.entries)
+        hardware_class, _ = policy.reported_labels(self._device.labels)
         return placebo.turn(
             membership,
             conditions,
             self._device.situation_for(conditions),
-            delays_s=next((entry.delays_s for entry in entries if entry.rollout == membership.rollout), ()),
+            delays_s=next(
+                (entry.delays_of(hardware_class) for entry in entries if entry.rollout == membership.rollout), ()
+            ),
             model=self.state.model,
             device_id=self._device.device_id,
             now=now,
@@ -335,16 +402,25 @@ class Installation:
             self._recall(leave_with_set(pointer, left[0]))
             self._settle()
 
+    def _set_mates(self) -> dict[str, int]:
+        """The models that run what the active version requires, or that require it: they leave it together."""
+        active = self.state.pointer.serial
+        if active is None or len(self._models) < 2:
+            return {}
+        own = {each.model: each.serial for each in self.requires(active)}
+        mates = {}
+        for name, other in self._models.items():
+            serial = other.state.pointer.serial
+            if other is not self and serial is not None:
+                needs = {each.model: each.serial for each in other.requires(serial)}
+                if own.get(name) == serial or needs.get(self.state.model) == active:
+                    mates[name] = serial
+        return mates
+
     def _unmet(self, serial: int) -> tuple[Requirement, ...]:
         if len(self._models) < 2:
             return ()
-        if serial not in self._requires:
-            try:
-                release = self._device.trust.release(self.state.model, serial, self._device.now())
-            except (Unavailable, UntrustedInput, NotFound):
-                return ()
-            self._requires[serial] = release.requires
-        return unmet(self._requires[serial], {name: other.state.pointer.serial for name, other in self._models.items()})
+        return unmet(self.requires(serial), {name: other.state.pointer.serial for name, other in self._models.items()})
 
     # --- what it waits for ---
 

@@ -27,7 +27,7 @@ class Integrity:
             return True
         if not self.intact(held):
             return False
-        self._hashed = {held: stamps}
+        self._hashed = dict([*self._hashed.items()][-1:]) | {held: stamps}  # of two slots, no more
         return True
 
     def intact(self, held: Held) -> bool:

@@ -7,7 +7,7 @@
 3. Start and swap take the same short lock, so that a swap happens between sessions, never inside one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -108,11 +108,26 @@ def open_in(places: Places, slot: str) -> bool:
     return any(_uses(places, name, slot) for name in places.disk.names(places.marks))
 
 
-def crashes_before(places: Places, serial: int) -> int:
-    """How many sessions of `serial` crashed one after the other, and are still unseen by the agent."""
-    names = places.disk.names(places.marks)[: limits.CRASHES_IN_A_ROW]
-    marks = (_dead(places, name) for name in names)
-    return max((mark.crashes_before + 1 for mark in marks if mark and mark.serial == serial), default=0)
+def dead_marks(places: Places) -> dict[str, Mark]:
+    """The marks of sessions that crashed and are still unseen by the agent, by name."""
+    marks = {name: _dead(places, name) for name in places.disk.names(places.marks)}
+    return {name: mark for name, mark in marks.items() if mark is not None}
+
+
+def crashes_before(dead: Iterable[Mark], serial: int) -> int:
+    """How many sessions of `serial` crashed one after the other, of those that are dead and unseen."""
+    return max((mark.crashes_before + 1 for mark in dead if mark.serial == serial), default=0)
+
+
+def keep_newest(places: Places, dead: Mapping[str, Mark]) -> dict[str, Mark]:
+    """Forget dead marks beyond `limits.CRASHES_IN_A_ROW`, the first ones of a row first; those that are kept.
+
+    Where no cycle runs for weeks they would fill the folder; of one window's crashes one is told anyway.
+    """
+    row = sorted(dead, key=lambda name: (dead[name].crashes_before, name))
+    for name in row[: -limits.CRASHES_IN_A_ROW]:
+        places.disk.remove(places.marks / name)
+    return {name: dead[name] for name in row[-limits.CRASHES_IN_A_ROW :]}
 
 
 def _uses(places: Places, name: str, slot: str) -> bool:

@@ -9,10 +9,13 @@
 import msgspec
 
 from whimbrel.agent import sets
-from whimbrel.agent.places import Places
+from whimbrel.agent.locks import locked
+from whimbrel.agent.marks import open_in
+from whimbrel.agent.places import Places, read_departures
 from whimbrel.device import events, slots
+from whimbrel.device.departure import names
 from whimbrel.device.journal import Journal, recovered, seal, unseal
-from whimbrel.device.slots import Pointer
+from whimbrel.device.slots import Pointer, SlotName
 from whimbrel.device.states import State
 from whimbrel.device.step import step
 from whimbrel.errors import UntrustedInput
@@ -68,6 +71,14 @@ class ModelState:
         self._disk.write(self.places.pointer, seal(pointer))
         self.pointer = pointer
         self._loaded = self._stamps()
+
+    def free_inactive(self, slot: SlotName) -> bool:
+        """Forget what the inactive slot holds, so that it may be emptied; False while an app opens it, or may do so."""
+        with locked(self.places.swap_lock, disk=self._disk):
+            if open_in(self.places, slot) or names(read_departures(self.places).get(self.model), self.pointer.active):
+                return False
+            self.point(slots.without_inactive(self.pointer))
+        return True
 
     def announced(self) -> None:
         """The first announcement is out. Not saved at once: sent again after a restart, it changes nothing."""

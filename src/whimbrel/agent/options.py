@@ -36,6 +36,8 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str | None = None  # before the environment's HTTP_PROXY and its like; "" for none
     bandwidth_kib_s: int | None = None  # a cap on downloads; 0: none
     metered_mib_a_day: int | None = None  # of a day, where the network is not known to be unmetered; 0: no bound
+    refresh_min_s: float | None = None  # seconds between two looks for news at least, whatever policies say; 0: none
+    metered_refresh_min_s: float | None = None  # the same where the network is known to be metered; 300 at first
     quota_mib: int | None = None  # of the folder; 0: what the disk has
 
     # --- of this process ---
@@ -46,6 +48,7 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     probes: Prober | None = None  # may be shared by many agents; None: the one of this process
     pool: urllib3.PoolManager | None = None  # may be shared by many agents
     durable_sessions: bool = True  # False saves a disk write a session; a power cut in one is then not told from none
+    self_measures: bool = True  # memory, processor time, temperature and battery of sessions are told as metrics
 
     # --- the machine, for simulations and tests ---
     clock: Clock = time.time
@@ -81,6 +84,7 @@ _TYPES: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("proxy", (str,), "an address such as http://proxy:3128"),
     ("enrol_token", (str,), "the text of enrol.token"),
     ("durable_sessions", (bool,), "True or False"),
+    ("self_measures", (bool,), "True or False"),
     ("chance", (random.Random,), "a random.Random"),
 )
 _DOING = (  # what is called

@@ -9,8 +9,10 @@ from pathlib import Path
 from whimbrel.agent import sets
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.integrity import Integrity
+from whimbrel.device.departure import Departure, Departures, believed
 from whimbrel.device.journal import unseal
 from whimbrel.device.slots import Held, Pointer
+from whimbrel.errors import UntrustedInput
 
 
 class Places:
@@ -25,6 +27,11 @@ class Places:
         self.swap_request = folder / "swap.now"
         self.warm = folder / "warm"  # the slot and serial that ran last: nothing of another one is in the caches
         self.set_record = sets.record_place(folder)
+        self.departures = folder.parent / ".left"  # versions that were left while no cycle ran, of all models
+        self.departures_lock = folder.parent / ".left.lock"
+        self.crash_loop = folder / "crashes"
+        self.recent = folder / "recent"
+        self.orders = folder / "orders"
         self.marks = folder / "marks"
         self.summaries = folder / "sessions"
         self.integrity = Integrity(folder, disk=disk)
@@ -44,12 +51,23 @@ class Places:
 
 
 def read_pointer(places: Places) -> Pointer | None:
-    """The pointer of a model, or None where there is none yet. Raises `UntrustedInput` for one that is torn."""
+    """What apps open of a model, or None where there is nothing yet: the pointer, and what was decided since it was
+    written. Raises `UntrustedInput` for a pointer that is torn.
+    """
     content = places.disk.read(places.pointer)
     if content is None:
         return None
     pointer = unseal(Pointer, content, what=str(places.pointer))
     record = places.disk.read(places.set_record)
-    if record is None:
-        return pointer
-    return sets.believed(pointer, pointer.model, sets.decode(record))
+    if record is not None:
+        pointer = sets.believed(pointer, pointer.model, sets.decode(record)) or pointer
+    return believed(pointer, read_departures(places).get(pointer.model))
+
+
+def read_departures(places: Places) -> dict[str, Departure]:
+    """The versions that were left and that no cycle has written down yet, by model; none where that file is torn."""
+    content = places.disk.read(places.departures)
+    try:
+        return dict(unseal(Departures, content, what=str(places.departures)).left) if content else {}
+    except UntrustedInput:
+        return {}

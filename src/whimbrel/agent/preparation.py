@@ -12,10 +12,9 @@ import msgspec
 from whimbrel import limits
 from whimbrel.agent.benchmarks import Benchmarks
 from whimbrel.agent.device_context import DeviceContext
-from whimbrel.agent.marks import open_in
 from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.staging import Interrupted, Staging
-from whimbrel.device import events, slots
+from whimbrel.device import events
 from whimbrel.device.conditions import Wait, wait_for_conditions, wait_to_begin
 from whimbrel.device.journal import Candidate
 from whimbrel.device.ports import ProbeRequest
@@ -108,9 +107,8 @@ class Preparation:
 
     def stage(self, candidate: Candidate) -> events.Staged | events.Corrupt | events.InstallFailed | Wait:
         """Verify, and fill the inactive slot."""
-        if open_in(self._state.places, candidate.slot):  # by a session of the version before, that no swap waited for
+        if not self._state.free_inactive(candidate.slot):  # a session of the version before, that no swap waited for
             return Wait("the end of the open sessions", limits.WAIT_FOR_SESSION_S)
-        self._state.point(slots.without_inactive(self._state.pointer))
         release = self._device.trust.release(self._state.model, candidate.serial, self._device.now())
         return self._staging.stage(candidate, reference=release.reference)
 
@@ -146,8 +144,7 @@ class Preparation:
     def _make_room(self, candidate: Candidate, steps: tuple[Step, ...]) -> Wait | None:
         state = self._state
         lacking = self._staging.lacking(candidate, steps, state.pointer.active)
-        if lacking and not open_in(state.places, candidate.slot):  # the old version there would go soon anyway
-            state.point(slots.without_inactive(state.pointer))
+        if lacking and state.free_inactive(candidate.slot):  # the old version there would go soon anyway
             self._staging.empty(candidate.slot)
             lacking = self._staging.lacking(candidate, steps, state.pointer.active)
         if not lacking:

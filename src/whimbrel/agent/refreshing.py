@@ -1,6 +1,11 @@
-"""When does a device refresh? As often as its policies say, later and later where that fails, and before a swap."""
+"""When does a device refresh? As often as its policies say, later and later where that fails, and before a swap.
+
+A device has a least period of its own (`least_s`): the policies of a rollout may ask it to look more often than its
+network or its battery can bear. What it does by its own decision, before a swap, waits for no period.
+"""
 
 import random
+from collections.abc import Callable
 
 from whimbrel import limits
 from whimbrel.agent.backoff import Backoff, after_s_of
@@ -14,8 +19,13 @@ _DEFAULT_PERIOD_S = 300.0  # until a policy says otherwise
 class Refreshing:
     """The refreshes of one device. `next_at`: when the next one is due."""
 
-    def __init__(self, trust: TrustClient, *, now: Clock, chance: random.Random) -> None:
+    def __init__(
+        self, trust: TrustClient, *, now: Clock, chance: random.Random, least_s: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        """`least_s`: seconds between two refreshes at least, as the device bears it now."""
         self._trust = trust
+        self._least_s = least_s
+        self._waits_s = 0.0
         self._now = now
         self._chance = chance
         self._backoff = Backoff(chance)
@@ -33,7 +43,7 @@ class Refreshing:
 
     def is_due(self, now: float) -> bool:
         """Whether it is time. A clock that was set back is no reason to wait; a server that asked for patience is."""
-        longest_s = 2 * self.period_s + (limits.RETRY_AFTER_S if self._backoff.problem else 0)
+        longest_s = 2 * max(self.period_s, self._waits_s) + (limits.RETRY_AFTER_S if self._backoff.problem else 0)
         return not now < self.next_at <= now + longest_s
 
     def refresh(self) -> None:
@@ -41,7 +51,8 @@ class Refreshing:
         now = self._now()
         self._trust.refresh(now)
         self._backoff.worked()
-        self.next_at = now + self.period_s * self._chance.uniform(0.9, 1.0)
+        self._waits_s = max(self.period_s * self._chance.uniform(0.9, 1.0), self._least_s())
+        self.next_at = now + self._waits_s
 
     def attempt(self, now: float) -> bool:
         """Refresh; where that fails, later again. Returns whether it worked."""

@@ -6,11 +6,13 @@
 
 1. The active version runs here, in the app's process, on its format's runtime: ONNX on onnxruntime, TFLite on LiteRT.
 2. Every call is counted in the session: its time, and whether it raised. What it raised reaches the app.
-3. Where the policy tries another version in the shadow, a sample of the calls goes there by itself.
+3. A version that its runtime cannot load is left at once: the next session opens the one before.
+4. Where the policy tries another version in the shadow, a sample of the calls goes there by itself.
 """
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +26,9 @@ class Listener(Protocol):
 
     def record(self, *, latency_ms: float | None = None, ok: bool = True) -> None:
         """Count one inference."""
+
+    def loading(self) -> AbstractContextManager[None]:
+        """Around the load of the version: where it fails, the next session opens the one before."""
 
     def shadow(self, inputs: Mapping[str, Any], output: Any = None) -> bool:
         """Perhaps let a version in the shadow have this call too."""
@@ -42,7 +47,8 @@ class Runner:
                 + "; load session.path with a runtime of your own, and call record() and shadow()"
             )
         self._session = session
-        self._model = runtime(path)
+        with session.loading():
+            self._model = runtime(path)
 
     @property
     def inputs(self) -> list[str]:

@@ -4,6 +4,8 @@
 2. At its start a mark (started, not yet healthy) is written durably, and locked for the session's life (`marks`).
 3. At its close the mark becomes a summary, by one rename. The latency of the first session of a version is that of
    cold caches: it is the metric `first_run_ms`, and no latency.
+4. A start that finds the last crashes in a row opens the version before, whether or not a cycle runs; a load that fails
+   does so for the next start (`departures`).
 """
 
 import math
@@ -11,19 +13,25 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from whimbrel import limits
+from whimbrel.agent.crash_counts import begin_anew, leave_out
+from whimbrel.agent.departures import leave
 from whimbrel.agent.locks import locked
-from whimbrel.agent.marks import Closed, Mark, crashes_before
+from whimbrel.agent.marks import Closed
 from whimbrel.agent.places import Places, read_pointer
+from whimbrel.agent.self_measures import Begun, SelfMeasures
+from whimbrel.agent.session_start import begin
 from whimbrel.agent.shadow import ShadowClient
 from whimbrel.device.ports import Hold
 from whimbrel.device.slots import Held
-from whimbrel.errors import InvariantBroken, Unavailable, UntrustedInput
+from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.health.report import Summary
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
@@ -39,15 +47,27 @@ _VALUE_MAX = 1e12  # so that the sum of a window's values stays within what a re
 class Session:
     """One use of a model: from before it is loaded until after its last inference. Made by `Agent.session`."""
 
-    def __init__(self, model: str, places: Places, *, durable: bool = True, shadow: ShadowClient | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        places: Places,
+        *,
+        durable: bool = True,
+        shadow: ShadowClient | None = None,
+        measures: SelfMeasures | None = None,
+    ) -> None:
         self._model = model
         self._places = places
         self._durable = durable
         self._shadow = shadow
+        self._measures = measures
+        self._begun: Begun | None = None
         self._guard = threading.Lock()
         self._hold: Hold | None = None
         self._held: Held | None = None
         self._is_open = False
+        self._began = 0.0  # on the monotonic clock
+        self._is_steady = False
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
         self._inferences = 0
         self._errors = 0
@@ -138,6 +158,11 @@ class Session:
             if not alone:
                 self._inferences += 1
                 self._errors += 0 if is_good else 1
+            is_first_steady = is_good and not self._is_steady and time.monotonic() - self._began >= limits.STEADY_S
+            self._is_steady = self._is_steady or is_first_steady
+        if is_first_steady and self._hold is not None and self._held is not None:
+            with suppress(OSError):
+                leave_out(self._places, self._held, [self._name])
 
     def shadow(self, inputs: Mapping[str, Any], output: Any = None) -> bool:
         """Let a version that the policy tries in the shadow have this call too; whether it was sampled. Thread-safe.
@@ -160,40 +185,46 @@ class Session:
 
         return Runner(self, self.path)
 
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Around the load of the model in a runtime of the app's own: what is raised in here is a load that failed.
+
+            with agent.session("detector") as model:
+                with model.loading():
+                    run = onnxruntime.InferenceSession(model.path)
+
+        `ImportError` and `MemoryError` speak of the machine, and not of the version: they only pass through.
+        """
+        try:
+            yield
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:
+            self.load_failed(f"{type(error).__name__}: {error}")
+            raise
+
+    def load_failed(self, because: str) -> bool:
+        """The version does not load: leave it at once for the one before, whether or not an agent runs.
+
+        This session keeps its files; the next one opens the version before. Returns whether there is one. Never raises.
+        """
+        held = self._open_held()
+        with suppress(OSError, Refused, UntrustedInput), locked(self._places.swap_lock, disk=self._places.disk):
+            pointer = read_pointer(self._places)
+            if pointer is not None and pointer.active == held:
+                leave(
+                    self._places, model=self._model, reason=f"it could not be loaded: {because}"[: limits.REASON_CHARS]
+                )
+                return True
+        return False
+
     def __enter__(self) -> Self:
         if self._held is not None:
             raise Unavailable("a session is entered once; ask the agent for another one")
-        try:
-            self._active()  # hashed outside of the lock; within it a look at the stamps is enough
-            self._places.make()
-            with locked(self._places.swap_lock, disk=self._places.disk):
-                self._held = self._active()
-                self._hold = self._mark(self._held)
-        except OSError as error:
-            # No room, or a folder that may only be read, takes no model away: this session is not told of.
-            try:
-                self._held = self._active()
-            except OSError:
-                raise Unavailable(f"a session of {self._model} cannot begin: {error}") from error
-        except BaseException:
-            self._held = None
-            raise
-        self._is_open = True
+        self._held, self._hold = begin(self._places, self._model, name=self._name, durable=self._durable)
+        self._is_open, self._began = True, time.monotonic()
+        self._begun = self._measures.begin() if self._measures is not None else None
         return self
-
-    def _active(self) -> Held:
-        pointer = read_pointer(self._places)
-        if pointer is None or pointer.active is None:
-            raise Unavailable(
-                f"{self._model} has no version on this device yet; "
-                "let the agent run until its status says 'on trial' or 'committed'"
-            )
-        if not self._places.integrity.holds(pointer.active):
-            raise Unavailable(
-                f"the files of {self._model} at serial {pointer.active.serial} are not those that were verified; "
-                "they are not opened, and the agent replaces them in its next cycle"
-            )
-        return pointer.active
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -209,25 +240,6 @@ class Session:
         finally:
             hold.release()
 
-    def _mark(self, held: Held) -> Hold:
-        before = crashes_before(self._places, held.serial)
-        mark = documents.encode(Mark(serial=held.serial, slot=held.slot, process=os.getpid(), crashes_before=before))
-        path = self._places.marks / self._name
-        disk = self._places.disk
-        hold = disk.hold(path, wait=True)
-        if hold is None:
-            raise InvariantBroken(f"{path} is a new name, and was taken")
-        try:
-            disk.append(path, mark)
-            if self._durable:
-                disk.sync(path)
-                disk.sync(self._places.marks)
-        except BaseException:
-            hold.release()
-            disk.remove(path)
-            raise
-        return hold
-
     def _summarize(self, held: Held, *, failed: bool) -> None:
         with self._guard:
             extra = 1 if failed else 0
@@ -235,6 +247,10 @@ class Session:
                 if len(self._metrics) < limits.SESSION_METRICS:
                     self._metrics["first_run_ms"] = Summary.of(self._latency_ms)
                 self._latency_ms = None
+            if self._measures is not None and self._begun is not None:
+                for name, value in self._measures.end(self._begun).items():
+                    if name not in self._metrics and len(self._metrics) < limits.SESSION_METRICS:
+                        self._metrics[name] = Summary.of(value)
             if self._dropped and len(self._metrics) < limits.SESSION_METRICS:
                 self._metrics["dropped_values"] = Summary.of(float(self._dropped))
             closed = Closed(
@@ -248,6 +264,8 @@ class Session:
             )
         self._places.disk.replace(self._places.summaries / self._name, documents.encode(closed))
         self._forget()
+        if closed.healthy:
+            begin_anew(self._places, held)
 
     def _is_first_run(self, held: Held) -> bool:
         """Whether this version never ran from this slot before: its latency is that of cold caches."""

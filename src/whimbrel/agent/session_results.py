@@ -2,15 +2,20 @@
 
 1. A crash that takes the process along is found by its mark at the next look.
 2. What is written down is forgotten, durably: a session that came back would be counted again.
-3. What ended before a swap is reported with the cohorts of its time.
+3. Crashes of the active version are in its durable count (`crash_counts`) before they are forgotten.
+4. What ended before a swap is reported with the cohorts of its time.
 """
 
+from whimbrel.agent.crash_counts import count_crashes
 from whimbrel.agent.device_context import DeviceContext
+from whimbrel.agent.locks import locked
 from whimbrel.agent.marks import Ended, forget, harvest
 from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.recent_sessions import add_sessions
 from whimbrel.device import cohorts, events
 from whimbrel.device.journal import Candidate
 from whimbrel.device.states import State
+from whimbrel.model.local_limits import LocalLimits
 
 
 class SessionResults:
@@ -20,12 +25,18 @@ class SessionResults:
         self._state = state
         self._device = device
 
-    def collect(self) -> None:
-        """Look at the sessions that ended: they speak for or against a trial, and go into the next window."""
+    def collect(self, local: LocalLimits = LocalLimits()) -> None:
+        """Look at the sessions that ended: they speak for or against a trial, and go into the next window.
+
+        `local`: the signed limits of this device; their figures are kept where one of them needs any.
+        """
         ended = harvest(self._state.places)
         if not ended:
             return
         new = self._device.spool.new_of(ended)
+        self._count_crashes(ended)
+        if local.looks_at_sessions and self._state.pointer.active is not None:
+            add_sessions(self._state.places, self._state.pointer.active, ended)
         state, candidate = self._state.journal.state, self._state.journal.candidate
         event: events.Event | None = None
         if state is State.ON_TRIAL and candidate is not None:
@@ -35,6 +46,13 @@ class SessionResults:
         if event is not None:
             self._state.take(event)
         self._write_down(ended)
+
+    def _count_crashes(self, ended: list[Ended]) -> None:
+        active, places = self._state.pointer.active, self._state.places
+        crashed = [session.name for session in ended if session.crashed and active and session.serial == active.serial]
+        if active is not None and crashed:
+            with locked(places.swap_lock, disk=places.disk):
+                count_crashes(places, active, crashed)
 
     def finish_before_swap(self) -> None:
         """Close the window before another version is active: what is left belongs to the cohorts of now."""

@@ -31,6 +31,8 @@ class Settings(Document, frozen=True, tag_field="format", tag="whimbrel-agent-1"
     proxy: str = ""  # before the environment's
     bandwidth_kib_s: Annotated[int, msgspec.Meta(ge=0)] = 0  # 0: no cap
     metered_mib_a_day: Annotated[int, msgspec.Meta(ge=0)] = 0  # 0: as the policies say
+    refresh_min_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 0.0  # least seconds between two looks for news
+    metered_refresh_min_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 300.0  # the same on a metered network
     quota_mib: Annotated[int, msgspec.Meta(ge=0)] = 0  # of the whole folder; 0: what the disk has
 
 

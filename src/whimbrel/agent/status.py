@@ -36,6 +36,7 @@ def model_status(
         "shadow": _shadow_status(journal),
         "download": _download_status(journal, progress),
         "waits_for": each.waits_for or trouble or None,
+        "stays": each.leaving.kept_because or None,
         "sequence": policy.sequence if policy else None,
         "refused": {str(refusal.serial): refusal.reason for refusal in journal.refused},
         "overridden": {

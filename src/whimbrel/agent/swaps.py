@@ -4,13 +4,13 @@
    about to do.
 2. A set is swapped behind the locks of all its models, by one record (`sets`).
 3. Going back needs no network, no permission and no probe; only the end of the sessions, and whole files. Where a
-   member of a set went back, the others follow.
+   member of a set goes back, the others follow while the swap locks of all of them are held: no session begins between.
 
 A swap that cannot be done now returns a `Wait`, and is asked for again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from whimbrel import limits
@@ -18,15 +18,17 @@ from whimbrel.agent import sets
 from whimbrel.agent.device_context import DeviceContext
 from whimbrel.agent.marks import between_sessions
 from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.places import read_departures
 from whimbrel.agent.session_results import SessionResults
 from whimbrel.device import events, slots
 from whimbrel.device.conditions import Wait
+from whimbrel.device.departure import names
 from whimbrel.device.journal import Candidate, GoingBack
 from whimbrel.device.slots import Held, Pointer
 from whimbrel.device.states import State
 from whimbrel.device.step import announcement_of, say
 from whimbrel.errors import Unavailable, UntrustedInput
-from whimbrel.model.release import Release
+from whimbrel.model.release import Release, Requirement
 
 _FOR_SESSIONS = Wait("the end of the open sessions", limits.WAIT_FOR_SESSION_S)
 
@@ -46,6 +48,9 @@ class SetMember(Protocol):
     def leave_with_set(self) -> None:
         """Go back as well, where what is active needs a version that another model left."""
 
+    def requires(self, serial: int) -> Sequence[Requirement]:
+        """What a serial of this model requires of others."""
+
 
 class Swaps:
     """The swaps of one device. Remembers which ones were announced: each is said once for a policy."""
@@ -53,6 +58,7 @@ class Swaps:
     def __init__(self, device: DeviceContext) -> None:
         self._device = device
         self._announced: dict[str, tuple[int, int]] = {}  # model -> serial and sequence of the policy
+        self._locked: set[str] = set()  # models whose swap locks are held for a set that goes back
 
     # --- forward ---
 
@@ -143,12 +149,15 @@ class Swaps:
     # --- one model, and back ---
 
     def point(self, member: SetMember, pointer: Pointer) -> Wait | None:
-        """Swap one model's pointer between two sessions; nothing, where it says that already."""
+        """Swap one model's pointer between two sessions; nothing, where it says that already.
+
+        It waits for no session of a version that was left by a record: apps have what the pointer will say.
+        """
         state = member.state
         if pointer == state.pointer:
             return None
-        with between_sessions(state.places) as safe:
-            if not safe and not state.is_swap_requested:
+        with self._may_swap(state) as may_swap:
+            if not may_swap:
                 return _FOR_SESSIONS
             member.results.finish_before_swap()
             state.point(pointer)
@@ -169,13 +178,33 @@ class Swaps:
                 state.point(slots.without_inactive(state.pointer))
                 return events.FallbackLost()
             return self.point(member, slots.emptied(state.pointer)) or done
-        wait = self.point(member, slots.back(state.pointer))
-        if wait is not None:
-            return wait
-        for other in models.values():
-            if other is not member:
-                other.leave_with_set()
+        target = slots.back(state.pointer) if going.by_policy else slots.left(state.pointer)
+        with ExitStack() as locks:
+            for other in sorted((member, *_mates(member, models)), key=lambda other: other.state.model):
+                if not locks.enter_context(self._may_swap(other.state)):
+                    return _FOR_SESSIONS
+            self.point(member, target)
+            for other in models.values():
+                if other is not member:
+                    other.leave_with_set()
         return done
+
+    @contextmanager
+    def _may_swap(self, state: ModelState) -> Iterator[bool]:
+        """Hold the swap lock of a model, once; gives whether no session hinders a swap.
+
+        A session of a version that was left by a record hinders none.
+        """
+        if state.model in self._locked:
+            yield True
+            return
+        with between_sessions(state.places) as safe:
+            is_left = names(read_departures(state.places).get(state.model), state.pointer.active)
+            self._locked.add(state.model)
+            try:
+                yield safe or is_left or state.is_swap_requested
+            finally:
+                self._locked.discard(state.model)
 
 
 def _members(member: SetMember, release: Release, models: Mapping[str, SetMember]) -> list[SetMember] | Wait:
@@ -192,6 +221,19 @@ def _members(member: SetMember, release: Release, models: Mapping[str, SetMember
             return Wait(f"{required.model} to be ready at serial {required.serial}: both change together")
         members.append(other)
     return members
+
+
+def _mates(member: SetMember, models: Mapping[str, SetMember]) -> Iterator[SetMember]:
+    """The models that run what the active version of `member` requires, or that require it."""
+    for other in models.values():
+        if other is not member and (_needs(member, other) or _needs(other, member)):
+            yield other
+
+
+def _needs(one: SetMember, other: SetMember) -> bool:
+    ours, theirs = one.state.pointer.serial, other.state.pointer.serial
+    wanted = one.requires(ours) if ours is not None else ()
+    return any((each.model, each.serial) == (other.state.model, theirs) for each in wanted)
 
 
 def _held(state: ModelState) -> Held | None:

@@ -177,6 +177,14 @@ class TrustClient:
         self._disk.write(self._document(path), content)
         return release
 
+    def kept_release(self, model: str, serial: int) -> Release | None:
+        """A release that is here already, without a look at the network; None where there is none."""
+        kept = self._disk.read(self._document(roles.release_path(model, serial)))
+        try:
+            return _release(kept, model, serial) if kept is not None else None
+        except UntrustedInput:
+            return None
+
     def deltas(self, model: str, serial: int, now: float) -> DeltaIndex | None:
         """The newest index of ways to a release's artifacts; None where there is none.
 

@@ -58,6 +58,24 @@ Metered = Annotated[
     int | None,
     typer.Option("--metered-mib-a-day", min=0, help="Fetched in a day on a metered network; 0: as the policies say."),
 ]
+RefreshMin = Annotated[
+    float | None,
+    typer.Option(
+        "--refresh-min-s",
+        min=0,
+        max=86400,
+        help="Seconds between two looks for news at least, whatever policies say; 0: as they say.",
+    ),
+]
+MeteredRefreshMin = Annotated[
+    float | None,
+    typer.Option(
+        "--metered-refresh-min-s",
+        min=0,
+        max=86400,
+        help="The same where the network is known to be metered; 300 unless given.",
+    ),
+]
 Quota = Annotated[int | None, typer.Option("--quota-mib", min=0, help="Bound of the folder; 0: what the disk has.")]
 OnChange = Annotated[
     str | None,
@@ -80,6 +98,8 @@ def run(
     proxy: Proxy = None,
     bandwidth_kib_s: Bandwidth = None,
     metered_mib_a_day: Metered = None,
+    refresh_min_s: RefreshMin = None,
+    metered_refresh_min_s: MeteredRefreshMin = None,
     quota_mib: Quota = None,
     on_change: OnChange = None,
 ) -> None:
@@ -105,6 +125,8 @@ def run(
         proxy=proxy,
         bandwidth_kib_s=bandwidth_kib_s,
         metered_mib_a_day=metered_mib_a_day,
+        refresh_min_s=refresh_min_s,
+        metered_refresh_min_s=metered_refresh_min_s,
         quota_mib=quota_mib,
     ):
         pass  # what was given is right, and in the folder
@@ -127,6 +149,8 @@ def check(
     proxy: Proxy = None,
     bandwidth_kib_s: Bandwidth = None,
     metered_mib_a_day: Metered = None,
+    refresh_min_s: RefreshMin = None,
+    metered_refresh_min_s: MeteredRefreshMin = None,
     quota_mib: Quota = None,
     json: Json = False,
 ) -> None:
@@ -147,6 +171,8 @@ def check(
         proxy=proxy,
         bandwidth_kib_s=bandwidth_kib_s,
         metered_mib_a_day=metered_mib_a_day,
+        refresh_min_s=refresh_min_s,
+        metered_refresh_min_s=metered_refresh_min_s,
         quota_mib=quota_mib,
     ) as agent:
         result = agent.cycle(force=True)
@@ -205,6 +231,9 @@ def status(folder: Folder, json: Json = False) -> None:
     )
     if not agent_status.get("patches", True):
         sys.stdout.write("patches cannot be applied here, so versions come whole: pip install 'whimbrel[delta]'\n")
+    if missing := agent_status.get("not_measured"):
+        words = "; ".join(f"{name} ({reason})" for name, reason in missing.items())
+        sys.stdout.write(f"not measured here: {words}\n")
     if agent_status.get("stale_s"):
         sys.stdout.write(
             f"the signed metadata expired {agent_status['stale_s'] / 3600:.1f} hours ago; what is here runs on\n"

@@ -56,7 +56,7 @@ def list_alerts(
         print_json(alerts)
         return
     print_table(
-        ["at (UTC)", "receiver", "rollout or device", "what", "state", "tries", "the receiver's words"],
-        [[when(a.at), a.receiver, a.rollout or a.device, a.event, a.state, a.tries, a.said] for a in alerts],
+        ["at (UTC)", "receiver", "rollout, device or model", "what", "state", "tries", "the receiver's words"],
+        [[when(a.at), a.receiver, a.rollout or a.device or a.model, a.event, a.state, a.tries, a.said] for a in alerts],
         title="alerts",
     )

@@ -39,6 +39,19 @@ class EarlierVersions:
             return None
         return before if is_same(self._release(before), release) else None
 
+    def check_taken_back(self, release: Release) -> None:
+        """Raises `Refused` where these files were taken back under another number: nothing was repaired."""
+        for before in reversed(self._versions):
+            if before.build_hash == release.build_hash and before.quarantined:
+                named = f"{before.version} ({before.semantic_version})"
+                why = "; ".join(f"from {each.devices}: {each.because}" for each in before.quarantined)
+                raise Refused(
+                    f"these are the files of {named}, which was taken back {why}. Nothing was published. Publish a "
+                    "repaired build, or offer that version again, with a reason: whimbrel rollout start PLAN "
+                    f"--override WHY, or whimbrel version unquarantine {before.version} --model {release.model} "
+                    "--because WHY"
+                )
+
     def check_interface(self, release: Release) -> None:
         """Raises `Refused` where the inputs or outputs are other ones than before."""
         before, variants = self._newest_with_interface()

@@ -8,6 +8,8 @@ import typer
 from securesystemslib.signer import SSlibKey
 
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.model_health import health, monitors
+from whimbrel.cli.model_rollback import rollback
 from whimbrel.cli.model_settings import with_settings
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
@@ -154,11 +156,17 @@ def alias(
     say(f"{name}: {alias} is {named.version}")
 
 
+app.command("rollback")(rollback)
+app.command("health")(health)
+app.command("monitors")(monitors)
+
+
 def _tell(model: ModelView) -> None:
     settings = model.settings
     budgets = [f"a variant has at most {size_of(settings.size_bytes_max)}"] if settings.size_bytes_max else []
     budgets += [f"{metric} is at least {least:g}" for metric, least in settings.metrics_min.items()]
     without = "none: whimbrel rollout start brings one to devices" if model.versions else "none: publish a version"
+    often = f" ({settings.rollout_refresh_s:g} s while something rolls out, and a day longer)"
     rows = {
         "added": f"{when(model.created_at)} UTC",
         "versions": str(model.versions),
@@ -166,10 +174,14 @@ def _tell(model: ModelView) -> None:
         "aliases": ", ".join(f"{alias} (serial {serial})" for alias, serial in sorted(model.aliases.items())) or "none",
         "devices": ", ".join(f"{version}: {count}" for version, count in model.devices.items()) or "none yet",
         "conditions": "; ".join(condition_words(settings.conditions)) or "none: devices fetch and activate at once",
-        "cadence": f"devices refresh every {settings.refresh_s:g} s and report every {settings.report_s:g} s",
+        "cadence": f"devices refresh every {settings.refresh_s:g} s"
+        f"{often if settings.rollout_refresh_s < settings.refresh_s else ''} and report every {settings.report_s:g} s",
         "labels": f"{', '.join(settings.report_labels) or 'none'} may be reported; {settings.hardware_label} names the "
         f"hardware class; slices: {', '.join(settings.slice_labels) or 'none'}",
         "budgets": "; ".join(budgets) or "none",
+        "objectives": "; ".join(f"{each.name}, {each.action.replace('_', ' ')}" for each in settings.objectives)
+        or "none",
+        "anomalies": settings.anomalies.replace("_", " "),
         "patches": f"from the newest {settings.delta_bases} earlier versions, and from those that many devices run",
         "if revoked": "devices with nowhere to go keep it"
         if settings.on_revoked == "keep"

@@ -8,14 +8,20 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from whimbrel.cli.option_values import window_of
+from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
+from whimbrel.flows.files.settings_file import read_settings
+from whimbrel.plan.objectives import read_objective
 
 _CADENCE, _BUDGETS, _CONDITIONS = "Cadence and labels", "Budgets of a publication", "When devices fetch and activate"
+_MONITORS = "What is watched while a version runs"
 
 
 def _option(kind: Any, *names: str, text: str, panel: str) -> Any:
@@ -33,6 +39,11 @@ def _condition(kind: Any, name: str, text: str) -> dict[str, Any]:
 
 _OPTIONS: dict[str, Any] = {
     "refresh_s": _option(float | None, text="Seconds between a device's refreshes (default 300).", panel=_CADENCE),
+    "rollout_refresh_s": _option(
+        float | None,
+        text="The same while something rolls out, and for a day after it, where it is less (default 30).",
+        panel=_CADENCE,
+    ),
     "report_s": _option(float | None, text="Seconds between a device's reports (default 300).", panel=_CADENCE),
     "report_label": _option(
         list[str] | None, text="A label that devices may report. Repeat it; it replaces those before.", panel=_CADENCE
@@ -54,6 +65,24 @@ _OPTIONS: dict[str, Any] = {
         text="How many of the newest earlier versions get a direct patch to a new one (default 2); versions that many "
         "devices run get one besides.",
         panel=_BUDGETS,
+    ),
+    "objective": _option(
+        list[str] | None,
+        text='What every version must keep while it runs: "accuracy >= 84% weekly, take back", "latency_p99_ms < 10", '
+        '"memory_mb < 50 peak". Repeat it; it replaces those before.',
+        panel=_MONITORS,
+    ),
+    "no_objective": _option(bool, "--no-objective", text="Take every --objective back.", panel=_MONITORS),
+    "anomalies": _option(
+        str | None,
+        text="Where a version departs from its past or from those beside it: off, alert (default) or take_back.",
+        panel=_MONITORS,
+    ),
+    "settings_file": _option(
+        Path | None,
+        "--settings",
+        text="A YAML file of settings, with the names that `model show --json` has; options here win over it.",
+        panel=_CADENCE,
     ),
     "unmetered": _option(
         bool | None, "--unmetered/--no-unmetered", text="On an unmetered network only.", panel=_CONDITIONS
@@ -95,8 +124,11 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def settings_of(given: dict[str, Any]) -> dict[str, Any]:
     """The settings that options name. Raises `UntrustedInput` for a value that is not understood."""
+    path = given["settings_file"]
+    filed = {} if path is None else read_settings(read_text(path, "the settings"), what=path.name)
     settings = {
         "refresh_s": given["refresh_s"],
+        "rollout_refresh_s": given["rollout_refresh_s"],
         "report_s": given["report_s"],
         "report_labels": given["report_label"] or None,
         "hardware_label": given["hardware_label"],
@@ -104,9 +136,20 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
         "size_bytes_max": given["size_bytes_max"],
         "delta_bases": given["delta_bases"],
         "metrics_min": _floors(given["metric_min"] or []) or None,
-        "conditions": _conditions(given) or None,
+        "objectives": _objectives(given["objective"] or [], none=given["no_objective"]),
+        "anomalies": given["anomalies"],
+        "conditions": ({**filed.get("conditions", {}), **_conditions(given)}) or None,
     }
-    return {name: value for name, value in settings.items() if value is not None}
+    return filed | {name: value for name, value in settings.items() if value is not None}
+
+
+def _objectives(given: list[str], *, none: bool) -> list[dict[str, Any]] | None:
+    if none:
+        return []
+    try:
+        return [msgspec.to_builtins(read_objective(each)) for each in given] or None
+    except ValueError as error:
+        raise UntrustedInput(f"--objective: {error}") from error
 
 
 def _conditions(given: dict[str, Any]) -> dict[str, Any]:

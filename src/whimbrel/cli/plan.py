@@ -28,6 +28,7 @@ from whimbrel.flows.files.plan_schema import schema_text
 from whimbrel.flows.files.plan_template import plan_template
 from whimbrel.flows.rollouts.check_plan import PlanCheck
 from whimbrel.flows.wording import duration_words, percent_words
+from whimbrel.plan.plan import Strategy
 from whimbrel.server.admin.views.versions import ListedVersion
 
 app = typer.Typer(help="Plans: explained before they begin.", no_args_is_help=True, add_completion=False)
@@ -65,6 +66,9 @@ def new(
     version: Annotated[
         str | None, typer.Option(help="The version to roll out; the model's newest by default, asked of the server.")
     ] = None,
+    strategy: Annotated[
+        Strategy, typer.Option(help="staged: three stages. blue_green: all devices at once, and back at once.")
+    ] = "staged",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write it into this new file; otherwise it is printed.")
     ] = None,
@@ -74,7 +78,7 @@ def new(
     token_file: TokenFile = None,
     namespace: Namespace = None,
 ) -> None:
-    """Write a plan to begin with: three stages, and a comment at every key. Nothing is begun.
+    """Write a plan to begin with, and a comment at every key. Nothing is begun.
 
     whimbrel rollout plan new --model detector -o plan.yaml
     """
@@ -90,7 +94,8 @@ def new(
                 markup=False,
                 highlight=False,
             )
-    text = plan_template(f"{model}@{version}", file="plan.yaml" if output is None else shlex.quote(str(output)))
+    place = "plan.yaml" if output is None else shlex.quote(str(output))
+    text = plan_template(f"{model}@{version}", file=place, strategy=strategy)
     read_plan(text, what="the plan")  # a model or version that no plan can name is said here
     if output is None:
         sys.stdout.write(text)

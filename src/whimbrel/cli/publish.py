@@ -189,6 +189,7 @@ class _Draft(msgspec.Struct, frozen=True, kw_only=True):
             changelog=self.changelog,
             requires=self.card.requires,
             reference=_reference(self.card, self.sources, self.variants),
+            local_limits=self.card.local_limits,
             now=now,
         )
         sizes = {source.spec.name: sum(each.file.size_bytes for each in source.artifacts) for source in self.sources}
@@ -207,7 +208,9 @@ def _publish(client: Client, draft: _Draft, objections: Objections, *, interface
     same = before.same_as(release, version=draft.version, semantic_version=draft.semantic_version)
     if same is not None:
         fields = {name: getattr(same, name) for name in VersionView.__struct_fields__}
-        return Published(PublishedVersion(**fields, baseline=False), already=True)
+        taken_back = "; ".join(f"from {each.devices}: {each.because}" for each in same.quarantined)
+        return Published(PublishedVersion(**fields, baseline=False), already=True, taken_back=taken_back)
+    before.check_taken_back(release)
     if not interface_change:
         before.check_interface(release)
     inspections = {name: source.inspection for name, source in draft.built_of.items()}

@@ -25,7 +25,8 @@ class Published(msgspec.Struct, frozen=True):
     """A version that the server accepted: the artifacts that were there and were sent, and earlier equal builds.
 
     `tried`: by variant. `unchecked`: objections that were passed over. `already`: it had been published before.
-    `rollout`: of a first version, which began by its card.
+    `taken_back`: from which devices it was taken back since, and why. `rollout`: of a first version, which began by its
+    card.
     """
 
     version: PublishedVersion
@@ -35,6 +36,7 @@ class Published(msgspec.Struct, frozen=True):
     tried: dict[str, list[TriedModel]] = {}
     unchecked: tuple[str, ...] = ()
     already: bool = False
+    taken_back: str = ""
     rollout: str | None = None
 
     @property
@@ -47,6 +49,7 @@ class Published(msgspec.Struct, frozen=True):
             "tried": self.tried,
             "unchecked": self.unchecked,
             "already_published": self.already,
+            "taken_back": self.taken_back,
             "rollout": self.rollout,
         }
 
@@ -78,6 +81,12 @@ def tell_published(
             f"already published: {version.model} {version.version} ({version.semantic_version}), serial "
             f"{version.serial}, build {version.build_hash}; these files and this card change nothing"
         )
+        if published.taken_back:
+            say(f"  it was taken back {published.taken_back}")
+            say(
+                "  devices get it again by: whimbrel rollout start PLAN --override WHY, or whimbrel version "
+                f"unquarantine {version.version} --model {version.model} --because WHY"
+            )
         return
     say(
         f"published {version.model} {version.version} ({version.semantic_version}), serial {version.serial}, "

@@ -1,7 +1,6 @@
 """`whimbrel rollout`: start a plan, watch it, and take the wheel."""
 
-import getpass
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,8 +12,9 @@ from rich.text import Text
 
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.following import follow, wait_until
+from whimbrel.cli.model_health import figure_cells
 from whimbrel.cli.option_values import duration_s
-from whimbrel.cli.options import OnlyModel
+from whimbrel.cli.options import By, OnlyModel, login
 from whimbrel.cli.output import Json, ago, console, counted, percent, print_json, print_table, say, when
 from whimbrel.cli.plan import app as plan_app
 from whimbrel.cli.text_file import read_text
@@ -22,11 +22,12 @@ from whimbrel.console.charts import form_of
 from whimbrel.durable import write_durably
 from whimbrel.errors import Unavailable
 from whimbrel.flows.files.plan_file import read_plan
+from whimbrel.flows.monitors.show_health import ClassFigures
 from whimbrel.flows.rollouts.approvals import PendingApproval
 from whimbrel.flows.rollouts.trace import Point
 from whimbrel.flows.wording import evidence_words, move_words, percent_words
 from whimbrel.plan.rollout_states import LIVE, PENDING, State
-from whimbrel.server.admin.views.rollouts import RolloutView, StageView
+from whimbrel.server.admin.views.rollouts import MemberView, RolloutView, StageView
 from whimbrel.server.admin.views.verdicts import ReplayView, ShadowEstimates, VerdictView
 
 app = typer.Typer(help="Rollouts: start, follow, pause and take them back.", no_args_is_help=True, add_completion=False)
@@ -35,10 +36,6 @@ app.add_typer(plan_app, name="plan")
 _NEWS = ("id", "state", "stage_name", "because", "counts", "devices")  # of which a change is told
 Which = Annotated[str, typer.Argument(help="The rollout's id; see: whimbrel rollout list")]
 Why = Annotated[str, typer.Option("--because", "--note", help="The reason, for the audit log.")]
-By = Annotated[
-    str,
-    typer.Option("--by", envvar="WHIMBREL_ACTOR", help="Who does it, for the audit log; your login name by default."),
-]
 
 
 @app.command("start")
@@ -66,12 +63,14 @@ def start(
     text = read_text(plan)
     read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
     asked = {"plan": text, "file_name": plan.name, "hour_s": hour_s, "override": override, "draft": draft}
-    begun = client.send("POST", "rollouts", asked | {"actor": by or _login()}, as_=RolloutView)
+    begun = client.send("POST", "rollouts", asked | {"actor": by or login()}, as_=RolloutView)
     if json:
         print_json(begun)
         return
     outcome = f"{begun.state}, {begun.because}" if begun.state in PENDING else "started"
     say(f"{begun.id}: {begun.baseline or 'no version'} -> {begun.target}: {outcome}")
+    for member in begun.members:
+        say(f"  {_member_words(member)}")
     for stage in begun.stages:
         where = " in the shadow" if stage.shadow is not None else ""
         say(f"  {stage.name}: {stage.target_percent:g}%{where} for {stage.duration_hours:g} h")
@@ -229,7 +228,7 @@ def evidence(
 def _move_command(move: str, teaching: str) -> Callable[..., None]:
     @connected
     def run(client: Client, rollout: Which, because: Why = "", by: By = "", json: Json = False) -> None:
-        reason = {"because": because, "actor": by or _login()}
+        reason = {"because": because, "actor": by or login()}
         moved = client.send("POST", f"rollouts/{quoted(rollout)}/{quoted(move)}", reason, as_=RolloutView)
         if json:
             print_json(moved)
@@ -256,7 +255,13 @@ app.command("finish")(
     _move_command("finish", "Make its version everybody's baseline now, whatever its plan still says.")
 )
 app.command("abort")(_move_command("abort", "End it: devices return to the baseline; the version is not quarantined."))
-app.command("rollback")(_move_command("rollback", "Take it back: devices return, and the version is quarantined."))
+app.command("rollback")(
+    _move_command(
+        "rollback",
+        "Take it back: devices return, and the version is quarantined. Also after it was complete, as long as its "
+        "version is the baseline: then the model goes back to the baseline before (as: whimbrel model rollback).",
+    )
+)
 
 
 def picture(view: RolloutView) -> Group:
@@ -266,16 +271,24 @@ def picture(view: RolloutView) -> Group:
         f"{view.baseline or 'no version'} -> {view.target}  ",
         (view.state.value, _style(view.state)),
     )
-    lines: list[RenderableType] = [head, Text(f"for {ago(view.state_since)}: {view.because}"), _stage_table(view)]
+    lines: list[RenderableType] = [head, Text(f"for {ago(view.state_since)}: {view.because}")]
+    lines += [Text(_member_words(member)) for member in view.members]
+    lines.append(_stage_table(view))
     if view.approval is not None:
         lines.append(_approval_line(view.approval))
     if view.devices_left:
         lines.append(Text(f"{counted(view.devices_left, 'device')} in reach still on it"))
     if view.verdict is not UNSET:
         lines += _verdict_lines(view.verdict)
+    if view.classes is not UNSET and view.classes:
+        lines.append(_class_table(view.classes))
     devices = "  ".join(f"{name}: {n}" for name, n in sorted(view.devices.items()))
     lines.append(Text(f"devices: {devices or 'none heard yet'}"))
     return Group(*lines)
+
+
+def _member_words(member: MemberView) -> str:
+    return f"with {member.model}: {member.baseline or 'no version'} -> {member.target} ({member.rollout})"
 
 
 def _stage_table(view: RolloutView) -> Table:
@@ -294,6 +307,17 @@ def _stage_table(view: RolloutView) -> Table:
                 for name in ("assigned_t", "activated_t", "reported_t", "failed_t", "went_back_t", "assigned_c")
             ),
         )
+    return table
+
+
+def _class_table(classes: Sequence[ClassFigures]) -> Table:
+    """Both versions by hardware class: the baseline's week, and the new version since the rollout began."""
+    table = Table("class", "version", "device-hours", "used", "crashes", "errors", "p95 ms", "means", box=None)
+    for each in classes:
+        for title, figures in (("baseline", each.baseline), ("new", each.candidate)):
+            hours, _, used, crashes, errors, _, p95, _, means = figure_cells(figures)
+            name = each.hardware_class or "(none told)"
+            table.add_row(name if title == "baseline" else "", title, hours, used, crashes, errors, p95, means)
     return table
 
 
@@ -352,10 +376,3 @@ def _exit_unless_completed(view: RolloutView) -> None:
 
 def _fetch(client: Client, rollout: str) -> RolloutView:
     return client.get(f"rollouts/{quoted(rollout)}", as_=RolloutView)
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # nobody is logged in: a container without that user
-        return "admin"

@@ -8,7 +8,7 @@ import typer
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.fit import tell_fit
-from whimbrel.cli.options import ModelName, Yes
+from whimbrel.cli.options import By, ModelName, Yes, login
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.version_fit import VersionFit
@@ -123,6 +123,43 @@ def retire(
         print_json(retired)
         return
     say(f"{model} {retired.version} is retired")
+
+
+@app.command("unquarantine")
+@connected
+def unquarantine(
+    client: Client,
+    version: Version,
+    model: ModelName,
+    because: Annotated[str, typer.Option("--because", help="Why devices may run it again; it is logged.")],
+    by: By = "",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Let devices run a version again that was taken back. A rollout of it does the same: rollout start --override.
+
+    It brings the version to nobody by itself, but to devices that left it while it stayed the baseline.
+    """
+    path = f"models/{quoted(model)}/versions"
+    asked = client.get(f"{path}/{quoted(version)}", as_=VersionView)
+    listed = next(each for each in client.get(path, as_=list[ListedVersion]) if each.serial == asked.serial)
+    if listed.quarantined:
+        reasons = "; ".join(f"{each.devices}: {each.because}" for each in listed.quarantined)
+        returns = ", and devices that left it return to it" if listed.baseline else ""
+        confirm(
+            f"to let devices run {model} {asked.semantic_version} again",
+            consequence=f"it was taken back ({reasons}){returns}",
+            nature="changes what devices may run",
+            yes=yes,
+        )
+    reason = Reason(because=because, actor=by or login())
+    lifted = client.send("POST", f"{path}/{asked.serial}/unquarantine", reason, as_=VersionView)
+    if json:
+        print_json(lifted)
+        return
+    say(f"{model} {lifted.version} is quarantined no more")
+    if not listed.baseline:
+        say("No device runs it for that alone; a rollout of it brings it: whimbrel rollout start PLAN")
 
 
 @app.command("revoke")

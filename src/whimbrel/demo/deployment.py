@@ -138,6 +138,7 @@ class LocalDeployment:
                     probes=probes,
                     pool=pool,
                     durable_sessions=False,
+                    self_measures=False,  # what this process holds is of all agents together
                 ),
             )
 

@@ -88,6 +88,7 @@ class Observations(msgspec.Struct):
     running: dict[str, int | None] = msgspec.field(default_factory=dict)  # device -> its active serial
     devices_ever_on: dict[int, set[str]] = msgspec.field(default_factory=dict)
     last_left_at: dict[int, float] = msgspec.field(default_factory=dict)  # serial -> when the last device left it
+    changed_at: dict[str, float] = msgspec.field(default_factory=dict)  # device -> when its active serial changed last
     first_failure_at: dict[int, float] = msgspec.field(default_factory=dict)  # serial -> its first failed run anywhere
     problems: Counter[str] = msgspec.field(default_factory=Counter)
 
@@ -99,6 +100,7 @@ class Observations(msgspec.Struct):
         if before is not None:
             self.last_left_at[before] = at
         self.running[device] = serial
+        self.changed_at[device] = at
         if serial is not None:
             self.devices_ever_on.setdefault(serial, set()).add(device)
 

@@ -45,6 +45,7 @@ def assigned(
                 role=assignment.role,
                 assigned_at=at,
                 before=known_before,
+                serial=serial,
             )
             announcements.append(_tell(journal, membership, "assigned", serial))
         memberships.append(membership)

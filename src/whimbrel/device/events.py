@@ -129,6 +129,15 @@ class TrialFailed(Event, frozen=True):
     reason: str
 
 
+class LeftByItself(Event, frozen=True):
+    """This device leaves the active version for the one before: a crash loop, a limit, an app that asked for it."""
+
+    leaves: int
+    to: int | None
+    reason: str
+    policy_sequence: int = 0  # only a newer policy may let it be tried again here
+
+
 class Recalled(Event, frozen=True):
     """The policy wants what the other slot holds (`to`), or that no version is offered (None)."""
 

@@ -55,6 +55,7 @@ class GoingBack(Document, frozen=True):
     to: int | None
     by_policy: bool
     reason: str
+    policy_sequence: int = 0  # of the policy that was known; of the candidate's, where there is one
 
 
 class Refusal(Document, frozen=True):
@@ -71,6 +72,7 @@ class Membership(Document, frozen=True):
 
     `before`: means of the metrics that are asked for, over the windows before it was assigned; never changed later.
     `permitted_at`: when a control's conditions and jitter first let it begin what the treated begin.
+    `serial`: what its devices run, or try; unknown where an earlier agent wrote the journal.
     """
 
     rollout: Name
@@ -80,6 +82,7 @@ class Membership(Document, frozen=True):
     permitted_at: float | None = None
     since: float | None = None
     before: Annotated[dict[Label, Finite], Meta(max_length=limits.BEFORE)] = {}
+    serial: Serial | None = None
 
 
 class Journal(Document, frozen=True, tag_field="format", tag="whimbrel-journal-1"):

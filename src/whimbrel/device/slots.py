@@ -79,6 +79,11 @@ def back(pointer: Pointer) -> Pointer:
     return msgspec.structs.replace(pointer, active=pointer.fallback, fallback=left, trial=False)
 
 
+def left(pointer: Pointer) -> Pointer:
+    """The fallback active again. What was active is forgotten: it did badly here, and is nothing to go back to."""
+    return msgspec.structs.replace(pointer, active=pointer.fallback, fallback=None, trial=False)
+
+
 def emptied(pointer: Pointer) -> Pointer:
     """No version is offered."""
     return Pointer(model=pointer.model)

@@ -33,6 +33,7 @@ class State(StrEnum):
 NEXT: dict[tuple[State, type[events.Event]], State] = {
     (State.IDLE, events.Offered): State.OFFERED,
     (State.IDLE, events.Recalled): State.GOING_BACK,
+    (State.IDLE, events.LeftByItself): State.GOING_BACK,
     (State.OFFERED, events.Begun): State.DOWNLOADING,
     (State.OFFERED, events.Withdrawn): State.IDLE,
     (State.DOWNLOADING, events.Fetched): State.VERIFYING,
@@ -63,15 +64,18 @@ NEXT: dict[tuple[State, type[events.Event]], State] = {
     (State.ON_TRIAL, events.TrialPassed): State.COMMITTED,
     (State.ON_TRIAL, events.TrialFailed): State.GOING_BACK,
     (State.ON_TRIAL, events.Recalled): State.GOING_BACK,
+    (State.ON_TRIAL, events.LeftByItself): State.GOING_BACK,
     (State.ON_TRIAL, events.Offered): State.OFFERED,
     (State.COMMITTED, events.Offered): State.OFFERED,
     (State.COMMITTED, events.Recalled): State.GOING_BACK,
+    (State.COMMITTED, events.LeftByItself): State.GOING_BACK,
     (State.GOING_BACK, events.WentBack): State.QUARANTINED,
     (State.GOING_BACK, events.Returned): State.COMMITTED,
     (State.GOING_BACK, events.Emptied): State.IDLE,
     (State.GOING_BACK, events.FallbackLost): State.IDLE,
     (State.QUARANTINED, events.Offered): State.OFFERED,
     (State.QUARANTINED, events.Recalled): State.GOING_BACK,
+    (State.QUARANTINED, events.LeftByItself): State.GOING_BACK,
 }
 
 RESTING = frozenset({State.IDLE, State.COMMITTED, State.QUARANTINED})

@@ -19,7 +19,6 @@ from whimbrel.errors import InvariantBroken
 from whimbrel.health.report import Announcement, Step, WayName
 
 _replace = msgspec.structs.replace
-_REASON_CHARS = 1000  # of the 2,000 that an announcement holds
 
 
 def step(journal: Journal, event: events.Event) -> tuple[Journal, tuple[effects.Effect, ...]]:
@@ -88,14 +87,14 @@ def announcement_of(journal: Journal, name: Step, *, reason: str = "", serial: i
     """What to tell of the candidate, in the cohort it is treated in (or in none)."""
     candidate = journal.candidate
     if candidate is None:
-        return Announcement(model=journal.model, step=name, serial=serial, reason=reason[:_REASON_CHARS])
+        return Announcement(model=journal.model, step=name, serial=serial, reason=reason[: limits.REASON_CHARS])
     return Announcement(
         model=journal.model,
         step=name,
         serial=serial if serial is not None else candidate.serial,
         rollout=candidate.rollout,
         stage=candidate.stage,
-        reason=reason[:_REASON_CHARS],
+        reason=reason[: limits.REASON_CHARS],
         bytes_moved=candidate.bytes_moved,
         moved_by=candidate.moved_by,
     )
@@ -231,6 +230,13 @@ def _trial_failed(journal: Journal, event: events.TrialFailed) -> Journal:
     return _replace(journal, going_back=going_back)
 
 
+def _left_by_itself(journal: Journal, event: events.LeftByItself) -> Journal:
+    going_back = GoingBack(
+        leaves=event.leaves, to=event.to, by_policy=False, reason=event.reason, policy_sequence=event.policy_sequence
+    )
+    return _replace(journal, going_back=going_back)
+
+
 def _recalled(journal: Journal, event: events.Recalled) -> Journal:
     going_back = GoingBack(leaves=event.leaves, to=event.to, by_policy=True, reason=event.reason)
     return _replace(journal, candidate=None, going_back=going_back)
@@ -238,9 +244,9 @@ def _recalled(journal: Journal, event: events.Recalled) -> Journal:
 
 def _went_back(journal: Journal, _: events.WentBack) -> Journal:
     going_back = _going_back(journal)
-    announced = say(journal, announcement_of(journal, "went_back", reason=going_back.reason, serial=going_back.leaves))
+    announced = say(journal, _counted(journal, going_back))
     if going_back.leaves is not None:
-        announced = _refuse(announced, going_back.leaves, going_back.reason)
+        announced = _refuse(announced, going_back.leaves, going_back.reason, sequence=going_back.policy_sequence)
     return _replace(announced, candidate=None, going_back=None)
 
 
@@ -254,8 +260,20 @@ def _back_to_nothing(journal: Journal, _: events.Emptied | events.FallbackLost) 
     return _replace(journal, candidate=None, going_back=None)
 
 
-def _refuse(journal: Journal, serial: int, reason: str) -> Journal:
-    sequence = journal.candidate.policy_sequence if journal.candidate else 0
+def _counted(journal: Journal, going_back: GoingBack) -> Announcement:
+    """What to tell of a version that was left: in its cohort, also long after it was committed there."""
+    told = announcement_of(journal, "went_back", reason=going_back.reason, serial=going_back.leaves)
+    member = next(
+        (each for each in reversed(journal.memberships) if each.since is not None and each.serial == going_back.leaves),
+        None,
+    )
+    if journal.candidate is not None or member is None or going_back.leaves is None:
+        return told
+    return _replace(told, rollout=member.rollout, stage=member.stage, role=member.role)
+
+
+def _refuse(journal: Journal, serial: int, reason: str, *, sequence: int = 0) -> Journal:
+    sequence = journal.candidate.policy_sequence if journal.candidate else sequence
     others = tuple(refusal for refusal in journal.refused if refusal.serial != serial)
     refusal = Refusal(serial=serial, reason=reason, policy_sequence=sequence)
     return _replace(journal, refused=(*others, refusal)[-limits.REFUSED :])
@@ -297,6 +315,7 @@ _CHANGES: dict[type[events.Event], Callable[[Journal, Any], Journal]] = {
     events.SessionsSeen: _sessions_seen,
     events.TrialPassed: _trial_passed,
     events.TrialFailed: _trial_failed,
+    events.LeftByItself: _left_by_itself,
     events.Recalled: _recalled,
     events.WentBack: _went_back,
     events.Returned: _returned,

@@ -1,9 +1,11 @@
 """Who receives which alerts: what is due, from the audit log and from who asked for it.
 
 1. An alert is due for each audit entry of a rollout that says something a receiver asked for, once a receiver: for all
-   rollouts in the receiver's own settings, for one in its plan. What is about a device is asked for in the settings.
+   rollouts in the receiver's own settings, for one in its plan. What is about a device or a monitor is asked for in the
+   settings.
 2. The same said again soon (a rollout that holds, moves and holds at the same stage) is grouped with what was said. Of
-   devices, whichever: a disk image that was copied to a thousand machines is told once an hour.
+   devices, whichever: a disk image that was copied to a thousand machines is told once an hour. A monitor is told of
+   once an episode (flows/monitors), and never grouped with another.
 3. What ends well, or goes on, clears what was said before: receivers that keep incidents close them.
 4. An alert is told at least once, with a key by which a receiver knows it again.
 
@@ -16,10 +18,10 @@ from typing import Any, Literal
 import msgspec
 
 from whimbrel.flows.records import AuditRecord
-from whimbrel.plan.governance import AlertOn, DeviceAlertOn
+from whimbrel.plan.governance import AlertOn, DeviceAlertOn, ModelAlertOn
 from whimbrel.plan.plan import Plan
 
-Event = AlertOn | DeviceAlertOn
+Event = AlertOn | DeviceAlertOn | ModelAlertOn
 Severity = Literal["critical", "warning", "info"]
 Status = Literal["firing", "resolved", "note"]
 
@@ -40,15 +42,22 @@ SAID: dict[str, AlertOn] = {
     "fail_to_begin": "aborted",
 }
 SAID_OF_DEVICES: dict[str, DeviceAlertOn] = {"notice_duplicate": "duplicate_identity"}
+SAID_OF_MODELS: dict[str, ModelAlertOn] = {
+    "break_objective": "objective_broken",
+    "notice_anomaly": "anomaly",
+    "recover": "recovered",
+}
 _SEVERITY: dict[Event, Severity] = {
     "duplicate_identity": "warning",
+    "objective_broken": "warning",
+    "anomaly": "warning",
     "slice_back": "critical",
     "rolled_back": "critical",
     "held": "warning",
     "paused": "warning",
     "waiting_for_approval": "warning",
 }
-_CLEARS: frozenset[Event] = frozenset({"advanced", "completed", "aborted"})
+_CLEARS: frozenset[Event] = frozenset({"advanced", "completed", "aborted", "recovered"})
 _WORDS: dict[Event, str] = {
     "slice_back": "a slice goes back",
     "waiting_for_approval": "waits for approval",
@@ -57,10 +66,17 @@ _WORDS: dict[Event, str] = {
 }
 
 
-class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """What a receiver is told. `key` names it for ever; `thread` is the same for all alerts of a rollout, or a device.
+_OF_MONITORS: dict[Event, str] = {
+    "objective_broken": "is not kept",
+    "anomaly": "is an anomaly",
+    "recovered": "is well again, or watched no more",
+}
 
-    It is about a rollout, or else about a `device`; then what belongs to a rollout is empty.
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """What a receiver is told. `key` names it for ever; `thread` is the same for all alerts of one thing.
+
+    It is about a rollout; or about a `device`, or a `monitor` of a model: then what belongs to a rollout is empty.
     """
 
     key: str
@@ -71,6 +87,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     because: str
     actor: str
     device: str = ""
+    monitor: str = ""
     model: str = ""
     rollout: str = ""
     stage: int = 0
@@ -82,14 +99,18 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def thread(self) -> str:
-        """What groups the alerts of a rollout, or of a device, at the receiver."""
+        """What groups the alerts of a rollout, of a device, or of a monitor of a version, at the receiver."""
         if self.device:
             return f"{self.namespace}/device/{self.device}"
+        if self.monitor:
+            return f"{self.namespace}/model/{self.model}/{self.target}/{self.monitor}"
         return f"{self.namespace}/{self.rollout}"
 
     @property
     def severity(self) -> Severity:
         """How bad it is."""
+        if self.monitor and self.evidence.get("outcome") in {"taken_back", "not_taken_back"}:
+            return "critical"
         return _SEVERITY.get(self.event, "info")
 
     @property
@@ -105,6 +126,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         test = "TEST: " if self.test else ""
         if self.device:
             return f"{test}device {self.device}: two installations report with this id"
+        if self.monitor:
+            what = _OF_MONITORS.get(self.event, "is told of")
+            return f"{test}{self.model} {self.target}: {self.monitor} {what}"
         what_happened = _WORDS.get(self.event, f"is {self.event.replace('_', ' ')}")
         return f"{test}{self.model} {self.target}: the rollout {what_happened} (stage {self.stage_name})"
 
@@ -129,7 +153,9 @@ def event_of(entry: AuditRecord) -> Event | None:
     """What an audit entry says to a receiver; None for entries that say nothing to any."""
     if entry.rollout:
         return SAID.get(entry.action)
-    return SAID_OF_DEVICES.get(entry.action) if entry.device else None
+    if entry.device:
+        return SAID_OF_DEVICES.get(entry.action)
+    return SAID_OF_MODELS.get(entry.action) if entry.model else None
 
 
 def grouped(event: Event, stage: int, *, at: float, before: Sequence[EarlierAlert], within_s: float) -> bool:

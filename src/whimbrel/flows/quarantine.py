@@ -4,24 +4,24 @@ A version that was taken back is never tried again by itself; only a person's lo
 """
 
 from whimbrel.flows.ports import QuarantinesPort
-from whimbrel.flows.records import Comparison, QuarantineRecord
+from whimbrel.flows.records import QuarantineRecord
 from whimbrel.model.selector import EVERYONE, Selector
 
 
 def quarantine(
     registry: QuarantinesPort,
-    comparison: Comparison,
+    model: str,
     serial: int,
     *,
     because: str,
     now: float,
     selector: Selector = EVERYONE,
 ) -> None:
-    """Let the devices of `selector` refuse a version of the comparison's model."""
+    """Let the devices of `selector` refuse a version of a model."""
     registry.quarantine(
         QuarantineRecord(
             namespace=registry.namespace,
-            model=comparison.model,
+            model=model,
             serial=serial,
             at=now,
             because=because,

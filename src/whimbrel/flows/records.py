@@ -6,6 +6,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from whimbrel import limits
+from whimbrel.health.device_hour import DeviceHour
+from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.panel import Value
 from whimbrel.health.report import Role
 from whimbrel.health.user_report import Fate
@@ -14,6 +16,7 @@ from whimbrel.model.ids import Label
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.plan.experiment import Experiment, ExperimentVariant
 from whimbrel.plan.experiment_states import Phase
+from whimbrel.plan.objectives import Anomalies, Objectives, check_objectives
 from whimbrel.plan.plan import Plan
 from whimbrel.plan.ranges import Range
 from whimbrel.plan.rehearsal import rehearsed_s
@@ -34,6 +37,8 @@ from whimbrel.policy.policy import (
 
 ActivateMaxAge = Annotated[float, Meta(ge=1)]  # seconds
 OnRevoked = Literal["keep", "stop"]
+ROLLOUT_REFRESH_S = 30.0  # "within seconds": a device hears of a way back in 15 s on average
+WATCHED_AFTER_HOURS = 24  # after a rollout ended, devices refresh as often as while it was live, for so long
 SizeBudget = Annotated[int, Meta(gt=0)] | None  # bytes
 DeltaBases = Annotated[int, Meta(ge=0, le=64)]
 
@@ -42,6 +47,7 @@ class ModelSettings(Document, frozen=True):
     """What an operator may set for a model; it travels in the policy, or is checked at publication."""
 
     refresh_s: Period = PERIOD_S
+    rollout_refresh_s: Period = ROLLOUT_REFRESH_S  # while something rolls out, and for a day after it, if it is less
     report_s: Period = PERIOD_S
     activate_max_age_s: ActivateMaxAge = ACTIVATE_MAX_AGE_S
     conditions: Conditions = msgspec.field(default_factory=Conditions)
@@ -52,6 +58,11 @@ class ModelSettings(Document, frozen=True):
     size_bytes_max: SizeBudget = None  # publish-time budget: of the largest variant
     delta_bases: DeltaBases = limits.DELTA_BASES  # newest earlier versions with a direct patch
     metrics_min: dict[Label, float] = {}  # publish-time budget: floors of metrics
+    objectives: Objectives = ()  # what every version must keep while it runs
+    anomalies: Anomalies = "alert"  # what follows where a version departs from its past, or from those beside it
+
+    def __post_init__(self) -> None:
+        check_objectives(self.objectives)
 
 
 class NewConditions(Document, frozen=True):
@@ -78,6 +89,7 @@ class NewSettings(Document, frozen=True):
     """
 
     refresh_s: Period | UnsetType = UNSET
+    rollout_refresh_s: Period | UnsetType = UNSET
     report_s: Period | UnsetType = UNSET
     activate_max_age_s: ActivateMaxAge | UnsetType = UNSET
     conditions: NewConditions | UnsetType = UNSET
@@ -88,6 +100,12 @@ class NewSettings(Document, frozen=True):
     size_bytes_max: SizeBudget | UnsetType = UNSET
     delta_bases: DeltaBases | UnsetType = UNSET
     metrics_min: dict[Label, float] | UnsetType = UNSET
+    objectives: Objectives | UnsetType = UNSET
+    anomalies: Anomalies | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.objectives, UnsetType):
+            check_objectives(self.objectives)
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +151,8 @@ class Comparison(Protocol):
     @property
     def range(self) -> Range: ...
     @property
+    def salt(self) -> int | None: ...
+    @property
     def guard_plans(self) -> tuple[Plan, ...]: ...
     @property
     def compared_metrics(self) -> tuple[str, ...]: ...
@@ -140,6 +160,8 @@ class Comparison(Protocol):
     def control_stage(self) -> int: ...
     @property
     def delays(self) -> tuple[float, ...]: ...
+    @property
+    def delays_by_class(self) -> dict[str, tuple[float, ...]]: ...
     @property
     def window_s(self) -> float: ...
     @property
@@ -153,9 +175,11 @@ class Comparison(Protocol):
 class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A plan's progress. `shares`: the bucket where each stage's share ends, for those entered so far.
 
-    `ended_at`: when it lost its say in the policy. `state_since`: when its state became what it is. `override`: a
-    person's reason to offer a version again that was taken back. `baseline` None: nothing ran before, so that devices
-    which are not treated run no version, and nobody is a control.
+    `ended_at`: when it lost its say in the policy, or was taken back after that. `state_since`: when its state became
+    what it is. `override`: a person's reason to offer a version again that was taken back. `baseline` None: nothing ran
+    before, so that devices which are not treated run no version, and nobody is a control. `lead`: the rollout of the
+    set that it moves with, "" where it moves itself; `members`: the rollouts that move with it; `salt`: of its layer,
+    where that is its lead's.
     """
 
     namespace: str
@@ -174,8 +198,12 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
     without: tuple[str, ...] = ()  # slices that went back
     delays: tuple[float, ...] = ()  # seconds that treated devices take, as told to the controls
+    delays_by_class: dict[str, tuple[float, ...]] = {}  # the same of hardware classes that take their own time
     state_since: float = 0.0
     override: str = ""
+    lead: str = ""
+    members: tuple[str, ...] = ()
+    salt: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -194,8 +222,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def range(self) -> Range:
-        """Its buckets of the model's layer."""
-        return self.plan.range
+        """Its buckets of the model's layer; all of them, where it divides the devices by its lead's salt."""
+        return self.plan.range if self.salt is None else Range()
 
     @property
     def guard_plans(self) -> tuple[Plan, ...]:
@@ -276,6 +304,7 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
     because: str
     stopped: dict[str, str] = {}
     delays: tuple[float, ...] = ()  # seconds that treated devices take, as told to the controls
+    delays_by_class: dict[str, tuple[float, ...]] = {}  # the same of hardware classes that take their own time
     winner: str | None = None
     ended_at: float | None = None
 
@@ -298,6 +327,11 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
     def range(self) -> Range:
         """Its buckets of the model's layer."""
         return self.plan.range
+
+    @property
+    def salt(self) -> int | None:
+        """None: it divides the devices by the model's own salt."""
+        return None
 
     @property
     def guard_plans(self) -> tuple[Plan, ...]:
@@ -402,7 +436,25 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Literal["", "committed", "went_back", "failed"] = ""
     silence_judged: bool = False
     shadowed_at: float | None = None  # told of the candidate in the shadow
-    values: dict[str, Value] = {}  # the device's value so far, by metric that is tested or compared
+    heard_at: float | None = None  # when the newest report that counts here came in
+    gap_s: float = 0.0  # the longest time between two of these
+    hearing: Literal["", "heard", "missed", "left"] = ""  # whether a report is due; "": none came yet
+    missed_at: float | None = None  # when it was missed last
+    used_at: float | None = None  # the first report with a session
+    values: dict[str, Value] = {}  # of its tally windows that are over (health/device_window.py), by name
+    device_window: DeviceWindow | None = None  # what it told in the newest tally window in which it was heard
+
+
+class SilenceLook(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices of one group that were due at a look, and how many of them were silent."""
+
+    stage: int
+    role: Literal["treated", "control"]
+    hardware_class: str
+    slices: dict[str, str]
+    due: int
+    overdue: int
+    age_bucket: int
 
 
 class UserReportRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -447,12 +499,14 @@ class FollowedModels(msgspec.Struct, frozen=True, kw_only=True):
 class SequenceMark(msgspec.Struct, frozen=True):
     """How far the windows of an installation are tallied: one folder of one agent, from one boot to the next (epoch).
 
-    `last`: the newest number. `at`: when it was heard. `digests`: of the newest windows, by their last number.
+    `last`: the newest number. `at`: when it was heard. `digests`: of the newest windows, by their last number. `hours`:
+    what the device told of each version in the newest hour, by model and serial.
     """
 
     last: int
     at: float = 0.0  # 0: before times were noted
     digests: dict[int, str] = {}
+    hours: dict[str, dict[int, DeviceHour]] = {}
 
 
 class DeviceMessage(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,10 @@
 4. A first version has no control: whoever is not treated is in no arm, and runs no version.
 5. An experiment is an entry too: its k-th arm is treated in stage k, and the control is that of every stage. An arm
    that was stopped is left out: its devices run the baseline, and are compared no more.
-6. The length of the document depends on stages and rollouts, never on devices.
+6. A rollout that another one carries has a layer of its own before the model's, with the other's salt: a device is in
+   the same arm of both.
+7. While something rolls out, and for a day after it, devices refresh more often: so it is taken back within seconds.
+8. The length of the document depends on stages and rollouts, never on devices.
 """
 
 from collections.abc import Sequence
@@ -41,26 +44,31 @@ def render_policy(
     overrides: Sequence[int] = (),
     experiments: Sequence[ExperimentRecord] = (),
 ) -> Policy:
-    """The policy of `model` with those of its `rollouts` and `experiments` that are live."""
+    """The policy of `model` with those of its `rollouts` and `experiments` that are live.
+
+    `rollouts`: those that have not ended, and those that ended less than a day ago.
+    """
     settings = model.settings
     live = [rollout for rollout in rollouts if rollout.live]
-    refused = {entry.serial for entry in quarantine if entry.selector.everyone}
-    good = [v.serial for v in versions if v.good and not v.retired and v.serial not in refused]
     # While a rollout is judged, its window is the cadence: evidence must come as fast as the plan wants to look. While
     # it goes back too, so that it is known soon which devices are off it.
     watched = [rollout for rollout in rollouts if rollout.live or rollout.state is State.ROLLING_BACK]
     compared = [experiment for experiment in experiments if experiment.live]
     judged: list[Comparison] = [*watched, *compared]
     report_s = min([settings.report_s, *(each.window_s for each in judged)])
+    begun: list[Comparison] = [*(rollout for rollout in rollouts if rollout.shares), *compared]
     # In a rehearsal devices look as often as its hours are short, else a stage is over before they hear of it.
-    refresh_s = min([settings.refresh_s, *(rehearsed_s(settings.refresh_s, hour_s=each.hour_s) for each in judged)])
-    entries = (*(_rollout_entry(rollout) for rollout in live), *(_experiment_entry(each) for each in compared))
+    often_s = min(settings.refresh_s, settings.rollout_refresh_s)
+    refresh_s = min([settings.refresh_s, *(rehearsed_s(often_s, hour_s=each.hour_s) for each in begun)])
+    own = [rollout for rollout in live if rollout.salt is None]
+    carried = [Layer(each.salt, (_rollout_entry(each),)) for each in live if each.salt is not None]
+    entries = (*(_rollout_entry(rollout) for rollout in own), *(_experiment_entry(each) for each in compared))
     return Policy(
         model=model.name,
         sequence=sequence,
         baseline=model.baseline,
-        known_good=tuple(sorted(good, reverse=True)[:_KNOWN_GOOD]),
-        layers=(Layer(salt=model.salt, entries=entries),),
+        known_good=known_good(versions, quarantine),
+        layers=(*carried, Layer(salt=model.salt, entries=entries)),
         quarantine=tuple(Quarantine(serial=entry.serial, selector=entry.selector) for entry in quarantine),
         overrides=tuple(overrides[-_OVERRIDES:]),
         conditions=settings.conditions,
@@ -72,6 +80,13 @@ def render_policy(
         hardware_label=settings.hardware_label,
         slice_labels=settings.slice_labels,
     )
+
+
+def known_good(versions: Sequence[VersionRecord], quarantine: Sequence[QuarantineRecord]) -> tuple[int, ...]:
+    """The serials that devices may go back to where the baseline is not for them, in the order in which they try."""
+    refused = {entry.serial for entry in quarantine if entry.selector.everyone}
+    good = [v.serial for v in versions if v.good and not v.retired and v.serial not in refused]
+    return tuple(sorted(good, reverse=True)[:_KNOWN_GOOD])
 
 
 def _experiment_entry(experiment: ExperimentRecord) -> Entry:
@@ -98,6 +113,7 @@ def _experiment_entry(experiment: ExperimentRecord) -> Entry:
         end=own.end,
         before=plan.compared[: limits.BEFORE],
         delays_s=experiment.delays,
+        delays_by_class=experiment.delays_by_class,
     )
 
 
@@ -123,7 +139,14 @@ def _rollout_entry(rollout: RolloutRecord) -> Entry:
         )
     if rollout.baseline is not None:
         arms += _controls(rollout, rollout.baseline, stages)
-    return Entry(rollout=rollout.id, arms=tuple(arms), start=own.start, end=own.end, delays_s=rollout.delays)
+    return Entry(
+        rollout=rollout.id,
+        arms=tuple(arms),
+        start=own.start,
+        end=own.end,
+        delays_s=rollout.delays,
+        delays_by_class=rollout.delays_by_class,
+    )
 
 
 def _controls(rollout: RolloutRecord, baseline: int, stages: Sequence[int]) -> list[Arm]:

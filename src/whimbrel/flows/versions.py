@@ -4,7 +4,7 @@ from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.ports import ModelsPort, PublishingPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.model.documents import parse
-from whimbrel.model.release import Reference, Release
+from whimbrel.model.release import Reference, Release, Requirement
 from whimbrel.plan.plan import VersionName
 
 _SERIAL_DIGITS = 16  # a longer number is no serial: they fit into 53 bits
@@ -48,3 +48,8 @@ def find_planned_version(versions: list[VersionRecord], text: str, *, model: str
 def reference_of(registry: ModelsPort, model: str, serial: int) -> Reference | None:
     """The reference predictions that a version was released with; None where it has none."""
     return parse(Release, registry.release_bytes(model, serial), what="a stored release").reference
+
+
+def required_by(registry: ModelsPort, model: str, serial: int) -> tuple[Requirement, ...]:
+    """The versions of other models that a version must run with."""
+    return parse(Release, registry.release_bytes(model, serial), what="a stored release").requires

@@ -25,7 +25,7 @@ from whimbrel.forecast.fleet_description import FleetDescription
 from whimbrel.forecast.simulated_reports import SimulatedReports
 from whimbrel.gate.batch_gate import Arm, BatchLedger
 from whimbrel.gate.gate import judge
-from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
+from whimbrel.gate.kill_switch import stops
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import GateInput, Verdict
 from whimbrel.health.tally import Cell, Moments
@@ -143,7 +143,7 @@ class _Runs:
         self.exposed = np.where(self.live, self.reports.exposed(), self.exposed)
         self.exposed_by_window.append(int(self.exposed[0]))
         tried = self.reports.exposed()
-        killed = (went_back > 0) & ((went_back >= np.maximum(KILL_LEAST, np.ceil(KILL_SHARE * tried))) | (tried == 1))
+        killed = np.array([stops(int(gone), int(of)) for gone, of in zip(went_back, tried, strict=True)])
         bad = self.live & ((stopping >= self.needed) | killed)
         judged = (
             self._judge_first(window, cohorts, float(log_e[0]))

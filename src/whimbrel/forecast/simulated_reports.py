@@ -7,8 +7,8 @@
    that become treated leave their cohorts.
 3. A device that is a control of several stages is drawn anew for each stage: unlike in a real fleet, these cohorts do
    not share their chance.
-4. A device with sessions in a window has one session that is timed, and at most one whose answer is known to be right
-   or wrong.
+4. A device with sessions in a window has one session that is timed (as the tally keeps one), and at most one whose
+   answer is known to be right or wrong. Devices do not differ from one another, so no pairs of their windows are told.
 
 Called by simulate_runs.py. The gate gets nothing but these reports.
 """
@@ -310,6 +310,7 @@ def _cell(arm: Arm, at: tuple[int, int, int], *, key: dict[str, Any], latency: d
         crashed=int(arm.crashed[at]),
         error_units=active,
         error_share=float(arm.error_share[at]),
+        error_squares=float(arm.error_share[at]),  # each share is 0 or 1
         due=int(arm.due[at]),
         overdue=int(arm.overdue[at]),
         metrics={"accuracy": moments} if n else {},

@@ -9,6 +9,7 @@
 Called by forecasts and benchmarks.
 """
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,7 +19,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from whimbrel.gate.evidence import EARLIER, GAINS, LEAST_VARIANCE
+from whimbrel.gate.design_effect import LEAST_VARIANCE
+from whimbrel.gate.evidence import EARLIER, GAINS
 from whimbrel.gate.guardrails import (
     BETS,
     CLASS_SHARE,
@@ -26,7 +28,6 @@ from whimbrel.gate.guardrails import (
     SEEN_DROP,
     TOLERATED_SLOWER,
     cohort_share,
-    copies,
     guard_weights,
     margins,
     severities,
@@ -34,6 +35,8 @@ from whimbrel.gate.guardrails import (
 )
 from whimbrel.gate.hypotheses import over_limit, sharpest_at
 from whimbrel.gate.ledger import EDGE_HISTORY
+from whimbrel.gate.restarts import RESTARTED, place_of, to_come
+from whimbrel.gate.strata import LEAST_OF_A_CLASS
 from whimbrel.health.sketch import key_of
 from whimbrel.plan.measures import (
     MEASURES,
@@ -70,39 +73,86 @@ class Arm(msgspec.Struct):
 
     def sums(self, name: str) -> Array:
         """The arm's sums of that name: the fields are called as those of a tally's cell."""
-        if name == "error_units" and self.error_units is None:
-            return self.at_risk
+        if name in {"error_units", "used"}:  # a device that ran the model used it
+            return self.at_risk if self.error_units is None else self.error_units
         sums: Array = getattr(self, name)
         return sums
+
+
+class _Copies:
+    """The copies of a test that begin anew (`restarts`), in all runs. States are arrays of (runs, ..., sums)."""
+
+    def __init__(self, e_value: Callable[[Array], Array]) -> None:
+        self._e_value = e_value
+        self._closed: Array | float = 0.0
+        self._places: dict[tuple[int, int], tuple[Array, Array]] = {}  # weights of (runs,), and the sums then
+
+    def begin(self, before: Array, hours: Array, sums: Array) -> None:
+        """The hour of each run's stage was `before` and is `hours`; nothing of that hour is in `sums` yet."""
+        for hour in np.unique(hours[hours > before]):
+            here = (hours == hour) & (hours > before)
+            place = place_of(int(hour))
+            weights, then = self._places.get(place, (np.zeros(len(hours)), np.zeros(sums.shape)))
+            ended = here & (weights > 0)
+            if ended.any():
+                worth = self._e_value(sums - then)
+                self._closed = self._closed + _along(np.where(ended, weights, 0.0), worth) * worth
+            fresh = np.array([to_come(int(each)) for each in before]) - to_come(int(hour))
+            self._places[place] = (
+                np.where(here, fresh, weights),
+                np.where(_along(here, sums), sums, then),
+            )
+
+    def average(self, hours: Array, sums: Array) -> Array:
+        """E of the test with all its copies."""
+        worth = self._e_value(sums)
+        left = np.array([to_come(int(hour)) for hour in hours])
+        copies = _along(left, worth) + self._closed
+        for weights, then in self._places.values():
+            copies = copies + _along(weights, worth) * self._e_value(sums - then)
+        return np.asarray((1 - RESTARTED) * worth + RESTARTED * copies)
+
+
+def _along(runs: Array, like: Array) -> Array:
+    """An array of (runs,) in the shape that multiplies `like`."""
+    return runs.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def _wealth(logs: Array) -> Array:
+    return np.asarray(np.exp(np.minimum(logs, 600)) @ np.array(BETS))
 
 
 class _Means:
     def __init__(self, shape: tuple[int, ...], *, tolerance: float) -> None:
         self.tolerance = tolerance
-        self.v, self.s = np.zeros(shape), np.zeros(shape)
+        self.sums = np.zeros((*shape, 2))  # V and S
         self.t, self.c = np.zeros((3, *shape)), np.zeros((3, *shape))
 
     def add(self, t: Array, c: Array) -> None:
-        """Moments (3, runs, ages, ...): the ages are strata."""
-        ready = (self.t[0] >= EARLIER) & (self.c[0] >= EARLIER)
+        """Moments (3, runs, strata, ...)."""
+        ready = self.c[0] >= EARLIER
         spread_c = _variance(self.c)
-        spread_t = np.maximum(_variance(self.t), spread_c)
-        for age in range(t.shape[2]):
-            n_t, n_c = t[0][:, age], c[0][:, age]
-            use = ready & (n_t > 0) & (n_c > 0)
-            a, b = np.where(use, n_t, 1), np.where(use, n_c, 1)
-            weight = np.where(use, 1 / (spread_t / a + spread_c / b), 0)
-            self.v += weight
-            self.s += weight * (c[1][:, age] / b - t[1][:, age] / a - self.tolerance)
+        null = np.clip(self.c[1] / np.maximum(self.c[0], 1) - self.tolerance, 0.5, 1.0)  # `most_of_a_share`
+        most = null * (1 - null)
+        own = np.where(self.t[0] >= EARLIER, np.minimum(most, _variance(self.t)), most)
+        spread_t = np.maximum(spread_c, own)
+        use = ready[:, None] & (t[0] > 0) & (c[0] > 0)
+        n_t, n_c = np.where(use, t[0], 1), np.where(use, c[0], 1)
+        weight = np.where(use, 1 / (spread_t[:, None] / n_t + spread_c[:, None] / n_c), 0)
+        self.sums[..., 0] += weight.sum(axis=1)
+        self.sums[..., 1] += (weight * (c[1] / n_c - t[1] / n_t - self.tolerance)).sum(axis=1)
         self.t += t.sum(axis=2)
         self.c += c.sum(axis=2)
 
-    def log_e(self, rho: float) -> Array:
-        spread = self.v + rho
-        erfc = np.frompyfunc(math.erfc, 1, 1)
-        tail = 0.5 * np.asarray(erfc(-self.s / np.sqrt(2 * spread)), dtype=float)
-        log = 0.5 * np.log(4 * rho / spread) + self.s**2 / (2 * spread) + np.log(np.maximum(tail, 5e-324))
-        return np.where((self.s > 0) & (self.v > 0), log, 0.0)
+
+def _mixture(sums: Array, *, rho: float) -> Array:
+    """E of V and S, the last axis of `sums`."""
+    v, s = sums[..., 0], sums[..., 1]
+    spread = v + rho
+    erfc = np.frompyfunc(math.erfc, 1, 1)
+    tail = 0.5 * np.asarray(erfc(-s / np.sqrt(2 * spread)), dtype=float)
+    log = 0.5 * np.log(4 * rho / spread) + s**2 / (2 * spread) + np.log(np.maximum(tail, 5e-324))
+    return np.asarray(np.exp(np.minimum(np.where((s > 0) & (v > 0), log, 0.0), 600)))
 
 
 def _variance(moments: Array) -> Array:
@@ -120,7 +170,7 @@ class BatchLedger:
     def __init__(self, plan: Plan, *, runs: int, classes: int, keys: Array | None = None) -> None:
         self.plan, self.runs, self.classes = plan, runs, classes
         self.weights, self.severities, self.margins = guard_weights(plan), severities(plan), margins(plan)
-        self.copies = copies(len(plan.stages))
+        stages = range(len(plan.stages))
         self._criteria = [plan.criteria(stage) for stage in range(len(plan.stages))]
         limits_ms = {each.latency_p99_max_ms for each in self._criteria if each.latency_p99_max_ms is not None}
         self._over = {limit_ms: keys > key_of(limit_ms) for limit_ms in sorted(limits_ms)} if keys is not None else {}
@@ -144,16 +194,25 @@ class BatchLedger:
         self._by_class = {row.name for row in rows if row.by_class}
         names = (*self._rates, *self._quantiles, *(over_limit(limit_ms) for limit_ms in self._over))
         sliced = [name for name in self._rates if name in self._by_class]
-        self._global = {(c.cohort, c.start, n): np.zeros((runs, 7)) for c in self.copies for n in names}
-        self._class = {(s, n): np.zeros((runs, classes, 7)) for s in range(len(plan.stages)) for n in sliced}
+        self._rho = sharpest_at(SEEN_DROP - TOLERATED_DROP, alpha=plan.alpha)
+        e_mean = functools.partial(_mixture, rho=self._rho)
+        self._global = {(stage, n): np.zeros((runs, 7)) for stage in stages for n in names}
+        self._class = {(stage, n): np.zeros((runs, classes, 7)) for stage in stages for n in sliced}
         drop = self.margins.drops[_MEAN]
-        self._means = {(c.cohort, c.start): _Means((runs,), tolerance=drop) for c in self.copies}
-        self._class_means = {s: _Means((runs, classes), tolerance=drop) for s in range(len(plan.stages))}
+        self._means = {stage: _Means((runs,), tolerance=drop) for stage in stages}
+        self._class_means = {stage: _Means((runs, classes), tolerance=drop) for stage in stages}
+        self._copies = {key: _Copies(_wealth) for key in self._global}
+        self._copies |= {(stage, _MEAN): _Copies(e_mean) for stage in stages}
+        self._class_copies = {key: _Copies(_wealth) for key in self._class}
+        self._class_copies |= {(stage, _MEAN): _Copies(e_mean) for stage in stages}
+        self._windows_an_hour = max(1, round(3600 / plan.window_s()))
+        self._windows = np.zeros((len(plan.stages), runs), dtype=np.int64)  # since each cohort was first heard of
+        self._hours = np.zeros((len(plan.stages), runs), dtype=np.int64)
+        self._class_sizes = np.zeros((len(plan.stages), 2, runs, classes))
         self._history: dict[int, Array] = {}
         # What each limit counts, and out of how many, by cohort and arm: the sums of a limited rate, and of sessions.
         self._sums: dict[str | float, Array] = defaultdict(lambda: np.zeros((len(plan.stages), 2, runs)))
         self.entered = np.full(runs, -1)
-        self._rho = sharpest_at(SEEN_DROP - TOLERATED_DROP, alpha=plan.alpha)
 
     def fold(self, cohorts: Mapping[int, tuple[Arm, Arm]], *, entered: Array | None = None) -> None:
         """One window: the treated and the control arm of every cohort that began.
@@ -162,20 +221,41 @@ class BatchLedger:
         """
         self.entered = np.maximum(self.entered, max(cohorts) if entered is None else entered)
         for cohort, (t, c) in cohorts.items():
+            self._restart(cohort)
+            sizes = self._class_sizes[cohort]
+            windows = self._windows[cohort][:, None]
+            large = (windows > 0) & (sizes.min(axis=0) >= LEAST_OF_A_CLASS * windows)
             for name, rate in self._rates.items():
-                sums = [arm.sums(each) for arm in (t, c) for each in (rate.events, rate.exposure)]
+                arms = (c, t) if rate.fewer else (t, c)
+                sums = [arm.sums(each) for arm in arms for each in (rate.events, rate.exposure)]
                 ratio = self.margins.ratios[name]
-                self._add(cohort, name, _bets(*(each.sum(axis=2) for each in sums), ratio=ratio))
+                of_classes = _bets(*sums, ratio=ratio)
+                rest = _bets(*((each * ~large[:, None]).sum(axis=2) for each in sums), ratio=ratio)
+                self._global[cohort, name] += (of_classes * large[..., None]).sum(axis=1) + rest
                 if name in self._by_class:
-                    self._class[cohort, name] += _bets(*sums, ratio=ratio)
+                    self._class[cohort, name] += of_classes
             for side, arm in enumerate((t, c)):
                 self._count(cohort, side, arm)
+                sizes[side] += arm.at_risk.sum(axis=1)
             self._latency(cohort, t.latency, c.latency)
             moments = [np.stack([a.accuracy_n, a.accuracy_sum, a.accuracy_sumsq]) for a in (t, c)]
-            for start in range(cohort, int(self.entered.max()) + 1):
-                begun = (self.entered >= start)[:, None]
-                self._means[cohort, start].add(moments[0].sum(axis=3) * begun, moments[1].sum(axis=3) * begun)
-            self._class_means[cohort].add(moments[0], moments[1])
+            self._means[cohort].add(*(_strata(each, large) for each in moments))
+            self._class_means[cohort].add(*moments)
+            heard = np.asarray(sum((arm.at_risk + arm.due).sum(axis=(1, 2)) for arm in (t, c)) > 0)
+            self._windows[cohort] += (self._windows[cohort] > 0) | heard
+
+    def _restart(self, cohort: int) -> None:
+        """Where an hour of the cohort began, copies begin anew."""
+        before, hours = self._hours[cohort], self._windows[cohort] // self._windows_an_hour
+        if (hours > before).any():
+            for (of, name), copies in self._copies.items():
+                if of == cohort:
+                    copies.begin(before, hours, self._means[of].sums if name == _MEAN else self._global[of, name])
+            for (of, name), copies in self._class_copies.items():
+                if of == cohort:
+                    sums = self._class_means[of].sums if name == _MEAN else self._class[of, name]
+                    copies.begin(before, hours, sums)
+            self._hours[cohort] = hours
 
     def _count(self, cohort: int, side: int, arm: Arm) -> None:
         for limit in self._limits.values():
@@ -186,11 +266,6 @@ class BatchLedger:
         self._sums[_TIMED][cohort, side] += arm.latency.sum(axis=(1, 2))
         for limit_ms, over in self._over.items():
             self._sums[limit_ms][cohort, side] += arm.latency[:, :, over].sum(axis=(1, 2))
-
-    def _add(self, cohort: int, name: str, change: Array) -> None:
-        """What one window adds to all copies of a cohort that began in each run."""
-        for start in range(cohort, int(self.entered.max()) + 1):
-            self._global[cohort, start, name] += change * (self.entered >= start)[:, None]
 
     def _latency(self, cohort: int, t: Array, c: Array) -> None:
         history = self._history.setdefault(cohort, np.zeros((self.runs, t.shape[2])))
@@ -204,10 +279,10 @@ class BatchLedger:
             slower = np.minimum(edge + further, t.shape[2] - 1)  # nothing lies over the last edge
             x_t = np.where(known, np.take_along_axis(over_t, slower, axis=2)[:, :, 0], 0)
             x_c = np.where(known, np.take_along_axis(over_c, edge, axis=2)[:, :, 0], 0)
-            self._add(cohort, name, _bets(x_t, t.sum(axis=2), x_c, c.sum(axis=2), ratio=1.0))
+            self._global[cohort, name] += _bets(x_t, t.sum(axis=2), x_c, c.sum(axis=2), ratio=1.0)
         for limit_ms, over in self._over.items():
             counts = [part for arm in (t, c) for part in (arm[:, :, over].sum(axis=2), arm.sum(axis=2))]
-            self._add(cohort, over_limit(limit_ms), _bets(*counts, ratio=TOLERATED_RATIO))
+            self._global[cohort, over_limit(limit_ms)] += _bets(*counts, ratio=TOLERATED_RATIO)
         history += c.sum(axis=1)
 
     def log_e(self, *kinds: Severity, failures: Array | int = 0, attempts: Array | int = 0) -> Array:
@@ -243,32 +318,30 @@ class BatchLedger:
         for name, limit in self._limits.items():
             if name in weights:
                 yield name, weights[name] * self._limit_e(limit)[:, None]
-        for copy in self.copies:
-            own = copy.cohort == copy.start
+        for stage in range(len(self.plan.stages)):
             for name, share in weights.items():
                 if name in {"failure", *self._limits, *self.unwatched}:
                     continue
-                weight = share * copy.weight
-                split = own and name in self._by_class and self.classes > 1
-                yield name, weight * (1 - CLASS_SHARE if split else 1) * self._e(copy.cohort, copy.start, name)[:, None]
+                weight = share * cohort_share(len(self.plan.stages), stage)
+                split = name in self._by_class and self.classes > 1
+                yield name, weight * (1 - CLASS_SHARE if split else 1) * self._e(stage, name)[:, None]
                 if split:
-                    yield name, weight * CLASS_SHARE / self.classes * self._class_e(copy.cohort, name)
+                    yield name, weight * CLASS_SHARE / self.classes * self._class_e(stage, name)
 
-    def _e(self, cohort: int, start: int, name: str) -> Array:
+    def _e(self, cohort: int, name: str) -> Array:
         if name == _MEAN:
-            return np.asarray(np.exp(np.minimum(self._means[cohort, start].log_e(self._rho), 600)))
+            return self._copies[cohort, name].average(self._hours[cohort], self._means[cohort].sums)
         test = MEASURES[name].test
         if isinstance(test, OverLimit):
-            return self._in_force(test.criterion, lambda limit_ms: self._wealth(cohort, start, over_limit(limit_ms)))
-        return self._wealth(cohort, start, name)
+            return self._in_force(test.criterion, lambda limit_ms: self._bet_on(cohort, over_limit(limit_ms)))
+        return self._bet_on(cohort, name)
 
-    def _wealth(self, cohort: int, start: int, name: str) -> Array:
-        return np.asarray(np.exp(np.minimum(self._global[cohort, start, name], 600)) @ np.array(BETS))
+    def _bet_on(self, cohort: int, name: str) -> Array:
+        return self._copies[cohort, name].average(self._hours[cohort], self._global[cohort, name])
 
     def _class_e(self, cohort: int, name: str) -> Array:
-        if name == _MEAN:
-            return np.asarray(np.exp(np.minimum(self._class_means[cohort].log_e(self._rho), 600)))
-        return np.asarray(np.exp(np.minimum(self._class[cohort, name], 600)) @ np.array(BETS))
+        sums = self._class_means[cohort].sums if name == _MEAN else self._class[cohort, name]
+        return self._class_copies[cohort, name].average(self._hours[cohort], sums)
 
     def _limit_e(self, test: OneSample) -> Array:
         """One sample against an absolute limit, over all cohorts; nothing where the control breaks it too."""
@@ -301,9 +374,15 @@ class BatchLedger:
         return e_values
 
 
+def _strata(moments: Array, large: Array) -> Array:
+    """Moments (3, runs, ages, classes) by stratum: the large classes apart, and the small ones together."""
+    apart = (moments * large[None, :, None]).reshape(*moments.shape[:2], -1)
+    return np.concatenate([apart, (moments * ~large[None, :, None]).sum(axis=3)], axis=2)
+
+
 def _is_simulated(rate: Rate) -> bool:
     """Whether the arms that are drawn say what a rate is made of."""
-    return {rate.events, rate.exposure} <= set(Arm.__struct_fields__)
+    return {rate.events, rate.exposure} <= {"used", *Arm.__struct_fields__}
 
 
 def _one_sample(events: Array | float, trials: Array | float, *, limit: float) -> Array:

@@ -13,7 +13,8 @@ Called by the ledger.
 import math
 from collections.abc import Mapping, Sequence
 
-from whimbrel.gate.evidence import LEAST_VARIANCE, mean_log_e
+from whimbrel.gate.design_effect import LEAST_VARIANCE
+from whimbrel.gate.evidence import mean_log_e
 from whimbrel.health.drift import BinSums, stability_index
 from whimbrel.health.panel import LEAST_DEVICES
 from whimbrel.health.tally import Moments

@@ -36,7 +36,11 @@ def estimates_of(
     named = sorted({*criteria.floors, *criteria.ceilings, *own})
     estimates: dict[str, Any] = {}
     for role, sums in totals.items():
-        arm = estimates[role] = {"device_windows": sums["at_risk"], "sessions_timed": sums.timed}
+        arm = estimates[role] = {
+            "device_windows": sums["at_risk"],
+            "sessions_timed": sums.timed,
+            "sessions_a_window": ratio(sums.sessions, sums["at_risk"]),
+        }
         for row in MEASURES.values():
             if row.estimate is not None and _estimated(row, sums, watched):
                 arm[row.estimate] = _estimate(row, sums) if heard or not row.if_heard else None

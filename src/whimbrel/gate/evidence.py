@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from whimbrel.gate.design_effect import ArmValues, design_effect
 from whimbrel.health.pairs import NO_PAIRS, Pairs
 
 GAINS = (1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)  # alternatives: the harmful rate over the tolerated one
@@ -130,17 +131,6 @@ def one_sample_reverse_log_e(*, events: float, trials: float, limit: float) -> f
     return log_mean_exp(logs, _EVEN)
 
 
-def rate_events_needed(*, ratio: float, share: float, alpha: float, tolerance: float = 1.0) -> float:
-    """Expected baseline events in T before E reaches 1/alpha, at a true `ratio` and rho = eT/eC = `share`."""
-    gain = min(GAINS, key=lambda g: abs(g - ratio / tolerance))
-    p0 = tolerance * share / (tolerance * share + 1)
-    p1 = gain * tolerance * share / (gain * tolerance * share + 1)
-    drift = ratio * math.log(p1 / p0) + math.log((1 - p1) / (1 - p0)) / share
-    if drift <= 0:
-        return math.inf
-    return (math.log(1 / alpha) + math.log(len(GAINS))) / drift
-
-
 class MeanWindow(msgspec.Struct, frozen=True):
     """n, sum and sum of squares of a metric, one value a device, in one window and stratum; and what came before."""
 
@@ -168,7 +158,6 @@ class MeanWindow(msgspec.Struct, frozen=True):
 
 
 EARLIER = 30  # observations an arm before its variance is believed
-LEAST_VARIANCE = 1e-6  # of one value: a metric that never varied must still be able to prove a drop; never too eager
 
 
 def mean_statistic(windows: Iterable[Sequence[MeanWindow]], *, tolerance: float) -> tuple[float, float]:
@@ -201,19 +190,20 @@ class MeanFold:
         "noise_c",
         "noise_t",
         "precision",
+        "share",
         "tolerance",
         "total",
     )
 
-    def __init__(self, *, factor_t: float, factor_c: float, tolerance: float) -> None:
-        self.factor_t, self.factor_c, self.tolerance = factor_t, factor_c, tolerance
+    def __init__(self, *, factor_t: float, factor_c: float, tolerance: float, share: bool = False) -> None:
+        self.factor_t, self.factor_c, self.tolerance, self.share = factor_t, factor_c, tolerance, share
         self.precision = self.total = self.noise_t = self.noise_c = 0.0
-        self.before_t, self.before_c = _Arm(), _Arm()
+        self.before_t, self.before_c = ArmValues(), ArmValues()
 
     @classmethod
-    def drop(cls, tolerance: float) -> "MeanFold":
-        """H0: mean_C - mean_T <= tolerance."""
-        return cls(factor_t=1.0, factor_c=1.0, tolerance=tolerance)
+    def drop(cls, tolerance: float, *, share: bool = False) -> "MeanFold":
+        """H0: mean_C - mean_T <= tolerance. `share`: all values lie between 0 and 1."""
+        return cls(factor_t=1.0, factor_c=1.0, tolerance=tolerance, share=share)
 
     @classmethod
     def growth(cls, ratio: float) -> "MeanFold":
@@ -242,10 +232,9 @@ class MeanFold:
 
     def add(self, strata: Sequence[MeanWindow]) -> None:
         """One window's strata; their variances come from the windows before."""
-        if _is_believed(self.before_t, self.before_c) and _is_believed(self.before_c):
+        if (self.share or _is_believed(self.before_t, self.before_c)) and _is_believed(self.before_c):
             variance_c = self.before_c.variance()
-            # Thirty answers that were all right say little: the few treated are taken to vary as the control at least.
-            spread_t = max(self.before_t.variance(), variance_c) * self.factor_t**2
+            spread_t = self._treated_variance(variance_c) * self.factor_t**2
             spread_c = variance_c * self.factor_c**2
             for part in strata:
                 if part.n_t > 0 and part.n_c > 0:
@@ -260,18 +249,45 @@ class MeanFold:
             self.before_t.add(part.n_t, part.sum_t, part.sumsq_t, part.pairs_t)
             self.before_c.add(part.n_c, part.sum_c, part.sumsq_c, part.pairs_c)
 
-    def information(self) -> tuple[float, float]:
-        """(V, S): one over the variance of the mean difference, and V times the difference."""
-        if not self.precision:
-            return 0.0, 0.0
-        more_t, more_c = _repeated(self.before_t, self.before_c) - 1, _repeated(self.before_c) - 1
-        inflation = 1 + (more_t * self.noise_t + more_c * self.noise_c) / self.precision
-        return self.precision / inflation, self.total / inflation
+    def _treated_variance(self, variance_c: float) -> float:
+        """Of one treated value, if no harm is done: of a share never more than its mean allows, m (1 - m).
 
-    def log_e(self, rho: float) -> float:
-        """ln E now."""
-        precision, total = self.information()
+        Thirty answers that were all right say little: the few treated are taken to vary as the control at least.
+        """
+        if not self.share:
+            return max(self.before_t.variance(), variance_c)
+        most = most_of_a_share(self.before_c.sum / self.before_c.n - self.tolerance)
+        believed = _is_believed(self.before_t, self.before_c)
+        return max(variance_c, min(most, self.before_t.variance()) if believed else most)
+
+    @property
+    def sums(self) -> tuple[float, ...]:
+        """What the test has added up: V, S and the arms' noise as if independent, and the values of both arms."""
+        return self.precision, self.total, self.noise_t, self.noise_c, self.before_t.n, self.before_c.n
+
+    def information(self, sums: Sequence[float] | None = None) -> tuple[float, float]:
+        """(V, S): one over the variance of the mean difference, and V times the difference.
+
+        `sums`: those of the last windows alone; None: of all.
+        """
+        precision, total, noise_t, noise_c, n_t, n_c = self.sums if sums is None else sums
+        if precision <= 0:
+            return 0.0, 0.0
+        more_t = design_effect(self.before_t, self.before_c, n=n_t) - 1
+        more_c = design_effect(self.before_c, n=n_c) - 1
+        inflation = 1 + (more_t * noise_t + more_c * noise_c) / precision
+        return precision / inflation, total / inflation
+
+    def log_e(self, rho: float, sums: Sequence[float] | None = None) -> float:
+        """ln E now; `sums`: by the last windows alone."""
+        precision, total = self.information(sums)
         return mean_log_e(precision=precision, total=total, rho=rho)
+
+
+def most_of_a_share(mean: float) -> float:
+    """The greatest variance of values between 0 and 1 whose mean is at least `mean`."""
+    mean = max(0.5, min(1.0, mean))
+    return mean * (1 - mean)
 
 
 class BoundFold:
@@ -285,7 +301,7 @@ class BoundFold:
     def __init__(self, bound: float, *, floor: bool) -> None:
         self.bound, self.sign = bound, 1.0 if floor else -1.0
         self.precision = self.total = 0.0
-        self.before_t, self.before_c = _Arm(), _Arm()
+        self.before_t, self.before_c = ArmValues(), ArmValues()
 
     def add(self, window: MeanWindow) -> None:
         """One window."""
@@ -301,52 +317,13 @@ class BoundFold:
 
     def log_e(self, rho: float) -> float:
         """ln E now."""
-        inflation = _repeated(self.before_t, self.before_c) if self.precision else 1.0
+        inflation = design_effect(self.before_t, self.before_c) if self.precision else 1.0
         return mean_log_e(precision=self.precision / inflation, total=self.total / inflation, rho=rho)
 
 
-class _Arm:
-    """The values of one arm so far, and what two windows of one device have in common."""
-
-    __slots__ = ("freedom", "n", "pairs", "product", "sum", "sumsq")
-
-    def __init__(self) -> None:
-        self.n = self.sum = self.sumsq = self.pairs = self.product = self.freedom = 0.0
-
-    def add(self, n: float, total: float, squares: float, pairs: Pairs) -> None:
-        self.n, self.sum, self.sumsq = self.n + n, self.sum + total, self.sumsq + squares
-        if pairs.pairs:
-            self.pairs += pairs.pairs
-            self.product += pairs.product
-            self.freedom += pairs.freedom
-
-    def variance(self) -> float:
-        """Of one value, between the units."""
-        return max(LEAST_VARIANCE, (self.sumsq - self.sum * self.sum / self.n) / (self.n - 1))
-
-    def covariance(self) -> float:
-        """Of two windows of one device; where single devices alone tell of it, their windows are all alike."""
-        if self.pairs and self.freedom <= 0:
-            return math.inf
-        return self.product / self.freedom if self.pairs else 0.0
-
-
-def _repeated(arm: _Arm, *others: _Arm) -> float:
-    """How many times the variance of an arm's mean is that of as many independent values (Kish's design effect).
-
-    The devices of an arm are taken to be at least as constant as those of the `others`, since few devices show little.
-    """
-    if not arm.pairs:
-        return 1.0
-    arms = [each for each in (arm, *others) if each.n > 1]
-    spread = max(each.variance() for each in arms)
-    shared = max(each.covariance() for each in arms)
-    return 1 + 2 * min(1.0, max(0.0, shared / spread)) * arm.pairs / arm.n
-
-
-def _is_believed(arm: _Arm, *others: _Arm) -> bool:
+def _is_believed(arm: ArmValues, *others: ArmValues) -> bool:
     """Whether an arm has as many values as 30 independent observations: its variance is believed then."""
-    return arm.n >= EARLIER and arm.n >= EARLIER * _repeated(arm, *others)
+    return arm.n >= EARLIER and arm.n >= EARLIER * design_effect(arm, *others)
 
 
 def mean_log_e(*, precision: float, total: float, rho: float) -> float:
@@ -412,51 +389,3 @@ def e_bh(logs: Sequence[float], *, alpha: float) -> list[int]:
         if logs[order[k - 1]] >= math.log(len(logs) / (k * alpha)):
             return sorted(order[:k])
     return []
-
-
-def detectable_ratio(
-    *, exposure_t: float, exposure_c: float, events_c: float, alpha: float, power: float, tolerance: float
-) -> float | None:
-    """The smallest true rate ratio that would have been proven with probability `power`, given these exposures.
-
-    Treats the treated events as Poisson and asks how many of them would have carried E to 1/alpha in one window. None
-    where no ratio up to 1000 would have been seen: such an arm proves nothing.
-    """
-    if exposure_t <= 0 or exposure_c <= 0:
-        return None
-    rate = max(events_c, 0.5) / exposure_c  # half an event: the usual stand-in for "none yet" (Jeffreys)
-    needed = _events_to_prove(exposure_t, exposure_c, events_c, alpha=alpha, tolerance=tolerance)
-    if needed is None:
-        return None
-    ratio = 1.0
-    while ratio <= 1000:
-        if _poisson_at_least(needed, mean=ratio * rate * exposure_t) >= power:
-            return ratio
-        ratio *= 1.02
-    return None
-
-
-def _events_to_prove(
-    exposure_t: float, exposure_c: float, events_c: float, *, alpha: float, tolerance: float
-) -> int | None:
-    def proven(events: int) -> bool:
-        window = RateWindow(events, exposure_t, events_c, exposure_c)
-        return rate_log_e([window], ratio=tolerance) >= math.log(1 / alpha)
-
-    high = 1
-    while not proven(high):
-        high *= 2
-        if high > 2**40:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if proven(middle) else (middle, high)
-    return high
-
-
-def _poisson_at_least(count: int, *, mean: float) -> float:
-    if mean > 1000:  # the normal approximation is good to three digits here
-        return 0.5 * math.erfc((count - 0.5 - mean) / math.sqrt(2 * mean))
-    below = sum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(min(count, 4000)))
-    return max(0.0, 1 - below)

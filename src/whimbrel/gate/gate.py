@@ -6,7 +6,7 @@
    verdict only says it.
 2. Where e-BH names slices of one label (hardware classes, operating systems, regions) and the rest is clean, only
    these go back and the rest goes on.
-3. The kill switch is not statistical: went_back >= max(2, 10% of those activated), or 1 of 1.
+3. The kill switch: so many devices went back by themselves that the version is stopped at once (`kill_switch`).
 4. A stage is promoted when it soaked, enough devices reported, nothing was proven, every estimate keeps its limit and
    the sample ratio is clean; with `when_proven` also every test turned round. Missing data never promotes.
 5. A shadow stage is judged by what its candidate showed (`shadow_gate`), and by how the app fared beside it.
@@ -23,7 +23,7 @@ import msgspec
 
 from whimbrel.gate.combined_evidence import combine, crash_ratio
 from whimbrel.gate.estimates import describe, estimates_of
-from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
+from whimbrel.gate.kill_switch import kill_switch, shadow_kill_switch, unsettled
 from whimbrel.gate.ledger import Cohort, Ledger
 from whimbrel.gate.limit_checks import broken_limits
 from whimbrel.gate.promotion import promotion
@@ -85,11 +85,11 @@ def _judge_served(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     }
     if now.without:
         evidence["without"] = list(now.without)
-    if stopped := _kill_switch(total):
+    if stopped := kill_switch(total, natural=now.natural_go_back):
         return _harm(plan, now, stopped, evidence, severe=True)
     severity = combined.proven(needed)
     if severity is None:
-        return promotion(plan, now, ledger, criteria, evidence)
+        return _promotion(plan, now, ledger, criteria, evidence, total=total)
     if severity == "rollback" and (slices := _slice(plan, ledger, evidence)):
         return _slice_back(plan, now, ledger, slices, evidence)
     kinds = _UP_TO[severity]
@@ -106,8 +106,19 @@ def _judge_served(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     if severity == "hold":
         return Verdict("hold", f"{sentence}; the plan says hold, so a person decides: {_PERSON}", evidence)
     evidence["warnings"] = [sentence]
-    verdict = promotion(plan, now, ledger, criteria, evidence)
+    verdict = _promotion(plan, now, ledger, criteria, evidence, total=total)
     return msgspec.structs.replace(verdict, because=f"{verdict.because}; a warning: {sentence}")
+
+
+def _promotion(
+    plan: Plan, now: GateInput, ledger: Ledger, criteria: SuccessCriteria, evidence: dict[str, Any], *, total: Counts
+) -> Verdict:
+    """The verdict where nothing is proven that goes back: no version goes on that half of its devices left."""
+    verdict = promotion(plan, now, ledger, criteria, evidence)
+    doubt = unsettled(total)
+    if doubt is None or verdict.move not in {"advance", "finish"}:
+        return verdict
+    return Verdict("hold", f"stage {plan.stages[now.stage].name} has soaked, but {doubt}", evidence)
 
 
 # The severities whose evidence counts where harm of this severity is proven: this one, and the more severe ones.
@@ -148,7 +159,7 @@ def _judge_shadow(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
         **candidate.evidence["guardrails"],
         **{f"app_{k}": v for k, v in harm.evidence["guardrails"].items()},
     }
-    if stopped := _shadow_kill_switch(counts):
+    if stopped := shadow_kill_switch(counts):
         return _harm(plan, now, f"stage {name}: {stopped}", evidence, severe=True)
     if candidate.bad:
         verdict = _harm(plan, now, f"stage {name}: {candidate.because}", evidence, severe=True)
@@ -171,30 +182,6 @@ def _harm(plan: Plan, now: GateInput, sentence: str, evidence: dict[str, Any], *
     if not severe and plan.on_small_harm == "hold":
         return Verdict("hold", f"{sentence}; it is within the plan's limits and on_small_harm is hold", evidence)
     return Verdict("roll_back", sentence, evidence)
-
-
-def _kills(gone: int, tried: int) -> bool:
-    """Whether so many devices that refused a version by themselves, of those that tried it, stop it at once."""
-    return gone > 0 and (gone >= max(KILL_LEAST, math.ceil(KILL_SHARE * tried)) or tried == 1)
-
-
-def _kill_switch(total: Counts) -> str | None:
-    went_back, activated = total.went_back_t, total.activated_t
-    if _kills(went_back, activated) and activated == 1:
-        return "the kill switch: the only activated device went back by itself"
-    if _kills(went_back, activated):
-        return f"the kill switch: {went_back} of {activated} activated devices went back by themselves"
-    return None
-
-
-def _shadow_kill_switch(counts: Counts) -> str | None:
-    """The kill switch of the shadow: a device that refuses a candidate no longer reports about it."""
-    gave_up, tried = counts.gave_up_t, counts.shadowed_t
-    if _kills(gave_up, tried):
-        return (
-            f"the kill switch: {gave_up} of {tried} devices that tried it refused it themselves; it has answered nobody"
-        )
-    return None
 
 
 def _slice(plan: Plan, ledger: Ledger, evidence: dict[str, Any]) -> HarmedSlices | None:

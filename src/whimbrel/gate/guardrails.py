@@ -3,7 +3,7 @@
 1. The table of plan/measures.py says what can be watched, and how; a plan chooses from it.
 2. Weights are fixed by the plan before anything is seen: an average of E-values with fixed weights is an E-value.
 3. A stage's cohort has a test of its own, since a control device stands in several cohorts and its crash may enter a
-   product once. Earlier cohorts start extra copies at later stages: healthy history would drag a late regression's
+   product once. Copies of it begin anew every hour (`restarts`): healthy history would drag a late regression's
    evidence down.
 4. A plan's guardrails change margins, severities and shares, and add tests of means for metrics of the devices' own.
    What a test of a limit does when it is proven follows the guardrail of what it limits.
@@ -31,19 +31,18 @@ from whimbrel.plan.plan import Plan
 
 TOLERATED_SLOWER = steps_of(TOLERATED_RATIO)  # buckets: latency within 10% of the control's
 LATENCY_TAIL = 0.01  # p99: at most this share over the limit
-SEEN_DROP = 0.02  # the drop of a share at which its mean's test is made sharpest
+SEEN_DROP = 0.04  # the drop of a share at which its mean's test is made sharpest
 SEEN_GROWTH = 0.1  # of the control's mean: the growth beyond what is tolerated at which the test is made sharpest
 SEEN_DEVIATIONS = 0.1  # of a metric of one's own: the difference, in deviations between devices, of the sharpest test
 SEEN_DRIFT = 0.1  # of the index, beyond its limit, at which its test is made sharpest
 PROVEN_RATIO = 2.0  # margin of `when_proven`, where the plan names none: rates, latency and battery below twice
 PROVEN_DROP = 0.02  # and accuracy within two points
+PROVEN_WARMER = 10.0  # degrees: and the temperature within ten
 PROVEN_ALPHA = 0.05  # of every test turned round; no correction, since every one of them must pass
-KILL_LEAST, KILL_SHARE = 2, 0.1  # devices, and of those that tried it: so many that go back by themselves stop it
 RARE = 0.001  # events this rare are proven by an upper bound, where too few happen for a comparison
 
 CLASS_SHARE = 0.5
 _FIRST = 0.8  # of all: the first stage's cohort, where harm should be found
-_RESTARTED = 0.1  # of a cohort's share: its copies that start at later stages
 _OWN_PART = 1.0  # a metric of the devices' own, and a bound of a mean
 
 # How much is bet on each of the seven gains: harm of two or three times is what rollouts meet.
@@ -126,7 +125,7 @@ def drift_limits(plan: Plan) -> list[float]:
 
 
 class Margins(msgspec.Struct, frozen=True, kw_only=True):
-    """The harm that each test tolerates under a plan. `ratios`: over the control's; `drops`: below it.
+    """The harm that each test tolerates under a plan. `ratios`: over the control's; `drops`: below it; `rises`: above.
 
     `slower`: buckets of latency. `own`: metrics of the devices' own, what is worse, and the difference that is
     tolerated.
@@ -134,6 +133,7 @@ class Margins(msgspec.Struct, frozen=True, kw_only=True):
 
     ratios: dict[str, float]
     drops: dict[str, float]
+    rises: dict[str, float]
     slower: dict[str, int]
     failure: float
     own: dict[str, tuple[Direction, float]]
@@ -145,11 +145,16 @@ def margins(plan: Plan) -> Margins:
     tolerated = {row.name: row.margin.default for row in MEASURES.values() if row.margin is not None}
     tolerated |= {name: each.margin for name, each in named.items() if each.margin is not None}
     tests = {name: MEASURES[name].test for name in tolerated if name in MEASURES}
-    growing = {name for name, test in tests.items() if isinstance(test, Mean) and test.harm == "growth"}
+    harms = {name: test.harm for name, test in tests.items() if isinstance(test, Mean)}
     own = {name: (each.direction, tolerated[name]) for name, each in named.items() if each.own}
     return Margins(
-        ratios={name: tolerated[name] for name, test in tests.items() if isinstance(test, Rate) or name in growing},
-        drops={name: tolerated[name] for name, test in tests.items() if isinstance(test, Mean) and test.harm == "drop"},
+        ratios={
+            name: tolerated[name]
+            for name, test in tests.items()
+            if isinstance(test, Rate) or harms.get(name) == "growth"
+        },
+        drops={name: tolerated[name] for name, harm in harms.items() if harm == "drop"},
+        rises={name: tolerated[name] for name, harm in harms.items() if harm == "rise"},
         slower={name: steps_of(tolerated[name]) for name, test in tests.items() if isinstance(test, Quantile)},
         failure=tolerated["failure"],
         own={name: (direction, margin) for name, (direction, margin) in own.items() if direction is not None},
@@ -167,25 +172,8 @@ def severities(plan: Plan) -> dict[str, Severity]:
     return {name: chosen.get(name) or chosen.get(follows.get(name, ""), "rollback") for name in guard_weights(plan)}
 
 
-class Copy(msgspec.Struct, frozen=True):
-    """A test of stage `cohort`'s devices over the windows since stage `start` began, with its share of the budget."""
-
-    cohort: int
-    start: int
-    weight: float
-
-
-def copies(stages: int) -> list[Copy]:
-    """All copies of a rollout of so many stages; their weights add up to 1."""
-    made = []
-    for cohort in range(stages):
-        share = 1.0 if stages == 1 else _FIRST if cohort == 0 else (1 - _FIRST) / (stages - 1)
-        later = stages - 1 - cohort
-        made.append(Copy(cohort, cohort, share * (1 - _RESTARTED) if later else share))
-        made += [Copy(cohort, start, share * _RESTARTED / later) for start in range(cohort + 1, stages)]
-    return made
-
-
 def cohort_share(stages: int, cohort: int) -> float:
-    """The share of a cohort with all its copies."""
-    return sum(copy.weight for copy in copies(stages) if copy.cohort == cohort)
+    """The share of the budget of a stage's cohort; all of them add up to 1."""
+    if stages == 1:
+        return 1.0
+    return _FIRST if cohort == 0 else (1 - _FIRST) / (stages - 1)

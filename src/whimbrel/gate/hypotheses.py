@@ -8,12 +8,14 @@ Called by the ledger, which folds windows into them.
 """
 
 import math
+from collections.abc import Container, Mapping
 
-from whimbrel.gate.evidence import BoundFold, MeanFold, RateFold, one_sided_rho
+from whimbrel.gate.design_effect import Alikeness
+from whimbrel.gate.evidence import BoundFold, MeanFold, one_sided_rho
 from whimbrel.gate.guardrails import (
-    BETS,
     PROVEN_DROP,
     PROVEN_RATIO,
+    PROVEN_WARMER,
     SEEN_DEVIATIONS,
     SEEN_DROP,
     SEEN_GROWTH,
@@ -22,28 +24,37 @@ from whimbrel.gate.guardrails import (
     margins,
     watched,
 )
+from whimbrel.gate.restarted_tests import MeanTest, RateTest
+from whimbrel.gate.restarts import Restarts
 from whimbrel.health.sketch import steps_of
 from whimbrel.plan.criteria import SuccessCriteria
-from whimbrel.plan.measures import MEASURES, TOLERATED_DROP, TOLERATED_RATIO, Mean, Quantile, Rate
+from whimbrel.plan.measures import MEASURES, SHARES, TOLERATED_DROP, TOLERATED_RATIO, Mean, Quantile, Rate
 from whimbrel.plan.plan import Plan
+
+LATENCY = "latency"  # of tallied pairs: how alike the sessions of one device are
 
 
 class Tests:
-    """The tests of one copy, for all devices or one class."""
+    """The tests of one stage's devices: of all, or of one slice. `alike`: how constant they are, by measure."""
 
-    __slots__ = ("means", "rates", "rhos")
+    __slots__ = ("alike", "means", "rates")
 
-    def __init__(self, rates: dict[str, RateFold], means: dict[str, MeanFold]) -> None:
-        self.rates, self.means = rates, means
-        self.rhos: dict[str, float] = {}
+    def __init__(
+        self, rates: dict[str, RateTest], means: dict[str, MeanTest], *, alike: Mapping[str, Alikeness]
+    ) -> None:
+        self.rates, self.means, self.alike = rates, means, alike
+
+    def begin(self, hour: int) -> None:
+        """Hour `hour` of the stage has come: copies of the tests begin anew."""
+        for rate in self.rates.values():
+            rate.begin(hour)
+        for mean in self.means.values():
+            mean.begin(hour)
 
     def log_e(self, name: str) -> float:
         """ln E of one of them."""
-        if name in self.rates:
-            return self.rates[name].log_e(BETS)
-        if name in self.means and name in self.rhos:
-            return self.means[name].log_e(self.rhos[name])
-        return 0.0
+        test = self.rates.get(name) or self.means.get(name)
+        return test.log_e() if test is not None else 0.0
 
 
 class Hypotheses:
@@ -66,11 +77,17 @@ class Hypotheses:
         self._alpha = plan.alpha
 
     def tests(self) -> Tests:
-        """Those of one copy, for all devices."""
-        rates = {name: RateFold(self.margins.ratios[name]) for name in self.rates}
-        rates |= {name: RateFold(1.0) for name in self.quantiles}
-        rates |= {over_limit(limit_ms): RateFold(TOLERATED_RATIO) for limit_ms in self.limits_ms}
-        return Tests(rates, {name: self._mean_test(name) for name in self.means})
+        """Those of all devices of a stage."""
+        alike = {name: Alikeness() for name in (*self.rates, LATENCY)}
+        ratios = {name: self.margins.ratios[name] for name in self.rates}
+        ratios |= dict.fromkeys(self.quantiles, 1.0)
+        ratios |= {over_limit(limit_ms): TOLERATED_RATIO for limit_ms in self.limits_ms}
+        rates = {
+            name: RateTest(ratio, alike[alike_in(name, self.rates)], restarts=Restarts())
+            for name, ratio in ratios.items()
+        }
+        means = {name: MeanTest(self._mean_test(name), restarts=Restarts()) for name in self.means}
+        return Tests(rates, means, alike=alike)
 
     def _mean_test(self, name: str) -> MeanFold:
         if name in self.margins.own:
@@ -78,27 +95,37 @@ class Hypotheses:
             return MeanFold.rise(margin) if direction == "higher_is_worse" else MeanFold.drop(margin)
         if name in self.margins.ratios:
             return MeanFold.growth(self.margins.ratios[name])
-        return MeanFold.drop(self.margins.drops[name])
+        if name in self.margins.rises:
+            return MeanFold.rise(self.margins.rises[name])
+        return MeanFold.drop(self.margins.drops[name], share=name in SHARES)
 
-    def of_slice(self) -> Tests:
-        """Those of one slice."""
-        return Tests(
-            {name: RateFold(self.margins.ratios[name]) for name in self.class_rates},
-            {name: self._mean_test(name) for name in self.class_means},
-        )
+    def of_slice(self, everyone: Tests) -> Tests:
+        """Those of one slice. Its devices are taken to be at least as constant as `everyone`."""
+        alike = {name: Alikeness() for name in self.class_rates}
+        rates = {
+            name: RateTest(self.margins.ratios[name], own, everyone.alike[name], restarts=Restarts())
+            for name, own in alike.items()
+        }
+        means = {name: MeanTest(self._mean_test(name), restarts=Restarts()) for name in self.class_means}
+        return Tests(rates, means, alike=alike)
 
-    def reversed(self) -> Tests | None:
-        """The tests turned round; None where the plan asks for no proof."""
+    def reversed(self, everyone: Tests) -> Tests | None:
+        """The tests turned round, without copies: proof is of the whole stage. None where a plan asks for none."""
         criteria = self.proven
         if criteria is None:
             return None
-        rates = {name: self._reverse_rate(name, criteria) for name in self.rates}
-        rates |= {name: RateFold(1.0) for name in self.quantiles}
-        return Tests(rates, {name: self._reverse_mean(name, criteria) for name in self.means})
+        ratios = {name: self._reverse_ratio(name, criteria) for name in self.rates}
+        ratios |= dict.fromkeys(self.quantiles, 1.0)
+        rates = {
+            name: RateTest(ratio, everyone.alike[alike_in(name, self.rates)].swapped())
+            for name, ratio in ratios.items()
+        }
+        means = {name: MeanTest(self._reverse_mean(name, criteria)) for name in self.means}
+        return Tests(rates, means, alike=everyone.alike)
 
-    def _reverse_rate(self, name: str, criteria: SuccessCriteria) -> RateFold:
+    def _reverse_ratio(self, name: str, criteria: SuccessCriteria) -> float:
         margin = criteria.limit_on(MEASURES[name].estimate, "ratio") or PROVEN_RATIO
-        return RateFold(1 / max(margin, self.margins.ratios[name]))
+        return 1 / max(margin, self.margins.ratios[name])
 
     def _reverse_mean(self, name: str, criteria: SuccessCriteria) -> MeanFold:
         if name in self.margins.own:
@@ -108,6 +135,8 @@ class Hypotheses:
         if name in self.margins.ratios:
             margin = 1 + (criteria.limit_on(estimate, "increase") or PROVEN_RATIO - 1)
             return MeanFold.growth_within(max(margin, self.margins.ratios[name]))
+        if name in self.margins.rises:
+            return MeanFold.at_most(max(PROVEN_WARMER, self.margins.rises[name]))
         return MeanFold.at_least(max(criteria.limit_on(estimate, "drop") or PROVEN_DROP, self.margins.drops[name]))
 
     def steps_proven(self) -> int:
@@ -127,6 +156,11 @@ class Hypotheses:
         if before.n <= 1:
             return None
         return sharpest_at(SEEN_DEVIATIONS * math.sqrt(before.variance()), alpha=self._alpha)
+
+
+def alike_in(name: str, rates: Container[str]) -> str:
+    """What the windows of a device have in common, for a test of this name: the rate itself, or its latency."""
+    return name if name in rates else LATENCY
 
 
 def sharpest_at(difference: float, *, alpha: float) -> float:

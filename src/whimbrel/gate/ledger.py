@@ -2,11 +2,13 @@
 
 1. A closed window is folded once, in order, with its cells in the order of their keys: a gate that lives for weeks and
    a replay from nothing do the same sums, and agree to the last bit.
-2. Like is compared with like: a stage's treated devices with that stage's controls, within a window and an age group.
+2. Like is compared with like: a stage's treated devices with that stage's controls, within a window, an age group and
+   a hardware class.
 3. The slices (hardware classes, and the values of other labels) with a share of the budget are those that reported
    by the time when both arms first did; later ones count among all devices only.
 4. Edges of latency come from the control's earlier windows.
-5. Shadow stages have a ledger of their own for the app, and sums for the candidate; here stages count from the first
+5. Copies of the tests begin anew at every hour of a stage. An hour is so many windows, so a rehearsal's are short too.
+6. Shadow stages have a ledger of their own for the app, and sums for the candidate; here stages count from the first
    that serves.
 
 Called by the gate.
@@ -27,10 +29,8 @@ from whimbrel.gate.guardrails import (
     CLASS_SHARE,
     SEEN_DRIFT,
     Bound,
-    Copy,
     bounds,
     cohort_share,
-    copies,
     drift_at,
     drift_limits,
     guard_weights,
@@ -39,7 +39,19 @@ from whimbrel.gate.guardrails import (
 )
 from whimbrel.gate.hypotheses import Hypotheses, Tests, over_limit, sharpest_at
 from whimbrel.gate.shadow_ledger import ShadowLedger, serving_part, shadow_part
-from whimbrel.gate.strata import Layout, Strata, add_rates, add_reverse, moments_of, predictions_of
+from whimbrel.gate.strata import (
+    ClassSizes,
+    Layout,
+    PairsByStratum,
+    Strata,
+    add_alike,
+    add_rates,
+    add_reverse,
+    merge_pairs,
+    moments_of,
+    predictions_of,
+    stratum_of,
+)
 from whimbrel.gate.totals import Totals
 from whimbrel.health.drift import BinSums, expected_shares
 from whimbrel.health.sketch import quantile_key
@@ -53,11 +65,12 @@ EDGE_HISTORY = 10  # values of the control beyond a quantile before its edge is 
 
 
 class Cohort:
-    """One stage's devices: copies of the tests, and sums."""
+    """One stage's devices: their tests, and sums. `began`: the first window in which they were heard of."""
 
-    def __init__(self) -> None:
-        self.copies: dict[int, Tests] = {}  # by the stage at which they started
+    def __init__(self, tests: Tests | None = None, *, began: int = 0) -> None:
+        self.tests, self.began = tests, began
         self.classes: dict[str, Tests] = {}
+        self.class_sizes = ClassSizes()
         self.reverse: Tests | None = None
         self.totals = {"treated": Totals(), "control": Totals()}
         self.class_totals: dict[tuple[str, str], Totals] = defaultdict(Totals)
@@ -69,12 +82,12 @@ class Cohort:
 
 
 class Lane(msgspec.Struct, frozen=True):
-    """A test with its share of the budget, and ln E now. `copy` and `slice`: None where it has neither."""
+    """A test with its share of the budget, and ln E now. `stage` and `slice`: None where it is of none."""
 
     guardrail: str
     weight: float
     log_e: float
-    copy: Copy | None = None
+    stage: int | None = None
     slice: str | None = None
 
 
@@ -108,6 +121,7 @@ class Ledger:
         asked = {"treated": references.treated, "control": references.control} if self.drift_limits else {}
         self.expected = {role: expected_shares(shares) for role, shares in asked.items() if shares is not None}
         self._drift_rho = sharpest_at(SEEN_DRIFT, alpha=plan.alpha)
+        self._windows_an_hour = max(1, round(3600 / plan.window_s()))
         self.windows = 0
         self.last = -1
         self.cohorts: dict[int, Cohort] = {}
@@ -133,8 +147,11 @@ class Ledger:
 
     def _window(self, cells: list[Cell]) -> None:
         self._hear(cells)
+        window = cells[0].window
         for stage in sorted({cell.stage for cell in cells} - set(self.cohorts)):
-            self._begin(stage)
+            self._begin(stage, window)
+        for cohort in self.cohorts.values():
+            self._restart(cohort, self.hour(cohort, window))
         for stage, group in itertools.groupby(cells, key=lambda cell: cell.stage):
             self._cohort(self.cohorts[stage], list(group))
         if "version_reports" in self.weights:
@@ -171,49 +188,52 @@ class Ledger:
     def _judged(self) -> list[str]:
         return [name for names in (self.slices or {}).values() for name in names]
 
-    def _begin(self, stage: int) -> None:
-        for cohort in self.cohorts.values():
-            cohort.copies[stage] = self.hypotheses.tests()
-        self.cohorts[stage] = Cohort()
-        self.cohorts[stage].copies[stage] = self.hypotheses.tests()
-        self.cohorts[stage].bounds = {bound: BoundFold(bound.limit, floor=bound.floor) for bound in self.limits}
-        self.cohorts[stage].bin_sums = {role: BinSums(len(shares)) for role, shares in self.expected.items()}
+    def hour(self, cohort: Cohort, window: int) -> int:
+        """The hour of a cohort's life, of the plan, in which a window lies."""
+        return (window - cohort.began) // self._windows_an_hour
+
+    def _begin(self, stage: int, window: int) -> None:
+        tests = self.hypotheses.tests()
+        cohort = self.cohorts[stage] = Cohort(tests, began=window)
+        cohort.bounds = {bound: BoundFold(bound.limit, floor=bound.floor) for bound in self.limits}
+        cohort.bin_sums = {role: BinSums(len(shares)) for role, shares in self.expected.items()}
         if "treated" in self.expected:
             expected = self.expected["treated"]
-            self.cohorts[stage].drifts = {each: DriftFold(expected, limit=each) for each in self.drift_limits}
-        self.cohorts[stage].reverse = self.hypotheses.reversed()
+            cohort.drifts = {each: DriftFold(expected, limit=each) for each in self.drift_limits}
+        cohort.reverse = self.hypotheses.reversed(tests)
+
+    @staticmethod
+    def _restart(cohort: Cohort, hour: int) -> None:
+        for tests in (cohort.tests, *cohort.classes.values()):
+            if tests is not None:
+                tests.begin(hour)
 
     def _cohort(self, cohort: Cohort, cells: list[Cell]) -> None:
         edges = [_edge(cohort, p) for p in self.hypotheses.quantiles.values()]
-        strata: Strata = {}
-        by_class: dict[str, Strata] = {}
+        large = cohort.class_sizes.large(cells[0].window - cohort.began)
+        strata: dict[str | None, Strata] = {None: {}}  # of all devices, and by slice
+        pairs: dict[str | None, PairsByStratum] = {None: {}}
         judged, chosen = self._judged, frozenset(self._judged)
         for cell in cells:
-            control = cell.role == "control"
+            control, stratum = cell.role == "control", stratum_of(cell, large)
             sums = self.layout.read(cell, edges)
             names = [name for name in cell.groups.values() if name in chosen]
-            groups = [strata, *(by_class.setdefault(name, {}) for name in names)]
-            for group in groups:
-                pair = group.get(cell.age_bucket)
+            for name in (None, *names):
+                group = strata.setdefault(name, {})
+                pair = group.get(stratum)
                 if pair is None:
-                    pair = group[cell.age_bucket] = self.layout.empty()
+                    pair = group[stratum] = self.layout.empty()
                 arm = pair[control]
                 for index, value in enumerate(sums):
                     arm[index] += value
+                if cell.pairs:
+                    merge_pairs(pairs.setdefault(name, {}), stratum, cell)
             cohort.totals[cell.role].add(cell)
             for name in names:
                 cohort.class_totals[name, cell.role].add(cell)
-        for tests in cohort.copies.values():
-            add_rates(tests, strata, self.layout.compared)
-        if cohort.reverse is not None:
-            add_reverse(cohort.reverse, strata, self.layout.reversed)
-        for name in judged:
-            if name in by_class:
-                tests = cohort.classes.setdefault(name, self.hypotheses.of_slice())
-                add_rates(tests, by_class[name], self.layout.by_class)
-        windows = (RateWindow(*sums) for sums in self.layout.arms(strata, "crash"))
-        cohort.crashes += [window for window in windows if window.exposure_t > 0 and window.exposure_c > 0]
-        self._means(cohort, cells, judged)
+        self._rates(cohort, strata, pairs, self.hour(cohort, cells[0].window))
+        self._means(cohort, cells, judged, large)
+        cohort.class_sizes.add(cells)
         for role, bins in cohort.bin_sums.items():
             units, predictions = predictions_of(cells, role)
             bins.add(units, predictions)
@@ -221,27 +241,53 @@ class Ledger:
                 for fold in cohort.drifts.values():
                     fold.add(units, predictions)
 
-    def _means(self, cohort: Cohort, cells: list[Cell], judged: Sequence[str]) -> None:
+    def _rates(
+        self,
+        cohort: Cohort,
+        strata: dict[str | None, Strata],
+        pairs: dict[str | None, PairsByStratum],
+        hour: int,
+    ) -> None:
+        """A window's rates, of all devices and of the slices."""
+        everyone = strata[None]
+        if cohort.tests is None:
+            return
+        add_rates(cohort.tests, everyone, self.layout.compared)
+        add_alike(cohort.tests, everyone, pairs[None], self.layout.alike)
+        if cohort.reverse is not None:
+            add_reverse(cohort.reverse, everyone, self.layout.reversed)
+        for name in self._judged:
+            tests = cohort.classes.get(name)
+            if tests is None:
+                tests = cohort.classes[name] = self.hypotheses.of_slice(cohort.tests)
+                tests.begin(hour)
+            if name in strata:
+                add_rates(tests, strata[name], self.layout.by_class)
+                add_alike(tests, strata[name], pairs.get(name, {}), self.layout.alike)
+        windows = (RateWindow(*sums) for sums in self.layout.arms(everyone, "crash"))
+        cohort.crashes += [window for window in windows if window.exposure_t > 0 and window.exposure_c > 0]
+
+    def _means(self, cohort: Cohort, cells: list[Cell], judged: Sequence[str], large: frozenset[str]) -> None:
         reported = {name for cell in cells for name in cell.metrics}
         for name in self.hypotheses.means:
-            if name not in reported:
+            if name not in reported or cohort.tests is None:
                 continue
-            strata, by_class = moments_of(cells, name, judged)
-            tests = [(each, strata) for each in cohort.copies.values()]
+            strata, by_class = moments_of(cells, name, judged, large)
+            tests = [(cohort.tests.means[name], strata)]
             if cohort.reverse is not None:
-                tests.append((cohort.reverse, strata))
+                tests.append((cohort.reverse.means[name], strata))
             if name in self.hypotheses.class_means:
-                tests += [(cohort.classes[key], by_class[key]) for key in judged if key in by_class]
-            for each, parts in tests:
-                fold = each.means[name]
-                if fold.precision == 0 and (rho := self.hypotheses.rho(name, fold)) is not None:
-                    each.rhos[name] = rho  # from earlier windows alone, and never changed once something was weighed
-                fold.add(parts)
-        for bound, test in cohort.bounds.items():
+                tests += [(cohort.classes[key].means[name], by_class[key]) for key in judged if key in by_class]
+            for test, parts in tests:
+                if test.fold.precision == 0 and (rho := self.hypotheses.rho(name, test.fold)) is not None:
+                    test.rho = rho  # from earlier windows alone, and never changed once something was weighed
+                test.fold.add(parts)
+        for bound, limit in cohort.bounds.items():
             if bound.metric in reported:
-                if test.precision == 0 and (rho := self.hypotheses.rho(bound.metric, test)) is not None:
+                if limit.precision == 0 and (rho := self.hypotheses.rho(bound.metric, limit)) is not None:
                     cohort.bound_rhos[bound] = rho
-                test.add(functools.reduce(MeanWindow.plus, moments_of(cells, bound.metric, ())[0]))
+                strata, _ = moments_of(cells, bound.metric, (), frozenset())
+                limit.add(functools.reduce(MeanWindow.plus, strata))
 
     # --- the evidence ---
 
@@ -254,21 +300,21 @@ class Ledger:
         lanes: list[Lane] = []
         labels = self.slices or {}
         by_class = {*self.hypotheses.class_rates, *self.hypotheses.class_means}
-        for copy in copies(len(self.plan.stages)):
-            cohort = self.cohorts.get(copy.cohort)
-            tests = cohort.copies.get(copy.start) if cohort else None
-            own = copy.start == copy.cohort
+        stages = len(self.plan.stages)
+        for stage in range(stages):
+            cohort = self.cohorts.get(stage)
+            tests = cohort.tests if cohort else None
             for name in self._compared:
                 key = name if limit_ms is None or name != "latency_over" else over_limit(limit_ms)
-                split = own and name in by_class and bool(labels)
-                weight = self.weights[name] * copy.weight
+                split = name in by_class and bool(labels)
+                weight = self.weights[name] * cohort_share(stages, stage)
                 log_e = tests.log_e(key) if tests else 0.0
-                lanes.append(Lane(name, weight * (1 - CLASS_SHARE if split else 1), log_e, copy))
+                lanes.append(Lane(name, weight * (1 - CLASS_SHARE if split else 1), log_e, stage))
                 for slices in labels.values() if split else ():
                     for each in slices:
                         of_slice = cohort.classes.get(each) if cohort else None
                         part = weight * CLASS_SHARE / len(labels) / len(slices)
-                        lanes.append(Lane(name, part, of_slice.log_e(key) if of_slice else 0.0, copy, each))
+                        lanes.append(Lane(name, part, of_slice.log_e(key) if of_slice else 0.0, stage, each))
         return lanes
 
     def bound_lanes(self, criteria: SuccessCriteria) -> list[Lane]:

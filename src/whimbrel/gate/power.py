@@ -13,15 +13,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from whimbrel.gate.evidence import detectable_ratio, mean_log_e, rate_events_needed
-from whimbrel.gate.guardrails import CLASS_SHARE, SEEN_DROP, copies, guard_weights, margins
+from whimbrel.gate.evidence import GAINS, RateWindow, mean_log_e, rate_log_e
+from whimbrel.gate.guardrails import CLASS_SHARE, SEEN_DROP, cohort_share, guard_weights, margins
 from whimbrel.gate.hypotheses import sharpest_at
+from whimbrel.gate.restarts import RESTARTED
 from whimbrel.plan.measures import TOLERATED_DROP
 from whimbrel.plan.plan import Plan
 
 POWER = 0.8
 RATIOS = (1.5, 2.0, 3.0)
-DROP = SEEN_DROP
+DROP = 0.02  # of accuracy
 _HOURS_MAX = 24 * 365 * 10.0  # beyond ten years: not in this rollout
 
 
@@ -70,6 +71,65 @@ def detectable_harm(
     )
 
 
+def rate_events_needed(*, ratio: float, share: float, alpha: float, tolerance: float = 1.0) -> float:
+    """Expected baseline events in T before E reaches 1/alpha, at a true `ratio` and rho = eT/eC = `share`."""
+    gain = min(GAINS, key=lambda g: abs(g - ratio / tolerance))
+    p0 = tolerance * share / (tolerance * share + 1)
+    p1 = gain * tolerance * share / (gain * tolerance * share + 1)
+    drift = ratio * math.log(p1 / p0) + math.log((1 - p1) / (1 - p0)) / share
+    if drift <= 0:
+        return math.inf
+    return (math.log(1 / alpha) + math.log(len(GAINS))) / drift
+
+
+def detectable_ratio(
+    *, exposure_t: float, exposure_c: float, events_c: float, alpha: float, power: float, tolerance: float
+) -> float | None:
+    """The smallest true rate ratio that would have been proven with probability `power`, given these exposures.
+
+    Treats the treated events as Poisson and asks how many of them would have carried E to 1/alpha in one window. None
+    where no ratio up to 1000 would have been seen: such an arm proves nothing.
+    """
+    if exposure_t <= 0 or exposure_c <= 0:
+        return None
+    rate = max(events_c, 0.5) / exposure_c  # half an event: the usual stand-in for "none yet" (Jeffreys)
+    needed = _events_to_prove(exposure_t, exposure_c, events_c, alpha=alpha, tolerance=tolerance)
+    if needed is None:
+        return None
+    ratio = 1.0
+    while ratio <= 1000:
+        if _poisson_at_least(needed, mean=ratio * rate * exposure_t) >= power:
+            return ratio
+        ratio *= 1.02
+    return None
+
+
+def _events_to_prove(
+    exposure_t: float, exposure_c: float, events_c: float, *, alpha: float, tolerance: float
+) -> int | None:
+    def proven(events: int) -> bool:
+        window = RateWindow(events, exposure_t, events_c, exposure_c)
+        return rate_log_e([window], ratio=tolerance) >= math.log(1 / alpha)
+
+    high = 1
+    while not proven(high):
+        high *= 2
+        if high > 2**40:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if proven(middle) else (middle, high)
+    return high
+
+
+def _poisson_at_least(count: int, *, mean: float) -> float:
+    if mean > 1000:  # the normal approximation is good to three digits here
+        return 0.5 * math.erfc((count - 0.5 - mean) / math.sqrt(2 * mean))
+    below = sum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(min(count, 4000)))
+    return max(0.0, 1 - below)
+
+
 def _hours_to_see_drop(plan: Plan, *, stage: int, rates: Sequence[float], usage: Usage) -> float | None:
     windows_t, windows_c = rates
     if usage.accuracy_sd is None or not windows_t or not windows_c:
@@ -96,8 +156,7 @@ def _hours_to_see_drop(plan: Plan, *, stage: int, rates: Sequence[float], usage:
 
 def _weight(plan: Plan, guard: str, stage: int) -> float:
     """The share of the budget that a guardrail has on all devices of a stage, from the stage's beginning."""
-    own = next(copy for copy in copies(len(plan.stages)) if copy.cohort == copy.start == stage)
-    return guard_weights(plan)[guard] * own.weight * (1 - CLASS_SHARE)
+    return guard_weights(plan)[guard] * cohort_share(len(plan.stages), stage) * (1 - CLASS_SHARE) * (1 - RESTARTED)
 
 
 def _within(hours: float) -> float | None:

@@ -3,9 +3,10 @@
 1. Missing data never promotes: enough devices reported, half of the activated ones, and whatever a limit is set on.
    Where no device can be a control, a relative limit is compared with the past (`limit_checks`). Where that is not
    known either, the limit compares nothing, and the sentence says so: a fleet of one device must be able to complete.
-2. The arms are split as their buckets say, at every step: lost devices are lost evidence.
-3. With `when_proven` every test that concerns the plan, turned round, must have spoken.
-4. The sentence says how large a harm would have been seen, and so what "no harm" is worth.
+2. The devices were heard of lately, and used and labelled as the control's (`exposure`).
+3. The arms are split as their buckets say, at every step: lost devices are lost evidence.
+4. With `when_proven` every test that concerns the plan, turned round, must have spoken.
+5. The sentence says how large a harm would have been seen, and so what "no harm" is worth.
 
 Called by the gate, where no harm is proven that goes back.
 """
@@ -15,10 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from whimbrel.gate.combined_evidence import crash_ratio
-from whimbrel.gate.evidence import detectable_ratio, one_sample_reverse_log_e, ratio_mismatch_log_bf
+from whimbrel.gate.evidence import one_sample_reverse_log_e, ratio_mismatch_log_bf
+from whimbrel.gate.exposure import exposure_doubt
 from whimbrel.gate.guardrails import PROVEN_ALPHA, RARE
 from whimbrel.gate.ledger import Cohort, Ledger
 from whimbrel.gate.limit_checks import LimitCheck, limit_checks
+from whimbrel.gate.power import detectable_ratio
 from whimbrel.gate.totals import Totals
 from whimbrel.gate.verdict import Counts, GateInput, Past, Verdict
 from whimbrel.plan.criteria import SuccessCriteria
@@ -47,6 +50,7 @@ def promotion(
     doubt = (
         _missing_devices(plan, now, counts)
         or _alone_doubt(now, counts, ledger)
+        or exposure_doubt(plan, now, ledger, evidence)
         or _limit_doubt(checks, stage, now)
         or _mismatch(plan, now, counts, evidence)
         or _unproven(plan, now, ledger, criteria, evidence)
@@ -244,12 +248,12 @@ def _would_have_seen(plan: Plan, now: GateInput, ledger: Ledger, evidence: dict[
     weight = max(
         lane.weight
         for lane in ledger.lanes(limit_ms=None)
-        if lane.guardrail == "crash" and lane.slice is None and lane.copy and lane.copy.cohort == now.judged
+        if lane.guardrail == "crash" and lane.slice is None and lane.stage == now.judged
     )
     ratios = {
         power: detectable_ratio(
-            exposure_t=treated["at_risk"],
-            exposure_c=control["at_risk"],
+            exposure_t=treated["used"],
+            exposure_c=control["used"],
             events_c=control["crashed"],
             alpha=plan.alpha * weight,
             power=power,

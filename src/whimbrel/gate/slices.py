@@ -10,7 +10,7 @@ import math
 import msgspec
 
 from whimbrel.gate.evidence import e_bh, log_mean_exp
-from whimbrel.gate.guardrails import Copy, by_class, copies
+from whimbrel.gate.guardrails import by_class, cohort_share
 from whimbrel.gate.ledger import Ledger
 
 _NOTHING = 0.01  # ln E: of slices without a single event, after rounding
@@ -38,14 +38,14 @@ def harmed_slices(ledger: Ledger) -> dict[str, HarmedSlices]:
     severe = [name for name in sliced if ledger.severities[name] == "rollback"]
     if not severe:
         return {}
-    own = [copy for copy in copies(len(ledger.plan.stages)) if copy.start == copy.cohort]
-    shares = [(name, copy, ledger.weights[name] * copy.weight) for name in severe for copy in own]
+    stages = len(ledger.plan.stages)
+    shares = [(name, n, ledger.weights[name] * cohort_share(stages, n)) for name in severe for n in range(stages)]
     total = sum(share for _, _, share in shares)
     by_label = {}
     for label, slices in (ledger.slices or {}).items():
         logs, leads = {}, {}
         for each in slices:
-            of_tests = [_class_log_e(ledger, each, name, copy) for name, copy, _ in shares]
+            of_tests = [_class_log_e(ledger, each, name, stage) for name, stage, _ in shares]
             leads[each] = shares[of_tests.index(max(of_tests))][0]
             logs[each] = log_mean_exp(of_tests, [share / total for _, _, share in shares])
         bad = [slices[index] for index in e_bh(list(logs.values()), alpha=ledger.plan.alpha)]
@@ -77,7 +77,7 @@ def _at_risk(ledger: Ledger, name: str) -> float:
     return sum(cohort.class_totals[name, "treated"]["at_risk"] for cohort in ledger.cohorts.values())
 
 
-def _class_log_e(ledger: Ledger, name: str, guard: str, copy: Copy) -> float:
-    cohort = ledger.cohorts.get(copy.cohort)
+def _class_log_e(ledger: Ledger, name: str, guard: str, stage: int) -> float:
+    cohort = ledger.cohorts.get(stage)
     tests = cohort.classes.get(name) if cohort else None
     return tests.log_e(guard) if tests else 0.0

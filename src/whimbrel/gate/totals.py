@@ -15,10 +15,11 @@ _tally_sums = operator.attrgetter(*SUMS)
 class Totals:
     """Sums of one arm, of all devices or of a slice: `totals["crashed"]` is that of the cells' `crashed`."""
 
-    __slots__ = ("_sums", "latency", "metrics")
+    __slots__ = ("_sums", "latency", "metrics", "sessions")
 
     def __init__(self) -> None:
         self._sums: list[float] = [0] * len(SUMS)
+        self.sessions = 0
         self.metrics: dict[str, tuple[int, float]] = {}
         self.latency: dict[int, int] = {}
 
@@ -28,6 +29,7 @@ class Totals:
     def add(self, cell: Cell) -> None:
         """One cell more."""
         self._sums = [total + more for total, more in zip(self._sums, _tally_sums(cell), strict=True)]
+        self.sessions += cell.sessions
         for name, moments in cell.metrics.items():
             n, total = self.metrics.get(name, (0, 0.0))
             self.metrics[name] = n + moments.n, total + moments.sum

@@ -23,15 +23,18 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     placebo_c: int = 0
     reported_t: int = 0  # of those activated, with at least one report since
     reported_c: int = 0
+    silent_t: int = 0  # of those reported: heard no more when they should have been, and not since
+    silent_c: int = 0
+    unused_t: int = 0  # of those reported: never with a session
     failed_t: int = 0  # could not install or did not pass the probe
     went_back_t: int = 0  # activated, and went back by themselves
     shadowed_t: int = 0  # of those in the shadow: told of at least one input
     gave_up_t: int = 0  # of these: refused it, since what tried it died again and again
 
     def as_evidence(self) -> dict[str, int]:
-        """The counts that a verdict's evidence holds: those of shadow stages only where they are not 0."""
-        shadow = {"shadowed_t", "gave_up_t"}
-        return {name: n for name in self.__struct_fields__ if (n := getattr(self, name)) or name not in shadow}
+        """The counts that a verdict's evidence holds: those of shadow stages and of exposure only where not 0."""
+        where_told = {"shadowed_t", "gave_up_t", "silent_t", "silent_c", "unused_t"}
+        return {name: n for name in self.__struct_fields__ if (n := getattr(self, name)) or name not in where_told}
 
     def plus(self, other: "Counts") -> "Counts":
         """Both together."""
@@ -82,6 +85,7 @@ class GateInput(msgspec.Struct, frozen=True, kw_only=True):
     users_heard: bool = False  # whether tickets of users, or the news that there are none, came since it began
     devices: int | None = None
     past: Past | None = None
+    natural_go_back: float | None = None  # the share of devices that left the baseline by themselves, where known
 
     @property
     def judged(self) -> int:

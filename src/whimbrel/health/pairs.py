@@ -3,10 +3,14 @@
 1. Devices differ from one another and stay themselves, so two windows of one device are two looks at one device. What
    they share is the mean product of two windows of one device, around the means: their covariance.
 2. Sums over device-windows with k windows before them, whose values add up to t, and the value y now: of k, k^2, k y,
-   t and t y. They merge in any order, and no window that is over changes.
+   t and t y. They merge in any order, and no window that is over changes. A device-window is one tally window of a
+   device; when more is told in it, y changes, and k and t do not.
 3. Around the means of its own window and age group, weighed by k: the time of day is nobody's own.
 
-Called by the tally (sums) and the tests of means (the covariance).
+4. Of metrics whose means are tested, and of the values of every window (health/device_window.py): whether it had a
+   crash, its share of errors, whether the model was used, and the bucket of the session that stands for its latency.
+
+Called by the tally (sums), and by the tests of means and of rates (the covariance).
 """
 
 from typing import Annotated
@@ -40,6 +44,16 @@ class Pairs(Document, frozen=True):
             now=self.now + other.now,
             then=self.then + other.then,
             both=self.both + other.both,
+        )
+
+    def less(self, other: "Pairs") -> "Pairs":
+        """What brings sums that hold `other` to sums that hold this instead."""
+        return Pairs(
+            pairs=self.pairs - other.pairs,
+            squares=self.squares - other.squares,
+            now=self.now - other.now,
+            then=self.then - other.then,
+            both=self.both - other.both,
         )
 
     @property

@@ -10,7 +10,6 @@ Called by the tally. How two arms' panels are compared: gate/differences.py.
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
 from whimbrel.model.documents import Document
@@ -73,7 +72,7 @@ def moved(*, old: float | None, new: float, before: float | None) -> Panel:
 
 
 class Value(Document, frozen=True):
-    """A device's value so far: over how many windows, their sum, and what it was before."""
+    """A device's value over windows that are over: how many, their sum, and what it was before it was assigned."""
 
     n: Annotated[int, Meta(ge=0)] = 0
     total: float = 0.0
@@ -83,8 +82,10 @@ class Value(Document, frozen=True):
         """The value with one window more."""
         return Value(n=self.n + 1, total=self.total + value, before=self.before)
 
-    def later(self, value: float, *, before: float | None) -> "tuple[Value, Panel]":
-        """The value with one window more, and what that changes in the panel. `before` is taken with the first only."""
-        after = msgspec.structs.replace(self.plus(value), before=self.before if self.n else before)
-        old = self.total / self.n if self.n else None
-        return after, moved(old=old, new=after.total / after.n, before=after.before)
+    def change(self, *, old: float | None, new: float) -> Panel:
+        """What changes in the panel when the open window says `new`, after it said `old` (None: nothing yet)."""
+        if old is not None:
+            mean: float | None = (self.total + old) / (self.n + 1)
+        else:
+            mean = self.total / self.n if self.n else None
+        return moved(old=mean, new=(self.total + new) / (self.n + 1), before=self.before)

@@ -44,15 +44,23 @@ class Cohort(Document, frozen=True):
 
 
 class Summary(Document, frozen=True):
-    """n values, their sum and the sum of their squares."""
+    """n values, their sum, the sum of their squares, and the highest (None of one value, and where an agent is old)."""
 
     n: Count
     sum: Finite
     sumsq: Annotated[float, Meta(ge=0, le=1e30)]
+    most: Finite | None = None
 
     def plus(self, other: "Summary") -> "Summary":
         """Both together."""
-        return Summary(n=self.n + other.n, sum=self.sum + other.sum, sumsq=self.sumsq + other.sumsq)
+        one, two = self.peak, other.peak
+        most = None if one is None or two is None else max(one, two)
+        return Summary(n=self.n + other.n, sum=self.sum + other.sum, sumsq=self.sumsq + other.sumsq, most=most)
+
+    @property
+    def peak(self) -> float | None:
+        """The highest of the values; None where it was not told."""
+        return self.sum if self.n == 1 and self.most is None else self.most
 
     @classmethod
     def of(cls, value: float) -> "Summary":
@@ -84,6 +92,11 @@ class Window(Document, frozen=True):
             raise ValueError(f"a window's first sequence {self.first} comes after its last {self.last}")
         if self.errors > self.inferences:
             raise ValueError(f"{self.errors} errors in {self.inferences} inferences")
+
+    @property
+    def used(self) -> bool:
+        """Whether anybody used the model: what crashed or ran was in use, whichever window its session is told in."""
+        return bool(self.sessions or self.crashed or self.inferences)
 
     def means(self) -> dict[str, float]:
         """One value a metric: its mean in this window; `error_rate` too, unless the app has a metric of that name."""

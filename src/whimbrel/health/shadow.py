@@ -7,6 +7,7 @@
 4. What was dropped (the worker was busy) and skipped (the active version failed there too) says nothing of a candidate.
 """
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta
@@ -16,8 +17,9 @@ from whimbrel.health.sketch import Key, key_of
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Serial
 
-Count = Annotated[int, Meta(ge=0, le=2**40)]
-Milliseconds = Annotated[float, Meta(ge=0, le=1e15)]
+_MOST, _MOST_MS = 2**40, 1e15  # of one report
+Count = Annotated[int, Meta(ge=0, le=_MOST)]
+Milliseconds = Annotated[float, Meta(ge=0, le=_MOST_MS)]
 Buckets = Annotated[dict[Key, Count], Meta(max_length=limits.SKETCH_BUCKETS)]
 Sum = Annotated[int, Meta(ge=0)]
 Sums = Annotated[dict[int, Sum], Meta(max_length=limits.SKETCH_SUM_BUCKETS)]
@@ -62,6 +64,12 @@ class ShadowSums(Document, frozen=True):
             candidate=merged(self.candidate, other.candidate, keys=limits.SKETCH_BUCKETS),
             **sums,
         )
+
+
+def fits(sums: ShadowSums) -> bool:
+    """Whether the sums of several reports are within what one report may say, so that they can be read back."""
+    counts = sums.inputs, sums.dropped, sums.skipped
+    return max(counts) <= _MOST and max(sums.active_ms, sums.candidate_ms) <= _MOST_MS
 
 
 class Units(Document, frozen=True):
@@ -116,8 +124,7 @@ class Units(Document, frozen=True):
 
     def plus(self, other: "Units") -> "Units":
         """Both together."""
-        buckets = "ratios", "disagreed", "failed", "active", "candidate"
-        sums = {n: getattr(self, n) + getattr(other, n) for n in self.__struct_fields__ if n not in buckets}
+        sums = {n: getattr(self, n) + getattr(other, n) for n in self.__struct_fields__ if n not in _BUCKETS}
         return Units(
             ratios=merged(self.ratios, other.ratios, keys=limits.SKETCH_SUM_BUCKETS),
             disagreed=merged(self.disagreed, other.disagreed, keys=limits.SKETCH_SUM_BUCKETS),
@@ -127,6 +134,27 @@ class Units(Document, frozen=True):
             **sums,
         )
 
+    def less(self, other: "Units") -> "Units":
+        """What brings sums that hold `other` to sums that hold this instead. Its counts may be negative."""
+        sums = {n: getattr(self, n) - getattr(other, n) for n in self.__struct_fields__ if n not in _BUCKETS}
+        return Units(
+            ratios=change(self.ratios, other.ratios),
+            disagreed=change(self.disagreed, other.disagreed),
+            failed=change(self.failed, other.failed),
+            active=change(self.active, other.active),
+            candidate=change(self.candidate, other.candidate),
+            **sums,
+        )
+
+
+_BUCKETS = "ratios", "disagreed", "failed", "active", "candidate"
+
+
+def change(after: Mapping[int, int], before: Mapping[int, int]) -> dict[int, int]:
+    """By how much each count grew, or fell."""
+    grown = {key: after.get(key, 0) - before.get(key, 0) for key in (*after, *before)}
+    return {key: count for key, count in grown.items() if count}
+
 
 def merged(one: dict[int, int], other: dict[int, int], *, keys: int) -> dict[int, int]:
     """Counts of both; beyond so many buckets a new one is left out."""
@@ -134,4 +162,4 @@ def merged(one: dict[int, int], other: dict[int, int], *, keys: int) -> dict[int
     for key, count in other.items():
         if key in counts or len(counts) < keys:
             counts[key] = counts.get(key, 0) + count
-    return counts
+    return counts if all(counts.values()) else {key: count for key, count in counts.items() if count}

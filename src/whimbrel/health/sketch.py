@@ -53,6 +53,19 @@ def quantile_key(buckets: Mapping[int, int], p: float) -> int | None:
     return None
 
 
+def key_at(buckets: Mapping[int, int], place: int) -> int:
+    """The bucket of the value at `place`, counted from 0, when all values stand in order.
+
+    Raises `ValueError` where there are not so many.
+    """
+    left = place
+    for key in sorted(buckets):
+        left -= buckets[key]
+        if left < 0:
+            return key
+    raise ValueError(f"there is no value {place} among {sum(buckets.values())}")
+
+
 def steps_of(factor: float) -> int:
     """How many buckets a factor spans, rounded down: m = gamma^steps is a whole number of edges."""
     return math.floor(math.log(factor) / _LOG_GAMMA + 1e-9)

@@ -4,28 +4,33 @@ Key: (rollout, stage, window, role, hardware class, other slices, age bucket). A
 time at which a report is tallied; a late report counts in the window that is open when it comes. Windows that are over
 never change.
 
-`pairs` say how far a metric's windows of one device are alike (health/pairs.py): their values are not independent.
+A device-window is one tally window of one device, however often the device reports in it (health/device_window.py).
+What is told later in the window changes the sums (`less`): a crash flag rises, a mean moves, `at_risk` stays.
+
+`pairs` say how far the windows of one device are alike (health/pairs.py): their values are not independent. They are
+kept of metrics whose means are tested, and as `crash`, `error`, `usage` and `latency` of what every window says.
 
 `panels` (of experiments, by metric) are the one part that stands for more than its window: the sums up to a window are
 the state after it.
 
 Units: `at_risk` is device-windows, `crashed` device-windows with a crash, `error_share` the sum over device-windows of
 errors/inferences (each in [0, 1], so that one device with a million requests is one unit), metrics one value (the mean)
-a device-window.
+a device-window, and `latency` one session a device-window: the one that was drawn to stand for all of them.
 """
 
 import bisect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Protocol, Self, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.health.device_window import VALUES, DeviceWindow
 from whimbrel.health.pairs import Pairs
-from whimbrel.health.panel import Panel
-from whimbrel.health.report import Bin, HardwareClass, Role, Slices, Stage, Window
-from whimbrel.health.shadow import Units
+from whimbrel.health.panel import Panel, Value
+from whimbrel.health.report import Bin, HardwareClass, Role, Slices, Stage
+from whimbrel.health.shadow import Units, change, merged
 from whimbrel.health.slices import slices_of
 from whimbrel.model.documents import Document, encode
 from whimbrel.model.ids import Label
@@ -47,6 +52,10 @@ class Moments(Document, frozen=True):
         """Both together."""
         return Moments(n=self.n + other.n, sum=self.sum + other.sum, sumsq=self.sumsq + other.sumsq)
 
+    def less(self, other: "Moments") -> "Moments":
+        """What brings sums that hold `other` to sums that hold this instead."""
+        return Moments(n=self.n - other.n, sum=self.sum - other.sum, sumsq=self.sumsq - other.sumsq)
+
     @classmethod
     def of(cls, value: float) -> "Moments":
         """One value."""
@@ -64,12 +73,13 @@ class Cell(Document, frozen=True):
     age_bucket: Annotated[int, Meta(ge=0, le=len(AGE_EDGES_H))] = 0
     at_risk: Sum = 0
     sessions: Sum = 0
-    unused: Sum = 0  # device-windows without a session
+    unused: Sum = 0  # device-windows without a session, a crash or an inference
     crashed: Sum = 0
     error_units: Sum = 0
     error_share: Annotated[float, Meta(ge=0)] = 0.0
+    error_squares: Annotated[float, Meta(ge=0)] = 0.0  # of the error share
     metrics: Annotated[dict[Label, Moments], Meta(max_length=64)] = {}
-    pairs: Annotated[dict[Label, Pairs], Meta(max_length=64)] = {}  # of metrics whose means are tested
+    pairs: Annotated[dict[Label, Pairs], Meta(max_length=64 + len(VALUES))] = {}  # of tested means, and of windows
     latency: Annotated[dict[int, Sum], Meta(max_length=limits.SKETCH_SUM_BUCKETS)] = {}
     due: Sum = 0
     overdue: Sum = 0
@@ -84,6 +94,16 @@ class Cell(Document, frozen=True):
     def key(self) -> tuple[int, int, str, str, str, int]:
         """What two cells must share to be added; cells in the order of their keys are in the gate's order."""
         return self.window, self.stage, self.role, self.hardware_class, slices_text(self.slices), self.age_bucket
+
+    @property
+    def used(self) -> int:
+        """Device-windows in use: what a version could show harm in. Cells that tell nothing of use are all used.
+
+        Cells of before `unused` was counted tell their sessions alone: no more devices than those had one.
+        """
+        if self.unused or not self.sessions:
+            return self.at_risk - self.unused
+        return min(self.at_risk, max(self.sessions, self.crashed, self.error_units))
 
     @property
     def groups(self) -> dict[str, str]:
@@ -111,47 +131,85 @@ def age_bucket(age_s: float, *, hour_s: float) -> int:
     return bisect.bisect_right(AGE_EDGES_H, age_s / hour_s)
 
 
-def cells_of(
-    report: Window,
+def cell_of(
+    told: DeviceWindow,
     *,
-    rollout: str,
-    window: int,
-    hour_s: float,
-    changes: Mapping[int, dict[str, Panel]] | None = None,
-    pairs: Mapping[int, dict[str, Pairs]] | None = None,
-) -> list[Cell]:
-    """The cells that one device's window adds to a rollout's tally: one a cohort.
+    stage: int,
+    tested: Collection[str] = (),
+    past: Mapping[str, Value] | None = None,
+) -> Cell:
+    """What one device's window adds to a tally. `past`: its earlier windows' values; `tested`: metrics with `pairs`."""
+    pairs = {}
+    if past:
+        for name, value in told.values(tested).items():
+            before = past.get(name)
+            if before is not None and before.n:
+                pairs[name] = Pairs.of(value, before=before.n, total=before.total)
+    share = told.error_share
+    return Cell(
+        stage=stage,
+        window=told.window,
+        role=told.role,
+        hardware_class=told.hardware_class,
+        slices=told.slices,
+        age_bucket=told.age_bucket,
+        at_risk=1,
+        sessions=told.sessions,
+        unused=0 if told.used else 1,
+        crashed=told.crashed,
+        error_units=1 if told.inferences else 0,
+        error_share=share,
+        error_squares=share * share,
+        metrics={name: Moments.of(measured.mean) for name, measured in told.metrics.items()},
+        pairs=pairs,
+        latency={} if told.latency is None else {told.latency: 1},
+        shadow=None if told.shadow is None else Units.of(told.shadow),
+        prediction_units=1 if any(told.predictions.values()) else 0,
+        predictions=_shares(told.predictions),
+    )
 
-    By stage: `changes` of panels, and `pairs` with the device's windows before.
+
+def less(after: Cell, before: Cell) -> Cell:
+    """What brings sums that hold `before` to sums that hold `after` instead. Its counts may be negative.
+
+    Raises `ValueError` where the keys differ. Panels are changes already, and are those of `after`.
     """
-    cells = []
-    for cohort in report.cohorts:
-        if cohort.rollout != rollout:
-            continue
-        cells.append(
-            Cell(
-                stage=cohort.stage,
-                window=window,
-                role=cohort.role,
-                hardware_class=report.hardware_class,
-                slices=report.slices,
-                age_bucket=age_bucket(cohort.age_s, hour_s=hour_s),
-                at_risk=1,
-                sessions=report.sessions,
-                unused=0 if report.sessions else 1,
-                crashed=report.crashed,
-                error_units=1 if report.inferences else 0,
-                error_share=report.errors / report.inferences if report.inferences else 0.0,
-                metrics={name: Moments.of(told.sum / told.n) for name, told in report.metrics.items() if told.n},
-                pairs=pairs.get(cohort.stage, {}) if pairs else {},
-                latency=report.latency,
-                shadow=Units.of(report.shadow) if report.shadow is not None and cohort.role == "treated" else None,
-                prediction_units=1 if any(report.predictions.values()) else 0,
-                predictions=_shares(report.predictions),
-                panels=changes.get(cohort.stage, {}) if changes else {},
-            )
-        )
-    return cells
+    if after.key != before.key:
+        raise ValueError(f"cells of different keys cannot be compared: {after.key} and {before.key}")
+    shadow = after.shadow
+    if shadow is not None and before.shadow is not None:
+        shadow = shadow.less(before.shadow)
+    return msgspec.structs.replace(
+        after,
+        **{name: getattr(after, name) - getattr(before, name) for name in _COUNTS},
+        metrics=_changed(after.metrics, before.metrics),
+        pairs=_changed(after.pairs, before.pairs),
+        latency=change(after.latency, before.latency),
+        shadow=shadow,
+        predictions=_changed(after.predictions, before.predictions),
+    )
+
+
+def settled(cell: Cell) -> Cell:
+    """The cell as it can be read back: sums that changes brought a rounding error below zero are zero."""
+    low = [cell.error_share, cell.error_squares, *(m.sumsq for m in cell.metrics.values())]
+    low += [m.sumsq for m in cell.predictions.values()]
+    if cell.shadow is not None:
+        low += [cell.shadow.agreed, cell.shadow.disagreed_share, cell.shadow.failed_share]
+    if min(low) >= 0:
+        return cell
+    replace, shadow = msgspec.structs.replace, cell.shadow
+    if shadow is not None:
+        names = "agreed", "disagreed_share", "failed_share"
+        shadow = replace(shadow, **{name: max(0.0, getattr(shadow, name)) for name in names})
+    return replace(
+        cell,
+        error_share=max(0.0, cell.error_share),
+        error_squares=max(0.0, cell.error_squares),
+        metrics={name: replace(m, sumsq=max(0.0, m.sumsq)) for name, m in cell.metrics.items()},
+        predictions={key: replace(m, sumsq=max(0.0, m.sumsq)) for key, m in cell.predictions.items()},
+        shadow=shadow,
+    )
 
 
 def _shares(counts: dict[int, int]) -> dict[int, Moments]:
@@ -164,9 +222,7 @@ def add(one: Cell, other: Cell) -> Cell:
     """Both together. Raises `ValueError` where the keys differ."""
     if one.key != other.key:
         raise ValueError(f"cells of different keys cannot be added: {one.key} and {other.key}")
-    latency = dict(one.latency)
-    for bucket, count in other.latency.items():
-        latency[bucket] = latency.get(bucket, 0) + count
+    latency = merged(one.latency, other.latency, keys=limits.SKETCH_SUM_BUCKETS)
     return msgspec.structs.replace(
         one,
         **{name: getattr(one, name) + getattr(other, name) for name in _COUNTS},
@@ -192,3 +248,15 @@ def _merged(one: Mapping[_Key, _Value], other: Mapping[_Key, _Value]) -> dict[_K
     for name, value in other.items():
         both[name] = both[name].plus(value) if name in both else value
     return both
+
+
+_Sums = TypeVar("_Sums", Moments, Pairs)
+
+
+def _changed(after: Mapping[_Key, _Sums], before: Mapping[_Key, _Sums]) -> dict[_Key, _Sums]:
+    """By how much the sums of each name changed; what did not change is left out."""
+    return {
+        name: value.less(before[name]) if name in before else value
+        for name, value in after.items()
+        if before.get(name) != value
+    }

@@ -15,6 +15,7 @@ from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.formats import Format
 from whimbrel.model.ids import END, CalendarVersion, Digest, Label, LabelValue, Name, Serial, Text, semantic_key
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.paths import clash, file_and_folder, path_objection, shown
 from whimbrel.model.selector import EVERYONE, Selector
 
@@ -222,7 +223,8 @@ class Requirement(Document, frozen=True):
 class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1"):
     """One publication of a model, signed by its publisher, never changed. TUF target `models/<model>/<serial>.json`.
 
-    `unchecked`: the objections that the publisher passed over, a sentence each.
+    `unchecked`: the objections that the publisher passed over, a sentence each. `local_limits`: what each device
+    decides by itself.
     """
 
     model: Name
@@ -238,6 +240,7 @@ class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1
     requires: Annotated[tuple[Requirement, ...], Meta(max_length=16)] = ()
     reference: Reference | None = None
     unchecked: Annotated[tuple[Text, ...], Meta(max_length=limits.OBJECTIONS)] = ()
+    local_limits: LocalLimits | None = None
 
     def __post_init__(self) -> None:
         CalendarVersion.parse(self.version)

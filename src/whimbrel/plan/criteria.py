@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
@@ -133,6 +134,7 @@ def bounded_metric(name: str) -> str:
 
 
 KNOWN = {name: row for name, row in MEASURES.items() if row.margin is not None}  # those that a guardrail may name
+_RENAMED = {"disuse": "usage"}  # in plans that were stored before: the same margin, told from the other side
 _TAKEN = {*(MEASURES.keys() - KNOWN.keys()), *_FLOORS, *_CEILINGS}
 
 
@@ -150,6 +152,8 @@ class Guardrail(Document, frozen=True):
     weight: Annotated[float, Meta(ge=0.01, le=100)] | None = None
 
     def __post_init__(self) -> None:
+        if self.metric in _RENAMED:
+            msgspec.structs.force_setattr(self, "metric", _RENAMED[self.metric])
         measure = KNOWN.get(self.metric)
         if measure is None:
             if self.metric == "latency":

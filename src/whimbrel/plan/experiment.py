@@ -123,7 +123,7 @@ class Experiment(Document, frozen=True):
     reshuffle: bool = True
     selector: Selector = EVERYONE
     alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.05
-    guardrail_alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.08
+    guardrail_alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.1
     check_interval_sec: Annotated[float, Meta(ge=0.5, le=86400)] = 300.0
     on_decision: Literal["record", "baseline", "rollout"] = "record"
     rollout: dict[str, Any] | None = None

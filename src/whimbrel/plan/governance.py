@@ -24,6 +24,8 @@ AlertOn = Literal[
 ]
 # What a receiver may ask for besides, of devices and not of a rollout: no plan can.
 DeviceAlertOn = Literal["duplicate_identity"]
+# And of models, by their standing monitors.
+ModelAlertOn = Literal["objective_broken", "anomaly", "recovered"]
 
 
 class Approval(Document, frozen=True):

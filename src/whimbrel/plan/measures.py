@@ -25,6 +25,7 @@ Form = Literal["percent", "milliseconds", "index", "as_reported"]
 TOLERATED_RATIO = 1.1  # crash, error, silence and battery within this of the control's are no harm
 TOLERATED_DROP = 0.005  # half a point of accuracy
 TOLERATED_FEEDBACK = 0.02  # two points of the share of thumbs up
+TOLERATED_WARMER = 3.0  # degrees: the sun on a housing makes as much
 FAILURE_LIMIT = 0.02  # installs that fail or go back: the control's rate is 0, so one sample against this
 DRIFT_PSI_MAX = 0.25  # the usual reading of the index: below .1 none, above .25 a real shift
 
@@ -35,21 +36,24 @@ DRIFT_PSI_MAX = 0.25  # the usual reading of the index: below .1 none, above .25
 class Rate(msgspec.Struct, frozen=True):
     """Events over exposure, compared with the control's: two sums of a tally's cell, by the names of its fields.
 
-    `within`: each event is one of the exposure's units, so there are never more.
+    `within`: each event is one of the exposure's units, so there are never more. Where `fewer` of them are worse, the
+    arms swap places: the control's rate is tested against the treated devices'.
     """
 
     events: str
     exposure: str
     within: bool = True
+    fewer: bool = False
 
 
 class Mean(msgspec.Struct, frozen=True):
     """The mean of the metric with the measure's name, compared with the control's.
 
     `drop`: of a share, it lies lower by more than a difference. `growth`: it is more than a ratio of the control's.
+    `rise`: it lies higher by more than a difference.
     """
 
-    harm: Literal["drop", "growth"]
+    harm: Literal["drop", "growth", "rise"]
 
 
 class Quantile(msgspec.Struct, frozen=True):
@@ -143,7 +147,7 @@ def _latency(name: str, p: float, *, part: float) -> Measure:
 _ROWS = (
     Measure(
         name="crash",
-        test=Rate("crashed", "at_risk"),
+        test=Rate("crashed", "used"),
         part=12.0,
         margin=_ratio(),
         always=True,
@@ -156,7 +160,7 @@ _ROWS = (
     Measure(
         name="accuracy",
         test=Mean("drop"),
-        part=3.0,
+        part=9.0,
         direction="lower_is_worse",
         margin=_drop(TOLERATED_DROP),
         always=True,
@@ -178,7 +182,7 @@ _ROWS = (
     Measure(
         name="silence",
         test=Rate("overdue", "due"),
-        part=2.0,
+        part=3.0,
         margin=_ratio(),
         always=True,
         by_class=True,
@@ -223,6 +227,7 @@ _ROWS = (
         test=Mean("growth"),
         part=1.0,
         margin=_ratio(),
+        always=True,
         asked_by=("battery_increase_max",),
         estimate="battery",
         words="battery",
@@ -269,13 +274,35 @@ _ROWS = (
         words="devices that users wrote of, a window:",
     ),
     Measure(
-        name="disuse",  # a report is not exposure: what nobody uses shows no harm
-        test=Rate("unused", "at_risk"),
+        name="usage",  # a report is not exposure: what nobody uses shows no harm
+        test=Rate("used", "at_risk", fewer=True),
         part=2.0,
+        direction="lower_is_worse",
         margin=_ratio(),
-        estimate="disuse",
+        always=True,
+        estimate="usage",
         prove="always",
-        words="device-windows without a session:",
+        words="device-windows with a session:",
+    ),
+    Measure(
+        name="memory_mb",
+        test=Mean("growth"),
+        part=0.5,
+        margin=_ratio(),
+        always=True,
+        estimate="memory_mb",
+        words="memory (MB)",
+        form="as_reported",
+    ),
+    Measure(
+        name="temperature_c",
+        test=Mean("rise"),  # degrees have no zero that a ratio could start from
+        part=0.25,
+        margin=Margin(TOLERATED_WARMER, 0.0, 1000.0, "a number of degrees, at least 0"),
+        always=True,
+        estimate="temperature_c",
+        words="temperature (°C)",
+        form="as_reported",
     ),
 )
 

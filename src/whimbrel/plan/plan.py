@@ -12,7 +12,8 @@
 3. `regions` and `user_segments` select devices by their labels `region` and `user_segment`; a `selector` selects more
    finely, and all of them must hold.
 4. A plan that contradicts itself is refused with the reason. It is never resolved by a guess.
-5. Shadow stages come first. Their shares grow among themselves: they bound neither the share of a stage that serves,
+5. A blue-green plan has one stage that serves: all of its devices at once, behind shadow stages if it has some.
+6. Shadow stages come first. Their shares grow among themselves: they bound neither the share of a stage that serves,
    nor the blast radius.
 
 The whole form: docs/reference/plan.md; for editors: docs/reference/plan.schema.json.
@@ -38,6 +39,8 @@ from whimbrel.policy.shadow import ShadowStage
 
 Hours = Annotated[float, Meta(ge=0, le=24 * 365)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
+Strategy = Literal["staged", "blue_green"]
+HOLDBACK_PERCENT = 10.0  # of a staged plan that says nothing; a blue-green one has none then
 
 
 class Rollback(Document, frozen=True):
@@ -97,14 +100,15 @@ class Plan(Document, frozen=True):
 
     model_version: Annotated[str, Meta(min_length=1, max_length=256)]
     stages: Annotated[tuple[Stage, ...], Meta(min_length=1, max_length=limits.STAGES)]
+    strategy: Strategy = "staged"
     rollback: Rollback = msgspec.field(default_factory=Rollback)
     guardrails: Annotated[tuple[Guardrail, ...], Meta(max_length=limits.GUARDRAILS)] = ()
     promote: Literal["when_no_harm", "when_proven"] = "when_no_harm"
     on_small_harm: Literal["rollback", "hold"] = "rollback"
-    holdback_percent: Annotated[float, Meta(ge=0, le=50)] = 10.0
+    holdback_percent: Annotated[float, Meta(ge=0, le=50)] | None = None  # None: as the strategy has it, see `holdback`
     min_devices: Annotated[int, Meta(ge=1, le=10**9)] = 1
     min_reports: Annotated[int, Meta(ge=1, le=10**9)] = 1
-    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.08
+    alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.1
     blast_radius: BlastRadius | None = None
     range_percent: tuple[Percent, Percent] = (0.0, 100.0)  # the part of the layer's buckets that it may use
     on_running: Literal["refuse", "queue"] = "refuse"  # when another rollout is in its way
@@ -140,6 +144,7 @@ class Plan(Document, frozen=True):
         if self.range.buckets < 1:
             raise ValueError(f"range_percent: from {low:g} to {high:g} is no stretch of devices")
         self._check_radius()
+        self._check_colours()
 
     def _check_radius(self) -> None:
         radius = self.blast_radius
@@ -152,6 +157,40 @@ class Plan(Document, frozen=True):
                 f"blast_radius: at most {radius.devices} devices, and min_devices asks for {self.min_devices} in each "
                 "stage; lower one or raise the other"
             )
+
+    def _check_colours(self) -> None:
+        """A blue-green plan switches once."""
+        if not self.is_blue_green:
+            return
+        serving = self.stages[self.shadows :]
+        if len(serving) > 1:
+            names = ", ".join(stage.name for stage in serving)
+            raise ValueError(
+                f"strategy: blue_green puts all of its devices on the new version at once, and {len(serving)} stages "
+                f"serve it ({names}): keep one, or take strategy: staged"
+            )
+        if serving[0].target_percent < 100:
+            raise ValueError(
+                f"strategy: blue_green puts all of its devices on the new version at once, and stage "
+                f"{serving[0].name!r} has target_percent {serving[0].target_percent:g}: write 100, and choose fewer "
+                "devices by a selector; or take strategy: staged"
+            )
+        if self.blast_radius is not None:
+            raise ValueError(
+                "blast_radius: it caps every stage but the last, and strategy: blue_green serves in one only"
+            )
+
+    @property
+    def is_blue_green(self) -> bool:
+        """Whether all of its devices get the version at once, and keep the one before in the other slot."""
+        return self.strategy == "blue_green"
+
+    @property
+    def holdback(self) -> float:
+        """The percent of its devices that stay on the version before until the last soak ends."""
+        if self.holdback_percent is not None:
+            return self.holdback_percent
+        return 0.0 if self.is_blue_green else HOLDBACK_PERCENT
 
     @property
     def shadows(self) -> int:
@@ -187,7 +226,7 @@ class Plan(Document, frozen=True):
     @property
     def ceiling(self) -> int:
         """The bucket where the holdback begins. Treated devices never lie beyond it."""
-        return self.range.end - round(self.holdback_percent / 100 * self.range.buckets)
+        return self.range.end - round(self.holdback / 100 * self.range.buckets)
 
     @property
     def without_holdback(self) -> "Plan":

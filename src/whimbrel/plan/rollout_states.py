@@ -22,7 +22,7 @@ class State(StrEnum):
     PAUSED = "paused"  # a person said: do not advance (harm still takes it back)
     ROLLING_BACK = "rolling_back"  # its target is quarantined; devices that can hear of it are not all off it yet
     ROLLED_BACK = "rolled_back"  # every device that reports has left it
-    COMPLETED = "completed"  # its target is the baseline
+    COMPLETED = "completed"  # its target became the baseline; it may still be taken back
     ABORTED = "aborted"  # a person ended it, or it could not begin; its target is not quarantined
 
 
@@ -50,6 +50,7 @@ class Event(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     ABORT = "abort"
+    TAKE_BACK = "take_back"  # after it was complete: a person, or a monitor of the model
 
 
 PENDING = frozenset({State.DRAFT, State.SCHEDULED, State.QUEUED})  # not begun, so not in the policy yet
@@ -86,6 +87,7 @@ NEXT: dict[tuple[State, Event], State] = {
         (state, Event.ABORT): State.ABORTED
         for state in (State.DRAFT, State.SCHEDULED, State.QUEUED, State.ADVANCING, *_JUDGED, State.PAUSED)
     },
+    (State.COMPLETED, Event.TAKE_BACK): State.ROLLING_BACK,
     (State.ROLLING_BACK, Event.ALL_OFF): State.ROLLED_BACK,
 }
 

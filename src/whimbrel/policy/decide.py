@@ -30,13 +30,15 @@ from whimbrel.policy.shadow import Shadow
 class Profile(msgspec.Struct, frozen=True):
     """What a decision may know of a device. `refused`: serials that failed here and are quarantined here.
 
-    `unfit`: serials without a variant that fits this device, as far as the device has looked.
+    `unfit`: serials without a variant that fits this device, as far as the device has looked. `unmet`: what serials
+    require of other models that this device does not get, in words (policy/decide_set.py).
     """
 
     device_id: str
     labels: Mapping[str, str] = {}
     refused: frozenset[int] = frozenset()
     unfit: frozenset[int] = frozenset()
+    unmet: Mapping[int, str] = {}
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -163,4 +165,6 @@ def objection(policy: Policy, line: Line, profile: Profile, serial: int) -> str 
         return "refused by this device, where it failed before"
     if serial in profile.unfit:
         return "without a variant that fits this device"
+    if serial in profile.unmet:
+        return f"without {profile.unmet[serial]}, which it requires"
     return None

@@ -4,13 +4,16 @@
    longer than until now, so the fast devices do not stand for all. A quantile that cannot be known yet is the longest
    wait.
 2. The signed policy holds a table of a few rounded quantiles. `delay_at` gives a device its own delay from the table.
-3. `differs` says whether a new table is worth a new policy: ages are compared within hours, not within seconds.
+3. A hardware class that takes its own time has a table of its own, since a slow board that counts from early on is
+   compared with none of its kind. Classes of few devices have the table of all.
+4. `differ` says whether new tables are worth a new policy: ages are compared within hours, not within seconds.
 
 Called by the flows that write policies, and by the device.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -26,6 +29,18 @@ class ActivationWait(msgspec.Struct, frozen=True):
 
     seconds: float
     activated: bool
+    hardware_class: str = ""
+
+
+class DelayTables(msgspec.Struct, frozen=True):
+    """The quantiles of the delay in seconds: of all treated devices, and of classes that take their own time."""
+
+    pooled: tuple[float, ...] = ()
+    by_class: Mapping[str, tuple[float, ...]] = {}
+
+    def of(self, hardware_class: str) -> tuple[float, ...]:
+        """The table of a device of this class."""
+        return self.by_class.get(hardware_class, self.pooled)
 
 
 def longest_wait_s(hour_s: float) -> float:
@@ -49,6 +64,19 @@ def estimate_delays(waits: Iterable[ActivationWait], *, longest_s: float) -> tup
     return (*quantiles, *(max(longest_s, quantiles[-1]) for _ in range(limits.DELAYS - len(quantiles))))
 
 
+def estimate_by_class(waits: Iterable[ActivationWait], *, longest_s: float, hour_s: float) -> DelayTables:
+    """The tables of all devices and of their largest classes. A class that takes as long as all has none of its own."""
+    waits, by_class = list(waits), defaultdict(list)
+    for wait in waits:
+        by_class[wait.hardware_class].append(wait)
+    pooled = estimate_delays(waits, longest_s=longest_s)
+    known = [name for name, own in by_class.items() if name and len(own) >= limits.DELAY_CLASS_DEVICES]
+    tables = {name: estimate_delays(by_class[name], longest_s=longest_s) for name in known}
+    apart = [name for name, table in tables.items() if _differs(pooled, table, hour_s=hour_s)]
+    largest = sorted(apart, key=lambda name: (-len(by_class[name]), name))[: limits.DELAY_CLASSES]
+    return DelayTables(pooled, {name: tables[name] for name in sorted(largest)})
+
+
 def delay_at(table: Sequence[float], share: float) -> float:
     """The delay at `share` in [0, 1) of the devices, in seconds. Between two quantiles it is linear."""
     if not table:
@@ -59,8 +87,13 @@ def delay_at(table: Sequence[float], share: float) -> float:
     return table[below] + (place - below) * (table[above] - table[below])
 
 
-def differs(before: Sequence[float], after: Sequence[float], *, hour_s: float) -> bool:
-    """Whether two tables differ so far that it matters: by a quarter of a delay, and by some minutes."""
+def differ(before: DelayTables, after: DelayTables, *, hour_s: float) -> bool:
+    """Whether tables differ for any class so far that it matters: by a quarter of a delay, and by some minutes."""
+    classes = {"", *before.by_class, *after.by_class}
+    return any(_differs(before.of(name), after.of(name), hour_s=hour_s) for name in classes)
+
+
+def _differs(before: Sequence[float], after: Sequence[float], *, hour_s: float) -> bool:
     if len(before) != len(after):
         return True
     least_s = max(_WORTH_S, _WORTH_HOURS * hour_s)

@@ -12,7 +12,8 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
-from whimbrel.model.ids import END, DeviceId, Label, Name, Serial
+from whimbrel.model.ids import END, DeviceId, Label, LabelValue, Name, Serial
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.shadow import Shadow
@@ -23,6 +24,7 @@ SliceLabels = Annotated[tuple[Label, ...], Meta(max_length=limits.SLICE_LABELS)]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[str, ...] = get_args(Day)
 Period = Annotated[float, Meta(ge=0.1, le=30 * 86400)]  # seconds between refreshes or reports
+Delays = Annotated[tuple[Annotated[float, Meta(ge=0, le=limits.DELAY_S)], ...], Meta(max_length=limits.DELAYS)]
 PERIOD_S = 300.0  # between refreshes, and between reports, where nothing else is said
 ACTIVATE_MAX_AGE_S = 3600.0  # of the policy that an activation goes by, where nothing else is said
 
@@ -96,6 +98,7 @@ class Entry(Document, frozen=True):
     `before`: metrics whose mean from before the assignment a device reports.
     `delays_s`: how long treated devices take from their permission to their activation, as quantiles. Each control
     draws its own delay from them before its placebo (policy/delays.py). Empty: placebos are taken at once.
+    `delays_by_class`: the same for devices of a hardware class that takes another time.
     """
 
     rollout: RolloutId
@@ -104,15 +107,19 @@ class Entry(Document, frozen=True):
     start: Bucket = 0
     end: Bucket = BUCKETS
     before: Annotated[tuple[Label, ...], Meta(max_length=limits.BEFORE)] = ()
-    delays_s: Annotated[
-        tuple[Annotated[float, Meta(ge=0, le=limits.DELAY_S)], ...], Meta(max_length=limits.DELAYS)
-    ] = ()
+    delays_s: Delays = ()
+    delays_by_class: Annotated[dict[LabelValue, Delays], Meta(max_length=limits.DELAY_CLASSES)] = {}
 
     def __post_init__(self) -> None:
         if self.start > self.end:
             raise ValueError(f"entry {self.rollout!r} starts at bucket {self.start}, after its end {self.end}")
-        if any(one > other for one, other in pairwise(self.delays_s)):
-            raise ValueError("delays_s are quantiles: none may be below the one before it")
+        for delays in (self.delays_s, *self.delays_by_class.values()):
+            if any(one > other for one, other in pairwise(delays)):
+                raise ValueError("delays_s are quantiles: none may be below the one before it")
+
+    def delays_of(self, hardware_class: str) -> tuple[float, ...]:
+        """The delays that a control of this hardware class draws from."""
+        return self.delays_by_class.get(hardware_class, self.delays_s)
 
     def arm_of(self, *, role: str, stage: int) -> Arm | None:
         """The arm of a stage, by its role."""
@@ -166,6 +173,7 @@ class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1")
     report_labels: Annotated[tuple[Label, ...], Meta(max_length=limits.LABELS)] = ()
     hardware_label: Label = "hardware"  # the label whose value is a device's hardware class
     slice_labels: SliceLabels = ()  # further labels that devices report, by which harm is searched (os, region)
+    local_limits: LocalLimits | None = None  # over those of the release: by them each device decides alone
 
     def __post_init__(self) -> None:
         if sum(len(pin.devices) for pin in self.pins) > limits.PINS:

@@ -73,9 +73,18 @@ def document(alert: Alert) -> dict[str, Any]:
         "title": alert.title,
         "because": alert.because,
         "actor": alert.actor,
-        **({"device": alert.device} if alert.device else _of_rollout(alert)),
+        **_subject(alert),
         "evidence": alert.evidence,
     }
+
+
+def _subject(alert: Alert) -> dict[str, Any]:
+    """What it is about."""
+    if alert.device:
+        return {"device": alert.device}
+    if alert.monitor:
+        return {"model": alert.model, "version": alert.target, "monitor": alert.monitor}
+    return _of_rollout(alert)
 
 
 def _of_rollout(alert: Alert) -> dict[str, Any]:
@@ -104,6 +113,8 @@ def _generic(alert: Alert, destination: Destination, *, plot: bytes | None, now:
 def _facts(alert: Alert) -> list[tuple[str, str]]:
     if alert.device:
         return [("Device", alert.device), ("By", alert.actor)]
+    if alert.monitor:
+        return [("Model", f"{alert.model} {alert.target}"), ("Monitor", alert.monitor), ("By", alert.actor)]
     facts = [
         ("Model", f"{alert.model} {alert.baseline} → {alert.target}"),
         ("Rollout", alert.rollout),
@@ -155,7 +166,7 @@ def _pagerduty(alert: Alert, *, routing_key: str) -> dict[str, Any]:
             "severity": alert.severity,
             "timestamp": _time(alert.at),
             "component": alert.model or alert.device,
-            "group": alert.rollout or "devices",
+            "group": alert.rollout or ("monitors" if alert.monitor else "devices"),
             "class": alert.event,
             "custom_details": document(alert),
         },
@@ -170,16 +181,16 @@ def _alertmanager(alert: Alert, destination: Destination, *, now: float) -> Post
     body = [
         {
             "labels": {
-                "alertname": "WhimbrelDevice" if alert.device else "WhimbrelRollout",
+                "alertname": _alertname(alert),
                 "severity": severity,
                 "namespace": alert.namespace,
-                **({"device": alert.device} if alert.device else {"model": alert.model, "rollout": alert.rollout}),
+                **_labels(alert),
             },
             "annotations": {
                 "summary": alert.title,
                 "description": alert.because,
                 "moment": alert.event,
-                **({} if alert.device else {"stage": alert.stage_name}),
+                **({"stage": alert.stage_name} if alert.rollout else {}),
                 "key": alert.key,
             },
             "startsAt": _time(alert.at if not over else min(alert.at, now)),
@@ -188,6 +199,17 @@ def _alertmanager(alert: Alert, destination: Destination, *, now: float) -> Post
         for severity in severities
     ]
     return Post(encode(body), {"Authorization": f"Bearer {destination.secret}"} if destination.secret else {})
+
+
+def _alertname(alert: Alert) -> str:
+    return "WhimbrelDevice" if alert.device else "WhimbrelMonitor" if alert.monitor else "WhimbrelRollout"
+
+
+def _labels(alert: Alert) -> dict[str, str]:
+    """What tells one alert from another at Alertmanager."""
+    if alert.rollout:
+        return {"model": alert.model, "rollout": alert.rollout}
+    return _subject(alert)
 
 
 def mail(alert: Alert, destination: Destination, *, plot: bytes | None) -> EmailMessage:

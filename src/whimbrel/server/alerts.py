@@ -189,7 +189,8 @@ class Alerts:
                 continue
             if stores.alerts.has(name, number):
                 continue
-            before = stores.alerts.earlier(name, rollout)
+            about_model = not rollout and not entry.device
+            before = [] if about_model else stores.alerts.earlier(name, rollout)
             old = grouped(event, stage, at=entry.at, before=before, within_s=limits.ALERT_GROUP_S)
             stores.alerts.add(
                 AlertDelivery(
@@ -197,6 +198,7 @@ class Alerts:
                     audit_id=number,
                     rollout=rollout,
                     device=entry.device or "",
+                    model=(entry.model or "") if about_model else "",
                     event=event,
                     stage=stage,
                     at=entry.at,
@@ -227,7 +229,7 @@ class Alerts:
             log.warning(
                 "alert %s of %s was not told to %s (try %d, %s): %s",
                 row.event,
-                row.rollout or row.device,
+                row.rollout or row.device or row.model,
                 row.receiver,
                 tries,
                 "given up" if over else f"again in {wait_s:.0f} s",
@@ -247,6 +249,8 @@ class Alerts:
             entry = stores.alerts.entry(row.audit_id)
             if row.device:
                 return _of_device(namespace, row, entry), None
+            if row.model:
+                return _of_monitor(namespace, row, entry), None
             rollout = registry.rollout(row.rollout)
             versions = {v.serial: v.semantic_version for v in registry.versions(rollout.model)}
             pictured = receiver.form == "email" or receiver.plot
@@ -325,6 +329,22 @@ def _of_device(namespace: str, row: AlertDelivery, entry: AuditRecord) -> Alert:
         because=entry.because,
         actor=entry.actor,
         device=row.device,
+        evidence=entry.evidence,
+    )
+
+
+def _of_monitor(namespace: str, row: AlertDelivery, entry: AuditRecord) -> Alert:
+    return Alert(
+        key=f"{namespace}/{row.audit_id}/{row.receiver}",
+        namespace=namespace,
+        receiver=row.receiver,
+        event=event_of(entry) or "anomaly",
+        at=entry.at,
+        because=entry.because,
+        actor=entry.actor,
+        monitor=str(entry.evidence.get("monitor", "monitor")),
+        model=row.model,
+        target=str(entry.evidence.get("version", "")),
         evidence=entry.evidence,
     )
 

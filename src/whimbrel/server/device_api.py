@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
-from whimbrel.flows.decide_for_device import decide_for_device
+from whimbrel.flows.decide_for_device import PublishedModel, decide_for_device
 from whimbrel.flows.devices.enrol import admit_enrolment
 from whimbrel.flows.records import DeviceMessage
 from whimbrel.flows.reports.take_check import take_check
@@ -141,14 +141,16 @@ class DeviceApi:
         device = self._device(scope, namespace)
         check = parse(Check, body, what="a check")
 
-        def work() -> dict[str, object]:
+        def work() -> dict[str, dict[str, Any]]:
             with transaction(self._database, namespace) as stores:
                 policies = {model: _policy_of(stores, model) for model in check.models}
                 take_check(stores.fleet, check, policies, device_id=device, now=self._clock())
-                return {
-                    model: _check_one(stores, model, policy, device_id=device, labels=check.labels)
-                    for model, policy in policies.items()
-                }
+                return decide_for_device(
+                    check.models,
+                    lambda model: _published(stores, model, policies.get(model) or _policy_of(stores, model)),
+                    device_id=device,
+                    labels=check.labels,
+                )
 
         return 200, msgspec.json.encode({"models": await asyncio.to_thread(work)})
 
@@ -164,16 +166,12 @@ def _policy_of(stores: Stores, model: str) -> Policy | None:
     return None if document is None else parse(Policy, document, what="the stored policy")
 
 
-def _check_one(
-    stores: Stores, model: str, policy: Policy | None, *, device_id: str, labels: dict[str, str]
-) -> dict[str, Any]:
+def _published(stores: Stores, model: str, policy: Policy | None) -> PublishedModel | None:
     line = stores.roles.current_target(roles.publisher_role(model), roles.line_path(model))
     if policy is None or line is None:
-        return {"offer": "keep", "serial": None, "because": f"there is no policy for a model {model!r}"}
+        return None
     releases = {
         v.serial: parse(Release, stores.registry.release_bytes(model, v.serial), what="a stored release")
         for v in stores.registry.versions(model)
     }
-    return decide_for_device(
-        policy, parse(Line, line, what="the stored line"), releases, device_id=device_id, labels=labels
-    )
+    return PublishedModel(policy, parse(Line, line, what="the stored line"), releases)

@@ -7,7 +7,8 @@ of probes, and the server's rows after each round. Each rule is one promise:
    version always has one.
 2. `stopped`: a version that is quarantined, revoked or below the floor starts no trial on a device that knows it, or
    that could have known it within the age that a policy may have.
-3. `counted`: the server's tallies are the sums of all acknowledged reports: nothing counts twice, nothing is lost.
+3. `counted`: the server's tallies are the sums of all acknowledged reports: nothing counts twice, nothing is lost. A
+   device is one device in a tally window, with at most one crash.
 4. `bucket`: shares only grow, salts stay, a treated device is never a control again.
 5. `refused`: a version that failed on a device starts no second trial there.
 6. `rollout`: a rollout visits no state twice by itself, goes no stage back, and does not rise from its end.
@@ -77,6 +78,7 @@ class Checkers:
         self._roles: dict[tuple[str, str], tuple[str, int]] = {}
         self._accepted: list[tuple[str, dict[str, Any]]] = []
         self._expected: dict[str, Sums] = defaultdict(dict)
+        self._counted: dict[tuple[str, int, str], list[Any]] = {}  # (rollout, stage, device): window, role, crashed
         self._shares: dict[str, int] = {}
         self._states: dict[str, list[tuple[str, int]]] = defaultdict(list)
         self._lives: set[str] = set()  # rollouts and experiments in the policy
@@ -234,9 +236,16 @@ class Checkers:
                 earlier = 0 if stage < shadows else max(rollout.shares[shadows:stage], default=0)
                 if earlier <= bucket < share if role == "treated" else bucket >= share:
                     sums = self._expected[rollout.id].setdefault((stage, role), [0, 0, 0, 0])
-                    sums[0] += 1
+                    number = int((self._timeline.now - rollout.created_at) // rollout.window_s)
+                    counted = self._counted.get((rollout.id, stage, device), [])
+                    if counted[:1] != [number]:
+                        counted = self._counted[rollout.id, stage, device] = [number, role, 0]
+                        sums[0] += 1
+                    if counted[1] != role:
+                        continue  # it counts in one arm of a window
                     sums[1] += window.get("sessions", 0)
-                    sums[2] += window.get("crashed", 0)
+                    sums[2] += max(0, window.get("crashed", 0) - counted[2])
+                    counted[2] = max(counted[2], window.get("crashed", 0))
                     beside = window.get("shadow") or {}
                     if stage < shadows and role == "treated" and beside.get("serial") == rollout.target:
                         sums[3] += beside.get("inputs", 0)
@@ -283,7 +292,8 @@ class Checkers:
                 for arm in entry.arms:
                     if arm.role == "treated":
                         self._treats[entry.rollout, arm.stage].add(arm.serial)
-                shortest_s = min(entry.delays_s, default=0.0)
+                tables = (entry.delays_s, *entry.delays_by_class.values())
+                shortest_s = min((delay for table in tables for delay in table), default=0.0)
                 self._shortest_s[entry.rollout] = min(shortest_s, self._shortest_s.get(entry.rollout, shortest_s))
                 serving = [arm for arm in entry.arms if arm.shadow is None]
                 self._served |= {(arm.serial, self.salt, arm.start, arm.end) for arm in serving}

@@ -174,6 +174,7 @@ class Device:
                     probes=Cage(self),
                     pool=cast("urllib3.PoolManager", self.link),
                     situation=lambda: Situation(charging=self._charging),
+                    self_measures=False,
                     chance=self._chance,
                     disk=self.disk,
                 ),

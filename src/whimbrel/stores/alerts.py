@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, Row, and_, exists, insert, or_, select, update
 
 from whimbrel import limits
-from whimbrel.flows.alerts import SAID, SAID_OF_DEVICES, EarlierAlert
+from whimbrel.flows.alerts import SAID, SAID_OF_DEVICES, SAID_OF_MODELS, EarlierAlert
 from whimbrel.flows.records import AuditRecord
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
@@ -23,8 +23,9 @@ class AlertDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
     receiver: str
     audit_id: int
-    rollout: str  # "" for what is about a device
+    rollout: str  # "" for what is about a device or a model
     device: str = ""
+    model: str = ""  # of what is about a model, and no rollout
     event: str = msgspec.field(name="moment")  # its name in the table, and for clients
     stage: int
     at: float
@@ -63,6 +64,7 @@ class AlertDeliveries:
                 or_(
                     and_(table.c.rollout.is_not(None), table.c.action.in_(list(SAID))),
                     and_(table.c.device.is_not(None), table.c.action.in_(list(SAID_OF_DEVICES))),
+                    and_(table.c.model.is_not(None), table.c.action.in_(list(SAID_OF_MODELS))),
                 ),
             )
             .order_by(table.c.id)

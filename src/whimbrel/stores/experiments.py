@@ -70,6 +70,7 @@ def _values(experiment: ExperimentRecord) -> dict[str, Any]:
         "serials": packed(experiment.serials),
         "stopped": packed(experiment.stopped),
         "delays": packed(experiment.delays),
+        "delays_by_class": packed(experiment.delays_by_class),
     }
 
 
@@ -83,5 +84,8 @@ def _experiment(row: Row[Any]) -> ExperimentRecord:
             "serials": parse(dict[str, int], row.serials, what="stored serials"),
             "stopped": parse(dict[str, str], row.stopped, what="stored arms"),
             "delays": parse(tuple[float, ...], row.delays, what="stored delays"),
+            "delays_by_class": parse(
+                dict[str, tuple[float, ...]], bytes(row.delays_by_class) or b"{}", what="stored delays"
+            ),
         }
     )

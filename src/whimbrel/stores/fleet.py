@@ -26,17 +26,20 @@ from sqlalchemy import (
 
 from whimbrel import limits
 from whimbrel.errors import NotAllowed
-from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark
+from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark, SilenceLook
 from whimbrel.gate.verdict import Counts
+from whimbrel.health.device_hour import DeviceHour
+from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.panel import Value
 from whimbrel.health.slices import slices_of
-from whimbrel.health.tally import Cell, add
+from whimbrel.health.tally import Cell, add, settled
 from whimbrel.model.documents import parse
 from whimbrel.policy.bucket import device_key
 from whimbrel.stores import schema
 from whimbrel.stores.inventory import note_running
 from whimbrel.stores.registry import hashed
 from whimbrel.stores.rows import NAMES_A_QUERY, packed, portions, upsert, upsert_all
+from whimbrel.stores.silence import first_looks, later_looks
 
 _CHANGING = tuple(
     name for name in Participation.__struct_fields__ if name not in {"rollout", "stage", "device_id", "role"}
@@ -245,7 +248,10 @@ class Fleet:
         query = select(table).where(table.c.namespace == self.namespace)
         return {
             (row.device_id, row.epoch): SequenceMark(
-                row.last, row.at, parse(dict[int, str], row.digests, what="stored digests")
+                row.last,
+                row.at,
+                parse(dict[int, str], row.digests, what="stored digests"),
+                parse(dict[str, dict[int, DeviceHour]], row.hours, what="stored hours"),
             )
             for some in portions(devices)
             for row in self.connection.execute(query.where(table.c.device_id.in_(some)))
@@ -255,10 +261,10 @@ class Fleet:
         """Note how far the windows of installations were tallied."""
         rows = [
             {"namespace": self.namespace, "device_id": device, "epoch": epoch}
-            | {"last": mark.last, "at": mark.at, "digests": packed(mark.digests)}
+            | {"last": mark.last, "at": mark.at, "digests": packed(mark.digests), "hours": packed(mark.hours)}
             for (device, epoch), mark in marks.items()
         ]
-        upsert_all(self.connection, schema.sequences, rows, update=("last", "at", "digests"))
+        upsert_all(self.connection, schema.sequences, rows, update=("last", "at", "digests", "hours"))
 
     # --- cohorts ---
 
@@ -280,6 +286,7 @@ class Fleet:
         rows = [
             {name: getattr(entry, name) for name in Participation.__struct_fields__}
             | {"namespace": self.namespace, "slices": packed(entry.slices), "values": packed(entry.values)}
+            | {"device_window": None if entry.device_window is None else packed(entry.device_window)}
             for entry in entries
         ]
         upsert_all(self.connection, schema.participations, rows, update=_CHANGING)
@@ -304,6 +311,11 @@ class Fleet:
                 number(control, activated).label("placebo_c"),
                 number(treated, activated, table.c.reported_at.is_not(None)).label("reported_t"),
                 number(control, activated, table.c.reported_at.is_not(None)).label("reported_c"),
+                number(treated, activated, table.c.hearing == "missed").label("silent_t"),
+                number(control, activated, table.c.hearing == "missed").label("silent_c"),
+                number(treated, activated, table.c.reported_at.is_not(None), table.c.used_at.is_(None)).label(
+                    "unused_t"
+                ),
                 number(treated, table.c.shadowed_at.is_not(None)).label("shadowed_t"),
                 number(treated, table.c.shadowed_at.is_not(None), table.c.outcome == "failed").label("gave_up_t"),
                 number(treated, table.c.outcome == "failed").label("failed_t"),
@@ -321,15 +333,17 @@ class Fleet:
                 by_stage.setdefault(row.stage, Counts())
         return dict(sorted(by_stage.items()))
 
-    def begun(self, rollout: str, *, a_stage: int) -> list[tuple[float, float | None]]:
-        """When treated devices began and activated (None: not yet): the first of each stage, no failed ones."""
+    def begun(self, rollout: str, *, a_stage: int) -> list[tuple[float, float | None, str]]:
+        """When treated devices began and activated (None: not yet), and their hardware class: the first of each stage,
+        no failed ones.
+        """
         table = schema.participations
         mine = (table.c.namespace == self.namespace) & (table.c.rollout == rollout)
         stages = self.connection.execute(select(table.c.stage).where(mine).distinct()).scalars().all()
-        times: list[tuple[float, float | None]] = []
+        times: list[tuple[float, float | None, str]] = []
         for stage in sorted(stages):
             rows = self.connection.execute(
-                select(table.c.begun_at, table.c.activated_at)
+                select(table.c.begun_at, table.c.activated_at, table.c.hardware_class)
                 .where(
                     mine,
                     table.c.stage == stage,
@@ -340,7 +354,7 @@ class Fleet:
                 .order_by(table.c.begun_at)
                 .limit(a_stage)
             )
-            times += [(row.begun_at, row.activated_at) for row in rows]
+            times += [(row.begun_at, row.activated_at, row.hardware_class) for row in rows]
         return times
 
     def has_reported(self, rollout: str, *, stage: int) -> bool:
@@ -359,18 +373,17 @@ class Fleet:
         )
         return rows.first() is not None
 
-    def due(self, rollout: str, *, activated_before: float) -> list[Participation]:
-        """Devices whose first report is due, and that were not judged for silence yet."""
-        table = schema.participations
-        rows = self.connection.execute(
-            select(table).where(
-                table.c.namespace == self.namespace,
-                table.c.rollout == rollout,
-                table.c.silence_judged.is_(False),
-                table.c.activated_at < activated_before,
-            )
+    def first_silence(self, rollout: str, *, activated_before: float) -> list[SilenceLook]:
+        """Devices whose first report was due, each of which is looked at once."""
+        return first_looks(self.connection, self.namespace, rollout, activated_before=activated_before)
+
+    def later_silence(
+        self, rollout: str, *, now: float, patience_s: float, age_edges_s: Sequence[float]
+    ) -> list[SilenceLook]:
+        """Devices that were heard, and those among them that fell silent: these are written down as missed at `now`."""
+        return later_looks(
+            self.connection, self.namespace, rollout, now=now, patience_s=patience_s, age_edges_s=age_edges_s
         )
-        return [_participation(row) for row in rows]
 
     def delays(self, rollout: str, *, least_s: float) -> list[float | None]:
         """Seconds from assignment to activation of treated devices; None of those that did not activate.
@@ -397,7 +410,7 @@ class Fleet:
         stored = self._stored_cells(rollout, list(merged))
         rows = []
         for key, cell in merged.items():
-            total = add(parse(Cell, stored[key], what="a stored cell"), cell) if key in stored else cell
+            total = settled(add(parse(Cell, stored[key], what="a stored cell"), cell) if key in stored else cell)
             place = dict(zip(_KEY, key, strict=True))
             rows.append({"namespace": self.namespace, "rollout": rollout, **place, "cell": packed(total)})
         upsert_all(self.connection, schema.tally, rows, update=("cell",))
@@ -439,7 +452,9 @@ def _sight(namespace: str, sight: HeardDevice) -> dict[str, Any]:
 def _participation(row: Row[Any]) -> Participation:
     values = {name: getattr(row, name) for name in Participation.__struct_fields__}
     device_values = parse(dict[str, Value], row.values, what="stored values")
-    return Participation(**values | {"slices": _slices(row.slices), "values": device_values})
+    told = row.device_window
+    window = None if told is None else parse(DeviceWindow, told, what="a stored device-window")
+    return Participation(**values | {"slices": _slices(row.slices), "values": device_values, "device_window": window})
 
 
 def _slices(stored: bytes) -> dict[str, str]:

@@ -163,11 +163,10 @@ class Inventory:
         )
 
     def expect_no_report(self, device_id: str, *, rollouts: Sequence[str]) -> None:
-        """Ask no more after the first report of a device in the cohorts of `rollouts`: it is kept from sending one."""
+        """Ask no more after the reports of a device in the cohorts of `rollouts`: it is kept from sending any."""
         table = schema.participations
         for places in self._places(device_id, rollouts):
-            statement = update(table).where(*places, table.c.silence_judged.is_(False))
-            self.connection.execute(statement.values(silence_judged=True))
+            self.connection.execute(update(table).where(*places).values(silence_judged=True, hearing="left"))
 
     def remove(self, device_id: str, *, rollouts: Sequence[str]) -> int:
         """Delete a device and its places in the cohorts of `rollouts`. Returns how many those were."""

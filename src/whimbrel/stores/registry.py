@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from whimbrel.errors import Conflict, NotFound
 from whimbrel.flows.records import (
+    WATCHED_AFTER_HOURS,
     ApprovalRecord,
     AuditRecord,
     ModelRecord,
@@ -230,6 +231,11 @@ class Registry:
         query = _rollouts(tuple(named), live=live, unended=unended)
         return [_rollout(row) for row in self.connection.execute(query, named | {"namespace": self.namespace})]
 
+    def watched_rollouts(self, model: str, *, now: float) -> list[RolloutRecord]:
+        """Rollouts that have not ended, or that ended less than a day of their own hours ago; oldest first."""
+        named = {"namespace": self.namespace, "model": model, "now": now}
+        return [_rollout(row) for row in self.connection.execute(_watched_rollouts(), named)]
+
     def save_rollout(self, rollout: RolloutRecord, *, before: RolloutRecord) -> None:
         """Write its new state, when it still is as it was before. Raises `Conflict` otherwise."""
         table = schema.rollouts
@@ -440,6 +446,8 @@ def _rollout_values(rollout: RolloutRecord) -> dict[str, Any]:
         "shares": packed(rollout.shares),
         "without": packed(rollout.without),
         "delays": packed(rollout.delays),
+        "delays_by_class": packed(rollout.delays_by_class),
+        "members": packed(rollout.members),
         "state": rollout.state.value,
     }
 
@@ -460,6 +468,14 @@ def _rollouts(named: tuple[str, ...], *, live: bool, unended: bool) -> Select[An
     return query
 
 
+@functools.cache
+def _watched_rollouts() -> Select[Any]:
+    table = schema.rollouts
+    lately = table.c.ended_at + WATCHED_AFTER_HOURS * table.c.hour_s > bindparam("now")
+    unended = table.c.state.not_in([ended_state.value for ended_state in ENDED])
+    return _query(table, ("created_at", "id"), ("model",)).where(or_(unended, lately))
+
+
 @functools.lru_cache(maxsize=256)  # a plan stays as it is, and is asked for in every round
 def _plan(content: bytes, rollout: str) -> Plan:
     return parse(Plan, content, what=f"the plan of rollout {rollout}")
@@ -470,6 +486,10 @@ def _rollout(row: Row[Any]) -> RolloutRecord:
     values["plan"] = _plan(row.plan, row.id)
     values["without"] = parse(tuple[str, ...], bytes(row.without) or b"[]", what=f"the slices of rollout {row.id}")
     values["delays"] = parse(tuple[float, ...], bytes(row.delays) or b"[]", what=f"the delays of rollout {row.id}")
+    values["delays_by_class"] = parse(
+        dict[str, tuple[float, ...]], bytes(row.delays_by_class) or b"{}", what=f"the delays of rollout {row.id}"
+    )
+    values["members"] = parse(tuple[str, ...], bytes(row.members) or b"[]", what=f"the set of rollout {row.id}")
     values["shares"] = parse(tuple[int, ...], row.shares, what=f"the shares of rollout {row.id}")
     values["state"] = State(row.state)
     return RolloutRecord(**values)

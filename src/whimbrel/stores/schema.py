@@ -142,6 +142,10 @@ rollouts = Table(
     Column("delays", LargeBinary, nullable=False, server_default="[]"),  # of the treated, as told to the controls
     Column("state_since", Float, nullable=False, server_default="0"),
     Column("override", Text, nullable=False, server_default=""),
+    Column("lead", String(64), nullable=False, server_default=""),  # the rollout that it moves with, if any
+    Column("members", LargeBinary, nullable=False, server_default="[]"),  # the rollouts that move with it
+    Column("salt", BigInteger),  # of its own layer, where that is not the model's
+    Column("delays_by_class", LargeBinary, nullable=False, server_default="{}"),
     Index("rollout_by_model", "namespace", "model"),
 )
 
@@ -170,6 +174,7 @@ experiments = Table(
     Column("serials", LargeBinary, nullable=False),  # by variant
     Column("stopped", LargeBinary, nullable=False),  # arms that ended before, and why
     Column("delays", LargeBinary, nullable=False),  # of the treated, as told to the controls
+    Column("delays_by_class", LargeBinary, nullable=False, server_default="{}"),
     Column("winner", String(64)),
     Column("hour_s", Float, nullable=False),
     Column("created_at", Float, nullable=False),
@@ -233,6 +238,7 @@ alerts = Table(  # made from the audit log: one row for each entry and receiver
     Column("audit_id", BigInteger, primary_key=True, autoincrement=False),
     Column("rollout", String(64), nullable=False),  # "" for what is about a device
     Column("device", String(128), nullable=False, server_default=""),
+    Column("model", String(64), nullable=False, server_default=""),  # of what is about a model, and no rollout
     Column("moment", String(32), nullable=False),
     Column("stage", Integer, nullable=False),
     Column("at", Float, nullable=False),
@@ -314,6 +320,35 @@ sequences = Table(  # the newest window of an installation that was tallied: wha
     Column("last", BigInteger, nullable=False),
     Column("at", Float, nullable=False, server_default="0"),  # when its newest window was heard
     Column("digests", LargeBinary, nullable=False, server_default="{}"),  # of the newest windows, by their last number
+    Column("hours", LargeBinary, nullable=False, server_default="{}"),  # the device's newest hour on each version
+)
+
+health = Table(  # what devices told of a version in an hour or a day, whether anything rolls out or not
+    "health",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("period_s", Integer, primary_key=True, autoincrement=False),  # 3600 or 86400
+    Column("start", Integer, primary_key=True, autoincrement=False),  # periods since 1970 (UTC)
+    Column("serial", BigInteger, primary_key=True, autoincrement=False),
+    Column("hardware_class", String(128), primary_key=True),
+    Column("sums", LargeBinary, nullable=False),  # zlib of our own encoded document
+    Index("health_by_start", "namespace", "period_s", "start"),
+)
+
+monitor_episodes = Table(  # from when a monitor fires to when it is over
+    "monitor_episode",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("namespace", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("serial", BigInteger, nullable=False),
+    Column("monitor", String(256), nullable=False),
+    Column("since", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("because", Text, nullable=False),
+    Column("outcome", String(32), nullable=False),  # of what the monitor was to do
+    Index("monitor_episode_by_model", "namespace", "model", "since"),
 )
 
 participations = Table(
@@ -334,6 +369,12 @@ participations = Table(
     Column("silence_judged", Boolean, nullable=False),
     Column("values", LargeBinary, nullable=False, server_default="{}"),  # of a device, by metric
     Column("shadowed_at", Float),
+    Column("device_window", LargeBinary),  # what the device told in the newest tally window; NULL: nothing yet
+    Column("heard_at", Float),
+    Column("gap_s", Float, nullable=False, server_default="0"),
+    Column("hearing", String(16), nullable=False, server_default=""),
+    Column("missed_at", Float),
+    Column("used_at", Float),
     Index("participation_by_begun_at", "namespace", "rollout", "stage", "begun_at"),
 )
 

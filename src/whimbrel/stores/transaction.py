@@ -22,6 +22,7 @@ from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import Deltas
 from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet
+from whimbrel.stores.health import Health
 from whimbrel.stores.inventory import Inventory
 from whimbrel.stores.registry import Registry, namespaces
 from whimbrel.stores.tickets import Tickets
@@ -54,6 +55,11 @@ class Stores:
     def experiments(self) -> Experiments:
         """Experiments, and the phase of each."""
         return Experiments(self.connection, self.namespace)
+
+    @cached_property
+    def health(self) -> Health:
+        """What devices told of each version by hour and day, and the episodes of monitors."""
+        return Health(self.connection, self.namespace)
 
     @cached_property
     def roles(self) -> SignedRoles:

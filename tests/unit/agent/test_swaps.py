@@ -110,3 +110,37 @@ def test_a_set_whose_other_model_is_kept_no_more_waits_and_says_for_what(device:
     device.agent = device.opened(["encoder"])
     device.cycle()
     assert device.status("encoder")["waits_for"] == "decoder at serial 2, which serial 2 requires"
+
+
+def test_a_set_that_goes_back_waits_for_the_sessions_of_all(device: Device) -> None:
+    """The encoder went back beside an open session of the decoder: mixed, as long as that session lasted."""
+    device.go_on()
+    device.cycle()
+    device.cycle()
+    for model in PAIR:
+        device.repository.policy(model, baseline=1)
+    with device.agent.session("decoder") as session:
+        assert session.serial == 2
+        for _ in range(2):
+            models = device.cycle()
+            assert pair(device.disk) == (2, 2)
+        assert {models[model]["waits_for"] for model in PAIR} == {"the end of the open sessions"}
+    device.cycle()
+    assert pair(device.disk) == (1, 1)
+
+
+def test_a_set_is_left_as_one_while_no_cycle_runs_and_one_member_alone_is_refused(device: Device) -> None:
+    device.go_on()
+    for _ in range(4):
+        device.cycle()
+        pair(device.disk)
+    assert pair(device.disk) == (2, 2)
+    device.agent.go_back("encoder", "it hears nothing")
+    assert pair(device.disk) == (1, 1)
+    device.cycle()
+    assert pair(device.disk) == (1, 1)
+    assert list(device.status("encoder")["refused"]) == ["2"]
+    assert device.status("decoder")["refused"] == {}
+    for _ in range(3):
+        device.cycle()
+        assert pair(device.disk) == (1, 1)

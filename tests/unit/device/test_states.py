@@ -45,6 +45,7 @@ EVENTS: tuple[events.Event, ...] = (
     events.ShadowSeen(crashed=1),
     events.ShadowFailed("it crashes"),
     events.ShadowEnded(),
+    events.LeftByItself(leaves=2, to=1, reason="it crashes", policy_sequence=5),
 )
 WAY = (0, 2, 3, 6, 7, 8, 11)  # from offered to on trial
 

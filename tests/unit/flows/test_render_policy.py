@@ -1,6 +1,7 @@
 """The one document that a rollout is."""
 
 import msgspec
+import pytest
 
 from support.values import SALT, T0, devices_in, line, model, plan, quarantined, rollout, stage, town, version
 from whimbrel.flows.records import ModelSettings, RolloutRecord
@@ -101,12 +102,32 @@ def test_evidence_comes_as_fast_as_the_plan_wants_to_look() -> None:
 
 def test_in_a_rehearsal_devices_look_and_report_as_often_as_its_hours_are_short() -> None:
     """With `--hour-s 1` windows lasted 300 s, and devices looked every 300 s: a day of the plan is 24 s."""
-    assert (render(rollout(hour_s=360)).refresh_s, render(rollout(hour_s=360)).report_s) == (30, 30)
+    assert (render(rollout(hour_s=360)).refresh_s, render(rollout(hour_s=360)).report_s) == (5, 30)
     assert (render(rollout(hour_s=1)).refresh_s, render(rollout(hour_s=1)).report_s) == (5, 5)
     quick = model(settings=ModelSettings(refresh_s=2, report_s=2))
     assert (render(rollout(hour_s=1), model=quick).refresh_s, render(rollout(hour_s=1), model=quick).report_s) == (2, 2)
-    ended = rollout(hour_s=1, state=State.COMPLETED, ended_at=T0)
-    assert (render(ended).refresh_s, render(ended).report_s) == (300, 300)
+    assert (render().refresh_s, render().report_s) == (300, 300)
+    ended = rollout(hour_s=1, state=State.COMPLETED, ended_at=T0)  # less than a day of its hours ago
+    assert (render(ended).refresh_s, render(ended).report_s) == (5, 300)
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.PAUSED, State.ROLLING_BACK, State.ROLLED_BACK, State.COMPLETED])
+def test_while_something_rolls_out_and_for_a_day_after_it_devices_refresh_more_often(state: State) -> None:
+    assert (render().refresh_s, render(rollout(state=state)).refresh_s) == (300, 30)
+
+
+def test_a_model_says_how_often_that_is_and_is_never_asked_less_often_for_it() -> None:
+    seldom = model(settings=ModelSettings(rollout_refresh_s=120))
+    assert render(rollout(), model=seldom).refresh_s == 120
+    often = model(settings=ModelSettings(refresh_s=10))
+    assert render(rollout(), model=often).refresh_s == 10
+    off = model(settings=ModelSettings(rollout_refresh_s=300))
+    assert render(rollout(), model=off).refresh_s == 300
+
+
+def test_what_has_not_begun_asks_nobody_to_look_more_often() -> None:
+    for state in (State.DRAFT, State.QUEUED, State.SCHEDULED, State.ABORTED):
+        assert render(rollout(state=state, shares=())).refresh_s == 300
 
 
 def test_settings_travel_in_the_policy() -> None:

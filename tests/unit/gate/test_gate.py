@@ -105,20 +105,21 @@ def test_like_ages_are_compared_with_like() -> None:
 @pytest.mark.parametrize(
     ("went_back", "activated", "stops"),
     [
-        (1, 1, True),
+        (1, 1, False),
         (1, 2, False),
         (2, 2, True),
-        (1, 20, False),
-        (2, 20, True),
-        (2, 21, False),
-        (3, 21, True),
-        (99, 1000, False),
-        (100, 1000, True),
+        (2, 4, False),
+        (3, 6, True),
+        (4, 20, False),
+        (5, 20, True),
+        (54, 1000, False),
+        (55, 1000, True),
         (0, 1, False),
     ],
 )
-def test_the_kill_switch_is_two_or_a_tenth_or_one_of_one(went_back: int, activated: int, stops: bool) -> None:
-    verdict = judge(plan(alpha=1e-9), with_counts(activated_t=activated, went_back_t=went_back, reported_t=activated))
+def test_the_kill_switch_is_pulled_by_more_than_go_back_anyway(went_back: int, activated: int, stops: bool) -> None:
+    told = {"activated_t": activated, "went_back_t": went_back, "reported_t": activated}
+    verdict = judge(plan(alpha=1e-9), with_counts(assigned_t=activated, assigned_c=2, **told))
     assert ("kill switch" in verdict.because) == stops
 
 
@@ -317,7 +318,7 @@ def test_three_crashes_against_one_are_over_a_limit_of_two() -> None:
     )
 
 
-def test_a_battery_that_drains_faster_goes_back_where_the_plan_watches_it() -> None:
+def test_a_battery_that_drains_faster_goes_back_whether_or_not_a_plan_names_it() -> None:
     def drain(mean: float, n: int) -> dict[str, Moments]:
         return {"battery": Moments(n=n, sum=mean * n, sumsq=n * (mean * mean + 0.04))}
 
@@ -330,7 +331,7 @@ def test_a_battery_that_drains_faster_goes_back_where_the_plan_watches_it() -> N
         )
     ]
     assert judge(plan(stage(battery_increase_max=0.2)), gate_input(*cells)).move == "roll_back"
-    assert judge(plan(stage("all", 100)), gate_input(*cells)).move == "finish"
+    assert judge(plan(stage("all", 100)), gate_input(*cells)).move == "roll_back"
 
 
 def test_what_is_not_proven_holds_where_the_plan_wants_proof() -> None:
@@ -350,7 +351,7 @@ def test_enough_clean_windows_prove_and_promote() -> None:
     ]
     verdict = judge(plan(promote="when_proven"), gate_input(*cells))
     assert verdict.move == "advance", verdict.because
-    assert set(verdict.evidence["proofs"]) == {"crash", "error", "silence"}
+    assert set(verdict.evidence["proofs"]) == {"crash", "error", "silence", "usage"}
 
 
 def test_arms_that_are_not_split_as_their_buckets_say_hold() -> None:

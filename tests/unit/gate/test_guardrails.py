@@ -204,5 +204,25 @@ def test_feedback_below_its_floor_goes_back() -> None:
 
 def test_a_plan_without_guardrails_watches_what_it_always_did() -> None:
     names = {"crash", "accuracy", "error", "silence", "failure", "latency_p50", "latency_p95", "latency_p99"}
+    names |= {"battery", "memory_mb", "temperature_c", "usage"}
     assert guard_weights(plan()).keys() == names
     assert judge(plan(), gate_input(*healthy())).evidence["guardrails"].keys() == names
+
+
+# --- what devices report of themselves ---
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "within", "beyond"),
+    [("battery", 4.0, 4.3, 6.0), ("memory_mb", 200.0, 215.0, 400.0), ("temperature_c", 0.5, 3.0, 9.0)],
+)
+def test_what_devices_report_of_themselves_is_compared_without_the_plan_naming_it(
+    name: str, before: float, within: float, beyond: float
+) -> None:
+    """A temperature is compared by degrees: winter, at half a degree, has no ratio."""
+
+    def verdict(mean: float) -> str:
+        cells = both(40, treated=metric(name, mean, 100), control=metric(name, before, 1900))
+        return judge(plan(), gate_input(*cells)).move
+
+    assert (verdict(within), verdict(beyond)) == ("advance", "roll_back")

@@ -34,7 +34,7 @@ def test_what_a_row_names_is_there(row: Measure) -> None:
     assert set(row.asked_by) <= criteria
     assert {row.follows, row.beside} <= {None, *MEASURES}
     if isinstance(row.test, Rate):
-        assert {row.test.events, row.test.exposure} <= set(Cell.__struct_fields__)
+        assert {row.test.events, row.test.exposure} <= {"used", *Cell.__struct_fields__}
     if isinstance(row.test, OneSample) and row.test.rate is not None:
         assert isinstance(MEASURES[row.test.rate].test, Rate)
     assert row.margin is None or row.margin.least <= row.margin.default <= row.margin.most
@@ -61,7 +61,9 @@ def test_a_row_that_a_plan_must_ask_for_has_no_test_elsewhere(row: Measure) -> N
 
 
 def test_every_sum_of_a_rate_is_added_when_cells_are() -> None:
-    one = Cell(stage=0, window=0, role="treated", **dict.fromkeys(SUMS, 3))
+    one = Cell(
+        stage=0, window=0, role="treated", **dict.fromkeys(set(SUMS) - {"used"}, 3)
+    )  # which is what was not unused
     both = add(one, one)
     assert {name: getattr(both, name) for name in SUMS} == dict.fromkeys(SUMS, 6)
     totals = Totals()
@@ -72,7 +74,12 @@ def test_every_sum_of_a_rate_is_added_when_cells_are() -> None:
 def test_a_guardrail_may_name_every_row_with_a_margin_and_no_other() -> None:
     tolerated = margins(plan())
     assert {row.name for row in MEASURES.values() if row.margin is not None} == KNOWN.keys()
-    assert KNOWN.keys() - {"failure", "drift"} == {*tolerated.ratios, *tolerated.drops, *tolerated.slower}
+    assert KNOWN.keys() - {"failure", "drift"} == {
+        *tolerated.ratios,
+        *tolerated.drops,
+        *tolerated.rises,
+        *tolerated.slower,
+    }
     for name in MEASURES.keys() - KNOWN.keys():
         with pytest.raises(ValueError, match="name of a limit's own test"):
             Guardrail(metric=name)
@@ -110,5 +117,9 @@ def test_a_later_row_changes_no_share_of_a_plan_that_does_not_ask_for_it() -> No
         "latency_p50",
         "latency_p95",
         "latency_p99",
+        "battery",
+        "usage",
+        "memory_mb",
+        "temperature_c",
     ]
     assert msgspec.structs.asdict(margins(plan()))["failure"] == 0.02

@@ -36,7 +36,7 @@ def test_the_published_form_is_taken_as_it_is() -> None:
     assert (plan.model, plan.control_id, [arm.id for arm in plan.treated]) == ("wake", "baseline", ["candidate"])
     assert plan.ranges() == {"baseline": Range(0, 500_000), "candidate": Range(500_000, 1_000_000)}
     assert plan.primary.rises
-    assert plan.guard_plan(plan.treated[0]).alpha == 0.08
+    assert plan.guard_plan(plan.treated[0]).alpha == 0.1
     assert (plan.minimum_sample_size, plan.duration_days) == (10_000, 7)
 
 

@@ -6,7 +6,11 @@ from support.values import plan, stage
 from whimbrel.model.selector import Selector
 from whimbrel.plan.criteria import SuccessCriteria
 from whimbrel.plan.governance import BlastRadius
-from whimbrel.plan.plan import Rollback, Stage, VersionName, version_order
+from whimbrel.plan.plan import Plan, Rollback, Stage, VersionName, version_order
+from whimbrel.policy.bucket import BUCKETS
+from whimbrel.policy.shadow import ShadowStage
+
+SITE = {"site": "oslo"}
 
 
 def test_criteria_hold_for_later_stages_until_they_are_said_again() -> None:
@@ -139,3 +143,35 @@ def test_a_prefix_ends_at_a_dot() -> None:
 
 def test_two_ten_comes_after_two_nine_where_versions_are_listed() -> None:
     assert version_order("2026.01.01.1", "2.10.0") > version_order("2026.01.01.2", "2.9.0")
+
+
+# --- blue-green ---
+
+
+def blue_green(*stages: Stage, **more: object) -> Plan:
+    return plan(*(stages or (stage("green", 100),)), strategy="blue_green", **more)
+
+
+def test_a_blue_green_plan_puts_all_of_its_devices_on_the_version_at_once() -> None:
+    one = blue_green()
+    assert (one.share_buckets(0), one.holdback, one.reaches_everyone) == (BUCKETS, 0, True)
+    behind = blue_green(
+        stage("shadow", 100, shadow=ShadowStage()), stage("green", 100, only=Selector(match_labels=SITE))
+    )
+    assert (behind.shadows, behind.share_buckets(1), behind.reaches_everyone) == (1, BUCKETS, False)
+
+
+def test_a_holdback_that_is_asked_for_is_kept_in_it_and_a_staged_plan_has_one_anyway() -> None:
+    assert blue_green(holdback_percent=10).share_buckets(0) == 900_000
+    assert (plan().holdback, plan(holdback_percent=0).holdback) == (10, 0)
+
+
+def test_a_blue_green_plan_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"2 stages serve it \(canary, green\): keep one, or take strategy: staged"):
+        blue_green(stage("canary", 5), stage("green", 100))
+    with pytest.raises(ValueError, match="stage 'green' has target_percent 50: write 100, and choose fewer devices by"):
+        blue_green(stage("green", 50))
+    with pytest.raises(ValueError, match="strategy: blue_green serves in one only"):
+        blue_green(stage("shadow", 50, shadow=ShadowStage()), stage("green", 100), blast_radius=BlastRadius(percent=5))
+    with pytest.raises(ValueError, match="the last stage, 'shadow', is a shadow stage"):
+        blue_green(stage("shadow", 100, shadow=ShadowStage()))

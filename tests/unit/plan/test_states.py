@@ -23,8 +23,11 @@ def test_a_pair_outside_of_the_table_is_refused(state: State, event: Event) -> N
         transition(state, event)
 
 
-def test_an_ended_rollout_goes_nowhere() -> None:
-    assert {state for state, _ in NEXT} == set(State) - ENDED
+def test_an_ended_rollout_goes_nowhere_but_back() -> None:
+    assert {state for state, event in NEXT if event is not Event.TAKE_BACK} == set(State) - ENDED
+    assert {pair: after for pair, after in NEXT.items() if pair[1] is Event.TAKE_BACK} == {
+        (State.COMPLETED, Event.TAKE_BACK): State.ROLLING_BACK
+    }
 
 
 def test_harm_takes_every_live_rollout_back_and_no_other() -> None:

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whimbrel import limits
-from whimbrel.policy.delays import ActivationWait, delay_at, differs, estimate_delays, longest_wait_s
+from whimbrel.model.documents import encode, parse
+from whimbrel.policy.delays import (
+    ActivationWait,
+    DelayTables,
+    delay_at,
+    differ,
+    estimate_by_class,
+    estimate_delays,
+    longest_wait_s,
+)
+from whimbrel.policy.policy import Entry
 
 HOUR = 3600.0
 seconds = st.floats(-10, 1e7)
@@ -76,12 +86,61 @@ def test_draws_have_the_distribution_that_was_seen() -> None:
 
 def test_small_moves_are_no_new_document() -> None:
     told = (60.0, 600.0, 6000.0)
-    assert not differs(told, (100.0, 700.0, 7000.0), hour_s=HOUR)
-    assert not differs(told, (200.0, 600.0, 6000.0), hour_s=HOUR)  # two minutes, among hours
-    assert differs(told, (60.0, 600.0, 9000.0), hour_s=HOUR)
-    assert differs((3.0,), (3.0,) * 16, hour_s=HOUR)
+    assert not moved(told, (100.0, 700.0, 7000.0))
+    assert not moved(told, (200.0, 600.0, 6000.0))  # two minutes, among hours
+    assert moved(told, (60.0, 600.0, 9000.0))
+    assert moved((3.0,), (3.0,) * 16)
+
+
+def moved(before: tuple[float, ...], after: tuple[float, ...]) -> bool:
+    return differ(DelayTables(before), DelayTables(after), hour_s=HOUR)
 
 
 def test_an_unknown_delay_is_waited_for_by_the_plans_hours() -> None:
     assert longest_wait_s(HOUR) == 3 * HOUR
     assert longest_wait_s(1e9) == limits.DELAY_S
+
+
+def waits(hardware_class: str, seconds: float, count: int) -> list[ActivationWait]:
+    return [ActivationWait(seconds + n, activated=True, hardware_class=hardware_class) for n in range(count)]
+
+
+def tables(*each: list[ActivationWait]) -> DelayTables:
+    return estimate_by_class([wait for group in each for wait in group], longest_s=3 * HOUR, hour_s=HOUR)
+
+
+def test_a_class_that_takes_its_own_time_has_a_table_of_its_own() -> None:
+    """A slow board took its placebo after the fast ones' half an hour, and was compared with none of its kind."""
+    learned = tables(waits("fast", 1800, 100), waits("slow", 5 * HOUR, 100))
+    assert set(learned.by_class) == {"fast", "slow"}
+    assert max(learned.of("fast")) < 2000 < 5 * HOUR <= min(learned.of("slow"))
+    assert learned.of("another") == learned.pooled
+
+
+def test_classes_that_take_as_long_as_all_have_no_table() -> None:
+    assert tables(waits("a", 1800, 100), waits("b", 1801, 100), waits("", 1802, 100)).by_class == {}
+
+
+def test_a_class_of_few_devices_has_the_table_of_all() -> None:
+    few = limits.DELAY_CLASS_DEVICES - 1
+    assert "few" not in tables(waits("many", 1800, 100), waits("few", 5 * HOUR, few)).by_class
+    assert "few" in tables(waits("many", 1800, 100), waits("few", 5 * HOUR, few + 1)).by_class
+
+
+def test_the_largest_classes_have_tables_and_a_policy_stays_small() -> None:
+    groups = [waits(f"board-{n:02}", 1000.0 * 2 ** (n % 8) + n, 20 + n) for n in range(40)]
+    learned = tables(*groups)
+    assert set(learned.by_class) <= {f"board-{n:02}" for n in range(40)}
+    assert len(learned.by_class) == limits.DELAY_CLASSES
+    assert "board-39" in learned.by_class
+    entry = Entry(rollout="r1", arms=(), delays_s=learned.pooled, delays_by_class=dict(learned.by_class))
+    assert len(encode(entry)) < 4096
+    assert parse(Entry, encode(entry), what="an entry") == entry
+
+
+def test_a_table_of_a_class_that_comes_or_goes_is_news_only_where_it_matters() -> None:
+    pooled = (600.0,) * 16
+    near, far = DelayTables(pooled, {"slow": (700.0,) * 16}), DelayTables(pooled, {"slow": (7000.0,) * 16})
+    assert not differ(DelayTables(pooled), near, hour_s=HOUR)
+    assert differ(DelayTables(pooled), far, hour_s=HOUR)
+    assert differ(far, DelayTables(pooled), hour_s=HOUR)

@@ -158,7 +158,7 @@ def _quarantine_arm(registry: RegistryPort, record: ExperimentRecord, arm: str, 
     serial = record.serials[arm]
     needed = {record.serials[record.plan.control_id], registry.model(record.model).baseline}
     if serial not in needed | refused_serials(registry, record.model).keys():
-        quarantine(registry, record, serial, because=because, now=now)
+        quarantine(registry, record.model, serial, because=because, now=now)
 
 
 def _follow(

@@ -11,7 +11,7 @@ from whimbrel.errors import Conflict, Refused
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import ExperimentsPort, RegistryPort
 from whimbrel.flows.records import Comparison, ExperimentRecord, ModelRecord
-from whimbrel.flows.versions import find_version
+from whimbrel.flows.versions import find_version, required_by
 from whimbrel.plan.experiment import Experiment
 from whimbrel.plan.experiment_states import Phase
 from whimbrel.plan.plan import VersionName
@@ -103,6 +103,8 @@ def find_serials(registry: RegistryPort, model: ModelRecord, plan: Experiment) -
         serials[variant.id] = version.serial
     if model.baseline is None:
         raise Refused(f"{model.name} has no baseline to compare with; its first publication becomes it")
+    for variant in plan.variants:
+        _check_requirements(registry, model.name, serials[variant.id], variant=variant.id)
     if serials[plan.control_id] != model.baseline:
         names = {version.serial: version.version for version in versions}
         raise Refused(
@@ -110,3 +112,13 @@ def find_serials(registry: RegistryPort, model: ModelRecord, plan: Experiment) -
             f"{names[model.baseline]}: compare with what devices run"
         )
     return serials
+
+
+def _check_requirements(registry: RegistryPort, model: str, serial: int, *, variant: str) -> None:
+    """Raises `Refused` where a version requires of another model what devices do not run."""
+    for each in required_by(registry, model, serial):
+        if registry.model(each.model).baseline != each.serial:
+            raise Refused(
+                f"{variant}: it requires {each.model} at serial {each.serial}, which is not what devices run, and an "
+                "experiment moves one model; roll out the set, or compare versions that need no other model to change"
+            )

@@ -11,6 +11,7 @@
     probe: {golden: golden.npz, latency_ms_max: 50}
     reference: {classes: [left, right], shares: [0.6, 0.4]}     # or edges and shares of numbers; or: validation
     budgets: {size_bytes_max: 500000, metric_min: {accuracy: 0.84}}
+    local_limits: {crash_loop: 3, error_rate_max: 0.05, latency_ms_p95_max: 50, accuracy_min: 0.8}
     variants: {int8: {probe: {absolute_tolerance: 0.05, latency_ms_max: 20}, budgets: {size_bytes_max: 200000}}}
 
 1. A manifest that exists already (JSON is YAML) is taken as it is: `model_id`, `version_parts`, `files` and `rollout`
@@ -35,6 +36,7 @@ from whimbrel.flows.files.variant_spec import VariantSpec, restrict
 from whimbrel.flows.files.yaml_file import parse_yaml
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import CalendarVersion, Digest, Label, LabelValue, Name, Text, dotted_key, semantic_key
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.paths import PATH_CHARS
 from whimbrel.model.release import Metric, Probe, Reference, Requirement, Tensor, Training, Validation, metric_of
 from whimbrel.model.selector import EVERYONE, Selector
@@ -245,6 +247,7 @@ class Card(Document, frozen=True):
     files: Annotated[tuple[CardFile, ...], Meta(max_length=limits.VARIANTS * limits.FILES)] = ()
     variants: Annotated[dict[Name, CardVariant], Meta(max_length=limits.VARIANTS)] = {}
     rollout: CardRollout | None = None
+    local_limits: LocalLimits | None = None
 
     def __post_init__(self) -> None:
         if self.semantic_version is not None:

@@ -10,6 +10,7 @@ Called by `whimbrel rollout plan new`.
 import re
 
 from whimbrel.flows.files.plan_schema import meaning_of
+from whimbrel.plan.plan import Strategy
 
 _TEMPLATE = """\
 # A plan for a rollout. A line with a "#" and no space behind it is a setting that you may switch on: take the "#" away.
@@ -79,7 +80,58 @@ rollout:
 """
 
 
-def plan_template(model_version: str, *, file: str = "plan.yaml") -> str:
+_BLUE_GREEN = """\
+# A plan for a rollout. A line with a "#" and no space behind it is a setting that you may switch on: take the "#" away.
+#   explain it, with your devices:   whimbrel rollout plan check {file}
+#   begin:                           whimbrel rollout start {file}
+#   back, at any time:               whimbrel rollout rollback ROLLOUT
+rollout:
+  ## Plan.model_version
+  model_version: "{model_version}"
+  ## Plan.strategy
+  strategy: blue_green
+
+  ## Plan.stages
+  stages:
+    ## Stage.shadow
+    #- {{name: shadow, target_percent: 100, duration_hours: 24, shadow: {{sample_percent: 5, agreement_min: 0.98}}}}
+    - name: green
+      target_percent: 100
+      ## Stage.duration_hours
+      duration_hours: 24
+      ## Stage.success_criteria
+      success_criteria:
+        ## SuccessCriteria.error_rate_max
+        error_rate_max: 0.02
+        ## SuccessCriteria.latency_p99_max_ms
+        #latency_p99_max_ms: 50
+        ## SuccessCriteria.accuracy_drop_max
+        #accuracy_drop_max: 0.02
+      ## Stage.selector
+      #selector: {{match_labels: {{site: oslo}}}}
+      ## Stage.approval
+      #approval: {{count: 1, note: look at the errors}}
+
+  ## Plan.rollback
+  rollback:
+    ## Rollback.auto_rollback
+    auto_rollback: true
+    ## Rollback.health_check_interval_sec
+    health_check_interval_sec: 60
+
+  ## Plan.holdback_percent
+  #holdback_percent: 10
+  ## Plan.on_running
+  #on_running: queue
+  ## Plan.schedule
+  #schedule: {{start_at: "2030-01-07T09:00", zone: Europe/Oslo}}
+  ## Plan.alerts
+  #alerts: [{{to: on-call, on: [rolled_back, held]}}]
+"""
+
+
+def plan_template(model_version: str, *, file: str = "plan.yaml", strategy: Strategy = "staged") -> str:
     """A plan for `model_version`, such as detector@2.1.0. `file`: where a person will have it, for the comments."""
-    text = _TEMPLATE.format(model_version=model_version, file=file)
+    template = _BLUE_GREEN if strategy == "blue_green" else _TEMPLATE
+    text = template.format(model_version=model_version, file=file)
     return re.sub(r"## (\S+)", lambda found: f"# {meaning_of(found[1])}", text)

@@ -7,6 +7,8 @@
 import math
 from collections.abc import Iterable
 
+import msgspec
+
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.shadow import Units
@@ -17,7 +19,7 @@ from whimbrel.plan.plan import Plan
 
 _MOST = 2**53  # a count that a float holds exactly
 _RATES = [row.test for row in MEASURES.values() if isinstance(row.test, Rate)]
-_WITHIN = [(rate.events, rate.exposure) for rate in _RATES if rate.within]
+_WITHIN = [("unused", "at_risk"), *((rate.events, rate.exposure) for rate in _RATES if rate.within)]
 
 
 def read_windows(lines: Iterable[bytes], *, plan: Plan, what: str) -> list[Cell]:
@@ -41,7 +43,19 @@ def read_windows(lines: Iterable[bytes], *, plan: Plan, what: str) -> list[Cell]
         cells[cell.key] = cell
     if not cells:
         raise UntrustedInput(f"{what} holds no window; expected one tally cell a line")
-    return list(cells.values())
+    return _with_use(list(cells.values()))
+
+
+def _with_use(cells: list[Cell]) -> list[Cell]:
+    """The cells of a file that tells sessions and never who had none: where there was no session, nobody used it."""
+    if any(cell.unused for cell in cells) or not any(cell.sessions for cell in cells):
+        return cells
+    return [
+        cell
+        if cell.sessions
+        else msgspec.structs.replace(cell, unused=cell.at_risk - min(cell.at_risk, max(cell.crashed, cell.error_units)))
+        for cell in cells
+    ]
 
 
 def _check(cell: Cell, plan: Plan, where: str) -> None:
@@ -49,16 +63,20 @@ def _check(cell: Cell, plan: Plan, where: str) -> None:
         raise UntrustedInput(f"{where}: stage {cell.stage}, and the plan has {len(plan.stages)}, counted from 0")
     for part, whole in _WITHIN:
         if getattr(cell, part) > getattr(cell, whole) * (1 + 1e-9):
-            raise UntrustedInput(f"{where}: {part} is {getattr(cell, part)}, over {whole}, {getattr(cell, whole)}")
+            words = "at_risk less unused" if whole == "used" else whole
+            raise UntrustedInput(f"{where}: {part} is {getattr(cell, part)}, over {words}, {getattr(cell, whole)}")
     if cell.shadow is not None:
         _check_shadow(cell.shadow, where)
     numbers = [cell.window, cell.sessions, *(getattr(cell, name) for name in SUMS), *cell.latency.values()]
     numbers += [cell.prediction_units, *(moments.n for moments in cell.predictions.values())]
     numbers.append(cell.version_reports)
-    sums = [cell.error_share]
+    sums = [cell.error_share, cell.error_squares]
     for moments in cell.metrics.values():
         numbers.append(moments.n)
         sums += [moments.sum, moments.sumsq]
+    for pairs in cell.pairs.values():
+        numbers += [pairs.pairs, pairs.squares]
+        sums += [pairs.now, pairs.then, pairs.both]
     if max(numbers) > _MOST or not all(math.isfinite(value) and abs(value) < 1e300 for value in sums):
         raise UntrustedInput(f"{where}: a number is too large to be a count or a sum of a fleet")
     if any(abs(key) > limits.SKETCH_KEY for key in cell.latency):

@@ -13,6 +13,7 @@ import msgspec
 from whimbrel.errors import Conflict, Refused, UntrustedInput
 from whimbrel.flows.records import ModelSettings, VersionRecord
 from whimbrel.model.ids import CalendarVersion, semantic_key
+from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Metric, Reference, Release, Requirement, Training, Variant
 
 
@@ -86,6 +87,7 @@ def write_release(
     changelog: Sequence[str],
     requires: Sequence[Requirement] = (),
     reference: Reference | None = None,
+    local_limits: LocalLimits | None = None,
     now: datetime,
 ) -> Release:
     """The document that the publisher signs."""
@@ -103,6 +105,7 @@ def write_release(
             changelog=tuple(changelog),
             requires=tuple(requires),
             reference=reference,
+            local_limits=local_limits,
         )
     except ValueError as error:
         raise UntrustedInput(f"the release cannot be written: {error}") from error

@@ -23,6 +23,9 @@ class FleetBatch:
         self._places = {
             (entry.rollout, entry.stage, entry.device_id): entry for entry in fleet.participations(comparisons, devices)
         }
+        self._by_device: dict[str, set[tuple[str, int, str]]] = {}
+        for key in self._places:
+            self._by_device.setdefault(key[2], set()).add(key)
         self._new_sequences: dict[tuple[str, str], SequenceMark] = {}
         self._epochs: dict[str, set[str]] = {}
         for device_id, epoch in self._sequences:
@@ -50,10 +53,15 @@ class FleetBatch:
         """A device's place in a stage's cohort, when it has one."""
         return self._places.get((comparison, stage, device_id))
 
+    def places(self, device_id: str) -> list[Participation]:
+        """A device's places in the cohorts of all comparisons."""
+        return [self._places[key] for key in sorted(self._by_device.get(device_id, ()))]
+
     def save_participation(self, entry: Participation) -> None:
         """A device's place in a cohort is this now."""
         key = entry.rollout, entry.stage, entry.device_id
         self._places[key] = entry
+        self._by_device.setdefault(entry.device_id, set()).add(key)
         self._changed_places.add(key)
 
     def note_heard(self, device_id: str, *, at: float, labels: dict[str, str] | None = None) -> None:

@@ -115,7 +115,7 @@ def history_of(
         tried=tried,
         failed=failed,
         window_s=rollouts[-1].window_s if rollouts else 300.0,
-        refresh_s=record.settings.refresh_s,
+        refresh_s=min(record.settings.refresh_s, record.settings.rollout_refresh_s),  # as while something rolls out
         delays=_delays([each for rollout in rollouts for each in fleet.delays(rollout.id, least_s=86400.0)]),
     )
 

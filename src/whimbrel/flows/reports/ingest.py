@@ -11,18 +11,21 @@
    is noted (`flows/devices/observe`).
 
 Announcements place devices in their cohorts (`take_announcement`). Windows of reports become cells (`tally_window`);
-in a small fleet they are the past of their devices too (`past`).
+in a small fleet they are the past of their devices too (`past`), and always an hour of their version (`monitors`).
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import msgspec
+import xxhash
 
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.devices.duplicates import digests_after
 from whimbrel.flows.devices.observe import Observations, admitted
 from whimbrel.flows.devices.ports import ObservedPort
+from whimbrel.flows.monitors.count_hours import HourTally
+from whimbrel.flows.monitors.ports import HourTallyPort
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import DeviceMessage, ExperimentRecord, SequenceMark
 from whimbrel.flows.reports.batch import FleetBatch
@@ -54,14 +57,19 @@ def ingest(
     now: float,
     experiments: Sequence[ExperimentRecord] = (),
     devices: ObservedPort | None = None,
+    health: HourTallyPort | None = None,
 ) -> IngestCounts:
-    """Take messages in order. `experiments`: those that are live. `devices`: who may speak; None: everybody."""
+    """Take messages in order. `experiments`: those that are live. `devices`: who may speak; None: everybody.
+
+    `health`: where the hours of versions are added up; None: nowhere.
+    """
     records = tuple(records) if devices is None else admitted(devices, records)
     observed = Observations(devices, registry) if devices is not None else None
     live = LiveComparisons(registry, fleet, [*registry.rollouts(live=True), *experiments], now=now)
     batch = FleetBatch(fleet, comparisons=live.ids, devices={record.device_id for record in records})
     past = PastTally(fleet, now=now)
-    intake = _Intake(live, batch, past, observed, now=now)
+    hours = HourTally(registry, health, now=now)
+    intake = _Intake(live, batch, past, hours, observed, now=now)
     for record in records:
         try:
             intake.take(record)
@@ -69,6 +77,7 @@ def ingest(
             intake.counts["unreadable"] += 1
     batch.write()
     past.write()
+    hours.write()
     if observed is not None:
         observed.write()
     for comparison, cells in intake.cells.items():
@@ -80,9 +89,17 @@ class _Intake:
     """The messages of one transaction: what is counted of them, and the cells that they add."""
 
     def __init__(
-        self, live: LiveComparisons, batch: FleetBatch, past: PastTally, observed: Observations | None, *, now: float
+        self,
+        live: LiveComparisons,
+        batch: FleetBatch,
+        past: PastTally,
+        hours: HourTally,
+        observed: Observations | None,
+        *,
+        now: float,
     ) -> None:
         self._live, self._batch, self._past, self._observed, self._now = live, batch, past, observed, now
+        self._hours = hours
         self.counts: Counter[str] = Counter()  # by the names of `IngestCounts`
         self.cells: dict[str, list[Cell]] = defaultdict(list)  # by rollout or experiment
 
@@ -103,22 +120,32 @@ class _Intake:
         marks = self._batch.marks(device_id)
         if self._observed is not None:
             self._observed.see(device_id, reports, marks, at=at)
+        device_hours = self._hours.hours_of(marks.values())
         last = self._batch.last_sequence(device_id, reports.epoch)
         fresh = [window for window in reports.windows if window.first > last]
         for window in fresh:
             self._batch.note_running(
                 device_id, model=window.model, serial=window.serial, hardware_class=window.hardware_class, at=at
             )
-            tally = tally_window(self._live, self._batch, window, device_id=device_id, at=at, now=self._now)
+            chance = _chance(device_id, reports.epoch, window.first)
+            tally = tally_window(
+                self._live, self._batch, window, device_id=device_id, chance=chance, at=at, now=self._now
+            )
             self.counts["contradictions"] += tally.contradictions
-            self._past.add(device_id, window)
+            self._past.add(device_id, window, chance=chance)
+            self._hours.add(device_hours, window)
             for comparison, cells in tally.cells.items():
                 self.cells[comparison] += cells
         if fresh:
             digests = digests_after(marks.get(reports.epoch), fresh)
-            self._batch.set_mark(device_id, reports.epoch, SequenceMark(fresh[-1].last, at, digests))
+            self._batch.set_mark(device_id, reports.epoch, SequenceMark(fresh[-1].last, at, digests, device_hours))
         if reports.models:
             self._batch.note_followed(device_id, reports.models, at=at)
         self._batch.note_heard(device_id, at=at, labels=dict(reports.labels) if reports.labels else None)
         self.counts["windows"] += len(fresh)
         self.counts["duplicates"] += len(reports.windows) - len(fresh)
+
+
+def _chance(device_id: str, epoch: str, sequence: int) -> int:
+    """64 bits that are a report's own, and the same whenever it is looked at: what is drawn by them is drawn once."""
+    return xxhash.xxh64_intdigest(f"{device_id}/{epoch}/{sequence}".encode())

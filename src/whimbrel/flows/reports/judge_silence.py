@@ -1,37 +1,51 @@
-"""Devices that activated and were not heard of since: each is asked after once, when its first report is due.
+"""Devices that were heard, or should have been, and are not: each is asked after as long as it is watched.
 
-Called by the controller, before it judges. Unit: an activated device.
+1. The first report of a device is due `SILENCE_PERIODS` reports after it activated, heard of or not.
+2. From then on every device that is heard is due at each look, one a window. It is overdue at the first look at which
+   it is silent for longer than those periods, and for longer than twice its own longest silence so far. So a device
+   that is off by night, or reports once a day, is missed once and then expected as it is.
+3. A device that was missed is not due again before a report of it *came in after* it was missed: one dead device is one
+   event, and a report that lay in a queue meanwhile is no news about the present.
+4. A device whose newest window of the model does not name the cohort has left it, and is not missed there.
+
+Called by the controller for each window, before it judges. Unit: a device at a look.
 """
 
-import msgspec
+from collections.abc import Iterable
 
 from whimbrel.flows.ports import FleetPort
-from whimbrel.flows.records import Comparison
-from whimbrel.health.tally import Cell, age_bucket
+from whimbrel.flows.records import Comparison, SilenceLook
+from whimbrel.health.tally import AGE_EDGES_H, Cell, age_bucket
 
 SILENCE_PERIODS = 3  # reports or refreshes that a device may miss before it counts as silent, or as out of reach
 
 
 def judge_silence(fleet: FleetPort, comparison: Comparison, *, report_s: float, now: float) -> int:
-    """Tally every device whose first report is due by now, heard or not; returns how many there were."""
-    deadline_s = SILENCE_PERIODS * report_s
-    due = fleet.due(comparison.id, activated_before=now - deadline_s)
-    window = comparison.window_at(now)
-    fleet.tally(
+    """Tally every device that is due by now, heard or not; returns how many were due."""
+    patience_s = SILENCE_PERIODS * report_s
+    later = fleet.later_silence(
         comparison.id,
-        [
-            Cell(
-                stage=entry.stage,
-                window=window,
-                role=entry.role,
-                hardware_class=entry.hardware_class,
-                slices=entry.slices,
-                age_bucket=age_bucket(deadline_s, hour_s=comparison.hour_s),
-                due=1,
-                overdue=0 if entry.reported_at is not None else 1,
-            )
-            for entry in due
-        ],
+        now=now,
+        patience_s=patience_s,
+        age_edges_s=[edge * comparison.hour_s for edge in AGE_EDGES_H],
     )
-    fleet.save_participation(*(msgspec.structs.replace(entry, silence_judged=True) for entry in due))
-    return len(due)
+    first = fleet.first_silence(comparison.id, activated_before=now - patience_s)
+    window = comparison.window_at(now)
+    age = age_bucket(patience_s, hour_s=comparison.hour_s)
+    fleet.tally(comparison.id, [*_cells(first, window=window, age=age), *_cells(later, window=window)])
+    return sum(look.due for look in (*first, *later))
+
+
+def _cells(looks: Iterable[SilenceLook], *, window: int, age: int | None = None) -> Iterable[Cell]:
+    """The cells of looks. `age`: the group of all of them, where the looks do not tell it."""
+    for look in looks:
+        yield Cell(
+            stage=look.stage,
+            window=window,
+            role=look.role,
+            hardware_class=look.hardware_class,
+            slices=look.slices,
+            age_bucket=look.age_bucket if age is None else age,
+            due=look.due,
+            overdue=look.overdue,
+        )

@@ -4,8 +4,8 @@
    change is a new policy for the whole fleet.
 2. A bounded sample: the devices of each stage that began first. They are not chosen by how long they take.
 3. A device that failed is left out here; it stays among those assigned.
-4. All arms of an experiment share one table, since they share their controls. Where no device fetches anything (an A/A
-   experiment) there is nothing to learn.
+4. A hardware class that takes its own time has its own table. All arms of an experiment share them, since they share
+   their controls. Where no device fetches anything (an A/A experiment) there is nothing to learn.
 """
 
 from typing import Protocol, TypeVar
@@ -15,7 +15,7 @@ import msgspec
 from whimbrel import limits
 from whimbrel.flows.ports import FleetPort
 from whimbrel.flows.records import Comparison, ExperimentRecord, RolloutRecord
-from whimbrel.policy.delays import ActivationWait, differs, estimate_delays, longest_wait_s
+from whimbrel.policy.delays import ActivationWait, DelayTables, differ, estimate_by_class, longest_wait_s
 
 ComparisonT = TypeVar("ComparisonT", RolloutRecord, ExperimentRecord)
 RecordT_contra = TypeVar("RecordT_contra", contravariant=True)
@@ -31,17 +31,18 @@ def learn_delays(fleet: FleetPort, comparison: ComparisonT, *, save: Save[Compar
     """The record as it is stored now. Raises `Conflict` where somebody changed it meanwhile."""
     if not comparison.learns_delays:
         return comparison
-    table = _table(fleet, comparison, now=now)
-    if not differs(comparison.delays, table, hour_s=comparison.hour_s):
+    tables = _tables(fleet, comparison, now=now)
+    before = DelayTables(comparison.delays, comparison.delays_by_class)
+    if not differ(before, tables, hour_s=comparison.hour_s):
         return comparison
-    after = msgspec.structs.replace(comparison, delays=table)
+    after = msgspec.structs.replace(comparison, delays=tables.pooled, delays_by_class=dict(tables.by_class))
     save(after, before=comparison)
     return after
 
 
-def _table(fleet: FleetPort, comparison: Comparison, *, now: float) -> tuple[float, ...]:
+def _tables(fleet: FleetPort, comparison: Comparison, *, now: float) -> DelayTables:
     waits = [
-        ActivationWait((now if activated_at is None else activated_at) - begun_at, activated_at is not None)
-        for begun_at, activated_at in fleet.begun(comparison.id, a_stage=limits.DELAY_SAMPLE)
+        ActivationWait((now if activated_at is None else activated_at) - begun_at, activated_at is not None, of_class)
+        for begun_at, activated_at, of_class in fleet.begun(comparison.id, a_stage=limits.DELAY_SAMPLE)
     ]
-    return estimate_delays(waits, longest_s=longest_wait_s(comparison.hour_s))
+    return estimate_by_class(waits, longest_s=longest_wait_s(comparison.hour_s), hour_s=comparison.hour_s)

@@ -41,13 +41,18 @@ class LiveComparisons:
         """Of every comparison."""
         return list(self._by_id)
 
+    def of_model(self, model: str) -> frozenset[str]:
+        """The comparisons of a model."""
+        return frozenset(each.id for each in self._by_id.values() if each.model == model)
+
     def get(self, identifier: str | None) -> Comparison | None:
         """One of them; None for one that ended meanwhile, or never was."""
         return self._by_id.get(identifier or "")
 
     def believes(self, comparison: Comparison, device_id: str, *, stage: int, role: Role) -> bool:
         """Whether a device's bucket says what the device says of its arm."""
-        place = bucket(device_key(device_id), salt=self._salts[comparison.model])
+        salt = comparison.salt if comparison.salt is not None else self._salts[comparison.model]
+        place = bucket(device_key(device_id), salt=salt)
         return comparison.holds(place, stage=stage, role=role)
 
     def slices(self, comparison: Comparison, slices: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 1. In a small fleet no device may be left as a control. What a device told while it ran the version before is then the
    best that its new windows can be compared with. Large fleets have a control, so nothing is kept of theirs.
-2. A window counts here by the version that the device ran, once, whether or not it counts in a rollout too.
+2. A window counts here by the version that the device ran, once, whether or not it counts in a rollout too. What a
+   device tells at once, after it was out of reach, is one device-window, as it is in a rollout.
 3. Sums by device and week, in the tally, under a name that no rollout has. What is older than five weeks is not read.
 
 Written by `ingest`; read by `rollouts/judge`, where no device can be a control.
@@ -12,10 +13,13 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Collection
 
+import msgspec
+
 from whimbrel import limits
 from whimbrel.flows.ports import FleetPort, TallyPort
+from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.report import Summary, Window
-from whimbrel.health.tally import Cell, Moments
+from whimbrel.health.tally import Cell, cell_of
 from whimbrel.plan.measures import SHARES
 
 _DEVICE = "device"  # the label of the slice that is one device
@@ -29,17 +33,22 @@ class PastTally:
         self._fleet = fleet
         self._week = _week(now)
         self._small: dict[str, bool] = {}
-        self._cells: dict[str, list[Cell]] = defaultdict(list)
+        self._told: dict[str, dict[str, DeviceWindow]] = defaultdict(dict)
 
-    def add(self, device_id: str, window: Window) -> None:
-        """Count a window, where the model's fleet is small."""
-        if window.serial is not None and self._is_small(window.model):
-            self._cells[past_name(window.model, window.serial)].append(_cell(device_id, window, week=self._week))
+    def add(self, device_id: str, window: Window, *, chance: int) -> None:
+        """Count a window, where the model's fleet is small. `chance` draws the session that stands for its latency."""
+        if window.serial is None or not self._is_small(window.model):
+            return
+        told = self._told[past_name(window.model, window.serial)]
+        nothing = DeviceWindow(window=self._week, role="control", slices={_DEVICE: device_id})
+        metrics = {name: told for name, told in window.metrics.items() if _is_credible(name, told)}
+        report = msgspec.structs.replace(window, metrics=metrics, predictions={}, shadow=None)
+        told[device_id] = told.get(device_id, nothing).plus(report, chance=chance)
 
     def write(self) -> None:
         """Write what was counted."""
-        for name, cells in self._cells.items():
-            self._fleet.tally(name, cells)
+        for name, told in self._told.items():
+            self._fleet.tally(name, [cell_of(each, stage=0) for each in told.values()])
 
     def _is_small(self, model: str) -> bool:
         if model not in self._small:
@@ -72,27 +81,6 @@ def _week(now: float) -> int:
     return int(now // limits.PAST_WINDOW_S)
 
 
-def _cell(device_id: str, window: Window, *, week: int) -> Cell:
-    return Cell(
-        stage=0,
-        window=week,
-        role="control",
-        slices={_DEVICE: device_id},
-        at_risk=1,
-        sessions=window.sessions,
-        unused=0 if window.sessions else 1,
-        crashed=window.crashed,
-        error_units=1 if window.inferences else 0,
-        error_share=window.errors / window.inferences if window.inferences else 0.0,
-        metrics={name: Moments.of(_mean(told)) for name, told in window.metrics.items() if _is_credible(name, told)},
-        latency=window.latency,
-    )
-
-
-def _mean(told: Summary) -> float:
-    return told.sum / told.n
-
-
 def _is_credible(name: str, told: Summary) -> bool:
     """Whether the metric was told, and is no share that no share can be."""
-    return told.n > 0 and (name not in SHARES or 0 <= _mean(told) <= 1)
+    return told.n > 0 and (name not in SHARES or 0 <= told.sum / told.n <= 1)

@@ -1,7 +1,8 @@
 """One window of a device's reports becomes cells of the rollouts and experiments that it counts in. (Step 15.)
 
 1. A claim that contradicts the device's bucket counts nowhere. A device is in a stage once, and treated in one alone.
-2. Late or early, a report counts in the window that is open when it is tallied: windows that are over never change.
+2. Late or early, a report counts in the window that is open when it is tallied: windows that are over never change. A
+   device is one device in it, also when it tells much at once after it was out of reach (`fold_values`).
 3. A share outside of 0 to 1 and predictions in the bins of another version are left out.
 4. What was seen of a candidate in the shadow counts where that candidate is tried in the shadow, and nowhere else.
 """
@@ -13,12 +14,13 @@ import msgspec
 
 from whimbrel.flows.records import Comparison
 from whimbrel.flows.reports.batch import FleetBatch
-from whimbrel.flows.reports.fold_values import FoldedValues, fold_values
+from whimbrel.flows.reports.fold_values import fold_values
 from whimbrel.flows.reports.live import LiveComparisons
-from whimbrel.flows.reports.place import participation_of, update_participation
+from whimbrel.flows.reports.place import note_left, participation_of, update_participation
+from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.report import Cohort, Summary, Window
 from whimbrel.health.shadow import ShadowSums
-from whimbrel.health.tally import Cell, cells_of
+from whimbrel.health.tally import Cell, age_bucket
 from whimbrel.plan.measures import SHARES
 
 
@@ -30,9 +32,12 @@ class WindowTally(msgspec.Struct, frozen=True):
 
 
 def tally_window(
-    live: LiveComparisons, batch: FleetBatch, window: Window, *, device_id: str, at: float, now: float
+    live: LiveComparisons, batch: FleetBatch, window: Window, *, device_id: str, chance: int, at: float, now: float
 ) -> WindowTally:
-    """Place the device in its cohorts and return the cells. `at`: when the report was heard; `now`: of the tally."""
+    """Place the device in its cohorts and return the cells. `at`: when the report was heard; `now`: of the tally.
+
+    `chance`: 64 bits that draw the session that stands for the latencies.
+    """
     believed: dict[str, list[Cohort]] = defaultdict(list)
     contradictions = 0
     for cohort in window.cohorts:
@@ -50,7 +55,11 @@ def tally_window(
     for identifier, cohorts in believed.items():
         comparison = live.get(identifier)
         if comparison is not None and cohorts:
-            cells[identifier] = _cells(live, batch, comparison, window, cohorts, device_id=device_id, at=at, now=now)
+            cells[identifier] = _cells(
+                live, batch, comparison, window, cohorts, device_id=device_id, chance=chance, at=at, now=now
+            )
+    named = {(each.rollout, each.stage) for each in window.cohorts}
+    note_left(batch, live.of_model(window.model), device_id=device_id, named=named)
     return WindowTally(cells, contradictions)
 
 
@@ -62,12 +71,17 @@ def _cells(
     cohorts: Sequence[Cohort],
     *,
     device_id: str,
+    chance: int,
     at: float,
     now: float,
 ) -> list[Cell]:
     slices = live.slices(comparison, window.slices)
-    tested, compared = _tested_means(live, comparison, window), _compared_means(live, comparison, window)
-    folded: dict[int, FoldedValues] = {}
+    counted = msgspec.structs.replace(
+        window,
+        metrics=_credible_metrics(window),
+        predictions=_comparable_predictions(live, comparison, window, cohorts),
+    )
+    cells = []
     for cohort in cohorts:
         participation = participation_of(
             batch,
@@ -79,14 +93,24 @@ def _cells(
             slices=slices,
             at=at,
         )
-        values = fold_values(
+        shadow = _shadow_of(comparison, window, cohort)
+        folded = fold_values(
             participation.values,
-            tested=tested,
-            compared=compared,
-            compared_metrics=comparison.compared_metrics,
+            participation.device_window,
+            DeviceWindow(
+                window=comparison.window_at(now),
+                role=cohort.role,
+                age_bucket=age_bucket(cohort.age_s, hour_s=comparison.hour_s),
+                hardware_class=window.hardware_class,
+                slices=slices,
+            ),
+            msgspec.structs.replace(counted, shadow=shadow),
+            stage=cohort.stage,
+            chance=chance,
+            tested=live.tested_metrics(comparison),
+            levels=live.levels(comparison),
             known_means=cohort.before,
         )
-        shadow = _shadow_of(comparison, window, cohort)
         update_participation(
             batch,
             participation,
@@ -94,39 +118,14 @@ def _cells(
             slices=slices,
             activated_at=at - cohort.age_s,
             reported_at=at,
+            used_at=at if window.used else None,
             shadowed_at=at if shadow is not None and shadow.inputs else None,
-            values=values.values,
+            values=folded.values if folded is not None else None,
+            device_window=folded.device_window if folded is not None else None,
         )
-        folded[cohort.stage] = values
-    counted = msgspec.structs.replace(
-        window,
-        cohorts=tuple(cohorts),
-        slices=slices,
-        shadow=next((shadow for each in cohorts if (shadow := _shadow_of(comparison, window, each))), None),
-        metrics=_credible_metrics(window),
-        predictions=_comparable_predictions(live, comparison, window, cohorts),
-    )
-    return cells_of(
-        counted,
-        rollout=comparison.id,
-        window=comparison.window_at(now),
-        hour_s=comparison.hour_s,
-        changes={stage: values.panels for stage, values in folded.items()},
-        pairs={stage: values.pairs for stage, values in folded.items()},
-    )
-
-
-def _tested_means(live: LiveComparisons, comparison: Comparison, window: Window) -> dict[str, float]:
-    """The window's means of the metrics that a gate tests."""
-    means = {name: metric.sum / metric.n for name, metric in _credible_metrics(window).items() if metric.n}
-    return {name: means[name] for name in sorted(live.tested_metrics(comparison) & means.keys())}
-
-
-def _compared_means(live: LiveComparisons, comparison: Comparison, window: Window) -> dict[str, float]:
-    """The window's means of the metrics that are compared, less the control's level; none before there is a level."""
-    levels = live.levels(comparison)
-    means = window.means() if levels else {}
-    return {metric: means[metric] - level for metric, level in levels.items() if metric in means}
+        if folded is not None:
+            cells.append(folded.cell)
+    return cells
 
 
 def _credible_metrics(window: Window) -> dict[str, Summary]:

@@ -5,7 +5,9 @@
 3. A plan that ends below 100%, or among some devices only, makes nothing everybody's baseline: it holds at its end.
 4. A share that no enrolled device falls in is widened as soon as one is enrolled that it could be for: a rollout may
    begin before the only board of a desk has enrolled.
-5. What the gate would let go on may still have to wait: for people's approval of the next stage, for the end of a
+5. Of a set, each version has a gate of its own, and the verdict is one: what is worst for any of them happens to all. A
+   rollout that moves with its lead's is judged there.
+6. What the gate would let go on may still have to wait: for people's approval of the next stage, for the end of a
    freeze, for a blast radius that is too small. Going back waits for nothing.
 """
 
@@ -15,8 +17,9 @@ from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.approvals import approvals_missing
-from whimbrel.flows.rollouts.judge import RolloutLedgers, judge_rollout
+from whimbrel.flows.rollouts.judge import RolloutLedgers, judge_set
 from whimbrel.flows.rollouts.move import BACK, move
+from whimbrel.flows.rollouts.rollout_set import save_set
 from whimbrel.flows.rollouts.shares import next_over_the_cap, present_share, share_percent
 from whimbrel.flows.wording import people_words, time_words
 from whimbrel.gate.verdict import Move, Verdict
@@ -43,15 +46,17 @@ def advance(
     ledgers: RolloutLedgers | None = None,
 ) -> Verdict:
     """Ask the gate and do what it says. Returns the verdict. `ledgers`: kept between the windows of a rollout."""
+    if rollout.lead:
+        return Verdict("wait", f"it is judged with {rollout.lead}", {})
     rollout = _widened(registry, fleet, rollout, now=now)
-    verdict = judge_rollout(registry, fleet, rollout, now=now, ledgers={} if ledgers is None else ledgers)
+    verdict = judge_set(registry, fleet, rollout, now=now, ledgers={} if ledgers is None else ledgers)
     verdict, event = _held_back(registry, fleet, rollout, verdict, now=now)
     # A rollout that a person paused goes back, and nowhere else; so does one whose signed policy is not out yet.
     if event is None or (rollout.state in {State.PAUSED, State.ADVANCING} and event not in BACK):
         return verdict
     if NEXT.get((rollout.state, event)) is None:  # it holds or waits already, and the newest reason counts
         if verdict.because != rollout.because:
-            registry.save_rollout(msgspec.structs.replace(rollout, because=verdict.because), before=rollout)
+            save_set(registry, msgspec.structs.replace(rollout, because=verdict.because), before=rollout)
         return verdict
     move(
         registry,
@@ -80,7 +85,7 @@ def _widened(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *
         "it, and now a device is"
     )
     wider = msgspec.structs.replace(rollout, shares=(*rollout.shares[:-1], share), stage_since=now, because=because)
-    registry.save_rollout(wider, before=rollout)
+    save_set(registry, wider, before=rollout)
     audit(registry, wider, actor="gate", action="widen", because=because, now=now, evidence={"shares": [*wider.shares]})
     return wider
 

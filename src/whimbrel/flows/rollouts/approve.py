@@ -14,6 +14,7 @@ from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ApprovalRecord, RolloutRecord
 from whimbrel.flows.rollouts.approvals import approvals_missing, approvals_wanted, approved_by, stage_to_approve
 from whimbrel.flows.rollouts.move import move
+from whimbrel.flows.rollouts.rollout_set import lead_of
 from whimbrel.flows.rollouts.shares import next_over_the_cap
 from whimbrel.flows.rollouts.start import begin_or_wait
 from whimbrel.plan.rollout_states import Event, State, transition
@@ -26,8 +27,9 @@ def approve(
     registry: RegistryPort, fleet: FleetPort, identifier: str, *, by: str, note: str, now: float
 ) -> RolloutRecord:
     """One person agrees; the last one that is needed sets it going. Raises `Refused` for one who agreed before."""
-    registry.model(registry.rollout(identifier).model, lock=True)  # two at once: the second sees the first
-    rollout = registry.rollout(identifier)
+    lead = lead_of(registry, registry.rollout(identifier))
+    registry.model(lead.model, lock=True)  # two at once: the second sees the first
+    rollout = registry.rollout(lead.id)
     transition(rollout.state, Event.APPROVE)
     stage = stage_to_approve(rollout)
     before = approved_by(registry, rollout, stage=stage)
@@ -63,6 +65,6 @@ def reject(
     registry: RegistryPort, fleet: FleetPort, identifier: str, *, by: str, note: str, now: float
 ) -> RolloutRecord:
     """A person says no: a draft ends, a rollout that waits is paused. Raises `IllegalTransition` otherwise."""
-    rollout = registry.rollout(identifier)
+    rollout = lead_of(registry, registry.rollout(identifier))
     because = f"rejected by {by}{f': {note}' if note else ''}"
     return move(registry, fleet, rollout, Event.REJECT, because=because, actor=by, evidence={}, now=now)

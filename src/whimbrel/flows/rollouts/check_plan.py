@@ -17,10 +17,12 @@ from whimbrel.errors import Refused
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import usage_of
-from whimbrel.flows.rollouts.shares import DevicePlace, Devices, cap, share_among, share_percent, stage_of
+from whimbrel.flows.rollouts.blue_green import blue_green_sentences, blue_green_warnings
+from whimbrel.flows.rollouts.rollout_set import Member, find_members
+from whimbrel.flows.rollouts.shares import DevicePlace, Devices, cap, runs_all, share_among, share_percent, stage_of
 from whimbrel.flows.rollouts.small_fleet import protection_sentences, protection_warnings
 from whimbrel.flows.rollouts.start import find_refusal
-from whimbrel.flows.version_fit import VersionFit, fit_of_version, release_of, runs_where
+from whimbrel.flows.version_fit import VersionFit, fit_of_version
 from whimbrel.flows.versions import find_version
 from whimbrel.flows.wording import condition_words, devices_words, duration_words, percent_words, time_words
 from whimbrel.gate.power import DetectableHarm, Usage, detectable_harm
@@ -75,8 +77,12 @@ def check_plan(
     target = find_version(versions, name)
     fit = fit_of_version(registry, fleet, model.name, target.serial)
     following, stands_for = _fleet(list(Devices(fleet, model.name, salt=model.salt).places()), devices)
-    can_run = runs_where(release_of(registry, model.name, target.serial).variants, told=model.settings.report_labels)
+    members = _members(registry, target)
+    can_run = runs_all(
+        registry, {model.name: target.serial, **{each.version.model: each.version.serial for each in members}}
+    )
     places = [(place, labels) for place, labels in following if can_run is None or can_run(labels)]
+    plan = msgspec.structs.replace(plan, alpha=plan.alpha / (1 + len(members)))  # as the rollout has it
     usage = usage_of(registry, fleet, model.name)
     first = model.baseline is None
     if first:
@@ -96,8 +102,27 @@ def check_plan(
         fit=fit,
         traffic=usage,
         stages=stages,
-        sentences=_sentences(plan, stages, baseline=baseline.semantic_version if baseline else None, first=first),
+        sentences=(
+            *_set_sentences(members),
+            *_sentences(plan, stages, baseline=baseline.semantic_version if baseline else None, first=first),
+        ),
         warnings=(*refused, *untold, *_warnings(plan, stages, count, first=first, now=now)),
+    )
+
+
+def _members(registry: RegistryPort, target: VersionRecord) -> list[Member]:
+    try:
+        return find_members(registry, target)
+    except Refused:
+        return []  # the check says that it would be refused, and why
+
+
+def _set_sentences(members: Sequence[Member]) -> tuple[str, ...]:
+    if not members:
+        return ()
+    return (
+        f"It is one of a set, and carries what it requires: {', '.join(each.title for each in members)}. A device "
+        "takes all of them or none, and harm in any of them takes all back.",
     )
 
 
@@ -221,14 +246,23 @@ def _sight_words(check: StageCheck) -> str:
 
 def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None, first: bool) -> tuple[str, ...]:
     without = [] if first else [n for n, each in enumerate(stages) if each.devices and not each.control]
+    compares = not plan.is_blue_green or plan.shadows or plan.holdback
     sentences = [
         "It is the first version, so there is nothing to compare it with: probes, trials, the kill switch and absolute "
         "limits protect its devices. Taken back, it leaves them without a version."
         if first
+        else "It compares no two versions at one time."
+        if not compares
         else f"{'Every stage' if not without else 'A stage with a control'} is compared with devices that stay on the "
         "old version, at the same time. Crashes, errors, silence, latency and accuracy are watched where devices "
         "report them.",
-        *protection_sentences(plan, without_control=without, baseline=baseline),
+        *(blue_green_sentences(plan) if plan.is_blue_green and not first else ()),
+        *protection_sentences(
+            plan,
+            without_control=without,
+            baseline=baseline,
+            why="all of its devices change at once" if plan.is_blue_green else "the fleet is too small",
+        ),
         "A limit that is proven to be broken takes it back by itself."
         if first
         else "Proven harm goes back by itself, also harm that is smaller than the plan's limits: a limit decides the "
@@ -241,15 +275,15 @@ def _sentences(plan: Plan, stages: Sequence[StageCheck], *, baseline: str | None
         "more than what the stage could have seen.",
     ]
     last = stages[-1]
-    if plan.holdback_percent:
+    if plan.holdback:
         kept = last.control
         sentences.append(
-            f"A holdback of {plan.holdback_percent:g}% ({devices_words(kept)}) stays on the old version until the last "
+            f"A holdback of {plan.holdback:g}% ({devices_words(kept)}) stays on the old version until the last "
             "soak ends; then everybody gets the new one."
             if kept or not last.devices
-            else f"The holdback of {plan.holdback_percent:g}% is empty: no device is in it."
+            else f"The holdback of {plan.holdback:g}% is empty: no device is in it."
         )
-    elif not first:
+    elif not first and not plan.is_blue_green:
         sentences.append(
             "Without a holdback, from 100% on only absolute limits and silence are judged: nothing is left to compare."
         )
@@ -278,14 +312,16 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, first: bo
     begin, last = stages[0], stages[-1]
     if not fleet:
         warnings.append("no device follows the model, so nothing can be counted; imagine a fleet with --devices N")
-    if len(stages) == 1:
+    if plan.is_blue_green:
+        warnings += blue_green_warnings(plan, first=first)
+    elif len(stages) == 1:
         warnings.append("one stage: there is no canary, and all of its devices are at stake at once")
     elif begin.share_percent >= 50:
         warnings.append(
             f"the first stage is {percent_words(begin.share_percent)} already: most devices have it before anything is "
             "known"
         )
-    if not plan.holdback_percent and not first:
+    if not plan.holdback and not first and not plan.is_blue_green:
         warnings.append("no holdback: at 100% nothing is left to compare with")
     for index, (stage, check) in enumerate(zip(plan.stages, stages, strict=True)):
         before = any(each.devices for each in stages[:index] if not each.shadow)

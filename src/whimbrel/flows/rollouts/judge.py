@@ -3,7 +3,8 @@
 1. A stage in which none of a small fleet falls is judged by the devices of the stage before it.
 2. A device of a shadow stage speaks for no stage that serves.
 3. Where a stage has soaked and no enrolled device can be its control, the gate also gets the past: what the stage's own
-   devices told while they ran the version before, and what both versions were published with.
+   devices told while they ran the version before (of a large fleet: what was told of it in the rollout's shadow
+   stage), and what both versions were published with.
 """
 
 import functools
@@ -15,14 +16,16 @@ from whimbrel.flows.judging import Rejudged, ReplayedVerdict, judge_again, judge
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.past import of_devices, past_cells
+from whimbrel.flows.rollouts.rollout_set import members_of, set_of
 from whimbrel.flows.rollouts.shares import DevicePlace, Devices, stage_of
 from whimbrel.flows.versions import reference_of
 from whimbrel.gate.estimates import estimates_of
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import drift_limits, watched
+from whimbrel.gate.kill_switch import natural_rate
 from whimbrel.gate.ledger import Ledger, References
 from whimbrel.gate.totals import Totals
-from whimbrel.gate.verdict import Counts, GateInput, Past, Verdict
+from whimbrel.gate.verdict import Counts, GateInput, Move, Past, Verdict
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Release
@@ -56,8 +59,36 @@ class RolloutGate:
         return parse(GateInput, stored, what="a stored situation")
 
 
+_WORST_FIRST: tuple[Move, ...] = ("roll_back", "slice_back", "hold", "wait", "advance", "finish")
+
+
 def verdict_for(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
-    """What the gate says of a rollout at `now`; nothing is changed."""
+    """What the gate says of a rollout and its set at `now`; nothing is changed."""
+    return _of_set({each.model: _verdict_for_one(registry, fleet, each, now=now) for each in set_of(registry, rollout)})
+
+
+def judge_set(
+    registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float, ledgers: RolloutLedgers
+) -> Verdict:
+    """The one verdict on a rollout and all that it carries; what each gate said is stored with its own rollout."""
+    verdicts = {
+        each.model: judge_rollout(registry, fleet, each, now=now, ledgers=ledgers)
+        for each in [rollout, *members_of(registry, rollout)]
+    }
+    return _of_set(verdicts)
+
+
+def _of_set(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """What is worst for any model of a set happens to all; where all may go on, each says so."""
+    if len(verdicts) == 1:
+        return next(iter(verdicts.values()))
+    worst = min(verdicts.values(), key=lambda verdict: _WORST_FIRST.index(verdict.move))
+    agreeing = [f"{model}: {each.because}" for model, each in verdicts.items() if each.move == worst.move]
+    because = "; ".join(agreeing if worst.move in {"advance", "finish"} else agreeing[:1])
+    return msgspec.structs.replace(worst, because=because)
+
+
+def _verdict_for_one(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
     gate = RolloutGate(registry, rollout)
     looked_at = gate_input(registry, fleet, rollout, now=now)
     return judge_windows(fleet, gate, looked_at, window=rollout.window_at(now), ledgers={})
@@ -98,6 +129,7 @@ def gate_input(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord,
         shares=rollout.shares,
         without=rollout.without,
         users_heard=(fleet.user_reports_heard_at(rollout.model) or 0.0) >= rollout.created_at,
+        natural_go_back=_natural_go_back(registry, fleet, rollout, counts),
     )
     if soaked_s < rollout.plan.stages[rollout.stage].duration_hours * rollout.hour_s:
         return judged
@@ -109,6 +141,20 @@ def gate_input(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord,
         if heard.assigned_c or places.has_control(rollout, cohort)
         else _past(registry, fleet, rollout, cohort, now=now),
     )
+
+
+def _natural_go_back(
+    registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Counts]
+) -> float | None:
+    """The share of devices that left the baseline by themselves; asked for once a device left the new version."""
+    if rollout.baseline is None or not any(each.went_back_t for each in counts.values()):
+        return None
+    went_back = activated = 0
+    for other in registry.rollouts(model=rollout.model):
+        if other.target == rollout.baseline and other.id != rollout.id:
+            for each in fleet.counts(other.id).values():
+                went_back, activated = went_back + each.went_back_t, activated + each.activated_t
+    return natural_rate(went_back, activated) if activated else None
 
 
 def references_of(registry: RegistryPort, rollout: RolloutRecord) -> References:
@@ -130,13 +176,13 @@ class _Places:
     @functools.cached_property
     def _able(self) -> list[DevicePlace]:
         """Those that the version may run on."""
-        rollout = self._rollout
-        return list(Devices.of_version(self._registry, self._fleet, rollout.model, rollout.target).places())
+        return list(Devices.of_rollout(self._registry, self._fleet, self._rollout).places())
 
     @functools.cached_property
     def _all(self) -> list[DevicePlace]:
         model = self._registry.model(self._rollout.model)
-        return list(Devices(self._fleet, model.name, salt=model.salt).places())
+        salt = self._rollout.salt if self._rollout.salt is not None else model.salt
+        return list(Devices(self._fleet, model.name, salt=salt).places())
 
     def hides(self, selector: Selector) -> bool:
         """Whether a selector asks for labels that stay on the devices, so that nobody here knows whom it means."""
@@ -182,7 +228,7 @@ def _past(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, stag
     placed = fleet.participations([rollout.id], sorted(by_device))
     treated = {each.device_id for each in placed if each.role == "treated" and each.stage == stage}
     totals = Totals()
-    for cell in of_devices(by_device, treated):
+    for cell in of_devices(by_device, treated) or _told_in_the_shadow(fleet, rollout, now=now):
         totals.add(cell)
     criteria = rollout.plan.criteria(rollout.stage)
     told = estimates_of({"past": totals}, criteria, watched=[row.name for row in watched(rollout.plan)])["past"]
@@ -193,6 +239,14 @@ def _past(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, stag
         released=_release(registry, rollout.model, before.serial).metrics,
         target_released=target.metrics,
     )
+
+
+def _told_in_the_shadow(fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> list[Cell]:
+    """What devices told of the version before while they tried the new one beside it, and those beside them."""
+    if not rollout.plan.shadows or rollout.stage < rollout.plan.shadows:
+        return []
+    cells = fleet.cells(rollout.id, before_window=rollout.window_at(now))
+    return [cell for cell in cells if cell.stage < rollout.plan.shadows]
 
 
 def _release(registry: RegistryPort, model: str, serial: int) -> Release:

@@ -1,6 +1,7 @@
 """A rollout moves: its row, what follows from the move, and the audit entry, in one transaction. (Step 17.)
 
 1. The gate's moves and a person's go the same way; the actor says whose it was. The policy follows from the rows.
+   A move is one of all rollouts of a set, whichever of them a person names.
 2. What went back is quarantined, the fleet's or the slice's: it is never tried again by itself.
 3. Nobody finishes a rollout in a freeze. Going back waits for nothing.
 """
@@ -15,6 +16,7 @@ from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.quarantine import quarantine
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.finish import after_failure, after_success
+from whimbrel.flows.rollouts.rollout_set import lead_of, save_set
 from whimbrel.flows.rollouts.shares import next_share
 from whimbrel.flows.wording import time_words
 from whimbrel.health.slices import slice_of
@@ -50,7 +52,7 @@ def move_by_person(
     Raises `IllegalTransition` where its state does not allow it.
     """
     because = because or f"{person_move} by {actor}"
-    rollout = registry.rollout(identifier)
+    rollout = lead_of(registry, registry.rollout(identifier))
     if person_move == "finish" and (until := frozen_until(rollout.plan.freeze, now)) is not None and rollout.live:
         raise Refused(
             f"a freeze holds until {time_words(until)}; until then there are rollout pause, abort and rollback"
@@ -71,20 +73,27 @@ def move(
     now: float,
     slices: tuple[str, ...] = (),
 ) -> RolloutRecord:
-    """One move. `slices`: those that go back without the rest. Raises `IllegalTransition`, and changes nothing then."""
+    """One move of a rollout and of all that it carries. `slices`: those that go back without the rest.
+
+    Raises `IllegalTransition`, and changes nothing then.
+    """
     after = _after(registry, fleet, rollout, event, because=because, slices=slices, now=now)
-    registry.save_rollout(after, before=rollout)
-    if event in BACK:
-        hardware = registry.model(rollout.model).settings.hardware_label
+    moved = save_set(registry, after, before=rollout)
+    for each in moved if event in BACK else ():
+        hardware = registry.model(each.model).settings.hardware_label
         selector = _selector(slices, hardware=hardware) if slices else EVERYONE
-        quarantine(registry, rollout, rollout.target, because=because, now=now, selector=selector)
+        quarantine(registry, each.model, each.target, because=because, now=now, selector=selector)
     share = (after.shares[-1] - after.plan.range.start) / BUCKETS if after.shares else 0.0
     with_stage = {"stage": after.stage, "share": share, **evidence}
     audit(registry, after, actor=actor, action=event.value, because=because, now=now, evidence=with_stage)
-    if event is Event.FINISH:
-        after_success(registry, after, now=now)
-    if event is Event.ROLL_BACK:
-        after_failure(registry, after, now=now)
+    for member in moved[1:]:  # an action of its own: receivers of alerts hear of the set once, of its lead
+        with_lead = f"{event.value} with {after.id}: {because}"
+        audit(registry, member, actor=actor, action="move_with_set", because=with_lead, now=now)
+    for each in moved:
+        if event is Event.FINISH:
+            after_success(registry, each, now=now)
+        if event is Event.ROLL_BACK:
+            after_failure(registry, each, now=now)
     return after
 
 

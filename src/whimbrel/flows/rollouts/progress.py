@@ -19,6 +19,7 @@ from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.judge_silence import SILENCE_PERIODS
 from whimbrel.flows.rollouts.approve import go_on
+from whimbrel.flows.rollouts.rollout_set import save_set, set_of
 from whimbrel.flows.rollouts.start import begin_or_wait
 from whimbrel.plan.rehearsal import rehearsed_s
 from whimbrel.plan.rollout_states import Event, State, transition
@@ -39,7 +40,9 @@ MOVES_BY_ITSELF = frozenset(
 def follow(
     registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, published: bool, now: float
 ) -> RolloutRecord:
-    """The rollout after what follows by itself. `published`: the signed policy of its model says what the rows say."""
+    """The rollout after what follows by itself. `published`: the signed policies of its set say what the rows say."""
+    if rollout.lead:
+        return rollout  # it moves with its lead
     match rollout.state:
         case State.SCHEDULED | State.QUEUED:
             return _try_to_begin(registry, fleet, rollout, now=now)
@@ -59,7 +62,11 @@ def follow(
 
 
 def devices_left(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> int:
-    """Devices in reach that still run the target of a rollout that goes back."""
+    """Devices in reach that still run the target of a rollout that goes back; of a set, the most of any member."""
+    return max(_devices_left(registry, fleet, each, now=now) for each in set_of(registry, rollout))
+
+
+def _devices_left(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> int:
     settings = registry.model(rollout.model).settings
     rehearsed = rehearsed_s(settings.refresh_s, hour_s=rollout.hour_s)
     refresh_s = max(rehearsed, min(settings.refresh_s, limits.REHEARSED_REACH_S))  # a busy desk is not out of reach
@@ -93,5 +100,5 @@ def _note_transition(
     """A transition that nobody decided: it is written down in the row alone."""
     state = transition(rollout.state, event)
     after = msgspec.structs.replace(rollout, state=state, state_since=now, because=because or rollout.because)
-    registry.save_rollout(after, before=rollout)
+    save_set(registry, after, before=rollout)
     return after

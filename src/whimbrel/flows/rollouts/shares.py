@@ -7,7 +7,7 @@
 3. Devices of a shadow stage are not on the new version: they count in no cap, and bound no share of those that are.
 4. The holdback is kept from a raised share, but for the first device.
 5. A device that no variant of the version fits counts for nothing: a canary of such devices would be empty. A device of
-   which that is not known counts.
+   which that is not known counts. Of a set, a variant of every version must fit.
 """
 
 import heapq
@@ -15,8 +15,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
-from whimbrel.flows.ports import FleetPort, ModelsPort
+from whimbrel.flows.ports import FleetPort, ModelsPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.rollouts.rollout_set import set_of
 from whimbrel.flows.version_fit import release_of, runs_where
 from whimbrel.plan.plan import Plan
 from whimbrel.policy.bucket import BUCKETS, bucket
@@ -34,10 +35,18 @@ class Devices:
         self._fleet, self._model, self._salt, self._can_run = fleet, model, salt, can_run
 
     @classmethod
-    def of_version(cls, registry: ModelsPort, fleet: FleetPort, model: str, serial: int) -> Self:
-        """The devices that may run a version of `model`."""
-        record, variants = registry.model(model), release_of(registry, model, serial).variants
-        return cls(fleet, model, salt=record.salt, can_run=runs_where(variants, told=record.settings.report_labels))
+    def of_versions(
+        cls, registry: ModelsPort, fleet: FleetPort, model: str, versions: Mapping[str, int], *, salt: int | None = None
+    ) -> Self:
+        """The devices of `model` that may run all `versions`. `salt`: where it is not the model's own."""
+        salt = salt if salt is not None else registry.model(model).salt
+        return cls(fleet, model, salt=salt, can_run=runs_all(registry, versions))
+
+    @classmethod
+    def of_rollout(cls, registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> Self:
+        """The devices that may run the target of a rollout, with its set."""
+        versions = {each.model: each.target for each in set_of(registry, rollout)}
+        return cls.of_versions(registry, fleet, rollout.model, versions, salt=rollout.salt)
 
     def count(self) -> int:
         """How many they are."""
@@ -50,6 +59,16 @@ class Devices:
         for key, labels in self._fleet.keys_and_labels(self._model):
             if self._can_run is None or self._can_run(labels):
                 yield bucket(key, salt=self._salt), labels
+
+
+def runs_all(registry: ModelsPort, versions: Mapping[str, int]) -> Callable[[Mapping[str, str]], bool] | None:
+    """Whether variants of all `versions` (serials by model) may fit a device with some labels; None: of any device."""
+    asked = [
+        runs_where(release_of(registry, name, serial).variants, told=registry.model(name).settings.report_labels)
+        for name, serial in versions.items()
+    ]
+    needed = [each for each in asked if each is not None]
+    return (lambda labels: all(each(labels) for each in needed)) if needed else None
 
 
 def share_for(devices: Devices, plan: Plan, *, stage: int, shares: Sequence[int] = ()) -> int:
@@ -115,20 +134,20 @@ def over_the_cap(devices: Devices, plan: Plan, *, shares: Sequence[int]) -> str 
     return f"{count} devices would be on the new version, and the plan's blast radius is {most}"
 
 
-def next_share(registry: ModelsPort, fleet: FleetPort, rollout: RolloutRecord) -> int:
+def next_share(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> int:
     """The bucket where the share of a rollout's next stage ends."""
-    return _next_share(Devices.of_version(registry, fleet, rollout.model, rollout.target), rollout)
+    return _next_share(Devices.of_rollout(registry, fleet, rollout), rollout)
 
 
-def present_share(registry: ModelsPort, fleet: FleetPort, rollout: RolloutRecord) -> int:
+def present_share(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> int:
     """The bucket where the share of a rollout's present stage would end, by the devices that are there now."""
-    devices = Devices.of_version(registry, fleet, rollout.model, rollout.target)
+    devices = Devices.of_rollout(registry, fleet, rollout)
     return share_for(devices, rollout.plan, stage=rollout.stage, shares=rollout.shares[:-1])
 
 
-def next_over_the_cap(registry: ModelsPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
+def next_over_the_cap(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
     """Why the next stage would pass the plan's blast radius; None where it would not."""
-    devices = Devices.of_version(registry, fleet, rollout.model, rollout.target)
+    devices = Devices.of_rollout(registry, fleet, rollout)
     return over_the_cap(devices, rollout.plan, shares=(*rollout.shares, _next_share(devices, rollout)))
 
 

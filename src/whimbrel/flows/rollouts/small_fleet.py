@@ -7,23 +7,28 @@
 
 from collections.abc import Sequence
 
-from whimbrel.gate.guardrails import KILL_LEAST, KILL_SHARE
+from whimbrel.gate.kill_switch import least_that_stop
 from whimbrel.plan.criteria import SuccessCriteria
 from whimbrel.plan.measures import LIMITS
 from whimbrel.plan.plan import Plan
 
 
-def protection_sentences(plan: Plan, *, without_control: Sequence[int], baseline: str | None) -> tuple[str, ...]:
-    """What protects the devices of the stages that have no control; nothing where every stage has one."""
+def protection_sentences(
+    plan: Plan, *, without_control: Sequence[int], baseline: str | None, why: str
+) -> tuple[str, ...]:
+    """What protects the devices of the stages that have no control; nothing where every stage has one.
+
+    `why`: why there is none.
+    """
     if not without_control:
         return ()
     criteria = [plan.criteria(index) for index in without_control]
     absolute, relative = _limits_of(criteria, relative=False), _limits_of(criteria, relative=True)
     names = ", ".join(plan.stages[index].name for index in without_control)
     limits = f"absolute limits ({', '.join(absolute)})" if absolute else "no absolute limit, since the plan sets none"
-    few = f"{KILL_LEAST} of several ({KILL_SHARE:.0%} of more than {KILL_LEAST / KILL_SHARE:.0f})"
+    few = f"{least_that_stop(2)} of two, {least_that_stop(10)} of ten, or {least_that_stop(100)} of a hundred"
     sentences = [
-        f"No device is left as a control in {names}: the fleet is too small. What protects it there: the probe, before "
+        f"No device is left as a control in {names}: {why}. What protects it there: the probe, before "
         "the version is used; the trial, in which a device goes back by itself; the kill switch, which takes it back "
         f"when the only device went back, or {few}; {limits}."
     ]

@@ -11,6 +11,8 @@
 5. What waits has no say in the policy: baseline and shares are those of the moment in which it begins.
 6. A model without a baseline has a first version to roll out: devices that the plan does not reach run none, and there
    is no holdback.
+7. What its version requires of other models begins with it, as one set (rollout_set). Each version of a set is judged
+   with its part of the plan's false-alarm budget, and anything live of any of its models is in its way.
 """
 
 import msgspec
@@ -20,12 +22,13 @@ from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
 from whimbrel.flows.rollouts.approvals import approvals_wanted
+from whimbrel.flows.rollouts.rollout_set import Member, carry, find_members, member_ids
 from whimbrel.flows.rollouts.shares import Devices, over_the_cap, share_for
 from whimbrel.flows.versions import find_version, reference_of
 from whimbrel.flows.wording import people_words, percent_words, time_words
 from whimbrel.gate.guardrails import drift_limits
 from whimbrel.plan.plan import Plan, VersionName
-from whimbrel.plan.ranges import in_the_way
+from whimbrel.plan.ranges import Range, in_the_way
 from whimbrel.plan.rollout_states import Event, State, transition
 from whimbrel.plan.schedule import frozen_until
 from whimbrel.policy.bucket import BUCKETS
@@ -108,6 +111,7 @@ class _NextEvent(msgspec.Struct, frozen=True):
     baseline: int | None
     plan: Plan
     shares: tuple[int, ...] = ()
+    members: tuple[Member, ...] = ()
 
 
 def _next_event(
@@ -120,30 +124,36 @@ def _next_event(
     now: float,
 ) -> _NextEvent:
     plan = rollout.plan if baseline is not None else rollout.plan.without_holdback
+    members = find_members(registry, _version(registry, rollout))
+    names = [rollout.model, *(each.version.model for each in members)]
     if plan.schedule is not None and (at := plan.schedule.at()) > now:
         return _NextEvent(Event.SCHEDULE, f"it begins at {time_words(at)}", baseline, plan)
-    if blocking := _in_its_way(registry, rollout):
-        what = f"rollout {blocking[0].id} of {rollout.model} is {blocking[0].state.value.replace('_', ' ')}"
+    if blocking := [other for name in names for other in _in_its_way(registry, rollout, model=name)]:
+        what = f"rollout {blocking[0].id} of {blocking[0].model} is {blocking[0].state.value.replace('_', ' ')}"
         if plan.on_running == "refuse":
             raise Conflict(
                 f"{what}; end that one first (rollout finish, abort or rollback), or let this one wait for it "
                 "(on_running: queue)"
             )
         return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline, plan)
-    if others := in_the_way(plan.range, registry.experiment_ranges(model.name)):
+    taken = [(name, each) for name in names for each in _experiments_in_its_way(registry, rollout, model=name)]
+    if taken:
         what = (
-            f"{' and '.join(others)} of {model.name} has devices in its range, and a device runs one version at a time"
+            f"{' and '.join(each for _, each in taken)} of {taken[0][0]} has devices in its range, and a device runs "
+            "one version at a time"
         )
         if plan.on_running == "refuse":
             raise Conflict(f"{what}; stop it first, or let this one wait for it (on_running: queue)")
         return _NextEvent(Event.QUEUE, f"{what}; it begins when the way is free", baseline, plan)
     if (until := frozen_until(plan.freeze, now)) is not None:
         return _NextEvent(Event.SCHEDULE, f"a freeze holds until {time_words(until)}; it begins then", baseline, plan)
-    devices = Devices.of_version(registry, fleet, model.name, rollout.target)
+    versions = {model.name: rollout.target, **{each.version.model: each.version.serial for each in members}}
+    devices = Devices.of_versions(registry, fleet, model.name, versions)
     shares = (share_for(devices, plan, stage=0),)
     if refused := over_the_cap(devices, plan, shares=shares):
         raise Refused(f"{refused}; raise it, or begin with fewer devices")
-    return _NextEvent(Event.BEGIN, "", baseline, plan, shares)
+    plan = msgspec.structs.replace(plan, alpha=plan.alpha / len(names))
+    return _NextEvent(Event.BEGIN, "", baseline, plan, shares, tuple(members))
 
 
 def _apply(
@@ -161,25 +171,38 @@ def _apply(
         stage_since=now,
         because=f"started by {actor}",
         delays=(longest_wait_s(rollout.hour_s),),
+        members=member_ids(following.members, tag=rollout.id.rpartition("-")[2]),
     )
     _save(registry, after, before=rollout)
+    carry(registry, after, following.members, ids=after.members, now=now)
     model, target = registry.model(rollout.model), _version(registry, rollout)
-    quarantined = [entry for entry in registry.quarantines(model.name) if entry.serial == target.serial]
-    if quarantined:
-        registry.lift_quarantines(model.name, target.serial, at=now)
-        evidence = {"serial": target.serial, "taken_back": [entry.because for entry in quarantined]}
-        audit(registry, after, actor=actor, action="override", because=rollout.override, now=now, evidence=evidence)
+    for version in (target, *(member.version for member in following.members)):
+        _lift_quarantine(registry, after, version, actor=actor, now=now)
     share = (following.shares[0] - rollout.plan.range.start) / BUCKETS
     audit(
         registry,
         after,
         actor=actor,
         action=Event.BEGIN.value,
-        because=f"{target.version} ({target.semantic_version}) to {percent_words(100 * share)} of the devices",
+        because=f"{target.version} ({target.semantic_version})"
+        f"{''.join(f' with {member.title}' for member in following.members)} "
+        f"to {percent_words(100 * share)} of the devices",
         now=now,
-        evidence={"shares": list(following.shares), "salt": model.salt, "baseline": following.baseline},
+        evidence={"shares": list(following.shares), "salt": model.salt, "baseline": following.baseline}
+        | ({"members": list(after.members)} if after.members else {}),
     )
     return after
+
+
+def _lift_quarantine(
+    registry: RegistryPort, rollout: RolloutRecord, version: VersionRecord, *, actor: str, now: float
+) -> None:
+    """A version that was taken back before is offered again, since a person gave a reason."""
+    quarantined = [entry for entry in registry.quarantines(version.model) if entry.serial == version.serial]
+    if quarantined:
+        registry.lift_quarantines(version.model, version.serial, at=now)
+        evidence = {"serial": version.serial, "taken_back": [entry.because for entry in quarantined]}
+        audit(registry, rollout, actor=actor, action="override", because=rollout.override, now=now, evidence=evidence)
 
 
 def _version(registry: RegistryPort, rollout: RolloutRecord) -> VersionRecord:
@@ -198,7 +221,24 @@ def _baseline_for(
 def find_refusal(
     registry: RegistryPort, plan: Plan, model: ModelRecord, target: VersionRecord, *, override: str = ""
 ) -> str | None:
-    """Why this version may not be rolled out now; None where nothing speaks against it."""
+    """Why this version may not be rolled out now, with its set; None where nothing speaks against it."""
+    if refusal := _refusal_of_one(registry, plan, model, target, override=override):
+        return refusal
+    try:
+        members = find_members(registry, target)
+    except Refused as error:
+        return str(error)
+    for member in members:
+        version = member.version
+        refusal = _refusal_of_one(registry, plan, registry.model(version.model), version, override=override)
+        if refusal:
+            return f"{target.model} {target.version} requires {member.title}: {refusal}"
+    return None
+
+
+def _refusal_of_one(
+    registry: RegistryPort, plan: Plan, model: ModelRecord, target: VersionRecord, *, override: str
+) -> str | None:
     quarantined = [entry for entry in registry.quarantines(model.name) if entry.serial == target.serial]
     if target.retired:
         return f"{target.model} {target.version} is retired; publish a new version"
@@ -227,13 +267,19 @@ def find_refusal(
     return None
 
 
-def _in_its_way(registry: RegistryPort, rollout: RolloutRecord) -> list[RolloutRecord]:
+def _in_its_way(registry: RegistryPort, rollout: RolloutRecord, *, model: str) -> list[RolloutRecord]:
     others = [
         other
-        for other in registry.rollouts(model=rollout.model, unended=True)
+        for other in registry.rollouts(model=model, unended=True)
         if other.id != rollout.id and (other.live or (other.state is State.QUEUED and _older(other, rollout)))
     ]
-    return [other for other in others if other.range.meets(rollout.range)]
+    # A member's model divides its devices by another salt: whatever range is taken there may have any of them.
+    return [other for other in others if model != rollout.model or other.range.meets(rollout.range)]
+
+
+def _experiments_in_its_way(registry: RegistryPort, rollout: RolloutRecord, *, model: str) -> list[str]:
+    own = rollout.range if model == rollout.model else Range()
+    return in_the_way(own, registry.experiment_ranges(model))
 
 
 def _older(other: RolloutRecord, rollout: RolloutRecord) -> bool:

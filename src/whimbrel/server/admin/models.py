@@ -1,24 +1,42 @@
 """The admin API's routes for models: their settings, their aliases, and what is known of their fleet."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, get, patch, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
+from whimbrel import limits
+from whimbrel.flows.monitors.show_health import ModelHealth, model_health
 from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.build_deltas import write_index
 from whimbrel.flows.publishing.change_settings import change_settings
 from whimbrel.flows.publishing.set_alias import set_alias
-from whimbrel.flows.records import ModelRecord, NewSettings
+from whimbrel.flows.publishing.set_line import line_of
+from whimbrel.flows.records import ModelRecord, NewSettings, QuarantineRecord
 from whimbrel.flows.reports.history import History, history_of, inventory_of
-from whimbrel.flows.versions import find_planned_version
+from whimbrel.flows.rollouts.roll_back_model import WayBack, find_way_back, roll_back_model
+from whimbrel.flows.rollouts.way_back_words import way_back_sentences
+from whimbrel.flows.versions import find_named_version, find_planned_version
+from whimbrel.flows.wording import selector_words
 from whimbrel.model.documents import parse
+from whimbrel.model.selector_text import read_selector
+from whimbrel.policy.policy import PERIOD_S, Policy
 from whimbrel.server.admin.operations import Operations
-from whimbrel.server.admin.views.models import AddedModel, AliasView, ModelView, NewAlias, NewModel
+from whimbrel.server.admin.views.models import (
+    AddedModel,
+    AliasView,
+    ModelView,
+    NewAlias,
+    NewModel,
+    NewWayBack,
+    WayBackView,
+)
+from whimbrel.server.admin.views.versions import VersionView
 from whimbrel.stores.transaction import Stores
+from whimbrel.trust import roles
 
 
 @get("/models", summary="Models with their baseline and devices")
@@ -96,6 +114,21 @@ async def put_alias(
     return await operations.change(namespace, change)
 
 
+@post("/models/{model:str}/rollback", status_code=HTTP_200_OK, summary="Take back what devices run")
+async def roll_back(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    data: JSONBody[NewWayBack],
+) -> WayBackView:
+    """Go back to an earlier version, at any time."""
+
+    def work(stores: Stores) -> WayBackView:
+        return way_back(stores, model, data, now=operations.now())
+
+    return await (operations.do if data.dry_run else operations.change)(namespace, work)
+
+
 @get("/models/{model:str}/history", summary="What its devices told in the newest rollouts, in sums: for forecasts")
 async def show_history(
     operations: NamedDependency[Operations],
@@ -105,6 +138,80 @@ async def show_history(
 ) -> History:
     """What is known of a model's fleet; with what a device would fetch to reach `version`."""
     return await operations.do(namespace, lambda stores: history_view(stores, model, version=version))
+
+
+def way_back(stores: Stores, model: str, asked: NewWayBack, *, now: float) -> WayBackView:
+    """Take a model back, or say how it would go."""
+    registry = stores.registry
+    registry.model(model)
+    selector = read_selector(asked.selector)
+    line = line_of(registry, stores.roles, model)
+    to = find_named_version(registry, model, name=asked.to).serial if asked.to else None
+    if asked.dry_run:
+        return way_back_view(stores, find_way_back(registry, model, line=line, to=to, selector=selector), done=False)
+    before = registry.quarantines(model)
+    way = roll_back_model(
+        registry,
+        model,
+        line=line,
+        to=to,
+        selector=selector,
+        because=asked.because or f"rollback by {asked.actor}",
+        actor=asked.actor,
+        leaves=asked.leaves,
+        now=now,
+    )
+    return way_back_view(stores, way, done=True, quarantines=before)
+
+
+def way_back_view(
+    stores: Stores, way: WayBack, *, done: bool, quarantines: list[QuarantineRecord] | None = None
+) -> WayBackView:
+    """A way back, with what devices will do. `quarantines`: those before it, where they are others by now."""
+    registry, fleet, selector = stores.registry, stores.fleet, way.selector
+    signed = stores.roles.current_target(roles.policy_role(way.model), roles.policy_path(way.model))
+    refresh_s = parse(Policy, signed, what="the signed policy").refresh_s if signed else PERIOD_S
+    if selector.everyone:
+        devices = fleet.inventory(way.model).get(way.leaves.serial, 0)
+    else:
+        devices = sum(count for labels, count in fleet.label_sets(way.model) if selector.matches(labels))
+    told = {*registry.model(way.model).settings.report_labels, registry.model(way.model).settings.hardware_label}
+    return WayBackView(
+        model=way.model,
+        done=done,
+        leaves=VersionView(**msgspec.structs.asdict(way.leaves)),
+        to=VersionView(**msgspec.structs.asdict(way.to)),
+        quarantined=[VersionView(**msgspec.structs.asdict(each)) for each in way.quarantined],
+        selector=selector_words(selector),
+        devices=devices,
+        refresh_s=refresh_s,
+        rollout=way.rollout,
+        sentences=way_back_sentences(
+            way,
+            devices=devices,
+            refresh_s=refresh_s,
+            unknown_labels=selector.labels - told,
+            quarantines=registry.quarantines(way.model) if quarantines is None else quarantines,
+        ),
+    )
+
+
+@get("/models/{model:str}/health", summary="Figures by version, class and hour or day, and its standing monitors")
+async def show_health(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    version: FromQuery[str | None] = None,
+    hours: Annotated[int, QueryParameter(ge=1, le=limits.HEALTH_SHOWN)] = 24,
+) -> ModelHealth:
+    """What devices told of a model's versions lately; with more than 48 hours, by day."""
+
+    def work(stores: Stores) -> ModelHealth:
+        registry, health = stores.registry, stores.health
+        serial = None if version is None else find_named_version(registry, model, name=version).serial
+        return model_health(registry, health, health, model, hours=hours, now=operations.now(), serial=serial)
+
+    return await operations.do(namespace, work)
 
 
 def model_view(stores: Stores, model: ModelRecord) -> ModelView:
@@ -133,4 +240,4 @@ def history_view(stores: Stores, model: str, *, version: str | None) -> History:
     return history_of(stores.registry, stores.fleet, model, running=running)
 
 
-MODEL_ROUTES = (list_models, show_model, create_model, patch_model, put_alias, show_history)
+MODEL_ROUTES = (list_models, show_model, create_model, patch_model, put_alias, roll_back, show_history, show_health)

@@ -17,6 +17,8 @@ from whimbrel.console.charts import MEDIA_TYPES, draw, form_of
 from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.files.plan_file import read_plan
+from whimbrel.flows.monitors.show_health import class_figures
+from whimbrel.flows.publishing.set_line import line_of
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.approvals import pending_approval
 from whimbrel.flows.rollouts.approve import Consent, approve, reject
@@ -24,6 +26,8 @@ from whimbrel.flows.rollouts.check_plan import PlanCheck, check_plan
 from whimbrel.flows.rollouts.judge import replay_rollout, verdict_for
 from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.progress import devices_left
+from whimbrel.flows.rollouts.roll_back_model import roll_back_completed
+from whimbrel.flows.rollouts.rollout_set import members_of
 from whimbrel.flows.rollouts.shares import share_percent
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.rollouts.trace import Point, trace
@@ -31,7 +35,7 @@ from whimbrel.plan.rollout_states import State
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.problems import problems
 from whimbrel.server.admin.views.reason import Reason
-from whimbrel.server.admin.views.rollouts import NewRollout, PlanToCheck, RolloutView, StageView
+from whimbrel.server.admin.views.rollouts import MemberView, NewRollout, PlanToCheck, RolloutView, StageView
 from whimbrel.server.admin.views.verdicts import ReplayView, replay_view, verdict_view
 from whimbrel.stores.transaction import Stores
 
@@ -170,15 +174,18 @@ def ask_rollout(
 ) -> RolloutRecord:
     """What a person asks a rollout to do."""
     registry, fleet = stores.registry, stores.fleet
+    because, actor = reason.because, reason.actor
+    rollout = registry.rollout(identifier)
+    if asked == "rollback" and rollout.state is State.COMPLETED:
+        line = line_of(registry, stores.roles, rollout.model)
+        return roll_back_completed(registry, identifier, line=line, because=because, actor=actor, now=now)
     match asked:
         case "approve":
-            return approve(registry, fleet, identifier, by=reason.actor, note=reason.because, now=now)
+            return approve(registry, fleet, identifier, by=actor, note=because, now=now)
         case "reject":
-            return reject(registry, fleet, identifier, by=reason.actor, note=reason.because, now=now)
+            return reject(registry, fleet, identifier, by=actor, note=because, now=now)
         case _:
-            return move_by_person(
-                registry, fleet, identifier, asked, because=reason.because, actor=reason.actor, now=now
-            )
+            return move_by_person(registry, fleet, identifier, asked, because=because, actor=actor, now=now)
 
 
 async def _shown(operations: Operations, namespace: str, identifier: str) -> RolloutView:
@@ -192,7 +199,15 @@ async def _shown(operations: Operations, namespace: str, identifier: str) -> Rol
 def rollout_with_verdict(stores: Stores, identifier: str, *, now: float) -> RolloutView:
     """A rollout for people and scripts; a live one with what the gate says now."""
     rollout = stores.registry.rollout(identifier)
-    view = rollout_view(stores, rollout, now=now)
+    classes = class_figures(
+        stores.health,
+        rollout.model,
+        baseline=rollout.baseline,
+        candidate=rollout.target,
+        since=rollout.created_at,
+        now=now,
+    )
+    view = msgspec.structs.replace(rollout_view(stores, rollout, now=now), classes=classes)
     if rollout.live:
         verdict = verdict_for(stores.registry, stores.fleet, rollout, now=now)
         view = msgspec.structs.replace(view, verdict=verdict_view(verdict))
@@ -202,7 +217,7 @@ def rollout_with_verdict(stores: Stores, identifier: str, *, now: float) -> Roll
 def rollout_view(stores: Stores, rollout: RolloutRecord, *, now: float) -> RolloutView:
     """A rollout for people and scripts, without the gate."""
     registry, fleet = stores.registry, stores.fleet
-    versions = {v.serial: f"{v.version} ({v.semantic_version})" for v in registry.versions(rollout.model)}
+    versions = _version_names(stores, rollout.model)
     goes_back = rollout.state is State.ROLLING_BACK
     return RolloutView(
         id=rollout.id,
@@ -224,8 +239,24 @@ def rollout_view(stores: Stores, rollout: RolloutRecord, *, now: float) -> Rollo
         ended_at=rollout.ended_at,
         hour_s=rollout.hour_s,
         without=list(rollout.without),
+        lead=rollout.lead,
+        members=[_member_view(stores, each) for each in members_of(registry, rollout)],
         counts={str(stage): counts for stage, counts in fleet.counts(rollout.id).items()},
         devices={versions.get(serial or 0, "none"): n for serial, n in fleet.inventory(rollout.model).items()},
+    )
+
+
+def _version_names(stores: Stores, model: str) -> dict[int, str]:
+    return {v.serial: f"{v.version} ({v.semantic_version})" for v in stores.registry.versions(model)}
+
+
+def _member_view(stores: Stores, member: RolloutRecord) -> MemberView:
+    versions = _version_names(stores, member.model)
+    return MemberView(
+        rollout=member.id,
+        model=member.model,
+        baseline=versions.get(member.baseline or 0),
+        target=versions.get(member.target),
     )
 
 

@@ -9,6 +9,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CON
 from whimbrel.flows.publishing.accept_version import accept_version
 from whimbrel.flows.publishing.retire import retire
 from whimbrel.flows.publishing.set_line import line_of, set_line
+from whimbrel.flows.rollouts.lift_quarantine import lift_quarantine
 from whimbrel.flows.version_fit import VariantsToFit, VersionFit, fit_of, fit_of_version
 from whimbrel.flows.versions import find_named_version
 from whimbrel.flows.wording import selector_words
@@ -122,6 +123,28 @@ async def retire_version(
     return await operations.change(namespace, change)
 
 
+@post(
+    "/models/{model:str}/versions/{version:str}/unquarantine",
+    status_code=HTTP_200_OK,
+    summary="Let devices run it again that was taken back",
+)
+async def unquarantine_version(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    version: FromPath[str],
+    data: JSONBody[Reason],
+) -> VersionView:
+    """Lift the quarantine of a version."""
+
+    def change(stores: Stores) -> VersionView:
+        record = find_named_version(stores.registry, model, name=version)
+        lift_quarantine(stores.registry, record, because=data.because, actor=data.actor, now=operations.now())
+        return VersionView(**msgspec.structs.asdict(record))
+
+    return await operations.change(namespace, change)
+
+
 @get("/models/{model:str}/line", summary="Which serials may run")
 async def show_line(operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str]) -> Line:
     """The line of a model, as its publisher signed it last."""
@@ -223,6 +246,7 @@ VERSION_ROUTES = (
     fit_variants,
     publish_version,
     retire_version,
+    unquarantine_version,
     show_line,
     put_line,
     list_deltas,

@@ -11,6 +11,7 @@ round sees the same difference. Each controller is a file, here in the order of 
     judging     asks the gates, and does what they say   the window that is open <-> the one that was judged last
     publishing  signs and copies what devices fetch      what the rows say <-> what is signed <-> what is copied
     progress    lets rollouts move by themselves         a rollout's state <-> what has happened since
+    monitoring  reads the standing monitors of models    what devices told <-> objectives, the past, versions beside
     deltas      builds patches, beside the rounds        pairs that should have a patch <-> pairs that were tried
 
 **Killed at any point.** Every step is one transaction, or writes files that never change (the timestamp does, and is
@@ -43,6 +44,7 @@ from whimbrel.plan.rollout_states import State
 from whimbrel.server.controllers.deltas import DeltaBuilding
 from whimbrel.server.controllers.judging import Judging
 from whimbrel.server.controllers.leader import Leader, LeadLost
+from whimbrel.server.controllers.monitoring import Monitoring
 from whimbrel.server.controllers.progress import Progress
 from whimbrel.server.controllers.publishing import Publishing, is_published
 from whimbrel.server.controllers.tallying import Tallying
@@ -74,10 +76,12 @@ class Controllers:
         clock: Callable[[], float],
     ) -> None:
         self._database = database
+        self._clock = clock
         self.wake = asyncio.Event()
         self.leader = Leader(database, clock=clock)
         self.tallying = Tallying(self.leader, database, inbox, clock=clock)
         self.judging = Judging(self.leader, database, clock=clock)
+        self.monitoring = Monitoring(self.leader, clock=clock)
         self.publishing = Publishing(self.leader, database, blobs, signers, clock=clock)
         self.progress = Progress(self.leader, database, clock=clock)
         self.deltas = DeltaBuilding(self.leader, database, blobs, wake=self.wake, clock=clock)
@@ -88,6 +92,7 @@ class Controllers:
         for namespace in await asyncio.to_thread(all_namespaces, self._database):
             await asyncio.to_thread(self.judging.judge_rollouts, namespace, at_once=setbacks > 0)
             await asyncio.to_thread(self.judging.judge_experiments, namespace, at_once=setbacks > 0)
+            await asyncio.to_thread(self.monitoring.watch_models, namespace)
             await self.publishing.publish(namespace)
             if await asyncio.to_thread(self.progress.follow_rollouts, namespace):
                 await self.publishing.publish(namespace)
@@ -168,7 +173,7 @@ class Controllers:
         with self._database.transaction() as connection:
             for namespace in namespaces(connection):
                 stores = Stores(connection, namespace)
-                if stores.deltas.unlisted_models() or not is_published(stores):
+                if stores.deltas.unlisted_models() or not is_published(stores, now=self._clock()):
                     return False
                 if any(rollout.state is State.ADVANCING for rollout in stores.registry.rollouts(live=True)):
                     return False

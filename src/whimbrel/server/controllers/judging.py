@@ -46,6 +46,7 @@ class _Kind(Protocol[RecordT_contra]):
     @property
     def ledgers(self) -> MutableMapping[str, Any]: ...
     def save(self, stores: Stores) -> Save[RecordT_contra]: ...
+    def moved_meanwhile(self, stores: Stores, comparison: RecordT_contra) -> bool: ...
     def advance(self, stores: Stores, comparison: RecordT_contra, *, now: float) -> AnyVerdict: ...
 
 
@@ -82,7 +83,8 @@ class Judging:
             if self._judged.get(comparison.id) == window and not at_once:
                 continue
             with self._leader.transaction(namespace) as stores:
-                verdict = _judge_one(kind, stores, comparison, now=now)
+                looks = self._judged.get(comparison.id) != window
+                verdict = _judge_one(kind, stores, comparison, now=now, looks=looks)
             if verdict is None:
                 continue
             self._judged[comparison.id] = window
@@ -90,10 +92,18 @@ class Judging:
                 log.info("%s %s: %s: %s", kind.word, comparison.id, verdict.move, verdict.because)
 
 
-def _judge_one(kind: _Kind[ComparisonT], stores: Stores, comparison: ComparisonT, *, now: float) -> AnyVerdict | None:
-    """The verdict, stored with what follows from it. None: a person changed the comparison; look again next round."""
-    report_s = min(stores.registry.model(comparison.model).settings.report_s, comparison.window_s)
-    judge_silence(stores.fleet, comparison, report_s=report_s, now=now)
+def _judge_one(
+    kind: _Kind[ComparisonT], stores: Stores, comparison: ComparisonT, *, now: float, looks: bool
+) -> AnyVerdict | None:
+    """The verdict, stored with what follows from it. None: somebody changed the comparison; look again next round.
+
+    `looks`: whether silent devices are looked for, once a window.
+    """
+    if kind.moved_meanwhile(stores, comparison):
+        return None
+    if looks:
+        report_s = min(stores.registry.model(comparison.model).settings.report_s, comparison.window_s)
+        judge_silence(stores.fleet, comparison, report_s=report_s, now=now)
     try:
         current = learn_delays(stores.fleet, comparison, save=kind.save(stores), now=now)
         return kind.advance(stores, current, now=now)
@@ -113,6 +123,10 @@ class _Rollouts:
     def save(self, stores: Stores) -> Save[RolloutRecord]:
         return stores.registry.save_rollout
 
+    def moved_meanwhile(self, stores: Stores, comparison: RolloutRecord) -> bool:
+        """Whether the lead of a set moved this rollout in the same round."""
+        return bool(comparison.lead) and stores.registry.rollout(comparison.id) != comparison
+
     def advance(self, stores: Stores, comparison: RolloutRecord, *, now: float) -> AnyVerdict:
         return advance(stores.registry, stores.fleet, comparison, now=now, ledgers=self.ledgers)
 
@@ -127,6 +141,10 @@ class _Experiments:
 
     def save(self, stores: Stores) -> Save[ExperimentRecord]:
         return stores.experiments.save
+
+    def moved_meanwhile(self, stores: Stores, comparison: ExperimentRecord) -> bool:  # noqa: ARG002 (a rollout's asks)
+        """Never by another experiment."""
+        return False
 
     def advance(self, stores: Stores, comparison: ExperimentRecord, *, now: float) -> AnyVerdict:
         return advance_experiment(

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from whimbrel.errors import Conflict
 from whimbrel.flows.rollouts.progress import MOVES_BY_ITSELF, follow
+from whimbrel.flows.rollouts.rollout_set import set_of
 from whimbrel.plan.rollout_states import State
 from whimbrel.server.controllers.leader import Leader
 from whimbrel.server.controllers.publishing import is_published
@@ -46,7 +47,9 @@ class Progress:
                 continue
             with self._leader.transaction(namespace) as stores:
                 rollout = stores.registry.rollout(listed.id)  # as it is now: another may have begun meanwhile
-                published = rollout.state in _WAITS_FOR_POLICY and is_published(stores, rollout.model)
+                published = rollout.state in _WAITS_FOR_POLICY and all(
+                    is_published(stores, each.model, now=now) for each in set_of(stores.registry, rollout)
+                )
                 try:
                     after = follow(stores.registry, stores.fleet, rollout, published=published, now=now)
                 except Conflict:

@@ -63,7 +63,7 @@ class Publishing:
         """Sign what differs: policies, delta indexes, roles whose life is half over, snapshot and timestamp."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         with self._leader.transaction(namespace) as stores:
-            for model, document in _policies_to_sign(stores):
+            for model, document in _policies_to_sign(stores, now=now.timestamp()):
                 path = roles.policy_path(model)
                 stores.roles.write_policy(model, {path: document}, signer=self._signers.policy, now=now)
             for model in stores.deltas.unlisted_models():
@@ -92,13 +92,13 @@ class Publishing:
             stores.roles.set_published(timestamp_version)
 
 
-def is_published(stores: Stores, model: str | None = None) -> bool:
-    """Whether the files that devices fetch say of a model (None: of every model) what its rows say."""
+def is_published(stores: Stores, model: str | None = None, *, now: float) -> bool:
+    """Whether the files that devices fetch say of a model (None: of every model) what its rows say at `now`."""
     copied = stores.roles.published_timestamp() == stores.roles.newest().get(roles.TIMESTAMP)
-    return copied and stores.roles.snapshot_is_current() and not _policies_to_sign(stores, only=model)
+    return copied and stores.roles.snapshot_is_current() and not _policies_to_sign(stores, now=now, only=model)
 
 
-def _policies_to_sign(stores: Stores, *, only: str | None = None) -> list[tuple[str, bytes]]:
+def _policies_to_sign(stores: Stores, *, now: float, only: str | None = None) -> list[tuple[str, bytes]]:
     """Every model whose signed policy differs from what its rows say, with the document to sign."""
     registry = stores.registry
     to_sign = []
@@ -111,7 +111,7 @@ def _policies_to_sign(stores: Stores, *, only: str | None = None) -> list[tuple[
         rendered = render_policy(
             model,
             versions=registry.versions(model.name),
-            rollouts=registry.rollouts(model=model.name, unended=True),
+            rollouts=registry.watched_rollouts(model.name, now=now),
             quarantine=registry.quarantines(model.name),
             sequence=max(1, sequence),
             overrides=registry.overridden(model.name),

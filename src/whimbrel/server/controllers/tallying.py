@@ -63,6 +63,7 @@ class Tallying:
                     now=self._clock(),
                     experiments=stores.experiments.all(live=True),
                     devices=stores.inventory,
+                    health=stores.health,
                 )
                 setbacks += counts.setbacks
                 if counts.contradictions or counts.unreadable:

@@ -113,10 +113,10 @@ def test_what_a_blocked_device_sends_counts_nowhere_and_what_was_acknowledged_do
         before, after = reports(TREATED, window(1), at=T0 + 400), reports(TREATED, window(2), at=T0 + 501)
         block(here, TREATED, now=T0 + 500)
         take(here, before, after)
-        assert sum(cell.at_risk for cell in here.cells()) == 1
+        assert sum(cell.sessions for cell in here.cells()) == 1
         unblock(here, TREATED, now=T0 + 600)
         take(here, reports(TREATED, window(2), at=T0 + 601))
-        assert sum(cell.at_risk for cell in here.cells()) == 2
+        assert sum(cell.sessions for cell in here.cells()) == 2
 
 
 def test_the_silence_of_a_blocked_device_says_nothing() -> None:

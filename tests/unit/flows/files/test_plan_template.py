@@ -25,6 +25,15 @@ def test_with_all_of_its_settings_switched_on_it_is_still_a_plan() -> None:
     assert everything.count("\n") == plain.count("\n")
 
 
+def test_a_new_blue_green_plan_is_understood_also_with_all_of_its_settings_switched_on() -> None:
+    plain = plan_template("wake@2.1.0", strategy="blue_green")
+    plan = read_plan(plain, what="new")
+    assert (plan.is_blue_green, plan.shadows, plan.holdback, plan.reaches_everyone) == (True, 0, 0, True)
+    everything = read_plan(re.sub(r"(?m)^( *)#(?=\S)", r"\1", plain), what="new")
+    assert (everything.shadows, everything.holdback, len(everything.stages)) == (1, 10, 2)
+    assert not [line for line in plain.splitlines() if "##" in line]
+
+
 def test_every_key_has_its_sentence_above_it() -> None:
     lines = plan_template("wake@2.1.0").splitlines()
     assert not [line for line in lines if "##" in line]

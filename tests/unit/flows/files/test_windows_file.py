@@ -60,7 +60,8 @@ GOOD = {"stage": 0, "window": 1, "role": "treated", "at_risk": 5}
     ("line", "says"),
     [
         ({"crash": 1}, "unknown field"),
-        ({"crashed": 6}, "crashed is 6, over at_risk, 5"),
+        ({"crashed": 6}, "crashed is 6, over at_risk less unused, 5"),
+        ({"unused": 6}, "unused is 6, over at_risk, 5"),
         ({"overdue": 1}, "overdue is 1, over due, 0"),
         ({"error_share": 1.5, "error_units": 1}, "error_share"),
         ({"stage": 3}, "the plan has 3"),
@@ -103,3 +104,8 @@ def test_a_file_without_a_control_never_passes_a_comparison() -> None:
     alone = [cell("treated", w, n=100) for w in range(30)]
     wanted = plan(stage(hours=0, crash_ratio_max=2.0))
     assert {move for _, move in judged(alone, wanted)} == {"hold"}
+
+
+def test_in_a_file_that_tells_sessions_alone_a_cell_without_any_was_not_used() -> None:
+    lines = [encode(cell("control", 1, n=5)), encode(cell("treated", 1, n=5, sessions=0, error_units=0))]
+    assert [each.used for each in read_windows(lines, plan=plan(), what="w")] == [5, 0]

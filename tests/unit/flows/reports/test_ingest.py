@@ -1,5 +1,6 @@
 """Reports come in: each is tallied once, in its own arm, in the window that is open."""
 
+import functools
 import itertools
 
 import msgspec
@@ -63,20 +64,20 @@ def test_a_replayed_report_counts_once() -> None:
         said = reports(CANARY, window(1), window(2))
         assert take(here, said, said).duplicates == 2
         assert take(here, said).duplicates == 2
-        assert total(here, "at_risk") == 2
+        assert total(here, "sessions") == 2
 
 
 def test_a_batch_that_holds_old_and_new_windows_adds_the_new_ones() -> None:
     with town(running=rollout()) as here:
         take(here, reports(CANARY, window(1)))
         assert take(here, reports(CANARY, window(1), window(2))).duplicates == 1
-        assert total(here, "at_risk") == 2
+        assert total(here, "sessions") == 2
 
 
 def test_a_new_installation_counts_anew() -> None:
     with town(running=rollout()) as here:
         take(here, reports(CANARY, window(1)), reports(CANARY, window(1), epoch="f" * 16))
-        assert total(here, "at_risk") == 2
+        assert (total(here, "sessions"), total(here, "at_risk")) == (2, 1)  # it is the same device
 
 
 def test_a_batch_that_comes_after_a_later_one_counts_nowhere() -> None:
@@ -107,10 +108,10 @@ def test_one_batch_or_many_add_up_to_the_same() -> None:
         take(here, reports(CANARY, *windows))
         for each in windows:
             take(there, reports(CANARY, each))
-        assert msgspec.structs.asdict(here.cells()[0])["latency"] == dict.fromkeys(range(1, 6), 1)
         (one,), (other,) = here.cells(), there.cells()
-        assert (one.at_risk, one.crashed, one.latency) == (other.at_risk, other.crashed, other.latency)
-        assert one.metrics["accuracy"].sum == pytest.approx(other.metrics["accuracy"].sum)
+        assert one == other
+        assert (one.at_risk, one.sessions, one.crashed, sum(one.latency.values())) == (1, 5, 1, 1)
+        assert one.metrics["accuracy"].sum == pytest.approx(0.9)
 
 
 def test_a_devices_windows_are_tallied_with_what_it_said_before() -> None:
@@ -122,16 +123,21 @@ def test_a_devices_windows_are_tallied_with_what_it_said_before() -> None:
     first = [window(n, metrics=told(value)) for n, value in enumerate((0.75, 0.5, 1.0), start=1)]
     second = [window(n, metrics=told(value)) for n, value in enumerate((0.25, 0.5), start=1)]
     with town(running=rollout()) as here:
-        take(here, reports(CANARY, *first), reports(SECOND, *second))
-        (cell,) = here.cells()
-        assert cell.pairs == {"accuracy": Pairs(pairs=4, squares=6, now=3.0, then=2.25, both=1.75)}
+        for number, each in enumerate(itertools.zip_longest(first, second)):
+            said = [reports(device, one) for device, one in zip((CANARY, SECOND), each, strict=True) if one is not None]
+            take(here, *said, now=T0 + 300 * number)
+        told_with = functools.reduce(Pairs.plus, (cell.pairs["accuracy"] for cell in here.cells()[1:]))
+        assert told_with == Pairs(pairs=4, squares=6, now=3.0, then=2.25, both=1.75)
+        assert here.cells()[0].pairs == {}
 
 
 def test_a_share_that_is_none_is_nobodys_past() -> None:
     with town(running=rollout()) as here:
         take(here, reports(CANARY, *(window(n, metrics={"accuracy": Summary.of(v)}) for n, v in ((1, 7.0), (2, 0.5)))))
-        (cell,) = here.cells()
-        assert (cell.metrics["accuracy"].n, cell.pairs) == (1, {})
+        take(here, reports(CANARY, window(3, metrics={"accuracy": Summary.of(0.25)})), now=NOW + 300)
+        before, after = here.cells()
+        assert (before.metrics["accuracy"].sum, before.pairs) == (0.5, {})
+        assert after.pairs["accuracy"] == Pairs.of(0.25, before=1, total=0.5)
 
 
 def test_messages_taken_together_are_as_taken_one_by_one() -> None:
@@ -253,10 +259,8 @@ def test_a_late_report_leaves_closed_windows_as_they_were() -> None:
 
 def test_age_decides_the_age_bucket() -> None:
     with town(running=rollout()) as here:
-        take(
-            here,
-            reports(CANARY, *(window(n, cohorts=(cohort(age_s=h * 3600),)) for n, h in enumerate((0.5, 2, 30), 1))),
-        )
+        for n, hours in enumerate((0.5, 2, 30), 1):
+            take(here, reports(CANARY, window(n, cohorts=(cohort(age_s=hours * 3600),))), now=T0 + 300 * n)
         assert [cell.age_bucket for cell in here.cells()] == [0, 1, 5]
 
 
@@ -291,7 +295,7 @@ def test_the_first_begin_of_a_treated_device_is_kept() -> None:
         said = [announce(CANARY, step, at=T0 + at) for at, step in enumerate(("assigned", "begun", "begun"))]
         take(here, *said, announce(REST, "begun", role="control"))
         assert counts(here) == Counts(assigned_t=1, assigned_c=1)
-        assert here.fleet.begun("r1", a_stage=9) == [(T0 + 1, None)]
+        assert here.fleet.begun("r1", a_stage=9) == [(T0 + 1, None, "")]
 
 
 def test_a_placebo_is_a_controls_activation() -> None:
@@ -348,11 +352,11 @@ def test_an_activated_device_that_never_reports_is_overdue() -> None:
     with town(running=rollout()) as here:
         take(here, announce(CANARY, "activating"), announce(SECOND, "activating"), reports(SECOND, window(1)))
         assert judge_silence(here.fleet, rollout(), report_s=300, now=T0 + 910) == 0
-        assert judge_silence(here.fleet, rollout(), report_s=300, now=T0 + 911) == 2
+        assert judge_silence(here.fleet, rollout(), report_s=300, now=T0 + 911) == 2  # the first looks
         assert (total(here, "due"), total(here, "overdue")) == (2, 1)
 
 
-def test_a_device_is_asked_after_once() -> None:
+def test_a_device_that_never_reports_is_asked_after_once() -> None:
     with town(running=rollout()) as here:
         take(here, announce(CANARY, "activating"))
         judge_silence(here.fleet, rollout(), report_s=300, now=T0 + 2000)
@@ -449,7 +453,7 @@ def test_a_window_that_was_kept_of_a_model_that_is_followed_no_more_does_not_bri
         take(here, reports(CANARY, window()))
         take(here, reports(CANARY, window(2), models=("walk",)))
         assert (here.fleet.inventory("wake"), here.fleet.inventory("walk")) == ({}, {None: 1})
-        assert total(here, "at_risk") == 2  # what it saw is counted all the same
+        assert total(here, "sessions") == 2  # what it saw is counted all the same
 
 
 def test_the_newest_word_holds_where_several_come_at_once() -> None:

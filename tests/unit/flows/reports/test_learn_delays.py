@@ -49,6 +49,25 @@ def test_what_is_learned_is_told_to_the_controls() -> None:
         assert told(here) == (690.0,) * 16
 
 
+def test_controls_of_a_class_are_told_the_delays_of_their_class() -> None:
+    with town(running=running()) as here:
+        for n, device in enumerate(devices_in(0, 50_000, 20)):
+            of_class, took = ("fast", 300) if n % 2 else ("slow", 9000)
+            said = [
+                announce(device, name, at=T0 + 10 + after, hardware_class=of_class)
+                for name, after in (("begun", 0), ("activating", took))
+            ]
+            ingest(here.registry, here.fleet, said, now=T0 + 9999)
+        learned = look(here, T0 + 9999)
+        policy = render_policy(
+            model(), versions=[version(1)], rollouts=[learned], quarantine=[quarantined(9)], sequence=1
+        )
+        (entry,) = policy.layers[0].entries
+        assert (entry.delays_of("fast"), entry.delays_of("slow")) == ((300.0,) * 16, (9000.0,) * 16)
+        assert entry.delays_of("") == entry.delays_s == (300.0,) * 8 + (9000.0,) * 8
+        assert here.registry.rollout("r1") == learned
+
+
 def test_a_look_at_nothing_new_writes_nothing() -> None:
     with town(running=running()) as here:
         (device,) = devices_in(0, 50_000, 1)

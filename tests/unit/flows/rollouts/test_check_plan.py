@@ -37,6 +37,7 @@ from whimbrel.plan.rollout_states import State
 from whimbrel.plan.schedule import Freeze, Schedule
 from whimbrel.policy.bucket import bucket, device_key
 from whimbrel.policy.policy import Conditions
+from whimbrel.policy.shadow import ShadowStage
 
 
 def test_devices_are_counted_as_the_rollout_counts_them() -> None:
@@ -131,9 +132,44 @@ def test_words_say_who_when_and_under_which_conditions() -> None:
         assert [stage.earliest for stage in seen.stages] == [T0 + 9 * HOUR, T0 + 33 * HOUR]
 
 
+def test_a_blue_green_plan_says_what_devices_do_and_what_protects_them() -> None:
+    green = stage("green", 100, accuracy_drop_max=0.02, error_rate_max=0.02)
+    with town() as here:
+        seen = check_plan(here.registry, here.fleet, plan(green, strategy="blue_green"), now=T0, devices=1000)
+        (only,) = seen.stages
+        assert (only.devices, only.control) == (1000, 0)
+        words = "\n".join(seen.sentences)
+        for each in (
+            "Blue-green: in green all of its devices change to the new version at once",
+            "The version before stays in the other slot of each device, so going back is one verb",
+            "until a later version needs the slot; from then on a device that goes back fetches it",
+            "No device is left as a control in green: all of its devices change at once. What protects it there: the",
+            "absolute limits (error_rate_max)",
+            "accuracy_drop_max is compared with what the same devices told while they ran 1.0.0",
+        ):
+            assert each in words, each
+        assert "holdback" not in words
+        assert [warning for warning in seen.warnings if "blue_green without a shadow stage" in warning]
+        assert not [warning for warning in seen.warnings if "one stage" in warning or "no holdback" in warning]
+
+
+def test_behind_a_shadow_stage_or_with_a_holdback_blue_green_is_less_of_a_leap() -> None:
+    tried = stage("shadow", 100, shadow=ShadowStage())
+    with town() as here:
+        behind = check_plan(
+            here.registry, here.fleet, plan(tried, stage("green", 100), strategy="blue_green"), now=T0, devices=1000
+        )
+        assert "Devices of shadow hold the version before the switch" in "\n".join(behind.sentences)
+        assert not [warning for warning in behind.warnings if "without a shadow" in warning]
+        held = plan(stage("green", 100), strategy="blue_green", holdback_percent=10)
+        (only,) = check_plan(here.registry, here.fleet, held, now=T0, devices=1000).stages
+        assert (only.devices, only.control) == (900, 100)
+
+
 @pytest.mark.parametrize(
     ("said", "warning"),
     [
+        (plan(stage("green", 100, hours=0), strategy="blue_green"), "stage green: it does not soak"),
         (plan(stage("all", 100)), "one stage: there is no canary"),
         (plan(stage("a", 60), stage("all", 100)), "the first stage is 60%"),
         (plan(holdback_percent=0), "no holdback"),
@@ -278,7 +314,7 @@ def test_a_plan_for_one_board_says_what_protects_it_and_when_it_completes() -> N
         for each in (
             "No device is left as a control in canary, early, general",
             "the probe, before the version is used; the trial",
-            "when the only device went back, or 2 of several (10% of more than 20)",
+            "when the only device went back, or 2 of two, 4 of ten, or 10 of a hundred",
             "absolute limits (error_rate_max, latency_p99_max_ms)",
             "accuracy_drop_max is compared with what the same devices told while they ran 1.0.0",
             "It holds where devices report nothing about error_rate_max, latency_p99_max_ms, accuracy_drop_max.",

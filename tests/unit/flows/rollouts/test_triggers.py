@@ -180,11 +180,11 @@ def test_devices_that_go_back_by_themselves_pull_the_kill_switch() -> None:
     with town(running=WATCHED) as here:
         begun(here)
         one_period(here, 1, "none")
-        said = [announce(device, "went_back", at=T0 + 500) for device in CANARY[:4]]
+        said = [announce(device, "went_back", at=T0 + 500) for device in CANARY[:6]]
         ingest(here.registry, here.fleet, said, now=T0 + 500)
         verdict = one_period(here, 2, "none")
         assert verdict.move == "roll_back"
-        assert "the kill switch: 4 of 40" in verdict.because
+        assert "the kill switch: 6 of 40" in verdict.because
 
 
 def test_a_version_that_came_back_is_offered_again_only_with_a_reason_in_the_log() -> None:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from whimbrel.plan.governance import AlertOn, DeviceAlertOn
+from whimbrel.plan.governance import AlertOn, DeviceAlertOn, ModelAlertOn
 
 
 class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
@@ -12,7 +12,7 @@ class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     form: str
-    on: list[AlertOn | DeviceAlertOn]
+    on: list[AlertOn | DeviceAlertOn | ModelAlertOn]
 
 
 class ReceiverTestView(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,12 +24,13 @@ class ReceiverTestView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlertView(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an audit entry for a receiver. It is about a rollout, or else a device. Times: POSIX seconds."""
+    """What became of an audit entry for a receiver. About a rollout, a device or a model. Times: POSIX seconds."""
 
     receiver: str
     audit_id: int
     rollout: str
     device: str = ""
+    model: str = ""
     event: str = msgspec.field(name="moment")
     stage: int
     at: float

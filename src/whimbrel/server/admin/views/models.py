@@ -8,6 +8,8 @@ from msgspec import Meta
 from whimbrel.flows.records import ModelSettings
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
+from whimbrel.server.admin.views.reason import Actor, Because
+from whimbrel.server.admin.views.versions import VersionView
 
 
 class NewModel(Document, frozen=True):
@@ -48,6 +50,42 @@ class ModelView(AddedModel, frozen=True, kw_only=True):
     versions: int
     aliases: dict[str, int]
     devices: dict[str, int]
+
+
+class NewWayBack(Document, frozen=True):
+    """POST rollback: the version to go back to (else the one before), and the devices (else all).
+
+    `selector`: as people type it, `hardware=pi3`. `leaves`: the serial that the caller saw devices run; where they run
+    another one meanwhile, nothing is done. `dry_run`: only say what would be done.
+    """
+
+    to: Annotated[str, Meta(max_length=256)] = ""
+    selector: Annotated[str, Meta(max_length=4096)] = ""
+    because: Because = ""
+    actor: Actor = "admin"
+    leaves: int | None = None
+    dry_run: bool = False
+
+
+class WayBackView(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model goes back, or would. `done`: false where it was only asked.
+
+    `quarantined`: versions that the devices refuse from then on: what they leave, and what they pass over. `selector`:
+    which devices, in words. `devices`: how many run what is left; where labels select them, how many have these.
+    `rollout`: the completed one that brought it. `sentences`: what devices will do, for people. `refresh_s`: seconds
+    between two looks of a device for news.
+    """
+
+    model: str
+    done: bool
+    leaves: VersionView
+    to: VersionView
+    quarantined: list[VersionView]
+    selector: str
+    devices: int
+    refresh_s: float
+    rollout: str | None
+    sentences: list[str]
 
 
 class AliasView(msgspec.Struct, frozen=True, kw_only=True):

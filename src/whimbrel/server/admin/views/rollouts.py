@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from whimbrel import limits
+from whimbrel.flows.monitors.show_health import ClassFigures
 from whimbrel.flows.rollouts.approvals import PendingApproval
 from whimbrel.gate.verdict import Counts
 from whimbrel.model.documents import Document
@@ -48,12 +49,22 @@ class StageView(msgspec.Struct, frozen=True, kw_only=True):
     approvals: int  # how many people must agree before it begins
 
 
+class MemberView(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of the rollout's set that moves with it, by a rollout of its own."""
+
+    rollout: str
+    model: str
+    baseline: str | None
+    target: str | None
+
+
 class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout. Times are POSIX seconds.
 
     `approval`: what it waits for, if for people. `devices_left`: of one that goes back, how many are not off its
-    target. `counts`: by stage. `devices`: by version, of the whole model. `verdict`: of a live one that is asked for
-    alone.
+    target. `lead`: the rollout of a set that it moves with, "" where it moves itself. `members`: what moves with it.
+    `counts`: by stage. `devices`: by version, of the whole model. Of one that is asked for alone: `verdict`, where it
+    is live, and `classes`, the figures of both versions by hardware class.
     """
 
     id: str
@@ -77,4 +88,7 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     without: list[str]  # slices that went back
     counts: dict[str, Counts]
     devices: dict[str, int]
+    lead: str = ""
+    members: list[MemberView] = []
     verdict: VerdictView | UnsetType = UNSET
+    classes: list[ClassFigures] | UnsetType = UNSET

@@ -1,0 +1,84 @@
+"""`whimbrel model rollback`: take back what devices run, at any time."""
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from whimbrel.cli.confirmation import confirm
+from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.options import By, Yes, login
+from whimbrel.cli.output import Json, print_json, say
+from whimbrel.model.documents import plain
+from whimbrel.model.selector_text import read_selector
+from whimbrel.server.admin.views.models import NewWayBack, WayBackView
+
+
+@connected
+def rollback(
+    client: Client,
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="Calendar or semantic version, serial, or alias to go back to; the version before unless given.",
+        ),
+    ] = "",
+    selector: Annotated[
+        str,
+        typer.Option(
+            "--selector",
+            "-l",
+            help='Only devices with these labels: "hardware=pi3", "os in (linux,android)"; all unless given.',
+        ),
+    ] = "",
+    because: Annotated[str, typer.Option("--because", help="The reason, for the audit log and for alerts.")] = "",
+    by: By = "",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Take back what devices run, also long after its rollout was complete: they return to the version before.
+
+    whimbrel model rollback detector --because "misses bicycles since the camera update"
+
+    It is one new signed policy. The version that is left is quarantined; the completed rollout that brought it goes
+    back with it, and `rollout watch` says how many devices are not off it yet. A rollout that is live is taken back
+    with `whimbrel rollout rollback`.
+    """
+    read_selector(selector)  # the same check as the server's, before anything is asked
+    path, actor = f"models/{quoted(name)}/rollback", by or login()
+    asked = NewWayBack(to=to, selector=selector, because=because, actor=actor, dry_run=True)
+    would = client.send("POST", path, asked, as_=WayBackView)
+    if not json:
+        for sentence in would.sentences:
+            say(sentence)
+    confirm(
+        f"to take {name} {would.leaves.semantic_version} back",
+        consequence=f"{_devices(would)} to {would.to.semantic_version}",
+        nature="changes what devices run",
+        yes=yes,
+    )
+    order = NewWayBack(
+        to=str(would.to.serial), selector=selector, because=because, actor=actor, leaves=would.leaves.serial
+    )
+    done = client.send("POST", path, order, as_=WayBackView)
+    revoke = _revoke_command(done, because=because)
+    if json:
+        print_json(plain(done) | {"revoke_command": revoke})
+        return
+    say(f"{name} went back to {done.to.version} ({done.to.semantic_version}): the signed policy says so")
+    say("To forbid the version for ever, whatever a policy says, where the publisher's key is:")
+    say(f"  {revoke}")
+    if done.rollout is not None and done.selector == "every device":
+        say(f"Next: whimbrel rollout watch {done.rollout}")
+
+
+def _devices(way: WayBackView) -> str:
+    return "every device returns" if way.selector == "every device" else f"devices with {way.selector} return"
+
+
+def _revoke_command(way: WayBackView, *, because: str) -> str:
+    """The command by which a publisher forbids what was left. It signs the model's line, which no server can."""
+    words = ["whimbrel", "version", "revoke", way.leaves.version, "--model", way.model]
+    return shlex.join([*words, "--because", because] if because else words)

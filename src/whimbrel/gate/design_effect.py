@@ -1,0 +1,94 @@
+"""How much less do many windows of the same devices say than as many windows of strangers?
+
+Devices differ from one another and stay themselves. With c the covariance of two windows of one device
+(health/pairs.py), s the variance of a single window, n windows of an arm and m pairs of windows of one device among
+them, the variance of the arm's sum is 1 + 2 (c/s) (m/n) times that of n strangers' windows: Kish's design effect.
+
+1. c and s are the larger of both arms': few devices show little of how constant they are.
+2. Of the n windows since a later time, not all pairs are known. The windows are taken to fall on the devices as all
+   windows so far do, which makes n (n/D - 1) / 2 of them pairs, with D = N^2 / (N + 2 M) devices of all N windows and M
+   pairs.
+
+Called by the tests of rates, which divide the logarithm of each bet by it, and by the tests of means.
+"""
+
+import math
+
+from whimbrel.health.pairs import NO_PAIRS, Pairs
+
+LEAST_VARIANCE = 1e-6  # of one value: a metric that never varied must still be able to prove a drop; never too eager
+
+
+class ArmValues:
+    """The values of one arm so far, one a device-window, and what two windows of one device have in common."""
+
+    __slots__ = ("freedom", "n", "pairs", "product", "sum", "sumsq")
+
+    def __init__(self) -> None:
+        self.n = self.sum = self.sumsq = self.pairs = self.product = self.freedom = 0.0
+
+    def add(self, n: float, total: float, squares: float, pairs: Pairs = NO_PAIRS) -> None:
+        """n values, their sum and the sum of their squares, in one window and stratum."""
+        self.n, self.sum, self.sumsq = self.n + n, self.sum + total, self.sumsq + squares
+        if pairs.pairs:
+            self.pairs += pairs.pairs
+            self.product += pairs.product
+            self.freedom += pairs.freedom
+
+    def variance(self) -> float:
+        """Of one value, between the units."""
+        return max(LEAST_VARIANCE, (self.sumsq - self.sum * self.sum / self.n) / (self.n - 1))
+
+    def covariance(self) -> float:
+        """Of two windows of one device; where single devices alone tell of it, their windows are all alike."""
+        if self.pairs and self.freedom <= 0:
+            return math.inf
+        return self.product / self.freedom if self.pairs else 0.0
+
+
+def design_effect(arm: ArmValues, *others: ArmValues, n: float | None = None) -> float:
+    """How many times the variance of the mean of an arm's windows is that of as many strangers' windows.
+
+    `n`: of the last so many windows alone; None: of all. The devices of an arm are taken to be at least as constant as
+    those of the `others`.
+    """
+    if not arm.pairs:
+        return 1.0
+    arms = [each for each in (arm, *others) if each.n > 1]
+    spread = max((each.variance() for each in arms), default=LEAST_VARIANCE)
+    shared = max((each.covariance() for each in arms), default=math.inf)
+    alike = min(1.0, max(0.0, shared / spread))
+    if n is None or n >= arm.n:
+        return 1 + 2 * alike * arm.pairs / arm.n
+    return 1 + alike * max(0.0, n * (arm.n + 2 * arm.pairs) / arm.n**2 - 1)
+
+
+class Alikeness:
+    """How constant the devices of both arms are in one measure."""
+
+    __slots__ = ("control", "treated")
+
+    def __init__(self) -> None:
+        self.treated, self.control = ArmValues(), ArmValues()
+
+    @property
+    def known(self) -> bool:
+        """Whether two windows of one device were told."""
+        return bool(self.treated.pairs or self.control.pairs)
+
+    def swapped(self) -> "Alikeness":
+        """The same values, with the arms in each other's places."""
+        other = Alikeness()
+        other.treated, other.control = self.control, self.treated
+        return other
+
+    def divisor(self, n_t: float, n_c: float) -> float:
+        """What the logarithm of a bet on the last n_t and n_c device-windows of the arms is divided by.
+
+        The variance of the logarithm of a ratio of rates is about 1/n_t + 1/n_c: the design effects weigh as these.
+        """
+        if not self.known or n_t <= 0 or n_c <= 0:
+            return 1.0
+        treated = design_effect(self.treated, self.control, n=n_t)
+        control = design_effect(self.control, self.treated, n=n_c)
+        return (treated * n_c + control * n_t) / (n_t + n_c)

@@ -1,0 +1,175 @@
+"""Does a version depart from its own past, or from the versions beside it, although no objective says so?
+
+1. *Like hours with like.* An hour is compared with the same hour of the week before, where that is known, and else of
+   the day before; or with the other versions in the same hour and hardware class. So day and week are nobody's harm.
+2. *Nothing is used twice.* A test begins every day. With weeks it lasts a week, and with days a day: each hour is once
+   on either side. (Tests that began on other days overlap; each has its own part of the budget.)
+3. What is tolerated is wide, since weeks differ and devices on other versions are other devices: half as much again of
+   crashes and errors, a third less use, a quarter more latency or battery, three points of accuracy. Beside other
+   versions the ratio that there was in the week before is tolerated too.
+4. Rates, shares and latencies are bets on the ratio (gate/evidence); means are those of metrics that the table of
+   measures knows a direction of. All counts are divided by the design effect of both sides (gate/monitor).
+
+Pure. Called by flows/monitors/watch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+
+from whimbrel.gate.evidence import MeanFold, MeanWindow, RateFold
+from whimbrel.gate.hypotheses import sharpest_at
+from whimbrel.gate.monitor import (
+    ALPHA,
+    Sample,
+    crash_sample,
+    design_effect,
+    error_sample,
+    in_use,
+    latency_at,
+    latency_over,
+    spread_sample,
+    summed,
+    unpaired_sample,
+    usage_sample,
+)
+from whimbrel.health.device_hour import CRASH, ERROR, USAGE, HourSums, Spread
+from whimbrel.health.sketch import quantile_key, steps_of
+from whimbrel.plan.measures import MEASURES, Mean
+
+Against = Literal["past", "beside"]
+
+TOLERATED_RATIO = 1.5  # of crashes, errors, and hours without use: weeks differ
+TOLERATED_GROWTH = 1.25  # of latency, and of metrics that may not grow
+TOLERATED_DROP = 0.03  # of metrics that are shares
+LATENCY = "latency_p95"
+_LATENCY_P = 0.95
+_LEAST_EVENTS = 20.0  # on both sides, before the ratio of the past is believed
+_RATIO_MOST = 10.0  # of the past: beyond that the versions are not comparable anyway
+MEAN_MEASURES = {name: row.test for name, row in MEASURES.items() if isinstance(row.test, Mean)}
+TESTED = (CRASH, ERROR, USAGE, LATENCY, *MEAN_MEASURES)
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """One hour of a version, of one class or of all, and what it is compared with."""
+
+    now: HourSums
+    other: HourSums
+
+
+class Departure(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a measure departs. `now` and `other`: its figures, None where nothing was told; `log_e`: of harm."""
+
+    measure: str
+    log_e: float
+    now: float | None
+    other: float | None
+    within: bool  # whether the figures themselves lie within what is tolerated
+
+
+class _Rate(msgspec.Struct, frozen=True):
+    """A share of units: (events, units) of some sums, and the sample that they are."""
+
+    read: Callable[[HourSums], tuple[float, float]]
+    sample: Callable[[HourSums], Sample]
+
+
+_RATES = {
+    CRASH: _Rate(lambda sums: (sums.crashed, in_use(sums)), crash_sample),
+    ERROR: _Rate(lambda sums: (sums.errors.sum, sums.errors.n), error_sample),
+    USAGE: _Rate(lambda sums: (sums.used, sums.devices), usage_sample),
+}
+
+
+def departures(hours: Sequence[Compared], *, before: Sequence[Compared] = ()) -> list[Departure]:
+    """Every measure's departure over the `hours` of one test. `before`: the week before, beside other versions."""
+    now, other = summed([each.now for each in hours]), summed([each.other for each in hours])
+    result = [_rate(name, hours, now, other, before) for name in _RATES]
+    result.append(_latency(hours, now, other))
+    return result + [_mean(name, test, hours, now, other) for name, test in MEAN_MEASURES.items()]
+
+
+def _rate(
+    name: str, hours: Sequence[Compared], now: HourSums, other: HourSums, before: Sequence[Compared]
+) -> Departure:
+    row = _RATES[name]
+    phi = design_effect(row.sample(now), row.sample(other))
+    tolerated = TOLERATED_RATIO * _ratio_before(row, before, fewer_is_worse=name == USAGE)
+    fold = RateFold(tolerated)
+    for each in hours:
+        events, units = row.read(each.now)
+        events_c, units_c = row.read(each.other)
+        if units <= 0 or units_c <= 0:
+            continue
+        sides = (events, units, events_c, units_c) if name != USAGE else (events_c, units_c, events, units)
+        fold.add(*(value / phi for value in sides))
+    shares = [_share(*row.read(sums)) for sums in (now, other)]
+    better, worse = (shares[0], shares[1]) if name == USAGE else (shares[1], shares[0])
+    within = better is None or worse is None or worse <= tolerated * better
+    return Departure(measure=name, log_e=max(0.0, fold.log_e()), now=shares[0], other=shares[1], within=within)
+
+
+def _ratio_before(row: _Rate, before: Sequence[Compared], *, fewer_is_worse: bool) -> float:
+    """By how much the version was worse than the others before the test began; 1 where it was not, or it is unknown."""
+    events, units = row.read(summed([each.now for each in before]))
+    events_c, units_c = row.read(summed([each.other for each in before]))
+    if min(events, events_c) < _LEAST_EVENTS:
+        return 1.0
+    ratio = (events / units) / (events_c / units_c)
+    return min(_RATIO_MOST, max(1.0, 1 / ratio if fewer_is_worse else ratio))
+
+
+def _latency(hours: Sequence[Compared], now: HourSums, other: HourSums) -> Departure:
+    phi = design_effect(unpaired_sample(now.latency_units, now), unpaired_sample(other.latency_units, other))
+    fold, more = RateFold(1.0), steps_of(TOLERATED_GROWTH)
+    for each in hours:
+        edge = quantile_key(each.other.latency, _LATENCY_P)
+        if edge is None or not each.now.latency_units:
+            continue
+        sides = (
+            latency_over(each.now, edge + more),
+            each.now.latency_units,
+            latency_over(each.other, edge),
+            each.other.latency_units,
+        )
+        fold.add(*(value / phi for value in sides))
+    values = latency_at(now, _LATENCY_P), latency_at(other, _LATENCY_P)
+    within = values[0] is None or values[1] is None or values[0] <= TOLERATED_GROWTH * values[1]
+    return Departure(measure=LATENCY, log_e=max(0.0, fold.log_e()), now=values[0], other=values[1], within=within)
+
+
+def _mean(name: str, test: Mean, hours: Sequence[Compared], now: HourSums, other: HourSums) -> Departure:
+    spreads = [sums.metrics.get(name, Spread()) for sums in (now, other)]
+    phi = design_effect(
+        *(spread_sample(spread, sums, name) for spread, sums in zip(spreads, (now, other), strict=True))
+    )
+    grows = test.harm == "growth"
+    fold = MeanFold.growth(TOLERATED_GROWTH) if grows else MeanFold.drop(TOLERATED_DROP)
+    for each in hours:
+        one, two = each.now.metrics.get(name, Spread()), each.other.metrics.get(name, Spread())
+        if one.n and two.n:
+            fold.add([_looks(one, two, phi)])
+    means = spreads[0].mean, spreads[1].mean
+    if means[0] is None or means[1] is None:
+        return Departure(measure=name, log_e=0.0, now=means[0], other=means[1], within=True)
+    size = max(abs(means[1]) * (TOLERATED_GROWTH - 1), 1e-9) if grows else TOLERATED_DROP
+    within = means[0] <= TOLERATED_GROWTH * means[1] if grows else means[0] >= means[1] - TOLERATED_DROP
+    log_e = fold.log_e(sharpest_at(size, alpha=ALPHA))
+    return Departure(measure=name, log_e=log_e, now=means[0], other=means[1], within=within)
+
+
+def _looks(now: Spread, other: Spread, phi: float) -> MeanWindow:
+    """Both sides of an hour as independent looks."""
+    return MeanWindow(
+        n_t=now.n / phi,
+        sum_t=now.sum / phi,
+        sumsq_t=now.sumsq / phi,
+        n_c=other.n / phi,
+        sum_c=other.sum / phi,
+        sumsq_c=other.sumsq / phi,
+    )
+
+
+def _share(events: float, units: float) -> float | None:
+    return events / units if units else None

@@ -1,0 +1,85 @@
+"""The tests of rates and of means, each with its copies that begin anew, and with what its devices have in common.
+
+The logarithm of each bet on a rate is divided by the design effect of the windows that it is about, when it is read.
+
+Made by the hypotheses of a plan; folded by the ledger.
+"""
+
+from whimbrel.gate.design_effect import Alikeness
+from whimbrel.gate.evidence import GAINS, MeanFold, RateFold, log_mean_exp
+from whimbrel.gate.guardrails import BETS
+from whimbrel.gate.restarts import Restarts, Sums
+
+
+class RateTest:
+    """A test of rates, and its copies if it has any: one that is turned round has none.
+
+    `alike`: how constant devices are, of all devices and of the slice that the test is about.
+    """
+
+    __slots__ = ("alike", "fold", "restarts", "totals")
+
+    def __init__(self, ratio: float, *alike: Alikeness, restarts: Restarts | None = None) -> None:
+        self.fold, self.restarts, self.alike = RateFold(ratio), restarts, alike
+        self.totals = [0.0] * 4  # events and exposure of the treated, and of the controls, where they were compared
+
+    def add(self, events_t: float, exposure_t: float, events_c: float, exposure_c: float) -> None:
+        """One window and stratum."""
+        if exposure_t <= 0 or exposure_c <= 0:
+            return
+        if events_t or events_c:  # without an event no bet changes
+            self.fold.add(events_t, exposure_t, events_c, exposure_c)
+        totals = self.totals
+        totals[0] += events_t
+        totals[1] += exposure_t
+        totals[2] += events_c
+        totals[3] += exposure_c
+
+    @property
+    def sums(self) -> Sums:
+        """The logarithms of the bets, and the totals."""
+        return (*self.fold.logs, *self.totals)
+
+    def begin(self, hour: int) -> None:
+        """Hour `hour` of the stage has come."""
+        if self.restarts is not None:
+            self.restarts.begin(hour, self.sums, self._log_e)
+
+    def log_e(self) -> float:
+        """ln E now, of the test with all its copies."""
+        sums = self.sums
+        standing = self._log_e(sums)
+        return standing if self.restarts is None else self.restarts.average(standing, sums, self._log_e)
+
+    def _log_e(self, sums: Sums) -> float:
+        divisor = self.divisor(sums)
+        return log_mean_exp([log / divisor for log in sums[: len(GAINS)]], BETS)
+
+    def divisor(self, sums: Sums) -> float:
+        """The design effect of the windows that `sums` are made of."""
+        _, exposure_t, _, exposure_c = sums[len(GAINS) :]
+        return max((alike.divisor(exposure_t, exposure_c) for alike in self.alike), default=1.0)
+
+
+class MeanTest:
+    """A test of means, and its copies if it has any. `rho`: what makes it sharpest; None until earlier windows tell."""
+
+    __slots__ = ("fold", "restarts", "rho")
+
+    def __init__(self, fold: MeanFold, *, restarts: Restarts | None = None) -> None:
+        self.fold, self.restarts = fold, restarts
+        self.rho: float | None = None
+
+    def begin(self, hour: int) -> None:
+        """Hour `hour` of the stage has come."""
+        if self.restarts is not None:
+            self.restarts.begin(hour, self.fold.sums, self._log_e)
+
+    def log_e(self) -> float:
+        """ln E now, of the test with all its copies."""
+        sums = self.fold.sums
+        standing = self._log_e(sums)
+        return standing if self.restarts is None else self.restarts.average(standing, sums, self._log_e)
+
+    def _log_e(self, sums: Sums) -> float:
+        return 0.0 if self.rho is None else self.fold.log_e(self.rho, sums)

@@ -1,0 +1,17 @@
+"""A rollout carries those of the models that its version requires; delays are learned by hardware class."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0015"
+down_revision = "0011"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("rollout", sa.Column("lead", sa.String(64), nullable=False, server_default=""))
+    op.add_column("rollout", sa.Column("members", sa.LargeBinary(), nullable=False, server_default="[]"))
+    op.add_column("rollout", sa.Column("salt", sa.BigInteger(), nullable=True))
+    for table in ("rollout", "experiment"):
+        op.add_column(table, sa.Column("delays_by_class", sa.LargeBinary(), nullable=False, server_default="{}"))

@@ -1,0 +1,116 @@
+"""What was not heard of lately, not used or not labelled as the control's is no proof: the stage holds."""
+
+import pytest
+
+from support.values import accuracy, cell, gate_input, healthy, plan
+from whimbrel.gate.gate import judge
+from whimbrel.gate.verdict import Counts, Verdict
+from whimbrel.health.tally import Cell
+
+HEARD = {"assigned_t": 1000, "activated_t": 1000, "reported_t": 1000, "placebo_c": 9000, "reported_c": 9000}
+
+
+def after(*cells: Cell, promote: str = "advance", **counts: int) -> Verdict:
+    asked = plan(promote=promote) if promote != "advance" else plan()
+    return judge(asked, gate_input(*(cells or healthy(200)), counts={0: Counts(**HEARD | counts)}))
+
+
+# --- heard of lately ---
+
+
+@pytest.mark.parametrize("promote", ["advance", "when_proven"])
+@pytest.mark.parametrize("silent", [900, 300])
+def test_a_stage_whose_devices_fell_silent_holds(silent: int, promote: str) -> None:
+    verdict = after(silent_t=silent, silent_c=90, promote=promote)
+    assert verdict.move == "hold"
+    assert f"only {1000 - silent} of the 1,000 devices that reported are still heard" in verdict.because
+    assert "99.00% of the control's are" in verdict.because
+    assert verdict.evidence["fell_silent"] == {"treated": silent, "control": 90}
+
+
+def test_as_many_silent_devices_as_in_the_control_hold_nothing() -> None:
+    assert after(silent_t=300, silent_c=2700).move == "advance"
+    assert after(silent_t=15, silent_c=90).move == "advance"
+
+
+def test_of_few_devices_one_silent_one_is_chance_and_most_of_them_are_not() -> None:
+    few = {"assigned_t": 5, "activated_t": 5, "reported_t": 5}
+    assert after(**few, silent_t=1, silent_c=90).move == "advance"
+    assert after(**few, silent_t=3, silent_c=90).move == "hold"
+
+
+def test_nothing_is_promoted_while_most_of_both_arms_is_silent() -> None:
+    verdict = after(silent_t=600, silent_c=5400)
+    assert verdict.move == "hold"
+    assert "half must be" in verdict.because
+
+
+# --- used ---
+
+
+def used(*, treated: int, control: int, windows: int = 4) -> list[Cell]:
+    def of(role: str, w: int, n: int, count: int) -> Cell:
+        return cell(role, w, n=n, unused=n - count, sessions=count, error_units=count)
+
+    return [each for w in range(windows) for each in (of("treated", w, 3, treated), of("control", w, 30, control))]
+
+
+@pytest.mark.parametrize("promote", ["advance", "when_proven"])
+def test_a_version_that_nobody_used_holds_with_that_sentence(promote: str) -> None:
+    verdict = after(*used(treated=0, control=3), promote=promote)
+    assert verdict.move == "hold"
+    assert "nobody has used the version: none of the 12 device-windows of stage canary has a session" in verdict.because
+    assert "and 12 of the control's 120 have one, so nothing is proven" in verdict.because
+
+
+@pytest.mark.parametrize("promote", ["advance", "when_proven"])
+def test_a_model_that_nobody_uses_in_either_arm_holds_and_is_never_called_proven(promote: str) -> None:
+    verdict = after(*used(treated=0, control=0), promote=promote)
+    assert verdict.move == "hold"
+    assert "none of the control's 120 either: nobody uses the model, so nothing is proven" in verdict.because
+
+
+def test_a_fleet_that_is_used_by_night_goes_on_when_the_night_came() -> None:
+    day = used(treated=0, control=0)
+    night = [each for each in used(treated=2, control=20, windows=8) if each.window >= 4]
+    assert after(*day).move == "hold"
+    assert after(*day, *night).move == "advance"
+
+
+def test_a_report_without_a_session_is_no_report_that_a_plan_asks_for() -> None:
+    verdict = judge(plan(min_reports=50), gate_input(*healthy(), counts={0: Counts(**HEARD | {"unused_t": 990})}))
+    assert verdict.move == "hold"
+    assert "10 of the 1,000 devices that reported have used the version, and 50 must" in verdict.because
+
+
+# --- labelled ---
+
+
+def labelled(*, treated: int, control: int, windows: int = 40) -> list[Cell]:
+    return [
+        each
+        for w in range(windows)
+        for each in (
+            cell("treated", w, n=1000, metrics=accuracy(0.84, treated) if treated else {}),
+            cell("control", w, n=9000, metrics=accuracy(0.84, control) if control else {}),
+        )
+    ]
+
+
+def test_labels_that_stop_hold_where_the_control_still_has_them() -> None:
+    verdict = after(*labelled(treated=0, control=450))
+    assert verdict.move == "hold"
+    assert "accuracy is known of 0.00% of the device-windows in use, and of 5.00% of the control's" in verdict.because
+
+
+def test_labels_that_come_from_the_well_alone_hold() -> None:
+    """Where wrong answers are labelled half as often, labels become fewer."""
+    verdict = after(*labelled(treated=200, control=3600))
+    assert verdict.move == "hold"
+    assert "what is not told may be what is wrong" in verdict.because
+
+
+def test_as_many_labels_as_in_the_control_hold_nothing_and_none_in_either_arm_neither() -> None:
+    assert after(*labelled(treated=390, control=3600)).move == "advance"
+    assert after(*labelled(treated=0, control=0)).move == "advance"
+    assert after(*labelled(treated=500, control=3600)).move == "advance"

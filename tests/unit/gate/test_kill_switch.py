@@ -1,0 +1,74 @@
+"""Do so many devices refuse a version by themselves that it is stopped at once?"""
+
+import numpy as np
+import pytest
+
+from support.values import gate_input, plan
+from whimbrel.gate.gate import judge
+from whimbrel.gate.kill_switch import least_that_stop, natural_rate, stops
+from whimbrel.gate.verdict import Counts, GateInput
+
+LINES = [least_that_stop(tried) or 10**6 for tried in range(1, 401)]  # devices that must go back, by those that tried
+
+
+def first_stop(went_back: float, *, runs: int) -> np.ndarray:
+    """After how many devices each run is stopped; 10**6: never."""
+    gone = np.cumsum(np.random.default_rng(20261130).random((runs, len(LINES))) < went_back, axis=1)
+    over = gone >= np.array(LINES)
+    return np.where(over.any(axis=1), over.argmax(axis=1) + 1, 10**6)
+
+
+def test_one_device_in_fifty_that_goes_back_anyway_stops_less_than_three_rollouts_in_a_thousand() -> None:
+    """It was 8.1% of them: two of the first twenty."""
+    assert np.mean(first_stop(0.02, runs=20_000) < 10**6) < 0.003
+
+
+def test_a_version_that_half_of_its_devices_leave_is_stopped_after_at_most_eight() -> None:
+    found = first_stop(0.5, runs=2000)
+    assert np.median(found) <= 8
+    assert np.mean(found) <= 8
+
+
+@pytest.mark.parametrize("tried", [2, 3, 6, 20])
+def test_a_version_that_every_device_leaves_is_stopped_after_two(tried: int) -> None:
+    assert stops(min(tried, tried), tried)
+    assert not stops(1, tried)
+
+
+def test_a_baseline_that_devices_hardly_left_makes_it_faster_and_one_that_many_left_slower() -> None:
+    steady, shaky = natural_rate(5, 10_000), natural_rate(900, 10_000)
+    needed = [least_that_stop(1000, natural=rate) for rate in (steady, natural_rate(0, 0), shaky)]
+    assert needed == sorted(needed)
+    assert len(set(needed)) == 3
+    assert natural_rate(0, 0) == pytest.approx(0.02)
+
+
+def test_the_baselines_rate_reaches_the_verdict() -> None:
+    counts = {0: Counts(assigned_t=200, assigned_c=900, activated_t=100, reported_t=100, went_back_t=10)}
+
+    def stopped(rate: float | None) -> bool:
+        now = GateInput(stage=0, soaked_s=0, counts=counts, natural_go_back=rate)
+        return "kill switch" in judge(plan(alpha=1e-9), now).because
+
+    assert stopped(None)
+    assert not stopped(0.1)
+
+
+def test_the_only_device_stops_it_and_the_first_of_many_does_not() -> None:
+    lone = judge(plan(), gate_input(counts={0: Counts(assigned_t=1, activated_t=1, went_back_t=1)}))
+    assert lone.because == "the kill switch: the only activated device went back by itself"
+    first = Counts(assigned_t=1, assigned_c=30, activated_t=1, went_back_t=1)
+    assert judge(plan(), gate_input(counts={0: first}, soaked_s=60)).move == "wait"
+
+
+def test_nothing_goes_on_that_half_of_its_devices_left() -> None:
+    counts = {0: Counts(assigned_t=2, assigned_c=30, activated_t=2, reported_t=2, reported_c=30, went_back_t=1)}
+    verdict = judge(plan(), gate_input(counts=counts))
+    assert verdict.move == "hold"
+    assert "1 of 2 activated devices went back by themselves" in verdict.because
+
+
+def test_devices_that_could_not_fetch_it_are_none_that_went_back() -> None:
+    """They are assigned and have activated nothing."""
+    counts = {0: Counts(assigned_t=500, assigned_c=900, activated_t=100, reported_t=100, went_back_t=2)}
+    assert "kill switch" not in judge(plan(), gate_input(counts=counts)).because

@@ -1,0 +1,153 @@
+"""A device takes a set as a whole, stays as a whole, and never ends with neither."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from support.values import SALT, arm, devices_in, line, policy
+from whimbrel.model.release import Requirement
+from whimbrel.model.selector import EVERYONE
+from whimbrel.policy.bucket import BUCKETS, device_key
+from whimbrel.policy.decide import Profile
+from whimbrel.policy.decide_many import Kind, decide_many
+from whimbrel.policy.decide_set import ModelToDecide, SetDecisions, decide_set
+from whimbrel.policy.policy import Entry, Layer, Pin, Policy, Quarantine
+
+PAIR = {"encoder": "decoder", "decoder": "encoder"}
+OTHER_SALT = 7
+TREATED = devices_in(0, 50_000, 1)[0]
+
+
+def both(model: str, serial: int) -> list[Requirement]:
+    """Each serial of one requires the same serial of the other."""
+    return [Requirement(model=PAIR[model], serial=serial)]
+
+
+def one_way(model: str, serial: int) -> list[Requirement]:
+    return both(model, serial) if model == "encoder" else []
+
+
+def of(name: str, **changes: object) -> Policy:
+    return policy(model=name, **changes)
+
+
+def decided(
+    device: str = TREATED,
+    *,
+    requires: object = both,
+    active: Mapping[str, int] | None = None,
+    profile: Mapping[str, dict[str, object]] | None = None,
+    **policies: Policy,
+) -> SetDecisions:
+    models = {
+        name: ModelToDecide(
+            each, line(model=name), Profile(device, **(profile or {}).get(name, {})), (active or {}).get(name)
+        )
+        for name, each in policies.items()
+    }
+    return decide_set(models, requires)  # type: ignore[arg-type]
+
+
+def pair(decisions: SetDecisions) -> tuple[int | None, int | None]:
+    return decisions.decisions["encoder"].serial, decisions.decisions["decoder"].serial
+
+
+def test_a_device_in_the_canary_of_both_takes_both() -> None:
+    assert pair(decided(encoder=of("encoder"), decoder=of("decoder"))) == (2, 2)
+
+
+@pytest.mark.parametrize("requires", [both, one_way])
+@pytest.mark.parametrize("active", [{}, {"encoder": 1, "decoder": 1}])
+def test_a_device_in_the_canary_of_one_stays_on_the_old_pair(requires: object, active: dict[str, int]) -> None:
+    """Two canaries with two salts: a fresh device waited for the other of each for ever, and ended with neither."""
+    apart = Layer(OTHER_SALT, policy().layers[0].entries)
+    both_ways = 0
+    for device in devices_in(0, BUCKETS, 400):
+        alone = decided(
+            device, requires=requires, active=active, encoder=of("encoder"), decoder=of("decoder", layers=(apart,))
+        )
+        assert pair(alone) in ({(1, 1), (2, 2)} if requires is both else {(1, 1), (2, 2), (1, 2)})
+        both_ways += pair(alone) == (2, 2)
+    assert both_ways < 10  # a twentieth of a twentieth: such a canary of a set is nearly empty
+
+
+def test_a_set_with_one_salt_never_splits() -> None:
+    carried = Layer(SALT, policy().layers[0].entries)
+    own = Layer(OTHER_SALT)
+    for device in devices_in(0, BUCKETS, 400):
+        answer = decided(device, encoder=of("encoder"), decoder=of("decoder", layers=(carried, own)))
+        assert answer.left_out == frozenset()
+        assert pair(answer) == ((2, 2) if answer.decisions["encoder"].assignments[0].role == "treated" else (1, 1))
+
+
+def test_many_devices_are_in_the_same_arm_of_every_member() -> None:
+    keys = np.array([device_key(each) for each in devices_in(0, BUCKETS, 500)], dtype=np.uint64)
+    kind = np.zeros(len(keys), dtype=np.int64)
+    carried = of("decoder", layers=(Layer(SALT, policy().layers[0].entries), Layer(OTHER_SALT)))
+    serials = [
+        [many.decisions[which].serial for which in many.which]
+        for many in (decide_many(each, line(), keys, kind, [Kind()]) for each in (of("encoder"), carried))
+    ]
+    assert serials[0] == serials[1]
+    assert 2 in serials[0]
+
+
+@pytest.mark.parametrize("why", ["refused", "unfit"])
+@pytest.mark.parametrize("which", ["encoder", "decoder"])
+def test_where_one_of_a_set_cannot_run_the_whole_set_stays(which: str, why: str) -> None:
+    answer = decided(encoder=of("encoder"), decoder=of("decoder"), profile={which: {why: frozenset({2})}})
+    assert pair(answer) == (1, 1)
+    other = answer.lacking(PAIR[which])
+    assert other is not None
+    assert other.words == f"{which} at serial 2"
+    assert f"without {which} at serial 2, which it requires" in answer.decisions[PAIR[which]].because
+
+
+def test_a_quarantine_of_one_takes_the_other_back_too() -> None:
+    refused = of("decoder", quarantine=(Quarantine(serial=2, selector=EVERYONE),))
+    active = {"encoder": 2, "decoder": 2}
+    assert pair(decided(encoder=of("encoder"), decoder=refused, active=active)) == (1, 1)
+
+
+def test_a_pin_of_one_of_a_set_pins_nothing() -> None:
+    alone = of("encoder", layers=(), pins=(Pin(serial=2, devices=(TREATED,)),))
+    assert pair(decided(encoder=alone, decoder=of("decoder", layers=()))) == (1, 1)
+
+
+def test_baselines_that_do_not_go_together_fall_back_to_the_pair_before() -> None:
+    ahead = of("encoder", layers=(), baseline=2, known_good=(2, 1))
+    assert pair(decided(encoder=ahead, decoder=of("decoder", layers=()))) == (1, 1)
+
+
+def test_nothing_is_kept_for_a_sets_sake() -> None:
+    """The encoder's policy takes 2 back, and the decoder has nothing to go back to in its own: both are asked alone."""
+    back = decided(
+        encoder=of("encoder", layers=(), known_good=()),
+        decoder=of("decoder", layers=(), baseline=2, known_good=()),
+        active={"encoder": 2, "decoder": 2},
+    )
+    assert pair(back) == (1, 2)
+    assert back.left_out == frozenset()
+
+
+def test_a_model_without_a_policy_counts_as_it_runs() -> None:
+    models = {
+        "encoder": ModelToDecide(of("encoder"), line(), Profile(TREATED)),
+        "decoder": ModelToDecide(None, None, Profile(TREATED), active=2),
+    }
+    assert decide_set(models, both).decisions["encoder"].serial == 2
+
+
+def test_a_version_that_requires_a_model_which_the_device_does_not_follow_is_not_taken() -> None:
+    def only_the_new(model: str, serial: int) -> list[Requirement]:
+        return both(model, serial) if serial == 2 else []
+
+    assert decided(requires=only_the_new, encoder=of("encoder")).decisions["encoder"].serial == 1
+
+
+def test_a_first_set_that_cannot_run_leaves_both_without() -> None:
+    entry = Entry(rollout="r1", arms=(arm("treated", 0, BUCKETS, serial=1),))
+    first = {"baseline": None, "known_good": (), "layers": (Layer(SALT, (entry,)),)}
+    unfit = {"decoder": {"unfit": frozenset({1})}}
+    assert pair(decided(encoder=of("encoder", **first), decoder=of("decoder", **first), profile=unfit)) == (None, None)
