@@ -293,7 +293,7 @@ def _member_words(member: MemberView) -> str:
 
 def _stage_table(view: RolloutView) -> Table:
     table = Table(
-        "stage", "share", "hours", "treated", "active", "reported", "failed", "went back", "control", box=None
+        "stage", "share", "hours", "treated", "active", "reported", "silent", "failed", "went back", "control", box=None
     )
     for index, stage in enumerate(view.stages):
         counts = view.counts.get(str(index))
@@ -304,7 +304,15 @@ def _stage_table(view: RolloutView) -> Table:
             f"{stage.duration_hours:g}",
             *(
                 "" if counts is None else str(getattr(counts, name))
-                for name in ("assigned_t", "activated_t", "reported_t", "failed_t", "went_back_t", "assigned_c")
+                for name in (
+                    "assigned_t",
+                    "activated_t",
+                    "reported_t",
+                    "silent_t",
+                    "failed_t",
+                    "went_back_t",
+                    "assigned_c",
+                )
             ),
         )
     return table

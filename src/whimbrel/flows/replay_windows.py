@@ -46,7 +46,7 @@ def replay_windows(
         entered = max((cell.stage for cell in group if cell.role == "treated"), default=stage)
         if entered > stage:
             stage, since = entered, window
-        devices.hear(group)
+        devices.hear(_judged(group, without))
         for each in {cell.stage for cell in group}:
             in_shadow = sum(c.shadow.windows for c in group if c.stage == each and c.shadow)
             shadowed[each] = max(shadowed.get(each, 0), in_shadow)
@@ -69,6 +69,14 @@ def replay_windows(
             without = tuple(sorted({*without, *verdict.classes}))
             ledger = Ledger(plan, without=without, references=expected)
             ledger.fold(cells_so_far)
+            devices = _Devices(lately=devices.lately)
+            for _, heard in itertools.groupby(cells_so_far, key=lambda cell: cell.window):
+                devices.hear(_judged(heard, without))
+
+
+def _judged(cells: Iterable[Cell], without: Sequence[str]) -> list[Cell]:
+    """Without those of slices that went back: their devices leave, and are not silent."""
+    return [cell for cell in cells if not {*cell.groups.values()} & {*without}]
 
 
 _LATELY_S = 3600.0  # of windows whose mean says how many devices are heard: one window alone has its chance
@@ -78,7 +86,7 @@ class _Devices:
     """How many devices of each stage and arm were heard. `lately`: windows that are heard together."""
 
     def __init__(self, *, lately: int) -> None:
-        self._lately = lately
+        self.lately = lately
         self._windows: dict[tuple[int, str], deque[int]] = defaultdict(lambda: deque(maxlen=lately))
         self._most: dict[tuple[int, str], int] = defaultdict(int)  # in one window
         self._busiest: dict[tuple[int, str], float] = defaultdict(float)  # in a window of `lately` on average
@@ -108,7 +116,7 @@ class _Devices:
 
     def _heard(self, arm: tuple[int, str]) -> float:
         windows = self._windows[arm]
-        return sum(windows) / self._lately if windows else 0.0
+        return sum(windows) / self.lately if windows else 0.0
 
     def _silent(self, arm: tuple[int, str]) -> int:
         """As the busiest hour is an average, so is what is missing: of the devices of the fullest window, its share."""

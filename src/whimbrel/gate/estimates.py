@@ -104,7 +104,7 @@ def _figure(value: float | None, form: Form) -> str:
         case "index":
             return "unknown" if value is None else f"{value:.3f}"
         case "as_reported":
-            return str(value)
+            return "nothing reported" if value is None else f"{value:.4g}"
     return percent(value)
 
 

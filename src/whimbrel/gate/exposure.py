@@ -11,7 +11,6 @@ Called by promotion.
 """
 
 import math
-from typing import Any
 
 from whimbrel.gate.estimates import percent
 from whimbrel.gate.ledger import Cohort, Ledger
@@ -24,24 +23,23 @@ TOLERATED_SILENT = 0.01  # of the devices: this many more than the control's may
 LABELS_EXPECTED = 20  # labels that the control's share lets expect, before none of them is a doubt
 
 
-def exposure_doubt(plan: Plan, now: GateInput, ledger: Ledger, evidence: dict[str, Any]) -> str | None:
+def exposure_doubt(plan: Plan, now: GateInput, ledger: Ledger) -> str | None:
     """Why what was not seen proves nothing; None where the version was heard, used and labelled as its control."""
     counts = now.counts.get(now.judged, Counts())
     cohort = ledger.cohorts.get(now.judged, Cohort())
     return (
-        _silent_doubt(counts, evidence)
+        _silent_doubt(counts)
         or _unused_doubt(plan, now, cohort)
         or _little_use_doubt(plan, counts)
         or _label_doubt(counts, cohort)
     )
 
 
-def _silent_doubt(counts: Counts, evidence: dict[str, Any]) -> str | None:
+def _silent_doubt(counts: Counts) -> str | None:
     """Whether the treated devices that reported are heard no more, more often than the control's."""
     if not counts.silent_t:
         return None
     silent, heard = counts.silent_t, counts.reported_t - counts.silent_t
-    evidence["fell_silent"] = {"treated": silent, "control": counts.silent_c}
     control = ""
     if counts.reported_c:
         control = f", and {percent((counts.reported_c - counts.silent_c) / counts.reported_c)} of the control's are"

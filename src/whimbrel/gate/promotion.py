@@ -50,7 +50,7 @@ def promotion(
     doubt = (
         _missing_devices(plan, now, counts)
         or _alone_doubt(now, counts, ledger)
-        or exposure_doubt(plan, now, ledger, evidence)
+        or exposure_doubt(plan, now, ledger)
         or _limit_doubt(checks, stage, now)
         or _mismatch(plan, now, counts, evidence)
         or _unproven(plan, now, ledger, criteria, evidence)

@@ -83,6 +83,8 @@ class Cell(Document, frozen=True):
     latency: Annotated[dict[int, Sum], Meta(max_length=limits.SKETCH_SUM_BUCKETS)] = {}
     due: Sum = 0
     overdue: Sum = 0
+    due_again: Sum = 0  # of those due: had reported before
+    overdue_again: Sum = 0
     panels: Annotated[dict[Label, Panel], Meta(max_length=limits.GUARDRAILS + 1)] = {}  # how devices' values changed
     shadow: Units | None = None  # treated cells of a shadow stage alone
     prediction_units: Sum = 0

@@ -25,7 +25,7 @@ def test_a_stage_whose_devices_fell_silent_holds(silent: int, promote: str) -> N
     assert verdict.move == "hold"
     assert f"only {1000 - silent} of the 1,000 devices that reported are still heard" in verdict.because
     assert "99.00% of the control's are" in verdict.because
-    assert verdict.evidence["fell_silent"] == {"treated": silent, "control": 90}
+    assert (verdict.evidence["counts"]["silent_t"], verdict.evidence["counts"]["silent_c"]) == (silent, 90)
 
 
 def test_as_many_silent_devices_as_in_the_control_hold_nothing() -> None:

@@ -133,8 +133,8 @@ class _Sums:
         self.active[hour] += cell.error_units
         self.crashed += cell.crashed
         self.errors += cell.error_share
-        self.due += cell.due
-        self.overdue += cell.overdue
+        self.due += cell.due - cell.due_again
+        self.overdue += cell.overdue - cell.overdue_again
         if accuracy := cell.metrics.get("accuracy"):
             self.labelled += accuracy.n
             self.right += accuracy.sum

@@ -11,7 +11,9 @@
 Called by the controller for each window, before it judges. Unit: a device at a look.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+import msgspec
 
 from whimbrel.flows.ports import FleetPort
 from whimbrel.flows.records import Comparison, SilenceLook
@@ -32,20 +34,29 @@ def judge_silence(fleet: FleetPort, comparison: Comparison, *, report_s: float, 
     first = fleet.first_silence(comparison.id, activated_before=now - patience_s)
     window = comparison.window_at(now)
     age = age_bucket(patience_s, hour_s=comparison.hour_s)
-    fleet.tally(comparison.id, [*_cells(first, window=window, age=age), *_cells(later, window=window)])
+    fleet.tally(comparison.id, [*_first_cells(first, window=window, age=age), *_later_cells(later, window=window)])
     return sum(look.due for look in (*first, *later))
 
 
-def _cells(looks: Iterable[SilenceLook], *, window: int, age: int | None = None) -> Iterable[Cell]:
-    """The cells of looks. `age`: the group of all of them, where the looks do not tell it."""
+def _first_cells(looks: Iterable[SilenceLook], *, window: int, age: int) -> Iterator[Cell]:
+    """The cells of devices whose first report was due: each at the age at which it was."""
+    return (msgspec.structs.replace(_cell(look, window=window), age_bucket=age) for look in looks)
+
+
+def _later_cells(looks: Iterable[SilenceLook], *, window: int) -> Iterator[Cell]:
+    """The cells of devices that had reported before."""
     for look in looks:
-        yield Cell(
-            stage=look.stage,
-            window=window,
-            role=look.role,
-            hardware_class=look.hardware_class,
-            slices=look.slices,
-            age_bucket=look.age_bucket if age is None else age,
-            due=look.due,
-            overdue=look.overdue,
-        )
+        yield msgspec.structs.replace(_cell(look, window=window), due_again=look.due, overdue_again=look.overdue)
+
+
+def _cell(look: SilenceLook, *, window: int) -> Cell:
+    return Cell(
+        stage=look.stage,
+        window=window,
+        role=look.role,
+        hardware_class=look.hardware_class,
+        slices=look.slices,
+        age_bucket=look.age_bucket,
+        due=look.due,
+        overdue=look.overdue,
+    )

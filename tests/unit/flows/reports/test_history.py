@@ -24,7 +24,18 @@ def test_controls_speak_by_the_hour_and_the_new_version_does_not() -> None:
         made.fleet.tally(
             "r1",
             [
-                cell("control", 0, n=100, crashed=2, errors=1.5, due=10, overdue=1, metrics=accuracy(0.9, 40)),
+                cell(
+                    "control",
+                    0,
+                    n=100,
+                    crashed=2,
+                    errors=1.5,
+                    due=30,
+                    overdue=4,
+                    due_again=20,
+                    overdue_again=3,
+                    metrics=accuracy(0.9, 40),
+                ),
                 cell("control", 12, n=50, latency={100: 99, 200: 1}),
                 cell("treated", 0, n=100, crashed=99),
             ],

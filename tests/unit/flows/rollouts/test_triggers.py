@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from support.values import (
@@ -86,7 +87,7 @@ def bad(index: int, trigger: str) -> dict[str, Any]:
             return seen | {"metrics": means | {"battery": Summary.of(4.0 + 0.1 * (index % 5 - 2))}}
         case "feedback":
             return seen | {"metrics": means | {"feedback": Summary.of(0.0 if index % 3 else 1.0)}}
-        case "memory_mb_max":
+        case "memory_mb":
             return seen | {"metrics": means | {"memory_mb": Summary.of(70.0 + index % 3)}}
         case "drift":
             return seen | {"predictions": {0: 19, 1: 1}}
@@ -105,11 +106,14 @@ def begun(here: Town) -> None:
     ingest(here.registry, here.fleet, said, now=T0 + 10)
 
 
-def one_period(here: Town, number: int, trigger: str) -> Verdict:
+LIVED = 6  # periods after which devices die that reported until then
+
+
+def one_period(here: Town, number: int, trigger: str, *, dead: int = 0) -> Verdict:
     now = T0 + PERIOD_S * number + 100
     said: list[DeviceMessage] = []
     for index, device in enumerate(CANARY):
-        if trigger == "silence" and index % 2:
+        if (trigger == "silence" and index % 2) or (number > LIVED and index < dead):
             continue
         mine = bad(index + number, trigger)  # devices take turns: 40 that always say the same prove little
         said.append(reports(device, window(number, serial=2, cohorts=(cohort(age_s=now - T0),), **mine), at=now))
@@ -149,7 +153,7 @@ WATCHED = rollout(plan=plan(stage(hours=1.4, **LIMITS), stage("all", 100)))
         ("latency", "latency_increase_max"),
         ("battery", "battery_increase_max"),
         ("feedback", "feedback_min"),
-        ("memory_mb_max", "metrics_max.memory_mb"),
+        ("memory_mb", "metrics_max.memory_mb"),
         ("user_reports", "user_reports_ratio_max"),
         ("drift", "drift_psi_max"),
         ("silence", ""),
@@ -197,3 +201,29 @@ def test_a_version_that_came_back_is_offered_again_only_with_a_reason_in_the_log
         start_rollout(here.registry, here.fleet, wanted, override="the crash was the app's", **asked)
         (entry,) = [each for each in here.registry.audit_log() if each.action == "override"]
         assert entry.because == "the crash was the app's"
+
+
+@pytest.mark.parametrize("promote", ["advance", "when_proven"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_version_of_which_devices_die_later_never_goes_on(share: float, promote: str) -> None:
+    """Each had reported before, and was never missed."""
+    asked = plan(stage(hours=1.4), stage("all", 100))
+    if promote != "advance":
+        asked = msgspec.structs.replace(asked, promote=promote)
+    with town(running=rollout(plan=asked)) as here:
+        begun(here)
+        dead = round(share * len(CANARY))
+        for number in range(1, 21):
+            verdict = one_period(here, number, "", dead=dead)
+            if verdict.move == "roll_back":
+                break
+        assert verdict.move in {"hold", "roll_back"}, verdict.because
+        assert here.registry.rollout("r1").stage == 0
+        if verdict.move == "hold":
+            assert (
+                f"only {len(CANARY) - dead} of the {len(CANARY)} devices that reported are still heard"
+                in verdict.because
+            )
+            assert "100.00% of the control's are" in verdict.because
+        else:
+            assert "harm is proven: silence" in verdict.because
