@@ -15,8 +15,10 @@ from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.verdict import Counts, GateInput
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.plan.criteria import Guardrail
+from whimbrel.plan.plan import Rollback
 
 RUNS, AGES, CLASSES, KEYS = 2, 2, 3, 40
+UNSIMULATED = ("battery", "memory_mb", "temperature_c")  # that every plan watches
 SCALE = {"treated": 40, "control": 400}
 
 
@@ -101,7 +103,7 @@ def test_arrays_and_gate_agree_where_runs_move_at_different_times_and_limits_cha
         stage("s2", 60, error_rate_max=0.02),
     )
     batch = BatchLedger(wanted, runs=RUNS, classes=CLASSES, keys=TOLERATED_SLOWER * np.arange(KEYS))
-    assert batch.unwatched == ()
+    assert batch.unwatched == UNSIMULATED
     ledgers = [Ledger(wanted) for _ in range(RUNS)]
     seen = []
     for window in range(15):
@@ -146,7 +148,7 @@ def test_arrays_and_gate_agree_on_a_plans_own_margins_weights_and_severities(see
     wanted = plan(stage(), guardrails=said)
     keys = np.arange(KEYS)  # steps of one bucket: 1.3 is 13 of them, and 1.1 four
     batch, ledger = BatchLedger(wanted, runs=1, classes=CLASSES, keys=keys), Ledger(wanted)
-    assert batch.unwatched == ()
+    assert batch.unwatched == UNSIMULATED
     for window in range(10):
         cohorts = {0: (drawn(chance, 40, rate=0.08), drawn(chance, 400, rate=0.02))}
         for arm in cohorts[0]:
@@ -167,10 +169,36 @@ def test_arrays_and_gate_agree_on_a_plans_own_margins_weights_and_severities(see
             assert batch.log_e("rollback")[0] < batch.log_e("rollback", "hold")[0] < batch.log_e()[0]
 
 
+@pytest.mark.parametrize("seed", [8, 9])
+def test_arrays_and_gate_agree_on_copies_that_begin_anew_and_on_small_classes(seed: int) -> None:
+    """Two windows an hour, runs that enter the second stage at different hours, one class in few devices."""
+    chance = np.random.default_rng(seed)
+    wanted = plan(stage("s0", 5), stage("s1", 20), rollback=Rollback(health_check_interval_sec=1800))
+    batch, ledgers = BatchLedger(wanted, runs=RUNS, classes=CLASSES), [Ledger(wanted) for _ in range(RUNS)]
+    for window in range(36):
+        entered = np.array([int(window >= 7), int(window >= 12)])
+        cohorts = {
+            number: (drawn(chance, SCALE["treated"], rate=0.02), drawn(chance, SCALE["control"], rate=0.02))
+            for number in range(int(entered.max()) + 1)
+        }
+        for number, arms in cohorts.items():
+            for arm in arms:
+                for name in Arm.__struct_fields__[:-1]:
+                    getattr(arm, name)[entered < number] = 0
+                    if name != "latency":
+                        getattr(arm, name)[..., -1] //= 20
+        batch.fold(cohorts, entered=entered)
+        logs = batch.log_e()
+        for run, ledger in enumerate(ledgers):
+            made = cells(window, cohorts, run, entered=int(entered[run]))
+            verdict = judge(wanted, GateInput(stage=int(entered[run]), soaked_s=0, counts={}, cells=made), ledger)
+            assert verdict.evidence["log_e"] == pytest.approx(float(logs[run]), abs=1e-5)
+
+
 def test_what_arrays_do_not_watch_is_named() -> None:
     wanted = plan(stage("s0", 5, latency_p99_max_ms=4.0, battery_increase_max=0.1))
     batch = BatchLedger(wanted, runs=3, classes=2)
-    assert batch.unwatched == ("battery", "latency_limit", "latency_over")
+    assert batch.unwatched == tuple(sorted(("latency_limit", "latency_over", *UNSIMULATED)))
     assert batch.log_e() == pytest.approx([0.0, 0.0, 0.0], abs=1e-12)
 
 

@@ -38,6 +38,7 @@ from whimbrel.gate.guardrails import (
     severities,
 )
 from whimbrel.gate.hypotheses import Hypotheses, Tests, over_limit, sharpest_at
+from whimbrel.gate.restarted_tests import Recent
 from whimbrel.gate.shadow_ledger import ShadowLedger, serving_part, shadow_part
 from whimbrel.gate.strata import (
     ClassSizes,
@@ -316,6 +317,16 @@ class Ledger:
                         part = weight * CLASS_SHARE / len(labels) / len(slices)
                         lanes.append(Lane(name, part, of_slice.log_e(key) if of_slice else 0.0, stage, each))
         return lanes
+
+    def recent(self, stage: int, name: str, *, hours: int) -> Recent | None:
+        """What the last hours of a stage told of a rate, with the share of the budget that its copy has."""
+        cohort = self.cohorts.get(stage)
+        if cohort is None or cohort.tests is None:
+            return None
+        recent = cohort.tests.rates[name].recent(hours, hour=self.hour(cohort, self.last + 1))
+        share = self.weights[name] * cohort_share(len(self.plan.stages), stage)
+        split = bool(self.slices) and name in self.hypotheses.class_rates
+        return _replace(recent, weight=recent.weight * share * (1 - CLASS_SHARE if split else 1))
 
     def bound_lanes(self, criteria: SuccessCriteria) -> list[Lane]:
         """The tests of the bounds of means, with those that `criteria` sets in force.

@@ -19,7 +19,7 @@ from whimbrel.gate.combined_evidence import crash_ratio
 from whimbrel.gate.evidence import one_sample_reverse_log_e, ratio_mismatch_log_bf
 from whimbrel.gate.exposure import exposure_doubt
 from whimbrel.gate.guardrails import PROVEN_ALPHA, RARE
-from whimbrel.gate.ledger import Cohort, Ledger
+from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.limit_checks import LimitCheck, limit_checks
 from whimbrel.gate.power import detectable_ratio
 from whimbrel.gate.totals import Totals
@@ -30,6 +30,7 @@ from whimbrel.plan.plan import Plan, Stage
 from whimbrel.plan.selector_words import selector_words
 
 _HOUR_S = 3600.0
+RECENT_H = 3  # hours of a stage whose harm the sentence of a promotion speaks of: it may have begun in these
 
 
 def promotion(
@@ -242,27 +243,29 @@ def _must_be_proven(name: str, treated: Totals, criteria: SuccessCriteria) -> bo
 
 
 def _would_have_seen(plan: Plan, now: GateInput, ledger: Ledger, evidence: dict[str, Any]) -> str:
-    """How large a harm this stage would have shown, with 80% and 95% chance."""
-    cohort = ledger.cohorts.get(now.judged, Cohort())
-    treated, control = cohort.totals["treated"], cohort.totals["control"]
-    weight = max(
-        lane.weight
-        for lane in ledger.lanes(limit_ms=None)
-        if lane.guardrail == "crash" and lane.slice is None and lane.stage == now.judged
-    )
-    ratios = {
-        power: detectable_ratio(
-            exposure_t=treated["used"],
-            exposure_c=control["used"],
-            events_c=control["crashed"],
-            alpha=plan.alpha * weight,
-            power=power,
-            tolerance=ledger.margins.ratios["crash"],
-        )
-        for power in (0.8, 0.95)
-    }
+    """How large a harm this stage's last hours would have shown, with 80% and 95% chance: it may have begun late."""
+    recent = ledger.recent(now.judged, "crash", hours=RECENT_H)
+    ratios: dict[float, float | None] = dict.fromkeys((0.8, 0.95))
+    if recent is not None:
+        ratios = {
+            power: detectable_ratio(
+                exposure_t=recent.exposure_t,
+                exposure_c=recent.exposure_c,
+                events_c=recent.events_c,
+                alpha=plan.alpha * recent.weight,
+                power=power,
+                tolerance=ledger.margins.ratios["crash"],
+            )
+            for power in ratios
+        }
+        if recent.hours is not None:
+            evidence["detectable_hours"] = recent.hours
     evidence["detectable_crash_ratio"] = {str(power): ratio and round(ratio, 2) for power, ratio in ratios.items()}
     eighty, most = ratios[0.8], ratios[0.95]
     if eighty is None or most is None:
         return "too few devices to have seen any crash rate, so nothing is proven"
-    return f"a crash rate of {eighty:.1f}x the control's would have been seen with 80% chance, {most:.1f}x with 95%"
+    lately = "" if recent is None or recent.hours is None else f" in its last {recent.hours} h"
+    return (
+        f"a crash rate of {eighty:.1f}x the control's{lately} would have been seen with 80% chance, "
+        f"{most:.1f}x with 95%"
+    )

@@ -5,10 +5,25 @@ The logarithm of each bet on a rate is divided by the design effect of the windo
 Made by the hypotheses of a plan; folded by the ledger.
 """
 
+import msgspec
+
 from whimbrel.gate.design_effect import Alikeness
 from whimbrel.gate.evidence import GAINS, MeanFold, RateFold, log_mean_exp
 from whimbrel.gate.guardrails import BETS
-from whimbrel.gate.restarts import Restarts, Sums
+from whimbrel.gate.restarts import RESTARTED, Restarts, Sums
+
+
+class Recent(msgspec.Struct, frozen=True, kw_only=True):
+    """What the copy of a test of rates has seen that is about so many `hours` old; None: the test that stands.
+
+    Device-windows and events count as so many of strangers; `weight`: that of the copy, in its test.
+    """
+
+    hours: int | None
+    weight: float
+    exposure_t: float
+    exposure_c: float
+    events_c: float
 
 
 class RateTest:
@@ -54,6 +69,20 @@ class RateTest:
     def _log_e(self, sums: Sums) -> float:
         divisor = self.divisor(sums)
         return log_mean_exp([log / divisor for log in sums[: len(GAINS)]], BETS)
+
+    def recent(self, hours: int, *, hour: int) -> Recent:
+        """What a copy that is at least so many hours old has seen, at hour `hour`."""
+        copy = self.restarts.at_least(hours, hour=hour) if self.restarts is not None else None
+        sums = self.sums if copy is None else copy.since(self.sums)
+        divisor = self.divisor(sums)
+        _, exposure_t, events_c, exposure_c = (each / divisor for each in sums[len(GAINS) :])
+        return Recent(
+            hours=None if copy is None else hour - copy.hour,
+            weight=1 - RESTARTED if copy is None else RESTARTED * copy.weight,
+            exposure_t=exposure_t,
+            exposure_c=exposure_c,
+            events_c=events_c,
+        )
 
     def divisor(self, sums: Sums) -> float:
         """The design effect of the windows that `sums` are made of."""

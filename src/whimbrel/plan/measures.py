@@ -148,7 +148,7 @@ _ROWS = (
     Measure(
         name="crash",
         test=Rate("crashed", "used"),
-        part=12.0,
+        part=16.0,
         margin=_ratio(),
         always=True,
         by_class=True,
@@ -182,7 +182,7 @@ _ROWS = (
     Measure(
         name="silence",
         test=Rate("overdue", "due"),
-        part=3.0,
+        part=6.0,
         margin=_ratio(),
         always=True,
         by_class=True,

@@ -75,6 +75,7 @@ class GateEvidence(msgspec.Struct, frozen=True, kw_only=True):
     sample_ratio: dict[str, float] | UnsetType = UNSET  # ln of the Bayes factor against the expected split, by step
     crash_ratio: RatioBounds | UnsetType = UNSET
     detectable_crash_ratio: dict[str, float | None] | UnsetType = UNSET  # by the chance that it would have been seen
+    detectable_hours: int | UnsetType = UNSET  # the last hours of the stage that this speaks of; else all of them
     severity: str | UnsetType = UNSET
     warnings: list[str] | UnsetType = UNSET
     shadow: ShadowEstimates | UnsetType = UNSET
