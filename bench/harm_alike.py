@@ -152,7 +152,7 @@ KINDS = (
         play=functools.partial(_late, ratio=1.1, onset=0, windows=48 * HOUR),
         measure="taken_back",
         limit=FALSE_ALARMS,
-        quick=8,
+        quick=4,
     ),
     *(
         Kind(
@@ -162,7 +162,7 @@ KINDS = (
             play=functools.partial(_waits, waits=waits, by_class=by_class),
             measure="taken_back",
             limit=FALSE_ALARMS,
-            quick=8,
+            quick=4,
         )
         for by_class in (True, False)
         for name, waits in WAITS.items()

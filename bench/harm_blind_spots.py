@@ -55,7 +55,7 @@ KINDS = (
         measure="completed",
         limit=0.98,
         runs=100,
-        quick=4,
+        quick=2,
     ),
     _bad("silent_30", "30% of the treated fall silent after 6 h", Harm(dies=0.3, onset=LATE)),
     _bad("silent_90", "90% of the treated fall silent after 6 h", Harm(dies=0.9, onset=LATE)),

@@ -24,7 +24,7 @@ def play(seed: int, *, fleet: Fleet, harm: Harm, pooled: bool = False) -> Outcom
     return judged(plan, windows_of_fleet(fleet, harm, seed=seed, pooled=pooled))
 
 
-def quiet(name: str, says: str, fleet: Fleet, *, runs: int = 900, quick: int = 12) -> Kind:
+def quiet(name: str, says: str, fleet: Fleet, *, runs: int = 900, quick: int = 5) -> Kind:
     """A version that changes nothing: how often does it go back?"""
     return Kind(
         name=name,
@@ -72,7 +72,7 @@ def _found(name: str, says: str, fleet: Fleet, harm: Harm, *, limit: float) -> K
         measure="windows_until_back",
         limit=limit,
         runs=200,
-        quick=12,
+        quick=6,
         onset=harm.onset,
     )
 
@@ -86,7 +86,7 @@ KINDS = (
     quiet("speeds", "1,000 devices, own speeds (sd .5)", SPEEDS),
     quiet("speeds_and_use", "1,000 devices, own speeds (sd .5) and use (sd 1)", _replace(SPEEDS, usage_sd=1.0)),
     quiet("habits_1000", "1,000 devices that use it always or hardly ever, 10% treated", HABITS),
-    quiet("habits_5000", "5,000 such devices, 5% treated", _replace(HABITS, devices=5000, treated=0.05), quick=4),
+    quiet("habits_5000", "5,000 such devices, 5% treated", _replace(HABITS, devices=5000, treated=0.05), quick=2),
     quiet(
         "presence",
         "1,000 devices, 5% of windows offline, by device (beta, a + b = 2)",

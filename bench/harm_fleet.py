@@ -263,7 +263,7 @@ def _cell(
             of_pairs[name] = Pairs(
                 pairs=int(k), squares=int(squares), now=float(now), then=float(then), both=float(both)
             )
-    shares = {name: float(values[window]) for name, values in sums.items() if name in _SHARES}
+    shares: dict[str, Any] = {name: float(values[window]) for name, values in sums.items() if name in _SHARES}
     counts: dict[str, Any] = {name: int(values[window]) for name, values in sums.items() if name not in _SHARES}
     return Cell(
         stage=0,

@@ -68,7 +68,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     measure: Literal["taken_back", "moved_on", "completed", "windows_until_back", "minutes_until_back", "value"]
     limit: float | None
     runs: int = 900
-    quick: int = 12
+    quick: int = 5
     onset: int = 0
     by_device: bool = False
 
