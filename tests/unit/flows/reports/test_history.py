@@ -53,7 +53,7 @@ def test_rehearsals_with_short_hours_tell_nothing_of_a_day() -> None:
     with town(running=rollout(hour_s=1.0)) as made:
         made.fleet.tally("r1", [cell("control", 0, n=100)])
         told = history_of(made.registry, made.fleet, "wake", running=())
-    assert told == History(model="wake", devices=0)
+    assert told == History(model="wake", devices=0, refresh_s=30)
 
 
 def test_delays_are_of_devices_that_had_a_day() -> None:
