@@ -22,10 +22,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.monitors.history import HourHistory
 from whimbrel.flows.monitors.read_monitors import MonitorReading, read_monitors
 from whimbrel.flows.monitors.records import HealthRow
-from whimbrel.flows.records import DeviceMessage, ModelRecord, ModelSettings, VersionRecord
+from whimbrel.flows.records import ModelRecord, ModelSettings, VersionRecord
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.gate.monitor import ALPHA
 from whimbrel.health.device_hour import HourSums, Spread

@@ -22,7 +22,7 @@ from support.values import (
     town,
     window,
 )
-from whimbrel.flows.records import DeviceMessage
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger

@@ -17,7 +17,8 @@ from support.values import (
     town,
     window,
 )
-from whimbrel.flows.records import DeviceMessage, RolloutRecord
+from whimbrel.flows.device_records import DeviceMessage
+from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.reports.user_reports import count_reports, file_reports
 from whimbrel.flows.rollouts.advance import advance

@@ -10,8 +10,8 @@ import pytest
 from conftest import NATS
 from support.values import T0
 from whimbrel.errors import Unavailable
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.ports import Inbox
-from whimbrel.flows.records import DeviceMessage
 from whimbrel.stores.database import Database
 from whimbrel.stores.inbox_nats import InboxNats
 from whimbrel.stores.inbox_table import InboxTable

@@ -5,9 +5,9 @@ import pytest
 
 from support.values import T0
 from whimbrel.errors import NotFound
+from whimbrel.flows.device_records import RunningVersion
 from whimbrel.flows.devices.find import find_devices
 from whimbrel.flows.devices.records import BuildOnDevice, DeviceAccess, DeviceFilter, DuplicateIdentity, Waiting
-from whimbrel.flows.records import RunningVersion
 from whimbrel.health.report import Build
 from whimbrel.model.selector_text import read_selector
 from whimbrel.stores.database import Database

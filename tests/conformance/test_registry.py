@@ -8,16 +8,8 @@ import pytest
 from support.experiments import written
 from support.values import EPOCH, T0, Town, cell, model, quarantined, release, rollout, seen, version
 from whimbrel.errors import Conflict, NotAllowed, NotFound, UntrustedInput
-from whimbrel.flows.records import (
-    AuditRecord,
-    ExperimentRecord,
-    FollowedModels,
-    HeardDevice,
-    ModelSettings,
-    Participation,
-    RunningVersion,
-    SequenceMark,
-)
+from whimbrel.flows.device_records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark
+from whimbrel.flows.records import AuditRecord, ExperimentRecord, ModelSettings
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.device_window import DeviceWindow, Measured
 from whimbrel.health.panel import Value

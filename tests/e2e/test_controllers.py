@@ -11,8 +11,8 @@ import pytest
 from support.server import done, plan_file, repository
 from support.values import cohort, devices_in, reports, window
 from whimbrel.errors import Unavailable
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.ports import Taken
-from whimbrel.flows.records import DeviceMessage
 from whimbrel.server.app import Repository, open_repository
 from whimbrel.server.config import Folder
 from whimbrel.server.controllers import Controllers

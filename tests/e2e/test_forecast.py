@@ -11,7 +11,7 @@ import pytest
 
 from support.server import done, model_file, plan_file, repository, whimbrel
 from support.values import T0, cell
-from whimbrel.flows.records import RunningVersion
+from whimbrel.flows.device_records import RunningVersion
 from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
 from whimbrel.stores.transaction import transaction

@@ -8,15 +8,9 @@ from typing import Any
 
 import msgspec
 
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.publishing.publish import build_hash
-from whimbrel.flows.records import (
-    DeviceMessage,
-    ModelRecord,
-    ModelSettings,
-    QuarantineRecord,
-    RolloutRecord,
-    VersionRecord,
-)
+from whimbrel.flows.records import ModelRecord, ModelSettings, QuarantineRecord, RolloutRecord, VersionRecord
 from whimbrel.gate.verdict import Counts, GateInput
 from whimbrel.health.report import Announcement, Batch, Cohort, Window
 from whimbrel.health.shadow import ShadowSums, Units

@@ -6,20 +6,22 @@ from typing import Any, Protocol
 
 import msgspec
 
-from whimbrel.flows.records import (
-    ApprovalRecord,
-    AuditRecord,
+from whimbrel.flows.device_records import (
     DeviceMessage,
-    ExperimentRecord,
     FollowedModels,
     HeardDevice,
-    ModelRecord,
     Participation,
-    QuarantineRecord,
-    RolloutRecord,
     RunningVersion,
     SequenceMark,
     SilenceLook,
+)
+from whimbrel.flows.records import (
+    ApprovalRecord,
+    AuditRecord,
+    ExperimentRecord,
+    ModelRecord,
+    QuarantineRecord,
+    RolloutRecord,
     VerdictRecord,
     VersionRecord,
 )

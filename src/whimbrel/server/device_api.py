@@ -15,8 +15,8 @@ import msgspec
 
 from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
 from whimbrel.flows.decide_for_device import PublishedModel, decide_for_device
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.devices.enrol import admit_enrolment
-from whimbrel.flows.records import DeviceMessage
 from whimbrel.flows.reports.take_check import take_check
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import encode, parse

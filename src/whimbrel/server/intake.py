@@ -9,8 +9,8 @@ Called by the device API. What reads the inbox again is `controllers/tallying`.
 import asyncio
 
 from whimbrel.errors import Unavailable, WhimbrelError
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.ports import Inbox
-from whimbrel.flows.records import DeviceMessage
 
 _WAITING = 10_000  # messages in memory: about 10 MB; beyond that devices get 503 and come again
 _AT_ONCE = 1000  # messages in one write

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, StaticPool, create_engine
 
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.errors import Refused, Unavailable, WhimbrelError
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.experiments.advance import PersonAct, act_by_person
 from whimbrel.flows.experiments.start import start_experiment
 from whimbrel.flows.ports import Taken
@@ -30,7 +31,7 @@ from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, worth_keeping
 from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.flows.publishing.set_line import set_line
-from whimbrel.flows.records import DeviceMessage, ExperimentRecord, ModelSettings, RolloutRecord
+from whimbrel.flows.records import ExperimentRecord, ModelSettings, RolloutRecord
 from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.health.tally import Cell

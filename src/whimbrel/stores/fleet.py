@@ -26,7 +26,14 @@ from sqlalchemy import (
 
 from whimbrel import limits
 from whimbrel.errors import NotAllowed
-from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark, SilenceLook
+from whimbrel.flows.device_records import (
+    FollowedModels,
+    HeardDevice,
+    Participation,
+    RunningVersion,
+    SequenceMark,
+    SilenceLook,
+)
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.device_hour import DeviceHour
 from whimbrel.health.device_window import DeviceWindow

@@ -20,8 +20,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
 from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.ports import Taken
-from whimbrel.flows.records import DeviceMessage
 
 _PACK_BYTES = 512 * 1024  # NATS takes 1 MiB a message by default
 _ACK_WAIT_S = 30

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import bindparam, delete, insert, select
 
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.ports import Taken
-from whimbrel.flows.records import DeviceMessage
 from whimbrel.stores import schema
 from whimbrel.stores.database import Database
 

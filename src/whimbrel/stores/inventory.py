@@ -28,6 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from whimbrel import limits
 from whimbrel.errors import NotFound
+from whimbrel.flows.device_records import RunningVersion
 from whimbrel.flows.devices.records import (
     BuildOnDevice,
     DeviceAccess,
@@ -39,7 +40,6 @@ from whimbrel.flows.devices.records import (
     Waiting,
     all_labels,
 )
-from whimbrel.flows.records import RunningVersion
 from whimbrel.health.report import Build
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, literal, select, update
 
-from whimbrel.flows.records import SilenceLook
+from whimbrel.flows.device_records import SilenceLook
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
 

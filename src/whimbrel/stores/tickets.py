@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, select, update
 
-from whimbrel.flows.records import UserReportRecord
+from whimbrel.flows.device_records import UserReportRecord
 from whimbrel.health.user_report import Fate
 from whimbrel.stores import schema
 from whimbrel.stores.rows import upsert

@@ -21,8 +21,8 @@ import msgspec
 import xxhash
 
 from whimbrel import limits
+from whimbrel.flows.device_records import SequenceMark
 from whimbrel.flows.devices.records import DuplicateIdentity
-from whimbrel.flows.records import SequenceMark
 from whimbrel.health.report import Batch, Window
 
 _EPOCH_CHARS = 8  # of an epoch, in a sentence

@@ -9,11 +9,11 @@ Called by `ingest`, for the messages of one transaction.
 from collections.abc import Iterable, Mapping
 
 from whimbrel.flows.audit import audit
+from whimbrel.flows.device_records import DeviceMessage, SequenceMark
 from whimbrel.flows.devices.duplicates import sign_of_duplicate, with_sign
 from whimbrel.flows.devices.ports import ObservedPort
 from whimbrel.flows.devices.records import BuildOnDevice, DeviceAccess, Waiting
 from whimbrel.flows.ports import AuditPort
-from whimbrel.flows.records import DeviceMessage, SequenceMark
 from whimbrel.health.report import Batch
 
 

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 
 from whimbrel import limits
 from whimbrel.errors import NotFound
+from whimbrel.flows.device_records import SequenceMark
 from whimbrel.flows.monitors.ports import HourTallyPort
 from whimbrel.flows.monitors.records import HOUR_S
 from whimbrel.flows.ports import ModelsPort
-from whimbrel.flows.records import SequenceMark
 from whimbrel.flows.versions import reference_of
 from whimbrel.health.device_hour import HOURS_A_DAY, DeviceHour, HourSums, fold_window
 from whimbrel.health.report import Summary, Window

@@ -9,8 +9,8 @@ Called by `ingest`.
 
 from collections.abc import Iterable
 
+from whimbrel.flows.device_records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark
 from whimbrel.flows.ports import FleetPort
-from whimbrel.flows.records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark
 
 
 class FleetBatch:

@@ -21,13 +21,14 @@ import msgspec
 import xxhash
 
 from whimbrel.errors import UntrustedInput
+from whimbrel.flows.device_records import DeviceMessage, SequenceMark
 from whimbrel.flows.devices.duplicates import digests_after
 from whimbrel.flows.devices.observe import Observations, admitted
 from whimbrel.flows.devices.ports import ObservedPort
 from whimbrel.flows.monitors.count_hours import HourTally
 from whimbrel.flows.monitors.ports import HourTallyPort
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import DeviceMessage, ExperimentRecord, SequenceMark
+from whimbrel.flows.records import ExperimentRecord
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.flows.reports.live import LiveComparisons
 from whimbrel.flows.reports.past import PastTally

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from whimbrel.flows.device_records import SilenceLook
 from whimbrel.flows.ports import FleetPort
-from whimbrel.flows.records import Comparison, SilenceLook
+from whimbrel.flows.records import Comparison
 from whimbrel.health.tally import AGE_EDGES_H, Cell, age_bucket
 
 SILENCE_PERIODS = 3  # reports or refreshes that a device may miss before it counts as silent, or as out of reach

@@ -13,7 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from whimbrel.flows.records import Comparison, Participation
+from whimbrel.flows.device_records import Participation
+from whimbrel.flows.records import Comparison
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.panel import Value

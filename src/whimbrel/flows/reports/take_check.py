@@ -9,8 +9,8 @@ Called for every check of the device API.
 
 from collections.abc import Mapping
 
+from whimbrel.flows.device_records import HeardDevice, RunningVersion
 from whimbrel.flows.ports import FleetPort
-from whimbrel.flows.records import HeardDevice, RunningVersion
 from whimbrel.policy.policy import PERIOD_S, Policy
 from whimbrel.trust.enrolment import Check
 

@@ -15,8 +15,9 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.errors import NotFound, Refused, WhimbrelError
+from whimbrel.flows.device_records import UserReportRecord
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.records import RolloutRecord, UserReportRecord
+from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.versions import find_version
 from whimbrel.health.report import Role
 from whimbrel.health.tally import Cell, age_bucket

@@ -7,9 +7,9 @@ import pytest
 
 from support.values import T0, Town, reports, town, window
 from whimbrel import limits
+from whimbrel.flows.device_records import DeviceMessage, SequenceMark
 from whimbrel.flows.devices.duplicates import sign_of_duplicate, with_sign
 from whimbrel.flows.devices.records import DuplicateIdentity
-from whimbrel.flows.records import DeviceMessage, SequenceMark
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.health.report import Batch
 

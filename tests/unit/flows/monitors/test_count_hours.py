@@ -3,8 +3,9 @@
 import msgspec
 
 from support.values import EPOCH, HOUR, T0, Town, reports, rollout, town, window
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.monitors.records import HealthRow
-from whimbrel.flows.records import DeviceMessage, ModelSettings
+from whimbrel.flows.records import ModelSettings
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.health.report import Summary, Window
 from whimbrel.health.sketch import key_of

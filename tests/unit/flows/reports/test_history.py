@@ -3,7 +3,7 @@
 import pytest
 
 from support.values import HOUR, T0, accuracy, cell, file, release, rollout, town, version
-from whimbrel.flows.records import Participation, RunningVersion
+from whimbrel.flows.device_records import Participation, RunningVersion
 from whimbrel.flows.reports.history import Delays, History, history_of, inventory_of
 from whimbrel.model.release import Release, Variant
 from whimbrel.model.ways import NOTHING, Step

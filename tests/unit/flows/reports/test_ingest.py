@@ -21,7 +21,7 @@ from support.values import (
     town,
     window,
 )
-from whimbrel.flows.records import DeviceMessage
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.reports.ingest import IngestCounts, ingest
 from whimbrel.flows.reports.judge_silence import judge_silence
 from whimbrel.gate.verdict import Counts

@@ -1,7 +1,7 @@
 """Devices that were heard and are heard no more: each is one event, and comes back only with a report of later."""
 
 from support.values import T0, Town, announce, cohort, devices_in, reports, rollout, town, window
-from whimbrel.flows.records import DeviceMessage
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.reports.judge_silence import judge_silence
 from whimbrel.policy.bucket import BUCKETS

@@ -8,7 +8,8 @@ import pytest
 
 from support.values import T0, Town, line, plan, quarantined, rollout, selector, stage, town
 from whimbrel.errors import Conflict, NotFound, Refused
-from whimbrel.flows.records import RolloutRecord, RunningVersion
+from whimbrel.flows.device_records import RunningVersion
+from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.render_policy import render_policy
 from whimbrel.flows.rollouts.lift_quarantine import lift_quarantine
 from whimbrel.flows.rollouts.progress import follow

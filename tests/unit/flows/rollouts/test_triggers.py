@@ -21,7 +21,7 @@ from support.values import (
     window,
 )
 from whimbrel.errors import Refused
-from whimbrel.flows.records import DeviceMessage
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.reports.judge_silence import judge_silence
 from whimbrel.flows.reports.user_reports import count_reports, file_reports

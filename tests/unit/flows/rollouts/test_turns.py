@@ -21,7 +21,8 @@ from support.values import (
 )
 from support.values import window as report_window
 from whimbrel.errors import Conflict, IllegalTransition, Refused
-from whimbrel.flows.records import RolloutRecord, RunningVersion
+from whimbrel.flows.device_records import RunningVersion
+from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.rollouts.advance import advance
 from whimbrel.flows.rollouts.approvals import PendingApproval, pending_approval
