@@ -104,6 +104,11 @@ class DeviceWindow(Document, frozen=True):
         return key, min(_MOST, self.timed + more)
 
     @property
+    def used(self) -> bool:
+        """Whether the model was used: without use a version can show no harm. What crashed was used."""
+        return bool(self.sessions or self.crashed)
+
+    @property
     def error_share(self) -> float:
         """Errors an inference; 0 without any."""
         return self.errors / self.inferences if self.inferences else 0.0
@@ -116,9 +121,12 @@ class DeviceWindow(Document, frozen=True):
     def values(self, tested: Collection[str]) -> dict[str, float]:
         """What the window says of its device: crash and usage (0 or 1), error share, latency's bucket, tested means.
 
+        Each is told by the windows that its rate is out of: a crash by those in use, errors by those in which it ran.
         A metric that has the name of one of the others leaves both out: windows count as those of other devices there.
         """
-        values: dict[str, float] = {CRASH: self.crashed, USAGE: 1 if self.sessions else 0}
+        values: dict[str, float] = {USAGE: 1 if self.used else 0}
+        if self.used:
+            values[CRASH] = self.crashed
         if self.inferences:
             values[ERROR] = self.error_share
         if self.latency is not None:

@@ -145,7 +145,7 @@ def cell_of(
         age_bucket=told.age_bucket,
         at_risk=1,
         sessions=told.sessions,
-        unused=0 if told.sessions else 1,
+        unused=0 if told.used else 1,
         crashed=told.crashed,
         error_units=1 if told.inferences else 0,
         error_share=share,
