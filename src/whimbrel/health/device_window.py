@@ -121,6 +121,7 @@ class DeviceWindow(Document, frozen=True):
     def values(self, tested: Collection[str]) -> dict[str, float]:
         """What the window says of its device: crash and usage (0 or 1), error share, latency's bucket, tested means.
 
+        Each is told by the windows that its rate is out of: a crash by those in use, errors by those in which it ran.
         A metric that has the name of one of the others leaves both out: windows count as those of other devices there.
         """
         values: dict[str, float] = {USAGE: 1 if self.used else 0}

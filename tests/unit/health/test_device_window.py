@@ -84,6 +84,7 @@ def test_a_device_adds_at_most_one_to_every_sum_that_is_tested(reports: list[Win
     assert cell.at_risk == 1
     assert max(cell.crashed, cell.unused, cell.error_units, cell.prediction_units, sum(cell.latency.values())) <= 1
     assert all(moments.n == 1 for moments in cell.metrics.values())
+    assert {"usage"} <= cell.pairs.keys()
     assert all(pairs.pairs == 3 for pairs in cell.pairs.values())
     assert cell.error_share <= 1 + 1e-12
 
@@ -105,7 +106,15 @@ def _drawn(parts: list[Window], seed: int) -> int | None:
 def test_a_window_says_of_its_device_what_pairs_are_kept_of() -> None:
     full = told(window(sessions=2, crashed=1, inferences=4, errors=1, latency={9: 1}, metrics={"f1": Summary.of(0.5)}))
     assert full.values(("f1",)) == {"crash": 1, "usage": 1, "error": 0.25, "latency": 9, "f1": 0.5}
-    assert told(window(sessions=0, inferences=0)).values(("f1",)) == {"crash": 0, "usage": 0}
+    assert told(window(sessions=0, inferences=0)).values(("f1",)) == {"usage": 0}
+
+
+def test_a_crash_is_told_by_windows_in_use_and_what_crashed_was_used() -> None:
+    """Else habits of use would look like crashes of the same devices."""
+    assert "crash" not in told(window(sessions=0, inferences=0)).values(())
+    crashed = told(window(sessions=0, inferences=0, crashed=1))
+    assert crashed.values(()) == {"crash": 1, "usage": 1}
+    assert (cell_of(crashed, stage=0).unused, cell_of(crashed, stage=0).crashed) == (0, 1)
 
 
 def test_a_metric_with_the_name_of_a_value_has_no_pairs_and_the_value_has_none() -> None:
