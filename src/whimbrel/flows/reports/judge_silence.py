@@ -2,8 +2,8 @@
 
 1. The first report of a device is due `SILENCE_PERIODS` reports after it activated, heard of or not.
 2. From then on every device that is heard is due at each look, one a window. It is overdue at the first look at which
-   it is silent for longer than those periods, and for longer than twice its own longest silence so far. So a device
-   that is off by night, or reports once a day, is missed once and then expected as it is.
+   it is silent for longer than those periods (a minute at least), and for longer than twice its own longest silence so
+   far. So a device that is off by night, or reports once a day, is missed once and then expected as it is.
 3. A device that was missed is not due again before a report of it *came in after* it was missed: one dead device is one
    event, and a report that lay in a queue meanwhile is no news about the present.
 4. A device whose newest window of the model does not name the cohort has left it, and is not missed there.
@@ -20,6 +20,7 @@ from whimbrel.flows.ports import FleetPort
 from whimbrel.flows.records import Comparison
 from whimbrel.health.tally import AGE_EDGES_H, Cell, age_bucket
 
+LEAST_PATIENCE_S = 60.0  # a report's way through a busy server's queue; a rehearsal's periods are shorter than that
 SILENCE_PERIODS = 3  # reports or refreshes that a device may miss before it counts as silent, or as out of reach
 
 
@@ -29,7 +30,7 @@ def judge_silence(fleet: FleetPort, comparison: Comparison, *, report_s: float, 
     later = fleet.later_silence(
         comparison.id,
         now=now,
-        patience_s=patience_s,
+        patience_s=max(LEAST_PATIENCE_S, patience_s),
         age_edges_s=[edge * comparison.hour_s for edge in AGE_EDGES_H],
     )
     first = fleet.first_silence(comparison.id, activated_before=now - patience_s)
