@@ -9,7 +9,6 @@
 Called by forecasts and benchmarks.
 """
 
-import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whimbrel.gate.design_effect import LEAST_VARIANCE
-from whimbrel.gate.evidence import EARLIER, GAINS
+from whimbrel.gate.evidence import EARLIER, EARLIER_MISSES, EARLIER_OF_RARE, GAINS
 from whimbrel.gate.guardrails import (
     BETS,
     CLASS_SHARE,
     LATENCY_TAIL,
+    MOST_OF_VARIANCE,
     SEEN_DROP,
     TOLERATED_SLOWER,
     cohort_share,
@@ -123,15 +123,19 @@ def _wealth(logs: Array) -> Array:
 
 
 class _Means:
-    def __init__(self, shape: tuple[int, ...], *, tolerance: float) -> None:
+    def __init__(self, shape: tuple[int, ...], *, tolerance: float, alpha: float) -> None:
         self.tolerance = tolerance
+        self.rho, self._sharpest = np.ones(shape), sharpest_at(1.0, alpha=alpha)
         self.sums = np.zeros((*shape, 2))  # V and S
         self.t, self.c = np.zeros((3, *shape)), np.zeros((3, *shape))
 
     def add(self, t: Array, c: Array) -> None:
         """Moments (3, runs, strata, ...)."""
-        ready = self.c[0] >= EARLIER
-        spread_c = _variance(self.c)
+        n, total = self.c[0], self.c[1]
+        ready = (n >= EARLIER) & ((np.minimum(total, n - total) >= EARLIER_MISSES) | (n >= EARLIER_OF_RARE))
+        spread_c = np.maximum(_variance(self.c), 0.5 / (n + 1))
+        seen = np.minimum(SEEN_DROP - TOLERATED_DROP, MOST_OF_VARIANCE * spread_c)
+        self.rho = np.where(self.sums[..., 0] == 0, self._sharpest / seen**2, self.rho)
         null = np.clip(self.c[1] / np.maximum(self.c[0], 1) - self.tolerance, 0.5, 1.0)  # `most_of_a_share`
         most = null * (1 - null)
         own = np.where(self.t[0] >= EARLIER, np.minimum(most, _variance(self.t)), most)
@@ -144,8 +148,12 @@ class _Means:
         self.t += t.sum(axis=2)
         self.c += c.sum(axis=2)
 
+    def e_value(self, sums: Array) -> Array:
+        """E of such sums."""
+        return _mixture(sums, rho=self.rho)
 
-def _mixture(sums: Array, *, rho: float) -> Array:
+
+def _mixture(sums: Array, *, rho: Array) -> Array:
     """E of V and S, the last axis of `sums`."""
     v, s = sums[..., 0], sums[..., 1]
     spread = v + rho
@@ -194,17 +202,15 @@ class BatchLedger:
         self._by_class = {row.name for row in rows if row.by_class}
         names = (*self._rates, *self._quantiles, *(over_limit(limit_ms) for limit_ms in self._over))
         sliced = [name for name in self._rates if name in self._by_class]
-        self._rho = sharpest_at(SEEN_DROP - TOLERATED_DROP, alpha=plan.alpha)
-        e_mean = functools.partial(_mixture, rho=self._rho)
         self._global = {(stage, n): np.zeros((runs, 7)) for stage in stages for n in names}
         self._class = {(stage, n): np.zeros((runs, classes, 7)) for stage in stages for n in sliced}
         drop = self.margins.drops[_MEAN]
-        self._means = {stage: _Means((runs,), tolerance=drop) for stage in stages}
-        self._class_means = {stage: _Means((runs, classes), tolerance=drop) for stage in stages}
+        self._means = {stage: _Means((runs,), tolerance=drop, alpha=plan.alpha) for stage in stages}
+        self._class_means = {stage: _Means((runs, classes), tolerance=drop, alpha=plan.alpha) for stage in stages}
         self._copies = {key: _Copies(_wealth) for key in self._global}
-        self._copies |= {(stage, _MEAN): _Copies(e_mean) for stage in stages}
+        self._copies |= {(stage, _MEAN): _Copies(self._means[stage].e_value) for stage in stages}
         self._class_copies = {key: _Copies(_wealth) for key in self._class}
-        self._class_copies |= {(stage, _MEAN): _Copies(e_mean) for stage in stages}
+        self._class_copies |= {(stage, _MEAN): _Copies(self._class_means[stage].e_value) for stage in stages}
         self._windows_an_hour = max(1, round(3600 / plan.window_s()))
         self._windows = np.zeros((len(plan.stages), runs), dtype=np.int64)  # since each cohort was first heard of
         self._hours = np.zeros((len(plan.stages), runs), dtype=np.int64)

@@ -158,6 +158,7 @@ class MeanWindow(msgspec.Struct, frozen=True):
 
 
 EARLIER = 30  # observations an arm before its variance is believed
+EARLIER_MISSES, EARLIER_OF_RARE = 3, 1000  # of a share: wrong answers of the control, or answers where these are rare
 
 
 def mean_statistic(windows: Iterable[Sequence[MeanWindow]], *, tolerance: float) -> tuple[float, float]:
@@ -232,8 +233,8 @@ class MeanFold:
 
     def add(self, strata: Sequence[MeanWindow]) -> None:
         """One window's strata; their variances come from the windows before."""
-        if (self.share or _is_believed(self.before_t, self.before_c)) and _is_believed(self.before_c):
-            variance_c = self.before_c.variance()
+        if self.begins:
+            variance_c = self.variance_c
             spread_t = self._treated_variance(variance_c) * self.factor_t**2
             spread_c = variance_c * self.factor_c**2
             for part in strata:
@@ -248,6 +249,24 @@ class MeanFold:
         for part in strata:
             self.before_t.add(part.n_t, part.sum_t, part.sumsq_t, part.pairs_t)
             self.before_c.add(part.n_c, part.sum_c, part.sumsq_c, part.pairs_c)
+
+    @property
+    def begins(self) -> bool:
+        """Whether earlier windows say enough to weigh this one.
+
+        Of a share, the control's must: three values that are not all alike, or a thousand values. A level that thirty
+        right answers tell is no level.
+        """
+        if not self.share:
+            return _is_believed(self.before_t, self.before_c) and _is_believed(self.before_c)
+        n, total = self.before_c.n, self.before_c.sum
+        return _is_believed(self.before_c) and (min(total, n - total) >= EARLIER_MISSES or n >= EARLIER_OF_RARE)
+
+    @property
+    def variance_c(self) -> float:
+        """Of one value of the control; of a share as if half a value more were wrong."""
+        variance = self.before_c.variance()
+        return max(variance, 0.5 / (self.before_c.n + 1)) if self.share else variance
 
     def _treated_variance(self, variance_c: float) -> float:
         """Of one treated value, if no harm is done: of a share never more than its mean allows, m (1 - m).

@@ -32,6 +32,9 @@ from whimbrel.plan.plan import Plan
 TOLERATED_SLOWER = steps_of(TOLERATED_RATIO)  # buckets: latency within 10% of the control's
 LATENCY_TAIL = 0.01  # p99: at most this share over the limit
 SEEN_DROP = 0.04  # the drop of a share at which its mean's test is made sharpest
+MOST_OF_VARIANCE = (
+    0.5  # and not more than this times its variance: rare wrong answers come in lumps, not in normal sums
+)
 SEEN_GROWTH = 0.1  # of the control's mean: the growth beyond what is tolerated at which the test is made sharpest
 SEEN_DEVIATIONS = 0.1  # of a metric of one's own: the difference, in deviations between devices, of the sharpest test
 SEEN_DRIFT = 0.1  # of the index, beyond its limit, at which its test is made sharpest

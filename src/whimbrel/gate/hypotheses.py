@@ -13,6 +13,7 @@ from collections.abc import Container, Mapping
 from whimbrel.gate.design_effect import Alikeness
 from whimbrel.gate.evidence import BoundFold, MeanFold, one_sided_rho
 from whimbrel.gate.guardrails import (
+    MOST_OF_VARIANCE,
     PROVEN_DROP,
     PROVEN_RATIO,
     PROVEN_WARMER,
@@ -150,6 +151,10 @@ class Hypotheses:
             if not fold.before_c.n or not fold.before_c.sum:
                 return None
             return sharpest_at(SEEN_GROWTH * abs(fold.before_c.sum / fold.before_c.n), alpha=self._alpha)
+        if isinstance(fold, MeanFold) and fold.share:
+            if not fold.begins:
+                return None
+            return sharpest_at(min(SEEN_DROP - TOLERATED_DROP, MOST_OF_VARIANCE * fold.variance_c), alpha=self._alpha)
         if metric in self.margins.drops:
             return sharpest_at(SEEN_DROP - TOLERATED_DROP, alpha=self._alpha)
         before = fold.before_c if fold.before_c.n > 1 else fold.before_t
