@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ def main() -> None:
             os.dup2(nothing, 1)
             try:
                 {"agent": be_an_agent, "app": be_an_app}[order["role"]](order)
+            except BaseException:
+                traceback.print_exc()  # nobody starts it again: the test must be able to say why it ended
             finally:
                 os._exit(1)
         print(pid, flush=True)

@@ -19,7 +19,7 @@ from whimbrel.device import events
 from whimbrel.device.crash_loop import count_of, reason_to_leave
 from whimbrel.device.departure import Departure, Orders, names
 from whimbrel.device.states import PREPARING, State
-from whimbrel.errors import Refused
+from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.policy.decide import Profile, objection
@@ -58,11 +58,11 @@ class Leaving:
 
     def _leave(self, reason: str) -> bool:
         places = self._state.places
-        fallback_of(places)  # hashed outside of the lock
         try:
+            fallback_of(places)  # hashed outside of the lock
             with locked(places.swap_lock, disk=places.disk):
                 leave(places, model=self._state.model, reason=reason)
-        except Refused as error:
+        except (Refused, UntrustedInput) as error:
             self.kept_because = f"{reason}; it stays: {error}"
             return False
         return True
