@@ -88,6 +88,7 @@ HEALTH_SHOWN = 24 * 366  # hours that one answer may go back
 MONITORED_VERSIONS = 4  # of a model, those that most devices run: each has a part of the budget
 TAKES_BACK_S = 86400.0  # a monitor takes a model back once in this time: what ails every version is no version's fault
 MONITOR_LOOK_S = 2.0  # between two looks at a model's figures
+MONITOR_MODELS_A_LOOK = 8  # a hundred models are all looked at within half a minute
 MONITOR_ANOMALIES_S = 60.0  # between two looks at two weeks of them
 
 # --- artifacts ---

@@ -116,8 +116,8 @@ def _tell_monitors(shown: ModelHealth) -> None:
     watched = [each for each in shown.versions if each.watched]
     if not watched:
         say(
-            f"no version of {shown.model} is watched now: within a day no device told anything of one that was not "
-            "taken back, and that no rollout judges"
+            f"no version of {shown.model} is watched now: within a day devices told nothing, or only of versions that "
+            "were taken back or that a rollout judges"
         )
     for each in watched:
         print_table(

@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 import typer
@@ -19,7 +19,7 @@ from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.settings_file import read_settings
 from whimbrel.model.local_limits import LocalLimits
-from whimbrel.plan.objectives import read_objective
+from whimbrel.plan.objectives import Anomalies, check_objectives, read_objective
 
 _CADENCE, _BUDGETS, _CONDITIONS = "Cadence and labels", "Budgets of a publication", "When devices fetch and activate"
 _MONITORS, _ALONE = "What is watched while a version runs", "What a device decides alone"
@@ -145,7 +145,7 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
         "delta_bases": given["delta_bases"],
         "metrics_min": _floors(given["metric_min"] or []) or None,
         "objectives": _objectives(given["objective"] or [], none=given["no_objective"]),
-        "anomalies": given["anomalies"],
+        "anomalies": _anomalies(given["anomalies"]),
         "conditions": ({**filed.get("conditions", {}), **_conditions(given)}) or None,
     }
     named = {name: value for name, value in settings.items() if value is not None}
@@ -160,9 +160,18 @@ def _objectives(given: list[str], *, none: bool) -> list[dict[str, Any]] | None:
     if none:
         return []
     try:
-        return [msgspec.to_builtins(read_objective(each)) for each in given] or None
+        objectives = [read_objective(each) for each in given]
+        check_objectives(objectives)
     except ValueError as error:
         raise UntrustedInput(f"--objective: {error}") from error
+    return [msgspec.to_builtins(each) for each in objectives] or None
+
+
+def _anomalies(given: str | None) -> str | None:
+    word = None if given is None else given.replace("-", "_").replace(" ", "_")
+    if word is not None and word not in get_args(Anomalies):
+        raise UntrustedInput(f"--anomalies {given!r} is not understood; expected {', '.join(get_args(Anomalies))}")
+    return word
 
 
 def _local_limits(given: list[str]) -> dict[str, Any]:

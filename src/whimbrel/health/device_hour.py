@@ -12,8 +12,7 @@
 Pure. Called by the tally of standing monitors (flows/monitors/count_hours); what is proven by the sums: gate/monitor.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Protocol, Self, TypeVar
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -76,23 +75,7 @@ class HourSums(Document, frozen=True):
 
     def plus(self, other: "HourSums") -> "HourSums":
         """Both together, of one hour."""
-        return HourSums(
-            devices=self.devices + other.devices,
-            used=self.used + other.used,
-            crashed=self.crashed + other.crashed,
-            errors=self.errors.plus(other.errors),
-            metrics=_merged(self.metrics, other.metrics),
-            peaks={
-                name: _counts(self.peaks.get(name, {}), other.peaks.get(name, {}))
-                for name in sorted({*self.peaks, *other.peaks})
-            },
-            latency_units=self.latency_units + other.latency_units,
-            latency=_counts(self.latency, other.latency),
-            prediction_units=self.prediction_units + other.prediction_units,
-            predictions=_merged(self.predictions, other.predictions),
-            pairs=_merged(self.pairs, other.pairs),
-            busiest=max(self.busiest, other.busiest),
-        )
+        return add_up([self, other])
 
     def then(self, later: "HourSums") -> "HourSums":
         """These, and those of another hour or day: `busiest` is that of the busier one."""
@@ -242,23 +225,51 @@ def _predictions(window: Window, told: int, bins: int) -> dict[int, Moments]:
     return {key: Moments.of(count / total) for key, count in sorted(counts.items())}
 
 
-def _counts(one: Mapping[int, int], other: Mapping[int, int]) -> dict[int, int]:
-    both = dict(one)
-    for key, count in other.items():
-        both[key] = both.get(key, 0) + count
-    return {key: both[key] for key in sorted(both) if both[key]}
+def add_up(parts: Sequence[HourSums]) -> HourSums:
+    """Sums of one hour together, in one pass: a transaction adds up thousands."""
+    metrics: dict[str, list[Spread]] = {}
+    peaks: dict[str, dict[int, int]] = {}
+    latency: dict[int, int] = {}
+    predictions: dict[int, Moments] = {}
+    pairs: dict[str, Pairs] = {}
+    for part in parts:
+        for name, spread in part.metrics.items():
+            metrics.setdefault(name, []).append(spread)
+        for name, counts in part.peaks.items():
+            _count(peaks.setdefault(name, {}), counts)
+        _count(latency, part.latency)
+        for key, moments in part.predictions.items():
+            predictions[key] = predictions[key].plus(moments) if key in predictions else moments
+        for name, pair in part.pairs.items():
+            pairs[name] = pairs[name].plus(pair) if name in pairs else pair
+    return HourSums(
+        devices=sum(part.devices for part in parts),
+        used=sum(part.used for part in parts),
+        crashed=sum(part.crashed for part in parts),
+        errors=_spread([part.errors for part in parts]),
+        metrics={name: _spread(spreads) for name, spreads in sorted(metrics.items())},
+        peaks={name: _present(counts) for name, counts in sorted(peaks.items())},
+        latency_units=sum(part.latency_units for part in parts),
+        latency=_present(latency),
+        prediction_units=sum(part.prediction_units for part in parts),
+        predictions=dict(sorted(predictions.items())),
+        pairs=dict(sorted(pairs.items())),
+        busiest=max((part.busiest for part in parts), default=0),
+    )
 
 
-class _Addable(Protocol):
-    def plus(self, other: Self, /) -> Self: ...
+def _spread(parts: Sequence[Spread]) -> Spread:
+    if len(parts) == 1:
+        return parts[0]
+    return Spread(
+        n=sum(part.n for part in parts), sum=sum(part.sum for part in parts), sumsq=sum(part.sumsq for part in parts)
+    )
 
 
-_Key = TypeVar("_Key", str, int)
-_Value = TypeVar("_Value", bound=_Addable)
+def _count(total: dict[int, int], counts: Mapping[int, int]) -> None:
+    for key, count in counts.items():
+        total[key] = total.get(key, 0) + count
 
 
-def _merged(one: Mapping[_Key, _Value], other: Mapping[_Key, _Value]) -> dict[_Key, _Value]:
-    both = dict(one)
-    for name, value in other.items():
-        both[name] = both[name].plus(value) if name in both else value
-    return {name: both[name] for name in sorted(both)}
+def _present(counts: Mapping[int, int]) -> dict[int, int]:
+    return {key: counts[key] for key in sorted(counts) if counts[key]}

@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     Connection,
     Row,
@@ -25,7 +26,7 @@ from sqlalchemy import (
 )
 
 from whimbrel import limits
-from whimbrel.errors import NotAllowed
+from whimbrel.errors import NotAllowed, UntrustedInput
 from whimbrel.flows.device_records import (
     FollowedModels,
     HeardDevice,
@@ -59,6 +60,7 @@ _DROP_MODEL = delete(schema.device_models).where(
     schema.device_models.c.device_id == bindparam("who"),
     schema.device_models.c.model == bindparam("which"),
 )
+_HOURS = msgspec.json.Decoder(dict[str, dict[int, DeviceHour]])
 _HEARD = update(schema.devices).where(*_THIS_DEVICE).values(seen_at=bindparam("at"))
 
 
@@ -273,7 +275,7 @@ class Fleet:
                 row.last,
                 row.at,
                 parse(dict[int, str], row.digests, what="stored digests"),
-                parse(dict[str, dict[int, DeviceHour]], row.hours, what="stored hours"),
+                _hours(row.hours),
             )
             for some in portions(devices)
             for row in self.connection.execute(query.where(table.c.device_id.in_(some)))
@@ -283,7 +285,12 @@ class Fleet:
         """Note how far the windows of installations were tallied."""
         rows = [
             {"namespace": self.namespace, "device_id": device, "epoch": epoch}
-            | {"last": mark.last, "at": mark.at, "digests": packed(mark.digests), "hours": packed(mark.hours)}
+            | {
+                "last": mark.last,
+                "at": mark.at,
+                "digests": packed(mark.digests),
+                "hours": msgspec.json.encode(mark.hours),
+            }
             for (device, epoch), mark in marks.items()
         ]
         upsert_all(self.connection, schema.sequences, rows, update=("last", "at", "digests", "hours"))
@@ -477,6 +484,14 @@ def _participation(row: Row[Any]) -> Participation:
     told = row.device_window
     window = None if told is None else parse(DeviceWindow, told, what="a stored device-window")
     return Participation(**values | {"slices": _slices(row.slices), "values": device_values, "device_window": window})
+
+
+def _hours(stored: bytes) -> dict[str, dict[int, DeviceHour]]:
+    """By a decoder that is made once: every message of a device reads one."""
+    try:
+        return _HOURS.decode(stored)
+    except msgspec.DecodeError as error:
+        raise UntrustedInput(f"stored hours cannot be read: {error}; restore the database from a backup") from error
 
 
 def _slices(stored: bytes) -> dict[str, str]:

@@ -19,7 +19,7 @@ from whimbrel.flows.monitors.ports import HourTallyPort
 from whimbrel.flows.monitors.records import HOUR_S
 from whimbrel.flows.ports import ModelsPort
 from whimbrel.flows.versions import reference_of
-from whimbrel.health.device_hour import HOURS_A_DAY, DeviceHour, HourSums, fold_window
+from whimbrel.health.device_hour import HOURS_A_DAY, DeviceHour, HourSums, add_up, fold_window
 from whimbrel.health.report import Summary, Window
 from whimbrel.plan.measures import SHARES
 from whimbrel.plan.objectives import peaks_of
@@ -35,7 +35,7 @@ class HourTally:
         self._hour = int(now // HOUR_S)
         self._known: dict[str, dict[int, int]] = {}  # by model: published serials, with the bins of their references
         self._peaks: dict[str, frozenset[str]] = {}
-        self._changes: dict[tuple[str, int], dict[str, HourSums]] = defaultdict(dict)
+        self._changes: dict[tuple[str, int], dict[str, list[HourSums]]] = defaultdict(lambda: defaultdict(list))
 
     def hours_of(self, marks: Iterable[SequenceMark]) -> DeviceHours:
         """What a device told in its newest hours, whichever of its installations told it. Only today's hours count."""
@@ -65,14 +65,14 @@ class HourTally:
             peaks=self._peaks[model],
             bins=self._bins(model, serial) if window.predictions else 0,
         )
-        sums, name = self._changes[model, serial], told[serial].hardware_class
-        sums[name] = sums[name].plus(changes) if name in sums else changes
+        self._changes[model, serial][told[serial].hardware_class].append(changes)
 
     def write(self) -> None:
         """Write what was counted."""
         if self._health is not None:
             for (model, serial), changes in sorted(self._changes.items()):
-                self._health.add_hour(model, serial, self._hour, changes)
+                sums = {name: add_up(parts) for name, parts in changes.items()}
+                self._health.add_hour(model, serial, self._hour, sums)
 
     def _serials(self, model: str) -> dict[int, int]:
         if model not in self._known:

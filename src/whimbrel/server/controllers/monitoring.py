@@ -2,8 +2,9 @@
 
 Compares: what devices told in the hours that each monitor looks at with its objective, its past and the versions beside
 it (`flows/monitors`); and the days that have rows with the days that have hours.
-Does, every few seconds and for each model, in one transaction: episodes begin and end, with their audit entries, and a
-model goes back where its settings say so. Once an hour: the days that are missing are made, and what is too old goes.
+Does, every few seconds, for some models in turn and in one transaction each: episodes begin and end, with their audit
+entries, and a model goes back where its settings say so. Once an hour: the days that are missing are made, and what is
+too old goes.
 Killed: a transaction is all or nothing, so an episode and what followed from it are both there or both not. What was
 read of earlier hours is read again.
 
@@ -11,7 +12,8 @@ What can go wrong, and what happens then:
 1. A person moves the model while a monitor takes it back: the model's row is locked, and the second one is refused. The
    episode says so.
 2. A model cannot go back (no earlier version, a live rollout): an alert says why, and people decide.
-3. Anomalies are read every minute, since they look at two weeks; objectives at every look.
+3. There are many models: a few are looked at in turn, so that no transaction is long and no round waits for all.
+   Anomalies are read every minute, since they look at two weeks; objectives at every look.
 """
 
 import logging
@@ -47,19 +49,23 @@ class Monitoring:
         self._leader, self._clock = leader, clock
         self._models: dict[tuple[str, str], _Model] = {}
         self._looked_at: dict[str, float] = {}  # by namespace
+        self._last: dict[str, str] = {}  # by namespace: the model that was looked at last
         self._folded: dict[str, int] = {}  # by namespace: the hour in which days were made
 
     def watch_models(self, namespace: str) -> None:
-        """Read the monitors of every model, where it is time to."""
+        """Read the monitors of the models whose turn it is, where it is time to."""
         now = self._clock()
         if 0 <= now - self._looked_at.get(namespace, -limits.MONITOR_LOOK_S) < limits.MONITOR_LOOK_S:
             return
         self._looked_at[namespace] = now
         with self._leader.transaction(namespace) as stores:
             names = [model.name for model in stores.registry.models()]
-        for name in names:
+        last = self._last.get(namespace, "")
+        in_turn = [name for name in names if name > last] + [name for name in names if name <= last]
+        for name in in_turn[: limits.MONITOR_MODELS_A_LOOK]:
             with self._leader.transaction(namespace) as stores:
                 self._watch(stores, name, now=now)
+            self._last[namespace] = name
         if self._folded.get(namespace) != int(now // HOUR_S):
             for name in names:
                 self._fold(namespace, name, now=now)
