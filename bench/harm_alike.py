@@ -18,8 +18,8 @@ import numpy as np
 
 from harm_rows import FALSE_ALARMS, HOUR, Kind, Outcome, canary, replay
 from harm_streams import EDGES, SESSIONS
-from whimbrel.gate.gate import judge
-from whimbrel.gate.verdict import Counts, GateInput
+from whimbrel.gate.kill_switch import kill_switch
+from whimbrel.gate.verdict import Counts
 from whimbrel.health.tally import Cell, age_bucket
 
 TREATED, CONTROLS = 10_000, 190_000
@@ -111,11 +111,10 @@ def _ages(elapsed: float, mixture: list[tuple[float, float]]) -> list[float]:
 # --- the kill switch ---
 
 ACTIVATED = 1000
-_SWITCHED = canary(24)
 
 
 def _switch(seed: int, *, natural: float) -> Outcome:
-    """Devices activate one after another, and each goes back at once or never; the gate looks after each."""
+    """Devices activate one after another, and each goes back at once or never; the switch is asked after each."""
     gone = 0
     for tried, refuses in enumerate(np.random.default_rng(seed).random(ACTIVATED) < natural, start=1):
         if refuses:
@@ -127,9 +126,7 @@ def _switch(seed: int, *, natural: float) -> Outcome:
 
 @functools.cache
 def _stopped(gone: int, tried: int) -> bool:
-    counts = {0: Counts(assigned_t=ACTIVATED, activated_t=tried, reported_t=tried, went_back_t=gone)}
-    verdict = judge(_SWITCHED, GateInput(stage=0, soaked_s=0, counts=counts))
-    return verdict.move == "roll_back" and "kill switch" in verdict.because
+    return kill_switch(Counts(assigned_t=ACTIVATED, activated_t=tried, went_back_t=gone), natural=None) is not None
 
 
 KINDS = (
@@ -174,7 +171,7 @@ KINDS = (
         measure="taken_back",
         limit=FALSE_ALARMS,
         runs=20_000,
-        quick=400,
+        quick=2000,
     ),
     Kind(
         name="kill_switch_half",
@@ -183,6 +180,6 @@ KINDS = (
         measure="value",
         limit=8.0,
         runs=20_000,
-        quick=400,
+        quick=2000,
     ),
 )

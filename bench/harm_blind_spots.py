@@ -32,14 +32,24 @@ FLEET = Fleet(
 MANY = Fleet(devices=20_000, treated=0.5, crash=0.01, online=0.98)
 
 
-def _bad(name: str, says: str, harm: Harm, *, fleet: Fleet = FLEET, runs: int = 60, quick: int = 2) -> Kind:
+def _bad(
+    name: str,
+    says: str,
+    harm: Harm,
+    *,
+    fleet: Fleet = FLEET,
+    runs: int = 60,
+    quick: int = 2,
+    limit: float | None = 0.0,
+) -> Kind:
+    """A bad version: `limit` None where nothing can show it, which docs/explain/statistics.md says."""
     return Kind(
         name=name,
         says=f"{says}: moves on",
         by_device=True,
         play=functools.partial(play, fleet=fleet, harm=harm),
         measure="moved_on",
-        limit=0.0,
+        limit=limit,
         runs=runs,
         quick=quick,
         onset=harm.onset,
@@ -70,7 +80,10 @@ KINDS = (
     _bad("labels_stop", "labels stop, and accuracy falls to 60%", Harm(accuracy=0.24, labels=(0.0, 0.0))),
     _bad("labels_of_the_well", "only right answers are labelled, accuracy 60%", Harm(accuracy=0.24, labels=(1.0, 0.0))),
     _bad(
-        "labels_half", "wrong answers are labelled half as often, accuracy 74%", Harm(accuracy=0.1, labels=(1.0, 0.5))
+        "labels_half",
+        "wrong answers are labelled half as often, accuracy 74%",
+        Harm(accuracy=0.1, labels=(1.0, 0.5)),
+        limit=None,
     ),
     _bad("battery", "battery +50%, named by no plan", Harm(battery=1.5)),
     _bad("memory", "memory x4, named by no plan", Harm(memory=4.0)),

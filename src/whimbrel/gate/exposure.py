@@ -103,6 +103,7 @@ def _label_doubt(counts: Counts, cohort: Cohort) -> str | None:
             (1 - share_c / TOLERATED_RATIO) * devices_c,
             devices_c,
             tolerated=0.0,
+            ratio=1.0,
         )
         if stopped or fewer:
             return (
@@ -112,12 +113,14 @@ def _label_doubt(counts: Counts, cohort: Cohort) -> str | None:
     return None
 
 
-def _is_more(x_t: float, n_t: float, x_c: float, n_c: float, *, tolerated: float) -> bool:
+def _is_more(
+    x_t: float, n_t: float, x_c: float, n_c: float, *, tolerated: float, ratio: float = TOLERATED_RATIO
+) -> bool:
     """Whether the share `x_t / n_t` is past the control's, and what is tolerated beyond it, by more than chance.
 
     Shares as if one device of each kind more had been there (Agresti and Coull): three of three devices say little.
     """
     p_t, p_c = (x_t + 1) / (n_t + 2), (x_c + 1) / (n_c + 2)
-    excess = x_t / n_t - TOLERATED_RATIO * x_c / n_c - tolerated
-    error = math.sqrt(p_t * (1 - p_t) / n_t + TOLERATED_RATIO**2 * p_c * (1 - p_c) / n_c)
+    excess = x_t / n_t - ratio * x_c / n_c - tolerated
+    error = math.sqrt(p_t * (1 - p_t) / n_t + ratio**2 * p_c * (1 - p_c) / n_c)
     return excess > DEVIATIONS * error

@@ -110,6 +110,13 @@ def test_labels_that_come_from_the_well_alone_hold() -> None:
     assert "what is not told may be what is wrong" in verdict.because
 
 
+def test_a_tolerance_is_given_once() -> None:
+    """Labels at some half of the control's among 200 devices passed: a tenth was tolerated of what is told and again
+    of what is not."""
+    some = {"assigned_t": 200, "activated_t": 200, "reported_t": 200}
+    assert after(*labelled(treated=200, control=3240), **some).move == "hold"
+
+
 def test_as_many_labels_as_in_the_control_hold_nothing_and_none_in_either_arm_neither() -> None:
     assert after(*labelled(treated=390, control=3600)).move == "advance"
     assert after(*labelled(treated=0, control=0)).move == "advance"
