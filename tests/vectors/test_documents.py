@@ -211,6 +211,7 @@ CELL = Cell(
     crashed=7,
     error_units=6,
     error_share=0.5,
+    error_squares=0.375,
     metrics={"accuracy": Moments(n=2, sum=1.5, sumsq=1.25)},
     latency={-3: 1, 254: 2},
     due=4,
@@ -319,7 +320,7 @@ GOLDEN = {
     "cell": (
         CELL,
         """
-{"age_bucket":5,"at_risk":9,"crashed":7,"due":4,"error_share":0.5,"error_units":6,
+{"age_bucket":5,"at_risk":9,"crashed":7,"due":4,"error_share":0.5,"error_squares":0.375,"error_units":6,
 "hardware_class":"x1","latency":{"-3":1,"254":2},"metrics":{"accuracy":{"n":2,"sum":1.5,
 "sumsq":1.25}},"overdue":3,"pairs":{"accuracy":{"both":1.25,"now":1.5,"pairs":3,"squares":5,"then":2.5}},"panels":{"accuracy":{"both":8,"both_y":1.0,"both_yy":0.75,"n":9,"x":2.5,
 "xx":2.0,"xy":1.75,"y":1.5,"yy":1.25}},"prediction_units":2,
