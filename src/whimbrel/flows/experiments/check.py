@@ -142,7 +142,7 @@ def _metric_sentences(plan: Experiment) -> list[str]:
     sentences = [f"{primary.name} decides, and {better} of it is better"]
     for name, measures in plan.watched_guardrails.items():
         if measures != (name,):
-            sentences.append(f"guardrail {name}: it is watched as in a rollout, by {' and '.join(measures)}")
+            sentences.append(f"guardrail {name}: it is watched as in a rollout, by {', '.join(measures)}")
     for guard in plan.own_guardrails:
         worse = "falls" if guard.rises else "rises"
         sentences.append(

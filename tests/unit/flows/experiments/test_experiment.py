@@ -409,7 +409,7 @@ def test_check_says_what_each_guardrail_means() -> None:
         told = check_experiment(here.town.registry, here.town.fleet, here.experiments, asked)
         text = "\n".join(told.sentences)
         assert "watch_time decides, and more of it is better" in text
-        assert "guardrail inference_latency: it is watched as in a rollout, by latency_p50 and latency_p95" in text
+        assert "guardrail inference_latency: it is watched as in a rollout, by latency_p50, latency_p95" in text
         assert "guardrail false_positive_rate: an arm is stopped when its mean rises by more than 0.005" in text
         assert "guardrail crash" not in text
 
