@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 
+from support.experiments import TEXT
 from support.receivers import Answer, Got, Listening, receivers
 from support.server import Running, done, plan_file, repository, serving, whimbrel
 
@@ -124,6 +125,26 @@ def test_a_plan_names_who_is_told_of_its_rollout(folder: Path, tmp_path: Path) -
     assert got.json["moment"] == "paused"
     assert grouped["said"] == "the same was told a short time ago"
     assert len(hook.got) == 1
+
+
+def test_a_stopped_arm_and_the_end_of_its_experiment_are_told(folder: Path, tmp_path: Path) -> None:
+    """Experiments were in the audit log only: an arm was stopped, its version quarantined, and nobody was told."""
+    file = tmp_path / "e.yaml"
+    file.write_text(TEXT.replace("reshuffle: false", "check_interval_sec: 0.5"))
+    events = '["experiment_started", "arm_stopped", "experiment_kept"]'
+    with Listening().open() as pager:
+        receivers(folder, table("pager", "generic", pager.url, f"on = {events}"))
+        with serving(folder) as server:
+            to = ("--server", server.admin, "--token-file", folder / "admin.token")
+            done("experiment", "start", file, *to)
+            pager.wait(1)
+            done("version", "retire", "2.0.0", "--model", "wake", "--yes", "--because", "it is too large", *to)
+            started, stopped, kept = (each.json for each in pager.wait(3))
+    assert (started["moment"], started["experiment"], started["arm"]) == ("experiment_started", "e1", "")
+    assert (stopped["moment"], stopped["severity"], stopped["arm"]) == ("arm_stopped", "critical", "large")
+    assert (stopped["baseline"], stopped["target"]) == ("1.0.0", "2.0.0")
+    assert "large is stopped: its version" in stopped["because"]
+    assert (kept["moment"], kept["status"], kept["thread"]) == ("experiment_kept", "resolved", stopped["thread"])
 
 
 def test_a_receiver_that_fails_is_tried_again_when_it_says_and_takes_it_once(folder: Path, tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ def written(**changes: Any) -> Experiment:
     return msgspec.convert(msgspec.to_builtins(plan) | changes, type=Experiment)
 
 
+def guarded(*metrics: str) -> Experiment:
+    """The sample as a file whose guardrails are plain names."""
+    return read_experiment(TEXT.replace("[crash_rate, latency_p99]", f"[{', '.join(metrics)}]"), what="e.yaml")
+
+
 class Village(msgspec.Struct):
     """A town with an experiment, and devices that report on it."""
 

@@ -1,11 +1,11 @@
 """Who receives which alerts: what is due, from the audit log and from who asked for it.
 
 1. An alert is due for each audit entry of a rollout that says something a receiver asked for, once a receiver: for all
-   rollouts in the receiver's own settings, for one in its plan. What is about a device or a monitor is asked for in the
-   settings.
+   rollouts in the receiver's own settings, for one in its plan. What is about an experiment, a device or a monitor is
+   asked for in the settings.
 2. The same said again soon (a rollout that holds, moves and holds at the same stage) is grouped with what was said. Of
    devices, whichever: a disk image that was copied to a thousand machines is told once an hour. A monitor is told of
-   once an episode (flows/monitors), and never grouped with another.
+   once an episode (flows/monitors), and never grouped with another; nor is an experiment: each arm stops once.
 3. What ends well, or goes on, clears what was said before: receivers that keep incidents close them.
 4. An alert is told at least once, with a key by which a receiver knows it again.
 
@@ -18,10 +18,10 @@ from typing import Any, Literal
 import msgspec
 
 from whimbrel.flows.records import AuditRecord
-from whimbrel.plan.governance import AlertOn, DeviceAlertOn, ModelAlertOn
+from whimbrel.plan.governance import AlertOn, DeviceAlertOn, ExperimentAlertOn, ModelAlertOn
 from whimbrel.plan.plan import Plan
 
-Event = AlertOn | DeviceAlertOn | ModelAlertOn
+Event = AlertOn | DeviceAlertOn | ExperimentAlertOn | ModelAlertOn
 Severity = Literal["critical", "warning", "info"]
 Status = Literal["firing", "resolved", "note"]
 
@@ -41,6 +41,14 @@ SAID: dict[str, AlertOn] = {
     "reject": "aborted",
     "fail_to_begin": "aborted",
 }
+SAID_OF_EXPERIMENTS: dict[str, ExperimentAlertOn] = {
+    "start experiment": "experiment_started",
+    "experiment stop arm": "arm_stopped",
+    "experiment ship": "experiment_shipped",
+    "experiment keep": "experiment_kept",
+    "experiment end": "experiment_inconclusive",
+    "experiment stop": "experiment_stopped",
+}
 SAID_OF_DEVICES: dict[str, DeviceAlertOn] = {"notice_duplicate": "duplicate_identity"}
 SAID_OF_MODELS: dict[str, ModelAlertOn] = {
     "break_objective": "objective_broken",
@@ -51,13 +59,25 @@ _SEVERITY: dict[Event, Severity] = {
     "duplicate_identity": "warning",
     "objective_broken": "warning",
     "anomaly": "warning",
+    "arm_stopped": "critical",
     "slice_back": "critical",
     "rolled_back": "critical",
     "held": "warning",
     "paused": "warning",
     "waiting_for_approval": "warning",
 }
-_CLEARS: frozenset[Event] = frozenset({"advanced", "completed", "aborted", "recovered"})
+_CLEARS: frozenset[Event] = frozenset(
+    {
+        "advanced",
+        "completed",
+        "aborted",
+        "recovered",
+        "experiment_shipped",
+        "experiment_kept",
+        "experiment_inconclusive",
+        "experiment_stopped",
+    }
+)
 _WORDS: dict[Event, str] = {
     "slice_back": "a slice goes back",
     "waiting_for_approval": "waits for approval",
@@ -66,6 +86,14 @@ _WORDS: dict[Event, str] = {
 }
 
 
+_OF_EXPERIMENTS: dict[Event, str] = {
+    "experiment_started": "is started",
+    "arm_stopped": "stops the arm",
+    "experiment_shipped": "ships",
+    "experiment_kept": "keeps its control",
+    "experiment_inconclusive": "ends, and nothing is decided",
+    "experiment_stopped": "is stopped without a decision",
+}
 _OF_MONITORS: dict[Event, str] = {
     "objective_broken": "is not kept",
     "anomaly": "is an anomaly",
@@ -76,7 +104,8 @@ _OF_MONITORS: dict[Event, str] = {
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """What a receiver is told. `key` names it for ever; `thread` is the same for all alerts of one thing.
 
-    It is about a rollout; or about a `device`, or a `monitor` of a model: then what belongs to a rollout is empty.
+    It is about a rollout; or about an `experiment` (and one `arm`, whose version is the target), a `device`, or a
+    `monitor` of a model: then what belongs to a rollout is empty.
     """
 
     key: str
@@ -88,6 +117,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     device: str = ""
     monitor: str = ""
+    experiment: str = ""
+    arm: str = ""
     model: str = ""
     rollout: str = ""
     stage: int = 0
@@ -99,12 +130,12 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def thread(self) -> str:
-        """What groups the alerts of a rollout, of a device, or of a monitor of a version, at the receiver."""
+        """What groups, at the receiver, the alerts of a rollout, an experiment, a device, or a monitor of a version."""
         if self.device:
             return f"{self.namespace}/device/{self.device}"
         if self.monitor:
             return f"{self.namespace}/model/{self.model}/{self.target}/{self.monitor}"
-        return f"{self.namespace}/{self.rollout}"
+        return f"{self.namespace}/{f'experiment/{self.experiment}' if self.experiment else self.rollout}"
 
     @property
     def severity(self) -> Severity:
@@ -129,6 +160,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         if self.monitor:
             what = _OF_MONITORS.get(self.event, "is told of")
             return f"{test}{self.model} {self.target}: {self.monitor} {what}"
+        if self.experiment:
+            what = " ".join(each for each in (_OF_EXPERIMENTS.get(self.event, "is told of"), self.arm) if each)
+            return f"{test}{self.model}: the experiment {self.experiment} {what}"
         what_happened = _WORDS.get(self.event, f"is {self.event.replace('_', ' ')}")
         return f"{test}{self.model} {self.target}: the rollout {what_happened} (stage {self.stage_name})"
 
@@ -152,7 +186,7 @@ def wants(rules: Plan | None, receiver: str, *, on: Iterable[Event], event: Even
 def event_of(entry: AuditRecord) -> Event | None:
     """What an audit entry says to a receiver; None for entries that say nothing to any."""
     if entry.rollout:
-        return SAID.get(entry.action)
+        return SAID.get(entry.action) or SAID_OF_EXPERIMENTS.get(entry.action)
     if entry.device:
         return SAID_OF_DEVICES.get(entry.action)
     return SAID_OF_MODELS.get(entry.action) if entry.model else None

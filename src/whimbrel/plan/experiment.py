@@ -7,9 +7,10 @@
         - {id: large, model_version: "wake@2.0.0", description: "twice the width"}
       allocation: {control: 0.5, large: 0.5}
       primary_metric: accuracy
-      guardrail_metrics: [crash_rate, latency_p99]
+      guardrail_metrics: [false_positive_rate, inference_latency, error_rate]
 
-1. An experiment that cannot be understood is refused; an unknown key or metric is never read as "no limit".
+1. An experiment that cannot be understood is refused; an unknown key or metric is never read as "no limit". Of a plain
+   name, plan/known_metrics.py tells which way is worse; of any other metric the file says it.
 2. A share is a number from 0 to 1, or a percent with its sign ("5%"). 5 alone is refused, because it is ambiguous.
 3. All variants are versions of one model: a device runs one version of it at a time.
 4. The budget `alpha` is split evenly over the arms (Bonferroni): all intervals hold at once.
@@ -22,40 +23,20 @@ import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
-from whimbrel.health.report import ERROR_RATE
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label, Name
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.plan.criteria import SuccessCriteria
+from whimbrel.plan.known_metrics import KNOWN_METRICS, Better
 from whimbrel.plan.plan import Plan, Rollback, Stage, VersionName
 from whimbrel.plan.ranges import Range
 from whimbrel.policy.bucket import BUCKETS
 
 CRASH_RATE = "crash_rate"  # crashes a device and window: a ratio against the control's
-WATCHED = frozenset(  # every arm is watched for these, as a rollout is, also where the experiment does not name them
-    {
-        "crash",
-        "crash_rate",
-        "error",
-        "error_rate",
-        "silence",
-        "accuracy",
-        "latency",
-        "latency_p50",
-        "latency_p95",
-        "latency_p99",
-        "install_failures",
-        "battery",
-    }
-)
-_FALLING = frozenset(
-    {ERROR_RATE, CRASH_RATE, "battery"}
-)  # metrics of which less is better, unless the experiment says otherwise
 _PERCENT = re.compile(r"^(\d{1,3}(?:\.\d{1,6})?)%\Z")
 _CONTROLS = ("control", "baseline")
 
 Days = Annotated[float, Meta(gt=0, le=365)]
-Direction = Literal["increase", "decrease"]
 VariantId = Name
 
 
@@ -75,14 +56,14 @@ class PrimaryMetric(Document, frozen=True):
     """
 
     name: Label
-    direction: Direction | None = None
+    direction: Better | None = None
     minimum_effect: Annotated[float, Meta(gt=0, le=1e12)] | None = None
     spread: Annotated[float, Meta(gt=0, le=1e12)] | None = None
 
     @property
     def rises(self) -> bool:
         """Whether a greater value is better."""
-        return (self.direction or ("decrease" if self.name in _FALLING else "increase")) == "increase"
+        return (self.direction or better_direction(self.name)) == "increase"
 
     @property
     def is_ratio(self) -> bool:
@@ -91,16 +72,25 @@ class PrimaryMetric(Document, frozen=True):
 
 
 class GuardrailMetric(Document, frozen=True):
-    """A metric of the app that must not get worse by more than `margin`, in its units."""
+    """A metric of the app that must not get worse by more than `margin`, in its units.
+
+    A file says both, or names a metric that is known (plan/known_metrics.py).
+    """
 
     name: Label
-    direction: Direction | None = None
+    direction: Better | None = None
     margin: Annotated[float, Meta(ge=0, le=1e12)] = 0.0
+
+    @classmethod
+    def of(cls, name: str) -> "GuardrailMetric":
+        """The guardrail that a plain name means. Records of earlier versions hold names that are not known, too."""
+        known = KNOWN_METRICS.get(name)
+        return cls(name=name) if known is None else cls(name=name, direction=known.better, margin=known.margin or 0.0)
 
     @property
     def rises(self) -> bool:
         """Whether a greater value is better."""
-        return (self.direction or ("decrease" if self.name in _FALLING else "increase")) == "increase"
+        return (self.direction or better_direction(self.name)) == "increase"
 
 
 Share = float | Annotated[str, Meta(max_length=16)]
@@ -193,10 +183,17 @@ class Experiment(Document, frozen=True):
     @property
     def own_guardrails(self) -> tuple[GuardrailMetric, ...]:
         """Guardrails of the app's own metrics. All others are watched in any case."""
-        guardrails = [
-            each if isinstance(each, GuardrailMetric) else GuardrailMetric(name=each) for each in self.guardrail_metrics
-        ]
-        return tuple(each for each in guardrails if each.name not in WATCHED)
+        return tuple(
+            each if isinstance(each, GuardrailMetric) else GuardrailMetric.of(each)
+            for each in self.guardrail_metrics
+            if isinstance(each, GuardrailMetric) or not _measures(each)
+        )
+
+    @property
+    def watched_guardrails(self) -> dict[str, tuple[str, ...]]:
+        """Guardrails that are watched as in a rollout: by their names, the measures that they mean."""
+        names = [each for each in self.guardrail_metrics if isinstance(each, str)]
+        return {name: _measures(name) for name in names if _measures(name)}
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -215,7 +212,7 @@ class Experiment(Document, frozen=True):
 
     def guard_plan(self, variant: ExperimentVariant) -> Plan:
         """The plan by which the gate watches an arm: one stage that is never promoted."""
-        battery = any(_name(each) == "battery" for each in self.guardrail_metrics)
+        battery = any("battery" in measures for measures in self.watched_guardrails.values())
         criteria = SuccessCriteria(battery_increase_max=0.2) if battery else SuccessCriteria()
         stage = Stage(
             name=variant.id,
@@ -284,13 +281,25 @@ def _check_metrics(experiment: Experiment) -> None:
             "metric that the app records (say, its latency in ms under a name of its own)"
         )
     for each in experiment.guardrail_metrics:
-        if isinstance(each, GuardrailMetric) and each.name in WATCHED:
+        known = KNOWN_METRICS.get(each.name) if isinstance(each, GuardrailMetric) else None
+        if known is not None and known.reserved:
             raise ValueError(
-                f"guardrail {each.name!r} is watched as in a rollout; name it without direction and margin"
+                f"guardrail {known.name!r} is watched as in a rollout; name it without direction and margin"
             )
     names = [_name(each) for each in experiment.guardrail_metrics]
     if len(set(names)) != len(names):
         raise ValueError(f"two guardrails share a name: {', '.join(names)}")
+
+
+def better_direction(name: str) -> Better:
+    """Which way a metric improves, where nobody said it: as it is known, and else more is better."""
+    known = KNOWN_METRICS.get(name)
+    return "increase" if known is None else known.better
+
+
+def _measures(name: str) -> tuple[str, ...]:
+    known = KNOWN_METRICS.get(name)
+    return () if known is None else known.measures
 
 
 def _name(guardrail: str | GuardrailMetric) -> str:

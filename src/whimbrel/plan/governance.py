@@ -26,6 +26,15 @@ AlertOn = Literal[
 DeviceAlertOn = Literal["duplicate_identity"]
 # And of models, by their standing monitors.
 ModelAlertOn = Literal["objective_broken", "anomaly", "recovered"]
+# And of experiments: no plan of a rollout can.
+ExperimentAlertOn = Literal[
+    "experiment_started",
+    "arm_stopped",
+    "experiment_shipped",
+    "experiment_kept",
+    "experiment_inconclusive",
+    "experiment_stopped",
+]
 
 
 class Approval(Document, frozen=True):

@@ -84,6 +84,14 @@ def _subject(alert: Alert) -> dict[str, Any]:
         return {"device": alert.device}
     if alert.monitor:
         return {"model": alert.model, "version": alert.target, "monitor": alert.monitor}
+    if alert.experiment:
+        return {
+            "model": alert.model,
+            "experiment": alert.experiment,
+            "arm": alert.arm,
+            "baseline": alert.baseline,
+            "target": alert.target,
+        }
     return _of_rollout(alert)
 
 
@@ -115,6 +123,9 @@ def _facts(alert: Alert) -> list[tuple[str, str]]:
         return [("Device", alert.device), ("By", alert.actor)]
     if alert.monitor:
         return [("Model", f"{alert.model} {alert.target}"), ("Monitor", alert.monitor), ("By", alert.actor)]
+    if alert.experiment:
+        arm = [("Arm", f"{alert.arm} ({alert.target})")] if alert.arm else []
+        return [("Model", alert.model), ("Experiment", alert.experiment), *arm, ("By", alert.actor)]
     facts = [
         ("Model", f"{alert.model} {alert.baseline} → {alert.target}"),
         ("Rollout", alert.rollout),
@@ -166,7 +177,7 @@ def _pagerduty(alert: Alert, *, routing_key: str) -> dict[str, Any]:
             "severity": alert.severity,
             "timestamp": _time(alert.at),
             "component": alert.model or alert.device,
-            "group": alert.rollout or ("monitors" if alert.monitor else "devices"),
+            "group": alert.rollout or alert.experiment or ("monitors" if alert.monitor else "devices"),
             "class": alert.event,
             "custom_details": document(alert),
         },
@@ -202,6 +213,8 @@ def _alertmanager(alert: Alert, destination: Destination, *, now: float) -> Post
 
 
 def _alertname(alert: Alert) -> str:
+    if alert.experiment:
+        return "WhimbrelExperiment"
     return "WhimbrelDevice" if alert.device else "WhimbrelMonitor" if alert.monitor else "WhimbrelRollout"
 
 
@@ -209,6 +222,8 @@ def _labels(alert: Alert) -> dict[str, str]:
     """What tells one alert from another at Alertmanager."""
     if alert.rollout:
         return {"model": alert.model, "rollout": alert.rollout}
+    if alert.experiment:  # without its arm: the end of the experiment ends what was said of each
+        return {"model": alert.model, "experiment": alert.experiment}
     return _subject(alert)
 
 

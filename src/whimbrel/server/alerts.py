@@ -30,7 +30,7 @@ from whimbrel import limits
 from whimbrel.console.charts import draw
 from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
-from whimbrel.flows.alerts import Alert, event_of, grouped, wants
+from whimbrel.flows.alerts import SAID_OF_EXPERIMENTS, Alert, event_of, grouped, wants
 from whimbrel.flows.records import AuditRecord
 from whimbrel.flows.rollouts.trace import trace
 from whimbrel.retry_after import seconds_of
@@ -182,7 +182,8 @@ class Alerts:
         if event is None:
             return
         rollout = entry.rollout or ""
-        plan = stores.registry.rollout(rollout).plan if rollout else None
+        about_experiment = entry.action in SAID_OF_EXPERIMENTS
+        plan = stores.registry.rollout(rollout).plan if rollout and not about_experiment else None
         stage = int(entry.evidence.get("stage", 0))
         for name, receiver in receivers.items():
             if entry.at < since.get(name, now) or not wants(plan, name, on=receiver.on, event=event):
@@ -190,7 +191,7 @@ class Alerts:
             if stores.alerts.has(name, number):
                 continue
             about_model = not rollout and not entry.device
-            before = [] if about_model else stores.alerts.earlier(name, rollout)
+            before = [] if about_model or about_experiment else stores.alerts.earlier(name, rollout)
             old = grouped(event, stage, at=entry.at, before=before, within_s=limits.ALERT_GROUP_S)
             stores.alerts.add(
                 AlertDelivery(
@@ -251,6 +252,8 @@ class Alerts:
                 return _of_device(namespace, row, entry), None
             if row.model:
                 return _of_monitor(namespace, row, entry), None
+            if entry.action in SAID_OF_EXPERIMENTS:
+                return _of_experiment(namespace, row, entry, stores=stores), None
             rollout = registry.rollout(row.rollout)
             versions = {v.serial: v.semantic_version for v in registry.versions(rollout.model)}
             pictured = receiver.form == "email" or receiver.plot
@@ -329,6 +332,27 @@ def _of_device(namespace: str, row: AlertDelivery, entry: AuditRecord) -> Alert:
         because=entry.because,
         actor=entry.actor,
         device=row.device,
+        evidence=entry.evidence,
+    )
+
+
+def _of_experiment(namespace: str, row: AlertDelivery, entry: AuditRecord, *, stores: Stores) -> Alert:
+    record = stores.experiments.one(row.rollout)
+    versions = {v.serial: v.semantic_version for v in stores.registry.versions(record.model)}
+    arm = str(entry.evidence.get("arm") or "")
+    return Alert(
+        key=f"{namespace}/{row.audit_id}/{row.receiver}",
+        namespace=namespace,
+        receiver=row.receiver,
+        event=event_of(entry) or "arm_stopped",
+        at=entry.at,
+        because=entry.because,
+        actor=entry.actor,
+        experiment=record.id,
+        arm=arm,
+        model=record.model,
+        baseline=versions.get(record.serials[record.plan.control_id], ""),
+        target=versions.get(record.serials.get(arm, 0), ""),
         evidence=entry.evidence,
     )
 

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, Row, and_, exists, insert, or_, select, update
 
 from whimbrel import limits
-from whimbrel.flows.alerts import SAID, SAID_OF_DEVICES, SAID_OF_MODELS, EarlierAlert
+from whimbrel.flows.alerts import SAID, SAID_OF_DEVICES, SAID_OF_EXPERIMENTS, SAID_OF_MODELS, EarlierAlert
 from whimbrel.flows.records import AuditRecord
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
@@ -23,7 +23,7 @@ class AlertDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
     receiver: str
     audit_id: int
-    rollout: str  # "" for what is about a device or a model
+    rollout: str  # a rollout or an experiment; "" for what is about a device or a model
     device: str = ""
     model: str = ""  # of what is about a model, and no rollout
     event: str = msgspec.field(name="moment")  # its name in the table, and for clients
@@ -54,7 +54,7 @@ class AlertDeliveries:
         return {row.name: row.since for row in rows}
 
     def entries(self, *, now: float, without: Collection[int]) -> list[tuple[int, AuditRecord]]:
-        """Audit entries of rollouts and devices that may be alerts, oldest first; without those looked at."""
+        """Audit entries that may be alerts, oldest first; without those looked at."""
         table = schema.audit
         ids = self.connection.execute(
             select(table.c.id)
@@ -62,7 +62,7 @@ class AlertDeliveries:
                 table.c.namespace == self.namespace,
                 table.c.at > now - limits.ALERT_HORIZON_S,
                 or_(
-                    and_(table.c.rollout.is_not(None), table.c.action.in_(list(SAID))),
+                    and_(table.c.rollout.is_not(None), table.c.action.in_([*SAID, *SAID_OF_EXPERIMENTS])),
                     and_(table.c.device.is_not(None), table.c.action.in_(list(SAID_OF_DEVICES))),
                     and_(table.c.model.is_not(None), table.c.action.in_(list(SAID_OF_MODELS))),
                 ),

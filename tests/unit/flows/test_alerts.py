@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from support.values import plan
-from whimbrel.flows.alerts import Alert, EarlierAlert, event_of, grouped, wants
+from whimbrel.flows.alerts import SAID_OF_EXPERIMENTS, Alert, EarlierAlert, event_of, grouped, wants
 from whimbrel.flows.records import AuditRecord
+from whimbrel.plan.experiment_states import Act
 from whimbrel.plan.governance import AlertRule
 from whimbrel.server.alert_forms import mail, posted
 from whimbrel.server.receivers import Destination, Receiver
@@ -156,3 +157,64 @@ def test_two_models_are_two_alerts_at_alertmanager() -> None:
         plot=None,
     )
     assert "Monitor" in str(text.get_body(("plain",)))
+
+
+def experiment_alert(event: str, arm: str = "") -> Alert:
+    return Alert(
+        key="k",
+        namespace="default",
+        receiver="team",
+        event=event,  # type: ignore[arg-type]
+        at=0.0,
+        because="large is stopped: recall is worse",
+        actor="gate",
+        experiment="e1",
+        arm=arm,
+        model="wake",
+        baseline="1.0.0",
+        target="2.0.0" if arm else "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "event", "status"),
+    [
+        ("start experiment", "experiment_started", "note"),
+        ("experiment stop arm", "arm_stopped", "firing"),
+        ("experiment ship", "experiment_shipped", "resolved"),
+        ("experiment keep", "experiment_kept", "resolved"),
+        ("experiment end", "experiment_inconclusive", "resolved"),
+        ("experiment stop", "experiment_stopped", "resolved"),
+    ],
+)
+def test_what_happens_to_an_experiment_is_told_and_its_end_clears_it(action: str, event: str, status: str) -> None:
+    entry = AuditRecord(namespace="default", at=0.0, actor="gate", action=action, because="b", model="w", rollout="e1")
+    assert event_of(entry) == event
+    assert experiment_alert(event).status == status
+
+
+def test_every_act_on_an_experiment_has_its_event() -> None:
+    assert set(SAID_OF_EXPERIMENTS) == {"start experiment"} | {f"experiment {act.replace('_', ' ')}" for act in Act}
+
+
+@pytest.mark.parametrize("form", ["generic", "slack", "pagerduty", "alertmanager"])
+def test_every_form_tells_of_a_stopped_arm_and_of_no_stage(form: str) -> None:
+    told = experiment_alert("arm_stopped", "large")
+    assert (told.thread, told.severity) == ("default/experiment/e1", "critical")
+    url = "https://hooks.example.com/x"
+    receiver = Receiver(name="team", form=form, url=url, secret_from="env:KEY")  # type: ignore[arg-type]
+    body = posted(told, Destination(receiver, url, "s"), plot=None, now=0.0).body.decode()
+    assert "wake: the experiment e1 stops the arm large" in body
+    assert "recall is worse" in body
+    assert '"stage' not in body
+    assert "large (2.0.0)" in str(mail(told, Destination(receiver, url, "s"), plot=None))
+
+
+def test_the_end_of_an_experiment_ends_what_was_said_of_its_arms_at_alertmanager() -> None:
+    destination = Destination(Receiver(name="team", form="alertmanager", url="http://x"), "u", "")
+    (fired,), ended = (
+        msgspec.json.decode(posted(each, destination, plot=None, now=0.0).body)
+        for each in (experiment_alert("arm_stopped", "large"), experiment_alert("experiment_kept"))
+    )
+    assert fired["labels"] in [each["labels"] for each in ended]
+    assert fired["labels"]["alertname"] == "WhimbrelExperiment"

@@ -61,6 +61,7 @@ def check_experiment(
         )
     effect, unit = _smallest_effect(plan, devices)
     sentences += _effect_sentences(plan, devices, effect, unit)
+    sentences += _metric_sentences(plan)
     sentences += _end_sentences(plan)
     if blocking := titles_in_the_way(plan, live_comparisons(registry, experiments, model=model.name)):
         sentences.append(f"it could not start now: {' and '.join(blocking)} of {model.name} has devices in its range")
@@ -130,6 +131,23 @@ def _effect_sentences(plan: Experiment, devices: dict[str, int], effect: float |
         sentences.append(
             f"that is more than the minimum effect {primary.minimum_effect:g}: an effect of that size would as a "
             "rule stay unproven; enrol more devices, give larger shares, or ask for less"
+        )
+    return sentences
+
+
+def _metric_sentences(plan: Experiment) -> list[str]:
+    """What decides and what must not get worse, with the directions that the file may have left out."""
+    primary = plan.primary
+    better = "more" if primary.rises else "less"
+    sentences = [f"{primary.name} decides, and {better} of it is better"]
+    for name, measures in plan.watched_guardrails.items():
+        if measures != (name,):
+            sentences.append(f"guardrail {name}: it is watched as in a rollout, by {', '.join(measures)}")
+    for guard in plan.own_guardrails:
+        worse = "falls" if guard.rises else "rises"
+        sentences.append(
+            f"guardrail {guard.name}: an arm is stopped when its mean {worse} by more than {guard.margin:g} against "
+            f"{plan.control_id}'s; the app records it by this name"
         )
     return sentences
 

@@ -6,8 +6,9 @@
    Norway), numbers are decimal, and dates, `1:30` and `010` stay text. So no value is read as another than was meant.
 3. A key without a value is refused: nobody can tell whether it means "none" or was forgotten.
 4. Conversion is as strict as for our own documents: an unknown key is refused, with the nearest known one.
+5. Where a form was published in camelCase too, its keys are taken in both spellings (`camel_case`).
 
-Called for rollout plans and model cards. The caller reads the file.
+Called for rollout plans, experiments, settings and model cards. The caller reads the file.
 """
 
 import difflib
@@ -40,12 +41,28 @@ def load_yaml(
     return value, lambda path: root.at(path).line
 
 
-def parse_yaml(kind: type[T], text: str, *, what: str, bytes_max: int = limits.PLAN_BYTES) -> T:
-    """Read `text` as a `kind`. Raises `UntrustedInput`: `plan.yaml:7: rollout.stages[0]: ...`."""
+def parse_yaml(
+    kind: type[T],
+    text: str,
+    *,
+    what: str,
+    bytes_max: int = limits.PLAN_BYTES,
+    camel_case: bool = False,
+    complete: Callable[[object], None] | None = None,
+) -> T:
+    """Read `text` as a `kind`. Raises `UntrustedInput`: `plan.yaml:7: rollout.stages[0]: ...`.
+
+    `camel_case`: a key such as `durationDays` is taken for the field `duration_days`. `complete` fills in, before the
+    conversion, what the file leaves open; it raises `ValueError` with a path: `rollout.stages[0]: ...`.
+    """
     value, root = _read(text, what=what, bytes_max=bytes_max)
+    if camel_case:
+        _rename_keys(msgspec.inspect.type_info(kind), value, root, what=what)
     try:
+        if complete is not None:
+            complete(value)
         return msgspec.convert(value, type=kind, strict=True)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ValueError) as error:
         message, path = _split(str(error))
         raise UntrustedInput(_explain(kind, message, path, root, what=what)) from error
 
@@ -175,6 +192,32 @@ class _Reader:
 
 def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
+
+
+# --- keys in camelCase ---
+
+_CAPITAL = re.compile(r"(?<=[a-z0-9])([A-Z])")
+
+
+def _rename_keys(kind: Any, value: object, place: _Place, *, what: str) -> None:
+    """Give keys in camelCase the names of the fields that they mean, here and below. Other keys stay as they are."""
+    if isinstance(value, list):
+        for index, each in enumerate(value):
+            _rename_keys(_below(kind, None), each, place.below[f"[{index}]"], what=what)
+    if not isinstance(value, dict):
+        return
+    fields = {field.encode_name for each in _members(kind) for field in getattr(each, "fields", ())}
+    for key in list(value):
+        field = _CAPITAL.sub(r"_\1", key).lower()
+        if key in fields or field not in fields:
+            field = key
+        elif field in value:
+            lines = f"on lines {place.below[field].line} and {place.below[key].line}"
+            raise UntrustedInput(f"{what}:{place.below[key].line}: the key {field!r} is said twice, {lines}")
+        else:
+            value[field] = value.pop(key)
+            place.below[field] = place.below.pop(key)
+        _rename_keys(_below(kind, field), value[field], place.below[field], what=what)
 
 
 # --- from msgspec's error to a sentence ---

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.experiments import Devices, village, written
+from support.experiments import Devices, guarded, village, written
 from support.values import T0, devices_in, plan, quarantined, reports, rollout, stage, window
 from whimbrel.errors import Conflict, IllegalTransition, NotFound, Refused
 from whimbrel.flows.experiments.check import check_experiment
@@ -232,6 +232,24 @@ def test_a_guardrail_of_the_apps_own_stops_an_arm() -> None:
         assert "skips is worse than control's by more than 0.5" in here.record.stopped["large"]
 
 
+@pytest.mark.parametrize("metric", ["false_positive_rate", "inference_latency", "memory_mb"])
+def test_an_arm_that_is_better_by_a_plain_guardrail_is_not_stopped(metric: str) -> None:
+    """More of every plain name was taken to be better: the arm with fewer false positives went to quarantine."""
+    with village(plan=guarded(metric)) as here:
+        Devices(here, 90, known=False).run(20, gain=-6.0, metric=metric)
+        assert here.record.stopped == {}
+        assert here.town.registry.quarantines("wake") == []
+
+
+def test_an_arm_that_is_worse_by_a_plain_guardrail_is_stopped() -> None:
+    with village(plan=guarded("false_positive_rate")) as here:
+        Devices(here, 90, known=False).run(20, gain=6.0, metric="false_positive_rate")
+        assert "false_positive_rate is worse than control's by more than 0.005" in here.record.stopped["large"]
+    with village(plan=guarded("recall")) as here:
+        Devices(here, 90, known=False).run(20, gain=-6.0, metric="recall")
+        assert "recall is worse than control's by more than 0.005" in here.record.stopped["large"]
+
+
 def test_a_metric_that_moves_with_the_hour_is_no_effect_where_one_arm_joined_first() -> None:
     """Controls need no download. Without the control's level taken off, its early hours "proved" a difference."""
     with village() as here:
@@ -383,6 +401,17 @@ def test_check_counts_devices_by_arm_and_says_what_can_be_found() -> None:
         here.start()
         again = check_experiment(here.town.registry, here.town.fleet, here.experiments, written())
         assert "it could not start now: experiment e1" in again.sentences[-1]
+
+
+def test_check_says_what_each_guardrail_means() -> None:
+    with village(begun=False) as here:
+        asked = guarded("false_positive_rate", "inference_latency", "crash")
+        told = check_experiment(here.town.registry, here.town.fleet, here.experiments, asked)
+        text = "\n".join(told.sentences)
+        assert "watch_time decides, and more of it is better" in text
+        assert "guardrail inference_latency: it is watched as in a rollout, by latency_p50, latency_p95" in text
+        assert "guardrail false_positive_rate: an arm is stopped when its mean rises by more than 0.005" in text
+        assert "guardrail crash" not in text
 
 
 def test_check_says_when_the_fleet_is_too_small() -> None:

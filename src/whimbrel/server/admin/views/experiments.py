@@ -12,8 +12,9 @@ from whimbrel import limits
 from whimbrel.flows.experiments.trace import IntervalPoint
 from whimbrel.gate.verdict import Counts, ExperimentMove
 from whimbrel.model.documents import Document
-from whimbrel.plan.experiment import Direction, GuardrailMetric
+from whimbrel.plan.experiment import GuardrailMetric
 from whimbrel.plan.experiment_states import Phase
+from whimbrel.plan.known_metrics import Better
 
 
 class NewExperiment(Document, frozen=True):
@@ -98,7 +99,7 @@ class PrimaryView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     minimum_effect: float | UnsetType = UNSET
     spread: float | UnsetType = UNSET  # the standard deviation between devices
-    direction: Direction
+    direction: Better
 
 
 class ArmView(msgspec.Struct, frozen=True, kw_only=True):
