@@ -159,6 +159,8 @@ def test_a_set_in_a_canary_moves_as_one_and_harm_in_one_takes_both_back(
 @pytest.mark.long
 @pytest.mark.parametrize("way", ["encoder", "decoder", "lead", "member"])
 def test_a_set_that_was_complete_goes_back_as_one(server: Running, fleet: Fleet, tmp_path: Path, way: str) -> None:
+    for name in PAIR:
+        done("model", "set", name, "--report-s", "0.5", "-R", server.folder)  # devices tell soon what they run
     fleet.join(*DEVICES[:3])
     fleet.go_on()
     rollout = start(server, tmp_path)

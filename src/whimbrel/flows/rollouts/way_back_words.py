@@ -42,8 +42,9 @@ def way_back_sentences(
         "goes back at once where that version is in its other slot, and fetches it otherwise. One out of reach goes "
         "back when it hears of it"
     )
+    own = f"{way.model} " if way.others else ""
     refused = " and ".join(
-        [version_words(version) for version in way.quarantined]
+        [own + version_words(version) for version in way.quarantined]
         + [f"{other.model} {version_words(version)}" for other in way.others for version in other.quarantined]
     )
     who = "every device" if way.selector.everyone else f"devices{labels}"
