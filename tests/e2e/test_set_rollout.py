@@ -154,3 +154,34 @@ def test_a_set_in_a_canary_moves_as_one_and_harm_in_one_takes_both_back(
     with server.enrolled("dev-9") as client:
         told = client.post("/device/v1/check", json={"models": dict.fromkeys(PAIR)}).json()["models"]
     assert [told[name]["serial"] for name in PAIR] == [1, 1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["encoder", "decoder", "lead", "member"])
+def test_a_set_that_was_complete_goes_back_as_one(server: Running, fleet: Fleet, tmp_path: Path, way: str) -> None:
+    for name in PAIR:
+        done("model", "set", name, "--report-s", "0.5", "-R", server.folder)  # devices tell soon what they run
+    fleet.join(*DEVICES[:3])
+    fleet.go_on()
+    rollout = start(server, tmp_path)
+    done("rollout", "finish", rollout, "-R", server.folder)
+    assert set(fleet.go_on().values()) == {(2, 2)}
+    member = done("rollout", "status", rollout, "-R", server.folder)["members"][0]["rollout"]
+
+    if way in PAIR:
+        back = done("model", "rollback", way, "--because", "it stutters", "--yes", "-R", server.folder)
+        assert [(each["model"], each["to"]["serial"]) for each in back["others"]] == [
+            (name, 1) for name in PAIR if name != way
+        ]
+    else:
+        done("rollout", "rollback", rollout if way == "lead" else member, "-R", server.folder)
+    assert set(fleet.go_on().values()) == {(1, 1)}
+    with server.enrolled("dev-9") as client:
+        told = client.post("/device/v1/check", json={"models": dict.fromkeys(PAIR)}).json()["models"]
+    assert [told[name]["serial"] for name in PAIR] == [1, 1]
+    ends = time.monotonic() + 60
+    while (view := done("rollout", "status", rollout, "-R", server.folder))["state"] == "rolling_back":
+        assert time.monotonic() < ends, view
+        fleet.go_on(1)
+    assert view["state"] == "rolled_back"
+    assert done("rollout", "status", member, "-R", server.folder)["state"] == "rolled_back"

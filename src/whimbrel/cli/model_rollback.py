@@ -42,9 +42,9 @@ def rollback(
 
     whimbrel model rollback detector --because "misses bicycles since the camera update"
 
-    It is one new signed policy. The version that is left is quarantined; the completed rollout that brought it goes
-    back with it, and `rollout watch` says how many devices are not off it yet. A rollout that is live is taken back
-    with `whimbrel rollout rollback`.
+    It is one new signed policy; versions that require each other go back together. The version that is left is
+    quarantined; the completed rollout that brought it goes back with it, and `rollout watch` says how many devices are
+    not off it yet. A rollout that is live is taken back with `whimbrel rollout rollback`.
     """
     read_selector(selector)  # the same check as the server's, before anything is asked
     path, actor = f"models/{quoted(name)}/rollback", by or login()
@@ -55,7 +55,7 @@ def rollback(
             say(sentence)
     confirm(
         f"to take {name} {would.leaves.semantic_version} back",
-        consequence=f"{_devices(would)} to {would.to.semantic_version}",
+        consequence=f"{_devices(would)} to {would.to.semantic_version}{_others(would)}",
         nature="changes what devices run",
         yes=yes,
     )
@@ -67,7 +67,8 @@ def rollback(
     if json:
         print_json(plain(done) | {"revoke_command": revoke})
         return
-    say(f"{name} went back to {done.to.version} ({done.to.semantic_version}): the signed policy says so")
+    says = "the signed policies say so" if done.others else "the signed policy says so"
+    say(f"{name} went back to {done.to.version} ({done.to.semantic_version}){_others(done)}: {says}")
     say("To forbid the version for ever, whatever a policy says, where the publisher's key is:")
     say(f"  {revoke}")
     if done.rollout is not None and done.selector == "every device":
@@ -76,6 +77,10 @@ def rollback(
 
 def _devices(way: WayBackView) -> str:
     return "every device returns" if way.selector == "every device" else f"devices with {way.selector} return"
+
+
+def _others(way: WayBackView) -> str:
+    return "".join(f", with {other.model} to {other.to.semantic_version}" for other in way.others)
 
 
 def _revoke_command(way: WayBackView, *, because: str) -> str:

@@ -62,8 +62,12 @@ def follow(
 
 
 def devices_left(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> int:
-    """Devices in reach that still run the target of a rollout that goes back; of a set, the most of any member."""
-    return max(_devices_left(registry, fleet, each, now=now) for each in set_of(registry, rollout))
+    """Devices in reach that still run the target of a rollout that goes back; of a set, the most of any member.
+
+    A member whose target is the baseline did not go back: nothing ran before it.
+    """
+    left = [each for each in set_of(registry, rollout) if registry.model(each.model).baseline != each.target]
+    return max((_devices_left(registry, fleet, each, now=now) for each in left), default=0)
 
 
 def _devices_left(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> int:

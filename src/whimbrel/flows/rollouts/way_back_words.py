@@ -32,12 +32,21 @@ def way_back_sentences(
             f" (devices do not tell the server their {' and '.join(sorted(unknown_labels))}; they decide by it all the "
             "same, and more may go back)"
         )
+    words += [
+        f"{other.model} goes back with it, from {version_words(other.leaves)} to {version_words(other.to)}: their "
+        "versions go together, and every device changes all of them at once"
+        for other in way.others
+    ]
     words.append(
         f"Devices look for news every {refresh_s:g} s, so each one in reach hears of it within {refresh_s:g} s. It "
         "goes back at once where that version is in its other slot, and fetches it otherwise. One out of reach goes "
         "back when it hears of it"
     )
-    refused = " and ".join(version_words(version) for version in way.quarantined)
+    own = f"{way.model} " if way.others else ""
+    refused = " and ".join(
+        [own + version_words(version) for version in way.quarantined]
+        + [f"{other.model} {version_words(version)}" for other in way.others for version in other.quarantined]
+    )
     who = "every device" if way.selector.everyone else f"devices{labels}"
     words.append(f"{refused}: refused by {who} from now on, until somebody lifts it (whimbrel version unquarantine)")
     further = [entry for entry in quarantines if entry.serial == way.to.serial and not entry.selector.everyone]

@@ -1,5 +1,6 @@
 """The admin API's routes for models: their settings, their aliases, and what is known of their fleet."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -32,6 +33,7 @@ from whimbrel.server.admin.views.models import (
     NewAlias,
     NewModel,
     NewWayBack,
+    OtherWayBack,
     WayBackView,
 )
 from whimbrel.server.admin.views.versions import VersionView
@@ -145,15 +147,15 @@ def way_back(stores: Stores, model: str, asked: NewWayBack, *, now: float) -> Wa
     registry = stores.registry
     registry.model(model)
     selector = read_selector(asked.selector)
-    line = line_of(registry, stores.roles, model)
+    lines = partial(line_of, registry, stores.roles)
     to = find_named_version(registry, model, name=asked.to).serial if asked.to else None
     if asked.dry_run:
-        return way_back_view(stores, find_way_back(registry, model, line=line, to=to, selector=selector), done=False)
+        return way_back_view(stores, find_way_back(registry, model, lines=lines, to=to, selector=selector), done=False)
     before = registry.quarantines(model)
     way = roll_back_model(
         registry,
         model,
-        line=line,
+        lines=lines,
         to=to,
         selector=selector,
         because=asked.because or f"rollback by {asked.actor}",
@@ -186,6 +188,16 @@ def way_back_view(
         devices=devices,
         refresh_s=refresh_s,
         rollout=way.rollout,
+        others=[
+            OtherWayBack(
+                model=other.model,
+                leaves=VersionView(**msgspec.structs.asdict(other.leaves)),
+                to=VersionView(**msgspec.structs.asdict(other.to)),
+                quarantined=[VersionView(**msgspec.structs.asdict(each)) for each in other.quarantined],
+                rollout=other.rollout,
+            )
+            for other in way.others
+        ],
         sentences=way_back_sentences(
             way,
             devices=devices,

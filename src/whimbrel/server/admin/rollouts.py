@@ -5,6 +5,7 @@ Every change is one transaction, writes the audit log, and returns when the sign
 
 import asyncio
 import secrets
+from functools import partial
 from typing import cast, get_args
 
 import msgspec
@@ -177,8 +178,8 @@ def ask_rollout(
     because, actor = reason.because, reason.actor
     rollout = registry.rollout(identifier)
     if asked == "rollback" and rollout.state is State.COMPLETED:
-        line = line_of(registry, stores.roles, rollout.model)
-        return roll_back_completed(registry, identifier, line=line, because=because, actor=actor, now=now)
+        lines = partial(line_of, registry, stores.roles)
+        return roll_back_completed(registry, identifier, lines=lines, because=because, actor=actor, now=now)
     match asked:
         case "approve":
             return approve(registry, fleet, identifier, by=actor, note=because, now=now)

@@ -18,6 +18,7 @@ What can go wrong, and what happens then:
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from whimbrel import limits
 from whimbrel.flows.monitors.fold_days import fold_days, forget_old
@@ -27,6 +28,7 @@ from whimbrel.flows.monitors.records import HOUR_S
 from whimbrel.flows.monitors.watch import ACTOR, watch
 from whimbrel.flows.publishing.set_line import line_of
 from whimbrel.flows.rollouts.roll_back_model import roll_back_model
+from whimbrel.flows.rollouts.way_back_words import version_words
 from whimbrel.server.controllers.leader import Leader
 from whimbrel.stores.transaction import Stores
 
@@ -86,7 +88,7 @@ class Monitoring:
             way = roll_back_model(
                 stores.registry,
                 model,
-                line=line_of(stores.registry, stores.roles, model),
+                lines=partial(line_of, stores.registry, stores.roles),
                 leaves=leaves,
                 because=because,
                 actor=ACTOR,
@@ -94,7 +96,8 @@ class Monitoring:
                 evidence=evidence,
             )
             log.warning("model %s goes back to %s: %s", model, way.to.semantic_version, because)
-            return f"{way.to.version} ({way.to.semantic_version})"
+            others = "".join(f", and {other.model} to {version_words(other.to)} with it" for other in way.others)
+            return f"{version_words(way.to)}{others}"
 
         record = stores.registry.model(name)
         watch(

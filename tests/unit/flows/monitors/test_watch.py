@@ -61,7 +61,7 @@ def look(here: Town, at: float, *, history: HourHistory | None = None) -> list[W
         way = roll_back_model(
             here.registry,
             model,
-            line=line(),
+            lines=lambda _: line(),
             leaves=leaves,
             because=because,
             actor="monitor",

@@ -114,5 +114,5 @@ def test_after_it_is_complete_it_is_back_by_the_same_verb() -> None:
         verdict = advance(here.registry, here.fleet, here.registry.rollout("r1"), now=T0 + 25 * HOUR)
         assert (verdict.move, here.registry.rollout("r1").state) == ("finish", State.COMPLETED)
         assert "can be its control" in verdict.because
-        roll_back_completed(here.registry, "r1", line=line(), because="", actor="ada", now=T0 + 30 * HOUR)
+        roll_back_completed(here.registry, "r1", lines=lambda _: line(), because="", actor="ada", now=T0 + 30 * HOUR)
         assert {runs(here, device) for device in MANY} == {1}

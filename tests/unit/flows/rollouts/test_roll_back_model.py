@@ -43,7 +43,7 @@ def completed(
 
 
 def back(here: Town, **more: object) -> WayBack:
-    values = {"line": line(), "because": "it stutters", "actor": "ada", "now": NOW} | more
+    values = {"lines": lambda _: line(), "because": "it stutters", "actor": "ada", "now": NOW} | more
     return roll_back_model(here.registry, "wake", **values)  # type: ignore[arg-type]
 
 
@@ -129,7 +129,7 @@ def test_a_fleet_goes_back_twice() -> None:
 
 def test_after_an_older_version_was_rolled_out_back_is_the_newer_one_that_it_replaced() -> None:
     with completed(baseline=2) as here:
-        assert serials(find_way_back(here.registry, "wake", line=line())) == (2, 3, [2])
+        assert serials(find_way_back(here.registry, "wake", lines=lambda _: line())) == (2, 3, [2])
 
 
 def test_the_completed_rollout_goes_back_with_it_and_says_how_many_devices_are_left() -> None:
@@ -184,7 +184,7 @@ def test_it_is_audited_as_going_back_is_everywhere(devices: Selector, action: st
 
 def test_a_completed_rollout_is_taken_back_as_its_model_is() -> None:
     with completed() as here:
-        after = roll_back_completed(here.registry, "r1", line=line(), because="", actor="ada", now=NOW)
+        after = roll_back_completed(here.registry, "r1", lines=lambda _: line(), because="", actor="ada", now=NOW)
         assert (after.state, after.because) == (State.ROLLING_BACK, "rollback by ada")
         assert (runs(here), here.registry.model("wake").baseline) == (2, 2)
 
@@ -192,7 +192,7 @@ def test_a_completed_rollout_is_taken_back_as_its_model_is() -> None:
 def test_a_completed_rollout_whose_version_was_replaced_is_not_taken_back() -> None:
     instead = r"not the baseline of wake any more; .* whimbrel model rollback wake"
     with completed(baseline=4, good=(1, 2, 3, 4)) as here, pytest.raises(Refused, match=instead):
-        roll_back_completed(here.registry, "r1", line=line(), because="", actor="ada", now=NOW)
+        roll_back_completed(here.registry, "r1", lines=lambda _: line(), because="", actor="ada", now=NOW)
 
 
 def test_a_version_whose_quarantine_was_lifted_is_no_version_to_go_back_to() -> None:
@@ -206,7 +206,7 @@ def test_a_version_whose_quarantine_was_lifted_is_no_version_to_go_back_to() -> 
             "devices": "every device",
             "taken_back": ["it stutters"],
         }
-        assert serials(find_way_back(here.registry, "wake", line=line(), selector=BOARDS)) == (2, 1, [2])
+        assert serials(find_way_back(here.registry, "wake", lines=lambda _: line(), selector=BOARDS)) == (2, 1, [2])
 
 
 def test_devices_return_to_a_baseline_that_is_lifted_for_them() -> None:
@@ -229,14 +229,14 @@ def test_what_is_not_quarantined_and_what_a_live_rollout_left_is_not_lifted() ->
 
 def test_the_sentences_say_what_devices_will_do() -> None:
     with completed() as here:
-        way = find_way_back(here.registry, "wake", line=line())
+        way = find_way_back(here.registry, "wake", lines=lambda _: line())
         count, hearing, refusing = way_back_sentences(way, devices=12, refresh_s=30)
         assert (
             count == "wake goes back from 2026.01.01.3 (3.0.0) to 2026.01.01.2 (2.0.0): 12 devices are known to run it"
         )
         assert "within 30 s" in hearing
         assert refusing.startswith("2026.01.01.3 (3.0.0): refused by every device from now on")
-        boards = find_way_back(here.registry, "wake", line=line(), selector=BOARDS)
+        boards = find_way_back(here.registry, "wake", lines=lambda _: line(), selector=BOARDS)
         slices = [quarantined(2, selector=selector(os="qnx"), because="no driver")]
         count, _, refusing, further = way_back_sentences(
             boards, devices=1, refresh_s=300, unknown_labels={"hardware"}, quarantines=slices
@@ -255,8 +255,8 @@ def test_the_sentences_say_what_devices_will_do() -> None:
         ({"to": 3}, r"2026.01.01.3 \(3.0.0\) is what its devices run"),
         ({"to": 9}, "serial 9 was never published"),
         ({"to": 4}, "never was the baseline, or was taken back .*; a rollout brings it to devices"),
-        ({"to": 1, "line": line(minimum_serial=2)}, "is below the line's floor, serial 2"),
-        ({"to": 1, "line": line(revoked=(1,))}, "is revoked by its publisher"),
+        ({"to": 1, "lines": lambda _: line(minimum_serial=2)}, "is below the line's floor, serial 2"),
+        ({"to": 1, "lines": lambda _: line(revoked=(1,))}, "is revoked by its publisher"),
     ],
 )
 def test_it_does_not_go_where_devices_cannot(asked: dict[str, object], sentence: str) -> None:
@@ -280,14 +280,14 @@ def test_it_does_not_go_to_what_was_taken_back_or_retired() -> None:
 
 def test_by_itself_it_passes_by_what_may_not_run() -> None:
     with completed() as here:
-        assert serials(back(here, line=line(revoked=(2,)))) == (3, 1, [3])
+        assert serials(back(here, lines=lambda _: line(revoked=(2,)))) == (3, 1, [3])
         assert runs(here, the_line=line(revoked=(2,))) == 1
 
 
 def test_a_baseline_that_is_revoked_is_left_and_no_good_version_with_it() -> None:
     """Its devices run the next one already: to take that one back as well would be one too many."""
     with completed() as here:
-        assert serials(back(here, line=line(revoked=(3,)))) == (3, 2, [3])
+        assert serials(back(here, lines=lambda _: line(revoked=(3,)))) == (3, 2, [3])
 
 
 def test_a_live_rollout_is_taken_back_or_ended_first() -> None:
@@ -309,7 +309,7 @@ def test_a_model_that_was_never_brought_to_everybody_has_no_way_back() -> None:
     ):
         back(here)
     with town() as here, pytest.raises(NotFound):
-        roll_back_model(here.registry, "none", line=line(), because="", actor="me", now=NOW)
+        roll_back_model(here.registry, "none", lines=lambda _: line(), because="", actor="me", now=NOW)
 
 
 def test_who_looked_before_another_went_back_takes_nothing_back() -> None:
@@ -322,6 +322,6 @@ def test_who_looked_before_another_went_back_takes_nothing_back() -> None:
 
 def test_a_way_back_is_a_value() -> None:
     with completed() as here:
-        way = find_way_back(here.registry, "wake", line=line())
+        way = find_way_back(here.registry, "wake", lines=lambda _: line())
         assert msgspec.structs.replace(way) == way
         assert here.registry.quarantines("wake") == []

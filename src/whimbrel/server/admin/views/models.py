@@ -67,13 +67,23 @@ class NewWayBack(Document, frozen=True):
     dry_run: bool = False
 
 
+class OtherWayBack(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that goes back with the one that is asked for, since their versions go together."""
+
+    model: str
+    leaves: VersionView
+    to: VersionView
+    quarantined: list[VersionView]
+    rollout: str | None
+
+
 class WayBackView(msgspec.Struct, frozen=True, kw_only=True):
     """How a model goes back, or would. `done`: false where it was only asked.
 
     `quarantined`: versions that the devices refuse from then on: what they leave, and what they pass over. `selector`:
     which devices, in words. `devices`: how many run what is left; where labels select them, how many have these.
-    `rollout`: the completed one that brought it. `sentences`: what devices will do, for people. `refresh_s`: seconds
-    between two looks of a device for news.
+    `rollout`: the completed one that brought it. `others`: the models that go back with it. `sentences`: what devices
+    will do, for people. `refresh_s`: seconds between two looks of a device for news.
     """
 
     model: str
@@ -86,6 +96,7 @@ class WayBackView(msgspec.Struct, frozen=True, kw_only=True):
     refresh_s: float
     rollout: str | None
     sentences: list[str]
+    others: list[OtherWayBack] = []
 
 
 class AliasView(msgspec.Struct, frozen=True, kw_only=True):
