@@ -364,7 +364,7 @@ def test_predictions_are_told_by_the_bins_of_the_signed_reference(
     assert window["predictions"] == {"0": 2, "2": 1}
     assert window["metrics"]["first_run_ms"]["sum"] == 900.0
     assert (window["inferences"], sum(window["latency"].values())) == (3, 2)
-    assert window["metrics"]["feedback"] == {"n": 3, "sum": 3.0, "sumsq": 3.0}
+    assert window["metrics"]["feedback"] == {"n": 3, "sum": 3.0, "sumsq": 3.0, "most": 1.0}
 
 
 def test_a_device_that_the_baseline_has_no_build_for_takes_the_next_good_version(

@@ -290,6 +290,7 @@ class _Sums:
                         role=role,  # type: ignore[arg-type]
                         at_risk=sums["at_risk"],
                         sessions=sums["error_units"],
+                        unused=sums["at_risk"] - sums["error_units"],
                         crashed=sums["crashed"],
                         error_units=sums["error_units"],
                         error_share=float(sums["error_share"]),

@@ -307,6 +307,7 @@ def _cell(arm: Arm, at: tuple[int, int, int], *, key: dict[str, Any], latency: d
         age_bucket=at[1],
         at_risk=int(arm.at_risk[at]),
         sessions=active,
+        unused=int(arm.at_risk[at]) - active,
         crashed=int(arm.crashed[at]),
         error_units=active,
         error_share=float(arm.error_share[at]),
