@@ -117,6 +117,7 @@ def until_committed(folder: Path, server: Server, serial: int) -> None:
         assert (found["state"], found["serial"], found["refused"]) == ("committed", serial, {})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("back", [False, True])
 def test_process_that_ends_at_any_change_of_the_disk_is_taken_up_where_it_was(
     tmp_path: Path, server: Server, back: bool

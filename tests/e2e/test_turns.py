@@ -289,6 +289,7 @@ def outcome(opened: Repository) -> tuple[list[Any], list[Any], dict[str, Any]]:
     return ended, log, held
 
 
+@pytest.mark.long
 def test_a_controller_killed_after_any_transaction_changes_nothing(template: Path, tmp_path: Path) -> None:
     with eventful(template, tmp_path / "whole" / "repo") as opened:
         rounds(opened, killed_after=None)

@@ -23,6 +23,7 @@ PINNED = {  # what each world showed, before it was fixed
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", PINNED)
 def test_world_that_showed_a_defect_keeps_every_promise(seed: int) -> None:
     assert simulate(seed, devices=50, prepare=_as_it_was).violations == ()
@@ -33,11 +34,13 @@ def _as_it_was(world: Simulation) -> None:
     world.backend.shadows = world.backend.patches = world.compares = False
 
 
+@pytest.mark.long
 def test_same_seed_is_the_same_world() -> None:
     one, other = simulate(3, devices=12), simulate(3, devices=12)
     assert (one.trace, one.injected, one.occurred) == (other.trace, other.injected, other.occurred)
 
 
+@pytest.mark.long
 def test_worlds_are_the_same_however_many_are_played_at_once_and_however_sets_are_ordered() -> None:
     told = []
     for jobs, hash_seed in ((1, "1"), (3, "2")):
@@ -61,10 +64,12 @@ def test_a_world_is_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert simulate(3, devices=4).violations == ()
 
 
+@pytest.mark.long
 def test_other_seed_is_another_world() -> None:
     assert simulate(3, devices=4).trace != simulate(4, devices=4).trace
 
 
+@pytest.mark.long
 def test_every_kind_of_fault_is_injected_and_rollouts_end_in_every_way() -> None:
     said = whimbrel("simulate", "--seed", 1029, "--seeds", 16, "--devices", 8, "--json")
     *_, last = said.out.splitlines()
@@ -95,7 +100,7 @@ def test_an_exception_that_nobody_meant_is_a_broken_promise_and_the_seed_is_said
     assert violation.what == f"ZeroDivisionError in test_simulate.py:{line} (_fails): division by zero"
 
 
-def _fails(_: Any) -> None:
+def _fails(*_: Any) -> None:
     1 / 0  # noqa: B018
 
 

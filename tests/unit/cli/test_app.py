@@ -112,6 +112,7 @@ def offered(shell: str, line: str) -> list[str]:
     return [offer.partition("\t")[0] for offer in done.stdout.splitlines()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_completes_commands_sub_commands_and_options(shell: str) -> None:
     assert offered(shell, "whimbrel ver") == ["version"]
