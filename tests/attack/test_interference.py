@@ -141,9 +141,17 @@ def test_way_that_takes_only_small_bodies_gets_small_ones(agent: Agent, server: 
         pass_by(agent, 1)
     waiting = agent.status()["windows_waiting"]
     assert waiting >= 4
-    network.pages_to(lambda request: posts(request) and int(request[2]["Content-Length"]) > 300, status=413)
+    sizes: list[int] = []
+
+    def too_large(request: Request) -> bool:
+        if posts(request):
+            sizes.append(int(request[2]["Content-Length"]))
+        return posts(request) and sizes[-1] > 600
+
+    network.pages_to(too_large, status=413)
     pass_by(agent, 1)
     assert agent.status()["windows_waiting"] < waiting
+    assert sizes[0] > 600 > sizes[1]
 
 
 # --- signed documents ---
