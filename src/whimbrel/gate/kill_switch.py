@@ -6,7 +6,8 @@
    The line is where a version without harm crosses it in less than .3% of rollouts, at one device in fifty
    (docs/explain/statistics.md). A version from which half of the devices go back is stopped after five devices, on
    average.
-3. A device that is alone in the rollout has nobody to wait for: it stops the version when it goes back.
+3. In a fleet of at most ten devices nobody waits for more of them: where the first that took the version goes back, it
+   stops it.
 4. A device that could not fetch a version announces nothing, so it is none that went back.
 5. Where half of the devices went back and that is not enough to stop it, nothing is promoted either.
 
@@ -20,6 +21,7 @@ from whimbrel.gate.verdict import Counts
 
 NATURAL = 0.02  # of devices that activate a version go back by themselves, whatever it is: what `failure` tolerates
 NATURAL_WORTH = 100  # devices: what this guess counts as, beside what a baseline's devices told
+FEW = 10  # devices of a rollout: boards on a desk, of which a stage has one or two
 LINE = math.log(160)  # about .2% of 20,000 rollouts cross it where one device in fifty goes back
 _SHARES = (0.1, 0.25, 0.5, 0.9)  # that may go back from a bad version
 _BETS = (0.15, 0.15, 0.5, 0.2)
@@ -31,11 +33,11 @@ def natural_rate(went_back: int, activated: int) -> float:
     return min(_MOST, (went_back + NATURAL * NATURAL_WORTH) / (activated + NATURAL_WORTH))
 
 
-def stops(went_back: int, tried: int, *, natural: float = NATURAL, alone: bool = False) -> bool:
-    """Whether so many devices that went back, of those that tried the version, stop it. `alone`: there is no other."""
+def stops(went_back: int, tried: int, *, natural: float = NATURAL, few: bool = False) -> bool:
+    """Whether so many devices that went back, of those that tried it, stop a version. `few`: of at most ten devices."""
     if went_back <= 0 or tried <= 0:
         return False
-    if alone and tried == 1:
+    if few and tried == 1:
         return True
     gone, stayed = min(went_back, tried), max(0, tried - went_back)
     logs = []
@@ -53,9 +55,9 @@ def least_that_stop(tried: int, *, natural: float = NATURAL) -> int | None:
 def kill_switch(total: Counts, *, natural: float | None) -> str | None:
     """Why a version is stopped at once; None where it is not."""
     went_back, activated = total.went_back_t, total.activated_t
-    alone = total.assigned_t + total.assigned_c <= 1
+    few = total.assigned_t + total.assigned_c <= FEW
     rate = NATURAL if natural is None else natural
-    if not stops(went_back, activated, natural=rate, alone=alone):
+    if not stops(went_back, activated, natural=rate, few=few):
         return None
     if activated == 1:
         return "the kill switch: the only activated device went back by itself"
@@ -65,7 +67,7 @@ def kill_switch(total: Counts, *, natural: float | None) -> str | None:
 def shadow_kill_switch(counts: Counts) -> str | None:
     """The kill switch of the shadow: a device that refuses a candidate no longer reports about it."""
     gave_up, tried = counts.gave_up_t, counts.shadowed_t
-    if stops(gave_up, tried, alone=True):  # three deaths of a worker are no accident of one device
+    if stops(gave_up, tried, few=True):  # three deaths of a worker are no accident of one device
         return (
             f"the kill switch: {gave_up} of {tried} devices that tried it refused it themselves; it has answered nobody"
         )

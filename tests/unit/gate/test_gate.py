@@ -119,7 +119,7 @@ def test_like_ages_are_compared_with_like() -> None:
 )
 def test_the_kill_switch_is_pulled_by_more_than_go_back_anyway(went_back: int, activated: int, stops: bool) -> None:
     told = {"activated_t": activated, "went_back_t": went_back, "reported_t": activated}
-    verdict = judge(plan(alpha=1e-9), with_counts(assigned_t=activated, assigned_c=2, **told))
+    verdict = judge(plan(alpha=1e-9), with_counts(assigned_t=activated, assigned_c=20, **told))
     assert ("kill switch" in verdict.because) == stops
 
 

@@ -54,10 +54,12 @@ def test_the_baselines_rate_reaches_the_verdict() -> None:
     assert not stopped(0.1)
 
 
-def test_the_only_device_stops_it_and_the_first_of_many_does_not() -> None:
+def test_the_first_of_ten_boards_stops_it_and_the_first_of_many_does_not() -> None:
     lone = judge(plan(), gate_input(counts={0: Counts(assigned_t=1, activated_t=1, went_back_t=1)}))
     assert lone.because == "the kill switch: the only activated device went back by itself"
-    first = Counts(assigned_t=1, assigned_c=30, activated_t=1, went_back_t=1)
+    boards = Counts(assigned_t=1, assigned_c=9, activated_t=1, went_back_t=1)
+    assert judge(plan(), gate_input(counts={0: boards})).move == "roll_back"
+    first = Counts(assigned_t=1, assigned_c=10, activated_t=1, went_back_t=1)
     assert judge(plan(), gate_input(counts={0: first}, soaked_s=60)).move == "wait"
 
 
