@@ -24,6 +24,7 @@ from whimbrel.model.ways import DeltaIndex, Step
 from whimbrel.policy.policy import Conditions
 from whimbrel.trust import roles
 
+pytestmark = pytest.mark.long
 DAY_S = 86400.0
 CONTENTS = {serial: onnx_model(factor=float(serial), padding=30_000) for serial in (1, 2)}
 STATIC = "metadata/", "targets/"

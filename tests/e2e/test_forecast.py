@@ -16,6 +16,7 @@ from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
 from whimbrel.stores.transaction import transaction
 
+pytestmark = pytest.mark.long
 HOWTO = Path(__file__).parents[2] / "docs" / "howto"
 PLAN = """
 rollout:

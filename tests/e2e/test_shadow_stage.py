@@ -147,6 +147,7 @@ def test_a_good_candidate_is_tried_by_some_then_serves_everybody(town: Town) -> 
     assert all(line.split()[1] == "10" for device in DEVICES for line in town.log(device))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("content", "wrong", "says"),
     [

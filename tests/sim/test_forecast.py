@@ -18,6 +18,7 @@ from whimbrel.forecast.summary import Chance, Forecast, ForecastRequest, Spread
 from whimbrel.plan.plan import Plan, Rollback
 from whimbrel.policy.shadow import ShadowStage
 
+pytestmark = pytest.mark.long
 QUICK = plan(stage("canary", 5, hours=2), stage("early", 25, hours=2), stage("general", 100, hours=1))
 STEADY = (PresenceGroup(name="steady", share=1.0, online=0.99, delay_h=0.5),)
 BUSY = FleetDescription(sessions_a_day=60, crash=0.01, presence=STEADY)
