@@ -31,6 +31,7 @@ from whimbrel.flows.reports import tally_window
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.model.ways import ways
 from whimbrel.policy import decide as decide_module
+from whimbrel.policy import decide_set
 from whimbrel.policy.decide import decide
 from whimbrel.sim.device import Device
 from whimbrel.sim.simulate import Simulation, simulate
@@ -141,7 +142,7 @@ def _line_is_ignored(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
     def deaf(policy: Any, line: Any, profile: Any) -> Any:
         return decide(policy, msgspec.structs.replace(line, minimum_serial=1, revoked=()), profile)
 
-    patch.setattr(installation, "decide", deaf)
+    patch.setattr(decide_set, "decide", deaf)
 
     def prepare(world: Simulation) -> None:
         for delay_s in (1800, 3600):
@@ -239,7 +240,7 @@ def _buckets_move(patch: pytest.MonkeyPatch) -> None:
         layers = tuple(msgspec.structs.replace(layer, salt=policy.sequence) for layer in policy.layers)
         return decide(msgspec.structs.replace(policy, layers=layers), line, profile)
 
-    patch.setattr(installation, "decide", elsewhere)
+    patch.setattr(decide_set, "decide", elsewhere)
 
 
 def _trouble_is_for_ever(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
@@ -263,7 +264,7 @@ def _what_is_shadowed_serves(patch: pytest.MonkeyPatch) -> Callable[[Simulation]
         said = decide(policy, line, profile)
         return msgspec.structs.replace(said, serial=said.beside.serial, beside=None) if said.beside else said
 
-    patch.setattr(installation, "decide", eager)
+    patch.setattr(decide_set, "decide", eager)
     return _in_the_shadow
 
 
