@@ -1,4 +1,4 @@
-"""Two hundred worlds of thirty devices, through the command: the whole of what `docs/explain/simulation.md` promises."""
+"""Two hundred worlds of thirty devices, by the command: all that `docs/explain/simulation.md` promises."""
 
 import json
 import subprocess
