@@ -32,9 +32,6 @@ from whimbrel.errors import (
     UntrustedInput,
     WhimbrelError,
 )
-from whimbrel.server.admin.app import admin_app
-from whimbrel.server.app import open_repository
-from whimbrel.server.config import Folder
 
 T = TypeVar("T")
 
@@ -197,6 +194,10 @@ def connect(
             yield from _connected(client, http, runner)
             return
         _keep_to_errors("whimbrel.server")
+        from whimbrel.server.admin.app import admin_app  # a second of work that a remote server or --help needs not
+        from whimbrel.server.app import open_repository
+        from whimbrel.server.config import Folder
+
         folder = Folder.open(place.repository or Path())
         token = _read_token(place.token_file or folder.admin_token)
         with open_repository(folder) as opened:
