@@ -189,6 +189,7 @@ def test_set_of_which_one_goes_back_goes_back_as_a_whole(opened: Opened, server:
     assert pair(agent) == (1, 1)
 
 
+@pytest.mark.long
 def test_process_that_ends_within_the_swap_of_a_set_leaves_no_mixture(
     opened: Opened, server: Server, tmp_path: Path
 ) -> None:

@@ -1,10 +1,14 @@
 """The command line in this process, and a real server in a thread."""
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import io
 import json
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,21 +59,27 @@ def done(*arguments: object) -> Any:
 
 
 def repository(folder: Path, *, versions: int = 2) -> Path:
-    """A new repository with a model `wake` and some versions of it."""
-    done("init", folder)
-    if versions:
-        done("model", "add", "wake", "-R", folder, "--salt", 42)
+    """A new repository with a model `wake` and some versions of it: a copy, as publishing takes seconds."""
+    made = _made(versions)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, versions + 1):
-        done(
-            "publish",
-            "--model",
-            "wake",
-            model_file(folder.parent, number),
-            "-R",
-            folder,
-            "--semantic-version",
-            f"{number}.0.0",
-        )
+        model_file(folder.parent, number)
+    return Path(shutil.copytree(made, folder))
+
+
+@functools.cache
+def _made(versions: int) -> Path:
+    within = tempfile.TemporaryDirectory(prefix="whimbrel-tests-")
+    atexit.register(within.cleanup)
+    folder = Path(within.name) / "repo"
+    if versions == 0:
+        done("init", folder)
+        return folder
+    shutil.copytree(_made(versions - 1), folder)
+    if versions == 1:
+        done("model", "add", "wake", "-R", folder, "--salt", 42)
+    number = f"{versions}.0.0"
+    done("publish", "-m", "wake", model_file(folder.parent, versions), "-R", folder, "--semantic-version", number)
     return folder
 
 
