@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -299,7 +299,7 @@ class Agent:
                 each.check_active()
                 each.leave_by_itself()
             self._look_for_changes()
-            self._status_file.begin(self._current_status([]))
+            self._status_file.begin(self._current_status)
             if force or self._refreshing.is_due(now):
                 refreshed = self._refreshing.attempt(now)
             for model, each in self._installations.items():
@@ -395,7 +395,7 @@ class Agent:
         problems += list(self._trust.problems.values())
         return [problem for problem in dict.fromkeys(problems) if problem]
 
-    def _current_status(self, problems: list[str]) -> dict[str, Any]:
+    def _current_status(self, problems: Sequence[str] = ()) -> dict[str, Any]:
         return {
             "device_id": self.settings.device_id,
             "labels": self._labels,

@@ -1,7 +1,7 @@
 """`status.json`: what each model runs and why, as the last cycle found it, for people and other processes."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -83,10 +83,10 @@ class StatusFile:
         self._disk = disk
         self._written: dict[str, Any] = {}  # by this process
 
-    def begin(self, status: dict[str, Any]) -> None:
+    def begin(self, status: Callable[[], dict[str, Any]]) -> None:
         """Write it where there is none yet: the first cycle of a folder may take long."""
         if not self._written and self._disk.size(self._path) is None:
-            self.write(status)
+            self.write(status())
 
     def write(self, status: dict[str, Any]) -> None:
         """Write what changed: a trial is looked at every few seconds, and flash wears. Best effort."""

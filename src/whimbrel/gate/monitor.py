@@ -15,11 +15,11 @@ Pure. Read by `monitor_objectives` and `monitor_anomalies`, which have the two k
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import msgspec
 
-from whimbrel.health.device_hour import CRASH, ERROR, LATENCY_PARTS, USAGE, HourSums, Spread
+from whimbrel.health.device_hour import CRASH, ERROR, LATENCY_PARTS, USAGE, HourSums, Spread, add_up
 from whimbrel.health.pairs import NO_PAIRS, Pairs
 from whimbrel.health.sketch import GAMMA, quantile_key
 
@@ -102,12 +102,11 @@ def _busiest(units: float, sums: HourSums) -> float:
     return sums.most_at_once * min(1.0, units / sums.devices) if sums.devices else 0.0
 
 
-def summed(hours: Iterable[HourSums]) -> HourSums:
-    """Hours one after another."""
-    total = HourSums()
-    for each in hours:
-        total = total.then(each) if total.devices else each
-    return total
+def summed(hours: Sequence[HourSums]) -> HourSums:
+    """Hours one after another, in one pass."""
+    if len(hours) == 1:
+        return hours[0]
+    return msgspec.structs.replace(add_up(hours), busiest=max((each.most_at_once for each in hours), default=0))
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@
 Pure. Called by flows/monitors/watch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -88,13 +88,24 @@ _RATES = {
 def departures(hours: Sequence[Compared], *, before: Sequence[Compared] = ()) -> list[Departure]:
     """Every measure's departure over the `hours` of one test. `before`: the week before, beside other versions."""
     now, other = summed([each.now for each in hours]), summed([each.other for each in hours])
-    result = [_rate(name, hours, now, other, before) for name in _RATES]
+    earlier = _counts(each.now for each in before), _counts(each.other for each in before)
+    result = [_rate(name, hours, now, other, earlier) for name in _RATES]
     result.append(_latency(hours, now, other))
     return result + [_mean(name, test, hours, now, other) for name, test in MEAN_MEASURES.items()]
 
 
+def _counts(hours: Iterable[HourSums]) -> HourSums:
+    """What the rates are read from, over all these hours; the rest is left out, since it costs most of the time."""
+    devices = used = crashed = n = 0
+    total = 0.0
+    for each in hours:
+        devices, used, crashed = devices + each.devices, used + each.used, crashed + each.crashed
+        n, total = n + each.errors.n, total + each.errors.sum
+    return HourSums(devices=devices, used=used, crashed=crashed, errors=Spread(n=n, sum=total))
+
+
 def _rate(
-    name: str, hours: Sequence[Compared], now: HourSums, other: HourSums, before: Sequence[Compared]
+    name: str, hours: Sequence[Compared], now: HourSums, other: HourSums, before: tuple[HourSums, HourSums]
 ) -> Departure:
     row = _RATES[name]
     phi = design_effect(row.sample(now), row.sample(other))
@@ -139,10 +150,9 @@ def _jump(name: str, row: _Rate, hours: Sequence[Compared], now: HourSums, other
     return mean_log_e(precision=1 / noise, total=worse / noise, rho=rho)
 
 
-def _ratio_before(row: _Rate, before: Sequence[Compared], *, fewer_is_worse: bool) -> float:
+def _ratio_before(row: _Rate, before: tuple[HourSums, HourSums], *, fewer_is_worse: bool) -> float:
     """By how much the version was worse than the others before the test began; 1 where it was not, or it is unknown."""
-    events, units = row.read(summed([each.now for each in before]))
-    events_c, units_c = row.read(summed([each.other for each in before]))
+    (events, units), (events_c, units_c) = row.read(before[0]), row.read(before[1])
     if min(events, events_c) < _LEAST_EVENTS:
         return 1.0
     ratio = (events / units) / (events_c / units_c)
@@ -170,6 +180,9 @@ def _latency(hours: Sequence[Compared], now: HourSums, other: HourSums) -> Depar
 
 def _mean(name: str, test: Mean, hours: Sequence[Compared], now: HourSums, other: HourSums) -> Departure:
     spreads = [sums.metrics.get(name, Spread()) for sums in (now, other)]
+    means = spreads[0].mean, spreads[1].mean
+    if means[0] is None or means[1] is None:
+        return Departure(measure=name, log_e=0.0, now=means[0], other=means[1], within=True)
     phi = design_effect(
         *(spread_sample(spread, sums, name) for spread, sums in zip(spreads, (now, other), strict=True))
     )
@@ -179,9 +192,6 @@ def _mean(name: str, test: Mean, hours: Sequence[Compared], now: HourSums, other
         one, two = each.now.metrics.get(name, Spread()), each.other.metrics.get(name, Spread())
         if one.n and two.n:
             fold.add([_looks(one, two, phi)])
-    means = spreads[0].mean, spreads[1].mean
-    if means[0] is None or means[1] is None:
-        return Departure(measure=name, log_e=0.0, now=means[0], other=means[1], within=True)
     size = max(abs(means[1]) * (TOLERATED_GROWTH - 1), 1e-9) if grows else TOLERATED_DROP
     within = means[0] <= TOLERATED_GROWTH * means[1] if grows else means[0] >= means[1] - TOLERATED_DROP
     log_e = fold.log_e(sharpest_at(size, alpha=ALPHA))

@@ -33,7 +33,7 @@ from whimbrel.sim.disk import PowerCut
 from whimbrel.sim.faults import Faults
 from whimbrel.sim.network import HOST, Link
 from whimbrel.sim.power import DeviceDisk
-from whimbrel.sim.world import MODEL, REFRESH_S, Timeline
+from whimbrel.sim.world import MODEL, REFRESH_S, ROUND_S, Timeline
 
 CRASH_CHANCE = {"good": 0.003, "crashes": 0.7, "sometimes_crashes": 0.15, "drifts": 0.003}
 FOLDER = Path("/agent")
@@ -175,6 +175,7 @@ class Device:
                     pool=cast("urllib3.PoolManager", self.link),
                     situation=lambda: Situation(charging=self._charging),
                     self_measures=False,
+                    refresh_min_s=ROUND_S,  # between two rounds there is nothing new to see
                     chance=self._chance,
                     disk=self.disk,
                 ),

@@ -28,12 +28,11 @@ from whimbrel.sim.checkers import Checkers, Violation
 from whimbrel.sim.device import Device
 from whimbrel.sim.faults import Faults
 from whimbrel.sim.shared_verification import shared_verification
-from whimbrel.sim.world import T0, Timeline, seeded
+from whimbrel.sim.world import ROUND_S, T0, Timeline, seeded
 
 SAFETY_S = 4500.0
 QUIET_S = 4 * 3600.0  # within this time every device must converge
 _LOOK_S = 300.0  # between two checks whether they have
-_ROUND_S = 180.0
 _QUALITIES = ("good", "good", "good", "bad_probe", "crashes", "crashes", "sometimes_crashes", "drifts")
 
 
@@ -131,7 +130,7 @@ class Simulation:
     # --- the server's time ---
 
     def _round(self) -> None:
-        self.timeline.after(_ROUND_S, self._round)
+        self.timeline.after(ROUND_S, self._round)
         if not self.backend.up:
             return
         self.checkers.before_round(self.backend.rollouts())

@@ -16,6 +16,7 @@ T0 = 2_082_758_400.0  # 2036-01-01T00:00:00Z: what is signed then is still valid
 MODEL = "wake"
 NAMESPACE = "default"
 HOUR_S = 600.0  # of a plan
+ROUND_S = 180.0  # between two rounds of the controllers
 REFRESH_S = 600.0
 REPORT_S = 900.0  # and a window of the gate
 ACTIVATE_MAX_AGE_S = 1200.0

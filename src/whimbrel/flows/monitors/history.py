@@ -4,9 +4,11 @@
    every time.
 2. Of each hour of a version all classes together, with everything that was told; and by class what is compared beside
    other versions: without latencies, predictions and peaks, which are most of a row.
-3. What is forgotten (a new process) is read again: it costs time, never a decision.
+3. Hours in which nothing was told are passed over, and what closed hours of two sides come to is worked out once.
+4. What is forgotten (a new process) is read again: it costs time, never a decision.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 
 import msgspec
@@ -27,20 +29,29 @@ class HourHistory:
         self.model = model
         self._whole: Hours = {}
         self._by_class: dict[int, dict[tuple[int, str], HourSums]] = {}
+        self._told: list[int] = []  # the hours of `_whole`, in their order
+        self._beside: dict[int, dict[int, list[tuple[HourSums, HourSums]]]] = {}  # by hour and serial
         self._closed_before = 0  # the hour up to which everything was read
 
     def read(self, health: HealthPort, *, hour: int) -> None:
         """Read what is new; `hour` is the open one."""
         since = max(self._closed_before, hour - KEPT_HOURS)
-        for each in range(since, hour + 1):
-            self._whole.pop(each, None)
-            self._by_class.pop(each, None)
+        for each in self.told(range(since, hour + 1)):
+            self._forget(each)
         for row in health.hours(self.model, since=since, before=hour + 1):
             self._add(row)
         for old in [each for each in self._whole if each < hour - KEPT_HOURS]:
-            del self._whole[old]
-            self._by_class.pop(old, None)
+            self._forget(old)
+        self._told = sorted(self._whole)
         self._closed_before = hour
+
+    def told(self, hours: range) -> list[int]:
+        """Of these hours, those in which devices of any version told anything, in their order."""
+        return self._told[bisect_left(self._told, hours.start) : bisect_left(self._told, hours.stop)]
+
+    def _forget(self, hour: int) -> None:
+        for kept in (self._whole, self._by_class, self._beside):
+            kept.pop(hour, None)
 
     def _add(self, row: HealthRow) -> None:
         of_hour = self._whole.setdefault(row.start, {})
@@ -63,14 +74,20 @@ class HourHistory:
             total = sums if total is None else total.plus(sums)
         return total
 
-    def beside(self, serial: int, hour: int, *, without: frozenset[int]) -> list[tuple[HourSums, HourSums]]:
-        """An hour of a version and of all others but `without`, by each class that has both."""
+    def beside(self, serial: int, hour: int) -> list[tuple[HourSums, HourSums]]:
+        """An hour of a version and of all others, by each class that has both."""
+        of_hour = self._beside.setdefault(hour, {})
+        if serial not in of_hour:
+            of_hour[serial] = self._pair(serial, hour)
+        return of_hour[serial]
+
+    def _pair(self, serial: int, hour: int) -> list[tuple[HourSums, HourSums]]:
         own: dict[str, HourSums] = {}
         others: dict[str, HourSums] = {}
         for (other, name), sums in self._by_class.get(hour, {}).items():
             if other == serial:
                 own[name] = sums
-            elif other not in without:
+            else:
                 others[name] = others[name].plus(sums) if name in others else sums
         return [(own[name], others[name]) for name in sorted(own.keys() & others.keys())]
 

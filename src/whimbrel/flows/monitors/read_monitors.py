@@ -10,7 +10,7 @@
 Nothing is changed here. Called by `watch`, and for people who look at a model's health.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -203,7 +203,7 @@ class _Tests:
         self._history, self._serial, self._against, self._hour = history, serial, against, hour
         self._lag = _WEEK if self._has_weeks() else HOURS_A_DAY
         self._words = "of the versions beside it in the same hours" if against == "beside" else _PAST_WORDS[self._lag]
-        self._done: dict[int, dict[str, Departure]] = {}  # by the hour at which a test began
+        self._done: dict[tuple[tuple[int, ...], ...], dict[str, Departure]] = {}  # by the hours that were told
         self.units = sum(each.devices for each in history.of_version(serial, range(hour - 23, hour + 1)))
 
     def best(self, measure: str, *, since: int) -> tuple[Departure | None, str]:
@@ -223,21 +223,21 @@ class _Tests:
         return newest[measure].within and newest[measure].now is not None
 
     def _test(self, start: int) -> dict[str, Departure]:
-        if start not in self._done:
-            self._done[start] = self._departures(range(start, min(self._hour + 1, start + _WEEK)), before=start)
-        return self._done[start]
+        return self._departures(range(start, min(self._hour + 1, start + _WEEK)), before=start)
 
     def _departures(self, hours: range, *, before: int | None = None) -> dict[str, Departure]:
         week = range(before - _WEEK, before) if before is not None and self._against == "beside" else range(0)
-        told = departures(self._pairs(hours), before=self._pairs(week))
-        return {each.measure: each for each in told}
+        now, then = tuple(self._history.told(hours)), tuple(self._history.told(week))
+        if (now, then) not in self._done:
+            each_of = departures(self._pairs(now), before=self._pairs(then))
+            self._done[now, then] = {each.measure: each for each in each_of}
+        return self._done[now, then]
 
-    def _pairs(self, hours: range) -> list[Compared]:
+    def _pairs(self, hours: Iterable[int]) -> list[Compared]:
         pairs = []
         for hour in hours:
             if self._against == "beside":
-                beside = self._history.beside(self._serial, hour, without=frozenset())
-                pairs += [Compared(own, others) for own, others in beside]
+                pairs += [Compared(own, others) for own, others in self._history.beside(self._serial, hour)]
                 continue
             now = self._history.at(self._serial, hour)
             then = self._history.at(self._serial, hour - self._lag) or self._history.of_model(hour - self._lag)
@@ -248,7 +248,7 @@ class _Tests:
     def _has_weeks(self) -> bool:
         """Whether most of the hours of the last day have one a week before."""
         day = range(self._hour - HOURS_A_DAY, self._hour)
-        return sum(self._history.of_model(hour - _WEEK) is not None for hour in day) * 2 >= HOURS_A_DAY
+        return len(self._history.told(range(day.start - _WEEK, day.stop - _WEEK))) * 2 >= HOURS_A_DAY
 
 
 def _anomaly_words(measure: str, departure: Departure | None, against: str, threshold: float) -> str:
