@@ -331,13 +331,16 @@ def _grid(kept: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 def _sketches(kept: Array, group: Array, windows: int) -> dict[int, dict[int, int]]:
     """The arm's latency by window: counts by sketch bucket."""
-    of_arm = kept[np.isin(kept[:, 0], group)]
+    of_group = np.zeros(int(kept[:, 0].max(initial=0)) + 1, dtype=bool)
+    of_group[group[group < len(of_group)]] = True
+    of_arm = kept[of_group[kept[:, 0]]]
     if not len(of_arm):
         return {}
     low = int(of_arm[:, 2].min())
     width = int(of_arm[:, 2].max()) - low + 1
     counts = np.bincount(of_arm[:, 1] * width + of_arm[:, 2] - low, minlength=windows * width).reshape(windows, width)
     sketches: dict[int, dict[int, int]] = {}
-    for window, place in zip(*np.nonzero(counts), strict=True):
-        sketches.setdefault(int(window), {})[int(place) + low] = int(counts[window, place])
+    at = np.nonzero(counts)
+    for window, place, count in zip(*(each.tolist() for each in (*at, counts[at])), strict=True):
+        sketches.setdefault(window, {})[place + low] = count
     return sketches

@@ -68,7 +68,8 @@ class RateTest:
 
     def _log_e(self, sums: Sums) -> float:
         divisor = self.divisor(sums)
-        return log_mean_exp([log / divisor for log in sums[: len(GAINS)]], BETS)
+        logs = sums[: len(GAINS)]
+        return log_mean_exp(logs if divisor == 1 else [log / divisor for log in logs], BETS)
 
     def recent(self, hours: int, *, hour: int) -> Recent:
         """What a copy that is at least so many hours old has seen, at hour `hour`."""
@@ -87,7 +88,8 @@ class RateTest:
     def divisor(self, sums: Sums) -> float:
         """The design effect of the windows that `sums` are made of."""
         _, exposure_t, _, exposure_c = sums[len(GAINS) :]
-        return max((alike.divisor(exposure_t, exposure_c) for alike in self.alike), default=1.0)
+        divisors = [alike.divisor(exposure_t, exposure_c) for alike in self.alike]
+        return max(divisors) if divisors else 1.0
 
 
 class MeanTest:

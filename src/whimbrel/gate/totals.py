@@ -5,6 +5,7 @@ Kept by the ledger; read by the estimates and the gate.
 
 import operator
 
+from whimbrel.health.sketch import quantile_key
 from whimbrel.health.tally import Cell
 from whimbrel.plan.measures import SUMS
 
@@ -15,13 +16,15 @@ _tally_sums = operator.attrgetter(*SUMS)
 class Totals:
     """Sums of one arm, of all devices or of a slice: `totals["crashed"]` is that of the cells' `crashed`."""
 
-    __slots__ = ("_sums", "latency", "metrics", "sessions")
+    __slots__ = ("_quantiles", "_sums", "latency", "metrics", "sessions", "timed")
 
     def __init__(self) -> None:
         self._sums: list[float] = [0] * len(SUMS)
         self.sessions = 0
         self.metrics: dict[str, tuple[int, float]] = {}
         self.latency: dict[int, int] = {}
+        self.timed = 0  # sessions of which the latency is known
+        self._quantiles: dict[float, int | None] = {}  # until the next sessions come: edges and estimates ask for them
 
     def __getitem__(self, name: str) -> float:
         return self._sums[_PLACES[name]]
@@ -33,13 +36,17 @@ class Totals:
         for name, moments in cell.metrics.items():
             n, total = self.metrics.get(name, (0, 0.0))
             self.metrics[name] = n + moments.n, total + moments.sum
-        for key, count in cell.latency.items():
-            self.latency[key] = self.latency.get(key, 0) + count
+        if cell.latency:
+            for key, count in cell.latency.items():
+                self.latency[key] = self.latency.get(key, 0) + count
+            self.timed += sum(cell.latency.values())
+            self._quantiles.clear()
 
-    @property
-    def timed(self) -> int:
-        """Sessions of which the latency is known."""
-        return sum(self.latency.values())
+    def quantile(self, p: float) -> int | None:
+        """The sketch bucket of the p-quantile of latency; None where no session was timed."""
+        if p not in self._quantiles:
+            self._quantiles[p] = quantile_key(self.latency, p)
+        return self._quantiles[p]
 
     def mean(self, metric: str) -> float | None:
         """The metric's mean; None where nothing was reported."""
