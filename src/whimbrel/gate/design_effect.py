@@ -104,7 +104,7 @@ class Alikeness:
 
         The variance of the logarithm of a ratio of rates is about 1/n_t + 1/n_c: the design effects weigh as these.
         """
-        if not self.known or n_t <= 0 or n_c <= 0:
+        if n_t <= 0 or n_c <= 0 or not self.known:
             return 1.0
         version = self.treated.version, self.control.version
         if version != self._version:  # every copy of a test asks

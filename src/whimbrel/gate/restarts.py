@@ -65,9 +65,8 @@ class Restarts:
 
     def average(self, standing: float, sums: Sums, log_e: Callable[[Sums], float]) -> float:
         """ln E of the test with all its copies; `standing`: ln E of the one that began with the stage."""
-        live = self.live
-        logs = [standing, 0.0, *(log_e(each.since(sums)) for each in live)]
-        weights = [1 - RESTARTED, RESTARTED * to_come(self.hour), *(RESTARTED * each.weight for each in live)]
+        logs = [standing, 0.0, *[log_e(each.since(sums)) for each in self.live]]
+        weights = [1 - RESTARTED, RESTARTED * to_come(self.hour), *[RESTARTED * each.weight for each in self.live]]
         if self.closed > -math.inf:
             logs.append(self.closed)
             weights.append(RESTARTED)

@@ -3,9 +3,10 @@
 Kept by the ledger; read by the estimates and the gate.
 """
 
+import bisect
+import itertools
 import operator
 
-from whimbrel.health.sketch import quantile_key
 from whimbrel.health.tally import Cell
 from whimbrel.plan.measures import SUMS
 
@@ -16,7 +17,7 @@ _tally_sums = operator.attrgetter(*SUMS)
 class Totals:
     """Sums of one arm, of all devices or of a slice: `totals["crashed"]` is that of the cells' `crashed`."""
 
-    __slots__ = ("_quantiles", "_sums", "latency", "metrics", "sessions", "timed")
+    __slots__ = ("_ordered", "_sums", "latency", "metrics", "sessions", "timed")
 
     def __init__(self) -> None:
         self._sums: list[float] = [0] * len(SUMS)
@@ -24,7 +25,7 @@ class Totals:
         self.metrics: dict[str, tuple[int, float]] = {}
         self.latency: dict[int, int] = {}
         self.timed = 0  # sessions of which the latency is known
-        self._quantiles: dict[float, int | None] = {}  # until the next sessions come: edges and estimates ask for them
+        self._ordered: tuple[list[int], list[int]] | None = None  # its buckets, and the sessions up to each of them
 
     def __getitem__(self, name: str) -> float:
         return self._sums[_PLACES[name]]
@@ -40,13 +41,20 @@ class Totals:
             for key, count in cell.latency.items():
                 self.latency[key] = self.latency.get(key, 0) + count
             self.timed += sum(cell.latency.values())
-            self._quantiles.clear()
+            self._ordered = None
 
     def quantile(self, p: float) -> int | None:
-        """The sketch bucket of the p-quantile of latency; None where no session was timed."""
-        if p not in self._quantiles:
-            self._quantiles[p] = quantile_key(self.latency, p)
-        return self._quantiles[p]
+        """The sketch bucket of the p-quantile of latency (`sketch.quantile_key`); None where no session was timed.
+
+        Edges and estimates ask for many quantiles between two windows, so the order of the buckets is kept.
+        """
+        if not self.timed:
+            return None
+        if self._ordered is None:
+            keys = sorted(self.latency)
+            self._ordered = keys, list(itertools.accumulate(self.latency[key] for key in keys))
+        keys, below = self._ordered
+        return keys[bisect.bisect_left(below, max(1, p * self.timed))]
 
     def mean(self, metric: str) -> float | None:
         """The metric's mean; None where nothing was reported."""
