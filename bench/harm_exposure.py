@@ -9,7 +9,6 @@ agree. A peer sees the one metric that is about to get worse; the gate watches a
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ QUIET = (PLAIN, RARE)
 
 
 def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int = MORNING) -> dict[str, Any]:
-    """Median exposure and excess of every method over `runs` rollouts of a bad version."""
+    """When every method stops each of `runs` rollouts of a bad version (its window), and the harm done by then."""
     streams = Streams(scenario, runs=runs, seed=seed, latency=FINE, starts=starts)
     ledgers = [Ledger(plan) for _ in range(runs)]
     caught: list[int | None] = [None] * runs
@@ -68,22 +67,42 @@ def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts:
                 break
     stops = {"whimbrel": caught, **peers(history, scenario)}
     spent = np.cumsum(streams.excess, axis=1)
-    rows = {name: _row(column, spent) for name, column in stops.items()}
     return {
         "scenario": scenario.name,
-        "seed": seed,
         "runs": runs,
         "moves": sentences,
         "windows": len(history),
-        "methods": rows,
+        "stops": {name: list(column) for name, column in stops.items()},
+        "harmed": {
+            name: [None if w is None else round(float(spent[run, w]), 1) for run, w in enumerate(column)]
+            for name, column in stops.items()
+        },
     }
 
 
-def _row(column: list[int | None], spent: Array) -> dict[str, Any]:
+def merged_regressions(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The rollouts of two parts of a scenario."""
+    return {
+        "scenario": one["scenario"],
+        "runs": one["runs"] + other["runs"],
+        "moves": {
+            move: one["moves"].get(move, 0) + other["moves"].get(move, 0)
+            for move in sorted({*one["moves"], *other["moves"]})
+        },
+        "windows": max(one["windows"], other["windows"]),
+        **{key: {name: one[key][name] + other[key][name] for name in one[key]} for key in ("stops", "harmed")},
+    }
+
+
+def methods_of(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Median exposure and excess of every method."""
+    return {name: _method(column, result["harmed"][name]) for name, column in result["stops"].items()}
+
+
+def _method(column: list[int | None], harmed: list[float | None]) -> dict[str, Any]:
     reached = [exposed(w) if w is not None else math.inf for w in column]
-    harmed = [float(spent[run, w]) if w is not None else math.inf for run, w in enumerate(column)]
     exposure, low, high = median_interval(reached)
-    excess = float(np.median(harmed))
+    excess = float(np.median([math.inf if each is None else each for each in harmed]))
     return {
         "exposed": round(exposure) if math.isfinite(exposure) else None,
         "low": round(low) if math.isfinite(low) else None,
@@ -123,25 +142,22 @@ def quiet_chunk(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts:
         "scenario": scenario.name,
         "runs": runs,
         "alarms": alarms,
-        "highest_log_e": path.max(axis=0).tolist(),
+        "highest_log_e": np.round(path.max(axis=0), 2).tolist(),
         "played_through_the_gate": len(checks),
         "sentences": sentences,
         "disagreements": disagreements,
     }
 
 
-def merged(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The chunks of one scenario without a change together."""
-    runs = sum(each["runs"] for each in chunks)
-    highest = np.concatenate([each["highest_log_e"] for each in chunks])
+def merged_quiet(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The rollouts of two parts of a scenario without a change."""
+    alarms = {name: one["alarms"][name] + other["alarms"][name] for name in one["alarms"]}
+    lists = ("highest_log_e", "sentences", "disagreements")
+    counts = ("runs", "played_through_the_gate")
     return {
-        "scenario": chunks[0]["scenario"],
-        "runs": runs,
-        "alarms": {name: sum(each["alarms"][name] for each in chunks) / runs for name in chunks[0]["alarms"]},
-        "highest_log_e": {str(p): round(float(np.quantile(highest, p)), 3) for p in (0.9, 0.95, 0.99, 0.995)},
-        "played_through_the_gate": sum(each["played_through_the_gate"] for each in chunks),
-        "sentences": [sentence for each in chunks for sentence in each["sentences"]],
-        "disagreements": [sentence for each in chunks for sentence in each["disagreements"]],
+        "scenario": one["scenario"],
+        "alarms": alarms,
+        **{name: one[name] + other[name] for name in (*counts, *lists)},
     }
 
 
@@ -162,13 +178,14 @@ BARS = (("oracle", LIMITS_ORACLE), ("mann_whitney", LIMITS_JUDGE))
 
 def exposure_rows(result: dict[str, Any], *, quick: bool) -> list[Row]:
     """What a scenario's limits say of it: the median exposure beside the oracle's, and beside the hourly judge's."""
-    scenario, whimbrel = result["scenario"], result["methods"]["whimbrel"]
+    scenario, methods = result["scenario"], methods_of(result)
+    whimbrel = methods["whimbrel"]
     rows = []
     for peer, limits in BARS:
         if scenario not in limits:
             continue
         # A peer that has not stopped it yet is counted as stopping it now.
-        theirs = result["methods"][peer]["exposed"] or exposed(result["windows"] - 1)
+        theirs = methods[peer]["exposed"] or exposed(result["windows"] - 1)
         figure, low, high = (
             None if each is None else round(each / theirs, 3)
             for each in (whimbrel["exposed"], whimbrel["low"], whimbrel["high"])
@@ -185,7 +202,7 @@ def exposure_rows(result: dict[str, Any], *, quick: bool) -> list[Row]:
                 limit=limits[scenario],
                 passed=edge is not None and edge <= limits[scenario],
                 runs=result["runs"],
-                note=f"{whimbrel['exposed']} devices, theirs {result['methods'][peer]['exposed']}",
+                note=f"{whimbrel['exposed']} devices, theirs {methods[peer]['exposed']}",
             )
         )
     return rows
@@ -193,8 +210,8 @@ def exposure_rows(result: dict[str, Any], *, quick: bool) -> list[Row]:
 
 def alarm_row(result: dict[str, Any], *, quick: bool) -> Row:
     """The share of rollouts without a change that were taken back."""
-    share, runs = result["alarms"]["whimbrel"], result["runs"]
-    low, high = share_interval(round(share * runs), runs)
+    alarms, runs = result["alarms"]["whimbrel"], result["runs"]
+    share, (low, high) = alarms / runs, share_interval(alarms, runs)
     disagreements = result["disagreements"]
     return Row(
         kind=result["scenario"],
@@ -206,7 +223,10 @@ def alarm_row(result: dict[str, Any], *, quick: bool) -> Row:
         limit=FALSE_ALARMS,
         passed=(low if quick else share) <= FALSE_ALARMS and not disagreements,
         runs=runs,
-        note=disagreements[0] if disagreements else ", ".join(f"{n} {a:.2%}" for n, a in result["alarms"].items()),
+        count=alarms,
+        note=disagreements[0]
+        if disagreements
+        else ", ".join(f"{n} {a / runs:.2%}" for n, a in result["alarms"].items()),
     )
 
 

@@ -41,7 +41,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the table. `at_least`: the figure must not be below the limit, where else it must not be above."""
+    """One line of the table. `at_least`: the figure must not be below the limit, where else it must not be above.
+
+    `count`: of a share, the rollouts that it counts.
+    """
 
     kind: str
     says: str
@@ -52,6 +55,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     limit: float | None
     passed: bool
     runs: int
+    count: int | None = None
     at_least: bool = False
     note: str = ""
 
@@ -75,14 +79,14 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     def row(self, outcomes: Sequence[Outcome], *, quick: bool) -> Row:
         """The figure over all outcomes."""
         at_least = self.measure == "completed"
-        if self.measure in _SHARES:
-            count = sum(_SHARES[self.measure](each) for each in outcomes)
+        if self.measure in SHARES:
+            count = sum(SHARES[self.measure](each) for each in outcomes)
             figure = count / len(outcomes)
             low, high = share_interval(count, len(outcomes))
             unit = "share"
         else:
             values = [self._value(each) for each in outcomes]
-            figure, low, high = median_interval(values)
+            figure, low, high, count = *median_interval(values), None
             unit = {"windows_until_back": "windows", "minutes_until_back": "minutes", "value": "devices"}[self.measure]
         edge = (high if at_least else low) if quick else figure
         passed = self.limit is None or (edge >= self.limit if at_least else edge <= self.limit)
@@ -96,6 +100,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
             limit=self.limit,
             passed=passed,
             runs=len(outcomes),
+            count=count,
             at_least=at_least,
             note=_moves(outcomes),
         )
@@ -109,7 +114,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
         return windows * (WINDOW_MIN if self.measure == "minutes_until_back" else 1)
 
 
-_SHARES: dict[str, Callable[[Outcome], bool]] = {
+SHARES: dict[str, Callable[[Outcome], bool]] = {
     "taken_back": lambda outcome: outcome.back is not None,
     "moved_on": lambda outcome: outcome.move in PASSED,
     "completed": lambda outcome: outcome.back is None and outcome.move in PASSED,
