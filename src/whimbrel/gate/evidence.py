@@ -25,7 +25,7 @@ from whimbrel.gate.design_effect import ArmValues, constancy, design_effect, eff
 from whimbrel.health.pairs import NO_PAIRS, Pairs
 
 GAINS = (1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)  # alternatives: the harmful rate over the tolerated one
-_SMALLEST = 5e-324  # the least positive float: stands in for a probability that underflowed
+SMALLEST = 5e-324  # the least positive float: stands in for a probability that underflowed
 
 
 def log_mean_exp(logs: Sequence[float], weights: Sequence[float]) -> float:
@@ -376,7 +376,7 @@ def one_sided_log_mixture(s: float, v: float, rho: float) -> float:
     """ln of the one-sided normal mixture at sum `s` and variance process `v` (Howard et al., arXiv:1810.08240)."""
     spread = v + rho
     tail = 0.5 * math.erfc(-s / math.sqrt(2 * spread))
-    return 0.5 * math.log(4 * rho / spread) + s * s / (2 * spread) + math.log(max(tail, _SMALLEST))
+    return 0.5 * math.log(4 * rho / spread) + s * s / (2 * spread) + math.log(max(tail, SMALLEST))
 
 
 def one_sided_rho(*, v_opt: float, alpha: float) -> float:
