@@ -6,10 +6,11 @@ Three families of kinds, each in files of its own:
 2. Fleets whose devices differ and stay themselves (harm_differing.py).
 3. Bad versions that were once promoted (harm_blind_spots.py).
 
-Each row says its figure, the 95% interval, the limit and whether it is kept; `ok` needs them all. Kinds run in parallel
-processes, and every rollout has a seed of its own, so that `--only` plays the same rollouts as the whole table does.
-The full form takes an hour or two on two cores; `--quick` a minute or two, with so few rollouts that a row fails there
-only where its whole interval is past the limit.
+Each row says its figure, the 95% interval, the limit and whether it is kept; `ok` needs every row, played in full by
+this code. Parts of kinds run in parallel processes, and every rollout has a seed of its own, so that `--only` plays the
+same rollouts as the whole table does. What was played is kept in a file after each part: `--resume` goes on where a run
+was stopped (harm_results.py). The full form takes an hour or two of CPU, `--quick` two minutes, with so few rollouts
+that a row fails there only where its whole interval is past the limit.
 """
 
 import argparse
@@ -50,6 +51,7 @@ from whimbrel.plan.plan import Plan
 
 SEED = 20261120
 CHUNK, EXPOSURE_CHUNK, QUIET_CHUNK = 25, 50, 100  # rollouts of one job
+_ABSENT = ": not played"
 KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (*harm_alike.KINDS, *harm_differing.KINDS, *harm_blind_spots.KINDS)
 }
@@ -98,7 +100,7 @@ def main() -> None:
             _print_rows(kind, results)
     _play_all(jobs, results, arguments, code=code)
     summary = results.summary
-    for told in (*summary["missed"], *summary["missing"]):
+    for told in (*summary["missed"], *_shortened(summary["missing"])):
         print(told)
     print(f"{summary['kept']} of {summary['rows']} rows keep their limits; {summary['cpu_s']:.0f} s of CPU")
     if arguments.json:
@@ -127,6 +129,14 @@ def _play_all(jobs: list[Job], results: ResultsFile, arguments: argparse.Namespa
     for kind in (kind for kind, parts in left.items() if parts and kind in results.parts):
         _print_rows(kind, results)
     write_results(arguments.results, results)
+
+
+def _shortened(missing: list[str]) -> Iterator[str]:
+    """What is missing, in one line a reason."""
+    absent = [each.removesuffix(_ABSENT) for each in missing if each.endswith(_ABSENT)]
+    if absent:
+        yield f"not played: {', '.join(absent)}"
+    yield from (each for each in missing if not each.endswith(_ABSENT))
 
 
 def _print_rows(kind: str, results: ResultsFile) -> None:
@@ -244,7 +254,7 @@ def _summarize(results: ResultsFile, *, code: str) -> None:
     settings, kinds = results.settings, [kind for kind in (*EXPOSURES, *KINDS) if results.parts.get(kind)]
     rows: list[Row] = []
     results.rows = []
-    missing = [f"{kind}: not played" for kind in (*EXPOSURES, *KINDS) if not results.parts.get(kind)]
+    missing = [f"{kind}{_ABSENT}" for kind in (*EXPOSURES, *KINDS) if not results.parts.get(kind)]
     for kind in kinds:
         parts = results.parts[kind]
         made, asked = rows_of(kind, results), runs_of(kind, quick=settings.quick)[0]

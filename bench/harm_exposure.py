@@ -9,6 +9,7 @@ agree. A peer sees the one metric that is about to get worse; the gate watches a
 """
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -95,21 +96,42 @@ def merged_regressions(one: dict[str, Any], other: dict[str, Any]) -> dict[str, 
 
 
 def methods_of(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Median exposure and excess of every method."""
+    """Median exposure and excess of every method.
+
+    A method looks after each window, so its median is a step; of two medians, one that stands at the edge of a step
+    makes their ratio one window more or less by chance. `within` is the median of grouped data: the rollouts that stop
+    in one window are taken to be spread evenly over it. `low` and `high`: its interval at 95%.
+    """
     return {name: _method(column, result["harmed"][name]) for name, column in result["stops"].items()}
 
 
 def _method(column: list[int | None], harmed: list[float | None]) -> dict[str, Any]:
-    reached = [exposed(w) if w is not None else math.inf for w in column]
-    exposure, low, high = median_interval(reached)
+    middle, half_width = 0.5, 0.98 / math.sqrt(len(column))  # of the share that has stopped by the true median
+    stepwise = median_interval([exposed(w) if w is not None else math.inf for w in column])[0]
     excess = float(np.median([math.inf if each is None else each for each in harmed]))
     return {
-        "exposed": round(exposure) if math.isfinite(exposure) else None,
-        "low": round(low) if math.isfinite(low) else None,
-        "high": round(high) if math.isfinite(high) else None,
+        "exposed": _finite(stepwise),
+        "within": _finite(_exposed_when(column, middle)),
+        "low": _finite(_exposed_when(column, middle - half_width)),
+        "high": _finite(_exposed_when(column, middle + half_width)),
         "excess": round(excess, 1) if math.isfinite(excess) else None,
         "missed": sum(each is None for each in column),
     }
+
+
+def _exposed_when(column: list[int | None], share: float) -> float:
+    """The devices exposed when a share of the rollouts has stopped; infinite where so many never do."""
+    needed, before = share * len(column), 0
+    for window, count in sorted(Counter(each for each in column if each is not None).items()):
+        if before + count >= needed:
+            begun = exposed(window - 1) if window else 0.0
+            return begun + max(0.0, needed - before) / count * (exposed(window) - begun)
+        before += count
+    return math.inf
+
+
+def _finite(value: float) -> int | None:
+    return round(value) if math.isfinite(value) else None
 
 
 def quiet_chunk(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int = MORNING) -> dict[str, Any]:
@@ -185,10 +207,10 @@ def exposure_rows(result: dict[str, Any], *, quick: bool) -> list[Row]:
         if scenario not in limits:
             continue
         # A peer that has not stopped it yet is counted as stopping it now.
-        theirs = methods[peer]["exposed"] or exposed(result["windows"] - 1)
+        theirs = methods[peer]["within"] or exposed(result["windows"] - 1)
         figure, low, high = (
             None if each is None else round(each / theirs, 3)
-            for each in (whimbrel["exposed"], whimbrel["low"], whimbrel["high"])
+            for each in (whimbrel["within"], whimbrel["low"], whimbrel["high"])
         )
         edge = low if quick else figure
         rows.append(
@@ -202,7 +224,7 @@ def exposure_rows(result: dict[str, Any], *, quick: bool) -> list[Row]:
                 limit=limits[scenario],
                 passed=edge is not None and edge <= limits[scenario],
                 runs=result["runs"],
-                note=f"{whimbrel['exposed']} devices, theirs {methods[peer]['exposed']}",
+                note=f"{whimbrel['exposed']} devices in whole windows, theirs {methods[peer]['exposed']}",
             )
         )
     return rows
