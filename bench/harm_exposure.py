@@ -10,6 +10,7 @@ agree. A peer sees the one metric that is about to get worse; the gate watches a
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,11 @@ from whimbrel.plan.plan import Plan
 
 Array = NDArray[Any]
 QUIET = (PLAIN, RARE)
+NEVER = "never"  # in place of the window in which a method stops a rollout
 
 
 def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int = MORNING) -> dict[str, Any]:
-    """When every method stops each of `runs` rollouts of a bad version (its window), and the harm done by then."""
+    """In which window every method stops a bad version: how many of `runs` rollouts, by window."""
     streams = Streams(scenario, runs=runs, seed=seed, latency=FINE, starts=starts)
     ledgers = [Ledger(plan) for _ in range(runs)]
     caught: list[int | None] = [None] * runs
@@ -67,17 +69,12 @@ def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts:
             if all(sum(each is not None for each in stops[name]) > runs / 2 for name in ("mann_whitney", "oracle")):
                 break
     stops = {"whimbrel": caught, **peers(history, scenario)}
-    spent = np.cumsum(streams.excess, axis=1)
     return {
         "scenario": scenario.name,
         "runs": runs,
         "moves": sentences,
         "windows": len(history),
-        "stops": {name: list(column) for name, column in stops.items()},
-        "harmed": {
-            name: [None if w is None else round(float(spent[run, w]), 1) for run, w in enumerate(column)]
-            for name, column in stops.items()
-        },
+        "stops": {name: _tallied(NEVER if each is None else str(each) for each in of) for name, of in stops.items()},
     }
 
 
@@ -86,43 +83,47 @@ def merged_regressions(one: dict[str, Any], other: dict[str, Any]) -> dict[str, 
     return {
         "scenario": one["scenario"],
         "runs": one["runs"] + other["runs"],
-        "moves": {
-            move: one["moves"].get(move, 0) + other["moves"].get(move, 0)
-            for move in sorted({*one["moves"], *other["moves"]})
-        },
+        "moves": _summed(one["moves"], other["moves"]),
         "windows": max(one["windows"], other["windows"]),
-        **{key: {name: one[key][name] + other[key][name] for name in one[key]} for key in ("stops", "harmed")},
+        "stops": {name: _summed(one["stops"][name], other["stops"][name]) for name in one["stops"]},
     }
 
 
+def _tallied(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
+
+
+def _summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in sorted({*one, *other})}
+
+
 def methods_of(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Median exposure and excess of every method.
+    """Median exposure of every method.
 
     A method looks after each window, so its median is a step; of two medians, one that stands at the edge of a step
     makes their ratio one window more or less by chance. `within` is the median of grouped data: the rollouts that stop
     in one window are taken to be spread evenly over it. `low` and `high`: its interval at 95%.
     """
-    return {name: _method(column, result["harmed"][name]) for name, column in result["stops"].items()}
+    return {name: _method(stops, result["runs"]) for name, stops in result["stops"].items()}
 
 
-def _method(column: list[int | None], harmed: list[float | None]) -> dict[str, Any]:
-    middle, half_width = 0.5, 0.98 / math.sqrt(len(column))  # of the share that has stopped by the true median
-    stepwise = median_interval([exposed(w) if w is not None else math.inf for w in column])[0]
-    excess = float(np.median([math.inf if each is None else each for each in harmed]))
+def _method(stops: dict[str, int], runs: int) -> dict[str, Any]:
+    windows = sorted((int(window), count) for window, count in stops.items() if window != NEVER)
+    half_width = 0.98 / math.sqrt(runs)  # of the share that has stopped by the true median
+    every = [exposed(window) for window, count in windows for _ in range(count)]
     return {
-        "exposed": _finite(stepwise),
-        "within": _finite(_exposed_when(column, middle)),
-        "low": _finite(_exposed_when(column, middle - half_width)),
-        "high": _finite(_exposed_when(column, middle + half_width)),
-        "excess": round(excess, 1) if math.isfinite(excess) else None,
-        "missed": sum(each is None for each in column),
+        "exposed": _finite(median_interval([*every, *[math.inf] * (runs - len(every))])[0]),
+        "within": _finite(_exposed_when(windows, 0.5 * runs)),
+        "low": _finite(_exposed_when(windows, (0.5 - half_width) * runs)),
+        "high": _finite(_exposed_when(windows, (0.5 + half_width) * runs)),
+        "missed": runs - len(every),
     }
 
 
-def _exposed_when(column: list[int | None], share: float) -> float:
-    """The devices exposed when a share of the rollouts has stopped; infinite where so many never do."""
-    needed, before = share * len(column), 0
-    for window, count in sorted(Counter(each for each in column if each is not None).items()):
+def _exposed_when(windows: Sequence[tuple[int, int]], needed: float) -> float:
+    """The devices exposed when so many rollouts have stopped; infinite where so many never do."""
+    before = 0
+    for window, count in windows:
         if before + count >= needed:
             begun = exposed(window - 1) if window else 0.0
             return begun + max(0.0, needed - before) / count * (exposed(window) - begun)
@@ -164,7 +165,7 @@ def quiet_chunk(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts:
         "scenario": scenario.name,
         "runs": runs,
         "alarms": alarms,
-        "highest_log_e": np.round(path.max(axis=0), 2).tolist(),
+        "highest_log_e": _tallied(f"{each:.1f}" for each in path.max(axis=0)),
         "played_through_the_gate": len(checks),
         "sentences": sentences,
         "disagreements": disagreements,
@@ -173,13 +174,10 @@ def quiet_chunk(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts:
 
 def merged_quiet(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """The rollouts of two parts of a scenario without a change."""
-    alarms = {name: one["alarms"][name] + other["alarms"][name] for name in one["alarms"]}
-    lists = ("highest_log_e", "sentences", "disagreements")
-    counts = ("runs", "played_through_the_gate")
     return {
         "scenario": one["scenario"],
-        "alarms": alarms,
-        **{name: one[name] + other[name] for name in (*counts, *lists)},
+        **{name: _summed(one[name], other[name]) for name in ("alarms", "highest_log_e")},
+        **{name: one[name] + other[name] for name in ("runs", "played_through_the_gate", "sentences", "disagreements")},
     }
 
 
@@ -192,7 +190,7 @@ LIMITS_ORACLE = {
     "accuracy": 1.15,
     "p99": 1.6,
     "bricked_2": 1.2,
-    "bricked_2_of_silent_2": 1.2,
+    "bricked_2_of_silent_2": 1.3,  # not 1.2: docs/explain/statistics.md says why, and what it would cost
 }
 LIMITS_JUDGE = {"crash_1_2": 0.6, "crash_1_3": 0.6, "crash_01_03": 0.7, "one_class": 0.55}
 BARS = (("oracle", LIMITS_ORACLE), ("mann_whitney", LIMITS_JUDGE))

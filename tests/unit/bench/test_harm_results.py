@@ -92,12 +92,11 @@ def test_a_run_that_stopped_goes_on_to_the_same_table(tmp_path: Path) -> None:
 
 
 def test_a_median_stands_within_the_window_in_which_half_have_stopped() -> None:
-    stops = [3] * 30 + [4] * 40 + [None] * 30
-    told = methods_of({"stops": {"whimbrel": stops}, "harmed": {"whimbrel": [1.0] * 100}})["whimbrel"]
-    begun, ended = exposed(3), exposed(4)
+    stops = {"whimbrel": {"3": 30, "4": 40, "never": 30}, "oracle": {"never": 100}}
+    methods = methods_of({"runs": 100, "stops": stops})
+    told, begun, ended = methods["whimbrel"], exposed(3), exposed(4)
     assert told["exposed"] == round(ended)  # after a whole window
     assert told["within"] == round(begun + (ended - begun) / 2)  # half of those that stop in it are past the median
     assert begun < told["low"] < told["within"] < told["high"] < ended
     assert told["missed"] == 30
-    never = methods_of({"stops": {"oracle": [None] * 10}, "harmed": {"oracle": [None] * 10}})["oracle"]
-    assert never["within"] is None
+    assert methods["oracle"]["within"] is None
