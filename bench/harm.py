@@ -6,20 +6,23 @@ Three families of kinds, each in files of its own:
 2. Fleets whose devices differ and stay themselves (harm_differing.py).
 3. Bad versions that were once promoted (harm_blind_spots.py).
 
-Each row says its figure, the 95% interval, the limit and whether it is kept; `ok` needs them all. Kinds run in parallel
-processes, and every rollout has a seed of its own, so that `--only` plays the same rollouts as the whole table does.
-The full form takes an hour or two on two cores; `--quick` a minute or two, with so few rollouts that a row fails there
-only where its whole interval is past the limit.
+Each row says its figure, the 95% interval, the limit and whether it is kept; `ok` needs every row, played in full by
+this code. Parts of kinds run in parallel processes, and every rollout has a seed of its own, so that `--only` plays the
+same rollouts as the whole table does. What was played is kept in a file after each part: `--resume` goes on where a run
+was stopped (harm_results.py). The full form takes an hour or two of CPU, `--quick` two minutes, with so few rollouts
+that a row fails there only where its whole interval is past the limit.
 """
 
 import argparse
+import functools
 import hashlib
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +31,27 @@ import msgspec
 import harm_alike
 import harm_blind_spots
 import harm_differing
-from harm_exposure import QUIET, alarm_row, exposure_rows, merged, quiet_chunk, regressions
-from harm_rows import Kind, Outcome, Row
+from harm_exposure import QUIET, alarm_row, exposure_rows, quiet_chunk, regressions
+from harm_results import (
+    Part,
+    ResultsFile,
+    Settings,
+    code_version,
+    counted,
+    merged,
+    missing_runs,
+    outcomes_of,
+    read_results,
+    with_part,
+    write_results,
+)
+from harm_rows import SHARES, Kind, Row
 from harm_streams import DAY, MORNING, PLAN, SCENARIOS
 from whimbrel.plan.plan import Plan
 
 SEED = 20261120
-CHUNK, QUIET_CHUNK = 25, 100  # rollouts of one job
+CHUNK, EXPOSURE_CHUNK, QUIET_CHUNK = 25, 50, 100  # rollouts of one job
+_ABSENT = ": not played"
 KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (*harm_alike.KINDS, *harm_differing.KINDS, *harm_blind_spots.KINDS)
 }
@@ -54,98 +71,148 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main() -> None:
-    """Measure, print the table, write the raw figures; with --json the last line is one object."""
+    """Measure, print the table, write the results; with --json the last line is one object."""
     arguments = _arguments()
     plan = PLAN if arguments.alpha is None else msgspec.structs.replace(PLAN, alpha=arguments.alpha)
-    began = time.monotonic()
-    jobs = list(_jobs(arguments, plan))
-    if not jobs:
-        sys.exit(f"no kind is called {arguments.only}; they are {', '.join((*EXPOSURES, *KINDS))}")
+    settings = Settings(
+        seed=arguments.seed,
+        alpha=plan.alpha,
+        any_hour=arguments.any_hour,
+        pooled=arguments.pooled,
+        quick=arguments.quick,
+    )
+    wanted = _wanted(arguments)
+    code = code_version()
+    results = ResultsFile(settings=settings)
+    if arguments.resume:
+        try:
+            results = read_results(arguments.results, settings, code=None if arguments.any_code else code)
+        except ValueError as error:
+            sys.exit(str(error))
+    jobs = list(_jobs(wanted, arguments, plan, results))
     form = ", the quick form: few rollouts, wide intervals" if arguments.quick else ""
-    print(f"seed {arguments.seed}; again: python bench/harm.py --seed {arguments.seed}; alpha {plan.alpha:g}{form}")
-    print(f"{'kind':26}{'figure':>11}{'95% interval':>20}{'limit':>11}{'runs':>7}")
-    rows: list[Row] = []
-    raw: dict[str, Any] = {}
-    for kind, results in _played(jobs, processes=arguments.processes):
-        made, raw[kind] = _rows_of(kind, results, quick=arguments.quick)
-        rows += made
-        for row in made:
-            print(_line(row), flush=True)
-    summary = _summary(rows, raw)
-    summary |= {"seed": arguments.seed, "seconds": round(time.monotonic() - began, 1), "alpha": plan.alpha}
-    summary |= {"quick": arguments.quick, "only": arguments.only}
-    table = [msgspec.to_builtins(row) for row in sorted(rows, key=lambda row: row.kind)]
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    raw_file = folder / ("harm.json" if not arguments.only else "harm-only.json")
-    raw_file.write_text(json.dumps({"summary": summary, "rows": table, "raw": raw}, indent=1, sort_keys=True) + "\n")
-    for missed in summary["missed"]:
-        print(f"the bar is missed: {missed}")
-    print(f"{sum(row.passed for row in rows)} of {len(rows)} rows keep their limits; {summary['seconds']:.0f} s")
+    print(f"seed {settings.seed}; again: python bench/harm.py --seed {settings.seed}; alpha {plan.alpha:g}{form}")
+    print(f"code {code}, results {arguments.results}")
+    print(f"{'kind':26}{'figure':>11}{'95% interval':>20}{'limit':>11}{'runs':>7}{'CPU s':>7}")
+    waiting = {job.kind for job in jobs}
+    for kind in wanted:
+        if kind in results.parts and kind not in waiting:
+            _print_rows(kind, results)
+    _play_all(jobs, results, arguments, code=code)
+    summary = results.summary
+    for told in (*summary["missed"], *_shortened(summary["missing"])):
+        print(told)
+    print(f"{summary['kept']} of {summary['rows']} rows keep their limits; {summary['cpu_s']:.0f} s of CPU")
     if arguments.json:
         print(json.dumps(summary, sort_keys=True))
     sys.exit(0 if summary["ok"] else 1)
 
 
+def _play_all(jobs: list[Job], results: ResultsFile, arguments: argparse.Namespace, *, code: str) -> None:
+    """Play what is missing. After each part the file is whole; a kind's rows are printed when all of it is there."""
+    left: dict[str, int] = {}
+    for job in jobs:
+        left[job.kind] = left.get(job.kind, 0) + 1
+    _summarize(results, code=code)
+    for number, (job, cpu_s, played) in enumerate(
+        _played(jobs, arguments.processes, seconds=arguments.seconds), start=1
+    ):
+        part = Part(first=job.first, runs=job.runs, cpu_s=cpu_s, code=code, results=played)
+        results.parts[job.kind] = with_part(results.parts.get(job.kind, ()), part)
+        left[job.kind] -= 1
+        _summarize(results, code=code)
+        write_results(arguments.results, results)
+        if not left[job.kind]:
+            _print_rows(job.kind, results)
+        if sys.stderr.isatty():
+            print(f"\r{number} of {len(jobs)} parts", end="\r", file=sys.stderr, flush=True)
+    for kind in (kind for kind, parts in left.items() if parts and kind in results.parts):
+        _print_rows(kind, results)
+    write_results(arguments.results, results)
+
+
+def _shortened(missing: list[str]) -> Iterator[str]:
+    """What is missing, in one line a reason."""
+    absent = [each.removesuffix(_ABSENT) for each in missing if each.endswith(_ABSENT)]
+    if absent:
+        yield f"not played: {', '.join(absent)}"
+    yield from (each for each in missing if not each.endswith(_ABSENT))
+
+
+def _print_rows(kind: str, results: ResultsFile) -> None:
+    for row in rows_of(kind, results):
+        print(_line(row, cpu_s=sum(part.cpu_s for part in results.parts[kind])), flush=True)
+
+
 # --- jobs ---
 
 
-def _jobs(arguments: argparse.Namespace, plan: Plan) -> Iterator[Job]:
-    """The longest first, so that the last ones are short."""
-
-    def chosen(name: str) -> bool:
-        return not arguments.only or any(name.startswith(prefix) for prefix in arguments.only)
-
-    def job(kind: str, first: int, runs: int) -> Job:
-        return Job(
-            kind=kind,
-            first=first,
-            runs=runs,
-            seed=arguments.seed,
-            plan=plan,
-            starts=DAY if arguments.any_hour else MORNING,
-            pooled=arguments.pooled,
-        )
-
-    for scenario in SCENARIOS:
-        if chosen(scenario.name):
-            yield job(scenario.name, 0, arguments.runs or (30 if arguments.quick else 300))
-    for scenario in QUIET:
-        runs = arguments.runs or (200 if arguments.quick else 1000)
-        for first in range(0, runs if chosen(scenario.name) else 0, QUIET_CHUNK):
-            yield job(scenario.name, first, min(QUIET_CHUNK, runs - first))
-    for kind in KINDS.values():
-        runs = arguments.runs or (kind.quick if arguments.quick else kind.runs)
-        chunk = max(CHUNK, runs // 20)
-        for first in range(0, runs if chosen(kind.name) else 0, chunk):
-            yield job(kind.name, first, min(chunk, runs - first))
+def _wanted(arguments: argparse.Namespace) -> list[str]:
+    """The kinds in the order in which they are played: as `--only` names them, else all."""
+    every = (*EXPOSURES, *KINDS)
+    prefixes = arguments.only or [""]
+    wanted = list(dict.fromkeys(name for prefix in prefixes for name in every if name.startswith(prefix)))
+    if not wanted:
+        sys.exit(f"no kind is called {', '.join(prefixes)}; they are {', '.join(every)}")
+    return wanted
 
 
-def _played(jobs: list[Job], *, processes: int) -> Iterator[tuple[str, list[Any]]]:
-    """Every kind with the results of its jobs, as soon as all of them are there."""
-    waiting: dict[str, int] = {}
-    for job in jobs:
-        waiting[job.kind] = waiting.get(job.kind, 0) + 1
-    results: dict[str, dict[int, Any]] = {kind: {} for kind in waiting}
+def runs_of(kind: str, *, quick: bool) -> tuple[int, int]:
+    """How many rollouts of a kind the form asks for, and how many of them are one job."""
+    if kind in KINDS:
+        runs = KINDS[kind].runs
+        return (KINDS[kind].quick if quick else runs), max(CHUNK, runs // 20)
+    if EXPOSURES[kind] in SCENARIOS:
+        return (30 if quick else 300), EXPOSURE_CHUNK
+    return (200 if quick else 1000), QUIET_CHUNK
+
+
+def _jobs(wanted: list[str], arguments: argparse.Namespace, plan: Plan, results: ResultsFile) -> Iterator[Job]:
+    """The rollouts that are not played yet, kind by kind."""
+    for kind in wanted:
+        asked, chunk = runs_of(kind, quick=arguments.quick)
+        for first, runs in missing_runs(results.parts.get(kind, ()), runs=arguments.runs or asked, chunk=chunk):
+            yield Job(
+                kind=kind,
+                first=first,
+                runs=runs,
+                seed=arguments.seed,
+                plan=plan,
+                starts=DAY if arguments.any_hour else MORNING,
+                pooled=arguments.pooled,
+            )
+
+
+def _played(jobs: list[Job], processes: int, *, seconds: float | None) -> Iterator[tuple[Job, float, dict[str, Any]]]:
+    """Every job with its seconds of CPU and its results, as they come. After `seconds` no new one begins."""
+    ends = math.inf if seconds is None else time.monotonic() + seconds
+    queue = iter(jobs)
     with ProcessPoolExecutor(max_workers=processes) as pool:
-        futures: dict[Future[Any], Job] = {pool.submit(play, job): job for job in jobs}
-        for number, future in enumerate(as_completed(futures), start=1):
-            job = futures[future]
-            results[job.kind][job.first] = future.result()
-            if sys.stderr.isatty():
-                print(f"\r{number} of {len(jobs)} parts", end="\r", file=sys.stderr, flush=True)
-            if len(results[job.kind]) == waiting[job.kind]:
-                yield job.kind, [results[job.kind][first] for first in sorted(results[job.kind])]
+        running: dict[Future[tuple[float, dict[str, Any]]], Job] = {}
+        while True:
+            while len(running) < processes and time.monotonic() < ends and (job := next(queue, None)) is not None:
+                running[pool.submit(play, job)] = job
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield running.pop(future), *future.result()
 
 
-def play(job: Job) -> Any:
-    """The job's rollouts, in a process of its own: outcomes, or a scenario's figures."""
+def play(job: Job) -> tuple[float, dict[str, Any]]:
+    """The job's rollouts, in a process of its own: its seconds of CPU, and outcomes or a scenario's figures."""
+    began = time.process_time()
     if job.kind in KINDS:
         kind = KINDS[job.kind]
         seeds = [seed_of(job, run) for run in range(job.first, job.first + job.runs)]
-        return [kind.play(seed, pooled=True) if job.pooled and kind.by_device else kind.play(seed) for seed in seeds]
-    measure = regressions if EXPOSURES[job.kind] in SCENARIOS else quiet_chunk
-    return measure(EXPOSURES[job.kind], runs=job.runs, seed=seed_of(job, job.first), plan=job.plan, starts=job.starts)
+        pooled = {"pooled": True} if job.pooled and kind.by_device else {}
+        results = counted((kind.play(seed, **pooled) for seed in seeds), first=job.first, named=kind.measure in SHARES)
+    else:
+        measure = regressions if EXPOSURES[job.kind] in SCENARIOS else quiet_chunk
+        results = measure(
+            EXPOSURES[job.kind], runs=job.runs, seed=seed_of(job, job.first), plan=job.plan, starts=job.starts
+        )
+    return round(time.process_time() - began, 1), results
 
 
 def seed_of(job: Job, run: int) -> int:
@@ -156,19 +223,19 @@ def seed_of(job: Job, run: int) -> int:
 # --- rows ---
 
 
-def _rows_of(kind: str, results: list[Any], *, quick: bool) -> tuple[list[Row], Any]:
-    """The rows of a kind, and its raw figures."""
+def rows_of(kind: str, results: ResultsFile) -> list[Row]:
+    """The rows of a kind, of all that was played of it."""
+    parts, quick = results.parts[kind], results.settings.quick
     if kind in KINDS:
-        outcomes: list[Outcome] = [outcome for part in results for outcome in part]
-        raw = [msgspec.to_builtins(each) for each in outcomes] if len(outcomes) <= 1000 else []
-        return [KINDS[kind].row(outcomes, quick=quick)], raw
+        outcomes = [outcome for part in parts for outcome in outcomes_of(part.results)]
+        return [KINDS[kind].row(outcomes, quick=quick)]
+    together = functools.reduce(merged, (part.results for part in parts))
     if EXPOSURES[kind] in SCENARIOS:
-        return exposure_rows(results[0], quick=quick), results[0]
-    alarms = merged(results)
-    return [alarm_row(alarms, quick=quick)], alarms
+        return exposure_rows(together, quick=quick)
+    return [alarm_row(together, quick=quick)]
 
 
-def _line(row: Row) -> str:
+def _line(row: Row, *, cpu_s: float) -> str:
     def told(value: float | None) -> str:
         if value is None:
             return "never"
@@ -178,23 +245,51 @@ def _line(row: Row) -> str:
     interval = f"{told(row.low)} to {told(row.high)}"
     limit = f"{'>=' if row.at_least else '<='} {told(row.limit)}" if row.limit is not None else "none"
     kept = "kept" if row.passed else "MISSED"
-    return f"{row.kind:26}{told(row.figure) + unit:>11}{interval:>20}{limit:>11}{row.runs:>7}  {kept:8}{row.note[:80]}"
+    figures = f"{row.kind:26}{told(row.figure) + unit:>11}{interval:>20}{limit:>11}{row.runs:>7}{cpu_s:>7.0f}"
+    return f"{figures}  {kept:8}{row.note[:80]}"
 
 
-def _summary(rows: list[Row], raw: dict[str, Any]) -> dict[str, Any]:
+def _summarize(results: ResultsFile, *, code: str) -> None:
+    """Rows and summary of the parts. `ok` needs every row of every kind, played in full by this code, and kept."""
+    settings, kinds = results.settings, [kind for kind in (*EXPOSURES, *KINDS) if results.parts.get(kind)]
+    rows: list[Row] = []
+    results.rows = []
+    missing = [f"{kind}{_ABSENT}" for kind in (*EXPOSURES, *KINDS) if not results.parts.get(kind)]
+    for kind in kinds:
+        parts = results.parts[kind]
+        made, asked = rows_of(kind, results), runs_of(kind, quick=settings.quick)[0]
+        rows += made
+        codes = sorted({part.code for part in parts})
+        cpu_s = round(sum(part.cpu_s for part in parts), 1)
+        results.rows += [msgspec.to_builtins(row) | {"cpu_s": cpu_s, "code": codes} for row in made]
+        if (runs := sum(part.runs for part in parts)) < asked:
+            missing.append(f"{kind}: {runs} of {asked} rollouts played")
+        if codes != [code]:
+            missing.append(f"{kind}: played by code {', '.join(codes)}, and this is {code}")
     missed = [
-        f"{row.kind} {row.figure}, at {'least' if row.at_least else 'most'} {row.limit} ({row.says})"
+        f"limit missed: {row.kind} {row.figure}, at {'least' if row.at_least else 'most'} {row.limit} ({row.says})"
         for row in rows
         if not row.passed
     ]
-    alarms = [row.figure for row in rows if row.kind in raw and row.says.endswith("taken back")]
-    summary: dict[str, Any] = {"ok": not missed, "missed": missed, "rows": len(rows)}
-    summary["false_alarm_max"] = max((each for each in alarms if each is not None), default=None)
-    for key, peer in (("exposed_vs_oracle", "oracle"), ("exposed_vs_judge", "judge")):
-        summary[key] = {
-            row.kind.removesuffix(f"_vs_{peer}"): row.figure for row in rows if row.kind.endswith(f"_vs_{peer}")
-        }
-    return summary
+    alarms = [row.figure for row in rows if row.says.endswith("taken back") and row.figure is not None]
+    results.summary = {
+        "ok": not missed and not missing,
+        "missed": missed,
+        "missing": missing,
+        "rows": len(rows),
+        "kept": sum(row.passed for row in rows),
+        "false_alarm_max": max(alarms, default=None),
+        "exposed_vs_oracle": _ratios(rows, "oracle"),
+        "exposed_vs_judge": _ratios(rows, "judge"),
+        "cpu_s": round(sum(part.cpu_s for parts in results.parts.values() for part in parts), 1),
+        "code": code,
+        **msgspec.to_builtins(settings),
+    }
+
+
+def _ratios(rows: list[Row], peer: str) -> dict[str, float | None]:
+    ending = f"_vs_{peer}"
+    return {row.kind.removesuffix(ending): row.figure for row in rows if row.kind.endswith(ending)}
 
 
 def _arguments() -> argparse.Namespace:
@@ -202,6 +297,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few rollouts of each kind: a minute or two")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--only", action="append", metavar="KIND", help="kinds whose name begins so; may be repeated")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="where all that was played is kept, as JSON")
+    parser.add_argument("--resume", action="store_true", help="keep what FILE holds of this code, and play the rest")
+    parser.add_argument("--any-code", action="store_true", help="with --resume: keep what other code played, too")
+    parser.add_argument("--seconds", type=float, help="begin no part after so many seconds; --resume goes on")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--alpha", type=float, help="the budget of the streams' plan, instead of the default")
     parser.add_argument("--any-hour", action="store_true", help="the streams start at any hour, not in the morning")
@@ -210,7 +309,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--pooled", action="store_true", help="tally as a server would that knows no devices: what its care is worth"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.results is None:
+        name = "harm-only" if arguments.only else "harm-quick" if arguments.quick else "harm"
+        arguments.results = Path(__file__).parent / "results" / f"{name}.json"
+    return arguments
 
 
 if __name__ == "__main__":

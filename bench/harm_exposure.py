@@ -9,7 +9,8 @@ agree. A peer sees the one metric that is about to get worse; the gate watches a
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,11 @@ from whimbrel.plan.plan import Plan
 
 Array = NDArray[Any]
 QUIET = (PLAIN, RARE)
+NEVER = "never"  # in place of the window in which a method stops a rollout
 
 
 def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int = MORNING) -> dict[str, Any]:
-    """Median exposure and excess of every method over `runs` rollouts of a bad version."""
+    """In which window every method stops a bad version: how many of `runs` rollouts, by window."""
     streams = Streams(scenario, runs=runs, seed=seed, latency=FINE, starts=starts)
     ledgers = [Ledger(plan) for _ in range(runs)]
     caught: list[int | None] = [None] * runs
@@ -67,30 +69,70 @@ def regressions(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts:
             if all(sum(each is not None for each in stops[name]) > runs / 2 for name in ("mann_whitney", "oracle")):
                 break
     stops = {"whimbrel": caught, **peers(history, scenario)}
-    spent = np.cumsum(streams.excess, axis=1)
-    rows = {name: _row(column, spent) for name, column in stops.items()}
     return {
         "scenario": scenario.name,
-        "seed": seed,
         "runs": runs,
         "moves": sentences,
         "windows": len(history),
-        "methods": rows,
+        "stops": {name: _tallied(NEVER if each is None else str(each) for each in of) for name, of in stops.items()},
     }
 
 
-def _row(column: list[int | None], spent: Array) -> dict[str, Any]:
-    reached = [exposed(w) if w is not None else math.inf for w in column]
-    harmed = [float(spent[run, w]) if w is not None else math.inf for run, w in enumerate(column)]
-    exposure, low, high = median_interval(reached)
-    excess = float(np.median(harmed))
+def merged_regressions(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The rollouts of two parts of a scenario."""
     return {
-        "exposed": round(exposure) if math.isfinite(exposure) else None,
-        "low": round(low) if math.isfinite(low) else None,
-        "high": round(high) if math.isfinite(high) else None,
-        "excess": round(excess, 1) if math.isfinite(excess) else None,
-        "missed": sum(each is None for each in column),
+        "scenario": one["scenario"],
+        "runs": one["runs"] + other["runs"],
+        "moves": _summed(one["moves"], other["moves"]),
+        "windows": max(one["windows"], other["windows"]),
+        "stops": {name: _summed(one["stops"][name], other["stops"][name]) for name in one["stops"]},
     }
+
+
+def _tallied(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
+
+
+def _summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in sorted({*one, *other})}
+
+
+def methods_of(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Median exposure of every method.
+
+    A method looks after each window, so its median is a step; of two medians, one that stands at the edge of a step
+    makes their ratio one window more or less by chance. `within` is the median of grouped data: the rollouts that stop
+    in one window are taken to be spread evenly over it. `low` and `high`: its interval at 95%.
+    """
+    return {name: _method(stops, result["runs"]) for name, stops in result["stops"].items()}
+
+
+def _method(stops: dict[str, int], runs: int) -> dict[str, Any]:
+    windows = sorted((int(window), count) for window, count in stops.items() if window != NEVER)
+    half_width = 0.98 / math.sqrt(runs)  # of the share that has stopped by the true median
+    every = [exposed(window) for window, count in windows for _ in range(count)]
+    return {
+        "exposed": _finite(median_interval([*every, *[math.inf] * (runs - len(every))])[0]),
+        "within": _finite(_exposed_when(windows, 0.5 * runs)),
+        "low": _finite(_exposed_when(windows, (0.5 - half_width) * runs)),
+        "high": _finite(_exposed_when(windows, (0.5 + half_width) * runs)),
+        "missed": runs - len(every),
+    }
+
+
+def _exposed_when(windows: Sequence[tuple[int, int]], needed: float) -> float:
+    """The devices exposed when so many rollouts have stopped; infinite where so many never do."""
+    before = 0
+    for window, count in windows:
+        if before + count >= needed:
+            begun = exposed(window - 1) if window else 0.0
+            return begun + max(0.0, needed - before) / count * (exposed(window) - begun)
+        before += count
+    return math.inf
+
+
+def _finite(value: float) -> int | None:
+    return round(value) if math.isfinite(value) else None
 
 
 def quiet_chunk(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts: int = MORNING) -> dict[str, Any]:
@@ -123,25 +165,19 @@ def quiet_chunk(scenario: Scenario, *, runs: int, seed: int, plan: Plan, starts:
         "scenario": scenario.name,
         "runs": runs,
         "alarms": alarms,
-        "highest_log_e": path.max(axis=0).tolist(),
+        "highest_log_e": _tallied(f"{each:.1f}" for each in path.max(axis=0)),
         "played_through_the_gate": len(checks),
         "sentences": sentences,
         "disagreements": disagreements,
     }
 
 
-def merged(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The chunks of one scenario without a change together."""
-    runs = sum(each["runs"] for each in chunks)
-    highest = np.concatenate([each["highest_log_e"] for each in chunks])
+def merged_quiet(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The rollouts of two parts of a scenario without a change."""
     return {
-        "scenario": chunks[0]["scenario"],
-        "runs": runs,
-        "alarms": {name: sum(each["alarms"][name] for each in chunks) / runs for name in chunks[0]["alarms"]},
-        "highest_log_e": {str(p): round(float(np.quantile(highest, p)), 3) for p in (0.9, 0.95, 0.99, 0.995)},
-        "played_through_the_gate": sum(each["played_through_the_gate"] for each in chunks),
-        "sentences": [sentence for each in chunks for sentence in each["sentences"]],
-        "disagreements": [sentence for each in chunks for sentence in each["disagreements"]],
+        "scenario": one["scenario"],
+        **{name: _summed(one[name], other[name]) for name in ("alarms", "highest_log_e")},
+        **{name: one[name] + other[name] for name in ("runs", "played_through_the_gate", "sentences", "disagreements")},
     }
 
 
@@ -154,7 +190,7 @@ LIMITS_ORACLE = {
     "accuracy": 1.15,
     "p99": 1.6,
     "bricked_2": 1.2,
-    "bricked_2_of_silent_2": 1.2,
+    "bricked_2_of_silent_2": 1.3,  # not 1.2: docs/explain/statistics.md says why, and what it would cost
 }
 LIMITS_JUDGE = {"crash_1_2": 0.6, "crash_1_3": 0.6, "crash_01_03": 0.7, "one_class": 0.55}
 BARS = (("oracle", LIMITS_ORACLE), ("mann_whitney", LIMITS_JUDGE))
@@ -162,16 +198,17 @@ BARS = (("oracle", LIMITS_ORACLE), ("mann_whitney", LIMITS_JUDGE))
 
 def exposure_rows(result: dict[str, Any], *, quick: bool) -> list[Row]:
     """What a scenario's limits say of it: the median exposure beside the oracle's, and beside the hourly judge's."""
-    scenario, whimbrel = result["scenario"], result["methods"]["whimbrel"]
+    scenario, methods = result["scenario"], methods_of(result)
+    whimbrel = methods["whimbrel"]
     rows = []
     for peer, limits in BARS:
         if scenario not in limits:
             continue
         # A peer that has not stopped it yet is counted as stopping it now.
-        theirs = result["methods"][peer]["exposed"] or exposed(result["windows"] - 1)
+        theirs = methods[peer]["within"] or exposed(result["windows"] - 1)
         figure, low, high = (
             None if each is None else round(each / theirs, 3)
-            for each in (whimbrel["exposed"], whimbrel["low"], whimbrel["high"])
+            for each in (whimbrel["within"], whimbrel["low"], whimbrel["high"])
         )
         edge = low if quick else figure
         rows.append(
@@ -185,7 +222,7 @@ def exposure_rows(result: dict[str, Any], *, quick: bool) -> list[Row]:
                 limit=limits[scenario],
                 passed=edge is not None and edge <= limits[scenario],
                 runs=result["runs"],
-                note=f"{whimbrel['exposed']} devices, theirs {result['methods'][peer]['exposed']}",
+                note=f"{whimbrel['exposed']} devices in whole windows, theirs {methods[peer]['exposed']}",
             )
         )
     return rows
@@ -193,8 +230,8 @@ def exposure_rows(result: dict[str, Any], *, quick: bool) -> list[Row]:
 
 def alarm_row(result: dict[str, Any], *, quick: bool) -> Row:
     """The share of rollouts without a change that were taken back."""
-    share, runs = result["alarms"]["whimbrel"], result["runs"]
-    low, high = share_interval(round(share * runs), runs)
+    alarms, runs = result["alarms"]["whimbrel"], result["runs"]
+    share, (low, high) = alarms / runs, share_interval(alarms, runs)
     disagreements = result["disagreements"]
     return Row(
         kind=result["scenario"],
@@ -206,7 +243,10 @@ def alarm_row(result: dict[str, Any], *, quick: bool) -> Row:
         limit=FALSE_ALARMS,
         passed=(low if quick else share) <= FALSE_ALARMS and not disagreements,
         runs=runs,
-        note=disagreements[0] if disagreements else ", ".join(f"{n} {a:.2%}" for n, a in result["alarms"].items()),
+        count=alarms,
+        note=disagreements[0]
+        if disagreements
+        else ", ".join(f"{n} {a / runs:.2%}" for n, a in result["alarms"].items()),
     )
 
 

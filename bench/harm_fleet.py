@@ -31,7 +31,6 @@ HABIT = 2.0  # times its own longest silence: so long a device may be silent bef
 DAY = 288  # windows
 SESSION_SD = 0.6  # of the logarithm of one session's latency, around its device's own
 MEDIAN_MS = 20.0
-_SHARES = ("error_share", "error_squares")  # sums that are no counts
 LEVEL_SD = 0.2  # of a device's battery and memory from one window to the next, as a share
 
 
@@ -216,12 +215,12 @@ def windows_of_fleet(
     ]
     made = []
     for role, index, group in arms:
-        sums = {name: values[group].sum(axis=0) for name, values in counted.items()}
+        sums = {name: values[group].sum(axis=0).tolist() for name, values in counted.items()}
         moments = {
-            name: np.stack([part[group].sum(axis=0) for part in (mask, mask * values, mask * values**2)])
+            name: [part[group].sum(axis=0).tolist() for part in (mask, mask * values, mask * values**2)]
             for name, (mask, values) in told.items()
         }
-        sums_of_pairs = {name: np.stack([part[group].sum(axis=0) for part in past]) for name, past in pairs.items()}
+        sums_of_pairs = {name: [part[group].sum(axis=0).tolist() for part in past] for name, past in pairs.items()}
         sketches = _sketches(kept, group, fleet.windows) if kept is not None else {}
         made.append((role, index, sums, moments, sums_of_pairs, sketches))
     reported, ever_used = np.cumsum(drawn.heard, axis=1) > 0, np.cumsum(used, axis=1) > 0
@@ -248,23 +247,25 @@ def _cell(
     window: int,
     role: str,
     index: int,
-    sums: dict[str, Array],
-    moments: dict[str, Array],
-    sums_of_pairs: dict[str, Array],
+    sums: dict[str, list[Any]],
+    moments: dict[str, list[list[Any]]],
+    sums_of_pairs: dict[str, list[list[Any]]],
     sketches: dict[int, dict[int, int]],
 ) -> Cell:
     of_metrics = {}
-    for name, (n, total, squares) in ((name, values[:, window]) for name, values in moments.items()):
-        if n:
-            of_metrics[name] = Moments(n=int(n), sum=float(total), sumsq=float(squares))
+    for name, (n, total, squares) in moments.items():
+        if n[window]:
+            of_metrics[name] = Moments(n=n[window], sum=float(total[window]), sumsq=float(squares[window]))
     of_pairs = {}
-    for name, (k, squares, now, then, both) in ((name, each[:, window]) for name, each in sums_of_pairs.items()):
-        if k:
+    for name, (k, squared, now, then, both) in sums_of_pairs.items():
+        if k[window]:
             of_pairs[name] = Pairs(
-                pairs=int(k), squares=int(squares), now=float(now), then=float(then), both=float(both)
+                pairs=int(k[window]),
+                squares=int(squared[window]),
+                now=float(now[window]),
+                then=float(then[window]),
+                both=float(both[window]),
             )
-    shares: dict[str, Any] = {name: float(values[window]) for name, values in sums.items() if name in _SHARES}
-    counts: dict[str, Any] = {name: int(values[window]) for name, values in sums.items() if name not in _SHARES}
     return Cell(
         stage=0,
         window=window,
@@ -274,8 +275,7 @@ def _cell(
         metrics=of_metrics,
         pairs=of_pairs,
         latency=sketches.get(window, {}),
-        **counts,
-        **shares,
+        **{name: values[window] for name, values in sums.items()},
     )
 
 
@@ -331,13 +331,16 @@ def _grid(kept: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 def _sketches(kept: Array, group: Array, windows: int) -> dict[int, dict[int, int]]:
     """The arm's latency by window: counts by sketch bucket."""
-    of_arm = kept[np.isin(kept[:, 0], group)]
+    of_group = np.zeros(int(kept[:, 0].max(initial=0)) + 1, dtype=bool)
+    of_group[group[group < len(of_group)]] = True
+    of_arm = kept[of_group[kept[:, 0]]]
     if not len(of_arm):
         return {}
     low = int(of_arm[:, 2].min())
     width = int(of_arm[:, 2].max()) - low + 1
     counts = np.bincount(of_arm[:, 1] * width + of_arm[:, 2] - low, minlength=windows * width).reshape(windows, width)
     sketches: dict[int, dict[int, int]] = {}
-    for window, place in zip(*np.nonzero(counts), strict=True):
-        sketches.setdefault(int(window), {})[int(place) + low] = int(counts[window, place])
+    at = np.nonzero(counts)
+    for window, place, count in zip(*(each.tolist() for each in (*at, counts[at])), strict=True):
+        sketches.setdefault(window, {})[place + low] = count
     return sketches

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from harm_screen import NEAR, Screen
 from whimbrel.flows.replay_windows import replay_windows
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
@@ -41,7 +42,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the table. `at_least`: the figure must not be below the limit, where else it must not be above."""
+    """One line of the table. `at_least`: the figure must not be below the limit, where else it must not be above.
+
+    `count`: of a share, the rollouts that it counts.
+    """
 
     kind: str
     says: str
@@ -52,6 +56,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     limit: float | None
     passed: bool
     runs: int
+    count: int | None = None
     at_least: bool = False
     note: str = ""
 
@@ -75,14 +80,14 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     def row(self, outcomes: Sequence[Outcome], *, quick: bool) -> Row:
         """The figure over all outcomes."""
         at_least = self.measure == "completed"
-        if self.measure in _SHARES:
-            count = sum(_SHARES[self.measure](each) for each in outcomes)
+        if self.measure in SHARES:
+            count = sum(SHARES[self.measure](each) for each in outcomes)
             figure = count / len(outcomes)
             low, high = share_interval(count, len(outcomes))
             unit = "share"
         else:
             values = [self._value(each) for each in outcomes]
-            figure, low, high = median_interval(values)
+            figure, low, high, count = *median_interval(values), None
             unit = {"windows_until_back": "windows", "minutes_until_back": "minutes", "value": "devices"}[self.measure]
         edge = (high if at_least else low) if quick else figure
         passed = self.limit is None or (edge >= self.limit if at_least else edge <= self.limit)
@@ -96,6 +101,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
             limit=self.limit,
             passed=passed,
             runs=len(outcomes),
+            count=count,
             at_least=at_least,
             note=_moves(outcomes),
         )
@@ -109,7 +115,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
         return windows * (WINDOW_MIN if self.measure == "minutes_until_back" else 1)
 
 
-_SHARES: dict[str, Callable[[Outcome], bool]] = {
+SHARES: dict[str, Callable[[Outcome], bool]] = {
     "taken_back": lambda outcome: outcome.back is not None,
     "moved_on": lambda outcome: outcome.move in PASSED,
     "completed": lambda outcome: outcome.back is None and outcome.move in PASSED,
@@ -166,6 +172,26 @@ def judged(plan: Plan, windows: Iterable[tuple[list[Cell], Counts]]) -> Outcome:
         if move in {"roll_back", "slice_back"}:
             return Outcome(move=move, back=window, because=because)
     return Outcome(move=move, because=because)
+
+
+def screened(plan: Plan, windows: Callable[[], Iterable[tuple[list[Cell], Counts]]]) -> Outcome:
+    """What `judged` says, sooner where nothing is wrong: the gate is asked once, if it could not have spoken before.
+
+    `windows`: draws the rollout, the same each time. One cohort without slices.
+    """
+    ledger, now = Ledger(plan), None
+    screen = Screen(plan, ledger)
+    for window, (cells, counts) in enumerate(windows()):
+        if cells:
+            screen.before(window)
+            ledger.fold(cells)
+            screen.add()
+        soaked_s = (window + 1) * plan.window_s()
+        now = GateInput(stage=0, soaked_s=soaked_s, counts={0: counts}, shares=(plan.share_buckets(0),))
+    if now is None or screen.highest(now) >= math.log(1 / plan.alpha) - NEAR:
+        return judged(plan, windows())
+    verdict = judge(plan, now, ledger)
+    return Outcome(move=verdict.move, because=verdict.because)
 
 
 # --- intervals ---

@@ -113,5 +113,5 @@ def _counted(totals: Totals, test: OneSample, limit: float) -> tuple[float, floa
 def crash_ratio(ledger: Ledger, stage: int, alpha: float) -> dict[str, float | None]:
     """The confidence set of the crash rate's ratio in the judged cohort."""
     cohort = ledger.cohorts.get(stage)
-    low, high = ratio_bounds(cohort.crashes if cohort else [], alpha=alpha)
-    return {"low": round(low, 4), "high": round(high, 4) if math.isfinite(high) else None}
+    low, high = ratio_bounds(cohort.crashes if cohort else [], alpha=alpha, digits=4)
+    return {"low": low, "high": high if math.isfinite(high) else None}

@@ -22,14 +22,18 @@ LEAST_VARIANCE = 1e-6  # of one value: a metric that never varied must still be 
 class ArmValues:
     """The values of one arm so far, one a device-window, and what two windows of one device have in common."""
 
-    __slots__ = ("freedom", "n", "pairs", "product", "sum", "sumsq")
+    __slots__ = ("_variance", "freedom", "n", "pairs", "product", "sum", "sumsq", "version")
 
     def __init__(self) -> None:
         self.n = self.sum = self.sumsq = self.pairs = self.product = self.freedom = 0.0
+        self.version = 0  # how often values were added: what was worked out of them is kept until it changes
+        self._variance: float | None = None
 
     def add(self, n: float, total: float, squares: float, pairs: Pairs = NO_PAIRS) -> None:
         """n values, their sum and the sum of their squares, in one window and stratum."""
         self.n, self.sum, self.sumsq = self.n + n, self.sum + total, self.sumsq + squares
+        self.version += 1
+        self._variance = None
         if pairs.pairs:
             self.pairs += pairs.pairs
             self.product += pairs.product
@@ -37,7 +41,9 @@ class ArmValues:
 
     def variance(self) -> float:
         """Of one value, between the units."""
-        return max(LEAST_VARIANCE, (self.sumsq - self.sum * self.sum / self.n) / (self.n - 1))
+        if self._variance is None:
+            self._variance = max(LEAST_VARIANCE, (self.sumsq - self.sum * self.sum / self.n) / (self.n - 1))
+        return self._variance
 
     def covariance(self) -> float:
         """Of two windows of one device; where single devices alone tell of it, their windows are all alike."""
@@ -52,12 +58,22 @@ def design_effect(arm: ArmValues, *others: ArmValues, n: float | None = None) ->
     `n`: of the last so many windows alone; None: of all. The devices of an arm are taken to be at least as constant as
     those of the `others`.
     """
+    return effect_of(arm, constancy(arm, *others), n) if arm.pairs else 1.0
+
+
+def constancy(*arms: ArmValues) -> float:
+    """c/s of all arms together: 0 where windows of one device are like strangers', 1 where they are all alike."""
+    spread, shared = 0.0, -math.inf
+    for each in arms:
+        if each.n > 1:
+            spread, shared = max(spread, each.variance()), max(shared, each.covariance())
+    return min(1.0, max(0.0, shared / spread)) if spread else 1.0
+
+
+def effect_of(arm: ArmValues, alike: float, n: float | None = None) -> float:
+    """The design effect of an arm whose devices are as constant as `alike` says (`constancy`)."""
     if not arm.pairs:
         return 1.0
-    arms = [each for each in (arm, *others) if each.n > 1]
-    spread = max((each.variance() for each in arms), default=LEAST_VARIANCE)
-    shared = max((each.covariance() for each in arms), default=math.inf)
-    alike = min(1.0, max(0.0, shared / spread))
     if n is None or n >= arm.n:
         return 1 + 2 * alike * arm.pairs / arm.n
     return 1 + alike * max(0.0, n * (arm.n + 2 * arm.pairs) / arm.n**2 - 1)
@@ -66,10 +82,11 @@ def design_effect(arm: ArmValues, *others: ArmValues, n: float | None = None) ->
 class Alikeness:
     """How constant the devices of both arms are in one measure."""
 
-    __slots__ = ("control", "treated")
+    __slots__ = ("_constancy", "_version", "control", "treated")
 
     def __init__(self) -> None:
         self.treated, self.control = ArmValues(), ArmValues()
+        self._version, self._constancy = (0, 0), 0.0
 
     @property
     def known(self) -> bool:
@@ -87,8 +104,11 @@ class Alikeness:
 
         The variance of the logarithm of a ratio of rates is about 1/n_t + 1/n_c: the design effects weigh as these.
         """
-        if not self.known or n_t <= 0 or n_c <= 0:
+        if n_t <= 0 or n_c <= 0 or not self.known:
             return 1.0
-        treated = design_effect(self.treated, self.control, n=n_t)
-        control = design_effect(self.control, self.treated, n=n_c)
+        version = self.treated.version, self.control.version
+        if version != self._version:  # every copy of a test asks
+            self._version, self._constancy = version, constancy(self.treated, self.control)
+        treated = effect_of(self.treated, self._constancy, n_t)
+        control = effect_of(self.control, self._constancy, n_c)
         return (treated * n_c + control * n_t) / (n_t + n_c)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from whimbrel.gate.totals import Totals
-from whimbrel.health.sketch import GAMMA, count_above, quantile_key
+from whimbrel.health.sketch import GAMMA, count_above
 from whimbrel.plan.criteria import SuccessCriteria, bounded_metric
 from whimbrel.plan.measures import MEASURES, Form, Mean, Measure, Quantile, Rate
 
@@ -68,7 +68,7 @@ def _estimate(row: Measure, sums: Totals) -> float | None:
         case Rate(events, exposure):
             return ratio(sums[events], sums[exposure])
         case Quantile(p):
-            key = quantile_key(sums.latency, p)
+            key = sums.quantile(p)
             return round(GAMMA**key, 3) if key is not None else None
     return _rounded(sums.mean(row.name))
 

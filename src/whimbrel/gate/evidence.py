@@ -17,29 +17,33 @@ with probability at most alpha (Ville's inequality). All results are natural log
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from whimbrel.gate.design_effect import ArmValues, design_effect
+from whimbrel.gate.design_effect import ArmValues, constancy, design_effect, effect_of
 from whimbrel.health.pairs import NO_PAIRS, Pairs
 
 GAINS = (1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)  # alternatives: the harmful rate over the tolerated one
-_SMALLEST = 5e-324  # the least positive float: stands in for a probability that underflowed
+SMALLEST = 5e-324  # the least positive float: stands in for a probability that underflowed
 
 
 def log_mean_exp(logs: Sequence[float], weights: Sequence[float]) -> float:
     """ln sum_i w_i exp(l_i), without overflow. Weights must be positive somewhere."""
-    top = max(log for log, weight in zip(logs, weights, strict=True) if weight > 0)
+    if min(weights) <= 0:
+        logs = [log for log, weight in zip(logs, weights, strict=True) if weight > 0]
+        weights = [weight for weight in weights if weight > 0]
+    top, exp = max(logs), math.exp
     if math.isinf(top):
         return top
-    return top + math.log(
-        sum(weight * math.exp(log - top) for log, weight in zip(logs, weights, strict=True) if weight > 0)
-    )
+    total = 0.0
+    for log, weight in zip(logs, weights, strict=True):
+        total += weight * exp(log - top)
+    return top + math.log(total)
 
 
 _EVEN = tuple(1 / len(GAINS) for _ in GAINS)
-_BETS = tuple((gain, math.log(gain)) for gain in GAINS)
+_BETS = tuple((math.log(gain), gain - 1) for gain in GAINS)
 
 
 class RateWindow(msgspec.Struct, frozen=True):
@@ -76,39 +80,46 @@ class RateFold:
         if exposure_t <= 0 or exposure_c <= 0:
             return
         null = self.ratio * exposure_t
-        share, events, logs = null / (null + exposure_c), events_t + events_c, self.logs
+        share, events, log1p = null / (null + exposure_c), events_t + events_c, math.log1p
         # p1/p0 = g / (1 + p0 (g-1)) and (1-p1)/(1-p0) = 1 / (1 + p0 (g-1))
-        for index, (gain, log_gain) in enumerate(_BETS):
-            logs[index] += events_t * log_gain - events * math.log1p(share * (gain - 1))
+        self.logs = [
+            log + (events_t * log_gain - events * log1p(share * more))
+            for log, (log_gain, more) in zip(self.logs, _BETS, strict=True)
+        ]
 
     def log_e(self, bets: Sequence[float] = _EVEN) -> float:
         """ln E now; `bets`: how much was bet on each of the seven, fixed beforehand, 1 in all."""
         return log_mean_exp(self.logs, bets)
 
 
-def ratio_bounds(windows: Sequence[RateWindow], *, alpha: float) -> tuple[float, float]:
+def ratio_bounds(windows: Sequence[RateWindow], *, alpha: float, digits: int) -> tuple[float, float]:
     """The confidence set of the rate ratio, as its ends: ratios that neither direction's test refutes at `alpha`.
 
-    Anytime-valid, each end at `alpha`. (0, inf) where nothing is refuted.
+    Anytime-valid, each end at `alpha`, rounded to so many `digits`. (0, inf) where nothing is refuted.
     """
     threshold = math.log(1 / alpha)
+    windows = [w for w in windows if w.events_t or w.events_c]  # without an event no bet changes
     swapped = [RateWindow(w.events_c, w.exposure_c, w.events_t, w.exposure_t) for w in windows]
 
     def refuted(group: Sequence[RateWindow], ratio: float) -> bool:
         return rate_log_e(group, ratio=ratio) >= threshold
 
-    def edge(group: Sequence[RateWindow]) -> float:
-        """The largest ratio that the group's test refutes; 0 for none."""
+    def edge(group: Sequence[RateWindow], told: Callable[[float], float]) -> float:
+        """What is told of the largest ratio that the group's test refutes; of 0 where it refutes none."""
         low, high = math.log(1e-4), math.log(1e4)
         if not refuted(group, math.exp(low)):
-            return 0.0
+            return told(0.0)
         for _ in range(50):
+            if told(math.exp(low)) == told(math.exp(high)):
+                break
             middle = (low + high) / 2
             low, high = (middle, high) if refuted(group, math.exp(middle)) else (low, middle)
-        return math.exp(low)
+        return told(math.exp(low))
 
-    below, above = edge(windows), edge(swapped)
-    return below, (1 / above if above else math.inf)
+    return (
+        edge(windows, lambda ratio: round(ratio, digits)),
+        edge(swapped, lambda ratio: round(1 / ratio, digits) if ratio else math.inf),
+    )
 
 
 def one_sample_log_e(*, events: float, trials: float, limit: float) -> float:
@@ -184,6 +195,7 @@ class MeanFold:
     """
 
     __slots__ = (
+        "_constancy",
         "before_c",
         "before_t",
         "factor_c",
@@ -200,6 +212,7 @@ class MeanFold:
         self.factor_t, self.factor_c, self.tolerance, self.share = factor_t, factor_c, tolerance, share
         self.precision = self.total = self.noise_t = self.noise_c = 0.0
         self.before_t, self.before_c = ArmValues(), ArmValues()
+        self._constancy: tuple[float, float] | None = None  # of both arms, and of the control, until the next window
 
     @classmethod
     def drop(cls, tolerance: float, *, share: bool = False) -> "MeanFold":
@@ -246,6 +259,7 @@ class MeanFold:
                     self.total += weight * (difference - self.tolerance)
                     self.noise_t += weight * weight * noise_t
                     self.noise_c += weight * weight * noise_c
+        self._constancy = None
         for part in strata:
             self.before_t.add(part.n_t, part.sum_t, part.sumsq_t, part.pairs_t)
             self.before_c.add(part.n_c, part.sum_c, part.sumsq_c, part.pairs_c)
@@ -292,8 +306,11 @@ class MeanFold:
         precision, total, noise_t, noise_c, n_t, n_c = self.sums if sums is None else sums
         if precision <= 0:
             return 0.0, 0.0
-        more_t = design_effect(self.before_t, self.before_c, n=n_t) - 1
-        more_c = design_effect(self.before_c, n=n_c) - 1
+        if self._constancy is None:
+            self._constancy = constancy(self.before_t, self.before_c), constancy(self.before_c)
+        of_both, of_control = self._constancy
+        more_t = effect_of(self.before_t, of_both, n_t) - 1
+        more_c = effect_of(self.before_c, of_control, n_c) - 1
         inflation = 1 + (more_t * noise_t + more_c * noise_c) / precision
         return precision / inflation, total / inflation
 
@@ -359,7 +376,7 @@ def one_sided_log_mixture(s: float, v: float, rho: float) -> float:
     """ln of the one-sided normal mixture at sum `s` and variance process `v` (Howard et al., arXiv:1810.08240)."""
     spread = v + rho
     tail = 0.5 * math.erfc(-s / math.sqrt(2 * spread))
-    return 0.5 * math.log(4 * rho / spread) + s * s / (2 * spread) + math.log(max(tail, _SMALLEST))
+    return 0.5 * math.log(4 * rho / spread) + s * s / (2 * spread) + math.log(max(tail, SMALLEST))
 
 
 def one_sided_rho(*, v_opt: float, alpha: float) -> float:

@@ -55,7 +55,6 @@ from whimbrel.gate.strata import (
 )
 from whimbrel.gate.totals import Totals
 from whimbrel.health.drift import BinSums, expected_shares
-from whimbrel.health.sketch import quantile_key
 from whimbrel.health.tally import Cell
 from whimbrel.plan.criteria import SuccessCriteria
 from whimbrel.plan.measures import MEASURES, Mean, OverLimit, Quantile, Rate
@@ -371,7 +370,7 @@ class Ledger:
 def _edge(cohort: Cohort, p: float) -> int | None:
     """The bucket of the control's p-quantile of latency in earlier windows; None where too few sessions were timed."""
     history = cohort.totals["control"]
-    return quantile_key(history.latency, p) if history.timed >= math.ceil(EDGE_HISTORY / (1 - p)) else None
+    return history.quantile(p) if history.timed >= math.ceil(EDGE_HISTORY / (1 - p)) else None
 
 
 def _is_compared(name: str) -> bool:

@@ -5,10 +5,12 @@ The logarithm of each bet on a rate is divided by the design effect of the windo
 Made by the hypotheses of a plan; folded by the ledger.
 """
 
+import math
+
 import msgspec
 
 from whimbrel.gate.design_effect import Alikeness
-from whimbrel.gate.evidence import GAINS, MeanFold, RateFold, log_mean_exp
+from whimbrel.gate.evidence import GAINS, MeanFold, RateFold
 from whimbrel.gate.guardrails import BETS
 from whimbrel.gate.restarts import RESTARTED, Restarts, Sums
 
@@ -67,8 +69,11 @@ class RateTest:
         return standing if self.restarts is None else self.restarts.average(standing, sums, self._log_e)
 
     def _log_e(self, sums: Sums) -> float:
-        divisor = self.divisor(sums)
-        return log_mean_exp([log / divisor for log in sums[: len(GAINS)]], BETS)
+        divisor, logs, exp = self.divisor(sums), sums[: len(GAINS)], math.exp
+        top, total = max(logs) / divisor, 0.0  # as `log_mean_exp`, which this is for weights that are known
+        for log, weight in zip(logs, BETS, strict=True):
+            total += weight * exp(log / divisor - top)
+        return top + math.log(total)
 
     def recent(self, hours: int, *, hour: int) -> Recent:
         """What a copy that is at least so many hours old has seen, at hour `hour`."""
@@ -87,7 +92,10 @@ class RateTest:
     def divisor(self, sums: Sums) -> float:
         """The design effect of the windows that `sums` are made of."""
         _, exposure_t, _, exposure_c = sums[len(GAINS) :]
-        return max((alike.divisor(exposure_t, exposure_c) for alike in self.alike), default=1.0)
+        divisor = 1.0
+        for alike in self.alike:
+            divisor = max(divisor, alike.divisor(exposure_t, exposure_c))
+        return divisor
 
 
 class MeanTest:

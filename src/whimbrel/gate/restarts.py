@@ -15,6 +15,7 @@ The average over all copies, those to come counted at 1, is an E-process. Called
 """
 
 import math
+import operator
 from collections.abc import Callable
 
 import msgspec
@@ -37,23 +38,19 @@ class Restart(msgspec.Struct, frozen=True):
 
     def since(self, sums: Sums) -> Sums:
         """What the copy itself has added up."""
-        return tuple(now - before for now, before in zip(sums, self.then, strict=True))
+        return tuple(map(operator.sub, sums, self.then))
 
 
 class Restarts:
     """The copies of one test. `log_e`: ln E of what was added up since some time."""
 
-    __slots__ = ("_places", "closed", "hour")
+    __slots__ = ("_places", "closed", "hour", "live")
 
     def __init__(self) -> None:
         self.hour = 0
         self.closed = -math.inf  # ln of what the closed copies are worth together, each with its weight
+        self.live: list[Restart] = []  # the copies that still bet, the oldest first
         self._places: dict[tuple[int, int], Restart] = {}
-
-    @property
-    def live(self) -> list[Restart]:
-        """The copies that still bet, the oldest first."""
-        return sorted(self._places.values(), key=lambda each: each.hour)
 
     def begin(self, hour: int, sums: Sums, log_e: Callable[[Sums], float]) -> None:
         """Hour `hour` of the stage has come, and nothing of it is in `sums` yet."""
@@ -64,12 +61,12 @@ class Restarts:
             self.closed = _log_add(self.closed, math.log(old.weight) + log_e(old.since(sums)))
         self._places[ends] = Restart(hour, to_come(self.hour) - to_come(hour), sums)
         self.hour = hour
+        self.live = sorted(self._places.values(), key=lambda each: each.hour)
 
     def average(self, standing: float, sums: Sums, log_e: Callable[[Sums], float]) -> float:
         """ln E of the test with all its copies; `standing`: ln E of the one that began with the stage."""
-        live = self.live
-        logs = [standing, 0.0, *(log_e(each.since(sums)) for each in live)]
-        weights = [1 - RESTARTED, RESTARTED * to_come(self.hour), *(RESTARTED * each.weight for each in live)]
+        logs = [standing, 0.0, *[log_e(each.since(sums)) for each in self.live]]
+        weights = [1 - RESTARTED, RESTARTED * to_come(self.hour), *[RESTARTED * each.weight for each in self.live]]
         if self.closed > -math.inf:
             logs.append(self.closed)
             weights.append(RESTARTED)
@@ -77,7 +74,7 @@ class Restarts:
 
     def at_least(self, hours: int, *, hour: int) -> Restart | None:
         """The newest copy that is at least so many hours old at hour `hour`."""
-        old = [each for each in self._places.values() if hour - each.hour >= hours]
+        old = [each for each in self.live if hour - each.hour >= hours]
         return max(old, key=lambda each: each.hour, default=None)
 
 

@@ -199,8 +199,8 @@ class Plan(Document, frozen=True):
 
     def criteria(self, stage: int) -> SuccessCriteria:
         """The limits in force at a stage: its own, and those of earlier stages where it has none."""
-        criteria = SuccessCriteria()
-        for each in self.stages[: stage + 1]:
+        criteria = self.stages[0].success_criteria
+        for each in self.stages[1 : stage + 1]:
             criteria = each.success_criteria.over(criteria)
         return criteria
 

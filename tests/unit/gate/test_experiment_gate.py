@@ -175,5 +175,5 @@ def test_no_crash_anywhere_decides_nothing() -> None:
 def test_the_confidence_set_over_arrays_is_that_of_the_formula() -> None:
     windows = [RateWindow(2, 100, 41, 4000), RateWindow(5, 250, 37, 3900), RateWindow(9, 400, 44, 3800)]
     rows = np.array([[w.events_t, w.exposure_t, w.events_c, w.exposure_c] for w in windows])
-    assert ratio_set(rows, alpha=0.05) == pytest.approx(ratio_bounds(windows, alpha=0.05), rel=1e-6)
+    assert ratio_set(rows, alpha=0.05) == pytest.approx(ratio_bounds(windows, alpha=0.05, digits=9), rel=1e-6)
     assert ratio_set(np.array([[0.0, 10, 0, 10]]), alpha=0.05) == (0.0, math.inf)
