@@ -1,4 +1,7 @@
-"""Experiments with the real server and real agents: an arm that is better is shipped, an arm that harms is stopped."""
+"""Experiments with the real server and real agents: an arm that is better is shipped, an arm that harms is stopped.
+
+So is one that harms a class of hardware, in that class alone.
+"""
 
 import random
 import time
@@ -23,21 +26,28 @@ FILE = TEXT.replace("minimum_sample_size: 60", f"minimum_sample_size: 80\n  chec
 )
 
 
+CLASSES = ("pi3", "pi4", "pi5", "jetson")
+
+
 class App:
-    """Plays sounds for a while: how long is the device's own, and what its version makes of it."""
+    """Plays sounds for a while: how long is the device's own, and what its version makes of it.
+
+    `only`: the hardware class on which the new version has errors; None: on all.
+    """
 
     model = "wake"
 
-    def __init__(self, *, gain: float = 0.0, errors: float = 0.0) -> None:
-        self._gain, self._errors = gain, errors
+    def __init__(self, *, gain: float = 0.0, errors: float = 0.0, only: str | None = None) -> None:
+        self.gain, self._errors, self._only = gain, errors, only
 
     def use(self, agent: Agent, chance: random.Random) -> tuple[int, bool]:
         own = random.Random(agent.settings.device_id).gauss(10, 2)
         with agent.session("wake") as session:
             new = session.serial > 1
+            bad = new and self._only in {None, agent.settings.labels["hardware"]}
             for _ in range(10):
-                ok = chance.random() >= (self._errors if new else 0.01)
-                session.record(latency_ms=2.0, ok=ok, watch_time=own + chance.gauss(0, 1) + self._gain * new)
+                ok = chance.random() >= (self._errors if bad else 0.01)
+                session.record(latency_ms=2.0, ok=ok, watch_time=own + chance.gauss(0, 1) + self.gain * new)
             return session.serial, True
 
 
@@ -57,7 +67,7 @@ def fleet(server: Running, folder: Path, app: App) -> Iterator[AgentFleet]:
                 root=server.folder / "root.json",
                 models=("wake",),
                 device_id=name,
-                labels=labels,
+                labels=labels | {"hardware": CLASSES[int(name.rpartition("-")[2]) % len(CLASSES)]},
                 enrol_token=(server.folder / "enrol.token").read_text().strip(),
                 probes=probes,
                 pool=pool,
@@ -142,3 +152,38 @@ def test_an_arm_that_harms_is_stopped_and_its_devices_return(server: Running, tm
             what="the server hears",
             within_s=60,
         )
+
+
+@pytest.mark.long
+def test_an_arm_that_harms_one_class_of_hardware_is_stopped_there_and_goes_on_elsewhere(
+    server: Running, tmp_path: Path
+) -> None:
+    app = App(errors=0.6, only="pi4")
+    with fleet(server, tmp_path / "devices", app) as running:
+        begun(server, tmp_path, app, running)
+
+        def stopped() -> Any:
+            seen = done("experiment", "status", "e1", *at(server))
+            assert not seen["arms"][1]["stopped"], seen["because"]
+            assert seen["phase"] == "running", seen["because"]
+            return seen if seen["arms"][1]["without"] else None
+
+        seen = until(stopped, what="the arm is stopped in a slice")
+        assert (seen["phase"], seen["arms"][1]["without"]) == ("running", ["pi4"])
+        assert "large is stopped in pi4 alone: harm is proven in pi4 (error rate" in seen["because"]
+
+        app.gain = 2.0  # what it is worth to the others is found without the slice
+
+        def ended() -> Any:
+            seen = done("experiment", "status", "e1", *at(server))
+            return seen if seen["phase"] != "running" else None
+
+        assert until(ended, what="the experiment ends")["winner"] == "large"
+        classes = {
+            name: index % len(CLASSES) for name in running.observed.running for index in [int(name.rpartition("-")[2])]
+        }
+        expected = {name: 1 if CLASSES[index] == "pi4" else 2 for name, index in classes.items()}
+        until(lambda: running.observed.running == expected, what="all but the slice run what was shipped")
+    assert done("experiment", "replay", "e1", *at(server))["same"]
+    actions = [each["action"] for each in done("audit", "--rollout", "e1", *at(server))]
+    assert "experiment stop slice" in actions

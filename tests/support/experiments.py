@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,11 +102,17 @@ def village(*, versions: int = 3, plan: Experiment | None = None, begun: bool = 
 
 
 class Devices:
-    """Devices whose metric is their own: `itself` stays, and what an arm does comes on top."""
+    """Devices whose metric is their own: `itself` stays, and what an arm does comes on top.
 
-    def __init__(self, here: Village, count: int, *, seed: int = 1, known: bool = True) -> None:
+    `classes`: the hardware classes of the devices, in turn.
+    """
+
+    def __init__(
+        self, here: Village, count: int, *, seed: int = 1, known: bool = True, classes: Sequence[str] = ("",)
+    ) -> None:
         self.here, self.chance = here, random.Random(seed)
         self.names = [f"dev-{index}" for index in range(1, count + 1)]
+        self.hardware = {name: classes[index % len(classes)] for index, name in enumerate(self.names)}
         self.itself = {name: self.chance.gauss(10, 2) for name in self.names}
         self.before = {name: mine + self.chance.gauss(0, 0.5) for name, mine in self.itself.items()} if known else {}
         self.window, self.level = 0, 0.0
@@ -122,8 +128,19 @@ class Devices:
         own = record.plan.ranges()[record.plan.control_id]
         return ("control", 0) if own.start <= place < own.end else None
 
-    def report(self, *, gain: float = 0.0, crash: float = 0.0, silent: float = 0.0, metric: str = "watch_time") -> None:
-        """One window of all devices: `gain` and `crash` are of the treated ones, `silent` a share of them."""
+    def report(
+        self,
+        *,
+        gain: float = 0.0,
+        crash: float = 0.0,
+        silent: float = 0.0,
+        metric: str = "watch_time",
+        only: str | None = None,
+    ) -> None:
+        """One window of all devices: `gain` and `crash` are of the treated ones, `silent` a share of them.
+
+        `only`: the hardware class that crashes; None: all.
+        """
         record, at = self.here.record, T0 + 300.0 * self.window + 10
         self.window += 1
         said = []
@@ -137,14 +154,23 @@ class Devices:
             cohorts = tuple(Cohort(rollout="e1", stage=each, role=role, age_s=60.0, before=told) for each in stages)
             if self.window == 1:
                 step = "activated" if role == "treated" else "placebo"
-                said += [announce(name, step, at=at, rollout="e1", stage=each, role=role) for each in stages]
+                named = {"rollout": "e1", "role": role, "hardware_class": self.hardware[name]}
+                said += [announce(name, step, at=at, stage=each, **named) for each in stages]
             value = self.itself[name] + self.chance.gauss(0, 1) + 3 * math.sin(self.window / 4)
             value += self.level + (gain if role == "treated" else 0.0)
             crashed = int(role == "treated" and self.chance.random() < crash)
+            if only not in {None, self.hardware[name]}:
+                crashed = 0
             said.append(
                 reports(
                     name,
-                    window(self.window, cohorts=cohorts, metrics={metric: Summary.of(value)}, crashed=crashed),
+                    window(
+                        self.window,
+                        cohorts=cohorts,
+                        hardware_class=self.hardware[name],
+                        metrics={metric: Summary.of(value)},
+                        crashed=crashed,
+                    ),
                     at=at,
                 )
             )

@@ -9,7 +9,7 @@ from whimbrel.policy.policy import Arm, Entry, Layer, Pin, Policy, Quarantine
 from whimbrel.policy.shadow import Shadow
 
 serials = st.integers(1, 6)
-labels = st.dictionaries(st.sampled_from(["region", "chip"]), st.sampled_from(["a", "b"]))
+labels = st.dictionaries(st.sampled_from(["region", "chip"]), st.sampled_from(["a", "b", ""]))
 selectors = st.just(EVERYONE) | labels.map(lambda chosen: Selector(match_labels=chosen))
 devices = st.integers(0, 10_000).map("dev-{}".format)
 
@@ -45,6 +45,7 @@ def entries_of(draw: st.DrawFn) -> Entry:
         selector=draw(selectors),
         start=0 if whole else start,
         end=BUCKETS if whole else end,
+        bucket_by=draw(st.none() | st.sampled_from(["region", "chip"])),
     )
 
 

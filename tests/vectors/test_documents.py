@@ -110,6 +110,7 @@ POLICY = Policy(
                     before=("accuracy",),
                     delays_s=(1.5, 20.0),
                     delays_by_class={"pi": (20.0, 90.0)},
+                    bucket_by="user_id",
                     arms=(
                         Arm(
                             role="treated",
@@ -312,7 +313,7 @@ GOLDEN = {
 "serial":3,"stage":1,"start":0},{"end":1000000,"name":"control","role":"control","serial":2,
 "stage":0,"start":50000},{"end":1,"name":"shadow","role":"treated","serial":3,
 "shadow":{"compare":"values","sample_ppm":50000,"tolerance":0.25},"stage":0,"start":0}],"before":["accuracy"],
-"delays_by_class":{"pi":[20.0,90.0]},"delays_s":[1.5,20.0],"end":999990,"rollout":"r1",
+"bucket_by":"user_id","delays_by_class":{"pi":[20.0,90.0]},"delays_s":[1.5,20.0],"end":999990,"rollout":"r1",
 "selector":<SELECTOR>,"start":10}],"salt":42}],<LOCAL_LIMITS>,"model":"wake",
 "on_revoked":"stop","overrides":[3],"pins":[{"devices":["dev-1"],"serial":1},{"selector":<SELECTOR>,
 "serial":2}],"quarantine":[{"selector":<SELECTOR>,"serial":4}],"refresh_s":60.0,

@@ -4,7 +4,8 @@
    format that is installed. What it cannot see has no label. The app's labels win.
 2. A version is cut to its dotted number (`6.6.31-rpi` is `6.6.31`), so that `Version` terms can read it.
 3. Nothing is imported or run for it. Serial numbers and addresses are never read: a label names a kind of device.
-4. Labels stay on the device. Only those that a policy asks for by `report_labels` are told, at enrolment too.
+4. Labels stay on the device. Only those that a policy asks for by `report_labels` are told, at enrolment too. A label
+   by which any policy divides devices into buckets (`bucket_by`) is never told, whatever asks for it.
 
 Called by the agent when it opens.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from whimbrel import limits
 from whimbrel.model.formats import FORMATS, runtime_label
-from whimbrel.policy.policy import Policy
+from whimbrel.policy.policy import Policy, without
 
 _SYSTEMS = {"linux": "linux", "darwin": "macos", "win32": "windows"}  # sys.platform, and the label
 _MACHINES = {"amd64": "x86_64", "x64": "x86_64", "aarch64": "arm64"}  # platform.machine(), in lower case
@@ -48,8 +49,14 @@ def labels_of(given: Mapping[str, str]) -> dict[str, str]:
 
 def labels_to_tell(labels: Mapping[str, str], policies: Iterable[Policy]) -> dict[str, str]:
     """The labels that may leave the device: those that a policy asks for by name."""
-    asked = {label for policy in policies for label in policy.report_labels}
-    return {name: value for name, value in labels.items() if name in asked}
+    known = tuple(policies)
+    asked = {label for policy in known for label in policy.report_labels}
+    return {name: value for name, value in public_labels(labels, known).items() if name in asked}
+
+
+def public_labels(labels: Mapping[str, str], policies: Iterable[Policy]) -> Mapping[str, str]:
+    """The labels that may be asked for: without those by which some policy divides devices into buckets."""
+    return without(labels, frozenset().union(*(policy.private_labels for policy in policies)))
 
 
 @cache

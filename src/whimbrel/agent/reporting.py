@@ -18,7 +18,7 @@ from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Switched
 from whimbrel.agent.device_api import BadBody, DeviceApi, TooLarge
 from whimbrel.agent.installation import Installation
-from whimbrel.agent.labels import labels_to_tell
+from whimbrel.agent.labels import labels_to_tell, public_labels
 from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
@@ -93,8 +93,11 @@ class Reporting:
 
     def _completed(self, state: ModelState) -> Announcement:
         policy = self._trust.policies.get(state.model)
-        hardware_class, slices = policy.reported_labels(self._labels) if policy else ("", {})
+        hardware_class, slices = policy.reported_labels(self._public_labels()) if policy else ("", {})
         return msgspec.structs.replace(state.journal.outbox[0], hardware_class=hardware_class, slices=slices)
+
+    def _public_labels(self) -> Mapping[str, str]:
+        return public_labels(self._labels, self._trust.policies.values())
 
     def report_when_due(self) -> None:
         """Close the windows whose time it is, and send what waits."""

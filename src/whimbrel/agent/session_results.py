@@ -8,6 +8,7 @@
 
 from whimbrel.agent.crash_counts import count_crashes
 from whimbrel.agent.device_context import DeviceContext
+from whimbrel.agent.labels import public_labels
 from whimbrel.agent.locks import locked
 from whimbrel.agent.marks import Ended, forget, harvest
 from whimbrel.agent.model_state import ModelState
@@ -65,7 +66,8 @@ class SessionResults:
     def close_window(self) -> None:
         """Close the report window."""
         policy = self._device.trust.policies.get(self._state.model)
-        hardware_class, slices = policy.reported_labels(self._device.labels) if policy else ("", {})
+        labels = public_labels(self._device.labels, self._device.trust.policies.values())
+        hardware_class, slices = policy.reported_labels(labels) if policy else ("", {})
         self._device.spool.cut(
             self._state.model,
             serial=self._state.pointer.serial,

@@ -203,6 +203,8 @@ def picture(view: ExperimentView) -> Group:
     table = Table("arm", "version", "share", "assigned", "active", "reported", "failed", "interval", box=None)
     for arm in view.arms:
         mark = " (control)" if arm.role == "control" else " (stopped)" if arm.stopped else ""
+        if arm.without and not arm.stopped:
+            mark = f" (not in {', '.join(arm.without)})"
         table.add_row(
             arm.id + mark,
             arm.version,
@@ -216,6 +218,8 @@ def picture(view: ExperimentView) -> Group:
         Text(f"{metric.name} should {metric.direction}; for {ago(view.created_at)}: {view.because}"),
         table,
     ]
+    if view.bucket_by != "device":
+        lines.insert(2, Text(by_label_words(view.bucket_by, view.devices_per_value)))
     if view.verdict is not UNSET:
         lines.append(Text(f"now: {view.verdict.move}: {view.verdict.because}"))
     for name, figures in evidence.items():
@@ -225,6 +229,12 @@ def picture(view: ExperimentView) -> Group:
                 Text(f"{name}: ln E {figures.log_e:.2f} of {figures.log_e_needed:.2f}   {guards}", style="dim")
             )
     return Group(*lines)
+
+
+def by_label_words(bucket_by: str, devices_per_value: float) -> str:
+    """What it means for an experiment that its arms follow a label."""
+    label = bucket_by.removeprefix("label:")
+    return f"devices with the same {label} are in the same arm, and {devices_per_value:g} devices count as one"
 
 
 def _interval(arm: ArmEvidence | None) -> str:

@@ -74,6 +74,12 @@ def _question(view: View) -> Section:
         f"days at the latest; at most {100 * view['alpha']:g}% of such experiments may call a difference that is "
         "not there, however often they are looked at.",
     ]
+    if view["bucket_by"] != "device":
+        label = view["bucket_by"].removeprefix("label:")
+        sentences.append(
+            f"Devices with the same {label} are in the same arm. Which these are is known to the devices alone, so "
+            f"{view['devices_per_value']:g} devices count as one in all that is proven."
+        )
     if primary.get("minimum_effect"):
         sentences.append(f"The smallest effect worth shipping was set to {primary['minimum_effect']:g} beforehand.")
     return Section("What was asked", tuple(sentences))
@@ -95,6 +101,8 @@ def _arms(view: View, evidence: View) -> Section:
     rows = []
     for arm in view["arms"]:
         state = "control" if arm["role"] == "control" else "stopped" if arm["stopped"] else "treated"
+        if arm["without"] and not arm["stopped"]:
+            state = f"treated, but for {', '.join(arm['without'])}"
         rows.append(
             (
                 arm["id"],
@@ -108,6 +116,11 @@ def _arms(view: View, evidence: View) -> Section:
     for arm in view["arms"]:
         if arm["stopped"]:
             sentences.append(f"{arm['stopped']}.")
+        elif arm["without"]:
+            sentences.append(
+                f"{arm['id']} was stopped in {', '.join(arm['without'])}, where it did harm: these devices run the "
+                "baseline, and its figures, the control's among them, are those of all others."
+            )
     ratio = evidence.get("sample_ratio")
     if ratio:
         worst = max(ratio.values())

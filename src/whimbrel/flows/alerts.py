@@ -44,6 +44,7 @@ SAID: dict[str, AlertOn] = {
 SAID_OF_EXPERIMENTS: dict[str, ExperimentAlertOn] = {
     "start experiment": "experiment_started",
     "experiment stop arm": "arm_stopped",
+    "experiment stop slice": "arm_stopped_in_slice",
     "experiment ship": "experiment_shipped",
     "experiment keep": "experiment_kept",
     "experiment end": "experiment_inconclusive",
@@ -60,6 +61,7 @@ _SEVERITY: dict[Event, Severity] = {
     "objective_broken": "warning",
     "anomaly": "warning",
     "arm_stopped": "critical",
+    "arm_stopped_in_slice": "critical",
     "slice_back": "critical",
     "rolled_back": "critical",
     "held": "warning",
@@ -89,6 +91,7 @@ _WORDS: dict[Event, str] = {
 _OF_EXPERIMENTS: dict[Event, str] = {
     "experiment_started": "is started",
     "arm_stopped": "stops the arm",
+    "arm_stopped_in_slice": "stops a slice of the arm",
     "experiment_shipped": "ships",
     "experiment_kept": "keeps its control",
     "experiment_inconclusive": "ends, and nothing is decided",

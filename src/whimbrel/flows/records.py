@@ -152,6 +152,8 @@ class Comparison(Protocol):
     @property
     def salt(self) -> int | None: ...
     @property
+    def bucket_label(self) -> str | None: ...
+    @property
     def guard_plans(self) -> tuple[Plan, ...]: ...
     @property
     def compared_metrics(self) -> tuple[str, ...]: ...
@@ -168,6 +170,7 @@ class Comparison(Protocol):
     def window_at(self, at: float) -> int: ...
     def serial_of(self, role: Role, stage: int) -> int | None: ...
     def shadow_serial(self, stage: int) -> int | None: ...
+    def has_arm(self, stage: int) -> bool: ...
     def holds(self, bucket: int, *, stage: int, role: Role) -> bool: ...
 
 
@@ -225,6 +228,11 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.plan.range if self.salt is None else Range()
 
     @property
+    def bucket_label(self) -> str | None:
+        """None: each device falls into a bucket for itself."""
+        return None
+
+    @property
     def guard_plans(self) -> tuple[Plan, ...]:
         """The plans by which a gate judges its treated devices."""
         return (self.plan,)
@@ -261,9 +269,13 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
         """The version that treated devices of `stage` try in the shadow; None where they run what they are in."""
         return self.target if self.plan.stages[stage].shadow is not None else None
 
+    def has_arm(self, stage: int) -> bool:
+        """Whether it has entered this stage."""
+        return stage < len(self.shares)
+
     def holds(self, bucket: int, *, stage: int, role: Role) -> bool:
         """Whether a device in `bucket` may say that it is in this arm."""
-        if stage >= len(self.shares):
+        if not self.has_arm(stage):
             return False
         if role == "control" and self.baseline is None:
             return False
@@ -289,7 +301,8 @@ class ApprovalRecord(msgspec.Struct, frozen=True, kw_only=True):
 class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An experiment's progress.
 
-    `serials`: by variant; `stopped`: arms that ended before, and why; `winner`: shipped.
+    `serials`: by variant; `stopped`: arms that ended before, and why; `without`: by arm, the slices in which it was
+    stopped; `winner`: shipped.
     """
 
     namespace: str
@@ -302,6 +315,7 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     because: str
     stopped: dict[str, str] = {}
+    without: dict[str, tuple[str, ...]] = {}
     delays: tuple[float, ...] = ()  # seconds that treated devices take, as told to the controls
     delays_by_class: dict[str, tuple[float, ...]] = {}  # the same of hardware classes that take their own time
     winner: str | None = None
@@ -324,13 +338,18 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def range(self) -> Range:
-        """Its buckets of the model's layer."""
-        return self.plan.range
+        """The buckets of the model's layer that nothing else may have."""
+        return self.plan.taken
 
     @property
     def salt(self) -> int | None:
         """None: it divides the devices by the model's own salt."""
         return None
+
+    @property
+    def bucket_label(self) -> str | None:
+        """The label by whose value devices fall into its arms: the server does not know the values."""
+        return self.plan.bucket_label
 
     @property
     def guard_plans(self) -> tuple[Plan, ...]:
@@ -369,9 +388,13 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
         """None: an experiment tries nothing in the shadow."""
         return None
 
+    def has_arm(self, stage: int) -> bool:
+        """Whether a treated arm has this place."""
+        return stage < len(self.plan.treated)
+
     def holds(self, bucket: int, *, stage: int, role: Role) -> bool:
         """Whether a device in `bucket` may say that it is in this arm."""
-        if stage >= len(self.plan.treated):
+        if not self.has_arm(stage):
             return False
         arm = self.plan.treated[stage].id if role == "treated" else self.plan.control_id
         own = self.plan.ranges()[arm]

@@ -115,6 +115,7 @@ def _experiment_entry(experiment: ExperimentRecord) -> Entry:
         before=plan.compared[: limits.BEFORE],
         delays_s=experiment.delays,
         delays_by_class=experiment.delays_by_class,
+        bucket_by=plan.bucket_label,
     )
 
 

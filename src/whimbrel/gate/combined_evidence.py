@@ -79,6 +79,8 @@ def combine(plan: Plan, now: GateInput, ledger: Ledger, total: Counts) -> Combin
         events=total.failed_t + total.went_back_t, trials=attempts, limit=ledger.margins.failure
     )
     lanes.append(Lane("failure", ledger.weights["failure"], failures))
+    if ledger.cluster != 1:
+        lanes = [msgspec.structs.replace(lane, log_e=lane.log_e / ledger.cluster) for lane in lanes]
     return CombinedEvidence(lanes, ledger.severities)
 
 

@@ -102,9 +102,21 @@ _NO_REFERENCES = References()
 
 
 class Ledger:
-    """All tests of a rollout. `without`: slices that went back and are judged no more."""
+    """All tests of a rollout. `without`: slices that went back and are judged no more.
 
-    def __init__(self, plan: Plan, *, without: Iterable[str] = (), references: References = _NO_REFERENCES) -> None:
+    `cluster`: how many devices count as one, since they are alike in ways that no device tells; each lane's ln E is
+    divided by it: the geometric mean of the E-values of alike devices is an E-value, however they depend on each other.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        without: Iterable[str] = (),
+        references: References = _NO_REFERENCES,
+        cluster: float = 1.0,
+    ) -> None:
+        self.cluster = cluster
         self.shadows = plan.shadows
         self.app = Ledger(shadow_part(plan), without=without) if plan.shadows else None
         self.shadow = ShadowLedger()

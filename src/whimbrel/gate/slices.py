@@ -80,4 +80,4 @@ def _at_risk(ledger: Ledger, name: str) -> float:
 def _class_log_e(ledger: Ledger, name: str, guard: str, stage: int) -> float:
     cohort = ledger.cohorts.get(stage)
     tests = cohort.classes.get(name) if cohort else None
-    return tests.log_e(guard) if tests else 0.0
+    return tests.log_e(guard) / ledger.cluster if tests else 0.0

@@ -11,7 +11,7 @@ import msgspec
 from whimbrel.health.tally import Cell
 
 Move = Literal["wait", "hold", "advance", "finish", "roll_back", "slice_back"]
-ExperimentMove = Literal["wait", "hold", "stop_arm", "ship", "keep", "end"]
+ExperimentMove = Literal["wait", "hold", "stop_arm", "stop_slice", "ship", "keep", "end"]
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,8 @@
 2. A share is a number from 0 to 1, or a percent with its sign ("5%"). 5 alone is refused, because it is ambiguous.
 3. All variants are versions of one model: a device runs one version of it at a time.
 4. The budget `alpha` is split evenly over the arms (Bonferroni): all intervals hold at once.
+5. With `bucket_by: label:user_id` the devices of one person are in one arm. The server does not know who they are, so
+   all evidence counts as if they were all alike: that of `devices_per_value` devices as that of one.
 """
 
 import re
@@ -35,6 +37,10 @@ from whimbrel.policy.bucket import BUCKETS
 CRASH_RATE = "crash_rate"  # crashes a device and window: a ratio against the control's
 _PERCENT = re.compile(r"^(\d{1,3}(?:\.\d{1,6})?)%\Z")
 _CONTROLS = ("control", "baseline")
+_BY_LABEL = re.compile(r"^label:([A-Za-z0-9](?:[A-Za-z0-9_./-]{0,62}[A-Za-z0-9])?)\Z")
+DEVICES_PER_VALUE = 2.0  # where a file does not say it: a phone and a tablet
+# Labels that name a kind of device, as agents find them: all devices of a kind would be in one arm.
+KINDS_OF_DEVICES = frozenset({"os", "os_version", "arch", "cpu", "ram_mb", "hardware"})
 
 Days = Annotated[float, Meta(gt=0, le=365)]
 VariantId = Name
@@ -112,6 +118,8 @@ class Experiment(Document, frozen=True):
     range_percent: tuple[Annotated[float, Meta(ge=0, le=100)], Annotated[float, Meta(ge=0, le=100)]] = (0.0, 100.0)
     reshuffle: bool = True
     selector: Selector = EVERYONE
+    bucket_by: Annotated[str, Meta(max_length=256)] = "device"  # or label:<name>
+    devices_per_value: Annotated[float, Meta(ge=1, le=1000)] | None = None  # with a label: as the average device has it
     alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.05
     guardrail_alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.1
     check_interval_sec: Annotated[float, Meta(ge=0.5, le=86400)] = 300.0
@@ -125,6 +133,7 @@ class Experiment(Document, frozen=True):
         _check_variants(self)
         _check_shares(self)
         _check_metrics(self)
+        _check_bucket_by(self)
         if self.minimum_days > self.duration_days:
             raise ValueError(f"minimum_days {self.minimum_days:g} is more than duration_days {self.duration_days:g}")
         if (self.on_decision == "rollout") != (self.rollout is not None):
@@ -156,6 +165,27 @@ class Experiment(Document, frozen=True):
     def range(self) -> Range:
         """Its buckets of the model's layer."""
         return Range.of_percent(*self.range_percent)
+
+    @property
+    def bucket_label(self) -> Label | None:
+        """The label by whose value devices fall into the arms; None: each device for itself."""
+        match = _BY_LABEL.match(self.bucket_by)
+        return match[1] if match else None
+
+    @property
+    def taken(self) -> Range:
+        """The buckets of the model's layer that nothing else may have: its own; by a label all of them.
+
+        The bucket of a device says nothing of the bucket of its label, so no two ranges of them are apart.
+        """
+        return self.range if self.bucket_label is None else Range()
+
+    @property
+    def cluster(self) -> float:
+        """How many devices count as one, in all that is proven."""
+        if self.bucket_label is None:
+            return 1.0
+        return DEVICES_PER_VALUE if self.devices_per_value is None else self.devices_per_value
 
     def share(self, variant: str) -> float:
         """The share of the devices in its range."""
@@ -271,6 +301,26 @@ def _check_shares(experiment: Experiment) -> None:
     empty = [name for name, own in experiment.ranges().items() if own.buckets < 1]
     if empty:
         raise ValueError(f"the share of {', '.join(empty)} is below one in {BUCKETS:,} devices")
+
+
+def _check_bucket_by(experiment: Experiment) -> None:
+    text, label = experiment.bucket_by, experiment.bucket_label
+    if label is None:
+        if text != "device":
+            raise ValueError(f"bucket_by: expected device, or label:<name> such as label:user_id; found {text[:80]!r}")
+        if experiment.devices_per_value is not None:
+            raise ValueError("devices_per_value: it says how many devices share a value, and bucket_by names no label")
+        return
+    if label in KINDS_OF_DEVICES or label.startswith("runtime."):
+        raise ValueError(
+            f"bucket_by: {label} names a kind of device, so all devices of a kind would be in one arm; name a label "
+            "with thousands of values, such as user_id, or leave bucket_by out"
+        )
+    if label in experiment.selector.labels:
+        raise ValueError(
+            f"selector: it asks for {label}, by which devices are divided. Policies are public, so no value may be "
+            f"in one, and devices without {label} are in no arm anyway; leave it out of the selector"
+        )
 
 
 def _check_metrics(experiment: Experiment) -> None:

@@ -19,6 +19,7 @@ class Act(StrEnum):
     """What can happen to an experiment."""
 
     STOP_ARM = "stop_arm"  # proven harm: the arm's devices return, the others go on
+    STOP_SLICE = "stop_slice"  # proven harm in some slices alone: their devices return, the arm's others go on
     SHIP = "ship"
     KEEP = "keep"
     END = "end"
@@ -27,6 +28,7 @@ class Act(StrEnum):
 
 NEXT = {
     (Phase.RUNNING, Act.STOP_ARM): Phase.RUNNING,
+    (Phase.RUNNING, Act.STOP_SLICE): Phase.RUNNING,
     (Phase.RUNNING, Act.SHIP): Phase.SHIPPED,
     (Phase.RUNNING, Act.KEEP): Phase.KEPT,
     (Phase.RUNNING, Act.END): Phase.INCONCLUSIVE,

@@ -30,6 +30,7 @@ ModelAlertOn = Literal["objective_broken", "anomaly", "recovered"]
 ExperimentAlertOn = Literal[
     "experiment_started",
     "arm_stopped",
+    "arm_stopped_in_slice",
     "experiment_shipped",
     "experiment_kept",
     "experiment_inconclusive",

@@ -2,6 +2,10 @@
 
 key = XXH64(device id as UTF-8, seed 0); bucket = XXH64(key as 8 bytes little-endian, seed = salt) % 1,000,000.
 Vector: dev-1, salt 42: key 10522668389010243576, bucket 586382. The same in every language with xxHash.
+
+Where an entry of the policy says `bucket_by`, the value of that label stands in the place of the device id. Vector:
+ann, salt 42: key 811139115053772478, bucket 344805. Value, key and bucket stay on the device: the salt is public, so
+whoever had one of them could try every name.
 """
 
 import xxhash
@@ -12,6 +16,11 @@ BUCKETS = 1_000_000
 def device_key(device_id: str) -> int:
     """A device's key, an unsigned 64-bit number. A bucket follows from the key and the salt alone."""
     return xxhash.xxh64_intdigest(device_id.encode(), seed=0)
+
+
+def label_key(value: str) -> int:
+    """The key of all devices whose label has this value: the same hash, of the value."""
+    return device_key(value)
 
 
 def bucket(key: int, *, salt: int) -> int:

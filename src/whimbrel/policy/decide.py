@@ -11,6 +11,7 @@
 5. A device that fell back from its arm's version still counts in its arm: a failure stays in the denominator.
 6. While a model has no baseline, a device without a version from an arm or a pin runs none ("stop"). So a first version
    that is taken back leaves the devices that have it.
+7. An entry with `bucket_by` asks for the bucket of the label's value, and passes over a device without one.
 
 Called by the device agent, the thin check, the controllers' forecasts and the simulator. decide_many.py decides for
 millions of devices with the parts below: who adds a range of buckets to a policy adds it to `edges`.
@@ -22,7 +23,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from whimbrel.model.release import Line
-from whimbrel.policy.bucket import bucket, device_key
+from whimbrel.policy.bucket import bucket, device_key, label_key
 from whimbrel.policy.policy import Entry, Layer, Policy
 from whimbrel.policy.shadow import Shadow
 
@@ -102,12 +103,19 @@ def pinned(policy: Policy, profile: Profile) -> Proposal | None:
 def in_layer(policy: Policy, layer: Layer, place: int, profile: Profile) -> Proposal | None:
     """A layer's proposal for a device in bucket `place`. None where no entry matches. Constant between two `edges`."""
     for entry in layer.entries:
-        if entry.start <= place < entry.end and entry.selector.matches(profile.labels):
-            proposal = _in_entry(entry, place, profile)
+        own = place if entry.bucket_by is None else label_place(entry.bucket_by, profile.labels, salt=layer.salt)
+        if own is not None and entry.start <= own < entry.end and entry.selector.matches(profile.labels):
+            proposal = _in_entry(entry, own, profile)
             if proposal.assignments:
                 return proposal if proposal.serial is not None else proposal._replace(serial=policy.baseline)
             return None
     return None
+
+
+def label_place(label: str, labels: Mapping[str, str], *, salt: int) -> int | None:
+    """The bucket of a device by the value of its `label`; None where it has none."""
+    value = labels.get(label)
+    return bucket(label_key(value), salt=salt) if value else None
 
 
 def edges(layer: Layer) -> set[int]:
@@ -137,6 +145,8 @@ def settle(policy: Policy, line: Line, profile: Profile, proposal: Proposal) -> 
 
 
 def _in_entry(entry: Entry, place: int, profile: Profile) -> Proposal:
+    # The reason may leave the device, and the bucket of a label's value may not.
+    where = f"bucket {place}" if entry.bucket_by is None else f"its {entry.bucket_by}"
     controls: list[Assignment] = []
     serial: int | None = None
     for arm in entry.arms:
@@ -144,13 +154,13 @@ def _in_entry(entry: Entry, place: int, profile: Profile) -> Proposal:
             assignment = Assignment(entry.rollout, arm.stage, arm.name, arm.role, entry.before)
             if arm.role == "treated" and arm.shadow is not None:
                 beside = Beside(arm.serial, arm.shadow, entry.rollout, arm.stage)
-                because = f"bucket {place} is in {arm.name} of {entry.rollout}, which tries {arm.serial} in the shadow"
+                because = f"{where} is in {arm.name} of {entry.rollout}, which tries {arm.serial} in the shadow"
                 return Proposal(None, (assignment,), because, beside)
             if arm.role == "treated":
-                return Proposal(arm.serial, (assignment,), f"bucket {place} is in {arm.name} of {entry.rollout}")
+                return Proposal(arm.serial, (assignment,), f"{where} is in {arm.name} of {entry.rollout}")
             serial = serial if serial is not None else arm.serial
             controls.append(assignment)
-    return Proposal(serial, tuple(controls), f"bucket {place} is a control of {entry.rollout}")
+    return Proposal(serial, tuple(controls), f"{where} is a control of {entry.rollout}")
 
 
 def objection(policy: Policy, line: Line, profile: Profile, serial: int) -> str | None:

@@ -1,7 +1,8 @@
 """What should each of millions of devices run? `decide` for arrays: numpy hashes, `decide` itself answers.
 
-1. A decision depends only on a device's labels and buckets, and changes only at the edges of arms. So the parts of
-   `decide` run once for each kind of device and each stretch of buckets, and the arrays only look the answer up.
+1. A decision depends only on a device's labels and buckets, and changes only at the edges of arms; the bucket of a
+   label's value (`bucket_by`) follows from the labels. So the parts of `decide` run once for each kind of device and
+   each stretch of buckets, and the arrays only look the answer up.
 2. Devices that a pin names are decided one by one. A device is known by its key: two devices with one key are one.
 3. Chunks are so small that the arrays stay in the processor's cache.
 

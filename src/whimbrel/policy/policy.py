@@ -3,7 +3,7 @@
 Signed online; TUF target `policy/<model>.json`. `decide` reads it on the device, on the server and in the simulator.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from itertools import pairwise
 from typing import Annotated, Literal, get_args
 
@@ -99,6 +99,8 @@ class Entry(Document, frozen=True):
     `delays_s`: how long treated devices take from their permission to their activation, as quantiles. Each control
     draws its own delay from them before its placebo (policy/delays.py). Empty: placebos are taken at once.
     `delays_by_class`: the same for devices of a hardware class that takes another time.
+    `bucket_by`: the label by whose value a device falls into a bucket, so that the devices of one person agree; a
+    device without a value is none of its devices. None: each device for itself.
     """
 
     rollout: RolloutId
@@ -109,6 +111,7 @@ class Entry(Document, frozen=True):
     before: Annotated[tuple[Label, ...], Meta(max_length=limits.BEFORE)] = ()
     delays_s: Delays = ()
     delays_by_class: Annotated[dict[LabelValue, Delays], Meta(max_length=limits.DELAY_CLASSES)] = {}
+    bucket_by: Label | None = None
 
     def __post_init__(self) -> None:
         if self.start > self.end:
@@ -179,14 +182,24 @@ class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1")
         if sum(len(pin.devices) for pin in self.pins) > limits.PINS:
             raise ValueError(f"pins name more than {limits.PINS} devices; use a selector")
 
+    @property
+    def private_labels(self) -> frozenset[str]:
+        """The labels by which devices fall into buckets: a device tells none of them, whatever asks for it."""
+        entries = (entry for layer in self.layers for entry in layer.entries)
+        return frozenset(entry.bucket_by for entry in entries if entry.bucket_by is not None)
+
     def reported_labels(self, labels: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         """What a device with `labels` reports of itself in windows: its hardware class, and its slices by label."""
-        return labels.get(self.hardware_label, ""), {
-            label: labels[label] for label in self.slice_labels if label in labels
-        }
+        told = without(labels, self.private_labels)
+        return told.get(self.hardware_label, ""), {label: told[label] for label in self.slice_labels if label in told}
 
     def conditions_of(self, rollout: str | None, *, role: str, stage: int) -> Conditions:
         """When a device of an arm may fetch and activate: the arm's own conditions, or the policy's."""
         entries = (entry for layer in self.layers for entry in layer.entries if entry.rollout == rollout)
         arm = next((arm for entry in entries if (arm := entry.arm_of(role=role, stage=stage))), None)
         return self.conditions if arm is None or arm.conditions is None else arm.conditions
+
+
+def without(labels: Mapping[str, str], private: Set[str]) -> Mapping[str, str]:
+    """The labels but for those that are private."""
+    return {name: value for name, value in labels.items() if name not in private} if private else labels

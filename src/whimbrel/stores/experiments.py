@@ -55,6 +55,7 @@ class Experiments:
                 _table.c.id == experiment.id,
                 _table.c.phase == before.phase.value,
                 _table.c.stopped == packed(before.stopped),
+                _table.c.without == packed(before.without),
             )
             .values(**_values(experiment))
         )
@@ -69,6 +70,7 @@ def _values(experiment: ExperimentRecord) -> dict[str, Any]:
         "phase": experiment.phase.value,
         "serials": packed(experiment.serials),
         "stopped": packed(experiment.stopped),
+        "without": packed(experiment.without),
         "delays": packed(experiment.delays),
         "delays_by_class": packed(experiment.delays_by_class),
     }
@@ -83,6 +85,7 @@ def _experiment(row: Row[Any]) -> ExperimentRecord:
             "phase": Phase(row.phase),
             "serials": parse(dict[str, int], row.serials, what="stored serials"),
             "stopped": parse(dict[str, str], row.stopped, what="stored arms"),
+            "without": parse(dict[str, tuple[str, ...]], bytes(row.without) or b"{}", what="stored slices"),
             "delays": parse(tuple[float, ...], row.delays, what="stored delays"),
             "delays_by_class": parse(
                 dict[str, tuple[float, ...]], bytes(row.delays_by_class) or b"{}", what="stored delays"

@@ -311,7 +311,7 @@ class Registry:
     def experiment_ranges(self, model: str) -> list[tuple[str, Range]]:
         """The bucket ranges of a model's live experiments, with their names."""
         live = Experiments(self.connection, self.namespace).all(model=model, live=True)
-        return [(f"experiment {experiment.id}", experiment.plan.range) for experiment in live]
+        return [(f"experiment {experiment.id}", experiment.range) for experiment in live]
 
     def write_verdict(self, entry: VerdictRecord) -> None:
         """Append a verdict of the gate."""

@@ -173,6 +173,7 @@ experiments = Table(
     Column("phase", String(32), nullable=False),
     Column("serials", LargeBinary, nullable=False),  # by variant
     Column("stopped", LargeBinary, nullable=False),  # arms that ended before, and why
+    Column("without", LargeBinary, nullable=False, server_default="{}"),  # slices in which arms were stopped
     Column("delays", LargeBinary, nullable=False),  # of the treated, as told to the controls
     Column("delays_by_class", LargeBinary, nullable=False, server_default="{}"),
     Column("winner", String(64)),

@@ -181,6 +181,7 @@ def experiment_alert(event: str, arm: str = "") -> Alert:
     [
         ("start experiment", "experiment_started", "note"),
         ("experiment stop arm", "arm_stopped", "firing"),
+        ("experiment stop slice", "arm_stopped_in_slice", "firing"),
         ("experiment ship", "experiment_shipped", "resolved"),
         ("experiment keep", "experiment_kept", "resolved"),
         ("experiment end", "experiment_inconclusive", "resolved"),
@@ -195,6 +196,11 @@ def test_what_happens_to_an_experiment_is_told_and_its_end_clears_it(action: str
 
 def test_every_act_on_an_experiment_has_its_event() -> None:
     assert set(SAID_OF_EXPERIMENTS) == {"start experiment"} | {f"experiment {act.replace('_', ' ')}" for act in Act}
+
+
+def test_the_title_says_that_a_slice_of_an_arm_is_stopped() -> None:
+    told = experiment_alert("arm_stopped_in_slice", "large")
+    assert (told.severity, told.title) == ("critical", "wake: the experiment e1 stops a slice of the arm large")
 
 
 @pytest.mark.parametrize("form", ["generic", "slack", "pagerduty", "alertmanager"])

@@ -7,13 +7,8 @@ import pytest
 
 from support.experiments import written
 from whimbrel.gate.evidence import RateWindow, ratio_bounds
-from whimbrel.gate.experiment_gate import (
-    ExperimentInput,
-    ExperimentLedger,
-    ExperimentVerdict,
-    judge_experiment,
-    ratio_set,
-)
+from whimbrel.gate.experiment_gate import ExperimentInput, ExperimentVerdict, judge_experiment
+from whimbrel.gate.experiment_ledger import ExperimentLedger, ratio_set
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.panel import Panel
 from whimbrel.health.tally import Cell

@@ -3,9 +3,10 @@
 import pytest
 
 from support.experiments import TEXT, written
+from whimbrel.agent.labels import seen_labels
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.experiment_file import read_experiment
-from whimbrel.plan.experiment import Experiment
+from whimbrel.plan.experiment import KINDS_OF_DEVICES, Experiment
 from whimbrel.plan.ranges import Range
 
 PUBLISHED = """
@@ -48,6 +49,16 @@ def test_what_the_form_leaves_out_has_its_published_values() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
+        ("id: e1", "id: e1\n  bucket_by: user_id", "expected device, or label:<name>"),
+        ("id: e1", 'id: e1\n  bucket_by: "label:a b"', "expected device, or label:<name>"),
+        ("id: e1", "id: e1\n  bucket_by: label:os", "os names a kind of device"),
+        ("id: e1", "id: e1\n  bucket_by: label:runtime.litert", "names a kind of device"),
+        ("id: e1", "id: e1\n  devices_per_value: 3", "bucket_by names no label"),
+        (
+            "id: e1",
+            "id: e1\n  bucket_by: label:user_id\n  selector: {match_labels: {user_id: ann}}",
+            "Policies are public",
+        ),
         ("name: A", "nam: A", "nam"),
         ("control: 50%", "control: 50", r"allocation 50: .* such as 5%"),
         ("control: 50%", "control: 0%", "allocation 0%"),
@@ -96,3 +107,16 @@ def test_arms_lie_side_by_side_in_the_range_and_what_is_over_is_in_none() -> Non
 def test_less_of_a_rate_is_better_unless_it_is_said(metric: str, rises: bool) -> None:
     assert written(primary_metric=metric).primary.rises is rises
     assert written(primary_metric={"name": metric, "direction": "increase"}).primary.rises
+
+
+def test_arms_by_a_label_are_taken_in_both_spellings_and_count_two_devices_as_one() -> None:
+    plan = read(TEXT.replace("id: e1", "id: e1\n  bucketBy: label:user_id"))
+    assert (plan.bucket_label, plan.cluster, plan.taken) == ("user_id", 2.0, Range())
+    assert read(TEXT).bucket_label is None
+    assert read(TEXT.replace("id: e1", "id: e1\n  bucket_by: device")) == read(TEXT)
+    assert (read(TEXT).cluster, written(bucket_by="label:home", devices_per_value=5).cluster) == (1.0, 5.0)
+
+
+def test_every_label_that_an_agent_finds_by_itself_names_a_kind_of_device() -> None:
+    seen = {name for name in seen_labels() if not name.startswith("runtime.")}
+    assert seen <= KINDS_OF_DEVICES

@@ -6,9 +6,11 @@ import msgspec
 import pytest
 
 from support.values import SALT, arm, devices_in, line, policy, selector
+from whimbrel.agent.labels import labels_to_tell
+from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Line
 from whimbrel.model.selector import Selector
-from whimbrel.policy.bucket import BUCKETS, bucket, device_key
+from whimbrel.policy.bucket import BUCKETS, bucket, device_key, label_key
 from whimbrel.policy.decide import Assignment, Decision, Profile, decide
 from whimbrel.policy.policy import Entry, Layer, Pin, Policy, Quarantine
 
@@ -45,6 +47,58 @@ def test_the_bucket_of_the_published_vector() -> None:
 
 def test_another_salt_is_another_division() -> None:
     assert bucket(device_key("dev-1"), salt=43) != 586382
+
+
+def test_the_key_of_a_labels_value_is_the_same_hash_of_the_value() -> None:
+    assert (label_key("ann"), bucket(label_key("ann"), salt=42)) == (811139115053772478, 344805)
+
+
+# --- arms by a label's value ---
+
+
+def by_person(start: int, end: int) -> Policy:
+    return policy(layers=layers(entry("e1", start=start, end=end, bucket_by="user_id")))
+
+
+def asked_of(labels: dict[str, str], *, device: str = CANARY, under: Policy | None = None) -> Decision:
+    return decide(under or by_person(344_805, 344_806), line(), Profile(device, labels))
+
+
+def test_the_devices_of_one_person_are_in_one_arm_whatever_their_ids() -> None:
+    half = by_person(0, 500_000)
+    for person in (f"person-{n}" for n in range(200)):
+        serials = {asked_of({"user_id": person}, device=f"{person}-{n}", under=half).serial for n in range(3)}
+        inside = bucket(label_key(person), salt=SALT) < 500_000
+        assert serials == {2 if inside else 1}
+
+
+def test_a_device_without_the_label_is_in_no_arm() -> None:
+    for labels in ({}, {"user_id": ""}, {"user": "ann"}):
+        decision = asked_of(labels, under=by_person(0, BUCKETS))
+        assert (decision.serial, decision.assignments) == (1, ())
+
+
+def test_the_reason_of_a_decision_does_not_tell_the_bucket_of_the_value() -> None:
+    """It may leave the device, as what the device waits for: with the public salt every name could be tried."""
+    decision = asked_of({"user_id": "ann"})
+    assert (decision.serial, decision.because) == (2, "its user_id is in canary of e1")
+
+
+def test_a_label_that_divides_devices_is_reported_by_none_of_the_ways() -> None:
+    asked = msgspec.structs.replace(
+        by_person(0, BUCKETS), slice_labels=("user_id", "region"), hardware_label="user_id", report_labels=("user_id",)
+    )
+    assert asked.reported_labels({"user_id": "ann", "region": "NZ"}) == ("", {"region": "NZ"})
+    assert labels_to_tell({"user_id": "ann"}, [asked]) == {}
+    other = policy(report_labels=("user_id", "region"))
+    assert labels_to_tell({"user_id": "ann", "region": "NZ"}, [other, asked]) == {"region": "NZ"}
+    assert labels_to_tell({"user_id": "ann"}, [other]) == {"user_id": "ann"}
+
+
+def test_a_policy_without_the_key_has_the_bytes_that_it_had() -> None:
+    assert b"bucket_by" not in encode(policy())
+    read = parse(Policy, encode(by_person(0, 9)), what="a policy")
+    assert read.layers[0].entries[0].bucket_by == "user_id"
 
 
 # --- arms ---

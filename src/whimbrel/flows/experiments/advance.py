@@ -5,7 +5,10 @@
 2. A person's act goes the same way, with the person as the actor.
 3. An arm whose harm is proven is taken out, and its version is quarantined as a rollout's would be; a version that the
    control runs too (an A/A experiment) is not.
-4. What is to follow a shipped arm follows in the same transaction. Where it cannot (a rollout of the model is running),
+4. An arm that is stopped in some slices alone stays in the policy: its version is quarantined there, so their devices
+   run the baseline, and what they tell is left out of the arm's evidence and of its control's. So are the slices of
+   every other arm with the same version.
+5. What is to follow a shipped arm follows in the same transaction. Where it cannot (a rollout of the model is running),
    the decision stands, and says so.
 """
 
@@ -18,18 +21,20 @@ from whimbrel.flows.audit import audit
 from whimbrel.flows.experiments.judge import ExperimentLedgers, experiment_verdict_for, judge_and_store_experiment
 from whimbrel.flows.experiments.start import live_comparisons
 from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
-from whimbrel.flows.quarantine import quarantine, refused_serials
+from whimbrel.flows.quarantine import quarantine, refused_serials, selector_of
 from whimbrel.flows.records import ExperimentRecord, VersionRecord
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.gate.experiment_gate import ExperimentVerdict
 from whimbrel.gate.verdict import ExperimentMove
 from whimbrel.model.documents import encode
+from whimbrel.model.selector import EVERYONE
 from whimbrel.plan.experiment_states import Act, after
 
 PersonAct = Literal["stop", "keep", "ship"]
 
 _ACT_OF_VERDICT: dict[ExperimentMove, Act] = {
     "stop_arm": Act.STOP_ARM,
+    "stop_slice": Act.STOP_SLICE,
     "ship": Act.SHIP,
     "keep": Act.KEEP,
     "end": Act.END,
@@ -66,6 +71,7 @@ def advance_experiment(
         experiments=experiments,
         tag=tag,
         arm=verdict.arm,
+        slices=verdict.slices,
         because=verdict.because,
         actor="gate",
         evidence=verdict.evidence,
@@ -130,17 +136,20 @@ def _act(
     actor: str,
     evidence: dict[str, object],
     now: float,
+    slices: tuple[str, ...] = (),
 ) -> ExperimentRecord:
     ended = msgspec.structs.replace(record, phase=after(record.phase, act), because=because)
     if act is Act.STOP_ARM and arm is not None:
         ended = msgspec.structs.replace(ended, stopped=record.stopped | {arm: because})
+    if act is Act.STOP_SLICE and arm is not None:
+        ended = msgspec.structs.replace(ended, without=_without(record, arm, slices))
     if act is Act.SHIP:
         ended = msgspec.structs.replace(ended, winner=arm)
     if not ended.live:
         ended = msgspec.structs.replace(ended, ended_at=now)
     experiments.save(ended, before=record)
-    if act is Act.STOP_ARM and arm is not None:
-        _quarantine_arm(registry, record, arm, because=because, now=now)
+    if act in {Act.STOP_ARM, Act.STOP_SLICE} and arm is not None:
+        _quarantine_arm(registry, record, arm, slices, because=because, now=now)
     if act is Act.SHIP and arm is not None:
         follows = _follow(
             ended, arm, registry=registry, fleet=fleet, experiments=experiments, tag=tag, actor=actor, now=now
@@ -154,11 +163,21 @@ def _act(
     return ended
 
 
-def _quarantine_arm(registry: RegistryPort, record: ExperimentRecord, arm: str, *, because: str, now: float) -> None:
-    serial = record.serials[arm]
-    needed = {record.serials[record.plan.control_id], registry.model(record.model).baseline}
+def _without(record: ExperimentRecord, arm: str, slices: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The slices in which each arm is stopped, with these of `arm`'s version."""
+    same = [other.id for _, other in record.arms if record.serials[other.id] == record.serials[arm]]
+    return record.without | {each: tuple(sorted({*record.without.get(each, ()), *slices})) for each in same}
+
+
+def _quarantine_arm(
+    registry: RegistryPort, record: ExperimentRecord, arm: str, slices: tuple[str, ...], *, because: str, now: float
+) -> None:
+    """Quarantine an arm's version: everywhere, or in some slices."""
+    serial, model = record.serials[arm], registry.model(record.model)
+    needed = {record.serials[record.plan.control_id], model.baseline}
     if serial not in needed | refused_serials(registry, record.model).keys():
-        quarantine(registry, record.model, serial, because=because, now=now)
+        selector = selector_of(slices, hardware=model.settings.hardware_label) if slices else EVERYONE
+        quarantine(registry, record.model, serial, because=because, now=now, selector=selector)
 
 
 def _follow(

@@ -1,6 +1,7 @@
 """What an experiment would do, in plain words, before it begins: devices by arm, and what can be found with them.
 
-1. Devices are counted as they are enrolled now; of a large fleet without a selector, by the shares of the buckets.
+1. Devices are counted as they are enrolled now; of a large fleet without a selector, by the shares of the buckets. So
+   are those that fall into arms by a label's value, which only the devices know.
 2. The smallest difference is the one that the worst-off arm proves in four of five experiments.
 3. Nothing here changes anything. What `start_experiment` refuses is refused here too, except a range that is taken:
    that is one of the sentences.
@@ -14,6 +15,7 @@ from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
 from whimbrel.gate.differences import two_sided_bound, two_sided_rho
 from whimbrel.health.panel import LEAST_DEVICES
 from whimbrel.plan.experiment import Experiment
+from whimbrel.plan.ranges import Range
 from whimbrel.policy.bucket import BUCKETS, bucket
 
 
@@ -45,6 +47,7 @@ def check_experiment(
         for name, count in devices.items()
     ]
     total = sum(devices.values())
+    sentences += _label_sentences(plan)
     sentences.append(f"{elsewhere} enrolled devices are in no arm and run the baseline")
     if total < plan.minimum_sample_size:
         share = sum(plan.share(name) for name in devices)
@@ -79,9 +82,12 @@ def check_experiment(
 def _by_arm(fleet: FleetPort, plan: Experiment, *, salt: int) -> tuple[dict[str, int], int]:
     ranges = plan.ranges()
     count = fleet.count_devices(plan.model)
-    if plan.selector.everyone and count > limits.EXPERIMENT_COUNTED:
-        devices = {name: round(count * own.buckets / BUCKETS) for name, own in ranges.items()}
-        return devices, count - sum(devices.values())
+    by_label = plan.bucket_label is not None
+    if plan.selector.everyone and (by_label or count > limits.EXPERIMENT_COUNTED):
+        return _by_share(count, ranges, count=count)
+    if by_label:
+        matching = sum(plan.selector.matches(labels) for _, labels in fleet.keys_and_labels(plan.model))
+        return _by_share(matching, ranges, count=count)
     devices, elsewhere = dict.fromkeys(ranges, 0), 0
     for key, labels in fleet.keys_and_labels(plan.model):
         place = bucket(key, salt=salt)
@@ -91,6 +97,26 @@ def _by_arm(fleet: FleetPort, plan: Experiment, *, salt: int) -> tuple[dict[str,
         else:
             devices[arm] += 1
     return devices, elsewhere
+
+
+def _by_share(reached: int, ranges: dict[str, Range], *, count: int) -> tuple[dict[str, int], int]:
+    devices = {name: round(reached * own.buckets / BUCKETS) for name, own in ranges.items()}
+    return devices, count - sum(devices.values())
+
+
+def _label_sentences(plan: Experiment) -> list[str]:
+    """What is not known where devices fall into arms by a label's value, and what follows from that."""
+    label = plan.bucket_label
+    if label is None:
+        return []
+    return [
+        f"devices fall into arms by their {label}, whose value stays on them: how many have one, and how many share "
+        "one, is not known here, so the numbers above are shares of all devices; devices without it are in no arm and "
+        "run the baseline",
+        f"{plan.cluster:g} devices are taken to share a value of {label} (devices_per_value) and to be all alike, so "
+        "they count as one in every interval and guardrail",
+        f"nothing else of {plan.model} can be tried while the experiment runs",
+    ]
 
 
 def _enrolled_for(plan: Experiment, share: float, total: int, elsewhere: int) -> str:
@@ -105,9 +131,9 @@ def _smallest_effect(plan: Experiment, devices: dict[str, int]) -> tuple[float |
     spread, unit = plan.primary.spread, plan.primary.name
     if spread is None:
         spread, unit = 1.0, "standard deviations between devices"
-    if min(control, smallest) < LEAST_DEVICES or plan.primary.is_ratio:
+    if min(control, smallest) < LEAST_DEVICES * plan.cluster or plan.primary.is_ratio:
         return None, unit
-    information = 1 / (spread**2 * (1 / control + 1 / smallest))
+    information = 1 / (spread**2 * plan.cluster * (1 / control + 1 / smallest))
     rho = two_sided_rho(v_opt=information, alpha=plan.arm_alpha)
     power_80 = 0.8416  # the normal quantile
     bound = two_sided_bound(information, rho=rho, alpha=plan.arm_alpha)
@@ -120,7 +146,8 @@ def _effect_sentences(plan: Experiment, devices: dict[str, int], effect: float |
         return ["crash_rate is compared as a ratio: what can be seen depends on how many crashes there are"]
     if effect is None:
         return [
-            f"an arm has fewer than {LEAST_DEVICES} devices: no interval can be given for it, so nothing is decided"
+            f"an arm has fewer than {LEAST_DEVICES * plan.cluster:g} devices: no interval can be given for it, so "
+            "nothing is decided"
         ]
     sentences = [
         f"the smallest difference of {primary.name} that is proven in four of five experiments: {effect:.3g} "

@@ -6,7 +6,8 @@ from whimbrel.flows.judging import ReplayedVerdict, judge_and_store, judge_windo
 from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
 from whimbrel.flows.quarantine import refused_serials
 from whimbrel.flows.records import ExperimentRecord
-from whimbrel.gate.experiment_gate import ExperimentInput, ExperimentLedger, ExperimentVerdict, judge_experiment
+from whimbrel.gate.experiment_gate import ExperimentInput, ExperimentVerdict, judge_experiment
+from whimbrel.gate.experiment_ledger import ExperimentLedger
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
 
@@ -19,13 +20,13 @@ class ExperimentGate:
     def __init__(self, record: ExperimentRecord) -> None:
         self.comparison = record
 
-    def new_ledger(self, gate_input: ExperimentInput) -> ExperimentLedger:  # noqa: ARG002 (a rollout's depends on it)
+    def new_ledger(self, gate_input: ExperimentInput) -> ExperimentLedger:
         """A ledger that has folded nothing."""
-        return ExperimentLedger(self.comparison.plan)
+        return ExperimentLedger(self.comparison.plan, without=gate_input.without)
 
-    def fits(self, ledger: ExperimentLedger, gate_input: ExperimentInput) -> bool:  # noqa: ARG002 (as above)
-        """Whether a kept ledger may go on: always."""
-        return True
+    def fits(self, ledger: ExperimentLedger, gate_input: ExperimentInput) -> bool:
+        """Whether a kept ledger left out the slices in which arms were stopped by now."""
+        return ledger.without == {arm: frozenset(slices) for arm, slices in gate_input.without.items()}
 
     def judge(self, gate_input: ExperimentInput, ledger: ExperimentLedger, cells: Sequence[Cell]) -> ExperimentVerdict:
         """The verdict, with `cells` folded into the ledger."""
@@ -81,6 +82,7 @@ def experiment_input(
         counts=fleet.counts(record.id),
         stopped=tuple(sorted(record.stopped)),
         withdrawn=_withdrawn(registry, record),
+        without=record.without,
     )
 
 

@@ -4,13 +4,17 @@
    to.
 2. Refused: a variant that is retired or was taken back; a range of buckets that a live rollout or experiment of the
    model has (a device runs one version at a time).
-3. The layer's salt is drawn anew where nothing lives in it, so that who was treated together before is not again.
+3. Where devices fall into arms by a label's value, nothing else of the model may be live, and no policy may ask devices
+   to tell that label.
+4. The layer's salt is drawn anew where nothing lives in it, so that who was treated together before is not again.
 """
+
+from msgspec import UnsetType
 
 from whimbrel.errors import Conflict, Refused
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import ExperimentsPort, RegistryPort
-from whimbrel.flows.records import Comparison, ExperimentRecord, ModelRecord
+from whimbrel.flows.records import Comparison, ExperimentRecord, ModelRecord, NewSettings
 from whimbrel.flows.versions import find_version, required_by
 from whimbrel.plan.experiment import Experiment
 from whimbrel.plan.experiment_states import Phase
@@ -39,10 +43,16 @@ def start_experiment(
     serials = find_serials(registry, model, plan)
     live = live_comparisons(registry, experiments, model=model.name)
     if blocking := titles_in_the_way(plan, live):
+        has = "has" if len(blocking) == 1 else "have"
+        if plan.bucket_label is not None:
+            raise Conflict(
+                f"{' and '.join(blocking)} of {model.name} {has} devices, and an experiment by {plan.bucket_label} "
+                "needs all buckets of the model: another key divides its devices, so no range_percent keeps them "
+                "apart; end it"
+            )
         raise Conflict(
-            f"{' and '.join(blocking)} of {model.name} {'has' if len(blocking) == 1 else 'have'} devices between "
-            f"{plan.range.words()} of the buckets, and a device runs one version at a time; end it, or name another "
-            "range_percent"
+            f"{' and '.join(blocking)} of {model.name} {has} devices between {plan.range.words()} of the buckets, and "
+            "a device runs one version at a time; end it, or name another range_percent"
         )
     if plan.id is not None and any(each.id == plan.id for each in registry.rollouts()):
         raise Conflict(f"{plan.id!r} is the id of a rollout; give the experiment another")
@@ -84,11 +94,12 @@ def live_comparisons(registry: RegistryPort, experiments: ExperimentsPort, *, mo
 
 def titles_in_the_way(plan: Experiment, live: list[Comparison]) -> list[str]:
     """Those of `live` whose range of buckets meets the plan's, as a sentence names them."""
-    return [each.title for each in live if each.range.meets(plan.range)]
+    return [each.title for each in live if each.range.meets(plan.taken)]
 
 
 def find_serials(registry: RegistryPort, model: ModelRecord, plan: Experiment) -> dict[str, int]:
     """The version of every variant. Raises `Refused` where one may not run, or the control is not the baseline."""
+    _check_bucket_label(registry, plan)
     versions = registry.versions(model.name)
     refused = {entry.serial: entry.because for entry in registry.quarantines(model.name)}
     serials = {}
@@ -112,6 +123,35 @@ def find_serials(registry: RegistryPort, model: ModelRecord, plan: Experiment) -
             f"{names[model.baseline]}: compare with what devices run"
         )
     return serials
+
+
+def _check_bucket_label(registry: RegistryPort, plan: Experiment) -> None:
+    """Raises `Refused` where devices are asked to tell the label by whose value they are divided."""
+    label = plan.bucket_label
+    for model in registry.models() if label is not None else ():
+        settings = model.settings
+        asked = {"report_labels": settings.report_labels, "slice_labels": settings.slice_labels}
+        asked["hardware_label"] = (settings.hardware_label,)
+        for name, labels in asked.items():
+            if label in labels:
+                raise Refused(
+                    f"bucket_by: the policy of {model.name} asks devices to tell {label} ({name}), and its values are "
+                    "to stay on devices; take it out there (whimbrel model set), or name another label"
+                )
+
+
+def check_told_labels(experiments: ExperimentsPort, changes: NewSettings) -> None:
+    """Raises `Refused` where new settings ask devices to tell a label by which a live experiment divides them."""
+    asked: set[str] = set()
+    for labels in (changes.report_labels, changes.slice_labels, changes.hardware_label):
+        if not isinstance(labels, UnsetType):
+            asked.update((labels,) if isinstance(labels, str) else labels)
+    for experiment in experiments.all(live=True):
+        if experiment.bucket_label in asked:
+            raise Refused(
+                f"experiment {experiment.id} divides devices by their {experiment.bucket_label}, whose values are to "
+                "stay on devices; leave the label out, or end the experiment first"
+            )
 
 
 def _check_requirements(registry: RegistryPort, model: str, serial: int, *, variant: str) -> None:

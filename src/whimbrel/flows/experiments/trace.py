@@ -15,7 +15,7 @@ from whimbrel import limits
 from whimbrel.flows.records import ExperimentRecord
 
 if TYPE_CHECKING:  # the ledger needs numpy; whoever only reads points does without
-    from whimbrel.gate.experiment_gate import ExperimentLedger, Look
+    from whimbrel.gate.experiment_ledger import ExperimentLedger, Look
 
 Interval = tuple[float | None, float | None, float | None]  # the estimate, the low and the high end
 

@@ -1,6 +1,7 @@
 """What is known of the live rollouts and experiments while a batch of messages is taken in.
 
-1. A device is believed about its arm only when its bucket says the same.
+1. A device is believed about its arm only when its bucket says the same. Where the bucket is that of a label's value,
+   which only the device knows, it is believed once: it stays in the arm that it told first.
 2. Of slices, only the labels that were asked for are kept: others would make as many cells as a device has ideas.
 3. The level of a compared metric is the mean of the control in the newest closed windows that have enough of it: the
    time of day, which is taken off every device's value.
@@ -9,8 +10,9 @@ Everything is read once a batch. Called by `ingest` and by what it calls.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from whimbrel.flows.device_records import Participation
 from whimbrel.flows.ports import ModelsPort, TallyPort
 from whimbrel.flows.records import Comparison
 from whimbrel.flows.versions import reference_of
@@ -49,8 +51,15 @@ class LiveComparisons:
         """One of them; None for one that ended meanwhile, or never was."""
         return self._by_id.get(identifier or "")
 
-    def believes(self, comparison: Comparison, device_id: str, *, stage: int, role: Role) -> bool:
-        """Whether a device's bucket says what the device says of its arm."""
+    def believes(
+        self, comparison: Comparison, device_id: str, *, stage: int, role: Role, places: Iterable[Participation]
+    ) -> bool:
+        """Whether a device may say that it is in this arm. `places`: those that it has in all comparisons."""
+        if comparison.bucket_label is not None:
+            own = [place for place in places if place.rollout == comparison.id]
+            return comparison.has_arm(stage) and all(
+                place.role == role and (role == "control" or place.stage == stage) for place in own
+            )
         salt = comparison.salt if comparison.salt is not None else self._salts[comparison.model]
         place = bucket(device_key(device_id), salt=salt)
         return comparison.holds(place, stage=stage, role=role)

@@ -44,7 +44,7 @@ def take_announcement(
     comparison = live.get(announcement.rollout)
     if comparison is None:
         return AnnouncementResult()
-    if not live.believes(comparison, device_id, stage=stage, role=role):
+    if not live.believes(comparison, device_id, stage=stage, role=role, places=batch.places(device_id)):
         return AnnouncementResult(contradicts=True)
     slices = live.slices(comparison, announcement.slices)
     outcome = _OUTCOMES.get(step, "")

@@ -1,6 +1,7 @@
 """One window of a device's reports becomes cells of the rollouts and experiments that it counts in. (Step 15.)
 
-1. A claim that contradicts the device's bucket counts nowhere. A device is in a stage once, and treated in one alone.
+1. A claim that contradicts the device's bucket, or the arm that it told first, counts nowhere. A device is in a stage
+   once, and treated in one alone.
 2. Late or early, a report counts in the window that is open when it is tallied: windows that are over never change. A
    device is one device in it, also when it tells much at once after it was out of reach (`fold_values`).
 3. A share outside of 0 to 1 and predictions in the bins of another version are left out.
@@ -44,10 +45,16 @@ def tally_window(
         comparison = live.get(cohort.rollout)
         if comparison is None:
             continue  # it ended meanwhile
+        by_label = comparison.bucket_label is not None
         twice = any(
-            other.stage == cohort.stage or other.role == cohort.role == "treated" for other in believed[comparison.id]
+            other.stage == cohort.stage
+            or other.role == cohort.role == "treated"
+            or (by_label and other.role != cohort.role)
+            for other in believed[comparison.id]
         )
-        if twice or not live.believes(comparison, device_id, stage=cohort.stage, role=cohort.role):
+        if twice or not live.believes(
+            comparison, device_id, stage=cohort.stage, role=cohort.role, places=batch.places(device_id)
+        ):
             contradictions += 1
         else:
             believed[comparison.id].append(cohort)
@@ -58,7 +65,14 @@ def tally_window(
             cells[identifier] = _cells(
                 live, batch, comparison, window, cohorts, device_id=device_id, chance=chance, at=at, now=now
             )
-    named = {(each.rollout, each.stage) for each in window.cohorts}
+    # A device whose person changed tells another arm than before: it has left the first one, and is not missed there.
+    named = {
+        (each.rollout, each.stage)
+        for each in window.cohorts
+        if (comparison := live.get(each.rollout)) is None
+        or comparison.bucket_label is None
+        or each in believed[comparison.id]
+    }
     note_left(batch, live.of_model(window.model), device_id=device_id, named=named)
     return WindowTally(cells, contradictions)
 

@@ -13,14 +13,13 @@ import msgspec
 from whimbrel.errors import Refused
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
-from whimbrel.flows.quarantine import quarantine
+from whimbrel.flows.quarantine import quarantine, selector_of
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.finish import after_failure, after_success
 from whimbrel.flows.rollouts.rollout_set import lead_of, save_set
 from whimbrel.flows.rollouts.shares import next_share
 from whimbrel.flows.wording import time_words
-from whimbrel.health.slices import slice_of
-from whimbrel.model.selector import EVERYONE, Expression, Selector
+from whimbrel.model.selector import EVERYONE
 from whimbrel.plan.rollout_states import Event, transition
 from whimbrel.plan.schedule import frozen_until
 from whimbrel.policy.bucket import BUCKETS
@@ -81,7 +80,7 @@ def move(
     moved = save_set(registry, after, before=rollout)
     for each in moved if event in BACK else ():
         hardware = registry.model(each.model).settings.hardware_label
-        selector = _selector(slices, hardware=hardware) if slices else EVERYONE
+        selector = selector_of(slices, hardware=hardware) if slices else EVERYONE
         quarantine(registry, each.model, each.target, because=because, now=now, selector=selector)
     share = (after.shares[-1] - after.plan.range.start) / BUCKETS if after.shares else 0.0
     with_stage = {"stage": after.stage, "share": share, **evidence}
@@ -121,11 +120,3 @@ def _after(
     if not after.live and after.ended_at is None:
         after = msgspec.structs.replace(after, ended_at=now)
     return after
-
-
-def _selector(slices: tuple[str, ...], *, hardware: str) -> Selector:
-    """The devices of some slices of one label."""
-    labels_and_values = [slice_of(each) for each in slices]
-    label = labels_and_values[0][0] or hardware
-    values = tuple(value for _, value in labels_and_values)
-    return Selector(match_expressions=(Expression(key=label, operator="In", values=values),))

@@ -201,6 +201,8 @@ def experiment_view(stores: Stores, record: ExperimentRecord) -> ExperimentView:
         minimum_sample_size=plan.minimum_sample_size,
         duration_days=plan.duration_days,
         range_percent=plan.range_percent,
+        bucket_by=plan.bucket_by,
+        devices_per_value=plan.cluster,
         on_decision=plan.on_decision,
         created_at=record.created_at,
         ended_at=record.ended_at,
@@ -220,6 +222,7 @@ def arm_views(stores: Stores, record: ExperimentRecord) -> list[ArmView]:
             description=variant.description,
             share=record.plan.share(variant.id),
             stopped=record.stopped.get(variant.id),
+            without=list(record.without.get(variant.id, ())),
             **msgspec.structs.asdict(counts[variant.id]),
         )
         for variant in record.plan.variants

@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from whimbrel import limits
+from whimbrel.flows.experiments.start import check_told_labels
 from whimbrel.flows.monitors.show_health import ModelHealth, model_health
 from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.build_deltas import write_index
@@ -93,6 +94,7 @@ async def patch_model(
     changes = parse(NewSettings, await request.body(), what="the settings")
 
     def change(stores: Stores) -> ModelView:
+        check_told_labels(stores.experiments, changes)
         change_settings(stores.registry, model, changes, now=operations.now())
         return model_view(stores, stores.registry.model(model))
 

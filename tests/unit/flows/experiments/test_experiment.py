@@ -10,7 +10,7 @@ from whimbrel.flows.experiments.judge import experiment_verdict_for
 from whimbrel.flows.render_policy import render_policy
 from whimbrel.flows.reports.ingest import ingest
 from whimbrel.flows.rollouts.start import start_rollout
-from whimbrel.gate.experiment_gate import ExperimentLedger
+from whimbrel.gate.experiment_ledger import ExperimentLedger
 from whimbrel.health.report import Cohort, Summary
 from whimbrel.plan.experiment_states import Phase
 from whimbrel.plan.rollout_states import State

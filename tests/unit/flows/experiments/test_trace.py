@@ -7,7 +7,7 @@ import pytest
 from support.experiments import village, written
 from whimbrel import limits
 from whimbrel.flows.experiments.trace import IntervalPoint, interval_points
-from whimbrel.gate.experiment_gate import ArmNow, ExperimentLedger, Look
+from whimbrel.gate.experiment_ledger import ArmNow, ExperimentLedger, Look
 
 WINDOW_DAYS = 300 / 86400
 

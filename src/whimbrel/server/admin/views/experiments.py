@@ -63,6 +63,8 @@ class ArmEvidence(msgspec.Struct, frozen=True, kw_only=True):
     guardrails: dict[str, float] | UnsetType = UNSET
     log_e: float | UnsetType = UNSET
     log_e_needed: float | UnsetType = UNSET
+    without: list[str] | UnsetType = UNSET  # slices in which it was stopped, whose devices are in none of the figures
+    slices: dict[str, float] | UnsetType = UNSET  # ln E by slice of the label that explains the harm best
 
 
 class SampleView(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,7 @@ class ExperimentEvidence(msgspec.Struct, frozen=True, kw_only=True):
     mismatch: str | UnsetType = UNSET  # the step at which the arms are not split as their buckets say
     sample_ratio: dict[str, float] | UnsetType = UNSET  # ln of the Bayes factor against the expected split, by step
     sample: SampleView | UnsetType = UNSET
+    stopped_slices: list[str] | UnsetType = UNSET  # in which the verdict stops the arm
 
 
 class ExperimentVerdictView(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +106,7 @@ class PrimaryView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArmView(msgspec.Struct, frozen=True, kw_only=True):
-    """One variant, and its devices by how far they came. `stopped`: why, if it was."""
+    """One variant, and its devices by how far they came. `stopped`: why, if it was; `without`: in which slices."""
 
     id: str
     role: Literal["control", "treated"]
@@ -111,6 +114,7 @@ class ArmView(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     share: float
     stopped: str | None
+    without: list[str]
     assigned: int
     active: int
     reported: int
@@ -146,6 +150,8 @@ class ExperimentView(msgspec.Struct, frozen=True, kw_only=True):
     minimum_sample_size: int
     duration_days: float
     range_percent: tuple[float, float]
+    bucket_by: str  # device, or label:<name>
+    devices_per_value: float  # that count as one
     on_decision: Literal["record", "baseline", "rollout"]
     created_at: float
     ended_at: float | None
