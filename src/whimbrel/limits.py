@@ -22,6 +22,9 @@ DUPLICATE_WITHIN_S = 7 * 86400.0  # between two signs: a machine that is on once
 
 # --- documents ---
 DOCUMENT_BYTES = 4 * MIB  # one signed document; a release with 1,000 golden values is 200 KiB
+CLOCK_TOLERANCE_S = 86400.0  # by which a device's clock may be slow where nothing else tells of the time
+SEQUENCE_LEAP = 1_000_000  # of a policy or line from one refresh to the next: ten years at one every five minutes
+SEQUENCE_MAX = 2**53 - 1  # what every reader of JSON holds exactly
 DOCUMENT_DEPTH = 32  # nesting of JSON or YAML
 VARIANTS = 256  # variants of a version
 FILES = 256  # files of a variant: shards, weights beside a graph, a tokenizer; the largest sharded models have 200
