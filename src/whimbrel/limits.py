@@ -247,6 +247,9 @@ DELTA_THREAD_BYTES = 16 * MIB  # the working memory of one thread of the codec
 # --- ways to an artifact ---
 DELTA_STEPS = 4096  # entries of one index; 256 variants with a dozen bases each
 DELTA_CHAIN = 8  # steps of one way: each costs a whole file of writing
+DELTA_BETWEEN = 4  # times the wanted artifact that one on the way to it may have
+DELTA_BETWEEN_BYTES = MIB  # that a wanted artifact counts as at least: a table beside a small graph may grow
+DELTA_TRIES = 4  # ways that are tried before the whole file is fetched: each may cost a request for nothing
 DELTA_BASES = 2  # newest earlier versions that get a direct patch, unless the model says otherwise
 DELTA_BASES_BY_INVENTORY = 6  # further versions that devices run, the most frequent first
 DELTA_WORTH = 0.9  # of the compressed whole file, or of the plain one: a larger patch is not kept
