@@ -158,6 +158,7 @@ CHANGES_WAITING = 64  # for that command: as many as an agent has models
 DOWNLOAD_PASS_MOST_S = 1920.0  # where a download cannot be resumed: 1 GB at 4 Mbit/s, without a report meanwhile
 BACKOFF_FIRST_S = 1.0
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
+PERIOD_MOST_S = 86400.0  # between two refreshes or reports, whatever a policy says: its key may be stolen
 RETRY_AFTER_S = 3600.0  # the longest time that a server may ask a client to wait
 BUNDLE_AGE_S = 30 * 86400.0  # a stick travels for weeks; a snapshot lives as long
 MIRRORS = 16

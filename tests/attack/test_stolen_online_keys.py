@@ -36,17 +36,31 @@ def repository() -> Repository:
 
 
 @pytest.fixture
-def agent(tmp_path: Path, repository: Repository) -> Iterator[Agent]:
+def server(repository: Repository) -> Iterator[Server]:
+    with Server(repository) as running:
+        yield running
+
+
+@pytest.fixture
+def agent(tmp_path: Path, server: Server) -> Iterator[Agent]:
     """A device that runs serial 1."""
-    with Server(repository) as server, opened(tmp_path, server) as made:
+    with opened(tmp_path, server) as made:
         settled(made)
         yield made
 
 
-def opened(folder: Path, server: Server, *, device: str = "dev-1") -> Agent:
+def opened(folder: Path, server: Server) -> Agent:
     root = server.repository.root_bytes
     return Agent.open(
-        folder, AgentOptions(server=server.url, root=root, device_id=device, probes=AllGood(), models=["detector"])
+        folder,
+        AgentOptions(
+            server=server.url,
+            root=root,
+            device_id="dev-1",
+            probes=AllGood(),
+            models=["detector"],
+            enrol_token=server.enrol_token,
+        ),
     )
 
 
@@ -178,3 +192,22 @@ def test_counters_stay_through_a_restart_and_for_the_same_key(
     repository.policy("detector", baseline=1)
     with Agent.open(tmp_path, AgentOptions(probes=AllGood())) as again:
         refuses(again, "was seen before", serial=2)
+
+
+# --- periods ---
+
+
+def test_thief_of_the_policys_key_silences_no_device_for_more_than_a_day(
+    agent: Agent, repository: Repository, server: Server
+) -> None:
+    """Refreshes and reports every 30 days kept a fleet from hearing of new keys."""
+    repository.policy("detector", baseline=1, refresh_s=30 * 86400, report_s=30 * 86400)
+    assert agent.cycle(force=True).problems == ()
+    later = ahead(0).timestamp() + limits.PERIOD_MOST_S + 1
+    repository.timestamp.expires = ahead(2)
+    repository.policy("detector", baseline=2)
+    assert agent.cycle().models["detector"]["serial"] == 1  # it is not time yet
+    told = len(server.batches)
+    assert agent.cycle(later).models["detector"]["serial"] == 2
+    agent.cycle(later + 2 * limits.PERIOD_MOST_S)
+    assert len(server.batches) > told
