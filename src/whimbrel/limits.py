@@ -22,6 +22,9 @@ DUPLICATE_WITHIN_S = 7 * 86400.0  # between two signs: a machine that is on once
 
 # --- documents ---
 DOCUMENT_BYTES = 4 * MIB  # one signed document; a release with 1,000 golden values is 200 KiB
+CLOCK_TOLERANCE_S = 86400.0  # by which a device's clock may be slow where nothing else tells of the time
+SEQUENCE_LEAP = 1_000_000  # of a policy or line from one refresh to the next: ten years at one every five minutes
+SEQUENCE_MAX = 2**53 - 1  # what every reader of JSON holds exactly
 DOCUMENT_DEPTH = 32  # nesting of JSON or YAML
 VARIANTS = 256  # variants of a version
 FILES = 256  # files of a variant: shards, weights beside a graph, a tokenizer; the largest sharded models have 200
@@ -155,6 +158,7 @@ CHANGES_WAITING = 64  # for that command: as many as an agent has models
 DOWNLOAD_PASS_MOST_S = 1920.0  # where a download cannot be resumed: 1 GB at 4 Mbit/s, without a report meanwhile
 BACKOFF_FIRST_S = 1.0
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
+PERIOD_MOST_S = 86400.0  # between two refreshes or reports, whatever a policy says: its key may be stolen
 RETRY_AFTER_S = 3600.0  # the longest time that a server may ask a client to wait
 BUNDLE_AGE_S = 30 * 86400.0  # a stick travels for weeks; a snapshot lives as long
 MIRRORS = 16
@@ -244,6 +248,9 @@ DELTA_THREAD_BYTES = 16 * MIB  # the working memory of one thread of the codec
 # --- ways to an artifact ---
 DELTA_STEPS = 4096  # entries of one index; 256 variants with a dozen bases each
 DELTA_CHAIN = 8  # steps of one way: each costs a whole file of writing
+DELTA_BETWEEN = 4  # times the wanted artifact that one on the way to it may have
+DELTA_BETWEEN_BYTES = MIB  # that a wanted artifact counts as at least: a table beside a small graph may grow
+DELTA_TRIES = 4  # ways that are tried before the whole file is fetched: each may cost a request for nothing
 DELTA_BASES = 2  # newest earlier versions that get a direct patch, unless the model says otherwise
 DELTA_BASES_BY_INVENTORY = 6  # further versions that devices run, the most frequent first
 DELTA_WORTH = 0.9  # of the compressed whole file, or of the plain one: a larger patch is not kept

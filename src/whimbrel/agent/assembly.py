@@ -1,7 +1,7 @@
 """Assemble an artifact with the fewest bytes fetched: by patches from what is here, or by the whole file.
 
 1. Ways come from the signed delta index, the cheapest first; a way that fails gives way to the next, and the whole file
-   is the last. What was fetched in vain is counted too.
+   is the last. What was fetched in vain is counted too, and all ways together cost at most what the whole file costs.
 2. A patch is verified by its digest before it is read, and what it makes by the digest that the release names.
 3. The codec and numpy are imported only to apply a patch; where they are not installed, whole files are taken.
 """
@@ -14,6 +14,7 @@ from types import ModuleType
 
 import msgspec
 
+from whimbrel import limits
 from whimbrel.agent.backoff import Busy
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download, Unfinished
@@ -45,9 +46,9 @@ class Assembly:
         """
         missing = self._missing(file)
         patching = _codec() if steps and missing > 0 else None
-        failed = False
-        for way in ways(steps, target=file.sha256, size_bytes=missing, here=here.keys()):
-            if patching is None:
+        failed, before = False, self.moved
+        for way in _ways(file, steps, here, below=missing)[: limits.DELTA_TRIES]:
+            if patching is None or self.moved - before + way.size_bytes > missing:
                 break
             if failed:
                 self._download.meter.instead(way.size_bytes)
@@ -70,7 +71,7 @@ class Assembly:
     def expected(self, file: File, steps: Collection[Step], here: Collection[str]) -> Expected:
         """What `bring` begins with, by the cheapest way that can be gone here."""
         missing = self._missing(file)
-        possible = ways(steps, target=file.sha256, size_bytes=missing, here=here) if steps and can_patch() else []
+        possible = _ways(file, steps, here, below=missing) if steps and can_patch() else []
         if missing <= 0 or not possible:
             return Expected("whole", file.size_bytes - max(0, missing), file.size_bytes)
         way = possible[0]
@@ -81,7 +82,7 @@ class Assembly:
         """Bytes that the disk must still take until `file` is here, by the cheapest way or whole, whichever is more."""
         missing = self._missing(file)
         unpacked = file.size_bytes if file.packed else 0
-        possible = ways(steps, target=file.sha256, size_bytes=missing, here=here) if steps else []
+        possible = _ways(file, steps, here, below=missing) if steps else []
         if not possible:
             return missing + unpacked
         between = sum(step.target_bytes for step in possible[0].steps[:-1])
@@ -148,6 +149,10 @@ def _codec() -> ModuleType | None:
 
 def _as_file(like: File, sha256: str, size_bytes: int) -> File:
     return msgspec.structs.replace(like, sha256=sha256, size_bytes=size_bytes)
+
+
+def _ways(file: File, steps: Collection[Step], here: Collection[str], *, below: int) -> list[Way]:
+    return ways(steps, target=file.sha256, size_bytes=file.size_bytes, here=here, below=below)
 
 
 def _named(way: Way) -> WayName:

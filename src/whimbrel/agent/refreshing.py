@@ -1,7 +1,8 @@
 """When does a device refresh? As often as its policies say, later and later where that fails, and before a swap.
 
 A device has a least period of its own (`least_s`): the policies of a rollout may ask it to look more often than its
-network or its battery can bear. What it does by its own decision, before a swap, waits for no period.
+network or its battery can bear. And no policy keeps it from the news for more than a day, since its key may be stolen.
+What it does by its own decision, before a swap, waits for no period.
 """
 
 import random
@@ -34,7 +35,8 @@ class Refreshing:
     @property
     def period_s(self) -> float:
         """Seconds between two refreshes; also the longest that anything that failed waits."""
-        return min((policy.refresh_s for policy in self._trust.policies.values()), default=_DEFAULT_PERIOD_S)
+        periods = (policy.refresh_s for policy in self._trust.policies.values())
+        return min(limits.PERIOD_MOST_S, min(periods, default=_DEFAULT_PERIOD_S))
 
     @property
     def problem(self) -> str:

@@ -173,7 +173,8 @@ class Reporting:
         backoff.failed(self._now(), str(error), cap_s=self._report_s(), at_least_s=after_s_of(error))
 
     def _report_s(self) -> float:
-        return min((policy.report_s for policy in self._trust.policies.values()), default=_DEFAULT_PERIOD_S)
+        periods = (policy.report_s for policy in self._trust.policies.values())
+        return min(limits.PERIOD_MOST_S, min(periods, default=_DEFAULT_PERIOD_S))
 
 
 def _smaller(size: int, windows: tuple[Window, ...]) -> int:

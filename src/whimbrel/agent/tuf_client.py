@@ -5,15 +5,18 @@
    nothing changed: no Updater is run, and a refresh costs two small answers.
 3. A document that is not understood, names another model, or has a lower sequence than one seen before is refused; the
    one before stays.
-4. The time for expiry is the greatest of the clock, the signing time of the last timestamp and the build date: a clock
-   that was set back makes no old metadata young.
+4. The time for expiry is the greatest of the clock, what the newest timestamp teaches (when it was signed), and the
+   build date: a clock that was set back makes nothing young that has expired.
+5. What an online key wrote moves no device beyond a bound (ADR 78). A timestamp teaches no time at which another role
+   of the top level has expired, a newer one corrects what it taught, and sequences do not leap; what a key wrote is
+   forgotten when the role gets another key.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 from tuf.api.exceptions import (
@@ -31,13 +34,12 @@ from whimbrel import limits
 from whimbrel.agent.answers import check_document
 from whimbrel.agent.backoff import Busy, check_patience
 from whimbrel.agent.disk import Disk
+from whimbrel.agent.trust_memory import Memory, Sequenced
 from whimbrel.agent.trust_problems import metadata_problem, problem_of, signature_words, unknown_model
 from whimbrel.agent.tuf_internals import CONFIG, DiskUpdater, file_name
 from whimbrel.device.ports import Answer, Network
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.model import documents
-from whimbrel.model.documents import Document
-from whimbrel.model.ids import Name
 from whimbrel.model.release import Line, Release
 from whimbrel.model.ways import DeltaIndex
 from whimbrel.policy.policy import Policy
@@ -45,28 +47,7 @@ from whimbrel.trust import roles
 
 BUILD_DATE = datetime(2026, 1, 1, tzinfo=UTC).timestamp()  # no device that runs this code lives before it
 
-_Sequenced = TypeVar("_Sequenced", Policy, Line)
-
-
-class GreatestSequences(Document, frozen=True):
-    """The greatest sequences of one model."""
-
-    policy: int = 0
-    line: int = 0
-
-
-class Memory(Document, frozen=True, tag_field="format", tag="whimbrel-trust-1"):
-    """What is remembered between refreshes. `complete`: all documents that the cached metadata names were looked at."""
-
-    seen: Annotated[dict[Name, GreatestSequences], msgspec.Meta(max_length=1024)] = {}
-    signed_at: float = 0.0  # of the last verified timestamp
-    etag: str = ""
-    root_version: int = 0
-    expires: float = 0.0  # the earliest expiry in the cached set
-    complete: bool = False
-    refreshed_at: float = 0.0
-    confirmed: Annotated[dict[Name, float], msgspec.Meta(max_length=1024)] = {}  # when its documents were the newest
-    bundled: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()  # of a bundle: need not be fresh
+_Document = TypeVar("_Document", Policy, Line)
 
 
 class TrustClient:
@@ -132,7 +113,10 @@ class TrustClient:
 
     def trusted_time(self, now: float) -> float:
         """`now`, unless something signed proves that it is later."""
-        return max(now if self._as_of is None else self._as_of, self.memory.signed_at, BUILD_DATE)
+        return max(self._untaught_time(now), self.memory.signed_at)
+
+    def _untaught_time(self, now: float) -> float:
+        return max(now if self._as_of is None else self._as_of, BUILD_DATE)
 
     def staleness_s(self, now: float) -> float:
         """How long ago the metadata expired that decisions are made of; 0 where it has not."""
@@ -254,19 +238,18 @@ class TrustClient:
             updater = DiskUpdater(
                 cache, f"{self._url}/metadata/", disk=self._disk, fetcher=self._fetcher, shipped_root=self._root
             )
-            updater.set_time(self.trusted_time(now))
+            updater.set_time(self._untaught_time(now))
             updater.refresh()
+            self._learn_time(updater, now)
         except ExpiredMetadataError as error:
-            day = datetime.fromtimestamp(self.trusted_time(now), UTC).strftime("%Y-%m-%d %H:%M UTC")
             raise UntrustedInput(
-                f"the signed metadata cannot be trusted: {error}; this device takes it to be {day}: "
+                f"the signed metadata cannot be trusted: {error}; this device takes it to be "
+                f"{_day(self.trusted_time(now))}: "
                 "where that is wrong set its clock, else the server signs nothing new"
             ) from error
         except (DownloadError, RepositoryError, OSError, ValueError) as error:
             raise metadata_problem(error, url=self._url) from error
         self._updater = updater
-        signed_at = updater.timestamp_expires - roles.TIMESTAMP_LIFE.total_seconds()
-        self._remember(signed_at=max(self.memory.signed_at, signed_at), complete=False)
         self.problems = {model: said for model, said in self.problems.items() if model not in self._asked}
         for model in self._asked:
             self._take(model)
@@ -279,6 +262,26 @@ class TrustClient:
             confirmed=self.memory.confirmed | dict.fromkeys(self._whole(), now),
             bundled=() if self._as_of is None else tuple(sorted({*self.memory.bundled, *self._whole()})),
         )
+
+    def _learn_time(self, updater: DiskUpdater, now: float) -> None:
+        """What a timestamp says of the time. Raises `ExpiredMetadataError`, `RepositoryError` (it lives too long).
+
+        A newer one is judged by the clock, and corrects what an older one taught. The same one, sent for ever, is not.
+        """
+        others_expire, life_s = updater.others_expire, roles.TIMESTAMP_LIFE.total_seconds()
+        longest = max(others_expire, self._untaught_time(now) + life_s + limits.CLOCK_TOLERANCE_S)
+        if updater.timestamp_expires > longest:
+            self._disk.remove(self._folder / "metadata" / "timestamp.json")  # or it stands in the next one's way
+            raise RepositoryError(
+                f"timestamp.json expires at {_day(updater.timestamp_expires)}, expected at most {_day(longest)}"
+            )
+        if updater.timestamp != self.memory.timestamp:
+            signed_at = min(updater.timestamp_expires, others_expire) - life_s
+            self._remember(signed_at=signed_at, timestamp=updater.timestamp, complete=False)
+        time = self.trusted_time(now)
+        if updater.expires <= time:
+            raise ExpiredMetadataError("timestamp.json is expired")
+        updater.set_time(time)
 
     def _take(self, model: str) -> None:
         try:
@@ -294,8 +297,8 @@ class TrustClient:
         else:
             self.policies[model] = policy
 
-    def _sequenced(self, kind: type[_Sequenced], path: str, model: str, before: _Sequenced | None) -> _Sequenced:
-        word = "policy" if kind is Policy else "line"
+    def _sequenced(self, kind: type[_Document], path: str, model: str, before: _Document | None) -> _Document:
+        word: Sequenced = "policy" if kind is Policy else "line"
         content = self._target(path)
         if content is None:
             known = self._updater.models if self._updater is not None else ()
@@ -305,17 +308,23 @@ class TrustClient:
         document = documents.parse(kind, content, what=path)
         if document.model != model:
             raise UntrustedInput(f"{path} is about {document.model!r}; expected {model!r}")
-        greatest = self.memory.seen.get(model, GreatestSequences())
-        last: int = getattr(greatest, word)
+        keys = self._keys(model, word)
+        last = self.memory.greatest(model, word, keys=keys)
         if document.sequence < last:
             raise UntrustedInput(f"{path} has sequence {document.sequence}, and {last} was seen before")
+        if last and document.sequence > last + limits.SEQUENCE_LEAP:
+            raise UntrustedInput(
+                f"{path} has sequence {document.sequence}, and {last} was seen before; expected at most "
+                f"{limits.SEQUENCE_LEAP} more"
+            )
         if document != before:
             self._disk.write(self._document(path), content)
-        if document.sequence > last:
-            self._remember(
-                seen={**self.memory.seen, model: msgspec.structs.replace(greatest, **{word: document.sequence})}
-            )
+        self._remember(seen=self.memory.with_sequence(model, word, document.sequence, keys=keys))
         return document
+
+    def _keys(self, model: str, word: Sequenced) -> str:
+        role = roles.policy_role(model) if word == "policy" else roles.publisher_role(model)
+        return self._updater.keys_of(role) if self._updater is not None else ""
 
     def _target(self, path: str) -> bytes | None:
         if self._updater is None:
@@ -354,6 +363,13 @@ class TrustClient:
         else:  # at every refresh, so not durable; and a file of its own, so that what was seen is not lost with it
             self._disk.replace(self._folder / "refreshed.json", documents.encode(memory.refreshed_at))
         self.memory = memory
+
+
+def _day(time: float) -> str:
+    try:
+        return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError):
+        return f"{time:.0f} s after 1970"
 
 
 class _Fetcher(FetcherInterface):

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Root
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 from tuf.ngclient._internal import trusted_metadata_set
 
@@ -56,6 +57,12 @@ class DiskUpdater(Updater):
         return self._trusted_set.root.version
 
     @property
+    def timestamp(self) -> str:
+        """The verified timestamp: its version, and the keys that the root gives to its role."""
+        root: Root = self._trusted_set.root
+        return f"{self._trusted_set.timestamp.version} {' '.join(sorted(root.roles[roles.TIMESTAMP].keyids))}"
+
+    @property
     def timestamp_expires(self) -> float:
         """When the verified timestamp expires."""
         return self._trusted_set.timestamp.expires.timestamp()
@@ -64,6 +71,17 @@ class DiskUpdater(Updater):
     def expires(self) -> float:
         """When the first of all verified metadata expires."""
         return min(signed.expires.timestamp() for signed in self._trusted_set)
+
+    @property
+    def others_expire(self) -> float:
+        """When the first of the verified metadata expires that another key than the timestamp's signed."""
+        return min(signed.expires.timestamp() for signed in self._trusted_set if signed.type != roles.TIMESTAMP)
+
+    def keys_of(self, role: str) -> str:
+        """The keys that the verified targets role gives to a role that it delegates; "" where it has none such."""
+        delegations = self._trusted_set.targets.delegations
+        delegated = delegations.roles.get(role) if delegations and delegations.roles else None
+        return " ".join(sorted(delegated.keyids)) if delegated else ""
 
     @property
     def models(self) -> tuple[str, ...]:

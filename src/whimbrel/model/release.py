@@ -259,7 +259,7 @@ class Line(Document, frozen=True, tag_field="format", tag="whimbrel-line-1"):
     """Which serials of a model may run. TUF target `models/<model>/line.json`. The sequence only grows."""
 
     model: Name
-    sequence: Annotated[int, Meta(ge=1)]
+    sequence: Annotated[int, Meta(ge=1, le=limits.SEQUENCE_MAX)]
     minimum_serial: Serial = 1
     revoked: Annotated[tuple[Serial, ...], Meta(max_length=limits.REVOKED)] = ()
 

@@ -6,9 +6,10 @@
    is the whole file in compressed form.
 3. Steps may be chained: v1 -> v2 -> v3 may be fewer bytes than v1 -> v3, or than v3 whole.
 4. The cheapest way has the fewest bytes to fetch, then the fewest steps.
+5. Whoever holds the online key may write any index. So a search takes time in proportion to its steps, and no way leads
+   over an artifact that is many times as large as the one that is wanted.
 """
 
-import heapq
 from collections.abc import Collection
 from typing import Annotated, Literal
 
@@ -48,33 +49,40 @@ class Way(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
-def ways(steps: Collection[Step], *, target: str, size_bytes: int, here: Collection[str]) -> list[Way]:
-    """Ways to `target` that are cheaper than the whole file (`size_bytes`), the cheapest first: one for each last step.
+def ways(
+    steps: Collection[Step], *, target: str, size_bytes: int, here: Collection[str], below: int | None = None
+) -> list[Way]:
+    """Ways to `target` (of `size_bytes`) that fetch fewer bytes than `below`, the cheapest first: one a last step.
 
-    `here`: digests of artifacts that this device holds.
+    `below`: by default as many as the whole file has. `here`: digests of artifacts that this device holds.
     """
-    bases = {*here, NOTHING}
-    all_ways = [way for last in steps if last.target == target if (way := _cheapest(last, steps, bases)) is not None]
-    return sorted(
-        (way for way in all_ways if way.size_bytes < size_bytes), key=lambda way: (way.size_bytes, len(way.steps))
-    )
+    below = size_bytes if below is None else below
+    largest = limits.DELTA_BETWEEN * max(size_bytes, limits.DELTA_BETWEEN_BYTES)
+    cheapest = _cheapest([step for step in steps if step.target_bytes <= largest], {*here, NOTHING}, below=below)
+    found = []
+    for last in steps:
+        if last.target == target and last.target_bytes == size_bytes and last.base in cheapest:
+            before = cheapest[last.base]
+            found.append(Way((*before.steps, last), before.size_bytes + last.size_bytes))
+    fewer = [way for way in found if way.size_bytes < below and target not in {step.base for step in way.steps}]
+    return sorted(fewer, key=lambda way: (way.size_bytes, len(way.steps)))
 
 
-def _cheapest(last: Step, steps: Collection[Step], here: Collection[str]) -> Way | None:
-    """The cheapest way that ends with `last`: Dijkstra backwards, to an artifact that is here."""
-    waiting: list[tuple[int, int, int, tuple[Step, ...]]] = [(last.size_bytes, 1, 0, (last,))]
-    visited = {last.target}
-    pushed = 0
-    while waiting:
-        cost, length, _, path = heapq.heappop(waiting)
-        base = path[0].base
-        if base in here:
-            return Way(path, cost)
-        if base in visited or length >= limits.DELTA_CHAIN:
-            continue
-        visited.add(base)
+def _cheapest(steps: Collection[Step], here: Collection[str], *, below: int) -> dict[str, Way]:
+    """The cheapest way to every artifact that can be made here with one step fewer than a chain has: Bellman and Ford.
+
+    A round lengthens the ways of the round before by a step, so after k rounds those of at most k steps are known.
+    """
+    cheapest = {digest: Way((), 0) for digest in here}
+    for _ in range(limits.DELTA_CHAIN - 1):
+        known, changed = dict(cheapest), False
         for step in steps:
-            if step.target == base:
-                pushed += 1  # breaks ties: steps themselves have no order
-                heapq.heappush(waiting, (cost + step.size_bytes, length + 1, pushed, (step, *path)))
-    return None
+            before = known.get(step.base)
+            if before is None:
+                continue
+            cost = before.size_bytes + step.size_bytes
+            if cost < below and (step.target not in cheapest or cost < cheapest[step.target].size_bytes):
+                cheapest[step.target], changed = Way((*before.steps, step), cost), True
+        if not changed:
+            break
+    return cheapest

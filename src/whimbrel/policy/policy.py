@@ -159,7 +159,7 @@ class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1")
     """Who runs which serial of `model`. Without a `baseline` only arms and pins offer one. The sequence only grows."""
 
     model: Name
-    sequence: Annotated[int, Meta(ge=1)]
+    sequence: Annotated[int, Meta(ge=1, le=limits.SEQUENCE_MAX)]
     baseline: Serial | None = None
     known_good: Annotated[tuple[Serial, ...], Meta(max_length=64)] = ()  # versions to go back to, newest first
     layers: Annotated[tuple[Layer, ...], Meta(max_length=limits.LAYERS)] = ()

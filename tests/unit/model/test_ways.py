@@ -1,8 +1,11 @@
 """The cheapest way through a delta index."""
 
+import itertools
+
 import msgspec
 import pytest
 
+from whimbrel import limits
 from whimbrel.model.ways import NOTHING, Step, ways
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
@@ -13,7 +16,7 @@ def step(base: str, target: str, size: int) -> Step:
 
 
 def sizes(steps: list[Step], *, here: set[str], size: int = 1000) -> list[int]:
-    return [way.size_bytes for way in ways(steps, target=C, size_bytes=size, here=here)]
+    return [way.size_bytes for way in ways(steps, target=C, size_bytes=1000, here=here, below=size)]
 
 
 def test_patch_from_what_is_here_beats_the_compressed_whole() -> None:
@@ -46,6 +49,47 @@ def test_way_that_costs_more_than_the_file_is_none() -> None:
 def test_circle_in_the_index_ends() -> None:
     steps = [step(A, B, 1), step(B, A, 1), step(B, C, 1)]
     assert sizes(steps, here=set()) == []
+
+
+def test_chain_has_at_most_as_many_steps_as_its_limit() -> None:
+    names = [f"{number:064x}" for number in range(limits.DELTA_CHAIN)]
+    steps = [step(one, two, 1) for one, two in itertools.pairwise([*names, C])]
+    assert sizes(steps, here={names[0]}) == [limits.DELTA_CHAIN]
+    assert sizes([step(A, names[0], 1), *steps], here={A}) == []
+
+
+def test_shorter_chain_is_found_where_the_cheaper_one_is_too_long() -> None:
+    names = [f"{number:064x}" for number in range(limits.DELTA_CHAIN)]
+    steps = [step(one, two, 1) for one, two in itertools.pairwise([A, *names])]
+    assert sizes([*steps, step(A, names[-1], 500), step(names[-1], C, 1)], here={A}) == [501]
+
+
+def test_way_over_an_artifact_that_claims_to_be_huge_is_none() -> None:
+    huge = msgspec.structs.replace(step(A, B, 10), target_bytes=limits.ARTIFACT_BYTES)
+    assert sizes([huge, step(B, C, 10), step(A, C, 900)], here={A}) == [900]
+
+
+def test_last_step_that_makes_another_size_is_none() -> None:
+    assert sizes([msgspec.structs.replace(step(A, C, 10), target_bytes=999)], here={A}) == []
+
+
+def test_search_takes_time_in_proportion_to_the_steps() -> None:
+    """4,096 steps between few artifacts took four minutes. Counted in comparisons, not in seconds."""
+    looked_at = 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            nonlocal looked_at
+            looked_at += 1
+            return super().__hash__()
+
+    names = [f"{number:064x}" for number in range(64)]
+    steps = [step(one, two, 1) for one in names for two in names]
+    counted = [msgspec.structs.replace(each, base=Counted(each.base)) for each in steps[: limits.DELTA_STEPS]]
+    ways([*counted, step(names[1], C, 1)], target=C, size_bytes=1000, here={names[0]})
+    assert len(counted) <= looked_at <= 2 * limits.DELTA_CHAIN * len(counted)
 
 
 def test_step_without_bytes_is_refused() -> None:
