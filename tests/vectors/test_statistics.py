@@ -234,11 +234,11 @@ def test_bad_classes_are_named(last: float, named: list[int]) -> None:
 
 
 def test_both_ends_of_the_confidence_set() -> None:
-    low, high = ratio_bounds([ONE], alpha=ALPHA)
+    low, high = ratio_bounds([ONE], alpha=ALPHA, digits=9)
     assert low == pytest.approx(1.390540, abs=1e-6)
     swapped = RateWindow(ONE.events_c, ONE.exposure_c, ONE.events_t, ONE.exposure_t)
     assert rate_log_e([swapped], ratio=1 / high) == pytest.approx(math.log(1 / ALPHA), abs=1e-6)
-    assert ratio_bounds([], alpha=ALPHA) == (0, math.inf)
+    assert ratio_bounds([], alpha=ALPHA, digits=9) == (0, math.inf)
 
 
 @pytest.mark.parametrize(("n", "width"), [(1000, 0.106375), (5000, 0.042924), (20000, 0.022112)])
