@@ -349,6 +349,7 @@ class Fleet:
                 number(treated, table.c.shadowed_at.is_not(None), table.c.outcome == "failed").label("gave_up_t"),
                 number(treated, table.c.outcome == "failed").label("failed_t"),
                 number(treated, table.c.outcome == "went_back").label("went_back_t"),
+                number(control, activated, table.c.outcome == "went_back").label("went_back_c"),
             )
             .where(table.c.namespace == self.namespace, table.c.rollout == rollout)
             .group_by(table.c.stage, table.c.hardware_class, table.c.slices)

@@ -336,6 +336,13 @@ def test_a_device_that_leaves_a_version_after_its_commit_is_counted_and_the_gate
         assert counts(here).went_back_t == 1
 
 
+def test_a_control_that_leaves_the_version_before_is_counted_as_a_control() -> None:
+    with town(running=rollout()) as here:
+        take(here, announce(REST, "placebo", role="control", serial=1))
+        take(here, announce(REST, "went_back", role="control", serial=1))
+        assert counts(here) == Counts(assigned_c=1, placebo_c=1, went_back_c=1)
+
+
 def test_what_cannot_be_read_is_counted_and_dropped() -> None:
     with town(running=rollout()) as here:
         rubbish = msgspec.structs.replace(reports(CANARY), body=b'{"epoch": 7}')
