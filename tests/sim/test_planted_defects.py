@@ -115,7 +115,7 @@ def _devices_count_before_they_run_it(patch: pytest.MonkeyPatch) -> None:
 
 def _nobody_swaps_back(patch: pytest.MonkeyPatch) -> None:
     def idle(self: Swaps, member: Any, going: GoingBack, models: Any) -> events.Event:
-        return events.Returned() if going.by_policy else events.WentBack()
+        return events.Returned() if going.by_policy else events.WentBack(to=going.leaves)
 
     patch.setattr(Swaps, "back", idle)
 

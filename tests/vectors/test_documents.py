@@ -170,6 +170,7 @@ BATCH = Batch(
             serial=3, variant="small", latency_ms_max=20.0, memory_mib_max=64.0, latency_ms=12.5, memory_mib=40.0
         )
     },
+    runs={"wake": 2},
     windows=(
         Window(
             model="wake",
@@ -325,7 +326,7 @@ GOLDEN = {
         """
 {"builds":{"wake":{"latency_ms":12.5,"latency_ms_max":20.0,"memory_mib":40.0,"memory_mib_max":64.0,"serial":3,
 "variant":"small"}},"epoch":"0123456789abcdef","labels":{"region":"NZ"},"models":["wake","sleep"],
-"waiting":{"wake":"a charger"},"windows":[{"cohorts":[{"age_s":2.5,
+"runs":{"wake":2},"waiting":{"wake":"a charger"},"windows":[{"cohorts":[{"age_s":2.5,
 "before":{"accuracy":0.5},"role":"control","rollout":"r1","stage":1}],"crashed":1,"errors":2,"first":7,
 "hardware_class":"x1","inferences":5,"last":8,"latency":{"-3":1,"254":2},"metrics":{"accuracy":{"most":1.0,"n":2,"sum":1.5,
 "sumsq":1.25}},"model":"wake","predictions":{"0":3,"2":1},"serial":3,"sessions":4,

@@ -132,6 +132,7 @@ class Reporting:
                 models=tuple(self._installations),
                 waiting=waiting,
                 builds=builds,
+                runs=self._runs_now(windows),
             )
             try:
                 self._api.report(batch)
@@ -163,6 +164,12 @@ class Reporting:
         """The build that each model runs, where that is not what was told last."""
         builds = {model: each.preparation.build() for model, each in self._installations.items()}
         return {model: build for model, build in builds.items() if build and self._builds_told.get(model) != build}
+
+    def _runs_now(self, windows: tuple[Window, ...]) -> dict[str, int | None]:
+        """What runs of each model whose newest window is of another version: it was closed when the version changed."""
+        told = {window.model: window.serial for window in windows}
+        runs = {model: each.state.pointer.serial for model, each in self._installations.items()}
+        return {model: serial for model, serial in runs.items() if model in told and told[model] != serial}
 
     def _waits_for(self, model: str, each: Installation) -> str:
         because = without_measurements(each.waits_for) or (_TRY_FAILED if self._installing[model].problem else "")

@@ -167,17 +167,20 @@ class Swaps:
     def back(self, member: SetMember, going: GoingBack, models: Mapping[str, SetMember]) -> events.Event | Wait:
         """Swap back to the other slot or to nothing, and let the others of its set follow."""
         state = member.state
-        done = events.Returned() if going.by_policy else events.WentBack()
+
+        def done() -> events.Event:
+            return events.Returned() if going.by_policy else events.WentBack(to=state.pointer.serial)
+
         if going.by_policy and going.to is None:
             return self.point(member, slots.emptied(state.pointer)) or events.Emptied()
         if state.pointer.serial != going.leaves:
-            return done  # it was swapped before the process ended
+            return done()  # it was swapped before the process ended
         fallback = state.pointer.fallback
         if fallback is None or not state.places.integrity.intact(fallback):
             if going.by_policy:
                 state.point(slots.without_inactive(state.pointer))
                 return events.FallbackLost()
-            return self.point(member, slots.emptied(state.pointer)) or done
+            return self.point(member, slots.emptied(state.pointer)) or done()
         target = slots.back(state.pointer) if going.by_policy else slots.left(state.pointer)
         with ExitStack() as locks:
             for other in sorted((member, *_mates(member, models)), key=lambda other: other.state.model):
@@ -187,7 +190,7 @@ class Swaps:
             for other in models.values():
                 if other is not member:
                     other.leave_with_set()
-        return done
+        return done()
 
     @contextmanager
     def _may_swap(self, state: ModelState) -> Iterator[bool]:

@@ -24,6 +24,7 @@ from whimbrel.errors import Unavailable
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.monitors.show_health import ClassFigures
 from whimbrel.flows.rollouts.approvals import PendingApproval
+from whimbrel.flows.rollouts.builds_running import BuildRunning
 from whimbrel.flows.rollouts.trace import Point
 from whimbrel.flows.wording import evidence_words, move_words, percent_words
 from whimbrel.plan.rollout_states import LIVE, PENDING, State
@@ -282,6 +283,8 @@ def picture(view: RolloutView) -> Group:
         lines += _verdict_lines(view.verdict)
     if view.classes is not UNSET and view.classes:
         lines.append(_class_table(view.classes))
+    if view.builds is not UNSET and view.builds:
+        lines.append(_build_table(view.builds))
     devices = "  ".join(f"{name}: {n}" for name, n in sorted(view.devices.items()))
     lines.append(Text(f"devices: {devices or 'none heard yet'}"))
     return Group(*lines)
@@ -326,6 +329,16 @@ def _class_table(classes: Sequence[ClassFigures]) -> Table:
             hours, _, used, crashes, errors, _, p95, _, means = figure_cells(figures)
             name = each.hardware_class or "(none told)"
             table.add_row(name if title == "baseline" else "", title, hours, used, crashes, errors, p95, means)
+    return table
+
+
+def _build_table(builds: Sequence[BuildRunning]) -> Table:
+    """Which builds of the new version run, by hardware class."""
+    table = Table("class", "build", "devices", "at most", box=None)
+    for each in builds:
+        budgets = [(each.latency_ms_max, "ms"), (each.memory_mib_max, "MiB")]
+        most = ", ".join(f"{value:g} {unit}" for value, unit in budgets if value is not None)
+        table.add_row(each.hardware_class or "(none told)", each.variant, str(each.devices), most)
     return table
 
 

@@ -147,7 +147,9 @@ class Recalled(Event, frozen=True):
 
 
 class WentBack(Event, frozen=True):
-    """The device went back by itself; what it left is refused from now on."""
+    """The device went back by itself; what it left is refused from now on. `to`: what it runs now; None: nothing."""
+
+    to: int | None = None
 
 
 class Returned(Event, frozen=True):

@@ -242,24 +242,29 @@ def _recalled(journal: Journal, event: events.Recalled) -> Journal:
     return _replace(journal, candidate=None, going_back=going_back)
 
 
-def _went_back(journal: Journal, _: events.WentBack) -> Journal:
+def _went_back(journal: Journal, event: events.WentBack) -> Journal:
     going_back = _going_back(journal)
-    announced = say(journal, _counted(journal, going_back))
-    if going_back.to is not None:  # what runs now, so that nobody takes it for the version that was left
-        announced = say(announced, Announcement(model=journal.model, step="activated", serial=going_back.to))
+    announced = _runs_now(say(journal, _counted(journal, going_back)), event.to)
     if going_back.leaves is not None:
         announced = _refuse(announced, going_back.leaves, going_back.reason, sequence=going_back.policy_sequence)
     return _replace(announced, candidate=None, going_back=None)
 
 
 def _returned(journal: Journal, _: events.Returned) -> Journal:
-    going_back = _going_back(journal)
-    announced = say(journal, Announcement(model=journal.model, step="activated", serial=going_back.to))
-    return _replace(announced, candidate=None, going_back=None)
+    return _replace(_runs_now(journal, _going_back(journal).to), candidate=None, going_back=None)
 
 
-def _back_to_nothing(journal: Journal, _: events.Emptied | events.FallbackLost) -> Journal:
+def _emptied(journal: Journal, _: events.Emptied) -> Journal:
+    return _replace(_runs_now(journal, None), candidate=None, going_back=None)
+
+
+def _fallback_lost(journal: Journal, _: events.FallbackLost) -> Journal:
     return _replace(journal, candidate=None, going_back=None)
+
+
+def _runs_now(journal: Journal, serial: int | None) -> Journal:
+    """The journal with what to tell of the version that runs now, in no cohort: the one before, or none."""
+    return say(journal, Announcement(model=journal.model, step="activated", serial=serial))
 
 
 def _counted(journal: Journal, going_back: GoingBack) -> Announcement:
@@ -321,6 +326,6 @@ _CHANGES: dict[type[events.Event], Callable[[Journal, Any], Journal]] = {
     events.Recalled: _recalled,
     events.WentBack: _went_back,
     events.Returned: _returned,
-    events.Emptied: _back_to_nothing,
-    events.FallbackLost: _back_to_nothing,
+    events.Emptied: _emptied,
+    events.FallbackLost: _fallback_lost,
 }

@@ -131,7 +131,10 @@ def fit_of(fleet: FleetPort, model: ModelRecord, variants: Sequence[Needing]) ->
 def fit_of_version(registry: ModelsPort, fleet: FleetPort, model: str, serial: int) -> VersionFit:
     """The same for a version that is published, with the builds of it that devices run."""
     fit = fit_of(fleet, registry.model(model), release_of(registry, model, serial).variants)
-    return msgspec.structs.replace(fit, running=fleet.variants_running(model, serial))
+    running: Counter[str] = Counter()
+    for (_, variant), devices in fleet.variants_running(model, serial).items():
+        running[variant] += devices
+    return msgspec.structs.replace(fit, running=dict(running))
 
 
 def release_of(registry: ModelsPort, model: str, serial: int) -> Release:

@@ -2,6 +2,8 @@
 
 1. Some devices go back from every version: their disk is bad, their app was killed. How many is told by the devices
    that took the baseline; where nothing is known of them, one in fifty does. That guess counts as a hundred devices.
+   Where more controls leave the baseline meanwhile, as many do: what ails every device is no fault of the version. Few
+   that do make nobody suspicious, since a version is left when it is new, as a rule, and theirs is old.
 2. A bet against "no more devices go back than that": of the devices that run it, the number that went back is binomial.
    The line is where a version without harm crosses it in less than .3% of rollouts, at one device in fifty
    (docs/explain/statistics.md). A version from which half of the devices go back is stopped after five devices, on
@@ -57,6 +59,8 @@ def kill_switch(total: Counts, *, natural: float | None) -> str | None:
     went_back, activated = total.went_back_t, total.activated_t
     few = total.assigned_t + total.assigned_c <= FEW
     rate = NATURAL if natural is None else natural
+    if total.went_back_c:
+        rate = max(rate, natural_rate(total.went_back_c, total.placebo_c))
     if not stops(went_back, activated, natural=rate, few=few):
         return None
     if activated == 1:

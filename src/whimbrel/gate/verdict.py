@@ -28,12 +28,13 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     unused_t: int = 0  # of those reported: never with a session
     failed_t: int = 0  # could not install or did not pass the probe
     went_back_t: int = 0  # activated, and went back by themselves
+    went_back_c: int = 0  # took a placebo, and left the version before by themselves
     shadowed_t: int = 0  # of those in the shadow: told of at least one input
     gave_up_t: int = 0  # of these: refused it, since what tried it died again and again
 
     def as_evidence(self) -> dict[str, int]:
-        """The counts that a verdict's evidence holds: those of shadow stages and of exposure only where not 0."""
-        where_told = {"shadowed_t", "gave_up_t", "silent_t", "silent_c", "unused_t"}
+        """The counts that a verdict's evidence holds: what not every rollout has only where not 0."""
+        where_told = {"shadowed_t", "gave_up_t", "silent_t", "silent_c", "unused_t", "went_back_c"}
         return {name: n for name in self.__struct_fields__ if (n := getattr(self, name)) or name not in where_told}
 
     def plus(self, other: "Counts") -> "Counts":

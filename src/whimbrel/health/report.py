@@ -120,7 +120,8 @@ class Batch(Document, frozen=True):
 
     `models`: all that the device follows now; an old agent, which leaves them out, says nothing of them.
     `waiting`: what holds the next version of a model up, in words ("": nothing any more); only what has changed.
-    `builds`: the build that runs, by model; only what has changed.
+    `builds`: the build that runs, by model; only what has changed. `runs`: the version that a model runs now (None:
+    none), where its newest window here is of another one.
     """
 
     epoch: Annotated[str, Meta(pattern="^[0-9a-f]{16,64}" + END)]
@@ -129,6 +130,7 @@ class Batch(Document, frozen=True):
     models: Annotated[tuple[Name, ...], Meta(max_length=limits.DEVICE_MODELS)] = ()
     waiting: Annotated[dict[Name, WaitsFor], Meta(max_length=limits.DEVICE_MODELS)] = {}
     builds: Annotated[dict[Name, Build], Meta(max_length=limits.DEVICE_MODELS)] = {}
+    runs: Annotated[dict[Name, Serial | None], Meta(max_length=limits.DEVICE_MODELS)] = {}
 
     def __post_init__(self) -> None:
         last = 0
@@ -141,7 +143,9 @@ class Batch(Document, frozen=True):
 class Announcement(Document, frozen=True):
     """The body of POST announce: one step of one device in one cohort (or, with no rollout, outside of any).
 
-    Idempotent: the same step said again changes nothing.
+    Idempotent: the same step said again changes nothing. `serial`: the version that the step is about; of `failed` and
+    `went_back` it is the one that was refused or left. What the device runs is told by `activated` (None: nothing) and
+    `committed`, also after it went back.
     """
 
     model: Name

@@ -229,20 +229,20 @@ class Fleet:
         )
         return {row[0]: row[1] for row in rows}
 
-    def variants_running(self, model: str, serial: int) -> dict[str, int]:
-        """Devices by the build of a version that they say they run."""
+    def variants_running(self, model: str, serial: int) -> dict[tuple[str, str], int]:
+        """Devices by hardware class and by the build of a version that they say they run."""
         table = schema.device_models
         rows = self.connection.execute(
-            select(table.c.variant, func.count())
+            select(table.c.hardware_class, table.c.variant, func.count())
             .where(
                 table.c.namespace == self.namespace,
                 table.c.model == model,
                 table.c.serial == serial,
                 table.c.build_serial == serial,
             )
-            .group_by(table.c.variant)
+            .group_by(table.c.hardware_class, table.c.variant)
         )
-        return {row[0]: row[1] for row in rows}
+        return {(row[0], row[1]): row[2] for row in rows}
 
     def is_held_by_at_most(self, model: str, *, devices: int) -> bool:
         """Whether so many devices at most told that they hold `model`. Reads no more rows than that."""
@@ -349,6 +349,7 @@ class Fleet:
                 number(treated, table.c.shadowed_at.is_not(None), table.c.outcome == "failed").label("gave_up_t"),
                 number(treated, table.c.outcome == "failed").label("failed_t"),
                 number(treated, table.c.outcome == "went_back").label("went_back_t"),
+                number(control, activated, table.c.outcome == "went_back").label("went_back_c"),
             )
             .where(table.c.namespace == self.namespace, table.c.rollout == rollout)
             .group_by(table.c.stage, table.c.hardware_class, table.c.slices)

@@ -50,7 +50,7 @@ def test_what_cannot_be_left_says_why() -> None:
 
 def left(journal: Journal) -> Journal:
     event = events.LeftByItself(leaves=2, to=1, reason="it crashes", policy_sequence=7)
-    return step(step(journal, event)[0], events.WentBack())[0]
+    return step(step(journal, event)[0], events.WentBack(to=1))[0]
 
 
 @pytest.mark.parametrize("state", [State.IDLE, State.COMMITTED, State.QUARANTINED])

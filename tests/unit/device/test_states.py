@@ -37,7 +37,7 @@ EVENTS: tuple[events.Event, ...] = (
     events.TrialPassed(),
     events.TrialFailed("crashes"),
     events.Recalled(to=1, leaves=2, reason="the baseline"),
-    events.WentBack(),
+    events.WentBack(to=1),
     events.Returned(),
     events.Emptied(),
     events.FallbackLost(),
@@ -164,7 +164,8 @@ def test_a_trial_goes_on_while_nothing_is_known() -> None:
 def test_going_back_by_itself_refuses_what_it_left() -> None:
     journal = after(*WAY, 14, 16)
     assert [each.serial for each in journal.refused] == [2]
-    assert [each.step for each in journal.outbox][-1] == "went_back"
+    told = [(each.step, each.serial) for each in journal.outbox[-2:]]
+    assert told == [("went_back", 2), ("activated", 1)], "what it left, and what runs now"
 
 
 def test_going_back_by_the_policy_refuses_nothing() -> None:

@@ -1,5 +1,6 @@
 """Do so many devices refuse a version by themselves that it is stopped at once?"""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -52,6 +53,21 @@ def test_the_baselines_rate_reaches_the_verdict() -> None:
 
     assert stopped(None)
     assert not stopped(0.1)
+
+
+def test_controls_that_leave_their_version_too_excuse_the_new_one_and_controls_that_stay_accuse_it_no_more() -> None:
+    """A driver that ends every app's process is no fault of the version, though its devices go back by themselves."""
+
+    def stopped(went_back_c: int, *, went_back_t: int = 10) -> bool:
+        heard = Counts(assigned_t=100, assigned_c=900, activated_t=100, placebo_c=900)
+        counts = {0: msgspec.structs.replace(heard, went_back_t=went_back_t, went_back_c=went_back_c)}
+        return "kill switch" in judge(plan(alpha=1e-9), GateInput(stage=0, soaked_s=0, counts=counts)).because
+
+    assert stopped(0)
+    assert stopped(9), "one in a hundred does no harm to the comparison"
+    assert not stopped(90)
+    assert stopped(90, went_back_t=60)
+    assert not stopped(0, went_back_t=5), "900 controls that stayed are no measure of how many leave a new version"
 
 
 def test_the_first_of_ten_boards_stops_it_and_the_first_of_many_does_not() -> None:

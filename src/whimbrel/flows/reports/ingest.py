@@ -126,7 +126,11 @@ class _Intake:
         fresh = [window for window in reports.windows if window.first > last]
         for window in fresh:
             self._batch.note_running(
-                device_id, model=window.model, serial=window.serial, hardware_class=window.hardware_class, at=at
+                device_id,
+                model=window.model,
+                serial=reports.runs.get(window.model, window.serial),
+                hardware_class=window.hardware_class,
+                at=at,
             )
             chance = _chance(device_id, reports.epoch, window.first)
             tally = tally_window(

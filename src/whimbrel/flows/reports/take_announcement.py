@@ -2,7 +2,8 @@
 
 1. "About to activate" starts the clock that silence is judged by: a device that dies of an update never says more.
 2. A claim that contradicts the device's bucket changes no cohort.
-3. A device that failed or went back is a setback: the gate looks at once.
+3. A device that failed or went back is a setback: the gate looks at once. What it runs then is told by an
+   announcement of its own, since this one names the version that was left.
 """
 
 import msgspec
@@ -12,7 +13,7 @@ from whimbrel.flows.reports.live import LiveComparisons
 from whimbrel.flows.reports.place import SETBACKS, Outcome, participation_of, update_participation
 from whimbrel.health.report import Announcement, Role, Step
 
-_RUNS_NOW: frozenset[Step] = frozenset({"activated", "went_back", "committed"})  # `serial` is what the device runs
+_RUNS_NOW: frozenset[Step] = frozenset({"activated", "committed"})  # `serial` is what the device runs
 _STARTS: dict[Role, frozenset[Step]] = {
     "treated": frozenset({"activating", "activated", "shadowing"}),
     "control": frozenset({"placebo"}),

@@ -23,6 +23,7 @@ from whimbrel.flows.publishing.set_line import line_of
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.approvals import pending_approval
 from whimbrel.flows.rollouts.approve import Consent, approve, reject
+from whimbrel.flows.rollouts.builds_running import builds_running
 from whimbrel.flows.rollouts.check_plan import PlanCheck, check_plan
 from whimbrel.flows.rollouts.judge import replay_rollout, verdict_for
 from whimbrel.flows.rollouts.move import PersonMove, move_by_person
@@ -208,7 +209,8 @@ def rollout_with_verdict(stores: Stores, identifier: str, *, now: float) -> Roll
         since=rollout.created_at,
         now=now,
     )
-    view = msgspec.structs.replace(rollout_view(stores, rollout, now=now), classes=classes)
+    builds = builds_running(stores.registry, stores.fleet, rollout)
+    view = msgspec.structs.replace(rollout_view(stores, rollout, now=now), classes=classes, builds=builds)
     if rollout.live:
         verdict = verdict_for(stores.registry, stores.fleet, rollout, now=now)
         view = msgspec.structs.replace(view, verdict=verdict_view(verdict))

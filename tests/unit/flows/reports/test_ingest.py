@@ -313,9 +313,19 @@ def test_a_failure_stays_in_the_denominator() -> None:
 
 def test_a_device_that_went_back_is_counted_and_seen_on_the_old_version() -> None:
     with town(running=rollout()) as here:
-        take(here, announce(CANARY, "activating"), announce(CANARY, "went_back", serial=1))
+        take(here, announce(CANARY, "activated", serial=2), announce(CANARY, "went_back", serial=2))
+        take(here, announce(CANARY, "activated", serial=1, rollout=None))
         assert counts(here) == Counts(assigned_t=1, activated_t=1, went_back_t=1)
         assert here.fleet.inventory("wake") == {1: 1}
+
+
+def test_the_last_window_of_a_version_that_was_left_does_not_say_that_it_runs() -> None:
+    with town(running=rollout()) as here:
+        take(here, announce(CANARY, "activated", serial=1, rollout=None))
+        take(here, reports(CANARY, window(serial=2), runs={"wake": 1}))
+        assert here.fleet.inventory("wake") == {1: 1}
+        take(here, reports(CANARY, window(2, serial=2)))
+        assert here.fleet.inventory("wake") == {2: 1}
 
 
 def test_a_device_that_leaves_a_version_after_its_commit_is_counted_and_the_gate_looks_at_once() -> None:
@@ -324,6 +334,13 @@ def test_a_device_that_leaves_a_version_after_its_commit_is_counted_and_the_gate
         assert counts(here).went_back_t == 0
         assert take(here, announce(CANARY, "went_back", serial=2)).setbacks == 1
         assert counts(here).went_back_t == 1
+
+
+def test_a_control_that_leaves_the_version_before_is_counted_as_a_control() -> None:
+    with town(running=rollout()) as here:
+        take(here, announce(REST, "placebo", role="control", serial=1))
+        take(here, announce(REST, "went_back", role="control", serial=1))
+        assert counts(here) == Counts(assigned_c=1, placebo_c=1, went_back_c=1)
 
 
 def test_what_cannot_be_read_is_counted_and_dropped() -> None:

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from whimbrel import limits
 from whimbrel.flows.monitors.show_health import ClassFigures
 from whimbrel.flows.rollouts.approvals import PendingApproval
+from whimbrel.flows.rollouts.builds_running import BuildRunning
 from whimbrel.gate.verdict import Counts
 from whimbrel.model.documents import Document
 from whimbrel.plan.rollout_states import State
@@ -64,7 +65,8 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     `approval`: what it waits for, if for people. `devices_left`: of one that goes back, how many are not off its
     target. `lead`: the rollout of a set that it moves with, "" where it moves itself. `members`: what moves with it.
     `counts`: by stage. `devices`: by version, of the whole model. Of one that is asked for alone: `verdict`, where it
-    is live, and `classes`, the figures of both versions by hardware class.
+    is live, `classes`, the figures of both versions by hardware class, and `builds`, which builds of the target run
+    where it has several.
     """
 
     id: str
@@ -92,3 +94,4 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     members: list[MemberView] = []
     verdict: VerdictView | UnsetType = UNSET
     classes: list[ClassFigures] | UnsetType = UNSET
+    builds: list[BuildRunning] | UnsetType = UNSET
