@@ -9,6 +9,7 @@
 Used by every file of kinds, and by harm.py, which plays them.
 """
 
+import bisect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
@@ -230,8 +231,6 @@ def median_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[fl
     """(median, low, high): the ends are order statistics. Infinite: what never happened."""
     ordered, n = sorted(values), len(values)
     middle = ordered[(n - 1) // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) / 2
-    place = 0
-    while place < n // 2 and _at_most(place, n, 0.5) <= (1 - level) / 2:
-        place += 1
-    place = max(0, place - 1)
+    beyond = bisect.bisect_right(range(n // 2), (1 - level) / 2, key=lambda place: _at_most(place, n, 0.5))
+    place = max(0, beyond - 1)
     return middle, ordered[place], ordered[n - 1 - place]
