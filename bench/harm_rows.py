@@ -28,18 +28,21 @@ WINDOW_MIN = 5
 HOUR = 60 // WINDOW_MIN  # windows
 FALSE_ALARMS = 0.01  # of rollouts without a change
 PASSED = ("advance", "finish")
+_MOST_LOG_E = 99.0  # more than this is written as this: JSON has no infinity
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One rollout. `back`: the window in which the version, or a slice, went back; None: in none.
 
-    `move`: the last verdict's. `value`: what a kind counts apart from windows.
+    `move`: the last verdict's. `value`: what a kind counts apart from windows. `highest`: the greatest ln E of all its
+    windows, also after it went back, where they were screened: what another budget would have done.
     """
 
     move: str
     back: int | None = None
     because: str = ""
     value: float | None = None
+    highest: float | None = None
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +107,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
             runs=len(outcomes),
             count=count,
             at_least=at_least,
-            note=_moves(outcomes),
+            note=_moves(outcomes) + _of_half_the_budget(outcomes),
         )
 
     def _value(self, outcome: Outcome) -> float:
@@ -136,6 +139,14 @@ def _moves(outcomes: Iterable[Outcome]) -> str:
             name = f"{name} by {each.because.split('harm is proven: ')[1].split(' ')[0]}"
         counts[name] = counts.get(name, 0) + 1
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1])[:4])
+
+
+def _of_half_the_budget(outcomes: Sequence[Outcome]) -> str:
+    """How many would go back at half of the default budget, where all windows of all rollouts are known."""
+    needed = math.log(2 / canary(1).alpha)
+    if any(each.highest is None for each in outcomes):
+        return ""
+    return f"; at half of alpha {sum((each.highest or 0.0) >= needed for each in outcomes)}"
 
 
 # --- one rollout through the gate ---
@@ -189,10 +200,14 @@ def screened(plan: Plan, windows: Callable[[], Iterable[tuple[list[Cell], Counts
             screen.add()
         soaked_s = (window + 1) * plan.window_s()
         now = GateInput(stage=0, soaked_s=soaked_s, counts={0: counts}, shares=(plan.share_buckets(0),))
-    if now is None or screen.highest(now) >= math.log(1 / plan.alpha) - NEAR:
+    if now is None:
         return judged(plan, windows())
+    greatest = screen.highest(now)
+    highest = round(min(greatest, _MOST_LOG_E), 1)
+    if greatest >= math.log(1 / plan.alpha) - NEAR:
+        return msgspec.structs.replace(judged(plan, windows()), highest=highest)
     verdict = judge(plan, now, ledger)
-    return Outcome(move=verdict.move, because=verdict.because)
+    return Outcome(move=verdict.move, because=verdict.because, highest=highest)
 
 
 # --- intervals ---
