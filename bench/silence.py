@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Float, String, case, cast, insert, literal, select
 
 from whimbrel.flows.device_records import SilenceLook
 from whimbrel.health.tally import AGE_EDGES_H
@@ -32,12 +32,12 @@ from whimbrel.stores.database import Database
 from whimbrel.stores.silence import later_looks
 
 NAMESPACE, ROLLOUT = "default", "ro-1"
-WINDOW_S, HOUR_S = 300.0, 3600.0
+WINDOW_S, HOUR_S, DAY_S = 300.0, 3600.0, 86_400
 PATIENCE_S = 3 * WINDOW_S
 CLASSES = 20
 SILENT = 100  # one device in so many is silent at the first look, and another at each further one
 LOOKS = 3
-ROWS = 20_000  # of one insert
+ROWS = 20_000  # that the peer reads at once
 LONGEST_S = 30.0  # a tenth of a window: what a look at a million devices may take on two cores
 
 
@@ -74,31 +74,30 @@ def main() -> None:
 
 
 def _fill(database: Database, devices: int) -> None:
-    """Devices that reported in the window before; look n finds one in SILENT of them silent."""
-    for first in range(0, devices, ROWS):
-        rows = [_row(number) for number in range(first, min(devices, first + ROWS))]
-        with database.engine.begin() as connection:
-            connection.execute(insert(schema.participations), rows)
-
-
-def _row(number: int) -> dict[str, Any]:
-    silent_from = number % SILENT  # the look at which it is missed, if that is one of LOOKS
-    heard_at = silent_from * WINDOW_S - 1.0 if silent_from < LOOKS else LOOKS * WINDOW_S + PATIENCE_S
-    return {
-        "namespace": NAMESPACE,
-        "rollout": ROLLOUT,
-        "stage": 0,
-        "device_id": f"device-{number:07d}",
-        "role": "treated" if number // SILENT % 20 == 0 else "control",
-        "hardware_class": f"class-{number // SILENT % CLASSES:02d}",
-        "assigned_at": 0.0,
-        "activated_at": float(number % 86_400) - 86_400.0,
-        "reported_at": 0.0,
-        "outcome": "",
-        "silence_judged": True,
-        "heard_at": heard_at,
-        "hearing": "heard",
+    """Devices that reported in the window before; look n finds one in SILENT of them silent. The database makes all."""
+    numbers = select(literal(0).label("n")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < devices - 1))
+    number = numbers.c.n
+    silent_from, group = number % SILENT, number // SILENT  # the look at which it is missed, if that is one of LOOKS
+    columns: dict[str, Any] = {
+        "namespace": literal(NAMESPACE),
+        "rollout": literal(ROLLOUT),
+        "stage": literal(0),
+        "device_id": literal("device-") + cast(number, String),
+        "role": case((group % 20 == 0, "treated"), else_="control"),
+        "hardware_class": literal("class-") + cast(group % CLASSES, String),
+        "assigned_at": literal(0.0),
+        "activated_at": cast(number % DAY_S - DAY_S, Float),
+        "reported_at": literal(0.0),
+        "outcome": literal(""),
+        "silence_judged": literal(True),
+        "heard_at": case(
+            (silent_from < LOOKS, cast(silent_from, Float) * WINDOW_S - 1.0), else_=LOOKS * WINDOW_S + PATIENCE_S
+        ),
+        "hearing": literal("heard"),
     }
+    with database.engine.begin() as connection:
+        connection.execute(insert(schema.participations).from_select(list(columns), select(*columns.values())))
 
 
 def _look(database: Database, number: int, *, devices: int) -> dict[str, Any]:
