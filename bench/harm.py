@@ -51,7 +51,6 @@ from whimbrel.plan.plan import Plan
 
 SEED = 20261120
 CHUNK, EXPOSURE_CHUNK, QUIET_CHUNK = 25, 50, 100  # rollouts of one job
-_ABSENT = ": not played"
 KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (*harm_alike.KINDS, *harm_differing.KINDS, *harm_blind_spots.KINDS)
 }
@@ -100,7 +99,7 @@ def main() -> None:
             _print_rows(kind, results)
     _play_all(jobs, results, arguments, code=code)
     summary = results.summary
-    for told in (*summary["missed"], *_shortened(summary["missing"])):
+    for told in (*summary["missed"], *_missing_words(summary["missing"])):
         print(told)
     print(f"{summary['kept']} of {summary['rows']} rows keep their limits; {summary['cpu_s']:.0f} s of CPU")
     if arguments.json:
@@ -131,12 +130,9 @@ def _play_all(jobs: list[Job], results: ResultsFile, arguments: argparse.Namespa
     write_results(arguments.results, results)
 
 
-def _shortened(missing: list[str]) -> Iterator[str]:
-    """What is missing, in one line a reason."""
-    absent = [each.removesuffix(_ABSENT) for each in missing if each.endswith(_ABSENT)]
-    if absent:
-        yield f"not played: {', '.join(absent)}"
-    yield from (each for each in missing if not each.endswith(_ABSENT))
+def _missing_words(missing: dict[str, list[str]]) -> Iterator[str]:
+    """What `ok` lacks, one line a reason."""
+    yield from (f"{reason}: {', '.join(kinds)}" for reason, kinds in missing.items() if kinds)
 
 
 def _print_rows(kind: str, results: ResultsFile) -> None:
@@ -254,7 +250,12 @@ def _summarize(results: ResultsFile, *, code: str) -> None:
     settings, kinds = results.settings, [kind for kind in (*EXPOSURES, *KINDS) if results.parts.get(kind)]
     rows: list[Row] = []
     results.rows = []
-    missing = [f"{kind}{_ABSENT}" for kind in (*EXPOSURES, *KINDS) if not results.parts.get(kind)]
+    missing: dict[str, list[str]] = {
+        "not played": [kind for kind in (*EXPOSURES, *KINDS) if not results.parts.get(kind)],
+        "played in part": [],
+        f"played by other code than {code}": [],
+    }
+    _, partly, otherwise = missing.values()
     for kind in kinds:
         parts = results.parts[kind]
         made, asked = rows_of(kind, results), runs_of(kind, quick=settings.quick)[0]
@@ -263,9 +264,9 @@ def _summarize(results: ResultsFile, *, code: str) -> None:
         cpu_s = round(sum(part.cpu_s for part in parts), 1)
         results.rows += [msgspec.to_builtins(row) | {"cpu_s": cpu_s, "code": codes} for row in made]
         if (runs := sum(part.runs for part in parts)) < asked:
-            missing.append(f"{kind}: {runs} of {asked} rollouts played")
+            partly.append(f"{kind} ({runs} of {asked} rollouts)")
         if codes != [code]:
-            missing.append(f"{kind}: played by code {', '.join(codes)}, and this is {code}")
+            otherwise.append(f"{kind} ({', '.join(codes)})")
     missed = [
         f"limit missed: {row.kind} {row.figure}, at {'least' if row.at_least else 'most'} {row.limit} ({row.says})"
         for row in rows
@@ -273,7 +274,7 @@ def _summarize(results: ResultsFile, *, code: str) -> None:
     ]
     alarms = [row.figure for row in rows if row.says.endswith("taken back") and row.figure is not None]
     results.summary = {
-        "ok": not missed and not missing,
+        "ok": not missed and not any(missing.values()),
         "missed": missed,
         "missing": missing,
         "rows": len(rows),

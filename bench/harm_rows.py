@@ -9,6 +9,7 @@
 Used by every file of kinds, and by harm.py, which plays them.
 """
 
+import bisect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
@@ -27,18 +28,21 @@ WINDOW_MIN = 5
 HOUR = 60 // WINDOW_MIN  # windows
 FALSE_ALARMS = 0.01  # of rollouts without a change
 PASSED = ("advance", "finish")
+_MOST_LOG_E = 99.0  # more than this is written as this: JSON has no infinity
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One rollout. `back`: the window in which the version, or a slice, went back; None: in none.
 
-    `move`: the last verdict's. `value`: what a kind counts apart from windows.
+    `move`: the last verdict's. `value`: what a kind counts apart from windows. `highest`: the greatest ln E of all its
+    windows, also after it went back, where they were screened: what another budget would have done.
     """
 
     move: str
     back: int | None = None
     because: str = ""
     value: float | None = None
+    highest: float | None = None
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +107,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
             runs=len(outcomes),
             count=count,
             at_least=at_least,
-            note=_moves(outcomes),
+            note=_moves(outcomes) + _of_half_the_budget(outcomes),
         )
 
     def _value(self, outcome: Outcome) -> float:
@@ -135,6 +139,14 @@ def _moves(outcomes: Iterable[Outcome]) -> str:
             name = f"{name} by {each.because.split('harm is proven: ')[1].split(' ')[0]}"
         counts[name] = counts.get(name, 0) + 1
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1])[:4])
+
+
+def _of_half_the_budget(outcomes: Sequence[Outcome]) -> str:
+    """How many would go back at half of the default budget, where all windows of all rollouts are known."""
+    needed = math.log(2 / canary(1).alpha)
+    if any(each.highest is None for each in outcomes):
+        return ""
+    return f"; at half of alpha {sum((each.highest or 0.0) >= needed for each in outcomes)}"
 
 
 # --- one rollout through the gate ---
@@ -188,10 +200,14 @@ def screened(plan: Plan, windows: Callable[[], Iterable[tuple[list[Cell], Counts
             screen.add()
         soaked_s = (window + 1) * plan.window_s()
         now = GateInput(stage=0, soaked_s=soaked_s, counts={0: counts}, shares=(plan.share_buckets(0),))
-    if now is None or screen.highest(now) >= math.log(1 / plan.alpha) - NEAR:
+    if now is None:
         return judged(plan, windows())
+    greatest = screen.highest(now)
+    highest = round(min(greatest, _MOST_LOG_E), 1)
+    if greatest >= math.log(1 / plan.alpha) - NEAR:
+        return msgspec.structs.replace(judged(plan, windows()), highest=highest)
     verdict = judge(plan, now, ledger)
-    return Outcome(move=verdict.move, because=verdict.because)
+    return Outcome(move=verdict.move, because=verdict.because, highest=highest)
 
 
 # --- intervals ---
@@ -230,8 +246,6 @@ def median_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[fl
     """(median, low, high): the ends are order statistics. Infinite: what never happened."""
     ordered, n = sorted(values), len(values)
     middle = ordered[(n - 1) // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) / 2
-    place = 0
-    while place < n // 2 and _at_most(place, n, 0.5) <= (1 - level) / 2:
-        place += 1
-    place = max(0, place - 1)
+    beyond = bisect.bisect_right(range(n // 2), (1 - level) / 2, key=lambda place: _at_most(place, n, 0.5))
+    place = max(0, beyond - 1)
     return middle, ordered[place], ordered[n - 1 - place]

@@ -84,7 +84,7 @@ def test_a_run_that_stopped_goes_on_to_the_same_table(tmp_path: Path) -> None:
     run_harm(parts, "--runs", "1000")
     code, stopped = run_harm(parts, "--runs", "3000", "--resume", "--seconds", "0")
     assert code == 1
-    assert "kill_switch_2: 1000 of 20000 rollouts played" in str(stopped["missing"])
+    assert "kill_switch_2 (1000 of 20000 rollouts)" in str(stopped["missing"])
     _, summary = run_harm(parts, "--runs", "3000", "--resume")
     assert rows(parts) == rows(whole)
     assert [row["runs"] for row in rows(parts)] == [3000, 3000]
