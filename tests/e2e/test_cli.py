@@ -53,6 +53,8 @@ COMMANDS = [
     ("feedback", "list"),
     ("collect",),
     ("agent",),
+    ("tuf-client",),
+    ("tuf-client", "refresh"),
     ("demo",),
 ]
 

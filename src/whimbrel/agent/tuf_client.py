@@ -21,23 +21,21 @@ from typing import TypeVar
 import msgspec
 from tuf.api.exceptions import (
     DownloadError,
-    DownloadHTTPError,
-    DownloadLengthMismatchError,
     ExpiredMetadataError,
     RepositoryError,
 )
 from tuf.api.metadata import Metadata, Root, TargetFile
 from tuf.api.serialization import DeserializationError
-from tuf.ngclient import FetcherInterface
 
 from whimbrel import limits
 from whimbrel.agent.answers import check_document
 from whimbrel.agent.backoff import Busy, check_patience
 from whimbrel.agent.disk import Disk
+from whimbrel.agent.metadata_fetcher import MetadataFetcher, fits
 from whimbrel.agent.trust_memory import Memory, Sequenced
 from whimbrel.agent.trust_problems import metadata_problem, problem_of, signature_words, unknown_model
 from whimbrel.agent.tuf_internals import CONFIG, DiskUpdater, file_name
-from whimbrel.device.ports import Answer, Network
+from whimbrel.device.ports import Network
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.model.release import Line, Release
@@ -63,7 +61,7 @@ class TrustClient:
         self._models = models
         self._disk = disk
         self._network = network
-        self._fetcher = _Fetcher(network)
+        self._fetcher = MetadataFetcher(network)
         self._updater: DiskUpdater | None = None
         self.policies: dict[str, Policy] = {}
         self.lines: dict[str, Line] = {}
@@ -334,7 +332,7 @@ class TrustClient:
             if target is None:
                 return None
             content = self._disk.read(self._document(path))
-            if content is None or not _fits(target, content):
+            if content is None or not fits(target, content):
                 content = self._download(target)
         except (DownloadError, RepositoryError, OSError, ValueError) as error:
             raise problem_of(error, path) from error
@@ -370,72 +368,6 @@ def _day(time: float) -> str:
         return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError):
         return f"{time:.0f} s after 1970"
-
-
-class _Fetcher(FetcherInterface):
-    """Bytes for the Updater. What the cheap path has just been told is not asked for again."""
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self.primed: dict[str, tuple[int, bytes, str]] = {}
-        self.etag = ""
-        self.now = 0.0
-
-    def prime(self, url: str, status: int, body: bytes, etag: str = "") -> None:
-        self.primed[url] = (status, body, etag)
-
-    def download_bytes(self, url: str, max_length: int) -> bytes:
-        is_primed = url in self.primed
-        status, body, etag = self.primed.pop(url) if is_primed else self._ask(url, max_length)
-        if status != 200:
-            raise DownloadHTTPError(f"{url} answered {status}", status)
-        if len(body) > max_length:
-            raise DownloadLengthMismatchError(f"{url} has more than {max_length} bytes")
-        if url.endswith("/timestamp.json"):
-            self.etag = etag
-        return body
-
-    def download_target(self, url: str, target: TargetFile) -> bytes:
-        """A signed document. What was not signed and is no JSON object comes from somebody on the way."""
-        answer = self._answer(url, target.length)
-        if answer.status != 200:
-            raise DownloadHTTPError(f"{url} answered {answer.status}", answer.status)
-        if not _fits(target, answer.body):
-            _check(url, answer)
-        return answer.body
-
-    def _ask(self, url: str, max_length: int) -> tuple[int, bytes, str]:
-        answer = self._answer(url, max_length)
-        _check(url, answer)
-        return answer.status, answer.body, answer.headers.get("etag", "")
-
-    def _answer(self, url: str, max_length: int) -> Answer:
-        try:
-            answer = self._network.ask("GET", url, bytes_max=max(max_length, limits.ANSWER_BYTES))
-        except Unavailable as error:
-            raise DownloadError(str(error)) from error
-        except UntrustedInput as error:
-            raise DownloadLengthMismatchError(str(error)) from error
-        check_patience(url, answer, now=self.now)
-        return answer
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        raise InvariantBroken(f"{url}: the Updater is not asked to download files")
-
-
-def _check(url: str, answer: Answer) -> None:
-    try:
-        check_document(url, answer)
-    except Unavailable as error:
-        raise DownloadError(str(error)) from error
-
-
-def _fits(target: TargetFile, content: bytes) -> bool:
-    try:
-        target.verify_length_and_hashes(content)
-    except RepositoryError:
-        return False
-    return True
 
 
 def _release(content: bytes, model: str, serial: int) -> Release:

@@ -33,10 +33,20 @@ class DiskUpdater(Updater):
     that this device was given. The rest is a cache: what is lost or torn is fetched and verified again.
     """
 
-    def __init__(self, cache: Path, url: str, *, disk: Disk, fetcher: FetcherInterface, shipped_root: bytes) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        url: str,
+        *,
+        disk: Disk,
+        fetcher: FetcherInterface,
+        shipped_root: bytes,
+        root_place: Path | None = None,
+    ) -> None:
+        """`root_place`: where the newest root is kept, where that is not the cache's own name for it."""
         self._disk = disk
         self._cache = cache
-        self._root_place = cache / f"root-{documents.digest_of(shipped_root)[:16]}.json"
+        self._root_place = root_place or cache / f"root-{documents.digest_of(shipped_root)[:16]}.json"
         kept = disk.read(self._root_place)
         try:
             super().__init__(str(cache), url, fetcher=fetcher, config=CONFIG, bootstrap=kept or shipped_root)
@@ -50,6 +60,11 @@ class DiskUpdater(Updater):
         if not hasattr(self._trusted_set, "reference_time"):
             raise InvariantBroken("this python-tuf keeps its reference time elsewhere")
         self._trusted_set.reference_time = datetime.fromtimestamp(now, UTC)
+
+    @property
+    def names_have_hashes(self) -> bool:
+        """Whether files of targets are named by their hashes (TUF 1.0, section 6.2)."""
+        return bool(self._trusted_set.root.consistent_snapshot)
 
     @property
     def root_version(self) -> int:

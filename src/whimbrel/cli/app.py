@@ -71,6 +71,7 @@ _COMMANDS = {
     },
     _DEVICE: {
         "agent": _Entry("agent", "", "Keep the models of this device as their policies say."),
+        "tuf-client": _Entry("tuf_client", "", "Read any TUF repository with the agent's trust code."),
     },
     _PREVIEW: {
         "demo": _Entry("demo", "demo", "Watch a version travel to a fleet, and a bad one be taken back."),
