@@ -154,6 +154,22 @@ def test_a_hold_tells_the_same_figures_as_a_rollback() -> None:
     assert "1.00% in the control in the last hour" in gentle.because
 
 
+def test_a_slice_that_goes_back_alone_tells_the_figures_of_its_last_hours() -> None:
+    def told(w: int) -> list[Cell]:
+        made = []
+        for name in ("jetson", "phone", "pi5", "tablet"):
+            crashed = 10 if name == "pi5" and w >= 6 * HOUR else 1
+            made.append(cell("treated", w, n=100, crashed=crashed, hardware_class=name))
+            made.append(cell("control", w, n=1000, crashed=10, hardware_class=name))
+        return made
+
+    verdict = judged_each_window([told(w) for w in range(8 * HOUR)])
+    assert (verdict.move, verdict.classes) == ("slice_back", ("pi5",))
+    assert "harm is proven in pi5 (crash rate 10.00% against 1.00% in the control in the last hour)" in verdict.because
+    (figures,) = verdict.evidence["last_hours"]
+    assert (figures["slice"], figures["hours"], figures["treated"]) == ("pi5", 1, 0.1)
+
+
 # --- the copies ---
 
 
