@@ -266,8 +266,8 @@ class Agent:
         self._stop.set()
 
     def status(self) -> dict[str, Any]:
-        """What each model runs, what was decided and why, what it waits for. Reads the folder only."""
-        return read_status(self.folder)
+        """What sessions of each model open now, what was decided and why, what it waits for. Reads the folder only."""
+        return read_status(self.folder, disk=self._disk)
 
     def close(self) -> None:
         """Stop, and let go of connections. A probe server that was brought is its owner's."""

@@ -37,6 +37,12 @@ def fallback_of(places: Places) -> Held | None:
     return pointer.fallback if pointer is not None and may_leave else None
 
 
+def objection_of(places: Places) -> str:
+    """Why the active version cannot be left for the one before; "" where it can."""
+    pointer = read_pointer(places)
+    return _objection(places, pointer) if pointer is not None else ""
+
+
 def go_back(places: Places, *, model: str, because: object) -> int:
     """See `Agent.go_back`."""
     if not isinstance(because, str) or not because.strip():

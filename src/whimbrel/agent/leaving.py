@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 from whimbrel.agent.crash_counts import kept_count
 from whimbrel.agent.departures import fallback_of, forget, leave
 from whimbrel.agent.device_context import DeviceContext
+from whimbrel.agent.load_failures import failure_of, forget_failure
 from whimbrel.agent.locks import locked
 from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.open_now import stays_words
 from whimbrel.agent.places import read_departures
 from whimbrel.device import events
 from whimbrel.device.crash_loop import count_of, reason_to_leave
@@ -42,7 +44,10 @@ class Leaving:
             return
         departure = self._departure()
         if departure is None:
-            reason = self._crashes(limits) or next((because for each in reasons if (because := each())), "")
+            failure = failure_of(self._state.places, self._state.pointer.active)
+            if not failure:
+                forget_failure(self._state.places)
+            reason = failure or self._crashes(limits) or next((because for each in reasons if (because := each())), "")
             self.kept_because = ""
             if not reason or not self._leave(reason):
                 return
@@ -63,7 +68,7 @@ class Leaving:
             with locked(places.swap_lock, disk=places.disk):
                 leave(places, model=self._state.model, reason=reason)
         except (Refused, UntrustedInput) as error:
-            self.kept_because = f"{reason}; it stays: {error}"
+            self.kept_because = stays_words(reason, str(error))
             return False
         return True
 
@@ -95,7 +100,7 @@ class Leaving:
         is_open = names(departure, self._state.pointer.active) and self._state.pointer.fallback is not None
         if departure is not None and not is_open:
             places = self._state.places
-            for place in (places.crash_loop, places.recent, places.recheck):
+            for place in (places.crash_loop, places.load_failure, places.recent, places.recheck):
                 places.disk.remove(place)  # where it is tried again it begins at zero
             forget(self._state.places, {self._state.model: departure})
 

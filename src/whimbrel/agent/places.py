@@ -30,6 +30,7 @@ class Places:
         self.departures = folder.parent / ".left"  # versions that were left while no cycle ran, of all models
         self.departures_lock = folder.parent / ".left.lock"
         self.crash_loop = folder / "crashes"
+        self.load_failure = folder / "load-failure"
         self.recent = folder / "recent"
         self.recheck = folder / "recheck"
         self.orders = folder / "orders"

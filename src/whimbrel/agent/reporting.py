@@ -5,7 +5,8 @@
 2. Only the labels that policies ask for leave the device. Every batch tells which models the device follows, so that
    a changed set is known with the next one.
 3. What holds a model up is told with the next batch after it changed, without what the device measured: a policy asks
-   for a battery at 50%, and the server learns that it waits for that. What a failed try met stays in the status.
+   for a battery at 50%, and the server learns that it waits for that. What a failed try met stays in the status. So is
+   told why a version stays that the device would leave.
 """
 
 import random
@@ -172,7 +173,8 @@ class Reporting:
         return {model: serial for model, serial in runs.items() if model in told and told[model] != serial}
 
     def _waits_for(self, model: str, each: Installation) -> str:
-        because = without_measurements(each.waits_for) or (_TRY_FAILED if self._installing[model].problem else "")
+        waits = without_measurements(each.waits_for) or (_TRY_FAILED if self._installing[model].problem else "")
+        because = "; ".join(words for words in (each.leaving.kept_because, waits) if words)
         printable = "".join(each if each.isprintable() else " " for each in because)
         return " ".join(printable.split())[: limits.WAITING_CHARS]
 

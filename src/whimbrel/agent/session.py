@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 from whimbrel import limits
 from whimbrel.agent.crash_counts import begin_anew, leave_out
 from whimbrel.agent.departures import leave
+from whimbrel.agent.load_failures import failure_of, forget_failure, note_failure
 from whimbrel.agent.locks import locked
 from whimbrel.agent.marks import Closed
 from whimbrel.agent.places import Places, read_pointer
@@ -68,6 +69,7 @@ class Session:
         self._is_open = False
         self._began = 0.0  # on the monotonic clock
         self._is_steady = False
+        self._load_failed = False
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
         self._inferences = 0
         self._errors = 0
@@ -202,21 +204,32 @@ class Session:
         except Exception as error:
             self.load_failed(f"{type(error).__name__}: {error}")
             raise
+        self._forget_failure(self._open_held())
 
     def load_failed(self, because: str) -> bool:
         """The version does not load: leave it at once for the one before, whether or not an agent runs.
 
-        This session keeps its files; the next one opens the version before. Returns whether there is one. Never raises.
+        This session keeps its files, and counts as one that failed; the next one opens the version before. Returns
+        whether there is one: where there is none, the status says that the version stays, and why. Never raises.
         """
         held = self._open_held()
+        self._load_failed = True
+        reason = f"it could not be loaded: {because}"[: limits.REASON_CHARS]
         with suppress(OSError, Refused, UntrustedInput), locked(self._places.swap_lock, disk=self._places.disk):
             pointer = read_pointer(self._places)
             if pointer is not None and pointer.active == held:
-                leave(
-                    self._places, model=self._model, reason=f"it could not be loaded: {because}"[: limits.REASON_CHARS]
-                )
+                try:
+                    leave(self._places, model=self._model, reason=reason)
+                except Refused:
+                    note_failure(self._places, held, reason)
+                    return False
                 return True
         return False
+
+    def _forget_failure(self, held: Held) -> None:
+        with suppress(OSError):
+            if failure_of(self._places, held):
+                forget_failure(self._places)
 
     def __enter__(self) -> Self:
         if self._held is not None:
@@ -232,7 +245,8 @@ class Session:
         hold, self._hold, self._is_open = self._hold, None, False
         if hold is None or self._held is None:
             return
-        failed = kind is not None and issubclass(kind, Exception)  # a KeyboardInterrupt is nobody's failure
+        raised = kind is not None and issubclass(kind, Exception)  # a KeyboardInterrupt is nobody's failure
+        failed = raised or self._load_failed
         try:
             self._summarize(self._held, failed=failed)
         except OSError:
@@ -266,6 +280,8 @@ class Session:
         self._forget()
         if closed.healthy:
             begin_anew(self._places, held)
+        if closed.inferences > closed.errors and not closed.failed:
+            self._forget_failure(held)
 
     def _is_first_run(self, held: Held) -> bool:
         """Whether this version never ran from this slot before: its latency is that of cold caches."""

@@ -1,4 +1,6 @@
-"""`status.json`: what each model runs and why, as the last cycle found it, for people and other processes."""
+"""The status: what each model runs and why, for people and other processes. A cycle writes `status.json`; whoever reads
+it gets what sessions open now, also where they left a version since then (open_now.py).
+"""
 
 import shlex
 from collections.abc import Callable, Mapping
@@ -10,10 +12,12 @@ import msgspec
 
 from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.installation import Installation
+from whimbrel.agent.open_now import open_now
+from whimbrel.agent.places import Places
 from whimbrel.agent.progress import DownloadProgress, sentence
 from whimbrel.device.journal import Journal
 from whimbrel.device.states import State
-from whimbrel.errors import NotFound, Unavailable
+from whimbrel.errors import NotFound, Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.policy.policy import Policy
 
@@ -37,6 +41,7 @@ def model_status(
         "download": _download_status(journal, progress),
         "waits_for": each.waits_for or trouble or None,
         "recheck": _recheck_status(each),
+        "went_back": None,
         "stays": each.leaving.kept_because or None,
         "sequence": policy.sequence if policy else None,
         "refused": {str(refusal.serial): refusal.reason for refusal in journal.refused},
@@ -131,18 +136,33 @@ def waits_for_words(status: Mapping[str, Any]) -> str:
 def status_sentence(status: Mapping[str, Any]) -> str:
     """One model's status in a line."""
     words = f"runs {status['version'] or 'nothing yet'}, {state_words(status)} ({status['because']})"
-    waits = status["waits_for"]
-    return f"{words}; waits for {waits}" if waits else words
+    waits, own = status["waits_for"], own_words(status)
+    words = f"{words}; waits for {waits}" if waits else words
+    return f"{words}; {own}" if own else words
 
 
-def read_status(folder: Path) -> dict[str, Any]:
-    """What the last cycle wrote. Works while an agent runs, and when none does. Raises `NotFound`, `UntrustedInput`."""
+def own_words(status: Mapping[str, Any]) -> str:
+    """What the device decided by itself: why it left a version, or why it stays on one; "" for nothing."""
+    if went_back := status.get("went_back"):
+        return f"went back from serial {went_back['from']} by itself: {went_back['reason']}; told at the next cycle"
+    return status.get("stays") or ""
+
+
+def read_status(folder: Path, *, disk: Disk = RealDisk()) -> dict[str, Any]:
+    """What the last cycle wrote, and what sessions open since then. Works while an agent runs, and when none does.
+
+    Raises `NotFound`, `UntrustedInput`, `Unavailable`.
+    """
     try:
-        content = RealDisk().read(folder / "status.json")
+        content = disk.read(folder / "status.json")
     except OSError as error:
         raise Unavailable(f"{folder} cannot be read: {error}") from error
     if content is None:
         if not (folder / "agent.json").exists():
             raise NotFound(f"{folder} is not an agent's folder: it has no agent.json")
         raise NotFound(f"no agent ran in {folder} yet; run `whimbrel agent check --folder {shlex.quote(str(folder))}`")
-    return documents.parse(dict[str, Any], content, what=str(folder / "status.json"))
+    status = documents.parse(dict[str, Any], content, what=str(folder / "status.json"))
+    for model, each in status.get("models", {}).items():
+        with suppress(OSError, UntrustedInput):  # another user may read the status alone
+            each.update(open_now(Places(folder / "models" / model, disk=disk), model, each))
+    return status

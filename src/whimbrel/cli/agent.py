@@ -17,7 +17,7 @@ from whimbrel.agent.bundle import models_of
 from whimbrel.agent.change_command import ENROL_TOKEN, words_of
 from whimbrel.agent.locks import is_held
 from whimbrel.agent.options import AgentOptions
-from whimbrel.agent.status import read_status, state_words, waits_for_words
+from whimbrel.agent.status import own_words, read_status, state_words, waits_for_words
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 
@@ -302,3 +302,6 @@ def _print_models(models: dict[str, dict[str, Any]]) -> None:
         table.add_row(name, runs, state_words(found), wanted, found["because"], waits_for_words(found))
     console = Console(markup=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
+    for name, found in models.items():
+        if words := own_words(found):
+            sys.stdout.write(f"{name}: {words}\n")

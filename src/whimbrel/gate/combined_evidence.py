@@ -34,12 +34,10 @@ class CombinedEvidence(msgspec.Struct, frozen=True):
         lanes = self._of(kinds)
         return log_mean_exp([lane.log_e for lane in lanes], [lane.weight for lane in lanes]) if lanes else -math.inf
 
-    def lead(self, *kinds: Severity) -> str:
-        """The guardrail that carries most of it."""
-        carried: dict[str, float] = {}
-        for lane in self._of(kinds):
-            carried[lane.guardrail] = max(carried.get(lane.guardrail, -math.inf), lane.log_e + math.log(lane.weight))
-        return max(sorted(carried), key=carried.__getitem__)
+    def lead(self, *kinds: Severity) -> Lane:
+        """The test that carries most of it."""
+        by_name = sorted(self._of(kinds), key=lambda lane: lane.guardrail)
+        return max(by_name, key=lambda lane: lane.log_e + math.log(lane.weight))
 
     def _of(self, kinds: Collection[Severity]) -> list[Lane]:
         return [lane for lane in self.lanes if not kinds or self.severities[lane.guardrail] in kinds]

@@ -12,7 +12,7 @@ from typing import Any
 from whimbrel.gate.totals import Totals
 from whimbrel.health.sketch import GAMMA, count_above
 from whimbrel.plan.criteria import SuccessCriteria, bounded_metric
-from whimbrel.plan.measures import MEASURES, Form, Mean, Measure, Quantile, Rate
+from whimbrel.plan.measures import MEASURES, Form, Mean, Measure, OverLimit, Quantile, Rate
 
 
 def ratio(events: float, exposure: float) -> float | None:
@@ -91,6 +91,22 @@ def describe(guardrail: str, estimates: dict[str, Any]) -> str:
     if estimate is not None and estimate in arms[0]:
         return _beside(estimate.replace("_", " "), *(_figure(arm[estimate], "percent") for arm in arms))
     return f"{arms[0]['device_windows']} device-windows on the new version"
+
+
+def compare(guardrail: str, treated: float | None, control: float | None) -> str:
+    """Two figures of a guardrail's test, for a sentence: rates or means, and of latency the shares of slow sessions."""
+    row = MEASURES.get(guardrail)
+    if row is None:
+        return _beside(guardrail, _figure(treated, "as_reported"), _figure(control, "as_reported"))
+    what, form = row.words or (row.estimate or row.name).replace("_", " "), row.form
+    match row.test:
+        case Quantile(p):
+            what, form = f"sessions slower than {100 * p:g}% of the control's were before:", "percent"
+        case OverLimit():
+            what = "sessions over the limit of latency:"
+        case Mean() if row.words is None and row.estimate is None:
+            form = "as_reported"
+    return _beside(what, _figure(treated, form), _figure(control, form))
 
 
 def _beside(what: str, treated: str, control: str) -> str:

@@ -10,21 +10,24 @@
 4. A stage is promoted when it soaked, enough devices reported, nothing was proven, every estimate keeps its limit and
    the sample ratio is clean; with `when_proven` also every test turned round. Missing data never promotes.
 5. A shadow stage is judged by what its candidate showed (`shadow_gate`), and by how the app fared beside it.
-6. The verdict explains itself, and says how large a harm would have been seen.
+6. The verdict explains itself: with the figures of the test that proves harm (`harm_figures`), and with how large a
+   harm would have been seen.
 
 Called by the controller after every window, and by anyone who replays stored windows. Pure: the same windows give the
 same verdict, byte for byte.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from whimbrel.gate.combined_evidence import combine, crash_ratio
 from whimbrel.gate.estimates import describe, estimates_of
+from whimbrel.gate.harm_figures import harm_figures
 from whimbrel.gate.kill_switch import kill_switch, shadow_kill_switch, unsettled
-from whimbrel.gate.ledger import Cohort, Ledger
+from whimbrel.gate.ledger import Cohort, Lane, Ledger
 from whimbrel.gate.limit_checks import broken_limits
 from whimbrel.gate.promotion import promotion
 from whimbrel.gate.shadow_gate import judge_candidate
@@ -63,13 +66,7 @@ def _judge_served(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
         total = total.plus(counts)
     combined = combine(plan, now, ledger, total)
     criteria = plan.criteria(now.stage)
-    estimates = estimates_of(
-        ledger.cohorts.get(now.judged, Cohort()).totals,
-        criteria,
-        watched=ledger.weights.keys(),
-        own=tuple(ledger.margins.own),
-        heard=now.users_heard,
-    )
+    estimates = _estimates(now, ledger, ledger.cohorts.get(now.judged, Cohort()).totals, criteria)
     if ledger.drift_limits:
         for role in ("treated", "control"):
             index = ledger.drift(now.judged, role)
@@ -93,11 +90,12 @@ def _judge_served(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     if severity == "rollback" and (slices := _slice(plan, ledger, evidence)):
         return _slice_back(plan, now, ledger, slices, evidence)
     kinds = _UP_TO[severity]
-    worst, broken = combined.lead(*kinds), broken_limits(criteria, estimates)
+    lead, broken = combined.lead(*kinds), broken_limits(criteria, estimates)
+    worst, figures = lead.guardrail, _lead_words(plan, now, ledger, lead, evidence)
     evidence["crash_ratio"] = crash_ratio(ledger, now.judged, plan.alpha)
     sentence = (
         f"harm is proven: {worst} (ln E {evidence['guardrails'][worst]:.2f}, of all {combined.log_e(*kinds):.2f}, "
-        f"needed {needed:.2f}; {describe(worst, estimates)})"
+        f"needed {needed:.2f}; {figures})"
         f"{'; past the limit of ' + ', '.join(broken) if broken else ''}"
     )
     if severity == "rollback":
@@ -108,6 +106,40 @@ def _judge_served(plan: Plan, now: GateInput, ledger: Ledger) -> Verdict:
     evidence["warnings"] = [sentence]
     verdict = _promotion(plan, now, ledger, criteria, evidence, total=total)
     return msgspec.structs.replace(verdict, because=f"{verdict.because}; a warning: {sentence}")
+
+
+def _estimates(
+    now: GateInput, ledger: Ledger, totals: Mapping[str, Totals], criteria: SuccessCriteria
+) -> dict[str, Any]:
+    return estimates_of(
+        totals,
+        criteria,
+        watched=ledger.weights.keys(),
+        own=tuple(ledger.margins.own),
+        heard=now.users_heard,
+    )
+
+
+def _lead_words(plan: Plan, now: GateInput, ledger: Ledger, lead: Lane, evidence: dict[str, Any]) -> str:
+    """The figures of the test that carries most of the evidence, for a sentence; those of its last hours to `evidence`,
+    where a copy that began anew carries it.
+    """
+    if lead.stage is None:
+        return describe(lead.guardrail, evidence["estimates"])
+    about = f", in {lead.slice}" if lead.slice is not None else ""
+    about += f", in stage {plan.stages[lead.stage].name}" if lead.stage != now.judged else ""
+    criteria = plan.criteria(now.stage)
+    figures = harm_figures(
+        ledger, lead.guardrail, stage=lead.stage, slice_name=lead.slice, limit_ms=criteria.latency_p99_max_ms
+    )
+    if figures is not None:
+        evidence["last_hours"] = [figures.as_evidence(plan.stages)]
+        return f"{figures.words()}{about}"
+    if not about:
+        return describe(lead.guardrail, evidence["estimates"])
+    cohort = ledger.cohorts.get(lead.stage, Cohort())
+    totals = _slice_totals(ledger, lead.slice, stage=lead.stage) if lead.slice is not None else cohort.totals
+    return f"{describe(lead.guardrail, _estimates(now, ledger, totals, criteria))}{about}"
 
 
 def _promotion(
@@ -205,8 +237,14 @@ def _slice_back(plan: Plan, now: GateInput, ledger: Ledger, slices: HarmedSlices
     harmed = []
     watched = ledger.weights.keys()
     for name in slices.bad:
+        guardrail, of_stage = slices.leads[name]
+        figures = harm_figures(ledger, guardrail, stage=of_stage, slice_name=name, limit_ms=None)
+        if figures is not None:
+            evidence.setdefault("last_hours", []).append(figures.as_evidence(plan.stages))
+            harmed.append(f"{name} ({figures.words()})")
+            continue
         estimates = estimates_of(_slice_totals(ledger, name, stage=now.judged), SuccessCriteria(), watched=watched)
-        harmed.append(f"{name} ({describe(slices.leads[name], estimates)})")
+        harmed.append(f"{name} ({describe(guardrail, estimates)})")
     others = round(slices.rest, 2) + 0.0  # never -0.00
     sentence = (
         f"harm is proven in {', '.join(harmed)} and nowhere else (ln E of the others {others:.2f}): "

@@ -25,7 +25,7 @@ from whimbrel.gate.guardrails import (
     margins,
     watched,
 )
-from whimbrel.gate.restarted_tests import MeanTest, RateTest
+from whimbrel.gate.restarted_tests import LeadingCopy, MeanTest, RateTest
 from whimbrel.gate.restarts import Restarts
 from whimbrel.health.sketch import steps_of
 from whimbrel.plan.criteria import SuccessCriteria
@@ -56,6 +56,11 @@ class Tests:
         """ln E of one of them."""
         test = self.rates.get(name) or self.means.get(name)
         return test.log_e() if test is not None else 0.0
+
+    def leading_copy(self, name: str) -> LeadingCopy | None:
+        """The copy that carries most of the evidence of one of them; None: that is the test which stands."""
+        test = self.rates.get(name) or self.means.get(name)
+        return test.leading() if test is not None else None
 
 
 class Hypotheses:

@@ -38,7 +38,7 @@ from whimbrel.gate.guardrails import (
     severities,
 )
 from whimbrel.gate.hypotheses import Hypotheses, Tests, over_limit, sharpest_at
-from whimbrel.gate.restarted_tests import Recent
+from whimbrel.gate.restarted_tests import LeadingCopy, Recent
 from whimbrel.gate.shadow_ledger import ShadowLedger, serving_part, shadow_part
 from whimbrel.gate.strata import (
     ClassSizes,
@@ -317,7 +317,7 @@ class Ledger:
             cohort = self.cohorts.get(stage)
             tests = cohort.tests if cohort else None
             for name in self._compared:
-                key = name if limit_ms is None or name != "latency_over" else over_limit(limit_ms)
+                key = _test_key(name, limit_ms)
                 split = name in by_class and bool(labels)
                 weight = self.weights[name] * cohort_share(stages, stage)
                 log_e = tests.log_e(key) if tests else 0.0
@@ -338,6 +338,22 @@ class Ledger:
         share = self.weights[name] * cohort_share(len(self.plan.stages), stage)
         split = bool(self.slices) and name in self.hypotheses.class_rates
         return _replace(recent, weight=recent.weight * share * (1 - CLASS_SHARE if split else 1))
+
+    def leading_copy(
+        self, stage: int, name: str, *, slice_name: str | None, limit_ms: float | None
+    ) -> LeadingCopy | None:
+        """The copy that carries most of the evidence of a test; None: that is the test which began with the stage.
+
+        `slice_name`: the slice that the test is about, None for all devices. `limit_ms`: as in `lanes`.
+        """
+        cohort = self.cohorts.get(stage)
+        tests = None if cohort is None else cohort.tests if slice_name is None else cohort.classes.get(slice_name)
+        return tests.leading_copy(_test_key(name, limit_ms)) if tests is not None else None
+
+    def hours_since(self, stage: int, hour: int) -> int:
+        """How many hours of the plan, at least one, have passed since hour `hour` of a stage began."""
+        windows = self.last + 1 - self.cohorts[stage].began - hour * self._windows_an_hour
+        return max(1, round(windows / self._windows_an_hour))
 
     def bound_lanes(self, criteria: SuccessCriteria) -> list[Lane]:
         """The tests of the bounds of means, with those that `criteria` sets in force.
@@ -383,6 +399,10 @@ def _edge(cohort: Cohort, p: float) -> int | None:
     """The bucket of the control's p-quantile of latency in earlier windows; None where too few sessions were timed."""
     history = cohort.totals["control"]
     return history.quantile(p) if history.timed >= math.ceil(EDGE_HISTORY / (1 - p)) else None
+
+
+def _test_key(name: str, limit_ms: float | None) -> str:
+    return name if limit_ms is None or name != "latency_over" else over_limit(limit_ms)
 
 
 def _is_compared(name: str) -> bool:

@@ -28,6 +28,16 @@ class Recent(msgspec.Struct, frozen=True, kw_only=True):
     events_c: float
 
 
+class LeadingCopy(msgspec.Struct, frozen=True, kw_only=True):
+    """The copy that carries most of a test's evidence: the hour in which it began, and the rate or mean of each arm
+    since then; None where nothing was told.
+    """
+
+    hour: int
+    treated: float | None
+    control: float | None
+
+
 class RateTest:
     """A test of rates, and its copies if it has any: one that is turned round has none.
 
@@ -89,6 +99,19 @@ class RateTest:
             events_c=events_c,
         )
 
+    def leading(self) -> LeadingCopy | None:
+        """The copy that carries most of the evidence; None: that is the test that stands."""
+        if self.restarts is None:
+            return None
+        sums = self.sums
+        copy = self.restarts.leading(self._log_e(sums), sums, self._log_e)
+        if copy is None:
+            return None
+        events_t, exposure_t, events_c, exposure_c = copy.since(sums)[len(GAINS) :]
+        return LeadingCopy(
+            hour=copy.hour, treated=_quotient(events_t, exposure_t), control=_quotient(events_c, exposure_c)
+        )
+
     def divisor(self, sums: Sums) -> float:
         """The design effect of the windows that `sums` are made of."""
         _, exposure_t, _, exposure_c = sums[len(GAINS) :]
@@ -110,13 +133,33 @@ class MeanTest:
     def begin(self, hour: int) -> None:
         """Hour `hour` of the stage has come."""
         if self.restarts is not None:
-            self.restarts.begin(hour, self.fold.sums, self._log_e)
+            self.restarts.begin(hour, self._sums, self._log_e)
 
     def log_e(self) -> float:
         """ln E now, of the test with all its copies."""
-        sums = self.fold.sums
+        sums = self._sums
         standing = self._log_e(sums)
         return standing if self.restarts is None else self.restarts.average(standing, sums, self._log_e)
 
+    def leading(self) -> LeadingCopy | None:
+        """The copy that carries most of the evidence; None: that is the test that stands."""
+        if self.restarts is None:
+            return None
+        sums = self._sums
+        copy = self.restarts.leading(self._log_e(sums), sums, self._log_e)
+        if copy is None:
+            return None
+        *_, n_t, n_c, sum_t, sum_c = copy.since(sums)
+        return LeadingCopy(hour=copy.hour, treated=_quotient(sum_t, n_t), control=_quotient(sum_c, n_c))
+
+    @property
+    def _sums(self) -> Sums:
+        """What the test has added up, and the sums of the values that `MeanFold.sums` counts."""
+        return (*self.fold.sums, self.fold.before_t.sum, self.fold.before_c.sum)
+
     def _log_e(self, sums: Sums) -> float:
-        return 0.0 if self.rho is None else self.fold.log_e(self.rho, sums)
+        return 0.0 if self.rho is None else self.fold.log_e(self.rho, sums[:-2])
+
+
+def _quotient(total: float, n: float) -> float | None:
+    return round(total / n, 9) if n > 0 else None

@@ -72,6 +72,15 @@ class Restarts:
             weights.append(RESTARTED)
         return log_mean_exp(logs, weights)
 
+    def leading(self, standing: float, sums: Sums, log_e: Callable[[Sums], float]) -> Restart | None:
+        """The copy that carries more of the evidence than every other test; None: that is the one that stands.
+
+        Of the copies that still bet: of a closed one only its worth is kept. `standing`: as in `average`.
+        """
+        logs = {each: log_e(each.since(sums)) + math.log(RESTARTED * each.weight) for each in self.live}
+        best = max(self.live, key=logs.__getitem__, default=None)
+        return best if best is not None and logs[best] > standing + math.log(1 - RESTARTED) else None
+
     def at_least(self, hours: int, *, hour: int) -> Restart | None:
         """The newest copy that is at least so many hours old at hour `hour`."""
         old = [each for each in self.live if hour - each.hour >= hours]

@@ -24,7 +24,7 @@ class HarmedSlices(msgspec.Struct, frozen=True, kw_only=True):
     rest: float  # inf where no other is left
     devices: float  # device-windows of the bad slices on the new version
     of: float  # device-windows of all slices of the label on the new version
-    leads: dict[str, str]  # by slice: the guardrail with the most evidence
+    leads: dict[str, tuple[str, int]]  # by slice: the guardrail and the stage with the most evidence
 
     def clean(self, *, needed: float) -> bool:
         """Whether the bad ones are few and the others show nothing: then they may go back alone."""
@@ -46,7 +46,7 @@ def harmed_slices(ledger: Ledger) -> dict[str, HarmedSlices]:
         logs, leads = {}, {}
         for each in slices:
             of_tests = [_class_log_e(ledger, each, name, stage) for name, stage, _ in shares]
-            leads[each] = shares[of_tests.index(max(of_tests))][0]
+            leads[each] = shares[of_tests.index(max(of_tests))][:2]
             logs[each] = log_mean_exp(of_tests, [share / total for _, _, share in shares])
         bad = [slices[index] for index in e_bh(list(logs.values()), alpha=ledger.plan.alpha)]
         bad = bad or _alone(logs, needed=math.log(1 / ledger.plan.alpha))

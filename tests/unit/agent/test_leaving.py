@@ -1,12 +1,14 @@
 """A device leaves its version by itself: by crashes, by a load that failed, by an app; with and without cycles."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from support.power_cut import CONTENTS, MODEL, Device, World
 from whimbrel import limits
+from whimbrel.agent.status import own_words
 from whimbrel.errors import NotFound, Refused, UntrustedInput
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.sim.disk import ModelledDisk
@@ -134,6 +136,101 @@ def test_a_version_that_does_not_load_is_left_at_once(device: Device) -> None:
         raise RuntimeError("opset 99 is not known")
     assert opens(device) == 1
     assert device.cycle()["refused"]["2"] == "it could not be loaded: RuntimeError: opset 99 is not known"
+
+
+# --- the status where no cycle runs, and where there is nothing to go back to ---
+
+
+def status(device: Device) -> dict[str, Any]:
+    """What `whimbrel agent status` says of the model."""
+    return device.agent.status()["models"]["detector"]
+
+
+@pytest.mark.parametrize("next_start", [True, False])
+def test_the_status_says_what_sessions_open_after_a_crash_loop_without_any_cycle(
+    device: Device, *, next_start: bool
+) -> None:
+    """It named serial 2 as committed until a cycle ran, while every session opened serial 1."""
+    crash(device, limits.CRASH_LOOP)
+    if next_start:
+        assert opens(device) == 1
+    marks = device.disk.names(MODEL / "marks")
+    found = status(device)
+    assert device.disk.names(MODEL / "marks") == marks, "the status only reads"
+    assert (found["serial"], found["state"], found["stays"]) == (1, "going back", None)
+    with device.agent.session("detector") as model:
+        assert (model.serial, model.version) == (found["serial"], found["version"])
+    assert found["went_back"] == {"from": 2, "reason": "3 sessions of serial 2 ended their process one after the other"}
+    assert own_words(found) == (
+        "went back from serial 2 by itself: 3 sessions of serial 2 ended their process one after the other; "
+        "told at the next cycle"
+    )
+    device.cycle()
+    found = status(device)
+    assert (found["serial"], found["state"], found["went_back"]) == (1, "quarantined", None)
+
+
+def test_the_status_says_at_once_that_an_app_went_back(device: Device) -> None:
+    assert status(device)["serial"] == 2
+    device.agent.go_back("detector", "it hears wake words in music")
+    found = status(device)
+    assert (found["serial"], found["went_back"]["from"]) == (1, 2)
+    assert "it hears wake words in music; told at the next cycle" in own_words(found)
+
+
+def load(device: Device, *, works: bool) -> None:
+    """An app whose runtime refuses the model, and that goes on without it."""
+    with device.agent.session("detector") as model:
+        with suppress(RuntimeError), model.loading():
+            if not works:
+                raise RuntimeError("opset 99 is not known")
+        if works:
+            model.record(latency_ms=3.0)
+
+
+def test_a_load_that_fails_with_nothing_to_go_back_to_is_in_the_status_until_one_works() -> None:
+    """Two failures on a fresh device left no trace: committed, waiting for nothing, no problem."""
+    with World() as world:
+        device = Device(world, ModelledDisk())
+        device.settle(1)
+        assert status(device)["stays"] is None
+        load(device, works=False)
+        because = status(device)["stays"]
+        assert "could not be loaded: RuntimeError: opset 99 is not known; it stays: " in because
+        assert "nothing to go back to" in because
+        device.restart()
+        for _ in range(2):
+            assert device.cycle()["stays"] == because
+            load(device, works=False)
+        told_waiting = [batch["waiting"]["detector"] for batch in world.server.batches if batch.get("waiting")]
+        assert because.startswith(told_waiting[-1][:100])
+        assert any(window.get("errors") for batch in world.server.batches for window in batch["windows"])
+        load(device, works=True)
+        assert status(device)["serial"] == 1
+        assert device.cycle()["stays"] is None
+        assert status(device)["stays"] is None
+
+
+def test_a_crash_loop_of_the_only_version_is_in_the_status_with_and_without_a_cycle(device: Device) -> None:
+    """On its last good version it was killed four more times, and the status said nothing of it."""
+    crash(device, limits.CRASH_LOOP)
+    assert device.cycle()["serial"] == 1
+    crash(device, 4)
+    because = status(device)["stays"]
+    assert "sessions of serial 1 ended their process one after the other; it stays: " in because
+    assert device.cycle()["stays"] == because
+    answer(device, right=True)
+    assert device.cycle()["stays"] is None
+
+
+def test_a_load_that_failed_is_no_good_session_of_a_trial() -> None:
+    """An app that goes on without its model would have committed a version that it cannot load."""
+    with World() as world:
+        device = Device(world, ModelledDisk())
+        assert device.cycle()["state"] == "on trial"
+        for _ in range(3):
+            load(device, works=False)
+        assert device.cycle()["state"] != "committed"
 
 
 @pytest.mark.parametrize("error", [ImportError("no onnxruntime"), MemoryError()])

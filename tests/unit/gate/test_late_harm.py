@@ -1,13 +1,15 @@
 """Harm that begins late: copies of every test begin anew at each hour of a stage."""
 
 import math
+from typing import Any
 
 import pytest
 
-from support.values import cell, gate_input, plan, stage
+from support.values import accuracy, cell, gate_input, plan, stage
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
 from whimbrel.gate.restarts import Restarts, place_of, to_come
+from whimbrel.gate.verdict import Verdict
 from whimbrel.health.tally import Cell
 from whimbrel.plan.plan import Rollback
 
@@ -82,6 +84,90 @@ def test_windows_at_once_and_one_by_one_agree_over_hours_and_gaps() -> None:
     for w in sorted({each.window for each in made}):
         many.fold([each for each in made if each.window == w])
     assert judge(plan(), gate_input(), one) == judge(plan(), gate_input(), many)
+
+
+# --- the figures of what is proven ---
+
+
+def judged_each_window(cells: list[list[Cell]], **changes: Any) -> Verdict:
+    """The first verdict that is not to wait, or the last one."""
+    asked = plan(**changes)
+    ledger, verdict = Ledger(asked), None
+    for each in cells:
+        verdict = judge(asked, gate_input(*each, soaked_s=60), ledger)
+        if verdict.move != "wait":
+            return verdict
+    assert verdict is not None
+    return verdict
+
+
+def test_a_rollback_tells_the_rates_of_the_hours_in_which_its_harm_is_proven() -> None:
+    """It told the mean since the stage began: a crash rate that doubled was "0.93% against 0.89% in the control"."""
+    verdict = judged_each_window([window(w, crashed=10 if w >= ONSET else 5) for w in range(ONSET + 30)])
+    assert verdict.move == "roll_back"
+    (figures,) = verdict.evidence["last_hours"]
+    assert (figures["guardrail"], figures["stage"], figures["slice"], figures["hours"]) == ("crash", "canary", None, 1)
+    assert figures["treated"] == pytest.approx(0.02, rel=0.1)
+    assert figures["control"] == pytest.approx(0.01)
+    assert (
+        f"crash rate {100 * figures['treated']:.2f}% against 1.00% in the control in the last hour" in verdict.because
+    )
+    assert verdict.evidence["estimates"]["treated"]["crash_rate"] < 0.011, "estimates are of the whole stage"
+
+
+def test_a_rollback_for_a_mean_tells_the_means_of_its_last_hours() -> None:
+    """It told "accuracy 89.62% against 90.03%", which is less than what is tolerated."""
+
+    def told(w: int) -> list[Cell]:
+        mean = 0.84 if w >= 6 * HOUR else 0.9
+        treated = cell("treated", w, n=200, crashed=0, metrics=accuracy(mean, 200))
+        return [treated, cell("control", w, n=2000, crashed=0, metrics=accuracy(0.9, 2000))]
+
+    verdict = judged_each_window([told(w) for w in range(12 * HOUR)])
+    assert verdict.move == "roll_back"
+    (figures,) = verdict.evidence["last_hours"]
+    assert (figures["guardrail"], figures["treated"], figures["control"]) == ("accuracy", 0.84, 0.9)
+    assert "accuracy 84.00% against 90.00% in the control in the last" in verdict.because
+
+
+def test_of_a_rate_whose_fall_is_harm_each_arm_keeps_its_figure() -> None:
+    def used(w: int) -> list[Cell]:
+        treated = cell("treated", w, n=200, crashed=0, unused=180 if w >= 6 * HOUR else 0)
+        return [treated, cell("control", w, n=2000, crashed=0)]
+
+    verdict = judged_each_window([used(w) for w in range(12 * HOUR)])
+    assert verdict.move == "roll_back"
+    assert "device-windows with a session: 10.00% against 100.00% in the control in the last hour" in verdict.because
+
+
+def test_harm_from_the_first_window_on_is_told_with_the_figures_of_the_stage() -> None:
+    verdict = judged_each_window([window(w, crashed=25) for w in range(HOUR)])
+    assert verdict.move == "roll_back"
+    assert "last_hours" not in verdict.evidence
+    assert "crash rate 5.00% against 1.00% in the control)" in verdict.because
+
+
+def test_a_hold_tells_the_same_figures_as_a_rollback() -> None:
+    late = [window(w, crashed=10 if w >= ONSET else 5) for w in range(ONSET + 30)]
+    gentle = judged_each_window(late, on_small_harm="hold")
+    assert gentle.move == "hold"
+    assert "1.00% in the control in the last hour" in gentle.because
+
+
+def test_a_slice_that_goes_back_alone_tells_the_figures_of_its_last_hours() -> None:
+    def told(w: int) -> list[Cell]:
+        made = []
+        for name in ("jetson", "phone", "pi5", "tablet"):
+            crashed = 10 if name == "pi5" and w >= 6 * HOUR else 1
+            made.append(cell("treated", w, n=100, crashed=crashed, hardware_class=name))
+            made.append(cell("control", w, n=1000, crashed=10, hardware_class=name))
+        return made
+
+    verdict = judged_each_window([told(w) for w in range(8 * HOUR)])
+    assert (verdict.move, verdict.classes) == ("slice_back", ("pi5",))
+    assert "harm is proven in pi5 (crash rate 10.00% against 1.00% in the control in the last hour)" in verdict.because
+    (figures,) = verdict.evidence["last_hours"]
+    assert (figures["slice"], figures["hours"], figures["treated"]) == ("pi5", 1, 0.1)
 
 
 # --- the copies ---

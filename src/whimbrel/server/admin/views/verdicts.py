@@ -58,6 +58,20 @@ class EvidenceSum(msgspec.Struct, frozen=True, kw_only=True):
     log_e_needed: float
 
 
+class HarmFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The rate or mean of a guardrail in both arms over the last hours of the plan, in which the harm is proven.
+
+    `slice`: that of the test; None for all devices of the stage. Of latency: the share of slow sessions.
+    """
+
+    guardrail: str
+    hours: int
+    stage: str
+    slice: str | None
+    treated: float | None
+    control: float | None
+
+
 class GateEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """The figures behind a verdict of the gate. A key is there where the gate looked at that far.
 
@@ -75,6 +89,7 @@ class GateEvidence(msgspec.Struct, frozen=True, kw_only=True):
     sample_ratio: dict[str, float] | UnsetType = UNSET  # ln of the Bayes factor against the expected split, by step
     crash_ratio: RatioBounds | UnsetType = UNSET
     detectable_crash_ratio: dict[str, float | None] | UnsetType = UNSET  # by the chance that it would have been seen
+    last_hours: list[HarmFigures] | UnsetType = UNSET  # of the tests that prove harm, where it began late
     detectable_hours: int | UnsetType = UNSET  # the last hours of the stage that this speaks of; else all of them
     severity: str | UnsetType = UNSET
     warnings: list[str] | UnsetType = UNSET
