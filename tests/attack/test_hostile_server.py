@@ -5,23 +5,18 @@ Where a limit is a wait or a size that a test cannot sit out, a small one is inj
 
 import datetime
 import gzip
-import ipaddress
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from support.repository import Repository, Server, handler_of, onnx_model
+from support.repository import Repository, Server, onnx_model
+from support.tls import over_tls
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent import transport
 from whimbrel.agent.app import CycleResult
@@ -329,44 +324,6 @@ def test_metadata_from_last_year_is_not_taken_by_a_device_that_has_newer(agent: 
 # --- TLS ---
 
 
-def certificate(folder: Path, *, name: str) -> tuple[Path, Path]:
-    """A certificate for `name`, signed by itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    try:
-        names = [x509.IPAddress(ipaddress.ip_address(name)), x509.DNSName("localhost")]
-    except ValueError:
-        names = [x509.DNSName(name)]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    place, secret = folder / "server.pem", folder / "server.key"
-    place.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    secret.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return place, secret
-
-
-class Quiet(ThreadingHTTPServer):
-    """A handshake that fails is what these tests are about."""
-
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass
-
-
 @pytest.mark.parametrize(
     ("name", "trusted", "refused"),
     [("127.0.0.1", True, False), ("models.example.com", True, True), ("127.0.0.1", False, True)],
@@ -375,20 +332,11 @@ class Quiet(ThreadingHTTPServer):
 def test_tls_server_is_believed_by_its_name_and_its_issuer_only(
     tmp_path: Path, server: Server, name: str, trusted: bool, refused: bool
 ) -> None:
-    place, secret = certificate(tmp_path, name=name)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(place, secret)
-    with Quiet(("127.0.0.1", 0), handler_of(server)) as http:
-        http.socket = context.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
-        thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    with over_tls(server, tmp_path, name=name) as (url, place):
         pool = urllib3.PoolManager(ca_certs=str(place)) if trusted else urllib3.PoolManager()
-        url = f"https://127.0.0.1:{http.server_address[1]}"
         with opened(tmp_path / "device", server, server=url, pool=pool) as agent:
             result = agent.cycle()
         pool.clear()
-        http.shutdown()
-        thread.join()
     assert (result.models["detector"]["serial"] is None) is refused
     if refused:
         assert any("its certificate is not trusted: " in problem for problem in result.problems)

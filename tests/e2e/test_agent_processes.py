@@ -134,13 +134,23 @@ def test_daemon_tells_of_the_first_download_and_runs_a_command_when_the_version_
         (["check", "--folder", "new", "--server", "ftp://x"], 2, "is not a server's address"),
         (["check", "--folder", "new", "--server", "http://127.0.0.1:9"], 4, "(missing: root, models)"),
         (
-            ["check", "--folder", "new", "--server", "http://x", "--root", "none.json", "--model", "x"],
+            ["check", "--folder", "new", "--server", "https://x", "--root", "none.json", "--model", "x"],
             2,
             "does not exist",
         ),
+        (
+            ["check", "--folder", "new", "--server", "http://x", "--root", "r.json", "--model", "x"],
+            4,
+            "http://x is asked without TLS",
+        ),
+        (
+            ["check", "--folder", "new", "--server", "https://x", "--ca-file", "none.pem"],
+            2,
+            "the file of certificates none.pem: No such file or directory",
+        ),
         (["check", "--folder", "new", "--server", "http://x", "--label", "x"], 2, "is not key=value"),
         (
-            ["check", "--folder", "new", "--server", "http://x", "--root", "r.json", "--model", "A B"],
+            ["check", "--folder", "new", "--server", "https://x", "--root", "r.json", "--model", "A B"],
             2,
             "cannot be read",
         ),

@@ -77,7 +77,7 @@ class World:
             FOLDER,
             AgentOptions(
                 **{
-                    "server": "http://models.example.com",
+                    "server": "https://models.example.com",
                     "root": self.repository.root_bytes,
                     "device_id": "dev-1",
                     "enrol_token": self.server.enrol_token,

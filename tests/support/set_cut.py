@@ -53,7 +53,7 @@ def back_together(leave_out: Iterable[str] = ()) -> int:
         agent = Agent.open(
             FOLDER,
             AgentOptions(
-                server="http://models.example.com",
+                server="https://models.example.com",
                 root=repository.root_bytes,
                 models=PAIR,
                 probes=AllGood(),

@@ -48,7 +48,7 @@ from whimbrel.agent.shadow import ShadowClient
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.status import StatusFile, model_status, read_status
 from whimbrel.agent.swaps import Swaps
-from whimbrel.agent.transport import HttpNetwork, Proxies
+from whimbrel.agent.transport import HttpNetwork, Proxies, is_confidential
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.ports import Prober
 from whimbrel.device.states import PREPARING, State
@@ -86,7 +86,7 @@ class Agent:
         self._stop = threading.Event()
         self._busy = threading.Lock()
         self._disk = disk
-        self._http = HttpNetwork(options.pool, proxies=Proxies(settings.proxy))
+        self._http = HttpNetwork(options.pool, proxies=Proxies(settings.proxy), ca_file=settings.ca_file)
         self._network = Switched(self._http)
         self._situation = options.situation or default_situation(folder)
         url = f"{settings.server}/{settings.namespace}"
@@ -118,6 +118,7 @@ class Agent:
             disk=disk,
             network=self._network,
             clock=options.monotonic,
+            confidential=is_confidential(settings.server),
         )
         self._installations: dict[str, Installation] = {}
         self._install(api, options.probes)

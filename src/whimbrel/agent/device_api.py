@@ -1,6 +1,7 @@
 """The device API, as a client: enrolment, tokens, announcements, reports (docs/reference/http.md).
 
-1. A 401 means: a new token; a second one: a new enrolment. Never more than once a request.
+1. A 401 means: a new token; a second one: a new enrolment. Never more than once a request. Without TLS, over a network,
+   anybody may answer 401: then nothing secret is sent again, and a person must say that it is meant.
 2. An enrolment tells which models the device follows, the labels that policies ask for, and no others.
 3. A body that the server calls wrong (400, 413) is never sent again; anything else is tried again later.
 4. Only the server's own answers count. Only 204 means that something is stored, and an error is the server's where it
@@ -53,7 +54,9 @@ class DeviceApi:
         disk: Disk,
         network: Network,
         clock: Clock,
+        confidential: bool = True,
     ) -> None:
+        """`confidential`: whether nobody on the way to `url` can answer in the server's place."""
         self._path = path
         self._url = f"{url}/device/v1"
         self._device_id = device_id
@@ -63,6 +66,7 @@ class DeviceApi:
         self._disk = disk
         self._network = network
         self._clock = clock
+        self._confidential = confidential
         self._token: tuple[str, float] | None = None
         self._credential = self._kept()
 
@@ -90,6 +94,7 @@ class DeviceApi:
             body = gzip.compress(body, compresslevel=5, mtime=0)
             headers["Content-Encoding"] = "gzip"
         answer = self._post(what, body, {**headers, "Authorization": f"Bearer {self._bearer()}"})
+        self._check_unknown(what, answer)
         if _is_unknown(answer):
             self._token = None
             answer = self._post(what, body, {**headers, "Authorization": f"Bearer {self._bearer()}"})
@@ -99,11 +104,21 @@ class DeviceApi:
         if answer.status != 204:
             raise self._refusal(what, answer)
 
+    def _check_unknown(self, what: str, answer: Answer) -> None:
+        """Raise `NotAllowed` where whoever answers asks for secrets, and nothing proves who that is."""
+        if answer.status == 401 and not self._confidential:
+            raise NotAllowed(
+                f"POST {what} answered 401 without TLS, as anybody on the way may do; nothing secret is sent again. "
+                "Give the server's https:// address; or, where the network is your own, enrol anew by removing "
+                f"{self._path}"
+            )
+
     def _bearer(self) -> str:
         if self._token is not None and self._clock() < self._token[1]:
             return self._token[0]
         credential = self._credential or self._enrol()
         answer = self._post("token", documents.encode(credential))
+        self._check_unknown("token", answer)
         if _is_unknown(answer):
             credential = self._enrol()
             answer = self._post("token", documents.encode(credential))

@@ -34,6 +34,8 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] | None = None  # over those that the agent sees; a policy says which leave the device
     mirrors: Sequence[str] | None = None  # asked for artifacts before the server: `<mirror>/<sha256>`
     proxy: str | None = None  # before the environment's HTTP_PROXY and its like; "" for none
+    insecure_http: bool | None = None  # whether a server that is not this machine may be asked without TLS
+    ca_file: str | None = None  # certificates (PEM) to trust instead of the machine's own; "" for these
     bandwidth_kib_s: int | None = None  # a cap on downloads; 0: none
     metered_mib_a_day: int | None = None  # of a day, where the network is not known to be unmetered; 0: no bound
     refresh_min_s: float | None = None  # seconds between two looks for news at least, whatever policies say; 0: none
@@ -82,6 +84,8 @@ _TYPES: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("labels", (Mapping,), 'names and texts, such as {"region": "NZ"}'),
     ("mirrors", (list, tuple, str), "a list of addresses"),
     ("proxy", (str,), "an address such as http://proxy:3128"),
+    ("insecure_http", (bool,), "True or False"),
+    ("ca_file", (str,), "the path of a PEM file"),
     ("enrol_token", (str,), "the text of enrol.token"),
     ("durable_sessions", (bool,), "True or False"),
     ("self_measures", (bool,), "True or False"),

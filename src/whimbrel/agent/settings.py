@@ -10,7 +10,7 @@ import msgspec
 from whimbrel import limits
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.options import AgentOptions
-from whimbrel.agent.transport import check_proxy, check_server
+from whimbrel.agent.transport import check_authorities, check_confidential, check_proxy, check_server
 from whimbrel.agent.tuf_client import check_root
 from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.model import documents
@@ -29,6 +29,8 @@ class Settings(Document, frozen=True, tag_field="format", tag="whimbrel-agent-1"
     labels: Labels = {}
     mirrors: Annotated[tuple[str, ...], msgspec.Meta(max_length=limits.MIRRORS)] = ()  # below each lie artifacts
     proxy: str = ""  # before the environment's
+    insecure_http: bool = False  # whether the server may be asked without TLS, over a network
+    ca_file: str = ""  # certificates that TLS rests on; "": those of the machine
     bandwidth_kib_s: Annotated[int, msgspec.Meta(ge=0)] = 0  # 0: no cap
     metered_mib_a_day: Annotated[int, msgspec.Meta(ge=0)] = 0  # 0: as the policies say
     refresh_min_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 0.0  # least seconds between two looks for news
@@ -55,6 +57,8 @@ def settle(folder: Path, options: AgentOptions, *, disk: Disk) -> tuple[Settings
     earlier = msgspec.structs.asdict(before) if before is not None else {}
     values = {**earlier, **given, "format": "whimbrel-agent-1"}
     settings = documents.convert(Settings, values, what="the agent's settings")
+    if settings.server:
+        check_confidential(settings.server, insecure_http=settings.insecure_http)
     trusted = _root(folder, options.root, disk=disk)
     if settings != before:
         disk.write(folder / "agent.json", documents.encode(settings))
@@ -104,6 +108,7 @@ _READ: dict[str, Callable[[Any], object]] = {  # how a setting is read that is n
     "labels": dict,
     "mirrors": _mirrors,
     "proxy": check_proxy,
+    "ca_file": check_authorities,
 }
 
 

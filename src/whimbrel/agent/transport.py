@@ -36,7 +36,7 @@ from urllib3.exceptions import (
 from whimbrel import limits
 from whimbrel.agent.answers import SNIFFED_BYTES, Misfit, coding_of, is_page
 from whimbrel.device.ports import Answer
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.version import __version__
 
 _WITH_PORT = re.compile(r"^(\[[^\]]*\]|[^:]*):([0-9]{1,5})\Z")  # one colon, or an address in brackets
@@ -56,6 +56,27 @@ def check_server(url: str) -> str:
     if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.query or parsed.fragment:
         raise UntrustedInput(f"{url!r} is not a server's address; expected one like https://models.example.com")
     return url.rstrip("/")
+
+
+def check_confidential(url: str, *, insecure_http: bool) -> None:
+    """Raise `Refused` where a server is asked without TLS, over a network: who listens reads the credential."""
+    if insecure_http or is_confidential(url):
+        return
+    raise Refused(
+        f"{url} is asked without TLS, and this device's credential and reports would be read by whoever listens; give "
+        "the server's https:// address, or say that this is meant (--insecure-http, insecure_http=True)"
+    )
+
+
+def is_confidential(url: str) -> bool:
+    """Whether nobody on the way reads, or answers, what is asked of `url`: over TLS, or on this machine."""
+    parsed = urllib3.util.parse_url(url)
+    return parsed.scheme != "http" or _is_this_machine(parsed.host or "")
+
+
+def _is_this_machine(host: str) -> bool:
+    name = host.strip("[]").rstrip(".").lower()
+    return name in {"localhost", "::1"} or name.startswith("127.")
 
 
 def _origin(url: str) -> str:
@@ -84,11 +105,22 @@ def check_proxy(url: str) -> str:
     return url and check_server(url)
 
 
-def proxy_pool(url: str) -> urllib3.ProxyManager:
+def check_authorities(path: str) -> str:
+    """`path`, when it is a file of certificates that TLS may rest on. Raises `UntrustedInput`."""
+    if path:
+        try:
+            ssl.create_default_context(cafile=path)
+        except (OSError, ssl.SSLError) as error:
+            reason = error.strerror or "no certificates in it can be read"
+            raise UntrustedInput(f"the file of certificates {path}: {reason}; expected PEM of your own CA") from error
+    return path and os.path.abspath(path)
+
+
+def proxy_pool(url: str, *, ca_file: str = "") -> urllib3.ProxyManager:
     """Connections through the proxy at `url`; a user and a password in it are sent to the proxy."""
     parsed = urllib3.util.parse_url(url)
     headers = urllib3.util.make_headers(proxy_basic_auth=unquote(parsed.auth)) if parsed.auth else None
-    return _watched(urllib3.ProxyManager(url, num_pools=4, maxsize=2, proxy_headers=headers))
+    return _watched(urllib3.ProxyManager(url, num_pools=4, maxsize=2, proxy_headers=headers, ca_certs=ca_file or None))
 
 
 class Proxies:
@@ -114,7 +146,7 @@ class Proxies:
         host = (parsed.host or "").strip("[]").rstrip(".").lower()
         if self._explicit:
             return self._explicit
-        if host in {"localhost", "::1"} or host.startswith("127."):
+        if _is_this_machine(host):
             return ""
         port = parsed.port or {"http": 80, "https": 443}.get(parsed.scheme or "")
         if any(each.covers(host, port) for each in self._direct):
@@ -263,9 +295,13 @@ class _Body:
 class HttpNetwork:
     """The network of one agent, or of many: a pool may be shared."""
 
-    def __init__(self, pool: urllib3.PoolManager | None = None, *, proxies: Proxies | None = None) -> None:
+    def __init__(
+        self, pool: urllib3.PoolManager | None = None, *, proxies: Proxies | None = None, ca_file: str = ""
+    ) -> None:
+        """`ca_file`: certificates (PEM) that are trusted instead of the machine's own."""
         self._own = pool is None
-        self._pool = pool or _watched(urllib3.PoolManager(num_pools=4, maxsize=2))
+        self._ca_file = ca_file
+        self._pool = pool or _watched(urllib3.PoolManager(num_pools=4, maxsize=2, ca_certs=ca_file or None))
         self._proxies = (proxies or Proxies()) if pool is None else None  # who brings a pool has routed it already
         self._through: dict[str, urllib3.ProxyManager] = {}
 
@@ -274,7 +310,7 @@ class HttpNetwork:
         if not proxy:
             return self._pool
         if proxy not in self._through:
-            self._through[proxy] = proxy_pool(proxy)
+            self._through[proxy] = proxy_pool(proxy, ca_file=self._ca_file)
         return self._through[proxy]
 
     def ask(

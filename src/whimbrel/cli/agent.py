@@ -53,6 +53,17 @@ Mirrors = Annotated[
     typer.Option("--mirror", help="A URL below which artifacts lie, asked before the server; give it again for more."),
 ]
 Proxy = Annotated[str | None, typer.Option("--proxy", help="A proxy; else HTTPS_PROXY and its like. '' for none.")]
+InsecureHttp = Annotated[
+    bool | None,
+    typer.Option(
+        "--insecure-http/--no-insecure-http",
+        help="Ask a server on another machine without TLS: whoever listens reads the credential and the reports.",
+    ),
+]
+CaFile = Annotated[
+    str | None,
+    typer.Option("--ca-file", help="Certificates (PEM) to trust instead of the machine's own. '' for these."),
+]
 Bandwidth = Annotated[int | None, typer.Option("--bandwidth-kib-s", min=0, help="A cap on downloads; 0: none.")]
 Metered = Annotated[
     int | None,
@@ -96,6 +107,8 @@ def run(
     enrol_token_file: TokenFile = None,
     mirror: Mirrors = None,
     proxy: Proxy = None,
+    insecure_http: InsecureHttp = None,
+    ca_file: CaFile = None,
     bandwidth_kib_s: Bandwidth = None,
     metered_mib_a_day: Metered = None,
     refresh_min_s: RefreshMin = None,
@@ -123,6 +136,8 @@ def run(
         device_id=device_id,
         mirrors=mirror or None,
         proxy=proxy,
+        insecure_http=insecure_http,
+        ca_file=ca_file,
         bandwidth_kib_s=bandwidth_kib_s,
         metered_mib_a_day=metered_mib_a_day,
         refresh_min_s=refresh_min_s,
@@ -147,6 +162,8 @@ def check(
     enrol_token_file: TokenFile = None,
     mirror: Mirrors = None,
     proxy: Proxy = None,
+    insecure_http: InsecureHttp = None,
+    ca_file: CaFile = None,
     bandwidth_kib_s: Bandwidth = None,
     metered_mib_a_day: Metered = None,
     refresh_min_s: RefreshMin = None,
@@ -169,6 +186,8 @@ def check(
         device_id=device_id,
         mirrors=mirror or None,
         proxy=proxy,
+        insecure_http=insecure_http,
+        ca_file=ca_file,
         bandwidth_kib_s=bandwidth_kib_s,
         metered_mib_a_day=metered_mib_a_day,
         refresh_min_s=refresh_min_s,

@@ -14,7 +14,7 @@ from whimbrel.sim.checkers import Checkers
 from whimbrel.sim.faults import LINK, Faults
 from whimbrel.sim.world import Timeline
 
-HOST = "http://server.invalid"
+HOST = "https://server.invalid"
 _STALE_S = 1800.0  # the oldest timestamp that an edge may serve
 
 

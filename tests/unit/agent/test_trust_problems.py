@@ -94,6 +94,6 @@ def test_wrong_models_roots_ports_and_namespaces_are_told_without_internals(tmp_
         assert refused == (
             "the signed metadata cannot be fetched: http://127.0.0.1:9 cannot be reached: connection refused"
         )
-        unknown = problem("name", server="http://no-such-host.invalid")
-        assert "http://no-such-host.invalid cannot be reached" in unknown
+        unknown = problem("name", server="https://no-such-host.invalid")
+        assert "https://no-such-host.invalid cannot be reached" in unknown
         assert unknown.endswith("its name is not known here")
