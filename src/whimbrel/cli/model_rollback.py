@@ -9,6 +9,7 @@ from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.options import By, Yes, login
 from whimbrel.cli.output import Json, print_json, say
+from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import plain
 from whimbrel.model.selector_text import read_selector
 from whimbrel.server.admin.views.models import NewWayBack, WayBackView
@@ -46,7 +47,10 @@ def rollback(
     quarantined; the completed rollout that brought it goes back with it, and `rollout watch` says how many devices are
     not off it yet. A rollout that is live is taken back with `whimbrel rollout rollback`.
     """
-    read_selector(selector)  # the same check as the server's, before anything is asked
+    if read_selector(selector).everyone and selector:  # the same check as the server's, before anything is asked
+        raise UntrustedInput(
+            f"--selector {selector!r} names no label, so it is every device; leave it out to mean that"
+        )
     path, actor = f"models/{quoted(name)}/rollback", by or login()
     asked = NewWayBack(to=to, selector=selector, because=because, actor=actor, dry_run=True)
     would = client.send("POST", path, asked, as_=WayBackView)
