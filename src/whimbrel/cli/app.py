@@ -160,7 +160,7 @@ def _finite(ctx: Any, param: Any, value: Any) -> Any:
 
 
 def _refuse_empty_words(words: Sequence[str]) -> None:
-    """Raises `UntrustedInput` where the command line has an empty word: mostly a variable of a script that is not set."""
+    """Raises `UntrustedInput` where the command line has an empty word: mostly a script's variable that is not set."""
     for before, word in zip(["whimbrel", *words], words, strict=False):
         option, equals, value = word.partition("=")
         if equals and option.startswith("--") and not value.strip():
