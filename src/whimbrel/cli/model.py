@@ -12,7 +12,7 @@ from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
 from whimbrel.cli.model_settings import with_settings
-from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
+from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr, when
 from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings
 from whimbrel.flows.wording import condition_words
@@ -82,6 +82,7 @@ def add(
     if json:
         print_json(added)
         return
+    _warn(added.warnings)
     say(f"added model {name}; its publisher key is {publisher_path}")
     say(f"Next: whimbrel publish --model {name} FILE")
 
@@ -138,6 +139,7 @@ def set_model(client: Client, name: Name, settings: dict[str, Any], json: Json =
         print_json(model)
         return
     _tell(model)
+    _warn(model.warnings)
 
 
 @app.command("alias")
@@ -170,6 +172,11 @@ app.command("health")(health)
 app.command("monitors")(monitors)
 
 
+def _warn(warnings: list[str]) -> None:
+    for each in warnings:
+        stderr.print(f"Note: {each}", markup=False, highlight=False)
+
+
 def _tell(model: ModelView) -> None:
     settings = model.settings
     budgets = [f"a variant has at most {size_of(settings.size_bytes_max)}"] if settings.size_bytes_max else []
@@ -188,7 +195,7 @@ def _tell(model: ModelView) -> None:
         "labels": f"{', '.join(settings.report_labels) or 'none'} may be reported; {settings.hardware_label} names the "
         f"hardware class; slices: {', '.join(settings.slice_labels) or 'none'}",
         "budgets": "; ".join(budgets) or "none",
-        "objectives": "; ".join(f"{each.name}, {each.action.replace('_', ' ')}" for each in settings.objectives)
+        "objectives": "; ".join(f"{each.words}, {each.action.replace('_', ' ')}" for each in settings.objectives)
         or "none",
         "anomalies": settings.anomalies.replace("_", " "),
         "alone": _limit_words(settings.local_limits),

@@ -11,7 +11,8 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from whimbrel import limits
 from whimbrel.flows.experiments.start import check_told_labels
-from whimbrel.flows.monitors.show_health import ModelHealth, model_health
+from whimbrel.flows.monitors.objective_warnings import objective_warnings
+from whimbrel.flows.monitors.show_health import ModelHealth, model_health, told_metrics
 from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.build_deltas import write_index
 from whimbrel.flows.publishing.change_settings import change_settings
@@ -77,7 +78,8 @@ async def create_model(
             settings=data.settings,
             now=operations.now(),
         )
-        return AddedModel(**msgspec.structs.asdict(record))
+        warnings = objective_warnings(data.settings.objectives, told=(), devices=0)
+        return AddedModel(**msgspec.structs.asdict(record), warnings=warnings)
 
     return await operations.change(namespace, add)
 
@@ -97,7 +99,12 @@ async def patch_model(
     def change(stores: Stores) -> ModelView:
         check_told_labels(stores.experiments, changes)
         change_settings(stores.registry, model, changes, now=operations.now())
-        return model_view(stores, stores.registry.model(model))
+        view = model_view(stores, stores.registry.model(model))
+        if isinstance(changes.objectives, msgspec.UnsetType):
+            return view
+        told = told_metrics(stores.health, model, now=operations.now())
+        warnings = objective_warnings(changes.objectives, told=told, devices=sum(view.devices.values()))
+        return msgspec.structs.replace(view, warnings=warnings)
 
     return await operations.change(namespace, change)
 

@@ -30,7 +30,7 @@ class NewAlias(Document, frozen=True):
 
 
 class AddedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as it was added."""
+    """A model as it was added. `warnings`: what a person should know of the objectives that were set just now."""
 
     namespace: str
     name: str
@@ -38,6 +38,7 @@ class AddedModel(msgspec.Struct, frozen=True, kw_only=True):
     salt: int
     settings: ModelSettings
     baseline: int | None
+    warnings: list[str] = []
 
 
 class ModelView(AddedModel, frozen=True, kw_only=True):
