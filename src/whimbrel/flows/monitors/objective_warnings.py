@@ -44,7 +44,7 @@ def _untold(objective: Objective, told: Collection[str]) -> str | None:
     names = {each.lower(): each for each in sorted({*_OWN, *_RECORDED, *told} - {name})}
     close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=_ALIKE)
     hint = f" Did you mean {' or '.join(names[each] for each in close)}?" if close else ""
-    return f"no device told of {name!r} in the last day: nothing is known of it until an app records it by this name.{hint}"
+    return f"no device told of {name!r} in the last day: nothing is known of it until an app records that name.{hint}"
 
 
 def _too_few(objective: Objective, devices: int) -> str | None:

@@ -29,8 +29,8 @@ def add_model(
 ) -> ModelRecord:
     """Add the model `name` with the documents that were signed for it. `now`: POSIX seconds.
 
-    Raises `UntrustedInput` for a line of another model, a signature or an objective that is wrong, `Conflict` for a name
-    or a role version that is taken.
+    Raises `UntrustedInput` for a line of another model, a signature or an objective that is wrong, `Conflict` for a
+    name or a role version that is taken.
     """
     document = parse(Line, line, what="the line")
     if document.model != name:
