@@ -13,10 +13,11 @@ from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
 from whimbrel.cli.model_settings import with_settings
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr, when
+from whimbrel.cli.setting_words import checked
 from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
-from whimbrel.flows.records import ModelSettings
+from whimbrel.flows.records import ModelSettings, NewSettings
 from whimbrel.flows.wording import condition_words
-from whimbrel.model.documents import convert, encode, plain
+from whimbrel.model.documents import encode, plain
 from whimbrel.model.ids import check_name
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Line
@@ -48,7 +49,7 @@ def add(
         check_name(name, kind="model")
     except ValueError as error:
         raise UntrustedInput(str(error)) from error
-    checked = convert(ModelSettings, settings, what="the settings")
+    complete = checked(ModelSettings, settings)
     keys, now = client.keys(), datetime.now(UTC)
     targets_signer = load_signer(keys / "targets.pem")
     publisher_path = keys / f"{roles.publisher_role(name)}.pem"
@@ -71,7 +72,7 @@ def add(
         publisher=publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),
         line=line,
         salt=secrets.randbelow(2**53) if salt is None else salt,
-        settings=checked,
+        settings=complete,
     )
     try:
         added = client.send("POST", "models", body, as_=AddedModel)
@@ -134,6 +135,7 @@ def set_model(client: Client, name: Name, settings: dict[str, Any], json: Json =
     """
     if not settings:
         raise UntrustedInput("nothing to change was named; see: whimbrel model set --help")
+    checked(NewSettings, settings)  # the same check as the server's, in words for people
     model = client.send("PATCH", f"models/{quoted(name)}", settings, as_=ModelView)
     if json:
         print_json(model)

@@ -176,8 +176,9 @@ def direction_warnings(plan: Experiment) -> list[str]:
             better, effect = ("more", "rises") if known.better == "increase" else ("less", "falls")
             follows = "is stopped as harmful" if kind == "guardrail" else "loses"
             sentences.append(
-                f"{kind} {name} is said to {meant} where it gets better, and {better} of a metric of this name is better "
-                f"as a rule: an arm whose {name} {effect} {follows}. If that is not meant, write direction: {known.better}"
+                f"{kind} {name} is said to {meant} where it gets better, and {better} of a metric of this name is "
+                f"better as a rule: an arm whose {name} {effect} {follows}. If that is not meant, write direction: "
+                f"{known.better}"
             )
     return sentences
 
