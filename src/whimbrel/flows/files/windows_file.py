@@ -97,7 +97,7 @@ def _check(cell: Cell, plan: Plan, where: str) -> None:
     if max(numbers) > _MOST or not all(math.isfinite(value) and abs(value) < 1e300 for value in sums):
         raise UntrustedInput(f"{where}: a number is too large to be a count or a sum of a fleet")
     for name, moments in (*cell.metrics.items(), *cell.predictions.items()):
-        _check_moments(name, moments.n, moments.sum, moments.sumsq, where)
+        _check_moments(str(name), moments.n, moments.sum, moments.sumsq, where)
     if cell.error_squares:  # files of before have none
         _check_moments("error_share", cell.error_units, cell.error_share, cell.error_squares, where)
         if cell.error_squares > cell.error_share * (1 + _ROUNDED):
