@@ -159,6 +159,6 @@ def test_blue_green_is_there_at_once_and_back_from_the_other_slot(fleet: Fleet, 
             artifact.unlink()
             deleted += 1
     assert deleted >= 2
-    fleet.command("rollout", "rollback", rollout, "--because", "the old colour was better")
+    fleet.command("rollout", "rollback", rollout, "--yes", "--because", "the old colour was better")
     took_s = fleet.until(lambda: set(fleet.serials()) == {1}, what="everybody is back on the old colour")
     assert took_s < WITHIN_S

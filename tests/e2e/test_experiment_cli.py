@@ -36,6 +36,17 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_guardrail_that_stops_the_better_arm_is_told_before_and_at_the_start(repo: Path, tmp_path: Path) -> None:
+    path = tmp_path / "recall.yaml"
+    guard = "  guardrail_metrics: [{name: recall, direction: decrease, margin: 0.1}]\n"
+    text = "\n".join(line for line in TEXT.splitlines() if "guardrail_metrics" not in line).rstrip()
+    path.write_text(f"{text}\n{guard}")
+    words = "guardrail recall is said to decrease where it gets better"
+    assert words in whimbrel("experiment", "check", path, "-R", repo).out
+    begun = whimbrel("experiment", "start", path, "-R", repo)
+    assert (begun.status, f"Note: {words}" in begun.err) == (0, True)
+
+
 def tell(folder: Path, *, windows: int = 5, gain: float = 3.0) -> None:
     """What 80 devices would have reported in the first windows of the experiment."""
     with open_repository(Folder.open(folder)) as opened, transaction(opened.database, "default") as stores:

@@ -60,17 +60,50 @@ def test_without_a_person_it_asks_for_yes_and_does_nothing(repo: Path) -> None:
 
 
 def test_a_completed_rollout_is_taken_back_by_its_own_verb(repo: Path) -> None:
+    """It asked nobody, and told neither the version nor the devices, nor how to revoke it."""
     (rollout,) = done("rollout", "list", "-R", repo)
-    gone = done("rollout", "rollback", rollout["id"], "-R", repo, "--because", "slow")
-    assert gone["because"].startswith("slow")
+    asks = whimbrel("rollout", "rollback", rollout["id"], "-R", repo)
+    assert (asks.status, "nobody can be asked here; give --yes" in asks.err) == (4, True)
+    assert "(2.0.0) to" in asks.out
+    assert listed(repo)["2.0.0"]["baseline"]
+    gone = done("rollout", "rollback", rollout["id"], "-R", repo, "--because", "slow", "--yes")
+    assert (gone["because"].startswith("slow"), gone["state"]) == (True, "rolled_back")
+    assert (gone["way_back"]["to"]["semantic_version"], gone["revoke_command"].split()[:3]) == (
+        "1.0.0",
+        ["whimbrel", "version", "revoke"],
+    )
     assert listed(repo)["1.0.0"]["baseline"]
     again = whimbrel("rollout", "rollback", rollout["id"], "-R", repo)
     assert (again.status, "nothing can be asked of it any more" in again.err) == (4, True)
 
 
+def test_what_a_rollback_of_a_completed_rollout_says_is_what_that_of_its_model_says(repo: Path) -> None:
+    (rollout,) = done("rollout", "list", "-R", repo)
+    of_rollout = whimbrel("rollout", "rollback", rollout["id"], "-R", repo)
+    of_model = whimbrel("model", "rollback", "wake", "-R", repo)
+    assert of_rollout.out == of_model.out != ""
+    said = whimbrel("rollout", "rollback", rollout["id"], "-R", repo, "--yes")
+    assert "whimbrel version revoke" in said.out
+    assert f"Next: whimbrel rollout watch {rollout['id']}" in said.out
+
+
+def test_a_selector_that_names_no_known_device_is_refused(repo: Path) -> None:
+    """A typing error was counted as "no device", and taken back all the same."""
+    said = whimbrel("model", "rollback", "wake", "-R", repo, "--yes", "-l", "hardware=zzz")
+    assert (said.status, said.out) == (4, "")
+    assert "no device with hardware=zzz is known of wake: no device told any of these labels yet" in said.err
+    said = whimbrel("model", "rollback", "wake", "-R", repo, "--yes", "-l", "colour=red")
+    assert (said.status, "devices do not tell the server their colour" in said.err) == (4, True)
+    assert not listed(repo)["2.0.0"]["quarantined"]
+    said = whimbrel("model", "rollback", "wake", "-R", repo, "--yes", "-l", "{}")
+    assert (said.status, "names no label, so it is every device" in said.err) == (2, True)
+
+
 def test_labels_take_back_their_devices_alone(repo: Path) -> None:
-    went = done("model", "rollback", "wake", "-R", repo, "--yes", "-l", "hardware in (pi3,pi4)")
+    some = ("--yes", "-l", "hardware in (pi3,pi4)", "--although-unknown")
+    went = done("model", "rollback", "wake", "-R", repo, *some)
     assert went["selector"] == "hardware In pi3,pi4"
+    assert "rollback of a slice: hardware In pi3,pi4" in " ".join(whimbrel("audit", "-R", repo).out.split())
     version = listed(repo)["2.0.0"]
     assert (version["baseline"], version["quarantined"][0]["devices"]) == (True, "hardware In pi3,pi4")
     said = whimbrel("model", "rollback", "wake", "-R", repo, "--yes", "-l", "hardware ~ pi3")

@@ -174,7 +174,7 @@ def test_a_set_that_was_complete_goes_back_as_one(server: Running, fleet: Fleet,
             (name, 1) for name in PAIR if name != way
         ]
     else:
-        done("rollout", "rollback", rollout if way == "lead" else member, "-R", server.folder)
+        done("rollout", "rollback", rollout if way == "lead" else member, "--yes", "-R", server.folder)
     assert set(fleet.go_on().values()) == {(1, 1)}
     with server.enrolled("dev-9") as client:
         told = client.post("/device/v1/check", json={"models": dict.fromkeys(PAIR)}).json()["models"]

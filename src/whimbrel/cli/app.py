@@ -4,15 +4,18 @@
    completion of `whimbrel` itself import none: the table below has a line for each command.
 2. A wrong command line, and whatever Whimbrel raises on purpose, is one sentence; with `--json`, one JSON object.
    docs/reference/errors.md lists the exit statuses and the kinds.
+3. Two kinds of values are refused for every command, since no option means them: an empty word (`--selector "$UNSET"`
+   in a script must not mean every device), and a number that is none (nan, inf).
 """
 
 import importlib
 import importlib.util
 import json
 import logging
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, NamedTuple
 
@@ -26,6 +29,9 @@ from whimbrel.version import __version__
 
 _STOPPED, _PIPE_CLOSED = 130, 141  # as shells have them: 128 and the number of the signal
 _BUG = 70  # EX_SOFTWARE of sysexits.h
+_EMPTY = (
+    "an empty value came after {}; give it a value, or leave the option out (is a variable of your script not set?)"
+)
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]  # what every wrong command line is
 
 
@@ -108,6 +114,7 @@ class _Lazy(TyperGroup):
             single.command(cmd_name)(part)
             command = get_command(single)
         command.name = cmd_name
+        _take_finite_numbers(command)
         return command
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -136,6 +143,31 @@ class _Lazy(TyperGroup):
             yield
         finally:
             self._listing = False
+
+
+def _take_finite_numbers(command: Any) -> None:
+    """Let every option of a command, and of the commands below it, refuse nan and inf. No option has a use for them."""
+    for parameter in command.params:
+        if parameter.callback is None:
+            parameter.callback = _finite
+    for below in getattr(command, "commands", {}).values():
+        _take_finite_numbers(below)
+
+
+def _finite(ctx: Any, param: Any, value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number", ctx=ctx, param=param)
+    return value
+
+
+def _refuse_empty_words(words: Sequence[str]) -> None:
+    """Raises `UntrustedInput` where the command line has an empty word: mostly a script's variable that is not set."""
+    for before, word in zip(["whimbrel", *words], words, strict=False):
+        option, equals, value = word.partition("=")
+        if equals and option.startswith("--") and not value.strip():
+            raise UntrustedInput(_EMPTY.format(option))
+        if not word.strip():
+            raise UntrustedInput(_EMPTY.format(before))
 
 
 def _line_of(name: str, entry: _Entry) -> TyperCommand:
@@ -184,6 +216,7 @@ def _whimbrel(
 def main() -> None:
     """Run a command; 0 when it did what was asked."""
     try:
+        _refuse_empty_words(sys.argv[1:])
         status = app(prog_name="whimbrel", standalone_mode=False)
     except WhimbrelError as error:
         _fail(type(error).__name__, str(error), error.exit_code)

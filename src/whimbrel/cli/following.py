@@ -31,7 +31,8 @@ def follow(
 ) -> ViewT:
     """Look every second until it is `over`; how it was then.
 
-    `news`: the part of which a change makes a new `line`, or JSON document.
+    `line`: of a view, for people; it is printed where it is another one than before. `news`: the part of a view of
+    which a change makes a new JSON document.
     """
     view = look()
     if not json and sys.stdout.isatty():
@@ -41,14 +42,14 @@ def follow(
                 view = _patiently(look)
                 live.update(picture(view))
         return view
-    last_news: object = None
+    last: object = None
     while True:
-        if (present_news := news(view)) != last_news:
-            last_news = present_news
+        if (present := news(view) if json else line(view)) != last:
+            last = present
             if json:
-                print_json(present_news)
+                print_json(present)
             else:
-                say(line(view))
+                say(str(present))
             sys.stdout.flush()  # who reads it through a pipe follows too
         if over(view):
             return view

@@ -12,11 +12,12 @@ from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
 from whimbrel.cli.model_settings import with_settings
-from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
+from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr, when
+from whimbrel.cli.setting_words import checked
 from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
-from whimbrel.flows.records import ModelSettings
+from whimbrel.flows.records import ModelSettings, NewSettings
 from whimbrel.flows.wording import condition_words
-from whimbrel.model.documents import convert, encode, plain
+from whimbrel.model.documents import encode, plain
 from whimbrel.model.ids import check_name
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Line
@@ -48,7 +49,7 @@ def add(
         check_name(name, kind="model")
     except ValueError as error:
         raise UntrustedInput(str(error)) from error
-    checked = convert(ModelSettings, settings, what="the settings")
+    complete = checked(ModelSettings, settings)
     keys, now = client.keys(), datetime.now(UTC)
     targets_signer = load_signer(keys / "targets.pem")
     publisher_path = keys / f"{roles.publisher_role(name)}.pem"
@@ -71,7 +72,7 @@ def add(
         publisher=publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),
         line=line,
         salt=secrets.randbelow(2**53) if salt is None else salt,
-        settings=checked,
+        settings=complete,
     )
     try:
         added = client.send("POST", "models", body, as_=AddedModel)
@@ -82,6 +83,7 @@ def add(
     if json:
         print_json(added)
         return
+    _warn(added.warnings)
     say(f"added model {name}; its publisher key is {publisher_path}")
     say(f"Next: whimbrel publish --model {name} FILE")
 
@@ -133,11 +135,13 @@ def set_model(client: Client, name: Name, settings: dict[str, Any], json: Json =
     """
     if not settings:
         raise UntrustedInput("nothing to change was named; see: whimbrel model set --help")
+    checked(NewSettings, settings)  # the same check as the server's, in words for people
     model = client.send("PATCH", f"models/{quoted(name)}", settings, as_=ModelView)
     if json:
         print_json(model)
         return
     _tell(model)
+    _warn(model.warnings)
 
 
 @app.command("alias")
@@ -170,6 +174,11 @@ app.command("health")(health)
 app.command("monitors")(monitors)
 
 
+def _warn(warnings: list[str]) -> None:
+    for each in warnings:
+        stderr.print(f"Note: {each}", markup=False, highlight=False)
+
+
 def _tell(model: ModelView) -> None:
     settings = model.settings
     budgets = [f"a variant has at most {size_of(settings.size_bytes_max)}"] if settings.size_bytes_max else []
@@ -188,7 +197,7 @@ def _tell(model: ModelView) -> None:
         "labels": f"{', '.join(settings.report_labels) or 'none'} may be reported; {settings.hardware_label} names the "
         f"hardware class; slices: {', '.join(settings.slice_labels) or 'none'}",
         "budgets": "; ".join(budgets) or "none",
-        "objectives": "; ".join(f"{each.name}, {each.action.replace('_', ' ')}" for each in settings.objectives)
+        "objectives": "; ".join(f"{each.words}, {each.action.replace('_', ' ')}" for each in settings.objectives)
         or "none",
         "anomalies": settings.anomalies.replace("_", " "),
         "alone": _limit_words(settings.local_limits),

@@ -15,9 +15,10 @@ import msgspec
 import typer
 
 from whimbrel.cli.option_values import window_of
+from whimbrel.cli.setting_words import sentence
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.files.settings_file import read_settings
+from whimbrel.flows.files.settings_file import read_limit, read_settings
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.plan.objectives import Anomalies, check_objectives, read_objective
 
@@ -87,7 +88,7 @@ _OPTIONS: dict[str, Any] = {
     ),
     "local_limit": _option(
         list[str] | None,
-        text="NAME=VALUE that each device checks by itself (crash_loop=3, error_rate_max=0.05, accuracy_min=0.84). "
+        text="NAME=VALUE that each device checks by itself (crash_loop=3, error_rate_max=5%, accuracy_min=84%). "
         "Repeat it; it replaces those before.",
         panel=_ALONE,
     ),
@@ -179,16 +180,14 @@ def _local_limits(given: list[str]) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     for each in given:
         name, _, value = each.partition("=")
-        try:
-            limits[name] = float(value) if "." in value or "e" in value.lower() else int(value)
-        except ValueError:
-            limits[name] = value
+        limits[name] = read_limit(name, value)
     try:
         msgspec.convert(limits, LocalLimits)
     except msgspec.ValidationError as error:
         names = ", ".join(LocalLimits.__struct_fields__)
         raise UntrustedInput(
-            f"--local-limit {' '.join(given)} is not understood: {error}; expected NAME=VALUE of {names}"
+            f"--local-limit {' '.join(given)} is not understood: {sentence(str(error), limits)}. "
+            f"It takes NAME=VALUE of {names}"
         ) from error
     return limits
 

@@ -14,8 +14,9 @@ from whimbrel.cli.options import OnlyModel, Yes
 from whimbrel.cli.output import Json, counted, print_json, print_table, say, size_of, when
 from whimbrel.durable import trouble
 from whimbrel.errors import WhimbrelError
-from whimbrel.flows.wording import move_words
+from whimbrel.flows.wording import move_words, selector_words
 from whimbrel.model.documents import convert
+from whimbrel.model.selector import EVERYONE
 from whimbrel.server.admin.views.artifacts import CollectedView
 from whimbrel.server.admin.views.repository import AuditEntry
 from whimbrel.server.app import create_repository, migrate_repository, new_event_loop, serve_until_stopped
@@ -158,7 +159,7 @@ def audit(
         [
             when(entry.at),
             entry.actor,
-            move_words(entry.action),
+            _what(entry),
             entry.model,
             entry.rollout or entry.device,
             entry.because,
@@ -166,3 +167,10 @@ def audit(
         for entry in entries
     ]
     print_table(["when (UTC)", "who", "what", "model", "rollout or device", "because"], rows)
+
+
+def _what(entry: AuditEntry) -> str:
+    """The action; of one that touched some devices alone, with these."""
+    devices = entry.evidence.get("devices")
+    some = isinstance(devices, str) and devices != selector_words(EVERYONE)
+    return f"{move_words(entry.action)}: {devices}" if some else move_words(entry.action)

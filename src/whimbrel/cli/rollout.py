@@ -13,8 +13,9 @@ from rich.text import Text
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.following import follow, wait_until
 from whimbrel.cli.model_health import figure_cells
+from whimbrel.cli.model_rollback import revoke_command, take_back
 from whimbrel.cli.option_values import duration_s
-from whimbrel.cli.options import By, OnlyModel, login
+from whimbrel.cli.options import By, OnlyModel, Yes, login
 from whimbrel.cli.output import Json, ago, console, counted, percent, print_json, print_table, say, when
 from whimbrel.cli.plan import app as plan_app
 from whimbrel.cli.text_file import read_text
@@ -27,7 +28,9 @@ from whimbrel.flows.rollouts.approvals import PendingApproval
 from whimbrel.flows.rollouts.builds_running import BuildRunning
 from whimbrel.flows.rollouts.trace import Point
 from whimbrel.flows.wording import evidence_words, move_words, percent_words
+from whimbrel.model.documents import plain
 from whimbrel.plan.rollout_states import LIVE, PENDING, State
+from whimbrel.server.admin.views.models import NewWayBack
 from whimbrel.server.admin.views.rollouts import MemberView, RolloutView, StageView
 from whimbrel.server.admin.views.verdicts import ReplayView, ShadowEstimates, VerdictView
 
@@ -229,15 +232,19 @@ def evidence(
 def _move_command(move: str, teaching: str) -> Callable[..., None]:
     @connected
     def run(client: Client, rollout: Which, because: Why = "", by: By = "", json: Json = False) -> None:
-        reason = {"because": because, "actor": by or login()}
-        moved = client.send("POST", f"rollouts/{quoted(rollout)}/{quoted(move)}", reason, as_=RolloutView)
-        if json:
-            print_json(moved)
-            return
-        say(f"{moved.id} is {moved.state}: {moved.because}")
+        _move(client, rollout, move, because=because, actor=by or login(), json=json)
 
     run.__doc__ = teaching
     return run
+
+
+def _move(client: Client, rollout: str, move: str, *, because: str, actor: str, json: bool) -> None:
+    reason = {"because": because, "actor": actor}
+    moved = client.send("POST", f"rollouts/{quoted(rollout)}/{quoted(move)}", reason, as_=RolloutView)
+    if json:
+        print_json(moved)
+        return
+    say(f"{moved.id} is {moved.state}: {moved.because}")
 
 
 app.command("approve")(
@@ -256,13 +263,28 @@ app.command("finish")(
     _move_command("finish", "Make its version everybody's baseline now, whatever its plan still says.")
 )
 app.command("abort")(_move_command("abort", "End it: devices return to the baseline; the version is not quarantined."))
-app.command("rollback")(
-    _move_command(
-        "rollback",
-        "Take it back: devices return, and the version is quarantined. Also after it was complete, as long as its "
-        "version is the baseline: then the model goes back to the baseline before (as: whimbrel model rollback).",
-    )
-)
+
+
+@app.command("rollback")
+@connected
+def rollback(
+    client: Client, rollout: Which, because: Why = "", by: By = "", yes: Yes = False, json: Json = False
+) -> None:
+    """Take it back: devices return, and the version is quarantined.
+
+    Also after it was complete, as long as its version is the baseline: then the model goes back to the baseline
+    before, as by `whimbrel model rollback`. That changes what the whole fleet runs, so it asks first; a rollout that is
+    live is taken back at once.
+    """
+    view, actor = _fetch(client, rollout), by or login()
+    if view.state is State.COMPLETED:
+        asked = NewWayBack(rollout=view.id, because=because, actor=actor)
+        done = take_back(client, view.model, asked, yes=yes, quiet=json)
+        if json:
+            more = {"way_back": done, "revoke_command": revoke_command(done, because=because)}
+            print_json(plain(_fetch(client, rollout)) | more)
+        return
+    _move(client, rollout, "rollback", because=because, actor=actor, json=json)
 
 
 def picture(view: RolloutView) -> Group:

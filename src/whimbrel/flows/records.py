@@ -13,7 +13,7 @@ from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.plan.experiment import Experiment, ExperimentVariant
 from whimbrel.plan.experiment_states import Phase
-from whimbrel.plan.objectives import Anomalies, Objectives, check_objectives
+from whimbrel.plan.objectives import Anomalies, Objectives, check_objectives, refuse_wrong_side
 from whimbrel.plan.plan import Plan
 from whimbrel.plan.ranges import Range
 from whimbrel.plan.rehearsal import rehearsed_s
@@ -105,6 +105,7 @@ class NewSettings(Document, frozen=True):
     def __post_init__(self) -> None:
         if not isinstance(self.objectives, UnsetType):
             check_objectives(self.objectives)
+            refuse_wrong_side(self.objectives)
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):

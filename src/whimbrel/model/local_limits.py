@@ -13,6 +13,7 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.model.documents import Document
 
+SHARE_LIMITS = frozenset({"error_rate_max", "accuracy_min"})  # from 0 to 1; people may write them in percent
 AfterFailedProbe = Literal["report", "go_back"]
 
 

@@ -20,6 +20,7 @@ import msgspec
 Direction = Literal["higher_is_worse", "lower_is_worse"]
 Severity = Literal["rollback", "hold", "warn"]
 Compared = Literal["value", "drop", "ratio", "increase"]
+Unit = Literal["percent_an_hour", "MB", "°C"]
 Form = Literal["percent", "milliseconds", "index", "as_reported"]
 
 TOLERATED_RATIO = 1.1  # crash, error, silence and battery within this of the control's are no harm
@@ -118,6 +119,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     rare: bool = False  # whether an upper bound proves it too, where too few events happen for a comparison
     words: str | None = None  # before both arms' figures in a sentence; the estimate's name where None
     form: Form = "percent"  # of these figures
+    unit: Unit | None = None  # of a metric that is no share: what devices record it in
 
 
 def _ratio(default: float = TOLERATED_RATIO) -> Margin:
@@ -232,6 +234,7 @@ _ROWS = (
         estimate="battery",
         words="battery",
         form="as_reported",
+        unit="percent_an_hour",
     ),
     Measure(
         name="feedback",
@@ -293,6 +296,7 @@ _ROWS = (
         estimate="memory_mb",
         words="memory (MB)",
         form="as_reported",
+        unit="MB",
     ),
     Measure(
         name="temperature_c",
@@ -303,6 +307,7 @@ _ROWS = (
         estimate="temperature_c",
         words="temperature (°C)",
         form="as_reported",
+        unit="°C",
     ),
 )
 
@@ -311,6 +316,7 @@ MEASURES = {row.name: row for row in _ROWS}
 SUMS = tuple(
     dict.fromkeys(sum_ for row in _ROWS if isinstance(row.test, Rate) for sum_ in (row.test.events, row.test.exposure))
 )
+UNITS = {row.name: row.unit for row in _ROWS if row.unit is not None}
 # Metrics that are shares: a mean outside of 0 to 1 is no report.
 SHARES = frozenset(row.name for row in _ROWS if isinstance(row.test, Mean) and row.test.harm == "drop")
 

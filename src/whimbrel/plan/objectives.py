@@ -2,7 +2,7 @@
 
     accuracy >= 84% weekly
     latency_p99_ms < 10 take back
-    battery < 5 daily
+    battery < 5% a day
     memory_mb < 50 peak
     crash_rate < 0.1% daily, least 1000, take back
 
@@ -14,9 +14,13 @@
 3. `window`: the hour, day or week before now. `least`: device-hours that must be heard of before anything is said.
 4. `action`: send an alert, or take the model back to its previous good version as well.
 
-A share may be written in percent. `<` and `<=` mean the same: a mean of reports never meets a bound exactly.
+A share may be written in percent. Of `battery`, which devices record in percent of a full charge an hour, the percent
+sign is its unit, and needs the time that it is for: `5% a day` is a mean of 5/24 percent an hour over a day. `<` and
+`<=` mean the same: a mean of reports never meets a bound exactly. A bound on the wrong side (`error_rate > 5%`) is
+refused.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -26,7 +30,8 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
-from whimbrel.plan.measures import DRIFT_PSI_MAX, SHARES
+from whimbrel.plan.known_metrics import KNOWN_METRICS
+from whimbrel.plan.measures import DRIFT_PSI_MAX, SHARES, UNITS
 
 ObjectiveWindow = Literal["hour", "day", "week"]
 Action = Literal["alert", "take_back"]
@@ -47,10 +52,13 @@ _WINDOW_WORDS: dict[str, ObjectiveWindow] = {
     "week": "week",
     "weekly": "week",
 }
+_PER = frozenset({"a", "an", "per", "each", "every"})
 _OPERATORS = {"<": False, "<=": False, ">": True, ">=": True}
 _TEXT = re.compile(r"^\s*([^\s<>=]+)\s*(<=|>=|<|>)\s*([0-9.eE+-]+)\s*(%?)\s*(.*)$", re.ASCII)
 _EXAMPLE = "accuracy >= 84% weekly, take back"
-_Bound = Annotated[float, Meta(ge=-1e15, le=1e15)]
+_BOUND_MOST = 1e15
+_Bound = Annotated[float, Meta(ge=-_BOUND_MOST, le=_BOUND_MOST)]
+_ARTICLE: dict[ObjectiveWindow, str] = {"hour": "an hour", "day": "a day", "week": "a week"}
 
 
 class Objective(Document, frozen=True):
@@ -102,6 +110,16 @@ class Objective(Document, frozen=True):
             f"{self.measure} {'>=' if self.floor else '<='} {self.bound:g} {'peak ' if self.peak else ''}{self.window}"
         )
 
+    @property
+    def words(self) -> str:
+        """Its name for people: with the metric's unit, where it has one of its own."""
+        unit = UNITS.get(self.measure)
+        shown = f"{self.bound:g}"
+        if unit is not None:
+            shown = f"{self.bound:.3g}% an hour" if unit == "percent_an_hour" else f"{shown} {unit}"
+        span = f"peak {self.window}" if self.peak else f"as a mean over {_ARTICLE[self.window]}"
+        return f"{self.measure} {'>=' if self.floor else '<='} {shown}, {span}"
+
 
 Objectives = Annotated[tuple[Objective, ...], Meta(max_length=limits.OBJECTIVES)]
 DRIFT_OBJECTIVE = Objective(measure=DRIFT, at_most=DRIFT_PSI_MAX, window="day", least=100)  # where nobody says another
@@ -113,14 +131,10 @@ def read_objective(text: str) -> Objective:
     if match is None:
         raise ValueError(f"the objective {text!r} is not understood; expected as in: {_EXAMPLE}")
     measure, operator, number, percent, rest = match.groups()
-    try:
-        bound = float(number) / (100 if percent else 1)
-    except ValueError:
-        raise ValueError(f"{number!r} in the objective {text!r} is no number; expected as in: {_EXAMPLE}") from None
-    window: ObjectiveWindow = "day"
+    words = rest.replace(",", " ").replace("take back", "take_back").replace("take-back", "take_back").split()
+    bound, window = _bound_of(measure, operator, number, percent=bool(percent), words=words, text=text)
     action: Action = "alert"
     peak, least = False, LEAST_DEVICE_HOURS
-    words = rest.replace(",", " ").replace("take back", "take_back").replace("take-back", "take_back").split()
     while words:
         word = words.pop(0)
         if word in _WINDOW_WORDS:
@@ -141,7 +155,7 @@ def read_objective(text: str) -> Objective:
                 f"least N, alert or take back, as in: {_EXAMPLE}"
             )
     floor = _OPERATORS[operator]
-    return Objective(
+    objective = Objective(
         measure=measure,
         at_least=bound if floor else None,
         at_most=None if floor else bound,
@@ -150,6 +164,53 @@ def read_objective(text: str) -> Objective:
         least=least,
         action=action,
     )
+    refuse_wrong_side([objective])
+    return objective
+
+
+def _bound_of(
+    measure: str, operator: str, number: str, *, percent: bool, words: list[str], text: str
+) -> tuple[float, ObjectiveWindow]:
+    """The bound in the measure's own unit, and the window that goes with it. Takes what it reads from `words`."""
+    try:
+        bound = float(number)
+    except ValueError:
+        raise ValueError(f"{number!r} in the objective {text!r} is no number; expected as in: {_EXAMPLE}") from None
+    if not math.isfinite(bound) or abs(bound) > _BOUND_MOST:
+        raise ValueError(f"{number} in the objective {text!r} is too large; a bound is at most {_BOUND_MOST:g}")
+    unit = "ms" if measure in QUANTILES else UNITS.get(measure)
+    if unit != "percent_an_hour":
+        if percent and (unit is not None or measure == DRIFT):
+            raise ValueError(
+                f"{measure} is in {unit or 'units of its index'}, and {number}% came; write the number alone"
+            )
+        return bound / (100 if percent else 1), "day"
+    if words and words[0].startswith("/"):  # 5%/day
+        words[0:1] = ["per", words[0].removeprefix("/")]
+    if len(words) > 1 and words[0] in _PER and words[1] in WINDOW_HOURS:
+        window = _WINDOW_WORDS[words[1]]
+        del words[:2]
+        return bound / WINDOW_HOURS[window], "week" if window == "week" else "day"
+    if percent:
+        raise ValueError(
+            f"{measure} is in percent of a full charge an hour, and {text!r} does not say what time {number}% is for; "
+            f"write {measure} {operator} {number}% a day, or {measure} {operator} {bound / 24:.3g}% an hour. Then it "
+            "may say how long a mean is taken: hourly, daily or weekly"
+        )
+    return bound, "day"
+
+
+def refuse_wrong_side(objectives: Iterable[Objective]) -> None:
+    """Raises `ValueError` for a bound that a measure would keep by getting worse. Documents of before may hold some."""
+    for each in objectives:
+        known = KNOWN_METRICS.get(each.measure)
+        if known is not None and each.floor != (known.better == "increase"):
+            sign, side = ("<", "at_most") if each.floor else (">", "at_least")
+            way = "less" if each.floor else "more"
+            raise ValueError(
+                f"{way} of {each.measure} is better, so its objective is written {each.measure} {sign} ... ({side}); "
+                f"{'>' if each.floor else '<'} {each.bound:g} came, which a version keeps by getting worse"
+            )
 
 
 def check_objectives(objectives: Iterable[Objective]) -> None:

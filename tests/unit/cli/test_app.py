@@ -61,6 +61,46 @@ def test_a_wrong_command_line_is_one_sentence(command: Sequence[str], words: str
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ("model", "rollback", "wake", "--selector", "", "--yes"),
+        ("model", "rollback", "wake", "--selector=", "--yes"),
+        ("model", "rollback", "wake", "-l", " ", "--yes"),
+        ("model", "rollback", "wake", "--to", ""),
+        ("model", "rollback", "wake", "--because", ""),
+        ("model", "show", ""),
+        ("device", "list", "--selector", ""),
+        ("version", "list", "--model", ""),
+        ("agent", "run", "--folder", ""),
+    ],
+)
+def test_an_empty_value_is_refused_by_every_command(command: Sequence[str]) -> None:
+    """`model rollback --selector "$CLASS"` with the variable unset took back the whole fleet."""
+    said = whimbrel(*command)
+    assert (said.status, said.out) == (2, "")
+    assert said.err.startswith("whimbrel: an empty value came after ")
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("model", "set", "wake", "--rollout-refresh-s"),
+        ("model", "add", "wake", "--battery-min"),
+        ("rollout", "start", "plan.yaml", "--hour-s"),
+        ("experiment", "start", "plan.yaml", "--hour-s"),
+        ("gate", "replay", "w.jsonl", "--plan", "plan.yaml", "--hour-s"),
+        ("collect", "--older-than-hours"),
+    ],
+)
+def test_a_number_that_is_none_is_refused_by_every_command(command: Sequence[str], number: str) -> None:
+    """`model set --rollout-refresh-s nan` was a traceback."""
+    said = whimbrel(*command, number)
+    assert (said.status, said.out) == (2, "")
+    assert f"invalid value for '{command[-1]}'" in said.err
+
+
+@pytest.mark.parametrize(
     ("command", "kind", "status"),
     [
         (("model", "list", "-R", "/nowhere"), "NotFound", 4),

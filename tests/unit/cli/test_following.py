@@ -56,6 +56,14 @@ def test_a_server_that_stays_away_ends_it_and_so_does_one_that_was_never_there()
         wait_until(answers(1, NotFound("gone")), over=lambda n: n == 3, timeout_s=None, what="x")
 
 
+def test_people_read_a_line_again_only_where_it_is_another_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """`rollout watch` printed the same line each time a device reported: what had changed was not in it."""
+    follow(
+        answers(10, 11, 19, 20), over=lambda n: n == 20, picture=str, line=lambda n: f"{n // 10}", news=str, json=False
+    )
+    assert capsys.readouterr().out == "1\n2\n"
+
+
 def test_following_prints_changes_and_gives_the_last_view(capsys: pytest.CaptureFixture[str]) -> None:
     last = follow(
         answers(1, 1, Unavailable("away"), 2, 3),

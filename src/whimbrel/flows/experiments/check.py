@@ -14,7 +14,8 @@ from whimbrel.flows.experiments.start import find_serials, live_comparisons, tit
 from whimbrel.flows.ports import ExperimentsPort, FleetPort, RegistryPort
 from whimbrel.gate.differences import two_sided_bound, two_sided_rho
 from whimbrel.health.panel import LEAST_DEVICES
-from whimbrel.plan.experiment import Experiment
+from whimbrel.plan.experiment import Experiment, GuardrailMetric, PrimaryMetric
+from whimbrel.plan.known_metrics import KNOWN_METRICS
 from whimbrel.plan.ranges import Range
 from whimbrel.policy.bucket import BUCKETS, bucket
 
@@ -65,6 +66,7 @@ def check_experiment(
     effect, unit = _smallest_effect(plan, devices)
     sentences += _effect_sentences(plan, devices, effect, unit)
     sentences += _metric_sentences(plan)
+    sentences += direction_warnings(plan)
     sentences += _end_sentences(plan)
     if blocking := titles_in_the_way(plan, live_comparisons(registry, experiments, model=model.name)):
         sentences.append(f"it could not start now: {' and '.join(blocking)} of {model.name} has devices in its range")
@@ -159,6 +161,25 @@ def _effect_sentences(plan: Experiment, devices: dict[str, int], effect: float |
             f"that is more than the minimum effect {primary.minimum_effect:g}: an effect of that size would as a "
             "rule stay unproven; enrol more devices, give larger shares, or ask for less"
         )
+    return sentences
+
+
+def direction_warnings(plan: Experiment) -> list[str]:
+    """The metrics whose direction in the plan is against what their name means to everybody, a sentence each."""
+    own: list[tuple[str, PrimaryMetric | GuardrailMetric]]
+    own = [("primary metric", plan.primary), *(("guardrail", guard) for guard in plan.own_guardrails)]
+    sentences = []
+    for kind, metric in own:
+        known = KNOWN_METRICS.get(metric.name)
+        if known is not None and metric.rises != (known.better == "increase"):
+            name, meant = metric.name, "increase" if metric.rises else "decrease"
+            better, effect = ("more", "rises") if known.better == "increase" else ("less", "falls")
+            follows = "is stopped as harmful" if kind == "guardrail" else "loses"
+            sentences.append(
+                f"{kind} {name} is said to {meant} where it gets better, and {better} of a metric of this name is "
+                f"better as a rule: an arm whose {name} {effect} {follows}. If that is not meant, write direction: "
+                f"{known.better}"
+            )
     return sentences
 
 

@@ -98,6 +98,13 @@ def model_health(
     )
 
 
+def told_metrics(health: HealthPort, model: str, *, now: float) -> frozenset[str]:
+    """The metrics that devices of a model told in the last day, whatever version they run. `now`: POSIX seconds."""
+    hour = int(now // HOUR_S)
+    rows = health.hours(model, since=hour - HOURS_A_DAY, before=hour + 1)
+    return frozenset(name for row in rows for name in row.sums.metrics)
+
+
 def class_figures(
     health: HealthPort, model: str, *, baseline: int | None, candidate: int, since: float, now: float
 ) -> list[ClassFigures]:

@@ -11,6 +11,7 @@ from whimbrel.flows.ports import PublishingPort, SignedRolesPort
 from whimbrel.flows.records import ModelRecord, ModelSettings
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Line
+from whimbrel.plan.objectives import refuse_wrong_side
 from whimbrel.trust import roles as names
 
 
@@ -28,12 +29,16 @@ def add_model(
 ) -> ModelRecord:
     """Add the model `name` with the documents that were signed for it. `now`: POSIX seconds.
 
-    Raises `UntrustedInput` for a line of another model or a signature that is wrong, `Conflict` for a name or a role
-    version that is taken.
+    Raises `UntrustedInput` for a line of another model, a signature or an objective that is wrong, `Conflict` for a
+    name or a role version that is taken.
     """
     document = parse(Line, line, what="the line")
     if document.model != name:
         raise UntrustedInput(f"the line is of {document.model!r}; expected {name!r}")
+    try:
+        refuse_wrong_side(settings.objectives)
+    except ValueError as error:
+        raise UntrustedInput(f"the settings cannot be taken: {error}") from error
     record = ModelRecord(namespace=registry.namespace, name=name, created_at=now, salt=salt, settings=settings)
     registry.add_model(record)
     today = datetime.fromtimestamp(now, UTC)

@@ -117,6 +117,15 @@ def roll_back_completed(
 
     Raises `Refused` where its target is not the baseline any more, or where the model cannot go back.
     """
+    rollout = completed_rollout(registry, identifier)
+    model, target = rollout.model, rollout.target
+    because, to = because or f"rollback by {actor}", rollout.baseline
+    roll_back_model(registry, model, lines=lines, to=to, leaves=target, because=because, actor=actor, now=now)
+    return registry.rollout(identifier)
+
+
+def completed_rollout(registry: RegistryPort, identifier: str) -> RolloutRecord:
+    """A completed rollout whose target is the baseline still. Raises `Refused` where it is not."""
     rollout = registry.rollout(identifier)
     model, target = rollout.model, rollout.target
     if rollout.state is not State.COMPLETED or registry.model(model).baseline != target:
@@ -124,9 +133,7 @@ def roll_back_completed(
             f"rollout {rollout.id} is {rollout.state.value.replace('_', ' ')}, and its version is not the baseline of "
             f"{model} any more; to take back what devices run now: whimbrel model rollback {model}"
         )
-    because, to = because or f"rollback by {actor}", rollout.baseline
-    roll_back_model(registry, model, lines=lines, to=to, leaves=target, because=because, actor=actor, now=now)
-    return registry.rollout(identifier)
+    return rollout
 
 
 def find_way_back(

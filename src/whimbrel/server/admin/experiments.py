@@ -16,7 +16,7 @@ from msgspec import UNSET
 from whimbrel import limits
 from whimbrel.errors import NotFound
 from whimbrel.flows.experiments.advance import PersonAct, act_by_person
-from whimbrel.flows.experiments.check import ExperimentCheck, check_experiment
+from whimbrel.flows.experiments.check import ExperimentCheck, check_experiment, direction_warnings
 from whimbrel.flows.experiments.counts import counts_by_arm
 from whimbrel.flows.experiments.judge import ExperimentLedgers, experiment_verdict_for, replay_experiment
 from whimbrel.flows.experiments.start import start_experiment
@@ -74,7 +74,7 @@ async def begin(
             actor=data.actor,
             now=operations.now(),
         )
-        return experiment_view(stores, record)
+        return msgspec.structs.replace(experiment_view(stores, record), warnings=direction_warnings(record.plan))
 
     return await operations.change(namespace, work)
 

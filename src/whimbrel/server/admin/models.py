@@ -11,7 +11,8 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from whimbrel import limits
 from whimbrel.flows.experiments.start import check_told_labels
-from whimbrel.flows.monitors.show_health import ModelHealth, model_health
+from whimbrel.flows.monitors.objective_warnings import objective_warnings
+from whimbrel.flows.monitors.show_health import ModelHealth, model_health, told_metrics
 from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.build_deltas import write_index
 from whimbrel.flows.publishing.change_settings import change_settings
@@ -19,7 +20,8 @@ from whimbrel.flows.publishing.set_alias import set_alias
 from whimbrel.flows.publishing.set_line import line_of
 from whimbrel.flows.records import ModelRecord, NewSettings, QuarantineRecord
 from whimbrel.flows.reports.history import History, history_of, inventory_of
-from whimbrel.flows.rollouts.roll_back_model import WayBack, find_way_back, roll_back_model
+from whimbrel.flows.rollouts.roll_back_model import WayBack, completed_rollout, find_way_back, roll_back_model
+from whimbrel.flows.rollouts.selected_devices import count_selected, refuse_unknown, told_labels
 from whimbrel.flows.rollouts.way_back_words import way_back_sentences
 from whimbrel.flows.versions import find_named_version, find_planned_version
 from whimbrel.flows.wording import selector_words
@@ -76,7 +78,8 @@ async def create_model(
             settings=data.settings,
             now=operations.now(),
         )
-        return AddedModel(**msgspec.structs.asdict(record))
+        warnings = objective_warnings(data.settings.objectives, told=(), devices=0)
+        return AddedModel(**msgspec.structs.asdict(record), warnings=warnings)
 
     return await operations.change(namespace, add)
 
@@ -96,7 +99,12 @@ async def patch_model(
     def change(stores: Stores) -> ModelView:
         check_told_labels(stores.experiments, changes)
         change_settings(stores.registry, model, changes, now=operations.now())
-        return model_view(stores, stores.registry.model(model))
+        view = model_view(stores, stores.registry.model(model))
+        if isinstance(changes.objectives, msgspec.UnsetType):
+            return view
+        told = told_metrics(stores.health, model, now=operations.now())
+        warnings = objective_warnings(changes.objectives, told=told, devices=sum(view.devices.values()))
+        return msgspec.structs.replace(view, warnings=warnings)
 
     return await operations.change(namespace, change)
 
@@ -151,6 +159,10 @@ def way_back(stores: Stores, model: str, asked: NewWayBack, *, now: float) -> Wa
     selector = read_selector(asked.selector)
     lines = partial(line_of, registry, stores.roles)
     to = find_named_version(registry, model, name=asked.to).serial if asked.to else None
+    if asked.rollout is not None and to is None:
+        to = completed_rollout(registry, asked.rollout).baseline
+    if not asked.although_unknown:
+        refuse_unknown(stores.fleet, model, selector, settings=registry.model(model).settings)
     if asked.dry_run:
         return way_back_view(stores, find_way_back(registry, model, lines=lines, to=to, selector=selector), done=False)
     before = registry.quarantines(model)
@@ -173,13 +185,13 @@ def way_back_view(
 ) -> WayBackView:
     """A way back, with what devices will do. `quarantines`: those before it, where they are others by now."""
     registry, fleet, selector = stores.registry, stores.fleet, way.selector
+    settings = registry.model(way.model).settings
     signed = stores.roles.current_target(roles.policy_role(way.model), roles.policy_path(way.model))
     refresh_s = parse(Policy, signed, what="the signed policy").refresh_s if signed else PERIOD_S
     if selector.everyone:
         devices = fleet.inventory(way.model).get(way.leaves.serial, 0)
     else:
-        devices = sum(count for labels, count in fleet.label_sets(way.model) if selector.matches(labels))
-    told = {*registry.model(way.model).settings.report_labels, registry.model(way.model).settings.hardware_label}
+        devices = count_selected(fleet, way.model, selector, hardware_label=settings.hardware_label)
     return WayBackView(
         model=way.model,
         done=done,
@@ -204,7 +216,7 @@ def way_back_view(
             way,
             devices=devices,
             refresh_s=refresh_s,
-            unknown_labels=selector.labels - told,
+            unknown_labels=selector.labels - told_labels(settings),
             quarantines=registry.quarantines(way.model) if quarantines is None else quarantines,
         ),
     )

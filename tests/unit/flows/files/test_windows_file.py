@@ -74,6 +74,11 @@ GOOD = {"stage": 0, "window": 1, "role": "treated", "at_risk": 5}
         ({"latency": {"x": 1}}, "latency"),
         ({"metrics": {"accuracy": {"n": 1, "sum": 1e305, "sumsq": 1}}}, "too large"),
         ({"age_bucket": 9}, "age_bucket"),
+        ({"metrics": {"accuracy": {"n": 4, "sum": 2.0, "sumsq": 0.9}}}, "with the sum 2 they are at least 1"),
+        ({"metrics": {"accuracy": {"n": 0, "sum": 2.0, "sumsq": 4.0}}}, "of no device"),
+        ({"predictions": {"0": {"n": 2, "sum": 1.0, "sumsq": 0.1}}, "prediction_units": 2}, "squares of 0"),
+        ({"error_units": 4, "error_share": 2.0, "error_squares": 0.5}, "squares of error_share add up to 0.5"),
+        ({"error_units": 4, "error_share": 2.0, "error_squares": 2.5}, "error_squares is 2.5, over error_share, 2"),
     ],
 )
 def test_a_bad_line_is_refused_with_its_number(line: dict[str, object], says: str) -> None:
@@ -93,6 +98,24 @@ def test_a_cell_that_comes_twice_is_refused_and_never_added() -> None:
     lines = [json.dumps(GOOD).encode(), json.dumps(GOOD).encode()]
     with pytest.raises(UntrustedInput, match="came before; each comes once"):
         read_windows(lines, plan=plan(), what="w")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "name"),
+    [(b'"at_risk":', b'"at_risk": 3, "at_risk":', "at_risk"), (b'"window":', b'"window": 3, "window":', "window")],
+)
+def test_a_field_twice_in_one_line_is_refused(before: bytes, after: bytes, name: str) -> None:
+    """The last of two was taken, though the reference said that it is refused."""
+    line = json.dumps(GOOD).encode()
+    assert before in line
+    with pytest.raises(UntrustedInput, match=f"line 1: the field '{name}' comes twice"):
+        read_windows([line.replace(before, after)], plan=plan(), what="w")
+
+
+def test_sums_of_equal_values_and_of_rounded_digits_are_taken() -> None:
+    equal = {"error_units": 5, "error_share": 2.5, "error_squares": 1.25}
+    metrics = {"accuracy": {"n": 3, "sum": 2.1, "sumsq": 1.47}, "battery": {"n": 0, "sum": 0.0, "sumsq": 0.0}}
+    assert read_windows([json.dumps(GOOD | equal | {"metrics": metrics}).encode()], plan=plan(), what="w")
 
 
 def test_an_empty_file_is_refused() -> None:

@@ -133,6 +133,7 @@ class ActView(msgspec.Struct, frozen=True, kw_only=True):
 class ExperimentView(msgspec.Struct, frozen=True, kw_only=True):
     """An experiment. Times are POSIX seconds.
 
+    `warnings`: of one that was started just now: metrics whose direction is against what their name means.
     `verdict`: of one that is asked for alone. `history` and `acts`: where the history was asked for, oldest first.
     """
 
@@ -156,6 +157,7 @@ class ExperimentView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     ended_at: float | None
     hour_s: float
+    warnings: list[str] = []
     verdict: ExperimentVerdictView | UnsetType = UNSET
     history: list[IntervalPoint] | UnsetType = UNSET
     acts: list[ActView] | UnsetType = UNSET

@@ -30,7 +30,7 @@ class NewAlias(Document, frozen=True):
 
 
 class AddedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as it was added."""
+    """A model as it was added. `warnings`: what a person should know of the objectives that were set just now."""
 
     namespace: str
     name: str
@@ -38,6 +38,7 @@ class AddedModel(msgspec.Struct, frozen=True, kw_only=True):
     salt: int
     settings: ModelSettings
     baseline: int | None
+    warnings: list[str] = []
 
 
 class ModelView(AddedModel, frozen=True, kw_only=True):
@@ -56,7 +57,8 @@ class NewWayBack(Document, frozen=True):
     """POST rollback: the version to go back to (else the one before), and the devices (else all).
 
     `selector`: as people type it, `hardware=pi3`. `leaves`: the serial that the caller saw devices run; where they run
-    another one meanwhile, nothing is done. `dry_run`: only say what would be done.
+    another one meanwhile, nothing is done. `rollout`: the completed one that is to be taken back, to the baseline
+    before it. `although_unknown`: go on where no known device has these labels. `dry_run`: only say what would be done.
     """
 
     to: Annotated[str, Meta(max_length=256)] = ""
@@ -64,6 +66,8 @@ class NewWayBack(Document, frozen=True):
     because: Because = ""
     actor: Actor = "admin"
     leaves: int | None = None
+    rollout: Annotated[str, Meta(max_length=256)] | None = None
+    although_unknown: bool = False
     dry_run: bool = False
 
 

@@ -1,0 +1,75 @@
+"""Settings that are refused are refused in words for people: the name, what was written, what is expected."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.server import done, repository, whimbrel
+from whimbrel.cli.setting_words import checked
+from whimbrel.errors import UntrustedInput
+from whimbrel.flows.records import NewSettings
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"refresh_s": -1}, "refresh_s is -1; expected a number of at least 0.1"),
+        ({"delta_bases": 100}, "delta_bases is 100; expected a number of at most 64"),
+        (
+            {"objectives": [{"measure": "ab", "at_most": 1, "least": 0}]},
+            "least of objective 1 is 0; expected a number of at least 1",
+        ),
+        (
+            {"objectives": [{"measure": "a b", "at_most": 1}]},
+            "measure of objective 1 is 'a b'; expected letters, digits, and _ . / - between them",
+        ),
+        ({"hardware_label": "a b"}, "hardware_label is 'a b'; expected letters, digits"),
+        ({"slice_labels": ["os"] * 20}, "slice_labels is 20 long; expected at most 3 of them"),
+        ({"conditions": {"battery_min": 3}}, "battery_min of conditions is 3; expected a number of at most 1.0"),
+        ({"refresh_s": "x"}, "refresh_s is 'x'; expected a number"),
+        ({"local_limits": {"accuracy_min": 84}}, "accuracy_min of local_limits is 84; expected a number below 1.0"),
+        (
+            {"conditions": {"windows": [{"start_s": 0, "end_s": 1, "zone": "x!"}]}},
+            "zone of window 1 of conditions is 'x!'",
+        ),
+    ],
+)
+def test_a_setting_is_refused_in_words(settings: dict[str, Any], words: str) -> None:
+    """`Validation failed for PATCH ...: objectives[0].least Expected int >= 1`, and regular expressions, came."""
+    with pytest.raises(UntrustedInput) as refused:
+        checked(NewSettings, settings)
+    assert words in str(refused.value)
+    assert "`" not in str(refused.value)
+
+
+def test_the_command_line_says_them_and_takes_limits_in_percent(tmp_path: Path) -> None:
+    repo = repository(tmp_path / "repo", versions=1)
+    for command, words in (
+        (("--objective", "accuracy >= 84% least 0"), "least of objective 1 is 0; expected a number of at least 1"),
+        (("--refresh-s", "-5"), "refresh_s is -5.0; expected a number of at least 0.1"),
+        (("--local-limit", "accuracy_min=84"), "accuracy_min is 84; expected a number below 1.0"),
+        (("--local-limit", "crash_loop=50%"), "crash_loop is '50%'; expected a whole number"),
+        (("--local-limit", "accuracy_min=nan"), "accuracy_min is 'nan'; expected a number"),
+    ):
+        said = whimbrel("model", "set", "wake", *command, "-R", repo)
+        assert (said.status, words in said.err) == (2, True), said.err
+    limits = (
+        "--local-limit",
+        "accuracy_min=84%",
+        "--local-limit",
+        "error_rate_max=5%",
+        "--local-limit",
+        "crash_loop=4",
+    )
+    view = done("model", "set", "wake", *limits, "-R", repo)
+    assert view["settings"]["local_limits"] == {"accuracy_min": 0.84, "error_rate_max": 0.05, "crash_loop": 4}
+    file = tmp_path / "wake.yaml"
+    file.write_text("local_limits: {accuracy_min: 80%}\nobjectives: [battery < 5% a day]\n")
+    view = done("model", "set", "wake", "--settings", file, "-R", repo)
+    assert view["settings"]["local_limits"]["accuracy_min"] == 0.8
+    assert "battery <= 0.208% an hour, as a mean over a day" in whimbrel("model", "show", "wake", "-R", repo).out
+    noted = whimbrel("model", "set", "wake", "--objective", "Accuracy >= 84%", "-R", repo)
+    assert (noted.status, "Note: no device told of 'Accuracy'" in noted.err) == (0, True)
+    refused = whimbrel("model", "set", "wake", "--objective", "error_rate > 5%", "-R", repo)
+    assert (refused.status, "less of error_rate is better" in refused.err) == (2, True)
