@@ -306,6 +306,10 @@ class Agent:
             for model, each in self._installations.items():
                 self._advance(model, each, now=now)
                 self._look_for_changes()
+            for model, each in self._installations.items():
+                if each.is_overtaken:  # by what a model of its set did after its turn
+                    self._advance(model, each, now=now)
+                    self._look_for_changes()
             for each in self._installations.values():
                 each.check_again()
                 each.write_down()
@@ -384,7 +388,7 @@ class Agent:
                 due.append(now + each.again_s)
             elif each.state.journal.state is State.ON_TRIAL:
                 due.append(now + limits.TRIAL_LOOK_S)
-            elif each.is_behind and not each.waits_for:
+            elif each.is_held_in_vain or (each.is_behind and not each.waits_for):
                 due.append(now)  # the decision changed in the middle of a pass
         return max(0.0, min(due) - now, self._storing.until - now)
 

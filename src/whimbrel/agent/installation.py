@@ -21,6 +21,7 @@ from whimbrel.agent.preparation import Preparation
 from whimbrel.agent.recent_sessions import recent_of
 from whimbrel.agent.rechecks import Rechecks
 from whimbrel.agent.session_results import SessionResults
+from whimbrel.agent.standings import standing_of
 from whimbrel.agent.swaps import Swaps
 from whimbrel.device import cohorts, effects, events, placebo, slots
 from whimbrel.device.conditions import Wait
@@ -46,6 +47,7 @@ from whimbrel.device.journal import Candidate, Membership
 from whimbrel.device.limit_checks import broken_limit
 from whimbrel.device.states import PREPARING, RESTING, State
 from whimbrel.device.step import effects_of
+from whimbrel.device.swap_group import Standing
 from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInput
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Requirement
@@ -79,6 +81,7 @@ class Installation:
         self._own_limits: dict[int, LocalLimits] = {}  # of the active version's release
         self._requires: dict[int, tuple[Requirement, ...]] = {}
         self._unfit: set[int] = set()  # no variant for this device's labels; neither changes while it runs
+        self._is_held_by_set = False  # ready, and others of its set are not
         self._held_back_at = 0.0  # when the conditions last kept a placebo back
 
     @property
@@ -86,6 +89,22 @@ class Installation:
         """Whether the model is at rest, and another version than the active one is decided."""
         wanted = self.decision.serial if self.decision else None
         return self.state.journal.state in RESTING and wanted is not None and wanted != self.state.pointer.serial
+
+    @property
+    def is_held_in_vain(self) -> bool:
+        """Whether the model waited for others of its set, and need not any more: they were refused, or withdrawn."""
+        candidate = self.state.journal.candidate
+        if not self._is_held_by_set or self.state.journal.state is not State.READY or candidate is None:
+            return False
+        return not isinstance(self._swaps.group_of(self, candidate, self._models), Wait)
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether another version is decided than in this model's turn, since another model of its set failed."""
+        if len(self._models) < 2 or self.decision is None or self.state.journal.state not in RESTING:
+            return self.is_held_in_vain
+        decision = self.decide()
+        return decision is not None and decision.serial != self.decision.serial
 
     # --- one pass ---
 
@@ -142,7 +161,7 @@ class Installation:
 
         Raises `Unavailable`, `UntrustedInput`, `Refused`: what could not be done; it is tried again.
         """
-        self.waits_for, self.again_s = "", None
+        self.waits_for, self.again_s, self._is_held_by_set = "", None, False
         policy = self._device.trust.policies.get(self.state.model)
         self._settle()
         self.leave_with_set()
@@ -172,11 +191,14 @@ class Installation:
 
     def requires(self, serial: int) -> tuple[Requirement, ...]:
         """What a serial of this model requires of others; nothing, while its release cannot be read."""
+        return self._read_requires(serial) or ()
+
+    def _read_requires(self, serial: int) -> tuple[Requirement, ...] | None:
         if serial not in self._requires:
             try:
                 release = self._device.trust.release(self.state.model, serial, self._device.now())
             except (Unavailable, UntrustedInput, NotFound):
-                return ()
+                return None
             self._requires[serial] = release.requires
         return self._requires[serial]
 
@@ -355,7 +377,7 @@ class Installation:
             case effects.RunProbe(candidate=candidate):
                 return self.preparation.probe(candidate)
             case effects.Activate(candidate=candidate):
-                return self._swaps.activate(self, candidate, self._models, refresh=refresh, flush=flush)
+                return self._activate(candidate, refresh=refresh, flush=flush)
             case effects.BeginShadow(candidate=candidate):
                 return self._begin_shadow(candidate)
             case effects.KeepShadow(candidate=candidate):
@@ -375,6 +397,16 @@ class Installation:
             case effects.SwapBack(going_back=going_back):
                 return self._swaps.back(self, going_back, self._models)
         raise InvariantBroken(f"nothing performs {effect!r}")
+
+    def _activate(
+        self, candidate: Candidate, *, refresh: Callable[[], None], flush: Callable[[], None]
+    ) -> events.Event | Wait | None:
+        if is_wanted(candidate, self.decide()):  # while others are not ready, no server is asked before the swap
+            group = self._swaps.group_of(self, candidate, self._models)
+            if isinstance(group, Wait):
+                self._is_held_by_set = True
+                return group
+        return self._swaps.activate(self, candidate, self._models, refresh=refresh, flush=flush)
 
     def _begin_shadow(self, candidate: Candidate) -> events.Event:
         decision = self.decide()
@@ -407,6 +439,27 @@ class Installation:
         if left and not self._unmet(fallback.serial):
             self._recall(leave_with_set(pointer, left[0]))
             self._settle()
+
+    def return_with_set(self) -> None:
+        """Go back as well, where the policy says so: another model of the set just did."""
+        policy, decision = self._device.trust.policies.get(self.state.model), self.decide()
+        if policy is None or decision is None or self.state.journal.state not in RESTING | {State.ON_TRIAL}:
+            return
+        intent = self._intend(decision, policy, prepare=False)
+        if isinstance(intent, Recall):
+            self._recall(intent)
+            self._settle()
+
+    def standing(self) -> Standing:
+        """What a swap must know of this model."""
+        return standing_of(
+            self.state,
+            self._device.trust,
+            self.decide(),
+            self._profile(),
+            requires=self._read_requires,
+            waits_for=self.waits_for,
+        )
 
     def _set_mates(self) -> dict[str, int]:
         """The models that run what the active version requires, or that require it: they leave it together."""

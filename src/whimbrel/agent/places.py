@@ -54,16 +54,14 @@ class Places:
 
 def read_pointer(places: Places) -> Pointer | None:
     """What apps open of a model, or None where there is nothing yet: the pointer, and what was decided since it was
-    written. Raises `UntrustedInput` for a pointer that is torn.
+    written, also where that is the first version of all. Raises `UntrustedInput` for a pointer that is torn.
     """
-    content = places.disk.read(places.pointer)
-    if content is None:
-        return None
-    pointer = unseal(Pointer, content, what=str(places.pointer))
-    record = places.disk.read(places.set_record)
+    content, record = places.disk.read(places.pointer), places.disk.read(places.set_record)
+    pointer = unseal(Pointer, content, what=str(places.pointer)) if content is not None else None
     if record is not None:
-        pointer = sets.believed(pointer, pointer.model, sets.decode(record)) or pointer
-    return believed(pointer, read_departures(places).get(pointer.model))
+        model = pointer.model if pointer is not None else places.folder.name
+        pointer = sets.believed(pointer, model, sets.decode(record))
+    return believed(pointer, read_departures(places).get(pointer.model)) if pointer is not None else None
 
 
 def read_departures(places: Places) -> dict[str, Departure]:

@@ -2,9 +2,10 @@
 
 1. Before a version is activated the policy is as fresh as it asks to be, decides again, and the device says what it is
    about to do.
-2. A set is swapped behind the locks of all its models, by one record (`sets`).
+2. A set is swapped behind the locks of all its models, by one record (`sets`). Who belongs to it: `device/swap_group`.
 3. Going back needs no network, no permission and no probe; only the end of the sessions, and whole files. Where a
    member of a set goes back, the others follow while the swap locks of all of them are held: no session begins between.
+   The others go back that need what was left, and those that the policy takes back as well.
 
 A swap that cannot be done now returns a `Wait`, and is asked for again.
 """
@@ -12,6 +13,8 @@ A swap that cannot be done now returns a `Wait`, and is asked for again.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
+
+import msgspec
 
 from whimbrel import limits
 from whimbrel.agent import sets
@@ -25,10 +28,10 @@ from whimbrel.device.conditions import Wait
 from whimbrel.device.departure import names
 from whimbrel.device.journal import Candidate, GoingBack
 from whimbrel.device.slots import Held, Pointer
-from whimbrel.device.states import State
 from whimbrel.device.step import announcement_of, say
+from whimbrel.device.swap_group import Standing, swap_group
 from whimbrel.errors import Unavailable, UntrustedInput
-from whimbrel.model.release import Release, Requirement
+from whimbrel.model.release import Requirement
 
 _FOR_SESSIONS = Wait("the end of the open sessions", limits.WAIT_FOR_SESSION_S)
 
@@ -48,8 +51,14 @@ class SetMember(Protocol):
     def leave_with_set(self) -> None:
         """Go back as well, where what is active needs a version that another model left."""
 
+    def return_with_set(self) -> None:
+        """Go back as well, where the policy says so: another model of the set just did."""
+
     def requires(self, serial: int) -> Sequence[Requirement]:
         """What a serial of this model requires of others."""
+
+    def standing(self) -> Standing:
+        """What a swap must know of this model."""
 
 
 class Swaps:
@@ -76,24 +85,36 @@ class Swaps:
 
         Raises `Unavailable` where the policy is too old, `UntrustedInput`.
         """
-        model, now = member.state.model, self._device.now()
-        self._freshen(model, now, refresh)
-        release = self._device.trust.release(model, candidate.serial, now)
-        members = _members(member, release, models)
-        if isinstance(members, Wait):
-            return members
+        self._freshen(member.state.model, self._device.now(), refresh)
+        self._device.trust.release(member.state.model, candidate.serial, self._device.now())  # what it requires
+        objection = member.objection_to_swap()
+        if objection is not None:
+            return objection
+        group = self.group_of(member, candidate, models)
+        if isinstance(group, Wait):
+            return group
+        members = [member, *(models[name] for name in group[1:])]
         for other in members:
             objection = other.objection_to_swap()
             if objection is None:
                 continue
-            if other is member:
-                return objection
             because = objection.because if isinstance(objection, Wait) else objection
             again_s = objection.again_s if isinstance(objection, Wait) else None
             return Wait(f"{other.state.model}, which waits: {because}", again_s)
         self._announce(members)
         flush()  # outside of the locks: a slow network keeps no session from starting
         return self._swap_together(members)
+
+    def group_of(
+        self, member: SetMember, candidate: Candidate, models: Mapping[str, SetMember]
+    ) -> tuple[str, ...] | Wait:
+        """Who changes together with `member`, which is ready: itself first; or who is not ready."""
+        model, age_s = member.state.model, self._device.now() - candidate.offered_at
+        standings = {name: other.standing() for name, other in models.items()}
+        standings[model] = msgspec.structs.replace(
+            member.standing(), changes_to=candidate.serial, next_requires=tuple(member.requires(candidate.serial))
+        )
+        return swap_group(model, standings, waits_for_unread=0 <= age_s < limits.UNREAD_RELEASE_S)
 
     def _freshen(self, model: str, now: float, refresh: Callable[[], None]) -> None:
         if 0 <= now - self._device.trust.confirmed_at(model) < limits.FRESH_S:
@@ -183,13 +204,16 @@ class Swaps:
             return self.point(member, slots.emptied(state.pointer)) or done()
         target = slots.back(state.pointer) if going.by_policy else slots.left(state.pointer)
         with ExitStack() as locks:
-            for other in sorted((member, *_mates(member, models)), key=lambda other: other.state.model):
+            mates = list(_mates(member, models))
+            for other in sorted((member, *mates), key=lambda other: other.state.model):
                 if not locks.enter_context(self._may_swap(other.state)):
                     return _FOR_SESSIONS
             self.point(member, target)
             for other in models.values():
                 if other is not member:
                     other.leave_with_set()
+            for other in mates if going.by_policy else ():  # what failed here is not in the decision yet
+                other.return_with_set()
         return done()
 
     @contextmanager
@@ -208,22 +232,6 @@ class Swaps:
                 yield safe or is_left or state.is_swap_requested
             finally:
                 self._locked.discard(state.model)
-
-
-def _members(member: SetMember, release: Release, models: Mapping[str, SetMember]) -> list[SetMember] | Wait:
-    """Who changes together with `member`, itself first; or who is not ready."""
-    members = [member]
-    for required in release.requires:
-        other = models.get(required.model)
-        if other is None:  # the agent was opened again without it
-            return Wait(f"{required.model} at serial {required.serial}, which serial {release.serial} requires")
-        if other.state.pointer.serial == required.serial:
-            continue
-        candidate = other.state.journal.candidate
-        if other.state.journal.state is not State.READY or candidate is None or candidate.serial != required.serial:
-            return Wait(f"{required.model} to be ready at serial {required.serial}: both change together")
-        members.append(other)
-    return members
 
 
 def _mates(member: SetMember, models: Mapping[str, SetMember]) -> Iterator[SetMember]:

@@ -242,6 +242,15 @@ def destination(journal: Journal, decision: Decision | None) -> int | None:
     return None if refusal is not None and refusal.overridden_by is None else decision.serial
 
 
+def change_to(journal: Journal, active: int | None, decision: Decision | None, policy: Policy | None) -> int | None:
+    """The serial that a model is decided to change to; None where it stays, also as that failed here again."""
+    if decision is None or decision.serial is None or decision.serial == active:
+        return None
+    refusal = _refusal_of(journal, decision.serial)
+    stays = refusal is not None and (policy is None or policy.sequence <= refusal.policy_sequence)
+    return None if stays else decision.serial
+
+
 def missing_member(release: Release, members: Mapping[str, MemberVersions]) -> Stay | None:
     """Why a version that requires others cannot be taken yet: one of them neither runs nor comes."""
     for required in release.requires:

@@ -16,6 +16,7 @@ from whimbrel.device.intent import (
     Rest,
     Stay,
     Withdraw,
+    change_to,
     destination,
     intend,
     is_tried,
@@ -366,6 +367,16 @@ def test_a_model_at_rest_will_be_on_its_way_to_what_is_decided() -> None:
     assert destination(journal(), runs(None)) is None
     assert destination(journal(), None) is None
     assert destination(under_way(State.ON_TRIAL, serial=2), runs(3)) == 3
+
+
+def test_a_model_changes_to_what_is_decided_unless_it_runs_that_or_it_failed_here_under_this_policy() -> None:
+    assert change_to(journal(), 1, runs(3), policy()) == 3
+    assert change_to(journal(), 3, runs(3), policy()) is None
+    assert change_to(journal(), 1, runs(None), policy()) is None
+    assert change_to(journal(), 1, None, None) is None
+    refused = journal(refused=(Refusal(serial=3, reason="x", policy_sequence=4),))
+    assert change_to(refused, 1, runs(3), policy(sequence=4)) is None
+    assert change_to(refused, 1, runs(3), policy(sequence=5)) == 3
 
 
 def test_a_model_does_not_go_to_what_failed_here_unless_that_was_overridden() -> None:
