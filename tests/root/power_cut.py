@@ -82,7 +82,7 @@ def opened(world: World, folder: Path) -> Agent:
     return Agent.open(
         folder,
         AgentOptions(
-            server="http://models.example.com",
+            server="https://models.example.com",
             root=world.repository.root_bytes,
             device_id="dev-1",
             enrol_token=world.server.enrol_token,

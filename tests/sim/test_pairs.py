@@ -48,7 +48,7 @@ class World:
 
     def opened(self) -> Agent:
         options = AgentOptions(
-            server="http://models.example.com",
+            server="https://models.example.com",
             root=self.repository.root_bytes,
             models=self.models,
             probes=AllGood(),

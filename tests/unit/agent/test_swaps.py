@@ -36,7 +36,7 @@ class Device:
         return Agent.open(
             FOLDER,
             AgentOptions(
-                server="http://models.example.com",
+                server="https://models.example.com",
                 root=self.repository.root_bytes,
                 models=models,
                 probes=AllGood(),
