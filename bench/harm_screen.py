@@ -111,7 +111,8 @@ def _arms(treated: ArmValues, control: ArmValues) -> tuple[float, float, float, 
 
 def _copies(tests: list[Any], sums: Array) -> Array:
     """(windows, tests, copies, sums): the test that began with the stage, and its copies."""
-    then = np.array([[[0.0] * sums.shape[2], *(each.then for each in test.restarts.live)] for test in tests])
+    width = sums.shape[2]  # what the gate keeps besides, for its sentences, is no evidence
+    then = np.array([[[0.0] * width, *(each.then[:width] for each in test.restarts.live)] for test in tests])
     return np.asarray(sums[:, :, None, :] - then[None])
 
 

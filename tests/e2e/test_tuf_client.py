@@ -125,6 +125,8 @@ def test_first_target_that_fails_ends_it(client: Client) -> None:
 
 
 def test_command_line_that_lacks_an_option_names_it(client: Client) -> None:
+    said = whimbrel("tuf-client", "refresh")
+    assert (said.status, "--metadata-dir" in said.err) == (2, True)
     said = whimbrel("tuf-client", "--metadata-dir", client.metadata, "refresh")
     assert (said.status, "--metadata-url" in said.err) == (2, True)
     said = whimbrel("tuf-client", "--metadata-dir", client.metadata, "--metadata-url", "http://127.0.0.1:9", "download")

@@ -129,7 +129,7 @@ def test_arrays_and_gate_agree_where_runs_move_at_different_times_and_limits_cha
             )
             table = judge(wanted, now, ledger).evidence
             assert table["log_e"] == pytest.approx(float(logs[run]), abs=1e-5)
-            lead = combine(wanted, now, ledger, counts[0]).lead()
+            lead = combine(wanted, now, ledger, counts[0]).lead().guardrail
             assert batch.leads(failures=failed, attempts=active + failed)[run] == lead
             seen.append({name for name, log in table["guardrails"].items() if log})
     assert {"error_limit", "latency_limit", "latency_over", "failure"} <= set().union(*seen)

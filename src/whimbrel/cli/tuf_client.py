@@ -25,7 +25,7 @@ app = typer.Typer(
 class _Given(msgspec.Struct, frozen=True):
     """The options, which stand before the command."""
 
-    metadata_dir: Path
+    metadata_dir: Path | None
     metadata_url: str
     names: tuple[str, ...]
     target_url: str
@@ -35,7 +35,9 @@ class _Given(msgspec.Struct, frozen=True):
 @app.callback()
 def _options(
     context: typer.Context,
-    metadata_dir: Annotated[Path, typer.Option(help="Folder of the trusted metadata, a file ROLE.json for each role.")],
+    metadata_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the trusted metadata, a file ROLE.json for each role.")
+    ] = None,
     metadata_url: Annotated[str, typer.Option(help="Where the repository's metadata is.")] = "",
     target_name: Annotated[list[str] | None, typer.Option(help="A target to download; may be repeated.")] = None,
     target_base_url: Annotated[str, typer.Option(help="Where the repository's targets are.")] = "",
@@ -50,16 +52,18 @@ def init(
     root: Annotated[Path, typer.Argument(help="The root.json to trust.", exists=True, dir_okay=False)],
 ) -> None:
     """Trust a root from now on."""
+    client = _client(context.obj)
     with _status_1():
-        TufRepositoryClient(context.obj.metadata_dir).init(root.read_bytes())
+        client.init(root.read_bytes())
 
 
 @app.command()
 def refresh(context: typer.Context) -> None:
     """Bring the metadata of the top level up to date."""
     given: _Given = context.obj
+    client, metadata_url = _client(given), _needed(given.metadata_url, "--metadata-url")
     with _status_1():
-        TufRepositoryClient(given.metadata_dir).refresh(_needed(given.metadata_url, "--metadata-url"))
+        client.refresh(metadata_url)
 
 
 @app.command()
@@ -68,15 +72,18 @@ def download(context: typer.Context) -> None:
     given: _Given = context.obj
     if given.target_dir is None or not given.names:
         raise typer.BadParameter("download needs --target-name, --target-base-url and --target-dir before it")
-    target_url, metadata_url = (
-        _needed(given.target_url, "--target-base-url"),
-        _needed(given.metadata_url, "--metadata-url"),
-    )
+    client, metadata_url = _client(given), _needed(given.metadata_url, "--metadata-url")
+    target_url = _needed(given.target_url, "--target-base-url")
     with _status_1():
-        client = TufRepositoryClient(given.metadata_dir)
         updater = client.refresh(metadata_url)
         for name in given.names:
             sys.stdout.write(f"{client.download(updater, name, url=target_url, into=given.target_dir)}\n")
+
+
+def _client(given: _Given) -> TufRepositoryClient:
+    if given.metadata_dir is None:
+        raise typer.BadParameter("--metadata-dir is needed, before the command")
+    return TufRepositoryClient(given.metadata_dir)
 
 
 def _needed(value: str, option: str) -> str:
