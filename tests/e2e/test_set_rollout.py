@@ -149,7 +149,8 @@ def test_a_set_in_a_canary_moves_as_one_and_harm_in_one_takes_both_back(
     while (view := done("rollout", "status", rollout, "-R", server.folder))["state"] == "running":
         assert time.monotonic() < ends, view
         fleet.go_on(1)
-    assert (view["state"], view["because"][:25]) == ("rolling_back", "decoder: the kill switch:")
+    assert view["state"] in {"rolling_back", "rolled_back"}  # all devices that went back may have been heard already
+    assert view["because"].startswith("decoder: the kill switch:")
     assert fleet.go_on() == both([], fleet)
     with server.enrolled("dev-9") as client:
         told = client.post("/device/v1/check", json={"models": dict.fromkeys(PAIR)}).json()["models"]
