@@ -126,6 +126,7 @@ def test_text_for_people(repo: Path) -> None:
         assert words in said.out
 
 
+@pytest.mark.long
 def test_two_ten_is_listed_after_two_nine(repo: Path) -> None:
     for number, version in ((3, "2.9.0"), (4, "2.10.0")):
         done("publish", "-m", "wake", model_file(repo.parent, number), "--semantic-version", version, "-R", repo)
@@ -192,6 +193,7 @@ def test_a_models_conditions_are_set_each_alone_and_shown(repo: Path) -> None:
     assert added["settings"]["conditions"] == {"idle": True, "storage_mib_min": 500}
 
 
+@pytest.mark.long
 def test_budgets_are_kept(repo: Path) -> None:
     done("model", "set", "wake", "--size-bytes-max", 1000, "--metric-min", "accuracy=0.84", "-R", repo)
     large, small = model_file(repo.parent, 8, size=5000), model_file(repo.parent, 9)
@@ -507,6 +509,7 @@ def test_an_error_of_a_process_is_one_sentence_and_its_status() -> None:
     assert "Traceback" not in said.stderr
 
 
+@pytest.mark.long
 def test_a_full_disk_leaves_no_half_written_state(repo: Path) -> None:
     """Files may not grow beyond 64 KiB, as on a full disk: the upload fails, and nothing of it is kept."""
     large = model_file(repo.parent, 3, size=400_000)

@@ -73,6 +73,7 @@ def until(holds: Callable[[], bool], agents: list[Agent], *, tries: int = 200) -
     raise AssertionError("it did not come about")
 
 
+@pytest.mark.long
 def test_rollout_goes_through_on_postgresql_and_nats(running: Running, tmp_path: Path) -> None:
     probes = ProbeServer()
     token = (running.folder / "enrol.token").read_text().strip()

@@ -129,6 +129,7 @@ def runs(here: Running, device: str) -> int:
         return int(answer.json()["models"]["wake"]["serial"])
 
 
+@pytest.mark.long
 def test_nothing_begins_or_ends_in_a_freeze_but_it_goes_back(server: Running, tmp_path: Path) -> None:
     now = datetime.now(UTC)
     freeze = f"  freeze: [{{from: {now - timedelta(days=1):%Y-%m-%d}, to: {now + timedelta(days=2):%Y-%m-%d}}}]\n"

@@ -497,6 +497,7 @@ def test_what_failed_is_tried_again_later_and_later_up_to_a_refresh_period(opene
     assert asked == [0, 1, 3, 7, 15, 31, 63, 123, 183]
 
 
+@pytest.mark.long
 def test_hundred_agents_share_one_pool_and_hold_no_files(tmp_path: Path, server: Server) -> None:
     import os
 

@@ -92,6 +92,7 @@ def test_a_session_whose_file_was_left_behind_counts_once(path: Path) -> None:
     assert [each.name for each in spool_at(path).new_of([closed("x"), closed("y")])] == ["y"]
 
 
+@pytest.mark.long
 def test_years_without_a_network_fit_and_lose_no_session(path: Path) -> None:
     spool = spool_at(path)
     for number in range(limits.SPOOL_WINDOWS + 20):

@@ -92,6 +92,7 @@ THREE = {
 
 
 @pytest.mark.parametrize(("arms", "changes"), [(1, {}), (3, THREE)])
+@pytest.mark.long
 def test_experiments_without_an_effect_ship_at_most_at_their_budget(arms: int, changes: dict) -> None:
     """alpha 5% is of both directions: 2.5% of 120 are 3; ten or more have a chance below 0.2%."""
     plan = written(**changes)

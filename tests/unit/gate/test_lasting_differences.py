@@ -69,6 +69,7 @@ def taken_back(fleet: Fleet) -> int | None:
 
 
 @pytest.mark.parametrize("deviation", [0.1, 0.2])
+@pytest.mark.long
 def test_a_version_that_changes_nothing_is_not_taken_back_for_who_its_devices_are(deviation: float) -> None:
     """A third and more of the runs, where windows were summed as if each brought other devices."""
     assert sum(taken_back(Fleet(seed, deviation=deviation)) is not None for seed in range(30)) <= 1
