@@ -139,7 +139,8 @@ def test_a_stopped_arm_and_the_end_of_its_experiment_are_told(folder: Path, tmp_
             done("experiment", "start", file, *to)
             pager.wait(1)
             done("version", "retire", "2.0.0", "--model", "wake", "--yes", "--because", "it is too large", *to)
-            started, stopped, kept = (each.json for each in pager.wait(3))
+            told = {each.json["moment"]: each.json for each in pager.wait(3)}  # each is sent by itself, in any order
+    started, stopped, kept = told["experiment_started"], told["arm_stopped"], told["experiment_kept"]
     assert (started["moment"], started["experiment"], started["arm"]) == ("experiment_started", "e1", "")
     assert (stopped["moment"], stopped["severity"], stopped["arm"]) == ("arm_stopped", "critical", "large")
     assert (stopped["baseline"], stopped["target"]) == ("1.0.0", "2.0.0")
