@@ -4,8 +4,8 @@
    completion of `whimbrel` itself import none: the table below has a line for each command.
 2. A wrong command line, and whatever Whimbrel raises on purpose, is one sentence; with `--json`, one JSON object.
    docs/reference/errors.md lists the exit statuses and the kinds.
-3. Two kinds of values are refused for every command, since no option means them: an empty word (`--selector "$UNSET"`
-   in a script must not mean every device), and a number that is none (nan, inf).
+3. Two kinds of values are refused for every command: an empty word, but where an option gives it a meaning
+   (`--selector "$UNSET"` in a script must not mean every device), and a number that is none (nan, inf).
 """
 
 import importlib
@@ -32,6 +32,7 @@ _BUG = 70  # EX_SOFTWARE of sysexits.h
 _EMPTY = (
     "an empty value came after {}; give it a value, or leave the option out (is a variable of your script not set?)"
 )
+_MAY_BE_EMPTY = {"agent": {"--server", "--proxy", "--ca-file"}}  # '' takes the setting away, as its help says
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]  # what every wrong command line is
 
 
@@ -162,12 +163,13 @@ def _finite(ctx: Any, param: Any, value: Any) -> Any:
 
 def _refuse_empty_words(words: Sequence[str]) -> None:
     """Raises `UntrustedInput` where the command line has an empty word: mostly a script's variable that is not set."""
+    may_be_empty = _MAY_BE_EMPTY.get(words[0] if words else "", set())
     for before, word in zip(["whimbrel", *words], words, strict=False):
         option, equals, value = word.partition("=")
-        if equals and option.startswith("--") and not value.strip():
-            raise UntrustedInput(_EMPTY.format(option))
-        if not word.strip():
-            raise UntrustedInput(_EMPTY.format(before))
+        joined = bool(equals) and option.startswith("--") and not value.strip()
+        named = option if joined else before
+        if (joined or not word.strip()) and named not in may_be_empty:
+            raise UntrustedInput(_EMPTY.format(named))
 
 
 def _line_of(name: str, entry: _Entry) -> TyperCommand:

@@ -81,6 +81,13 @@ def test_an_empty_value_is_refused_by_every_command(command: Sequence[str]) -> N
     assert said.err.startswith("whimbrel: an empty value came after ")
 
 
+@pytest.mark.parametrize("option", [("--proxy", ""), ("--proxy=",), ("--ca-file", ""), ("--server", "")])
+def test_an_empty_value_takes_a_setting_of_an_agent_away(option: Sequence[str], tmp_path: Path) -> None:
+    """Its help says so: these alone are not refused for being empty."""
+    said = whimbrel("agent", "check", "--folder", tmp_path / "new", *option)
+    assert (said.status, "has no settings yet" in said.err) == (4, True)
+
+
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize(
     "command",
