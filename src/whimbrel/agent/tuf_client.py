@@ -278,7 +278,7 @@ class TrustClient:
             self._remember(signed_at=signed_at, timestamp=updater.timestamp, complete=False)
         time = self.trusted_time(now)
         if updater.expires <= time:
-            raise ExpiredMetadataError("timestamp.json is expired")
+            raise ExpiredMetadataError("a role that it lists is expired")
         updater.set_time(time)
 
     def _take(self, model: str) -> None:

@@ -4,7 +4,6 @@ The agent itself reads repositories of Whimbrel (tuf_client.py), with sequences 
 have any name, and the time is the machine's.
 """
 
-import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -79,7 +78,7 @@ class TufRepositoryClient:
                 f"{target.path} has {target.length} bytes; this command holds a file in memory, and takes at most "
                 f"{limits.TUF_TARGET_BYTES}"
             )
-        folder, name = os.path.split(target.path)
+        folder, _, name = target.path.rpartition("/")
         if by_hash:
             digest = target.hashes.get("sha256") or next(iter(target.hashes.values()))
             name = f"{digest}.{name}"
