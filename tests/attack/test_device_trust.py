@@ -10,10 +10,10 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Root
 
+from support.agents import AllGood
 from support.repository import Repository, Server, onnx_model, variant_of
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.app import CycleResult
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
 from whimbrel.model import documents
 from whimbrel.model.release import Line
@@ -21,13 +21,6 @@ from whimbrel.policy.policy import Policy
 from whimbrel.trust import roles
 
 ONE, TWO = onnx_model(factor=2.0), onnx_model(factor=3.0)
-
-
-class AllGood:
-    """Probes are not what is attacked here."""
-
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.fixture

@@ -10,22 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from support.agents import options_of, settled
 from support.repository import Repository, Server, onnx_model
-from whimbrel import Agent, AgentOptions, limits
-from whimbrel.device.ports import ProbeRequest, ProbeResult
+from whimbrel import Agent, limits
 from whimbrel.model import documents
 from whimbrel.model.documents import digest_of
 from whimbrel.model.ways import DeltaIndex, Step
 from whimbrel.trust import roles
 
 ONE, TWO = onnx_model(factor=2.0), onnx_model(factor=3.0, padding=300_000)
-
-
-class AllGood:
-    """Probes are not what is attacked here."""
-
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.fixture
@@ -44,16 +37,9 @@ def server(repository: Repository) -> Iterator[Server]:
 
 
 @pytest.fixture
-def agent(tmp_path: Path, server: Server, repository: Repository) -> Iterator[Agent]:
-    options = AgentOptions(
-        server=server.url, root=repository.root_bytes, device_id="dev-1", probes=AllGood(), models=["detector"]
-    )
-    with Agent.open(tmp_path, options) as opened:
-        opened.cycle()
-        for _ in range(limits.TRIAL_HEALTHY_SESSIONS):
-            with opened.session("detector"):
-                pass
-        assert opened.cycle(force=True).models["detector"]["state"] == "committed"
+def agent(tmp_path: Path, server: Server) -> Iterator[Agent]:
+    with Agent.open(tmp_path, options_of(server)) as opened:
+        settled(opened)
         yield opened
 
 

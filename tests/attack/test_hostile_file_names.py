@@ -6,21 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from support.agents import AllGood
 from support.repository import Repository, Server, file_of, onnx_model, variant_of
 from whimbrel import Agent
 from whimbrel.agent.options import AgentOptions
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.model import documents
 from whimbrel.trust import roles
 
 CONTENT = onnx_model()
-
-
-class AllGood:
-    """Probes are not what is attacked here."""
-
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.fixture

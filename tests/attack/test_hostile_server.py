@@ -15,23 +15,18 @@ from typing import Any
 import pytest
 import urllib3
 
+from support.agents import AllGood
 from support.repository import Repository, Server, onnx_model
 from support.tls import over_tls
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent import transport
 from whimbrel.agent.app import CycleResult
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.model.documents import digest_of
 from whimbrel.trust import roles
 
 ONE, TWO = onnx_model(factor=2.0), onnx_model(factor=3.0, padding=200_000)
 ARTIFACT = f"artifacts/{digest_of(TWO)}"
 Handle = Callable[[BaseHTTPRequestHandler], None]
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.fixture

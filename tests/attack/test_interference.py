@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support.agents import AllGood
 from support.interference import (
     PAGE,
     Interference,
@@ -22,18 +23,12 @@ from support.interference import (
 from support.repository import Repository, Server, onnx_model
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.app import CycleResult
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.model.documents import encode
 from whimbrel.model.ways import DeltaIndex
 from whimbrel.trust import roles
 
 ONE = onnx_model(factor=2.0)
 TWO = onnx_model(factor=3.0, padding=1_000_000)
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from support.agents import AllGood
 from support.repository import Repository, Server, onnx_model, variant_of
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent import labels as labels_module
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.model.selector import Selector
 
 SEEN = {
@@ -26,11 +26,6 @@ SEEN = {
 }
 GIVEN = {"region": "given-region", "tier": "given-tier", "owner": "given-owner", "serial-number": "given-4711"}
 LABELS = SEEN | GIVEN
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 class WireTap:

@@ -9,21 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from support.agents import AllGood, options_of, settled
 from support.repository import Repository, Server, onnx_model
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.app import CycleResult
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.model import documents
 from whimbrel.trust import roles
 
 POLICY = roles.policy_role("detector")
-
-
-class AllGood:
-    """Probes are not what is attacked here."""
-
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.fixture
@@ -44,32 +37,9 @@ def server(repository: Repository) -> Iterator[Server]:
 @pytest.fixture
 def agent(tmp_path: Path, server: Server) -> Iterator[Agent]:
     """A device that runs serial 1."""
-    with opened(tmp_path, server) as made:
+    with Agent.open(tmp_path, options_of(server)) as made:
         settled(made)
         yield made
-
-
-def opened(folder: Path, server: Server) -> Agent:
-    root = server.repository.root_bytes
-    return Agent.open(
-        folder,
-        AgentOptions(
-            server=server.url,
-            root=root,
-            device_id="dev-1",
-            probes=AllGood(),
-            models=["detector"],
-            enrol_token=server.enrol_token,
-        ),
-    )
-
-
-def settled(agent: Agent) -> None:
-    agent.cycle(force=True)
-    for _ in range(limits.TRIAL_HEALTHY_SESSIONS):
-        with agent.session("detector"):
-            pass
-    assert agent.cycle(force=True).models["detector"]["state"] == "committed"
 
 
 def ahead(days: float) -> datetime:

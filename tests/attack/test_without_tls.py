@@ -3,23 +3,15 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from support.agents import AllGood, options_of
 from support.repository import Repository, Server, onnx_model
 from support.tls import over_tls
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent import app
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import Refused
-
-
-class AllGood:
-    """Probes are not what is attacked here."""
-
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.fixture
@@ -31,24 +23,12 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def options(of: Server, **changes: Any) -> AgentOptions:
-    given = {
-        "server": of.url,
-        "root": of.repository.root_bytes,
-        "models": ["detector"],
-        "device_id": "dev-1",
-        "probes": AllGood(),
-        "enrol_token": of.enrol_token,
-    }
-    return AgentOptions(**{**given, **changes})  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("host", ["models.example.com", "10.0.0.7", "[fd00::1]:8080", "localhost.example.com"])
 def test_server_on_another_machine_is_not_asked_without_tls(tmp_path: Path, server: Server, host: str) -> None:
     with pytest.raises(Refused, match="without TLS"):
-        Agent.open(tmp_path, options(server, server=f"http://{host}"))
+        Agent.open(tmp_path, options_of(server, server=f"http://{host}"))
     assert not (tmp_path / "agent.json").exists()
-    Agent.open(tmp_path, options(server, server=f"http://{host}", insecure_http=True)).close()
+    Agent.open(tmp_path, options_of(server, server=f"http://{host}", insecure_http=True)).close()
     Agent.open(tmp_path, AgentOptions(probes=AllGood())).close()  # it is kept
     with pytest.raises(Refused, match="without TLS"):
         Agent.open(tmp_path, AgentOptions(insecure_http=False))
@@ -56,7 +36,7 @@ def test_server_on_another_machine_is_not_asked_without_tls(tmp_path: Path, serv
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]:9"])
 def test_this_machine_is_asked_without_tls(tmp_path: Path, server: Server, host: str) -> None:
-    Agent.open(tmp_path, options(server, server=f"http://{host}")).close()
+    Agent.open(tmp_path, options_of(server, server=f"http://{host}")).close()
 
 
 def test_nothing_secret_is_sent_again_to_whoever_answers_401(
@@ -64,7 +44,7 @@ def test_nothing_secret_is_sent_again_to_whoever_answers_401(
 ) -> None:
     monkeypatch.setattr(limits, "BACKOFF_FIRST_S", 0.0)
     monkeypatch.setattr(app, "is_confidential", lambda _: False)  # as over a network
-    with Agent.open(tmp_path, options(server)) as agent:
+    with Agent.open(tmp_path, options_of(server)) as agent:
         agent.cycle(force=True)
         agent.cycle(force=True)
         assert len(server.enrolled) == 1
@@ -85,7 +65,7 @@ def test_nothing_secret_is_sent_again_to_whoever_answers_401(
 def test_private_authority_is_trusted_where_it_is_given(tmp_path: Path, server: Server) -> None:
     folder = tmp_path / "device"
     with over_tls(server, tmp_path) as (url, place):
-        with Agent.open(folder, options(server, server=url)) as agent:
+        with Agent.open(folder, options_of(server, server=url)) as agent:
             assert any("its certificate is not trusted" in problem for problem in agent.cycle().problems)
         with Agent.open(folder, AgentOptions(ca_file=str(place), probes=AllGood())) as agent:
             assert agent.cycle(force=True).models["detector"]["serial"] == 1

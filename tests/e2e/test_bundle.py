@@ -12,12 +12,12 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata
 
 from support import server as server_support
+from support.agents import AllGood
 from support.repository import Repository, Server, onnx_model
 from support.server import done, model_file, whimbrel
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.device.conditions import Situation
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import digest_of, encode
 from whimbrel.model.ways import DeltaIndex, Step
@@ -28,11 +28,6 @@ pytestmark = pytest.mark.long
 DAY_S = 86400.0
 CONTENTS = {serial: onnx_model(factor=float(serial), padding=30_000) for serial in (1, 2)}
 STATIC = "metadata/", "targets/"
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.fixture

@@ -7,20 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from support.agents import AllGood
 from support.server import Running, done, model_file, serving
 from whimbrel import Agent, AgentOptions, limits
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.policy.bucket import BUCKETS, bucket, device_key
 
 PAIR = "encoder", "decoder"
 SALT = 42
 DEVICES = [f"dev-{n}" for n in range(1, 9)]
 TREATED = [each for each in DEVICES if bucket(device_key(each), salt=SALT) < BUCKETS // 2]
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.fixture

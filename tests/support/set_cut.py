@@ -4,23 +4,18 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
+from support.agents import AllGood
 from support.power_cut import SEED, must
 from support.repository import Repository, Server
 from support.wire import Wire
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.places import Places
 from whimbrel.agent.session import Session
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.model.release import Requirement
 from whimbrel.sim.disk import ModelledDisk
 
 PAIR = "encoder", "decoder"
 FOLDER = Path("/agent")
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 def content(model: str, serial: int) -> bytes:

@@ -8,21 +8,16 @@ from typing import Any
 
 import pytest
 
+from support.agents import AllGood
 from support.server import Running, done, model_file, plan_file, serving, whimbrel
 from whimbrel import Agent
 from whimbrel.agent.options import AgentOptions
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import Unavailable
 from whimbrel.policy.bucket import bucket, device_key
 
 pytestmark = pytest.mark.long
 
 SALT = 42
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 class Devices:

@@ -9,19 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from support.agents import AllGood
 from support.repository import Repository, Server, onnx_model
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.change_command import ChangeCommand, words_of
 from whimbrel.agent.changes import VersionChange
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
 
 CONTENTS = {serial: onnx_model(factor=float(serial)) for serial in (1, 2)}
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.fixture

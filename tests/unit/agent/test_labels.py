@@ -7,21 +7,16 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
+from support.agents import AllGood
 from support.repository import Repository, Server, onnx_model, variant_of
 from whimbrel import Agent, AgentOptions
 from whimbrel.agent import labels
 from whimbrel.agent.labels import architecture, cpu_name, hardware_name, labels_of, labels_to_tell, look, seen_labels
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.health.report import Batch
 from whimbrel.model.documents import convert, digest_of
 from whimbrel.model.ids import dotted_key
 from whimbrel.model.selector import Expression, Selector
 from whimbrel.policy.policy import Policy
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 def files(root: Path, **contents: str) -> Path:

@@ -8,20 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from support.agents import AllGood
 from support.repository import Repository, Server, file_of
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.daemon import LogLines
 from whimbrel.agent.disk import RealDisk
 from whimbrel.agent.progress import DownloadProgress, Expected, ProgressMeter, sentence, together
 from whimbrel.agent.status import read_status
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 
 ONE = bytes(range(256)) * 8000  # 2 MB
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 class Uptime:

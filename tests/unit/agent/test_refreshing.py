@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from support.agents import AllGood
 from support.repository import Repository, Server, onnx_model
 from support.values import T0, policy
 from whimbrel import Agent, AgentOptions
 from whimbrel.agent.refreshing import Refreshing
 from whimbrel.device.conditions import Situation
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import Unavailable
 
 
@@ -95,8 +95,3 @@ def test_on_a_metered_network_a_device_looks_less_often_than_a_rollout_asks(
             assert not agent.cycle(now + 20).refreshed
             assert agent.cycle(now + 31).refreshed is refreshed
             assert agent.cycle(now + 400).refreshed
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support.agents import AllGood
 from support.repository import Repository, Server, onnx_model, variant_of
 from whimbrel import Agent, AgentOptions
 from whimbrel.device.conditions import Situation
@@ -23,11 +24,6 @@ from whimbrel.trust import roles
 
 CONTENTS = onnx_model(factor=2.0), onnx_model(factor=3.0)
 START = time.time()
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.fixture

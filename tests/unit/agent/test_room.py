@@ -9,20 +9,15 @@ from urllib.request import urlopen
 
 import pytest
 
+from support.agents import AllGood
 from support.repository import Repository, Server, onnx_model
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.assembly import can_patch
 from whimbrel.agent.disk import RealDisk
 from whimbrel.device.conditions import Situation
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.policy.policy import Conditions
 
 CONTENTS = {serial: onnx_model(factor=float(serial), padding=300_000) for serial in (1, 2, 3)}
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 class Small(RealDisk):

@@ -5,20 +5,15 @@ from pathlib import Path
 import pytest
 from tuf.api.exceptions import DownloadHTTPError, RepositoryError, UnsignedMetadataError
 
+from support.agents import AllGood
 from support.repository import Repository, Server
 from whimbrel.agent.app import Agent
 from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.trust_problems import metadata_problem, problem_of, signature_words, unknown_model
 from whimbrel.agent.tuf_client import check_root
-from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 
 URL = "http://models.example/default"
-
-
-class AllGood:
-    def probe(self, request: ProbeRequest) -> ProbeResult:
-        return ProbeResult(passed=True)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ level of its own.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,11 +82,11 @@ class Streams:
         )
         return judge_experiment(self.plan, looked_at, ledger, [cell for cell in self.cells if cell.window > since])
 
-    def play(self, windows: int, **harm: object) -> ExperimentVerdict:
+    def play(self, windows: int, **harm: Any) -> ExperimentVerdict:
         """Until an arm is stopped, anywhere, or the windows are over."""
         ledger = ExperimentLedger(self.plan)
         for _ in range(windows):
-            self.window(**harm)  # type: ignore[arg-type]
+            self.window(**harm)
             verdict = self.judge(ledger, since=ledger.last)
             if verdict.move.startswith("stop"):
                 return verdict

@@ -1,11 +1,14 @@
 """Experiments whose arms follow the value of a label: what is refused, what is believed, what can be said before."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from support.experiments import Village, village, written
 from support.values import HOUR, SALT, T0, announce, line, plan, reports, stage, window
 from whimbrel.errors import Conflict, Refused
+from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.experiments.check import check_experiment
 from whimbrel.flows.experiments.start import check_told_labels
 from whimbrel.flows.records import NewSettings
@@ -32,11 +35,11 @@ THREE = {
 }
 
 
-def told(here: Village, *messages: object) -> IngestCounts:
+def told(here: Village, *messages: DeviceMessage) -> IngestCounts:
     return ingest(
         here.town.registry,
         here.town.fleet,
-        messages,  # type: ignore[arg-type]
+        messages,
         now=T0 + 20,
         experiments=here.experiments.all(live=True),
     )
@@ -100,8 +103,8 @@ def test_a_label_that_devices_are_asked_to_tell_is_refused(changes: dict[str, ob
 @pytest.mark.parametrize(
     "changes", [{"report_labels": ("region", "user_id")}, {"slice_labels": ("user_id",)}, {"hardware_label": "user_id"}]
 )
-def test_devices_are_not_asked_to_tell_the_label_while_it_divides_them(changes: dict[str, object]) -> None:
-    asked = NewSettings(**changes)  # type: ignore[arg-type]
+def test_devices_are_not_asked_to_tell_the_label_while_it_divides_them(changes: dict[str, Any]) -> None:
+    asked = NewSettings(**changes)
     with village(plan=by_person()) as here:
         with pytest.raises(Refused, match="experiment e1 divides devices by their user_id"):
             check_told_labels(here.experiments, asked)
