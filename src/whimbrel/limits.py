@@ -190,6 +190,7 @@ PROBE_MEMORY_BYTES = 512 * MIB  # plus three times the file, on top of the prelo
 BENCHMARKS = 64  # variants of a model whose measurements are kept
 BENCHMARK_AGE_S = 30 * 86400.0  # a device may have been repaired, a runtime may have become faster
 SET_MODELS = 17  # a release and the 16 others that it may require
+SET_LEADS = 256  # of a policy: it names few serials, and each came in few sets
 UNREAD_RELEASE_S = 3600.0  # a ready version waits so long to learn whether another model's next version requires it
 SET_TRIES = 64  # combinations of versions that are looked at, until each model is decided alone: microseconds each
 PROBE_FILES = 2 * FILES  # open files: a runtime may hold all shards of a model at once, and has libraries open

@@ -20,7 +20,7 @@ from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.model.documents import digest_of
 from whimbrel.model.release import Requirement
 from whimbrel.model.selector import Selector
-from whimbrel.policy.policy import Conditions, Quarantine
+from whimbrel.policy.policy import Conditions, Quarantine, SetLead
 
 ORDERS = [("encoder", "decoder"), ("decoder", "encoder")]
 Pair = tuple[int | None, int | None]
@@ -131,6 +131,12 @@ class Device:
         for name in ("encoder", "decoder"):
             self.repository.policy(name, baseline=serial)
 
+    def want_the_set(self) -> None:
+        """Serial 2 of both is the baseline, and came in a set that the encoder led."""
+        lead = SetLead(serial=2, model="encoder", lead_serial=2)
+        self.repository.policy("encoder", baseline=2, known_good=(2, 1))
+        self.repository.policy("decoder", baseline=2, known_good=(2, 1), set_leads=(lead,))
+
     def lose(self, model: str, serial: int) -> Callable[[], None]:
         """The server has this artifact no more; returns what brings it back."""
         digest = digest_of(content(model, serial))
@@ -218,7 +224,7 @@ def test_a_member_waits_for_the_charger_of_its_lead_and_says_so(device: Device) 
 
 
 def test_a_lead_that_fails_its_probe_holds_its_member_no_longer(device: Device) -> None:
-    """The policies decide each alone then: the decoder requires nothing, and is the baseline."""
+    """Both came by policies of their own, not in a set: the decoder requires nothing, and is the baseline."""
     device.settle()
     device.probes.bad.add(content("encoder", 2))
     bring_back = device.lose("encoder", 2)
@@ -231,6 +237,31 @@ def test_a_lead_that_fails_its_probe_holds_its_member_no_longer(device: Device) 
     models = device.cycle()
     assert models["encoder"]["state"] == "quarantined"
     assert device.disk.now() == (1, 2)
+
+
+def test_a_set_whose_lead_fails_its_probe_goes_nowhere(device: Device) -> None:
+    """The decoder, which requires nothing, ran beside the old encoder on every device on which the new one failed."""
+    device.settle()
+    device.disk.pairs.clear()
+    device.probes.bad.add(content("encoder", 2))
+    device.want_the_set()
+    models = device.cycle(4)
+    assert models["encoder"]["state"] == "quarantined"
+    assert set(device.disk.pairs) <= {(1, 1)}
+    assert device.disk.now() == (1, 1)
+
+
+def test_a_member_leaves_with_the_lead_that_fails_in_use(device: Device) -> None:
+    device.settle()
+    device.want_the_set()
+    device.cycle(2)
+    assert device.disk.now() == (2, 2)
+    device.use()
+    device.disk.pairs.clear()
+    device.agent.go_back("encoder", "it hears nothing")
+    device.cycle(3)
+    assert device.disk.now() == (1, 1)
+    assert device.disk.pairs[-1] == (1, 1)
 
 
 def test_a_lead_that_is_quarantined_or_unfit_holds_its_member_no_longer(device: Device) -> None:

@@ -22,7 +22,7 @@ from whimbrel.agent.recent_sessions import recent_of
 from whimbrel.agent.rechecks import Rechecks
 from whimbrel.agent.session_results import SessionResults
 from whimbrel.agent.standings import standing_of
-from whimbrel.agent.swaps import Swaps
+from whimbrel.agent.swaps import Swaps, mates
 from whimbrel.device import cohorts, effects, events, placebo, slots
 from whimbrel.device.conditions import Wait
 from whimbrel.device.intent import (
@@ -52,7 +52,7 @@ from whimbrel.errors import InvariantBroken, NotFound, Unavailable, UntrustedInp
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Requirement
 from whimbrel.policy.decide import Decision, Profile
-from whimbrel.policy.decide_set import ModelToDecide, SetDecisions, decide_set
+from whimbrel.policy.decide_set import ModelToDecide, SetDecisions, decide_set, wanted
 from whimbrel.policy.policy import Policy
 
 _replace = msgspec.structs.replace
@@ -193,6 +193,14 @@ class Installation:
         """What a serial of this model requires of others; nothing, while its release cannot be read."""
         return self._read_requires(serial) or ()
 
+    def wants(self, serial: int) -> tuple[Requirement, ...]:
+        """What a serial of this model wants of others: what it requires, and the versions that led its sets."""
+        models = {name: other.to_decide() for name, other in self._of_device().items()}
+        return wanted(models, self.state.model, serial, self.requires(serial))
+
+    def _of_device(self) -> dict[str, "Installation"]:
+        return {**self._models, self.state.model: self}
+
     def _read_requires(self, serial: int) -> tuple[Requirement, ...] | None:
         if serial not in self._requires:
             try:
@@ -203,7 +211,7 @@ class Installation:
         return self._requires[serial]
 
     def _decide_set(self) -> SetDecisions:
-        models = {**self._models, self.state.model: self}
+        models = self._of_device()
         return decide_set(
             {name: other.to_decide() for name, other in models.items()},
             lambda name, serial: models[name].requires(serial),
@@ -462,24 +470,14 @@ class Installation:
         )
 
     def _set_mates(self) -> dict[str, int]:
-        """The models that run what the active version requires, or that require it: they leave it together."""
-        active = self.state.pointer.serial
-        if active is None or len(self._models) < 2:
-            return {}
-        own = {each.model: each.serial for each in self.requires(active)}
-        mates = {}
-        for name, other in self._models.items():
-            serial = other.state.pointer.serial
-            if other is not self and serial is not None:
-                needs = {each.model: each.serial for each in other.requires(serial)}
-                if own.get(name) == serial or needs.get(self.state.model) == active:
-                    mates[name] = serial
-        return mates
+        """The serials of the models that leave with the active version, as they belong to a set with it."""
+        serials = {mate.state.model: mate.state.pointer.serial for mate in mates(self, self._models)}
+        return {model: serial for model, serial in serials.items() if serial is not None}
 
     def _unmet(self, serial: int) -> tuple[Requirement, ...]:
         if len(self._models) < 2:
             return ()
-        return unmet(self.requires(serial), {name: other.state.pointer.serial for name, other in self._models.items()})
+        return unmet(self.wants(serial), {name: other.state.pointer.serial for name, other in self._models.items()})
 
     # --- what it waits for ---
 

@@ -57,6 +57,9 @@ class SetMember(Protocol):
     def requires(self, serial: int) -> Sequence[Requirement]:
         """What a serial of this model requires of others."""
 
+    def wants(self, serial: int) -> Sequence[Requirement]:
+        """What a serial of this model requires of others, and the versions that led its sets."""
+
     def standing(self) -> Standing:
         """What a swap must know of this model."""
 
@@ -204,15 +207,15 @@ class Swaps:
             return self.point(member, slots.emptied(state.pointer)) or done()
         target = slots.back(state.pointer) if going.by_policy else slots.left(state.pointer)
         with ExitStack() as locks:
-            mates = list(_mates(member, models))
-            for other in sorted((member, *mates), key=lambda other: other.state.model):
+            followers = list(mates(member, models))
+            for other in sorted((member, *followers), key=lambda other: other.state.model):
                 if not locks.enter_context(self._may_swap(other.state)):
                     return _FOR_SESSIONS
             self.point(member, target)
             for other in models.values():
                 if other is not member:
                     other.leave_with_set()
-            for other in mates if going.by_policy else ():  # what failed here is not in the decision yet
+            for other in followers if going.by_policy else ():  # what failed here is not in the decision yet
                 other.return_with_set()
         return done()
 
@@ -234,8 +237,8 @@ class Swaps:
                 self._locked.discard(state.model)
 
 
-def _mates(member: SetMember, models: Mapping[str, SetMember]) -> Iterator[SetMember]:
-    """The models that run what the active version of `member` requires, or that require it."""
+def mates(member: SetMember, models: Mapping[str, SetMember]) -> Iterator[SetMember]:
+    """The models that run what the active version of `member` wants, or that want it."""
     for other in models.values():
         if other is not member and (_needs(member, other) or _needs(other, member)):
             yield other
@@ -243,7 +246,7 @@ def _mates(member: SetMember, models: Mapping[str, SetMember]) -> Iterator[SetMe
 
 def _needs(one: SetMember, other: SetMember) -> bool:
     ours, theirs = one.state.pointer.serial, other.state.pointer.serial
-    wanted = one.requires(ours) if ours is not None else ()
+    wanted = one.wants(ours) if ours is not None else ()
     return any((each.model, each.serial) == (other.state.model, theirs) for each in wanted)
 
 

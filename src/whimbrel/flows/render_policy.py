@@ -11,7 +11,9 @@
 6. A rollout that another one carries has a layer of its own before the model's, with the other's salt: a device is in
    the same arm of both.
 7. While something rolls out, and for a day after it, devices refresh more often: so it is taken back within seconds.
-8. The length of the document depends on stages and rollouts, never on devices.
+8. A version that came in a set names the version that led the set, after the rollout too: where the lead fails on a
+   device, that device keeps none of the set.
+9. The length of the document depends on stages and rollouts, never on devices.
 """
 
 from collections.abc import Sequence
@@ -28,7 +30,7 @@ from whimbrel.flows.records import (
 from whimbrel.health.report import Role
 from whimbrel.plan.rehearsal import rehearsed_s
 from whimbrel.plan.rollout_states import State
-from whimbrel.policy.policy import Arm, Entry, Layer, Policy, Quarantine
+from whimbrel.policy.policy import Arm, Entry, Layer, Policy, Quarantine, SetLead
 
 _OVERRIDES = 1000  # the policy's own bound; the newest
 _KNOWN_GOOD = 16  # versions to go back to that a policy names
@@ -43,10 +45,11 @@ def render_policy(
     sequence: int,
     overrides: Sequence[int] = (),
     experiments: Sequence[ExperimentRecord] = (),
+    set_leads: Sequence[SetLead] = (),
 ) -> Policy:
     """The policy of `model` with those of its `rollouts` and `experiments` that are live.
 
-    `rollouts`: those that have not ended, and those that ended less than a day ago.
+    `rollouts`: those that have not ended, and those that ended less than a day ago. `set_leads`: of all versions.
     """
     settings = model.settings
     live = [rollout for rollout in rollouts if rollout.live]
@@ -63,11 +66,13 @@ def render_policy(
     own = [rollout for rollout in live if rollout.salt is None]
     carried = [Layer(each.salt, (_rollout_entry(each),)) for each in live if each.salt is not None]
     entries = (*(_rollout_entry(rollout) for rollout in own), *(_experiment_entry(each) for each in compared))
+    good = known_good(versions, quarantine)
+    offered = {model.baseline, *good, *(each.target for each in live)}
     return Policy(
         model=model.name,
         sequence=sequence,
         baseline=model.baseline,
-        known_good=known_good(versions, quarantine),
+        known_good=good,
         layers=(*carried, Layer(salt=model.salt, entries=entries)),
         quarantine=tuple(Quarantine(serial=entry.serial, selector=entry.selector) for entry in quarantine),
         overrides=tuple(overrides[-_OVERRIDES:]),
@@ -79,6 +84,7 @@ def render_policy(
         report_labels=settings.report_labels,
         hardware_label=settings.hardware_label,
         slice_labels=settings.slice_labels,
+        set_leads=tuple(each for each in set_leads if each.serial in offered)[-limits.SET_LEADS :],
         local_limits=settings.local_limits,
     )
 

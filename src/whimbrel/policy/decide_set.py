@@ -1,6 +1,7 @@
 """What should a device of several models run, where versions require each other? `decide` for a whole device: pure.
 
 1. Each model is decided by its own policy. Where every decided version gets what it requires, that is the answer.
+   A version that came in a set requires the version that led it, too, though its release may not say so (`wanted`).
 2. A version that does not get what it requires is no answer for this device. First the versions of arms and pins are
    left out, all of them that lack something, and then baselines one by one, since the baselines of a set belong
    together. So a device takes a set as a whole, or stays as a whole on what it had; a fresh device gets one of both.
@@ -58,6 +59,31 @@ class SetDecisions(msgspec.Struct, frozen=True):
         return max((each for each in self.left_out if each.model == model), key=lambda each: each.serial, default=None)
 
 
+def wanted(
+    models: Mapping[str, ModelToDecide], model: str, serial: int, requires: Sequence[Requirement]
+) -> tuple[Requirement, ...]:
+    """What a serial of a model wants of the others of this device: what it requires, and the leads of its sets.
+
+    A lead is not wanted where the device has, or is offered, a later version of its model, or none at all.
+    """
+    policy = models[model].policy
+    leads = [
+        Requirement(model=each.model, serial=each.lead_serial)
+        for each in (policy.set_leads if policy is not None else ())
+        if each.serial == serial and each.model in models and _may_mix(models[each.model], each.lead_serial)
+    ]
+    named = {each.model for each in requires}
+    return (*requires, *(each for each in leads if each.model not in named))
+
+
+def _may_mix(lead: ModelToDecide, serial: int) -> bool:
+    """Whether the device runs, or is offered, versions of the lead's model, and none that is later than `serial`."""
+    if lead.policy is None or lead.line is None:
+        return False
+    offered = decide(lead.policy, lead.line, lead.profile).serial
+    return 0 < max(offered or 0, lead.active or 0) <= serial
+
+
 def decide_set(models: Mapping[str, ModelToDecide], requires: Requires) -> SetDecisions:
     """Decide for all models of a device. `requires`: what a serial of a model requires, as far as it is known."""
     tries: deque[frozenset[Lacking]] = deque([frozenset()])
@@ -93,7 +119,8 @@ def _lacking(
     for name, decision in sorted(decisions.items()):
         if decision.serial is None:
             continue
-        missing = [each for each in requires(name, decision.serial) if runs.get(each.model) != each.serial]
+        required = wanted(models, name, decision.serial, requires(name, decision.serial))
+        missing = [each for each in required if runs.get(each.model) != each.serial]
         if missing:
             yield Lacking(name, decision.serial, missing[0])
 

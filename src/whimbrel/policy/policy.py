@@ -155,6 +155,15 @@ class Pin(Document, frozen=True):
             raise ValueError("a pin names either a selector or device ids")
 
 
+class SetLead(Document, frozen=True):
+    """`serial` came in a set that serial `lead_serial` of `model` led: a device of both has it only beside that version
+    of `model`, or a later one."""
+
+    serial: Serial
+    model: Name
+    lead_serial: Serial
+
+
 class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1"):
     """Who runs which serial of `model`. Without a `baseline` only arms and pins offer one. The sequence only grows."""
 
@@ -176,6 +185,7 @@ class Policy(Document, frozen=True, tag_field="format", tag="whimbrel-policy-1")
     report_labels: Annotated[tuple[Label, ...], Meta(max_length=limits.LABELS)] = ()
     hardware_label: Label = "hardware"  # the label whose value is a device's hardware class
     slice_labels: SliceLabels = ()  # further labels that devices report, by which harm is searched (os, region)
+    set_leads: Annotated[tuple[SetLead, ...], Meta(max_length=limits.SET_LEADS)] = ()
     local_limits: LocalLimits | None = None  # over those of the release: by them each device decides alone
 
     def __post_init__(self) -> None:

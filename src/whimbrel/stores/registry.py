@@ -33,6 +33,7 @@ from whimbrel.model.selector import Selector
 from whimbrel.plan.plan import Plan
 from whimbrel.plan.ranges import Range
 from whimbrel.plan.rollout_states import ENDED, LIVE, State
+from whimbrel.policy.policy import SetLead
 from whimbrel.stores import schema
 from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.rows import packed, upsert
@@ -235,6 +236,11 @@ class Registry:
         """Rollouts that have not ended, or that ended less than a day of their own hours ago; oldest first."""
         named = {"namespace": self.namespace, "model": model, "now": now}
         return [_rollout(row) for row in self.connection.execute(_watched_rollouts(), named)]
+
+    def set_leads(self, model: str) -> list[SetLead]:
+        """The versions of a model that rollouts carried in a set, each with the version that led it; oldest first."""
+        rows = self.connection.execute(_set_leads(), {"namespace": self.namespace, "model": model})
+        return list(dict.fromkeys(SetLead(serial=row[0], model=row[1], lead_serial=row[2]) for row in rows))
 
     def save_rollout(self, rollout: RolloutRecord, *, before: RolloutRecord) -> None:
         """Write its new state, when it still is as it was before. Raises `Conflict` otherwise."""
@@ -474,6 +480,17 @@ def _watched_rollouts() -> Select[Any]:
     lately = table.c.ended_at + WATCHED_AFTER_HOURS * table.c.hour_s > bindparam("now")
     unended = table.c.state.not_in([ended_state.value for ended_state in ENDED])
     return _query(table, ("created_at", "id"), ("model",)).where(or_(unended, lately))
+
+
+@functools.cache
+def _set_leads() -> Select[Any]:
+    carried, lead = schema.rollouts, schema.rollouts.alias("lead")
+    return (
+        select(carried.c.target, lead.c.model, lead.c.target)
+        .join(lead, (lead.c.namespace == carried.c.namespace) & (lead.c.id == carried.c.lead))
+        .where(carried.c.namespace == bindparam("namespace"), carried.c.model == bindparam("model"))
+        .order_by(carried.c.created_at, carried.c.id)
+    )
 
 
 @functools.lru_cache(maxsize=256)  # a plan stays as it is, and is asked for in every round

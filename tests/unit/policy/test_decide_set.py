@@ -12,7 +12,7 @@ from whimbrel.policy.bucket import BUCKETS, device_key
 from whimbrel.policy.decide import Profile
 from whimbrel.policy.decide_many import Kind, decide_many
 from whimbrel.policy.decide_set import ModelToDecide, SetDecisions, decide_set
-from whimbrel.policy.policy import Entry, Layer, Pin, Policy, Quarantine
+from whimbrel.policy.policy import Entry, Layer, Pin, Policy, Quarantine, SetLead
 
 PAIR = {"encoder": "decoder", "decoder": "encoder"}
 OTHER_SALT = 7
@@ -151,3 +151,65 @@ def test_a_first_set_that_cannot_run_leaves_both_without() -> None:
     first = {"baseline": None, "known_good": (), "layers": (Layer(SALT, (entry,)),)}
     unfit = {"decoder": {"unfit": frozenset({1})}}
     assert pair(decided(encoder=of("encoder", **first), decoder=of("decoder", **first), profile=unfit)) == (None, None)
+
+
+def led(**changes: object) -> Policy:
+    """The decoder's policy: its serial 2 came in a set that serial 2 of the encoder led."""
+    return of("decoder", set_leads=(SetLead(serial=2, model="encoder", lead_serial=2),), **changes)
+
+
+def none_required(model: str, serial: int) -> list[Requirement]:
+    return [Requirement(model="decoder", serial=2)] if (model, serial) == ("encoder", 2) else []
+
+
+@pytest.mark.parametrize("why", ["refused", "unfit"])
+@pytest.mark.parametrize("active", [{}, {"encoder": 1, "decoder": 1}, {"encoder": 1, "decoder": 2}])
+@pytest.mark.parametrize("changes", [{}, {"baseline": 2, "layers": (), "known_good": (2, 1)}])
+def test_a_member_that_requires_nothing_goes_nowhere_without_its_lead(
+    why: str, active: dict[str, int], changes: dict[str, object]
+) -> None:
+    """The encoder failed on the device, and the decoder of its set ran there beside the old encoder for ever."""
+    lead = of("encoder", known_good=(1,))
+    failing = {"encoder": {why: frozenset({2})}}
+    answer = decided(
+        requires=none_required,
+        active=active,
+        profile=failing,
+        encoder=lead,
+        decoder=led(**{"known_good": (1,)} | changes),
+    )
+    assert pair(answer) == (1, 1)
+    without_leads = decided(
+        requires=none_required, active=active, profile=failing, encoder=lead, decoder=of("decoder", **changes)
+    )
+    assert pair(without_leads) == (1, 2)
+
+
+def test_a_set_with_its_lead_is_taken_whole() -> None:
+    assert pair(decided(requires=none_required, encoder=of("encoder"), decoder=led())) == (2, 2)
+
+
+def test_a_later_version_of_the_lead_needs_no_member_of_an_earlier_set() -> None:
+    later = of("encoder", layers=(), baseline=3)
+    decoder = led(layers=(), baseline=2)
+    assert pair(decided(requires=none_required, encoder=later, decoder=decoder)) == (3, 2)
+    running = {"encoder": 3, "decoder": 2}
+    assert pair(decided(requires=none_required, active=running, encoder=later, decoder=decoder)) == (3, 2)
+
+
+def test_where_no_version_of_the_lead_can_run_its_member_runs_alone() -> None:
+    nowhere = {"encoder": {"unfit": frozenset({1, 2})}}
+    assert pair(decided(requires=none_required, profile=nowhere, encoder=of("encoder"), decoder=led())) == (None, 2)
+
+
+def test_a_member_of_a_lead_that_the_device_does_not_follow_runs_alone() -> None:
+    assert decided(requires=none_required, decoder=led()).decisions["decoder"].serial == 2
+
+
+def test_a_version_that_must_go_is_not_kept_for_the_lead_of_a_set() -> None:
+    """The decoder's version before is in quarantine: the new one is the only one, and better than none."""
+    only = led(baseline=2, layers=(), quarantine=(Quarantine(serial=1, selector=EVERYONE),), known_good=(2, 1))
+    failing = {"encoder": {"refused": frozenset({2})}}
+    active = {"encoder": 1, "decoder": 1}
+    answer = decided(requires=none_required, active=active, profile=failing, encoder=of("encoder"), decoder=only)
+    assert pair(answer) == (1, 2)

@@ -116,6 +116,7 @@ def _policies_to_sign(stores: Stores, *, now: float, only: str | None = None) ->
             sequence=max(1, sequence),
             overrides=registry.overridden(model.name),
             experiments=stores.experiments.all(model=model.name, live=True),
+            set_leads=registry.set_leads(model.name),
         )
         if rendered != current:
             to_sign.append((model.name, encode(msgspec.structs.replace(rendered, sequence=sequence + 1))))

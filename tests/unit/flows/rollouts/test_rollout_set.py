@@ -19,7 +19,7 @@ from whimbrel.model.documents import encode
 from whimbrel.model.release import File, Requirement, Variant
 from whimbrel.plan.plan import Plan
 from whimbrel.plan.rollout_states import State
-from whimbrel.policy.policy import Policy
+from whimbrel.policy.policy import Policy, SetLead
 
 PAIR = ("decoder", "encoder")
 
@@ -63,6 +63,7 @@ def policy_of(here: Town, name: str) -> Policy:
         rollouts=here.registry.rollouts(model=name, unended=True),
         quarantine=here.registry.quarantines(name),
         sequence=1,
+        set_leads=here.registry.set_leads(name),
     )
 
 
@@ -217,3 +218,18 @@ def test_a_device_that_one_of_the_set_does_not_fit_counts_for_nothing(here: Town
     assert told.sentences[0].startswith(
         "It is one of a set, and carries what it requires: decoder 2026.01.01.3 (3.0.0)"
     )
+
+
+def test_the_policy_of_a_member_names_its_lead_also_when_the_rollout_is_over(here: Town) -> None:
+    """Where the lead failed on a device, the member that requires nothing ran there beside the lead's old version."""
+    named = (SetLead(serial=2, model="encoder", lead_serial=2),)
+    assert policy_of(here, "decoder").set_leads == ()
+    lead = start(here)
+    assert policy_of(here, "decoder").set_leads == named
+    assert policy_of(here, "encoder").set_leads == ()
+    for stopped in set_of(here.registry, lead):
+        ended = msgspec.structs.replace(stopped, state=State.COMPLETED, ended_at=T0)
+        here.registry.save_rollout(ended, before=stopped)
+    assert policy_of(here, "decoder").set_leads == ()  # nobody is offered it: it never became the baseline here
+    here.registry.change_model("decoder", baseline=2)
+    assert policy_of(here, "decoder").set_leads == named
