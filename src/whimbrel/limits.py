@@ -160,6 +160,10 @@ DOWNLOAD_PASS_MOST_S = 1920.0  # where a download cannot be resumed: 1 GB at 4 M
 BACKOFF_FIRST_S = 1.0
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
 PERIOD_MOST_S = 86400.0  # between two refreshes or reports, whatever a policy says: its key may be stolen
+STOP_MOST_S = 7 * 86400.0  # a stop by the policy alone: people have a week to sign the line that makes it last
+STOP_AGAIN_S = (
+    30 * 86400.0
+)  # after its beginning another stop may begin: a thief of the policy's key stops 7 days of 30
 RETRY_AFTER_S = 3600.0  # the longest time that a server may ask a client to wait
 BUNDLE_AGE_S = 30 * 86400.0  # a stick travels for weeks; a snapshot lives as long
 MIRRORS = 16

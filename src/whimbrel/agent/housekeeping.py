@@ -36,7 +36,7 @@ class Housekeeping:
         digests: set[str] = set()
         for model, each in self._installations.items():
             pointer, journal = each.state.pointer, each.state.journal
-            versions = (pointer.active, pointer.fallback, journal.candidate)
+            versions = (pointer.active, pointer.fallback, pointer.stopped, journal.candidate)
             releases |= {(model, version.serial) for version in versions if version is not None}
             if each.decision is not None and each.decision.serial is not None:
                 releases.add((model, each.decision.serial))

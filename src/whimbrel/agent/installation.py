@@ -230,6 +230,7 @@ class Installation:
             self._device.trust.lines[self.state.model],
             profile=self._profile(),
             now=self._device.now(),
+            trusted_now=self._device.trust.trusted_time(self._device.now()),
             prepare=prepare,
         )
 
@@ -265,7 +266,10 @@ class Installation:
             self.state.keep(_replace(self.state.journal, candidate=moved))
 
     def _recall(self, intent: Recall) -> None:
-        self.state.take(events.Recalled(to=intent.to, leaves=intent.leaves, reason=intent.because))
+        recalled = events.Recalled(
+            to=intent.to, leaves=intent.leaves, reason=intent.because, stopped_at=intent.stopped_at
+        )
+        self.state.take(recalled)
 
     def _offer(self, offer: Offer, policy: Policy) -> None:
         release = self._device.trust.release(self.state.model, offer.serial, self._device.now())

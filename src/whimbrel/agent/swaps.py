@@ -196,7 +196,9 @@ class Swaps:
             return events.Returned() if going.by_policy else events.WentBack(to=state.pointer.serial)
 
         if going.by_policy and going.to is None:
-            return self.point(member, slots.emptied(state.pointer)) or events.Emptied()
+            return self.point(member, self._without_active(state)) or events.Emptied()
+        if state.pointer.active is None and going.leaves is None:
+            return self._resume(member)
         if state.pointer.serial != going.leaves:
             return done()  # it was swapped before the process ended
         fallback = state.pointer.fallback
@@ -218,6 +220,21 @@ class Swaps:
             for other in followers if going.by_policy else ():  # what failed here is not in the decision yet
                 other.return_with_set()
         return done()
+
+    def _without_active(self, state: ModelState) -> Pointer:
+        """The pointer of a model that offers no version. What may run again stays, while its files are whole."""
+        line, kept = self._device.trust.lines.get(state.model), state.pointer.active or state.pointer.stopped
+        if kept is None or line is None or not line.allows(kept.serial) or not state.places.integrity.intact(kept):
+            return slots.emptied(state.pointer)
+        return slots.stopped(state.pointer)
+
+    def _resume(self, member: SetMember) -> events.Event | Wait:
+        """Go on with what was stopped."""
+        pointer = member.state.pointer
+        if pointer.stopped is None or not member.state.places.integrity.intact(pointer.stopped):
+            member.state.point(slots.emptied(pointer))
+            return events.FallbackLost()
+        return self.point(member, slots.resumed(pointer)) or events.Returned()
 
     @contextmanager
     def _may_swap(self, state: ModelState) -> Iterator[bool]:

@@ -144,6 +144,7 @@ class Recalled(Event, frozen=True):
     to: int | None
     leaves: int | None
     reason: str
+    stopped_at: float | None = None  # from when on the policy alone offers no version
 
 
 class WentBack(Event, frozen=True):

@@ -3,7 +3,8 @@
 The first answer that holds, in this order:
 1. What is under way goes on while the decision names it, perhaps in another cohort; else it is withdrawn.
 2. A model that is going back does only that.
-3. Where no version is allowed the model leaves the active one, if the policy says so.
+3. Where no version is allowed the model leaves the active one, if the policy says so: for good, where the line
+   forbids it, and else for a bounded time (stopping.py). Then it goes on with what it left.
 4. Where the active version is the decided one, another may be tried beside it.
 5. A trial that goes on is not disturbed: a newer version would cost the fallback while the active one is unproven.
 6. What the other slot holds is here at once: the model goes back to it where it is decided, and where the active
@@ -24,6 +25,7 @@ from whimbrel.device.journal import Candidate, Journal, Refusal
 from whimbrel.device.shadowing import Shadowing, shadowing_of
 from whimbrel.device.slots import Pointer, SlotName
 from whimbrel.device.states import PREPARING, RESTING, State
+from whimbrel.device.stopping import LASTED, began, is_honoured
 from whimbrel.model.release import Line, Release, Requirement, Variant
 from whimbrel.policy.decide import Assignment, Beside, Decision, Profile, objection
 from whimbrel.policy.policy import Policy
@@ -60,6 +62,7 @@ class Recall(msgspec.Struct, frozen=True):
     to: int | None
     leaves: int | None
     because: str
+    stopped_at: float | None = None
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -85,8 +88,12 @@ def intend(
     profile: Profile,
     now: float,
     prepare: bool,
+    trusted_now: float | None = None,
 ) -> Intent:
-    """The intent of a model whose decision is `decision`. `prepare` False: only what concerns the active slot."""
+    """The intent of a model whose decision is `decision`. `prepare` False: only what concerns the active slot.
+
+    `trusted_now`: the time that signed documents prove, where it is later than the clock's `now`.
+    """
     wanted, active, candidate = decision.serial, pointer.serial, journal.candidate
     beside = decision.beside if wanted is not None and wanted == active else None
     if journal.state in PREPARING and candidate is not None:
@@ -96,14 +103,29 @@ def intend(
     if journal.state is State.GOING_BACK:
         return Rest()
     if wanted is None:
-        if decision.offer == "stop" and active is not None:
-            return Recall(to=None, leaves=active, because=decision.because)
-        return Rest()
+        return _without_version(journal, pointer, decision, line, now=now if trusted_now is None else trusted_now)
     if wanted == active:
         if beside is None or not prepare or journal.state not in RESTING:
             return Rest()
         return _offer(journal, policy, beside.serial, counted=beside, beside=beside)
     return _change(journal, pointer, decision, policy, line, wanted=wanted, profile=profile, now=now, prepare=prepare)
+
+
+def _without_version(journal: Journal, pointer: Pointer, decision: Decision, line: Line, *, now: float) -> Intent:
+    """The policy names no version that may run here."""
+    active, stopped = pointer.serial, pointer.stopped
+    holds = decision.offer == "stop" and is_honoured(journal.stopped_at, now=now)
+    if active is not None:
+        if decision.offer == "stop" and not line.allows(active):
+            return Recall(to=None, leaves=active, because=decision.because)
+        if holds:
+            at = began(journal.stopped_at, now=now)
+            return Recall(to=None, leaves=active, because=decision.because, stopped_at=at)
+        return Stay(f"a line that forbids serial {active}: {LASTED}") if decision.offer == "stop" else Rest()
+    if stopped is None or holds or not line.allows(stopped.serial) or _refusal_of(journal, stopped.serial) is not None:
+        return Rest()
+    because = LASTED if decision.offer == "stop" else "the policy stops nothing any more"
+    return Recall(to=stopped.serial, leaves=None, because=because)
 
 
 def _follow(state: State, candidate: Candidate, decision: Decision, policy: Policy) -> Withdraw | Follow:
@@ -141,6 +163,9 @@ def _change(
     may_run = active is not None and objection(policy, line, profile, active) is None
     if on_trial and not is_fallback and may_run and _is_young(journal.candidate, now):
         return Stay(f"the end of the trial of serial {active}")
+    stopped = pointer.stopped
+    if active is None and stopped is not None and stopped.serial == wanted and treated is None:
+        return Recall(to=wanted, leaves=None, because=decision.because)
     if fallback is not None:
         ends_trial = on_trial and line.allows(fallback.serial)
         is_better = active is not None and not may_run and objection(policy, line, profile, fallback.serial) is None

@@ -95,6 +95,7 @@ class Journal(Document, frozen=True, tag_field="format", tag="whimbrel-journal-1
     refused: Annotated[tuple[Refusal, ...], Meta(max_length=limits.REFUSED)] = ()
     memberships: tuple[Membership, ...] = ()
     outbox: Annotated[tuple[Announcement, ...], Meta(max_length=limits.OUTBOX)] = ()
+    stopped_at: float | None = None  # when a policy alone first offered no version (device/stopping.py)
 
 
 def seal(value: object) -> bytes:

@@ -1,6 +1,7 @@
 """The pointer: what the two slots of a model hold, and which one apps open. One small file, swapped whole.
 
-1. `active` is what a session opens. `fallback` is what the other slot holds: it ran before.
+1. `active` is what a session opens. `fallback` is what the other slot holds: it ran before. `stopped` is what ran until
+   the policy offered no version: no session opens it, and it is kept because a stop may be over (device/stopping.py).
 2. A slot's files are never changed in place: it is emptied, and before that the pointer no longer names it.
 3. The pointer alone is enough to go back by: it is read when the journal cannot be.
 """
@@ -44,6 +45,7 @@ class Pointer(Document, frozen=True, tag_field="format", tag="whimbrel-pointer-1
     active: Held | None = None
     fallback: Held | None = None
     trial: bool = False
+    stopped: Held | None = None
 
     @property
     def serial(self) -> int | None:
@@ -53,12 +55,16 @@ class Pointer(Document, frozen=True, tag_field="format", tag="whimbrel-pointer-1
     @property
     def inactive(self) -> SlotName:
         """The slot that a new version may be staged in."""
-        return "b" if self.active is not None and self.active.slot == "a" else "a"
+        kept = self.active or self.stopped
+        return "b" if kept is not None and kept.slot == "a" else "a"
 
 
 def without_inactive(pointer: Pointer) -> Pointer:
     """The pointer that must be durable before the inactive slot is emptied."""
-    return msgspec.structs.replace(pointer, fallback=None)
+    stopped = pointer.stopped
+    if stopped is not None and stopped.slot == pointer.inactive:
+        stopped = None
+    return msgspec.structs.replace(pointer, fallback=None, stopped=stopped)
 
 
 def swapped(pointer: Pointer, held: Held) -> Pointer:
@@ -69,8 +75,8 @@ def swapped(pointer: Pointer, held: Held) -> Pointer:
 
 
 def committed(pointer: Pointer) -> Pointer:
-    """The trial is over."""
-    return msgspec.structs.replace(pointer, trial=False)
+    """The trial is over. What was stopped before it is needed no more."""
+    return msgspec.structs.replace(pointer, trial=False, stopped=None)
 
 
 def back(pointer: Pointer) -> Pointer:
@@ -87,3 +93,13 @@ def left(pointer: Pointer) -> Pointer:
 def emptied(pointer: Pointer) -> Pointer:
     """No version is offered."""
     return Pointer(model=pointer.model)
+
+
+def stopped(pointer: Pointer) -> Pointer:
+    """No version is offered, and what was active is kept. Doing it twice is doing it once."""
+    return Pointer(model=pointer.model, stopped=pointer.active or pointer.stopped)
+
+
+def resumed(pointer: Pointer) -> Pointer:
+    """What was stopped is active again."""
+    return Pointer(model=pointer.model, active=pointer.stopped)

@@ -239,7 +239,8 @@ def _left_by_itself(journal: Journal, event: events.LeftByItself) -> Journal:
 
 def _recalled(journal: Journal, event: events.Recalled) -> Journal:
     going_back = GoingBack(leaves=event.leaves, to=event.to, by_policy=True, reason=event.reason)
-    return _replace(journal, candidate=None, going_back=going_back)
+    stopped_at = journal.stopped_at if event.stopped_at is None else event.stopped_at
+    return _replace(journal, candidate=None, going_back=going_back, stopped_at=stopped_at)
 
 
 def _went_back(journal: Journal, event: events.WentBack) -> Journal:

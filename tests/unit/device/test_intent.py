@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from support.values import arm, file, line, policy, release
@@ -147,8 +148,41 @@ def test_a_model_that_is_going_back_does_only_that() -> None:
 @pytest.mark.parametrize("state", sorted(RESTING))
 def test_where_the_policy_offers_no_version_the_active_one_is_left(state: State) -> None:
     decision = runs(None, offer="stop")
-    assert intent(journal(state), pointer(2, 1), decision) == Recall(to=None, leaves=2, because="the baseline")
+    stop = Recall(to=None, leaves=2, because="the baseline", stopped_at=NOW)
+    assert intent(journal(state), pointer(2, 1), decision) == stop
     assert intent(journal(state), pointer(None), decision) == Rest()
+
+
+def test_a_version_that_the_line_forbids_is_left_for_good() -> None:
+    forbids = line(revoked=(2,))
+    left = intent(journal(), pointer(2, 1), runs(None, offer="stop"), line=forbids)
+    assert left == Recall(to=None, leaves=2, because="the baseline")
+
+
+def test_a_stop_by_the_policy_alone_is_honoured_for_a_week_of_a_month() -> None:
+    stopped = msgspec.structs.replace(pointer(None), stopped=held(2))
+    decision, since = runs(None, offer="stop"), msgspec.structs.replace(journal(), stopped_at=NOW)
+    week, month = NOW + limits.STOP_MOST_S, NOW + limits.STOP_AGAIN_S
+    assert intent(since, stopped, decision, now=week - 1) == Rest()
+    assert isinstance(intent(since, stopped, decision, now=week), Recall)
+    assert isinstance(intent(since, pointer(2), decision, now=week), Stay)
+    again = intent(since, pointer(2), decision, now=month)
+    assert again == Recall(to=None, leaves=2, because="the baseline", stopped_at=month)
+
+
+def test_what_was_stopped_goes_on_only_where_it_may_run() -> None:
+    stopped = msgspec.structs.replace(pointer(None), stopped=held(2))
+    since, later = msgspec.structs.replace(journal(), stopped_at=NOW), NOW + limits.STOP_MOST_S
+    decision = runs(None, offer="stop")
+    assert intent(since, stopped, decision, now=later, line=line(revoked=(2,))) == Rest()
+    refusing = msgspec.structs.replace(since, refused=(Refusal(serial=2, reason="slow", policy_sequence=1),))
+    assert intent(refusing, stopped, decision, now=later) == Rest()
+
+
+def test_what_was_stopped_is_here_at_once_where_it_is_decided_again() -> None:
+    stopped = msgspec.structs.replace(pointer(None), stopped=held(2))
+    assert intent(journal(), stopped, runs(2)) == Recall(to=2, leaves=None, because="the baseline")
+    assert intent(journal(), stopped, runs(3)) == Offer(3)
 
 
 def test_where_the_policy_says_keep_the_active_version_stays() -> None:
