@@ -274,6 +274,12 @@ FORECAST_GROUPS = 16  # presence groups, or earlier versions
 # --- charts ---
 CHART_ROWS = 20_000  # points of one chart: drawing more takes longer than reading it
 
+# --- audit ---
+AUDIT_PAGE = 1000  # entries in one answer: about 1 MB
+AUDIT_LINE_BYTES = 2 * DOCUMENT_BYTES  # a line of an export: an entry with its evidence
+AUDIT_ANCHORS = 10_000  # in the files that one check is given: 27 years of daily ones
+ROW_MAX = 2**63 - 1  # the largest number of a row
+
 # --- alerts ---
 RECEIVERS = 64  # of a repository
 ALERT_ADDRESSES = 32  # mailboxes of one receiver

@@ -73,7 +73,9 @@ _COMMANDS = {
         "serve": _Entry("repository", "server", "Run the server."),
         "migrate": _Entry("repository", "server", "Bring a repository's database up to this version of Whimbrel."),
         "context": _Entry("context", "", "Name servers and folders, and say which one commands are about."),
-        "audit": _Entry("repository", "server", "Who did what, when, why and on what evidence."),
+        "audit": _Entry(
+            "audit", "server", "Who did what, when and why; export the log, and check that nothing was changed."
+        ),
         "collect": _Entry("repository", "server", "Delete artifacts that nothing refers to."),
     },
     _DEVICE: {

@@ -24,7 +24,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 
 def print_json(value: object) -> None:
     """One JSON document on standard output: of plain values, or of views."""
-    sys.stdout.write(json.dumps(value, indent=None, sort_keys=True, default=_plain) + "\n")
+    sys.stdout.write(json_line(value))
+
+
+def json_line(value: object) -> str:
+    """The same as text. It is printable ASCII, so that what devices and tickets say moves no cursor."""
+    return json.dumps(value, indent=None, sort_keys=True, default=_plain).replace("\x7f", "\\u007f") + "\n"
 
 
 def _plain(value: object) -> object:
@@ -47,9 +52,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     console.print(table)
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and its noun, such as 1 device or 1,204 devices."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, *, plural: str = "") -> str:
+    """A number and its noun, such as 1 device or 1,204 devices. `plural`: of a noun that takes more than an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def percent(share: float, *, digits: int = 1) -> str:

@@ -73,7 +73,14 @@ class Repository(msgspec.Struct, frozen=True):
         """What the admin API works on."""
         key = self.signers.policy.public_key
         return AdminContext(
-            self.database, self.blobs, self.controllers, self.alerts, key, self.clock, sent or BytesSent()
+            self.database,
+            self.blobs,
+            self.controllers,
+            self.alerts,
+            key,
+            self.clock,
+            self.signers.timestamp,
+            sent or BytesSent(),
         )
 
 

@@ -18,7 +18,7 @@ from whimbrel.server.controllers import Controllers
 from whimbrel.server.static import BytesSent
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
-from whimbrel.stores.signer import Key
+from whimbrel.stores.signer import Key, Signer
 from whimbrel.stores.transaction import Stores, transaction
 
 T = TypeVar("T")
@@ -33,6 +33,7 @@ class AdminContext(msgspec.Struct, frozen=True):
     alerts: Alerts
     policy_key: Key
     clock: Callable[[], float]
+    anchor_signer: Signer  # of anchors of the audit log
     sent: BytesSent = msgspec.field(default_factory=BytesSent)
 
 
