@@ -14,6 +14,7 @@ import msgspec
 from whimbrel.errors import NotAllowed
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import bearer
+from whimbrel.server.bounded_acts import BoundedActs
 from whimbrel.server.controllers import Controllers
 from whimbrel.server.static import BytesSent
 from whimbrel.stores.blobs import Blobs
@@ -34,6 +35,7 @@ class AdminContext(msgspec.Struct, frozen=True):
     policy_key: Key
     clock: Callable[[], float]
     anchor_signer: Signer  # of anchors of the audit log
+    acts: BoundedActs
     sent: BytesSent = msgspec.field(default_factory=BytesSent)
 
 
