@@ -25,6 +25,7 @@ from typer.main import get_command
 
 from whimbrel.durable import trouble
 from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.plain_text import one_line
 from whimbrel.version import __version__
 
 _STOPPED, _PIPE_CLOSED = 130, 141  # as shells have them: 128 and the number of the signal
@@ -256,6 +257,6 @@ def _fail(kind: str, words: str, status: int) -> None:
     if "--json" in sys.argv[1:]:
         line = json.dumps({"kind": kind, "detail": words, "exit_code": status})
     else:
-        line = f"whimbrel: {words}"
+        line = f"whimbrel: {one_line(words)}"
     sys.stderr.write(line + "\n")
     sys.exit(status)
