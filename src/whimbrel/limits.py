@@ -279,6 +279,17 @@ FORECAST_GROUPS = 16  # presence groups, or earlier versions
 # --- charts ---
 CHART_ROWS = 20_000  # points of one chart: drawing more takes longer than reading it
 
+# --- audit ---
+AUDIT_PAGE = 1000  # entries in one answer: about 1 MB
+AUDIT_LINE_BYTES = 2 * DOCUMENT_BYTES  # a line of an export: an entry with its evidence
+AUDIT_ANCHORS = 10_000  # in the files that one check is given: 27 years of daily ones
+AUDIT_BOUNDED_S = 60.0  # in which acts that anybody may repeat have so many entries, and one that counts the others:
+AUDIT_BOUNDED_OWN = 20  # enrolments with an entry of their own: a desk, and no flood
+AUDIT_BOUNDED_KINDS = 64  # namespaces and actions that one process counts
+AUDIT_BOUNDED_NAMES = 256  # addresses or tokens that are told from each other in a minute
+AUDIT_BOUNDED_TOLD = 8  # of these that an entry names
+ROW_MAX = 2**63 - 1  # the largest number of a row
+
 # --- alerts ---
 RECEIVERS = 64  # of a repository
 ALERT_ADDRESSES = 32  # mailboxes of one receiver

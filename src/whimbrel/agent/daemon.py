@@ -19,6 +19,7 @@ from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.progress import DownloadProgress, sentence
 from whimbrel.agent.status import status_sentence
 from whimbrel.errors import WhimbrelError
+from whimbrel.plain_text import one_line
 
 _ON_CHANGE = "--on-change"
 _OFTEN_S, _RARE_S = 10.0, 60.0  # between two lines about a download: in its first minute, and after it
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> int:
     try:
         run_folder(Path(folder), enrol_token=os.environ.get(ENROL_TOKEN) or None, on_change=on_change)
     except WhimbrelError as error:
-        sys.stderr.write(f"whimbrel: {error}\n")
+        sys.stderr.write(f"whimbrel: {one_line(str(error))}\n")
         return error.exit_code
     except OSError as error:
         sys.stderr.write(f"whimbrel: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
@@ -109,5 +110,5 @@ class LogLines:
     def write(self, *lines: str) -> None:
         """Write lines with the time."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        sys.stderr.write("".join(f"{now} {line}\n" for line in lines))
+        sys.stderr.write("".join(f"{now} {one_line(line)}\n" for line in lines))
         sys.stderr.flush()

@@ -20,6 +20,7 @@ from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.status import own_words, read_status, state_words, waits_for_words
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
+from whimbrel.plain_text import in_json, one_line
 
 app = typer.Typer(
     add_completion=False,
@@ -258,7 +259,7 @@ def status(folder: Folder, json: Json = False) -> None:
             f"the signed metadata expired {agent_status['stale_s'] / 3600:.1f} hours ago; what is here runs on\n"
         )
     if agent_status.get("last_error"):
-        sys.stdout.write(f"last error: {agent_status['last_error']}\n")
+        sys.stdout.write(f"last error: {one_line(agent_status['last_error'])}\n")
 
 
 def _end_with(result: CycleResult, *, json: bool) -> None:
@@ -310,7 +311,7 @@ def _waiting_words(reports: int) -> str:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(documents.encode(value).decode() + "\n")
+    sys.stdout.write(in_json(documents.encode(value).decode()) + "\n")
 
 
 def _print_models(models: dict[str, dict[str, Any]]) -> None:
@@ -318,9 +319,11 @@ def _print_models(models: dict[str, dict[str, Any]]) -> None:
     for name, found in models.items():
         runs = f"{found['version']} (serial {found['serial']})" if found["serial"] else "nothing"
         wanted = f"serial {found['wanted']}" if found["wanted"] else "-"
-        table.add_row(name, runs, state_words(found), wanted, found["because"], waits_for_words(found))
-    console = Console(markup=False, width=None if sys.stdout.isatty() else 160)
+        table.add_row(
+            *map(one_line, (name, runs, state_words(found), wanted, found["because"], waits_for_words(found)))
+        )
+    console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
     for name, found in models.items():
         if words := own_words(found):
-            sys.stdout.write(f"{name}: {words}\n")
+            sys.stdout.write(f"{one_line(f'{name}: {words}')}\n")

@@ -25,6 +25,7 @@ from typer.main import get_command
 
 from whimbrel.durable import trouble
 from whimbrel.errors import Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.plain_text import one_line
 from whimbrel.version import __version__
 
 _STOPPED, _PIPE_CLOSED = 130, 141  # as shells have them: 128 and the number of the signal
@@ -73,7 +74,9 @@ _COMMANDS = {
         "serve": _Entry("repository", "server", "Run the server."),
         "migrate": _Entry("repository", "server", "Bring a repository's database up to this version of Whimbrel."),
         "context": _Entry("context", "", "Name servers and folders, and say which one commands are about."),
-        "audit": _Entry("repository", "server", "Who did what, when, why and on what evidence."),
+        "audit": _Entry(
+            "audit", "server", "Who did what, when and why; export the log, and check that nothing was changed."
+        ),
         "collect": _Entry("repository", "server", "Delete artifacts that nothing refers to."),
     },
     _DEVICE: {
@@ -254,6 +257,6 @@ def _fail(kind: str, words: str, status: int) -> None:
     if "--json" in sys.argv[1:]:
         line = json.dumps({"kind": kind, "detail": words, "exit_code": status})
     else:
-        line = f"whimbrel: {words}"
+        line = f"whimbrel: {one_line(words)}"
     sys.stderr.write(line + "\n")
     sys.exit(status)

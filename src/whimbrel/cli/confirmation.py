@@ -6,6 +6,7 @@ import typer
 
 from whimbrel.cli.output import say
 from whimbrel.errors import Refused
+from whimbrel.plain_text import one_line
 
 
 def confirm(what: str, *, consequence: str, yes: bool, nature: str = "cannot be undone") -> None:
@@ -19,6 +20,6 @@ def confirm(what: str, *, consequence: str, yes: bool, nature: str = "cannot be 
     if not sys.stdin.isatty():
         raise Refused(f"{what} {nature}, and nobody can be asked here; give --yes to do it")
     question = f"{what[:1].upper()}{what[1:]} {nature}: {consequence}. Go on?"
-    if not typer.confirm(question, err=True):
+    if not typer.confirm(one_line(question), err=True):
         say("nothing was done")
         raise typer.Exit(1)

@@ -288,10 +288,21 @@ _OPTIONS: dict[str, Any] = {
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say where, and a `Client` as its first argument."""
+    return _with_place(command, unless=None)
 
+
+def connected_unless(argument: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The same for a command that needs no repository where `argument` is given: its first argument is None then."""
+    return functools.partial(_with_place, unless=argument)
+
+
+def _with_place(command: Callable[..., None], *, unless: str | None) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
         where = {name: arguments.pop(name) for name in _OPTIONS}
+        if unless is not None and arguments[unless] is not None:
+            command(None, **arguments)
+            return
         with connect(**where) as client:
             command(client, **arguments)
 

@@ -15,7 +15,7 @@ from whimbrel import durable
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.following import follow
 from whimbrel.cli.options import OnlyModel
-from whimbrel.cli.output import Json, ago, console, counted, print_json, print_table, say, stderr, when
+from whimbrel.cli.output import Json, ago, console, counted, note, print_json, print_table, readable, say, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.experiments.check import ExperimentCheck
@@ -74,7 +74,7 @@ def start(
         print_json(begun)
         return
     for warning in begun.warnings:
-        stderr.print(f"Note: {warning}", markup=False, highlight=False)
+        note(f"Note: {warning}")
     say(f"started {begun.id}: {begun.name}")
     for arm in begun.arms:
         say(f"  {arm.id} ({arm.role}): {arm.version} for {100 * arm.share:g}% of the devices in its range")
@@ -198,6 +198,7 @@ def report(
 
 def picture(view: ExperimentView) -> Group:
     """An experiment for people."""
+    view = readable(view)
     head = Text.assemble(
         (f"{view.id}  ", "bold"), f"{view.name}  ", (view.phase.value, _STYLES.get(view.phase, "cyan"))
     )

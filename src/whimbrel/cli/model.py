@@ -12,7 +12,7 @@ from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
 from whimbrel.cli.model_settings import with_settings
-from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr, when
+from whimbrel.cli.output import Json, note, print_json, print_table, say, size_of, when
 from whimbrel.cli.setting_words import checked
 from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings, NewSettings
@@ -176,7 +176,7 @@ app.command("monitors")(monitors)
 
 def _warn(warnings: list[str]) -> None:
     for each in warnings:
-        stderr.print(f"Note: {each}", markup=False, highlight=False)
+        note(f"Note: {each}")
 
 
 def _tell(model: ModelView) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 import typer
@@ -14,17 +14,26 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from whimbrel.plain_text import in_json, one_line, plain_texts
+
+ViewT = TypeVar("ViewT", bound=msgspec.Struct)
 _PIPED_COLUMNS = 160  # where no terminal says how wide it is, do not cut tables to 80
 
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
-stderr = Console(stderr=True, soft_wrap=True)
+# What is shown comes from people, devices and servers: none of it is markup of the terminal library's.
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_COLUMNS, markup=False, emoji=False)
+stderr = Console(stderr=True, soft_wrap=True, markup=False, emoji=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
 def print_json(value: object) -> None:
     """One JSON document on standard output: of plain values, or of views."""
-    sys.stdout.write(json.dumps(value, indent=None, sort_keys=True, default=_plain) + "\n")
+    sys.stdout.write(json_line(value))
+
+
+def json_line(value: object) -> str:
+    """The same as text. It is printable ASCII, so that what devices and tickets say moves no cursor."""
+    return in_json(json.dumps(value, indent=None, sort_keys=True, default=_plain)) + "\n"
 
 
 def _plain(value: object) -> object:
@@ -32,8 +41,18 @@ def _plain(value: object) -> object:
 
 
 def say(text: str) -> None:
-    """A sentence for people."""
-    console.print(text, markup=False, highlight=False)
+    """A sentence for people, in one line: what it tells of others begins no line of its own."""
+    console.print(one_line(text), highlight=False)
+
+
+def note(text: str) -> None:
+    """A sentence for people on standard error."""
+    stderr.print(one_line(text), highlight=False)
+
+
+def readable(view: ViewT) -> ViewT:
+    """A view whose every text may be shown on a terminal."""
+    return msgspec.convert(plain_texts(msgspec.to_builtins(view)), type(view))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
@@ -43,13 +62,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
         return
     table = Table(*columns, title=title, box=None, header_style="bold", title_justify="left", pad_edge=False)
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*("" if cell is None else one_line(str(cell)) for cell in row))
     console.print(table)
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and its noun, such as 1 device or 1,204 devices."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, *, plural: str = "") -> str:
+    """A number and its noun, such as 1 device or 1,204 devices. `plural`: of a noun that takes more than an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def percent(share: float, *, digits: int = 1) -> str:
@@ -109,7 +128,7 @@ def counting(what: str, *, total: int) -> Iterator[Callable[[str], None]]:
             nonlocal done
             done += 1
             if status is not None:
-                status.update(f"{done} of {total} {what}{f'; {remark}' if remark else ''}")
+                status.update(f"{done} of {total} {what}{f'; {one_line(remark)}' if remark else ''}")
 
         yield count
 
@@ -118,7 +137,7 @@ def counting(what: str, *, total: int) -> Iterator[Callable[[str], None]]:
 def waiting(what: str) -> Iterator[None]:
     """A sign of life on standard error, where that is a terminal, while something of unknown length goes on."""
     if stderr.is_terminal:
-        with stderr.status(what):
+        with stderr.status(one_line(what)):
             yield
     else:
         yield

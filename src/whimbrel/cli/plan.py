@@ -20,7 +20,7 @@ from whimbrel.cli.connect import (
 )
 from whimbrel.cli.fit import tell_fit
 from whimbrel.cli.options import ModelName
-from whimbrel.cli.output import Json, counted, print_json, print_table, say, stderr, when
+from whimbrel.cli.output import Json, counted, note, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.flows.files.plan_file import read_plan
@@ -89,11 +89,7 @@ def new(
             newest = _newest(client, model)
         version = newest.version
         if newest.baseline:
-            stderr.print(
-                f"note: {model}@{version} is the baseline already; publish the next version, then name it here",
-                markup=False,
-                highlight=False,
-            )
+            note(f"note: {model}@{version} is the baseline already; publish the next version, then name it here")
     place = "plan.yaml" if output is None else shlex.quote(str(output))
     text = plan_template(f"{model}@{version}", file=place, strategy=strategy)
     read_plan(text, what="the plan")  # a model or version that no plan can name is said here
@@ -130,7 +126,8 @@ def _newest(client: Client, model: str) -> ListedVersion:
 
 def _tell(check: PlanCheck) -> None:
     fleet = f"{counted(check.fleet, 'device')}{' (imagined)' if check.imagined else ''}"
-    say(f"{check.model}: {check.baseline or 'no version'} -> {check.target}, {fleet}\n")
+    say(f"{check.model}: {check.baseline or 'no version'} -> {check.target}, {fleet}")
+    say("")
     heads = ["stage", "share", "devices", "soaks h", "from (UTC)"]
     rows = [
         [
@@ -157,7 +154,8 @@ def _tell(check: PlanCheck) -> None:
         say("")
         tell_fit(check.fit, what=check.target)
     for stage in check.stages:
-        say(f"\n{stage.name}")
+        say("")
+        say(stage.name)
         for sentence in stage.sentences:
             say(f"  {sentence}")
     say("")

@@ -10,15 +10,12 @@ import typer
 
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
-from whimbrel.cli.options import OnlyModel, Yes
-from whimbrel.cli.output import Json, counted, print_json, print_table, say, size_of, when
+from whimbrel.cli.options import Yes
+from whimbrel.cli.output import Json, counted, print_json, say, size_of
 from whimbrel.durable import trouble
 from whimbrel.errors import WhimbrelError
-from whimbrel.flows.wording import move_words, selector_words
 from whimbrel.model.documents import convert
-from whimbrel.model.selector import EVERYONE
 from whimbrel.server.admin.views.artifacts import CollectedView
-from whimbrel.server.admin.views.repository import AuditEntry
 from whimbrel.server.app import create_repository, migrate_repository, new_event_loop, serve_until_stopped
 from whimbrel.server.config import Config, Folder
 from whimbrel.server.logs import LogFormat, fields, start_logging
@@ -139,38 +136,3 @@ def collect(
         say(f"  {digest}")
     verb = "would delete" if dry_run else "deleted"
     say(f"{verb} {counted(len(done.collected), 'artifact')}, {size_of(done.size_bytes)}")
-
-
-@connected
-def audit(
-    client: Client,
-    model: OnlyModel = None,
-    rollout: Annotated[str | None, typer.Option(help="Only this rollout's entries.")] = None,
-    device: Annotated[str | None, typer.Option(help="Only this device's entries.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-    json: Json = False,
-) -> None:
-    """Who did what, when, why and on what evidence. Newest first."""
-    entries = client.get("audit", as_=list[AuditEntry], model=model, rollout=rollout, device=device, limit=limit)
-    if json:
-        print_json(entries)
-        return
-    rows = [
-        [
-            when(entry.at),
-            entry.actor,
-            _what(entry),
-            entry.model,
-            entry.rollout or entry.device,
-            entry.because,
-        ]
-        for entry in entries
-    ]
-    print_table(["when (UTC)", "who", "what", "model", "rollout or device", "because"], rows)
-
-
-def _what(entry: AuditEntry) -> str:
-    """The action; of one that touched some devices alone, with these."""
-    devices = entry.evidence.get("devices")
-    some = isinstance(devices, str) and devices != selector_words(EVERYONE)
-    return f"{move_words(entry.action)}: {devices}" if some else move_words(entry.action)

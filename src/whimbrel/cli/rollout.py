@@ -16,7 +16,7 @@ from whimbrel.cli.model_health import figure_cells
 from whimbrel.cli.model_rollback import revoke_command, take_back
 from whimbrel.cli.option_values import duration_s
 from whimbrel.cli.options import By, OnlyModel, Yes, login
-from whimbrel.cli.output import Json, ago, console, counted, percent, print_json, print_table, say, when
+from whimbrel.cli.output import Json, ago, console, counted, percent, print_json, print_table, readable, say, when
 from whimbrel.cli.plan import app as plan_app
 from whimbrel.cli.text_file import read_text
 from whimbrel.console.charts import form_of
@@ -289,6 +289,7 @@ def rollback(
 
 def picture(view: RolloutView) -> Group:
     """A rollout for people."""
+    view = readable(view)
     head = Text.assemble(
         (f"{view.id}  ", "bold"),
         f"{view.baseline or 'no version'} -> {view.target}  ",

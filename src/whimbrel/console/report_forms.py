@@ -3,10 +3,11 @@
 A page has a title, an answer, and sections. A section has sentences, and at most one table and one plot.
 """
 
-import html
 from collections.abc import Mapping, Sequence
 
 import msgspec
+
+from whimbrel.plain_text import in_html, in_markdown
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -33,21 +34,22 @@ class Page(msgspec.Struct, frozen=True):
 
 def as_markdown(page: Page, plots: Mapping[str, str]) -> bytes:
     """The page as Markdown. `plots`: the file names of the plots."""
-    lines = [f"# {page.title}", "", page.about, "", f"**{page.answer}.** {page.because}", ""]
+    answer, because = in_markdown(page.answer), in_markdown(page.because)
+    lines = [f"# {in_markdown(page.title)}", "", in_markdown(page.about), "", f"**{answer}.** {because}", ""]
     for section in page.sections:
-        lines += [f"## {section.title}", ""]
+        lines += [f"## {in_markdown(section.title)}", ""]
         for sentence in section.sentences:
-            lines += [sentence, ""]
+            lines += [in_markdown(sentence), ""]
         if section.rows:
             lines += [_row(section.columns), "|" + "---|" * len(section.columns)]
             lines += [_row(row) for row in section.rows] + [""]
         if section.plot is not None:
-            lines += [f"![{section.caption}]({plots[section.plot]})", ""]
+            lines += [f"![{in_markdown(section.caption)}]({plots[section.plot]})", ""]
     return "\n".join(lines).encode()
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(in_markdown(cell) for cell in cells) + " |"
 
 
 _STYLE = """
@@ -69,7 +71,7 @@ figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; } figcapt
 
 def as_html(page: Page, plots: Mapping[str, bytes]) -> bytes:
     """The page as one HTML file with everything inside. `plots`: the plots as SVG."""
-    body = [_tag("h1", page.title), f'<p class="meta">{html.escape(page.about)}</p>']
+    body = [_tag("h1", page.title), f'<p class="meta">{in_html(page.about)}</p>']
     answer = _tag("strong", page.answer) + _tag("span", page.because)
     body.append(f'<div class="answer" style="--tone: {page.tone}">{answer}</div>')
     for section in page.sections:
@@ -92,4 +94,4 @@ def as_html(page: Page, plots: Mapping[str, bytes]) -> bytes:
 
 
 def _tag(name: str, text: str) -> str:
-    return f"<{name}>{html.escape(text)}</{name}>"
+    return f"<{name}>{in_html(text)}</{name}>"

@@ -123,7 +123,7 @@ class SignedRolesPort(Protocol):
     def current_target(self, role: str, path: str) -> bytes | None: ...
 
 
-class ArtifactsPort(Protocol):
+class ArtifactsPort(AuditPort, Protocol):
     """The artifacts that are stored, and which of them nothing holds."""
 
     def collectable(self, *, older_than: float) -> list[tuple[str, int]]: ...

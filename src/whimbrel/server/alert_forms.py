@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from html import escape
 from typing import Any
 
 import msgspec
@@ -26,6 +25,7 @@ import msgspec
 from whimbrel import limits
 from whimbrel.flows.alerts import Alert
 from whimbrel.model.documents import encode
+from whimbrel.plain_text import in_html, in_slack, plain_texts
 from whimbrel.server.receivers import Destination
 
 _DOMAIN = "whimbrel.invalid"  # of message ids: RFC 2606 keeps it from ever being somebody's
@@ -44,6 +44,7 @@ class Post(msgspec.Struct, frozen=True):
 
 def posted(alert: Alert, destination: Destination, *, plot: bytes | None, now: float) -> Post:
     """The request for a receiver that speaks HTTP."""
+    alert = _plain(alert)
     forms: dict[str, Callable[[], Post]] = {
         "generic": lambda: _generic(alert, destination, plot=plot, now=now),
         "slack": lambda: Post(encode(_slack(alert)), {}),
@@ -52,6 +53,11 @@ def posted(alert: Alert, destination: Destination, *, plot: bytes | None, now: f
     }
     made = forms[destination.receiver.form]()
     return Post(made.body, {"Content-Type": "application/json", "Idempotency-Key": alert.key} | made.headers)
+
+
+def _plain(alert: Alert) -> Alert:
+    """The alert without what hides in names, reasons and evidence: a receiver shows them on screens of its own."""
+    return msgspec.convert(plain_texts(msgspec.to_builtins(alert)), Alert)
 
 
 def _time(at: float) -> str:
@@ -142,23 +148,26 @@ def _facts(alert: Alert) -> list[tuple[str, str]]:
 
 
 def _slack(alert: Alert) -> dict[str, Any]:
-    def safe(text: str) -> str:
-        return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")[:_TEXT_CHARS]
+    """Blocks of plain text: what a person wrote as a reason calls nobody, and is no link and no heading."""
 
+    def text(words: str, *, chars: int = _TEXT_CHARS) -> dict[str, Any]:
+        return {"type": "plain_text", "text": in_slack(words)[:chars], "emoji": False}
+
+    title = f"{_EMOJI[alert.severity]} {alert.title}"
     return {
-        "text": f"{_EMOJI[alert.severity]} {safe(alert.title)}: {safe(alert.because)}",
+        "text": in_slack(f"{title}: {alert.because}")[:_TEXT_CHARS],
+        "mrkdwn": False,
         "blocks": [
-            {"type": "header", "text": {"type": "plain_text", "text": f"{_EMOJI[alert.severity]} {alert.title}"[:150]}},
-            {"type": "section", "text": {"type": "mrkdwn", "text": safe(alert.because) or "no reason was given"}},
-            {
-                "type": "section",
-                "fields": [
-                    {"type": "mrkdwn", "text": f"*{name}*\n{safe(value)[:1900]}"} for name, value in _facts(alert)
-                ],
-            },
-            {"type": "context", "elements": [{"type": "mrkdwn", "text": f"{_time(alert.at)} · {alert.key}"}]},
+            {"type": "header", "text": text(title, chars=150)},
+            {"type": "section", "text": text(alert.because or "no reason was given")},
+            {"type": "section", "fields": [_slack_fact(name, value) for name, value in _facts(alert)]},
+            {"type": "context", "elements": [text(f"{_time(alert.at)} · {alert.key}")]},
         ],
     }
+
+
+def _slack_fact(name: str, value: str) -> dict[str, Any]:
+    return {"type": "plain_text", "text": f"{name}\n{in_slack(value)[:1900]}", "emoji": False}
 
 
 def _pagerduty(alert: Alert, *, routing_key: str) -> dict[str, Any]:
@@ -229,6 +238,7 @@ def _labels(alert: Alert) -> dict[str, str]:
 
 def mail(alert: Alert, destination: Destination, *, plot: bytes | None) -> EmailMessage:
     """The e-mail: text, and HTML with the plot."""
+    alert = _plain(alert)
     message = EmailMessage(policy=SMTP)
     message["Subject"] = f"[{alert.severity}] {alert.title}"
     message["From"] = Address("Whimbrel", addr_spec=destination.receiver.sender or f"whimbrel@{_DOMAIN}")
@@ -240,14 +250,14 @@ def mail(alert: Alert, destination: Destination, *, plot: bytes | None) -> Email
     facts = "\n".join(f"{name:<10}{value}" for name, value in _facts(alert))
     message.set_content(f"{alert.title}\n\n{alert.because}\n\n{facts}\n{'At':<10}{_time(alert.at)}\n")
     rows = "".join(
-        f'<tr><td style="padding:2px 16px 2px 0;color:#666">{escape(name)}</td><td>{escape(value)}</td></tr>'
+        f'<tr><td style="padding:2px 16px 2px 0;color:#666">{in_html(name)}</td><td>{in_html(value)}</td></tr>'
         for name, value in [*_facts(alert), ("At", _time(alert.at))]
     )
     color = {"critical": "#b00020", "warning": "#b26a00", "info": "#1f6f8b"}[alert.severity]
     picture = '<p><img src="cid:plot" alt="evidence over time" width="640" style="max-width:100%"></p>' if plot else ""
     message.add_alternative(
         f'<div style="font-family:sans-serif;max-width:680px"><h2 style="color:{color};font-size:18px">'
-        f"{escape(alert.title)}</h2><p>{escape(alert.because)}</p>"
+        f"{in_html(alert.title)}</h2><p>{in_html(alert.because)}</p>"
         f'<table style="border-collapse:collapse;font-size:14px">{rows}</table>{picture}</div>',
         subtype="html",
     )

@@ -27,11 +27,13 @@ import uvicorn
 
 from whimbrel.durable import write_durably
 from whimbrel.errors import Conflict, NotFound, Unavailable, UntrustedInput
+from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import Inbox
 from whimbrel.server.admin.app import admin_app
 from whimbrel.server.admin.operations import AdminContext
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens, Gatekeeper
+from whimbrel.server.bounded_acts import BoundedActs
 from whimbrel.server.config import FILE, Config, CurrentReceivers, Folder
 from whimbrel.server.controllers import Controllers
 from whimbrel.server.device_access import AccessWatch
@@ -67,13 +69,22 @@ class Repository(msgspec.Struct, frozen=True):
     signers: OnlineSigners
     controllers: Controllers
     alerts: Alerts
+    acts: BoundedActs
     clock: Callable[[], float]
 
     def admin_context(self, sent: BytesSent | None = None) -> AdminContext:
         """What the admin API works on."""
         key = self.signers.policy.public_key
         return AdminContext(
-            self.database, self.blobs, self.controllers, self.alerts, key, self.clock, sent or BytesSent()
+            self.database,
+            self.blobs,
+            self.controllers,
+            self.alerts,
+            key,
+            self.clock,
+            self.signers.timestamp,
+            self.acts,
+            sent or BytesSent(),
         )
 
 
@@ -118,6 +129,8 @@ def _create(path: Path, config: Config, *, now: float) -> Folder:
         stores.roles.sign_snapshot_and_timestamp(online, now=today)
         stores.registry.add_secret(admin, kind="admin", name="first", at=now)
         stores.registry.add_secret(enrol, kind="enrol", name="first", at=now)
+        because = f"the namespace {config.namespace!r}, with its keys and two tokens"
+        audit(stores.registry, actor="init", action="create_repository", because=because, now=now)
         write_durably(folder.root, stores.roles.role_bytes("root"))
         files = stores.roles.files_since(0)
         newest = stores.roles.newest()["timestamp"]
@@ -158,7 +171,9 @@ def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -
         )
         controllers = Controllers(database, blobs, inbox, signers, clock=clock)
         alerts = Alerts(database, folder.path, CurrentReceivers(folder), leads=controllers.leads_now, clock=clock)
-        yield Repository(folder, database, blobs, inbox, signers, controllers, alerts, clock)
+        acts = BoundedActs(database, clock=clock)
+        yield Repository(folder, database, blobs, inbox, signers, controllers, alerts, acts, clock)
+        acts.write(all_of_it=True)
     finally:
         database.close()
 
@@ -227,7 +242,14 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
         apps: list[tuple[App, socket.socket]] = []
         try:
             static = Static(repository.blobs)
-            devices = DeviceApi(repository.database, tokens, intake, clock=repository.clock, gatekeeper=gatekeeper)
+            devices = DeviceApi(
+                repository.database,
+                tokens,
+                intake,
+                clock=repository.clock,
+                gatekeeper=gatekeeper,
+                acts=repository.acts,
+            )
             apps.append((device_app(static, devices), bind(listen)))
             apps.append((admin_app(repository.admin_context(static.sent)), bind(admin_listen)))  # type: ignore[arg-type]
         except BaseException:
@@ -244,6 +266,7 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
         loops = [
             asyncio.create_task(intake.run()),
             asyncio.create_task(access.run()),
+            asyncio.create_task(repository.acts.run()),
             asyncio.create_task(repository.controllers.run()),
             asyncio.create_task(repository.controllers.run_builds()),
             asyncio.create_task(repository.alerts.run()),

@@ -16,13 +16,14 @@ import msgspec
 from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
 from whimbrel.flows.decide_for_device import PublishedModel, decide_for_device
 from whimbrel.flows.device_records import DeviceMessage
-from whimbrel.flows.devices.enrol import admit_enrolment
+from whimbrel.flows.devices.enrol import admit_enrolment, audit_enrolment
 from whimbrel.flows.reports.take_check import take_check
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Line, Release
 from whimbrel.policy.policy import Policy
 from whimbrel.server.auth import TOKEN_LIFE_S, DeviceTokens, Gatekeeper, check_access
+from whimbrel.server.bounded_acts import ENROL_DEVICE, FAIL_DEVICE_SIGN_IN, BoundedActs
 from whimbrel.server.http import (
     DEVICE_BODY_BYTES,
     Receive,
@@ -40,6 +41,7 @@ from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.trust import roles
 from whimbrel.trust.enrolment import Check, Credential, Enrolment, Token
 
+_SIGN_INS = frozenset({"enrol", "token"})  # of other requests a token may just be over
 Handler = Callable[[Scope, bytes, str], Awaitable[tuple[int, bytes]]]
 
 
@@ -54,8 +56,10 @@ class DeviceApi:
         *,
         clock: Callable[[], float],
         gatekeeper: Gatekeeper,
+        acts: BoundedActs,
     ) -> None:
         self._clock = clock
+        self._acts = acts
         self._gatekeeper = gatekeeper
         self._database = database
         self._tokens = tokens
@@ -79,6 +83,8 @@ class DeviceApi:
             body = await read_body(scope, receive, limit=DEVICE_BODY_BYTES)
             status, answer = await handler(scope, body, namespace)
         except WhimbrelError as error:
+            if isinstance(error, NotAllowed) and name in _SIGN_INS:
+                self._acts.count(namespace, FAIL_DEVICE_SIGN_IN, by=_address(scope))
             status, answer, headers = problem(error)
             await respond(send, status, answer, headers=headers, content_type=None)
             return
@@ -90,7 +96,8 @@ class DeviceApi:
 
         def work() -> None:
             with transaction(self._database, namespace) as stores:
-                if stores.registry.secret_name(enrolment.enrol_token, kind="enrol") is None:
+                token = stores.registry.secret_name(enrolment.enrol_token, kind="enrol")
+                if token is None:
                     raise NotAllowed("this enrolment token is unknown here; ask the operator for a current one")
                 now = self._clock()
                 admit_enrolment(stores.inventory, enrolment.device_id, now=now)
@@ -101,6 +108,10 @@ class DeviceApi:
                     models=enrolment.models,
                     at=now,
                 )
+                if self._acts.own_entry(namespace, ENROL_DEVICE):
+                    audit_enrolment(stores.registry, enrolment.device_id, token=token, now=now)
+                else:
+                    self._acts.count(namespace, ENROL_DEVICE, by=token)
 
         await asyncio.to_thread(work)
         return 201, encode(Credential(device_id=enrolment.device_id, credential=credential))
@@ -159,6 +170,12 @@ class DeviceApi:
         claims = self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=self._clock())
         self._gatekeeper.check(namespace, claims.device, issued=claims.issued)
         return claims.device
+
+
+def _address(scope: Scope) -> str:
+    """The address that asks; behind a proxy the proxy's."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _policy_of(stores: Stores, model: str) -> Policy | None:

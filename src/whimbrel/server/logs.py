@@ -1,8 +1,8 @@
 """The server's log: every record is one line on standard error, with its time in UTC, for people or for machines.
 
 1. `text`: time, level, logger, sentence, and the record's fields as key=value. `json`: the same as one object.
-2. A line break or another control character in what is logged is written as an escape, so that nothing that a device
-   or a person sends can begin a line of its own. A traceback is part of its record's line.
+2. A line break or another hidden character in what is logged is written as an escape (`plain_text`), so that nothing
+   that a device or a person sends can begin a line of its own. A traceback is part of its record's line.
 3. Loggers of libraries (uvicorn, alembic, asyncio) come in the same form.
 4. Secrets stay out: passwords in URLs and bearer tokens are replaced, and libraries that log whole addresses or headers
    are heard from warnings on, also with --verbose.
@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from whimbrel.plain_text import in_json, one_line
+
 LogFormat = Literal["text", "json"]
 
 _FIELDS = "fields"
@@ -25,7 +27,6 @@ _TALKATIVE = ("uvicorn", "alembic", "asyncio")  # heard below warnings only with
 _INDISCREET = ("httpx", "httpcore", "nats", "urllib3", "sqlalchemy")  # addresses, headers and values are secrets
 _URL_PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]{0,30}://[^/\s:@]{0,256}:)[^/\s@]{1,256}@", re.IGNORECASE)
 _BEARER = re.compile(r"(?P<before>\bBearer\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def start_logging(form: LogFormat, *, verbose: bool = False) -> None:
@@ -54,7 +55,7 @@ class TextLines(logging.Formatter):
         if trace := self._trace(record):
             parts.append(f"| {trace}")
         line = f"{_time(record)} {record.levelname} {record.name}: {' '.join(parts)}"
-        return _CONTROL.sub(_escape, without_secrets(line))
+        return one_line(without_secrets(line))
 
     def _trace(self, record: logging.LogRecord) -> str:
         return self.formatException(record.exc_info) if record.exc_info else ""
@@ -74,7 +75,7 @@ class JsonLines(TextLines):
         line |= {name: _plain(value) for name, value in _fields_of(record).items() if name not in line}
         if trace := self._trace(record):
             line["traceback"] = without_secrets(trace)
-        return _CONTROL.sub(_escape, msgspec.json.encode(line).decode())
+        return in_json(msgspec.json.encode(line).decode())
 
 
 def without_secrets(text: str) -> str:
@@ -99,8 +100,3 @@ def _plain(value: object) -> object:
 def _word(value: object) -> str:
     text = str(value)
     return f'"{text}"' if not text or " " in text else text
-
-
-def _escape(match: re.Match[str]) -> str:
-    known = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return known.get(match[0], f"\\u{ord(match[0]):04x}")

@@ -44,6 +44,7 @@ from whimbrel.plan.plan import Plan, Rollback, Stage
 from whimbrel.policy.policy import Conditions, Policy
 from whimbrel.policy.shadow import ShadowStage
 from whimbrel.server.auth import DeviceTokens, Gatekeeper
+from whimbrel.server.bounded_acts import BoundedActs
 from whimbrel.server.controllers import Controllers
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import problem
@@ -162,6 +163,7 @@ class Backend:
             self._intake,
             clock=self._clock,
             gatekeeper=Gatekeeper(),
+            acts=BoundedActs(self.database, clock=self._clock),
         )
         self._set_up()
 

@@ -2,7 +2,7 @@
 
 1. A unit of work is one transaction. SQLite has a write-ahead log, is fully synchronous (an acknowledged report
    survives a power cut), and begins a transaction with `BEGIN IMMEDIATE`, so that none fails half-way for a lock that
-   it could have waited for.
+   it could have waited for. What every transaction wants for a moment is written last (`last_writes`).
 2. The schema changes only where `migrate` is called: by a server when it starts, and by `whimbrel migrate`. Whatever
    else opens a database calls `check_schema`, and changes nothing.
 3. Of several processes that migrate at once, one does it and the others wait: for SQLite's write lock, and on
@@ -27,6 +27,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 from whimbrel.durable import try_to_write
 from whimbrel.errors import DiskFull, Refused, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.stores.last_writes import finish, forget
 
 LOCK_WAIT_S = 10
 _MIGRATION_WAIT_S = 60  # PostgreSQL: for another process that migrates, or that still uses the tables
@@ -66,7 +67,11 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """One transaction: committed at the end, rolled back by any exception."""
         with translated(self.folder), self.engine.begin() as connection:
-            yield connection
+            try:
+                yield connection
+                finish(connection)
+            finally:
+                forget(connection)
 
     def migrate(self) -> Migration:
         """Bring the schema to this program's. Does nothing where it has that. Raises `Refused` for a newer schema."""

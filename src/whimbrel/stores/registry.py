@@ -1,4 +1,4 @@
-"""The registry: models, versions, aliases, artifacts, rollouts, quarantine, audit, secrets and leases.
+"""The registry: models, versions, aliases, artifacts, rollouts, quarantine, secrets and leases.
 
 A `Registry` lives as long as one transaction, in one namespace. It raises `Conflict` where somebody was first, and
 `NotFound` where something does not exist.
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, Select, Table, and_, bindparam, delete, 
 from sqlalchemy.exc import IntegrityError
 
 from whimbrel.errors import Conflict, NotFound
+from whimbrel.flows.audit_chain import ChainedEntry
 from whimbrel.flows.records import (
     WATCHED_AFTER_HOURS,
     ApprovalRecord,
@@ -35,6 +36,7 @@ from whimbrel.plan.ranges import Range
 from whimbrel.plan.rollout_states import ENDED, LIVE, State
 from whimbrel.policy.policy import SetLead
 from whimbrel.stores import schema
+from whimbrel.stores.audit_log import AuditLog
 from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.rows import packed, upsert
 
@@ -332,34 +334,12 @@ class Registry:
         return [VerdictRecord(**{name: getattr(row, name) for name in VerdictRecord.__struct_fields__}) for row in rows]
 
     def write_audit(self, entry: AuditRecord) -> None:
-        """Append to the audit log. Nothing there is ever changed or removed."""
-        values = msgspec.structs.asdict(entry) | {"evidence": packed(entry.evidence)}
-        self.connection.execute(insert(schema.audit).values(**values))
+        """Append to the audit log, which is a room of its own: `stores/audit_log`."""
+        AuditLog(self.connection, self.namespace).add(entry)
 
-    def audit_log(
-        self,
-        *,
-        rollout: str | None = None,
-        model: str | None = None,
-        device: str | None = None,
-        limit: int = 100,
-    ) -> list[AuditRecord]:
-        """The newest entries, newest first."""
-        table = schema.audit
-        query = self._of(table).order_by(table.c.id.desc()).limit(limit)
-        if rollout is not None:
-            query = query.where(table.c.rollout == rollout)
-        if model is not None:
-            query = query.where(table.c.model == model)
-        if device is not None:
-            query = query.where(table.c.device == device)
-        return [
-            AuditRecord(
-                **{name: getattr(row, name) for name in AuditRecord.__struct_fields__}
-                | {"evidence": parse(dict[str, Any], row.evidence, what="stored evidence")}
-            )
-            for row in self.connection.execute(query)
-        ]
+    def audit_log(self, **asked: Any) -> list[ChainedEntry]:
+        """The newest entries of that room."""
+        return AuditLog(self.connection, self.namespace).newest(**asked)
 
     # --- secrets ---
 

@@ -226,9 +226,21 @@ audit = Table(
     Column("rollout", String(64)),
     Column("device", String(128)),
     Column("evidence", LargeBinary, nullable=False),
+    Column("sequence", BigInteger, nullable=False, server_default="0"),  # in its namespace's chain
+    Column("previous", String(64), nullable=False, server_default=""),  # the hash of the entry before it
+    Column("hash", String(64), nullable=False, server_default=""),
     Index("audit_by_rollout", "namespace", "rollout"),
     Index("audit_by_device", "namespace", "device"),
     Index("audit_by_time", "namespace", "at"),
+    Index("audit_by_sequence", "namespace", "sequence", unique=True),
+)
+
+audit_heads = Table(  # the newest entry of each namespace: locked while the next one is written
+    "audit_head",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
 )
 
 alerts = Table(  # made from the audit log: one row for each entry and receiver

@@ -2,7 +2,7 @@
 
     with transaction(database, namespace) as stores:
         stores.fleet.enrol(...)
-        stores.registry.write_audit(...)
+        stores.audit.newest(...)
 
 1. A unit of work is one transaction: it is committed at the end of the block, and rolled back by any exception.
 2. A store is made when it is first used, so that a transaction costs no more than the stores that it needs.
@@ -18,6 +18,7 @@ from functools import cached_property
 from sqlalchemy import Connection
 
 from whimbrel.stores.alerts import AlertDeliveries
+from whimbrel.stores.audit_log import AuditLog
 from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import Deltas
 from whimbrel.stores.experiments import Experiments
@@ -38,7 +39,7 @@ class Stores:
 
     @cached_property
     def registry(self) -> Registry:
-        """Models, versions, aliases, artifacts, rollouts, quarantine, audit and secrets."""
+        """Models, versions, aliases, artifacts, rollouts, quarantine and secrets."""
         return Registry(self.connection, self.namespace)
 
     @cached_property
@@ -75,6 +76,11 @@ class Stores:
     def alerts(self) -> AlertDeliveries:
         """What became of each alert for each receiver."""
         return AlertDeliveries(self.connection, self.namespace)
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """Who did what, when and why, in a chain of hashes."""
+        return AuditLog(self.connection, self.namespace)
 
     @cached_property
     def tickets(self) -> Tickets:

@@ -19,6 +19,7 @@ WITHOUT_A_VIEW = {
 }
 OF_ANY_SHAPE = {
     ("AuditEntry", "evidence"): "each action tells its own",
+    ("ChainedEntry", "evidence"): "the same, as it is in the chain",
 }
 
 

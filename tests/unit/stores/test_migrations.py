@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import alembic.autogenerate
+import alembic.command
 import alembic.migration
 import pytest
 from sqlalchemy import text
@@ -12,8 +13,10 @@ from sqlalchemy import text
 from conftest import POSTGRESQL
 from support.old_database import make_newer, make_older, schema_of
 from whimbrel.errors import Refused
+from whimbrel.flows.audit_chain import check_chain
 from whimbrel.stores import schema
-from whimbrel.stores.database import Database
+from whimbrel.stores.database import Database, alembic_config
+from whimbrel.stores.transaction import transaction
 
 
 @pytest.fixture
@@ -143,3 +146,30 @@ def test_a_lock_that_never_comes_is_said(fresh_schema: str, monkeypatch: pytest.
             assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "0"
     finally:
         opened.close()
+
+
+def test_an_audit_log_from_before_the_chain_is_chained_and_its_beginning_is_marked(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/old.db")
+    try:
+        with database.transaction() as connection:
+            alembic.command.upgrade(alembic_config(connection), "0016")
+            for number, space in enumerate(["default", "other", "default"]):
+                connection.execute(
+                    text(
+                        "INSERT INTO audit (namespace, at, actor, action, because, evidence) "
+                        "VALUES (:space, :at, 'ana', 'advance', 'é', :evidence)"
+                    ),
+                    {"space": space, "at": float(number), "evidence": b'{"log_e":2.5}'},
+                )
+        database.migrate()
+        with transaction(database, "default") as stores:
+            entries = stores.audit.after(0, limit=10)
+            assert [entry.action for entry in entries] == ["advance", "advance", "begin_chain"]
+            assert (entries[1].at, entries[1].evidence) == (2.0, {"log_e": 2.5})
+            assert entries[2].because.startswith("the 2 entries before this one were written before")
+            assert check_chain(entries).problem is None
+            assert stores.audit.head() == (3, entries[2].hash)
+        with transaction(database, "other") as stores:
+            assert [entry.sequence for entry in stores.audit.after(0, limit=10)] == [1, 2]
+    finally:
+        database.close()

@@ -3,7 +3,9 @@
 import msgspec
 
 from whimbrel.errors import Refused
+from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.ports import AccessPort
+from whimbrel.flows.ports import AuditPort
 
 
 def admit_enrolment(devices: AccessPort, device_id: str, *, now: float) -> None:
@@ -15,3 +17,16 @@ def admit_enrolment(devices: AccessPort, device_id: str, *, now: float) -> None:
         raise Refused(f"{device_id} is blocked by the operator, and may not enrol until it is unblocked")
     back = msgspec.structs.replace(access, state="open", since=now, because="it enrolled again", actor=device_id)
     devices.set_access(back)
+
+
+def audit_enrolment(registry: AuditPort, device_id: str, *, token: str, now: float) -> None:
+    """Note that a device enrolled, or enrolled again. `token`: the name of its enrolment token."""
+    audit(
+        registry,
+        device=device_id,
+        actor=device_id,
+        action="enrol_device",
+        because=f"with the enrolment token {token!r}",
+        now=now,
+        evidence={"token": token},
+    )

@@ -15,6 +15,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.errors import NotFound, Refused, WhimbrelError
+from whimbrel.flows.audit import audit
 from whimbrel.flows.device_records import UserReportRecord
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
@@ -52,7 +53,13 @@ class FilingResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def file_batch(
-    registry: RegistryPort, fleet: FleetPort, tickets: UserReportsPort, batch: UserReports, *, now: float
+    registry: RegistryPort,
+    fleet: FleetPort,
+    tickets: UserReportsPort,
+    batch: UserReports,
+    *,
+    actor: str,
+    now: float,
 ) -> FilingResult:
     """Keep what a help desk hands on. A model that the batch itself names is heard of, also without any ticket.
 
@@ -61,6 +68,11 @@ def file_batch(
     filed = file_reports(registry, fleet, tickets, batch.reports, now=now)
     if batch.model is not None:
         tickets.heard(registry.model(batch.model).name, at=now)
+    if filed.new:  # a help desk that has none says so every few minutes
+        models = sorted({report.model for report in batch.reports})
+        what = f"{filed.new:,} ticket{'' if filed.new == 1 else 's'} of users"
+        evidence = {"new": filed.new, "known": filed.known, "refused": len(filed.refused), "models": models}
+        audit(registry, actor=actor, action="file_tickets", because=what, now=now, evidence=evidence)
     return filed
 
 

@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.status_codes import HTTP_200_OK
 
+from whimbrel.flows.audit import audit
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.alerts import AlertView, ReceiverTestView, ReceiverView
 from whimbrel.stores.transaction import Stores
@@ -26,6 +27,12 @@ async def send_test(
 ) -> ReceiverTestView:
     """Send a receiver a test alert now, and return what it answered."""
     result = await operations.context.alerts.test(namespace, name)
+
+    def note(stores: Stores) -> None:
+        because = f"{name} {'took it' if result.ok else 'did not take it'}"
+        audit(stores.registry, actor="admin", action="test_receiver", because=because, now=operations.now())
+
+    await operations.do(namespace, note)
     return ReceiverTestView(receiver=name, ok=result.ok, said=result.said)
 
 

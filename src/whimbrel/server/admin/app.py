@@ -17,7 +17,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 
 from whimbrel import limits
-from whimbrel.errors import DiskFull, WhimbrelError
+from whimbrel.errors import DiskFull, NotAllowed, WhimbrelError
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Release
 from whimbrel.server.admin.alerts import ALERT_ROUTES
@@ -35,6 +35,7 @@ from whimbrel.server.admin.status import STATUS_ROUTES
 from whimbrel.server.admin.tickets import TICKET_ROUTES
 from whimbrel.server.admin.versions import VERSION_ROUTES
 from whimbrel.server.admin.views.problem import Problem
+from whimbrel.server.bounded_acts import FAIL_SIGN_IN
 from whimbrel.server.http import problem, unforeseen
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,11 @@ def admin_app(context: AdminContext) -> Litestar:
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         await operations.admit(connection.path_params["namespace"], connection.headers.get("authorization"))
 
+    def stranger(request: Request[Any, Any, Any], error: NotAllowed) -> Response[bytes]:
+        address = request.client.host if request.client is not None else ""
+        context.acts.count(str(request.path_params.get("namespace", "")), FAIL_SIGN_IN, by=address)
+        return _ours(request, error)
+
     guarded = Router(
         "/{namespace:str}/admin/v1",
         guards=[guard],
@@ -73,7 +79,7 @@ def admin_app(context: AdminContext) -> Litestar:
         [guarded],
         openapi_config=openapi_config(names),
         plugins=[names, ProblemResponses()],
-        exception_handlers={WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
+        exception_handlers={NotAllowed: stranger, WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
         request_max_body_size=limits.ARTIFACT_BYTES,
         logging_config=None,
     )

@@ -14,6 +14,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from whimbrel.errors import NotFound
+from whimbrel.flows.audit import audit
 from whimbrel.flows.publishing.collect import forget_unheld
 from whimbrel.model.documents import convert
 from whimbrel.model.ids import Digest
@@ -46,9 +47,22 @@ async def put_artifact(
     """Store the body under its digest."""
     path = _path(namespace, sha256)
     size = await operations.context.blobs.receive(path, request.stream(), sha256=sha256)
-    await operations.do(
-        namespace, lambda stores: stores.registry.add_artifact(sha256, size_bytes=size, at=operations.now())
-    )
+    now = operations.now()
+
+    def add(stores: Stores) -> None:
+        known = stores.registry.artifact_size(sha256) is not None
+        stores.registry.add_artifact(sha256, size_bytes=size, at=now)
+        if not known:
+            audit(
+                stores.registry,
+                actor="admin",
+                action="store_artifact",
+                because=f"{sha256[:12]}, {size:,} bytes",
+                now=now,
+                evidence={"sha256": sha256, "size_bytes": size},
+            )
+
+    await operations.do(namespace, add)
     return ArtifactView(sha256=sha256, size_bytes=size)
 
 
@@ -72,7 +86,7 @@ async def collect(
             collected.append(digest)
             size_bytes += size
             continue
-        forget = functools.partial(_forget, digest=digest, older_than=before)
+        forget = functools.partial(_forget, digest=digest, older_than=before, now=operations.now())
         if await operations.do(namespace, forget):
             await operations.context.blobs.delete(_path(namespace, digest))
             collected.append(digest)
@@ -80,8 +94,8 @@ async def collect(
     return CollectedView(collected=collected, size_bytes=size_bytes, dry_run=dry_run)
 
 
-def _forget(stores: Stores, *, digest: str, older_than: float) -> bool:
-    return forget_unheld(stores.registry, stores.deltas, digest, older_than=older_than)
+def _forget(stores: Stores, *, digest: str, older_than: float, now: float) -> bool:
+    return forget_unheld(stores.registry, stores.deltas, digest, older_than=older_than, actor="admin", now=now)
 
 
 def _path(namespace: str, sha256: str) -> str:

@@ -8,8 +8,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.status_codes import HTTP_201_CREATED
 
+from whimbrel.flows.audit import audit
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.repository import EnrolToken
+from whimbrel.stores.transaction import Stores
 
 _TOKEN_BYTES = 24
 
@@ -22,9 +24,21 @@ async def create_enrol_token(
 ) -> EnrolToken:
     """Make a token with which devices enrol. It is told once, and kept as a hash."""
     token = secrets.token_urlsafe(_TOKEN_BYTES)
-    await operations.do(
-        namespace, lambda stores: stores.registry.add_secret(token, kind="enrol", name=name, at=operations.now())
-    )
+    now = operations.now()
+
+    def add(stores: Stores) -> None:
+        stores.registry.add_secret(token, kind="enrol", name=name, at=now)
+        because = f"devices may enrol with the token {name!r}"
+        audit(
+            stores.registry,
+            actor="admin",
+            action="create_enrol_token",
+            because=because,
+            now=now,
+            evidence={"token": name},
+        )
+
+    await operations.do(namespace, add)
     return EnrolToken(name=name, token=token)
 
 

@@ -167,7 +167,7 @@ def experiment_with_verdict(stores: Stores, identifier: str, *, history: bool, n
     view = msgspec.structs.replace(experiment_view(stores, record), verdict=experiment_verdict_view(verdict))
     if not history:
         return view
-    log = stores.registry.audit_log(rollout=identifier, limit=limits.EXPERIMENT_POINTS)
+    log = stores.audit.newest(rollout=identifier, limit=limits.EXPERIMENT_POINTS)
     return msgspec.structs.replace(
         view,
         history=interval_points(record, ledgers[record.id]),

@@ -120,7 +120,7 @@ async def put_alias(
     """Give a version a name."""
 
     def change(stores: Stores) -> AliasView:
-        version = set_alias(stores.registry, model, alias=alias, name=data.version)
+        version = set_alias(stores.registry, model, alias=alias, name=data.version, actor="admin", now=operations.now())
         return AliasView(model=model, alias=alias, version=version.version, serial=version.serial)
 
     return await operations.change(namespace, change)

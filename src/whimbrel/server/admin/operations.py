@@ -14,11 +14,12 @@ import msgspec
 from whimbrel.errors import NotAllowed
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import bearer
+from whimbrel.server.bounded_acts import BoundedActs
 from whimbrel.server.controllers import Controllers
 from whimbrel.server.static import BytesSent
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
-from whimbrel.stores.signer import Key
+from whimbrel.stores.signer import Key, Signer
 from whimbrel.stores.transaction import Stores, transaction
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ class AdminContext(msgspec.Struct, frozen=True):
     alerts: Alerts
     policy_key: Key
     clock: Callable[[], float]
+    anchor_signer: Signer  # of anchors of the audit log
+    acts: BoundedActs
     sent: BytesSent = msgspec.field(default_factory=BytesSent)
 
 

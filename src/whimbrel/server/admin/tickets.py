@@ -24,7 +24,9 @@ async def file_tickets(
     """Keep tickets, each once, and wake the controllers that count them."""
     result = await operations.do(
         namespace,
-        lambda stores: file_batch(stores.registry, stores.fleet, stores.tickets, data, now=operations.now()),
+        lambda stores: file_batch(
+            stores.registry, stores.fleet, stores.tickets, data, actor="admin", now=operations.now()
+        ),
     )
     operations.context.controllers.wake.set()
     return result

@@ -6,6 +6,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
+from whimbrel.flows.audit import audit
 from whimbrel.flows.publishing.accept_version import accept_version
 from whimbrel.flows.publishing.retire import retire
 from whimbrel.flows.publishing.set_line import line_of, set_line
@@ -183,8 +184,13 @@ async def list_deltas(
 async def build_deltas(operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str]) -> None:
     """Make the patches of a model that are missing, and list them."""
     controllers = operations.context.controllers
-    await controllers.build_deltas(namespace, model=model)
-    await controllers.settle()
+    tried = await controllers.build_deltas(namespace, model=model)
+
+    def note(stores: Stores) -> None:
+        because = f"{tried:,} patch{'' if tried == 1 else 'es'} tried"
+        audit(stores.registry, model=model, actor="admin", action="make_deltas", because=because, now=operations.now())
+
+    await operations.change(namespace, note)
 
 
 def listed_versions(stores: Stores, model: str) -> list[ListedVersion]:

@@ -64,10 +64,12 @@ def test_an_artifact_is_forgotten_when_nothing_holds_it_and_once() -> None:
         spare = "b" * 64
         for digest in (file().sha256, spare):
             here.registry.add_artifact(digest, size_bytes=100, at=T0)
-        forget = {"artifacts": here.registry, "patches": here.stores.deltas}
+        forget = {"artifacts": here.registry, "patches": here.stores.deltas, "actor": "ana", "now": T0 + 2}
         assert not forget_unheld(**forget, digest=file().sha256, older_than=T0 + 1)  # the versions hold it
         assert not forget_unheld(**forget, digest=spare, older_than=T0)  # its version may still come
         assert forget_unheld(**forget, digest=spare, older_than=T0 + 1)
         assert not forget_unheld(**forget, digest=spare, older_than=T0 + 1)
         assert here.registry.artifact_size(spare) is None
+        (entry,) = [each for each in here.registry.audit_log() if each.action == "collect_artifact"]
+        assert (entry.actor, entry.evidence) == ("ana", {"sha256": spare, "size_bytes": 100})
         assert here.registry.artifact_size(file().sha256) == 100

@@ -192,18 +192,18 @@ def test_a_message_without_tickets_is_heard() -> None:
 
 def test_a_batch_that_names_a_model_is_heard_also_without_tickets() -> None:
     with town(running=asked()) as here:
-        result = file_batch(here.registry, here.fleet, rows(here), UserReports(model="wake"), now=T0 + 500)
+        result = file_batch(here.registry, here.fleet, rows(here), UserReports(model="wake"), actor="ana", now=T0 + 500)
         assert result == FilingResult(new=0, known=0, refused={})
         assert here.fleet.user_reports_heard_at("wake") == T0 + 500
         with pytest.raises(NotFound):
-            file_batch(here.registry, here.fleet, rows(here), UserReports(model="other"), now=T0 + 500)
+            file_batch(here.registry, here.fleet, rows(here), UserReports(model="other"), actor="ana", now=T0 + 500)
 
 
 def test_a_batch_that_names_no_model_is_heard_of_those_of_its_tickets() -> None:
     with town(running=asked()) as here:
         running(here)
         batch = UserReports(reports=(ticket(1, device_id=CANARY),))
-        assert file_batch(here.registry, here.fleet, rows(here), batch, now=LATER).new == 1
+        assert file_batch(here.registry, here.fleet, rows(here), batch, actor="ana", now=LATER).new == 1
         assert here.fleet.user_reports_heard_at("wake") == LATER
 
 

@@ -52,6 +52,9 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     rollout: str | None
     device: str | None = None  # absent: the server is older
     evidence: dict[str, Any]
+    sequence: int = 0  # in the chain of the namespace; 0: the server is older
+    previous: str = ""  # the hash of the entry before it
+    hash: str = ""
 
 
 class EnrolToken(msgspec.Struct, frozen=True, kw_only=True):
