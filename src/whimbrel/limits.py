@@ -11,6 +11,18 @@ LABELS = 64  # labels of a device: each is matched on every decision
 DEVICE_MODELS = 64  # models that a device follows: each costs a few files a refresh
 DEVICE_ID_BYTES = 128  # UTF-8; a UUID has 36, an IMEI 15, an ARN up to 100
 
+# --- enrolment ---
+ENROLMENTS_A_MINUTE = 600  # new ids by one name of enrolment tokens: a fleet of 500 on a bench, and no flood of ids
+ENROLMENTS_A_MINUTE_MAX = 600_000  # what an operator may set: 10,000 a second
+ENROL_TOKEN_USES = 10_000_000
+ENROL_TOKENS_AT_ONCE = 10_000  # of one name: a production lot; some 500 KB of tokens
+ENROL_TERMS_BYTES = 512  # of the labels that terms name: they travel in every device token
+ALLOW_AGAIN_S = 86400.0  # for which a person lets an id come back with another key, where nothing else is said
+ALLOW_AGAIN_MAX_S = 30 * 86400.0
+ATTESTATION_CERTIFICATES = 8  # of a chain: Android's have four or five
+ATTESTATION_CERTIFICATE_CHARS = 11_000  # base64url of 8 KiB; an attestation certificate has about 1 KiB
+CHALLENGE_LIFE_S = 120.0  # in which a device answers: a slow link and a slow key store need a few seconds
+
 # --- the inventory ---
 DEVICES_A_PAGE = 1000  # some 500 KB of JSON
 DEVICES_A_QUERY = 2000  # read at once where labels are looked at

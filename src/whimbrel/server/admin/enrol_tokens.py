@@ -9,6 +9,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.status_codes import HTTP_201_CREATED
 
 from whimbrel.flows.audit import audit
+from whimbrel.flows.devices.records import EnrolTokenTerms
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.repository import EnrolToken
 from whimbrel.stores.transaction import Stores
@@ -27,7 +28,7 @@ async def create_enrol_token(
     now = operations.now()
 
     def add(stores: Stores) -> None:
-        stores.registry.add_secret(token, kind="enrol", name=name, at=now)
+        stores.enrolments.add_token(name, [token], terms=EnrolTokenTerms(), at=now)
         because = f"devices may enrol with the token {name!r}"
         audit(
             stores.registry,

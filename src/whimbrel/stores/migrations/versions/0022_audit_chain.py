@@ -14,7 +14,7 @@ from whimbrel.flows.audit_chain import BEFORE_THE_FIRST, chained
 from whimbrel.flows.records import AuditRecord
 
 revision = "0022"
-down_revision = "0016"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 
