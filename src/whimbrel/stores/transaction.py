@@ -17,6 +17,7 @@ from functools import cached_property
 
 from sqlalchemy import Connection
 
+from whimbrel.stores.accounts import Accounts
 from whimbrel.stores.alerts import AlertDeliveries
 from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import Deltas
@@ -75,6 +76,11 @@ class Stores:
     def alerts(self) -> AlertDeliveries:
         """What became of each alert for each receiver."""
         return AlertDeliveries(self.connection, self.namespace)
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        """People and machines, and their tokens."""
+        return Accounts(self.connection, self.namespace)
 
     @cached_property
     def tickets(self) -> Tickets:

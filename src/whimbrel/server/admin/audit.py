@@ -7,12 +7,13 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
+from whimbrel.flows.accounts.permissions import Permission
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.repository import AuditEntry
 from whimbrel.stores.transaction import Stores
 
 
-@get("/audit", summary="Every move and decision, newest first")
+@get("/audit", permission=Permission.READ, summary="Every move and decision, newest first")
 async def list_audit(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
