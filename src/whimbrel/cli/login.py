@@ -44,7 +44,7 @@ def login(
 
     whimbrel login --server https://models.example.com:8471
 
-    The first time a context is made for the server. Commands use its session until it ends, or `whimbrel logout` ends it.
+    The first time a context is made for the server. Commands use its session until it ends; `whimbrel logout` ends it.
     """
     config = read_config()
     name, place = _context(config, server=server, context=context, namespace=namespace)

@@ -209,8 +209,8 @@ def _stage_words(plan: Plan, index: int, check: StageCheck, *, first: bool) -> t
         sentences.append(f"The blast radius keeps it at {plan.blast_radius.percent:g}% of all devices at most.")
     if stage.approval is not None:
         who = "one person" if stage.approval.count == 1 else f"{stage.approval.count} people"
-        who += " other than who starts it"
-        sentences.append(f"It begins when {who} approved{f' ({stage.approval.note})' if stage.approval.note else ''}.")
+        note = f" ({stage.approval.note})" if stage.approval.note else ""
+        sentences.append(f"It begins when {who} approved{note}, not counting who started the rollout.")
     if stage.conditions is not None:
         wanted = "; ".join(condition_words(stage.conditions)) or "whenever they like"
         sentences.append(f"Its devices fetch and activate only: {wanted}; others wait.")
