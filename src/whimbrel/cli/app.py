@@ -74,6 +74,9 @@ _COMMANDS = {
         "serve": _Entry("repository", "server", "Run the server."),
         "migrate": _Entry("repository", "server", "Bring a repository's database up to this version of Whimbrel."),
         "context": _Entry("context", "", "Name servers and folders, and say which one commands are about."),
+        "login": _Entry("login", "server", "Sign in to a server as yourself, with its provider."),
+        "logout": _Entry("login", "server", "End that session."),
+        "token": _Entry("token", "server", "Tokens of people and machines: make, list, rotate, revoke."),
         "audit": _Entry(
             "audit", "server", "Who did what, when and why; export the log, and check that nothing was changed."
         ),

@@ -28,6 +28,7 @@ from whimbrel.errors import (
     NotAllowed,
     NotFound,
     Refused,
+    TooMany,
     Unavailable,
     UntrustedInput,
     WhimbrelError,
@@ -118,7 +119,7 @@ class Client:
             ) from error
         if answer.is_success:
             return answer
-        raise _error(answer)
+        raise problem_of(answer)
 
 
 def _decoded(answer: httpx.Response, kind: Any) -> Any:
@@ -138,7 +139,8 @@ def quoted(part: str) -> str:
     return quote(part, safe="")
 
 
-def _error(answer: httpx.Response) -> WhimbrelError:
+def problem_of(answer: httpx.Response) -> WhimbrelError:
+    """The error that a server answered."""
     try:
         detail = str(answer.json()["detail"])
         if answer.status_code == 404 and detail.startswith(_NO_SUCH_PATH):
@@ -155,6 +157,7 @@ def _error(answer: httpx.Response) -> WhimbrelError:
         404: NotFound,
         409: Conflict,
         413: UntrustedInput,
+        429: TooMany,
         503: Unavailable,
         507: DiskFull,
     }
@@ -197,14 +200,14 @@ def connect(
         from whimbrel.server.admin.app import admin_app  # a second of work that a remote server or --help needs not
         from whimbrel.server.app import open_repository
         from whimbrel.server.config import Folder
+        from whimbrel.server.people import folder_caller
 
         folder = Folder.open(place.repository or Path())
-        token = _read_token(place.token_file or folder.admin_token)
         with open_repository(folder) as opened:
-            transport = httpx.ASGITransport(admin_app(opened.admin_context()))  # type: ignore[arg-type]
-            http = httpx.AsyncClient(
-                transport=transport, base_url="http://folder", headers=_bearer(token), timeout=_TIMEOUT_S
-            )
+            working = opened.admin_context(folder=folder_caller())
+            transport = httpx.ASGITransport(admin_app(working))  # type: ignore[arg-type]
+            shown = {} if place.token_file is None else _bearer(_read_token(place.token_file))
+            http = httpx.AsyncClient(transport=transport, base_url="http://folder", headers=shown, timeout=_TIMEOUT_S)
             held = place.keys or folder.offline_keys
             client = Client(http, runner=runner, namespace=place.namespace or folder.config.namespace, keys=held)
             try:
@@ -239,7 +242,9 @@ def _token(file: Path | None) -> str:
         return _read_token(file)
     token = os.environ.get("WHIMBREL_TOKEN", "").strip()
     if not token:
-        raise NotAllowed("a server asks for the admin token: name its file with --token-file, or set WHIMBREL_TOKEN")
+        raise NotAllowed(
+            "a server asks for a token: sign in (whimbrel login), name a file with --token-file, or set WHIMBREL_TOKEN"
+        )
     return token
 
 
@@ -247,7 +252,7 @@ def _read_token(file: Path) -> str:
     try:
         return file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise NotAllowed(f"the admin token cannot be read from {file}: {error}") from error
+        raise NotAllowed(f"the token cannot be read from {file}: {error}") from error
 
 
 _WHERE = "Where"
@@ -269,7 +274,7 @@ ContextName = Annotated[
 ]
 TokenFile = Annotated[
     Path | None,
-    typer.Option(help="File with the admin token; else $WHIMBREL_TOKEN.", rich_help_panel=_WHERE),
+    typer.Option(help="File with your token; else $WHIMBREL_TOKEN.", rich_help_panel=_WHERE),
 ]
 Namespace = Annotated[str | None, typer.Option(help="Namespace.", rich_help_panel=_WHERE)]
 Keys = Annotated[

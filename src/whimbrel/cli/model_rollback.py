@@ -8,7 +8,7 @@ import typer
 
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
-from whimbrel.cli.options import By, Yes, login
+from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, print_json, say
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import plain
@@ -40,7 +40,6 @@ def rollback(
         typer.Option("--although-unknown", help="Go on although the server knows no device with these labels."),
     ] = False,
     because: Annotated[str, typer.Option("--because", help="The reason, for the audit log and for alerts.")] = "",
-    by: By = "",
     yes: Yes = False,
     json: Json = False,
 ) -> None:
@@ -56,9 +55,7 @@ def rollback(
         raise UntrustedInput(
             f"--selector {selector!r} names no label, so it is every device; leave it out to mean that"
         )
-    asked = NewWayBack(
-        to=to, selector=selector, because=because, actor=by or login(), although_unknown=although_unknown
-    )
+    asked = NewWayBack(to=to, selector=selector, because=because, although_unknown=although_unknown)
     done = take_back(client, name, asked, yes=yes, quiet=json)
     if json:
         print_json(plain(done) | {"revoke_command": revoke_command(done, because=because)})

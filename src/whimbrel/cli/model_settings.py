@@ -23,6 +23,7 @@ from whimbrel.model.local_limits import LocalLimits
 from whimbrel.plan.objectives import Anomalies, check_objectives, read_objective
 
 _CADENCE, _BUDGETS, _CONDITIONS = "Cadence and labels", "Budgets of a publication", "When devices fetch and activate"
+_PEOPLE = "Who must agree"
 _MONITORS, _ALONE = "What is watched while a version runs", "What a device decides alone"
 
 
@@ -67,6 +68,16 @@ _OPTIONS: dict[str, Any] = {
         text="How many of the newest earlier versions get a direct patch to a new one (default 2); versions that many "
         "devices run get one besides.",
         panel=_BUDGETS,
+    ),
+    "second_person_above": _option(
+        str | None,
+        "--second-person-above",
+        text="The share of the devices that a rollout may reach by one person's word: 10%. Past it, another person "
+        "must approve.",
+        panel=_PEOPLE,
+    ),
+    "no_second_person_above": _option(
+        bool, "--no-second-person-above", text="Take --second-person-above back.", panel=_PEOPLE
     ),
     "objective": _option(
         list[str] | None,
@@ -150,6 +161,10 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
         "conditions": ({**filed.get("conditions", {}), **_conditions(given)}) or None,
     }
     named = {name: value for name, value in settings.items() if value is not None}
+    if given["no_second_person_above"]:
+        named["second_person_above_percent"] = None
+    elif given["second_person_above"] is not None:
+        named["second_person_above_percent"] = _percent(given["second_person_above"])
     if given["local_limit"]:
         named["local_limits"] = _local_limits(given["local_limit"])
     elif given["no_local_limit"]:
@@ -166,6 +181,16 @@ def _objectives(given: list[str], *, none: bool) -> list[dict[str, Any]] | None:
     except ValueError as error:
         raise UntrustedInput(f"--objective: {error}") from error
     return [msgspec.to_builtins(each) for each in objectives] or None
+
+
+def _percent(given: str) -> float:
+    try:
+        percent = float(given.removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:
+        raise UntrustedInput(f"--second-person-above {given!r} is not understood; expected a share such as 10%")
+    return percent
 
 
 def _anomalies(given: str | None) -> str | None:

@@ -15,7 +15,7 @@ from whimbrel.cli.following import follow, wait_until
 from whimbrel.cli.model_health import figure_cells
 from whimbrel.cli.model_rollback import revoke_command, take_back
 from whimbrel.cli.option_values import duration_s
-from whimbrel.cli.options import By, OnlyModel, Yes, login
+from whimbrel.cli.options import OnlyModel, Yes
 from whimbrel.cli.output import Json, ago, console, counted, percent, print_json, print_table, readable, say, when
 from whimbrel.cli.plan import app as plan_app
 from whimbrel.cli.text_file import read_text
@@ -56,7 +56,6 @@ def start(
     draft: Annotated[
         bool, typer.Option("--draft", help="Write it down; it begins when it is approved (rollout approve).")
     ] = False,
-    by: By = "",
     json: Json = False,
 ) -> None:
     """Start a rollout from a plan. A plan that is not wholly understood is refused, with the line.
@@ -67,7 +66,7 @@ def start(
     text = read_text(plan)
     read_plan(text, what=plan.name)  # the same check as the server's, before anything is sent
     asked = {"plan": text, "file_name": plan.name, "hour_s": hour_s, "override": override, "draft": draft}
-    begun = client.send("POST", "rollouts", asked | {"actor": by or login()}, as_=RolloutView)
+    begun = client.send("POST", "rollouts", asked, as_=RolloutView)
     if json:
         print_json(begun)
         return
@@ -231,15 +230,15 @@ def evidence(
 
 def _move_command(move: str, teaching: str) -> Callable[..., None]:
     @connected
-    def run(client: Client, rollout: Which, because: Why = "", by: By = "", json: Json = False) -> None:
-        _move(client, rollout, move, because=because, actor=by or login(), json=json)
+    def run(client: Client, rollout: Which, because: Why = "", json: Json = False) -> None:
+        _move(client, rollout, move, because=because, json=json)
 
     run.__doc__ = teaching
     return run
 
 
-def _move(client: Client, rollout: str, move: str, *, because: str, actor: str, json: bool) -> None:
-    reason = {"because": because, "actor": actor}
+def _move(client: Client, rollout: str, move: str, *, because: str, json: bool) -> None:
+    reason = {"because": because}
     moved = client.send("POST", f"rollouts/{quoted(rollout)}/{quoted(move)}", reason, as_=RolloutView)
     if json:
         print_json(moved)
@@ -250,8 +249,9 @@ def _move(client: Client, rollout: str, move: str, *, because: str, actor: str, 
 app.command("approve")(
     _move_command(
         "approve",
-        "Agree that a draft begins, or that the next stage does. Each person counts once (--by), and the last one that "
-        "is needed sets it going. `rollout status` says who agreed and who is missing.",
+        "Agree that a draft begins, or that the next stage does. Each person counts once, whatever token shows who it "
+        "is; where a stage asks for approval, whoever started the rollout does not count. The last one that is needed "
+        "sets it going. `rollout status` says who agreed and who is missing.",
     )
 )
 app.command("reject")(
@@ -267,24 +267,22 @@ app.command("abort")(_move_command("abort", "End it: devices return to the basel
 
 @app.command("rollback")
 @connected
-def rollback(
-    client: Client, rollout: Which, because: Why = "", by: By = "", yes: Yes = False, json: Json = False
-) -> None:
+def rollback(client: Client, rollout: Which, because: Why = "", yes: Yes = False, json: Json = False) -> None:
     """Take it back: devices return, and the version is quarantined.
 
     Also after it was complete, as long as its version is the baseline: then the model goes back to the baseline
     before, as by `whimbrel model rollback`. That changes what the whole fleet runs, so it asks first; a rollout that is
     live is taken back at once.
     """
-    view, actor = _fetch(client, rollout), by or login()
+    view = _fetch(client, rollout)
     if view.state is State.COMPLETED:
-        asked = NewWayBack(rollout=view.id, because=because, actor=actor)
+        asked = NewWayBack(rollout=view.id, because=because)
         done = take_back(client, view.model, asked, yes=yes, quiet=json)
         if json:
             more = {"way_back": done, "revoke_command": revoke_command(done, because=because)}
             print_json(plain(_fetch(client, rollout)) | more)
         return
-    _move(client, rollout, "rollback", because=because, actor=actor, json=json)
+    _move(client, rollout, "rollback", because=because, json=json)
 
 
 def picture(view: RolloutView) -> Group:

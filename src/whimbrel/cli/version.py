@@ -8,7 +8,7 @@ import typer
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.fit import tell_fit
-from whimbrel.cli.options import By, ModelName, Yes, login
+from whimbrel.cli.options import ModelName, Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.version_fit import VersionFit
@@ -132,7 +132,6 @@ def unquarantine(
     version: Version,
     model: ModelName,
     because: Annotated[str, typer.Option("--because", help="Why devices may run it again; it is logged.")],
-    by: By = "",
     yes: Yes = False,
     json: Json = False,
 ) -> None:
@@ -152,7 +151,7 @@ def unquarantine(
             nature="changes what devices may run",
             yes=yes,
         )
-    reason = Reason(because=because, actor=by or login())
+    reason = Reason(because=because)
     lifted = client.send("POST", f"{path}/{asked.serial}/unquarantine", reason, as_=VersionView)
     if json:
         print_json(lifted)

@@ -35,6 +35,7 @@ from whimbrel.policy.policy import (
 ActivateMaxAge = Annotated[float, Meta(ge=1)]  # seconds
 OnRevoked = Literal["keep", "stop"]
 ROLLOUT_REFRESH_S = 30.0  # "within seconds": a device hears of a way back in 15 s on average
+SecondPersonAbove = Annotated[float, Meta(ge=0, le=100)] | None  # percent of the devices
 WATCHED_AFTER_HOURS = 24  # after a rollout ended, devices refresh as often as while it was live, for so long
 SizeBudget = Annotated[int, Meta(gt=0)] | None  # bytes
 DeltaBases = Annotated[int, Meta(ge=0, le=64)]
@@ -58,6 +59,7 @@ class ModelSettings(Document, frozen=True):
     local_limits: LocalLimits | None = None  # by which each device decides alone; over those of the release
     objectives: Objectives = ()  # what every version must keep while it runs
     anomalies: Anomalies = "alert"  # what follows where a version departs from its past, or from those beside it
+    second_person_above_percent: SecondPersonAbove = None  # what a rollout may reach by one person's word; None: all
 
     def __post_init__(self) -> None:
         check_objectives(self.objectives)
@@ -101,6 +103,7 @@ class NewSettings(Document, frozen=True):
     local_limits: LocalLimits | UnsetType | None = UNSET
     objectives: Objectives | UnsetType = UNSET
     anomalies: Anomalies | UnsetType = UNSET
+    second_person_above_percent: SecondPersonAbove | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if not isinstance(self.objectives, UnsetType):
@@ -182,7 +185,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     what it is. `override`: a person's reason to offer a version again that was taken back. `baseline` None: nothing ran
     before, so that devices which are not treated run no version, and nobody is a control. `lead`: the rollout of the
     set that it moves with, "" where it moves itself; `members`: the rollouts that move with it; `salt`: of its layer,
-    where that is its lead's.
+    where that is its lead's. `started_by`: the account that wrote it down; "" where it is older than accounts.
     """
 
     namespace: str
@@ -207,6 +210,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     lead: str = ""
     members: tuple[str, ...] = ()
     salt: int | None = None
+    started_by: str = ""
 
     @property
     def ended(self) -> bool:
@@ -321,6 +325,7 @@ class ExperimentRecord(msgspec.Struct, frozen=True, kw_only=True):
     delays_by_class: dict[str, tuple[float, ...]] = {}  # the same of hardware classes that take their own time
     winner: str | None = None
     ended_at: float | None = None
+    started_by: str = ""  # the account; "" where it is older than accounts
 
     @property
     def live(self) -> bool:

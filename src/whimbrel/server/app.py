@@ -27,6 +27,9 @@ import uvicorn
 
 from whimbrel.durable import write_durably
 from whimbrel.errors import Conflict, NotFound, Unavailable, UntrustedInput
+from whimbrel.flows.accounts.permissions import Caller, Role
+from whimbrel.flows.accounts.records import AccountRecord, TokenRecord
+from whimbrel.flows.accounts.tokens import BOOTSTRAP
 from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.records import EnrolTokenTerms
 from whimbrel.flows.ports import Inbox
@@ -42,6 +45,7 @@ from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import App, Receive, Scope, Send, problem, respond, unforeseen
 from whimbrel.server.intake import Intake
 from whimbrel.server.logs import fields
+from whimbrel.server.oidc import OidcProvider
 from whimbrel.server.start_checks import check_folders, exposed_admin, exposed_files
 from whimbrel.server.static import BytesSent, Static
 from whimbrel.stores.blobs import Blobs
@@ -73,19 +77,21 @@ class Repository(msgspec.Struct, frozen=True):
     acts: BoundedActs
     clock: Callable[[], float]
 
-    def admin_context(self, sent: BytesSent | None = None) -> AdminContext:
-        """What the admin API works on."""
-        key = self.signers.policy.public_key
+    def admin_context(self, sent: BytesSent | None = None, *, folder: Caller | None = None) -> AdminContext:
+        """What the admin API works on. `folder`: who asks without a token, where it is a command's own."""
+        settings = self.folder.config.oidc
         return AdminContext(
             self.database,
             self.blobs,
             self.controllers,
             self.alerts,
-            key,
+            self.signers.policy.public_key,
             self.clock,
             self.signers.timestamp,
             self.acts,
             sent or BytesSent(),
+            folder=folder,
+            oidc=None if settings is None else OidcProvider(settings, clock=self.clock),
         )
 
 
@@ -128,7 +134,8 @@ def _create(path: Path, config: Config, *, now: float) -> Folder:
         stores.roles.add_role("root", first_root)
         stores.roles.add_role("targets", first_targets)
         stores.roles.sign_snapshot_and_timestamp(online, now=today)
-        stores.registry.add_secret(admin, kind="admin", name="first", at=now)
+        stores.accounts.add_account(AccountRecord(name=BOOTSTRAP, kind="person", created_at=now))
+        stores.accounts.add_token(_first_token(now=now), secret=admin)
         stores.enrolments.add_token("first", [enrol], terms=EnrolTokenTerms(), at=now)
         because = f"the namespace {config.namespace!r}, with its keys and two tokens"
         audit(stores.registry, actor="init", action="create_repository", because=because, now=now)
@@ -142,6 +149,20 @@ def _create(path: Path, config: Config, *, now: float) -> Folder:
     write_durably(folder.admin_token, admin.encode() + b"\n", mode=0o600)
     write_durably(folder.enrol_token, enrol.encode() + b"\n", mode=0o600)
     return Folder.make(path, config)  # last: a folder without it is no repository
+
+
+def _first_token(*, now: float) -> TokenRecord:
+    """The token of admin.token: it is good until somebody revokes it."""
+    return TokenRecord(
+        id=secrets.token_hex(6),
+        name="first",
+        account=BOOTSTRAP,
+        kind="person",
+        roles=(Role.ADMIN,),
+        source="init",
+        created_at=now,
+        created_by="init",
+    )
 
 
 def migrate_repository(folder: Folder) -> Migration:

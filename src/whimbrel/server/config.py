@@ -6,8 +6,9 @@ inbox = "table"                        # or nats://host:4222
 inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
 
-The receivers of alerts stand in the same file: see `receivers`. They alone are read again while a server runs
-(`CurrentReceivers`); what the other settings name is open by then.
+How people sign in with a provider stands in the same file (`oidc_settings`), and so do the receivers of alerts
+(`receivers`), which alone are read again while a server runs (`CurrentReceivers`); what the other settings name is open
+by then.
 """
 
 import logging
@@ -26,6 +27,7 @@ from whimbrel.durable import write_durably
 from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
 from whimbrel.model.documents import Document, convert
 from whimbrel.model.ids import Name
+from whimbrel.server.oidc_settings import OidcSettings
 from whimbrel.server.receivers import Receiver
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Config(Document, frozen=True):
     inbox_stream: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")] = "whimbrel-inbox"  # of NATS
     namespace: Name = "default"
     receivers: Annotated[tuple[Receiver, ...], Meta(max_length=limits.RECEIVERS)] = ()
+    oidc: OidcSettings | None = None
 
     def __post_init__(self) -> None:
         names = [receiver.name for receiver in self.receivers]

@@ -6,7 +6,6 @@ A `Registry` lives as long as one transaction, in one namespace. It raises `Conf
 
 import functools
 import hashlib
-import hmac
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -340,28 +339,6 @@ class Registry:
     def audit_log(self, **asked: Any) -> list[ChainedEntry]:
         """The newest entries of that room."""
         return AuditLog(self.connection, self.namespace).newest(**asked)
-
-    # --- secrets ---
-
-    def add_secret(self, secret: str, *, kind: str, name: str, at: float) -> None:
-        """Store a token's hash."""
-        values = {
-            "namespace": self.namespace,
-            "sha256": hashed(secret),
-            "kind": kind,
-            "name": name,
-            "created_at": at,
-        }
-        upsert(self.connection, schema.secrets, values)
-
-    def secret_name(self, secret: str, *, kind: str) -> str | None:
-        """The name of a token. None for a token that is not stored."""
-        table = schema.secrets
-        digest = hashed(secret)
-        row = self.connection.execute(
-            self._of(table).where(table.c.sha256 == digest, table.c.kind == kind)
-        ).one_or_none()
-        return row.name if row is not None and hmac.compare_digest(row.sha256, digest) else None
 
     def _key(self, table: Any) -> tuple[Any, ...]:
         return (table.c.namespace == self.namespace,)

@@ -146,6 +146,7 @@ rollouts = Table(
     Column("members", LargeBinary, nullable=False, server_default="[]"),  # the rollouts that move with it
     Column("salt", BigInteger),  # of its own layer, where that is not the model's
     Column("delays_by_class", LargeBinary, nullable=False, server_default="{}"),
+    Column("started_by", String(128), nullable=False, server_default=""),  # the account
     Index("rollout_by_model", "namespace", "model"),
 )
 
@@ -181,6 +182,7 @@ experiments = Table(
     Column("created_at", Float, nullable=False),
     Column("ended_at", Float),
     Column("because", Text, nullable=False),
+    Column("started_by", String(128), nullable=False, server_default=""),  # the account
     Index("experiment_by_model", "namespace", "model"),
 )
 
@@ -485,14 +487,4 @@ leases = Table(
     Column("name", String(64), primary_key=True),
     Column("holder", String(128), nullable=False),
     Column("until", Float, nullable=False),
-)
-
-secrets = Table(
-    "secret",
-    metadata,
-    Column("namespace", String(64), primary_key=True),
-    Column("sha256", String(64), primary_key=True),
-    Column("kind", String(16), nullable=False),  # admin
-    Column("name", String(64), nullable=False),
-    Column("created_at", Float, nullable=False),
 )

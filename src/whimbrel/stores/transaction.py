@@ -17,6 +17,7 @@ from functools import cached_property
 
 from sqlalchemy import Connection
 
+from whimbrel.stores.accounts import Accounts
 from whimbrel.stores.alerts import AlertDeliveries
 from whimbrel.stores.audit_log import AuditLog
 from whimbrel.stores.database import Database
@@ -87,6 +88,11 @@ class Stores:
     def audit(self) -> AuditLog:
         """Who did what, when and why, in a chain of hashes."""
         return AuditLog(self.connection, self.namespace)
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        """People and machines, and their tokens."""
+        return Accounts(self.connection, self.namespace)
 
     @cached_property
     def tickets(self) -> Tickets:

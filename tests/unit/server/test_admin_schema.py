@@ -146,7 +146,7 @@ def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
     }
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     assert all(content == (None if method == "head" else problem) for (method, _), content in contents.items())
-    assert {int(status) for _, status in contents} == {400, 401, 403, 404, 409, 413, 503, 507}
+    assert {int(status) for _, status in contents} == {400, 401, 403, 404, 409, 413, 429, 503, 507}
     assert set(document["components"]["schemas"]["Problem"]["required"]) == {"title", "status", "detail"}
 
 
@@ -155,22 +155,24 @@ def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
     [
         ("get", "models", set()),
         ("get", "models/{model}", {404}),
-        ("patch", "models/{model}", {403, 404, 409, 413}),
-        ("post", "rollouts", {403, 404, 409, 413}),
-        ("put", "artifacts/{sha256}", {403, 404, 409, 413}),
+        ("patch", "models/{model}", {404, 409, 413}),
+        ("post", "rollouts", {404, 409, 413}),
+        ("put", "artifacts/{sha256}", {404, 409, 413}),
         ("head", "artifacts/{sha256}", {404}),
         ("get", "user-reports", {404}),
-        ("get", "rollouts/{identifier}/evidence/{form}", {403, 404}),
+        ("get", "rollouts/{identifier}/evidence/{form}", {404}),
         ("post", "collect", set()),
     ],
 )
 def test_a_route_names_the_problems_it_may_answer(
     document: dict[str, Any], method: str, path: str, further: set[int]
 ) -> None:
-    assert problem_statuses(operations(document)[method, path]) == {400, 401, 503, 507} | further
+    assert problem_statuses(operations(document)[method, path]) == {400, 401, 403, 429, 503, 507} | further
 
 
-def test_every_route_asks_for_the_admin_token(document: dict[str, Any]) -> None:
+def test_every_route_but_those_to_sign_in_asks_for_a_token(document: dict[str, Any]) -> None:
     scheme = document["components"]["securitySchemes"]["adminToken"]
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
-    assert all(operation["security"] == [{"adminToken": []}] for operation in operations(document).values())
+    open_to_all = {route for route, each in operations(document).items() if not each.get("security")}
+    assert open_to_all == {("post", "sign-in"), ("post", "sign-in/begin")}
+    assert all(each["security"] == [{"adminToken": []}] for each in operations(document).values() if "security" in each)

@@ -119,7 +119,10 @@ def test_every_route_tells_what_it_answers() -> None:
     router = Router(
         "/{namespace:str}/admin/v1",
         route_handlers=list(routes),
-        dependencies={"operations": Provide(lambda: None, sync_to_thread=False)},
+        dependencies={
+            "operations": Provide(lambda: None, sync_to_thread=False),
+            "caller": Provide(lambda: None, sync_to_thread=False),
+        },
     )
     schema = Litestar([router]).openapi_schema.to_schema()
     answers = [

@@ -29,6 +29,7 @@ from whimbrel.gate.verdict import ExperimentMove
 from whimbrel.model.documents import encode
 from whimbrel.model.selector import EVERYONE
 from whimbrel.plan.experiment_states import Act, after
+from whimbrel.plan.rollout_states import State
 
 PersonAct = Literal["stop", "keep", "ship"]
 
@@ -210,10 +211,13 @@ def _follow(
             tag=tag,
             hour_s=record.hour_s,
             actor=actor,
+            started_by=record.started_by,
             now=now,
         )
     except (Conflict, Refused) as error:
         return f"its rollout could not begin: {error}"
+    if rollout.state is State.DRAFT:
+        return f"rollout {rollout.id} waits for approval"
     return f"rollout {rollout.id} began"
 
 

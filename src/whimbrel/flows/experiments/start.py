@@ -9,6 +9,8 @@
 4. The layer's salt is drawn anew where nothing lives in it, so that who was treated together before is not again.
 """
 
+from collections.abc import Mapping
+
 from msgspec import UnsetType
 
 from whimbrel.errors import Conflict, Refused
@@ -41,6 +43,7 @@ def start_experiment(
     """
     model = registry.model(plan.model, lock=True)  # two starts at once: one of them finds the other
     serials = find_serials(registry, model, plan)
+    _check_second_person(plan, serials, above_percent=model.settings.second_person_above_percent)
     live = live_comparisons(registry, experiments, model=model.name)
     if blocking := titles_in_the_way(plan, live):
         has = "has" if len(blocking) == 1 else "have"
@@ -70,6 +73,7 @@ def start_experiment(
         hour_s=hour_s,
         created_at=now,
         because=f"started by {actor}",
+        started_by=actor,
         # Who runs an arm's version already (A/A) fetches nothing, and its controls wait for nothing.
         delays=(longest_wait_s(hour_s),) if len(set(serials.values())) > 1 else (),
     )
@@ -85,6 +89,24 @@ def start_experiment(
         evidence={"shares": shares, "serials": serials, "salt": salt},
     )
     return record
+
+
+def _check_second_person(plan: Experiment, serials: Mapping[str, int], *, above_percent: float | None) -> None:
+    """Raises `Refused` where one person's experiment would bring devices past the share that needs two."""
+    if above_percent is None:
+        return
+    other = [arm for arm in plan.treated if serials[arm.id] != serials[plan.control_id]]
+    percent = 100 * sum(plan.ranges()[arm.id].buckets for arm in other) / BUCKETS
+    if percent > above_percent:
+        raise Refused(
+            f"its arms have {percent:g}% of the devices, and this model needs a second person above "
+            f"{above_percent:g}%, which an experiment cannot wait for; give its arms less"
+        )
+    if other and plan.on_decision == "baseline" and above_percent < 100:
+        raise Refused(
+            "on_decision: baseline makes an arm everybody's by one person's word, and this model needs a second person "
+            f"above {above_percent:g}%; write on_decision: rollout, whose rollout waits for one"
+        )
 
 
 def live_comparisons(registry: RegistryPort, experiments: ExperimentsPort, *, model: str) -> list[Comparison]:

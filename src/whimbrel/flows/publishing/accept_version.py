@@ -39,11 +39,13 @@ def accept_version(
     release: bytes,
     publisher: bytes,
     hold: bool = False,
+    actor: str = "",
     now: float,
 ) -> Accepted:
     """Publish the `release` document that the `publisher` role lists. `now`: POSIX seconds.
 
-    `hold`: a first version waits for a rollout.
+    `hold`: a first version waits for a rollout. `actor`: the account that sent it; the publisher's role where there are
+    no accounts.
 
     Raises `Conflict` where somebody was first, `Refused` for a budget or an artifact that is not stored,
     `UntrustedInput` for documents that contradict each other or a wrong signature.
@@ -70,7 +72,7 @@ def accept_version(
     audit(
         registry,
         model=model,
-        actor=role,
+        actor=actor or role,
         action="publish",
         because=f"{document.version} ({document.semantic_version}){', the first: it is the baseline' * first}",
         now=now,

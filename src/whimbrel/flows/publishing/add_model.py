@@ -25,6 +25,7 @@ def add_model(
     line: bytes,
     salt: int,
     settings: ModelSettings,
+    actor: str = "admin",
     now: float,
 ) -> ModelRecord:
     """Add the model `name` with the documents that were signed for it. `now`: POSIX seconds.
@@ -44,5 +45,5 @@ def add_model(
     today = datetime.fromtimestamp(now, UTC)
     roles.accept_delegation(targets, now=today)
     roles.accept_publication(names.publisher_role(name), publisher, {names.line_path(name): line}, now=today)
-    audit(registry, model=name, actor="admin", action="add model", because="delegated by the targets key", now=now)
+    audit(registry, model=name, actor=actor, action="add model", because="delegated by the targets key", now=now)
     return record

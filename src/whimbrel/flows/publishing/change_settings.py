@@ -13,7 +13,9 @@ from whimbrel.flows.records import ModelSettings, NewSettings
 from whimbrel.model.documents import plain
 
 
-def change_settings(registry: PublishingPort, model: str, changes: NewSettings, *, now: float) -> ModelSettings:
+def change_settings(
+    registry: PublishingPort, model: str, changes: NewSettings, *, actor: str = "admin", now: float
+) -> ModelSettings:
     """Set the fields of `ModelSettings`, and of its conditions, that `changes` sets; the others stay.
 
     `now`: POSIX seconds.
@@ -29,7 +31,7 @@ def change_settings(registry: PublishingPort, model: str, changes: NewSettings, 
     audit(
         registry,
         model=model,
-        actor="admin",
+        actor=actor,
         action="set model",
         because=", ".join(sorted(replaced)),
         now=now,

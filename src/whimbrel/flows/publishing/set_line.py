@@ -32,9 +32,12 @@ def set_line(
     line: bytes,
     publisher: bytes,
     because: str,
+    actor: str = "",
     now: float,
 ) -> Line:
     """Take the `line` document that the `publisher` role lists. `now`: POSIX seconds.
+
+    `actor`: the account that sent it; the publisher's role where there are no accounts.
 
     Raises `Conflict` where its sequence is not the next, `Refused` where it lowers the floor or takes a revocation
     back, `UntrustedInput` for a line of another model or a wrong signature.
@@ -51,7 +54,7 @@ def set_line(
     audit(
         registry,
         model=model,
-        actor=role,
+        actor=actor or role,
         action="set line",
         because=because or "no reason given",
         now=now,

@@ -1,7 +1,8 @@
 """Who must agree before a rollout begins or enters its next stage, who did, and how many are missing.
 
 1. A draft waits for the first stage's approvals, or for one.
-2. An approval holds for the evidence that it was given on: what was approved before a doubt does not count.
+2. Whoever started a rollout does not count among those whose approval a stage asks for.
+3. An approval holds for the evidence that it was given on: what was approved before a doubt does not count.
 """
 
 import msgspec
@@ -41,7 +42,13 @@ def approved_by(registry: RegistryPort, rollout: RolloutRecord, *, stage: int) -
     if rollout.state not in {State.DRAFT, State.WAITING_FOR_APPROVAL}:
         return set()
     approvals = registry.approvals(rollout.id)
-    return {each.by for each in approvals if each.stage == stage and each.at >= rollout.state_since}
+    agreed = {each.by for each in approvals if each.stage == stage and each.at >= rollout.state_since}
+    return agreed - {rollout.started_by} if needs_another_person(rollout, stage=stage) else agreed
+
+
+def needs_another_person(rollout: RolloutRecord, *, stage: int) -> bool:
+    """Whether whoever started it may not approve: a stage asks for it. A plain draft may be approved by its author."""
+    return rollout.plan.stages[stage].approval is not None
 
 
 def approvals_missing(registry: RegistryPort, rollout: RolloutRecord) -> int:

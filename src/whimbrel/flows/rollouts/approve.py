@@ -2,17 +2,25 @@
 
 1. A draft waits for the first stage's approvals, or for one. A stage that asks for approvals is waited for when the
    gate would let the one before it go on.
-2. An approval holds for the evidence that it was given on: a doubt in between, and everybody is asked again.
-3. A person who rejects a draft ends it; one who rejects a stage pauses the rollout where it is.
+2. Whoever started the rollout is none of those whom a stage asks for: they are other people.
+3. An approval holds for the evidence that it was given on: a doubt in between, and everybody is asked again.
+4. A person who rejects a draft ends it; one who rejects a stage pauses the rollout where it is.
 """
 
 from typing import Literal
 
 from whimbrel.errors import Refused
+from whimbrel.flows.accounts.second_person import check_other_person
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ApprovalRecord, RolloutRecord
-from whimbrel.flows.rollouts.approvals import approvals_missing, approvals_wanted, approved_by, stage_to_approve
+from whimbrel.flows.rollouts.approvals import (
+    approvals_missing,
+    approvals_wanted,
+    approved_by,
+    needs_another_person,
+    stage_to_approve,
+)
 from whimbrel.flows.rollouts.move import move
 from whimbrel.flows.rollouts.rollout_set import lead_of
 from whimbrel.flows.rollouts.shares import next_over_the_cap
@@ -26,12 +34,17 @@ Consent = Literal["approve", "reject"]
 def approve(
     registry: RegistryPort, fleet: FleetPort, identifier: str, *, by: str, note: str, now: float
 ) -> RolloutRecord:
-    """One person agrees; the last one that is needed sets it going. Raises `Refused` for one who agreed before."""
+    """One person agrees; the last one that is needed sets it going.
+
+    `by`: the account that signed in. Raises `Refused` for one who agreed before, or who started it.
+    """
     lead = lead_of(registry, registry.rollout(identifier))
     registry.model(lead.model, lock=True)  # two at once: the second sees the first
     rollout = registry.rollout(lead.id)
     transition(rollout.state, Event.APPROVE)
     stage = stage_to_approve(rollout)
+    if needs_another_person(rollout, stage=stage):
+        check_other_person(rollout.started_by, by, what=f"stage {rollout.plan.stages[stage].name}")
     before = approved_by(registry, rollout, stage=stage)
     if by in before:
         raise Refused(

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from whimbrel.errors import Refused
+from whimbrel.flows.accounts.second_person import with_second_person
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import usage_of
@@ -73,6 +74,7 @@ def check_plan(
     except ValueError as error:
         raise Refused(str(error)) from error
     model = registry.model(name.model)
+    plan = with_second_person(plan, above_percent=model.settings.second_person_above_percent)
     versions = registry.versions(name.model)
     target = find_version(versions, name)
     fit = fit_of_version(registry, fleet, model.name, target.serial)
@@ -207,7 +209,8 @@ def _stage_words(plan: Plan, index: int, check: StageCheck, *, first: bool) -> t
         sentences.append(f"The blast radius keeps it at {plan.blast_radius.percent:g}% of all devices at most.")
     if stage.approval is not None:
         who = "one person" if stage.approval.count == 1 else f"{stage.approval.count} people"
-        sentences.append(f"It begins when {who} approved{f' ({stage.approval.note})' if stage.approval.note else ''}.")
+        note = f" ({stage.approval.note})" if stage.approval.note else ""
+        sentences.append(f"It begins when {who} approved{note}, not counting who started the rollout.")
     if stage.conditions is not None:
         wanted = "; ".join(condition_words(stage.conditions)) or "whenever they like"
         sentences.append(f"Its devices fetch and activate only: {wanted}; others wait.")

@@ -3,7 +3,8 @@
 1. The gate's moves and a person's go the same way; the actor says whose it was. The policy follows from the rows.
    A move is one of all rollouts of a set, whichever of them a person names.
 2. What went back is quarantined, the fleet's or the slice's: it is never tried again by itself.
-3. Nobody finishes a rollout in a freeze. Going back waits for nothing.
+3. Nobody finishes a rollout in a freeze, or past what others must agree to (accounts/second_person). Going back waits
+   for nothing.
 """
 
 from typing import Literal
@@ -11,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from whimbrel.errors import Refused
+from whimbrel.flows.accounts.second_person import check_finish
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.quarantine import quarantine, selector_of
@@ -55,6 +57,15 @@ def move_by_person(
     if person_move == "finish" and (until := frozen_until(rollout.plan.freeze, now)) is not None and rollout.live:
         raise Refused(
             f"a freeze holds until {time_words(until)}; until then there are rollout pause, abort and rollback"
+        )
+    if person_move == "finish" and rollout.live:
+        check_finish(
+            rollout.plan,
+            next_stage=rollout.stage + 1,
+            started_by=rollout.started_by,
+            agreed={each.by for each in registry.approvals(rollout.id)},
+            actor=actor,
+            above_percent=registry.model(rollout.model).settings.second_person_above_percent,
         )
     event = _EVENT_OF_PERSON[person_move]
     return move(registry, fleet, rollout, event, because=because, actor=actor, evidence={}, now=now)

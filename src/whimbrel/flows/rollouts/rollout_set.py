@@ -166,6 +166,7 @@ def carry(
             override=lead.override,
             lead=lead.id,
             salt=salt,
+            started_by=lead.started_by,
         )
         registry.add_rollout(_mirrored(record, lead), plan_text=f"# carried by rollout {lead.id}\n")
 

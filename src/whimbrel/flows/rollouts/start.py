@@ -7,7 +7,8 @@
 3. In its way is a live rollout or experiment of the model whose range meets its own, or an older rollout that queues
    for such a range.
    The plan says whether it is then refused, or queues and begins by itself.
-4. A draft begins when people approved it; nothing begins before its time, or in a freeze.
+4. A draft begins when people approved it, and a rollout past the share that its model names waits for another person.
+   Nothing begins before its time, or in a freeze.
 5. What waits has no say in the policy: baseline and shares are those of the moment in which it begins.
 6. A model without a baseline has a first version to roll out: devices that the plan does not reach run none, and there
    is no holdback.
@@ -18,6 +19,7 @@
 import msgspec
 
 from whimbrel.errors import Conflict, Refused
+from whimbrel.flows.accounts.second_person import with_second_person
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
@@ -47,11 +49,13 @@ def start_rollout(
     now: float,
     override: str = "",
     draft: bool = False,
+    started_by: str | None = None,
 ) -> RolloutRecord:
     """Write the rollout, and begin it where it may; the controller publishes. `tag` (random) ends its id.
 
     `override`: a person's reason to offer a version again that was taken back; it is logged. `draft`: it waits for an
-    approval, as one does whose first stage asks for one.
+    approval, as one does whose first stage asks for one. `started_by`: the account whose wish it is, where that is not
+    the actor: whoever started the experiment that it follows.
     """
     try:
         name = VersionName.parse(plan.model_version)
@@ -60,6 +64,7 @@ def start_rollout(
     model = registry.model(name.model, lock=True)  # two starts at once: one of them finds the other
     target = find_version(registry.versions(name.model), name)
     baseline = _baseline_for(registry, plan, model, target, override=override)
+    plan = with_second_person(plan, above_percent=model.settings.second_person_above_percent)
     rollout = RolloutRecord(
         namespace=registry.namespace,
         id=f"{model.name[:40]}-{target.serial}-{tag}",
@@ -76,6 +81,7 @@ def start_rollout(
         because=f"written down by {actor}",
         state_since=now,
         override=override,
+        started_by=actor if started_by is None else started_by,
     )
     waits = draft or plan.stages[0].approval is not None
     following = None if waits else _next_event(registry, fleet, rollout, model=model, baseline=baseline, now=now)

@@ -8,20 +8,26 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.status_codes import HTTP_200_OK
 
+from whimbrel.flows.accounts.permissions import Permission
 from whimbrel.flows.audit import audit
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.alerts import AlertView, ReceiverTestView, ReceiverView
 from whimbrel.stores.transaction import Stores
 
 
-@get("/receivers", summary="Who may be told, without addresses and secrets")
+@get("/receivers", permission=Permission.READ, summary="Who may be told, without addresses and secrets")
 async def list_receivers(operations: NamedDependency[Operations]) -> list[ReceiverView]:
     """The receivers of `whimbrel.toml`, as it is now."""
     receivers = operations.context.alerts.receivers().values()
     return [ReceiverView(name=each.name, form=each.form, on=list(each.on)) for each in receivers]
 
 
-@post("/receivers/{name:str}/test", status_code=HTTP_200_OK, summary="Send a receiver a marked test alert")
+@post(
+    "/receivers/{name:str}/test",
+    permission=Permission.CONFIGURE,
+    status_code=HTTP_200_OK,
+    summary="Send a receiver a marked test alert",
+)
 async def send_test(
     operations: NamedDependency[Operations], namespace: FromPath[str], name: FromPath[str]
 ) -> ReceiverTestView:
@@ -36,7 +42,7 @@ async def send_test(
     return ReceiverTestView(receiver=name, ok=result.ok, said=result.said)
 
 
-@get("/alerts", summary="What receivers were told, newest first")
+@get("/alerts", permission=Permission.READ, summary="What receivers were told, newest first")
 async def list_alerts(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],

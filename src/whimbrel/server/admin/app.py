@@ -1,13 +1,15 @@
 """What may people and their scripts ask? The admin API as an application: its routes, its guard and its errors.
 
 1. Each resource is a file beside this one: routes that parse, open one transaction, call a flow and answer a view.
-2. Whoever asks shows an admin token; OpenAPI 3.1 at `/schema` is open.
+2. Whoever asks shows a token. Each route declares the permission that it needs (flows/accounts/permissions), and the
+   account of the token is the actor of what it does. OpenAPI 3.1 at `/schema`, and signing in, are open.
 3. Every error is a problem document (RFC 9457) that says what was found, what was expected and what to do next.
 4. Offline keys never come here: `model add`, `publish` and `version revoke` sign on the caller's side and send what
    they signed; the server verifies it against the delegation and stores it by compare-and-swap.
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from litestar import Litestar, Request, Response, Router
@@ -17,9 +19,11 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 
 from whimbrel import limits
-from whimbrel.errors import DiskFull, NotAllowed, WhimbrelError
+from whimbrel.errors import DiskFull, InvariantBroken, NotAllowed, WhimbrelError
+from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Release
+from whimbrel.server.admin.accounts import SIGN_IN_ROUTES, TOKEN_ROUTES
 from whimbrel.server.admin.alerts import ALERT_ROUTES
 from whimbrel.server.admin.artifacts import ARTIFACT_ROUTES
 from whimbrel.server.admin.audit import AUDIT_ROUTES
@@ -27,6 +31,7 @@ from whimbrel.server.admin.devices import DEVICE_ROUTES
 from whimbrel.server.admin.enrol_tokens import ENROL_TOKEN_ROUTES
 from whimbrel.server.admin.experiments import EXPERIMENT_ROUTES
 from whimbrel.server.admin.models import MODEL_ROUTES
+from whimbrel.server.admin.moves import PermissionByPath
 from whimbrel.server.admin.openapi import SECURITY_SCHEME, StructNames, openapi_config
 from whimbrel.server.admin.operations import AdminContext, Operations
 from whimbrel.server.admin.problems import ProblemResponses
@@ -52,37 +57,72 @@ _ROUTES = (
     *ALERT_ROUTES,
     *AUDIT_ROUTES,
     *ENROL_TOKEN_ROUTES,
+    *TOKEN_ROUTES,
 )
+_PREFIX = "/{namespace:str}/admin/v1"
 
 
 def admin_app(context: AdminContext) -> Litestar:
     """The admin API as an ASGI application."""
     operations = Operations(context)
 
-    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        await operations.admit(connection.path_params["namespace"], connection.headers.get("authorization"))
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        caller = await operations.sign_in(connection)
+        caller.check(permission_needed(handler, connection.path_params))
+        connection.scope["user"] = caller
 
     def stranger(request: Request[Any, Any, Any], error: NotAllowed) -> Response[bytes]:
         address = request.client.host if request.client is not None else ""
         context.acts.count(str(request.path_params.get("namespace", "")), FAIL_SIGN_IN, by=address)
         return _ours(request, error)
 
+    for handler in _ROUTES:
+        permission_needed(handler, {})
     guarded = Router(
-        "/{namespace:str}/admin/v1",
+        _PREFIX,
         guards=[guard],
         security=[{SECURITY_SCHEME: []}],
-        dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
+        dependencies={
+            "operations": Provide(lambda: operations, sync_to_thread=False),
+            "caller": Provide(_caller, sync_to_thread=False),
+        },
         route_handlers=_ROUTES,
+    )
+    everybody = Router(
+        _PREFIX,
+        dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
+        route_handlers=SIGN_IN_ROUTES,
     )
     names = StructNames(Release)
     return Litestar(
-        [guarded],
+        [guarded, everybody],
         openapi_config=openapi_config(names),
         plugins=[names, ProblemResponses()],
         exception_handlers={NotAllowed: stranger, WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
         request_max_body_size=limits.ARTIFACT_BYTES,
         logging_config=None,
     )
+
+
+def permission_needed(handler: BaseRouteHandler, path: Mapping[str, Any]) -> Permission:
+    """The permission that a route declares. Raises `InvariantBroken` for one that declares none.
+
+    A route that does several things, by the last part of its path, declares a permission for each, and one for whatever
+    else stands there.
+    """
+    declared = handler.opt.get("permission")
+    if isinstance(declared, PermissionByPath):
+        return declared.of(path)
+    if not isinstance(declared, Permission):
+        raise InvariantBroken(f"the route {handler} declares no permission, so nobody may ask it")
+    return declared
+
+
+def _caller(request: Request[Any, Any, Any]) -> Caller:
+    caller = request.scope["user"]
+    if not isinstance(caller, Caller):
+        raise InvariantBroken("nobody signed in")
+    return caller
 
 
 def _ours(_: Request[Any, Any, Any], error: WhimbrelError) -> Response[bytes]:
@@ -98,6 +138,8 @@ def _theirs(request: Request[Any, Any, Any], error: HTTPException) -> Response[b
     if isinstance(error.extra, list):
         wrong = [each for each in error.extra if isinstance(each, dict)]
         detail += ": " + "; ".join(f"{each.get('key', '')} {each.get('message', each)}".strip() for each in wrong)
+        if "unknown field `actor`" in detail:
+            detail += "; who does something is the account of the token that asks, so leave actor out"
     elif error.status_code in {404, 405}:
         detail = f"there is no {request.method} {request.url.path}; see /schema"
     body = encode(Problem(title="The request cannot be accepted", status=error.status_code, detail=detail))

@@ -14,6 +14,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from whimbrel.errors import NotFound
+from whimbrel.flows.accounts.permissions import Permission
 from whimbrel.flows.audit import audit
 from whimbrel.flows.publishing.collect import forget_unheld
 from whimbrel.model.documents import convert
@@ -25,7 +26,7 @@ from whimbrel.stores.transaction import Stores
 COLLECT_AFTER_S = 86400.0  # an upload whose version is not published yet is safe for a day
 
 
-@head("/artifacts/{sha256:str}", summary="Whether an artifact is stored")
+@head("/artifacts/{sha256:str}", permission=Permission.READ, summary="Whether an artifact is stored")
 async def has_artifact(
     operations: NamedDependency[Operations], namespace: FromPath[str], sha256: FromPath[str]
 ) -> Response[None]:
@@ -37,7 +38,12 @@ async def has_artifact(
     return Response(None, headers={"X-Size-Bytes": str(size)})
 
 
-@put("/artifacts/{sha256:str}", status_code=HTTP_201_CREATED, summary="Store an artifact under its digest")
+@put(
+    "/artifacts/{sha256:str}",
+    permission=Permission.PUBLISH,
+    status_code=HTTP_201_CREATED,
+    summary="Store an artifact under its digest",
+)
 async def put_artifact(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
@@ -66,7 +72,12 @@ async def put_artifact(
     return ArtifactView(sha256=sha256, size_bytes=size)
 
 
-@post("/collect", status_code=HTTP_200_OK, summary="Delete artifacts that nothing refers to")
+@post(
+    "/collect",
+    permission=Permission.COLLECT,
+    status_code=HTTP_200_OK,
+    summary="Delete artifacts that nothing refers to",
+)
 async def collect(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],

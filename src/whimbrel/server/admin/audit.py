@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from whimbrel import limits
+from whimbrel.flows.accounts.permissions import Permission
 from whimbrel.flows.audit_chain import Anchor, ChainedEntry
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.repository import AuditEntry
@@ -15,7 +16,7 @@ from whimbrel.stores.anchors import sign_anchor
 from whimbrel.stores.transaction import Stores
 
 
-@get("/audit", summary="Every move and decision, newest first")
+@get("/audit", permission=Permission.READ, summary="Every move and decision, newest first")
 async def list_audit(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],

@@ -10,6 +10,7 @@ from litestar.status_codes import HTTP_200_OK
 
 from whimbrel import limits
 from whimbrel.errors import NotFound, UntrustedInput
+from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.devices.block import block_device, unblock_device
 from whimbrel.flows.devices.find import find_devices, with_models
 from whimbrel.flows.devices.label import label_device
@@ -36,7 +37,12 @@ from whimbrel.stores.transaction import Stores
 _NO_VERSION = "none"  # as the models' lists of devices call it
 
 
-@get("/devices", summary="Enrolled devices by id, a page at a time", responses=problems(NotFound))
+@get(
+    "/devices",
+    permission=Permission.READ,
+    summary="Enrolled devices by id, a page at a time",
+    responses=problems(NotFound),
+)
 async def list_devices(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
@@ -70,7 +76,11 @@ async def list_devices(
     return await operations.do(namespace, work)
 
 
-@get("/devices/{device:str}", summary="One device: what it runs, what it waits for, where it is counted")
+@get(
+    "/devices/{device:str}",
+    permission=Permission.READ,
+    summary="One device: what it runs, what it waits for, where it is counted",
+)
 async def show_device(
     operations: NamedDependency[Operations], namespace: FromPath[str], device: FromPath[str]
 ) -> DeviceDetail:
@@ -78,9 +88,15 @@ async def show_device(
     return await operations.do(namespace, lambda stores: device_detail(stores, device))
 
 
-@post("/devices/{device:str}/labels", status_code=HTTP_200_OK, summary="Give a device labels of an operator")
+@post(
+    "/devices/{device:str}/labels",
+    permission=Permission.DEVICES,
+    status_code=HTTP_200_OK,
+    summary="Give a device labels of an operator",
+)
 async def post_labels(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
     namespace: FromPath[str],
     device: FromPath[str],
     data: JSONBody[NewDeviceLabels],
@@ -95,7 +111,7 @@ async def post_labels(
             labels=data.labels,
             without=data.without,
             because=data.because,
-            actor=data.actor,
+            actor=caller.account,
             now=operations.now(),
         )
         return device_detail(stores, device)
@@ -103,9 +119,15 @@ async def post_labels(
     return await operations.do(namespace, change)
 
 
-@post("/devices/{device:str}/block", status_code=HTTP_200_OK, summary="Refuse what a device sends, until unblocked")
+@post(
+    "/devices/{device:str}/block",
+    permission=Permission.DEVICES,
+    status_code=HTTP_200_OK,
+    summary="Refuse what a device sends, until unblocked",
+)
 async def post_block(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
     namespace: FromPath[str],
     device: FromPath[str],
     data: JSONBody[Reason],
@@ -119,7 +141,7 @@ async def post_block(
             device,
             unended=_unended(stores),
             because=data.because,
-            actor=data.actor,
+            actor=caller.account,
             now=operations.now(),
         )
         return device_detail(stores, device)
@@ -127,9 +149,15 @@ async def post_block(
     return await operations.do(namespace, change)
 
 
-@post("/devices/{device:str}/unblock", status_code=HTTP_200_OK, summary="Let a blocked device speak again")
+@post(
+    "/devices/{device:str}/unblock",
+    permission=Permission.DEVICES,
+    status_code=HTTP_200_OK,
+    summary="Let a blocked device speak again",
+)
 async def post_unblock(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
     namespace: FromPath[str],
     device: FromPath[str],
     data: JSONBody[Reason],
@@ -142,7 +170,7 @@ async def post_unblock(
             stores.registry,
             device,
             because=data.because,
-            actor=data.actor,
+            actor=caller.account,
             now=operations.now(),
         )
         return device_detail(stores, device)
@@ -150,9 +178,15 @@ async def post_unblock(
     return await operations.do(namespace, change)
 
 
-@post("/devices/{device:str}/remove", status_code=HTTP_200_OK, summary="Forget a device; its id may enrol again")
+@post(
+    "/devices/{device:str}/remove",
+    permission=Permission.DEVICES,
+    status_code=HTTP_200_OK,
+    summary="Forget a device; its id may enrol again",
+)
 async def post_remove(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
     namespace: FromPath[str],
     device: FromPath[str],
     data: JSONBody[Reason],
@@ -166,7 +200,7 @@ async def post_remove(
             device,
             unended=_unended(stores),
             because=data.because,
-            actor=data.actor,
+            actor=caller.account,
             now=operations.now(),
         )
         return RemovedDevice(device_id=device, cohorts=cohorts)

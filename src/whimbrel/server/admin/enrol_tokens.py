@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.status_codes import HTTP_201_CREATED
 
+from whimbrel.flows.accounts.permissions import Permission
 from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.records import EnrolTokenTerms
 from whimbrel.server.admin.operations import Operations
@@ -17,7 +18,7 @@ from whimbrel.stores.transaction import Stores
 _TOKEN_BYTES = 24
 
 
-@post("/enrol-tokens", status_code=HTTP_201_CREATED, summary="Make an enrolment token")
+@post("/enrol-tokens", permission=Permission.ENROL, status_code=HTTP_201_CREATED, summary="Make an enrolment token")
 async def create_enrol_token(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],

@@ -15,6 +15,7 @@ from msgspec import UNSET
 
 from whimbrel import limits
 from whimbrel.errors import NotFound
+from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.experiments.advance import PersonAct, act_by_person
 from whimbrel.flows.experiments.check import ExperimentCheck, check_experiment, direction_warnings
 from whimbrel.flows.experiments.counts import counts_by_arm
@@ -25,6 +26,7 @@ from whimbrel.flows.files.experiment_file import read_experiment
 from whimbrel.flows.records import ExperimentRecord
 from whimbrel.gate.experiment_gate import ExperimentVerdict
 from whimbrel.plan.experiment import PrimaryMetric
+from whimbrel.server.admin.moves import EXPERIMENT_ACTS
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.experiments import (
     ActView,
@@ -41,7 +43,7 @@ from whimbrel.stores.transaction import Stores
 _SALT_BITS = 53  # a salt is a whole number that JSON holds everywhere
 
 
-@get("/experiments", summary="Experiments, oldest first")
+@get("/experiments", permission=Permission.READ, summary="Experiments, oldest first")
 async def list_experiments(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
@@ -56,9 +58,12 @@ async def list_experiments(
     return await operations.do(namespace, work)
 
 
-@post("/experiments", status_code=HTTP_201_CREATED, summary="Start an experiment")
+@post("/experiments", permission=Permission.RELEASE, status_code=HTTP_201_CREATED, summary="Start an experiment")
 async def begin(
-    operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[NewExperiment]
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    data: JSONBody[NewExperiment],
 ) -> ExperimentView:
     """Start an experiment."""
 
@@ -71,7 +76,7 @@ async def begin(
             tag=secrets.token_hex(3),
             salt=secrets.randbits(_SALT_BITS),
             hour_s=data.hour_s,
-            actor=data.actor,
+            actor=caller.account,
             now=operations.now(),
         )
         return msgspec.structs.replace(experiment_view(stores, record), warnings=direction_warnings(record.plan))
@@ -79,7 +84,12 @@ async def begin(
     return await operations.change(namespace, work)
 
 
-@post("/experiments/check", status_code=HTTP_200_OK, summary="What an experiment would do, in plain words")
+@post(
+    "/experiments/check",
+    permission=Permission.READ,
+    status_code=HTTP_200_OK,
+    summary="What an experiment would do, in plain words",
+)
 async def explain_experiment(
     operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[NewExperiment]
 ) -> ExperimentCheck:
@@ -92,7 +102,7 @@ async def explain_experiment(
     return await operations.do(namespace, work)
 
 
-@get("/experiments/{identifier:str}", summary="One experiment, with the present view of it")
+@get("/experiments/{identifier:str}", permission=Permission.READ, summary="One experiment, with the present view of it")
 async def show_experiment(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
@@ -106,7 +116,11 @@ async def show_experiment(
     )
 
 
-@get("/experiments/{identifier:str}/replay", summary="Every verdict, asked again of the stored windows")
+@get(
+    "/experiments/{identifier:str}/replay",
+    permission=Permission.READ,
+    summary="Every verdict, asked again of the stored windows",
+)
 async def replay(
     operations: NamedDependency[Operations], namespace: FromPath[str], identifier: FromPath[str]
 ) -> ReplayView:
@@ -120,9 +134,16 @@ async def replay(
     return replay_view(identifier, verdicts)
 
 
-@post("/experiments/{identifier:str}/{act:str}", status_code=HTTP_200_OK, summary="End an experiment by hand")
+@post(
+    "/experiments/{identifier:str}/{act:str}",
+    permission=EXPERIMENT_ACTS,
+    status_code=HTTP_200_OK,
+    summary="End an experiment by hand",
+)
 async def act_on_experiment(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    *,
     namespace: FromPath[str],
     identifier: FromPath[str],
     act: FromPath[str],
@@ -141,7 +162,7 @@ async def act_on_experiment(
             tag=secrets.token_hex(3),
             arm=data.arm,
             because=data.because,
-            actor=data.actor,
+            actor=caller.account,
             now=operations.now(),
         )
         return experiment_view(stores, record)

@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from whimbrel import limits
+from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.experiments.start import check_told_labels
 from whimbrel.flows.monitors.objective_warnings import objective_warnings
 from whimbrel.flows.monitors.show_health import ModelHealth, model_health, told_metrics
@@ -44,7 +45,7 @@ from whimbrel.stores.transaction import Stores
 from whimbrel.trust import roles
 
 
-@get("/models", summary="Models with their baseline and devices")
+@get("/models", permission=Permission.READ, summary="Models with their baseline and devices")
 async def list_models(operations: NamedDependency[Operations], namespace: FromPath[str]) -> list[ModelView]:
     """All models, by name."""
     return await operations.do(
@@ -52,7 +53,7 @@ async def list_models(operations: NamedDependency[Operations], namespace: FromPa
     )
 
 
-@get("/models/{model:str}", summary="One model")
+@get("/models/{model:str}", permission=Permission.READ, summary="One model")
 async def show_model(
     operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str]
 ) -> ModelView:
@@ -60,9 +61,17 @@ async def show_model(
     return await operations.do(namespace, lambda stores: model_view(stores, stores.registry.model(model)))
 
 
-@post("/models", status_code=HTTP_201_CREATED, summary="Add a model (signed by the targets key)")
+@post(
+    "/models",
+    permission=Permission.KEYS,
+    status_code=HTTP_201_CREATED,
+    summary="Add a model (signed by the targets key)",
+)
 async def create_model(
-    operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[NewModel]
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    data: JSONBody[NewModel],
 ) -> AddedModel:
     """Add a model."""
 
@@ -76,6 +85,7 @@ async def create_model(
             line=data.line,
             salt=data.salt,
             settings=data.settings,
+            actor=caller.account,
             now=operations.now(),
         )
         warnings = objective_warnings(data.settings.objectives, told=(), devices=0)
@@ -84,9 +94,11 @@ async def create_model(
     return await operations.change(namespace, add)
 
 
-@patch("/models/{model:str}", summary="Change a model's settings")
+@patch("/models/{model:str}", permission=Permission.CONFIGURE, summary="Change a model's settings")
 async def patch_model(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    *,
     namespace: FromPath[str],
     model: FromPath[str],
     request: Request[Any, Any, Any],
@@ -95,10 +107,12 @@ async def patch_model(
     """Change the settings that the body names; the others stay."""
     del data  # it is the schema; the framework takes "60" for 60, and a setting that is to last must be what it says
     changes = parse(NewSettings, await request.body(), what="the settings")
+    if not isinstance(changes.second_person_above_percent, msgspec.UnsetType):
+        caller.check(Permission.GOVERN)
 
     def change(stores: Stores) -> ModelView:
         check_told_labels(stores.experiments, changes)
-        change_settings(stores.registry, model, changes, now=operations.now())
+        change_settings(stores.registry, model, changes, actor=caller.account, now=operations.now())
         view = model_view(stores, stores.registry.model(model))
         if isinstance(changes.objectives, msgspec.UnsetType):
             return view
@@ -109,7 +123,12 @@ async def patch_model(
     return await operations.change(namespace, change)
 
 
-@put("/models/{model:str}/aliases/{alias:str}", status_code=HTTP_200_OK, summary="Name a version")
+@put(
+    "/models/{model:str}/aliases/{alias:str}",
+    permission=Permission.RELEASE,
+    status_code=HTTP_200_OK,
+    summary="Name a version",
+)
 async def put_alias(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
@@ -126,9 +145,15 @@ async def put_alias(
     return await operations.change(namespace, change)
 
 
-@post("/models/{model:str}/rollback", status_code=HTTP_200_OK, summary="Take back what devices run")
+@post(
+    "/models/{model:str}/rollback",
+    permission=Permission.STOP,
+    status_code=HTTP_200_OK,
+    summary="Take back what devices run",
+)
 async def roll_back(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
     namespace: FromPath[str],
     model: FromPath[str],
     data: JSONBody[NewWayBack],
@@ -136,12 +161,16 @@ async def roll_back(
     """Go back to an earlier version, at any time."""
 
     def work(stores: Stores) -> WayBackView:
-        return way_back(stores, model, data, now=operations.now())
+        return way_back(stores, model, data, actor=caller.account, now=operations.now())
 
     return await (operations.do if data.dry_run else operations.change)(namespace, work)
 
 
-@get("/models/{model:str}/history", summary="What its devices told in the newest rollouts, in sums: for forecasts")
+@get(
+    "/models/{model:str}/history",
+    permission=Permission.READ,
+    summary="What its devices told in the newest rollouts, in sums: for forecasts",
+)
 async def show_history(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
@@ -152,7 +181,7 @@ async def show_history(
     return await operations.do(namespace, lambda stores: history_view(stores, model, version=version))
 
 
-def way_back(stores: Stores, model: str, asked: NewWayBack, *, now: float) -> WayBackView:
+def way_back(stores: Stores, model: str, asked: NewWayBack, *, actor: str, now: float) -> WayBackView:
     """Take a model back, or say how it would go."""
     registry = stores.registry
     registry.model(model)
@@ -172,8 +201,8 @@ def way_back(stores: Stores, model: str, asked: NewWayBack, *, now: float) -> Wa
         lines=lines,
         to=to,
         selector=selector,
-        because=asked.because or f"rollback by {asked.actor}",
-        actor=asked.actor,
+        because=asked.because or f"rollback by {actor}",
+        actor=actor,
         leaves=asked.leaves,
         now=now,
     )
@@ -222,7 +251,11 @@ def way_back_view(
     )
 
 
-@get("/models/{model:str}/health", summary="Figures by version, class and hour or day, and its standing monitors")
+@get(
+    "/models/{model:str}/health",
+    permission=Permission.READ,
+    summary="Figures by version, class and hour or day, and its standing monitors",
+)
 async def show_health(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],

@@ -58,7 +58,11 @@ class Description(JsonRenderPlugin):
 
 def openapi_config(names: StructNames) -> OpenAPIConfig:
     """The document at /schema."""
-    bearer = SecurityScheme(type="http", scheme="bearer", description="`init` wrote the token to admin.token.")
+    bearer = SecurityScheme(
+        type="http",
+        scheme="bearer",
+        description="A token of a person or a machine; `init` wrote the first to admin.token.",
+    )
     return OpenAPIConfig(
         "Whimbrel admin API",
         importlib.metadata.version("whimbrel"),

@@ -7,15 +7,17 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
+from litestar.connection import ASGIConnection
 
-from whimbrel.errors import NotAllowed
+from whimbrel.flows.accounts.permissions import Caller
 from whimbrel.server.alerts import Alerts
-from whimbrel.server.auth import bearer
 from whimbrel.server.bounded_acts import BoundedActs
 from whimbrel.server.controllers import Controllers
+from whimbrel.server.oidc import OidcProvider
+from whimbrel.server.people import People
 from whimbrel.server.static import BytesSent
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
@@ -26,7 +28,11 @@ T = TypeVar("T")
 
 
 class AdminContext(msgspec.Struct, frozen=True):
-    """What the admin API works on. `clock` gives POSIX seconds."""
+    """What the admin API works on. `clock` gives POSIX seconds.
+
+    `folder`: who asks without a token, where the API works on a folder inside a command's own process. `oidc`: the
+    provider that people sign in with.
+    """
 
     database: Database
     blobs: Blobs
@@ -37,6 +43,8 @@ class AdminContext(msgspec.Struct, frozen=True):
     anchor_signer: Signer  # of anchors of the audit log
     acts: BoundedActs
     sent: BytesSent = msgspec.field(default_factory=BytesSent)
+    folder: Caller | None = None
+    oidc: OidcProvider | None = None
 
 
 class Operations:
@@ -44,17 +52,21 @@ class Operations:
 
     def __init__(self, context: AdminContext) -> None:
         self.context = context
+        self.people = People(context.database, clock=context.clock, folder=context.folder)
 
     def now(self) -> float:
         """POSIX seconds, by the clock of this server."""
         return self.context.clock()
 
-    async def admit(self, namespace: str, authorization: str | None) -> None:
-        """Let the holder of an admin token in. Raises `NotAllowed`."""
-        token = bearer(authorization)
-        name = token and await self.do(namespace, lambda stores: stores.registry.secret_name(token, kind="admin"))
-        if not name:
-            raise NotAllowed("the admin API needs its token (Authorization: Bearer ...); init wrote it to admin.token")
+    async def sign_in(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
+        """Who asks, by the token that is shown. Raises `NotAllowed`; `TooMany` for an address that failed too often."""
+        namespace, authorization = connection.path_params["namespace"], connection.headers.get("authorization")
+        address = address_of(connection)
+        return await asyncio.to_thread(lambda: self.people.sign_in(namespace, authorization, address=address))
+
+    async def note_failure(self, namespace: str, address: str) -> None:
+        """Count a sign-in that failed."""
+        await asyncio.to_thread(lambda: self.people.note_failure(namespace, address=address))
 
     async def do(self, namespace: str, work: Callable[[Stores], T]) -> T:
         """Work in one transaction, off the event loop."""
@@ -70,3 +82,8 @@ class Operations:
         answer = await self.do(namespace, work)
         await self.context.controllers.settle()
         return answer
+
+
+def address_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """The address that asks; behind a proxy the proxy's."""
+    return "" if connection.client is None else connection.client.host

@@ -1,10 +1,11 @@
 """Which problems may a route of the admin API answer? What the OpenAPI document says about errors.
 
-1. Every route asks for a token and works on the database: 400, 401, 503, and 507 where its disk is full.
+1. Every route asks for a token, and for what the token may do, and works on the database: 400, 401, 403, 429 after too
+   many wrong tokens, 503, and 507 where its disk is full.
 2. A route that is given a name in its path, or a body, may not find what is named: 404.
-3. A route that changes what is named may be refused, or come too late: 403 and 409.
+3. A route that changes what is named may come too late: 409.
 4. A route that takes a body limits it: 413.
-5. A route that can answer a further problem says so itself: `responses=problems(Refused)`.
+5. A route that can answer a further problem says so itself: `responses=problems(NotFound)`.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from whimbrel.errors import (
     NotAllowed,
     NotFound,
     Refused,
+    TooMany,
     Unavailable,
     UntrustedInput,
     WhimbrelError,
@@ -61,10 +63,10 @@ class ProblemResponses(ReceiveRoutePlugin):
 
 def _errors_of(handler: HTTPRouteHandler, *, names: bool) -> Iterator[type[WhimbrelError]]:
     takes_body = bool(_BODIES & handler.parsed_fn_signature.parameters.keys())
-    yield from (UntrustedInput, NotAllowed, Unavailable, DiskFull)
+    yield from (UntrustedInput, NotAllowed, Refused, TooMany, Unavailable, DiskFull)
     if names or takes_body:
         yield NotFound
         if not handler.http_methods <= _READING:
-            yield from (Refused, Conflict)
+            yield Conflict
     if takes_body:
         yield TooLarge

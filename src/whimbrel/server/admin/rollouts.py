@@ -17,6 +17,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 from whimbrel.console.charts import MEDIA_TYPES, draw, form_of
 from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, Refused
+from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.monitors.show_health import class_figures
 from whimbrel.flows.publishing.set_line import line_of
@@ -34,6 +35,7 @@ from whimbrel.flows.rollouts.shares import share_percent
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.rollouts.trace import Point, trace
 from whimbrel.plan.rollout_states import State
+from whimbrel.server.admin.moves import ROLLOUT_MOVES
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.problems import problems
 from whimbrel.server.admin.views.reason import Reason
@@ -42,7 +44,7 @@ from whimbrel.server.admin.views.verdicts import ReplayView, replay_view, verdic
 from whimbrel.stores.transaction import Stores
 
 
-@get("/rollouts", summary="Rollouts, oldest first")
+@get("/rollouts", permission=Permission.READ, summary="Rollouts, oldest first")
 async def list_rollouts(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
@@ -58,11 +60,16 @@ async def list_rollouts(
     return await operations.do(namespace, work)
 
 
-@post("/rollouts", status_code=HTTP_201_CREATED, summary="Start a rollout from a plan")
+@post("/rollouts", permission=Permission.DRAFT, status_code=HTTP_201_CREATED, summary="Start a rollout from a plan")
 async def start(
-    operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[NewRollout]
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    data: JSONBody[NewRollout],
 ) -> RolloutView:
-    """Start a rollout, or let it wait."""
+    """Start a rollout, or let it wait. Who may not release starts a draft, which a person approves."""
+    if not data.draft:
+        caller.check(Permission.RELEASE)
 
     def work(stores: Stores) -> str:
         rollout = start_rollout(
@@ -73,7 +80,7 @@ async def start(
             tag=secrets.token_hex(3),
             hour_s=data.hour_s,
             override=data.override,
-            actor=data.actor,
+            actor=caller.account,
             draft=data.draft,
             now=operations.now(),
         )
@@ -82,7 +89,12 @@ async def start(
     return await _shown(operations, namespace, await operations.change(namespace, work))
 
 
-@post("/plans/check", status_code=HTTP_200_OK, summary="What a plan would do, to how many devices")
+@post(
+    "/plans/check",
+    permission=Permission.READ,
+    status_code=HTTP_200_OK,
+    summary="What a plan would do, to how many devices",
+)
 async def explain_plan(
     operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[PlanToCheck]
 ) -> PlanCheck:
@@ -95,7 +107,7 @@ async def explain_plan(
     return await operations.do(namespace, work)
 
 
-@get("/rollouts/{identifier:str}", summary="One rollout, with the gate's present view")
+@get("/rollouts/{identifier:str}", permission=Permission.READ, summary="One rollout, with the gate's present view")
 async def show_rollout(
     operations: NamedDependency[Operations], namespace: FromPath[str], identifier: FromPath[str]
 ) -> RolloutView:
@@ -103,7 +115,11 @@ async def show_rollout(
     return await operations.do(namespace, lambda stores: rollout_with_verdict(stores, identifier, now=operations.now()))
 
 
-@get("/rollouts/{identifier:str}/replay", summary="Every verdict, asked again of the stored windows")
+@get(
+    "/rollouts/{identifier:str}/replay",
+    permission=Permission.READ,
+    summary="Every verdict, asked again of the stored windows",
+)
 async def replay(
     operations: NamedDependency[Operations], namespace: FromPath[str], identifier: FromPath[str]
 ) -> ReplayView:
@@ -112,7 +128,7 @@ async def replay(
     return replay_view(identifier, verdicts)
 
 
-@get("/rollouts/{identifier:str}/evidence", summary="ln E after every judged window")
+@get("/rollouts/{identifier:str}/evidence", permission=Permission.READ, summary="ln E after every judged window")
 async def list_evidence(
     operations: NamedDependency[Operations], namespace: FromPath[str], identifier: FromPath[str]
 ) -> list[Point]:
@@ -122,6 +138,7 @@ async def list_evidence(
 
 @get(
     "/rollouts/{identifier:str}/evidence/{form:str}",
+    permission=Permission.READ,
     summary="The same as a picture: png or svg",
     responses=problems(Refused),  # a chart of too many points
 )
@@ -135,9 +152,16 @@ async def draw_evidence(
     return Response(picture, media_type=MEDIA_TYPES[picture_form])
 
 
-@post("/rollouts/{identifier:str}/{move:str}", status_code=HTTP_200_OK, summary="Move a rollout by hand")
+@post(
+    "/rollouts/{identifier:str}/{move:str}",
+    permission=ROLLOUT_MOVES,
+    status_code=HTTP_200_OK,
+    summary="Move a rollout by hand",
+)
 async def move(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    *,
     namespace: FromPath[str],
     identifier: FromPath[str],
     move: FromPath[str],
@@ -146,7 +170,8 @@ async def move(
     """Approve, reject, pause, resume, finish, abort or roll back."""
     asked = person_move(move)
     await operations.change(
-        namespace, lambda stores: ask_rollout(stores, identifier, asked, reason=data, now=operations.now())
+        namespace,
+        lambda stores: ask_rollout(stores, identifier, asked, reason=data, actor=caller.account, now=operations.now()),
     )
     return await _shown(operations, namespace, identifier)
 
@@ -172,11 +197,11 @@ def person_move(text: str) -> PersonMove | Consent:
 
 
 def ask_rollout(
-    stores: Stores, identifier: str, asked: PersonMove | Consent, *, reason: Reason, now: float
+    stores: Stores, identifier: str, asked: PersonMove | Consent, *, reason: Reason, actor: str, now: float
 ) -> RolloutRecord:
-    """What a person asks a rollout to do."""
+    """What a person asks a rollout to do. `actor`: the account that signed in."""
     registry, fleet = stores.registry, stores.fleet
-    because, actor = reason.because, reason.actor
+    because = reason.because
     rollout = registry.rollout(identifier)
     if asked == "rollback" and rollout.state is State.COMPLETED:
         lines = partial(line_of, registry, stores.roles)

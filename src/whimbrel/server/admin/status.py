@@ -7,26 +7,32 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from whimbrel.flows.accounts.permissions import Permission
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.repository import KeysView, KeyView, SentView, StatusView
 from whimbrel.stores.transaction import Stores
 
 
-@get("/status", summary="Whether it works, and how much there is")
+@get("/status", permission=Permission.READ, summary="Whether it works, and how much there is")
 async def show_status(operations: NamedDependency[Operations], namespace: FromPath[str]) -> StatusView:
     """The state of a namespace."""
     sent = SentView(**msgspec.structs.asdict(operations.context.sent))
     return await operations.do(namespace, lambda stores: status_view(stores, sent=sent))
 
 
-@get("/keys", summary="The online keys that a model is delegated to")
+@get("/keys", permission=Permission.READ, summary="The online keys that a model is delegated to")
 async def list_keys(operations: NamedDependency[Operations]) -> KeysView:
     """The public keys that `model add` writes into the targets role."""
     key = operations.context.policy_key
     return KeysView(policy=KeyView(keyid=key.keyid, keytype=key.keytype, scheme=key.scheme, keyval=key.keyval))
 
 
-@get("/roles/{role:str}", summary="The newest signed metadata of a role", media_type="application/json")
+@get(
+    "/roles/{role:str}",
+    permission=Permission.READ,
+    summary="The newest signed metadata of a role",
+    media_type="application/json",
+)
 async def show_role(
     operations: NamedDependency[Operations], namespace: FromPath[str], role: FromPath[str]
 ) -> Response[bytes]:

@@ -9,6 +9,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK
 
 from whimbrel.errors import NotFound
+from whimbrel.flows.accounts.permissions import Permission
 from whimbrel.flows.reports.user_reports import FilingResult, file_batch
 from whimbrel.health.user_report import UserReports
 from whimbrel.server.admin.operations import Operations
@@ -17,7 +18,12 @@ from whimbrel.server.admin.views.tickets import TicketView
 from whimbrel.stores.transaction import Stores
 
 
-@post("/user-reports", status_code=HTTP_200_OK, summary="Hand on tickets of users: one, or up to 1,000")
+@post(
+    "/user-reports",
+    permission=Permission.FEEDBACK,
+    status_code=HTTP_200_OK,
+    summary="Hand on tickets of users: one, or up to 1,000",
+)
 async def file_tickets(
     operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[UserReports]
 ) -> FilingResult:
@@ -34,6 +40,7 @@ async def file_tickets(
 
 @get(
     "/user-reports",
+    permission=Permission.READ,
     summary="Tickets of a model, newest first, and what became of them",
     responses=problems(NotFound),  # the model is a query
 )

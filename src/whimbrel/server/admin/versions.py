@@ -6,6 +6,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
+from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit import audit
 from whimbrel.flows.publishing.accept_version import accept_version
 from whimbrel.flows.publishing.retire import retire
@@ -33,7 +34,7 @@ from whimbrel.server.admin.views.versions import (
 from whimbrel.stores.transaction import Stores
 
 
-@get("/models/{model:str}/versions", summary="Versions in order")
+@get("/models/{model:str}/versions", permission=Permission.READ, summary="Versions in order")
 async def list_versions(
     operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str]
 ) -> list[ListedVersion]:
@@ -41,7 +42,11 @@ async def list_versions(
     return await operations.do(namespace, lambda stores: listed_versions(stores, model))
 
 
-@get("/models/{model:str}/versions/{version:str}", summary="One version, with its release document")
+@get(
+    "/models/{model:str}/versions/{version:str}",
+    permission=Permission.READ,
+    summary="One version, with its release document",
+)
 async def show_version(
     operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str], version: FromPath[str]
 ) -> VersionDetail:
@@ -49,7 +54,11 @@ async def show_version(
     return await operations.do(namespace, lambda stores: version_detail(stores, model, name=version))
 
 
-@get("/models/{model:str}/versions/{version:str}/devices", summary="Which devices can run it, and why others cannot")
+@get(
+    "/models/{model:str}/versions/{version:str}/devices",
+    permission=Permission.READ,
+    summary="Which devices can run it, and why others cannot",
+)
 async def show_fit(
     operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str], version: FromPath[str]
 ) -> VersionFit:
@@ -62,7 +71,12 @@ async def show_fit(
     return await operations.do(namespace, work)
 
 
-@post("/models/{model:str}/fit", status_code=HTTP_200_OK, summary="The same, before a version is published")
+@post(
+    "/models/{model:str}/fit",
+    permission=Permission.READ,
+    status_code=HTTP_200_OK,
+    summary="The same, before a version is published",
+)
 async def fit_variants(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
@@ -75,9 +89,15 @@ async def fit_variants(
     )
 
 
-@post("/models/{model:str}/versions", status_code=HTTP_201_CREATED, summary="Publish (signed by the publisher)")
+@post(
+    "/models/{model:str}/versions",
+    permission=Permission.PUBLISH,
+    status_code=HTTP_201_CREATED,
+    summary="Publish (signed by the publisher)",
+)
 async def publish_version(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
     namespace: FromPath[str],
     model: FromPath[str],
     data: JSONBody[NewVersion],
@@ -91,7 +111,8 @@ async def publish_version(
             model,
             release=data.release,
             publisher=data.publisher,
-            hold=data.hold,
+            hold=data.hold or not caller.may(Permission.RELEASE),  # a first version is everybody's at once
+            actor=caller.account,
             now=operations.now(),
         )
         return PublishedVersion(**msgspec.structs.asdict(accepted.version), baseline=accepted.baseline)
@@ -99,9 +120,16 @@ async def publish_version(
     return await operations.change(namespace, publish)
 
 
-@post("/models/{model:str}/versions/{version:str}/retire", status_code=HTTP_200_OK, summary="Offer it no more")
+@post(
+    "/models/{model:str}/versions/{version:str}/retire",
+    permission=Permission.RELEASE,
+    status_code=HTTP_200_OK,
+    summary="Offer it no more",
+)
 async def retire_version(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    *,
     namespace: FromPath[str],
     model: FromPath[str],
     version: FromPath[str],
@@ -116,7 +144,7 @@ async def retire_version(
             model,
             name=version,
             because=data.because,
-            actor=data.actor,
+            actor=caller.account,
             now=operations.now(),
         )
         return VersionView(**msgspec.structs.asdict(record))
@@ -126,11 +154,14 @@ async def retire_version(
 
 @post(
     "/models/{model:str}/versions/{version:str}/unquarantine",
+    permission=Permission.RELEASE,
     status_code=HTTP_200_OK,
     summary="Let devices run it again that was taken back",
 )
 async def unquarantine_version(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    *,
     namespace: FromPath[str],
     model: FromPath[str],
     version: FromPath[str],
@@ -140,21 +171,30 @@ async def unquarantine_version(
 
     def change(stores: Stores) -> VersionView:
         record = find_named_version(stores.registry, model, name=version)
-        lift_quarantine(stores.registry, record, because=data.because, actor=data.actor, now=operations.now())
+        lift_quarantine(stores.registry, record, because=data.because, actor=caller.account, now=operations.now())
         return VersionView(**msgspec.structs.asdict(record))
 
     return await operations.change(namespace, change)
 
 
-@get("/models/{model:str}/line", summary="Which serials may run")
+@get("/models/{model:str}/line", permission=Permission.READ, summary="Which serials may run")
 async def show_line(operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str]) -> Line:
     """The line of a model, as its publisher signed it last."""
     return await operations.do(namespace, lambda stores: line_of(stores.registry, stores.roles, model))
 
 
-@put("/models/{model:str}/line", status_code=HTTP_200_OK, summary="Revoke versions or raise the floor (signed)")
+@put(
+    "/models/{model:str}/line",
+    permission=Permission.REVOKE,
+    status_code=HTTP_200_OK,
+    summary="Revoke versions or raise the floor (signed)",
+)
 async def put_line(
-    operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str], data: JSONBody[NewLine]
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    data: JSONBody[NewLine],
 ) -> Line:
     """Set the line of a model."""
 
@@ -166,13 +206,14 @@ async def put_line(
             line=data.line,
             publisher=data.publisher,
             because=data.because,
+            actor=caller.account,
             now=operations.now(),
         )
 
     return await operations.change(namespace, change)
 
 
-@get("/models/{model:str}/versions/{version:str}/deltas", summary="Patches that lead to it")
+@get("/models/{model:str}/versions/{version:str}/deltas", permission=Permission.READ, summary="Patches that lead to it")
 async def list_deltas(
     operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str], version: FromPath[str]
 ) -> DeltasView:
@@ -180,7 +221,12 @@ async def list_deltas(
     return await operations.do(namespace, lambda stores: deltas_view(stores, model, name=version))
 
 
-@post("/models/{model:str}/deltas", status_code=HTTP_204_NO_CONTENT, summary="Make missing patches now")
+@post(
+    "/models/{model:str}/deltas",
+    permission=Permission.PUBLISH,
+    status_code=HTTP_204_NO_CONTENT,
+    summary="Make missing patches now",
+)
 async def build_deltas(operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str]) -> None:
     """Make the patches of a model that are missing, and list them."""
     controllers = operations.context.controllers

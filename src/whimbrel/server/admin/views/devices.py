@@ -9,7 +9,7 @@ from whimbrel import limits
 from whimbrel.health.report import Build
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
-from whimbrel.server.admin.views.reason import Actor, Because
+from whimbrel.server.admin.views.reason import Because
 from whimbrel.trust.enrolment import Labels
 
 
@@ -19,7 +19,6 @@ class NewDeviceLabels(Document, frozen=True):
     labels: Labels = {}
     without: Annotated[tuple[Label, ...], Meta(max_length=limits.LABELS)] = ()
     because: Because = ""
-    actor: Actor = "admin"
 
 
 class DeviceModelView(msgspec.Struct, frozen=True, kw_only=True):

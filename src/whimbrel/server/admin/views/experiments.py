@@ -23,15 +23,13 @@ class NewExperiment(Document, frozen=True):
     plan: Annotated[str, Meta(max_length=limits.PLAN_BYTES)]
     file_name: Annotated[str, Meta(max_length=1024)] = "experiment.yaml"
     hour_s: Annotated[float, Meta(gt=0, le=3600)] = 3600.0
-    actor: Annotated[str, Meta(max_length=128)] = "admin"
 
 
 class ExperimentAct(Document, frozen=True):
-    """POST experiments/<id>/<act>: who ends an experiment by hand, why, and which arm is shipped."""
+    """POST experiments/<id>/<act>: why an experiment is ended by hand, and which arm is shipped."""
 
     because: Annotated[str, Meta(max_length=2000)] = ""
     arm: Annotated[str, Meta(max_length=limits.NAME_CHARS)] | None = None
-    actor: Annotated[str, Meta(max_length=128)] = "admin"
 
 
 class LookView(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from msgspec import Meta
 from whimbrel.flows.records import ModelSettings
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
-from whimbrel.server.admin.views.reason import Actor, Because
+from whimbrel.server.admin.views.reason import Because
 from whimbrel.server.admin.views.versions import VersionView
 
 
@@ -64,7 +64,6 @@ class NewWayBack(Document, frozen=True):
     to: Annotated[str, Meta(max_length=256)] = ""
     selector: Annotated[str, Meta(max_length=4096)] = ""
     because: Because = ""
-    actor: Actor = "admin"
     leaves: int | None = None
     rollout: Annotated[str, Meta(max_length=256)] | None = None
     although_unknown: bool = False

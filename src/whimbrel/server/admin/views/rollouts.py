@@ -16,7 +16,7 @@ from whimbrel.gate.verdict import Counts
 from whimbrel.model.documents import Document
 from whimbrel.plan.rollout_states import State
 from whimbrel.policy.shadow import ShadowStage
-from whimbrel.server.admin.views.reason import Actor, Because
+from whimbrel.server.admin.views.reason import Because
 from whimbrel.server.admin.views.verdicts import VerdictView
 
 
@@ -27,7 +27,6 @@ class NewRollout(Document, frozen=True):
     file_name: Annotated[str, Meta(max_length=1024)] = "plan.yaml"
     hour_s: Annotated[float, Meta(gt=0, le=3600)] = 3600.0
     override: Because = ""
-    actor: Actor = "admin"
     draft: bool = False
 
 

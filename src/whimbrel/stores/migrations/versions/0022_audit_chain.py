@@ -14,7 +14,7 @@ from whimbrel.flows.audit_chain import BEFORE_THE_FIRST, chained
 from whimbrel.flows.records import AuditRecord
 
 revision = "0022"
-down_revision = "0019"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 
