@@ -17,6 +17,7 @@ from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.build_deltas import write_index
 from whimbrel.flows.publishing.change_settings import change_settings
 from whimbrel.flows.publishing.set_alias import set_alias
+from whimbrel.flows.publishing.set_floor import set_floor
 from whimbrel.flows.publishing.set_line import line_of
 from whimbrel.flows.records import ModelRecord, NewSettings, QuarantineRecord
 from whimbrel.flows.reports.history import History, history_of, inventory_of
@@ -78,6 +79,17 @@ async def create_model(
             settings=data.settings,
             now=operations.now(),
         )
+        if data.floor is not None:
+            set_floor(
+                stores.registry,
+                stores.roles,
+                data.name,
+                floor=data.floor.floor,
+                role=data.floor.role,
+                targets=data.floor.targets,
+                actor=data.floor.actor,
+                now=operations.now(),
+            )
         warnings = objective_warnings(data.settings.objectives, told=(), devices=0)
         return AddedModel(**msgspec.structs.asdict(record), warnings=warnings)
 
