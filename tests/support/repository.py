@@ -30,7 +30,7 @@ from tuf.api.metadata import (
 )
 
 from whimbrel.model import documents
-from whimbrel.model.release import File, Line, Probe, Release, Signature, Tensor, TensorSpec, Variant
+from whimbrel.model.release import File, Floor, Line, Probe, Release, Signature, Tensor, TensorSpec, Variant
 from whimbrel.policy.policy import Policy
 from whimbrel.trust import roles
 from whimbrel.trust.possession import Proof, check_proof, enrolment_text, token_text
@@ -162,6 +162,18 @@ class Repository:
         self.put(roles.policy_role(model), roles.policy_path(model), documents.encode(policy))
         return policy
 
+    def floor(self, model: str, *, sequence: int | None = None, days: int = 30, named: str = "") -> Floor:
+        """Sign a floor; the first one delegates its role. `named`: the model that the document is about."""
+        role, path = roles.floor_role(model), roles.floor_path(model)
+        if role not in self.delegated:
+            self.signers[role] = CryptoSigner.generate_ed25519()
+            self.delegated[role] = Targets(expires=self._in(timedelta(days=days)))
+            self.publish_targets()
+        self.delegated[role].expires = self._in(timedelta(days=days))
+        floor = Floor(model=named or model, sequence=sequence or self.sequences[f"line {model}"], days=days)
+        self.put(role, path, documents.encode(floor))
+        return floor
+
     def put(self, role: str, path: str, content: bytes) -> None:
         """Sign `content` as the target `path` of `role`, and everything above it."""
         target = TargetFile.from_data(path, content, ["sha256"])
@@ -199,13 +211,17 @@ class Repository:
                     self.root.add_key(self._key(name), name)
         self.root.version += 1
         self.publish_root()
+        self.publish_targets()
+        for name, delegated in self.delegated.items():
+            delegated.version += 1
+            self.sign(name)
+
+    def publish_targets(self) -> None:
+        """The targets role as it delegates now, under its next version; the next snapshot lists it."""
         self.targets.delegations = self._delegations()
         self.targets.version += 1
         self._metadata(f"{self.targets.version}.targets.json", self.targets, "targets")
         self.snapshot.meta["targets.json"] = MetaFile(self.targets.version)
-        for name, delegated in self.delegated.items():
-            delegated.version += 1
-            self.sign(name)
 
     def renew(self) -> None:
         """A new timestamp."""
@@ -237,7 +253,10 @@ class Repository:
             for name, paths in (
                 (roles.publisher_role(model), roles.publisher_paths(model)),
                 (roles.policy_role(model), roles.policy_paths(model)),
+                (roles.floor_role(model), [roles.floor_path(model)]),
             ):
+                if name not in self.signers:
+                    continue
                 key = self._key(name)
                 keys[key.keyid] = key
                 found[name] = DelegatedRole(name, [key.keyid], 1, terminating=True, paths=paths)

@@ -13,6 +13,8 @@ class InMemoryRoles:
 
     def __init__(self) -> None:
         self.documents: dict[tuple[str, str], bytes] = {}
+        self.delegated: set[str] = set()
+        self.expires: dict[str, float] = {}
         self.accepted: list[tuple[str, datetime]] = []  # roles in the order in which they were accepted
 
     def accept_delegation(self, content: bytes, *, now: datetime) -> None:
@@ -24,6 +26,12 @@ class InMemoryRoles:
 
     def current_target(self, role: str, path: str) -> bytes | None:
         return self.documents.get((role, path))
+
+    def is_delegated(self, role: str) -> bool:
+        return role in self.delegated
+
+    def expires_at(self, role: str) -> float | None:
+        return self.expires.get(role)
 
     def _accept(self, role: str, content: bytes, now: datetime) -> None:
         if content != GOOD:

@@ -100,6 +100,9 @@ class Preparation:
 
     def wait_for_conditions(self, candidate: Candidate) -> Wait | None:
         """Why the candidate may not be fetched or activated now."""
+        unproven = self._device.trust.unproven.get(self._state.model)
+        if unproven:
+            return Wait(unproven)
         conditions = self._conditions(candidate)
         return wait_for_conditions(
             conditions,
@@ -110,6 +113,9 @@ class Preparation:
 
     def begin(self, candidate: Candidate) -> events.Begun | Wait:
         """Begin when the conditions and the jitter let it, and not soon after bytes that were wrong."""
+        unproven = self._device.trust.unproven.get(self._state.model)
+        if unproven:
+            return Wait(unproven)
         now = self._device.now()
         # A clock that was set back is no reason to wait for longer than the wait was.
         if now < candidate.again_at <= now + limits.WRONG_BYTES_MOST_S and not self._device.network.offline:

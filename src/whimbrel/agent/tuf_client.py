@@ -31,6 +31,7 @@ from whimbrel import limits
 from whimbrel.agent.answers import check_document
 from whimbrel.agent.backoff import Busy, check_patience
 from whimbrel.agent.disk import Disk
+from whimbrel.agent.floors import objection_to_line
 from whimbrel.agent.metadata_fetcher import MetadataFetcher, fits
 from whimbrel.agent.trust_memory import Memory, Sequenced
 from whimbrel.agent.trust_problems import metadata_problem, problem_of, signature_words, unknown_model
@@ -66,6 +67,7 @@ class TrustClient:
         self.policies: dict[str, Policy] = {}
         self.lines: dict[str, Line] = {}
         self.problems: dict[str, str] = {}
+        self.unproven: dict[str, str] = {}  # models whose line may not be the newest, and what is missing
         self._asked = models
         self._as_of: float | None = None  # the time to judge by, while a bundle is imported
         self.memory = self._remembered()
@@ -255,7 +257,7 @@ class TrustClient:
             etag=self._fetcher.etag,
             root_version=updater.root_version,
             expires=updater.expires,
-            complete=not self.problems,
+            complete=not self.problems and not self.unproven,
             refreshed_at=now,
             confirmed=self.memory.confirmed | dict.fromkeys(self._whole(), now),
             bundled=() if self._as_of is None else tuple(sorted({*self.memory.bundled, *self._whole()})),
@@ -294,6 +296,14 @@ class TrustClient:
             self.problems[model] = f"not yet: {error}"
         else:
             self.policies[model] = policy
+            self._prove_line(model)
+
+    def _prove_line(self, model: str) -> None:
+        self.unproven.pop(model, None)
+        if self._updater is not None and self._updater.keys_of(roles.floor_role(model)):
+            objection = objection_to_line(self.lines[model], model, target=self._target)
+            if objection:
+                self.unproven[model] = objection
 
     def _sequenced(self, kind: type[_Document], path: str, model: str, before: _Document | None) -> _Document:
         word: Sequenced = "policy" if kind is Policy else "line"

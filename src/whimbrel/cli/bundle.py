@@ -207,6 +207,11 @@ def _write_model(
             raise NotFound(f"the repository names no {path}; publish a version of {model} first")
     keep(places[roles.line_path(model)])
     policy = parse(Policy, keep(places[roles.policy_path(model)]), what="the policy")
+    floor = roles.floor_role(model)
+    if f"{floor}.json" in metadata:
+        content = keep(f"metadata/{metadata[f'{floor}.json']}.{floor}.json")
+        for path, target in read_metadata(content, what=floor, kind=Targets).signed.targets.items():
+            keep(_place(path, target.hashes["sha256"]))
     serials = {policy.baseline, *policy.known_good} | {
         arm.serial for layer in policy.layers for entry in layer.entries for arm in entry.arms
     }

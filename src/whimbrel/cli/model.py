@@ -9,6 +9,7 @@ from securesystemslib.signer import SSlibKey
 
 from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.floor import first_floor
 from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
 from whimbrel.cli.model_settings import with_settings
@@ -42,6 +43,14 @@ def add(
     salt: Annotated[
         int | None, typer.Option(help="The layer's salt; random by default. For reproducible tests.")
     ] = None,
+    floor_expires_days: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=limits.FLOOR_DAYS,
+            help="Devices take new versions only while a signature is fresh that holds so many days (whimbrel floor).",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Add a model: a small ceremony with the offline targets key, which delegates it to a new publisher key."""
@@ -59,16 +68,23 @@ def add(
     publisher = load_signer(publisher_path) if reuse else make_signer(publisher_path)
     line = encode(Line(model=name, sequence=1))
     policy = client.get("keys", as_=KeysView).policy
+    targets = delegate_model(
+        client.get_bytes("roles/targets"),
+        name,
+        publisher=publisher.public_key,
+        policy=SSlibKey(policy.keyid, policy.keytype, policy.scheme, policy.keyval),
+        signer=targets_signer,
+        now=now,
+    )
+    floor = None
+    if floor_expires_days is not None:
+        targets, floor = first_floor(
+            targets, name, keys, days=floor_expires_days, targets_signer=targets_signer, now=now
+        )
     body = NewModel(
         name=name,
-        targets=delegate_model(
-            client.get_bytes("roles/targets"),
-            name,
-            publisher=publisher.public_key,
-            policy=SSlibKey(policy.keyid, policy.keytype, policy.scheme, policy.keyval),
-            signer=targets_signer,
-            now=now,
-        ),
+        targets=targets,
+        floor=floor,
         publisher=publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),
         line=line,
         salt=secrets.randbelow(2**53) if salt is None else salt,
@@ -85,6 +101,8 @@ def add(
         return
     _warn(added.warnings)
     say(f"added model {name}; its publisher key is {publisher_path}")
+    if floor is not None:
+        say(f"Its floor holds for {floor_expires_days} days; sign it anew before with: whimbrel floor renew {name}")
     say(f"Next: whimbrel publish --model {name} FILE")
 
 

@@ -19,11 +19,13 @@ from whimbrel.cli.options import OnlyModel, Yes
 from whimbrel.cli.output import Json, ago, console, counted, percent, print_json, print_table, readable, say, when
 from whimbrel.cli.plan import app as plan_app
 from whimbrel.cli.text_file import read_text
+from whimbrel.cli.version import revoke_words
 from whimbrel.console.charts import form_of
 from whimbrel.durable import write_durably
 from whimbrel.errors import Unavailable
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.monitors.show_health import ClassFigures
+from whimbrel.flows.publishing.draft_revocations import DraftRevocation
 from whimbrel.flows.rollouts.approvals import PendingApproval
 from whimbrel.flows.rollouts.builds_running import BuildRunning
 from whimbrel.flows.rollouts.trace import Point
@@ -104,6 +106,10 @@ def status(client: Client, rollout: Which, json: Json = False) -> None:
         print_json(view)
         return
     console.print(picture(view))
+    if view.state in {"rolled_back", "rolling_back"}:
+        for draft in client.get(f"models/{quoted(view.model)}/revocations/drafts", as_=list[DraftRevocation]):
+            say(f"Only the policy forbids {view.model} {draft.semantic_version}. To forbid it for ever, with its key:")
+            say(f"  {revoke_words(draft)}")
 
 
 @app.command("watch")

@@ -5,12 +5,15 @@ from typing import Annotated
 
 import typer
 
+from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.fit import tell_fit
+from whimbrel.cli.floor import floor_of
 from whimbrel.cli.options import ModelName, Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
-from whimbrel.errors import NotFound, Refused
+from whimbrel.errors import NotFound, Refused, UntrustedInput
+from whimbrel.flows.publishing.draft_revocations import DraftRevocation
 from whimbrel.flows.version_fit import VersionFit
 from whimbrel.flows.wording import selector_words
 from whimbrel.model.documents import encode, parse, plain
@@ -92,6 +95,10 @@ def show(client: Client, version: Version, model: ModelName, json: Json = False)
         say(f"  UNCHECKED: {objection}")
     for other in release.requires:
         say(f"  requires: {other.model}, serial {other.serial}")
+    for draft in client.get(f"models/{quoted(model)}/revocations/drafts", as_=list[DraftRevocation]):
+        if draft.serial == detail.serial:
+            say(f"  TAKEN BACK, and not revoked: {draft.because}")
+            say(f"  To forbid it for ever, where the publisher's key is: {revoke_words(draft)}")
 
 
 @app.command("devices")
@@ -164,39 +171,75 @@ def unquarantine(
 @app.command("revoke")
 @connected
 def revoke(
-    client: Client, version: Version, model: ModelName, because: Why = "", yes: Yes = False, json: Json = False
+    client: Client,
+    model: ModelName,
+    version: Annotated[
+        str | None, typer.Argument(help="Calendar or semantic version, serial, or alias; or --drafts.")
+    ] = None,
+    drafts: Annotated[
+        bool, typer.Option("--drafts", help="All that were taken back for harm, and are forbidden by the policy alone.")
+    ] = False,
+    because: Why = "",
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
-    """Forbid it: no policy can make a device run it. Signed with the publisher's key; it is never undone."""
-    revoked = client.get(f"models/{quoted(model)}/versions/{quoted(version)}", as_=VersionView)
-    role = roles.publisher_role(model)
-    held = client.get_bytes(f"roles/{role}")
-    path = roles.line_path(model)
-    if path not in read_metadata(held, what=role).signed.targets:
-        raise NotFound(f"{model} has no line; was it added with: whimbrel model add?")
+    """Forbid it: no policy can make a device run it. Signed with the publisher's key; it is never undone.
+
+    After a rollback the server keeps a draft of this: whimbrel version revoke --drafts --model detector
+    """
+    if drafts == (version is not None):
+        raise UntrustedInput("name the version to revoke, or --drafts for all that were taken back, not both")
+    open_drafts = client.get(f"models/{quoted(model)}/revocations/drafts", as_=list[DraftRevocation])
+    if version is not None:
+        asked = client.get(f"models/{quoted(model)}/versions/{quoted(version)}", as_=VersionView)
+        open_drafts = [each for each in open_drafts if each.serial == asked.serial]
+        revoked = {asked.serial: asked.semantic_version}
+    else:
+        revoked = {each.serial: each.semantic_version for each in open_drafts}
+    if not revoked:
+        raise NotFound(f"no version of {model} waits to be revoked: what was taken back is revoked, or may run again")
     before = client.get(f"models/{quoted(model)}/line", as_=Line)
-    if revoked.serial in before.revoked:
-        raise Refused(f"{model} {revoked.version} is revoked already")
+    if set(revoked) <= set(before.revoked):
+        raise Refused(f"{model} {', '.join(revoked.values())} is revoked already")
+    because = because or "; ".join(dict.fromkeys(each.because for each in open_drafts))
     confirm(
-        f"to revoke {model} {revoked.semantic_version} (serial {revoked.serial})",
+        f"to revoke {model} " + ", ".join(f"{name} (serial {serial})" for serial, name in revoked.items()),
         consequence="no device may ever run it again",
         yes=yes,
     )
+    after = _sign_line(client, model, before, {*before.revoked, *revoked}, because=because)
+    if json:
+        print_json(after)
+        return
+    names = ", ".join(revoked.values())
+    say(f"{model} {names} {'is' if len(revoked) == 1 else 'are'} revoked: devices leave it with their next refresh")
+    if floor_of(client, model) is not None:
+        say(f"So that new devices hear of it too, where the floor's key is: whimbrel floor renew {model}")
+
+
+def _sign_line(client: Client, model: str, before: Line, revoked: set[int], *, because: str) -> Line:
+    """The next line of a model, which forbids `revoked`, signed with the publisher's key and accepted."""
+    role, path = roles.publisher_role(model), roles.line_path(model)
+    held = client.get_bytes(f"roles/{role}")
+    if path not in read_metadata(held, what=role).signed.targets:
+        raise NotFound(f"{model} has no line; was it added with: whimbrel model add?")
     line = encode(
         Line(
             model=model,
             sequence=before.sequence + 1,
             minimum_serial=before.minimum_serial,
-            revoked=tuple(sorted({*before.revoked, revoked.serial})),
+            revoked=tuple(sorted(revoked)),
         )
     )
     signer = load_signer(client.keys() / f"{role}.pem")
     signed = publish_documents(held, {path: line}, signer=signer, now=datetime.now(UTC))
-    body = NewLine(line=line, publisher=signed, because=because)
-    after = client.send("PUT", f"models/{quoted(model)}/line", body, as_=Line)
-    if json:
-        print_json(after)
-        return
-    say(f"{model} {revoked.version} is revoked: devices leave it with their next refresh")
+    body = NewLine(line=line, publisher=signed, because=because[: limits.OBJECTION_CHARS])
+    return client.send("PUT", f"models/{quoted(model)}/line", body, as_=Line)
+
+
+def revoke_words(draft: DraftRevocation) -> str:
+    """The command that signs a draft."""
+    return f"whimbrel version revoke {draft.version} --model {draft.model}"
 
 
 def _built(file: File, variant: Variant) -> str:

@@ -55,11 +55,15 @@ SAID_OF_MODELS: dict[str, ModelAlertOn] = {
     "break_objective": "objective_broken",
     "notice_anomaly": "anomaly",
     "recover": "recovered",
+    "floor_expires": "floor_expires",
+    "draft_revocation": "revocation_drafted",
 }
 _SEVERITY: dict[Event, Severity] = {
     "duplicate_identity": "warning",
     "objective_broken": "warning",
     "anomaly": "warning",
+    "floor_expires": "warning",
+    "revocation_drafted": "warning",
     "arm_stopped": "critical",
     "arm_stopped_in_slice": "critical",
     "slice_back": "critical",
@@ -101,6 +105,8 @@ _OF_MONITORS: dict[Event, str] = {
     "objective_broken": "is not kept",
     "anomaly": "is an anomaly",
     "recovered": "is well again, or watched no more",
+    "floor_expires": "must be signed anew",
+    "revocation_drafted": "waits for the publisher's key",
 }
 
 
@@ -162,7 +168,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
             return f"{test}device {self.device}: two installations report with this id"
         if self.monitor:
             what = _OF_MONITORS.get(self.event, "is told of")
-            return f"{test}{self.model} {self.target}: {self.monitor} {what}"
+            return f"{test}{' '.join(filter(None, [self.model, self.target]))}: {self.monitor} {what}"
         if self.experiment:
             what = " ".join(each for each in (_OF_EXPERIMENTS.get(self.event, "is told of"), self.arm) if each)
             return f"{test}{self.model}: the experiment {self.experiment} {what}"

@@ -266,3 +266,14 @@ class Line(Document, frozen=True, tag_field="format", tag="whimbrel-line-1"):
     def allows(self, serial: int) -> bool:
         """Whether this line lets `serial` run."""
         return serial >= self.minimum_serial and serial not in self.revoked
+
+
+class Floor(Document, frozen=True, tag_field="format", tag="whimbrel-floor-1"):
+    """The newest line of a model has this `sequence`, or a greater one. TUF target `floors/<model>.json`.
+
+    `days`: how long its role holds from when it is signed; it is signed anew before.
+    """
+
+    model: Name
+    sequence: Annotated[int, Meta(ge=1, le=limits.SEQUENCE_MAX)]
+    days: Annotated[int, Meta(ge=1, le=limits.FLOOR_DAYS)]

@@ -24,8 +24,8 @@ AlertOn = Literal[
 ]
 # What a receiver may ask for besides, of devices and not of a rollout: no plan can.
 DeviceAlertOn = Literal["duplicate_identity"]
-# And of models, by their standing monitors.
-ModelAlertOn = Literal["objective_broken", "anomaly", "recovered"]
+# And of models: by their standing monitors, and of what waits for an offline key.
+ModelAlertOn = Literal["objective_broken", "anomaly", "recovered", "floor_expires", "revocation_drafted"]
 # And of experiments: no plan of a rollout can.
 ExperimentAlertOn = Literal[
     "experiment_started",

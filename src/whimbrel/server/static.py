@@ -87,7 +87,7 @@ class Static:
             self._kept.move_to_end(path)
             return kept
         plain = await self._blobs.get(path)
-        document = _Document(plain, gzip.compress(plain, 6, mtime=0), f'"{digest_of(plain)[:32]}"', time.monotonic())
+        document = _Document(plain, gzip.compress(plain, 9, mtime=0), f'"{digest_of(plain)[:32]}"', time.monotonic())
         self._kept[path] = document
         while len(self._kept) > _KEPT_DOCUMENTS:
             self._kept.popitem(last=False)

@@ -128,6 +128,18 @@ class SignedRoles:
         listed = metadata.signed.targets.get(path)
         return self.target_bytes(path, listed.hashes["sha256"]) if listed else None
 
+    def is_delegated(self, role: str) -> bool:
+        """Whether the newest top-level targets delegates to `role`."""
+        delegations = self.targets_role(roles.TARGETS).signed.delegations
+        return bool(delegations and delegations.roles and role in delegations.roles)
+
+    def expires_at(self, role: str) -> float | None:
+        """When the newest version of a role that is delegated expires, in POSIX seconds; None where there is none."""
+        try:
+            return self.targets_role(role).signed.expires.timestamp()
+        except NotFound:
+            return None
+
     # --- publishers (verified: the other side signs) ---
 
     def accept_delegation(self, content: bytes, *, now: datetime) -> Metadata[Targets]:
@@ -150,7 +162,8 @@ class SignedRoles:
             before = self.targets_role(role).signed.targets
         after = metadata.signed.targets
         for path, listed in before.items():
-            if path not in after or (after[path].hashes != listed.hashes and not path.endswith("/line.json")):
+            grows = path.endswith("/line.json") or path.startswith("floors/")
+            if path not in after or (after[path].hashes != listed.hashes and not grows):
                 raise Refused(f"{path} was published and never changes; the new {role} changes or drops it")
         for path, listed in after.items():
             if path in before and before[path].hashes == listed.hashes:

@@ -6,6 +6,8 @@
    cached delegated role again against a different delegator).
 3. Only the four documents are TUF targets. Artifacts are named by their hash inside them.
 4. A publisher's role lives for two years, so that an idle model does not die; the timestamp for a day.
+5. Where a model asks for it, `targets` delegates `floors/<m>.json` to `floor-<m>`, which lives for days: it says which
+   line is the newest, so that an old line brings nothing to a device that never saw a newer one (ADR 80).
 """
 
 from datetime import timedelta
@@ -50,6 +52,21 @@ def policy_paths(model: str) -> list[str]:
     """The TUF path patterns that the online policy role may sign."""
     check_name(model, kind="model")
     return [f"policy/{model}.json", f"deltas/{model}/*"]
+
+
+def floor_role(model: str) -> str:
+    """The role that says, for some days at a time, which line of a model is the newest."""
+    return f"floor-{check_name(model, kind='model')}"
+
+
+def model_of_floor(role: str) -> str | None:
+    """The model whose floor this role signs; None for every other role."""
+    return role.removeprefix("floor-") if role.startswith("floor-") else None
+
+
+def floor_path(model: str) -> str:
+    """The TUF target path of a model's floor, and all that its floor role may sign."""
+    return f"floors/{check_name(model, kind='model')}.json"
 
 
 def release_path(model: str, serial: int) -> str:

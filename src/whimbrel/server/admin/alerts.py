@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.status_codes import HTTP_200_OK
 
-from whimbrel.flows.accounts.permissions import Permission
+from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit import audit
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.alerts import AlertView, ReceiverTestView, ReceiverView
@@ -29,14 +29,17 @@ async def list_receivers(operations: NamedDependency[Operations]) -> list[Receiv
     summary="Send a receiver a marked test alert",
 )
 async def send_test(
-    operations: NamedDependency[Operations], namespace: FromPath[str], name: FromPath[str]
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    name: FromPath[str],
 ) -> ReceiverTestView:
     """Send a receiver a test alert now, and return what it answered."""
     result = await operations.context.alerts.test(namespace, name)
 
     def note(stores: Stores) -> None:
         because = f"{name} {'took it' if result.ok else 'did not take it'}"
-        audit(stores.registry, actor="admin", action="test_receiver", because=because, now=operations.now())
+        audit(stores.registry, actor=caller.account, action="test_receiver", because=because, now=operations.now())
 
     await operations.do(namespace, note)
     return ReceiverTestView(receiver=name, ok=result.ok, said=result.said)

@@ -30,6 +30,7 @@ from whimbrel.server.admin.audit import AUDIT_ROUTES
 from whimbrel.server.admin.devices import DEVICE_ROUTES
 from whimbrel.server.admin.enrol_tokens import ENROL_TOKEN_ROUTES
 from whimbrel.server.admin.experiments import EXPERIMENT_ROUTES
+from whimbrel.server.admin.floors import FLOOR_ROUTES
 from whimbrel.server.admin.models import MODEL_ROUTES
 from whimbrel.server.admin.moves import PermissionByPath
 from whimbrel.server.admin.openapi import SECURITY_SCHEME, StructNames, openapi_config
@@ -49,6 +50,7 @@ _ROUTES = (
     *STATUS_ROUTES,
     *MODEL_ROUTES,
     *VERSION_ROUTES,
+    *FLOOR_ROUTES,
     *ARTIFACT_ROUTES,
     *ROLLOUT_ROUTES,
     *EXPERIMENT_ROUTES,

@@ -14,7 +14,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from whimbrel.errors import NotFound
-from whimbrel.flows.accounts.permissions import Permission
+from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit import audit
 from whimbrel.flows.publishing.collect import forget_unheld
 from whimbrel.model.documents import convert
@@ -46,6 +46,7 @@ async def has_artifact(
 )
 async def put_artifact(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
     namespace: FromPath[str],
     sha256: FromPath[str],
     request: Request[Any, Any, Any],
@@ -61,7 +62,7 @@ async def put_artifact(
         if not known:
             audit(
                 stores.registry,
-                actor="admin",
+                actor=caller.account,
                 action="store_artifact",
                 because=f"{sha256[:12]}, {size:,} bytes",
                 now=now,
@@ -80,6 +81,7 @@ async def put_artifact(
 )
 async def collect(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
     namespace: FromPath[str],
     older_than_s: Annotated[float, QueryParameter(ge=0)] = COLLECT_AFTER_S,
     dry_run: FromQuery[bool] = False,
@@ -97,7 +99,9 @@ async def collect(
             collected.append(digest)
             size_bytes += size
             continue
-        forget = functools.partial(_forget, digest=digest, older_than=before, now=operations.now())
+        forget = functools.partial(
+            _forget, digest=digest, older_than=before, actor=caller.account, now=operations.now()
+        )
         if await operations.do(namespace, forget):
             await operations.context.blobs.delete(_path(namespace, digest))
             collected.append(digest)
@@ -105,8 +109,8 @@ async def collect(
     return CollectedView(collected=collected, size_bytes=size_bytes, dry_run=dry_run)
 
 
-def _forget(stores: Stores, *, digest: str, older_than: float, now: float) -> bool:
-    return forget_unheld(stores.registry, stores.deltas, digest, older_than=older_than, actor="admin", now=now)
+def _forget(stores: Stores, *, digest: str, older_than: float, actor: str, now: float) -> bool:
+    return forget_unheld(stores.registry, stores.deltas, digest, older_than=older_than, actor=actor, now=now)
 
 
 def _path(namespace: str, sha256: str) -> str:

@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.status_codes import HTTP_201_CREATED
 
-from whimbrel.flows.accounts.permissions import Permission
+from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.records import EnrolTokenTerms
 from whimbrel.server.admin.operations import Operations
@@ -21,6 +21,7 @@ _TOKEN_BYTES = 24
 @post("/enrol-tokens", permission=Permission.ENROL, status_code=HTTP_201_CREATED, summary="Make an enrolment token")
 async def create_enrol_token(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
     namespace: FromPath[str],
     name: Annotated[str, QueryParameter(max_length=64)] = "more",
 ) -> EnrolToken:
@@ -33,7 +34,7 @@ async def create_enrol_token(
         because = f"devices may enrol with the token {name!r}"
         audit(
             stores.registry,
-            actor="admin",
+            actor=caller.account,
             action="create_enrol_token",
             because=because,
             now=now,

@@ -18,6 +18,7 @@ from whimbrel.flows.publishing.add_model import add_model
 from whimbrel.flows.publishing.build_deltas import write_index
 from whimbrel.flows.publishing.change_settings import change_settings
 from whimbrel.flows.publishing.set_alias import set_alias
+from whimbrel.flows.publishing.set_floor import set_floor
 from whimbrel.flows.publishing.set_line import line_of
 from whimbrel.flows.records import ModelRecord, NewSettings, QuarantineRecord
 from whimbrel.flows.reports.history import History, history_of, inventory_of
@@ -88,6 +89,17 @@ async def create_model(
             actor=caller.account,
             now=operations.now(),
         )
+        if data.floor is not None:
+            set_floor(
+                stores.registry,
+                stores.roles,
+                data.name,
+                floor=data.floor.floor,
+                role=data.floor.role,
+                targets=data.floor.targets,
+                actor=caller.account,
+                now=operations.now(),
+            )
         warnings = objective_warnings(data.settings.objectives, told=(), devices=0)
         return AddedModel(**msgspec.structs.asdict(record), warnings=warnings)
 
@@ -131,6 +143,7 @@ async def patch_model(
 )
 async def put_alias(
     operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
     namespace: FromPath[str],
     model: FromPath[str],
     alias: FromPath[str],
@@ -139,7 +152,9 @@ async def put_alias(
     """Give a version a name."""
 
     def change(stores: Stores) -> AliasView:
-        version = set_alias(stores.registry, model, alias=alias, name=data.version, actor="admin", now=operations.now())
+        version = set_alias(
+            stores.registry, model, alias=alias, name=data.version, actor=caller.account, now=operations.now()
+        )
         return AliasView(model=model, alias=alias, version=version.version, serial=version.serial)
 
     return await operations.change(namespace, change)

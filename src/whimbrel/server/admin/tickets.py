@@ -9,7 +9,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK
 
 from whimbrel.errors import NotFound
-from whimbrel.flows.accounts.permissions import Permission
+from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.reports.user_reports import FilingResult, file_batch
 from whimbrel.health.user_report import UserReports
 from whimbrel.server.admin.operations import Operations
@@ -25,13 +25,16 @@ from whimbrel.stores.transaction import Stores
     summary="Hand on tickets of users: one, or up to 1,000",
 )
 async def file_tickets(
-    operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[UserReports]
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    data: JSONBody[UserReports],
 ) -> FilingResult:
     """Keep tickets, each once, and wake the controllers that count them."""
     result = await operations.do(
         namespace,
         lambda stores: file_batch(
-            stores.registry, stores.fleet, stores.tickets, data, actor="admin", now=operations.now()
+            stores.registry, stores.fleet, stores.tickets, data, actor=caller.account, now=operations.now()
         ),
     )
     operations.context.controllers.wake.set()

@@ -227,14 +227,26 @@ async def list_deltas(
     status_code=HTTP_204_NO_CONTENT,
     summary="Make missing patches now",
 )
-async def build_deltas(operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str]) -> None:
+async def build_deltas(
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    model: FromPath[str],
+) -> None:
     """Make the patches of a model that are missing, and list them."""
     controllers = operations.context.controllers
     tried = await controllers.build_deltas(namespace, model=model)
 
     def note(stores: Stores) -> None:
         because = f"{tried:,} patch{'' if tried == 1 else 'es'} tried"
-        audit(stores.registry, model=model, actor="admin", action="make_deltas", because=because, now=operations.now())
+        audit(
+            stores.registry,
+            model=model,
+            actor=caller.account,
+            action="make_deltas",
+            because=because,
+            now=operations.now(),
+        )
 
     await operations.change(namespace, note)
 

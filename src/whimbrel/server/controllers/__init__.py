@@ -12,6 +12,7 @@ round sees the same difference. Each controller is a file, here in the order of 
     publishing  signs and copies what devices fetch      what the rows say <-> what is signed <-> what is copied
     progress    lets rollouts move by themselves         a rollout's state <-> what has happened since
     monitoring  reads the standing monitors of models    what devices told <-> objectives, the past, versions beside
+    signatures  tells what waits for an offline key      floors and quarantines <-> the time, the line, what was told
     deltas      builds patches, beside the rounds        pairs that should have a patch <-> pairs that were tried
 
 **Killed at any point.** Every step is one transaction, or writes files that never change (the timestamp does, and is
@@ -47,6 +48,7 @@ from whimbrel.server.controllers.leader import Leader, LeadLost
 from whimbrel.server.controllers.monitoring import Monitoring
 from whimbrel.server.controllers.progress import Progress
 from whimbrel.server.controllers.publishing import Publishing, is_published
+from whimbrel.server.controllers.signatures import Signatures
 from whimbrel.server.controllers.tallying import Tallying
 from whimbrel.server.logs import fields
 from whimbrel.stores.blobs import Blobs
@@ -82,6 +84,7 @@ class Controllers:
         self.tallying = Tallying(self.leader, database, inbox, clock=clock)
         self.judging = Judging(self.leader, database, clock=clock)
         self.monitoring = Monitoring(self.leader, clock=clock)
+        self.signatures = Signatures(self.leader, clock=clock)
         self.publishing = Publishing(self.leader, database, blobs, signers, clock=clock)
         self.progress = Progress(self.leader, database, clock=clock)
         self.deltas = DeltaBuilding(self.leader, database, blobs, wake=self.wake, clock=clock)
@@ -93,6 +96,7 @@ class Controllers:
             await asyncio.to_thread(self.judging.judge_rollouts, namespace, at_once=setbacks > 0)
             await asyncio.to_thread(self.judging.judge_experiments, namespace, at_once=setbacks > 0)
             await asyncio.to_thread(self.monitoring.watch_models, namespace)
+            await asyncio.to_thread(self.signatures.remind, namespace)
             await self.publishing.publish(namespace)
             if await asyncio.to_thread(self.progress.follow_rollouts, namespace):
                 await self.publishing.publish(namespace)

@@ -8,6 +8,7 @@ from msgspec import Meta
 from whimbrel.flows.records import ModelSettings
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
+from whimbrel.server.admin.views.floors import NewFloor
 from whimbrel.server.admin.views.reason import Because
 from whimbrel.server.admin.views.versions import VersionView
 
@@ -21,6 +22,7 @@ class NewModel(Document, frozen=True):
     line: bytes  # models/<name>/line.json
     salt: Annotated[int, Meta(ge=0, le=2**53 - 1)]
     settings: ModelSettings = msgspec.field(default_factory=ModelSettings)
+    floor: NewFloor | None = None  # its role is delegated by `targets` above
 
 
 class NewAlias(Document, frozen=True):
