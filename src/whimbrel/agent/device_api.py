@@ -90,6 +90,11 @@ class DeviceApi:
         """Whether the server can be told anything at all: there is a credential, or a way to get one."""
         return self._credential is not None or self._enrol_token is not None or self._key.exists
 
+    @property
+    def public_key(self) -> str | None:
+        """The key by which the server knows this device, or may know it; None before one was made."""
+        return public_key_of(self._key.get()) if self._key.exists else None
+
     def enrol(self) -> None:
         """Make the device known where it is not yet. Raises `Unavailable`, `NotAllowed`, `BadBody`."""
         if self._credential is None:
