@@ -6,6 +6,8 @@ inbox = "table"                        # or nats://host:4222
 inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
 
+`[attestation.KIND]` and `[client_certificates]` are told of in the files beside this one of these names.
+
 The receivers of alerts stand in the same file: see `receivers`. They alone are read again while a server runs
 (`CurrentReceivers`); what the other settings name is open by then.
 """
@@ -15,7 +17,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,6 +28,7 @@ from whimbrel.durable import write_durably
 from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
 from whimbrel.model.documents import Document, convert
 from whimbrel.model.ids import Name
+from whimbrel.server.client_certificates import ClientCertificates
 from whimbrel.server.receivers import Receiver
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,9 @@ class Config(Document, frozen=True):
     inbox_stream: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")] = "whimbrel-inbox"  # of NATS
     namespace: Name = "default"
     receivers: Annotated[tuple[Receiver, ...], Meta(max_length=limits.RECEIVERS)] = ()
+
+    attestation: Annotated[dict[Name, dict[str, Any]], Meta(max_length=16)] = {}  # settings by kind, see `attestation`
+    client_certificates: ClientCertificates | None = None
 
     def __post_init__(self) -> None:
         names = [receiver.name for receiver in self.receivers]
