@@ -69,7 +69,7 @@ class DeviceApi:
         `granted` is told the labels that the server gives the device, at the start and whenever they change.
         """
         self._path = path
-        self._key = DeviceKey(path.with_name("device.key"), disk=disk)
+        self._key = DeviceKey(path.parent, device_id, disk=disk)
         self._granted = granted
         self._url = f"{url}/device/v1"
         self._device_id = device_id
