@@ -69,7 +69,7 @@ class DeviceApi:
         `granted` is told the labels that the server gives the device, at the start and whenever they change.
         """
         self._path = path
-        self._key = DeviceKey(path.with_name("device.key"), disk=disk)
+        self._key = DeviceKey(path.parent, device_id, disk=disk)
         self._granted = granted
         self._url = f"{url}/device/v1"
         self._device_id = device_id
@@ -89,6 +89,11 @@ class DeviceApi:
     def known(self) -> bool:
         """Whether the server can be told anything at all: there is a credential, or a way to get one."""
         return self._credential is not None or self._enrol_token is not None or self._key.exists
+
+    @property
+    def public_key(self) -> str | None:
+        """The key by which the server knows this device, or may know it; None before one was made."""
+        return public_key_of(self._key.get()) if self._key.exists else None
 
     def enrol(self) -> None:
         """Make the device known where it is not yet. Raises `Unavailable`, `NotAllowed`, `BadBody`."""

@@ -6,7 +6,8 @@ inbox = "table"                        # or nats://host:4222
 inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
 
-How people sign in with a provider stands in the same file (`oidc_settings`), and so do the receivers of alerts
+How people sign in with a provider stands in the same file (`oidc_settings`), and so do `[attestation.KIND]` and
+`[client_certificates]`, which the files beside this one of these names tell of, and the receivers of alerts
 (`receivers`), which alone are read again while a server runs (`CurrentReceivers`); what the other settings name is open
 by then.
 """
@@ -16,7 +17,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,6 +28,7 @@ from whimbrel.durable import write_durably
 from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
 from whimbrel.model.documents import Document, convert
 from whimbrel.model.ids import Name
+from whimbrel.server.client_certificates import ClientCertificates
 from whimbrel.server.oidc_settings import OidcSettings
 from whimbrel.server.receivers import Receiver
 
@@ -47,6 +49,9 @@ class Config(Document, frozen=True):
     namespace: Name = "default"
     receivers: Annotated[tuple[Receiver, ...], Meta(max_length=limits.RECEIVERS)] = ()
     oidc: OidcSettings | None = None
+
+    attestation: Annotated[dict[Name, dict[str, Any]], Meta(max_length=16)] = {}  # settings by kind, see `attestation`
+    client_certificates: ClientCertificates | None = None
 
     def __post_init__(self) -> None:
         names = [receiver.name for receiver in self.receivers]

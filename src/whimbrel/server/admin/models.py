@@ -142,6 +142,7 @@ async def patch_model(
     summary="Name a version",
 )
 async def put_alias(
+    *,
     operations: NamedDependency[Operations],
     caller: NamedDependency[Caller],
     namespace: FromPath[str],

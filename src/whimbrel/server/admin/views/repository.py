@@ -55,10 +55,3 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int = 0  # in the chain of the namespace; 0: the server is older
     previous: str = ""  # the hash of the entry before it
     hash: str = ""
-
-
-class EnrolToken(msgspec.Struct, frozen=True, kw_only=True):
-    """An enrolment token: it is told once, and kept as a hash."""
-
-    name: str
-    token: str
