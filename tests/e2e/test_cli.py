@@ -356,7 +356,16 @@ def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_p
         fails("publish", "-m", "wake", model_file(tmp_path, 3), *where, words="--keys")
         wrong = tmp_path / "wrong.token"
         wrong.write_text("x" * 32)
-        fails("model", "list", "--server", here.admin, "--token-file", wrong, words="this token is not known here", status=4)
+        fails(
+            "model",
+            "list",
+            "--server",
+            here.admin,
+            "--token-file",
+            wrong,
+            words="this token is not known here",
+            status=4,
+        )
         fails(
             "model",
             "list",
