@@ -16,6 +16,9 @@ import pytest
 from support.oidc import CLIENT, Provider, provider
 from support.server import Running, done, repository, serving, whimbrel
 
+# The provider runs in this process, and its library warns whoever uses what will be renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:get_jwt_config:DeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def theirs() -> Iterator[Provider]:
