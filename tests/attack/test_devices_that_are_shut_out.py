@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def do(server: Running, device: str, verb: str) -> httpx.Response:
     with server.people() as people:
-        return people.post(f"devices/{device}/{verb}", json={"because": "stolen", "actor": "ana"})
+        return people.post(f"devices/{device}/{verb}", json={"because": "stolen"})
 
 
 def report(number: int = 1, **more: Any) -> dict[str, bytes]:

@@ -102,9 +102,9 @@ def test_an_experiment_is_no_way_round_the_second_person(here: Running) -> None:
     plan = """experiment:
   name: "two"
   variants:
-    - {id: old, model_version: "wake@1.0.0", role: control}
+    - {id: control, model_version: "wake@1.0.0"}
     - {id: new, model_version: "wake@2.0.0"}
-  allocation: {old: 50%, new: SHARE%}
+  allocation: {control: 50%, new: SHARE%}
   primary_metric: error_rate
   minimum_sample_size: 1000
   duration_days: 7

@@ -361,7 +361,16 @@ def test_every_error_that_a_server_gives_reads_the_same_by_url(repo: Path, tmp_p
         fails("publish", "-m", "wake", model_file(tmp_path, 3), *where, words="--keys")
         wrong = tmp_path / "wrong.token"
         wrong.write_text("x" * 32)
-        fails("model", "list", "--server", here.admin, "--token-file", wrong, words="needs its token", status=4)
+        fails(
+            "model",
+            "list",
+            "--server",
+            here.admin,
+            "--token-file",
+            wrong,
+            words="this token is not known here",
+            status=4,
+        )
         fails(
             "model",
             "list",
@@ -407,7 +416,7 @@ def test_the_statuses_of_the_reference_are_those_of_the_errors() -> None:
         (("model", "list"), "name either a folder"),
         (("model", "list", "-R", "{no}"), "is no Whimbrel repository"),
         (("model", "list", "-R", "{repo}", "--server", "http://127.0.0.1:1"), "each name a repository"),
-        (("model", "list", "--server", "http://127.0.0.1:1"), "asks for the admin token"),
+        (("model", "list", "--server", "http://127.0.0.1:1"), "asks for a token: sign in (whimbrel login)"),
         (("model", "add", "Bad Name", "-R", "{repo}"), "is not a model name"),
         (("model", "add", "wake", "-R", "{repo}"), "exists already"),
         (("model", "add", "x", "-R", "{repo}", "--salt", "-1"), "salt"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from support.server import done, model_file, plan_file, repository, whimbrel
+from whimbrel.server.people import folder_caller
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def listed(repo: Path) -> dict[str, dict[str, Any]]:
 
 def test_one_verb_takes_a_completed_version_back(repo: Path) -> None:
     why = "it stutters since the update"
-    went = done("model", "rollback", "wake", "-R", repo, "--yes", "--because", why, "--by", "ada")
+    went = done("model", "rollback", "wake", "-R", repo, "--yes", "--because", why)
     assert (went["done"], went["leaves"]["semantic_version"], went["to"]["semantic_version"]) == (
         True,
         "2.0.0",
@@ -43,7 +44,7 @@ def test_one_verb_takes_a_completed_version_back(repo: Path) -> None:
     assert done("rollout", "status", went["rollout"], "-R", repo)["state"] == "rolled_back"
     assert [
         (each["actor"], each["because"]) for each in done("audit", "-R", repo) if each["action"] == "roll_back"
-    ] == [("ada", why)]
+    ] == [(folder_caller().account, why)]
 
 
 def test_the_command_that_it_prints_forbids_the_version(repo: Path) -> None:

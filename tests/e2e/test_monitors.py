@@ -21,7 +21,7 @@ def completed(server: Running, tmp_path: Path) -> str:
     with server.people() as people:
         plan = plan_file(tmp_path).read_text()
         rollout = str(people.post("rollouts", json={"plan": plan}).raise_for_status().json()["id"])
-        reason = {"because": "it is good", "actor": "ana"}
+        reason = {"because": "it is good"}
         people.post(f"rollouts/{rollout}/finish", json=reason).raise_for_status()
     return rollout
 

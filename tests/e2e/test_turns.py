@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
+from support.accounts import token_of
 from support.server import Running, done, repository, serving, whimbrel
 from support.values import EPOCH, cell, cohort, devices_in, window
 from whimbrel.model.documents import encode
@@ -41,6 +42,13 @@ def server(template: Path, tmp_path: Path) -> Iterator[Running]:
 
 def where(here: Running) -> tuple[str, ...]:
     return ("--server", here.admin, "--token-file", str(here.folder / "admin.token"))
+
+
+def as_person(here: Running, name: str, folder: Path) -> tuple[str, ...]:
+    """The server, with a token of a person's own."""
+    file = folder / f"{name}.token"
+    file.write_text(token_of(here, name, "releaser", person=name))
+    return ("--server", here.admin, "--token-file", str(file))
 
 
 def plan_file(folder: Path, *, version: str = "wake@2.0.0", approval: str = "", more: str = "") -> Path:
@@ -99,12 +107,13 @@ def test_a_stage_waits_for_two_people(server: Running, tmp_path: Path) -> None:
         "note": "look at the errors",
         "frozen_until": None,
     }
-    first = done("rollout", "approve", begun["id"], "--by", "ada", "--note", "fine", *where(server))
+    ada, bob = as_person(server, "ada", tmp_path), as_person(server, "bob", tmp_path)
+    first = done("rollout", "approve", begun["id"], "--note", "fine", *ada)
     assert (first["state"], first["approval"]["by"]) == ("waiting_for_approval", ["ada"])
-    again = whimbrel("rollout", "approve", begun["id"], "--by", "ada", *where(server))
+    again = whimbrel("rollout", "approve", begun["id"], *ada)
     assert again.status == 4
     assert "ada approved it already; 1 more must" in again.err
-    last = done("rollout", "approve", begun["id"], "--by", "bob", *where(server))
+    last = done("rollout", "approve", begun["id"], *bob)
     assert (last["state"], last["stage_name"], last["because"]) == ("running", "all", "approved by ada, bob")
     acts = [(entry["actor"], entry["action"]) for entry in done("audit", "--rollout", begun["id"], *where(server))]
     assert acts[:3] == [("bob", "advance"), ("bob", "approve"), ("ada", "approve")]
@@ -115,11 +124,11 @@ def test_a_draft_begins_when_it_is_approved_and_one_that_is_rejected_never(serve
     assert draft["state"] == "draft"
     (device,) = devices_in(0, 50_000, 1)
     assert runs(server, device) == 1
-    assert done("rollout", "approve", draft["id"], "--by", "ada", *where(server))["state"] == "running"
+    assert done("rollout", "approve", draft["id"], *where(server))["state"] == "running"
     assert runs(server, device) == 2
     done("rollout", "abort", draft["id"], *where(server))
     other = start(server, plan_file(tmp_path), "--draft")
-    assert done("rollout", "reject", other["id"], "--by", "ada", *where(server))["state"] == "aborted"
+    assert done("rollout", "reject", other["id"], *where(server))["state"] == "aborted"
 
 
 def runs(here: Running, device: str) -> int:

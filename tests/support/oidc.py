@@ -16,7 +16,7 @@ with warnings.catch_warnings():  # the package uses modules that its library wil
 
     warnings.simplefilter("ignore", authlib.deprecate.AuthlibDeprecationWarning)
     import oidc_provider_mock
-    from oidc_provider_mock import _storage
+    from oidc_provider_mock import _app, _storage
 
 CLIENT = "whimbrel"
 
@@ -59,9 +59,7 @@ def provider() -> Iterator[Provider]:
 
 @contextlib.contextmanager
 def _kept_storage() -> Iterator[list[Any]]:
-    """The provider's storage, which it keeps to itself."""
-    from oidc_provider_mock import _app
-
+    """The provider's storage, which it keeps to itself. It lets public clients in, as providers of people do (PKCE)."""
     made: list[Any] = []
 
     class Kept(_storage.Storage):
@@ -69,8 +67,10 @@ def _kept_storage() -> Iterator[list[Any]]:
             super().__init__()
             made.append(self)
 
-    before, _app.Storage = _app.Storage, Kept
+    grant = _app.AuthorizationCodeGrant
+    before, methods, _app.Storage = _app.Storage, grant.TOKEN_ENDPOINT_AUTH_METHODS, Kept
+    grant.TOKEN_ENDPOINT_AUTH_METHODS = [*methods, "none"]
     try:
         yield made
     finally:
-        _app.Storage = before
+        _app.Storage, grant.TOKEN_ENDPOINT_AUTH_METHODS = before, methods

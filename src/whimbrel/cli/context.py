@@ -34,7 +34,7 @@ def add(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits, - and _.")],
     repository: Annotated[Path | None, typer.Option("--repository", "-R", help="A repository's folder.")] = None,
     server: Annotated[str | None, typer.Option(help="Or a server's admin URL.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File with the admin token. Its path is kept.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with your token. Its path is kept.")] = None,
     with_token: Annotated[
         bool,
         typer.Option("--with-token", help="Read the token from standard input, and keep it readable by you alone."),
