@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of the delta codec: `python tests/fuzz/delta.py containers|patches|parts --seconds 60`.
 
-`make fuzz` runs all three for a bounded time, and CI does. Needs `atheris`, which has wheels for Linux only: the suites
+`make fuzz` runs all three (run.py, beside this file), and CI does. Needs `atheris`, which has wheels for Linux only: the suites
 in `tests/attack/delta` mutate the same corpus without it. What harms is written to the current folder; put it into
 `tests/attack/delta/corpus`.
 

@@ -6,6 +6,7 @@
 """
 
 import re
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from whimbrel.model import documents
 from whimbrel.trust import roles
 
 _PLACE = re.compile(r"/((?:metadata|targets|artifacts)/[^?#]+)\Z")
+# What zipfile raises for a file that is none, is cut, or asks for what it does not know.
+_NO_ZIP = (OSError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error, OverflowError)
 _POLICY = re.compile(r"^metadata/\d+\.policy-(.+)\.json$")  # `roles.policy_role`
 
 
@@ -40,7 +43,7 @@ class Bundle:
         try:
             self._zip = zipfile.ZipFile(path)
             self._members = {each.filename: each for each in self._zip.infolist()}
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
+        except _NO_ZIP as error:
             raise UntrustedInput(f"{path} is no bundle: {error}; make one with `whimbrel bundle export`") from error
         if any(each.compress_type != zipfile.ZIP_STORED for each in self._members.values()):
             raise UntrustedInput(
@@ -60,7 +63,7 @@ class Bundle:
         timestamp = documents.parse(dict[str, Any], content, what="the bundle's timestamp")
         try:
             expires = datetime.fromisoformat(timestamp["signed"]["expires"]).timestamp()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise UntrustedInput(f"the bundle's timestamp cannot be read: {error}") from error
         signed = expires - roles.TIMESTAMP_LIFE.total_seconds()
         if now - signed > limits.BUNDLE_AGE_S:
@@ -110,7 +113,7 @@ class Bundle:
             with self._zip.open(member) as file:
                 while chunk := file.read(limits.COPY_CHUNK_BYTES):
                     yield chunk
-        except (OSError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+        except _NO_ZIP as error:
             raise Unavailable(f"the bundle's {member.filename} cannot be read: {error}") from error
 
 

@@ -10,7 +10,7 @@ BENCH = Path(__file__).parents[3] / "bench" / "metadata_bytes.py"
 
 def test_a_look_and_a_change_cost_what_is_promised() -> None:
     run = subprocess.run(
-        [sys.executable, BENCH, "--quick", "--json"], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, BENCH, "--quick", "--json"], check=False, capture_output=True, text=True, timeout=120
     )
     figures = json.loads(run.stdout.splitlines()[-1])
     assert (run.returncode, figures["ok"]) == (0, True), run.stdout + run.stderr
