@@ -57,6 +57,7 @@ _COMMANDS = {
         "model": _Entry("model", "server", "Lines of versions: add one, change its settings, name versions."),
         "publish": _Entry("publish", "server", "Publish a version: sign it, store it, and say what it is."),
         "version": _Entry("version", "server", "List and show versions; retire or revoke one."),
+        "policy": _Entry("policy", "server", "The signed policies of a model: list, compare and restore them."),
         "bundle": _Entry("bundle", "server", "Write files that carry versions to devices without a network."),
         "delta": _Entry("delta", "delta", "Make, apply and inspect patches between versions."),
     },
