@@ -317,6 +317,10 @@ AUDIT_BOUNDED_NAMES = 256  # addresses or tokens that are told from each other i
 AUDIT_BOUNDED_TOLD = 8  # of these that an entry names
 ROW_MAX = 2**63 - 1  # the largest number of a row
 
+# --- versions of a policy ---
+POLICIES_SHOWN = 100  # in one list
+POLICY_ROLES = 5000  # versions of a policy's role that are read for it: deltas and renewals make some, too
+
 # --- alerts ---
 RECEIVERS = 64  # of a repository
 ALERT_ADDRESSES = 32  # mailboxes of one receiver

@@ -99,6 +99,10 @@ ACTS: dict[tuple[str, str], tuple[str, Callable[[Stage], object]]] = {
         lambda s: done("version", "revoke", "4.0.0", "-m", "wake", "--because", "x", "--yes", *s.keys),
     ),
     ("post", "collect"): ("collect_artifact", Stage.store_and_collect),
+    ("post", f"{ONE}/policies/{{sequence}}/restore"): (
+        "restore_policy",
+        lambda s: s.send("POST", "/models/wake/policies/2/restore", REASON),
+    ),
     ("post", "devices/{device}/labels"): (
         "label_device",
         lambda s: s.send("POST", "/devices/dev-1/labels", {"labels": {"site": "lab"}, **REASON}),

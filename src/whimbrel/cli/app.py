@@ -58,6 +58,7 @@ _COMMANDS = {
         "publish": _Entry("publish", "server", "Publish a version: sign it, store it, and say what it is."),
         "version": _Entry("version", "server", "List and show versions; retire or revoke one."),
         "floor": _Entry("floor", "server", "Let devices take new versions only while a fresh signature says so."),
+        "policy": _Entry("policy", "server", "The signed policies of a model: list, compare and restore them."),
         "bundle": _Entry("bundle", "server", "Write files that carry versions to devices without a network."),
         "delta": _Entry("delta", "delta", "Make, apply and inspect patches between versions."),
     },

@@ -26,6 +26,7 @@ from whimbrel.policy.policy import (
     Conditions,
     Mebibytes,
     Period,
+    Policy,
     SliceLabels,
     StartJitter,
     Windows,
@@ -432,6 +433,13 @@ class VerdictRecord(msgspec.Struct, frozen=True, kw_only=True):
     move: str
     because: str
     sha256: str  # of the whole verdict, encoded
+
+
+class SignedPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy, and when it was signed first."""
+
+    policy: Policy
+    at: float
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.health import Health
 from whimbrel.stores.inventory import Inventory
+from whimbrel.stores.policy_history import PolicyHistory
 from whimbrel.stores.registry import Registry, namespaces
 from whimbrel.stores.tickets import Tickets
 from whimbrel.stores.tuf_repository import SignedRoles
@@ -83,6 +84,11 @@ class Stores:
     def alerts(self) -> AlertDeliveries:
         """What became of each alert for each receiver."""
         return AlertDeliveries(self.connection, self.namespace)
+
+    @cached_property
+    def policies(self) -> PolicyHistory:
+        """Every policy that was signed."""
+        return PolicyHistory(self.connection, self.namespace)
 
     @cached_property
     def audit(self) -> AuditLog:

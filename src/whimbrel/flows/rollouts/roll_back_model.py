@@ -146,7 +146,7 @@ def find_way_back(
 ) -> WayBack:
     """How the devices of `selector` would go back; nothing is changed. Raises `Refused`, as `roll_back_model` does."""
     registry.model(model)
-    _refuse_while_others_decide(registry, model)
+    refuse_while_others_decide(registry, model)
     own = _choices(registry, model, line=lines(model), selector=selector)
     if own is None:
         raise Refused(
@@ -249,7 +249,7 @@ def _ways_to(
         return together
     choices = {}
     for name, serial in together.items():
-        _refuse_while_others_decide(registry, name)
+        refuse_while_others_decide(registry, name)
         own = _choices(registry, name, line=lines(name), selector=selector)
         if own is None:
             return f"{name} has no baseline"
@@ -286,7 +286,7 @@ def _change_model(
         _move_aliases(registry, way, rollout)
 
 
-def _refuse_while_others_decide(registry: RegistryPort, model: str) -> None:
+def refuse_while_others_decide(registry: RegistryPort, model: str) -> None:
     """Raises `Refused` while a rollout or an experiment assigns versions to devices of the model."""
     for rollout in registry.rollouts(model=model, live=True):
         raise Refused(

@@ -35,6 +35,7 @@ from whimbrel.server.admin.models import MODEL_ROUTES
 from whimbrel.server.admin.moves import PermissionByPath
 from whimbrel.server.admin.openapi import SECURITY_SCHEME, StructNames, openapi_config
 from whimbrel.server.admin.operations import AdminContext, Operations
+from whimbrel.server.admin.policies import POLICY_ROUTES
 from whimbrel.server.admin.problems import ProblemResponses
 from whimbrel.server.admin.rollouts import ROLLOUT_ROUTES
 from whimbrel.server.admin.status import STATUS_ROUTES
@@ -51,6 +52,7 @@ _ROUTES = (
     *MODEL_ROUTES,
     *VERSION_ROUTES,
     *FLOOR_ROUTES,
+    *POLICY_ROUTES,
     *ARTIFACT_ROUTES,
     *ROLLOUT_ROUTES,
     *EXPERIMENT_ROUTES,
