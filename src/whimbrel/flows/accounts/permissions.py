@@ -91,6 +91,6 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         able = ", ".join(role for role in Role if permission in PERMISSIONS[role])
         own = " and ".join(self.roles) or "no role"
         raise Refused(
-            f"the token of {self.account} is a {own}'s, and this needs the permission {permission.value!r}, which these "
-            f"roles have: {able}; ask an admin for a token with one of them"
+            f"the token of {self.account} is a {own}'s, and this needs the permission {permission.value!r}, which "
+            f"these roles have: {able}; ask an admin for a token with one of them"
         )

@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.status_codes import HTTP_200_OK
 
-from whimbrel.flows.accounts.permissions import Permission
+from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.alerts import AlertView, ReceiverTestView, ReceiverView
 from whimbrel.stores.transaction import Stores
@@ -28,10 +28,13 @@ async def list_receivers(operations: NamedDependency[Operations]) -> list[Receiv
     summary="Send a receiver a marked test alert",
 )
 async def send_test(
-    operations: NamedDependency[Operations], namespace: FromPath[str], name: FromPath[str]
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    name: FromPath[str],
 ) -> ReceiverTestView:
     """Send a receiver a test alert now, and return what it answered."""
-    result = await operations.context.alerts.test(namespace, name)
+    result = await operations.context.alerts.test(namespace, name, actor=caller.account)
     return ReceiverTestView(receiver=name, ok=result.ok, said=result.said)
 
 
