@@ -34,6 +34,11 @@ def make_older(path: Path) -> str:
             rows = before.execute(select(*(known.c[name] for name in names))).mappings().all()
             if rows:
                 after.execute(insert(table), [dict(row) for row in rows])
+        if "api_token" in theirs.tables and "api_token" not in ours.tables:  # where admin.token was kept before
+            known, kept = theirs.tables["api_token"], ours.tables["secret"]
+            columns = [known.c[name] for name in ("namespace", "sha256", "name", "created_at")]
+            for row in before.execute(select(*columns)).mappings():
+                after.execute(insert(kept).values(**row, kind="admin"))
     for engine in (source, target):
         engine.dispose()
     newer.unlink()

@@ -127,8 +127,8 @@ class Alerts:
             raise UntrustedInput(self._receivers.problem)
         return receivers
 
-    async def test(self, namespace: str, name: str) -> DeliveryResult:
-        """Send a receiver a marked test alert now. Raises `NotFound` for no such receiver."""
+    async def test(self, namespace: str, name: str, *, actor: str) -> DeliveryResult:
+        """Send a receiver a marked test alert now, as `actor`. Raises `NotFound` for no such receiver."""
         receivers = self.receivers()
         receiver = receivers.get(name)
         if receiver is None:
@@ -142,7 +142,7 @@ class Alerts:
             event="held",
             at=now,
             because="this is a test: nothing happened to any rollout",
-            actor="admin",
+            actor=actor,
             model="test",
             rollout=f"test-{name}",
             stage=0,

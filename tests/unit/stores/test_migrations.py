@@ -8,14 +8,16 @@ import alembic.autogenerate
 import alembic.command
 import alembic.migration
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from conftest import POSTGRESQL
 from support.old_database import make_newer, make_older, schema_of
 from whimbrel.errors import Refused
 from whimbrel.flows.audit_chain import check_chain
-from whimbrel.stores import schema
+from whimbrel.stores import account_tables
 from whimbrel.stores.database import Database, alembic_config
+from whimbrel.stores.registry import hashed
 from whimbrel.stores.transaction import transaction
 
 
@@ -34,7 +36,33 @@ def test_a_migrated_database_has_every_table_and_column(file: Path) -> None:
     try:
         with database.transaction() as connection:
             context = alembic.migration.MigrationContext.configure(connection)
-            assert alembic.autogenerate.compare_metadata(context, schema.metadata) == []
+            assert alembic.autogenerate.compare_metadata(context, account_tables.metadata) == []
+    finally:
+        database.close()
+
+
+def test_the_admin_token_of_before_accounts_is_good_after_them(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'registry.db'}")
+    try:
+        with database.transaction() as connection:
+            config = alembic_config(connection)
+            before = ScriptDirectory.from_config(config).get_revision("0021").down_revision
+            alembic.command.upgrade(config, str(before))
+            for namespace, token, kind in (
+                ("default", "a" * 32, "admin"),
+                ("b", "b" * 32, "admin"),
+                ("b", "e", "enrol"),
+            ):
+                values = {"n": namespace, "s": hashed(token), "k": kind}
+                connection.execute(text("INSERT INTO secret VALUES (:n, :s, :k, 'first', 5.0)"), values)
+        database.migrate()
+        with transaction(database, "b") as stores:
+            token = stores.accounts.signed_in("b" * 32, now=9.0)
+            assert token is not None
+            assert (token.account, token.kind, token.roles, token.expires_at) == ("admin", "person", ("admin",), None)
+            assert stores.accounts.signed_in("a" * 32, now=9.0) is None  # another namespace's
+            assert stores.registry.secret_name("e", kind="enrol") == "first"
+            assert stores.registry.secret_name("b" * 32, kind="admin") is None
     finally:
         database.close()
 

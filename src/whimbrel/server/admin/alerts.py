@@ -35,7 +35,7 @@ async def send_test(
     name: FromPath[str],
 ) -> ReceiverTestView:
     """Send a receiver a test alert now, and return what it answered."""
-    result = await operations.context.alerts.test(namespace, name)
+    result = await operations.context.alerts.test(namespace, name, actor=caller.account)
 
     def note(stores: Stores) -> None:
         because = f"{name} {'took it' if result.ok else 'did not take it'}"
