@@ -9,10 +9,12 @@ from securesystemslib.signer import SSlibKey
 
 from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
 from whimbrel.cli.model_settings import with_settings
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, stderr, when
+from whimbrel.cli.role_signers import role_signers
 from whimbrel.cli.setting_words import checked
 from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings, NewSettings
@@ -51,12 +53,12 @@ def add(
         raise UntrustedInput(str(error)) from error
     complete = checked(ModelSettings, settings)
     keys, now = client.keys(), datetime.now(UTC)
-    targets_signer = load_signer(keys / "targets.pem")
+    targets_signer, *others = role_signers(client, roles.TARGETS)
     publisher_path = keys / f"{roles.publisher_role(name)}.pem"
     if name in {model.name for model in client.get("models", as_=list[ModelView])}:
         raise Conflict(f"model {name!r} exists already; publish to it, or choose another name")
     reuse = publisher_path.exists()  # an earlier try stopped half-way
-    publisher = load_signer(publisher_path) if reuse else make_signer(publisher_path)
+    publisher = load_signer(publisher_path, secrets=ask_secret) if reuse else make_signer(publisher_path)
     line = encode(Line(model=name, sequence=1))
     policy = client.get("keys", as_=KeysView).policy
     body = NewModel(
@@ -67,6 +69,7 @@ def add(
             publisher=publisher.public_key,
             policy=SSlibKey(policy.keyid, policy.keytype, policy.scheme, policy.keyval),
             signer=targets_signer,
+            others=others,
             now=now,
         ),
         publisher=publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),

@@ -10,6 +10,7 @@ from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.fit import tell_fit
 from whimbrel.cli.options import By, ModelName, Yes, login
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
+from whimbrel.cli.role_signers import role_signers
 from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.version_fit import VersionFit
 from whimbrel.flows.wording import selector_words
@@ -17,7 +18,6 @@ from whimbrel.model.documents import encode, parse, plain
 from whimbrel.model.release import File, Line, Release, Variant
 from whimbrel.server.admin.views.reason import Reason
 from whimbrel.server.admin.views.versions import ListedVersion, NewLine, VersionDetail, VersionView
-from whimbrel.stores.signer import load_signer
 from whimbrel.stores.tuf_repository import publish_documents, read_metadata
 from whimbrel.trust import roles
 
@@ -190,8 +190,8 @@ def revoke(
             revoked=tuple(sorted({*before.revoked, revoked.serial})),
         )
     )
-    signer = load_signer(client.keys() / f"{role}.pem")
-    signed = publish_documents(held, {path: line}, signer=signer, now=datetime.now(UTC))
+    signer, *others = role_signers(client, role)
+    signed = publish_documents(held, {path: line}, signer=signer, others=others, now=datetime.now(UTC))
     body = NewLine(line=line, publisher=signed, because=because)
     after = client.send("PUT", f"models/{quoted(model)}/line", body, as_=Line)
     if json:

@@ -429,6 +429,15 @@ class VerdictRecord(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str  # of the whole verdict, encoded
 
 
+class RoleExpiry(msgspec.Struct, frozen=True, kw_only=True):
+    """When an offline role's newest version expires. `warned_s`: how long before that was warned last; -1: not yet."""
+
+    role: str
+    version: int
+    expires: float  # POSIX seconds
+    warned_s: float = -1.0
+
+
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Who did what, why, and on what evidence."""
 

@@ -26,6 +26,8 @@ AlertOn = Literal[
 DeviceAlertOn = Literal["duplicate_identity"]
 # And of models, by their standing monitors.
 ModelAlertOn = Literal["objective_broken", "anomaly", "recovered"]
+# And of signed roles that people must sign again.
+RoleAlertOn = Literal["metadata_expires", "metadata_renewed"]
 # And of experiments: no plan of a rollout can.
 ExperimentAlertOn = Literal[
     "experiment_started",

@@ -45,9 +45,11 @@ from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database, Migration
 from whimbrel.stores.inbox_nats import InboxNats
 from whimbrel.stores.inbox_table import InboxTable
-from whimbrel.stores.signer import load_signer, make_signer
+from whimbrel.stores.key_folder import KeyFolder
+from whimbrel.stores.online_signers import OnlineSigners
+from whimbrel.stores.signer import make_signer
 from whimbrel.stores.transaction import transaction
-from whimbrel.stores.tuf_repository import OnlineSigners, copy_files, first_metadata
+from whimbrel.stores.tuf_repository import copy_files, first_metadata
 from whimbrel.version import __version__
 
 log = logging.getLogger(__name__)
@@ -71,9 +73,16 @@ class Repository(msgspec.Struct, frozen=True):
 
     def admin_context(self, sent: BytesSent | None = None) -> AdminContext:
         """What the admin API works on."""
-        key = self.signers.policy.public_key
+        keys = KeyFolder(self.folder.online_keys)
         return AdminContext(
-            self.database, self.blobs, self.controllers, self.alerts, key, self.clock, sent or BytesSent()
+            self.database,
+            self.blobs,
+            self.controllers,
+            self.alerts,
+            self.signers,
+            keys,
+            self.clock,
+            sent or BytesSent(),
         )
 
 
@@ -97,14 +106,16 @@ def create_repository(path: Path, config: Config, *, clock: Callable[[], float] 
 def _create(path: Path, config: Config, *, now: float) -> Folder:
     folder = Folder(path, config)
     root, targets = make_signer(folder.offline_keys / "root.pem"), make_signer(folder.offline_keys / "targets.pem")
-    online = OnlineSigners(
-        snapshot=make_signer(folder.online_keys / "snapshot.pem"),
-        timestamp=make_signer(folder.online_keys / "timestamp.pem"),
-        policy=make_signer(folder.online_keys / "policy.pem"),
-    )
+    online = {name: make_signer(folder.online_keys / f"{name}.pem") for name in ("snapshot", "timestamp", "policy")}
     DeviceTokens.open(folder.online_keys / "device-tokens.key")
     today = datetime.fromtimestamp(now, UTC)
-    first_root, first_targets = first_metadata(root=root, targets=targets, online=online, now=today)
+    first_root, first_targets = first_metadata(
+        root=root,
+        targets=targets,
+        snapshot=online["snapshot"].public_key,
+        timestamp=online["timestamp"].public_key,
+        now=today,
+    )
     database = Database(folder.database_url)
     database.migrate()
     admin, enrol = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
@@ -115,15 +126,15 @@ def _create(path: Path, config: Config, *, now: float) -> Folder:
             )
         stores.roles.add_role("root", first_root)
         stores.roles.add_role("targets", first_targets)
-        stores.roles.sign_snapshot_and_timestamp(online, now=today)
+        stores.roles.sign_snapshot_and_timestamp(OnlineSigners(online.values()), now=today)
         stores.registry.add_secret(admin, kind="admin", name="first", at=now)
         stores.registry.add_secret(enrol, kind="enrol", name="first", at=now)
         write_durably(folder.root, stores.roles.role_bytes("root"))
         files = stores.roles.files_since(0)
-        newest = stores.roles.newest()["timestamp"]
+        newest = stores.roles.newest()
     asyncio.run(copy_files(Blobs.open(config.artifacts, base=path), config.namespace, files))
     with transaction(database, config.namespace) as stores:
-        stores.roles.set_published(newest)
+        stores.roles.set_published(newest["timestamp"], newest["root"])
     database.close()
     write_durably(folder.admin_token, admin.encode() + b"\n", mode=0o600)
     write_durably(folder.enrol_token, enrol.encode() + b"\n", mode=0o600)
@@ -145,11 +156,7 @@ def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -
     database = Database(folder.database_url)
     try:
         database.check_schema()
-        signers = OnlineSigners(
-            snapshot=load_signer(folder.online_keys / "snapshot.pem"),
-            timestamp=load_signer(folder.online_keys / "timestamp.pem"),
-            policy=load_signer(folder.online_keys / "policy.pem"),
-        )
+        signers = OnlineSigners.of(KeyFolder(folder.online_keys))
         blobs = Blobs.open(folder.config.artifacts, base=folder.path)
         inbox: Inbox = (
             InboxTable(database)

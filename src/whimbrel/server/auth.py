@@ -10,17 +10,15 @@ import base64
 import binascii
 import hashlib
 import hmac
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from whimbrel.durable import write_durably
 from whimbrel.errors import NotAllowed, Refused
 from whimbrel.flows.devices.records import DeviceAccess
+from whimbrel.server.device_token_keys import TOKEN_LIFE_S, DeviceTokenKeys
 
-TOKEN_LIFE_S = 3600
 _TOKEN_CHARS = 2048
 
 
@@ -40,20 +38,20 @@ class Claims(msgspec.Struct, frozen=True):
 class DeviceTokens:
     """Makes and verifies device tokens."""
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    def __init__(self, keys: bytes | DeviceTokenKeys) -> None:
+        self._keys = keys
 
     @classmethod
     def open(cls, path: Path) -> "DeviceTokens":
-        """The key at `path`, made on first use."""
-        if not path.exists():
-            write_durably(path, secrets.token_bytes(32), mode=0o600)
-        return cls(path.read_bytes())
+        """The key at `path`, made on first use, and the one before it (server/device_token_keys.py)."""
+        keys = DeviceTokenKeys(path)
+        keys.current(0.0)
+        return cls(keys)
 
     def issue(self, namespace: str, device: str, *, now: float) -> str:
         """A token for an hour."""
         payload = msgspec.json.encode(Claims(namespace, device, now + TOKEN_LIFE_S))
-        return f"{_text(payload)}.{_text(self._mac(payload))}"
+        return f"{_text(payload)}.{_text(_mac(payload, self._current(now)))}"
 
     def verify(self, authorization: str | None, *, namespace: str, now: float) -> Claims:
         """What the token of an Authorization header says. Raises `NotAllowed`."""
@@ -63,7 +61,8 @@ class DeviceTokens:
         body, _, mac = token.partition(".")
         try:
             payload, given = _bytes(body), _bytes(mac)
-            if len(token) > _TOKEN_CHARS or not hmac.compare_digest(given, self._mac(payload)):
+            right = any(hmac.compare_digest(given, _mac(payload, key)) for key in self._accepted(now))
+            if len(token) > _TOKEN_CHARS or not right:
                 raise NotAllowed("this device token was not made here; get a new one with POST token")
             claims = msgspec.json.decode(payload, type=Claims)
         except (ValueError, binascii.Error, msgspec.DecodeError) as error:
@@ -74,8 +73,15 @@ class DeviceTokens:
             raise NotAllowed("this device token is over; get a new one with POST token")
         return claims
 
-    def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, payload, hashlib.sha256)
+    def _current(self, now: float) -> bytes:
+        return self._keys if isinstance(self._keys, bytes) else self._keys.current(now)
+
+    def _accepted(self, now: float) -> tuple[bytes, ...]:
+        return (self._keys,) if isinstance(self._keys, bytes) else self._keys.accepted(now)
+
+
+def _mac(payload: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, payload, hashlib.sha256)
 
 
 class Gatekeeper:

@@ -22,7 +22,8 @@ from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Line, Release
 from whimbrel.policy.policy import Policy
-from whimbrel.server.auth import TOKEN_LIFE_S, DeviceTokens, Gatekeeper, check_access
+from whimbrel.server.auth import DeviceTokens, Gatekeeper, check_access
+from whimbrel.server.device_token_keys import TOKEN_LIFE_S
 from whimbrel.server.http import (
     DEVICE_BODY_BYTES,
     Receive,

@@ -9,14 +9,15 @@
 3. A publisher's upload is verified against its delegation, and may only add to what was signed before.
 """
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from securesystemslib.exceptions import StorageError
+from securesystemslib.exceptions import StorageError, UnverifiedSignatureError
 from sqlalchemy import Connection, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
-from tuf.api.exceptions import DownloadError, RepositoryError
+from tuf.api.exceptions import DownloadError, RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import (
     TOP_LEVEL_ROLE_NAMES,
     DelegatedRole,
@@ -34,15 +35,17 @@ from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
 from whimbrel import limits
-from whimbrel.errors import Conflict, InvariantBroken, NotFound, Refused, UntrustedInput
+from whimbrel.errors import Conflict, InvariantBroken, NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.model.documents import digest_of
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
+from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.rows import upsert
 from whimbrel.stores.signer import Key, Signer
 from whimbrel.trust import roles
+from whimbrel.trust.role_keys import RoleKeys
 
-_SERIALIZER = JSONSerializer(compact=False)
+SERIALIZER = JSONSerializer(compact=False)
 _ROLES, _TARGETS = schema.role_documents.c, schema.target_documents.c
 _NEWEST = select(_ROLES.role, func.max(_ROLES.version)).where(_ROLES.namespace == bindparam("of")).group_by(_ROLES.role)
 _BODIES = select(_ROLES.body).where(_ROLES.namespace == bindparam("of"), _ROLES.role == bindparam("role"))
@@ -51,15 +54,6 @@ _BODY = _BODIES.where(_ROLES.version == bindparam("version"))
 _TARGET = select(_TARGETS.body).where(
     _TARGETS.namespace == bindparam("of"), _TARGETS.path == bindparam("path"), _TARGETS.sha256 == bindparam("sha256")
 )
-
-
-class OnlineSigners:
-    """The keys that a server holds. They choose among signed versions, and cannot sign a version."""
-
-    def __init__(self, *, snapshot: Signer, timestamp: Signer, policy: Signer) -> None:
-        self.snapshot = snapshot
-        self.timestamp = timestamp
-        self.policy = policy
 
 
 class SignedRoles:
@@ -89,9 +83,27 @@ class SignedRoles:
         """A targets role (the top-level one, or a delegated one), decoded."""
         return cast("Metadata[Targets]", read_metadata(self.role_bytes(role, version), what=role))
 
+    def keys_of(self, role: str) -> RoleKeys:
+        """The keys that may sign a role, as the newest root, or the newest targets role, says. Raises `NotFound`."""
+        delegator = roles.ROOT if role in TOP_LEVEL_ROLE_NAMES else roles.TARGETS
+        try:
+            return role_keys(self.role_bytes(delegator))[role]
+        except KeyError:
+            raise NotFound(f"there is no role {role!r} in this repository") from None
+
+    def has_its_signatures(self, role: str) -> bool:
+        """Whether the newest version of a role is signed by the keys that may sign it now."""
+        metadata = read_metadata(self.role_bytes(role), what=role)
+        return self.keys_of(role).signed_by(set(metadata.signatures))
+
+    def expires(self, role: str) -> float:
+        """When the newest version of a role expires, as POSIX seconds. Raises `NotFound`."""
+        expires: datetime = read_metadata(self.role_bytes(role), what=role).signed.expires
+        return expires.timestamp()
+
     def add_role(self, role: str, metadata: Metadata[Any], *, content: bytes | None = None) -> None:
         """Compare-and-swap: raises `Conflict` where that version exists already."""
-        body = content if content is not None else metadata.to_bytes(_SERIALIZER)
+        body = content if content is not None else metadata.to_bytes(SERIALIZER)
         newest = self.newest().get(role, 0)
         if metadata.signed.version != newest + 1:
             raise Conflict(
@@ -137,14 +149,14 @@ class SignedRoles:
         """
         metadata = cast("Metadata[Targets]", read_metadata(content, what=roles.TARGETS, kind=Targets))
         root = cast("Metadata[Root]", read_metadata(self.role_bytes(roles.ROOT), what=roles.ROOT))
-        _verify(root.signed, roles.TARGETS, metadata, now=now)
+        verify(root.signed, roles.TARGETS, metadata, now=now)
         self.add_role(roles.TARGETS, metadata, content=content)
         return metadata
 
     def accept_publication(self, role: str, content: bytes, documents: Mapping[str, bytes], *, now: datetime) -> None:
         """Accept a publisher's next version and its documents. It may add releases and change its line; no more."""
         metadata = cast("Metadata[Targets]", read_metadata(content, what=role, kind=Targets))
-        _verify(self.targets_role(roles.TARGETS).signed, role, metadata, now=now)
+        verify(self.targets_role(roles.TARGETS).signed, role, metadata, now=now)
         before: dict[str, TargetFile] = {}
         if self.newest().get(role):
             before = self.targets_role(role).signed.targets
@@ -163,7 +175,9 @@ class SignedRoles:
 
     # --- the online roles (signed here) ---
 
-    def write_policy(self, model: str, documents: Mapping[str, bytes], *, signer: Signer, now: datetime) -> None:
+    def write_policy(
+        self, model: str, documents: Mapping[str, bytes], *, signers: OnlineSigners, now: datetime
+    ) -> None:
         """The next version of `policy-<model>`, listing `documents` besides what it listed under other paths."""
         role = roles.policy_role(model)
         version = self.newest().get(role, 0)
@@ -171,17 +185,19 @@ class SignedRoles:
         for path, body in documents.items():
             listed[path] = TargetFile.from_data(path, body, ["sha256"])
             self.add_target(path, body)
-        signed = Targets(version=version + 1, expires=_expiry(now, roles.POLICY_LIFE), targets=listed)
-        self.add_role(role, _signed(signed, signer))
+        signed = Targets(version=version + 1, expires=expiry(now, roles.POLICY_LIFE), targets=listed)
+        self.add_role(role, _signed(signed, *signers.sign_for(role, self.keys_of(role))))
 
-    def renew_policy(self, model: str, *, signer: Signer, now: datetime) -> bool:
-        """Sign the policy role anew if half of its life is over. Returns whether it was."""
+    def renew_policy(self, model: str, *, signers: OnlineSigners, now: datetime) -> bool:
+        """Sign the policy role anew if half of its life is over, or its keys are others now. Returns whether it was."""
         role = roles.policy_role(model)
         if not self.newest().get(role):
             return False
-        if self.targets_role(role).signed.expires - now > roles.POLICY_LIFE / 2:
+        current = self.targets_role(role)
+        young = current.signed.expires - now > roles.POLICY_LIFE / 2
+        if young and self.keys_of(role).signed_by(set(current.signatures)):
             return False
-        self.write_policy(model, {}, signer=signer, now=now)
+        self.write_policy(model, {}, signers=signers, now=now)
         return True
 
     def sign_snapshot_and_timestamp(self, signers: OnlineSigners, *, now: datetime) -> bool:
@@ -192,28 +208,36 @@ class SignedRoles:
         if changed:
             snapshot_version += 1
             snapshot = Snapshot(
-                version=snapshot_version, expires=_expiry(now, roles.SNAPSHOT_LIFE), meta=self._listing()
+                version=snapshot_version, expires=expiry(now, roles.SNAPSHOT_LIFE), meta=self._listing()
             )
-            self.add_role(roles.SNAPSHOT, _signed(snapshot, signers.snapshot))
+            self.add_role(
+                roles.SNAPSHOT, _signed(snapshot, *signers.sign_for(roles.SNAPSHOT, self.keys_of(roles.SNAPSHOT)))
+            )
         timestamp_version = newest.get(roles.TIMESTAMP, 0)
         if timestamp_version and not changed:
             current = cast("Metadata[Timestamp]", read_metadata(self.role_bytes(roles.TIMESTAMP), what="timestamp"))
             age = roles.TIMESTAMP_LIFE - (current.signed.expires - now)
-            if timedelta(0) <= age < roles.TIMESTAMP_RENEWAL:
+            young = timedelta(0) <= age < roles.TIMESTAMP_RENEWAL
+            if young and self.keys_of(roles.TIMESTAMP).signed_by(set(current.signatures)):
                 return False
         timestamp = Timestamp(
             version=timestamp_version + 1,
-            expires=_expiry(now, roles.TIMESTAMP_LIFE),
+            expires=expiry(now, roles.TIMESTAMP_LIFE),
             snapshot_meta=MetaFile(snapshot_version),
         )
-        self.add_role(roles.TIMESTAMP, _signed(timestamp, signers.timestamp))
+        self.add_role(
+            roles.TIMESTAMP, _signed(timestamp, *signers.sign_for(roles.TIMESTAMP, self.keys_of(roles.TIMESTAMP)))
+        )
         return True
 
     def snapshot_is_current(self, *, now: datetime | None = None) -> bool:
         """Whether the newest snapshot lists the newest roles (and, given `now`, has half of its life left)."""
         if not self.newest().get(roles.SNAPSHOT):
             return False
-        held = cast("Metadata[Snapshot]", read_metadata(self.role_bytes(roles.SNAPSHOT), what="snapshot")).signed
+        current = cast("Metadata[Snapshot]", read_metadata(self.role_bytes(roles.SNAPSHOT), what="snapshot"))
+        if not self.keys_of(roles.SNAPSHOT).signed_by(set(current.signatures)):
+            return False
+        held = current.signed
         return held.meta == self._listing() and (now is None or held.expires - now >= roles.SNAPSHOT_LIFE / 2)
 
     def _listing(self) -> dict[str, MetaFile]:
@@ -227,21 +251,38 @@ class SignedRoles:
 
     def published_timestamp(self) -> int:
         """The timestamp version whose files are all in place; 0 for none."""
+        return self._published()[0]
+
+    def published_root(self) -> int:
+        """The root version that is in place, with all before it; 0 for none."""
+        return self._published()[1]
+
+    def _published(self) -> tuple[int, int]:
         table = schema.publications
-        return (
-            self.connection.execute(
-                select(table.c.timestamp_version).where(table.c.namespace == self.namespace)
-            ).scalar_one_or_none()
-            or 0
-        )
+        row = self.connection.execute(
+            select(table.c.timestamp_version, table.c.root_version).where(table.c.namespace == self.namespace)
+        ).one_or_none()
+        return (row[0], row[1]) if row is not None else (0, 0)
 
-    def set_published(self, timestamp_version: int) -> None:
-        """Note that all files up to a timestamp are in place."""
-        values = {"namespace": self.namespace, "timestamp_version": timestamp_version}
-        upsert(self.connection, schema.publications, values, update=("timestamp_version",))
+    def is_copied(self) -> bool:
+        """Whether the newest timestamp and the newest root are in place."""
+        newest = self.newest()
+        return self._published() == (newest.get(roles.TIMESTAMP, 0), newest.get(roles.ROOT, 0))
 
-    def files_since(self, published: int) -> list[tuple[str, bytes]]:
-        """The files, in the order to write them, that lead from timestamp version `published` to the newest."""
+    def set_published(self, timestamp_version: int, root_version: int) -> None:
+        """Note that all files up to a timestamp, and all roots up to a version, are in place."""
+        values = {
+            "namespace": self.namespace,
+            "timestamp_version": timestamp_version,
+            "root_version": root_version,
+        }
+        upsert(self.connection, schema.publications, values, update=("timestamp_version", "root_version"))
+
+    def files_since(self, published: int, *, root: int = 0) -> list[tuple[str, bytes]]:
+        """The files, in the order to write them, that lead from timestamp version `published` to the newest.
+
+        `root`: the root version that is in place.
+        """
         before = self._listed_at(published)
         newest = self.newest()
         after = self._listed_at(newest[roles.TIMESTAMP])
@@ -252,9 +293,8 @@ class SignedRoles:
             if role not in TOP_LEVEL_ROLE_NAMES or role == roles.TARGETS:
                 files += self._target_files(role, before.get(role), version)
             files.append((f"metadata/{version}.{role}.json", self.role_bytes(role, version)))
-        for version in range(1, newest[roles.ROOT] + 1):
-            if published == 0 or version > 1:
-                files.append((f"metadata/{version}.root.json", self.role_bytes(roles.ROOT, version)))
+        for version in range(root + 1, newest[roles.ROOT] + 1):
+            files.append((f"metadata/{version}.root.json", self.role_bytes(roles.ROOT, version)))
         files.append(("metadata/timestamp.json", self.role_bytes(roles.TIMESTAMP)))
         return files
 
@@ -296,25 +336,59 @@ def read_metadata(content: bytes, *, what: str, kind: type[Signed] = Signed) -> 
     return metadata
 
 
+def role_keys(content: bytes) -> dict[str, RoleKeys]:
+    """The keys of every role that a root or a targets role names. Raises `UntrustedInput`."""
+    return dict(_role_keys(content))
+
+
+@functools.lru_cache(maxsize=8)  # a server asks in every round, and a targets role of a thousand models is a megabyte
+def _role_keys(content: bytes) -> tuple[tuple[str, RoleKeys], ...]:
+    signed = read_metadata(content, what="a role").signed
+    named: Mapping[str, Any] = signed.roles if isinstance(signed, Root) else {}
+    if isinstance(signed, Targets) and signed.delegations is not None:
+        named = signed.delegations.roles or {}
+    return tuple((name, RoleKeys(tuple(role.keyids), role.threshold)) for name, role in named.items())
+
+
+def role_public_keys(content: bytes) -> dict[str, Key]:
+    """The public keys that a root or a targets role names, by their ids. Raises `UntrustedInput`."""
+    signed = read_metadata(content, what="a role").signed
+    if isinstance(signed, Root):
+        return dict(signed.keys)
+    return dict(signed.delegations.keys) if isinstance(signed, Targets) and signed.delegations is not None else {}
+
+
 def first_metadata(
-    *, root: Signer, targets: Signer, online: OnlineSigners, now: datetime
+    *, root: Signer, targets: Signer, snapshot: Key, timestamp: Key, now: datetime
 ) -> tuple[Metadata[Root], Metadata[Targets]]:
     """Root and top-level targets of a new repository, version 1, signed offline."""
-    signed = Root(version=1, expires=_expiry(now, roles.ROOT_LIFE), consistent_snapshot=True)
-    for role, signer in (
-        (roles.ROOT, root),
-        (roles.TARGETS, targets),
-        (roles.SNAPSHOT, online.snapshot),
-        (roles.TIMESTAMP, online.timestamp),
+    signed = Root(version=1, expires=expiry(now, roles.ROOT_LIFE), consistent_snapshot=True)
+    for role, key in (
+        (roles.ROOT, root.public_key),
+        (roles.TARGETS, targets.public_key),
+        (roles.SNAPSHOT, snapshot),
+        (roles.TIMESTAMP, timestamp),
     ):
-        signed.add_key(signer.public_key, role)
-    top = Targets(version=1, expires=_expiry(now, roles.TARGETS_LIFE))
+        signed.add_key(key, role)
+    top = Targets(version=1, expires=expiry(now, roles.TARGETS_LIFE))
     top.delegations = Delegations(keys={}, roles={})
     return _signed(signed, root), _signed(top, targets)
 
 
-def delegate_model(current: bytes, model: str, *, publisher: Key, policy: Key, signer: Signer, now: datetime) -> bytes:
-    """The next top-level targets, which delegates `model` to its publisher and to the online policy key."""
+def delegate_model(
+    current: bytes,
+    model: str,
+    *,
+    publisher: Key,
+    policy: Key,
+    signer: Signer,
+    others: Sequence[Signer] = (),
+    now: datetime,
+) -> bytes:
+    """The next top-level targets, which delegates `model` to its publisher and to the online policy key.
+
+    `others`: keys that sign it, too.
+    """
     metadata = cast("Metadata[Targets]", read_metadata(current, what=roles.TARGETS, kind=Targets))
     signed = metadata.signed
     if signed.delegations is None or signed.delegations.roles is None:
@@ -329,45 +403,79 @@ def delegate_model(current: bytes, model: str, *, publisher: Key, policy: Key, s
         listed[role] = DelegatedRole(role, [], threshold=1, terminating=True, paths=paths)
         signed.add_key(key, role)
     signed.version += 1
-    signed.expires = _expiry(now, roles.TARGETS_LIFE)
+    signed.expires = expiry(now, roles.TARGETS_LIFE)
     metadata.signatures.clear()
-    metadata.sign(signer)
-    return metadata.to_bytes(_SERIALIZER)
+    for each in (signer, *others):
+        add_signature(metadata, each)
+    return metadata.to_bytes(SERIALIZER)
 
 
-def publish_documents(current: bytes | None, documents: Mapping[str, bytes], *, signer: Signer, now: datetime) -> bytes:
-    """A publisher's next role metadata: what it listed before, and `documents`. `current` None: its first."""
+def publish_documents(
+    current: bytes | None,
+    documents: Mapping[str, bytes],
+    *,
+    signer: Signer,
+    others: Sequence[Signer] = (),
+    now: datetime,
+) -> bytes:
+    """A publisher's next role metadata: what it listed before, and `documents`. `current` None: its first.
+
+    `others`: keys that sign it, too.
+    """
     if current is None:
-        signed = Targets(version=1, expires=_expiry(now, roles.PUBLISHER_LIFE))
+        signed = Targets(version=1, expires=expiry(now, roles.PUBLISHER_LIFE))
     else:
         signed = cast("Metadata[Targets]", read_metadata(current, what="the publisher's role", kind=Targets)).signed
         signed.version += 1
-        signed.expires = _expiry(now, roles.PUBLISHER_LIFE)
+        signed.expires = expiry(now, roles.PUBLISHER_LIFE)
     for path, body in documents.items():
         signed.targets[path] = TargetFile.from_data(path, body, ["sha256"])
-    return _signed(signed, signer).to_bytes(_SERIALIZER)
+    return _signed(signed, signer, *others).to_bytes(SERIALIZER)
 
 
-def _signed(signed: Any, signer: Signer) -> Metadata[Any]:
+def _signed(signed: Any, *signers: Signer) -> Metadata[Any]:
     metadata: Metadata[Any] = Metadata(signed)
-    metadata.sign(signer)
+    for signer in signers:
+        add_signature(metadata, signer)
     return metadata
 
 
-def _verify(delegator: Root | Targets, role: str, metadata: Metadata[Targets], *, now: datetime) -> None:
+def add_signature(metadata: Metadata[Any], signer: Signer) -> None:
+    """Sign, and keep the signatures that are there. Raises `Unavailable` where the key's place does not do it well."""
+    try:
+        signature = metadata.sign(signer, append=True)
+        signer.public_key.verify_signature(signature, metadata.signed_bytes)  # a reference may name another key
+    except (UnsignedMetadataError, UnverifiedSignatureError) as error:
+        metadata.signatures.pop(signer.public_key.keyid, None)
+        cause = error.__cause__ if isinstance(error, UnsignedMetadataError) else error
+        if isinstance(cause, WhimbrelError):
+            raise cause from error
+        words = " ".join(str(cause or error).split())
+        raise Unavailable(
+            f"the key {signer.public_key.keyid[:8]} did not sign: {words}; does its place answer, and may you use it?"
+        ) from error
+
+
+def verify(delegator: Root | Targets, role: str, metadata: Metadata[Any], *, now: datetime | None) -> None:
+    """Raises `UntrustedInput` where `metadata` is not signed by enough keys that `delegator` names, or expired.
+
+    `now` None: whether it expired is not asked.
+    """
     try:
         delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
     except ValueError as error:
         raise UntrustedInput(f"{role} is not delegated in this repository; add the model first") from error
     except RepositoryError as error:
         raise UntrustedInput(
-            f"{role} is not signed by a key that it is delegated to; sign it with the key that was made for this model"
+            f"{role} is not signed by a key that it is delegated to, or by too few of them ({error}); `whimbrel keys "
+            "status` names the keys that sign it"
         ) from error
-    if metadata.signed.is_expired(now):
+    if now is not None and metadata.signed.is_expired(now):
         raise UntrustedInput(f"{role} expired on {metadata.signed.expires:%Y-%m-%d}; check the clock and sign it anew")
 
 
-def _expiry(now: datetime, life: timedelta) -> datetime:
+def expiry(now: datetime, life: timedelta) -> datetime:
+    """When a role that is signed now expires, in whole seconds."""
     if now.tzinfo is None:
         raise InvariantBroken("times are in UTC, with their zone")
     return (now + life).replace(microsecond=0)

@@ -12,9 +12,11 @@ from typing import Any
 
 from litestar import Litestar, Request, Response, Router
 from litestar.connection import ASGIConnection
+from litestar.datastructures import MutableScopeHeaders
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
+from litestar.types import Message, Scope
 
 from whimbrel import limits
 from whimbrel.errors import DiskFull, WhimbrelError
@@ -26,6 +28,7 @@ from whimbrel.server.admin.audit import AUDIT_ROUTES
 from whimbrel.server.admin.devices import DEVICE_ROUTES
 from whimbrel.server.admin.enrol_tokens import ENROL_TOKEN_ROUTES
 from whimbrel.server.admin.experiments import EXPERIMENT_ROUTES
+from whimbrel.server.admin.keys import KEY_ROUTES
 from whimbrel.server.admin.models import MODEL_ROUTES
 from whimbrel.server.admin.openapi import SECURITY_SCHEME, StructNames, openapi_config
 from whimbrel.server.admin.operations import AdminContext, Operations
@@ -35,12 +38,14 @@ from whimbrel.server.admin.status import STATUS_ROUTES
 from whimbrel.server.admin.tickets import TICKET_ROUTES
 from whimbrel.server.admin.versions import VERSION_ROUTES
 from whimbrel.server.admin.views.problem import Problem
+from whimbrel.server.admin.views.repository import NOTICE
 from whimbrel.server.http import problem, unforeseen
 
 log = logging.getLogger(__name__)
 
 _ROUTES = (
     *STATUS_ROUTES,
+    *KEY_ROUTES,
     *MODEL_ROUTES,
     *VERSION_ROUTES,
     *ARTIFACT_ROUTES,
@@ -59,7 +64,9 @@ def admin_app(context: AdminContext) -> Litestar:
     operations = Operations(context)
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        await operations.admit(connection.path_params["namespace"], connection.headers.get("authorization"))
+        namespace = connection.path_params["namespace"]
+        await operations.admit(namespace, connection.headers.get("authorization"))
+        connection.state["notice"] = await operations.notice(namespace)
 
     guarded = Router(
         "/{namespace:str}/admin/v1",
@@ -71,12 +78,20 @@ def admin_app(context: AdminContext) -> Litestar:
     names = StructNames(Release)
     return Litestar(
         [guarded],
+        before_send=[_add_notice],
         openapi_config=openapi_config(names),
         plugins=[names, ProblemResponses()],
         exception_handlers={WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
         request_max_body_size=limits.ARTIFACT_BYTES,
         logging_config=None,
     )
+
+
+async def _add_notice(message: Message, scope: Scope) -> None:
+    """Say what the operator should know in a header of every answer to somebody who was let in."""
+    notice = scope.get("state", {}).get("notice")
+    if notice and message["type"] == "http.response.start":
+        MutableScopeHeaders.from_message(message)[NOTICE] = notice
 
 
 def _ours(_: Request[Any, Any, Any], error: WhimbrelError) -> Response[bytes]:

@@ -18,8 +18,10 @@ from whimbrel.server.controllers import Controllers
 from whimbrel.server.static import BytesSent
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
-from whimbrel.stores.signer import Key
+from whimbrel.stores.key_folder import KeyFolder
+from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.transaction import Stores, transaction
+from whimbrel.trust.role_keys import expiry_warning
 
 T = TypeVar("T")
 
@@ -31,7 +33,8 @@ class AdminContext(msgspec.Struct, frozen=True):
     blobs: Blobs
     controllers: Controllers
     alerts: Alerts
-    policy_key: Key
+    signers: OnlineSigners
+    online_keys: KeyFolder
     clock: Callable[[], float]
     sent: BytesSent = msgspec.field(default_factory=BytesSent)
 
@@ -52,6 +55,11 @@ class Operations:
         name = token and await self.do(namespace, lambda stores: stores.registry.secret_name(token, kind="admin"))
         if not name:
             raise NotAllowed("the admin API needs its token (Authorization: Bearer ...); init wrote it to admin.token")
+
+    async def notice(self, namespace: str) -> str | None:
+        """What people should hear of whatever they ask: that a signed role expires soon."""
+        first = await self.do(namespace, lambda stores: stores.role_expiries.first())
+        return None if first is None else expiry_warning(first.role, first.expires, now=self.now())
 
     async def do(self, namespace: str, work: Callable[[Stores], T]) -> T:
         """Work in one transaction, off the event loop."""
