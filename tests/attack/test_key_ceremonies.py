@@ -19,8 +19,8 @@ from support.server import Running, done, model_file, repository, serving, whimb
 from whimbrel import Agent, AgentOptions
 from whimbrel.agent.app import CycleResult
 from whimbrel.server.auth import DeviceTokens
+from whimbrel.stores.signed_metadata import SERIALIZER, add_signature
 from whimbrel.stores.signer import load_signer
-from whimbrel.stores.tuf_repository import SERIALIZER, add_signature
 
 Change = Callable[[Any], object]
 TIMESTAMP = "files/default/metadata/timestamp.json"
@@ -267,3 +267,23 @@ def test_second_person_is_needed_where_the_threshold_says_so(server: Running, tm
     content = next_role(server, "root", lambda _: None, key(server, "root"))
     status, words = sent(server, root=content)
     assert (status, "signed by 1/2 keys" in words) == (400, True)
+
+
+def test_model_is_added_by_two_people_where_targets_says_so(server: Running, tmp_path: Path) -> None:
+    folder, office, anna = server.folder, server.folder / "keys" / "offline", tmp_path / "anna"
+    done("keys", "init", "anna", "--keys", anna, "--public", tmp_path / "anna.json")
+    draft = tmp_path / "draft.json"
+
+    def all_sign() -> None:
+        for keys in (office, anna):
+            done("keys", "sign", draft, "--keys", keys, "--yes")
+        done("keys", "submit", draft, "-R", folder, "--yes")
+
+    done("keys", "add", "targets", tmp_path / "anna.json", "--threshold", 2, "--draft", draft, "-R", folder)
+    all_sign()
+    alone = whimbrel("model", "add", "sleep", "-R", folder)
+    assert (alone.status, "have the others sign a draft" in alone.err) == (4, True)
+    done("model", "add", "sleep", "-R", folder, "--draft", draft)
+    all_sign()
+    done("model", "add", "sleep", "-R", folder)
+    done("publish", "-m", "sleep", model_file(tmp_path, 1), "-R", folder)

@@ -22,9 +22,9 @@ from whimbrel.server.app import Repository, open_repository
 from whimbrel.server.config import Folder
 from whimbrel.stores.key_ceremony import Ceremony, Draft, documents_of, sign_draft
 from whimbrel.stores.key_folder import KeyFolder
+from whimbrel.stores.signed_metadata import SERIALIZER, add_signature
 from whimbrel.stores.signer import load_signer, make_signer
 from whimbrel.stores.transaction import transaction
-from whimbrel.stores.tuf_repository import SERIALIZER, add_signature
 
 YEARS = 365 * 86400.0
 

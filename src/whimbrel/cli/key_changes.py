@@ -39,8 +39,8 @@ from whimbrel.stores.key_ceremony import (
     write_draft,
 )
 from whimbrel.stores.key_folder import KeyFolder
+from whimbrel.stores.signed_metadata import read_metadata
 from whimbrel.stores.signer import Key, PublicKey, make_signer, read_bounded
-from whimbrel.stores.tuf_repository import read_metadata
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import short
 
@@ -77,7 +77,7 @@ def rotate(
     """
     if public is not None and len(role) > 1:
         raise UntrustedInput(f"--to names one key, and {len(role)} roles are to change; rotate them one by one")
-    ceremony = _ceremony(client)
+    ceremony = begin_ceremony(client)
     for name in role:
         expanded = ceremony.expand(name)
         for each in expanded:
@@ -102,7 +102,7 @@ def add(
     json: Json = False,
 ) -> None:
     """Let one more key sign a role."""
-    ceremony = _ceremony(client)
+    ceremony = begin_ceremony(client)
     for each in ceremony.expand(role):
         ceremony.add(each, _public_key(public))
         if threshold is not None:
@@ -122,7 +122,7 @@ def revoke(
     json: Json = False,
 ) -> None:
     """Take a key from a role. What that key alone had signed counts no more."""
-    ceremony = _ceremony(client)
+    ceremony = begin_ceremony(client)
     for each in ceremony.expand(role):
         ceremony.revoke(each, key)
         if threshold is not None:
@@ -141,7 +141,7 @@ def threshold(
     json: Json = False,
 ) -> None:
     """Set how many of a role's keys must sign it."""
-    ceremony = _ceremony(client)
+    ceremony = begin_ceremony(client)
     for each in ceremony.expand(role):
         ceremony.set_threshold(each, number)
     _finish(client, ceremony.draft(f"{number} keys must sign {role}"), to=draft, because=because, yes=yes, json=json)
@@ -157,7 +157,7 @@ def renew(
     json: Json = False,
 ) -> None:
     """Sign a role anew before it expires, with the same keys."""
-    ceremony = _ceremony(client)
+    ceremony = begin_ceremony(client)
     for each in role:
         ceremony.renew(each)
     _finish(client, ceremony.draft(f"renew {' '.join(role)}"), to=draft, because=because, yes=yes, json=json)
@@ -215,7 +215,7 @@ def submit(client: Client, file: DraftFile, because: Why = "", yes: Yes = False,
     _submit(client, draft, because=because, yes=yes, json=json)
 
 
-def _ceremony(client: Client) -> Ceremony:
+def begin_ceremony(client: Client) -> Ceremony:
     """What is signed now, from the server."""
     newest = client.get_bytes("roles/root")
     last = read_metadata(newest, what="root").signed.version
@@ -284,6 +284,11 @@ def _finish(client: Client, draft: Draft, *, to: Path | None, because: str, yes:
     file = to or Path(f"{draft.summary.replace(' ', '-')}.draft.json")
     if to is None and file.exists():
         raise Conflict(f"there is a draft {file} already; name another file with --draft")
+    hand_on(draft, file, json=json)
+
+
+def hand_on(draft: Draft, file: Path, *, json: bool) -> None:
+    """Write a draft for others to sign, and say what it changes and who must sign it."""
     write_durably(file.expanduser(), write_draft(draft))
     if json:
         print_json(_view(draft) | {"draft": str(file)})

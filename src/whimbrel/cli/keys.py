@@ -18,7 +18,7 @@ from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.model.documents import encode, plain
 from whimbrel.model.ids import check_name
 from whimbrel.server.admin.views.repository import NewTokenKey, RoleStatesView, RoleStateView, TokenKeyView
-from whimbrel.stores.signer import URI_FORMS, PublicKey, import_key, make_signer, write_reference
+from whimbrel.stores.signer import URI_FORMS, PublicKey, import_key, make_signer, reference_of, write_reference
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import short
 
@@ -94,7 +94,7 @@ def init(
         if path.exists():
             raise Conflict(f"there is a key at {path} already; it is not overwritten")
         kept, key = import_key(uri, secrets=ask_secret, beside=path.parent)
-        write_reference(path.with_suffix(".json"), kept, key)
+        write_reference(reference_of(path), kept, key)
     else:
         key = make_signer(path, kind=kind, passphrase=new_passphrase() if encrypted else None).public_key
     written = PublicKey.of(key)

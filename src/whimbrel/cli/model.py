@@ -2,13 +2,14 @@
 
 import secrets
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from securesystemslib.signer import SSlibKey
 
 from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.key_changes import begin_ceremony, hand_on
 from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
@@ -25,7 +26,8 @@ from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Line
 from whimbrel.server.admin.views.models import AddedModel, AliasView, ModelView, NewAlias, NewModel
 from whimbrel.server.admin.views.repository import KeysView
-from whimbrel.stores.signer import load_signer, make_signer
+from whimbrel.stores.signed_metadata import role_keys
+from whimbrel.stores.signer import Key, SSlibKey, load_signer, make_signer
 from whimbrel.stores.tuf_repository import delegate_model, publish_documents
 from whimbrel.trust import roles
 
@@ -44,6 +46,12 @@ def add(
     salt: Annotated[
         int | None, typer.Option(help="The layer's salt; random by default. For reproducible tests.")
     ] = None,
+    draft: Annotated[
+        Path | None,
+        typer.Option(
+            "--draft", help="Where several people sign: write a draft, and add the model when it is submitted."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Add a model: a small ceremony with the offline targets key, which delegates it to a new publisher key."""
@@ -53,31 +61,26 @@ def add(
         raise UntrustedInput(str(error)) from error
     complete = checked(ModelSettings, settings)
     keys, now = client.keys(), datetime.now(UTC)
-    targets_signer, *others = role_signers(client, roles.TARGETS)
     publisher_path = keys / f"{roles.publisher_role(name)}.pem"
     if name in {model.name for model in client.get("models", as_=list[ModelView])}:
         raise Conflict(f"model {name!r} exists already; publish to it, or choose another name")
     reuse = publisher_path.exists()  # an earlier try stopped half-way
     publisher = load_signer(publisher_path, secrets=ask_secret) if reuse else make_signer(publisher_path)
+    if draft is not None:
+        ceremony = begin_ceremony(client)
+        ceremony.delegate(name, publisher=publisher.public_key, policy=_policy_key(client))
+        hand_on(ceremony.draft(f"add model {name}"), draft, json=json)
+        return
     line = encode(Line(model=name, sequence=1))
-    policy = client.get("keys", as_=KeysView).policy
-    body = NewModel(
-        name=name,
-        targets=delegate_model(
-            client.get_bytes("roles/targets"),
-            name,
-            publisher=publisher.public_key,
-            policy=SSlibKey(policy.keyid, policy.keytype, policy.scheme, policy.keyval),
-            signer=targets_signer,
-            others=others,
-            now=now,
-        ),
-        publisher=publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),
-        line=line,
-        salt=secrets.randbelow(2**53) if salt is None else salt,
-        settings=complete,
-    )
     try:
+        body = NewModel(
+            name=name,
+            targets=_delegation(client, name, publisher.public_key, now=now),
+            publisher=publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),
+            line=line,
+            salt=secrets.randbelow(2**53) if salt is None else salt,
+            settings=complete,
+        )
         added = client.send("POST", "models", body, as_=AddedModel)
     except WhimbrelError:
         if not reuse:
@@ -89,6 +92,21 @@ def add(
     _warn(added.warnings)
     say(f"added model {name}; its publisher key is {publisher_path}")
     say(f"Next: whimbrel publish --model {name} FILE")
+
+
+def _delegation(client: Client, name: str, publisher: Key, *, now: datetime) -> bytes:
+    """The next targets role, signed; nothing where people signed it before, as a draft."""
+    current = client.get_bytes("roles/targets")
+    if roles.publisher_role(name) in role_keys(current):
+        return b""
+    signer, *others = role_signers(client, roles.TARGETS)
+    policy = _policy_key(client)
+    return delegate_model(current, name, publisher=publisher, policy=policy, signer=signer, others=others, now=now)
+
+
+def _policy_key(client: Client) -> Key:
+    policy = client.get("keys", as_=KeysView).policy
+    return SSlibKey(policy.keyid, policy.keytype, policy.scheme, policy.keyval)
 
 
 @app.command("list")

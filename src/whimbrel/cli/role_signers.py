@@ -6,8 +6,8 @@ from whimbrel.cli.connect import Client
 from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.errors import NotFound, Refused
 from whimbrel.stores.key_folder import KeyFolder
+from whimbrel.stores.signed_metadata import role_keys
 from whimbrel.stores.signer import Signer
-from whimbrel.stores.tuf_repository import role_keys
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import short
 
@@ -28,7 +28,8 @@ def role_signers(client: Client, role: str) -> list[Signer]:
         )
     if len(held) < keys.threshold:
         raise Refused(
-            f"{keys.threshold} of the keys {wanted} must sign {role}, and {folder.path} holds {len(held)} of them"
+            f"{keys.threshold} of the keys {wanted} must sign {role}, and {folder.path} holds {len(held)}; have "
+            "the others sign a draft (--draft FILE, of `whimbrel keys` and `whimbrel model add`)"
         )
     return folder.signers(held[: keys.threshold])
 

@@ -18,7 +18,8 @@ from whimbrel.model.documents import encode, parse, plain
 from whimbrel.model.release import File, Line, Release, Variant
 from whimbrel.server.admin.views.reason import Reason
 from whimbrel.server.admin.views.versions import ListedVersion, NewLine, VersionDetail, VersionView
-from whimbrel.stores.tuf_repository import publish_documents, read_metadata
+from whimbrel.stores.signed_metadata import read_metadata
+from whimbrel.stores.tuf_repository import publish_documents
 from whimbrel.trust import roles
 
 app = typer.Typer(help="Versions: immutable publications of a model.", no_args_is_help=True, add_completion=False)

@@ -23,8 +23,9 @@ from whimbrel import limits
 from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.model.documents import Document, convert, digest_of, encode
 from whimbrel.stores.key_folder import KeyFolder
+from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, expiry, read_metadata, role_keys
 from whimbrel.stores.signer import Key, check_id
-from whimbrel.stores.tuf_repository import SERIALIZER, add_signature, expiry, read_metadata, role_keys
+from whimbrel.stores.tuf_repository import add_delegations
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import RoleKeys, key_changes, short
 
@@ -97,6 +98,10 @@ class Ceremony:
         """Take a key from a role. `keyid` may be its beginning. Raises `NotFound`."""
         self._next(_delegator(role)).signed.revoke_key(self.find(role, keyid), role)
 
+    def delegate(self, model: str, *, publisher: Key, policy: Key) -> None:
+        """Delegate a new model to its publisher's key and to the policy key. Raises `Conflict` where it is already."""
+        add_delegations(self._next(roles.TARGETS).signed, model, publisher=publisher, policy=policy)
+
     def find(self, role: str, keyid: str) -> str:
         """The whole id of a role's key. Raises `NotFound` for none, or several, that begin so."""
         matching = [each for each in self.keys_of(role).keyids if each.startswith(keyid)]
@@ -148,7 +153,9 @@ class Ceremony:
         for delegator in (roles.ROOT, roles.TARGETS):
             if delegator in self._after:
                 before, after = _keys_in(self._before[delegator]), _keys_in(self._after[delegator])
-                changed += [role for role in after if roles.is_offline(role) and after[role] != before.get(role)]
+                changed += [
+                    role for role in after if roles.is_offline(role) and after[role] != before.get(role, after[role])
+                ]
         return changed
 
     def _now(self, role: str) -> Metadata[Any]:

@@ -17,8 +17,9 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from whimbrel import limits
 from whimbrel.errors import NotFound, Refused, UntrustedInput
+from whimbrel.stores.signed_metadata import read_metadata, role_keys, verify
 from whimbrel.stores.signer import check_id
-from whimbrel.stores.tuf_repository import SignedRoles, read_metadata, role_keys, verify
+from whimbrel.stores.tuf_repository import SignedRoles
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import RoleKeys, key_changes
 

@@ -11,7 +11,15 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.errors import NotFound, UntrustedInput
-from whimbrel.stores.signer import Key, Secrets, Signer, load_signer, read_reference, secret_of_environment
+from whimbrel.stores.signer import (
+    Key,
+    Secrets,
+    Signer,
+    load_signer,
+    read_reference,
+    reference_of,
+    secret_of_environment,
+)
 
 
 class HeldKey(msgspec.Struct, frozen=True):
@@ -34,19 +42,22 @@ class KeyFolder:
 
         Raises `UntrustedInput` for a file that is no key, and for more files than a folder of keys has.
         """
-        names = sorted({path.stem for suffix in ("pem", "json") for path in self.path.glob(f"*.{suffix}")})
+        names = sorted(
+            {path.stem for path in self.path.glob("*.pem")}
+            | {path.name.removesuffix(".key.json") for path in self.path.glob("*.key.json")}
+        )
         if len(names) > limits.KEYS_OF_A_FOLDER:
             raise UntrustedInput(
                 f"{self.path} holds {len(names)} keys; at most {limits.KEYS_OF_A_FOLDER} are read. Move old ones away"
             )
         held = {}
         for name in names:
-            reference = self.path / f"{name}.json"
+            file = self.path / f"{name}.pem"
+            reference = reference_of(file)
             if reference.exists():
                 entry = read_reference(reference)
                 key = HeldKey(name, entry.uri, entry.public.key())
             else:
-                file = self.path / f"{name}.pem"
                 key = HeldKey(name, file.name, load_signer(file, secrets=self._secrets).public_key)
             held[key.public.keyid] = key
         return held

@@ -1,6 +1,6 @@
 """Where does a private key lie, and how does it sign? Keys by URI, through the signers of securesystemslib.
 
-1. A key is a PEM file (PKCS #8, mode 0600), or a *reference*: `NAME.json` with the key's URI and its public half.
+1. A key is a PEM file (PKCS #8, mode 0600), or a *reference*: `NAME.key.json` with the key's URI and its public half.
    What a reference names may be an encrypted file, a variable of the environment, a cloud's key service or an HSM.
 2. `URI_FORMS` is the list of forms. `import_key` asks the place for the public half, once; `open_signer` opens the key.
 3. Passphrases and PINs come from a `Secrets` function: of the environment here, of a terminal in the command line.
@@ -112,7 +112,7 @@ def make_signer(path: Path, *, kind: str = "ed25519", passphrase: str | None = N
     Raises `Conflict` where there is a key (none is ever overwritten), and `Unavailable` for a kind that this machine's
     `cryptography` cannot make, such as ML-DSA.
     """
-    reference = path.with_suffix(".json")
+    reference = reference_of(path)
     if path.exists() or reference.exists():
         raise Conflict(f"there is a key at {path} already; it is not overwritten")
     try:
@@ -132,6 +132,11 @@ def make_signer(path: Path, *, kind: str = "ed25519", passphrase: str | None = N
     return signer
 
 
+def reference_of(path: Path) -> Path:
+    """Where the reference of the key `path` (NAME.pem) lies. Public halves and drafts may lie in the same folder."""
+    return path.with_name(f"{path.stem}.key.json")
+
+
 def write_reference(path: Path, uri: str, public: Key) -> None:
     """Write down where a key lies. Raises `Conflict` where there is a key of that name."""
     if path.exists():
@@ -141,12 +146,12 @@ def write_reference(path: Path, uri: str, public: Key) -> None:
 
 
 def load_signer(path: Path, *, secrets: Secrets = secret_of_environment) -> Signer:
-    """The key `path` (NAME.pem), or the one that NAME.json beside it refers to.
+    """The key `path` (NAME.pem), or the one that NAME.key.json beside it refers to.
 
     Raises `NotFound`, `UntrustedInput` for a file that is no private key, `NotAllowed` for a missing or wrong secret,
     `Unavailable` for a service that does not answer.
     """
-    reference = path.with_suffix(".json")
+    reference = reference_of(path)
     if reference.exists():
         return open_signer(read_reference(reference), secrets=secrets, beside=path.parent)
     return _file_signer(path, encrypted=False, secrets=secrets)

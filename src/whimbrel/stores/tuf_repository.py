@@ -9,15 +9,12 @@
 3. A publisher's upload is verified against its delegation, and may only add to what was signed before.
 """
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from securesystemslib.exceptions import StorageError, UnverifiedSignatureError
 from sqlalchemy import Connection, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
-from tuf.api.exceptions import DownloadError, RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import (
     TOP_LEVEL_ROLE_NAMES,
     DelegatedRole,
@@ -25,27 +22,23 @@ from tuf.api.metadata import (
     Metadata,
     MetaFile,
     Root,
-    Signed,
     Snapshot,
     TargetFile,
     Targets,
     Timestamp,
 )
-from tuf.api.serialization import DeserializationError
-from tuf.api.serialization.json import JSONSerializer
 
-from whimbrel import limits
-from whimbrel.errors import Conflict, InvariantBroken, NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.model.documents import digest_of
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.rows import upsert
+from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, expiry, read_metadata, role_keys, verify
 from whimbrel.stores.signer import Key, Signer
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import RoleKeys
 
-SERIALIZER = JSONSerializer(compact=False)
 _ROLES, _TARGETS = schema.role_documents.c, schema.target_documents.c
 _NEWEST = select(_ROLES.role, func.max(_ROLES.version)).where(_ROLES.namespace == bindparam("of")).group_by(_ROLES.role)
 _BODIES = select(_ROLES.body).where(_ROLES.namespace == bindparam("of"), _ROLES.role == bindparam("role"))
@@ -323,41 +316,6 @@ async def copy_files(blobs: Blobs, namespace: str, files: Iterable[tuple[str, by
         await blobs.put(f"{namespace}/{path}", body)
 
 
-def read_metadata(content: bytes, *, what: str, kind: type[Signed] = Signed) -> Metadata[Any]:
-    """Decode signed metadata. Raises `UntrustedInput`."""
-    if len(content) > limits.DOCUMENT_BYTES:
-        raise UntrustedInput(f"{what} has {len(content)} bytes; at most {limits.DOCUMENT_BYTES} are read")
-    try:
-        metadata: Metadata[Any] = Metadata.from_bytes(content)
-    except (DeserializationError, RepositoryError, StorageError, DownloadError) as error:
-        raise UntrustedInput(f"{what} is no TUF metadata: {error}") from error
-    if not isinstance(metadata.signed, kind):
-        raise UntrustedInput(f"{what} is {metadata.signed.type} metadata; expected {kind.__name__.lower()}")
-    return metadata
-
-
-def role_keys(content: bytes) -> dict[str, RoleKeys]:
-    """The keys of every role that a root or a targets role names. Raises `UntrustedInput`."""
-    return dict(_role_keys(content))
-
-
-@functools.lru_cache(maxsize=8)  # a server asks in every round, and a targets role of a thousand models is a megabyte
-def _role_keys(content: bytes) -> tuple[tuple[str, RoleKeys], ...]:
-    signed = read_metadata(content, what="a role").signed
-    named: Mapping[str, Any] = signed.roles if isinstance(signed, Root) else {}
-    if isinstance(signed, Targets) and signed.delegations is not None:
-        named = signed.delegations.roles or {}
-    return tuple((name, RoleKeys(tuple(role.keyids), role.threshold)) for name, role in named.items())
-
-
-def role_public_keys(content: bytes) -> dict[str, Key]:
-    """The public keys that a root or a targets role names, by their ids. Raises `UntrustedInput`."""
-    signed = read_metadata(content, what="a role").signed
-    if isinstance(signed, Root):
-        return dict(signed.keys)
-    return dict(signed.delegations.keys) if isinstance(signed, Targets) and signed.delegations is not None else {}
-
-
 def first_metadata(
     *, root: Signer, targets: Signer, snapshot: Key, timestamp: Key, now: datetime
 ) -> tuple[Metadata[Root], Metadata[Targets]]:
@@ -391,6 +349,17 @@ def delegate_model(
     """
     metadata = cast("Metadata[Targets]", read_metadata(current, what=roles.TARGETS, kind=Targets))
     signed = metadata.signed
+    add_delegations(signed, model, publisher=publisher, policy=policy)
+    signed.version += 1
+    signed.expires = expiry(now, roles.TARGETS_LIFE)
+    metadata.signatures.clear()
+    for each in (signer, *others):
+        add_signature(metadata, each)
+    return metadata.to_bytes(SERIALIZER)
+
+
+def add_delegations(signed: Targets, model: str, *, publisher: Key, policy: Key) -> None:
+    """Delegate a model in a targets role. Raises `Conflict` where it is delegated already."""
     if signed.delegations is None or signed.delegations.roles is None:
         signed.delegations = Delegations(keys={}, roles={})
     for role, paths, key in (
@@ -402,12 +371,6 @@ def delegate_model(
             raise Conflict(f"{role} is delegated already: model {model!r} exists")
         listed[role] = DelegatedRole(role, [], threshold=1, terminating=True, paths=paths)
         signed.add_key(key, role)
-    signed.version += 1
-    signed.expires = expiry(now, roles.TARGETS_LIFE)
-    metadata.signatures.clear()
-    for each in (signer, *others):
-        add_signature(metadata, each)
-    return metadata.to_bytes(SERIALIZER)
 
 
 def publish_documents(
@@ -438,44 +401,3 @@ def _signed(signed: Any, *signers: Signer) -> Metadata[Any]:
     for signer in signers:
         add_signature(metadata, signer)
     return metadata
-
-
-def add_signature(metadata: Metadata[Any], signer: Signer) -> None:
-    """Sign, and keep the signatures that are there. Raises `Unavailable` where the key's place does not do it well."""
-    try:
-        signature = metadata.sign(signer, append=True)
-        signer.public_key.verify_signature(signature, metadata.signed_bytes)  # a reference may name another key
-    except (UnsignedMetadataError, UnverifiedSignatureError) as error:
-        metadata.signatures.pop(signer.public_key.keyid, None)
-        cause = error.__cause__ if isinstance(error, UnsignedMetadataError) else error
-        if isinstance(cause, WhimbrelError):
-            raise cause from error
-        words = " ".join(str(cause or error).split())
-        raise Unavailable(
-            f"the key {signer.public_key.keyid[:8]} did not sign: {words}; does its place answer, and may you use it?"
-        ) from error
-
-
-def verify(delegator: Root | Targets, role: str, metadata: Metadata[Any], *, now: datetime | None) -> None:
-    """Raises `UntrustedInput` where `metadata` is not signed by enough keys that `delegator` names, or expired.
-
-    `now` None: whether it expired is not asked.
-    """
-    try:
-        delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-    except ValueError as error:
-        raise UntrustedInput(f"{role} is not delegated in this repository; add the model first") from error
-    except RepositoryError as error:
-        raise UntrustedInput(
-            f"{role} is not signed by a key that it is delegated to, or by too few of them ({error}); `whimbrel keys "
-            "status` names the keys that sign it"
-        ) from error
-    if now is not None and metadata.signed.is_expired(now):
-        raise UntrustedInput(f"{role} expired on {metadata.signed.expires:%Y-%m-%d}; check the clock and sign it anew")
-
-
-def expiry(now: datetime, life: timedelta) -> datetime:
-    """When a role that is signed now expires, in whole seconds."""
-    if now.tzinfo is None:
-        raise InvariantBroken("times are in UTC, with their zone")
-    return (now + life).replace(microsecond=0)

@@ -20,8 +20,9 @@ from whimbrel.stores.key_ceremony import (
     write_draft,
 )
 from whimbrel.stores.key_folder import KeyFolder
+from whimbrel.stores.signed_metadata import SERIALIZER
 from whimbrel.stores.signer import CryptoSigner, Key, make_signer
-from whimbrel.stores.tuf_repository import SERIALIZER, delegate_model, first_metadata, publish_documents
+from whimbrel.stores.tuf_repository import delegate_model, first_metadata, publish_documents
 from whimbrel.trust import roles
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,6 +10,7 @@ from whimbrel import limits
 from whimbrel.errors import Conflict, NotAllowed, NotFound, Unavailable, UntrustedInput
 from whimbrel.stores.key_folder import KeyFolder
 from whimbrel.stores.online_signers import OnlineSigners
+from whimbrel.stores.signed_metadata import add_signature
 from whimbrel.stores.signer import (
     KINDS,
     PASSPHRASE,
@@ -22,7 +23,6 @@ from whimbrel.stores.signer import (
     open_signer,
     write_reference,
 )
-from whimbrel.stores.tuf_repository import add_signature
 from whimbrel.trust.role_keys import RoleKeys
 
 
@@ -37,7 +37,7 @@ def signs(signer: Signer, key: PublicKey) -> bool:
 def referred(folder: Path, uri: str, name: str = "key") -> Signer:
     """The key at `uri`, imported as `keys init --uri` does, and opened from the reference."""
     kept, key = import_key(uri, beside=folder)
-    write_reference(folder / f"{name}.json", kept, key)
+    write_reference(folder / f"{name}.key.json", kept, key)
     return load_signer(folder / f"{name}.pem")
 
 

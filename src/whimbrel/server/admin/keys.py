@@ -31,9 +31,9 @@ from whimbrel.server.admin.views.repository import (
 from whimbrel.server.device_token_keys import DeviceTokenKeys
 from whimbrel.stores.key_folder import KeyFolder
 from whimbrel.stores.online_signers import OnlineSigners
+from whimbrel.stores.signed_metadata import role_keys, role_public_keys
 from whimbrel.stores.signer import Key, PublicKey, make_signer
 from whimbrel.stores.transaction import Stores
-from whimbrel.stores.tuf_repository import role_keys, role_public_keys
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import RoleKeys, expiry_warning, short
 
