@@ -80,6 +80,16 @@ OIDC_BYTES = 256 * KIB  # a provider's configuration, its keys, or an ID token
 OIDC_WAIT_S = 10.0  # for an answer of the provider
 OIDC_ROLES = 256  # rules that give roles to claims
 
+# --- keys ---
+KEY_BYTES = 64 * KIB  # a PEM file, or a reference; the largest ML-DSA key in PEM has 10 KiB
+KEYS_OF_A_FOLDER = 256  # files that are read; a publisher of a hundred models has as many
+KEYS_OF_A_ROLE = 16  # people who may sign one role; each signature is verified on every device
+CEREMONY_BYTES = 16 * MIB  # a draft: root, targets and a publisher's role, before and after
+CEREMONY_ROLES = 256  # signed roles of one draft: root, targets, and the publishers that sign anew
+EXPIRY_WARNING_S = 60 * 86400.0  # before an offline role expires: people travel, and keys lie in safes
+EXPIRY_URGENT_S = 14 * 86400.0  # from here on a warning is critical
+EXPIRY_LOOK_S = 60.0  # between two looks of a server at what expires
+
 # --- plans ---
 PLAN_BYTES = 256 * KIB
 STAGES = 32

@@ -20,10 +20,11 @@ from whimbrel.plan.experiment_states import Phase
 from whimbrel.plan.rollout_states import State
 from whimbrel.stores.database import Database
 from whimbrel.stores.enrolments import signed_key
+from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.registry import drop_lease, namespaces, take_lease
 from whimbrel.stores.signer import CryptoSigner
 from whimbrel.stores.transaction import Stores, transaction
-from whimbrel.stores.tuf_repository import OnlineSigners, SignedRoles, delegate_model, first_metadata, publish_documents
+from whimbrel.stores.tuf_repository import SignedRoles, delegate_model, first_metadata, publish_documents
 from whimbrel.trust.roles import PUBLISHER_LIFE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -453,11 +454,17 @@ def keys() -> dict[str, CryptoSigner]:
 
 
 def online(keys: dict[str, CryptoSigner]) -> OnlineSigners:
-    return OnlineSigners(snapshot=keys["snapshot"], timestamp=keys["timestamp"], policy=keys["policy"])
+    return OnlineSigners([keys["snapshot"], keys["timestamp"], keys["policy"]])
 
 
 def begin(book: SignedRoles, keys: dict[str, CryptoSigner]) -> None:
-    root, targets = first_metadata(root=keys["root"], targets=keys["targets"], online=online(keys), now=NOW)
+    root, targets = first_metadata(
+        root=keys["root"],
+        targets=keys["targets"],
+        snapshot=keys["snapshot"].public_key,
+        timestamp=keys["timestamp"].public_key,
+        now=NOW,
+    )
     book.add_role("root", root)
     book.add_role("targets", targets)
     book.accept_delegation(
@@ -530,7 +537,7 @@ def test_snapshot_and_timestamp_are_signed_when_something_changed_or_an_hour_is_
         assert not book.sign_snapshot_and_timestamp(online(keys), now=NOW + timedelta(minutes=59))
         assert book.sign_snapshot_and_timestamp(online(keys), now=NOW + timedelta(minutes=61))
         assert book.newest()["snapshot"] == 1
-        book.write_policy("wake", {"policy/wake.json": b"{}"}, signer=keys["policy"], now=NOW)
+        book.write_policy("wake", {"policy/wake.json": b"{}"}, signers=online(keys), now=NOW)
         assert book.sign_snapshot_and_timestamp(online(keys), now=NOW + timedelta(minutes=62))
         assert (book.newest()["snapshot"], book.newest()["timestamp"]) == (2, 3)
 

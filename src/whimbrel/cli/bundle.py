@@ -28,7 +28,7 @@ from whimbrel.server.config import Folder
 from whimbrel.server.http import Scope, Send
 from whimbrel.server.static import Static
 from whimbrel.stores.blobs import Blobs
-from whimbrel.stores.tuf_repository import read_metadata
+from whimbrel.stores.signed_metadata import read_metadata
 from whimbrel.trust import roles
 
 app = typer.Typer(

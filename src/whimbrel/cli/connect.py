@@ -9,6 +9,7 @@ import functools
 import inspect
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ import msgspec
 import typer
 
 from whimbrel import limits
-from whimbrel.cli.output import progress_bar
+from whimbrel.cli.output import progress_bar, stderr
 from whimbrel.cli.place import find_place
 from whimbrel.errors import (
     Conflict,
@@ -33,6 +34,7 @@ from whimbrel.errors import (
     UntrustedInput,
     WhimbrelError,
 )
+from whimbrel.server.admin.views.repository import NOTICE
 
 T = TypeVar("T")
 
@@ -55,6 +57,7 @@ class Client:
         self._runner = runner
         self.namespace = namespace
         self._keys = keys
+        self.notice: str | None = None  # what the server wants the operator to know
 
     @overload
     def get(self, path: str, *, as_: type[T], **query: Any) -> T: ...
@@ -117,6 +120,7 @@ class Client:
                 f"the server at {self._http.base_url} does not answer "
                 f"({str(error) or type(error).__name__}); is it running?"
             ) from error
+        self.notice = answer.headers.get(NOTICE, self.notice)
         if answer.is_success:
             return answer
         raise problem_of(answer)
@@ -222,6 +226,8 @@ def _connected(client: Client, http: httpx.AsyncClient, runner: asyncio.Runner) 
         yield client
     finally:
         runner.run(http.aclose())
+        if client.notice and "--json" not in sys.argv:
+            stderr.print(f"note: {client.notice}", markup=False, highlight=False)
 
 
 def _keep_to_errors(name: str) -> None:

@@ -1,6 +1,7 @@
 """`whimbrel floor`: a word that lives for days, and without which devices take nothing new of a model."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,16 +12,18 @@ from securesystemslib.signer import Key
 from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, when
+from whimbrel.cli.role_signers import role_signers
 from whimbrel.errors import Conflict, NotFound, WhimbrelError
 from whimbrel.flows.publishing.set_floor import FloorState
 from whimbrel.model.release import Floor, Line
 from whimbrel.server.admin.views.floors import LiftedFloor, NewFloor
 from whimbrel.stores.floor_roles import delegate_floor, sign_floor
 from whimbrel.stores.floor_roles import lift_floor as without_floor
+from whimbrel.stores.signed_metadata import read_metadata
 from whimbrel.stores.signer import Signer, load_signer, make_signer
-from whimbrel.stores.tuf_repository import read_metadata
 from whimbrel.trust import roles
 
 app = typer.Typer(
@@ -55,15 +58,15 @@ def require(
     floor with `whimbrel floor renew`. Where nobody renews it, devices go on with what they run, and take nothing new.
     """
     keys, now = client.keys(), datetime.now(UTC)
-    targets = load_signer(keys / f"{roles.TARGETS}.pem")
+    targets = role_signers(client, roles.TARGETS)
     if floor_of(client, name) is not None:
         raise Conflict(f"{name} has a floor already; sign it anew with: whimbrel floor renew {name}")
     place = keys / f"{roles.floor_role(name)}.pem"
     is_new = not place.exists()
-    signer = make_signer(place) if is_new else load_signer(place)
+    signer = make_signer(place) if is_new else load_signer(place, secrets=ask_secret)
     try:
         delegated = delegate_floor(
-            client.get_bytes(f"roles/{roles.TARGETS}"), name, floor=_key(signer), signer=targets, now=now
+            client.get_bytes(f"roles/{roles.TARGETS}"), name, floor=_key(signer), signers=targets, now=now
         )
         state = _sign(client, name, signer, days=expires_days, targets=delegated, now=now)
     except WhimbrelError:
@@ -103,7 +106,7 @@ def renew(
             raise NotFound(f"{name} has no floor; begin with: whimbrel floor require {name} --expires-days 30")
         if if_due and not floor.is_due(time.time()):
             continue
-        signer = load_signer(client.keys() / f"{roles.floor_role(name)}.pem")
+        signer = load_signer(client.keys() / f"{roles.floor_role(name)}.pem", secrets=ask_secret)
         days = expires_days or floor.days
         renewed.append(_sign(client, name, signer, days=days, targets=None, now=datetime.now(UTC)))
     if json:
@@ -145,14 +148,14 @@ def lift(
     json: Json = False,
 ) -> None:
     """Ask for no floor of a model any more, with the targets key."""
-    targets = load_signer(client.keys() / f"{roles.TARGETS}.pem")
+    targets = role_signers(client, roles.TARGETS)
     confirm(
         f"to lift the floor of {name}",
         consequence="who holds the online keys can bring revoked versions to new devices again",
         nature="changes what devices believe",
         yes=yes,
     )
-    body = without_floor(client.get_bytes(f"roles/{roles.TARGETS}"), name, signer=targets, now=datetime.now(UTC))
+    body = without_floor(client.get_bytes(f"roles/{roles.TARGETS}"), name, signers=targets, now=datetime.now(UTC))
     order = LiftedFloor(targets=body, because=because)
     client.send("POST", f"models/{quoted(name)}/floor/lift", order)
     if json:
@@ -162,12 +165,12 @@ def lift(
 
 
 def first_floor(
-    targets: bytes, name: str, keys: Path, *, days: int, targets_signer: Signer, now: datetime
+    targets: bytes, name: str, keys: Path, *, days: int, targets_signers: Sequence[Signer], now: datetime
 ) -> tuple[bytes, NewFloor]:
     """What a new model needs to have a floor from its first day: `targets`, which delegates it, and its first floor."""
     place = keys / f"{roles.floor_role(name)}.pem"
-    signer = load_signer(place) if place.exists() else make_signer(place)
-    delegated = delegate_floor(targets, name, floor=_key(signer), signer=targets_signer, now=now, same_version=True)
+    signer = load_signer(place, secrets=ask_secret) if place.exists() else make_signer(place)
+    delegated = delegate_floor(targets, name, floor=_key(signer), signers=targets_signers, now=now, same_version=True)
     document, signed = sign_floor(Floor(model=name, sequence=1, days=days), version=1, signer=signer, now=now)
     return delegated, NewFloor(floor=document, role=signed)
 

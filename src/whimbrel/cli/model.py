@@ -2,29 +2,34 @@
 
 import secrets
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from securesystemslib.signer import SSlibKey
 
 from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.floor import first_floor
+from whimbrel.cli.key_changes import begin_ceremony, hand_on
+from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
 from whimbrel.cli.model_settings import with_settings
 from whimbrel.cli.output import Json, note, print_json, print_table, say, size_of, when
+from whimbrel.cli.role_signers import role_signers
 from whimbrel.cli.setting_words import checked
-from whimbrel.errors import Conflict, UntrustedInput, WhimbrelError
+from whimbrel.errors import Conflict, Refused, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings, NewSettings
 from whimbrel.flows.wording import condition_words
 from whimbrel.model.documents import encode, plain
 from whimbrel.model.ids import check_name
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Line
+from whimbrel.server.admin.views.floors import NewFloor
 from whimbrel.server.admin.views.models import AddedModel, AliasView, ModelView, NewAlias, NewModel
 from whimbrel.server.admin.views.repository import KeysView
-from whimbrel.stores.signer import load_signer, make_signer
+from whimbrel.stores.signed_metadata import role_keys
+from whimbrel.stores.signer import Key, SSlibKey, load_signer, make_signer
 from whimbrel.stores.tuf_repository import delegate_model, publish_documents
 from whimbrel.trust import roles
 
@@ -51,6 +56,12 @@ def add(
             help="Devices take new versions only while a signature is fresh that holds so many days (whimbrel floor).",
         ),
     ] = None,
+    draft: Annotated[
+        Path | None,
+        typer.Option(
+            "--draft", help="Where several people sign: write a draft, and add the model when it is submitted."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Add a model: a small ceremony with the offline targets key, which delegates it to a new publisher key."""
@@ -60,37 +71,28 @@ def add(
         raise UntrustedInput(str(error)) from error
     complete = checked(ModelSettings, settings)
     keys, now = client.keys(), datetime.now(UTC)
-    targets_signer = load_signer(keys / "targets.pem")
     publisher_path = keys / f"{roles.publisher_role(name)}.pem"
     if name in {model.name for model in client.get("models", as_=list[ModelView])}:
         raise Conflict(f"model {name!r} exists already; publish to it, or choose another name")
     reuse = publisher_path.exists()  # an earlier try stopped half-way
-    publisher = load_signer(publisher_path) if reuse else make_signer(publisher_path)
+    publisher = load_signer(publisher_path, secrets=ask_secret) if reuse else make_signer(publisher_path)
+    if draft is not None:
+        ceremony = begin_ceremony(client)
+        ceremony.delegate(name, publisher=publisher.public_key, policy=_policy_key(client))
+        hand_on(ceremony.draft(f"add model {name}"), draft, json=json)
+        return
     line = encode(Line(model=name, sequence=1))
-    policy = client.get("keys", as_=KeysView).policy
-    targets = delegate_model(
-        client.get_bytes("roles/targets"),
-        name,
-        publisher=publisher.public_key,
-        policy=SSlibKey(policy.keyid, policy.keytype, policy.scheme, policy.keyval),
-        signer=targets_signer,
-        now=now,
-    )
-    floor = None
-    if floor_expires_days is not None:
-        targets, floor = first_floor(
-            targets, name, keys, days=floor_expires_days, targets_signer=targets_signer, now=now
-        )
-    body = NewModel(
-        name=name,
-        targets=targets,
-        floor=floor,
-        publisher=publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),
-        line=line,
-        salt=secrets.randbelow(2**53) if salt is None else salt,
-        settings=complete,
-    )
     try:
+        targets, floor = _delegation(client, name, publisher.public_key, floor_days=floor_expires_days, now=now)
+        body = NewModel(
+            name=name,
+            targets=targets,
+            floor=floor,
+            publisher=publish_documents(None, {roles.line_path(name): line}, signer=publisher, now=now),
+            line=line,
+            salt=secrets.randbelow(2**53) if salt is None else salt,
+            settings=complete,
+        )
         added = client.send("POST", "models", body, as_=AddedModel)
     except WhimbrelError:
         if not reuse:
@@ -104,6 +106,28 @@ def add(
     if floor is not None:
         say(f"Its floor holds for {floor_expires_days} days; sign it anew before with: whimbrel floor renew {name}")
     say(f"Next: whimbrel publish --model {name} FILE")
+
+
+def _delegation(
+    client: Client, name: str, publisher: Key, *, floor_days: int | None, now: datetime
+) -> tuple[bytes, NewFloor | None]:
+    """The next targets role, signed, and the model's first floor; no role where people signed it before, as a draft."""
+    current = client.get_bytes("roles/targets")
+    if roles.publisher_role(name) in role_keys(current):
+        if floor_days is not None:
+            raise Refused(f"{name} is delegated already; add it, and then: whimbrel floor require {name}")
+        return b"", None
+    signer, *others = role_signers(client, roles.TARGETS)
+    policy = _policy_key(client)
+    delegated = delegate_model(current, name, publisher=publisher, policy=policy, signer=signer, others=others, now=now)
+    if floor_days is None:
+        return delegated, None
+    return first_floor(delegated, name, client.keys(), days=floor_days, targets_signers=[signer, *others], now=now)
+
+
+def _policy_key(client: Client) -> Key:
+    policy = client.get("keys", as_=KeysView).policy
+    return SSlibKey(policy.keyid, policy.keytype, policy.scheme, policy.keyval)
 
 
 @app.command("list")

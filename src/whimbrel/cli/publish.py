@@ -26,6 +26,7 @@ from whimbrel.cli.model_checks import Objections, TriedModel, check_files, try_m
 from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, waiting
 from whimbrel.cli.publish_report import Patches, Published, tell_published
+from whimbrel.cli.role_signers import role_signers
 from whimbrel.cli.sources import Source, read_sources
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
@@ -46,7 +47,6 @@ from whimbrel.server.admin.views.versions import (
     VersionView,
 )
 from whimbrel.stores.golden_file import read_golden
-from whimbrel.stores.signer import load_signer
 from whimbrel.stores.tuf_repository import publish_documents
 from whimbrel.trust import roles
 
@@ -232,7 +232,7 @@ def _send(
 ) -> Published:
     """Store what is not stored yet, sign, and hand over."""
     model = release.model
-    signer = load_signer(client.keys() / f"{roles.publisher_role(model)}.pem")
+    signer, *others = role_signers(client, roles.publisher_role(model))
     stored, sent = [], []
     artifacts = {each.file.sha256: each.bytes_at for source in draft.sources for each in source.artifacts}
     for sha256, bytes_at in artifacts.items():
@@ -246,6 +246,7 @@ def _send(
         client.get_bytes(f"roles/{roles.publisher_role(model)}"),
         {roles.release_path(model, release.serial): document},
         signer=signer,
+        others=others,
         now=now,
     )
     held = is_held(draft.card.rollout, hold=draft.hold)

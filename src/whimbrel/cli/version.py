@@ -12,6 +12,7 @@ from whimbrel.cli.fit import tell_fit
 from whimbrel.cli.floor import floor_of
 from whimbrel.cli.options import ModelName, Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
+from whimbrel.cli.role_signers import role_signers
 from whimbrel.errors import NotFound, Refused, UntrustedInput
 from whimbrel.flows.publishing.draft_revocations import DraftRevocation
 from whimbrel.flows.version_fit import VersionFit
@@ -20,8 +21,8 @@ from whimbrel.model.documents import encode, parse, plain
 from whimbrel.model.release import File, Line, Release, Variant
 from whimbrel.server.admin.views.reason import Reason
 from whimbrel.server.admin.views.versions import ListedVersion, NewLine, VersionDetail, VersionView
-from whimbrel.stores.signer import load_signer
-from whimbrel.stores.tuf_repository import publish_documents, read_metadata
+from whimbrel.stores.signed_metadata import read_metadata
+from whimbrel.stores.tuf_repository import publish_documents
 from whimbrel.trust import roles
 
 app = typer.Typer(help="Versions: immutable publications of a model.", no_args_is_help=True, add_completion=False)
@@ -231,8 +232,8 @@ def _sign_line(client: Client, model: str, before: Line, revoked: set[int], *, b
             revoked=tuple(sorted(revoked)),
         )
     )
-    signer = load_signer(client.keys() / f"{role}.pem")
-    signed = publish_documents(held, {path: line}, signer=signer, now=datetime.now(UTC))
+    signer, *others = role_signers(client, role)
+    signed = publish_documents(held, {path: line}, signer=signer, others=others, now=datetime.now(UTC))
     body = NewLine(line=line, publisher=signed, because=because[: limits.OBJECTION_CHARS])
     return client.send("PUT", f"models/{quoted(model)}/line", body, as_=Line)
 

@@ -17,11 +17,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from whimbrel import limits
 from whimbrel.flows.records import AuditRecord
-from whimbrel.plan.governance import AlertOn, DeviceAlertOn, ExperimentAlertOn, ModelAlertOn
+from whimbrel.plan.governance import AlertOn, DeviceAlertOn, ExperimentAlertOn, ModelAlertOn, RoleAlertOn
 from whimbrel.plan.plan import Plan
 
-Event = AlertOn | DeviceAlertOn | ExperimentAlertOn | ModelAlertOn
+Event = AlertOn | DeviceAlertOn | ExperimentAlertOn | ModelAlertOn | RoleAlertOn
 Severity = Literal["critical", "warning", "info"]
 Status = Literal["firing", "resolved", "note"]
 
@@ -58,7 +59,9 @@ SAID_OF_MODELS: dict[str, ModelAlertOn] = {
     "floor_expires": "floor_expires",
     "draft_revocation": "revocation_drafted",
 }
+SAID_OF_ROLES: dict[str, RoleAlertOn] = {"notice_expiry": "metadata_expires", "renew_role": "metadata_renewed"}
 _SEVERITY: dict[Event, Severity] = {
+    "metadata_expires": "warning",
     "duplicate_identity": "warning",
     "objective_broken": "warning",
     "anomaly": "warning",
@@ -78,6 +81,7 @@ _CLEARS: frozenset[Event] = frozenset(
         "completed",
         "aborted",
         "recovered",
+        "metadata_renewed",
         "experiment_shipped",
         "experiment_kept",
         "experiment_inconclusive",
@@ -113,8 +117,8 @@ _OF_MONITORS: dict[Event, str] = {
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """What a receiver is told. `key` names it for ever; `thread` is the same for all alerts of one thing.
 
-    It is about a rollout; or about an `experiment` (and one `arm`, whose version is the target), a `device`, or a
-    `monitor` of a model: then what belongs to a rollout is empty.
+    It is about a rollout; or about an `experiment` (and one `arm`, whose version is the target), a `device`, a
+    `monitor` of a model, or a signed `role`: then what belongs to a rollout is empty.
     """
 
     key: str
@@ -126,6 +130,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     device: str = ""
     monitor: str = ""
+    role: str = ""
     experiment: str = ""
     arm: str = ""
     model: str = ""
@@ -139,9 +144,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def thread(self) -> str:
-        """What groups, at the receiver, the alerts of a rollout, an experiment, a device, or a monitor of a version."""
+        """What groups, at the receiver, alerts of one rollout, experiment, device, role, or monitor of a version."""
         if self.device:
             return f"{self.namespace}/device/{self.device}"
+        if self.role:
+            return f"{self.namespace}/role/{self.role}"
         if self.monitor:
             return f"{self.namespace}/model/{self.model}/{self.target}/{self.monitor}"
         return f"{self.namespace}/{f'experiment/{self.experiment}' if self.experiment else self.rollout}"
@@ -150,6 +157,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     def severity(self) -> Severity:
         """How bad it is."""
         if self.monitor and self.evidence.get("outcome") in {"taken_back", "not_taken_back"}:
+            return "critical"
+        if self.event == "metadata_expires" and self.evidence.get("left_s", 0.0) <= limits.EXPIRY_URGENT_S:
             return "critical"
         return _SEVERITY.get(self.event, "info")
 
@@ -166,6 +175,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         test = "TEST: " if self.test else ""
         if self.device:
             return f"{test}device {self.device}: two installations report with this id"
+        if self.role:
+            return f"{test}the signed role {self.role} {'expires' if self.status == 'firing' else 'was signed anew'}"
         if self.monitor:
             what = _OF_MONITORS.get(self.event, "is told of")
             return f"{test}{' '.join(filter(None, [self.model, self.target]))}: {self.monitor} {what}"
@@ -198,7 +209,7 @@ def event_of(entry: AuditRecord) -> Event | None:
         return SAID.get(entry.action) or SAID_OF_EXPERIMENTS.get(entry.action)
     if entry.device:
         return SAID_OF_DEVICES.get(entry.action)
-    return SAID_OF_MODELS.get(entry.action) if entry.model else None
+    return SAID_OF_MODELS.get(entry.action) if entry.model else SAID_OF_ROLES.get(entry.action)
 
 
 def grouped(event: Event, stage: int, *, at: float, before: Sequence[EarlierAlert], within_s: float) -> bool:

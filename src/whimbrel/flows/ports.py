@@ -1,6 +1,6 @@
 """What the server's mind asks of the world: structural ports. `stores` has the adapters."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from whimbrel.flows.records import (
     ExperimentRecord,
     ModelRecord,
     QuarantineRecord,
+    RoleExpiry,
     RolloutRecord,
     VerdictRecord,
     VersionRecord,
@@ -29,6 +30,7 @@ from whimbrel.gate.verdict import Counts
 from whimbrel.health.tally import Cell
 from whimbrel.model.release import Release
 from whimbrel.plan.ranges import Range
+from whimbrel.trust.role_keys import RoleKeys
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -123,6 +125,28 @@ class SignedRolesPort(Protocol):
     def current_target(self, role: str, path: str) -> bytes | None: ...
     def is_delegated(self, role: str) -> bool: ...
     def expires_at(self, role: str) -> float | None: ...
+
+
+class KeyChangesPort(Protocol):
+    """Who may sign: the next versions of root, targets and publishers, within one transaction."""
+
+    def accept(
+        self, documents: Mapping[str, bytes], *, holds: Callable[[RoleKeys], bool], now: datetime
+    ) -> list[str]: ...
+
+
+class RoleVersionsPort(Protocol):
+    """The newest version of every signed role, and when it expires."""
+
+    def newest(self) -> dict[str, int]: ...
+    def expires(self, role: str) -> float: ...
+
+
+class RoleExpiriesPort(Protocol):
+    """What is known of when offline roles expire, and of what was warned."""
+
+    def all(self) -> list[RoleExpiry]: ...
+    def save(self, entry: RoleExpiry) -> None: ...
 
 
 class ArtifactsPort(AuditPort, Protocol):

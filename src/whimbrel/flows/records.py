@@ -442,6 +442,15 @@ class SignedPolicy(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
+class RoleExpiry(msgspec.Struct, frozen=True, kw_only=True):
+    """When an offline role's newest version expires. `warned_s`: how long before that was warned last; -1: not yet."""
+
+    role: str
+    version: int
+    expires: float  # POSIX seconds
+    warned_s: float = -1.0
+
+
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Who did what, why, and on what evidence."""
 

@@ -26,6 +26,8 @@ AlertOn = Literal[
 DeviceAlertOn = Literal["duplicate_identity"]
 # And of models: by their standing monitors, and of what waits for an offline key.
 ModelAlertOn = Literal["objective_broken", "anomaly", "recovered", "floor_expires", "revocation_drafted"]
+# And of signed roles that people must sign again.
+RoleAlertOn = Literal["metadata_expires", "metadata_renewed"]
 # And of experiments: no plan of a rollout can.
 ExperimentAlertOn = Literal[
     "experiment_started",

@@ -88,6 +88,8 @@ def _subject(alert: Alert) -> dict[str, Any]:
     """What it is about."""
     if alert.device:
         return {"device": alert.device}
+    if alert.role:
+        return {"role": alert.role}
     if alert.monitor:
         return {"model": alert.model, "version": alert.target, "monitor": alert.monitor}
     if alert.experiment:
@@ -127,6 +129,8 @@ def _generic(alert: Alert, destination: Destination, *, plot: bytes | None, now:
 def _facts(alert: Alert) -> list[tuple[str, str]]:
     if alert.device:
         return [("Device", alert.device), ("By", alert.actor)]
+    if alert.role:
+        return [("Role", alert.role), ("By", alert.actor)]
     if alert.monitor:
         return [("Model", f"{alert.model} {alert.target}"), ("Monitor", alert.monitor), ("By", alert.actor)]
     if alert.experiment:
@@ -185,8 +189,8 @@ def _pagerduty(alert: Alert, *, routing_key: str) -> dict[str, Any]:
             "source": f"whimbrel/{alert.namespace}",
             "severity": alert.severity,
             "timestamp": _time(alert.at),
-            "component": alert.model or alert.device,
-            "group": alert.rollout or alert.experiment or ("monitors" if alert.monitor else "devices"),
+            "component": alert.model or alert.device or alert.role,
+            "group": alert.rollout or alert.experiment or f"{_about(alert)}s",
             "class": alert.event,
             "custom_details": document(alert),
         },
@@ -221,10 +225,14 @@ def _alertmanager(alert: Alert, destination: Destination, *, now: float) -> Post
     return Post(encode(body), {"Authorization": f"Bearer {destination.secret}"} if destination.secret else {})
 
 
+def _about(alert: Alert) -> str:
+    return "device" if alert.device else "monitor" if alert.monitor else "role" if alert.role else "rollout"
+
+
 def _alertname(alert: Alert) -> str:
     if alert.experiment:
         return "WhimbrelExperiment"
-    return "WhimbrelDevice" if alert.device else "WhimbrelMonitor" if alert.monitor else "WhimbrelRollout"
+    return f"Whimbrel{_about(alert).capitalize()}"
 
 
 def _labels(alert: Alert) -> dict[str, str]:

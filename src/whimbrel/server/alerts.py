@@ -30,7 +30,7 @@ from whimbrel import limits
 from whimbrel.console.charts import draw
 from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
-from whimbrel.flows.alerts import SAID_OF_EXPERIMENTS, Alert, event_of, grouped, wants
+from whimbrel.flows.alerts import SAID_OF_EXPERIMENTS, SAID_OF_ROLES, Alert, event_of, grouped, wants
 from whimbrel.flows.records import AuditRecord
 from whimbrel.flows.rollouts.trace import trace
 from whimbrel.retry_after import seconds_of
@@ -230,7 +230,7 @@ class Alerts:
             log.warning(
                 "alert %s of %s was not told to %s (try %d, %s): %s",
                 row.event,
-                row.rollout or row.device or row.model,
+                row.rollout or row.device or row.model or row.event,
                 row.receiver,
                 tries,
                 "given up" if over else f"again in {wait_s:.0f} s",
@@ -252,6 +252,8 @@ class Alerts:
                 return _of_device(namespace, row, entry), None
             if row.model:
                 return _of_monitor(namespace, row, entry), None
+            if entry.action in SAID_OF_ROLES:
+                return _of_role(namespace, row, entry), None
             if entry.action in SAID_OF_EXPERIMENTS:
                 return _of_experiment(namespace, row, entry, stores=stores), None
             rollout = registry.rollout(row.rollout)
@@ -332,6 +334,20 @@ def _of_device(namespace: str, row: AlertDelivery, entry: AuditRecord) -> Alert:
         because=entry.because,
         actor=entry.actor,
         device=row.device,
+        evidence=entry.evidence,
+    )
+
+
+def _of_role(namespace: str, row: AlertDelivery, entry: AuditRecord) -> Alert:
+    return Alert(
+        key=f"{namespace}/{row.audit_id}/{row.receiver}",
+        namespace=namespace,
+        receiver=row.receiver,
+        event=event_of(entry) or "metadata_expires",
+        at=entry.at,
+        because=entry.because,
+        actor=entry.actor,
+        role=str(entry.evidence.get("role", "")),
         evidence=entry.evidence,
     )
 

@@ -53,9 +53,11 @@ from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database, Migration
 from whimbrel.stores.inbox_nats import InboxNats
 from whimbrel.stores.inbox_table import InboxTable
-from whimbrel.stores.signer import load_signer, make_signer
+from whimbrel.stores.key_folder import KeyFolder
+from whimbrel.stores.online_signers import OnlineSigners
+from whimbrel.stores.signer import make_signer
 from whimbrel.stores.transaction import transaction
-from whimbrel.stores.tuf_repository import OnlineSigners, copy_files, first_metadata
+from whimbrel.stores.tuf_repository import copy_files, first_metadata
 from whimbrel.version import __version__
 
 log = logging.getLogger(__name__)
@@ -81,14 +83,15 @@ class Repository(msgspec.Struct, frozen=True):
     def admin_context(self, sent: BytesSent | None = None, *, folder: Caller | None = None) -> AdminContext:
         """What the admin API works on. `folder`: who asks without a token, where it is a command's own."""
         settings = self.folder.config.oidc
+        keys = KeyFolder(self.folder.online_keys)
         return AdminContext(
             self.database,
             self.blobs,
             self.controllers,
             self.alerts,
-            self.signers.policy.public_key,
+            self.signers,
+            keys,
             self.clock,
-            self.signers.timestamp,
             self.acts,
             sent or BytesSent(),
             folder=folder,
@@ -116,14 +119,16 @@ def create_repository(path: Path, config: Config, *, clock: Callable[[], float] 
 def _create(path: Path, config: Config, *, now: float) -> Folder:
     folder = Folder(path, config)
     root, targets = make_signer(folder.offline_keys / "root.pem"), make_signer(folder.offline_keys / "targets.pem")
-    online = OnlineSigners(
-        snapshot=make_signer(folder.online_keys / "snapshot.pem"),
-        timestamp=make_signer(folder.online_keys / "timestamp.pem"),
-        policy=make_signer(folder.online_keys / "policy.pem"),
-    )
+    online = {name: make_signer(folder.online_keys / f"{name}.pem") for name in ("snapshot", "timestamp", "policy")}
     DeviceTokens.open(folder.online_keys / "device-tokens.key")
     today = datetime.fromtimestamp(now, UTC)
-    first_root, first_targets = first_metadata(root=root, targets=targets, online=online, now=today)
+    first_root, first_targets = first_metadata(
+        root=root,
+        targets=targets,
+        snapshot=online["snapshot"].public_key,
+        timestamp=online["timestamp"].public_key,
+        now=today,
+    )
     database = Database(folder.database_url)
     database.migrate()
     admin, enrol = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
@@ -134,7 +139,7 @@ def _create(path: Path, config: Config, *, now: float) -> Folder:
             )
         stores.roles.add_role("root", first_root)
         stores.roles.add_role("targets", first_targets)
-        stores.roles.sign_snapshot_and_timestamp(online, now=today)
+        stores.roles.sign_snapshot_and_timestamp(OnlineSigners(online.values()), now=today)
         stores.accounts.add_account(AccountRecord(name=BOOTSTRAP, kind="person", created_at=now))
         stores.accounts.add_token(_first_token(now=now), secret=admin)
         stores.enrolments.add_token("first", [enrol], terms=EnrolTokenTerms(), at=now)
@@ -142,10 +147,10 @@ def _create(path: Path, config: Config, *, now: float) -> Folder:
         audit(stores.registry, actor="init", action="create_repository", because=because, now=now)
         write_durably(folder.root, stores.roles.role_bytes("root"))
         files = stores.roles.files_since(0)
-        newest = stores.roles.newest()["timestamp"]
+        newest = stores.roles.newest()
     asyncio.run(copy_files(Blobs.open(config.artifacts, base=path), config.namespace, files))
     with transaction(database, config.namespace) as stores:
-        stores.roles.set_published(newest)
+        stores.roles.set_published(newest["timestamp"], newest["root"])
     database.close()
     write_durably(folder.admin_token, admin.encode() + b"\n", mode=0o600)
     write_durably(folder.enrol_token, enrol.encode() + b"\n", mode=0o600)
@@ -181,11 +186,7 @@ def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -
     database = Database(folder.database_url)
     try:
         database.check_schema()
-        signers = OnlineSigners(
-            snapshot=load_signer(folder.online_keys / "snapshot.pem"),
-            timestamp=load_signer(folder.online_keys / "timestamp.pem"),
-            policy=load_signer(folder.online_keys / "policy.pem"),
-        )
+        signers = OnlineSigners.of(KeyFolder(folder.online_keys))
         blobs = Blobs.open(folder.config.artifacts, base=folder.path)
         inbox: Inbox = (
             InboxTable(database)

@@ -8,18 +8,16 @@ random bytes beside the online keys. A token has one valid spelling.
 
 import hashlib
 import hmac
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from whimbrel.durable import write_durably
 from whimbrel.errors import NotAllowed, Refused, UntrustedInput
 from whimbrel.flows.devices.records import DeviceAccess, NewCredential
+from whimbrel.server.device_token_keys import TOKEN_LIFE_S, DeviceTokenKeys
 from whimbrel.trust.possession import base64url, from_base64url
 
-TOKEN_LIFE_S = 3600
 _TOKEN_CHARS = 4096
 
 
@@ -45,20 +43,15 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
 class DeviceTokens:
     """Makes and verifies device tokens."""
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    def __init__(self, keys: bytes | DeviceTokenKeys) -> None:
+        self._keys = keys
 
     @classmethod
     def open(cls, path: Path) -> "DeviceTokens":
-        """The key at `path`, made on first use."""
-        if not path.exists():
-            write_durably(path, secrets.token_bytes(32), mode=0o600)
-        return cls(path.read_bytes())
-
-    @property
-    def key(self) -> bytes:
-        """The key, from which that of the challenges follows."""
-        return self._key
+        """The key at `path`, made on first use, and the one before it (server/device_token_keys.py)."""
+        keys = DeviceTokenKeys(path)
+        keys.current(0.0)
+        return cls(keys)
 
     def issue(
         self,
@@ -73,7 +66,7 @@ class DeviceTokens:
         """A token for an hour."""
         claims = Claims(namespace, device, now + TOKEN_LIFE_S, epoch, dict(labels or {}), dict(claimable or {}))
         payload = msgspec.json.encode(claims)
-        return f"{base64url(payload)}.{base64url(self._mac(payload))}"
+        return f"{base64url(payload)}.{base64url(_mac(payload, self.current(now)))}"
 
     def verify(self, authorization: str | None, *, namespace: str, now: float) -> Claims:
         """What the token of an Authorization header says. Raises `NotAllowed`."""
@@ -83,7 +76,8 @@ class DeviceTokens:
         body, _, mac = token.partition(".")
         try:
             payload, given = from_base64url(body), from_base64url(mac)
-            if len(token) > _TOKEN_CHARS or not hmac.compare_digest(given, self._mac(payload)):
+            right = any(hmac.compare_digest(given, _mac(payload, key)) for key in self.accepted(now))
+            if len(token) > _TOKEN_CHARS or not right:
                 raise NotAllowed("this device token was not made here; get a new one with POST token")
             claims = msgspec.json.decode(payload, type=Claims)
         except (UntrustedInput, ValueError, msgspec.DecodeError) as error:
@@ -94,8 +88,17 @@ class DeviceTokens:
             raise NotAllowed("this device token is over; get a new one with POST token")
         return claims
 
-    def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, payload, hashlib.sha256)
+    def current(self, now: float) -> bytes:
+        """The key that is in use."""
+        return self._keys if isinstance(self._keys, bytes) else self._keys.current(now)
+
+    def accepted(self, now: float) -> tuple[bytes, ...]:
+        """The key in use, and for a while the one before it."""
+        return (self._keys,) if isinstance(self._keys, bytes) else self._keys.accepted(now)
+
+
+def _mac(payload: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, payload, hashlib.sha256)
 
 
 class Gatekeeper:

@@ -13,6 +13,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.errors import NotAllowed, UntrustedInput
+from whimbrel.server.auth import DeviceTokens
 from whimbrel.trust.possession import base64url, from_base64url
 
 _AHEAD_S = 5.0  # between the clocks of two servers of one repository
@@ -27,21 +28,20 @@ class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Challenges:
     """Makes challenges, and knows them again."""
 
-    def __init__(self, key: bytes) -> None:
-        """`key`: of the device tokens."""
-        self._key = hmac.digest(key, b"whimbrel challenge 1", hashlib.sha256)
+    def __init__(self, tokens: DeviceTokens) -> None:
+        self._tokens = tokens
 
     def make(self, namespace: str, *, now: float) -> str:
         """A challenge that is good for `limits.CHALLENGE_LIFE_S`."""
         payload = msgspec.json.encode(_Payload(namespace, now, secrets.token_urlsafe(12)))
-        return f"{base64url(payload)}.{base64url(self._mac(payload))}"
+        return f"{base64url(payload)}.{base64url(_mac(payload, self._tokens.current(now)))}"
 
     def made_at(self, challenge: str, *, namespace: str, now: float) -> float:
         """When a challenge was made, POSIX seconds. Raises `NotAllowed` where it was not made here, or too long ago."""
         body, _, mac = challenge.partition(".")
         try:
             payload, given = from_base64url(body), from_base64url(mac)
-            if not hmac.compare_digest(given, self._mac(payload)):
+            if not any(hmac.compare_digest(given, _mac(payload, key)) for key in self._tokens.accepted(now)):
                 raise NotAllowed("this challenge was not made here; get one with POST challenge")
             content = msgspec.json.decode(payload, type=_Payload)
         except (UntrustedInput, msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -50,5 +50,7 @@ class Challenges:
             raise NotAllowed("this challenge is over, or of another namespace; get a new one with POST challenge")
         return content.made_at
 
-    def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, payload, hashlib.sha256)
+
+def _mac(payload: bytes, token_key: bytes) -> bytes:
+    key = hmac.digest(token_key, b"whimbrel challenge 1", hashlib.sha256)
+    return hmac.digest(key, payload, hashlib.sha256)

@@ -16,7 +16,8 @@ import logging
 from collections.abc import Callable
 
 from whimbrel.errors import WhimbrelError
-from whimbrel.server.auth import TOKEN_LIFE_S, Gatekeeper
+from whimbrel.server.auth import Gatekeeper
+from whimbrel.server.device_token_keys import TOKEN_LIFE_S
 from whimbrel.stores.database import Database
 from whimbrel.stores.enrolments import new_credentials
 from whimbrel.stores.inventory import access_changes, access_that_matters

@@ -25,10 +25,11 @@ from whimbrel.model.documents import digest_of, encode, parse
 from whimbrel.model.release import Line, Release
 from whimbrel.policy.policy import Policy
 from whimbrel.server.attestation import Attestations
-from whimbrel.server.auth import TOKEN_LIFE_S, Claims, DeviceTokens, Gatekeeper, check_access
+from whimbrel.server.auth import Claims, DeviceTokens, Gatekeeper, check_access
 from whimbrel.server.bounded_acts import ENROL_DEVICE, FAIL_DEVICE_SIGN_IN, BoundedActs
 from whimbrel.server.challenges import Challenges
 from whimbrel.server.client_certificates import ClientCertificates
+from whimbrel.server.device_token_keys import TOKEN_LIFE_S
 from whimbrel.server.http import (
     DEVICE_BODY_BYTES,
     Receive,
@@ -80,7 +81,7 @@ class DeviceApi:
         self._gatekeeper = gatekeeper
         self._database = database
         self._tokens = tokens
-        self._challenges = Challenges(tokens.key)
+        self._challenges = Challenges(tokens)
         self._intake = intake
         self._handlers: dict[str, Handler] = {
             "challenge": self._challenge,

@@ -57,8 +57,9 @@ from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database, translated
 from whimbrel.stores.inbox_table import InboxTable
+from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.transaction import Stores, transaction
-from whimbrel.stores.tuf_repository import OnlineSigners, delegate_model, first_metadata, publish_documents
+from whimbrel.stores.tuf_repository import delegate_model, first_metadata, publish_documents
 from whimbrel.trust import roles
 
 ENROL_TOKEN = "simulated-enrol-token"  # noqa: S105 (it opens a world that is played)
@@ -154,7 +155,7 @@ class Backend:
             name: _signer(self.chance) for name in ("root", "targets", "publisher", "snapshot", "time", "policy")
         }
         keys = self._keys
-        self._signers = OnlineSigners(snapshot=keys["snapshot"], timestamp=keys["time"], policy=keys["policy"])
+        self._signers = OnlineSigners([keys["snapshot"], keys["time"], keys["policy"]])
         self.loop = InlineLoop()
         self.controllers = self._new_controllers()
         self._intake = Intake(self.inbox, written=asyncio.Event())
@@ -274,7 +275,13 @@ class Backend:
 
     def _set_up(self) -> None:
         keys, now = self._keys, self._today
-        root, targets = first_metadata(root=keys["root"], targets=keys["targets"], online=self._signers, now=now)
+        root, targets = first_metadata(
+            root=keys["root"],
+            targets=keys["targets"],
+            snapshot=keys["snapshot"].public_key,
+            timestamp=keys["time"].public_key,
+            now=now,
+        )
         self.root = root.to_bytes()
         settings = ModelSettings(
             refresh_s=REFRESH_S,

@@ -11,7 +11,14 @@ import msgspec
 from sqlalchemy import Connection, Row, and_, exists, insert, or_, select, update
 
 from whimbrel import limits
-from whimbrel.flows.alerts import SAID, SAID_OF_DEVICES, SAID_OF_EXPERIMENTS, SAID_OF_MODELS, EarlierAlert
+from whimbrel.flows.alerts import (
+    SAID,
+    SAID_OF_DEVICES,
+    SAID_OF_EXPERIMENTS,
+    SAID_OF_MODELS,
+    SAID_OF_ROLES,
+    EarlierAlert,
+)
 from whimbrel.flows.records import AuditRecord
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
@@ -65,6 +72,7 @@ class AlertDeliveries:
                     and_(table.c.rollout.is_not(None), table.c.action.in_([*SAID, *SAID_OF_EXPERIMENTS])),
                     and_(table.c.device.is_not(None), table.c.action.in_(list(SAID_OF_DEVICES))),
                     and_(table.c.model.is_not(None), table.c.action.in_(list(SAID_OF_MODELS))),
+                    table.c.action.in_(list(SAID_OF_ROLES)),
                 ),
             )
             .order_by(table.c.id)

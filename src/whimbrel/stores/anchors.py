@@ -9,8 +9,8 @@ from tuf.api.metadata import Root
 
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.audit_chain import Anchor
+from whimbrel.stores.signed_metadata import read_metadata
 from whimbrel.stores.signer import Signer
-from whimbrel.stores.tuf_repository import read_metadata
 from whimbrel.trust import roles
 
 

@@ -97,11 +97,22 @@ target_documents = Table(
     Column("body", LargeBinary, nullable=False),
 )
 
-publications = Table(  # the newest timestamp whose files are all in place
+publications = Table(  # the newest timestamp whose files are all in place, and the newest root that is
     "publication",
     metadata,
     Column("namespace", String(64), primary_key=True),
     Column("timestamp_version", BigInteger, nullable=False),
+    Column("root_version", BigInteger, nullable=False, server_default="0"),
+)
+
+role_expiry = Table(  # when an offline role's newest version expires, and how long before that was warned of it
+    "role_expiry",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("role", String(128), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("warned_s", Float, nullable=False),  # a step of flows/publishing/warn_of_expiry; -1: of nothing yet
 )
 
 deltas = Table(  # patches that were tried; without a digest: not worth keeping

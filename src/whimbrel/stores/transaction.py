@@ -27,8 +27,10 @@ from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.health import Health
 from whimbrel.stores.inventory import Inventory
+from whimbrel.stores.key_changes import KeyChanges
 from whimbrel.stores.policy_history import PolicyHistory
 from whimbrel.stores.registry import Registry, namespaces
+from whimbrel.stores.role_expiry import RoleExpiries
 from whimbrel.stores.tickets import Tickets
 from whimbrel.stores.tuf_repository import SignedRoles
 
@@ -74,6 +76,16 @@ class Stores:
     def roles(self) -> SignedRoles:
         """Signed metadata: every version of every role, and the documents that they list."""
         return SignedRoles(self.connection, self.namespace)
+
+    @cached_property
+    def keys(self) -> KeyChanges:
+        """Who may sign the roles."""
+        return KeyChanges(self.roles)
+
+    @cached_property
+    def role_expiries(self) -> RoleExpiries:
+        """When offline roles expire, and of what was warned."""
+        return RoleExpiries(self.connection, self.namespace)
 
     @cached_property
     def deltas(self) -> Deltas:

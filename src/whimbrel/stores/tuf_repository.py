@@ -9,14 +9,12 @@
 3. A publisher's upload is verified against its delegation, and may only add to what was signed before.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from securesystemslib.exceptions import StorageError
 from sqlalchemy import Connection, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
-from tuf.api.exceptions import DownloadError, RepositoryError
 from tuf.api.metadata import (
     TOP_LEVEL_ROLE_NAMES,
     DelegatedRole,
@@ -24,25 +22,23 @@ from tuf.api.metadata import (
     Metadata,
     MetaFile,
     Root,
-    Signed,
     Snapshot,
     TargetFile,
     Targets,
     Timestamp,
 )
-from tuf.api.serialization import DeserializationError
-from tuf.api.serialization.json import JSONSerializer
 
-from whimbrel import limits
-from whimbrel.errors import Conflict, InvariantBroken, NotFound, Refused, UntrustedInput
+from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.model.documents import digest_of
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
+from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.rows import upsert
+from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, expiry, read_metadata, role_keys, verify
 from whimbrel.stores.signer import Key, Signer
 from whimbrel.trust import roles
+from whimbrel.trust.role_keys import RoleKeys
 
-_SERIALIZER = JSONSerializer(compact=False)
 _ROLES, _TARGETS = schema.role_documents.c, schema.target_documents.c
 _NEWEST = select(_ROLES.role, func.max(_ROLES.version)).where(_ROLES.namespace == bindparam("of")).group_by(_ROLES.role)
 _BODIES = select(_ROLES.body).where(_ROLES.namespace == bindparam("of"), _ROLES.role == bindparam("role"))
@@ -51,15 +47,6 @@ _BODY = _BODIES.where(_ROLES.version == bindparam("version"))
 _TARGET = select(_TARGETS.body).where(
     _TARGETS.namespace == bindparam("of"), _TARGETS.path == bindparam("path"), _TARGETS.sha256 == bindparam("sha256")
 )
-
-
-class OnlineSigners:
-    """The keys that a server holds. They choose among signed versions, and cannot sign a version."""
-
-    def __init__(self, *, snapshot: Signer, timestamp: Signer, policy: Signer) -> None:
-        self.snapshot = snapshot
-        self.timestamp = timestamp
-        self.policy = policy
 
 
 class SignedRoles:
@@ -89,9 +76,27 @@ class SignedRoles:
         """A targets role (the top-level one, or a delegated one), decoded."""
         return cast("Metadata[Targets]", read_metadata(self.role_bytes(role, version), what=role))
 
+    def keys_of(self, role: str) -> RoleKeys:
+        """The keys that may sign a role, as the newest root, or the newest targets role, says. Raises `NotFound`."""
+        delegator = roles.ROOT if role in TOP_LEVEL_ROLE_NAMES else roles.TARGETS
+        try:
+            return role_keys(self.role_bytes(delegator))[role]
+        except KeyError:
+            raise NotFound(f"there is no role {role!r} in this repository") from None
+
+    def has_its_signatures(self, role: str) -> bool:
+        """Whether the newest version of a role is signed by the keys that may sign it now."""
+        metadata = read_metadata(self.role_bytes(role), what=role)
+        return self.keys_of(role).signed_by(set(metadata.signatures))
+
+    def expires(self, role: str) -> float:
+        """When the newest version of a role expires, as POSIX seconds. Raises `NotFound`."""
+        expires: datetime = read_metadata(self.role_bytes(role), what=role).signed.expires
+        return expires.timestamp()
+
     def add_role(self, role: str, metadata: Metadata[Any], *, content: bytes | None = None) -> None:
         """Compare-and-swap: raises `Conflict` where that version exists already."""
-        body = content if content is not None else metadata.to_bytes(_SERIALIZER)
+        body = content if content is not None else metadata.to_bytes(SERIALIZER)
         newest = self.newest().get(role, 0)
         if metadata.signed.version != newest + 1:
             raise Conflict(
@@ -149,14 +154,14 @@ class SignedRoles:
         """
         metadata = cast("Metadata[Targets]", read_metadata(content, what=roles.TARGETS, kind=Targets))
         root = cast("Metadata[Root]", read_metadata(self.role_bytes(roles.ROOT), what=roles.ROOT))
-        _verify(root.signed, roles.TARGETS, metadata, now=now)
+        verify(root.signed, roles.TARGETS, metadata, now=now)
         self.add_role(roles.TARGETS, metadata, content=content)
         return metadata
 
     def accept_publication(self, role: str, content: bytes, documents: Mapping[str, bytes], *, now: datetime) -> None:
         """Accept a publisher's next version and its documents. It may add releases and change its line; no more."""
         metadata = cast("Metadata[Targets]", read_metadata(content, what=role, kind=Targets))
-        _verify(self.targets_role(roles.TARGETS).signed, role, metadata, now=now)
+        verify(self.targets_role(roles.TARGETS).signed, role, metadata, now=now)
         before: dict[str, TargetFile] = {}
         if self.newest().get(role):
             before = self.targets_role(role).signed.targets
@@ -176,7 +181,9 @@ class SignedRoles:
 
     # --- the online roles (signed here) ---
 
-    def write_policy(self, model: str, documents: Mapping[str, bytes], *, signer: Signer, now: datetime) -> None:
+    def write_policy(
+        self, model: str, documents: Mapping[str, bytes], *, signers: OnlineSigners, now: datetime
+    ) -> None:
         """The next version of `policy-<model>`, listing `documents` besides what it listed under other paths."""
         role = roles.policy_role(model)
         version = self.newest().get(role, 0)
@@ -184,17 +191,19 @@ class SignedRoles:
         for path, body in documents.items():
             listed[path] = TargetFile.from_data(path, body, ["sha256"])
             self.add_target(path, body)
-        signed = Targets(version=version + 1, expires=_expiry(now, roles.POLICY_LIFE), targets=listed)
-        self.add_role(role, _signed(signed, signer))
+        signed = Targets(version=version + 1, expires=expiry(now, roles.POLICY_LIFE), targets=listed)
+        self.add_role(role, _signed(signed, *signers.sign_for(role, self.keys_of(role))))
 
-    def renew_policy(self, model: str, *, signer: Signer, now: datetime) -> bool:
-        """Sign the policy role anew if half of its life is over. Returns whether it was."""
+    def renew_policy(self, model: str, *, signers: OnlineSigners, now: datetime) -> bool:
+        """Sign the policy role anew if half of its life is over, or its keys are others now. Returns whether it was."""
         role = roles.policy_role(model)
         if not self.newest().get(role):
             return False
-        if self.targets_role(role).signed.expires - now > roles.POLICY_LIFE / 2:
+        current = self.targets_role(role)
+        young = current.signed.expires - now > roles.POLICY_LIFE / 2
+        if young and self.keys_of(role).signed_by(set(current.signatures)):
             return False
-        self.write_policy(model, {}, signer=signer, now=now)
+        self.write_policy(model, {}, signers=signers, now=now)
         return True
 
     def sign_snapshot_and_timestamp(self, signers: OnlineSigners, *, now: datetime) -> bool:
@@ -205,28 +214,36 @@ class SignedRoles:
         if changed:
             snapshot_version += 1
             snapshot = Snapshot(
-                version=snapshot_version, expires=_expiry(now, roles.SNAPSHOT_LIFE), meta=self._listing()
+                version=snapshot_version, expires=expiry(now, roles.SNAPSHOT_LIFE), meta=self._listing()
             )
-            self.add_role(roles.SNAPSHOT, _signed(snapshot, signers.snapshot))
+            self.add_role(
+                roles.SNAPSHOT, _signed(snapshot, *signers.sign_for(roles.SNAPSHOT, self.keys_of(roles.SNAPSHOT)))
+            )
         timestamp_version = newest.get(roles.TIMESTAMP, 0)
         if timestamp_version and not changed:
             current = cast("Metadata[Timestamp]", read_metadata(self.role_bytes(roles.TIMESTAMP), what="timestamp"))
             age = roles.TIMESTAMP_LIFE - (current.signed.expires - now)
-            if timedelta(0) <= age < roles.TIMESTAMP_RENEWAL:
+            young = timedelta(0) <= age < roles.TIMESTAMP_RENEWAL
+            if young and self.keys_of(roles.TIMESTAMP).signed_by(set(current.signatures)):
                 return False
         timestamp = Timestamp(
             version=timestamp_version + 1,
-            expires=_expiry(now, roles.TIMESTAMP_LIFE),
+            expires=expiry(now, roles.TIMESTAMP_LIFE),
             snapshot_meta=MetaFile(snapshot_version),
         )
-        self.add_role(roles.TIMESTAMP, _signed(timestamp, signers.timestamp))
+        self.add_role(
+            roles.TIMESTAMP, _signed(timestamp, *signers.sign_for(roles.TIMESTAMP, self.keys_of(roles.TIMESTAMP)))
+        )
         return True
 
     def snapshot_is_current(self, *, now: datetime | None = None) -> bool:
         """Whether the newest snapshot lists the newest roles (and, given `now`, has half of its life left)."""
         if not self.newest().get(roles.SNAPSHOT):
             return False
-        held = cast("Metadata[Snapshot]", read_metadata(self.role_bytes(roles.SNAPSHOT), what="snapshot")).signed
+        current = cast("Metadata[Snapshot]", read_metadata(self.role_bytes(roles.SNAPSHOT), what="snapshot"))
+        if not self.keys_of(roles.SNAPSHOT).signed_by(set(current.signatures)):
+            return False
+        held = current.signed
         return held.meta == self._listing() and (now is None or held.expires - now >= roles.SNAPSHOT_LIFE / 2)
 
     def _listing(self) -> dict[str, MetaFile]:
@@ -240,21 +257,38 @@ class SignedRoles:
 
     def published_timestamp(self) -> int:
         """The timestamp version whose files are all in place; 0 for none."""
+        return self._published()[0]
+
+    def published_root(self) -> int:
+        """The root version that is in place, with all before it; 0 for none."""
+        return self._published()[1]
+
+    def _published(self) -> tuple[int, int]:
         table = schema.publications
-        return (
-            self.connection.execute(
-                select(table.c.timestamp_version).where(table.c.namespace == self.namespace)
-            ).scalar_one_or_none()
-            or 0
-        )
+        row = self.connection.execute(
+            select(table.c.timestamp_version, table.c.root_version).where(table.c.namespace == self.namespace)
+        ).one_or_none()
+        return (row[0], row[1]) if row is not None else (0, 0)
 
-    def set_published(self, timestamp_version: int) -> None:
-        """Note that all files up to a timestamp are in place."""
-        values = {"namespace": self.namespace, "timestamp_version": timestamp_version}
-        upsert(self.connection, schema.publications, values, update=("timestamp_version",))
+    def is_copied(self) -> bool:
+        """Whether the newest timestamp and the newest root are in place."""
+        newest = self.newest()
+        return self._published() == (newest.get(roles.TIMESTAMP, 0), newest.get(roles.ROOT, 0))
 
-    def files_since(self, published: int) -> list[tuple[str, bytes]]:
-        """The files, in the order to write them, that lead from timestamp version `published` to the newest."""
+    def set_published(self, timestamp_version: int, root_version: int) -> None:
+        """Note that all files up to a timestamp, and all roots up to a version, are in place."""
+        values = {
+            "namespace": self.namespace,
+            "timestamp_version": timestamp_version,
+            "root_version": root_version,
+        }
+        upsert(self.connection, schema.publications, values, update=("timestamp_version", "root_version"))
+
+    def files_since(self, published: int, *, root: int = 0) -> list[tuple[str, bytes]]:
+        """The files, in the order to write them, that lead from timestamp version `published` to the newest.
+
+        `root`: the root version that is in place.
+        """
         before = self._listed_at(published)
         newest = self.newest()
         after = self._listed_at(newest[roles.TIMESTAMP])
@@ -265,9 +299,8 @@ class SignedRoles:
             if role not in TOP_LEVEL_ROLE_NAMES or role == roles.TARGETS:
                 files += self._target_files(role, before.get(role), version)
             files.append((f"metadata/{version}.{role}.json", self.role_bytes(role, version)))
-        for version in range(1, newest[roles.ROOT] + 1):
-            if published == 0 or version > 1:
-                files.append((f"metadata/{version}.root.json", self.role_bytes(roles.ROOT, version)))
+        for version in range(root + 1, newest[roles.ROOT] + 1):
+            files.append((f"metadata/{version}.root.json", self.role_bytes(roles.ROOT, version)))
         files.append(("metadata/timestamp.json", self.role_bytes(roles.TIMESTAMP)))
         return files
 
@@ -296,40 +329,50 @@ async def copy_files(blobs: Blobs, namespace: str, files: Iterable[tuple[str, by
         await blobs.put(f"{namespace}/{path}", body)
 
 
-def read_metadata(content: bytes, *, what: str, kind: type[Signed] = Signed) -> Metadata[Any]:
-    """Decode signed metadata. Raises `UntrustedInput`."""
-    if len(content) > limits.DOCUMENT_BYTES:
-        raise UntrustedInput(f"{what} has {len(content)} bytes; at most {limits.DOCUMENT_BYTES} are read")
-    try:
-        metadata: Metadata[Any] = Metadata.from_bytes(content)
-    except (DeserializationError, RepositoryError, StorageError, DownloadError) as error:
-        raise UntrustedInput(f"{what} is no TUF metadata: {error}") from error
-    if not isinstance(metadata.signed, kind):
-        raise UntrustedInput(f"{what} is {metadata.signed.type} metadata; expected {kind.__name__.lower()}")
-    return metadata
-
-
 def first_metadata(
-    *, root: Signer, targets: Signer, online: OnlineSigners, now: datetime
+    *, root: Signer, targets: Signer, snapshot: Key, timestamp: Key, now: datetime
 ) -> tuple[Metadata[Root], Metadata[Targets]]:
     """Root and top-level targets of a new repository, version 1, signed offline."""
-    signed = Root(version=1, expires=_expiry(now, roles.ROOT_LIFE), consistent_snapshot=True)
-    for role, signer in (
-        (roles.ROOT, root),
-        (roles.TARGETS, targets),
-        (roles.SNAPSHOT, online.snapshot),
-        (roles.TIMESTAMP, online.timestamp),
+    signed = Root(version=1, expires=expiry(now, roles.ROOT_LIFE), consistent_snapshot=True)
+    for role, key in (
+        (roles.ROOT, root.public_key),
+        (roles.TARGETS, targets.public_key),
+        (roles.SNAPSHOT, snapshot),
+        (roles.TIMESTAMP, timestamp),
     ):
-        signed.add_key(signer.public_key, role)
-    top = Targets(version=1, expires=_expiry(now, roles.TARGETS_LIFE))
+        signed.add_key(key, role)
+    top = Targets(version=1, expires=expiry(now, roles.TARGETS_LIFE))
     top.delegations = Delegations(keys={}, roles={})
     return _signed(signed, root), _signed(top, targets)
 
 
-def delegate_model(current: bytes, model: str, *, publisher: Key, policy: Key, signer: Signer, now: datetime) -> bytes:
-    """The next top-level targets, which delegates `model` to its publisher and to the online policy key."""
+def delegate_model(
+    current: bytes,
+    model: str,
+    *,
+    publisher: Key,
+    policy: Key,
+    signer: Signer,
+    others: Sequence[Signer] = (),
+    now: datetime,
+) -> bytes:
+    """The next top-level targets, which delegates `model` to its publisher and to the online policy key.
+
+    `others`: keys that sign it, too.
+    """
     metadata = cast("Metadata[Targets]", read_metadata(current, what=roles.TARGETS, kind=Targets))
     signed = metadata.signed
+    add_delegations(signed, model, publisher=publisher, policy=policy)
+    signed.version += 1
+    signed.expires = expiry(now, roles.TARGETS_LIFE)
+    metadata.signatures.clear()
+    for each in (signer, *others):
+        add_signature(metadata, each)
+    return metadata.to_bytes(SERIALIZER)
+
+
+def add_delegations(signed: Targets, model: str, *, publisher: Key, policy: Key) -> None:
+    """Delegate a model in a targets role. Raises `Conflict` where it is delegated already."""
     if signed.delegations is None or signed.delegations.roles is None:
         signed.delegations = Delegations(keys={}, roles={})
     for role, paths, key in (
@@ -341,46 +384,33 @@ def delegate_model(current: bytes, model: str, *, publisher: Key, policy: Key, s
             raise Conflict(f"{role} is delegated already: model {model!r} exists")
         listed[role] = DelegatedRole(role, [], threshold=1, terminating=True, paths=paths)
         signed.add_key(key, role)
-    signed.version += 1
-    signed.expires = _expiry(now, roles.TARGETS_LIFE)
-    metadata.signatures.clear()
-    metadata.sign(signer)
-    return metadata.to_bytes(_SERIALIZER)
 
 
-def publish_documents(current: bytes | None, documents: Mapping[str, bytes], *, signer: Signer, now: datetime) -> bytes:
-    """A publisher's next role metadata: what it listed before, and `documents`. `current` None: its first."""
+def publish_documents(
+    current: bytes | None,
+    documents: Mapping[str, bytes],
+    *,
+    signer: Signer,
+    others: Sequence[Signer] = (),
+    now: datetime,
+) -> bytes:
+    """A publisher's next role metadata: what it listed before, and `documents`. `current` None: its first.
+
+    `others`: keys that sign it, too.
+    """
     if current is None:
-        signed = Targets(version=1, expires=_expiry(now, roles.PUBLISHER_LIFE))
+        signed = Targets(version=1, expires=expiry(now, roles.PUBLISHER_LIFE))
     else:
         signed = cast("Metadata[Targets]", read_metadata(current, what="the publisher's role", kind=Targets)).signed
         signed.version += 1
-        signed.expires = _expiry(now, roles.PUBLISHER_LIFE)
+        signed.expires = expiry(now, roles.PUBLISHER_LIFE)
     for path, body in documents.items():
         signed.targets[path] = TargetFile.from_data(path, body, ["sha256"])
-    return _signed(signed, signer).to_bytes(_SERIALIZER)
+    return _signed(signed, signer, *others).to_bytes(SERIALIZER)
 
 
-def _signed(signed: Any, signer: Signer) -> Metadata[Any]:
+def _signed(signed: Any, *signers: Signer) -> Metadata[Any]:
     metadata: Metadata[Any] = Metadata(signed)
-    metadata.sign(signer)
+    for signer in signers:
+        add_signature(metadata, signer)
     return metadata
-
-
-def _verify(delegator: Root | Targets, role: str, metadata: Metadata[Targets], *, now: datetime) -> None:
-    try:
-        delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-    except ValueError as error:
-        raise UntrustedInput(f"{role} is not delegated in this repository; add the model first") from error
-    except RepositoryError as error:
-        raise UntrustedInput(
-            f"{role} is not signed by a key that it is delegated to; sign it with the key that was made for this model"
-        ) from error
-    if metadata.signed.is_expired(now):
-        raise UntrustedInput(f"{role} expired on {metadata.signed.expires:%Y-%m-%d}; check the clock and sign it anew")
-
-
-def _expiry(now: datetime, life: timedelta) -> datetime:
-    if now.tzinfo is None:
-        raise InvariantBroken("times are in UTC, with their zone")
-    return (now + life).replace(microsecond=0)

@@ -28,6 +28,17 @@ TARGETS_LIFE = timedelta(days=730)
 PUBLISHER_LIFE = timedelta(days=730)
 
 
+def is_offline(role: str) -> bool:
+    """Whether people sign this role: the server cannot sign it anew before it expires."""
+    return role in {ROOT, TARGETS} or published_model(role) is not None
+
+
+def life_of(role: str) -> timedelta:
+    """How long a role lives after it is signed."""
+    lives = {ROOT: ROOT_LIFE, TARGETS: TARGETS_LIFE, SNAPSHOT: SNAPSHOT_LIFE, TIMESTAMP: TIMESTAMP_LIFE}
+    return lives.get(role, PUBLISHER_LIFE if published_model(role) is not None else POLICY_LIFE)
+
+
 def publisher_role(model: str) -> str:
     """The offline role that signs a model's releases and line."""
     return f"publisher-{check_name(model, kind='model')}"

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 SERVER_COMMANDS = (
     "init", "model", "publish", "version", "rollout", "experiment", "gate", "forecast", "feedback", "alert", "serve",
-    "migrate", "audit", "device", "collect", "bundle", "simulate",
+    "migrate", "audit", "device", "keys", "collect", "bundle", "simulate",
 )  # fmt: skip
 
 

@@ -30,6 +30,8 @@ def add_model(
 ) -> ModelRecord:
     """Add the model `name` with the documents that were signed for it. `now`: POSIX seconds.
 
+    `targets` may be empty: several people signed the delegation before, as a draft of `whimbrel keys`.
+
     Raises `UntrustedInput` for a line of another model, a signature or an objective that is wrong, `Conflict` for a
     name or a role version that is taken.
     """
@@ -43,7 +45,8 @@ def add_model(
     record = ModelRecord(namespace=registry.namespace, name=name, created_at=now, salt=salt, settings=settings)
     registry.add_model(record)
     today = datetime.fromtimestamp(now, UTC)
-    roles.accept_delegation(targets, now=today)
+    if targets:
+        roles.accept_delegation(targets, now=today)
     roles.accept_publication(names.publisher_role(name), publisher, {names.line_path(name): line}, now=today)
     audit(registry, model=name, actor=actor, action="add model", because="delegated by the targets key", now=now)
     return record

@@ -14,9 +14,11 @@ from typing import Any
 
 from litestar import Litestar, Request, Response, Router
 from litestar.connection import ASGIConnection
+from litestar.datastructures import MutableScopeHeaders
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
+from litestar.types import Message, Scope
 
 from whimbrel import limits
 from whimbrel.errors import DiskFull, InvariantBroken, NotAllowed, WhimbrelError
@@ -31,6 +33,7 @@ from whimbrel.server.admin.devices import DEVICE_ROUTES
 from whimbrel.server.admin.enrol_tokens import ENROL_TOKEN_ROUTES
 from whimbrel.server.admin.experiments import EXPERIMENT_ROUTES
 from whimbrel.server.admin.floors import FLOOR_ROUTES
+from whimbrel.server.admin.keys import KEY_ROUTES
 from whimbrel.server.admin.models import MODEL_ROUTES
 from whimbrel.server.admin.moves import PermissionByPath
 from whimbrel.server.admin.openapi import SECURITY_SCHEME, StructNames, openapi_config
@@ -42,6 +45,7 @@ from whimbrel.server.admin.status import STATUS_ROUTES
 from whimbrel.server.admin.tickets import TICKET_ROUTES
 from whimbrel.server.admin.versions import VERSION_ROUTES
 from whimbrel.server.admin.views.problem import Problem
+from whimbrel.server.admin.views.repository import NOTICE
 from whimbrel.server.bounded_acts import FAIL_SIGN_IN
 from whimbrel.server.http import problem, unforeseen
 
@@ -49,6 +53,7 @@ log = logging.getLogger(__name__)
 
 _ROUTES = (
     *STATUS_ROUTES,
+    *KEY_ROUTES,
     *MODEL_ROUTES,
     *VERSION_ROUTES,
     *FLOOR_ROUTES,
@@ -74,6 +79,7 @@ def admin_app(context: AdminContext) -> Litestar:
         caller = await operations.sign_in(connection)
         caller.check(permission_needed(handler, connection.path_params))
         connection.scope["user"] = caller
+        connection.state["notice"] = await operations.notice(connection.path_params["namespace"])
 
     def stranger(request: Request[Any, Any, Any], error: NotAllowed) -> Response[bytes]:
         address = request.client.host if request.client is not None else ""
@@ -100,6 +106,7 @@ def admin_app(context: AdminContext) -> Litestar:
     names = StructNames(Release)
     return Litestar(
         [guarded, everybody],
+        before_send=[_add_notice],
         openapi_config=openapi_config(names),
         plugins=[names, ProblemResponses()],
         exception_handlers={NotAllowed: stranger, WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
@@ -127,6 +134,13 @@ def _caller(request: Request[Any, Any, Any]) -> Caller:
     if not isinstance(caller, Caller):
         raise InvariantBroken("nobody signed in")
     return caller
+
+
+async def _add_notice(message: Message, scope: Scope) -> None:
+    """Say what the operator should know in a header of every answer to somebody who was let in."""
+    notice = scope.get("state", {}).get("notice")
+    if notice and message["type"] == "http.response.start":
+        MutableScopeHeaders.from_message(message)[NOTICE] = notice
 
 
 def _ours(_: Request[Any, Any, Any], error: WhimbrelError) -> Response[bytes]:

@@ -13,7 +13,9 @@ from whimbrel.flows.audit_chain import Anchor, ChainedEntry
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.repository import AuditEntry
 from whimbrel.stores.anchors import sign_anchor
+from whimbrel.stores.signed_metadata import role_keys
 from whimbrel.stores.transaction import Stores
+from whimbrel.trust import roles
 
 
 @get("/audit", permission=Permission.READ, summary="Every move and decision, newest first")
@@ -36,7 +38,11 @@ async def list_audit(
     return await operations.do(namespace, entries)
 
 
-@get("/audit/chain", summary="Entries after a sequence number, oldest first: to be exported and checked")
+@get(
+    "/audit/chain",
+    permission=Permission.READ,
+    summary="Entries after a sequence number, oldest first: to be exported and checked",
+)
 async def list_chain(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
@@ -48,12 +54,22 @@ async def list_chain(
     return await operations.do(namespace, lambda stores: stores.audit.after(after, limit=limit))
 
 
-@get("/audit/anchor", summary="Number, hash and time of the newest entry, signed: to be stored elsewhere")
+@get(
+    "/audit/anchor",
+    permission=Permission.READ,
+    summary="Number, hash and time of the newest entry, signed: to be stored elsewhere",
+)
 async def show_anchor(operations: NamedDependency[Operations], namespace: FromPath[str]) -> Anchor:
     """An anchor of the audit log as it is now, signed by the timestamp key."""
-    sequence, newest = await operations.do(namespace, lambda stores: stores.audit.head())
-    anchor = Anchor(namespace=namespace, sequence=sequence, hash=newest, at=operations.now())
-    return sign_anchor(anchor, operations.context.anchor_signer)
+
+    def work(stores: Stores) -> Anchor:
+        sequence, newest = stores.audit.head()
+        anchor = Anchor(namespace=namespace, sequence=sequence, hash=newest, at=operations.now())
+        keys = role_keys(stores.roles.role_bytes(roles.ROOT))[roles.TIMESTAMP]
+        (signer, *_) = operations.context.signers.sign_for(roles.TIMESTAMP, keys)
+        return sign_anchor(anchor, signer)
+
+    return await operations.do(namespace, work)
 
 
 AUDIT_ROUTES = (list_audit, list_chain, show_anchor)

@@ -21,8 +21,10 @@ from whimbrel.server.people import People
 from whimbrel.server.static import BytesSent
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
-from whimbrel.stores.signer import Key, Signer
+from whimbrel.stores.key_folder import KeyFolder
+from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.transaction import Stores, transaction
+from whimbrel.trust.role_keys import expiry_warning
 
 T = TypeVar("T")
 
@@ -38,9 +40,9 @@ class AdminContext(msgspec.Struct, frozen=True):
     blobs: Blobs
     controllers: Controllers
     alerts: Alerts
-    policy_key: Key
+    signers: OnlineSigners
+    online_keys: KeyFolder
     clock: Callable[[], float]
-    anchor_signer: Signer  # of anchors of the audit log
     acts: BoundedActs
     sent: BytesSent = msgspec.field(default_factory=BytesSent)
     folder: Caller | None = None
@@ -67,6 +69,11 @@ class Operations:
     async def note_failure(self, namespace: str, address: str) -> None:
         """Count a sign-in that failed."""
         await asyncio.to_thread(lambda: self.people.note_failure(namespace, address=address))
+
+    async def notice(self, namespace: str) -> str | None:
+        """What people should hear of whatever they ask: that a signed role expires soon."""
+        first = await self.do(namespace, lambda stores: stores.role_expiries.first())
+        return None if first is None else expiry_warning(first.role, first.expires, now=self.now())
 
     async def do(self, namespace: str, work: Callable[[Stores], T]) -> T:
         """Work in one transaction, off the event loop."""

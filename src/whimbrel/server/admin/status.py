@@ -1,15 +1,15 @@
-"""The admin API's routes for a whole namespace: its state, its online keys and its signed roles."""
+"""The admin API's routes for a whole namespace: its state and its signed roles."""
 
 import importlib.metadata
 
 import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, FromQuery
 
 from whimbrel.flows.accounts.permissions import Permission
 from whimbrel.server.admin.operations import Operations
-from whimbrel.server.admin.views.repository import KeysView, KeyView, SentView, StatusView
+from whimbrel.server.admin.views.repository import NextExpiryView, SentView, StatusView
 from whimbrel.stores.transaction import Stores
 
 
@@ -20,29 +20,26 @@ async def show_status(operations: NamedDependency[Operations], namespace: FromPa
     return await operations.do(namespace, lambda stores: status_view(stores, sent=sent))
 
 
-@get("/keys", permission=Permission.READ, summary="The online keys that a model is delegated to")
-async def list_keys(operations: NamedDependency[Operations]) -> KeysView:
-    """The public keys that `model add` writes into the targets role."""
-    key = operations.context.policy_key
-    return KeysView(policy=KeyView(keyid=key.keyid, keytype=key.keytype, scheme=key.scheme, keyval=key.keyval))
-
-
 @get(
     "/roles/{role:str}",
     permission=Permission.READ,
-    summary="The newest signed metadata of a role",
+    summary="The signed metadata of a role: the newest, or one version",
     media_type="application/json",
 )
 async def show_role(
-    operations: NamedDependency[Operations], namespace: FromPath[str], role: FromPath[str]
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    role: FromPath[str],
+    version: FromQuery[int | None] = None,
 ) -> Response[bytes]:
     """A role's metadata, byte for byte as it was signed."""
-    content = await operations.do(namespace, lambda stores: stores.roles.role_bytes(role))
+    content = await operations.do(namespace, lambda stores: stores.roles.role_bytes(role, version))
     return Response(content, media_type="application/json")
 
 
 def status_view(stores: Stores, *, sent: SentView) -> StatusView:
     """The state of a namespace in numbers."""
+    first = stores.role_expiries.first()
     return StatusView(
         version=importlib.metadata.version("whimbrel"),
         namespace=stores.namespace,
@@ -52,7 +49,8 @@ def status_view(stores: Stores, *, sent: SentView) -> StatusView:
         live_experiments=len(stores.experiments.all(live=True)),
         timestamp_version=stores.roles.published_timestamp(),
         sent=sent,
+        next_expiry=None if first is None else NextExpiryView(role=first.role, expires=first.expires),
     )
 
 
-STATUS_ROUTES = (show_status, list_keys, show_role)
+STATUS_ROUTES = (show_status, show_role)

@@ -11,6 +11,7 @@ round sees the same difference. Each controller is a file, here in the order of 
     judging     asks the gates, and does what they say   the window that is open <-> the one that was judged last
     publishing  signs and copies what devices fetch      what the rows say <-> what is signed <-> what is copied
     progress    lets rollouts move by themselves         a rollout's state <-> what has happened since
+    expiry      warns of roles that people must sign     when they expire <-> the time
     monitoring  reads the standing monitors of models    what devices told <-> objectives, the past, versions beside
     signatures  tells what waits for an offline key      floors and quarantines <-> the time, the line, what was told
     deltas      builds patches, beside the rounds        pairs that should have a patch <-> pairs that were tried
@@ -43,6 +44,7 @@ from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows.ports import Inbox
 from whimbrel.plan.rollout_states import State
 from whimbrel.server.controllers.deltas import DeltaBuilding
+from whimbrel.server.controllers.expiry import Expiry
 from whimbrel.server.controllers.judging import Judging
 from whimbrel.server.controllers.leader import Leader, LeadLost
 from whimbrel.server.controllers.monitoring import Monitoring
@@ -53,9 +55,9 @@ from whimbrel.server.controllers.tallying import Tallying
 from whimbrel.server.logs import fields
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
+from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.registry import namespaces
 from whimbrel.stores.transaction import Stores, all_namespaces
-from whimbrel.stores.tuf_repository import OnlineSigners
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class Controllers:
         self.monitoring = Monitoring(self.leader, clock=clock)
         self.signatures = Signatures(self.leader, clock=clock)
         self.publishing = Publishing(self.leader, database, blobs, signers, clock=clock)
+        self.expiry = Expiry(self.leader, clock=clock)
         self.progress = Progress(self.leader, database, clock=clock)
         self.deltas = DeltaBuilding(self.leader, database, blobs, wake=self.wake, clock=clock)
 
@@ -97,6 +100,7 @@ class Controllers:
             await asyncio.to_thread(self.judging.judge_experiments, namespace, at_once=setbacks > 0)
             await asyncio.to_thread(self.monitoring.watch_models, namespace)
             await asyncio.to_thread(self.signatures.remind, namespace)
+            await asyncio.to_thread(self.expiry.warn, namespace)
             await self.publishing.publish(namespace)
             if await asyncio.to_thread(self.progress.follow_rollouts, namespace):
                 await self.publishing.publish(namespace)

@@ -4,11 +4,13 @@ Compares, one after the other, and does the difference:
 1. The policy that a model's rows give (`flows/render_policy`) with the one that is signed: a difference is signed, with
    the next sequence number.
 2. The deltas that are kept with those that the signed indexes list: where one is missing, the model's are signed anew.
-3. The age of each policy role with its life: one whose life is half over is signed anew.
+3. The age of each policy role with its life, and its signatures with the keys that may sign it now: one whose life is
+   half over, or whose key was replaced, is signed anew.
 4. The newest roles with those that the snapshot lists, and the snapshot with the timestamp: both are signed anew, and
-   the timestamp also when it is an hour old. 1 to 4 are one transaction (`sign`).
-5. The newest timestamp with the one whose files are all copied: what is missing is copied, the timestamp last, and then
-   its number is noted (`copy`).
+   the timestamp also when it is an hour old; and each where the root names another key for it. 1 to 4 are one
+   transaction (`sign`).
+5. The newest timestamp and root with those whose files are all copied: what is missing is copied, the timestamp last,
+   and then its number is noted (`copy`).
 
 Killed while it signs: the transaction is rolled back, and the next round signs. Killed while it copies: devices see
 the old timestamp and everything that it lists, since no file but the timestamp ever changes, and that is copied last.
@@ -34,8 +36,9 @@ from whimbrel.policy.policy import Policy
 from whimbrel.server.controllers.leader import Leader
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
+from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.transaction import Stores, transaction
-from whimbrel.stores.tuf_repository import OnlineSigners, copy_files
+from whimbrel.stores.tuf_repository import copy_files
 from whimbrel.trust import roles
 
 
@@ -65,12 +68,12 @@ class Publishing:
         with self._leader.transaction(namespace) as stores:
             for model, document in _policies_to_sign(stores, now=now.timestamp()):
                 path = roles.policy_path(model)
-                stores.roles.write_policy(model, {path: document}, signer=self._signers.policy, now=now)
+                stores.roles.write_policy(model, {path: document}, signers=self._signers, now=now)
             for model in stores.deltas.unlisted_models():
-                stores.roles.write_policy(model, _delta_indexes(stores, model), signer=self._signers.policy, now=now)
+                stores.roles.write_policy(model, _delta_indexes(stores, model), signers=self._signers, now=now)
                 stores.deltas.set_listed(model)
             for record in stores.registry.models():
-                stores.roles.renew_policy(record.name, signer=self._signers.policy, now=now)
+                stores.roles.renew_policy(record.name, signers=self._signers, now=now)
             stores.roles.sign_snapshot_and_timestamp(self._signers, now=now)
 
     async def copy(self, namespace: str) -> None:
@@ -81,21 +84,29 @@ class Publishing:
         await copy_files(self._blobs, namespace, files)
         await asyncio.to_thread(self._note_copied, namespace, newest)
 
-    def _files_to_copy(self, namespace: str) -> tuple[int, list[tuple[str, bytes]]]:
-        """The newest timestamp's version, and the files, in order, that are not copied yet."""
-        with transaction(self._database, namespace) as stores:
-            newest, copied = stores.roles.newest()[roles.TIMESTAMP], stores.roles.published_timestamp()
-            return newest, stores.roles.files_since(copied) if newest != copied else []
+    def _files_to_copy(self, namespace: str) -> tuple[dict[str, int], list[tuple[str, bytes]]]:
+        """The newest versions, and the files, in order, that are not copied yet.
 
-    def _note_copied(self, namespace: str, timestamp_version: int) -> None:
+        A root whose online keys have not signed yet waits for the next round: no device is to see it without them.
+        """
+        with transaction(self._database, namespace) as stores:
+            held, newest = stores.roles, stores.roles.newest()
+            if held.is_copied() or not all(map(held.has_its_signatures, (roles.SNAPSHOT, roles.TIMESTAMP))):
+                return newest, []
+            return newest, held.files_since(held.published_timestamp(), root=held.published_root())
+
+    def _note_copied(self, namespace: str, newest: dict[str, int]) -> None:
         with self._leader.transaction(namespace) as stores:
-            stores.roles.set_published(timestamp_version)
+            stores.roles.set_published(newest[roles.TIMESTAMP], newest[roles.ROOT])
 
 
 def is_published(stores: Stores, model: str | None = None, *, now: float) -> bool:
     """Whether the files that devices fetch say of a model (None: of every model) what its rows say at `now`."""
-    copied = stores.roles.published_timestamp() == stores.roles.newest().get(roles.TIMESTAMP)
-    return copied and stores.roles.snapshot_is_current() and not _policies_to_sign(stores, now=now, only=model)
+    return (
+        stores.roles.is_copied()
+        and stores.roles.snapshot_is_current()
+        and not _policies_to_sign(stores, now=now, only=model)
+    )
 
 
 def _policies_to_sign(stores: Stores, *, now: float, only: str | None = None) -> list[tuple[str, bytes]]:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from whimbrel.plan.governance import AlertOn, DeviceAlertOn, ExperimentAlertOn, ModelAlertOn
+from whimbrel.plan.governance import AlertOn, DeviceAlertOn, ExperimentAlertOn, ModelAlertOn, RoleAlertOn
 
 
 class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
@@ -12,7 +12,7 @@ class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     form: str
-    on: list[AlertOn | DeviceAlertOn | ExperimentAlertOn | ModelAlertOn]
+    on: list[AlertOn | DeviceAlertOn | ExperimentAlertOn | ModelAlertOn | RoleAlertOn]
 
 
 class ReceiverTestView(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,12 +17,12 @@ class NewModel(Document, frozen=True):
     """POST models: the name, and what the targets and publisher keys signed for it."""
 
     name: Name
-    targets: bytes  # the next top-level targets, with the model's delegations
     publisher: bytes  # publisher-<name>, version 1
     line: bytes  # models/<name>/line.json
     salt: Annotated[int, Meta(ge=0, le=2**53 - 1)]
     settings: ModelSettings = msgspec.field(default_factory=ModelSettings)
     floor: NewFloor | None = None  # its role is delegated by `targets` above
+    targets: bytes = b""  # the next top-level targets, with the model's delegations; empty: they are signed already
 
 
 class NewAlias(Document, frozen=True):

@@ -1,8 +1,10 @@
 """What the admin API answers about a whole namespace: its state, its online keys, its audit log, its tokens."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+NOTICE = "whimbrel-notice"  # a header of every answer: what the operator should know, such as what expires soon
 
 
 class SentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -10,6 +12,13 @@ class SentView(msgspec.Struct, frozen=True, kw_only=True):
 
     artifact_bytes: int
     document_bytes: int
+
+
+class NextExpiryView(msgspec.Struct, frozen=True, kw_only=True):
+    """The signed role that expires first, of those that people sign."""
+
+    role: str
+    expires: float  # POSIX seconds
 
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +32,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     live_experiments: int
     timestamp_version: int
     sent: SentView
+    next_expiry: NextExpiryView | None = None  # absent: the server is older, or has not looked yet
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +42,57 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     keytype: str
     scheme: str
     keyval: dict[str, str]
+
+
+class RoleStateView(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may sign a role, and until when its newest version is valid."""
+
+    role: str
+    version: int  # 0: it is delegated, and nothing is signed yet
+    expires: float | None  # POSIX seconds
+    threshold: int
+    keys: list[KeyView]
+    offline: bool  # people sign it
+    held: list[str] = []  # the ids of its keys that this server holds: of online roles
+    warning: str | None = None
+
+
+class RoleStatesView(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may sign what. The policy roles of models with the same keys are one entry, `policy`."""
+
+    roles: list[RoleStateView]
+    unused: list[str] = []  # the ids of keys that this server holds, and that nothing names: it never signs with them
+
+
+class NewOnlineKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For which role the server is to make a key."""
+
+    role: Literal["snapshot", "timestamp", "policy"]
+
+
+class NewKeyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Next versions of root, targets and publishers, signed. All of them are taken, or none."""
+
+    documents: dict[str, bytes]
+    because: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+
+
+class KeyChangeView(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed, a sentence each."""
+
+    changes: list[str]
+
+
+class NewTokenKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`at_once`: tokens of the old key are refused from now on; else they are good until they end, for an hour."""
+
+    at_once: bool = False
+
+
+class TokenKeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """Until when tokens of the key before are taken. POSIX seconds."""
+
+    old_until: float
 
 
 class KeysView(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,289 @@
+"""Nobody changes who may sign but those who may: what a thief of some keys, or a liar on the server's API, cannot do.
+
+Each attack is sent to a real server; afterwards nothing has changed, and devices go on.
+"""
+
+import base64
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from securesystemslib.signer import CryptoSigner, SSlibKey
+from tuf.api.metadata import Metadata, Root
+
+from support.agents import AllGood
+from support.server import Running, done, model_file, repository, serving, whimbrel
+from whimbrel import Agent, AgentOptions
+from whimbrel.agent.app import CycleResult
+from whimbrel.server.auth import DeviceTokens
+from whimbrel.stores.signed_metadata import SERIALIZER, add_signature
+from whimbrel.stores.signer import load_signer
+
+Change = Callable[[Any], object]
+TIMESTAMP = "files/default/metadata/timestamp.json"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Running]:
+    with serving(repository(tmp_path / "repo", versions=1)) as running:
+        yield running
+
+
+def key(server: Running, name: str, *, folder: str = "offline") -> CryptoSigner:
+    return load_signer(server.folder / "keys" / folder / f"{name}.pem")  # type: ignore[return-value]
+
+
+def next_role(server: Running, role: str, change: Change, *signers: CryptoSigner) -> bytes:
+    """The next version of a role as an attacker makes it."""
+    with server.people() as people:
+        metadata = Metadata.from_bytes(people.get(f"/roles/{role}").content)
+    metadata.signed.version += 1
+    metadata.signatures.clear()
+    change(metadata.signed)
+    for signer in signers:
+        add_signature(metadata, signer)
+    content: bytes = metadata.to_bytes(SERIALIZER)
+    return content
+
+
+def sent(server: Running, **documents: bytes) -> tuple[int, str]:
+    """What the server answers to a change; it must have changed nothing."""
+    body = {"documents": {role: base64.b64encode(content).decode() for role, content in documents.items()}}
+    with server.people() as people:
+        before = [people.get(f"/roles/{role}").content for role in ("root", "targets", "snapshot")]
+        answer = people.post("/keys/changes", json=body)
+        assert [people.get(f"/roles/{role}").content for role in ("root", "targets", "snapshot")] == before
+    return answer.status_code, str(answer.json()["detail"])
+
+
+def replaced_root(new: CryptoSigner) -> Change:
+    def change(root: Root) -> None:
+        root.revoke_key(root.roles["root"].keyids[0], "root")
+        root.add_key(new.public_key, "root")
+
+    return change
+
+
+def test_root_that_the_old_keys_did_not_sign_is_refused(server: Running) -> None:
+    thief = CryptoSigner.generate_ed25519()
+    status, words = sent(server, root=next_role(server, "root", replaced_root(thief), thief))
+    assert (status, "root is not signed" in words) == (400, True)
+
+
+def test_root_that_the_new_keys_did_not_sign_is_refused(server: Running) -> None:
+    """Devices would follow to a root that nobody can sign the next version of."""
+    new = CryptoSigner.generate_ed25519()
+    status, words = sent(server, root=next_role(server, "root", replaced_root(new), key(server, "root")))
+    assert (status, "root is not signed" in words) == (400, True)
+
+
+def test_one_key_under_two_ids_is_not_two_people(server: Running) -> None:
+    real, thief = key(server, "root"), CryptoSigner.generate_ed25519()
+    public = thief.public_key
+    twin = SSlibKey("ab" * 32, public.keytype, public.scheme, public.keyval)
+
+    def change(root: Root) -> None:
+        for each in (public, twin):
+            root.add_key(each, "root")
+        root.roles["root"].threshold = 2
+
+    status, words = sent(server, root=next_role(server, "root", change, real, thief))
+    assert (status, "calls itself abababab" in words) == (400, True)
+
+
+def test_threshold_that_nobody_could_reach_is_refused(server: Running) -> None:
+    def change(root: Root) -> None:
+        root.roles["timestamp"].threshold = 5
+
+    status, words = sent(server, root=next_role(server, "root", change, key(server, "root")))
+    assert (status, "5 of 1 keys" in words) == (403, True)
+
+
+@pytest.mark.parametrize("version", [0, 5, 2**53])
+def test_root_of_another_version_than_the_next_is_refused(server: Running, version: int) -> None:
+    def change(root: Root) -> None:
+        root.version = version or 1
+
+    status, _ = sent(server, root=next_role(server, "root", change, key(server, "root")))
+    assert status == 409
+
+
+def test_root_that_expired_or_hides_versions_is_refused(server: Running) -> None:
+    def expire(root: Root) -> None:
+        root.expires = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
+
+    def hide(root: Root) -> None:
+        root.consistent_snapshot = False
+
+    assert "expired" in sent(server, root=next_role(server, "root", expire, key(server, "root")))[1]
+    assert "find nothing" in sent(server, root=next_role(server, "root", hide, key(server, "root")))[1]
+
+
+def test_online_key_that_the_server_does_not_hold_is_refused(server: Running) -> None:
+    """It could sign no timestamp any more, and a day later every device would be without news."""
+    foreign = CryptoSigner.generate_ed25519().public_key
+
+    def change(root: Root) -> None:
+        root.revoke_key(root.roles["timestamp"].keyids[0], "timestamp")
+        root.add_key(foreign, "timestamp")
+
+    status, words = sent(server, root=next_role(server, "root", change, key(server, "root")))
+    assert (status, "does not hold" in words) == (403, True)
+
+
+def test_new_targets_key_without_the_targets_that_it_signs_is_refused(server: Running) -> None:
+    new = CryptoSigner.generate_ed25519()
+
+    def change(root: Root) -> None:
+        root.revoke_key(root.roles["targets"].keyids[0], "targets")
+        root.add_key(new.public_key, "targets")
+
+    assert sent(server, root=next_role(server, "root", change, key(server, "root")))[0] == 400
+
+
+def test_new_publisher_key_without_what_it_signs_is_refused(server: Running) -> None:
+    new = CryptoSigner.generate_ed25519()
+
+    def change(targets: Any) -> None:
+        targets.revoke_key(targets.delegations.roles["publisher-wake"].keyids[0], "publisher-wake")
+        targets.add_key(new.public_key, "publisher-wake")
+
+    status, words = sent(server, targets=next_role(server, "targets", change, key(server, "targets")))
+    assert (status, "needs the next version of publisher-wake" in words) == (403, True)
+
+
+def test_change_of_keys_changes_nothing_else(server: Running) -> None:
+    def drop(targets: Any) -> None:
+        del targets.delegations.roles["publisher-wake"]
+
+    def widen(targets: Any) -> None:
+        targets.delegations.roles["policy-wake"].paths.append("models/*")
+
+    for change, sentence in ((drop, "drops publisher-wake"), (widen, "sign other paths")):
+        status, words = sent(server, targets=next_role(server, "targets", change, key(server, "targets")))
+        assert (status, sentence in words) == (403, True), words
+
+
+def test_online_role_is_not_taken_from_people(server: Running) -> None:
+    signer = key(server, "policy", folder="online")
+    content = next_role(server, "policy-wake", lambda _: None, signer)
+    status, words = sent(server, **{"policy-wake": content})
+    assert (status, "signed by the server" in words) == (403, True)
+
+
+def test_change_without_the_admin_token_is_not_heard(server: Running) -> None:
+    with server.people() as people:
+        del people.headers["authorization"]
+        for path in ("keys/changes", "keys/online", "keys/device-tokens"):
+            assert people.post(f"/{path}", json={}).status_code == 401
+
+
+# --- what a thief had, and what takes it back ---
+
+
+def updated(agent: Agent) -> CycleResult:
+    result = agent.cycle(force=True)
+    assert result.problems == ()
+    return result
+
+
+def serves(server: Running, timestamp: bytes) -> None:
+    """Have the server answer with this timestamp, as whoever is on it can."""
+    (server.folder / TIMESTAMP).write_bytes(timestamp)
+    with server.public() as public:
+        for _ in range(100):
+            if public.get("/metadata/timestamp.json").content == timestamp:
+                return
+            time.sleep(0.1)
+    raise AssertionError("the server answers with another timestamp")
+
+
+def test_thief_of_all_online_keys_is_undone_by_one_ceremony(server: Running, tmp_path: Path) -> None:
+    """With a real server and agent: the thief's timestamp of version 2^40 keeps nothing back afterwards."""
+    options = AgentOptions(
+        server=server.devices,
+        root=server.folder / "root.json",
+        models=["wake"],
+        enrol_token=(server.folder / "enrol.token").read_text().strip(),
+        probes=AllGood(),
+        insecure_http=True,
+    )
+    with Agent.open(tmp_path / "device", options) as agent:
+        updated(agent)
+        honest = (server.folder / TIMESTAMP).read_bytes()
+        forged = Metadata.from_bytes(honest)
+        forged.signed.version = 2**40
+        forged.signatures.clear()
+        add_signature(forged, key(server, "timestamp", folder="online"))
+        serves(server, forged.to_bytes(SERIALIZER))
+        updated(agent)
+        serves(server, honest)
+        assert agent.cycle(force=True).problems  # the honest one is older than what the thief signed
+        done("keys", "rotate", "timestamp", "snapshot", "policy", "-R", server.folder, "--yes")
+        result = updated(agent)
+        assert result.models["wake"]["serial"] == 1
+
+
+def test_stolen_token_key_is_worth_nothing_a_second_later(server: Running) -> None:
+    stolen = (server.folder / "keys" / "online" / "device-tokens.key").read_bytes()
+    with server.enrolled("dev-1") as device, server.public() as public:
+        now = datetime.now(UTC).timestamp()
+        public.headers["authorization"] = f"Bearer {DeviceTokens(stolen).issue('default', 'dev-2', now=now)}"
+        assert public.post("/device/v1/check", json={"models": {"wake": None}}).status_code == 200
+        done("keys", "replace-token-key", "-R", server.folder)
+        assert device.post("/device/v1/check", json={"models": {"wake": None}}).status_code == 200  # for an hour
+        done("keys", "replace-token-key", "--at-once", "--yes", "-R", server.folder)
+        time.sleep(1.1)
+        for client in (public, device):
+            assert client.post("/device/v1/check", json={"models": {"wake": None}}).status_code == 401
+
+
+def test_publisher_key_that_was_replaced_signs_no_version(server: Running, tmp_path: Path) -> None:
+    done("keys", "rotate", "publisher-wake", "-R", server.folder, "--yes")
+    stolen = server.folder / "stolen"
+    stolen.mkdir()
+    (server.folder / "keys" / "offline" / "publisher-wake.pem").rename(stolen / "publisher-wake.pem")
+    file = model_file(tmp_path, 2)
+    refused = whimbrel("publish", "-m", "wake", file, "-R", server.folder, "--keys", stolen)
+    assert (refused.status, "that may sign publisher-wake" in refused.err) == (4, True)
+    done("publish", "-m", "wake", file, "-R", server.folder)
+
+
+def test_second_person_is_needed_where_the_threshold_says_so(server: Running, tmp_path: Path) -> None:
+    """One stolen root key, of two that must sign, changes nothing."""
+    done("keys", "init", "anna", "--keys", tmp_path / "anna", "--public", tmp_path / "anna.json")
+    draft = tmp_path / "two.json"
+    done("keys", "add", "root", tmp_path / "anna.json", "--threshold", 2, "--draft", draft, "-R", server.folder)
+    refused = whimbrel("keys", "submit", draft, "-R", server.folder, "--yes")
+    assert (refused.status, "is not signed yet" in refused.err) == (2, True)
+    done("keys", "sign", draft, "--keys", server.folder / "keys" / "offline", "--yes")
+    done("keys", "sign", draft, "--keys", tmp_path / "anna", "--yes")
+    done("keys", "submit", draft, "-R", server.folder, "--yes")
+    alone = done("keys", "renew", "root", "-R", server.folder, "--draft", tmp_path / "alone.json")
+    assert not alone["complete"]
+    content = next_role(server, "root", lambda _: None, key(server, "root"))
+    status, words = sent(server, root=content)
+    assert (status, "signed by 1/2 keys" in words) == (400, True)
+
+
+def test_model_is_added_by_two_people_where_targets_says_so(server: Running, tmp_path: Path) -> None:
+    folder, office, anna = server.folder, server.folder / "keys" / "offline", tmp_path / "anna"
+    done("keys", "init", "anna", "--keys", anna, "--public", tmp_path / "anna.json")
+    draft = tmp_path / "draft.json"
+
+    def all_sign() -> None:
+        for keys in (office, anna):
+            done("keys", "sign", draft, "--keys", keys, "--yes")
+        done("keys", "submit", draft, "-R", folder, "--yes")
+
+    done("keys", "add", "targets", tmp_path / "anna.json", "--threshold", 2, "--draft", draft, "-R", folder)
+    all_sign()
+    alone = whimbrel("model", "add", "sleep", "-R", folder)
+    assert (alone.status, "have the others sign a draft" in alone.err) == (4, True)
+    done("model", "add", "sleep", "-R", folder, "--draft", draft)
+    all_sign()
+    done("model", "add", "sleep", "-R", folder)
+    done("publish", "-m", "sleep", model_file(tmp_path, 1), "-R", folder)
