@@ -2,11 +2,10 @@
 
 1. A message (an announcement, or a batch of reports) is read here, so that the device hears at once what is wrong with
    it. It is counted later: `intake` has it stored, then the device is answered, and `controllers/tallying` takes it.
-2. Enrolment, tokens and the check ask the database, in a thread of their own each.
+2. Enrolment, tokens and the check ask the database, a few at once (`questions`).
 3. A device that is blocked gets no token, may not enrol, and is refused with a token that is still good.
 """
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -35,6 +34,7 @@ from whimbrel.server.http import (
     respond,
 )
 from whimbrel.server.intake import Intake
+from whimbrel.server.questions import Questions
 from whimbrel.stores.database import Database
 from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.trust import roles
@@ -54,7 +54,9 @@ class DeviceApi:
         *,
         clock: Callable[[], float],
         gatekeeper: Gatekeeper,
+        questions: Questions | None = None,
     ) -> None:
+        self._questions = questions or Questions()
         self._clock = clock
         self._gatekeeper = gatekeeper
         self._database = database
@@ -102,7 +104,7 @@ class DeviceApi:
                     at=now,
                 )
 
-        await asyncio.to_thread(work)
+        await self._questions.ask(work)
         return 201, encode(Credential(device_id=enrolment.device_id, credential=credential))
 
     async def _token(self, _scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
@@ -115,7 +117,7 @@ class DeviceApi:
                 check_access(access, issued=now)
 
         now = self._clock()
-        await asyncio.to_thread(work)
+        await self._questions.ask(work)
         token = self._tokens.issue(namespace, credential.device_id, now=now)
         return 200, encode(Token(token=token, expires_in_s=TOKEN_LIFE_S))
 
@@ -152,7 +154,7 @@ class DeviceApi:
                     labels=check.labels,
                 )
 
-        return 200, msgspec.json.encode({"models": await asyncio.to_thread(work)})
+        return 200, msgspec.json.encode({"models": await self._questions.ask(work)})
 
     def _device(self, scope: Scope, namespace: str) -> str:
         """The device that asks. Raises `NotAllowed`, or `Refused` for one that is blocked."""

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ import pytest
 from conftest import POSTGRESQL
 from support.old_database import make_newer, make_older, schema_of
 from support.permissions import NOBODY, can_mount, mounted, reachable_folder
-from support.server import Running, Said, done, repository, whimbrel
+from support.serve_process import served
+from support.server import Said, done, repository, whimbrel
 from support.values import EPOCH, window
 from whimbrel.model.documents import encode
 from whimbrel.version import __version__
@@ -38,52 +38,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(template: Path, tmp_path: Path) -> Path:
     return shutil.copytree(template, tmp_path / "repo")
-
-
-class Server:
-    """One `whimbrel serve`. Its log is in a file."""
-
-    def __init__(self, folder: Path, log: Path, *arguments: str) -> None:
-        self._folder, self.log_file = folder, log
-        command = [sys.executable, "-m", "whimbrel.cli", "serve", str(folder), "--listen", "127.0.0.1:0"]
-        if "--admin-listen" not in arguments:
-            command += ["--admin-listen", "127.0.0.1:0"]
-        with log.open("wb") as stderr:
-            self.process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True)
-
-    def listening(self) -> Running:
-        """Wait until it listens."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        match = re.match(r"devices: (\S+)/default +people: (\S+) ", line)
-        assert match, f"{line!r} {self.log_file.read_text()}"
-        return Running(match[1], match[2], self._folder)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> list[str]:
-        """Stop it in good order; the lines of its log."""
-        self.process.send_signal(number)
-        assert self.process.wait(timeout=60) == 0, self.log_file.read_text()
-        return self.log
-
-    @property
-    def log(self) -> list[str]:
-        return self.log_file.read_text().splitlines()
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
-
-
-@contextmanager
-def served(folder: Path, *arguments: str, name: str = "log") -> Iterator[Server]:
-    server = Server(folder, folder.parent / f"{name}.txt", *arguments)
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 def refused(*command: str, status: int) -> str:

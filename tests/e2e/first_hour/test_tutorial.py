@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from whimbrel.server.app import bind
+from whimbrel.server.addresses import bind
 
 PROJECT = Path(__file__).parents[3]
 TUTORIAL = (PROJECT / "docs" / "tutorial" / "first-rollout.md").read_text()

@@ -13,6 +13,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
+from whimbrel import limits
 from whimbrel.errors import NotFound
 from whimbrel.flows.publishing.collect import forget_unheld
 from whimbrel.model.documents import convert
@@ -36,7 +37,12 @@ async def has_artifact(
     return Response(None, headers={"X-Size-Bytes": str(size)})
 
 
-@put("/artifacts/{sha256:str}", status_code=HTTP_201_CREATED, summary="Store an artifact under its digest")
+@put(
+    "/artifacts/{sha256:str}",
+    status_code=HTTP_201_CREATED,
+    summary="Store an artifact under its digest",
+    request_max_body_size=limits.ARTIFACT_BYTES,
+)
 async def put_artifact(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],

@@ -56,7 +56,12 @@ async def list_experiments(
     return await operations.do(namespace, work)
 
 
-@post("/experiments", status_code=HTTP_201_CREATED, summary="Start an experiment")
+@post(
+    "/experiments",
+    status_code=HTTP_201_CREATED,
+    summary="Start an experiment",
+    request_max_body_size=limits.ADMIN_FILE_BYTES,
+)
 async def begin(
     operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[NewExperiment]
 ) -> ExperimentView:
@@ -79,7 +84,12 @@ async def begin(
     return await operations.change(namespace, work)
 
 
-@post("/experiments/check", status_code=HTTP_200_OK, summary="What an experiment would do, in plain words")
+@post(
+    "/experiments/check",
+    status_code=HTTP_200_OK,
+    summary="What an experiment would do, in plain words",
+    request_max_body_size=limits.ADMIN_FILE_BYTES,
+)
 async def explain_experiment(
     operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[NewExperiment]
 ) -> ExperimentCheck:

@@ -60,7 +60,12 @@ async def show_model(
     return await operations.do(namespace, lambda stores: model_view(stores, stores.registry.model(model)))
 
 
-@post("/models", status_code=HTTP_201_CREATED, summary="Add a model (signed by the targets key)")
+@post(
+    "/models",
+    status_code=HTTP_201_CREATED,
+    summary="Add a model (signed by the targets key)",
+    request_max_body_size=limits.ADMIN_DOCUMENT_BYTES,
+)
 async def create_model(
     operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[NewModel]
 ) -> AddedModel:
@@ -84,7 +89,7 @@ async def create_model(
     return await operations.change(namespace, add)
 
 
-@patch("/models/{model:str}", summary="Change a model's settings")
+@patch("/models/{model:str}", summary="Change a model's settings", request_max_body_size=limits.ADMIN_FILE_BYTES)
 async def patch_model(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],

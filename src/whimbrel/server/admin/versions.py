@@ -6,6 +6,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
+from whimbrel import limits
 from whimbrel.flows.publishing.accept_version import accept_version
 from whimbrel.flows.publishing.retire import retire
 from whimbrel.flows.publishing.set_line import line_of, set_line
@@ -61,7 +62,12 @@ async def show_fit(
     return await operations.do(namespace, work)
 
 
-@post("/models/{model:str}/fit", status_code=HTTP_200_OK, summary="The same, before a version is published")
+@post(
+    "/models/{model:str}/fit",
+    status_code=HTTP_200_OK,
+    summary="The same, before a version is published",
+    request_max_body_size=limits.ADMIN_FILE_BYTES,
+)
 async def fit_variants(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
@@ -74,7 +80,12 @@ async def fit_variants(
     )
 
 
-@post("/models/{model:str}/versions", status_code=HTTP_201_CREATED, summary="Publish (signed by the publisher)")
+@post(
+    "/models/{model:str}/versions",
+    status_code=HTTP_201_CREATED,
+    summary="Publish (signed by the publisher)",
+    request_max_body_size=limits.ADMIN_DOCUMENT_BYTES,
+)
 async def publish_version(
     operations: NamedDependency[Operations],
     namespace: FromPath[str],
@@ -151,7 +162,12 @@ async def show_line(operations: NamedDependency[Operations], namespace: FromPath
     return await operations.do(namespace, lambda stores: line_of(stores.registry, stores.roles, model))
 
 
-@put("/models/{model:str}/line", status_code=HTTP_200_OK, summary="Revoke versions or raise the floor (signed)")
+@put(
+    "/models/{model:str}/line",
+    status_code=HTTP_200_OK,
+    summary="Revoke versions or raise the floor (signed)",
+    request_max_body_size=limits.ADMIN_DOCUMENT_BYTES,
+)
 async def put_line(
     operations: NamedDependency[Operations], namespace: FromPath[str], model: FromPath[str], data: JSONBody[NewLine]
 ) -> Line:
