@@ -28,7 +28,10 @@ def serve(
     admin_listen: Annotated[str, typer.Option(help="host:port for people; keep it on loopback.")] = "127.0.0.1:8471",
     tls_cert: Annotated[
         Path | None,
-        typer.Option(help="For devices: a certificate with those below its authority (PEM).", rich_help_panel=_TLS),
+        typer.Option(
+            help="For devices: the certificate, with those between it and its authority (PEM). TLS 1.3.",
+            rich_help_panel=_TLS,
+        ),
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="And its private key (PEM).", rich_help_panel=_TLS)] = None,
     admin_tls_cert: Annotated[Path | None, typer.Option(help="The same for people.", rich_help_panel=_TLS)] = None,
@@ -46,8 +49,8 @@ def serve(
 ) -> None:
     """Run the server: static metadata and artifacts, device API, admin API, controllers. Stops on Ctrl-C or SIGTERM.
 
-    Devices reach only the first listener. Give it a certificate, or put a proxy or CDN with TLS in front of it, and
-    let it be reached: --listen 0.0.0.0:8470. SIGHUP makes it read the certificates again (TLS 1.3 only).
+    Devices reach only the first listener, as --listen 0.0.0.0:8470 lets them. Give it a certificate, or put a proxy or
+    CDN with TLS in front of it. SIGHUP: read the certificates again.
 
     A database that an older Whimbrel made is brought up first (see `whimbrel migrate`).
     """

@@ -26,7 +26,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.durable import write_durably
-from whimbrel.errors import Conflict, Unavailable
+from whimbrel.errors import Conflict, Unavailable, WhimbrelError
 from whimbrel.flows.ports import Inbox
 from whimbrel.server.addresses import LOOPBACK, Networks, address_of, bind
 from whimbrel.server.admin.app import admin_app
@@ -177,11 +177,12 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Listening(msgspec.Struct, frozen=True):
-    """Where a server listens. `read_certificates_again`: for new connections."""
+    """Where a server listens. `read_certificates_again`: for new connections. `broken`: a listener ended by itself."""
 
     devices: str
     admin: str
     read_certificates_again: Callable[[], None]
+    broken: asyncio.Event
 
 
 @asynccontextmanager
@@ -220,6 +221,7 @@ async def running(folder: Folder, served: Served) -> AsyncIterator[Listening]:
             f"{'https' if served.tls else 'http'}://{address_of(device_socket)}",
             f"{'https' if served.admin_tls else 'http'}://{address_of(admin_socket)}",
             read_certificates_again,
+            asyncio.Event(),
         )
         tasks = [asyncio.create_task(devices.run()), asyncio.create_task(people.run())]
         loops = [
@@ -229,12 +231,16 @@ async def running(folder: Folder, served: Served) -> AsyncIterator[Listening]:
         ]
         try:
             await _until_started(tasks, lambda: devices.started and people.started)
+            for task in tasks:
+                task.add_done_callback(lambda _: listening.broken.set())
             log.info("started", extra=fields(**_described(repository, listening)))
             yield listening
         finally:
             people.stop()
             await devices.stop()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for error in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(error, Exception) and not isinstance(error, WhimbrelError):  # those are told elsewhere
+                    log.error("a listener ended by a fault", exc_info=error)
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
@@ -320,7 +326,10 @@ def _described(repository: Repository, listening: Listening) -> dict[str, object
 
 
 async def serve_until_stopped(folder: Folder, served: Served) -> AsyncIterator[Listening]:
-    """Run a server until SIGINT or SIGTERM. Yields once, when the server listens. SIGHUP: read certificates again."""
+    """Run a server until SIGINT or SIGTERM. Yields once, when the server listens. SIGHUP: read certificates again.
+
+    Raises what `running` raises, and `Unavailable` where a listener ended by itself.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -335,4 +344,9 @@ async def serve_until_stopped(folder: Folder, served: Served) -> AsyncIterator[L
         if hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, listening.read_certificates_again)
         yield listening
-        await stop.wait()
+        ends = [asyncio.create_task(stop.wait()), asyncio.create_task(listening.broken.wait())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in ends:
+            task.cancel()
+        if listening.broken.is_set():
+            raise Unavailable("a listener ended by a fault, so this server ends, too; see its log, and start it again")

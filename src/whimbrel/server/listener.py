@@ -11,7 +11,6 @@ Built by `app`, for people, and by `device_listener`, for devices.
 """
 
 import asyncio
-import errno
 import heapq
 import logging
 import socket
@@ -32,7 +31,6 @@ from whimbrel.server.tls import Certificate
 
 log = logging.getLogger(__name__)
 
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _FULL = "there are as many connections as this server can hold"
 _GIVES_WAY = {Phase.NEW, Phase.IDLE}
 
@@ -105,14 +103,12 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    raise
                 self._pause(error)
                 return
             self._admit(client, str(address[0]))
 
     def _pause(self, error: OSError) -> None:
-        """The system gives no descriptor: close what is idle, and try again after a while."""
+        """The system gives no descriptor or no memory: close what is idle, and try again after a while."""
         self.refusals.note(f"no connection can be accepted for {limits.ACCEPT_PAUSE_S:g} s ({error.strerror})")
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._socket)
@@ -232,7 +228,7 @@ def _config(app: App, bounds: Bounds, proxies: Networks) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=True,
+        proxy_headers=bool(proxies.texts),
         forwarded_allow_ips=list(proxies.texts),
         timeout_keep_alive=round(bounds.idle_s),
         timeout_graceful_shutdown=5,
