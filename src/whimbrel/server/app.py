@@ -212,6 +212,9 @@ async def running(folder: Folder, served: Served) -> AsyncIterator[Listening]:
         if certificate is None and (warning := exposed_admin(admin_socket.getsockname()[0], address_of(admin_socket))):
             log.warning("%s", warning)
 
+        if warning := offline_keys_beside(folder):
+            log.warning("%s", warning)
+
         def read_certificates_again() -> None:
             devices.read_certificate_again()
             if certificate is not None:
@@ -298,9 +301,8 @@ def _prepare(folder: Folder) -> None:
     database = Database(folder.database_url)
     try:
         check_folders(folder, database=database.folder)
-        for warning in (exposed_files(folder), offline_keys_beside(folder)):
-            if warning:
-                log.warning("%s", warning)
+        if warning := exposed_files(folder):
+            log.warning("%s", warning)
         migration = database.migrate()
     finally:
         database.close()

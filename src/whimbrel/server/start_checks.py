@@ -71,8 +71,9 @@ def offline_keys_beside(folder: Folder) -> str | None:
         return None
     if not names:
         return None
+    amount = "1 key" if len(names) == 1 else f"{len(names)} keys"
     return (
-        f"keys/offline lies beside this server ({len(names)} keys): who breaks in here could sign versions; move the "
+        f"keys/offline lies beside this server ({amount}): who breaks in here could sign versions; move the "
         "folder to the machine of who publishes, and name it there with --keys"
     )
 
