@@ -23,8 +23,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from whimbrel.server.app import bind, create_repository, new_event_loop
+from whimbrel.server.addresses import bind
+from whimbrel.server.app import create_repository
 from whimbrel.server.config import Config
+from whimbrel.server.event_loop import new_event_loop
 
 MEDIAN_MAX_MS = 5.0
 REQUESTS, REQUESTS_QUICK = 5000, 500

@@ -19,8 +19,9 @@ import msgspec
 
 from support.repository import onnx_model
 from whimbrel.cli.app import main
-from whimbrel.server.app import new_event_loop, running
+from whimbrel.server.app import Served, running
 from whimbrel.server.config import Folder
+from whimbrel.server.event_loop import new_event_loop
 
 
 class Said(msgspec.Struct):
@@ -129,8 +130,8 @@ class Running(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Running]:
-    """The whole server on ports of its own, in a thread."""
+def serving(folder: Path, **served: Any) -> Iterator[Running]:
+    """The whole server on ports of its own, in a thread. `served`: further fields of `Served`."""
     ready: list[Running | BaseException] = []
     event = threading.Event()
     stop: list[Any] = []
@@ -138,7 +139,7 @@ def serving(folder: Path) -> Iterator[Running]:
     async def serve() -> None:
         ended = asyncio.Event()
         stop.extend((asyncio.get_running_loop(), ended))
-        async with running(Folder.open(folder), listen="127.0.0.1:0", admin_listen="127.0.0.1:0") as listening:
+        async with running(Folder.open(folder), Served("127.0.0.1:0", "127.0.0.1:0", **served)) as listening:
             ready.append(Running(listening.devices, listening.admin, folder))
             event.set()
             await ended.wait()

@@ -1,4 +1,4 @@
-"""Nothing in the server wing asks the machine what time it is: `server/app.py` gives one clock to all of it.
+"""Nothing in the server wing asks the machine what time it is: what starts a process gives one clock to all of it.
 
 The simulator runs the real server in another year. What asked the machine there mixed two calendars: versions were
 published in one and judged in the other.
@@ -13,7 +13,7 @@ import pytest
 import whimbrel
 
 SOURCE = Path(whimbrel.__file__).parent
-GIVES_THE_CLOCK = {"server/app.py"}  # where the parts of a server meet
+GIVES_THE_CLOCK = {"server/app.py", "server/device_process.py"}  # where the parts of a server, or of its process, meet
 # Reads of the calendar. `time.monotonic` stays: how long something took is no date.
 READS = {
     "time": {"time", "time_ns", "localtime", "gmtime", "ctime", "strftime"},

@@ -74,7 +74,7 @@ _COMMANDS = {
     },
     _SERVER: {
         "init": _Entry("repository", "server", "Make a repository: keys, signed metadata, database, tokens."),
-        "serve": _Entry("repository", "server", "Run the server."),
+        "serve": _Entry("serve", "server", "Run the server."),
         "migrate": _Entry("repository", "server", "Bring a repository's database up to this version of Whimbrel."),
         "keys": _Entry("keys", "server", "Who may sign what, and until when; replace keys, several people signing."),
         "context": _Entry("context", "", "Name servers and folders, and say which one commands are about."),

@@ -9,6 +9,7 @@ import functools
 import inspect
 import logging
 import os
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -195,7 +196,11 @@ def connect(
     with asyncio.Runner() as runner:
         if place.server is not None:
             http = httpx.AsyncClient(
-                base_url=place.server, headers=_bearer(_token(place.token_file)), timeout=_TIMEOUT_S, trust_env=False
+                base_url=place.server,
+                headers=_bearer(_token(place.token_file)),
+                timeout=_TIMEOUT_S,
+                trust_env=False,
+                verify=_authorities(),
             )
             client = Client(http, runner=runner, namespace=place.namespace or "default", keys=place.keys)
             yield from _connected(client, http, runner)
@@ -241,6 +246,17 @@ def _keep_to_errors(name: str) -> None:
 
 def _bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
+
+
+def _authorities() -> ssl.SSLContext | bool:
+    """Who vouches for a server: the file that WHIMBREL_CA_FILE names, or the well-known authorities."""
+    file = os.environ.get("WHIMBREL_CA_FILE")
+    if not file:
+        return True
+    try:
+        return ssl.create_default_context(cafile=file)
+    except OSError as error:  # of SSL, too
+        raise UntrustedInput(f"WHIMBREL_CA_FILE names {file}, which holds no certificates: {error}") from error
 
 
 def _token(file: Path | None) -> str:

@@ -1,7 +1,5 @@
-"""`whimbrel init`, `serve` and `migrate`: make a repository, run its server, bring its database up."""
+"""`whimbrel init`, `migrate`, `collect` and `audit`: make a repository, and look after it."""
 
-import asyncio
-import logging
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +10,10 @@ from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, counted, print_json, say, size_of
-from whimbrel.durable import trouble
-from whimbrel.errors import WhimbrelError
 from whimbrel.model.documents import convert
 from whimbrel.server.admin.views.artifacts import CollectedView
-from whimbrel.server.app import create_repository, migrate_repository, new_event_loop, serve_until_stopped
+from whimbrel.server.app import create_repository, migrate_repository
 from whimbrel.server.config import Config, Folder
-from whimbrel.server.logs import LogFormat, fields, start_logging
-
-log = logging.getLogger(__name__)
 
 
 def init(
@@ -62,39 +55,6 @@ def init(
         f"Next: export WHIMBREL_REPOSITORY={shlex.quote(str(folder))}; "
         "whimbrel model add NAME; whimbrel publish --model NAME FILE"
     )
-
-
-def serve(
-    folder: Annotated[Path, typer.Argument(help="A repository's folder.", envvar="WHIMBREL_REPOSITORY")],
-    listen: Annotated[str, typer.Option(help="host:port for devices and static files.")] = "127.0.0.1:8470",
-    admin_listen: Annotated[str, typer.Option(help="host:port for people; keep it on loopback.")] = "127.0.0.1:8471",
-    log_format: Annotated[
-        LogFormat, typer.Option(help="Of the log on standard error: text, or json (one object a line).")
-    ] = "text",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
-) -> None:
-    """Run the server: static metadata and artifacts, device API, admin API, controllers. Stops on Ctrl-C or SIGTERM.
-
-    Devices reach only the first listener. Put a proxy or CDN with TLS in front of it: --listen 0.0.0.0:8470.
-
-    A database that an older Whimbrel made is brought up first (see `whimbrel migrate`).
-    """
-    start_logging(log_format, verbose=verbose)
-
-    async def run() -> None:
-        opened = Folder.open(folder.resolve())
-        async for listening in serve_until_stopped(opened, listen=listen, admin_listen=admin_listen):
-            say(f"devices: {listening.devices}/{opened.config.namespace}   people: {listening.admin} (see /schema)")
-
-    try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(run())
-    except (WhimbrelError, OSError) as error:
-        if log_format == "text":
-            raise
-        reason = trouble(error, doing="serving") if isinstance(error, OSError) else error
-        log.error("%s", reason, extra=fields(exit_status=reason.exit_code))  # what reads the log reads this, too
-        raise typer.Exit(reason.exit_code) from error
 
 
 def migrate(

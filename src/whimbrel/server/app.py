@@ -1,7 +1,8 @@
 """How a server is put together: the one place where its parts meet, from a repository's folder to sockets.
 
 1. There are two listeners, so that what devices reach holds no admin API: one for devices and static files, one for
-   people (on loopback, unless the command line names another address).
+   people (on loopback, unless the command line names another address). `whimbrel serve` runs the first one in a process
+   of its own (`device_process`), so that what happens there slows no rollback.
 2. `create_repository` makes a new repository. `open_repository` opens one, for a server, or for the command line that
    works on a folder without a server.
 3. The clock of a server is given here. Nothing below asks the machine for the time.
@@ -10,49 +11,50 @@
 import asyncio
 import logging
 import os
-import re
 import secrets
 import shutil
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import msgspec
-import uvicorn
 
+from whimbrel import limits
 from whimbrel.durable import write_durably
-from whimbrel.errors import Conflict, NotFound, Unavailable, UntrustedInput
+from whimbrel.errors import Conflict, Unavailable, WhimbrelError
 from whimbrel.flows.accounts.permissions import Caller, Role
 from whimbrel.flows.accounts.records import AccountRecord, TokenRecord
 from whimbrel.flows.accounts.tokens import BOOTSTRAP
 from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.records import EnrolTokenTerms
 from whimbrel.flows.ports import Inbox
+from whimbrel.server.addresses import LOOPBACK, Networks, address_of, bind
 from whimbrel.server.admin.app import admin_app
 from whimbrel.server.admin.operations import AdminContext
 from whimbrel.server.alerts import Alerts
-from whimbrel.server.attestation import Attestations
-from whimbrel.server.auth import DeviceTokens, Gatekeeper
+from whimbrel.server.auth import DeviceTokens
 from whimbrel.server.bounded_acts import BoundedActs
 from whimbrel.server.config import FILE, Config, CurrentReceivers, Folder
+from whimbrel.server.connection import Bounds
 from whimbrel.server.controllers import Controllers
-from whimbrel.server.device_access import AccessWatch
-from whimbrel.server.device_api import DeviceApi
-from whimbrel.server.http import App, Receive, Scope, Send, problem, respond, unforeseen
-from whimbrel.server.intake import Intake
-from whimbrel.server.logs import fields
+from whimbrel.server.descriptors import room_for
+from whimbrel.server.device_listener import DeviceListener
+from whimbrel.server.device_process import DeviceOrder, DeviceProcess
+from whimbrel.server.http import App
+from whimbrel.server.listener import Listener
+from whimbrel.server.logs import LogFormat, fields
 from whimbrel.server.oidc import OidcProvider
-from whimbrel.server.start_checks import check_folders, exposed_admin, exposed_files
-from whimbrel.server.static import BytesSent, Static
+from whimbrel.server.start_checks import check_folders, exposed_admin, exposed_files, offline_keys_beside
+from whimbrel.server.static import BytesSent
+from whimbrel.server.tls import Certificate, TlsFiles
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database, Migration
-from whimbrel.stores.inbox_nats import InboxNats
-from whimbrel.stores.inbox_table import InboxTable
+from whimbrel.stores.inbox import open_inbox
 from whimbrel.stores.key_folder import KeyFolder
 from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.signer import make_signer
@@ -61,10 +63,6 @@ from whimbrel.stores.tuf_repository import copy_files, first_metadata
 from whimbrel.version import __version__
 
 log = logging.getLogger(__name__)
-
-_PATH = re.compile(r"^/([a-z0-9][a-z0-9_-]{0,63})/(metadata|targets|artifacts|device)/(.+)\Z")
-_WAITING = 1024  # connections that the kernel has made and nobody has accepted yet
-_CONNECTIONS = 20_000  # sockets a process; beyond that devices get 503 and come again
 
 
 class Repository(msgspec.Struct, frozen=True):
@@ -188,11 +186,7 @@ def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -
         database.check_schema()
         signers = OnlineSigners.of(KeyFolder(folder.online_keys))
         blobs = Blobs.open(folder.config.artifacts, base=folder.path)
-        inbox: Inbox = (
-            InboxTable(database)
-            if folder.config.inbox == "table"
-            else InboxNats(folder.config.inbox, stream=folder.config.inbox_stream)
-        )
+        inbox = open_inbox(folder.config.inbox, stream=folder.config.inbox_stream, database=database)
         controllers = Controllers(database, blobs, inbox, signers, clock=clock)
         alerts = Alerts(database, folder.path, CurrentReceivers(folder), leads=controllers.leads_now, clock=clock)
         acts = BoundedActs(database, clock=clock)
@@ -202,119 +196,143 @@ def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -
         database.close()
 
 
-def device_app(static: Static, devices: DeviceApi) -> App:
-    """The ASGI application that devices reach: static files and the device API."""
+class Served(msgspec.Struct, frozen=True):
+    """How a server listens. `apart`: the device listener has a process of its own, where the system can do that.
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        begun = False
+    `proxies`: addresses or networks that are believed in what they say of their clients. `bounds`: of the device
+    listener, for tests.
+    """
 
-        async def watched(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await route(scope, receive, watched)
-        except Exception as error:
-            reason = unforeseen(error)
-            if begun:
-                raise  # the connection is closed, so that the other side sees that the answer is cut
-            status, body, headers = problem(reason)
-            await respond(send, status, body, headers=headers, content_type=None)
-
-    async def route(scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
-        match = _PATH.match(path)
-        if match is None:
-            if path == "/healthz":
-                await respond(send, 200, b"ok\n", content_type=b"text/plain")
-                return
-            status, body, headers = problem(NotFound("there is nothing at this path; see docs/reference/http.md"))
-            await respond(send, status, body, headers=headers, content_type=None)
-        elif match[2] == "device":
-            version, _, name = match[3].partition("/")
-            await devices.answer(scope, receive, send, namespace=match[1], name=name if version == "v1" else match[3])
-        else:
-            await static.answer(scope, send, namespace=match[1], path=f"{match[2]}/{match[3]}")
-
-    return app
+    listen: str
+    admin_listen: str
+    tls: TlsFiles | None = None
+    admin_tls: TlsFiles | None = None
+    proxies: tuple[str, ...] = LOOPBACK
+    apart: bool = False
+    log_format: LogFormat = "text"
+    verbose: bool = False
+    bounds: Bounds = Bounds()
 
 
 class Listening(msgspec.Struct, frozen=True):
-    """Where a server listens."""
+    """Where a server listens. `read_certificates_again`: for new connections. `broken`: a listener ended by itself."""
 
     devices: str
     admin: str
+    read_certificates_again: Callable[[], None]
+    broken: asyncio.Event
 
 
 @asynccontextmanager
-async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIterator[Listening]:
-    """Run a whole server in this process, until the block ends. Ports may be 0. The database is brought up first.
+async def running(folder: Folder, served: Served) -> AsyncIterator[Listening]:
+    """Run a whole server, until the block ends. Ports may be 0. The database is brought up first.
 
-    Raises `Unavailable` for a port in use and for a folder that cannot be written, `Refused` for a newer database.
+    Raises `Unavailable` for a port in use and for a folder that cannot be written, `Refused` for a newer database,
+    `UntrustedInput` for a certificate or an address that cannot be used.
     """
     began = time.monotonic()
     _prepare(folder)
-    with open_repository(folder) as repository:
+    proxies = Networks(served.proxies)
+    with open_repository(folder) as repository, ExitStack() as held:
+        certificate = Certificate(served.admin_tls, clock=repository.clock) if served.admin_tls else None
+        device_socket = held.enter_context(bind(served.listen))
+        admin_socket = held.enter_context(bind(served.admin_listen))
+        devices = _device_side(repository, served, device_socket, proxies=proxies)
         repository.alerts.introduce()
-        intake = Intake(repository.inbox, written=repository.controllers.wake)
-        tokens, gatekeeper = DeviceTokens.open(folder.online_keys / "device-tokens.key"), Gatekeeper()
-        access = AccessWatch(repository.database, gatekeeper, clock=repository.clock)
-        access.read()  # before the first request
-        apps: list[tuple[App, socket.socket]] = []
-        try:
-            static = Static(repository.blobs)
-            devices = DeviceApi(
-                repository.database,
-                tokens,
-                intake,
-                clock=repository.clock,
-                gatekeeper=gatekeeper,
-                acts=repository.acts,
-                attestations=Attestations.open(folder.config.attestation, folder.path),
-                certificates=folder.config.client_certificates,
-            )
-            apps.append((device_app(static, devices), bind(listen)))
-            apps.append((admin_app(repository.admin_context(static.sent)), bind(admin_listen)))  # type: ignore[arg-type]
-        except BaseException:
-            for _, opened in apps:
-                opened.close()
-            raise
-        if warning := exposed_admin(apps[1][1].getsockname()[0], _address(apps[1][1])):
+        people = Listener(
+            cast(App, admin_app(repository.admin_context(devices.sent))),
+            admin_socket,
+            name="admin",
+            bounds=Bounds(connections=room_for(limits.ADMIN_CONNECTIONS)),
+            proxies=proxies,
+            certificate=certificate,
+        )
+        if certificate is None and (warning := exposed_admin(admin_socket.getsockname()[0], address_of(admin_socket))):
             log.warning("%s", warning)
-        servers = [_server(app) for app, _ in apps]
-        tasks = [
-            asyncio.create_task(server.serve(sockets=[opened]))
-            for server, (_, opened) in zip(servers, apps, strict=True)
-        ]
+
+        if warning := offline_keys_beside(folder):
+            log.warning("%s", warning)
+
+        def read_certificates_again() -> None:
+            devices.read_certificate_again()
+            if certificate is not None:
+                certificate.read_again()
+
+        listening = Listening(
+            f"{'https' if served.tls else 'http'}://{address_of(device_socket)}",
+            f"{'https' if served.admin_tls else 'http'}://{address_of(admin_socket)}",
+            read_certificates_again,
+            asyncio.Event(),
+        )
+        tasks = [asyncio.create_task(devices.run()), asyncio.create_task(people.run())]
         loops = [
-            asyncio.create_task(intake.run()),
-            asyncio.create_task(access.run()),
             asyncio.create_task(repository.acts.run()),
             asyncio.create_task(repository.controllers.run()),
             asyncio.create_task(repository.controllers.run_builds()),
             asyncio.create_task(repository.alerts.run()),
         ]
         try:
-            while not all(server.started for server in servers):
-                for task in tasks:
-                    if task.done():
-                        task.result()
-                await asyncio.sleep(0.01)
-            listening = Listening(*(f"http://{_address(opened)}" for _, opened in apps))
+            await _until_started(tasks, lambda: devices.started and people.started)
+            for task in tasks:
+                task.add_done_callback(lambda _: listening.broken.set())
             log.info("started", extra=fields(**_described(repository, listening)))
             yield listening
         finally:
-            for server in servers:
-                server.should_exit = True
-            await asyncio.gather(*tasks, return_exceptions=True)
+            people.stop()
+            await devices.stop()
+            for error in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(error, Exception) and not isinstance(error, WhimbrelError):  # those are told elsewhere
+                    log.error("a listener ended by a fault", exc_info=error)
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await repository.inbox.close()
             log.info("stopped", extra=fields(version=__version__, ran_s=round(time.monotonic() - began, 1)))
+
+
+async def _until_started(tasks: list[asyncio.Task[None]], started: Callable[[], bool]) -> None:
+    """Return when all listen. Raises what one of them raises."""
+    deadline = time.monotonic() + limits.DEVICE_PROCESS_START_S
+    while not started():
+        for task in tasks:
+            if task.done():
+                task.result()
+        if time.monotonic() > deadline:
+            raise Unavailable(f"this server does not listen after {limits.DEVICE_PROCESS_START_S:g} s; see its log")
+        await asyncio.sleep(0.01)
+
+
+def _device_side(
+    repository: Repository, served: Served, opened: socket.socket, *, proxies: Networks
+) -> DeviceListener | DeviceProcess:
+    """The device listener, in this process or in one of its own."""
+    wake = repository.controllers.wake.set
+    if served.apart and os.name == "posix":
+        DeviceTokens.open(repository.folder.online_keys / "device-tokens.key")  # made by one process alone
+        if served.tls is not None:
+            Certificate(served.tls, clock=repository.clock)  # what is wrong with it is said here
+        order = DeviceOrder(
+            folder=str(repository.folder.path),
+            listen_fd=opened.fileno(),
+            channel_fd=0,
+            proxies=served.proxies,
+            log_format=served.log_format,
+            verbose=served.verbose,
+            tls=served.tls,
+        )
+        return DeviceProcess(order, opened, sent=BytesSent(), written=wake)
+    return DeviceListener(
+        repository.folder,
+        opened,
+        database=repository.database,
+        blobs=repository.blobs,
+        inbox=repository.inbox,
+        written=wake,
+        clock=repository.clock,
+        bounds=served.bounds,
+        proxies=proxies,
+        certificate=Certificate(served.tls, clock=repository.clock) if served.tls else None,
+    )
 
 
 def _prepare(folder: Folder) -> None:
@@ -348,8 +366,11 @@ def _described(repository: Repository, listening: Listening) -> dict[str, object
     }
 
 
-async def serve_until_stopped(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIterator[Listening]:
-    """Run a server until SIGINT or SIGTERM. Yields once, when the server listens."""
+async def serve_until_stopped(folder: Folder, served: Served) -> AsyncIterator[Listening]:
+    """Run a server until SIGINT or SIGTERM. Yields once, when the server listens. SIGHUP: read certificates again.
+
+    Raises what `running` raises, and `Unavailable` where a listener ended by itself.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -360,68 +381,13 @@ async def serve_until_stopped(folder: Folder, *, listen: str, admin_listen: str)
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stop_on, number)
-    async with running(folder, listen=listen, admin_listen=admin_listen) as listening:
+    async with running(folder, served) as listening:
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, listening.read_certificates_again)
         yield listening
-        await stop.wait()
-
-
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """The event loop that a server runs on: uvloop's where it is installed (not on Windows), else asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
-class _Quiet(uvicorn.Server):
-    """A server that leaves signals to `serve_until_stopped`."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _server(app: App) -> uvicorn.Server:
-    return _Quiet(
-        uvicorn.Config(
-            app,
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,  # the peer's own address counts: `client_certificates` trusts it
-            limit_concurrency=_CONNECTIONS,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=5,
-        )
-    )
-
-
-def bind(address: str) -> socket.socket:
-    """A listening socket at `host:port`. Raises `UntrustedInput` for no such address, `Unavailable` for one in use."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise UntrustedInput(f"{address!r} is no address; expected host:port, such as 127.0.0.1:8470")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol's number is what asyncio asks for before it sets TCP_NODELAY on a connection. `socket.create_server`
-    # leaves it 0, and then each answer on a kept connection waits 40 ms for the other side's delayed acknowledgement.
-    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        if os.name == "posix":  # elsewhere the option would let two servers share a port
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.bind((host, int(port)))
-        opened.listen(_WAITING)
-        return opened
-    except OSError as error:
-        opened.close()
-        raise Unavailable(
-            f"cannot listen on {address}: {error.strerror or error}; stop what uses it, or name another with --listen"
-        ) from error
-
-
-def _address(opened: socket.socket) -> str:
-    host, port = opened.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        ends = [asyncio.create_task(stop.wait()), asyncio.create_task(listening.broken.wait())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in ends:
+            task.cancel()
+        if listening.broken.is_set():
+            raise Unavailable("a listener ended by a fault, so this server ends, too; see its log, and start it again")

@@ -2,11 +2,10 @@
 
 1. A message (an announcement, or a batch of reports) is read here, so that the device hears at once what is wrong with
    it. It is counted later: `intake` has it stored, then the device is answered, and `controllers/tallying` takes it.
-2. Enrolment, tokens and the check ask the database, in a thread of their own each.
+2. Enrolment, tokens and the check ask the database, a few at once (`questions`).
 3. A device that is blocked gets no token, may not enrol, and is refused with a token that is still good.
 """
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -42,6 +41,7 @@ from whimbrel.server.http import (
     respond,
 )
 from whimbrel.server.intake import Intake
+from whimbrel.server.questions import Questions
 from whimbrel.stores.database import Database
 from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.trust import roles
@@ -73,9 +73,11 @@ class DeviceApi:
         acts: BoundedActs,
         attestations: Attestations | None = None,
         certificates: ClientCertificates | None = None,
+        questions: Questions | None = None,
     ) -> None:
         self._attestations = attestations or Attestations({})
         self._certificates = certificates
+        self._questions = questions or Questions()
         self._clock = clock
         self._acts = acts
         self._gatekeeper = gatekeeper
@@ -167,7 +169,7 @@ class DeviceApi:
                     self._acts.count(namespace, ENROL_DEVICE, by=device.enrol_token_name)
                 return device
 
-        device = await asyncio.to_thread(work)
+        device = await self._questions.ask(work)
         if device.epoch > 1:  # this process knows it at once, the others when they look
             new = NewCredential(device_id=device.device_id, epoch=device.epoch, made_at=device.credential_at)
             self._gatekeeper.note_credentials([(namespace, new)], now=now)
@@ -188,7 +190,7 @@ class DeviceApi:
                 check_access(stores.inventory.access([asked.device_id]).get(asked.device_id), issued=now)
                 return device
 
-        device = await asyncio.to_thread(work)
+        device = await self._questions.ask(work)
         self._check_key(device, asked, namespace=namespace, now=now)
         token = self._tokens.issue(
             namespace,
@@ -254,7 +256,7 @@ class DeviceApi:
                     labels={**check.labels, **claims.labels},
                 )
 
-        return 200, msgspec.json.encode({"models": await asyncio.to_thread(work)})
+        return 200, msgspec.json.encode({"models": await self._questions.ask(work)})
 
     def _claims(self, scope: Scope, namespace: str) -> Claims:
         """The device that asks. Raises `NotAllowed`, or `Refused` for one that is blocked."""

@@ -6,7 +6,7 @@ import io
 import logging
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -21,10 +21,23 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+CLIENT = "whimbrel.client"  # and what the request counts for; None for a trusted proxy, which brings many
+CONNECTION = "whimbrel.connection"  # where a request's scope holds its `ClientConnection`, if it came over a socket
 
-_BODY_WAIT_S = 30  # for the whole body: a device that drips bytes holds a connection no longer than this
+DEVICE_BODY_BYTES = limits.DEVICE_BODY_BYTES
 RETRY_AFTER_S = 5
 _WITHOUT_LENGTH = {204, 304}  # RFC 9110, section 8.6: a cache would take the length of a 304 for the content's
+
+
+class ClientConnection(Protocol):
+    """What an application may know of the connection that its answer goes to (`connection.Connection`)."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether an answer reaches nobody any more."""
+
+    def abort(self) -> None:
+        """Cut it off at once."""
 
 
 class TooLarge(UntrustedInput):
@@ -49,28 +62,54 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
-    """The body, with `Content-Encoding: gzip` undone; both sizes are at most `limit`. Raises `UntrustedInput`."""
+class Budget:
+    """Bytes that all bodies which are being read may have in memory together."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes, self._held_bytes = most_bytes, 0
+
+    def take(self, size_bytes: int) -> None:
+        """Raises `Unavailable` where there is no room for them."""
+        if self._held_bytes + size_bytes > self._most_bytes:
+            raise Unavailable("too much comes in at once; come again later")
+        self._held_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """They are in memory no more, or counted elsewhere."""
+        self._held_bytes -= size_bytes
+
+
+_BODIES = Budget(limits.BODIES_BYTES)  # of this process
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int, budget: Budget = _BODIES) -> bytes:
+    """The body, with `Content-Encoding: gzip` undone; both sizes are at most `limit`.
+
+    Raises `UntrustedInput`, and `Unavailable` where the bodies that come at once have no room.
+    """
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise TooLarge(f"the body has {declared} bytes; at most {limit} are taken")
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(_BODY_WAIT_S):
+        async with asyncio.timeout(limits.DEVICE_BODY_S):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise UntrustedInput("the connection closed before the body was complete")
                 chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > limit:
+                if size + len(chunk) > limit:
                     raise TooLarge(f"the body is over {limit} bytes; send less at once")
+                budget.take(len(chunk))
+                size += len(chunk)
                 chunks.append(chunk)
                 if not message.get("more_body"):
                     break
     except TimeoutError as error:
-        raise UntrustedInput(f"the body did not come within {_BODY_WAIT_S} s") from error
+        raise UntrustedInput(f"the body did not come within {limits.DEVICE_BODY_S:g} s") from error
+    finally:
+        budget.give_back(size)
     body = b"".join(chunks)
     coding = header(scope, b"content-encoding")
     if coding in {None, "identity"}:
@@ -126,6 +165,3 @@ def unforeseen(error: Exception) -> WhimbrelError:
         return reason
     log.error("a request failed", exc_info=error)
     return InvariantBroken(f"{type(error).__name__}; see the server's log")
-
-
-DEVICE_BODY_BYTES = 1 * limits.MIB  # a batch of 256 windows with full sketches is about 200 KiB

@@ -2,8 +2,9 @@
 
 1. Refused: a folder that has to be written and cannot be. (A database that is newer than the program is refused by
    `Database.migrate`, and a port in use by `bind`.)
-2. Warned of: keys, tokens and settings that every user of the machine may read or change, and an admin API that other
-   machines reach. A server goes on all the same: devices need it to go back, too. See ADR 64.
+2. Warned of: keys, tokens and settings that every user of the machine may read or change, offline keys beside the
+   server, and an admin API that other machines reach in plain HTTP. A server goes on all the same: devices need it to
+   go back, too. See ADR 64.
 
 Called by `running`, before and after it opens its sockets.
 """
@@ -62,13 +63,28 @@ def exposed_files(folder: Folder) -> str | None:
     )
 
 
+def offline_keys_beside(folder: Folder) -> str | None:
+    """The sentence about keys that sign versions and lie beside the server. None where they are elsewhere."""
+    try:
+        names = sorted(path.name for path in folder.offline_keys.iterdir())
+    except OSError:
+        return None
+    if not names:
+        return None
+    amount = "1 key" if len(names) == 1 else f"{len(names)} keys"
+    return (
+        f"keys/offline lies beside this server ({amount}): who breaks in here could sign versions; move the "
+        "folder to the machine of who publishes, and name it there with --keys"
+    )
+
+
 def exposed_admin(host: str, address: str) -> str | None:
     """The sentence about an admin API that other machines reach. `host`: the address that its socket has."""
     if ipaddress.ip_address(host.partition("%")[0]).is_loopback:
         return None
     return (
         f"other machines reach the admin API on {address}, and it speaks plain HTTP: who can listen on the way has the "
-        "admin token; use --admin-listen 127.0.0.1:8471, with an SSH tunnel or a proxy with TLS before it"
+        "admin token; use --admin-tls-cert and --admin-tls-key, or --admin-listen 127.0.0.1:8471 with an SSH tunnel"
     )
 
 

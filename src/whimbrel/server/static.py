@@ -3,18 +3,33 @@
 1. Every file but the timestamp is immutable: caches keep it for a year, and a strong ETag validates it.
 2. Caches may keep the timestamp for 5 s, and also the answer that a root version does not exist yet.
 3. Artifacts support Range and If-Range; documents are gzip-encoded for clients that accept it.
+4. A download has a place (`downloads`), and nothing is read any more for a client that is gone.
 """
 
 import gzip
 import re
 import time
 from collections import OrderedDict
+from contextlib import ExitStack
 
 import msgspec
 
+from whimbrel import limits
 from whimbrel.errors import NotFound, WhimbrelError
 from whimbrel.model.documents import digest_of
-from whimbrel.server.http import Headers, Scope, Send, Unsupported, header, problem, respond
+from whimbrel.server.downloads import Download, Downloads
+from whimbrel.server.http import (
+    CLIENT,
+    CONNECTION,
+    ClientConnection,
+    Headers,
+    Scope,
+    Send,
+    Unsupported,
+    header,
+    problem,
+    respond,
+)
 from whimbrel.stores.blobs import Blobs
 
 _IMMUTABLE = (b"cache-control", b"public, max-age=31536000, immutable")
@@ -24,7 +39,6 @@ _DOCUMENT = re.compile(
 )
 _ARTIFACT = re.compile(r"^artifacts/([0-9a-f]{64})\Z")
 _RANGE = re.compile(r"^bytes=(\d{0,18})-(\d{0,18})\Z")
-_KEPT_DOCUMENTS = 512
 _TIMESTAMP_KEPT_S = 0.2
 
 
@@ -33,6 +47,10 @@ class _Document(msgspec.Struct, frozen=True):
     zipped: bytes
     etag: str
     read_at: float
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.plain) + len(self.zipped)
 
 
 class BytesSent(msgspec.Struct):
@@ -45,9 +63,11 @@ class BytesSent(msgspec.Struct):
 class Static:
     """Answers GET and HEAD below `/{ns}/metadata`, `/{ns}/targets` and `/{ns}/artifacts`."""
 
-    def __init__(self, blobs: Blobs) -> None:
+    def __init__(self, blobs: Blobs, *, downloads: Downloads | None = None) -> None:
         self._blobs = blobs
+        self._downloads = downloads or Downloads()
         self._kept: OrderedDict[str, _Document] = OrderedDict()
+        self._kept_bytes = 0
         self.sent = BytesSent()
 
     async def answer(self, scope: Scope, send: Send, *, namespace: str, path: str) -> None:
@@ -88,10 +108,16 @@ class Static:
             return kept
         plain = await self._blobs.get(path)
         document = _Document(plain, gzip.compress(plain, 9, mtime=0), f'"{digest_of(plain)[:32]}"', time.monotonic())
-        self._kept[path] = document
-        while len(self._kept) > _KEPT_DOCUMENTS:
-            self._kept.popitem(last=False)
+        self._keep(path, document)
         return document
+
+    def _keep(self, path: str, document: _Document) -> None:
+        replaced = self._kept.pop(path, None)
+        self._kept[path] = document
+        self._kept_bytes += document.size_bytes - (replaced.size_bytes if replaced else 0)
+        while len(self._kept) > limits.KEPT_DOCUMENTS or self._kept_bytes > limits.KEPT_DOCUMENT_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= oldest.size_bytes
 
     async def _artifact(self, scope: Scope, send: Send, path: str, digest: str) -> None:
         meta = await self._blobs.head(path)
@@ -118,12 +144,22 @@ class Static:
                 status = 206
                 headers.append((b"content-range", f"bytes {start}-{end - 1}/{meta.size_bytes}".encode()))
         headers.append((b"content-length", str(end - start).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        if scope["method"] == "GET":
-            async for chunk in self._blobs.read(path, start=start, end=end):
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                self.sent.artifact_bytes += len(chunk)
-        await send({"type": "http.response.body", "body": b""})
+        connection: ClientConnection | None = scope.get(CONNECTION)
+        big = scope["method"] == "GET" and end - start >= limits.DOWNLOAD_COUNTS_BYTES
+        with ExitStack() as held:
+            download = Download(connection.abort if connection else None)
+            if big:
+                held.enter_context(self._downloads.place(download, client=scope.get(CLIENT)))
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            if scope["method"] == "GET":
+                async for chunk in self._blobs.read(path, start=start, end=end):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    if connection is not None and connection.gone:
+                        connection.abort()
+                        return  # what is sent goes nowhere: the rest of the file is not read for that
+                    self.sent.artifact_bytes += len(chunk)
+                    download.sent_bytes += len(chunk)
+            await send({"type": "http.response.body", "body": b""})
 
 
 def _tags(value: str | None) -> set[str]:

@@ -158,7 +158,7 @@ class Backend:
         self._signers = OnlineSigners([keys["snapshot"], keys["time"], keys["policy"]])
         self.loop = InlineLoop()
         self.controllers = self._new_controllers()
-        self._intake = Intake(self.inbox, written=asyncio.Event())
+        self._intake = Intake(self.inbox, written=lambda: None)
         self._writing = self.loop.create_task(self._intake.run())
         self._api = DeviceApi(
             self.database,

@@ -18,7 +18,7 @@ import pytest
 
 from support.repository import onnx_model
 from whimbrel.model.ways import NOTHING
-from whimbrel.server.app import bind
+from whimbrel.server.addresses import bind
 
 PROJECT = Path(__file__).parents[3]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.literal_page import follow, pattern_of, steps_of
-from whimbrel.server.app import bind
+from whimbrel.server.addresses import bind
 
 PROJECT = Path(__file__).parents[3]
 TUTORIAL = (PROJECT / "docs" / "tutorial" / "first-rollout.md").read_text()

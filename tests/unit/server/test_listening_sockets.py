@@ -8,7 +8,8 @@ import pytest
 import uvloop
 
 from whimbrel.errors import Unavailable, UntrustedInput
-from whimbrel.server.app import bind, new_event_loop
+from whimbrel.server.addresses import bind
+from whimbrel.server.event_loop import new_event_loop
 
 
 @pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])

@@ -7,7 +7,7 @@ import pytest
 from support.permissions import as_somebody_without_rights, reachable_folder
 from whimbrel.errors import Unavailable
 from whimbrel.server.config import FILE, Config, Folder
-from whimbrel.server.start_checks import check_folders, exposed_admin, exposed_files
+from whimbrel.server.start_checks import check_folders, exposed_admin, exposed_files, offline_keys_beside
 
 
 @pytest.fixture
@@ -38,6 +38,16 @@ def test_a_secret_that_everybody_may_read_or_change_is_named_with_the_command_th
     assert f"chmod o= {folder.path / name}" in said
     (folder.path / name).chmod(0o640)  # a group is a choice
     assert exposed_files(folder) is None
+
+
+def test_offline_keys_beside_a_server_are_said_until_they_are_taken_away(folder: Folder, tmp_path: Path) -> None:
+    said = offline_keys_beside(folder)
+    assert said is not None
+    assert "keys/offline lies beside this server (1 key)" in said
+    (folder.offline_keys / "policy.pem").unlink()
+    assert offline_keys_beside(folder) is None
+    folder.offline_keys.rmdir()
+    assert offline_keys_beside(folder) is None
 
 
 def test_many_secrets_are_one_sentence(folder: Folder) -> None:

@@ -3,8 +3,9 @@
 1. Each resource is a file beside this one: routes that parse, open one transaction, call a flow and answer a view.
 2. Whoever asks shows a token. Each route declares the permission that it needs (flows/accounts/permissions), and the
    account of the token is the actor of what it does. OpenAPI 3.1 at `/schema`, and signing in, are open.
-3. Every error is a problem document (RFC 9457) that says what was found, what was expected and what to do next.
-4. Offline keys never come here: `model add`, `publish` and `version revoke` sign on the caller's side and send what
+3. Every route has a limit on its body: the one of all, or its own.
+4. Every error is a problem document (RFC 9457) that says what was found, what was expected and what to do next.
+5. Offline keys never come here: `model add`, `publish` and `version revoke` sign on the caller's side and send what
    they signed; the server verifies it against the delegation and stores it by compare-and-swap.
 """
 
@@ -47,7 +48,7 @@ from whimbrel.server.admin.versions import VERSION_ROUTES
 from whimbrel.server.admin.views.problem import Problem
 from whimbrel.server.admin.views.repository import NOTICE
 from whimbrel.server.bounded_acts import FAIL_SIGN_IN
-from whimbrel.server.http import problem, unforeseen
+from whimbrel.server.http import TooLarge, problem, unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def admin_app(context: AdminContext) -> Litestar:
         openapi_config=openapi_config(names),
         plugins=[names, ProblemResponses()],
         exception_handlers={NotAllowed: stranger, WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
-        request_max_body_size=limits.ARTIFACT_BYTES,
+        request_max_body_size=limits.ADMIN_BODY_BYTES,  # a route that takes more says so itself
         logging_config=None,
     )
 
@@ -158,6 +159,8 @@ def _theirs(request: Request[Any, Any, Any], error: HTTPException) -> Response[b
         detail += ": " + "; ".join(f"{each.get('key', '')} {each.get('message', each)}".strip() for each in wrong)
         if "unknown field `actor`" in detail:
             detail += "; who does something is the account of the token that asks, so leave actor out"
+    elif error.status_code == TooLarge.status:
+        detail = f"the body is over the {request.route_handler.resolve_request_max_body_size()} bytes of this route"
     elif error.status_code in {404, 405}:
         detail = f"there is no {request.method} {request.url.path}; see /schema"
     body = encode(Problem(title="The request cannot be accepted", status=error.status_code, detail=detail))

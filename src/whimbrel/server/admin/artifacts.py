@@ -13,6 +13,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
+from whimbrel import limits
 from whimbrel.errors import NotFound
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit import audit
@@ -43,6 +44,7 @@ async def has_artifact(
     permission=Permission.PUBLISH,
     status_code=HTTP_201_CREATED,
     summary="Store an artifact under its digest",
+    request_max_body_size=limits.ARTIFACT_BYTES,
 )
 async def put_artifact(
     operations: NamedDependency[Operations],

@@ -58,7 +58,13 @@ async def list_experiments(
     return await operations.do(namespace, work)
 
 
-@post("/experiments", permission=Permission.RELEASE, status_code=HTTP_201_CREATED, summary="Start an experiment")
+@post(
+    "/experiments",
+    permission=Permission.RELEASE,
+    status_code=HTTP_201_CREATED,
+    summary="Start an experiment",
+    request_max_body_size=limits.ADMIN_FILE_BYTES,
+)
 async def begin(
     operations: NamedDependency[Operations],
     caller: NamedDependency[Caller],
@@ -89,6 +95,7 @@ async def begin(
     permission=Permission.READ,
     status_code=HTTP_200_OK,
     summary="What an experiment would do, in plain words",
+    request_max_body_size=limits.ADMIN_FILE_BYTES,
 )
 async def explain_experiment(
     operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[NewExperiment]

@@ -67,6 +67,7 @@ async def show_model(
     permission=Permission.KEYS,
     status_code=HTTP_201_CREATED,
     summary="Add a model (signed by the targets key)",
+    request_max_body_size=limits.ADMIN_DOCUMENT_BYTES,
 )
 async def create_model(
     operations: NamedDependency[Operations],
@@ -106,7 +107,12 @@ async def create_model(
     return await operations.change(namespace, add)
 
 
-@patch("/models/{model:str}", permission=Permission.CONFIGURE, summary="Change a model's settings")
+@patch(
+    "/models/{model:str}",
+    permission=Permission.CONFIGURE,
+    summary="Change a model's settings",
+    request_max_body_size=limits.ADMIN_FILE_BYTES,
+)
 async def patch_model(
     operations: NamedDependency[Operations],
     caller: NamedDependency[Caller],

@@ -14,6 +14,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
+from whimbrel import limits
 from whimbrel.console.charts import MEDIA_TYPES, draw, form_of
 from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, Refused
@@ -60,7 +61,13 @@ async def list_rollouts(
     return await operations.do(namespace, work)
 
 
-@post("/rollouts", permission=Permission.DRAFT, status_code=HTTP_201_CREATED, summary="Start a rollout from a plan")
+@post(
+    "/rollouts",
+    permission=Permission.DRAFT,
+    status_code=HTTP_201_CREATED,
+    summary="Start a rollout from a plan",
+    request_max_body_size=limits.ADMIN_FILE_BYTES,
+)
 async def start(
     operations: NamedDependency[Operations],
     caller: NamedDependency[Caller],
@@ -94,6 +101,7 @@ async def start(
     permission=Permission.READ,
     status_code=HTTP_200_OK,
     summary="What a plan would do, to how many devices",
+    request_max_body_size=limits.ADMIN_FILE_BYTES,
 )
 async def explain_plan(
     operations: NamedDependency[Operations], namespace: FromPath[str], data: JSONBody[PlanToCheck]

@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK
 
+from whimbrel import limits
 from whimbrel.errors import NotFound
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.reports.user_reports import FilingResult, file_batch
@@ -23,6 +24,7 @@ from whimbrel.stores.transaction import Stores
     permission=Permission.FEEDBACK,
     status_code=HTTP_200_OK,
     summary="Hand on tickets of users: one, or up to 1,000",
+    request_max_body_size=limits.ADMIN_TICKETS_BYTES,
 )
 async def file_tickets(
     operations: NamedDependency[Operations],

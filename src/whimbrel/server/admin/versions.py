@@ -6,6 +6,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
+from whimbrel import limits
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit import audit
 from whimbrel.flows.publishing.accept_version import accept_version
@@ -76,6 +77,7 @@ async def show_fit(
     permission=Permission.READ,
     status_code=HTTP_200_OK,
     summary="The same, before a version is published",
+    request_max_body_size=limits.ADMIN_FILE_BYTES,
 )
 async def fit_variants(
     operations: NamedDependency[Operations],
@@ -94,6 +96,7 @@ async def fit_variants(
     permission=Permission.PUBLISH,
     status_code=HTTP_201_CREATED,
     summary="Publish (signed by the publisher)",
+    request_max_body_size=limits.ADMIN_DOCUMENT_BYTES,
 )
 async def publish_version(
     operations: NamedDependency[Operations],
@@ -188,6 +191,7 @@ async def show_line(operations: NamedDependency[Operations], namespace: FromPath
     permission=Permission.REVOKE,
     status_code=HTTP_200_OK,
     summary="Revoke versions or raise the floor (signed)",
+    request_max_body_size=limits.ADMIN_DOCUMENT_BYTES,
 )
 async def put_line(
     operations: NamedDependency[Operations],
