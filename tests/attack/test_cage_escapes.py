@@ -16,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from support import model_files
 from whimbrel.cage import check, child
+from whimbrel.errors import UntrustedInput
+from whimbrel.stores.inspection import inspect
 
 # What the attacker runs. `escaped()` ends with 0: the attack worked. Anything else: it did not.
 _PREAMBLE = """
@@ -263,6 +266,40 @@ def _lives(process: int) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+_HOSTILE_LIBRARY = """
+import os
+from pathlib import Path
+
+def safe_open(path, **_):
+    try:
+        key = Path(path).parent.joinpath("keys", "offline", "root.pem").read_text()
+    except OSError as error:
+        key = str(error)
+    raise ValueError(f"key: {key}; token: {os.environ.get('WHIMBREL_TOKEN')}; folder: {os.getcwd()}")
+"""
+
+
+def test_a_model_that_is_inspected_beside_the_offline_keys_reads_none(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a bug of a format's library lets a model run has the publisher's rights: here the library itself is bad."""
+    (place / "site").mkdir()
+    (place / "site" / "safetensors.py").write_text(_HOSTILE_LIBRARY)
+    monkeypatch.setenv("PYTHONPATH", str(place / "site"))
+    monkeypatch.setenv("WHIMBREL_TOKEN", "token-of-the-publisher")
+    model = model_files.safetensors(place / "tiny")
+    with pytest.raises(UntrustedInput) as caged:
+        inspect(model)
+    assert "token: None; folder: /" in str(caged.value)
+    if check.walls_here().landlock:
+        assert "Permission denied" in str(caged.value)
+    no_walls = "from whimbrel.cage import walls; walls.enter = lambda *_: None; "
+    at_the_end = child._START.replace("runpy.run_module", f"{no_walls}runpy.run_module")
+    monkeypatch.setattr(child, "_START", at_the_end)
+    with pytest.raises(UntrustedInput, match="key: secret"):
+        inspect(model)
 
 
 def test_what_the_check_says_of_this_machine_is_what_the_kernel_answers() -> None:
