@@ -202,6 +202,8 @@ STOP_AGAIN_S = (
     30 * 86400.0
 )  # after its beginning another stop may begin: a thief of the policy's key stops 7 days of 30
 RETRY_AFTER_S = 3600.0  # the longest time that a server may ask a client to wait
+BUNDLE_ENTRIES = 20_000  # files in a bundle: a model has some five a version that can be reached
+BUNDLE_LIST_BYTES = 4 * MIB  # of the list of these files, at some 150 bytes each; it is read as a whole
 BUNDLE_AGE_S = 30 * 86400.0  # a stick travels for weeks; a snapshot lives as long
 MIRRORS = 16  # of a device: each is tried before an update is given up for now
 MIRROR_WAIT_S = 3600.0  # a mirror that failed is asked again after this time at most
@@ -234,6 +236,11 @@ SET_MODELS = 17  # a release and the 16 others that it may require
 SET_LEADS = 256  # of a policy: it names few serials, and each came in few sets
 UNREAD_RELEASE_S = 3600.0  # a ready version waits so long to learn whether another model's next version requires it
 SET_TRIES = 64  # combinations of versions that are looked at, until each model is decided alone: microseconds each
+DOCTOR_FREE_BYTES = 1 * GIB  # two versions of a model of a few hundred MB, and a download
+DOCTOR_CLOCK_S = 120.0  # between two clocks: NTP keeps them within one
+LOCK_WAIT_S = 30.0  # for a lock that is held for moments: a disk may hang for seconds
+CAGE_CHECK_S = 30.0  # a Python that starts and tries five things: a fifth of a second, on a slow card seconds
+CAGE_END_S = 10.0  # in which what a caged process started is ended: a kill takes effect at once, unless a disk hangs
 PROBE_FILES = 2 * FILES  # open files: a runtime may hold all shards of a model at once, and has libraries open
 PROBE_ADDRESSES_BYTES = 256 * MIB  # plus twice the memory budget: addresses that are reserved and not used
 REFERENCE_BINS = 64  # bins of predictions: 1,000 devices cannot fill more

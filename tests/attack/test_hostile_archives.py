@@ -3,11 +3,15 @@
 import io
 import random
 import tarfile
+import tracemalloc
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from whimbrel import limits
+from whimbrel.agent.bundle import Bundle
 from whimbrel.errors import UntrustedInput
 from whimbrel.packing import pack, unpack
 
@@ -167,3 +171,37 @@ def test_flipped_bits_are_refused_or_stay_inside_the_folder(tmp_path: Path) -> N
             for path in sorted(out.rglob("*"), reverse=True):
                 path.rmdir() if path.is_dir() else path.unlink()
             out.rmdir()
+
+
+def _bundle(path: Path, entries: int) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata/timestamp.json", b"{}")
+        for number in range(entries):
+            archive.writestr(f"a/{number}", b"")
+    return path
+
+
+def test_a_bundle_of_too_many_files_is_refused_before_they_are_read(tmp_path: Path) -> None:
+    """A zip file's list of files was read as a whole, whatever it said: 100 MB of list became a gigabyte of objects."""
+    small = _bundle(tmp_path / "small.zip", 2000)
+    Bundle(small).close()  # many files are no attack
+    listed = zipfile.ZipFile(small).start_dir
+    entry = small.read_bytes()[listed:][: zipfile.sizeCentralDir + len("metadata/timestamp.json")]
+    huge = tmp_path / "huge.zip"
+    count = 2 * limits.BUNDLE_LIST_BYTES // len(entry)
+    end = zipfile.stringEndArchive + bytes(8) + (len(entry) * count).to_bytes(4, "little") + bytes(4) + bytes(2)
+    huge.write_bytes(entry * count + end)
+    assert len(zipfile.ZipFile(huge).infolist()) == count  # so the library reads them all
+    tracemalloc.start()
+    try:
+        with pytest.raises(UntrustedInput, match="its list of files has 8388"):
+            Bundle(huge)
+        assert tracemalloc.get_traced_memory()[1] < limits.MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_bundle_of_many_small_entries_is_refused(tmp_path: Path) -> None:
+    path = _bundle(tmp_path / "many.zip", limits.BUNDLE_ENTRIES)
+    with pytest.raises(UntrustedInput, match=f"holds {limits.BUNDLE_ENTRIES + 1} files; a bundle has at most"):
+        Bundle(path)

@@ -30,6 +30,7 @@ from whimbrel.agent.device_api import DeviceApi
 from whimbrel.agent.device_context import DeviceContext
 from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.download import Download, Unfinished
+from whimbrel.agent.folder import claim
 from whimbrel.agent.housekeeping import Housekeeping
 from whimbrel.agent.installation import Installation
 from whimbrel.agent.labels import labels_of, labels_to_tell
@@ -198,6 +199,8 @@ class Agent:
         folder = Path(folder)
         try:
             disk = options.disk if options.disk is not None else RealDisk()
+            if options.disk is None:
+                claim(folder)
             disk.make_folder(folder)
             settings, trusted = settings_file.settle(folder, options, disk=disk)
             return cls(folder, settings, trusted, options, disk=disk)

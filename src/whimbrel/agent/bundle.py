@@ -5,6 +5,8 @@
    `BUNDLE_AGE_S` after its timestamp was signed. What the device has seen is never gone below.
 """
 
+import io
+import os
 import re
 import struct
 import zipfile
@@ -26,6 +28,17 @@ _NO_ZIP = (OSError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, stru
 _POLICY = re.compile(r"^metadata/\d+\.policy-(.+)\.json$")  # `roles.policy_role`
 
 
+class _BoundedFile(io.BufferedReader):
+    """Reads no piece that is larger than a bundle's list of files may be. Zipfile reads that list at once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            size = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        if size > limits.BUNDLE_LIST_BYTES:
+            raise zipfile.BadZipFile(f"its list of files has {size} bytes; at most {limits.BUNDLE_LIST_BYTES} are read")
+        return super().read(size)
+
+
 class _Body:
     def __init__(self, status: int, pieces: Iterator[bytes]) -> None:
         self.status = status
@@ -41,10 +54,26 @@ class Bundle:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._file = _BoundedFile(io.FileIO(path))
+        except OSError as error:
+            raise UntrustedInput(f"{path} is no bundle: {error}; make one with `whimbrel bundle export`") from error
+        try:
+            self._read_list(path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read_list(self, path: Path) -> None:
+        try:
+            self._zip = zipfile.ZipFile(self._file)
             self._members = {each.filename: each for each in self._zip.infolist()}
         except _NO_ZIP as error:
             raise UntrustedInput(f"{path} is no bundle: {error}; make one with `whimbrel bundle export`") from error
+        if len(self._zip.infolist()) > limits.BUNDLE_ENTRIES:
+            raise UntrustedInput(
+                f"{path} holds {len(self._zip.infolist())} files; a bundle has at most {limits.BUNDLE_ENTRIES}: export "
+                "fewer models into one"
+            )
         if any(each.compress_type != zipfile.ZIP_STORED for each in self._members.values()):
             raise UntrustedInput(
                 f"{path} is no bundle: its files are compressed; make one with `whimbrel bundle export`"
@@ -77,6 +106,7 @@ class Bundle:
     def close(self) -> None:
         """Let go of the file."""
         self._zip.close()
+        self._file.close()
 
     def ask(
         self,

@@ -182,6 +182,7 @@ class Preparation:
                 signature=variant.signature,
                 probe=variant.probe,
                 size_bytes=variant.size_bytes,
+                folder=str(folder),
             )
             result = self._device.prober.probe(request)
         self._benchmarks.keep(variant, result, now=self._device.now())

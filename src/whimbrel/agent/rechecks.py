@@ -101,6 +101,7 @@ class Rechecks:
                 signature=variant.signature,
                 probe=variant.probe,
                 size_bytes=variant.size_bytes,
+                folder=str(folder),
             )
             return self._device.prober.probe(request)
 

@@ -9,6 +9,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.agent.disk import Disk
+from whimbrel.agent.folder import PRIVATE_FILE
 from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.transport import check_authorities, check_confidential, check_proxy, check_server
 from whimbrel.agent.tuf_client import check_root
@@ -20,7 +21,7 @@ from whimbrel.trust.enrolment import Labels
 
 
 class Settings(Document, frozen=True, tag_field="format", tag="whimbrel-agent-1"):
-    """The file `agent.json`. The trust root is beside it; secrets are not in it."""
+    """The file `agent.json`. The trust root is beside it, and the credential. Its owner alone reads it."""
 
     server: str  # "": none yet, bundles only
     device_id: DeviceId
@@ -61,7 +62,7 @@ def settle(folder: Path, options: AgentOptions, *, disk: Disk) -> tuple[Settings
         check_confidential(settings.server, insecure_http=settings.insecure_http)
     trusted = _root(folder, options.root, disk=disk)
     if settings != before:
-        disk.write(folder / "agent.json", documents.encode(settings))
+        disk.write(folder / "agent.json", documents.encode(settings), mode=PRIVATE_FILE)  # a proxy may have a password
     return settings, trusted
 
 

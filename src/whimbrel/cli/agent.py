@@ -18,6 +18,7 @@ from whimbrel.agent.change_command import ENROL_TOKEN, words_of
 from whimbrel.agent.locks import is_held
 from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.status import own_words, read_status, state_words, waits_for_words
+from whimbrel.cage.check import report
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.plain_text import in_json, one_line
@@ -238,6 +239,7 @@ def status(folder: Folder, json: Json = False) -> None:
     """What each model runs, and why. Reads the folder only; works while the agent runs, and when it does not."""
     agent_status = read_status(folder)
     agent_status["running"] = is_held(folder / "agent.lock")
+    agent_status["open_walls"] = _open_walls()
     if json:
         _print_json(agent_status)
         return
@@ -256,12 +258,22 @@ def status(folder: Folder, json: Json = False) -> None:
     if missing := agent_status.get("not_measured"):
         words = "; ".join(f"{name} ({reason})" for name, reason in missing.items())
         sys.stdout.write(f"not measured here: {words}\n")
+    for means in agent_status["open_walls"].values():
+        sys.stdout.write(f"the cage is open here: {means} (see `whimbrel doctor`)\n")
     if agent_status.get("stale_s"):
         sys.stdout.write(
             f"the signed metadata expired {agent_status['stale_s'] / 3600:.1f} hours ago; what is here runs on\n"
         )
     if agent_status.get("last_error"):
         sys.stdout.write(f"last error: {one_line(agent_status['last_error'])}\n")
+
+
+def _open_walls() -> dict[str, str]:
+    """The walls of the cage that do not hold on this machine, and what that means."""
+    try:
+        return {wall.name: wall.means for wall in report() if not wall.holds}
+    except Unavailable as error:
+        return {"all": str(error)}
 
 
 def _end_with(result: CycleResult, *, json: bool) -> None:

@@ -88,6 +88,7 @@ _COMMANDS = {
     },
     _DEVICE: {
         "agent": _Entry("agent", "", "Keep the models of this device as their policies say."),
+        "doctor": _Entry("doctor", "", "Is this machine fit for an agent, and what could a model do here?"),
         "tuf-client": _Entry("tuf_client", "", "Read any TUF repository with the agent's trust code."),
     },
     _PREVIEW: {

@@ -134,7 +134,8 @@ class ProbeRequest(msgspec.Struct, frozen=True):
     """What to try: the model's entry point (a file or an unpacked folder), and what must come out.
 
     The variant's other files lie beside `path` under their own names. `size_bytes`: of all of them; 0: of what `path`
-    names alone.
+    names alone. `folder`: one that holds the variant's files and nothing else, which the model may read wholly; "":
+    it may read `path`, and the files that it names.
     """
 
     path: str
@@ -142,6 +143,7 @@ class ProbeRequest(msgspec.Struct, frozen=True):
     signature: Signature | None = None
     probe: Probe | None = None
     size_bytes: int = 0
+    folder: str = ""
 
 
 class ProbeResult(msgspec.Struct, frozen=True):

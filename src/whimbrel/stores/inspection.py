@@ -2,7 +2,8 @@
 
 1. A file's name says nothing: the format is recognised by its bytes (or by what lies in the folder).
 2. A loader may abort, loop or eat the memory of the process that calls it. So it is called in a child process with
-   limits on CPU, memory, files and time (`python -m whimbrel.stores.model_readers`), which answers in JSON.
+   limits on CPU, memory, files and time (`whimbrel.stores.model_readers`), in the cage that devices probe in: it reads
+   the model and nothing beside it, such as the offline keys. It answers in JSON.
 3. Where the library is not installed the format is still recognised, and `note` says what to install.
 4. What comes back is bounded, whatever the file claims. An inspection is no integrity check: a loader accepts half of
    all flipped bits. The hash is.
@@ -12,7 +13,6 @@ Called by publishing.
 
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.cage import child
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import formats, runtime_needs
 from whimbrel.model.documents import Document, parse
@@ -149,19 +150,20 @@ def _size(path: Path) -> int:
 
 def _read_in_child(kind: Format, path: Path, *, size: int) -> Inspection:
     memory = limits.INSPECTION_MEMORY_BYTES + 2 * size
-    # -P: Python imports no module from the current folder, or from the model's.
-    command = [sys.executable, "-P", "-W", "ignore", "-m", "whimbrel.stores.model_readers", kind, str(memory)]
+    command = child.command("whimbrel.stores.model_readers", kind, str(memory), os.path.abspath(path))
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaint:
         try:
             # Files and not pipes: RLIMIT_FSIZE bounds what a library may print.
             status = subprocess.run(
-                [*command, os.path.abspath(path)],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=answer,
                 stderr=complaint,
                 timeout=limits.INSPECTION_WALL_S,
                 check=False,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                cwd=child.ROOT,
+                env=child.environment(),
+                start_new_session=True,
             ).returncode
         except subprocess.TimeoutExpired as error:
             raise UntrustedInput(

@@ -1,6 +1,5 @@
 """A model file is what its bytes are, and its own library says what is in it."""
 
-import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import model_files
+from whimbrel.cage import child
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.release import Signature, TensorSpec
 from whimbrel.model.selector import Expression
@@ -210,6 +210,12 @@ def test_core_ml_weights_that_the_model_points_at_must_be_there(tmp_path: Path) 
         inspect(package)
 
 
+def hide(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    """Let the child process find none of these modules."""
+    hidden = "".join(f"sys.modules[{name!r}] = None; " for name in modules)
+    monkeypatch.setattr(child, "_START", f"import sys; {hidden}{child._START}")
+
+
 @pytest.mark.parametrize(
     ("write", "hidden", "advice"),
     [
@@ -222,9 +228,7 @@ def test_core_ml_weights_that_the_model_points_at_must_be_there(tmp_path: Path) 
 def test_without_its_library_a_format_is_recognised_and_the_note_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], Path], hidden: list[str], advice: str
 ) -> None:
-    hide = "".join(f"sys.modules[{name!r}] = None\n" for name in hidden)
-    (tmp_path / "sitecustomize.py").write_text(f"import sys\n{hide}")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    hide(monkeypatch, *hidden)
     found = inspect(write(tmp_path / "tiny"))
     assert found.format == write.__name__
     assert found.signature is None
@@ -234,8 +238,7 @@ def test_without_its_library_a_format_is_recognised_and_the_note_says_what_to_in
 def test_onnx_runtime_alone_gives_the_same_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = model_files.onnx(tmp_path / "tiny")
     both = inspect(path)
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['onnx'] = None\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    hide(monkeypatch, "onnx")
     alone = inspect(path)
     assert alone.signature == both.signature
     assert alone.metadata == both.metadata

@@ -11,11 +11,11 @@ import atexit
 import os
 import select
 import subprocess
-import sys
 import threading
 import time
 
 from whimbrel import limits
+from whimbrel.cage import child
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
@@ -84,14 +84,14 @@ class ProbeServer:
             self._stop()
             try:
                 self._process = subprocess.Popen(
-                    # -P: Python imports no module from the current folder, which may be the model's.
-                    [sys.executable, "-P", "-m", "whimbrel.agent.probes", str(self._wall_s)],
+                    child.command("whimbrel.agent.probes", str(self._wall_s)),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     bufsize=0,
                     start_new_session=True,  # a Ctrl-C reaches the parent only, which then closes the server's input
-                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                    cwd=child.ROOT,
+                    env=child.environment(),
                 )
             except OSError as error:
                 raise Unavailable(f"the probe server cannot be started: {error}") from error

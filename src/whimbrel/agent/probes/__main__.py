@@ -1,7 +1,8 @@
 """The probe server: it reads requests as JSON lines, runs each in a caged child, and writes results as JSON lines.
 
-It ends when its input ends, and never starts a thread. The runtime of a model's format is imported before the fork: a
-child inherits it ready to run, and its memory is not counted as the model's.
+It ends when its input ends, and never starts a thread. What a child starts ends with the child. The runtime of a
+model's format is imported before the fork: a child inherits it ready to run, and its memory is not counted as the
+model's.
 """
 
 import os
@@ -14,9 +15,10 @@ from contextlib import suppress
 import msgspec
 
 from whimbrel import limits
-from whimbrel.agent.probes import cage
 from whimbrel.agent.probes.checks import check, package_checks
 from whimbrel.agent.probes.formats import runtime_of
+from whimbrel.agent.probes.memory import bounds_of, resident_bytes
+from whimbrel.cage import descendants, walls
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.errors import UntrustedInput
 from whimbrel.model import documents
@@ -27,6 +29,7 @@ _STDIN, _STDOUT = 0, 1
 def main(wall_s: float) -> None:
     """Serve until the parent ends. `wall_s`: what one probe may take."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    descendants.adopt()
     package_checks()
     waiting = bytearray()
     while True:
@@ -69,8 +72,8 @@ def _probe(line: bytes, wall_s: float) -> ProbeResult | None:
 def _in_child(request: ProbeRequest, writing: int) -> None:
     offline = False
     try:
-        offline = cage.enter(request)
-        before = cage.resident_bytes(peak=False)
+        offline = walls.enter(bounds_of(request, answer=writing)).offline
+        before = resident_bytes(peak=False)
         result = _with_memory(check(request, lambda kept: _keep(kept, writing)), request, before)
     except MemoryError:
         result = ProbeResult(passed=False, reason="it wants more memory than a probe may have", over_budget=True)
@@ -90,7 +93,7 @@ def _keep(result: ProbeResult, writing: int) -> None:
 
 
 def _with_memory(result: ProbeResult, request: ProbeRequest, before: int | None) -> ProbeResult:
-    after = cage.resident_bytes(peak=True)
+    after = resident_bytes(peak=True)
     if before is None or after is None:
         return result
     memory_mib = max(0, after - before) / limits.MIB
@@ -112,17 +115,17 @@ def _await(child: int, reading: int, wall_s: float) -> ProbeResult | None:
             if not chunk:
                 break
             if len(received) > limits.PROBE_ANSWER_BYTES:
-                _end(child)
+                descendants.end(child)
                 return ProbeResult(
                     passed=False, reason=f"the probe's answer has more than {limits.PROBE_ANSWER_BYTES} bytes"
                 )
         elif _STDIN in ready:  # there is one request at a time, so this is the end of the parent
-            _end(child)
+            descendants.end(child)
             return None
         elif not ready:
-            _end(child)
+            descendants.end(child)
             return _kept(received) or ProbeResult(passed=False, reason=f"it did not answer within {wall_s:g} s")
-    status = _end(child)
+    status = descendants.end(child)
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         return _kept(received) or ProbeResult(
@@ -140,13 +143,6 @@ def _kept(received: bytearray) -> ProbeResult | None:
         return documents.parse(ProbeResult, line, what="the probe's answer") if newline else None
     except UntrustedInput:
         return None
-
-
-def _end(child: int) -> int:
-    """End the child and all that it may have started. Returns its status, also where it had ended by itself."""
-    with suppress(OSError):
-        os.killpg(child, signal.SIGKILL)
-    return os.waitpid(child, 0)[1]
 
 
 if __name__ == "__main__":

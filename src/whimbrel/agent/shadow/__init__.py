@@ -14,7 +14,6 @@ import random
 import secrets
 import select
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -28,6 +27,7 @@ from whimbrel import limits
 from whimbrel.agent.marks import Closed
 from whimbrel.agent.places import Places, read_pointer
 from whimbrel.agent.shadow.order import Order, WorkerAnswer, read_order
+from whimbrel.cage import child
 from whimbrel.device.ports import Hold
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.shadow import ShadowSums
@@ -311,13 +311,14 @@ class Worker:
         self._of: Who = ""
         self._received = bytearray()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "whimbrel.agent.shadow"],
+            child.command("whimbrel.agent.shadow"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             start_new_session=True,  # a Ctrl-C is for the app, which then closes our input
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            cwd=child.ROOT,
+            env=child.environment(),
         )
 
     def begin(self) -> WorkerAnswer | Died:

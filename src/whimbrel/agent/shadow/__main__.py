@@ -19,12 +19,13 @@ import msgspec
 import numpy as np
 
 from whimbrel import limits
-from whimbrel.agent.probes import cage
 from whimbrel.agent.probes.formats import runtime_of
 from whimbrel.agent.probes.golden import Model
+from whimbrel.agent.probes.memory import size_of
 from whimbrel.agent.shadow.agreement import Tolerance, agreement, not_a_number
 from whimbrel.agent.shadow.frames import Call, body_bytes, unpack
 from whimbrel.agent.shadow.order import Order, WorkerAnswer
+from whimbrel.cage import walls
 
 _NICE = 10
 
@@ -107,8 +108,15 @@ def main(calls: BinaryIO, out: BinaryIO) -> None:
         os.nice(_NICE)
     with suppress(OSError):  # proc(5): from -1000 to 1000, and anybody may raise their own
         Path("/proc/self/oom_score_adj").write_text("1000")
-    size = sum(cage.size_of(Path(path)) for path in (order.active_folder, order.candidate_folder))
-    cage.confine(memory_bytes=limits.PROBE_MEMORY_BYTES + 3 * size, cpu_s=None)
+    folders = [Path(order.active_folder), Path(order.candidate_folder)]
+    walls.enter(
+        walls.Bounds(
+            memory_bytes=limits.PROBE_MEMORY_BYTES + 3 * sum(map(size_of, folders)),
+            cpu_s=None,
+            readable=folders,
+            kept=(calls.fileno(), out.fileno()),
+        )
+    )
     bench = Bench(order, out)
     unable = bench.load()
     signal.setitimer(signal.ITIMER_REAL, 0)

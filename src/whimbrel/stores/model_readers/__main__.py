@@ -1,11 +1,12 @@
 """The child process of `inspection`: read one model file and write what was found to standard output.
 
-`python -m whimbrel.stores.model_readers FORMAT MEMORY_BYTES PATH` writes one JSON `Reading`. Its limits are set before
-a library is imported; whatever a library prints goes to standard error.
+`whimbrel.stores.model_readers FORMAT MEMORY_BYTES PATH`, started by `cage/child.py`, writes one JSON `Reading`. Its
+walls are closed before a library is imported; whatever a library prints goes to standard error.
 """
 
 import os
 import sys
+from pathlib import Path
 
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
@@ -19,7 +20,7 @@ def main() -> int:
     """Read one model and answer. The exit status is 0 whatever the model is."""
     kind = next(row.name for row in FORMATS if row.name == sys.argv[1])
     memory, path = int(sys.argv[2]), sys.argv[3]
-    _cage(memory)
+    _cage(memory, path)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
@@ -55,25 +56,21 @@ def _answer(reading: Reading) -> bytes:
     return encode(Reading(refused=f"what it says of itself takes more than {limits.DOCUMENT_BYTES} bytes"))
 
 
-def _cage(memory: int) -> None:
+def _cage(memory: int, path: str) -> None:
     """Limit this process for good, as far as the system lets it."""
     try:
-        import resource
+        from whimbrel.cage import walls
     except ImportError:  # not on Windows: the time limit of the parent remains
         return
-    for resource_kind, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, limits.INSPECTION_CPU_S),
-        (resource.RLIMIT_FSIZE, 2 * limits.DOCUMENT_BYTES),
-        (resource.RLIMIT_NOFILE, 256),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hard = resource.getrlimit(resource_kind)
-        bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        try:
-            resource.setrlimit(resource_kind, (bound, bound))
-        except (ValueError, OSError):  # macOS refuses some: the others remain
-            continue
+    walls.enter(
+        walls.Bounds(
+            memory_bytes=memory,
+            cpu_s=limits.INSPECTION_CPU_S,
+            readable=(Path(path),),
+            kept=(1, 2),
+            file_bytes=2 * limits.DOCUMENT_BYTES,
+        )
+    )
 
 
 if __name__ == "__main__":
