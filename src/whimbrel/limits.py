@@ -12,6 +12,12 @@ DEVICE_MODELS = 64  # models that a device follows: each costs a few files a ref
 DEVICE_ID_BYTES = 128  # UTF-8; a UUID has 36, an IMEI 15, an ARN up to 100
 
 # --- the inventory ---
+DEVICE_EPOCHS = 64  # installations of a device whose newest windows are known: one a boot, the newest ones
+SPIKE_DEVICES = 50  # enrolled with a shared token in an hour: fewer are a shelf of boards, and no spike
+SPIKE_OF_FLEET = 0.01  # of the devices enrolled before: fewer could decide nothing
+SPIKE_TIMES = 4  # times the busiest hour of the two weeks before
+SPIKE_LOOK_S = 60.0  # seconds between two looks for a spike
+SPIKE_USUAL_S = 14 * 86400.0  # seconds back in which an hour shows what is usual
 DEVICES_A_PAGE = 1000  # some 500 KB of JSON
 DEVICES_A_QUERY = 2000  # read at once where labels are looked at
 DEVICES_LOOKED_AT = 100_000  # devices whose labels one page looks at: a second or two

@@ -211,7 +211,15 @@ class Installation:
 
     def _profile(self) -> Profile:
         refused = frozenset(refusal.serial for refusal in self.state.journal.refused)
-        return Profile(self._device.device_id, self._device.labels, refused, frozenset(self._unfit))
+        device = self._device
+        return Profile(
+            device.device_id,
+            device.labels,
+            refused,
+            frozenset(self._unfit),
+            cohort_key=device.api.cohort_key,
+            awaits_cohort_key=device.api.awaits_cohort_key,
+        )
 
     def _intend(self, decision: Decision, policy: Policy, *, prepare: bool) -> Intent:
         return intend(

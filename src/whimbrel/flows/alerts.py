@@ -50,7 +50,10 @@ SAID_OF_EXPERIMENTS: dict[str, ExperimentAlertOn] = {
     "experiment end": "experiment_inconclusive",
     "experiment stop": "experiment_stopped",
 }
-SAID_OF_DEVICES: dict[str, DeviceAlertOn] = {"notice_duplicate": "duplicate_identity"}
+SAID_OF_DEVICES: dict[str, DeviceAlertOn] = {
+    "notice_duplicate": "duplicate_identity",
+    "notice_enrolments": "enrolment_spike",
+}
 SAID_OF_MODELS: dict[str, ModelAlertOn] = {
     "break_objective": "objective_broken",
     "notice_anomaly": "anomaly",
@@ -58,6 +61,7 @@ SAID_OF_MODELS: dict[str, ModelAlertOn] = {
 }
 _SEVERITY: dict[Event, Severity] = {
     "duplicate_identity": "warning",
+    "enrolment_spike": "warning",
     "objective_broken": "warning",
     "anomaly": "warning",
     "arm_stopped": "critical",
@@ -134,6 +138,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def thread(self) -> str:
         """What groups, at the receiver, the alerts of a rollout, an experiment, a device, or a monitor of a version."""
+        if self.event == "enrolment_spike":
+            return f"{self.namespace}/enrolments"
         if self.device:
             return f"{self.namespace}/device/{self.device}"
         if self.monitor:
@@ -158,6 +164,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """One line."""
         test = "TEST: " if self.test else ""
+        if self.event == "enrolment_spike":
+            return f"{test}{self.evidence.get('devices', 'many')} devices enrolled within an hour, far more than usual"
         if self.device:
             return f"{test}device {self.device}: two installations report with this id"
         if self.monitor:

@@ -5,6 +5,7 @@ artifacts = "files"                    # a folder, or s3://bucket/prefix, gs://.
 inbox = "table"                        # or nats://host:4222
 inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
+evidence = "proven"                    # or "all": devices that a shared token lets in move rollouts at once
 
 The receivers of alerts stand in the same file: see `receivers`. They alone are read again while a server runs
 (`CurrentReceivers`); what the other settings name is open by then.
@@ -24,6 +25,7 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.durable import write_durably
 from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
+from whimbrel.flows.reports.proven import EvidenceRule
 from whimbrel.model.documents import Document, convert
 from whimbrel.model.ids import Name
 from whimbrel.server.receivers import Receiver
@@ -43,6 +45,7 @@ class Config(Document, frozen=True):
     inbox: Annotated[str, Meta(pattern="^(table|nats://.+|tls://.+)$")] = "table"
     inbox_stream: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")] = "whimbrel-inbox"  # of NATS
     namespace: Name = "default"
+    evidence: EvidenceRule = "proven"
     receivers: Annotated[tuple[Receiver, ...], Meta(max_length=limits.RECEIVERS)] = ()
 
     def __post_init__(self) -> None:

@@ -41,6 +41,7 @@ from whimbrel.durable import trouble
 from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows.ports import Inbox
 from whimbrel.plan.rollout_states import State
+from whimbrel.flows.reports.proven import EvidenceRule
 from whimbrel.server.controllers.deltas import DeltaBuilding
 from whimbrel.server.controllers.judging import Judging
 from whimbrel.server.controllers.leader import Leader, LeadLost
@@ -74,12 +75,14 @@ class Controllers:
         signers: OnlineSigners,
         *,
         clock: Callable[[], float],
+        evidence: EvidenceRule = "proven",
     ) -> None:
+        """`evidence`: which devices' reports move rollouts and experiments."""
         self._database = database
         self._clock = clock
         self.wake = asyncio.Event()
         self.leader = Leader(database, clock=clock)
-        self.tallying = Tallying(self.leader, database, inbox, clock=clock)
+        self.tallying = Tallying(self.leader, database, inbox, clock=clock, evidence=evidence)
         self.judging = Judging(self.leader, database, clock=clock)
         self.monitoring = Monitoring(self.leader, clock=clock)
         self.publishing = Publishing(self.leader, database, blobs, signers, clock=clock)
@@ -90,6 +93,7 @@ class Controllers:
         """One round of all controllers. Raises `Unavailable` where it was broken off, or another server leads."""
         setbacks = await self.tallying.empty_inbox()
         for namespace in await asyncio.to_thread(all_namespaces, self._database):
+            await asyncio.to_thread(self.judging.look_for_spike, namespace)
             await asyncio.to_thread(self.judging.judge_rollouts, namespace, at_once=setbacks > 0)
             await asyncio.to_thread(self.judging.judge_experiments, namespace, at_once=setbacks > 0)
             await asyncio.to_thread(self.monitoring.watch_models, namespace)
