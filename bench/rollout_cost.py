@@ -101,7 +101,7 @@ def _measure(devices: int, *, decided: int, peer: int) -> dict[str, Any]:
 def _begin(repository: Repository, devices: int) -> None:
     now = time.time()
     with transaction(repository.database, "default") as stores:
-        registry, fleet = stores.registry, stores.fleet
+        registry = stores.registry
         registry.add_model(
             ModelRecord(namespace="default", name=MODEL, created_at=now, salt=42, settings=ModelSettings(), baseline=1)
         )
@@ -122,26 +122,23 @@ def _begin(repository: Repository, devices: int) -> None:
                 digests=[],
             )
         # The inventory holds enrolled devices; what a move costs must not depend on how many there are.
-        for number in range(min(devices, 1000)):
-            fleet.enrol(f"dev-{number}", credential="x" * 32, labels={}, at=now)
-        table = schema.devices
-        if devices > 1000:  # the rest in bulk, as a long life would have left them
-            for first in range(1000, min(devices, 200_000), 10_000):
-                stores.connection.execute(
-                    insert(table),
-                    [
-                        {
-                            "namespace": "default",
-                            "device_id": f"dev-{n}",
-                            "key": n * 2654435761,
-                            "labels": b"{}",
-                            "credential_sha256": "0" * 64,
-                            "enrolled_at": now,
-                            "seen_at": now,
-                        }
-                        for n in range(first, first + 10_000)
-                    ],
-                )
+        table, portion = schema.devices, 10_000
+        for first in range(0, min(devices, 200_000), portion):
+            stores.connection.execute(
+                insert(table),
+                [
+                    {
+                        "namespace": "default",
+                        "device_id": f"dev-{n}",
+                        "key": n * 2654435761,
+                        "labels": b"{}",
+                        "credential_sha256": "0" * 64,
+                        "enrolled_at": now,
+                        "seen_at": now,
+                    }
+                    for n in range(first, min(devices, first + portion))
+                ],
+            )
     asyncio.run(repository.controllers.settle())
 
 

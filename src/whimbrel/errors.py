@@ -3,7 +3,8 @@
     WhimbrelError
     ├── UntrustedInput       the other side is wrong: bad bytes, bad fields, bad signature. Do not retry.
     ├── Unavailable          nobody is wrong, try again later: network, locked database.
-    │   └── DiskFull           there is no room: somebody has to make some first.
+    │   ├── DiskFull           there is no room: somebody has to make some first.
+    │   └── TooMany            more came at once than is let in.
     ├── Refused              policy says no: the request is well-formed, and not allowed now.
     │   ├── NotFound         the named thing does not exist.
     │   ├── Conflict         somebody else was first, or it exists already with other contents.
@@ -45,6 +46,13 @@ class DiskFull(Unavailable):
 
     status = 507
     title = "The disk is full"
+
+
+class TooMany(Unavailable):
+    """More came at once than is let in."""
+
+    status = 429
+    title = "Too many at once"
 
 
 class Refused(WhimbrelError):

@@ -11,6 +11,16 @@ LABELS = 64  # labels of a device: each is matched on every decision
 DEVICE_MODELS = 64  # models that a device follows: each costs a few files a refresh
 DEVICE_ID_BYTES = 128  # UTF-8; a UUID has 36, an IMEI 15, an ARN up to 100
 
+# --- enrolment ---
+ENROLMENTS_A_MINUTE = 600  # new ids by one name of enrolment tokens: a fleet of 500 on a bench, and no flood of ids
+ENROLMENTS_A_MINUTE_MAX = 600_000  # what an operator may set: 10,000 a second
+ENROL_TOKEN_USES = 10_000_000
+ENROL_TOKENS_AT_ONCE = 10_000  # of one name: a production lot; some 500 KB of tokens
+ENROL_TERMS_BYTES = 512  # of the labels that terms name: they travel in every device token
+ALLOW_AGAIN_S = 86400.0  # for which a person lets an id come back with another key, where nothing else is said
+ALLOW_AGAIN_MAX_S = 30 * 86400.0
+CHALLENGE_LIFE_S = 120.0  # in which a device answers: a slow link and a slow key store need a few seconds
+
 # --- the inventory ---
 DEVICE_EPOCHS = 64  # installations of a device whose newest windows are known: one a boot, the newest ones
 SPIKE_DEVICES = 50  # enrolled with a shared token in an hour: fewer are a shelf of boards, and no spike

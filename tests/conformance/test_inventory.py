@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from support.values import T0
+from support.values import T0, enrol
 from whimbrel.errors import NotFound
 from whimbrel.flows.device_records import RunningVersion
 from whimbrel.flows.devices.find import find_devices
@@ -22,7 +22,7 @@ IDS = ["Board-2", "a.b", "a:b", "a@b", "a_b", "board-1", "board-10", "board-2", 
 def fill(stores: Stores) -> None:
     for number, device in enumerate(IDS):
         region = "NZ" if number % 2 else "FR"
-        stores.fleet.enrol(device, credential="c" * 20, labels={"region": region}, at=T0 + number)
+        enrol(stores, device, labels={"region": region}, at=T0 + number)
         if number < 6:
             serial = None if number == 0 else 1 + number % 2
             running = RunningVersion(device_id=device, model="wake", serial=serial, hardware_class="", at=T0 + number)

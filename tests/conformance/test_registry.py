@@ -6,19 +6,20 @@ import msgspec
 import pytest
 
 from support.experiments import written
-from support.values import EPOCH, T0, Town, cell, model, quarantined, release, rollout, seen, version
+from support.values import EPOCH, T0, Town, cell, enrol, model, quarantined, release, rollout, seen, version
 from whimbrel.errors import Conflict, NotAllowed, NotFound, UntrustedInput
 from whimbrel.flows.device_records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark
+from whimbrel.flows.devices.enrol import check_credential
 from whimbrel.flows.records import AuditRecord, ExperimentRecord, ModelSettings
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.device_window import DeviceWindow, Measured
 from whimbrel.health.panel import Value
 from whimbrel.health.tally import Cell, Moments
-from whimbrel.model.documents import encode
+from whimbrel.model.documents import digest_of, encode
 from whimbrel.plan.experiment_states import Phase
 from whimbrel.plan.rollout_states import State
 from whimbrel.stores.database import Database
-from whimbrel.stores.fleet import signed_key
+from whimbrel.stores.enrolments import signed_key
 from whimbrel.stores.registry import drop_lease, namespaces, take_lease
 from whimbrel.stores.signer import CryptoSigner
 from whimbrel.stores.transaction import Stores, transaction
@@ -200,15 +201,15 @@ def test_one_holds_the_lease_until_it_is_over_or_dropped(database: Database) -> 
 def test_enrolling_again_replaces_the_credential_and_keeps_the_bucket(database: Database) -> None:
     with transaction(database, "default") as stores:
         fleet = stores.fleet
-        fleet.enrol("dev-1", credential="one", labels={"a": "b"}, at=T0)
+        enrol(stores, "dev-1", labels={"a": "b"}, credential_sha256=digest_of(b"one"))
         ((key, labels),) = fleet.keys_and_labels("wake")
-        fleet.enrol("dev-1", credential="two", labels={}, at=T0)
-        fleet.check_credential("dev-1", "two")
+        enrol(stores, "dev-1", credential_sha256=digest_of(b"two"))
+        check_credential(stores.enrolments.known("dev-1"), "two")
         assert (key, labels) == (10522668389010243576, {"a": "b"})
         assert list(fleet.keys_and_labels("wake")) == [(key, {})]
         for device, credential in (("dev-1", "one"), ("dev-2", "two")):
             with pytest.raises(NotAllowed, match="not enrolled with this credential"):
-                fleet.check_credential(device, credential)
+                check_credential(stores.enrolments.known(device), credential)
     assert signed_key("dev-1") < 0
 
 
@@ -387,7 +388,7 @@ def test_labels_stay_where_a_device_says_nothing_of_them(database: Database) -> 
     with transaction(database, "default") as stores:
         fleet = stores.fleet
         for device in ("dev-1", "dev-2"):
-            fleet.enrol(device, credential="one", labels={"a": "b"}, at=T0)
+            enrol(stores, device, labels={"a": "b"}, at=T0)
         fleet.note_heard(
             HeardDevice(device_id="dev-1", at=T0 + 1),
             HeardDevice(device_id="dev-2", at=T0 + 1, labels={"a": "c"}),
@@ -405,9 +406,9 @@ def test_a_models_fleet_is_who_follows_it_and_who_never_said(database: Database)
     with transaction(database, "default") as stores:
         fleet = stores.fleet
         for name, models in (("a", ("wake",)), ("b", ("sleep",)), ("both", ("sleep", "wake")), ("old", ())):
-            fleet.enrol(name, credential="one", labels={"name": name}, models=models, at=T0)
+            enrol(stores, name, labels={"name": name}, models=models, at=T0)
     with transaction(database, "other") as stores:
-        stores.fleet.enrol("a", credential="one", labels={"name": "elsewhere"}, models=("wake",), at=T0)
+        enrol(stores, "a", labels={"name": "elsewhere"}, models=("wake",), at=T0)
     with transaction(database, "default") as stores:
         fleet = stores.fleet
         assert fleet_of(stores, "wake") == {"a", "both", "old"}
@@ -422,15 +423,15 @@ def test_a_models_fleet_is_who_follows_it_and_who_never_said(database: Database)
 def test_what_a_device_follows_no_more_is_dropped_and_what_it_runs_stays(database: Database) -> None:
     with transaction(database, "default") as stores:
         fleet = stores.fleet
-        fleet.enrol("a", credential="one", labels={"name": "a"}, models=("wake", "sleep"), at=T0)
+        enrol(stores, "a", labels={"name": "a"}, models=("wake", "sleep"), at=T0)
         runs = RunningVersion(device_id="a", model="wake", serial=2, hardware_class="pi", at=T0 + 1)
         fleet.note_running(runs)
         fleet.note_followed(FollowedModels(device_id="a", models=("wake", "walk"), at=T0 + 2))
         walks = RunningVersion(device_id="a", model="walk", serial=None, hardware_class="", at=T0 + 2)
         assert fleet.running_of("a") == {"wake": runs, "walk": walks}
-        fleet.enrol("a", credential="two", labels={"name": "a"}, at=T0 + 3)
+        enrol(stores, "a", labels={"name": "a"}, at=T0 + 3)
         assert fleet.running_of("a") == {"wake": runs, "walk": walks}
-        fleet.enrol("a", credential="three", labels={"name": "a"}, models=("walk",), at=T0 + 3)
+        enrol(stores, "a", labels={"name": "a"}, models=("walk",), at=T0 + 3)
         assert fleet.running_of("a") == {"walk": walks}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.server import done, model_file, plan_file, repository, whimbrel
-from support.values import T0, cell
+from support.values import T0, cell, enrol
 from whimbrel.flows.device_records import RunningVersion
 from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
@@ -147,7 +147,7 @@ def test_a_fleets_own_history_is_what_is_forecast(tmp_path: Path) -> None:
         fleet, registry = stores.fleet, stores.registry
         (running,) = registry.rollouts(model="wake")
         for index in range(30):
-            fleet.enrol(f"dev-{index}", credential="c" * 20, labels={}, at=T0)
+            enrol(stores, f"dev-{index}")
             kind = "pi4" if index % 3 else "pi5"
             fleet.note_running(
                 RunningVersion(device_id=f"dev-{index}", model="wake", serial=1, hardware_class=kind, at=T0)

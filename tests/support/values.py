@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from whimbrel.flows.device_records import DeviceMessage
+from whimbrel.flows.device_records import DeviceMessage, FollowedModels
+from whimbrel.flows.devices.records import EnrolledDevice
 from whimbrel.flows.publishing.publish import build_hash
 from whimbrel.flows.records import ModelRecord, ModelSettings, QuarantineRecord, RolloutRecord, VersionRecord
 from whimbrel.gate.verdict import Counts, GateInput
@@ -265,6 +266,30 @@ def announce(device: str, step: str, *, at: float = T0 + 10, **changes: Any) -> 
 # --- the registry and the fleet, in memory ---
 
 
+def enrol(
+    stores: Stores,
+    device_id: str,
+    *,
+    labels: Mapping[str, str] | None = None,
+    models: tuple[str, ...] = (),
+    at: float = T0,
+    **changes: Any,
+) -> None:
+    """A device that is enrolled. `changes`: fields of its `EnrolledDevice`, such as how it came in."""
+    before = stores.enrolments.known(device_id)
+    fields: dict[str, Any] = {
+        "credential_sha256": "0" * 64,
+        "admission": "shared",
+        "enrolled_at": at,
+        "admitted_at": at,
+        "cohort_key": device_id,  # as of a device from before there were cohort keys: names tell buckets
+    }
+    device = before or EnrolledDevice(device_id=device_id, **fields)
+    stores.enrolments.save(msgspec.structs.replace(device, **changes), labels=dict(labels or {}), at=at)
+    if models:
+        stores.fleet.note_followed(FollowedModels(device_id=device_id, models=models, at=at))
+
+
 class Town(msgspec.Struct):
     """One namespace, inside one transaction."""
 
@@ -278,9 +303,15 @@ class Town(msgspec.Struct):
     def fleet(self) -> Fleet:
         return self.stores.fleet
 
-    def enrol(self, *devices: str, labels: Mapping[str, str] | None = None, models: tuple[str, ...] = ()) -> None:
+    def enrol(
+        self,
+        *devices: str,
+        labels: Mapping[str, str] | None = None,
+        models: tuple[str, ...] = (),
+        **changes: Any,
+    ) -> None:
         for device in devices:
-            self.fleet.enrol(device, credential="c" * 20, labels=dict(labels or {}), models=models, at=T0)
+            enrol(self.stores, device, labels=labels, models=models, **changes)
 
     def publish(self, serial: int, **changes: Any) -> VersionRecord:
         record = version(serial, **changes)

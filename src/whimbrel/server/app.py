@@ -27,6 +27,7 @@ import uvicorn
 
 from whimbrel.durable import write_durably
 from whimbrel.errors import Conflict, NotFound, Unavailable, UntrustedInput
+from whimbrel.flows.devices.records import EnrolTokenTerms
 from whimbrel.flows.ports import Inbox
 from whimbrel.server.admin.app import admin_app
 from whimbrel.server.admin.operations import AdminContext
@@ -117,7 +118,7 @@ def _create(path: Path, config: Config, *, now: float) -> Folder:
         stores.roles.add_role("targets", first_targets)
         stores.roles.sign_snapshot_and_timestamp(online, now=today)
         stores.registry.add_secret(admin, kind="admin", name="first", at=now)
-        stores.registry.add_secret(enrol, kind="enrol", name="first", at=now)
+        stores.enrolments.add_token("first", [enrol], terms=EnrolTokenTerms(), at=now)
         write_durably(folder.root, stores.roles.role_bytes("root"))
         files = stores.roles.files_since(0)
         newest = stores.roles.newest()["timestamp"]

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
+from whimbrel.errors import NotFound, WhimbrelError
 from whimbrel.flows.decide_for_device import PublishedModel, decide_for_device
 from whimbrel.flows.device_records import DeviceMessage
-from whimbrel.flows.devices.enrol import admit_enrolment
+from whimbrel.flows.devices.enrol import EnrolmentRequest, check_credential, enrol_device
 from whimbrel.flows.reports.take_check import take_check
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import encode, parse
@@ -88,18 +88,23 @@ class DeviceApi:
         enrolment = parse(Enrolment, body, what="an enrolment")
         credential = secrets.token_urlsafe(32)
 
+        asked = EnrolmentRequest(
+            device_id=enrolment.device_id,
+            labels=enrolment.labels,
+            models=enrolment.models,
+            secret=enrolment.enrol_token,
+        )
+
         def work() -> None:
             with transaction(self._database, namespace) as stores:
-                if stores.registry.secret_name(enrolment.enrol_token, kind="enrol") is None:
-                    raise NotAllowed("this enrolment token is unknown here; ask the operator for a current one")
-                now = self._clock()
-                admit_enrolment(stores.inventory, enrolment.device_id, now=now)
-                stores.fleet.enrol(
-                    enrolment.device_id,
+                enrol_device(
+                    stores.enrolments,
+                    stores.inventory,
+                    stores.fleet,
+                    stores.registry,
+                    asked,
                     credential=credential,
-                    labels=enrolment.labels,
-                    models=enrolment.models,
-                    at=now,
+                    now=self._clock(),
                 )
 
         await asyncio.to_thread(work)
@@ -110,7 +115,7 @@ class DeviceApi:
 
         def work() -> None:
             with transaction(self._database, namespace) as stores:
-                stores.fleet.check_credential(credential.device_id, credential.credential)
+                check_credential(stores.enrolments.known(credential.device_id), credential.credential)
                 access = stores.inventory.access([credential.device_id]).get(credential.device_id)
                 check_access(access, issued=now)
 

@@ -20,9 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 from sqlalchemy import Connection, StaticPool, create_engine
 
+from whimbrel import limits
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.errors import Refused, Unavailable, WhimbrelError
 from whimbrel.flows.device_records import DeviceMessage
+from whimbrel.flows.devices.records import EnrolTokenTerms
 from whimbrel.flows.experiments.advance import PersonAct, act_by_person
 from whimbrel.flows.experiments.start import start_experiment
 from whimbrel.flows.ports import Taken
@@ -289,7 +291,8 @@ class Backend:
         )
         line = encode(Line(model=MODEL, sequence=1))
         with transaction(self.database, NAMESPACE) as stores:
-            stores.registry.add_secret(ENROL_TOKEN, kind="enrol", name="all", at=self.timeline.now)
+            terms = EnrolTokenTerms(rate_per_min=limits.ENROLMENTS_A_MINUTE_MAX)
+            stores.enrolments.add_token("all", [ENROL_TOKEN], terms=terms, at=self.timeline.now)
             stores.roles.add_role(roles.ROOT, root, content=self.root)
             stores.roles.add_role(roles.TARGETS, targets)
             add_model(

@@ -1,10 +1,9 @@
-"""The devices: their enrolment, inventory, cohorts and sequence marks, and the tally of their reports.
+"""The devices: what each runs, cohorts and sequence marks, and the tally of their reports.
 
 A model's fleet is the enrolled devices that follow it: those with a row of the model in `device_model`, which names the
 serial they run or none. A device without a row of any model has not said what it follows, and counts for every model.
 """
 
-import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ from sqlalchemy import (
 )
 
 from whimbrel import limits
-from whimbrel.errors import NotAllowed, UntrustedInput
+from whimbrel.errors import UntrustedInput
 from whimbrel.flows.device_records import (
     EnrolmentRates,
     FollowedModels,
@@ -36,6 +35,7 @@ from whimbrel.flows.device_records import (
     SequenceMark,
     SilenceLook,
 )
+from whimbrel.flows.reports.proven import Admissions
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.device_hour import DeviceHour
 from whimbrel.health.device_window import DeviceWindow
@@ -43,13 +43,10 @@ from whimbrel.health.panel import Value
 from whimbrel.health.slices import slices_of
 from whimbrel.health.tally import Cell, add, settled
 from whimbrel.model.documents import parse
-from whimbrel.policy.bucket import device_key
-from whimbrel.flows.reports.proven import Admissions
 from whimbrel.stores import schema
 from whimbrel.stores.admissions import read_admissions, read_rates
 from whimbrel.stores.inventory import note_running
-from whimbrel.stores.registry import hashed
-from whimbrel.stores.rows import NAMES_A_QUERY, packed, portions, upsert, upsert_all
+from whimbrel.stores.rows import NAMES_A_QUERY, packed, portions, upsert_all
 from whimbrel.stores.silence import first_looks, later_looks
 
 _CHANGING = tuple(
@@ -57,7 +54,6 @@ _CHANGING = tuple(
 )
 _KEY = ("window", "stage", "role", "hardware_class", "slices", "age_bucket")  # the columns of `Cell.key`
 _THIS_DEVICE = (schema.devices.c.namespace == bindparam("of"), schema.devices.c.device_id == bindparam("who"))
-_CREDENTIAL = select(schema.devices.c.credential_sha256).where(*_THIS_DEVICE)
 _DROP_MODEL = delete(schema.device_models).where(
     schema.device_models.c.namespace == bindparam("of"),
     schema.device_models.c.device_id == bindparam("who"),
@@ -80,33 +76,6 @@ class Fleet:
         self.namespace = namespace
 
     # --- devices ---
-
-    def enrol(
-        self, device_id: str, *, credential: str, labels: dict[str, str], at: float, models: tuple[str, ...] = ()
-    ) -> None:
-        """Enrol a device, or give an enrolled one a new credential.
-
-        `models`: all that it follows; none: it says nothing of them, and what it said before holds.
-        """
-        values = {
-            "namespace": self.namespace,
-            "device_id": device_id,
-            "key": signed_key(device_id),
-            "credential_sha256": hashed(credential),
-            "labels": packed(labels),
-            "enrolled_at": at,
-            "seen_at": at,
-        }
-        upsert(self.connection, schema.devices, values, update=("credential_sha256", "labels", "seen_at"))
-        if models:
-            self.note_followed(FollowedModels(device_id=device_id, models=models, at=at))
-
-    def check_credential(self, device_id: str, credential: str) -> None:
-        """Raises `NotAllowed`, with the same message for an unknown device and for a wrong credential."""
-        named = {"of": self.namespace, "who": device_id}
-        kept = self.connection.execute(_CREDENTIAL, named).scalar_one_or_none()
-        if kept is None or not hmac.compare_digest(kept, hashed(credential)):
-            raise NotAllowed("this device is not enrolled with this credential; enrol it (again)")
 
     def is_enrolled(self, device_id: str) -> bool:
         """Whether a device of this name was ever enrolled."""
@@ -497,12 +466,6 @@ class Fleet:
             )
         )
         return sorted((parse(Cell, row.cell, what="a stored cell") for row in rows), key=lambda cell: cell.key)
-
-
-def signed_key(device_id: str) -> int:
-    """A device's key as a database stores it: two's complement, since SQL has no unsigned 64-bit number."""
-    key = device_key(device_id)
-    return key - 2**64 if key >= 2**63 else key
 
 
 def _sight(namespace: str, sight: HeardDevice) -> dict[str, Any]:

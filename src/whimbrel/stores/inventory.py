@@ -304,6 +304,13 @@ def _device(row: Row[Any]) -> DeviceRecord:
         operator_labels=parse(dict[str, str], row.operator_labels, what="stored labels"),
         enrolled_at=row.enrolled_at,
         heard_at=row.seen_at,
+        admission=row.admission,
+        admitted_at=row.admitted_at,
+        enrol_token_name=row.enrol_token_name,
+        has_key=row.public_key is not None,
+        credential_epoch=row.credential_epoch,
+        allowed_again_until=row.allowed_again_until,
+        granted_labels=parse(dict[str, str], row.granted_labels, what="stored labels"),
         access=_access(row, _ACCESS) if row.access_state is not None else None,
         duplicate=_duplicate(row, _DUPLICATE) if row.duplicate_noticed_at is not None else None,
     )

@@ -271,6 +271,41 @@ devices = Table(
     Column("operator_labels", LargeBinary, nullable=False, server_default="{}"),  # given by people
     Column("enrolled_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
+    Column("admission", String(16), nullable=False, server_default="shared"),  # shared, single_use, attested, person
+    Column("admitted_at", Float, nullable=False, server_default="0"),
+    Column("enrol_token_name", String(64), nullable=False, server_default=""),  # "": no token was needed
+    Column("public_key", String(64)),  # Ed25519, base64url; NULL: it enrolled without a key
+    Column("credential_epoch", Integer, nullable=False, server_default="1"),  # one more with each new credential
+    Column("credential_at", Float, nullable=False, server_default="0"),  # when the credential was made
+    Column("challenged_at", Float, nullable=False, server_default="0"),  # of the last challenge that was taken
+    Column("allowed_again_until", Float),  # until then the id may enrol with another key: a person said so
+    Column("allowed_again_key", String(64)),  # NULL: with any key
+    Column("granted_labels", LargeBinary, nullable=False, server_default="{}"),  # given by the server
+    Column("claimable_labels", LargeBinary, nullable=False, server_default="{}"),  # values that it may claim
+    Index("device_by_credential", "credential_at"),
+)
+
+enrol_tokens = Table(  # the terms on which devices enrol, by name
+    "enrol_token",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("terms", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("revoked_at", Float),
+    Column("minute", BigInteger, nullable=False),  # the last minute in which ids came in, since 1970
+    Column("minute_uses", Integer, nullable=False),  # new ids in this minute
+)
+
+enrol_secrets = Table(  # the tokens themselves, as hashes; a factory's terms have many
+    "enrol_secret",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("uses", Integer, nullable=False),
+    Index("enrol_secret_by_name", "namespace", "name"),
 )
 
 device_access = Table(  # devices that were ever blocked or removed: what they may do now
@@ -448,7 +483,7 @@ secrets = Table(
     metadata,
     Column("namespace", String(64), primary_key=True),
     Column("sha256", String(64), primary_key=True),
-    Column("kind", String(16), nullable=False),  # admin, enrol
+    Column("kind", String(16), nullable=False),  # admin
     Column("name", String(64), nullable=False),
     Column("created_at", Float, nullable=False),
 )

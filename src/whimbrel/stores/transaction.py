@@ -1,7 +1,7 @@
 """All stores of one namespace, within one transaction.
 
     with transaction(database, namespace) as stores:
-        stores.fleet.enrol(...)
+        stores.fleet.note_heard(...)
         stores.registry.write_audit(...)
 
 1. A unit of work is one transaction: it is committed at the end of the block, and rolled back by any exception.
@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from whimbrel.stores.alerts import AlertDeliveries
 from whimbrel.stores.database import Database
 from whimbrel.stores.deltas import Deltas
+from whimbrel.stores.enrolments import Enrolments
 from whimbrel.stores.experiments import Experiments
 from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.health import Health
@@ -45,6 +46,11 @@ class Stores:
     def fleet(self) -> Fleet:
         """Devices, cohorts, sequence marks and the tally of their reports."""
         return Fleet(self.connection, self.namespace)
+
+    @cached_property
+    def enrolments(self) -> Enrolments:
+        """How devices are known again, and the tokens that let them in."""
+        return Enrolments(self.connection, self.namespace)
 
     @cached_property
     def inventory(self) -> Inventory:

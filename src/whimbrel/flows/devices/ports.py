@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from whimbrel.flows.device_records import FollowedModels
 from whimbrel.flows.devices.records import (
     BuildOnDevice,
     DeviceAccess,
@@ -10,6 +11,8 @@ from whimbrel.flows.devices.records import (
     DevicePortion,
     DeviceRecord,
     DuplicateIdentity,
+    EnrolledDevice,
+    EnrolTokenRecord,
     ModelOnDevice,
     Waiting,
 )
@@ -20,6 +23,21 @@ class AccessPort(Protocol):
 
     def access(self, devices: Sequence[str]) -> dict[str, DeviceAccess]: ...
     def set_access(self, entry: DeviceAccess) -> None: ...
+
+
+class EnrolmentPort(Protocol):
+    """How devices are known again, and the tokens that let new ones in."""
+
+    def known(self, device_id: str) -> EnrolledDevice | None: ...
+    def save(self, device: EnrolledDevice, *, labels: dict[str, str] | None, at: float) -> None: ...
+    def token(self, secret: str) -> EnrolTokenRecord | None: ...
+    def use_token(self, secret: str, *, uses_max: int | None, minute: int, minute_uses: int) -> bool: ...
+
+
+class FollowedPort(Protocol):
+    """Which models devices follow."""
+
+    def note_followed(self, *told: FollowedModels) -> None: ...
 
 
 class ObservedPort(AccessPort, Protocol):

@@ -1,14 +1,52 @@
 """What the inventory keeps of devices, besides what the fleet needs to count them."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
+from whimbrel import limits
 from whimbrel.health.report import Build
+from whimbrel.model.documents import Document
+from whimbrel.model.ids import Label, LabelValue
 from whimbrel.model.selector import EVERYONE, Selector
 
 AccessState = Literal["open", "blocked", "removed"]
+
+# How an id came in: by a token that many devices share, by one that lets a single device in, by a proof that the
+# operator's roots vouch for (a certificate, an attestation), or by a person who allowed it to come back.
+Admission = Literal["shared", "single_use", "attested", "person"]
+
+
+class EnrolledDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server keeps of a device to know it again. Times are POSIX seconds.
+
+    `enrolled_at`: when the id came in first. `admitted_at`: when it came in by its `admission`. `enrol_token_name`: the
+    token that let it in; "" where none was needed. `public_key`: its Ed25519 key as base64url; None where it has none.
+    `epoch`: how many credentials it got so far. `challenged_at`: when the challenge was made that it answered last, to
+    enrol. `allowed_again_until`: until then a person lets the id enrol with another key, or with
+    `allowed_again_key` alone. `granted_labels`: labels
+    that the server gives it. `claimable_labels`: the values that it may claim for a label; a label that is not among
+    them is free. `cohort_key`: what its bucket comes from, drawn once and for its life; None: it took none, so its id
+    stands in and it is no evidence (flows/reports/proven.py).
+    """
+
+    device_id: str
+    credential_sha256: str
+    admission: Admission
+    enrolled_at: float
+    admitted_at: float
+    enrol_token_name: str = ""
+    public_key: str | None = None
+    epoch: int = 1
+    credential_at: float = 0.0
+    challenged_at: float = 0.0
+    allowed_again_until: float | None = None
+    allowed_again_key: str | None = None
+    granted_labels: dict[str, str] = {}
+    claimable_labels: dict[str, tuple[str, ...]] = {}
+    cohort_key: str | None = None
 
 
 class DeviceAccess(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +61,44 @@ class DeviceAccess(msgspec.Struct, frozen=True, kw_only=True):
     not_before: float = 0.0
     because: str = ""
     actor: str = ""
+
+
+class EnrolTokenTerms(Document, frozen=True):
+    """On which terms the tokens of one name let devices in. Without a field, there is no such bound.
+
+    `expires_at`: POSIX seconds. `uses_max`: devices that each token lets in; 1 makes it single-use. `labels`: values
+    that a device may claim for these labels. `granted_labels`: labels that every such device has, whatever it claims.
+    `rate_per_min`: new devices a minute, over all tokens of the name. `requires_key`: only devices that prove a key.
+    """
+
+    expires_at: float | None = None
+    uses_max: Annotated[int, Meta(ge=1, le=limits.ENROL_TOKEN_USES)] | None = None
+    labels: dict[Label, tuple[LabelValue, ...]] = {}
+    granted_labels: dict[Label, LabelValue] = {}
+    rate_per_min: Annotated[int, Meta(ge=1, le=limits.ENROLMENTS_A_MINUTE_MAX)] = limits.ENROLMENTS_A_MINUTE
+    requires_key: bool = False
+
+    @property
+    def admission(self) -> Admission:
+        """How a device that such a token let in came in."""
+        return "single_use" if self.uses_max == 1 else "shared"
+
+
+class EnrolTokenRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The enrolment tokens of one name. `tokens`: how many there are. `uses`: devices that they let in.
+
+    `minute`: the last minute in which they let any in (since 1970), with `minute_uses` of them.
+    """
+
+    name: str
+    terms: EnrolTokenTerms
+    created_at: float
+    actor: str
+    revoked_at: float | None = None
+    minute: int = 0
+    minute_uses: int = 0
+    tokens: int = 0
+    uses: int = 0
 
 
 class ModelOnDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,13 +147,23 @@ class DuplicateIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An enrolled device. `labels`: those that it told; `operator_labels`: those that people gave it."""
+    """An enrolled device. `labels`: those that it told; `operator_labels`: those that people gave it.
+
+    `granted_labels`: those that the server gives it. The others are told of in `EnrolledDevice`.
+    """
 
     device_id: str
     labels: dict[str, str]
     operator_labels: dict[str, str]
     enrolled_at: float
     heard_at: float
+    admission: Admission = "shared"
+    admitted_at: float = 0.0
+    enrol_token_name: str = ""
+    has_key: bool = False
+    credential_epoch: int = 1
+    allowed_again_until: float | None = None
+    granted_labels: dict[str, str] = {}
     access: DeviceAccess | None = None
     duplicate: DuplicateIdentity | None = None  # that was noticed
 

@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.status_codes import HTTP_201_CREATED
 
+from whimbrel.flows.devices.records import EnrolTokenTerms
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.repository import EnrolToken
 
@@ -23,7 +24,8 @@ async def create_enrol_token(
     """Make a token with which devices enrol. It is told once, and kept as a hash."""
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     await operations.do(
-        namespace, lambda stores: stores.registry.add_secret(token, kind="enrol", name=name, at=operations.now())
+        namespace,
+        lambda stores: stores.enrolments.add_token(name, [token], terms=EnrolTokenTerms(), at=operations.now()),
     )
     return EnrolToken(name=name, token=token)
 

@@ -166,7 +166,7 @@ def test_a_label_that_the_device_tells_is_refused_and_its_own_word_holds_later()
         with pytest.raises(Conflict, match="tells region=NZ itself"):
             label(here, "dev-1", region="FR")
         label(here, "dev-1", site="lab")
-        here.fleet.enrol("dev-1", credential="c" * 20, labels={"site": "own"}, at=T0)
+        here.enrol("dev-1", labels={"site": "own"})
         site = [read_selector(f"site={word}") for word in ("own", "lab")]
         looked = [here.stores.inventory.look(DeviceFilter(selector=each), after="", limit=9).devices for each in site]
         assert [len(each) for each in looked] == [1, 0]
