@@ -68,12 +68,24 @@ class DeviceApi:
         self._clock = clock
         self._confidential = confidential
         self._token: tuple[str, float] | None = None
-        self._credential = self._kept()
+        self._credential = kept = self._kept()
+        self._cohort_key = kept.cohort_key if kept is not None else None
+        self._was_enrolled = kept is not None
 
     @property
     def known(self) -> bool:
         """Whether the server can be told anything at all: there is a credential, or a token to get one with."""
         return self._credential is not None or self._enrol_token is not None
+
+    @property
+    def cohort_key(self) -> str | None:
+        """What the device's bucket comes from; None: its id. It outlasts a credential that is refused."""
+        return self._cohort_key
+
+    @property
+    def awaits_cohort_key(self) -> bool:
+        """Whether the device is to be counted, and was never enrolled yet: until then it is in no rollout."""
+        return self._enrol_token is not None and not self._was_enrolled
 
     def enrol(self) -> None:
         """Make the device known where it is not yet. Raises `Unavailable`, `NotAllowed`, `BadBody`."""
@@ -117,11 +129,11 @@ class DeviceApi:
         if self._token is not None and self._clock() < self._token[1]:
             return self._token[0]
         credential = self._credential or self._enrol()
-        answer = self._post("token", documents.encode(credential))
+        answer = self._post("token", _shown(credential))
         self._check_unknown("token", answer)
         if _is_unknown(answer):
             credential = self._enrol()
-            answer = self._post("token", documents.encode(credential))
+            answer = self._post("token", _shown(credential))
         token = self._parsed(Token, "token", answer)
         self._token = token.token, self._clock() + max(token.expires_in_s - _EARLY_S, token.expires_in_s / 2)
         return token.token
@@ -130,13 +142,18 @@ class DeviceApi:
         if self._enrol_token is None:
             raise NotAllowed("the server does not know this device, and there is no enrolment token; give one")
         body = Enrolment(
-            device_id=self._device_id, enrol_token=self._enrol_token, labels=self._labels(), models=self._models
+            device_id=self._device_id,
+            enrol_token=self._enrol_token,
+            takes_cohort_key=True,
+            labels=self._labels(),
+            models=self._models,
         )
         credential = self._parsed(Credential, "enrol", self._post("enrol", documents.encode(body)))
         if credential.device_id != self._device_id:
             raise UntrustedInput(f"the server enrolled {credential.device_id!r}; expected {self._device_id!r}")
         self._disk.write(self._path, documents.encode(credential), mode=0o600)
-        self._credential = credential
+        self._credential, self._was_enrolled = credential, True
+        self._cohort_key = credential.cohort_key
         return credential
 
     def _kept(self) -> Credential | None:
@@ -179,6 +196,11 @@ class DeviceApi:
             return NotAllowed(f"{detail}; check the enrolment token" if answer.status == 401 else detail)
         check_patience(f"POST {what}", answer, now=time.time())
         return TooLarge(detail) if answer.status == 413 else Unavailable(detail)
+
+
+def _shown(credential: Credential) -> bytes:
+    """The credential as the server is shown it."""
+    return documents.encode(Credential(device_id=credential.device_id, credential=credential.credential))
 
 
 def _is_unknown(answer: Answer) -> bool:

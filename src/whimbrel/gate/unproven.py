@@ -24,7 +24,7 @@ _GOES_BACK = frozenset({"roll_back", "slice_back"})
 
 
 def weigh_unproven(plan: Plan, now: GateInput, verdict: Verdict, ledger: Ledger, cells: Sequence[Cell]) -> Verdict:
-    """The verdict, with what unproven devices make of it. `ledger`: their own; `cells`: theirs, to be folded into it."""
+    """The verdict, with what unproven devices make of it. `ledger`: their own; `cells`: theirs, not yet folded."""
     unproven = now.unproven
     if unproven is None or not unproven.devices:
         return verdict

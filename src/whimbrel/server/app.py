@@ -157,9 +157,7 @@ def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -
             if folder.config.inbox == "table"
             else InboxNats(folder.config.inbox, stream=folder.config.inbox_stream)
         )
-        controllers = Controllers(
-            database, blobs, inbox, signers, clock=clock, evidence=folder.config.evidence
-        )
+        controllers = Controllers(database, blobs, inbox, signers, clock=clock, evidence=folder.config.evidence)
         alerts = Alerts(database, folder.path, CurrentReceivers(folder), leads=controllers.leads_now, clock=clock)
         yield Repository(folder, database, blobs, inbox, signers, controllers, alerts, clock)
     finally:

@@ -17,6 +17,7 @@ from whimbrel.errors import NotFound, WhimbrelError
 from whimbrel.flows.decide_for_device import PublishedModel, decide_for_device
 from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.devices.enrol import EnrolmentRequest, check_credential, enrol_device
+from whimbrel.flows.devices.records import EnrolledDevice
 from whimbrel.flows.reports.take_check import take_check
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import encode, parse
@@ -54,8 +55,10 @@ class DeviceApi:
         *,
         clock: Callable[[], float],
         gatekeeper: Gatekeeper,
+        draw_cohort_key: Callable[[str], str] = lambda _: secrets.token_hex(16),
     ) -> None:
-        self._clock = clock
+        """`draw_cohort_key`: what the bucket of a new device comes from, which nobody can foresee."""
+        self._clock, self._draw_cohort_key = clock, draw_cohort_key
         self._gatekeeper = gatekeeper
         self._database = database
         self._tokens = tokens
@@ -93,22 +96,25 @@ class DeviceApi:
             labels=enrolment.labels,
             models=enrolment.models,
             secret=enrolment.enrol_token,
+            takes_cohort_key=enrolment.takes_cohort_key,
         )
 
-        def work() -> None:
+        def work() -> EnrolledDevice:
             with transaction(self._database, namespace) as stores:
-                enrol_device(
+                return enrol_device(
                     stores.enrolments,
                     stores.inventory,
                     stores.fleet,
                     stores.registry,
                     asked,
                     credential=credential,
+                    cohort_key=self._draw_cohort_key(enrolment.device_id),
                     now=self._clock(),
                 )
 
-        await asyncio.to_thread(work)
-        return 201, encode(Credential(device_id=enrolment.device_id, credential=credential))
+        device = await asyncio.to_thread(work)
+        cohort_key = device.cohort_key if enrolment.takes_cohort_key else None
+        return 201, encode(Credential(device_id=enrolment.device_id, credential=credential, cohort_key=cohort_key))
 
     async def _token(self, _scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
         credential = parse(Credential, body, what="a credential")
@@ -150,11 +156,13 @@ class DeviceApi:
             with transaction(self._database, namespace) as stores:
                 policies = {model: _policy_of(stores, model) for model in check.models}
                 take_check(stores.fleet, check, policies, device_id=device, now=self._clock())
+                admission = stores.fleet.admissions([device]).get(device)
                 return decide_for_device(
                     check.models,
                     lambda model: _published(stores, model, policies.get(model) or _policy_of(stores, model)),
                     device_id=device,
                     labels=check.labels,
+                    cohort_key=None if admission is None else admission.cohort_key,
                 )
 
         return 200, msgspec.json.encode({"models": await asyncio.to_thread(work)})

@@ -51,6 +51,7 @@ from whimbrel.server.controllers import Controllers
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import problem
 from whimbrel.server.intake import Intake
+from whimbrel.sim.checkers import cohort_key_of
 from whimbrel.sim.inline_loop import InlineLoop
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, HOUR_S, MODEL, NAMESPACE, REFRESH_S, REPORT_S, Timeline
 from whimbrel.stores import schema

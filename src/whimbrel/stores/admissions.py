@@ -6,7 +6,6 @@ from sqlalchemy import Connection, func, select, update
 
 from whimbrel import limits
 from whimbrel.flows.device_records import DeviceAdmission, EnrolmentRates
-from whimbrel.flows.reports.proven import Admissions
 from whimbrel.stores import schema
 from whimbrel.stores.rows import portions
 
@@ -14,16 +13,20 @@ _DEVICE = schema.devices.c
 _HOUR_S = 3600.0
 
 
-def read_admissions(connection: Connection, namespace: str, devices: Sequence[str]) -> Admissions:
-    """The admissions of some devices, and when the first device of the namespace came in."""
+def read_admissions(connection: Connection, namespace: str, devices: Sequence[str]) -> dict[str, DeviceAdmission]:
+    """How some devices came in, by id."""
     query = select(*(_DEVICE[name] for name in DeviceAdmission.__struct_fields__)).where(_DEVICE.namespace == namespace)
-    by_device = {
+    return {
         row.device_id: DeviceAdmission(**row._mapping)
         for some in portions(devices)
         for row in connection.execute(query.where(_DEVICE.device_id.in_(some)))
     }
+
+
+def read_first_admission(connection: Connection, namespace: str) -> float | None:
+    """When the first device of a namespace came in; None: none is enrolled."""
     first = connection.execute(select(func.min(_DEVICE.admitted_at)).where(_DEVICE.namespace == namespace))
-    return Admissions(by_device, first.scalar_one())
+    return first.scalar_one()
 
 
 def read_rates(connection: Connection, namespace: str, *, now: float) -> EnrolmentRates:

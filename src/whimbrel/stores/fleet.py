@@ -27,6 +27,7 @@ from sqlalchemy import (
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.device_records import (
+    DeviceAdmission,
     EnrolmentRates,
     FollowedModels,
     HeardDevice,
@@ -35,7 +36,6 @@ from whimbrel.flows.device_records import (
     SequenceMark,
     SilenceLook,
 )
-from whimbrel.flows.reports.proven import Admissions
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.device_hour import DeviceHour
 from whimbrel.health.device_window import DeviceWindow
@@ -44,7 +44,7 @@ from whimbrel.health.slices import slices_of
 from whimbrel.health.tally import Cell, add, settled
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
-from whimbrel.stores.admissions import read_admissions, read_rates
+from whimbrel.stores.admissions import read_admissions, read_first_admission, read_rates
 from whimbrel.stores.inventory import note_running
 from whimbrel.stores.rows import NAMES_A_QUERY, packed, portions, upsert_all
 from whimbrel.stores.silence import first_looks, later_looks
@@ -241,9 +241,13 @@ class Fleet:
             )
         ).scalar_one()
 
-    def admissions(self, devices: Sequence[str]) -> Admissions:
-        """How some devices came in, and when the first one did."""
+    def admissions(self, devices: Sequence[str]) -> dict[str, DeviceAdmission]:
+        """How some devices came in, by id."""
         return read_admissions(self.connection, self.namespace, devices)
+
+    def first_admitted_at(self) -> float | None:
+        """When the first device of the namespace came in; None: none is enrolled."""
+        return read_first_admission(self.connection, self.namespace)
 
     def enrolment_rates(self, *, now: float) -> EnrolmentRates:
         """How many devices came in lately by a shared token."""

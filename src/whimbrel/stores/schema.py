@@ -283,6 +283,7 @@ devices = Table(
     Column("granted_labels", LargeBinary, nullable=False, server_default="{}"),  # given by the server
     Column("claimable_labels", LargeBinary, nullable=False, server_default="{}"),  # values that it may claim
     Index("device_by_credential", "credential_at"),
+    Index("device_by_admission", "namespace", "admitted_at"),
 )
 
 enrol_tokens = Table(  # the terms on which devices enrol, by name

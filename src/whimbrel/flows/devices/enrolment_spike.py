@@ -30,9 +30,8 @@ class EnrolmentSpike(msgspec.Struct, frozen=True, kw_only=True):
     def words(self) -> str:
         """In a sentence."""
         return (
-            f"{self.devices:,} devices enrolled with a shared token within the last hour, and {self.usual:,} at most in "
-            "an hour of the two weeks before: they may be invented. Look at them with whimbrel device list, revoke the "
-            "token where they are, and admit them where they are not"
+            f"{self.devices:,} devices enrolled with a shared token within the last hour, and {self.usual:,} at most "
+            "in an hour of the two weeks before: somebody may be inventing devices (whimbrel device list shows them)"
         )
 
 

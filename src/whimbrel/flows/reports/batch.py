@@ -50,8 +50,7 @@ class FleetBatch:
         return {epoch: self._sequences[device_id, epoch] for epoch in self._epochs.get(device_id, ())}
 
     def set_mark(self, device_id: str, epoch: str, mark: SequenceMark) -> None:
-        """All windows of an installation up to the mark were tallied. Of very many installations, the oldest is forgotten.
-        """
+        """All windows of an installation up to the mark were tallied. Of very many, the oldest is forgotten."""
         self._sequences[device_id, epoch] = self._new_sequences[device_id, epoch] = mark
         epochs = self._epochs.setdefault(device_id, set())
         epochs.add(epoch)

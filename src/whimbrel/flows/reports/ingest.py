@@ -32,7 +32,7 @@ from whimbrel.flows.records import ExperimentRecord
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.flows.reports.live import LiveComparisons
 from whimbrel.flows.reports.past import PastTally
-from whimbrel.flows.reports.proven import EvidenceRule
+from whimbrel.flows.reports.proven import Admissions, EvidenceRule
 from whimbrel.flows.reports.take_announcement import take_announcement
 from whimbrel.flows.reports.tally_window import tally_window
 from whimbrel.health.report import Announcement, Batch
@@ -73,7 +73,7 @@ def ingest(
         registry,
         fleet,
         [*registry.rollouts(live=True), *experiments],
-        admissions=fleet.admissions(sorted(names)),
+        admissions=Admissions(fleet.admissions(sorted(names)), fleet.first_admitted_at()),
         weighs=devices is not None and evidence == "proven",
         now=now,
     )

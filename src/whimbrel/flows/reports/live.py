@@ -1,8 +1,7 @@
 """What is known of the live rollouts and experiments while a batch of messages is taken in.
 
-1. A device is believed about its arm only when its bucket says the same, which comes from the cohort key that the server
-   drew for it. Where the bucket is that of a label's value,
-   which only the device knows, it is believed once: it stays in the arm that it told first.
+1. A device is believed about its arm only when its bucket, by its cohort key, says the same. Where the bucket is that
+   of a label's value, which only the device knows, it is believed once: it stays in the arm that it told first.
 2. Of slices, only the labels that were asked for are kept: others would make as many cells as a device has ideas.
 3. The level of a compared metric is the mean of the control in the newest closed windows that have enough of it: the
    time of day, which is taken off every device's value.

@@ -7,8 +7,8 @@
    were cohort keys have their id as their cohort key.
 3. A comparison that began while no device at all was enrolled counts all: there is nobody who could be outvoted. So a
    desk whose boards come after the rollout completes it.
-4. What unproven devices tell is tallied apart, under a name of its own (`unproven_name`). It may hold the comparison and
-   alert people, and neither moves it on nor takes it back (flows/rollouts/judge).
+4. What unproven devices tell is tallied apart, under a name of its own (`unproven_name`). It may hold the comparison
+   and alert people, and neither moves it on nor takes it back (flows/rollouts/judge).
 5. A namespace that trusts its shared token says `evidence = "all"` in whimbrel.toml, and then all devices are proven.
 
 Called while messages are taken in, and by who reads what unproven devices told.

@@ -29,8 +29,7 @@ from whimbrel.plan.measures import SHARES
 
 
 class WindowTally(msgspec.Struct, frozen=True):
-    """The cells of one window, by the name that they are tallied under, and how many of its claims contradict the bucket.
-    """
+    """The cells of one window, by the name of their tally, and how many claims contradict the device's bucket."""
 
     cells: dict[str, list[Cell]]
     contradictions: int

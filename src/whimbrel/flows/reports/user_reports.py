@@ -18,8 +18,8 @@ from whimbrel.errors import NotFound, Refused, WhimbrelError
 from whimbrel.flows.device_records import UserReportRecord
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.flows.versions import find_version
 from whimbrel.flows.reports.proven import unproven_name
+from whimbrel.flows.versions import find_version
 from whimbrel.health.report import Role
 from whimbrel.health.tally import Cell, age_bucket
 from whimbrel.health.user_report import Fate, UserReport, UserReports

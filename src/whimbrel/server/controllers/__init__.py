@@ -40,8 +40,8 @@ from contextlib import suppress
 from whimbrel.durable import trouble
 from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows.ports import Inbox
-from whimbrel.plan.rollout_states import State
 from whimbrel.flows.reports.proven import EvidenceRule
+from whimbrel.plan.rollout_states import State
 from whimbrel.server.controllers.deltas import DeltaBuilding
 from whimbrel.server.controllers.judging import Judging
 from whimbrel.server.controllers.leader import Leader, LeadLost
