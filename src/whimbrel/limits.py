@@ -19,6 +19,8 @@ ENROL_TOKENS_AT_ONCE = 10_000  # of one name: a production lot; some 500 KB of t
 ENROL_TERMS_BYTES = 512  # of the labels that terms name: they travel in every device token
 ALLOW_AGAIN_S = 86400.0  # for which a person lets an id come back with another key, where nothing else is said
 ALLOW_AGAIN_MAX_S = 30 * 86400.0
+ATTESTATION_CERTIFICATES = 8  # of a chain: Android's have four or five
+ATTESTATION_CERTIFICATE_CHARS = 11_000  # base64url of 8 KiB; an attestation certificate has about 1 KiB
 CHALLENGE_LIFE_S = 120.0  # in which a device answers: a slow link and a slow key store need a few seconds
 
 # --- the inventory ---

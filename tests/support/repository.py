@@ -33,6 +33,7 @@ from whimbrel.model import documents
 from whimbrel.model.release import File, Line, Probe, Release, Signature, Tensor, TensorSpec, Variant
 from whimbrel.policy.policy import Policy
 from whimbrel.trust import roles
+from whimbrel.trust.possession import Proof, check_proof, enrolment_text, token_text
 
 TOP = roles.ROOT, roles.TARGETS, roles.SNAPSHOT, roles.TIMESTAMP
 
@@ -260,6 +261,9 @@ class Server:
         self.faults: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
         self.tokens: set[str] = set()
         self.credentials: dict[str, str] = {}
+        self.keys: dict[str, str] = {}  # public keys of devices
+        self.granted: dict[str, str] = {}  # labels that the server gives
+        self.gives_challenges = True  # False: as servers were before devices had keys
         self.down = False
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(self))
         self._http.daemon_threads = True
@@ -358,19 +362,51 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
         def _device(self, what: str, value: dict[str, Any]) -> tuple[int, Any]:
             if what in server.answers:
                 return server.answers[what], {"title": "as the test says"}
+            if what == "challenge":
+                if not server.gives_challenges:
+                    return 404, {"title": "Not found"}
+                return 200, {"challenge": f"challenge-{len(server.asked):08d}"}
             if what == "enrol":
-                if value["enrol_token"] != server.enrol_token:
+                device, proof = value["device_id"], value.get("proof")
+                knows = value.get("credential") == server.credentials.get(device, "")
+                if value.get("enrol_token") != server.enrol_token and not knows:
                     return 401, {"title": "unknown token"}
+                if proof is not None:
+                    text = enrolment_text(
+                        challenge=proof["challenge"],
+                        device_id=device,
+                        public_key=proof["public_key"],
+                        enrol_token=value.get("enrol_token"),
+                    )
+                    check_proof(documents.convert(Proof, proof, what="a proof"), text)
+                    server.keys[device] = proof["public_key"]
                 server.enrolled.append(value)
+                if knows:
+                    kept = {"device_id": device, "credential": value["credential"]}
+                    return 201, kept | {"public_key": proof["public_key"], "labels": server.granted}
                 credential = f"credential-of-{value['device_id']}-{len(server.credentials)}"
                 server.credentials[value["device_id"]] = credential
-                return 201, {"device_id": value["device_id"], "credential": credential}
+                answer = {"device_id": device, "credential": credential}
+                return 201, answer if proof is None else answer | {
+                    "public_key": proof["public_key"],
+                    "labels": server.granted,
+                }
             if what == "token":
                 if server.credentials.get(value["device_id"]) != value["credential"]:
                     return 401, {"title": "unknown credential"}
+                if (key := server.keys.get(value["device_id"])) is not None:
+                    proof = documents.convert(Proof, value["proof"], what="a proof")
+                    assert proof.public_key == key
+                    text = token_text(
+                        challenge=proof.challenge,
+                        device_id=value["device_id"],
+                        public_key=key,
+                        credential=value["credential"],
+                    )
+                    check_proof(proof, text)
                 token = f"token-of-{value['device_id']}"
                 server.tokens.add(token)
-                return 200, {"token": token, "expires_in_s": 3600}
+                return 200, {"token": token, "expires_in_s": 3600} | ({"labels": server.granted} if key else {})
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
             if token not in server.tokens:
                 return 401, {"title": "no token"}

@@ -77,7 +77,8 @@ class Agent:
         chance = options.chance or random.Random()  # noqa: S311 (it spreads load and keeps no secret)
         self.folder = folder
         self.settings = settings
-        self._labels = labels_of(settings.labels)
+        self._own_labels = labels_of(settings.labels)
+        self._labels = dict(self._own_labels)
         self._clock = options.clock
         self._now = PassClock(options.clock, options.monotonic)
         self._durable_sessions = options.durable_sessions
@@ -119,6 +120,7 @@ class Agent:
             network=self._network,
             clock=options.monotonic,
             confidential=is_confidential(settings.server),
+            granted=self._take_granted,
         )
         self._installations: dict[str, Installation] = {}
         self._install(api, options.probes)
@@ -143,6 +145,13 @@ class Agent:
         self._status_file = StatusFile(folder, disk=disk)
         self._shadows: dict[str, ShadowClient] = {}
         self._shadows_guard = threading.Lock()
+
+    def _take_granted(self, labels: dict[str, str]) -> None:
+        """The labels that the server gives this device win over its own. All parts share the one dictionary."""
+        without = [name for name in self._labels if name not in self._own_labels and name not in labels]
+        self._labels.update({**self._own_labels, **labels})
+        for name in without:
+            del self._labels[name]
 
     def _allowance(self) -> Allowance:
         return Allowance(

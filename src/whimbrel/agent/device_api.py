@@ -2,9 +2,12 @@
 
 1. A 401 means: a new token; a second one: a new enrolment. Never more than once a request. Without TLS, over a network,
    anybody may answer 401: then nothing secret is sent again, and a person must say that it is meant.
-2. An enrolment tells which models the device follows, the labels that policies ask for, and no others.
-3. A body that the server calls wrong (400, 413) is never sent again; anything else is tried again later.
-4. Only the server's own answers count. Only 204 means that something is stored, and an error is the server's where it
+2. The device proves a key of its own where it enrols and where it gets a token: it signs a challenge of the server. A
+   server that gives no challenges (404) is an old one, and is told no proof. A device that enrolled without a key
+   adopts its key, by its credential, when it next needs a token.
+3. An enrolment tells which models the device follows, the labels that policies ask for, and no others.
+4. A body that the server calls wrong (400, 413) is never sent again; anything else is tried again later.
+5. Only the server's own answers count. Only 204 means that something is stored, and an error is the server's where it
    is a problem document: a captive portal that answers 200, 401 or 413 makes this device forget nothing.
 """
 
@@ -14,15 +17,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from whimbrel import limits
 from whimbrel.agent.answers import Misfit, excerpt, is_problem
 from whimbrel.agent.backoff import check_patience
+from whimbrel.agent.device_key import DeviceKey
 from whimbrel.agent.disk import Disk
 from whimbrel.device.ports import Answer, Clock, Network
 from whimbrel.errors import NotAllowed, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model import documents
-from whimbrel.trust.enrolment import Credential, Enrolment, Token
+from whimbrel.trust.enrolment import Credential, Enrolment, Token, TokenRequest
+from whimbrel.trust.possession import Challenge, Proof, enrolment_text, prove, public_key_of, token_text
 
 _EARLY_S = 60.0  # a token is renewed this long before it ends
 _T = TypeVar("_T")
@@ -55,9 +62,15 @@ class DeviceApi:
         network: Network,
         clock: Clock,
         confidential: bool = True,
+        granted: Callable[[dict[str, str]], None] = lambda _labels: None,
     ) -> None:
-        """`confidential`: whether nobody on the way to `url` can answer in the server's place."""
+        """`confidential`: whether nobody on the way to `url` can answer in the server's place.
+
+        `granted` is told the labels that the server gives the device, at the start and whenever they change.
+        """
         self._path = path
+        self._key = DeviceKey(path.with_name("device.key"), disk=disk)
+        self._granted = granted
         self._url = f"{url}/device/v1"
         self._device_id = device_id
         self._labels = labels
@@ -71,11 +84,13 @@ class DeviceApi:
         self._credential = kept = self._kept()
         self._cohort_key = kept.cohort_key if kept is not None else None
         self._was_enrolled = kept is not None
+        if kept is not None:
+            granted(kept.labels)
 
     @property
     def known(self) -> bool:
-        """Whether the server can be told anything at all: there is a credential, or a token to get one with."""
-        return self._credential is not None or self._enrol_token is not None
+        """Whether the server can be told anything at all: there is a credential, or a way to get one."""
+        return self._credential is not None or self._enrol_token is not None or self._key.exists
 
     @property
     def cohort_key(self) -> str | None:
@@ -85,7 +100,7 @@ class DeviceApi:
     @property
     def awaits_cohort_key(self) -> bool:
         """Whether the device is to be counted, and was never enrolled yet: until then it is in no rollout."""
-        return self._enrol_token is not None and not self._was_enrolled
+        return self.known and not self._was_enrolled
 
     def enrol(self) -> None:
         """Make the device known where it is not yet. Raises `Unavailable`, `NotAllowed`, `BadBody`."""
@@ -129,32 +144,81 @@ class DeviceApi:
         if self._token is not None and self._clock() < self._token[1]:
             return self._token[0]
         credential = self._credential or self._enrol()
-        answer = self._post("token", _shown(credential))
+        if credential.public_key is None:
+            credential = self._adopt_key(credential)
+        answer = self._ask_token(credential)
         self._check_unknown("token", answer)
         if _is_unknown(answer):
             credential = self._enrol()
-            answer = self._post("token", _shown(credential))
+            answer = self._ask_token(credential)
         token = self._parsed(Token, "token", answer)
         self._token = token.token, self._clock() + max(token.expires_in_s - _EARLY_S, token.expires_in_s / 2)
+        if credential.public_key is not None and token.labels != credential.labels:
+            self._keep(msgspec.structs.replace(credential, labels=token.labels))
         return token.token
 
+    def _ask_token(self, credential: Credential) -> Answer:
+        asked = TokenRequest(device_id=credential.device_id, credential=credential.credential)
+        if credential.public_key is not None and (challenge := self._challenge()) is not None:
+            text = token_text(
+                challenge=challenge,
+                device_id=self._device_id,
+                public_key=public_key_of(self._key.get()),
+                credential=credential.credential,
+            )
+            asked = msgspec.structs.replace(asked, proof=prove(self._key.get(), text, challenge=challenge))
+        return self._post("token", documents.encode(asked))
+
     def _enrol(self) -> Credential:
-        if self._enrol_token is None:
+        if self._enrol_token is None and not self._key.exists:
             raise NotAllowed("the server does not know this device, and there is no enrolment token; give one")
-        body = Enrolment(
-            device_id=self._device_id,
-            enrol_token=self._enrol_token,
-            takes_cohort_key=True,
-            labels=self._labels(),
-            models=self._models,
-        )
+        proof = self._enrolment_proof(self._enrol_token)
+        if self._enrol_token is None and proof is None:
+            raise NotAllowed("the server knows no keys of devices, and there is no enrolment token; give one")
+        return self._send_enrolment(Enrolment(device_id=self._device_id, enrol_token=self._enrol_token, proof=proof))
+
+    def _adopt_key(self, credential: Credential) -> Credential:
+        """Let the server know the key of a device that enrolled without one, where it can; the credential stays."""
+        try:
+            proof = self._enrolment_proof(None)
+            if proof is None:
+                return credential
+            return self._send_enrolment(
+                Enrolment(device_id=self._device_id, credential=credential.credential, proof=proof)
+            )
+        except (NotAllowed, BadBody):
+            return credential  # the request for a token says what is wrong
+
+    def _send_enrolment(self, body: Enrolment) -> Credential:
+        body = msgspec.structs.replace(body, takes_cohort_key=True, labels=self._labels(), models=self._models)
         credential = self._parsed(Credential, "enrol", self._post("enrol", documents.encode(body)))
         if credential.device_id != self._device_id:
             raise UntrustedInput(f"the server enrolled {credential.device_id!r}; expected {self._device_id!r}")
+        self._keep(credential)
+        return credential
+
+    def _keep(self, credential: Credential) -> None:
         self._disk.write(self._path, documents.encode(credential), mode=0o600)
         self._credential, self._was_enrolled = credential, True
         self._cohort_key = credential.cohort_key
-        return credential
+        self._granted(credential.labels)
+
+    def _enrolment_proof(self, enrol_token: str | None) -> Proof | None:
+        """A proof of the key, for an enrolment. None for a server that gives no challenges."""
+        challenge = self._challenge()
+        if challenge is None:
+            return None
+        key = self._key.get()
+        text = enrolment_text(
+            challenge=challenge, device_id=self._device_id, public_key=public_key_of(key), enrol_token=enrol_token
+        )
+        return prove(key, text, challenge=challenge)
+
+    def _challenge(self) -> str | None:
+        answer = self._post("challenge", b"{}")
+        if answer.status == 404 and is_problem(answer):
+            return None
+        return self._parsed(Challenge, "challenge", answer).challenge
 
     def _kept(self) -> Credential | None:
         content = self._disk.read(self._path)
@@ -196,11 +260,6 @@ class DeviceApi:
             return NotAllowed(f"{detail}; check the enrolment token" if answer.status == 401 else detail)
         check_patience(f"POST {what}", answer, now=time.time())
         return TooLarge(detail) if answer.status == 413 else Unavailable(detail)
-
-
-def _shown(credential: Credential) -> bytes:
-    """The credential as the server is shown it."""
-    return documents.encode(Credential(device_id=credential.device_id, credential=credential.credential))
 
 
 def _is_unknown(answer: Answer) -> bool:

@@ -23,6 +23,7 @@ from pathlib import Path
 from whimbrel import limits
 from whimbrel.model.formats import FORMATS, runtime_label
 from whimbrel.policy.policy import Policy, without
+from whimbrel.trust.enrolment import is_reserved
 
 _SYSTEMS = {"linux": "linux", "darwin": "macos", "win32": "windows"}  # sys.platform, and the label
 _MACHINES = {"amd64": "x86_64", "x64": "x86_64", "aarch64": "arm64"}  # platform.machine(), in lower case
@@ -43,8 +44,8 @@ _TEXT_BYTES = 64 * limits.KIB  # of a file of the kernel's; /proc/cpuinfo names 
 
 
 def labels_of(given: Mapping[str, str]) -> dict[str, str]:
-    """The labels of this device: what is seen, and the app's (`given`) over it."""
-    return {**seen_labels(), **given}
+    """The labels of this device: what is seen, and the app's (`given`) over it; none that the server alone gives."""
+    return {name: value for name, value in {**seen_labels(), **given}.items() if not is_reserved(name)}
 
 
 def labels_to_tell(labels: Mapping[str, str], policies: Iterable[Policy]) -> dict[str, str]:

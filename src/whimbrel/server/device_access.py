@@ -1,6 +1,7 @@
 """A server's memory of the devices that may not speak follows the database: within two seconds, whoever changed it.
 
-Compares: the rows of `device_access` that changed lately with the `Gatekeeper` of this process.
+Compares: the rows of `device_access` that changed lately, and the credentials that were replaced lately, with the
+`Gatekeeper` of this process.
 Does: takes them over. At its start it takes all rows that refuse a token.
 Killed: the next start reads them again.
 
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from whimbrel.errors import WhimbrelError
 from whimbrel.server.auth import TOKEN_LIFE_S, Gatekeeper
 from whimbrel.stores.database import Database
+from whimbrel.stores.enrolments import new_credentials
 from whimbrel.stores.inventory import access_changes, access_that_matters
 
 log = logging.getLogger(__name__)
@@ -38,9 +40,12 @@ class AccessWatch:
         with self._database.transaction() as connection:
             if self._read_at is None:
                 changes = access_that_matters(connection, removed_since=now - TOKEN_LIFE_S)
+                credentials = new_credentials(connection, since=now - TOKEN_LIFE_S)
             else:
-                changes = access_changes(connection, since=min(now, self._read_at) - _OVERLAP_S)
+                since = min(now, self._read_at) - _OVERLAP_S
+                changes, credentials = access_changes(connection, since=since), new_credentials(connection, since=since)
         self._gatekeeper.note(changes, now=now)
+        self._gatekeeper.note_credentials(credentials, now=now)
         self._read_at = now
 
     async def run(self) -> None:

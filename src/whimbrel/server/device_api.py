@@ -1,4 +1,4 @@
-"""The requests of devices: enrol, token, announce, reports, and the thin check. The hot path: raw ASGI, no framework.
+"""The requests of devices: challenge, enrol, token, announce, reports, and the thin check. Raw ASGI, no framework.
 
 1. A message (an announcement, or a batch of reports) is read here, so that the device hears at once what is wrong with
    it. It is counted later: `intake` has it stored, then the device is answered, and `controllers/tallying` takes it.
@@ -8,22 +8,24 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from whimbrel.errors import NotFound, WhimbrelError
+from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
 from whimbrel.flows.decide_for_device import PublishedModel, decide_for_device
 from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.devices.enrol import EnrolmentRequest, check_credential, enrol_device
-from whimbrel.flows.devices.records import EnrolledDevice
+from whimbrel.flows.devices.records import EnrolledDevice, NewCredential
+from whimbrel.flows.devices.told_labels import check_told_labels
 from whimbrel.flows.reports.take_check import take_check
 from whimbrel.health.report import Announcement, Batch
-from whimbrel.model.documents import encode, parse
+from whimbrel.model.documents import digest_of, encode, parse
 from whimbrel.model.release import Line, Release
 from whimbrel.policy.policy import Policy
-from whimbrel.server.auth import TOKEN_LIFE_S, DeviceTokens, Gatekeeper, check_access
+from whimbrel.server.auth import TOKEN_LIFE_S, Claims, DeviceTokens, Gatekeeper, check_access
+from whimbrel.server.challenges import Challenges
 from whimbrel.server.http import (
     DEVICE_BODY_BYTES,
     Receive,
@@ -39,7 +41,8 @@ from whimbrel.server.intake import Intake
 from whimbrel.stores.database import Database
 from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.trust import roles
-from whimbrel.trust.enrolment import Check, Credential, Enrolment, Token
+from whimbrel.trust.enrolment import Check, Credential, Enrolment, Token, TokenRequest
+from whimbrel.trust.possession import Challenge, ChallengeRequest, check_proof, enrolment_text, token_text
 
 Handler = Callable[[Scope, bytes, str], Awaitable[tuple[int, bytes]]]
 
@@ -62,8 +65,10 @@ class DeviceApi:
         self._gatekeeper = gatekeeper
         self._database = database
         self._tokens = tokens
+        self._challenges = Challenges(tokens.key)
         self._intake = intake
         self._handlers: dict[str, Handler] = {
+            "challenge": self._challenge,
             "enrol": self._enrol,
             "token": self._token,
             "announce": self._announce,
@@ -87,17 +92,31 @@ class DeviceApi:
             return
         await respond(send, status, answer)
 
+    async def _challenge(self, _scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
+        parse(ChallengeRequest, body or b"{}", what="a request for a challenge")
+        return 200, encode(Challenge(challenge=self._challenges.make(namespace, now=self._clock())))
+
     async def _enrol(self, _scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
         enrolment = parse(Enrolment, body, what="an enrolment")
-        credential = secrets.token_urlsafe(32)
-
+        credential, now = secrets.token_urlsafe(32), self._clock()
         asked = EnrolmentRequest(
             device_id=enrolment.device_id,
             labels=enrolment.labels,
             models=enrolment.models,
             secret=enrolment.enrol_token,
             takes_cohort_key=enrolment.takes_cohort_key,
+            credential=enrolment.credential,
         )
+        if (proof := enrolment.proof) is not None:
+            challenged_at = self._challenges.made_at(proof.challenge, namespace=namespace, now=now)
+            text = enrolment_text(
+                challenge=proof.challenge,
+                device_id=enrolment.device_id,
+                public_key=proof.public_key,
+                enrol_token=enrolment.enrol_token,
+            )
+            check_proof(proof, text)
+            asked = msgspec.structs.replace(asked, public_key=proof.public_key, challenged_at=challenged_at)
 
         def work() -> EnrolledDevice:
             with transaction(self._database, namespace) as stores:
@@ -109,39 +128,75 @@ class DeviceApi:
                     asked,
                     credential=credential,
                     cohort_key=self._draw_cohort_key(enrolment.device_id),
-                    now=self._clock(),
+                    now=now,
                 )
 
         device = await asyncio.to_thread(work)
-        cohort_key = device.cohort_key if enrolment.takes_cohort_key else None
-        return 201, encode(Credential(device_id=enrolment.device_id, credential=credential, cohort_key=cohort_key))
+        if device.epoch > 1:  # this process knows it at once, the others when they look
+            new = NewCredential(device_id=device.device_id, epoch=device.epoch, made_at=device.credential_at)
+            self._gatekeeper.note_credentials([(namespace, new)], now=now)
+        keeps = device.credential_sha256 != digest_of(credential.encode())
+        answer = Credential(device_id=device.device_id, credential=enrolment.credential or "" if keeps else credential)
+        if proof is not None:  # a client without a key may be an old one, which knows no other fields
+            answer = msgspec.structs.replace(answer, public_key=device.public_key, labels=device.granted_labels)
+        if enrolment.takes_cohort_key:
+            answer = msgspec.structs.replace(answer, cohort_key=device.cohort_key)
+        return 201, encode(answer)
 
     async def _token(self, _scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
-        credential = parse(Credential, body, what="a credential")
-
-        def work() -> None:
-            with transaction(self._database, namespace) as stores:
-                check_credential(stores.enrolments.known(credential.device_id), credential.credential)
-                access = stores.inventory.access([credential.device_id]).get(credential.device_id)
-                check_access(access, issued=now)
-
+        asked = parse(TokenRequest, body, what="a credential")
         now = self._clock()
-        await asyncio.to_thread(work)
-        token = self._tokens.issue(namespace, credential.device_id, now=now)
-        return 200, encode(Token(token=token, expires_in_s=TOKEN_LIFE_S))
+
+        def work() -> EnrolledDevice:
+            with transaction(self._database, namespace) as stores:
+                device = check_credential(stores.enrolments.known(asked.device_id), asked.credential)
+                check_access(stores.inventory.access([asked.device_id]).get(asked.device_id), issued=now)
+                return device
+
+        device = await asyncio.to_thread(work)
+        self._check_key(device, asked, namespace=namespace, now=now)
+        token = self._tokens.issue(
+            namespace,
+            device.device_id,
+            now=now,
+            epoch=device.epoch,
+            labels=device.granted_labels,
+            claimable=device.claimable_labels,
+        )
+        labels = device.granted_labels if asked.proof is not None else {}
+        return 200, encode(Token(token=token, expires_in_s=TOKEN_LIFE_S, labels=labels))
+
+    def _check_key(self, device: EnrolledDevice, asked: TokenRequest, *, namespace: str, now: float) -> None:
+        """Raise `NotAllowed` where a device that has a key does not prove it: its credential may be stolen."""
+        if device.public_key is None:
+            return
+        proof = asked.proof
+        if proof is None or proof.public_key != device.public_key:
+            raise NotAllowed("this device has a key; prove it, with a challenge of POST challenge")
+        self._challenges.made_at(proof.challenge, namespace=namespace, now=now)
+        text = token_text(
+            challenge=proof.challenge,
+            device_id=device.device_id,
+            public_key=proof.public_key,
+            credential=asked.credential,
+        )
+        check_proof(proof, text)
 
     async def _announce(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
-        device = self._device(scope, namespace)
-        parse(Announcement, body, what="an announcement")
+        claims = self._claims(scope, namespace)
+        announcement = parse(Announcement, body, what="an announcement")
+        _check_told(announcement.slices, claims)
         return await self._store(
-            DeviceMessage(namespace=namespace, device_id=device, kind="announce", body=body, at=self._clock())
+            DeviceMessage(namespace=namespace, device_id=claims.device, kind="announce", body=body, at=self._clock())
         )
 
     async def _reports(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
-        device = self._device(scope, namespace)
-        parse(Batch, body, what="a batch of reports")
+        claims = self._claims(scope, namespace)
+        batch = parse(Batch, body, what="a batch of reports")
+        for told in (batch.labels, *(window.slices for window in batch.windows)):
+            _check_told(told, claims)
         return await self._store(
-            DeviceMessage(namespace=namespace, device_id=device, kind="reports", body=body, at=self._clock())
+            DeviceMessage(namespace=namespace, device_id=claims.device, kind="reports", body=body, at=self._clock())
         )
 
     async def _store(self, record: DeviceMessage) -> tuple[int, bytes]:
@@ -149,8 +204,9 @@ class DeviceApi:
         return 204, b""
 
     async def _check(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
-        device = self._device(scope, namespace)
-        check = parse(Check, body, what="a check")
+        claims = self._claims(scope, namespace)
+        device, check = claims.device, parse(Check, body, what="a check")
+        _check_told(check.labels, claims)
 
         def work() -> dict[str, dict[str, Any]]:
             with transaction(self._database, namespace) as stores:
@@ -161,17 +217,22 @@ class DeviceApi:
                     check.models,
                     lambda model: _published(stores, model, policies.get(model) or _policy_of(stores, model)),
                     device_id=device,
-                    labels=check.labels,
+                    labels={**check.labels, **claims.labels},
                     cohort_key=None if admission is None else admission.cohort_key,
                 )
 
         return 200, msgspec.json.encode({"models": await asyncio.to_thread(work)})
 
-    def _device(self, scope: Scope, namespace: str) -> str:
+    def _claims(self, scope: Scope, namespace: str) -> Claims:
         """The device that asks. Raises `NotAllowed`, or `Refused` for one that is blocked."""
         claims = self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=self._clock())
-        self._gatekeeper.check(namespace, claims.device, issued=claims.issued)
-        return claims.device
+        self._gatekeeper.check(namespace, claims.device, issued=claims.issued, epoch=claims.epoch)
+        return claims
+
+
+def _check_told(labels: Mapping[str, str], claims: Claims) -> None:
+    if labels:
+        check_told_labels(labels, granted=claims.labels, claimable=claims.claimable)
 
 
 def _policy_of(stores: Stores, model: str) -> Policy | None:

@@ -25,8 +25,9 @@ def read_admissions(connection: Connection, namespace: str, devices: Sequence[st
 
 def read_first_admission(connection: Connection, namespace: str) -> float | None:
     """When the first device of a namespace came in; None: none is enrolled."""
-    first = connection.execute(select(func.min(_DEVICE.admitted_at)).where(_DEVICE.namespace == namespace))
-    return first.scalar_one()
+    query = select(func.min(_DEVICE.admitted_at)).where(_DEVICE.namespace == namespace)
+    first: float | None = connection.execute(query).scalar_one()
+    return first
 
 
 def read_rates(connection: Connection, namespace: str, *, now: float) -> EnrolmentRates:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from whimbrel.errors import Conflict, NotFound
-from whimbrel.flows.devices.records import EnrolledDevice, EnrolTokenRecord, EnrolTokenTerms
+from whimbrel.flows.devices.records import EnrolledDevice, EnrolTokenRecord, EnrolTokenTerms, NewCredential
 from whimbrel.model.documents import parse
 from whimbrel.policy.bucket import device_key
 from whimbrel.stores import schema
@@ -33,11 +33,11 @@ class Enrolments:
 
     # --- devices ---
 
-    def known(self, device_id: str) -> EnrolledDevice | None:
-        """What is kept of a device; None for an id that is not enrolled. Locks it, where the database has row locks."""
+    def known(self, device_id: str, *, lock: bool = False) -> EnrolledDevice | None:
+        """What is kept of a device; None for an id that is not enrolled. `lock`: until the transaction ends."""
         table = schema.devices
         query = select(table).where(table.c.namespace == self.namespace, table.c.device_id == device_id)
-        row = self.connection.execute(query.with_for_update()).one_or_none()
+        row = self.connection.execute(query.with_for_update() if lock else query).one_or_none()
         return None if row is None else _enrolled(row)
 
     def save(self, device: EnrolledDevice, *, labels: dict[str, str] | None, at: float) -> None:
@@ -134,12 +134,15 @@ class Enrolments:
         self.connection.execute(update(table).where(*mine).values(revoked_at=at))
 
 
-def new_credentials(connection: Connection, *, since: float) -> list[tuple[str, str, int]]:
-    """Devices of any namespace whose credential was replaced at `since` or later: namespace, id, and its epoch."""
+def new_credentials(connection: Connection, *, since: float) -> list[tuple[str, NewCredential]]:
+    """The credentials of any namespace that replaced another one at `since` or later, with their namespaces."""
     table = schema.devices
-    columns = table.c.namespace, table.c.device_id, table.c.credential_epoch
+    columns = table.c.namespace, table.c.device_id, table.c.credential_epoch, table.c.credential_at
     query = select(*columns).where(table.c.credential_at >= since, table.c.credential_epoch > 1)
-    return [(row.namespace, row.device_id, row.credential_epoch) for row in connection.execute(query)]
+    return [
+        (row.namespace, NewCredential(device_id=row.device_id, epoch=row.credential_epoch, made_at=row.credential_at))
+        for row in connection.execute(query)
+    ]
 
 
 def signed_key(cohort_key: str) -> int:

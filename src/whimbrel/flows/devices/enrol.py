@@ -65,7 +65,7 @@ def enrol_device(
     Raises `Refused`, `NotAllowed` where it has nothing that lets it in, or `TooMany`.
     """
     admit_enrolment(access, asked.device_id, now=now)
-    known = enrolments.known(asked.device_id)
+    known = enrolments.known(asked.device_id, lock=True)
     if known is None:
         device = _new(enrolments, asked, now=now)
     elif _proves_itself(known, asked):

@@ -63,6 +63,14 @@ class DeviceAccess(msgspec.Struct, frozen=True, kw_only=True):
     actor: str = ""
 
 
+class NewCredential(msgspec.Struct, frozen=True, kw_only=True):
+    """A device got another credential: tokens of a former `epoch` are over. `made_at`: POSIX seconds."""
+
+    device_id: str
+    epoch: int
+    made_at: float
+
+
 class EnrolTokenTerms(Document, frozen=True):
     """On which terms the tokens of one name let devices in. Without a field, there is no such bound.
 

@@ -6,8 +6,7 @@ Called where a device enrols, and where it tells labels later: in a batch of rep
 from collections.abc import Mapping
 
 from whimbrel.errors import Refused
-
-RESERVED = "attestation"  # this label and those that begin with it and a dot come from a verifier, and from nobody else
+from whimbrel.trust.enrolment import is_reserved
 
 
 def check_told_labels(
@@ -28,8 +27,3 @@ def check_told_labels(
         elif key in claimable and value not in claimable[key]:
             allowed = ", ".join(claimable[key]) or "no value"
             raise Refused(f"the enrolment token lets a device claim {key} as {allowed}; it told {value!r}")
-
-
-def is_reserved(label: str) -> bool:
-    """Whether only the server gives this label."""
-    return label == RESERVED or label.startswith(f"{RESERVED}.")
