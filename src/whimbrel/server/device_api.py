@@ -58,10 +58,10 @@ class DeviceApi:
         *,
         clock: Callable[[], float],
         gatekeeper: Gatekeeper,
-        draw_cohort_key: Callable[[str], str] = lambda _: secrets.token_hex(16),
+        draw_cohort_key: Callable[[str], str] | None = None,
     ) -> None:
-        """`draw_cohort_key`: what the bucket of a new device comes from, which nobody can foresee."""
-        self._clock, self._draw_cohort_key = clock, draw_cohort_key
+        """`draw_cohort_key`: what the bucket of a new device comes from, by its id; None: it is drawn at random."""
+        self._clock, self._draw_cohort_key = clock, draw_cohort_key or random_cohort_key
         self._gatekeeper = gatekeeper
         self._database = database
         self._tokens = tokens
@@ -228,6 +228,11 @@ class DeviceApi:
         claims = self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=self._clock())
         self._gatekeeper.check(namespace, claims.device, issued=claims.issued, epoch=claims.epoch)
         return claims
+
+
+def random_cohort_key(_device_id: str) -> str:
+    """What the bucket of a new device comes from: 128 random bits, which nobody can foresee or search."""
+    return secrets.token_hex(16)
 
 
 def _check_told(labels: Mapping[str, str], claims: Claims) -> None:

@@ -56,11 +56,11 @@ def enrol_device(
     asked: EnrolmentRequest,
     *,
     credential: str,
-    cohort_key: str,
+    cohort_key: str | None = None,
     now: float,
 ) -> EnrolledDevice:
-    """Enrol a device, and write what is kept of it. `credential` and `cohort_key`: those that it gets, at random; one
-    that it has already stays.
+    """Enrol a device, and write what is kept of it. `credential`: the one that it gets. `cohort_key`: the one that was
+    drawn for it, which it gets where it has none.
 
     Raises `Refused`, `NotAllowed` where it has nothing that lets it in, or `TooMany`.
     """
