@@ -122,6 +122,7 @@ class Agent:
             confidential=is_confidential(settings.server),
             granted=self._take_granted,
         )
+        self._api = api
         self._installations: dict[str, Installation] = {}
         self._install(api, options.probes)
         self._installing = {model: Backoff(chance) for model in settings.models}
@@ -414,6 +415,7 @@ class Agent:
     def _current_status(self, problems: Sequence[str] = ()) -> dict[str, Any]:
         return {
             "device_id": self.settings.device_id,
+            "public_key": self._api.public_key,
             "labels": self._labels,
             "process": os.getpid(),
             "last_refresh": self._trust.memory.refreshed_at or None,

@@ -69,7 +69,7 @@ class DeviceApi:
         `granted` is told the labels that the server gives the device, at the start and whenever they change.
         """
         self._path = path
-        self._key = DeviceKey(path.with_name("device.key"), disk=disk)
+        self._key = DeviceKey(path.parent, device_id, disk=disk)
         self._granted = granted
         self._url = f"{url}/device/v1"
         self._device_id = device_id
@@ -101,6 +101,11 @@ class DeviceApi:
     def awaits_cohort_key(self) -> bool:
         """Whether the device is to be counted, and was never enrolled yet: until then it is in no rollout."""
         return self.known and not self._was_enrolled
+
+    @property
+    def public_key(self) -> str | None:
+        """The key by which the server knows this device, or may know it; None before one was made."""
+        return public_key_of(self._key.get()) if self._key.exists else None
 
     def enrol(self) -> None:
         """Make the device known where it is not yet. Raises `Unavailable`, `NotAllowed`, `BadBody`."""

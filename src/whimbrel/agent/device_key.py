@@ -1,7 +1,8 @@
 """The device's own key: an Ed25519 key that is made here, and never leaves. The server knows the device by it.
 
 It lies in the agent's folder as PEM, mode 0600, and is made when it is first needed. A device whose disk was wiped
-makes another one, and is then another device to the server. A file that cannot be read as a key is replaced.
+makes another one, and is then another device to the server. A file that cannot be read as a key is replaced. Each id
+has a key of its own: a copied disk that gets another id does not go on with the key of the first one.
 """
 
 from pathlib import Path
@@ -11,13 +12,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from whimbrel.agent.disk import Disk
+from whimbrel.model.documents import digest_of
 
 
 class DeviceKey:
-    """The key at `path`."""
+    """The key of `device_id`, in `folder`."""
 
-    def __init__(self, path: Path, *, disk: Disk) -> None:
-        self._path = path
+    def __init__(self, folder: Path, device_id: str, *, disk: Disk) -> None:
+        self._path = folder / f"device-{digest_of(device_id.encode())[:16]}.key"
         self._disk = disk
         self._key: Ed25519PrivateKey | None = None
 

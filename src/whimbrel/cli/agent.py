@@ -248,6 +248,8 @@ def status(folder: Folder, json: Json = False) -> None:
         f"device {agent_status['device_id']}; agent {'running' if agent_status['running'] else 'not running'}; "
         f"last refresh {when}{ago}; {_waiting_words(agent_status['windows_waiting'])}\n"
     )
+    if agent_status.get("public_key"):
+        sys.stdout.write(f"its key: {agent_status['public_key']}\n")
     if not agent_status.get("patches", True):
         sys.stdout.write("patches cannot be applied here, so versions come whole: pip install 'whimbrel[delta]'\n")
     if missing := agent_status.get("not_measured"):

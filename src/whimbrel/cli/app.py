@@ -65,7 +65,8 @@ _COMMANDS = {
         "forecast": _Entry("forecast", "server", "What a plan will do to a fleet, before it does it."),
         "gate": _Entry("gate", "server", "Judge a file of windows as the server would have."),
         "feedback": _Entry("feedback", "server", "Hand on the tickets of users, to be counted and judged."),
-        "device": _Entry("device", "server", "Devices: what they run and wait for; label, block or remove one."),
+        "device": _Entry("device", "server", "Devices: what they run and wait for; label, block, allow or remove one."),
+        "enrol-token": _Entry("enrol_token", "server", "With what devices enrol, on which terms, and until when."),
         "alert": _Entry("alert", "server", "Who is told of what happens to rollouts."),
     },
     _SERVER: {

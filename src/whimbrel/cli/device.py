@@ -14,6 +14,7 @@ from whimbrel.cli.output import Json, ago, print_json, print_table, say, when
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.report import Build
 from whimbrel.server.admin.views.devices import (
+    AllowAgain,
     DeviceDetail,
     DeviceModelView,
     DevicePageView,
@@ -92,6 +93,7 @@ def show(client: Client, device: Device, json: Json = False) -> None:
         return
     say(f"{detail.device_id}, enrolled {when(detail.enrolled_at)} UTC, last heard {ago(detail.heard_at)} ago")
     _say_access(detail)
+    _say_admission(detail)
     say(f"  tells: {_words(detail.labels) or 'no labels (policies ask for none, or it has none of them)'}")
     if detail.operator_labels:
         say(f"  labels of operators: {_words(detail.operator_labels)}")
@@ -172,6 +174,36 @@ def unblock(client: Client, device: Device, because: Why = "", json: Json = Fals
         print_json(detail)
         return
     say(f"{device} is not blocked any more")
+
+
+@app.command("allow-again")
+@connected
+def allow_again(
+    client: Client,
+    device: Device,
+    within: Annotated[str, typer.Option("--for", help="It must come within so long: 1h, 2d.", metavar="TIME")] = "1d",
+    key: Annotated[
+        str | None, typer.Option(help="With this public key alone, as `whimbrel agent status` shows it there.")
+    ] = None,
+    because: Why = "",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Let an enrolled id enrol once with another key: its disk was wiped, or its board was replaced."""
+    if key is None:
+        client.get(f"devices/{quoted(device)}")
+        confirm(
+            f"to allow {device} to enrol again",
+            consequence="the first with an enrolment token that asks for this id has it; --key names the one",
+            yes=yes,
+        )
+    body = AllowAgain(for_s=span_s(within), public_key=key, because=because)
+    detail = client.send("POST", f"devices/{quoted(device)}/allow-again", body, as_=DeviceDetail)
+    if json:
+        print_json(detail)
+        return
+    until = when(detail.allowed_again_until)
+    say(f"{device} may enrol with another key until {until} UTC, once, with an enrolment token")
 
 
 @app.command("remove")
@@ -258,6 +290,16 @@ def _say_access(detail: DeviceDetail) -> None:
             f"({twice.signs} signs, the last {ago(twice.last_at)} ago): {twice.because}"
         )
         say("  was its disk or SD card copied? Give one of them another id: docs/howto/devices.md")
+
+
+def _say_admission(detail: DeviceDetail) -> None:
+    token = f" with the enrolment token {detail.enrol_token_name!r}" if detail.enrol_token_name else ""
+    key = "proves a key of its own" if detail.has_key else "has no key: whoever has its credential is it"
+    say(f"  came in as {detail.admission}, {when(detail.admitted_at)} UTC{token}; {key}")
+    if detail.allowed_again_until is not None:
+        say(f"  may enrol with another key until {when(detail.allowed_again_until)} UTC")
+    if detail.granted_labels:
+        say(f"  labels of the server: {_words(detail.granted_labels)}")
 
 
 def _build_words(build: Build | None) -> str:

@@ -32,6 +32,7 @@ from whimbrel.flows.ports import Inbox
 from whimbrel.server.admin.app import admin_app
 from whimbrel.server.admin.operations import AdminContext
 from whimbrel.server.alerts import Alerts
+from whimbrel.server.attestation import Attestations
 from whimbrel.server.auth import DeviceTokens, Gatekeeper
 from whimbrel.server.config import FILE, Config, CurrentReceivers, Folder
 from whimbrel.server.controllers import Controllers
@@ -228,7 +229,15 @@ async def running(folder: Folder, *, listen: str, admin_listen: str) -> AsyncIte
         apps: list[tuple[App, socket.socket]] = []
         try:
             static = Static(repository.blobs)
-            devices = DeviceApi(repository.database, tokens, intake, clock=repository.clock, gatekeeper=gatekeeper)
+            devices = DeviceApi(
+                repository.database,
+                tokens,
+                intake,
+                clock=repository.clock,
+                gatekeeper=gatekeeper,
+                attestations=Attestations.open(folder.config.attestation, folder.path),
+                certificates=folder.config.client_certificates,
+            )
             apps.append((device_app(static, devices), bind(listen)))
             apps.append((admin_app(repository.admin_context(static.sent)), bind(admin_listen)))  # type: ignore[arg-type]
         except BaseException:
@@ -341,6 +350,7 @@ def _server(app: App) -> uvicorn.Server:
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # the peer's own address counts: `client_certificates` trusts it
             limit_concurrency=_CONNECTIONS,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,

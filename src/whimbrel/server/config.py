@@ -7,6 +7,8 @@ inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
 evidence = "proven"                    # or "all": devices that a shared token lets in move rollouts at once
 
+`[attestation.KIND]` and `[client_certificates]` are told of in the files beside this one of these names.
+
 The receivers of alerts stand in the same file: see `receivers`. They alone are read again while a server runs
 (`CurrentReceivers`); what the other settings name is open by then.
 """
@@ -16,7 +18,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,6 +30,7 @@ from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
 from whimbrel.flows.reports.proven import EvidenceRule
 from whimbrel.model.documents import Document, convert
 from whimbrel.model.ids import Name
+from whimbrel.server.client_certificates import ClientCertificates
 from whimbrel.server.receivers import Receiver
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,9 @@ class Config(Document, frozen=True):
     namespace: Name = "default"
     evidence: EvidenceRule = "proven"
     receivers: Annotated[tuple[Receiver, ...], Meta(max_length=limits.RECEIVERS)] = ()
+
+    attestation: Annotated[dict[Name, dict[str, Any]], Meta(max_length=16)] = {}  # settings by kind, see `attestation`
+    client_certificates: ClientCertificates | None = None
 
     def __post_init__(self) -> None:
         names = [receiver.name for receiver in self.receivers]

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
+from whimbrel.errors import NotAllowed, NotFound, UntrustedInput, WhimbrelError
 from whimbrel.flows.decide_for_device import PublishedModel, decide_for_device
 from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.devices.enrol import EnrolmentRequest, check_credential, enrol_device
@@ -24,8 +24,10 @@ from whimbrel.health.report import Announcement, Batch
 from whimbrel.model.documents import digest_of, encode, parse
 from whimbrel.model.release import Line, Release
 from whimbrel.policy.policy import Policy
+from whimbrel.server.attestation import Attestations
 from whimbrel.server.auth import TOKEN_LIFE_S, Claims, DeviceTokens, Gatekeeper, check_access
 from whimbrel.server.challenges import Challenges
+from whimbrel.server.client_certificates import ClientCertificates
 from whimbrel.server.http import (
     DEVICE_BODY_BYTES,
     Receive,
@@ -42,7 +44,14 @@ from whimbrel.stores.database import Database
 from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.trust import roles
 from whimbrel.trust.enrolment import Check, Credential, Enrolment, Token, TokenRequest
-from whimbrel.trust.possession import Challenge, ChallengeRequest, check_proof, enrolment_text, token_text
+from whimbrel.trust.possession import (
+    Challenge,
+    ChallengeRequest,
+    attestation_challenge,
+    check_proof,
+    enrolment_text,
+    token_text,
+)
 
 Handler = Callable[[Scope, bytes, str], Awaitable[tuple[int, bytes]]]
 
@@ -58,9 +67,13 @@ class DeviceApi:
         *,
         clock: Callable[[], float],
         gatekeeper: Gatekeeper,
+        attestations: Attestations | None = None,
+        certificates: ClientCertificates | None = None,
         draw_cohort_key: Callable[[str], str] | None = None,
     ) -> None:
         """`draw_cohort_key`: what the bucket of a new device comes from, by its id; None: it is drawn at random."""
+        self._attestations = attestations or Attestations({})
+        self._certificates = certificates
         self._clock, self._draw_cohort_key = clock, draw_cohort_key or random_cohort_key
         self._gatekeeper = gatekeeper
         self._database = database
@@ -96,9 +109,8 @@ class DeviceApi:
         parse(ChallengeRequest, body or b"{}", what="a request for a challenge")
         return 200, encode(Challenge(challenge=self._challenges.make(namespace, now=self._clock())))
 
-    async def _enrol(self, _scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
-        enrolment = parse(Enrolment, body, what="an enrolment")
-        credential, now = secrets.token_urlsafe(32), self._clock()
+    def _request(self, enrolment: Enrolment, *, certified: bool, namespace: str, now: float) -> EnrolmentRequest:
+        """What a device asks and has proved. Raises `NotAllowed`, `Refused` or `UntrustedInput`."""
         asked = EnrolmentRequest(
             device_id=enrolment.device_id,
             labels=enrolment.labels,
@@ -106,6 +118,7 @@ class DeviceApi:
             secret=enrolment.enrol_token,
             takes_cohort_key=enrolment.takes_cohort_key,
             credential=enrolment.credential,
+            certified=certified,
         )
         if (proof := enrolment.proof) is not None:
             challenged_at = self._challenges.made_at(proof.challenge, namespace=namespace, now=now)
@@ -117,8 +130,23 @@ class DeviceApi:
             )
             check_proof(proof, text)
             asked = msgspec.structs.replace(asked, public_key=proof.public_key, challenged_at=challenged_at)
+        if enrolment.attestation is not None:
+            if proof is None:
+                raise UntrustedInput("an attestation came without a proof of the device's key, which it must name")
+            expected = attestation_challenge(
+                challenge=proof.challenge, device_id=enrolment.device_id, public_key=proof.public_key
+            )
+            labels = self._attestations.verify(enrolment.attestation, challenge=expected, now=now)
+            asked = msgspec.structs.replace(asked, attested=labels)
+        return asked
+
+    async def _enrol(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
+        enrolment = parse(Enrolment, body, what="an enrolment")
+        certified = self._is_certified(scope, enrolment.device_id)
+        credential, now = secrets.token_urlsafe(32), self._clock()
 
         def work() -> EnrolledDevice:
+            asked = self._request(enrolment, certified=certified, namespace=namespace, now=now)
             with transaction(self._database, namespace) as stores:
                 return enrol_device(
                     stores.enrolments,
@@ -137,14 +165,15 @@ class DeviceApi:
             self._gatekeeper.note_credentials([(namespace, new)], now=now)
         keeps = device.credential_sha256 != digest_of(credential.encode())
         answer = Credential(device_id=device.device_id, credential=enrolment.credential or "" if keeps else credential)
-        if proof is not None:  # a client without a key may be an old one, which knows no other fields
+        if enrolment.proof is not None:  # a client without a key may be an old one, which knows no other fields
             answer = msgspec.structs.replace(answer, public_key=device.public_key, labels=device.granted_labels)
         if enrolment.takes_cohort_key:
             answer = msgspec.structs.replace(answer, cohort_key=device.cohort_key)
         return 201, encode(answer)
 
-    async def _token(self, _scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
+    async def _token(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
         asked = parse(TokenRequest, body, what="a credential")
+        self._is_certified(scope, asked.device_id)
         now = self._clock()
 
         def work() -> EnrolledDevice:
@@ -226,8 +255,16 @@ class DeviceApi:
     def _claims(self, scope: Scope, namespace: str) -> Claims:
         """The device that asks. Raises `NotAllowed`, or `Refused` for one that is blocked."""
         claims = self._tokens.verify(header(scope, b"authorization"), namespace=namespace, now=self._clock())
+        self._is_certified(scope, claims.device)
         self._gatekeeper.check(namespace, claims.device, issued=claims.issued, epoch=claims.epoch)
         return claims
+
+    def _is_certified(self, scope: Scope, device_id: str) -> bool:
+        """Whether a trusted proxy verified a certificate of this device. Raises `NotAllowed` for another one's."""
+        named = None if self._certificates is None else self._certificates.device_of(scope)
+        if named is not None and named != device_id:
+            raise NotAllowed(f"the TLS certificate is that of {named}, and this request is {device_id}'s")
+        return named is not None
 
 
 def random_cohort_key(_device_id: str) -> str:

@@ -52,6 +52,11 @@ def token_text(*, challenge: str, device_id: str, public_key: str, credential: s
     return "\n".join(("whimbrel token 1", challenge, device_id, public_key, digest_of(credential.encode()))).encode()
 
 
+def attestation_challenge(*, challenge: str, device_id: str, public_key: str) -> bytes:
+    """The 32 bytes that a device's hardware signs in an attestation: they bind its key, its id, and this enrolment."""
+    return bytes.fromhex(digest_of("\n".join(("whimbrel attest 1", challenge, device_id, public_key)).encode()))
+
+
 def public_key_of(key: Ed25519PrivateKey) -> str:
     """The public key of a private one, as devices send it."""
     return base64url(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))

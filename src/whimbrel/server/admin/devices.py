@@ -11,6 +11,7 @@ from litestar.status_codes import HTTP_200_OK
 from whimbrel import limits
 from whimbrel.errors import NotFound, UntrustedInput
 from whimbrel.flows.devices.admit import admit_device
+from whimbrel.flows.devices.allow_again import allow_again
 from whimbrel.flows.devices.block import block_device, unblock_device
 from whimbrel.flows.devices.find import find_devices, with_models
 from whimbrel.flows.devices.label import label_device
@@ -21,6 +22,7 @@ from whimbrel.model.selector_text import read_selector
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.problems import problems
 from whimbrel.server.admin.views.devices import (
+    AllowAgain,
     BlockView,
     CohortView,
     DeviceDetail,
@@ -174,6 +176,31 @@ async def post_unblock(
     return await operations.do(namespace, change)
 
 
+@post("/devices/{device:str}/allow-again", status_code=HTTP_200_OK, summary="Let an id enrol with another key")
+async def post_allow_again(
+    operations: NamedDependency[Operations],
+    namespace: FromPath[str],
+    device: FromPath[str],
+    data: JSONBody[AllowAgain],
+) -> DeviceDetail:
+    """Allow an enrolled id to come back once with another key, with an enrolment token, within a time."""
+
+    def change(stores: Stores) -> DeviceDetail:
+        allow_again(
+            stores.enrolments,
+            stores.registry,
+            stores.inventory.device(device),
+            for_s=data.for_s,
+            public_key=data.public_key,
+            because=data.because,
+            actor=data.actor,
+            now=operations.now(),
+        )
+        return device_detail(stores, device)
+
+    return await operations.do(namespace, change)
+
+
 @post("/devices/{device:str}/remove", status_code=HTTP_200_OK, summary="Forget a device; its id may enrol again")
 async def post_remove(
     operations: NamedDependency[Operations],
@@ -222,6 +249,13 @@ def device_view(
         enrolled_at=device.enrolled_at,
         heard_at=device.heard_at,
         blocked=blocked,
+        granted_labels=device.granted_labels,
+        admission=device.admission,
+        admitted_at=device.admitted_at,
+        enrol_token_name=device.enrol_token_name,
+        has_key=device.has_key,
+        credential_epoch=device.credential_epoch,
+        allowed_again_until=device.allowed_again_until,
         duplicate=None if duplicate is None else DuplicateView(**_fields(duplicate, DuplicateView)),
         models=[
             DeviceModelView(
@@ -265,4 +299,13 @@ def _unended(stores: Stores) -> list[str]:
     return rollouts + [experiment.id for experiment in stores.experiments.all(live=True)]
 
 
-DEVICE_ROUTES = (list_devices, show_device, post_labels, post_admit, post_block, post_unblock, post_remove)
+DEVICE_ROUTES = (
+    list_devices,
+    show_device,
+    post_labels,
+    post_admit,
+    post_block,
+    post_unblock,
+    post_allow_again,
+    post_remove,
+)

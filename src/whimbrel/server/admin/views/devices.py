@@ -11,6 +11,7 @@ from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
 from whimbrel.server.admin.views.reason import Actor, Because
 from whimbrel.trust.enrolment import Labels
+from whimbrel.trust.possession import PublicKey
 
 
 class NewDeviceLabels(Document, frozen=True):
@@ -18,6 +19,15 @@ class NewDeviceLabels(Document, frozen=True):
 
     labels: Labels = {}
     without: Annotated[tuple[Label, ...], Meta(max_length=limits.LABELS)] = ()
+    because: Because = ""
+    actor: Actor = "admin"
+
+
+class AllowAgain(Document, frozen=True):
+    """POST allow-again: for how many seconds, and with which key alone (base64url); None: with any."""
+
+    for_s: Annotated[float, Meta(gt=0, le=limits.ALLOW_AGAIN_MAX_S)] = limits.ALLOW_AGAIN_S
+    public_key: PublicKey | None = None
     because: Because = ""
     actor: Actor = "admin"
 
@@ -61,7 +71,9 @@ class DuplicateView(msgspec.Struct, frozen=True, kw_only=True):
 class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
     """An enrolled device. `labels`: those that it told, which are the ones that policies ask for (`report_labels`).
 
-    `operator_labels`: those that people gave it; no policy sees them.
+    `operator_labels`: those that people gave it; no policy sees them. `granted_labels`: those that the server gave it.
+    `admission`: how it came in, `shared`, `single_use`, `attested` or by a `person`, at `admitted_at`.
+    `allowed_again_until`: until then it may enrol with another key; None where nobody said so.
     """
 
     device_id: str
@@ -72,6 +84,13 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
     blocked: BlockView | None
     duplicate: DuplicateView | None
     models: list[DeviceModelView]
+    granted_labels: dict[str, str] = {}
+    admission: str = "shared"
+    admitted_at: float = 0.0
+    enrol_token_name: str = ""
+    has_key: bool = False
+    credential_epoch: int = 1
+    allowed_again_until: float | None = None
 
 
 class DevicePageView(msgspec.Struct, frozen=True, kw_only=True):

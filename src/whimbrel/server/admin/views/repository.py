@@ -52,10 +52,3 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     rollout: str | None
     device: str | None = None  # absent: the server is older
     evidence: dict[str, Any]
-
-
-class EnrolToken(msgspec.Struct, frozen=True, kw_only=True):
-    """An enrolment token: it is told once, and kept as a hash."""
-
-    name: str
-    token: str
