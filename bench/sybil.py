@@ -2,8 +2,8 @@
 
     python bench/sybil.py --quick --json
 
-* 800 devices that a shared token let in after the rollout began say that all is well, beside 20 honest ones on which the
-  version crashes: it must never go on.
+* 800 devices that a shared token let in after the rollout began say that all is well, beside 20 honest ones on which
+  the version crashes: it must never go on.
 * 5 such devices go back by themselves at once, beside honest ones on which all is well: it must never be taken back.
 * n of N devices were enrolled before, with keys that the server drew. They say that all is well where the version
   crashes, or that it crashes where all is well. How often does that change what is decided? Nothing is asked here: the

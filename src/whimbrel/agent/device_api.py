@@ -28,6 +28,7 @@ from whimbrel.device.ports import Answer, Clock, Network
 from whimbrel.errors import NotAllowed, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model import documents
+from whimbrel.policy.decide import Profile
 from whimbrel.trust.enrolment import Credential, Enrolment, Token, TokenRequest
 from whimbrel.trust.possession import Challenge, Proof, enrolment_text, prove, public_key_of, token_text
 
@@ -92,10 +93,9 @@ class DeviceApi:
         """Whether the server can be told anything at all: there is a credential, or a way to get one."""
         return self._credential is not None or self._enrol_token is not None or self._key.exists
 
-    @property
-    def cohort_key(self) -> str | None:
-        """What the device's bucket comes from; None: its id. It outlasts a credential that is refused."""
-        return self._cohort_key
+    def placed(self, profile: Profile) -> Profile:
+        """The profile with what its bucket comes from. The cohort key outlasts a credential that is refused."""
+        return msgspec.structs.replace(profile, cohort_key=self._cohort_key, awaits_cohort_key=self.awaits_cohort_key)
 
     @property
     def awaits_cohort_key(self) -> bool:

@@ -212,14 +212,7 @@ class Installation:
     def _profile(self) -> Profile:
         refused = frozenset(refusal.serial for refusal in self.state.journal.refused)
         device = self._device
-        return Profile(
-            device.device_id,
-            device.labels,
-            refused,
-            frozenset(self._unfit),
-            cohort_key=device.api.cohort_key,
-            awaits_cohort_key=device.api.awaits_cohort_key,
-        )
+        return device.api.placed(Profile(device.device_id, device.labels, refused, frozenset(self._unfit)))
 
     def _intend(self, decision: Decision, policy: Policy, *, prepare: bool) -> Intent:
         return intend(
