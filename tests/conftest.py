@@ -149,3 +149,9 @@ def runner() -> Iterator[asyncio.Runner]:
     """One event loop for a test."""
     with asyncio.Runner() as opened:
         yield opened
+
+
+@pytest.fixture
+def buckets_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of this process draw a device's id as its cohort key, so that a test knows the bucket of a name."""
+    monkeypatch.setattr("whimbrel.server.device_api.random_cohort_key", lambda device_id: device_id)

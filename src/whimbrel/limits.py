@@ -24,6 +24,12 @@ ATTESTATION_CERTIFICATE_CHARS = 11_000  # base64url of 8 KiB; an attestation cer
 CHALLENGE_LIFE_S = 120.0  # in which a device answers: a slow link and a slow key store need a few seconds
 
 # --- the inventory ---
+DEVICE_EPOCHS = 64  # installations of a device whose newest windows are known: one a boot, the newest ones
+SPIKE_DEVICES = 50  # enrolled with a shared token in an hour: fewer are a shelf of boards, and no spike
+SPIKE_OF_FLEET = 0.01  # of the devices enrolled before: fewer could decide nothing
+SPIKE_TIMES = 4  # times the busiest hour of the two weeks before
+SPIKE_LOOK_S = 60.0  # seconds between two looks for a spike
+SPIKE_USUAL_S = 14 * 86400.0  # seconds back in which an hour shows what is usual
 DEVICES_A_PAGE = 1000  # some 500 KB of JSON
 DEVICES_A_QUERY = 2000  # read at once where labels are looked at
 DEVICES_LOOKED_AT = 100_000  # devices whose labels one page looks at: a second or two

@@ -12,6 +12,8 @@ from support.server import Running, done, model_file, serving
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.policy.bucket import BUCKETS, bucket, device_key
 
+pytestmark = pytest.mark.usefixtures("buckets_by_name")
+
 PAIR = "encoder", "decoder"
 SALT = 42
 DEVICES = [f"dev-{n}" for n in range(1, 9)]

@@ -1,5 +1,7 @@
 """A shadow stage from the outside: a real server, a plan, and devices that are processes with real ONNX models.
 
+pytestmark = pytest.mark.usefixtures("buckets_by_name")
+
 Four devices run version 1. Version 2 is tried in the shadow of two of them: a good one goes on to serve everybody; one
 that disagrees on 30% of the inputs, one that ends its process and one that hangs are stopped, have answered nobody, and
 no session of an app came to harm.

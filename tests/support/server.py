@@ -121,7 +121,7 @@ class Running(msgspec.Struct, frozen=True):
         """A client with a device's token."""
         with self.public() as http:
             token = (self.folder / "enrol.token").read_text().strip()
-            body = {"device_id": device, "enrol_token": token, "labels": labels}
+            body = {"device_id": device, "enrol_token": token, "takes_cohort_key": True, "labels": labels}
             credential = http.post("/device/v1/enrol", json=body).raise_for_status().json()
             held = http.post("/device/v1/token", json=credential).raise_for_status().json()
         client = self.public()

@@ -282,6 +282,7 @@ def enrol(
         "admission": "shared",
         "enrolled_at": at,
         "admitted_at": at,
+        "cohort_key": device_id,  # as of a device from before there were cohort keys: names tell buckets
     }
     device = before or EnrolledDevice(device_id=device_id, **fields)
     stores.enrolments.save(msgspec.structs.replace(device, **changes), labels=dict(labels or {}), at=at)

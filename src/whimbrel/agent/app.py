@@ -316,6 +316,8 @@ class Agent:
             self._status_file.begin(self._current_status)
             if force or self._refreshing.is_due(now):
                 refreshed = self._refreshing.attempt(now)
+            if not self._network.offline:
+                self._reporting.enrol_first()
             for model, each in self._installations.items():
                 self._advance(model, each, now=now)
                 self._look_for_changes()

@@ -28,6 +28,7 @@ from whimbrel.device.ports import Answer, Clock, Network
 from whimbrel.errors import NotAllowed, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model import documents
+from whimbrel.policy.decide import Profile
 from whimbrel.trust.enrolment import Credential, Enrolment, Token, TokenRequest
 from whimbrel.trust.possession import Challenge, Proof, enrolment_text, prove, public_key_of, token_text
 
@@ -81,14 +82,25 @@ class DeviceApi:
         self._clock = clock
         self._confidential = confidential
         self._token: tuple[str, float] | None = None
-        self._credential = self._kept()
-        if self._credential is not None:
-            granted(self._credential.labels)
+        self._credential = kept = self._kept()
+        self._cohort_key = kept.cohort_key if kept is not None else None
+        self._was_enrolled = kept is not None
+        if kept is not None:
+            granted(kept.labels)
 
     @property
     def known(self) -> bool:
         """Whether the server can be told anything at all: there is a credential, or a way to get one."""
         return self._credential is not None or self._enrol_token is not None or self._key.exists
+
+    def placed(self, profile: Profile) -> Profile:
+        """The profile with what its bucket comes from. The cohort key outlasts a credential that is refused."""
+        return msgspec.structs.replace(profile, cohort_key=self._cohort_key, awaits_cohort_key=self.awaits_cohort_key)
+
+    @property
+    def awaits_cohort_key(self) -> bool:
+        """Whether the device is to be counted, and was never enrolled yet: until then it is in no rollout."""
+        return self.known and not self._was_enrolled
 
     @property
     def public_key(self) -> str | None:
@@ -183,7 +195,7 @@ class DeviceApi:
             return credential  # the request for a token says what is wrong
 
     def _send_enrolment(self, body: Enrolment) -> Credential:
-        body = msgspec.structs.replace(body, labels=self._labels(), models=self._models)
+        body = msgspec.structs.replace(body, takes_cohort_key=True, labels=self._labels(), models=self._models)
         credential = self._parsed(Credential, "enrol", self._post("enrol", documents.encode(body)))
         if credential.device_id != self._device_id:
             raise UntrustedInput(f"the server enrolled {credential.device_id!r}; expected {self._device_id!r}")
@@ -192,7 +204,8 @@ class DeviceApi:
 
     def _keep(self, credential: Credential) -> None:
         self._disk.write(self._path, documents.encode(credential), mode=0o600)
-        self._credential = credential
+        self._credential, self._was_enrolled = credential, True
+        self._cohort_key = credential.cohort_key
         self._granted(credential.labels)
 
     def _enrolment_proof(self, enrol_token: str | None) -> Proof | None:

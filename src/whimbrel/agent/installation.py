@@ -219,7 +219,8 @@ class Installation:
 
     def _profile(self) -> Profile:
         refused = frozenset(refusal.serial for refusal in self.state.journal.refused)
-        return Profile(self._device.device_id, self._device.labels, refused, frozenset(self._unfit))
+        device = self._device
+        return device.api.placed(Profile(device.device_id, device.labels, refused, frozenset(self._unfit)))
 
     def _intend(self, decision: Decision, policy: Policy, *, prepare: bool) -> Intent:
         return intend(

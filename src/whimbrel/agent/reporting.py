@@ -100,6 +100,14 @@ class Reporting:
     def _public_labels(self) -> Mapping[str, str]:
         return public_labels(self._labels, self._trust.policies.values())
 
+    def enrol_first(self) -> None:
+        """Enrol a device that waits for its cohort key, before it decides; later again where that fails."""
+        if self._api.awaits_cohort_key and self._trust.policies and not self._sending.waiting(self._now()):
+            try:
+                self._api.enrol()
+            except (WhimbrelError, OSError) as error:
+                self._delay(self._sending, error)
+
     def report_when_due(self) -> None:
         """Close the windows whose time it is, and send what waits."""
         now, period = self._now(), self._report_s()

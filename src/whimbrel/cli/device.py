@@ -143,6 +143,17 @@ def label(
     say(f"{device} has labels of operators: {_words(detail.operator_labels) or 'none'}")
 
 
+@app.command("admit")
+@connected
+def admit(client: Client, device: Device, because: Why = "", json: Json = False) -> None:
+    """Vouch for a device that a shared token let in after a rollout began: it counts there from its next window on."""
+    detail = client.send("POST", f"devices/{quoted(device)}/admit", Reason(because=because), as_=DeviceDetail)
+    if json:
+        print_json(detail)
+        return
+    say(f"{device} is admitted by a person: it counts in every rollout and experiment, from its next report on")
+
+
 @app.command("block")
 @connected
 def block(client: Client, device: Device, because: Why = "", json: Json = False) -> None:

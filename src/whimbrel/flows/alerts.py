@@ -51,7 +51,10 @@ SAID_OF_EXPERIMENTS: dict[str, ExperimentAlertOn] = {
     "experiment end": "experiment_inconclusive",
     "experiment stop": "experiment_stopped",
 }
-SAID_OF_DEVICES: dict[str, DeviceAlertOn] = {"notice_duplicate": "duplicate_identity"}
+SAID_OF_DEVICES: dict[str, DeviceAlertOn] = {
+    "notice_duplicate": "duplicate_identity",
+    "notice_enrolments": "enrolment_spike",
+}
 SAID_OF_MODELS: dict[str, ModelAlertOn] = {
     "break_objective": "objective_broken",
     "notice_anomaly": "anomaly",
@@ -63,6 +66,7 @@ SAID_OF_ROLES: dict[str, RoleAlertOn] = {"notice_expiry": "metadata_expires", "r
 _SEVERITY: dict[Event, Severity] = {
     "metadata_expires": "warning",
     "duplicate_identity": "warning",
+    "enrolment_spike": "warning",
     "objective_broken": "warning",
     "anomaly": "warning",
     "floor_expires": "warning",
@@ -145,6 +149,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def thread(self) -> str:
         """What groups, at the receiver, alerts of one rollout, experiment, device, role, or monitor of a version."""
+        if self.event == "enrolment_spike":
+            return f"{self.namespace}/enrolments"
         if self.device:
             return f"{self.namespace}/device/{self.device}"
         if self.role:
@@ -173,6 +179,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """One line."""
         test = "TEST: " if self.test else ""
+        if self.event == "enrolment_spike":
+            return f"{test}{self.evidence.get('devices', 'many')} devices enrolled within an hour, far more than usual"
         if self.device:
             return f"{test}device {self.device}: two installations report with this id"
         if self.role:

@@ -30,12 +30,19 @@ def decide_for_device(
     *,
     device_id: str,
     labels: dict[str, str],
+    cohort_key: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The answer for each model of `runs`: what to run, why, and which files it is made of. `runs`: the serials now."""
+    """The answer for each model of `runs`: what to run, why, and which files it is made of. `runs`: the serials now.
+
+    `cohort_key`: the one that the server drew for the device; None: its id.
+    """
     published = _with_required(runs, find)
     models = {
         name: ModelToDecide(
-            model.policy, model.line, Profile(device_id, labels, unfit=_unfit(model, labels)), runs.get(name)
+            model.policy,
+            model.line,
+            Profile(device_id, labels, unfit=_unfit(model, labels), cohort_key=cohort_key),
+            runs.get(name),
         )
         for name, model in published.items()
     }

@@ -33,10 +33,32 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True):
     used_at: float | None = None  # the first report with a session
     values: dict[str, Value] = {}  # of its tally windows that are over (health/device_window.py), by name
     device_window: DeviceWindow | None = None  # what it told in the newest tally window in which it was heard
+    proven: bool = True  # whether it is evidence that moves the rollout (flows/reports/proven.py)
+
+
+class DeviceAdmission(msgspec.Struct, frozen=True, kw_only=True):
+    """How a device came in, as its evidence is weighed. `cohort_key` None: the server drew none, its id stands in."""
+
+    device_id: str
+    cohort_key: str | None
+    admission: Literal["shared", "single_use", "attested", "person"]
+    admitted_at: float
+
+
+class EnrolmentRates(msgspec.Struct, frozen=True, kw_only=True):
+    """How many devices a shared token let in: in the last hour, and in the busiest one of the two weeks before it.
+
+    `enrolled_before`: all devices that were enrolled before the last hour. `newest`: the last that came in.
+    """
+
+    last_hour: int
+    busiest_hour: int
+    enrolled_before: int
+    newest: str
 
 
 class SilenceLook(msgspec.Struct, frozen=True, kw_only=True):
-    """Devices of one group that were due at a look, and how many of them were silent."""
+    """Devices of one group that were due at a look, and how many of them were silent. `proven`: as of their places."""
 
     stage: int
     role: Literal["treated", "control"]
@@ -45,6 +67,7 @@ class SilenceLook(msgspec.Struct, frozen=True, kw_only=True):
     due: int
     overdue: int
     age_bucket: int
+    proven: bool = True
 
 
 class UserReportRecord(msgspec.Struct, frozen=True, kw_only=True):

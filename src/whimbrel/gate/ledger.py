@@ -117,6 +117,7 @@ class Ledger:
         cluster: float = 1.0,
     ) -> None:
         self.cluster = cluster
+        self.unproven: Ledger | None = None  # of devices that prove nothing; made by who reads what they told
         self.shadows = plan.shadows
         self.app = Ledger(shadow_part(plan), without=without) if plan.shadows else None
         self.shadow = ShadowLedger()

@@ -66,13 +66,30 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     target_released: Mapping[str, float] = {}
 
 
+class Unproven(msgspec.Struct, frozen=True, kw_only=True):
+    """What unproven devices did (flows/reports/proven.py): counts by stage. `window`: theirs are closed before it."""
+
+    counts: Mapping[int, Counts]
+    window: int
+
+    @property
+    def devices(self) -> int:
+        """How many they are: at each stage, those treated so far and its controls are all."""
+        treated, devices = 0, 0
+        for _, counts in sorted(self.counts.items()):
+            treated += counts.assigned_t
+            devices = max(devices, treated + counts.assigned_c)
+        return devices
+
+
 class GateInput(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate looks at: closed windows only, and the counts of each stage so far.
 
     `cohort`: the stage whose devices speak for the present one; itself, unless none of a small fleet falls in it.
     `shares`: the buckets of each stage entered; none, and the sample ratio is not tested. `without`: slices that went
     back. `devices`: the enrolled devices that the judged stage is for, counted where none of them was heard of yet.
-    `past`: there where no enrolled device can be a control of the judged stage.
+    `past`: there where no enrolled device can be a control of the judged stage. `unproven`: what devices did that prove
+    nothing; None where there is none.
     """
 
     stage: int
@@ -87,6 +104,7 @@ class GateInput(msgspec.Struct, frozen=True, kw_only=True):
     devices: int | None = None
     past: Past | None = None
     natural_go_back: float | None = None  # the share of devices that left the baseline by themselves, where known
+    unproven: Unproven | None = None
 
     @property
     def judged(self) -> int:

@@ -23,7 +23,7 @@ AlertOn = Literal[
     "aborted",
 ]
 # What a receiver may ask for besides, of devices and not of a rollout: no plan can.
-DeviceAlertOn = Literal["duplicate_identity"]
+DeviceAlertOn = Literal["duplicate_identity", "enrolment_spike"]
 # And of models: by their standing monitors, and of what waits for an offline key.
 ModelAlertOn = Literal["objective_broken", "anomaly", "recovered", "floor_expires", "revocation_drafted"]
 # And of signed roles that people must sign again.

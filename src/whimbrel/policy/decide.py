@@ -11,7 +11,8 @@
 5. A device that fell back from its arm's version still counts in its arm: a failure stays in the denominator.
 6. While a model has no baseline, a device without a version from an arm or a pin runs none ("stop"). So a first version
    that is taken back leaves the devices that have it.
-7. An entry with `bucket_by` asks for the bucket of the label's value, and passes over a device without one.
+7. A device that waits for its cohort key is in no layer until it has it: its bucket never changes.
+8. An entry with `bucket_by` asks for the bucket of the label's value, and passes over a device without one.
 
 Called by the device agent, the thin check, the controllers' forecasts and the simulator. decide_many.py decides for
 millions of devices with the parts below: who adds a range of buckets to a policy adds it to `edges`.
@@ -32,7 +33,9 @@ class Profile(msgspec.Struct, frozen=True):
     """What a decision may know of a device. `refused`: serials that failed here and are quarantined here.
 
     `unfit`: serials without a variant that fits this device, as far as the device has looked. `unmet`: what serials
-    require of other models that this device does not get, in words (policy/decide_set.py).
+    require of other models that this device does not get, in words (policy/decide_set.py). `cohort_key`: what its
+    bucket comes from (policy/bucket.py); None: its id, since no server drew one for it. `awaits_cohort_key`: a server
+    is about to draw one.
     """
 
     device_id: str
@@ -40,6 +43,13 @@ class Profile(msgspec.Struct, frozen=True):
     refused: frozenset[int] = frozenset()
     unfit: frozenset[int] = frozenset()
     unmet: Mapping[int, str] = {}
+    cohort_key: str | None = None
+    awaits_cohort_key: bool = False
+
+    @property
+    def key(self) -> int:
+        """What the device's bucket follows from, with a salt."""
+        return device_key(self.device_id if self.cohort_key is None else self.cohort_key)
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -83,8 +93,8 @@ class Proposal(NamedTuple):
 def decide(policy: Policy, line: Line, profile: Profile) -> Decision:
     """Decide for the device of `profile`. Never raises: every valid policy decides for every profile."""
     proposal = pinned(policy, profile)
-    if proposal is None:
-        key = device_key(profile.device_id)
+    if proposal is None and not profile.awaits_cohort_key:
+        key = profile.key
         for layer in policy.layers:
             proposal = in_layer(policy, layer, bucket(key, salt=layer.salt), profile)
             if proposal is not None:

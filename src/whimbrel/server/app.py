@@ -187,7 +187,7 @@ def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -
         signers = OnlineSigners.of(KeyFolder(folder.online_keys))
         blobs = Blobs.open(folder.config.artifacts, base=folder.path)
         inbox = open_inbox(folder.config.inbox, stream=folder.config.inbox_stream, database=database)
-        controllers = Controllers(database, blobs, inbox, signers, clock=clock)
+        controllers = Controllers(database, blobs, inbox, signers, clock=clock, evidence=folder.config.evidence)
         alerts = Alerts(database, folder.path, CurrentReceivers(folder), leads=controllers.leads_now, clock=clock)
         acts = BoundedActs(database, clock=clock)
         yield Repository(folder, database, blobs, inbox, signers, controllers, alerts, acts, clock)

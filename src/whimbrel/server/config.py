@@ -5,6 +5,7 @@ artifacts = "files"                    # a folder, or s3://bucket/prefix, gs://.
 inbox = "table"                        # or nats://host:4222
 inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
+evidence = "proven"                    # or "all": devices that a shared token lets in move rollouts at once
 
 How people sign in with a provider stands in the same file (`oidc_settings`), and so do `[attestation.KIND]` and
 `[client_certificates]`, which the files beside this one of these names tell of, and the receivers of alerts
@@ -26,6 +27,7 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.durable import write_durably
 from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
+from whimbrel.flows.reports.proven import EvidenceRule
 from whimbrel.model.documents import Document, convert
 from whimbrel.model.ids import Name
 from whimbrel.server.client_certificates import ClientCertificates
@@ -47,6 +49,7 @@ class Config(Document, frozen=True):
     inbox: Annotated[str, Meta(pattern="^(table|nats://.+|tls://.+)$")] = "table"
     inbox_stream: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")] = "whimbrel-inbox"  # of NATS
     namespace: Name = "default"
+    evidence: EvidenceRule = "proven"
     receivers: Annotated[tuple[Receiver, ...], Meta(max_length=limits.RECEIVERS)] = ()
     oidc: OidcSettings | None = None
 

@@ -74,12 +74,15 @@ class DeviceApi:
         attestations: Attestations | None = None,
         certificates: ClientCertificates | None = None,
         questions: Questions | None = None,
+        draw_cohort_key: Callable[[str], str] | None = None,
     ) -> None:
+        """`draw_cohort_key`: what the bucket of a new device comes from, by its id; None: it is drawn at random."""
         self._attestations = attestations or Attestations({})
         self._certificates = certificates
         self._questions = questions or Questions()
         self._clock = clock
         self._acts = acts
+        self._draw_cohort_key = draw_cohort_key or random_cohort_key
         self._gatekeeper = gatekeeper
         self._database = database
         self._tokens = tokens
@@ -123,6 +126,7 @@ class DeviceApi:
             labels=enrolment.labels,
             models=enrolment.models,
             secret=enrolment.enrol_token,
+            takes_cohort_key=enrolment.takes_cohort_key,
             credential=enrolment.credential,
             certified=certified,
         )
@@ -161,6 +165,7 @@ class DeviceApi:
                     stores.registry,
                     asked,
                     credential=credential,
+                    cohort_key=self._draw_cohort_key(enrolment.device_id),
                     now=now,
                 )
                 if self._acts.own_entry(namespace, ENROL_DEVICE):
@@ -177,6 +182,8 @@ class DeviceApi:
         answer = Credential(device_id=device.device_id, credential=enrolment.credential or "" if keeps else credential)
         if enrolment.proof is not None:  # a client without a key may be an old one, which knows no other fields
             answer = msgspec.structs.replace(answer, public_key=device.public_key, labels=device.granted_labels)
+        if enrolment.takes_cohort_key:
+            answer = msgspec.structs.replace(answer, cohort_key=device.cohort_key)
         return 201, encode(answer)
 
     async def _token(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
@@ -249,11 +256,13 @@ class DeviceApi:
             with transaction(self._database, namespace) as stores:
                 policies = {model: _policy_of(stores, model) for model in check.models}
                 take_check(stores.fleet, check, policies, device_id=device, now=self._clock())
+                admission = stores.fleet.admissions([device]).get(device)
                 return decide_for_device(
                     check.models,
                     lambda model: _published(stores, model, policies.get(model) or _policy_of(stores, model)),
                     device_id=device,
                     labels={**check.labels, **claims.labels},
+                    cohort_key=None if admission is None else admission.cohort_key,
                 )
 
         return 200, msgspec.json.encode({"models": await self._questions.ask(work)})
@@ -271,6 +280,11 @@ class DeviceApi:
         if named is not None and named != device_id:
             raise NotAllowed(f"the TLS certificate is that of {named}, and this request is {device_id}'s")
         return named is not None
+
+
+def random_cohort_key(_device_id: str) -> str:
+    """What the bucket of a new device comes from: 128 random bits, which nobody can foresee or search."""
+    return secrets.token_hex(16)
 
 
 def _check_told(labels: Mapping[str, str], claims: Claims) -> None:

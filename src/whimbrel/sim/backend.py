@@ -34,6 +34,7 @@ from whimbrel.flows.publishing.build_deltas import DeltaRecord, worth_keeping
 from whimbrel.flows.publishing.publish import identify, write_release
 from whimbrel.flows.publishing.set_line import set_line
 from whimbrel.flows.records import ExperimentRecord, ModelSettings, RolloutRecord
+from whimbrel.flows.reports.proven import unproven_name
 from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.health.tally import Cell
@@ -51,6 +52,7 @@ from whimbrel.server.controllers import Controllers
 from whimbrel.server.device_api import DeviceApi
 from whimbrel.server.http import problem
 from whimbrel.server.intake import Intake
+from whimbrel.sim.checkers import cohort_key_of
 from whimbrel.sim.inline_loop import InlineLoop
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, HOUR_S, MODEL, NAMESPACE, REFRESH_S, REPORT_S, Timeline
 from whimbrel.stores import schema
@@ -167,6 +169,7 @@ class Backend:
             clock=self._clock,
             gatekeeper=Gatekeeper(),
             acts=BoundedActs(self.database, clock=self._clock),
+            draw_cohort_key=cohort_key_of,
         )
         self._set_up()
 
@@ -256,9 +259,10 @@ class Backend:
         return next((rollout for rollout in self.rollouts() if rollout.live), None)
 
     def cells(self, rollout: str) -> list[Cell]:
-        """A rollout's tally."""
+        """A rollout's tally, of all devices: some enrolled after it began, and are tallied apart."""
         with transaction(self.database, NAMESPACE) as stores:
-            return stores.fleet.cells(rollout, before_window=10**9)
+            names = rollout, unproven_name(rollout)
+            return [cell for name in names for cell in stores.fleet.cells(name, before_window=10**9)]
 
     def documents(self) -> tuple[Policy, Line]:
         """The signed policy and line, as they are now."""

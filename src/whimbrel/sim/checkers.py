@@ -356,7 +356,8 @@ class Checkers:
 
     def difference(self, device: str, labels: Mapping[str, str], policy: Policy, line: Line) -> str:
         """How a device differs from the policy, as a sentence. Empty where it does not differ."""
-        decision = decide(policy, line, Profile(device, labels, frozenset(self._failed[device])))
+        profile = Profile(device, labels, frozenset(self._failed[device]), cohort_key=cohort_key_of(device))
+        decision = decide(policy, line, profile)
         pointer = self._last.get(device)
         serial = pointer.serial if pointer else None
         if decision.serial is None:
@@ -367,10 +368,15 @@ class Checkers:
         return f"{device} is still trying serial {serial}" if pointer is not None and pointer.trial else ""
 
 
+def cohort_key_of(device: str) -> str:
+    """The cohort key that a server of these worlds draws for a device: nobody can tell it from the id's own bucket."""
+    return f"cohort key of {device}"
+
+
 @functools.cache
 def place(device: str, salt: int) -> int:
     """A device's bucket (the documented hash, without our own function)."""
-    key = xxhash.xxh64_intdigest(device.encode(), seed=0)
+    key = xxhash.xxh64_intdigest(cohort_key_of(device).encode(), seed=0)
     return xxhash.xxh64_intdigest(key.to_bytes(8, "little"), seed=salt) % _BUCKETS
 
 

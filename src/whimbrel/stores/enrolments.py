@@ -43,8 +43,9 @@ class Enrolments:
     def save(self, device: EnrolledDevice, *, labels: dict[str, str] | None, at: float) -> None:
         """Write what is kept of a device, and the labels that it told; None: it told none now."""
         values = {_RENAMED.get(name, name): _column(name, value) for name, value in _fields(device).items()}
-        values |= {"namespace": self.namespace, "key": signed_key(device.device_id)}
+        values |= {"namespace": self.namespace, "key": signed_key(device.cohort_key or device.device_id)}
         changing = tuple(_RENAMED.get(name, name) for name in _fields(device) if name not in _KEPT)
+        changing = (*changing, "key")
         if labels is not None:
             changing = (*changing, "labels", "seen_at")
         values |= {"labels": packed(labels or {}), "seen_at": at}
@@ -144,9 +145,9 @@ def new_credentials(connection: Connection, *, since: float) -> list[tuple[str, 
     ]
 
 
-def signed_key(device_id: str) -> int:
+def signed_key(cohort_key: str) -> int:
     """A device's key as a database stores it: two's complement, since SQL has no unsigned 64-bit number."""
-    key = device_key(device_id)
+    key = device_key(cohort_key)
     return key - 2**64 if key >= 2**63 else key
 
 

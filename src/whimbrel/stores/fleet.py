@@ -27,6 +27,8 @@ from sqlalchemy import (
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.device_records import (
+    DeviceAdmission,
+    EnrolmentRates,
     FollowedModels,
     HeardDevice,
     Participation,
@@ -42,6 +44,7 @@ from whimbrel.health.slices import slices_of
 from whimbrel.health.tally import Cell, add, settled
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
+from whimbrel.stores.admissions import read_admissions, read_first_admission, read_rates
 from whimbrel.stores.inventory import note_running
 from whimbrel.stores.rows import NAMES_A_QUERY, packed, portions, upsert_all
 from whimbrel.stores.silence import first_looks, later_looks
@@ -55,6 +58,11 @@ _DROP_MODEL = delete(schema.device_models).where(
     schema.device_models.c.namespace == bindparam("of"),
     schema.device_models.c.device_id == bindparam("who"),
     schema.device_models.c.model == bindparam("which"),
+)
+_DROP_SEQUENCE = delete(schema.sequences).where(
+    schema.sequences.c.namespace == bindparam("of"),
+    schema.sequences.c.device_id == bindparam("who"),
+    schema.sequences.c.epoch == bindparam("which"),
 )
 _HOURS = msgspec.json.Decoder(dict[str, dict[int, DeviceHour]])
 _HEARD = update(schema.devices).where(*_THIS_DEVICE).values(seen_at=bindparam("at"))
@@ -233,6 +241,18 @@ class Fleet:
             )
         ).scalar_one()
 
+    def admissions(self, devices: Sequence[str]) -> dict[str, DeviceAdmission]:
+        """How some devices came in, by id."""
+        return read_admissions(self.connection, self.namespace, devices)
+
+    def first_admitted_at(self) -> float | None:
+        """When the first device of the namespace came in; None: none is enrolled."""
+        return read_first_admission(self.connection, self.namespace)
+
+    def enrolment_rates(self, *, now: float) -> EnrolmentRates:
+        """How many devices came in lately by a shared token."""
+        return read_rates(self.connection, self.namespace, now=now)
+
     # --- windows that were counted ---
 
     def sequences(self, devices: Sequence[str]) -> dict[tuple[str, str], SequenceMark]:
@@ -264,6 +284,12 @@ class Fleet:
         ]
         upsert_all(self.connection, schema.sequences, rows, update=("last", "at", "digests", "hours"))
 
+    def forget_sequences(self, installations: Sequence[tuple[str, str]]) -> None:
+        """Forget how far some installations were tallied: (device, epoch)."""
+        if installations:
+            rows = [{"of": self.namespace, "who": device, "which": epoch} for device, epoch in installations]
+            self.connection.execute(_DROP_SEQUENCE, rows)
+
     # --- cohorts ---
 
     def participations(self, rollouts: Iterable[str], devices: Sequence[str]) -> list[Participation]:
@@ -290,7 +316,14 @@ class Fleet:
         upsert_all(self.connection, schema.participations, rows, update=_CHANGING)
 
     def counts(self, rollout: str, *, without: Sequence[str] = ()) -> dict[int, Counts]:
-        """Distinct devices of each stage, by what became of them. `without`: slices whose devices are left out."""
+        """Distinct proven devices of each stage, by what became of them. `without`: slices that are left out."""
+        return self._counts(rollout, without=without, proven=True)
+
+    def unproven_counts(self, rollout: str) -> dict[int, Counts]:
+        """The same of devices that are not proven (flows/reports/proven.py)."""
+        return self._counts(rollout, without=(), proven=False)
+
+    def _counts(self, rollout: str, *, without: Sequence[str], proven: bool) -> dict[int, Counts]:
         table = schema.participations
         treated, control = table.c.role == "treated", table.c.role == "control"
         activated = table.c.activated_at.is_not(None)
@@ -320,7 +353,7 @@ class Fleet:
                 number(treated, table.c.outcome == "went_back").label("went_back_t"),
                 number(control, activated, table.c.outcome == "went_back").label("went_back_c"),
             )
-            .where(table.c.namespace == self.namespace, table.c.rollout == rollout)
+            .where(table.c.namespace == self.namespace, table.c.rollout == rollout, table.c.proven.is_(proven))
             .group_by(table.c.stage, table.c.hardware_class, table.c.slices)
         )
         left_out, by_stage = frozenset(without), {}  # type: frozenset[str], dict[int, Counts]
@@ -333,11 +366,11 @@ class Fleet:
         return dict(sorted(by_stage.items()))
 
     def begun(self, rollout: str, *, a_stage: int) -> list[tuple[float, float | None, str]]:
-        """When treated devices began and activated (None: not yet), and their hardware class: the first of each stage,
-        no failed ones.
+        """When treated devices began and activated (None: not yet), and their hardware class: the first proven ones of
+        each stage, no failed ones.
         """
         table = schema.participations
-        mine = (table.c.namespace == self.namespace) & (table.c.rollout == rollout)
+        mine = (table.c.namespace == self.namespace) & (table.c.rollout == rollout) & table.c.proven.is_(True)
         stages = self.connection.execute(select(table.c.stage).where(mine).distinct()).scalars().all()
         times: list[tuple[float, float | None, str]] = []
         for stage in sorted(stages):
@@ -357,7 +390,7 @@ class Fleet:
         return times
 
     def has_reported(self, rollout: str, *, stage: int) -> bool:
-        """Whether any device that a stage put on the new version has reported since."""
+        """Whether any proven device that a stage put on the new version has reported since."""
         table = schema.participations
         rows = self.connection.execute(
             select(table.c.device_id)
@@ -366,6 +399,7 @@ class Fleet:
                 table.c.rollout == rollout,
                 table.c.stage == stage,
                 table.c.role == "treated",
+                table.c.proven.is_(True),
                 table.c.reported_at.is_not(None),
             )
             .limit(1)
@@ -385,12 +419,12 @@ class Fleet:
         )
 
     def delays(self, rollout: str, *, least_s: float) -> list[float | None]:
-        """Seconds from assignment to activation of treated devices; None of those that did not activate.
+        """Seconds from assignment to activation of proven treated devices; None of those that did not activate.
 
         Of devices assigned `least_s` before the last one of their rollout was heard of: the others had no time.
         """
         table = schema.participations
-        mine = (table.c.namespace == self.namespace) & (table.c.rollout == rollout)
+        mine = (table.c.namespace == self.namespace) & (table.c.rollout == rollout) & table.c.proven.is_(True)
         last = select(func.max(func.coalesce(table.c.reported_at, table.c.assigned_at))).where(mine).scalar_subquery()
         rows = self.connection.execute(
             select(table.c.assigned_at, table.c.activated_at)

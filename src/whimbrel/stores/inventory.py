@@ -43,6 +43,7 @@ from whimbrel.flows.devices.records import (
 from whimbrel.health.report import Build
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
+from whimbrel.stores.admissions import admit
 from whimbrel.stores.rows import packed, portions, upsert
 
 _ACCESS, _DUPLICATE = "access_", "duplicate_"  # prefixes of joined columns
@@ -166,6 +167,10 @@ class Inventory:
         values = msgspec.structs.asdict(entry) | {"namespace": self.namespace}
         columns = tuple(name for name in DeviceAccess.__struct_fields__ if name != "device_id")
         upsert(self.connection, schema.device_access, values, update=columns)
+
+    def admit(self, device_id: str, *, at: float) -> None:
+        """A person vouches for a device."""
+        admit(self.connection, self.namespace, device_id, at=at)
 
     def set_operator_labels(self, device_id: str, labels: Mapping[str, str]) -> None:
         """Write the labels that people gave a device."""

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    true,
 )
 
 metadata = MetaData()
@@ -288,7 +289,8 @@ devices = Table(
     metadata,
     Column("namespace", String(64), primary_key=True),
     Column("device_id", String(128), primary_key=True),
-    Column("key", BigInteger, nullable=False),  # XXH64 of the id, as a signed number
+    Column("key", BigInteger, nullable=False),  # XXH64 of the cohort key, or of the id, as a signed number
+    Column("cohort_key", String(128)),  # drawn at enrolment; NULL: the device took none, and its id stands in
     Column("credential_sha256", String(64), nullable=False),
     Column("labels", LargeBinary, nullable=False),  # told by the device
     Column("operator_labels", LargeBinary, nullable=False, server_default="{}"),  # given by people
@@ -306,6 +308,7 @@ devices = Table(
     Column("granted_labels", LargeBinary, nullable=False, server_default="{}"),  # given by the server
     Column("claimable_labels", LargeBinary, nullable=False, server_default="{}"),  # values that it may claim
     Index("device_by_credential", "credential_at"),
+    Index("device_by_admission", "namespace", "admitted_at"),
 )
 
 enrol_tokens = Table(  # the terms on which devices enrol, by name
@@ -439,6 +442,7 @@ participations = Table(
     Column("hearing", String(16), nullable=False, server_default=""),
     Column("missed_at", Float),
     Column("used_at", Float),
+    Column("proven", Boolean, nullable=False, server_default=true()),  # evidence that moves the rollout
     Index("participation_by_begun_at", "namespace", "rollout", "stage", "begun_at"),
 )
 

@@ -21,6 +21,7 @@ _GROUP = (
     schema.participations.c.role,
     schema.participations.c.hardware_class,
     schema.participations.c.slices,
+    schema.participations.c.proven,
 )
 
 
@@ -65,7 +66,7 @@ def later_looks(
     rows = connection.execute(
         select(*group, func.count(), func.sum(looked.c.overdue), looked.c.age).group_by(*group, looked.c.age)
     )
-    return [_look(row, age_bucket=row[6]) for row in rows]
+    return [_look(row, age_bucket=row[7]) for row in rows]
 
 
 def _look(row: Any, *, age_bucket: int) -> SilenceLook:
@@ -74,7 +75,8 @@ def _look(row: Any, *, age_bucket: int) -> SilenceLook:
         role=row[1],
         hardware_class=row[2],
         slices=parse(dict[str, str], row[3], what="stored slices"),
-        due=int(row[4]),
-        overdue=int(row[5]),
+        proven=bool(row[4]),
+        due=int(row[5]),
+        overdue=int(row[6]),
         age_bucket=int(age_bucket),
     )

@@ -15,6 +15,7 @@ from whimbrel.model.ids import DeviceId, Label, LabelValue, Name, Serial
 from whimbrel.trust.possession import Proof, PublicKey
 
 Secret = Annotated[str, Meta(min_length=16, max_length=512)]
+CohortKey = Annotated[str, Meta(min_length=1, max_length=128)]
 Labels = Annotated[dict[Label, LabelValue], Meta(max_length=limits.LABELS)]
 Models = Annotated[tuple[Name, ...], Meta(max_length=limits.DEVICE_MODELS)]
 
@@ -37,10 +38,12 @@ class Enrolment(Document, frozen=True):
 
     `models`: all that the device follows. A client that leaves them out says nothing of them. `credential`: the one
     that a device without a key has; with a proof, it adopts the key by that. `enrol_token`: not needed with its key.
+    `takes_cohort_key`: the device decides by the cohort key that the server draws; one that does not is no evidence.
     """
 
     device_id: DeviceId
     enrol_token: Secret | None = None
+    takes_cohort_key: bool = False
     labels: Labels = {}
     models: Models = ()
     proof: Proof | None = None
@@ -52,12 +55,14 @@ class Credential(Document, frozen=True):
     """The answer to enrol. Kept by the device, mode 0600.
 
     `public_key`: the key that the server knows the device by; None for none. `labels`: those that the server gives it.
+    `cohort_key`: what the device's bucket comes from (policy/bucket.py), where it takes one; the same for its life.
     """
 
     device_id: DeviceId
     credential: Secret
     public_key: PublicKey | None = None
     labels: Labels = {}
+    cohort_key: CohortKey | None = None
 
 
 class TokenRequest(Credential, frozen=True):

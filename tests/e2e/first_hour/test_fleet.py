@@ -15,7 +15,7 @@ from whimbrel.agent.options import AgentOptions
 from whimbrel.errors import Unavailable
 from whimbrel.policy.bucket import bucket, device_key
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("buckets_by_name")]
 
 SALT = 42
 

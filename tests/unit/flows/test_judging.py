@@ -31,13 +31,15 @@ def test_a_ledger_whose_folding_was_interrupted_is_forgotten() -> None:
         looked_at = gate_input(here.registry, here.fleet, record, now=T0 + 900)
         ledgers: RolloutLedgers = {"r1": Ledger(record.plan)}
         with pytest.raises(Unavailable):
-            judge_windows(here.fleet, Interrupted(here.registry, record), looked_at, window=3, ledgers=ledgers)
+            judge_windows(
+                here.fleet, Interrupted(here.registry, record, here.fleet), looked_at, window=3, ledgers=ledgers
+            )
         assert ledgers == {}
 
 
 def test_a_kept_ledger_gives_the_verdict_of_a_new_one() -> None:
     with town(running=rollout()) as here:
-        gate = RolloutGate(here.registry, here.registry.rollout("r1"))
+        gate = RolloutGate(here.registry, here.registry.rollout("r1"), here.fleet)
         kept = RolloutLedgers()
         for w in range(6):
             here.fleet.tally("r1", [cell("treated", w, n=50, crashed=w), cell("control", w, n=900, crashed=9)])
@@ -49,7 +51,7 @@ def test_a_kept_ledger_gives_the_verdict_of_a_new_one() -> None:
 def test_a_kept_ledger_that_is_ahead_of_the_window_is_not_used() -> None:
     with town(running=rollout()) as here:
         here.fleet.tally("r1", [cell("treated", w, n=50, crashed=5 * w) for w in range(4)])
-        gate, kept = RolloutGate(here.registry, here.registry.rollout("r1")), RolloutLedgers()
+        gate, kept = RolloutGate(here.registry, here.registry.rollout("r1"), here.fleet), RolloutLedgers()
         looked_at = gate_input(here.registry, here.fleet, gate.comparison, now=T0 + 1200)
         first = judge_windows(here.fleet, gate, looked_at, window=2, ledgers=RolloutLedgers())
         judge_windows(here.fleet, gate, looked_at, window=4, ledgers=kept)
@@ -59,7 +61,7 @@ def test_a_kept_ledger_that_is_ahead_of_the_window_is_not_used() -> None:
 def test_a_verdict_that_was_said_in_older_words_is_given_again_and_one_with_other_figures_is_not() -> None:
     """Sentences become better from version to version: a stored rollout must not look tampered with for that."""
     with town(running=rollout()) as here:
-        gate = RolloutGate(here.registry, here.registry.rollout("r1"))
+        gate = RolloutGate(here.registry, here.registry.rollout("r1"), here.fleet)
         here.fleet.tally("r1", [cell("treated", 0, n=50), cell("control", 0, n=900)])
         looked_at = gate_input(here.registry, here.fleet, gate.comparison, now=T0 + 300)
         verdict = judge_windows(here.fleet, gate, looked_at, window=1, ledgers=RolloutLedgers())

@@ -7,7 +7,8 @@
    adopt a key by that: then the credential stays. The certificate of a trusted proxy does the same.
 4. Else a person must have allowed it (`allow_again`), and a token is needed. The shared token alone never moves an id.
 5. A challenge that the device answered once is not taken again: an enrolment that was overheard enrols nobody.
-6. A new credential begins a new epoch: tokens of the former ones are over (`server/device_access`).
+6. A device that takes a cohort key gets one, drawn by the server, and keeps it for its life: its bucket never changes.
+7. A new credential begins a new epoch: tokens of the former ones are over (`server/device_access`).
 """
 
 import hmac
@@ -30,7 +31,8 @@ class EnrolmentRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a device asks and has proved.
 
     `secret`: its enrolment token. `credential`: the one that it has. `public_key`: of a key whose possession it proved,
-    by an answer to the challenge of `challenged_at`. `certified`: a trusted proxy verified a certificate of this id.
+    by an answer to the challenge of `challenged_at`. `takes_cohort_key`: it decides by a key that the server draws.
+    `certified`: a trusted proxy verified a certificate of this id.
     `attested`: the labels of an attestation that was verified; None where it brought none.
     """
 
@@ -43,6 +45,7 @@ class EnrolmentRequest(msgspec.Struct, frozen=True, kw_only=True):
     challenged_at: float = 0.0
     certified: bool = False
     attested: dict[str, str] | None = None
+    takes_cohort_key: bool = False
 
 
 def enrol_device(
@@ -53,9 +56,11 @@ def enrol_device(
     asked: EnrolmentRequest,
     *,
     credential: str,
+    cohort_key: str | None = None,
     now: float,
 ) -> EnrolledDevice:
-    """Enrol a device, and write what is kept of it. `credential`: the one that it gets.
+    """Enrol a device, and write what is kept of it. `credential`: the one that it gets. `cohort_key`: the one that was
+    drawn for it, which it gets where it has none.
 
     Raises `Refused`, `NotAllowed` where it has nothing that lets it in, or `TooMany`.
     """
@@ -79,6 +84,8 @@ def enrol_device(
         )
     else:
         device = msgspec.structs.replace(device, credential_sha256=digest_of(credential.encode()), credential_at=now)
+    if device.cohort_key is None and asked.takes_cohort_key:
+        device = msgspec.structs.replace(device, cohort_key=cohort_key)
     enrolments.save(device, labels=asked.labels, at=now)
     if asked.models:
         fleet.note_followed(FollowedModels(device_id=asked.device_id, models=asked.models, at=now))

@@ -28,7 +28,8 @@ class EnrolledDevice(msgspec.Struct, frozen=True, kw_only=True):
     enrol. `allowed_again_until`: until then a person lets the id enrol with another key, or with
     `allowed_again_key` alone. `granted_labels`: labels
     that the server gives it. `claimable_labels`: the values that it may claim for a label; a label that is not among
-    them is free.
+    them is free. `cohort_key`: what its bucket comes from, drawn once and for its life; None: it took none, so its id
+    stands in and it is no evidence (flows/reports/proven.py).
     """
 
     device_id: str
@@ -45,6 +46,7 @@ class EnrolledDevice(msgspec.Struct, frozen=True, kw_only=True):
     allowed_again_key: str | None = None
     granted_labels: dict[str, str] = {}
     claimable_labels: dict[str, tuple[str, ...]] = {}
+    cohort_key: str | None = None
 
 
 class DeviceAccess(msgspec.Struct, frozen=True, kw_only=True):

@@ -67,6 +67,10 @@ class HourTally:
         )
         self._changes[model, serial][told[serial].hardware_class].append(changes)
 
+    def is_published(self, model: str, serial: int | None) -> bool:
+        """Whether there is such a version."""
+        return serial is not None and serial in self._serials(model)
+
     def write(self) -> None:
         """Write what was counted."""
         if self._health is not None:

@@ -9,14 +9,18 @@ Called by `ingest`.
 
 from collections.abc import Iterable
 
+from whimbrel import limits
 from whimbrel.flows.device_records import FollowedModels, HeardDevice, Participation, RunningVersion, SequenceMark
 from whimbrel.flows.ports import FleetPort
 
 
 class FleetBatch:
-    """A fleet's rows that the messages of some devices may touch."""
+    """A fleet's rows that the messages of some devices may touch. `models`: those that there are."""
 
-    def __init__(self, fleet: FleetPort, *, comparisons: Iterable[str], devices: Iterable[str]) -> None:
+    def __init__(
+        self, fleet: FleetPort, *, comparisons: Iterable[str], devices: Iterable[str], models: frozenset[str]
+    ) -> None:
+        self.models = models
         devices = sorted(set(devices))
         self._fleet = fleet
         self._sequences = fleet.sequences(devices)
@@ -27,6 +31,7 @@ class FleetBatch:
         for key in self._places:
             self._by_device.setdefault(key[2], set()).add(key)
         self._new_sequences: dict[tuple[str, str], SequenceMark] = {}
+        self._dropped_sequences: list[tuple[str, str]] = []
         self._epochs: dict[str, set[str]] = {}
         for device_id, epoch in self._sequences:
             self._epochs.setdefault(device_id, set()).add(epoch)
@@ -45,9 +50,16 @@ class FleetBatch:
         return {epoch: self._sequences[device_id, epoch] for epoch in self._epochs.get(device_id, ())}
 
     def set_mark(self, device_id: str, epoch: str, mark: SequenceMark) -> None:
-        """All windows of an installation up to the mark were tallied."""
+        """All windows of an installation up to the mark were tallied. Of very many, the oldest is forgotten."""
         self._sequences[device_id, epoch] = self._new_sequences[device_id, epoch] = mark
-        self._epochs.setdefault(device_id, set()).add(epoch)
+        epochs = self._epochs.setdefault(device_id, set())
+        epochs.add(epoch)
+        if len(epochs) > limits.DEVICE_EPOCHS:
+            oldest = min(epochs - {epoch}, key=lambda each: (self._sequences[device_id, each].at, each))
+            epochs.discard(oldest)
+            del self._sequences[device_id, oldest]
+            self._new_sequences.pop((device_id, oldest), None)
+            self._dropped_sequences.append((device_id, oldest))
 
     def participation(self, comparison: str, stage: int, device_id: str) -> Participation | None:
         """A device's place in a stage's cohort, when it has one."""
@@ -72,7 +84,9 @@ class FleetBatch:
         self._heard[device_id] = HeardDevice(device_id=device_id, at=at, labels=labels)
 
     def note_running(self, device_id: str, *, model: str, serial: int | None, hardware_class: str, at: float) -> None:
-        """What a device says that it runs of a model."""
+        """What a device says that it runs of a model. A model that there is not is left out."""
+        if model not in self.models:
+            return
         self._running[device_id, model] = RunningVersion(
             device_id=device_id, model=model, serial=serial, hardware_class=hardware_class, at=at
         )
@@ -85,6 +99,7 @@ class FleetBatch:
 
     def write(self) -> None:
         """Write what changed, each row once."""
+        self._fleet.forget_sequences(self._dropped_sequences)
         self._fleet.set_sequences(self._new_sequences)
         self._fleet.save_participation(*(self._places[key] for key in sorted(self._changed_places)))
         self._fleet.note_heard(*self._heard.values())

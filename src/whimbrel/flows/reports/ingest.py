@@ -4,11 +4,11 @@
    come in order (it has one batch in flight, and the inbox keeps order).
 2. A message that cannot be read is counted and dropped; it stops no other.
 3. What the messages ask of the fleet is read once and written once (`batch`).
-4. A device that tells which models it follows is counted for these and no others, also where a window that it had kept
-   speaks of another one.
-
-5. With `devices`, messages of devices that are blocked or removed are left out, and what batches say of their devices
-   is noted (`flows/devices/observe`).
+4. Windows of models that there are not count nowhere, and so do announcements: no device fills a table with names. One
+   that tells which models it follows is counted for these and no others, also where a window that it had kept speaks of
+   another one.
+5. With `devices`, messages of devices that are blocked or removed are left out, what batches say of their devices
+   is noted (`flows/devices/observe`), and devices that may have been invented are counted apart (`proven`).
 
 Announcements place devices in their cohorts (`take_announcement`). Windows of reports become cells (`tally_window`);
 in a small fleet they are the past of their devices too (`past`), and always an hour of their version (`monitors`).
@@ -32,6 +32,7 @@ from whimbrel.flows.records import ExperimentRecord
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.flows.reports.live import LiveComparisons
 from whimbrel.flows.reports.past import PastTally
+from whimbrel.flows.reports.proven import Admissions, EvidenceRule
 from whimbrel.flows.reports.take_announcement import take_announcement
 from whimbrel.flows.reports.tally_window import tally_window
 from whimbrel.health.report import Announcement, Batch
@@ -59,15 +60,25 @@ def ingest(
     experiments: Sequence[ExperimentRecord] = (),
     devices: ObservedPort | None = None,
     health: HourTallyPort | None = None,
+    evidence: EvidenceRule = "proven",
 ) -> IngestCounts:
-    """Take messages in order. `experiments`: those that are live. `devices`: who may speak; None: everybody.
+    """Take messages in order. `experiments`: those that are live. `devices`: who may speak; None: everybody, proven.
 
-    `health`: where the hours of versions are added up; None: nowhere.
+    `health`: where the hours of versions are added up; None: nowhere. `evidence`: which devices move a comparison.
     """
     records = tuple(records) if devices is None else admitted(devices, records)
     observed = Observations(devices, registry) if devices is not None else None
-    live = LiveComparisons(registry, fleet, [*registry.rollouts(live=True), *experiments], now=now)
-    batch = FleetBatch(fleet, comparisons=live.ids, devices={record.device_id for record in records})
+    names = {record.device_id for record in records}
+    live = LiveComparisons(
+        registry,
+        fleet,
+        [*registry.rollouts(live=True), *experiments],
+        admissions=Admissions(fleet.admissions(sorted(names)), fleet.first_admitted_at()),
+        weighs=devices is not None and evidence == "proven",
+        now=now,
+    )
+    models = frozenset(model.name for model in registry.models())
+    batch = FleetBatch(fleet, comparisons=live.ids, devices=names, models=models)
     past = PastTally(fleet, now=now)
     hours = HourTally(registry, health, now=now)
     intake = _Intake(live, batch, past, hours, observed, now=now)
@@ -125,6 +136,8 @@ class _Intake:
         last = self._batch.last_sequence(device_id, reports.epoch)
         fresh = [window for window in reports.windows if window.first > last]
         for window in fresh:
+            if window.model not in self._batch.models:
+                continue
             self._batch.note_running(
                 device_id,
                 model=window.model,
@@ -137,7 +150,8 @@ class _Intake:
                 self._live, self._batch, window, device_id=device_id, chance=chance, at=at, now=self._now
             )
             self.counts["contradictions"] += tally.contradictions
-            self._past.add(device_id, window, chance=chance)
+            if self._hours.is_published(window.model, window.serial):
+                self._past.add(device_id, window, chance=chance)
             self._hours.add(device_hours, window)
             for comparison, cells in tally.cells.items():
                 self.cells[comparison] += cells

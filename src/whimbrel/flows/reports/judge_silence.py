@@ -6,7 +6,8 @@
    far. So a device that is off by night, or reports once a day, is missed once and then expected as it is.
 3. A device that was missed is not due again before a report of it *came in after* it was missed: one dead device is one
    event, and a report that lay in a queue meanwhile is no news about the present.
-4. A device whose newest window of the model does not name the cohort has left it, and is not missed there.
+4. Unproven devices are missed among themselves (`proven`).
+5. A device whose newest window of the model does not name the cohort has left it, and is not missed there.
 
 Called by the controller for each window, before it judges. Unit: a device at a look.
 """
@@ -18,6 +19,7 @@ import msgspec
 from whimbrel.flows.device_records import SilenceLook
 from whimbrel.flows.ports import FleetPort
 from whimbrel.flows.records import Comparison
+from whimbrel.flows.reports.proven import unproven_name
 from whimbrel.health.tally import AGE_EDGES_H, Cell, age_bucket
 
 LEAST_PATIENCE_S = 60.0  # a report's way through a busy server's queue; a rehearsal's periods are shorter than that
@@ -36,7 +38,10 @@ def judge_silence(fleet: FleetPort, comparison: Comparison, *, report_s: float, 
     first = fleet.first_silence(comparison.id, activated_before=now - patience_s)
     window = comparison.window_at(now)
     age = age_bucket(patience_s, hour_s=comparison.hour_s)
-    fleet.tally(comparison.id, [*_first_cells(first, window=window, age=age), *_later_cells(later, window=window)])
+    for name, proven in ((comparison.id, True), (unproven_name(comparison.id), False)):
+        first_cells = _first_cells((each for each in first if each.proven is proven), window=window, age=age)
+        later_cells = _later_cells((each for each in later if each.proven is proven), window=window)
+        fleet.tally(name, [*first_cells, *later_cells])
     return sum(look.due for look in (*first, *later))
 
 

@@ -1,7 +1,7 @@
 """What is known of the live rollouts and experiments while a batch of messages is taken in.
 
-1. A device is believed about its arm only when its bucket says the same. Where the bucket is that of a label's value,
-   which only the device knows, it is believed once: it stays in the arm that it told first.
+1. A device is believed about its arm only when its bucket, by its cohort key, says the same. Where the bucket is that
+   of a label's value, which only the device knows, it is believed once: it stays in the arm that it told first.
 2. Of slices, only the labels that were asked for are kept: others would make as many cells as a device has ideas.
 3. The level of a compared metric is the mean of the control in the newest closed windows that have enough of it: the
    time of day, which is taken off every device's value.
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from whimbrel.flows.device_records import Participation
 from whimbrel.flows.ports import ModelsPort, TallyPort
 from whimbrel.flows.records import Comparison
+from whimbrel.flows.reports.proven import Admissions
 from whimbrel.flows.versions import reference_of
 from whimbrel.gate.guardrails import tested_means
 from whimbrel.health.panel import LEAST_DEVICES
@@ -28,8 +29,19 @@ _LEVEL_WINDOWS = 12  # windows back in which the control's level is looked for: 
 class LiveComparisons:
     """The live rollouts and experiments of a namespace, by id."""
 
-    def __init__(self, models: ModelsPort, fleet: TallyPort, comparisons: Sequence[Comparison], *, now: float) -> None:
+    def __init__(
+        self,
+        models: ModelsPort,
+        fleet: TallyPort,
+        comparisons: Sequence[Comparison],
+        *,
+        admissions: Admissions,
+        weighs: bool,
+        now: float,
+    ) -> None:
+        """`weighs`: whether some devices are unproven; else all are evidence."""
         self._models, self._fleet, self._now = models, fleet, now
+        self._admissions, self._weighs = admissions, weighs
         self._by_id = {comparison.id: comparison for comparison in comparisons}
         records = {name: models.model(name) for name in sorted({each.model for each in comparisons})}
         self._salts = {name: model.salt for name, model in records.items()}
@@ -61,8 +73,12 @@ class LiveComparisons:
                 place.role == role and (role == "control" or place.stage == stage) for place in own
             )
         salt = comparison.salt if comparison.salt is not None else self._salts[comparison.model]
-        place = bucket(device_key(device_id), salt=salt)
+        place = bucket(device_key(self._admissions.cohort_key(device_id)), salt=salt)
         return comparison.holds(place, stage=stage, role=role)
+
+    def is_proven(self, comparison: Comparison, device_id: str) -> bool:
+        """Whether what a device tells may move a comparison."""
+        return not self._weighs or self._admissions.proves(device_id, began_at=comparison.created_at)
 
     def slices(self, comparison: Comparison, slices: Mapping[str, str]) -> dict[str, str]:
         """Those of `slices` that the model's settings ask for."""

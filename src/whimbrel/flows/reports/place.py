@@ -4,6 +4,8 @@
 2. A report says that the device lives when it comes in. One that came in before the device was missed, and was read
    after, says nothing of the present.
 3. What a device did is not undone by what it says later: a failure stays in the denominator.
+4. Its hardware class and slices are those that it told first: what it says of itself later may be the version's doing,
+   and a device that says something new each time would fill the tally.
 
 Called for every announcement, and for every report that counts in a cohort.
 """
@@ -34,8 +36,9 @@ def participation_of(
     hardware_class: str,
     slices: dict[str, str],
     at: float,
+    proven: bool = True,
 ) -> Participation:
-    """A device's place as it is written down, or a new place that it has from `at` on."""
+    """A device's place as it is written down, or a new place that it has from `at` on. `proven`: in a new place."""
     return batch.participation(comparison.id, stage, device_id) or Participation(
         rollout=comparison.id,
         stage=stage,
@@ -44,6 +47,7 @@ def participation_of(
         hardware_class=hardware_class,
         slices=slices,
         assigned_at=at,
+        proven=proven,
     )
 
 
@@ -66,8 +70,8 @@ def update_participation(
     before = participation
     after = msgspec.structs.replace(
         before,
-        hardware_class=hardware_class or before.hardware_class,
-        slices=slices or before.slices,
+        hardware_class=before.hardware_class or hardware_class,
+        slices=before.slices or slices,
         begun_at=before.begun_at if before.begun_at is not None else begun_at,
         activated_at=before.activated_at if before.activated_at is not None else activated_at,
         reported_at=before.reported_at or reported_at,

@@ -58,6 +58,7 @@ def take_announcement(
         hardware_class=announcement.hardware_class,
         slices=slices,
         at=at,
+        proven=live.is_proven(comparison, device_id),
     )
     update_participation(
         batch,

@@ -5,19 +5,22 @@
 2. Late or early, a report counts in the window that is open when it is tallied: windows that are over never change. A
    device is one device in it, also when it tells much at once after it was out of reach (`fold_values`).
 3. A share outside of 0 to 1 and predictions in the bins of another version are left out.
-4. What was seen of a candidate in the shadow counts where that candidate is tried in the shadow, and nowhere else.
+4. What an unproven device tells is kept apart (`proven`). One that is proven meanwhile counts from its next window on.
+5. What was seen of a candidate in the shadow counts where that candidate is tried in the shadow, and nowhere else.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from whimbrel.flows.device_records import Participation
 from whimbrel.flows.records import Comparison
 from whimbrel.flows.reports.batch import FleetBatch
 from whimbrel.flows.reports.fold_values import fold_values
 from whimbrel.flows.reports.live import LiveComparisons
 from whimbrel.flows.reports.place import note_left, participation_of, update_participation
+from whimbrel.flows.reports.proven import unproven_name
 from whimbrel.health.device_window import DeviceWindow
 from whimbrel.health.report import Cohort, Summary, Window
 from whimbrel.health.shadow import ShadowSums
@@ -26,7 +29,7 @@ from whimbrel.plan.measures import SHARES
 
 
 class WindowTally(msgspec.Struct, frozen=True):
-    """The cells of one window, by rollout or experiment, and how many of its claims contradict the device's bucket."""
+    """The cells of one window, by the name of their tally, and how many claims contradict the device's bucket."""
 
     cells: dict[str, list[Cell]]
     contradictions: int
@@ -58,13 +61,15 @@ def tally_window(
             contradictions += 1
         else:
             believed[comparison.id].append(cohort)
-    cells = {}
+    cells: dict[str, list[Cell]] = defaultdict(list)
     for identifier, cohorts in believed.items():
         comparison = live.get(identifier)
-        if comparison is not None and cohorts:
-            cells[identifier] = _cells(
-                live, batch, comparison, window, cohorts, device_id=device_id, chance=chance, at=at, now=now
-            )
+        if comparison is None:
+            continue
+        for proven, cell in _cells(
+            live, batch, comparison, window, cohorts, device_id=device_id, chance=chance, at=at, now=now
+        ):
+            cells[identifier if proven else unproven_name(identifier)].append(cell)
     # A device whose person changed tells another arm than before: it has left the first one, and is not missed there.
     named = {
         (each.rollout, each.stage)
@@ -88,14 +93,14 @@ def _cells(
     chance: int,
     at: float,
     now: float,
-) -> list[Cell]:
+) -> Iterator[tuple[bool, Cell]]:
+    """The cells of a comparison, each with whether the device is proven in it."""
     slices = live.slices(comparison, window.slices)
     counted = msgspec.structs.replace(
         window,
         metrics=_credible_metrics(window),
         predictions=_comparable_predictions(live, comparison, window, cohorts),
     )
-    cells = []
     for cohort in cohorts:
         participation = participation_of(
             batch,
@@ -106,7 +111,9 @@ def _cells(
             hardware_class=window.hardware_class,
             slices=slices,
             at=at,
+            proven=live.is_proven(comparison, device_id),
         )
+        participation = _weighed(live, comparison, participation, now=now)
         shadow = _shadow_of(comparison, window, cohort)
         folded = fold_values(
             participation.values,
@@ -115,8 +122,8 @@ def _cells(
                 window=comparison.window_at(now),
                 role=cohort.role,
                 age_bucket=age_bucket(cohort.age_s, hour_s=comparison.hour_s),
-                hardware_class=window.hardware_class,
-                slices=slices,
+                hardware_class=participation.hardware_class or window.hardware_class,
+                slices=participation.slices or slices,
             ),
             msgspec.structs.replace(counted, shadow=shadow),
             stage=cohort.stage,
@@ -138,8 +145,17 @@ def _cells(
             device_window=folded.device_window if folded is not None else None,
         )
         if folded is not None:
-            cells.append(folded.cell)
-    return cells
+            yield participation.proven, folded.cell
+
+
+def _weighed(
+    live: LiveComparisons, comparison: Comparison, participation: Participation, *, now: float
+) -> Participation:
+    """The place, proven where its device is by now. A window that was begun apart ends apart."""
+    begun = participation.device_window
+    if participation.proven or (begun is not None and begun.window == comparison.window_at(now)):
+        return participation
+    return msgspec.structs.replace(participation, proven=live.is_proven(comparison, participation.device_id))
 
 
 def _credible_metrics(window: Window) -> dict[str, Summary]:

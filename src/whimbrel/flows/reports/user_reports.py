@@ -19,6 +19,7 @@ from whimbrel.flows.audit import audit
 from whimbrel.flows.device_records import UserReportRecord
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.reports.proven import unproven_name
 from whimbrel.flows.versions import find_version
 from whimbrel.health.report import Role
 from whimbrel.health.tally import Cell, age_bucket
@@ -128,35 +129,38 @@ def count_reports(registry: RegistryPort, fleet: FleetPort, tickets: UserReports
         fate: Fate = "nowhere"
         for rollout in (rollout for rollout in live if rollout.model == record.model):
             cells = _cells(fleet, rollout, record, now=now)
-            if not cells:
+            if not any(cells.values()):
                 continue
             opened_at = rollout.created_at + rollout.window_at(now) * rollout.window_s
             if record.device_id and tickets.counted_since(record.device_id, model=record.model, since=opened_at):
                 fate = "again" if fate == "nowhere" else fate
                 continue
-            fleet.tally(rollout.id, cells)
+            for name, told in cells.items():
+                fleet.tally(name, told)
             fate = "counted"
         tickets.decide(record.ticket, fate=fate, at=now)
     return len(waiting)
 
 
-def _cells(fleet: FleetPort, rollout: RolloutRecord, record: UserReportRecord, *, now: float) -> list[Cell]:
+def _cells(fleet: FleetPort, rollout: RolloutRecord, record: UserReportRecord, *, now: float) -> dict[str, list[Cell]]:
+    """The cells of a ticket, by the name that they are tallied under: a ticket counts as its device does."""
     window = rollout.window_at(now)
     if record.device_id is None:
         if record.at < rollout.created_at or record.serial not in {rollout.target, rollout.baseline}:
-            return []
+            return {}
         role: Role = "treated" if record.serial == rollout.target else "control"
-        return [Cell(stage=rollout.stage, window=window, role=role, version_reports=1)]
-    return [
-        Cell(
-            stage=each.stage,
-            window=window,
-            role=each.role,
-            hardware_class=each.hardware_class,
-            slices=each.slices,
-            age_bucket=age_bucket(record.at - each.activated_at, hour_s=rollout.hour_s),
-            user_reports=1,
-        )
-        for each in fleet.participations([rollout.id], [record.device_id])
-        if each.activated_at is not None and each.activated_at <= record.at
-    ]
+        return {rollout.id: [Cell(stage=rollout.stage, window=window, role=role, version_reports=1)]}
+    cells: dict[str, list[Cell]] = {rollout.id: [], unproven_name(rollout.id): []}
+    for each in fleet.participations([rollout.id], [record.device_id]):
+        if each.activated_at is not None and each.activated_at <= record.at:
+            cell = Cell(
+                stage=each.stage,
+                window=window,
+                role=each.role,
+                hardware_class=each.hardware_class,
+                slices=each.slices,
+                age_bucket=age_bucket(record.at - each.activated_at, hour_s=rollout.hour_s),
+                user_reports=1,
+            )
+            cells[rollout.id if each.proven else unproven_name(rollout.id)].append(cell)
+    return cells

@@ -8,12 +8,13 @@
 5. Of a set, each version has a gate of its own, and the verdict is one: what is worst for any of them happens to all. A
    rollout that moves with its lead's is judged there.
 6. What the gate would let go on may still have to wait: for people's approval of the next stage, for the end of a
-   freeze, for a blast radius that is too small. Going back waits for nothing.
+   freeze, for a blast radius that is too small, for a spike of enrolments to pass. Going back waits for nothing.
 """
 
 import msgspec
 
 from whimbrel.flows.audit import audit
+from whimbrel.flows.devices.enrolment_spike import enrolment_spike
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.approvals import approvals_missing
@@ -101,6 +102,8 @@ def _held_back(
         return Verdict("hold", f"{verdict.because}; {because}", verdict.evidence), event
 
     plan = rollout.plan
+    if spike := enrolment_spike(fleet.enrolment_rates(now=now)):
+        return hold(spike.words)
     if verdict.move == "finish" and not plan.reaches_everyone:
         return hold(
             "the plan ends before it reaches every device, so a person decides: rollout finish or rollout abort"

@@ -2,7 +2,8 @@
 
 1. A stage in which none of a small fleet falls is judged by the devices of the stage before it.
 2. A device of a shadow stage speaks for no stage that serves.
-3. Where a stage has soaked and no enrolled device can be its control, the gate also gets the past: what the stage's own
+3. Devices that may have been invented for the rollout's sake are judged apart, and hold it at most (`gate/unproven`).
+4. Where a stage has soaked and no enrolled device can be its control, the gate also gets the past: what the stage's own
    devices told while they ran the version before (of a large fleet: what was told of it in the rollout's shadow
    stage), and what both versions were published with.
 """
@@ -13,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from whimbrel.flows.judging import Rejudged, ReplayedVerdict, judge_again, judge_and_store, judge_windows, replay
-from whimbrel.flows.ports import FleetPort, RegistryPort
+from whimbrel.flows.ports import FleetPort, RegistryPort, TallyPort
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.reports.past import of_devices, past_cells
+from whimbrel.flows.reports.proven import unproven_name
 from whimbrel.flows.rollouts.rollout_set import members_of, set_of
 from whimbrel.flows.rollouts.shares import DevicePlace, Devices, stage_of
 from whimbrel.flows.versions import reference_of
@@ -25,7 +27,8 @@ from whimbrel.gate.guardrails import drift_limits, watched
 from whimbrel.gate.kill_switch import natural_rate
 from whimbrel.gate.ledger import Ledger, References
 from whimbrel.gate.totals import Totals
-from whimbrel.gate.verdict import Counts, GateInput, Move, Past, Verdict
+from whimbrel.gate.unproven import weigh_unproven
+from whimbrel.gate.verdict import Counts, GateInput, Move, Past, Unproven, Verdict
 from whimbrel.health.tally import Cell
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Release
@@ -37,9 +40,10 @@ RolloutLedgers = dict[str, Ledger]  # by rollout: kept between windows
 class RolloutGate:
     """The gate of one rollout. (flows/judging.Gate)"""
 
-    def __init__(self, registry: RegistryPort, rollout: RolloutRecord) -> None:
+    def __init__(self, registry: RegistryPort, rollout: RolloutRecord, tally: TallyPort) -> None:
+        """`tally`: where the windows of unproven devices are."""
         self.comparison = rollout
-        self._registry = registry
+        self._registry, self._tally = registry, tally
 
     def new_ledger(self, gate_input: GateInput) -> Ledger:
         """A ledger that has folded nothing."""
@@ -52,7 +56,17 @@ class RolloutGate:
 
     def judge(self, gate_input: GateInput, ledger: Ledger, cells: Sequence[Cell]) -> Verdict:
         """The verdict, with `cells` folded into the ledger."""
-        return judge(self.comparison.plan, msgspec.structs.replace(gate_input, cells=cells), ledger)
+        plan = self.comparison.plan
+        verdict = judge(plan, msgspec.structs.replace(gate_input, cells=cells), ledger)
+        unproven = gate_input.unproven
+        if unproven is None:
+            return verdict
+        own = ledger.unproven
+        if own is None or own.last >= unproven.window:
+            own = ledger.unproven = self.new_ledger(gate_input)
+        name = unproven_name(self.comparison.id)
+        apart = self._tally.cells(name, before_window=unproven.window, from_window=own.last + 1)
+        return weigh_unproven(plan, gate_input, verdict, own, apart)
 
     def parse_input(self, stored: bytes) -> GateInput:
         """An input as it was stored with its verdict."""
@@ -89,7 +103,7 @@ def _of_set(verdicts: Mapping[str, Verdict]) -> Verdict:
 
 
 def _verdict_for_one(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> Verdict:
-    gate = RolloutGate(registry, rollout)
+    gate = RolloutGate(registry, rollout, fleet)
     looked_at = gate_input(registry, fleet, rollout, now=now)
     return judge_windows(fleet, gate, looked_at, window=rollout.window_at(now), ledgers={})
 
@@ -99,25 +113,26 @@ def judge_rollout(
 ) -> Verdict:
     """What the gate says of a rollout at `now`, stored so that it can be asked for again."""
     looked_at = gate_input(registry, fleet, rollout, now=now)
-    return judge_and_store(registry, fleet, RolloutGate(registry, rollout), looked_at, now=now, ledgers=ledgers)
+    return judge_and_store(registry, fleet, RolloutGate(registry, rollout, fleet), looked_at, now=now, ledgers=ledgers)
 
 
 def replay_rollout(registry: RegistryPort, fleet: FleetPort, identifier: str) -> list[ReplayedVerdict]:
     """Ask the gate again about every verdict of a rollout, from the stored windows alone."""
-    return replay(registry, fleet, RolloutGate(registry, registry.rollout(identifier)))
+    return replay(registry, fleet, RolloutGate(registry, registry.rollout(identifier), fleet))
 
 
 def rejudge_rollout(
     registry: RegistryPort, fleet: FleetPort, identifier: str
 ) -> Iterator[Rejudged[GateInput, Verdict]]:
     """Every stored verdict of a rollout, oldest first, with what the gate says again."""
-    return judge_again(registry, fleet, RolloutGate(registry, registry.rollout(identifier)))
+    return judge_again(registry, fleet, RolloutGate(registry, registry.rollout(identifier), fleet))
 
 
 def gate_input(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, *, now: float) -> GateInput:
     """What the gate looks at, except the windows."""
     counts = fleet.counts(rollout.id, without=rollout.without)
     soaked_s = now - rollout.stage_since
+    unproven = fleet.unproven_counts(rollout.id)
     places = _Places(registry, fleet, rollout)
     cohort = _cohort(places, rollout, counts)
     judged = GateInput(
@@ -129,7 +144,8 @@ def gate_input(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord,
         shares=rollout.shares,
         without=rollout.without,
         users_heard=(fleet.user_reports_heard_at(rollout.model) or 0.0) >= rollout.created_at,
-        natural_go_back=_natural_go_back(registry, fleet, rollout, counts),
+        natural_go_back=_natural_go_back(registry, fleet, rollout, [*counts.values(), *unproven.values()]),
+        unproven=Unproven(counts=unproven, window=rollout.window_at(now)) if unproven else None,
     )
     if soaked_s < rollout.plan.stages[rollout.stage].duration_hours * rollout.hour_s:
         return judged
@@ -144,10 +160,10 @@ def gate_input(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord,
 
 
 def _natural_go_back(
-    registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, counts: Mapping[int, Counts]
+    registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, counts: Sequence[Counts]
 ) -> float | None:
     """The share of devices that left the baseline by themselves; asked for once a device left the new version."""
-    if rollout.baseline is None or not any(each.went_back_t for each in counts.values()):
+    if rollout.baseline is None or not any(each.went_back_t for each in counts):
         return None
     went_back = activated = 0
     for other in registry.rollouts(model=rollout.model):
@@ -226,7 +242,7 @@ def _past(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord, stag
         return Past(target_released=target.metrics)
     by_device = past_cells(fleet, rollout.model, before.serial, now=now)
     placed = fleet.participations([rollout.id], sorted(by_device))
-    treated = {each.device_id for each in placed if each.role == "treated" and each.stage == stage}
+    treated = {each.device_id for each in placed if each.role == "treated" and each.stage == stage and each.proven}
     totals = Totals()
     for cell in of_devices(by_device, treated) or _told_in_the_shadow(fleet, rollout, now=now):
         totals.add(cell)

@@ -11,6 +11,7 @@ from litestar.status_codes import HTTP_200_OK
 from whimbrel import limits
 from whimbrel.errors import NotFound, UntrustedInput
 from whimbrel.flows.accounts.permissions import Caller, Permission
+from whimbrel.flows.devices.admit import admit_device
 from whimbrel.flows.devices.allow_again import allow_again
 from whimbrel.flows.devices.block import block_device, unblock_device
 from whimbrel.flows.devices.find import find_devices, with_models
@@ -112,6 +113,35 @@ async def post_labels(
             device,
             labels=data.labels,
             without=data.without,
+            because=data.because,
+            actor=caller.account,
+            now=operations.now(),
+        )
+        return device_detail(stores, device)
+
+    return await operations.do(namespace, change)
+
+
+@post(
+    "/devices/{device:str}/admit",
+    permission=Permission.DEVICES,
+    status_code=HTTP_200_OK,
+    summary="Let a device count in every rollout",
+)
+async def post_admit(
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    device: FromPath[str],
+    data: JSONBody[Reason],
+) -> DeviceDetail:
+    """Vouch for a device that a shared token let in: it is evidence from its next window on."""
+
+    def change(stores: Stores) -> DeviceDetail:
+        admit_device(
+            stores.inventory,
+            stores.registry,
+            device,
             because=data.because,
             actor=caller.account,
             now=operations.now(),
@@ -315,4 +345,13 @@ def _unended(stores: Stores) -> list[str]:
     return rollouts + [experiment.id for experiment in stores.experiments.all(live=True)]
 
 
-DEVICE_ROUTES = (list_devices, show_device, post_labels, post_block, post_unblock, post_allow_again, post_remove)
+DEVICE_ROUTES = (
+    list_devices,
+    show_device,
+    post_labels,
+    post_admit,
+    post_block,
+    post_unblock,
+    post_allow_again,
+    post_remove,
+)

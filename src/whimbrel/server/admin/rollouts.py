@@ -278,6 +278,7 @@ def rollout_view(stores: Stores, rollout: RolloutRecord, *, now: float) -> Rollo
         lead=rollout.lead,
         members=[_member_view(stores, each) for each in members_of(registry, rollout)],
         counts={str(stage): counts for stage, counts in fleet.counts(rollout.id).items()},
+        unproven={str(stage): counts for stage, counts in fleet.unproven_counts(rollout.id).items()},
         devices={versions.get(serial or 0, "none"): n for serial, n in fleet.inventory(rollout.model).items()},
     )
 

@@ -42,6 +42,7 @@ from contextlib import suppress
 from whimbrel.durable import trouble
 from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows.ports import Inbox
+from whimbrel.flows.reports.proven import EvidenceRule
 from whimbrel.plan.rollout_states import State
 from whimbrel.server.controllers.deltas import DeltaBuilding
 from whimbrel.server.controllers.expiry import Expiry
@@ -78,12 +79,14 @@ class Controllers:
         signers: OnlineSigners,
         *,
         clock: Callable[[], float],
+        evidence: EvidenceRule = "proven",
     ) -> None:
+        """`evidence`: which devices' reports move rollouts and experiments."""
         self._database = database
         self._clock = clock
         self.wake = asyncio.Event()
         self.leader = Leader(database, clock=clock)
-        self.tallying = Tallying(self.leader, database, inbox, clock=clock)
+        self.tallying = Tallying(self.leader, database, inbox, clock=clock, evidence=evidence)
         self.judging = Judging(self.leader, database, clock=clock)
         self.monitoring = Monitoring(self.leader, clock=clock)
         self.signatures = Signatures(self.leader, clock=clock)
@@ -96,6 +99,7 @@ class Controllers:
         """One round of all controllers. Raises `Unavailable` where it was broken off, or another server leads."""
         setbacks = await self.tallying.empty_inbox()
         for namespace in await asyncio.to_thread(all_namespaces, self._database):
+            await asyncio.to_thread(self.judging.look_for_spike, namespace)
             await asyncio.to_thread(self.judging.judge_rollouts, namespace, at_once=setbacks > 0)
             await asyncio.to_thread(self.judging.judge_experiments, namespace, at_once=setbacks > 0)
             await asyncio.to_thread(self.monitoring.watch_models, namespace)

@@ -21,7 +21,9 @@ import uuid
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
+from whimbrel import limits
 from whimbrel.errors import Conflict
+from whimbrel.flows.devices.enrolment_spike import enrolment_spike, notice_spike
 from whimbrel.flows.experiments.advance import advance_experiment
 from whimbrel.flows.experiments.judge import ExperimentLedgers
 from whimbrel.flows.judging import AnyVerdict
@@ -57,6 +59,8 @@ class Judging:
         self._leader, self._database, self._clock = leader, database, clock
         self._rollouts, self._experiments = _Rollouts(), _Experiments()
         self._judged: dict[str, int] = {}  # by comparison: the window up to which it was judged
+        self._spiking: dict[str, bool] = {}  # by namespace: whether people were told; a new leader tells them once more
+        self._spikes_at: dict[str, float] = {}
 
     def judge_rollouts(self, namespace: str, *, at_once: bool) -> None:
         """Judge the live rollouts whose window closed (`at_once`: all live ones), after users' tickets were counted."""
@@ -72,6 +76,19 @@ class Judging:
         with transaction(self._database, namespace) as stores:
             live = stores.experiments.all(live=True)
         self._judge_each(self._experiments, namespace, live, at_once=at_once, now=now)
+
+    def look_for_spike(self, namespace: str) -> None:
+        """Tell people where far more devices than usual enrol with a shared token, once a spike."""
+        now = self._clock()
+        if now < self._spikes_at.get(namespace, 0.0):
+            return
+        self._spikes_at[namespace] = now + limits.SPIKE_LOOK_S
+        with self._leader.transaction(namespace) as stores:
+            spike = enrolment_spike(stores.fleet.enrolment_rates(now=now))
+            if spike is not None and not self._spiking.get(namespace):
+                notice_spike(stores.registry, spike, now=now)
+                log.warning("%s: %s", namespace, spike.words)
+        self._spiking[namespace] = spike is not None
 
     def _judge_each(
         self, kind: _Kind[ComparisonT], namespace: str, live: Sequence[ComparisonT], *, at_once: bool, now: float

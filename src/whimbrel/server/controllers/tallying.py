@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 from whimbrel.flows.ports import Inbox, Taken
 from whimbrel.flows.reports.ingest import ingest
+from whimbrel.flows.reports.proven import EvidenceRule
 from whimbrel.server.controllers.leader import Leader
 from whimbrel.stores.database import Database
 from whimbrel.stores.transaction import Stores
@@ -35,8 +36,17 @@ _RECORDS_AT_ONCE = 2000  # messages a transaction
 class Tallying:
     """The controller that empties the inbox, for all namespaces."""
 
-    def __init__(self, leader: Leader, database: Database, inbox: Inbox, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        leader: Leader,
+        database: Database,
+        inbox: Inbox,
+        *,
+        clock: Callable[[], float],
+        evidence: EvidenceRule = "proven",
+    ) -> None:
         self._leader, self._database, self._inbox, self._clock = leader, database, inbox, clock
+        self._evidence = evidence
 
     async def empty_inbox(self) -> int:
         """Count every message that waits. Returns how many devices failed or went back."""
@@ -64,6 +74,7 @@ class Tallying:
                     experiments=stores.experiments.all(live=True),
                     devices=stores.inventory,
                     health=stores.health,
+                    evidence=self._evidence,
                 )
                 setbacks += counts.setbacks
                 if counts.contradictions or counts.unreadable:

@@ -63,9 +63,10 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
 
     `approval`: what it waits for, if for people. `devices_left`: of one that goes back, how many are not off its
     target. `lead`: the rollout of a set that it moves with, "" where it moves itself. `members`: what moves with it.
-    `counts`: by stage. `devices`: by version, of the whole model. Of one that is asked for alone: `verdict`, where it
-    is live, `classes`, the figures of both versions by hardware class, and `builds`, which builds of the target run
-    where it has several.
+    `counts`: by stage; `unproven`: the same of devices that are not counted, since a shared token let them in
+    later. `devices`: by version, of the whole model. Of one that is asked for alone: `verdict`, where it is live,
+    `classes`, the figures of both versions by hardware class, and `builds`, which builds of the target run where it
+    has several.
     """
 
     id: str
@@ -89,6 +90,7 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     without: list[str]  # slices that went back
     counts: dict[str, Counts]
     devices: dict[str, int]
+    unproven: dict[str, Counts] = {}
     lead: str = ""
     members: list[MemberView] = []
     verdict: VerdictView | UnsetType = UNSET
