@@ -78,7 +78,7 @@ def test_a_blocked_device_gets_no_token_and_enrols_under_no_token_of_enrolment(s
 
 def test_the_token_and_the_credential_of_a_removed_device_are_over_also_when_its_id_is_back(server: Running) -> None:
     with server.enrolled("sold") as device, server.public() as http:
-        held = credential(server, "sold").json()
+        held = server.credentials["sold"]
         assert do(server, "sold", "remove").status_code == 200
         assert "enrol it again" in answer_after(device, 401).json()["detail"]
         assert http.post("/device/v1/token", json=held).status_code == 401

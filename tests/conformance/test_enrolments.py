@@ -125,9 +125,12 @@ def test_a_person_lets_an_id_back_in_once_within_a_time_and_with_the_key_that_is
         allowed(for_s=60, public_key="n" * 43)
         with pytest.raises(Refused, match="does not take over an id"):
             come(stores, "dev-1", **moment)
+        assert come(stores, "dev-1", secret=None, public_key="n" * 43, challenged_at=T0 - 1).admission == "person"
         allowed(for_s=60)
+        with pytest.raises(NotAllowed, match="brings no enrolment token"):
+            come(stores, "dev-1", secret=None, **moment)
         back = come(stores, "dev-1", at=T0 + 60, **moment)
-        assert (back.admission, back.admitted_at, back.epoch) == ("person", T0 + 60, 2)
+        assert (back.admission, back.admitted_at, back.epoch) == ("person", T0 + 60, 3)
         with pytest.raises(Refused, match="does not take over an id"):
             come(stores, "dev-1", at=T0 + 60, public_key="d" * 43, challenged_at=T0 + 60)
         with pytest.raises(UntrustedInput, match="at most 30 days"):

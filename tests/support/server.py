@@ -106,6 +106,7 @@ class Running(msgspec.Struct, frozen=True):
     devices: str
     admin: str
     folder: Path
+    credentials: dict[str, dict[str, str]] = {}  # of devices that `enrolled` made
 
     @property
     def bearer(self) -> dict[str, str]:
@@ -118,12 +119,14 @@ class Running(msgspec.Struct, frozen=True):
         return httpx.Client(base_url=f"{self.devices}/default", trust_env=False, timeout=30)
 
     def enrolled(self, device: str = "dev-1", **labels: str) -> httpx.Client:
-        """A client with a device's token."""
+        """A client with a device's token. A device that is enrolled already shows its credential."""
         with self.public() as http:
             token = (self.folder / "enrol.token").read_text().strip()
-            body = {"device_id": device, "enrol_token": token, "takes_cohort_key": True, "labels": labels}
-            credential = http.post("/device/v1/enrol", json=body).raise_for_status().json()
-            held = http.post("/device/v1/token", json=credential).raise_for_status().json()
+            before = self.credentials.get(device)
+            known = {} if before is None else {"credential": before["credential"]}
+            body = {"device_id": device, "enrol_token": token, "takes_cohort_key": True, "labels": labels} | known
+            self.credentials[device] = http.post("/device/v1/enrol", json=body).raise_for_status().json()
+            held = http.post("/device/v1/token", json=self.credentials[device]).raise_for_status().json()
         client = self.public()
         client.headers["authorization"] = f"Bearer {held['token']}"
         return client

@@ -183,7 +183,10 @@ def allow_again(
     device: Device,
     within: Annotated[str, typer.Option("--for", help="It must come within so long: 1h, 2d.", metavar="TIME")] = "1d",
     key: Annotated[
-        str | None, typer.Option(help="With this public key alone, as `whimbrel agent status` shows it there.")
+        str | None,
+        typer.Option(
+            help="With this public key alone, which `whimbrel agent status` shows there; it needs no enrolment token."
+        ),
     ] = None,
     because: Why = "",
     yes: Yes = False,
@@ -203,7 +206,8 @@ def allow_again(
         print_json(detail)
         return
     until = when(detail.allowed_again_until)
-    say(f"{device} may enrol with another key until {until} UTC, once, with an enrolment token")
+    how = "with an enrolment token" if key is None else f"with the key {key}"
+    say(f"{device} may enrol again until {until} UTC, once, {how}")
 
 
 @app.command("remove")

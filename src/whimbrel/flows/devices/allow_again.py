@@ -1,7 +1,8 @@
 """A person allows an enrolled id to come back with another key: its disk was wiped, or its board was replaced.
 
-1. The permission ends by itself, and when it was used once. It still takes an enrolment token.
-2. It may name the key that comes back (`whimbrel agent status` shows it); else the first that comes has the id.
+1. The permission ends by itself, and when it was used once.
+2. It may name the key that comes back (`whimbrel agent status` shows it). Else it still takes an enrolment token, and
+   the first that comes has the id.
 3. Until then the device goes on as it is: if it was not wiped after all, nothing happened to it.
 """
 

@@ -5,7 +5,8 @@
    trusted proxy has verified. It gets the labels that the token gives, and tells none that it may not claim.
 3. An enrolled id enrols again with its key, and needs no token then. Without a key it proves its credential, and may
    adopt a key by that: then the credential stays. The certificate of a trusted proxy does the same.
-4. Else a person must have allowed it (`allow_again`), and a token is needed. The shared token alone never moves an id.
+4. Else a person must have allowed it (`allow_again`), and it takes a token, or the key that the person named. The
+   shared token alone never moves an id.
 5. A challenge that the device answered once is not taken again: an enrolment that was overheard enrols nobody.
 6. A device that takes a cohort key gets one, drawn by the server, and keeps it for its life: its bucket never changes.
 7. A new credential begins a new epoch: tokens of the former ones are over (`server/device_access`).
@@ -172,7 +173,9 @@ def _allowed_again(
             f"{known.device_id} is enrolled already, {what}: an enrolment token does not take over an id. Where its "
             f"disk was wiped, an operator says so: whimbrel device allow-again {known.device_id}"
         )
-    name, terms = _take_token(enrolments, asked, now=now)
+    name, terms = known.enrol_token_name, EnrolTokenTerms(labels=known.claimable_labels)
+    if asked.secret is not None or known.allowed_again_key is None:  # the key that a person named needs no token
+        name, terms = _take_token(enrolments, asked, now=now)
     return msgspec.structs.replace(
         _again(known, asked),
         public_key=asked.public_key,
@@ -186,8 +189,10 @@ def _allowed_again(
 
 def _take_token(enrolments: EnrolmentPort, asked: EnrolmentRequest, *, now: float) -> tuple[str, EnrolTokenTerms]:
     """Use an enrolment token once. Raises `NotAllowed`, `Refused` or `TooMany`."""
-    token = None if asked.secret is None else enrolments.token(asked.secret)
-    if token is None or asked.secret is None:
+    if asked.secret is None:
+        raise NotAllowed("this device is to be let in, and brings no enrolment token; give it one")
+    token = enrolments.token(asked.secret)
+    if token is None:
         raise NotAllowed("this enrolment token is unknown here; ask the operator for a current one")
     terms, minute = token.terms, int(now // _MINUTE_S)
     if token.revoked_at is not None:
