@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of the delta codec: `python tests/fuzz/delta.py containers|patches|parts --seconds 60`.
 
-`make fuzz` runs all three (run.py, beside this file), and CI does. Needs `atheris`, which has wheels for Linux only: the suites
-in `tests/attack/delta` mutate the same corpus without it. What harms is written to the current folder; put it into
-`tests/attack/delta/corpus`.
+`make fuzz` runs all three (run.py, beside this file), and CI does. Needs `atheris`, which has wheels for Linux only:
+the suites in `tests/attack/delta` mutate the same corpus without it. What harms is written to the current folder; put
+it into `tests/attack/delta/corpus`.
 
 - `containers`: any bytes as a model file, seeded with the corpus.
 - `patches`: any bytes as a patch, seeded with the golden patches.
