@@ -203,6 +203,7 @@ DOWNLOAD_PASS_MOST_S = 1920.0  # where a download cannot be resumed: 1 GB at 4 M
 BACKOFF_FIRST_S = 1.0  # after the first failure; the wait doubles from failure to failure, with jitter
 BACKOFF_DOUBLINGS = 16  # 18 hours; the refresh period is the real cap
 PERIOD_MOST_S = 86400.0  # between two refreshes or reports, whatever a policy says: its key may be stolen
+POLICY_ACTS_A_DAY = 10_000  # looks, and reports: one every 9 s, or a burst of 17 minutes at ten a second
 STOP_MOST_S = 7 * 86400.0  # a stop by the policy alone: people have a week to sign the line that makes it last
 STOP_AGAIN_S = (
     30 * 86400.0

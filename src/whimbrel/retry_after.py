@@ -17,6 +17,7 @@ def seconds_of(value: str, *, now: float, most_s: float) -> float | None:
         return min(float(text), most_s)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+        at = when.replace(tzinfo=when.tzinfo or UTC).timestamp()
+    except (ValueError, OverflowError):  # a day, hour or year that no calendar has
         return None
-    return min(max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - now), most_s)
+    return min(max(0.0, at - now), most_s)

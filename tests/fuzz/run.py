@@ -55,7 +55,8 @@ def run(name: str, seconds: int, found: Path) -> tuple[str, bool]:
     outcome = "FOUND" if ended.returncode else "nothing found"
     print(f"{name}: {runs} runs in {time.monotonic() - began:.0f} s: {outcome}", flush=True)
     if ended.returncode:
-        print((ended.stdout + ended.stderr)[-8000:])
+        lines = [line for line in (ended.stdout + ended.stderr).splitlines() if not line.startswith(("#", "INFO"))]
+        print("\n".join(lines)[-8000:])
     return name, ended.returncode == 0
 
 

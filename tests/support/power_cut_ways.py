@@ -11,7 +11,7 @@ from whimbrel.delta.codec import encode_bytes
 from whimbrel.model import documents
 from whimbrel.model.documents import digest_of
 from whimbrel.model.ways import DeltaIndex, Step
-from whimbrel.policy.policy import Arm, Entry, Layer
+from whimbrel.policy.policy import Arm, Entry, Layer, Quarantine
 from whimbrel.policy.shadow import Shadow
 from whimbrel.trust import roles
 
@@ -148,6 +148,24 @@ def to_nothing(device: Device) -> None:
     device.cycle()
 
 
+def to_stop(device: Device) -> None:
+    """The policy alone offers no version: the device keeps its files."""
+    device.world.want(1, on_revoked="stop", quarantine=(Quarantine(serial=1),))
+    device.know(may_be=frozenset({None, 1}))
+    device.cycle()
+
+
+def stopped(device: Device) -> None:
+    on_one(device)
+    to_stop(device)
+
+
+def to_one_again(device: Device) -> None:
+    device.world.want(1)
+    device.know(may_be=frozenset({None, 1}))
+    device.cycle()
+
+
 def new_root(device: Device) -> None:
     repository = device.world.repository
     repository.root.version += 1
@@ -229,6 +247,8 @@ WAYS = {
         Way("several files", with_several_files, to_two_by_one_file),
         Way("collect", on_two, to_three, ("committed", 3)),
         Way("no version any more", on_one, to_nothing, ("idle", None)),
+        Way("stopped by the policy", on_one, to_stop, ("idle", None)),
+        Way("on after a stop", stopped, to_one_again, ("committed", 1)),
         Way("a new root", on_one, new_root, ("committed", 1)),
         Way("ended, then on", on_one, ended_then_on),
         Way("in the shadow, then served", on_one, from_shadow_to_two),

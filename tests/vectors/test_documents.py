@@ -12,6 +12,7 @@ from whimbrel.model.documents import Document, encode, parse
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import (
     File,
+    Floor,
     Line,
     Probe,
     Reference,
@@ -299,6 +300,12 @@ GOLDEN = {
         LINE,
         """
 {"format":"whimbrel-line-1","minimum_serial":2,"model":"wake","revoked":[3,5],"sequence":4}
+""",
+    ),
+    "floor": (
+        Floor(model="wake", sequence=4, days=30),
+        """
+{"days":30,"format":"whimbrel-floor-1","model":"wake","sequence":4}
 """,
     ),
     "policy": (

@@ -1,7 +1,8 @@
 """When does a device refresh? As often as its policies say, later and later where that fails, and before a swap.
 
 A device has a least period of its own (`least_s`): the policies of a rollout may ask it to look more often than its
-network or its battery can bear. And no policy keeps it from the news for more than a day, since its key may be stolen.
+network or its battery can bear. And no policy keeps it from the news for more than a day, or makes it look for news
+all day long (pace.py), since its key may be stolen.
 What it does by its own decision, before a swap, waits for no period.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 from whimbrel import limits
 from whimbrel.agent.backoff import Backoff, after_s_of
+from whimbrel.agent.pace import Pace
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.ports import Clock
 from whimbrel.errors import Unavailable, UntrustedInput
@@ -30,6 +32,7 @@ class Refreshing:
         self._now = now
         self._chance = chance
         self._backoff = Backoff(chance)
+        self._pace = Pace()
         self.next_at = 0.0
 
     @property
@@ -53,7 +56,8 @@ class Refreshing:
         now = self._now()
         self._trust.refresh(now)
         self._backoff.worked()
-        self._waits_s = max(self.period_s * self._chance.uniform(0.9, 1.0), self._least_s())
+        self._pace.spend(now)
+        self._waits_s = max(self.period_s * self._chance.uniform(0.9, 1.0), self._least_s(), self._pace.least_s)
         self.next_at = now + self._waits_s
 
     def attempt(self, now: float) -> bool:

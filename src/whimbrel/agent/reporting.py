@@ -21,6 +21,7 @@ from whimbrel.agent.device_api import BadBody, DeviceApi, TooLarge
 from whimbrel.agent.installation import Installation
 from whimbrel.agent.labels import labels_to_tell, public_labels
 from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.pace import Pace
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import without_measurements
@@ -55,6 +56,7 @@ class Reporting:
         self._now, self._network, self._chance = now, network, chance
         self._announcing, self._sending = Backoff(chance), Backoff(chance)
         self._next_report: float | None = None
+        self._pace = Pace()
 
     @property
     def problems(self) -> list[str]:
@@ -117,6 +119,7 @@ class Reporting:
             self._next_report = now + self._chance.uniform(0, period)
         if now >= self._next_report or self._next_report > now + 2 * period:
             self._next_report = max(now, min(self._next_report, now) + period)
+            self._pace.spend(now)
             for model in self._trust.policies:
                 self._installations[model].results.close_window()
         if not self._sending.waiting(now):
@@ -191,7 +194,7 @@ class Reporting:
 
     def _report_s(self) -> float:
         periods = (policy.report_s for policy in self._trust.policies.values())
-        return min(limits.PERIOD_MOST_S, min(periods, default=_DEFAULT_PERIOD_S))
+        return max(self._pace.least_s, min(limits.PERIOD_MOST_S, min(periods, default=_DEFAULT_PERIOD_S)))
 
 
 def _smaller(size: int, windows: tuple[Window, ...]) -> int:

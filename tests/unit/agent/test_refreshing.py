@@ -10,7 +10,7 @@ import pytest
 from support.agents import AllGood
 from support.repository import Repository, Server, onnx_model
 from support.values import T0, policy
-from whimbrel import Agent, AgentOptions
+from whimbrel import Agent, AgentOptions, limits
 from whimbrel.agent.refreshing import Refreshing
 from whimbrel.device.conditions import Situation
 from whimbrel.errors import Unavailable
@@ -95,3 +95,20 @@ def test_on_a_metered_network_a_device_looks_less_often_than_a_rollout_asks(
             assert not agent.cycle(now + 20).refreshed
             assert agent.cycle(now + 31).refreshed is refreshed
             assert agent.cycle(now + 400).refreshed
+
+
+def test_a_policy_makes_a_device_look_ten_thousand_times_a_day_and_no_more() -> None:
+    at = SimpleNamespace(now=T0)
+    device = refreshing(Trust(0.1), least_s=0, at=at)
+    looks = 0
+    while at.now < T0 + 86400:
+        device.refresh()
+        looks += 1
+        at.now = device.next_at
+    assert looks <= 2 * limits.POLICY_ACTS_A_DAY + 1  # the budget that was full, and what filled meanwhile
+    looks = 0
+    while at.now < T0 + 2 * 86400:
+        device.refresh()
+        looks += 1
+        at.now = device.next_at
+    assert looks <= limits.POLICY_ACTS_A_DAY + 1
