@@ -190,7 +190,9 @@ async def build_deltas(operations: NamedDependency[Operations], namespace: FromP
         because = f"{tried:,} patch{'' if tried == 1 else 'es'} tried"
         audit(stores.registry, model=model, actor="admin", action="make_deltas", because=because, now=operations.now())
 
-    await operations.change(namespace, note)
+    if tried:
+        await operations.do(namespace, note)
+    await controllers.settle()
 
 
 def listed_versions(stores: Stores, model: str) -> list[ListedVersion]:
