@@ -43,6 +43,11 @@ class Stage:
         path = model_file(self.running.folder.parent, 3)
         done("publish", "-m", "wake", path, "--semantic-version", "3.0.0", *self.keys)
 
+    def publish_and_make_patches(self) -> None:
+        """The command asks for patches, too."""
+        path = model_file(self.running.folder.parent, 5)
+        done("publish", "-m", "wake", path, "--semantic-version", "5.0.0", *self.keys)
+
     def store_and_collect(self) -> None:
         self.send("POST", "/collect", params={"older_than_s": 0})
 
@@ -71,7 +76,7 @@ ACTS: dict[tuple[str, str], tuple[str, Callable[[Stage], object]]] = {
             "publish", "-m", "wake", model_file(s.running.folder.parent, 4), "--semantic-version", "4.0.0", *s.keys
         ),
     ),
-    ("post", f"{ONE}/deltas"): ("make_deltas", lambda s: s.send("POST", "/models/wake/deltas", timeout=120)),
+    ("post", f"{ONE}/deltas"): ("make_deltas", Stage.publish_and_make_patches),
     ("post", "experiments"): ("start experiment", Stage.start_experiment),
     ("post", "experiments/{identifier}/{act}"): (
         "experiment stop",

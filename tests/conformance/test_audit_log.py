@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from support.values import T0
+from whimbrel.errors import UntrustedInput
 from whimbrel.flows.audit import audit
 from whimbrel.flows.audit_chain import BEFORE_THE_FIRST, check_chain
 from whimbrel.stores import schema
@@ -63,6 +64,20 @@ def test_an_entry_is_read_in_its_own_transaction_and_gone_with_it(database: Data
         (entry,) = stores.audit.newest(device="dev-1")
         assert (entry.sequence, entry.because) == (1, "number 3")
         assert stores.audit.newest(action="y") == []
+
+
+def test_a_text_with_a_nul_is_kept_or_refused_in_a_sentence(database: Database) -> None:
+    """PostgreSQL takes none in a text: the server answered 500."""
+
+    def write() -> None:
+        with transaction(database, "default") as stores:
+            audit(stores.registry, actor="ana", action="x", because="a\0b", now=T0)
+
+    if database.kind == "SQLite":
+        write()
+        return
+    with pytest.raises(UntrustedInput, match="holds a NUL character"):
+        write()
 
 
 def test_servers_that_write_at_once_make_one_chain_without_gaps(database: Database) -> None:

@@ -165,21 +165,19 @@ def verify(
 
 
 def _tell(check: ChainCheck, *, anchors: list[Anchor], signed: bool) -> None:
-    many = counted(check.entries, "entry", plural="entries")
+    many = f"{counted(check.entries, 'entry', plural='entries')} fit{'s' * (check.entries == 1)}"
     if check.problem is not None:
-        say(f"the log does NOT fit: {check.problem} ({many} fit before it)")
+        say(f"the log does NOT fit: {check.problem} ({many} before it)")
         return
     whole = "" if check.first in {None, 1} else f"; they begin at {check.first}, and nothing is said of those before it"
-    say(f"{many} fit{f', up to {check.last} ({check.hash[:16]}...)' if check.last else ''}{whole}")
+    say(f"{many}{f', up to {check.last} ({check.hash[:16]}...)' if check.last else ''}{whole}")
     if not anchors:
         say("no anchor was given: whoever can write the database may have written all of it anew (see: audit anchor)")
         return
     newest = max(anchors, key=lambda each: each.sequence)
     proof = "signed" if signed else "signatures not checked, give --root root.json"
-    say(
-        f"{counted(len(anchors), 'anchor')} fit ({proof}): nothing up to entry {newest.sequence} "
-        f"({when(newest.at)} UTC) was changed or cut off since"
-    )
+    fit = "1 anchor fits" if len(anchors) == 1 else f"{len(anchors):,} anchors fit"
+    say(f"{fit} ({proof}): nothing up to entry {newest.sequence} ({when(newest.at)} UTC) was changed or cut off since")
 
 
 def _check_signatures(anchors: Iterable[Anchor], root: Path) -> None:

@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Argument(help="The model's name.")]
-_Sequence = typer.Option(min=1, max=limits.SEQUENCE_MAX, help="The policy's number; see: whimbrel policy list.")
+_Sequence = typer.Option(min=1, help="The policy's number; see: whimbrel policy list.")
 
 
 @app.command("list")

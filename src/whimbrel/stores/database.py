@@ -23,7 +23,7 @@ import alembic.migration
 import alembic.script
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, OperationalError
 
 from whimbrel.durable import try_to_write
 from whimbrel.errors import DiskFull, Refused, Unavailable, UntrustedInput, WhimbrelError
@@ -138,6 +138,10 @@ def translated(folder: Path | None = None) -> Iterator[None]:
     except DatabaseError as error:
         if isinstance(error.orig, sqlite3.DatabaseError) and "not a database" in str(error.orig):
             raise UntrustedInput("the database file is not an SQLite database; restore it from a backup") from error
+        if isinstance(error, DataError) and "NUL" in str(error.orig):
+            raise UntrustedInput(
+                "a text holds a NUL character, which the database cannot keep; leave it out"
+            ) from error
         raise
     except DBAPIError as error:
         if error.connection_invalidated:

@@ -28,7 +28,8 @@ _OWN_WORDS = {
 def policy_changes(before: Policy | None, after: Policy, versions: Mapping[int, VersionRecord]) -> tuple[str, ...]:
     """What `after` says otherwise than `before` (None: it is the first). `versions`: by serial."""
     if before is None:
-        before = Policy(model=after.model, sequence=1)
+        first = policy_changes(Policy(model=after.model, sequence=1), after, versions)
+        return first or ("it is the first, and offers no version",)
     sentences: list[str] = []
     if before.baseline != after.baseline:
         sentences.append(f"the baseline is {_name(after.baseline, versions)}, not {_name(before.baseline, versions)}")

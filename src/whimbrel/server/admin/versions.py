@@ -252,7 +252,9 @@ async def build_deltas(
             now=operations.now(),
         )
 
-    await operations.change(namespace, note)
+    if tried:
+        await operations.do(namespace, note)
+    await controllers.settle()
 
 
 def listed_versions(stores: Stores, model: str) -> list[ListedVersion]:

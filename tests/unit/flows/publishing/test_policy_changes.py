@@ -64,6 +64,7 @@ def test_a_rollout_moves_and_ends() -> None:
 
 def test_of_the_first_policy_all_is_told() -> None:
     assert changes(None) == (f"the baseline is {ONE}, not no version",)
+    assert changes(None, baseline=None) == ("it is the first, and offers no version",)
 
 
 def test_a_field_that_has_no_words_of_its_own_is_told_by_its_name() -> None:
