@@ -98,6 +98,25 @@ def test_a_part_of_the_fleet_is_not_made_everybodys_by_the_one_who_began(here: R
         assert bob.post(f"rollouts/{begun['id']}/finish", json={}).json()["state"] == "completed"
 
 
+def test_one_person_and_a_pipeline_are_not_two_people(here: Running) -> None:
+    """Who set a pipeline's draft going had not started it, and could finish it past the share alone."""
+    with (
+        here.people() as admin,
+        person(here, "ada") as ada,
+        person(here, "bob") as bob,
+        machine(here, "ci", "pipeline") as ci,
+    ):
+        admin.patch("models/wake", json={"second_person_above_percent": 10}).raise_for_status()
+        draft = started(ci, PLAN, draft=True)
+        assert ada.post(f"rollouts/{draft['id']}/approve", json={}).json()["state"] != "draft"
+        assert "ada started it" in refusal(ada.post(f"rollouts/{draft['id']}/finish", json={}))
+        assert bob.post(f"rollouts/{draft['id']}/abort", json={}).json()["state"] == "aborted"
+        whole = started(ci, WHOLE, draft=True)
+        first = ada.post(f"rollouts/{whole['id']}/approve", json={}).json()
+        assert (first["state"], first["approval"]["missing"]) == ("draft", 1)
+        assert bob.post(f"rollouts/{whole['id']}/approve", json={}).json()["state"] != "draft"
+
+
 def test_an_experiment_is_no_way_round_the_second_person(here: Running) -> None:
     plan = """experiment:
   name: "two"

@@ -11,13 +11,13 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from whimbrel import limits
-from whimbrel.errors import NotFound
+from whimbrel.errors import Conflict, NotFound
 from whimbrel.flows.accounts.permissions import Role
 from whimbrel.flows.accounts.records import AccountRecord, TokenRecord
 from whimbrel.model.documents import parse
 from whimbrel.stores import account_tables
 from whimbrel.stores.registry import hashed
-from whimbrel.stores.rows import packed
+from whimbrel.stores.rows import packed, upsert
 
 _accounts, _tokens, _sign_ins = account_tables.accounts, account_tables.api_tokens, account_tables.sign_ins
 _USED_EVERY_S = 300.0  # when a token was used last is known to this: a request need not write
@@ -48,17 +48,20 @@ class Accounts:
         return None if row is None else _account(row)
 
     def add_account(self, account: AccountRecord) -> None:
-        """Store a new account."""
-        values = msgspec.structs.asdict(account)
-        self.connection.execute(insert(_accounts).values(namespace=self.namespace, **values))
+        """Store a new account. Raises `Conflict` where somebody else did meanwhile."""
+        values = msgspec.structs.asdict(account) | {"namespace": self.namespace}
+        if not upsert(self.connection, _accounts, values):
+            raise Conflict(f"there is an account {account.name!r} already; look again")
 
     def bind(self, name: str, *, issuer: str, subject: str) -> None:
-        """Note how a provider names the person of an account."""
-        self.connection.execute(
+        """Note how a provider names the person of an account. Raises `Conflict` where it names another one so."""
+        done = self.connection.execute(
             update(_accounts)
-            .where(_accounts.c.namespace == self.namespace, _accounts.c.name == name)
+            .where(_accounts.c.namespace == self.namespace, _accounts.c.name == name, _accounts.c.subject == "")
             .values(issuer=issuer, subject=subject)
         )
+        if done.rowcount != 1:
+            raise Conflict(f"{name} is the account of another person of the provider; ask who runs the server")
 
     # --- tokens ---
 

@@ -3,7 +3,8 @@
 1. A model may name a share (`second_person_above_percent`): the first stage of a rollout that passes it asks for the
    approval of one person, as if its plan said so. The rollout keeps what it asked for when it was written down.
 2. Whoever wrote a rollout down, or started it, is none of the persons who approve a stage that asks for approval.
-3. To finish a rollout by hand skips its stages, and makes its version everybody's: it takes a person who could approve
+3. What a machine wrote down nobody has started: the person who sets the draft going has, and approves no later stage.
+4. To finish a rollout by hand skips its stages, and makes its version everybody's: it takes a person who could approve
    all that is skipped, and where the model names a share, one who did not start it, or that another agreed before.
 
 `check_other_person` is for everything else that needs two: changes of keys are proposed by one and agreed by another.
@@ -19,8 +20,11 @@ from whimbrel.plan.plan import Plan
 from whimbrel.policy.bucket import BUCKETS
 
 
-def with_second_person(plan: Plan, *, above_percent: float | None) -> Plan:
-    """The plan, whose first stage that serves more than `above_percent` of the devices asks for a person's approval."""
+def with_second_person(plan: Plan, *, above_percent: float | None, started: bool = True) -> Plan:
+    """The plan, whose first stage that serves more than `above_percent` of the devices asks for a person's approval.
+
+    `started`: a person starts it; where a machine wrote it down, and it is to begin past that share, two must approve.
+    """
     if above_percent is None:
         return plan
     for index, stage in enumerate(plan.stages):
@@ -29,7 +33,7 @@ def with_second_person(plan: Plan, *, above_percent: float | None) -> Plan:
         if stage.approval is not None:
             return plan
         note = f"this model needs a second person above {above_percent:g}%"
-        asking = msgspec.structs.replace(stage, approval=Approval(count=1, note=note))
+        asking = msgspec.structs.replace(stage, approval=Approval(count=1 if started or index else 2, note=note))
         stages = (*plan.stages[:index], asking, *plan.stages[index + 1 :])
         return msgspec.structs.replace(plan, stages=stages)
     return plan

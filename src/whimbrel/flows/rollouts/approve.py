@@ -9,6 +9,8 @@
 
 from typing import Literal
 
+import msgspec
+
 from whimbrel.errors import Refused
 from whimbrel.flows.accounts.second_person import check_other_person
 from whimbrel.flows.audit import audit
@@ -64,6 +66,8 @@ def go_on(
     if approvals_missing(registry, rollout):
         return None
     if rollout.state is State.DRAFT:
+        if not rollout.started_by:  # a machine wrote it down: who sets it going is who starts it
+            rollout = msgspec.structs.replace(rollout, started_by=actor)
         return begin_or_wait(registry, fleet, rollout, actor=actor, now=now)
     if rollout.state is not State.WAITING_FOR_APPROVAL or frozen_until(rollout.plan.freeze, now) is not None:
         return None

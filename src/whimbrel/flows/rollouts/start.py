@@ -55,7 +55,7 @@ def start_rollout(
 
     `override`: a person's reason to offer a version again that was taken back; it is logged. `draft`: it waits for an
     approval, as one does whose first stage asks for one. `started_by`: the account whose wish it is, where that is not
-    the actor: whoever started the experiment that it follows.
+    the actor: whoever started the experiment that it follows; "" where a machine writes it down.
     """
     try:
         name = VersionName.parse(plan.model_version)
@@ -64,7 +64,7 @@ def start_rollout(
     model = registry.model(name.model, lock=True)  # two starts at once: one of them finds the other
     target = find_version(registry.versions(name.model), name)
     baseline = _baseline_for(registry, plan, model, target, override=override)
-    plan = with_second_person(plan, above_percent=model.settings.second_person_above_percent)
+    plan = with_second_person(plan, above_percent=model.settings.second_person_above_percent, started=started_by != "")
     rollout = RolloutRecord(
         namespace=registry.namespace,
         id=f"{model.name[:40]}-{target.serial}-{tag}",

@@ -88,6 +88,7 @@ async def start(
             hour_s=data.hour_s,
             override=data.override,
             actor=caller.account,
+            started_by=caller.account if caller.kind == "person" else "",
             draft=data.draft,
             now=operations.now(),
         )
