@@ -14,11 +14,11 @@ DEVICE_ID_BYTES = 128  # UTF-8; a UUID has 36, an IMEI 15, an ARN up to 100
 # --- enrolment ---
 ENROLMENTS_A_MINUTE = 600  # new ids by one name of enrolment tokens: a fleet of 500 on a bench, and no flood of ids
 ENROLMENTS_A_MINUTE_MAX = 600_000  # what an operator may set: 10,000 a second
-ENROL_TOKEN_USES = 10_000_000
+ENROL_TOKEN_USES = 10_000_000  # what an operator may set for one token: a fleet
 ENROL_TOKENS_AT_ONCE = 10_000  # of one name: a production lot; some 500 KB of tokens
 ENROL_TERMS_BYTES = 512  # of the labels that terms name: they travel in every device token
 ALLOW_AGAIN_S = 86400.0  # for which a person lets an id come back with another key, where nothing else is said
-ALLOW_AGAIN_MAX_S = 30 * 86400.0
+ALLOW_AGAIN_MAX_S = 30 * 86400.0  # a board travels to a workshop and back in less
 ATTESTATION_CERTIFICATES = 8  # of a chain: Android's have four or five
 ATTESTATION_CERTIFICATE_CHARS = 11_000  # base64url of 8 KiB; an attestation certificate has about 1 KiB
 CHALLENGE_LIFE_S = 120.0  # in which a device answers: a slow link and a slow key store need a few seconds

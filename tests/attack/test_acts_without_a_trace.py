@@ -125,12 +125,40 @@ ACTS: dict[tuple[str, str], tuple[str, Callable[[Stage], object]]] = {
         ),
     ),
     ("post", "receivers/{name}/test"): ("test_receiver", lambda s: s.send("POST", "/receivers/ops/test", timeout=60)),
-    ("post", "enrol-tokens"): ("create_enrol_token", lambda s: s.send("POST", "/enrol-tokens")),
+    ("post", "devices/{device}/admit"): ("admit_device", lambda s: s.send("POST", "/devices/dev-1/admit", REASON)),
+    ("post", "devices/{device}/allow-again"): (
+        "allow_again",
+        lambda s: s.send("POST", "/devices/dev-1/allow-again", REASON),
+    ),
+    ("post", "enrol-tokens"): ("create_enrol_token", lambda s: s.send("POST", "/enrol-tokens", {"name": "lot"})),
+    ("post", "enrol-tokens/{name}/revoke"): (
+        "revoke_enrol_token",
+        lambda s: s.send("POST", "/enrol-tokens/lot/revoke", REASON),
+    ),
+    ("post", "tokens"): (
+        "create token",
+        lambda s: s.send("POST", "/tokens", {"name": "ci", "roles": ["pipeline"], "days": 9}),
+    ),
+    ("post", "tokens/{token}/rotate"): ("rotate token", lambda s: s.send("POST", "/tokens/ci/rotate", {})),
+    ("post", "tokens/{token}/revoke"): ("revoke token", lambda s: s.send("POST", "/tokens/ci/revoke", REASON)),
+    ("put", f"{ONE}/floor"): (
+        "require floor",
+        lambda s: done("floor", "require", "sleep", "--expires-days", "9", *s.keys),
+    ),
+    ("post", f"{ONE}/floor/lift"): ("lift floor", lambda s: done("floor", "lift", "sleep", "--yes", *s.keys)),
+    ("post", "keys/online"): ("make key", lambda s: s.send("POST", "/keys/online", {"role": "timestamp"})),
+    ("post", "keys/changes"): ("change keys", lambda s: done("keys", "rotate", "timestamp", "--yes", *s.keys)),
+    ("post", "keys/device-tokens"): (
+        "replace token key",
+        lambda s: s.send("POST", "/keys/device-tokens", {"at_once": False}),
+    ),
 }
 ONLY_ASKS = {
     ("post", f"{ONE}/fit"),
     ("post", "plans/check"),
     ("post", "experiments/check"),
+    ("post", "sign-in/begin"),  # it only gives a nonce
+    ("post", "sign-in"),  # by a provider alone: test_oidc_tokens
 }
 
 

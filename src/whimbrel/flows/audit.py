@@ -29,7 +29,7 @@ def audit(
             at=now,
             actor=actor,
             action=action,
-            because=because,
+            because=because or "no reason given",
             model=model if subject is None else subject.model,
             rollout=None if subject is None else subject.id,
             device=device,

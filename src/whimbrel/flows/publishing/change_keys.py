@@ -32,7 +32,7 @@ def change_keys(
         registry,
         actor=actor,
         action="change keys",
-        because=because or "no reason given",
+        because=because,
         now=now,
         evidence={"changes": changes, "roles": sorted(documents)},
     )

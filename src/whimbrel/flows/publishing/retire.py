@@ -42,7 +42,7 @@ def retire(
         model=model,
         actor=actor,
         action="retire",
-        because=because or "no reason given",
+        because=because,
         now=now,
         evidence={"serial": version.serial},
     )

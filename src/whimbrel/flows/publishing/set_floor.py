@@ -114,4 +114,4 @@ def lift_floor(
     roles.accept_delegation(targets, now=datetime.fromtimestamp(now, UTC))
     if roles.is_delegated(names.floor_role(model)):
         raise UntrustedInput(f"the targets role delegates the floor of {model} still")
-    audit(registry, model=model, actor=actor, action="lift floor", because=because or "no reason given", now=now)
+    audit(registry, model=model, actor=actor, action="lift floor", because=because, now=now)

@@ -56,7 +56,7 @@ def set_line(
         model=model,
         actor=actor or role,
         action="set line",
-        because=because or "no reason given",
+        because=because,
         now=now,
         evidence=msgspec.to_builtins(after),
     )

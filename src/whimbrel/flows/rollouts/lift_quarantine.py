@@ -34,7 +34,7 @@ def lift_quarantine(registry: RegistryPort, version: VersionRecord, *, because: 
         model=model,
         actor=actor,
         action="unquarantine",
-        because=because or "no reason given",
+        because=because,
         now=now,
         evidence={"serial": serial, "devices": _devices(entries), "taken_back": [each.because for each in entries]},
     )
