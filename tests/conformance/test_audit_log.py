@@ -10,7 +10,7 @@ from support.values import T0
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.audit import audit
 from whimbrel.flows.audit_chain import BEFORE_THE_FIRST, check_chain
-from whimbrel.stores import schema
+from whimbrel.stores import audit_tables, schema
 from whimbrel.stores.database import Database
 from whimbrel.stores.transaction import Stores, transaction
 
@@ -120,7 +120,7 @@ def test_transactions_with_entries_never_wait_for_each_other_for_ever(database: 
 
 def test_what_is_done_to_the_tables_by_hand_is_seen(database: Database) -> None:
     fill(database, 4)
-    table = schema.audit
+    table = audit_tables.audit
     with database.transaction() as connection:
         connection.execute(update(table).where(table.c.sequence == 3).values(actor="somebody else"))
     assert str(problem_of(database)).startswith("entry 3 was changed")

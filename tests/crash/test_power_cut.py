@@ -24,7 +24,6 @@ ASKING = {
     "settings.py:_root": "file",  # agent.json follows, in the same folder
     "tuf_client.py:_remember": "both",
     "tuf_internals.py:_persist_root": "both",
-    "device_api.py:_enrol": "file",  # others follow, in the same folder
     "places.py:make": "folder",
     "app.py:open": "folder",
 }

@@ -496,7 +496,7 @@ def test_a_port_in_use_is_said(repo: Path) -> None:
 
 def test_a_key_that_is_none_is_refused(repo: Path) -> None:
     (repo / "keys" / "offline" / "publisher-wake.pem").write_text("no key")
-    fails("publish", "-m", "wake", model_file(repo.parent, 3), "-R", repo, words="not an unencrypted private key")
+    fails("publish", "-m", "wake", model_file(repo.parent, 3), "-R", repo, words="is not a private key in PEM form")
     (repo / "keys" / "online" / "policy.pem").unlink()
     fails("model", "list", "-R", repo, words="there is no key at")
 
@@ -504,7 +504,7 @@ def test_a_key_that_is_none_is_refused(repo: Path) -> None:
 def test_another_models_key_publishes_nothing(repo: Path) -> None:
     keys = repo / "keys" / "offline"
     shutil.copy(keys / "targets.pem", keys / "publisher-wake.pem")
-    fails("publish", "-m", "wake", model_file(repo.parent, 3), "-R", repo, words="is not signed by a key")
+    fails("publish", "-m", "wake", model_file(repo.parent, 3), "-R", repo, words="that may sign publisher-wake")
     assert len(done("version", "list", "-m", "wake", "-R", repo)) == 2
 
 

@@ -94,7 +94,7 @@ def test_a_wiped_device_comes_back_by_a_persons_word_once(server: Running) -> No
     shown = done("device", "show", "wiped", "-R", server.folder)
     assert (shown["admission"], shown["allowed_again_until"], shown["credential_epoch"]) == ("person", None, 2)
     actions = [entry["action"] for entry in done("audit", "--device", "wiped", "-R", server.folder)]
-    assert actions == ["enrol_again", "allow_again"]
+    assert [each for each in actions if each != "enrol_device"] == ["enrol_again", "allow_again"]
 
 
 @pytest.mark.parametrize(

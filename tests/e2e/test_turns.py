@@ -25,6 +25,7 @@ from whimbrel.server.config import Folder
 from whimbrel.server.controllers import Controllers
 from whimbrel.stores.transaction import transaction
 
+pytestmark = pytest.mark.usefixtures("buckets_by_name")
 WAIT_S = 60.0  # on a busy machine
 
 

@@ -26,7 +26,7 @@ from whimbrel.model.release import (
     Variant,
 )
 from whimbrel.model.selector import Expression, Selector
-from whimbrel.policy.policy import Arm, Conditions, Entry, Layer, Pin, Policy, Quarantine
+from whimbrel.policy.policy import Arm, Conditions, Entry, Layer, Pin, Policy, Quarantine, SetLead
 from whimbrel.policy.policy import Window as Hours
 from whimbrel.policy.shadow import Shadow
 
@@ -140,6 +140,7 @@ POLICY = Policy(
     ),
     quarantine=(Quarantine(serial=4, selector=SELECTOR),),
     overrides=(3,),
+    set_leads=(SetLead(serial=3, model="encoder", lead_serial=7),),
     pins=(Pin(serial=1, devices=("dev-1",)), Pin(serial=2, selector=SELECTOR)),
     conditions=Conditions(
         unmetered=True,
@@ -325,7 +326,8 @@ GOLDEN = {
 "selector":<SELECTOR>,"start":10}],"salt":42}],<LOCAL_LIMITS>,"model":"wake",
 "on_revoked":"stop","overrides":[3],"pins":[{"devices":["dev-1"],"serial":1},{"selector":<SELECTOR>,
 "serial":2}],"quarantine":[{"selector":<SELECTOR>,"serial":4}],"refresh_s":60.0,
-"report_labels":["region"],"report_s":30.0,"sequence":9,"slice_labels":["os"]}
+"report_labels":["region"],"report_s":30.0,"sequence":9,
+"set_leads":[{"lead_serial":7,"model":"encoder","serial":3}],"slice_labels":["os"]}
 """,
     ),
     "batch": (

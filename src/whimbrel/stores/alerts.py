@@ -21,7 +21,7 @@ from whimbrel.flows.alerts import (
 )
 from whimbrel.flows.records import AuditRecord
 from whimbrel.model.documents import parse
-from whimbrel.stores import schema
+from whimbrel.stores import audit_tables, schema
 from whimbrel.stores.rows import upsert
 
 
@@ -62,7 +62,7 @@ class AlertDeliveries:
 
     def entries(self, *, now: float, without: Collection[int]) -> list[tuple[int, AuditRecord]]:
         """Audit entries that may be alerts, oldest first; without those looked at."""
-        table = schema.audit
+        table = audit_tables.audit
         ids = self.connection.execute(
             select(table.c.id)
             .where(
@@ -85,7 +85,9 @@ class AlertDeliveries:
 
     def entry(self, audit_id: int) -> AuditRecord:
         """One entry of the audit log, by its number."""
-        return _entry(self.connection.execute(select(schema.audit).where(schema.audit.c.id == audit_id)).one())
+        return _entry(
+            self.connection.execute(select(audit_tables.audit).where(audit_tables.audit.c.id == audit_id)).one()
+        )
 
     def has(self, receiver: str, audit_id: int) -> bool:
         """Whether there is a row for an audit entry and a receiver."""

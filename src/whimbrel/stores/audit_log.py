@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from whimbrel.flows.audit_chain import BEFORE_THE_FIRST, ChainedEntry, chained
 from whimbrel.flows.records import AuditRecord
 from whimbrel.model.documents import parse
-from whimbrel.stores import schema
+from whimbrel.stores import audit_tables
 from whimbrel.stores.last_writes import finish, write_last
 from whimbrel.stores.rows import packed, upsert
 
@@ -41,7 +41,7 @@ class AuditLog:
     ) -> list[ChainedEntry]:
         """The newest entries, newest first; of one rollout, model, device or action."""
         finish(self.connection)
-        table = schema.audit
+        table = audit_tables.audit
         asked = {"rollout": rollout, "model": model, "device": device, "action": action}
         conditions = [table.c[name] == value for name, value in asked.items() if value is not None]
         query = select(table).where(table.c.namespace == self.namespace, *conditions)
@@ -51,7 +51,7 @@ class AuditLog:
     def after(self, sequence: int, *, limit: int) -> list[ChainedEntry]:
         """The entries after a sequence number, oldest first."""
         finish(self.connection)
-        table = schema.audit
+        table = audit_tables.audit
         query = select(table).where(table.c.namespace == self.namespace, table.c.sequence > sequence)
         return self._chained(self.connection.execute(query.order_by(table.c.sequence).limit(limit)).all())
 
@@ -63,20 +63,20 @@ class AuditLog:
     def _append(self, record: AuditRecord) -> None:
         upsert(
             self.connection,
-            schema.audit_heads,
+            audit_tables.audit_heads,
             {"namespace": self.namespace, "sequence": 0, "hash": BEFORE_THE_FIRST},
         )
         sequence, previous = self._head(lock=True)
         entry = chained(record, sequence=sequence + 1, previous=previous)
         values = msgspec.structs.asdict(entry) | {"evidence": packed(entry.evidence)}
-        self.connection.execute(insert(schema.audit).values(**values))
-        table = schema.audit_heads
+        self.connection.execute(insert(audit_tables.audit).values(**values))
+        table = audit_tables.audit_heads
         self.connection.execute(
             update(table).where(table.c.namespace == self.namespace).values(sequence=entry.sequence, hash=entry.hash)
         )
 
     def _head(self, *, lock: bool) -> tuple[int, str]:
-        table = schema.audit_heads
+        table = audit_tables.audit_heads
         query = select(table.c.sequence, table.c.hash).where(table.c.namespace == self.namespace)
         row = self.connection.execute(query.with_for_update() if lock else query).one_or_none()
         return (0, BEFORE_THE_FIRST) if row is None else (row.sequence, row.hash)

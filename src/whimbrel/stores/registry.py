@@ -336,9 +336,13 @@ class Registry:
         """Append to the audit log, which is a room of its own: `stores/audit_log`."""
         AuditLog(self.connection, self.namespace).add(entry)
 
-    def audit_log(self, *, model: str | None = None, rollout: str | None = None) -> list[ChainedEntry]:
-        """The newest entries of that room, of one model or rollout."""
-        return AuditLog(self.connection, self.namespace).newest(model=model, rollout=rollout)
+    def audit_log(
+        self, *, model: str | None = None, rollout: str | None = None, device: str | None = None, limit: int = 100
+    ) -> list[ChainedEntry]:
+        """The newest entries of that room, of one model, rollout or device."""
+        return AuditLog(self.connection, self.namespace).newest(
+            model=model, rollout=rollout, device=device, limit=limit
+        )
 
     def _key(self, table: Any) -> tuple[Any, ...]:
         return (table.c.namespace == self.namespace,)

@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-_Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER keys
+ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER keys
 
 models = Table(
     "model",
@@ -165,7 +165,7 @@ rollouts = Table(
 approvals = Table(  # who agreed that a stage begins
     "approval",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", ROW_ID, primary_key=True),
     Column("namespace", String(64), nullable=False),
     Column("rollout", String(64), nullable=False),
     Column("stage", Integer, nullable=False),
@@ -201,7 +201,7 @@ experiments = Table(
 verdicts = Table(  # what the gate said and what it was given: it may be asked again
     "verdict",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", ROW_ID, primary_key=True),
     Column("namespace", String(64), nullable=False),
     Column("rollout", String(64), nullable=False),
     Column("at", Float, nullable=False),
@@ -216,7 +216,7 @@ verdicts = Table(  # what the gate said and what it was given: it may be asked a
 quarantines = Table(
     "quarantine",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", ROW_ID, primary_key=True),
     Column("namespace", String(64), nullable=False),
     Column("model", String(64), nullable=False),
     Column("serial", BigInteger, nullable=False),
@@ -225,36 +225,6 @@ quarantines = Table(
     Column("selector", LargeBinary, nullable=False),
     Column("lifted_at", Float),  # by a person
     Index("quarantine_by_model", "namespace", "model"),
-)
-
-audit = Table(
-    "audit",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("namespace", String(64), nullable=False),
-    Column("at", Float, nullable=False),
-    Column("actor", String(128), nullable=False),
-    Column("action", String(64), nullable=False),
-    Column("because", Text, nullable=False),
-    Column("model", String(64)),
-    Column("rollout", String(64)),
-    Column("device", String(128)),
-    Column("evidence", LargeBinary, nullable=False),
-    Column("sequence", BigInteger, nullable=False, server_default="0"),  # in its namespace's chain
-    Column("previous", String(64), nullable=False, server_default=""),  # the hash of the entry before it
-    Column("hash", String(64), nullable=False, server_default=""),
-    Index("audit_by_rollout", "namespace", "rollout"),
-    Index("audit_by_device", "namespace", "device"),
-    Index("audit_by_time", "namespace", "at"),
-    Index("audit_by_sequence", "namespace", "sequence", unique=True),
-)
-
-audit_heads = Table(  # the newest entry of each namespace: locked while the next one is written
-    "audit_head",
-    metadata,
-    Column("namespace", String(64), primary_key=True),
-    Column("sequence", BigInteger, nullable=False),
-    Column("hash", String(64), nullable=False),
 )
 
 alerts = Table(  # made from the audit log: one row for each entry and receiver
@@ -406,7 +376,7 @@ health = Table(  # what devices told of a version in an hour or a day, whether a
 monitor_episodes = Table(  # from when a monitor fires to when it is over
     "monitor_episode",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", ROW_ID, primary_key=True),
     Column("namespace", String(64), nullable=False),
     Column("model", String(64), nullable=False),
     Column("serial", BigInteger, nullable=False),
@@ -487,7 +457,7 @@ user_report_feeds = Table(  # when a model's help desk was last heard of
 inbox = Table(
     "inbox",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", ROW_ID, primary_key=True),
     Column("namespace", String(64), nullable=False),
     Column("device_id", String(128), nullable=False),
     Column("kind", String(16), nullable=False),

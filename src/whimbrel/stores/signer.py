@@ -258,7 +258,7 @@ def _pem_signer(content: bytes, name: str, *, encrypted: bool, secrets: Secrets)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if encrypted:
             raise NotAllowed(f"the key {name} does not open with this passphrase ({error})") from error
-        raise UntrustedInput(f"{name} is not a private key in PEM form: {error}") from error
+        raise UntrustedInput(f"{name} is not a private key in PEM form; make one with: whimbrel keys init") from error
 
 
 def _parts(uri: str) -> tuple[str, str, dict[str, str]]:

@@ -46,6 +46,6 @@ def test_old_devices_are_shared_since_they_enrolled_and_old_tokens_go_on(tmp_pat
                 asked = EnrolmentRequest(device_id=f"new-{secret}", secret=secret)
                 assert enrol_device(*parts, asked, credential="n" * 43, now=3000.0).admission == "shared"
             assert stores.enrolments.token("person") is None
-            assert stores.registry.secret_name("person", kind="admin") == "first"
+            assert stores.accounts.signed_in("person", now=9.0) is not None
     finally:
         database.close()

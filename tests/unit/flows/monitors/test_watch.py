@@ -79,8 +79,7 @@ def episodes(here: Town) -> list[Episode]:
 
 
 def actions(here: Town) -> list[str]:
-    rows = here.stores.connection.execute(schema.audit.select().order_by(schema.audit.c.id))
-    return [row.action for row in rows]
+    return [entry.action for entry in reversed(here.stores.audit.newest(limit=1000))]
 
 
 def baseline(here: Town) -> int | None:

@@ -4,8 +4,6 @@ The entries that are there are chained in the order in which they were written. 
 that this was done, and when: the chain proves of the earlier ones only that nobody has touched them since.
 """
 
-import time
-
 import msgspec
 import sqlalchemy as sa
 from alembic import op
@@ -42,13 +40,14 @@ def _chain_what_is_there(connection: sa.Connection) -> None:
     place = sa.update(audit).where(audit.c.id == sa.bindparam("row"))
     place = place.values({name: sa.bindparam(f"new_{name}") for name in ("sequence", "previous", "hash")})
     newest: dict[str, tuple[int, str]] = {}
+    newest_at: dict[str, float] = {}
     changes = []
     for row in ordered:
         values = {name: getattr(row, name) for name in _OF_A_RECORD}
         record = AuditRecord(**values | {"evidence": msgspec.json.decode(row.evidence)})
         sequence, previous = newest.get(row.namespace, (0, BEFORE_THE_FIRST))
         entry = chained(record, sequence=sequence + 1, previous=previous)
-        newest[row.namespace] = entry.sequence, entry.hash
+        newest[row.namespace], newest_at[row.namespace] = (entry.sequence, entry.hash), entry.at
         changes.append(
             {"row": row.id, "new_sequence": entry.sequence, "new_previous": previous, "new_hash": entry.hash}
         )
@@ -58,7 +57,7 @@ def _chain_what_is_there(connection: sa.Connection) -> None:
         marker = chained(
             AuditRecord(
                 namespace=namespace,
-                at=time.time(),
+                at=newest_at[namespace],
                 actor="migration",
                 action="begin_chain",
                 because=f"the {sequence} entries before this one were written before the log was a chain of hashes",
