@@ -22,7 +22,7 @@ from msgspec import Meta
 from whimbrel.errors import NotAllowed
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import DeviceId
-from whimbrel.server.http import Scope
+from whimbrel.server.http import PEER, Scope
 
 _HEADER_CHARS = 4096
 
@@ -55,7 +55,7 @@ class ClientCertificates(Document, frozen=True):
 
     def _is_proxy(self, scope: Scope) -> bool:
         try:
-            peer = ipaddress.ip_address((scope.get("client") or ("",))[0])
+            peer = ipaddress.ip_address((scope.get(PEER) or scope.get("client") or ("",))[0])
         except ValueError:
             return False  # no address: a local socket
         return any(peer in ipaddress.ip_network(each) for each in self.proxies)

@@ -22,6 +22,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 CLIENT = "whimbrel.client"  # and what the request counts for; None for a trusted proxy, which brings many
+PEER = "whimbrel.peer"  # who is at the other end of the connection, whatever X-Forwarded-For says
 CONNECTION = "whimbrel.connection"  # where a request's scope holds its `ClientConnection`, if it came over a socket
 
 DEVICE_BODY_BYTES = limits.DEVICE_BODY_BYTES

@@ -19,14 +19,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, cast
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from whimbrel import limits
 from whimbrel.server.addresses import Networks
 from whimbrel.server.connection import Bounds, Connection, Phase, refusal
 from whimbrel.server.damped_log import DampedLog
-from whimbrel.server.http import App
+from whimbrel.server.http import PEER, App, Receive, Scope, Send
 from whimbrel.server.tls import Certificate
 
 log = logging.getLogger(__name__)
@@ -223,13 +225,23 @@ class _Server(uvicorn.Server):
 
 def _config(app: App, bounds: Bounds, proxies: Networks) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        _behind(proxies, app),
         ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=bool(proxies.texts),
-        forwarded_allow_ips=list(proxies.texts),
+        proxy_headers=False,  # `_behind` reads them
         timeout_keep_alive=round(bounds.idle_s),
         timeout_graceful_shutdown=5,
     )
+
+
+def _behind(proxies: Networks, app: App) -> App:
+    """The application, whose requests name the clients that trusted proxies forward for, and their peer as well."""
+    forwarded: Any = ProxyHeadersMiddleware(cast(Any, app), trusted_hosts=list(proxies.texts)) if proxies.texts else app
+
+    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PEER] = scope.get("client")
+        await forwarded(scope, receive, send)
+
+    return noted

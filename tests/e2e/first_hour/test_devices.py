@@ -205,7 +205,7 @@ def test_a_blocked_device_is_refused_and_comes_back_and_a_removed_one_enrols_aga
     fleet.until(lambda: listed(fleet) == ["board-1"])
     assert shown(fleet, "board-1")["enrolled_at"] > enrolled
     actions = [entry["action"] for entry in done("audit", *at(fleet.server), "--device", "board-1")]
-    assert actions == ["remove_device", "unblock_device", "block_device"]
+    assert actions == ["enrol_device", "remove_device", "unblock_device", "block_device", "enrol_device"]
 
 
 def test_a_copied_card_is_noticed_and_told_once(fleet: Fleet) -> None:
@@ -226,7 +226,7 @@ def test_a_copied_card_is_noticed_and_told_once(fleet: Fleet) -> None:
     signs = shown(fleet, "board-1")["duplicate"]["signs"]
     fleet.until(lambda: shown(fleet, "board-1")["duplicate"]["signs"] > signs + 2)
     entries = done("audit", *at(fleet.server), "--device", "board-1")
-    assert [entry["action"] for entry in entries] == ["notice_duplicate"]
+    assert [entry["action"] for entry in entries] == ["notice_duplicate", "enrol_device"]
 
 
 def test_a_receiver_that_asks_is_told_of_a_copied_card(tmp_path: Path) -> None:
