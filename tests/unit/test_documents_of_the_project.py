@@ -60,3 +60,14 @@ def test_no_page_or_code_names_a_package_registry() -> None:
     texts = [ROOT / name for name in listed if not name.endswith((".gguf", ".onnx", ".bin", ".tflite"))]
     guilty = [str(path) for path in texts if path.is_file() and any(h.encode() in path.read_bytes() for h in hosts)]
     assert not guilty
+
+
+def test_every_row_of_the_threat_model_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "explain" / "threat-model.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("|") and not line.startswith(("|---", "| who has"))]
+    assert len(rows) > 40
+    for row in rows:
+        named = re.findall(r"`(tests/\S+\.py)::(\w+)`", row)
+        assert named or "not tested" in row, row
+        for file, test in named:
+            assert re.search(rf"^def {test}\b", (ROOT / file).read_text(), re.M), (file, test)
