@@ -97,6 +97,19 @@ def test_first_version_is_installed_tried_and_committed(opened: Opened, server: 
     assert server.steps() == ["activating", "activated", "committed"]
 
 
+def test_folder_that_is_named_from_where_a_person_stands_is_probed_there(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe runs in another folder: it said that the model's file does not exist, and the version was refused."""
+    monkeypatch.chdir(tmp_path)
+    options = AgentOptions(server=server.url, root=server.repository.root_bytes, models=["detector"])
+    with Agent.open("board-1", options) as agent:
+        assert agent.cycle(force=True).models["detector"]["serial"] == 1
+        monkeypatch.chdir("/")
+        with agent.session("detector") as model:
+            assert model.path.exists()
+
+
 def test_treated_device_says_what_it_does_before_and_after(opened: Opened, server: Server) -> None:
     agent = opened()
     agent.cycle()

@@ -196,7 +196,7 @@ class Agent:
             raise UntrustedInput(
                 f"options are of type {type(options).__name__}; expected AgentOptions(server=..., root=...)"
             )
-        folder = Path(folder)
+        folder = Path(folder).absolute()  # probes and shadow workers run in another folder
         try:
             disk = options.disk if options.disk is not None else RealDisk()
             if options.disk is None:
