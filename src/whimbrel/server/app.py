@@ -231,12 +231,13 @@ async def running(folder: Folder, served: Served) -> AsyncIterator[Listening]:
     `UntrustedInput` for a certificate or an address that cannot be used.
     """
     began = time.monotonic()
-    _prepare(folder)
     proxies = Networks(served.proxies)
-    with open_repository(folder) as repository, ExitStack() as held:
+    with ExitStack() as held:
+        device_socket = held.enter_context(bind(served.listen))  # before the database is brought up: an older server
+        admin_socket = held.enter_context(bind(served.admin_listen))  # that still runs has these ports
+        _prepare(folder)
+        repository = held.enter_context(open_repository(folder))
         certificate = Certificate(served.admin_tls, clock=repository.clock) if served.admin_tls else None
-        device_socket = held.enter_context(bind(served.listen))
-        admin_socket = held.enter_context(bind(served.admin_listen))
         devices = _device_side(repository, served, device_socket, proxies=proxies)
         repository.alerts.introduce()
         people = Listener(

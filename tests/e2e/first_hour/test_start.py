@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -102,6 +103,18 @@ def test_a_database_of_a_newer_program_is_refused_in_one_sentence(folder: Path, 
     make_newer(folder / "whimbrel.db")
     said = refused(*(word.format(folder) for word in command), status=4)
     assert re.match(r"whimbrel: the database has the schema 9999, which a newer Whimbrel made: ", said)
+
+
+def test_a_database_is_not_brought_up_where_an_older_server_still_has_the_port(folder: Path) -> None:
+    """The start failed after a migration that nobody can take back, and the older server went on with the database."""
+    older = make_older(folder / "whimbrel.db")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = refused("serve", str(folder), "--listen", address, "--admin-listen", "127.0.0.1:0", status=3)
+    assert f"cannot listen on {address}" in said
+    assert schema_of(folder / "whimbrel.db") == older
 
 
 def test_a_command_that_reads_never_migrates_and_says_what_does(folder: Path) -> None:
