@@ -1,7 +1,5 @@
 """A shadow stage from the outside: a real server, a plan, and devices that are processes with real ONNX models.
 
-pytestmark = pytest.mark.usefixtures("buckets_by_name")
-
 Four devices run version 1. Version 2 is tried in the shadow of two of them: a good one goes on to serve everybody; one
 that disagrees on 30% of the inputs, one that ends its process and one that hangs are stopped, have answered nobody, and
 no session of an app came to harm.
@@ -21,6 +19,8 @@ from support import shadow_models
 from support.server import Running, done, serving
 from support.values import devices_in
 from whimbrel.agent.status import read_status
+
+pytestmark = pytest.mark.usefixtures("buckets_by_name")
 
 TESTS = Path(__file__).parents[1]
 PATIENCE_S = 150.0
