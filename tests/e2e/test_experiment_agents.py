@@ -19,6 +19,8 @@ from whimbrel import Agent, AgentOptions
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.demo.fleet import AgentFleet, open_fleet
 
+pytestmark = pytest.mark.usefixtures("buckets_by_name")  # the same arms in every run
+
 DEVICES = 90
 WINDOW_S = 4.0
 FILE = TEXT.replace("minimum_sample_size: 60", f"minimum_sample_size: 80\n  check_interval_sec: {WINDOW_S}").replace(

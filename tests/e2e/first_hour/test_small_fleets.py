@@ -23,7 +23,7 @@ from support.values import devices_in
 from whimbrel.agent.status import read_status
 from whimbrel.errors import WhimbrelError
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400), pytest.mark.usefixtures("buckets_by_name")]
 
 SALT = 42
 HOUR_S = 0.3  # of the plan: its 72 hours last 22 s
