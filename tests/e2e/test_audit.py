@@ -78,7 +78,19 @@ def test_a_log_that_nobody_touched_fits_on_the_server_and_in_a_file(folder: Path
     assert "no anchor was given" in verified(file).out
     part = tmp_path / "part.jsonl"
     done("audit", "export", "-o", part, "--after", 2, "-R", folder)
-    assert "they begin at 3, and nothing is said of those before it" in verified(part).out
+    fits = verified(part, "--after", 2)
+    assert (fits.status, "they begin at 3, and nothing is said of those before it" in fits.out) == (0, True)
+
+
+def test_an_export_that_lost_its_beginning_or_all_of_it_does_not_fit(folder: Path, tmp_path: Path) -> None:
+    """A script saw success: the first line was cut off, or the file was empty."""
+    part, empty = tmp_path / "part.jsonl", tmp_path / "empty.jsonl"
+    done("audit", "export", "-o", part, "--after", 2, "-R", folder)
+    empty.write_text("")
+    cut = verified(part)
+    assert (cut.status, "entry 1 is missing: it begins at 3" in cut.out) == (1, True)
+    nothing = verified(empty)
+    assert (nothing.status, "there is no entry at all" in nothing.out) == (1, True)
 
 
 def test_an_entry_that_was_changed_in_the_database_or_in_a_file_is_named(folder: Path, tmp_path: Path) -> None:

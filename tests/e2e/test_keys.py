@@ -117,6 +117,18 @@ def test_device_that_was_away_for_years_follows_every_root_since(
         assert (result.problems, result.models["wake"]["serial"]) == ((), 1)
 
 
+def test_a_model_with_a_floor_is_in_the_way_of_no_ceremony(opened: Repository, clock: Clock) -> None:
+    """The server refused every change of keys, as it did not hold the floor's key, which lies elsewhere."""
+    where = ("-R", opened.folder.path)
+    done("floor", "require", "wake", "--expires-days", 30, *where)
+    for role in ("targets", "publisher-wake", "timestamp"):
+        done("keys", "rotate", role, "--yes", *where)
+    done("keys", "renew", "root", "--yes", *where)
+    (floor,) = [each for each in done("keys", "status", *where)["roles"] if each["role"] == "floor-wake"]
+    assert (floor["offline"], floor["warning"]) == (True, None)
+    assert done("floor", "renew", "wake", *where)[0]["model"] == "wake"
+
+
 def test_root_is_not_copied_before_its_own_keys_have_signed(opened: Repository, clock: Clock) -> None:
     """A device that saw the new root and the old timestamp would refuse both."""
     published(opened)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from typer.core import TyperGroup
 
@@ -144,6 +145,9 @@ def verify(
         Path | None,
         typer.Option(help="The repository's root.json: the anchors' signatures are checked with its timestamp keys."),
     ] = None,
+    after: Annotated[
+        int, typer.Option(min=0, help="An export that was made with --after N begins behind entry N; else with 1.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Compute every hash of the log anew, and name the first entry that does not fit. The exit status is 1 then.
@@ -155,7 +159,7 @@ def verify(
     if root is not None:
         _check_signatures(given, root)
     entries = read_export(file) if client is None and file is not None else _pages(client, after=0)
-    check = check_chain(entries, anchors=given)
+    check = _begun(check_chain(entries, anchors=given), after=after if file is not None else 0)
     if json:
         print_json(check)
     else:
@@ -164,12 +168,25 @@ def verify(
         raise typer.Exit(1)
 
 
+def _begun(check: ChainCheck, *, after: int) -> ChainCheck:
+    """The check, with a problem where the entries do not begin where they should: their beginning was taken away."""
+    if check.problem is not None or check.first == after + 1:
+        return check
+    if check.first is None:
+        return msgspec.structs.replace(check, problem="there is no entry at all; expected at least the first one")
+    return msgspec.structs.replace(
+        check,
+        problem=f"entry {after + 1} is missing: it begins at {check.first}; checked as a part with --after "
+        f"{check.first - 1}",
+    )
+
+
 def _tell(check: ChainCheck, *, anchors: list[Anchor], signed: bool) -> None:
     many = f"{counted(check.entries, 'entry', plural='entries')} fit{'s' * (check.entries == 1)}"
     if check.problem is not None:
         say(f"the log does NOT fit: {check.problem} ({many} before it)")
         return
-    whole = "" if check.first in {None, 1} else f"; they begin at {check.first}, and nothing is said of those before it"
+    whole = f"; they begin at {check.first}, and nothing is said of those before it" if (check.first or 1) > 1 else ""
     say(f"{many}{f', up to {check.last} ({check.hash[:16]}...)' if check.last else ''}{whole}")
     if not anchors:
         say("no anchor was given: whoever can write the database may have written all of it anew (see: audit anchor)")

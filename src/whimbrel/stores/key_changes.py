@@ -53,7 +53,7 @@ class KeyChanges:
         after = self._keys()
         self._check_offline()
         for role, keys in after.items():
-            if not roles.is_offline(role) and not holds(keys):
+            if roles.is_servers(role) and not holds(keys):
                 raise Refused(
                     f"this server does not hold {keys.threshold} of the new keys of {role}, and could not sign it any "
                     "more; bring them into its keys/online first, or have it make one: whimbrel keys rotate"

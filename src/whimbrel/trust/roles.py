@@ -33,6 +33,11 @@ def is_offline(role: str) -> bool:
     return role in {ROOT, TARGETS} or published_model(role) is not None
 
 
+def is_servers(role: str) -> bool:
+    """Whether a server signs this role. A floor's key lies elsewhere; its role lives as long as its document says."""
+    return not is_offline(role) and model_of_floor(role) is None
+
+
 def life_of(role: str) -> timedelta:
     """How long a role lives after it is signed."""
     lives = {ROOT: ROOT_LIFE, TARGETS: TARGETS_LIFE, SNAPSHOT: SNAPSHOT_LIFE, TIMESTAMP: TIMESTAMP_LIFE}

@@ -90,11 +90,11 @@ def set_floor(
     audit(
         registry,
         model=model,
-        actor=actor if targets is not None else name,
+        actor=actor,
         action="require floor" if targets is not None else "renew floor",
         because=f"line {document.sequence} is the newest; signed for {document.days} days",
         now=now,
-        evidence=msgspec.to_builtins(document),
+        evidence=msgspec.to_builtins(document) | {"role": name},
     )
     return after
 

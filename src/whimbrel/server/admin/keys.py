@@ -171,7 +171,8 @@ def role_states(stores: Stores, *, folder: KeyFolder, now: float) -> RoleStatesV
     top = [role for role in (roles.ROOT, roles.TARGETS, roles.SNAPSHOT, roles.TIMESTAMP) if role in named]
     publishers = sorted(role for role in named if roles.published_model(role) is not None)
     policies = [role for role in named if role.startswith("policy-")]
-    states = [state(role, named[role]) for role in (*top, *publishers)]
+    floors = sorted(role for role in named if roles.model_of_floor(role) is not None)
+    states = [state(role, named[role]) for role in (*top, *publishers, *floors)]
     if len({named[role] for role in policies}) == 1:
         states.append(state(policies[0], named[policies[0]], name=_POLICY))
     else:
@@ -191,7 +192,7 @@ def _state(
     now: float,
     name: str | None = None,
 ) -> RoleStateView:
-    offline = roles.is_offline(role)
+    offline = not roles.is_servers(role)
     try:
         version, expires = stores.roles.newest().get(role, 0), stores.roles.expires(role)
     except NotFound:

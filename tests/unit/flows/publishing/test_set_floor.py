@@ -43,7 +43,7 @@ def test_a_floor_is_required_renewed_and_logged() -> None:
         newest, first = here.registry.audit_log()[:2]
         assert [(each.action, each.actor) for each in (first, newest)] == [
             ("require floor", "ada"),
-            ("renew floor", "floor-wake"),
+            ("renew floor", "ada"),
         ]
 
 
