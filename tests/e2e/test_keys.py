@@ -129,6 +129,15 @@ def test_a_model_with_a_floor_is_in_the_way_of_no_ceremony(opened: Repository, c
     assert done("floor", "renew", "wake", *where)[0]["model"] == "wake"
 
 
+def test_a_rotation_that_is_refused_leaves_no_new_key(opened: Repository) -> None:
+    """Each try that lacked `--yes` left a private key that nobody had asked for in the folder of offline keys."""
+    keys = opened.folder.offline_keys
+    before = sorted(keys.iterdir())
+    said = whimbrel("keys", "rotate", "publisher-wake", "-R", opened.folder.path)
+    assert (said.status, "--yes" in said.err) == (4, True)
+    assert sorted(keys.iterdir()) == before
+
+
 def test_root_is_not_copied_before_its_own_keys_have_signed(opened: Repository, clock: Clock) -> None:
     """A device that saw the new root and the old timestamp would refuse both."""
     published(opened)

@@ -20,7 +20,7 @@ from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, print_json, say
 from whimbrel.cli.role_signers import key_folder
 from whimbrel.durable import write_durably
-from whimbrel.errors import Conflict, NotFound, UntrustedInput
+from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.model.documents import parse
 from whimbrel.server.admin.views.repository import KeyChangeView, KeyView, NewKeyChange, NewOnlineKey, RoleStatesView
 from whimbrel.stores.key_ceremony import (
@@ -78,16 +78,22 @@ def rotate(
     if public is not None and len(role) > 1:
         raise UntrustedInput(f"--to names one key, and {len(role)} roles are to change; rotate them one by one")
     ceremony = begin_ceremony(client)
-    for name in role:
-        expanded = ceremony.expand(name)
-        for each in expanded:
-            _replaced(ceremony, each, key)  # before a key is made
-        new = _public_key(public) if public is not None else _new_key(client, name)
-        for each in expanded:
-            old = _replaced(ceremony, each, key)
-            ceremony.add(each, new)
-            ceremony.revoke(each, old)
-    _finish(client, ceremony.draft(f"rotate {' '.join(role)}"), to=draft, because=because, yes=yes, json=json)
+    made: list[Path] = []
+    try:
+        for name in role:
+            expanded = ceremony.expand(name)
+            for each in expanded:
+                _replaced(ceremony, each, key)  # before a key is made
+            new = _public_key(public) if public is not None else _new_key(client, name, made)
+            for each in expanded:
+                old = _replaced(ceremony, each, key)
+                ceremony.add(each, new)
+                ceremony.revoke(each, old)
+        _finish(client, ceremony.draft(f"rotate {' '.join(role)}"), to=draft, because=because, yes=yes, json=json)
+    except (Refused, UntrustedInput):  # nothing changed, so the keys are nobody's; after other errors that is not known
+        for path in made:
+            path.unlink()
+        raise
 
 
 @connected
@@ -235,8 +241,8 @@ def _replaced(ceremony: Ceremony, role: str, key: str | None) -> str:
     return ceremony.find(role, key or keyids[0])
 
 
-def _new_key(client: Client, role: str) -> Key:
-    """A new key for a role: of the server, or in the person's folder."""
+def _new_key(client: Client, role: str, made: list[Path]) -> Key:
+    """A new key for a role: of the server, or in the person's folder; then its file is noted in `made`."""
     if role in _ONLINE or role.startswith("policy-"):
         online = POLICY if role.startswith("policy-") else role
         view = client.send("POST", "keys/online", NewOnlineKey(role=online), as_=KeyView)  # type: ignore[arg-type]
@@ -245,7 +251,10 @@ def _new_key(client: Client, role: str) -> Key:
     names, number = {key.name for key in folder.held().values()}, 2
     while f"{role}-{number}" in names:
         number += 1
-    return make_signer(folder.path / f"{role}-{number}.pem").public_key
+    path = folder.path / f"{role}-{number}.pem"
+    signer = make_signer(path)
+    made.append(path)
+    return signer.public_key
 
 
 def _public_key(file: Path) -> Key:
