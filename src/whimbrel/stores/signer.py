@@ -39,10 +39,10 @@ URI_FORMS = {
     "file": "file:PATH, or file:PATH?encrypted for a file with a passphrase; a relative PATH is beside the reference",
     "env": "env:NAME, a variable of the environment with the PEM text; env:NAME?encrypted",
     "awskms": "awskms:KEY-ID-OR-ALIAS, of AWS KMS (extra kms)",
-    "gcpkms": "gcpkms:projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/1 (extra gcpkms)",
+    "gcpkms": "gcpkms:projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/1, with google-cloud-kms",
     "hsm": "hsm:KEYID?label=TOKEN, of a PKCS#11 token whose library PYKCS11LIB names (extra hsm)",
 }
-_EXTRAS = {"awskms": "kms", "gcpkms": "gcpkms", "hsm": "hsm"}
+_INSTALLS = {"awskms": "'whimbrel[kms]'", "gcpkms": "google-cloud-kms", "hsm": "'whimbrel[hsm]'"}
 _MAKE: dict[str, Callable[[], CryptoSigner]] = {
     "ed25519": CryptoSigner.generate_ed25519,
     "ecdsa": CryptoSigner.generate_ecdsa,
@@ -240,8 +240,9 @@ def trouble_with(uri: str, error: Exception) -> WhimbrelError:
     """One sentence about a key that could not be used."""
     scheme = uri.partition(":")[0]
     if isinstance(error, UnsupportedLibraryError):
-        extra = _EXTRAS.get(scheme, scheme)
-        return Unavailable(f"the key {uri} needs a library that is not installed: pip install 'whimbrel[{extra}]'")
+        return Unavailable(
+            f"the key {uri} needs a library that is not installed: pip install {_INSTALLS.get(scheme, scheme)}"
+        )
     words = " ".join(str(error).split()) or type(error).__name__
     return Unavailable(f"the key {uri} cannot be used: {words}; does its place answer, and may you use it?")
 
