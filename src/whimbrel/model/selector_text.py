@@ -31,7 +31,7 @@ def read_selector(text: str) -> Selector:
     if not text:
         return EVERYONE
     if text.startswith("{"):
-        return parse(Selector, text.encode(), what="the selector")
+        return parse(Selector, text.encode(errors="surrogateescape"), what="the selector")
     labels: dict[str, str] = {}
     terms: list[dict[str, object]] = []
     for term in _terms(text):

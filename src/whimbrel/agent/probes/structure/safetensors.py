@@ -17,7 +17,7 @@ _INDEX_ENDING = ".safetensors.index.json"
 
 
 def check(path: Path) -> None:
-    """Raises `ValueError` with what was found and expected; `KeyError` or `TypeError` for a header of another shape."""
+    """Raises `ValueError` with what was found and expected."""
     index = _index_beside(path)
     if index is None:
         _check_file(path)
@@ -68,12 +68,15 @@ def _check_file(path: Path) -> set[str]:
         length = int.from_bytes(file.read(8), "little")
         if size < 10 or length > min(size - 8, _HEADER_BYTES_MAX):
             raise ValueError(f"its header says {length} bytes; the file has {size}")
-        header = json.loads(file.read(length))
+        content = file.read(length)
+    try:
+        header = json.loads(content)
+        places = {name: each["data_offsets"] for name, each in header.items() if name != "__metadata__"}
+        spans = {name: (int(first), int(last)) for name, (first, last) in places.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"its header is no table of tensors: {type(error).__name__}: {error}") from error
     end = 0
-    for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        first, last = tensor["data_offsets"]
+    for name, (first, last) in spans.items():
         if not 0 <= first <= last <= size - 8 - length:
             raise ValueError(f"tensor {name!r} lies at {first} to {last}; there are {size - 8 - length} bytes of data")
         end = max(end, last)
