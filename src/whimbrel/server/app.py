@@ -225,7 +225,8 @@ class Listening(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def running(folder: Folder, served: Served) -> AsyncIterator[Listening]:
-    """Run a whole server, until the block ends. Ports may be 0. The database is brought up first.
+    """Run a whole server, until the block ends. Ports may be 0. They are taken, and then the database is
+    brought up, before anything is served.
 
     Raises `Unavailable` for a port in use and for a folder that cannot be written, `Refused` for a newer database,
     `UntrustedInput` for a certificate or an address that cannot be used.

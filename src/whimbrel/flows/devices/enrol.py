@@ -218,12 +218,15 @@ def _take_token(enrolments: EnrolmentPort, asked: EnrolmentRequest, *, now: floa
 def audit_enrolment(registry: AuditPort, device: EnrolledDevice, *, now: float) -> None:
     """Note that a device enrolled, or enrolled again."""
     name = device.enrol_token_name
+    how = f"with the enrolment token {name!r}" if name else "by its certificate"
+    if device.epoch > 1 and device.admission != "person":
+        how = "again, by its own key, credential or certificate"
     audit(
         registry,
         device=device.device_id,
         actor=device.device_id,
         action="enrol_device",
-        because=f"with the enrolment token {name!r}" if name else "by its certificate",
+        because=how,
         now=now,
         evidence={"token": name, "admission": device.admission},
     )
