@@ -1,6 +1,7 @@
 """A completed version goes bad and comes back by a monitor: a real server, reports over sockets, the command line."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -100,7 +101,12 @@ def test_a_completed_version_goes_bad_and_comes_back_by_a_monitor(tmp_path: Path
             (episode,) = done("model", "monitors", "wake", *to)["episodes"]
             assert (episode["outcome"], episode["serial"]) == ("taken_back", 2)
             words = whimbrel("model", "monitors", "wake", *to).out
-            assert "error_rate is 50% over the last hour (24 device-hours); it should be at most 5%" in words
+            # How many of the bad reports were read when the leader was sure is chance: more than 5%, at most all.
+            told = re.search(
+                r"error_rate is ([\d.]+)% over the last hour \(24 device-hours\); it should be at most 5%", words
+            )
+            assert told is not None, words
+            assert 5 < float(told[1]) <= 50
 
             report(devices, 3, serial=1, errors=1)
             until(lambda: (shown(1) or {"figures": {"devices": 0}})["figures"]["devices"] == DEVICES)
