@@ -122,7 +122,7 @@ def test_an_arm_that_is_better_is_shipped_and_becomes_everybodys(server: Running
             return seen if seen["phase"] != "running" else None
 
         seen = until(ended, what="the experiment ends")
-        assert (seen["phase"], seen["winner"]) == ("shipped", "large"), seen["because"]
+        assert (seen["phase"], seen["winner"]) == ("shipped", "large"), (seen["because"], seen["arms"])
         arm = seen["verdict"]["evidence"]["arms"]["large"]
         assert 1.0 < arm["deciding"]["estimate"] < 3.0
         assert arm["with_before"] >= 30
