@@ -40,6 +40,7 @@ DUPLICATE_WITHIN_S = 7 * 86400.0  # between two signs: a machine that is on once
 
 # --- documents ---
 DOCUMENT_BYTES = 4 * MIB  # one signed document; a release with 1,000 golden values is 200 KiB
+EXPLAINED_BYTES = 64 * KIB  # of a refused document that is read again, so that its error shows what was found
 TUF_TARGET_BYTES = 256 * MIB  # a target of a foreign repository, which `tuf-client` holds in memory
 CLOCK_TOLERANCE_S = 86400.0  # by which a device's clock may be slow where nothing else tells of the time
 SEQUENCE_LEAP = 1_000_000  # of a policy or line from one refresh to the next: ten years at one every five minutes

@@ -26,7 +26,7 @@ from whimbrel.agent.transport import HttpNetwork, Proxies, check_server
 from whimbrel.cage import check
 from whimbrel.device.ports import Answer
 from whimbrel.durable import try_to_write
-from whimbrel.errors import WhimbrelError
+from whimbrel.errors import WhimbrelError, reason_of
 from whimbrel.model.formats import BY_NAME, Without, runtime_label
 
 Level = Literal["ok", "warning", "problem"]
@@ -54,7 +54,7 @@ def examine(folder: Path | None, server: str | None, *, now: Callable[[], float]
         try:
             settings = kept(folder, disk=RealDisk())
         except (OSError, WhimbrelError) as error:
-            yield Finding("settings", "problem", str(error), "no agent starts here", "mend or remove agent.json")
+            yield Finding("settings", "problem", reason_of(error), "no agent starts here", "mend or remove agent.json")
     address = server or (settings.server if settings is not None else "")
     if address:
         proxies = Proxies(settings.proxy if settings is not None else "")

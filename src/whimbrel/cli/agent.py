@@ -19,7 +19,7 @@ from whimbrel.agent.locks import is_held
 from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.status import own_words, read_status, state_words, waits_for_words
 from whimbrel.cage.check import report
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 from whimbrel.model import documents
 from whimbrel.plain_text import in_json, one_line
 
@@ -317,7 +317,7 @@ def _enrol_token(path: Path | None) -> str | None:
     try:
         return path.read_text().strip() or None
     except (OSError, UnicodeDecodeError) as error:
-        raise UntrustedInput(f"the enrolment token cannot be read from {path}: {error}") from error
+        raise UntrustedInput(f"the enrolment token cannot be read from {path}: {reason_of(error)}") from error
 
 
 def _waiting_words(reports: int) -> str:

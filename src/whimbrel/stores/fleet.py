@@ -36,6 +36,7 @@ from whimbrel.flows.device_records import (
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.device_hour import DeviceHour
 from whimbrel.health.tally import Cell, add, settled
+from whimbrel.model.document_errors import sentence
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
 from whimbrel.stores.admissions import read_admissions, read_first_admission, read_rates
@@ -379,4 +380,6 @@ def _hours(stored: bytes) -> dict[str, dict[int, DeviceHour]]:
     try:
         return _HOURS.decode(stored)
     except msgspec.DecodeError as error:
-        raise UntrustedInput(f"stored hours cannot be read: {error}; restore the database from a backup") from error
+        raise UntrustedInput(
+            f"stored hours cannot be read: {sentence(str(error))}; restore the database from a backup"
+        ) from error
