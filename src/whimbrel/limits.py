@@ -90,6 +90,7 @@ OIDC_ROLES = 256  # rules that give roles to claims
 # --- keys ---
 KEY_BYTES = 64 * KIB  # a PEM file, or a reference; the largest ML-DSA key in PEM has 10 KiB
 KEYS_OF_A_FOLDER = 256  # files that are read; a publisher of a hundred models has as many
+KEY_ID_CHARS = 6  # by which a person names a key at least: shorter ones fit two keys, or the wrong one
 KEYS_OF_A_ROLE = 16  # people who may sign one role; each signature is verified on every device
 CEREMONY_BYTES = 16 * MIB  # a draft: root, targets and a publisher's role, before and after
 CEREMONY_ROLES = 256  # signed roles of one draft: root, targets, and the publishers that sign anew

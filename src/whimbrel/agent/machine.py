@@ -117,9 +117,16 @@ def _folder(folder: Path) -> Iterator[Finding]:
     except WhimbrelError as error:
         yield Finding("writing", "problem", str(error), "an agent keeps nothing here", "change the owner or the folder")
     if place != folder:
-        yield Finding("folder", "ok", f"{folder} is made by the first run, for its user alone")
-    elif hasattr(os, "geteuid"):
-        yield _owner(folder)
+        means = "nothing of an agent was looked at; before its first run that is right, and the run makes the folder"
+        yield Finding("folder", "warning", f"there is no folder {folder}", means, "see whether --folder is spelt right")
+    elif not folder.is_dir():
+        yield Finding("folder", "problem", f"{folder} is a file", "no agent starts here", "name the agent's folder")
+    else:
+        if hasattr(os, "geteuid"):
+            yield _owner(folder)
+        if not (folder / "agent.json").exists():
+            means = "nothing of an agent was looked at"
+            yield Finding("settings", "warning", f"no agent ran in {folder}", means, "see whether --folder is right")
 
 
 def _owner(folder: Path) -> Finding:
