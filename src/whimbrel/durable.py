@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from whimbrel.errors import DiskFull, Unavailable
+from whimbrel.errors import DiskFull, Unavailable, reason_of
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PROBE_BYTES = 64 * 1024  # with less room than this SQLite cannot make the 32 KiB index of its write-ahead log
@@ -160,7 +160,7 @@ def trouble(error: OSError, *, doing: str) -> Unavailable:
         return DiskFull(f"{doing} failed: the disk is full{quota}{where}; free some space and try again")
     if error.errno == errno.EROFS:
         return Unavailable(f"{doing} failed: the file system is read-only{where}; mount it for writing, or use another")
-    return Unavailable(f"{doing} failed{where}: {error.strerror or error}")
+    return Unavailable(f"{doing} failed{where}: {reason_of(error)}")
 
 
 def try_to_write(folder: Path, *, doing: str, files: Files = _REAL) -> None:

@@ -16,6 +16,36 @@ A message says what was found, what was expected and what to do next. The comman
 `exit_code`; the HTTP servers answer with `status` and a problem document (RFC 9457).
 """
 
+import errno
+
+_REASONS = {
+    errno.ENOENT: "it does not exist",
+    errno.ENOTDIR: "a part of its path is no folder",
+    errno.EISDIR: "it is a folder, and a file was expected",
+    errno.EACCES: "you have no permission for it",
+    errno.EPERM: "you have no permission for it",
+    errno.EEXIST: "it exists already",
+    errno.ENOTEMPTY: "it is not empty",
+    errno.ELOOP: "its links lead in a circle",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.EMFILE: "this process has too many files open",
+    errno.ENFILE: "this machine has too many files open",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "its quota of the disk is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk cannot read it",
+    errno.EXDEV: "it is on another file system",
+    errno.ETXTBSY: "it is running",
+    errno.ECONNREFUSED: "nothing listens there",
+    errno.ECONNRESET: "the other side closed the connection",
+    errno.EPIPE: "the other side closed the connection",
+    errno.ETIMEDOUT: "no answer came in time",
+    errno.EHOSTUNREACH: "no way leads there",
+    errno.ENETUNREACH: "no network leads there",
+    errno.EADDRINUSE: "something else uses it already",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+}
+
 
 class WhimbrelError(Exception):
     """Anything that Whimbrel raises on purpose."""
@@ -95,3 +125,18 @@ class IllegalTransition(InvariantBroken):
     """A state machine was asked for a pair that is not in its table; nothing was changed."""
 
     status = 409
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in words for people: of the system's errors and of Python's; of ours, what they say."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no UTF-8 text: see its byte {error.start + 1}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, TimeoutError) and not error.strerror:
+        return "no answer came in time"
+    if isinstance(error, OSError) and error.errno is not None:
+        own = type(error).__module__ == "builtins"  # errors of ssl and of names have other numbers
+        known = _REASONS.get(error.errno) if own else None
+        return known or " ".join((error.strerror or type(error).__name__).split())
+    return " ".join(str(error).split()) or type(error).__name__

@@ -40,6 +40,7 @@ DUPLICATE_WITHIN_S = 7 * 86400.0  # between two signs: a machine that is on once
 
 # --- documents ---
 DOCUMENT_BYTES = 4 * MIB  # one signed document; a release with 1,000 golden values is 200 KiB
+EXPLAINED_BYTES = 64 * KIB  # of a refused document that is read again, so that its error shows what was found
 TUF_TARGET_BYTES = 256 * MIB  # a target of a foreign repository, which `tuf-client` holds in memory
 CLOCK_TOLERANCE_S = 86400.0  # by which a device's clock may be slow where nothing else tells of the time
 SEQUENCE_LEAP = 1_000_000  # of a policy or line from one refresh to the next: ten years at one every five minutes
@@ -89,6 +90,7 @@ OIDC_ROLES = 256  # rules that give roles to claims
 # --- keys ---
 KEY_BYTES = 64 * KIB  # a PEM file, or a reference; the largest ML-DSA key in PEM has 10 KiB
 KEYS_OF_A_FOLDER = 256  # files that are read; a publisher of a hundred models has as many
+KEY_ID_CHARS = 6  # by which a person names a key at least: shorter ones fit two keys, or the wrong one
 KEYS_OF_A_ROLE = 16  # people who may sign one role; each signature is verified on every device
 CEREMONY_BYTES = 16 * MIB  # a draft: root, targets and a publisher's role, before and after
 CEREMONY_ROLES = 256  # signed roles of one draft: root, targets, and the publishers that sign anew

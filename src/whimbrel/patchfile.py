@@ -31,7 +31,7 @@ from whimbrel.delta import codec
 from whimbrel.delta.artifact import Artifact, Description, Member
 from whimbrel.delta.patch import Patch, is_safe
 from whimbrel.durable import fsync, fsync_folder
-from whimbrel.errors import DiskFull, InvariantBroken, Refused, Unavailable, UntrustedInput
+from whimbrel.errors import DiskFull, InvariantBroken, Refused, Unavailable, UntrustedInput, reason_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -208,7 +208,7 @@ def _open(path: Path) -> Iterator[tuple[Callable[[int, int], bytes], int]]:
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
-        raise Refused(f"cannot read {path}: {error.strerror}") from error
+        raise Refused(f"cannot read {path}: {reason_of(error)}") from error
     try:
         status = os.fstat(handle)
 
@@ -216,7 +216,7 @@ def _open(path: Path) -> Iterator[tuple[Callable[[int, int], bytes], int]]:
             try:
                 return _pread(handle, offset, size)
             except OSError as error:
-                raise Unavailable(f"cannot read {path} at byte {offset}: {error.strerror}") from error
+                raise Unavailable(f"cannot read {path} at byte {offset}: {reason_of(error)}") from error
 
         yield read, status.st_size
     finally:
@@ -290,7 +290,7 @@ def _saying(path: Path) -> Iterator[None]:
             raise DiskFull(f"no room to write {path}, the disk is full: free some space and run it again") from error
         if error.errno == errno.EFBIG:
             raise Unavailable(f"{path} is too large for its file system: name another place for it") from error
-        raise Refused(f"cannot write {path}: {error.strerror}") from error
+        raise Refused(f"cannot write {path}: {reason_of(error)}") from error
 
 
 class _Output:

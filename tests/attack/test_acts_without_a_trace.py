@@ -143,7 +143,7 @@ ACTS: dict[tuple[str, str], tuple[str, Callable[[Stage], object]]] = {
     ("post", "tokens/{token}/revoke"): ("revoke token", lambda s: s.send("POST", "/tokens/ci/revoke", REASON)),
     ("put", f"{ONE}/floor"): (
         "require floor",
-        lambda s: done("floor", "require", "sleep", "--expires-days", "9", *s.keys),
+        lambda s: done("floor", "require", "sleep", "--expires-days", "9", "--yes", *s.keys),
     ),
     ("post", f"{ONE}/floor/lift"): ("lift floor", lambda s: done("floor", "lift", "sleep", "--yes", *s.keys)),
     ("post", "keys/online"): ("make key", lambda s: s.send("POST", "/keys/online", {"role": "timestamp"})),

@@ -30,7 +30,7 @@ def actions(repo: Path) -> list[str]:
 
 
 def test_a_floor_is_required_renewed_by_its_own_key_and_lifted(repo: Path, tmp_path: Path) -> None:
-    required = done("floor", "require", "wake", "--expires-days", 30, "-R", repo)
+    required = done("floor", "require", "wake", "--expires-days", 30, "--yes", "-R", repo)
     assert (required["sequence"], required["days"]) == (1, 30)
     offline = repo / "keys" / "offline"
     pipeline = tmp_path / "pipeline"
@@ -42,7 +42,7 @@ def test_a_floor_is_required_renewed_by_its_own_key_and_lifted(repo: Path, tmp_p
     assert "floor_expires" in actions(repo)
     renewed = done("floor", "renew", "--if-due", "-R", repo, "--keys", pipeline)
     assert [each["sequence"] for each in renewed] == [2]
-    again = whimbrel("floor", "require", "wake", "--expires-days", 5, "-R", repo)
+    again = whimbrel("floor", "require", "wake", "--expires-days", 5, "--yes", "-R", repo)
     assert (again.status, "wake has a floor already" in again.err) == (4, True)
     done("floor", "lift", "wake", "-R", repo, "--yes")
     assert floors(repo) == []

@@ -120,7 +120,7 @@ def test_device_that_was_away_for_years_follows_every_root_since(
 def test_a_model_with_a_floor_is_in_the_way_of_no_ceremony(opened: Repository, clock: Clock) -> None:
     """The server refused every change of keys, as it did not hold the floor's key, which lies elsewhere."""
     where = ("-R", opened.folder.path)
-    done("floor", "require", "wake", "--expires-days", 30, *where)
+    done("floor", "require", "wake", "--expires-days", 30, "--yes", *where)
     for role in ("targets", "publisher-wake", "timestamp"):
         done("keys", "rotate", role, "--yes", *where)
     done("keys", "renew", "root", "--yes", *where)

@@ -53,7 +53,7 @@ from whimbrel.agent.transport import HttpNetwork, Proxies, is_confidential
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.ports import Prober
 from whimbrel.device.states import PREPARING, State
-from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ class Agent:
             settings, trusted = settings_file.settle(folder, options, disk=disk)
             return cls(folder, settings, trusted, options, disk=disk)
         except OSError as error:
-            raise Unavailable(f"the folder {folder} cannot be used: {error}") from error
+            raise Unavailable(f"the folder {folder} cannot be used: {reason_of(error)}") from error
 
     def session(self, model: str) -> Session:
         """One use of a model, as a context manager. Raises `Unavailable` on entry where no version is here yet."""
@@ -335,7 +335,7 @@ class Agent:
             self._housekeeping.sweep()
             self._storing.worked()
         except OSError as error:  # a full disk, a folder that was taken away: nothing is half-written
-            problem = f"the folder {self.folder} cannot be used: {error}"
+            problem = f"the folder {self.folder} cannot be used: {reason_of(error)}"
             self._storing.failed(now, problem, cap_s=self._refreshing.period_s)
         self._trust.rest()
         if not any(each.state.journal.state in PREPARING for each in self._installations.values()):

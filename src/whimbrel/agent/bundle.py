@@ -18,7 +18,7 @@ from typing import Any
 
 from whimbrel import limits
 from whimbrel.device.ports import Answer, Network, Stream
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 from whimbrel.model import documents
 from whimbrel.trust import roles
 
@@ -56,7 +56,9 @@ class Bundle:
         try:
             self._file = _BoundedFile(io.FileIO(path))
         except OSError as error:
-            raise UntrustedInput(f"{path} is no bundle: {error}; make one with `whimbrel bundle export`") from error
+            raise UntrustedInput(
+                f"{path} is no bundle: {reason_of(error)}; make one with `whimbrel bundle export`"
+            ) from error
         try:
             self._read_list(path)
         except BaseException:
@@ -68,7 +70,9 @@ class Bundle:
             self._zip = zipfile.ZipFile(self._file)
             self._members = {each.filename: each for each in self._zip.infolist()}
         except _NO_ZIP as error:
-            raise UntrustedInput(f"{path} is no bundle: {error}; make one with `whimbrel bundle export`") from error
+            raise UntrustedInput(
+                f"{path} is no bundle: {reason_of(error)}; make one with `whimbrel bundle export`"
+            ) from error
         if len(self._zip.infolist()) > limits.BUNDLE_ENTRIES:
             raise UntrustedInput(
                 f"{path} holds {len(self._zip.infolist())} files; a bundle has at most {limits.BUNDLE_ENTRIES}: export "

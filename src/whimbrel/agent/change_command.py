@@ -20,7 +20,7 @@ from typing import Self
 
 from whimbrel import limits
 from whimbrel.agent.changes import VersionChange
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
 
 ENROL_TOKEN = "WHIMBREL_ENROL_TOKEN"  # noqa: S105 (the variable's name)
 
@@ -83,7 +83,7 @@ class ChangeCommand:
                 self._words, env=_environment(change), stdin=subprocess.DEVNULL, start_new_session=os.name == "posix"
             )
         except OSError as error:
-            return f"--on-change could not be run: {error}"
+            return f"--on-change could not be run: {reason_of(error)}"
         try:
             status = process.wait(self._limit_s)
         except subprocess.TimeoutExpired:

@@ -18,7 +18,7 @@ from whimbrel.agent.change_command import ENROL_TOKEN, ChangeCommand
 from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.progress import DownloadProgress, sentence
 from whimbrel.agent.status import status_sentence
-from whimbrel.errors import WhimbrelError
+from whimbrel.errors import WhimbrelError, reason_of
 from whimbrel.plain_text import one_line
 
 _ON_CHANGE = "--on-change"
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"whimbrel: {one_line(str(error))}\n")
         return error.exit_code
     except OSError as error:
-        sys.stderr.write(f"whimbrel: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
+        sys.stderr.write(f"whimbrel: {reason_of(error)}{f': {error.filename}' if error.filename else ''}\n")
         return 3
     return 0
 

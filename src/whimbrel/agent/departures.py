@@ -17,7 +17,7 @@ from whimbrel.agent.places import Places, read_departures, read_pointer
 from whimbrel.device.departure import Departure, Departures, Orders, objection
 from whimbrel.device.journal import seal
 from whimbrel.device.slots import Held, Pointer
-from whimbrel.errors import Refused, Unavailable, UntrustedInput
+from whimbrel.errors import Refused, Unavailable, UntrustedInput, reason_of
 from whimbrel.model import documents
 
 
@@ -54,7 +54,7 @@ def go_back(places: Places, *, model: str, because: object) -> int:
             reason = f"the app asked for it: {because.strip()}"[: limits.REASON_CHARS]
             return leave(places, model=model, reason=reason).serial
     except OSError as error:
-        raise Unavailable(f"{model} cannot go back: {error}") from error
+        raise Unavailable(f"{model} cannot go back: {reason_of(error)}") from error
 
 
 def leave(places: Places, *, model: str, reason: str) -> Held:

@@ -16,7 +16,7 @@ from pathlib import Path
 from whimbrel import limits
 from whimbrel.agent.folder import PRIVATE_FILE, is_shared
 from whimbrel.device.ports import Disk, Hold
-from whimbrel.errors import Conflict, Unavailable
+from whimbrel.errors import Conflict, Unavailable, reason_of
 
 _TRY_AGAIN_S = 0.02
 _WINDOWS_PLACE = 2**30  # the byte that is locked: beyond what a file holds, for Windows lets nobody read locked bytes
@@ -151,4 +151,4 @@ def _hold(path: Path, *, disk: Disk[Path]) -> Hold | None:
     try:
         return disk.hold(path)
     except OSError as error:
-        raise Unavailable(f"the folder {path.parent} cannot be written to: {error}") from error
+        raise Unavailable(f"the folder {path.parent} cannot be written to: {reason_of(error)}") from error

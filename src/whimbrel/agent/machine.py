@@ -26,7 +26,7 @@ from whimbrel.agent.transport import HttpNetwork, Proxies, check_server
 from whimbrel.cage import check
 from whimbrel.device.ports import Answer
 from whimbrel.durable import try_to_write
-from whimbrel.errors import WhimbrelError
+from whimbrel.errors import WhimbrelError, reason_of
 from whimbrel.model.formats import BY_NAME, Without, runtime_label
 
 Level = Literal["ok", "warning", "problem"]
@@ -54,7 +54,7 @@ def examine(folder: Path | None, server: str | None, *, now: Callable[[], float]
         try:
             settings = kept(folder, disk=RealDisk())
         except (OSError, WhimbrelError) as error:
-            yield Finding("settings", "problem", str(error), "no agent starts here", "mend or remove agent.json")
+            yield Finding("settings", "problem", reason_of(error), "no agent starts here", "mend or remove agent.json")
     address = server or (settings.server if settings is not None else "")
     if address:
         proxies = Proxies(settings.proxy if settings is not None else "")
@@ -117,9 +117,16 @@ def _folder(folder: Path) -> Iterator[Finding]:
     except WhimbrelError as error:
         yield Finding("writing", "problem", str(error), "an agent keeps nothing here", "change the owner or the folder")
     if place != folder:
-        yield Finding("folder", "ok", f"{folder} is made by the first run, for its user alone")
-    elif hasattr(os, "geteuid"):
-        yield _owner(folder)
+        means = "nothing of an agent was looked at; before its first run that is right, and the run makes the folder"
+        yield Finding("folder", "warning", f"there is no folder {folder}", means, "see whether --folder is spelt right")
+    elif not folder.is_dir():
+        yield Finding("folder", "problem", f"{folder} is a file", "no agent starts here", "name the agent's folder")
+    else:
+        if hasattr(os, "geteuid"):
+            yield _owner(folder)
+        if not (folder / "agent.json").exists():
+            means = "nothing of an agent was looked at"
+            yield Finding("settings", "warning", f"no agent ran in {folder}", means, "see whether --folder is right")
 
 
 def _owner(folder: Path) -> Finding:

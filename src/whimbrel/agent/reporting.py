@@ -25,7 +25,7 @@ from whimbrel.agent.pace import Pace
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import without_measurements
-from whimbrel.errors import WhimbrelError
+from whimbrel.errors import WhimbrelError, reason_of
 from whimbrel.health.report import Announcement, Batch, Build, Window
 
 _TRY_FAILED = "another try: the last one failed, as the device's own status says"
@@ -88,7 +88,7 @@ class Reporting:
                         self._api.announce(self._completed(each.state))
                         self._announcing.worked()
                     except BadBody as error:
-                        self._announcing.problem = str(error)
+                        self._announcing.problem = reason_of(error)
                     except (WhimbrelError, OSError) as error:
                         self._delay(self._announcing, error)
                         return
@@ -152,7 +152,7 @@ class Reporting:
                 self._waiting_told |= waiting
                 self._builds_told |= builds
             except BadBody as error:
-                self._sending.problem = str(error)
+                self._sending.problem = reason_of(error)
                 if error.status == 413 and size > 1:
                     size = _smaller(size, windows)
                     continue
@@ -190,7 +190,7 @@ class Reporting:
         return " ".join(printable.split())[: limits.WAITING_CHARS]
 
     def _delay(self, backoff: Backoff, error: Exception) -> None:
-        backoff.failed(self._now(), str(error), cap_s=self._report_s(), at_least_s=after_s_of(error))
+        backoff.failed(self._now(), reason_of(error), cap_s=self._report_s(), at_least_s=after_s_of(error))
 
     def _report_s(self) -> float:
         periods = (policy.report_s for policy in self._trust.policies.values())

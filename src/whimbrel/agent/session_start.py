@@ -16,7 +16,7 @@ from whimbrel.agent.places import Places, read_pointer
 from whimbrel.device.crash_loop import reason_to_leave
 from whimbrel.device.ports import Hold
 from whimbrel.device.slots import Held
-from whimbrel.errors import InvariantBroken, Refused, Unavailable
+from whimbrel.errors import InvariantBroken, Refused, Unavailable, reason_of
 from whimbrel.model import documents
 
 
@@ -38,7 +38,7 @@ def begin(places: Places, model: str, *, name: str, durable: bool) -> tuple[Held
         try:
             return active_version(places, model), None
         except OSError:
-            raise Unavailable(f"a session of {model} cannot begin: {error}") from error
+            raise Unavailable(f"a session of {model} cannot begin: {reason_of(error)}") from error
 
 
 def active_version(places: Places, model: str) -> Held:

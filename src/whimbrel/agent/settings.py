@@ -13,7 +13,7 @@ from whimbrel.agent.folder import PRIVATE_FILE
 from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.transport import check_authorities, check_confidential, check_proxy, check_server
 from whimbrel.agent.tuf_client import check_root
-from whimbrel.errors import Refused, UntrustedInput
+from whimbrel.errors import Refused, UntrustedInput, reason_of
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import DeviceId, Name
@@ -131,7 +131,7 @@ def _file(path: Path, *, disk: Disk) -> bytes:
     try:
         content = disk.read(path)
     except OSError as error:
-        raise UntrustedInput(f"the root file {path} cannot be read: {error}") from error
+        raise UntrustedInput(f"the root file {path} cannot be read: {reason_of(error)}") from error
     if content is None:
         raise UntrustedInput(f"the root file {path} does not exist")
     if len(content) > limits.DOCUMENT_BYTES:

@@ -17,7 +17,7 @@ from whimbrel.agent.places import Places
 from whimbrel.agent.progress import DownloadProgress, sentence
 from whimbrel.device.journal import Journal
 from whimbrel.device.states import State
-from whimbrel.errors import NotFound, Unavailable, UntrustedInput
+from whimbrel.errors import NotFound, Unavailable, UntrustedInput, reason_of
 from whimbrel.model import documents
 from whimbrel.policy.policy import Policy
 
@@ -156,7 +156,7 @@ def read_status(folder: Path, *, disk: Disk = RealDisk()) -> dict[str, Any]:
     try:
         content = disk.read(folder / "status.json")
     except OSError as error:
-        raise Unavailable(f"{folder} cannot be read: {error}") from error
+        raise Unavailable(f"{folder} cannot be read: {reason_of(error)}") from error
     if content is None:
         if not (folder / "agent.json").exists():
             raise NotFound(f"{folder} is not an agent's folder: it has no agent.json")

@@ -36,7 +36,7 @@ from urllib3.exceptions import (
 from whimbrel import limits
 from whimbrel.agent.answers import SNIFFED_BYTES, Misfit, coding_of, is_page
 from whimbrel.device.ports import Answer
-from whimbrel.errors import Refused, Unavailable, UntrustedInput
+from whimbrel.errors import Refused, Unavailable, UntrustedInput, reason_of
 from whimbrel.version import __version__
 
 _WITH_PORT = re.compile(r"^(\[[^\]]*\]|[^:]*):([0-9]{1,5})\Z")  # one colon, or an address in brackets
@@ -111,7 +111,7 @@ def check_authorities(path: str) -> str:
         try:
             ssl.create_default_context(cafile=path)
         except (OSError, ssl.SSLError) as error:
-            reason = error.strerror or "no certificates in it can be read"
+            reason = "no certificates in it can be read" if isinstance(error, ssl.SSLError) else reason_of(error)
             raise UntrustedInput(f"the file of certificates {path}: {reason}; expected PEM of your own CA") from error
     return path and os.path.abspath(path)
 
@@ -285,7 +285,7 @@ class _Body:
             while chunk := self._piece():
                 yield chunk
         except (HTTPError, OSError) as error:
-            raise Unavailable(f"the connection broke: {error}") from error
+            raise Unavailable(f"the connection broke: {reason_of(error)}") from error
 
     def _piece(self) -> bytes:
         with self._watch.piece():

@@ -16,7 +16,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.cage import child
-from whimbrel.errors import Unavailable
+from whimbrel.errors import Unavailable, reason_of
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -78,7 +78,9 @@ def walls_here() -> Tried:
         ).stdout
         return msgspec.json.decode(tried, type=Tried)
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
-        raise Unavailable(f"the cage could not be tried: {error}; run `python -m whimbrel.cage.check`") from error
+        raise Unavailable(
+            f"the cage could not be tried: {reason_of(error)}; run `python -m whimbrel.cage.check`"
+        ) from error
 
 
 def report() -> list[Wall]:

@@ -19,7 +19,8 @@ from whimbrel.agent.locks import is_held
 from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.status import own_words, read_status, state_words, waits_for_words
 from whimbrel.cage.check import report
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.cli.option_values import pair_of
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 from whimbrel.model import documents
 from whimbrel.plain_text import in_json, one_line
 
@@ -302,13 +303,7 @@ def _open(folder: Path, enrol_token_file: Path | None, labels: list[str] | None,
 
 
 def _labels(given: list[str]) -> dict[str, str]:
-    labels = {}
-    for each in given:
-        key, equals, value = each.partition("=")
-        if not equals or not key:
-            raise UntrustedInput(f"--label {each!r} is not key=value, such as region=NZ")
-        labels[key] = value
-    return labels
+    return dict(pair_of(each, what="--label") for each in given)
 
 
 def _enrol_token(path: Path | None) -> str | None:
@@ -317,7 +312,7 @@ def _enrol_token(path: Path | None) -> str | None:
     try:
         return path.read_text().strip() or None
     except (OSError, UnicodeDecodeError) as error:
-        raise UntrustedInput(f"the enrolment token cannot be read from {path}: {error}") from error
+        raise UntrustedInput(f"the enrolment token cannot be read from {path}: {reason_of(error)}") from error
 
 
 def _waiting_words(reports: int) -> str:

@@ -19,7 +19,7 @@ from whimbrel.cli.connect import ContextName
 from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, say, size_of
 from whimbrel.cli.place import Place, find_place
-from whimbrel.errors import NotFound, Unavailable, UntrustedInput
+from whimbrel.errors import NotFound, Unavailable, UntrustedInput, reason_of
 from whimbrel.model.documents import parse
 from whimbrel.model.release import Release
 from whimbrel.model.ways import DeltaIndex, Step, ways
@@ -102,7 +102,7 @@ class _Shop:
         try:
             answer = self._runner.run(self._http.get(f"/{self._namespace}/{path}"))
         except httpx.TransportError as error:
-            raise Unavailable(f"{path} cannot be fetched: {str(error) or type(error).__name__}") from error
+            raise Unavailable(f"{path} cannot be fetched: {reason_of(error)}") from error
         if answer.status_code in {403, 404}:
             return None
         if not answer.is_success:
@@ -129,7 +129,7 @@ class _Shop:
                     async for chunk in answer.aiter_raw():
                         file.write(chunk)
         except httpx.TransportError as error:
-            raise Unavailable(f"{path} cannot be fetched: {str(error) or type(error).__name__}") from error
+            raise Unavailable(f"{path} cannot be fetched: {reason_of(error)}") from error
 
 
 def _static_place(repository: Path | None, server: str | None, context: str | None, namespace: str | None) -> Place:

@@ -34,7 +34,9 @@ from whimbrel.errors import (
     Unavailable,
     UntrustedInput,
     WhimbrelError,
+    reason_of,
 )
+from whimbrel.model.document_errors import sentence
 from whimbrel.server.admin.views.repository import NOTICE
 
 T = TypeVar("T")
@@ -118,8 +120,7 @@ class Client:
             answer = self._runner.run(self._http.request(method, f"/{self.namespace}/admin/v1/{path}", **more))
         except httpx.TransportError as error:
             raise Unavailable(
-                f"the server at {self._http.base_url} does not answer "
-                f"({str(error) or type(error).__name__}); is it running?"
+                f"the server at {self._http.base_url} does not answer ({reason_of(error)}); is it running?"
             ) from error
         self.notice = answer.headers.get(NOTICE, self.notice)
         if answer.is_success:
@@ -130,12 +131,12 @@ class Client:
 def _decoded(answer: httpx.Response, kind: Any) -> Any:
     if not answer.content:
         return None
+    what = f"the server's answer to {answer.request.method} {answer.request.url.path}"
     try:
         return msgspec.json.decode(answer.content, type=kind)
     except msgspec.DecodeError as error:
         raise UntrustedInput(
-            f"the server's answer to {answer.request.method} {answer.request.url.path} cannot be read: {error}; is it "
-            "of the same version as this command?"
+            f"{what} cannot be read: {sentence(str(error), kind=kind)}; is it of the same version as this command?"
         ) from error
 
 
@@ -256,7 +257,7 @@ def _authorities() -> ssl.SSLContext | bool:
     try:
         return ssl.create_default_context(cafile=file)
     except OSError as error:  # of SSL, too
-        raise UntrustedInput(f"WHIMBREL_CA_FILE names {file}, which holds no certificates: {error}") from error
+        raise UntrustedInput(f"WHIMBREL_CA_FILE names {file}, which holds no certificates in PEM form") from error
 
 
 def _token(file: Path | None) -> str:
@@ -274,7 +275,7 @@ def _read_token(file: Path) -> str:
     try:
         return file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise NotAllowed(f"the token cannot be read from {file}: {error}") from error
+        raise NotAllowed(f"the token cannot be read from {file}: {reason_of(error)}") from error
 
 
 _WHERE = "Where"

@@ -10,10 +10,11 @@ from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.device import Why, span_s
+from whimbrel.cli.option_values import pair_of
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, counted, print_json, print_table, say, when
 from whimbrel.durable import write_durably
-from whimbrel.errors import Conflict, UntrustedInput
+from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.server.admin.views.enrol_tokens import EnrolTokens, EnrolTokenView, NewEnrolTokens
 from whimbrel.server.admin.views.reason import Reason
 
@@ -76,8 +77,8 @@ def create(
         count=count,
         uses_max=1 if single_use else uses,
         expires_in_s=None if expires is None else span_s(expires),
-        labels={key: tuple(value.split(",")) for key, value in _pairs(label or [])},
-        granted_labels=dict(_pairs(give or [])),
+        labels={key: tuple(value.split(",")) for key, value in (pair_of(each, what="--label") for each in label or [])},
+        granted_labels=dict(pair_of(each, what="--give") for each in give or []),
         rate_per_min=rate,
         requires_key=require_key,
         because=because,
@@ -122,22 +123,17 @@ def list_tokens(client: Client, json: Json = False) -> None:
 @connected
 def revoke(client: Client, name: Named, because: Why = "", yes: Yes = False, json: Json = False) -> None:
     """End all tokens of a name: they let no device in any more. The devices that they let in stay."""
+    known = {each.name: each for each in client.get("enrol-tokens", as_=list[EnrolTokenView])}
+    if name not in known:
+        raise NotFound(f"there is no enrolment token {name!r}; see: whimbrel enrol-token list")
+    if known[name].revoked_at is not None:
+        raise Conflict(f"the enrolment tokens {name!r} are revoked already")
     confirm(f"to revoke {name}", consequence="no device enrols with its tokens any more", yes=yes)
     view = client.send("POST", f"enrol-tokens/{quoted(name)}/revoke", Reason(because=because), as_=EnrolTokenView)
     if json:
         print_json(view)
         return
     say(f"{name} is revoked. It let in {counted(view.uses, 'device')}, which stay; see: whimbrel device list")
-
-
-def _pairs(words: list[str]) -> list[tuple[str, str]]:
-    pairs = []
-    for word in words:
-        key, sign, value = word.partition("=")
-        if not (key and sign and value):
-            raise UntrustedInput(f"{word!r} is no label; expected KEY=VALUE")
-        pairs.append((key, value))
-    return pairs
 
 
 def _state(each: EnrolTokenView) -> str:

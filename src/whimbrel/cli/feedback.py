@@ -13,7 +13,7 @@ from whimbrel import limits
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, print_table, say, stderr, when
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
 from whimbrel.flows.reports.user_reports import FilingResult
 from whimbrel.health.user_report import UserReport
 from whimbrel.model.documents import convert, parse
@@ -115,9 +115,9 @@ def _read(file: Path, model: str | None) -> Iterator[UserReport]:
                         given = parse(dict[str, Any], line.encode(), what=f"{file.name}:{number}")
                         yield _report({"model": model} | given, what=f"{file.name}:{number}")
     except OSError as error:
-        raise UntrustedInput(f"{file} cannot be read: {error.strerror}") from error
+        raise UntrustedInput(f"{file} cannot be read: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
-        raise UntrustedInput(f"{file} is not UTF-8 text: {error}") from error
+        raise UntrustedInput(f"{file} cannot be read: {reason_of(error)}") from error
 
 
 def _read_csv(lines: Any, file: Path, model: str | None) -> Iterator[UserReport]:

@@ -48,6 +48,7 @@ def require(
             help="Days that a signature holds: a revoked version reaches no new device later.",
         ),
     ],
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Let devices take new versions of a model only while its floor is fresh: a small ceremony with the targets key.
@@ -61,6 +62,13 @@ def require(
     targets = role_signers(client, roles.TARGETS)
     if floor_of(client, name) is not None:
         raise Conflict(f"{name} has a floor already; sign it anew with: whimbrel floor renew {name}")
+    client.get(f"models/{quoted(name)}/line", as_=Line)  # before anybody is asked: is there such a model?
+    confirm(
+        f"to require a floor of {name}",
+        consequence="where nobody renews it in time, devices take nothing new of this model",
+        nature="changes what devices believe",
+        yes=yes,
+    )
     place = keys / f"{roles.floor_role(name)}.pem"
     is_new = not place.exists()
     signer = make_signer(place) if is_new else load_signer(place, secrets=ask_secret)
@@ -148,6 +156,8 @@ def lift(
     json: Json = False,
 ) -> None:
     """Ask for no floor of a model any more, with the targets key."""
+    if floor_of(client, name) is None:
+        raise NotFound(f"{name} has no floor; see: whimbrel floor show")
     targets = role_signers(client, roles.TARGETS)
     confirm(
         f"to lift the floor of {name}",

@@ -10,7 +10,7 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.output import Json, print_json, say
 from whimbrel.cli.text_file import read_text
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
 from whimbrel.flows.files.card import CardReference
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.windows_file import read_windows
@@ -73,4 +73,4 @@ def _lines(path: Path) -> Iterator[bytes]:
             while line := file.readline(limits.WINDOW_LINE_BYTES + 2):
                 yield line
     except OSError as error:
-        raise UntrustedInput(f"the windows {path} cannot be read: {error.strerror}") from error
+        raise UntrustedInput(f"the windows {path} cannot be read: {reason_of(error)}") from error

@@ -17,7 +17,7 @@ from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.options import Yes
-from whimbrel.cli.output import Json, print_json, say
+from whimbrel.cli.output import Json, note, print_json, say
 from whimbrel.cli.role_signers import key_folder
 from whimbrel.durable import write_durably
 from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
@@ -201,6 +201,11 @@ def sign(
     version, fingerprint = root_fingerprint(draft)
     where = f"it starts from root version {version} ({fingerprint})"
     if remembered is None:
+        note(
+            f"WARNING: nothing here says that root version {version} is yours, and who changed it could have you sign "
+            f"anything. Compare {fingerprint} by voice with somebody who signed before, or name a root that you trust: "
+            "--trusted-root root.json"
+        )
         where += ", which this folder sees for the first time: compare it by voice with somebody who signed before"
     confirm("to sign this", consequence=where, yes=yes, nature="lets others act with your name")
     signed, keyids = sign_draft(draft, folder)
@@ -258,7 +263,15 @@ def _new_key(client: Client, role: str, made: list[Path]) -> Key:
 
 
 def _public_key(file: Path) -> Key:
-    return parse(PublicKey, read_bounded(file.expanduser()), what=str(file)).key()
+    content = read_bounded(file.expanduser())
+    if b"PRIVATE KEY" in content:
+        raise UntrustedInput(
+            f"{file} is a private key, which its owner hands to nobody; expected its public half, which its owner "
+            "writes with: whimbrel keys export NAME --output FILE"
+        )
+    if content.lstrip().startswith(b"-----BEGIN"):
+        raise UntrustedInput(f"{file} is in PEM form; expected the JSON that `whimbrel keys export NAME` writes")
+    return parse(PublicKey, content, what=str(file)).key()
 
 
 def _read(file: Path) -> Draft:
@@ -323,11 +336,22 @@ def _submit(client: Client, draft: Draft, *, because: str, yes: bool, json: bool
     lacking = [wanted for wanted in signatures(draft) if wanted.missing]
     if lacking:
         raise UntrustedInput(f"the draft is not signed yet: {'; '.join(_words(each) for each in lacking)}")
+    _check_new(client, draft)
     if not json:
         for sentence in changes_of(draft):
             say(f"  {sentence}")
     confirm(f"to {draft.summary}", consequence="devices follow with their next refresh", yes=yes, nature="moves trust")
     _send(client, draft, because=because, json=json)
+
+
+def _check_new(client: Client, draft: Draft) -> None:
+    """Raises `Conflict` where the server has what the draft says already."""
+    try:
+        known = all(client.get_bytes(f"roles/{role}") == body for role, body in documents_of(draft).items())
+    except NotFound:  # a role that is signed for the first time
+        return
+    if known:
+        raise Conflict(f"this draft ({draft.summary}) was submitted already, and devices follow it: nothing is to do")
 
 
 def _send(client: Client, draft: Draft, *, because: str, json: bool) -> None:

@@ -137,6 +137,7 @@ def replace_token_key(
     at_once: Annotated[
         bool, typer.Option("--at-once", help="It was stolen: refuse tokens of the old key from now on.")
     ] = False,
+    because: key_changes.Why = "",
     yes: Yes = False,
     json: Json = False,
 ) -> None:
@@ -148,7 +149,7 @@ def replace_token_key(
             yes=yes,
             nature="costs a request of each device",
         )
-    done = client.send("POST", "keys/device-tokens", NewTokenKey(at_once=at_once), as_=TokenKeyView)
+    done = client.send("POST", "keys/device-tokens", NewTokenKey(at_once=at_once, because=because), as_=TokenKeyView)
     if json:
         print_json(done)
         return

@@ -14,7 +14,7 @@ from whimbrel.cli.connect import connect, problem_of
 from whimbrel.cli.loopback import WAIT_S, id_token_by_browser, id_token_by_paste
 from whimbrel.cli.output import Json, print_json, say, stderr, when
 from whimbrel.cli.user_config import Context, UserConfig, keep_token, read_config, token_path, write_config
-from whimbrel.errors import Conflict, Unavailable, UntrustedInput
+from whimbrel.errors import Conflict, Unavailable, UntrustedInput, reason_of
 from whimbrel.model.documents import convert
 from whimbrel.server.admin.views.accounts import MadeToken, SignInView, TokenView
 from whimbrel.server.admin.views.reason import Reason
@@ -120,7 +120,7 @@ def _post(url: str, body: object, kind: type[T]) -> T:
     try:
         answer = httpx.post(url, json=body, timeout=_TIMEOUT_S, trust_env=False)
     except httpx.TransportError as error:
-        raise Unavailable(f"{url} does not answer ({str(error) or type(error).__name__}); is it running?") from error
+        raise Unavailable(f"{url} does not answer ({reason_of(error)}); is it running?") from error
     if not answer.is_success:
         raise problem_of(answer)
     return msgspec.json.decode(answer.content, type=kind)

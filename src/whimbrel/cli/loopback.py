@@ -19,7 +19,8 @@ import httpx
 import msgspec
 
 from whimbrel import limits
-from whimbrel.errors import Refused, Unavailable, UntrustedInput
+from whimbrel.errors import Refused, Unavailable, UntrustedInput, reason_of
+from whimbrel.model.document_errors import sentence
 from whimbrel.server.admin.views.accounts import SignInView
 
 WAIT_S = 300.0  # for a person: half of the life of the server's nonce
@@ -118,7 +119,9 @@ class _Flow:
             answer = httpx.post(self._begun.token_endpoint, data=form, timeout=limits.OIDC_WAIT_S)
             given = msgspec.json.decode(answer.content, type=dict[str, object])
         except (httpx.HTTPError, msgspec.DecodeError) as error:
-            raise Unavailable(f"the provider does not answer as expected ({error}); try again") from error
+            raise Unavailable(
+                f"the provider does not answer as expected ({sentence(reason_of(error))}); try again"
+            ) from error
         token = given.get("id_token")
         if not isinstance(token, str):
             why = given.get("error_description") or given.get("error") or f"status {answer.status_code}"

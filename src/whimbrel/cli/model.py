@@ -14,10 +14,9 @@ from whimbrel.cli.key_changes import begin_ceremony, hand_on
 from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
-from whimbrel.cli.model_settings import with_settings
+from whimbrel.cli.model_settings import checked, with_settings
 from whimbrel.cli.output import Json, note, print_json, print_table, say, size_of, when
 from whimbrel.cli.role_signers import role_signers
-from whimbrel.cli.setting_words import checked
 from whimbrel.errors import Conflict, Refused, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings, NewSettings
 from whimbrel.flows.wording import condition_words

@@ -9,18 +9,20 @@ import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 import typer
 
 from whimbrel.cli.option_values import window_of
-from whimbrel.cli.setting_words import sentence
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.settings_file import read_limit, read_settings
+from whimbrel.model.document_errors import sentence
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.plan.objectives import Anomalies, check_objectives, read_objective
+
+T = TypeVar("T")
 
 _CADENCE, _BUDGETS, _CONDITIONS = "Cadence and labels", "Budgets of a publication", "When devices fetch and activate"
 _PEOPLE = "Who must agree"
@@ -142,6 +144,14 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def checked(kind: type[T], settings: dict[str, Any]) -> T:
+    """The settings as a `kind`, before anything is sent. Raises `UntrustedInput` with a sentence for people."""
+    try:
+        return msgspec.convert(settings, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise UntrustedInput(sentence(str(error), settings, kind=kind)) from error
+
+
 def settings_of(given: dict[str, Any]) -> dict[str, Any]:
     """The settings that options name. Raises `UntrustedInput` for a value that is not understood."""
     path = given["settings_file"]
@@ -211,7 +221,7 @@ def _local_limits(given: list[str]) -> dict[str, Any]:
     except msgspec.ValidationError as error:
         names = ", ".join(LocalLimits.__struct_fields__)
         raise UntrustedInput(
-            f"--local-limit {' '.join(given)} is not understood: {sentence(str(error), limits)}. "
+            f"--local-limit {' '.join(given)} is not understood: {sentence(str(error), limits, kind=LocalLimits)}. "
             f"It takes NAME=VALUE of {names}"
         ) from error
     return limits

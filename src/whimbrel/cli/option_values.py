@@ -7,6 +7,7 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.policy.policy import DAYS
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_EXAMPLE = "NZ"
 _LENGTH = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d)\Z", re.ASCII)
 _CLOCK = re.compile(r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)\Z", re.ASCII)
 
@@ -17,6 +18,16 @@ def duration_s(text: str, *, what: str) -> float:
     if length is None:
         raise UntrustedInput(f"{what} {text!r} is no length of time; expected such as 90s, 30m, 6h or 2d")
     return float(length[1]) * _UNITS[length[2]]
+
+
+def pair_of(word: str, *, what: str) -> tuple[str, str]:
+    """The key and value of a word such as region=NZ. `what` names the option. Raises `UntrustedInput`."""
+    key, equals, value = word.partition("=")
+    if not (key and equals and value):
+        if key and "=" not in word.removesuffix("="):
+            raise UntrustedInput(f"{what} {word!r} has no value; write {key}=VALUE, such as {key}={_EXAMPLE}")
+        raise UntrustedInput(f"{what} {word!r} has no key; write KEY=VALUE, such as region={_EXAMPLE}")
+    return key, value
 
 
 def window_of(text: str) -> dict[str, Any]:

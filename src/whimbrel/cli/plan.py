@@ -22,7 +22,7 @@ from whimbrel.cli.fit import tell_fit
 from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, counted, note, print_json, print_table, say, when
 from whimbrel.cli.text_file import read_text
-from whimbrel.errors import Conflict, NotFound, UntrustedInput
+from whimbrel.errors import Conflict, NotFound, UntrustedInput, reason_of
 from whimbrel.flows.files.plan_file import read_plan
 from whimbrel.flows.files.plan_schema import schema_text
 from whimbrel.flows.files.plan_template import plan_template
@@ -102,7 +102,7 @@ def new(
     except FileExistsError as error:
         raise Conflict(f"{output} is there already; name a new file") from error
     except OSError as error:
-        raise UntrustedInput(f"{output} cannot be written: {error.strerror}") from error
+        raise UntrustedInput(f"{output} cannot be written: {reason_of(error)}") from error
     say(f"wrote {output}, a plan for {model}@{version}")
     say(f"Next: whimbrel rollout plan check {shlex.quote(str(output))}")
 

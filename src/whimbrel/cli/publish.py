@@ -28,7 +28,7 @@ from whimbrel.cli.output import Json, print_json, waiting
 from whimbrel.cli.publish_report import Patches, Published, tell_published
 from whimbrel.cli.role_signers import role_signers
 from whimbrel.cli.sources import Source, read_sources
-from whimbrel.errors import Refused, Unavailable, UntrustedInput
+from whimbrel.errors import Refused, Unavailable, UntrustedInput, reason_of
 from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
 from whimbrel.flows.files.variant_spec import leave_out
 from whimbrel.flows.publishing.check_golden import golden_objection
@@ -292,9 +292,9 @@ def _card(path: Path | None, model: str) -> Card:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UntrustedInput(f"the card {path} cannot be read: {error.strerror}") from error
+        raise UntrustedInput(f"the card {path} cannot be read: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
-        raise UntrustedInput(f"the card {path} is not UTF-8 text: {error}") from error
+        raise UntrustedInput(f"the card {path} cannot be read: {reason_of(error)}") from error
     if is_pointer(head := text[:HEAD_BYTES].encode()):
         raise UntrustedInput(f"the card {path} {mistaken_for_a_model(head)}")
     card = read_card(text, what=path.name)

@@ -13,7 +13,7 @@ from whimbrel import limits
 from whimbrel.cli.model_checks import Objections, inspect_model
 from whimbrel.cli.model_files import Part, group, lay_out, parts_of
 from whimbrel.cli.output import progress_bar
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 from whimbrel.flows.files.variant_spec import VariantSpec, parse_variant
 from whimbrel.model.documents import convert
 from whimbrel.model.paths import path_objection
@@ -57,7 +57,7 @@ def read_sources(files: list[Path], variants: list[str], scratch: Path, objectio
             for index, (model, spec) in enumerate(zip(models, specs, strict=True))
         ]
     except OSError as error:
-        raise Unavailable(f"{error.filename or 'the model'} cannot be read: {error.strerror}") from error
+        raise Unavailable(f"{error.filename or 'the model'} cannot be read: {reason_of(error)}") from error
 
 
 def _source(parts: tuple[Part, ...], spec: VariantSpec, scratch: Path, objections: Objections) -> Source:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from whimbrel import limits
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
 
 
 def read_text(path: Path, what: str = "the plan") -> str:
@@ -14,6 +14,6 @@ def read_text(path: Path, what: str = "the plan") -> str:
             raise UntrustedInput(f"{path} has {size_bytes} bytes; {what} has at most {limits.PLAN_BYTES}")
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UntrustedInput(f"{what} {path} cannot be read: {error.strerror}") from error
+        raise UntrustedInput(f"{what} {path} cannot be read: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
-        raise UntrustedInput(f"{what} {path} is not UTF-8 text: {error}") from error
+        raise UntrustedInput(f"{what} {path} cannot be read: {reason_of(error)}") from error

@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from whimbrel.agent.tuf_repository_client import TufRepositoryClient
-from whimbrel.errors import WhimbrelError
+from whimbrel.errors import WhimbrelError, reason_of
 
 app = typer.Typer(
     help="A client of any TUF repository, on the agent's trust code: for the public conformance suite.",
@@ -98,5 +98,5 @@ def _status_1() -> Iterator[None]:
     try:
         yield
     except (WhimbrelError, OSError) as error:
-        sys.stderr.write(f"whimbrel: {error}\n")
+        sys.stderr.write(f"whimbrel: {reason_of(error)}\n")
         raise typer.Exit(1) from error

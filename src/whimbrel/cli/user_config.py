@@ -16,9 +16,10 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.durable import make_folders, write_durably
-from whimbrel.errors import NotFound, UntrustedInput
+from whimbrel.errors import NotFound, UntrustedInput, reason_of
 from whimbrel.model.documents import Document, convert, encode, parse
 from whimbrel.model.ids import Name
+from whimbrel.model.patterns import matching
 
 _PathText = Annotated[str, Meta(min_length=1, max_length=4096)]
 
@@ -27,7 +28,13 @@ class Context(Document, frozen=True):
     """Where a repository is: a folder or a server, and what goes with it. Paths are absolute."""
 
     repository: _PathText | None = None
-    server: Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/\S*)?$", max_length=2048)] | None = None
+    server: (
+        Annotated[
+            str,
+            matching(r"^https?://[^\s/]+(/\S*)?$", "a URL such as https://models.example.com:8471", max_length=2048),
+        ]
+        | None
+    ) = None
     token_file: _PathText | None = None
     namespace: Name | None = None
     keys: _PathText | None = None
@@ -70,7 +77,7 @@ def read_config() -> UserConfig:
     except (FileNotFoundError, NotADirectoryError):
         return UserConfig()
     except OSError as error:
-        raise UntrustedInput(f"your settings {path} cannot be read: {error.strerror}") from error
+        raise UntrustedInput(f"your settings {path} cannot be read: {reason_of(error)}") from error
     return parse(UserConfig, content, what=f"your settings {path}")
 
 

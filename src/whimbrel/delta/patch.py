@@ -28,7 +28,8 @@ from whimbrel import limits
 from whimbrel.delta import dtypes, opaque
 from whimbrel.delta.artifact import FileEntry
 from whimbrel.delta.dtypes import Dtype, Family
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
+from whimbrel.model.document_errors import sentence
 
 MAGIC = b"\x89WHD\r\n\x1a"
 VERSION = 2
@@ -415,8 +416,10 @@ def parse(read: Callable[[int, int], bytes | memoryview], size_bytes: int) -> Pa
         raise UntrustedInput("the patch's head is damaged: its hash does not agree")
     try:
         head = msgspec.msgpack.decode(opaque.expand(content, expanded), type=Head)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UntrustedInput(f"the patch's head is not what the format says: {error}") from error
+    except msgspec.DecodeError as error:
+        raise UntrustedInput(f"the patch's head is not what the format says: {sentence(str(error))}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UntrustedInput(f"the patch's head is not what the format says: {reason_of(error)}") from error
     return Patch(head, size_bytes=size_bytes, parts_offset=PREFIX_BYTES + packed)
 
 

@@ -13,13 +13,14 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.health.shadow import Buckets, Count, ShadowSums
 from whimbrel.model.documents import Document
-from whimbrel.model.ids import END, Label, LabelValue, Name, Serial
+from whimbrel.model.ids import END, ONE_LINE_PATTERN, ONE_LINE_WORDS, Label, LabelValue, Name, Serial
+from whimbrel.model.patterns import matching
 
 Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
 HardwareClass = LabelValue
 Bin = Annotated[int, Meta(ge=0, lt=limits.REFERENCE_BINS)]  # of predictions, as the version's reference cuts them
 Slices = Annotated[dict[Label, LabelValue], Meta(max_length=limits.SLICE_LABELS)]  # the model's `slice_labels`
-WaitsFor = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*" + END, max_length=limits.WAITING_CHARS)]  # a line
+WaitsFor = Annotated[str, matching(ONE_LINE_PATTERN, ONE_LINE_WORDS, max_length=limits.WAITING_CHARS)]  # a line
 Stage = Annotated[int, Meta(ge=0, lt=limits.STAGES)]
 Role = Literal["treated", "control"]
 
@@ -124,7 +125,7 @@ class Batch(Document, frozen=True):
     none), where its newest window here is of another one.
     """
 
-    epoch: Annotated[str, Meta(pattern="^[0-9a-f]{16,64}" + END)]
+    epoch: Annotated[str, matching("^[0-9a-f]{16,64}" + END, "16 to 64 lower-case hexadecimal digits")]
     windows: Annotated[tuple[Window, ...], Meta(max_length=256)] = ()
     labels: Annotated[dict[Label, LabelValue], Meta(max_length=limits.LABELS)] = {}
     models: Annotated[tuple[Name, ...], Meta(max_length=limits.DEVICE_MODELS)] = ()

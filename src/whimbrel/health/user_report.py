@@ -11,8 +11,15 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, DeviceId, Name
+from whimbrel.model.patterns import matching
 
-Ticket = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:#/@-]{0,127}" + END)]
+Ticket = Annotated[
+    str,
+    matching(
+        r"^[A-Za-z0-9][A-Za-z0-9_.:#/@-]{0,127}" + END,
+        "letters, digits and _ . : # / @ -, at most 128, a letter or digit first",
+    ),
+]
 # waiting; counted in its arm; counted already by another ticket of that device and window; in no rollout under way
 Fate = Literal["waiting", "counted", "again", "nowhere"]
 

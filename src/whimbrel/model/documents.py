@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from whimbrel import limits
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
+from whimbrel.model.document_errors import NOT_GIVEN, no_json, sentence
 
 T = TypeVar("T")
 
@@ -31,16 +32,32 @@ def parse(kind: type[T], content: bytes, *, what: str) -> T:
         raise UntrustedInput(f"{what} has {len(content)} bytes; at most {limits.DOCUMENT_BYTES} are read")
     try:
         return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        raise UntrustedInput(f"{what} cannot be read: {sentence(str(error), _value(content), kind=kind)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UntrustedInput(f"{what} cannot be read: {error}") from error
+        raise UntrustedInput(f"{what} cannot be read: {_no_document(error)}") from error
 
 
 def convert(kind: type[T], value: object, *, what: str) -> T:
     """Read a value that was decoded already (YAML, a database column) as a `kind`. Raises `UntrustedInput`."""
     try:
         return msgspec.convert(value, type=kind, strict=True)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise UntrustedInput(f"{what} cannot be read: {error}") from error
+    except msgspec.ValidationError as error:
+        raise UntrustedInput(f"{what} cannot be read: {sentence(str(error), value, kind=kind)}") from error
+    except RecursionError as error:
+        raise UntrustedInput(f"{what} cannot be read: {_no_document(error)}") from error
+
+
+def _value(content: bytes) -> object:
+    """The value that was refused, to show what was found; none of a large document, whose values would take memory."""
+    try:
+        return msgspec.json.decode(content) if len(content) <= limits.EXPLAINED_BYTES else NOT_GIVEN
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # it is also broken further on
+        return NOT_GIVEN
+
+
+def _no_document(error: Exception) -> str:
+    return no_json(str(error)) or reason_of(error)
 
 
 def encode(value: object) -> bytes:

@@ -11,19 +11,40 @@ import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.model.patterns import matching
 
 END = r"$(?!\n)"  # Python's `$` also matches before a last newline; JSON Schema reads this form alike
+NAME_WORDS = "lower-case letters, digits, - and _; 1 to 64"
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?" + END
-Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="lower-case letters, digits, - and _; 1 to 64")]
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}" + END, description="SHA-256, lower-case hexadecimal")]
+Name = Annotated[str, matching(NAME_PATTERN, NAME_WORDS, description=NAME_WORDS)]
+Digest = Annotated[
+    str,
+    matching(
+        "^[0-9a-f]{64}" + END,
+        "a SHA-256 of 64 lower-case hexadecimal digits",
+        description="SHA-256, lower-case hexadecimal",
+    ),
+]
+ONE_LINE_PATTERN, ONE_LINE_WORDS = r"^[^\x00-\x1f\x7f]*" + END, "a line of text without control characters"
 Serial = Annotated[int, Meta(ge=1, le=2**53 - 1)]
-Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,62}[A-Za-z0-9])?" + END)]
+Label = Annotated[
+    str,
+    matching(
+        r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,62}[A-Za-z0-9])?" + END,
+        "letters, digits, and _ . / - between them, at most 64 characters",
+    ),
+]
 LabelValue = Annotated[
-    str, Meta(pattern=r"^[^\x00-\x1f\x7f]*" + END, max_length=limits.LABEL_VALUE_CHARS)
+    str, matching(ONE_LINE_PATTERN, ONE_LINE_WORDS, max_length=limits.LABEL_VALUE_CHARS)
 ]  # no control characters: the value goes into a column, and PostgreSQL takes no NUL in text
 Text = Annotated[str, Meta(max_length=limits.TEXT_CHARS)]
 DeviceId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}" + END, max_length=limits.DEVICE_ID_BYTES)
+    str,
+    matching(
+        r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}" + END,
+        "letters, digits and _ . : @ -, at most 128, a letter or digit first",
+        max_length=limits.DEVICE_ID_BYTES,
+    ),
 ]  # fits a URL, a file name on every system and a log line
 
 _NAME = re.compile(NAME_PATTERN)

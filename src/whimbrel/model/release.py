@@ -17,6 +17,7 @@ from whimbrel.model.formats import Format
 from whimbrel.model.ids import END, CalendarVersion, Digest, Label, LabelValue, Name, Serial, Text, semantic_key
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.paths import clash, file_and_folder, path_objection, shown
+from whimbrel.model.patterns import matching
 from whimbrel.model.selector import EVERYONE, Selector
 
 Dimension = int | str | None  # a number, a named dimension ("batch"), or unknown
@@ -112,7 +113,13 @@ class File(Document, frozen=True):
     folder that is one artifact (a Core ML package) travels packed; `packed` says so.
     """
 
-    name: Annotated[str, Meta(pattern=f"^{_PART}(/{_PART}){{0,{limits.FILE_DEPTH - 1}}}" + END)]
+    name: Annotated[
+        str,
+        matching(
+            f"^{_PART}(/{_PART}){{0,{limits.FILE_DEPTH - 1}}}" + END,
+            f"a relative path of at most {limits.FILE_DEPTH} parts, each of ASCII letters, digits and _ . + -",
+        ),
+    ]
     size_bytes: Annotated[int, Meta(ge=0, le=limits.ARTIFACT_BYTES)]
     sha256: Digest
     format: Format
@@ -231,8 +238,14 @@ class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1
     serial: Serial
     version: str
     semantic_version: str
-    build_hash: Annotated[str, Meta(pattern="^[0-9a-f]{12}" + END)]
-    created: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z" + END)]
+    build_hash: Annotated[str, matching("^[0-9a-f]{12}" + END, "12 lower-case hexadecimal digits")]
+    created: Annotated[
+        str,
+        matching(
+            r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z" + END,
+            "a time in UTC such as 2026-03-05T10:00:00Z",
+        ),
+    ]
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1, max_length=limits.VARIANTS)]
     training: Training = msgspec.field(default_factory=Training)
     metrics: Annotated[dict[Label, Metric], Meta(max_length=256)] = {}

@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.model.document_errors import sentence
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label, Name
 from whimbrel.model.selector import EVERYONE, Selector
@@ -269,7 +270,8 @@ class Experiment(Document, frozen=True):
         try:
             return msgspec.convert(plan | {"model_version": model_version}, type=Plan, strict=True)
         except msgspec.ValidationError as error:
-            raise ValueError(f"rollout: {error}") from error
+            words = sentence(str(error), plan, kind=Plan)
+            raise ValueError(f"rollout: {words}") from error
 
 
 class ExperimentFile(Document, frozen=True):

@@ -28,6 +28,7 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, CalendarVersion, LabelValue, check_name, semantic_key
+from whimbrel.model.patterns import matching
 from whimbrel.model.selector import EVERYONE, Expression, Selector
 from whimbrel.plan.criteria import Guardrail, SuccessCriteria, check_guardrails
 from whimbrel.plan.governance import AlertRule, Approval, BlastRadius, OnFailure, OnSuccess
@@ -53,7 +54,13 @@ class Rollback(Document, frozen=True):
 class Stage(Document, frozen=True):
     """A share of the devices on the new version, for a time. With `shadow` the devices are served as before."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}" + END)]
+    name: Annotated[
+        str,
+        matching(
+            r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}" + END,
+            "letters, digits, spaces and . _ -, at most 64, a letter or digit first",
+        ),
+    ]
     target_percent: Annotated[float, Meta(gt=0, le=100)]  # of the rollout's range: of all devices, unless it says less
     duration_hours: Hours = 0.0  # the least time it soaks
     soak_hours: Hours | None = None  # our word for the same

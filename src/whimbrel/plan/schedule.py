@@ -20,16 +20,28 @@ from msgspec import Meta
 
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END
-from whimbrel.policy.policy import DAYS
+from whimbrel.model.patterns import matching
+from whimbrel.policy.policy import DAYS, ZONE_PATTERN, ZONE_WORDS
 
-Zone = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}" + END)]
+Zone = Annotated[str, matching(ZONE_PATTERN, ZONE_WORDS)]
 Note = Annotated[str, Meta(max_length=500)]
 
 _TIME = r"(?:[01]\d|2[0-3]):[0-5]\d"
 _DAY = f"(?:{'|'.join(DAYS)})"
 _DATE = r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
-Point = Annotated[str, Meta(pattern=rf"^(?:{_DATE}(?:T{_TIME})?|{_DAY}(?: {_TIME})?|{_TIME})" + END)]
-StartAt = Annotated[str, Meta(pattern=rf"^{_DATE}(?:T{_TIME}(?::[0-5]\d)?(?:Z|[+-]{_TIME})?)?" + END)]
+Point = Annotated[
+    str,
+    matching(
+        rf"^(?:{_DATE}(?:T{_TIME})?|{_DAY}(?: {_TIME})?|{_TIME})" + END,
+        "a date, a date and time (2026-03-05T22:00), a day of the week (fri 22:00), or a time (22:00)",
+    ),
+]
+StartAt = Annotated[
+    str,
+    matching(
+        rf"^{_DATE}(?:T{_TIME}(?::[0-5]\d)?(?:Z|[+-]{_TIME})?)?" + END, "a date, or a time such as 2026-03-05T22:00:00Z"
+    ),
+]
 
 _CLOCK = re.compile(r"(\d{2}):(\d{2})\Z")
 _PERIODS = {"every week": timedelta(days=7), "every day": timedelta(days=1)}

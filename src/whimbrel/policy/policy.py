@@ -14,6 +14,7 @@ from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, DeviceId, Label, LabelValue, Name, Serial
 from whimbrel.model.local_limits import LocalLimits
+from whimbrel.model.patterns import matching
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.shadow import Shadow
@@ -27,6 +28,8 @@ Period = Annotated[float, Meta(ge=0.1, le=30 * 86400)]  # seconds between refres
 Delays = Annotated[tuple[Annotated[float, Meta(ge=0, le=limits.DELAY_S)], ...], Meta(max_length=limits.DELAYS)]
 PERIOD_S = 300.0  # between refreshes, and between reports, where nothing else is said
 ACTIVATE_MAX_AGE_S = 3600.0  # of the policy that an activation goes by, where nothing else is said
+ZONE_PATTERN = r"^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}" + END
+ZONE_WORDS = "UTC, local, or a zone such as Europe/Oslo"
 
 
 class Window(Document, frozen=True):
@@ -37,7 +40,7 @@ class Window(Document, frozen=True):
 
     start_s: Annotated[int, Meta(ge=0, le=86400)]
     end_s: Annotated[int, Meta(ge=0, le=86400)]
-    zone: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}" + END)] = "UTC"
+    zone: Annotated[str, matching(ZONE_PATTERN, ZONE_WORDS)] = "UTC"
     days: Annotated[tuple[Day, ...], Meta(max_length=7)] = ()  # none: every day
 
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 
 from whimbrel import limits
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 _SITE_BITS = 64  # of an IPv6 address: what one customer of a provider gets, RFC 6177
@@ -72,7 +72,7 @@ def bind(address: str) -> socket.socket:
     except OSError as error:
         opened.close()
         raise Unavailable(
-            f"cannot listen on {address}: {error.strerror or error}; stop what uses it, or name another with --listen"
+            f"cannot listen on {address}: {reason_of(error)}; stop what uses it, or name another with --listen"
         ) from error
 
 

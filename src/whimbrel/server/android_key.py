@@ -22,7 +22,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from whimbrel.errors import Refused, UntrustedInput
+from whimbrel.errors import Refused, UntrustedInput, reason_of
+from whimbrel.model.document_errors import sentence
 from whimbrel.model.documents import Document, convert
 
 EXTENSION = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.1.17")
@@ -146,7 +147,9 @@ def open_android_key(settings: Mapping[str, Any], folder: Path) -> AndroidKey:
         try:
             listed = msgspec.json.decode(content, type=_Revocations)
         except msgspec.DecodeError as error:
-            raise UntrustedInput(f"{folder / given.revoked} is no list of revoked certificates: {error}") from error
+            raise UntrustedInput(
+                f"{folder / given.revoked} is no list of revoked certificates: {sentence(str(error))}"
+            ) from error
         revoked = frozenset(serial.lower().lstrip("0") for serial in listed.entries)
     return AndroidKey(roots, revoked=revoked)
 
@@ -156,7 +159,7 @@ def _read(path: Path, *, most: int) -> bytes:
         with path.open("rb") as file:
             content = file.read(most + 1)
     except OSError as error:
-        raise UntrustedInput(f"{path} of [attestation.android-key] cannot be read: {error.strerror}") from error
+        raise UntrustedInput(f"{path} of [attestation.android-key] cannot be read: {reason_of(error)}") from error
     if len(content) > most:
         raise UntrustedInput(f"{path} has over {most} bytes; expected a file of certificates or serial numbers")
     return content

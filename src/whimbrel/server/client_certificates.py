@@ -22,6 +22,7 @@ from msgspec import Meta
 from whimbrel.errors import NotAllowed
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import DeviceId
+from whimbrel.model.patterns import matching
 from whimbrel.server.http import PEER, Scope
 
 _HEADER_CHARS = 4096
@@ -30,7 +31,7 @@ _HEADER_CHARS = 4096
 class ClientCertificates(Document, frozen=True):
     """The settings. Raises `ValueError` where a proxy is no address or network."""
 
-    header: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
+    header: Annotated[str, matching(r"^[A-Za-z0-9-]{1,64}\Z", "the name of an HTTP header: letters, digits and -")]
     proxies: Annotated[tuple[str, ...], Meta(min_length=1, max_length=64)]
     form: Literal["subject", "id"] = "subject"
     required: bool = False

@@ -26,10 +26,11 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.durable import write_durably
-from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
+from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError, reason_of
 from whimbrel.flows.reports.proven import EvidenceRule
 from whimbrel.model.documents import Document, convert
 from whimbrel.model.ids import Name
+from whimbrel.model.patterns import matching
 from whimbrel.server.client_certificates import ClientCertificates
 from whimbrel.server.oidc_settings import OidcSettings
 from whimbrel.server.receivers import Receiver
@@ -46,8 +47,12 @@ class Config(Document, frozen=True):
 
     database: Annotated[str, Meta(min_length=1)] = "sqlite:///whimbrel.db"
     artifacts: Annotated[str, Meta(min_length=1)] = "files"
-    inbox: Annotated[str, Meta(pattern="^(table|nats://.+|tls://.+)$")] = "table"
-    inbox_stream: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")] = "whimbrel-inbox"  # of NATS
+    inbox: Annotated[
+        str, matching("^(table|nats://.+|tls://.+)$", "table, or a URL that begins with nats:// or tls://")
+    ] = "table"
+    inbox_stream: Annotated[str, matching("^[A-Za-z0-9_-]{1,64}$", "letters, digits, _ and -, at most 64")] = (
+        "whimbrel-inbox"  # of NATS
+    )
     namespace: Name = "default"
     evidence: EvidenceRule = "proven"
     receivers: Annotated[tuple[Receiver, ...], Meta(max_length=limits.RECEIVERS)] = ()
@@ -88,7 +93,7 @@ class Folder(msgspec.Struct, frozen=True):
         try:
             settings = tomllib.loads(content.decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UntrustedInput(f"{file} is not TOML: {error}") from error
+            raise UntrustedInput(f"{file} is not TOML: {reason_of(error)}") from error
         return cls(path, convert(Config, settings, what=str(file)))
 
     @classmethod
@@ -163,7 +168,9 @@ class CurrentReceivers:
         try:
             config = Folder.open(self._folder.path).config
         except (WhimbrelError, OSError) as error:
-            self.problem = f"{error}; the receivers of before stay in use: {', '.join(self._receivers) or 'none'}"
+            self.problem = (
+                f"{reason_of(error)}; the receivers of before stay in use: {', '.join(self._receivers) or 'none'}"
+            )
             log.warning("%s", self.problem)
             return
         self.problem, self._receivers = None, _by_name(config)

@@ -12,7 +12,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.durable import trouble
-from whimbrel.errors import DiskFull, InvariantBroken, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.errors import DiskFull, InvariantBroken, Unavailable, UntrustedInput, WhimbrelError, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def _gunzip(body: bytes, *, limit: int) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
             content = file.read(limit + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UntrustedInput(f"the body is not gzip: {error}") from error
+        raise UntrustedInput(f"the body is not gzip: {reason_of(error)}") from error
     if len(content) > limit:
         raise TooLarge(f"the body unpacks to more than {limit} bytes")
     return content

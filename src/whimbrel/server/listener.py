@@ -25,6 +25,7 @@ import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from whimbrel import limits
+from whimbrel.errors import reason_of
 from whimbrel.server.addresses import Networks
 from whimbrel.server.connection import Bounds, Connection, Phase, refusal
 from whimbrel.server.damped_log import DampedLog
@@ -111,7 +112,7 @@ class Listener:
 
     def _pause(self, error: OSError) -> None:
         """The system gives no descriptor or no memory: close what is idle, and try again after a while."""
-        self.refusals.note(f"no connection can be accepted for {limits.ACCEPT_PAUSE_S:g} s ({error.strerror})")
+        self.refusals.note(f"no connection can be accepted for {limits.ACCEPT_PAUSE_S:g} s ({reason_of(error)})")
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._socket)
         self._make_room(time.monotonic())

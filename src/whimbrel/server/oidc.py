@@ -19,8 +19,9 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from whimbrel import limits
-from whimbrel.errors import NotAllowed, Unavailable
+from whimbrel.errors import NotAllowed, Unavailable, reason_of
 from whimbrel.flows.accounts.sign_in import NONCE_LIFE_S, Identity
+from whimbrel.model.document_errors import sentence
 from whimbrel.server.oidc_settings import OidcSettings, is_safe_url
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ async def _fetch(http: httpx.AsyncClient, url: str) -> bytes:
             return body
     except httpx.HTTPError as error:
         raise Unavailable(
-            f"the provider that people sign in with does not answer ({url}: {str(error) or type(error).__name__}); "
+            f"the provider that people sign in with does not answer ({url}: {reason_of(error)}); "
             "try again later, or look at [oidc] in whimbrel.toml"
         ) from error
 
@@ -162,7 +163,7 @@ def _decoded(body: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
-        raise Unavailable(f"the provider's answer cannot be read: {error}") from error
+        raise Unavailable(f"the provider's answer cannot be read: {sentence(str(error))}") from error
 
 
 def _key_set(keys: object) -> KeySet:

@@ -22,13 +22,14 @@ import msgspec
 from msgspec import Meta
 
 from whimbrel import limits
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
 from whimbrel.flows.alerts import Event
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
+from whimbrel.model.patterns import matching
 
-Source = Annotated[str, Meta(pattern="^(env:[A-Za-z_][A-Za-z0-9_]{0,127}|file:.{1,1024})$")]
-Address = Annotated[str, Meta(pattern=r"^[^@\s<>,]{1,64}@[^@\s<>,]{1,255}$")]
+Source = Annotated[str, matching("^(env:[A-Za-z_][A-Za-z0-9_]{0,127}|file:.{1,1024})$", "env:NAME or file:PATH")]
+Address = Annotated[str, matching(r"^[^@\s<>,]{1,64}@[^@\s<>,]{1,255}$", "an e-mail address such as ops@example.com")]
 _SCHEMES = {"email": ("smtp", "smtps", "smtp+starttls")}
 _HTTP = ("http", "https")
 
@@ -111,7 +112,7 @@ def _read(source: Source | None, *, folder: Path, what: str) -> str:
             with (folder / name).open("rb") as file:
                 value = file.read(limits.SECRET_BYTES + 1).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise UntrustedInput(f"{what} cannot be read from {source}: {error}") from error
+            raise UntrustedInput(f"{what} cannot be read from {source}: {reason_of(error)}") from error
     value = value.strip()
     if not value or len(value) > limits.SECRET_BYTES or "\n" in value:
         raise UntrustedInput(f"{what} is expected in {source}, as one line of at most {limits.SECRET_BYTES} characters")

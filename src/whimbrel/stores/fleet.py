@@ -10,11 +10,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import (
     Connection,
-    Row,
     Select,
     and_,
     bindparam,
-    case,
     delete,
     exists,
     func,
@@ -24,7 +22,6 @@ from sqlalchemy import (
     update,
 )
 
-from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.device_records import (
     DeviceAdmission,
@@ -38,20 +35,23 @@ from whimbrel.flows.device_records import (
 )
 from whimbrel.gate.verdict import Counts
 from whimbrel.health.device_hour import DeviceHour
-from whimbrel.health.device_window import DeviceWindow
-from whimbrel.health.panel import Value
-from whimbrel.health.slices import slices_of
 from whimbrel.health.tally import Cell, add, settled
+from whimbrel.model.document_errors import sentence
 from whimbrel.model.documents import parse
 from whimbrel.stores import schema
 from whimbrel.stores.admissions import read_admissions, read_first_admission, read_rates
+from whimbrel.stores.cohorts import (
+    count_devices,
+    first_begun,
+    has_reported,
+    read_delays,
+    read_participations,
+    write_participations,
+)
 from whimbrel.stores.inventory import note_running
 from whimbrel.stores.rows import NAMES_A_QUERY, packed, portions, upsert_all
 from whimbrel.stores.silence import first_looks, later_looks
 
-_CHANGING = tuple(
-    name for name in Participation.__struct_fields__ if name not in {"rollout", "stage", "device_id", "role"}
-)
 _KEY = ("window", "stage", "role", "hardware_class", "slices", "age_bucket")  # the columns of `Cell.key`
 _THIS_DEVICE = (schema.devices.c.namespace == bindparam("of"), schema.devices.c.device_id == bindparam("who"))
 _DROP_MODEL = delete(schema.device_models).where(
@@ -294,117 +294,31 @@ class Fleet:
 
     def participations(self, rollouts: Iterable[str], devices: Sequence[str]) -> list[Participation]:
         """The places of some devices in the cohorts of some rollouts: a control stands in several stages at once."""
-        table, identifiers = schema.participations, list(rollouts)
-        if not identifiers:
-            return []
-        of_rollouts = table.c.namespace == self.namespace, table.c.rollout.in_(identifiers)
-        query = select(table).where(*of_rollouts).order_by(table.c.rollout, table.c.stage)
-        return [
-            _participation(row)
-            for some in portions(devices)
-            for row in self.connection.execute(query.where(table.c.device_id.in_(some)))
-        ]
+        return read_participations(self.connection, self.namespace, rollouts, devices)
 
     def save_participation(self, *entries: Participation) -> None:
         """Write places in cohorts."""
-        rows = [
-            {name: getattr(entry, name) for name in Participation.__struct_fields__}
-            | {"namespace": self.namespace, "slices": packed(entry.slices), "values": packed(entry.values)}
-            | {"device_window": None if entry.device_window is None else packed(entry.device_window)}
-            for entry in entries
-        ]
-        upsert_all(self.connection, schema.participations, rows, update=_CHANGING)
+        write_participations(self.connection, self.namespace, *entries)
 
     def counts(self, rollout: str, *, without: Sequence[str] = ()) -> dict[int, Counts]:
         """Distinct proven devices of each stage, by what became of them. `without`: slices that are left out."""
-        return self._counts(rollout, without=without, proven=True)
+        return count_devices(self.connection, self.namespace, rollout, without=without, proven=True)
 
     def unproven_counts(self, rollout: str) -> dict[int, Counts]:
         """The same of devices that are not proven (flows/reports/proven.py)."""
-        return self._counts(rollout, without=(), proven=False)
-
-    def _counts(self, rollout: str, *, without: Sequence[str], proven: bool) -> dict[int, Counts]:
-        table = schema.participations
-        treated, control = table.c.role == "treated", table.c.role == "control"
-        activated = table.c.activated_at.is_not(None)
-
-        def number(*conditions: Any) -> Any:
-            return func.coalesce(func.sum(case((and_(*conditions), 1), else_=0)), 0)
-
-        rows = self.connection.execute(
-            select(
-                table.c.stage,
-                table.c.hardware_class,
-                table.c.slices,
-                number(treated).label("assigned_t"),
-                number(control).label("assigned_c"),
-                number(treated, activated).label("activated_t"),
-                number(control, activated).label("placebo_c"),
-                number(treated, activated, table.c.reported_at.is_not(None)).label("reported_t"),
-                number(control, activated, table.c.reported_at.is_not(None)).label("reported_c"),
-                number(treated, activated, table.c.hearing == "missed").label("silent_t"),
-                number(control, activated, table.c.hearing == "missed").label("silent_c"),
-                number(treated, activated, table.c.reported_at.is_not(None), table.c.used_at.is_(None)).label(
-                    "unused_t"
-                ),
-                number(treated, table.c.shadowed_at.is_not(None)).label("shadowed_t"),
-                number(treated, table.c.shadowed_at.is_not(None), table.c.outcome == "failed").label("gave_up_t"),
-                number(treated, table.c.outcome == "failed").label("failed_t"),
-                number(treated, table.c.outcome == "went_back").label("went_back_t"),
-                number(control, activated, table.c.outcome == "went_back").label("went_back_c"),
-            )
-            .where(table.c.namespace == self.namespace, table.c.rollout == rollout, table.c.proven.is_(proven))
-            .group_by(table.c.stage, table.c.hardware_class, table.c.slices)
-        )
-        left_out, by_stage = frozenset(without), {}  # type: frozenset[str], dict[int, Counts]
-        for row in rows:
-            counts = Counts(**{name: int(getattr(row, name)) for name in Counts.__struct_fields__})
-            if left_out.isdisjoint(slices_of(row.hardware_class, _slices(row.slices)).values()):
-                by_stage[row.stage] = by_stage.get(row.stage, Counts()).plus(counts)
-            else:
-                by_stage.setdefault(row.stage, Counts())
-        return dict(sorted(by_stage.items()))
+        return count_devices(self.connection, self.namespace, rollout, without=(), proven=False)
 
     def begun(self, rollout: str, *, a_stage: int) -> list[tuple[float, float | None, str]]:
-        """When treated devices began and activated (None: not yet), and their hardware class: the first proven ones of
-        each stage, no failed ones.
-        """
-        table = schema.participations
-        mine = (table.c.namespace == self.namespace) & (table.c.rollout == rollout) & table.c.proven.is_(True)
-        stages = self.connection.execute(select(table.c.stage).where(mine).distinct()).scalars().all()
-        times: list[tuple[float, float | None, str]] = []
-        for stage in sorted(stages):
-            rows = self.connection.execute(
-                select(table.c.begun_at, table.c.activated_at, table.c.hardware_class)
-                .where(
-                    mine,
-                    table.c.stage == stage,
-                    table.c.begun_at.is_not(None),
-                    table.c.role == "treated",
-                    table.c.outcome != "failed",
-                )
-                .order_by(table.c.begun_at)
-                .limit(a_stage)
-            )
-            times += [(row.begun_at, row.activated_at, row.hardware_class) for row in rows]
-        return times
+        """When treated devices began and activated, and their hardware class: the first `a_stage` of each stage."""
+        return first_begun(self.connection, self.namespace, rollout, a_stage=a_stage)
 
     def has_reported(self, rollout: str, *, stage: int) -> bool:
         """Whether any proven device that a stage put on the new version has reported since."""
-        table = schema.participations
-        rows = self.connection.execute(
-            select(table.c.device_id)
-            .where(
-                table.c.namespace == self.namespace,
-                table.c.rollout == rollout,
-                table.c.stage == stage,
-                table.c.role == "treated",
-                table.c.proven.is_(True),
-                table.c.reported_at.is_not(None),
-            )
-            .limit(1)
-        )
-        return rows.first() is not None
+        return has_reported(self.connection, self.namespace, rollout, stage=stage)
+
+    def delays(self, rollout: str, *, least_s: float) -> list[float | None]:
+        """Seconds from assignment to activation of proven treated devices; None of those that did not activate."""
+        return read_delays(self.connection, self.namespace, rollout, least_s=least_s)
 
     def first_silence(self, rollout: str, *, activated_before: float) -> list[SilenceLook]:
         """Devices whose first report was due, each of which is looked at once."""
@@ -417,21 +331,6 @@ class Fleet:
         return later_looks(
             self.connection, self.namespace, rollout, now=now, patience_s=patience_s, age_edges_s=age_edges_s
         )
-
-    def delays(self, rollout: str, *, least_s: float) -> list[float | None]:
-        """Seconds from assignment to activation of proven treated devices; None of those that did not activate.
-
-        Of devices assigned `least_s` before the last one of their rollout was heard of: the others had no time.
-        """
-        table = schema.participations
-        mine = (table.c.namespace == self.namespace) & (table.c.rollout == rollout) & table.c.proven.is_(True)
-        last = select(func.max(func.coalesce(table.c.reported_at, table.c.assigned_at))).where(mine).scalar_subquery()
-        rows = self.connection.execute(
-            select(table.c.assigned_at, table.c.activated_at)
-            .where(mine, table.c.role == "treated", table.c.assigned_at <= last - least_s)
-            .limit(limits.HISTORY_DELAYS)
-        )
-        return [None if row.activated_at is None else max(0.0, row.activated_at - row.assigned_at) for row in rows]
 
     # --- the tally ---
 
@@ -476,21 +375,11 @@ def _sight(namespace: str, sight: HeardDevice) -> dict[str, Any]:
     return {"of": namespace, "who": sight.device_id, "at": sight.at}
 
 
-def _participation(row: Row[Any]) -> Participation:
-    values = {name: getattr(row, name) for name in Participation.__struct_fields__}
-    device_values = parse(dict[str, Value], row.values, what="stored values")
-    told = row.device_window
-    window = None if told is None else parse(DeviceWindow, told, what="a stored device-window")
-    return Participation(**values | {"slices": _slices(row.slices), "values": device_values, "device_window": window})
-
-
 def _hours(stored: bytes) -> dict[str, dict[int, DeviceHour]]:
     """By a decoder that is made once: every message of a device reads one."""
     try:
         return _HOURS.decode(stored)
     except msgspec.DecodeError as error:
-        raise UntrustedInput(f"stored hours cannot be read: {error}; restore the database from a backup") from error
-
-
-def _slices(stored: bytes) -> dict[str, str]:
-    return parse(dict[str, str], stored, what="stored slices")
+        raise UntrustedInput(
+            f"stored hours cannot be read: {sentence(str(error))}; restore the database from a backup"
+        ) from error

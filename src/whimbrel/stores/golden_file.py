@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from whimbrel import limits
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 from whimbrel.model.documents import parse
 from whimbrel.model.mistaken_files import HEAD_BYTES, is_pointer, mistaken_for_a_model
 from whimbrel.model.release import Probe, Tensor
@@ -27,7 +27,7 @@ def read_golden(path: Path) -> Probe:
         with path.open("rb") as file:
             content = file.read(limits.GOLDEN_FILE_BYTES + 1)
     except OSError as error:
-        raise Unavailable(f"{path} cannot be read: {error.strerror}; check the path that the card names") from error
+        raise Unavailable(f"{path} cannot be read: {reason_of(error)}; check the path that the card names") from error
     if is_pointer(content[:HEAD_BYTES]):
         raise UntrustedInput(f"{path} {mistaken_for_a_model(content[:HEAD_BYTES])}")
     if len(content) > limits.GOLDEN_FILE_BYTES:

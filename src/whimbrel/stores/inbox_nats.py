@@ -19,9 +19,10 @@ from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 from whimbrel.flows.device_records import DeviceMessage
 from whimbrel.flows.ports import Taken
+from whimbrel.model.document_errors import sentence
 
 _PACK_BYTES = 512 * 1024  # NATS takes 1 MiB a message by default
 _ACK_WAIT_S = 30
@@ -54,7 +55,9 @@ class InboxNats:
             for pack in _packs(records):
                 await self._jetstream.publish(f"{self._stream}.records", pack, timeout=10)
         except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS at {self._address} did not take the reports: {error}; try again") from error
+            raise Unavailable(
+                f"NATS at {self._address} did not take the reports: {reason_of(error)}; try again"
+            ) from error
 
     async def take(self, limit: int) -> Taken:
         """Take the oldest messages. They come again if `done` is not called within 30 s."""
@@ -74,7 +77,7 @@ class InboxNats:
             pass
         except (NatsError, OSError) as error:
             self._consumer = None
-            raise Unavailable(f"NATS at {self._address} does not give the reports: {error}") from error
+            raise Unavailable(f"NATS at {self._address} does not give the reports: {reason_of(error)}") from error
         return Taken(tuple(records), messages)
 
     async def done(self, taken: Taken) -> None:
@@ -87,7 +90,9 @@ class InboxNats:
             self._in_flight = False
         except (NatsError, OSError, TimeoutError) as error:
             self._consumer = None
-            raise Unavailable(f"NATS at {self._address} did not take the acknowledgement: {error}") from error
+            raise Unavailable(
+                f"NATS at {self._address} did not take the acknowledgement: {reason_of(error)}"
+            ) from error
 
     async def close(self) -> None:
         """Close the connection."""
@@ -113,7 +118,7 @@ class InboxNats:
             self._jetstream = jetstream
         except (NatsError, OSError, TimeoutError) as error:
             await self.close()
-            detail = str(error) or "no connection"
+            detail = reason_of(error)
             raise Unavailable(
                 f"NATS at {self._address} does not answer: {detail}; is it running with JetStream?"
             ) from error
@@ -158,4 +163,4 @@ def _unpack(content: bytes) -> list[DeviceMessage]:
     try:
         return msgspec.msgpack.decode(content, type=list[DeviceMessage])
     except msgspec.DecodeError as error:
-        raise UntrustedInput(f"a message in the inbox stream is not ours: {error}") from error
+        raise UntrustedInput(f"a message in the inbox stream is not ours: {sentence(str(error))}") from error

@@ -22,7 +22,7 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.cage import child
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 from whimbrel.model import formats, runtime_needs
 from whimbrel.model.documents import Document, parse
 from whimbrel.model.formats import Format
@@ -70,7 +70,7 @@ def inspect(path: Path, *, beside_bytes: int = 0) -> Inspection:
         if path.is_dir():
             _refuse_pointers(path)
     except OSError as error:
-        raise Unavailable(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
+        raise Unavailable(f"{path} cannot be read: {reason_of(error)}; check the path and its permissions") from error
     return msgspec.structs.replace(_read_in_child(kind, path, size=size), too_old=_too_old(kind, path))
 
 

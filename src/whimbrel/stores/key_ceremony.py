@@ -95,19 +95,35 @@ class Ceremony:
         self._next(_delegator(role)).signed.add_key(key, role)
 
     def revoke(self, role: str, keyid: str) -> None:
-        """Take a key from a role. `keyid` may be its beginning. Raises `NotFound`."""
-        self._next(_delegator(role)).signed.revoke_key(self.find(role, keyid), role)
+        """Take a key from a role. `keyid` may be its beginning. Raises `NotFound`, and `Refused` for an only key."""
+        whole = self.find(role, keyid)
+        if self.keys_of(role).keyids == (whole,):
+            raise Refused(
+                f"{short(whole)} is the only key of {role}, and nobody could sign it any more; replace it with: "
+                f"whimbrel keys rotate {role}, or add another key first"
+            )
+        self._next(_delegator(role)).signed.revoke_key(whole, role)
 
     def delegate(self, model: str, *, publisher: Key, policy: Key) -> None:
         """Delegate a new model to its publisher's key and to the policy key. Raises `Conflict` where it is already."""
         add_delegations(self._next(roles.TARGETS).signed, model, publisher=publisher, policy=policy)
 
     def find(self, role: str, keyid: str) -> str:
-        """The whole id of a role's key. Raises `NotFound` for none, or several, that begin so."""
-        matching = [each for each in self.keys_of(role).keyids if each.startswith(keyid)]
-        if len(matching) != 1:
-            known = ", ".join(short(each) for each in self.keys_of(role).keyids)
-            raise NotFound(f"{role} has {len(matching) or 'no'} keys {keyid!r}; it has: {known}")
+        """The whole id of a role's key. Raises `NotFound` for none, or several, that begin so.
+
+        Raises `UntrustedInput` for too few characters: a slip of the hand must not take another key away.
+        """
+        known = self.keys_of(role).keyids
+        shown = ", ".join(short(each) for each in known)
+        if len(keyid) < limits.KEY_ID_CHARS:
+            raise UntrustedInput(
+                f"{keyid!r} is too short to name a key; give at least {limits.KEY_ID_CHARS} characters of: {shown}"
+            )
+        matching = [each for each in known if each.startswith(keyid.lower())]
+        if not matching:
+            raise NotFound(f"{role} has no key {keyid!r}; it has: {shown}")
+        if len(matching) > 1:
+            raise NotFound(f"{role} has {len(matching)} keys that begin with {keyid!r}: {', '.join(matching)}")
         return matching[0]
 
     def set_threshold(self, role: str, threshold: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from tuf.api.metadata import Metadata, Root, Targets
 
 from whimbrel import limits
-from whimbrel.errors import NotFound, Refused, UntrustedInput
+from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.stores.signed_metadata import read_metadata, role_keys, verify
 from whimbrel.stores.signer import check_id
 from whimbrel.stores.tuf_repository import SignedRoles
@@ -40,6 +40,7 @@ class KeyChanges:
             raise UntrustedInput(
                 f"the change has {len(documents)} signed roles; expected 1 to {limits.CEREMONY_ROLES} of them"
             )
+        self._check_new(documents)
         before = self._keys()
         left = dict(documents)
         if roles.ROOT in left:
@@ -59,6 +60,20 @@ class KeyChanges:
                     "more; bring them into its keys/online first, or have it make one: whimbrel keys rotate"
                 )
         return key_changes(before, after) or [f"{' and '.join(documents)} signed anew"]
+
+    def _check_new(self, documents: Mapping[str, bytes]) -> None:
+        """Raises `Conflict` for a change that is in already, and for one that another change overtook."""
+        newest = self._roles.newest()
+        known = {role: newest[role] for role in documents if role in newest}
+        if all(role in known and self._roles.role_bytes(role) == content for role, content in documents.items()):
+            raise Conflict("this change is in already, and devices follow it: nothing is to do")
+        for role, content in documents.items():
+            version = read_metadata(content, what=role).signed.version
+            if version <= known.get(role, 0):
+                raise Conflict(
+                    f"the change has version {version} of {role}, and {known[role]} is signed: another change came in "
+                    "since it was drafted; draft it anew"
+                )
 
     def _keys(self) -> dict[str, RoleKeys]:
         named = (role_keys(self._roles.role_bytes(role)) for role in (roles.ROOT, roles.TARGETS))

@@ -27,7 +27,7 @@ from securesystemslib.signer import AWSSigner, CryptoSigner, GCPSigner, HSMSigne
 
 from whimbrel import limits
 from whimbrel.durable import write_durably
-from whimbrel.errors import Conflict, NotAllowed, NotFound, Unavailable, UntrustedInput, WhimbrelError
+from whimbrel.errors import Conflict, NotAllowed, NotFound, Unavailable, UntrustedInput, WhimbrelError, reason_of
 from whimbrel.model.documents import Document, digest_of, encode, parse
 
 __all__ = ["CryptoSigner", "Key", "SSlibKey", "Signer", "import_key", "load_signer", "make_signer", "open_signer"]
@@ -171,7 +171,7 @@ def read_bounded(path: Path) -> bytes:
     except FileNotFoundError:
         raise NotFound(f"there is no key at {path}; bring it here, or name its folder with --keys") from None
     except OSError as error:
-        raise UntrustedInput(f"the key {path} cannot be read: {os.strerror(error.errno or 0)}") from error
+        raise UntrustedInput(f"the key {path} cannot be read: {reason_of(error)}") from error
 
 
 def import_key(uri: str, *, secrets: Secrets = secret_of_environment, beside: Path = Path()) -> tuple[str, Key]:

@@ -58,7 +58,9 @@ def test_a_body_is_a_struct_and_nothing_is_answered_with_204(runner: asyncio.Run
     assert json.loads(server.requests[0][2]) == {"version": "1.0.0"}
 
 
-@pytest.mark.parametrize(("body", "words"), [({"sha256": 7}, "sha256"), (b"<html>", "malformed"), ([], "array")])
+@pytest.mark.parametrize(
+    ("body", "words"), [({"sha256": 7}, "sha256"), (b"<html>", "it is no JSON"), ([], "it is a list")]
+)
 def test_an_answer_that_is_no_such_view_is_one_sentence(runner: asyncio.Runner, body: Any, words: str) -> None:
     client = client_of(Answering(body=body), runner)
     with pytest.raises(UntrustedInput, match=f"answer to GET /default/admin/v1/x cannot be read: .*{words}"):

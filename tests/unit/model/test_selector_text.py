@@ -46,7 +46,7 @@ def test_a_selector_is_read(text: str, expected: Selector) -> None:
         ("os in ()", "needs at least one value"),
         ("os version (new)", "is not a version bound"),
         ("a=" + "x" * 200, "the selector cannot be read"),
-        ('{"match": 1}', "unknown field"),
+        ('{"match": 1}', "it has no field 'match'"),
     ],
 )
 def test_what_is_no_selector_is_refused_with_what_is_wrong(text: str, words: str) -> None:

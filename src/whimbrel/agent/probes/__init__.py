@@ -17,7 +17,7 @@ import time
 from whimbrel import limits
 from whimbrel.cage import child
 from whimbrel.device.ports import ProbeRequest, ProbeResult
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 from whimbrel.model import documents
 
 _START_S = 60.0  # a cold import of a runtime on a slow card
@@ -94,7 +94,7 @@ class ProbeServer:
                     env=child.environment(),
                 )
             except OSError as error:
-                raise Unavailable(f"the probe server cannot be started: {error}") from error
+                raise Unavailable(f"the probe server cannot be started: {reason_of(error)}") from error
         return self._process
 
     def _stop(self) -> None:

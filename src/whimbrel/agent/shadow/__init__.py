@@ -29,7 +29,7 @@ from whimbrel.agent.places import Places, read_pointer
 from whimbrel.agent.shadow.order import Order, WorkerAnswer, read_order
 from whimbrel.cage import child
 from whimbrel.device.ports import Hold
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
 from whimbrel.health.shadow import ShadowSums
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
@@ -86,7 +86,7 @@ class ShadowClient:
                 return False
             return self._take(order, inputs, output)
         except (OSError, ValueError, TypeError, MemoryError, UntrustedInput) as error:
-            self.problem = f"a call cannot be tried in the shadow: {error}"
+            self.problem = f"a call cannot be tried in the shadow: {reason_of(error)}"
             return False
 
     def _after_fork(self) -> None:
@@ -228,13 +228,13 @@ class ShadowClient:
             try:
                 self._hold = self._places.disk.hold(self._places.folder / "shadow.lock")
             except OSError as error:
-                self.problem = f"the shadow cannot be had: {error}"
+                self.problem = f"the shadow cannot be had: {reason_of(error)}"
             if self._hold is None:
                 return None  # another process of this device has it
         try:
             worker = Worker(order)
         except OSError as error:
-            self.problem = f"the shadow's worker cannot be started: {error}"
+            self.problem = f"the shadow's worker cannot be started: {reason_of(error)}"
             return None
         with self._guard:
             self._worker = worker

@@ -19,7 +19,7 @@ from whimbrel.delta.artifact import Artifact, Description, Member
 from whimbrel.delta.containers import archive, coreml, gguf, onnx, safetensors, tflite, torchzip
 from whimbrel.delta.containers.cursor import Budget, Cursor
 from whimbrel.delta.tensor import Tensor
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
 from whimbrel.model.formats import GGUF_MAGIC, TFLITE_IDENTIFIER, Format, Without
 
 __all__ = ["CONTAINERS", "Budget", "Container", "Cursor", "find", "parse"]
@@ -75,7 +75,7 @@ def parse(
     try:
         tensors = container.parse(cursor, file)
     except (UnicodeDecodeError, OverflowError, RecursionError) as error:
-        raise UntrustedInput(f"'{member.path}' is not the container it looks like: {error}") from error
+        raise UntrustedInput(f"'{member.path}' is not the container it looks like: {reason_of(error)}") from error
     return _apart(tensors, member.size_bytes)
 
 

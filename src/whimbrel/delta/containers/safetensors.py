@@ -9,7 +9,8 @@ from whimbrel import limits
 from whimbrel.delta import dtypes
 from whimbrel.delta.containers.cursor import Cursor
 from whimbrel.delta.tensor import Tensor
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
+from whimbrel.model.document_errors import sentence
 
 _NAMES = {
     "F32": "f32",
@@ -55,8 +56,10 @@ def parse(cursor: Cursor) -> list[Tensor]:
         entries = {
             name: msgspec.json.decode(raw, type=_Entry) for name, raw in header.items() if name != "__metadata__"
         }
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UntrustedInput(f"a safetensors header is not what the format says: {error}") from error
+    except msgspec.DecodeError as error:
+        raise UntrustedInput(f"a safetensors header is not what the format says: {sentence(str(error))}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UntrustedInput(f"a safetensors header is not what the format says: {reason_of(error)}") from error
     start = cursor.place
     tensors = []
     for name, entry in entries.items():

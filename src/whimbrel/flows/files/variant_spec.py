@@ -10,14 +10,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
-from whimbrel.model.ids import NAME_PATTERN, check_name, dotted_key
+from whimbrel.model.document_errors import sentence
+from whimbrel.model.ids import Name, check_name, dotted_key
 from whimbrel.model.selector import Expression, Selector
 
 _PART = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_./-]{0,63})=(.{1,128})\Z")
@@ -29,7 +28,7 @@ _MINIMA = {"min_ios_version": ("ios_version", "ios"), "min_android_api": ("andro
 class VariantSpec(msgspec.Struct, frozen=True):
     """What `--variant` says: the fields of a `Variant`, before its files."""
 
-    name: Annotated[str, Meta(pattern=NAME_PATTERN)]
+    name: Name
     selector: Selector
     runtime: str = ""
     precision: str = ""
@@ -64,7 +63,7 @@ def parse_variant(text: str, *, otherwise: str = "default") -> VariantSpec:
         selector = Selector(match_labels=words, match_expressions=terms)
         chosen = check_name(name or _named((words.get(_PLATFORM, ""), runtime, precision)) or otherwise, kind="variant")
     except ValueError as error:
-        raise UntrustedInput(f"--variant {text[:80]!r}: {error}") from error
+        raise UntrustedInput(f"--variant {text[:80]!r}: {sentence(str(error))}") from error
     return VariantSpec(chosen, selector, runtime, precision, entry)
 
 
@@ -91,7 +90,7 @@ def restrict(spec: VariantSpec, minima: Mapping[str, str]) -> tuple[VariantSpec,
     try:
         return _restricted(spec, minima)
     except ValueError as error:
-        raise UntrustedInput(f"the variant {spec.name!r} cannot be made: {error}") from error
+        raise UntrustedInput(f"the variant {spec.name!r} cannot be made: {sentence(str(error))}") from error
 
 
 def _restricted(spec: VariantSpec, minima: Mapping[str, str]) -> tuple[VariantSpec, ...]:

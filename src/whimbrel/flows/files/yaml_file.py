@@ -11,7 +11,6 @@
 Called for rollout plans, experiments, settings and model cards. The caller reads the file.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -20,7 +19,18 @@ import msgspec
 import yaml
 
 from whimbrel import limits
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
+from whimbrel.model.document_errors import (
+    MISSING,
+    STEP,
+    UNKNOWN,
+    expectation,
+    hint,
+    known_fields,
+    split_path,
+    type_below,
+    types_of,
+)
 
 T = TypeVar("T")
 
@@ -63,13 +73,11 @@ def parse_yaml(
             complete(value)
         return msgspec.convert(value, type=kind, strict=True)
     except (msgspec.ValidationError, ValueError) as error:
-        message, path = _split(str(error))
+        message, path = split_path(str(error))
         raise UntrustedInput(_explain(kind, message, path, root, what=what)) from error
 
 
 # --- from text to a value, with the place of everything in it ---
-
-_STEP = re.compile(r"\.([^.\[]+)|(\[[^\]]*\])")
 
 
 class _Place:
@@ -85,7 +93,7 @@ class _Place:
     def at(self, path: str) -> "_Place":
         """The place at `path` ($.stages[0].name), or the nearest above it."""
         place = self
-        for step in _STEP.finditer(path):
+        for step in STEP.finditer(path):
             below = place.below.get(step[1] or step[2])
             if below is None:
                 return place
@@ -105,7 +113,7 @@ def _read(text: str, *, what: str, bytes_max: int) -> tuple[object, _Place]:
         line = mark.line + 1 if mark else 1
         raise UntrustedInput(f"{what}:{line}: this is not YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, UnicodeError) as error:
-        raise UntrustedInput(f"{what} is not YAML text: {' '.join(str(error).split())[:200]}") from error
+        raise UntrustedInput(f"{what} is not YAML text: {reason_of(error)[:200]}") from error
 
 
 class _Reader:
@@ -203,10 +211,10 @@ def _rename_keys(kind: Any, value: object, place: _Place, *, what: str) -> None:
     """Give keys in camelCase the names of the fields that they mean, here and below. Other keys stay as they are."""
     if isinstance(value, list):
         for index, each in enumerate(value):
-            _rename_keys(_below(kind, None), each, place.below[f"[{index}]"], what=what)
+            _rename_keys(type_below(kind, None), each, place.below[f"[{index}]"], what=what)
     if not isinstance(value, dict):
         return
-    fields = {field.encode_name for each in _members(kind) for field in getattr(each, "fields", ())}
+    fields = {field.encode_name for each in types_of(kind) for field in getattr(each, "fields", ())}
     for key in list(value):
         field = _CAPITAL.sub(r"_\1", key).lower()
         if key in fields or field not in fields:
@@ -217,21 +225,13 @@ def _rename_keys(kind: Any, value: object, place: _Place, *, what: str) -> None:
         else:
             value[field] = value.pop(key)
             place.below[field] = place.below.pop(key)
-        _rename_keys(_below(kind, field), value[field], place.below[field], what=what)
+        _rename_keys(type_below(kind, field), value[field], place.below[field], what=what)
 
 
 # --- from msgspec's error to a sentence ---
 
-_AT = re.compile(r"^(?P<message>.*?)(?: - at `(?:key in `)?(?P<path>\$[^`]*)`+)?$", re.DOTALL)
-_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
-_MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
 _NAMED = re.compile(r"^(?P<below>[a-z_]+(?:\.[^\s:`]+)*): (?P<rest>.*)$", re.DOTALL)
 _NOT_TEXT = re.compile(r"^Expected `[^`]*\bstr\b[^`]*`, got `(float|int|bool)`$")
-
-
-def _split(error: str) -> tuple[str, str]:
-    match = _AT.match(error)
-    return (match["message"], match["path"] or "$") if match else (error, "$")
 
 
 def _explain(kind: Any, message: str, path: str, root: _Place, *, what: str) -> str:
@@ -241,46 +241,18 @@ def _explain(kind: Any, message: str, path: str, root: _Place, *, what: str) -> 
     place = root.at(path)
     where = path.removeprefix("$").removeprefix(".")
     lead = f"{where}: " if where else ""
-    if match := _UNKNOWN.match(message):
+    if match := UNKNOWN.match(message):
         field = match["field"]
         line = place.below.get(field, place).line
-        fields = _fields_at(msgspec.inspect.type_info(kind), path)
-        close = difflib.get_close_matches(field[:64], fields, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(fields)}"
-        return f"{what}:{line}: {lead}unknown key {field[:64]!r}; {hint}"
-    if match := _MISSING.match(message):
+        return f"{what}:{line}: {lead}unknown key {field[:64]!r}{hint(field, kind, path)}"
+    if match := MISSING.match(message):
         return f"{what}:{place.line}: {lead}the key {match['field']!r} is missing"
     if not where and message.startswith("Expected `object`"):
-        fields = _fields_at(msgspec.inspect.type_info(kind), path)
-        return f"{what}:{place.line}: it has no keys at its top; expected: {', '.join(fields[:4])}"
+        return f"{what}:{place.line}: it has no keys at its top; expected: {', '.join(known_fields(kind, path)[:4])}"
     plain = place.written[:64] if place.written else ""
     if _NOT_TEXT.match(message) and plain:
         return f'{what}:{place.line}: {lead}{plain} is read as a number or truth value; quote it: "{plain}"'
+    wanted = expectation(message, kind=kind, path=path)
+    words = f"expected {wanted}" if wanted else f"{message[:1].lower()}{message[1:]}"
     written = f" (found {plain!r})" if plain and plain not in message else ""
-    return f"{what}:{place.line}: {lead}{message[:1].lower()}{message[1:]}{written}"
-
-
-def _fields_at(kind: Any, path: str) -> list[str]:
-    """The keys that the type knows at `path`; nothing where it takes any."""
-    for step in _STEP.finditer(path):
-        kind = _below(kind, step[1])
-    return [field.encode_name for each in _members(kind) for field in getattr(each, "fields", ())]
-
-
-def _below(kind: Any, field: str | None) -> Any:
-    for each in _members(kind):
-        if field is not None:
-            for candidate in getattr(each, "fields", ()):
-                if candidate.encode_name == field:
-                    return candidate.type
-        elif hasattr(each, "item_type"):
-            return each.item_type
-        elif hasattr(each, "value_type"):
-            return each.value_type
-    return None
-
-
-def _members(kind: Any) -> tuple[Any, ...]:
-    if isinstance(kind, msgspec.inspect.Metadata):
-        return _members(kind.type)
-    return tuple(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
+    return f"{what}:{place.line}: {lead}{words}{written}"

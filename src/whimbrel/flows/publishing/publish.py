@@ -12,6 +12,7 @@ import msgspec
 
 from whimbrel.errors import Conflict, Refused, UntrustedInput
 from whimbrel.flows.records import ModelSettings, VersionRecord
+from whimbrel.model.document_errors import sentence
 from whimbrel.model.ids import CalendarVersion, semantic_key
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.release import Metric, Reference, Release, Requirement, Training, Variant
@@ -67,7 +68,7 @@ def identify(
         else:
             semantic_key(semantic_version)
     except ValueError as error:
-        raise UntrustedInput(str(error)) from error
+        raise UntrustedInput(sentence(str(error))) from error
     return Identity(serial=serial, version=version, semantic_version=semantic_version, build_hash=build_hash(variants))
 
 
@@ -108,7 +109,7 @@ def write_release(
             local_limits=local_limits,
         )
     except ValueError as error:
-        raise UntrustedInput(f"the release cannot be written: {error}") from error
+        raise UntrustedInput(f"the release cannot be written: {sentence(str(error))}") from error
 
 
 def check_budgets(release: Release, settings: ModelSettings) -> None:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from litestar import Litestar, Request, Response, Router
 from litestar.connection import ASGIConnection
 from litestar.datastructures import MutableScopeHeaders
@@ -20,10 +21,12 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Message, Scope
+from litestar.utils.scope.state import ScopeState
 
 from whimbrel import limits
 from whimbrel.errors import DiskFull, InvariantBroken, NotAllowed, WhimbrelError
 from whimbrel.flows.accounts.permissions import Caller, Permission
+from whimbrel.model.document_errors import no_json, sentence, split_path
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Release
 from whimbrel.server.admin.accounts import SIGN_IN_ROUTES, TOKEN_ROUTES
@@ -154,17 +157,31 @@ def _ours(_: Request[Any, Any, Any], error: WhimbrelError) -> Response[bytes]:
 
 def _theirs(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     detail = error.detail
-    if isinstance(error.extra, list):
-        wrong = [each for each in error.extra if isinstance(each, dict)]
-        detail += ": " + "; ".join(f"{each.get('key', '')} {each.get('message', each)}".strip() for each in wrong)
-        if "unknown field `actor`" in detail:
-            detail += "; who does something is the account of the token that asks, so leave actor out"
+    if isinstance(error.__cause__, msgspec.ValidationError):
+        detail = _misfit(request, str(error.__cause__))
+    elif (ill := no_json(detail)) is not None:
+        detail = f"the body cannot be read: {ill}"
     elif error.status_code == TooLarge.status:
         detail = f"the body is over the {request.route_handler.resolve_request_max_body_size()} bytes of this route"
     elif error.status_code in {404, 405}:
         detail = f"there is no {request.method} {request.url.path}; see /schema"
     body = encode(Problem(title="The request cannot be accepted", status=error.status_code, detail=detail))
     return Response(body, status_code=error.status_code, media_type="application/problem+json")
+
+
+def _misfit(request: Request[Any, Any, Any], error: str) -> str:
+    """What is wrong with a body, or a parameter of the path or query. A body is the parameter `data` of a route."""
+    message, path = split_path(error)
+    if not path.startswith("$.data"):
+        if message == "Object missing required field `data`":
+            return "the body is empty; expected a JSON document"
+        return sentence(error, {**request.path_params, **request.query_params}, whole="the request")
+    kind = request.route_handler.parsed_fn_signature.parameters["data"].annotation
+    told = f"{message} - at `${path.removeprefix('$.data')}`"
+    detail = sentence(told, ScopeState.from_scope(request.scope).json, kind=kind, whole="the body")
+    if "has no field 'actor'" in detail:
+        return f"{detail.partition(';')[0]}: who does something is the account of the token that asks; leave actor out"
+    return detail
 
 
 def _bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -147,7 +147,13 @@ async def replace_token_key(
         now = operations.now()
         until = keys.replace(at_once=data.at_once, now=now)
         words = "tokens of the old key are refused at once" if data.at_once else "old tokens are good for an hour"
-        audit(stores.registry, actor=caller.account, action="replace token key", because=words, now=now)
+        audit(
+            stores.registry,
+            actor=caller.account,
+            action="replace token key",
+            because=f"{words}: {data.because}" if data.because else words,
+            now=now,
+        )
         return TokenKeyView(old_until=until)
 
     return await operations.do(namespace, work)

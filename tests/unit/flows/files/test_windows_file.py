@@ -59,7 +59,7 @@ GOOD = {"stage": 0, "window": 1, "role": "treated", "at_risk": 5}
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ({"crash": 1}, "unknown field"),
+        ({"crash": 1}, "has no field 'crash'"),
         ({"crashed": 6}, "crashed is 6, over at_risk less unused, 5"),
         ({"unused": 6}, "unused is 6, over at_risk, 5"),
         ({"overdue": 1}, "overdue is 1, over due, 0"),

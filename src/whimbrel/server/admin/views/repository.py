@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from whimbrel.server.admin.views.reason import Because
+
 NOTICE = "whimbrel-notice"  # a header of every answer: what the operator should know, such as what expires soon
 
 
@@ -87,6 +89,7 @@ class NewTokenKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """`at_once`: tokens of the old key are refused from now on; else they are good until they end, for an hour."""
 
     at_once: bool = False
+    because: Because = ""
 
 
 class TokenKeyView(msgspec.Struct, frozen=True, kw_only=True):

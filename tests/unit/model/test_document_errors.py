@@ -1,14 +1,18 @@
-"""Settings that are refused are refused in words for people: the name, what was written, what is expected."""
+"""What is refused is refused in words for people: the field, what was found, what is expected."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import pytest
 
 from support.server import done, repository, whimbrel
-from whimbrel.cli.setting_words import checked
+from whimbrel import limits
+from whimbrel.cli.model_settings import checked
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.records import NewSettings
+from whimbrel.model.documents import Document, parse
+from whimbrel.model.ids import Name
 
 
 @pytest.mark.parametrize(
@@ -26,9 +30,9 @@ from whimbrel.flows.records import NewSettings
         ),
         ({"hardware_label": "a b"}, "hardware_label is 'a b'; expected letters, digits"),
         ({"slice_labels": ["os"] * 20}, "slice_labels is 20 long; expected at most 3 of them"),
-        ({"conditions": {"battery_min": 3}}, "battery_min of conditions is 3; expected a number of at most 1.0"),
+        ({"conditions": {"battery_min": 3}}, "battery_min of conditions is 3; expected a number of at most 1"),
         ({"refresh_s": "x"}, "refresh_s is 'x'; expected a number"),
-        ({"local_limits": {"accuracy_min": 84}}, "accuracy_min of local_limits is 84; expected a number below 1.0"),
+        ({"local_limits": {"accuracy_min": 84}}, "accuracy_min of local_limits is 84; expected a number below 1"),
         (
             {"conditions": {"windows": [{"start_s": 0, "end_s": 1, "zone": "x!"}]}},
             "zone of window 1 of conditions is 'x!'",
@@ -43,12 +47,62 @@ def test_a_setting_is_refused_in_words(settings: dict[str, Any], words: str) -> 
     assert "`" not in str(refused.value)
 
 
+class _Part(Document, frozen=True):
+    name: Name
+    share: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
+    color: Literal["red", "blue"] = "red"
+
+
+class _Whole(Document, frozen=True):
+    parts: Annotated[tuple[_Part, ...], msgspec.Meta(min_length=1, max_length=2)]
+    by_name: dict[str, _Part] = {}
+    pair: tuple[int, int] | None = None
+    text: Annotated[str, msgspec.Meta(max_length=5)] = ""
+    on: bool = False
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[]", "it is a list; expected fields with values: parts, by_name, pair, text, on"),
+        (b"{}", "the field 'parts' is missing"),
+        (b'{"parts":[]}', "parts is 0 long; expected at least 1 of them"),
+        (b'{"parts":[{"name":"A b"}]}', "name of part 1 is 'A b'; expected lower-case letters, digits, - and _"),
+        (b'{"parts":[{"nam":"a"}]}', "part 1 has no field 'nam'; did you mean 'name'?"),
+        (b'{"parts":[{"name":"a","zz":1}]}', "part 1 has no field 'zz'; known here: name, share, color"),
+        (b'{"parts":[{"name":"a","share":400}]}', "share of part 1 is 400; expected a number of at most 100"),
+        (b'{"parts":[{"name":"a","share":"5"}]}', "share of part 1 is '5'; expected a number"),
+        (b'{"parts":[{"name":"a","share":null}]}', "share of part 1 is null; expected a number"),
+        (b'{"parts":[{"name":"a","color":"pink"}]}', "color of part 1 is 'pink'; expected one of 'blue', 'red'"),
+        (b'{"parts":[{"name":"a"}],"pair":[1]}', "pair is 1 long; expected a list of 2"),
+        (b'{"parts":[{"name":"a"}],"pair":7}', "pair is 7; expected a list"),
+        (b'{"parts":[{"name":"a"}],"text":"secrets"}', "text is 7 characters long; expected at most 5 characters"),
+        (b'{"parts":[{"name":"a"}],"on":"yes"}', "on is 'yes'; expected true or false"),
+        (b"{", "it is no JSON: it ends too early, or is empty"),
+        (b"-----BEGIN PRIVATE KEY-----", "it is no JSON: see its byte 2"),
+        (b'{"parts":[{"name":"\xff"}]}', "it is no UTF-8 text: see its byte"),
+        (b"[" * 100_000, "x cannot be read: it is"),
+    ],
+)
+def test_a_document_is_refused_in_words(content: bytes, words: str) -> None:
+    with pytest.raises(UntrustedInput) as refused:
+        parse(_Whole, content, what="x")
+    assert words in str(refused.value)
+    assert "`" not in str(refused.value)
+
+
+def test_a_large_document_is_not_read_again_to_explain_it() -> None:
+    content = b'{"parts":[{"name":7}],"text":"' + b"x" * limits.EXPLAINED_BYTES + b'"}'
+    with pytest.raises(UntrustedInput, match="name of part 1 is a whole number; expected text"):
+        parse(_Whole, content, what="x")
+
+
 def test_the_command_line_says_them_and_takes_limits_in_percent(tmp_path: Path) -> None:
     repo = repository(tmp_path / "repo", versions=1)
     for command, words in (
         (("--objective", "accuracy >= 84% least 0"), "least of objective 1 is 0; expected a number of at least 1"),
         (("--refresh-s", "-5"), "refresh_s is -5.0; expected a number of at least 0.1"),
-        (("--local-limit", "accuracy_min=84"), "accuracy_min is 84; expected a number below 1.0"),
+        (("--local-limit", "accuracy_min=84"), "accuracy_min is 84; expected a number below 1"),
         (("--local-limit", "crash_loop=50%"), "crash_loop is '50%'; expected a whole number"),
         (("--local-limit", "accuracy_min=nan"), "accuracy_min is 'nan'; expected a number"),
     ):
