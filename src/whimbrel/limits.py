@@ -87,6 +87,7 @@ RECIPE_FILES = 1024  # inputs, or outputs: a folder of data is one archive
 REBUILD_S = 3600.0  # a rebuild's time where nothing else is said
 REBUILD_MAX_S = 30 * 86400.0  # the longest that can be said
 REBUILD_BYTES = 64 * GIB  # written by a rebuild in its folder, where nothing else is said
+REBUILD_DESCRIPTORS = 4096  # open files of a process of it: a loader of data opens some thousand
 REBUILD_MEMORY_BYTES = 1 << 46  # addresses: runtimes reserve terabytes and use little of them
 REBUILD_FILES = 100_000  # in the folder of a rebuild: more is not looked through
 REBUILD_LOOK_S = 0.5  # between two looks at what it wrote

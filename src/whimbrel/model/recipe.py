@@ -42,8 +42,8 @@ class Recipe(Document, frozen=True, tag_field="format", tag="whimbrel-recipe-1")
     """
 
     command: Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=limits.RECIPE_ARGUMENTS)]
-    inputs: Annotated[tuple[Input, ...], Meta(max_length=limits.RECIPE_FILES)] = ()
     outputs: Annotated[tuple[Output, ...], Meta(min_length=1, max_length=limits.RECIPE_FILES)]
+    inputs: Annotated[tuple[Input, ...], Meta(max_length=limits.RECIPE_FILES)] = ()
     lock: Path | None = None
     environment: Annotated[str, Meta(max_length=limits.RECIPE_ARGUMENT_CHARS)] = ""
 
