@@ -72,6 +72,30 @@ WINDOWS = 32  # maintenance windows of a policy
 CHANGELOG_LINES = 1000  # of a version: a person reads some tens
 TEXT_CHARS = 20_000  # one free-text field
 
+# --- provenance ---
+PROVENANCE_FILE_BYTES = 4 * MIB  # a bundle, what verifies it, or a recipe: a bundle over 10,000 files has 2 MB
+MODEL_SIGNATURES = 16  # of a version: one a build, or one each of a few signers
+SIGNATURE_DEPTH = 16  # nesting of a bundle and of what is signed in it: the formats have seven
+SIGNED_FILES = 20_000  # of one bundle: a Core ML package has some hundred, a sharded model with all its files some more
+SIGNATURE_CERTIFICATES = 8  # of a bundle's chain: three or four are usual
+ANCHOR_BYTES = 64 * KIB  # a public key or root certificates, in PEM; a certificate has some 2 KiB
+SIGNER_CHARS = 1024  # who signed, in words: an e-mail address or the URL of a workflow
+DATASETS = 64  # that a version was trained on
+PARENTS = 16  # versions that a version was made from: one, or those of a merge
+RECIPE_ARGUMENTS = 1024  # of the command
+RECIPE_ARGUMENT_CHARS = 4096  # of one argument: a path, or a small program
+RECIPE_FILES = 1024  # inputs, or outputs: a folder of data is one archive
+REBUILD_S = 3600.0  # a rebuild's time where nothing else is said
+REBUILD_MAX_S = 30 * 86400.0  # the longest that can be said
+REBUILD_BYTES = 64 * GIB  # written by a rebuild in its folder, where nothing else is said
+REBUILD_DESCRIPTORS = 4096  # open files of a process of it: a loader of data opens some thousand
+REBUILD_MEMORY_BYTES = 1 << 46  # addresses: runtimes reserve terabytes and use little of them
+REBUILD_FILES = 100_000  # in the folder of a rebuild: more is not looked through
+REBUILD_LOOK_S = 0.5  # between two looks at what it wrote
+REBUILD_TOLD_CHARS = 2000  # of what the command wrote last, where it failed
+ROLLOUTS_OF_A_VERSION = 1000  # that provenance tells
+AUDITED_OF_A_VERSION = 10_000  # entries of a model's audit log that are read for it
+
 # --- the command line ---
 CONTEXTS = 256  # of a user: a person knows a few, a script that adds without end is stopped
 

@@ -1,6 +1,7 @@
 """The files that a caged process may read: a list that the kernel keeps (Landlock, landlock(7)), set for good.
 
-1. Nothing may be written, made, removed, renamed or run anywhere. What is on the list may be read.
+1. Nothing may be written, made, removed, renamed or run anywhere. What is on the list may be read. A command that
+   people run on purpose (`command.py`) may run programs in named places, and write in folders of its own.
 2. Where the kernel is new enough, there is no TCP either, no abstract Unix socket, no signal to a process outside.
 3. It holds for the thread that calls, and for threads that it starts later. So it is set before there are others.
 4. Kernels before 5.13, and those that were built or started without Landlock, have none: nothing is done then.
@@ -16,7 +17,7 @@ from pathlib import Path
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on all machines
 _VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION of linux/landlock.h
 _PATH_BENEATH = 1  # LANDLOCK_RULE_PATH_BENEATH
-_READ_FILE, _READ_FOLDER = 1 << 2, 1 << 3
+_RUN, _WRITE_FILE, _READ_FILE, _READ_FOLDER = 1, 1 << 1, 1 << 2, 1 << 3
 _TRUNCATE_SINCE, _TCP_SINCE, _DEVICES_SINCE, _SCOPES_SINCE = 3, 4, 5, 6
 _ALL_FILE_RIGHTS, _REFER, _TRUNCATE, _DEVICE_COMMANDS = (1 << 13) - 1, 1 << 13, 1 << 14, 1 << 15
 _ALL_TCP = 0b11  # bind, connect
@@ -41,10 +42,17 @@ def version() -> int:
     return 0
 
 
-def restrict(readable: Iterable[Path], *, listed: Iterable[Path] = ()) -> int:
+def restrict(
+    readable: Iterable[Path],
+    *,
+    listed: Iterable[Path] = (),
+    runnable: Iterable[Path] = (),
+    writable: Iterable[Path] = (),
+) -> int:
     """Leave this thread with reading these files and folders, and nothing else. Returns the version that holds, or 0.
 
-    `listed`: folders whose names, and those of the folders below, may be seen.
+    `listed`: folders whose names, and those of the folders below, may be seen. `runnable`: places whose programs may be
+    run, and read. `writable`: folders in which everything may be done, and files that may be written.
 
     What does not exist is passed over. The process must have given up new privileges before.
     """
@@ -60,6 +68,11 @@ def restrict(readable: Iterable[Path], *, listed: Iterable[Path] = ()) -> int:
             _allow(libc, ruleset, path, _READ_FILE | (_READ_FOLDER if path.is_dir() else 0))
         for path in listed:
             _allow(libc, ruleset, path, _READ_FOLDER)
+        for path in runnable:
+            _allow(libc, ruleset, path, _RUN | _READ_FILE | (_READ_FOLDER if path.is_dir() else 0))
+        everything = _ruleset(kernel).files & ~_DEVICE_COMMANDS
+        for path in writable:
+            _allow(libc, ruleset, path, everything if path.is_dir() else _WRITE_FILE | _READ_FILE)
         return kernel if libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0 else 0
     finally:
         os.close(ruleset)

@@ -30,6 +30,7 @@ class Bounds:
     """What a caged process may have.
 
     `memory_bytes`: addresses beyond those that it has now. `cpu_s`: seconds of processor time; None: no bound.
+    `descriptors`: open files at once.
     `readable`: files and folders beside the runtime's own. `listed`: folders whose names it may see, here and below,
     and no content. `kept`: open descriptors that it goes on with; 0, 1 and 2
     lead to nothing unless they are kept, and all others are closed. `file_bytes`: what may be written to one of them.
@@ -41,6 +42,7 @@ class Bounds:
     listed: Sequence[Path] = ()
     kept: Sequence[int] = ()
     file_bytes: int = 0
+    descriptors: int = limits.PROBE_FILES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,21 @@ def enter(bounds: Bounds) -> Walls:
     return Walls(namespaces=namespaces, filtered=kernel_filter.install(), landlock=kernel_landlock)
 
 
+def enter_command(bounds: Bounds, *, runnable: Sequence[Path], writable: Sequence[Path]) -> Walls:
+    """Close those walls that a command needs not: it may start processes, run the programs in `runnable` and write in
+    `writable`. So there is no filter of system calls, and the network is closed by a namespace of its own, or not.
+    """
+    namespaces = _leave_network()
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _close_descriptors(bounds.kept)
+    _limit(bounds)
+    _drop_capabilities()
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    places = [*runtime_places(), *bounds.readable]
+    kernel_landlock = landlock.restrict(places, listed=bounds.listed, runnable=runnable, writable=writable)
+    return Walls(namespaces=namespaces, filtered=False, landlock=kernel_landlock)
+
+
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
@@ -94,7 +111,7 @@ def _limit(bounds: Bounds) -> None:
     values = [
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, bounds.file_bytes),
-        (resource.RLIMIT_NOFILE, limits.PROBE_FILES),
+        (resource.RLIMIT_NOFILE, bounds.descriptors),
         (resource.RLIMIT_AS, _addresses_bytes() + bounds.memory_bytes),
     ]
     if bounds.cpu_s is not None:

@@ -15,10 +15,12 @@ import msgspec
 import typer
 
 from whimbrel.cli.option_values import window_of
+from whimbrel.cli.signer_files import signer_of
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.files.settings_file import read_limit, read_settings
 from whimbrel.model.document_errors import sentence
+from whimbrel.model.documents import plain
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.plan.objectives import Anomalies, check_objectives, read_objective
 
@@ -26,6 +28,7 @@ T = TypeVar("T")
 
 _CADENCE, _BUDGETS, _CONDITIONS = "Cadence and labels", "Budgets of a publication", "When devices fetch and activate"
 _PEOPLE = "Who must agree"
+_SIGNERS = "Whose model signature versions must have"
 _MONITORS, _ALONE = "What is watched while a version runs", "What a device decides alone"
 
 
@@ -81,6 +84,16 @@ _OPTIONS: dict[str, Any] = {
     "no_second_person_above": _option(
         bool, "--no-second-person-above", text="Take --second-person-above back.", panel=_PEOPLE
     ),
+    "model_signer_key": _option(
+        Path | None, text="The public key (PEM) whose OpenSSF model signature every version must have.", panel=_SIGNERS
+    ),
+    "model_signer_root": _option(
+        Path | None, text="Or root certificates (PEM), one of which must vouch for the signer.", panel=_SIGNERS
+    ),
+    "model_signer_identity": _option(
+        str | None, text="Whom the certificate must name: an e-mail address, URI or host name.", panel=_SIGNERS
+    ),
+    "no_model_signer": _option(bool, "--no-model-signer", text="Take the demand back.", panel=_SIGNERS),
     "objective": _option(
         list[str] | None,
         text='What every version must keep while it runs: "accuracy >= 84% weekly, take back", "latency_p99_ms < 10", '
@@ -175,11 +188,27 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
         named["second_person_above_percent"] = None
     elif given["second_person_above"] is not None:
         named["second_person_above_percent"] = _percent(given["second_person_above"])
+    if (signer := _model_signer(given)) is not None:
+        named["model_signer"] = signer
+    elif given["no_model_signer"]:
+        named["model_signer"] = None
     if given["local_limit"]:
         named["local_limits"] = _local_limits(given["local_limit"])
     elif given["no_local_limit"]:
         named["local_limits"] = None
     return filed | named
+
+
+def _model_signer(given: dict[str, Any]) -> dict[str, Any] | None:
+    key, root, identity = given["model_signer_key"], given["model_signer_root"], given["model_signer_identity"]
+    place = key or root
+    if place is None:
+        if identity is not None:
+            raise UntrustedInput("--model-signer-identity needs --model-signer-root, which vouches for the name")
+        return None
+    if (key is not None and (root is not None or identity is not None)) or given["no_model_signer"]:
+        raise UntrustedInput("give --model-signer-key, or --model-signer-root with --model-signer-identity")
+    return plain(signer_of(place, method="certificate" if key is None else "key", identity=identity or ""))
 
 
 def _objectives(given: list[str], *, none: bool) -> list[dict[str, Any]] | None:
@@ -229,7 +258,7 @@ def _local_limits(given: list[str]) -> dict[str, Any]:
 
 def _conditions(given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
-        if name.startswith("no_") and value and given[name.removeprefix("no_")]:
+        if name.startswith("no_") and value and given.get(name.removeprefix("no_")):
             option = name.removeprefix("no_").replace("_", "-")
             raise UntrustedInput(f"--{option} and --no-{option} contradict each other; keep one of them")
     named = {

@@ -25,6 +25,7 @@ from whimbrel.cli.fit import tell_fit_of_variants
 from whimbrel.cli.model_checks import Objections, TriedModel, check_files, try_models
 from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, waiting
+from whimbrel.cli.publish_provenance import GivenProvenance, Provenance, provenance_of, with_provenance
 from whimbrel.cli.publish_report import Patches, Published, tell_published
 from whimbrel.cli.role_signers import role_signers
 from whimbrel.cli.sources import Source, read_sources
@@ -66,12 +67,14 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,300}")
 
 
 @connected
+@with_provenance
 def publish(
     client: Client,
     files: Annotated[
         list[Path],
         typer.Argument(help=f"{TITLES}. A folder, or files that belong together, are one model with several files."),
     ],
+    *,
     model: ModelName,
     variant: Annotated[
         list[str] | None,
@@ -100,6 +103,7 @@ def publish(
             "--deltas/--no-deltas", help="Make patches now and say what they save; or leave it to the server."
         ),
     ] = True,
+    given: GivenProvenance,
     json: Json = False,
 ) -> None:
     """Publish a version: sign it, store it, and say what it is. Devices get it by a rollout.
@@ -119,6 +123,9 @@ def publish(
         if dry_run:
             tell_fit_of_variants(client, model, variants, json=json)
             return
+        provenance = provenance_of(
+            client, model, given, described.training, built_of, variants, scratch, now=datetime.now(UTC)
+        )
         published = _publish(
             client,
             _Draft(
@@ -127,6 +134,7 @@ def publish(
                 variants=variants,
                 sources=sources,
                 built_of=built_of,
+                provenance=provenance,
                 version=version or described.version,
                 semantic_version=semantic_version or described.semantic_version,
                 metrics=described.metrics | _metrics(metric or []),
@@ -169,6 +177,7 @@ class _Draft(msgspec.Struct, frozen=True, kw_only=True):
     variants: list[Variant]
     sources: list[Source]
     built_of: dict[str, Source]
+    provenance: Provenance
     version: str | None
     semantic_version: str | None
     metrics: dict[str, Metric]
@@ -184,12 +193,13 @@ class _Draft(msgspec.Struct, frozen=True, kw_only=True):
             self.model,
             identity,
             variants=self.variants,
-            training=self.card.training,
+            training=self.provenance.training,
             metrics=self.metrics,
             changelog=self.changelog,
             requires=self.card.requires,
             reference=_reference(self.card, self.sources, self.variants),
             local_limits=self.card.local_limits,
+            model_signatures=self.provenance.signatures,
             now=now,
         )
         sizes = {source.spec.name: sum(each.file.size_bytes for each in source.artifacts) for source in self.sources}
@@ -235,6 +245,7 @@ def _send(
     signer, *others = role_signers(client, roles.publisher_role(model))
     stored, sent = [], []
     artifacts = {each.file.sha256: each.bytes_at for source in draft.sources for each in source.artifacts}
+    artifacts |= draft.provenance.kept
     for sha256, bytes_at in artifacts.items():
         if client.has_artifact(sha256):
             stored.append(sha256)

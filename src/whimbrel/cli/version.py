@@ -12,6 +12,8 @@ from whimbrel.cli.fit import tell_fit
 from whimbrel.cli.floor import floor_of
 from whimbrel.cli.options import ModelName, Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
+from whimbrel.cli.provenance import provenance
+from whimbrel.cli.rebuild import rebuild
 from whimbrel.cli.role_signers import role_signers
 from whimbrel.errors import NotFound, Refused, UntrustedInput
 from whimbrel.flows.publishing.draft_revocations import DraftRevocation
@@ -100,6 +102,10 @@ def show(client: Client, version: Version, model: ModelName, json: Json = False)
         if draft.serial == detail.serial:
             say(f"  TAKEN BACK, and not revoked: {draft.because}")
             say(f"  To forbid it for ever, where the publisher's key is: {revoke_words(draft)}")
+
+
+app.command("provenance")(provenance)
+app.command("rebuild")(rebuild)
 
 
 @app.command("devices")

@@ -10,6 +10,7 @@ from whimbrel.health.report import Role
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Label
 from whimbrel.model.local_limits import LocalLimits
+from whimbrel.model.provenance import ModelSigner
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.plan.experiment import Experiment, ExperimentVariant
 from whimbrel.plan.experiment_states import Phase
@@ -61,6 +62,7 @@ class ModelSettings(Document, frozen=True):
     objectives: Objectives = ()  # what every version must keep while it runs
     anomalies: Anomalies = "alert"  # what follows where a version departs from its past, or from those beside it
     second_person_above_percent: SecondPersonAbove = None  # what a rollout may reach by one person's word; None: all
+    model_signer: ModelSigner | None = None  # whose model signature every version must have; None: nobody's
 
     def __post_init__(self) -> None:
         check_objectives(self.objectives)
@@ -105,6 +107,7 @@ class NewSettings(Document, frozen=True):
     objectives: Objectives | UnsetType = UNSET
     anomalies: Anomalies | UnsetType = UNSET
     second_person_above_percent: SecondPersonAbove | UnsetType = UNSET
+    model_signer: ModelSigner | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         if not isinstance(self.objectives, UnsetType):

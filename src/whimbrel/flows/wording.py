@@ -3,6 +3,7 @@
 import math
 from datetime import UTC, datetime
 
+from whimbrel.model.provenance import ModelSigner
 from whimbrel.model.selector import Selector
 from whimbrel.policy.policy import DAYS, Conditions, Window
 
@@ -30,6 +31,11 @@ def move_words(move: str) -> str:
 def evidence_words(needed: float) -> str:
     """What ln E means. `needed`: the ln E at which harm is proven."""
     return f"ln E is the evidence of harm: 0 or less is none, and harm is proven at {needed:.2f}"
+
+
+def signer_words(signer: ModelSigner) -> str:
+    """Whose model signature is meant."""
+    return "one given key" if signer.method == "key" else f"{signer.identity}, by a certificate"
 
 
 def devices_words(count: int) -> str:

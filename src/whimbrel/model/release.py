@@ -18,6 +18,7 @@ from whimbrel.model.ids import END, CalendarVersion, Digest, Label, LabelValue, 
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.paths import clash, file_and_folder, path_objection, shown
 from whimbrel.model.patterns import matching
+from whimbrel.model.provenance import Dataset, Kept, ModelSignature, Parent, SourceCode
 from whimbrel.model.selector import EVERYONE, Selector
 
 Dimension = int | str | None  # a number, a named dimension ("batch"), or unknown
@@ -208,7 +209,11 @@ class Reference(Document, frozen=True):
 
 
 class Training(Document, frozen=True):
-    """Where a version comes from. `build_hash` and `target_hardware` are the pipeline's own words."""
+    """Where a version comes from. `build_hash` and `target_hardware` are the pipeline's own words.
+
+    `dataset`, `parent` and `run` are words that nothing checks; `datasets` have digests, `code` has a commit, and
+    `parents` were published here. `recipe`: how its files are made again (`model/recipe.py`).
+    """
 
     date: Annotated[str, Meta(max_length=64)] = ""
     dataset: Annotated[str, Meta(max_length=256)] = ""
@@ -218,6 +223,10 @@ class Training(Document, frozen=True):
     architecture: Annotated[str, Meta(max_length=256)] = ""
     build_hash: Annotated[str, Meta(max_length=64)] = ""
     target_hardware: Annotated[tuple[LabelValue, ...], Meta(max_length=limits.TARGET_HARDWARE)] = ()
+    datasets: Annotated[tuple[Dataset, ...], Meta(max_length=limits.DATASETS)] = ()
+    code: SourceCode | None = None
+    parents: Annotated[tuple[Parent, ...], Meta(max_length=limits.PARENTS)] = ()
+    recipe: Kept | None = None
 
 
 class Requirement(Document, frozen=True):
@@ -231,7 +240,7 @@ class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1
     """One publication of a model, signed by its publisher, never changed. TUF target `models/<model>/<serial>.json`.
 
     `unchecked`: the objections that the publisher passed over, a sentence each. `local_limits`: what each device
-    decides by itself.
+    decides by itself. `model_signatures`: those of other people over its files, as the publisher verified them.
     """
 
     model: Name
@@ -254,6 +263,7 @@ class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1
     reference: Reference | None = None
     unchecked: Annotated[tuple[Text, ...], Meta(max_length=limits.OBJECTIONS)] = ()
     local_limits: LocalLimits | None = None
+    model_signatures: Annotated[tuple[ModelSignature, ...], Meta(max_length=limits.MODEL_SIGNATURES)] = ()
 
     def __post_init__(self) -> None:
         CalendarVersion.parse(self.version)
@@ -261,6 +271,14 @@ class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names):
             raise ValueError(f"two variants share a name: {sorted(names)}")
+        if unknown := {name for signed in self.model_signatures for name in signed.variants} - set(names):
+            raise ValueError(f"a model signature is over the variant {min(unknown)!r}, which is not there")
+
+    @property
+    def kept(self) -> tuple[Kept, ...]:
+        """The files that people may fetch, beside its artifacts: its recipe, bundles and what verifies them."""
+        recipe = () if self.training.recipe is None else (self.training.recipe,)
+        return (*recipe, *(each for signed in self.model_signatures for each in (signed.bundle, signed.anchor)))
 
     @property
     def digests(self) -> frozenset[str]:

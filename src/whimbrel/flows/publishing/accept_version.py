@@ -2,8 +2,10 @@
 
 1. The version is of this model, new, and next in order: whoever was second is refused and tries again.
 2. It keeps the model's budgets, and all of its artifacts are stored with the size that is signed.
-3. The publisher's role lists it, and is the next version of that role (compare-and-swap).
-4. The first version of a model becomes the baseline and the champion at once, unless it is held: then no device gets it
+3. Where the model demands a model signature, the caller verified one over every variant; and the versions that it was
+   made from are published here.
+4. The publisher's role lists it, and is the next version of that role (compare-and-swap).
+5. The first version of a model becomes the baseline and the champion at once, unless it is held: then no device gets it
    before a rollout says so, and neither does any later one.
 
 Called by the admin API.
@@ -14,12 +16,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from whimbrel.errors import Conflict, Refused, UntrustedInput
+from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import PublishingPort, SignedRolesPort
 from whimbrel.flows.publishing.publish import build_hash, check_budgets, check_unpublished
 from whimbrel.flows.records import VersionRecord
+from whimbrel.flows.wording import signer_words
 from whimbrel.model.documents import parse
+from whimbrel.model.provenance import ModelSigner
 from whimbrel.model.release import File, Release
 from whimbrel.trust import roles as names
 
@@ -39,13 +43,14 @@ def accept_version(
     release: bytes,
     publisher: bytes,
     hold: bool = False,
+    signed_by: ModelSigner | None = None,
     actor: str = "",
     now: float,
 ) -> Accepted:
     """Publish the `release` document that the `publisher` role lists. `now`: POSIX seconds.
 
-    `hold`: a first version waits for a rollout. `actor`: the account that sent it; the publisher's role where there are
-    no accounts.
+    `hold`: a first version waits for a rollout. `signed_by`: whose model signature over all of its variants the caller
+    verified. `actor`: the account that sent it; the publisher's role where there are no accounts.
 
     Raises `Conflict` where somebody was first, `Refused` for a budget or an artifact that is not stored,
     `UntrustedInput` for documents that contradict each other or a wrong signature.
@@ -59,13 +64,20 @@ def accept_version(
     if document.build_hash != build_hash(document.variants):
         raise UntrustedInput(f"build hash {document.build_hash} does not belong to these files")
     check_budgets(document, record.settings)
+    demanded = record.settings.model_signer
+    if demanded is not None and demanded != signed_by:
+        raise Refused(f"{model} demands a model signature by {signer_words(demanded)}; publish with --model-signature")
+    _check_parents(registry, document)
     _check_stored(registry, (file for variant in document.variants for file in variant.files))
+    _check_kept(registry, document)
     role = names.publisher_role(model)
     path = names.release_path(model, document.serial)
     roles.accept_publication(role, publisher, {path: release}, now=datetime.fromtimestamp(now, UTC))
     first = not earlier and not hold
     version = _record(registry.namespace, document, good=first, now=now)
-    registry.add_version(version, release=release, digests=document.digests)
+    registry.add_version(
+        version, release=release, digests={*document.digests, *(each.sha256 for each in document.kept)}
+    )
     if first:  # there is no rollout for it
         registry.change_model(model, baseline=document.serial)
         registry.set_alias(model, "champion", document.serial)
@@ -96,6 +108,24 @@ def _check_stored(registry: PublishingPort, files: Iterable[File]) -> None:
             raise Refused(f"artifact {file.sha256} is not stored yet; send it first")
         if stored != file.size_bytes:  # budgets and devices go by the size that is signed
             raise UntrustedInput(f"{file.name} is said to have {file.size_bytes} bytes; {stored} are stored")
+
+
+def _check_kept(registry: PublishingPort, release: Release) -> None:
+    """The same of the files that people may fetch beside it."""
+    for kept in release.kept:
+        if registry.artifact_size(kept.sha256) != kept.size_bytes:
+            raise Refused(f"the file {kept.sha256} of its provenance is not stored with that size; send it first")
+
+
+def _check_parents(registry: PublishingPort, release: Release) -> None:
+    """Raises `UntrustedInput` where a version that it was made from is not published here."""
+    for parent in release.training.parents:
+        try:
+            version = registry.version(parent.model, parent.serial)
+        except NotFound as error:
+            raise UntrustedInput(f"its parent {parent.model} {parent.version} is not published here") from error
+        if version.version != parent.version:
+            raise UntrustedInput(f"serial {parent.serial} of {parent.model} is {version.version}, not {parent.version}")
 
 
 def _record(namespace: str, release: Release, *, good: bool, now: float) -> VersionRecord:

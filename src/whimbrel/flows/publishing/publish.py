@@ -15,6 +15,7 @@ from whimbrel.flows.records import ModelSettings, VersionRecord
 from whimbrel.model.document_errors import sentence
 from whimbrel.model.ids import CalendarVersion, semantic_key
 from whimbrel.model.local_limits import LocalLimits
+from whimbrel.model.provenance import ModelSignature
 from whimbrel.model.release import Metric, Reference, Release, Requirement, Training, Variant
 
 
@@ -89,6 +90,7 @@ def write_release(
     requires: Sequence[Requirement] = (),
     reference: Reference | None = None,
     local_limits: LocalLimits | None = None,
+    model_signatures: Sequence[ModelSignature] = (),
     now: datetime,
 ) -> Release:
     """The document that the publisher signs."""
@@ -107,6 +109,7 @@ def write_release(
             requires=tuple(requires),
             reference=reference,
             local_limits=local_limits,
+            model_signatures=tuple(model_signatures),
         )
     except ValueError as error:
         raise UntrustedInput(f"the release cannot be written: {sentence(str(error))}") from error

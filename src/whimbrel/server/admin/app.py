@@ -44,6 +44,7 @@ from whimbrel.server.admin.openapi import SECURITY_SCHEME, StructNames, openapi_
 from whimbrel.server.admin.operations import AdminContext, Operations
 from whimbrel.server.admin.policies import POLICY_ROUTES
 from whimbrel.server.admin.problems import ProblemResponses
+from whimbrel.server.admin.provenance import PROVENANCE_ROUTES
 from whimbrel.server.admin.rollouts import ROLLOUT_ROUTES
 from whimbrel.server.admin.status import STATUS_ROUTES
 from whimbrel.server.admin.tickets import TICKET_ROUTES
@@ -60,6 +61,7 @@ _ROUTES = (
     *KEY_ROUTES,
     *MODEL_ROUTES,
     *VERSION_ROUTES,
+    *PROVENANCE_ROUTES,
     *FLOOR_ROUTES,
     *POLICY_ROUTES,
     *ARTIFACT_ROUTES,

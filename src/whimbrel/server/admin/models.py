@@ -125,7 +125,9 @@ async def patch_model(
     """Change the settings that the body names; the others stay."""
     del data  # it is the schema; the framework takes "60" for 60, and a setting that is to last must be what it says
     changes = parse(NewSettings, await request.body(), what="the settings")
-    if not isinstance(changes.second_person_above_percent, msgspec.UnsetType):
+    if not isinstance(changes.second_person_above_percent, msgspec.UnsetType) or not isinstance(
+        changes.model_signer, msgspec.UnsetType
+    ):
         caller.check(Permission.GOVERN)
 
     def change(stores: Stores) -> ModelView:

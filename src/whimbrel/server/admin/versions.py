@@ -32,6 +32,7 @@ from whimbrel.server.admin.views.versions import (
     VersionDetail,
     VersionView,
 )
+from whimbrel.server.model_signatures import check_signed
 from whimbrel.stores.transaction import Stores
 
 
@@ -106,6 +107,10 @@ async def publish_version(
     data: JSONBody[NewVersion],
 ) -> PublishedVersion:
     """Publish a version."""
+    release = parse(Release, data.release, what="the release")
+    signer = await operations.do(namespace, lambda stores: stores.registry.model(model).settings.model_signer)
+    if signer is not None:
+        await check_signed(operations.context.blobs, namespace, release, signer, now=operations.now())
 
     def publish(stores: Stores) -> PublishedVersion:
         accepted = accept_version(
@@ -114,6 +119,7 @@ async def publish_version(
             model,
             release=data.release,
             publisher=data.publisher,
+            signed_by=signer,
             hold=data.hold or not caller.may(Permission.RELEASE),  # a first version is everybody's at once
             actor=caller.account,
             now=operations.now(),
