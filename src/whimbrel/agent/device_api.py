@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from whimbrel import limits
 from whimbrel.agent.answers import Misfit, excerpt, is_problem
@@ -64,14 +65,16 @@ class DeviceApi:
         clock: Clock,
         confidential: bool = True,
         granted: Callable[[dict[str, str]], None] = lambda _labels: None,
+        enrolled: Callable[[], None] = lambda: None,
     ) -> None:
         """`confidential`: whether nobody on the way to `url` can answer in the server's place.
 
         `granted` is told the labels that the server gives the device, at the start and whenever they change.
+        `enrolled` is called where the device has a new credential.
         """
         self._path = path
         self._key = DeviceKey(path.parent, device_id, disk=disk)
-        self._granted = granted
+        self._granted, self._enrolled = granted, enrolled
         self._url = f"{url}/device/v1"
         self._device_id = device_id
         self._labels = labels
@@ -103,9 +106,14 @@ class DeviceApi:
         return self.known and not self._was_enrolled
 
     @property
+    def key(self) -> Ed25519PrivateKey | None:
+        """The device's key; None before one was made."""
+        return self._key.get() if self._key.exists else None
+
+    @property
     def public_key(self) -> str | None:
         """The key by which the server knows this device, or may know it; None before one was made."""
-        return public_key_of(self._key.get()) if self._key.exists else None
+        return public_key_of(self.key) if self.key is not None else None
 
     def enrol(self) -> None:
         """Make the device known where it is not yet. Raises `Unavailable`, `NotAllowed`, `BadBody`."""
@@ -199,7 +207,10 @@ class DeviceApi:
         credential = self._parsed(Credential, "enrol", self._post("enrol", documents.encode(body)))
         if credential.device_id != self._device_id:
             raise UntrustedInput(f"the server enrolled {credential.device_id!r}; expected {self._device_id!r}")
+        is_new = self._credential is None or credential.credential != self._credential.credential
         self._keep(credential)
+        if is_new:
+            self._enrolled()
         return credential
 
     def _keep(self, credential: Credential) -> None:

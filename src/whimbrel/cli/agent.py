@@ -19,6 +19,7 @@ from whimbrel.agent.locks import is_held
 from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.status import own_words, read_status, state_words, waits_for_words
 from whimbrel.cage.check import report
+from whimbrel.cli.run_history import agent_history
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.plain_text import in_json, one_line
@@ -32,6 +33,8 @@ app = typer.Typer(
     "Later, `whimbrel agent run --folder /var/lib/models` is enough.",
     no_args_is_help=True,
 )
+
+app.command("history")(agent_history)
 
 Folder = Annotated[Path, typer.Option("--folder", help="Where the agent keeps models, journal and settings.")]
 ServerUrl = Annotated[str | None, typer.Option("--server", help="The server, such as https://models.example.com.")]

@@ -11,6 +11,7 @@ from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, ago, print_json, print_table, say, when
+from whimbrel.cli.run_history import device_history
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.report import Build
 from whimbrel.server.admin.views.devices import (
@@ -30,6 +31,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+
+app.command("history")(device_history)
 
 Device = Annotated[str, typer.Argument(help="A device's id, as `device list` shows it.", show_default=False)]
 Why = Annotated[str, typer.Option("--because", help="The reason, for the audit log.")]
