@@ -19,7 +19,7 @@ from whimbrel.agent.locks import is_held
 from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.status import own_words, read_status, state_words, waits_for_words
 from whimbrel.cage.check import report
-from whimbrel.cli.run_history import agent_history
+from whimbrel.cli.agent_history import agent_history
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.plain_text import in_json, one_line

@@ -9,9 +9,9 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.device_history import device_history
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, ago, print_json, print_table, say, when
-from whimbrel.cli.run_history import device_history
 from whimbrel.errors import UntrustedInput
 from whimbrel.health.report import Build
 from whimbrel.server.admin.views.devices import (

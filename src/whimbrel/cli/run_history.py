@@ -1,4 +1,4 @@
-"""`whimbrel device history` and `whimbrel agent history`: which versions were active on a device, and the proof of it."""
+"""A run history, shown: which versions were active on a device, and the proof of it. For the device and the server."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -8,22 +8,15 @@ from typing import Annotated
 import msgspec
 import typer
 
-from whimbrel import limits
-from whimbrel.agent.disk import RealDisk
-from whimbrel.agent.run_history import FILE, read_log
-from whimbrel.agent.settings import kept
-from whimbrel.cli.connect import Client, connected_unless, quoted
-from whimbrel.cli.output import Json, counted, print_json, print_table, say, when
+from whimbrel.cli.output import counted, print_json, print_table, say, when
 from whimbrel.durable import write_durably
-from whimbrel.errors import NotFound, UntrustedInput
+from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import encode
 from whimbrel.trust.run_history_answer import RunAnswer, RunPeriod, answers_of, periods_of
 from whimbrel.trust.run_history_proof import (
     CheckedBranch,
-    ProofBranch,
     RunHistoryProof,
     check_run_proof,
-    read_proof,
 )
 
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Only of this model.")]
@@ -47,69 +40,6 @@ class RunHistoryShown(msgspec.Struct, frozen=True):
     answers: list[RunAnswer] | None
 
 
-@connected_unless("proof")
-def device_history(
-    client: Client | None,
-    device: Annotated[str | None, typer.Argument(help="A device's id; with --proof, none.", show_default=False)] = None,
-    model: Model = None,
-    at: At = None,
-    proof: Annotated[
-        Path | None, typer.Option("--proof", help="Check this exported proof instead; needs no server and no network.")
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option("--key", help="The device's public key (`agent status` shows it): believe no other.")
-    ] = None,
-    export: Export = None,
-    json: Json = False,
-) -> None:
-    """Which versions were active on a device, since when and until when: as it signed it, and checked here.
-
-    --at TIME answers for one moment, or says why that is not known. --export FILE writes the proof, and --proof FILE
-    checks one without a server. A device that was removed keeps its history.
-    """
-    moment = None if at is None else read_time(at)
-    if client is not None:
-        if device is None:
-            raise UntrustedInput("name a device (whimbrel device list), or a proof that was exported: --proof FILE")
-        document = client.get(f"devices/{quoted(device)}/history", as_=RunHistoryProof)
-    else:
-        document = _read(proof or Path())
-        if device not in {None, document.device_id}:
-            raise UntrustedInput(f"{proof} is the history of {document.device_id}, and not of {device}")
-    _show(document, model=model, at=moment, key=key, export=export, json=json)
-
-
-def agent_history(
-    folder: Annotated[Path, typer.Option("--folder", help="The agent's folder.")],
-    model: Model = None,
-    at: At = None,
-    export: Export = None,
-    json: Json = False,
-) -> None:
-    """Which versions were active here, by this device's own log. Reads the folder only.
-
-    What its key has signed so far is shown. Without an enrolment the device has no key, and signs nothing.
-    """
-    disk = RealDisk()
-    settings, log = kept(folder, disk=disk), read_log(folder / FILE, disk=disk)
-    if settings is None:
-        raise NotFound(f"{folder} is no agent's folder; see: whimbrel agent run --help")
-    if log is None or not log.head:
-        raise NotFound(
-            f"{folder} has no signed history yet: a device signs it once it is enrolled, and with its reports; its log has "
-            f"{counted(0 if log is None else log.newest, 'entry', plural='entries')}"
-        )
-    number = msgspec.json.decode(log.head)["number"]
-    branch = ProofBranch(branch=1, head=log.head, signature=log.signature, entries=log.texts(log.dropped, number))
-    document = RunHistoryProof(
-        device_id=log.device_id, made_at=log.seen_at, public_key=log.public_key, branches=(branch,)
-    )
-    moment = None if at is None else read_time(at)
-    _show(document, model=model, at=moment, key=log.public_key, export=export, json=json)
-    if not json and log.newest > number:
-        say(f"{counted(log.newest - number, 'further entry', plural='further entries')}: signed with the next reports")
-
-
 def read_time(text: str) -> float:
     """POSIX seconds of an ISO 8601 time, in UTC unless it says otherwise. Raises `UntrustedInput`."""
     try:
@@ -119,16 +49,7 @@ def read_time(text: str) -> float:
         raise UntrustedInput(f"{text!r} is no time; expected one like 2026-11-30T12:00:00Z or 2026-11-30") from error
 
 
-def _read(path: Path) -> RunHistoryProof:
-    try:
-        with path.open("rb") as file:
-            content = file.read(limits.RUN_PROOF_BYTES + 1)
-    except OSError as error:
-        raise UntrustedInput(f"the proof cannot be read: {error}") from error
-    return read_proof(content, what=str(path))
-
-
-def _show(
+def show_run_history(
     document: RunHistoryProof,
     *,
     model: str | None,
@@ -137,6 +58,7 @@ def _show(
     export: Path | None,
     json: bool,
 ) -> None:
+    """Check a proof, and print or export it. Raises `UntrustedInput` where anything in it does not fit."""
     branches = check_run_proof(document, key=key)
     if key is not None and document.branches and not branches:
         raise UntrustedInput(f"nothing in this history is signed with the key {key}")
@@ -196,9 +118,7 @@ def _say_answer(answer: RunAnswer) -> None:
     if period.artifact is not None:
         say(f"  artifact sha256:{period.artifact}; entries {', '.join(map(str, period.entries))}")
     if period.signed_time:
-        say(
-            f"  not earlier than {when(period.signed_time)} UTC, whatever its clock said: so new was the metadata it had"
-        )
+        say(f"  not earlier than {when(period.signed_time)} UTC, whatever its clock said: so new was its metadata")
 
 
 def _say_branches(document: RunHistoryProof, branches: Sequence[CheckedBranch], *, is_key_given: bool) -> None:

@@ -84,7 +84,8 @@ def check_run_proof(proof: RunHistoryProof, *, key: str | None = None) -> list[C
         checked[branch.branch] = CheckedBranch(
             branch=branch, head=head, entries=(*earlier, *(entry for entry, _ in chain))
         )
-        digests[branch.branch] = own
+        inherited = digests.get(branch.parent or 0, {}) if earlier else {}
+        digests[branch.branch] = {n: digest for n, digest in inherited.items() if n <= branch.after} | own
     if key is None:
         return list(checked.values())
     return [each for each in checked.values() if each.head.public_key == key]
@@ -133,6 +134,8 @@ def _earlier(
     if parent is None or parent.head.log != head.log or parent.head.public_key != head.public_key:
         raise UntrustedInput(f"branch {branch.branch} names a parent that is not before it, or of another log")
     known = digests[branch.parent].get(number)
-    if known is not None and known != previous:
+    if known is None:  # it was dropped: nothing proves what came before
+        return ()
+    if known != previous:
         raise UntrustedInput(f"branch {branch.branch} does not follow entry {number} of branch {branch.parent}")
     return tuple(entry for entry in parent.entries if entry.number <= number)
