@@ -6,6 +6,7 @@
 3. One process at a time runs cycles on a folder; sessions need no such permission, and no cycles.
 """
 
+import functools
 import logging
 import os
 import random
@@ -21,6 +22,7 @@ from whimbrel.agent import sets
 from whimbrel.agent import settings as settings_file
 from whimbrel.agent.allowance import Allowance, day_budget_bytes
 from whimbrel.agent.assembly import can_patch
+from whimbrel.agent.attestation import Attester, open_attester
 from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Bundle, Switched
 from whimbrel.agent.changes import Changes
@@ -121,6 +123,7 @@ class Agent:
             confidential=is_confidential(settings.server),
             granted=self._take_granted,
             enrolled=self._runs.send_again,
+            attester=functools.partial(self._find_attester, options.attester),
         )
         self._api = api
         self._installations: dict[str, Installation] = {}
@@ -154,6 +157,11 @@ class Agent:
         self._labels.update({**self._own_labels, **labels})
         for name in without:
             del self._labels[name]
+
+    def _find_attester(self, given: Attester | None) -> Attester | None:
+        """Who vouches for this device when it enrols: looked for only then."""
+        kind = self.settings.attestation
+        return given or (open_attester(kind, self.folder) if kind else None)
 
     def _make_download(self, url: str, chance: random.Random, *, monotonic: Clock) -> Download:
         return Download(

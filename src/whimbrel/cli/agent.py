@@ -93,6 +93,13 @@ MeteredRefreshMin = Annotated[
     ),
 ]
 Quota = Annotated[int | None, typer.Option("--quota-mib", min=0, help="Bound of the folder; 0: what the disk has.")]
+Attestation = Annotated[
+    str | None,
+    typer.Option(
+        "--attestation",
+        help="Enrol with an attestation of this kind, by an installed attester. '' for none.",
+    ),
+]
 OnChange = Annotated[
     str | None,
     typer.Option("--on-change", help="A command that runs when another version is active; give it at each start."),
@@ -119,6 +126,7 @@ def run(
     refresh_min_s: RefreshMin = None,
     metered_refresh_min_s: MeteredRefreshMin = None,
     quota_mib: Quota = None,
+    attestation: Attestation = None,
     on_change: OnChange = None,
 ) -> None:
     """Run until SIGTERM: refresh, decide, install, try, commit or go back, report.
@@ -148,6 +156,7 @@ def run(
         refresh_min_s=refresh_min_s,
         metered_refresh_min_s=metered_refresh_min_s,
         quota_mib=quota_mib,
+        attestation=attestation,
     ):
         pass  # what was given is right, and in the folder
     token = _enrol_token(enrol_token_file)
@@ -174,6 +183,7 @@ def check(
     refresh_min_s: RefreshMin = None,
     metered_refresh_min_s: MeteredRefreshMin = None,
     quota_mib: Quota = None,
+    attestation: Attestation = None,
     json: Json = False,
 ) -> None:
     """Do one cycle now, and say what was decided and why. It may download, probe and activate.
@@ -198,6 +208,7 @@ def check(
         refresh_min_s=refresh_min_s,
         metered_refresh_min_s=metered_refresh_min_s,
         quota_mib=quota_mib,
+        attestation=attestation,
     ) as agent:
         result = agent.cycle(force=True)
     _end_with(result, json=json)
