@@ -38,6 +38,18 @@ WINDOW_DIGESTS = 8  # of an installation: what a network delays is no older than
 DUPLICATE_SIGNS = 2  # one sign of a second installation may be an accident, such as a restored snapshot
 DUPLICATE_WITHIN_S = 7 * 86400.0  # between two signs: a machine that is on once a week is noticed, too
 
+# --- run histories: which versions were active on a device (health/run_history.py) ---
+RUN_ENTRIES = 200  # that a device keeps: two an update, so some years of one model in 100 KB
+RUN_ENTRIES_DROPPED = 50  # the oldest of these at once, where they are too many: a rewrite of all is rare
+RUN_ENTRIES_SENT = 32  # with one batch of reports: 16 KB; the others follow with the next ones
+RUN_ENTRIES_KEPT = 400  # of a branch, on the server: twice what the device has, so that its past outlives its disk
+RUN_BRANCHES = 16  # of a device on the server: a new key, a lost folder and a copied one each begin another
+RUN_ENTRY_BYTES = 1000  # one entry, UTF-8; an honest one has 300 to 600
+RUN_REASON_CHARS = 200  # why a version was left, in an entry: a sentence
+RUN_HEAD_BYTES = 1000  # a signed head, UTF-8; an honest one has 400
+RUN_HEAD_S = 3600.0  # between two signed heads where nothing changed: an answer is at most so old, a check costs 100 us
+RUN_PROOF_BYTES = 16 * MIB  # of a proof that is read: all entries of all branches, each with escapes
+
 # --- documents ---
 DOCUMENT_BYTES = 4 * MIB  # one signed document; a release with 1,000 golden values is 200 KiB
 EXPLAINED_BYTES = 64 * KIB  # of a refused document that is read again, so that its error shows what was found

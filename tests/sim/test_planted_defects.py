@@ -18,6 +18,7 @@ from whimbrel.agent import assembly, installation, session_results, tuf_client
 from whimbrel.agent.installation import Installation
 from whimbrel.agent.integrity import Integrity
 from whimbrel.agent.preparation import Preparation
+from whimbrel.agent.run_history import RunHistory
 from whimbrel.agent.session_results import SessionResults
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.swaps import Swaps
@@ -323,6 +324,20 @@ def _what_was_seen_in_the_shadow_is_lost(patch: pytest.MonkeyPatch) -> Callable[
     return _in_the_shadow
 
 
+def _what_happened_unseen_is_dated_exactly(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    patch.setattr(RunHistory, "_unseen_since", lambda self, model: self._now())
+    return _cut_often
+
+
+def _what_happened_unseen_is_not_looked_for(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    patch.setattr(RunHistory, "look", lambda self, state: None)
+    return _cut_often
+
+
+def _cut_often(world: Simulation) -> None:
+    world.faults.rates |= {"power cut": 20.0, "off for long": 2.0, "clock jump": 0.0}
+
+
 def _often(kind: str, rate: float = 3.0) -> Callable[[Simulation], None]:
     return lambda world: world.faults.rates.__setitem__(kind, rate)
 
@@ -357,6 +372,8 @@ def _often(kind: str, rate: float = 3.0) -> Callable[[Simulation], None]:
         (_arms_are_for_everyone, "assigned"),
         (_what_was_seen_in_the_shadow_is_lost, "counted"),
         (_ways_are_mixed_up, "ways"),
+        (_what_happened_unseen_is_dated_exactly, "recorded"),
+        (_what_happened_unseen_is_not_looked_for, "recorded"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__.strip("_"),
 )
@@ -371,7 +388,7 @@ def test_planted_defect_is_caught(monkeypatch: pytest.MonkeyPatch, plant: Plant,
     pytest.fail(f"{len(SEEDS)} worlds did not show it; the last showed {found}")
 
 
-@pytest.mark.parametrize("prepare", [_swaps_wait, _in_the_shadow, _compared, _alike])
+@pytest.mark.parametrize("prepare", [_swaps_wait, _in_the_shadow, _compared, _alike, _cut_often])
 def test_the_same_worlds_without_the_defect_keep_every_promise(prepare: Callable[[Simulation], None]) -> None:
     """A world that was made for one defect would prove nothing if it broke the promise by itself."""
     assert [simulate(seed, devices=DEVICES, prepare=prepare).violations for seed in range(6)] == [()] * 6

@@ -6,6 +6,7 @@
 3. One process at a time runs cycles on a folder; sessions need no such permission, and no cycles.
 """
 
+import functools
 import logging
 import os
 import random
@@ -21,6 +22,7 @@ from whimbrel.agent import sets
 from whimbrel.agent import settings as settings_file
 from whimbrel.agent.allowance import Allowance, day_budget_bytes
 from whimbrel.agent.assembly import can_patch
+from whimbrel.agent.attestation import Attester, open_attester
 from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Bundle, Switched
 from whimbrel.agent.changes import Changes
@@ -43,6 +45,7 @@ from whimbrel.agent.probes import rest
 from whimbrel.agent.progress import DownloadProgress, ProgressMeter
 from whimbrel.agent.refreshing import Refreshing
 from whimbrel.agent.reporting import Reporting
+from whimbrel.agent.run_history import RunHistory
 from whimbrel.agent.self_measures import SelfMeasures
 from whimbrel.agent.session import Session
 from whimbrel.agent.shadow import ShadowClient
@@ -51,7 +54,7 @@ from whimbrel.agent.status import StatusFile, model_status, read_status
 from whimbrel.agent.swaps import Swaps
 from whimbrel.agent.transport import HttpNetwork, Proxies, is_confidential
 from whimbrel.agent.tuf_client import TrustClient
-from whimbrel.device.ports import Prober
+from whimbrel.device.ports import Clock, Prober
 from whimbrel.device.states import PREPARING, State
 from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError, reason_of
 
@@ -95,21 +98,18 @@ class Agent:
         self._trust = TrustClient(
             folder / "trust", url=url, root=root, models=settings.models, disk=disk, network=self._network
         )
-        self._download = Download(
-            folder / "incoming",
-            disk=disk,
-            network=self._network,
-            mirrors=Mirrors((*settings.mirrors, f"{url}/artifacts"), now=self._now, chance=chance),
-            allowance=self._allowance(),
-            stopped=self._stop.is_set,
-            offline=lambda: self._network.offline,
-            now=self._now,
-            monotonic=options.monotonic,
-            meter=ProgressMeter(self._tell_progress, monotonic=options.monotonic),
-        )
+        self._download = self._make_download(url, chance, monotonic=options.monotonic)
         self._progress = options.progress
         self._changes = Changes(folder / "told.json", disk=disk, hook=options.on_change)
         self._spool = Spool(folder / "spool.json", disk=disk)
+        self._runs = RunHistory(
+            folder,
+            device_id=settings.device_id,
+            key=lambda: self._api.key,
+            disk=disk,
+            now=self._now,
+            signed_time=lambda: self._trust.memory.signed_at,
+        )
         api = DeviceApi(
             folder / "credential.json",
             url=url,
@@ -122,6 +122,8 @@ class Agent:
             clock=options.monotonic,
             confidential=is_confidential(settings.server),
             granted=self._take_granted,
+            enrolled=self._runs.send_again,
+            attester=functools.partial(self._find_attester, options.attester),
         )
         self._api = api
         self._installations: dict[str, Installation] = {}
@@ -137,6 +139,7 @@ class Agent:
             network=self._network,
             chance=chance,
             installing=self._installing,
+            runs=self._runs,
         )
         self._housekeeping = Housekeeping(
             folder, disk=disk, trust=self._trust, download=self._download, installations=self._installations
@@ -154,6 +157,25 @@ class Agent:
         self._labels.update({**self._own_labels, **labels})
         for name in without:
             del self._labels[name]
+
+    def _find_attester(self, given: Attester | None) -> Attester | None:
+        """Who vouches for this device when it enrols: looked for only then."""
+        kind = self.settings.attestation
+        return given or (open_attester(kind, self.folder) if kind else None)
+
+    def _make_download(self, url: str, chance: random.Random, *, monotonic: Clock) -> Download:
+        return Download(
+            self.folder / "incoming",
+            disk=self._disk,
+            network=self._network,
+            mirrors=Mirrors((*self.settings.mirrors, f"{url}/artifacts"), now=self._now, chance=chance),
+            allowance=self._allowance(),
+            stopped=self._stop.is_set,
+            offline=lambda: self._network.offline,
+            now=self._now,
+            monotonic=monotonic,
+            meter=ProgressMeter(self._tell_progress, monotonic=monotonic),
+        )
 
     def _allowance(self) -> Allowance:
         return Allowance(
@@ -177,6 +199,7 @@ class Agent:
             download=self._download,
             api=api,
             spool=self._spool,
+            runs=self._runs,
             now=self._now,
             situation=self._situation,
             probes=probes,
@@ -308,6 +331,7 @@ class Agent:
             for each in self._installations.values():
                 each.state.load(now=self._now())
             self._end_set()
+            self._look_at_runs()
             for each in self._installations.values():
                 each.look_at_sessions()
                 each.check_active()
@@ -328,6 +352,7 @@ class Agent:
             for each in self._installations.values():
                 each.check_again()
                 each.write_down()
+            self._look_at_runs()
             if not self._network.offline:
                 self._reporting.flush()
                 self._reporting.report_when_due()
@@ -345,7 +370,14 @@ class Agent:
         self._status_file.write(self._status)
         return CycleResult(self._next_s(), refreshed, self._status["models"], tuple(problems))
 
+    def _look_at_runs(self) -> None:
+        self._runs.keeps_only(self._installations)
+        for each in self._installations.values():
+            self._runs.look(each.state)
+        self._runs.save()
+
     def _look_for_changes(self) -> None:
+        self._runs.save()
         self._changes.look(each.state for each in self._installations.values())
 
     def _tell_progress(self, progress: DownloadProgress) -> None:

@@ -5,6 +5,7 @@
 2. The device proves a key of its own where it enrols and where it gets a token: it signs a challenge of the server. A
    server that gives no challenges (404) is an old one, and is told no proof. A device that enrolled without a key
    adopts its key, by its credential, when it next needs a token.
+   Where the device has an attester, each enrolment brings an attestation too.
 3. An enrolment tells which models the device follows, the labels that policies ask for, and no others.
 4. A body that the server calls wrong (400, 413) is never sent again; anything else is tried again later.
 5. Only the server's own answers count. Only 204 means that something is stored, and an error is the server's where it
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from whimbrel import limits
 from whimbrel.agent.answers import Misfit, excerpt, is_problem
+from whimbrel.agent.attestation import Attester, attestation_for
 from whimbrel.agent.backoff import check_patience
 from whimbrel.agent.device_key import DeviceKey
 from whimbrel.agent.disk import Disk
@@ -64,14 +67,17 @@ class DeviceApi:
         clock: Clock,
         confidential: bool = True,
         granted: Callable[[dict[str, str]], None] = lambda _labels: None,
+        enrolled: Callable[[], None] = lambda: None,
+        attester: Callable[[], Attester | None] = lambda: None,
     ) -> None:
         """`confidential`: whether nobody on the way to `url` can answer in the server's place.
 
         `granted` is told the labels that the server gives the device, at the start and whenever they change.
+        `enrolled` is called where the device has a new credential. `attester`: who vouches for it, if anybody does.
         """
         self._path = path
         self._key = DeviceKey(path.parent, device_id, disk=disk)
-        self._granted = granted
+        self._granted, self._enrolled, self._attester = granted, enrolled, attester
         self._url = f"{url}/device/v1"
         self._device_id = device_id
         self._labels = labels
@@ -103,9 +109,14 @@ class DeviceApi:
         return self.known and not self._was_enrolled
 
     @property
+    def key(self) -> Ed25519PrivateKey | None:
+        """The device's key; None before one was made."""
+        return self._key.get() if self._key.exists else None
+
+    @property
     def public_key(self) -> str | None:
         """The key by which the server knows this device, or may know it; None before one was made."""
-        return public_key_of(self._key.get()) if self._key.exists else None
+        return public_key_of(self.key) if self.key is not None else None
 
     def enrol(self) -> None:
         """Make the device known where it is not yet. Raises `Unavailable`, `NotAllowed`, `BadBody`."""
@@ -195,11 +206,17 @@ class DeviceApi:
             return credential  # the request for a token says what is wrong
 
     def _send_enrolment(self, body: Enrolment) -> Credential:
+        if body.proof is not None and (attester := self._attester()) is not None:
+            attestation = attestation_for(attester, body.proof, device_id=self._device_id)
+            body = msgspec.structs.replace(body, attestation=attestation)
         body = msgspec.structs.replace(body, takes_cohort_key=True, labels=self._labels(), models=self._models)
         credential = self._parsed(Credential, "enrol", self._post("enrol", documents.encode(body)))
         if credential.device_id != self._device_id:
             raise UntrustedInput(f"the server enrolled {credential.device_id!r}; expected {self._device_id!r}")
+        is_new = self._credential is None or credential.credential != self._credential.credential
         self._keep(credential)
+        if is_new:
+            self._enrolled()
         return credential
 
     def _keep(self, credential: Credential) -> None:

@@ -10,6 +10,7 @@ from whimbrel.agent.device_api import DeviceApi
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download
 from whimbrel.agent.probes import shared_server
+from whimbrel.agent.run_history import RunHistory
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import Situation
@@ -30,6 +31,7 @@ class DeviceContext(msgspec.Struct, frozen=True):
     download: Download
     api: DeviceApi
     spool: Spool
+    runs: RunHistory
     now: Clock
     situation: Callable[[], Situation]
     probes: Prober | None  # None: the probe server that all agents of this process share

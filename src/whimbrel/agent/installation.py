@@ -67,7 +67,7 @@ class Installation:
     def __init__(
         self, model: str, places: Places, device: DeviceContext, *, swaps: Swaps, models: Mapping[str, "Installation"]
     ) -> None:
-        self.state = ModelState(model, places)
+        self.state = ModelState(model, places, device.runs)
         self.results = SessionResults(self.state, device)
         self.preparation = Preparation(self.state, device)
         self.leaving = Leaving(self.state, device)

@@ -12,6 +12,7 @@ from whimbrel.agent import sets
 from whimbrel.agent.locks import locked
 from whimbrel.agent.marks import open_in
 from whimbrel.agent.places import Places, read_departures
+from whimbrel.agent.run_history import RunHistory
 from whimbrel.device import events, slots
 from whimbrel.device.departure import names
 from whimbrel.device.journal import Journal, recovered, seal, unseal
@@ -24,9 +25,10 @@ from whimbrel.errors import UntrustedInput
 class ModelState:
     """One model's journal and pointer. Read them; change them by the methods, which write first."""
 
-    def __init__(self, model: str, places: Places) -> None:
+    def __init__(self, model: str, places: Places, runs: RunHistory) -> None:
         self.model = model
         self.places = places
+        self._runs = runs
         self.journal = Journal(model=model)
         self.pointer = Pointer(model=model)
         self._disk = places.disk
@@ -64,13 +66,14 @@ class ModelState:
         if journal != self.journal:
             self._save(journal)
 
-    def point(self, pointer: Pointer) -> None:
-        """Write the pointer: apps open what it says from now on."""
+    def point(self, pointer: Pointer, *, late: bool = False) -> None:
+        """Write the pointer: apps open what it says from now on. `late`: a record made them do so before."""
         if pointer == self.pointer:
             return
         self._disk.write(self.places.pointer, seal(pointer))
         self.pointer = pointer
         self._loaded = self._stamps()
+        self._runs.changed(self, late=late)
 
     def free_inactive(self, slot: SlotName) -> bool:
         """Forget what the inactive slot holds, so that it may be emptied; False while an app opens it, or may do so."""
@@ -125,7 +128,7 @@ class ModelState:
         is_candidate = candidate is not None and candidate.held == held
         if is_candidate and self.journal.state is State.READY:
             self.take(events.Activated(at=now))
-        self.point(slots.swapped(self.pointer, held))
+        self.point(slots.swapped(self.pointer, held), late=True)
         if not (is_candidate and self.journal.state is State.ON_TRIAL):
             self._save(recovered(self.pointer, reason="the journal was lost while a set was swapped"))
 

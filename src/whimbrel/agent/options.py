@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import urllib3
 
+from whimbrel.agent.attestation import Attester
 from whimbrel.agent.changes import VersionChange
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.progress import DownloadProgress
@@ -41,9 +42,11 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     refresh_min_s: float | None = None  # seconds between two looks for news at least, whatever policies say; 0: none
     metered_refresh_min_s: float | None = None  # the same where the network is known to be metered; 300 at first
     quota_mib: int | None = None  # of the folder; 0: what the disk has
+    attestation: str | None = None  # the kind of attestation that it enrols with, by an installed attester; "" for none
 
     # --- of this process ---
     enrol_token: str | None = None  # lets the device tell how it is doing; without one it only listens
+    attester: Attester | None = None  # makes the attestation, instead of an installed one
     progress: Callable[[DownloadProgress], object] | None = None  # hears of downloads, at most once a second
     on_change: Callable[[VersionChange], object] | None = None  # hears when another version is active
     situation: Callable[[], Situation] | None = None  # charger, battery, network; on Linux the agent looks by itself
@@ -86,6 +89,7 @@ _TYPES: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("proxy", (str,), "an address such as http://proxy:3128"),
     ("insecure_http", (bool,), "True or False"),
     ("ca_file", (str,), "the path of a PEM file"),
+    ("attestation", (str,), "the name of a kind, such as android-key"),
     ("enrol_token", (str,), "the text of enrol.token"),
     ("durable_sessions", (bool,), "True or False"),
     ("self_measures", (bool,), "True or False"),
@@ -97,6 +101,7 @@ _DOING = (  # what is called
     ("situation", "__call__", "a function that returns a Situation"),
     ("clock", "__call__", "a function that returns seconds"),
     ("monotonic", "__call__", "a function that returns seconds"),
+    ("attester", "attest", "what attests, with a method attest(challenge)"),
     ("probes", "probe", "what probes, such as a ProbeServer"),
     ("pool", "request", "a urllib3.PoolManager"),
     ("disk", "read", "a disk"),

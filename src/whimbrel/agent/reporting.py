@@ -22,6 +22,7 @@ from whimbrel.agent.installation import Installation
 from whimbrel.agent.labels import labels_to_tell, public_labels
 from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.pace import Pace
+from whimbrel.agent.run_history import RunHistory
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import without_measurements
@@ -47,7 +48,9 @@ class Reporting:
         network: Switched,
         chance: random.Random,
         installing: Mapping[str, Backoff],
+        runs: RunHistory,
     ) -> None:
+        self._runs = runs
         self._installing = installing
         self._waiting_told: dict[str, str] = {}  # by this process: each process says all of it once
         self._builds_told: dict[str, Build] = {}
@@ -136,7 +139,7 @@ class Reporting:
             epoch, windows = self._spool.batch(windows_max=size)
             if not windows:
                 return
-            waiting, builds = self._waiting_to_tell(), self._builds_to_tell()
+            waiting, builds, part = self._waiting_to_tell(), self._builds_to_tell(), self._runs.part()
             batch = Batch(
                 epoch=epoch,
                 windows=windows,
@@ -145,6 +148,7 @@ class Reporting:
                 waiting=waiting,
                 builds=builds,
                 runs=self._runs_now(windows),
+                run_history=part,
             )
             try:
                 self._api.report(batch)
@@ -166,6 +170,8 @@ class Reporting:
                 self._delay(self._sending, error)
                 return
             self._spool.acknowledged(epoch, windows)
+            if part is not None:
+                self._runs.acknowledged(part)
 
     def _waiting_to_tell(self) -> dict[str, str]:
         """What holds each model up ("": nothing), where that is not what was told last."""

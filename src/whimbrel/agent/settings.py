@@ -3,11 +3,12 @@
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from whimbrel import limits
+from whimbrel.agent.attestation import check_attester
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.folder import PRIVATE_FILE
 from whimbrel.agent.options import AgentOptions
@@ -37,6 +38,7 @@ class Settings(Document, frozen=True, tag_field="format", tag="whimbrel-agent-1"
     refresh_min_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 0.0  # least seconds between two looks for news
     metered_refresh_min_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 300.0  # the same on a metered network
     quota_mib: Annotated[int, msgspec.Meta(ge=0)] = 0  # of the whole folder; 0: what the disk has
+    attestation: Name | Literal[""] = ""  # the kind of attestation that the device enrols with; "": none
 
 
 def kept(folder: Path, *, disk: Disk) -> Settings | None:
@@ -110,6 +112,7 @@ _READ: dict[str, Callable[[Any], object]] = {  # how a setting is read that is n
     "mirrors": _mirrors,
     "proxy": check_proxy,
     "ca_file": check_authorities,
+    "attestation": check_attester,
 }
 
 

@@ -19,6 +19,7 @@ from whimbrel.agent.locks import is_held
 from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.status import own_words, read_status, state_words, waits_for_words
 from whimbrel.cage.check import report
+from whimbrel.cli.agent_history import agent_history
 from whimbrel.cli.option_values import pair_of
 from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 from whimbrel.model import documents
@@ -33,6 +34,8 @@ app = typer.Typer(
     "Later, `whimbrel agent run --folder /var/lib/models` is enough.",
     no_args_is_help=True,
 )
+
+app.command("history")(agent_history)
 
 Folder = Annotated[Path, typer.Option("--folder", help="Where the agent keeps models, journal and settings.")]
 ServerUrl = Annotated[str | None, typer.Option("--server", help="The server, such as https://models.example.com.")]
@@ -91,6 +94,13 @@ MeteredRefreshMin = Annotated[
     ),
 ]
 Quota = Annotated[int | None, typer.Option("--quota-mib", min=0, help="Bound of the folder; 0: what the disk has.")]
+Attestation = Annotated[
+    str | None,
+    typer.Option(
+        "--attestation",
+        help="Enrol with an attestation of this kind, by an installed attester. '' for none.",
+    ),
+]
 OnChange = Annotated[
     str | None,
     typer.Option("--on-change", help="A command that runs when another version is active; give it at each start."),
@@ -117,6 +127,7 @@ def run(
     refresh_min_s: RefreshMin = None,
     metered_refresh_min_s: MeteredRefreshMin = None,
     quota_mib: Quota = None,
+    attestation: Attestation = None,
     on_change: OnChange = None,
 ) -> None:
     """Run until SIGTERM: refresh, decide, install, try, commit or go back, report.
@@ -146,6 +157,7 @@ def run(
         refresh_min_s=refresh_min_s,
         metered_refresh_min_s=metered_refresh_min_s,
         quota_mib=quota_mib,
+        attestation=attestation,
     ):
         pass  # what was given is right, and in the folder
     token = _enrol_token(enrol_token_file)
@@ -172,6 +184,7 @@ def check(
     refresh_min_s: RefreshMin = None,
     metered_refresh_min_s: MeteredRefreshMin = None,
     quota_mib: Quota = None,
+    attestation: Attestation = None,
     json: Json = False,
 ) -> None:
     """Do one cycle now, and say what was decided and why. It may download, probe and activate.
@@ -196,6 +209,7 @@ def check(
         refresh_min_s=refresh_min_s,
         metered_refresh_min_s=metered_refresh_min_s,
         quota_mib=quota_mib,
+        attestation=attestation,
     ) as agent:
         result = agent.cycle(force=True)
     _end_with(result, json=json)

@@ -9,6 +9,7 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.device_history import device_history
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, ago, print_json, print_table, say, when
 from whimbrel.errors import UntrustedInput
@@ -30,6 +31,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+
+app.command("history")(device_history)
 
 Device = Annotated[str, typer.Argument(help="A device's id, as `device list` shows it.", show_default=False)]
 Why = Annotated[str, typer.Option("--because", help="The reason, for the audit log.")]

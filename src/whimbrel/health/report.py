@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from whimbrel import limits
+from whimbrel.health.run_history import RunHistoryPart
 from whimbrel.health.shadow import Buckets, Count, ShadowSums
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, ONE_LINE_PATTERN, ONE_LINE_WORDS, Label, LabelValue, Name, Serial
@@ -122,7 +123,7 @@ class Batch(Document, frozen=True):
     `models`: all that the device follows now; an old agent, which leaves them out, says nothing of them.
     `waiting`: what holds the next version of a model up, in words ("": nothing any more); only what has changed.
     `builds`: the build that runs, by model; only what has changed. `runs`: the version that a model runs now (None:
-    none), where its newest window here is of another one.
+    none), where its newest window here is of another one. `run_history`: what is new in its signed log of versions.
     """
 
     epoch: Annotated[str, matching("^[0-9a-f]{16,64}" + END, "16 to 64 lower-case hexadecimal digits")]
@@ -132,6 +133,7 @@ class Batch(Document, frozen=True):
     waiting: Annotated[dict[Name, WaitsFor], Meta(max_length=limits.DEVICE_MODELS)] = {}
     builds: Annotated[dict[Name, Build], Meta(max_length=limits.DEVICE_MODELS)] = {}
     runs: Annotated[dict[Name, Serial | None], Meta(max_length=limits.DEVICE_MODELS)] = {}
+    run_history: RunHistoryPart | None = None
 
     def __post_init__(self) -> None:
         last = 0

@@ -19,6 +19,7 @@ of probes, and the server's rows after each round. Each rule is one promise:
 10. `ways`: a device reports no more bytes of a way than came by it.
 11. `exposed`: a device begins to count as treated only when it has what its arm runs or tries, and as a control only
     when the conditions let it, and not sooner than the policy says that an update takes.
+12. `recorded`: a device's signed run history agrees with what its apps opened (sim/run_checker.py).
 """
 
 import functools
@@ -39,6 +40,7 @@ from whimbrel.health.tally import Cell
 from whimbrel.model.release import Line, Release
 from whimbrel.policy.decide import Profile, decide
 from whimbrel.policy.policy import Policy
+from whimbrel.sim.run_checker import RunChecker
 from whimbrel.sim.world import ACTIVATE_MAX_AGE_S, T0, Timeline
 
 _LISTED = 20  # at most so many violations of one world are kept
@@ -91,6 +93,7 @@ class Checkers:
         self._shortest_s: dict[str, float] = {}  # rollout -> the least delay that a policy told of
         self._counts: dict[str, set[tuple[str, int, str]]] = defaultdict(set)  # device -> cohorts that it counts in
         self._carried: dict[tuple[str, str], int] = defaultdict(int)  # (device, artifact, or "" for all patches)
+        self.runs = RunChecker(self.violated)
 
     def violated(self, promise: str, what: str) -> None:
         """Write down a violation."""

@@ -93,6 +93,7 @@ class Device:
         self._life = 0  # events of a life that is over do nothing
         self._awaited = 0  # the newest cycle that was asked for: earlier ones do not come any more
         self._watches = False
+        self._whole_cycle_at = 0.0  # by its clock
         self._journal: bytes | None = None  # as it was seen last
         self._sessions: list[Session] = []
 
@@ -123,6 +124,7 @@ class Device:
         self.disk.changes_left = None
         if self._clock_off_s:
             self._clock_off_s = 0.0
+            self.seen.runs.jumped(self.id)
 
     def pointer(self) -> Pointer | None:
         """What is active, as anybody can read it; None where it is torn."""
@@ -130,6 +132,14 @@ class Device:
             return read_pointer(self._places) or Pointer(model=MODEL)
         except UntrustedInput:
             return None
+
+    def check_runs(self) -> bytes | None:
+        """Compare the run history with what apps opened; its bytes."""
+        content = self.disk.read(FOLDER / "runs.log")
+        pointer = self.pointer()
+        active = pointer.serial if pointer is not None else None
+        self.seen.runs.log(self.id, content, active=active, until=self._whole_cycle_at)
+        return content
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -191,6 +201,7 @@ class Device:
         if self.agent is None:
             self._later(REFRESH_S, self._start_agent)
             return
+        began = self.clock()
         try:
             result = self.agent.cycle()
         except PowerCut:
@@ -201,6 +212,8 @@ class Device:
             self._looked()
             return
         self._looked()
+        if not any("cannot be used" in problem for problem in result.problems):
+            self._whole_cycle_at = began
         status = result.models[MODEL]
         self._watches = status["state"] == "on trial" or "charger" in (status["waits_for"] or "")
         wait_s = max(_WATCH_S if self._watches else _EARLIEST_S, min(result.next_s, REFRESH_S))
@@ -249,6 +262,7 @@ class Device:
         slot = session.path.parent
         contents = {name: self.disk.read(slot / name) or b"" for name in self.disk.files_below(slot)}
         self.seen.session(self.id, session.serial, session.path.name, contents)
+        self.seen.runs.opened(self.id, session.serial, clock=self.clock())
         self._sessions.append(session)
         quality = contents.get(session.path.name, b"").split(b"\n")[0].decode("latin-1")
         crashes = self._chance.random() < CRASH_CHANCE.get(quality, 0.0)
@@ -355,6 +369,7 @@ class Device:
     def _jump(self) -> None:
         self._clock_off_s = self._chance.choice(_JUMPS_S)
         self.seen.misled(self.id)
+        self.seen.runs.jumped(self.id)
 
     def _for_a_while(self, what: Any, name: str) -> None:
         setattr(what, name, True)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from whimbrel import limits
 from whimbrel.errors import WhimbrelError
 from whimbrel.flows.experiments.advance import PersonAct
 from whimbrel.flows.rollouts.move import PersonMove
@@ -28,7 +29,8 @@ from whimbrel.sim.checkers import Checkers, Violation
 from whimbrel.sim.device import Device
 from whimbrel.sim.faults import Faults
 from whimbrel.sim.shared_verification import shared_verification
-from whimbrel.sim.world import ROUND_S, T0, Timeline, seeded
+from whimbrel.sim.world import NAMESPACE, ROUND_S, T0, Timeline, seeded
+from whimbrel.stores.transaction import transaction
 
 SAFETY_S = 4500.0
 QUIET_S = 4 * 3600.0  # within this time every device must converge
@@ -105,6 +107,7 @@ class Simulation:
         for device in self.devices:
             if wrong := self.checkers.difference(device.id, device.labels, policy, line):
                 self.checkers.violated("converged", wrong)
+            self.checkers.runs.kept(device.id, device.check_runs(), self._kept_runs(device.id))
 
     def _has_converged(self) -> bool:
         live = self.backend.live()
@@ -112,6 +115,13 @@ class Simulation:
             return False
         policy, line = self.backend.documents()
         return not any(self.checkers.difference(each.id, each.labels, policy, line) for each in self.devices)
+
+    def _kept_runs(self, device: str) -> dict[int, tuple[str, list[str]]]:
+        with transaction(self.backend.database, NAMESPACE) as stores:
+            rows = stores.run_histories.rows(device, first=1, last=limits.SEQUENCE_MAX)
+            branches = stores.run_histories.branches(device)
+        texts = {each.branch: [row.entry for row in rows if row.branch == each.branch] for each in branches}
+        return {each.branch: (each.origin, texts[each.branch]) for each in branches}
 
     def close(self) -> None:
         """Release what the devices and the server hold."""

@@ -31,6 +31,7 @@ from whimbrel.stores.key_changes import KeyChanges
 from whimbrel.stores.policy_history import PolicyHistory
 from whimbrel.stores.registry import Registry, namespaces
 from whimbrel.stores.role_expiry import RoleExpiries
+from whimbrel.stores.run_histories import RunHistories
 from whimbrel.stores.tickets import Tickets
 from whimbrel.stores.tuf_repository import SignedRoles
 
@@ -61,6 +62,11 @@ class Stores:
     def inventory(self) -> Inventory:
         """Devices as people look at them and govern them."""
         return Inventory(self.connection, self.namespace)
+
+    @cached_property
+    def run_histories(self) -> RunHistories:
+        """Which versions were active on devices, as they signed it."""
+        return RunHistories(self.connection, self.namespace)
 
     @cached_property
     def experiments(self) -> Experiments:

@@ -14,6 +14,8 @@ from whimbrel.flows.devices.records import (
     EnrolledDevice,
     EnrolTokenRecord,
     ModelOnDevice,
+    RunBranch,
+    RunRow,
     Waiting,
 )
 
@@ -47,6 +49,15 @@ class ObservedPort(AccessPort, Protocol):
     def note_builds(self, *builds: BuildOnDevice) -> None: ...
     def duplicate(self, device_id: str) -> DuplicateIdentity | None: ...
     def save_duplicate(self, entry: DuplicateIdentity) -> None: ...
+
+
+class RunHistoryPort(Protocol):
+    """The run histories of devices. They stay when a device is removed."""
+
+    def branches(self, device_id: str) -> list[RunBranch]: ...
+    def public_key(self, device_id: str) -> str | None: ...
+    def rows(self, device_id: str, *, first: int, last: int) -> list[RunRow]: ...
+    def save(self, branch: RunBranch, rows: Sequence[RunRow]) -> None: ...
 
 
 class InventoryPort(Protocol):

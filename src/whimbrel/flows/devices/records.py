@@ -143,6 +143,44 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
+RunOrigin = Literal["log", "fork", "gap"]
+
+
+class RunBranch(msgspec.Struct, frozen=True, kw_only=True):
+    """A chain of entries of one device's run history, with the newest head that vouches for it.
+
+    `origin`: why it is one of its own: it is a `log` from its beginning, a `fork` of another branch (`parent`) that
+    goes on otherwise after entry `after`, or it begins behind a `gap` of entries that never came. `first` and `last`:
+    the numbers of its entries that are kept; `last` is less than `first` where it has none. `heads`: how many heads its
+    log had signed. `began_at`, `received_at`: when the server got its first and its newest part, POSIX seconds.
+    """
+
+    device_id: str
+    branch: int
+    public_key: str
+    log: str
+    origin: RunOrigin
+    parent: int | None
+    after: int
+    first: int
+    last: int
+    last_digest: str
+    head: str
+    signature: str
+    heads: int
+    began_at: float
+    received_at: float
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a branch, as the device wrote it."""
+
+    branch: int
+    number: int
+    digest: str
+    entry: str
+
+
 class DuplicateIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Two installations report with one device id. `noticed_at` None: there are too few signs to say so."""
 

@@ -24,7 +24,8 @@ from whimbrel.errors import UntrustedInput
 from whimbrel.flows.device_records import DeviceMessage, SequenceMark
 from whimbrel.flows.devices.duplicates import digests_after
 from whimbrel.flows.devices.observe import Observations, admitted
-from whimbrel.flows.devices.ports import ObservedPort
+from whimbrel.flows.devices.ports import ObservedPort, RunHistoryPort
+from whimbrel.flows.devices.take_run_history import RunHistoryIntake
 from whimbrel.flows.monitors.count_hours import HourTally
 from whimbrel.flows.monitors.ports import HourTallyPort
 from whimbrel.flows.ports import FleetPort, RegistryPort
@@ -59,12 +60,14 @@ def ingest(
     now: float,
     experiments: Sequence[ExperimentRecord] = (),
     devices: ObservedPort | None = None,
+    runs: RunHistoryPort | None = None,
     health: HourTallyPort | None = None,
     evidence: EvidenceRule = "proven",
 ) -> IngestCounts:
     """Take messages in order. `experiments`: those that are live. `devices`: who may speak; None: everybody, proven.
 
-    `health`: where the hours of versions are added up; None: nowhere. `evidence`: which devices move a comparison.
+    `runs`: where run histories are kept, and `health`: where the hours of versions are added up; None: nowhere.
+    `evidence`: which devices move a comparison.
     """
     records = tuple(records) if devices is None else admitted(devices, records)
     observed = Observations(devices, registry) if devices is not None else None
@@ -81,7 +84,7 @@ def ingest(
     batch = FleetBatch(fleet, comparisons=live.ids, devices=names, models=models)
     past = PastTally(fleet, now=now)
     hours = HourTally(registry, health, now=now)
-    intake = _Intake(live, batch, past, hours, observed, now=now)
+    intake = _Intake(live, batch, past, hours, observed, runs=RunHistoryIntake(runs, registry), now=now)
     for record in records:
         try:
             intake.take(record)
@@ -108,10 +111,11 @@ class _Intake:
         hours: HourTally,
         observed: Observations | None,
         *,
+        runs: RunHistoryIntake,
         now: float,
     ) -> None:
         self._live, self._batch, self._past, self._observed, self._now = live, batch, past, observed, now
-        self._hours = hours
+        self._hours, self._runs = hours, runs
         self.counts: Counter[str] = Counter()  # by the names of `IngestCounts`
         self.cells: dict[str, list[Cell]] = defaultdict(list)  # by rollout or experiment
 
@@ -132,6 +136,8 @@ class _Intake:
         marks = self._batch.marks(device_id)
         if self._observed is not None:
             self._observed.see(device_id, reports, marks, at=at)
+        if reports.run_history is not None and not self._runs.take(device_id, reports.run_history, at=at):
+            self.counts["contradictions"] += 1
         device_hours = self._hours.hours_of(marks.values())
         last = self._batch.last_sequence(device_id, reports.epoch)
         fresh = [window for window in reports.windows if window.first > last]

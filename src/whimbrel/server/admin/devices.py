@@ -36,6 +36,7 @@ from whimbrel.server.admin.views.devices import (
 )
 from whimbrel.server.admin.views.reason import Reason
 from whimbrel.stores.transaction import Stores
+from whimbrel.trust.run_history_proof import ProofBranch, RunHistoryProof
 
 _NO_VERSION = "none"  # as the models' lists of devices call it
 
@@ -89,6 +90,19 @@ async def show_device(
 ) -> DeviceDetail:
     """One enrolled device."""
     return await operations.do(namespace, lambda stores: device_detail(stores, device))
+
+
+@get(
+    "/devices/{device:str}/history",
+    permission=Permission.READ,
+    summary="Which versions were active on a device, as it signed it",
+    responses=problems(NotFound),
+)
+async def show_run_history(
+    operations: NamedDependency[Operations], namespace: FromPath[str], device: FromPath[str]
+) -> RunHistoryProof:
+    """The proof of a device's run history: also of one that was removed, or enrolled again with another key."""
+    return await operations.do(namespace, lambda stores: run_history_proof(stores, device, now=operations.now()))
 
 
 @post(
@@ -280,6 +294,34 @@ def device_detail(stores: Stores, device_id: str) -> DeviceDetail:
     return DeviceDetail(**msgspec.structs.asdict(view), cohorts=cohorts)
 
 
+def run_history_proof(stores: Stores, device_id: str, *, now: float) -> RunHistoryProof:
+    """All that is kept of a device's run history. Raises `NotFound` for an id that never was here."""
+    branches = stores.run_histories.branches(device_id)
+    if not branches:
+        stores.inventory.device(device_id)
+    texts: dict[int, list[str]] = {each.branch: [] for each in branches}
+    for row in stores.run_histories.rows(device_id, first=1, last=limits.SEQUENCE_MAX):
+        texts[row.branch].append(row.entry)
+    return RunHistoryProof(
+        device_id=device_id,
+        made_at=now,
+        public_key=stores.run_histories.public_key(device_id),
+        branches=tuple(
+            ProofBranch(
+                branch=each.branch,
+                origin=each.origin,
+                parent=each.parent,
+                after=each.after,
+                head=each.head,
+                signature=each.signature,
+                entries=tuple(texts[each.branch]),
+                received_at=each.received_at,
+            )
+            for each in branches
+        ),
+    )
+
+
 def device_view(
     device: DeviceRecord, models: list[ModelOnDevice], names: dict[tuple[str, int | None], str]
 ) -> DeviceView:
@@ -348,6 +390,7 @@ def _unended(stores: Stores) -> list[str]:
 DEVICE_ROUTES = (
     list_devices,
     show_device,
+    show_run_history,
     post_labels,
     post_admit,
     post_block,

@@ -73,6 +73,7 @@ class Tallying:
                     now=self._clock(),
                     experiments=stores.experiments.all(live=True),
                     devices=stores.inventory,
+                    runs=stores.run_histories,
                     health=stores.health,
                     evidence=self._evidence,
                 )
