@@ -6,6 +6,7 @@
 3. One process at a time runs cycles on a folder; sessions need no such permission, and no cycles.
 """
 
+import functools
 import logging
 import os
 import random
@@ -42,6 +43,7 @@ from whimbrel.agent.places import Places
 from whimbrel.agent.probes import rest
 from whimbrel.agent.progress import DownloadProgress, ProgressMeter
 from whimbrel.agent.refreshing import Refreshing
+from whimbrel.agent.release_keys import KeptReleaseKeys, ReleaseKeys
 from whimbrel.agent.reporting import Reporting
 from whimbrel.agent.self_measures import SelfMeasures
 from whimbrel.agent.session import Session
@@ -124,6 +126,13 @@ class Agent:
             granted=self._take_granted,
         )
         self._api = api
+        self._kept_keys = KeptReleaseKeys(folder, namespace=settings.namespace, device_id=settings.device_id, disk=disk)
+        self._release_keys = ReleaseKeys(
+            self._kept_keys,
+            api,
+            offline=lambda: self._network.offline,
+            bundled=functools.partial(self._network.release_key, device_id=settings.device_id),
+        )
         self._installations: dict[str, Installation] = {}
         self._install(api, options.probes)
         self._installing = {model: Backoff(chance) for model in settings.models}
@@ -139,7 +148,12 @@ class Agent:
             installing=self._installing,
         )
         self._housekeeping = Housekeeping(
-            folder, disk=disk, trust=self._trust, download=self._download, installations=self._installations
+            folder,
+            disk=disk,
+            trust=self._trust,
+            download=self._download,
+            release_keys=self._release_keys,
+            installations=self._installations,
         )
         self._refreshing = Refreshing(self._trust, now=self._now, chance=chance, least_s=self._least_refresh_s)
         self._storing = Backoff(chance)
@@ -176,6 +190,7 @@ class Agent:
             trust=self._trust,
             download=self._download,
             api=api,
+            release_keys=self._release_keys,
             spool=self._spool,
             now=self._now,
             situation=self._situation,

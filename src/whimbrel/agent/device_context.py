@@ -10,6 +10,7 @@ from whimbrel.agent.device_api import DeviceApi
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download
 from whimbrel.agent.probes import shared_server
+from whimbrel.agent.release_keys import ReleaseKeys
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.conditions import Situation
@@ -29,6 +30,7 @@ class DeviceContext(msgspec.Struct, frozen=True):
     trust: TrustClient
     download: Download
     api: DeviceApi
+    release_keys: ReleaseKeys
     spool: Spool
     now: Clock
     situation: Callable[[], Situation]

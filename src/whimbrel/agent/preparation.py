@@ -152,10 +152,17 @@ class Preparation:
         with meter.downloading(
             self._state.model, serial=candidate.serial, version=candidate.version, expected=expected
         ):
-            result = self._staging.fetch(candidate, steps, self._state.pointer.active)
+            result = self._staging.fetch(
+                candidate,
+                steps,
+                self._state.pointer.active,
+                release_key=lambda: self._device.release_keys.get(self._state.model, candidate.serial),
+            )
             if not isinstance(result, Interrupted):
                 meter.complete()
         if isinstance(result, Interrupted):
+            if result.unopened:  # perhaps with a wrong key: it is asked for anew
+                self._device.release_keys.forget(self._state.model, candidate.serial)
             counted = moved(candidate, result.moved, result.moved_by)
             self._state.keep(msgspec.structs.replace(self._state.journal, candidate=counted))
             raise result.error

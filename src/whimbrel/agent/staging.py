@@ -8,7 +8,7 @@
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -23,18 +23,19 @@ from whimbrel.device import events
 from whimbrel.device.journal import Candidate
 from whimbrel.device.ports import MeasuredDisk
 from whimbrel.device.slots import Content, Held
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.health.report import WayName
 from whimbrel.model.release import File, Reference
 from whimbrel.model.ways import Step
 
 
 class Interrupted(msgspec.Struct, frozen=True):
-    """The bytes are not all here yet: what came, and the error that says why."""
+    """The bytes are not all here yet: what came, and the error that says why. `unopened`: a sealed file did not open."""
 
     moved: int
     moved_by: dict[WayName, int]
     error: Unavailable
+    unopened: bool = False
 
 
 class Staging:
@@ -99,10 +100,17 @@ class Staging:
 
     # --- bytes ---
 
-    def fetch(self, candidate: Candidate, steps: tuple[Step, ...], active: Held | None) -> events.Fetched | Interrupted:
-        """Bring all files of `candidate` into the folder of downloads."""
+    def fetch(
+        self,
+        candidate: Candidate,
+        steps: tuple[Step, ...],
+        active: Held | None,
+        *,
+        release_key: Callable[[], str] | None = None,
+    ) -> events.Fetched | Interrupted:
+        """Bring all files of `candidate` into the folder of downloads. `release_key`: gives what opens sealed ones."""
         self.fetching = {digest for step in steps for digest in (step.sha256, step.target)}
-        assembly = Assembly(self._download, disk=self._disk)
+        assembly = Assembly(self._download, disk=self._disk, release_key=release_key)
         try:
             for file in {file.sha256: file for file in candidate.files}.values():
                 if self._kept(file, candidate.slot):
@@ -112,8 +120,9 @@ class Staging:
                     assembly.bring(file, steps, here)
         except Unavailable as error:
             return Interrupted(assembly.moved, assembly.moved_by, error)
-        except UntrustedInput as error:  # nothing of it is here, and it says nothing about the version
-            return Interrupted(assembly.moved, assembly.moved_by, Unavailable(str(error)))
+        except (UntrustedInput, Refused) as error:  # nothing of it is here, and it says nothing about the version
+            unopened = isinstance(error, UntrustedInput) and any(file.sealed is not None for file in candidate.files)
+            return Interrupted(assembly.moved, assembly.moved_by, Unavailable(str(error)), unopened=unopened)
         return events.Fetched(bytes_moved=assembly.moved, moved_by=assembly.moved_by)
 
     def expected(self, candidate: Candidate, steps: tuple[Step, ...], active: Held | None) -> Expected:

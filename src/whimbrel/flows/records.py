@@ -61,6 +61,8 @@ class ModelSettings(Document, frozen=True):
     objectives: Objectives = ()  # what every version must keep while it runs
     anomalies: Anomalies = "alert"  # what follows where a version departs from its past, or from those beside it
     second_person_above_percent: SecondPersonAbove = None  # what a rollout may reach by one person's word; None: all
+    sealed: bool = False  # whether its artifacts are published as age files alone
+    sealed_for: Selector = EVERYONE  # the devices that get the keys of its releases, by labels that the server gives
 
     def __post_init__(self) -> None:
         check_objectives(self.objectives)
@@ -105,6 +107,8 @@ class NewSettings(Document, frozen=True):
     objectives: Objectives | UnsetType = UNSET
     anomalies: Anomalies | UnsetType = UNSET
     second_person_above_percent: SecondPersonAbove | UnsetType = UNSET
+    sealed: bool | UnsetType = UNSET
+    sealed_for: Selector | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if not isinstance(self.objectives, UnsetType):
