@@ -30,7 +30,7 @@ from whimbrel.model.ways import Step
 
 
 class Interrupted(msgspec.Struct, frozen=True):
-    """The bytes are not all here yet: what came, and the error that says why. `unopened`: a sealed file did not open."""
+    """The bytes are not all here yet: what came, and why. `unopened`: a sealed file did not open."""
 
     moved: int
     moved_by: dict[WayName, int]
