@@ -126,13 +126,7 @@ class Agent:
             granted=self._take_granted,
         )
         self._api = api
-        self._kept_keys = KeptReleaseKeys(folder, namespace=settings.namespace, device_id=settings.device_id, disk=disk)
-        self._release_keys = ReleaseKeys(
-            self._kept_keys,
-            api,
-            offline=lambda: self._network.offline,
-            bundled=functools.partial(self._network.release_key, device_id=settings.device_id),
-        )
+        self._release_keys = self._keys_of_releases(api)
         self._installations: dict[str, Installation] = {}
         self._install(api, options.probes)
         self._installing = {model: Backoff(chance) for model in settings.models}
@@ -161,6 +155,15 @@ class Agent:
         self._status_file = StatusFile(folder, disk=disk)
         self._shadows: dict[str, ShadowClient] = {}
         self._shadows_guard = threading.Lock()
+
+    def _keys_of_releases(self, api: DeviceApi) -> ReleaseKeys:
+        named = {"namespace": self.settings.namespace, "device_id": self.settings.device_id}
+        return ReleaseKeys(
+            KeptReleaseKeys(self.folder, disk=self._disk, **named),
+            api,
+            offline=lambda: self._network.offline,
+            bundled=functools.partial(self._network.release_key, device_id=self.settings.device_id),
+        )
 
     def _take_granted(self, labels: dict[str, str]) -> None:
         """The labels that the server gives this device win over its own. All parts share the one dictionary."""

@@ -63,6 +63,16 @@ Unchecked = Annotated[
 InterfaceChange = Annotated[
     bool, typer.Option("--interface-change", help="Its inputs or outputs are meant to differ from the version before.")
 ]
+Deltas = Annotated[
+    bool,
+    typer.Option("--deltas/--no-deltas", help="Make patches now and say what they save; or leave it to the server."),
+]
+DeltaFrom = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Of a sealed model: a file, or a folder, of an earlier version, to make patches from. Repeat it."
+    ),
+]
 _WHOLE = re.compile(r"[+-]?[0-9]{1,300}")
 
 
@@ -95,18 +105,8 @@ def publish(
     dry_run: DryRun = False,
     unchecked: Unchecked = False,
     interface_change: InterfaceChange = False,
-    deltas: Annotated[
-        bool,
-        typer.Option(
-            "--deltas/--no-deltas", help="Make patches now and say what they save; or leave it to the server."
-        ),
-    ] = True,
-    delta_from: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Of a sealed model: a file, or a folder, of an earlier version, to make patches from. Repeat it."
-        ),
-    ] = None,
+    deltas: Deltas = True,
+    delta_from: DeltaFrom = None,
     json: Json = False,
 ) -> None:
     """Publish a version: sign it, store it, and say what it is. Devices get it by a rollout.

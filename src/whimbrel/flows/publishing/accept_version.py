@@ -78,8 +78,8 @@ def accept_version(
     if document.build_hash != build_hash(document.variants):
         raise UntrustedInput(f"build hash {document.build_hash} does not belong to these files")
     check_budgets(document, record.settings)
-    _check_stored(registry, (file for variant in document.variants for file in variant.files))
     steps = _check_sealed(registry, document, record.settings, sealed)
+    _check_stored(registry, (file for variant in document.variants for file in variant.files))
     role = names.publisher_role(model)
     path = names.release_path(model, document.serial)
     roles.accept_publication(role, publisher, {path: release}, now=datetime.fromtimestamp(now, UTC))
