@@ -21,6 +21,14 @@ class Writes(Protocol):
     def write(self, content: bytes, /) -> int: ...
 
 
+class Nowhere:
+    """Takes bytes, and forgets them."""
+
+    def write(self, content: bytes, /) -> int:
+        """How many came."""
+        return len(content)
+
+
 class Reads(Protocol):
     """What gives bytes: an open file."""
 

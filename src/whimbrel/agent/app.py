@@ -126,6 +126,7 @@ class Agent:
             granted=self._take_granted,
         )
         self._api = api
+        self._kept_keys = KeptReleaseKeys(folder, namespace=settings.namespace, device_id=settings.device_id, disk=disk)
         self._release_keys = self._keys_of_releases(api)
         self._installations: dict[str, Installation] = {}
         self._install(api, options.probes)
@@ -141,14 +142,7 @@ class Agent:
             chance=chance,
             installing=self._installing,
         )
-        self._housekeeping = Housekeeping(
-            folder,
-            disk=disk,
-            trust=self._trust,
-            download=self._download,
-            release_keys=self._release_keys,
-            installations=self._installations,
-        )
+        self._housekeeping = self._keeper_of_order()
         self._refreshing = Refreshing(self._trust, now=self._now, chance=chance, least_s=self._least_refresh_s)
         self._storing = Backoff(chance)
         self._status: dict[str, Any] = {}
@@ -156,11 +150,21 @@ class Agent:
         self._shadows: dict[str, ShadowClient] = {}
         self._shadows_guard = threading.Lock()
 
+    def _keeper_of_order(self) -> Housekeeping:
+        return Housekeeping(
+            self.folder,
+            disk=self._disk,
+            trust=self._trust,
+            download=self._download,
+            release_keys=self._release_keys,
+            installations=self._installations,
+        )
+
     def _keys_of_releases(self, api: DeviceApi) -> ReleaseKeys:
-        named = {"namespace": self.settings.namespace, "device_id": self.settings.device_id}
         return ReleaseKeys(
-            KeptReleaseKeys(self.folder, disk=self._disk, **named),
+            self._kept_keys,
             api,
+            keeps=self.settings.sealed_at_rest,
             offline=lambda: self._network.offline,
             bundled=functools.partial(self._network.release_key, device_id=self.settings.device_id),
         )
@@ -188,6 +192,7 @@ class Agent:
             labels=self._labels,
             folder=self.folder,
             quota_bytes=self.settings.quota_mib * limits.MIB or None,
+            sealed_at_rest=self.settings.sealed_at_rest,
             disk=self._disk,
             network=self._network,
             trust=self._trust,
@@ -234,7 +239,14 @@ class Agent:
             if model not in self._shadows:
                 self._shadows[model] = ShadowClient(places)
             shadow = self._shadows[model]
-        return Session(model, places, durable=self._durable_sessions, shadow=shadow, measures=self._measures)
+        return Session(
+            model,
+            places,
+            durable=self._durable_sessions,
+            shadow=shadow,
+            measures=self._measures,
+            release_keys=self._kept_keys,
+        )
 
     def swap_now(self, model: str) -> bool:
         """Ask that a swap waits for no session: those that are open go on with the version that they opened, whose
@@ -386,6 +398,7 @@ class Agent:
         prepare = self._network.knows(model) and (self._network.offline or not backoff.waiting(now))
         try:
             each.advance(prepare=prepare, refresh=self._refreshing.refresh, flush=self._reporting.flush)
+            each.ensure_key()
         except Unfinished as error:
             backoff.worked()
             self._put_off(backoff, error)

@@ -25,6 +25,7 @@ class DeviceContext(msgspec.Struct, frozen=True):
     labels: dict[str, str]
     folder: Path  # of the agent
     quota_bytes: int | None
+    sealed_at_rest: bool
     disk: Disk
     network: Switched
     trust: TrustClient

@@ -43,6 +43,12 @@ class ReleaseKeys:
             self._open[model, serial] = self._kept.get(model, serial) or self._ask(model, serial)
         return self._open[model, serial]
 
+    def ensure_kept(self, model: str, serial: int) -> None:
+        """Have the key of a version that a slot holds sealed on the disk, for sessions. Raises as `get` does."""
+        if self._kept.get(model, serial) is None:
+            self.forget(model, serial)
+            self.get(model, serial)
+
     def keep_only(self, versions: Collection[tuple[str, int]]) -> None:
         """Forget the keys of versions that no slot holds."""
         self._open = {version: key for version, key in self._open.items() if version in versions}
