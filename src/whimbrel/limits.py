@@ -178,6 +178,7 @@ MONITOR_ANOMALIES_S = 60.0  # between two looks at two weeks of them
 
 # --- artifacts ---
 ARTIFACT_BYTES = 64 * GIB  # one file of a model; the largest open models have shards of 10 GiB
+SEALED_BYTES = ARTIFACT_BYTES + ARTIFACT_BYTES // 4096 + MIB  # of a sealed file: 16 bytes for each 64 KiB, and a header
 PACKAGE_FILES = 100_000  # files in a folder that is packed as one artifact
 COPY_CHUNK_BYTES = 1 * MIB  # of a file that is copied or sent: larger ones are no faster, and more memory
 HASH_CHUNK_BYTES = 128 * KIB  # two are in memory at once; larger ones hash no faster
@@ -340,6 +341,14 @@ DELTA_CONTAINER_STEPS = 4_000_000  # fields a parser looks at before it gives up
 DELTA_THREADS = 64  # of the codec: each holds its working memory
 DELTA_KEPT_BYTES = 8 * MIB  # freed memory that may stay with the process for the next segment
 DELTA_THREAD_BYTES = 16 * MIB  # the working memory of one thread of the codec
+
+# --- sealed releases ---
+RELEASE_KEY_BYTES = 256  # an age identity has 74 characters
+SEALED_KEY_BYTES = 2 * KIB  # one as the registry keeps it, with the names that it is bound to: 600 bytes
+RELEASE_KEYS_AN_HOUR = 60  # that a device is given: it asks once a version, and again after a power cut
+RELEASE_KEY_DEVICES = 100_000  # whose requests one process counts in an hour; those of longest ago are forgotten first
+SEALED_PATCHES = 256  # that a publisher makes of one sealed version: a few a file
+BUNDLE_DEVICES = 1000  # that the keys of one bundle are sealed to: a bundle is for a desk, or a site
 
 # --- ways to an artifact ---
 DELTA_STEPS = 4096  # entries of one index; 256 variants with a dozen bases each

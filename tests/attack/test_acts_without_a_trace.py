@@ -69,6 +69,7 @@ ACTS: dict[tuple[str, str], tuple[str, Callable[[Stage], object]]] = {
         "set_alias",
         lambda s: s.send("PUT", "/models/wake/aliases/stable", {"version": "1"}),
     ),
+    ("post", "keys/sealing"): ("make_sealing_key", lambda s: done("keys", "make-sealing-key", *s.where)),
     ("put", "artifacts/{sha256}"): ("store_artifact", Stage.publish),  # it sends the file first
     ("post", f"{ONE}/versions"): (
         "publish",

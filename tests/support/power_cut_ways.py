@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.power_cut import CONTENTS, Device, Way, must
 from support.repository import file_of, variant_of
-from whimbrel import limits
+from whimbrel import agefile, limits
 from whimbrel.delta.codec import encode_bytes
 from whimbrel.model import documents
 from whimbrel.model.documents import digest_of
@@ -35,6 +35,37 @@ def to_one(device: Device) -> None:
 
 def to_two(device: Device) -> None:
     device.settle(2)
+
+
+def on_one_before_sealed(device: Device) -> None:
+    device.world.repository.sealed_release("detector", 2, CONTENTS[2])
+    device.settle(1)
+
+
+def on_one_before_sealed_delta(device: Device) -> None:
+    base, target, repository = CONTENTS[1], CONTENTS[2], device.world.repository
+    repository.sealed_release("detector", 2, target)
+    recipient = agefile.recipient_of(repository.release_keys["detector", 2])
+    patch = agefile.seal_bytes(encode_bytes(base, target), recipient=recipient)
+    step = Step(
+        base=digest_of(base),
+        target=digest_of(target),
+        target_bytes=len(target),
+        sha256=repository.blob(patch),
+        size_bytes=len(patch),
+        sealed=True,
+    )
+    index = DeltaIndex(model="detector", serial=2, steps=(step,))
+    repository.put(roles.policy_role("detector"), roles.deltas_path("detector", 2), documents.encode(index))
+    device.settle(1)
+
+
+def to_two_by_sealed_delta(device: Device) -> None:
+    asked, repository = len(device.world.server.asked), device.world.repository
+    device.settle(2)
+    artifacts = [line.split()[1] for line in device.world.server.asked[asked:] if "artifacts/" in line]
+    whole = repository.sealed_digests["detector", 2]
+    must(len(artifacts) == 1 and whole not in artifacts[0], f"no patch was taken: {artifacts}")
 
 
 def through_a_delta(device: Device) -> None:
@@ -244,6 +275,8 @@ WAYS = {
         Way("tried again", on_one_after_two, to_two_again, refused=("2",)),
         Way("delta apply", through_a_delta, to_two_by_delta),
         Way("folder of files", with_a_folder, to_two),
+        Way("sealed", on_one_before_sealed, to_two),
+        Way("sealed delta", on_one_before_sealed_delta, to_two_by_sealed_delta),
         Way("several files", with_several_files, to_two_by_one_file),
         Way("collect", on_two, to_three, ("committed", 3)),
         Way("no version any more", on_one, to_nothing, ("idle", None)),

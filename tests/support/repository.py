@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import msgspec
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
     DelegatedRole,
@@ -29,11 +30,13 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
+from whimbrel import agefile
 from whimbrel.model import documents
-from whimbrel.model.release import File, Floor, Line, Probe, Release, Signature, Tensor, TensorSpec, Variant
+from whimbrel.model.release import File, Floor, Line, Probe, Release, Sealed, Signature, Tensor, TensorSpec, Variant
 from whimbrel.policy.policy import Policy
 from whimbrel.trust import roles
 from whimbrel.trust.possession import Proof, check_proof, enrolment_text, token_text
+from whimbrel.trust.sealing import ReleaseKeyRequest, seal_key
 
 TOP = roles.ROOT, roles.TARGETS, roles.SNAPSHOT, roles.TIMESTAMP
 
@@ -95,6 +98,8 @@ class Repository:
         self.files: dict[str, bytes] = {}  # URL path below the namespace -> bytes
         self.blobs: dict[str, bytes] = {}
         self.sequences: dict[str, int] = {}
+        self.release_keys: dict[tuple[str, int], str] = {}  # age identities of sealed releases
+        self.sealed_digests: dict[tuple[str, int], str] = {}
         self.root = Root(expires=self._in(roles.ROOT_LIFE), consistent_snapshot=True)
         for name in TOP:
             self.root.add_key(self._key(name), name)
@@ -141,6 +146,14 @@ class Repository:
         release = Release(**fields)
         self.put(roles.publisher_role(model), roles.release_path(model, serial), documents.encode(release))
         return release
+
+    def sealed_release(self, model: str, serial: int, content: bytes, *, identity: str = "", **changes: Any) -> Release:
+        """Publish a sealed release of one file. `identity`: what really opens it; else the key that is handed out."""
+        key = self.release_keys[model, serial] = agefile.new_identity()
+        sealed = agefile.seal_bytes(content, recipient=agefile.recipient_of(identity or key))
+        digest = self.sealed_digests[model, serial] = self.blob(sealed)
+        file = msgspec.structs.replace(file_of(content), sealed=Sealed(sha256=digest, size_bytes=len(sealed)))
+        return self.release(model, serial, variants=(Variant(name="cpu", files=(file,)),), **changes)
 
     def line(self, model: str, **changes: Any) -> Line:
         """Publish the next line."""
@@ -429,6 +442,15 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
             if token not in server.tokens:
                 return 401, {"title": "no token"}
+            if what == "release-key":
+                asked = documents.convert(ReleaseKeyRequest, value, what="a request for a release key")
+                device = token.removeprefix("token-of-")
+                identity = server.repository.release_keys.get((asked.model, asked.serial))
+                if identity is None:
+                    return 404, {"title": "no sealed version"}
+                named = {"namespace": "default", "model": asked.model, "serial": asked.serial, "device_id": device}
+                sealed = seal_key(identity, asked.recipient, **named)
+                return 200, {"model": asked.model, "serial": asked.serial, "sealed": sealed}
             if what == "announce":
                 server.announced.append({**value, "device": token.removeprefix("token-of-")})
             else:

@@ -18,6 +18,7 @@ from whimbrel.model.release import (
     Reference,
     Release,
     Requirement,
+    Sealed,
     Signature,
     Tensor,
     TensorSpec,
@@ -53,7 +54,16 @@ RELEASE = Release(
     variants=(
         Variant(
             name="linux",
-            files=(File(name="model.onnx", size_bytes=7, sha256="a" * 64, format="onnx", packed=True),),
+            files=(
+                File(
+                    name="model.onnx",
+                    size_bytes=7,
+                    sha256="a" * 64,
+                    format="onnx",
+                    packed=True,
+                    sealed=Sealed(sha256="b" * 64, size_bytes=207),
+                ),
+            ),
             selector=SELECTOR,
             runtime="onnxruntime",
             precision="float32",
@@ -72,8 +82,6 @@ RELEASE = Release(
                 validation=Validation(inputs={"x": TENSOR}, labels=(7,), output="y", accuracy_min=0.5),
                 smoke=False,
             ),
-            sealed_sha256="b" * 64,
-            sealed_size_bytes=9,
         ),
     ),
     training=Training(
@@ -285,14 +293,14 @@ GOLDEN = {
 "training":{"architecture":"a","build_hash":"b","dataset":"s","date":"d","framework":"f","parent":"p","run":"r",
 "target_hardware":["h1","h2"]},"unchecked":["an objection"],
 "variants":[{"files":[{"format":"onnx","name":"model.onnx","packed":true,
+"sealed":{"sha256":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb","size_bytes":207},
 "sha256":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","size_bytes":7}],
 "name":"linux","precision":"float32","probe":{"absolute_tolerance":0.5,"inputs":{"x":<TENSOR>},
 "latency_ms_max":9.5,"memory_mib_max":64,"output_ranges":{"y":[0.0,1.0]},"outputs":{"y":<TENSOR>},
 "relative_tolerance":0.25,
 "smoke":false,"validation":{"accuracy_min":0.5,"inputs":{"x":<TENSOR>},"labels":[7],"output":"y"}},
 "runtime":"onnxruntime",
-"sealed_sha256":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
-"sealed_size_bytes":9,"selector":<SELECTOR>,"signature":{"inputs":[{"dtype":"float32","name":"x",
+"selector":<SELECTOR>,"signature":{"inputs":[{"dtype":"float32","name":"x",
 "shape":["batch",null,4]}],"outputs":[{"dtype":"float32","name":"y","shape":[1]}]}}],
 "version":"2026.03.05.1"}
 """,

@@ -44,6 +44,7 @@ from whimbrel.agent.places import Places
 from whimbrel.agent.probes import rest
 from whimbrel.agent.progress import DownloadProgress, ProgressMeter
 from whimbrel.agent.refreshing import Refreshing
+from whimbrel.agent.release_keys import KeptReleaseKeys, ReleaseKeys
 from whimbrel.agent.reporting import Reporting
 from whimbrel.agent.run_history import RunHistory
 from whimbrel.agent.self_measures import SelfMeasures
@@ -126,6 +127,8 @@ class Agent:
             attester=functools.partial(self._find_attester, options.attester),
         )
         self._api = api
+        self._kept_keys = KeptReleaseKeys(folder, namespace=settings.namespace, device_id=settings.device_id, disk=disk)
+        self._release_keys = self._keys_of_releases(api)
         self._installations: dict[str, Installation] = {}
         self._install(api, options.probes)
         self._installing = {model: Backoff(chance) for model in settings.models}
@@ -141,15 +144,32 @@ class Agent:
             installing=self._installing,
             runs=self._runs,
         )
-        self._housekeeping = Housekeeping(
-            folder, disk=disk, trust=self._trust, download=self._download, installations=self._installations
-        )
+        self._housekeeping = self._keeper_of_order()
         self._refreshing = Refreshing(self._trust, now=self._now, chance=chance, least_s=self._least_refresh_s)
         self._storing = Backoff(chance)
         self._status: dict[str, Any] = {}
         self._status_file = StatusFile(folder, disk=disk)
         self._shadows: dict[str, ShadowClient] = {}
         self._shadows_guard = threading.Lock()
+
+    def _keeper_of_order(self) -> Housekeeping:
+        return Housekeeping(
+            self.folder,
+            disk=self._disk,
+            trust=self._trust,
+            download=self._download,
+            release_keys=self._release_keys,
+            installations=self._installations,
+        )
+
+    def _keys_of_releases(self, api: DeviceApi) -> ReleaseKeys:
+        return ReleaseKeys(
+            self._kept_keys,
+            api,
+            keeps=self.settings.sealed_at_rest,
+            offline=lambda: self._network.offline,
+            bundled=functools.partial(self._network.release_key, device_id=self.settings.device_id),
+        )
 
     def _take_granted(self, labels: dict[str, str]) -> None:
         """The labels that the server gives this device win over its own. All parts share the one dictionary."""
@@ -193,11 +213,13 @@ class Agent:
             labels=self._labels,
             folder=self.folder,
             quota_bytes=self.settings.quota_mib * limits.MIB or None,
+            sealed_at_rest=self.settings.sealed_at_rest,
             disk=self._disk,
             network=self._network,
             trust=self._trust,
             download=self._download,
             api=api,
+            release_keys=self._release_keys,
             spool=self._spool,
             runs=self._runs,
             now=self._now,
@@ -239,7 +261,14 @@ class Agent:
             if model not in self._shadows:
                 self._shadows[model] = ShadowClient(places)
             shadow = self._shadows[model]
-        return Session(model, places, durable=self._durable_sessions, shadow=shadow, measures=self._measures)
+        return Session(
+            model,
+            places,
+            durable=self._durable_sessions,
+            shadow=shadow,
+            measures=self._measures,
+            release_keys=self._kept_keys,
+        )
 
     def swap_now(self, model: str) -> bool:
         """Ask that a swap waits for no session: those that are open go on with the version that they opened, whose
@@ -400,6 +429,7 @@ class Agent:
         prepare = self._network.knows(model) and (self._network.offline or not backoff.waiting(now))
         try:
             each.advance(prepare=prepare, refresh=self._refreshing.refresh, flush=self._reporting.flush)
+            each.ensure_key()
         except Unfinished as error:
             backoff.worked()
             self._put_off(backoff, error)

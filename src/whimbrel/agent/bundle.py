@@ -21,6 +21,7 @@ from whimbrel.device.ports import Answer, Network, Stream
 from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 from whimbrel.model import documents
 from whimbrel.trust import roles
+from whimbrel.trust.sealing import BundledKeys, SealedReleaseKey
 
 _PLACE = re.compile(r"/((?:metadata|targets|artifacts)/[^?#]+)\Z")
 # What zipfile raises for a file that is none, is cut, or asks for what it does not know.
@@ -107,6 +108,15 @@ class Bundle:
             )
         return min(now, expires - 1)
 
+    def release_key(self, model: str, serial: int, *, device_id: str) -> SealedReleaseKey | None:
+        """The key of a sealed release, as it was sealed to a device; None where the bundle holds none for it."""
+        member = self._members.get(f"release-keys/{model}.json")
+        if member is None:
+            return None
+        content = self._read(member, limits.DOCUMENT_BYTES)
+        keys = documents.parse(BundledKeys, content, what="the bundle's release keys").keys.get(device_id, ())
+        return next((each for each in keys if (each.model, each.serial) == (model, serial)), None)
+
     def close(self) -> None:
         """Let go of the file."""
         self._zip.close()
@@ -175,6 +185,10 @@ class Switched:
     def knows(self, model: str) -> bool:
         """Whether anything of `model` can be asked for now."""
         return self._bundle is None or model in self._bundle.models
+
+    def release_key(self, model: str, serial: int, *, device_id: str) -> SealedReleaseKey | None:
+        """The key of a sealed release that the bundle brings, if one stands in."""
+        return None if self._bundle is None else self._bundle.release_key(model, serial, device_id=device_id)
 
     @contextmanager
     def through(self, bundle: Bundle) -> Iterator[None]:

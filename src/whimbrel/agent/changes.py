@@ -102,7 +102,7 @@ def _change(state: ModelState, before: _Version | None, now: _Version | None) ->
         model=state.model,
         serial=now.serial if now else None,
         version=now.version if now else None,
-        path=state.places.entry(active) if active else None,
+        path=state.places.entry(active) if active and not active.is_sealed_at_rest else None,
         serial_before=before.serial if before else None,
         version_before=before.version if before else None,
     )

@@ -34,6 +34,7 @@ from whimbrel.model import documents
 from whimbrel.policy.decide import Profile
 from whimbrel.trust.enrolment import Credential, Enrolment, Token, TokenRequest
 from whimbrel.trust.possession import Challenge, Proof, enrolment_text, prove, public_key_of, token_text
+from whimbrel.trust.sealing import ReleaseKeyRequest, SealedReleaseKey, release_key_text
 
 _EARLY_S = 60.0  # a token is renewed this long before it ends
 _T = TypeVar("_T")
@@ -131,11 +132,37 @@ class DeviceApi:
         """Raises `Unavailable` (`TooLarge`: a smaller batch may pass), `NotAllowed`, `BadBody`."""
         self._say("reports", documents.encode(batch))
 
+    def release_key(self, model: str, serial: int, *, recipient: str) -> SealedReleaseKey:
+        """The key of a sealed release, sealed to `recipient`. Raises `Unavailable`, `NotAllowed`, `BadBody`."""
+        self._bearer()  # first of all: it enrols where that is needed
+        challenge = self._challenge()
+        if challenge is None:
+            raise NotAllowed("the server knows no keys of devices, so it hands out no release keys; upgrade it")
+        public_key = public_key_of(self._key.get())
+        text = release_key_text(
+            challenge=challenge,
+            device_id=self._device_id,
+            public_key=public_key,
+            model=model,
+            serial=serial,
+            recipient=recipient,
+        )
+        proof = prove(self._key.get(), text, challenge=challenge)
+        asked = ReleaseKeyRequest(model=model, serial=serial, recipient=recipient, proof=proof)
+        return self._parsed(SealedReleaseKey, "release-key", self._ask("release-key", documents.encode(asked)))
+
     def _say(self, what: str, body: bytes) -> None:
-        headers = {"Content-Type": "application/json"}
+        headers = {}
         if what == "reports" and len(body) > limits.GZIP_FROM_BYTES:
             body = gzip.compress(body, compresslevel=5, mtime=0)
             headers["Content-Encoding"] = "gzip"
+        answer = self._ask(what, body, headers)
+        if answer.status != 204:
+            raise self._refusal(what, answer)
+
+    def _ask(self, what: str, body: bytes, headers: dict[str, str] | None = None) -> Answer:
+        """A request with a token; with a new one, and with a new credential, where the server knows neither."""
+        headers = headers or {}
         answer = self._post(what, body, {**headers, "Authorization": f"Bearer {self._bearer()}"})
         self._check_unknown(what, answer)
         if _is_unknown(answer):
@@ -144,8 +171,7 @@ class DeviceApi:
         if _is_unknown(answer):
             self._token, self._credential = None, None
             answer = self._post(what, body, {**headers, "Authorization": f"Bearer {self._bearer()}"})
-        if answer.status != 204:
-            raise self._refusal(what, answer)
+        return answer
 
     def _check_unknown(self, what: str, answer: Answer) -> None:
         """Raise `NotAllowed` where whoever answers asks for secrets, and nothing proves who that is."""

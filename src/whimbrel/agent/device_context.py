@@ -10,6 +10,7 @@ from whimbrel.agent.device_api import DeviceApi
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download
 from whimbrel.agent.probes import shared_server
+from whimbrel.agent.release_keys import ReleaseKeys
 from whimbrel.agent.run_history import RunHistory
 from whimbrel.agent.spool import Spool
 from whimbrel.agent.tuf_client import TrustClient
@@ -25,11 +26,13 @@ class DeviceContext(msgspec.Struct, frozen=True):
     labels: dict[str, str]
     folder: Path  # of the agent
     quota_bytes: int | None
+    sealed_at_rest: bool
     disk: Disk
     network: Switched
     trust: TrustClient
     download: Download
     api: DeviceApi
+    release_keys: ReleaseKeys
     spool: Spool
     runs: RunHistory
     now: Clock

@@ -7,6 +7,7 @@ from whimbrel import durable
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download
 from whimbrel.agent.installation import Installation
+from whimbrel.agent.release_keys import ReleaseKeys
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.states import PREPARING
 
@@ -21,12 +22,14 @@ class Housekeeping:
         disk: Disk,
         trust: TrustClient,
         download: Download,
+        release_keys: ReleaseKeys,
         installations: Mapping[str, Installation],
     ) -> None:
         self._folder = folder
         self._disk = disk
         self._trust = trust
         self._download = download
+        self._release_keys = release_keys
         self._installations = installations
         self._leftovers: set[Path] | None = None  # of the last pass; None before the first
 
@@ -42,6 +45,8 @@ class Housekeeping:
                 releases.add((model, each.decision.serial))
             if journal.candidate is not None and journal.state in PREPARING:
                 digests |= {file.sha256 for file in journal.candidate.files} | each.preparation.fetching
+                digests |= {file.artifact_sha256 for file in journal.candidate.files}
+        self._release_keys.keep_only(releases)
         self._trust.keep_releases(releases)
         self._download.keep_only(digests)
 

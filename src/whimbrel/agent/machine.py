@@ -15,11 +15,12 @@ from typing import Literal
 
 import msgspec
 
-from whimbrel import limits
+from whimbrel import agefile, limits
 from whimbrel.agent.assembly import can_patch
 from whimbrel.agent.disk import RealDisk
 from whimbrel.agent.folder import PRIVATE_FILE, PRIVATE_FILES, owner_problem
 from whimbrel.agent.labels import seen_labels
+from whimbrel.agent.open_in_memory import memory_problem
 from whimbrel.agent.probes.formats import PROBES, has_runtime
 from whimbrel.agent.settings import kept
 from whimbrel.agent.transport import HttpNetwork, Proxies, check_server
@@ -48,6 +49,7 @@ def examine(folder: Path | None, server: str | None, *, now: Callable[[], float]
     yield from _cage()
     yield _clock(now())
     yield from _runtimes()
+    yield _sealed()
     settings = None
     if folder is not None:
         yield from _folder(folder)
@@ -99,6 +101,16 @@ def _runtimes() -> Iterator[Finding]:
         yield Finding("patches", "ok", "can be applied")
     else:
         yield Finding("patches", "warning", "cannot be applied", "versions come whole", "pip install 'whimbrel[delta]'")
+
+
+def _sealed() -> Finding:
+    if not agefile.is_installed():
+        means = "versions of sealed models are not taken"
+        return Finding("sealed models", "warning", "cannot be opened", means, "pip install 'whimbrel[sealed]'")
+    if memory_problem():
+        means = "with sealed_at_rest, sealed models are not taken; without it they are opened on the disk"
+        return Finding("sealed models", "ok", "can be opened on the disk", means)
+    return Finding("sealed models", "ok", "can be opened, also in memory alone (sealed_at_rest)")
 
 
 def _folder(folder: Path) -> Iterator[Finding]:

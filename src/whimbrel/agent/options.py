@@ -43,6 +43,7 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     metered_refresh_min_s: float | None = None  # the same where the network is known to be metered; 300 at first
     quota_mib: int | None = None  # of the folder; 0: what the disk has
     attestation: str | None = None  # the kind of attestation that it enrols with, by an installed attester; "" for none
+    sealed_at_rest: bool | None = None  # whether slots keep sealed models sealed, and sessions open them into memory
 
     # --- of this process ---
     enrol_token: str | None = None  # lets the device tell how it is doing; without one it only listens
@@ -88,6 +89,7 @@ _TYPES: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("mirrors", (list, tuple, str), "a list of addresses"),
     ("proxy", (str,), "an address such as http://proxy:3128"),
     ("insecure_http", (bool,), "True or False"),
+    ("sealed_at_rest", (bool,), "True or False"),
     ("ca_file", (str,), "the path of a PEM file"),
     ("attestation", (str,), "the name of a kind, such as android-key"),
     ("enrol_token", (str,), "the text of enrol.token"),

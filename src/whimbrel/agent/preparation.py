@@ -13,6 +13,7 @@ from whimbrel import limits
 from whimbrel.agent.benchmarks import Benchmarks
 from whimbrel.agent.device_context import DeviceContext
 from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.open_in_memory import objection_to_memory, opened_slot
 from whimbrel.agent.staging import Interrupted, Staging
 from whimbrel.device import events
 from whimbrel.device.conditions import Wait, wait_for_conditions, wait_to_begin
@@ -20,6 +21,7 @@ from whimbrel.device.journal import Candidate
 from whimbrel.device.ports import ProbeRequest
 from whimbrel.device.slots import Held
 from whimbrel.device.step import moved
+from whimbrel.errors import InvariantBroken
 from whimbrel.health.report import Build
 from whimbrel.model.choose import Capacity, telling_labels
 from whimbrel.model.release import Release, Variant
@@ -41,6 +43,7 @@ class Preparation:
             download=device.download,
             home=device.folder,
             quota_bytes=device.quota_bytes,
+            sealed_at_rest=device.sealed_at_rest,
         )
 
     @property
@@ -83,7 +86,7 @@ class Preparation:
         """The active build, as far as its name says no more than `told` labels do; without its golden inputs."""
         if not telling_labels(release) <= told:
             return None
-        held = {(each.name, each.sha256) for each in active.contents}
+        held = {(each.name, each.file_sha256) for each in active.contents}
         same = [each for each in release.variants if {(file.name, file.sha256) for file in each.files} == held]
         build = next((each for each in same if each.selector.matches(self._device.labels)), None)
         if build is None or build.probe is None:
@@ -116,6 +119,8 @@ class Preparation:
         unproven = self._device.trust.unproven.get(self._state.model)
         if unproven:
             return Wait(unproven)
+        if self._device.sealed_at_rest and (because := objection_to_memory(candidate, self._state.pointer.active)):
+            return Wait(because, limits.WAIT_FOR_CONDITIONS_S)
         now = self._device.now()
         # A clock that was set back is no reason to wait for longer than the wait was.
         if now < candidate.again_at <= now + limits.WRONG_BYTES_MOST_S and not self._device.network.offline:
@@ -152,10 +157,17 @@ class Preparation:
         with meter.downloading(
             self._state.model, serial=candidate.serial, version=candidate.version, expected=expected
         ):
-            result = self._staging.fetch(candidate, steps, self._state.pointer.active)
+            result = self._staging.fetch(
+                candidate,
+                steps,
+                self._state.pointer.active,
+                release_key=lambda: self._device.release_keys.get(self._state.model, candidate.serial),
+            )
             if not isinstance(result, Interrupted):
                 meter.complete()
         if isinstance(result, Interrupted):
+            if result.unopened:  # perhaps with a wrong key: it is asked for anew
+                self._device.release_keys.forget(self._state.model, candidate.serial)
             counted = moved(candidate, result.moved, result.moved_by)
             self._state.keep(msgspec.structs.replace(self._state.journal, candidate=counted))
             raise result.error
@@ -174,8 +186,12 @@ class Preparation:
         variant = _variant_of(candidate, release)
         if variant is None:
             return events.ProbeFailed("the release no longer names these files")
-        entry = candidate.files[0]
-        with self._device.disk.lend(self._state.places.slot(candidate.slot)) as (folder,):
+        entry, held = candidate.files[0], candidate.held
+        if held is None:
+            raise InvariantBroken(f"serial {candidate.serial} is to be tried, and was not staged")
+        with opened_slot(
+            self._state.places, held, lambda: self._device.release_keys.get(self._state.model, candidate.serial)
+        ) as folder:
             request = ProbeRequest(
                 path=str(folder / entry.name),
                 format=entry.format,

@@ -17,10 +17,11 @@ from whimbrel import limits
 from whimbrel.agent.device_context import DeviceContext
 from whimbrel.agent.marks import Closed, Ended
 from whimbrel.agent.model_state import ModelState
+from whimbrel.agent.open_in_memory import opened_slot
 from whimbrel.device.ports import ProbeRequest, ProbeResult
 from whimbrel.device.slots import Held, SlotName
 from whimbrel.device.states import RESTING
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.health.report import Summary
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
@@ -67,8 +68,8 @@ class Rechecks:
             return
         try:
             result = self._probe(active, variant)
-        except Unavailable:
-            return  # no probe can be made here
+        except (Unavailable, Refused, UntrustedInput):
+            return  # no probe can be made here, or the version cannot be opened now
         reason = result.reason[: limits.REASON_CHARS]
         is_wrong = not result.passed and not result.over_budget
         self._keep(msgspec.structs.replace(begun, passed=result.passed, is_wrong=is_wrong, reason=reason))
@@ -94,7 +95,9 @@ class Rechecks:
         return situation.idle is True and situation.charging is True
 
     def _probe(self, held: Held, variant: Variant) -> ProbeResult:
-        with self._device.disk.lend(self._state.places.slot(held.slot)) as (folder,):
+        with opened_slot(
+            self._state.places, held, lambda: self._device.release_keys.get(self._state.model, held.serial)
+        ) as folder:
             request = ProbeRequest(
                 path=str(folder / held.entry),
                 format=variant.files[0].format,
@@ -121,7 +124,7 @@ class Rechecks:
 
 def _variant_of(held: Held, release: Release | None) -> Variant | None:
     """The build that a slot holds: that with the same files."""
-    files = {each.name: None if each.folder else each.sha256 for each in held.contents}
+    files = {each.name: None if each.folder else each.file_sha256 for each in held.contents}
     variants = release.variants if release is not None else ()
     return next(
         (

@@ -37,12 +37,14 @@ class Listener(Protocol):
 class Runner:
     """One loaded version, for one session. Made by `Session.runner`; not for several threads at once."""
 
-    def __init__(self, session: Listener, path: Path) -> None:
-        kind = runnable_format(path.name)
+    def __init__(self, session: Listener, path: Path, *, name: str = "") -> None:
+        """`name`: of the file, where `path` is one in memory."""
+        name = name or path.name
+        kind = runnable_format(name)
         runtime = runtime_of(kind) if kind else None
         if runtime is None:
             raise Unavailable(
-                f"{path.name} cannot be run here: "
+                f"{name} cannot be run here: "
                 + (f"no runtime for {kind} is installed" if kind else f"a runner knows {runnable_endings()} files")
                 + "; load session.path with a runtime of your own, and call record() and shadow()"
             )

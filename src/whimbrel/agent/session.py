@@ -26,7 +26,9 @@ from whimbrel.agent.departures import leave
 from whimbrel.agent.load_failures import failure_of, forget_failure, note_failure
 from whimbrel.agent.locks import locked
 from whimbrel.agent.marks import Closed
+from whimbrel.agent.open_in_memory import OpenInMemory
 from whimbrel.agent.places import Places, read_pointer
+from whimbrel.agent.release_keys import KeptReleaseKeys
 from whimbrel.agent.self_measures import Begun, SelfMeasures
 from whimbrel.agent.session_start import begin
 from whimbrel.agent.shadow import ShadowClient
@@ -56,12 +58,16 @@ class Session:
         durable: bool = True,
         shadow: ShadowClient | None = None,
         measures: SelfMeasures | None = None,
+        release_keys: KeptReleaseKeys | None = None,
     ) -> None:
+        """`release_keys`: of versions that slots keep sealed."""
         self._model = model
         self._places = places
         self._durable = durable
         self._shadow = shadow
         self._measures = measures
+        self._release_keys = release_keys
+        self._memory: OpenInMemory | None = None  # the entry, where the slot holds it sealed
         self._begun: Begun | None = None
         self._guard = threading.Lock()
         self._hold: Hold | None = None
@@ -80,7 +86,13 @@ class Session:
 
     @property
     def path(self) -> Path:
-        """The model's entry file (a graph, the first shard), or its package where it is a Core ML package."""
+        """The model's entry file (a graph, the first shard), or its package where it is a Core ML package.
+
+        Where the device keeps the version sealed, a file in memory that is there until the block ends; its name has no
+        ending.
+        """
+        if self._memory is not None:
+            return self._memory.path
         return self._places.entry(self._open_held())
 
     @property
@@ -88,7 +100,10 @@ class Session:
         """The folder of all the version's files, under the names that they were published with.
 
         A runtime that wants the folder (a tokenizer beside sharded weights) opens this, and others open `path`.
+        Raises `Unavailable` where the device keeps the version sealed: then there is `path` alone.
         """
+        if self._memory is not None:
+            raise Unavailable(f"{self._model} stays sealed on this device, and is open in memory alone: use path")
         return self._places.slot(self._open_held().slot)
 
     @property
@@ -185,7 +200,7 @@ class Session:
         """
         from whimbrel.agent.runner import Runner  # here: few apps let it run their model, and it brings the runtimes
 
-        return Runner(self, self.path)
+        return Runner(self, self.path, name=self._open_held().entry)
 
     @contextmanager
     def loading(self) -> Iterator[None]:
@@ -235,14 +250,36 @@ class Session:
         if self._held is not None:
             raise Unavailable("a session is entered once; ask the agent for another one")
         self._held, self._hold = begin(self._places, self._model, name=self._name, durable=self._durable)
+        try:
+            self._memory = self._opened_in_memory(self._held)
+        except BaseException:
+            self._forget()  # it was not begun
+            if self._hold is not None:
+                self._hold.release()
+            raise
         self._is_open, self._began = True, time.monotonic()
         self._begun = self._measures.begin() if self._measures is not None else None
         return self
+
+    def _opened_in_memory(self, held: Held) -> OpenInMemory | None:
+        if not held.is_sealed_at_rest:
+            return None
+        missing = f"{self._model} at serial {held.serial} stays sealed on this device"
+        try:
+            key = self._release_keys.get(self._model, held.serial) if self._release_keys is not None else None
+            if key is None:
+                raise Unavailable(f"{missing}, and its key is not here; the agent gets it in its next cycle")
+            return OpenInMemory(self._places, held, key)
+        except (OSError, UntrustedInput) as error:
+            raise Unavailable(f"{missing}, and cannot be opened: {error}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         hold, self._hold, self._is_open = self._hold, None, False
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
         if hold is None or self._held is None:
             return
         raised = kind is not None and issubclass(kind, Exception)  # a KeyboardInterrupt is nobody's failure

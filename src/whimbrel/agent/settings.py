@@ -39,6 +39,7 @@ class Settings(Document, frozen=True, tag_field="format", tag="whimbrel-agent-1"
     metered_refresh_min_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 300.0  # the same on a metered network
     quota_mib: Annotated[int, msgspec.Meta(ge=0)] = 0  # of the whole folder; 0: what the disk has
     attestation: Name | Literal[""] = ""  # the kind of attestation that the device enrols with; "": none
+    sealed_at_rest: bool = False  # whether slots keep sealed models sealed
 
 
 def kept(folder: Path, *, disk: Disk) -> Settings | None:

@@ -4,17 +4,19 @@
    it waits, and says how much is missing.
 2. Length and SHA-256 are checked before anything else looks at the bytes.
 3. A slot is emptied only when no session has a file of it open, and after the pointer no longer names it.
-4. A file that the active version has as well is copied from there: only files that changed are fetched.
+4. Where slots stay sealed (`sealed_at_rest`), the age file itself is staged, after a look that it opens to what the
+   release names. It is one file then: what a session opens in memory has no folder.
+5. A file that the active version has as well is copied from there: only files that changed are fetched.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from whimbrel import limits
-from whimbrel.agent.assembly import Assembly
+from whimbrel.agent.assembly import Assembly, as_artifact
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.download import Download
 from whimbrel.agent.places import Places
@@ -22,19 +24,20 @@ from whimbrel.agent.progress import Expected, together
 from whimbrel.device import events
 from whimbrel.device.journal import Candidate
 from whimbrel.device.ports import MeasuredDisk
-from whimbrel.device.slots import Content, Held
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.device.slots import Content, Held, Opened
+from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.health.report import WayName
 from whimbrel.model.release import File, Reference
 from whimbrel.model.ways import Step
 
 
 class Interrupted(msgspec.Struct, frozen=True):
-    """The bytes are not all here yet: what came, and the error that says why."""
+    """The bytes are not all here yet: what came, and why. `unopened`: a sealed file did not open."""
 
     moved: int
     moved_by: dict[WayName, int]
     error: Unavailable
+    unopened: bool = False
 
 
 class Staging:
@@ -48,19 +51,21 @@ class Staging:
         download: Download,
         home: Path | None = None,
         quota_bytes: int | None = None,
+        sealed_at_rest: bool = False,
     ) -> None:
         self._places = places
         self._disk = disk
         self._download = download
         self._home = home
         self._quota_bytes = quota_bytes
+        self._opens = not sealed_at_rest
         self.fetching: set[str] = set()  # digests of patches and of what they make, while they are on their way
 
     # --- room ---
 
     def lacking(self, candidate: Candidate, steps: tuple[Step, ...], active: Held | None) -> int:
         """Bytes of room that are missing for `candidate`; 0 where there is enough, or nobody can tell."""
-        assembly = Assembly(self._download, disk=self._disk)
+        assembly = Assembly(self._download, disk=self._disk, opens=self._opens)
         here = {each.sha256 for each in active.contents} if active else set()
         needed = sum(
             assembly.room(file, steps, here) for file in {file.sha256: file for file in candidate.files}.values()
@@ -99,10 +104,17 @@ class Staging:
 
     # --- bytes ---
 
-    def fetch(self, candidate: Candidate, steps: tuple[Step, ...], active: Held | None) -> events.Fetched | Interrupted:
-        """Bring all files of `candidate` into the folder of downloads."""
+    def fetch(
+        self,
+        candidate: Candidate,
+        steps: tuple[Step, ...],
+        active: Held | None,
+        *,
+        release_key: Callable[[], str] | None = None,
+    ) -> events.Fetched | Interrupted:
+        """Bring all files of `candidate` into the folder of downloads. `release_key`: gives what opens sealed ones."""
         self.fetching = {digest for step in steps for digest in (step.sha256, step.target)}
-        assembly = Assembly(self._download, disk=self._disk)
+        assembly = Assembly(self._download, disk=self._disk, release_key=release_key, opens=self._opens)
         try:
             for file in {file.sha256: file for file in candidate.files}.values():
                 if self._kept(file, candidate.slot):
@@ -112,19 +124,21 @@ class Staging:
                     assembly.bring(file, steps, here)
         except Unavailable as error:
             return Interrupted(assembly.moved, assembly.moved_by, error)
-        except UntrustedInput as error:  # nothing of it is here, and it says nothing about the version
-            return Interrupted(assembly.moved, assembly.moved_by, Unavailable(str(error)))
+        except (UntrustedInput, Refused) as error:  # nothing of it is here, and it says nothing about the version
+            unopened = isinstance(error, UntrustedInput) and any(file.sealed is not None for file in candidate.files)
+            return Interrupted(assembly.moved, assembly.moved_by, Unavailable(str(error)), unopened=unopened)
         return events.Fetched(bytes_moved=assembly.moved, moved_by=assembly.moved_by)
 
     def expected(self, candidate: Candidate, steps: tuple[Step, ...], active: Held | None) -> Expected:
         """What a fetch of `candidate` begins with."""
-        assembly = Assembly(self._download, disk=self._disk)
+        assembly = Assembly(self._download, disk=self._disk, opens=self._opens)
         here = {each.sha256 for each in active.contents} if active else set()
         files = {file.sha256: file for file in candidate.files}.values()
         return together([assembly.expected(file, steps, here) for file in files])
 
     def _kept(self, file: File, slot: str) -> bool:
         """Whether the slot still holds this file, whole, and nothing of it came anew."""
+        file = self._as_kept(file)
         if file.packed or self._disk.size(self._download.path(file)) is not None:
             return False
         place = self._places.slot(slot) / file.name
@@ -132,6 +146,7 @@ class Staging:
 
     def _copied(self, file: File, here: Mapping[str, Path]) -> bool:
         """Whether the active version has this file, whole, and it was copied from there: now, or in an earlier pass."""
+        file = self._as_kept(file)
         source, copy = here.get(file.sha256), self._download.path(file)
         if source is None:
             return False
@@ -179,7 +194,8 @@ class Staging:
         contents = []
         folders = {slot}
         staged: dict[str, Path] = {}  # a variant may hold the same bytes under two names
-        for file in candidate.files:
+        for named in candidate.files:
+            file = self._as_kept(named)
             part, target = self._download.path(file), slot / file.name
             disk.make_folder(target.parent)
             folders |= {parent for parent in target.parents if parent.is_relative_to(slot)}
@@ -203,7 +219,8 @@ class Staging:
             elif file.packed or disk.size(target) is None or disk.sha256(target) != file.sha256:
                 return events.Corrupt(f"{file.name} is not here any more")
             digest = self._places.integrity.tree_digest(target) if file.packed else file.sha256
-            contents.append(Content(name=file.name, sha256=digest, folder=file.packed))
+            opens_to = None if file is named else Opened(sha256=named.sha256, size_bytes=named.size_bytes)
+            contents.append(Content(name=file.name, sha256=digest, folder=file.packed, opens_to=opens_to))
             staged.setdefault(file.sha256, target)
         for folder in sorted(folders, reverse=True):
             disk.sync(folder)
@@ -215,8 +232,13 @@ class Staging:
                 entry=candidate.files[0].name,
                 contents=tuple(contents),
                 reference=reference,
+                sealed=any(file.sealed is not None for file in candidate.files),
             )
         )
+
+    def _as_kept(self, file: File) -> File:
+        """What a slot holds of `file`: the file, or its age file."""
+        return file if self._opens else as_artifact(file)
 
     def _keep_only(self, names: set[str], folder: Path, *, above: str = "") -> None:
         """Remove what a slot holds besides the files, or unpacked folders, of these names."""

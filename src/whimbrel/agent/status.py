@@ -41,6 +41,7 @@ def model_status(
         "download": _download_status(journal, progress),
         "waits_for": each.waits_for or trouble or None,
         "recheck": _recheck_status(each),
+        "sealed": _sealed_status(each),
         "went_back": None,
         "stays": each.leaving.kept_because or None,
         "sequence": policy.sequence if policy else None,
@@ -50,6 +51,14 @@ def model_status(
         },
         "problem": problem,
     }
+
+
+def _sealed_status(each: Installation) -> str | None:
+    """How the active version is kept, where it travelled sealed: "opened", or "at rest" (opened in memory alone)."""
+    active = each.state.pointer.active
+    if active is None or not active.sealed:
+        return None
+    return "at rest" if active.is_sealed_at_rest else "opened"
 
 
 def _recheck_status(each: Installation) -> dict[str, Any] | None:

@@ -93,6 +93,14 @@ MeteredRefreshMin = Annotated[
         help="The same where the network is known to be metered; 300 unless given.",
     ),
 ]
+SealedAtRest = Annotated[
+    bool | None,
+    typer.Option(
+        "--sealed-at-rest/--no-sealed-at-rest",
+        help="Keep sealed models sealed on the disk; sessions open them into memory (Linux).",
+        show_default=False,
+    ),
+]
 Quota = Annotated[int | None, typer.Option("--quota-mib", min=0, help="Bound of the folder; 0: what the disk has.")]
 Attestation = Annotated[
     str | None,
@@ -128,6 +136,7 @@ def run(
     metered_refresh_min_s: MeteredRefreshMin = None,
     quota_mib: Quota = None,
     attestation: Attestation = None,
+    sealed_at_rest: SealedAtRest = None,
     on_change: OnChange = None,
 ) -> None:
     """Run until SIGTERM: refresh, decide, install, try, commit or go back, report.
@@ -158,6 +167,7 @@ def run(
         metered_refresh_min_s=metered_refresh_min_s,
         quota_mib=quota_mib,
         attestation=attestation,
+        sealed_at_rest=sealed_at_rest,
     ):
         pass  # what was given is right, and in the folder
     token = _enrol_token(enrol_token_file)
@@ -185,6 +195,7 @@ def check(
     metered_refresh_min_s: MeteredRefreshMin = None,
     quota_mib: Quota = None,
     attestation: Attestation = None,
+    sealed_at_rest: SealedAtRest = None,
     json: Json = False,
 ) -> None:
     """Do one cycle now, and say what was decided and why. It may download, probe and activate.
@@ -210,6 +221,7 @@ def check(
         metered_refresh_min_s=metered_refresh_min_s,
         quota_mib=quota_mib,
         attestation=attestation,
+        sealed_at_rest=sealed_at_rest,
     ) as agent:
         result = agent.cycle(force=True)
     _end_with(result, json=json)
@@ -268,6 +280,10 @@ def status(folder: Folder, json: Json = False) -> None:
     )
     if agent_status.get("public_key"):
         sys.stdout.write(f"its key: {agent_status['public_key']}\n")
+    for name, each in agent_status["models"].items():
+        if sealed := each.get("sealed"):
+            where = "stays sealed here, and sessions open it into memory" if sealed == "at rest" else "was opened here"
+            sys.stdout.write(f"{one_line(name)} came sealed, and {where}\n")
     if not agent_status.get("patches", True):
         sys.stdout.write("patches cannot be applied here, so versions come whole: pip install 'whimbrel[delta]'\n")
     if missing := agent_status.get("not_measured"):

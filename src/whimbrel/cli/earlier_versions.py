@@ -22,8 +22,13 @@ class EarlierVersions:
         self._path = f"models/{quoted(model)}"
         self._versions = versions
 
-    def same_as(self, release: Release, *, version: str | None, semantic_version: str | None) -> ListedVersion | None:
-        """The publication that says the same: of the number that was asked for, or the newest where none was."""
+    def same_as(
+        self, release: Release, *, version: str | None, semantic_version: str | None, sealed: bool = False
+    ) -> ListedVersion | None:
+        """The publication that says the same: of the number that was asked for, or the newest where none was.
+
+        `sealed`: the release is to be sealed.
+        """
         if version is None and semantic_version is None:
             before = self._newest()
         else:
@@ -37,7 +42,7 @@ class EarlierVersions:
             )
         if before is None or before.build_hash != release.build_hash:
             return None
-        return before if is_same(self._release(before), release) else None
+        return before if is_same(self._release(before), release, sealed=sealed) else None
 
     def check_taken_back(self, release: Release) -> None:
         """Raises `Refused` where these files were taken back under another number: nothing was repaired."""

@@ -17,7 +17,13 @@ from whimbrel.durable import write_durably
 from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.model.documents import encode, plain
 from whimbrel.model.ids import check_name
-from whimbrel.server.admin.views.repository import NewTokenKey, RoleStatesView, RoleStateView, TokenKeyView
+from whimbrel.server.admin.views.repository import (
+    NewTokenKey,
+    RoleStatesView,
+    RoleStateView,
+    SealingKeyView,
+    TokenKeyView,
+)
 from whimbrel.stores.signer import URI_FORMS, PublicKey, import_key, make_signer, reference_of, write_reference
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import short
@@ -158,6 +164,23 @@ def replace_token_key(
         "device tokens are made with a new key; "
         + ("old ones are refused" if at_once else f"old ones are good until {until}")
     )
+
+
+@app.command("make-sealing-key")
+@connected
+def make_sealing_key(client: Client, json: Json = False) -> None:
+    """Have the server make its sealing key: it opens the keys of sealed releases, so that devices can be given them.
+
+    The file lies on the server, outside of the database (`sealing_key` in whimbrel.toml says where). Copy it to a safe
+    place: without it no device can be given a key any more. See docs/howto/seal-a-model.md.
+    """
+    made = client.send("POST", "keys/sealing", as_=SealingKeyView)
+    if json:
+        print_json(made)
+        return
+    say(f"made the sealing key {made.path} on the server; its public half is {made.recipient}")
+    say("Copy this file to a safe place, and keep it out of backups of the database: who has both opens every release")
+    say("Next: whimbrel model set MODEL --sealed")
 
 
 def _held_names(client: Client) -> dict[str, str]:

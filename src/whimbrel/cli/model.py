@@ -19,7 +19,7 @@ from whimbrel.cli.output import Json, note, print_json, print_table, say, size_o
 from whimbrel.cli.role_signers import role_signers
 from whimbrel.errors import Conflict, Refused, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings, NewSettings
-from whimbrel.flows.wording import condition_words
+from whimbrel.flows.wording import condition_words, selector_words
 from whimbrel.model.documents import encode, plain
 from whimbrel.model.ids import check_name
 from whimbrel.model.local_limits import LocalLimits
@@ -241,6 +241,9 @@ def _tell(model: ModelView) -> None:
         "objectives": "; ".join(f"{each.words}, {each.action.replace('_', ' ')}" for each in settings.objectives)
         or "none",
         "anomalies": settings.anomalies.replace("_", " "),
+        "secrecy": f"sealed: {selector_words(settings.sealed_for)} gets the keys, by labels that the server gives"
+        if settings.sealed
+        else "none: whoever can fetch an artifact has it",
         "alone": _limit_words(settings.local_limits),
         "patches": f"from the newest {settings.delta_bases} earlier versions, and from those that many devices run",
         "if revoked": "devices with nowhere to go keep it"

@@ -22,6 +22,7 @@ from whimbrel.flows.files.settings_file import read_limit, read_settings
 from whimbrel.model.document_errors import sentence
 from whimbrel.model.documents import plain
 from whimbrel.model.local_limits import LocalLimits
+from whimbrel.model.selector_text import read_selector
 from whimbrel.plan.objectives import Anomalies, check_objectives, read_objective
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ T = TypeVar("T")
 _CADENCE, _BUDGETS, _CONDITIONS = "Cadence and labels", "Budgets of a publication", "When devices fetch and activate"
 _PEOPLE = "Who must agree"
 _SIGNERS = "Whose model signature versions must have"
+_SECRECY = "Who may have the model"
 _MONITORS, _ALONE = "What is watched while a version runs", "What a device decides alone"
 
 
@@ -94,6 +96,19 @@ _OPTIONS: dict[str, Any] = {
         str | None, text="Whom the certificate must name: an e-mail address, URI or host name.", panel=_SIGNERS
     ),
     "no_model_signer": _option(bool, "--no-model-signer", text="Take the demand back.", panel=_SIGNERS),
+    "sealed": _option(
+        bool | None,
+        "--sealed/--no-sealed",
+        text="Publish its files encrypted: nothing else is stored or sent, and entitled devices get the key.",
+        panel=_SECRECY,
+    ),
+    "sealed_for": _option(
+        str | None,
+        "--sealed-for",
+        text='The entitled devices, by labels that the server gives them: "tier=pro,site in (a,b)"; "" is every '
+        "device that is enrolled.",
+        panel=_SECRECY,
+    ),
     "objective": _option(
         list[str] | None,
         text='What every version must keep while it runs: "accuracy >= 84% weekly, take back", "latency_p99_ms < 10", '
@@ -178,6 +193,8 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
         "slice_labels": given["slice_label"] or None,
         "size_bytes_max": given["size_bytes_max"],
         "delta_bases": given["delta_bases"],
+        "sealed": given["sealed"],
+        "sealed_for": None if given["sealed_for"] is None else plain(read_selector(given["sealed_for"])),
         "metrics_min": _floors(given["metric_min"] or []) or None,
         "objectives": _objectives(given["objective"] or [], none=given["no_objective"]),
         "anomalies": _anomalies(given["anomalies"]),

@@ -28,6 +28,7 @@ from whimbrel.cli.output import Json, print_json, waiting
 from whimbrel.cli.publish_provenance import GivenProvenance, Provenance, provenance_of, with_provenance
 from whimbrel.cli.publish_report import Patches, Published, tell_published
 from whimbrel.cli.role_signers import role_signers
+from whimbrel.cli.sealing import Sealing, sealing_of
 from whimbrel.cli.sources import Source, read_sources
 from whimbrel.errors import Refused, Unavailable, UntrustedInput, reason_of
 from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
@@ -63,6 +64,16 @@ Unchecked = Annotated[
 InterfaceChange = Annotated[
     bool, typer.Option("--interface-change", help="Its inputs or outputs are meant to differ from the version before.")
 ]
+Deltas = Annotated[
+    bool,
+    typer.Option("--deltas/--no-deltas", help="Make patches now and say what they save; or leave it to the server."),
+]
+DeltaFrom = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Of a sealed model: a file, or a folder, of an earlier version, to make patches from. Repeat it."
+    ),
+]
 _WHOLE = re.compile(r"[+-]?[0-9]{1,300}")
 
 
@@ -97,12 +108,8 @@ def publish(
     dry_run: DryRun = False,
     unchecked: Unchecked = False,
     interface_change: InterfaceChange = False,
-    deltas: Annotated[
-        bool,
-        typer.Option(
-            "--deltas/--no-deltas", help="Make patches now and say what they save; or leave it to the server."
-        ),
-    ] = True,
+    deltas: Deltas = True,
+    delta_from: DeltaFrom = None,
     given: GivenProvenance,
     json: Json = False,
 ) -> None:
@@ -111,6 +118,7 @@ def publish(
     The first version of a model becomes its baseline, unless it is held or its card has a rollout for some devices:
     these get it then, and no others. A version never changes: publish again under a new number.
     Every model is tried first, as devices will try it. The same files and card again change nothing.
+    The files of a sealed model (whimbrel model set --sealed) are encrypted here, and leave it in no other form.
     """
     described = _card(card, model)
     objections = Objections(passed_over=unchecked)
@@ -126,6 +134,7 @@ def publish(
         provenance = provenance_of(
             client, model, given, described.training, built_of, variants, scratch, now=datetime.now(UTC)
         )
+        sealing = sealing_of(client, model, scratch, delta_from=delta_from or [])
         published = _publish(
             client,
             _Draft(
@@ -140,12 +149,17 @@ def publish(
                 metrics=described.metrics | _metrics(metric or []),
                 changelog=[*described.changes, *(changelog or [])],
                 hold=hold,
+                sealing=sealing,
             ),
             objections,
             interface_change=interface_change,
         )
     fit = client.get(f"models/{quoted(model)}/versions/{published.version.serial}/devices", as_=VersionFit)
-    patches = _patches(client, model, published.version.version) if deltas and not published.already else None
+    patches = None
+    if published.sealed_patches is not None:
+        patches = Patches(published.sealed_patches)
+    elif deltas and not published.already and sealing is None:
+        patches = _patches(client, model, published.version.version)
     if json:
         print_json(published.fields | {"fit": plain(fit)} | (patches.fields if patches else {}))
         return
@@ -183,6 +197,7 @@ class _Draft(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Metric]
     changelog: list[str]
     hold: bool
+    sealing: Sealing | None = None
 
     def release(self, earlier: list[ListedVersion], *, now: datetime) -> Release:
         """The next release after the `earlier` versions. Raises `Refused` where it breaks the card's budgets."""
@@ -215,7 +230,12 @@ def _publish(client: Client, draft: _Draft, objections: Objections, *, interface
     earlier = client.get(f"models/{quoted(model)}/versions", as_=list[ListedVersion])
     release = draft.release(earlier, now=now)
     before = EarlierVersions(client, model, earlier)
-    same = before.same_as(release, version=draft.version, semantic_version=draft.semantic_version)
+    same = before.same_as(
+        release,
+        version=draft.version,
+        semantic_version=draft.semantic_version,
+        sealed=draft.sealing is not None,
+    )
     if same is not None:
         fields = {name: getattr(same, name) for name in VersionView.__struct_fields__}
         taken_back = "; ".join(f"from {each.devices}: {each.because}" for each in same.quarantined)
@@ -246,6 +266,9 @@ def _send(
     stored, sent = [], []
     artifacts = {each.file.sha256: each.bytes_at for source in draft.sources for each in source.artifacts}
     artifacts |= draft.provenance.kept
+    sealed = draft.sealing.seal(release, artifacts, earlier) if draft.sealing is not None else None
+    if sealed is not None:
+        release, artifacts = sealed.release, sealed.artifacts
     for sha256, bytes_at in artifacts.items():
         if client.has_artifact(sha256):
             stored.append(sha256)
@@ -261,13 +284,15 @@ def _send(
         now=now,
     )
     held = is_held(draft.card.rollout, hold=draft.hold)
-    body = NewVersion(release=document, publisher=role, hold=held)
+    parts = sealed.parts if sealed is not None else None
+    body = NewVersion(release=document, publisher=role, hold=held, sealed=parts)
     accepted = client.send("POST", f"models/{quoted(model)}/versions", body, as_=PublishedVersion)
     twins = [v.version for v in earlier if v.build_hash == release.build_hash]
     rollout, begun = draft.card.rollout, None
     if rollout is not None and held and not draft.hold and not earlier:
         begun = begin_first_rollout(client, rollout, accepted).id
-    return Published(accepted, stored, sent, twins, tried, release.unchecked, rollout=begun)
+    patches = sealed.patches if sealed is not None else None
+    return Published(accepted, stored, sent, twins, tried, release.unchecked, rollout=begun, sealed_patches=patches)
 
 
 def _patches(client: Client, model: str, version: str) -> Patches:

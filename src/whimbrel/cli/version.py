@@ -94,6 +94,8 @@ def show(client: Client, version: Version, model: ModelName, json: Json = False)
         for place, file in enumerate(variant.files)
     ]
     print_table(["variant", "file", "format", "size", "sha256", "for"], rows)
+    if release.is_sealed:
+        say("  sealed: its files travel encrypted, and entitled devices get the key (whimbrel model show)")
     for objection in release.unchecked:
         say(f"  UNCHECKED: {objection}")
     for other in release.requires:

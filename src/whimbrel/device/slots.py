@@ -19,16 +19,33 @@ from whimbrel.model.release import Reference
 SlotName = Literal["a", "b"]
 
 
+class Opened(Document, frozen=True):
+    """What an age file holds: the file that the release names."""
+
+    sha256: Digest
+    size_bytes: int
+
+
 class Content(Document, frozen=True):
-    """One file of a slot, or one unpacked folder with the digest of its tree."""
+    """One file of a slot, or one unpacked folder with the digest of its tree. `opens_to`: where the slot holds the file
+    sealed, what it holds.
+    """
 
     name: str
     sha256: Digest
     folder: bool = False
+    opens_to: Opened | None = None
+
+    @property
+    def file_sha256(self) -> str:
+        """The digest by which the release names this file."""
+        return self.opens_to.sha256 if self.opens_to is not None else self.sha256
 
 
 class Held(Document, frozen=True):
-    """A version in a slot, complete and verified. `entry`: what an app opens, a name within the slot."""
+    """A version in a slot, complete and verified. `entry`: what an app opens, a name within the slot. `sealed`: it
+    travelled sealed.
+    """
 
     slot: SlotName
     serial: Serial
@@ -36,6 +53,12 @@ class Held(Document, frozen=True):
     entry: str
     contents: Annotated[tuple[Content, ...], Meta(min_length=1, max_length=limits.FILES)]
     reference: Reference | None = None  # into whose bins sessions sort what it predicts
+    sealed: bool = False
+
+    @property
+    def is_sealed_at_rest(self) -> bool:
+        """Whether the slot holds it sealed, so that a session opens it into memory."""
+        return any(content.opens_to is not None for content in self.contents)
 
 
 class Pointer(Document, frozen=True, tag_field="format", tag="whimbrel-pointer-1"):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from whimbrel.model.choose import choose_variant
+from whimbrel.model.documents import plain
 from whimbrel.model.release import Line, Release
 from whimbrel.policy.decide import Decision, Profile
 from whimbrel.policy.decide_set import ModelToDecide, decide_set
@@ -94,6 +95,7 @@ def _answer(model: PublishedModel, decision: Decision, labels: dict[str, str]) -
         "variant": variant.name,
         "files": [
             {"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256, "format": file.format}
+            | ({"sealed": plain(file.sealed)} if file.sealed is not None else {})
             for file in variant.files
         ],
     }

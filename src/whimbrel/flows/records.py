@@ -63,6 +63,8 @@ class ModelSettings(Document, frozen=True):
     anomalies: Anomalies = "alert"  # what follows where a version departs from its past, or from those beside it
     second_person_above_percent: SecondPersonAbove = None  # what a rollout may reach by one person's word; None: all
     model_signer: ModelSigner | None = None  # whose model signature every version must have; None: nobody's
+    sealed: bool = False  # whether its artifacts are published as age files alone
+    sealed_for: Selector = EVERYONE  # the devices that get the keys of its releases, by labels that the server gives
 
     def __post_init__(self) -> None:
         check_objectives(self.objectives)
@@ -108,6 +110,8 @@ class NewSettings(Document, frozen=True):
     anomalies: Anomalies | UnsetType = UNSET
     second_person_above_percent: SecondPersonAbove | UnsetType = UNSET
     model_signer: ModelSigner | UnsetType | None = UNSET
+    sealed: bool | UnsetType = UNSET
+    sealed_for: Selector | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if not isinstance(self.objectives, UnsetType):

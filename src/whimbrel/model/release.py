@@ -106,12 +106,23 @@ class Probe(Document, frozen=True):
     smoke: bool = True
 
 
+class Sealed(Document, frozen=True):
+    """What is stored and travels in a file's place: an age file (age-encryption.org/v1) to the release's key.
+
+    `sha256`, `size_bytes`: of the age file. Those of the file itself are of what a device gets by opening it.
+    """
+
+    sha256: Digest
+    size_bytes: Annotated[int, Meta(ge=1, le=limits.SEALED_BYTES)]
+
+
 class File(Document, frozen=True):
     """One artifact of a variant: its place in the folder that a device keeps the variant in, and its bytes.
 
     `name`: a relative path of at most `limits.FILE_DEPTH` parts. A part begins with a letter, a digit or `_`, and all
     of it is ASCII, so that it is the same name on every device. `format`: of the model that the file is a part of. A
-    folder that is one artifact (a Core ML package) travels packed; `packed` says so.
+    folder that is one artifact (a Core ML package) travels packed; `packed` says so. `sealed`: where the model's bytes
+    are secret, what travels instead of them.
     """
 
     name: Annotated[
@@ -125,6 +136,17 @@ class File(Document, frozen=True):
     sha256: Digest
     format: Format
     packed: bool = False
+    sealed: Sealed | None = None
+
+    @property
+    def artifact_sha256(self) -> str:
+        """The digest under which its artifact is stored and fetched."""
+        return self.sealed.sha256 if self.sealed is not None else self.sha256
+
+    @property
+    def artifact_bytes(self) -> int:
+        """The bytes of its artifact."""
+        return self.sealed.size_bytes if self.sealed is not None else self.size_bytes
 
     def __post_init__(self) -> None:
         if objection := path_objection(self.name):
@@ -134,8 +156,7 @@ class File(Document, frozen=True):
 class Variant(Document, frozen=True):
     """One build of a version for a class of devices. The first file is the model's entry point; others lie beside it.
 
-    `runtime` and `precision` are for people: they are shown, and nothing decides by them. The two `sealed` fields are
-    reserved for builds that travel encrypted: nothing writes or reads them yet.
+    `runtime` and `precision` are for people: they are shown, and nothing decides by them.
     """
 
     name: Name
@@ -145,8 +166,6 @@ class Variant(Document, frozen=True):
     precision: Annotated[str, Meta(max_length=64)] = ""
     signature: Signature | None = None
     probe: Probe | None = None
-    sealed_sha256: Digest | None = None
-    sealed_size_bytes: Annotated[int, Meta(ge=0)] | None = None
 
     def __post_init__(self) -> None:
         names = [file.name for file in self.files]
@@ -273,6 +292,8 @@ class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1
             raise ValueError(f"two variants share a name: {sorted(names)}")
         if unknown := {name for signed in self.model_signatures for name in signed.variants} - set(names):
             raise ValueError(f"a model signature is over the variant {min(unknown)!r}, which is not there")
+        if len({file.sealed is None for file in self._files}) > 1:
+            raise ValueError("some files of this release are sealed and some are not; all are, or none")
 
     @property
     def kept(self) -> tuple[Kept, ...]:
@@ -281,9 +302,23 @@ class Release(Document, frozen=True, tag_field="format", tag="whimbrel-release-1
         return (*recipe, *(each for signed in self.model_signatures for each in (signed.bundle, signed.anchor)))
 
     @property
+    def _files(self) -> tuple[File, ...]:
+        return tuple(file for variant in self.variants for file in variant.files)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether its artifacts travel sealed, and a device needs the release's key."""
+        return any(file.sealed is not None for file in self._files)
+
+    @property
+    def artifacts(self) -> frozenset[str]:
+        """The digests under which its artifacts are stored: of the sealed ones where it is sealed."""
+        return frozenset(file.artifact_sha256 for file in self._files)
+
+    @property
     def digests(self) -> frozenset[str]:
-        """The digests of its artifacts."""
-        return frozenset(file.sha256 for variant in self.variants for file in variant.files)
+        """The digests of its files, as they lie on devices."""
+        return frozenset(file.sha256 for file in self._files)
 
 
 class Line(Document, frozen=True, tag_field="format", tag="whimbrel-line-1"):

@@ -24,7 +24,11 @@ NOTHING = digest_of(b"")
 
 
 class Step(Document, frozen=True):
-    """Fetch the patch `sha256` (`size_bytes`). The patch and the artifact `base` make the artifact `target`."""
+    """Fetch the patch `sha256` (`size_bytes`). The patch and the artifact `base` make the artifact `target`.
+
+    `sealed`: what is fetched is an age file to the key of the release that `target` is of, and the patch is in it.
+    `base` and `target` are never of sealed bytes.
+    """
 
     base: Digest
     target: Digest
@@ -32,6 +36,7 @@ class Step(Document, frozen=True):
     sha256: Digest
     size_bytes: Annotated[int, Meta(ge=1, le=limits.ARTIFACT_BYTES)]
     codec: Literal["whimbrel-delta-1"] = "whimbrel-delta-1"
+    sealed: bool = False
 
 
 class DeltaIndex(Document, frozen=True, tag_field="format", tag="whimbrel-deltas-1"):

@@ -57,6 +57,7 @@ from whimbrel.stores.database import Database, Migration
 from whimbrel.stores.inbox import open_inbox
 from whimbrel.stores.key_folder import KeyFolder
 from whimbrel.stores.online_signers import OnlineSigners
+from whimbrel.stores.sealing_key import SealingKey
 from whimbrel.stores.signer import make_signer
 from whimbrel.stores.transaction import transaction
 from whimbrel.stores.tuf_repository import copy_files, first_metadata
@@ -91,6 +92,7 @@ class Repository(msgspec.Struct, frozen=True):
             keys,
             self.clock,
             self.acts,
+            SealingKey(self.folder.sealing_key),
             sent or BytesSent(),
             folder=folder,
             oidc=None if settings is None else OidcProvider(settings, clock=self.clock),

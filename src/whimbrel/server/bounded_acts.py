@@ -26,6 +26,7 @@ from whimbrel.stores.transaction import Stores, all_namespaces, transaction
 log = logging.getLogger(__name__)
 
 FAIL_SIGN_IN, FAIL_DEVICE_SIGN_IN, ENROL_DEVICE = "fail_sign_in", "fail_device_sign_in", "enrol_device"
+HAND_OUT_RELEASE_KEY = "hand_out_release_key"
 _PERIOD_S = 1.0
 _WORDS = {
     FAIL_SIGN_IN: (
@@ -38,6 +39,7 @@ _WORDS = {
         "enrolments or sign-ins of devices failed",
         "from",
     ),
+    HAND_OUT_RELEASE_KEY: ("further release key was handed out", "further release keys were handed out", "of"),
     ENROL_DEVICE: ("further device enrolled", "further devices enrolled", "with the token"),
 }
 _OTHERS = "others"

@@ -6,6 +6,7 @@ inbox = "table"                        # or nats://host:4222
 inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
 evidence = "proven"                    # or "all": devices that a shared token lets in move rollouts at once
+sealing_key = "keys/online/sealing.key"  # what opens the keys of sealed releases; may lie on a disk of its own
 
 How people sign in with a provider stands in the same file (`oidc_settings`), and so do `[attestation.KIND]` and
 `[client_certificates]`, which the files beside this one of these names tell of, and the receivers of alerts
@@ -55,6 +56,7 @@ class Config(Document, frozen=True):
     )
     namespace: Name = "default"
     evidence: EvidenceRule = "proven"
+    sealing_key: Annotated[str, Meta(min_length=1)] = "keys/online/sealing.key"
     receivers: Annotated[tuple[Receiver, ...], Meta(max_length=limits.RECEIVERS)] = ()
     oidc: OidcSettings | None = None
 
@@ -127,6 +129,11 @@ class Folder(msgspec.Struct, frozen=True):
     def online_keys(self) -> Path:
         """Keys that the server needs."""
         return self.path / "keys" / "online"
+
+    @property
+    def sealing_key(self) -> Path:
+        """The file of the key that opens the keys of sealed releases."""
+        return (self.path / self.config.sealing_key).resolve()
 
     @property
     def admin_token(self) -> Path:

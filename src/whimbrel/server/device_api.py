@@ -1,4 +1,4 @@
-"""The requests of devices: challenge, enrol, token, announce, reports, and the thin check. Raw ASGI, no framework.
+"""The requests of devices: challenge, enrol, token, announce, reports, release-key, and the thin check. Raw ASGI.
 
 1. A message (an announcement, or a batch of reports) is read here, so that the device hears at once what is wrong with
    it. It is counted later: `intake` has it stored, then the device is answered, and `controllers/tallying` takes it.
@@ -42,7 +42,9 @@ from whimbrel.server.http import (
 )
 from whimbrel.server.intake import Intake
 from whimbrel.server.questions import Questions
+from whimbrel.server.release_keys import ReleaseKeys
 from whimbrel.stores.database import Database
+from whimbrel.stores.sealing_key import SealingKey
 from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.trust import roles
 from whimbrel.trust.enrolment import Check, Credential, Enrolment, Token, TokenRequest
@@ -75,6 +77,7 @@ class DeviceApi:
         certificates: ClientCertificates | None = None,
         questions: Questions | None = None,
         draw_cohort_key: Callable[[str], str] | None = None,
+        sealing_key: SealingKey | None = None,
     ) -> None:
         """`draw_cohort_key`: what the bucket of a new device comes from, by its id; None: it is drawn at random."""
         self._attestations = attestations or Attestations({})
@@ -88,6 +91,11 @@ class DeviceApi:
         self._tokens = tokens
         self._challenges = Challenges(tokens)
         self._intake = intake
+        self._release_keys = None
+        if sealing_key is not None:
+            self._release_keys = ReleaseKeys(
+                database, sealing_key, self._challenges, questions=self._questions, acts=acts, clock=clock
+            )
         self._handlers: dict[str, Handler] = {
             "challenge": self._challenge,
             "enrol": self._enrol,
@@ -95,6 +103,7 @@ class DeviceApi:
             "announce": self._announce,
             "reports": self._reports,
             "check": self._check,
+            "release-key": self._release_key,
         }
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, *, namespace: str, name: str) -> None:
@@ -266,6 +275,12 @@ class DeviceApi:
                 )
 
         return 200, msgspec.json.encode({"models": await self._questions.ask(work)})
+
+    async def _release_key(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
+        claims = self._claims(scope, namespace)
+        if self._release_keys is None:
+            raise NotFound("this server keeps no keys of sealed releases")
+        return 200, await self._release_keys.answer(body, namespace=namespace, device_id=claims.device)
 
     def _claims(self, scope: Scope, namespace: str) -> Claims:
         """The device that asks. Raises `NotAllowed`, or `Refused` for one that is blocked."""

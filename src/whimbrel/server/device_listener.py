@@ -35,6 +35,7 @@ from whimbrel.server.static import Static
 from whimbrel.server.tls import Certificate
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
+from whimbrel.stores.sealing_key import SealingKey
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class DeviceListener:
             acts=self._acts,
             attestations=Attestations.open(folder.config.attestation, folder.path),
             certificates=folder.config.client_certificates,
+            sealing_key=SealingKey(folder.sealing_key),
         )
         app = device_app(static, devices, proxies)
         self.sent = static.sent  # counted as it goes on

@@ -102,7 +102,7 @@ async def build_delta(blobs: Blobs, namespace: str, model: str, pair: Pair, *, w
         base_graph, target_graph = [
             await _graph(blobs, namespace, graph, folder) for graph in (pair.base_graph, pair.target_graph)
         ]
-        encoded = await _encode(EncodeTask(str(base), str(target), str(patch), base_graph, target_graph))
+        encoded = await encode_patch(EncodeTask(str(base), str(target), str(patch), base_graph, target_graph))
         record = DeltaRecord(
             model=model,
             base=pair.base,
@@ -147,7 +147,8 @@ async def _graph(blobs: Blobs, namespace: str, graph: Graph | None, scratch: Pat
         return None  # the file is coded as plain bytes
 
 
-async def _encode(task: EncodeTask) -> EncodedPatch:
+async def encode_patch(task: EncodeTask) -> EncodedPatch:
+    """Make one patch in a child process. Raises `Unavailable`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -51,6 +51,12 @@ class Enrolments:
         values |= {"labels": packed(labels or {}), "seen_at": at}
         upsert(self.connection, schema.devices, values, update=changing)
 
+    def set_recipient(self, device_id: str, recipient: str) -> None:
+        """Note the key that release keys are sealed to for this device."""
+        table = schema.devices
+        mine = table.c.namespace == self.namespace, table.c.device_id == device_id
+        self.connection.execute(update(table).where(*mine).values(recipient=recipient))
+
     # --- tokens ---
 
     def add_token(

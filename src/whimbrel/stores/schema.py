@@ -132,6 +132,18 @@ deltas = Table(  # patches that were tried; without a digest: not worth keeping
     Index("delta_by_patch", "namespace", "sha256"),
 )
 
+sealed_versions = Table(  # versions whose artifacts are age files: their keys, and the patches that publishers made
+    "sealed_version",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("serial", BigInteger, primary_key=True),
+    Column("release_key", LargeBinary, nullable=False),  # an age file to the server's sealing key, which is not here
+    Column("steps", LargeBinary, nullable=False),  # of the delta index
+    Column("listed", Boolean, nullable=False),  # whether the signed index has them
+    Column("created_at", Float, nullable=False),
+)
+
 rollouts = Table(
     "rollout",
     metadata,
@@ -270,6 +282,7 @@ devices = Table(
     Column("admitted_at", Float, nullable=False, server_default="0"),
     Column("enrol_token_name", String(64), nullable=False, server_default=""),  # "": no token was needed
     Column("public_key", String(64)),  # Ed25519, base64url; NULL: it enrolled without a key
+    Column("recipient", String(64)),  # X25519, base64url: release keys are sealed to it; NULL: it asked for none yet
     Column("credential_epoch", Integer, nullable=False, server_default="1"),  # one more with each new credential
     Column("credential_at", Float, nullable=False, server_default="0"),  # when the credential was made
     Column("challenged_at", Float, nullable=False, server_default="0"),  # of the last challenge that was taken

@@ -32,6 +32,7 @@ from whimbrel.stores.policy_history import PolicyHistory
 from whimbrel.stores.registry import Registry, namespaces
 from whimbrel.stores.role_expiry import RoleExpiries
 from whimbrel.stores.run_histories import RunHistories
+from whimbrel.stores.sealed_versions import SealedVersions
 from whimbrel.stores.tickets import Tickets
 from whimbrel.stores.tuf_repository import SignedRoles
 
@@ -97,6 +98,11 @@ class Stores:
     def deltas(self) -> Deltas:
         """Patches that were tried."""
         return Deltas(self.connection, self.namespace)
+
+    @cached_property
+    def sealed(self) -> SealedVersions:
+        """The keys of sealed versions, and the patches to them."""
+        return SealedVersions(self.connection, self.namespace)
 
     @cached_property
     def alerts(self) -> AlertDeliveries:

@@ -179,6 +179,7 @@ def _allowed_again(
     return msgspec.structs.replace(
         _again(known, asked),
         public_key=asked.public_key,
+        recipient=None,  # of the device that had the id before
         admission="person",
         admitted_at=now,
         enrol_token_name=name,

@@ -29,7 +29,8 @@ class EnrolledDevice(msgspec.Struct, frozen=True, kw_only=True):
     `allowed_again_key` alone. `granted_labels`: labels
     that the server gives it. `claimable_labels`: the values that it may claim for a label; a label that is not among
     them is free. `cohort_key`: what its bucket comes from, drawn once and for its life; None: it took none, so its id
-    stands in and it is no evidence (flows/reports/proven.py).
+    stands in and it is no evidence (flows/reports/proven.py). `recipient`: the X25519 key that release keys are sealed
+    to; None: it asked for none yet.
     """
 
     device_id: str
@@ -47,6 +48,7 @@ class EnrolledDevice(msgspec.Struct, frozen=True, kw_only=True):
     granted_labels: dict[str, str] = {}
     claimable_labels: dict[str, tuple[str, ...]] = {}
     cohort_key: str | None = None
+    recipient: str | None = None
 
 
 class DeviceAccess(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,9 @@
 Called by the admin API.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
 import msgspec
 
@@ -20,12 +21,28 @@ from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import PublishingPort, SignedRolesPort
 from whimbrel.flows.publishing.publish import build_hash, check_budgets, check_unpublished
-from whimbrel.flows.records import VersionRecord
+from whimbrel.flows.records import ModelSettings, VersionRecord
 from whimbrel.flows.wording import signer_words
 from whimbrel.model.documents import parse
 from whimbrel.model.provenance import ModelSigner
 from whimbrel.model.release import File, Release
+from whimbrel.model.ways import Step
 from whimbrel.trust import roles as names
+
+
+class SealedRecord(msgspec.Struct, frozen=True):
+    """What the registry keeps of a sealed release. `release_key`: sealed to the server's sealing key, and opened by it
+    once, so that devices can be given it. `steps`: patches, sealed to the release's key.
+    """
+
+    release_key: bytes
+    steps: tuple[Step, ...] = ()
+
+
+class SealedVersionsPort(Protocol):
+    """Where the keys of sealed releases are kept."""
+
+    def add(self, model: str, serial: int, *, release_key: bytes, steps: Sequence[Step], at: float) -> None: ...
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -45,12 +62,15 @@ def accept_version(
     hold: bool = False,
     signed_by: ModelSigner | None = None,
     actor: str = "",
+    sealed: SealedRecord | None = None,
+    sealed_versions: SealedVersionsPort | None = None,
     now: float,
 ) -> Accepted:
     """Publish the `release` document that the `publisher` role lists. `now`: POSIX seconds.
 
     `hold`: a first version waits for a rollout. `signed_by`: whose model signature over all of its variants the caller
-    verified. `actor`: the account that sent it; the publisher's role where there are no accounts.
+    verified. `actor`: the account that sent it; the publisher's role where there are no accounts. `sealed`: what comes
+    with a sealed release, and is kept in `sealed_versions`.
 
     Raises `Conflict` where somebody was first, `Refused` for a budget or an artifact that is not stored,
     `UntrustedInput` for documents that contradict each other or a wrong signature.
@@ -68,6 +88,7 @@ def accept_version(
     if demanded is not None and demanded != signed_by:
         raise Refused(f"{model} demands a model signature by {signer_words(demanded)}; publish with --model-signature")
     _check_parents(registry, document)
+    steps = _check_sealed(registry, document, record.settings, sealed)
     _check_stored(registry, (file for variant in document.variants for file in variant.files))
     _check_kept(registry, document)
     role = names.publisher_role(model)
@@ -75,9 +96,12 @@ def accept_version(
     roles.accept_publication(role, publisher, {path: release}, now=datetime.fromtimestamp(now, UTC))
     first = not earlier and not hold
     version = _record(registry.namespace, document, good=first, now=now)
+    patches = {step.sha256 for step in steps}
     registry.add_version(
-        version, release=release, digests={*document.digests, *(each.sha256 for each in document.kept)}
+        version, release=release, digests={*document.artifacts, *patches, *(each.sha256 for each in document.kept)}
     )
+    if sealed is not None and sealed_versions is not None:
+        sealed_versions.add(model, document.serial, release_key=sealed.release_key, steps=steps, at=now)
     if first:  # there is no rollout for it
         registry.change_model(model, baseline=document.serial)
         registry.set_alias(model, "champion", document.serial)
@@ -86,9 +110,11 @@ def accept_version(
         model=model,
         actor=actor or role,
         action="publish",
-        because=f"{document.version} ({document.semantic_version}){', the first: it is the baseline' * first}",
+        because=f"{document.version} ({document.semantic_version}){', the first: it is the baseline' * first}"
+        f"{', sealed' * document.is_sealed}",
         now=now,
-        evidence={"serial": document.serial, "build_hash": document.build_hash},
+        evidence={"serial": document.serial, "build_hash": document.build_hash}
+        | ({"sealed": True} if document.is_sealed else {}),
     )
     return Accepted(version, first)
 
@@ -103,11 +129,37 @@ def _check_next(release: Release, published: list[tuple[VersionRecord, Release]]
 def _check_stored(registry: PublishingPort, files: Iterable[File]) -> None:
     """Raises `Refused` for an artifact that is not stored, `UntrustedInput` where it has another size."""
     for file in files:
-        stored = registry.artifact_size(file.sha256)
-        if stored is None:
-            raise Refused(f"artifact {file.sha256} is not stored yet; send it first")
-        if stored != file.size_bytes:  # budgets and devices go by the size that is signed
-            raise UntrustedInput(f"{file.name} is said to have {file.size_bytes} bytes; {stored} are stored")
+        _check_size(registry, file.artifact_sha256, file.artifact_bytes, what=file.name)
+
+
+def _check_size(registry: PublishingPort, sha256: str, size_bytes: int, *, what: str) -> None:
+    stored = registry.artifact_size(sha256)
+    if stored is None:
+        raise Refused(f"artifact {sha256} is not stored yet; send it first")
+    if stored != size_bytes:  # budgets and devices go by the size that is signed
+        raise UntrustedInput(f"{what} is said to have {size_bytes} bytes; {stored} are stored")
+
+
+def _check_sealed(
+    registry: PublishingPort, release: Release, settings: ModelSettings, sealed: SealedRecord | None
+) -> tuple[Step, ...]:
+    """The patches of a sealed release. Raises `Refused` for a plain release of a sealed model."""
+    if not release.is_sealed:
+        if settings.sealed:
+            raise Refused(
+                f"{release.model} is sealed, and this release is not: its files would lie open on every server. "
+                "Publish with a whimbrel that seals, or end it with: whimbrel model set --no-sealed"
+            )
+        if sealed is not None:
+            raise UntrustedInput("a release key came with a release that is not sealed")
+        return ()
+    if sealed is None:
+        raise UntrustedInput("the release is sealed, and its key did not come with it; no device could open it")
+    for step in sealed.steps:
+        if not step.sealed or step.target not in release.digests:
+            raise UntrustedInput(f"the patch {step.sha256} is not sealed, or leads to no file of this release")
+        _check_size(registry, step.sha256, step.size_bytes, what="a patch")
+    return sealed.steps
 
 
 def _check_kept(registry: PublishingPort, release: Release) -> None:

@@ -8,6 +8,8 @@
    the graph.
 5. A patch larger than 90% of the compressed whole file is not kept.
 6. The index of a release lists direct patches, and those that lead to their bases: a device may chain them.
+7. Of a sealed version the server has no plain bytes. Its patches are its publisher's, direct ones that are sealed to
+   its key, and the server makes none to it or from it.
 
 Called by the controllers.
 """
@@ -65,7 +67,7 @@ def wanted_pairs(
     arms: Iterable[int] = (),
 ) -> list[Pair]:
     """Patches that should be there and were not tried, in the order to build them: whole files first."""
-    live = {version.serial: release for version, release in published if not version.retired}
+    live = {version.serial: release for version, release in published if not version.retired and not release.is_sealed}
     if not live:
         return []
     serials = {max(live), *(rollout.target for rollout in rollouts), *arms} | (
@@ -115,8 +117,13 @@ def worth_keeping(size_bytes: int, *, target_bytes: int, whole_bytes: int | None
     return size_bytes < limits.DELTA_WORTH * min(target_bytes, whole_bytes or target_bytes)
 
 
-def write_index(release: Release, deltas: Sequence[DeltaRecord]) -> DeltaIndex:
-    """The index of a release: patches to its artifacts, and to the bases of those, and so on."""
+def write_index(release: Release, deltas: Sequence[DeltaRecord], *, sealed: Sequence[Step] = ()) -> DeltaIndex:
+    """The index of a release: patches to its artifacts, and to the bases of those, and so on.
+
+    `sealed`: of a sealed release, the patches that its publisher made; there are no others.
+    """
+    if release.is_sealed:
+        return DeltaIndex(model=release.model, serial=release.serial, steps=tuple(sealed))
     kept = [delta for delta in deltas if delta.sha256 is not None]
     steps: dict[tuple[str, str], Step] = {}
     reach = set(release.digests)

@@ -16,7 +16,7 @@ from whimbrel.model.document_errors import sentence
 from whimbrel.model.ids import CalendarVersion, semantic_key
 from whimbrel.model.local_limits import LocalLimits
 from whimbrel.model.provenance import ModelSignature
-from whimbrel.model.release import Metric, Reference, Release, Requirement, Training, Variant
+from whimbrel.model.release import Metric, Reference, Release, Requirement, Sealed, Training, Variant
 
 
 class Numbered(Protocol):
@@ -144,10 +144,28 @@ def check_unpublished(release: Release, published: Sequence[tuple[VersionRecord,
 _NUMBERED = {"serial", "version", "semantic_version", "created", "unchecked"}  # what the same publication has anew
 
 
-def is_same(before: Release, after: Release) -> bool:
-    """Whether both say the same of the same files, under whatever numbers."""
+def is_same(before: Release, after: Release, *, sealed: bool = False) -> bool:
+    """Whether both say the same of the same files, under whatever numbers. `sealed`: `after` is yet to be sealed."""
+    if before.is_sealed != (sealed or after.is_sealed):
+        return False
+    before = without_sealed(before) if sealed else before  # each release has a key of its own
     fields = (field for field in Release.__struct_fields__ if field not in _NUMBERED)
     return all(getattr(before, field) == getattr(after, field) for field in fields)
+
+
+def without_sealed(release: Release) -> Release:
+    """The release as it would be where its files travelled open."""
+    return with_sealed(release, {})
+
+
+def with_sealed(release: Release, sealed: Mapping[str, Sealed]) -> Release:
+    """The release with what travels instead of its files, by their digests."""
+    replace = msgspec.structs.replace
+    variants = tuple(
+        replace(variant, files=tuple(replace(file, sealed=sealed.get(file.sha256)) for file in variant.files))
+        for variant in release.variants
+    )
+    return replace(release, variants=variants)
 
 
 def difference(before: Release, after: Release) -> str:

@@ -184,7 +184,7 @@ def _way(target: Release, base: Release | None, steps: Sequence[Step]) -> tuple[
         if file.sha256 in here:
             continue
         cheapest = ways(steps, target=file.sha256, size_bytes=file.size_bytes, here=here)
-        total += cheapest[0].size_bytes if cheapest else file.size_bytes
+        total += cheapest[0].size_bytes if cheapest else file.artifact_bytes
         if not cheapest:
             names.append("whole")
         elif cheapest[0].steps[0].base == NOTHING:

@@ -27,6 +27,7 @@ from whimbrel.server.admin.views.repository import (
     NewTokenKey,
     RoleStatesView,
     RoleStateView,
+    SealingKeyView,
     TokenKeyView,
 )
 from whimbrel.server.device_token_keys import DeviceTokenKeys
@@ -188,6 +189,40 @@ def role_states(stores: Stores, *, folder: KeyFolder, now: float) -> RoleStatesV
     return RoleStatesView(roles=states, unused=unused)
 
 
+@get("/keys/sealing", permission=Permission.READ, summary="To which key publishers seal the keys of releases")
+async def show_sealing_key(operations: NamedDependency[Operations], namespace: FromPath[str]) -> SealingKeyView:
+    """The public half of the server's sealing key."""
+    del namespace  # one key a server
+    return SealingKeyView(recipient=await asyncio.to_thread(lambda: operations.context.sealing_key.recipient))
+
+
+@post(
+    "/keys/sealing",
+    permission=Permission.KEYS,
+    status_code=HTTP_201_CREATED,
+    summary="Have the server make its sealing key",
+)
+async def make_sealing_key(
+    operations: NamedDependency[Operations], caller: NamedDependency[Caller], namespace: FromPath[str]
+) -> SealingKeyView:
+    """Make the key that opens the keys of sealed releases. It is never replaced here."""
+    sealing_key = operations.context.sealing_key
+
+    def work(stores: Stores) -> SealingKeyView:
+        recipient = sealing_key.make()
+        audit(
+            stores.registry,
+            actor=caller.account,
+            action="make_sealing_key",
+            because="a key that opens the keys of sealed releases",
+            now=operations.now(),
+            evidence={"recipient": recipient},
+        )
+        return SealingKeyView(recipient=recipient, path=str(sealing_key.path))
+
+    return await operations.do(namespace, work)
+
+
 def _state(
     stores: Stores,
     role: str,
@@ -224,4 +259,12 @@ def _view(key: Key) -> KeyView:
     return KeyView(**plain(PublicKey.of(key)))
 
 
-KEY_ROUTES = (list_keys, list_role_states, make_online_key, take_key_change, replace_token_key)
+KEY_ROUTES = (
+    list_keys,
+    list_role_states,
+    make_online_key,
+    take_key_change,
+    replace_token_key,
+    show_sealing_key,
+    make_sealing_key,
+)

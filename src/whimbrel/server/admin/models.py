@@ -317,7 +317,13 @@ def history_view(stores: Stores, model: str, *, version: str | None) -> History:
     versions = [record for record, _ in published]
     releases = {record.serial: release for record, release in published}
     target = None if version is None else find_planned_version(versions, version, model=model).serial
-    steps = () if target is None else write_index(releases[target], stores.deltas.of(model)).steps
+    steps = (
+        ()
+        if target is None
+        else write_index(
+            releases[target], stores.deltas.of(model), sealed=stores.sealed.steps(model).get(target, ())
+        ).steps
+    )
     inventory = stores.fleet.inventory(model)
     running = inventory_of(inventory, versions, releases=releases, steps=steps, target=target)
     return history_of(stores.registry, stores.fleet, model, running=running)

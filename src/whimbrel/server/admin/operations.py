@@ -23,6 +23,7 @@ from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database
 from whimbrel.stores.key_folder import KeyFolder
 from whimbrel.stores.online_signers import OnlineSigners
+from whimbrel.stores.sealing_key import SealingKey
 from whimbrel.stores.transaction import Stores, transaction
 from whimbrel.trust.role_keys import expiry_warning
 
@@ -44,6 +45,7 @@ class AdminContext(msgspec.Struct, frozen=True):
     online_keys: KeyFolder
     clock: Callable[[], float]
     acts: BoundedActs
+    sealing_key: SealingKey
     sent: BytesSent = msgspec.field(default_factory=BytesSent)
     folder: Caller | None = None
     oidc: OidcProvider | None = None

@@ -9,7 +9,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CON
 from whimbrel import limits
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit import audit
-from whimbrel.flows.publishing.accept_version import accept_version
+from whimbrel.flows.publishing.accept_version import SealedRecord, accept_version
 from whimbrel.flows.publishing.retire import retire
 from whimbrel.flows.publishing.set_line import line_of, set_line
 from whimbrel.flows.rollouts.lift_quarantine import lift_quarantine
@@ -29,6 +29,7 @@ from whimbrel.server.admin.views.versions import (
     NewVersion,
     PublishedVersion,
     QuarantineView,
+    SealedParts,
     VersionDetail,
     VersionView,
 )
@@ -120,9 +121,11 @@ async def publish_version(
             release=data.release,
             publisher=data.publisher,
             signed_by=signer,
+            sealed=_sealed_parts(operations, stores, data.sealed, model=model, release=data.release),
             hold=data.hold or not caller.may(Permission.RELEASE),  # a first version is everybody's at once
             actor=caller.account,
             now=operations.now(),
+            sealed_versions=stores.sealed,
         )
         return PublishedVersion(**msgspec.structs.asdict(accepted.version), baseline=accepted.baseline)
 
@@ -263,6 +266,18 @@ async def build_deltas(
     await controllers.settle()
 
 
+def _sealed_parts(
+    operations: Operations, stores: Stores, parts: SealedParts | None, *, model: str, release: bytes
+) -> SealedRecord | None:
+    """What comes with a sealed release. Raises where this server could not open its key for devices."""
+    if parts is None:
+        return None
+    serial = parse(Release, release, what="the release").serial
+    key = operations.context.sealing_key
+    key.open(parts.release_key, namespace=stores.namespace, model=model, serial=serial)
+    return SealedRecord(release_key=parts.release_key, steps=parts.steps)
+
+
 def listed_versions(stores: Stores, model: str) -> list[ListedVersion]:
     """A model's versions, by serial, with their names, their devices and what keeps devices from them."""
     record = stores.registry.model(model)
@@ -304,6 +319,26 @@ def deltas_view(stores: Stores, model: str, *, name: str) -> DeltasView:
     }
     bases[NOTHING] = "nothing"
     files = {file.sha256: f"{variant.name}/{file.name}" for variant in release.variants for file in variant.files}
+    if release.is_sealed:
+        return DeltasView(
+            model=model,
+            version=version.version,
+            deltas=[
+                DeltaView(
+                    model=model,
+                    base=step.base,
+                    target=step.target,
+                    target_bytes=step.target_bytes,
+                    sha256=step.sha256,
+                    size_bytes=step.size_bytes,
+                    advice="",
+                    listed=True,
+                    from_version=bases.get(step.base),
+                    file=files.get(step.target),
+                )
+                for step in stores.sealed.steps(model).get(version.serial, ())
+            ],
+        )
     return DeltasView(
         model=model,
         version=version.version,

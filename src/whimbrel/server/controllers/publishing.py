@@ -69,9 +69,10 @@ class Publishing:
             for model, document in _policies_to_sign(stores, now=now.timestamp()):
                 path = roles.policy_path(model)
                 stores.roles.write_policy(model, {path: document}, signers=self._signers, now=now)
-            for model in stores.deltas.unlisted_models():
+            for model in sorted({*stores.deltas.unlisted_models(), *stores.sealed.unlisted_models()}):
                 stores.roles.write_policy(model, _delta_indexes(stores, model), signers=self._signers, now=now)
                 stores.deltas.set_listed(model)
+                stores.sealed.set_listed(model)
             for record in stores.registry.models():
                 stores.roles.renew_policy(record.name, signers=self._signers, now=now)
             stores.roles.sign_snapshot_and_timestamp(self._signers, now=now)
@@ -136,10 +137,10 @@ def _policies_to_sign(stores: Stores, *, now: float, only: str | None = None) ->
 
 def _delta_indexes(stores: Stores, model: str) -> dict[str, bytes]:
     """The delta index of every release of a model that any patch leads to, by its path."""
-    tried = stores.deltas.of(model)
+    tried, sealed = stores.deltas.of(model), stores.sealed.steps(model)
     indexes = {}
     for version, release in stores.registry.published(model):
-        index = write_index(release, tried)
+        index = write_index(release, tried, sealed=sealed.get(version.serial, ()))
         if index.steps:
             indexes[roles.deltas_path(model, version.serial)] = encode(index)
     return indexes

@@ -1,6 +1,6 @@
 """Which publications are accepted, and what becomes of the model's first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,10 +9,11 @@ import pytest
 from support.signed_roles import GOOD, InMemoryRoles
 from support.values import T0, Town, file, release, town
 from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
-from whimbrel.flows.publishing.accept_version import Accepted, accept_version
+from whimbrel.flows.publishing.accept_version import Accepted, SealedRecord, accept_version
 from whimbrel.flows.records import ModelSettings
 from whimbrel.model.documents import encode
-from whimbrel.model.release import Variant
+from whimbrel.model.release import Sealed, Variant
+from whimbrel.model.ways import Step
 
 TODAY = datetime.fromtimestamp(T0, UTC)
 
@@ -127,3 +128,67 @@ def test_what_is_no_release_and_no_model_is_refused(here: Town) -> None:
     for content, model, error in ((b"{}", "wake", UntrustedInput), (encode(release(3)), "sleep", NotFound)):
         with pytest.raises(error):
             accept_version(here.registry, InMemoryRoles(), model, release=content, publisher=GOOD, now=T0)
+
+
+class Kept:
+    """Where the keys of sealed releases are kept."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, int], tuple[bytes, tuple[Step, ...]]] = {}
+
+    def add(self, model: str, serial: int, *, release_key: bytes, steps: Sequence[Step], at: float) -> None:
+        self.rows[model, serial] = release_key, tuple(steps)
+
+
+SEALED = Sealed(sha256="d" * 64, size_bytes=300)
+
+
+def sealed_release(**changes: Any) -> bytes:
+    return encode(release(3, variants=(Variant(name="cpu", files=(file(sealed=SEALED),)),), **changes))
+
+
+def publish_sealed(here: Town, sealed: SealedRecord | None, kept: Kept) -> Accepted:
+    return accept_version(
+        here.registry,
+        InMemoryRoles(),
+        "wake",
+        release=sealed_release(),
+        publisher=GOOD,
+        sealed=sealed,
+        sealed_versions=kept,
+        now=T0,
+    )
+
+
+def test_a_plain_release_of_a_sealed_model_is_refused(here: Town) -> None:
+    here.registry.change_model("wake", settings=ModelSettings(sealed=True))
+    with pytest.raises(Refused, match="wake is sealed, and this release is not: its files would lie open"):
+        publish(here)
+
+
+def test_a_sealed_release_is_kept_with_its_key_and_holds_what_is_stored_for_it(here: Town) -> None:
+    kept, patch = (
+        Kept(),
+        Step(base="b" * 64, target=file().sha256, target_bytes=100, sha256="e" * 64, size_bytes=9, sealed=True),
+    )
+    for sha256, size in ((SEALED.sha256, 300), (patch.sha256, 9)):
+        here.registry.add_artifact(sha256, size_bytes=size, at=T0)
+    publish_sealed(here, SealedRecord(release_key=b"sealed", steps=(patch,)), kept)
+    assert kept.rows == {("wake", 3): (b"sealed", (patch,))}
+    collectable = {digest for digest, _ in here.registry.collectable(older_than=T0 + 1)}
+    assert {SEALED.sha256, patch.sha256}.isdisjoint(collectable)
+
+
+def test_a_sealed_release_without_its_key_its_file_or_with_an_open_patch_is_refused(here: Town) -> None:
+    with pytest.raises(UntrustedInput, match="its key did not come with it"):
+        publish_sealed(here, None, Kept())
+    open_patch = Step(base="b" * 64, target=file().sha256, target_bytes=100, sha256="e" * 64, size_bytes=9)
+    here.registry.add_artifact(SEALED.sha256, size_bytes=300, at=T0)
+    with pytest.raises(UntrustedInput, match="is not sealed, or leads to no file"):
+        publish_sealed(here, SealedRecord(release_key=b"sealed", steps=(open_patch,)), Kept())
+
+
+def test_the_sealed_file_itself_must_be_stored(here: Town) -> None:
+    """The plain one is, from another model: that is of no use to a device with the key."""
+    with pytest.raises(Refused, match=f"artifact {SEALED.sha256} is not stored yet"):
+        publish_sealed(here, SealedRecord(release_key=b"sealed"), Kept())

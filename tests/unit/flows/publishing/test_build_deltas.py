@@ -5,10 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from support.values import file, release, version
 from whimbrel.flows.publishing.build_deltas import DeltaRecord, Graph, like_of, wanted_pairs, worth_keeping, write_index
 from whimbrel.flows.records import ModelRecord, ModelSettings, VersionRecord
-from whimbrel.model.release import File, Release, Variant
-from whimbrel.model.ways import NOTHING
+from whimbrel.model.release import File, Release, Sealed, Variant
+from whimbrel.model.ways import NOTHING, Step
 
 
 def digest(serial: int, variant: str = "cpu") -> str:
@@ -159,3 +160,19 @@ def test_index_lists_direct_patches_and_what_leads_to_their_bases() -> None:
         (digest(1), digest(2)),
         (NOTHING, digest(3)),
     }
+
+
+def test_of_a_sealed_version_the_server_makes_no_patch_and_lists_its_publishers() -> None:
+    """It has no plain bytes, neither as a base nor as a target."""
+    sealed = Sealed(sha256="d" * 64, size_bytes=300)
+    plain = release(1, variants=(Variant(name="cpu", files=(file("a" * 64),)),))
+    secret = release(2, variants=(Variant(name="cpu", files=(file("b" * 64, sealed=sealed),)),))
+    published = [(version(1), plain), (version(2), secret)]
+    found = wanted_pairs(model(), published=published, rollouts=[], inventory={}, tried=[])
+    assert {(pair.base, pair.target) for pair in found} == {(NOTHING, "a" * 64)}
+    step = Step(base="a" * 64, target="b" * 64, target_bytes=100, sha256="e" * 64, size_bytes=9, sealed=True)
+    open_patch = DeltaRecord(
+        model="wake", base="a" * 64, target="b" * 64, target_bytes=100, sha256="f" * 64, size_bytes=5
+    )
+    assert write_index(secret, [open_patch], sealed=[step]).steps == (step,)
+    assert step not in write_index(plain, [open_patch]).steps

@@ -98,6 +98,16 @@ class TokenKeyView(msgspec.Struct, frozen=True, kw_only=True):
     old_until: float
 
 
+class SealingKeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """The public half of the server's sealing key (`age1...`), to which publishers seal release keys; None: none yet.
+
+    `path`: where the private half lies on the server; only who makes it is told.
+    """
+
+    recipient: str | None
+    path: str | None = None
+
+
 class KeysView(msgspec.Struct, frozen=True, kw_only=True):
     """The online keys that a model is delegated to."""
 

@@ -7,20 +7,33 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
+from whimbrel.model.ways import Step
 from whimbrel.server.admin.views.reason import Because
 
 SignedRelease = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "#/components/schemas/Release"})]
 
 
+class SealedParts(Document, frozen=True):
+    """What goes with a sealed release. `release_key`: its age identity, sealed to the server's sealing key.
+
+    `steps`: the patches that the publisher made, sealed to the release's key; their artifacts are stored.
+    """
+
+    release_key: Annotated[bytes, Meta(max_length=limits.SEALED_KEY_BYTES)]
+    steps: Annotated[tuple[Step, ...], Meta(max_length=limits.SEALED_PATCHES)] = ()
+
+
 class NewVersion(Document, frozen=True):
     """POST versions: the release document and the publisher's role that lists it.
 
-    `hold`: where it is the model's first version, no device gets it before a rollout says so.
+    `hold`: where it is the model's first version, no device gets it before a rollout says so. `sealed`: of a sealed
+    release, its key and its patches.
     """
 
     release: bytes
     publisher: bytes
     hold: bool = False
+    sealed: SealedParts | None = None
 
 
 class NewLine(Document, frozen=True):

@@ -1,0 +1,97 @@
+"""A device that keeps a sealed model sealed: its disk has no block of it, and a session opens it in memory alone."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from support.sealing import CONTENTS, opened, options, sealed_repository, token_for
+from support.server import Running, serving
+from whimbrel import Agent
+from whimbrel.agent.probes import ProbeServer
+from whimbrel.errors import Unavailable
+
+BLOCK = 24
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with serving(sealed_repository(tmp_path_factory.mktemp("sealed") / "repo")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def token(running: Running) -> str:
+    return token_for(running, "entitled", "tier=pro")
+
+
+def plain_files(folder: Path) -> list[Path]:
+    """Files below `folder` in which a block of the model lies."""
+    blocks = [CONTENTS[1][place : place + BLOCK] for place in range(1000, len(CONTENTS[1]) - BLOCK, 997)]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if any(block in path.read_bytes() for block in blocks)]
+
+
+def test_no_block_lies_on_the_disk_and_a_session_opens_it_in_memory(
+    running: Running, token: str, tmp_path: Path
+) -> None:
+    """With the real probe, which runs it in the cage."""
+    probes, folder = ProbeServer(), tmp_path / "device"
+    made = options(running, "dev-rest", token, sealed_at_rest=True)
+    made = type(made)(**{name: getattr(made, name) for name in made.__struct_fields__} | {"probes": probes})
+    with Agent.open(folder, made) as agent:
+        status = agent.cycle(force=True).models["secret"]
+        assert (status["serial"], status["sealed"]) == (1, "at rest"), status
+        assert plain_files(folder) == []
+        with agent.session("secret") as model:
+            path = model.path
+            assert path.read_bytes() == CONTENTS[1]
+            onnxruntime.InferenceSession(path)
+            with pytest.raises(Unavailable, match="is open in memory alone: use path"):
+                model.folder  # noqa: B018
+            assert model.runner().run({"x": [[1.0, 2.0, 3.0, 4.0]]})["y"][0][1] == 4.0
+            assert plain_files(folder) == []
+        assert not path.exists() or path.read_bytes() != CONTENTS[1]
+        assert not [name for name in os.listdir("/dev/shm") if name.startswith("whimbrel-open-")]
+    probes.close()
+    with Agent.open(folder) as later:  # an app beside it, after a restart, with no network
+        assert opened(later) == CONTENTS[1]
+
+
+def test_session_without_the_key_says_so_and_the_next_cycle_brings_it(
+    running: Running, token: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "device"
+    with Agent.open(folder, options(running, "dev-lost", token, sealed_at_rest=True)) as agent:
+        agent.cycle(force=True)
+        (kept,) = (folder / "release-keys").iterdir()
+        assert kept.stat().st_mode & 0o777 == 0o600
+        kept.unlink()
+        with pytest.raises(Unavailable, match="its key is not here; the agent gets it in its next cycle"):
+            opened(agent)
+        assert list((folder / "models" / "secret" / "marks").iterdir()) == []
+        agent.cycle(force=True)
+        assert opened(agent) == CONTENTS[1]
+
+
+def test_slot_that_was_changed_is_not_opened(running: Running, token: str, tmp_path: Path) -> None:
+    folder = tmp_path / "device"
+    with Agent.open(folder, options(running, "dev-changed", token, sealed_at_rest=True)) as agent:
+        agent.cycle(force=True)
+        (file,) = (folder / "models" / "secret").glob("[ab]/*.onnx")
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(Unavailable, match="are not those that were verified"):
+            opened(agent)
+
+
+def test_without_memory_for_it_the_version_is_not_taken_and_why_is_said(
+    running: Running, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    with Agent.open(tmp_path / "device", options(running, "dev-old", token, sealed_at_rest=True)) as agent:
+        status = agent.cycle(force=True).models["secret"]
+        assert (status["serial"], status["refused"]) == (None, {})
+        assert "turn the option off to keep them open on the disk" in status["waits_for"]
