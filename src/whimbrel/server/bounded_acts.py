@@ -29,8 +29,8 @@ FAIL_SIGN_IN, FAIL_DEVICE_SIGN_IN, ENROL_DEVICE = "fail_sign_in", "fail_device_s
 _PERIOD_S = 1.0
 _WORDS = {
     FAIL_SIGN_IN: (
-        "request of people came without a good token",
-        "requests of people came without a good token",
+        "request of people was not let in",
+        "requests of people were not let in",
         "from",
     ),
     FAIL_DEVICE_SIGN_IN: (

@@ -22,7 +22,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import Message, Scope
 
 from whimbrel import limits
-from whimbrel.errors import DiskFull, InvariantBroken, NotAllowed, WhimbrelError
+from whimbrel.errors import DiskFull, InvariantBroken, WhimbrelError
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Release
@@ -47,7 +47,6 @@ from whimbrel.server.admin.tickets import TICKET_ROUTES
 from whimbrel.server.admin.versions import VERSION_ROUTES
 from whimbrel.server.admin.views.problem import Problem
 from whimbrel.server.admin.views.repository import NOTICE
-from whimbrel.server.bounded_acts import FAIL_SIGN_IN
 from whimbrel.server.http import TooLarge, problem, unforeseen
 
 log = logging.getLogger(__name__)
@@ -82,11 +81,6 @@ def admin_app(context: AdminContext) -> Litestar:
         connection.scope["user"] = caller
         connection.state["notice"] = await operations.notice(connection.path_params["namespace"])
 
-    def stranger(request: Request[Any, Any, Any], error: NotAllowed) -> Response[bytes]:
-        address = request.client.host if request.client is not None else ""
-        context.acts.count(str(request.path_params.get("namespace", "")), FAIL_SIGN_IN, by=address)
-        return _ours(request, error)
-
     for handler in _ROUTES:
         permission_needed(handler, {})
     guarded = Router(
@@ -110,7 +104,7 @@ def admin_app(context: AdminContext) -> Litestar:
         before_send=[_add_notice],
         openapi_config=openapi_config(names),
         plugins=[names, ProblemResponses()],
-        exception_handlers={NotAllowed: stranger, WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
+        exception_handlers={WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
         request_max_body_size=limits.ADMIN_BODY_BYTES,  # a route that takes more says so itself
         logging_config=None,
     )

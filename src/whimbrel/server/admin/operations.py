@@ -54,7 +54,7 @@ class Operations:
 
     def __init__(self, context: AdminContext) -> None:
         self.context = context
-        self.people = People(context.database, clock=context.clock, folder=context.folder)
+        self.people = People(context.database, acts=context.acts, clock=context.clock, folder=context.folder)
 
     def now(self) -> float:
         """POSIX seconds, by the clock of this server."""
@@ -65,10 +65,6 @@ class Operations:
         namespace, authorization = connection.path_params["namespace"], connection.headers.get("authorization")
         address = address_of(connection)
         return await asyncio.to_thread(lambda: self.people.sign_in(namespace, authorization, address=address))
-
-    async def note_failure(self, namespace: str, address: str) -> None:
-        """Count a sign-in that failed."""
-        await asyncio.to_thread(lambda: self.people.note_failure(namespace, address=address))
 
     async def notice(self, namespace: str) -> str | None:
         """What people should hear of whatever they ask: that a signed role expires soon."""
