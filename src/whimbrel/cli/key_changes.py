@@ -47,7 +47,9 @@ from whimbrel.trust.role_keys import short
 _ONLINE = (roles.SNAPSHOT, roles.TIMESTAMP, POLICY)
 _TRUSTED_ROOT = "trusted-root"  # no suffix: it is no key
 
-Role = Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp, policy, or publisher-MODEL.")]
+Role = Annotated[
+    str, typer.Argument(help="root, targets, snapshot, timestamp, policy, publisher-MODEL or floor-MODEL.")
+]
 DraftFile = Annotated[Path, typer.Argument(help="The draft.")]
 DraftTo = Annotated[
     Path | None, typer.Option("--draft", help="Write a draft for others to sign, also where your keys would do.")

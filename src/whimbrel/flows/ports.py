@@ -1,6 +1,6 @@
 """What the server's mind asks of the world: structural ports. `stores` has the adapters."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -120,7 +120,7 @@ class PublishingPort(ModelsPort, AuditPort, Protocol):
 class SignedRolesPort(Protocol):
     """The signed metadata, within one transaction. What comes in is verified against the delegations."""
 
-    def accept_delegation(self, content: bytes, *, now: datetime) -> object: ...
+    def accept_delegation(self, content: bytes, *, of: Collection[str], now: datetime) -> None: ...
     def accept_publication(
         self, role: str, content: bytes, documents: Mapping[str, bytes], *, now: datetime
     ) -> None: ...
