@@ -38,6 +38,7 @@ NAMED = {  # what a path's parameter is called here: nothing that exists, so tha
     "name": "nothing",
     "role": "timestamp",
     "token": "nothing",
+    "proposal": "nothing",
     "sequence": "9",
     "before": "8",
     "after": "9",

@@ -12,6 +12,7 @@ from securesystemslib.signer import Key
 from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.key_changes import say_waits
 from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, when
@@ -20,6 +21,7 @@ from whimbrel.errors import Conflict, NotFound, WhimbrelError
 from whimbrel.flows.publishing.set_floor import FloorState
 from whimbrel.model.release import Floor, Line
 from whimbrel.server.admin.views.floors import LiftedFloor, NewFloor
+from whimbrel.server.admin.views.repository import KeyChangeView
 from whimbrel.stores.floor_roles import delegate_floor, sign_floor
 from whimbrel.stores.floor_roles import lift_floor as without_floor
 from whimbrel.stores.signed_metadata import read_metadata
@@ -157,9 +159,12 @@ def lift(
     )
     body = without_floor(client.get_bytes(f"roles/{roles.TARGETS}"), name, signers=targets, now=datetime.now(UTC))
     order = LiftedFloor(targets=body, because=because)
-    client.send("POST", f"models/{quoted(name)}/floor/lift", order)
+    done = client.send("POST", f"models/{quoted(name)}/floor/lift", order, as_=KeyChangeView)
     if json:
-        print_json({"model": name, "floor": None})
+        print_json({"model": name, "floor": None, "proposal": done.proposal})
+        return
+    if done.proposal is not None:
+        say_waits(done.proposal)
         return
     say(f"{name} has no floor any more")
 

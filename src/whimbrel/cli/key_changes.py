@@ -16,6 +16,8 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.draft_file import read_draft_file
+from whimbrel.cli.key_proposals import SHOWN
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, print_json, say
 from whimbrel.cli.role_signers import key_folder
@@ -32,7 +34,6 @@ from whimbrel.stores.key_ceremony import (
     check_before,
     documents_of,
     last_root,
-    read_draft,
     root_fingerprint,
     sign_draft,
     signatures,
@@ -173,7 +174,7 @@ def renew(
 
 def show(file: DraftFile, json: Json = False) -> None:
     """What a draft changes, who must sign it, and who did. Needs no server and no key."""
-    _tell(_read(file), json=json)
+    _tell(read_draft_file(file), json=json)
 
 
 def sign(
@@ -192,7 +193,7 @@ def sign(
 
     It needs no server: do it on a machine without a network.
     """
-    folder, draft = key_folder(keys.expanduser()), _read(file)
+    folder, draft = key_folder(keys.expanduser()), read_draft_file(file)
     known = trusted_root if trusted_root is not None else folder.path / _TRUSTED_ROOT
     remembered = known.read_bytes() if known.exists() else None
     if trusted_root is not None and remembered is None:
@@ -218,7 +219,7 @@ def sign(
 @connected
 def submit(client: Client, file: DraftFile, because: Why = "", yes: Yes = False, json: Json = False) -> None:
     """Hand a signed draft to the server, which verifies it and signs the online roles anew. Devices follow at once."""
-    draft = _read(file)
+    draft = read_draft_file(file)
     _check_place(client, draft)
     _submit(client, draft, because=because, yes=yes, json=json)
 
@@ -261,17 +262,6 @@ def _new_key(client: Client, role: str, made: list[Path]) -> Key:
 
 def _public_key(file: Path) -> Key:
     return parse(PublicKey, read_bounded(file.expanduser()), what=str(file)).key()
-
-
-def _read(file: Path) -> Draft:
-    try:
-        if file.stat().st_size > limits.CEREMONY_BYTES:
-            raise UntrustedInput(f"{file} is larger than a draft may be ({limits.CEREMONY_BYTES} bytes)")
-        return read_draft(file.read_bytes())
-    except FileNotFoundError:
-        raise NotFound(
-            f"there is no draft {file}; make one with --draft, such as: whimbrel keys rotate root --draft FILE"
-        ) from None
 
 
 def _check_place(client: Client, draft: Draft) -> None:
@@ -339,10 +329,19 @@ def _send(client: Client, draft: Draft, *, because: str, json: bool) -> None:
     if json:
         print_json(done)
         return
+    if done.proposal is not None:
+        say_waits(done.proposal)
+        return
     say("done: devices follow with their next refresh")
     retired = [keyid for keyid in client.get("keys/roles", as_=RoleStatesView).unused if keyid not in unused]
     if retired:
         say(f"in the server's keys/online, and used by nothing from now on: {', '.join(map(short, retired))}")
+
+
+def say_waits(proposal: str) -> None:
+    """Say that a change waits for another person, and how that person approves it."""
+    say("handed in: nothing has changed yet, as this server asks for a second person")
+    say(f"Next: another person with the right to change keys runs: whimbrel keys approve {proposal[:SHOWN]}")
 
 
 def _tell(draft: Draft, *, json: bool) -> None:

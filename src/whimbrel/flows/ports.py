@@ -17,6 +17,7 @@ from whimbrel.flows.device_records import (
     SequenceMark,
     SilenceLook,
 )
+from whimbrel.flows.key_records import KeyProposal
 from whimbrel.flows.records import (
     ApprovalRecord,
     AuditRecord,
@@ -135,6 +136,20 @@ class KeyChangesPort(Protocol):
     def accept(
         self, documents: Mapping[str, bytes], *, holds: Callable[[RoleKeys], bool], now: datetime
     ) -> list[str]: ...
+    def preview(
+        self, documents: Mapping[str, bytes], *, holds: Callable[[RoleKeys], bool], now: datetime
+    ) -> list[str]: ...
+
+
+class KeyProposalsPort(Protocol):
+    """Changes of keys that wait for a second person, within one transaction."""
+
+    def id_of(self, documents: dict[str, bytes]) -> str: ...
+    def add(self, proposal: KeyProposal) -> None: ...
+    def all(self) -> list[KeyProposal]: ...
+    def count(self) -> int: ...
+    def remove(self, identifier: str) -> None: ...
+    def remove_older(self, *, at: float) -> None: ...
 
 
 class RoleVersionsPort(Protocol):

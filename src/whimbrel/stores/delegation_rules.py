@@ -12,17 +12,18 @@ from collections.abc import Collection, Mapping
 from tuf.api.metadata import DelegatedRole, Targets
 
 from whimbrel.errors import Refused
+from whimbrel.trust import roles
 
 
 def check_keys_alone(before: Targets, after: Targets) -> None:
-    """Raise `Refused` where anything but the keys of delegated roles differs. New roles may come."""
+    """Raise `Refused` where anything but the keys of delegated roles differs. New roles may come, and floors go."""
     old, new = roles_in(before), roles_in(after)
-    lost = [name for name in old if name not in new]
+    lost = [name for name in old if name not in new and roles.model_of_floor(name) is None]
     if lost:
         raise Refused(f"the new targets role drops {', '.join(lost[:3])}; devices would lose these models")
     _check_documents(before, after)
     for name, delegated in old.items():
-        if _paths(new[name]) != _paths(delegated):
+        if name in new and _paths(new[name]) != _paths(delegated):
             raise Refused(f"the new targets role lets {name} sign other paths; a change of keys changes keys alone")
 
 

@@ -65,6 +65,14 @@ class KeyChanges:
                 )
         return key_changes(before, after) or [f"{' and '.join(documents)} signed anew"]
 
+    def preview(self, documents: Mapping[str, bytes], *, holds: Callable[[RoleKeys], bool], now: datetime) -> list[str]:
+        """What `accept` would change, and raise; nothing is changed."""
+        tried = self._roles.connection.begin_nested()
+        try:
+            return self.accept(documents, holds=holds, now=now)
+        finally:
+            tried.rollback()
+
     def _keys(self) -> dict[str, RoleKeys]:
         named = (role_keys(self._roles.role_bytes(role)) for role in (roles.ROOT, roles.TARGETS))
         return {name: keys for each in named for name, keys in each.items()}

@@ -34,6 +34,7 @@ from whimbrel.server.admin.devices import DEVICE_ROUTES
 from whimbrel.server.admin.enrol_tokens import ENROL_TOKEN_ROUTES
 from whimbrel.server.admin.experiments import EXPERIMENT_ROUTES
 from whimbrel.server.admin.floors import FLOOR_ROUTES
+from whimbrel.server.admin.key_proposals import KEY_PROPOSAL_ROUTES
 from whimbrel.server.admin.keys import KEY_ROUTES
 from whimbrel.server.admin.models import MODEL_ROUTES
 from whimbrel.server.admin.moves import PermissionByPath
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 _ROUTES = (
     *STATUS_ROUTES,
     *KEY_ROUTES,
+    *KEY_PROPOSAL_ROUTES,
     *MODEL_ROUTES,
     *VERSION_ROUTES,
     *FLOOR_ROUTES,

@@ -33,7 +33,7 @@ class AdminContext(msgspec.Struct, frozen=True):
     """What the admin API works on. `clock` gives POSIX seconds.
 
     `folder`: who asks without a token, where the API works on a folder inside a command's own process. `oidc`: the
-    provider that people sign in with.
+    provider that people sign in with. `second_person_for_keys`: changes of keys wait for one.
     """
 
     database: Database
@@ -47,6 +47,7 @@ class AdminContext(msgspec.Struct, frozen=True):
     sent: BytesSent = msgspec.field(default_factory=BytesSent)
     folder: Caller | None = None
     oidc: OidcProvider | None = None
+    second_person_for_keys: bool = False
 
 
 class Operations:
@@ -65,6 +66,10 @@ class Operations:
         namespace, authorization = connection.path_params["namespace"], connection.headers.get("authorization")
         address = address_of(connection)
         return await asyncio.to_thread(lambda: self.people.sign_in(namespace, authorization, address=address))
+
+    def needs_second_person(self, caller: Caller) -> bool:
+        """Whether a change of keys of this caller waits for another person. Who has the folder waits for nobody."""
+        return self.context.second_person_for_keys and caller != self.context.folder
 
     async def notice(self, namespace: str) -> str | None:
         """What people should hear of whatever they ask: that a signed role expires soon."""
