@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from support.accounts import person
 from support.experiments import TEXT
 from support.server import Running, done, model_file, plan_file, repository, serving
 from whimbrel import limits
@@ -50,6 +51,15 @@ class Stage:
 
     def store_and_collect(self) -> None:
         self.send("POST", "/collect", params={"older_than_s": 0})
+
+    def approve_as_another_person(self) -> None:
+        proposal = self.send("GET", "/keys/proposals")[-1]["id"]
+        with person(self.running, "ben", "security") as ben:
+            ben.post(f"keys/proposals/{proposal}/approve").raise_for_status()
+
+    def reject_what_waits(self) -> None:
+        (waiting,) = self.send("GET", "/keys/proposals")
+        self.send("POST", f"/keys/proposals/{waiting['id']}/reject", REASON)
 
     def start_rollout(self) -> None:
         path = plan_file(self.running.folder.parent)
@@ -146,9 +156,11 @@ ACTS: dict[tuple[str, str], tuple[str, Callable[[Stage], object]]] = {
         "require floor",
         lambda s: done("floor", "require", "sleep", "--expires-days", "9", "--yes", *s.keys),
     ),
-    ("post", f"{ONE}/floor/lift"): ("lift floor", lambda s: done("floor", "lift", "sleep", "--yes", *s.keys)),
+    ("post", f"{ONE}/floor/lift"): ("propose keys", lambda s: done("floor", "lift", "sleep", "--yes", *s.keys)),
     ("post", "keys/online"): ("make key", lambda s: s.send("POST", "/keys/online", {"role": "timestamp"})),
-    ("post", "keys/changes"): ("change keys", lambda s: done("keys", "rotate", "timestamp", "--yes", *s.keys)),
+    ("post", "keys/changes"): ("propose keys", lambda s: done("keys", "rotate", "timestamp", "--yes", *s.keys)),
+    ("post", "keys/proposals/{proposal}/approve"): ("change keys", Stage.approve_as_another_person),
+    ("post", "keys/proposals/{proposal}/reject"): ("reject keys", Stage.reject_what_waits),
     ("post", "keys/device-tokens"): (
         "replace token key",
         lambda s: s.send("POST", "/keys/device-tokens", {"at_once": False}),
@@ -167,6 +179,7 @@ ONLY_ASKS = {
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = repository(tmp_path_factory.mktemp("acts") / "repo")
     with (folder / "whimbrel.toml").open("a") as file:
+        file.write("second_person_for_keys = true\n")
         file.write('\n[[receivers]]\nname = "ops"\nform = "generic"\nurl = "http://127.0.0.1:9/nobody"\n')
     with serving(folder) as running, running.people() as people:
         for device in ("dev-1", "dev-2"):

@@ -174,6 +174,61 @@ def test_online_role_is_not_taken_from_people(server: Running) -> None:
     assert (status, "signed by the server" in words) == (403, True)
 
 
+def test_a_change_of_keys_prolongs_no_floor_and_names_no_other_line(server: Running) -> None:
+    """A floor of an old line that lives longer would bring revoked versions back to new devices."""
+    done("floor", "require", "wake", "--expires-days", 30, "-R", server.folder)
+
+    def later(targets: Any) -> None:
+        targets.expires += timedelta(days=300)
+
+    def empty(targets: Any) -> None:
+        targets.targets.clear()
+
+    for change in (later, empty):
+        content = next_role(server, "floor-wake", change, key(server, "floor-wake"))
+        status, words = sent(server, **{"floor-wake": content})
+        assert (status, "names another line, or ends at another time" in words) == (403, True), words
+
+
+def test_new_floor_key_without_the_floor_that_it_signs_is_refused(server: Running) -> None:
+    done("floor", "require", "wake", "--expires-days", 30, "-R", server.folder)
+    new = CryptoSigner.generate_ed25519()
+
+    def change(targets: Any) -> None:
+        targets.revoke_key(targets.delegations.roles["floor-wake"].keyids[0], "floor-wake")
+        targets.add_key(new.public_key, "floor-wake")
+
+    status, words = sent(server, targets=next_role(server, "targets", change, key(server, "targets")))
+    assert (status, "needs the next version of floor-wake" in words) == (403, True)
+
+
+def test_a_model_or_a_floor_that_is_added_changes_the_keys_of_no_other_role(server: Running) -> None:
+    """With the targets key, `POST models` and the routes of floors took a role that handed a publisher over."""
+    thief = CryptoSigner.generate_ed25519()
+
+    def hand_over(targets: Any) -> None:
+        targets.revoke_key(targets.delegations.roles["publisher-wake"].keyids[0], "publisher-wake")
+        targets.add_key(thief.public_key, "publisher-wake")
+
+    def lower(targets: Any) -> None:
+        targets.delegations.roles["policy-wake"].paths.append("models/*")
+
+    line = base64.b64encode(b'{"model":"sleep","sequence":1,"minimum_serial":1,"revoked":[]}').decode()
+    for change, role in ((hand_over, "publisher-wake"), (lower, "policy-wake")):
+        content = base64.b64encode(next_role(server, "targets", change, key(server, "targets"))).decode()
+        with server.people() as people:
+            before = people.get("/roles/targets").content
+            asked = {"name": "sleep", "targets": content, "publisher": "", "line": line, "salt": 1}
+            answers = [
+                people.post("/models", json=asked),
+                people.post("/models/wake/floor/lift", json={"targets": content}),
+            ]
+            assert people.get("/roles/targets").content == before
+        for answer in answers:
+            assert answer.status_code == 403, answer.text
+            assert f"also changes {role}" in answer.json()["detail"]
+
+
 def test_change_without_the_admin_token_is_not_heard(server: Running) -> None:
     with server.people() as people:
         del people.headers["authorization"]

@@ -476,6 +476,7 @@ def begin(book: SignedRoles, keys: dict[str, CryptoSigner]) -> None:
             signer=keys["targets"],
             now=NOW,
         ),
+        of=("publisher-wake", "policy-wake"),
         now=NOW,
     )
     book.sign_snapshot_and_timestamp(online(keys), now=NOW)
@@ -487,7 +488,7 @@ def test_versions_of_a_role_are_a_compare_and_swap(database: Database, keys: dic
         begin(book, keys)
         assert book.newest() == {"root": 1, "targets": 2, "snapshot": 1, "timestamp": 1}
         with pytest.raises(Conflict, match="targets version 2 came, 3 is next"):
-            book.accept_delegation(book.role_bytes("targets"), now=NOW)
+            book.accept_delegation(book.role_bytes("targets"), of=(), now=NOW)
         assert namespaces(stores.connection) == ["default"]
 
 
@@ -545,4 +546,4 @@ def test_snapshot_and_timestamp_are_signed_when_something_changed_or_an_hour_is_
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"signed": {}, "signatures": []}', b"[" * 10_000])
 def test_what_is_no_metadata_is_refused(database: Database, content: bytes) -> None:
     with transaction(database, "default") as stores, pytest.raises(UntrustedInput):
-        stores.roles.accept_delegation(content, now=NOW)
+        stores.roles.accept_delegation(content, of=(), now=NOW)

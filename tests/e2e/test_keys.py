@@ -13,7 +13,7 @@ from tuf.api.metadata import Metadata
 
 from support.agents import AllGood
 from support.keys import token
-from support.server import done, model_file, repository, whimbrel
+from support.server import done, model_file, repository, serving, whimbrel
 from whimbrel import Agent, AgentOptions
 from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.flows.alerts import event_of
@@ -127,6 +127,38 @@ def test_a_model_with_a_floor_is_in_the_way_of_no_ceremony(opened: Repository, c
     (floor,) = [each for each in done("keys", "status", *where)["roles"] if each["role"] == "floor-wake"]
     assert (floor["offline"], floor["warning"]) == (True, None)
     assert done("floor", "renew", "wake", *where)[0]["model"] == "wake"
+
+
+def test_keys_of_a_floor_are_changed_like_those_of_other_roles(tmp_path: Path) -> None:
+    """They could not be changed at all: a pipeline that lost its key needed the floor lifted and required anew."""
+    folder = repository(tmp_path / "repo", versions=1)
+    where, offline, pipeline = ("-R", folder), folder / "keys" / "offline", tmp_path / "pipeline"
+    ends = done("floor", "require", "wake", "--expires-days", 30, *where)["expires_at"]
+    done("keys", "rotate", "floor-wake", "--yes", *where)
+    (offline / "floor-wake.pem").unlink()  # lost
+    assert done("floor", "show", *where)[0]["expires_at"] == ends
+    done("floor", "renew", "wake", *where)
+    done("keys", "init", "ci", "--keys", pipeline, "--public", tmp_path / "ci.json")
+    draft = tmp_path / "draft.json"
+    done("keys", "add", "floor-wake", tmp_path / "ci.json", "--threshold", 2, "--draft", draft, *where)
+    done("keys", "sign", draft, "--keys", offline, "--yes")
+    done("keys", "sign", draft, "--keys", pipeline, "--yes")
+    done("keys", "submit", draft, "--yes", *where)
+    refused = whimbrel("floor", "renew", "wake", "--keys", pipeline, *where)
+    assert (refused.status, "bring the others into this folder" in refused.err) == (4, True), refused
+    done("keys", "threshold", "floor-wake", 1, "--yes", *where)
+    done("floor", "renew", "wake", "--keys", pipeline, *where)
+    keys = next(each for each in done("keys", "status", *where)["roles"] if each["role"] == "floor-wake")["keys"]
+    mine = KeyFolder(pipeline).named("ci").public.keyid
+    (office,) = [each["keyid"] for each in keys if each["keyid"] != mine]
+    done("keys", "revoke", "floor-wake", office, "--yes", *where)  # the other key signed the floor that holds
+    renew = whimbrel("keys", "renew", "floor-wake", "--yes", *where)
+    assert "whimbrel floor renew wake" in renew.err
+    assert done("floor", "renew", "wake", "--keys", pipeline, *where)[0]["sequence"] == 1
+    with serving(folder) as server:
+        options = AgentOptions(server=server.devices, root=folder / "root.json", models=["wake"], probes=AllGood())
+        with Agent.open(tmp_path / "device", options) as agent:
+            assert agent.cycle(force=True).models["wake"]["serial"] == 1
 
 
 def test_a_rotation_that_is_refused_leaves_no_new_key(opened: Repository) -> None:

@@ -1,6 +1,6 @@
 """Signed metadata in memory: whatever is signed `GOOD` is believed, and anything else is refused."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from whimbrel.errors import UntrustedInput
@@ -17,7 +17,7 @@ class InMemoryRoles:
         self.expires: dict[str, float] = {}
         self.accepted: list[tuple[str, datetime]] = []  # roles in the order in which they were accepted
 
-    def accept_delegation(self, content: bytes, *, now: datetime) -> None:
+    def accept_delegation(self, content: bytes, *, of: Collection[str], now: datetime) -> None:
         self._accept("targets", content, now)
 
     def accept_publication(self, role: str, content: bytes, documents: Mapping[str, bytes], *, now: datetime) -> None:

@@ -20,7 +20,16 @@ from whimbrel.cli.options import OnlyModel
 from whimbrel.cli.output import Json, counted, json_line, print_json, print_table, say, when
 from whimbrel.durable import fsync, fsync_folder, temporary_for
 from whimbrel.errors import NotFound, UntrustedInput
-from whimbrel.flows.audit_chain import Anchor, ChainCheck, ChainedEntry, check_chain, read_line
+from whimbrel.flows.audit_chain import (
+    ALERT_FORMAT,
+    Anchor,
+    ChainCheck,
+    ChainedEntry,
+    Formatted,
+    SentAnchor,
+    check_chain,
+    read_line,
+)
 from whimbrel.flows.wording import move_words, selector_words
 from whimbrel.model.documents import parse
 from whimbrel.model.selector import EVERYONE
@@ -227,7 +236,9 @@ def read_anchors(path: Path) -> list[Anchor]:
     for number, line in enumerate(_lines(path), start=1):
         if len(anchors) == limits.AUDIT_ANCHORS:
             raise UntrustedInput(f"{path} has more than {limits.AUDIT_ANCHORS} anchors; give the newest")
-        anchors.append(parse(Anchor, line, what=f"line {number} of {path}"))
+        what = f"line {number} of {path}"
+        sent = parse(Formatted, line, what=what).format == ALERT_FORMAT
+        anchors.append(parse(SentAnchor, line, what=what).evidence if sent else parse(Anchor, line, what=what))
     if not anchors:
         raise UntrustedInput(f"{path} holds no anchor; expected lines that `whimbrel audit anchor` printed")
     return anchors

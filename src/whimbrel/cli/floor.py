@@ -12,6 +12,7 @@ from securesystemslib.signer import Key
 from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
+from whimbrel.cli.key_changes import say_waits
 from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, when
@@ -20,6 +21,7 @@ from whimbrel.errors import Conflict, NotFound, WhimbrelError
 from whimbrel.flows.publishing.set_floor import FloorState
 from whimbrel.model.release import Floor, Line
 from whimbrel.server.admin.views.floors import LiftedFloor, NewFloor
+from whimbrel.server.admin.views.repository import KeyChangeView
 from whimbrel.stores.floor_roles import delegate_floor, sign_floor
 from whimbrel.stores.floor_roles import lift_floor as without_floor
 from whimbrel.stores.signed_metadata import read_metadata
@@ -76,7 +78,7 @@ def require(
         delegated = delegate_floor(
             client.get_bytes(f"roles/{roles.TARGETS}"), name, floor=_key(signer), signers=targets, now=now
         )
-        state = _sign(client, name, signer, days=expires_days, targets=delegated, now=now)
+        state = _sign(client, name, [signer], days=expires_days, targets=delegated, now=now)
     except WhimbrelError:
         if is_new:
             place.unlink()
@@ -114,9 +116,9 @@ def renew(
             raise NotFound(f"{name} has no floor; begin with: whimbrel floor require {name} --expires-days 30")
         if if_due and not floor.is_due(time.time()):
             continue
-        signer = load_signer(client.keys() / f"{roles.floor_role(name)}.pem", secrets=ask_secret)
+        signers = role_signers(client, roles.floor_role(name))
         days = expires_days or floor.days
-        renewed.append(_sign(client, name, signer, days=days, targets=None, now=datetime.now(UTC)))
+        renewed.append(_sign(client, name, signers, days=days, targets=None, now=datetime.now(UTC)))
     if json:
         print_json(renewed)
         return
@@ -167,9 +169,12 @@ def lift(
     )
     body = without_floor(client.get_bytes(f"roles/{roles.TARGETS}"), name, signers=targets, now=datetime.now(UTC))
     order = LiftedFloor(targets=body, because=because)
-    client.send("POST", f"models/{quoted(name)}/floor/lift", order)
+    done = client.send("POST", f"models/{quoted(name)}/floor/lift", order, as_=KeyChangeView)
     if json:
-        print_json({"model": name, "floor": None})
+        print_json({"model": name, "floor": None, "proposal": done.proposal})
+        return
+    if done.proposal is not None:
+        say_waits(done.proposal)
         return
     say(f"{name} has no floor any more")
 
@@ -181,11 +186,13 @@ def first_floor(
     place = keys / f"{roles.floor_role(name)}.pem"
     signer = load_signer(place, secrets=ask_secret) if place.exists() else make_signer(place)
     delegated = delegate_floor(targets, name, floor=_key(signer), signers=targets_signers, now=now, same_version=True)
-    document, signed = sign_floor(Floor(model=name, sequence=1, days=days), version=1, signer=signer, now=now)
+    document, signed = sign_floor(Floor(model=name, sequence=1, days=days), version=1, signers=[signer], now=now)
     return delegated, NewFloor(floor=document, role=signed)
 
 
-def _sign(client: Client, name: str, signer: Signer, *, days: int, targets: bytes | None, now: datetime) -> FloorState:
+def _sign(
+    client: Client, name: str, signers: Sequence[Signer], *, days: int, targets: bytes | None, now: datetime
+) -> FloorState:
     line = client.get(f"models/{quoted(name)}/line", as_=Line)
     role = roles.floor_role(name)
     try:
@@ -193,7 +200,7 @@ def _sign(client: Client, name: str, signer: Signer, *, days: int, targets: byte
     except NotFound:
         version = 0
     floor = Floor(model=name, sequence=line.sequence, days=days)
-    document, signed = sign_floor(floor, version=version + 1, signer=signer, now=now)
+    document, signed = sign_floor(floor, version=version + 1, signers=signers, now=now)
     body = NewFloor(floor=document, role=signed, targets=targets)
     return client.send("PUT", f"models/{quoted(name)}/floor", body, as_=FloorState)
 

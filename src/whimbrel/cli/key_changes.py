@@ -16,6 +16,8 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
+from whimbrel.cli.draft_file import read_draft_file
+from whimbrel.cli.key_proposals import SHOWN
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, note, print_json, say
 from whimbrel.cli.role_signers import key_folder
@@ -32,7 +34,6 @@ from whimbrel.stores.key_ceremony import (
     check_before,
     documents_of,
     last_root,
-    read_draft,
     root_fingerprint,
     sign_draft,
     signatures,
@@ -47,7 +48,9 @@ from whimbrel.trust.role_keys import short
 _ONLINE = (roles.SNAPSHOT, roles.TIMESTAMP, POLICY)
 _TRUSTED_ROOT = "trusted-root"  # no suffix: it is no key
 
-Role = Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp, policy, or publisher-MODEL.")]
+Role = Annotated[
+    str, typer.Argument(help="root, targets, snapshot, timestamp, policy, publisher-MODEL or floor-MODEL.")
+]
 DraftFile = Annotated[Path, typer.Argument(help="The draft.")]
 DraftTo = Annotated[
     Path | None, typer.Option("--draft", help="Write a draft for others to sign, also where your keys would do.")
@@ -171,7 +174,7 @@ def renew(
 
 def show(file: DraftFile, json: Json = False) -> None:
     """What a draft changes, who must sign it, and who did. Needs no server and no key."""
-    _tell(_read(file), json=json)
+    _tell(read_draft_file(file), json=json)
 
 
 def sign(
@@ -190,7 +193,7 @@ def sign(
 
     It needs no server: do it on a machine without a network.
     """
-    folder, draft = key_folder(keys.expanduser()), _read(file)
+    folder, draft = key_folder(keys.expanduser()), read_draft_file(file)
     known = trusted_root if trusted_root is not None else folder.path / _TRUSTED_ROOT
     remembered = known.read_bytes() if known.exists() else None
     if trusted_root is not None and remembered is None:
@@ -221,7 +224,7 @@ def sign(
 @connected
 def submit(client: Client, file: DraftFile, because: Why = "", yes: Yes = False, json: Json = False) -> None:
     """Hand a signed draft to the server, which verifies it and signs the online roles anew. Devices follow at once."""
-    draft = _read(file)
+    draft = read_draft_file(file)
     _check_place(client, draft)
     _submit(client, draft, because=because, yes=yes, json=json)
 
@@ -272,17 +275,6 @@ def _public_key(file: Path) -> Key:
     if content.lstrip().startswith(b"-----BEGIN"):
         raise UntrustedInput(f"{file} is in PEM form; expected the JSON that `whimbrel keys export NAME` writes")
     return parse(PublicKey, content, what=str(file)).key()
-
-
-def _read(file: Path) -> Draft:
-    try:
-        if file.stat().st_size > limits.CEREMONY_BYTES:
-            raise UntrustedInput(f"{file} is larger than a draft may be ({limits.CEREMONY_BYTES} bytes)")
-        return read_draft(file.read_bytes())
-    except FileNotFoundError:
-        raise NotFound(
-            f"there is no draft {file}; make one with --draft, such as: whimbrel keys rotate root --draft FILE"
-        ) from None
 
 
 def _check_place(client: Client, draft: Draft) -> None:
@@ -361,10 +353,19 @@ def _send(client: Client, draft: Draft, *, because: str, json: bool) -> None:
     if json:
         print_json(done)
         return
+    if done.proposal is not None:
+        say_waits(done.proposal)
+        return
     say("done: devices follow with their next refresh")
     retired = [keyid for keyid in client.get("keys/roles", as_=RoleStatesView).unused if keyid not in unused]
     if retired:
         say(f"in the server's keys/online, and used by nothing from now on: {', '.join(map(short, retired))}")
+
+
+def say_waits(proposal: str) -> None:
+    """Say that a change waits for another person, and how that person approves it."""
+    say("handed in: nothing has changed yet, as this server asks for a second person")
+    say(f"Next: another person with the right to change keys runs: whimbrel keys approve {proposal[:SHOWN]}")
 
 
 def _tell(draft: Draft, *, json: bool) -> None:

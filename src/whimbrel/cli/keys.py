@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from whimbrel.cli import key_changes
+from whimbrel.cli import key_changes, key_proposals
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.key_secrets import ask_secret, new_passphrase
@@ -209,5 +209,8 @@ for _command, _name in (
     (key_changes.show, "show"),
     (key_changes.sign, "sign"),
     (key_changes.submit, "submit"),
+    (key_proposals.proposals, "proposals"),
+    (key_proposals.approve, "approve"),
+    (key_proposals.reject, "reject"),
 ):
     app.command(_name)(_command)

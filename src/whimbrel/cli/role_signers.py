@@ -27,9 +27,11 @@ def role_signers(client: Client, role: str) -> list[Signer]:
             "folder with --keys"
         )
     if len(held) < keys.threshold:
+        others = "have the others sign a draft (--draft FILE, of `whimbrel keys` and `whimbrel model add`)"
+        if role not in {roles.ROOT, roles.TARGETS}:
+            others = "bring the others into this folder"
         raise Refused(
-            f"{keys.threshold} of the keys {wanted} must sign {role}, and {folder.path} holds {len(held)}; have "
-            "the others sign a draft (--draft FILE, of `whimbrel keys` and `whimbrel model add`)"
+            f"{keys.threshold} of the keys {wanted} must sign {role}, and {folder.path} holds {len(held)}; {others}"
         )
     return folder.signers(held[: keys.threshold])
 

@@ -19,10 +19,17 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.flows.records import AuditRecord
-from whimbrel.plan.governance import AlertOn, DeviceAlertOn, ExperimentAlertOn, ModelAlertOn, RoleAlertOn
+from whimbrel.plan.governance import (
+    AlertOn,
+    DeviceAlertOn,
+    ExperimentAlertOn,
+    ModelAlertOn,
+    NamespaceAlertOn,
+    RoleAlertOn,
+)
 from whimbrel.plan.plan import Plan
 
-Event = AlertOn | DeviceAlertOn | ExperimentAlertOn | ModelAlertOn | RoleAlertOn
+Event = AlertOn | DeviceAlertOn | ExperimentAlertOn | ModelAlertOn | RoleAlertOn | NamespaceAlertOn
 Severity = Literal["critical", "warning", "info"]
 Status = Literal["firing", "resolved", "note"]
 
@@ -63,8 +70,10 @@ SAID_OF_MODELS: dict[str, ModelAlertOn] = {
     "draft_revocation": "revocation_drafted",
 }
 SAID_OF_ROLES: dict[str, RoleAlertOn] = {"notice_expiry": "metadata_expires", "renew_role": "metadata_renewed"}
+SAID_OF_NAMESPACES: dict[str, NamespaceAlertOn] = {"anchor_audit_log": "audit_anchor", "propose keys": "keys_proposed"}
 _SEVERITY: dict[Event, Severity] = {
     "metadata_expires": "warning",
+    "keys_proposed": "warning",
     "duplicate_identity": "warning",
     "enrolment_spike": "warning",
     "objective_broken": "warning",
@@ -118,11 +127,14 @@ _OF_MONITORS: dict[Event, str] = {
 }
 
 
+_OF_NAMESPACES: dict[Event, str] = {"audit_anchor": "audit", "keys_proposed": "keys"}
+
+
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """What a receiver is told. `key` names it for ever; `thread` is the same for all alerts of one thing.
 
     It is about a rollout; or about an `experiment` (and one `arm`, whose version is the target), a `device`, a
-    `monitor` of a model, or a signed `role`: then what belongs to a rollout is empty.
+    `monitor` of a model, a signed `role`, or the whole namespace: then what belongs to a rollout is empty.
     """
 
     key: str
@@ -147,10 +159,17 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     test: bool = False
 
     @property
+    def is_of_namespace(self) -> bool:
+        """Whether it is about the namespace as a whole."""
+        return self.event in _OF_NAMESPACES
+
+    @property
     def thread(self) -> str:
         """What groups, at the receiver, alerts of one rollout, experiment, device, role, or monitor of a version."""
         if self.event == "enrolment_spike":
             return f"{self.namespace}/enrolments"
+        if self.event in _OF_NAMESPACES:
+            return f"{self.namespace}/{_OF_NAMESPACES[self.event]}"
         if self.device:
             return f"{self.namespace}/device/{self.device}"
         if self.role:
@@ -181,6 +200,10 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         test = "TEST: " if self.test else ""
         if self.event == "enrolment_spike":
             return f"{test}{self.evidence.get('devices', 'many')} devices enrolled within an hour, far more than usual"
+        if self.event == "audit_anchor":
+            return f"{test}anchor of the audit log of {self.namespace}: entry {self.evidence.get('sequence', '')}"
+        if self.event == "keys_proposed":
+            return f"{test}a change of keys of {self.namespace} waits for a second person"
         if self.device:
             return f"{test}device {self.device}: two installations report with this id"
         if self.role:
@@ -217,7 +240,9 @@ def event_of(entry: AuditRecord) -> Event | None:
         return SAID.get(entry.action) or SAID_OF_EXPERIMENTS.get(entry.action)
     if entry.device:
         return SAID_OF_DEVICES.get(entry.action)
-    return SAID_OF_MODELS.get(entry.action) if entry.model else SAID_OF_ROLES.get(entry.action)
+    if entry.model:
+        return SAID_OF_MODELS.get(entry.action)
+    return SAID_OF_ROLES.get(entry.action) or SAID_OF_NAMESPACES.get(entry.action)
 
 
 def grouped(event: Event, stage: int, *, at: float, before: Sequence[EarlierAlert], within_s: float) -> bool:

@@ -24,6 +24,7 @@ from whimbrel.model.documents import Document, encode, parse
 from whimbrel.model.ids import Digest
 
 BEFORE_THE_FIRST = "0" * 64  # what the first entry of a chain has for the hash before it
+ALERT_FORMAT = "whimbrel-alert-1"  # of the alert that an anchor came with (server/alert_forms)
 _ENTRY, _ANCHOR = b"whimbrel-audit-1\n", b"whimbrel-audit-anchor-1\n"
 
 
@@ -60,6 +61,18 @@ class Anchor(Document, frozen=True, tag_field="format", tag="whimbrel-audit-anch
     def signed_bytes(self) -> bytes:
         """What the signature is over: no TUF metadata begins like it."""
         return _ANCHOR + encode(msgspec.structs.replace(self, keyid="", signature=""))
+
+
+class Formatted(msgspec.Struct, frozen=True):
+    """A document that says what it is."""
+
+    format: str
+
+
+class SentAnchor(msgspec.Struct, frozen=True):
+    """An anchor as a server sends it by itself: the evidence of an alert, which a receiver may keep as it came."""
+
+    evidence: Anchor
 
 
 class ChainCheck(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """What the server's mind asks of the world: structural ports. `stores` has the adapters."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from whimbrel.flows.device_records import (
     SequenceMark,
     SilenceLook,
 )
+from whimbrel.flows.key_records import KeyProposal
 from whimbrel.flows.records import (
     ApprovalRecord,
     AuditRecord,
@@ -120,7 +121,7 @@ class PublishingPort(ModelsPort, AuditPort, Protocol):
 class SignedRolesPort(Protocol):
     """The signed metadata, within one transaction. What comes in is verified against the delegations."""
 
-    def accept_delegation(self, content: bytes, *, now: datetime) -> object: ...
+    def accept_delegation(self, content: bytes, *, of: Collection[str], now: datetime) -> None: ...
     def accept_publication(
         self, role: str, content: bytes, documents: Mapping[str, bytes], *, now: datetime
     ) -> None: ...
@@ -135,6 +136,20 @@ class KeyChangesPort(Protocol):
     def accept(
         self, documents: Mapping[str, bytes], *, holds: Callable[[RoleKeys], bool], now: datetime
     ) -> list[str]: ...
+    def preview(
+        self, documents: Mapping[str, bytes], *, holds: Callable[[RoleKeys], bool], now: datetime
+    ) -> list[str]: ...
+
+
+class KeyProposalsPort(Protocol):
+    """Changes of keys that wait for a second person, within one transaction."""
+
+    def id_of(self, documents: dict[str, bytes]) -> str: ...
+    def add(self, proposal: KeyProposal) -> None: ...
+    def all(self) -> list[KeyProposal]: ...
+    def count(self) -> int: ...
+    def remove(self, identifier: str) -> None: ...
+    def remove_older(self, *, at: float) -> None: ...
 
 
 class RoleVersionsPort(Protocol):

@@ -24,6 +24,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.flows.alerts import Alert
+from whimbrel.flows.audit_chain import ALERT_FORMAT
 from whimbrel.model.documents import encode
 from whimbrel.plain_text import in_html, in_slack, plain_texts
 from whimbrel.server.receivers import Destination
@@ -67,7 +68,7 @@ def _time(at: float) -> str:
 def document(alert: Alert) -> dict[str, Any]:
     """The alert as our own JSON. docs/reference/alerts.md"""
     return {
-        "format": "whimbrel-alert-1",
+        "format": ALERT_FORMAT,
         "key": alert.key,
         "thread": alert.thread,
         "test": alert.test,
@@ -86,6 +87,8 @@ def document(alert: Alert) -> dict[str, Any]:
 
 def _subject(alert: Alert) -> dict[str, Any]:
     """What it is about."""
+    if alert.is_of_namespace:
+        return {}
     if alert.device:
         return {"device": alert.device}
     if alert.role:
@@ -127,6 +130,10 @@ def _generic(alert: Alert, destination: Destination, *, plot: bytes | None, now:
 
 
 def _facts(alert: Alert) -> list[tuple[str, str]]:
+    if alert.event == "audit_anchor":  # the whole line: it is what is to be kept
+        return [("Anchor", encode(alert.evidence).decode())]
+    if alert.event == "keys_proposed":
+        return [("Changes", "; ".join(map(str, alert.evidence.get("changes", ())))), ("By", alert.actor)]
     if alert.device:
         return [("Device", alert.device), ("By", alert.actor)]
     if alert.role:
@@ -189,7 +196,7 @@ def _pagerduty(alert: Alert, *, routing_key: str) -> dict[str, Any]:
             "source": f"whimbrel/{alert.namespace}",
             "severity": alert.severity,
             "timestamp": _time(alert.at),
-            "component": alert.model or alert.device or alert.role,
+            "component": alert.model or alert.device or alert.role or alert.namespace,
             "group": alert.rollout or alert.experiment or f"{_about(alert)}s",
             "class": alert.event,
             "custom_details": document(alert),
@@ -226,6 +233,8 @@ def _alertmanager(alert: Alert, destination: Destination, *, now: float) -> Post
 
 
 def _about(alert: Alert) -> str:
+    if alert.is_of_namespace:
+        return "namespace"
     return "device" if alert.device else "monitor" if alert.monitor else "role" if alert.role else "rollout"
 
 
@@ -241,6 +250,8 @@ def _labels(alert: Alert) -> dict[str, str]:
         return {"model": alert.model, "rollout": alert.rollout}
     if alert.experiment:  # without its arm: the end of the experiment ends what was said of each
         return {"model": alert.model, "experiment": alert.experiment}
+    if alert.is_of_namespace:
+        return {"about": alert.thread.rpartition("/")[2]}
     return _subject(alert)
 
 

@@ -30,7 +30,15 @@ from whimbrel import limits
 from whimbrel.console.charts import draw
 from whimbrel.console.evidence import evidence_chart
 from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError
-from whimbrel.flows.alerts import SAID_OF_EXPERIMENTS, SAID_OF_ROLES, Alert, event_of, grouped, wants
+from whimbrel.flows.alerts import (
+    SAID_OF_EXPERIMENTS,
+    SAID_OF_NAMESPACES,
+    SAID_OF_ROLES,
+    Alert,
+    event_of,
+    grouped,
+    wants,
+)
 from whimbrel.flows.records import AuditRecord
 from whimbrel.flows.rollouts.trace import trace
 from whimbrel.retry_after import seconds_of
@@ -252,7 +260,7 @@ class Alerts:
                 return _of_device(namespace, row, entry), None
             if row.model:
                 return _of_monitor(namespace, row, entry), None
-            if entry.action in SAID_OF_ROLES:
+            if entry.action in SAID_OF_ROLES or entry.action in SAID_OF_NAMESPACES:
                 return _of_role(namespace, row, entry), None
             if entry.action in SAID_OF_EXPERIMENTS:
                 return _of_experiment(namespace, row, entry, stores=stores), None
@@ -339,6 +347,7 @@ def _of_device(namespace: str, row: AlertDelivery, entry: AuditRecord) -> Alert:
 
 
 def _of_role(namespace: str, row: AlertDelivery, entry: AuditRecord) -> Alert:
+    """Of a signed role, or of the namespace as a whole."""
     return Alert(
         key=f"{namespace}/{row.audit_id}/{row.receiver}",
         namespace=namespace,

@@ -96,6 +96,7 @@ class Repository(msgspec.Struct, frozen=True):
             sent or BytesSent(),
             folder=folder,
             oidc=None if settings is None else OidcProvider(settings, clock=self.clock),
+            second_person_for_keys=self.folder.config.second_person_for_keys,
         )
 
 
@@ -189,8 +190,18 @@ def open_repository(folder: Folder, *, clock: Callable[[], float] = time.time) -
         signers = OnlineSigners.of(KeyFolder(folder.online_keys))
         blobs = Blobs.open(folder.config.artifacts, base=folder.path)
         inbox = open_inbox(folder.config.inbox, stream=folder.config.inbox_stream, database=database)
-        controllers = Controllers(database, blobs, inbox, signers, clock=clock, evidence=folder.config.evidence)
-        alerts = Alerts(database, folder.path, CurrentReceivers(folder), leads=controllers.leads_now, clock=clock)
+        receivers = CurrentReceivers(folder)
+        controllers = Controllers(
+            database,
+            blobs,
+            inbox,
+            signers,
+            clock=clock,
+            evidence=folder.config.evidence,
+            asking_for_anchors=lambda: receivers.asking_for("audit_anchor"),
+            anchor_period_s=folder.config.audit_anchor_hours * 3600.0,
+        )
+        alerts = Alerts(database, folder.path, receivers, leads=controllers.leads_now, clock=clock)
         acts = BoundedActs(database, clock=clock)
         yield Repository(folder, database, blobs, inbox, signers, controllers, alerts, acts, clock)
         acts.write(all_of_it=True)

@@ -30,8 +30,8 @@ HAND_OUT_RELEASE_KEY = "hand_out_release_key"
 _PERIOD_S = 1.0
 _WORDS = {
     FAIL_SIGN_IN: (
-        "request of people came without a good token",
-        "requests of people came without a good token",
+        "request of people was not let in",
+        "requests of people were not let in",
         "from",
     ),
     FAIL_DEVICE_SIGN_IN: (

@@ -7,6 +7,8 @@ inbox_stream = "whimbrel-inbox"        # its JetStream stream: one a database
 namespace = "default"
 evidence = "proven"                    # or "all": devices that a shared token lets in move rollouts at once
 sealing_key = "keys/online/sealing.key"  # what opens the keys of sealed releases; may lie on a disk of its own
+audit_anchor_hours = 24                # between two anchors of the audit log, for receivers of `audit_anchor`
+second_person_for_keys = false         # or true: a change of keys over the server waits for another person
 
 How people sign in with a provider stands in the same file (`oidc_settings`), and so do `[attestation.KIND]` and
 `[client_certificates]`, which the files beside this one of these names tell of, and the receivers of alerts
@@ -28,6 +30,7 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.durable import write_durably
 from whimbrel.errors import NotFound, UntrustedInput, WhimbrelError, reason_of
+from whimbrel.flows.alerts import Event
 from whimbrel.flows.reports.proven import EvidenceRule
 from whimbrel.model.documents import Document, convert
 from whimbrel.model.ids import Name
@@ -57,6 +60,8 @@ class Config(Document, frozen=True):
     namespace: Name = "default"
     evidence: EvidenceRule = "proven"
     sealing_key: Annotated[str, Meta(min_length=1)] = "keys/online/sealing.key"
+    second_person_for_keys: bool = False
+    audit_anchor_hours: Annotated[float, Meta(ge=1.0, le=limits.AUDIT_ANCHOR_HOURS)] = 24.0
     receivers: Annotated[tuple[Receiver, ...], Meta(max_length=limits.RECEIVERS)] = ()
     oidc: OidcSettings | None = None
 
@@ -170,6 +175,10 @@ class CurrentReceivers:
             self._read_at = stamp
             self._read()
         return self._receivers
+
+    def asking_for(self, event: Event) -> list[str]:
+        """The names of the receivers that ask for an event of whatever it is about. The file is not read for it."""
+        return [name for name, receiver in self._receivers.items() if event in receiver.on]
 
     def _read(self) -> None:
         try:

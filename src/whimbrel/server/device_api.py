@@ -1,5 +1,7 @@
 """The requests of devices: challenge, enrol, token, announce, reports, release-key, and the thin check. Raw ASGI.
 
+Their bodies and answers stand in one table (`device_openapi`), which describes them to whoever writes a client.
+
 1. A message (an announcement, or a batch of reports) is read here, so that the device hears at once what is wrong with
    it. It is counted later: `intake` has it stored, then the device is answered, and `controllers/tallying` takes it.
 2. Enrolment, tokens and the check ask the database, a few at once (`questions`).
@@ -20,7 +22,7 @@ from whimbrel.flows.devices.records import EnrolledDevice, NewCredential
 from whimbrel.flows.devices.told_labels import check_told_labels
 from whimbrel.flows.reports.take_check import take_check
 from whimbrel.health.report import Announcement, Batch
-from whimbrel.model.documents import digest_of, encode, parse
+from whimbrel.model.documents import convert, digest_of, encode, parse
 from whimbrel.model.release import Line, Release
 from whimbrel.policy.policy import Policy
 from whimbrel.server.attestation import Attestations
@@ -28,6 +30,7 @@ from whimbrel.server.auth import Claims, DeviceTokens, Gatekeeper, check_access
 from whimbrel.server.bounded_acts import ENROL_DEVICE, FAIL_DEVICE_SIGN_IN, BoundedActs
 from whimbrel.server.challenges import Challenges
 from whimbrel.server.client_certificates import ClientCertificates
+from whimbrel.server.device_openapi import PATH, CheckAnswer, device_openapi
 from whimbrel.server.device_token_keys import TOKEN_LIFE_S
 from whimbrel.server.http import (
     DEVICE_BODY_BYTES,
@@ -62,7 +65,7 @@ Handler = Callable[[Scope, bytes, str], Awaitable[tuple[int, bytes]]]
 
 
 class DeviceApi:
-    """Answers POST below `/{ns}/device/v1/`."""
+    """Answers POST below `/{ns}/device/v1/`, and GET of their description."""
 
     def __init__(
         self,
@@ -110,6 +113,9 @@ class DeviceApi:
         """Answer one request; every error is a problem document."""
         try:
             handler = self._handlers.get(name)
+            if handler is None and name == PATH:
+                await _describe(scope, send)
+                return
             if handler is None:
                 raise NotFound(f"there is no device request {name!r}; there are: {', '.join(self._handlers)}")
             if scope["method"] != "POST":
@@ -274,7 +280,7 @@ class DeviceApi:
                     cohort_key=None if admission is None else admission.cohort_key,
                 )
 
-        return 200, msgspec.json.encode({"models": await self._questions.ask(work)})
+        return 200, encode(convert(CheckAnswer, {"models": await self._questions.ask(work)}, what="the decision"))
 
     async def _release_key(self, scope: Scope, body: bytes, namespace: str) -> tuple[int, bytes]:
         claims = self._claims(scope, namespace)
@@ -300,6 +306,14 @@ class DeviceApi:
 def random_cohort_key(_device_id: str) -> str:
     """What the bucket of a new device comes from: 128 random bits, which nobody can foresee or search."""
     return secrets.token_hex(16)
+
+
+async def _describe(scope: Scope, send: Send) -> None:
+    """Answer the description of this API."""
+    if scope["method"] not in {"GET", "HEAD"}:
+        raise Unsupported(f"{scope['method']} is not possible here; use GET")
+    headers = [(b"cache-control", b"public, max-age=3600")]
+    await respond(send, 200, device_openapi(), headers=headers, head=scope["method"] == "HEAD")
 
 
 def _check_told(labels: Mapping[str, str], claims: Claims) -> None:

@@ -16,6 +16,7 @@ from whimbrel.flows.alerts import (
     SAID_OF_DEVICES,
     SAID_OF_EXPERIMENTS,
     SAID_OF_MODELS,
+    SAID_OF_NAMESPACES,
     SAID_OF_ROLES,
     EarlierAlert,
 )
@@ -72,7 +73,7 @@ class AlertDeliveries:
                     and_(table.c.rollout.is_not(None), table.c.action.in_([*SAID, *SAID_OF_EXPERIMENTS])),
                     and_(table.c.device.is_not(None), table.c.action.in_(list(SAID_OF_DEVICES))),
                     and_(table.c.model.is_not(None), table.c.action.in_(list(SAID_OF_MODELS))),
-                    table.c.action.in_(list(SAID_OF_ROLES)),
+                    table.c.action.in_([*SAID_OF_ROLES, *SAID_OF_NAMESPACES]),
                 ),
             )
             .order_by(table.c.id)

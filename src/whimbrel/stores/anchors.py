@@ -9,9 +9,22 @@ from tuf.api.metadata import Root
 
 from whimbrel.errors import UntrustedInput
 from whimbrel.flows.audit_chain import Anchor
+from whimbrel.stores.audit_log import AuditLog
+from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.signed_metadata import read_metadata
 from whimbrel.stores.signer import Signer
+from whimbrel.stores.tuf_repository import SignedRoles
 from whimbrel.trust import roles
+
+
+def newest_anchor(
+    log: AuditLog, signed_roles: SignedRoles, signers: OnlineSigners, *, namespace: str, now: float
+) -> Anchor:
+    """An anchor of the log as it is now. `now`: POSIX seconds. Raises `Unavailable` where no timestamp key is held."""
+    sequence, newest = log.head()
+    keys = signed_roles.keys_of(roles.TIMESTAMP)
+    (signer, *_) = signers.sign_for(roles.TIMESTAMP, keys)
+    return sign_anchor(Anchor(namespace=namespace, sequence=sequence, hash=newest, at=now), signer)
 
 
 def sign_anchor(anchor: Anchor, signer: Signer) -> Anchor:

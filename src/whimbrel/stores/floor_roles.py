@@ -48,13 +48,14 @@ def lift_floor(current: bytes, model: str, *, signers: Sequence[Signer], now: da
     return _signed_anew(metadata, signers, now=now)
 
 
-def sign_floor(floor: Floor, *, version: int, signer: Signer, now: datetime) -> tuple[bytes, bytes]:
+def sign_floor(floor: Floor, *, version: int, signers: Sequence[Signer], now: datetime) -> tuple[bytes, bytes]:
     """A floor's document, and its role in that version, which expires `floor.days` after `now`."""
     document, path = encode(floor), roles.floor_path(floor.model)
     signed = Targets(version=version, expires=expiry(now, timedelta(days=floor.days)))
     signed.targets[path] = TargetFile.from_data(path, document, ["sha256"])
     metadata = Metadata(signed)
-    metadata.sign(signer)
+    for signer in signers:
+        add_signature(metadata, signer)
     return document, metadata.to_bytes(SERIALIZER)
 
 

@@ -135,6 +135,8 @@ class Ceremony:
 
     def renew(self, role: str) -> None:
         """Sign a role anew, with its whole life before it. Raises `Refused` for a role that the server signs."""
+        if (model := roles.model_of_floor(role)) is not None:
+            raise Refused(f"a floor names the line that holds now; sign it anew with: whimbrel floor renew {model}")
         if not roles.is_offline(role):
             raise Refused(f"{role} is signed anew by the server; people renew root, targets and publishers")
         self._next(role)
@@ -170,7 +172,9 @@ class Ceremony:
             if delegator in self._after:
                 before, after = _keys_in(self._before[delegator]), _keys_in(self._after[delegator])
                 changed += [
-                    role for role in after if roles.is_offline(role) and after[role] != before.get(role, after[role])
+                    role
+                    for role in after
+                    if not roles.is_servers(role) and after[role] != before.get(role, after[role])
                 ]
         return changed
 
@@ -186,7 +190,8 @@ class Ceremony:
         if role not in self._after:
             copy: Metadata[Any] = Metadata.from_bytes(self._now(role).to_bytes(SERIALIZER))
             copy.signed.version += 1
-            copy.signed.expires = expiry(self._today, roles.life_of(role))
+            if roles.model_of_floor(role) is None:  # a change of its keys makes no floor last longer
+                copy.signed.expires = expiry(self._today, roles.life_of(role))
             copy.signatures.clear()
             self._after[role] = copy
         return self._after[role]
@@ -233,6 +238,8 @@ def changes_of(draft: Draft) -> list[str]:
         sentences.append(f"{role}: version {then.version} after {now.version}, valid until {then.expires:%Y-%m-%d}")
         if role not in {roles.ROOT, roles.TARGETS} and then.targets != now.targets:
             raise UntrustedInput(f"the draft changes what {role} lists, besides its keys; do not sign it")
+        if roles.model_of_floor(role) is not None and then.expires != now.expires:
+            raise UntrustedInput(f"the draft changes how long {role} holds, besides its keys; do not sign it")
     return sentences
 
 

@@ -1,10 +1,11 @@
-"""Accept a change of keys: new versions of root, targets and publishers that people signed, all of them or none.
+"""Accept a change of keys: new versions of root, targets, publishers and floors that people signed, all or none.
 
 1. The next root is signed by the old keys and the new ones; each other role by the keys that its delegator names.
 2. Afterwards everything that is signed offline is signed by keys that may sign it, or the change is refused: a device
    would find roles that nobody may have signed.
 3. The server holds enough keys of every online role, or the change is refused: it could sign nothing any more.
 4. A key's id is its hash, a threshold is reached with keys that are there, and no role or path is lost.
+5. A floor is signed by its new keys for as long as it was: a change of keys makes no old line last longer.
 
 Verified against the database within the transaction that stores it. Called by flows/publishing/change_keys.
 """
@@ -17,6 +18,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from whimbrel import limits
 from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
+from whimbrel.stores.delegation_rules import check_keys_alone, roles_in
 from whimbrel.stores.signed_metadata import read_metadata, role_keys, verify
 from whimbrel.stores.signer import check_id
 from whimbrel.stores.tuf_repository import SignedRoles
@@ -48,9 +50,12 @@ class KeyChanges:
         if roles.TARGETS in left:
             self._accept_targets(left.pop(roles.TARGETS), now=now)
         for role, content in left.items():
-            if not roles.is_offline(role):
-                raise Refused(f"{role} is signed by the server; people sign root, targets and publishers")
-            self._roles.accept_publication(role, content, {}, now=now)
+            if roles.is_servers(role):
+                raise Refused(f"{role} is signed by the server; people sign root, targets, publishers and floors")
+            if roles.model_of_floor(role) is not None:
+                self._accept_floor(role, content)
+            else:
+                self._roles.accept_publication(role, content, {}, now=now)
         after = self._keys()
         self._check_offline()
         for role, keys in after.items():
@@ -75,6 +80,14 @@ class KeyChanges:
                     "since it was drafted; draft it anew"
                 )
 
+    def preview(self, documents: Mapping[str, bytes], *, holds: Callable[[RoleKeys], bool], now: datetime) -> list[str]:
+        """What `accept` would change, and raise; nothing is changed."""
+        tried = self._roles.connection.begin_nested()
+        try:
+            return self.accept(documents, holds=holds, now=now)
+        finally:
+            tried.rollback()
+
     def _keys(self) -> dict[str, RoleKeys]:
         named = (role_keys(self._roles.role_bytes(role)) for role in (roles.ROOT, roles.TARGETS))
         return {name: keys for each in named for name, keys in each.items()}
@@ -90,19 +103,22 @@ class KeyChanges:
         self._roles.add_role(roles.ROOT, after, content=content)
 
     def _accept_targets(self, content: bytes, *, now: datetime) -> None:
-        before = self._roles.targets_role(roles.TARGETS).signed
-        after = self._roles.accept_delegation(content, now=now).signed
-        old, new = (side.delegations.roles or {} if side.delegations else {} for side in (before, after))
-        lost = [name for name in old if name not in new]
-        if lost:
-            raise Refused(f"the new targets role drops {', '.join(lost[:3])}; devices would lose these models")
-        if after.targets != before.targets:
-            raise Refused("the new targets role lists other documents; a change of keys changes keys alone")
-        for name, delegated in old.items():
-            if (new[name].paths, new[name].terminating) != (delegated.paths, delegated.terminating):
-                raise Refused(f"the new targets role lets {name} sign other paths; a change of keys changes keys alone")
+        before, after = self._roles.accept_targets(content, now=now)
+        check_keys_alone(before, after)
         if after.delegations is not None:
-            _check_keys(after.delegations.keys, new)
+            _check_keys(after.delegations.keys, roles_in(after))
+
+    def _accept_floor(self, role: str, content: bytes) -> None:
+        """A floor with other keys: it names the same line, and ends when it would have ended, also where it did."""
+        after = cast("Metadata[Targets]", read_metadata(content, what=role, kind=Targets))
+        verify(self._roles.targets_role(roles.TARGETS).signed, role, after, now=None)
+        before = self._roles.targets_role(role).signed
+        if (after.signed.targets, after.signed.expires) != (before.targets, before.expires):
+            raise Refused(
+                f"the new {role} names another line, or ends at another time; a change of keys changes keys alone, and "
+                "a floor is signed anew with: whimbrel floor renew"
+            )
+        self._roles.add_role(role, after, content=content)
 
     def _check_offline(self) -> None:
         root = cast("Metadata[Root]", read_metadata(self._roles.role_bytes(roles.ROOT), what=roles.ROOT)).signed
@@ -122,8 +138,7 @@ class KeyChanges:
 
 
 def _offline_in(targets: Targets) -> list[str]:
-    named = targets.delegations.roles or {} if targets.delegations else {}
-    return [name for name in named if roles.is_offline(name)]
+    return [name for name in roles_in(targets) if not roles.is_servers(name)]
 
 
 def _check_keys(keys: Mapping[str, Any], named: Mapping[str, Any]) -> None:

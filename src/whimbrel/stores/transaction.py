@@ -28,6 +28,7 @@ from whimbrel.stores.fleet import Fleet
 from whimbrel.stores.health import Health
 from whimbrel.stores.inventory import Inventory
 from whimbrel.stores.key_changes import KeyChanges
+from whimbrel.stores.key_proposals import KeyProposals
 from whimbrel.stores.policy_history import PolicyHistory
 from whimbrel.stores.registry import Registry, namespaces
 from whimbrel.stores.role_expiry import RoleExpiries
@@ -88,6 +89,11 @@ class Stores:
     def keys(self) -> KeyChanges:
         """Who may sign the roles."""
         return KeyChanges(self.roles)
+
+    @cached_property
+    def key_proposals(self) -> KeyProposals:
+        """Changes of keys that wait for a second person."""
+        return KeyProposals(self.connection, self.namespace)
 
     @cached_property
     def role_expiries(self) -> RoleExpiries:

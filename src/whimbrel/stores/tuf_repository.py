@@ -9,7 +9,7 @@
 3. A publisher's upload is verified against its delegation, and may only add to what was signed before.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.model.documents import digest_of
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
+from whimbrel.stores.delegation_rules import check_delegations_alone
 from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.rows import upsert
 from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, expiry, read_metadata, role_keys, verify
@@ -147,16 +148,26 @@ class SignedRoles:
 
     # --- publishers (verified: the other side signs) ---
 
-    def accept_delegation(self, content: bytes, *, now: datetime) -> Metadata[Targets]:
-        """A new version of the top-level targets, signed offline.
+    def accept_delegation(self, content: bytes, *, of: Collection[str], now: datetime) -> None:
+        """A new version of the top-level targets, signed offline, in which only the delegations of roles `of` differ.
 
-        Raises `UntrustedInput` when the signature is missing or wrong, or the role expired.
+        Raises `UntrustedInput` when the signature is missing or wrong, or the role expired; `Refused` where it changes
+        who signs another role, which is a change of keys.
+        """
+        before, after = self.accept_targets(content, now=now)
+        check_delegations_alone(before, after, of=of)
+
+    def accept_targets(self, content: bytes, *, now: datetime) -> tuple[Targets, Targets]:
+        """The next version of the top-level targets, as far as its signatures and its expiry go, after the one before.
+
+        Raises as above.
         """
         metadata = cast("Metadata[Targets]", read_metadata(content, what=roles.TARGETS, kind=Targets))
         root = cast("Metadata[Root]", read_metadata(self.role_bytes(roles.ROOT), what=roles.ROOT))
         verify(root.signed, roles.TARGETS, metadata, now=now)
+        before = self.targets_role(roles.TARGETS).signed
         self.add_role(roles.TARGETS, metadata, content=content)
-        return metadata
+        return before, metadata.signed
 
     def accept_publication(self, role: str, content: bytes, documents: Mapping[str, bytes], *, now: datetime) -> None:
         """Accept a publisher's next version and its documents. It may add releases and change its line; no more."""

@@ -33,7 +33,7 @@ def add_model(
     `targets` may be empty: several people signed the delegation before, as a draft of `whimbrel keys`.
 
     Raises `UntrustedInput` for a line of another model, a signature or an objective that is wrong, `Conflict` for a
-    name or a role version that is taken.
+    name or a role version that is taken, `Refused` where `targets` changes who signs another model.
     """
     document = parse(Line, line, what="the line")
     if document.model != name:
@@ -46,7 +46,8 @@ def add_model(
     registry.add_model(record)
     today = datetime.fromtimestamp(now, UTC)
     if targets:
-        roles.accept_delegation(targets, now=today)
+        of = (names.publisher_role(name), names.policy_role(name), names.floor_role(name))
+        roles.accept_delegation(targets, of=of, now=today)
     roles.accept_publication(names.publisher_role(name), publisher, {names.line_path(name): line}, now=today)
     audit(registry, model=name, actor=actor, action="add model", because="delegated by the targets key", now=now)
     return record

@@ -78,7 +78,7 @@ def set_floor(
         raise Conflict(f"the floor is of line {document.sequence}, and line {line.sequence} holds; sign it anew")
     name, today = names.floor_role(model), datetime.fromtimestamp(now, UTC)
     if targets is not None:
-        roles.accept_delegation(targets, now=today)
+        roles.accept_delegation(targets, of=(name,), now=today)
     if not roles.is_delegated(name):
         raise NotFound(f"{model} has no floor; begin with: whimbrel floor require {model} --expires-days 30")
     roles.accept_publication(name, role, {names.floor_path(model): floor}, now=today)
@@ -111,7 +111,8 @@ def lift_floor(
 ) -> None:
     """Take `targets`, which delegates no floor of the model any more. Raises `UntrustedInput`, `Conflict`."""
     registry.model(model)
-    roles.accept_delegation(targets, now=datetime.fromtimestamp(now, UTC))
-    if roles.is_delegated(names.floor_role(model)):
+    name = names.floor_role(model)
+    roles.accept_delegation(targets, of=(name,), now=datetime.fromtimestamp(now, UTC))
+    if roles.is_delegated(name):
         raise UntrustedInput(f"the targets role delegates the floor of {model} still")
     audit(registry, model=model, actor=actor, action="lift floor", because=because, now=now)

@@ -161,8 +161,8 @@ async def begin_sign_in(
 ) -> SignInView:
     """Where a person signs in, and with which nonce."""
     provider, now, address = _provider(operations), operations.now(), address_of(request)
-    operations.people.failures.check(address, now=now)
-    operations.people.failures.failed(address, now=now)
+    operations.people.check(namespace, address=address)
+    operations.people.begun(address)
     authorization, token = await provider.endpoints()
     nonce = secrets.token_urlsafe(_TOKEN_BYTES)
 
@@ -192,7 +192,7 @@ async def finish_sign_in(
 ) -> MadeToken:
     """A session of the person whom the ID token names: a token for some hours. It is told once, and kept as a hash."""
     provider, now, address = _provider(operations), operations.now(), address_of(request)
-    operations.people.failures.check(address, now=now)
+    operations.people.check(namespace, address=address)
     secret = _secret()
     try:
         identity = await provider.verify(data.id_token, namespace=namespace)
@@ -209,7 +209,7 @@ async def finish_sign_in(
             ),
         )
     except WhimbrelError:
-        await operations.note_failure(namespace, address)
+        operations.people.note_failure(namespace, address=address)
         raise
     return _made(token, secret, now=now)
 

@@ -24,7 +24,7 @@ from litestar.types import Message, Scope
 from litestar.utils.scope.state import ScopeState
 
 from whimbrel import limits
-from whimbrel.errors import DiskFull, InvariantBroken, NotAllowed, WhimbrelError
+from whimbrel.errors import DiskFull, InvariantBroken, WhimbrelError
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.model.document_errors import no_json, sentence, split_path
 from whimbrel.model.documents import encode
@@ -37,6 +37,7 @@ from whimbrel.server.admin.devices import DEVICE_ROUTES
 from whimbrel.server.admin.enrol_tokens import ENROL_TOKEN_ROUTES
 from whimbrel.server.admin.experiments import EXPERIMENT_ROUTES
 from whimbrel.server.admin.floors import FLOOR_ROUTES
+from whimbrel.server.admin.key_proposals import KEY_PROPOSAL_ROUTES
 from whimbrel.server.admin.keys import KEY_ROUTES
 from whimbrel.server.admin.models import MODEL_ROUTES
 from whimbrel.server.admin.moves import PermissionByPath
@@ -51,7 +52,6 @@ from whimbrel.server.admin.tickets import TICKET_ROUTES
 from whimbrel.server.admin.versions import VERSION_ROUTES
 from whimbrel.server.admin.views.problem import Problem
 from whimbrel.server.admin.views.repository import NOTICE
-from whimbrel.server.bounded_acts import FAIL_SIGN_IN
 from whimbrel.server.http import TooLarge, problem, unforeseen
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 _ROUTES = (
     *STATUS_ROUTES,
     *KEY_ROUTES,
+    *KEY_PROPOSAL_ROUTES,
     *MODEL_ROUTES,
     *VERSION_ROUTES,
     *PROVENANCE_ROUTES,
@@ -87,11 +88,6 @@ def admin_app(context: AdminContext) -> Litestar:
         connection.scope["user"] = caller
         connection.state["notice"] = await operations.notice(connection.path_params["namespace"])
 
-    def stranger(request: Request[Any, Any, Any], error: NotAllowed) -> Response[bytes]:
-        address = request.client.host if request.client is not None else ""
-        context.acts.count(str(request.path_params.get("namespace", "")), FAIL_SIGN_IN, by=address)
-        return _ours(request, error)
-
     for handler in _ROUTES:
         permission_needed(handler, {})
     guarded = Router(
@@ -115,7 +111,7 @@ def admin_app(context: AdminContext) -> Litestar:
         before_send=[_add_notice],
         openapi_config=openapi_config(names),
         plugins=[names, ProblemResponses()],
-        exception_handlers={NotAllowed: stranger, WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
+        exception_handlers={WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
         request_max_body_size=limits.ADMIN_BODY_BYTES,  # a route that takes more says so itself
         logging_config=None,
     )

@@ -12,10 +12,8 @@ from whimbrel.flows.accounts.permissions import Permission
 from whimbrel.flows.audit_chain import Anchor, ChainedEntry
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.repository import AuditEntry
-from whimbrel.stores.anchors import sign_anchor
-from whimbrel.stores.signed_metadata import role_keys
+from whimbrel.stores.anchors import newest_anchor
 from whimbrel.stores.transaction import Stores
-from whimbrel.trust import roles
 
 
 @get("/audit", permission=Permission.READ, summary="Every move and decision, newest first")
@@ -62,12 +60,10 @@ async def list_chain(
 async def show_anchor(operations: NamedDependency[Operations], namespace: FromPath[str]) -> Anchor:
     """An anchor of the audit log as it is now, signed by the timestamp key."""
 
+    signers = operations.context.signers
+
     def work(stores: Stores) -> Anchor:
-        sequence, newest = stores.audit.head()
-        anchor = Anchor(namespace=namespace, sequence=sequence, hash=newest, at=operations.now())
-        keys = role_keys(stores.roles.role_bytes(roles.ROOT))[roles.TIMESTAMP]
-        (signer, *_) = operations.context.signers.sign_for(roles.TIMESTAMP, keys)
-        return sign_anchor(anchor, signer)
+        return newest_anchor(stores.audit, stores.roles, signers, namespace=namespace, now=operations.now())
 
     return await operations.do(namespace, work)
 

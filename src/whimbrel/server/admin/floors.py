@@ -3,14 +3,17 @@
 from litestar import get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
-from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
+from litestar.status_codes import HTTP_200_OK
 
+from whimbrel import limits
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.publishing.draft_revocations import DraftRevocation, draft_revocations
 from whimbrel.flows.publishing.set_floor import FloorState, floor_of, lift_floor, set_floor
 from whimbrel.flows.publishing.set_line import line_of
+from whimbrel.server.admin.key_proposals import change_or_propose
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.floors import LiftedFloor, NewFloor
+from whimbrel.server.admin.views.repository import KeyChangeView
 from whimbrel.stores.transaction import Stores
 from whimbrel.trust import roles
 
@@ -32,6 +35,7 @@ async def list_floors(operations: NamedDependency[Operations], namespace: FromPa
     permission=Permission.PUBLISH,
     status_code=HTTP_200_OK,
     summary="Sign its newest line to be so, for some days",
+    request_max_body_size=limits.ADMIN_DOCUMENT_BYTES,
 )
 async def put_floor(
     operations: NamedDependency[Operations],
@@ -62,8 +66,9 @@ async def put_floor(
 @post(
     "/models/{model:str}/floor/lift",
     permission=Permission.KEYS,
-    status_code=HTTP_204_NO_CONTENT,
+    status_code=HTTP_200_OK,
     summary="Ask for no floor any more (signed)",
+    request_max_body_size=limits.ADMIN_DOCUMENT_BYTES,
 )
 async def post_lifted_floor(
     operations: NamedDependency[Operations],
@@ -71,10 +76,19 @@ async def post_lifted_floor(
     namespace: FromPath[str],
     model: FromPath[str],
     data: JSONBody[LiftedFloor],
-) -> None:
-    """Lift the floor of a model."""
+) -> KeyChangeView:
+    """Lift the floor of a model; or keep that for a second person, where changes of keys ask for one."""
 
-    def change(stores: Stores) -> None:
+    def change(stores: Stores) -> KeyChangeView:
+        if operations.needs_second_person(caller):
+            documents = {roles.TARGETS: data.targets}
+            return change_or_propose(
+                stores,
+                documents,
+                operations=operations,
+                caller=caller,
+                because=data.because or f"lift floor of {model}",
+            )
         lift_floor(
             stores.registry,
             stores.roles,
@@ -84,6 +98,7 @@ async def post_lifted_floor(
             actor=caller.account,
             now=operations.now(),
         )
+        return KeyChangeView(changes=[f"{roles.floor_role(model)}: is delegated no more"])
 
     return await operations.change(namespace, change)
 

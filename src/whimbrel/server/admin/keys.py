@@ -15,8 +15,8 @@ from whimbrel import limits
 from whimbrel.errors import NotFound, Refused
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit import audit
-from whimbrel.flows.publishing.change_keys import change_keys
 from whimbrel.model.documents import plain
+from whimbrel.server.admin.key_proposals import change_or_propose
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.admin.views.repository import (
     KeyChangeView,
@@ -103,6 +103,7 @@ async def make_online_key(
     permission=Permission.KEYS,
     status_code=HTTP_200_OK,
     summary="Change who may sign: roles that people signed",
+    request_max_body_size=limits.ADMIN_DOCUMENT_BYTES,
 )
 async def take_key_change(
     operations: NamedDependency[Operations],
@@ -110,21 +111,14 @@ async def take_key_change(
     namespace: FromPath[str],
     data: JSONBody[NewKeyChange],
 ) -> KeyChangeView:
-    """Take the next versions of root, targets and publishers, all or none; online roles are signed anew at once."""
-    signers = operations.context.signers
-    await asyncio.to_thread(signers.read_again)
+    """Take the next versions of root, targets, publishers and floors, all or none; or keep them for a second person.
+
+    Online roles are signed anew at once.
+    """
+    await asyncio.to_thread(operations.context.signers.read_again)
 
     def work(stores: Stores) -> KeyChangeView:
-        changes = change_keys(
-            stores.registry,
-            stores.keys,
-            data.documents,
-            holds=signers.holds,
-            because=data.because,
-            actor=caller.account,
-            now=operations.now(),
-        )
-        return KeyChangeView(changes=changes)
+        return change_or_propose(stores, data.documents, operations=operations, caller=caller, because=data.because)
 
     return await operations.change(namespace, work)
 

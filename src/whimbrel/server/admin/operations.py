@@ -34,7 +34,7 @@ class AdminContext(msgspec.Struct, frozen=True):
     """What the admin API works on. `clock` gives POSIX seconds.
 
     `folder`: who asks without a token, where the API works on a folder inside a command's own process. `oidc`: the
-    provider that people sign in with.
+    provider that people sign in with. `second_person_for_keys`: changes of keys wait for one.
     """
 
     database: Database
@@ -49,6 +49,7 @@ class AdminContext(msgspec.Struct, frozen=True):
     sent: BytesSent = msgspec.field(default_factory=BytesSent)
     folder: Caller | None = None
     oidc: OidcProvider | None = None
+    second_person_for_keys: bool = False
 
 
 class Operations:
@@ -56,7 +57,7 @@ class Operations:
 
     def __init__(self, context: AdminContext) -> None:
         self.context = context
-        self.people = People(context.database, clock=context.clock, folder=context.folder)
+        self.people = People(context.database, acts=context.acts, clock=context.clock, folder=context.folder)
 
     def now(self) -> float:
         """POSIX seconds, by the clock of this server."""
@@ -68,9 +69,9 @@ class Operations:
         address = address_of(connection)
         return await asyncio.to_thread(lambda: self.people.sign_in(namespace, authorization, address=address))
 
-    async def note_failure(self, namespace: str, address: str) -> None:
-        """Count a sign-in that failed."""
-        await asyncio.to_thread(lambda: self.people.note_failure(namespace, address=address))
+    def needs_second_person(self, caller: Caller) -> bool:
+        """Whether a change of keys of this caller waits for another person. Who has the folder waits for nobody."""
+        return self.context.second_person_for_keys and caller != self.context.folder
 
     async def notice(self, namespace: str) -> str | None:
         """What people should hear of whatever they ask: that a signed role expires soon."""

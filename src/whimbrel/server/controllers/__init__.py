@@ -12,6 +12,7 @@ round sees the same difference. Each controller is a file, here in the order of 
     publishing  signs and copies what devices fetch      what the rows say <-> what is signed <-> what is copied
     progress    lets rollouts move by themselves         a rollout's state <-> what has happened since
     expiry      warns of roles that people must sign     when they expire <-> the time
+    anchoring   writes anchors of the audit log          the last anchor <-> the time, for receivers that ask
     monitoring  reads the standing monitors of models    what devices told <-> objectives, the past, versions beside
     signatures  tells what waits for an offline key      floors and quarantines <-> the time, the line, what was told
     deltas      builds patches, beside the rounds        pairs that should have a patch <-> pairs that were tried
@@ -36,7 +37,7 @@ Each file says the same of its own part. The rules are in `flows/`; nothing is d
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from whimbrel.durable import trouble
@@ -44,6 +45,7 @@ from whimbrel.errors import Unavailable, WhimbrelError
 from whimbrel.flows.ports import Inbox
 from whimbrel.flows.reports.proven import EvidenceRule
 from whimbrel.plan.rollout_states import State
+from whimbrel.server.controllers.anchoring import Anchoring
 from whimbrel.server.controllers.deltas import DeltaBuilding
 from whimbrel.server.controllers.expiry import Expiry
 from whimbrel.server.controllers.judging import Judging
@@ -80,8 +82,13 @@ class Controllers:
         *,
         clock: Callable[[], float],
         evidence: EvidenceRule = "proven",
+        asking_for_anchors: Callable[[], Collection[str]] = tuple,
+        anchor_period_s: float = 86400.0,
     ) -> None:
-        """`evidence`: which devices' reports move rollouts and experiments."""
+        """`evidence`: which devices' reports move rollouts and experiments.
+
+        `asking_for_anchors`: the receivers to which anchors of the audit log go, every `anchor_period_s` seconds.
+        """
         self._database = database
         self._clock = clock
         self.wake = asyncio.Event()
@@ -92,6 +99,9 @@ class Controllers:
         self.signatures = Signatures(self.leader, clock=clock)
         self.publishing = Publishing(self.leader, database, blobs, signers, clock=clock)
         self.expiry = Expiry(self.leader, clock=clock)
+        self.anchoring = Anchoring(
+            self.leader, signers, asking=asking_for_anchors, period_s=anchor_period_s, clock=clock
+        )
         self.progress = Progress(self.leader, database, clock=clock)
         self.deltas = DeltaBuilding(self.leader, database, blobs, wake=self.wake, clock=clock)
 
@@ -105,6 +115,7 @@ class Controllers:
             await asyncio.to_thread(self.monitoring.watch_models, namespace)
             await asyncio.to_thread(self.signatures.remind, namespace)
             await asyncio.to_thread(self.expiry.warn, namespace)
+            await asyncio.to_thread(self.anchoring.anchor, namespace)
             await self.publishing.publish(namespace)
             if await asyncio.to_thread(self.progress.follow_rollouts, namespace):
                 await self.publishing.publish(namespace)

@@ -4,7 +4,14 @@ from typing import Literal
 
 import msgspec
 
-from whimbrel.plan.governance import AlertOn, DeviceAlertOn, ExperimentAlertOn, ModelAlertOn, RoleAlertOn
+from whimbrel.plan.governance import (
+    AlertOn,
+    DeviceAlertOn,
+    ExperimentAlertOn,
+    ModelAlertOn,
+    NamespaceAlertOn,
+    RoleAlertOn,
+)
 
 
 class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
@@ -12,7 +19,7 @@ class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     form: str
-    on: list[AlertOn | DeviceAlertOn | ExperimentAlertOn | ModelAlertOn | RoleAlertOn]
+    on: list[AlertOn | DeviceAlertOn | ExperimentAlertOn | ModelAlertOn | RoleAlertOn | NamespaceAlertOn]
 
 
 class ReceiverTestView(msgspec.Struct, frozen=True, kw_only=True):

@@ -80,9 +80,22 @@ class NewKeyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class KeyChangeView(msgspec.Struct, frozen=True, kw_only=True):
-    """What changed, a sentence each."""
+    """What changed, a sentence each; or what will change when another person approves the `proposal`."""
 
     changes: list[str]
+    proposal: str | None = None  # its id. None: the change was taken
+
+
+class KeyProposalView(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of keys that waits for a second person. `id`: a SHA-256 of what it says. Times in POSIX seconds."""
+
+    id: str
+    changes: list[str]  # a sentence each
+    roles: list[str]
+    because: str
+    proposed_by: str  # the account of who handed it in
+    at: float
+    until: float  # afterwards it is forgotten
 
 
 class NewTokenKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,0 +1,58 @@
+"""What may the next top-level targets role change? The keys of roles, or the delegations of one model; never both.
+
+A change of keys is shown to people, verified as a whole, and asks for two people where the repository says so
+(`stores/key_changes`). So a targets role that comes with a new model, or with a floor, changes the keys of no other
+role: else it would be a way around all of that.
+
+Pure. Called by the stores that accept a targets role.
+"""
+
+from collections.abc import Collection, Mapping
+
+from tuf.api.metadata import DelegatedRole, Targets
+
+from whimbrel.errors import Refused
+from whimbrel.trust import roles
+
+
+def check_keys_alone(before: Targets, after: Targets) -> None:
+    """Raise `Refused` where anything but the keys of delegated roles differs. New roles may come, and floors go."""
+    old, new = roles_in(before), roles_in(after)
+    lost = [name for name in old if name not in new and roles.model_of_floor(name) is None]
+    if lost:
+        raise Refused(f"the new targets role drops {', '.join(lost[:3])}; devices would lose these models")
+    _check_documents(before, after)
+    for name, delegated in old.items():
+        if name in new and _paths(new[name]) != _paths(delegated):
+            raise Refused(f"the new targets role lets {name} sign other paths; a change of keys changes keys alone")
+
+
+def check_delegations_alone(before: Targets, after: Targets, *, of: Collection[str]) -> None:
+    """Raise `Refused` where anything but the delegations of the roles `of` differs. These may come and go."""
+    _check_documents(before, after)
+    old, new = roles_in(before), roles_in(after)
+    for name in {*old, *new} - {*of}:
+        was, comes = old.get(name), new.get(name)
+        if was is None or comes is None or _rule(was) != _rule(comes):
+            raise Refused(
+                f"the new targets role also changes {name}, and only {', '.join(sorted(of))} may change with it; "
+                "keys are changed with: whimbrel keys"
+            )
+
+
+def roles_in(targets: Targets) -> Mapping[str, DelegatedRole]:
+    """The delegated roles, by their names."""
+    return (targets.delegations.roles or {}) if targets.delegations else {}
+
+
+def _check_documents(before: Targets, after: Targets) -> None:
+    if after.targets != before.targets:
+        raise Refused("the new targets role lists other documents; it delegates, and lists none")
+
+
+def _paths(role: DelegatedRole) -> tuple[object, ...]:
+    return role.paths, role.path_hash_prefixes, role.terminating
+
+
+def _rule(role: DelegatedRole) -> tuple[object, ...]:
+    return (*_paths(role), sorted(role.keyids), role.threshold)
