@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
@@ -17,7 +17,7 @@ from whimbrel.agent.tuf_client import check_root
 from whimbrel.errors import Refused, UntrustedInput, reason_of
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
-from whimbrel.model.ids import DeviceId, Name
+from whimbrel.model.ids import END, DeviceId, Name
 from whimbrel.trust.enrolment import Labels
 
 
@@ -38,7 +38,9 @@ class Settings(Document, frozen=True, tag_field="format", tag="whimbrel-agent-1"
     refresh_min_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 0.0  # least seconds between two looks for news
     metered_refresh_min_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 300.0  # the same on a metered network
     quota_mib: Annotated[int, msgspec.Meta(ge=0)] = 0  # of the whole folder; 0: what the disk has
-    attestation: Name | Literal[""] = ""  # the kind of attestation that the device enrols with; "": none
+    attestation: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{0,64}" + END)] = (
+        ""  # the kind of attestation that the device enrols with; "": none
+    )
     sealed_at_rest: bool = False  # whether slots keep sealed models sealed
 
 

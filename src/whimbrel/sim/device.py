@@ -216,6 +216,7 @@ class Device:
             self._whole_cycle_at = began
         status = result.models[MODEL]
         self._watches = status["state"] == "on trial" or "charger" in (status["waits_for"] or "")
+        self.seen.runs.lagged(self.id, self.link.lag_s)
         wait_s = max(_WATCH_S if self._watches else _EARLIEST_S, min(result.next_s, REFRESH_S))
         self._turn_in(wait_s + self.link.lag_s)
         self.link.lag_s = 0.0

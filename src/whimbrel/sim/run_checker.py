@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-_SLACK_S = 240.0  # a pass under a slow network takes so long, and sessions beside it see its end before its clock does
+_SLACK_S = 1.0  # two clocks that are read one after the other
 
 
 class RunChecker:
@@ -25,6 +25,7 @@ class RunChecker:
         self._violated = violated
         self._opened: dict[str, list[tuple[float, int]]] = defaultdict(list)  # device -> its clock, serial
         self._jumped: set[str] = set()
+        self._lags_s: dict[str, float] = defaultdict(float)
         self.checked = 0  # sessions
 
     def opened(self, device: str, serial: int, *, clock: float) -> None:
@@ -34,6 +35,10 @@ class RunChecker:
     def jumped(self, device: str) -> None:
         """A device's clock jumped."""
         self._jumped.add(device)
+
+    def lagged(self, device: str, lag_s: float) -> None:
+        """A pass took so long, and sessions that began beside it saw its end before its clock did."""
+        self._lags_s[device] = max(self._lags_s[device], lag_s)
 
     def log(self, device: str, content: bytes | None, *, active: int | None, until: float) -> None:
         """A device's log at the end. `active`: what its pointer says. `until`: its clock at its last whole cycle."""
@@ -52,7 +57,8 @@ class RunChecker:
             if clock > until or (not whole and clock < entries[0]["at"]):
                 continue
             self.checked += 1
-            if not _allows(entries, serial, None if device in self._jumped else clock):
+            moment = None if device in self._jumped else clock
+            if not _allows(entries, serial, moment, slack_s=_SLACK_S + self._lags_s[device]):
                 self._violated("recorded", f"{device} opened serial {serial} at {clock:.0f}, and its log denies that")
 
     def kept(self, device: str, content: bytes | None, branches: Mapping[int, tuple[str, list[str]]]) -> None:
@@ -68,12 +74,12 @@ class RunChecker:
                 self._violated("recorded", f"the server's entries of {device} are not those of its log")
 
 
-def _allows(entries: list[dict[str, Any]], serial: int, clock: float | None) -> bool:
+def _allows(entries: list[dict[str, Any]], serial: int, clock: float | None, *, slack_s: float) -> bool:
     for entry, after in zip(entries, [*entries[1:], None], strict=True):
         if entry.get("serial") != serial:
             continue
-        begins = min(entry["not_before"], entry["at"]) - _SLACK_S
-        ends = max(after["at"], after["not_before"]) + _SLACK_S if after is not None else None
+        begins = min(entry["not_before"], entry["at"]) - slack_s
+        ends = max(after["at"], after["not_before"]) + slack_s if after is not None else None
         if clock is None or (begins <= clock and (ends is None or clock <= ends)):
             return True
     return False

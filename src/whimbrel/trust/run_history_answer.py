@@ -143,7 +143,7 @@ def _period(branch: CheckedBranch, run: Sequence[RunEntry], end: RunEntry | None
         artifact=first.artifact,
         began=first.change,
         began_not_before=first.not_before,
-        began_at=first.at,
+        began_at=first.not_before if first.change == "still" else first.at,
         committed_at=next((entry.at for entry in run if entry.change == "committed"), None),
         ended_not_before=None if end is None else end.not_before,
         ended_at=None if end is None else end.at,
