@@ -63,8 +63,8 @@ class ReleaseKeys:
         bundled = self._bundled(model, serial)
         if bundled is None and self._offline():
             raise Unavailable(
-                f"{model} at serial {serial} is sealed, and this bundle has no key for this device; export it with "
-                "--for-device and the id of this device, or let the device ask its server"
+                f"{model} at serial {serial} is sealed, and this bundle has no key for this device; whoever made it "
+                "adds one with: whimbrel bundle add-keys BUNDLE --for-device ID; or let the device ask its server"
             )
         recipient = recipient_key_of(self._kept.recipient.get())
         sealed = bundled or self._api.release_key(model, serial, recipient=recipient)
