@@ -14,6 +14,7 @@ import pytest
 
 from support.accounts import person
 from support.experiments import TEXT
+from support.sealing import Asking
 from support.server import Running, done, model_file, plan_file, repository, serving
 from whimbrel import limits
 from whimbrel.flows.audit_chain import check_chain
@@ -61,6 +62,14 @@ class Stage:
         (waiting,) = self.send("GET", "/keys/proposals")
         self.send("POST", f"/keys/proposals/{waiting['id']}/reject", REASON)
 
+    def hand_out_keys(self) -> None:
+        done("model", "add", "secret", "--sealed", *self.keys)
+        done("publish", "-m", "secret", model_file(self.running.folder.parent, 7), *self.keys)
+        with httpx.Client(base_url=f"{self.running.devices}/default", trust_env=False) as http:
+            enrol_token = (self.running.folder / "enrol.token").read_text().strip()
+            Asking(http, "dev-sealed", enrol_token).ask().raise_for_status()
+        self.send("POST", "/models/secret/release-keys", {"devices": ["dev-sealed"], "serials": [1]})
+
     def start_rollout(self) -> None:
         path = plan_file(self.running.folder.parent)
         self.rollout = done("rollout", "start", path, *self.where)["id"]
@@ -80,6 +89,7 @@ ACTS: dict[tuple[str, str], tuple[str, Callable[[Stage], object]]] = {
         lambda s: s.send("PUT", "/models/wake/aliases/stable", {"version": "1"}),
     ),
     ("post", "keys/sealing"): ("make_sealing_key", lambda s: done("keys", "make-sealing-key", *s.where)),
+    ("post", f"{ONE}/release-keys"): ("hand_out_release_keys", Stage.hand_out_keys),
     ("put", "artifacts/{sha256}"): ("store_artifact", Stage.publish),  # it sends the file first
     ("post", f"{ONE}/versions"): (
         "publish",

@@ -1,6 +1,7 @@
 """Who wants a sealed model without being entitled to it: from the CDN, the database, an answer, the way."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import httpx
 import pytest
 
 from support.sealing import CONTENTS, Asking, opened, options, publish, sealed_repository, token_for
-from support.server import Running, done, serving
+from support.server import Running, done, serving, whimbrel
 from whimbrel import Agent, agefile, limits
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import convert, digest_of
@@ -119,9 +120,9 @@ def test_entitled_device_asks_in_another_namespace(running: Running, device: Ask
 def test_blocked_device_asks(device: Asking, running: Running) -> None:
     answered(device.ask())
     done("device", "block", device.device_id, "--because", "stolen", "-R", running.folder)
-    for _ in range(60):
-        if (answer := device.ask()).status_code == 403:
-            break
+    body, until = device.request(), time.monotonic() + 15
+    while (answer := device.ask(body)).status_code == 200 and time.monotonic() < until:
+        time.sleep(0.5)  # every process hears of a block within seconds
     assert (answer.status_code, "blocked" in answer.text) == (403, True)
 
 
@@ -161,6 +162,24 @@ def test_every_key_that_was_handed_out_is_in_the_audit_log(device: Asking, runni
     answered(device.ask())
     actions = [each["action"] for each in done("audit", "-R", running.folder)]
     assert "hand_out_release_key" in actions
+
+
+def test_bundle_is_made_for_no_device_that_is_not_entitled_or_is_blocked(
+    http: httpx.Client, running: Running, device: Asking
+) -> None:
+    """And where one of several is not, none gets a key."""
+    answered(device.ask())
+    Asking(http, "dev-of-a-bundle", token_for(running, "bundled")).ask()
+    bundle = running.folder.parent / "site.bundle"
+    done("bundle", "export", bundle, "--model", "secret", "-R", running.folder)
+    size, where = bundle.stat().st_size, ["-R", running.folder]
+    said = whimbrel(
+        "bundle", "add-keys", bundle, "--for-device", device.device_id, "--for-device", "dev-of-a-bundle", *where
+    )
+    assert (said.status, "dev-of-a-bundle is not entitled" in said.err) == (4, True)
+    done("device", "block", device.device_id, "--because", "stolen", *where)
+    said = whimbrel("bundle", "add-keys", bundle, "--for-device", device.device_id, *where)
+    assert (said.status, "is blocked" in said.err, bundle.stat().st_size) == (4, True, size)
 
 
 def test_thief_of_the_database_alone_opens_nothing(running: Running) -> None:

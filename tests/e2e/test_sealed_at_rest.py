@@ -39,9 +39,7 @@ def test_no_block_lies_on_the_disk_and_a_session_opens_it_in_memory(
 ) -> None:
     """With the real probe, which runs it in the cage."""
     probes, folder = ProbeServer(), tmp_path / "device"
-    made = options(running, "dev-rest", token, sealed_at_rest=True)
-    made = type(made)(**{name: getattr(made, name) for name in made.__struct_fields__} | {"probes": probes})
-    with Agent.open(folder, made) as agent:
+    with Agent.open(folder, options(running, "dev-rest", token, sealed_at_rest=True, probes=probes)) as agent:
         status = agent.cycle(force=True).models["secret"]
         assert (status["serial"], status["sealed"]) == (1, "at rest"), status
         assert plain_files(folder) == []

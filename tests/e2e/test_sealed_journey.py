@@ -88,8 +88,29 @@ def test_delta_from_a_file_that_no_version_has_is_refused(running: Running, tmp_
     assert (said.status, "is no file of the newest 20 versions of secret" in said.err) == (2, True)
 
 
-def test_a_plain_release_of_a_sealed_model_is_refused(tmp_path: Path) -> None:
-    """A publisher whose program does not seal, or who was told otherwise."""
+def test_bundle_is_opened_by_the_devices_whose_keys_were_added_and_by_no_other(
+    running: Running, tmp_path: Path
+) -> None:
+    token, bundle = token_for(running, "site", "tier=pro"), tmp_path / "site.bundle"
+    done("bundle", "export", bundle, "--model", "secret", "-R", running.folder)
+    said = whimbrel("bundle", "add-keys", bundle, "--for-device", "dev-site", "-R", running.folder)
+    assert (said.status, "dev-site" in said.err) == (4, True)
+    with Agent.open(tmp_path / "site", options(running, "dev-site", token)) as agent:
+        agent.cycle(force=True)  # the server learns its recipient key
+    for path in (tmp_path / "site").rglob("pointer"):
+        path.unlink()  # its model is lost, and so is the network
+    done("bundle", "add-keys", bundle, "--for-device", "dev-site", "-R", running.folder)
+    assert whimbrel("bundle", "add-keys", bundle, "--for-device", "dev-site", "-R", running.folder).status == 4
+    with Agent.open(tmp_path / "site", options(running, "dev-site", None, server="")) as agent:
+        assert agent.import_bundle(bundle).models["secret"]["serial"] == 1
+        assert opened(agent) == CONTENTS[1]
+    with Agent.open(tmp_path / "other", options(running, "dev-other", None, server="")) as agent:
+        status = agent.import_bundle(bundle).models["secret"]
+        assert (status["serial"], status["refused"]) == (None, {})
+        assert "this bundle has no key for this device" in status["waits_for"]
+
+
+def test_a_plain_version_of_a_model_that_was_sealed_lies_open(tmp_path: Path) -> None:
     folder = sealed_repository(tmp_path / "repo", versions=0)
     done("model", "set", "secret", "--no-sealed", "-R", folder)
     publish(folder, 1)

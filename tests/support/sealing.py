@@ -56,14 +56,9 @@ def token_for(running: Running, name: str, *labels: str) -> str:
 
 
 def options(running: Running, device: str, token: str | None, **more: Any) -> AgentOptions:
+    usual = {"server": running.devices, "probes": AllGood()}
     return AgentOptions(
-        server=running.devices,
-        root=running.folder / "root.json",
-        models=["secret"],
-        device_id=device,
-        enrol_token=token,
-        probes=AllGood(),
-        **more,
+        root=running.folder / "root.json", models=["secret"], device_id=device, enrol_token=token, **usual | more
     )
 
 

@@ -429,7 +429,7 @@ class Agent:
         prepare = self._network.knows(model) and (self._network.offline or not backoff.waiting(now))
         try:
             each.advance(prepare=prepare, refresh=self._refreshing.refresh, flush=self._reporting.flush)
-            each.ensure_key()
+            self._release_keys.ensure_kept(model, each.state.pointer.active)
         except Unfinished as error:
             backoff.worked()
             self._put_off(backoff, error)

@@ -119,12 +119,6 @@ class Installation:
         to = fallback.serial if fallback is not None else None
         self.state.take(events.Recalled(to=to, leaves=active.serial, reason=reason))
 
-    def ensure_key(self) -> None:
-        """Have the key of an active version that stays sealed. Raises `Unavailable`, `Refused`, `UntrustedInput`."""
-        active = self.state.pointer.active
-        if active is not None and active.is_sealed_at_rest and not self._device.network.offline:
-            self._device.release_keys.ensure_kept(self.state.model, active.serial)
-
     def look_at_sessions(self) -> None:
         """What the sessions that ended say: of a trial, in the next window, and of the limits of this device."""
         self.results.collect(self.local_limits())

@@ -12,6 +12,7 @@ from whimbrel.agent.device_api import DeviceApi
 from whimbrel.agent.disk import Disk
 from whimbrel.agent.folder import PRIVATE_FILE
 from whimbrel.agent.recipient_key import RecipientKey
+from whimbrel.device.slots import Held
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model import documents
 from whimbrel.trust.sealing import SealedReleaseKey, open_key, recipient_key_of
@@ -43,11 +44,13 @@ class ReleaseKeys:
             self._open[model, serial] = self._kept.get(model, serial) or self._ask(model, serial)
         return self._open[model, serial]
 
-    def ensure_kept(self, model: str, serial: int) -> None:
-        """Have the key of a version that a slot holds sealed on the disk, for sessions. Raises as `get` does."""
-        if self._kept.get(model, serial) is None:
-            self.forget(model, serial)
-            self.get(model, serial)
+    def ensure_kept(self, model: str, active: Held | None) -> None:
+        """Have the key of an active version that its slot holds sealed, for sessions. Raises as `get` does."""
+        if active is None or not active.is_sealed_at_rest or self._offline():
+            return
+        if self._kept.get(model, active.serial) is None:
+            self.forget(model, active.serial)
+            self.get(model, active.serial)
 
     def keep_only(self, versions: Collection[tuple[str, int]]) -> None:
         """Forget the keys of versions that no slot holds."""
@@ -63,8 +66,8 @@ class ReleaseKeys:
         bundled = self._bundled(model, serial)
         if bundled is None and self._offline():
             raise Unavailable(
-                f"{model} at serial {serial} is sealed, and this bundle has no key for this device; export it with "
-                "--for-device and the id of this device, or let the device ask its server"
+                f"{model} at serial {serial} is sealed, and this bundle has no key for this device; whoever made it "
+                "adds one with: whimbrel bundle add-keys BUNDLE --for-device ID; or let the device ask its server"
             )
         recipient = recipient_key_of(self._kept.recipient.get())
         sealed = bundled or self._api.release_key(model, serial, recipient=recipient)

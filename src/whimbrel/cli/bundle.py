@@ -15,6 +15,7 @@ import httpx
 import typer
 from tuf.api.metadata import Snapshot, Targets, Timestamp
 
+from whimbrel.cli.bundle_keys import add_keys
 from whimbrel.cli.connect import ContextName
 from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, say, size_of
@@ -88,6 +89,9 @@ def export(
             f"{name} at serials {', '.join(map(str, sorted(numbers)))}" for name, numbers in serials.items()
         )
         say(f"{out}: {models}; {size_of(size)}")
+
+
+app.command("add-keys")(add_keys)
 
 
 class _Shop:
@@ -233,7 +237,7 @@ def _needed(release: Release, steps: tuple[Step, ...], here: frozenset[str]) -> 
         if file.sha256 in here:
             continue
         shorter = ways(steps, target=file.sha256, size_bytes=file.size_bytes, here=here) if here else []
-        needed += [step.sha256 for step in shorter[0].steps] if shorter else [file.sha256]
+        needed += [step.sha256 for step in shorter[0].steps] if shorter else [file.artifact_sha256]
     return needed
 
 

@@ -43,3 +43,18 @@ def check_entitled(
             f"{device.device_id} is not entitled: the keys of this model are for {words}, by labels that the server "
             f"or its people gave the device; an operator gives one with: whimbrel device label {device.device_id}"
         )
+
+
+def entitled_recipient(
+    device: EnrolledDevice | None, *, is_blocked: bool, operator_labels: Mapping[str, str], settings: ModelSettings
+) -> str:
+    """The recipient key of a device that a person asks for. Raises `NotAllowed` or `Refused` where it gets no key."""
+    check_entitled(device, public_key=None, operator_labels=operator_labels, settings=settings)
+    if device is None or is_blocked:
+        raise Refused(f"{device.device_id if device else 'the device'} is blocked; no key is sealed to it")
+    if device.recipient is None:
+        raise Refused(
+            f"{device.device_id} never asked for a release key, so the server does not know to which key of the device "
+            "one is sealed; let it ask its server once, with a network"
+        )
+    return device.recipient

@@ -9,6 +9,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CON
 from whimbrel import limits
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit import audit
+from whimbrel.flows.devices.release_key import entitled_recipient
 from whimbrel.flows.publishing.accept_version import SealedRecord, accept_version
 from whimbrel.flows.publishing.retire import retire
 from whimbrel.flows.publishing.set_line import line_of, set_line
@@ -25,6 +26,7 @@ from whimbrel.server.admin.views.versions import (
     DeltasView,
     DeltaView,
     ListedVersion,
+    NewKeyHandout,
     NewLine,
     NewVersion,
     PublishedVersion,
@@ -35,6 +37,7 @@ from whimbrel.server.admin.views.versions import (
 )
 from whimbrel.server.model_signatures import check_signed
 from whimbrel.stores.transaction import Stores
+from whimbrel.trust.sealing import BundledKeys, SealedReleaseKey, seal_key
 
 
 @get("/models/{model:str}/versions", permission=Permission.READ, summary="Versions in order")
@@ -266,6 +269,59 @@ async def build_deltas(
     await controllers.settle()
 
 
+@post(
+    "/models/{model:str}/release-keys",
+    permission=Permission.RELEASE,
+    status_code=HTTP_200_OK,
+    summary="Have the keys of sealed versions sealed to devices, for a bundle",
+)
+async def hand_out_release_keys(
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    model: FromPath[str],
+    data: JSONBody[NewKeyHandout],
+) -> BundledKeys:
+    """The keys of sealed versions, each sealed to one device that is entitled; all of them, or none."""
+
+    def work(stores: Stores) -> BundledKeys:
+        settings, sealing_key = stores.registry.model(model).settings, operations.context.sealing_key
+        identities = {
+            serial: sealing_key.open(
+                stores.sealed.release_key(model, serial), namespace=namespace, model=model, serial=serial
+            )
+            for serial in data.serials
+        }
+        keys: dict[str, tuple[SealedReleaseKey, ...]] = {}
+        for device_id in data.devices:
+            device = stores.inventory.device(device_id)
+            recipient = entitled_recipient(
+                stores.enrolments.known(device_id),
+                is_blocked=device.is_blocked,
+                operator_labels=device.operator_labels,
+                settings=settings,
+            )
+            named = {"namespace": namespace, "model": model, "device_id": device_id}
+            keys[device_id] = tuple(
+                SealedReleaseKey(
+                    model=model, serial=serial, sealed=seal_key(identity, recipient, serial=serial, **named)
+                )
+                for serial, identity in identities.items()
+            )
+        audit(
+            stores.registry,
+            model=model,
+            actor=caller.account,
+            action="hand_out_release_keys",
+            because=data.because or f"for a bundle, to {len(data.devices):,} device{'s' * (len(data.devices) > 1)}",
+            now=operations.now(),
+            evidence={"serials": list(data.serials), "devices": list(data.devices)},
+        )
+        return BundledKeys(model=model, keys=keys)
+
+    return await operations.do(namespace, work)
+
+
 def _sealed_parts(
     operations: Operations, stores: Stores, parts: SealedParts | None, *, model: str, release: bytes
 ) -> SealedRecord | None:
@@ -362,4 +418,5 @@ VERSION_ROUTES = (
     put_line,
     list_deltas,
     build_deltas,
+    hand_out_release_keys,
 )

@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.model.documents import Document
+from whimbrel.model.ids import DeviceId, Serial
 from whimbrel.model.ways import Step
 from whimbrel.server.admin.views.reason import Because
 
@@ -34,6 +35,14 @@ class NewVersion(Document, frozen=True):
     publisher: bytes
     hold: bool = False
     sealed: SealedParts | None = None
+
+
+class NewKeyHandout(Document, frozen=True):
+    """POST release-keys: for which devices, and for which sealed versions (serials), keys are to be sealed."""
+
+    devices: Annotated[tuple[DeviceId, ...], Meta(min_length=1, max_length=limits.BUNDLE_DEVICES)]
+    serials: Annotated[tuple[Serial, ...], Meta(min_length=1, max_length=limits.BUNDLE_KEYS)]
+    because: Because = ""
 
 
 class NewLine(Document, frozen=True):
