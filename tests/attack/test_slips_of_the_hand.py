@@ -67,11 +67,16 @@ def test_who_signs_without_a_root_to_trust_is_warned(repo: Path, tmp_path: Path)
     done("keys", "renew", "root", "--draft", draft, "-R", repo)
     known = tmp_path / "known.json"
     shutil.copy(draft, known)
+    untold = tmp_path / "untold.json"
+    shutil.copy(draft, untold)
     first = whimbrel("keys", "sign", draft, "--keys", mine, "--yes")
     assert (first.status, "WARNING: nothing here says that root version 1 is yours" in first.err) == (0, True)
     (mine / "trusted-root").unlink()
     given = whimbrel("keys", "sign", known, "--keys", mine, "--trusted-root", repo / "root.json", "--yes")
     assert (given.status, given.err) == (0, "")
+    (mine / "trusted-root").unlink()
+    told = done("keys", "sign", untold, "--keys", mine, "--yes")
+    assert "nothing here says that root version 1 is yours" in told["warning"]
 
 
 def test_a_private_key_is_no_public_half(same: Path) -> None:
@@ -84,6 +89,7 @@ def test_a_private_key_is_no_public_half(same: Path) -> None:
     "command",
     [
         ("enrol-token", "revoke", "nothing"),
+        ("token", "revoke", "nothing"),
         ("device", "remove", "nothing"),
         ("device", "allow-again", "nothing"),
         ("version", "retire", "9.9.9", "--model", "wake"),

@@ -12,7 +12,7 @@ from securesystemslib.signer import Key
 from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
-from whimbrel.cli.key_changes import say_waits
+from whimbrel.cli.key_drafts import say_waits
 from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, when

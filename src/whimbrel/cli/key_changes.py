@@ -1,43 +1,36 @@
-"""`whimbrel keys rotate`, `add`, `revoke`, `threshold`, `renew`: a change of keys. `show`, `sign`, `submit`: its file.
+"""`whimbrel keys rotate`, `add`, `revoke`, `threshold`, `renew`: a change of keys is drafted.
 
-1. A verb drafts the change. Where the person's folder holds all keys that must sign, it is signed and sent at once.
-   Where it does not, or with --draft FILE, the draft becomes a file that is passed around.
-2. `sign` needs no server. It shows what the draft changes, and remembers in the folder of keys the root that it saw
-   (`trusted-root`): the next draft must follow from it.
-3. The private keys of the server are made by the server: `rotate timestamp` asks it for one.
+1. Where the person's folder holds all keys that must sign, it is signed and sent at once. Where it does not, or with
+   --draft FILE, the draft becomes a file that is passed around (cli/key_drafts.py).
+2. The private keys of the server are made by the server: `rotate timestamp` asks it for one.
 """
 
+import functools
+import inspect
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
-from whimbrel.cli.draft_file import read_draft_file
-from whimbrel.cli.key_proposals import SHOWN
+from whimbrel.cli.key_drafts import Why, hand_on, send_change
 from whimbrel.cli.options import Yes
-from whimbrel.cli.output import Json, note, print_json, say
+from whimbrel.cli.output import Json, say
 from whimbrel.cli.role_signers import key_folder
-from whimbrel.durable import write_durably
 from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.model.documents import parse
-from whimbrel.server.admin.views.repository import KeyChangeView, KeyView, NewKeyChange, NewOnlineKey, RoleStatesView
+from whimbrel.server.admin.views.repository import KeyView, NewOnlineKey
 from whimbrel.stores.key_ceremony import (
     POLICY,
     Ceremony,
     Draft,
-    Signatures,
     changes_of,
-    check_before,
-    documents_of,
-    last_root,
-    root_fingerprint,
     sign_draft,
     signatures,
-    write_draft,
 )
 from whimbrel.stores.key_folder import KeyFolder
 from whimbrel.stores.signed_metadata import read_metadata
@@ -46,16 +39,33 @@ from whimbrel.trust import roles
 from whimbrel.trust.role_keys import short
 
 _ONLINE = (roles.SNAPSHOT, roles.TIMESTAMP, POLICY)
-_TRUSTED_ROOT = "trusted-root"  # no suffix: it is no key
 
 Role = Annotated[
     str, typer.Argument(help="root, targets, snapshot, timestamp, policy, publisher-MODEL or floor-MODEL.")
 ]
-DraftFile = Annotated[Path, typer.Argument(help="The draft.")]
 DraftTo = Annotated[
     Path | None, typer.Option("--draft", help="Write a draft for others to sign, also where your keys would do.")
 ]
-Why = Annotated[str, typer.Option("--because", help="For the audit log.")]
+Threshold = Annotated[int | None, typer.Option(min=1, help="How many keys must sign from then on.")]
+
+
+def _drafting(command: Callable[..., Draft]) -> Callable[..., None]:
+    """Give a command that drafts a change the options by which the change is made, or handed on."""
+
+    @functools.wraps(command)
+    def run(client: Client, **given: Any) -> None:
+        options = {name: given.pop(name) for name in ("because", "yes", "json")}
+        to = given.pop("draft")
+        _finish(client, command(client, **given), to=to, **options)
+
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    options = inspect.signature(_finishing, eval_str=True).parameters.values()
+    run.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    return run
+
+
+def _finishing(*, draft: DraftTo = None, because: Why = "", yes: Yes = False, json: Json = False) -> None:
+    """The options of `_drafting`."""
 
 
 @connected
@@ -100,133 +110,64 @@ def rotate(
 
 
 @connected
+@_drafting
 def add(
     client: Client,
     role: Role,
     public: Annotated[Path, typer.Argument(help="The public half of the key, from `whimbrel keys export`.")],
-    threshold: Annotated[int | None, typer.Option(min=1, help="How many keys must sign from then on.")] = None,
-    draft: DraftTo = None,
-    because: Why = "",
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
+    threshold: Threshold = None,
+) -> Draft:
     """Let one more key sign a role."""
-    ceremony = begin_ceremony(client)
-    for each in ceremony.expand(role):
-        ceremony.add(each, _public_key(public))
-        if threshold is not None:
-            ceremony.set_threshold(each, threshold)
-    _finish(client, ceremony.draft(f"add a key to {role}"), to=draft, because=because, yes=yes, json=json)
+    key = _public_key(public)
+    return _change_of(client, role, f"add a key to {role}", threshold, lambda each, name: each.add(name, key))
 
 
 @connected
+@_drafting
 def revoke(
     client: Client,
     role: Role,
     key: Annotated[str, typer.Argument(help="The key's id, or its beginning: see `whimbrel keys status`.")],
-    threshold: Annotated[int | None, typer.Option(min=1, help="How many keys must sign from then on.")] = None,
-    draft: DraftTo = None,
-    because: Why = "",
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
+    threshold: Threshold = None,
+) -> Draft:
     """Take a key from a role. What that key alone had signed counts no more."""
-    ceremony = begin_ceremony(client)
-    for each in ceremony.expand(role):
-        ceremony.revoke(each, key)
-        if threshold is not None:
-            ceremony.set_threshold(each, threshold)
-    _finish(client, ceremony.draft(f"revoke a key of {role}"), to=draft, because=because, yes=yes, json=json)
+    return _change_of(client, role, f"revoke a key of {role}", threshold, lambda each, name: each.revoke(name, key))
 
 
 @connected
+@_drafting
 def threshold(
     client: Client,
     role: Role,
     number: Annotated[int, typer.Argument(min=1, max=limits.KEYS_OF_A_ROLE, help="How many keys must sign.")],
-    draft: DraftTo = None,
-    because: Why = "",
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
+) -> Draft:
     """Set how many of a role's keys must sign it."""
-    ceremony = begin_ceremony(client)
-    for each in ceremony.expand(role):
-        ceremony.set_threshold(each, number)
-    _finish(client, ceremony.draft(f"{number} keys must sign {role}"), to=draft, because=because, yes=yes, json=json)
+    return _change_of(client, role, f"{number} keys must sign {role}", number, lambda _each, _name: None)
 
 
 @connected
+@_drafting
 def renew(
     client: Client,
     role: Annotated[list[str], typer.Argument(help="root, targets, publisher-MODEL; one or several.")],
-    draft: DraftTo = None,
-    because: Why = "",
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
+) -> Draft:
     """Sign a role anew before it expires, with the same keys."""
     ceremony = begin_ceremony(client)
     for each in role:
         ceremony.renew(each)
-    _finish(client, ceremony.draft(f"renew {' '.join(role)}"), to=draft, because=because, yes=yes, json=json)
+    return ceremony.draft(f"renew {' '.join(role)}")
 
 
-def show(file: DraftFile, json: Json = False) -> None:
-    """What a draft changes, who must sign it, and who did. Needs no server and no key."""
-    _tell(read_draft_file(file), json=json)
-
-
-def sign(
-    file: DraftFile,
-    keys: Annotated[Path, typer.Option("--keys", help="The folder of your keys.")],
-    trusted_root: Annotated[
-        Path | None, typer.Option(help="A root that you trust, such as the root.json that devices are built with.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The signed draft; FILE itself by default.")
-    ] = None,
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
-    """Sign a draft with your keys, after it showed what it changes. Then pass the file on, or submit it.
-
-    It needs no server: do it on a machine without a network.
-    """
-    folder, draft = key_folder(keys.expanduser()), read_draft_file(file)
-    known = trusted_root if trusted_root is not None else folder.path / _TRUSTED_ROOT
-    remembered = known.read_bytes() if known.exists() else None
-    if trusted_root is not None and remembered is None:
-        raise NotFound(f"there is no file {trusted_root}; expected the root that devices are built with")
-    check_before(draft, trusted_root=remembered)
-    if not json:
-        _tell(draft, json=False)
-    version, fingerprint = root_fingerprint(draft)
-    where = f"it starts from root version {version} ({fingerprint})"
-    if remembered is None:
-        note(
-            f"WARNING: nothing here says that root version {version} is yours, and who changed it could have you sign "
-            f"anything. Compare {fingerprint} by voice with somebody who signed before, or name a root that you trust: "
-            "--trusted-root root.json"
-        )
-        where += ", which this folder sees for the first time: compare it by voice with somebody who signed before"
-    confirm("to sign this", consequence=where, yes=yes, nature="lets others act with your name")
-    signed, keyids = sign_draft(draft, folder)
-    write_durably((output or file).expanduser(), write_draft(signed))
-    write_durably(folder.path / _TRUSTED_ROOT, last_root(draft))
-    if json:
-        print_json(_view(signed) | {"signed_by": keyids})
-        return
-    say(f"signed with {', '.join(short(keyid) for keyid in keyids)}")
-    _say_next(signed, output or file)
-
-
-@connected
-def submit(client: Client, file: DraftFile, because: Why = "", yes: Yes = False, json: Json = False) -> None:
-    """Hand a signed draft to the server, which verifies it and signs the online roles anew. Devices follow at once."""
-    draft = read_draft_file(file)
-    _check_place(client, draft)
-    _submit(client, draft, because=because, yes=yes, json=json)
+def _change_of(
+    client: Client, role: str, summary: str, threshold: int | None, change: Callable[[Ceremony, str], None]
+) -> Draft:
+    """A change of one role, or of all that its name stands for, and of how many must sign it."""
+    ceremony = begin_ceremony(client)
+    for each in ceremony.expand(role):
+        change(ceremony, each)
+        if threshold is not None:
+            ceremony.set_threshold(each, threshold)
+    return ceremony.draft(summary)
 
 
 def begin_ceremony(client: Client) -> Ceremony:
@@ -277,11 +218,6 @@ def _public_key(file: Path) -> Key:
     return parse(PublicKey, content, what=str(file)).key()
 
 
-def _check_place(client: Client, draft: Draft) -> None:
-    if draft.namespace != client.namespace:
-        raise UntrustedInput(f"the draft is of the namespace {draft.namespace!r}, and this is {client.namespace!r}")
-
-
 def _finish(client: Client, draft: Draft, *, to: Path | None, because: str, yes: bool, json: bool) -> None:
     """Sign and submit, where the folder's keys are enough; else write the file."""
     folder = _folder_of(client)
@@ -293,23 +229,12 @@ def _finish(client: Client, draft: Draft, *, to: Path | None, because: str, yes:
             f"to {draft.summary}", consequence="devices follow with their next refresh", yes=yes, nature="moves trust"
         )
         signed, _ = sign_draft(draft, folder)
-        _send(client, signed, because=because, json=json)
+        send_change(client, signed, because=because, json=json)
         return
     file = to or Path(f"{draft.summary.replace(' ', '-')}.draft.json")
     if to is None and file.exists():
         raise Conflict(f"there is a draft {file} already; name another file with --draft")
     hand_on(draft, file, json=json)
-
-
-def hand_on(draft: Draft, file: Path, *, json: bool) -> None:
-    """Write a draft for others to sign, and say what it changes and who must sign it."""
-    write_durably(file.expanduser(), write_draft(draft))
-    if json:
-        print_json(_view(draft) | {"draft": str(file)})
-        return
-    _tell(draft, json=False)
-    say(f"wrote the draft {file}; nothing has changed yet")
-    _say_next(draft, file)
 
 
 def _folder_of(client: Client) -> KeyFolder | None:
@@ -322,100 +247,3 @@ def _folder_of(client: Client) -> KeyFolder | None:
 def _would_do(draft: Draft, folder: KeyFolder) -> bool:
     held = set(folder.held())
     return all(wanted.keys.signed_by(held | wanted.signed) for wanted in signatures(draft))
-
-
-def _submit(client: Client, draft: Draft, *, because: str, yes: bool, json: bool) -> None:
-    lacking = [wanted for wanted in signatures(draft) if wanted.missing]
-    if lacking:
-        raise UntrustedInput(f"the draft is not signed yet: {'; '.join(_words(each) for each in lacking)}")
-    _check_new(client, draft)
-    if not json:
-        for sentence in changes_of(draft):
-            say(f"  {sentence}")
-    confirm(f"to {draft.summary}", consequence="devices follow with their next refresh", yes=yes, nature="moves trust")
-    _send(client, draft, because=because, json=json)
-
-
-def _check_new(client: Client, draft: Draft) -> None:
-    """Raises `Conflict` where the server has what the draft says already."""
-    try:
-        known = all(client.get_bytes(f"roles/{role}") == body for role, body in documents_of(draft).items())
-    except NotFound:  # a role that is signed for the first time
-        return
-    if known:
-        raise Conflict(f"this draft ({draft.summary}) was submitted already, and devices follow it: nothing is to do")
-
-
-def _send(client: Client, draft: Draft, *, because: str, json: bool) -> None:
-    unused = set(client.get("keys/roles", as_=RoleStatesView).unused)
-    body = NewKeyChange(documents=documents_of(draft), because=because or draft.summary)
-    done = client.send("POST", "keys/changes", body, as_=KeyChangeView)
-    if json:
-        print_json(done)
-        return
-    if done.proposal is not None:
-        say_waits(done.proposal)
-        return
-    say("done: devices follow with their next refresh")
-    retired = [keyid for keyid in client.get("keys/roles", as_=RoleStatesView).unused if keyid not in unused]
-    if retired:
-        say(f"in the server's keys/online, and used by nothing from now on: {', '.join(map(short, retired))}")
-
-
-def say_waits(proposal: str) -> None:
-    """Say that a change waits for another person, and how that person approves it."""
-    say("handed in: nothing has changed yet, as this server asks for a second person")
-    say(f"Next: another person with the right to change keys runs: whimbrel keys approve {proposal[:SHOWN]}")
-
-
-def _tell(draft: Draft, *, json: bool) -> None:
-    if json:
-        print_json(_view(draft))
-        return
-    version, fingerprint = root_fingerprint(draft)
-    say(
-        f"{draft.summary} (namespace {draft.namespace}, drafted {draft.created}, from root version {version}, "
-        f"{fingerprint})"
-    )
-    for sentence in changes_of(draft):
-        say(f"  {sentence}")
-    say("signatures")
-    for wanted in signatures(draft):
-        say(f"  {_words(wanted)}")
-
-
-def _words(wanted: Signatures) -> str:
-    role, keys, signed, whose = wanted
-    missing = wanted.missing
-    of = ", ".join(f"{short(keyid)}{' signed' if keyid in signed else ''}" for keyid in keys.keyids)
-    state = f"{missing} more must sign" if missing else "complete"
-    return f"{role}{f' by {whose}' if whose else ''}: {len(signed)} of {keys.threshold} ({of}): {state}"
-
-
-def _view(draft: Draft) -> dict[str, object]:
-    version, fingerprint = root_fingerprint(draft)
-    return {
-        "summary": draft.summary,
-        "root_version": version,
-        "root_fingerprint": fingerprint,
-        "changes": changes_of(draft),
-        "signatures": [
-            {
-                "role": each.role,
-                "whose": each.whose,
-                "keys": list(each.keys.keyids),
-                "threshold": each.keys.threshold,
-                "signed": sorted(each.signed),
-                "missing": each.missing,
-            }
-            for each in signatures(draft)
-        ],
-        "complete": not any(each.missing for each in signatures(draft)),
-    }
-
-
-def _say_next(draft: Draft, file: Path) -> None:
-    if any(wanted.missing for wanted in signatures(draft)):
-        say(f"Next: whoever holds a key runs: whimbrel keys sign {file} --keys DIR")
-    else:
-        say(f"Next: whimbrel keys submit {file}")

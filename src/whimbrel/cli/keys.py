@@ -1,4 +1,7 @@
-"""`whimbrel keys`: who may sign what, keys that people hold, and changes of both. Changes: cli/key_changes.py."""
+"""`whimbrel keys`: who may sign what, keys that people hold, and changes of both.
+
+The changes are drafted in cli/key_changes.py; cli/key_drafts.py has what is done with a draft.
+"""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from whimbrel.cli import key_changes, key_proposals
+from whimbrel.cli import key_changes, key_drafts, key_proposals
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.key_secrets import ask_secret, new_passphrase
@@ -143,7 +146,7 @@ def replace_token_key(
     at_once: Annotated[
         bool, typer.Option("--at-once", help="It was stolen: refuse tokens of the old key from now on.")
     ] = False,
-    because: key_changes.Why = "",
+    because: key_drafts.Why = "",
     yes: Yes = False,
     json: Json = False,
 ) -> None:
@@ -206,9 +209,9 @@ for _command, _name in (
     (key_changes.revoke, "revoke"),
     (key_changes.threshold, "threshold"),
     (key_changes.renew, "renew"),
-    (key_changes.show, "show"),
-    (key_changes.sign, "sign"),
-    (key_changes.submit, "submit"),
+    (key_drafts.show, "show"),
+    (key_drafts.sign, "sign"),
+    (key_drafts.submit, "submit"),
     (key_proposals.proposals, "proposals"),
     (key_proposals.approve, "approve"),
     (key_proposals.reject, "reject"),

@@ -10,7 +10,8 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.floor import first_floor
-from whimbrel.cli.key_changes import begin_ceremony, hand_on
+from whimbrel.cli.key_changes import begin_ceremony
+from whimbrel.cli.key_drafts import hand_on
 from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback

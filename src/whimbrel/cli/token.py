@@ -5,16 +5,24 @@ from typing import Annotated
 
 import typer
 
+from whimbrel import limits
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.option_values import duration_s
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, when
 from whimbrel.durable import write_durably
+from whimbrel.errors import UntrustedInput
 from whimbrel.flows.accounts.permissions import Role
 from whimbrel.flows.accounts.tokens import DAY_S
-from whimbrel.server.admin.views.accounts import CallerView, MadeToken, NewApiToken, TokenRotation, TokenView
-from whimbrel.server.admin.views.reason import Reason
+from whimbrel.server.admin.views.accounts import (
+    CallerView,
+    MadeToken,
+    NewApiToken,
+    TokenRevocation,
+    TokenRotation,
+    TokenView,
+)
 
 app = typer.Typer(
     help="Tokens by which people and machines use a server: make, list, rotate and revoke them.",
@@ -57,7 +65,7 @@ def create(
 
     whimbrel token create ada-laptop --person ada --role releaser
     """
-    asked = NewApiToken(name=name, roles=tuple(role), person=person, days=duration_s(length, what="--for") / DAY_S)
+    asked = NewApiToken(name=name, roles=tuple(role), person=person, days=_days(length))
     _tell(client.send("POST", "tokens", asked, as_=MadeToken), output, json=json)
 
 
@@ -105,7 +113,7 @@ def rotate(
     json: Json = False,
 ) -> None:
     """Change a token for a new one, with the same name and roles. The old one is over at once."""
-    asked = TokenRotation(days=None if length is None else duration_s(length, what="--for") / DAY_S)
+    asked = TokenRotation(days=None if length is None else _days(length))
     _tell(client.send("POST", f"tokens/{quoted(token or 'self')}/rotate", asked, as_=MadeToken), output, json=json)
 
 
@@ -115,13 +123,22 @@ def revoke(
     client: Client,
     token: Which,
     because: Annotated[str, typer.Option("--because", help="The reason, for the audit log.")] = "",
+    although_last: Annotated[
+        bool, typer.Option("--although-last", help="Also where nobody is an admin without it.")
+    ] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """End a token now: nothing that shows it is answered any more."""
-    confirm(f"to revoke the token {token}", consequence="whatever uses it is shut out at once", yes=yes)
-    path = f"tokens/{quoted(token)}/revoke"
-    revoked = client.send("POST", path, Reason(because=because), as_=TokenView)
+    """End a token now: nothing that shows it is answered any more. The last admin's takes --although-last."""
+    path = f"tokens/{quoted(token)}"
+    asked = client.get(path, as_=TokenView)
+    confirm(
+        f"to revoke the token {asked.name} of {asked.account}",
+        consequence="whatever uses it is shut out at once",
+        yes=yes,
+    )
+    order = TokenRevocation(because=because, although_last=although_last)
+    revoked = client.send("POST", f"{path}/revoke", order, as_=TokenView)
     if json:
         print_json(revoked)
         return
@@ -138,6 +155,16 @@ def whoami(client: Client, json: Json = False) -> None:
         return
     say(f"{caller.account}, a {caller.kind}: {', '.join(caller.roles)}")
     say(f"  may {', '.join(caller.permissions)}")
+
+
+def _days(length: str) -> float:
+    """Days of the option --for. Raises `UntrustedInput` for more than a token may live."""
+    days = duration_s(length, what="--for") / DAY_S
+    if not 0 < days <= limits.TOKEN_DAYS:
+        raise UntrustedInput(
+            f"--for is {length}; expected more than 0s and at most {limits.TOKEN_DAYS:g}d, the longest life of a token"
+        )
+    return days
 
 
 def _tell(made: MadeToken, output: Path | None, *, json: bool) -> None:

@@ -62,6 +62,10 @@ class OidcSettings(Document, frozen=True):
                 given.update(rule.roles)
         return tuple(sorted(given))
 
+    def may_give(self, role: Role, *, namespace: str) -> bool:
+        """Whether any claim gives a role in a namespace."""
+        return any(role in rule.roles and rule.namespace in {None, namespace} for rule in self.roles)
+
 
 def is_safe_url(url: str) -> bool:
     """Whether a URL is https, or http on this machine."""

@@ -5,6 +5,8 @@
    sign in with a provider nobody does, since then nobody could be two.
 3. Who holds a token may change it for a new one, with the same roles and the same end. A later end takes `tokens`.
 4. Who holds a token may revoke it; so may whoever has `tokens`, everybody's.
+5. The last way to be an admin is not closed by a slip: to revoke the last admin's token takes a word of its own. A
+   group of the provider counts as a way once somebody signed in as an admin by it; a session by itself is soon over.
 """
 
 import re
@@ -107,17 +109,48 @@ def rotate_token(
     return new
 
 
-def revoke_token(
-    accounts: AccountsPort, registry: AuditPort, name_or_id: str, *, caller: Caller, because: str, now: float
-) -> TokenRecord:
-    """End a token now. Raises `Refused` for another's, `NotFound`."""
+def token_for(accounts: AccountsPort, name_or_id: str, *, caller: Caller, now: float) -> TokenRecord:
+    """One's own token, or (tokens) another's. Raises `Refused`, `NotFound`."""
     token = accounts.token(name_or_id, now=now)
     if caller.token != token.id:
         caller.check(Permission.TOKENS)
+    return token
+
+
+def revoke_token(
+    accounts: AccountsPort,
+    registry: AuditPort,
+    name_or_id: str,
+    *,
+    caller: Caller,
+    because: str,
+    although_last: bool,
+    admins_sign_in: bool,
+    now: float,
+) -> TokenRecord:
+    """End a token now. `admins_sign_in`: some claim of the provider's gives the role admin here.
+
+    Raises `Refused` for another's, and for the last admin's unless `although_last`; `NotFound`.
+    """
+    token = token_for(accounts, name_or_id, caller=caller, now=now)
+    if not although_last and is_last_admin(accounts, token, admins_sign_in=admins_sign_in, now=now):
+        raise Refused(
+            f"token {token.name} is the last with the role admin: nobody could make people or settle roles any more "
+            "but who has the repository's folder; make another one first (whimbrel token create NAME --person WHO "
+            "--role admin), or say --although-last"
+        )
     if token.revoked_at is None:
         accounts.revoke(token.id, at=now)
         _audit(registry, token, "revoke token", actor=caller.account, because=because, now=now)
     return msgspec.structs.replace(token, revoked_at=token.revoked_at or now)
+
+
+def is_last_admin(accounts: AccountsPort, token: TokenRecord, *, admins_sign_in: bool, now: float) -> bool:
+    """Whether nobody is an admin without this token. A session is no way in: it ends by itself."""
+    if Role.ADMIN not in token.roles or token.source == "sign-in" or not token.live(now=now):
+        return False
+    admins = [each for each in accounts.tokens() if Role.ADMIN in each.roles and each.id != token.id]
+    return not any(admins_sign_in if each.source == "sign-in" else each.live(now=now) for each in admins)
 
 
 def account_for(accounts: AccountsPort, name: str, *, kind: AccountKind, now: float) -> AccountRecord:

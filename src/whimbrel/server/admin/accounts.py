@@ -5,7 +5,8 @@ failures of an address, as which each counts until the sign-in is done.
 """
 
 import secrets
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypedDict
 
 from litestar import Request, get, post
 from litestar.di import NamedDependency
@@ -13,10 +14,10 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from whimbrel.errors import NotFound, WhimbrelError
-from whimbrel.flows.accounts.permissions import Caller, Permission
+from whimbrel.flows.accounts.permissions import Caller, Permission, Role
 from whimbrel.flows.accounts.records import TokenRecord
 from whimbrel.flows.accounts.sign_in import NONCE_LIFE_S, sign_in
-from whimbrel.flows.accounts.tokens import NewToken, make_token, revoke_token, rotate_token
+from whimbrel.flows.accounts.tokens import NewToken, make_token, revoke_token, rotate_token, token_for
 from whimbrel.server.admin.operations import Operations, address_of
 from whimbrel.server.admin.problems import problems
 from whimbrel.server.admin.views.accounts import (
@@ -25,12 +26,12 @@ from whimbrel.server.admin.views.accounts import (
     NewApiToken,
     NewSession,
     SignInView,
+    TokenRevocation,
     TokenRotation,
     TokenView,
     token_fields,
     token_view,
 )
-from whimbrel.server.admin.views.reason import Reason
 from whimbrel.server.oidc import OidcProvider
 from whimbrel.stores.transaction import Stores
 
@@ -71,7 +72,6 @@ async def create_token(
     data: JSONBody[NewApiToken],
 ) -> MadeToken:
     """Make a token of a machine, or of a person. It is told once, and kept as a hash."""
-    secret, now = _secret(), operations.now()
     asked = NewToken(
         name=data.name,
         account=data.name if data.person is None else data.person,
@@ -80,19 +80,11 @@ async def create_token(
         days=data.days,
     )
 
-    def work(stores: Stores) -> TokenRecord:
-        return make_token(
-            stores.accounts,
-            stores.registry,
-            asked,
-            caller=caller,
-            identifier=secrets.token_hex(6),
-            secret=secret,
-            provider=operations.context.oidc is not None,
-            now=now,
-        )
-
-    return _made(await operations.do(namespace, work), secret, now=now)
+    return await _made_by(
+        operations,
+        namespace,
+        lambda stores, fresh: make_token(stores.accounts, stores.registry, asked, caller=caller, **fresh),
+    )
 
 
 @post(
@@ -109,22 +101,31 @@ async def rotate(
     data: JSONBody[TokenRotation],
 ) -> MadeToken:
     """The old one is over at once. `self` is the token that asks."""
-    secret, now = _secret(), operations.now()
+    named = _named(token, caller)
+    return await _made_by(
+        operations,
+        namespace,
+        lambda stores, fresh: rotate_token(
+            stores.accounts, stores.registry, named, caller=caller, days=data.days, **fresh
+        ),
+    )
 
-    def work(stores: Stores) -> TokenRecord:
-        return rotate_token(
-            stores.accounts,
-            stores.registry,
-            _named(token, caller),
-            caller=caller,
-            identifier=secrets.token_hex(6),
-            secret=secret,
-            days=data.days,
-            provider=operations.context.oidc is not None,
-            now=now,
-        )
 
-    return _made(await operations.do(namespace, work), secret, now=now)
+@get(
+    "/tokens/{token:str}",
+    permission=Permission.READ,  # one's own; another's takes more, which the flow checks
+    summary="One token, without its text: one's own, or (tokens) another's",
+)
+async def show_token(
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    token: FromPath[str],
+) -> TokenView:
+    """A token by its name or id. `self` is the token that asks."""
+    now, named = operations.now(), _named(token, caller)
+    record = await operations.do(namespace, lambda stores: token_for(stores.accounts, named, caller=caller, now=now))
+    return token_view(record, now=now)
 
 
 @post(
@@ -138,14 +139,22 @@ async def revoke(
     caller: NamedDependency[Caller],
     namespace: FromPath[str],
     token: FromPath[str],
-    data: JSONBody[Reason],
+    data: JSONBody[TokenRevocation],
 ) -> TokenView:
-    """Nothing that shows it is answered any more. `self` is the token that asks."""
-    now = operations.now()
+    """Nothing that shows it is answered any more. `self` is the token that asks. The last admin's takes a word."""
+    now, provider = operations.now(), operations.context.oidc
 
     def work(stores: Stores) -> TokenRecord:
-        named = _named(token, caller)
-        return revoke_token(stores.accounts, stores.registry, named, caller=caller, because=data.because, now=now)
+        return revoke_token(
+            stores.accounts,
+            stores.registry,
+            _named(token, caller),
+            caller=caller,
+            because=data.because,
+            although_last=data.although_last,
+            admins_sign_in=provider is not None and provider.settings.may_give(Role.ADMIN, namespace=namespace),
+            now=now,
+        )
 
     return token_view(await operations.do(namespace, work), now=now)
 
@@ -214,8 +223,29 @@ async def finish_sign_in(
     return _made(token, secret, now=now)
 
 
-TOKEN_ROUTES = (show_caller, list_tokens, create_token, rotate, revoke)
+TOKEN_ROUTES = (show_caller, list_tokens, create_token, show_token, rotate, revoke)
 SIGN_IN_ROUTES = (begin_sign_in, finish_sign_in)
+
+
+class _Fresh(TypedDict):
+    """What a new token is made of, besides what was asked for."""
+
+    identifier: str
+    secret: str
+    provider: bool
+    now: float
+
+
+async def _made_by(operations: Operations, namespace: str, make: Callable[[Stores, _Fresh], TokenRecord]) -> MadeToken:
+    """Have a token made of fresh chance. It is told once, and kept as a hash."""
+    fresh = _Fresh(
+        identifier=secrets.token_hex(6),
+        secret=_secret(),
+        provider=operations.context.oidc is not None,
+        now=operations.now(),
+    )
+    made = await operations.do(namespace, lambda stores: make(stores, fresh))
+    return _made(made, fresh["secret"], now=fresh["now"])
 
 
 def _provider(operations: Operations) -> OidcProvider:

@@ -1,10 +1,12 @@
 """The admin API's routes for devices: the inventory, labels of operators, blocks and removals."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 from litestar import get, post
 from litestar.di import NamedDependency
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK
 
@@ -39,6 +41,30 @@ from whimbrel.stores.transaction import Stores
 from whimbrel.trust.run_history_proof import ProofBranch, RunHistoryProof
 
 _NO_VERSION = "none"  # as the models' lists of devices call it
+
+
+class _Act(TypedDict):
+    """Who changes a device, why, and when: POSIX seconds."""
+
+    actor: str
+    because: str
+    now: float
+
+
+def _act(operations: Operations, caller: Caller, because: str) -> _Act:
+    return _Act(actor=caller.account, because=because, now=operations.now())
+
+
+async def _changed(
+    operations: Operations, namespace: str, device: str, change: Callable[[Stores], object]
+) -> DeviceDetail:
+    """Change a device in one transaction, and tell of it as it is then."""
+
+    def work(stores: Stores) -> DeviceDetail:
+        change(stores)
+        return device_detail(stores, device)
+
+    return await operations.do(namespace, work)
 
 
 @get(
@@ -120,108 +146,59 @@ async def post_labels(
 ) -> DeviceDetail:
     """Set and take away the operator's labels of a device. Those that it tells itself stay as they are."""
 
-    def change(stores: Stores) -> DeviceDetail:
-        label_device(
-            stores.inventory,
-            stores.registry,
-            device,
-            labels=data.labels,
-            without=data.without,
-            because=data.because,
-            actor=caller.account,
-            now=operations.now(),
-        )
-        return device_detail(stores, device)
-
-    return await operations.do(namespace, change)
+    act = _act(operations, caller, data.because)
+    return await _changed(
+        operations,
+        namespace,
+        device,
+        lambda stores: label_device(
+            stores.inventory, stores.registry, device, labels=data.labels, without=data.without, **act
+        ),
+    )
 
 
-@post(
-    "/devices/{device:str}/admit",
-    permission=Permission.DEVICES,
-    status_code=HTTP_200_OK,
-    summary="Let a device count in every rollout",
+def _acting(
+    verb: str, summary: str, *, described: str, change: Callable[[Stores, str, _Act], object]
+) -> HTTPRouteHandler:
+    """A route that changes a device, for a reason: POST /devices/{device}/VERB."""
+
+    async def act_on_device(
+        operations: NamedDependency[Operations],
+        caller: NamedDependency[Caller],
+        namespace: FromPath[str],
+        device: FromPath[str],
+        data: JSONBody[Reason],
+    ) -> DeviceDetail:
+        act = _act(operations, caller, data.because)
+        return await _changed(operations, namespace, device, lambda stores: change(stores, device, act))
+
+    act_on_device.__doc__ = described
+    route = post(
+        f"/devices/{{device:str}}/{verb}", permission=Permission.DEVICES, status_code=HTTP_200_OK, summary=summary
+    )
+    return route(act_on_device)
+
+
+post_admit = _acting(
+    "admit",
+    "Let a device count in every rollout",
+    described="Vouch for a device that a shared token let in: it is evidence from its next window on.",
+    change=lambda stores, device, act: admit_device(stores.inventory, stores.registry, device, **act),
 )
-async def post_admit(
-    operations: NamedDependency[Operations],
-    caller: NamedDependency[Caller],
-    namespace: FromPath[str],
-    device: FromPath[str],
-    data: JSONBody[Reason],
-) -> DeviceDetail:
-    """Vouch for a device that a shared token let in: it is evidence from its next window on."""
-
-    def change(stores: Stores) -> DeviceDetail:
-        admit_device(
-            stores.inventory,
-            stores.registry,
-            device,
-            because=data.because,
-            actor=caller.account,
-            now=operations.now(),
-        )
-        return device_detail(stores, device)
-
-    return await operations.do(namespace, change)
-
-
-@post(
-    "/devices/{device:str}/block",
-    permission=Permission.DEVICES,
-    status_code=HTTP_200_OK,
-    summary="Refuse what a device sends, until unblocked",
+post_block = _acting(
+    "block",
+    "Refuse what a device sends, until unblocked",
+    described="Block a device: it gets no token, and its messages are refused, also with one that is still good.",
+    change=lambda stores, device, act: block_device(
+        stores.inventory, stores.registry, device, unended=_unended(stores), **act
+    ),
 )
-async def post_block(
-    operations: NamedDependency[Operations],
-    caller: NamedDependency[Caller],
-    namespace: FromPath[str],
-    device: FromPath[str],
-    data: JSONBody[Reason],
-) -> DeviceDetail:
-    """Block a device: it gets no token, and its messages are refused, also with one that is still good."""
-
-    def change(stores: Stores) -> DeviceDetail:
-        block_device(
-            stores.inventory,
-            stores.registry,
-            device,
-            unended=_unended(stores),
-            because=data.because,
-            actor=caller.account,
-            now=operations.now(),
-        )
-        return device_detail(stores, device)
-
-    return await operations.do(namespace, change)
-
-
-@post(
-    "/devices/{device:str}/unblock",
-    permission=Permission.DEVICES,
-    status_code=HTTP_200_OK,
-    summary="Let a blocked device speak again",
+post_unblock = _acting(
+    "unblock",
+    "Let a blocked device speak again",
+    described="Unblock a device.",
+    change=lambda stores, device, act: unblock_device(stores.inventory, stores.registry, device, **act),
 )
-async def post_unblock(
-    operations: NamedDependency[Operations],
-    caller: NamedDependency[Caller],
-    namespace: FromPath[str],
-    device: FromPath[str],
-    data: JSONBody[Reason],
-) -> DeviceDetail:
-    """Unblock a device."""
-
-    def change(stores: Stores) -> DeviceDetail:
-        unblock_device(
-            stores.inventory,
-            stores.registry,
-            device,
-            because=data.because,
-            actor=caller.account,
-            now=operations.now(),
-        )
-        return device_detail(stores, device)
-
-    return await operations.do(namespace, change)
 
 
 @post(
@@ -239,20 +216,20 @@ async def post_allow_again(
 ) -> DeviceDetail:
     """Allow an enrolled id to come back once with another key, with an enrolment token, within a time."""
 
-    def change(stores: Stores) -> DeviceDetail:
-        allow_again(
+    act = _act(operations, caller, data.because)
+    return await _changed(
+        operations,
+        namespace,
+        device,
+        lambda stores: allow_again(
             stores.enrolments,
             stores.registry,
             stores.inventory.device(device),
             for_s=data.for_s,
             public_key=data.public_key,
-            because=data.because,
-            actor=caller.account,
-            now=operations.now(),
-        )
-        return device_detail(stores, device)
-
-    return await operations.do(namespace, change)
+            **act,
+        ),
+    )
 
 
 @post(
@@ -270,16 +247,10 @@ async def post_remove(
 ) -> RemovedDevice:
     """Remove a device: it leaves the inventory and the cohorts, and its credential and tokens are over."""
 
+    act = _act(operations, caller, data.because)
+
     def change(stores: Stores) -> RemovedDevice:
-        cohorts = remove_device(
-            stores.inventory,
-            stores.registry,
-            device,
-            unended=_unended(stores),
-            because=data.because,
-            actor=caller.account,
-            now=operations.now(),
-        )
+        cohorts = remove_device(stores.inventory, stores.registry, device, unended=_unended(stores), **act)
         return RemovedDevice(device_id=device, cohorts=cohorts)
 
     return await operations.do(namespace, change)

@@ -10,6 +10,7 @@ from whimbrel.flows.accounts.permissions import AccountKind, Permission, Role
 from whimbrel.flows.accounts.records import TokenRecord, TokenSource
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import Name
+from whimbrel.server.admin.views.reason import Because
 
 Days = Annotated[float, Meta(gt=0, le=limits.TOKEN_DAYS)]
 Roles = Annotated[tuple[Role, ...], Meta(min_length=1, max_length=len(Role))]
@@ -28,6 +29,13 @@ class TokenRotation(Document, frozen=True):
     """POST rotate: how long the new token is good; as long as the old one, unless `days` says otherwise."""
 
     days: Days | None = None
+
+
+class TokenRevocation(Document, frozen=True):
+    """POST revoke: why; and whether it is meant although it is the last token of an admin."""
+
+    because: Because = ""
+    although_last: bool = False
 
 
 class TokenView(msgspec.Struct, frozen=True, kw_only=True):
