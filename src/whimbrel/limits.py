@@ -374,6 +374,7 @@ MADE_ROOM_FOR = 64  # the connections closed at once that were idle longest, whe
 ROOM_AFTER_S = 1.0  # an idle connection gives way no sooner: a request may be on its way
 ACCEPT_PAUSE_S = 1.0  # after the system had no descriptor or memory for a connection
 HANDSHAKE_S = 10.0  # of TLS
+TLS_FILE_BYTES = 256 * KIB  # a certificate with those above it, or a key: some 10 KiB
 HEAD_S = 10.0  # for a whole head of a request, however it drips; slow networks need some round trips
 HEAD_BYTES = 32 * KIB  # of a request line and its headers; an agent sends 1 KiB
 URL_BYTES = 8 * KIB  # the longest of ours, with a selector as a query, has some 2 KiB
