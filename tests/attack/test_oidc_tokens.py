@@ -69,6 +69,20 @@ def test_a_good_token_signs_in_as_the_person_and_its_roles(
         assert ada.get("models").status_code == 401
 
 
+def test_where_people_sign_in_a_token_that_somebody_made_is_no_second_person(
+    here: Running, everybody: httpx.Client, theirs: Provider
+) -> None:
+    """Who held admin.token and had signed in, too, started as the one and approved and finished as the other."""
+    session = sign_in(everybody, theirs.token(nonce=nonce(everybody))).raise_for_status().json()
+    with signed_in(here, session["token"]) as ada, here.people() as admin:
+        caller = admin.get("caller").json()
+        assert ("release" in caller["permissions"], "approve" in caller["permissions"]) == (True, False)
+        for path in ("rollouts/some/approve", "rollouts/some/reject"):
+            answer = admin.post(path, json={})
+            assert ("only who signed in approves" in answer.text) == path.endswith("approve")
+        assert "approve" in ada.get("caller").json()["permissions"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

@@ -24,12 +24,17 @@ log = logging.getLogger(__name__)
 
 
 class People:
-    """Signs callers in. `clock` gives POSIX seconds. `folder`: who asks without a token, where that is the folder's."""
+    """Signs callers in. `clock` gives POSIX seconds.
 
-    def __init__(self, database: Database, *, clock: Callable[[], float], folder: Caller | None = None) -> None:
+    `folder`: who asks without a token, where that is the folder's. `provider`: whether people sign in with a provider.
+    """
+
+    def __init__(
+        self, database: Database, *, clock: Callable[[], float], folder: Caller | None = None, provider: bool = False
+    ) -> None:
         self._database = database
         self._clock = clock
-        self._folder = folder
+        self._folder, self._provider = folder, provider
         self.failures = FailureLimit()
 
     def sign_in(self, namespace: str, authorization: str | None, *, address: str) -> Caller:
@@ -51,7 +56,8 @@ class People:
                 "this token is not known here, was revoked, or is over; get a new one (whimbrel login, or ask an admin)"
             )
         self.failures.good(token)
-        return Caller(account=record.account, kind=record.kind, roles=record.roles, token=record.id)
+        vouched = record.source == "sign-in" or not self._provider
+        return Caller(account=record.account, kind=record.kind, roles=record.roles, token=record.id, vouched=vouched)
 
     def note_failure(self, namespace: str, *, address: str) -> None:
         """Count a sign-in that failed. The one that is one too many is written down."""

@@ -54,7 +54,9 @@ class Operations:
 
     def __init__(self, context: AdminContext) -> None:
         self.context = context
-        self.people = People(context.database, clock=context.clock, folder=context.folder)
+        self.people = People(
+            context.database, clock=context.clock, folder=context.folder, provider=context.oidc is not None
+        )
 
     def now(self) -> float:
         """POSIX seconds, by the clock of this server."""
