@@ -62,6 +62,9 @@ Unchecked = Annotated[
 InterfaceChange = Annotated[
     bool, typer.Option("--interface-change", help="Its inputs or outputs are meant to differ from the version before.")
 ]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Links in the model that lead out of its folder are meant.")
+]
 _WHOLE = re.compile(r"[+-]?[0-9]{1,300}")
 
 
@@ -94,6 +97,7 @@ def publish(
     dry_run: DryRun = False,
     unchecked: Unchecked = False,
     interface_change: InterfaceChange = False,
+    follow_links: FollowLinks = False,
     deltas: Annotated[
         bool,
         typer.Option(
@@ -112,7 +116,7 @@ def publish(
     objections = Objections(passed_over=unchecked)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whimbrel-")))
-        sources = read_sources(files, variant or [], scratch, objections)
+        sources = read_sources(files, variant or [], scratch, objections, follow_links=follow_links)
         described.check_variants([source.spec.name for source in sources])
         _check_files(described, sources)
         variants, built_of = _built(described, card, sources)
