@@ -78,12 +78,14 @@ CONTEXTS = 256  # of a user: a person knows a few, a script that adds without en
 API_TOKENS = 1000  # of a namespace that are good: people, pipelines, and a few sessions of each person
 TOKEN_DAYS = 366.0  # the longest life of a token: whoever left a company a year ago has none
 SESSION_HOURS = 24.0  # the longest session of a person who signed in with a provider
+SESSIONS = 16  # of a person at once: some machines and contexts; one more ends the oldest
 SIGN_INS_PENDING = 1000  # nonces that were given and not used yet; older ones go first
 SIGN_IN_FAILURES = 20  # wrong tokens that an address may show in a minute, before its unknown tokens are not looked up
 SIGN_IN_ADDRESSES = 10_000  # addresses whose failures are remembered: some 2 MB
 KNOWN_TOKENS = 4096  # hashes of tokens that were good lately: theirs are looked up whatever the address did
 OIDC_BYTES = 256 * KIB  # a provider's configuration, its keys, or an ID token
-OIDC_WAIT_S = 10.0  # for an answer of the provider
+OIDC_WAIT_S = 10.0  # for an answer of the provider; of its configuration and keys, for both together
+OIDC_FAILED_S = 5.0  # after which a provider that did not answer is asked again: all who wait hear of one try
 OIDC_ROLES = 256  # rules that give roles to claims
 
 # --- keys ---

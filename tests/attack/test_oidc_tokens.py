@@ -161,6 +161,27 @@ def test_another_subject_does_not_take_over_a_name(everybody: httpx.Client, thei
         refusal(sign_in(everybody, asked))
 
 
+def test_a_letter_that_becomes_ascii_makes_no_other_persons_name(everybody: httpx.Client, theirs: Provider) -> None:
+    """The Kelvin sign in small is a k: who had it in his name signed in as kate first, and shut her out."""
+    token = theirs.token(nonce=nonce(everybody), sub="kelvin", email="\u212aate@example.com")
+    assert "is no name of an account" in refusal(sign_in(everybody, token))
+
+
+def test_who_signs_in_again_and_again_fills_no_table(
+    here: Running, everybody: httpx.Client, theirs: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand sessions of one person were all tokens that a namespace may have: nobody could make another."""
+    monkeypatch.setattr("whimbrel.limits.SESSIONS", 3)
+    made = [
+        sign_in(everybody, theirs.token(nonce=nonce(everybody))).raise_for_status().json()["token"] for _ in range(5)
+    ]
+    answers = []
+    for token in made:
+        with signed_in(here, token) as ada:
+            answers.append(ada.get("models").status_code)
+    assert answers == [401, 401, 200, 200, 200]
+
+
 def test_where_people_sign_in_nobody_makes_a_person(here: Running) -> None:
     """A person who could make others could approve as two."""
     with here.people() as admin:
