@@ -115,12 +115,14 @@ CONTEXTS = 256  # of a user: a person knows a few, a script that adds without en
 API_TOKENS = 1000  # of a namespace that are good: people, pipelines, and a few sessions of each person
 TOKEN_DAYS = 366.0  # the longest life of a token: whoever left a company a year ago has none
 SESSION_HOURS = 24.0  # the longest session of a person who signed in with a provider
+SESSIONS = 16  # of a person at once: some machines and contexts; one more ends the oldest
 SIGN_INS_PENDING = 1000  # nonces that were given and not used yet; older ones go first
 SIGN_IN_FAILURES = 20  # wrong tokens that an address may show in a minute, before its unknown tokens are not looked up
 SIGN_IN_ADDRESSES = 10_000  # addresses whose failures are remembered: some 2 MB
 KNOWN_TOKENS = 4096  # hashes of tokens that were good lately: theirs are looked up whatever the address did
 OIDC_BYTES = 256 * KIB  # a provider's configuration, its keys, or an ID token
-OIDC_WAIT_S = 10.0  # for an answer of the provider
+OIDC_WAIT_S = 10.0  # for an answer of the provider; of its configuration and keys, for both together
+OIDC_FAILED_S = 5.0  # after which a provider that did not answer is asked again: all who wait hear of one try
 OIDC_ROLES = 256  # rules that give roles to claims
 
 # --- keys ---
@@ -426,6 +428,7 @@ MADE_ROOM_FOR = 64  # the connections closed at once that were idle longest, whe
 ROOM_AFTER_S = 1.0  # an idle connection gives way no sooner: a request may be on its way
 ACCEPT_PAUSE_S = 1.0  # after the system had no descriptor or memory for a connection
 HANDSHAKE_S = 10.0  # of TLS
+TLS_FILE_BYTES = 256 * KIB  # a certificate with those above it, or a key: some 10 KiB
 HEAD_S = 10.0  # for a whole head of a request, however it drips; slow networks need some round trips
 HEAD_BYTES = 32 * KIB  # of a request line and its headers; an agent sends 1 KiB
 URL_BYTES = 8 * KIB  # the longest of ours, with a selector as a query, has some 2 KiB

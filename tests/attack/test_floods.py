@@ -11,6 +11,7 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -22,8 +23,10 @@ import httpx
 import pytest
 
 from support.server import Running, repository, serving
+from support.tls import certificate
 from whimbrel import limits
 from whimbrel.server.connection import Bounds
+from whimbrel.server.tls import TlsFiles
 
 BOUNDS = Bounds(connections=60, head_s=0.5, body_wait_s=0.5, idle_s=3, send_wait_s=1, close_s=0.5, room_after_s=0.2)
 SOON_S = 15.0  # a deadline of half a second, a sweep a second, and a machine that has other work
@@ -349,6 +352,30 @@ def not_refused(server: Running) -> bool:
             return False
 
 
+def test_handshakes_that_never_end_give_way(tmp_path: Path) -> None:
+    """Half-open handshakes from some addresses shut everybody out for as long as they went on: none gave way."""
+    cert, key = certificate(tmp_path, name="127.0.0.1")
+    bounds = Bounds(connections=12, room_after_s=0.2, handshake_s=600)
+    served = {"tls": TlsFiles(certificate=str(cert), key=str(key)), "bounds": bounds}
+    with ExitStack() as held:
+        server = held.enter_context(serving(repository(tmp_path / "repo", versions=0), **served))
+        half_open = held.enter_context(connections(server.devices, 12))
+        for client in half_open:
+            client.sendall(b"\x16\x03\x01")  # as a handshake begins
+        time.sleep(bounds.room_after_s)
+        trusted = ssl.create_default_context(cafile=cert)
+        http = held.enter_context(httpx.Client(trust_env=False, verify=trusted, timeout=SOON_S))
+        until(lambda: healthy(http, server))
+        assert rest_of(half_open[0]) == b""
+
+
+def healthy(http: httpx.Client, server: Running) -> bool:
+    try:
+        return http.get(f"{server.devices}/healthz").status_code == 200
+    except httpx.TransportError:  # turned away, as the ones before give way in this moment
+        return False
+
+
 def test_one_address_cannot_take_all_connections(tmp_path: Path) -> None:
     folder = repository(tmp_path / "repo", versions=0)
     with serving(folder, bounds=Bounds(an_address=8), proxies=()) as server:
@@ -424,6 +451,7 @@ from pathlib import Path
 from whimbrel.server.app import Served, serve_until_stopped
 from whimbrel.server.config import Folder
 from whimbrel.server.connection import Bounds
+from whimbrel.server.tls import TlsFiles
 from whimbrel.server.logs import start_logging
 
 async def main():

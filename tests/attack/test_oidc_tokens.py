@@ -69,6 +69,20 @@ def test_a_good_token_signs_in_as_the_person_and_its_roles(
         assert ada.get("models").status_code == 401
 
 
+def test_where_people_sign_in_a_token_that_somebody_made_is_no_second_person(
+    here: Running, everybody: httpx.Client, theirs: Provider
+) -> None:
+    """Who held admin.token and had signed in, too, started as the one and approved and finished as the other."""
+    session = sign_in(everybody, theirs.token(nonce=nonce(everybody))).raise_for_status().json()
+    with signed_in(here, session["token"]) as ada, here.people() as admin:
+        caller = admin.get("caller").json()
+        assert ("release" in caller["permissions"], "approve" in caller["permissions"]) == (True, False)
+        for path in ("rollouts/some/approve", "rollouts/some/reject"):
+            answer = admin.post(path, json={})
+            assert ("only who signed in approves" in answer.text) == path.endswith("approve")
+        assert "approve" in ada.get("caller").json()["permissions"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -145,6 +159,27 @@ def test_another_subject_does_not_take_over_a_name(everybody: httpx.Client, thei
     for name in ("gate", "admin", "publisher-wake"):
         asked = theirs.token(nonce=nonce(everybody), sub=f"s-{name}", email=name)
         refusal(sign_in(everybody, asked))
+
+
+def test_a_letter_that_becomes_ascii_makes_no_other_persons_name(everybody: httpx.Client, theirs: Provider) -> None:
+    """The Kelvin sign in small is a k: who had it in his name signed in as kate first, and shut her out."""
+    token = theirs.token(nonce=nonce(everybody), sub="kelvin", email="\u212aate@example.com")
+    assert "is no name of an account" in refusal(sign_in(everybody, token))
+
+
+def test_who_signs_in_again_and_again_fills_no_table(
+    here: Running, everybody: httpx.Client, theirs: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand sessions of one person were all tokens that a namespace may have: nobody could make another."""
+    monkeypatch.setattr("whimbrel.limits.SESSIONS", 3)
+    made = [
+        sign_in(everybody, theirs.token(nonce=nonce(everybody))).raise_for_status().json()["token"] for _ in range(5)
+    ]
+    answers = []
+    for token in made:
+        with signed_in(here, token) as ada:
+            answers.append(ada.get("models").status_code)
+    assert answers == [401, 401, 200, 200, 200]
 
 
 def test_where_people_sign_in_nobody_makes_a_person(here: Running) -> None:

@@ -19,6 +19,18 @@ PLAN = """rollout:
 TWO = PLAN.replace("target_percent: 5,", "target_percent: 5, approval: {count: 2},")
 WHOLE = 'rollout: {model_version: "wake@2.0.0", stages: [{name: all, target_percent: 100}]}\n'
 
+EXPERIMENT = """experiment:
+  name: "two"
+  variants:
+    - {id: control, model_version: "wake@1.0.0"}
+    - {id: new, model_version: "wake@2.0.0"}
+  allocation: {control: 50%, new: SHARE%}
+  primary_metric: error_rate
+  minimum_sample_size: 1000
+  duration_days: 7
+  on_decision: DECISION
+"""
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -98,6 +110,20 @@ def test_a_part_of_the_fleet_is_not_made_everybodys_by_the_one_who_began(here: R
         assert bob.post(f"rollouts/{begun['id']}/finish", json={}).json()["state"] == "completed"
 
 
+def test_rollouts_beside_each_other_are_no_way_round_the_second_person(here: Running) -> None:
+    """Ten rollouts of a tenth of the buckets each were everybody, and none of them passed the share of 10%."""
+    with here.people() as admin, person(here, "ada") as ada:
+        admin.patch("models/wake", json={"second_person_above_percent": 10}).raise_for_status()
+        tenth = WHOLE.replace("{model", "{range_percent: [LOW, HIGH], holdback_percent: 0, model")
+        states = [
+            started(ada, tenth.replace("LOW", str(low)).replace("HIGH", str(low + 10)))["state"] for low in (0, 10, 90)
+        ]
+        assert states[0] != "draft"
+        assert states[1:] == ["draft", "draft"]
+        body = EXPERIMENT.replace("SHARE", "5").replace("DECISION", "record")
+        assert "of which others have" in refusal(ada.post("experiments", json={"plan": body}))
+
+
 def test_one_person_and_a_pipeline_are_not_two_people(here: Running) -> None:
     """Who set a pipeline's draft going had not started it, and could finish it past the share alone."""
     with (
@@ -117,25 +143,38 @@ def test_one_person_and_a_pipeline_are_not_two_people(here: Running) -> None:
         assert bob.post(f"rollouts/{whole['id']}/approve", json={}).json()["state"] != "draft"
 
 
+def test_a_machine_is_no_second_person_by_finishing_or_starting(here: Running) -> None:
+    """A releaser's robot finished what ada started, and ada finished what it started: the rule saw two accounts."""
+    with (
+        here.people() as admin,
+        person(here, "ada") as ada,
+        person(here, "bob") as bob,
+        machine(here, "robot", "releaser") as robot,
+    ):
+        admin.patch("models/wake", json={"second_person_above_percent": 10}).raise_for_status()
+        part = PLAN.replace("rollout:\n", "rollout:\n  range_percent: [0, 5]\n")
+        hers = started(ada, part)
+        assert "a person who signed in as such, and robot did not" in refusal(
+            robot.post(f"rollouts/{hers['id']}/finish", json={})
+        )
+        ada.post(f"rollouts/{hers['id']}/abort", json={}).raise_for_status()
+        its = started(robot, part)
+        assert "ada would be the only person" in refusal(ada.post(f"rollouts/{its['id']}/finish", json={}))
+        ada.post(f"rollouts/{its['id']}/abort", json={}).raise_for_status()
+        whole = started(robot, PLAN)
+        assert [each["approvals"] for each in whole["stages"]] == [0, 2, 0]
+        for anybody in (robot, bob):
+            refusal(anybody.post(f"rollouts/{whole['id']}/finish", json={}))
+
+
 def test_an_experiment_is_no_way_round_the_second_person(here: Running) -> None:
-    plan = """experiment:
-  name: "two"
-  variants:
-    - {id: control, model_version: "wake@1.0.0"}
-    - {id: new, model_version: "wake@2.0.0"}
-  allocation: {control: 50%, new: SHARE%}
-  primary_metric: error_rate
-  minimum_sample_size: 1000
-  duration_days: 7
-  on_decision: DECISION
-"""
     with here.people() as admin, person(here, "ada") as ada:
         admin.patch("models/wake", json={"second_person_above_percent": 10}).raise_for_status()
         for share, decision, words in (
             ("50", "record", "its arms have 50% of the devices"),
             ("5", "baseline", "makes an arm everybody's by one person's word"),
         ):
-            body = {"plan": plan.replace("SHARE", share).replace("DECISION", decision)}
+            body = {"plan": EXPERIMENT.replace("SHARE", share).replace("DECISION", decision)}
             assert words in refusal(ada.post("experiments", json=body))
 
 

@@ -33,8 +33,8 @@ def over_tls(server: Server, folder: Path, *, name: str = "127.0.0.1") -> Iterat
         thread.join()
 
 
-def certificate(folder: Path, *, name: str) -> tuple[Path, Path]:
-    """A certificate for `name`, signed by itself, and its key."""
+def certificate(folder: Path, *, name: str, begins_h: float = -1.0, ends_h: float = 1.0) -> tuple[Path, Path]:
+    """A certificate for `name`, signed by itself, and its key. `begins_h`, `ends_h`: hours from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -48,8 +48,8 @@ def certificate(folder: Path, *, name: str) -> tuple[Path, Path]:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_before(now + datetime.timedelta(hours=begins_h))
+        .not_valid_after(now + datetime.timedelta(hours=ends_h))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())

@@ -9,7 +9,6 @@ import functools
 import inspect
 import logging
 import os
-import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.output import progress_bar, stderr
 from whimbrel.cli.place import find_place
+from whimbrel.cli.server_channel import authorities, check_channel, no_answer
 from whimbrel.errors import (
     Conflict,
     DiskFull,
@@ -37,6 +37,7 @@ from whimbrel.errors import (
     reason_of,
 )
 from whimbrel.model.document_errors import sentence
+from whimbrel.plain_text import one_line
 from whimbrel.server.admin.views.repository import NOTICE
 
 T = TypeVar("T")
@@ -119,9 +120,7 @@ class Client:
         try:
             answer = self._runner.run(self._http.request(method, f"/{self.namespace}/admin/v1/{path}", **more))
         except httpx.TransportError as error:
-            raise Unavailable(
-                f"the server at {self._http.base_url} does not answer ({reason_of(error)}); is it running?"
-            ) from error
+            raise no_answer(f"the server at {self._http.base_url}", error) from error
         self.notice = answer.headers.get(NOTICE, self.notice)
         if answer.is_success:
             return answer
@@ -196,12 +195,13 @@ def connect(
     )
     with asyncio.Runner() as runner:
         if place.server is not None:
+            check_channel(place.server)
             http = httpx.AsyncClient(
                 base_url=place.server,
                 headers=_bearer(_token(place.token_file)),
                 timeout=_TIMEOUT_S,
                 trust_env=False,
-                verify=_authorities(),
+                verify=authorities(),
             )
             client = Client(http, runner=runner, namespace=place.namespace or "default", keys=place.keys)
             yield from _connected(client, http, runner)
@@ -233,7 +233,7 @@ def _connected(client: Client, http: httpx.AsyncClient, runner: asyncio.Runner) 
     finally:
         runner.run(http.aclose())
         if client.notice and "--json" not in sys.argv:
-            stderr.print(f"note: {client.notice}", markup=False, highlight=False)
+            stderr.print(f"note: {one_line(client.notice)}", markup=False, highlight=False)
 
 
 def _keep_to_errors(name: str) -> None:
@@ -247,17 +247,6 @@ def _keep_to_errors(name: str) -> None:
 
 def _bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
-
-
-def _authorities() -> ssl.SSLContext | bool:
-    """Who vouches for a server: the file that WHIMBREL_CA_FILE names, or the well-known authorities."""
-    file = os.environ.get("WHIMBREL_CA_FILE")
-    if not file:
-        return True
-    try:
-        return ssl.create_default_context(cafile=file)
-    except OSError as error:  # of SSL, too
-        raise UntrustedInput(f"WHIMBREL_CA_FILE names {file}, which holds no certificates in PEM form") from error
 
 
 def _token(file: Path | None) -> str:

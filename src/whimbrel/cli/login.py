@@ -13,8 +13,10 @@ import typer
 from whimbrel.cli.connect import connect, problem_of
 from whimbrel.cli.loopback import WAIT_S, id_token_by_browser, id_token_by_paste
 from whimbrel.cli.output import Json, print_json, say, stderr, when
+from whimbrel.cli.server_channel import authorities, check_channel, no_answer
 from whimbrel.cli.user_config import Context, UserConfig, keep_token, read_config, token_path, write_config
-from whimbrel.errors import Conflict, Unavailable, UntrustedInput, reason_of
+from whimbrel.errors import Conflict, UntrustedInput, reason_of
+from whimbrel.model.document_errors import sentence
 from whimbrel.model.documents import convert
 from whimbrel.server.admin.views.accounts import MadeToken, SignInView, TokenView
 from whimbrel.server.admin.views.reason import Reason
@@ -48,6 +50,7 @@ def login(
     """
     config = read_config()
     name, place = _context(config, server=server, context=context, namespace=namespace)
+    check_channel(place.server or "")
     base = f"{place.server}/{place.namespace or 'default'}/admin/v1"
     begun = _post(f"{base}/sign-in/begin", None, SignInView)
     if paste:
@@ -107,23 +110,30 @@ def _context(
     for name, place in config.contexts.items():
         if place.server == url and namespace in {None, place.namespace}:
             return name, place
-    name = re.sub(r"[^a-z0-9_-]+", "-", (urlsplit(url).hostname or "").lower()).strip("-_")[:64] or "server"
-    if name in config.contexts:
+    host = re.sub(r"[^a-z0-9_-]+", "-", (urlsplit(url).hostname or "").lower()).strip("-_")[:64] or "server"
+    names = [host] if namespace is None else [host, f"{host}-{namespace}"[:64]]
+    free = [name for name in names if name not in config.contexts]
+    if not free:
         raise Conflict(
-            f"there is a context {name!r} of another server; name one for this: "
+            f"there is a context {names[-1]!r} of another server; name one for this: "
             f"whimbrel context add NAME --server {url}"
         )
+    name = free[0]
     return name, convert(Context, {"server": url, "namespace": namespace}, what="the context")
 
 
 def _post(url: str, body: object, kind: type[T]) -> T:
     try:
-        answer = httpx.post(url, json=body, timeout=_TIMEOUT_S, trust_env=False)
+        answer = httpx.post(url, json=body, timeout=_TIMEOUT_S, trust_env=False, verify=authorities())
     except httpx.TransportError as error:
-        raise Unavailable(f"{url} does not answer ({reason_of(error)}); is it running?") from error
+        raise no_answer(url, error) from error
     if not answer.is_success:
         raise problem_of(answer)
-    return msgspec.json.decode(answer.content, type=kind)
+    try:
+        return msgspec.json.decode(answer.content, type=kind)
+    except msgspec.DecodeError as error:
+        why = sentence(reason_of(error))
+        raise UntrustedInput(f"the answer of {url} cannot be read: {why}; is it a Whimbrel server?") from error
 
 
 def _show(url: str, *, browser: bool) -> None:

@@ -3,25 +3,31 @@
 1. The command is a public client: it holds no secret. What the browser brings back is worth nothing without the
    verifier that never left this process (PKCE, S256), and is of this sign-in (`state`).
 2. The provider sends the browser to a port of this machine, or, where the browser is on another machine, the person
-   pastes the address that the browser ended at.
+   pastes the address that the browser ended at. Whatever else asks that port (any page that a browser shows can) is
+   no answer, and neither ends the sign-in nor holds it up.
+3. Only an https:// address is opened, whatever the server says.
 """
 
 import base64
 import hashlib
 import hmac
 import http.server
+import queue
 import secrets
-import time
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import msgspec
 
 from whimbrel import limits
+from whimbrel.cli.server_channel import provider_authorities
 from whimbrel.errors import Refused, Unavailable, UntrustedInput, reason_of
 from whimbrel.model.document_errors import sentence
 from whimbrel.server.admin.views.accounts import SignInView
+from whimbrel.server.oidc_settings import is_safe_url
 
 WAIT_S = 300.0  # for a person: half of the life of the server's nonce
 _NOWHERE = "http://127.0.0.1:1/callback"  # a port that nothing listens on: the address bar keeps the answer
@@ -32,34 +38,46 @@ _PAGE = (
 
 def id_token_by_browser(begun: SignInView, *, open_url: Callable[[str], None]) -> str:
     """The ID token of who signs in. `open_url` shows a person the address. Raises `Unavailable` where nobody did."""
-    answers: list[str] = []
+    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         timeout = 10
 
         def do_GET(self) -> None:
-            if urlsplit(self.path).path != "/callback":
+            if not flow.is_answer(self.path):
                 self.send_error(404)
                 return
-            answers.append(self.path)
             self.send_response(200)
             self.send_header("content-type", "text/html")
+            self.send_header("content-length", str(len(_PAGE)))
             self.end_headers()
-            self.wfile.write(_PAGE)
+            with suppress(OSError):  # a browser that is gone has given its answer all the same
+                self.wfile.write(_PAGE)
+            answers.put(self.path)
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing: the address holds the code."""
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listener:
+    with _Listener(("127.0.0.1", 0), Handler) as listener:
         flow = _Flow(begun, redirect_uri=f"http://127.0.0.1:{listener.server_port}/callback")
-        open_url(flow.url)
-        deadline = time.monotonic() + WAIT_S
-        while not answers:
-            listener.timeout = deadline - time.monotonic()
-            if listener.timeout <= 0:
-                raise Unavailable(f"nobody signed in within {WAIT_S:.0f} s; try again")
-            listener.handle_request()
-    return flow.id_token(answers[0])
+        threading.Thread(target=listener.serve_forever, args=(0.1,), daemon=True).start()
+        try:
+            open_url(flow.url)
+            answer = answers.get(timeout=WAIT_S)
+        except queue.Empty:
+            raise Unavailable(f"nobody signed in within {WAIT_S:.0f} s; try again") from None
+        finally:
+            listener.shutdown()
+    return flow.id_token(answer)
+
+
+class _Listener(http.server.ThreadingHTTPServer):
+    """Each connection has a thread: a browser opens some ahead of need, and whoever says nothing holds up nobody."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a browser may close whenever it likes."""
 
 
 def id_token_by_paste(begun: SignInView, *, ask: Callable[[str], str]) -> str:
@@ -72,6 +90,9 @@ class _Flow:
     """One sign-in: the address to open, and the exchange of the code that comes back."""
 
     def __init__(self, begun: SignInView, *, redirect_uri: str) -> None:
+        for url in (begun.authorization_endpoint, begun.token_endpoint):
+            if not is_safe_url(url):  # it is opened on this machine, and a browser opens more than web pages
+                raise UntrustedInput(f"the server says to sign in at {url[:200]!r}; expected an https:// URL")
         self._begun = begun
         self._redirect_uri = redirect_uri
         self._state, self._verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
@@ -93,10 +114,18 @@ class _Flow:
         endpoint = self._begun.authorization_endpoint
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
 
+    def is_answer(self, path: str) -> bool:
+        """Whether a request is the provider's answer to this sign-in. Others change nothing."""
+        parts = urlsplit(path)
+        return parts.path == "/callback" and self._is_ours(parse_qs(parts.query).get("state", [""])[0])
+
+    def _is_ours(self, state: str) -> bool:
+        return hmac.compare_digest(state.encode(), self._state.encode())
+
     def id_token(self, answer: str) -> str:
         """The ID token for what came back. Raises `Refused` where the provider said no, `UntrustedInput`."""
         given = {name: values[0] for name, values in parse_qs(urlsplit(answer.strip()).query).items()}
-        if not hmac.compare_digest(given.get("state", "").encode(), self._state.encode()):
+        if not self._is_ours(given.get("state", "")):
             raise UntrustedInput("the answer is of another sign-in; begin again: whimbrel login")
         if given.get("iss", self._begun.issuer) != self._begun.issuer:  # RFC 9207
             raise UntrustedInput(f"the answer is of {given['iss']!r}; expected {self._begun.issuer!r}")
@@ -116,7 +145,9 @@ class _Flow:
             "code_verifier": self._verifier,
         }
         try:
-            answer = httpx.post(self._begun.token_endpoint, data=form, timeout=limits.OIDC_WAIT_S)
+            answer = httpx.post(
+                self._begun.token_endpoint, data=form, timeout=limits.OIDC_WAIT_S, verify=provider_authorities()
+            )
             given = msgspec.json.decode(answer.content, type=dict[str, object])
         except (httpx.HTTPError, msgspec.DecodeError) as error:
             raise Unavailable(

@@ -5,7 +5,9 @@
 2. A file that is a model is a variant, with the files that it names: weights beside an ONNX graph, the other shards.
    These are found beside it, whether they are given or not. Any other file belongs to the model before it.
 3. Links are followed to their content; the name is the link's. What a runtime is to open here is laid out without
-   links, as it will lie on a device.
+   links, as it will lie on a device. A link that leads out of the model's folder is refused, unless a person says that
+   it is meant: an unpacked archive could else have any file of the publisher's machine published. What the person
+   named, and the blobs of a snapshot in the cache of the Hugging Face Hub, are the model's.
 4. The entry comes first: the file that a runtime opens.
 
 Called by `publish`.
@@ -13,7 +15,7 @@ Called by `publish`.
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -235,6 +237,29 @@ def _walk(top: Path, *, most: int, whole: bool = False) -> Iterator[tuple[str, P
             yield name, path
 
 
+def check_links(model: GivenModel, parts: tuple[Part, ...], *, given: Sequence[Path]) -> None:
+    """Raise `UntrustedInput` for a file that a link brings in from outside. `given`: what the person named."""
+    root = Path(os.path.abspath(model.folder or parts[0].path.parent))
+    inside = [Path(os.path.realpath(root)), *(Path(os.path.realpath(path)).parent for path in given if path.is_file())]
+    blobs = root.parent.parent / "blobs"
+    if root.parent.name == "snapshots" and not blobs.is_symlink():
+        inside.append(Path(os.path.realpath(blobs)))
+    for part in parts:
+        for path in _files_of(part):
+            real = Path(os.path.realpath(path))
+            if path not in given and not any(real.is_relative_to(each) for each in inside):
+                raise UntrustedInput(
+                    f"{path} leads to {real}, outside of {root}, and whoever has the model could read that file; put "
+                    "the file in its place, or say that it is meant with --follow-links"
+                )
+
+
+def _files_of(part: Part) -> list[Path]:
+    if part.path.is_dir():
+        return [path for _, path in _walk(part.path, most=limits.PACKAGE_FILES, whole=True)]
+    return [part.path]
+
+
 # --- as it will lie on a device ---
 
 
@@ -269,10 +294,7 @@ def lay_out(parts: tuple[Part, ...], scratch: Path) -> LaidOut:
 
 def _linked(part: Part, root: Path) -> Iterator[str]:
     """Where the content of this part really is, of all its files that links lead to."""
-    files = [part.path]
-    if part.path.is_dir():
-        files = [path for _, path in _walk(part.path, most=limits.PACKAGE_FILES, whole=True)]
-    for path in files:
+    for path in _files_of(part):
         real = os.path.realpath(path)
         below = path.relative_to(root) if path.is_relative_to(root) else path.name
         if path.is_relative_to(root) and real != os.path.join(os.path.realpath(root), below):

@@ -74,6 +74,9 @@ DeltaFrom = Annotated[
         help="Of a sealed model: a file, or a folder, of an earlier version, to make patches from. Repeat it."
     ),
 ]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Links in the model that lead out of its folder are meant.")
+]
 _WHOLE = re.compile(r"[+-]?[0-9]{1,300}")
 
 
@@ -110,6 +113,7 @@ def publish(
     interface_change: InterfaceChange = False,
     deltas: Deltas = True,
     delta_from: DeltaFrom = None,
+    follow_links: FollowLinks = False,
     given: GivenProvenance,
     json: Json = False,
 ) -> None:
@@ -124,7 +128,7 @@ def publish(
     objections = Objections(passed_over=unchecked)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whimbrel-")))
-        sources = read_sources(files, variant or [], scratch, objections)
+        sources = read_sources(files, variant or [], scratch, objections, follow_links=follow_links)
         described.check_variants([source.spec.name for source in sources])
         _check_files(described, sources)
         variants, built_of = _built(described, card, sources)

@@ -11,7 +11,7 @@ import msgspec
 
 from whimbrel import limits
 from whimbrel.cli.model_checks import Objections, inspect_model
-from whimbrel.cli.model_files import Part, group, lay_out, parts_of
+from whimbrel.cli.model_files import Part, check_links, group, lay_out, parts_of
 from whimbrel.cli.output import progress_bar
 from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 from whimbrel.flows.files.variant_spec import VariantSpec, parse_variant
@@ -44,18 +44,22 @@ class Source(msgspec.Struct, frozen=True):
         return self.artifacts[0].file
 
 
-def read_sources(files: list[Path], variants: list[str], scratch: Path, objections: Objections) -> list[Source]:
+def read_sources(
+    files: list[Path], variants: list[str], scratch: Path, objections: Objections, *, follow_links: bool = False
+) -> list[Source]:
     """The builds among `files`. `variants`: texts of --variant; `scratch`: a folder that outlives what is returned.
+
+    `follow_links`: also those that lead out of a model's folder.
 
     Raises `UntrustedInput` for what is no model or cannot travel, and `Unavailable` for what cannot be read.
     """
     try:
         models = group(files)
         specs = _specs(len(models), variants)
-        return [
-            _source(parts_of(model, entry=spec.entry), spec, scratch / str(index), objections)
-            for index, (model, spec) in enumerate(zip(models, specs, strict=True))
-        ]
+        given = [(model, spec, parts_of(model, entry=spec.entry)) for model, spec in zip(models, specs, strict=True)]
+        for model, _, parts in given if not follow_links else ():
+            check_links(model, parts, given=files)
+        return [_source(parts, spec, scratch / str(index), objections) for index, (_, spec, parts) in enumerate(given)]
     except OSError as error:
         raise Unavailable(f"{error.filename or 'the model'} cannot be read: {reason_of(error)}") from error
 

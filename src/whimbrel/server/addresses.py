@@ -35,11 +35,11 @@ class Networks:
 
     def client_of(self, host: str) -> str | None:
         """What a connection or request from `host` counts for. None for a trusted proxy: that is many clients."""
-        return None if self.include(host) else _site_of(host)
+        return None if self.include(host) else site_of(host)
 
 
-def _site_of(host: str) -> str:
-    """An IPv4 address, or the network of an IPv6 address. Any other text is its own."""
+def site_of(host: str) -> str:
+    """What a client counts for: an IPv4 address, or the network of an IPv6 address. Any other text is its own."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,7 +1,8 @@
 """A listening socket and its connections: who gets one, and which ones give way?
 
 1. There are never more connections than this process has descriptors for, so that `accept` does not fail: whoever comes
-   beyond that finds the place of the connection that was idle longest, and where none is idle a 503 at once.
+   beyond that finds the place of the connection that was idle longest, or of a handshake that lasts, and where there is
+   neither a 503 at once.
 2. One address gets a part of them. Trusted proxies bring many clients, and are not counted.
 3. Where the system has no descriptor all the same, accepting pauses for a second. It does not fail in a loop.
 4. Once a second all connections' deadlines are looked at (`connection.Connection.look`).
@@ -17,8 +18,10 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
+from operator import itemgetter
 from typing import Any, cast
 
 import uvicorn
@@ -57,7 +60,7 @@ class Listener:
         self._open = 0  # connections, with those that are still in their handshake
         self._by_site: Counter[str | None] = Counter()
         self._no_room_until = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()  # handshakes
+        self._handshakes: dict[asyncio.Task[None], float] = {}  # since when, by the monotonic clock
         self._accepting = False
         self.refusals = DampedLog(name)
 
@@ -77,9 +80,9 @@ class Listener:
         finally:
             self._close()
             sweeping.cancel()
-            for task in self._tasks:
+            for task in self._handshakes:
                 task.cancel()
-            await asyncio.gather(sweeping, *self._tasks, return_exceptions=True)
+            await asyncio.gather(sweeping, *self._handshakes, return_exceptions=True)
 
     def stop(self) -> None:
         """Accept no more, and let `run` return when all answers are finished, or after some seconds."""
@@ -129,8 +132,8 @@ class Listener:
             self._open += 1
             self._by_site[site] += 1
             task = asyncio.get_running_loop().create_task(self._begin(client, site))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._handshakes[task] = time.monotonic()
+            task.add_done_callback(lambda task: self._handshakes.pop(task, None))
 
     def _turn_away(self, client: socket.socket, reason: str) -> None:
         self.refusals.note(reason)
@@ -189,14 +192,17 @@ class Listener:
             self.refusals.flush()
 
     def _make_room(self, now: float) -> bool:
-        """Close the connections that were idle longest. Whether there were any."""
+        """End the connections that were idle longest, and handshakes that last longest. Whether there were any."""
         if now < self._no_room_until:
             return False
         before = now - self._bounds.room_after_s
-        idle = (each for each in self._connections() if each.phase in _GIVES_WAY and each.since <= before)
-        longest = heapq.nsmallest(limits.MADE_ROOM_FOR, idle, key=lambda each: each.since)
-        for connection in longest:
-            connection.end()
+        idle: Iterator[tuple[float, Callable[[], object]]]
+        idle = ((each.since, each.end) for each in self._connections() if each.phase in _GIVES_WAY)
+        half_open = ((since, task.cancel) for task, since in self._handshakes.items())
+        old = (each for each in chain(idle, half_open) if each[0] <= before)
+        longest = heapq.nsmallest(limits.MADE_ROOM_FOR, old, key=itemgetter(0))
+        for _, end in longest:
+            end()
         if longest:
             self.refusals.note(f"{_FULL}; those that were idle longest give way")
         else:

@@ -1,13 +1,15 @@
 """Is this ID token the provider's, for us, and about this sign-in? OpenID Connect Core 1.0, section 3.1.3.7.
 
 1. The provider's configuration and keys come from its issuer's URL, over https (or this machine's loopback), bounded in
-   size and time, and are kept for an hour. A key that is not there has them read anew, once a minute.
+   size and time, and are kept for an hour. A key that is not there has them read anew, once a minute. One reading is
+   under way at a time, and all who wait have what it finds: its answer, or that there was none.
 2. Signatures are verified by joserfc, with public keys alone: neither `none`, nor a public key that is taken for a
    shared secret, is an algorithm here.
 3. Issuer, audience, authorised party, expiry, and age are checked here; the nonce is the caller's to take
    (`flows/accounts/sign_in`), since it is good once.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -55,6 +57,8 @@ class OidcProvider:
         self.settings = settings
         self._clock = clock
         self._last: _Read | None = None
+        self._failed: tuple[float, Unavailable] | None = None  # the last reading, where it found no answer
+        self._reading = asyncio.Lock()
 
     async def endpoints(self) -> tuple[str, str]:
         """Where a person signs in, and where a code is changed for an ID token. Raises `Unavailable`."""
@@ -123,9 +127,28 @@ class OidcProvider:
             raise NotAllowed("the ID token is of an earlier sign-in; sign in again: whimbrel login")
 
     async def _read(self, *, anew: bool = False) -> _Read:
-        now = self._clock()
-        if self._last is not None and now < self._last.at + (_AGAIN_S if anew else _KEPT_S):
+        async with self._reading:
+            now = self._clock()
+            if self._last is not None and now < self._last.at + (_AGAIN_S if anew else _KEPT_S):
+                return self._last
+            if self._failed is not None and self._failed[0] <= now < self._failed[0] + limits.OIDC_FAILED_S:
+                raise Unavailable(str(self._failed[1]))
+            try:
+                async with asyncio.timeout(limits.OIDC_WAIT_S):
+                    self._last = await self._fetched(now)
+            except TimeoutError:
+                words = (
+                    f"the provider that people sign in with did not answer within {limits.OIDC_WAIT_S:g} s "
+                    f"({self.settings.issuer}); try again later"
+                )
+                self._failed = self._clock(), Unavailable(words)
+                raise Unavailable(words) from None
+            except Unavailable as error:
+                self._failed = self._clock(), error
+                raise
             return self._last
+
+    async def _fetched(self, now: float) -> _Read:
         issuer = self.settings.issuer
         async with httpx.AsyncClient(timeout=limits.OIDC_WAIT_S) as http:
             configuration = _decoded(
@@ -137,8 +160,7 @@ class OidcProvider:
                 if not is_safe_url(url):
                     raise Unavailable(f"the provider's configuration names {url!r}; expected an https:// URL")
             keys = _decoded(await _fetch(http, configuration.jwks_uri), dict[str, Any]).get("keys")
-        self._last = _Read(now, configuration, _key_set(keys))
-        return self._last
+        return _Read(now, configuration, _key_set(keys))
 
 
 async def _fetch(http: httpx.AsyncClient, url: str) -> bytes:

@@ -26,18 +26,25 @@ log = logging.getLogger(__name__)
 
 
 class People:
-    """Signs callers in. `clock` gives POSIX seconds. `folder`: who asks without a token, where that is the folder's.
+    """Signs callers in. `clock` gives POSIX seconds.
 
-    `acts`: where sign-ins that fail are counted for the audit log.
+    `acts`: where sign-ins that fail are counted for the audit log. `folder`: who asks without a token, where that is
+    the folder's. `provider`: whether people sign in with a provider.
     """
 
     def __init__(
-        self, database: Database, *, acts: BoundedActs, clock: Callable[[], float], folder: Caller | None = None
+        self,
+        database: Database,
+        *,
+        acts: BoundedActs,
+        clock: Callable[[], float],
+        folder: Caller | None = None,
+        provider: bool = False,
     ) -> None:
         self._database = database
         self._acts = acts
         self._clock = clock
-        self._folder = folder
+        self._folder, self._provider = folder, provider
         self._failures = FailureLimit()
 
     def sign_in(self, namespace: str, authorization: str | None, *, address: str) -> Caller:
@@ -60,7 +67,8 @@ class People:
                 "this token is not known here, was revoked, or is over; get a new one (whimbrel login, or ask an admin)"
             )
         self._failures.good(token)
-        return Caller(account=record.account, kind=record.kind, roles=record.roles, token=record.id)
+        vouched = record.source == "sign-in" or not self._provider
+        return Caller(account=record.account, kind=record.kind, roles=record.roles, token=record.id, vouched=vouched)
 
     def check(self, namespace: str, token: str = "", *, address: str) -> None:
         """Raise `TooMany` for an address that failed too often, unless its token was good lately."""

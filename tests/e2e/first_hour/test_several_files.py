@@ -197,9 +197,9 @@ def test_two_builds_of_the_same_files_have_probes_of_their_own(
 def test_other_models_arrive_whole_under_their_names(
     name: str, made: Callable[[Path], Path], entry: str, folder: Path, probes: ProbeServer, tmp_path: Path
 ) -> None:
-    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc123"
     blobs.mkdir()
-    snapshot.mkdir()
+    snapshot.mkdir(parents=True)
     made(blobs)
     for path in blobs.iterdir():
         (snapshot / path.name).symlink_to(os.path.relpath(path, snapshot))

@@ -7,7 +7,7 @@ import pytest
 
 from support import model_files
 from whimbrel import limits
-from whimbrel.cli.model_files import GivenModel, group, lay_out, parts_of
+from whimbrel.cli.model_files import GivenModel, check_links, group, lay_out, parts_of
 from whimbrel.errors import UntrustedInput
 
 
@@ -218,3 +218,51 @@ def test_folder_of_too_many_files_is_refused(tmp_path: Path) -> None:
     for number in range(limits.FILES):
         (tmp_path / f"{number}.txt").touch()
     assert f"more than {limits.FILES} files" in refusal(tmp_path)
+
+
+# --- links that lead out ---
+
+
+def checked(folder: Path, *more: Path) -> None:
+    given = [folder, *more]
+    for model in group(given):
+        check_links(model, parts_of(model), given=given)
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    """An archive with labels.txt -> ~/.ssh/id_ed25519, unpacked and published: anybody could read the key."""
+    secret = tmp_path / "secret"
+    secret.write_text("the key")
+    (tmp_path / "m").mkdir()
+    model_files.tflite(tmp_path / "m" / "m.tflite")
+    for place in ("labels.txt", "folder/labels.txt"):
+        link = tmp_path / "m" / place
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(secret)
+        with pytest.raises(UntrustedInput, match=r"labels.txt leads to .*secret, outside of .*m, and whoever"):
+            checked(tmp_path / "m")
+        link.unlink()
+    (tmp_path / "m" / "others").symlink_to(tmp_path)
+    with pytest.raises(UntrustedInput, match=r"leads to|is a link to a folder that it lies in"):
+        checked(tmp_path / "m")
+
+
+def test_weights_that_a_model_names_are_no_link_to_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    model_files.onnx_external(tmp_path / "m")
+    checked(tmp_path / "m" / "model.onnx")
+    os.replace(tmp_path / "m" / "model.onnx.data", tmp_path / "secret")
+    (tmp_path / "m" / "model.onnx.data").symlink_to(tmp_path / "secret")
+    with pytest.raises(UntrustedInput, match=r"model.onnx.data leads to .*secret"):
+        checked(tmp_path / "m" / "model.onnx")
+    checked(tmp_path / "m" / "model.onnx", tmp_path / "m" / "model.onnx.data")  # named by the person
+
+
+def test_a_snapshot_of_the_hugging_face_hub_has_its_blobs_and_nothing_else(tmp_path: Path) -> None:
+    checked(hugging_face(tmp_path / "hub"))
+    forged = hugging_face(tmp_path / "forged")
+    elsewhere = tmp_path / "elsewhere"
+    os.replace(tmp_path / "forged" / "blobs", elsewhere)
+    (tmp_path / "forged" / "blobs").symlink_to(elsewhere)
+    with pytest.raises(UntrustedInput, match="outside of"):
+        checked(forged)

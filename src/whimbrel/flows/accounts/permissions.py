@@ -3,6 +3,8 @@
 1. A route declares the permission that it needs (`server/admin/app.py` refuses to start with one that does not).
 2. A token has roles, and may do what any of them may. What its account may do with another token does not matter.
 3. An account is a person or a machine. A machine approves nothing, whatever its roles are.
+4. Where people sign in with a provider, a token that somebody made (`admin.token`, or one from before) is no person's
+   word either: who holds it may have signed in as well, and would be two.
 """
 
 from collections.abc import Iterable
@@ -69,17 +71,26 @@ def permissions_of(roles: Iterable[Role]) -> frozenset[Permission]:
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks: the account that signed in, and what its token may do. `token`: its id; "" for who has the folder."""
+    """Who asks: the account that signed in, and what its token may do. `token`: its id; "" for who has the folder.
+
+    `vouched`: False where people sign in with a provider, and this token is none that it vouches for.
+    """
 
     account: str
     kind: AccountKind
     roles: tuple[Role, ...]
     token: str = ""
+    vouched: bool = True
+
+    @property
+    def counts_as_person(self) -> bool:
+        """Whether its word is a person's, where two people must agree."""
+        return self.kind == "person" and self.vouched
 
     def may(self, permission: Permission) -> bool:
         """Whether its token has the permission."""
         return permission in permissions_of(self.roles) and (
-            self.kind == "person" or permission is not Permission.APPROVE
+            self.counts_as_person or permission is not Permission.APPROVE
         )
 
     def check(self, permission: Permission) -> None:
@@ -88,6 +99,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
             return
         if permission is Permission.APPROVE and self.kind == "machine":
             raise Refused(f"{self.account} is a machine's account, and only people approve; sign in as yourself")
+        if permission is Permission.APPROVE and not self.vouched and permission in permissions_of(self.roles):
+            raise Refused(
+                f"people sign in here with a provider, and {self.account} shows a token that somebody made: only who "
+                "signed in approves (whimbrel login)"
+            )
         able = ", ".join(role for role in Role if permission in PERMISSIONS[role])
         own = " and ".join(self.roles) or "no role"
         raise Refused(

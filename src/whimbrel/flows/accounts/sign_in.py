@@ -4,10 +4,13 @@
 2. An account belongs to the first subject that signed in with its name. Another subject with that name is refused, and
    a subject that changed its name keeps its account.
 3. Roles come from claims, at each sign-in anew. Who has none is refused.
+4. A name is ASCII before its letters become small: some others turn into ASCII by that, and into somebody else's name.
+5. A person has a few sessions. One more ends the oldest, so that nobody fills the namespace's tokens by signing in.
 """
 
 import msgspec
 
+from whimbrel import limits
 from whimbrel.errors import NotAllowed, Refused, UntrustedInput
 from whimbrel.flows.accounts.permissions import Role
 from whimbrel.flows.accounts.records import AccountRecord, AccountsPort, TokenRecord
@@ -47,6 +50,7 @@ def sign_in(
             "one of your groups in whimbrel.toml ([[oidc.roles]])"
         )
     account = _account(accounts, identity, now=now)
+    _end_oldest(accounts, account, now=now)
     token = TokenRecord(
         id=identifier,
         name=f"session-{identifier}",
@@ -70,11 +74,21 @@ def sign_in(
     return token
 
 
+def _end_oldest(accounts: AccountsPort, account: AccountRecord, *, now: float) -> None:
+    sessions = [
+        each
+        for each in accounts.tokens()
+        if each.account == account.name and each.source == "sign-in" and each.live(now=now)
+    ]
+    for each in sessions[: max(0, len(sessions) + 1 - limits.SESSIONS)]:
+        accounts.revoke(each.id, at=now)
+
+
 def _account(accounts: AccountsPort, identity: Identity, *, now: float) -> AccountRecord:
     """Raises `Refused` where the name is another's."""
     if (known := accounts.account_of(issuer=identity.issuer, subject=identity.subject)) is not None:
         return known
-    name = identity.name.lower()
+    name = identity.name.lower() if identity.name.isascii() else identity.name
     try:
         check_account_name(name)
     except UntrustedInput as error:

@@ -17,6 +17,7 @@ from whimbrel.errors import Conflict, Refused
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import ExperimentsPort, RegistryPort
 from whimbrel.flows.records import Comparison, ExperimentRecord, ModelRecord, NewSettings
+from whimbrel.flows.rollouts.one_word import OneWord, one_word
 from whimbrel.flows.versions import find_version, required_by
 from whimbrel.plan.experiment import Experiment
 from whimbrel.plan.experiment_states import Phase
@@ -36,14 +37,16 @@ def start_experiment(
     hour_s: float,
     actor: str,
     now: float,
+    started_by: str | None = None,
 ) -> ExperimentRecord:
     """Write the experiment; the controller publishes.
 
-    `tag` (random) ends its id; `salt` (random): for an empty layer.
+    `tag` (random) ends its id; `salt` (random): for an empty layer. `started_by`: the person whose wish it is; "" where
+    a machine starts it; None: the actor.
     """
     model = registry.model(plan.model, lock=True)  # two starts at once: one of them finds the other
     serials = find_serials(registry, model, plan)
-    _check_second_person(plan, serials, above_percent=model.settings.second_person_above_percent)
+    _check_second_person(plan, serials, word=one_word(registry, [model.name]))
     live = live_comparisons(registry, experiments, model=model.name)
     if blocking := titles_in_the_way(plan, live):
         has = "has" if len(blocking) == 1 else "have"
@@ -73,7 +76,7 @@ def start_experiment(
         hour_s=hour_s,
         created_at=now,
         because=f"started by {actor}",
-        started_by=actor,
+        started_by=actor if started_by is None else started_by,
         # Who runs an arm's version already (A/A) fetches nothing, and its controls wait for nothing.
         delays=(longest_wait_s(hour_s),) if len(set(serials.values())) > 1 else (),
     )
@@ -91,21 +94,22 @@ def start_experiment(
     return record
 
 
-def _check_second_person(plan: Experiment, serials: Mapping[str, int], *, above_percent: float | None) -> None:
+def _check_second_person(plan: Experiment, serials: Mapping[str, int], *, word: OneWord | None) -> None:
     """Raises `Refused` where one person's experiment would bring devices past the share that needs two."""
-    if above_percent is None:
+    if word is None:
         return
     other = [arm for arm in plan.treated if serials[arm.id] != serials[plan.control_id]]
     percent = 100 * sum(plan.ranges()[arm.id].buckets for arm in other) / BUCKETS
-    if percent > above_percent:
+    if other and percent > word.room_percent:
+        taken = f", of which others have {word.taken_percent:.3g}%" if word.taken_percent else ""
         raise Refused(
             f"its arms have {percent:g}% of the devices, and this model needs a second person above "
-            f"{above_percent:g}%, which an experiment cannot wait for; give its arms less"
+            f"{word.above_percent:g}%{taken}, which an experiment cannot wait for; give its arms less"
         )
-    if other and plan.on_decision == "baseline" and above_percent < 100:
+    if other and plan.on_decision == "baseline" and word.above_percent < 100:
         raise Refused(
             "on_decision: baseline makes an arm everybody's by one person's word, and this model needs a second person "
-            f"above {above_percent:g}%; write on_decision: rollout, whose rollout waits for one"
+            f"above {word.above_percent:g}%; write on_decision: rollout, whose rollout waits for one"
         )
 
 

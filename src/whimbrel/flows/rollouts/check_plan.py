@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import msgspec
 
 from whimbrel.errors import Refused
-from whimbrel.flows.accounts.second_person import with_second_person
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import VersionRecord
 from whimbrel.flows.reports.usage import usage_of
 from whimbrel.flows.rollouts.blue_green import blue_green_sentences, blue_green_warnings
+from whimbrel.flows.rollouts.one_word import asking_others, one_word
 from whimbrel.flows.rollouts.rollout_set import Member, find_members
 from whimbrel.flows.rollouts.shares import DevicePlace, Devices, cap, runs_all, share_among, share_percent, stage_of
 from whimbrel.flows.rollouts.small_fleet import protection_sentences, protection_warnings
@@ -74,7 +74,6 @@ def check_plan(
     except ValueError as error:
         raise Refused(str(error)) from error
     model = registry.model(name.model)
-    plan = with_second_person(plan, above_percent=model.settings.second_person_above_percent)
     versions = registry.versions(name.model)
     target = find_version(versions, name)
     fit = fit_of_version(registry, fleet, model.name, target.serial)
@@ -89,6 +88,9 @@ def check_plan(
     first = model.baseline is None
     if first:
         plan = plan.without_holdback
+    word = one_word(registry, [model.name, *(each.version.model for each in members)])
+    ends = _ends(plan, places, stands_for=stands_for) if word is not None else []
+    plan = asking_others(plan, word, ends=ends)
     stages = _stages(plan, places, stands_for=stands_for, usage=usage, first=first, now=now)
     count = devices if devices is not None else len(following)
     baseline = next((v for v in versions if v.serial == model.baseline), None)
@@ -141,6 +143,14 @@ def _fleet(places: list[DevicePlace], devices: int | None) -> tuple[list[DeviceP
     # A stride that shares no factor with the number of labels keeps labels and buckets apart.
     imagined = [(int(n * step), labels[(n * 7919) % len(labels)]) for n in range(shown)]
     return imagined, devices / shown
+
+
+def _ends(plan: Plan, places: Sequence[DevicePlace], *, stands_for: float) -> list[int]:
+    """The buckets where the shares of the stages end."""
+    ends: list[int] = []
+    for index in range(len(plan.stages)):
+        ends.append(share_among(places, plan, stage=index, shares=ends, stands_for=stands_for))
+    return ends
 
 
 def _stages(

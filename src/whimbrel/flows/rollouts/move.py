@@ -18,7 +18,8 @@ from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.quarantine import quarantine, selector_of
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.finish import after_failure, after_success
-from whimbrel.flows.rollouts.rollout_set import lead_of, save_set
+from whimbrel.flows.rollouts.one_word import strictest_percent
+from whimbrel.flows.rollouts.rollout_set import lead_of, save_set, set_of
 from whimbrel.flows.rollouts.shares import next_share
 from whimbrel.flows.wording import time_words
 from whimbrel.model.selector import EVERYONE
@@ -47,8 +48,11 @@ def move_by_person(
     because: str,
     actor: str,
     now: float,
+    counts: bool = True,
 ) -> RolloutRecord:
     """Pause, resume, finish, abort or roll back. Without a reason, `because` says who did it.
+
+    `counts`: whether the actor counts as a person where two must agree.
 
     Raises `IllegalTransition` where its state does not allow it.
     """
@@ -65,7 +69,8 @@ def move_by_person(
             started_by=rollout.started_by,
             agreed={each.by for each in registry.approvals(rollout.id)},
             actor=actor,
-            above_percent=registry.model(rollout.model).settings.second_person_above_percent,
+            counts=counts,
+            above_percent=strictest_percent(registry, [each.model for each in set_of(registry, rollout)]),
         )
     event = _EVENT_OF_PERSON[person_move]
     return move(registry, fleet, rollout, event, because=because, actor=actor, evidence={}, now=now)

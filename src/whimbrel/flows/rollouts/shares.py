@@ -8,6 +8,7 @@
 4. The holdback is kept from a raised share, but for the first device.
 5. A device that no variant of the version fits counts for nothing: a canary of such devices would be empty. A device of
    which that is not known counts. Of a set, a variant of every version must fit.
+6. What one person started is raised no further than the share above which the model needs a second (`one_word`).
 """
 
 import heapq
@@ -17,6 +18,7 @@ from typing import Self
 
 from whimbrel.flows.ports import FleetPort, ModelsPort, RegistryPort
 from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.rollouts.one_word import bounded_end, one_word
 from whimbrel.flows.rollouts.rollout_set import set_of
 from whimbrel.flows.version_fit import release_of, runs_where
 from whimbrel.plan.plan import Plan
@@ -80,6 +82,14 @@ def share_for(devices: Devices, plan: Plan, *, stage: int, shares: Sequence[int]
     return share_among(list(devices.places()), plan, stage=stage, shares=shares)
 
 
+def share_ends(devices: Devices, plan: Plan) -> list[int]:
+    """Where the share of each stage would end, by the devices that are there now."""
+    ends: list[int] = []
+    for stage in range(len(plan.stages)):
+        ends.append(share_for(devices, plan, stage=stage, shares=ends))
+    return ends
+
+
 def share_percent(plan: Plan, share: int) -> float:
     """How much of the rollout's own range a share is that ends at the bucket `share`, in percent."""
     return round(100 * (share - plan.range.start) / plan.range.buckets, 4)
@@ -136,23 +146,33 @@ def over_the_cap(devices: Devices, plan: Plan, *, shares: Sequence[int]) -> str 
 
 def next_share(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> int:
     """The bucket where the share of a rollout's next stage ends."""
-    return _next_share(Devices.of_rollout(registry, fleet, rollout), rollout)
+    return _next_share(registry, Devices.of_rollout(registry, fleet, rollout), rollout)
 
 
 def present_share(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> int:
     """The bucket where the share of a rollout's present stage would end, by the devices that are there now."""
     devices = Devices.of_rollout(registry, fleet, rollout)
-    return share_for(devices, rollout.plan, stage=rollout.stage, shares=rollout.shares[:-1])
+    return _share(registry, devices, rollout, stage=rollout.stage, before=rollout.shares[:-1])
 
 
 def next_over_the_cap(registry: RegistryPort, fleet: FleetPort, rollout: RolloutRecord) -> str | None:
     """Why the next stage would pass the plan's blast radius; None where it would not."""
     devices = Devices.of_rollout(registry, fleet, rollout)
-    return over_the_cap(devices, rollout.plan, shares=(*rollout.shares, _next_share(devices, rollout)))
+    return over_the_cap(devices, rollout.plan, shares=(*rollout.shares, _next_share(registry, devices, rollout)))
 
 
-def _next_share(devices: Devices, rollout: RolloutRecord) -> int:
-    return share_for(devices, rollout.plan, stage=rollout.stage + 1, shares=rollout.shares)
+def _next_share(registry: RegistryPort, devices: Devices, rollout: RolloutRecord) -> int:
+    return _share(registry, devices, rollout, stage=rollout.stage + 1, before=rollout.shares)
+
+
+def _share(
+    registry: RegistryPort, devices: Devices, rollout: RolloutRecord, *, stage: int, before: Sequence[int]
+) -> int:
+    """Where the share of a stage ends, raised no further than one person's word reaches."""
+    together = set_of(registry, rollout)
+    word = one_word(registry, [each.model for each in together], but={each.id for each in together})
+    end = share_for(devices, rollout.plan, stage=stage, shares=before)
+    return bounded_end(rollout.plan, end, stage=stage, before=before, word=word)
 
 
 def count_treated(plan: Plan, shares: Sequence[int], places: Iterable[DevicePlace]) -> int:

@@ -19,13 +19,13 @@
 import msgspec
 
 from whimbrel.errors import Conflict, Refused
-from whimbrel.flows.accounts.second_person import with_second_person
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import FleetPort, RegistryPort
 from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
 from whimbrel.flows.rollouts.approvals import approvals_wanted
+from whimbrel.flows.rollouts.one_word import asking_others, bounded_end, one_word
 from whimbrel.flows.rollouts.rollout_set import Member, carry, find_members, member_ids
-from whimbrel.flows.rollouts.shares import Devices, over_the_cap, share_for
+from whimbrel.flows.rollouts.shares import Devices, over_the_cap, share_ends, share_for
 from whimbrel.flows.versions import find_version, reference_of
 from whimbrel.flows.wording import people_words, percent_words, time_words
 from whimbrel.gate.guardrails import drift_limits
@@ -64,7 +64,8 @@ def start_rollout(
     model = registry.model(name.model, lock=True)  # two starts at once: one of them finds the other
     target = find_version(registry.versions(name.model), name)
     baseline = _baseline_for(registry, plan, model, target, override=override)
-    plan = with_second_person(plan, above_percent=model.settings.second_person_above_percent, started=started_by != "")
+    alone = started_by == ""  # no person's word is in it yet; who sets a draft going adds his
+    plan = _asking_others(registry, fleet, plan, target, first=1 + alone, later=1 + (alone and not draft))
     rollout = RolloutRecord(
         namespace=registry.namespace,
         id=f"{model.name[:40]}-{target.serial}-{tag}",
@@ -93,6 +94,19 @@ def start_rollout(
     rollout = _save(registry, msgspec.structs.replace(rollout, because=because), before=rollout)
     audit(registry, rollout, actor=actor, action="draft", because=because, now=now, evidence={"approvals": approvals})
     return rollout
+
+
+def _asking_others(
+    registry: RegistryPort, fleet: FleetPort, plan: Plan, target: VersionRecord, *, first: int, later: int
+) -> Plan:
+    """The plan, which asks for another person's approval where one person's word does not reach so far."""
+    members = find_members(registry, target)
+    word = one_word(registry, [target.model, *(each.version.model for each in members)])
+    if word is None:
+        return plan
+    versions = {target.model: target.serial, **{each.version.model: each.version.serial for each in members}}
+    ends = share_ends(Devices.of_versions(registry, fleet, target.model, versions), plan)
+    return asking_others(plan, word, ends=ends, first=first, later=later)
 
 
 def begin_or_wait(
@@ -155,7 +169,8 @@ def _next_event(
         return _NextEvent(Event.SCHEDULE, f"a freeze holds until {time_words(until)}; it begins then", baseline, plan)
     versions = {model.name: rollout.target, **{each.version.model: each.version.serial for each in members}}
     devices = Devices.of_versions(registry, fleet, model.name, versions)
-    shares = (share_for(devices, plan, stage=0),)
+    word = one_word(registry, names, but={rollout.id})
+    shares = (bounded_end(plan, share_for(devices, plan, stage=0), stage=0, before=(), word=word),)
     if refused := over_the_cap(devices, plan, shares=shares):
         raise Refused(f"{refused}; raise it, or begin with fewer devices")
     plan = msgspec.structs.replace(plan, alpha=plan.alpha / len(names))

@@ -83,6 +83,7 @@ async def begin(
             salt=secrets.randbits(_SALT_BITS),
             hour_s=data.hour_s,
             actor=caller.account,
+            started_by=caller.account if caller.counts_as_person else "",
             now=operations.now(),
         )
         return msgspec.structs.replace(experiment_view(stores, record), warnings=direction_warnings(record.plan))

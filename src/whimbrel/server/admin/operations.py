@@ -13,6 +13,7 @@ import msgspec
 from litestar.connection import ASGIConnection
 
 from whimbrel.flows.accounts.permissions import Caller
+from whimbrel.server.addresses import site_of
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.bounded_acts import BoundedActs
 from whimbrel.server.controllers import Controllers
@@ -57,7 +58,13 @@ class Operations:
 
     def __init__(self, context: AdminContext) -> None:
         self.context = context
-        self.people = People(context.database, acts=context.acts, clock=context.clock, folder=context.folder)
+        self.people = People(
+            context.database,
+            acts=context.acts,
+            clock=context.clock,
+            folder=context.folder,
+            provider=context.oidc is not None,
+        )
 
     def now(self) -> float:
         """POSIX seconds, by the clock of this server."""
@@ -95,5 +102,7 @@ class Operations:
 
 
 def address_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
-    """The address that asks; behind a proxy the proxy's."""
-    return "" if connection.client is None else connection.client.host
+    """The address that asks, of IPv6 its network, all of which one client has; behind a proxy that is not trusted the
+    proxy's.
+    """
+    return "" if connection.client is None else site_of(connection.client.host)

@@ -88,7 +88,7 @@ async def start(
             hour_s=data.hour_s,
             override=data.override,
             actor=caller.account,
-            started_by=caller.account if caller.kind == "person" else "",
+            started_by=caller.account if caller.counts_as_person else "",
             draft=data.draft,
             now=operations.now(),
         )
@@ -180,7 +180,7 @@ async def move(
     asked = person_move(move)
     await operations.change(
         namespace,
-        lambda stores: ask_rollout(stores, identifier, asked, reason=data, actor=caller.account, now=operations.now()),
+        lambda stores: ask_rollout(stores, identifier, asked, reason=data, caller=caller, now=operations.now()),
     )
     return await _shown(operations, namespace, identifier)
 
@@ -206,9 +206,10 @@ def person_move(text: str) -> PersonMove | Consent:
 
 
 def ask_rollout(
-    stores: Stores, identifier: str, asked: PersonMove | Consent, *, reason: Reason, actor: str, now: float
+    stores: Stores, identifier: str, asked: PersonMove | Consent, *, reason: Reason, caller: Caller, now: float
 ) -> RolloutRecord:
-    """What a person asks a rollout to do. `actor`: the account that signed in."""
+    """What a person asks a rollout to do."""
+    actor = caller.account
     registry, fleet = stores.registry, stores.fleet
     because = reason.because
     rollout = registry.rollout(identifier)
@@ -221,7 +222,16 @@ def ask_rollout(
         case "reject":
             return reject(registry, fleet, identifier, by=actor, note=because, now=now)
         case _:
-            return move_by_person(registry, fleet, identifier, asked, because=because, actor=actor, now=now)
+            return move_by_person(
+                registry,
+                fleet,
+                identifier,
+                asked,
+                because=because,
+                actor=actor,
+                counts=caller.counts_as_person,
+                now=now,
+            )
 
 
 async def _shown(operations: Operations, namespace: str, identifier: str) -> RolloutView:
