@@ -10,11 +10,11 @@ PAGE = (Path(__file__).parents[3] / "docs" / "howto" / "prove-what-a-device-ran.
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_each_answer_of_the_page_is_the_one_that_is_given(tmp_path: Path) -> None:
     folder = tmp_path / "fresh"
     folder.mkdir()
-    follow(steps_of(PAGE), folder, script=tmp_path / "script.sh", timeout_s=280)
+    follow(steps_of(PAGE), folder, script=tmp_path / "script.sh", timeout_s=550)
 
 
 def test_every_block_of_the_page_is_a_step_or_its_output() -> None:
