@@ -44,6 +44,7 @@ class ReleaseKeys:
     ) -> None:
         self._database, self._sealing_key, self._challenges = database, sealing_key, challenges
         self._questions, self._acts, self._clock = questions, acts, clock
+        self._logged_at = float("-inf")
         self._asked: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()  # its hour's begin, how many
 
     async def answer(self, body: bytes, *, namespace: str, device_id: str) -> bytes:
@@ -105,7 +106,9 @@ class ReleaseKeys:
         try:
             return self._sealing_key.open(kept, namespace=namespace, model=asked.model, serial=asked.serial)
         except WhimbrelError as error:
-            log.error("the key of %s at serial %d cannot be handed out: %s", asked.model, asked.serial, error)
+            if self._clock() >= self._logged_at + limits.DAMPED_LOG_S:  # a fleet asks, and it is one trouble
+                self._logged_at = self._clock()
+                log.error("the key of %s at serial %d cannot be handed out: %s", asked.model, asked.serial, error)
             raise Unavailable(
                 f"the server cannot open the key of {asked.model} at serial {asked.serial} now; its log says why"
             ) from error
