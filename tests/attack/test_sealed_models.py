@@ -211,7 +211,23 @@ def test_thief_who_writes_the_database_exchanges_two_keys(running: Running, devi
         answer = device.ask()
         database.execute(change, (mine,))
         database.commit()
-    assert (answer.status_code, "is that of other at serial 1" in answer.text) == (400, True)
+    assert (answer.status_code, "its log says why" in answer.text, "other" in answer.text) == (503, True, False)
+
+
+def test_server_without_its_sealing_key_hands_out_nothing_and_tells_no_device_where_it_lay(
+    running: Running, device: Asking
+) -> None:
+    """As a server that was set up from a backup of the database alone."""
+    path = running.folder / "keys" / "online" / "sealing.key"
+    key = path.read_bytes()
+    path.unlink()
+    try:
+        answer = device.ask()
+    finally:
+        path.write_bytes(key)
+        path.chmod(0o600)
+    assert (answer.status_code, "sealing.key" in answer.text) == (503, False)
+    answered(device.ask())
 
 
 def test_wrong_key_of_a_server_is_no_evidence_against_the_version(running: Running, token: str, tmp_path: Path) -> None:

@@ -67,11 +67,11 @@ def opened_slot(places: Places, held: Held, release_key: Callable[[], str]) -> I
         raise Unavailable(f"serial {held.serial} cannot be opened in memory: {error}") from error
 
 
-def objection_to_memory(candidate: Candidate, active: Held | None) -> str:
-    """Why a candidate cannot stay sealed in its slot; "" where it can, or is not sealed."""
+def objection_to_memory(candidate: Candidate, active: Held | None, *, sealed_at_rest: bool) -> str:
+    """Why a candidate cannot stay sealed in its slot; "" where it can, or need not."""
     if candidate.shadow is not None and active is not None and active.is_sealed_at_rest:
         return "nothing is tried in the shadow of a version that stays sealed (sealed_at_rest)"
-    if all(file.sealed is None for file in candidate.files):
+    if not sealed_at_rest or all(file.sealed is None for file in candidate.files):
         return ""
     if len(candidate.files) > 1 or candidate.files[0].packed:
         return (

@@ -119,7 +119,8 @@ class Preparation:
         unproven = self._device.trust.unproven.get(self._state.model)
         if unproven:
             return Wait(unproven)
-        if self._device.sealed_at_rest and (because := objection_to_memory(candidate, self._state.pointer.active)):
+        at_rest, active = self._device.sealed_at_rest, self._state.pointer.active
+        if because := objection_to_memory(candidate, active, sealed_at_rest=at_rest):
             return Wait(because, limits.WAIT_FOR_CONDITIONS_S)
         now = self._device.now()
         # A clock that was set back is no reason to wait for longer than the wait was.

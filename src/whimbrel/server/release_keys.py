@@ -6,11 +6,12 @@
 4. The key is open in this process for the time of one answer, and is written nowhere.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 
 from whimbrel import limits
-from whimbrel.errors import TooMany
+from whimbrel.errors import TooMany, Unavailable, WhimbrelError
 from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.release_key import check_entitled
 from whimbrel.model.documents import encode, parse
@@ -22,6 +23,8 @@ from whimbrel.stores.sealing_key import SealingKey
 from whimbrel.stores.transaction import transaction
 from whimbrel.trust.possession import check_proof
 from whimbrel.trust.sealing import ReleaseKeyRequest, SealedReleaseKey, release_key_text, seal_key
+
+log = logging.getLogger(__name__)
 
 _HOUR_S = 3600.0
 
@@ -41,6 +44,7 @@ class ReleaseKeys:
     ) -> None:
         self._database, self._sealing_key, self._challenges = database, sealing_key, challenges
         self._questions, self._acts, self._clock = questions, acts, clock
+        self._logged_at = float("-inf")
         self._asked: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()  # its hour's begin, how many
 
     async def answer(self, body: bytes, *, namespace: str, device_id: str) -> bytes:
@@ -71,7 +75,7 @@ class ReleaseKeys:
                 settings=stores.registry.model(asked.model).settings,
             )
             kept = stores.sealed.release_key(asked.model, asked.serial)
-            identity = self._sealing_key.open(kept, namespace=namespace, model=asked.model, serial=asked.serial)
+            identity = self._opened(kept, namespace, asked)
             sealed = seal_key(
                 identity,
                 asked.recipient,
@@ -96,6 +100,18 @@ class ReleaseKeys:
             else:
                 self._acts.count(namespace, HAND_OUT_RELEASE_KEY, by=asked.model)
         return encode(SealedReleaseKey(model=asked.model, serial=asked.serial, sealed=sealed))
+
+    def _opened(self, kept: bytes, namespace: str, asked: ReleaseKeyRequest) -> str:
+        """The release's key. What is wrong with the server's own keys is for its log, and not for devices."""
+        try:
+            return self._sealing_key.open(kept, namespace=namespace, model=asked.model, serial=asked.serial)
+        except WhimbrelError as error:
+            if self._clock() >= self._logged_at + limits.DAMPED_LOG_S:  # a fleet asks, and it is one trouble
+                self._logged_at = self._clock()
+                log.error("the key of %s at serial %d cannot be handed out: %s", asked.model, asked.serial, error)
+            raise Unavailable(
+                f"the server cannot open the key of {asked.model} at serial {asked.serial} now; its log says why"
+            ) from error
 
     def _count(self, namespace: str, device_id: str, *, now: float) -> None:
         key = namespace, device_id
