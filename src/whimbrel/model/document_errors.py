@@ -46,6 +46,7 @@ _BOUNDS = tuple(
         (r"^Invalid RFC3339 encoded \w+\Z", "a time such as 2026-03-04T23:00:00Z"),
     )
 )
+_SECRET = re.compile("secret|passw|passphrase|token|credential", re.IGNORECASE)  # fields whose values nobody is shown
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -187,7 +188,7 @@ def _kinds(quoted: str) -> str:
 
 
 def _found(message: str, value: object, path: str) -> str:
-    """What stands at `path`, short; where it cannot be shown, its kind."""
+    """What stands at `path`, short; its kind where it cannot be shown, or may be a secret."""
     if value is not NOT_GIVEN:
         for step in STEP.finditer(path):
             try:
@@ -195,7 +196,7 @@ def _found(message: str, value: object, path: str) -> str:
             except (LookupError, TypeError, ValueError):
                 value = NOT_GIVEN
                 break
-    if value is NOT_GIVEN:
+    if value is NOT_GIVEN or _SECRET.search(path):
         match = _KIND.match(message)
         return _kinds(match["got"]) if match else "not as it should be"
     if isinstance(value, str) and _LENGTH.search(message):

@@ -61,6 +61,10 @@ class _Whole(Document, frozen=True):
     on: bool = False
 
 
+class _Secret(Document, frozen=True):
+    api_token: Name
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -89,6 +93,16 @@ def test_a_document_is_refused_in_words(content: bytes, words: str) -> None:
         parse(_Whole, content, what="x")
     assert words in str(refused.value)
     assert "`" not in str(refused.value)
+
+
+def test_a_secret_is_not_shown() -> None:
+    """A terminal and a log are read by others."""
+    for content in (b'{"api_token":"hunter2 and more"}', b'{"api_token":12345678}'):
+        with pytest.raises(UntrustedInput) as refused:
+            parse(_Secret, content, what="x")
+        assert "api_token is " in str(refused.value)
+        assert "hunter2" not in str(refused.value)
+        assert "12345678" not in str(refused.value)
 
 
 def test_a_large_document_is_not_read_again_to_explain_it() -> None:
