@@ -20,7 +20,7 @@ STEP = re.compile(r"\.([^.\[]+)|(\[[^\]]*\])")  # of a path such as $.rollout.st
 UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>.*)`\Z", re.DOTALL)
 MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`\Z")
 
-_AT = re.compile(r"^(?P<message>.*?)(?: - at `(?:key in `)?(?P<path>\$[^`]*)`+)?\Z", re.DOTALL)
+_AT = re.compile(r"^(?P<message>.*?)(?: - at (?P<key>`key` in )?`(?P<path>\$[^`]*)`)?\Z", re.DOTALL)
 _CHOICE = re.compile(r"^Invalid (?:enum )?value (?P<found>.*)\Z", re.DOTALL)
 _KIND = re.compile(r"^Expected `(?P<expected>[^`]*)`, got `(?P<got>[^`]*)`\Z")
 _PATTERN = re.compile(r"^Expected `str(?: \| null)?` matching regex (?P<quoted>.*)\Z", re.DOTALL)
@@ -76,6 +76,8 @@ def sentence(error: str, value: object = NOT_GIVEN, *, kind: Any = None, whole: 
     wanted = expectation(message, kind=kind, path=path)
     if wanted is None:
         return f"{name}: {message}" if name else message
+    if " - at `key` in `$" in error:
+        return f"a name in {name or whole} is not as it should be; expected {wanted}"
     return f"{name or whole} is {_found(message, value, path)}; expected {wanted}"
 
 

@@ -57,6 +57,7 @@ class _Whole(Document, frozen=True):
     parts: Annotated[tuple[_Part, ...], msgspec.Meta(min_length=1, max_length=2)]
     by_name: dict[str, _Part] = {}
     pair: tuple[int, int] | None = None
+    shares: dict[Name, int] = {}
     text: Annotated[str, msgspec.Meta(max_length=5)] = ""
     on: bool = False
 
@@ -68,7 +69,7 @@ class _Secret(Document, frozen=True):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"[]", "it is a list; expected fields with values: parts, by_name, pair, text, on"),
+        (b"[]", "it is a list; expected fields with values: parts, by_name, pair, shares, text, on"),
         (b"{}", "the field 'parts' is missing"),
         (b'{"parts":[]}', "parts is 0 long; expected at least 1 of them"),
         (b'{"parts":[{"name":"A b"}]}', "name of part 1 is 'A b'; expected lower-case letters, digits, - and _"),
@@ -82,6 +83,11 @@ class _Secret(Document, frozen=True):
         (b'{"parts":[{"name":"a"}],"pair":7}', "pair is 7; expected a list"),
         (b'{"parts":[{"name":"a"}],"text":"secrets"}', "text is 7 characters long; expected at most 5 characters"),
         (b'{"parts":[{"name":"a"}],"on":"yes"}', "on is 'yes'; expected true or false"),
+        (
+            b'{"parts":[{"name":"a"}],"shares":{"A b":1}}',
+            "a name in shares is not as it should be; expected lower-case",
+        ),
+        (b'{"parts":[{"name":"a"}],"shares":{"a":"1"}}', "shares is not as it should be"),
         (b"{", "it is no JSON: it ends too early, or is empty"),
         (b"-----BEGIN PRIVATE KEY-----", "it is no JSON: see its byte 2"),
         (b'{"parts":[{"name":"\xff"}]}', "it is no UTF-8 text: see its byte"),
