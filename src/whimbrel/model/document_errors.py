@@ -128,6 +128,8 @@ def name_of(path: str) -> str:
     for step in STEP.finditer(path):
         if step[1]:
             names.append(step[1])
+        elif step[2] == "[...]":  # of some key, which msgspec does not tell
+            names.append("a value")
         elif step[2][1:-1].isdigit():
             number = int(step[2][1:-1]) + 1
             names[-1:] = [f"{names[-1].removesuffix('s')} {number}" if names else f"entry {number}"]

@@ -200,8 +200,9 @@ def read_draft(content: bytes) -> Draft:
     try:
         value = msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
+        why = no_json(str(error)) or reason_of(error)
         raise UntrustedInput(
-            f"the draft cannot be read: {no_json(str(error)) or reason_of(error)}; expected a file of `whimbrel keys rotate` and the like"
+            f"the draft cannot be read: {why}; expected a file of `whimbrel keys rotate` and the like"
         ) from error
     draft = convert(Draft, value, what="the draft")
     if not draft.roots or not draft.after or {roles.ROOT, roles.TARGETS} - draft.before.keys():

@@ -85,9 +85,9 @@ class _Secret(Document, frozen=True):
         (b'{"parts":[{"name":"a"}],"on":"yes"}', "on is 'yes'; expected true or false"),
         (
             b'{"parts":[{"name":"a"}],"shares":{"A b":1}}',
-            "a name in shares is not as it should be; expected lower-case",
+            "a name in shares is not as it should be; expected",
         ),
-        (b'{"parts":[{"name":"a"}],"shares":{"a":"1"}}', "shares is not as it should be"),
+        (b'{"parts":[{"name":"a"}],"shares":{"a":"1"}}', "a value of shares is text; expected a whole number"),
         (b"{", "it is no JSON: it ends too early, or is empty"),
         (b"-----BEGIN PRIVATE KEY-----", "it is no JSON: see its byte 2"),
         (b'{"parts":[{"name":"\xff"}]}', "it is no UTF-8 text: see its byte"),
