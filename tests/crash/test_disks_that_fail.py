@@ -69,7 +69,7 @@ def test_full_disk_is_said_and_a_session_begins_all_the_same(device: Device) -> 
     device.world.want(2)
     device.world.now += 61
     result = device.agent.cycle(device.world.now, force=True)
-    assert any("No space left" in problem for problem in result.problems)
+    assert any("the disk is full" in problem for problem in result.problems)
     with device.agent.session("detector") as model:
         assert device.disk.read(model.path) == CONTENTS[1]
         model.record(latency_ms=1.0)

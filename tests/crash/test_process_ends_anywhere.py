@@ -162,7 +162,7 @@ def test_full_disk_is_said_keeps_what_is_here_and_goes_on_when_there_is_room(
     result = agent.cycle(force=True)
     assert runs(agent) in CONTENTS
     if result.models["detector"]["serial"] == 1:
-        assert any("No space left" in problem for problem in result.problems)
+        assert any("the disk is full" in problem for problem in result.problems)
         assert result.next_s >= 0
     agent.close()
     until_committed(tmp_path, server, 2)

@@ -146,9 +146,13 @@ def test_daemon_tells_of_the_first_download_and_runs_a_command_when_the_version_
         (
             ["check", "--folder", "new", "--server", "https://x", "--ca-file", "none.pem"],
             2,
-            "the file of certificates none.pem: No such file or directory",
+            "the file of certificates none.pem: it does not exist",
         ),
-        (["check", "--folder", "new", "--server", "http://x", "--label", "x"], 2, "is not key=value"),
+        (
+            ["check", "--folder", "new", "--server", "http://x", "--label", "x"],
+            2,
+            "--label 'x' has no value; write x=VALUE, such as x=NZ",
+        ),
         (
             ["check", "--folder", "new", "--server", "https://x", "--root", "r.json", "--model", "A B"],
             2,

@@ -164,7 +164,7 @@ def test_a_certificate_that_cannot_be_used_ends_the_start_with_a_sentence(tmp_pa
     subprocess.run(command, check=True)
     for arguments, words in (
         (["--tls-cert", place], "go together"),
-        (["--tls-cert", place, "--tls-key", tmp_path / "none"], "No such file"),
+        (["--tls-cert", place, "--tls-key", tmp_path / "none"], "none: it does not exist"),
         (["--tls-cert", place, "--tls-key", other_key], "cannot be used together"),
         (["--tls-cert", key, "--tls-key", key], "no certificate in PEM form"),
         (["--tls-cert", place, "--tls-key", encrypted], "is encrypted"),

@@ -59,7 +59,7 @@ def test_a_read_only_file_system_and_other_errors_are_said() -> None:
     assert "the file system is read-only at /srv/x" in str(read_only)
     assert not isinstance(read_only, DiskFull)
     assert str(trouble(PermissionError(13, "Permission denied", "/srv/x"), doing="writing")) == (
-        "writing failed at /srv/x: Permission denied"
+        "writing failed at /srv/x: you have no permission for it"
     )
 
 

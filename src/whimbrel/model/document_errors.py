@@ -20,7 +20,7 @@ STEP = re.compile(r"\.([^.\[]+)|(\[[^\]]*\])")  # of a path such as $.rollout.st
 UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>.*)`\Z", re.DOTALL)
 MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`\Z")
 
-_AT = re.compile(r"^(?P<message>.*?)(?: - at `(?:key in `)?(?P<path>\$[^`]*)`+)?\Z", re.DOTALL)
+_AT = re.compile(r"^(?P<message>.*?)(?: - at (?P<key>`key` in )?`(?P<path>\$[^`]*)`)?\Z", re.DOTALL)
 _CHOICE = re.compile(r"^Invalid (?:enum )?value (?P<found>.*)\Z", re.DOTALL)
 _KIND = re.compile(r"^Expected `(?P<expected>[^`]*)`, got `(?P<got>[^`]*)`\Z")
 _PATTERN = re.compile(r"^Expected `str(?: \| null)?` matching regex (?P<quoted>.*)\Z", re.DOTALL)
@@ -46,6 +46,7 @@ _BOUNDS = tuple(
         (r"^Invalid RFC3339 encoded \w+\Z", "a time such as 2026-03-04T23:00:00Z"),
     )
 )
+_SECRET = re.compile("secret|passw|passphrase|token|credential", re.IGNORECASE)  # fields whose values nobody is shown
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -75,6 +76,8 @@ def sentence(error: str, value: object = NOT_GIVEN, *, kind: Any = None, whole: 
     wanted = expectation(message, kind=kind, path=path)
     if wanted is None:
         return f"{name}: {message}" if name else message
+    if " - at `key` in `$" in error:
+        return f"a name in {name or whole} is not as it should be; expected {wanted}"
     return f"{name or whole} is {_found(message, value, path)}; expected {wanted}"
 
 
@@ -125,6 +128,8 @@ def name_of(path: str) -> str:
     for step in STEP.finditer(path):
         if step[1]:
             names.append(step[1])
+        elif step[2] == "[...]":  # of some key, which msgspec does not tell
+            names.append("a value")
         elif step[2][1:-1].isdigit():
             number = int(step[2][1:-1]) + 1
             names[-1:] = [f"{names[-1].removesuffix('s')} {number}" if names else f"entry {number}"]
@@ -187,7 +192,7 @@ def _kinds(quoted: str) -> str:
 
 
 def _found(message: str, value: object, path: str) -> str:
-    """What stands at `path`, short; where it cannot be shown, its kind."""
+    """What stands at `path`, short; its kind where it cannot be shown, or may be a secret."""
     if value is not NOT_GIVEN:
         for step in STEP.finditer(path):
             try:
@@ -195,7 +200,7 @@ def _found(message: str, value: object, path: str) -> str:
             except (LookupError, TypeError, ValueError):
                 value = NOT_GIVEN
                 break
-    if value is NOT_GIVEN:
+    if value is NOT_GIVEN or _SECRET.search(path):
         match = _KIND.match(message)
         return _kinds(match["got"]) if match else "not as it should be"
     if isinstance(value, str) and _LENGTH.search(message):

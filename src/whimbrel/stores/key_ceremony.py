@@ -20,7 +20,8 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, Metadata, Root, Targets
 
 from whimbrel import limits
-from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
+from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput, reason_of
+from whimbrel.model.document_errors import no_json
 from whimbrel.model.documents import Document, convert, digest_of, encode
 from whimbrel.stores.key_folder import KeyFolder
 from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, expiry, read_metadata, role_keys
@@ -204,8 +205,9 @@ def read_draft(content: bytes) -> Draft:
     try:
         value = msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
+        why = no_json(str(error)) or reason_of(error)
         raise UntrustedInput(
-            f"the draft is no JSON: {error}; expected a file of `whimbrel keys rotate` and the like"
+            f"the draft cannot be read: {why}; expected a file of `whimbrel keys rotate` and the like"
         ) from error
     draft = convert(Draft, value, what="the draft")
     if not draft.roots or not draft.after or {roles.ROOT, roles.TARGETS} - draft.before.keys():

@@ -195,8 +195,8 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_sentence(template: Pa
         folder.chmod(0o755)
     assert ended.returncode == 3, ended
     assert ended.stderr == (
-        f"whimbrel: writing the database failed at {folder}: Permission denied; a server writes there: start it as a "
-        "user who may, or name another place in whimbrel.toml\n"
+        f"whimbrel: writing the database failed at {folder}: you have no permission for it; a server writes there: "
+        "start it as a user who may, or name another place in whimbrel.toml\n"
     )
 
 

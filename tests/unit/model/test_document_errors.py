@@ -57,14 +57,19 @@ class _Whole(Document, frozen=True):
     parts: Annotated[tuple[_Part, ...], msgspec.Meta(min_length=1, max_length=2)]
     by_name: dict[str, _Part] = {}
     pair: tuple[int, int] | None = None
+    shares: dict[Name, int] = {}
     text: Annotated[str, msgspec.Meta(max_length=5)] = ""
     on: bool = False
+
+
+class _Secret(Document, frozen=True):
+    api_token: Name
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"[]", "it is a list; expected fields with values: parts, by_name, pair, text, on"),
+        (b"[]", "it is a list; expected fields with values: parts, by_name, pair, shares, text, on"),
         (b"{}", "the field 'parts' is missing"),
         (b'{"parts":[]}', "parts is 0 long; expected at least 1 of them"),
         (b'{"parts":[{"name":"A b"}]}', "name of part 1 is 'A b'; expected lower-case letters, digits, - and _"),
@@ -78,6 +83,11 @@ class _Whole(Document, frozen=True):
         (b'{"parts":[{"name":"a"}],"pair":7}', "pair is 7; expected a list"),
         (b'{"parts":[{"name":"a"}],"text":"secrets"}', "text is 7 characters long; expected at most 5 characters"),
         (b'{"parts":[{"name":"a"}],"on":"yes"}', "on is 'yes'; expected true or false"),
+        (
+            b'{"parts":[{"name":"a"}],"shares":{"A b":1}}',
+            "a name in shares is not as it should be; expected",
+        ),
+        (b'{"parts":[{"name":"a"}],"shares":{"a":"1"}}', "a value of shares is text; expected a whole number"),
         (b"{", "it is no JSON: it ends too early, or is empty"),
         (b"-----BEGIN PRIVATE KEY-----", "it is no JSON: see its byte 2"),
         (b'{"parts":[{"name":"\xff"}]}', "it is no UTF-8 text: see its byte"),
@@ -89,6 +99,16 @@ def test_a_document_is_refused_in_words(content: bytes, words: str) -> None:
         parse(_Whole, content, what="x")
     assert words in str(refused.value)
     assert "`" not in str(refused.value)
+
+
+def test_a_secret_is_not_shown() -> None:
+    """A terminal and a log are read by others."""
+    for content in (b'{"api_token":"hunter2 and more"}', b'{"api_token":12345678}'):
+        with pytest.raises(UntrustedInput) as refused:
+            parse(_Secret, content, what="x")
+        assert "api_token is " in str(refused.value)
+        assert "hunter2" not in str(refused.value)
+        assert "12345678" not in str(refused.value)
 
 
 def test_a_large_document_is_not_read_again_to_explain_it() -> None:

@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_written_is_refused_with_its_name(which: str) ->
         (path / "files").symlink_to(closed if which != "the database" else free)
         with as_somebody_without_rights(), pytest.raises(Unavailable) as caught:
             check_folders(folder, database=closed if which == "the database" else free)
-        assert f"writing {which} failed at {closed}: Permission denied" in str(caught.value)
+        assert f"writing {which} failed at {closed}: you have no permission for it" in str(caught.value)
         assert FILE in str(caught.value)
         assert list(free.iterdir()) == []
 

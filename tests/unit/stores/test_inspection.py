@@ -246,7 +246,7 @@ def test_onnx_runtime_alone_gives_the_same_signature(tmp_path: Path, monkeypatch
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="No such file"):
+    with pytest.raises(Unavailable, match="it does not exist"):
         inspect(tmp_path / "nothing")
 
 

@@ -175,8 +175,9 @@ def _misfit(request: Request[Any, Any, Any], error: str) -> str:
             return "the body is empty; expected a JSON document"
         return sentence(error, {**request.path_params, **request.query_params}, whole="the request")
     kind = request.route_handler.parsed_fn_signature.parameters["data"].annotation
-    told = f"{message} - at `${path.removeprefix('$.data')}`"
-    detail = sentence(told, ScopeState.from_scope(request.scope).json, kind=kind, whole="the body")
+    detail = sentence(
+        error.replace("`$.data", "`$", 1), ScopeState.from_scope(request.scope).json, kind=kind, whole="the body"
+    )
     if "has no field 'actor'" in detail:
         return f"{detail.partition(';')[0]}: who does something is the account of the token that asks; leave actor out"
     return detail
