@@ -6,17 +6,24 @@ One server, whose whimbrel.toml has `second_person_for_keys`. Ada and Ben have t
 import base64
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata
 
 from support.accounts import refusal, signed_in, token_of
 from support.server import Running, done, repository, serving, whimbrel
 from whimbrel import limits
+from whimbrel.model.release import Floor
 from whimbrel.server.app import open_repository
 from whimbrel.server.config import Folder
+from whimbrel.stores.floor_roles import sign_floor
 from whimbrel.stores.key_proposals import key_proposals
+from whimbrel.stores.signed_metadata import SERIALIZER, add_signature
+from whimbrel.stores.signer import load_signer
 from whimbrel.stores.transaction import transaction
 
 Where = list[Any]
@@ -138,10 +145,29 @@ def test_a_floor_is_not_lifted_by_one_person(server: Running, people: dict[str, 
     keys = ["--keys", server.folder / "keys" / "offline"]
     admin = ["--server", server.admin, "--token-file", server.folder / "admin.token"]
     done("floor", "require", "wake", "--expires-days", 30, *admin, *keys)
+    assert "also changes floor-wake" in replaced_by_requiring(server)
     lifted = done("floor", "lift", "wake", "--yes", *people["ada"], *keys)
     assert len(done("floor", "show", *people["ada"])) == 1
     done("keys", "approve", lifted["proposal"], "--yes", *people["ben"])
     assert done("floor", "show", *people["ada"]) == []
+
+
+def replaced_by_requiring(server: Running) -> str:
+    """The floor's key is replaced by a targets role that comes with a floor, as if there had been none."""
+    offline, thief = server.folder / "keys" / "offline", CryptoSigner.generate_ed25519()
+    with server.people() as admin:
+        targets = Metadata.from_bytes(admin.get("/roles/targets").content)
+        targets.signed.version += 1
+        targets.signed.revoke_key(targets.signed.delegations.roles["floor-wake"].keyids[0], "floor-wake")
+        targets.signed.add_key(thief.public_key, "floor-wake")
+        targets.signatures.clear()
+        add_signature(targets, load_signer(offline / "targets.pem"))
+        floor, role = sign_floor(
+            Floor(model="wake", sequence=1, days=30), version=2, signers=[thief], now=datetime.now(UTC)
+        )
+        parts = {"floor": floor, "role": role, "targets": targets.to_bytes(SERIALIZER)}
+        body = {name: base64.b64encode(content).decode() for name, content in parts.items()}
+        return refusal(admin.put("/models/wake/floor", json=body))
 
 
 def test_what_is_not_signed_or_waits_already_is_not_kept(server: Running, people: dict[str, Where]) -> None:

@@ -39,7 +39,8 @@ def test_an_anchor_reaches_a_receiver_by_itself_and_proves_the_log(tmp_path: Pat
     assert alert["evidence"]["hash"] in alert["because"]
     assert alert["thread"] == "default/audit"
     kept = tmp_path / "kept.jsonl"
-    kept.write_text(json.dumps(alert) + "\n" + json.dumps(alert["evidence"]) + "\n")  # as it came, or the anchor alone
+    other = alert | {"moment": "held", "evidence": {}}
+    kept.write_text("".join(json.dumps(each) + "\n" for each in (alert, other, alert["evidence"])))  # as they came
     verify = ("audit", "verify", "-R", folder, "--anchor", kept, "--root", folder / "root.json")
     assert done(*verify)["problem"] is None
     alert["evidence"]["hash"] = "0" * 64
@@ -101,13 +102,17 @@ def test_a_change_of_keys_that_waits_is_told_to_who_asks(tmp_path: Path) -> None
     with (folder / "whimbrel.toml").open("a") as file:
         file.write("second_person_for_keys = true\n")
     with Listening().open() as office:
-        receiver(folder, office.url, "keys_proposed")
+        receiver(folder, office.url, "keys_proposed", "keys_decided")
         with serving(folder) as server, person(server, "ada", "security") as ada:
             token = tmp_path / "ada.token"
             token.write_text(ada.headers["authorization"].removeprefix("Bearer "))
             where = ("--server", server.admin, "--token-file", token, "--keys", folder / "keys" / "offline")
             done("keys", "rotate", "timestamp", "--yes", "--because", "it was in a log", *where)
             (got,) = office.wait(1)
+            (waiting,) = done("keys", "proposals", *where)
+            done("keys", "reject", waiting["id"], "--because", "it was not", *where)
+            decided = office.wait(2)[1]
+    assert (decided.json["status"], decided.json["thread"]) == ("resolved", got.json["thread"])
     assert (got.json["title"], got.json["severity"]) == (
         "a change of keys of default waits for a second person",
         "warning",

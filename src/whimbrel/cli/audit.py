@@ -237,8 +237,11 @@ def read_anchors(path: Path) -> list[Anchor]:
         if len(anchors) == limits.AUDIT_ANCHORS:
             raise UntrustedInput(f"{path} has more than {limits.AUDIT_ANCHORS} anchors; give the newest")
         what = f"line {number} of {path}"
-        sent = parse(Formatted, line, what=what).format == ALERT_FORMAT
-        anchors.append(parse(SentAnchor, line, what=what).evidence if sent else parse(Anchor, line, what=what))
+        kind = parse(Formatted, line, what=what)
+        if kind.format != ALERT_FORMAT:
+            anchors.append(parse(Anchor, line, what=what))
+        elif kind.moment == "audit_anchor":  # a receiver may keep other alerts in the same file
+            anchors.append(parse(SentAnchor, line, what=what).evidence)
     if not anchors:
         raise UntrustedInput(f"{path} holds no anchor; expected lines that `whimbrel audit anchor` printed")
     return anchors

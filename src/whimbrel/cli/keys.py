@@ -14,13 +14,14 @@ from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.key_secrets import ask_secret, new_passphrase
 from whimbrel.cli.options import Yes
-from whimbrel.cli.output import Json, print_json, print_table, say
+from whimbrel.cli.output import Json, print_json, print_table, say, when
 from whimbrel.cli.role_signers import key_folder
 from whimbrel.durable import write_durably
 from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.model.documents import encode, plain
 from whimbrel.model.ids import check_name
 from whimbrel.server.admin.views.repository import (
+    KeyProposalView,
     NewTokenKey,
     RoleStatesView,
     RoleStateView,
@@ -71,6 +72,8 @@ def status(client: Client, json: Json = False) -> None:
     )
     if states.unused:
         say(f"in the server's keys/online, and used by nothing: {', '.join(map(short, states.unused))}")
+    for each in _waiting(client):
+        say(f"waits for a second person since {when(each.at)} UTC: {each.because or each.id} (whimbrel keys proposals)")
     for state in states.roles:
         if state.warning is not None:
             say(f"WARNING: {state.warning}")
@@ -184,6 +187,14 @@ def make_sealing_key(client: Client, json: Json = False) -> None:
     say(f"made the sealing key {made.path} on the server; its public half is {made.recipient}")
     say("Copy this file to a safe place, and keep it out of backups of the database: who has both opens every release")
     say("Next: whimbrel model set MODEL --sealed")
+
+
+def _waiting(client: Client) -> list[KeyProposalView]:
+    """The changes that wait for a second person; none where the server is older and knows of no such thing."""
+    try:
+        return client.get("keys/proposals", as_=list[KeyProposalView])
+    except NotFound:
+        return []
 
 
 def _held_names(client: Client) -> dict[str, str]:

@@ -70,7 +70,12 @@ SAID_OF_MODELS: dict[str, ModelAlertOn] = {
     "draft_revocation": "revocation_drafted",
 }
 SAID_OF_ROLES: dict[str, RoleAlertOn] = {"notice_expiry": "metadata_expires", "renew_role": "metadata_renewed"}
-SAID_OF_NAMESPACES: dict[str, NamespaceAlertOn] = {"anchor_audit_log": "audit_anchor", "propose keys": "keys_proposed"}
+SAID_OF_NAMESPACES: dict[str, NamespaceAlertOn] = {
+    "anchor_audit_log": "audit_anchor",
+    "propose keys": "keys_proposed",
+    "change keys": "keys_decided",
+    "reject keys": "keys_decided",
+}
 _SEVERITY: dict[Event, Severity] = {
     "metadata_expires": "warning",
     "keys_proposed": "warning",
@@ -95,6 +100,7 @@ _CLEARS: frozenset[Event] = frozenset(
         "aborted",
         "recovered",
         "metadata_renewed",
+        "keys_decided",
         "experiment_shipped",
         "experiment_kept",
         "experiment_inconclusive",
@@ -127,7 +133,7 @@ _OF_MONITORS: dict[Event, str] = {
 }
 
 
-_OF_NAMESPACES: dict[Event, str] = {"audit_anchor": "audit", "keys_proposed": "keys"}
+_OF_NAMESPACES: dict[Event, str] = {"audit_anchor": "audit", "keys_proposed": "keys", "keys_decided": "keys"}
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,6 +210,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
             return f"{test}anchor of the audit log of {self.namespace}: entry {self.evidence.get('sequence', '')}"
         if self.event == "keys_proposed":
             return f"{test}a change of keys of {self.namespace} waits for a second person"
+        if self.event == "keys_decided":
+            return f"{test}a change of keys of {self.namespace} was taken, or rejected"
         if self.device:
             return f"{test}device {self.device}: two installations report with this id"
         if self.role:

@@ -64,9 +64,10 @@ class Anchor(Document, frozen=True, tag_field="format", tag="whimbrel-audit-anch
 
 
 class Formatted(msgspec.Struct, frozen=True):
-    """A document that says what it is."""
+    """A document that says what it is; an alert also says of what (`moment`)."""
 
     format: str
+    moment: str = ""
 
 
 class SentAnchor(msgspec.Struct, frozen=True):

@@ -28,8 +28,8 @@ DeviceAlertOn = Literal["duplicate_identity", "enrolment_spike"]
 ModelAlertOn = Literal["objective_broken", "anomaly", "recovered", "floor_expires", "revocation_drafted"]
 # And of signed roles that people must sign again.
 RoleAlertOn = Literal["metadata_expires", "metadata_renewed"]
-# And of a whole namespace: an anchor of its audit log, and a change of keys that waits for a second person.
-NamespaceAlertOn = Literal["audit_anchor", "keys_proposed"]
+# And of a whole namespace: an anchor of its audit log, and a change of keys that waits for a second person, or no more.
+NamespaceAlertOn = Literal["audit_anchor", "keys_proposed", "keys_decided"]
 # And of experiments: no plan of a rollout can.
 ExperimentAlertOn = Literal[
     "experiment_started",

@@ -132,7 +132,7 @@ def _generic(alert: Alert, destination: Destination, *, plot: bytes | None, now:
 def _facts(alert: Alert) -> list[tuple[str, str]]:
     if alert.event == "audit_anchor":  # the whole line: it is what is to be kept
         return [("Anchor", encode(alert.evidence).decode())]
-    if alert.event == "keys_proposed":
+    if alert.event in {"keys_proposed", "keys_decided"}:
         return [("Changes", "; ".join(map(str, alert.evidence.get("changes", ())))), ("By", alert.actor)]
     if alert.device:
         return [("Device", alert.device), ("By", alert.actor)]
