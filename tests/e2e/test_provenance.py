@@ -118,7 +118,7 @@ def test_what_is_kept_is_not_collected(told: Told) -> None:
     digests = {
         each["sha256"] for each in (told.provenance()["recipe"], told.provenance()["model_signatures"][0]["anchor"])
     }
-    assert digests.isdisjoint(done("collect", "--older-than-s", "0", "--dry-run", "-R", told.repo)["collected"])
+    assert digests.isdisjoint(done("collect", "--older-than-hours", "0", "--dry-run", "-R", told.repo)["collected"])
 
 
 def test_who_let_it_out_is_told(told: Told, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from whimbrel.cli.sources import Source
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.flows.files.recipe_file import complete, read_recipe
+from whimbrel.flows.wording import signer_words
 from whimbrel.interop.model_signing.bundle import read_bundle
 from whimbrel.interop.model_signing.coverage import Contents, contents_of, uncovered
 from whimbrel.interop.model_signing.signature import verify_signature
@@ -237,7 +238,7 @@ def _signer(given: GivenProvenance, demanded: ModelSigner | None, *, model: str)
     if not given.model_signature:
         if demanded is not None:
             raise Refused(
-                f"{model} demands a model signature by {demanded.identity or 'a key'}; sign the files with "
+                f"{model} demands a model signature by {signer_words(demanded)}; sign the files with "
                 "model_signing and give it with --model-signature FILE. Nothing was published"
             )
         if key or chain or identity:
