@@ -98,10 +98,7 @@ def publish(
     unchecked: Unchecked = False,
     interface_change: InterfaceChange = False,
     deltas: Annotated[
-        bool,
-        typer.Option(
-            "--deltas/--no-deltas", help="Make patches now and say what they save; or leave it to the server."
-        ),
+        bool, typer.Option(help="Make patches now and say what they save; or leave it to the server.")
     ] = True,
     given: GivenProvenance,
     json: Json = False,
@@ -123,9 +120,7 @@ def publish(
         if dry_run:
             tell_fit_of_variants(client, model, variants, json=json)
             return
-        provenance = provenance_of(
-            client, model, given, described.training, built_of, variants, scratch, now=datetime.now(UTC)
-        )
+        provenance = provenance_of(client, model, given, described.training, built_of, variants, scratch)
         published = _publish(
             client,
             _Draft(
@@ -264,10 +259,11 @@ def _send(
     body = NewVersion(release=document, publisher=role, hold=held)
     accepted = client.send("POST", f"models/{quoted(model)}/versions", body, as_=PublishedVersion)
     twins = [v.version for v in earlier if v.build_hash == release.build_hash]
+    signers = [each.signer for each in draft.provenance.signatures]
     rollout, begun = draft.card.rollout, None
     if rollout is not None and held and not draft.hold and not earlier:
         begun = begin_first_rollout(client, rollout, accepted).id
-    return Published(accepted, stored, sent, twins, tried, release.unchecked, rollout=begun)
+    return Published(accepted, stored, sent, twins, tried, release.unchecked, rollout=begun, signers=signers)
 
 
 def _patches(client: Client, model: str, version: str) -> Patches:

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,8 +121,6 @@ def provenance_of(
     built_of: dict[str, Source],
     variants: Sequence[Variant],
     scratch: Path,
-    *,
-    now: datetime,
 ) -> Provenance:
     """What the options and the card say together. `built_of`: by variant; `scratch`: a folder for files to be kept.
 
@@ -142,7 +140,7 @@ def provenance_of(
     if given.recipe is not None:
         changes["recipe"] = shelf.keep(_recipe(given.recipe, variants))
     demanded = client.get(f"models/{quoted(model)}", as_=ModelView).settings.model_signer
-    signatures = _verified(given, demanded, built_of, shelf, scratch, model=model, now=now)
+    signatures = _verified(given, demanded, built_of, shelf, scratch, model=model)
     changed = msgspec.structs.replace(training, **changes)
     return Provenance(msgspec.convert(msgspec.to_builtins(changed), Training), signatures, shelf.places)
 
@@ -199,7 +197,6 @@ def _verified(
     scratch: Path,
     *,
     model: str,
-    now: datetime,
 ) -> tuple[ModelSignature, ...]:
     """The signatures that were given, each verified over the builds that it is about."""
     signer = _signer(given, demanded, model=model)
@@ -215,7 +212,7 @@ def _verified(
     for index, path in enumerate(given.model_signature):
         about = set(sources if len(given.model_signature) == 1 else sources[index : index + 1])
         content = read_bytes(path, limits.PROVENANCE_FILE_BYTES, what="the model signature")
-        signed = verify_signature(read_bundle(content), signer, at=now)
+        signed = verify_signature(read_bundle(content), signer, at=datetime.now(UTC))
         variants = {name: source for name, source in built_of.items() if id(source) in about}
         for source in variants.values():
             if wrong := uncovered(_contents(source, scratch), signed.files):

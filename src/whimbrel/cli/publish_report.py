@@ -26,7 +26,7 @@ class Published(msgspec.Struct, frozen=True):
 
     `tried`: by variant. `unchecked`: objections that were passed over. `already`: it had been published before.
     `taken_back`: from which devices it was taken back since, and why. `rollout`: of a first version, which began by its
-    card.
+    card. `signers`: whose model signatures were verified.
     """
 
     version: PublishedVersion
@@ -38,6 +38,7 @@ class Published(msgspec.Struct, frozen=True):
     already: bool = False
     taken_back: str = ""
     rollout: str | None = None
+    signers: list[str] = []
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -51,6 +52,7 @@ class Published(msgspec.Struct, frozen=True):
             "already_published": self.already,
             "taken_back": self.taken_back,
             "rollout": self.rollout,
+            "model_signed_by": self.signers,
         }
 
 
@@ -97,6 +99,8 @@ def tell_published(
         _tell_source(source, set(published.stored_before))
         for model in tried.get(source.spec.name, []):
             say(f"    {model}")
+    for signer in published.signers:
+        say(f"  the model signature by {signer} is over these files")
     for objection in published.unchecked:
         say(f"  UNCHECKED: {objection}")
     if hardware_open:
