@@ -187,6 +187,7 @@ def test_bytes_that_were_not_signed_are_not_uploaded(repo: Path, model: Path, tm
     assert stored(repo) == before
 
 
+@pytest.mark.long
 def test_a_model_that_demands_a_signer_takes_no_other(repo: Path, model: Path, tmp_path: Path) -> None:
     root, other = Authority(tmp_path / "root"), Authority(tmp_path / "other", "other")
     done("model", "set", "wake", "--model-signer-root", root.file, "--model-signer-identity", ANNA, "-R", repo)
