@@ -118,7 +118,7 @@ def test_what_is_kept_is_not_collected(told: Told) -> None:
     digests = {
         each["sha256"] for each in (told.provenance()["recipe"], told.provenance()["model_signatures"][0]["anchor"])
     }
-    assert digests.isdisjoint(done("collect", "--older-than-s", "0", "--dry-run", "-R", told.repo)["collected"])
+    assert digests.isdisjoint(done("collect", "--older-than-hours", "0", "--dry-run", "-R", told.repo)["collected"])
 
 
 def test_who_let_it_out_is_told(told: Told, tmp_path: Path) -> None:
@@ -187,6 +187,7 @@ def test_bytes_that_were_not_signed_are_not_uploaded(repo: Path, model: Path, tm
     assert stored(repo) == before
 
 
+@pytest.mark.long
 def test_a_model_that_demands_a_signer_takes_no_other(repo: Path, model: Path, tmp_path: Path) -> None:
     root, other = Authority(tmp_path / "root"), Authority(tmp_path / "other", "other")
     done("model", "set", "wake", "--model-signer-root", root.file, "--model-signer-identity", ANNA, "-R", repo)

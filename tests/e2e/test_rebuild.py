@@ -9,6 +9,7 @@ import pytest
 from support.repository import onnx_model
 from support.server import Said, done, repository, whimbrel
 
+pytestmark = pytest.mark.long
 MODEL = onnx_model(factor=3.0)
 DIGEST = hashlib.sha256(MODEL).hexdigest()
 COMMANDS = {  # by semantic version; the input `weights.bin` is the model itself

@@ -10,6 +10,7 @@ from whimbrel.health.shadow import ShadowSums, Units
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import Document, encode, parse
 from whimbrel.model.local_limits import LocalLimits
+from whimbrel.model.provenance import Dataset, Kept, ModelSignature, Parent, SourceCode
 from whimbrel.model.release import (
     File,
     Floor,
@@ -93,6 +94,10 @@ RELEASE = Release(
         architecture="a",
         build_hash="b",
         target_hardware=("h1", "h2"),
+        datasets=(Dataset(name="speech", digest="md5:" + 32 * "d"),),
+        code=SourceCode(url="https://git.example.com/wake", commit="1f3b5a7"),
+        parents=(Parent(model="wake", serial=2, version="2026.03.04.1"),),
+        recipe=Kept(sha256=64 * "c", size_bytes=5),
     ),
     metrics={"accuracy": 0.875, "samples": 12},
     changelog=("better",),
@@ -100,6 +105,15 @@ RELEASE = Release(
     reference=Reference(kind="classes", bins=("cat", "dog"), shares=(0.75, 0.25)),
     unchecked=("an objection",),
     local_limits=LOCAL_LIMITS,
+    model_signatures=(
+        ModelSignature(
+            method="key",
+            signer="key sha256:1",
+            bundle=Kept(sha256=64 * "e", size_bytes=6),
+            anchor=Kept(sha256=64 * "f", size_bytes=7),
+            variants=("linux",),
+        ),
+    ),
 )
 LINE = Line(model="wake", sequence=4, minimum_serial=2, revoked=(3, 5))
 POLICY = Policy(
@@ -288,9 +302,14 @@ GOLDEN = {
         """
 {"build_hash":"a1b2c3d4e5f6","changelog":["better"],"created":"2026-03-05T10:00:00Z",
 "format":"whimbrel-release-1",<LOCAL_LIMITS>,"metrics":{"accuracy":0.875,"samples":12},"model":"wake",
+"model_signatures":[{"anchor":{"sha256":"<F>","size_bytes":7},"bundle":{"sha256":"<E>","size_bytes":6},
+"method":"key","signer":"key sha256:1","variants":["linux"]}],
 "reference":{"bins":["cat","dog"],"kind":"classes","shares":[0.75,0.25]},
 "requires":[{"model":"sleep","serial":2}],"semantic_version":"2.4.1","serial":3,
-"training":{"architecture":"a","build_hash":"b","dataset":"s","date":"d","framework":"f","parent":"p","run":"r",
+"training":{"architecture":"a","build_hash":"b","code":{"commit":"1f3b5a7","url":"https://git.example.com/wake"},
+"dataset":"s","datasets":[{"digest":"md5:dddddddddddddddddddddddddddddddd","name":"speech"}],"date":"d",
+"framework":"f","parent":"p","parents":[{"model":"wake","serial":2,"version":"2026.03.04.1"}],
+"recipe":{"sha256":"<C>","size_bytes":5},"run":"r",
 "target_hardware":["h1","h2"]},"unchecked":["an objection"],
 "variants":[{"files":[{"format":"onnx","name":"model.onnx","packed":true,
 "sealed":{"sha256":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb","size_bytes":207},
@@ -383,6 +402,9 @@ def test_the_bytes_of_a_document(name: str) -> None:
         golden.replace("<SELECTOR>", _SELECTOR)
         .replace("<TENSOR>", _TENSOR)
         .replace("<LOCAL_LIMITS>", _LOCAL_LIMITS)
+        .replace("<C>", 64 * "c")
+        .replace("<E>", 64 * "e")
+        .replace("<F>", 64 * "f")
         .replace("\n", "")
     )
     assert encode(document).decode() == text

@@ -135,9 +135,7 @@ def publish(
         if dry_run:
             tell_fit_of_variants(client, model, variants, json=json)
             return
-        provenance = provenance_of(
-            client, model, given, described.training, built_of, variants, scratch, now=datetime.now(UTC)
-        )
+        provenance = provenance_of(client, model, given, described.training, built_of, variants, scratch)
         sealing = sealing_of(client, model, scratch, delta_from=delta_from or [])
         published = _publish(
             client,
@@ -292,11 +290,21 @@ def _send(
     body = NewVersion(release=document, publisher=role, hold=held, sealed=parts)
     accepted = client.send("POST", f"models/{quoted(model)}/versions", body, as_=PublishedVersion)
     twins = [v.version for v in earlier if v.build_hash == release.build_hash]
+    signers = [each.signer for each in draft.provenance.signatures]
     rollout, begun = draft.card.rollout, None
     if rollout is not None and held and not draft.hold and not earlier:
         begun = begin_first_rollout(client, rollout, accepted).id
-    patches = sealed.patches if sealed is not None else None
-    return Published(accepted, stored, sent, twins, tried, release.unchecked, rollout=begun, sealed_patches=patches)
+    return Published(
+        accepted,
+        stored,
+        sent,
+        twins,
+        tried,
+        release.unchecked,
+        rollout=begun,
+        sealed_patches=sealed.patches if sealed is not None else None,
+        signers=signers,
+    )
 
 
 def _patches(client: Client, model: str, version: str) -> Patches:

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +25,7 @@ from whimbrel.cli.sources import Source
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.flows.files.recipe_file import complete, read_recipe
+from whimbrel.flows.wording import signer_words
 from whimbrel.interop.model_signing.bundle import read_bundle
 from whimbrel.interop.model_signing.coverage import Contents, contents_of, uncovered
 from whimbrel.interop.model_signing.signature import verify_signature
@@ -120,8 +121,6 @@ def provenance_of(
     built_of: dict[str, Source],
     variants: Sequence[Variant],
     scratch: Path,
-    *,
-    now: datetime,
 ) -> Provenance:
     """What the options and the card say together. `built_of`: by variant; `scratch`: a folder for files to be kept.
 
@@ -141,7 +140,7 @@ def provenance_of(
     if given.recipe is not None:
         changes["recipe"] = shelf.keep(_recipe(given.recipe, variants))
     demanded = client.get(f"models/{quoted(model)}", as_=ModelView).settings.model_signer
-    signatures = _verified(given, demanded, built_of, shelf, scratch, model=model, now=now)
+    signatures = _verified(given, demanded, built_of, shelf, scratch, model=model)
     changed = msgspec.structs.replace(training, **changes)
     return Provenance(msgspec.convert(msgspec.to_builtins(changed), Training), signatures, shelf.places)
 
@@ -198,7 +197,6 @@ def _verified(
     scratch: Path,
     *,
     model: str,
-    now: datetime,
 ) -> tuple[ModelSignature, ...]:
     """The signatures that were given, each verified over the builds that it is about."""
     signer = _signer(given, demanded, model=model)
@@ -214,7 +212,7 @@ def _verified(
     for index, path in enumerate(given.model_signature):
         about = set(sources if len(given.model_signature) == 1 else sources[index : index + 1])
         content = read_bytes(path, limits.PROVENANCE_FILE_BYTES, what="the model signature")
-        signed = verify_signature(read_bundle(content), signer, at=now)
+        signed = verify_signature(read_bundle(content), signer, at=datetime.now(UTC))
         variants = {name: source for name, source in built_of.items() if id(source) in about}
         for source in variants.values():
             if wrong := uncovered(_contents(source, scratch), signed.files):
@@ -237,7 +235,7 @@ def _signer(given: GivenProvenance, demanded: ModelSigner | None, *, model: str)
     if not given.model_signature:
         if demanded is not None:
             raise Refused(
-                f"{model} demands a model signature by {demanded.identity or 'a key'}; sign the files with "
+                f"{model} demands a model signature by {signer_words(demanded)}; sign the files with "
                 "model_signing and give it with --model-signature FILE. Nothing was published"
             )
         if key or chain or identity:

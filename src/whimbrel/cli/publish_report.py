@@ -26,7 +26,8 @@ class Published(msgspec.Struct, frozen=True):
 
     `tried`: by variant. `unchecked`: objections that were passed over. `already`: it had been published before.
     `taken_back`: from which devices it was taken back since, and why. `rollout`: of a first version, which began by its
-    card. `sealed_patches`: of a sealed version, the patches that were made here; None: it is not sealed.
+    card. `sealed_patches`: of a sealed version, the patches that were made here; None: it is not sealed. `signers`:
+    whose model signatures were verified.
     """
 
     version: PublishedVersion
@@ -39,6 +40,7 @@ class Published(msgspec.Struct, frozen=True):
     taken_back: str = ""
     rollout: str | None = None
     sealed_patches: list[DeltaView] | None = None
+    signers: list[str] = []
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -53,6 +55,7 @@ class Published(msgspec.Struct, frozen=True):
             "taken_back": self.taken_back,
             "rollout": self.rollout,
             "sealed": self.sealed_patches is not None,
+            "model_signed_by": self.signers,
         }
 
 
@@ -101,6 +104,8 @@ def tell_published(
             say(f"    {model}")
     if published.sealed_patches is not None:
         say("  sealed: only encrypted files were sent; entitled devices get the key from the server")
+    for signer in published.signers:
+        say(f"  the model signature by {signer} is over these files")
     for objection in published.unchecked:
         say(f"  UNCHECKED: {objection}")
     if hardware_open:

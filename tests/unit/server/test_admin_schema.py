@@ -14,6 +14,7 @@ from whimbrel.server.config import Config
 
 WITHOUT_A_VIEW = {
     ("get", "roles/{role}"): "the bytes of TUF metadata, as they were signed",
+    ("get", "models/{model}/versions/{version}/provenance/{sha256}"): "the bytes of a file",
     ("head", "artifacts/{sha256}"): "HEAD has no body",
     ("get", "rollouts/{identifier}/evidence/{form}"): "a picture",
 }
