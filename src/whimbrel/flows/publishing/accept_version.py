@@ -18,7 +18,7 @@ from whimbrel.errors import Conflict, Refused, UntrustedInput
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import PublishingPort, SignedRolesPort
 from whimbrel.flows.publishing.publish import build_hash, check_budgets, check_unpublished
-from whimbrel.flows.records import VersionRecord
+from whimbrel.flows.records import ModelRecord, VersionRecord
 from whimbrel.model.documents import parse
 from whimbrel.model.release import File, Release
 from whimbrel.trust import roles as names
@@ -44,8 +44,8 @@ def accept_version(
 ) -> Accepted:
     """Publish the `release` document that the `publisher` role lists. `now`: POSIX seconds.
 
-    `hold`: a first version waits for a rollout. `actor`: the account that sent it; the publisher's role where there are
-    no accounts.
+    `hold`: a first version waits for a rollout; so it does where the model needs a second person. `actor`: the account
+    that sent it; the publisher's role where there are no accounts.
 
     Raises `Conflict` where somebody was first, `Refused` for a budget or an artifact that is not stored,
     `UntrustedInput` for documents that contradict each other or a wrong signature.
@@ -63,7 +63,7 @@ def accept_version(
     role = names.publisher_role(model)
     path = names.release_path(model, document.serial)
     roles.accept_publication(role, publisher, {path: release}, now=datetime.fromtimestamp(now, UTC))
-    first = not earlier and not hold
+    first = not earlier and not hold and not _needs_another(record)
     version = _record(registry.namespace, document, good=first, now=now)
     registry.add_version(version, release=release, digests=document.digests)
     if first:  # there is no rollout for it
@@ -79,6 +79,12 @@ def accept_version(
         evidence={"serial": document.serial, "build_hash": document.build_hash},
     )
     return Accepted(version, first)
+
+
+def _needs_another(record: ModelRecord) -> bool:
+    """Whether one person's word does not reach everybody, as a first version would."""
+    above = record.settings.second_person_above_percent
+    return above is not None and above < 100
 
 
 def _check_next(release: Release, published: list[tuple[VersionRecord, Release]]) -> None:
