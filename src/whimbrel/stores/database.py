@@ -10,9 +10,10 @@
 4. A lock that does not come in 10 s, a full disk, or a server that does not answer is `Unavailable`.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,14 @@ def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True, pool_size=8, connect_args={"connect_timeout": LOCK_WAIT_S})
     engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_S, "check_same_thread": False})
+    path = engine.url.database
+
+    @event.listens_for(engine, "do_connect")
+    def make_private(*_: object) -> None:
+        """A new database is its owner's alone, with the files that SQLite puts beside it: it has people's words."""
+        if path and path != ":memory:":
+            with suppress(OSError):  # it is there, or cannot be made, which connecting says
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:

@@ -21,7 +21,7 @@ from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.flows.audit import audit
 from whimbrel.flows.ports import PublishingPort, SignedRolesPort
 from whimbrel.flows.publishing.publish import build_hash, check_budgets, check_unpublished
-from whimbrel.flows.records import ModelSettings, VersionRecord
+from whimbrel.flows.records import ModelRecord, ModelSettings, VersionRecord
 from whimbrel.flows.wording import signer_words
 from whimbrel.model.documents import parse
 from whimbrel.model.provenance import ModelSigner
@@ -68,9 +68,9 @@ def accept_version(
 ) -> Accepted:
     """Publish the `release` document that the `publisher` role lists. `now`: POSIX seconds.
 
-    `hold`: a first version waits for a rollout. `signed_by`: whose model signature over all of its variants the caller
-    verified. `actor`: the account that sent it; the publisher's role where there are no accounts. `sealed`: what comes
-    with a sealed release, and is kept in `sealed_versions`.
+    `hold`: a first version waits for a rollout; so it does where the model needs a second person. `signed_by`: whose
+    model signature over all of its variants the caller verified. `actor`: the account that sent it; the publisher's role
+    where there are no accounts. `sealed`: what comes with a sealed release, and is kept in `sealed_versions`.
 
     Raises `Conflict` where somebody was first, `Refused` for a budget or an artifact that is not stored,
     `UntrustedInput` for documents that contradict each other or a wrong signature.
@@ -94,7 +94,7 @@ def accept_version(
     role = names.publisher_role(model)
     path = names.release_path(model, document.serial)
     roles.accept_publication(role, publisher, {path: release}, now=datetime.fromtimestamp(now, UTC))
-    first = not earlier and not hold
+    first = not earlier and not hold and not _needs_another(record)
     version = _record(registry.namespace, document, good=first, now=now)
     patches = {step.sha256 for step in steps}
     registry.add_version(
@@ -117,6 +117,12 @@ def accept_version(
         | ({"sealed": True} if document.is_sealed else {}),
     )
     return Accepted(version, first)
+
+
+def _needs_another(record: ModelRecord) -> bool:
+    """Whether one person's word does not reach everybody, as a first version would."""
+    above = record.settings.second_person_above_percent
+    return above is not None and above < 100
 
 
 def _check_next(release: Release, published: list[tuple[VersionRecord, Release]]) -> None:

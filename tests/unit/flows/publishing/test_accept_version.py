@@ -71,6 +71,16 @@ def test_a_first_version_that_is_held_is_nobodys_and_a_later_one_does_not_take_i
         assert here.registry.audit_log()[0].because == "2026.01.01.2 (2.0.0)"
 
 
+@pytest.mark.parametrize(("above", "at_once"), [(10.0, False), (100.0, True)])
+def test_a_first_version_waits_where_the_model_needs_a_second_person(above: float, at_once: bool) -> None:
+    """A first version is everybody's at once, and one person's publication passed every share."""
+    with town(versions=0) as here:
+        settings = ModelSettings(second_person_above_percent=above)
+        here.registry.change_model("wake", baseline=None, settings=settings)
+        here.registry.add_artifact(file().sha256, size_bytes=file().size_bytes, at=T0)
+        assert publish(here, serial=1).baseline is at_once
+
+
 def test_a_later_version_is_held_by_itself(here: Town) -> None:
     assert not publish(here, hold=True).baseline
     assert here.registry.model("wake").baseline == 1
