@@ -22,7 +22,7 @@ from whimbrel.agent import sets
 from whimbrel.agent import settings as settings_file
 from whimbrel.agent.allowance import Allowance, day_budget_bytes
 from whimbrel.agent.assembly import can_patch
-from whimbrel.agent.attestation import Attester, open_attester
+from whimbrel.agent.attestation import find_attester
 from whimbrel.agent.backoff import Backoff, after_s_of
 from whimbrel.agent.bundle import Bundle, Switched
 from whimbrel.agent.changes import Changes
@@ -35,7 +35,7 @@ from whimbrel.agent.download import Download, Unfinished
 from whimbrel.agent.folder import claim
 from whimbrel.agent.housekeeping import Housekeeping
 from whimbrel.agent.installation import Installation
-from whimbrel.agent.labels import labels_of, labels_to_tell
+from whimbrel.agent.labels import labels_of, labels_to_tell, take_granted
 from whimbrel.agent.locks import held_alone
 from whimbrel.agent.mirrors import Mirrors
 from whimbrel.agent.options import AgentOptions
@@ -122,9 +122,9 @@ class Agent:
             network=self._network,
             clock=options.monotonic,
             confidential=is_confidential(settings.server),
-            granted=self._take_granted,
+            granted=functools.partial(take_granted, self._labels, self._own_labels),
             enrolled=self._runs.send_again,
-            attester=functools.partial(self._find_attester, options.attester),
+            attester=functools.partial(find_attester, options.attester, settings.attestation, folder),
         )
         self._api = api
         self._kept_keys = KeptReleaseKeys(folder, namespace=settings.namespace, device_id=settings.device_id, disk=disk)
@@ -170,18 +170,6 @@ class Agent:
             offline=lambda: self._network.offline,
             bundled=functools.partial(self._network.release_key, device_id=self.settings.device_id),
         )
-
-    def _take_granted(self, labels: dict[str, str]) -> None:
-        """The labels that the server gives this device win over its own. All parts share the one dictionary."""
-        without = [name for name in self._labels if name not in self._own_labels and name not in labels]
-        self._labels.update({**self._own_labels, **labels})
-        for name in without:
-            del self._labels[name]
-
-    def _find_attester(self, given: Attester | None) -> Attester | None:
-        """Who vouches for this device when it enrols: looked for only then."""
-        kind = self.settings.attestation
-        return given or (open_attester(kind, self.folder) if kind else None)
 
     def _make_download(self, url: str, chance: random.Random, *, monotonic: Clock) -> Download:
         return Download(

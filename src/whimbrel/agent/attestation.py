@@ -37,6 +37,11 @@ def check_attester(kind: str) -> str:
     return kind
 
 
+def find_attester(given: Attester | None, kind: str, folder: Path) -> Attester | None:
+    """Who vouches for this device when it enrols: the app's, or the installed one of `kind`; none for ""."""
+    return given or (open_attester(kind, folder) if kind else None)
+
+
 def open_attester(kind: str, folder: Path) -> Attester:
     """The attester of a kind that is installed here. `folder`: the agent's. Raises `UntrustedInput`."""
     factory = _loaded(_entry(kind))

@@ -48,6 +48,14 @@ def labels_of(given: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in {**seen_labels(), **given}.items() if not is_reserved(name)}
 
 
+def take_granted(labels: dict[str, str], own: Mapping[str, str], granted: Mapping[str, str]) -> None:
+    """Let the labels that the server gives win over the device's `own`, in the dictionary that all parts share."""
+    without_any = [name for name in labels if name not in own and name not in granted]
+    labels.update({**own, **granted})
+    for name in without_any:
+        del labels[name]
+
+
 def labels_to_tell(labels: Mapping[str, str], policies: Iterable[Policy]) -> dict[str, str]:
     """The labels that may leave the device: those that a policy asks for by name."""
     known = tuple(policies)

@@ -58,6 +58,11 @@ Hold = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Read the files and say which devices could run them; publish nothing.")
 ]
+VariantFor = Annotated[
+    list[str] | None,
+    typer.Option(help="What the nth model is for: platform=android,precision=int8,min_app_version=1.8.0. Repeat it."),
+]
+SemanticVersion = Annotated[str | None, typer.Option(help="As 2.4.1; otherwise the patch number is raised.")]
 Unchecked = Annotated[
     bool, typer.Option("--unchecked", help="Publish it although it fails the checks; the release says which.")
 ]
@@ -90,18 +95,11 @@ def publish(
     ],
     *,
     model: ModelName,
-    variant: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What the nth model is for: platform=android,precision=int8,min_app_version=1.8.0. Repeat it."
-        ),
-    ] = None,
+    variant: VariantFor = None,
     card: Annotated[
         Path | None, typer.Option(help="Model card: versions, training, metrics, compatibility, probe.")
     ] = None,
-    semantic_version: Annotated[
-        str | None, typer.Option(help="As 2.4.1; otherwise the patch number is raised.")
-    ] = None,
+    semantic_version: SemanticVersion = None,
     version: Annotated[
         str | None, typer.Option(help="Calendar version as 2026.03.05.1; otherwise the next of today.")
     ] = None,

@@ -69,7 +69,7 @@ def accept_version(
     """Publish the `release` document that the `publisher` role lists. `now`: POSIX seconds.
 
     `hold`: a first version waits for a rollout; so it does where the model needs a second person. `signed_by`: whose
-    model signature over all of its variants the caller verified. `actor`: the account that sent it; the publisher's role
+    model signature over all of its variants the caller verified. `actor`: the account that sent it; the role
     where there are no accounts. `sealed`: what comes with a sealed release, and is kept in `sealed_versions`.
 
     Raises `Conflict` where somebody was first, `Refused` for a budget or an artifact that is not stored,
