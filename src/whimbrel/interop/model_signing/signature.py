@@ -30,8 +30,11 @@ class SignedFiles(msgspec.Struct, frozen=True):
     files: dict[str, str]
 
 
-def read_anchor(content: bytes, *, what: str) -> str:
-    """The PEM text of a public key, or of root certificates. Raises `UntrustedInput`."""
+def read_anchor(content: bytes, *, method: str, what: str) -> str:
+    """The PEM text of a public key, or of root certificates, as `method` says. Raises `UntrustedInput`."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
     if len(content) > limits.ANCHOR_BYTES:
         raise UntrustedInput(
             f"{what} has {len(content)} bytes; a public key or root certificates have fewer than {limits.ANCHOR_BYTES}"
@@ -42,6 +45,14 @@ def read_anchor(content: bytes, *, what: str) -> str:
         raise UntrustedInput(f"{what} is no PEM text; expected a public key, or certificates") from error
     if "PRIVATE KEY" in text:
         raise UntrustedInput(f"{what} holds a private key; give its public half, and keep the private one to yourself")
+    try:
+        if method == "certificate":
+            x509.load_pem_x509_certificates(content)
+        else:
+            _check_curve(serialization.load_pem_public_key(content), what=what)
+    except ValueError as error:
+        kind = "root certificates" if method == "certificate" else "a public key"
+        raise UntrustedInput(f"{what} does not hold {kind} in PEM (-----BEGIN ...)") from error
     return text
 
 
