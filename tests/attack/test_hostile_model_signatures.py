@@ -16,6 +16,7 @@ from model_signing import hashing
 from support.model_signing import DAY, NOW, Authority, key_files, sign_model
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
+from whimbrel.flows.wording import signer_words
 from whimbrel.interop.model_signing.bundle import read_bundle
 from whimbrel.interop.model_signing.coverage import Contents, uncovered
 from whimbrel.interop.model_signing.signature import read_anchor, verify_signature
@@ -208,7 +209,10 @@ def test_a_certificate_that_may_not_sign_is_refused(tmp_path: Path, model: Path)
 def test_what_is_asked_for_is_public_and_of_a_known_kind(tmp_path: Path, signed: tuple[bytes, ModelSigner]) -> None:
     private, _ = key_files(tmp_path / "other", curve=ec.SECP256K1())
     with pytest.raises(UntrustedInput, match="private key"):
-        read_anchor(private.read_bytes(), what="the key")
+        read_anchor(private.read_bytes(), method="key", what="the key")
+    for method in ("key", "certificate"):
+        with pytest.raises(UntrustedInput, match="does not hold"):
+            read_anchor(b"nothing", method=method, what="the file")
     public = (tmp_path / "other" / "signer.pub").read_text()
     assert "P-256" in refusal(signed[0], ModelSigner(method="key", anchor=public))
     assert "no public key" in refusal(signed[0], ModelSigner(method="key", anchor="nothing"))
@@ -234,3 +238,9 @@ def test_other_files_than_the_signed_ones_are_not_covered() -> None:
     assert uncovered([packed], {"Manifest.json": "5" * 64, "Data/w": "6" * 64}) is None
     assert uncovered([packed], {"x/m.mlpackage/Manifest.json": "5" * 64, "x/m.mlpackage/Data/w": "6" * 64}) is None
     assert "'m.mlpackage/Data/w' is not" in str(uncovered([packed], {"m.mlpackage/Manifest.json": "5" * 64}))
+
+
+def test_a_demanded_key_is_named_as_its_signatures_name_it(signed: tuple[bytes, ModelSigner]) -> None:
+    bundle, by = signed
+    assert signer_words(by) == verify_signature(read_bundle(bundle), by, at=NOW).signer
+    assert signer_words(ModelSigner(method="key", anchor="???")) == "one given key"

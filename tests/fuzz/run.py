@@ -19,7 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 DELTA = ("containers", "patches", "parts")
-NAMES = ("documents", "reports", "metadata", "archives", "model_files", "texts", "answers")
+NAMES = ("documents", "reports", "metadata", "archives", "model_files", "texts", "provenance", "answers")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from whimbrel.cli.output import Json, note, print_json, print_table, say, size_o
 from whimbrel.cli.role_signers import role_signers
 from whimbrel.errors import Conflict, Refused, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings, NewSettings
-from whimbrel.flows.wording import condition_words, selector_words
+from whimbrel.flows.wording import condition_words, selector_words, signer_words
 from whimbrel.model.documents import encode, plain
 from whimbrel.model.ids import check_name
 from whimbrel.model.local_limits import LocalLimits
@@ -239,6 +239,7 @@ def _tell(model: ModelView) -> None:
         "labels": f"{', '.join(settings.report_labels) or 'none'} may be reported; {settings.hardware_label} names the "
         f"hardware class; slices: {', '.join(settings.slice_labels) or 'none'}",
         "budgets": "; ".join(budgets) or "none",
+        "signer": "none is demanded" if settings.model_signer is None else signer_words(settings.model_signer),
         "objectives": "; ".join(f"{each.words}, {each.action.replace('_', ' ')}" for each in settings.objectives)
         or "none",
         "anomalies": settings.anomalies.replace("_", " "),

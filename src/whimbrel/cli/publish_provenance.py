@@ -21,7 +21,7 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.connect import Client, quoted
 from whimbrel.cli.signer_files import read_bytes, signer_of
-from whimbrel.cli.sources import Source
+from whimbrel.cli.sources import Artifact, Source
 from whimbrel.cli.text_file import read_text
 from whimbrel.errors import Refused, UntrustedInput
 from whimbrel.flows.files.recipe_file import complete, read_recipe
@@ -215,7 +215,7 @@ def _verified(
         signed = verify_signature(read_bundle(content), signer, at=datetime.now(UTC))
         variants = {name: source for name, source in built_of.items() if id(source) in about}
         for source in variants.values():
-            if wrong := uncovered(_contents(source, scratch), signed.files):
+            if wrong := uncovered(unpacked_contents(source.artifacts, scratch), signed.files):
                 raise UntrustedInput(f"{path.name} is not over what would be published: {wrong}. Nothing was published")
         signatures.append(
             ModelSignature(
@@ -260,10 +260,10 @@ def _signer(given: GivenProvenance, demanded: ModelSigner | None, *, model: str)
     return asked
 
 
-def _contents(source: Source, scratch: Path) -> list[Contents]:
+def unpacked_contents(artifacts: Sequence[Artifact], scratch: Path) -> list[Contents]:
     """The files of a build as their signer saw them: what was packed is unpacked again, as devices do it."""
     contents = []
-    for artifact in source.artifacts:
+    for artifact in artifacts:
         folder = scratch / "unpacked" / artifact.file.sha256
         if artifact.file.packed and not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)

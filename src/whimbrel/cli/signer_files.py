@@ -15,7 +15,7 @@ from whimbrel.model.provenance import ModelSigner
 
 def signer_of(place: Path, *, method: str, identity: str) -> ModelSigner:
     """A signer by a file with a public key or root certificates. Raises `UntrustedInput`."""
-    anchor = read_anchor(read_bytes(place, limits.ANCHOR_BYTES, what=str(place)), what=str(place))
+    anchor = read_anchor(read_bytes(place, limits.ANCHOR_BYTES, what=str(place)), method=method, what=str(place))
     try:
         return msgspec.convert({"method": method, "anchor": anchor, "identity": identity}, ModelSigner)
     except msgspec.ValidationError as error:

@@ -1,5 +1,7 @@
 """Times and numbers as the sentences of flows say them, for people."""
 
+import base64
+import hashlib
 import math
 from datetime import UTC, datetime
 
@@ -34,8 +36,14 @@ def evidence_words(needed: float) -> str:
 
 
 def signer_words(signer: ModelSigner) -> str:
-    """Whose model signature is meant."""
-    return "one given key" if signer.method == "key" else f"{signer.identity}, by a certificate"
+    """Whose model signature is meant: a key by the digest of its DER form, as signatures name their signer."""
+    if signer.method == "certificate":
+        return f"{signer.identity}, by a certificate"
+    lines = [line.strip() for line in signer.anchor.splitlines() if not line.startswith("-----")]
+    try:
+        return f"key sha256:{hashlib.sha256(base64.b64decode(''.join(lines), validate=True)).hexdigest()}"
+    except ValueError:
+        return "one given key"
 
 
 def devices_words(count: int) -> str:

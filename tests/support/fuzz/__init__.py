@@ -43,6 +43,7 @@ TARGETS = {
         Target("archives", (f"{_AGENT}.bundle", "whimbrel.packing", "whimbrel.model.paths")),
         Target("model_files", (f"{_AGENT}.probes.structure", "whimbrel.model", "whimbrel.delta.containers")),
         Target("texts", ("whimbrel.flows.files", "whimbrel.model.selector_text", "whimbrel.cli.option_values"), 8192),
+        Target("provenance", ("whimbrel.interop.model_signing", "whimbrel.model", "whimbrel.flows.files.recipe_file")),
         Target("answers", (f"{_AGENT}.answers", f"{_AGENT}.backoff"), 4096),
     )
 }

@@ -52,8 +52,8 @@ def uncovered(contents: Sequence[Contents], signed: Mapping[str, str]) -> str | 
             return f"one file was signed, and {len(wanted)} are published; sign their folder"
         (name, digest), expected = next(iter(wanted.items())), signed[_SINGLE]
         return None if digest == expected else _differs(name, digest, expected)
-    if len(contents) == 1 and contents[0].inside and _objection(contents[0].inside, signed) is None:
-        return None
+    if len(contents) == 1 and any(name in signed for name in contents[0].inside):
+        return _objection(contents[0].inside, signed)
     return _objection(wanted, signed)
 
 

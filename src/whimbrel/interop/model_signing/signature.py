@@ -9,6 +9,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -30,8 +31,12 @@ class SignedFiles(msgspec.Struct, frozen=True):
     files: dict[str, str]
 
 
-def read_anchor(content: bytes, *, what: str) -> str:
-    """The PEM text of a public key, or of root certificates. Raises `UntrustedInput`."""
+def read_anchor(content: bytes, *, method: str, what: str) -> str:
+    """The PEM text of a public key, or of root certificates, as `method` says. Raises `UntrustedInput`."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    kind = "root certificates" if method == "certificate" else "a public key"
     if len(content) > limits.ANCHOR_BYTES:
         raise UntrustedInput(
             f"{what} has {len(content)} bytes; a public key or root certificates have fewer than {limits.ANCHOR_BYTES}"
@@ -42,6 +47,11 @@ def read_anchor(content: bytes, *, what: str) -> str:
         raise UntrustedInput(f"{what} is no PEM text; expected a public key, or certificates") from error
     if "PRIVATE KEY" in text:
         raise UntrustedInput(f"{what} holds a private key; give its public half, and keep the private one to yourself")
+    with _parsing(f"{what} does not hold {kind} in PEM (-----BEGIN ...) that can be read"):
+        if method == "certificate":
+            x509.load_pem_x509_certificates(content)
+        else:
+            _check_curve(serialization.load_pem_public_key(content), what=what)
     return text
 
 
@@ -69,10 +79,8 @@ def _by_key(bundle: Bundle, by: ModelSigner) -> SignedFiles:
     from cryptography.hazmat.primitives import serialization
     from model_signing._signing import sign_ec_key
 
-    try:
+    with _parsing("the key of the model's signer is no public key in PEM"):
         key = serialization.load_pem_public_key(by.anchor.encode())
-    except ValueError as error:
-        raise UntrustedInput("the key of the model's signer is no public key in PEM") from error
     _check_curve(key, what="the key of the model's signer")
     pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     signer = f"key {_fingerprint(key)}"
@@ -88,16 +96,12 @@ def _by_certificate(bundle: Bundle, by: ModelSigner, *, at: datetime) -> SignedF
     from cryptography import x509
     from model_signing._signing import sign_certificate
 
-    try:
+    with _parsing("a certificate of the model signature, or a root, cannot be read"):
         chain = [x509.load_der_x509_certificate(each) for each in bundle.certificates]
         roots = x509.load_pem_x509_certificates(by.anchor.encode())
-    except ValueError as error:
-        raise UntrustedInput(
-            f"a certificate of the model signature, or a root, cannot be read: {_words(error)}"
-        ) from error
-    _check_curve(chain[0].public_key(), what="the certificate of the model's signer")
-    _check_valid(chain, at=at)
-    identities = _identities(chain[0])
+        _check_curve(chain[0].public_key(), what="the certificate of the model's signer")
+        _check_valid(chain, at=at)
+        identities = list(_names_of(chain[0]))
     if by.identity and by.identity not in identities:
         names = ", ".join(one_line(each)[:80] for each in identities[:3]) or "nobody"
         raise UntrustedInput(f"the model was signed by {names}; asked for is {by.identity}")
@@ -163,10 +167,31 @@ def _check_valid(chain: Sequence[Any], *, at: datetime) -> None:
             )
     try:
         usage = chain[0].extensions.get_extension_for_class(x509.KeyUsage).value
-    except (x509.ExtensionNotFound, ValueError) as error:
+    except x509.ExtensionNotFound as error:
         raise UntrustedInput("the certificate of the model's signer does not say what its key may do") from error
     if not usage.digital_signature:
         raise UntrustedInput("the certificate of the model's signer is not for signatures")
+
+
+@contextmanager
+def _parsing(refusal: str) -> Iterator[None]:
+    """Turn what the library raises for a key or certificate that it cannot read into a refusal."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        yield
+    except (
+        ValueError,
+        TypeError,
+        UnsupportedAlgorithm,
+        x509.AttributeNotFound,
+        x509.DuplicateExtension,
+        x509.ExtensionNotFound,
+        x509.InvalidVersion,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
+        raise UntrustedInput(f"{refusal} ({_words(error)})") from error
 
 
 def _check_curve(key: object, *, what: str) -> None:
@@ -176,12 +201,8 @@ def _check_curve(key: object, *, what: str) -> None:
         raise UntrustedInput(f"{what} is of a kind that model_signing does not use; expected P-256, P-384 or P-521")
 
 
-def _identities(certificate: Any) -> list[str]:
-    """Whom a certificate names: in its subject's alternative names, or else its common name."""
-    return list(_names_of(certificate))
-
-
 def _names_of(certificate: Any) -> Iterator[str]:
+    """Whom a certificate names: in its subject's alternative names, or else its common name."""
     from cryptography import x509
 
     try:
@@ -190,8 +211,6 @@ def _names_of(certificate: Any) -> Iterator[str]:
         for attribute in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
             yield str(attribute.value)
         return
-    except ValueError as error:
-        raise UntrustedInput(f"the certificate of the model's signer cannot be read: {_words(error)}") from error
     for kind in (x509.RFC822Name, x509.UniformResourceIdentifier, x509.DNSName):
         yield from names.get_values_for_type(kind)
 
