@@ -142,8 +142,9 @@ def test_signing_twice_and_with_no_key_that_is_wanted_is_said(desk: Desk) -> Non
     ("change", "error", "words"),
     [
         (lambda it: it.set_threshold("root", 2), Refused, "which nobody could"),
-        (lambda it: it.revoke("targets", it.keys_of("targets").keyids[0]), Refused, "which nobody could"),
-        (lambda it: it.revoke("targets", "zz"), NotFound, "has no keys 'zz'"),
+        (lambda it: it.revoke("targets", it.keys_of("targets").keyids[0]), Refused, "is the only key of targets"),
+        (lambda it: it.revoke("targets", "zz"), UntrustedInput, "is too short to name a key"),
+        (lambda it: it.revoke("targets", "zzzzzz"), NotFound, "has no key 'zzzzzz'"),
         (lambda it: it.renew("timestamp"), Refused, "signed anew by the server"),
         (lambda it: it.expand("wake"), NotFound, "there is no role 'wake'"),
         (lambda _: None, Refused, "nothing would change"),

@@ -135,8 +135,8 @@ def revoke_token(
     token = token_for(accounts, name_or_id, caller=caller, now=now)
     if not although_last and is_last_admin(accounts, token, admins_sign_in=admins_sign_in, now=now):
         raise Refused(
-            f"token {token.name} is the last with the role admin: nobody could make people or settle roles any more "
-            "but who has the repository's folder; make another one first (whimbrel token create NAME --person WHO "
+            f"token {token.name} is the last with the role admin: nobody could make people or settle roles any more, "
+            "except whoever has the repository's folder; make another first (whimbrel token create NAME --person WHO "
             "--role admin), or say --although-last"
         )
     if token.revoked_at is None:
