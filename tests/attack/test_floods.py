@@ -47,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server with few connections and a server's own deadlines: what is busy stays busy while a test looks."""
     folder = repository(tmp_path_factory.mktemp("patient") / "repo", versions=0)
-    with serving(folder, bounds=Bounds(connections=12, room_after_s=0.2)) as running:
+    with serving(folder, bounds=Bounds(connections=12, room_after_s=5)) as running:
         with running.people() as people:
             people.put(f"/artifacts/{DIGEST}", content=ARTIFACT).raise_for_status()
         yield running
@@ -333,6 +333,7 @@ def test_idle_connections_give_way_where_there_are_too_many(server: Running) -> 
 
 def test_more_connections_than_there_may_be_hear_503_at_once(patient: Running) -> None:
     until(lambda: not_refused(patient))
+    time.sleep(0.5)  # and that connection is gone
     with connections(patient.devices, 12) as busy:
         for client in busy:
             client.sendall(post("/default/device/v1/reports", "content-length: 1000", "expect: 100-continue"))
@@ -350,6 +351,23 @@ def not_refused(server: Running) -> bool:
             return http.get(f"{server.devices}/healthz").status_code == 200
         except httpx.TransportError:
             return False
+
+
+def test_requests_that_do_not_come_on_give_way(tmp_path: Path) -> None:
+    """Half a head, or a body of which nothing comes, held a place for ten seconds, or thirty: five addresses that
+    opened them again and again shut out everybody who wanted to take a version back.
+    """
+    bounds = Bounds(connections=12, room_after_s=0.2, head_s=600, body_wait_s=600)
+    with serving(repository(tmp_path / "repo", versions=0), bounds=bounds) as server:
+        for request in (b"GET /", post("/default/device/v1/reports", "content-length: 1000")):
+            time.sleep(0.5)  # the last connection of before is gone: the next twelve are all that there may be
+            with connections(server.devices, 12) as held:
+                for client in held:
+                    client.sendall(request)
+                time.sleep(2 * bounds.room_after_s)
+                until(lambda: not_refused(server))
+                assert status_of(rest_of(held[0])) == 503
+            until(lambda: not_refused(server))
 
 
 def test_handshakes_that_never_end_give_way(tmp_path: Path) -> None:

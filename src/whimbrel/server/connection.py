@@ -11,6 +11,9 @@ refused as soon as it passes one, with a short answer where an answer can still 
     IDLE      the next request                                after `idle_s`; sooner where others need the room
     CLOSING   that the client takes the rest of an answer     after `close_s`
 
+Where others need the room, connections give way that are NEW, IDLE, in a HEAD, or in a BODY that comes below
+`body_rate`: each of these costs a client nothing to hold.
+
 Whatever the phase is, a client that takes nothing of its answer for `send_wait_s` is cut off. Deadlines are looked at
 by `Listener`, once a second for all connections: a timer for each request would cost more than the request.
 """
@@ -218,6 +221,20 @@ class Connection(HttpToolsProtocol):
         """Read nothing more, and cut it off after `close_s`: the client may take its answer until then."""
         self._enter(Phase.CLOSING)
         self.flow.pause_reading()
+
+    def gives_way_since(self, now: float) -> float | None:
+        """Since when it holds a place for nothing; None where it does not. `now`: by the monotonic clock."""
+        if self.phase in {Phase.NEW, Phase.HEAD, Phase.IDLE}:
+            return self.since
+        slow = self._body_bytes < self._bounds.body_rate_bytes_s * (now - self.since)
+        return self.since if self.phase is Phase.BODY and slow and not self.flow.read_paused else None
+
+    def give_way(self) -> None:
+        """End it for others; where a request is on its way, with an answer."""
+        if self.phase in {Phase.HEAD, Phase.BODY}:
+            self.refuse(503, "others need the place of a request that does not come on; come again later")
+        else:
+            self.end()
 
     def refuse(self, status: int, detail: str) -> None:
         """Answer with a problem document, where no other answer is under way, and close."""

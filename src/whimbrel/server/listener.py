@@ -1,8 +1,8 @@
 """A listening socket and its connections: who gets one, and which ones give way?
 
 1. There are never more connections than this process has descriptors for, so that `accept` does not fail: whoever comes
-   beyond that finds the place of the connection that was idle longest, or of a handshake that lasts, and where there is
-   neither a 503 at once.
+   beyond that finds the place of the connection that was idle longest, or of a handshake or request that does not come
+   on, and where there is none a 503 at once.
 2. One address gets a part of them. Trusted proxies bring many clients, and are not counted.
 3. Where the system has no descriptor all the same, accepting pauses for a second. It does not fail in a loop.
 4. Once a second all connections' deadlines are looked at (`connection.Connection.look`).
@@ -20,7 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
 from operator import itemgetter
 from typing import Any, cast
 
@@ -30,7 +29,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from whimbrel import limits
 from whimbrel.errors import reason_of
 from whimbrel.server.addresses import Networks
-from whimbrel.server.connection import Bounds, Connection, Phase, refusal
+from whimbrel.server.connection import Bounds, Connection, refusal
 from whimbrel.server.damped_log import DampedLog
 from whimbrel.server.http import PEER, App, Receive, Scope, Send
 from whimbrel.server.tls import Certificate
@@ -38,7 +37,6 @@ from whimbrel.server.tls import Certificate
 log = logging.getLogger(__name__)
 
 _FULL = "there are as many connections as this server can hold"
-_GIVES_WAY = {Phase.NEW, Phase.IDLE}
 
 
 class Listener:
@@ -192,15 +190,17 @@ class Listener:
             self.refusals.flush()
 
     def _make_room(self, now: float) -> bool:
-        """End the connections that were idle longest, and handshakes that last longest. Whether there were any."""
+        """End what holds a place for nothing, the longest first: connections and handshakes. Whether there was any."""
         if now < self._no_room_until:
             return False
         before = now - self._bounds.room_after_s
-        idle: Iterator[tuple[float, Callable[[], object]]]
-        idle = ((each.since, each.end) for each in self._connections() if each.phase in _GIVES_WAY)
-        half_open = ((since, task.cancel) for task, since in self._handshakes.items())
-        old = (each for each in chain(idle, half_open) if each[0] <= before)
-        longest = heapq.nsmallest(limits.MADE_ROOM_FOR, old, key=itemgetter(0))
+        held: list[tuple[float, Callable[[], object]]]
+        held = [(since, task.cancel) for task, since in self._handshakes.items() if since <= before]
+        for each in self._connections():
+            since = each.gives_way_since(now)
+            if since is not None and since <= before:
+                held.append((since, each.give_way))
+        longest = heapq.nsmallest(limits.MADE_ROOM_FOR, held, key=itemgetter(0))
         for _, end in longest:
             end()
         if longest:
