@@ -18,7 +18,7 @@ from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, print_json, say
-from whimbrel.cli.role_signers import key_folder
+from whimbrel.cli.role_signers import key_folder, proven_roles
 from whimbrel.durable import write_durably
 from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.model.documents import parse
@@ -39,13 +39,12 @@ from whimbrel.stores.key_ceremony import (
     write_draft,
 )
 from whimbrel.stores.key_folder import KeyFolder
-from whimbrel.stores.signed_metadata import read_metadata
+from whimbrel.stores.proven_roles import PRIVATE, trusted_root_of
 from whimbrel.stores.signer import Key, PublicKey, make_signer, read_bounded
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import short
 
 _ONLINE = (roles.SNAPSHOT, roles.TIMESTAMP, POLICY)
-_TRUSTED_ROOT = "trusted-root"  # no suffix: it is no key
 
 Role = Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp, policy, or publisher-MODEL.")]
 DraftFile = Annotated[Path, typer.Argument(help="The draft.")]
@@ -191,7 +190,7 @@ def sign(
     It needs no server: do it on a machine without a network.
     """
     folder, draft = key_folder(keys.expanduser()), _read(file)
-    known = trusted_root if trusted_root is not None else folder.path / _TRUSTED_ROOT
+    known = trusted_root if trusted_root is not None else trusted_root_of(folder.path, draft.namespace)
     remembered = known.read_bytes() if known.exists() else None
     if trusted_root is not None and remembered is None:
         raise NotFound(f"there is no file {trusted_root}; expected the root that devices are built with")
@@ -205,7 +204,7 @@ def sign(
     confirm("to sign this", consequence=where, yes=yes, nature="lets others act with your name")
     signed, keyids = sign_draft(draft, folder)
     write_durably((output or file).expanduser(), write_draft(signed))
-    write_durably(folder.path / _TRUSTED_ROOT, last_root(draft))
+    write_durably(trusted_root_of(folder.path, draft.namespace), last_root(draft), mode=PRIVATE)
     if json:
         print_json(_view(signed) | {"signed_by": keyids})
         return
@@ -222,13 +221,9 @@ def submit(client: Client, file: DraftFile, because: Why = "", yes: Yes = False,
 
 
 def begin_ceremony(client: Client) -> Ceremony:
-    """What is signed now, from the server."""
-    newest = client.get_bytes("roles/root")
-    last = read_metadata(newest, what="root").signed.version
-    chain = [client.get_bytes(f"roles/root?version={version}") for version in range(1, last)]
-    return Ceremony(
-        client.namespace, [*chain, newest], lambda role: client.get_bytes(f"roles/{role}"), now=datetime.now(UTC)
-    )
+    """What is signed now, from the server, proven: the draft may be signed at once."""
+    proven = proven_roles(client)
+    return Ceremony(client.namespace, proven.roots(), proven.role, now=datetime.now(UTC))
 
 
 def _replaced(ceremony: Ceremony, role: str, key: str | None) -> str:
@@ -334,6 +329,7 @@ def _send(client: Client, draft: Draft, *, because: str, json: bool) -> None:
     unused = set(client.get("keys/roles", as_=RoleStatesView).unused)
     body = NewKeyChange(documents=documents_of(draft), because=because or draft.summary)
     done = client.send("POST", "keys/changes", body, as_=KeyChangeView)
+    proven_roles(client).remember(documents_of(draft))
     if json:
         print_json(done)
         return

@@ -26,7 +26,7 @@ from whimbrel.cli.model_checks import Objections, TriedModel, check_files, try_m
 from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, waiting
 from whimbrel.cli.publish_report import Patches, Published, tell_published
-from whimbrel.cli.role_signers import role_signers
+from whimbrel.cli.role_signers import check_next_serial, proven_roles, role_signers
 from whimbrel.cli.sources import Source, read_sources
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
 from whimbrel.flows.files.card import Card, CardProbe, CardReference, read_card
@@ -232,7 +232,9 @@ def _send(
 ) -> Published:
     """Store what is not stored yet, sign, and hand over."""
     model = release.model
-    signer, *others = role_signers(client, roles.publisher_role(model))
+    proven, publisher = proven_roles(client), roles.publisher_role(model)
+    signer, *others = role_signers(client, proven, publisher)
+    check_next_serial(proven, release)
     stored, sent = [], []
     artifacts = {each.file.sha256: each.bytes_at for source in draft.sources for each in source.artifacts}
     for sha256, bytes_at in artifacts.items():
@@ -243,7 +245,7 @@ def _send(
         sent.append(sha256)
     document = encode(release)
     role = publish_documents(
-        client.get_bytes(f"roles/{roles.publisher_role(model)}"),
+        proven.role(publisher),
         {roles.release_path(model, release.serial): document},
         signer=signer,
         others=others,
@@ -252,6 +254,7 @@ def _send(
     held = is_held(draft.card.rollout, hold=draft.hold)
     body = NewVersion(release=document, publisher=role, hold=held)
     accepted = client.send("POST", f"models/{quoted(model)}/versions", body, as_=PublishedVersion)
+    proven.remember({publisher: role})
     twins = [v.version for v in earlier if v.build_hash == release.build_hash]
     rollout, begun = draft.card.rollout, None
     if rollout is not None and held and not draft.hold and not earlier:

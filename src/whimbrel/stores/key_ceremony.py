@@ -23,7 +23,14 @@ from whimbrel import limits
 from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.model.documents import Document, convert, digest_of, encode
 from whimbrel.stores.key_folder import KeyFolder
-from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, expiry, read_metadata, role_keys
+from whimbrel.stores.signed_metadata import (
+    SERIALIZER,
+    add_signature,
+    delegations_beyond_their_own,
+    expiry,
+    read_metadata,
+    role_keys,
+)
 from whimbrel.stores.signer import Key, check_id
 from whimbrel.stores.tuf_repository import add_delegations
 from whimbrel.trust import roles
@@ -217,6 +224,8 @@ def changes_of(draft: Draft) -> list[str]:
         sentences.append(f"{role}: version {then.version} after {now.version}, valid until {then.expires:%Y-%m-%d}")
         if role not in {roles.ROOT, roles.TARGETS} and then.targets != now.targets:
             raise UntrustedInput(f"the draft changes what {role} lists, besides its keys; do not sign it")
+        if role not in {roles.ROOT, roles.TARGETS} and then.delegations is not None:
+            raise UntrustedInput(f"the draft lets others sign for {role}; do not sign it, and ask who made it")
     return sentences
 
 
@@ -357,6 +366,7 @@ def _other_changes(role: str, before: Any, after: Any) -> list[str]:
     elif cast("Targets", before).targets != cast("Targets", after).targets:
         words.append(f"{role}: lists other documents. DO NOT SIGN unless you know why")
     else:
+        words += [f"{each}. DO NOT SIGN" for each in delegations_beyond_their_own(after)]
         listed = [side.delegations.roles if side.delegations else {} for side in (before, after)]
         for name, delegated in (listed[1] or {}).items():
             old = (listed[0] or {}).get(name)

@@ -17,6 +17,7 @@ from tuf.api.serialization.json import JSONSerializer
 from whimbrel import limits
 from whimbrel.errors import InvariantBroken, Unavailable, UntrustedInput, WhimbrelError
 from whimbrel.stores.signer import Key, Signer
+from whimbrel.trust import roles
 from whimbrel.trust.role_keys import RoleKeys
 
 SERIALIZER = JSONSerializer(compact=False)
@@ -89,6 +90,26 @@ def verify(delegator: Root | Targets, role: str, metadata: Metadata[Any], *, now
         ) from error
     if now is not None and metadata.signed.is_expired(now):
         raise UntrustedInput(f"{role} expired on {metadata.signed.expires:%Y-%m-%d}; check the clock and sign it anew")
+
+
+def delegations_beyond_their_own(targets: Targets) -> list[str]:
+    """What a targets role delegates that is not a model's own, a sentence each: nothing, in an honest one.
+
+    The first role whose paths match a document is asked for it, so a further role could shadow a publisher.
+    """
+    words = []
+    delegations = targets.delegations
+    if delegations is not None and delegations.succinct_roles is not None:
+        words.append("targets delegates to a row of roles by hashes, which no model has")
+    for name, delegated in ((delegations.roles if delegations else None) or {}).items():
+        try:
+            own = roles.paths_of(name)
+        except ValueError:
+            own = None
+        if own is None or delegated.paths != own or not delegated.terminating:
+            shown = ", ".join((delegated.paths or delegated.path_hash_prefixes or ())[:3])
+            words.append(f"{name} may sign {shown}, which is not what a role of that name signs")
+    return words
 
 
 def expiry(now: datetime, life: timedelta) -> datetime:

@@ -34,7 +34,15 @@ from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.rows import upsert
-from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, expiry, read_metadata, role_keys, verify
+from whimbrel.stores.signed_metadata import (
+    SERIALIZER,
+    add_signature,
+    delegations_beyond_their_own,
+    expiry,
+    read_metadata,
+    role_keys,
+    verify,
+)
 from whimbrel.stores.signer import Key, Signer
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import RoleKeys
@@ -150,11 +158,14 @@ class SignedRoles:
     def accept_delegation(self, content: bytes, *, now: datetime) -> Metadata[Targets]:
         """A new version of the top-level targets, signed offline.
 
-        Raises `UntrustedInput` when the signature is missing or wrong, or the role expired.
+        Raises `UntrustedInput` when the signature is missing or wrong, or the role expired; `Refused` where it
+        lets a role sign what is not its model's.
         """
         metadata = cast("Metadata[Targets]", read_metadata(content, what=roles.TARGETS, kind=Targets))
         root = cast("Metadata[Root]", read_metadata(self.role_bytes(roles.ROOT), what=roles.ROOT))
         verify(root.signed, roles.TARGETS, metadata, now=now)
+        if beyond := delegations_beyond_their_own(metadata.signed):
+            raise Refused(f"the new targets role is not taken: {beyond[0]}")
         self.add_role(roles.TARGETS, metadata, content=content)
         return metadata
 
@@ -162,6 +173,8 @@ class SignedRoles:
         """Accept a publisher's next version and its documents. It may add releases and change its line; no more."""
         metadata = cast("Metadata[Targets]", read_metadata(content, what=role, kind=Targets))
         verify(self.targets_role(roles.TARGETS).signed, role, metadata, now=now)
+        if metadata.signed.delegations is not None:
+            raise Refused(f"the new {role} delegates to others; only the targets role does")
         before: dict[str, TargetFile] = {}
         if self.newest().get(role):
             before = self.targets_role(role).signed.targets
