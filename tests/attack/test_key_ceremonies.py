@@ -311,6 +311,8 @@ def test_second_person_is_needed_where_the_threshold_says_so(server: Running, tm
     done("keys", "sign", draft, "--keys", server.folder / "keys" / "offline", "--yes")
     done("keys", "sign", draft, "--keys", tmp_path / "anna", "--yes")
     done("keys", "submit", draft, "-R", server.folder, "--yes")
+    again = whimbrel("keys", "submit", draft, "-R", server.folder, "--yes")
+    assert (again.status, "it was submitted already, or another change came first" in again.err) == (4, True)
     alone = done("keys", "renew", "root", "-R", server.folder, "--draft", tmp_path / "alone.json")
     assert not alone["complete"]
     content = next_role(server, "root", lambda _: None, key(server, "root"))

@@ -32,6 +32,7 @@ from whimbrel.stores.key_ceremony import (
     check_before,
     documents_of,
     last_root,
+    next_versions,
     read_draft,
     root_fingerprint,
     sign_draft,
@@ -318,11 +319,24 @@ def _submit(client: Client, draft: Draft, *, because: str, yes: bool, json: bool
     lacking = [wanted for wanted in signatures(draft) if wanted.missing]
     if lacking:
         raise UntrustedInput(f"the draft is not signed yet: {'; '.join(_words(each) for each in lacking)}")
+    _check_fresh(client, draft)
     if not json:
         for sentence in changes_of(draft):
             say(f"  {sentence}")
     confirm(f"to {draft.summary}", consequence="devices follow with their next refresh", yes=yes, nature="moves trust")
     _send(client, draft, because=because, json=json)
+
+
+def _check_fresh(client: Client, draft: Draft) -> None:
+    """Raises `Conflict` for a draft whose next versions exist already: it can never be taken."""
+    now = {state.role: state.version for state in client.get("keys/roles", as_=RoleStatesView).roles}
+    for role, version in next_versions(draft).items():
+        if now.get(role, 0) >= version:
+            raise Conflict(
+                f"the draft makes version {version} of {role}, and the server has version {now[role]}: it was "
+                "submitted already, or another change came first. See `whimbrel keys status`; where something "
+                "lacks, make a new draft"
+            )
 
 
 def _send(client: Client, draft: Draft, *, because: str, json: bool) -> None:

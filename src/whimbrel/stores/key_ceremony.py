@@ -126,6 +126,8 @@ class Ceremony:
 
     def renew(self, role: str) -> None:
         """Sign a role anew, with its whole life before it. Raises `Refused` for a role that the server signs."""
+        if (model := roles.model_of_floor(role)) is not None:
+            raise Refused(f"{role} is signed anew with: whimbrel floor renew {model}")
         if not roles.is_offline(role):
             raise Refused(f"{role} is signed anew by the server; people renew root, targets and publishers")
         self._next(role)
@@ -209,6 +211,11 @@ def write_draft(draft: Draft) -> bytes:
 def documents_of(draft: Draft) -> dict[str, bytes]:
     """The next version of each role, as the server takes it."""
     return {role: _metadata(body, role).to_bytes(SERIALIZER) for role, body in draft.after.items()}
+
+
+def next_versions(draft: Draft) -> dict[str, int]:
+    """The version that the draft makes of each role."""
+    return {role: _metadata(body, role).signed.version for role, body in draft.after.items()}
 
 
 def changes_of(draft: Draft) -> list[str]:
