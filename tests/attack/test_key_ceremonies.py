@@ -4,6 +4,8 @@ Each attack is sent to a real server; afterwards nothing has changed, and device
 """
 
 import base64
+import copy
+import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 from securesystemslib.signer import CryptoSigner, SSlibKey
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Delegations, Metadata, Root, Targets
 
 from support.agents import AllGood
 from support.server import Running, done, model_file, repository, serving, whimbrel
@@ -162,9 +164,56 @@ def test_change_of_keys_changes_nothing_else(server: Running) -> None:
     def widen(targets: Any) -> None:
         targets.delegations.roles["policy-wake"].paths.append("models/*")
 
-    for change, sentence in ((drop, "drops publisher-wake"), (widen, "sign other paths")):
+    for change, sentence in (
+        (drop, "drops publisher-wake"),
+        (widen, "deltas/wake/*, models/*, which is not what a role of that name signs"),
+    ):
         status, words = sent(server, targets=next_role(server, "targets", change, key(server, "targets")))
         assert (status, sentence in words) == (403, True), words
+
+
+def drafted(server: Running, draft: Path, *roles: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """A draft that whoever passed it on has changed."""
+    done("keys", "renew", *roles, "-R", server.folder, "--draft", draft)
+    body = json.loads(draft.read_bytes())
+    change(body["after"])
+    draft.write_text(json.dumps(body))
+
+
+def test_role_that_shadows_a_publisher_is_said_to_who_signs_and_refused(server: Running, tmp_path: Path) -> None:
+    """A draft showed a further role by its name alone, and the server took it: its key signed versions of the model."""
+    thief, draft = CryptoSigner.generate_ed25519().public_key, tmp_path / "renew.json"
+
+    def shadow(after: dict[str, Any]) -> None:
+        delegations = after["targets"]["signed"]["delegations"]
+        delegations["keys"][thief.keyid] = thief.to_dict()
+        helper = {"keyids": [thief.keyid], "name": "publisher-sleep", "paths": ["models/wake/*"], "threshold": 1}
+        delegations["roles"].insert(0, helper | {"terminating": True})
+
+    drafted(server, draft, "targets", change=shadow)
+    warning = "publisher-sleep may sign models/wake/*, which is not what a role of that name signs"
+    assert f"{warning}. DO NOT SIGN" in whimbrel("keys", "show", draft).out
+    done("keys", "sign", draft, "--keys", server.folder / "keys" / "offline", "--yes")
+    before = done("keys", "status", "-R", server.folder)
+    answer = whimbrel("keys", "submit", draft, "-R", server.folder, "--yes")
+    assert (answer.status, warning in answer.err) == (4, True)
+    assert done("keys", "status", "-R", server.folder) == before
+
+
+def test_publisher_that_lets_others_sign_is_neither_signed_nor_taken(server: Running, tmp_path: Path) -> None:
+    thief, draft = CryptoSigner.generate_ed25519().public_key, tmp_path / "renew.json"
+    helper = {"keyids": [thief.keyid], "name": "x", "paths": ["models/wake/*"], "threshold": 1, "terminating": True}
+    delegations = {"keys": {thief.keyid: thief.to_dict()}, "roles": [helper]}
+    role = "publisher-wake"
+    drafted(server, draft, role, change=lambda after: after[role]["signed"].update(delegations=delegations))
+    signed = whimbrel("keys", "sign", draft, "--keys", server.folder / "keys" / "offline", "--yes")
+    assert (signed.status, "lets others sign for publisher-wake" in signed.err) == (2, True)
+
+    def delegate(targets: Targets) -> None:
+        targets.delegations = Delegations.from_dict(copy.deepcopy(delegations))
+
+    status, words = sent(server, **{role: next_role(server, role, delegate, key(server, role))})
+    assert (status, "delegates to others" in words) == (403, True)
 
 
 def test_online_role_is_not_taken_from_people(server: Running) -> None:
@@ -317,6 +366,8 @@ def test_second_person_is_needed_where_the_threshold_says_so(server: Running, tm
     done("keys", "sign", draft, "--keys", server.folder / "keys" / "offline", "--yes")
     done("keys", "sign", draft, "--keys", tmp_path / "anna", "--yes")
     done("keys", "submit", draft, "-R", server.folder, "--yes")
+    again = whimbrel("keys", "submit", draft, "-R", server.folder, "--yes")
+    assert (again.status, "it was submitted already, or another change came first" in again.err) == (4, True)
     alone = done("keys", "renew", "root", "-R", server.folder, "--draft", tmp_path / "alone.json")
     assert not alone["complete"]
     content = next_role(server, "root", lambda _: None, key(server, "root"))

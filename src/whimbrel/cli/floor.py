@@ -16,7 +16,7 @@ from whimbrel.cli.key_drafts import say_waits
 from whimbrel.cli.key_secrets import ask_secret
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, when
-from whimbrel.cli.role_signers import role_signers
+from whimbrel.cli.role_signers import proven_line, proven_roles, role_signers
 from whimbrel.errors import Conflict, NotFound, WhimbrelError
 from whimbrel.flows.publishing.set_floor import FloorState
 from whimbrel.model.release import Floor, Line
@@ -24,6 +24,7 @@ from whimbrel.server.admin.views.floors import LiftedFloor, NewFloor
 from whimbrel.server.admin.views.repository import KeyChangeView
 from whimbrel.stores.floor_roles import delegate_floor, sign_floor
 from whimbrel.stores.floor_roles import lift_floor as without_floor
+from whimbrel.stores.proven_roles import ProvenRoles
 from whimbrel.stores.signed_metadata import read_metadata
 from whimbrel.stores.signer import Signer, load_signer, make_signer
 from whimbrel.trust import roles
@@ -60,8 +61,8 @@ def require(
     It makes a key, floor-<model>.pem. That key cannot sign a version or a line, so a pipeline may hold it and renew the
     floor with `whimbrel floor renew`. Where nobody renews it, devices go on with what they run, and take nothing new.
     """
-    keys, now = client.keys(), datetime.now(UTC)
-    targets = role_signers(client, roles.TARGETS)
+    keys, now, proven = client.keys(), datetime.now(UTC), proven_roles(client)
+    targets = role_signers(client, proven, roles.TARGETS)
     if floor_of(client, name) is not None:
         raise Conflict(f"{name} has a floor already; sign it anew with: whimbrel floor renew {name}")
     client.get(f"models/{quoted(name)}/line", as_=Line)  # before anybody is asked: is there such a model?
@@ -75,10 +76,8 @@ def require(
     is_new = not place.exists()
     signer = make_signer(place) if is_new else load_signer(place, secrets=ask_secret)
     try:
-        delegated = delegate_floor(
-            client.get_bytes(f"roles/{roles.TARGETS}"), name, floor=_key(signer), signers=targets, now=now
-        )
-        state = _sign(client, name, [signer], days=expires_days, targets=delegated, now=now)
+        delegated = delegate_floor(proven.role(roles.TARGETS), name, floor=_key(signer), signers=targets, now=now)
+        state = _sign(client, proven, name, [signer], days=expires_days, targets=delegated, now=now)
     except WhimbrelError:
         if is_new:
             place.unlink()
@@ -110,15 +109,15 @@ def renew(
     whimbrel floor renew --if-due          # once a day, in a pipeline that holds the floor keys
     """
     floors = [floor_of(client, name) for name in names] if names else _floors(client)
-    renewed = []
+    renewed, proven = [], proven_roles(client)
     for name, floor in zip(names or [each.model for each in floors if each is not None], floors, strict=True):
         if floor is None:
             raise NotFound(f"{name} has no floor; begin with: whimbrel floor require {name} --expires-days 30")
         if if_due and not floor.is_due(time.time()):
             continue
-        signers = role_signers(client, roles.floor_role(name))
+        signers = role_signers(client, proven, roles.floor_role(name))
         days = expires_days or floor.days
-        renewed.append(_sign(client, name, signers, days=days, targets=None, now=datetime.now(UTC)))
+        renewed.append(_sign(client, proven, name, signers, days=days, targets=None, now=datetime.now(UTC)))
     if json:
         print_json(renewed)
         return
@@ -160,16 +159,19 @@ def lift(
     """Ask for no floor of a model any more, with the targets key."""
     if floor_of(client, name) is None:
         raise NotFound(f"{name} has no floor; see: whimbrel floor show")
-    targets = role_signers(client, roles.TARGETS)
+    proven = proven_roles(client)
+    targets = role_signers(client, proven, roles.TARGETS)
     confirm(
         f"to lift the floor of {name}",
         consequence="who holds the online keys can bring revoked versions to new devices again",
         nature="changes what devices believe",
         yes=yes,
     )
-    body = without_floor(client.get_bytes(f"roles/{roles.TARGETS}"), name, signers=targets, now=datetime.now(UTC))
+    body = without_floor(proven.role(roles.TARGETS), name, signers=targets, now=datetime.now(UTC))
     order = LiftedFloor(targets=body, because=because)
     done = client.send("POST", f"models/{quoted(name)}/floor/lift", order, as_=KeyChangeView)
+    if done.proposal is None:
+        proven.remember({roles.TARGETS: body})
     if json:
         print_json({"model": name, "floor": None, "proposal": done.proposal})
         return
@@ -191,18 +193,27 @@ def first_floor(
 
 
 def _sign(
-    client: Client, name: str, signers: Sequence[Signer], *, days: int, targets: bytes | None, now: datetime
+    client: Client,
+    proven: ProvenRoles,
+    name: str,
+    signers: Sequence[Signer],
+    *,
+    days: int,
+    targets: bytes | None,
+    now: datetime,
 ) -> FloorState:
-    line = client.get(f"models/{quoted(name)}/line", as_=Line)
-    role = roles.floor_role(name)
-    try:
-        version = read_metadata(client.get_bytes(f"roles/{role}"), what=role).signed.version
+    role, line = roles.floor_role(name), proven_line(client, proven, name)
+    try:  # nobody delegates a floor that is required anew: only its number counts
+        before = proven.role(role) if targets is None else client.get_bytes(f"roles/{role}")
+        version = read_metadata(before, what=role).signed.version
     except NotFound:
         version = 0
     floor = Floor(model=name, sequence=line.sequence, days=days)
     document, signed = sign_floor(floor, version=version + 1, signers=signers, now=now)
     body = NewFloor(floor=document, role=signed, targets=targets)
-    return client.send("PUT", f"models/{quoted(name)}/floor", body, as_=FloorState)
+    state = client.send("PUT", f"models/{quoted(name)}/floor", body, as_=FloorState)
+    proven.remember({role: signed} | ({} if targets is None else {roles.TARGETS: targets}))
+    return state
 
 
 def floor_of(client: Client, name: str) -> FloorState | None:

@@ -20,7 +20,7 @@ from whimbrel.cli.connect import Client, connected
 from whimbrel.cli.key_drafts import Why, hand_on, send_change
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, say
-from whimbrel.cli.role_signers import key_folder
+from whimbrel.cli.role_signers import key_folder, proven_roles
 from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.model.documents import parse
 from whimbrel.server.admin.views.repository import KeyView, NewOnlineKey
@@ -33,7 +33,6 @@ from whimbrel.stores.key_ceremony import (
     signatures,
 )
 from whimbrel.stores.key_folder import KeyFolder
-from whimbrel.stores.signed_metadata import read_metadata
 from whimbrel.stores.signer import Key, PublicKey, make_signer, read_bounded
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import short
@@ -171,13 +170,9 @@ def _change_of(
 
 
 def begin_ceremony(client: Client) -> Ceremony:
-    """What is signed now, from the server."""
-    newest = client.get_bytes("roles/root")
-    last = read_metadata(newest, what="root").signed.version
-    chain = [client.get_bytes(f"roles/root?version={version}") for version in range(1, last)]
-    return Ceremony(
-        client.namespace, [*chain, newest], lambda role: client.get_bytes(f"roles/{role}"), now=datetime.now(UTC)
-    )
+    """What is signed now, from the server, proven: the draft may be signed at once."""
+    proven = proven_roles(client)
+    return Ceremony(client.namespace, proven.roots(), proven.role, now=datetime.now(UTC))
 
 
 def _replaced(ceremony: Ceremony, role: str, key: str | None) -> str:

@@ -16,7 +16,7 @@ from whimbrel.cli.draft_file import read_draft_file
 from whimbrel.cli.key_proposals import SHOWN
 from whimbrel.cli.options import Yes
 from whimbrel.cli.output import Json, note, print_json, say
-from whimbrel.cli.role_signers import key_folder
+from whimbrel.cli.role_signers import key_folder, proven_roles
 from whimbrel.durable import write_durably
 from whimbrel.errors import Conflict, NotFound, UntrustedInput
 from whimbrel.server.admin.views.repository import KeyChangeView, NewKeyChange, RoleStatesView
@@ -27,14 +27,14 @@ from whimbrel.stores.key_ceremony import (
     check_before,
     documents_of,
     last_root,
+    next_versions,
     root_fingerprint,
     sign_draft,
     signatures,
     write_draft,
 )
+from whimbrel.stores.proven_roles import PRIVATE, trusted_root_of
 from whimbrel.trust.role_keys import short
-
-_TRUSTED_ROOT = "trusted-root"  # no suffix: it is no key
 
 DraftFile = Annotated[Path, typer.Argument(help="The draft.")]
 Why = Annotated[str, typer.Option("--because", help="For the audit log.")]
@@ -62,7 +62,7 @@ def sign(
     It needs no server: do it on a machine without a network.
     """
     folder, draft = key_folder(keys.expanduser()), read_draft_file(file)
-    known = trusted_root if trusted_root is not None else folder.path / _TRUSTED_ROOT
+    known = trusted_root if trusted_root is not None else trusted_root_of(folder.path, draft.namespace)
     remembered = known.read_bytes() if known.exists() else None
     if trusted_root is not None and remembered is None:
         raise NotFound(f"there is no file {trusted_root}; expected the root that devices are built with")
@@ -83,7 +83,7 @@ def sign(
     confirm("to sign this", consequence=where, yes=yes, nature="lets others act with your name")
     signed, keyids = sign_draft(draft, folder)
     write_durably((output or file).expanduser(), write_draft(signed))
-    write_durably(folder.path / _TRUSTED_ROOT, last_root(draft))
+    write_durably(trusted_root_of(folder.path, draft.namespace), last_root(draft), mode=PRIVATE)
     if json:
         print_json(_view(signed) | {"signed_by": keyids, "warning": warning})
         return
@@ -119,7 +119,7 @@ def _submit(client: Client, draft: Draft, *, because: str, yes: bool, json: bool
     lacking = [wanted for wanted in signatures(draft) if wanted.missing]
     if lacking:
         raise UntrustedInput(f"the draft is not signed yet: {'; '.join(_words(each) for each in lacking)}")
-    _check_new(client, draft)
+    _check_fresh(client, draft)
     if not json:
         for sentence in changes_of(draft):
             say(f"  {sentence}")
@@ -127,14 +127,19 @@ def _submit(client: Client, draft: Draft, *, because: str, yes: bool, json: bool
     send_change(client, draft, because=because, json=json)
 
 
-def _check_new(client: Client, draft: Draft) -> None:
-    """Raises `Conflict` where the server has what the draft says already."""
-    try:
-        known = all(client.get_bytes(f"roles/{role}") == body for role, body in documents_of(draft).items())
-    except NotFound:  # a role that is signed for the first time
+def _check_fresh(client: Client, draft: Draft) -> None:
+    """Raises `Conflict` for a draft whose next versions exist already: it can never be taken."""
+    now = {state.role: state.version for state in client.get("keys/roles", as_=RoleStatesView).roles}
+    late = {role: version for role, version in next_versions(draft).items() if now.get(role, 0) >= version}
+    if not late:
         return
-    if known:
+    if all(role in now and client.get_bytes(f"roles/{role}") == body for role, body in documents_of(draft).items()):
         raise Conflict(f"this draft ({draft.summary}) was submitted already, and devices follow it: nothing is to do")
+    role, version = min(late.items())
+    raise Conflict(
+        f"the draft makes version {version} of {role}, and the server has version {now[role]}: another change came "
+        "first. See `whimbrel keys status`; where something lacks, make a new draft"
+    )
 
 
 def send_change(client: Client, draft: Draft, *, because: str, json: bool) -> None:
@@ -142,6 +147,8 @@ def send_change(client: Client, draft: Draft, *, because: str, json: bool) -> No
     unused = set(client.get("keys/roles", as_=RoleStatesView).unused)
     body = NewKeyChange(documents=documents_of(draft), because=because or draft.summary)
     done = client.send("POST", "keys/changes", body, as_=KeyChangeView)
+    if done.proposal is None:
+        proven_roles(client).remember(documents_of(draft))
     if json:
         print_json(done)
         return

@@ -17,7 +17,7 @@ from whimbrel.cli.model_health import health, monitors
 from whimbrel.cli.model_rollback import rollback
 from whimbrel.cli.model_settings import checked, with_settings
 from whimbrel.cli.output import Json, note, print_json, print_table, say, size_of, when
-from whimbrel.cli.role_signers import role_signers
+from whimbrel.cli.role_signers import proven_roles, role_signers
 from whimbrel.errors import Conflict, Refused, UntrustedInput, WhimbrelError
 from whimbrel.flows.records import ModelSettings, NewSettings
 from whimbrel.flows.wording import condition_words, selector_words, signer_words
@@ -28,6 +28,7 @@ from whimbrel.model.release import Line
 from whimbrel.server.admin.views.floors import NewFloor
 from whimbrel.server.admin.views.models import AddedModel, AliasView, ModelView, NewAlias, NewModel
 from whimbrel.server.admin.views.repository import KeysView
+from whimbrel.stores.proven_roles import ProvenRoles
 from whimbrel.stores.signed_metadata import role_keys
 from whimbrel.stores.signer import Key, SSlibKey, load_signer, make_signer
 from whimbrel.stores.tuf_repository import delegate_model, publish_documents
@@ -81,9 +82,9 @@ def add(
         ceremony.delegate(name, publisher=publisher.public_key, policy=_policy_key(client))
         hand_on(ceremony.draft(f"add model {name}"), draft, json=json)
         return
-    line = encode(Line(model=name, sequence=1))
+    line, proven = encode(Line(model=name, sequence=1)), proven_roles(client)
     try:
-        targets, floor = _delegation(client, name, publisher.public_key, floor_days=floor_expires_days, now=now)
+        targets, floor = _delegation(client, proven, name, publisher.public_key, floor_days=floor_expires_days, now=now)
         body = NewModel(
             name=name,
             targets=targets,
@@ -94,6 +95,7 @@ def add(
             settings=complete,
         )
         added = client.send("POST", "models", body, as_=AddedModel)
+        proven.remember({roles.TARGETS: targets} if targets else {})
     except WhimbrelError:
         if not reuse:
             publisher_path.unlink()
@@ -109,15 +111,15 @@ def add(
 
 
 def _delegation(
-    client: Client, name: str, publisher: Key, *, floor_days: int | None, now: datetime
+    client: Client, proven: ProvenRoles, name: str, publisher: Key, *, floor_days: int | None, now: datetime
 ) -> tuple[bytes, NewFloor | None]:
     """The next targets role, signed, and the model's first floor; no role where people signed it before, as a draft."""
-    current = client.get_bytes("roles/targets")
+    current = proven.role(roles.TARGETS)
     if roles.publisher_role(name) in role_keys(current):
         if floor_days is not None:
             raise Refused(f"{name} is delegated already; add it, and then: whimbrel floor require {name}")
         return b"", None
-    signer, *others = role_signers(client, roles.TARGETS)
+    signer, *others = role_signers(client, proven, roles.TARGETS)
     policy = _policy_key(client)
     delegated = delegate_model(current, name, publisher=publisher, policy=policy, signer=signer, others=others, now=now)
     if floor_days is None:

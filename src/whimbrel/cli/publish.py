@@ -27,7 +27,7 @@ from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, print_json, waiting
 from whimbrel.cli.publish_provenance import GivenProvenance, Provenance, provenance_of, with_provenance
 from whimbrel.cli.publish_report import Patches, Published, tell_published
-from whimbrel.cli.role_signers import role_signers
+from whimbrel.cli.role_signers import check_next_serial, proven_roles, role_signers
 from whimbrel.cli.sealing import Sealing, sealing_of
 from whimbrel.cli.sources import Source, read_sources
 from whimbrel.errors import Refused, Unavailable, UntrustedInput, reason_of
@@ -262,7 +262,9 @@ def _send(
 ) -> Published:
     """Store what is not stored yet, sign, and hand over."""
     model = release.model
-    signer, *others = role_signers(client, roles.publisher_role(model))
+    proven, publisher = proven_roles(client), roles.publisher_role(model)
+    signer, *others = role_signers(client, proven, publisher)
+    check_next_serial(proven, release)
     stored, sent = [], []
     artifacts = {each.file.sha256: each.bytes_at for source in draft.sources for each in source.artifacts}
     artifacts |= draft.provenance.kept
@@ -277,7 +279,7 @@ def _send(
         sent.append(sha256)
     document = encode(release)
     role = publish_documents(
-        client.get_bytes(f"roles/{roles.publisher_role(model)}"),
+        proven.role(publisher),
         {roles.release_path(model, release.serial): document},
         signer=signer,
         others=others,
@@ -287,6 +289,7 @@ def _send(
     parts = sealed.parts if sealed is not None else None
     body = NewVersion(release=document, publisher=role, hold=held, sealed=parts)
     accepted = client.send("POST", f"models/{quoted(model)}/versions", body, as_=PublishedVersion)
+    proven.remember({publisher: role})
     twins = [v.version for v in earlier if v.build_hash == release.build_hash]
     signers = [each.signer for each in draft.provenance.signatures]
     rollout, begun = draft.card.rollout, None

@@ -14,7 +14,7 @@ from whimbrel.cli.options import ModelName, Yes
 from whimbrel.cli.output import Json, print_json, print_table, say, size_of, when
 from whimbrel.cli.provenance import provenance
 from whimbrel.cli.rebuild import rebuild
-from whimbrel.cli.role_signers import role_signers
+from whimbrel.cli.role_signers import proven_line, proven_roles, role_signers
 from whimbrel.errors import NotFound, Refused, UntrustedInput
 from whimbrel.flows.publishing.draft_revocations import DraftRevocation
 from whimbrel.flows.version_fit import VersionFit
@@ -23,7 +23,7 @@ from whimbrel.model.documents import encode, parse, plain
 from whimbrel.model.release import File, Line, Release, Variant
 from whimbrel.server.admin.views.reason import Reason
 from whimbrel.server.admin.views.versions import ListedVersion, NewLine, VersionDetail, VersionView
-from whimbrel.stores.signed_metadata import read_metadata
+from whimbrel.stores.proven_roles import ProvenRoles
 from whimbrel.stores.tuf_repository import publish_documents
 from whimbrel.trust import roles
 
@@ -207,7 +207,8 @@ def revoke(
         revoked = {each.serial: each.semantic_version for each in open_drafts}
     if not revoked:
         raise NotFound(f"no version of {model} waits to be revoked: what was taken back is revoked, or may run again")
-    before = client.get(f"models/{quoted(model)}/line", as_=Line)
+    proven = proven_roles(client)
+    before = proven_line(client, proven, model)
     if set(revoked) <= set(before.revoked):
         raise Refused(f"{model} {', '.join(revoked.values())} is revoked already")
     because = because or "; ".join(dict.fromkeys(each.because for each in open_drafts))
@@ -216,7 +217,7 @@ def revoke(
         consequence="no device may ever run it again",
         yes=yes,
     )
-    after = _sign_line(client, model, before, {*before.revoked, *revoked}, because=because)
+    after = _sign_line(client, proven, before, {*before.revoked, *revoked}, because=because)
     if json:
         print_json(after)
         return
@@ -226,12 +227,10 @@ def revoke(
         say(f"So that new devices hear of it too, where the floor's key is: whimbrel floor renew {model}")
 
 
-def _sign_line(client: Client, model: str, before: Line, revoked: set[int], *, because: str) -> Line:
+def _sign_line(client: Client, proven: ProvenRoles, before: Line, revoked: set[int], *, because: str) -> Line:
     """The next line of a model, which forbids `revoked`, signed with the publisher's key and accepted."""
+    model = before.model
     role, path = roles.publisher_role(model), roles.line_path(model)
-    held = client.get_bytes(f"roles/{role}")
-    if path not in read_metadata(held, what=role).signed.targets:
-        raise NotFound(f"{model} has no line; was it added with: whimbrel model add?")
     line = encode(
         Line(
             model=model,
@@ -240,10 +239,12 @@ def _sign_line(client: Client, model: str, before: Line, revoked: set[int], *, b
             revoked=tuple(sorted(revoked)),
         )
     )
-    signer, *others = role_signers(client, role)
-    signed = publish_documents(held, {path: line}, signer=signer, others=others, now=datetime.now(UTC))
+    signer, *others = role_signers(client, proven, role)
+    signed = publish_documents(proven.role(role), {path: line}, signer=signer, others=others, now=datetime.now(UTC))
     body = NewLine(line=line, publisher=signed, because=because[: limits.OBJECTION_CHARS])
-    return client.send("PUT", f"models/{quoted(model)}/line", body, as_=Line)
+    after = client.send("PUT", f"models/{quoted(model)}/line", body, as_=Line)
+    proven.remember({role: signed})
+    return after
 
 
 def revoke_words(draft: DraftRevocation) -> str:

@@ -1,7 +1,8 @@
 """The tables of accounts, in SQLAlchemy Core: a part of `schema`, which has the rules."""
 
-from sqlalchemy import Column, Float, Index, LargeBinary, String, Table, UniqueConstraint
+from sqlalchemy import Column, Float, Index, String, Table, UniqueConstraint
 
+from whimbrel.stores.binary import LargeBinary
 from whimbrel.stores.schema import metadata
 
 accounts = Table(

@@ -1,7 +1,8 @@
 """The tables of the audit log, in SQLAlchemy Core: a part of `schema`, which has the rules."""
 
-from sqlalchemy import BigInteger, Column, Float, Index, LargeBinary, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, String, Table, Text
 
+from whimbrel.stores.binary import LargeBinary
 from whimbrel.stores.schema import ROW_ID, metadata
 
 audit = Table(

@@ -44,6 +44,26 @@ def check_delegations_alone(before: Targets, after: Targets, *, of: Collection[s
         )
 
 
+def delegations_beyond_their_own(targets: Targets) -> list[str]:
+    """What a targets role delegates that is not a model's own, a sentence each: nothing, in an honest one.
+
+    The first role whose paths match a document is asked for it, so a further role could shadow a publisher.
+    """
+    words = []
+    delegations = targets.delegations
+    if delegations is not None and delegations.succinct_roles is not None:
+        words.append("targets delegates to a row of roles by hashes, which no model has")
+    for name, delegated in ((delegations.roles if delegations else None) or {}).items():
+        try:
+            own = roles.paths_of(name)
+        except ValueError:
+            own = None
+        if own is None or delegated.paths != own or not delegated.terminating:
+            shown = ", ".join((delegated.paths or delegated.path_hash_prefixes or ())[:3])
+            words.append(f"{name} may sign {shown}, which is not what a role of that name signs")
+    return words
+
+
 def roles_in(targets: Targets) -> Mapping[str, DelegatedRole]:
     """The delegated roles, by their names."""
     return (targets.delegations.roles or {}) if targets.delegations else {}

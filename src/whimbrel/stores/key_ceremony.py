@@ -23,8 +23,15 @@ from whimbrel import limits
 from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput, reason_of
 from whimbrel.model.document_errors import no_json
 from whimbrel.model.documents import Document, convert, digest_of, encode
+from whimbrel.stores.delegation_rules import delegations_beyond_their_own
 from whimbrel.stores.key_folder import KeyFolder
-from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, expiry, read_metadata, role_keys
+from whimbrel.stores.signed_metadata import (
+    SERIALIZER,
+    add_signature,
+    expiry,
+    read_metadata,
+    role_keys,
+)
 from whimbrel.stores.signer import Key, check_id
 from whimbrel.stores.tuf_repository import add_delegations
 from whimbrel.trust import roles
@@ -227,6 +234,11 @@ def documents_of(draft: Draft) -> dict[str, bytes]:
     return {role: _metadata(body, role).to_bytes(SERIALIZER) for role, body in draft.after.items()}
 
 
+def next_versions(draft: Draft) -> dict[str, int]:
+    """The version that the draft makes of each role."""
+    return {role: _metadata(body, role).signed.version for role, body in draft.after.items()}
+
+
 def changes_of(draft: Draft) -> list[str]:
     """What the draft changes, a sentence each."""
     sentences = []
@@ -242,6 +254,8 @@ def changes_of(draft: Draft) -> list[str]:
             raise UntrustedInput(f"the draft changes what {role} lists, besides its keys; do not sign it")
         if roles.model_of_floor(role) is not None and then.expires != now.expires:
             raise UntrustedInput(f"the draft changes how long {role} holds, besides its keys; do not sign it")
+        if role not in {roles.ROOT, roles.TARGETS} and then.delegations is not None:
+            raise UntrustedInput(f"the draft lets others sign for {role}; do not sign it, and ask who made it")
     return sentences
 
 
@@ -379,15 +393,10 @@ def _other_changes(role: str, before: Any, after: Any) -> list[str]:
     if isinstance(after, Root):
         if not after.consistent_snapshot:
             words.append("root: files lose their version numbers; devices would find nothing. DO NOT SIGN")
-    elif cast("Targets", before).targets != cast("Targets", after).targets:
+        return words
+    if cast("Targets", before).targets != cast("Targets", after).targets:
         words.append(f"{role}: lists other documents. DO NOT SIGN unless you know why")
-    else:
-        listed = [side.delegations.roles if side.delegations else {} for side in (before, after)]
-        for name, delegated in (listed[1] or {}).items():
-            old = (listed[0] or {}).get(name)
-            if old is not None and (old.paths, old.terminating) != (delegated.paths, delegated.terminating):
-                words.append(f"{name}: may sign other paths: {', '.join(delegated.paths or ())}")
-    return words
+    return words + [f"{each}. DO NOT SIGN" for each in delegations_beyond_their_own(after)]
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

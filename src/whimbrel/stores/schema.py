@@ -10,7 +10,6 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     String,
     Table,
@@ -18,6 +17,8 @@ from sqlalchemy import (
     UniqueConstraint,
     true,
 )
+
+from whimbrel.stores.binary import LargeBinary
 
 metadata = MetaData()
 

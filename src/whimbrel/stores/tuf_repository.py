@@ -32,10 +32,17 @@ from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.model.documents import digest_of
 from whimbrel.stores import schema
 from whimbrel.stores.blobs import Blobs
-from whimbrel.stores.delegation_rules import check_delegations_alone
+from whimbrel.stores.delegation_rules import check_delegations_alone, delegations_beyond_their_own
 from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.rows import upsert
-from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, expiry, read_metadata, role_keys, verify
+from whimbrel.stores.signed_metadata import (
+    SERIALIZER,
+    add_signature,
+    expiry,
+    read_metadata,
+    role_keys,
+    verify,
+)
 from whimbrel.stores.signer import Key, Signer
 from whimbrel.trust import roles
 from whimbrel.trust.role_keys import RoleKeys
@@ -160,11 +167,13 @@ class SignedRoles:
     def accept_targets(self, content: bytes, *, now: datetime) -> tuple[Targets, Targets]:
         """The next version of the top-level targets, as far as its signatures and its expiry go, after the one before.
 
-        Raises as above.
+        Raises `UntrustedInput` as above; `Refused` where it lets a role sign what is not its model's.
         """
         metadata = cast("Metadata[Targets]", read_metadata(content, what=roles.TARGETS, kind=Targets))
         root = cast("Metadata[Root]", read_metadata(self.role_bytes(roles.ROOT), what=roles.ROOT))
         verify(root.signed, roles.TARGETS, metadata, now=now)
+        if beyond := delegations_beyond_their_own(metadata.signed):
+            raise Refused(f"the new targets role is not taken: {beyond[0]}")
         before = self.targets_role(roles.TARGETS).signed
         self.add_role(roles.TARGETS, metadata, content=content)
         return before, metadata.signed
@@ -173,6 +182,8 @@ class SignedRoles:
         """Accept a publisher's next version and its documents. It may add releases and change its line; no more."""
         metadata = cast("Metadata[Targets]", read_metadata(content, what=role, kind=Targets))
         verify(self.targets_role(roles.TARGETS).signed, role, metadata, now=now)
+        if metadata.signed.delegations is not None:
+            raise Refused(f"the new {role} delegates to others; only the targets role does")
         before: dict[str, TargetFile] = {}
         if self.newest().get(role):
             before = self.targets_role(role).signed.targets

@@ -85,6 +85,11 @@ def floor_path(model: str) -> str:
     return f"floors/{check_name(model, kind='model')}.json"
 
 
+def floor_paths(model: str) -> list[str]:
+    """The TUF path patterns that a floor's role may sign."""
+    return [floor_path(model)]
+
+
 def release_path(model: str, serial: int) -> str:
     """The TUF target path of a release."""
     return f"models/{model}/{serial}.json"
@@ -103,3 +108,17 @@ def deltas_path(model: str, serial: int) -> str:
 def policy_path(model: str) -> str:
     """The TUF target path of a model's policy."""
     return f"policy/{model}.json"
+
+
+def paths_of(role: str) -> list[str] | None:
+    """All that a role which `targets` delegates may sign; None for a name that this project delegates nothing to.
+
+    Raises `ValueError` where the name holds no model's name.
+    """
+    for prefix, paths in _PATHS.items():
+        if role.startswith(prefix):
+            return paths(role.removeprefix(prefix))
+    return None
+
+
+_PATHS = {"publisher-": publisher_paths, "policy-": policy_paths, "floor-": floor_paths}

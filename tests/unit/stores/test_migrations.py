@@ -8,14 +8,16 @@ import alembic.autogenerate
 import alembic.command
 import alembic.migration
 import pytest
+import sqlalchemy
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from conftest import POSTGRESQL
 from support.old_database import make_newer, make_older, schema_of
 from whimbrel.errors import Refused
 from whimbrel.flows.audit_chain import check_chain
-from whimbrel.stores import account_tables, run_history_tables
+from whimbrel.stores import account_tables, run_history_tables, schema
+from whimbrel.stores.binary import LargeBinary
 from whimbrel.stores.database import Database, alembic_config
 from whimbrel.stores.registry import hashed
 from whimbrel.stores.transaction import transaction
@@ -201,3 +203,45 @@ def test_an_audit_log_from_before_the_chain_is_chained_and_its_beginning_is_mark
             assert [entry.sequence for entry in stores.audit.after(0, limit=10)] == [1, 2]
     finally:
         database.close()
+
+
+def test_a_rollout_from_before_a_column_of_bytes_is_read_after_it(tmp_path: Path) -> None:
+    """SQLite kept the default of each new column as text: no rollout could be read, and no leader judged any more."""
+    database = Database(f"sqlite:///{tmp_path / 'registry.db'}")
+    try:
+        with database.transaction() as connection:
+            config = alembic_config(connection)
+            alembic.command.upgrade(config, "0014")  # 0015 adds three such columns
+            for table in ("rollout", "device"):
+                _insert_something(connection, table)
+        database.migrate()
+        with database.transaction() as connection:
+            kinds = connection.execute(text("SELECT typeof(members), typeof(delays_by_class) FROM rollout")).one()
+            assert kinds == ("text", "text")  # else this test is about nothing
+            for table in (schema.rollouts, schema.devices):
+                row = connection.execute(table.select()).mappings().one()
+                columns = [column.name for column in table.columns if isinstance(column.type, sqlalchemy.LargeBinary)]
+                assert columns == []
+                held = [row[column.name] for column in table.columns if isinstance(column.type, LargeBinary)]
+                assert {type(value) for value in held} <= {bytes, type(None)}
+            assert row["operator_labels"] == b"{}"
+    finally:
+        database.close()
+
+
+def _insert_something(connection: Connection, table: str) -> None:
+    """One row, with a value of its type in each column that has no default."""
+    reflected = sqlalchemy.Table(table, sqlalchemy.MetaData(), autoload_with=connection)
+    values = {
+        column.name: {str: "x", bytes: b"{}", int: 1, float: 1.0, bool: False}[column.type.python_type]
+        for column in reflected.columns
+        if not column.nullable and column.server_default is None
+    }
+    connection.execute(reflected.insert().values(values))
+
+
+def test_every_column_of_bytes_reads_as_bytes() -> None:
+    columns = [column for table in account_tables.metadata.tables.values() for column in table.columns]
+    plain = [str(column) for column in columns if isinstance(column.type, sqlalchemy.LargeBinary)]
+    assert plain == []
+    assert any(isinstance(column.type, LargeBinary) for column in columns)

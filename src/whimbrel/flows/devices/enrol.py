@@ -220,7 +220,8 @@ def audit_enrolment(registry: AuditPort, device: EnrolledDevice, *, now: float) 
     """Note that a device enrolled, or enrolled again."""
     name = device.enrol_token_name
     how = f"with the enrolment token {name!r}" if name else "by its certificate"
-    if device.epoch > 1 and device.admission != "person":
+    returns = device.epoch > 1 or device.enrolled_at < now  # one that brings its first key stays in its epoch
+    if returns and device.admission != "person":
         how = "again, by its own key, credential or certificate"
     audit(
         registry,
