@@ -3,10 +3,11 @@
 A change is known by what it says, whoever signed it: two drafts with the same content are one proposal.
 """
 
-from sqlalchemy import Column, Connection, Float, LargeBinary, String, Table, Text, delete, func, insert, select
+from sqlalchemy import Column, Connection, Float, String, Table, Text, delete, func, insert, select
 
 from whimbrel.flows.key_records import KeyProposal
 from whimbrel.model.documents import digest_of, encode, parse
+from whimbrel.stores.binary import LargeBinary
 from whimbrel.stores.schema import metadata
 from whimbrel.stores.signed_metadata import read_metadata
 
