@@ -54,7 +54,7 @@ class Housekeeping:
         """Remove what was being written when the power went: what is there in two passes running."""
         if self._leftovers is not None and not self._leftovers:
             return
-        folders = [self._folder, self._download.folder, *self._trust.folders]
+        folders = [self._folder, self._folder / "models", self._download.folder, *self._trust.folders]
         for each in self._installations.values():
             folders += [each.state.places.folder, each.state.places.summaries]
         temporary = {
