@@ -419,6 +419,7 @@ ALERT_POINTS = 400  # windows in the evidence plot
 CONNECTIONS = 20_000  # of devices at once, where the process may have as many descriptors; some 10 KB each
 ADMIN_CONNECTIONS = 512  # of people and scripts: their own, which no device can use up
 CONNECTIONS_AN_ADDRESS = 1024  # a site's devices behind one address; at most a quarter of all connections
+RESERVED_PART = 8  # one in so many connections is for addresses that have none: hundreds of attackers do not fill these
 REQUESTS_AN_ADDRESS = 256  # under way at once, also where a proxy brings those of many addresses
 WAITING_CONNECTIONS = 1024  # which the kernel has made and nobody has accepted yet
 DESCRIPTORS_KEPT = 128  # for the database, the log, libraries and refusals: connections get the others

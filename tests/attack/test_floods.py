@@ -405,6 +405,20 @@ def test_one_address_cannot_take_all_connections(tmp_path: Path) -> None:
         until(lambda: not_refused(server))
 
 
+def test_addresses_that_take_whatever_becomes_free_leave_room_for_another(tmp_path: Path) -> None:
+    """A few addresses that connected again and again had each place as soon as it was free."""
+    folder = repository(tmp_path / "repo", versions=0)
+    with serving(folder, bounds=Bounds(connections=16, room_after_s=600), proxies=()) as server, ExitStack() as held:
+        for number in range(2, 6):  # four are a quarter, which one address may have
+            held.enter_context(connections(server.devices, 4, source=f"127.0.0.{number}"))
+        (late,) = held.enter_context(connections(server.devices, 1, source="127.0.0.2"))
+        assert status_of(rest_of(late)) == 503
+        for number in (70, 71):
+            (other,) = held.enter_context(connections(server.devices, 1, source=f"127.0.0.{number}"))
+            other.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+            assert status_of(other.recv(4096)) == 200
+
+
 def test_refusals_are_some_lines_of_the_log_however_many_there_are(
     server: Running, caplog: pytest.LogCaptureFixture
 ) -> None:

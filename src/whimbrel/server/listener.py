@@ -3,7 +3,8 @@
 1. There are never more connections than this process has descriptors for, so that `accept` does not fail: whoever comes
    beyond that finds the place of the connection that was idle longest, or of a handshake or request that does not come
    on, and where there is none a 503 at once.
-2. One address gets a part of them. Trusted proxies bring many clients, and are not counted.
+2. One address gets a part of them, and the last eighth is for addresses that have no connection yet: however fast some
+   addresses take what becomes free, another one finds a place. Trusted proxies bring many clients, and are not counted.
 3. Where the system has no descriptor all the same, accepting pauses for a second. It does not fail in a loop.
 4. Once a second all connections' deadlines are looked at (`connection.Connection.look`).
 5. With TLS, new connections get the certificate that was read last (`tls.Certificate`).
@@ -122,9 +123,11 @@ class Listener:
     def _admit(self, client: socket.socket, host: str) -> None:
         site = self._proxies.client_of(host)
         most = min(self._bounds.an_address, max(1, self._bounds.connections // 4))
-        if site is not None and self._by_site[site] >= most:
+        has = self._by_site[site] if site is not None else 0
+        room = self._bounds.connections - (self._bounds.connections // limits.RESERVED_PART if has else 0)
+        if has >= most:
             self._turn_away(client, "one address has as many connections as it may have")
-        elif self._open >= self._bounds.connections and not self._make_room(time.monotonic()):
+        elif self._open >= room and not self._make_room(time.monotonic()):
             self._turn_away(client, _FULL)
         else:
             self._open += 1
