@@ -66,7 +66,8 @@ def exposed_files(folder: Folder) -> str | None:
 def offline_keys_beside(folder: Folder) -> str | None:
     """The sentence about keys that sign versions and lie beside the server. None where they are elsewhere."""
     try:
-        names = sorted(path.name for path in folder.offline_keys.iterdir())
+        names = {path.name.split(".")[0] for path in folder.offline_keys.iterdir() if path.suffix in {".pem", ".json"}}
+        names -= {"roles-seen"}  # what the folder remembers is no key
     except OSError:
         return None
     if not names:
