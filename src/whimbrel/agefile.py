@@ -102,8 +102,8 @@ def _check_header(begin: bytes) -> None:
     """Raise `UntrustedInput` where the header of an age file does not end within `begin`."""
     if b"\n---" not in begin:
         raise UntrustedInput(
-            f"the sealed file cannot be opened: no header of age ends in its first {len(begin)} bytes, of which at most "
-            f"{limits.AGE_HEADER_BYTES} are read; it was cut or changed, or is sealed to many keys"
+            f"the sealed file cannot be opened: its first {len(begin)} bytes hold no whole header of age, and at most "
+            f"{limits.AGE_HEADER_BYTES} are read for it; it was cut or changed, or is sealed to many keys"
         )
 
 

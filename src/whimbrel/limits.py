@@ -352,6 +352,7 @@ SEALED_KEY_BYTES = 2 * KIB  # one as the registry keeps it, with the names that 
 RELEASE_KEYS_AN_HOUR = 60  # that a device is given: it asks once a version, and again after a power cut
 RELEASE_KEY_DEVICES = 100_000  # whose requests one process counts in an hour; those of longest ago are forgotten first
 AGE_HEADER_BYTES = 4 * KIB  # of a sealed file: 200 bytes for its one key; 100,000 keys cost a device eight minutes
+SEALED_KEYS_TRIED = 100  # of the newest sealed versions, to see whether the sealing key is the right one: 20 ms
 SEALED_PATCHES = 256  # that a publisher makes of one sealed version: a few a file
 BUNDLE_KEYS = 64  # sealed versions of a model in a bundle: it holds those that a policy names
 BUNDLE_DEVICES = 1000  # that the keys of one bundle are sealed to: a bundle is for a desk, or a site
