@@ -31,6 +31,7 @@ from whimbrel.server.admin.views.problem import Problem
 from whimbrel.server.http import TooLarge
 from whimbrel.trust.enrolment import Check, Credential, Enrolment, Token, TokenRequest
 from whimbrel.trust.possession import Challenge, ChallengeRequest
+from whimbrel.trust.sealing import ReleaseKeyRequest, SealedReleaseKey
 
 PATH = "openapi.json"
 DEVICE_TOKEN, CLIENT_CERTIFICATE = "deviceToken", "clientCertificate"
@@ -134,6 +135,15 @@ REQUESTS = (
         body=Check,
         status=200,
         answer=CheckAnswer,
+        signed_in=True,
+        errors=_KNOWN,
+    ),
+    DeviceRequest(
+        name="release-key",
+        summary="Get the key of a sealed version, sealed to the device's recipient key",
+        body=ReleaseKeyRequest,
+        status=200,
+        answer=SealedReleaseKey,
         signed_in=True,
         errors=_KNOWN,
     ),
