@@ -3,6 +3,7 @@
 1. Files stream: neither the sealed nor the open file is ever wholly in memory.
 2. Nothing is believed of a file before its end: whoever opens one checks the digest of what came out.
 3. A file that is cut, changed or longer than it should be raises `UntrustedInput`, and so does a wrong key.
+4. The header is bounded before age reads it: age tries its key at every recipient that a header names.
 
 `pyrage` is the extra `sealed`; it is imported when it is needed.
 """
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from whimbrel import limits
 from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 
 
@@ -30,9 +32,11 @@ class Nowhere:
 
 
 class Reads(Protocol):
-    """What gives bytes: an open file."""
+    """What gives bytes, and can begin anew: an open file."""
 
     def read(self, size: int = -1, /) -> bytes: ...
+
+    def seek(self, offset: int, /) -> int: ...
 
 
 def is_installed() -> bool:
@@ -65,6 +69,8 @@ def open_file(sealed: Reads, plain: Writes, *, identity: str, bytes_max: int) ->
     Raises `UntrustedInput` for a file that is cut, changed, holds more, or is sealed to another key.
     """
     bounded = _Bounded(plain, most=bytes_max)
+    _check_header(sealed.read(limits.AGE_HEADER_BYTES))
+    sealed.seek(0)
     try:
         _pyrage().decrypt_io(sealed, bounded, [_identity(identity)])
     except _TooLong as error:
@@ -85,10 +91,20 @@ def seal_bytes(content: bytes, *, recipient: str) -> bytes:
 
 def open_bytes(sealed: bytes, *, identity: str) -> bytes:
     """The secret again. Raises `UntrustedInput`."""
+    _check_header(sealed[: limits.AGE_HEADER_BYTES])
     try:
         return bytes(_pyrage().decrypt(sealed, [_identity(identity)]))
     except _pyrage().DecryptError as error:
         raise UntrustedInput(f"what was sealed cannot be opened with this key: {error}") from error
+
+
+def _check_header(begin: bytes) -> None:
+    """Raise `UntrustedInput` where the header of an age file does not end within `begin`."""
+    if b"\n---" not in begin:
+        raise UntrustedInput(
+            f"the sealed file cannot be opened: its first {len(begin)} bytes hold no whole header of age, and at most "
+            f"{limits.AGE_HEADER_BYTES} are read for it; it was cut or changed, or is sealed to many keys"
+        )
 
 
 class _TooLong(Exception):

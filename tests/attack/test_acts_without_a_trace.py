@@ -89,6 +89,10 @@ ACTS: dict[tuple[str, str], tuple[str, Callable[[Stage], object]]] = {
         lambda s: s.send("PUT", "/models/wake/aliases/stable", {"version": "1"}),
     ),
     ("post", "keys/sealing"): ("make_sealing_key", lambda s: done("keys", "make-sealing-key", *s.where)),
+    ("post", "keys/sealing/replace"): (
+        "replace_sealing_key",
+        lambda s: done("keys", "make-sealing-key", "--replace", *s.where),
+    ),
     ("post", f"{ONE}/release-keys"): ("hand_out_release_keys", Stage.hand_out_keys),
     ("put", "artifacts/{sha256}"): ("store_artifact", Stage.publish),  # it sends the file first
     ("post", f"{ONE}/versions"): (

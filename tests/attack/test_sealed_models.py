@@ -2,19 +2,21 @@
 
 import sqlite3
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from support.enrolling import KeyedDevice
 from support.sealing import CONTENTS, Asking, opened, options, publish, sealed_repository, token_for
 from support.server import Running, done, serving, whimbrel
 from whimbrel import Agent, agefile, limits
 from whimbrel.errors import UntrustedInput
-from whimbrel.model.documents import convert, digest_of
+from whimbrel.model.documents import convert, digest_of, parse
 from whimbrel.stores.sealing_key import SealingKey, keep_release_key
-from whimbrel.trust.sealing import SealedReleaseKey, open_key, recipient_key_of
+from whimbrel.trust.sealing import BundledKeys, SealedReleaseKey, open_key, recipient_key_of
 
 BLOCK = 24  # bytes: shorter ones may be the same by chance
 
@@ -156,6 +158,54 @@ def test_device_asks_without_end(device: Asking) -> None:
     body = device.request()
     answers = [device.ask(body).status_code for _ in range(limits.RELEASE_KEYS_AN_HOUR + 1)]
     assert (set(answers[:-1]), answers[-1]) == ({200}, 429)
+
+
+def test_thief_of_a_device_token_uses_up_nobody_elses_share_of_keys(
+    http: httpx.Client, token: str, device: Asking
+) -> None:
+    """Requests were counted before the signature was looked at: a stolen token shut the device out for an hour."""
+    thief = Asking(http, "dev-thief-of-shares", token)
+    thief.device_id, thief.headers = device.device_id, device.headers
+    for _ in range(limits.RELEASE_KEYS_AN_HOUR + 1):
+        assert thief.ask().status_code in {401, 403, 429}
+    assert opened_by(device, answered(device.ask())).startswith("AGE-SECRET-KEY-1")
+
+
+def test_device_that_never_asked_is_named_in_a_bundle_by_its_enrolment_alone(
+    http: httpx.Client, running: Running, token: str, tmp_path: Path
+) -> None:
+    quiet = Asking(http, "dev-quiet", token, names_recipient=True)
+    bundle = tmp_path / "site.bundle"
+    done("bundle", "export", bundle, "--model", "secret", "-R", running.folder)
+    done("bundle", "add-keys", bundle, "--for-device", "dev-quiet", "-R", running.folder)
+    with zipfile.ZipFile(bundle) as file:
+        keys = parse(BundledKeys, file.read("release-keys/secret.json"), what="the keys")
+    assert opened_by(quiet, next(each for each in keys.keys["dev-quiet"] if each.serial == 1))
+
+
+def test_device_that_named_no_recipient_is_refused_with_what_to_do(
+    http: httpx.Client, running: Running, token: str, tmp_path: Path
+) -> None:
+    Asking(http, "dev-old-agent", token)
+    bundle = tmp_path / "site.bundle"
+    done("bundle", "export", bundle, "--model", "secret", "-R", running.folder)
+    said = whimbrel("bundle", "add-keys", bundle, "--for-device", "dev-old-agent", "-R", running.folder)
+    assert said.status == 4
+    assert "Upgrade its agent (pip install 'whimbrel[sealed]'), and let it refresh once" in said.err
+
+
+def test_recipient_key_that_the_device_did_not_sign_enrols_nobody(http: httpx.Client, token: str) -> None:
+    """Somebody on the way puts his own key in, to be given what bundles hold for the device."""
+    victim = KeyedDevice(http, "dev-victim")
+    asking = Asking(http, "dev-signs-for-others", token)
+    challenge = asking.challenge()
+    asking.device_id, asking.public_key = "dev-victim", victim.public_key
+    named = asking.named_recipient(challenge)
+    answer = victim.enrol(token, challenge=challenge, recipient=named)
+    assert (answer.status_code, "signature is not by the key" in answer.text) == (401, True)
+    without = {"device_id": "dev-victim", "enrol_token": token, "recipient": named}
+    answer = http.post("/device/v1/enrol", json=without)
+    assert (answer.status_code, "without a proof" in answer.text) == (400, True)
 
 
 def test_every_key_that_was_handed_out_is_in_the_audit_log(device: Asking, running: Running) -> None:

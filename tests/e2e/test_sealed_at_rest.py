@@ -1,6 +1,9 @@
 """A device that keeps a sealed model sealed: its disk has no block of it, and a session opens it in memory alone."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,3 +96,39 @@ def test_without_memory_for_it_the_version_is_not_taken_and_why_is_said(
         status = agent.cycle(force=True).models["secret"]
         assert (status["serial"], status["refused"]) == (None, {})
         assert "turn the option off to keep them open on the disk" in status["waits_for"]
+
+
+DIES_IN_THE_PROBE = """
+import os, signal, sys
+from whimbrel import Agent, AgentOptions
+
+class Dies:
+    def probe(self, request):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+folder, server, root, token = sys.argv[1:]
+options = AgentOptions(
+    server=server, root=root, models=["secret"], device_id="dev-killed", enrol_token=token, probes=Dies(),
+    sealed_at_rest=True,
+)
+Agent.open(folder, options).cycle(force=True)
+"""
+
+
+def test_agent_that_is_killed_in_a_probe_leaves_nothing_open_behind(
+    running: Running, token: str, tmp_path: Path
+) -> None:
+    """The model lay in /dev/shm, open, until the machine was started anew: SIGKILL removes no folder."""
+    folder = tmp_path / "device"
+
+    def left() -> set[str]:
+        return {name for name in os.listdir("/dev/shm") if name.startswith("whimbrel-open-")}
+
+    before = left()
+    given = [folder, running.devices, running.folder / "root.json", token]
+    done = subprocess.run([sys.executable, "-c", DIES_IN_THE_PROBE, *map(str, given)], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert len(left() - before) == 1
+    with Agent.open(folder, options(running, "dev-killed", token, sealed_at_rest=True)) as agent:
+        assert agent.cycle(force=True).models["secret"]["serial"] == 1
+    assert left() <= before

@@ -80,6 +80,31 @@ def test_publishing_the_same_files_again_changes_nothing(running: Running) -> No
     assert publish(running.folder, 1)["already_published"] is True
 
 
+def test_publisher_is_told_of_a_file_that_lies_open_already(tmp_path: Path) -> None:
+    """The model was not sealed before: whoever reads the signed release finds the plain file by its digest."""
+    folder = sealed_repository(tmp_path / "repo", versions=0)
+    done("model", "set", "secret", "--no-sealed", "-R", folder)
+    assert publish(folder, 1)["lies_open"] == []
+    done("model", "set", "secret", "--sealed", "-R", folder)
+    file = folder.parent / "secret-1.onnx"
+    said = whimbrel("publish", "-m", "secret", file, "-R", folder)
+    assert "WARNING: secret-1.onnx lies open on the server" in said.out
+    assert publish(folder, 2)["lies_open"] == []
+
+
+def test_recipe_of_a_sealed_version_is_kept_open_beside_it(tmp_path: Path) -> None:
+    """It was encrypted with the files, so that the server missed it, and no version with one could be published."""
+    folder = sealed_repository(tmp_path / "repo", versions=0)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("command: [cp, points.csv, secret-1.onnx]\ninputs: [points.csv]\noutputs: [secret-1.onnx]\n")
+    (tmp_path / "points.csv").write_text("1,2\n")
+    version = publish(folder, 1, "--recipe", recipe)["version"]
+    said = whimbrel("version", "provenance", version, "-m", "secret", "-R", folder)
+    assert (said.status, "recorded" in said.out) == (0, True)
+    stored = [path.read_bytes() for path in (folder / "files/default/artifacts").iterdir()]
+    assert len([content for content in stored if not content.startswith(b"age-encryption.org/v1")]) == 1
+
+
 def test_delta_from_a_file_that_no_version_has_is_refused(running: Running, tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(b"other")
     file = tmp_path / "two.onnx"

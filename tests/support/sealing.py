@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from support.agents import AllGood
@@ -13,7 +14,7 @@ from support.repository import onnx_model
 from support.server import Running, done
 from whimbrel import Agent, AgentOptions
 from whimbrel.model.documents import plain
-from whimbrel.trust.possession import prove
+from whimbrel.trust.possession import prove, recipient_text
 from whimbrel.trust.sealing import recipient_key_of, release_key_text
 
 
@@ -71,11 +72,22 @@ def opened(agent: Agent) -> bytes:
 class Asking(KeyedDevice):
     """A device that asks for release keys, as a stranger's client would."""
 
-    def __init__(self, http: httpx.Client, device_id: str, enrol_token: str) -> None:
+    def __init__(self, http: httpx.Client, device_id: str, enrol_token: str, *, names_recipient: bool = False) -> None:
         super().__init__(http, device_id)
         self.recipient = X25519PrivateKey.generate()
-        self.credential = self.enrol(enrol_token).raise_for_status().json()["credential"]
+        challenge = self.challenge()
+        more = {"recipient": self.named_recipient(challenge)} if names_recipient else {}
+        answer = self.enrol(enrol_token, challenge=challenge, **more)
+        self.credential = answer.raise_for_status().json()["credential"]
         self.headers = self.bearer(self.credential)
+
+    def named_recipient(self, challenge: str, *, key: Ed25519PrivateKey | None = None) -> dict[str, str]:
+        """What an enrolment says of the recipient key. `key`: who signs it, if not the device."""
+        recipient = recipient_key_of(self.recipient)
+        text = recipient_text(
+            challenge=challenge, device_id=self.device_id, public_key=self.public_key, recipient=recipient
+        )
+        return {"key": recipient, "signature": prove(key or self.key, text, challenge=challenge).signature}
 
     def request(self, model: str = "secret", serial: int = 1, *, recipient: str | None = None) -> dict[str, Any]:
         """The body of a request."""

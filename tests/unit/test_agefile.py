@@ -92,3 +92,15 @@ def test_without_the_extra_a_sentence_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "pyrage", None)
     with pytest.raises(Unavailable, match=r"pip install 'whimbrel\[sealed\]'"):
         agefile.new_identity()
+
+
+def test_header_that_names_a_hundred_thousand_keys_is_refused_at_once() -> None:
+    """Age tried its key at each of them, which took minutes of a device's time."""
+    stanza = b"-> X25519 " + b"A" * 43 + b"\n" + b"A" * 43 + b"\n"
+    with pytest.raises(UntrustedInput, match="sealed to many keys"):
+        opened(b"age-encryption.org/v1\n" + stanza * 100_000 + b"--- " + b"A" * 43 + b"\n")
+
+
+def test_short_secret_with_a_long_header_is_refused_at_once() -> None:
+    with pytest.raises(UntrustedInput, match="sealed to many keys"):
+        agefile.open_bytes(b"age-encryption.org/v1\n" + b"-> X25519 A\nA\n" * 100_000, identity=IDENTITY)

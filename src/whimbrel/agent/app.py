@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import msgspec
 
-from whimbrel import limits
+from whimbrel import agefile, limits
 from whimbrel.agent import sets
 from whimbrel.agent import settings as settings_file
 from whimbrel.agent.allowance import Allowance, day_budget_bytes
@@ -58,6 +58,7 @@ from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.ports import Clock, Prober
 from whimbrel.device.states import PREPARING, State
 from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, WhimbrelError, reason_of
+from whimbrel.trust.sealing import recipient_key_of
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class Agent:
             now=self._now,
             signed_time=lambda: self._trust.memory.signed_at,
         )
+        self._kept_keys = KeptReleaseKeys(folder, namespace=settings.namespace, device_id=settings.device_id, disk=disk)
         api = DeviceApi(
             folder / "credential.json",
             url=url,
@@ -125,9 +127,9 @@ class Agent:
             granted=functools.partial(take_granted, self._labels, self._own_labels),
             enrolled=self._runs.send_again,
             attester=functools.partial(find_attester, options.attester, settings.attestation, folder),
+            recipient=self._recipient,
         )
         self._api = api
-        self._kept_keys = KeptReleaseKeys(folder, namespace=settings.namespace, device_id=settings.device_id, disk=disk)
         self._release_keys = self._keys_of_releases(api)
         self._installations: dict[str, Installation] = {}
         self._install(api, options.probes)
@@ -151,6 +153,9 @@ class Agent:
         self._status_file = StatusFile(folder, disk=disk)
         self._shadows: dict[str, ShadowClient] = {}
         self._shadows_guard = threading.Lock()
+
+    def _recipient(self) -> str | None:
+        return recipient_key_of(self._kept_keys.recipient.get()) if agefile.is_installed() else None
 
     def _keeper_of_order(self) -> Housekeeping:
         return Housekeeping(

@@ -32,8 +32,16 @@ from whimbrel.errors import NotAllowed, Unavailable, UntrustedInput, WhimbrelErr
 from whimbrel.health.report import Announcement, Batch
 from whimbrel.model import documents
 from whimbrel.policy.decide import Profile
-from whimbrel.trust.enrolment import Credential, Enrolment, Token, TokenRequest
-from whimbrel.trust.possession import Challenge, Proof, enrolment_text, prove, public_key_of, token_text
+from whimbrel.trust.enrolment import Credential, Enrolment, SignedRecipient, Token, TokenRequest
+from whimbrel.trust.possession import (
+    Challenge,
+    Proof,
+    enrolment_text,
+    prove,
+    public_key_of,
+    recipient_text,
+    token_text,
+)
 from whimbrel.trust.sealing import ReleaseKeyRequest, SealedReleaseKey, release_key_text
 
 _EARLY_S = 60.0  # a token is renewed this long before it ends
@@ -70,12 +78,15 @@ class DeviceApi:
         granted: Callable[[dict[str, str]], None] = lambda _labels: None,
         enrolled: Callable[[], None] = lambda: None,
         attester: Callable[[], Attester | None] = lambda: None,
+        recipient: Callable[[], str | None] = lambda: None,
     ) -> None:
         """`confidential`: whether nobody on the way to `url` can answer in the server's place.
 
         `granted` is told the labels that the server gives the device, at the start and whenever they change.
         `enrolled` is called where the device has a new credential. `attester`: who vouches for it, if anybody does.
+        `recipient`: the key that release keys are sealed to for it; None where it can open no sealed model.
         """
+        self._recipient = recipient
         self._path = path
         self._key = DeviceKey(path.parent, device_id, disk=disk)
         self._granted, self._enrolled, self._attester = granted, enrolled, attester
@@ -236,7 +247,7 @@ class DeviceApi:
             attestation = attestation_for(attester, body.proof, device_id=self._device_id)
             body = msgspec.structs.replace(body, attestation=attestation)
         body = msgspec.structs.replace(body, takes_cohort_key=True, labels=self._labels(), models=self._models)
-        credential = self._parsed(Credential, "enrol", self._post("enrol", documents.encode(body)))
+        credential = self._credential_for(body)
         if credential.device_id != self._device_id:
             raise UntrustedInput(f"the server enrolled {credential.device_id!r}; expected {self._device_id!r}")
         is_new = self._credential is None or credential.credential != self._credential.credential
@@ -244,6 +255,26 @@ class DeviceApi:
         if is_new:
             self._enrolled()
         return credential
+
+    def _credential_for(self, body: Enrolment) -> Credential:
+        """The answer to an enrolment, which names the recipient key where the server takes it."""
+        recipient = self._recipient() if body.proof is not None else None
+        if body.proof is not None and recipient is not None:
+            named = SignedRecipient(key=recipient, signature=self._signed_recipient(body.proof, recipient))
+            try:
+                return self._enrolled_by(msgspec.structs.replace(body, recipient=named))
+            except BadBody:
+                pass  # an older server knows no such field
+        return self._enrolled_by(body)
+
+    def _enrolled_by(self, body: Enrolment) -> Credential:
+        return self._parsed(Credential, "enrol", self._post("enrol", documents.encode(body)))
+
+    def _signed_recipient(self, proof: Proof, recipient: str) -> str:
+        text = recipient_text(
+            challenge=proof.challenge, device_id=self._device_id, public_key=proof.public_key, recipient=recipient
+        )
+        return prove(self._key.get(), text, challenge=proof.challenge).signature
 
     def _keep(self, credential: Credential) -> None:
         self._disk.write(self._path, documents.encode(credential), mode=0o600)

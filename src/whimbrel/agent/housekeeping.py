@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from whimbrel import durable
-from whimbrel.agent.disk import Disk
+from whimbrel.agent.disk import Disk, RealDisk
 from whimbrel.agent.download import Download
 from whimbrel.agent.installation import Installation
+from whimbrel.agent.open_in_memory import remove_left_open
 from whimbrel.agent.release_keys import ReleaseKeys
 from whimbrel.agent.tuf_client import TrustClient
 from whimbrel.device.states import PREPARING
@@ -54,6 +55,9 @@ class Housekeeping:
         """Remove what was being written when the power went: what is there in two passes running."""
         if self._leftovers is not None and not self._leftovers:
             return
+        if self._leftovers is None and isinstance(self._disk, RealDisk):  # the first pass of this process
+            for each in self._installations.values():
+                remove_left_open(each.state.places)
         folders = [self._folder, self._folder / "models", self._download.folder, *self._trust.folders]
         for each in self._installations.values():
             folders += [each.state.places.folder, each.state.places.summaries]

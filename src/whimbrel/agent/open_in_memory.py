@@ -3,12 +3,13 @@
 1. A session opens the file into an anonymous file (memfd), which has no name in any folder and is gone with the
    process. What a runtime opens is `/proc/self/fd/N`.
 2. A probe is a process of its own behind the walls of the cage, which may open no other process's files. So it gets a
-   private folder of a file system in memory (`/dev/shm`), which is removed after it; what a power cut leaves of it is
-   gone with the memory.
+   private folder of a file system in memory (`/dev/shm`), which is removed after it. What a power cut leaves of it is
+   gone with the memory; what an agent that was killed leaves is removed before its next probe, and by its next pass.
 3. Where a system has neither, such a version is not taken, and why is said.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from whimbrel.agent.places import Places
 from whimbrel.device.journal import Candidate
 from whimbrel.device.slots import Content, Held
 from whimbrel.errors import Unavailable, UntrustedInput, reason_of
+from whimbrel.model.documents import digest_of
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 (a private folder is made in it)
 
@@ -56,8 +58,9 @@ def opened_slot(places: Places, held: Held, release_key: Callable[[], str]) -> I
             yield folder
         return
     content = _sealed_content(held)
+    remove_left_open(places)
     try:
-        with tempfile.TemporaryDirectory(prefix="whimbrel-open-", dir=_IN_MEMORY) as private:
+        with tempfile.TemporaryDirectory(prefix=_prefix(places), dir=_IN_MEMORY) as private:
             path = Path(private, content.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as memory:
@@ -65,6 +68,16 @@ def opened_slot(places: Places, held: Held, release_key: Callable[[], str]) -> I
             yield Path(private)
     except OSError as error:
         raise Unavailable(f"serial {held.serial} cannot be opened in memory: {reason_of(error)}") from error
+
+
+def remove_left_open(places: Places) -> None:
+    """Remove what an agent that was killed in a probe left open in memory. Only who holds the agent's lock may."""
+    for path in _IN_MEMORY.glob(f"{_prefix(places)}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _prefix(places: Places) -> str:
+    return f"whimbrel-open-{digest_of(bytes(places.folder.absolute()))[:16]}-"
 
 
 def objection_to_memory(candidate: Candidate, active: Held | None, *, sealed_at_rest: bool) -> str:

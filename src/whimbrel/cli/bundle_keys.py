@@ -27,7 +27,7 @@ def add_keys(
 ) -> None:
     """Let devices open the sealed versions of a bundle: the keys go into it, for these devices alone.
 
-    Each device must have asked its server for a release key once: by that the server knows its recipient key.
+    The server knows the recipient key of a device from its enrolment, or from the first release key that it asked for.
     """
     serials = _sealed_serials(bundle)
     if not serials:

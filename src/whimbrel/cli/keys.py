@@ -22,7 +22,9 @@ from whimbrel.model.documents import encode, plain
 from whimbrel.model.ids import check_name
 from whimbrel.server.admin.views.repository import (
     KeyProposalView,
+    NewSealingKey,
     NewTokenKey,
+    ReplacedSealingKeyView,
     RoleStatesView,
     RoleStateView,
     SealingKeyView,
@@ -40,6 +42,7 @@ app = typer.Typer(
 
 Kind = Literal["ed25519", "ecdsa", "rsa", "ml-dsa-44", "ml-dsa-65", "ml-dsa-87"]
 KeysFolder = Annotated[Path, typer.Option("--keys", help="The folder of your keys.")]
+_KEEP = "Copy this file to a safe place, and keep it out of backups of the database"
 _FORMS = "  ".join(f"{form}." for form in URI_FORMS.values())
 
 
@@ -174,19 +177,55 @@ def replace_token_key(
 
 @app.command("make-sealing-key")
 @connected
-def make_sealing_key(client: Client, json: Json = False) -> None:
+def make_sealing_key(
+    client: Client,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="A new key takes the place of the one there: all is sealed anew to it."),
+    ] = False,
+    lost: Annotated[
+        bool, typer.Option("--lost", help="The key before is lost for good: make another; older versions stay shut.")
+    ] = False,
+    because: key_drafts.Why = "",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
     """Have the server make its sealing key: it opens the keys of sealed releases, so that devices can be given them.
 
     The file lies on the server, outside of the database (`sealing_key` in whimbrel.toml says where). Copy it to a safe
     place: without it no device can be given a key any more. See docs/howto/seal-a-model.md.
+
+    With --replace every release key is sealed to a new one in one transaction, and the key before is removed when
+    nothing needs it. Where it is interrupted both keys stay, and the same command goes on.
     """
-    made = client.send("POST", "keys/sealing", as_=SealingKeyView)
-    if json:
-        print_json(made)
+    if replace and lost:
+        raise UntrustedInput("--replace and --lost exclude each other: a key that is lost opens nothing to seal anew")
+    if not (replace or lost):
+        made = client.send("POST", "keys/sealing", as_=SealingKeyView)
+        if json:
+            print_json(made)
+            return
+        say(f"made the sealing key {made.path} on the server; its public half is {made.recipient}")
+        say(f"{_KEEP}: who has both opens every release")
+        say("Next: whimbrel model set MODEL --sealed")
         return
-    say(f"made the sealing key {made.path} on the server; its public half is {made.recipient}")
-    say("Copy this file to a safe place, and keep it out of backups of the database: who has both opens every release")
-    say("Next: whimbrel model set MODEL --sealed")
+    if lost:
+        consequence = "no device can be given the key of a version that was sealed before"
+        confirm("to give the sealing key up as lost", consequence=consequence, yes=yes)
+    body = NewSealingKey(lost=lost, because=because)
+    done = client.send("POST", "keys/sealing/replace", body, as_=ReplacedSealingKeyView)
+    if json:
+        print_json(done)
+        return
+    say(f"the sealing key {done.path} on the server is another one now; its public half is {done.recipient}")
+    if lost:
+        say("Publish anew what devices are to get: versions that were sealed before cannot be opened")
+    else:
+        keys = "1 release key is" if done.sealed_anew == 1 else f"{done.sealed_anew} release keys are"
+        say(f"{keys} sealed to it; the key before is gone")
+    if done.unopened:
+        say(f"{done.unopened} kept keys were not sealed to the key before, and are as they were: nobody can open them")
+    say(f"{_KEEP}; backups of the database from before need the copy of the key before")
 
 
 def _waiting(client: Client) -> list[KeyProposalView]:

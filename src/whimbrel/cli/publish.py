@@ -267,10 +267,10 @@ def _send(
     check_next_serial(proven, release)
     stored, sent = [], []
     artifacts = {each.file.sha256: each.bytes_at for source in draft.sources for each in source.artifacts}
-    artifacts |= draft.provenance.kept
     sealed = draft.sealing.seal(release, artifacts, earlier) if draft.sealing is not None else None
     if sealed is not None:
         release, artifacts = sealed.release, sealed.artifacts
+    artifacts |= draft.provenance.kept  # open, also of a sealed model: people ask for it, who have no key
     for sha256, bytes_at in artifacts.items():
         if client.has_artifact(sha256):
             stored.append(sha256)
@@ -305,6 +305,7 @@ def _send(
         rollout=begun,
         sealed_patches=sealed.patches if sealed is not None else None,
         signers=signers,
+        lies_open=sealed.lies_open if sealed is not None else [],
     )
 
 

@@ -27,7 +27,7 @@ class Published(msgspec.Struct, frozen=True):
     `tried`: by variant. `unchecked`: objections that were passed over. `already`: it had been published before.
     `taken_back`: from which devices it was taken back since, and why. `rollout`: of a first version, which began by its
     card. `sealed_patches`: of a sealed version, the patches that were made here; None: it is not sealed. `signers`:
-    whose model signatures were verified.
+    whose model signatures were verified. `lies_open`: files of a sealed version that lie unsealed on the server, too.
     """
 
     version: PublishedVersion
@@ -41,6 +41,7 @@ class Published(msgspec.Struct, frozen=True):
     rollout: str | None = None
     sealed_patches: list[DeltaView] | None = None
     signers: list[str] = []
+    lies_open: list[str] = []
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -55,6 +56,7 @@ class Published(msgspec.Struct, frozen=True):
             "taken_back": self.taken_back,
             "rollout": self.rollout,
             "sealed": self.sealed_patches is not None,
+            "lies_open": self.lies_open,
             "model_signed_by": self.signers,
         }
 
@@ -104,6 +106,11 @@ def tell_published(
             say(f"    {model}")
     if published.sealed_patches is not None:
         say("  sealed: only encrypted files were sent; entitled devices get the key from the server")
+    if published.lies_open:
+        say(
+            f"  WARNING: {', '.join(published.lies_open)} lies open on the server, from a version that was not sealed: "
+            "whoever has that release can fetch it"
+        )
     for signer in published.signers:
         say(f"  the model signature by {signer} is over these files")
     for objection in published.unchecked:

@@ -36,12 +36,15 @@ _LOOKED_BACK = 20  # versions whose files a patch may begin at
 
 
 class SealedRelease(msgspec.Struct, frozen=True):
-    """A release that is ready to be signed. `artifacts`: where the bytes to send are, by their digests."""
+    """A release that is ready to be signed. `artifacts`: where the bytes to send are, by their digests. `lies_open`:
+    files that the server has unsealed, too, from other versions.
+    """
 
     release: Release
     artifacts: dict[str, Path]
     parts: SealedParts
     patches: list[DeltaView]
+    lies_open: list[str]
 
 
 class Sealing:
@@ -83,7 +86,9 @@ class Sealing:
             serial=release.serial,
         )
         parts = SealedParts(release_key=kept, steps=tuple(steps[: limits.SEALED_PATCHES]))
-        return SealedRelease(with_sealed(release, sealed), artifacts, parts, patches)
+        files = {file.sha256: file.name for variant in release.variants for file in variant.files}
+        lies_open = [name for sha256, name in files.items() if self._client.has_artifact(sha256)]
+        return SealedRelease(with_sealed(release, sealed), artifacts, parts, patches, lies_open)
 
     def _seal(self, place: Path, name: str, recipient: str, artifacts: dict[str, Path]) -> Sealed:
         target = self._scratch / name

@@ -55,6 +55,7 @@ from whimbrel.server.tls import Certificate, TlsFiles
 from whimbrel.stores.blobs import Blobs
 from whimbrel.stores.database import Database, Migration
 from whimbrel.stores.inbox import open_inbox
+from whimbrel.stores.kept_release_keys import sealing_key_trouble
 from whimbrel.stores.key_folder import KeyFolder
 from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.sealing_key import SealingKey
@@ -266,6 +267,8 @@ async def running(folder: Folder, served: Served) -> AsyncIterator[Listening]:
             log.warning("%s", warning)
 
         if warning := offline_keys_beside(folder):
+            log.warning("%s", warning)
+        if warning := sealing_key_trouble(repository.database, SealingKey(folder.sealing_key)):
             log.warning("%s", warning)
 
         def read_certificates_again() -> None:

@@ -54,9 +54,11 @@ from whimbrel.trust.enrolment import Check, Credential, Enrolment, Token, TokenR
 from whimbrel.trust.possession import (
     Challenge,
     ChallengeRequest,
+    Proof,
     attestation_challenge,
     check_proof,
     enrolment_text,
+    recipient_text,
     token_text,
 )
 
@@ -155,6 +157,8 @@ class DeviceApi:
             )
             check_proof(proof, text)
             asked = msgspec.structs.replace(asked, public_key=proof.public_key, challenged_at=challenged_at)
+        if enrolment.recipient is not None:
+            asked = msgspec.structs.replace(asked, recipient=_proven_recipient(enrolment))
         if enrolment.attestation is not None:
             if proof is None:
                 raise UntrustedInput("an attestation came without a proof of the device's key, which it must name")
@@ -314,6 +318,23 @@ async def _describe(scope: Scope, send: Send) -> None:
         raise Unsupported(f"{scope['method']} is not possible here; use GET")
     headers = [(b"cache-control", b"public, max-age=3600")]
     await respond(send, 200, device_openapi(), headers=headers, head=scope["method"] == "HEAD")
+
+
+def _proven_recipient(enrolment: Enrolment) -> str | None:
+    """The recipient key that a device names as it enrols. Raises where its own key did not sign it."""
+    proof, named = enrolment.proof, enrolment.recipient
+    if named is None:
+        return None
+    if proof is None:
+        raise UntrustedInput("a recipient key came without a proof of the device's key, which must sign it")
+    text = recipient_text(
+        challenge=proof.challenge,
+        device_id=enrolment.device_id,
+        public_key=proof.public_key,
+        recipient=named.key,
+    )
+    check_proof(Proof(public_key=proof.public_key, challenge=proof.challenge, signature=named.signature), text)
+    return named.key
 
 
 def _check_told(labels: Mapping[str, str], claims: Claims) -> None:

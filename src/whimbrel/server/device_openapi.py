@@ -141,7 +141,7 @@ REQUESTS = (
     ),
     DeviceRequest(
         name="release-key",
-        summary="Get the key of a sealed version, sealed to the device",
+        summary="Get the key of a sealed version, sealed to the device's recipient key",
         body=ReleaseKeyRequest,
         status=200,
         answer=SealedReleaseKey,

@@ -71,6 +71,11 @@ async def _contents(blobs: Blobs, namespace: str, files: Sequence[File]) -> list
         if not file.packed:
             contents.append(contents_of(file))
             continue
+        if file.sealed is not None:
+            raise Refused(
+                f"{file.name} is a sealed folder, and the server cannot look whether the model signature is over its "
+                "files: of a model that demands a signer, publish files, or leave the demand or the sealing out"
+            )
         with tempfile.TemporaryDirectory(prefix="whimbrel-") as scratch:
             archive, folder = Path(scratch, "archive"), Path(scratch, "folder")
             written = await asyncio.to_thread(archive.open, "wb")

@@ -1,7 +1,8 @@
 """POST release-key: an entitled device gets the key of a sealed release, sealed to itself.
 
 1. The token says who asks, the signature that the request and its recipient key are that device's own.
-2. A device gets only so many in an hour, whatever it asks for; the count is in memory, and bounded.
+2. A device gets only so many in an hour, whatever it asks for; the count is in memory, and bounded. Who has its token
+   without its key is counted apart, and cannot use the device's share up.
 3. Some a minute are in the audit log with an entry of their own, and the others are counted there (`bounded_acts`).
 4. The key is open in this process for the time of one answer, and is written nowhere.
 """
@@ -45,13 +46,12 @@ class ReleaseKeys:
         self._database, self._sealing_key, self._challenges = database, sealing_key, challenges
         self._questions, self._acts, self._clock = questions, acts, clock
         self._logged_at = float("-inf")
-        self._asked: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()  # its hour's begin, how many
+        self._asked: OrderedDict[tuple[str, str, str], tuple[float, int]] = OrderedDict()  # its hour's begin, how many
 
     async def answer(self, body: bytes, *, namespace: str, device_id: str) -> bytes:
         """The key that a device asks for. Raises `NotAllowed`, `Refused`, `NotFound`, `TooMany`."""
         asked = parse(ReleaseKeyRequest, body, what="a request for a release key")
         now = self._clock()
-        self._count(namespace, device_id, now=now)
         proof = asked.proof
         self._challenges.made_at(proof.challenge, namespace=namespace, now=now)
         text = release_key_text(
@@ -63,6 +63,7 @@ class ReleaseKeys:
             recipient=asked.recipient,
         )
         check_proof(proof, text)
+        self._count(namespace, device_id, proof.public_key, now=now)
         return await self._questions.ask(lambda: self._hand_out(asked, namespace, device_id, now=now))
 
     def _hand_out(self, asked: ReleaseKeyRequest, namespace: str, device_id: str, *, now: float) -> bytes:
@@ -113,8 +114,8 @@ class ReleaseKeys:
                 f"the server cannot open the key of {asked.model} at serial {asked.serial} now; its log says why"
             ) from error
 
-    def _count(self, namespace: str, device_id: str, *, now: float) -> None:
-        key = namespace, device_id
+    def _count(self, namespace: str, device_id: str, public_key: str, *, now: float) -> None:
+        key = namespace, device_id, public_key
         began, count = self._asked.pop(key, (now, 0))
         if not 0 <= now - began < _HOUR_S:
             began, count = now, 0

@@ -53,7 +53,7 @@ def exposed_files(folder: Folder) -> str | None:
         exposed.append(settings)
     if not exposed:
         return None
-    names = [str(path.relative_to(folder.path)) for path in exposed]
+    names = [str(path.relative_to(folder.path) if path.is_relative_to(folder.path) else path) for path in exposed]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     listed = ", ".join(names[:_NAMED]) + more
     command = f"chmod o= {' '.join(shlex.quote(str(path)) for path in exposed)}"
@@ -91,6 +91,8 @@ def exposed_admin(host: str, address: str) -> str | None:
 
 def _secrets(folder: Folder) -> Iterator[Path]:
     yield from (folder.admin_token, folder.enrol_token)
+    if folder.sealing_key.parent != folder.online_keys.resolve():
+        yield folder.sealing_key
     for keys in (folder.online_keys, folder.offline_keys):
         with suppress(OSError):  # it is not there (offline keys are elsewhere), or closed to this user, too
             yield from sorted(keys.iterdir())

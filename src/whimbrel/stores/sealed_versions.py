@@ -69,5 +69,10 @@ class SealedVersions:
         )
         return [(row.model, row.serial, bytes(row.release_key)) for row in rows]
 
+    def set_release_key(self, model: str, serial: int, release_key: bytes) -> None:
+        """Keep the key of a release sealed to another sealing key."""
+        this = update(_TABLE).where(*self._of(model), _TABLE.c.serial == serial)
+        self.connection.execute(this.values(release_key=release_key))
+
     def _of(self, model: str) -> tuple[ColumnElement[bool], ...]:
         return _TABLE.c.namespace == self.namespace, _TABLE.c.model == model

@@ -12,7 +12,8 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import DeviceId, Label, LabelValue, Name, Serial
-from whimbrel.trust.possession import Proof, PublicKey
+from whimbrel.trust.possession import Proof, PublicKey, Signature
+from whimbrel.trust.sealing import RecipientKey
 
 Secret = Annotated[str, Meta(min_length=16, max_length=512)]
 CohortKey = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -33,12 +34,22 @@ class Attestation(Document, frozen=True):
     ]
 
 
+class SignedRecipient(Document, frozen=True):
+    """The key that release keys are sealed to for a device. `signature`: by the key of the enrolment's proof, over
+    `recipient_text` with the proof's challenge.
+    """
+
+    key: RecipientKey
+    signature: Signature
+
+
 class Enrolment(Document, frozen=True):
     """POST enrol. An id that is enrolled is enrolled again with its key (`proof`), or by a person's word.
 
     `models`: all that the device follows. A client that leaves them out says nothing of them. `credential`: the one
     that a device without a key has; with a proof, it adopts the key by that. `enrol_token`: not needed with its key.
     `takes_cohort_key`: the device decides by the cohort key that the server draws; one that does not is no evidence.
+    `recipient`: where the device can open sealed models; so that a bundle can have keys for one that never asked.
     """
 
     device_id: DeviceId
@@ -49,6 +60,7 @@ class Enrolment(Document, frozen=True):
     proof: Proof | None = None
     credential: Secret | None = None
     attestation: Attestation | None = None
+    recipient: SignedRecipient | None = None
 
 
 class Credential(Document, frozen=True):

@@ -22,7 +22,7 @@ from whimbrel.model.patterns import matching
 PublicKey = Annotated[
     str, matching(r"^[A-Za-z0-9_-]{43}\Z", "a public key of 43 characters, as `whimbrel agent status` shows it")
 ]  # 32 bytes
-_Signature = Annotated[str, matching(r"^[A-Za-z0-9_-]{86}\Z", "a signature of 86 characters of base64url")]  # 64 bytes
+Signature = Annotated[str, matching(r"^[A-Za-z0-9_-]{86}\Z", "a signature of 86 characters of base64url")]  # 64 bytes
 _Challenge = Annotated[str, Meta(min_length=16, max_length=512)]
 
 
@@ -41,7 +41,7 @@ class Proof(Document, frozen=True):
 
     public_key: PublicKey
     challenge: _Challenge
-    signature: _Signature
+    signature: Signature
 
 
 def enrolment_text(*, challenge: str, device_id: str, public_key: str, enrol_token: str | None) -> bytes:
@@ -53,6 +53,11 @@ def enrolment_text(*, challenge: str, device_id: str, public_key: str, enrol_tok
 def token_text(*, challenge: str, device_id: str, public_key: str, credential: str) -> bytes:
     """What a device signs to get a token. The credential is in it as its SHA-256."""
     return "\n".join(("whimbrel token 1", challenge, device_id, public_key, digest_of(credential.encode()))).encode()
+
+
+def recipient_text(*, challenge: str, device_id: str, public_key: str, recipient: str) -> bytes:
+    """What a device signs to name, as it enrols, the key that release keys are sealed to for it."""
+    return "\n".join(("whimbrel recipient 1", challenge, device_id, public_key, recipient)).encode()
 
 
 def attestation_challenge(*, challenge: str, device_id: str, public_key: str) -> bytes:

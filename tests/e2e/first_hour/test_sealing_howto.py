@@ -13,7 +13,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "howto" / "seal-a-model.md").read_t
 @pytest.mark.long
 def test_the_page_is_right(tmp_path: Path) -> None:
     steps = steps_of(PAGE)
-    assert PAGE.count("```sh\n") == len(steps) == 3
+    assert PAGE.count("```sh\n") == len(steps) == 4
     assert all(printed for _, printed in steps)
     folder = tmp_path / "desk"
     folder.mkdir()

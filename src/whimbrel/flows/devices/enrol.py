@@ -34,7 +34,8 @@ class EnrolmentRequest(msgspec.Struct, frozen=True, kw_only=True):
     `secret`: its enrolment token. `credential`: the one that it has. `public_key`: of a key whose possession it proved,
     by an answer to the challenge of `challenged_at`. `takes_cohort_key`: it decides by a key that the server draws.
     `certified`: a trusted proxy verified a certificate of this id.
-    `attested`: the labels of an attestation that was verified; None where it brought none.
+    `attested`: the labels of an attestation that was verified; None where it brought none. `recipient`: the key that
+    release keys are sealed to for it, signed with `public_key`; None where it named none.
     """
 
     device_id: str
@@ -47,6 +48,7 @@ class EnrolmentRequest(msgspec.Struct, frozen=True, kw_only=True):
     certified: bool = False
     attested: dict[str, str] | None = None
     takes_cohort_key: bool = False
+    recipient: str | None = None
 
 
 def enrol_device(
@@ -87,6 +89,8 @@ def enrol_device(
         device = msgspec.structs.replace(device, credential_sha256=digest_of(credential.encode()), credential_at=now)
     if device.cohort_key is None and asked.takes_cohort_key:
         device = msgspec.structs.replace(device, cohort_key=cohort_key)
+    if asked.recipient is not None:
+        device = msgspec.structs.replace(device, recipient=asked.recipient)
     enrolments.save(device, labels=asked.labels, at=now)
     if asked.models:
         fleet.note_followed(FollowedModels(device_id=asked.device_id, models=asked.models, at=now))

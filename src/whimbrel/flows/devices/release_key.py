@@ -54,7 +54,8 @@ def entitled_recipient(
         raise Refused(f"{device.device_id if device else 'the device'} is blocked; no key is sealed to it")
     if device.recipient is None:
         raise Refused(
-            f"{device.device_id} never asked for a release key, so the server does not know to which key of the device "
-            "one is sealed; let it ask its server once, with a network"
+            f"{device.device_id} named no key to which release keys are sealed for it: it enrolled with an old agent, "
+            "or without the extra 'sealed', and never asked for one. Upgrade its agent (pip install "
+            "'whimbrel[sealed]'), and let it refresh once with a network, where a policy gives it a sealed version"
         )
     return device.recipient

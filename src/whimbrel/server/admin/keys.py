@@ -24,13 +24,16 @@ from whimbrel.server.admin.views.repository import (
     KeyView,
     NewKeyChange,
     NewOnlineKey,
+    NewSealingKey,
     NewTokenKey,
+    ReplacedSealingKeyView,
     RoleStatesView,
     RoleStateView,
     SealingKeyView,
     TokenKeyView,
 )
 from whimbrel.server.device_token_keys import DeviceTokenKeys
+from whimbrel.stores.kept_release_keys import Replacement, make_sealing_key, replace_sealing_key
 from whimbrel.stores.key_folder import KeyFolder
 from whimbrel.stores.online_signers import OnlineSigners
 from whimbrel.stores.signed_metadata import role_keys, role_public_keys
@@ -196,25 +199,62 @@ async def show_sealing_key(operations: NamedDependency[Operations], namespace: F
     status_code=HTTP_201_CREATED,
     summary="Have the server make its sealing key",
 )
-async def make_sealing_key(
+async def make_first_sealing_key(
     operations: NamedDependency[Operations], caller: NamedDependency[Caller], namespace: FromPath[str]
 ) -> SealingKeyView:
-    """Make the key that opens the keys of sealed releases. It is never replaced here."""
-    sealing_key = operations.context.sealing_key
+    """Make the key that opens the keys of sealed releases. It replaces none here."""
+    context = operations.context
+    recipient = await asyncio.to_thread(make_sealing_key, context.database, context.sealing_key)
+    because = "a key that opens the keys of sealed releases"
+    await _audit_sealing_key(operations, caller, namespace, "make_sealing_key", because, recipient=recipient)
+    return SealingKeyView(recipient=recipient, path=str(context.sealing_key.path))
 
-    def work(stores: Stores) -> SealingKeyView:
-        recipient = sealing_key.make()
+
+@post(
+    "/keys/sealing/replace",
+    permission=Permission.KEYS,
+    status_code=HTTP_200_OK,
+    summary="Have another sealing key take the place of the server's",
+)
+async def replace_sealing_key_here(
+    operations: NamedDependency[Operations],
+    caller: NamedDependency[Caller],
+    namespace: FromPath[str],
+    data: JSONBody[NewSealingKey],
+) -> ReplacedSealingKeyView:
+    """Seal every kept release key to a new sealing key. Given again after it was interrupted, it goes on."""
+    context = operations.context
+    database, key = context.database, context.sealing_key
+    if data.lost:
+        made = Replacement(await asyncio.to_thread(lambda: make_sealing_key(database, key, lost=True)), 0, 0)
+    else:
+        made = await asyncio.to_thread(replace_sealing_key, database, key)
+    words = f"{made.sealed_anew} release keys are sealed to it, {made.unopened} could not be opened"
+    words = "the one before is lost" if data.lost else words
+    because = f"{words}: {data.because}" if data.because else words
+    await _audit_sealing_key(operations, caller, namespace, "replace_sealing_key", because, recipient=made.recipient)
+    return ReplacedSealingKeyView(
+        recipient=made.recipient,
+        path=str(key.path),
+        sealed_anew=made.sealed_anew,
+        unopened=made.unopened,
+    )
+
+
+async def _audit_sealing_key(
+    operations: Operations, caller: Caller, namespace: str, action: str, because: str, *, recipient: str
+) -> None:
+    def work(stores: Stores) -> None:
         audit(
             stores.registry,
             actor=caller.account,
-            action="make_sealing_key",
-            because="a key that opens the keys of sealed releases",
+            action=action,
+            because=because,
             now=operations.now(),
             evidence={"recipient": recipient},
         )
-        return SealingKeyView(recipient=recipient, path=str(sealing_key.path))
 
-    return await operations.do(namespace, work)
+    await operations.do(namespace, work)
 
 
 def _state(
@@ -260,5 +300,6 @@ KEY_ROUTES = (
     take_key_change,
     replace_token_key,
     show_sealing_key,
-    make_sealing_key,
+    make_first_sealing_key,
+    replace_sealing_key_here,
 )

@@ -130,6 +130,8 @@ async def publish_version(
             now=operations.now(),
             sealed_versions=stores.sealed,
         )
+        # Again, behind the lock of its row: the sealing key may have been replaced since.
+        _sealed_parts(operations, stores, data.sealed, model=model, release=data.release)
         return PublishedVersion(**msgspec.structs.asdict(accepted.version), baseline=accepted.baseline)
 
     return await operations.change(namespace, publish)

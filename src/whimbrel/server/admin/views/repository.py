@@ -121,6 +121,24 @@ class SealingKeyView(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None = None
 
 
+class NewSealingKey(msgspec.Struct, frozen=True, kw_only=True):
+    """POST keys/sealing/replace. `lost`: the key before is lost, and so are the keys of all that was sealed to it."""
+
+    lost: bool = False
+    because: Because = ""
+
+
+class ReplacedSealingKeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """The new sealing key. `sealed_anew`: kept release keys that were sealed to it; `unopened`: those that the key
+    before did not open, which are as they were.
+    """
+
+    recipient: str
+    path: str
+    sealed_anew: int
+    unopened: int
+
+
 class KeysView(msgspec.Struct, frozen=True, kw_only=True):
     """The online keys that a model is delegated to."""
 
