@@ -101,7 +101,7 @@ def test_a_statement_over_files_without_number_is_not_read(signed: tuple[bytes, 
     def grow(statement: dict[str, Any]) -> None:
         statement["predicate"]["resources"] = [one] * (limits.SIGNED_FILES + 1)
 
-    with pytest.raises(UntrustedInput, match=r"length <= 20000"):
+    with pytest.raises(UntrustedInput, match=r"at most 20000 of them"):
         read_bundle(restated(signed[0], grow))
 
 

@@ -18,7 +18,7 @@ from whimbrel.cage import child
 from whimbrel.cage.check import walls_here
 from whimbrel.cage.command import Ran, Request, run
 from whimbrel.cage.removal import remove_tree
-from whimbrel.cli.rebuild import _not_kept
+from whimbrel.cli.rebuild import not_kept
 
 
 def ran(place: Path, *command: str, time_s: float = 30.0, bytes_max: int = 100 * limits.MIB) -> tuple[Ran, str]:
@@ -195,6 +195,6 @@ def test_what_is_kept_lends_nobodys_rights(tmp_path: Path) -> None:
     (work / "tool").write_text("#!/bin/sh\n")
     (work / "tool").chmod(0o6755)
     os.mkfifo(work / "pipe")
-    assert _not_kept(work, tmp_path / "kept") is None
+    assert not_kept(work, tmp_path / "kept") is None
     assert [each.name for each in (tmp_path / "kept").iterdir()] == ["tool"]
     assert stat.S_IMODE((tmp_path / "kept" / "tool").stat().st_mode) == 0o755

@@ -121,7 +121,7 @@ def rebuild(
         last_words = _last_words(scratch / _OUTPUT)
         compared = [_compared(each, file, folder, scratch) for each, file in zip(recipe.outputs, files, strict=True)]
         if keep is not None:
-            keeping = _not_kept(folder, keep)
+            keeping = not_kept(folder, keep)
     made = {(each.variant, each.file) for each in recipe.outputs}
     others = [f"{v.name}/{f.name}" for v in release.variants for f in v.files if (v.name, f.name) not in made]
     rebuilt = Rebuilt(
@@ -252,7 +252,7 @@ def _fresh_folder() -> Iterator[Path]:
             note(f"not all of {place} could be removed: {error.strerror}; remove it yourself")
 
 
-def _not_kept(folder: Path, keep: Path) -> Unavailable | None:
+def not_kept(folder: Path, keep: Path) -> Unavailable | None:
     """Copy what was built, links as links. Returns why that is not possible; nothing is left then."""
     temporary = temporary_for(keep)
     try:
