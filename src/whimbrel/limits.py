@@ -43,11 +43,15 @@ RUN_ENTRIES = 200  # that a device keeps: two an update, so some years of one mo
 RUN_ENTRIES_DROPPED = 50  # the oldest of these at once, where they are too many: a rewrite of all is rare
 RUN_ENTRIES_SENT = 32  # with one batch of reports: 16 KB; the others follow with the next ones
 RUN_ENTRIES_KEPT = 400  # of a branch, on the server: twice what the device has, so that its past outlives its disk
-RUN_BRANCHES = 16  # of a device on the server: a new key, a lost folder and a copied one each begin another
+RUN_BRANCHES = 16  # of one key of a device, on the server: a lost folder and a copied one each begin another
+RUN_BRANCHES_IN_ALL = 64  # of a device: four keys that lie fill it, and each new key takes a person
 RUN_ENTRY_BYTES = 1000  # one entry, UTF-8; an honest one has 300 to 600
 RUN_REASON_CHARS = 200  # why a version was left, in an entry: a sentence
 RUN_HEAD_BYTES = 1000  # a signed head, UTF-8; an honest one has 400
 RUN_HEAD_S = 3600.0  # between two signed heads where nothing changed: an answer is at most so old, a check costs 100 us
+RUN_CLOCK_SLACK_S = (
+    300.0  # a clock of a device that is off by less is believed: boards without a battery run a few minutes off
+)
 RUN_PROOF_BYTES = 16 * MIB  # of a proof that is read: all entries of all branches, each with escapes
 
 # --- documents ---
@@ -102,7 +106,8 @@ REBUILD_MAX_S = 30 * 86400.0  # the longest that can be said
 REBUILD_BYTES = 64 * GIB  # written by a rebuild in its folder, where nothing else is said
 REBUILD_DESCRIPTORS = 4096  # open files of a process of it: a loader of data opens some thousand
 REBUILD_MEMORY_BYTES = 1 << 46  # addresses: runtimes reserve terabytes and use little of them
-REBUILD_FILES = 100_000  # in the folder of a rebuild: more is not looked through
+REBUILD_DEPTH = 100  # folders within folders that a rebuild makes: trees of sources and packages have some twenty
+REBUILD_FILES = 100_000  # and folders in the folder of a rebuild: more is not looked through
 REBUILD_LOOK_S = 0.5  # between two looks at what it wrote
 REBUILD_TOLD_CHARS = 2000  # of what the command wrote last, where it failed
 ROLLOUTS_OF_A_VERSION = 1000  # that provenance tells

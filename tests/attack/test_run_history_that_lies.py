@@ -222,7 +222,7 @@ def test_entries_that_never_came_are_a_gap_and_no_answer() -> None:
         log = with_log(here, 1)
         for serial in (2, 3, 4):
             log.runs(serial)
-        take(here, log.part(3))
+        take(here, log.part(3), at=T0 + 5 * HOUR)
         assert branches(here) == [("log", None, 1, 1), ("gap", None, 4, 4)]
         checked = check_run_proof(proof_of(here))
         (answer,) = answers_of(checked, T0 + 2.5 * HOUR)

@@ -2,10 +2,11 @@
 
 1. `run` starts a Python process by `child.py`, which forks the command behind walls and watches it: its time, and what
    it writes. It tells `run` of both, a line of JSON at a time. Where `run` ends, so does all that the command started.
-2. The command reads programs, libraries and its folders, and writes in its folders (Landlock). It has no network
-   where it can have a namespace of its own. Its environment has the few names of `child.py`, and folders of its own for
-   HOME and TMPDIR.
-3. Unlike a probe it may start processes, so system calls are not filtered. `Ran` says which walls held.
+2. The command reads programs, libraries and its folders, and writes in its folders (Landlock). Of other files it
+   changes no mode, owner or time (mounts of its own). It opens no socket, and has no network. Its environment has the
+   few names of `child.py`, and folders of its own for HOME and TMPDIR.
+3. Unlike a probe it may start processes. `Ran` says which walls held.
+4. Folders deeper than `limits.REBUILD_DEPTH`, or that cannot be looked into, end it: what lies there is not counted.
 
 Called by `whimbrel version rebuild`, after a person agreed.
 """
@@ -46,7 +47,8 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     """How it went, or goes: `done` is False in what is told on the way.
 
     `status`: the exit status, negative for a signal. `stopped`: which limit ended it, in words. `problem`: why it did
-    not start. `landlock`, `offline`: whether it was kept to its folders, and from the network.
+    not start. `landlock`, `offline`: whether it was kept to its folders, and from the network. `read_only`: whether it
+    could change no mode, owner or time of a file elsewhere.
     """
 
     done: bool = True
@@ -57,11 +59,18 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
     landlock: bool = False
     offline: bool = False
+    read_only: bool = False
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it ended by itself, with status 0."""
+        return self.problem is None and self.stopped is None and self.status == 0
 
 
 class _Begun(msgspec.Struct, frozen=True):
     landlock: int = 0
     offline: bool = False
+    read_only: bool = False
     problem: str | None = None
 
 
@@ -111,26 +120,27 @@ def _watch() -> int:
         with os.fdopen(reading, "rb") as pipe:
             # The walls in one line, and a second one only where the command could not be started.
             lines = [msgspec.json.decode(line, type=_Begun) for line in pipe]
-        landlock, offline = (bool(lines[0].landlock), lines[0].offline) if lines else (False, False)
+        walls = lines[0] if lines else _Begun()
         stopped = None
         while stopped is None and os.waitid(os.P_PID, command, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            elapsed, size = time.monotonic() - begun, _bytes_below(request.folder, request.scratch)
-            stopped = _passed(request, elapsed, size)
-            _tell(Ran(done=False, elapsed_s=elapsed, size_bytes=size or 0, landlock=landlock, offline=offline))
+            elapsed, (size, objection) = time.monotonic() - begun, _bytes_below(request.folder, request.scratch)
+            stopped = _passed(request, elapsed, size, objection)
+            _tell(Ran(done=False, elapsed_s=elapsed, size_bytes=size))
             time.sleep(limits.REBUILD_LOOK_S if elapsed > limits.REBUILD_LOOK_S else limits.REBUILD_LOOK_S / 10)
         status = os.waitstatus_to_exitcode(descendants.end(command))
-        size = _bytes_below(request.folder, request.scratch)
+        size, objection = _bytes_below(request.folder, request.scratch)
         elapsed = time.monotonic() - begun
         problem = next((each.problem for each in lines if each.problem is not None), None)
         _tell(
             Ran(
                 elapsed_s=elapsed,
-                size_bytes=size or 0,
+                size_bytes=size,
                 status=status,
-                stopped=stopped or _passed(request, 0.0, size),
+                stopped=stopped or _passed(request, 0.0, size, objection),
                 problem=problem,
-                landlock=landlock,
-                offline=offline,
+                landlock=bool(walls.landlock),
+                offline=walls.offline,
+                read_only=walls.read_only,
             )
         )
     except BaseException:
@@ -140,12 +150,12 @@ def _watch() -> int:
     return 0
 
 
-def _passed(request: Request, elapsed_s: float, size_bytes: int | None) -> str | None:
-    """Which limit was passed, in words."""
+def _passed(request: Request, elapsed_s: float, size_bytes: int, objection: str | None) -> str | None:
+    """Which limit was passed, in words. `objection`: of `_bytes_below`."""
     if elapsed_s > request.time_s:
         return f"it took more than {request.time_s:g} s"
-    if size_bytes is None:
-        return f"it wrote more than {limits.REBUILD_FILES} files"
+    if objection is not None:
+        return objection
     return f"it wrote more than {request.bytes_max} bytes" if size_bytes > request.bytes_max else None
 
 
@@ -176,7 +186,7 @@ def _begin(request: Request, writing: int) -> None:
             runnable=[*map(Path, _PROGRAMS), *_programs(environment)],
             writable=[Path(request.folder), *map(Path, homes.values()), *map(Path, _WRITABLE)],
         )
-        _write(writing, _Begun(landlock=closed.landlock, offline=closed.namespaces))
+        _write(writing, _Begun(landlock=closed.landlock, offline=closed.offline, read_only=closed.read_only))
         if program is None:
             raise FileNotFoundError(2, f"there is no program {request.command[0]!r} here; is it installed?")
         os.execve(program, [*request.command], environment)  # noqa: S606  without a shell: that is meant
@@ -194,18 +204,29 @@ def _programs(environment: dict[str, str]) -> list[Path]:
     return [Path(each) for each in dict.fromkeys(named) if os.path.isabs(each) and os.path.normpath(each) != child.ROOT]
 
 
-def _bytes_below(*folders: str) -> int | None:
-    """Bytes on the disk of all files below; None where they are too many to be looked through."""
-    total = files = 0
-    for folder in folders:
-        for place, _, names in os.walk(folder):
-            for name in names:
-                files += 1
-                with contextlib.suppress(OSError):
-                    total += os.lstat(os.path.join(place, name)).st_blocks * 512
-            if files > limits.REBUILD_FILES:
-                return None
-    return total
+def _bytes_below(*folders: str) -> tuple[int, str | None]:
+    """Bytes on the disk of all below, and why they cannot be counted: too many files, or folders that are too deep."""
+    total = many = 0
+    waiting = [(folder, 0) for folder in folders]
+    while waiting:
+        place, depth = waiting.pop()
+        if depth > limits.REBUILD_DEPTH:
+            return total, f"it made folders within folders, more than {limits.REBUILD_DEPTH} deep"
+        try:
+            entries = list(os.scandir(place))
+        except PermissionError:
+            return total, "it made a folder that cannot be looked into"
+        except OSError:  # it is there no more
+            continue
+        many += len(entries)
+        if many > limits.REBUILD_FILES:
+            return total, f"it wrote more than {limits.REBUILD_FILES} files"
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, depth + 1))
+    return total, None
 
 
 def _write(descriptor: int, begun: _Begun) -> None:

@@ -7,6 +7,9 @@
 4. Calls of another architecture end the process: `int 0x80` on x86-64 makes the calls of 32-bit x86, and x32 has
    numbers of its own. A rule by number would not hold for them.
 5. Where the processor is not in the table, or the kernel has no filters, nothing is filtered.
+6. A command that people run on purpose (`command.py`) has a filter with fewer rules (`program_for_commands`): it starts
+   processes and changes files, which other walls bound. It opens no socket: by one that lies in a folder (of an agent
+   for keys, of a container engine) a process outside would act for it, and no other wall stops that.
 """
 
 import ctypes
@@ -33,6 +36,17 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 # asm-generic/fcntl.h: F_SETLK(W), F_SETOWN, F_SETSIG, F_SETLK(W)64, F_SETOWN_EX, F_OFD_SETLK(W), F_SETLEASE, F_NOTIFY
 _FILE_COMMANDS = (6, 7, 8, 10, 13, 14, 15, 37, 38, 1024, 1026)
+_REFUSED_TO_COMMANDS = (
+    "socket",
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "keyctl",
+    "add_key",
+    "request_key",
+    "bpf",
+)
+_ABSENT_FOR_COMMANDS = ("io_uring_setup", "io_uring_enter", "io_uring_register")
 _TERMINAL_COMMANDS = (0x5412, 0x541C)  # asm-generic/ioctls.h: TIOCSTI and TIOCLINUX type into a terminal
 
 
@@ -68,7 +82,16 @@ def install() -> bool:
     machine = _machine()
     if machine is None:
         return False
-    steps = program(machine.architecture, machine.column, process=os.getpid())
+    return _install(machine, program(machine.architecture, machine.column, process=os.getpid()))
+
+
+def install_for_commands() -> bool:
+    """The same with the rules for commands. They hold for all that the command starts."""
+    machine = _machine()
+    return machine is not None and _install(machine, program_for_commands(machine.architecture, machine.column))
+
+
+def _install(machine: _Machine, steps: Sequence[Step]) -> bool:
     filled = _Program(len(steps), (_Instruction * len(steps))(*(_Instruction(*step) for step in steps)))
     number = LIMITED["seccomp"][machine.column]
     try:
@@ -92,16 +115,7 @@ def program(architecture: int, column: int, *, process: int) -> list[Step]:
     def number_of(numbers: Numbers) -> int | None:
         return numbers[column]
 
-    steps: list[Step] = [
-        (_LOAD, 0, 0, _ARCHITECTURE),
-        (_EQUAL, 1, 0, architecture),
-        (_RETURN, 0, 0, _KILL),
-        (_LOAD, 0, 0, _CALL),
-    ]
-    if column == 0:
-        # -1 is no call: a tracer, or a restarted call, leaves it, and the kernel answers ENOSYS.
-        steps += [(_EQUAL, 2, 0, 0xFFFFFFFF), (_ANY_BIT, 0, 1, _X32), (_RETURN, 0, 0, _KILL)]
-    steps += [(_GREATER, 0, 2, NEWEST), (_GREATER, 1, 0, _PRIVATE_ARM - 1), (_RETURN, 0, 0, _UNKNOWN)]
+    steps = _intro(architecture, column)
     for table, answer in ((REFUSED, _DENIED), (ABSENT, _UNKNOWN)):
         for numbers in table.values():
             if (number := number_of(numbers)) is not None:
@@ -122,6 +136,31 @@ def program(architecture: int, column: int, *, process: int) -> list[Step]:
         if (number := number_of(LIMITED[name])) is not None:
             steps += [(_EQUAL, 0, len(rule), number), *rule]
     return [*steps, (_RETURN, 0, 0, _ALLOW)]
+
+
+def program_for_commands(architecture: int, column: int) -> list[Step]:
+    """The filter for a command on one machine."""
+    steps = _intro(architecture, column)
+    for names, answer in ((_REFUSED_TO_COMMANDS, _DENIED), (_ABSENT_FOR_COMMANDS, _UNKNOWN)):
+        for name in names:
+            if (number := (REFUSED | ABSENT)[name][column]) is not None:
+                steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, answer)]
+    return [*steps, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _intro(architecture: int, column: int) -> list[Step]:
+    """Calls of another architecture end the process, and those that nobody has looked at are absent."""
+    steps: list[Step] = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _CALL),
+    ]
+    if column == 0:
+        # -1 is no call: a tracer, or a restarted call, leaves it, and the kernel answers ENOSYS.
+        steps += [(_EQUAL, 2, 0, 0xFFFFFFFF), (_ANY_BIT, 0, 1, _X32), (_RETURN, 0, 0, _KILL)]
+    steps += [(_GREATER, 0, 2, NEWEST), (_GREATER, 1, 0, _PRIVATE_ARM - 1), (_RETURN, 0, 0, _UNKNOWN)]
+    return steps
 
 
 # Each rule is about one call and ends with an answer, so that the load of an argument disturbs no later comparison.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whimbrel import limits
-from whimbrel.cage import kernel_filter, landlock
+from whimbrel.cage import kernel_filter, landlock, mounts
 from whimbrel.cage.readable import runtime_places
 
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38  # linux/prctl.h
@@ -47,11 +47,14 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walls:
-    """Which walls hold: `landlock` is the kernel's version of it, or 0."""
+    """Which walls hold: `landlock` is the kernel's version of it, or 0. `read_only`: no mode, owner or time of a file
+    outside can be changed, which Landlock does not prevent.
+    """
 
     namespaces: bool
     filtered: bool
     landlock: int
+    read_only: bool = False
 
     @property
     def offline(self) -> bool:
@@ -73,9 +76,10 @@ def enter(bounds: Bounds) -> Walls:
 
 def enter_command(bounds: Bounds, *, runnable: Sequence[Path], writable: Sequence[Path]) -> Walls:
     """Close those walls that a command needs not: it may start processes, run the programs in `runnable` and write in
-    `writable`. So there is no filter of system calls, and the network is closed by a namespace of its own, or not.
+    `writable`. It opens no socket of any kind, and has no network; a pair of sockets of its own it may have.
     """
     namespaces = _leave_network()
+    read_only = mounts.keep_writable_only([place for place in writable if place.is_dir()])
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _close_descriptors(bounds.kept)
     _limit(bounds)
@@ -83,7 +87,8 @@ def enter_command(bounds: Bounds, *, runnable: Sequence[Path], writable: Sequenc
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     places = [*runtime_places(), *bounds.readable]
     kernel_landlock = landlock.restrict(places, listed=bounds.listed, runnable=runnable, writable=writable)
-    return Walls(namespaces=namespaces, filtered=False, landlock=kernel_landlock)
+    filtered = kernel_filter.install_for_commands()
+    return Walls(namespaces=namespaces, filtered=filtered, landlock=kernel_landlock, read_only=read_only)
 
 
 def _prctl(option: int, value: int) -> None:

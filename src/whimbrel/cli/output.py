@@ -77,8 +77,13 @@ def percent(share: float, *, digits: int = 1) -> str:
 
 
 def when(moment: float | None) -> str:
-    """A POSIX time for people, in UTC."""
-    return "" if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    """A POSIX time for people, in UTC. A clock may say any time: one without a date is shown as its seconds."""
+    if moment is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{moment:.0f} s after 1970"
 
 
 def ago(moment: float) -> str:

@@ -1,9 +1,9 @@
 """`whimbrel version provenance`: where a version comes from, who signed it, and who let it out.
 
 1. What nobody recorded is said to be unknown.
-2. `--verify` fetches the model signatures that were kept and verifies them here, over the digests of the release, and
-   that the release is the one that the publisher's keys sign. Of what the server says, only who may sign is believed:
-   `whimbrel keys status` shows that.
+2. `--verify` fetches the model signatures that were kept and verifies them here, over the digests of the release; also
+   that the release is the one that the publisher's keys sign, and says what is shown. Of what the server says, only who
+   may sign is believed (`whimbrel keys status` shows that), and what no release can say: publication and rollouts.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from whimbrel.cli.options import ModelName
 from whimbrel.cli.output import Json, counted, print_json, say, when
 from whimbrel.cli.signer_files import signer_of
 from whimbrel.errors import NotFound, UntrustedInput
-from whimbrel.flows.publishing.provenance import ProvenanceView
+from whimbrel.flows.publishing.provenance import ProvenanceView, contradiction
 from whimbrel.interop.cyclonedx import bill_of_materials
 from whimbrel.interop.model_signing.bundle import read_bundle
 from whimbrel.interop.model_signing.coverage import contents_of, uncovered
@@ -73,19 +73,20 @@ def provenance(
     """
     path = f"models/{quoted(model)}/versions/{quoted(version)}"
     view = client.get(f"{path}/provenance", as_=ProvenanceView)
+    verified = None
+    asked = _asked(model_signature_key, certificate_chain, model_signature_identity)
+    if verify_again:
+        verified = _verify_all(client, path, view, asked)
+    elif asked is not None:
+        raise UntrustedInput("it is said who must have signed, and nothing is verified: add --verify")
     if form == "cyclonedx":
         print_json(bill_of_materials(view))
-        return
-    verified = None
-    if verify_again:
-        asked = _asked(model_signature_key, certificate_chain, model_signature_identity)
-        verified = _verify_all(client, path, view, asked)
-    if json:
+    elif json:
         print_json(plain(view) | ({} if verified is None else {"verified": verified}))
     else:
         _tell(view)
         for each in verified or []:
-            _tell_verified(each, asked is not None if verify_again else False)
+            _tell_verified(each, is_asked=asked is not None)
     if bad := [each for each in verified or [] if each.problem is not None]:
         raise UntrustedInput(f"{counted(len(bad), 'model signature')} of {model} {view.version}: {bad[0].problem}")
 
@@ -113,7 +114,7 @@ def _tell(view: ProvenanceView) -> None:
         for stage, people in rollout.approved_by.items():
             say(f"  stage {stage}: approved by {', '.join(people)}")
     if not view.rollouts:
-        say("no rollout brought it to devices")
+        say("no rollout of it is recorded (a first version, a pin or a policy brings one to devices without)")
 
 
 def _line(name: str, values: list[str]) -> None:
@@ -129,10 +130,10 @@ def _signature_words(signature: ModelSignature) -> str:
     return f"{signature.signer}; over {', '.join(signature.variants)}; as the publisher verified it"
 
 
-def _tell_verified(each: Verified, asked: bool) -> None:
+def _tell_verified(each: Verified, *, is_asked: bool) -> None:
     if each.problem is not None:
         return
-    against = "what you named" if asked else "what the publisher recorded"
+    against = "what you named" if is_asked else "what the publisher recorded"
     say(f"the model signature by {each.signer} is over these files: good, verified here against {against}")
     for name in each.not_again:
         say(f"  but for {name}, which travels packed: its files were compared at publication, and were not now")
@@ -141,6 +142,10 @@ def _tell_verified(each: Verified, asked: bool) -> None:
 def _asked(key: Path | None, chain: Path | None, identity: str | None) -> ModelSigner | None:
     if key is not None and chain is not None:
         raise UntrustedInput("give one of --model-signature-key and --certificate-chain")
+    if identity is not None and chain is None:
+        raise UntrustedInput(
+            "an identity is one of a certificate: give the roots that may vouch, --certificate-chain FILE"
+        )
     if key is not None:
         return signer_of(key, method="key", identity="")
     return None if chain is None else signer_of(chain, method="certificate", identity=identity or "")
@@ -163,7 +168,13 @@ def signed_release(client: Client, path: str, view: ProvenanceView) -> Release:
     listed: Any = role.signed.targets.get(roles.release_path(view.model, view.serial))
     if listed is None or listed.hashes.get("sha256") != digest_of(content):
         raise UntrustedInput(f"the release of {view.model} {view.version} is not the one that its publisher signed")
-    return parse(Release, content, what="the release")
+    release = parse(Release, content, what="the release")
+    if field := contradiction(view, release, content):
+        raise UntrustedInput(
+            f"the server's answer on {view.model} {view.version} contradicts the release that its publisher signed: "
+            f"its {field} is another one"
+        )
+    return release
 
 
 def _verified(

@@ -28,7 +28,7 @@ from whimbrel.flows.files.recipe_file import complete, read_recipe
 from whimbrel.flows.wording import signer_words
 from whimbrel.interop.model_signing.bundle import read_bundle
 from whimbrel.interop.model_signing.coverage import Contents, contents_of, uncovered
-from whimbrel.interop.model_signing.signature import verify_signature
+from whimbrel.interop.model_signing.signature import read_anchor, verify_signature
 from whimbrel.model.documents import digest_of, encode
 from whimbrel.model.paths import shown
 from whimbrel.model.provenance import Kept, ModelSignature, ModelSigner, Parent, read_code, read_dataset
@@ -255,9 +255,15 @@ def _signer(given: GivenProvenance, demanded: ModelSigner | None, *, model: str)
             )
         return demanded
     asked = signer_of(place, method="key" if key is not None else "certificate", identity=identity or "")
-    if demanded is not None and asked != demanded:
+    if demanded is not None and asked != _written_anew(demanded):
         raise Refused(f"{model} demands another signer than the one that is named here; leave the options of it out")
     return asked
+
+
+def _written_anew(signer: ModelSigner) -> ModelSigner:
+    """A signer that may have been set by an older version, with its anchor as files are read now."""
+    anchor = read_anchor(signer.anchor.encode(), method=signer.method, what="the signer that the model demands")
+    return msgspec.structs.replace(signer, anchor=anchor)
 
 
 def unpacked_contents(artifacts: Sequence[Artifact], scratch: Path) -> list[Contents]:

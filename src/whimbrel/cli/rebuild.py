@@ -3,14 +3,18 @@
 1. The inputs are copied first, and must have the recorded digests: otherwise nothing is run.
 2. It runs code on this machine, so it asks. The command is kept to its folder, and from the network, as far as the
    system can (`cage/command.py`); what it cannot is said before.
-3. Each output is the same, differs, or is missing. Only the same bytes are the same: there is no "nearly".
+3. Each output is the same, differs, or is missing. Only the same bytes are the same: there is no "nearly". A command
+   that was ended, or that says itself that it failed, has made nothing.
+4. What was built is somebody else's: it is kept without special files and without the bits that lend a user's rights.
 """
 
 import contextlib
 import hashlib
+import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +24,7 @@ import typer
 from whimbrel import limits
 from whimbrel.cage.check import walls_here
 from whimbrel.cage.command import Ran, Request, run
+from whimbrel.cage.removal import remove_tree
 from whimbrel.cli.confirmation import confirm
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.options import ModelName, Yes
@@ -49,13 +54,17 @@ class Compared(msgspec.Struct, frozen=True):
 
 
 class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a rebuild. `not_in_recipe`: published files that the recipe does not make."""
+    """What came of a rebuild. `same`: the command went well, and all files are the same.
+
+    `not_in_recipe`: published files that the recipe does not make. `copied`: outputs that are an input byte by byte.
+    """
 
     model: str
     version: str
     same: bool
     files: list[Compared]
     not_in_recipe: list[str]
+    copied: list[str]
     ran: Ran
     last_words: str
 
@@ -99,7 +108,8 @@ def rebuild(
         nature="runs code of its publisher's on this machine",
         yes=yes,
     )
-    with tempfile.TemporaryDirectory(prefix="whimbrel-rebuild-") as place:
+    keeping: Unavailable | None = None
+    with _fresh_folder() as place:
         folder, scratch = Path(place, "work"), Path(place, "scratch")
         scratch.mkdir()
         _lay_out(recipe, inputs, folder)
@@ -111,22 +121,25 @@ def rebuild(
         last_words = _last_words(scratch / _OUTPUT)
         compared = [_compared(each, file, folder, scratch) for each, file in zip(recipe.outputs, files, strict=True)]
         if keep is not None:
-            _keep(folder, keep)
+            keeping = not_kept(folder, keep)
     made = {(each.variant, each.file) for each in recipe.outputs}
     others = [f"{v.name}/{f.name}" for v in release.variants for f in v.files if (v.name, f.name) not in made]
     rebuilt = Rebuilt(
         model=model,
         version=release.version,
-        same=all(each.result == "same" for each in compared),
+        same=ran.is_well and all(each.result == "same" for each in compared),
         files=compared,
         not_in_recipe=others,
+        copied=_copied(recipe, files),
         ran=ran,
         last_words=last_words,
     )
     if json:
         print_json(rebuilt)
     else:
-        _tell(rebuilt, keep)
+        _tell(rebuilt, None if keeping is not None else keep)
+    if keeping is not None:
+        raise keeping
     if not rebuilt.same:
         raise typer.Exit(1)
 
@@ -205,7 +218,7 @@ class _Tell:
 def _compared(output: Output, file: File, folder: Path, scratch: Path) -> Compared:
     place = folder / output.name
     rebuilt: str | None = None
-    with contextlib.suppress(OSError, UntrustedInput):
+    with contextlib.suppress(OSError, UntrustedInput, RecursionError):
         # A link may lead anywhere, and is no file that the command made.
         if place.resolve() == folder.resolve() / output.name:
             if file.packed and place.is_dir():
@@ -220,13 +233,48 @@ def _compared(output: Output, file: File, folder: Path, scratch: Path) -> Compar
     return Compared(output.name, output.variant, output.file, result, file.sha256, rebuilt)
 
 
-def _keep(folder: Path, keep: Path) -> None:
-    """Copy what was built, links as links. Nothing is left where it does not go through."""
+def _copied(recipe: Recipe, files: Sequence[File]) -> list[str]:
+    """Outputs that are one of the inputs: a recipe that copies proves nothing of where a file comes from."""
+    inputs = {each.sha256 for each in recipe.inputs}
+    return [output.name for output, file in zip(recipe.outputs, files, strict=True) if file.sha256 in inputs]
+
+
+@contextlib.contextmanager
+def _fresh_folder() -> Iterator[Path]:
+    """A folder that is removed afterwards, whatever a command made in it."""
+    place = Path(tempfile.mkdtemp(prefix="whimbrel-rebuild-"))
     try:
-        shutil.copytree(folder, temporary := temporary_for(keep), symlinks=True)
+        yield place
+    finally:
+        try:
+            remove_tree(place)
+        except OSError as error:
+            note(f"not all of {place} could be removed: {reason_of(error)}; remove it yourself")
+
+
+def not_kept(folder: Path, keep: Path) -> Unavailable | None:
+    """Copy what was built, links as links. Returns why that is not possible; nothing is left then."""
+    temporary = temporary_for(keep)
+    try:
+        shutil.copytree(folder, temporary, symlinks=True, ignore=_special)
+        for place, _, names in os.walk(temporary):
+            for name in names:
+                if not (path := Path(place, name)).is_symlink():
+                    path.chmod(path.stat().st_mode & 0o777)
         temporary.rename(keep)
-    except OSError as error:
-        raise Unavailable(f"what was built cannot be kept in {keep}: {reason_of(error)}") from error
+    except (OSError, RecursionError) as error:
+        with contextlib.suppress(OSError):
+            remove_tree(temporary)
+        return Unavailable(f"what was built cannot be kept in {keep}: {reason_of(error)}")
+    return None
+
+
+def _special(folder: str, names: list[str]) -> list[str]:
+    """The names that are neither files, folders nor links: a pipe would never end."""
+    modes = {name: os.lstat(os.path.join(folder, name)).st_mode for name in names}
+    return [
+        name for name, mode in modes.items() if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
+    ]
 
 
 def _tell(rebuilt: Rebuilt, keep: Path | None) -> None:
@@ -244,12 +292,16 @@ def _tell(rebuilt: Rebuilt, keep: Path | None) -> None:
     print_table(["output", "result", "published SHA-256", "rebuilt SHA-256"], rows)
     for name in rebuilt.not_in_recipe:
         say(f"  {name} is not made by the recipe")
+    for name in rebuilt.copied:
+        say(f"  {name} is an input, byte by byte: the recipe copies it, and does not say where it comes from")
     if rebuilt.same:
         say(f"{rebuilt.model} {rebuilt.version}: the recipe makes the same bytes again ({took})")
+    elif all(each.result == "same" for each in rebuilt.files):
+        say(f"{rebuilt.model} {rebuilt.version}: the bytes are the same, and the command did not go well: not proven")
     else:
         say(f"{rebuilt.model} {rebuilt.version}: the recipe does not make the same bytes here")
-    if not (ran.landlock and ran.offline) and ran.problem is None:
-        note(f"it ran {_held_words(landlock=ran.landlock, offline=ran.offline)}")
+    if not (ran.landlock and ran.offline and ran.read_only) and ran.problem is None:
+        note(f"it ran {_held_words(landlock=ran.landlock, offline=ran.offline, read_only=ran.read_only)}")
     if keep is not None:
         say(f"what was built lies in {keep}")
 
@@ -264,11 +316,15 @@ def _walls_words() -> str:
         tried = walls_here()
     except Unavailable:
         return "it may do what you may"
-    return f"it runs {_held_words(landlock=bool(tried.landlock), offline=tried.namespaces)}"
+    offline = tried.filtered or tried.namespaces
+    words = _held_words(landlock=bool(tried.landlock), offline=offline, read_only=tried.namespaces)
+    return f"it runs {words}"
 
 
-def _held_words(*, landlock: bool, offline: bool) -> str:
+def _held_words(*, landlock: bool, offline: bool, read_only: bool) -> str:
     files = "kept to a folder of its own" if landlock else "with all files that you may read and write"
+    if landlock and not read_only:
+        files += " (but it can change the modes and times of your other files)"
     return f"{files}, {'without a network' if offline else 'with the network'}"
 
 

@@ -28,7 +28,26 @@ At = Annotated[
 ]
 Export = Annotated[Path | None, typer.Option("--export", help="Write the proof into a file, to be checked elsewhere.")]
 _BY_SERVER = "that the key is the device's is the server's word; give its public key with --key to check that too"
-_MEANS = "the device said so itself, by its own clock: nobody else can have written it, and it may have lied"
+_MEANS = (
+    "the device said so itself, by its own clock: nobody else can have written it, and it may have lied; whoever gave "
+    "this may have left out whole branches, and the oldest or newest entries"
+)
+
+
+class BranchShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A branch in JSON. `signed_until`: of its newest head. `forks_after`, `missing`: as in `CheckedBranch`.
+
+    `received_at`: when the server got the newest part, as it says; nobody signed that.
+    """
+
+    branch: int
+    log: str
+    key: str
+    entries: int
+    missing: int
+    forks_after: int | None
+    signed_until: float
+    received_at: float | None
 
 
 class RunHistoryShown(msgspec.Struct, frozen=True):
@@ -38,13 +57,16 @@ class RunHistoryShown(msgspec.Struct, frozen=True):
     keys: list[str]
     periods: list[RunPeriod]
     answers: list[RunAnswer] | None
+    branches: list[BranchShown]
 
 
 def read_time(text: str) -> float:
     """POSIX seconds of an ISO 8601 time, in UTC unless it says otherwise. Raises `UntrustedInput`."""
     try:
         moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+        seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+        datetime.fromtimestamp(seconds, UTC)  # the first and last hours of the calendar are none in UTC
+        return seconds
     except (ValueError, OverflowError) as error:
         raise UntrustedInput(f"{text!r} is no time; expected one like 2026-11-30T12:00:00Z or 2026-11-30") from error
 
@@ -68,12 +90,15 @@ def show_run_history(
     periods = periods_of(branches, model=model)
     keys = list(dict.fromkeys(each.head.public_key for each in branches))
     if json:
-        print_json(RunHistoryShown(document.device_id, keys, periods, answers))
+        print_json(RunHistoryShown(document.device_id, keys, periods, answers, list(map(_branch_shown, branches))))
         return
     if not branches:
         say(f"{document.device_id} has signed no history: its agent is older, has no key, or has not reported yet")
         return
-    if answers is None:
+    if model is not None and not any(entry.model == model for each in branches for entry in each.entries):
+        known = ", ".join(sorted({entry.model for each in branches for entry in each.entries})) or "no model"
+        say(f"no entry tells of {model}; the entries tell of {known}")
+    elif answers is None:
         _say_periods(branches, periods)
     for answer in answers or ():
         _say_answer(answer)
@@ -82,6 +107,19 @@ def show_run_history(
     _say_branches(document, branches, is_key_given=key is not None)
     if export is not None:
         say(f"the proof is in {export}; check it anywhere with: whimbrel device history --proof {export}")
+
+
+def _branch_shown(each: CheckedBranch) -> BranchShown:
+    return BranchShown(
+        branch=each.branch.branch,
+        log=each.head.log,
+        key=each.head.public_key,
+        entries=len(each.entries),
+        missing=each.missing,
+        forks_after=each.forks_after,
+        signed_until=each.head.at,
+        received_at=each.branch.received_at,
+    )
 
 
 def _say_periods(branches: Sequence[CheckedBranch], periods: Sequence[RunPeriod]) -> None:
@@ -115,6 +153,8 @@ def _say_answer(answer: RunAnswer) -> None:
     say(f"  active since {_span(period.began_not_before, period.began_at)} UTC ({period.began}{trial})")
     ended = "" if period.ended_by is None else f": {period.ended_by}{f', {period.reason}' if period.reason else ''}"
     say(f"  until {_until(period)} UTC{ended}")
+    if period.clock_doubted:
+        say("  its clock was wrong where this began or ended: the log contradicts those times")
     if period.artifact is not None:
         say(f"  artifact sha256:{period.artifact}; entries {', '.join(map(str, period.entries))}")
     if period.signed_time:
@@ -124,19 +164,22 @@ def _say_answer(answer: RunAnswer) -> None:
 def _say_branches(document: RunHistoryProof, branches: Sequence[CheckedBranch], *, is_key_given: bool) -> None:
     for each in branches:
         came = each.branch.received_at
-        heard = "" if came is None else f", which the server got {when(came)}"
+        heard = "" if came is None else f", which the server says it got {when(came)}"
         say(
             f"checked: {counted(len(each.entries), 'entry', plural='entries')}, signed up to {when(each.head.at)} UTC"
             f"{heard}, with the key {each.head.public_key}"
         )
-        if each.branch.origin == "fork":
+        if each.forks_after is not None:
             parent = f" of branch {each.branch.parent}" if each.branch.parent is not None else ""
             say(
-                f"  FORK: branch {each.branch.branch} goes on otherwise after entry {each.branch.after}{parent}: the "
+                f"  FORK: branch {each.branch.branch} goes on otherwise after entry {each.forks_after}{parent}: the "
                 "folder was restored or copied, or the device takes back what it signed"
             )
-        elif each.branch.origin == "gap":
-            say(f"  GAP: entries up to {each.branch.after} never came in")
+        if each.missing:
+            say(
+                f"  GAP: entries up to {each.missing} are not here: they were dropped from a log that was full, never "
+                "came in, or were cut off"
+            )
     others = {each.head.public_key for each in branches} - {document.public_key}
     if document.public_key is not None and others and not is_key_given:
         say(

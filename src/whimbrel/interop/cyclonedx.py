@@ -6,6 +6,9 @@
    docs/reference/provenance.md lists their names.
 3. What is not known is left out, named in `whimbrel:unknown`, and the list of dependencies is said to be incomplete.
 4. The same version gives the same serial number: the document is made of the signed release. Rollouts are as of now.
+5. Every word is somebody's: no number is rounded, and a parent has its calendar version and serial, which are signed,
+   and not its semantic version, which is the `version` of a component here. That files are complete in themselves is
+   not said.
 
 The library for the format has no model cards (`cyclonedx-python-lib` 11), so the document is written here, and a test
 validates it by that library against the schema. https://cyclonedx.org/docs/1.6/json/
@@ -67,7 +70,6 @@ def bill_of_materials(view: ProvenanceView) -> dict[str, Any]:
         "components": components,
         "dependencies": [{"ref": "model", "dependsOn": [each["bom-ref"] for each in components]}],
         "compositions": [
-            {"aggregate": "complete", "assemblies": [each["bom-ref"] for each in files]},
             {"aggregate": "incomplete" if unknown else "unknown", "dependencies": ["model"]},
         ],
     }
@@ -96,7 +98,7 @@ def _model(view: ProvenanceView, unknown: list[str]) -> dict[str, Any]:
         parameters["datasets"] = [{"ref": f"data:{number}"} for number in range(len(view.datasets))]
     card: dict[str, Any] = {"modelParameters": parameters} if parameters else {}
     if view.metrics:
-        metrics = [{"type": name, "value": f"{value:g}"} for name, value in sorted(view.metrics.items())]
+        metrics = [{"type": name, "value": str(value)} for name, value in sorted(view.metrics.items())]
         card["quantitativeAnalysis"] = {"performanceMetrics": metrics}
     component: dict[str, Any] = {
         "type": "machine-learning-model",
@@ -129,7 +131,12 @@ def _pedigree(view: ProvenanceView) -> dict[str, Any]:
     pedigree: dict[str, Any] = {}
     if view.parents:
         pedigree["ancestors"] = [
-            {"type": "machine-learning-model", "group": view.namespace, "name": each.model, "version": each.version}
+            {
+                "type": "machine-learning-model",
+                "group": view.namespace,
+                "name": each.model,
+                "properties": _properties([("whimbrel:version", each.version), ("whimbrel:serial", str(each.serial))]),
+            }
             for each in view.parents
         ]
     if view.code is not None:

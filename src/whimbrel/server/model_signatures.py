@@ -22,6 +22,7 @@ from whimbrel.interop.model_signing.signature import SignedFiles, verify_signatu
 from whimbrel.model.provenance import ModelSigner
 from whimbrel.model.release import File, Release
 from whimbrel.packing import unpack
+from whimbrel.plain_text import one_line
 from whimbrel.stores.blobs import Blobs
 
 
@@ -35,6 +36,10 @@ async def check_signed(blobs: Blobs, namespace: str, release: Release, signer: M
     for signature in release.model_signatures:
         content = await _document(blobs, namespace, signature.bundle.sha256)
         signed = await asyncio.to_thread(_verified, content, signer, at)
+        if signature.signer != signed.signer:
+            raise UntrustedInput(
+                f"the release says that {one_line(signature.signer)[:80]} signed the model, and it was {signed.signer}"
+            )
         for variant in release.variants:
             if variant.name in signature.variants:
                 contents = await _contents(blobs, namespace, variant.files)

@@ -6,11 +6,17 @@
 2. A proof says what the device said of itself. A device that lies about what it runs can sign that; nobody else can
    write it, and the device itself cannot take back later what it has signed, but as a fork, which shows.
 3. A branch whose entries were dropped (the device's log is bounded, and the server's) proves the ones that are left.
+4. What is not in a proof cannot be missed: whoever hands it over may leave out whole branches, the oldest entries, and,
+   where an older head was kept, the newest. What nobody signed (`origin`, `received_at`, `made_at`, the newest
+   `public_key`) decides nothing here but when a head is too new to be believed.
 """
+
+from typing import Annotated
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput, reason_of
@@ -44,16 +50,26 @@ class RunHistoryProof(Document, frozen=True, tag_field="format", tag="whimbrel-r
 
     device_id: DeviceId
     made_at: float
-    branches: tuple[ProofBranch, ...] = ()
+    branches: Annotated[tuple[ProofBranch, ...], Meta(max_length=limits.RUN_BRANCHES_IN_ALL)] = ()
     public_key: PublicKey | None = None
 
 
 class CheckedBranch(msgspec.Struct, frozen=True, kw_only=True):
-    """A branch that fits: its head, and its entries with those of its parents before it, oldest first."""
+    """A branch that fits: its head, and its entries with those of its parents before it, oldest first.
+
+    `forks_after`: the number of the entry after which it goes on otherwise than an earlier branch of its log; None: it
+    does not. It is taken from what was signed, and not from what the proof says of itself.
+    """
 
     branch: ProofBranch
     head: RunHead
     entries: tuple[RunEntry, ...]
+    forks_after: int | None = None
+
+    @property
+    def missing(self) -> int:
+        """How many of the first entries are not here: dropped from a log that was full, never sent, or cut off."""
+        return self.entries[0].number - 1 if self.entries else self.head.number
 
 
 def read_proof(content: bytes, *, what: str) -> RunHistoryProof:
@@ -80,15 +96,42 @@ def check_run_proof(proof: RunHistoryProof, *, key: str | None = None) -> list[C
         chain = read_chain(branch.entries)
         own = {entry.number: digest for entry, digest in chain}
         check_end(head, own, before=branch.after)
-        earlier = _earlier(branch, chain[0][0] if chain else None, head, checked, digests)
+        first = chain[0][0] if chain else None
+        earlier = _earlier(branch, first, head, checked, digests)
+        after = head.number if first is None else first.number - 1
+        siblings = [each for each in checked.values() if _log_of(each.head) == _log_of(head)]
+        forks = [_fork_of(own, after, other, digests[other.branch.branch]) for other in siblings]
         checked[branch.branch] = CheckedBranch(
-            branch=branch, head=head, entries=(*earlier, *(entry for entry, _ in chain))
+            branch=branch,
+            head=head,
+            entries=(*earlier, *(entry for entry, _ in chain)),
+            forks_after=min((each for each in forks if each is not None), default=None),
         )
         inherited = digests.get(branch.parent or 0, {}) if earlier else {}
         digests[branch.branch] = {n: digest for n, digest in inherited.items() if n <= branch.after} | own
     if key is None:
         return list(checked.values())
     return [each for each in checked.values() if each.head.public_key == key]
+
+
+def _fork_of(own: dict[int, str], after: int, other: CheckedBranch, theirs: dict[int, str]) -> int | None:
+    """After which entry a branch with these entries behind `after` contradicts another one of its log; None: nowhere.
+
+    A branch without entries does, by its head: it counts as new, and speaks of no later entry.
+    """
+    last = other.head.number
+    if not own:
+        return after if after <= last else None
+    if after >= last:
+        return None
+    shared = sorted(own.keys() & theirs.keys())
+    if not shared:
+        return after
+    return next((number - 1 for number in shared if own[number] != theirs[number]), None)
+
+
+def _log_of(head: RunHead) -> tuple[str, str]:
+    return head.public_key, head.log
 
 
 def check_head(text: str, signature: str, *, device_id: str) -> RunHead:

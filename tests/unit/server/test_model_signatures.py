@@ -9,6 +9,7 @@ from support.model_signing import NOW, key_files, sign_model
 from whimbrel.cli.publish_provenance import unpacked_contents
 from whimbrel.cli.sources import Artifact
 from whimbrel.errors import Refused, UntrustedInput
+from whimbrel.flows.wording import signer_words
 from whimbrel.interop.model_signing.coverage import uncovered
 from whimbrel.model.documents import digest_of
 from whimbrel.model.provenance import Kept, ModelSignature, ModelSigner
@@ -29,6 +30,7 @@ class Team:
         (self.package / "Data" / "weights").write_bytes(b"weights")
         private, public = key_files(place / "keys")
         self.signer = ModelSigner(method="key", anchor=public.read_text())
+        self.says = signer_words(self.signer)
         self.bundle = sign_model(self.package, private, place / "model.sig").read_bytes()
         self.blobs = Blobs.open("blobs", base=place)
 
@@ -46,7 +48,7 @@ class Team:
     def release(self, *, signed: bool = True) -> Release:
         signature = ModelSignature(
             method="key",
-            signer="somebody",
+            signer=self.says,
             bundle=self.kept(self.bundle),
             anchor=self.kept(self.signer.anchor.encode()),
             variants=("ios",),
@@ -95,3 +97,10 @@ def test_a_publisher_compares_what_was_packed(team: Team, tmp_path: Path) -> Non
     assert uncovered(unpacked_contents((team.packed(),), tmp_path), signed) is None
     (team.package / "Data" / "weights").write_bytes(b"others")
     assert uncovered(unpacked_contents((team.packed(),), tmp_path), signed) is not None
+
+
+def test_a_release_that_names_another_signer_than_the_real_one_is_refused(team: Team) -> None:
+    """Whoever holds a publisher's key wrote "ceo@example.com": people read that as who signed."""
+    team.says = "ceo@example.com"
+    with pytest.raises(UntrustedInput, match=r"says that ceo@example\.com signed the model, and it was key sha256:"):
+        team.check(team.release())

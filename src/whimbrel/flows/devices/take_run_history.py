@@ -5,8 +5,9 @@
 3. Anything else begins another branch: entries that go on otherwise than what is known, or a head that takes back later
    ones (a *fork*: the device's folder was restored or copied, or it lies), entries behind missing ones (a *gap*), or
    another log. People are told by the audit log, once a branch. An older head changes nothing.
-4. A branch keeps `limits.RUN_ENTRIES_KEPT` entries, the newest; a device has `limits.RUN_BRANCHES` branches, the first
-   ones: so a device that lies fills its own quota, and cannot push out what it signed before.
+4. A branch keeps `limits.RUN_ENTRIES_KEPT` entries, the newest; a key of a device has `limits.RUN_BRANCHES`
+   branches, the first ones: so a device that lies fills its own quota, and can neither push out what it signed before
+   nor keep out what the id signs with another key later.
 
 Called by `flows/reports/ingest`, in the order in which messages came.
 """
@@ -131,9 +132,11 @@ class _Place:
         return any(each.heads >= self._head.heads for each in self._own)
 
     def _begin(self, origin: RunOrigin, parent: int | None, number: int, digest: str, chain: _Chain) -> None:
-        if len(self._branches) >= limits.RUN_BRANCHES:
+        of_key = sum(each.public_key == self._head.public_key for each in self._branches)
+        if of_key >= limits.RUN_BRANCHES or len(self._branches) >= limits.RUN_BRANCHES_IN_ALL:
             raise UntrustedInput(
-                f"the run history of {self._head.device_id} has {len(self._branches)} branches, and no more are kept"
+                f"the run history of {self._head.device_id} has {of_key} branches of this key and "
+                f"{len(self._branches)} in all, and no more are kept"
             )
         branch = RunBranch(
             device_id=self._head.device_id,
@@ -154,7 +157,7 @@ class _Place:
         )
         self._save(branch, chain)
         if self._branches:
-            full = len(self._branches) + 1 >= limits.RUN_BRANCHES
+            full = of_key + 1 >= limits.RUN_BRANCHES or len(self._branches) + 1 >= limits.RUN_BRANCHES_IN_ALL
             audit(
                 self._registry,
                 device=branch.device_id,

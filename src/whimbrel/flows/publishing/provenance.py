@@ -8,7 +8,7 @@ Called by the admin API.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -99,18 +99,38 @@ def provenance_view(
 ) -> ProvenanceView:
     """All that is known of a version. `role`: the publisher's; `signed_by`: the ids of the keys that signed it."""
     content = registry.release_bytes(version.model, version.serial)
-    release = parse(Release, content, what="a stored release")
-    training = release.training
     return ProvenanceView(
         namespace=version.namespace,
-        model=version.model,
-        version=version.version,
-        semantic_version=version.semantic_version,
-        serial=version.serial,
-        build_hash=version.build_hash,
-        created=release.created,
-        release_sha256=digest_of(content),
-        files=[
+        **signed_facts(parse(Release, content, what="a stored release"), content),
+        publisher_role=role,
+        release_signed_by=list(signed_by),
+        published_at=version.created_at,
+        published_by=_published_by(audit, version),
+        rollouts=_rollouts(registry, version),
+    )
+
+
+def contradiction(view: ProvenanceView, release: Release, content: bytes) -> str | None:
+    """Which field of a view is not what the publisher signed in `release` (`content`: its bytes); None for none.
+
+    The server answers with the view, and may say anything; what is signed is the release.
+    """
+    signed = signed_facts(release, content)
+    return next((name for name, value in signed.items() if getattr(view, name) != value), None)
+
+
+def signed_facts(release: Release, content: bytes) -> dict[str, Any]:
+    """The fields of a view that a release says."""
+    training = release.training
+    return {
+        "model": release.model,
+        "version": release.version,
+        "semantic_version": release.semantic_version,
+        "serial": release.serial,
+        "build_hash": release.build_hash,
+        "created": release.created,
+        "release_sha256": digest_of(content),
+        "files": [
             ProvenanceFile(
                 variant=variant.name,
                 name=file.name,
@@ -122,24 +142,19 @@ def provenance_view(
             for variant in release.variants
             for file in variant.files
         ],
-        trained_at=training.date,
-        datasets=list(training.datasets),
-        dataset=training.dataset,
-        code=training.code,
-        framework=training.framework,
-        architecture=training.architecture,
-        parents=list(training.parents),
-        parent=training.parent,
-        run=training.run,
-        recipe=training.recipe,
-        metrics=dict(release.metrics),
-        model_signatures=list(release.model_signatures),
-        publisher_role=role,
-        release_signed_by=list(signed_by),
-        published_at=version.created_at,
-        published_by=_published_by(audit, version),
-        rollouts=_rollouts(registry, version),
-    )
+        "trained_at": training.date,
+        "datasets": list(training.datasets),
+        "dataset": training.dataset,
+        "code": training.code,
+        "framework": training.framework,
+        "architecture": training.architecture,
+        "parents": list(training.parents),
+        "parent": training.parent,
+        "run": training.run,
+        "recipe": training.recipe,
+        "metrics": dict(release.metrics),
+        "model_signatures": list(release.model_signatures),
+    }
 
 
 def _published_by(audit: AuditEntries, version: VersionRecord) -> str | None:

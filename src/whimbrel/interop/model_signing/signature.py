@@ -32,7 +32,10 @@ class SignedFiles(msgspec.Struct, frozen=True):
 
 
 def read_anchor(content: bytes, *, method: str, what: str) -> str:
-    """The PEM text of a public key, or of root certificates, as `method` says. Raises `UntrustedInput`."""
+    """The PEM text of a public key, or of root certificates, as `method` says. Raises `UntrustedInput`.
+
+    It is written anew: remarks and line ends of the file do not make another signer.
+    """
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
 
@@ -49,10 +52,12 @@ def read_anchor(content: bytes, *, method: str, what: str) -> str:
         raise UntrustedInput(f"{what} holds a private key; give its public half, and keep the private one to yourself")
     with _parsing(f"{what} does not hold {kind} in PEM (-----BEGIN ...) that can be read"):
         if method == "certificate":
-            x509.load_pem_x509_certificates(content)
+            pems = [each.public_bytes(serialization.Encoding.PEM) for each in x509.load_pem_x509_certificates(content)]
         else:
-            _check_curve(serialization.load_pem_public_key(content), what=what)
-    return text
+            key = serialization.load_pem_public_key(content)
+            _check_curve(key, what=what)
+            pems = [key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)]
+    return b"".join(pems).decode("ascii")
 
 
 def verify_signature(bundle: Bundle, by: ModelSigner, *, at: datetime) -> SignedFiles:
