@@ -140,8 +140,7 @@ class Assembly:
         else:
             actual = self._look_into(self._download.path(artifact), identity, bytes_max=file.size_bytes)
         if actual != file.sha256:
-            self._disk.remove(opened)
-            self._download.discard(artifact)
+            self._disk.remove(opened)  # the sealed file stays: it is what the release names, and would come again
             raise UntrustedInput(
                 f"{file.name} was opened and has SHA-256 {actual}; the release says {file.sha256}, so its publisher "
                 "sealed another file"
