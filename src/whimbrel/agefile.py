@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 
 
 class Writes(Protocol):
@@ -72,7 +72,7 @@ def open_file(sealed: Reads, plain: Writes, *, identity: str, bytes_max: int) ->
     except OSError as error:
         if error.errno is not None:  # of the disk, and not of what was read
             raise
-        raise UntrustedInput(f"the sealed file cannot be opened: {error}; it was cut or changed") from error
+        raise UntrustedInput(f"the sealed file cannot be opened: {reason_of(error)}; it was cut or changed") from error
     except _pyrage().DecryptError as error:
         raise UntrustedInput(f"the sealed file cannot be opened with this key: {error}") from error
     return bounded.digest.hexdigest()

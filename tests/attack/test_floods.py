@@ -235,7 +235,10 @@ def test_a_bomb_of_gzip_is_not_unpacked(server: Running) -> None:
         assert answer.status_code == 413
 
 
-DOCUMENTS = {"post models", "post models/{model}/versions", "put models/{model}/line"}
+DOCUMENTS = {
+    "post models", "post models/{model}/versions", "put models/{model}/line", "post keys/changes",
+    "put models/{model}/floor", "post models/{model}/floor/lift",
+}  # fmt: skip
 FILES = {
     "patch models/{model}", "post models/{model}/fit", "post rollouts", "post plans/check", "post experiments",
     "post experiments/check",

@@ -225,7 +225,7 @@ def test_online_role_is_not_taken_from_people(server: Running) -> None:
 
 def test_a_change_of_keys_prolongs_no_floor_and_names_no_other_line(server: Running) -> None:
     """A floor of an old line that lives longer would bring revoked versions back to new devices."""
-    done("floor", "require", "wake", "--expires-days", 30, "-R", server.folder)
+    done("floor", "require", "wake", "--expires-days", 30, "--yes", "-R", server.folder)
 
     def later(targets: Any) -> None:
         targets.expires += timedelta(days=300)
@@ -240,7 +240,7 @@ def test_a_change_of_keys_prolongs_no_floor_and_names_no_other_line(server: Runn
 
 
 def test_new_floor_key_without_the_floor_that_it_signs_is_refused(server: Running) -> None:
-    done("floor", "require", "wake", "--expires-days", 30, "-R", server.folder)
+    done("floor", "require", "wake", "--expires-days", 30, "--yes", "-R", server.folder)
     new = CryptoSigner.generate_ed25519()
 
     def change(targets: Any) -> None:
@@ -275,7 +275,7 @@ def test_a_model_or_a_floor_that_is_added_changes_the_keys_of_no_other_role(serv
             assert people.get("/roles/targets").content == before
         for answer in answers:
             assert answer.status_code == 403, answer.text
-            assert f"also changes {role}" in answer.json()["detail"]
+            assert role in answer.json()["detail"]
 
 
 def test_change_without_the_admin_token_is_not_heard(server: Running) -> None:
@@ -367,7 +367,7 @@ def test_second_person_is_needed_where_the_threshold_says_so(server: Running, tm
     done("keys", "sign", draft, "--keys", tmp_path / "anna", "--yes")
     done("keys", "submit", draft, "-R", server.folder, "--yes")
     again = whimbrel("keys", "submit", draft, "-R", server.folder, "--yes")
-    assert (again.status, "it was submitted already, or another change came first" in again.err) == (4, True)
+    assert (again.status, "was submitted already" in again.err) == (4, True)
     alone = done("keys", "renew", "root", "-R", server.folder, "--draft", tmp_path / "alone.json")
     assert not alone["complete"]
     content = next_role(server, "root", lambda _: None, key(server, "root"))

@@ -48,7 +48,7 @@ def test_a_name_in_the_body_is_refused_and_changes_nothing(here: Running) -> Non
     with person(here, "ada") as ada, person(here, "mallory") as mallory:
         draft = started(ada, TWO)
         said = refusal(mallory.post(f"rollouts/{draft['id']}/approve", json={"actor": "bob"}), status=400)
-        assert "who does something is the account of the token that asks, so leave actor out" in said
+        assert "who does something is the account of the token that asks; leave actor out" in said
         for body in ({"plan": WHOLE, "actor": "bob"}, {"model": "wake", "plan": "", "actor": "bob"}):
             assert mallory.post("rollouts", json=body).status_code == 400
         assert mallory.get(f"rollouts/{draft['id']}").json()["approval"]["by"] == []

@@ -144,7 +144,7 @@ def test_who_may_not_change_keys_and_what_is_no_person_are_no_second_person(
 def test_a_floor_is_not_lifted_by_one_person(server: Running, people: dict[str, Where]) -> None:
     keys = ["--keys", server.folder / "keys" / "offline"]
     admin = ["--server", server.admin, "--token-file", server.folder / "admin.token"]
-    done("floor", "require", "wake", "--expires-days", 30, *admin, *keys)
+    done("floor", "require", "wake", "--expires-days", 30, "--yes", *admin, *keys)
     assert "also changes floor-wake" in replaced_by_requiring(server)
     lifted = done("floor", "lift", "wake", "--yes", *people["ada"], *keys)
     assert len(done("floor", "show", *people["ada"])) == 1

@@ -72,7 +72,7 @@ def test_a_release_of_a_thief_is_not_signed_with_the_next_one(repo: Path, tmp_pa
         ("model", "add", "sleep"),
         ("keys", "renew", "targets", "--yes"),
         ("keys", "rotate", PUBLISHER, "--yes"),
-        ("floor", "require", "wake", "--expires-days", 30),
+        ("floor", "require", "wake", "--expires-days", 30, "--yes"),
     ],
     ids=lambda command: " ".join(map(str, command[:2])),
 )
@@ -94,7 +94,7 @@ def test_a_line_that_nobody_signed_is_not_carried_into_the_next_one(repo: Path, 
 def test_an_old_line_gets_no_fresh_floor(repo: Path, tmp_path: Path) -> None:
     """A pipeline signed "line 1 is the newest" anew for a thief who hid the revocation: the floor was worth nothing."""
     done("publish", "-m", "wake", model_file(tmp_path, 2), "-R", repo, "--semantic-version", "2.0.0")
-    done("floor", "require", "wake", "--expires-days", 30, "-R", repo)
+    done("floor", "require", "wake", "--expires-days", 30, "--yes", "-R", repo)
     done("version", "revoke", "2.0.0", "-m", "wake", "-R", repo, "--yes")
     done("floor", "renew", "wake", "-R", repo)
     version, _ = newest(repo, PUBLISHER)

@@ -56,7 +56,7 @@ def test_a_draft_that_is_in_already_is_not_submitted_again(repo: Path, tmp_path:
     done("keys", "submit", draft, "--yes", "-R", repo)
     refused("keys", "submit", draft, "-R", repo, status=4, words="was submitted already, and devices follow it")
     done("keys", "renew", "targets", "--yes", "-R", repo)
-    refused("keys", "submit", late, "--yes", "-R", repo, status=4, words="since it was drafted; draft it anew")
+    refused("keys", "submit", late, "--yes", "-R", repo, status=4, words="another change came first")
 
 
 def test_who_signs_without_a_root_to_trust_is_warned(repo: Path, tmp_path: Path) -> None:

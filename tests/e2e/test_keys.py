@@ -133,7 +133,7 @@ def test_keys_of_a_floor_are_changed_like_those_of_other_roles(tmp_path: Path) -
     """They could not be changed at all: a pipeline that lost its key needed the floor lifted and required anew."""
     folder = repository(tmp_path / "repo", versions=1)
     where, offline, pipeline = ("-R", folder), folder / "keys" / "offline", tmp_path / "pipeline"
-    ends = done("floor", "require", "wake", "--expires-days", 30, *where)["expires_at"]
+    ends = done("floor", "require", "wake", "--expires-days", 30, "--yes", *where)["expires_at"]
     done("keys", "rotate", "floor-wake", "--yes", *where)
     (offline / "floor-wake.pem").unlink()  # lost
     assert done("floor", "show", *where)[0]["expires_at"] == ends

@@ -6,6 +6,7 @@ import pytest
 from whimbrel.health.pairs import Pairs
 from whimbrel.health.panel import Panel
 from whimbrel.health.report import Announcement, Batch, Build, Cohort, Summary, Window
+from whimbrel.health.run_history import RunHistoryPart
 from whimbrel.health.shadow import ShadowSums, Units
 from whimbrel.health.tally import Cell, Moments
 from whimbrel.model.documents import Document, encode, parse
@@ -194,6 +195,7 @@ BATCH = Batch(
             serial=3, variant="small", latency_ms_max=20.0, memory_mib_max=64.0, latency_ms=12.5, memory_mib=40.0
         )
     },
+    run_history=RunHistoryPart(head='{"number":1}', signature=86 * "s", entries=('{"number":1}',)),
     runs={"wake": 2},
     windows=(
         Window(
@@ -362,6 +364,8 @@ GOLDEN = {
         """
 {"builds":{"wake":{"latency_ms":12.5,"latency_ms_max":20.0,"memory_mib":40.0,"memory_mib_max":64.0,"serial":3,
 "variant":"small"}},"epoch":"0123456789abcdef","labels":{"region":"NZ"},"models":["wake","sleep"],
+"run_history":{"entries":["{\\"number\\":1}"],"head":"{\\"number\\":1}",
+"signature":"ssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssss"},
 "runs":{"wake":2},"waiting":{"wake":"a charger"},"windows":[{"cohorts":[{"age_s":2.5,
 "before":{"accuracy":0.5},"role":"control","rollout":"r1","stage":1}],"crashed":1,"errors":2,"first":7,
 "hardware_class":"x1","inferences":5,"last":8,"latency":{"-3":1,"254":2},"metrics":{"accuracy":{"most":1.0,"n":2,"sum":1.5,

@@ -17,7 +17,7 @@ from pathlib import Path
 from whimbrel.agent.places import Places
 from whimbrel.device.journal import Candidate
 from whimbrel.device.slots import Content, Held
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 (a private folder is made in it)
 
@@ -64,7 +64,7 @@ def opened_slot(places: Places, held: Held, release_key: Callable[[], str]) -> I
                 _open(places, held, content, release_key(), memory.write)
             yield Path(private)
     except OSError as error:
-        raise Unavailable(f"serial {held.serial} cannot be opened in memory: {error}") from error
+        raise Unavailable(f"serial {held.serial} cannot be opened in memory: {reason_of(error)}") from error
 
 
 def objection_to_memory(candidate: Candidate, active: Held | None, *, sealed_at_rest: bool) -> str:

@@ -34,7 +34,7 @@ from whimbrel.agent.session_start import begin
 from whimbrel.agent.shadow import ShadowClient
 from whimbrel.device.ports import Hold
 from whimbrel.device.slots import Held
-from whimbrel.errors import Refused, Unavailable, UntrustedInput
+from whimbrel.errors import Refused, Unavailable, UntrustedInput, reason_of
 from whimbrel.health.report import Summary
 from whimbrel.health.sketch import key_of
 from whimbrel.model import documents
@@ -271,7 +271,7 @@ class Session:
                 raise Unavailable(f"{missing}, and its key is not here; the agent gets it in its next cycle")
             return OpenInMemory(self._places, held, key)
         except (OSError, UntrustedInput) as error:
-            raise Unavailable(f"{missing}, and cannot be opened: {error}") from error
+            raise Unavailable(f"{missing}, and cannot be opened: {reason_of(error)}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

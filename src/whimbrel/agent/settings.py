@@ -18,6 +18,7 @@ from whimbrel.errors import Refused, UntrustedInput, reason_of
 from whimbrel.model import documents
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, DeviceId, Name
+from whimbrel.model.patterns import matching
 from whimbrel.trust.enrolment import Labels
 
 
@@ -38,7 +39,7 @@ class Settings(Document, frozen=True, tag_field="format", tag="whimbrel-agent-1"
     refresh_min_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 0.0  # least seconds between two looks for news
     metered_refresh_min_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 300.0  # the same on a metered network
     quota_mib: Annotated[int, msgspec.Meta(ge=0)] = 0  # of the whole folder; 0: what the disk has
-    attestation: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{0,64}" + END)] = (
+    attestation: Annotated[str, matching("^[a-z0-9_-]{0,64}" + END, "the name of a kind, such as android-key")] = (
         ""  # the kind of attestation that the device enrols with; "": none
     )
     sealed_at_rest: bool = False  # whether slots keep sealed models sealed

@@ -10,7 +10,7 @@ import typer
 from whimbrel import limits
 from whimbrel.cli.connect import Client, connected, quoted
 from whimbrel.cli.output import Json, print_json, say
-from whimbrel.errors import Refused, UntrustedInput
+from whimbrel.errors import Refused, UntrustedInput, reason_of
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Release
 from whimbrel.server.admin.views.versions import NewKeyHandout
@@ -61,7 +61,9 @@ def _sealed_serials(path: Path) -> dict[str, set[int]]:
                 if release.is_sealed:
                     serials.setdefault(release.model, set()).add(release.serial)
     except (OSError, zipfile.BadZipFile) as error:
-        raise UntrustedInput(f"{path} is no bundle: {error}; make one with `whimbrel bundle export`") from error
+        raise UntrustedInput(
+            f"{path} is no bundle: {reason_of(error)}; make one with `whimbrel bundle export`"
+        ) from error
     return serials
 
 

@@ -9,7 +9,7 @@ from whimbrel import limits
 from whimbrel.cli.connect import Client, connected_unless, quoted
 from whimbrel.cli.output import Json
 from whimbrel.cli.run_history import At, Export, Model, read_time, show_run_history
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
 from whimbrel.trust.run_history_proof import RunHistoryProof, read_proof
 
 
@@ -50,5 +50,5 @@ def _read(path: Path) -> RunHistoryProof:
         with path.open("rb") as file:
             content = file.read(limits.RUN_PROOF_BYTES + 1)
     except OSError as error:
-        raise UntrustedInput(f"the proof cannot be read: {error}") from error
+        raise UntrustedInput(f"the proof cannot be read: {reason_of(error)}") from error
     return read_proof(content, what=str(path))

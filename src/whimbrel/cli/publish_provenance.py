@@ -23,7 +23,7 @@ from whimbrel.cli.connect import Client, quoted
 from whimbrel.cli.signer_files import read_bytes, signer_of
 from whimbrel.cli.sources import Artifact, Source
 from whimbrel.cli.text_file import read_text
-from whimbrel.errors import Refused, UntrustedInput
+from whimbrel.errors import Refused, UntrustedInput, reason_of
 from whimbrel.flows.files.recipe_file import complete, read_recipe
 from whimbrel.flows.wording import signer_words
 from whimbrel.interop.model_signing.bundle import read_bundle
@@ -176,7 +176,7 @@ def _recipe(path: Path, variants: Sequence[Variant]) -> bytes:
                 return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
         except OSError as error:
             raise UntrustedInput(
-                f"the input {shown(name)} of {path.name} cannot be read beside it: {error.strerror}"
+                f"the input {shown(name)} of {path.name} cannot be read beside it: {reason_of(error)}"
             ) from error
 
     content = encode(

@@ -31,7 +31,7 @@ from whimbrel.cli.options import ModelName, Yes
 from whimbrel.cli.output import Json, note, print_json, print_table, say, size_of, stderr
 from whimbrel.cli.provenance import Version, kept_file, signed_release
 from whimbrel.durable import temporary_for
-from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput
+from whimbrel.errors import NotFound, Refused, Unavailable, UntrustedInput, reason_of
 from whimbrel.flows.publishing.provenance import ProvenanceView
 from whimbrel.model.documents import parse
 from whimbrel.model.paths import shown
@@ -170,7 +170,7 @@ def _digest(path: Path, wanted: Input) -> str:
     except OSError as error:
         raise NotFound(
             f"the input {shown(wanted.name)} (SHA-256 {wanted.sha256}) cannot be read in {path.parent}: "
-            f"{error.strerror}; name the folder that holds the inputs with --inputs DIR"
+            f"{reason_of(error)}; name the folder that holds the inputs with --inputs DIR"
         ) from error
 
 
@@ -185,7 +185,7 @@ def _lay_out(recipe: Recipe, inputs: Path, folder: Path) -> None:
         for output in recipe.outputs:
             (folder / output.name).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Unavailable(f"the inputs cannot be copied to {folder}: {error.strerror}; is there room?") from error
+        raise Unavailable(f"the inputs cannot be copied to {folder}: {reason_of(error)}; is there room?") from error
     _check_inputs(recipe, folder)
 
 
@@ -249,7 +249,7 @@ def _fresh_folder() -> Iterator[Path]:
         try:
             remove_tree(place)
         except OSError as error:
-            note(f"not all of {place} could be removed: {error.strerror}; remove it yourself")
+            note(f"not all of {place} could be removed: {reason_of(error)}; remove it yourself")
 
 
 def not_kept(folder: Path, keep: Path) -> Unavailable | None:
@@ -265,8 +265,7 @@ def not_kept(folder: Path, keep: Path) -> Unavailable | None:
     except (OSError, RecursionError) as error:
         with contextlib.suppress(OSError):
             remove_tree(temporary)
-        words = getattr(error, "strerror", None) or "some of it cannot be copied"
-        return Unavailable(f"what was built cannot be kept in {keep}: {words}")
+        return Unavailable(f"what was built cannot be kept in {keep}: {reason_of(error)}")
     return None
 
 

@@ -19,7 +19,7 @@ import msgspec
 from whimbrel import agefile, limits
 from whimbrel.cli.connect import Client, quoted
 from whimbrel.cli.output import waiting
-from whimbrel.errors import Refused, UntrustedInput
+from whimbrel.errors import Refused, UntrustedInput, reason_of
 from whimbrel.flows.publishing.build_deltas import like_of, worth_keeping
 from whimbrel.flows.publishing.publish import with_sealed
 from whimbrel.model.documents import parse
@@ -199,4 +199,4 @@ def _digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UntrustedInput(f"--delta-from {path} cannot be read: {error.strerror}") from error
+        raise UntrustedInput(f"--delta-from {path} cannot be read: {reason_of(error)}") from error

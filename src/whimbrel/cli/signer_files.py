@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from whimbrel import limits
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
 from whimbrel.interop.model_signing.signature import read_anchor
 from whimbrel.model.provenance import ModelSigner
 
@@ -19,7 +19,7 @@ def signer_of(place: Path, *, method: str, identity: str) -> ModelSigner:
     try:
         return msgspec.convert({"method": method, "anchor": anchor, "identity": identity}, ModelSigner)
     except msgspec.ValidationError as error:
-        raise UntrustedInput(f"{place}: {error}") from error
+        raise UntrustedInput(f"{place}: {reason_of(error)}") from error
 
 
 def read_bytes(path: Path, bytes_max: int, *, what: str) -> bytes:
@@ -28,7 +28,7 @@ def read_bytes(path: Path, bytes_max: int, *, what: str) -> bytes:
         with path.open("rb") as file:
             content = file.read(bytes_max + 1)
     except OSError as error:
-        raise UntrustedInput(f"{path} cannot be read: {error.strerror}") from error
+        raise UntrustedInput(f"{path} cannot be read: {reason_of(error)}") from error
     if len(content) > bytes_max:
         raise UntrustedInput(f"{what} has more than {bytes_max} bytes; is {path.name} the right file?")
     return content

@@ -13,10 +13,13 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import END, Digest, Name, Serial
+from whimbrel.model.patterns import matching
 
 Title = Annotated[str, Meta(min_length=1, max_length=256)]
-ContentDigest = Annotated[str, Meta(pattern="^[a-z0-9]{2,16}:[0-9a-f]{32,128}" + END)]
-Commit = Annotated[str, Meta(pattern="^[0-9a-f]{7,64}" + END)]
+ContentDigest = Annotated[
+    str, matching("^[a-z0-9]{2,16}:[0-9a-f]{32,128}" + END, "a digest such as sha256:0a1b..., in lower case")
+]
+Commit = Annotated[str, matching("^[0-9a-f]{7,64}" + END, "a commit: 7 to 64 lower-case hexadecimal digits")]
 HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128, "blake3": 64, "sha1": 40, "md5": 32}  # by algorithm
 _LOGIN = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/?#]*)@")
 _BARE = re.compile(r"[0-9a-f]{64}")

@@ -19,6 +19,7 @@ from whimbrel import limits
 from whimbrel.errors import (
     DiskFull,
     NotAllowed,
+    NotFound,
     Refused,
     TooMany,
     Unavailable,
@@ -31,6 +32,7 @@ from whimbrel.server.admin.views.problem import Problem
 from whimbrel.server.http import TooLarge
 from whimbrel.trust.enrolment import Check, Credential, Enrolment, Token, TokenRequest
 from whimbrel.trust.possession import Challenge, ChallengeRequest
+from whimbrel.trust.sealing import ReleaseKeyRequest, SealedReleaseKey
 
 PATH = "openapi.json"
 DEVICE_TOKEN, CLIENT_CERTIFICATE = "deviceToken", "clientCertificate"
@@ -136,6 +138,15 @@ REQUESTS = (
         answer=CheckAnswer,
         signed_in=True,
         errors=_KNOWN,
+    ),
+    DeviceRequest(
+        name="release-key",
+        summary="Get the key of a sealed version, sealed to the device",
+        body=ReleaseKeyRequest,
+        status=200,
+        answer=SealedReleaseKey,
+        signed_in=True,
+        errors=(*_KNOWN, NotFound, TooMany),
     ),
 )
 

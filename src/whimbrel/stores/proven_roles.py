@@ -22,7 +22,7 @@ from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, Metadata, Root, Targets
 
 from whimbrel import limits
 from whimbrel.durable import write_durably
-from whimbrel.errors import NotFound, UntrustedInput
+from whimbrel.errors import NotFound, UntrustedInput, reason_of
 from whimbrel.model.documents import Document, digest_of, encode, parse
 from whimbrel.stores.signed_metadata import read_metadata, role_keys
 from whimbrel.trust import roles
@@ -122,7 +122,7 @@ class ProvenRoles:
             self._write(self._folder, documents)
         except OSError as error:
             self._note(
-                f"{self._folder} cannot remember what was signed ({error.strerror}), so an old state of the server "
+                f"{self._folder} cannot remember what was signed ({reason_of(error)}), so an old state of the server "
                 "would not be noticed the next time"
             )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from whimbrel import agefile
 from whimbrel.durable import write_durably
-from whimbrel.errors import Conflict, NotFound, Unavailable, UntrustedInput
+from whimbrel.errors import Conflict, NotFound, Unavailable, UntrustedInput, reason_of
 from whimbrel.model.documents import encode, parse
 from whimbrel.trust.sealing import KeptReleaseKey
 
@@ -57,7 +57,7 @@ class SealingKey:
                 "bring back the copy that was kept"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise Unavailable(f"the sealing key {self.path} cannot be read: {error}") from error
+            raise Unavailable(f"the sealing key {self.path} cannot be read: {reason_of(error)}") from error
         lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
         if len(lines) != 1:
             raise UntrustedInput(f"{self.path} is no sealing key; expected one line AGE-SECRET-KEY-1...")

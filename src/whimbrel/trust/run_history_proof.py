@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta
 
 from whimbrel import limits
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import UntrustedInput, reason_of
 from whimbrel.health.run_history import RunEntry, RunHead, beginning_of, read_chain, read_head, text_to_sign
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import DeviceId
@@ -79,7 +79,7 @@ def read_proof(content: bytes, *, what: str) -> RunHistoryProof:
     try:
         return msgspec.json.decode(content, type=RunHistoryProof)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UntrustedInput(f"{what} is no proof of a run history: {error}") from error
+        raise UntrustedInput(f"{what} is no proof of a run history: {reason_of(error)}") from error
 
 
 def check_run_proof(proof: RunHistoryProof, *, key: str | None = None) -> list[CheckedBranch]:

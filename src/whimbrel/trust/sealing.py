@@ -15,17 +15,19 @@ from typing import Annotated, Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from msgspec import Meta
 
 from whimbrel import limits
 from whimbrel.errors import Unavailable, UntrustedInput
 from whimbrel.model.documents import Document
 from whimbrel.model.ids import DeviceId, Name, Serial
+from whimbrel.model.patterns import matching
 from whimbrel.trust.possession import Proof, base64url, from_base64url
 
-RecipientKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}\Z")]  # 32 bytes of X25519, base64url
-Identity = Annotated[str, Meta(pattern=r"^AGE-SECRET-KEY-1[A-Z0-9]{58}\Z")]  # of age, X25519
-_SealedText = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z", max_length=4 * limits.RELEASE_KEY_BYTES)]
+RecipientKey = Annotated[str, matching(r"^[A-Za-z0-9_-]{43}\Z", "32 bytes as base64url, without padding")]  # of X25519
+Identity = Annotated[str, matching(r"^AGE-SECRET-KEY-1[A-Z0-9]{58}\Z", "an identity of age, AGE-SECRET-KEY-1...")]
+_SealedText = Annotated[
+    str, matching(r"^[A-Za-z0-9_-]+\Z", "bytes as base64url, without padding", max_length=4 * limits.RELEASE_KEY_BYTES)
+]
 
 
 class ReleaseKeyRequest(Document, frozen=True):

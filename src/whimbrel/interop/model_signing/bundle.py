@@ -21,6 +21,7 @@ from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.ids import END
+from whimbrel.model.patterns import matching
 
 _BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD = "application/vnd.in-toto+json"
@@ -66,7 +67,7 @@ class _Bundle(msgspec.Struct, frozen=True, rename="camel"):
 class _Resource(msgspec.Struct, frozen=True):
     name: Annotated[str, Meta(max_length=4096)]
     algorithm: Annotated[str, Meta(max_length=64)]
-    digest: Annotated[str, Meta(pattern="^[0-9a-f]{2,256}" + END)]
+    digest: Annotated[str, matching("^[0-9a-f]{2,256}" + END, "a digest in lower-case hexadecimal digits")]
 
 
 class _Serialization(msgspec.Struct, frozen=True):
