@@ -265,7 +265,9 @@ def not_kept(folder: Path, keep: Path) -> Unavailable | None:
     except (OSError, RecursionError) as error:
         with contextlib.suppress(OSError):
             remove_tree(temporary)
-        return Unavailable(f"what was built cannot be kept in {keep}: {reason_of(error)}")
+        many = isinstance(error, shutil.Error)  # of files, each with its reason: a list, and no sentence
+        words = "some of it cannot be copied" if many else reason_of(error)
+        return Unavailable(f"what was built cannot be kept in {keep}: {words}")
     return None
 
 
