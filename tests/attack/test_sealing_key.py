@@ -132,6 +132,7 @@ def test_another_key_in_its_place_replaces_nothing(kept: Kept) -> None:
         (b"\xff\xfe", "is no sealing key"),
         (agefile.new_identity().encode(), "opens 0 of the newest 3 keys"),
     ],
+    ids=["none", "empty", "cut", "no text", "another"],
 )
 def test_trouble_with_the_key_is_a_sentence(kept: Kept, content: bytes | None, words: str) -> None:
     assert sealing_key_trouble(kept.database, kept.key) is None

@@ -129,9 +129,10 @@ class Assembly:
         return self._release_key()
 
     def _open(self, artifact: File, file: File, identity: str) -> None:
-        """Open the sealed `artifact` to where `file` is collected. What was fetched goes when it is durable.
+        """Open the sealed `artifact` to where `file` is collected, and remove the sealed one.
 
-        Where it is to stay sealed, it is only looked at.
+        Where it is to stay sealed, it is only looked at. Staging makes the file durable; where the power goes before,
+        it is fetched again.
         """
         path = self._download.path(file)
         opened = path.with_suffix(".opened")
@@ -147,7 +148,6 @@ class Assembly:
             )
         if not self._opens:
             return
-        self._disk.sync(opened)
         self._disk.move(opened, path)
         self._download.discard(artifact)
 
