@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ pytestmark = pytest.mark.long
 MODEL = onnx_model(factor=3.0)
 DIGEST = hashlib.sha256(MODEL).hexdigest()
 COMMANDS = {  # by semantic version; the input `weights.bin` is the model itself
-    "2.0.0": ("python3", "-c", "import shutil; shutil.copy('weights.bin', 'wake.onnx')"),
-    "3.0.0": ("python3", "-c", "open('wake.onnx', 'w').write('other')"),
-    "4.0.0": ("python3", "-c", "import sys; print('no data'); sys.exit(3)"),
+    "2.0.0": (sys.executable, "-c", "import shutil; shutil.copy('weights.bin', 'wake.onnx')"),
+    "3.0.0": (sys.executable, "-c", "open('wake.onnx', 'w').write('other')"),
+    "4.0.0": (sys.executable, "-c", "import sys; print('no data'); sys.exit(3)"),
     "5.0.0": ("no-such-program-here",),
     "6.0.0": ("ln", "-s", "weights.bin", "wake.onnx"),  # a link is no file that it made
 }
