@@ -18,7 +18,7 @@ from tuf.api.exceptions import (
     UnsignedMetadataError,
 )
 
-from whimbrel.errors import Unavailable, UntrustedInput
+from whimbrel.errors import Unavailable, UntrustedInput, reason_of
 
 _SIGNED_BY = re.compile(r"^(\S+) was signed by (\d+)/(\d+) keys")  # python-tuf 7, Metadata.verify_delegate
 _MODELS_NAMED = 8
@@ -29,8 +29,8 @@ def problem_of(error: Exception, what: str) -> UntrustedInput | Unavailable:
     if isinstance(error, RepositoryError) and not isinstance(error, DownloadError):
         return UntrustedInput(f"{what} cannot be trusted: {signature_words(error)}")
     if isinstance(error, DownloadLengthMismatchError | ValueError):
-        return UntrustedInput(f"{what} cannot be trusted: {error}")
-    return Unavailable(f"{what} cannot be fetched: {error}")
+        return UntrustedInput(f"{what} cannot be trusted: {reason_of(error)}")
+    return Unavailable(f"{what} cannot be fetched: {reason_of(error)}")
 
 
 def metadata_problem(error: Exception, *, url: str) -> UntrustedInput | Unavailable:

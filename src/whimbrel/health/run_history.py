@@ -26,7 +26,7 @@ Signature = Annotated[str, matching("^[A-Za-z0-9_-]{86}" + END, "64 bytes as bas
 LogId = Annotated[str, matching("^[0-9a-f]{16}" + END, "16 lower-case hexadecimal digits")]
 Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Moment = Annotated[float, Meta(ge=-1e12, le=1e12)]  # POSIX seconds: a device's clock may say anything
-_PublicKey = Annotated[str, matching("^[A-Za-z0-9_-]{43}" + END, "32 bytes as base64url, without padding")]
+_PublicKey = Annotated[str, matching("^[A-Za-z0-9_-]{43}" + END, "a public key of 43 characters of base64url")]
 _ONE_LINE = r"^[^\x00-\x1f\x7f]*" + END
 
 RunChange = Literal[

@@ -19,9 +19,7 @@ from whimbrel.errors import NotAllowed, UntrustedInput
 from whimbrel.model.documents import Document, digest_of
 from whimbrel.model.patterns import matching
 
-PublicKey = Annotated[
-    str, matching(r"^[A-Za-z0-9_-]{43}\Z", "a public key of 43 characters, as `whimbrel agent status` shows it")
-]  # 32 bytes
+PublicKey = Annotated[str, matching(r"^[A-Za-z0-9_-]{43}\Z", "a public key of 43 characters of base64url")]  # 32 bytes
 Signature = Annotated[str, matching(r"^[A-Za-z0-9_-]{86}\Z", "a signature of 86 characters of base64url")]  # 64 bytes
 _Challenge = Annotated[str, Meta(min_length=16, max_length=512)]
 

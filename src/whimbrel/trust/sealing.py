@@ -23,7 +23,7 @@ from whimbrel.model.ids import DeviceId, Name, Serial
 from whimbrel.model.patterns import matching
 from whimbrel.trust.possession import Proof, base64url, from_base64url
 
-RecipientKey = Annotated[str, matching(r"^[A-Za-z0-9_-]{43}\Z", "32 bytes as base64url, without padding")]  # of X25519
+RecipientKey = Annotated[str, matching(r"^[A-Za-z0-9_-]{43}\Z", "a public key of 43 characters of base64url")]
 Identity = Annotated[str, matching(r"^AGE-SECRET-KEY-1[A-Z0-9]{58}\Z", "an identity of age, AGE-SECRET-KEY-1...")]
 _SealedText = Annotated[
     str, matching(r"^[A-Za-z0-9_-]+\Z", "bytes as base64url, without padding", max_length=4 * limits.RELEASE_KEY_BYTES)

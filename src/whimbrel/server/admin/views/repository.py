@@ -121,7 +121,7 @@ class SealingKeyView(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None = None
 
 
-class NewSealingKey(msgspec.Struct, frozen=True, kw_only=True):
+class NewSealingKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """POST keys/sealing/replace. `lost`: the key before is lost, and so are the keys of all that was sealed to it."""
 
     lost: bool = False
