@@ -134,12 +134,13 @@ class Reporting:
             self._send()
 
     def _send(self) -> None:
-        size = limits.BATCH_WINDOWS
+        size, roomy = limits.BATCH_WINDOWS, True  # a way that takes small bodies only has none for the history
         for _ in range(limits.BATCHES_A_PASS):
             epoch, windows = self._spool.batch(windows_max=size)
             if not windows:
                 return
-            waiting, builds, part = self._waiting_to_tell(), self._builds_to_tell(), self._runs.part()
+            waiting, builds = self._waiting_to_tell(), self._builds_to_tell()
+            part = self._runs.part() if roomy else None
             batch = Batch(
                 epoch=epoch,
                 windows=windows,
@@ -157,14 +158,14 @@ class Reporting:
                 self._builds_told |= builds
             except BadBody as error:
                 self._sending.problem = reason_of(error)
-                if error.status == 413 and size > 1:
-                    size = _smaller(size, windows)
+                if error.status == 413 and (size > 1 or part is not None):
+                    size, roomy = _smaller(size, windows), False
                     continue
             except TooLarge as error:
                 self._delay(self._sending, error)
-                if size == 1:
+                if size == 1 and part is None:
                     return
-                size = _smaller(size, windows)
+                size, roomy = _smaller(size, windows), False
                 continue
             except (WhimbrelError, OSError) as error:
                 self._delay(self._sending, error)
