@@ -17,7 +17,7 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import Document, digest_of, parse
-from whimbrel.model.ids import END, DeviceId, Digest, Name, Serial
+from whimbrel.model.ids import END, ONE_LINE_PATTERN, ONE_LINE_WORDS, DeviceId, Digest, Name, Serial
 from whimbrel.model.patterns import matching
 
 EntryText = Annotated[str, Meta(max_length=limits.RUN_ENTRY_BYTES)]
@@ -27,7 +27,6 @@ LogId = Annotated[str, matching("^[0-9a-f]{16}" + END, "16 lower-case hexadecima
 Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Moment = Annotated[float, Meta(ge=-1e12, le=1e12)]  # POSIX seconds: a device's clock may say anything
 _PublicKey = Annotated[str, matching("^[A-Za-z0-9_-]{43}" + END, "a public key of 43 characters of base64url")]
-_ONE_LINE = r"^[^\x00-\x1f\x7f]*" + END
 
 RunChange = Literal[
     "begun",  # it was active when the log began, or became so unseen: in between the agent did not run
@@ -59,11 +58,11 @@ class RunEntry(Document, frozen=True):
     at: Moment
     not_before: Moment
     serial: Serial | None = None
-    version: Annotated[str, matching(_ONE_LINE, "one line of text", max_length=limits.NAME_CHARS)] = ""
+    version: Annotated[str, matching(ONE_LINE_PATTERN, ONE_LINE_WORDS, max_length=limits.NAME_CHARS)] = ""
     artifact: Digest | None = None
     on_trial: bool = False
     about: Serial | None = None
-    reason: Annotated[str, matching(_ONE_LINE, "one line of text", max_length=limits.RUN_REASON_CHARS)] = ""
+    reason: Annotated[str, matching(ONE_LINE_PATTERN, ONE_LINE_WORDS, max_length=limits.RUN_REASON_CHARS)] = ""
     signed_time: Moment = 0.0
 
 

@@ -9,10 +9,11 @@ import pytest
 from support.server import done, repository, whimbrel
 from whimbrel import limits
 from whimbrel.cli.model_settings import checked
-from whimbrel.errors import UntrustedInput
+from whimbrel.errors import InvariantBroken, UntrustedInput
 from whimbrel.flows.records import NewSettings
 from whimbrel.model.documents import Document, parse
 from whimbrel.model.ids import Name
+from whimbrel.model.patterns import matching
 
 
 @pytest.mark.parametrize(
@@ -147,3 +148,10 @@ def test_the_command_line_says_them_and_takes_limits_in_percent(tmp_path: Path) 
     assert (noted.status, "Note: no device told of 'Accuracy'" in noted.err) == (0, True)
     refused = whimbrel("model", "set", "wake", "--objective", "error_rate > 5%", "-R", repo)
     assert (refused.status, "less of error_rate is better" in refused.err) == (2, True)
+
+
+def test_a_pattern_has_one_description() -> None:
+    """Whichever was declared last described the fields of all: a device's key was "32 bytes" of something."""
+    matching("^only in this test$", "one")
+    with pytest.raises(InvariantBroken, match="two descriptions"):
+        matching("^only in this test$", "another")
