@@ -3,7 +3,8 @@
 1. A crash that takes the process along is found by its mark at the next look.
 2. What is written down is forgotten, durably: a session that came back would be counted again.
 3. Crashes of the active version are in its durable count (`crash_counts`) before they are forgotten.
-4. What ended before a swap is reported with the cohorts of its time.
+4. What ended before a swap, and before the device began to count in a cohort, is told with the cohorts of its time.
+   So the first window of a treated device and that of a control (of its placebo) hold nothing from before.
 """
 
 from whimbrel.agent.crash_counts import count_crashes
@@ -60,6 +61,14 @@ class SessionResults:
         ended = harvest(self._state.places)
         if ended:
             self._write_down(ended)
+        self._close_open_window()
+
+    def finish_window(self, local: LocalLimits = LocalLimits()) -> None:
+        """Close the window before the device counts in another cohort, after a last look. `local`: as in `collect`."""
+        self.collect(local)
+        self._close_open_window()
+
+    def _close_open_window(self) -> None:
         if self._device.api.known and self._device.spool.has_open(self._state.model):
             self.close_window()
 
