@@ -14,6 +14,7 @@ from whimbrel.agent.locks import locked
 from whimbrel.agent.marks import Ended, forget, harvest
 from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.recent_sessions import add_sessions
+from whimbrel.agent.spool import WindowPlace
 from whimbrel.device import cohorts, events
 from whimbrel.device.journal import Candidate
 from whimbrel.device.states import State
@@ -74,22 +75,20 @@ class SessionResults:
 
     def close_window(self) -> None:
         """Close the report window."""
+        self._device.spool.cut(self._state.model, serial=self._state.pointer.serial, place=self._place())
+
+    def _place(self) -> WindowPlace:
         policy = self._device.trust.policies.get(self._state.model)
         labels = public_labels(self._device.labels, self._device.trust.policies.values())
         hardware_class, slices = policy.reported_labels(labels) if policy else ("", {})
-        self._device.spool.cut(
-            self._state.model,
-            serial=self._state.pointer.serial,
-            cohorts=cohorts.cohorts(self._state.journal, now=self._device.now()),
-            hardware_class=hardware_class,
-            slices=slices,
-        )
+        counted = cohorts.cohorts(self._state.journal, now=self._device.now())
+        return WindowPlace(cohorts=counted, hardware_class=hardware_class, slices=slices)
 
     def _write_down(self, ended: list[Ended]) -> None:
         names = [session.name for session in ended]
         spool = self._device.spool
         if self._device.api.known:
-            spool.add(self._state.model, spool.new_of(ended), names=names)
+            spool.add(self._state.model, spool.new_of(ended), names=names, place=self._place())
         forget(self._state.places, names)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from support.power_cut import MODEL, Device, World
+from whimbrel import limits
 from whimbrel.agent.crash_counts import kept_count
 from whimbrel.agent.places import Places
 from whimbrel.device.conditions import Situation
@@ -115,3 +116,16 @@ def test_a_window_in_which_nothing_happened_is_not_told_for_a_placebo(device: De
     for _ in range(3):
         device.cycle()
     assert [len(batch["windows"]) for batch in device.world.server.batches] == []
+
+
+def test_the_crashes_of_a_version_that_was_left_while_no_cycle_ran_are_told_in_its_cohort(device: Device) -> None:
+    """They were told in no cohort: the sessions of the version before closed their window, and it named none."""
+    device.world.server.batches.clear()
+    assigned(device, TREATED)
+    assert device.cycle()["state"] == "on trial"
+    device.use(1)
+    for _ in range(limits.CRASH_LOOP):
+        device.crash_in_a_session()
+    with device.agent.session("detector") as session:
+        assert session.serial == 1
+    assert sorted(told(device)) == [(["treated"], 1, 0), (["treated"], 1 + limits.CRASH_LOOP, 1)]
