@@ -327,7 +327,7 @@ def database_in_memory() -> Database:
     """An empty database with all tables: a copy, since to make the tables costs more than most tests that use them."""
     database = Database("sqlite://")
     raw = database.engine.raw_connection()
-    raw.driver_connection.deserialize(_all_tables())  # type: ignore[union-attr]
+    raw.driver_connection.deserialize(_all_tables())
     raw.close()
     return database
 
@@ -339,7 +339,7 @@ def _all_tables() -> bytes:
         with database.engine.begin() as connection:
             schema.metadata.create_all(connection)
         raw = database.engine.raw_connection()
-        content: bytes = raw.driver_connection.serialize()  # type: ignore[union-attr]
+        content: bytes = raw.driver_connection.serialize()
         raw.close()
         return content
     finally:
