@@ -521,5 +521,5 @@ def test_a_providers_url_is_https_or_on_this_machine(url: str, safe: bool) -> No
 def test_settings_without_openid_or_with_an_open_issuer_are_refused() -> None:
     with pytest.raises(ValueError, match="scopes: openid is missing, without which a provider gives no ID token"):
         OidcSettings(issuer=ISSUER, client_id=CLIENT, roles=RULES, scopes=("email",))
-    with pytest.raises(ValueError, match="issuer 'http://id.example.com': expected an https:// URL"):
+    with pytest.raises(ValueError, match=r"issuer 'http://id.example.com': expected an https:// URL"):
         OidcSettings(issuer="http://id.example.com", client_id=CLIENT, roles=RULES)

@@ -195,8 +195,6 @@ def test_a_token_that_is_not_there_is_404(server: ServerInMemory) -> None:
 
 
 def test_who_has_the_folder_has_no_token_of_his_own(server: ServerInMemory) -> None:
-    from whimbrel.server.people import folder_caller
-
     app = server.admin_over(server.repository.admin_context(folder=folder_caller()))
     assert "there is no token 'self'" in refusal(server.people("", app=app).get("tokens/self"), status=404)
 
