@@ -418,10 +418,12 @@ def test_of_a_ratio_the_share_that_is_saved_must_be_the_least(least: float | Non
     assert looked_at(written(primary_metric=asked), crashes(1, 8, 30), crashes(2, 10, 30)).move == move
 
 
-def test_more_crashes_keep_the_control() -> None:
-    verdict = looked_at(written(primary_metric="crash_rate"), crashes(1, 40, 2, n=1000), crashes(2, 40, 2, n=1000))
+def test_the_control_is_kept_where_so_large_a_share_is_not_saved() -> None:
+    asked = {"name": "crash_rate", "minimum_effect": 0.7}
+    told = [crashes(w, 40, 20) for w in (1, 2, 3)]
+    verdict = looked_at(written(primary_metric=asked), *told)
     assert verdict.move == "keep"
-    assert verdict.because.startswith("no arm is better than control at all: large: crash rate 10 times the control's")
+    assert verdict.because.startswith("no arm is better than control by 0.7 or more: large: crash rate 1 times the ")
 
 
 def test_a_window_is_folded_once() -> None:
