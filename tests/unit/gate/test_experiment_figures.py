@@ -426,6 +426,16 @@ def test_the_control_is_kept_where_so_large_a_share_is_not_saved() -> None:
     assert verdict.because.startswith("no arm is better than control by 0.7 or more: large: crash rate 1 times the ")
 
 
+def test_the_evidence_names_the_metric_the_days_and_the_windows() -> None:
+    evidence = looked_at(written(), cells(3, panel(2.0), panel(1.5)), cells(7, NOTHING, NOTHING)).evidence
+    assert (evidence["primary"], evidence["days"], evidence["windows"]) == ("watch_time", 0.1, 2)
+    arm = evidence["arms"]["large"]
+    assert (arm["live"], arm["counts"]["assigned_c"], "rates" in arm) == (True, 40, False)
+    assert arm["log_e_needed"] == pytest.approx(math.log(10), abs=1e-6)
+    rehearsed = ExperimentInput(elapsed_s=36.0, hour_s=2.0, counts={})
+    assert rehearsed.days == 0.75
+
+
 def test_a_window_is_folded_once() -> None:
     ledger, told = ExperimentLedger(written()), cells(1, panel(2.0), panel(1.5))
     looked_at(written(), told, ledger=ledger)
