@@ -6,7 +6,7 @@ import pytest
 
 from support.values import accuracy, cell, gate_input, healthy, plan, stage
 from whimbrel.gate.combined_evidence import CombinedEvidence, combine
-from whimbrel.gate.evidence import MeanWindow, one_sample_log_e, one_sided_rho
+from whimbrel.gate.evidence import BoundFold, MeanWindow, one_sample_log_e, one_sided_rho
 from whimbrel.gate.gate import judge
 from whimbrel.gate.guardrails import bounds, cohort_share, drift_at, guard_weights, margins, severities
 from whimbrel.gate.hypotheses import Hypotheses, over_limit
@@ -139,6 +139,16 @@ def test_of_a_share_it_is_at_most_half_of_its_variance() -> None:
     assert rare < 0.035
     assert rho_after("accuracy", MeanWindow(40, 40, 40, 2000, 1998, 1998)) == pytest.approx(sharpest(rare))
     assert rho_after("accuracy", MeanWindow(40, 40, 40, 40, 40, 40)) is None, "a level that right answers alone tell"
+
+
+def test_a_bound_of_a_share_is_sharpest_at_the_same_points_and_one_of_another_mean_by_its_deviation() -> None:
+    against = made()
+    fold = BoundFold(0.5, floor=True)
+    assert against.rho("watts", fold) is None
+    fold.add(told(40, 40, mean=5.0))
+    assert against.rho("accuracy", fold) == pytest.approx(sharpest(0.035))
+    assert against.rho("watts", fold) == pytest.approx(sharpest(0.2))
+    assert against.rho("battery", fold) == pytest.approx(sharpest(0.2)), "a ratio is of two arms alone"
 
 
 # --- the budget ---

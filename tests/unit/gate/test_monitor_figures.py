@@ -201,6 +201,11 @@ def test_fewer_device_hours_than_the_objective_asks_for_say_nothing() -> None:
     assert read("watts < 5", HourSums(devices=20, metrics={"watts": spread(1.0, 20, 1.0)})).state == "kept"
 
 
+@pytest.mark.parametrize("text", ["accuracy > 84%", "latency_p99_ms < 10", "memory_mb < 50 peak", "error_rate < 1%"])
+def test_what_was_not_told_has_no_units_and_no_figure(text: str) -> None:
+    assert read(text, HourSums(devices=9)) == Reading(state="nothing_told", value=None, units=0, needed=NEEDED)
+
+
 EVEN = (0.25,) * 4
 
 
