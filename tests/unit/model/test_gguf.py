@@ -70,10 +70,14 @@ def test_a_vocabulary_of_a_million_is_counted_and_not_kept() -> None:
     assert (header.lengths, header.values) == ({"t": 1_000_000}, {})
 
 
-@pytest.mark.parametrize("size", [*range(24, 220, 7), *range(len(MANY) - 40, len(MANY), 5)])
+# More than a window of texts.
+WINDOWS = gguf([(b"t", ARRAY, struct.pack("<IQ", TEXT, 100_000) + text(b"word") * 100_000)])
+
+
+@pytest.mark.parametrize("size", [*range(37, 220, 7), *range(len(WINDOWS) - 40, len(WINDOWS), 5)])
 def test_a_file_that_ends_inside_its_header_was_cut(size: int) -> None:
-    with pytest.raises(ValueError, match=r"cut|more than"):
-        header_of(MANY[:size])
+    with pytest.raises(ValueError, match=f"^it ends at byte {size}, inside its header: it was cut$"):
+        header_of(WINDOWS[:size])
 
 
 CUT = "it ends at byte {}, inside its header: it was cut"
@@ -153,9 +157,56 @@ def test_a_header_counts_up_to_its_limits() -> None:
         of_counts(limits.GGUF_TENSORS, limits.GGUF_VALUES)
 
 
-def of_counts(tensors: int, values: int) -> GgufHeader:
+def of_counts(tensors: int, values: int, size_bytes: int = 2**40) -> GgufHeader:
     content = b"GGUF" + struct.pack("<IQQQ", 3, tensors, values, 2**20)
-    return read_header(lambda offset, size: content[offset : offset + size], 2**40)
+    return read_header(lambda offset, size: content[offset : offset + size], size_bytes)
+
+
+@pytest.mark.parametrize(("tensors", "values", "size_bytes"), [(2, 0, 48), (0, 2, 26), (1, 2, 50)])
+def test_a_file_holds_no_more_tensors_and_values_than_have_room_in_it(
+    tensors: int, values: int, size_bytes: int
+) -> None:
+    """24 bytes a tensor and 13 a value at least: a byte less, and the counts alone say that the file lies."""
+    said = f"it names {tensors} tensors and {values} values, more than {size_bytes - 1} bytes hold"
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        of_counts(tensors, values, size_bytes - 1)
+    with pytest.raises(ValueError, match=r"inside its header|a name in it has"):
+        of_counts(tensors, values, size_bytes)
+
+
+def test_texts_are_counted_over_all_arrays_of_a_file() -> None:
+    most = limits.GGUF_ARRAY_ENTRIES
+
+    def arrays(*counts: int) -> bytes:
+        bodies = [struct.pack("<IQ", TEXT, count) + text(b"a") for count in counts]
+        return gguf([(b"k%d" % number, ARRAY, body) for number, body in enumerate(bodies)]).ljust(99, b"\0")
+
+    with pytest.raises(ValueError, match="it was cut"):
+        header_of(arrays(most))
+    with pytest.raises(ValueError, match="it was cut"):
+        header_of(arrays(1, most - 1))
+    for counts in ((most + 1,), (1, most)):
+        with pytest.raises(ValueError, match=f"^its arrays have more than {most} texts together$"):
+            header_of(arrays(*counts))
+
+
+@pytest.mark.parametrize("alignment", [1, limits.MIB])
+def test_tensors_may_be_aligned_to_a_byte_and_to_a_mebibyte(alignment: int) -> None:
+    content = gguf([(b"general.alignment", 4, struct.pack("<I", alignment))], tensor(), 1)
+    assert header_of(content).tensors[0].start == -(-len(content) // alignment) * alignment
+
+
+def test_a_small_header_is_read_at_once() -> None:
+    """The first bytes, and then one window: not a call for each name of a vocabulary."""
+    content = gguf([(b"t", ARRAY, struct.pack("<IQ", TEXT, 1000) + text(b"word") * 1000)])
+    reads: list[tuple[int, int]] = []
+
+    def read(offset: int, size: int) -> bytes:
+        reads.append((offset, size))
+        return content[offset : offset + size]
+
+    assert read_header(read, len(content)).lengths == {"t": 1000}
+    assert len(reads) == 2
 
 
 def test_as_many_bytes_as_a_name_and_as_many_dimensions_as_a_tensor_may_have_are_read() -> None:

@@ -133,6 +133,15 @@ def test_a_tensor_holds_as_many_values_as_its_shape(shape: tuple[int, ...], coun
         Tensor(dtype="int8", shape=shape, values=(1,) * (count + 1))
 
 
+def test_a_tensor_holds_a_million_values() -> None:
+    def of_values(count: int) -> Tensor:
+        return msgspec.convert({"dtype": "int8", "shape": [count], "values": [1] * count}, Tensor)
+
+    assert len(of_values(1_000_000).values) == 1_000_000
+    with pytest.raises(msgspec.ValidationError, match=r"of length <= 1000000 - at `\$.values`"):
+        of_values(1_000_001)
+
+
 def test_samples_have_a_label_each() -> None:
     def samples(*shape: int, labels: int = 2) -> Validation:
         tensor = Tensor(dtype="int8", shape=shape, values=(1,) * math.prod(shape))

@@ -166,6 +166,16 @@ def test_so_many_operator_sets_are_looked_at() -> None:
     assert bounds(opset_field(b"com.example", 1) * 256 + opset_field(b"", 13)) == ()
 
 
+def test_an_operator_set_is_read_up_to_1024_bytes() -> None:
+    def of_bytes(size: int) -> bytes:
+        inner = b"\x0a" + bytes([0x80 | (size - 5) & 127, (size - 5) >> 7]) + b"d" * (size - 5) + b"\x10\x0d"
+        return b"\x42" + bytes([0x80 | size & 127, size >> 7]) + inner
+
+    assert bounds(of_bytes(1024)) == ()
+    with pytest.raises(ValueError, match="it ends inside a number"):
+        bounds(of_bytes(1025))
+
+
 def test_an_operator_set_without_a_domain_is_of_the_usual_operators() -> None:
     assert bounds(b"\x42\x02\x10\x0d") == ("<1.6",)
     assert bounds(b"\x42\x04\x10\x0d\x0a\x00") == ("<1.6",)
