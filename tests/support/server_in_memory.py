@@ -386,8 +386,7 @@ def server_in_memory(*, versions: int = 2, **config: Any) -> Iterator[ServerInMe
     Its time is T0, when the repository was made. What was published is signed and copied.
     """
     template = _template(versions)
-    database = _FREE.pop() if _FREE else Database("sqlite://")
-    _copy_rows(template.rows, database)
+    database = _copy_of(template.rows)
     with tempfile.TemporaryDirectory(prefix="whimbrel-tests-", dir=_IN_MEMORY) as within:
         path = Path(within) / "repo"
         shutil.copytree(template.folder, path)
@@ -409,6 +408,20 @@ def _application(context: AdminContext) -> Litestar:
     if not _APPLICATION:
         _APPLICATION.append(admin_app(context))
     return _APPLICATION[0]
+
+
+def _copy_of(rows: sqlite3.Connection) -> Database:
+    """A database in memory that holds what `rows` holds."""
+    if _FREE:
+        database = _FREE.pop()
+        try:
+            _copy_rows(rows, database)
+            return database
+        except sqlite3.OperationalError:  # an error that a test keeps holds a cursor of it
+            database.close()
+    database = Database("sqlite://")
+    _copy_rows(rows, database)
+    return database
 
 
 def _copy_rows(rows: sqlite3.Connection, database: Database) -> None:
