@@ -283,7 +283,9 @@ def test_tickets_are_handed_on_each_once(server: ServerInMemory, http: httpx.Cli
         "version": V2,
     }
     assert server.controllers.wake.is_set()
-    http.post("user-reports", json={"reports": [{"ticket": "T-2", "model": "wake", "text": "x"}]}).raise_for_status()
+    server.clock.now = T0 + 1
+    further = {"ticket": "T-2", "model": "wake", "device_id": "dev-9"}
+    http.post("user-reports", json={"reports": [further]}).raise_for_status()
     newest = http.get("user-reports", params={"model": "wake", "limit": 1}).json()
     assert [(each["ticket"], each["version"]) for each in newest] == [("T-2", None)]
     assert "'feedback'" in refusal(server.machine("ci", "pipeline").post("user-reports", json={}))
