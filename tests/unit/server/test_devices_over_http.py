@@ -285,6 +285,10 @@ def test_tickets_are_handed_on_each_once(server: ServerInMemory, http: httpx.Cli
     assert server.controllers.wake.is_set()
     server.clock.now = T0 + 1
     further = {"ticket": "T-2", "model": "wake", "device_id": "dev-9"}
+    refused = http.post("user-reports", json={"reports": [further]}).raise_for_status().json()
+    words = "no device 'dev-9' is enrolled; name a version where the device is not known"
+    assert refused == {"new": 0, "known": 0, "refused": {"T-2": words}}
+    server.device("dev-9").close()
     http.post("user-reports", json={"reports": [further]}).raise_for_status()
     newest = http.get("user-reports", params={"model": "wake", "limit": 1}).json()
     assert [(each["ticket"], each["version"]) for each in newest] == [("T-2", None)]
