@@ -115,6 +115,9 @@ def test_in_a_rehearsal_devices_look_and_report_as_often_as_its_hours_are_short(
     quick = model(settings=ModelSettings(refresh_s=2, report_s=2))
     assert (render(rollout(hour_s=1), model=quick).refresh_s, render(rollout(hour_s=1), model=quick).report_s) == (2, 2)
     assert (render().refresh_s, render().report_s) == (300, 300)
+    back = rollout(hour_s=1, state=State.ROLLING_BACK)  # it is known soon which devices are off it
+    assert (render(back).refresh_s, render(back).report_s) == (5, 5)
+    assert render(rollout(state=State.ROLLING_BACK), model=model(settings=ModelSettings(report_s=900))).report_s == 300
     ended = rollout(hour_s=1, state=State.COMPLETED, ended_at=T0)  # less than a day of its hours ago
     assert (render(ended).refresh_s, render(ended).report_s) == (5, 300)
 

@@ -5,6 +5,8 @@ import random
 
 import pytest
 
+from support.shadows import SHADOWED as COUNTS
+from support.shadows import shadow_verdict as ask
 from support.values import (
     HOUR,
     cell,
@@ -28,18 +30,11 @@ from whimbrel.gate.shadow_ledger import candidate_alpha, serving_part, shadow_pa
 from whimbrel.gate.verdict import Counts, GateInput, Verdict
 from whimbrel.health.shadow import ShadowSums, Units
 from whimbrel.health.tally import Cell
-from whimbrel.plan.plan import Plan, Rollback
+from whimbrel.plan.plan import Rollback
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.decide import Decision, Profile, decide
 from whimbrel.policy.policy import Policy
 from whimbrel.policy.shadow import ShadowStage
-
-COUNTS = Counts(assigned_t=10, assigned_c=10, activated_t=10, placebo_c=10, reported_t=10, reported_c=10, shadowed_t=10)
-
-
-def ask(*cells: Cell, of: Plan | None = None, counts: Counts = COUNTS, **changes: object) -> Verdict:
-    values = {"stage": 0, "soaked_s": 25 * HOUR, "cells": cells, "counts": {0: counts}} | changes
-    return judge(of or shadow_plan(), GateInput(**values))
 
 
 def worse(agreed: float = 70, **more: object) -> ShadowSums:

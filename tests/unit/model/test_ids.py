@@ -1,5 +1,6 @@
 """Names and orders."""
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -48,11 +49,32 @@ def test_the_tenth_publication_of_a_day_comes_after_the_ninth() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2026.02.30.1", "2026.13.01.1", "2026.1.1.1", "2026.01.01.0", "2026.01.01", "2026.01.01.1\n"]
+    ("text", "why"),
+    [
+        *[
+            (text, "; expected the form 2026.03.05.1")
+            for text in (
+                "2026.1.1.1",
+                "2026.01.01.0",
+                "2026.01.01",
+                "2026.01.01.1\n",
+                "x2026.01.01.1",
+                "2026.01.01.1234567",
+            )
+        ],
+        ("2026.02.30.1", ": day is out of range for month"),
+        ("2026.13.01.1", ": month must be in 1..12"),
+    ],
 )
-def test_what_is_no_calendar_version_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
+def test_what_is_no_calendar_version_is_refused(text: str, why: str) -> None:
+    """`day is out of range for month` came alone, as what was wrong with a release."""
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{text!r} is not a calendar version{why}')}$"):
         CalendarVersion.parse(text)
+
+
+def test_a_calendar_version_is_its_day_and_its_number() -> None:
+    assert CalendarVersion.parse("0987.06.05.999999") == CalendarVersion(987, 6, 5, 999_999)
+    assert str(CalendarVersion(987, 6, 5, 4)) == "0987.06.05.4"
 
 
 def test_the_day_is_taken_in_utc() -> None:
