@@ -7,6 +7,7 @@ its own, so that it and all that it started can be ended together, and a folder 
 import contextlib
 import importlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -30,11 +31,15 @@ LIBRARIES = (
 
 
 def import_libraries() -> None:
-    """Import what the tests need and what is not under test. A library that is not installed is left out."""
+    """Import what the sources import and what is not under test. A library that is not installed is left out."""
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
+    imported = {"pytest", "hypothesis", "coverage"}
+    for path in (ROOT / "src").rglob("*.py"):
+        imported |= set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
     for name in LIBRARIES:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+        if name.partition(".")[0] in imported:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
     ours = [name for name in sys.modules if name.partition(".")[0] == "whimbrel"]
     if ours:
         raise SystemExit(f"the process that forks has imported {', '.join(ours[:3])}: each fork must do so itself")

@@ -2,13 +2,13 @@
 
 1. A record is one test file: its tests with their seconds, and for each source file the lines that each test ran. Lines
    that are run by a fixture of a module or a session belong to all tests of the file.
-2. A record says what it was made of: the contents (SHA-256) of the test file, of the files of `tests/` that it imports,
-   and of the source files that its tests ran. Paths are relative, so that a copy serves another checkout.
-3. A record is out of date when one of these contents is another one; then that test file is run again, and no other.
+2. A record says what it was made of: the contents (SHA-256) of the test file and of the files of `src` and `tests` that
+   its tests ran. Paths are relative, so that a copy serves another checkout.
+3. A record is out of date when the test file changed, or a line that one of its tests ran; then that test file is run
+   again, and no other. Where other lines of a file changed, the record follows the lines to their new places.
 4. Tests that fail without any mutant are left out, and said.
 """
 
-import ast
 import functools
 import gzip
 import hashlib
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -62,73 +63,102 @@ def test_files() -> list[str]:
 
 def current_map(folder: Path, files: list[str], *, workers: int, tell: Callable[[str], None]) -> dict[str, Record]:
     """The record of each of these test files, after those out of date were made anew."""
-    folder.mkdir(parents=True, exist_ok=True)
-    records = {name: record for name in files if (record := _read(folder, name)) is not None}
-    stale = [name for name in files if name not in records or not _is_current(name, records[name])]
+    kept = Kept(folder)
+    records = {name: record for name in files if (record := kept.current(name)) is not None}
+    stale = [name for name in files if name not in records]
     if stale:
         tell(f"recording which lines the tests of {len(stale)} of {len(files)} files run ...")
-        _record_all(stale, folder, workers=workers, tell=tell)
-        records |= {name: record for name in stale if (record := _read(folder, name)) is not None}
+        _record_all(stale, kept, workers=workers, tell=tell)
+        records |= {name: record for name in stale if (record := kept.read(name)) is not None}
     failed = [test for record in records.values() for test in record.failed]
     if failed:
         tell(f"{len(failed)} tests fail without a mutant and are left out: {', '.join(failed[:5])}")
     return records
 
 
-def _path(folder: Path, name: str) -> Path:
-    return folder / f"{name.replace('/', '+')}.json.gz"
+class Kept:
+    """The folder of records, with the texts of the files that they were made of."""
+
+    def __init__(self, folder: Path, root: Path = ROOT) -> None:
+        self._folder = folder
+        self._root = root
+        self._texts = folder / "texts"
+        self._texts.mkdir(parents=True, exist_ok=True)
+        self._content = functools.cache(self._content_of)
+        self._moved = functools.cache(self._moved_lines)
+
+    def read(self, name: str) -> Record | None:
+        """The record of a test file as it was made, if there is one."""
+        try:
+            return Record(json.loads(gzip.decompress(self._path(name).read_bytes())))
+        except (OSError, ValueError, KeyError, EOFError):
+            return None
+
+    def write(self, name: str, record: Record) -> None:
+        """Keep a record, and the texts that it speaks of."""
+        for path, content in record.made_of.items():
+            self._replace(self._texts / content[:32], gzip.compress((self._root / path).read_bytes(), 3))
+        octets = json.dumps(vars(record), separators=(",", ":")).encode()
+        self._replace(self._path(name), gzip.compress(octets, 3))
+
+    def made_of(self, name: str, paths: Iterable[str]) -> dict[str, str]:
+        """The contents of a test file and of what its tests ran."""
+        return {path: self._content(path) for path in sorted({name, *paths})}
+
+    def current(self, name: str) -> Record | None:
+        """The record of a test file, with its lines where they stand now; None where it must be made anew."""
+        record = self.read(name)
+        if record is None or record.made_of.get(name) != self._content(name):
+            return None
+        changed = [path for path, content in record.made_of.items() if content != self._content(path)]
+        for path in changed:
+            moved = self._moved(path, record.made_of[path])
+            ran = record.lines.get(path, {})
+            if moved is None or any(line not in moved for lines in ran.values() for line in lines):
+                return None
+            record.lines[path] = {test: [moved[line] for line in lines] for test, lines in ran.items()}
+            record.made_of[path] = self._content(path)
+        if changed:
+            self.write(name, record)
+        return record
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name.replace('/', '+')}.json.gz"
+
+    def _content_of(self, path: str) -> str:
+        try:
+            return hashlib.sha256((self._root / path).read_bytes()).hexdigest()
+        except OSError:
+            return "absent"
+
+    def _moved_lines(self, path: str, content: str) -> dict[int, int] | None:
+        """Where each line of an earlier text stands now, without the lines at a change; None where a text is lost."""
+        try:
+            before = gzip.decompress((self._texts / content[:32]).read_bytes()).decode().splitlines()
+            after = (self._root / path).read_text(encoding="utf-8").splitlines()
+        except (OSError, EOFError):
+            return None
+        moved: dict[int, int] = {}
+        beside: set[int] = set()  # who ran the line above or below may run what was put in between
+        for tag, start, end, start_now, _ in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+            if tag == "equal":
+                moved |= {line + 1: line - start + start_now + 1 for line in range(start, end)}
+            elif tag == "insert":
+                beside |= {line for line in (start, start + 1) if _is_indented(before[line - 1 : line])}
+        return {line: now for line, now in moved.items() if line not in beside}
+
+    @staticmethod
+    def _replace(path: Path, octets: bytes) -> None:
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary.write_bytes(octets)
+        temporary.replace(path)
 
 
-def _read(folder: Path, name: str) -> Record | None:
-    try:
-        return Record(json.loads(gzip.decompress(_path(folder, name).read_bytes())))
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
+def _is_indented(rows: list[str]) -> bool:
+    return any(row.startswith(" ") for row in rows)
 
 
-def _is_current(name: str, record: Record) -> bool:
-    sources = {path: content for path, content in record.made_of.items() if path.startswith("src/")}
-    return record.made_of == sources | _contents(_imports(name)) and sources == _contents(sources)
-
-
-def _contents(paths: Iterable[str]) -> dict[str, str]:
-    return {path: _content(path) for path in sorted(paths)}
-
-
-@functools.cache
-def _content(path: str) -> str:
-    try:
-        return hashlib.sha256((ROOT / path).read_bytes()).hexdigest()
-    except OSError:
-        return "absent"
-
-
-@functools.cache
-def _imports(name: str) -> frozenset[str]:
-    """The files of `tests/` that a test file is made of: itself, conftest, and what they import of `tests/`."""
-    reached: set[str] = set()
-    waiting = [name, "tests/conftest.py"]
-    while waiting:
-        path = waiting.pop()
-        if path not in reached:
-            reached.add(path)
-            waiting += _imported_files(path)
-    return frozenset(reached)
-
-
-@functools.cache
-def _imported_files(path: str) -> tuple[str, ...]:
-    names = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    files = (f"tests/{name.replace('.', '/')}" for name in names)
-    return tuple(file for each in files for file in (f"{each}.py", f"{each}/__init__.py") if (ROOT / file).is_file())
-
-
-def _record_all(files: list[str], folder: Path, *, workers: int, tell: Callable[[str], None]) -> None:
+def _record_all(files: list[str], kept: Kept, *, workers: int, tell: Callable[[str], None]) -> None:
     batches = [files[start : start + FILES_A_FORK] for start in range(0, len(files), FILES_A_FORK)]
     began = time.monotonic()
     done = 0
@@ -139,7 +169,7 @@ def _record_all(files: list[str], folder: Path, *, workers: int, tell: Callable[
             for slot in range(workers):
                 if slot not in running and batches:
                     batch = batches.pop(0)
-                    run = functools.partial(_record_batch, batch, folder, temporary / str(slot))
+                    run = functools.partial(_record_batch, batch, kept, temporary / str(slot))
                     running[slot] = (Fork(run, source=ROOT / "src", folder=temporary / str(slot)), batch)
             time.sleep(0.1)
             for slot, (fork, batch) in list(running.items()):
@@ -159,13 +189,17 @@ def _record_all(files: list[str], folder: Path, *, workers: int, tell: Callable[
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _record_batch(files: list[str], folder: Path, work: Path, tell: Callable[[str], None]) -> int:
+def _record_batch(files: list[str], kept: Kept, work: Path, tell: Callable[[str], None]) -> int:
     """Run test files under coverage, and write the record of each. Runs in a fork."""
     import coverage
 
     sys.dont_write_bytecode = False  # pytest keeps the rewritten tests: every later fork has them
-    package = ROOT / "src" / "whimbrel"
-    measured = coverage.Coverage(data_file=None, config_file=False, source=[str(package)], messages=False)
+    measured = coverage.Coverage(
+        data_file=None,
+        config_file=False,
+        include=[str(ROOT / "src" / "*"), str(ROOT / "tests" / "support" / "*"), str(ROOT / "tests" / "conftest.py")],
+        messages=False,
+    )
     watcher = _Watcher(measured.switch_context)
     measured.start()
     run_pytest(files, folder=work, plugin=watcher, stop_at_first=False)
@@ -183,17 +217,14 @@ def _record_batch(files: list[str], folder: Path, work: Path, tell: Callable[[st
             if name in lines:
                 lines[name][source][SHARED if test == SHARED else context] = sorted(its_lines)
     for name in files:
-        made_of = _contents({*_imports(name), *lines[name]})
+        seconds = {test: round(spent, 4) for test, spent in watcher.seconds.items() if test.startswith(f"{name}::")}
         content = {
-            "made_of": made_of,
-            "seconds": {t: round(s, 4) for t, s in watcher.seconds.items() if t.startswith(f"{name}::")},
-            "failed": sorted(test for test in watcher.failed if test.startswith(f"{name}::")),
+            "made_of": kept.made_of(name, lines[name]),
+            "seconds": {test: spent for test, spent in seconds.items() if test not in watcher.failed},
+            "failed": sorted(watcher.failed & seconds.keys()),
             "lines": lines[name],
         }
-        content["seconds"] = {t: s for t, s in content["seconds"].items() if t not in watcher.failed}
-        temporary = _path(folder, name).with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(gzip.compress(json.dumps(content, separators=(",", ":")).encode(), 3))
-        temporary.replace(_path(folder, name))
+        kept.write(name, Record(content))
     return 0
 
 

@@ -39,7 +39,7 @@ LIBRARY = (
 
 LEFT_OUT = {
     "annotation": "a type is checked by mypy and not run; limits within `Annotated[...]` are calls, and stay",
-    "type alias": "as an annotation",
+    "type alias": "it is for mypy, like an annotation",
     "names for readers": "`__slots__` and `__all__` are for the interpreter's memory and for imports of a star",
     "never run": "what stands under `if TYPE_CHECKING:` or `if __name__ == '__main__':` is not run by a test",
     "log": "no promise is made about a line of the log; what users read is a document, a sentence or an answer",
