@@ -45,12 +45,14 @@ LEFT_OUT = {
     "log": "no promise is made about a line of the log; what users read is a document, a sentence or an answer",
     "repr": "`__repr__` is for whoever debugs",
     "immutable": "`frozen`, `kw_only`, `slots`, `gc`, `repr`, `strict` of `zip` refuse code of ours alone",
+    "signature": "a `*` that makes arguments keyword-only binds callers of ours, whom mypy checks",
     "decorator": "`cache`, `override`, `overload`, `final`, `runtime_checkable`, ... change speed or types alone",
 }
 SILENT_KEYWORDS = {"frozen", "kw_only", "slots", "gc", "repr", "weakref", "eq"}
 SILENT_DECORATORS = re.compile(
     r"@\s*(functools\.|typing\.)?(cache|lru_cache|override|overload|final|runtime_checkable|wraps)\b"
 )
+KEYWORD_ONLY = re.compile(r"\*\s*(,|$)")  # of a signature; cosmic-ray takes it for a product
 LOGS = {"log", "logger", "_log", "_logger", "logging"}
 
 
@@ -183,6 +185,10 @@ class _File:
         return sorted(chosen, key=lambda mutant: (mutant.path, mutant.line, mutant.operator, mutant.occurrence))
 
     def _mutated(self, site: _Site) -> str | None:
+        if site.operator == "ReplaceBinaryOperator_Mul_Div" and KEYWORD_ONLY.match(
+            self.rows[site.line - 1], site.column
+        ):
+            return None
         try:
             mutated: str | None = mutate_code(self.source, _operator(site.operator), site.occurrence)
         except AttributeError:  # the library replaces `except Error`, and stumbles over `except module.Error`

@@ -167,14 +167,14 @@ def test_each_field_is_told_with_its_number_or_the_place_of_its_bytes() -> None:
             b"\xf8\xff\xff\xff\x0f\x00",  # field 2**29 - 1
         )
     )
-    assert fields(content) == [
-        protobuf.Field(1, protobuf.VARINT, 300),
-        protobuf.Field(2, protobuf.BYTES, start=5, size=3),
-        protobuf.Field(3, protobuf.FIXED64, start=9, size=8),
-        protobuf.Field(4, protobuf.FIXED32, start=18, size=4),
-        protobuf.Field(2, protobuf.BYTES, start=24, size=0),
-        protobuf.Field(17, protobuf.VARINT, 2**64 - 1),
-        protobuf.Field(2**29 - 1, protobuf.VARINT, 0),
+    assert [tuple(each) for each in fields(content)] == [
+        (1, protobuf.VARINT, 300, 0, 0),
+        (2, protobuf.BYTES, 0, 5, 3),
+        (3, protobuf.FIXED64, 0, 9, 8),
+        (4, protobuf.FIXED32, 0, 18, 4),
+        (2, protobuf.BYTES, 0, 24, 0),
+        (17, protobuf.VARINT, 2**64 - 1, 0, 0),
+        (2**29 - 1, protobuf.VARINT, 0, 0, 0),
     ]
     assert fields(b"") == []
 

@@ -128,6 +128,7 @@ A, B, C = ({"id": name, "model_version": f"wake@{n}.0.0"} for n, name in enumera
             {"variants": [A, B, C], "allocation": {"a": 0.5, "b": 0.25, "c": 0.2501}},
             "the allocation adds up to 100.01%; at most 100% can be given",
         ),
+        ({"allocation": {"a": 0.5, "b": 0.5 + 2e-9}}, "the allocation adds up to 100%; at most 100% can be given"),
         ({"allocation": {"a": 0.5, "b": 4e-7}}, "the share of b is below one in 1,000,000 devices"),
         (
             {"allocation": {"a": "0.00004%", "b": "0.00004%"}, "range_percent": [0, 1]},
@@ -213,6 +214,7 @@ def asked(**changes: object) -> Experiment:
         ({"a": "0.0001%", "b": "99.9999%"}, [1e-6, 0.999999]),
         ({"a": "5%", "b": "12.345678%"}, [0.05, 0.12345678]),
         ({"a": 0.1 + 0.2, "b": 0.7}, [0.1 + 0.2, 0.7]),  # 1.0000000000000002 with rounding
+        ({"a": 0.5, "b": 0.5 + 1e-9}, [0.5, 0.5 + 1e-9]),  # as much rounding as is passed over
     ],
 )
 def test_a_share_is_a_number_or_a_percent(allocation: dict[str, object], shares: list[float]) -> None:

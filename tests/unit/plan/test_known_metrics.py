@@ -28,7 +28,10 @@ def test_a_primary_metric_that_is_known_improves_its_own_way() -> None:
 def test_a_name_that_only_an_earlier_record_holds_is_still_read() -> None:
     plan = written(guardrail_metrics=["skips", "recall", "memory_mb"])
     assert plan.own_guardrails == (GuardrailMetric.of("skips"), GuardrailMetric.of("recall"))
+    assert GuardrailMetric.of("skips") == GuardrailMetric(name="skips")
     assert GuardrailMetric.of("skips").rises
+    assert GuardrailMetric.of("recall") == GuardrailMetric(name="recall", direction="increase", margin=0.005)
+    assert GuardrailMetric.of("memory_mb") == GuardrailMetric(name="memory_mb", direction="decrease", margin=0)
 
 
 def test_the_names_that_no_app_can_record_beside_the_measure() -> None:

@@ -7,7 +7,20 @@ import pytest
 from support.values import plan, stage
 from whimbrel.gate.guardrails import guard_weights
 from whimbrel.plan.criteria import Guardrail
-from whimbrel.plan.measures import DRIFT_PSI_MAX, LIMITS, MEASURES, SHARES, SUMS, UNITS
+from whimbrel.plan.measures import (
+    DRIFT_PSI_MAX,
+    LIMITS,
+    MEASURES,
+    SHARES,
+    SUMS,
+    UNITS,
+    Mean,
+    OneSample,
+    Other,
+    OverLimit,
+    Quantile,
+    Rate,
+)
 
 # By measure: its part of the false-alarm budget, and the harm that is tolerated where a plan says nothing.
 FIGURES = {
@@ -72,6 +85,35 @@ def test_what_is_read_out_of_the_rows() -> None:
     assert {name for name, row in MEASURES.items() if row.direction == "lower_is_worse"} == {
         *("accuracy", "feedback", "usage")
     }
+
+
+def test_a_rate_has_events_within_its_exposure_but_for_what_users_write_and_fewer_are_worse_of_usage_alone() -> None:
+    rates = {name: row.test for name, row in MEASURES.items() if isinstance(row.test, Rate)}
+    assert [name for name, rate in rates.items() if not rate.within] == ["user_reports"]
+    assert [name for name, rate in rates.items() if rate.fewer] == ["usage"]
+
+
+def test_what_each_measure_tests() -> None:
+    tests = {name: row.test for name, row in MEASURES.items() if not isinstance(row.test, Rate | Other)}
+    assert tests == {
+        "accuracy": Mean("drop"),
+        "feedback": Mean("drop"),
+        "battery": Mean("growth"),
+        "memory_mb": Mean("growth"),
+        "temperature_c": Mean("rise"),
+        "latency_p50": Quantile(0.5),
+        "latency_p95": Quantile(0.95),
+        "latency_p99": Quantile(0.99),
+        "error_limit": OneSample("error_rate_max", rate="error"),
+        "latency_limit": OneSample("latency_p99_max_ms"),
+        "latency_over": OverLimit("latency_p99_max_ms"),
+    }
+    assert [name for name, row in MEASURES.items() if row.prove == "always"] == [
+        *("crash", "silence", "user_reports", "usage")
+    ]
+    assert [name for name, row in MEASURES.items() if not row.always] == [
+        *("error_limit", "latency_limit", "latency_over", "feedback", "user_reports", "drift", "version_reports")
+    ]
 
 
 def test_limits_stand_in_the_order_in_which_verdicts_name_them() -> None:

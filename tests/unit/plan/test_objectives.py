@@ -100,7 +100,7 @@ def by_getting_worse(way: str, measure: str, *, sign: str, side: str, came: str)
         ("drift_psi < 25%", "drift_psi is in units of its index, and 25% came; write the number alone"),
         *[
             (f"fps < {number}", f"{number} in the objective 'fps < {number}' is too large; a bound is at most 1e+15")
-            for number in ("1e999", "1.001e15", "-1.001e15")
+            for number in ("1e999", "1000000000000001", "-1000000000000001")
         ],
         (
             "error_rate > 5%",

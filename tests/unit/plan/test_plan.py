@@ -57,6 +57,13 @@ def test_the_shares_of_shadow_stages_grow_among_themselves() -> None:
         plan(shadow("s", 50), shadow("t", 20), stage("a", 5))
 
 
+def test_a_share_only_grows_behind_shadow_stages_too() -> None:
+    with pytest.raises(
+        ValueError, match=refusal("stage 'b' has target_percent 5, below the 25 of 'a': a share only grows")
+    ):
+        plan(shadow("s", 50), stage("a", 25), stage("b", 5))
+
+
 def test_shadow_stages_come_first_and_one_that_serves_last() -> None:
     said = "shadow stage 's' comes after 'a', which serves: shadow first"
     with pytest.raises(ValueError, match=refusal(said)):
