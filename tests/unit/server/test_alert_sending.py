@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import smtplib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
 from typing import Any
@@ -14,12 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
+from support.experiments import written
 from support.rollouts_in_memory import start
 from support.server_in_memory import ServerInMemory, server_in_memory
-from support.values import plan
+from support.values import HOUR, plan
 from whimbrel import limits
 from whimbrel.errors import NotFound, UntrustedInput
 from whimbrel.flows.audit import audit
+from whimbrel.flows.experiments.start import start_experiment
 from whimbrel.plan.governance import AlertRule
 from whimbrel.server import alerts as sending
 from whimbrel.server.alerts import DeliveryResult
@@ -29,6 +31,18 @@ from whimbrel.stores.alerts import AlertDelivery
 TEAM = Receiver(name="team", form="generic", url="https://hooks.example.com/x", on=("held", "started"))
 OPS = Receiver(name="ops", form="slack", url="https://hooks.example.com/ops", on=("held",))
 Answers = Callable[[httpx.Request], httpx.Response]
+
+
+class Pieces(httpx.AsyncByteStream):
+    """An answer that comes in pieces of seven bytes. `pieces`: how many were taken."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.pieces = content, 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for at in range(0, len(self.content), 7):
+            self.pieces += 1
+            yield self.content[at : at + 7]
 
 
 class Hooks:
@@ -41,7 +55,8 @@ class Hooks:
     def handle(self, request: httpx.Request) -> httpx.Response:
         self.came.append(request)
         answer = self.answer(request)
-        return httpx.Response(answer.status_code, headers=answer.headers, stream=httpx.ByteStream(answer.content))
+        self.sent = Pieces(answer.content)
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=self.sent)
 
     @property
     def bodies(self) -> list[Any]:
@@ -61,7 +76,7 @@ def with_receivers(*receivers: Receiver) -> Iterator[ServerInMemory]:
     """A server whose receivers are known from now on, and whose waits are the longest ones."""
     with server_in_memory(receivers=receivers) as server:
         server.alerts.introduce()
-        server.alerts._chance.uniform = lambda _, most: most  # type: ignore[method-assign]
+        server.alerts._chance.uniform = lambda least, most: most - least  # type: ignore[method-assign]
         yield server
 
 
@@ -193,6 +208,37 @@ def test_what_is_about_no_rollout_says_what_it_is_about(
         assert body["evidence"] == about.get("evidence", {})
 
 
+def test_what_happens_to_an_experiment_names_its_versions(hooks: Hooks) -> None:
+    asking = Receiver(name="team", form="generic", url=TEAM.url, on=("experiment_started", "arm_stopped"))
+    with with_receivers(asking) as server:
+        with server.stores() as stores:
+            record = start_experiment(
+                stores.registry,
+                stores.experiments,
+                written(),
+                plan_text="",
+                tag="t",
+                salt=7,
+                hour_s=HOUR,
+                actor="ana",
+                now=server.clock.now,
+            )
+            audit(
+                stores.registry,
+                record,
+                action="experiment stop arm",
+                because="it is worse",
+                actor="gate",
+                now=server.clock.now,
+                evidence={"arm": "large"},
+            )
+        send(server)
+        started, stopped = hooks.bodies
+        for body, arm, target in ((started, "", ""), (stopped, "large", "2.0.0")):
+            assert (body["model"], body["experiment"], body["arm"]) == ("wake", record.id, arm)
+            assert (body["baseline"], body["target"]) == ("1.0.0", target)
+
+
 # --- what becomes of a delivery ---
 
 
@@ -313,6 +359,7 @@ def test_of_an_answer_a_few_kibibytes_are_read_and_less_is_kept(hooks: Hooks, mo
     assert row.said == "200 " + "x" * 496
     monkeypatch.setattr(limits, "ALERT_ANSWER_BYTES", 10)
     assert after_answer(hooks, httpx.Response(200, text="y" * 50))[0].said == "200 " + "y" * 10
+    assert hooks.sent.pieces == 2
 
 
 def test_what_a_process_did_not_write_down_is_sent_once_more_with_the_same_key(

@@ -85,6 +85,8 @@ def test_the_first_of_a_burst_is_told_at_once_and_the_others_once_a_minute(serve
     count(server, "a")
     server.acts.write()
     count(server, "a", "a")
+    server.acts.write()
+    assert len(told(server)) == 1
     server.clock.now += MINUTE_S - 0.5
     server.acts.write()
     assert len(told(server)) == 1
@@ -94,6 +96,15 @@ def test_the_first_of_a_burst_is_told_at_once_and_the_others_once_a_minute(serve
         "1 request of people was not let in, from a",
         "2 requests of people were not let in, from a",
     ]
+
+
+def test_where_the_clock_went_back_nobody_waits_for_it(server: ServerInMemory) -> None:
+    count(server, "a")
+    server.acts.write()
+    count(server, "a")
+    server.clock.now -= 0.5
+    server.acts.write()
+    assert len(told(server)) == 2
 
 
 def test_a_process_that_ends_writes_all_that_it_counted(server: ServerInMemory) -> None:

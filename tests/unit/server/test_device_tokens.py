@@ -206,6 +206,8 @@ def made(*, challenges: Challenges = CHALLENGES, now: float = T0, namespace: str
 def test_a_challenge_is_known_again_with_the_moment_at_which_it_was_made() -> None:
     assert CHALLENGES.made_at(made(), namespace="default", now=T0 + 7) == T0
     assert made() != made()
+    payload = msgspec.json.decode(from_base64url(made().partition(".")[0]))
+    assert (payload["namespace"], payload["made_at"], len(from_base64url(payload["nonce"]))) == ("default", T0, 12)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from support.rollouts_in_memory import audited, enrolled, rollout, running, send, start
+from support.rollouts_in_memory import audited, enrolled, policy, rollout, running, send, start
 from support.server_in_memory import ServerInMemory
 from support.values import announce, cohort, devices_in, reports, window
 from whimbrel.errors import Conflict, Unavailable
@@ -55,6 +55,15 @@ def test_a_rollout_begins_when_its_time_has_come(server: ServerInMemory) -> None
     assert rollout(server, identifier).state is State.ADVANCING
     server.round()
     assert rollout(server, identifier).state is State.RUNNING
+
+
+def test_a_rollout_whose_time_has_come_runs_after_one_round(server: ServerInMemory) -> None:
+    identifier = start(server, schedule=Schedule(start_at=at(server.clock.now + 3600), zone="UTC"))
+    server.round()
+    server.clock.now += 3600
+    server.round()
+    assert rollout(server, identifier).state is State.RUNNING
+    assert [entry.rollout for layer in policy(server).layers for entry in layer.entries] == [identifier]
 
 
 def test_a_rollout_that_may_not_begin_when_its_turn_comes_ends_with_the_reason(server: ServerInMemory) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import pytest
 from sqlalchemy import update
@@ -83,6 +83,12 @@ def test_harm_that_devices_told_takes_the_version_back_and_the_policy_says_so_in
     assert (entry.actor, entry.because) == ("gate", record.because)
     with server.stores() as stores:
         assert stores.registry.verdicts(identifier)[-1].move == "roll_back"
+    server.round()
+    judged = verdicts(server, identifier)
+    server.clock.now += record.window_s
+    server.round()
+    assert verdicts(server, identifier) == judged  # it has ended
+    assert server.controllers.judging._rollouts.ledgers == {}  # nothing is kept of it
 
 
 def verdicts(server: ServerInMemory, identifier: str) -> list[int]:
@@ -239,6 +245,44 @@ def test_rounds_that_fail_are_told_with_their_number_and_rounds_go_on(
     assert ["(1 in a row)" in each for each in messages] == [True, False, True]  # a round that went well between them
     assert told in messages[1]
     assert bool(caplog.records[0].exc_info) is isinstance(error, ZeroDivisionError)
+
+
+def test_rounds_come_four_times_a_second_later_after_failures_and_soon_where_something_waits(
+    server: ServerInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After many failures in a row a round comes every ten seconds, and where messages wait more of them gather."""
+    waits: list[float] = []
+    rounds = 0
+
+    async def wait(waiting: Coroutine[object, object, object], timeout: float) -> None:
+        waiting.close()
+        waits.append(timeout)
+        await asyncio.sleep(0)
+
+    slept: list[float] = []
+
+    async def gather(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def fail() -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds <= 45:
+            raise Unavailable("the database is locked")
+        server.controllers.wake.set()
+        if rounds == 48:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(server.controllers, "round", fail)
+    monkeypatch.setattr(controllers.asyncio, "wait_for", wait)
+    sleep = asyncio.sleep
+    monkeypatch.setattr(controllers.asyncio, "sleep", lambda s: gather(s) if s else sleep(0))
+    with pytest.raises(asyncio.CancelledError):
+        server.run(server.controllers.run())
+    assert waits[:3] == [0.5, 0.75, 1.0]
+    assert waits[38:45] == [10.0] * 7
+    assert waits[45:] == [0.25, 0.25]
+    assert slept == [0.05, 0.05]
 
 
 # --- what fails stops nothing beside it ---
