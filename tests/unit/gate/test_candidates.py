@@ -112,6 +112,13 @@ def test_the_tests_of_a_candidate_weigh_three_two_two_and_one() -> None:
     assert log_e == pytest.approx(math.log(sum(parts[n] / 8 * math.exp(logs[n]) for n in parts)), abs=1e-5)
 
 
+def test_the_figures_of_a_verdict_have_six_digits() -> None:
+    """They are replayed to the last one."""
+    evidence = shadow_verdict(*shadowed(1, devices=4, one=MIXED), soaked_s=60).evidence
+    logs = [evidence["log_e"], evidence["log_e_needed"], *evidence["guardrails"].values()]
+    assert logs == [round(log, 6) for log in logs]
+
+
 def test_half_of_a_candidates_budget_is_on_the_slices_of_each_label_evenly() -> None:
     told = {("a", "x"): MIXED, ("b", "x"): seen(), ("b", "y"): seen()}
     cells = [

@@ -72,6 +72,15 @@ def test_the_copy_that_carries_most_tells_the_rates_of_its_hours() -> None:
     assert (whole.hours, whole.weight, whole.exposure_t, whole.events_c) == (None, 0.9, 4300.0, 430.0)
 
 
+def test_a_copy_of_which_nothing_was_told_yet_has_no_figures() -> None:
+    test = RateTest(1.1, restarts=Restarts())
+    test.add(10.0, 10_000.0, 1000.0, 90_000.0)
+    test.begin(7)
+    leading = test.leading()
+    assert leading is not None
+    assert (leading.hour, leading.treated, leading.control) == (7, None, None)
+
+
 def test_the_newest_copy_that_is_old_enough_is_taken() -> None:
     restarts = Restarts()
     for hour in (1, 2, 3):

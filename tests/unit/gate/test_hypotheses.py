@@ -25,7 +25,7 @@ OWN = (
 
 
 def made(*stages: object, **changes: object) -> Hypotheses:
-    return Hypotheses(plan(*stages, **changes))  # type: ignore[arg-type]
+    return Hypotheses(plan(*stages, **changes))
 
 
 # --- the harm that each bets against ---
@@ -248,7 +248,7 @@ def test_a_plan_says_its_own_margins_and_its_bounds_by_stage() -> None:
 
 def combined(*lanes: tuple[str, float, float]) -> CombinedEvidence:
     kinds = {"a": "rollback", "b": "hold", "c": "warn"}
-    return CombinedEvidence([Lane(name, weight, log) for name, weight, log in lanes], kinds)  # type: ignore[arg-type]
+    return CombinedEvidence([Lane(name, weight, log) for name, weight, log in lanes], kinds)
 
 
 def test_groups_of_severities_are_nested_and_the_lead_carries_most_with_its_weight() -> None:

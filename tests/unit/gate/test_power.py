@@ -150,6 +150,17 @@ def test_harm_that_ten_years_would_not_show_has_no_time() -> None:
     assert detectable_harm(PLAN, stage=0, treated=9, control=9, hours=24, usage=unknown).hours_to_see_drop is None
 
 
+def test_ten_years_are_the_longest_time() -> None:
+    alpha = 0.1 * guard_weights(PLAN)["crash"] * 0.8 * 0.5 * 0.9
+    events = rate_events_needed(ratio=3, share=1, alpha=alpha, tolerance=1.1)
+
+    def hours(years: float) -> float | None:
+        usage = Usage(crash_rate=events / (years * 8760))
+        return detectable_harm(PLAN, stage=0, treated=1, control=1, hours=24, usage=usage).hours_to_see["3"]
+
+    assert (hours(10), hours(10.001)) == (87_600.0, None)
+
+
 def test_harm_within_the_tolerance_is_never_seen() -> None:
     assert rate_events_needed(ratio=1.05, share=0.1, alpha=0.01, tolerance=1.1) == math.inf
     assert rate_events_needed(ratio=2, share=0.1, alpha=0.01, tolerance=1.1) < 100

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from support.values import HOUR, accuracy, cell, gate_input, healthy, plan, selector, stage
@@ -348,6 +349,14 @@ def test_missing_proofs_are_named_in_the_singular_and_the_plural() -> None:
     assert verdict.because == f"{start}it is not proven yet that error is within the margin"
 
 
+def test_what_nobody_told_of_is_to_be_proven_only_where_the_plan_asks_for_it() -> None:
+    cells = [msgspec.structs.replace(each, error_units=0) for each in healthy()]
+    told = {"crash", "silence", "usage"}
+    assert judge(plan(promote="when_proven"), gate_input(*cells)).evidence["proofs"].keys() == told
+    asked = plan(stage(error_rate_max=0.5), promote="when_proven")
+    assert judge(asked, gate_input(*healthy())).evidence["proofs"].keys() == told | {"error"}
+
+
 # --- how the arms are split ---
 
 
@@ -376,15 +385,15 @@ def test_the_split_of_a_later_stage_is_that_of_the_buckets_it_adds() -> None:
         assigned_t=2000, assigned_c=7500, activated_t=2000, placebo_c=7500, reported_t=2000, reported_c=7500
     )
     now = {"stage": 1, "counts": {1: counts}, "soaked_s": 50 * HOUR}
-    cells = [msgspec_stage(each) for each in healthy()]
+    cells = [second_stage(each) for each in healthy()]
     even = judge(plan(), gate_input(*cells, shares=(50_000, 250_000), **now))
     assert even.move == "advance", even.because
     assert set(even.evidence["sample_ratio"].values()) != {0.0}
     assert judge(plan(), gate_input(*cells, shares=(100_000, 250_000), **now)).move == "hold"
 
 
-def msgspec_stage(each: Cell) -> Cell:
-    return Cell(**{name: getattr(each, name) for name in each.__struct_fields__} | {"stage": 1})
+def second_stage(each: Cell) -> Cell:
+    return msgspec.structs.replace(each, stage=1)
 
 
 def test_where_the_buckets_do_not_tell_the_split_it_is_not_tested() -> None:
@@ -395,7 +404,7 @@ def test_where_the_buckets_do_not_tell_the_split_it_is_not_tested() -> None:
     assert judge(plan(), gate_input(*healthy(), **now, past=Past())).move == "advance"
     picky = plan(stage(), stage("early", 25, only=selector(board="pi5")), stage("general", 100))
     late = {"stage": 1, "counts": {1: uneven}, "shares": (50_000, 250_000)}
-    assert judge(picky, gate_input(*map(msgspec_stage, healthy()), **late)).move == "advance"
+    assert judge(picky, gate_input(*map(second_stage, healthy()), **late)).move == "advance"
 
 
 # --- devices that prove nothing ---

@@ -251,6 +251,7 @@ def test_one_devices_window_in_the_shadow_is_shares_and_one_ratio() -> None:
     assert (failed.failed, failed.ratios, failed.disagreed, failed.compared_windows) == ({key_of(1.0): 1}, {}, {}, 0)
     assert Units.of(seen(3, agreed=3 * (1 - 1e-10))).disagreed == {}, "less than a billionth is a rounding error"
     assert Units.of(seen(3, active_ms=0.0)).ratios == {}
+    assert Units.of(seen(1, active_ms=0.5, candidate_ms=1.0)).ratios == {key_of(2.0): 1}
 
 
 def test_units_add_up_and_come_off_in_every_sum() -> None:
