@@ -125,7 +125,8 @@ def test_years_without_a_network_fit_and_lose_no_session(path: Path) -> None:
     assert windows[-1].last == limits.SPOOL_WINDOWS + 20
 
 
-def test_a_sent_window_is_never_merged(path: Path) -> None:
+def test_a_sent_window_is_never_merged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SPOOL_WINDOWS", 30)
     spool = spool_at(path)
     cut(spool)
     sent = spool.batch(windows_max=1)[1][0]
