@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.repository import file_of
+from whimbrel import limits
 from whimbrel.agent.allowance import Allowance
 from whimbrel.agent.backoff import Backoff, Busy
 from whimbrel.agent.disk import RealDisk
@@ -34,8 +35,8 @@ class Body:
 
 class Net:
     """A network of mirrors. `says`: base URL -> what it does: a status, "cut", "lie", "slow" (a quarter of a megabyte
-    every 15 s), "no ranges" (slow too), "cut, no ranges", "cut lie", "all" (no ranges), "all lie", "wrong range", or
-    (503, Retry-After). `etag`: of a whole answer.
+    every 15 s), "no ranges" (slow too), "cut, no ranges", "cut lie", "all" (no ranges), "all lie", "wrong range",
+    "short" (a quarter of a megabyte of the range, and no more), or (503, Retry-After). `etag`: of a whole answer.
     """
 
     def __init__(self, **says: object) -> None:
@@ -43,6 +44,7 @@ class Net:
         self.asked: list[tuple[str, str]] = []
         self.etag = '"{}"'
         self.uptime_s = 0.0
+        self.answer_s = 0.0  # of a short one
 
     def slowly(self, pieces: list[bytes]) -> Iterator[bytes]:
         for piece in pieces:
@@ -66,6 +68,9 @@ class Net:
             first, last = 0, None
         if str(said).startswith("all"):
             first, last = 0, None
+        if said == "short" and first:
+            self.uptime_s += self.answer_s
+            last = first + MIB // 4 - 1
         rest = CONTENT[first:] if last is None else CONTENT[first : last + 1]
         pieces = [rest[place : place + MIB // 4] for place in range(0, len(rest), MIB // 4)]
         etag = {"etag": self.etag.format(name)}
@@ -277,6 +282,28 @@ def test_budget_that_ends_within_a_file_is_kept_to_the_byte_by_every_request(tmp
     assert net.asked == [("origin", f"bytes={at}") for at in (f"0-{day - 1}", f"{day}-{2 * day - 1}", f"{2 * day}-")]
     assert download.moved == len(CONTENT)
     assert RealDisk().sha256(download.path(FILE)) == FILE.sha256
+
+
+@pytest.mark.parametrize(
+    ("answer_s", "answers"), [(0.0, 8), (limits.DOWNLOAD_PASS_S / 2, 3), (limits.DOWNLOAD_PASS_S, 2)]
+)
+def test_server_that_gives_less_than_was_asked_for_is_asked_again_until_the_pass_is_over(
+    tmp_path: Path, answer_s: float, answers: int
+) -> None:
+    net = Net(origin="cut")
+    download, _ = made(tmp_path, net, "origin")
+    with pytest.raises(Unfinished):
+        download.fetch(FILE)
+    net.says["origin"], net.answer_s, net.asked = "short", answer_s, []
+    if answers == 8:
+        download.fetch(FILE)
+        assert download.path(FILE).read_bytes() == CONTENT
+    else:
+        with pytest.raises(Unfinished) as caught:
+            download.fetch(FILE)
+        here = MIB + answers * MIB // 4
+        assert str(caught.value) == f"{here} of {len(CONTENT)} bytes of http://origin/{FILE.sha256} are here"
+    assert [asked for _, asked in net.asked] == [f"bytes={MIB + number * MIB // 4}-" for number in range(answers)]
 
 
 def test_file_whose_last_byte_ends_the_budget_of_a_day_is_whole(tmp_path: Path) -> None:

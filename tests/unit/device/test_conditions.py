@@ -94,17 +94,18 @@ def test_a_device_may_act_where_all_is_given_and_else_is_told_what_lacks(
 @pytest.mark.parametrize(
     ("start_s", "end_s", "inside"),
     [
-        (3600, 7200, [3600, 7199]),
+        (3600, 7200, [3600, 5429, 5430, 7199]),
         (82800, 3600, [82800, 86399, 0, 3599]),
         (7200, 7200, []),
-        (0, 86400, [0, 3599, 3600, 7199, 7200, 82799, 82800, 86399]),
+        (5430, 9030, [5430, 7199, 7200, 9029]),
+        (0, 86400, [0, 3599, 3600, 5429, 5430, 7199, 7200, 9029, 9030, 82799, 82800, 86399]),
     ],
 )
 def test_a_window_of_a_zone_begins_at_its_first_second_and_ends_before_its_last(
     start_s: int, end_s: int, inside: list[int]
 ) -> None:
     window = Conditions(windows=(Window(start_s=start_s, end_s=end_s, zone="UTC"),))
-    moments = [0, 3599, 3600, 7199, 7200, 82799, 82800, 86399]
+    moments = [0, 3599, 3600, 5429, 5430, 7199, 7200, 9029, 9030, 82799, 82800, 86399]
     allowed = [each for each in moments if permit(window, Situation(), now=86400.0 * 7 + each).allowed]
     assert sorted(allowed) == sorted(inside)
 
