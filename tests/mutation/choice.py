@@ -18,6 +18,7 @@ from mutation.line_map import Record
 from mutation.mutants import PACKAGE, SINGLE_FILES, Mutant, sources
 
 FILES_A_RUN = 12
+IMPORTED_BY_ALL = {"whimbrel", "whimbrel.errors", "whimbrel.limits"}  # to import these makes no test one of an area
 STRUCTURE = (
     "tests/unit/test_structure_of_the_project.py",
     "tests/unit/test_documents_of_the_project.py",
@@ -67,13 +68,14 @@ def file_of(test: str) -> str:
 def own_files(area: str, names: frozenset[str]) -> frozenset[str]:
     """The test files of an area: those in a folder of its name, and those that import one of its modules."""
     modules = {path.removeprefix("src/").removesuffix(".py").removesuffix("/__init__") for path in sources(area)}
-    dotted = {module.replace("/", ".") for module in modules} - {"whimbrel"}
+    dotted = {module.replace("/", ".") for module in modules} - IMPORTED_BY_ALL
+    folder = "unit" if area == SINGLE_FILES else area
     own = set()
     for name in names:
         text = _text(name)
         imported = set(re.findall(r"^\s*(?:from|import) (whimbrel[\w.]*)", text, re.MULTILINE))
         imported |= {f"whimbrel.{each}" for each in re.findall(r"^\s*from whimbrel import (\w+)", text, re.MULTILINE)}
-        if (area != SINGLE_FILES and area in name.split("/")[:-1]) or imported & dotted:
+        if name.split("/")[-2] == folder or folder in name.split("/")[2:-1] or imported & dotted:
             own.add(name)
     return frozenset(own)
 

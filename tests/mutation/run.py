@@ -12,6 +12,7 @@ import json
 import os
 import py_compile
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -56,6 +57,9 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, default=60, metavar="N", help="of each area (default: 60)")
     parser.add_argument("--seed", type=int, default=1, help="of the sample (default: 1)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="mutants that are tried side by side")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS_A_MUTANT, help="of CPU for the tests of a mutant (default: 60)"
+    )
     parser.add_argument("--map", type=Path, default=MAP, help="where the map from lines to tests is kept")
     parser.add_argument(
         "--own", action="store_true", help="run only the areas' own tests: a first look, before all is recorded"
@@ -72,6 +76,8 @@ def main() -> None:
         parser.error("equivalent.toml: " + "; ".join(wrong))
     os.nice(max(0, NICENESS - os.nice(0)))
     import_libraries()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # also where a shell has it ignored, in the background
     tell = functools.partial(print, flush=True, file=sys.stderr)
     try:
         files = test_files()
@@ -112,7 +118,7 @@ def run_area(area: str, records: dict[str, Record], options: Any, tell: Callable
             print(describe(result), flush=True)
         tell(f"  {area}: {len(results)} of {len(mutants)}, {time.monotonic() - began:.0f} s: {result.outcome}")
 
-    try_all(waiting, workers=options.workers, done=done)
+    try_all(waiting, workers=options.workers, seconds=options.seconds, done=done)
     return counted(area, options.seed, [result.outcome for result in results])
 
 
@@ -154,12 +160,14 @@ def change(mutant: Mutant) -> str:
 def describe(result: Result) -> str:
     tests = f"{result.tests} tests run it" if result.tests else "no test runs it"
     if result.left_out:
-        tests += f"; {result.left_out} of them were not tried ({SECONDS_A_MUTANT:.0f} s of CPU a mutant)"
+        tests += f"; {result.left_out} of them were not tried: the seconds of CPU for a mutant were used up"
     by = f" by {result.by}" if result.by else ""
     return f"{result.outcome}{by}: {change(result.mutant)}\n  {tests}\n"
 
 
-def try_all(mutants: list[tuple[Mutant, Runs]], *, workers: int, done: Callable[[Result], None]) -> None:
+def try_all(
+    mutants: list[tuple[Mutant, Runs]], *, workers: int, seconds: float, done: Callable[[Result], None]
+) -> None:
     """Try mutants side by side, each worker in its own copy of the sources. Nothing is left behind."""
     temporary = Path(tempfile.mkdtemp(prefix="whimbrel-mutants-"))
     trials: dict[int, _Trial] = {}
@@ -173,7 +181,7 @@ def try_all(mutants: list[tuple[Mutant, Runs]], *, workers: int, done: Callable[
             for slot in range(workers):
                 if slot not in trials and waiting:
                     mutant, runs = waiting.pop(0)
-                    trials[slot] = _Trial(mutant, runs, temporary / f"{slot}")
+                    trials[slot] = _Trial(mutant, runs, seconds, temporary / f"{slot}")
             time.sleep(0.02)
             for slot, trial in list(trials.items()):
                 if result := trial.look():
@@ -188,13 +196,14 @@ def try_all(mutants: list[tuple[Mutant, Runs]], *, workers: int, done: Callable[
 class _Trial:
     """One mutant in one copy of the sources: its runs of tests, one after the other."""
 
-    def __init__(self, mutant: Mutant, runs: Runs, folder: Path) -> None:
+    def __init__(self, mutant: Mutant, runs: Runs, seconds: float, folder: Path) -> None:
         self.mutant = mutant
         self.folder = folder
         self.runs = list(runs)
         self.tests = sum(map(len, runs))
         self.begun = 0
         self.spent_s = 0.0
+        self.most_s = seconds
         self.path = folder / mutant.path
         self.path.write_text(mutant.mutated, encoding="utf-8")
         for compiled in (self.path.parent / "__pycache__").glob(f"{self.path.stem}.*.pyc"):
@@ -223,7 +232,7 @@ class _Trial:
         if self.fork.exit_code is None:
             if self._is_late(self.fork):
                 return self._ended("timeout")
-            if self.begun > 1 and self.spent_s + self.fork.cpu_s() > SECONDS_A_MUTANT and not self.failed:
+            if self.begun > 1 and self.spent_s + self.fork.cpu_s() > self.most_s and not self.failed:
                 return self._ended("survived", left_out=self.tests - self.begun)
             return None
         if self.fork.exit_code != 0 or self.failed:

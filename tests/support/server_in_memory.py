@@ -26,6 +26,7 @@ from typing import Any, cast
 import httpx
 import msgspec
 from litestar import Litestar
+from litestar.routes import HTTPRoute
 from obstore.store import MemoryStore
 
 from support.repository import file_of
@@ -422,6 +423,14 @@ def _copy_of(rows: sqlite3.Connection) -> Database:
     database = Database("sqlite://")
     _copy_rows(rows, database)
     return database
+
+
+def admin_routes() -> list[HTTPRoute]:
+    """The routes of the admin API, as its application has them."""
+    if not _APPLICATION:
+        with server_in_memory(versions=0):
+            pass
+    return [route for route in _APPLICATION[0].routes if isinstance(route, HTTPRoute)]
 
 
 def _copy_rows(rows: sqlite3.Connection, database: Database) -> None:

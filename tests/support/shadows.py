@@ -12,6 +12,10 @@ SHADOWED = Counts(
 
 
 def shadow_verdict(*cells: Cell, of: Plan | None = None, counts: Counts = SHADOWED, **changes: object) -> Verdict:
-    """Of ten devices in the shadow and ten others, after the soak; `of`: the plan, if not the sample with defaults."""
-    values = {"stage": 0, "soaked_s": 25 * HOUR, "cells": cells, "counts": {0: counts}} | changes
+    """Of ten devices in the shadow and ten others, after the soak; `of`: the plan, if not the sample with defaults.
+
+    `counts`: of the stage that is judged, the first one unless `changes` say another.
+    """
+    values = {"stage": 0, "soaked_s": 25 * HOUR, "cells": cells} | changes
+    values["counts"] = {values["stage"]: counts}
     return judge(of or shadow_plan(), GateInput(**values))

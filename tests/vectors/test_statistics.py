@@ -439,6 +439,9 @@ def test_single_devices_are_taken_to_be_wholly_alike_and_opposite_ones_not_at_al
     alone.add(10, 5, 5, Pairs.of(1.0, before=4, total=2.0))
     assert alone.covariance() == math.inf
     assert constancy(alone) == 1.0
+    two = ArmValues()
+    two.add(10, 5, 5, Pairs.of(1.0, before=1, total=1.0).plus(Pairs.of(0.0, before=1, total=0.0)))
+    assert (two.freedom, two.covariance()) == (1.0, 0.5), "two devices tell how far they differ"
     opposed.add(10, 5, 5, Pairs(20, 100, 10.0, 10.0, 1.0))
     assert constancy(opposed) == 0.0
     assert constancy(ArmValues()) == 1.0, "where nothing tells of the spread"

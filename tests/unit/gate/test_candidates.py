@@ -353,3 +353,48 @@ def test_the_parts_of_a_plan_are_a_fifth_for_the_shadow_and_the_rest_for_serving
     assert (app.promote, serving.promote) == ("when_no_harm", "when_proven")
     assert [each.shadow for each in app.stages] == [None, None]
     assert serving_part(plan()) == plan()
+
+
+def test_an_app_that_crashes_in_one_class_beside_the_candidate_stops_it_there() -> None:
+    made = []
+    for w in range(12):
+        for name in "abcd":
+            more = {"hardware_class": name}
+            made.append(cell("treated", w, n=50, crashed=20 if name == "d" else 1, shadow=Units.of(seen()), **more))
+            made.append(cell("control", w, n=50, crashed=1, **more))
+    verdict = shadow_verdict(*made, soaked_s=60)
+    assert (verdict.move, verdict.classes) == ("slice_back", ("d",))
+    assert verdict.because.startswith(
+        "stage shadow: on devices that try it in the shadow harm is proven in d (crash rate 40.00% against 2.00% in "
+        "the control) and nowhere else (ln E of the others "
+    )
+    guardrails = verdict.evidence["guardrails"]
+    assert {"agreement", "failures", "crash", "app_crash", "app_silence"} <= guardrails.keys()
+    assert verdict.evidence["app"]["log_e_needed"] == pytest.approx(math.log(100), abs=1e-6)
+
+
+def test_whom_an_earlier_shadow_treated_the_later_one_treats_too() -> None:
+    """Its split is that of its whole share: a half, not the half less the tenth before."""
+    tried = [stage("one", 10, shadow=ShadowStage()), stage("two", 50, shadow=ShadowStage())]
+    asked = plan(*tried, stage("general", 100, hours=0))
+    cells = [
+        each
+        for w in range(10)
+        for each in (cell("treated", w, n=10, stage=1, shadow=Units.of(seen())), cell("control", w, n=10, stage=1))
+    ]
+
+    def factor(treated: int, control: int) -> float:
+        counts = Counts(
+            assigned_t=treated,
+            assigned_c=control,
+            activated_t=treated,
+            placebo_c=control,
+            reported_t=treated,
+            reported_c=control,
+            shadowed_t=10,
+        )
+        told = {"stage": 1, "shares": (100_000, 500_000)}
+        return shadow_verdict(*cells, of=asked, counts=counts, **told).evidence["sample_ratio"]["assigned"]
+
+    assert factor(5000, 5000) < 0
+    assert factor(4000, 5000) > 10

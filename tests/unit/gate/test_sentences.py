@@ -9,6 +9,7 @@ from support.values import HOUR, accuracy, cell, gate_input, healthy, plan, sele
 from whimbrel.gate.estimates import compare, describe, estimates_of
 from whimbrel.gate.gate import judge
 from whimbrel.gate.ledger import Ledger
+from whimbrel.gate.slices import harmed_slices
 from whimbrel.gate.totals import Totals
 from whimbrel.gate.unproven import weigh_unproven
 from whimbrel.gate.verdict import Counts, GateInput, Past, Unproven, Verdict
@@ -199,9 +200,12 @@ def test_a_slice_that_goes_back_is_told_whole() -> None:
                 cell("treated", w, n=50, crashed=crashed, hardware_class=name),
                 cell("control", w, n=900, crashed=18, hardware_class=name),
             ]
-    verdict = judge(plan(), gate_input(*cells))
+    ledger = Ledger(plan())
+    verdict = judge(plan(), gate_input(*cells), ledger)
     rest = verdict.evidence["rest_log_e"]
-    assert rest < 0
+    (slices,) = harmed_slices(ledger).values()
+    assert rest == round(slices.rest, 6) < 0
+    assert verdict.evidence["classes"] == {name: round(log, 6) for name, log in slices.logs.items()}
     assert (verdict.move, verdict.classes, verdict.evidence["bad_classes"]) == ("slice_back", ("c",), ["c"])
     assert list(verdict.evidence["classes"]) == ["a", "b", "c"]
     assert verdict.because == (

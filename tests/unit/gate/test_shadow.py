@@ -328,6 +328,16 @@ def test_the_stages_that_serve_are_judged_as_if_there_had_been_no_shadow() -> No
         assert both.evidence["log_e"] == alone.evidence["log_e"]
 
 
+def test_each_stage_is_counted_on_its_own_side_of_the_first_that_serves() -> None:
+    ledger = Ledger(shadow_plan())
+    served = [Cell(stage=1, window=1, role=role, at_risk=7) for role in ("treated", "control")]
+    ledger.fold([*shadowed(1), *served])
+    assert ledger.app is not None
+    assert (list(ledger.app.cohorts), list(ledger.cohorts), list(ledger.shadow.totals)) == ([0], [0], [0])
+    assert ledger.app.cohorts[0].totals["treated"]["at_risk"] == 10
+    assert ledger.cohorts[0].totals["treated"]["at_risk"] == 7
+
+
 def test_a_ledger_that_is_kept_and_one_that_is_new_give_the_same_verdict() -> None:
     cells = shadowed(10, one=seen(100, agreed=97.5))
     kept = Ledger(shadow_plan())

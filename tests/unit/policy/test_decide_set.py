@@ -144,7 +144,16 @@ def test_a_version_wants_what_it_requires_and_the_leads_of_its_sets() -> None:
 
 @pytest.mark.parametrize(
     ("active", "offered", "mixes"),
-    [(1, 2, True), (2, 2, True), (3, 2, False), (None, 2, True), (2, None, True), (None, None, False), (1, 3, False)],
+    [
+        (1, 2, True),
+        (1, None, True),
+        (2, 2, True),
+        (3, 2, False),
+        (None, 2, True),
+        (2, None, True),
+        (None, None, False),
+        (1, 3, False),
+    ],
 )
 def test_a_lead_is_wanted_where_the_device_has_and_is_offered_no_later_one(
     active: int | None, offered: int | None, mixes: bool
@@ -189,6 +198,35 @@ def test_of_three_that_require_each_other_none_moves_alone() -> None:
     answer = decide_set(models, requires)
     assert {name: each.serial for name, each in answer.decisions.items()} == dict.fromkeys("abc", 1)
     assert {(each.model, each.words) for each in answer.left_out} == {("a", "b at serial 2"), ("b", "c at serial 2")}
+
+
+def test_a_try_that_keeps_a_version_for_a_sets_sake_is_passed_over_for_the_next() -> None:
+    """The decoder has nothing to go back to, so leaving its 2 out is no answer; leaving the encoder's 1 out is."""
+    ahead = decided(
+        encoder=of("encoder", layers=(), known_good=(1, 2)),
+        decoder=of("decoder", layers=(), baseline=2, known_good=()),
+    )
+    assert pair(ahead) == (2, 2)
+    assert {(each.model, each.serial) for each in ahead.left_out} == {("encoder", 1)}
+
+
+def test_a_model_that_runs_nothing_leaves_the_others_their_requirements() -> None:
+    def only_the_new(model: str, serial: int) -> list[Requirement]:
+        return both(model, serial) if serial == 2 else []
+
+    none = of("decoder", baseline=None, known_good=(), layers=())
+    assert pair(decided(requires=only_the_new, encoder=of("encoder"), decoder=none)) == (1, None)
+
+
+def test_the_first_requirement_that_is_not_met_is_told() -> None:
+    def three(model: str, serial: int) -> list[Requirement]:
+        names = {2: [("decoder", 2), ("voice", 5), ("face", 6)]}.get(serial, []) if model == "encoder" else []
+        return [Requirement(model=name, serial=number) for name, number in names]
+
+    answer = decided(requires=three, encoder=of("encoder"), decoder=of("decoder"))
+    lacking = answer.lacking("encoder")
+    assert lacking is not None
+    assert (lacking.serial, lacking.words) == (2, "voice at serial 5")
 
 
 def test_a_search_that_is_too_wide_ends_with_each_model_decided_alone() -> None:

@@ -3,98 +3,21 @@
 The provider is an object of this process that signs with a key of its own; no socket is opened.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
-from joserfc import jwt
-from joserfc.jwk import ECKey
 
 from support.accounts import refusal
-from support.server_in_memory import ServerInMemory, server_in_memory
+from support.oidc_in_memory import CLIENT, ISSUER, RULES, SETTINGS, Issuer, Stage
+from support.server_in_memory import server_in_memory
 from support.values import T0
 from whimbrel import limits
-from whimbrel.errors import Unavailable
 from whimbrel.flows.accounts.permissions import Role
-from whimbrel.server.oidc import OidcProvider
-from whimbrel.server.oidc_settings import OidcRole, OidcSettings, is_safe_url
+from whimbrel.server.oidc_settings import OidcRole
 
-ISSUER, CLIENT = "https://id.example.com", "whimbrel"
-CONFIGURATION = f"{ISSUER}/.well-known/openid-configuration"
-KEYS = f"{ISSUER}/keys"
-RULES = (
-    OidcRole(claim="groups", value="ml-release", roles=(Role.RELEASER, Role.PIPELINE)),
-    OidcRole(claim="department", value="security", roles=(Role.SECURITY,)),
-    OidcRole(claim="groups", value="ml-cameras", roles=(Role.ADMIN,), namespace="cameras"),
-)
-SETTINGS = OidcSettings(issuer=ISSUER, client_id=CLIENT, roles=RULES)
 REFUSED = "the ID token is not accepted ("
-
-
-class Issuer:
-    """A provider: what it answers, and the ID tokens that it gives. `asked`: the URLs that were fetched."""
-
-    def __init__(self) -> None:
-        self.key = ECKey.generate_key("P-256", parameters={"kid": "first"})
-        self.asked: list[str] = []
-        self.fails: httpx.Response | Exception | None = None
-        self.configuration: dict[str, Any] = {
-            "issuer": ISSUER,
-            "authorization_endpoint": f"{ISSUER}/authorize",
-            "token_endpoint": f"{ISSUER}/token",
-            "jwks_uri": KEYS,
-            "further": "field",
-        }
-        self.keys: list[Any] = [self.public()]
-
-    def public(self) -> dict[str, Any]:
-        return dict(self.key.as_dict(private=False)) | {"use": "sig"}
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(str(request.url))
-        if isinstance(self.fails, Exception):
-            raise self.fails
-        if self.fails is not None:
-            return self.fails
-        return httpx.Response(
-            200, json=self.configuration if str(request.url) == CONFIGURATION else {"keys": self.keys}
-        )
-
-    def provider(self, clock: Callable[[], float], settings: OidcSettings = SETTINGS) -> OidcProvider:
-        return OidcProvider(settings, clock=clock, transport=httpx.MockTransport(self.answer))
-
-    def token(self, *, now: float = T0, **claims: Any) -> str:
-        right: dict[str, Any] = {"iss": ISSUER, "aud": CLIENT, "sub": "s-ada", "iat": int(now), "exp": int(now) + 300}
-        right |= {"email": "ada@example.com", "email_verified": True, "groups": ["ml-release"]}
-        body = {name: value for name, value in (right | claims).items() if value is not None}
-        return jwt.encode({"alg": "ES256", "kid": self.key.kid}, body, self.key)
-
-
-class Stage:
-    """A server whose people sign in with the issuer."""
-
-    def __init__(self, server: ServerInMemory, settings: OidcSettings = SETTINGS) -> None:
-        self.server, self.issuer = server, Issuer()
-        self.provider = self.issuer.provider(server.clock, settings)
-        context = msgspec.structs.replace(server.repository.admin_context(), oidc=self.provider)
-        self.app = server.admin_over(context)
-        self.nobody = self.client("")
-
-    def client(self, token: str | None, *, address: str = "192.0.2.1") -> httpx.Client:
-        return self.server.people(token, app=self.app, address=address)
-
-    def nonce(self) -> str:
-        return str(self.nobody.post("sign-in/begin").raise_for_status().json()["nonce"])
-
-    def sign_in(self, **claims: Any) -> httpx.Response:
-        """Begin, sign in at the provider, and finish."""
-        token = self.issuer.token(**{"nonce": self.nonce(), "now": self.server.clock.now} | claims)
-        return self.nobody.post("sign-in", json={"id_token": token})
-
-    def refused(self, *, status: int = 401, **claims: Any) -> str:
-        return refusal(self.sign_in(**claims), status=status)
 
 
 @pytest.fixture
@@ -383,143 +306,3 @@ def test_sign_ins_that_fail_are_counted_and_slowed_down(stage: Stage) -> None:
     elsewhere = stage.client(None, address="192.0.2.9")
     (entry,) = elsewhere.get("audit", params={"action": "fail_sign_in"}).json()
     assert entry["because"] == f"{limits.SIGN_IN_FAILURES + 1} requests of people were not let in, from 192.0.2.1"
-
-
-# --- the provider itself ---
-def test_what_the_provider_said_is_kept_for_an_hour(stage: Stage) -> None:
-    stage.sign_in().raise_for_status()
-    assert stage.issuer.asked == [CONFIGURATION, KEYS]
-    stage.server.clock.now = T0 + 3599
-    stage.nonce()
-    assert len(stage.issuer.asked) == 2
-    stage.server.clock.now = T0 + 3600
-    stage.nonce()
-    assert len(stage.issuer.asked) == 4
-
-
-def test_a_new_key_of_the_provider_is_read_once_a_minute(stage: Stage) -> None:
-    stage.sign_in().raise_for_status()
-    stage.issuer.key = ECKey.generate_key("P-256", parameters={"kid": "second"})
-    stage.issuer.keys.append(stage.issuer.public())
-    stage.server.clock.now = T0 + 59
-    assert stage.sign_in().status_code == 401
-    assert len(stage.issuer.asked) == 2
-    stage.server.clock.now = T0 + 60
-    assert stage.sign_in().status_code == 201
-    assert len(stage.issuer.asked) == 4
-
-
-@pytest.mark.parametrize(
-    ("fails", "words"),
-    [
-        (httpx.Response(500), "the provider that people sign in with does not answer ("),
-        (httpx.Response(302, headers={"location": "https://evil.example.com"}), "does not answer ("),
-        (httpx.ConnectError("no way leads there"), f"does not answer ({CONFIGURATION}: no way leads there); try again"),
-        (httpx.Response(200, content=b"{"), "the provider's answer cannot be read: "),
-        (httpx.Response(200, json={"issuer": ISSUER}), "the provider's answer cannot be read: "),
-    ],
-)
-def test_a_provider_that_does_not_answer_is_503(stage: Stage, fails: Any, words: str) -> None:
-    stage.issuer.fails = fails
-    answer = stage.nobody.post("sign-in/begin")
-    assert words in refusal(answer, status=503)
-    assert answer.headers["retry-after"] == "5"
-
-
-def test_a_provider_that_failed_is_asked_again_after_some_seconds(stage: Stage) -> None:
-    stage.issuer.fails = httpx.Response(503)
-    for _ in range(3):
-        refusal(stage.nobody.post("sign-in/begin"), status=503)
-    assert len(stage.issuer.asked) == 1
-    stage.issuer.fails = None
-    stage.server.clock.now = T0 + limits.OIDC_FAILED_S - 0.1
-    refusal(stage.nobody.post("sign-in/begin"), status=503)
-    stage.server.clock.now = T0 + limits.OIDC_FAILED_S
-    assert stage.nobody.post("sign-in/begin").status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        (
-            {"issuer": "https://evil.example.com"},
-            f"the provider calls itself 'https://evil.example.com'; expected '{ISSUER}'",
-        ),
-        (
-            {"authorization_endpoint": "http://id.example.com/a"},
-            "names 'http://id.example.com/a'; expected an https:// URL",
-        ),
-        ({"token_endpoint": "ftp://id.example.com/t"}, "names 'ftp://id.example.com/t'; expected an https:// URL"),
-        ({"jwks_uri": "http://id.example.com/keys"}, "names 'http://id.example.com/keys'; expected an https:// URL"),
-    ],
-)
-def test_a_configuration_that_leads_elsewhere_is_not_followed(stage: Stage, wrong: dict[str, Any], words: str) -> None:
-    stage.issuer.configuration |= wrong
-    assert words in refusal(stage.nobody.post("sign-in/begin"), status=503)
-    assert stage.issuer.asked == [CONFIGURATION]
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [
-        [],
-        "keys",
-        [{"kty": "oct", "k": "c2VjcmV0", "kid": "first"}],
-        ["a key"],
-        [{"kty": "EC", "use": "enc", "crv": "P-256"}],
-    ],
-)
-def test_a_provider_without_a_public_key_that_signs_is_503(stage: Stage, keys: Any) -> None:
-    stage.issuer.keys = keys
-    assert refusal(stage.nobody.post("sign-in/begin"), status=503) == "the provider has no key that signs"
-
-
-def test_a_key_that_cannot_be_read_is_503(stage: Stage) -> None:
-    stage.issuer.keys = [{"kty": "EC", "crv": "P-256"}]
-    assert "the provider's keys cannot be read: " in refusal(stage.nobody.post("sign-in/begin"), status=503)
-
-
-@pytest.mark.parametrize(("over", "status"), [(0, 200), (1, 503)])
-def test_the_provider_answers_with_a_short_document(stage: Stage, over: int, status: int) -> None:
-    body = msgspec.json.encode(stage.issuer.configuration | {"further": ""})
-    filled = limits.OIDC_BYTES - len(body) + over
-    stage.issuer.configuration["further"] = "x" * filled
-    answer = stage.nobody.post("sign-in/begin")
-    assert answer.status_code == status
-    if over:
-        words = f"{CONFIGURATION} has over {limits.OIDC_BYTES} bytes; expected a short JSON document"
-        assert answer.json()["detail"] == words
-
-
-def test_an_issuer_with_a_slash_at_its_end_is_asked_at_one_place(stage: Stage) -> None:
-    provider = stage.issuer.provider(stage.server.clock, msgspec.structs.replace(SETTINGS, issuer=f"{ISSUER}/"))
-    with pytest.raises(Unavailable, match="calls itself"):
-        stage.server.run(provider.endpoints())
-    assert stage.issuer.asked == [CONFIGURATION]
-
-
-# --- settings ---
-@pytest.mark.parametrize(
-    ("url", "safe"),
-    [
-        ("https://id.example.com", True),
-        ("https://", False),
-        ("http://id.example.com", False),
-        ("http://127.0.0.1:8080/x", True),
-        ("http://[::1]:8080", True),
-        ("http://localhost", True),
-        ("http://10.0.0.1", False),
-        ("http://", False),
-        ("ftp://localhost", False),
-        ("id.example.com", False),
-    ],
-)
-def test_a_providers_url_is_https_or_on_this_machine(url: str, safe: bool) -> None:
-    assert is_safe_url(url) is safe
-
-
-def test_settings_without_openid_or_with_an_open_issuer_are_refused() -> None:
-    with pytest.raises(ValueError, match="scopes: openid is missing, without which a provider gives no ID token"):
-        OidcSettings(issuer=ISSUER, client_id=CLIENT, roles=RULES, scopes=("email",))
-    with pytest.raises(ValueError, match=r"issuer 'http://id.example.com': expected an https:// URL"):
-        OidcSettings(issuer="http://id.example.com", client_id=CLIENT, roles=RULES)
