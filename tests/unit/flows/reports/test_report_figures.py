@@ -444,3 +444,15 @@ def test_a_ticket_of_a_version_counts_from_the_beginning_of_the_rollout_in_its_a
             ("treated", 2, 0, 1),
             ("control", 2, 0, 1),
         }
+
+
+@pytest.mark.parametrize(("at", "fate"), [(T0 + 9.9, "nowhere"), (T0 + 10, "counted")])
+def test_a_ticket_counts_from_the_moment_at_which_its_device_activated(at: float, fate: str) -> None:
+    (canary,) = devices_in(0, 50_000, 1)
+    with town(running=rollout()) as here:
+        here.enrol(canary)
+        ingest(here.registry, here.fleet, [announce(canary, "activating", at=T0 + 10)], now=T0 + 20)
+        told = UserReport(ticket="Z-1", model="wake", device_id=canary, at=at)
+        file_reports(here.registry, here.fleet, here.stores.tickets, [told], now=T0 + 400)
+        count_reports(here.registry, here.fleet, here.stores.tickets, now=T0 + 700)
+        assert [each.fate for each in here.stores.tickets.newest(model="wake", limit=1)] == [fate]

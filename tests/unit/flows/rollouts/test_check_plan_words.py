@@ -7,6 +7,7 @@ import pytest
 
 from support.values import HOUR, T0, devices_in, plan, release, selector, stage, town, version
 from whimbrel.flows.rollouts.check_plan import PlanCheck, StageCheck, check_plan
+from whimbrel.gate.power import Usage, detectable_harm
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Requirement
 from whimbrel.plan.governance import Approval, BlastRadius, OnSuccess
@@ -91,6 +92,7 @@ def test_what_a_stage_could_see_is_said_with_its_own_figures() -> None:
     canary = check(plan(), devices=4_000).stages[0]
     sight = canary.sight
     assert sight.crash_ratio is not None
+    assert sight == detectable_harm(plan(), stage=0, treated=200, control=3_800, hours=24, usage=Usage())
     assert sight.crash_ratio == pytest.approx(1.88, abs=0.05)
     assert canary.sentences[2].startswith(
         f"With 80% chance it proves a crash rate of {sight.crash_ratio:.1f}x the control's, or more. It needs, as a "
