@@ -158,7 +158,7 @@ def change(mutant: Mutant) -> str:
 
 
 def describe(result: Result) -> str:
-    tests = f"{result.tests} tests run it" if result.tests else "no test runs it"
+    tests = f"{result.tests} tests may notice" if result.tests else "no test may notice"
     if result.left_out:
         tests += f"; {result.left_out} of them were not tried: the seconds of CPU for a mutant were used up"
     by = f" by {result.by}" if result.by else ""
