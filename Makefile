@@ -20,8 +20,7 @@ test: setup  ## what every change must pass, in minutes (PostgreSQL and NATS sui
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long" $(ARGS)
 
 test-all: test  ## all tests, with worlds, kills, fleets and clean environments (CI=true leaves nothing out)
-	@$(BIN)/python -m pytest -m long --ignore tests/sim $(ARGS)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long tests/sim $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long $(ARGS)
 
 services:  ## start PostgreSQL and NATS for the tests, as CI does
 	@.ci/services

@@ -51,7 +51,7 @@ def test_device_show_says_what_a_device_runs_after_it_went_back(
 ) -> None:
     """`went_back` names the version that was left and was taken for what runs; so was the window that a swap closes."""
     repo = Path(shutil.copytree(template, tmp_path / "repo"))
-    plan = plan_file(tmp_path)
+    plan = plan_file(tmp_path, more="  holdback_percent: 0\n")
     plan.write_text(plan.read_text().replace("canary, target_percent: 5", "canary, target_percent: 100"))
 
     def shown() -> int | None:

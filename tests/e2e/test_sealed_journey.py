@@ -67,6 +67,7 @@ def test_versions_travel_as_sealed_patches_that_their_publisher_makes(tmp_path: 
             plan.write_text(
                 'rollout:\n  model_version: "secret@' + said["version"] + '"\n  stages:\n'
                 "    - {name: all, target_percent: 100, duration_hours: 1}\n"
+                "  holdback_percent: 0\n"
             )
             done("rollout", "start", plan, "-R", folder)
             status = agent.cycle(force=True)

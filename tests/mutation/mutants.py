@@ -183,7 +183,10 @@ class _File:
         return sorted(chosen, key=lambda mutant: (mutant.path, mutant.line, mutant.operator, mutant.occurrence))
 
     def _mutated(self, site: _Site) -> str | None:
-        mutated: str | None = mutate_code(self.source, _operator(site.operator), site.occurrence)
+        try:
+            mutated: str | None = mutate_code(self.source, _operator(site.operator), site.occurrence)
+        except AttributeError:  # the library replaces `except Error`, and stumbles over `except module.Error`
+            return None
         try:
             same = mutated is None or ast.dump(ast.parse(mutated)) == ast.dump(self.tree)
         except SyntaxError:

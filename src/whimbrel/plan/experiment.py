@@ -198,7 +198,7 @@ class Experiment(Document, frozen=True):
         ranges = {}
         for variant in self.variants:
             before += self.share(variant.id)
-            end = min(own.end, own.start + round(before * own.buckets))
+            end = own.start + round(before * own.buckets)
             ranges[variant.id] = Range(start, end)
             start = end
         return ranges

@@ -149,6 +149,7 @@ def test_the_inventory_says_who_runs_what_and_why_a_device_waits(fleet: Fleet, t
     plan.write_text(
         'rollout:\n  model_version: "wake@2.0.0"\n  stages:\n'
         "    - {name: all, target_percent: 100, duration_hours: 1, conditions: {charging: true}}\n"
+        "  holdback_percent: 0\n"
     )
     done("rollout", "start", plan, "-R", folder)
     fleet.until(lambda: waits(fleet, "board-1") == "the policy asks for a charger")

@@ -279,15 +279,46 @@ def test_budget_that_ends_within_a_file_is_kept_to_the_byte_by_every_request(tmp
     assert RealDisk().sha256(download.path(FILE)) == FILE.sha256
 
 
+def test_file_whose_last_byte_ends_the_budget_of_a_day_is_whole(tmp_path: Path) -> None:
+    net = Net()
+    download, _ = made(tmp_path, net, "origin", budget=len(CONTENT))
+    download.fetch(FILE)
+    assert net.asked == [("origin", "")]
+    assert (download.moved, download.left_today()) == (len(CONTENT), 0)
+    assert download.path(FILE).read_bytes() == CONTENT
+
+
+def test_file_that_is_one_byte_longer_than_the_budget_of_a_day_comes_whole_on_the_next(tmp_path: Path) -> None:
+    clock, net, size = Clock(), Net(), len(CONTENT)
+    download, _ = made(tmp_path, net, "origin", clock=clock, budget=size - 1)
+    with pytest.raises(Unfinished) as caught:
+        download.fetch(FILE)
+    here = f"{size - 1} of {size} bytes of http://origin/{FILE.sha256} are here"
+    assert str(caught.value) == f"{here}; no more today, by the budget"
+    with pytest.raises(Unavailable) as caught_again:
+        download.fetch(FILE)
+    assert str(caught_again.value) == "what may be fetched in a day on a metered network is used up"
+    clock.now += 86400
+    download.fetch(FILE)
+    assert net.asked == [("origin", f"bytes=0-{size - 2}"), ("origin", f"bytes={size - 1}-")]
+    assert download.left_today() == size - 2
+
+
 def test_server_without_ranges_is_left_before_a_body_over_the_budget(tmp_path: Path) -> None:
     download, _ = made(tmp_path, Net(a="all", origin="good"), "a", "origin", budget=MIB)
     with pytest.raises(Unfinished, match="no more today"):
         download.fetch(FILE)
     assert download.moved == MIB
     alone, _ = made(tmp_path / "alone", Net(origin="all"), "origin", budget=MIB)
-    with pytest.raises(Unavailable, match="or none, and the day's budget has"):
+    with pytest.raises(Unavailable) as caught:
         alone.fetch(FILE)
+    assert str(caught.value) == (
+        f"http://origin/{FILE.sha256} sends all {len(CONTENT)} bytes or none, and the day's budget has {MIB} left"
+    )
     assert (alone.moved, alone.left_today()) == (0, MIB)
+    enough, _ = made(tmp_path / "enough", Net(origin="all"), "origin", budget=len(CONTENT))
+    enough.fetch(FILE)
+    assert enough.moved == len(CONTENT)
 
 
 def test_budget_survives_a_restart_and_a_clock_that_went_back(tmp_path: Path) -> None:

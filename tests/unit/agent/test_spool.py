@@ -9,7 +9,7 @@ import pytest
 from whimbrel import limits
 from whimbrel.agent.disk import RealDisk
 from whimbrel.agent.marks import Closed, Ended
-from whimbrel.agent.spool import Spool
+from whimbrel.agent.spool import Spool, WindowPlace
 from whimbrel.health.report import Cohort, Summary
 
 
@@ -27,7 +27,7 @@ def closed(name: str, serial: int = 1, **changes: object) -> Ended:
 
 
 def cut(spool: Spool, model: str = "m", serial: int | None = 1, cohorts: tuple[Cohort, ...] = ()) -> None:
-    spool.cut(model, serial=serial, cohorts=cohorts, hardware_class="pi")
+    spool.cut(model, serial=serial, place=WindowPlace(cohorts=cohorts, hardware_class="pi"))
 
 
 def test_sessions_add_up_in_one_window(path: Path) -> None:
@@ -84,6 +84,23 @@ def test_sessions_of_another_serial_get_a_window_of_their_own(path: Path) -> Non
     spool.add("m", [closed("x", 1), closed("y", 2)], names=["x", "y"])
     cut(spool, serial=2)
     assert [each.serial for each in spool.batch(windows_max=9)[1]] == [1, 2]
+
+
+def test_a_window_that_sessions_of_another_serial_close_counts_as_it_would_if_it_were_cut(path: Path) -> None:
+    """It counted in no cohort: what a device saw before it left a version by itself was told of nobody."""
+    spool = spool_at(path)
+    place = WindowPlace((Cohort(rollout="r", stage=0, role="treated", age_s=9.0),), "pi", {"os": "x"})
+    spool.add("m", [closed("a", 2)], names=["a"])
+    mixed = [closed("b", 1), closed("c", 2), closed("d", 3), Ended("e", None), closed("f", 1), Ended("g", 2)]
+    spool.add("m", mixed, names=list("bcdefg"), place=place)
+    told = [(each.serial, each.sessions, each.crashed) for each in spool.batch(windows_max=9)[1]]
+    assert told == [(2, 3, 1), (1, 2, 0)]  # one a serial, that of the open window first
+    assert [WindowPlace(each.cohorts, each.hardware_class, each.slices) for each in spool.batch(windows_max=9)[1]] == [
+        place,
+        place,
+    ]
+    cut(spool, serial=3)
+    assert [(each.serial, each.sessions) for each in spool.batch(windows_max=9)[1]] == [(2, 3), (1, 2), (3, 1)]
 
 
 def test_a_session_whose_file_was_left_behind_counts_once(path: Path) -> None:
@@ -162,7 +179,7 @@ def test_windows_are_bounded_in_bytes_and_can_be_read_again(path: Path, monkeypa
     for number in range(20):
         names = [f"{number}-{key}" for key in range(500)]
         spool.add("m", [closed(name, latency_key=key) for key, name in enumerate(names)], names=names)
-        spool.cut("m", serial=1, cohorts=(), hardware_class=f"class {number}")  # none merges with another
+        spool.cut("m", serial=1, place=WindowPlace(hardware_class=f"class {number}"))  # none merges with another
     assert path.stat().st_size <= limits.SPOOL_BYTES
     kept = [window.hardware_class for window in spool_at(path).batch(windows_max=100)[1]]
     assert kept[-1] == "class 19"  # the oldest are those that go

@@ -31,6 +31,36 @@ def test_a_name_that_only_an_earlier_record_holds_is_still_read() -> None:
     assert GuardrailMetric.of("skips").rises
 
 
+def test_the_names_that_no_app_can_record_beside_the_measure() -> None:
+    assert {name for name, row in KNOWN_METRICS.items() if row.reserved} == {
+        *("crash", "crash_rate", "error", "error_rate", "silence", "accuracy", "install_failures", "battery"),
+        *("latency", "latency_p50", "latency_p95", "latency_p99"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "better", "measures", "margin"),
+    [
+        ("latency", "decrease", ("latency_p50", "latency_p95", "latency_p99"), None),
+        ("inference_time", "decrease", ("latency_p50", "latency_p95", "latency_p99"), None),
+        ("p95_latency", "decrease", ("latency_p95",), None),
+        ("accuracy", "increase", ("accuracy",), None),
+        ("usage", "increase", ("usage",), None),
+        ("install_failures", "decrease", ("failure",), None),
+        ("temperature_c", "decrease", ("temperature_c",), None),
+        ("miss_rate", "decrease", (), 0.005),
+        ("recall", "increase", (), 0.005),
+        ("feedback", "increase", (), 0.02),
+    ],
+)
+def test_a_plain_name_means_measures_or_a_share_with_a_margin(
+    name: str, better: str, measures: tuple[str, ...], margin: float | None
+) -> None:
+    assert KNOWN_METRICS[name] == KnownMetric(
+        name=name, better=better, measures=measures, margin=margin, reserved=KNOWN_METRICS[name].reserved
+    )
+
+
 def test_a_name_of_battery_use_asks_for_its_limit() -> None:
     plan = written(guardrail_metrics=["battery_drain"])
     assert plan.guard_plan(plan.treated[0]).stages[0].success_criteria.battery_increase_max == 0.2

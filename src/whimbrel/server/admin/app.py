@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from litestar import Litestar, Request, Response, Router
 from litestar.connection import ASGIConnection
-from litestar.datastructures import MutableScopeHeaders
+from litestar.datastructures import MutableScopeHeaders, State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
@@ -79,32 +79,18 @@ _PREFIX = "/{namespace:str}/admin/v1"
 
 
 def admin_app(context: AdminContext) -> Litestar:
-    """The admin API as an ASGI application."""
-    operations = Operations(context)
-
-    async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        caller = await operations.sign_in(connection)
-        caller.check(permission_needed(handler, connection.path_params))
-        connection.scope["user"] = caller
-        connection.state["notice"] = await operations.notice(connection.path_params["namespace"])
-
+    """The admin API as an ASGI application. What its routes are given is `operations` of its state."""
     for handler in _ROUTES:
         permission_needed(handler, {})
+    operations = Provide(_operations, sync_to_thread=False)
     guarded = Router(
         _PREFIX,
-        guards=[guard],
+        guards=[_guard],
         security=[{SECURITY_SCHEME: []}],
-        dependencies={
-            "operations": Provide(lambda: operations, sync_to_thread=False),
-            "caller": Provide(_caller, sync_to_thread=False),
-        },
+        dependencies={"operations": operations, "caller": Provide(_caller, sync_to_thread=False)},
         route_handlers=_ROUTES,
     )
-    everybody = Router(
-        _PREFIX,
-        dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
-        route_handlers=SIGN_IN_ROUTES,
-    )
+    everybody = Router(_PREFIX, dependencies={"operations": operations}, route_handlers=SIGN_IN_ROUTES)
     names = StructNames(Release)
     return Litestar(
         [guarded, everybody],
@@ -114,6 +100,7 @@ def admin_app(context: AdminContext) -> Litestar:
         exception_handlers={WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
         request_max_body_size=limits.ADMIN_BODY_BYTES,  # a route that takes more says so itself
         logging_config=None,
+        state=State({"operations": Operations(context)}),
     )
 
 
@@ -129,6 +116,19 @@ def permission_needed(handler: BaseRouteHandler, path: Mapping[str, Any]) -> Per
     if not isinstance(declared, Permission):
         raise InvariantBroken(f"the route {handler} declares no permission, so nobody may ask it")
     return declared
+
+
+async def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    operations: Operations = connection.app.state["operations"]
+    caller = await operations.sign_in(connection)
+    caller.check(permission_needed(handler, connection.path_params))
+    connection.scope["user"] = caller
+    connection.state["notice"] = await operations.notice(connection.path_params["namespace"])
+
+
+def _operations(request: Request[Any, Any, Any]) -> Operations:
+    operations: Operations = request.app.state["operations"]
+    return operations
 
 
 def _caller(request: Request[Any, Any, Any]) -> Caller:
@@ -173,6 +173,10 @@ def _misfit(request: Request[Any, Any, Any], error: str) -> str:
     if not path.startswith("$.data"):
         if message == "Object missing required field `data`":
             return "the body is empty; expected a JSON document"
+        parameter = request.route_handler.parsed_fn_signature.parameters.get(path.removeprefix("$."))
+        alias = getattr(parameter.kwarg_definition, "name", None) if parameter is not None else None
+        if alias:  # what it is called in the query, where the route's own name is another
+            error = error.replace(f"`{path}`", f"`$.{alias}`")
         return sentence(error, {**request.path_params, **request.query_params}, whole="the request")
     kind = request.route_handler.parsed_fn_signature.parameters["data"].annotation
     detail = sentence(
