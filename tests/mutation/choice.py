@@ -18,7 +18,7 @@ from mutation.forks import ROOT
 from mutation.line_map import Record
 from mutation.mutants import PACKAGE, SINGLE_FILES, Mutant, sources
 
-FILES_A_RUN = 12
+FIRST_FILES, FILES_A_RUN = 2, 12  # most mutants are killed by the first files: the others need no import then
 IMPORTED_BY_ALL = {"whimbrel", "whimbrel.errors", "whimbrel.limits"}  # to import these makes no test one of an area
 STRUCTURE = (
     "tests/unit/test_structure_of_the_project.py",
@@ -52,7 +52,8 @@ def choose(mutant: Mutant, area: str, records: dict[str, Record]) -> list[dict[s
     for test, rank in place.items():
         files[rank, file_of(test)][test] = records[file_of(test)].seconds[test]
     order = sorted(files, key=lambda key: (key[0], sum(files[key].values()) / len(files[key]), key[1]))
-    groups = [order[start : start + FILES_A_RUN] for start in range(0, len(order), FILES_A_RUN)]
+    groups = [order[:FIRST_FILES]] * bool(order)
+    groups += [order[start : start + FILES_A_RUN] for start in range(FIRST_FILES, len(order), FILES_A_RUN)]
     return [{test: seconds for key in group for test, seconds in _by_seconds(files[key])} for group in groups]
 
 
