@@ -22,7 +22,7 @@ from whimbrel.errors import reason_of
         ("Conflict", 4, 409, "Conflict"),
         ("NotAllowed", 4, 401, "Not allowed"),
         ("InvariantBroken", 70, 500, "Whimbrel has a bug"),
-        ("IllegalTransition", 70, 409, "Whimbrel has a bug"),
+        ("IllegalTransition", 70, 409, "Conflict"),
     ],
 )
 def test_an_error_ends_a_command_and_answers_a_request_in_its_own_way(
