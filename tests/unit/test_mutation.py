@@ -193,6 +193,15 @@ def test_a_record_is_made_anew_when_a_line_changes_that_its_tests_ran(
     assert Kept(tiny.parent / "map", root=tiny.parent).current("test_tiny.py") is None
 
 
+def test_a_lax_record_forgets_the_lines_that_changed(tiny: Path) -> None:
+    kept_record(tiny.parent, {"test_a": [11, 12]})
+    rewritten(tiny, lambda rows: [*rows[:11], "    return max(number, most)", *rows[12:]])
+    record = Kept(tiny.parent / "map", root=tiny.parent).current("test_tiny.py", is_lax=True)
+    assert record is not None
+    assert record.lines["tiny.py"] == {"test_tiny.py::test_a": [11]}
+    assert Kept(tiny.parent / "map", root=tiny.parent).current("test_tiny.py") is None
+
+
 def test_a_record_is_made_anew_when_its_tests_change(tiny: Path) -> None:
     kept = kept_record(tiny.parent, {"test_a": [12]})
     assert kept.current("test_tiny.py") is not None
