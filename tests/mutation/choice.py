@@ -1,7 +1,8 @@
 """Which tests are run against a mutant, and in which order.
 
 1. Code that is called: the tests that ran the line of the mutant; where no test ran that line by itself (the middle of
-   an expression), those that ran its statement.
+   an expression), those that ran its statement. Where none did, the area's own tests: a process that one of them
+   starts may run it, and is not recorded.
 2. Code that runs at an import (constants, defaults, decorators, fields) is run by whatever imports the file. Chosen are
    tests that use what it defines: those that ran a line of `src` which names it, and those of a test file which names
    it; then all tests of the area's own; then those of the structure.
@@ -17,7 +18,7 @@ from mutation.forks import ROOT
 from mutation.line_map import Record
 from mutation.mutants import PACKAGE, SINGLE_FILES, Mutant, sources
 
-FILES_A_RUN = 12
+FIRST_FILES, FILES_A_RUN = 2, 12  # most mutants are killed by the first files: the others need no import then
 IMPORTED_BY_ALL = {"whimbrel", "whimbrel.errors", "whimbrel.limits"}  # to import these makes no test one of an area
 STRUCTURE = (
     "tests/unit/test_structure_of_the_project.py",
@@ -31,8 +32,9 @@ def choose(mutant: Mutant, area: str, records: dict[str, Record]) -> list[dict[s
     own = own_files(area, frozenset(records))
     ranked: list[tuple[int, set[str]]] = []
     ran = _ran(records, mutant.path, [mutant.line]) or _ran(records, mutant.path, mutant.lines)
+    owned = {test for name in own for test in records[name].seconds}
     if not mutant.names:
-        ranked = [(0, ran)]
+        ranked = [(0, ran or owned)]
     else:
         used = set(ran)
         for path, lines in _lines_that_name(mutant.names).items():
@@ -40,7 +42,6 @@ def choose(mutant: Mutant, area: str, records: dict[str, Record]) -> list[dict[s
         for name, record in records.items():
             if _names_of(name) & set(mutant.names):
                 used |= record.seconds.keys()
-        owned = {test for name in own for test in records[name].seconds}
         structure = {test for name in STRUCTURE if name in records for test in records[name].seconds}
         ranked = [(0, used), (2, owned), (4, structure)]
     place: dict[str, int] = {}
@@ -51,7 +52,8 @@ def choose(mutant: Mutant, area: str, records: dict[str, Record]) -> list[dict[s
     for test, rank in place.items():
         files[rank, file_of(test)][test] = records[file_of(test)].seconds[test]
     order = sorted(files, key=lambda key: (key[0], sum(files[key].values()) / len(files[key]), key[1]))
-    groups = [order[start : start + FILES_A_RUN] for start in range(0, len(order), FILES_A_RUN)]
+    groups = [order[:FIRST_FILES]] * bool(order)
+    groups += [order[start : start + FILES_A_RUN] for start in range(FIRST_FILES, len(order), FILES_A_RUN)]
     return [{test: seconds for key in group for test, seconds in _by_seconds(files[key])} for group in groups]
 
 

@@ -61,10 +61,15 @@ def test_files() -> list[str]:
     return [path.relative_to(ROOT).as_posix() for folder in folders for path in sorted(folder.rglob("test_*.py"))]
 
 
-def current_map(folder: Path, files: list[str], *, workers: int, tell: Callable[[str], None]) -> dict[str, Record]:
-    """The record of each of these test files, after those out of date were made anew."""
+def current_map(
+    folder: Path, files: list[str], *, workers: int, tell: Callable[[str], None], is_lax: bool = False
+) -> dict[str, Record]:
+    """The record of each of these test files, after those out of date were made anew.
+
+    `is_lax`: only where the test file itself changed, or is new. A line that changed since may then miss a test.
+    """
     kept = Kept(folder)
-    records = {name: record for name in files if (record := kept.current(name)) is not None}
+    records = {name: record for name in files if (record := kept.current(name, is_lax=is_lax)) is not None}
     stale = [name for name in files if name not in records]
     if stale:
         tell(f"recording which lines the tests of {len(stale)} of {len(files)} files run ...")
@@ -105,8 +110,11 @@ class Kept:
         """The contents of a test file and of what its tests ran."""
         return {path: self._content(path) for path in sorted({name, *paths})}
 
-    def current(self, name: str) -> Record | None:
-        """The record of a test file, with its lines where they stand now; None where it must be made anew."""
+    def current(self, name: str, *, is_lax: bool = False) -> Record | None:
+        """The record of a test file, with its lines where they stand now; None where it must be made anew.
+
+        `is_lax`: lines that changed are left out of it, and it is not kept so.
+        """
         record = self.read(name)
         if record is None or record.made_of.get(name) != self._content(name):
             return None
@@ -114,11 +122,12 @@ class Kept:
         for path in changed:
             moved = self._moved(path, record.made_of[path])
             ran = record.lines.get(path, {})
-            if moved is None or any(line not in moved for lines in ran.values() for line in lines):
+            if not is_lax and (moved is None or any(line not in moved for lines in ran.values() for line in lines)):
                 return None
-            record.lines[path] = {test: [moved[line] for line in lines] for test, lines in ran.items()}
+            moved = moved or {}
+            record.lines[path] = {test: [moved[line] for line in lines if line in moved] for test, lines in ran.items()}
             record.made_of[path] = self._content(path)
-        if changed:
+        if changed and not is_lax:
             self.write(name, record)
         return record
 

@@ -206,12 +206,13 @@ def test_a_run_that_holds_ends_a_day_after_its_plan(monkeypatch: pytest.MonkeyPa
 # --- latencies ---
 
 
-def test_latencies_are_told_apart_in_steps_of_the_margins_with_the_plans_limit_as_an_edge() -> None:
-    asked = plan(stage("canary", 5, hours=1, latency_p99_max_ms=50))
+@pytest.mark.parametrize("limit_ms", [50.0, 51.0, 52.0, 53.0, 60.0])
+def test_latencies_are_told_apart_in_steps_of_the_margins_with_the_plans_limit_as_an_edge(limit_ms: float) -> None:
+    asked = plan(stage("canary", 5, hours=1, latency_p99_max_ms=limit_ms))
     made = Latency(asked, BUSY, parse_effect("latency=2x"))
     step = int(made.keys[1] - made.keys[0])
     assert set(np.diff(made.keys)) == {step}
-    assert (key_of(50.0) - made.keys[0]) % step == 0
+    assert (key_of(limit_ms) - made.keys[0]) % step == 0
     low, high = 10 * math.exp(-0.85 * 0.6), 20 * math.exp(3.3 * 0.6)
     assert made.keys[0] <= key_of(low) < made.keys[0] + step
     assert made.keys[-1] - step < key_of(high) <= made.keys[-1]
