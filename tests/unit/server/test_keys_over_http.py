@@ -12,6 +12,7 @@ from support.server_in_memory import ServerInMemory
 from support.values import T0
 from whimbrel import limits
 from whimbrel.flows.audit_chain import ChainedEntry, check_chain
+from whimbrel.server.alerts import DeliveryResult
 from whimbrel.server.people import folder_caller
 from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, read_metadata
 from whimbrel.stores.signer import load_signer
@@ -289,3 +290,25 @@ def test_receivers_and_alerts_that_are_none(http: httpx.Client) -> None:
     assert http.get("receivers").json() == []
     assert http.get("alerts").json() == []
     assert "none" in refusal(http.post("receivers/none/test"), status=404)
+
+
+@pytest.mark.parametrize(("ok", "words"), [(True, "desk took it"), (False, "desk did not take it")])
+def test_a_test_alert_is_answered_and_audited(
+    server: ServerInMemory, http: httpx.Client, monkeypatch: pytest.MonkeyPatch, ok: bool, words: str
+) -> None:
+    async def send(namespace: str, name: str, *, actor: str) -> DeliveryResult:
+        return DeliveryResult(ok, f"{actor} to {name} of {namespace}")
+
+    monkeypatch.setattr(server.alerts, "test", send)
+    answer = server.person("rae").post("receivers/desk/test").raise_for_status().json()
+    assert answer == {"receiver": "desk", "ok": ok, "said": "rae to desk of default"}
+    assert audited(http, "test_receiver")[0][:2] == ("rae", words)
+    assert "'configure'" in refusal(server.machine("ci", "pipeline").post("receivers/desk/test"))
+
+
+def test_receivers_are_listed_without_addresses_and_secrets(server: ServerInMemory, http: httpx.Client) -> None:
+    hook = '[[receivers]]\nname = "desk"\nform = "generic"\nurl = "https://example.com/word"\non = ["audit_anchor"]\n'
+    (server.folder.path / "whimbrel.toml").write_text(hook)
+    assert http.get("receivers").json() == [{"name": "desk", "form": "generic", "on": ["audit_anchor"]}]
+    (server.folder.path / "whimbrel.toml").write_text("not settings")
+    assert "the receivers of before stay in use: desk" in refusal(http.get("receivers"), status=400)

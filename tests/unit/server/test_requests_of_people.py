@@ -12,7 +12,8 @@ from support.server_in_memory import ServerInMemory
 from support.values import T0
 from whimbrel import limits
 from whimbrel.errors import DiskFull, InvariantBroken, Unavailable
-from whimbrel.server.admin.app import permission_needed
+from whimbrel.server.admin.app import admin_app, permission_needed
+from whimbrel.server.admin.status import STATUS_ROUTES
 from whimbrel.server.admin.views.repository import NOTICE
 from whimbrel.stores.accounts import Accounts
 from whimbrel.trust import roles
@@ -183,6 +184,12 @@ def test_a_route_without_a_permission_is_nobodys() -> None:
 
     with pytest.raises(InvariantBroken, match="declares no permission, so nobody may ask it"):
         permission_needed(Handler(), {})  # type: ignore[arg-type]
+
+
+def test_an_application_with_such_a_route_is_not_made(server: ServerInMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STATUS_ROUTES[0].opt, "permission", None)
+    with pytest.raises(InvariantBroken, match="declares no permission"):
+        admin_app(server.repository.admin_context())
 
 
 # --- notices ---
