@@ -15,7 +15,7 @@ from whimbrel.flows.audit_chain import ChainedEntry, check_chain
 from whimbrel.server.alerts import DeliveryResult
 from whimbrel.server.people import folder_caller
 from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, read_metadata
-from whimbrel.stores.signer import load_signer
+from whimbrel.stores.signer import load_signer, make_signer
 from whimbrel.trust import roles
 from whimbrel.version import __version__
 
@@ -73,6 +73,16 @@ def test_the_server_makes_a_key_that_signs_nothing_yet(server: ServerInMemory, h
     assert (actor, because) == ("sec", f"a key for {role}, which signs nothing yet")
     assert evidence == {"role": role, "keyid": made[1]}
     assert "'keys'" in refusal(server.person("rae").post("keys/online", json={"role": role}))
+
+
+def test_a_new_key_takes_no_name_that_is_taken(server: ServerInMemory, http: httpx.Client) -> None:
+    make_signer(server.folder.online_keys / "policy-3.pem")  # two of the role: the third would be called so
+    http.post("keys/online", json={"role": "policy"}).raise_for_status()
+    assert sorted(path.stem for path in server.folder.online_keys.glob("policy*.pem")) == [
+        "policy",
+        "policy-3",
+        "policy-4",
+    ]
 
 
 def test_keys_are_made_for_online_roles_and_so_many(
