@@ -147,6 +147,12 @@ def test_a_model_is_added_by_who_may_change_keys_and_signed_at_once(server: Serv
     assert said == "model 'sleep' exists already; publish to it, or choose another name"
 
 
+@pytest.mark.parametrize("salt", [0, 2**53 - 1])
+def test_a_salt_is_a_whole_number_that_json_holds(server: ServerInMemory, http: httpx.Client, salt: int) -> None:
+    body = signed_model(server, "sleep") | {"salt": salt}
+    assert http.post("models", json=body).raise_for_status().json()["salt"] == salt
+
+
 def test_a_model_that_was_signed_wrongly_leaves_nothing(server: ServerInMemory, http: httpx.Client) -> None:
     body = signed_model(server, "sleep")
     other = signed_model(server, "sleep", line=Line(model="other", sequence=1))

@@ -106,6 +106,11 @@ def test_a_rollout_that_cannot_start_leaves_nothing(
     assert http.get("rollouts").json() == []
 
 
+@pytest.mark.parametrize("hour_s", [0.001, 3600])
+def test_an_hour_of_a_plan_is_at_most_an_hour(http: httpx.Client, hour_s: float) -> None:
+    assert start(http, hour_s=hour_s)["hour_s"] == hour_s
+
+
 def test_one_rollout_of_a_model_runs_at_a_time(http: httpx.Client) -> None:
     first = start(http)["id"]
     answer = http.post("rollouts", json={"plan": PLAN})
@@ -118,6 +123,8 @@ def test_a_plan_is_explained_before_it_begins(http: httpx.Client) -> None:
     imagined = http.post("plans/check", json={"plan": PLAN, "devices": 1000}).raise_for_status().json()
     assert check != imagined
     assert "50" in str(imagined)
+    for devices in (1, 10**10):
+        assert http.post("plans/check", json={"plan": PLAN, "devices": devices}).status_code == 200
     for devices in (0, 10**10 + 1):
         assert "devices is" in refusal(http.post("plans/check", json={"plan": PLAN, "devices": devices}), status=400)
     assert http.get("rollouts").json() == []
