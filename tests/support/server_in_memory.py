@@ -4,7 +4,7 @@
    controllers are the product's own, and speak through their ASGI seam to httpx clients (`people`, `public`).
 2. Its database is SQLite in memory, a copy of one that was made once in this process (sqlite3's backup: 25 migrations
    in half a millisecond). Its blob store is the product's own on obstore's store in memory.
-3. Everything happens in one thread: what a server gives to a thread is done at once (`sim/inline_loop`).
+3. Everything happens in one thread: what a server gives to a thread is done at once, as in `sim/inline_loop`.
 4. The time is `clock.now`, and stands still until a test moves it. Whatever waits (`asyncio.sleep`) waits really.
    Opened and closed it costs 5 ms, a question to the admin API 2 ms, a change with its round of the controllers 10 ms.
 5. The admin API as an application is made once in a process, because that takes a second: each server lends it its
@@ -81,6 +81,12 @@ class Clock:
         return self.now
 
 
+class OneThread(asyncio.SelectorEventLoop):
+    """An event loop that does at once what is given to a thread. It sleeps where it waits, as for the blob store."""
+
+    run_in_executor = InlineLoop.run_in_executor  # type: ignore[assignment]
+
+
 class BlobsInMemory(Blobs):
     """The product's blob store in memory. `written`: the paths in the order in which they were put. `fails`: raised."""
 
@@ -103,7 +109,7 @@ class ServerInMemory:
     """A server without listeners. What it is made of can be reached; see `server_in_memory`."""
 
     def __init__(self, folder: Folder, database: Database, files: dict[str, bytes], *, now: float) -> None:
-        self.loop = InlineLoop()
+        self.loop = OneThread()
         self.clock = Clock(now)
         self.folder, self.database = folder, database
         self.blobs = BlobsInMemory(files)

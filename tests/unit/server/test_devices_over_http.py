@@ -253,6 +253,28 @@ def test_terms_have_bounds(http: httpx.Client, wrong: dict[str, Any], words: str
     assert len(http.get("enrol-tokens").json()) == 1
 
 
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"count": limits.ENROL_TOKENS_AT_ONCE},
+        {"expires_in_s": 3650 * 86400},
+        {"expires_in_s": 0.5},
+        {"uses_max": 1},
+        {"uses_max": limits.ENROL_TOKEN_USES},
+        {"rate_per_min": 1},
+        {"rate_per_min": limits.ENROLMENTS_A_MINUTE_MAX},
+    ],
+)
+def test_terms_within_their_bounds_are_taken(http: httpx.Client, right: dict[str, Any]) -> None:
+    made = http.post("enrol-tokens", json={"name": "x"} | right).raise_for_status().json()
+    assert len(made["tokens"]) == right.get("count", 1)
+    (view,) = (each for each in http.get("enrol-tokens").json() if each["name"] == "x")
+    expected = right | ({"expires_at": T0 + right["expires_in_s"]} if "expires_in_s" in right else {})
+    assert {name: view[name] for name in expected if name in view} == {
+        name: value for name, value in expected.items() if name in view
+    }
+
+
 def test_a_revoked_enrolment_token_lets_nobody_in(server: ServerInMemory, http: httpx.Client) -> None:
     server.device("before").close()
     server.clock.now = T0 + 3

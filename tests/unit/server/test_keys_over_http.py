@@ -12,9 +12,10 @@ from support.server_in_memory import ServerInMemory
 from support.values import T0
 from whimbrel import limits
 from whimbrel.flows.audit_chain import ChainedEntry, check_chain
+from whimbrel.server.alerts import DeliveryResult
 from whimbrel.server.people import folder_caller
 from whimbrel.stores.signed_metadata import SERIALIZER, add_signature, read_metadata
-from whimbrel.stores.signer import load_signer
+from whimbrel.stores.signer import load_signer, make_signer
 from whimbrel.trust import roles
 from whimbrel.version import __version__
 
@@ -72,6 +73,16 @@ def test_the_server_makes_a_key_that_signs_nothing_yet(server: ServerInMemory, h
     assert (actor, because) == ("sec", f"a key for {role}, which signs nothing yet")
     assert evidence == {"role": role, "keyid": made[1]}
     assert "'keys'" in refusal(server.person("rae").post("keys/online", json={"role": role}))
+
+
+def test_a_new_key_takes_no_name_that_is_taken(server: ServerInMemory, http: httpx.Client) -> None:
+    make_signer(server.folder.online_keys / "policy-3.pem")  # two of the role: the third would be called so
+    http.post("keys/online", json={"role": "policy"}).raise_for_status()
+    assert sorted(path.stem for path in server.folder.online_keys.glob("policy*.pem")) == [
+        "policy",
+        "policy-3",
+        "policy-4",
+    ]
 
 
 def test_keys_are_made_for_online_roles_and_so_many(
@@ -289,3 +300,25 @@ def test_receivers_and_alerts_that_are_none(http: httpx.Client) -> None:
     assert http.get("receivers").json() == []
     assert http.get("alerts").json() == []
     assert "none" in refusal(http.post("receivers/none/test"), status=404)
+
+
+@pytest.mark.parametrize(("ok", "words"), [(True, "desk took it"), (False, "desk did not take it")])
+def test_a_test_alert_is_answered_and_audited(
+    server: ServerInMemory, http: httpx.Client, monkeypatch: pytest.MonkeyPatch, ok: bool, words: str
+) -> None:
+    async def send(namespace: str, name: str, *, actor: str) -> DeliveryResult:
+        return DeliveryResult(ok, f"{actor} to {name} of {namespace}")
+
+    monkeypatch.setattr(server.alerts, "test", send)
+    answer = server.person("rae").post("receivers/desk/test").raise_for_status().json()
+    assert answer == {"receiver": "desk", "ok": ok, "said": "rae to desk of default"}
+    assert audited(http, "test_receiver")[0][:2] == ("rae", words)
+    assert "'configure'" in refusal(server.machine("ci", "pipeline").post("receivers/desk/test"))
+
+
+def test_receivers_are_listed_without_addresses_and_secrets(server: ServerInMemory, http: httpx.Client) -> None:
+    hook = '[[receivers]]\nname = "desk"\nform = "generic"\nurl = "https://example.com/word"\non = ["audit_anchor"]\n'
+    (server.folder.path / "whimbrel.toml").write_text(hook)
+    assert http.get("receivers").json() == [{"name": "desk", "form": "generic", "on": ["audit_anchor"]}]
+    (server.folder.path / "whimbrel.toml").write_text("not settings")
+    assert "the receivers of before stay in use: desk" in refusal(http.get("receivers"), status=400)

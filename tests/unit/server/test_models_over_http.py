@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from support.accounts import refusal
@@ -146,6 +147,12 @@ def test_a_model_is_added_by_who_may_change_keys_and_signed_at_once(server: Serv
     assert said == "model 'sleep' exists already; publish to it, or choose another name"
 
 
+@pytest.mark.parametrize("salt", [0, 2**53 - 1])
+def test_a_salt_is_a_whole_number_that_json_holds(server: ServerInMemory, http: httpx.Client, salt: int) -> None:
+    body = signed_model(server, "sleep") | {"salt": salt}
+    assert http.post("models", json=body).raise_for_status().json()["salt"] == salt
+
+
 def test_a_model_that_was_signed_wrongly_leaves_nothing(server: ServerInMemory, http: httpx.Client) -> None:
     body = signed_model(server, "sleep")
     other = signed_model(server, "sleep", line=Line(model="other", sequence=1))
@@ -199,13 +206,15 @@ def test_the_rule_that_binds_a_releaser_takes_another_permission(server: ServerI
 
 
 def test_objectives_answer_with_what_a_person_should_know(http: httpx.Client) -> None:
-    objective = {"name": "fast", "metric": "latency_ms", "at_most": 50}
-    answer = http.patch("models/wake", json={"objectives": [objective]})
-    if answer.status_code == 400:  # what a file says is checked by its own tests
-        assert "objective" in answer.text
-    else:
-        assert answer.json()["warnings"]
+    shown = (
+        http.patch("models/wake", json={"objectives": [{"measure": "nonsense", "at_most": 50}]})
+        .raise_for_status()
+        .json()
+    )
+    (warning,) = shown["warnings"]
+    assert "nonsense" in warning
     assert http.patch("models/wake", json={"refresh_s": 60}).json()["warnings"] == []
+    assert http.get("models/wake").json()["warnings"] == []
 
 
 # --- names ---
@@ -332,6 +341,25 @@ def test_a_floor_is_required_renewed_and_lifted(server: ServerInMemory, http: ht
     assert answer == {"changes": ["floor-wake: is delegated no more"], "proposal": None}
     assert http.get("floors").json() == []
     assert audited(http, "lift floor")[0][:2] == ("admin", "x")
+
+
+def test_a_floor_is_lifted_by_two_where_two_are_asked(server: ServerInMemory, http: httpx.Client) -> None:
+    http.put("models/wake/floor", json=floor(server)).raise_for_status()
+    context = msgspec.structs.replace(server.repository.admin_context(), second_person_for_keys=True)
+    server.admin = server.admin_over(context)
+    with server.stores() as stores:
+        targets = stores.roles.role_bytes(roles.TARGETS)
+    body = {"targets": text(lift_floor(targets, MODEL, signers=[server.publisher], now=server.today))}
+    proposed = server.person("ada", "security").post("models/wake/floor/lift", json=body).raise_for_status().json()
+    (waiting,) = http.get("keys/proposals").json()
+    assert (waiting["id"], waiting["because"], waiting["roles"]) == (
+        proposed["proposal"],
+        "lift floor of wake",
+        ["targets"],
+    )
+    assert len(http.get("floors").json()) == 1
+    server.person("ben", "security").post(f"keys/proposals/{waiting['id']}/approve").raise_for_status()
+    assert http.get("floors").json() == []
 
 
 def test_a_floor_of_another_line_is_refused(server: ServerInMemory, http: httpx.Client) -> None:

@@ -12,7 +12,8 @@ from support.server_in_memory import ServerInMemory
 from support.values import T0
 from whimbrel import limits
 from whimbrel.errors import DiskFull, InvariantBroken, Unavailable
-from whimbrel.server.admin.app import permission_needed
+from whimbrel.server.admin.app import admin_app, permission_needed
+from whimbrel.server.admin.status import STATUS_ROUTES
 from whimbrel.server.admin.views.repository import NOTICE
 from whimbrel.stores.accounts import Accounts
 from whimbrel.trust import roles
@@ -154,6 +155,35 @@ def test_a_parameter_within_its_bounds_is_taken(http: httpx.Client, path: str) -
     assert http.get(path).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field", "most"),
+    [
+        ("POST", "rollouts", {"plan": "x"}, "file_name", 1024),
+        ("POST", "rollouts", {"plan": "x"}, "override", 2000),
+        ("POST", "rollouts", {}, "plan", limits.PLAN_BYTES),
+        ("POST", "plans/check", {"plan": "x"}, "file_name", 1024),
+        ("POST", "plans/check", {}, "plan", limits.PLAN_BYTES),
+        ("POST", "experiments", {"plan": "x"}, "file_name", 1024),
+        ("POST", "experiments", {}, "plan", limits.PLAN_BYTES),
+        ("POST", "experiments/none/stop", {}, "because", 2000),
+        ("POST", "experiments/none/stop", {}, "arm", limits.NAME_CHARS),
+        ("POST", "rollouts/none/pause", {}, "because", 2000),
+        ("PUT", "models/wake/aliases/a", {}, "version", 256),
+        ("POST", "models/wake/rollback", {}, "to", 256),
+        ("POST", "models/wake/rollback", {}, "selector", 4096),
+        ("POST", "models/wake/rollback", {}, "rollout", 256),
+        ("POST", "keys/changes", {"documents": {}}, "because", 1000),
+        ("POST", "tokens", {"name": "ci", "roles": ["viewer"]}, "person", 128),
+    ],
+)
+def test_a_text_of_a_body_has_a_limit(
+    http: httpx.Client, method: str, path: str, body: dict[str, Any], field: str, most: int
+) -> None:
+    words = f"{field} is {most + 1} characters long"
+    assert words in refusal(http.request(method, path, json=body | {field: "x" * (most + 1)}), status=400)
+    assert "characters long" not in http.request(method, path, json=body | {field: "x" * most}).text
+
+
 # --- routes ---
 def test_a_route_that_is_not_there_says_where_they_stand(http: httpx.Client) -> None:
     words = "there is no {} /default/admin/v1/{}; see /schema"
@@ -183,6 +213,12 @@ def test_a_route_without_a_permission_is_nobodys() -> None:
 
     with pytest.raises(InvariantBroken, match="declares no permission, so nobody may ask it"):
         permission_needed(Handler(), {})  # type: ignore[arg-type]
+
+
+def test_an_application_with_such_a_route_is_not_made(server: ServerInMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STATUS_ROUTES[0].opt, "permission", None)
+    with pytest.raises(InvariantBroken, match="declares no permission"):
+        admin_app(server.repository.admin_context())
 
 
 # --- notices ---

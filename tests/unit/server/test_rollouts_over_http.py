@@ -9,6 +9,7 @@ from support.accounts import refusal
 from support.experiments import TEXT
 from support.server_in_memory import ServerInMemory
 from support.values import T0
+from whimbrel.model.release import Requirement
 
 V1, V2 = "2026.01.01.1 (1.0.0)", "2026.01.01.2 (2.0.0)"
 HOUR = 3600.0
@@ -105,6 +106,11 @@ def test_a_rollout_that_cannot_start_leaves_nothing(
     assert http.get("rollouts").json() == []
 
 
+@pytest.mark.parametrize("hour_s", [0.001, 3600])
+def test_an_hour_of_a_plan_is_at_most_an_hour(http: httpx.Client, hour_s: float) -> None:
+    assert start(http, hour_s=hour_s)["hour_s"] == hour_s
+
+
 def test_one_rollout_of_a_model_runs_at_a_time(http: httpx.Client) -> None:
     first = start(http)["id"]
     answer = http.post("rollouts", json={"plan": PLAN})
@@ -117,6 +123,8 @@ def test_a_plan_is_explained_before_it_begins(http: httpx.Client) -> None:
     imagined = http.post("plans/check", json={"plan": PLAN, "devices": 1000}).raise_for_status().json()
     assert check != imagined
     assert "50" in str(imagined)
+    for devices in (1, 10**10):
+        assert http.post("plans/check", json={"plan": PLAN, "devices": devices}).status_code == 200
     for devices in (0, 10**10 + 1):
         assert "devices is" in refusal(http.post("plans/check", json={"plan": PLAN, "devices": devices}), status=400)
     assert http.get("rollouts").json() == []
@@ -269,6 +277,28 @@ def test_a_draft_is_rejected(server: ServerInMemory, http: httpx.Client) -> None
     shown = http.get(f"rollouts/{draft}").json()
     assert (shown["ended"], shown["because"]) == (True, "rejected by sec: not now")
     assert "verdict" not in shown
+
+
+def test_models_whose_versions_go_together_move_and_go_back_together(
+    server: ServerInMemory, http: httpx.Client
+) -> None:
+    server.add_model("sleep")
+    for serial in (1, 2):
+        server.publish(model="sleep", requires=() if serial == 1 else (Requirement(model="wake", serial=3),))
+    server.publish(requires=(Requirement(model="sleep", serial=2),))
+    server.round()
+    rollout = start(http, PLAN.replace("2.0.0", "3.0.0"))
+    (member,) = rollout["members"]
+    names = "2026.01.01.1 (1.0.0)", "2026.01.01.2 (2.0.0)"
+    assert (member["model"], member["baseline"], member["target"]) == ("sleep", *names)
+    assert http.get(f"rollouts/{member['rollout']}").json()["lead"] == rollout["id"]
+    move(http, rollout["id"], "finish").raise_for_status()
+    back = http.post("models/wake/rollback", json={"because": "it listens"}).raise_for_status().json()
+    (other,) = back["others"]
+    assert (other["model"], other["leaves"]["serial"], other["to"]["serial"]) == ("sleep", 2, 1)
+    assert [each["serial"] for each in other["quarantined"]] == [2]
+    assert other["rollout"] == member["rollout"]
+    assert [http.get(f"models/{model}").json()["baseline"] for model in ("wake", "sleep")] == [1, 1]
 
 
 # --- evidence ---

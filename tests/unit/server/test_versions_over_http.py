@@ -12,7 +12,8 @@ from support.values import T0
 from whimbrel import limits
 from whimbrel.errors import NotFound
 from whimbrel.model.documents import digest_of, encode
-from whimbrel.model.release import Release
+from whimbrel.model.provenance import Kept
+from whimbrel.model.release import Release, Training
 from whimbrel.server.admin.provenance import release_signers
 from whimbrel.trust import roles
 
@@ -261,6 +262,18 @@ def test_where_a_version_comes_from(server: ServerInMemory, http: httpx.Client) 
     assert (view["model"], view["serial"]) == ("wake", 2)
     said = refusal(http.get(f"models/wake/versions/2/provenance/{digest_of(b'wake 2')}"), status=404)
     assert said == "no such file is kept beside that version"
+
+
+def test_a_file_that_is_kept_beside_a_version_is_given_byte_for_byte(
+    server: ServerInMemory, http: httpx.Client
+) -> None:
+    recipe = b"train: {epochs: 3}"
+    http.put(f"artifacts/{digest_of(recipe)}", content=recipe).raise_for_status()
+    server.publish(THIRD, training=Training(recipe=Kept(sha256=digest_of(recipe), size_bytes=len(recipe))))
+    answer = http.get(f"models/wake/versions/3/provenance/{digest_of(recipe)}")
+    assert (answer.status_code, answer.content) == (200, recipe)
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert http.get(f"models/wake/versions/2/provenance/{digest_of(recipe)}").status_code == 404
 
 
 def test_who_signed_each_of_many_versions_is_found(server: ServerInMemory) -> None:
