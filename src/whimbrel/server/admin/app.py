@@ -78,9 +78,9 @@ _ROUTES = (
 _PREFIX = "/{namespace:str}/admin/v1"
 
 
-def admin_app(context: AdminContext) -> Litestar:
-    """The admin API as an ASGI application."""
-    operations = Operations(context)
+def admin_app(context: AdminContext, *, operations: Operations | None = None) -> Litestar:
+    """The admin API as an ASGI application. `operations`: those of `context`, where others share them."""
+    operations = operations or Operations(context)
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         caller = await operations.sign_in(connection)

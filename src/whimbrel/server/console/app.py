@@ -1,0 +1,169 @@
+"""The console as an application: its routes, the guard before them, and every error as a page.
+
+1. Pages lie at `/{namespace}/...`, beside the admin API at `/{namespace}/admin/v1/`. What is of no namespace lies at
+   `/-/`, which no namespace can be named: the style sheet, the theme, the way back from a provider.
+2. Every answer has the policy of `_HEADERS`: nothing from another place is loaded, and no inline script or style runs.
+3. An error is a page with its status, that says what was found and where to go on. A bug says nothing of itself but
+   where it is logged.
+"""
+
+import logging
+from typing import Any
+from urllib.parse import quote
+
+from litestar import Litestar, Request, Response, Router, get
+from litestar.connection import ASGIConnection
+from litestar.datastructures import MutableScopeHeaders
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
+from litestar.params import FromPath
+from litestar.response import Redirect
+from litestar.status_codes import HTTP_303_SEE_OTHER
+from litestar.types import Message, Scope
+
+from whimbrel import limits
+from whimbrel.console.static_parts import BY_URL, PREFIX
+from whimbrel.errors import DiskFull, NotAllowed, NotFound, Unavailable, WhimbrelError
+from whimbrel.server.admin.app import permission_needed
+from whimbrel.server.console.fleet import FLEET_ROUTES
+from whimbrel.server.console.live import LIVE_ROUTES, Streams
+from whimbrel.server.console.rollout_moves import MOVE_ROUTES
+from whimbrel.server.console.rollouts import ROLLOUT_PAGES
+from whimbrel.server.console.sign_in import SIGN_IN_ROUTES, inside, sign_in_page, sign_out
+from whimbrel.server.console.visit import (
+    AnyRequest,
+    Console,
+    SignInNeeded,
+    check_same_site,
+    form_of,
+    frame_for,
+    keep_visit,
+    page,
+)
+from whimbrel.server.http import RETRY_AFTER_S, unforeseen
+
+log = logging.getLogger(__name__)
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
+_NOT_KEPT = "no-store"
+_KEPT = "public, max-age=31536000, immutable"
+_PAGES = (*FLEET_ROUTES, *ROLLOUT_PAGES, *MOVE_ROUTES, *LIVE_ROUTES, sign_out)
+
+
+@get("/")
+async def show_first(request: AnyRequest, console: NamedDependency[Console]) -> Response[Any]:
+    """The only namespace, or a list of them."""
+    names = await console.namespaces()
+    if len(names) == 1:
+        return Redirect(f"/{names[0]}/", status_code=HTTP_303_SEE_OTHER)
+    return page("namespaces", frame_for(request, "Namespaces", now=console.operations.now()), names=names)
+
+
+@get(PREFIX + "{name:str}")
+async def show_part(name: FromPath[str]) -> Response[bytes]:
+    """The style sheet, the script or the mark."""
+    part = BY_URL.get(PREFIX + name)
+    if part is None:
+        raise NotFound("there is no such file of the console; load the page again")
+    return Response(part.content, media_type=part.media_type, headers={"cache-control": _KEPT})
+
+
+def console_app(console: Console, *, streams: Streams) -> Litestar:
+    """The console as an ASGI application."""
+
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        visit = await console.visit(connection)
+        asks = isinstance(connection, Request) and connection.method == "POST"
+        if visit is None:
+            await console.check_namespace(connection.path_params["namespace"])
+            raise SignInNeeded(await _kept(connection) if asks else None)
+        keep_visit(connection, visit)
+        if asks:
+            check_same_site(connection)
+        visit.caller.check(permission_needed(handler, connection.path_params))
+
+    async def _kept(connection: Any) -> dict[str, str]:
+        check_same_site(connection)
+        form = await form_of(connection)
+        return {name: value for name, value in form.items() if name.isidentifier() and name != "csrf"}
+
+    def sign_in_first(request: AnyRequest, error: SignInNeeded) -> Response[Any]:
+        namespace = str(request.path_params["namespace"])
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        if error.kept is None:
+            leads_to = f"/{namespace}/sign-in"
+            if path != f"/{namespace}/":
+                leads_to += f"?next={quote(path, safe='')}"
+            return Redirect(leads_to, status_code=HTTP_303_SEE_OTHER)
+        return sign_in_page(console, request, next_=inside(request.url.path, namespace), kept=error.kept, status=401)
+
+    def ours(request: AnyRequest, error: WhimbrelError) -> Response[bytes]:
+        if isinstance(error, DiskFull):
+            log.warning("a page was answered with 507: %s", error)
+        return _trouble(
+            console, request, error.title, str(error), status=error.status, again=isinstance(error, Unavailable)
+        )
+
+    def theirs(request: AnyRequest, error: HTTPException) -> Response[bytes]:
+        title, detail = "That cannot be done", "the address or the form is not one of this console"
+        if error.status_code == 404:
+            title, detail = "There is no such page", f"nothing is at {request.url.path[:200]}"
+        elif error.status_code == 405:
+            detail = f"{request.method} is not possible at {request.url.path[:200]}"
+        elif error.status_code == 413:
+            detail = f"the form is over {limits.CONSOLE_FORM_BYTES} bytes"
+        return _trouble(console, request, title, detail, status=error.status_code)
+
+    def bug(request: AnyRequest, error: Exception) -> Response[bytes]:
+        return ours(request, unforeseen(error))
+
+    for handler in _PAGES:
+        permission_needed(handler, {})
+    given = {
+        "console": Provide(lambda: console, sync_to_thread=False),
+        "streams": Provide(lambda: streams, sync_to_thread=False),
+    }
+    pages = Router("/", guards=[guard], route_handlers=_PAGES)
+    return Litestar(
+        [pages, show_first, show_part, *SIGN_IN_ROUTES],
+        dependencies=given,
+        before_send=[_add_headers],
+        exception_handlers={SignInNeeded: sign_in_first, WhimbrelError: ours, HTTPException: theirs, Exception: bug},
+        openapi_config=None,
+        request_max_body_size=limits.CONSOLE_FORM_BYTES,
+        logging_config=None,
+    )
+
+
+async def _add_headers(message: Message, scope: Scope) -> None:  # noqa: ARG001 (the seam of the framework)
+    if message["type"] == "http.response.start":
+        headers = MutableScopeHeaders.from_message(message)
+        for name, value in _HEADERS.items():
+            headers[name] = value
+        headers.setdefault("cache-control", _NOT_KEPT)
+
+
+def _trouble(
+    console: Console, request: AnyRequest, title: str, detail: str, *, status: int, again: bool = False
+) -> Response[bytes]:
+    namespace = str(request.path_params.get("namespace", ""))
+    back, words = (f"/{namespace}/", "To the fleet") if namespace else ("/", "To the first page")
+    if status == NotAllowed.status:
+        back, words = (f"/{namespace}/sign-in" if namespace else "/"), "Sign in"
+    frame = frame_for(request, title, now=console.operations.now())
+    answer = page("trouble", frame, status=status, title=title, detail=detail, back=back, back_words=words)
+    if again:
+        answer.headers["retry-after"] = str(RETRY_AFTER_S)
+    return answer
